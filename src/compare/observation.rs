@@ -1,0 +1,86 @@
+//! What one arm did with one request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::names::StepId;
+
+/// What one arm did with one request; frozen when it is made.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Body,
+    latency: Duration,
+    intents: Vec<Intent>,
+}
+
+/// A body as it was observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// All of it.
+    Whole(Bytes),
+    /// Larger than the capture limit: nothing is kept.
+    TooLarge,
+}
+
+/// A step's outward request that was recorded and not sent (or, in `live`, the record of what was).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The step.
+    pub step: StepId,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// The method.
+    #[serde(with = "method_text")]
+    pub method: Method,
+    /// The whole URL.
+    pub url: String,
+    /// Headers as they would have been sent, without secrets.
+    pub headers: Vec<(String, String)>,
+    /// The body as JSON where it is JSON, else text.
+    pub body: serde_json::Value,
+}
+
+impl Observation {
+    /// Freezes what was seen. `latency` is from the request's last byte to the reply's.
+    pub fn new(status: StatusCode, headers: HeaderMap, body: Body, latency: Duration, intents: Vec<Intent>) -> Self {
+        Self { status, headers, body, latency, intents }
+    }
+    /// The reply's status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+    /// The reply's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+    /// The reply's body.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+    /// How long it took.
+    pub fn latency(&self) -> Duration {
+        self.latency
+    }
+    /// What its steps would have sent.
+    pub fn intents(&self) -> &[Intent] {
+        &self.intents
+    }
+}
+
+mod method_text {
+    use http::Method;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(method: &Method, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(method.as_str())
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Method, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,79 @@
+//! What a comparison says.
+
+use serde::{Deserialize, Serialize};
+
+/// Match, ignored (equal only because a rule said so), or mismatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Equal.
+    Match,
+    /// Equal by a rule: counted, per rule.
+    Ignored,
+    /// Different.
+    Mismatch,
+}
+
+/// What kind of difference: the label `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // DESIGN 8 names them
+pub enum Kind {
+    Status,
+    Header,
+    Missing,
+    Extra,
+    Value,
+    Type,
+    Order,
+    Intent,
+    Assert,
+    StaleRead,
+}
+
+impl Kind {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Status => "status",
+            Kind::Header => "header",
+            Kind::Missing => "missing",
+            Kind::Extra => "extra",
+            Kind::Value => "value",
+            Kind::Type => "type",
+            Kind::Order => "order",
+            Kind::Intent => "intent",
+            Kind::Assert => "assert",
+            Kind::StaleRead => "stale_read",
+        }
+    }
+}
+
+/// One place where two observations differ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Where: `status`, `headers.location`, `$.items[*].price`, `intents.charge.body.amount`. Array places are `[*]`
+    /// so that the same difference in another place has the same path.
+    pub path: String,
+    /// What kind.
+    pub kind: Kind,
+    /// Legacy's value, shortened.
+    pub legacy: Option<String>,
+    /// The engine's value, shortened.
+    pub engine: Option<String>,
+}
+
+/// Two observations held against each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// Where they differ; empty unless a mismatch.
+    pub differences: Vec<Difference>,
+    /// There were more differences than the limit lists.
+    pub truncated: bool,
+    /// How often each rule made something equal, by the rule's text.
+    pub ignored_by: Vec<(String, u32)>,
+    /// Equal for equal sets of paths and kinds.
+    pub fingerprint: String,
+}

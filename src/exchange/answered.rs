@@ -1,0 +1,64 @@
+//! A request that has been answered.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+use crate::compare::Observation;
+use crate::flag::{FlagSet, InstanceId, RetryKey, RouteFlag};
+use crate::workflow::Mode;
+
+/// A request as the engine sees it: read whole, the path normalised.
+#[derive(Clone, Debug)]
+pub struct RequestCopy {
+    /// The method.
+    pub method: Method,
+    /// The normalised path: the one that was matched and forwarded.
+    pub path: String,
+    /// The raw query.
+    pub query: Option<String>,
+    /// The template's parameters.
+    pub params: Vec<(Arc<str>, String)>,
+    /// The headers as the client sent them, hop-by-hop ones removed.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// The client's address.
+    pub peer: IpAddr,
+    /// When its head arrived.
+    pub received: SystemTime,
+}
+
+/// A request that legacy has answered to the last byte, with what the other arm needs. It is made only by the code
+/// that has seen the reply end.
+#[derive(Clone)]
+pub struct Answered {
+    /// The flag set it was decided with.
+    pub flags: Arc<FlagSet>,
+    /// Its route.
+    pub flag: Arc<RouteFlag>,
+    /// [`Mode::Rehearse`] or [`Mode::Dark`].
+    pub mode: Mode,
+    /// The request.
+    pub request: Arc<RequestCopy>,
+    /// What legacy did.
+    pub legacy: Arc<Observation>,
+    /// The instance that it follows up.
+    pub instance: Option<InstanceId>,
+    /// What tells its retries.
+    pub retry_key: Option<RetryKey>,
+}
+
+impl Answered {
+    /// Bytes that it keeps alive while it waits: bodies and a flat share for heads.
+    pub fn bytes(&self) -> usize {
+        let body = match self.legacy.body() {
+            crate::compare::Body::Whole(bytes) => bytes.len(),
+            crate::compare::Body::TooLarge => 0,
+        };
+        self.request.body.len() + body + 2_048
+    }
+}

@@ -1,0 +1,136 @@
+//! One request to an arm, and its reply.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::RequestCopy;
+use crate::compare::{Intent, Observation};
+use crate::flag::{InstanceId, PinKey, RetryKey};
+use crate::names::{RouteId, RunId, WorkflowName};
+use crate::workflow::{Mode, RunStatus};
+
+/// What the engine is asked: a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
+#[derive(Clone)]
+pub struct ArmRequest {
+    /// The route.
+    pub route: RouteId,
+    /// What to run.
+    pub workflow: WorkflowName,
+    /// What the run may send, for its whole life.
+    pub mode: Mode,
+    /// The request.
+    pub request: Arc<RequestCopy>,
+    /// What legacy did, where it answered first: `legacy` in `rehearse:` expressions.
+    pub legacy: Option<Arc<Observation>>,
+    /// The instance that it follows up.
+    pub instance: Option<InstanceId>,
+    /// Where the id of a created instance stands in the reply, and the family it belongs to: the engine pins it
+    /// before the reply leaves (the creator's route id and the JSONPath).
+    pub creates: Option<(RouteId, serde_json_path::JsonPath)>,
+    /// What tells its retries: the same key gets the same run's answer.
+    pub retry_key: Option<RetryKey>,
+    /// Legacy may still answer: where nothing has begun the engine gives the request back as [`Abandoned`].
+    pub may_fall_back: bool,
+    /// The answer is due within this time.
+    pub deadline: Duration,
+}
+
+/// What the engine says.
+#[derive(Clone, Debug)]
+pub enum ArmReply {
+    /// An answer for the caller (or, rehearsed, for the comparison).
+    Answer(ArmAnswer),
+    /// Nothing private or shared has begun, nothing will, and that is on disk (or nothing was handed to the writer):
+    /// legacy may be called. Only where `may_fall_back`.
+    Abandoned(Abandoned),
+    /// No answer: a problem for the caller. Carries whether a shared step had begun.
+    Refused(Problem, RunReport),
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct ArmAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers that `respond` gives, with `content-type`.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// What the run did.
+    pub report: RunReport,
+}
+
+/// What a run did, beside its answer.
+#[derive(Clone, Debug, Default)]
+pub struct RunReport {
+    /// Which run. `None` where none was made.
+    pub run: Option<RunId>,
+    /// Where it stands.
+    pub status: Option<RunStatus>,
+    /// What its rehearsed steps would have sent, in step order.
+    pub intents: Vec<Intent>,
+    /// Why a rehearsal could not go on, where it could not: `unresolved_effect`, `needs_person`, `needs_signal`; the
+    /// comparison is skipped for it, and `detail` names the step and expression.
+    pub unresolved: Option<(crate::flag::SkipReason, String)>,
+    /// What was pinned.
+    pub pinned: Option<PinKey>,
+    /// A `volatile: true` read was sent after legacy acted: what differs behind it is of kind `stale_read`.
+    pub stale_reads: bool,
+}
+
+/// The engine gave the request back.
+#[derive(Clone, Debug)]
+pub struct Abandoned {
+    /// Why, for metrics and logs: a closed set.
+    pub reason: &'static str,
+    /// The run that was given up, if one was on disk.
+    pub run: Option<RunId>,
+}
+
+/// An RFC 9457 problem that we produce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The last part of the problem's type: `engine-unavailable`.
+    pub kind: String,
+    /// What happened, short and the same for each occurrence.
+    pub title: String,
+    /// What happened here, and whether trying again could do the work twice.
+    pub detail: String,
+    /// Who made it.
+    pub source: Source,
+    /// The run, where there is one.
+    pub run: Option<RunId>,
+    /// Seconds until trying again makes sense.
+    pub retry_after_s: Option<u64>,
+    /// Whether a step with a shared effect had begun.
+    pub shared_step_begun: Option<bool>,
+}
+
+/// Who made an error: the header `x-pointsman-source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The proxy itself.
+    Proxy,
+    /// The legacy service.
+    Legacy,
+    /// The workflow.
+    Workflow,
+}
+
+impl Source {
+    /// The header's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Proxy => "proxy",
+            Source::Legacy => "legacy",
+            Source::Workflow => "workflow",
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! PURE. The flag of a route, and what one request gets from it.
+//!
+//! The question it answers: "who answers this request, does the other arm run too, and which effects are real?"
+//! Always true: a [`FlagSet`] was checked whole; [`decide`] is total. No clock, no IO, no async; where a flip comes
+//! from and whether it may happen is `ladder`'s business, bytes are `proxy`'s.
+
+mod decision;
+mod pin;
+mod route;
+mod set;
+mod state;
+
+pub use decision::{Arm, Because, Decision, Other, Owner, RequestFacts, SkipReason, decide};
+pub use pin::{InstanceId, PinKey, RetryKey};
+pub use route::{Cohort, Guard, Instance, Match, Route, Service};
+pub use set::{Effective, FlagSet, Found, Freeze, RouteFlag, Standing, Why};
+pub use state::{Percent, Shares, State};

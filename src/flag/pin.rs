@@ -1,0 +1,29 @@
+//! What names an instance, and what names a client's retry.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{RouteId, RunId};
+
+/// A family (the creator's route id) and an instance's id in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PinKey {
+    /// The creator's route id.
+    pub family: RouteId,
+    /// The instance's id as text, as it stands in the reply and in paths.
+    pub id: Arc<str>,
+}
+
+/// An instance that a request follows up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InstanceId {
+    /// Family and id, as the caller knows it.
+    pub key: PinKey,
+    /// The run that created it on the engine's side (real or dark), where there is one.
+    pub run: Option<RunId>,
+}
+
+/// A client's retry key, scoped by route and caller and hashed, so that no credential is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RetryKey(pub [u8; 32]);

@@ -1,0 +1,119 @@
+//! A checked route, and the services it names.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use serde_json_path::JsonPath;
+
+use super::{Shares, State};
+use crate::expression::{Expression, Template};
+use crate::names::{RouteId, ServiceName, WorkflowName};
+
+/// One endpoint in front of legacy. Only a successful check makes one.
+#[derive(Clone)]
+pub struct Route {
+    /// Its id: unique, a metric label.
+    pub id: RouteId,
+    /// Which requests are its.
+    pub matches: Match,
+    /// The service that answers it today.
+    pub legacy: Arc<Service>,
+    /// What the engine runs for it; without one only `off` is possible.
+    pub workflow: Option<WorkflowName>,
+    /// What the file says the state is.
+    pub declared: State,
+    /// `force: {reason}` beside the state: the gate is passed by hand.
+    pub force: Option<String>,
+    /// Each rung's share as the file says it.
+    pub shares: Shares,
+    /// What callers are told apart by, for shares.
+    pub key: Option<Template>,
+    /// Rules that put some callers on another rung, in order.
+    pub cohorts: Vec<Cohort>,
+    /// What the route does with instances.
+    pub instance: Option<Instance>,
+    /// What tells a client's retry from a new request; the default is the `Idempotency-Key` header.
+    pub retry_key: Option<Template>,
+    /// The headers whose values scope the retry key by caller (default `authorization`).
+    pub caller: Vec<HeaderName>,
+    /// The caller's answer is due within this time.
+    pub deadline: Option<Duration>,
+    /// Legacy may be called again for a comparison, in `live`.
+    pub replay_safe: bool,
+    /// Ambiguous paths are refused, not only where they would match a flag.
+    pub strict_paths: bool,
+    /// The rule that lowers the state by itself.
+    pub guard: Option<Guard>,
+    /// Conditions (CEL over request, reply, run) judged in `live` and `only`, by name.
+    pub invariants: Vec<(String, Expression)>,
+}
+
+/// Which requests are a route's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// The method; a GET route takes HEAD.
+    pub method: Method,
+    /// The path template, `/orders/{id}`; always starts with a slash.
+    pub path: String,
+    /// Lower case, without port.
+    pub host: Option<String>,
+}
+
+/// A named HTTP base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name: a metric label.
+    pub name: ServiceName,
+    /// `http://host:port` and an optional base path, no trailing slash. At least one.
+    pub urls: Vec<http::Uri>,
+    /// It honours `Idempotency-Key`: a repeat with the same key and bytes is harmless.
+    pub keyed: bool,
+    /// Overrides the limit for connecting.
+    pub connect: Option<Duration>,
+    /// Overrides the limit for the first byte.
+    pub first_byte: Option<Duration>,
+    /// Overrides the limit on calls under way at the same time.
+    pub calls_max: Option<u64>,
+}
+
+/// Puts some callers on another rung.
+#[derive(Clone)]
+pub struct Cohort {
+    /// Its name.
+    pub name: String,
+    /// Condition on method, path, query, headers, peer; never the body.
+    pub when: Expression,
+    /// Their rung.
+    pub state: State,
+}
+
+/// What a route does with instances.
+#[derive(Clone)]
+pub enum Instance {
+    /// The reply creates one; its id stands at this JSONPath in the reply's body.
+    Creates {
+        /// Where the id stands.
+        id: JsonPath,
+    },
+    /// It follows up instances that another route created.
+    Follows {
+        /// The creator.
+        creator: RouteId,
+        /// The path parameter that is the id (`key: path.id`).
+        param: String,
+    },
+}
+
+/// A rule that lowers a route by itself. Rates are shares, 0.0 to 1.0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    /// Highest mismatch rate.
+    pub mismatch: Option<f64>,
+    /// Highest error rate of the engine.
+    pub errors: Option<f64>,
+    /// Highest ratio of the engine's p99 to legacy's.
+    pub p99_ratio: Option<f64>,
+    /// Requests that must have been seen before it judges.
+    pub over: u64,
+}

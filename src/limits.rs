@@ -1,0 +1,181 @@
+//! Every bound of the process, in one place, unit last in its name.
+//!
+//! Each may be set under `limits:` in `pointsman.yaml`. A bound that is hit is named in the error and counted.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The bounds in force.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    // proxy
+    /// A request's or reply's body is kept for the other arm up to this size; larger ones are not compared.
+    pub body_capture_bytes_max: u64,
+    /// A body that the engine answers is read whole up to this size; larger ones fall back or get 413.
+    pub body_engine_bytes_max: u64,
+    /// The head of a request or a reply.
+    pub head_bytes_max: u64,
+    /// Header fields of one request.
+    pub head_fields_max: u64,
+    /// Open client connections; more wait in the kernel's queue.
+    pub client_connections_max: u64,
+    /// Idle connections kept to one service.
+    pub service_idle_connections_max: u64,
+    /// How long an idle connection to a service is kept.
+    pub service_idle_ms: u64,
+    /// A client sends its head within this time.
+    pub head_read_ms: u64,
+    /// A connection without a request is closed after this time.
+    pub client_idle_ms: u64,
+    /// Connecting to a service.
+    pub connect_ms: u64,
+    /// From the request sent to the first byte of the reply.
+    pub first_byte_ms: u64,
+    /// The longest pause within a body, either way.
+    pub body_idle_ms: u64,
+    /// One request, all told; 0 is no limit (uploads, server-sent events).
+    pub total_ms: u64,
+    /// After SIGTERM: how long requests may finish.
+    pub drain_ms: u64,
+
+    // shadow
+    /// Entries waiting for the other arm.
+    pub shadow_queue_entries_max: u64,
+    /// Bytes waiting for the other arm.
+    pub shadow_queue_bytes_max: u64,
+    /// Runs of the other arm at the same time.
+    pub shadow_in_flight_max: u64,
+    /// Threads of the shadow executor.
+    pub shadow_threads: u64,
+    /// One rehearsal, all told.
+    pub shadow_run_ms: u64,
+    /// After SIGTERM: how long the shadow queue may drain.
+    pub shadow_drain_ms: u64,
+    /// The share of a service's concurrency that rehearsed and dark runs may take, percent.
+    pub shadow_service_share_percent: u64,
+
+    // compare
+    /// One comparison, all told.
+    pub compare_ms: u64,
+    /// A body larger than this is compared by digest.
+    pub compare_bytes_max: u64,
+    /// Nesting of a compared body.
+    pub compare_depth_max: u64,
+    /// Differences listed for one comparison; more is "too different to show".
+    pub compare_differences_max: u64,
+
+    // evidence
+    /// Samples kept for one route and fingerprint.
+    pub samples_per_fingerprint_max: u64,
+    /// Fingerprints kept for one route.
+    pub fingerprints_per_route_max: u64,
+    /// Bytes of one stored sample.
+    pub sample_bytes_max: u64,
+
+    // engine
+    /// Items of one `for_each`.
+    pub items_max: u64,
+    /// Steps of one workflow.
+    pub steps_max: u64,
+    /// Calls under way at the same time for one run.
+    pub run_calls_max: u64,
+    /// Calls under way at the same time to one service, all runs together.
+    pub service_calls_max: u64,
+    /// Runs in flight; more are refused with 503.
+    pub runs_in_flight_max: u64,
+    /// A step's output.
+    pub output_bytes_max: u64,
+    /// Nesting of a step's output.
+    pub output_depth_max: u64,
+    /// One step's call, where the step gives no `timeout`.
+    pub step_timeout_ms: u64,
+    /// The engine's answer, where the route gives no `deadline`.
+    pub answer_ms: u64,
+
+    // expression
+    /// The source of one expression.
+    pub expression_bytes_max: u64,
+    /// Nesting of an expression.
+    pub expression_depth_max: u64,
+
+    // store
+    /// Appends that one commit takes together.
+    pub append_batch_events_max: u64,
+    /// Appends waiting for the writer.
+    pub append_queue_max: u64,
+    /// Events of dark runs in one commit.
+    pub append_dark_batch_events_max: u64,
+    /// How long a client's retry stays on its arm, seconds.
+    pub retry_window_s: u64,
+    /// Retry keys of legacy kept in memory.
+    pub retry_keys_max: u64,
+
+    // admin
+    /// The body of an API call.
+    pub api_body_bytes_max: u64,
+    /// Rows of one listing.
+    pub api_rows_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_capture_bytes_max: 1 << 20,
+            body_engine_bytes_max: 8 << 20,
+            head_bytes_max: 64 << 10,
+            head_fields_max: 100,
+            client_connections_max: 10_000,
+            service_idle_connections_max: 256,
+            service_idle_ms: 30_000,
+            head_read_ms: 10_000,
+            client_idle_ms: 75_000,
+            connect_ms: 2_000,
+            first_byte_ms: 30_000,
+            body_idle_ms: 30_000,
+            total_ms: 0,
+            drain_ms: 20_000,
+            shadow_queue_entries_max: 1_024,
+            shadow_queue_bytes_max: 64 << 20,
+            shadow_in_flight_max: 64,
+            shadow_threads: 2,
+            shadow_run_ms: 30_000,
+            shadow_drain_ms: 5_000,
+            shadow_service_share_percent: 20,
+            compare_ms: 250,
+            compare_bytes_max: 1 << 20,
+            compare_depth_max: 128,
+            compare_differences_max: 64,
+            samples_per_fingerprint_max: 3,
+            fingerprints_per_route_max: 50,
+            sample_bytes_max: 64 << 10,
+            items_max: 10_000,
+            steps_max: 200,
+            run_calls_max: 64,
+            service_calls_max: 256,
+            runs_in_flight_max: 10_000,
+            output_bytes_max: 4 << 20,
+            output_depth_max: 128,
+            step_timeout_ms: 10_000,
+            answer_ms: 30_000,
+            expression_bytes_max: 4_096,
+            expression_depth_max: 32,
+            append_batch_events_max: 512,
+            append_queue_max: 4_096,
+            append_dark_batch_events_max: 64,
+            retry_window_s: 86_400,
+            retry_keys_max: 100_000,
+            api_body_bytes_max: 1 << 20,
+            api_rows_max: 1_000,
+        }
+    }
+}
+
+impl Limits {
+    /// A bound in milliseconds as a duration.
+    pub fn ms(value: u64) -> Duration {
+        Duration::from_millis(value)
+    }
+}

@@ -1,0 +1,111 @@
+//! Identities that could be confused, each a type of its own.
+//!
+//! Always true: a value of one of these types was made by a check or read back from the store; nothing here parses
+//! what a stranger sent. Cheap to clone (`Arc<str>` or plain numbers).
+
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Wraps a name that has been checked.
+            pub fn new(name: impl Into<Arc<str>>) -> Self {
+                Self(name.into())
+            }
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+        impl From<&str> for $name {
+            fn from(name: &str) -> Self {
+                Self::new(name)
+            }
+        }
+    };
+}
+
+name! {
+    /// The id of a route, from the flag files. A closed set: safe as a metric label.
+    RouteId
+}
+name! {
+    /// A named HTTP base. A closed set: safe as a metric label.
+    ServiceName
+}
+name! {
+    /// The name of a workflow. A closed set: safe as a metric label.
+    WorkflowName
+}
+name! {
+    /// The name of a step within one plan.
+    StepId
+}
+name! {
+    /// `plan_…`: the hash of a plan's content.
+    PlanId
+}
+
+/// One concrete execution of a plan. A UUIDv7, so that ids sort by time (the store's speed rests on that order).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[serde(transparent)]
+pub struct RunId(pub Uuid);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run_{}", self.0.simple())
+    }
+}
+
+impl std::str::FromStr for RunId {
+    type Err = uuid::Error;
+    /// Reads `run_…`, or the bare UUID.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text.strip_prefix("run_").unwrap_or(text)).map(RunId)
+    }
+}
+
+/// The place of an event in its run; the first is 1, and they are contiguous.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The first event of a run.
+    pub const FIRST: Seq = Seq(1);
+    /// The one after this.
+    pub fn next(self) -> Seq {
+        Seq(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,154 @@
+//! Are these events durable, in this order, once?
+//!
+//! Always true: after [`Store::append`] returns `Ok`, a restart finds the events, contiguous from 1 in their run, and
+//! the summary, pins and retry claim that came with them; a batch whose reply was lost and is appended again is
+//! recognised by its batch id and not repeated. What events mean is `workflow`'s business.
+//!
+//! When the disk is slow, appends wait in a bounded queue and are committed together; when it is full or gone, the
+//! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
+//! unknown: read back first).
+
+mod records;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+pub use records::{
+    Append, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter, SampleRecord,
+    StoredEvent,
+};
+
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::names::{PlanId, RouteId, RunId, Seq};
+use crate::workflow::RunSummary;
+
+/// Why events were not appended. Callers do different things with each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Another append took these places, a pin belongs to another run, or the retry key is another run's: read again.
+    #[error("conflict: {0}")]
+    Conflict(Conflict),
+    /// The run belongs to a newer owner now: stop.
+    #[error("fenced: run {0} has a newer owner")]
+    Fenced(RunId),
+    /// Nothing was written, for sure (disk full before the commit, queue full, store closed).
+    #[error("refused, nothing was written: {0}")]
+    Refused(String),
+    /// Whether it was written is unknown: read back before anything else.
+    #[error("unavailable, the outcome is unknown: {0}")]
+    Unavailable(String),
+}
+
+/// What an append ran into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// The run has events at these places already (of another batch).
+    Seq {
+        /// The last seq that is stored.
+        stored: Seq,
+    },
+    /// The retry key belongs to another run.
+    Claim {
+        /// Which run has it.
+        run: RunId,
+        /// Whether its request was the same.
+        same_request: bool,
+    },
+    /// The instance is pinned to somebody else.
+    Pin(PinKey),
+}
+
+impl std::fmt::Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Conflict::Seq { stored } => write!(f, "the run is at seq {stored} already"),
+            Conflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
+            Conflict::Pin(key) => write!(f, "`{}` of {} is pinned already", key.id, key.family),
+        }
+    }
+}
+
+/// The store did not answer, or holds what this binary cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// A first try that is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstTry {
+    /// Who took it.
+    pub arm: Arm,
+    /// The engine's run.
+    pub run: Option<RunId>,
+    /// A hash of the request, where the engine took it.
+    pub request: Option<[u8; 32]>,
+}
+
+/// A shared store.
+pub type SharedStore = Arc<dyn Store>;
+
+/// The one truth about runs, flips, pins, retry keys, samples and evidence. The same contract tests run on every
+/// implementation.
+pub trait Store: Send + Sync + 'static {
+    /// Appends events. After `Ok`, a restart finds them and all that came with them. The future may be dropped at
+    /// any time: the writer goes on by itself.
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>>;
+    /// The events of a run from a place on, in order. Empty where the run is unknown.
+    fn events(&self, run: RunId, from: Seq) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
+    /// The summary of a run.
+    fn run(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSummary>, StoreError>>;
+    /// Summaries, newest first.
+    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>>;
+    /// Keeps a plan's source, by its id: a run keeps the plan that it started with. Durable before it returns.
+    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// A plan's source.
+    fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>>;
+
+    /// Who owns an instance.
+    fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>>;
+    /// How many instances each arm owns, by family.
+    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<(RouteId, Arm, u64)>, StoreError>>;
+    /// Instances of a family owned by an arm, newest first.
+    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>>;
+
+    /// Which arm took a first try, within the window.
+    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>>;
+    /// Notes first tries that legacy took. A key that the engine's run claimed stays the engine's.
+    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Records a flip; returns its number. Durable before it returns.
+    fn put_flip(&self, flip: FlipRecord) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Flips, newest first, of one route or of all.
+    fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
+    /// The last flip of every route, and of the kill switch.
+    fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
+    /// Remembers what the files declare, replacing what was remembered.
+    fn put_declared(&self, declared: Vec<DeclaredState>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// What the files declared when they were last read.
+    fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>>;
+
+    /// Keeps samples. The oldest of the same route and fingerprint beyond `per_fingerprint` go, and so do the least
+    /// recent fingerprints of a route beyond `fingerprints`.
+    fn put_samples(
+        &self,
+        samples: Vec<SampleRecord>,
+        per_fingerprint: usize,
+        fingerprints: usize,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Samples of a route, newest first.
+    fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>>;
+    /// Drops the samples of a route: its evidence starts anew.
+    fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Replaces the evidence of some routes.
+    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// All evidence.
+    fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>>;
+
+    /// The secret that keys shares, cohorts and idempotency keys: made at random on first use, the same ever after.
+    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;
+    /// A cheap look whether the store takes appends now.
+    fn healthy(&self) -> bool;
+    /// Finishes what was handed in and closes. Appends after that are refused.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

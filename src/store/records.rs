@@ -1,0 +1,167 @@
+//! What is kept beside events, and what goes in with them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::compare::Difference;
+use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
+use crate::names::{RouteId, RunId, Seq};
+use crate::workflow::{Event, Mode, RunStatus, RunSummary};
+
+/// Events of one run, with what must become durable in the same commit.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The run.
+    pub run_id: RunId,
+    /// The seq of the first event; the rest follow without a gap.
+    pub first: Seq,
+    /// At least one.
+    pub events: Vec<(Timestamp, Event)>,
+    /// The run's summary after these events.
+    pub summary: RunSummary,
+    /// Names this append, so that one whose reply was lost is recognised and not repeated.
+    pub batch: Uuid,
+    /// What the run created.
+    pub pins: Vec<NewPin>,
+    /// A retry key to take with this run: conflicts where another run has it.
+    pub claim: Option<Claim>,
+    /// Live goes first.
+    pub priority: Priority,
+}
+
+/// Which appends go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for it.
+    Live,
+    /// A dark run: nobody waits, and a batch of them is bounded.
+    Dark,
+}
+
+/// An instance that a run created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewPin {
+    /// Family and id. For a dark run legacy's id, under which the follow-ups will come.
+    pub key: PinKey,
+    /// [`Arm::Engine`] where the engine owns it; [`Arm::Legacy`] where the run is the dark twin of legacy's.
+    pub arm: Arm,
+}
+
+/// A retry key that a run takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The key.
+    pub key: RetryKey,
+    /// A hash of the request, so that the same key with another request is told apart.
+    pub request: [u8; 32],
+}
+
+/// One event as stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredEvent {
+    /// Its place.
+    pub seq: Seq,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The fact.
+    pub event: Event,
+}
+
+/// Which runs to list; newest first.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Only these statuses; empty is all.
+    pub statuses: Vec<RunStatus>,
+    /// Only of this workflow.
+    pub workflow: Option<String>,
+    /// Only of this route.
+    pub route: Option<RouteId>,
+    /// Only of this mode.
+    pub mode: Option<Mode>,
+    /// Only runs before this one (a page's cursor).
+    pub before: Option<RunId>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Who owns an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PinRecord {
+    /// Family and id.
+    pub key: PinKey,
+    /// Whose it is.
+    pub arm: Arm,
+    /// The run that created it (the dark twin, where it is legacy's).
+    pub run: Option<RunId>,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// One change of a route's flag (or of the kill switch, where `route` is `None`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlipRecord {
+    /// Counts up; given by the store, 0 when it is handed in.
+    pub number: u64,
+    /// The route; `None` is the kill switch.
+    pub route: Option<RouteId>,
+    /// From which state (for the kill switch `no`, `instances`, `effects`).
+    pub from: String,
+    /// To which.
+    pub to: String,
+    /// The shares from now on.
+    pub shares: Option<Shares>,
+    /// Who: a token's name, `NAME (unverified)`, `file`, `guard`.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why, as said.
+    pub reason: Option<String>,
+    /// Whether the gate was passed by hand.
+    pub forced: bool,
+    /// The evidence at that moment, as JSON.
+    pub evidence: serde_json::Value,
+}
+
+/// What a file declared when it was last read: only a change of that is a flip by `file`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeclaredState {
+    /// The route.
+    pub route: RouteId,
+    /// Its state in the file.
+    pub state: State,
+    /// Its shares in the file.
+    pub shares: Shares,
+}
+
+/// One kept comparison, redacted before it came here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleRecord {
+    /// The route.
+    pub route: RouteId,
+    /// The set of paths and kinds.
+    pub fingerprint: String,
+    /// When.
+    pub at: Timestamp,
+    /// The engine's run.
+    pub run: Option<RunId>,
+    /// Where the arms differed.
+    pub differences: Vec<Difference>,
+    /// Legacy's reply, redacted and shortened, as text.
+    pub legacy: String,
+    /// The engine's reply, redacted and shortened, as text.
+    pub engine: String,
+    /// The request's line and redacted body, as text.
+    pub request: String,
+}
+
+/// What comparisons of a route add up to, as `evidence` keeps it: opaque here, one row a route, replaced whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceRecord {
+    /// The route.
+    pub route: RouteId,
+    /// When it was written.
+    pub at: Timestamp,
+    /// The content.
+    pub value: serde_json::Value,
+}

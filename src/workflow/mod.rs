@@ -1,0 +1,16 @@
+//! PURE. What a workflow is, and how a run of it moves.
+//!
+//! The question it answers: "given what has happened, what happens next?" A [`Plan`] is a checked DAG; a run is the
+//! fold of its events ([`evolve`]); [`decide`] turns a command into events or a refusal; [`due`] says which actions a
+//! run waits for somebody to perform. Recording and replay go through the same [`evolve`]. No clock, no random, no id
+//! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
+
+mod event;
+mod mode;
+mod plan;
+mod summary;
+
+pub use event::Event;
+pub use mode::{EffectClass, Mode};
+pub use plan::{Answer, Call, CallBody, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind};
+pub use summary::{RunStatus, RunSummary};

@@ -1,0 +1,206 @@
+//! The house keeps its own rules: which room may know which, how long a file is, which crates are in the binary.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may know whom. The leaves are for everybody; a room is also allowed to know itself.
+const LEAVES: &[&str] = &["limits", "names", "problem", "secret", "expression"];
+const ARROWS: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("names", &[]),
+    ("problem", &[]),
+    ("secret", &[]),
+    ("expression", &[]),
+    ("flag", &[]),
+    ("workflow", &[]),
+    ("compare", &[]),
+    ("exchange", &["flag", "compare", "workflow"]),
+    ("store", &["workflow", "flag", "compare"]),
+    ("engine", &["workflow", "store", "exchange", "flag", "compare"]),
+    ("proxy", &["flag", "exchange", "compare", "workflow"]),
+    ("evidence", &["flag", "compare", "store", "exchange"]),
+    ("ladder", &["flag", "store", "evidence"]),
+    ("shadow", &["flag", "compare", "exchange", "evidence", "workflow"]),
+    ("config", &["flag", "workflow", "compare"]),
+    ("admin", &["flag", "workflow", "compare", "exchange", "store", "evidence", "ladder", "config"]),
+    ("cli", &["app", "admin", "config", "demo"]),
+    ("demo", &["app", "admin", "config", "cli"]),
+    ("main", &["cli"]),
+];
+/// May know every room.
+const KNOWS_ALL: &[&str] = &["app", "lib"];
+/// No clock, no IO, no async.
+const PURE: &[&str] = &["expression", "flag", "workflow", "compare", "exchange"];
+const BANNED_IN_PURE: &[&str] = &[
+    "std::fs",
+    "std::net::Tcp",
+    "tokio::",
+    "async fn",
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+    "Uuid::now",
+];
+
+fn source_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("the source tree is readable") {
+        let path = entry.expect("the source tree is readable").path();
+        if path.is_dir() {
+            rust_files(&path, into);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// Files of `src` with their room and their text without comments.
+fn rooms() -> Vec<(PathBuf, String, String)> {
+    let root = source_root();
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    assert!(files.len() > 30, "the source tree was found");
+    files
+        .into_iter()
+        .map(|path| {
+            let inside = path.strip_prefix(&root).expect("a file of src").to_path_buf();
+            let first = inside.iter().next().expect("a name").to_string_lossy().into_owned();
+            let room = first.strip_suffix(".rs").unwrap_or(&first).to_owned();
+            let text = fs::read_to_string(&path).expect("source is UTF-8");
+            let code: String = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            (inside, room, code)
+        })
+        .collect()
+}
+
+/// Every `crate::name` in a piece of code, also inside `use crate::{a, b}`.
+fn knows(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 1;
+            let mut item = String::new();
+            for c in list.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    ',' if depth == 1 => names.push(std::mem::take(&mut item)),
+                    _ if depth == 1 => item.push(c),
+                    _ => {}
+                }
+                if depth == 0 {
+                    break;
+                }
+            }
+            names.push(item);
+        } else {
+            names.push(rest.to_owned());
+        }
+    }
+    names
+        .into_iter()
+        .map(|n| n.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>())
+        .filter(|n| !n.is_empty())
+        .collect()
+}
+
+#[test]
+fn arrows_between_rooms_go_one_way() {
+    let table: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let known_rooms: Vec<&str> = ARROWS.iter().map(|(room, _)| *room).chain(KNOWS_ALL.iter().copied()).collect();
+    let mut wrong = Vec::new();
+    for (path, room, code) in rooms() {
+        if KNOWS_ALL.contains(&room.as_str()) {
+            continue;
+        }
+        let Some(allowed) = table.get(room.as_str()) else {
+            wrong.push(format!("{}: the room `{room}` stands in no list of arrows", path.display()));
+            continue;
+        };
+        // Inside a room's own tests the memory store and other rooms' types may stand in for the world.
+        let is_test =
+            path.iter().any(|p| p == "tests" || p == "tests.rs" || p.to_string_lossy().ends_with("_tests.rs"));
+        let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for name in knows(code) {
+            let fine = is_test
+                || name == room
+                || LEAVES.contains(&name.as_str())
+                || allowed.contains(&name.as_str())
+                || !known_rooms.contains(&name.as_str());
+            if !fine {
+                wrong.push(format!("{}: `{room}` may not know `{name}`", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "wrong arrows:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_arrow_reader_sees_every_form() {
+    assert_eq!(knows("use crate::flag::State;"), ["flag"]);
+    assert_eq!(knows("use crate::{flag::{A, B}, store, names::X};"), ["flag", "store", "names"]);
+    assert_eq!(knows("let x = crate::engine::run();"), ["engine"]);
+}
+
+#[test]
+fn pure_rooms_know_no_clock_no_io_no_async() {
+    let mut wrong = Vec::new();
+    for (path, room, code) in rooms() {
+        let is_test =
+            path.iter().any(|p| p == "tests" || p == "tests.rs" || p.to_string_lossy().ends_with("_tests.rs"));
+        if !PURE.contains(&room.as_str()) || is_test {
+            continue;
+        }
+        let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+        for banned in BANNED_IN_PURE {
+            if code.contains(banned) {
+                wrong.push(format!("{}: `{banned}`", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not pure:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_hides_a_second_noun() {
+    let long: Vec<String> = rooms()
+        .into_iter()
+        .map(|(path, _, _)| {
+            let lines = fs::read_to_string(source_root().join(&path)).expect("readable").lines().count();
+            (path, lines)
+        })
+        .filter(|(_, lines)| *lines > 600)
+        .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
+        .collect();
+    assert!(long.is_empty(), "files over 600 lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn one_copy_of_each_and_nothing_banned() {
+    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).expect("Cargo.lock");
+    let mut copies: BTreeMap<&str, u32> = BTreeMap::new();
+    for line in lock.lines() {
+        if let Some(name) = line.strip_prefix("name = \"").and_then(|n| n.strip_suffix('"')) {
+            *copies.entry(name).or_default() += 1;
+        }
+    }
+    let deny = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".deny.toml")).expect(".deny.toml");
+    let banned: Vec<&str> =
+        deny.lines().filter_map(|line| line.trim().strip_prefix("{ crate = \"")?.split('"').next()).collect();
+    assert!(banned.len() >= 5, "the bans were read");
+    for name in banned {
+        assert!(!copies.contains_key(name), "`{name}` is banned in .deny.toml and stands in Cargo.lock");
+    }
+    for name in ["hyper", "hyper-util", "http", "tokio", "tower", "sqlx", "serde_json", "metrics", "cel"] {
+        assert_eq!(copies.get(name), Some(&1), "one copy of {name}");
+    }
+}

@@ -1,0 +1,388 @@
+//! What the API says and is told, as JSON: the one place where the server and its clients agree.
+//!
+//! The question it answers: "what does a person or a program see of routes, flips, differences and runs?" Always
+//! true: every field is written, an absent value as `null`; unknown fields are taken and ignored by clients, so that
+//! an older command reads a newer server; asks are strict (`deny_unknown_fields`), so that a misspelt `force` is never
+//! silently dropped. Errors are RFC 9457 problems ([`ApiProblem`], `application/problem+json`).
+//!
+//! | method and path | takes | gives |
+//! |---|---|---|
+//! | `GET /api/v2/status` | | [`Status`] |
+//! | `GET /api/v2/routes` | | `[RouteRow]` |
+//! | `GET /api/v2/routes/{id}` | | [`RouteDetail`] |
+//! | `POST /api/v2/routes/{id}/flip` | [`FlipAsk`] | [`FlipDone`]; 409 where it is refused |
+//! | `POST /api/v2/freeze` | [`FreezeAsk`] | [`FreezeDone`] |
+//! | `GET /api/v2/routes/{id}/diffs` | `?limit=` | [`Diffs`] |
+//! | `GET /api/v2/routes/{id}/evidence` | | [`EvidenceView`] |
+//! | `GET /api/v2/flips` | `?route=&limit=` | `[FlipRow]` |
+//! | `GET /api/v2/orchestrate/runs` | `?status=&workflow=&route=&mode=&before=&limit=` | [`RunList`] |
+//! | `GET /api/v2/orchestrate/run/{id}` | | [`RunDetail`] |
+//! | `GET /api/v2/orchestrate/run/{id}/events` | | `[EventRow]` |
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::compare::Difference;
+use crate::evidence::RouteEvidence;
+use crate::flag::{Effective, Freeze, Shares, State};
+use crate::names::{PlanId, RouteId, RunId, WorkflowName};
+use crate::workflow::{Mode, RunStatus};
+
+/// Everything at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Which binary answers.
+    pub build: Build,
+    /// Where the proxy listens.
+    pub listen: String,
+    /// The kill switch.
+    pub freeze: Freeze,
+    /// The files in force.
+    pub flags: Flags,
+    /// Whether the engine and its store take new runs.
+    pub engine_healthy: bool,
+    /// Durable runs that have not ended.
+    pub runs_in_flight: u64,
+    /// The shadow executor.
+    pub shadow: ShadowLoad,
+    /// Every route, in file order.
+    pub routes: Vec<RouteRow>,
+}
+
+/// Which binary answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Its version.
+    pub version: String,
+    /// Since when it runs.
+    pub started: Timestamp,
+}
+
+/// The set of files in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flags {
+    /// Counts up with each swap of the set (files or flips).
+    pub generation: u64,
+    /// Seconds since the files in force were loaded.
+    pub age_s: f64,
+    /// Why the files as they are now were refused: the whole text, with file, line and column. `null` where the files
+    /// in force are the files as they are.
+    pub last_error: Option<String>,
+    /// What `check` warns of in the files in force.
+    pub warnings: Vec<String>,
+}
+
+/// How busy the arm is that nobody waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowLoad {
+    /// Waiting.
+    pub queue_depth: u64,
+    /// Under way.
+    pub in_flight: u64,
+}
+
+/// A route in one row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// Its id.
+    pub id: RouteId,
+    /// `POST /orders`, with the host in front of the path where it has one.
+    pub matches: String,
+    /// The service that answers it today.
+    pub legacy: String,
+    /// What the engine runs.
+    pub workflow: Option<WorkflowName>,
+    /// What was asked for.
+    pub requested: State,
+    /// What is in force, and why.
+    pub effective: Effective,
+    /// The shares in force.
+    pub shares: Shares,
+    /// Comparisons since the workflow or the rules last changed.
+    pub pairs: u64,
+    /// Of those, the ones that differ.
+    pub mismatched: u64,
+    /// Requests answered since the process started.
+    pub requests: u64,
+    /// What the proxy added to a request in the middle, microseconds; `null` where nothing was measured.
+    pub overhead_p50_us: Option<f64>,
+}
+
+/// A route in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteDetail {
+    /// The row.
+    pub row: RouteRow,
+    /// What the file declares.
+    pub declared: State,
+    /// The last flip.
+    pub flip: Option<FlipRow>,
+    /// The rung above and what it still takes: `null` at the top; an empty list where the gate is open.
+    pub next: Option<NextRung>,
+    /// What would have to be known before going down; empty where the engine owns nothing.
+    pub horizon: Vec<String>,
+    /// How many instances each arm owns (`legacy`: dark twins), by arm.
+    pub pins: BTreeMap<String, u64>,
+    /// The evidence.
+    pub evidence: RouteEvidence,
+}
+
+/// What the next rung up still takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextRung {
+    /// Which rung.
+    pub to: State,
+    /// Every condition that does not hold, as sentences.
+    pub missing: Vec<String>,
+}
+
+/// A wish to move a route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FlipAsk {
+    /// Where to.
+    pub to: State,
+    /// The share from now on, percent.
+    #[serde(default)]
+    pub percent: Option<f64>,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Pass the gate by hand; wants a reason.
+    #[serde(default)]
+    pub force: bool,
+    /// The horizon was read: wanted from `only` downwards.
+    #[serde(default)]
+    pub acknowledge: bool,
+    /// Who, where the listener needs no token: recorded as unverified.
+    #[serde(default, rename = "as")]
+    pub by: Option<String>,
+}
+
+/// A move that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlipDone {
+    /// The record.
+    pub flip: FlipRow,
+    /// What is in force now.
+    pub effective: Effective,
+    /// The shares in force now.
+    pub shares: Shares,
+    /// On the way down: what the caller should know, as sentences.
+    pub horizon: Vec<String>,
+    /// Durable runs of the route's workflow that go on as they were born.
+    pub runs_in_flight: u64,
+}
+
+/// A wish to set the kill switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeAsk {
+    /// On or off.
+    pub on: bool,
+    /// Also hold every private and shared step that has not begun.
+    #[serde(default)]
+    pub effects: bool,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who, where the listener needs no token.
+    #[serde(default, rename = "as")]
+    pub by: Option<String>,
+}
+
+/// The kill switch has been set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FreezeDone {
+    /// As it is now.
+    pub freeze: Freeze,
+    /// The record.
+    pub flip: FlipRow,
+    /// Durable runs that have not ended.
+    pub runs_in_flight: u64,
+}
+
+/// One change of a flag.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlipRow {
+    /// Counts up.
+    pub number: u64,
+    /// The route; `null` is the kill switch.
+    pub route: Option<RouteId>,
+    /// From which state (the kill switch: `no`, `instances`, `effects`).
+    pub from: String,
+    /// To which.
+    pub to: String,
+    /// The shares from then on.
+    pub shares: Option<Shares>,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why, as said.
+    pub reason: Option<String>,
+    /// Whether the gate was passed by hand.
+    pub forced: bool,
+}
+
+/// What a route's differences come to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diffs {
+    /// The route.
+    pub route: RouteId,
+    /// Comparisons since the last change.
+    pub pairs: u64,
+    /// Of those, the ones that differ.
+    pub mismatched: u64,
+    /// By fingerprint, most frequent first.
+    pub groups: Vec<DiffGroup>,
+}
+
+/// Differences with the same set of paths and kinds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiffGroup {
+    /// Equal for equal sets of paths and kinds.
+    pub fingerprint: String,
+    /// How many samples of it are known (kept samples at least; more where they are counted).
+    pub count: u64,
+    /// When the oldest kept one was seen.
+    pub first_seen: Timestamp,
+    /// When the newest was seen.
+    pub last_seen: Timestamp,
+    /// Where the arms differ.
+    pub differences: Vec<Difference>,
+    /// The newest sample.
+    pub sample: Sample,
+}
+
+/// One kept comparison, redacted before it was stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When.
+    pub at: Timestamp,
+    /// The engine's run.
+    pub run: Option<RunId>,
+    /// The request's line and redacted body.
+    pub request: String,
+    /// Legacy's reply, redacted and shortened.
+    pub legacy: String,
+    /// The engine's reply, redacted and shortened.
+    pub engine: String,
+}
+
+/// A route's evidence with the words for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceView {
+    /// The route.
+    pub route: RouteId,
+    /// The counts.
+    pub evidence: RouteEvidence,
+    /// What the next rung still takes.
+    pub next: Option<NextRung>,
+}
+
+/// A page of runs, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunList {
+    /// The rows.
+    pub runs: Vec<RunRow>,
+    /// `before=` of the next page; `null` at the end.
+    pub next: Option<String>,
+}
+
+/// A run in one row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    /// Its id, `run_…`.
+    pub run_id: String,
+    /// The workflow.
+    pub workflow: WorkflowName,
+    /// The plan it keeps.
+    pub plan_id: PlanId,
+    /// The route that started it.
+    pub route: Option<RouteId>,
+    /// What it may send.
+    pub mode: Mode,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// When it was born.
+    pub started: Timestamp,
+    /// When its last event happened.
+    pub updated: Timestamp,
+    /// Why it is paused or failed.
+    pub note: Option<String>,
+}
+
+/// A run in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunDetail {
+    /// The row.
+    pub run: RunRow,
+    /// Its steps, in plan order.
+    pub steps: Vec<StepRow>,
+    /// The audit trail, in order.
+    pub events: Vec<EventRow>,
+}
+
+/// A step of a run, or one item of its fan-out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRow {
+    /// The step.
+    pub step: String,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// `waiting`, `running`, `done`, `skipped`, `failed`, `unknown`.
+    pub status: String,
+    /// `read`, `private`, `shared`; `null` for steps that send nothing.
+    pub effect: Option<String>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// From its first start to its end.
+    pub duration_ms: Option<f64>,
+    /// Why it failed or was skipped.
+    pub note: Option<String>,
+}
+
+/// One event of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// Its place.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// `step_started`.
+    pub kind: String,
+    /// The fact, without secrets.
+    pub event: Value,
+}
+
+/// An error of the API: RFC 9457.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiProblem {
+    /// What kind, as a URI reference.
+    #[serde(rename = "type", default = "about_blank")]
+    pub kind: String,
+    /// What happened, short and the same each time.
+    #[serde(default)]
+    pub title: String,
+    /// The HTTP status.
+    #[serde(default)]
+    pub status: u16,
+    /// What happened here.
+    #[serde(default)]
+    pub detail: String,
+    /// What a person can do about it.
+    #[serde(default)]
+    pub hint: Option<String>,
+    /// Each condition of a shut gate that does not hold, or each name that was meant; one line each.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+}
+
+fn about_blank() -> String {
+    "about:blank".into()
+}

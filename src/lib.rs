@@ -19,4 +19,5 @@ pub mod proxy;
 pub mod secret;
 pub mod shadow;
 pub mod store;
+pub mod telemetry;
 pub mod workflow;

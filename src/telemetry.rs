@@ -1,0 +1,86 @@
+//! The process's log and its metrics recorder.
+//!
+//! Both are one per process, installed once; a second call gets the first one's handle. Which metrics exist is said by
+//! the rooms that count; here stand only the buckets and the description of the build.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// Upper bounds of every histogram of seconds: from the 50 µs of the proxy's own work to a minute.
+const SECONDS_BUCKETS: [f64; 22] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75,
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// Upper bounds of counts of events in one commit.
+const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+/// How often recorded samples are folded into their buckets, scraped or not; otherwise they pile up in memory.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// The handle of the process's metrics recorder, installed on first use. `None` where another recorder was installed
+/// by whoever embeds us.
+pub fn recorder() -> Option<PrometheusHandle> {
+    RECORDER
+        .get_or_init(|| {
+            let built = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
+                .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_batch_events".to_owned()), &BATCH_BUCKETS))
+                .and_then(|b| b.install_recorder().map_err(Into::into));
+            match built {
+                Ok(handle) => {
+                    metrics::gauge!("pointsman_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+                    metrics_process::Collector::default().describe();
+                    Some(handle)
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no metrics: the recorder could not be installed");
+                    None
+                }
+            }
+        })
+        .clone()
+}
+
+/// One scrape: folds samples, reads the process's own figures, and writes the exposition text.
+pub fn render(handle: &PrometheusHandle) -> String {
+    metrics_process::Collector::default().collect();
+    handle.run_upkeep();
+    handle.render()
+}
+
+/// Folds samples into their buckets from time to time. Ends with the process.
+pub async fn upkeep(handle: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        handle.run_upkeep();
+    }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for a person.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Starts the log, on stderr. `POINTSMAN_LOG` sets what is written (`info`, `pointsman=debug`).
+pub fn log(format: LogFormat, default_level: &str) {
+    let filter = EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| EnvFilter::new(default_level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let installed = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    if let Err(error) = installed {
+        // Somebody who embeds us has a log already: theirs is used.
+        tracing::debug!(%error, "the log was installed before");
+    }
+}

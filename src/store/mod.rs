@@ -8,12 +8,14 @@
 //! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
 //! unknown: read back first).
 
+mod memory;
 mod records;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use memory::MemoryStore;
 pub use records::{
     Append, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter, SampleRecord,
     StoredEvent,

@@ -1,0 +1,177 @@
+//! Are these events kept, in this order, once, for as long as the process lives?
+//!
+//! Always true: every call takes effect whole under one lock, so each is what the durable store promises, less the
+//! disk. It is the reference that the durable store is held against, and the store of `memory:`, which keeps all that
+//! it is given: nothing is purged. What an append must fulfil stands in [`tables`].
+
+mod tables;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use jiff::Timestamp;
+
+use self::tables::Tables;
+use super::{
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinRecord, RunFilter, SampleRecord,
+    Store, StoreError, StoredEvent,
+};
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::limits::Limits;
+use crate::names::{PlanId, RouteId, RunId, Seq};
+use crate::workflow::RunSummary;
+
+/// A store that is gone with the process.
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+    closed: AtomicBool,
+}
+
+impl MemoryStore {
+    /// An empty store with the default bounds.
+    pub fn new() -> Self {
+        Self::with_limits(&Limits::default())
+    }
+
+    /// An empty store; only the retry window is taken from the bounds.
+    pub fn with_limits(limits: &Limits) -> Self {
+        Self { tables: Mutex::new(Tables::new(limits.retry_window_s)), closed: AtomicBool::new(false) }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // Every change is checked before the first field is touched, so a panic of another holder left nothing half.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<'a, T: Send + 'a>(&'a self, work: impl FnOnce(&mut Tables) -> T) -> BoxFuture<'a, Result<T, StoreError>> {
+        let done = if self.closed.load(Ordering::Acquire) {
+            Err(StoreError("the store is closed".into()))
+        } else {
+            Ok(work(&mut self.tables()))
+        };
+        ready(done).boxed()
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Store for MemoryStore {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+        let done = if self.closed.load(Ordering::Acquire) {
+            Err(AppendError::Refused("the store is closed".into()))
+        } else {
+            self.tables().append(append, Timestamp::now())
+        };
+        ready(done).boxed()
+    }
+
+    fn events(&self, run: RunId, from: Seq) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+        self.with(|tables| tables.events(run, from))
+    }
+
+    fn run(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSummary>, StoreError>> {
+        self.with(|tables| tables.run(run))
+    }
+
+    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>> {
+        self.with(|tables| tables.runs(&filter))
+    }
+
+    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| {
+            tables.plans.entry(id).or_insert(source);
+        })
+    }
+
+    fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>> {
+        self.with(|tables| tables.plans.get(&id).cloned())
+    }
+
+    fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>> {
+        self.with(|tables| tables.pin(&key).cloned())
+    }
+
+    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<(RouteId, Arm, u64)>, StoreError>> {
+        self.with(|tables| tables.pin_counts())
+    }
+
+    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>> {
+        self.with(|tables| tables.pins_of(&family, arm, limit))
+    }
+
+    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
+        self.with(|tables| tables.first_try(&key, Timestamp::now()))
+    }
+
+    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| tables.note_legacy(keys, Timestamp::now()))
+    }
+
+    fn put_flip(&self, flip: FlipRecord) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.with(|tables| tables.put_flip(flip))
+    }
+
+    fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+        self.with(|tables| tables.flips(route.as_ref(), limit))
+    }
+
+    fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+        self.with(|tables| tables.last_flips())
+    }
+
+    fn put_declared(&self, declared: Vec<DeclaredState>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| tables.put_declared(declared))
+    }
+
+    fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {
+        self.with(|tables| tables.declared.values().cloned().collect())
+    }
+
+    fn put_samples(
+        &self,
+        samples: Vec<SampleRecord>,
+        per_fingerprint: usize,
+        fingerprints: usize,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| tables.put_samples(samples, per_fingerprint, fingerprints))
+    }
+
+    fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>> {
+        self.with(|tables| tables.samples_of(&route, limit))
+    }
+
+    fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| tables.samples.retain(|sample| sample.route != route))
+    }
+
+    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| {
+            for record in evidence {
+                tables.evidence.insert(record.route.clone(), record);
+            }
+        })
+    }
+
+    fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
+        self.with(|tables| tables.evidence.values().cloned().collect())
+    }
+
+    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        self.with(|tables| tables.secret()).map(|done| done?).boxed()
+    }
+
+    fn healthy(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.closed.store(true, Ordering::Release);
+        ready(()).boxed()
+    }
+}

@@ -1,0 +1,224 @@
+//! What a store holds, as plain maps, and what each change must fulfil.
+//!
+//! Always true: a change is checked whole before the first field is touched.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::names::{PlanId, RouteId, RunId, Seq};
+use crate::store::{
+    Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinRecord, RunFilter,
+    SampleRecord, StoreError, StoredEvent,
+};
+use crate::workflow::RunSummary;
+
+struct Run {
+    summary: RunSummary,
+    /// Each with the batch that brought it; the seq is the place plus one.
+    events: Vec<(Uuid, StoredEvent)>,
+}
+
+pub(super) struct Tables {
+    window: SignedDuration,
+    runs: BTreeMap<RunId, Run>,
+    pub(super) plans: HashMap<PlanId, serde_json::Value>,
+    /// In the order in which they came; the map says where.
+    pins: Vec<PinRecord>,
+    pin_places: HashMap<PinKey, usize>,
+    tries: HashMap<RetryKey, (FirstTry, Timestamp)>,
+    /// The number is the place plus one.
+    flips: Vec<FlipRecord>,
+    pub(super) declared: BTreeMap<RouteId, DeclaredState>,
+    /// In the order in which they came.
+    pub(super) samples: Vec<SampleRecord>,
+    pub(super) evidence: BTreeMap<RouteId, EvidenceRecord>,
+    secret: Option<[u8; 32]>,
+}
+
+impl Tables {
+    pub(super) fn new(retry_window_s: u64) -> Self {
+        Self {
+            window: SignedDuration::from_secs(i64::try_from(retry_window_s).unwrap_or(i64::MAX)),
+            runs: BTreeMap::new(),
+            plans: HashMap::new(),
+            pins: Vec::new(),
+            pin_places: HashMap::new(),
+            tries: HashMap::new(),
+            flips: Vec::new(),
+            declared: BTreeMap::new(),
+            samples: Vec::new(),
+            evidence: BTreeMap::new(),
+            secret: None,
+        }
+    }
+
+    pub(super) fn append(&mut self, append: Append, now: Timestamp) -> Result<(), AppendError> {
+        let Some((last_at, _)) = append.events.last() else {
+            return Err(AppendError::Refused("an append carries at least one event".into()));
+        };
+        let last_at = *last_at;
+        let stored = self.runs.get(&append.run_id).map_or(&[][..], |run| &run.events);
+        if append.first.0 != stored.len() as u64 + 1 {
+            let repeated = append.first.0 >= 1
+                && usize::try_from(append.first.0 - 1)
+                    .ok()
+                    .and_then(|place| stored.get(place))
+                    .is_some_and(|(batch, _)| *batch == append.batch);
+            return match repeated {
+                true => Ok(()),
+                false => Err(AppendError::Conflict(Conflict::Seq { stored: Seq(stored.len() as u64) })),
+            };
+        }
+        if let Some(claim) = &append.claim
+            && let Some(FirstTry { run: Some(run), request, .. }) = self.first_try(&claim.key, now)
+            && run != append.run_id
+        {
+            let same_request = request == Some(claim.request);
+            return Err(AppendError::Conflict(Conflict::Claim { run, same_request }));
+        }
+        for (place, pin) in append.pins.iter().enumerate() {
+            let taken = self.pin(&pin.key).is_some_and(|p| p.arm != pin.arm || p.run != Some(append.run_id));
+            let twice = append.pins[..place].iter().any(|p| p.key == pin.key && p.arm != pin.arm);
+            if taken || twice {
+                return Err(AppendError::Conflict(Conflict::Pin(pin.key.clone())));
+            }
+        }
+
+        for pin in append.pins {
+            if !self.pin_places.contains_key(&pin.key) {
+                self.pin_places.insert(pin.key.clone(), self.pins.len());
+                self.pins.push(PinRecord { key: pin.key, arm: pin.arm, run: Some(append.run_id), at: last_at });
+            }
+        }
+        if let Some(claim) = append.claim {
+            let first = FirstTry { arm: Arm::Engine, run: Some(append.run_id), request: Some(claim.request) };
+            // A run that claims its key again keeps the time of its first claim.
+            if self.first_try(&claim.key, now).is_none_or(|held| held.run.is_none()) {
+                self.tries.insert(claim.key, (first, now));
+            }
+        }
+        let run = self
+            .runs
+            .entry(append.run_id)
+            .or_insert_with(|| Run { summary: append.summary.clone(), events: Vec::new() });
+        for (at, event) in append.events {
+            let seq = Seq(run.events.len() as u64 + 1);
+            run.events.push((append.batch, StoredEvent { seq, at, event }));
+        }
+        run.summary = append.summary;
+        Ok(())
+    }
+
+    pub(super) fn events(&self, run: RunId, from: Seq) -> Vec<StoredEvent> {
+        let skip = usize::try_from(from.0.saturating_sub(1)).unwrap_or(usize::MAX);
+        let events = self.runs.get(&run).map_or(&[][..], |run| &run.events);
+        events.iter().skip(skip).map(|(_, event)| event.clone()).collect()
+    }
+
+    pub(super) fn run(&self, run: RunId) -> Option<RunSummary> {
+        self.runs.get(&run).map(|run| run.summary.clone())
+    }
+
+    pub(super) fn runs(&self, filter: &RunFilter) -> Vec<RunSummary> {
+        let RunFilter { statuses, workflow, route, mode, before, limit } = filter;
+        let newest_first = self.runs.iter().rev().map(|(_, run)| &run.summary);
+        newest_first
+            .filter(|run| before.is_none_or(|before| run.run_id < before))
+            .filter(|run| statuses.is_empty() || statuses.contains(&run.status))
+            .filter(|run| workflow.as_ref().is_none_or(|workflow| run.workflow.as_str() == workflow))
+            .filter(|run| route.is_none() || run.route == *route)
+            .filter(|run| mode.is_none_or(|mode| run.mode == mode))
+            .take(*limit)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn pin(&self, key: &PinKey) -> Option<&PinRecord> {
+        self.pin_places.get(key).map(|place| &self.pins[*place])
+    }
+
+    pub(super) fn pin_counts(&self) -> Vec<(RouteId, Arm, u64)> {
+        let mut counts: BTreeMap<(RouteId, Arm), u64> = BTreeMap::new();
+        for pin in &self.pins {
+            *counts.entry((pin.key.family.clone(), pin.arm)).or_default() += 1;
+        }
+        counts.into_iter().map(|((family, arm), count)| (family, arm, count)).collect()
+    }
+
+    pub(super) fn pins_of(&self, family: &RouteId, arm: Arm, limit: usize) -> Vec<PinRecord> {
+        let newest_first = self.pins.iter().rev();
+        newest_first.filter(|pin| pin.key.family == *family && pin.arm == arm).take(limit).cloned().collect()
+    }
+
+    pub(super) fn first_try(&self, key: &RetryKey, now: Timestamp) -> Option<FirstTry> {
+        let (first, at) = self.tries.get(key)?;
+        (now.duration_since(*at) < self.window).then(|| first.clone())
+    }
+
+    pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {
+        for key in keys {
+            if self.first_try(&key, now).is_none() {
+                self.tries.insert(key, (FirstTry { arm: Arm::Legacy, run: None, request: None }, now));
+            }
+        }
+        let window = self.window;
+        self.tries.retain(|_, (_, at)| now.duration_since(*at) < window);
+    }
+
+    pub(super) fn put_flip(&mut self, mut flip: FlipRecord) -> u64 {
+        flip.number = self.flips.len() as u64 + 1;
+        self.flips.push(flip);
+        self.flips.len() as u64
+    }
+
+    pub(super) fn flips(&self, route: Option<&RouteId>, limit: usize) -> Vec<FlipRecord> {
+        let newest_first = self.flips.iter().rev();
+        newest_first.filter(|flip| route.is_none() || flip.route.as_ref() == route).take(limit).cloned().collect()
+    }
+
+    pub(super) fn last_flips(&self) -> Vec<FlipRecord> {
+        let last: BTreeMap<_, _> = self.flips.iter().map(|flip| (flip.route.clone(), flip)).collect();
+        last.into_values().cloned().collect()
+    }
+
+    pub(super) fn put_declared(&mut self, declared: Vec<DeclaredState>) {
+        self.declared = declared.into_iter().map(|state| (state.route.clone(), state)).collect();
+    }
+
+    pub(super) fn put_samples(&mut self, samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize) {
+        for sample in samples {
+            let (route, fingerprint) = (sample.route.clone(), sample.fingerprint.clone());
+            self.samples.push(sample);
+            let mut of_route: Vec<&str> = Vec::new();
+            let mut of_fingerprint = 0;
+            let mut keep = vec![true; self.samples.len()];
+            for (place, sample) in self.samples.iter().enumerate().rev().filter(|(_, s)| s.route == route) {
+                if !of_route.contains(&sample.fingerprint.as_str()) {
+                    of_route.push(&sample.fingerprint);
+                }
+                let recent = of_route.iter().position(|f| *f == sample.fingerprint).is_some_and(|p| p < fingerprints);
+                of_fingerprint += usize::from(sample.fingerprint == fingerprint);
+                keep[place] = recent && (sample.fingerprint != fingerprint || of_fingerprint <= per_fingerprint);
+            }
+            let mut keep = keep.into_iter();
+            self.samples.retain(|_| keep.next().unwrap_or(true));
+        }
+    }
+
+    pub(super) fn samples_of(&self, route: &RouteId, limit: usize) -> Vec<SampleRecord> {
+        self.samples.iter().rev().filter(|sample| sample.route == *route).take(limit).cloned().collect()
+    }
+
+    pub(super) fn secret(&mut self) -> Result<[u8; 32], StoreError> {
+        if let Some(secret) = self.secret {
+            return Ok(secret);
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
+        self.secret = Some(secret);
+        Ok(secret)
+    }
+}

@@ -6,11 +6,16 @@
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
 mod event;
+mod failure;
 mod mode;
 mod plan;
 mod summary;
 
-pub use event::Event;
+pub use event::{
+    AnswerRecord, CallRecord, Creates, Event, Outcome, Payload, Pinned, RetryScheduled, RunStarted, Skipped,
+    StepFinished, StepStarted,
+};
+pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use mode::{EffectClass, Mode};
 pub use plan::{Answer, Call, CallBody, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind};
 pub use summary::{RunStatus, RunSummary};

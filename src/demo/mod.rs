@@ -1,1 +1,18 @@
-//! (being written)
+//! A world to try the product in: a legacy service, what it talks to, and traffic.
+//!
+//! The question it answers: "what does it look like when a workflow endpoint is moved?" The sample services are real
+//! HTTP servers on ports of their own, so the product sees nothing that it would not see elsewhere. Always true: every
+//! effect on the outside world stands in its [`Ledger`], whoever caused it, so that promises can be counted and not
+//! only told. The product itself is started through `app`; nothing here reaches into its rooms.
+
+pub mod http;
+pub mod ledger;
+pub mod legacy;
+pub mod pace;
+pub mod studio;
+pub mod world;
+
+pub use ledger::{Balance, Entry, Ledger};
+pub use legacy::Legacy;
+pub use pace::Pace;
+pub use world::World;

@@ -1,0 +1,287 @@
+//! A small HTTP server and client for the sample services.
+//!
+//! Always true: a [`Server`] listens from the moment it exists and stops when it is dropped; its switch [`Outage`]
+//! acts on open connections too, as a real outage does. A handler that gives [`Dropped`] closes the connection
+//! without a word: the caller cannot know what was done. When the other side is slow, the client waits up to its
+//! timeout and says so; when it is gone, it says that; nothing is sent twice here.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client as PooledClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// The largest body that a sample service reads.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// One request, read whole.
+#[derive(Debug)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// The path without its query.
+    pub path: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Call {
+    /// A header as text; empty where it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+    /// The body as JSON; null where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+    /// The parts of the path.
+    pub fn segments(&self) -> Vec<&str> {
+        self.path.split('/').filter(|s| !s.is_empty()).collect()
+    }
+}
+
+/// The connection was closed instead of an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("closed without an answer")]
+pub struct Dropped;
+
+/// What a handler gives.
+pub type Answer = Result<Response<Full<Bytes>>, Dropped>;
+
+/// An answer with a JSON body.
+pub fn json(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+/// How a service fails as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// It works.
+    None,
+    /// It answers 503 to everything.
+    Unavailable,
+    /// It closes every connection, new and old.
+    Gone,
+}
+
+/// Turns an outage on and off.
+#[derive(Clone, Debug, Default)]
+pub struct Switch(Arc<AtomicU8>);
+
+impl Switch {
+    /// From now on.
+    pub fn set(&self, outage: Outage) {
+        self.0.store(outage as u8, Ordering::SeqCst);
+    }
+    /// Now.
+    pub fn get(&self) -> Outage {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Outage::None,
+            1 => Outage::Unavailable,
+            _ => Outage::Gone,
+        }
+    }
+}
+
+/// A listening service; dropping it stops it.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    switch: Switch,
+    task: AbortHandle,
+}
+
+impl Server {
+    /// Listens and answers with `handler`.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn start<H, F>(address: SocketAddr, handler: H) -> io::Result<Self>
+    where
+        H: Fn(Call) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let switch = Switch::default();
+        let task = tokio::spawn(accept(listener, switch.clone(), handler)).abort_handle();
+        Ok(Self { address, switch, task })
+    }
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+    /// Its outage switch.
+    pub fn switch(&self) -> &Switch {
+        &self.switch
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept<H, F>(listener: TcpListener, switch: Switch, handler: H)
+where
+    H: Fn(Call) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    // Dropped with this task, and every connection with it.
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => continue,
+            },
+            Some(_) = connections.join_next() => continue,
+        };
+        if switch.get() == Outage::Gone {
+            continue;
+        }
+        stream.set_nodelay(true).ok();
+        let (switch, handler) = (switch.clone(), handler.clone());
+        connections.spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (switch, handler) = (switch.clone(), handler.clone());
+                async move {
+                    match switch.get() {
+                        Outage::None => {}
+                        Outage::Unavailable => return Ok(empty(StatusCode::SERVICE_UNAVAILABLE)),
+                        Outage::Gone => return Err(Dropped),
+                    }
+                    let (head, body) = request.into_parts();
+                    let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
+                        return Ok(empty(StatusCode::PAYLOAD_TOO_LARGE));
+                    };
+                    let call = Call {
+                        method: head.method,
+                        path: head.uri.path().to_owned(),
+                        headers: head.headers,
+                        body: body.to_bytes(),
+                    };
+                    handler(call).await
+                }
+            });
+            // An error here is a client that went away, or a handler that closed on purpose.
+            let _closed =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// The body as JSON; null where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+/// No reply came.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoReply(pub String);
+
+/// A pooled client with one timeout for everything.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pooled: PooledClient<HttpConnector, Full<Bytes>>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client with a pool of its own.
+    pub fn new(timeout: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self { pooled: PooledClient::builder(TokioExecutor::new()).build(connector), timeout }
+    }
+    /// Sends a request and reads the reply whole.
+    ///
+    /// # Errors
+    /// No whole reply came in time.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply, NoReply> {
+        let exchange = async {
+            let response = self.pooled.request(request).await.map_err(|e| NoReply(deepest(&e)))?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(|e| NoReply(deepest(&e)))?.to_bytes();
+            Ok(Reply { status: head.status, headers: head.headers, body })
+        };
+        tokio::time::timeout(self.timeout, exchange)
+            .await
+            .unwrap_or_else(|_| Err(NoReply(format!("no reply within {:?}", self.timeout))))
+    }
+    /// Sends JSON (null: no body) with headers.
+    ///
+    /// # Errors
+    /// No whole reply came in time, or the URL is none.
+    pub async fn json(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Reply, NoReply> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let bytes = if body.is_null() {
+            Bytes::new()
+        } else {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            Bytes::from(body.to_string())
+        };
+        self.send(request.body(Full::new(bytes)).map_err(|e| NoReply(e.to_string()))?).await
+    }
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}

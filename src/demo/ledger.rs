@@ -1,0 +1,218 @@
+//! What was really done to the outside world, line by line.
+//!
+//! The question it answers: "who did what, how often, and under which key?" Always true: one accepted effect per
+//! idempotency key; a further delivery with the same key and bytes is a line marked as duplicate and gets the first
+//! answer; the same key with other bytes is refused. Bounded by what a demo or a test does: nothing is ever dropped,
+//! or a promise could not be checked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One delivery to the outside world.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// Which service: `stock`, `bank`, `mail`, `studio`.
+    pub service: String,
+    /// What: `reserve`, `release`, `charge`, `refund`, `mail`, `draft`.
+    pub operation: String,
+    /// The key it came with.
+    pub key: Option<String>,
+    /// The amount, where money moves.
+    pub amount: Option<Value>,
+    /// Who: `legacy:17`, `run_…`, or a user agent.
+    pub caused_by: String,
+    /// The trace that the caller's request belongs to.
+    pub trace: Option<String>,
+    /// A further delivery with a key that was accepted before: no effect.
+    pub duplicate: bool,
+}
+
+impl Entry {
+    /// Whether the engine caused it.
+    pub fn by_engine(&self) -> bool {
+        self.caused_by.starts_with("run_")
+    }
+}
+
+/// What is to be written down.
+#[derive(Clone, Debug)]
+pub struct Delivery<'a> {
+    /// Which service.
+    pub service: &'a str,
+    /// What.
+    pub operation: &'a str,
+    /// The key it came with.
+    pub key: Option<&'a str>,
+    /// The bytes, to tell a repeat from another request with the same key.
+    pub body: &'a [u8],
+    /// The amount, where money moves.
+    pub amount: Option<Value>,
+    /// Who.
+    pub caused_by: &'a str,
+    /// The trace.
+    pub trace: Option<&'a str>,
+}
+
+/// How a delivery was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Taken {
+    /// An effect, with this answer.
+    Accepted(Value),
+    /// The answer of the first delivery with this key.
+    Repeated(Value),
+    /// The key came with other bytes before.
+    KeyReused,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    entries: Vec<Entry>,
+    keys: HashMap<(String, String), (Vec<u8>, Value)>,
+    numbers: BTreeMap<String, u64>,
+}
+
+/// The ledger; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Arc<Mutex<Book>>);
+
+/// Counts of a ledger.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Balance {
+    /// Accepted effects by operation, of legacy.
+    pub legacy: BTreeMap<String, u64>,
+    /// Accepted effects by operation, of the engine.
+    pub engine: BTreeMap<String, u64>,
+    /// Deliveries that repeated a key: answered, without effect.
+    pub repeated_deliveries: u64,
+    /// Traces with effects of one operation that should happen once and happened more often, or by both arms.
+    pub duplicates: Vec<String>,
+}
+
+impl Balance {
+    /// Accepted effects of an operation, of both arms.
+    pub fn total(&self, operation: &str) -> u64 {
+        self.legacy.get(operation).copied().unwrap_or(0) + self.engine.get(operation).copied().unwrap_or(0)
+    }
+}
+
+impl Ledger {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Takes a delivery: at most one effect per service and key. `answer` is made from a number that counts up with
+    /// each effect of the operation.
+    pub fn take(&self, delivery: Delivery<'_>, answer: impl FnOnce(u64) -> Value) -> Taken {
+        let mut book = self.book();
+        let mut entry = Entry {
+            at: Timestamp::now(),
+            service: delivery.service.to_owned(),
+            operation: delivery.operation.to_owned(),
+            key: delivery.key.map(str::to_owned),
+            amount: delivery.amount,
+            caused_by: delivery.caused_by.to_owned(),
+            trace: delivery.trace.map(str::to_owned),
+            duplicate: false,
+        };
+        let slot = delivery.key.map(|key| (delivery.service.to_owned(), key.to_owned()));
+        if let Some((body, first)) = slot.as_ref().and_then(|slot| book.keys.get(slot)) {
+            if body != delivery.body {
+                return Taken::KeyReused;
+            }
+            let first = first.clone();
+            entry.duplicate = true;
+            book.entries.push(entry);
+            return Taken::Repeated(first);
+        }
+        let number = book.numbers.entry(delivery.operation.to_owned()).or_insert(0);
+        *number += 1;
+        let answer = answer(*number);
+        if let Some(slot) = slot {
+            book.keys.insert(slot, (delivery.body.to_vec(), answer.clone()));
+        }
+        book.entries.push(entry);
+        Taken::Accepted(answer)
+    }
+    /// All lines so far.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.book().entries.clone()
+    }
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.book().entries.len()
+    }
+    /// Nothing was done yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The counts so far.
+    pub fn balance(&self) -> Balance {
+        let book = self.book();
+        let mut balance = Balance::default();
+        // An order charges once and mails once; whoever caused a second one of the same trace did it twice.
+        let mut once: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        for entry in &book.entries {
+            if entry.duplicate {
+                balance.repeated_deliveries += 1;
+                continue;
+            }
+            let arm = if entry.by_engine() { &mut balance.engine } else { &mut balance.legacy };
+            *arm.entry(entry.operation.clone()).or_insert(0) += 1;
+            if let (Some(trace), "charge" | "mail" | "refund") = (&entry.trace, entry.operation.as_str()) {
+                once.entry((trace, &entry.operation)).or_default().push(&entry.caused_by);
+            }
+        }
+        for ((trace, operation), by) in once {
+            if by.len() > 1 {
+                balance.duplicates.push(format!("{operation} of trace {trace}: by {}", by.join(" and ")));
+            }
+        }
+        balance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn charge<'a>(key: Option<&'a str>, body: &'a [u8], by: &'a str) -> Delivery<'a> {
+        Delivery {
+            service: "bank",
+            operation: "charge",
+            key,
+            body,
+            amount: Some(json!(5)),
+            caused_by: by,
+            trace: Some("t1"),
+        }
+    }
+
+    #[test]
+    fn one_effect_per_key() {
+        let ledger = Ledger::default();
+        let first = ledger.take(charge(Some("k"), b"a", "run_1"), |n| json!({ "id": n }));
+        assert_eq!(first, Taken::Accepted(json!({ "id": 1 })));
+        let again = ledger.take(charge(Some("k"), b"a", "run_1"), |n| json!({ "id": n }));
+        assert_eq!(again, Taken::Repeated(json!({ "id": 1 })));
+        let other = ledger.take(charge(Some("k"), b"b", "run_1"), |n| json!({ "id": n }));
+        assert_eq!(other, Taken::KeyReused);
+        let balance = ledger.balance();
+        assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1));
+        assert!(balance.duplicates.is_empty());
+    }
+
+    #[test]
+    fn both_arms_for_one_request_are_a_duplicate() {
+        let ledger = Ledger::default();
+        ledger.take(charge(Some("k"), b"a", "run_1"), |n| json!(n));
+        ledger.take(charge(None, b"a", "legacy:7"), |n| json!(n));
+        assert_eq!(ledger.balance().duplicates.len(), 1);
+    }
+}

@@ -1,0 +1,228 @@
+//! The outside world: prices, stock, bank, mail and a studio, behind one port, with a ledger.
+//!
+//! Each service has a base path of its own (`/bank`, …) and honours `Idempotency-Key`. Always true: an effect and its
+//! ledger line are one; a reply that is lost on purpose ([`Fault::LoseReply`]) is lost after the effect. Who caused
+//! an effect is said by the header `x-caused-by`, which both arms send.
+//!
+//! ```text
+//! POST /prices/quotes            computes        GET  /ledger            every line so far
+//! POST /stock/reservations       reserve         POST /mail/messages     mail
+//! DELETE /stock/reservations/ID  release         POST /studio/{kind}     computes, slowly
+//! POST /bank/charges, /refunds   charge, refund  POST /studio/drafts     draft
+//! GET  /bank/charges/ID          reads
+//! ```
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::http::{Answer, Call, Dropped, Server, empty, json as reply};
+use super::ledger::{Delivery, Ledger, Taken};
+use super::pace::Pace;
+use super::studio;
+
+/// What goes wrong with one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// This status, and nothing was done.
+    Refuse(u16),
+    /// Done, and then the connection is closed without an answer.
+    LoseReply,
+    /// The connection is closed before anything was done.
+    Close,
+    /// It takes this long, and is then done as ever.
+    Delay(Duration),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    charges: HashMap<String, Charge>,
+    faults: BTreeMap<String, VecDeque<Fault>>,
+    seen: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Charge {
+    amount: Value,
+    refunded: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Desk {
+    ledger: Ledger,
+    pace: Pace,
+    state: Arc<Mutex<State>>,
+}
+
+/// The outside world, listening.
+#[derive(Debug)]
+pub struct World {
+    server: Server,
+    desk: Desk,
+}
+
+impl World {
+    /// Listens.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn start(address: SocketAddr, pace: Pace) -> io::Result<Self> {
+        let desk = Desk { ledger: Ledger::default(), pace, state: Arc::default() };
+        let handling = desk.clone();
+        let server = Server::start(address, move |call| {
+            let desk = handling.clone();
+            async move { desk.handle(call).await }
+        })
+        .await?;
+        Ok(Self { server, desk })
+    }
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+    /// Its base URL; a service stands under it with its name.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+    /// Everything that was done.
+    pub fn ledger(&self) -> &Ledger {
+        &self.desk.ledger
+    }
+    /// The next `times` calls of an operation (`charge`, `reserve`, …) meet this fault.
+    pub fn fault(&self, operation: &str, fault: Fault, times: usize) {
+        let mut state = self.desk.state();
+        state.faults.entry(operation.to_owned()).or_default().extend(std::iter::repeat_n(fault, times));
+    }
+    /// The faults that no call has met yet are taken back.
+    pub fn heal(&self) {
+        self.desk.state().faults.clear();
+    }
+    /// How many calls of an operation arrived, whatever became of them.
+    pub fn arrived(&self, operation: &str) -> u64 {
+        self.desk.state().seen.get(operation).copied().unwrap_or(0)
+    }
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn handle(&self, call: Call) -> Answer {
+        let (operation, ms) = match (call.method.as_str(), call.segments().as_slice()) {
+            ("GET", ["ledger"]) => return Ok(reply(StatusCode::OK, &json!({ "entries": self.ledger.entries() }))),
+            ("POST", ["prices", "quotes"]) => ("quote", 4.0),
+            ("POST", ["stock", "reservations"]) => ("reserve", 5.0),
+            ("DELETE", ["stock", "reservations", _]) => ("release", 4.0),
+            ("POST", ["bank", "charges"]) => ("charge", 14.0),
+            ("GET", ["bank", "charges", _]) => ("look", 4.0),
+            ("POST", ["bank", "refunds"]) => ("refund", 10.0),
+            ("POST", ["mail", "messages"]) => ("mail", 6.0),
+            ("POST", ["studio", "drafts"]) => ("draft", 6.0),
+            ("POST", ["studio", "headline" | "body" | "image" | "audience"]) => ("generate", 45.0),
+            _ => return Ok(reply(StatusCode::NOT_FOUND, &json!({ "error": "no such thing in this world" }))),
+        };
+        let fault = {
+            let mut state = self.state();
+            *state.seen.entry(operation.to_owned()).or_insert(0) += 1;
+            state.faults.get_mut(operation).and_then(VecDeque::pop_front)
+        };
+        match fault {
+            Some(Fault::Refuse(status)) => {
+                return Ok(empty(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)));
+            }
+            Some(Fault::Close) => return Err(Dropped),
+            Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
+            Some(Fault::LoseReply) | None => {}
+        }
+        // The effect happens midway, so that a caller who gives up may have caused it.
+        self.pace.take(ms / 2.0).await;
+        let answer = self.perform(operation, &call);
+        self.pace.take(ms / 2.0).await;
+        if fault == Some(Fault::LoseReply) { Err(Dropped) } else { Ok(answer) }
+    }
+
+    fn perform(&self, operation: &str, call: &Call) -> http::Response<http_body_util::Full<bytes::Bytes>> {
+        let body = call.json();
+        let last = call.segments().last().map(|s| (*s).to_owned()).unwrap_or_default();
+        match operation {
+            "quote" => match studio::quote(&body["items"]) {
+                Ok(quote) => reply(StatusCode::OK, &quote),
+                Err(why) => reply(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": why })),
+            },
+            "generate" => reply(StatusCode::OK, &studio::asset(&last, &body)),
+            "look" => match self.state().charges.get(&last) {
+                Some(charge) => {
+                    let status = if charge.refunded { "refunded" } else { "captured" };
+                    reply(StatusCode::OK, &json!({ "id": last, "amount": charge.amount, "status": status }))
+                }
+                None => reply(StatusCode::NOT_FOUND, &json!({ "error": "no such charge" })),
+            },
+            "reserve" => self.effect(
+                "stock",
+                operation,
+                call,
+                None,
+                |n| json!({ "id": format!("res_{n}"), "sku": body["sku"], "qty": body["qty"] }),
+            ),
+            "release" => self.effect("stock", operation, call, None, |_| json!({ "released": last })),
+            "charge" => {
+                // A person without money, for workflows that must say no.
+                if body["card"] == "declined" {
+                    return reply(StatusCode::PAYMENT_REQUIRED, &json!({ "error": "card declined" }));
+                }
+                let amount = body["amount"].clone();
+                self.effect("bank", operation, call, Some(amount.clone()), |n| {
+                    let id = format!("pay_{n}");
+                    self.state().charges.insert(id.clone(), Charge { amount: amount.clone(), refunded: false });
+                    json!({ "id": id, "amount": amount, "status": "captured" })
+                })
+            }
+            "refund" => {
+                let payment = body["payment_id"].as_str().unwrap_or_default().to_owned();
+                if !self.state().charges.contains_key(&payment) {
+                    return reply(StatusCode::NOT_FOUND, &json!({ "error": "no such charge" }));
+                }
+                self.effect("bank", operation, call, None, |n| {
+                    if let Some(charge) = self.state().charges.get_mut(&payment) {
+                        charge.refunded = true;
+                    }
+                    json!({ "id": format!("ref_{n}"), "payment_id": payment })
+                })
+            }
+            "mail" => self.effect("mail", operation, call, None, |n| json!({ "id": format!("mail_{n}") })),
+            _ => self.effect("studio", operation, call, None, |n| json!({ "id": format!("draft_{n}") })),
+        }
+    }
+
+    fn effect(
+        &self,
+        service: &str,
+        operation: &str,
+        call: &Call,
+        amount: Option<Value>,
+        answer: impl FnOnce(u64) -> Value,
+    ) -> http::Response<http_body_util::Full<bytes::Bytes>> {
+        let key = Some(call.header("idempotency-key")).filter(|key| !key.is_empty());
+        let caused_by = match call.header("x-caused-by") {
+            "" => call.header("user-agent"),
+            named => named,
+        };
+        let trace = call.header("traceparent").split('-').nth(1);
+        let body = if call.method == Method::DELETE { call.path.as_bytes() } else { &call.body[..] };
+        let taken = self.ledger.take(Delivery { service, operation, key, body, amount, caused_by, trace }, answer);
+        let made = if call.method == Method::POST { StatusCode::CREATED } else { StatusCode::OK };
+        match taken {
+            Taken::Accepted(answer) | Taken::Repeated(answer) => reply(made, &answer),
+            Taken::KeyReused => {
+                let why = json!({ "error": "this Idempotency-Key came with another request before" });
+                reply(StatusCode::UNPROCESSABLE_ENTITY, &why)
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
-use super::{FlagSet, RouteFlag, State};
+use super::State;
 
 /// What is known of a request when it is decided; never its body.
 pub struct RequestFacts<'a> {
@@ -62,12 +62,21 @@ impl Arm {
     }
 }
 
+/// What should be counted beside a decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The caller has no key value (absent, empty, or an error), and so was outside a share of `dark` or `live`.
+    pub without_key: bool,
+    /// Cohorts whose `when` could not be evaluated, which is a no.
+    pub cohort_errors: u32,
+}
+
 /// Who answers one request, and what happens beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Legacy answers.
     Legacy {
-        /// `off`, `shadow` or `dark`; `live` where a retry stays with legacy.
+        /// `off`, `shadow` or `dark`; `live` where a retry stays with legacy or an instance is legacy's. Never `only`.
         rung: State,
         /// What the engine does after the reply.
         other: Other,
@@ -117,7 +126,7 @@ pub enum Because {
 /// Why a request that should be compared was not: the label `reason` of `outcome="skipped"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // each is named in DESIGN 3 and its label says it
+#[allow(missing_docs)] // each label says it
 pub enum SkipReason {
     NotSampled,
     QueueFull,
@@ -179,9 +188,4 @@ impl SkipReason {
             SkipReason::ShuttingDown => "shutting_down",
         }
     }
-}
-
-/// Decides one request. Total: every flag set and every request has a decision.
-pub fn decide(_set: &FlagSet, _flag: &RouteFlag, _facts: &RequestFacts<'_>) -> Decision {
-    todo!()
 }

@@ -4,14 +4,25 @@
 //! Always true: a [`FlagSet`] was checked whole; [`decide`] is total. No clock, no IO, no async; where a flip comes
 //! from and whether it may happen is `ladder`'s business, bytes are `proxy`'s.
 
+mod decide;
 mod decision;
+mod draw;
+mod facts;
+mod matcher;
+mod path;
 mod pin;
 mod route;
 mod set;
 mod state;
 
-pub use decision::{Arm, Because, Decision, Other, Owner, RequestFacts, SkipReason, decide};
+#[cfg(test)]
+mod tests;
+
+pub use decide::{decide, decide_noting};
+pub use decision::{Arm, Because, Decision, Notes, Other, Owner, RequestFacts, SkipReason};
+pub use facts::scope as facts_scope;
+pub use path::{Normalised, Refusal, normalise};
 pub use pin::{InstanceId, PinKey, RetryKey};
 pub use route::{Cohort, Guard, Instance, Match, Route, Service};
-pub use set::{Effective, FlagSet, Found, Freeze, RouteFlag, Standing, Why};
+pub use set::{Effective, FlagSet, Found, Freeze, Resolved, RouteFlag, Standing, Why};
 pub use state::{Percent, Shares, State};

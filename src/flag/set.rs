@@ -1,12 +1,16 @@
 //! The set of flags that one request keeps from its first byte to its last.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{Percent, Route, Service, Shares, State};
+use super::draw::Salts;
+use super::matcher::{Hit, Matcher};
+use super::path::{Refusal, match_key, normalise, readings};
+use super::{Instance, Percent, PinKey, RequestFacts, RetryKey, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
 
 /// Every route with its flag, in force together. Immutable; swapped whole.
@@ -21,7 +25,9 @@ pub struct FlagSet {
     pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// The kill switch.
     pub freeze: Freeze,
-    // the matcher and the hash key are private to the implementation
+    matcher: Matcher,
+    by_id: HashMap<RouteId, usize>,
+    salts: Salts,
 }
 
 /// A route and its flag.
@@ -34,6 +40,10 @@ pub struct RouteFlag {
     pub effective: Effective,
     /// The shares in force.
     pub shares: Shares,
+    /// The highest rung that guard, health and kill switch allow: cohorts are capped by it.
+    pub cap: State,
+    /// The route that creates the instances which this one creates or follows; itself where there are none.
+    pub family: RouteId,
 }
 
 /// The lowest of requested, guard, health and kill switch.
@@ -101,37 +111,162 @@ pub struct Found<'a> {
     pub params: Vec<(Arc<str>, String)>,
 }
 
+/// A request's path and route.
+pub struct Resolved<'set, 'raw> {
+    /// What is forwarded: dot segments resolved, else as the client wrote it.
+    pub path: Cow<'raw, str>,
+    /// Its route; `None` is the default legacy.
+    pub found: Option<Found<'set>>,
+}
+
 impl FlagSet {
-    /// Builds a set. `secret` keys the hashes of shares and cohorts, so that nobody outside can choose a side.
+    /// Builds a set. `secret` keys the hashes of shares and cohorts, so that nobody outside can choose a side. A route
+    /// without a standing stands as its file declares, unproven.
     pub fn new(
-        _generation: u64,
-        _routes: Vec<Arc<Route>>,
-        _standings: &BTreeMap<RouteId, Standing>,
-        _default_legacy: Arc<Service>,
-        _services: BTreeMap<ServiceName, Arc<Service>>,
-        _freeze: Freeze,
-        _secret: [u8; 32],
+        generation: u64,
+        routes: Vec<Arc<Route>>,
+        standings: &BTreeMap<RouteId, Standing>,
+        default_legacy: Arc<Service>,
+        services: BTreeMap<ServiceName, Arc<Service>>,
+        freeze: Freeze,
+        secret: [u8; 32],
     ) -> Self {
-        todo!()
+        let matcher = Matcher::new(&routes);
+        let by_id = routes.iter().enumerate().map(|(place, route)| (route.id.clone(), place)).collect();
+        let flag = |route: Arc<Route>| {
+            let declared = Standing::declared(&route);
+            let standing = standings.get(&route.id).unwrap_or(&declared);
+            let family = match &route.instance {
+                Some(Instance::Follows { creator, .. }) => creator.clone(),
+                Some(Instance::Creates { .. }) | None => route.id.clone(),
+            };
+            Arc::new(RouteFlag {
+                requested: standing.requested,
+                effective: standing.effective(freeze),
+                shares: standing.shares,
+                cap: standing.cap(freeze),
+                family,
+                route,
+            })
+        };
+        let routes = routes.into_iter().map(flag).collect();
+        let salts = Salts::new(&secret);
+        Self { generation, routes, default_legacy, services, freeze, matcher, by_id, salts }
+    }
+
+    /// What to do with a raw path (without query): the path to forward and the route it belongs to. What readers differ
+    /// over belongs to no route, and is refused where one reading is a route above `off` or one with strict paths.
+    ///
+    /// # Errors
+    /// Why it is answered with 400.
+    pub fn resolve<'raw>(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        raw: &'raw str,
+    ) -> Result<Resolved<'_, 'raw>, Refusal> {
+        // `OPTIONS *` is about the server, not about a path.
+        if raw == "*" && method == Method::OPTIONS {
+            return Ok(Resolved { path: Cow::Borrowed(raw), found: None });
+        }
+        let normalised = normalise(raw)?;
+        if !normalised.ambiguous {
+            let found = self.find(method, host, &normalised.path);
+            return Ok(Resolved { path: normalised.path, found });
+        }
+        for reading in readings(&normalised.path) {
+            let Some(found) = self.matcher.find(method, host, &reading).and_then(|hit| self.found(hit)) else {
+                continue;
+            };
+            if found.flag.is_flagged() {
+                return Err(Refusal::Ambiguous);
+            }
+            if found.flag.route.strict_paths {
+                return Err(Refusal::Strict);
+            }
+        }
+        Ok(Resolved { path: normalised.path, found: None })
     }
 
     /// The route of a request, by host, method and normalised path. A static segment beats a parameter; a GET route
     /// takes HEAD. No allocation where the route has no parameters.
-    pub fn find<'a>(&'a self, _method: &Method, _host: Option<&str>, _path: &str) -> Option<Found<'a>> {
-        todo!()
+    pub fn find<'a>(&'a self, method: &Method, host: Option<&str>, path: &str) -> Option<Found<'a>> {
+        self.matcher.find(method, host, &match_key(path)).and_then(|hit| self.found(hit))
+    }
+
+    fn found(&self, (place, params): Hit) -> Option<Found<'_>> {
+        self.routes.get(place).map(|flag| Found { flag, params })
     }
 
     /// A route by id.
-    pub fn route(&self, _id: &RouteId) -> Option<&Arc<RouteFlag>> {
-        todo!()
+    pub fn route(&self, id: &RouteId) -> Option<&Arc<RouteFlag>> {
+        self.by_id.get(id).and_then(|place| self.routes.get(*place))
+    }
+
+    /// What tells a client's retry of this request from a new one; `None` where the request names no such key.
+    pub fn retry_key(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKey> {
+        self.salts.retry(&flag.route, facts)
+    }
+
+    pub(super) fn salts(&self) -> &Salts {
+        &self.salts
+    }
+}
+
+impl RouteFlag {
+    /// The instance that a request follows up, where the route follows any.
+    pub fn follows(&self, params: &[(Arc<str>, String)]) -> Option<PinKey> {
+        let Some(Instance::Follows { creator, param }) = &self.route.instance else { return None };
+        let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
+        Some(PinKey { family: creator.clone(), id: id.as_str().into() })
+    }
+    /// Whether any request can be on a rung above `off`.
+    pub fn is_flagged(&self) -> bool {
+        let cohorts = self.route.cohorts.iter().map(|cohort| cohort.state.min(self.cap));
+        cohorts.fold(self.effective.state, State::max) > State::Off
     }
 }
 
 impl Standing {
-    /// The lowest of all that bears on the state; `only` is never lowered.
-    pub fn effective(&self, _freeze: Freeze) -> Effective {
-        todo!()
+    /// As the file declares it, with nothing to prove or to lower it.
+    pub fn declared(route: &Route) -> Self {
+        Self { requested: route.declared, shares: route.shares, unproven: true, gate: None, guard: None, healthy: true }
     }
+
+    /// The lowest of all that bears on the state; `only` is never lowered by guard, health or kill switch.
+    pub fn effective(&self, freeze: Freeze) -> Effective {
+        let mut effective = match self.gate {
+            Some(gate) if gate < self.requested => Effective { state: gate, why: Why::Gate },
+            _ if self.unproven => Effective { state: self.requested, why: Why::Unproven },
+            _ => Effective { state: self.requested, why: Why::Requested },
+        };
+        if effective.state == State::Only {
+            return effective;
+        }
+        for (limit, why) in self.limits(freeze) {
+            if limit < effective.state {
+                effective = Effective { state: limit, why };
+            }
+        }
+        effective
+    }
+
+    /// The highest rung that guard, health and kill switch allow.
+    fn cap(&self, freeze: Freeze) -> State {
+        self.limits(freeze).into_iter().map(|(limit, _)| limit).fold(State::Only, State::min)
+    }
+
+    /// What each allows. Engine instances are new ones in `dark` too (a durable twin is one), so whatever stops them
+    /// leaves `shadow`, which keeps nothing but evidence.
+    fn limits(&self, freeze: Freeze) -> [(State, Why); 3] {
+        let freeze = match freeze {
+            Freeze::No => State::Only,
+            Freeze::Instances | Freeze::Effects => State::Shadow,
+        };
+        let health = if self.healthy { State::Only } else { State::Shadow };
+        [(freeze, Why::Freeze), (health, Why::Health), (self.guard.unwrap_or(State::Only), Why::Guard)]
+    }
+
     /// The shares with one changed, where a flip names a percent for the rung it goes to.
     pub fn with_percent(mut self, percent: Option<Percent>) -> Self {
         if let Some(percent) = percent {

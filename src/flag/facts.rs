@@ -1,0 +1,86 @@
+//! PURE. What expressions of a route see of a request: `request.method`, `.path`, `.params`, `.query`, `.headers` and
+//! `.peer`, never the body.
+//!
+//! The question it answers: "what does `request` mean in a key, a cohort or a retry key?" Only what the expression
+//! reads is built. A header or query parameter that comes more than once is a list of its values in the query, and one
+//! text joined by commas in the headers.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::RequestFacts;
+use crate::expression::{ReadPath, Scope};
+
+/// What `request` has where the body cannot be read.
+pub const PARTS: [&str; 6] = ["method", "path", "params", "query", "headers", "peer"];
+
+/// The scope of an expression that reads these paths.
+pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
+    let mut request = Map::new();
+    for read in reads.iter().filter(|read| read.root() == "request") {
+        let Some(part) = read.part(0) else { continue };
+        match part {
+            "method" => text(&mut request, part, facts.method.as_str()),
+            "path" => text(&mut request, part, facts.path),
+            "peer" => text(&mut request, part, &facts.peer.to_string()),
+            "params" => {
+                let params = facts.params.iter().map(|(name, value)| (name.to_string(), value.clone().into()));
+                request.entry(part).or_insert_with(|| Value::Object(params.collect()));
+            }
+            "query" => {
+                request.entry(part).or_insert_with(|| query(facts.query.unwrap_or_default()));
+            }
+            "headers" => headers(&mut request, read.part(1), facts),
+            _ => {}
+        }
+    }
+    let mut scope = Scope::new();
+    scope.set("request", Arc::new(Value::Object(request)));
+    scope
+}
+
+fn text(request: &mut Map<String, Value>, part: &str, value: &str) {
+    request.entry(part).or_insert_with(|| value.into());
+}
+
+/// One header where one is named, else all.
+fn headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &RequestFacts<'_>) {
+    let Value::Object(map) = request.entry("headers").or_insert_with(|| Value::Object(Map::new())) else { return };
+    let mut add = |name: &str| {
+        if map.contains_key(name) {
+            return;
+        }
+        let values = facts.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()));
+        let values: Vec<_> = values.collect();
+        if !values.is_empty() {
+            map.insert(name.to_owned(), values.join(", ").into());
+        }
+    };
+    match name {
+        Some(name) => add(name),
+        None => facts.headers.keys().for_each(|name| add(name.as_str())),
+    }
+}
+
+/// The query as a map; `+` is a space, as forms write it.
+fn query(raw: &str) -> Value {
+    let mut map = Map::new();
+    for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (decode(name), Value::from(decode(value)));
+        match map.get_mut(&name) {
+            None => {
+                map.insert(name, value);
+            }
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    Value::Object(map)
+}
+
+fn decode(text: &str) -> String {
+    let text = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
+}

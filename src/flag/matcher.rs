@@ -1,0 +1,112 @@
+//! PURE. Which route a path belongs to.
+//!
+//! The question it answers: "which route, and what are its parameters?" Always true: a route of the request's host
+//! beats one without a host, a static segment beats a parameter, and a GET route takes HEAD unless a HEAD route of the
+//! same shape is there. Nothing is allocated while a route without parameters is found. Keys come from `path`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::Method;
+use matchit::Router;
+
+use super::path::match_key;
+use super::{Match, Route};
+
+/// Finds the route of a request.
+#[derive(Default)]
+pub struct Matcher {
+    any_host: Methods,
+    hosts: HashMap<Box<str>, Methods>,
+    /// The names of each route's parameters, in order.
+    params: Vec<Box<[Arc<str>]>>,
+}
+
+/// A router for each method: a handful, so that a scan beats a hash.
+#[derive(Default)]
+struct Methods(Vec<(Method, Router<usize>)>);
+
+/// The place of the route, and its parameters.
+pub type Hit = (usize, Vec<(Arc<str>, String)>);
+
+impl Matcher {
+    /// Builds it. Of routes of equal shape the first wins; a check has refused the others.
+    pub fn new(routes: &[Arc<Route>]) -> Self {
+        let mut matcher = Self::default();
+        for (place, route) in routes.iter().enumerate() {
+            let matches = &route.matches;
+            matcher.params.push(params(&matches.path).map(Arc::from).collect());
+            matcher.methods(matches).insert(&matches.method, &matches.path, place);
+        }
+        // After all others, so that HEAD routes of the same shape are there already.
+        for (place, route) in routes.iter().enumerate().filter(|(_, r)| r.matches.method == Method::GET) {
+            matcher.methods(&route.matches).insert(&Method::HEAD, &route.matches.path, place);
+        }
+        matcher
+    }
+
+    fn methods(&mut self, matches: &Match) -> &mut Methods {
+        match &matches.host {
+            Some(host) => self.hosts.entry(host.as_str().into()).or_default(),
+            None => &mut self.any_host,
+        }
+    }
+
+    /// The route of a request, by a key that [`match_key`] made.
+    pub fn find(&self, method: &Method, host: Option<&str>, key: &str) -> Option<Hit> {
+        let of_host = match host {
+            Some(host) if !self.hosts.is_empty() => self.host(host).and_then(|methods| methods.at(method, key)),
+            _ => None,
+        };
+        let matched = of_host.or_else(|| self.any_host.at(method, key))?;
+        let place = *matched.value;
+        let names = self.params.get(place).map_or(&[][..], |names| names);
+        let values = matched.params.iter().map(|(_, value)| value.to_owned());
+        Some((place, names.iter().cloned().zip(values).collect()))
+    }
+
+    fn host(&self, host: &str) -> Option<&Methods> {
+        let name = host_name(host);
+        if name.bytes().any(|b| b.is_ascii_uppercase()) {
+            self.hosts.get(name.to_ascii_lowercase().as_str())
+        } else {
+            self.hosts.get(name)
+        }
+    }
+}
+
+impl Methods {
+    fn insert(&mut self, method: &Method, template: &str, place: usize) {
+        let at = self.0.iter().position(|(m, _)| m == method).unwrap_or_else(|| {
+            self.0.push((method.clone(), Router::new()));
+            self.0.len() - 1
+        });
+        // A second route of the same shape is not inserted: the first has it.
+        let _ = self.0[at].1.insert(match_key(template).into_owned(), place);
+    }
+
+    fn at<'s, 'k>(&'s self, method: &Method, key: &'k str) -> Option<matchit::Match<'s, 'k, &'s usize>> {
+        let (_, router) = self.0.iter().find(|(m, _)| m == method)?;
+        router.at(key).ok()
+    }
+}
+
+/// The names of a template's parameters, in order.
+pub fn params(template: &str) -> impl Iterator<Item = &str> {
+    template.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+}
+
+/// A template with its parameters unnamed: two templates of equal shape match the same paths.
+pub fn shape(template: &str) -> String {
+    let segments = template.split('/').map(|s| if s.starts_with('{') { "{}".into() } else { match_key(s) });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// A host without port and without the dot of a fully qualified name.
+pub fn host_name(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !name.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
+}

@@ -1,0 +1,53 @@
+//! Tests of the room as a whole.
+
+mod finding;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::*;
+use crate::names::RouteId;
+
+pub fn service(name: &str) -> Arc<Service> {
+    Arc::new(Service {
+        name: name.into(),
+        urls: vec![http::Uri::from_static("http://127.0.0.1:9000")],
+        keyed: false,
+        connect: None,
+        first_byte: None,
+        calls_max: None,
+    })
+}
+
+pub fn route(id: &str, method: Method, path: &str) -> Route {
+    Route {
+        id: id.into(),
+        matches: Match { method, path: path.into(), host: None },
+        legacy: service("shop"),
+        workflow: Some("work".into()),
+        declared: State::Off,
+        force: None,
+        shares: Shares::default(),
+        key: None,
+        cohorts: Vec::new(),
+        instance: None,
+        retry_key: None,
+        caller: vec![http::header::AUTHORIZATION],
+        deadline: None,
+        replay_safe: false,
+        strict_paths: false,
+        guard: None,
+        invariants: Vec::new(),
+    }
+}
+
+pub fn standing(state: State) -> Standing {
+    Standing { requested: state, shares: Shares::default(), unproven: false, gate: None, guard: None, healthy: true }
+}
+
+pub fn set(routes: Vec<Route>, standings: BTreeMap<RouteId, Standing>, freeze: Freeze) -> FlagSet {
+    let routes = routes.into_iter().map(Arc::new).collect();
+    FlagSet::new(1, routes, &standings, service("shop"), BTreeMap::new(), freeze, [7; 32])
+}

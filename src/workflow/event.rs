@@ -62,6 +62,11 @@ pub enum Event {
         /// The instance that the answer created.
         pin: Option<Pinned>,
     },
+    /// No answer could be made.
+    AnswerFailed {
+        /// Why.
+        failure: Failure,
+    },
     /// The run cannot go on without a person.
     Paused {
         /// Over what.
@@ -100,7 +105,9 @@ pub struct RunStarted {
     pub started: Timestamp,
     /// Those parts of the request that the plan reads, without credentials.
     pub request: Arc<Value>,
-    /// The caller's credentials that the plan reads, as ciphertext.
+    /// Headers of the request that are credentials and that the plan reads: their names.
+    pub credentials: Vec<String>,
+    /// Their values, as ciphertext.
     pub sealed: Option<String>,
     /// Those parts of legacy's reply that the plan reads, where legacy answered first.
     pub legacy: Option<Arc<Value>>,
@@ -321,6 +328,7 @@ impl Event {
             Event::FanOutOpened { .. } => "fan_out_opened",
             Event::FailReached { .. } => "fail_reached",
             Event::Responded { .. } => "responded",
+            Event::AnswerFailed { .. } => "answer_failed",
             Event::Paused { .. } => "paused",
             Event::Completed {} => "completed",
             Event::Failed { .. } => "failed",

@@ -5,17 +5,33 @@
 //! run waits for somebody to perform. Recording and replay go through the same [`evolve`]. No clock, no random, no id
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
+mod command;
+mod decide;
+mod due;
 mod event;
+mod evolve;
 mod failure;
 mod mode;
+mod outcome;
 mod plan;
+mod run;
 mod summary;
+mod view;
+pub mod wire;
+mod world;
 
+pub use command::{Command, Heard, Refusal};
+pub use decide::decide;
+pub use due::{Action, Conditions, due, sends};
 pub use event::{
     AnswerRecord, CallRecord, Creates, Event, Outcome, Payload, Pinned, RetryScheduled, RunStarted, Skipped,
     StepFinished, StepStarted,
 };
+pub use evolve::{Misfit, evolve, fold};
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use mode::{EffectClass, Mode};
 pub use plan::{Answer, Call, CallBody, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind};
+pub use run::{InFlight, Run};
 pub use summary::{RunStatus, RunSummary};
+pub use view::{RunView, StepStatus, StepView, view};
+pub use world::{CREDENTIALS, STARS, World, call_scope, reads_hidden};

@@ -1,0 +1,219 @@
+//! A run as people look at it: its steps with status, attempts and times.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Event, Misfit, Mode, Outcome, Run, RunStatus, Skipped, evolve};
+use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
+
+/// A run and its steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Its id.
+    pub run_id: RunId,
+    /// The workflow.
+    pub workflow: WorkflowName,
+    /// The plan it keeps.
+    pub plan_id: PlanId,
+    /// The route that started it, if one did.
+    pub route: Option<RouteId>,
+    /// What it may send.
+    pub mode: Mode,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// The last event that is folded in.
+    pub seq: Seq,
+    /// When it was born.
+    pub started: Timestamp,
+    /// When its last event happened.
+    pub updated: Timestamp,
+    /// From its birth to its last event, milliseconds.
+    pub duration_ms: u64,
+    /// Why it is paused or ended early, in a sentence.
+    pub note: Option<String>,
+    /// The status of the caller's answer, once it is fixed.
+    pub answered: Option<u16>,
+    /// Steps that have begun or were skipped, in the order in which they did.
+    pub steps: Vec<StepView>,
+}
+
+/// One step of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepView {
+    /// Its name.
+    pub step: StepId,
+    /// Where it stands.
+    pub status: StepStatus,
+    /// Attempts made, all items together.
+    pub attempts: u32,
+    /// Items of a `for_each`.
+    pub items: Option<u32>,
+    /// Items that have ended.
+    pub items_ended: Option<u32>,
+    /// When it began.
+    pub started: Timestamp,
+    /// From its beginning to its last event, milliseconds.
+    pub duration_ms: u64,
+    /// The status that a service answered with (the last one, of a fan-out).
+    pub http_status: Option<u16>,
+    /// What is worth saying.
+    pub note: Option<String>,
+}
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    /// A call is under way.
+    Running,
+    /// Another attempt is to come.
+    Retrying,
+    /// It has a result.
+    Done,
+    /// It was recorded and not sent.
+    Rehearsed,
+    /// It did not run.
+    Skipped,
+    /// It ended without a result.
+    Failed,
+    /// It is unknown what it did.
+    Unknown,
+}
+
+/// The run that these events come to, for people.
+///
+/// # Errors
+/// There are no events, or one does not fit.
+pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<RunView, Misfit> {
+    let mut run: Option<Run> = None;
+    let mut steps = Steps::default();
+    let mut updated = None;
+    for (at, event) in events {
+        run = Some(evolve(run, event)?);
+        steps.see(at, event);
+        updated = Some(at);
+    }
+    let (Some(run), Some(updated)) = (run, updated) else {
+        return Err(Misfit { seq: Seq(0), kind: "none", why: "there are no events".into() });
+    };
+    let started = run.started();
+    Ok(RunView {
+        run_id: started.run,
+        workflow: started.workflow.clone(),
+        plan_id: started.plan.clone(),
+        route: started.route.clone(),
+        mode: started.mode,
+        status: run.status(),
+        seq: run.seq(),
+        started: started.started,
+        updated,
+        duration_ms: between(started.started, updated),
+        note: run.note(),
+        answered: run.answer().map(|answer| answer.status),
+        steps: steps.list,
+    })
+}
+
+#[derive(Default)]
+struct Steps {
+    list: Vec<StepView>,
+    places: BTreeMap<StepId, usize>,
+}
+
+impl Steps {
+    fn see(&mut self, at: Timestamp, event: &Event) {
+        match event {
+            Event::StepStarted(started) => {
+                let step = self.step(&started.step, at);
+                step.status = StepStatus::Running;
+                step.attempts += 1;
+            }
+            Event::RetryScheduled(retry) => {
+                let step = self.step(&retry.step, at);
+                step.status = StepStatus::Retrying;
+                step.note = Some(retry.why.clone());
+            }
+            Event::StepFinished(finished) => {
+                let step = self.step(&finished.step, at);
+                let (status, http_status, note) = match &finished.outcome {
+                    Outcome::Done { status, .. } => (StepStatus::Done, Some(*status), None),
+                    Outcome::Rehearsed { note, .. } => (StepStatus::Rehearsed, None, note.clone()),
+                    Outcome::NotDone { failure } | Outcome::Failed { failure } => {
+                        (StepStatus::Failed, failure.status, Some(failure.message.clone()))
+                    }
+                    Outcome::Unknown { failure } => {
+                        (StepStatus::Unknown, failure.status, Some(failure.message.clone()))
+                    }
+                };
+                if let Some(ended) = &mut step.items_ended {
+                    *ended += 1;
+                }
+                let more = step.items_ended < step.items && matches!(status, StepStatus::Done | StepStatus::Rehearsed);
+                step.status = if more { StepStatus::Running } else { status };
+                step.http_status = http_status.or(step.http_status);
+                step.note = note;
+            }
+            Event::StepComputed { step, .. } => self.step(step, at).status = StepStatus::Done,
+            Event::StepSkipped { step, reason } => {
+                let step = self.step(step, at);
+                step.status = StepStatus::Skipped;
+                step.note = Some(
+                    match reason {
+                        Skipped::Condition => "its `if` is false",
+                        Skipped::Needs => "something that it needs was skipped",
+                    }
+                    .into(),
+                );
+            }
+            Event::FanOutOpened { step, items } => {
+                let step = self.step(step, at);
+                step.items = u32::try_from(items.len()).ok();
+                step.items_ended = Some(0);
+                step.status = if items.is_empty() { StepStatus::Done } else { StepStatus::Running };
+            }
+            Event::FailReached { step, answer } => {
+                let step = self.step(step, at);
+                step.status = StepStatus::Done;
+                step.note = Some(format!("the run ends with {}", answer.status));
+            }
+            Event::Paused { conflict } => {
+                let step = self.step(&conflict.step, at);
+                step.status = StepStatus::Unknown;
+                step.note = Some(conflict.message.clone());
+            }
+            Event::RunStarted(_)
+            | Event::Responded { .. }
+            | Event::AnswerFailed { .. }
+            | Event::Completed {}
+            | Event::Failed { .. }
+            | Event::Abandoned { .. } => {}
+        }
+    }
+
+    fn step(&mut self, id: &StepId, at: Timestamp) -> &mut StepView {
+        let place = *self.places.entry(id.clone()).or_insert_with(|| {
+            self.list.push(StepView {
+                step: id.clone(),
+                status: StepStatus::Running,
+                attempts: 0,
+                items: None,
+                items_ended: None,
+                started: at,
+                duration_ms: 0,
+                http_status: None,
+                note: None,
+            });
+            self.list.len() - 1
+        });
+        let step = &mut self.list[place];
+        step.duration_ms = between(step.started, at);
+        step
+    }
+}
+
+/// Milliseconds; never negative, whatever the clock did.
+fn between(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
+}

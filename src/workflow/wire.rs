@@ -1,0 +1,163 @@
+//! What a call and an answer look like on the wire.
+//!
+//! Always true: a record shows what is sent, byte for byte, but for stars where secrets and credentials stand; a body
+//! never holds either, because it is made from the plain scope.
+
+use serde_json::Value;
+
+use super::world::reads_hidden;
+use super::{Answer, AnswerRecord, Call, CallBody, CallRecord, Payload, Plan, World};
+use crate::expression::{ExpressionError, ReadPath, Scope};
+
+type Broken = (Vec<ReadPath>, ExpressionError);
+
+/// The member that marks bytes which are neither JSON nor text: `{"$bytes": base64, "content_type": …}`. It may be
+/// passed on as a body, or answered with.
+pub const BYTES: &str = "$bytes";
+
+/// Bytes as a value that expressions can pass on.
+pub fn bytes_value(bytes: &[u8], content_type: Option<&str>) -> Value {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+    serde_json::json!({ BYTES: text, "content_type": content_type })
+}
+
+/// The bytes and content type of such a value.
+fn as_bytes(value: &Value) -> Option<(Payload, Option<String>)> {
+    let text = value.as_object()?.get(BYTES)?.as_str()?;
+    let payload = Payload::of(&Payload::Base64(text.to_owned()).bytes());
+    Some((payload, value.get("content_type").and_then(Value::as_str).map(str::to_owned)))
+}
+
+/// A call as it is recorded.
+pub(super) fn call_record(
+    call: &Call,
+    world: &World,
+    request: &Value,
+    plain: &Scope,
+    masked: &Scope,
+) -> Result<CallRecord, Broken> {
+    let path = call.url.evaluate(masked).map_err(|error| (call.url.reads().to_vec(), error))?;
+    let mut headers = Vec::with_capacity(call.headers.len() + 1);
+    for (name, template) in &call.headers {
+        let value = template.evaluate_text(masked).map_err(|error| (template.reads().to_vec(), error))?;
+        headers.push((name.as_str().to_owned(), value));
+    }
+    let (body, content_type) = body(&call.body, request, plain)?;
+    if let Some(content_type) = content_type
+        && !headers.iter().any(|(name, _)| name == "content-type")
+    {
+        headers.push(("content-type".into(), content_type));
+    }
+    let url = whole_url(world.base(&call.service), &path);
+    Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body })
+}
+
+/// A service's base and the path behind it; a URL that brings its own base stays as it is.
+pub fn whole_url(base: Option<&str>, path: &str) -> String {
+    match base {
+        Some(base) if !path.contains("://") => format!("{}{path}", base.trim_end_matches('/')),
+        _ => path.to_owned(),
+    }
+}
+
+/// Whether URL or headers of a call hold something that its record does not show.
+pub fn has_hidden_parts(call: &Call) -> bool {
+    reads_hidden(call.url.reads()) || call.headers.iter().any(|(_, template)| reads_hidden(template.reads()))
+}
+
+/// Headers and path of a call with secrets and credentials filled in. Only for sending: what it gives is never kept.
+///
+/// # Errors
+/// An expression has no value: a secret or a credential that was there has gone.
+pub fn reveal(call: &Call, revealed: &Scope) -> Result<(String, Vec<(String, String)>), ExpressionError> {
+    let path = call.url.evaluate(revealed)?;
+    let mut headers = Vec::with_capacity(call.headers.len());
+    for (name, template) in &call.headers {
+        headers.push((name.as_str().to_owned(), template.evaluate_text(revealed)?));
+    }
+    Ok((path, headers))
+}
+
+fn body(body: &CallBody, request: &Value, scope: &Scope) -> Result<(Payload, Option<String>), Broken> {
+    Ok(match body {
+        CallBody::Empty => (Payload::Empty, None),
+        CallBody::Json(template) => {
+            let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
+            match as_bytes(&value) {
+                Some(bytes) => bytes,
+                None => (Payload::Text(value.to_string()), Some("application/json".into())),
+            }
+        }
+        CallBody::Form(fields) => {
+            let mut text = String::new();
+            for (name, template) in fields {
+                let value = template.evaluate_text(scope).map_err(|error| (template.reads().to_vec(), error))?;
+                if !text.is_empty() {
+                    text.push('&');
+                }
+                form_component(&mut text, name);
+                text.push('=');
+                form_component(&mut text, &value);
+            }
+            (Payload::of(text.as_bytes()), Some("application/x-www-form-urlencoded".into()))
+        }
+        CallBody::Text(template) => {
+            let text = template.evaluate_text(scope).map_err(|error| (template.reads().to_vec(), error))?;
+            (Payload::of(text.as_bytes()), Some("text/plain; charset=utf-8".into()))
+        }
+        CallBody::Raw => request.get("raw").and_then(as_bytes).unwrap_or((Payload::Empty, None)),
+    })
+}
+
+fn form_component(text: &mut String, value: &str) {
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' => text.push(char::from(byte)),
+            b' ' => text.push('+'),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+}
+
+/// An answer as it goes to the caller.
+pub(super) fn answer(answer: &Answer, scope: &Scope) -> Result<AnswerRecord, Broken> {
+    let status = answer.status.evaluate(scope).map_err(|error| (answer.status.reads().to_vec(), error))?;
+    let status = match &status {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let status = status.and_then(|status| u16::try_from(status).ok()).filter(|status| (200..=599).contains(status));
+    let Some(status) = status else {
+        let message = "the answer's status is not a number from 200 to 599".to_owned();
+        return Err((Vec::new(), ExpressionError { message, offset: None, absent: None }));
+    };
+    let mut headers = Vec::with_capacity(answer.headers.len() + 1);
+    for (name, template) in &answer.headers {
+        let value = template.evaluate_text(scope).map_err(|error| (template.reads().to_vec(), error))?;
+        headers.push((name.as_str().to_owned(), value));
+    }
+    let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
+    let Some(template) = &answer.body else {
+        return Ok(AnswerRecord { status, headers, body: Payload::Empty });
+    };
+    let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
+    let (body, content_type) = match (as_bytes(&value), &value, &declared) {
+        (Some(bytes), _, _) => bytes,
+        // Text stays text where the answer says that it is no JSON.
+        (None, Value::String(text), Some(declared)) if !declared.contains("json") => {
+            (Payload::of(text.as_bytes()), None)
+        }
+        (None, value, _) => (Payload::Text(value.to_string()), Some("application/json".into())),
+    };
+    if let (None, Some(content_type)) = (declared, content_type) {
+        headers.push(("content-type".into(), content_type));
+    }
+    Ok(AnswerRecord { status, headers, body })
+}
+
+/// What the caller gets while the run goes on without an answer, where the plan declares it and it has a value.
+pub fn pending_answer(plan: &Plan, scope: &Scope) -> Option<AnswerRecord> {
+    answer(plan.pending.as_ref()?, scope).ok()
+}

@@ -1,0 +1,146 @@
+//! What expressions of a run see, and what of it may be written down.
+//!
+//! Always true: three scopes, and only one of them holds secrets. The *plain* one has neither secrets nor credentials
+//! of callers: conditions, bodies, values and answers see it. The *masked* one has stars in their place: URLs and
+//! headers see it when a call is recorded. The *revealed* one is made by the engine at sending.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::Run;
+use crate::expression::{ReadPath, Scope};
+use crate::names::ServiceName;
+
+/// What stands in the place of a secret.
+pub const STARS: &str = "***";
+
+/// What a run needs to know of the world outside it.
+#[derive(Clone)]
+pub struct World {
+    /// Base URLs by service.
+    pub services: Arc<Value>,
+    /// The names of secrets, each with stars.
+    pub masked_secrets: Arc<Value>,
+    /// Keys idempotency keys.
+    pub key_secret: [u8; 32],
+    /// Items of one `for_each`.
+    pub items_max: usize,
+    /// Calls under way at the same time for one run.
+    pub run_calls_max: usize,
+}
+
+impl World {
+    /// The world of these services and names of secrets.
+    pub fn new<'a>(
+        services: impl IntoIterator<Item = (&'a ServiceName, String)>,
+        secrets: impl IntoIterator<Item = &'a str>,
+        key_secret: [u8; 32],
+        items_max: usize,
+        run_calls_max: usize,
+    ) -> Self {
+        let services: Map<_, _> =
+            services.into_iter().map(|(name, base)| (name.as_str().to_owned(), Value::String(base))).collect();
+        let secrets: Map<_, _> =
+            secrets.into_iter().map(|name| (name.to_owned(), Value::String(STARS.into()))).collect();
+        Self {
+            services: Arc::new(Value::Object(services)),
+            masked_secrets: Arc::new(Value::Object(secrets)),
+            key_secret,
+            items_max,
+            run_calls_max: run_calls_max.max(1),
+        }
+    }
+    /// The base URL of a service.
+    pub fn base(&self, service: &ServiceName) -> Option<&str> {
+        self.services.get(service.as_str())?.as_str()
+    }
+    /// What everything but URLs and headers sees.
+    pub fn plain(&self, run: &Run) -> Scope {
+        let started = &run.started;
+        let mut scope = Scope::new();
+        scope.set("request", started.request.clone());
+        self.common(run, &mut scope);
+        scope
+    }
+    /// What URLs and headers see when a call is recorded.
+    pub fn masked(&self, run: &Run) -> Scope {
+        let stars: BTreeMap<_, _> =
+            run.started.credentials.iter().map(|name| (name.clone(), STARS.to_owned())).collect();
+        let mut scope = Scope::new();
+        scope.set("request", with_credentials(&run.started.request, &stars));
+        scope.set("secrets", self.masked_secrets.clone());
+        self.common(run, &mut scope);
+        scope
+    }
+    /// What URLs and headers see at sending.
+    pub fn revealed(&self, run: &Run, secrets: Arc<Value>, credentials: &BTreeMap<String, String>) -> Scope {
+        let mut scope = Scope::new();
+        scope.set("request", with_credentials(&run.started.request, credentials));
+        scope.set("secrets", secrets);
+        self.common(run, &mut scope);
+        scope
+    }
+    fn common(&self, run: &Run, scope: &mut Scope) {
+        let started = &run.started;
+        let about = serde_json::json!({
+            "id": started.run.0.simple().to_string(),
+            "started": started.started.to_string(),
+            "mode": started.mode.as_str(),
+        });
+        scope.set("run", Arc::new(about));
+        scope.set("services", self.services.clone());
+        scope.set("steps", run.outputs.clone());
+        if let Some(legacy) = &started.legacy {
+            scope.set("legacy", legacy.clone());
+        }
+        if let Some(instance) = &started.instance {
+            scope.set("instance", instance.clone());
+        }
+    }
+}
+
+fn with_credentials(request: &Arc<Value>, credentials: &BTreeMap<String, String>) -> Arc<Value> {
+    if credentials.is_empty() {
+        return request.clone();
+    }
+    let mut request = (**request).clone();
+    if let Value::Object(parts) = &mut request {
+        let headers = parts.entry("headers").or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(headers) = headers {
+            for (name, value) in credentials {
+                headers.insert(name.clone(), Value::String(value.clone()));
+            }
+        }
+    }
+    Arc::new(request)
+}
+
+/// Headers of a request that are credentials of its caller: sealed in the events, seen only by URLs and headers.
+pub const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+
+/// Whether these paths lead to a secret or to credentials of the caller.
+pub fn reads_hidden(reads: &[ReadPath]) -> bool {
+    reads.iter().any(|path| match (path.root(), path.part(0), path.part(1)) {
+        ("secrets", _, _) => true,
+        ("request", None, _) | ("request", Some("headers"), None) => true,
+        ("request", Some("headers"), Some(name)) => CREDENTIALS.iter().any(|known| known.eq_ignore_ascii_case(name)),
+        _ => false,
+    })
+}
+
+/// The item's scope.
+pub(super) fn item_scope(scope: &Scope, item: Option<(u32, Arc<Value>)>) -> Scope {
+    let mut scope = scope.clone();
+    if let Some((index, value)) = item {
+        scope.set("item", value);
+        scope.set("index", Arc::new(Value::from(index)));
+    }
+    scope
+}
+
+/// As [`item_scope`], from what the run knows.
+pub fn call_scope(scope: &Scope, run: &Run, step: &crate::names::StepId, item: Option<u32>) -> Scope {
+    item_scope(scope, item.and_then(|index| Some((index, run.item(step, index)?))))
+}

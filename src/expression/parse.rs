@@ -1,0 +1,232 @@
+//! From source text to the tree that is evaluated.
+//!
+//! The bounds are checked on the text first, so that the recursive parser and the recursion here have a known depth.
+
+use std::sync::Arc;
+
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
+use cel::parser::Parser;
+use regex::RegexBuilder;
+use serde_json::Value;
+
+use super::bounds::{Bounds, MACRO_DEPTH_MAX};
+use super::error::ExpressionError;
+use super::functions::Function;
+use super::node::{Macro, MacroKind, Node, Part, Root};
+use super::operators::Operator;
+use super::scan;
+use crate::problem::nearest;
+
+/// Parses one expression.
+pub(super) fn parse(source: &str, bounds: &Bounds) -> Result<Node, ExpressionError> {
+    if source.trim().is_empty() {
+        return Err(ExpressionError::new("the expression is empty"));
+    }
+    scan::within(source, bounds)?;
+    let (tree, info) = Parser::new().parse_with_source_info(source).map_err(|errors| syntax(source, &errors))?;
+    Lowering { source, info: &info, locals: Vec::new() }.node(&tree)
+}
+
+/// The first syntax error, in words.
+fn syntax(source: &str, errors: &cel::ParseErrors) -> ExpressionError {
+    let Some(error) = errors.errors.first() else {
+        return ExpressionError::new("not a CEL expression");
+    };
+    let message = error.msg.strip_prefix("Syntax error: ").unwrap_or(&error.msg);
+    // The parser lists every token that it would have taken: no help to a person.
+    let message =
+        message.split(" expecting ").next().unwrap_or(message).replace("mismatched input '<EOF>'", "it ends too early");
+    let message = match error.msg.contains("invalid argument to has() macro") {
+        true => "has() takes a member: has(a.b); for a key in quotes write \"b\" in a".to_owned(),
+        false => format!("not a CEL expression: {message}"),
+    };
+    let line = usize::try_from(error.pos.0).unwrap_or(1).max(1) - 1;
+    let before: usize = source.split_inclusive('\n').take(line).map(|l| l.chars().count()).sum();
+    let column = usize::try_from(error.pos.1).unwrap_or(0).saturating_sub(1);
+    ExpressionError::at(message, (before + column).min(source.chars().count()))
+}
+
+struct Lowering<'a> {
+    source: &'a str,
+    info: &'a SourceInfo,
+    /// The variables of the macros around, outermost first.
+    locals: Vec<Arc<str>>,
+}
+
+impl Lowering<'_> {
+    fn error(&self, at: &IdedExpr, message: impl Into<String>) -> ExpressionError {
+        let byte = self.info.offset_for(at.id).map_or(0, |(start, _)| start as usize);
+        ExpressionError::at(message, scan::characters(self.source, byte))
+    }
+
+    fn boxed(&mut self, tree: &IdedExpr) -> Result<Box<Node>, ExpressionError> {
+        Ok(Box::new(self.node(tree)?))
+    }
+
+    fn node(&mut self, tree: &IdedExpr) -> Result<Node, ExpressionError> {
+        match &tree.expr {
+            Expr::Unspecified => Err(self.error(tree, "not a CEL expression")),
+            Expr::Literal(literal) => match literal {
+                LiteralValue::Boolean(bool) => Ok(Node::Constant(Value::Bool(**bool))),
+                LiteralValue::Null => Ok(Node::Constant(Value::Null)),
+                LiteralValue::Int(int) => Ok(Node::Constant((**int).into())),
+                LiteralValue::UInt(int) => Ok(Node::Constant((**int).into())),
+                LiteralValue::Double(double) if double.is_finite() => Ok(Node::Constant((**double).into())),
+                LiteralValue::Double(_) => Err(self.error(tree, "a number that JSON cannot hold")),
+                LiteralValue::String(text) => Ok(Node::Constant(Value::String(text.inner().to_owned()))),
+                LiteralValue::Bytes(_) => Err(self.error(tree, "bytes (b\"…\") are not supported; use a string")),
+            },
+            Expr::Ident(name) => {
+                let name: Arc<str> = name.trim_start_matches('.').into();
+                let root = match self.locals.iter().rposition(|local| *local == name) {
+                    Some(slot) => Root::Local(slot, name),
+                    None => Root::Name(name),
+                };
+                Ok(Node::Path(root, Vec::new()))
+            }
+            Expr::Select(select) => {
+                let inner = self.node(&select.operand)?;
+                let member = member(inner, Part::Key(select.field.as_str().into()));
+                Ok(if select.test { Node::Has(Box::new(member)) } else { member })
+            }
+            Expr::List(list) => Ok(Node::List(list.elements.iter().map(|e| self.node(e)).collect::<Result<_, _>>()?)),
+            Expr::Map(map) => {
+                let mut entries = Vec::with_capacity(map.entries.len());
+                for entry in &map.entries {
+                    match &entry.expr {
+                        EntryExpr::MapEntry(entry) => entries.push((self.node(&entry.key)?, self.node(&entry.value)?)),
+                        EntryExpr::StructField(_) => {
+                            return Err(self.error(tree, "messages are not supported; use a map"));
+                        }
+                    }
+                }
+                Ok(Node::Map(entries))
+            }
+            Expr::Struct(_) => Err(self.error(tree, "messages are not supported; use a map: {\"a\": 1}")),
+            Expr::Call(call) => self.call(tree, call),
+            Expr::Comprehension(comprehension) => self.comprehension(tree, comprehension),
+        }
+    }
+
+    fn call(&mut self, tree: &IdedExpr, call: &CallExpr) -> Result<Node, ExpressionError> {
+        let args: Vec<&IdedExpr> = call.target.as_deref().into_iter().chain(&call.args).collect();
+        match (call.func_name.as_str(), args.as_slice()) {
+            (operators::CONDITIONAL, [condition, yes, no]) => {
+                Ok(Node::Choose(self.boxed(condition)?, self.boxed(yes)?, self.boxed(no)?))
+            }
+            (operators::LOGICAL_AND, [left, right]) => {
+                Ok(Node::Logic { decides: false, left: self.boxed(left)?, right: self.boxed(right)? })
+            }
+            (operators::LOGICAL_OR, [left, right]) => {
+                Ok(Node::Logic { decides: true, left: self.boxed(left)?, right: self.boxed(right)? })
+            }
+            (operators::LOGICAL_NOT, [inner]) => Ok(Node::Not(self.boxed(inner)?)),
+            (operators::NEGATE, [inner]) => Ok(Node::Negate(self.boxed(inner)?)),
+            (operators::INDEX, [operand, index]) => {
+                let operand = self.node(operand)?;
+                let part = match &index.expr {
+                    Expr::Literal(LiteralValue::String(key)) => Some(Part::Key(key.inner().into())),
+                    Expr::Literal(LiteralValue::Int(index)) => usize::try_from(**index).ok().map(Part::Index),
+                    _ => None,
+                };
+                Ok(match part {
+                    Some(part) => member(operand, part),
+                    None => Node::Index(Box::new(operand), self.boxed(index)?),
+                })
+            }
+            ("default", [value, fallback]) => Ok(Node::Default(self.boxed(value)?, self.boxed(fallback)?)),
+            ("matches", [text, pattern]) => {
+                let Expr::Literal(LiteralValue::String(source)) = &pattern.expr else {
+                    return Err(self.error(pattern, "matches() takes a pattern in quotes, not a computed one"));
+                };
+                let regex = RegexBuilder::new(source.inner()).size_limit(1 << 20).build();
+                let regex =
+                    regex.map_err(|e| self.error(pattern, format!("bad pattern: {}", one_line(&e.to_string()))))?;
+                Ok(Node::Matches(self.boxed(text)?, regex))
+            }
+            (name, args) => {
+                if let (Some(operator), [left, right]) = (Operator::of(name), args) {
+                    return Ok(Node::Binary(operator, self.boxed(left)?, self.boxed(right)?));
+                }
+                let function = self.function(tree, name, args.len())?;
+                Ok(Node::Call(function, args.iter().map(|arg| self.node(arg)).collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    fn function(&self, tree: &IdedExpr, name: &str, args: usize) -> Result<Function, ExpressionError> {
+        let Some((function, takes)) = Function::of(name) else {
+            let known = Function::names().chain(["default", "matches", "has", "map", "filter", "all", "exists"]);
+            let meant = nearest(name, known).map_or(String::new(), |known| format!("; did you mean `{known}`?"));
+            return Err(self.error(tree, format!("unknown function `{name}`{meant}")));
+        };
+        if takes.contains(&args) {
+            return Ok(function);
+        }
+        let takes = match (takes.start(), takes.end()) {
+            (low, high) if low == high => format!("{low}"),
+            (low, high) if *high == usize::MAX => format!("{low} or more"),
+            (low, high) => format!("{low} to {high}"),
+        };
+        Err(self.error(tree, format!("`{name}` takes {takes} values (the one before the dot included), not {args}")))
+    }
+
+    /// Recognises what the standard macros expand to; nothing else makes a comprehension.
+    fn comprehension(&mut self, tree: &IdedExpr, loops: &ComprehensionExpr) -> Result<Node, ExpressionError> {
+        let unsupported = || ExpressionError::new("a macro that is not supported");
+        let range = self.node(&loops.iter_range)?;
+        if self.locals.len() >= MACRO_DEPTH_MAX {
+            return Err(self.error(tree, format!("more than {MACRO_DEPTH_MAX} macros within each other")));
+        }
+        let Expr::Call(step) = &loops.loop_step.expr else { return Err(unsupported()) };
+        let appended = |tree: &IdedExpr| match &tree.expr {
+            Expr::Call(add) if add.func_name == operators::ADD => match add.args.get(1).map(|list| &list.expr) {
+                Some(Expr::List(list)) => list.elements.first().cloned(),
+                _ => None,
+            },
+            _ => None,
+        };
+        let (kind, filter, body) = match (step.func_name.as_str(), step.args.as_slice()) {
+            (operators::LOGICAL_AND, [_, body]) => (MacroKind::Quantifier { decides: false }, None, body.clone()),
+            (operators::LOGICAL_OR, [_, body]) => (MacroKind::Quantifier { decides: true }, None, body.clone()),
+            (operators::ADD, _) => (MacroKind::Map, None, appended(&loops.loop_step).ok_or_else(unsupported)?),
+            (operators::CONDITIONAL, [condition, step, _]) => match appended(step) {
+                Some(element) => (MacroKind::Map, Some(condition), element),
+                None => (MacroKind::One, None, condition.clone()),
+            },
+            _ => return Err(unsupported()),
+        };
+        self.locals.push(loops.iter_var.as_str().into());
+        let filter = filter.map(|filter| self.node(filter)).transpose();
+        let body = self.node(&body);
+        self.locals.pop();
+        Ok(Node::Macro(Box::new(Macro { kind, range, filter: filter?, body: body? })))
+    }
+}
+
+/// Joins a constant part to a path.
+fn member(operand: Node, part: Part) -> Node {
+    match operand {
+        Node::Path(root, mut parts) => {
+            let part = match part {
+                Part::Key(key) if matches!(root, Root::Name(_)) && names_headers(&root, &parts) => {
+                    Part::Key(key.to_ascii_lowercase().into())
+                }
+                part => part,
+            };
+            parts.push(part);
+            Node::Path(root, parts)
+        }
+        other => Node::Select(Box::new(other), part),
+    }
+}
+
+/// `request.headers`, `legacy.headers`, `steps.X.headers`: header names are lower case, however they are written.
+fn names_headers(root: &Root, parts: &[Part]) -> bool {
+    let at = if &**root.name() == "steps" { 1 } else { 0 };
+    parts.len() == at + 1 && matches!(&parts[at], Part::Key(key) if &**key == "headers")
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or("").trim_start_matches("error: ").into()
+}

@@ -1,0 +1,188 @@
+//! The lexical surface of CEL: what a template needs to find the end of `${ … }`, and what bounds an expression before
+//! a recursive parser sees it. Strings and comments are skipped as CEL reads them.
+
+use super::bounds::{Bounds, TERNARIES_MAX, TOKENS_MAX, UNARY_RUN_MAX};
+use super::error::ExpressionError;
+
+/// One lexical item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// A string literal, closed or not.
+    Text { closed: bool },
+    /// `( [ {`
+    Open(char),
+    /// `) ] }`
+    Close(char),
+    /// A name, a keyword or a number.
+    Word,
+    /// `!` or `-`.
+    Unary,
+    /// `?`
+    Question,
+    /// Any other operator or punctuation character.
+    Other,
+}
+
+/// Items with the byte range of each; blanks and comments are left out.
+pub(super) struct Items<'a> {
+    source: &'a str,
+    at: usize,
+}
+
+impl<'a> Items<'a> {
+    pub(super) fn new(source: &'a str) -> Self {
+        Self { source, at: 0 }
+    }
+
+    fn rest(&self) -> &'a str {
+        self.source.get(self.at..).unwrap_or("")
+    }
+
+    /// The length of a string literal that begins here (with its prefix), and whether it is closed.
+    fn text(&self) -> Option<(usize, bool)> {
+        let rest = self.rest();
+        let prefix = rest.bytes().take(2).take_while(|b| matches!(b, b'r' | b'R' | b'b' | b'B')).count();
+        let raw = rest.bytes().take(prefix).any(|b| matches!(b, b'r' | b'R'));
+        let body = rest.get(prefix..)?;
+        let quote = body.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+        let triple = body.len() >= 3 && body.chars().take(3).all(|c| c == quote);
+        let width = if triple { 3 } else { 1 };
+        let (mut at, mut escaped) = (width, false);
+        while let Some(c) = body.get(at..).and_then(|s| s.chars().next()) {
+            if escaped {
+                escaped = false;
+            } else if c == '\\' && !raw {
+                escaped = true;
+            } else if c == quote && (!triple || body.get(at..at + 3).is_some_and(|s| s.chars().all(|c| c == quote))) {
+                return Some((prefix + at + width, true));
+            } else if c == '\n' && !triple {
+                return Some((prefix + at, false));
+            }
+            at += c.len_utf8();
+        }
+        Some((rest.len(), false))
+    }
+}
+
+impl Iterator for Items<'_> {
+    type Item = (Item, std::ops::Range<usize>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let c = self.rest().chars().next()?;
+            let start = self.at;
+            if c.is_whitespace() {
+                self.at += c.len_utf8();
+                continue;
+            }
+            if self.rest().starts_with("//") {
+                self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+                continue;
+            }
+            if let Some((length, closed)) = self.text() {
+                self.at += length;
+                return Some((Item::Text { closed }, start..self.at));
+            }
+            let item = match c {
+                '(' | '[' | '{' => Item::Open(c),
+                ')' | ']' | '}' => Item::Close(c),
+                '!' | '-' => Item::Unary,
+                '?' => Item::Question,
+                c if is_word(c) => {
+                    let word = self.rest().find(|c| !is_word(c)).unwrap_or(self.rest().len());
+                    self.at += word;
+                    return Some((Item::Word, start..self.at));
+                }
+                _ => Item::Other,
+            };
+            self.at += c.len_utf8();
+            return Some((item, start..self.at));
+        }
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// Refuses what is too large, too deep or not closed, before the parser sees it.
+pub(super) fn within(source: &str, bounds: &Bounds) -> Result<(), ExpressionError> {
+    if source.len() > bounds.bytes_max {
+        return Err(ExpressionError::new(format!(
+            "the expression has {} bytes; at most {} are taken (expression_bytes_max)",
+            source.len(),
+            bounds.bytes_max
+        )));
+    }
+    let at = |range: &std::ops::Range<usize>| characters(source, range.start);
+    let too_deep =
+        format!("the expression is nested too deeply; {} levels are taken (expression_depth_max)", bounds.depth_max);
+    let (mut open, mut chain, mut tokens, mut unary, mut ternaries) = (Vec::new(), 0, 0, 0, 0);
+    for (item, range) in Items::new(source) {
+        tokens += 1;
+        unary = if item == Item::Unary { unary + 1 } else { 0 };
+        match item {
+            Item::Text { closed: false } => return Err(ExpressionError::at("a string is not closed", at(&range))),
+            Item::Open(c) => {
+                open.push((c, chain));
+                chain += OPERATOR;
+            }
+            Item::Close(c) => match open.pop() {
+                // What a bracket holds ends with it; a call or an index is one link more of the chain around.
+                Some((opened, around)) if closing(opened) == c => chain = around + OPERATOR,
+                _ => return Err(ExpressionError::at(format!("`{c}` closes nothing"), at(&range))),
+            },
+            Item::Question => ternaries += 1,
+            Item::Unary => chain += OPERATOR,
+            Item::Text { closed: true } | Item::Word | Item::Other => {
+                chain = match &source[range.clone()] {
+                    "in" | "+" | "*" | "/" | "%" | "<" | ">" => chain + OPERATOR,
+                    "=" => chain + OPERATOR / 2,
+                    "." => chain + 1,
+                    // `&&` and `||` are balanced by the parser; a comma begins anew.
+                    "&" | "|" | "," | ":" => open.last().map_or(0, |(_, around)| around + OPERATOR),
+                    _ => chain,
+                }
+            }
+        }
+        if open.len() > bounds.depth_max || unary > UNARY_RUN_MAX || ternaries > TERNARIES_MAX {
+            return Err(ExpressionError::at(too_deep, at(&range)));
+        }
+        if chain > CHAIN_MAX || tokens > TOKENS_MAX {
+            let message = "the expression has too many names and operators in a row; split it with `set` steps";
+            return Err(ExpressionError::at(message, at(&range)));
+        }
+    }
+    match open.last() {
+        Some((c, _)) => Err(ExpressionError::at(format!("`{c}` is not closed"), source.chars().count())),
+        None => Ok(()),
+    }
+}
+
+/// The weight of an operator or a call in a chain: what it costs of the parser's stack, in units of a `.name`.
+const OPERATOR: usize = 4;
+/// The heaviest chain, brackets around it included.
+const CHAIN_MAX: usize = 256;
+
+fn closing(open: char) -> char {
+    match open {
+        '(' => ')',
+        '[' => ']',
+        _ => '}',
+    }
+}
+
+/// How many characters stand before a byte.
+pub(super) fn characters(text: &str, byte: usize) -> usize {
+    text.char_indices().take_while(|(at, _)| *at < byte).count()
+}
+
+/// A text short enough for a message.
+pub(super) fn short(text: &str) -> String {
+    if text.chars().count() <= 60 {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(57).collect();
+    cut.push('…');
+    cut
+}

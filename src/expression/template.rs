@@ -1,0 +1,283 @@
+//! Values with `${ … }` in their strings.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::Expression;
+use super::bounds::Bounds;
+use super::error::ExpressionError;
+use super::functions::scalar;
+use super::reads::{self, ReadPath};
+use super::scan::{self, Item, Items};
+use super::scope::Scope;
+use crate::problem::Segment;
+
+/// A value with `${ … }` in its strings: a tree of maps, lists, strings and scalars. A string that is exactly one
+/// `${…}` keeps the type of its value; mixed text becomes a string; `$${` is a literal `${`. Cheap to clone.
+#[derive(Clone)]
+pub struct Template(Arc<Inner>);
+
+struct Inner {
+    tree: Tree,
+    reads: Vec<ReadPath>,
+}
+
+enum Tree {
+    Constant(Value),
+    One(Expression),
+    Text(Vec<Piece>),
+    List(Vec<Tree>),
+    Map(Vec<(String, Tree)>),
+}
+
+/// A piece of a text.
+pub(super) enum Piece {
+    Literal(String),
+    Filled(Expression),
+}
+
+impl Template {
+    /// Parses every string of the tree. On an error, also the key path within `value` where it stands.
+    ///
+    /// # Errors
+    /// All errors, each with where it stands.
+    pub fn parse(value: &Value) -> Result<Self, Vec<(Vec<Segment>, ExpressionError)>> {
+        Self::parse_within(value, &Bounds::default())
+    }
+
+    /// Parses within other bounds.
+    ///
+    /// # Errors
+    /// As [`Template::parse`].
+    pub fn parse_within(value: &Value, bounds: &Bounds) -> Result<Self, Vec<(Vec<Segment>, ExpressionError)>> {
+        let mut errors = Vec::new();
+        let tree = Tree::parse(value, bounds, &mut Vec::new(), &mut errors);
+        if errors.is_empty() { Ok(Self::of(tree)) } else { Err(errors) }
+    }
+
+    /// Parses one string.
+    ///
+    /// # Errors
+    /// The first error.
+    pub fn parse_str(text: &str) -> Result<Self, ExpressionError> {
+        Self::parse_str_within(text, &Bounds::default())
+    }
+
+    /// Parses one string within other bounds.
+    ///
+    /// # Errors
+    /// The first error.
+    pub fn parse_str_within(text: &str, bounds: &Bounds) -> Result<Self, ExpressionError> {
+        Tree::text(text, bounds).map(Self::of)
+    }
+
+    /// A value that is taken as it is, `${` and all.
+    pub fn constant(value: Value) -> Self {
+        Self::of(Tree::Constant(value))
+    }
+
+    fn of(tree: Tree) -> Self {
+        let mut lists = Vec::new();
+        tree.reads(&mut lists);
+        let reads = reads::union(lists);
+        Self(Arc::new(Inner { tree, reads }))
+    }
+
+    /// Every full path that any part reads, sorted, each once.
+    pub fn reads(&self) -> &[ReadPath] {
+        &self.0.reads
+    }
+
+    /// The value, where it reads nothing and computes nothing.
+    pub fn as_constant(&self) -> Option<&Value> {
+        match &self.0.tree {
+            Tree::Constant(value) => Some(value),
+            Tree::One(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
+        }
+    }
+
+    /// The expression, where the template is exactly one `${ … }`.
+    pub fn single(&self) -> Option<&Expression> {
+        match &self.0.tree {
+            Tree::One(expression) => Some(expression),
+            Tree::Constant(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
+        }
+    }
+
+    /// The value with everything filled in.
+    ///
+    /// # Errors
+    /// The first expression that fails.
+    pub fn evaluate(&self, scope: &Scope) -> Result<Value, ExpressionError> {
+        self.0.tree.evaluate(scope)
+    }
+
+    /// The value as text (numbers and bools as JSON writes them; maps and lists are an error).
+    ///
+    /// # Errors
+    /// As [`Template::evaluate`]; a map, a list or null; CR or LF in the result.
+    pub fn evaluate_text(&self, scope: &Scope) -> Result<String, ExpressionError> {
+        let value = self.evaluate(scope)?;
+        let text = scalar(&value).map_err(|e| ExpressionError::new(format!("text {}", e.message)))?;
+        match text.contains(['\r', '\n']) {
+            true => Err(ExpressionError::new("a line break is not allowed here")),
+            false => Ok(text),
+        }
+    }
+}
+
+impl Tree {
+    fn parse(
+        value: &Value,
+        bounds: &Bounds,
+        at: &mut Vec<Segment>,
+        errors: &mut Vec<(Vec<Segment>, ExpressionError)>,
+    ) -> Self {
+        match value {
+            Value::String(text) => Tree::text(text, bounds).unwrap_or_else(|error| {
+                errors.push((at.clone(), error));
+                Tree::Constant(Value::Null)
+            }),
+            Value::Array(list) => {
+                let trees = list.iter().enumerate().map(|(index, value)| {
+                    at.push(Segment::Index(index));
+                    let tree = Tree::parse(value, bounds, at, errors);
+                    at.pop();
+                    tree
+                });
+                let trees: Vec<Tree> = trees.collect();
+                match trees.iter().all(|tree| matches!(tree, Tree::Constant(_))) {
+                    true => Tree::Constant(trees.into_iter().filter_map(Tree::into_constant).collect()),
+                    false => Tree::List(trees),
+                }
+            }
+            Value::Object(map) => {
+                let mut trees = Vec::with_capacity(map.len());
+                for (key, value) in map {
+                    at.push(Segment::Key(key.as_str().into()));
+                    if key.contains("${") {
+                        errors.push((at.clone(), ExpressionError::new("an expression cannot stand in a key")));
+                    }
+                    trees.push((key.clone(), Tree::parse(value, bounds, at, errors)));
+                    at.pop();
+                }
+                match trees.iter().all(|(_, tree)| matches!(tree, Tree::Constant(_))) {
+                    true => Tree::Constant(
+                        trees.into_iter().filter_map(|(key, tree)| Some((key, tree.into_constant()?))).collect(),
+                    ),
+                    false => Tree::Map(trees),
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => Tree::Constant(value.clone()),
+        }
+    }
+
+    fn text(text: &str, bounds: &Bounds) -> Result<Self, ExpressionError> {
+        let mut pieces = pieces(text, bounds)?;
+        Ok(match pieces.pop() {
+            None => Tree::Constant(Value::String(String::new())),
+            Some(Piece::Literal(text)) if pieces.is_empty() => Tree::Constant(Value::String(text)),
+            Some(Piece::Filled(expression)) if pieces.is_empty() => Tree::One(expression),
+            Some(last) => {
+                pieces.push(last);
+                Tree::Text(pieces)
+            }
+        })
+    }
+
+    fn into_constant(self) -> Option<Value> {
+        match self {
+            Tree::Constant(value) => Some(value),
+            Tree::One(_) | Tree::Text(_) | Tree::List(_) | Tree::Map(_) => None,
+        }
+    }
+
+    fn reads<'a>(&'a self, found: &mut Vec<&'a [ReadPath]>) {
+        match self {
+            Tree::Constant(_) => {}
+            Tree::One(expression) => found.push(expression.reads()),
+            Tree::Text(pieces) => found.extend(pieces.iter().filter_map(|piece| match piece {
+                Piece::Literal(_) => None,
+                Piece::Filled(expression) => Some(expression.reads()),
+            })),
+            Tree::List(trees) => trees.iter().for_each(|tree| tree.reads(found)),
+            Tree::Map(trees) => trees.iter().for_each(|(_, tree)| tree.reads(found)),
+        }
+    }
+
+    fn evaluate(&self, scope: &Scope) -> Result<Value, ExpressionError> {
+        Ok(match self {
+            Tree::Constant(value) => value.clone(),
+            Tree::One(expression) => expression.evaluate(scope)?,
+            Tree::Text(pieces) => {
+                let mut text = String::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::Literal(literal) => text.push_str(literal),
+                        Piece::Filled(expression) => text.push_str(&filled(expression, scope)?),
+                    }
+                }
+                Value::String(text)
+            }
+            Tree::List(trees) => Value::Array(trees.iter().map(|tree| tree.evaluate(scope)).collect::<Result<_, _>>()?),
+            Tree::Map(trees) => {
+                let mut map = Map::with_capacity(trees.len());
+                for (key, tree) in trees {
+                    map.insert(key.clone(), tree.evaluate(scope)?);
+                }
+                Value::Object(map)
+            }
+        })
+    }
+}
+
+/// The value of an expression within text.
+pub(super) fn filled(expression: &Expression, scope: &Scope) -> Result<String, ExpressionError> {
+    scalar(&expression.evaluate(scope)?)
+        .map_err(|e| ExpressionError::new(format!("`{}` in text {}", scan::short(expression.source()), e.message)))
+}
+
+/// Cuts a text into literal pieces and `${ … }`. Neighbouring literals are joined.
+pub(super) fn pieces(text: &str, bounds: &Bounds) -> Result<Vec<Piece>, ExpressionError> {
+    let (mut pieces, mut literal, mut at) = (Vec::new(), String::new(), 0);
+    while let Some(found) = text[at..].find("${") {
+        let dollar = at + found;
+        if text[at..dollar].ends_with('$') {
+            literal.push_str(&text[at..dollar - 1]);
+            literal.push_str("${");
+            at = dollar + 2;
+            continue;
+        }
+        literal.push_str(&text[at..dollar]);
+        let start = dollar + 2;
+        let length = end_of(&text[start..])
+            .ok_or_else(|| ExpressionError::at("`${` is not closed", scan::characters(text, dollar)))?;
+        let expression = Expression::parse_within(text[start..start + length].trim_end(), bounds)
+            .map_err(|error| error.moved(scan::characters(text, start)))?;
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+        }
+        pieces.push(Piece::Filled(expression));
+        at = start + length + 1;
+    }
+    literal.push_str(&text[at..]);
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal));
+    }
+    Ok(pieces)
+}
+
+/// Where the `}` stands that closes a `${`: the first that is in no string and closes no bracket of the expression.
+fn end_of(rest: &str) -> Option<usize> {
+    let mut open = 0usize;
+    for (item, range) in Items::new(rest) {
+        match item {
+            Item::Open('{') => open += 1,
+            Item::Close('}') if open == 0 => return Some(range.start),
+            Item::Close('}') => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,412 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::problem::Segment;
+
+fn scope() -> Scope {
+    let mut scope = Scope::new();
+    scope
+        .set(
+            "request",
+            Arc::new(json!({
+                "method": "POST",
+                "headers": {"x-tenant": "acme", "content-type": "application/json"},
+                "body": {"n": 7, "price": 19.99, "whole": 20.0, "big": 12345678901234567890123u128.to_string(),
+                    "items": [{"sku": "a", "qty": 2}, {"sku": "b", "qty": 3}], "note": null, "empty": []},
+            })),
+        )
+        .set("index", Arc::new(json!(1)))
+        .set_member("steps", "price", Given::map([("output", Given::from(json!({"total": 1000.0})))]));
+    scope
+}
+
+fn eval(source: &str) -> Result<Value, ExpressionError> {
+    Expression::parse(source)?.evaluate(&scope())
+}
+
+#[track_caller]
+fn gives(source: &str, expected: Value) {
+    let value = eval(source).unwrap_or_else(|e| panic!("{source}: {e}"));
+    assert_eq!(value.to_string(), expected.to_string(), "{source}");
+}
+
+#[track_caller]
+fn fails(source: &str, message: &str) {
+    match eval(source) {
+        Ok(value) => panic!("{source} gave {value}"),
+        Err(error) => assert_eq!(error.message, message, "{source}"),
+    }
+}
+
+#[test]
+fn paths_and_types() {
+    gives("request.body.n", json!(7));
+    gives("request.body.items[1].sku", json!("b"));
+    gives("request.body.items[index].sku", json!("b"));
+    gives("request.headers['X-Tenant']", json!("acme"));
+    gives("steps.price.output.total * 2", json!(2000.0));
+    gives("steps.price.output", json!({"total": 1000.0}));
+    gives("steps", json!({"price": {"output": {"total": 1000.0}}}));
+    gives("{'a': [1, 'x', true, null]}", json!({"a": [1, "x", true, null]}));
+    gives("request.body.n > 5 ? 'many' : 'few'", json!("many"));
+}
+
+#[test]
+fn arithmetic_mixes_integers_and_doubles() {
+    gives("1.5 * 2", json!(3.0));
+    gives("request.body.n + 1", json!(8));
+    gives("request.body.whole + 1", json!(21.0));
+    gives("request.body.whole", json!(20.0));
+    gives("7 / 2", json!(3));
+    gives("7 / 2.0", json!(3.5));
+    gives("7 % 4 - -1", json!(4));
+    gives("9223372036854775807 + 1", json!(9223372036854775808u64));
+    gives("1 == 1.0 && 2u == 2 && [1] == [1.0] && 1 != '1'", json!(true));
+    gives("9007199254740993 == 9007199254740992.0", json!(false));
+    fails("18446744073709551615u + 1", "18446744073709551616 is too large an integer");
+    fails("1 / 0", "division by zero");
+    fails("1.0 / 0", "division by zero");
+    fails("1e308 * 10", "the result is not a finite number");
+    fails("1 + '1'", "a number + a string has no meaning; convert one with string() or double()");
+}
+
+#[test]
+fn numbers_that_are_passed_on_keep_every_digit() {
+    let mut scope = Scope::new();
+    let exact: Value =
+        serde_json::from_str("[123456789012345678901234567890, 0.1000000000000000055511151231257827]").unwrap();
+    scope.set("a", Arc::new(exact.clone()));
+    assert_eq!(Expression::parse("a").unwrap().evaluate(&scope).unwrap().to_string(), exact.to_string());
+    assert_eq!(Expression::parse("a.map(x, x)").unwrap().evaluate(&scope).unwrap().to_string(), exact.to_string());
+}
+
+#[test]
+fn functions() {
+    gives("size(request.body.items) + 'añb'.size()", json!(5));
+    gives("'Hello'.lowerAscii().contains('ell') && 'abc'.startsWith('a') && 'abc'.endsWith('c')", json!(true));
+    gives("'a,b,c'.split(',').join('-')", json!("a-b-c"));
+    gives("'ab12'.matches('^[a-z]+[0-9]+$')", json!(true));
+    gives("round(1.005, 2)", json!(1.01));
+    gives("round(-2.5)", json!(-3));
+    gives("round(9.99, 1)", json!(10.0));
+    gives("[floor(1.7), ceil(1.2), abs(-3), abs(-3.5)]", json!([1, 2, 3, 3.5]));
+    gives("[min(3, 1.5), max([1, 5, 2]), sum([1, 2]), sum([0.5, 1]), sum([])]", json!([1.5, 5, 3, 1.5, 0]));
+    gives(
+        "[string(20.0), string(true), int('12'), int(3.9), double(3), double('2.5')]",
+        json!(["20.0", "true", 12, 3, 3.0, 2.5]),
+    );
+    gives("sum(request.body.items.map(i, i.qty))", json!(5));
+    gives("{'b': 1, 'a': 2}.keys().sort()", json!(["a", "b"]));
+    gives(
+        "'abcdef'.substring(1, 3) + 'abc'.indexOf('c').string() + ' x '.trim() + 'aa'.replace('a', 'b')",
+        json!("bc2xbb"),
+    );
+    gives("flatten([[1], [2, 3]]).reverse()", json!([3, 2, 1]));
+    fails("min([])", "min(): the list is empty");
+    fails("size(1)", "size(): takes a string, a list or a map, not a number");
+    fails("'a'.contain('a')", "unknown function `contain`; did you mean `contains`?");
+    fails("round()", "`round` takes 1 to 2 values (the one before the dot included), not 0");
+    fails("'a'.matches(request.method)", "matches() takes a pattern in quotes, not a computed one");
+    fails("'a'.matches('(')", "bad pattern: unclosed group");
+}
+
+#[test]
+fn macros() {
+    gives("request.body.items.map(i, i.sku)", json!(["a", "b"]));
+    gives("request.body.items.map(i, i.qty > 2, i.sku)", json!(["b"]));
+    gives("request.body.items.filter(i, i.qty > 2)", json!([{"sku": "b", "qty": 3}]));
+    gives("request.body.items.all(i, i.qty > 1) && request.body.items.exists(i, i.sku == 'a')", json!(true));
+    gives("[1, 2, 2].exists_one(x, x == 1)", json!(true));
+    gives("[1, 2].map(x, [10, 20].map(y, x + y))", json!([[11, 21], [12, 22]]));
+    gives("{'k': 1}.map(k, k)", json!(["k"]));
+    gives("[[1, 2], [3]].map(x, x[0])", json!([1, 3]));
+    gives("[1].all(x, x > 0 || x.y.z)", json!(true));
+    let five = "[1].map(a,[1].map(b,[1].map(c,[1].map(d,[1].map(e,1)))))";
+    fails(five, "more than 4 macros within each other");
+}
+
+#[test]
+fn absent_is_named_by_its_whole_path() {
+    let absent = |source: &str| eval(source).unwrap_err().absent;
+    assert_eq!(absent("request.body.customer.email").as_deref(), Some("request.body.customer"));
+    assert_eq!(absent("steps.charge.output.id").as_deref(), Some("steps.charge"));
+    assert_eq!(absent("legacy.body.id").as_deref(), Some("legacy"));
+    assert_eq!(absent("request.headers['x-none']").as_deref(), Some("request.headers[\"x-none\"]"));
+    assert_eq!(absent("request.body.items[index + 4].sku").as_deref(), Some("request.body.items[5]"));
+    assert_eq!(absent("request.body.items[index].price").as_deref(), Some("request.body.items[1].price"));
+    assert_eq!(absent("request.body.items.map(i, i.price)").as_deref(), Some("i.price"));
+    fails("request.body.n.x", "`request.body.n.x` is absent: `request.body.n` is a number");
+    fails("request.body.items.sku", "`request.body.items.sku` is absent: `request.body.items` is a list");
+    gives("has(request.body.customer.email) || has(legacy.body)", json!(false));
+    gives("has(request.body.note)", json!(true));
+    gives("default(request.body.customer.email, 'none') + default(request.body.note, '-')", json!("none-"));
+    gives("'x-tenant' in request.headers && !('x' in request.headers) && 3 in [1, 3.0]", json!(true));
+    gives("false && request.nothing || true || request.nothing", json!(true));
+    gives("request.nothing == 1 && false", json!(false));
+}
+
+#[test]
+fn reads_are_full_paths_without_macro_variables() {
+    let reads = |source: &str| {
+        let expression = Expression::parse(source).unwrap();
+        expression.reads().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(reads("steps.price.output.total * 2 + steps.price.output.total"), ["steps.price.output.total"]);
+    assert_eq!(reads("request.headers['X-Tenant']"), ["request.headers[\"x-tenant\"]"]);
+    assert_eq!(reads("steps['charge-by'].headers['ETag']"), ["steps[\"charge-by\"].headers.etag"]);
+    assert_eq!(reads("legacy.body.list[index].id"), ["index", "legacy.body.list"]);
+    assert_eq!(
+        reads("request.body.items.map(i, i.sku + run.id).filter(x, x != a.b)"),
+        ["a.b", "request.body.items", "run.id"]
+    );
+    assert_eq!(reads("has(a.b.c) ? default(d.e, f) : {'x': [g.h]}"), ["a.b.c", "d.e", "f", "g.h"]);
+}
+
+#[test]
+fn what_is_refused_is_refused_at_its_place() {
+    let error = |source: &str| {
+        let error = Expression::parse(source).unwrap_err();
+        (error.message, error.offset)
+    };
+    assert_eq!(error(" ").0, "the expression is empty");
+    assert_eq!(error("1 +"), ("not a CEL expression: it ends too early".into(), Some(3)));
+    assert_eq!(error("(1"), ("`(` is not closed".into(), Some(2)));
+    assert_eq!(error("é + 1)"), ("`)` closes nothing".into(), Some(5)));
+    assert_eq!(error("'abc"), ("a string is not closed".into(), Some(0)));
+    assert_eq!(error("b'abc'").0, "bytes (b\"…\") are not supported; use a string");
+    assert_eq!(error("a.B{c: 1}").0, "messages are not supported; use a map: {\"a\": 1}");
+    assert_eq!(error("has(a['b'])").0, "has() takes a member: has(a.b); for a key in quotes write \"b\" in a");
+    assert!(error(&"(".repeat(33)).0.starts_with("the expression is nested too deeply; 32 levels"));
+    assert!(error(&format!("{}1", "-".repeat(9))).0.starts_with("the expression is nested too deeply"));
+    assert!(error(&["1"; 66].join("+")).0.starts_with("the expression has too many names and operators"));
+    assert!(error(&["true"; 200].join("||")).0.starts_with("the expression has too many names and operators"));
+    assert!(error(&"a".repeat(4097)).0.starts_with("the expression has 4097 bytes; at most 4096"));
+}
+
+/// The worst shapes that the bounds let through, on a thread with the smallest stack that the process uses.
+#[test]
+fn the_deepest_expressions_fit_a_small_stack() {
+    let deepest = [
+        ["1"; 65].join("+"),
+        ["1"; 65].join("<"),
+        format!("a{}", ".b".repeat(255)),
+        format!("a{}", "[x]".repeat(63)),
+        format!("{}1{}", "(".repeat(32), ")".repeat(32)),
+        format!("{}{}{}", "[".repeat(32), ["1"; 32].join("*"), "]".repeat(32)),
+        format!("{}1", "true ? 1 : ".repeat(32)),
+        format!("{}1{}", "-(".repeat(31), ")".repeat(31)),
+        ["true"; 128].join("&&"),
+        format!("{}1{}", "default(a,".repeat(32), ")".repeat(32)),
+        format!("'a'{}", ".trim()".repeat(50)),
+    ];
+    let run = move || {
+        for source in deepest {
+            match Expression::parse(&source) {
+                Ok(expression) => drop(expression.evaluate(&scope())),
+                Err(error) => panic!("{source}: {error}"),
+            }
+        }
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+}
+
+#[test]
+fn work_is_bounded() {
+    let mut scope = Scope::new();
+    scope.set("l", Arc::new(Value::from((0..2000).collect::<Vec<_>>()))).set("s", Arc::new(json!("x".repeat(1 << 20))));
+    let fails = |source: &str| Expression::parse(source).unwrap().evaluate(&scope).unwrap_err().message;
+    assert_eq!(fails("l.map(a, l.map(b, l.map(c, 1)))"), "the expression does too much work (more than 2000000 steps)");
+    assert!(fails("l.map(a, s)").contains("too much work"));
+    assert!(fails("l.exists(a, l.exists(b, l.all(c, c >= 0) && false)) || true").contains("too much work"));
+    assert!(fails("s.replace('', s)").contains("too large"));
+}
+
+#[test]
+fn templates() {
+    let template = |value: Value| Template::parse(&value).unwrap().evaluate(&scope()).unwrap();
+    assert_eq!(template(json!("${request.body.n}")), json!(7));
+    assert_eq!(template(json!("${ request.body.n } of ${'}' + \"{\"}")), json!("7 of }{"));
+    assert_eq!(template(json!("$${x} $ $$ {} ${{'a': {'b': 1}}.a.b}")), json!("${x} $ $$ {} 1"));
+    assert_eq!(
+        template(json!({"a": ["${index}", true, 1.50], "b": {"c": "x${index}"}})),
+        json!({"a": [1, true, 1.50], "b": {"c": "x1"}})
+    );
+    let error = |text: &str| {
+        let error = Template::parse_str(text).err().unwrap();
+        (error.message, error.offset)
+    };
+    assert_eq!(error("é ${1"), ("`${` is not closed".into(), Some(2)));
+    assert_eq!(error("é ${1 + }"), ("not a CEL expression: it ends too early".into(), Some(7)));
+    let errors = Template::parse(&json!({"a": ["ok", "${"], "b": "${size(1, 2)}", "${c}": 1})).err().unwrap();
+    assert_eq!(errors.len(), 3);
+    assert_eq!(errors[0].0, [Segment::Key("a".into()), Segment::Index(1)]);
+    assert_eq!(Template::parse(&json!({"a": [1]})).unwrap().as_constant(), Some(&json!({"a": [1]})));
+    let text = |text: &str| Template::parse_str(text).unwrap().evaluate_text(&scope()).map_err(|e| e.message);
+    assert_eq!(text("Bearer ${request.body.whole}"), Ok("Bearer 20.0".into()));
+    assert_eq!(text("${request.body.items}"), Err("text takes a string, a number or a bool, not a list".into()));
+    assert_eq!(text("a${null}"), Err("`null` in text takes a string, a number or a bool, not null".into()));
+    assert_eq!(text("a${'\\r\\n'}b"), Err("a line break is not allowed here".into()));
+    let braced = |text: &str| Expression::parse_braced(text, &Bounds::default()).map(|e| e.source().to_owned());
+    assert_eq!(braced("${ a == 1 }").unwrap().trim(), "a == 1");
+    assert_eq!(braced("a == 1").unwrap_err().message, "`a == 1` is not one expression; write `${ … }`");
+}
+
+fn url(text: &str, value: Value) -> Result<String, String> {
+    let mut scope = scope();
+    scope.set("v", Arc::new(value));
+    UrlTemplate::parse(text).and_then(|url| url.evaluate(&scope)).map_err(|e| e.message)
+}
+
+#[test]
+fn urls() {
+    let stock = "${services.stock}/r/${v}?q=${v}&x=1";
+    assert_eq!(
+        url(stock, json!("a/b?c#d&e %é")),
+        Ok("/r/a%2Fb%3Fc%23d%26e%20%25%C3%A9?q=a%2Fb%3Fc%23d%26e%20%25%C3%A9&x=1".into())
+    );
+    assert_eq!(url(stock, json!(5)), Ok("/r/5?q=5&x=1".into()));
+    assert_eq!(url(stock, json!("..")), Err("a value in the path makes a dot segment (`.` or `..`)".into()));
+    assert_eq!(
+        url("${services.s}/%2e${v}", json!(".")),
+        Err("a value in the path makes a dot segment (`.` or `..`)".into())
+    );
+    assert_eq!(url("${services.s}/a?q=${v}", json!("..")), Ok("/a?q=..".into()));
+    assert_eq!(url("${services.s}/a?q=${v}", json!("")), Ok("/a?q=".into()));
+    assert_eq!(url(stock, json!("")), Err("a value in the path is empty".into()));
+    assert_eq!(url("${services.s}/a//%2F/../b;c=${v}/", json!("x")), Ok("/a//%2F/../b;c=x/".into()));
+    assert_eq!(url("${ services.s }", json!(1)), Ok(String::new()));
+    assert!(url(stock, json!([])).unwrap_err().contains("not a list"));
+    assert!(url(stock, json!(null)).unwrap_err().contains("not null"));
+    let service = |text: &str| UrlTemplate::parse(text).map(|u| u.service().map(str::to_owned)).map_err(|e| e.message);
+    assert_eq!(service("${services['stock-eu']}/x"), Ok(Some("stock-eu".into())));
+    assert_eq!(service("https://h:1/x?${v}"), Ok(None));
+    assert_eq!(url("https://h:1/x?${v}", json!("a")), Ok("/x?a".into()));
+    let host = "a URL begins with `${services.NAME}`; a computed host is not allowed";
+    assert_eq!(service("${request.body.url}/x").unwrap_err(), host);
+    assert_eq!(service("${services.a + 'x'}/x").unwrap_err(), host);
+    assert_eq!(service("https://h${v}/x").unwrap_err(), "a computed host is not allowed; use `${services.NAME}`");
+    assert_eq!(service("/x").unwrap_err(), "a URL begins with `${services.NAME}`");
+    for text in ["${services.a}evil", "${services.a}${v}", "${services.a}@evil/", "${services.a}:80/"] {
+        assert_eq!(service(text).unwrap_err(), "after the service comes `/`, and then the path", "{text}");
+    }
+    assert!(service("${services.a}/a b").unwrap_err().contains("cannot stand in a URL"));
+}
+
+/// Where plain CEL gives an answer, ours is the same.
+#[test]
+fn agrees_with_the_crate_where_both_answer() {
+    let sources = [
+        "1 + 2 * 3 - 4 / 2 % 3",
+        "1.5 + 2.5",
+        "'a' + 'b' == 'ab'",
+        "[1, 2] + [3]",
+        "!(1 < 2) || 2 >= 2 && 'a' < 'b'",
+        "[1, 2, 3].filter(x, x > 1).map(x, x * 2)",
+        "[1, 2].exists(x, x == 2) ? [3][0] : 4",
+        "{'a': {'b': 5}}.a['b']",
+        "2 in [1, 2] && 'a' in {'a': 1}",
+        "size('héllo') + size([1]) + size({})",
+        "has({'a': 1}.a)",
+        "-(-3) - -4",
+        "true ? (false ? 1 : 2) : false ? 3 : 4",
+        "'a\\u00e9\\n' + r'\\n' + '''x'y'''",
+        "[1, 2, 3].all(x, x > 0)",
+        "0x10 + 1",
+        "'abc'.startsWith('a') && 'abc'.contains('b') && 'abc'.endsWith('c')",
+        "int('3') + int(4.9)",
+        "double(3) / 2.0",
+        "[[1], [2]].map(x, x.map(y, y + 1))",
+        "[1, 1, 2].exists_one(x, x == 2)",
+        "1 == 1.0",
+        "null == null",
+        "7 / 2 * 2",
+    ];
+    for source in sources {
+        let theirs = cel::Program::compile(source).unwrap().execute(&cel::Context::default()).unwrap();
+        assert_eq!(plain(&theirs), eval(source).unwrap(), "{source}");
+    }
+}
+
+fn plain(value: &cel::Value) -> Value {
+    match value {
+        cel::Value::Int(int) => json!(int),
+        cel::Value::UInt(int) => json!(int),
+        cel::Value::Float(double) => json!(double),
+        cel::Value::Bool(bool) => json!(bool),
+        cel::Value::String(text) => json!(text.as_str()),
+        cel::Value::List(list) => list.iter().map(plain).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_parsed_or_refused(text in ".{0,60}") {
+        drop(Expression::parse(&text).map(|e| e.evaluate(&scope())));
+        drop(Template::parse_str(&text).map(|t| t.evaluate(&scope())));
+        drop(UrlTemplate::parse(&text).map(|t| t.evaluate(&scope())));
+    }
+
+    #[test]
+    fn any_heap_of_tokens_is_parsed_or_refused(tokens in prop::collection::vec(prop::sample::select(vec![
+        "a", "request", ".", "body", "n", "[", "]", "(", ")", "{", "}", "1", "2.5", "'s'", "+", "-", "*", "/", "%", "?", ":",
+        "!", "==", "<", "in", "&&", "||", ",", ".map(x,", ".filter(", "has(", "size(", "default(", "x", "true", "null", "`", "\"", "\\", "$", "${",
+    ]), 0..30)) {
+        let text = tokens.concat();
+        drop(Expression::parse(&text).map(|e| e.evaluate(&scope())));
+        drop(Template::parse_str(&format!("${{{text}}}")).map(|t| t.evaluate(&scope())));
+    }
+
+    #[test]
+    fn text_without_expressions_is_kept(text in "[^$]{0,40}(\\$[^${]{0,5}){0,3}") {
+        let template = Template::parse_str(&text).unwrap();
+        prop_assert_eq!(template.as_constant(), Some(&Value::String(text)));
+    }
+
+    #[test]
+    fn escaped_text_is_kept(text in "[a-z${} ]{0,30}") {
+        let escaped = text.replace("${", "$${");
+        // A `$` before an escape would be read with it.
+        prop_assume!(!text.contains("$${"));
+        prop_assert_eq!(Template::parse_str(&escaped).unwrap().evaluate(&Scope::new()).unwrap(), Value::String(text));
+    }
+
+    #[test]
+    fn mixed_arithmetic_is_the_doubles(a in -1_000_000i64..1_000_000, b in -1.0e6f64..1.0e6) {
+        let mut scope = Scope::new();
+        scope.set("a", Arc::new(json!(a))).set("b", Arc::new(json!(b)));
+        for (sign, expected) in [("+", a as f64 + b), ("-", a as f64 - b), ("*", a as f64 * b)] {
+            let value = Expression::parse(&format!("a {sign} b")).unwrap().evaluate(&scope).unwrap();
+            prop_assert_eq!(value.as_f64(), Some(expected));
+        }
+        let compared = Expression::parse("a < b").unwrap().holds(&scope).unwrap();
+        prop_assert_eq!(compared, (a as f64) < b);
+    }
+
+    #[test]
+    fn rounding_is_near_and_whole_in_its_digits(x in -1.0e9f64..1.0e9, digits in 0usize..6) {
+        let mut scope = Scope::new();
+        scope.set("x", Arc::new(json!(x)));
+        let rounded = Expression::parse(&format!("round(x, {digits})")).unwrap().evaluate(&scope).unwrap();
+        let rounded = rounded.as_f64().unwrap();
+        prop_assert!((rounded - x).abs() <= 0.5 * 10f64.powi(-(digits as i32)) * 1.000001 + 1e-6);
+        let fraction = format!("{rounded}");
+        prop_assert!(fraction.split_once('.').is_none_or(|(_, f)| f.len() <= digits));
+    }
+
+    #[test]
+    fn a_value_never_adds_to_the_shape_of_a_url(value in ".{0,20}") {
+        if let Ok(made) = url("${services.s}/a/${v}/b?q=${v}", json!(value)) {
+            let (path, query) = made.split_once('?').unwrap();
+            prop_assert_eq!(path.matches('/').count(), 3);
+            prop_assert!(!made.contains('#') && !query.contains(['&', '/', '?', '+', ' ']));
+            let segment = path.split('/').nth(2).unwrap();
+            prop_assert!(segment != ".." && segment != "." && !segment.is_empty());
+            let decoded = percent_encoding::percent_decode_str(segment).decode_utf8().unwrap();
+            prop_assert_eq!(decoded, value);
+        }
+    }
+}

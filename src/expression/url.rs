@@ -1,0 +1,185 @@
+//! URLs of calls. A value can fill a path segment or a part of the query, and never make one.
+
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::bounds::Bounds;
+use super::error::ExpressionError;
+use super::reads::{self, ReadPath};
+use super::scan;
+use super::scope::Scope;
+use super::template::{Piece, filled, pieces};
+
+/// All but what RFC 3986 calls unreserved.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A call's URL: `${services.stock}/reservations/${output.id}?q=${item}`. Each value in path or query is
+/// percent-encoded as one component; an expression in scheme or host must be `services.NAME` at the very start. Cheap
+/// to clone.
+#[derive(Clone)]
+pub struct UrlTemplate(Arc<Inner>);
+
+struct Inner {
+    source: String,
+    service: Option<String>,
+    /// The literal base, where no service is named.
+    base: Option<String>,
+    pieces: Vec<Piece>,
+    reads: Vec<ReadPath>,
+}
+
+impl UrlTemplate {
+    /// Parses a URL template.
+    ///
+    /// # Errors
+    /// A bad expression; anything but `${services.NAME}` or a literal base in front.
+    pub fn parse(text: &str) -> Result<Self, ExpressionError> {
+        Self::parse_within(text, &Bounds::default())
+    }
+
+    /// Parses within other bounds.
+    ///
+    /// # Errors
+    /// As [`UrlTemplate::parse`].
+    pub fn parse_within(text: &str, bounds: &Bounds) -> Result<Self, ExpressionError> {
+        let mut pieces = pieces(text, bounds)?;
+        let reads = reads::union(pieces.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Filled(expression) => Some(expression.reads()),
+        }));
+        let (mut service, mut base) = (None, None);
+        match pieces.first() {
+            Some(Piece::Filled(expression)) => {
+                let name = match expression.reads() {
+                    [path] if path.root() == "services" && path.0.len() == 2 => path.part(0),
+                    _ => None,
+                };
+                let plain = name.filter(|name| names_service(expression.source(), name));
+                service = Some(plain.ok_or_else(|| {
+                    let message = "a URL begins with `${services.NAME}`; a computed host is not allowed";
+                    ExpressionError::at(message, 0)
+                })?);
+            }
+            Some(Piece::Literal(literal)) => {
+                let host = ["http://", "https://"].iter().find_map(|scheme| literal.strip_prefix(scheme));
+                let host = host.ok_or_else(|| ExpressionError::at("a URL begins with `${services.NAME}`", 0))?;
+                let length = host.find(['/', '?']);
+                if (length.is_none() && pieces.len() > 1) || length == Some(0) || host.is_empty() {
+                    return Err(ExpressionError::at("a computed host is not allowed; use `${services.NAME}`", 0));
+                }
+                base = Some(literal.len() - host.len() + length.unwrap_or(host.len()));
+            }
+            None => return Err(ExpressionError::at("the URL is empty", 0)),
+        }
+        let service = service.map(str::to_owned);
+        let base = match (&mut pieces[..], base) {
+            ([Piece::Literal(literal), ..], Some(length)) => {
+                let rest = literal.split_off(length);
+                Some(std::mem::replace(literal, rest))
+            }
+            _ => {
+                pieces.remove(0);
+                None
+            }
+        };
+        for (place, piece) in pieces.iter().enumerate() {
+            match piece {
+                Piece::Literal(literal) => literal_part(literal)?,
+                Piece::Filled(_) => {}
+            }
+            let begins = match piece {
+                Piece::Literal(literal) => literal.is_empty() || literal.starts_with(['/', '?']),
+                Piece::Filled(_) => false,
+            };
+            if place == 0 && !begins {
+                return Err(ExpressionError::new("after the service comes `/`, and then the path"));
+            }
+        }
+        Ok(Self(Arc::new(Inner { source: text.to_owned(), service, base, pieces, reads })))
+    }
+
+    /// The service that is called, where it is a named one.
+    pub fn service(&self) -> Option<&str> {
+        self.0.service.as_deref()
+    }
+
+    /// The literal base (`https://host:port`), where no service is named.
+    pub fn base(&self) -> Option<&str> {
+        self.0.base.as_deref()
+    }
+
+    /// As it was written.
+    pub fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// Every full path that it reads.
+    pub fn reads(&self) -> &[ReadPath] {
+        &self.0.reads
+    }
+
+    /// Path and query after the service's base, each value percent-encoded. Empty, or begins with `/` or `?`.
+    ///
+    /// # Errors
+    /// An expression that fails; a value that is no scalar; a dot segment or an empty segment made by a value.
+    pub fn evaluate(&self, scope: &Scope) -> Result<String, ExpressionError> {
+        let mut url = String::new();
+        // Where the segment under way begins, and whether a value had a part in it.
+        let (mut segment, mut by_value, mut in_path) = (0, false, true);
+        for piece in &self.0.pieces {
+            match piece {
+                Piece::Literal(literal) => {
+                    for c in literal.chars() {
+                        if in_path && (c == '/' || c == '?') {
+                            segment_made(&url[segment..], by_value)?;
+                            (segment, by_value, in_path) = (url.len() + 1, false, c == '/');
+                        }
+                        url.push(c);
+                    }
+                }
+                Piece::Filled(expression) => {
+                    let text = filled(expression, scope)?;
+                    url.extend(utf8_percent_encode(&text, COMPONENT));
+                    by_value = true;
+                }
+            }
+        }
+        if in_path {
+            segment_made(url.get(segment..).unwrap_or(""), by_value)?;
+        }
+        Ok(url)
+    }
+}
+
+/// Whether the source is exactly `services.NAME` or `services["NAME"]`: nothing computed around it.
+fn names_service(source: &str, name: &str) -> bool {
+    let source: String = source.chars().filter(|c| !c.is_whitespace()).collect();
+    [format!("services.{name}"), format!("services[\"{name}\"]"), format!("services['{name}']")].contains(&source)
+}
+
+/// What a person wrote is sent as it stands, so it must already be a URL.
+fn literal_part(literal: &str) -> Result<(), ExpressionError> {
+    match literal
+        .chars()
+        .find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '\\' | '"' | '<' | '>' | '{' | '}' | '`' | '^' | '|'))
+    {
+        Some(c) => {
+            let message = format!("{c:?} cannot stand in a URL (`{}`); write it percent-encoded", scan::short(literal));
+            Err(ExpressionError::new(message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A value must not climb (`..`), stand still (`.`) or vanish: `/orders/${id}` with an empty id is another resource.
+fn segment_made(segment: &str, by_value: bool) -> Result<(), ExpressionError> {
+    if !by_value {
+        return Ok(());
+    }
+    match segment.to_ascii_lowercase().replace("%2e", ".").as_str() {
+        "" => Err(ExpressionError::new("a value in the path is empty")),
+        "." | ".." => Err(ExpressionError::new("a value in the path makes a dot segment (`.` or `..`)")),
+        _ => Ok(()),
+    }
+}

@@ -17,7 +17,7 @@ pub enum Verdict {
 /// What kind of difference: the label `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // DESIGN 8 names them
+#[allow(missing_docs)] // each label says it
 pub enum Kind {
     Status,
     Header,
@@ -61,6 +61,20 @@ pub struct Difference {
     pub legacy: Option<String>,
     /// The engine's value, shortened.
     pub engine: Option<String>,
+}
+
+/// Why two observations could not be held against each other: not a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum TooMuch {
+    /// A body is larger than the bound, or was when it was unpacked.
+    #[error("a body is too large to compare")]
+    Size,
+    /// A body is nested deeper than the bound.
+    #[error("a body is nested too deeply to compare")]
+    Depth,
+    /// The time was used up, and no difference had been found by then.
+    #[error("the time for the comparison is used up")]
+    Time,
 }
 
 /// Two observations held against each other.

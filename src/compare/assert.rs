@@ -1,0 +1,101 @@
+//! A route's own conditions over a pair.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::Pair;
+use super::body::Form;
+use super::findings::Findings;
+use super::ids::Ids;
+use super::observation::Observation;
+use super::redact;
+use super::rules::Rules;
+use super::verdict::{Kind, TooMuch};
+use crate::expression::Scope;
+
+/// Judges every assert. One that does not hold, or cannot be evaluated, is a difference: an error is never a pass.
+pub(super) fn judge(
+    pair: &Pair<'_>,
+    legacy: &Form,
+    engine: &Form,
+    rules: &Rules,
+    ids: &Ids,
+    found: &mut Findings<'_>,
+) -> Result<(), TooMuch> {
+    if rules.asserts.is_empty() {
+        return Ok(());
+    }
+    let legacy = Arc::new(reply(pair.legacy, legacy));
+    let (engine, intents) = (reply(pair.engine, engine), intents(pair.engine));
+    let request = Arc::new(pair.request.clone());
+    let scope = |engine: Value, intents: Value| {
+        let mut scope = Scope::new();
+        scope.set("request", request.clone()).set("legacy", legacy.clone());
+        scope.set("engine", Arc::new(engine)).set("intents", Arc::new(intents));
+        scope
+    };
+    // The same, with the engine's ids in legacy's words: an intent that names the engine's own order is right.
+    let renamed = (!ids.is_empty()).then(|| {
+        let body = engine.get("body").map(|body| ids.value_in_legacy_words(body)).unwrap_or_default();
+        let mut engine = engine.clone();
+        engine["body"] = body;
+        scope(engine, ids.value_in_legacy_words(&intents))
+    });
+    let as_is = scope(engine, intents);
+    for (source, expression) in &rules.asserts {
+        found.look()?;
+        match expression.holds(&as_is) {
+            Ok(true) => {}
+            Ok(false) if renamed.as_ref().is_some_and(|scope| expression.holds(scope) == Ok(true)) => {
+                if let Some((_, rule)) = rules.ids.first() {
+                    found.hit(*rule);
+                }
+            }
+            Ok(false) => found.plain(&path(source), Kind::Assert, Some("holds"), Some("does not hold")),
+            Err(e) => {
+                let error = redact::shorten(&e.message, redact::VALUE_BYTES_MAX);
+                found.plain(&path(source), Kind::Assert, Some("holds"), Some(&format!("cannot be evaluated: {error}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn path(source: &str) -> String {
+    format!("assert {}", redact::shorten(source, 200))
+}
+
+fn reply(observation: &Observation, form: &Form) -> Value {
+    let mut headers = Map::new();
+    for name in observation.headers().keys() {
+        let values: Vec<_> = observation.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+        headers.insert(name.as_str().to_owned(), Value::String(values.join(", ")));
+    }
+    json!({ "status": observation.status().as_u16(), "headers": headers, "body": form.value() })
+}
+
+/// By step; a list where the step has items.
+pub(super) fn intents(observation: &Observation) -> Value {
+    let mut by_step = Map::new();
+    for intent in observation.intents() {
+        let headers: Map<String, Value> =
+            intent.headers.iter().map(|(k, v)| (k.to_ascii_lowercase(), Value::String(v.clone()))).collect();
+        let value = json!({
+            "method": intent.method.as_str(),
+            "url": intent.url,
+            "headers": headers,
+            "body": intent.body,
+        });
+        match (intent.item, by_step.get_mut(intent.step.as_str())) {
+            (Some(_), Some(Value::Array(items))) => items.push(value),
+            (Some(_), _) => {
+                by_step.insert(intent.step.as_str().to_owned(), Value::Array(vec![value]));
+            }
+            (None, _) => {
+                by_step.insert(intent.step.as_str().to_owned(), value);
+            }
+        }
+    }
+    Value::Object(by_step)
+}

@@ -1,0 +1,65 @@
+//! Takes `Content-Encoding` off a body, within a bound.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+
+use super::verdict::TooMuch;
+
+/// A body without its encodings, or why it still has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decoded {
+    Plain(Bytes),
+    /// It is not what its header says, or the encoding is not known here.
+    Opaque(Bytes),
+}
+
+/// Codings on top of each other beyond this are nobody's real reply.
+const LAYERS_MAX: usize = 4;
+
+pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Result<Decoded, TooMuch> {
+    if body.len() > bytes_max {
+        return Err(TooMuch::Size);
+    }
+    let mut codings = Vec::new();
+    for value in headers.get_all(CONTENT_ENCODING) {
+        let Ok(value) = value.to_str() else { return Ok(Decoded::Opaque(body.clone())) };
+        codings.extend(value.split(',').map(|c| c.trim().to_ascii_lowercase()).filter(|c| !c.is_empty()));
+    }
+    codings.retain(|c| c != "identity");
+    if codings.is_empty() || body.is_empty() {
+        return Ok(Decoded::Plain(body.clone()));
+    }
+    if codings.len() > LAYERS_MAX {
+        return Ok(Decoded::Opaque(body.clone()));
+    }
+    let mut plain = body.clone();
+    for coding in codings.iter().rev() {
+        let unpacked = match coding.as_str() {
+            "gzip" | "x-gzip" => read(flate2::read::MultiGzDecoder::new(&plain[..]), bytes_max)?,
+            // Named after zlib's format, and sent without its head by some.
+            "deflate" => match read(flate2::read::ZlibDecoder::new(&plain[..]), bytes_max)? {
+                Some(unpacked) => Some(unpacked),
+                None => read(flate2::read::DeflateDecoder::new(&plain[..]), bytes_max)?,
+            },
+            "br" => read(brotli::Decompressor::new(&plain[..], 4_096), bytes_max)?,
+            _ => None,
+        };
+        match unpacked {
+            Some(unpacked) => plain = unpacked,
+            None => return Ok(Decoded::Opaque(body.clone())),
+        }
+    }
+    Ok(Decoded::Plain(plain))
+}
+
+fn read(from: impl Read, bytes_max: usize) -> Result<Option<Bytes>, TooMuch> {
+    let mut unpacked = Vec::new();
+    match from.take(bytes_max as u64 + 1).read_to_end(&mut unpacked) {
+        Ok(_) if unpacked.len() > bytes_max => Err(TooMuch::Size),
+        Ok(_) => Ok(Some(unpacked.into())),
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,63 @@
+//! The `compare:` part of a route, as a person writes it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// How a route's pairs are compared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RulesDraft {
+    /// The headers that are compared; none but these. Without it: `content-type` and `location`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Vec<String>>,
+    /// Whether statuses are equal only when they are the same, or when they are of one class (2xx).
+    pub status: StatusDraft,
+    /// Places that may differ: JSONPath (`$.created_at`) or `header.NAME`.
+    pub ignore: Vec<String>,
+    /// Places that hold ids (JSONPath): equal up to a one-to-one renaming between legacy's ids and the engine's.
+    pub ids: Vec<String>,
+    /// Arrays whose order does not matter: JSONPath to `set`, or to the name of the field that is their key.
+    pub unordered: BTreeMap<String, String>,
+    /// Places that may be off by some: JSONPath to a number (absolute), or to a duration such as `2s` for times.
+    pub tolerance: BTreeMap<String, ToleranceDraft>,
+    /// Conditions over `request`, `legacy`, `engine` and `intents`: `${intents.charge.body.amount == legacy.body.total}`.
+    pub assert: Vec<String>,
+}
+
+/// When statuses are equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StatusDraft {
+    /// When they are the same.
+    #[default]
+    Exact,
+    /// When they are of one class (2xx).
+    Class,
+}
+
+/// A number, or a duration as text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ToleranceDraft(pub Value);
+
+impl JsonSchema for ToleranceDraft {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Tolerance".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A number (absolute), or a duration such as `2s` or `500ms` for times.",
+            "type": ["number", "string"],
+        })
+    }
+}
+
+/// What rules may refer to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CompareWorld<'a> {
+    /// The names of the workflow's steps; empty where the route has no workflow.
+    pub steps: &'a [&'a str],
+}

@@ -1,0 +1,55 @@
+//! When two values are equal: as they are, or nearly.
+
+use serde_json::Value;
+
+use super::findings::Findings;
+use super::number::{self, Decimal};
+use super::rules::Tolerance;
+use super::times;
+use super::verdict::TooMuch;
+
+/// Whether two documents say the same without any rule.
+pub(super) fn same(legacy: &Value, engine: &Value, found: &mut Findings<'_>) -> Result<bool, TooMuch> {
+    found.step()?;
+    Ok(match (legacy, engine) {
+        (Value::Number(a), Value::Number(b)) => number::same(a, b),
+        (Value::Array(a), Value::Array(b)) => {
+            if a.len() != b.len() {
+                return Ok(false);
+            }
+            for (a, b) in a.iter().zip(b) {
+                if !same(a, b, found)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            if a.len() != b.len() {
+                return Ok(false);
+            }
+            for (key, a) in a {
+                let Some(b) = b.get(key) else { return Ok(false) };
+                if !same(a, b, found)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (a, b) => a == b,
+    })
+}
+
+/// Whether two values are near enough.
+pub(super) fn within(legacy: &Value, engine: &Value, by: &Tolerance) -> bool {
+    match (by, legacy, engine) {
+        (Tolerance::Number(by), Value::Number(a), Value::Number(b)) => {
+            matches!((Decimal::parse(a.as_str()), Decimal::parse(b.as_str())), (Some(a), Some(b)) if a.within(&b, by))
+        }
+        (Tolerance::Number(_), ..) => false,
+        (Tolerance::Time(by), a, b) => {
+            std::mem::discriminant(a) == std::mem::discriminant(b)
+                && matches!((times::instant(a), times::instant(b)), (Some(a), Some(b)) if (a - b).abs() <= *by)
+        }
+    }
+}

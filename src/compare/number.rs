@@ -1,0 +1,123 @@
+//! Numbers as they are written, without a detour over floating point.
+
+use std::cmp::Ordering;
+
+/// A decimal number of any length: `± digits × 10^exponent`, with no zero at either end of the digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Decimal {
+    negative: bool,
+    digits: Vec<u8>,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// Reads a JSON number. `None` where it is none, or its exponent is beyond all use.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+            None => (text, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.is_empty() && fraction.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
+        {
+            return None;
+        }
+        let mut exponent = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+        let mut digits: Vec<u8> =
+            whole.bytes().chain(fraction.bytes()).skip_while(|b| *b == b'0').map(|b| b - b'0').collect();
+        while digits.last() == Some(&0) {
+            digits.pop();
+            exponent = exponent.checked_add(1)?;
+        }
+        if digits.is_empty() {
+            return Some(Self { negative: false, digits, exponent: 0 });
+        }
+        Some(Self { negative, digits, exponent })
+    }
+
+    /// Below zero.
+    pub(super) fn is_negative(&self) -> bool {
+        self.negative
+    }
+
+    /// Whether two numbers are at most `by` apart: exact where the digits fit, by floating point beyond.
+    pub(super) fn within(&self, other: &Decimal, by: &Decimal) -> bool {
+        if self == other {
+            return true;
+        }
+        let scale = self.exponent.min(other.exponent).min(by.exponent);
+        match (self.scaled(scale), other.scaled(scale), by.scaled(scale)) {
+            (Some(a), Some(b), Some(by)) => match a.checked_sub(b).and_then(i128::checked_abs) {
+                Some(distance) => distance <= by,
+                None => false,
+            },
+            _ => {
+                matches!((self.float() - other.float()).abs().partial_cmp(&by.float()), Some(o) if o != Ordering::Greater)
+            }
+        }
+    }
+
+    fn scaled(&self, scale: i64) -> Option<i128> {
+        let zeros = u32::try_from(self.exponent.checked_sub(scale)?).ok()?;
+        if self.digits.len() + zeros as usize > 38 {
+            return if self.digits.is_empty() { Some(0) } else { None };
+        }
+        let value = self.digits.iter().fold(0i128, |value, digit| value * 10 + i128::from(*digit));
+        let value = value.checked_mul(10i128.checked_pow(zeros)?)?;
+        Some(if self.negative { -value } else { value })
+    }
+
+    /// For sorting and for distances that no integer holds; infinite beyond its range.
+    pub(super) fn float(&self) -> f64 {
+        let digits: String = self.digits.iter().map(|d| char::from(b'0' + d)).collect();
+        let sign = if self.negative { "-" } else { "" };
+        format!("{sign}{}e{}", if digits.is_empty() { "0" } else { &digits }, self.exponent).parse().unwrap_or(f64::NAN)
+    }
+}
+
+/// Whether two JSON numbers are the same number, however they are written.
+pub(super) fn same(a: &serde_json::Number, b: &serde_json::Number) -> bool {
+    let (a, b) = (a.as_str(), b.as_str());
+    a == b || matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_same_number_however_it_is_written() {
+        for (a, b) in [("1.0", "1.00"), ("1", "1.0"), ("100", "1e2"), ("-0", "0"), ("0.10", "1E-1"), ("0e9", "0")] {
+            assert_eq!(decimal(a), decimal(b), "{a} {b}");
+        }
+        for (a, b) in [("9007199254740993", "9007199254740992"), ("0.1", "0.10000000000000001"), ("-1", "1")] {
+            assert_ne!(decimal(a), decimal(b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn tolerance_is_exact_at_its_edge() {
+        let within = |a, b, by| decimal(a).within(&decimal(b), &decimal(by));
+        assert!(within("10.005", "10", "0.005"));
+        assert!(within("0.3", "0.1", "0.2"));
+        assert!(!within("10.0051", "10", "0.005"));
+        assert!(!within("1e400", "1", "0.5"));
+        assert!(within("1e400", "1.0e400", "0"));
+        assert!(within("0", "0.004", "0.005"));
+    }
+
+    #[test]
+    fn absurd_exponents_are_no_panic() {
+        assert!(Decimal::parse("1e99999999999999999999").is_none());
+        let huge = decimal("1e9223372036854775807");
+        assert!(!huge.within(&decimal("1"), &decimal("1")));
+    }
+}

@@ -1,0 +1,80 @@
+//! Where a value stands, as differences name it.
+
+/// One step down.
+#[derive(Clone, Copy, Debug)]
+enum Part<'a> {
+    Key(&'a str),
+    /// Any element: the same difference in another place has the same path.
+    Element,
+}
+
+/// A place in a document.
+#[derive(Clone, Debug)]
+pub(super) struct Place<'a> {
+    root: &'a str,
+    parts: Vec<Part<'a>>,
+}
+
+/// Keys longer than this are data, not names.
+const KEY_CHARS_MAX: usize = 48;
+const PATH_CHARS_MAX: usize = 256;
+
+impl<'a> Place<'a> {
+    pub(super) fn of(root: &'a str) -> Self {
+        Self { root, parts: Vec::new() }
+    }
+    pub(super) fn enter_key(&mut self, key: &'a str) {
+        self.parts.push(Part::Key(key));
+    }
+    pub(super) fn enter_element(&mut self) {
+        self.parts.push(Part::Element);
+    }
+    pub(super) fn leave(&mut self) {
+        self.parts.pop();
+    }
+    /// The keys on the way, from the outermost.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.parts.iter().filter_map(|p| match p {
+            Part::Key(key) => Some(*key),
+            Part::Element => None,
+        })
+    }
+    /// `$.items[*].price`.
+    pub(super) fn path(&self) -> String {
+        let mut path = self.root.to_owned();
+        for part in &self.parts {
+            match part {
+                Part::Element => path.push_str("[*]"),
+                Part::Key(key) if is_data(key) => path.push_str("[*]"),
+                Part::Key(key) if is_name(key) => {
+                    path.push('.');
+                    path.push_str(key);
+                }
+                Part::Key(key) => {
+                    path.push_str("['");
+                    path.extend(key.chars().flat_map(char::escape_debug));
+                    path.push_str("']");
+                }
+            }
+            if path.chars().count() > PATH_CHARS_MAX {
+                return path.chars().take(PATH_CHARS_MAX).chain(['…']).collect();
+            }
+        }
+        path
+    }
+}
+
+/// Keys that are ids of something: a map by id is a list with another face.
+fn is_data(key: &str) -> bool {
+    let many_digits = key.bytes().filter(u8::is_ascii_digit).count() * 3 >= key.len();
+    key.chars().count() > KEY_CHARS_MAX
+        || key.contains('@')
+        || (!key.is_empty() && key.bytes().all(|b| b.is_ascii_digit()))
+        || (key.len() >= 16 && many_digits && key.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-' || b == b'_'))
+}
+
+fn is_name(key: &str) -> bool {
+    let mut chars = key.chars();
+    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_')
+        && chars.all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+}

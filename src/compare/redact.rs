@@ -1,0 +1,231 @@
+//! What may be shown and kept of a value.
+//!
+//! Always true: a value under a key that names a secret is stars; a value without any key, of which nobody can tell
+//! what it is, is its digest; credentials inside strings (queries, bearer tokens) are stars. Redaction comes before
+//! anything is stored.
+
+use serde_json::{Map, Value};
+
+use super::body::digest;
+use super::place::Place;
+
+/// A value in a difference.
+pub(super) const VALUE_BYTES_MAX: usize = 512;
+
+const STARS: &str = "***";
+
+/// Words that make a key secret, wherever they stand in it.
+const SECRET_WORDS: &[&str] = &[
+    "authorization",
+    "cookie",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "credential",
+    "cardnumber",
+    "creditcard",
+    "privatekey",
+    "accesskey",
+    "signature",
+    "sessionid",
+];
+/// Words that make a key secret where they stand alone in it (`card`, `card_cvv`, but not `discard`).
+const SECRET_PARTS: &[&str] =
+    &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt"];
+
+/// Whether what stands under a key is not to be seen.
+pub(super) fn is_secret(key: &str) -> bool {
+    let plain: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    if SECRET_WORDS.iter().any(|word| plain.contains(word)) {
+        return true;
+    }
+    // `cardHolder`, `card_holder` and `card-holder` have the same parts.
+    let mut parts = vec![String::new()];
+    let mut lower_before = false;
+    for c in key.chars() {
+        if !c.is_alphanumeric() || (c.is_uppercase() && lower_before) {
+            parts.push(String::new());
+        }
+        if c.is_alphanumeric()
+            && let Some(part) = parts.last_mut()
+        {
+            part.extend(c.to_lowercase());
+        }
+        lower_before = c.is_lowercase();
+    }
+    parts.iter().any(|part| SECRET_PARTS.contains(&part.as_str()))
+}
+
+/// A value with everything secret replaced. A value without keys becomes its digest.
+pub fn redact(value: &Value) -> Value {
+    match value {
+        Value::Object(_) => inner(value),
+        Value::Array(items) => Value::Array(items.iter().map(redact).collect()),
+        Value::Null | Value::Bool(_) => value.clone(),
+        Value::Number(_) | Value::String(_) => Value::String(digest(scalar(value).as_bytes())),
+    }
+}
+
+/// What stands under a key that is no secret.
+fn inner(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .map(|(key, value)| {
+                    let value = if is_secret(key) && !value.is_null() { Value::from(STARS) } else { inner(value) };
+                    (key.clone(), value)
+                })
+                .collect::<Map<_, _>>(),
+        ),
+        Value::Array(items) => Value::Array(items.iter().map(inner).collect()),
+        Value::String(text) => Value::String(redact_line(text)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// A value at a place, as a difference shows it.
+pub(super) fn show(place: &Place<'_>, value: &Value) -> String {
+    let mut keyed = false;
+    for key in place.keys() {
+        if is_secret(key) {
+            return STARS.to_owned();
+        }
+        keyed = true;
+    }
+    let value = if keyed { inner(value) } else { redact(value) };
+    shorten(&value.to_string(), VALUE_BYTES_MAX)
+}
+
+/// A header's value, as a difference shows it.
+pub(super) fn header(name: &str, value: &str) -> String {
+    if is_secret(name) { STARS.to_owned() } else { redact_line(value) }
+}
+
+/// A line of text (a URL, a header, a string in a body) with the credentials in it replaced.
+pub fn redact_line(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let scheme = ["bearer ", "basic ", "digest "].iter().find(|scheme| lower.trim_start().starts_with(**scheme));
+    if let Some(scheme) = scheme {
+        return format!("{}{STARS}", &text.trim_start()[..scheme.len()]);
+    }
+    if text.split('.').count() == 3 && text.starts_with("eyJ") {
+        return STARS.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    // `user:password@` in a URL.
+    if let Some((before, after)) = rest.split_once("://") {
+        let authority = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
+        if let Some(at) = authority.rfind('@') {
+            out.push_str(before);
+            out.push_str("://");
+            out.push_str(STARS);
+            rest = &after[at..];
+        }
+    }
+    // `key=value` in queries and forms.
+    for piece in rest.split_inclusive(['?', '&', ';', '#']) {
+        let (body, end) = match piece.char_indices().last() {
+            Some((at, '?' | '&' | ';' | '#')) => piece.split_at(at),
+            _ => (piece, ""),
+        };
+        match body.split_once('=') {
+            Some((key, value)) if !value.is_empty() && is_secret(key) => {
+                out.push_str(key);
+                out.push('=');
+                out.push_str(STARS);
+            }
+            _ => out.push_str(body),
+        }
+        out.push_str(end);
+    }
+    out
+}
+
+/// A body as a sample keeps it: redacted JSON, or the digest of anything else; at most `bytes_max` long.
+pub fn sample_text(headers: &http::HeaderMap, body: &super::Body, bounds: &super::Bounds) -> String {
+    let observation = super::Observation::new(
+        http::StatusCode::OK,
+        headers.clone(),
+        body.clone(),
+        std::time::Duration::ZERO,
+        Vec::new(),
+    );
+    match super::body::Form::of(&observation, bounds) {
+        Ok(super::body::Form::Empty) => String::new(),
+        Ok(super::body::Form::Json(value)) => {
+            serde_json::to_string_pretty(&redact(&value)).unwrap_or_else(|_| "unreadable".to_owned())
+        }
+        Ok(super::body::Form::Text(text)) => format!("text, {}", digest(text.as_bytes())),
+        Ok(super::body::Form::Bytes(bytes)) => digest(&bytes),
+        Err(too_much) => too_much.to_string(),
+    }
+}
+
+/// At most so many bytes, cut between characters.
+pub fn shorten(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let mut end = bytes_max.saturating_sub('…'.len_utf8());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn secrets_are_named_by_their_keys() {
+        for key in [
+            "authorization",
+            "Set-Cookie",
+            "userPassword",
+            "api_key",
+            "x-api-key",
+            "cardNumber",
+            "card",
+            "CVV",
+            "IBAN",
+            "access_token",
+            "client-secret",
+            "pin",
+        ] {
+            assert!(is_secret(key), "{key}");
+        }
+        for key in ["discard", "spinner", "company", "author", "total", "sku", "opinion"] {
+            assert!(!is_secret(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_left() {
+        let body = json!({"a": {"password": {"deep": "hunter2"}}, "items": [{"token": "hunter2", "n": 1}],
+            "next": "https://u:hunter2@x/y?api_key=hunter2&page=2", "auth_header": "x", "h": "Bearer hunter2"});
+        let shown = redact(&body).to_string();
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("page=2") && shown.contains("\"n\":1"));
+        assert!(!redact(&json!(["hunter2", 42, ["hunter2"]])).to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn shortening_cuts_between_characters() {
+        assert_eq!(shorten("äöü", 100), "äöü");
+        assert!(shorten("ääääääääää", 8).len() <= 8);
+        assert_eq!(shorten("abc", 0), "…");
+    }
+}

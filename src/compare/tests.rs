@@ -1,0 +1,333 @@
+use std::cell::Cell;
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::names::StepId;
+use crate::problem::{Problems, Site};
+
+pub(super) const BOUNDS: Bounds = Bounds { differences: 64, depth: 128, bytes: 8 << 20 };
+
+pub(super) fn rules(draft: Value) -> Rules {
+    let draft: RulesDraft = serde_json::from_value(draft).unwrap();
+    let mut problems = Problems::default();
+    let world = CompareWorld { steps: &["price", "charge", "mail"] };
+    let rules = Rules::check(&draft, &Site::file("routes.yaml"), &world, &mut problems);
+    rules.unwrap_or_else(|| panic!("{problems:?}"))
+}
+
+pub(super) fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Observation {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+    }
+    let status = StatusCode::from_u16(status).unwrap();
+    Observation::new(status, map, Body::Whole(body.into()), Duration::ZERO, Vec::new())
+}
+
+pub(super) fn json_reply(body: &Value) -> Observation {
+    reply(200, &[("content-type", "application/json")], body.to_string())
+}
+
+pub(super) fn held(legacy: &Observation, engine: &Observation, rules: &Rules) -> Result<Comparison, TooMuch> {
+    let pair = Pair { legacy, engine, request: &Value::Null, stale_reads: false };
+    compare(&pair, rules, &BOUNDS, &|| false)
+}
+
+fn bodies(legacy: Value, engine: Value, draft: Value) -> Comparison {
+    held(&json_reply(&legacy), &json_reply(&engine), &rules(draft)).unwrap()
+}
+
+fn found(comparison: &Comparison) -> Vec<(&str, Kind)> {
+    comparison.differences.iter().map(|d| (d.path.as_str(), d.kind)).collect()
+}
+
+fn raw(legacy: &str, engine: &str) -> Verdict {
+    let of = |body: &str| reply(200, &[("content-type", "application/json")], body.to_owned());
+    held(&of(legacy), &of(engine), &Rules::default()).unwrap().verdict
+}
+
+#[test]
+fn numbers_keep_their_precision() {
+    assert_eq!(raw(r#"{"a":1.0}"#, r#"{ "a" : 1.00 }"#), Verdict::Match);
+    assert_eq!(raw("[9007199254740993]", "[9007199254740992]"), Verdict::Mismatch);
+    assert_eq!(raw("[0.1]", "[0.10000000000000000000001]"), Verdict::Mismatch);
+    assert_eq!(raw("[123456789012345678901234567890]", "[123456789012345678901234567890.0]"), Verdict::Match);
+}
+
+#[test]
+fn each_kind_has_its_name_and_place() {
+    let legacy = json!({"a": 1, "b": [{"p": 1}, {"p": 2}], "c": "x", "gone": true, "o": [1, 2, 3]});
+    let engine = json!({"a": "1", "b": [{"p": 1}, {"p": 3}], "c": "y", "new": true, "o": [3, 1, 2]});
+    let comparison = bodies(legacy, engine, json!({}));
+    assert_eq!(
+        found(&comparison),
+        [
+            ("$.a", Kind::Type),
+            ("$.b[*].p", Kind::Value),
+            ("$.c", Kind::Value),
+            ("$.gone", Kind::Missing),
+            ("$.o", Kind::Order),
+            ("$.new", Kind::Extra),
+        ]
+    );
+}
+
+#[test]
+fn an_element_put_in_front_is_one_extra() {
+    let comparison = bodies(json!({"a": [1, 2, 3]}), json!({"a": [0, 1, 2, 3]}), json!({}));
+    assert_eq!(found(&comparison), [("$.a[*]", Kind::Extra)]);
+}
+
+#[test]
+fn status_is_exact_or_by_class() {
+    let (a, b, c) = (reply(200, &[], ""), reply(201, &[], ""), reply(404, &[], "other"));
+    assert_eq!(found(&held(&a, &b, &Rules::default()).unwrap()), [("status", Kind::Status)]);
+    let by_class = rules(json!({"status": "class"}));
+    let comparison = held(&a, &b, &by_class).unwrap();
+    assert_eq!((comparison.verdict, comparison.ignored_by), (Verdict::Ignored, vec![("status class".into(), 1)]));
+    assert_eq!(found(&held(&a, &c, &by_class).unwrap()), [("status", Kind::Status)]);
+}
+
+#[test]
+fn only_listed_headers_count() {
+    let a = reply(200, &[("content-type", "application/json; charset=utf-8"), ("date", "x")], "{}");
+    let b = reply(200, &[("content-type", "application/JSON"), ("location", "/a")], "{}");
+    let comparison = held(&a, &b, &Rules::default()).unwrap();
+    assert_eq!(found(&comparison), [("headers.location", Kind::Header)]);
+    let without = rules(json!({"headers": ["content-type"]}));
+    assert_eq!(held(&a, &b, &without).unwrap().verdict, Verdict::Match);
+    let ignoring = rules(json!({"ignore": ["header.location"]}));
+    assert_eq!(held(&a, &b, &ignoring).unwrap().verdict, Verdict::Ignored);
+}
+
+#[test]
+fn ignored_is_counted_by_rule() {
+    let draft = json!({"ignore": ["$.at", "$.gone"]});
+    let comparison = bodies(json!({"at": 1, "x": 1, "gone": 1}), json!({"at": 2, "x": 1}), draft.clone());
+    assert_eq!(comparison.verdict, Verdict::Ignored);
+    assert_eq!(comparison.ignored_by, [("ignore $.at".into(), 1), ("ignore $.gone".into(), 1)]);
+    assert_eq!(bodies(json!({"at": 1}), json!({"at": 1.0}), draft).verdict, Verdict::Match);
+}
+
+#[test]
+fn ids_are_renamed_one_to_one_everywhere() {
+    let draft = json!({"ids": ["$.id", "$.lines[*].order"]});
+    let of = |id: &str, location: &str, refers: &str, link: &str| {
+        let body = json!({"self": link, "id": id, "lines": [{"order": refers}]}).to_string();
+        reply(201, &[("content-type", "application/json"), ("location", location)], body)
+    };
+    let legacy = of("17", "/orders/17", "17", "/orders/17/self");
+    let rules = rules(draft);
+    let verdict = |engine: Observation| held(&legacy, &engine, &rules).unwrap();
+    assert_eq!(verdict(of("run_9", "/orders/run_9", "run_9", "/orders/run_9/self")).verdict, Verdict::Ignored);
+    assert_eq!(verdict(legacy.clone()).verdict, Verdict::Match);
+    let wrong = verdict(of("run_9", "/orders/17", "run_9", "/orders/run_9/self"));
+    assert_eq!(found(&wrong), [("headers.location", Kind::Header)]);
+    let wrong = verdict(of("run_9", "/orders/run_9", "run_8", "/orders/run_9/self"));
+    assert_eq!(found(&wrong), [("$.lines[*].order", Kind::Value)]);
+    let wrong = verdict(of("run_9", "/orders/run_9", "run_9", "/orders/run_8/self"));
+    assert_eq!(found(&wrong), [("$.self", Kind::Value)]);
+}
+
+#[test]
+fn unordered_arrays_match_as_sets_or_by_key() {
+    let legacy = json!({"r": [{"sku": "a", "n": 1, "id": 1}, {"sku": "b", "n": 2, "id": 2}]});
+    let engine = json!({"r": [{"sku": "b", "n": 2, "id": 7}, {"sku": "a", "n": 1, "id": 9}]});
+    for how in ["set", "sku"] {
+        let draft = json!({"unordered": {"$.r": how}, "ids": ["$.r[*].id"]});
+        let comparison = bodies(legacy.clone(), engine.clone(), draft);
+        assert_eq!(comparison.verdict, Verdict::Ignored, "{how}: {comparison:?}");
+    }
+    let wrong = json!({"r": [{"sku": "b", "n": 2, "id": 7}, {"sku": "a", "n": 3, "id": 9}]});
+    let keyed = bodies(legacy.clone(), wrong.clone(), json!({"unordered": {"$.r": "sku"}, "ids": ["$.r[*].id"]}));
+    assert_eq!(found(&keyed), [("$.r[*].n", Kind::Value)]);
+    let fewer = bodies(legacy, json!({"r": [{"sku": "b", "n": 2, "id": 2}]}), json!({"unordered": {"$.r": "sku"}}));
+    assert_eq!(found(&fewer), [("$.r[*]", Kind::Missing)]);
+}
+
+#[test]
+fn ids_bound_elsewhere_pair_the_elements_of_a_set() {
+    let draft = json!({"ids": ["$.main", "$.all[*].id"], "unordered": {"$.all": "set"}});
+    let legacy = json!({"all": [{"id": 1}, {"id": 2}], "main": 2});
+    let engine = json!({"all": [{"id": 8}, {"id": 9}], "main": 8});
+    assert_eq!(bodies(legacy, engine, draft).verdict, Verdict::Ignored);
+}
+
+#[test]
+fn tolerance_holds_for_numbers_and_times() {
+    let draft = json!({"tolerance": {"$.total": 0.005, "$.at": "2s"}});
+    let legacy = json!({"total": 10.005, "at": "2026-01-02T03:04:05Z"});
+    let near = bodies(legacy.clone(), json!({"total": 10, "at": "2026-01-02T03:04:07Z"}), draft.clone());
+    assert_eq!(near.verdict, Verdict::Ignored);
+    let far = bodies(legacy, json!({"total": 9.99, "at": "2026-01-02T03:04:08Z"}), draft);
+    assert_eq!(found(&far), [("$.total", Kind::Value), ("$.at", Kind::Value)]);
+}
+
+#[test]
+fn stale_reads_have_a_kind_of_their_own() {
+    let (legacy, engine) = (json_reply(&json!({"a": 1})), json_reply(&json!({"a": 2})));
+    let pair = Pair { legacy: &legacy, engine: &engine, request: &Value::Null, stale_reads: true };
+    let comparison = compare(&pair, &Rules::default(), &BOUNDS, &|| false).unwrap();
+    assert_eq!(found(&comparison), [("$.a", Kind::StaleRead)]);
+}
+
+#[test]
+fn asserts_read_replies_and_intents() {
+    let rules = rules(json!({"assert": [
+        "${intents.charge.body.amount == legacy.body.total}",
+        "${request.body.n == 1}",
+    ]}));
+    let with = |amount: Value, steps: &[&str]| {
+        let intents = steps.iter().map(|step| Intent {
+            step: StepId::new(*step),
+            item: None,
+            method: http::Method::POST,
+            url: "http://bank/charges".into(),
+            headers: Vec::new(),
+            body: json!({"amount": amount}),
+        });
+        let body = json!({"total": 5}).to_string();
+        let headers: HeaderMap =
+            [(http::header::CONTENT_TYPE, "application/json".parse().unwrap())].into_iter().collect();
+        Observation::new(StatusCode::OK, headers, Body::Whole(body.into()), Duration::ZERO, intents.collect())
+    };
+    let request = json!({"body": {"n": 1}});
+    let verdict = |engine: &Observation| {
+        let legacy = json_reply(&json!({"total": 5}));
+        let pair = Pair { legacy: &legacy, engine, request: &request, stale_reads: false };
+        compare(&pair, &rules, &BOUNDS, &|| false).unwrap()
+    };
+    assert_eq!(verdict(&with(json!(5), &["charge"])).verdict, Verdict::Match);
+    let path = "assert ${intents.charge.body.amount == legacy.body.total}";
+    assert_eq!(found(&verdict(&with(json!(6), &["charge"]))), [(path, Kind::Assert)]);
+    let absent = verdict(&with(json!(5), &[]));
+    assert_eq!(found(&absent), [(path, Kind::Assert)]);
+    assert!(absent.differences[0].engine.as_ref().unwrap().contains("cannot be evaluated"));
+}
+
+#[test]
+fn secrets_do_not_show_in_differences() {
+    let comparison = bodies(
+        json!({"card": {"number": "4111"}, "u": {"password": "a"}, "n": "x"}),
+        json!({"card": {"number": "4222"}, "u": {}, "n": {"token": "4333"}}),
+        json!({}),
+    );
+    let text = format!("{comparison:?}");
+    for secret in ["4111", "4222", "4333", "\"a\""] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    let bare = bodies(json!(["hunter2"]), json!(["hunter3"]), json!({}));
+    assert!(!format!("{bare:?}").contains("hunter"));
+}
+
+#[test]
+fn encodings_are_taken_off_and_bombs_are_too_large() {
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let deflate = |bytes: &[u8]| {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let brotli = |mut bytes: &[u8]| {
+        let mut out = Vec::new();
+        brotli::BrotliCompress(&mut bytes, &mut out, &Default::default()).unwrap();
+        out
+    };
+    let json = br#"{"a": [1, 2, 3]}"#;
+    let plain = reply(200, &[("content-type", "application/json")], &json[..]);
+    for (name, packed) in [("gzip", gzip(json)), ("deflate", deflate(json)), ("br", brotli(json))] {
+        let packed = reply(200, &[("content-type", "application/json"), ("content-encoding", name)], packed);
+        assert_eq!(held(&plain, &packed, &Rules::default()).unwrap().verdict, Verdict::Match, "{name}");
+    }
+    let bomb = gzip(&vec![b' '; 64 << 20]);
+    let bomb = reply(200, &[("content-type", "application/json"), ("content-encoding", "gzip")], bomb);
+    assert_eq!(held(&plain, &bomb, &Rules::default()), Err(TooMuch::Size));
+    let lie = reply(200, &[("content-type", "application/json"), ("content-encoding", "gzip")], "no gzip");
+    assert_eq!(held(&plain, &lie, &Rules::default()).unwrap().verdict, Verdict::Mismatch);
+}
+
+#[test]
+fn depth_is_looked_at_before_parsing() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let deep = reply(200, &[("content-type", "application/json")], deep);
+    assert_eq!(held(&deep, &deep, &Rules::default()), Err(TooMuch::Depth));
+    let open = reply(200, &[("content-type", "application/json")], "{\"a\":".repeat(100_000));
+    assert_eq!(held(&open, &open, &Rules::default()), Err(TooMuch::Depth));
+}
+
+#[test]
+fn texts_are_compared_by_line_within_a_budget() {
+    let text = |body: String| reply(200, &[("content-type", "text/plain")], body);
+    let same = held(&text("a\nb\nc\n".into()), &text("a\nx\nc\n".into()), &Rules::default()).unwrap();
+    assert_eq!(found(&same), [("text", Kind::Value)]);
+    assert!(!same.truncated);
+    let lines = |seed: u32| {
+        (0..200_000u32).map(|n| format!("{:024x}\n", u64::from(n) << 8 | u64::from(seed))).collect::<String>()
+    };
+    let far = held(&text(lines(1)), &text(lines(2)), &Rules::default()).unwrap();
+    assert_eq!((far.verdict, far.truncated), (Verdict::Mismatch, true));
+    let one_line = |c: &str| text(c.repeat(5 << 20));
+    assert_eq!(held(&one_line("a"), &one_line("b"), &Rules::default()).unwrap().verdict, Verdict::Mismatch);
+}
+
+#[test]
+fn time_that_is_used_up_is_no_match() {
+    let many: Vec<u32> = (0..10_000).collect();
+    let legacy = json_reply(&json!({"many": many}));
+    let looks = Cell::new(0);
+    let expired = || {
+        looks.set(looks.get() + 1);
+        looks.get() > 3
+    };
+    let pair = Pair { legacy: &legacy, engine: &legacy, request: &Value::Null, stale_reads: false };
+    assert_eq!(compare(&pair, &Rules::default(), &BOUNDS, &expired), Err(TooMuch::Time));
+    let other = json_reply(&json!({"a": 0, "many": many}));
+    let pair = Pair { legacy: &other, engine: &json_reply(&json!({"a": 1, "many": many})), ..pair };
+    looks.set(0);
+    let comparison = compare(&pair, &Rules::default(), &BOUNDS, &expired).unwrap();
+    assert_eq!((comparison.verdict, comparison.truncated), (Verdict::Mismatch, true));
+}
+
+#[test]
+fn many_differences_are_cut() {
+    let of = |seed: u32| json_reply(&Value::Object((0..100).map(|n| (format!("k{n}x"), json!(n + seed))).collect()));
+    let comparison = held(&of(0), &of(1), &Rules::default()).unwrap();
+    assert_eq!((comparison.differences.len(), comparison.truncated), (64, true));
+}
+
+#[test]
+fn bad_rules_are_all_named_with_their_place() {
+    let draft: RulesDraft = serde_json::from_value(json!({
+        "headers": ["content type"],
+        "ignore": ["$.[", "header.x y", "created_at"],
+        "ids": ["$..["],
+        "unordered": {"$.a": "", "$$": "set"},
+        "tolerance": {"$.t": "soon", "$.u": -1, "$.v": true},
+        "assert": ["true", "${intents.chrage.body == 1}", "${steps.charge.output == 1}", "${1 +}"],
+    }))
+    .unwrap();
+    let mut problems = Problems::default();
+    let world = CompareWorld { steps: &["price", "charge"] };
+    assert!(Rules::check(&draft, &Site::file("r.yaml").key("compare"), &world, &mut problems).is_none());
+    let all: Vec<String> = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect();
+    assert_eq!(all.len(), 14, "{all:#?}");
+    assert!(all.iter().any(|p| p.contains("r.yaml.compare.ignore[2]") && p.contains("$.created_at")), "{all:#?}");
+    assert!(all.iter().any(|p| p.contains("did you mean `intents.charge`?")), "{all:#?}");
+    assert!(all.iter().any(|p| p.contains("an assert cannot read `steps`")), "{all:#?}");
+}
+
+#[test]
+fn the_hash_tells_rules_apart() {
+    assert_eq!(rules(json!({})).hash(), Rules::default().hash());
+    assert_ne!(rules(json!({"ids": ["$.id"]})).hash(), Rules::default().hash());
+    assert_eq!(rules(json!({"ids": ["$.id"]})).hash(), rules(json!({"ids": ["$.id"]})).hash());
+}

@@ -1,0 +1,287 @@
+//! Constant traffic from a few clients, and a count of what it got.
+//!
+//! Always true: a client follows up only orders that were acknowledged to it; every answer is judged (status, id,
+//! total), and what was not as promised is a failure with a sentence. A slow answer is waited for, up to ten seconds;
+//! no answer is a failure; nothing is sent twice.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::http::{Client, Reply};
+
+/// How many latencies of each arm are remembered: the recent past.
+const LATENCIES: usize = 200;
+/// Failures are told in full up to this many, and counted beyond.
+const FAILURES_TOLD: usize = 10;
+
+/// What the clients got so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests that were answered as promised.
+    pub answered: u64,
+    /// Orders acknowledged.
+    pub orders: u64,
+    /// Of those, made by the engine.
+    pub engine_orders: u64,
+    /// Cancellations acknowledged.
+    pub cancelled: u64,
+    /// Campaigns acknowledged.
+    pub campaigns: u64,
+    /// Requests that were not answered as promised.
+    pub failed: u64,
+    /// The first of those, in sentences.
+    pub failures: Vec<String>,
+    /// Traces of requests that the engine answered.
+    pub engine_traces: HashSet<String>,
+    /// Recent latencies of creates, by arm.
+    legacy: VecDeque<Duration>,
+    engine: VecDeque<Duration>,
+    /// The last order that the engine made and nobody cancelled.
+    pub engine_order: Option<String>,
+}
+
+impl Tally {
+    /// The median of recent creates that legacy answered.
+    pub fn legacy_p50(&self) -> Option<Duration> {
+        median(&self.legacy)
+    }
+    /// The median of recent creates that the engine answered.
+    pub fn engine_p50(&self) -> Option<Duration> {
+        median(&self.engine)
+    }
+    fn note_latency(&mut self, by_engine: bool, latency: Duration) {
+        let recent = if by_engine { &mut self.engine } else { &mut self.legacy };
+        recent.push_back(latency);
+        if recent.len() > LATENCIES {
+            recent.pop_front();
+        }
+    }
+    fn fail(&mut self, why: String) {
+        self.failed += 1;
+        if self.failures.len() < FAILURES_TOLD {
+            self.failures.push(why);
+        }
+    }
+}
+
+fn median(latencies: &VecDeque<Duration>) -> Option<Duration> {
+    let mut sorted: Vec<Duration> = latencies.iter().copied().collect();
+    sorted.sort();
+    sorted.get(sorted.len() / 2).copied()
+}
+
+#[derive(Debug)]
+struct Shared {
+    base: String,
+    client: Client,
+    tally: Mutex<Tally>,
+    stop: AtomicBool,
+    // Lists are legacy's alone: asking for one during its outage proves nothing.
+    lists: AtomicBool,
+    // Rounds that each client has finished.
+    rounds: Vec<AtomicU64>,
+}
+
+/// Running clients.
+#[derive(Debug)]
+pub struct Traffic {
+    shared: Arc<Shared>,
+    clients: JoinSet<()>,
+}
+
+impl Traffic {
+    /// Starts so many clients against a base URL.
+    pub fn start(base: &str, clients: usize) -> Self {
+        let shared = Arc::new(Shared {
+            base: base.to_owned(),
+            client: Client::new(Duration::from_secs(10)),
+            tally: Mutex::default(),
+            stop: AtomicBool::new(false),
+            lists: AtomicBool::new(true),
+            rounds: (0..clients).map(|_| AtomicU64::new(0)).collect(),
+        });
+        let mut tasks = JoinSet::new();
+        for number in 0..clients {
+            tasks.spawn(client(shared.clone(), number));
+        }
+        Self { shared, clients: tasks }
+    }
+    /// What they got so far.
+    pub fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.shared.tally()
+    }
+    /// Whether they also ask for the list of orders, which only legacy answers.
+    pub fn lists(&self, on: bool) {
+        self.shared.lists.store(on, Ordering::SeqCst);
+    }
+    /// Waits until every client has finished a round that began after this call.
+    pub async fn turn(&self) {
+        let now = |s: &Shared| s.rounds.iter().map(|r| r.load(Ordering::SeqCst)).collect::<Vec<u64>>();
+        let before = now(&self.shared);
+        while now(&self.shared).iter().zip(&before).any(|(now, before)| *now < before + 2) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    /// Lets every client finish its round; all that was asked is answered when this returns.
+    pub async fn stop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        while let Some(ended) = self.clients.join_next().await {
+            if let Err(error) = ended {
+                self.shared.tally().fail(format!("a client of the demo broke: {error}"));
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    async fn send(&self, method: Method, path: &str, trace: &str, tenant: &str, body: &Value) -> Result<Reply, String> {
+        let parent = format!("00-{trace}-{}-01", &trace[16..]);
+        let mut headers = vec![("traceparent", parent.as_str()), ("x-tenant", tenant)];
+        if method == Method::POST {
+            headers.push(("idempotency-key", trace));
+        }
+        let answer = self.client.json(method.clone(), &format!("{}{path}", self.base), &headers, body).await;
+        answer.map_err(|why| format!("{method} {path}: no answer: {why}"))
+    }
+    /// One request, judged.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        trace: &str,
+        tenant: &str,
+        body: &Value,
+        wanted: StatusCode,
+    ) -> Option<Value> {
+        let judged = match self.send(method.clone(), path, trace, tenant, body).await {
+            Ok(reply) if reply.status == wanted => Ok(reply.json()),
+            Ok(reply) => {
+                let text: String = String::from_utf8_lossy(&reply.body).chars().take(300).collect();
+                Err(format!("{method} {path}: {} instead of {wanted}: {text}", reply.status))
+            }
+            Err(why) => Err(why),
+        };
+        let mut tally = self.tally();
+        match judged {
+            Ok(body) => {
+                tally.answered += 1;
+                Some(body)
+            }
+            Err(why) => {
+                tally.fail(why);
+                None
+            }
+        }
+    }
+}
+
+/// One client: an order, read back, every second one cancelled; now and then a list and a campaign.
+async fn client(shared: Arc<Shared>, number: usize) {
+    let mut random = fastrand::Rng::with_seed(number as u64 + 1);
+    let tenant = format!("tenant-{number}");
+    let mut round = 0u64;
+    while !shared.stop.load(Ordering::SeqCst) {
+        round += 1;
+        let trace = || format!("{:032x}", (number as u128 + 1) << 64 | u128::from(fastrand::u64(1..)));
+        order(&shared, &mut random, &tenant, round, trace).await;
+        if round % 5 == 1 && shared.lists.load(Ordering::SeqCst) {
+            shared.ask(Method::GET, "/orders", &trace(), &tenant, &Value::Null, StatusCode::OK).await;
+        }
+        if number == 0 && round % 6 == 1 && shared.lists.load(Ordering::SeqCst) {
+            let brief = json!({ "product": format!("tea no. {round}"), "audience": "people who drink tea" });
+            let made = shared.ask(Method::POST, "/campaigns", &trace(), &tenant, &brief, StatusCode::CREATED).await;
+            if made.is_some() {
+                shared.tally().campaigns += 1;
+            }
+        }
+        if let Some(rounds) = shared.rounds.get(number) {
+            rounds.fetch_add(1, Ordering::SeqCst);
+        }
+        tokio::time::sleep(Duration::from_millis(random.u64(10..30))).await;
+    }
+}
+
+async fn order(
+    shared: &Shared,
+    random: &mut fastrand::Rng,
+    tenant: &str,
+    round: u64,
+    trace: impl Fn() -> String,
+) -> Option<()> {
+    const SHELF: [&str; 8] = ["tea", "cup", "pot", "jam", "oat", "fig", "rye", "nut"];
+    let first = random.usize(0..SHELF.len());
+    let items: Vec<Value> = (0..random.usize(1..4))
+        .map(|n| json!({ "sku": SHELF[(first + n * 3) % SHELF.len()], "qty": random.u64(1..4) }))
+        .collect();
+    let body = json!({ "email": format!("{tenant}@example.com"), "items": items });
+
+    let create = trace();
+    let begun = Instant::now();
+    let made = shared.ask(Method::POST, "/orders", &create, tenant, &body, StatusCode::CREATED).await?;
+    let by_engine = made["id"].is_string();
+    let id = made["id"].as_str().map_or_else(|| made["id"].to_string(), str::to_owned);
+    {
+        let mut tally = shared.tally();
+        tally.note_latency(by_engine, begun.elapsed());
+        tally.orders += 1;
+        tally.engine_orders += u64::from(by_engine);
+        if by_engine {
+            tally.engine_traces.insert(create);
+        }
+    }
+    let path = format!("/orders/{id}");
+    let read = shared.ask(Method::GET, &path, &trace(), tenant, &Value::Null, StatusCode::OK).await?;
+    if read["id"] != made["id"] || read["total"] != made["total"] {
+        shared.tally().fail(format!("{path} reads as another order than was made: {made} and {read}"));
+    }
+    if round % 2 == 1 {
+        if by_engine {
+            shared.tally().engine_order = Some(id);
+        }
+        return Some(());
+    }
+    let cancel = trace();
+    if by_engine {
+        shared.tally().engine_traces.insert(cancel.clone());
+    }
+    let path = format!("{path}/cancel");
+    shared.ask(Method::POST, &path, &cancel, tenant, &Value::Null, StatusCode::OK).await?;
+    shared.tally().cancelled += 1;
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::demo::{Legacy, Pace, World};
+
+    #[tokio::test]
+    async fn traffic_against_legacy_alone_balances() {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let world = World::start(any, Pace::instant()).await.expect("a port");
+        let legacy = Legacy::start(any, &world.url(), Pace::instant()).await.expect("a port");
+        let mut traffic = Traffic::start(&legacy.url(), 3);
+        for _ in 0..3 {
+            traffic.turn().await;
+        }
+        traffic.stop().await;
+        let tally = traffic.tally();
+        assert_eq!(tally.failed, 0, "{:?}", tally.failures);
+        let balance = world.ledger().balance();
+        assert_eq!(balance.total("charge"), tally.orders);
+        assert_eq!(balance.total("refund"), tally.cancelled);
+        assert_eq!(balance.total("mail"), tally.orders + tally.cancelled);
+        assert!(balance.duplicates.is_empty() && tally.orders > 0 && tally.campaigns > 0);
+    }
+}

@@ -1,1 +1,221 @@
-//! (being written)
+//! Moves runs forward: claim, decide, append, perform, repeat.
+//!
+//! The question it answers: "who answers this request with a workflow, and does what it began survive?" A request
+//! comes in through [`Engine::arm`] (`arm`), its run is moved by one task (`driver`), whose events go to the store
+//! (`journal`) and whose calls go out through `client`. Always true: a run is what its events say; a rehearsal can
+//! send only reads; a private or shared call leaves only after it is on disk. What a run does next is decided by
+//! `workflow`, which is pure; keeping is `store`'s business; who answers a request is the proxy's.
+//!
+//! When a service is slow, its attempts time out and the rest goes on; when the store is, effects and answers wait;
+//! when the process ends, the next one goes on from what is on disk ([`Engine::recover`]).
+
+mod arm;
+mod client;
+mod clock;
+mod decode;
+mod driver;
+mod journal;
+mod outgoing;
+mod recover;
+mod replies;
+mod seal;
+mod snapshot;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::util::BoxCloneSyncService;
+
+use self::client::{RehearsingClient, SendingClient, usize_of};
+use self::driver::Driver;
+use self::journal::KeptPlans;
+use self::seal::Sealer;
+use self::snapshot::Snapshot;
+use crate::exchange::{ArmReply, ArmRequest};
+use crate::flag::{Freeze, Service};
+use crate::limits::Limits;
+use crate::names::{RunId, ServiceName, WorkflowName};
+use crate::secret::Secret;
+use crate::store::SharedStore;
+use crate::workflow::{Mode, Plan, Run};
+
+pub use recover::{Rebuild, Recovered};
+
+/// The engine's arm, as proxy and shadow know it.
+pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
+
+/// What an engine is made of.
+pub struct EngineParts {
+    /// Where runs are kept.
+    pub store: SharedStore,
+    /// The plans in force.
+    pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
+    /// The services that steps call.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// What `secrets.NAME` is.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Seals credentials of callers.
+    pub store_key: Option<Secret>,
+    /// Keys idempotency keys: the store's secret.
+    pub key_secret: [u8; 32],
+    /// The bounds in force.
+    pub limits: Arc<Limits>,
+}
+
+/// The embedded orchestrator. Dropping it cuts every run where it is, as the end of the process would.
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+struct Core {
+    store: SharedStore,
+    snapshot: ArcSwap<Snapshot>,
+    key_secret: [u8; 32],
+    limits: Arc<Limits>,
+    sealer: Sealer,
+    kept_plans: KeptPlans,
+    rehearsing: Arc<RehearsingClient>,
+    sending_dark: Arc<SendingClient>,
+    sending_real: Arc<SendingClient>,
+    /// Durable runs in flight.
+    runs: Arc<Semaphore>,
+    /// Runs that have a retry key, for whoever comes with the same one.
+    registry: Mutex<HashMap<RunId, watch::Receiver<Option<Arc<Run>>>>>,
+    freeze: watch::Sender<Freeze>,
+    draining: watch::Sender<bool>,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+}
+
+impl Engine {
+    /// Makes an engine; it does nothing before it is asked.
+    pub fn new(parts: EngineParts) -> Self {
+        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits } = parts;
+        let snapshot = Snapshot::new(&plans, &services, &secrets, key_secret, &limits, None);
+        let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
+        let core = Core {
+            store,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            key_secret,
+            sealer: Sealer::new(store_key.as_ref()),
+            kept_plans: KeptPlans::default(),
+            rehearsing: Arc::new(RehearsingClient::new(&limits)),
+            sending_dark: Arc::new(SendingClient::new(&limits, Mode::Dark)),
+            sending_real: Arc::new(SendingClient::new(&limits, Mode::Real)),
+            limits,
+            runs: Arc::new(Semaphore::new(runs_max)),
+            registry: Mutex::default(),
+            freeze: watch::Sender::new(Freeze::No),
+            draining: watch::Sender::new(false),
+            tasks: TaskTracker::new(),
+            cut: CancellationToken::new(),
+        };
+        Self { core: Arc::new(core) }
+    }
+
+    /// The engine as an arm: always ready, never an error.
+    pub fn arm(&self) -> ArmService {
+        let core = self.core.clone();
+        BoxCloneSyncService::new(tower::service_fn(move |request: ArmRequest| {
+            let core = core.clone();
+            async move { Ok(arm::handle(core, request).await) }
+        }))
+    }
+
+    /// Puts newly checked files in force. Runs in flight keep the plan that they started with.
+    pub fn reload(
+        &self,
+        plans: &BTreeMap<WorkflowName, Arc<Plan>>,
+        services: &BTreeMap<ServiceName, Arc<Service>>,
+        secrets: &BTreeMap<String, Secret>,
+    ) {
+        let before = self.core.snapshot.load_full();
+        let (key, limits) = (self.core.key_secret, &self.core.limits);
+        self.core.snapshot.store(Arc::new(Snapshot::new(plans, services, secrets, key, limits, Some(&before))));
+    }
+
+    /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held.
+    pub fn freeze(&self, freeze: Freeze) {
+        self.core.freeze.send_replace(freeze);
+    }
+
+    /// How many runs are moving now.
+    pub fn runs_in_flight(&self) -> usize {
+        self.core.tasks.len()
+    }
+
+    /// Goes on with every run that the last process left unfinished. Finished steps are not done again; a call that
+    /// was under way is sent again with the same key and bytes where a repeat is harmless, and pauses its run where
+    /// not. `rebuild` makes a plan again from the source that the store kept.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn recover(&self, rebuild: &Rebuild<'_>) -> Result<Recovered, crate::store::StoreError> {
+        recover::recover(&self.core, rebuild).await
+    }
+
+    /// Takes no new runs and lets those in flight come to rest: with a caller to their answer, without one to the end
+    /// of the calls that are under way. What is not at rest in time is cut, and goes on in the next process. Whether
+    /// all came to rest.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.core.draining.send_replace(true);
+        self.core.tasks.close();
+        let rested = tokio::time::timeout(within, self.core.tasks.wait()).await.is_ok();
+        if !rested {
+            tracing::warn!(runs = self.core.tasks.len(), "runs are cut; the next process goes on with them");
+            self.core.cut.cancel();
+            self.core.tasks.wait().await;
+        }
+        rested
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.core.cut.cancel();
+    }
+}
+
+impl Core {
+    fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, watch::Receiver<Option<Arc<Run>>>>> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Lets others wait for a run's answer.
+    fn register(&self, run: RunId) -> watch::Sender<Option<Arc<Run>>> {
+        let (settled, receiver) = watch::channel(None);
+        self.registry().insert(run, receiver);
+        settled
+    }
+    /// A run that others may wait for.
+    fn registered(&self, run: RunId) -> Option<watch::Receiver<Option<Arc<Run>>>> {
+        self.registry().get(&run).cloned()
+    }
+    /// Drives a run in a task of its own.
+    fn spawn(self: &Arc<Self>, run: RunId, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
+        let core = self.clone();
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            let _registered = Registered(core.clone(), run);
+            // `None`: the process ends; what is on disk is what the next one goes on from.
+            let _cut = core.cut.run_until_cancelled(driver.drive()).await;
+        });
+    }
+}
+
+/// Takes a run off the registry, however its task ends.
+struct Registered(Arc<Core>, RunId);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.registry().remove(&self.1);
+    }
+}

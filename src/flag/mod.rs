@@ -8,7 +8,6 @@ mod decide;
 mod decision;
 mod draw;
 mod facts;
-pub mod file;
 mod matcher;
 mod path;
 mod pin;

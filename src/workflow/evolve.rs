@@ -1,7 +1,7 @@
 //! The one function that all history passes through.
 //!
 //! Always true: recording and replay call the same [`evolve`]; an event that does not fit what came before is an
-//! error value, never a panic and never half applied.
+//! error value, never a panic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,19 +29,13 @@ pub struct Misfit {
 /// # Errors
 /// The event does not fit.
 pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, Misfit> {
-    let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq.next());
-    let misfit = |why: String| Misfit { seq, kind: event.kind(), why };
     let Some(mut run) = run else {
         return match event {
             Event::RunStarted(started) => Ok(born(started)),
-            _ => Err(misfit("a run begins with `run_started`".into())),
+            _ => Err(Misfit { seq: Seq::FIRST, kind: event.kind(), why: "a run begins with `run_started`".into() }),
         };
     };
-    if run.end.is_some() {
-        return Err(misfit("the run has ended".into()));
-    }
-    run.apply(event).map_err(misfit)?;
-    run.seq = seq;
+    run.take_in(event)?;
     Ok(run)
 }
 
@@ -78,6 +72,21 @@ fn born(started: &Arc<RunStarted>) -> Run {
 }
 
 impl Run {
+    /// As [`evolve`], for whoever holds the run already. After an error the run is of no use any more.
+    ///
+    /// # Errors
+    /// The event does not fit.
+    pub fn take_in(&mut self, event: &Event) -> Result<(), Misfit> {
+        let seq = self.seq.next();
+        let fits = match self.end {
+            Some(_) => Err("the run has ended".into()),
+            None => self.apply(event),
+        };
+        fits.map_err(|why| Misfit { seq, kind: event.kind(), why })?;
+        self.seq = seq;
+        Ok(())
+    }
+
     fn apply(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::RunStarted(_) => Err("the run has begun already".into()),

@@ -120,6 +120,20 @@ pub struct InFlight {
     pub request: Arc<CallRecord>,
 }
 
+impl CallState {
+    fn in_flight(&self, step: &StepId, item: Option<u32>) -> InFlight {
+        InFlight {
+            step: step.clone(),
+            item,
+            attempt: self.attempt,
+            key: self.key.clone(),
+            effect: self.effect,
+            repeatable: self.repeatable,
+            request: self.request.clone(),
+        }
+    }
+}
+
 impl Run {
     /// Its id.
     pub fn id(&self) -> RunId {
@@ -191,21 +205,16 @@ impl Run {
         let mut all = Vec::with_capacity(self.in_flight);
         for (step, state) in &self.steps {
             let StepState::Open(open) = state else { continue };
-            for (item, call) in &open.calls {
-                if call.phase == Phase::InFlight {
-                    all.push(InFlight {
-                        step: step.clone(),
-                        item: open.items.as_ref().map(|_| *item),
-                        attempt: call.attempt,
-                        key: call.key.clone(),
-                        effect: call.effect,
-                        repeatable: call.repeatable,
-                        request: call.request.clone(),
-                    });
-                }
-            }
+            let under_way = open.calls.iter().filter(|(_, call)| call.phase == Phase::InFlight);
+            all.extend(under_way.map(|(item, call)| call.in_flight(step, open.items.as_ref().map(|_| *item))));
         }
         all
+    }
+    /// The attempt of one call that is under way.
+    pub fn attempt(&self, step: &StepId, item: Option<u32>) -> Option<InFlight> {
+        let Some(StepState::Open(open)) = self.steps.get(step) else { return None };
+        let call = open.calls.get(&item.unwrap_or(0)).filter(|call| call.phase == Phase::InFlight)?;
+        Some(call.in_flight(step, item))
     }
     /// How many attempts are under way.
     pub fn calls_in_flight(&self) -> usize {

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::world::reads_hidden;
+use super::world::{STARS, reads_hidden};
 use super::{Answer, AnswerRecord, Call, CallBody, CallRecord, Payload, Plan, World};
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
@@ -49,16 +49,15 @@ pub(super) fn call_record(
     {
         headers.push(("content-type".into(), content_type));
     }
-    let url = whole_url(world.base(&call.service), &path);
+    let path = if reads_hidden(call.url.reads()) { path.replace("%2A%2A%2A", STARS) } else { path };
+    let url = format!("{}{path}", base_of(call, world));
     Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body })
 }
 
-/// A service's base and the path behind it; a URL that brings its own base stays as it is.
-pub fn whole_url(base: Option<&str>, path: &str) -> String {
-    match base {
-        Some(base) if !path.contains("://") => format!("{}{path}", base.trim_end_matches('/')),
-        _ => path.to_owned(),
-    }
+/// The base URL of a call: its own literal one, or its service's.
+pub fn base_of<'a>(call: &'a Call, world: &'a World) -> &'a str {
+    let base = call.url.base().or_else(|| world.base(&call.service)).unwrap_or_default();
+    base.trim_end_matches('/')
 }
 
 /// Whether URL or headers of a call hold something that its record does not show.

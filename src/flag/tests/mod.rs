@@ -1,9 +1,6 @@
 //! Tests of the room as a whole.
 
-mod deciding;
 mod finding;
-mod properties;
-mod spelling;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,291 @@
+//! One request to the engine's arm, from its checks to its reply.
+//!
+//! Always true: whatever happens to the run, the caller is told something within its deadline; a request of which no
+//! run was made has done nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::Method;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::client::{Executor, usize_of};
+use super::clock::Clock;
+use super::driver::{Caller, Driver, Parts, Told};
+use super::journal::Journal;
+use super::replies;
+use super::snapshot::{Prepared, Snapshot};
+use super::{Core, decode};
+use crate::compare::{Body, Observation};
+use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
+use crate::flag::{InstanceId, SkipReason};
+use crate::names::{RunId, Seq};
+use crate::store::{Claim, Priority};
+use crate::workflow::{Creates, Event, Mode, RunStarted, evolve, fold};
+
+/// Answers a request.
+pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
+    let deadline = Instant::now() + request.deadline;
+    let fall_back = request.may_fall_back && request.mode == Mode::Real;
+    let snapshot = core.snapshot.load_full();
+    if *core.draining.borrow() {
+        return replies::not_started(fall_back, 503, "shutting_down", "This process is shutting down");
+    }
+    let Some(prepared) = snapshot.plans.get(&request.workflow).cloned() else {
+        let detail = format!("There is no workflow `{}`", request.workflow);
+        return replies::not_started(fall_back, 503, "no_workflow", &detail);
+    };
+    let permit = match request.mode {
+        Mode::Rehearse => None, // the shadow executor has bounds of its own
+        Mode::Dark | Mode::Real => match core.runs.clone().try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                let detail = "As many runs are in flight as may be (runs_in_flight_max)";
+                return replies::not_started(fall_back, 503, "too_many_runs", detail);
+            }
+        },
+    };
+    let body = decode::request_body(&request.request, usize_of(core.limits.output_depth_max));
+    if let Err(why) = check_input(&prepared, &body) {
+        return replies::bad_input(&why);
+    }
+    let instance = match load_instance(&core, &prepared, request.instance.as_ref(), deadline).await {
+        Ok(instance) => instance,
+        Err(why) => {
+            let mut reply = replies::not_started(fall_back, 503, "no_instance", why);
+            if let ArmReply::Refused(_, report) = &mut reply {
+                report.unresolved = Some((SkipReason::NoInstance, why.to_owned()));
+            }
+            return reply;
+        }
+    };
+    let (started, credentials) = match birth(&core, &prepared, &request, &body, instance) {
+        Ok(born) => born,
+        Err(why) => return replies::not_started(fall_back, 503, "no_store_key", why),
+    };
+    let id = started.run;
+    let (tell, told) = oneshot::channel();
+    // A little of the time is kept for writing down what is said when it is over.
+    let until = deadline - (request.deadline / 10).min(std::time::Duration::from_millis(250));
+    let caller = Caller { tell, may_fall_back: fall_back, until };
+    start(&core, snapshot.clone(), &prepared, &request, started, credentials, caller, permit);
+
+    match timeout_at(deadline, told).await {
+        Ok(Ok(Told::Reply(reply))) => reply,
+        Ok(Ok(Told::Other { run, same_request: false })) => replies::other_request(run),
+        Ok(Ok(Told::Other { run, same_request: true })) => attach(&core, &snapshot, run, fall_back, deadline).await,
+        Ok(Err(_)) => problem(id, "the run's task ended"),
+        Err(_) => problem(id, "the store did not answer in time"),
+    }
+}
+
+fn problem(run: RunId, why: &str) -> ArmReply {
+    let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };
+    ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
+}
+
+/// What the input's schema says; an empty list is not an error.
+fn check_input(prepared: &Prepared, body: &Value) -> Result<(), Vec<String>> {
+    const SHOWN_MAX: usize = 10;
+    let Some(schema) = &prepared.input else { return Ok(()) };
+    // `masked`: the message names the place and the rule, not the value, which may be confidential.
+    let why: Vec<String> = schema
+        .iter_errors(body)
+        .take(SHOWN_MAX)
+        .map(|error| format!("at `{}`: {}", error.instance_path(), error.masked()))
+        .collect();
+    if why.is_empty() { Ok(()) } else { Err(why) }
+}
+
+/// What the run that created the instance left: `id`, `input`, `output`, `status`.
+async fn load_instance(
+    core: &Core,
+    prepared: &Prepared,
+    instance: Option<&InstanceId>,
+    deadline: Instant,
+) -> Result<Option<Arc<Value>>, &'static str> {
+    let Some(instance) = instance else { return Ok(None) };
+    if !prepared.plan.reads.iter().any(|path| path.root() == "instance") {
+        return Ok(None);
+    }
+    let run = instance.run.ok_or("It is not known which run created the instance")?;
+    let events = match timeout_at(deadline, core.store.events(run, Seq::FIRST)).await {
+        Ok(Ok(events)) => events,
+        Ok(Err(_)) | Err(_) => return Err("The store does not say what is known of the instance"),
+    };
+    let run = fold(events.iter().map(|stored| &stored.event)).map_err(|_| "Nothing is known of the instance")?;
+    Ok(Some(Arc::new(serde_json::json!({
+        "id": &*instance.key.id,
+        "input": run.started().request.get("body"),
+        "output": run.answer().map(|answer| answer.body.value()),
+        "status": run.status().as_str(),
+    }))))
+}
+
+/// The run's first fact, and the credentials that it may send on.
+fn birth(
+    core: &Core,
+    prepared: &Prepared,
+    request: &ArmRequest,
+    body: &Value,
+    instance: Option<Arc<Value>>,
+) -> Result<(RunStarted, BTreeMap<String, String>), &'static str> {
+    let plan = &prepared.plan;
+    let run = RunId(Uuid::now_v7());
+    let facts = decode::facts(&request.request, body, plan);
+    let durable = request.mode != Mode::Rehearse;
+    let sealed = match durable && !facts.credentials.is_empty() {
+        true => Some(
+            core.sealer
+                .seal(run, &facts.credentials)
+                .ok_or("The workflow reads credentials of the caller, and there is no store_key")?,
+        ),
+        false => None,
+    };
+    let depth_max = usize_of(core.limits.output_depth_max);
+    let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, depth_max));
+    let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let started = RunStarted {
+        run,
+        workflow: plan.workflow.clone(),
+        plan: plan.id.clone(),
+        mode: request.mode,
+        route: Some(request.route.clone()),
+        started: Timestamp::now(),
+        request: facts.request,
+        credentials: facts.credentials.keys().cloned().collect(),
+        sealed,
+        legacy: legacy.map(Arc::new),
+        instance,
+        creates: creates(request, depth_max),
+        traceparent: trace.map(str::to_owned),
+    };
+    Ok((started, facts.credentials))
+}
+
+/// What the answer will create: under the engine's own id, or, of a dark run, under legacy's.
+fn creates(request: &ArmRequest, depth_max: usize) -> Option<Creates> {
+    let (family, path) = request.creates.as_ref()?;
+    match request.mode {
+        Mode::Rehearse => None,
+        Mode::Real => Some(Creates::Engine { family: family.clone(), path: path.to_string() }),
+        Mode::Dark => {
+            let legacy: &Observation = request.legacy.as_ref().filter(|legacy| legacy.status().is_success())?;
+            let Body::Whole(bytes) = legacy.body() else { return None };
+            let content_type = legacy.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let body = decode::body(bytes, content_type, depth_max).ok()?;
+            let id = match path.query(&body).first()? {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Some(Creates::Twin { family: family.clone(), id })
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // one fact each, and one caller
+fn start(
+    core: &Arc<Core>,
+    snapshot: Arc<Snapshot>,
+    prepared: &Prepared,
+    request: &ArmRequest,
+    started: RunStarted,
+    credentials: BTreeMap<String, String>,
+    caller: Caller,
+    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+) {
+    let plan = prepared.plan.clone();
+    let (executor, store, priority) = core.of_mode(request.mode, &plan);
+    let claim = match request.mode {
+        Mode::Real => request.retry_key.map(|key| Claim { key, request: request_hash(&request.request) }),
+        Mode::Rehearse | Mode::Dark => None,
+    };
+    let clock = Clock::starting(started.started);
+    let id = started.run;
+    let Ok(run) = evolve(None, &Event::RunStarted(Arc::new(started))) else { return };
+    let settled = claim.map(|_| core.register(id));
+    let journal = Journal::new(store, priority, claim, Seq(0));
+    let parts = Parts {
+        core: core.clone(),
+        snapshot,
+        plan,
+        run,
+        credentials,
+        executor,
+        journal,
+        clock,
+        caller: Some(caller),
+        settled,
+    };
+    let mut driver = Driver::new(parts);
+    driver.born();
+    core.spawn(id, driver, permit);
+}
+
+/// What makes two requests with one retry key the same.
+fn request_hash(request: &RequestCopy) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let method: &Method = &request.method;
+    for part in [method.as_str().as_bytes(), request.path.as_bytes(), request.query.as_deref().unwrap_or("").as_bytes()]
+    {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.update(&request.body);
+    *hasher.finalize().as_bytes()
+}
+
+/// The answer of another run that has the same retry key: what it is, or will be within the deadline.
+async fn attach(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bool, deadline: Instant) -> ArmReply {
+    if let Some(mut settled) = core.registered(id) {
+        let waited = timeout_at(deadline, settled.wait_for(Option::is_some)).await;
+        if let Ok(Ok(run)) = waited
+            && let Some(run) = run.as_ref()
+        {
+            let plan = snapshot.plan(&run.started().plan);
+            if let Some(reply) = replies::of_run(run, plan.as_deref(), &snapshot.world, fall_back) {
+                return reply;
+            }
+        }
+    }
+    // A little more than the deadline at worst: the caller's time may be over already, and the answer be there.
+    let patience = deadline.max(Instant::now() + std::time::Duration::from_millis(50));
+    let events = match timeout_at(patience, core.store.events(id, Seq::FIRST)).await {
+        Ok(Ok(events)) => events,
+        Ok(Err(_)) | Err(_) => return problem(id, "the store does not answer"),
+    };
+    let Ok(run) = fold(events.iter().map(|stored| &stored.event)) else {
+        return problem(id, "the run's events cannot be read");
+    };
+    let plan = snapshot.plan(&run.started().plan);
+    replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back).unwrap_or_else(|| match plan {
+        Some(plan) => replies::still_running(&run, &plan, &snapshot.world),
+        None => problem(id, "the run has no answer yet"),
+    })
+}
+
+impl Core {
+    /// What a mode works with.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn of_mode(
+        &self,
+        mode: Mode,
+        plan: &Arc<crate::workflow::Plan>,
+    ) -> (
+        Arc<dyn Executor>,
+        Option<(crate::store::SharedStore, super::journal::KeptPlans, Arc<crate::workflow::Plan>)>,
+        Priority,
+    ) {
+        let store = Some((self.store.clone(), self.kept_plans.clone(), plan.clone()));
+        match mode {
+            Mode::Rehearse => (self.rehearsing.clone(), None, Priority::Dark),
+            Mode::Dark => (self.sending_dark.clone(), store, Priority::Dark),
+            Mode::Real => (self.sending_real.clone(), store, Priority::Live),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! A run's time.
+//!
+//! Always true: it never goes back and never jumps, whatever the machine's clock does, because it is the wall's time at
+//! the run's start and what has elapsed since. A rehearsal's may be put forward: durations elapse at once.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+pub(super) struct Clock {
+    wall: Timestamp,
+    since: Instant,
+    ahead: SignedDuration,
+}
+
+impl Clock {
+    /// Starts now; not before `earliest`, the last event of a run that another process left.
+    pub fn starting(earliest: Timestamp) -> Self {
+        Self { wall: Timestamp::now().max(earliest), since: Instant::now(), ahead: SignedDuration::ZERO }
+    }
+    /// Its time.
+    pub fn now(&self) -> Timestamp {
+        let elapsed = SignedDuration::try_from(self.since.elapsed()).unwrap_or_default();
+        self.wall.checked_add(elapsed).and_then(|now| now.checked_add(self.ahead)).unwrap_or(self.wall)
+    }
+    /// How long until a time; none if it has passed.
+    pub fn until(&self, at: Timestamp) -> Duration {
+        // One millisecond more: the timer may not wake a hair too early.
+        Duration::try_from(at.duration_since(self.now())).map_or(Duration::ZERO, |left| left + Duration::from_millis(1))
+    }
+    /// Lets the time until then elapse at once.
+    pub fn put_forward(&mut self, to: Timestamp) {
+        let ahead = to.duration_since(self.now());
+        if ahead.is_positive() {
+            self.ahead = self.ahead.checked_add(ahead).unwrap_or(self.ahead);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Bytes of a body to the value that expressions see, and requests and replies to the parts that a plan reads.
+//!
+//! Always true: JSON by content type, a form as a map, text as a string, anything else as bytes that may be passed on;
+//! only the parts that the plan names are kept, and credentials of the caller never are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde_json::{Map, Value};
+
+use crate::compare::{Body, Observation};
+use crate::exchange::RequestCopy;
+use crate::expression::ReadPath;
+use crate::workflow::{CREDENTIALS, CallBody, Plan, StepKind, wire};
+
+/// The decoded value of a body.
+///
+/// # Errors
+/// It says that it is JSON and is not, or is nested deeper than the bound.
+pub(super) fn body(bytes: &[u8], content_type: Option<&str>, depth_max: usize) -> Result<Value, String> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    let kind = content_type.unwrap_or_default().to_ascii_lowercase();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.ends_with("/json") || kind.ends_with("+json") {
+        let value = serde_json::from_slice(bytes).map_err(|error| format!("its body is no JSON: {error}"))?;
+        return match deeper_than(&value, depth_max) {
+            true => Err(format!("its body is nested deeper than the limit output_depth_max ({depth_max})")),
+            false => Ok(value),
+        };
+    }
+    if kind == "application/x-www-form-urlencoded" {
+        return Ok(form(&String::from_utf8_lossy(bytes)));
+    }
+    let text = kind.starts_with("text/") || kind.ends_with("/xml") || kind.ends_with("+xml");
+    if text && let Ok(text) = std::str::from_utf8(bytes) {
+        return Ok(Value::String(text.to_owned()));
+    }
+    if kind.is_empty()
+        && let Ok(value) = serde_json::from_slice(bytes)
+        && !deeper_than(&value, depth_max)
+    {
+        return Ok(value);
+    }
+    Ok(wire::bytes_value(bytes, content_type))
+}
+
+fn deeper_than(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(items) => depth == 0 || items.iter().any(|item| deeper_than(item, depth - 1)),
+        Value::Object(members) => depth == 0 || members.values().any(|member| deeper_than(member, depth - 1)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// `a=1&b=2` as a map; a name that comes again has a list.
+pub(super) fn form(text: &str) -> Value {
+    let mut members = Map::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = Value::String(form_component(value));
+        match members.get_mut(&form_component(name)) {
+            None => {
+                members.insert(form_component(name), value);
+            }
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    Value::Object(members)
+}
+
+fn form_component(text: &str) -> String {
+    let spaced = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+}
+
+/// Headers as expressions see them: names in lower case, repeated ones joined.
+pub(super) fn headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        all.entry(name.as_str().to_owned())
+            .and_modify(|known| {
+                known.push_str(", ");
+                known.push_str(&value);
+            })
+            .or_insert_with(|| value.into_owned());
+    }
+    all
+}
+
+/// What a plan reads of a request: the parts to keep, and the credentials to seal.
+pub(super) struct Facts {
+    /// Without credentials.
+    pub request: Arc<Value>,
+    /// Only those that the plan reads.
+    pub credentials: BTreeMap<String, String>,
+}
+
+/// The decoded body of a request; what is no JSON although it says so is text.
+pub(super) fn request_body(request: &RequestCopy, depth_max: usize) -> Value {
+    let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    body(&request.body, content_type, depth_max)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&request.body).into_owned()))
+}
+
+/// What a plan reads of a request.
+pub(super) fn facts(request: &RequestCopy, body: &Value, plan: &Plan) -> Facts {
+    let raw =
+        plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
+    let wanted: Vec<&[Arc<str>]> =
+        plan.reads.iter().filter(|path| path.root() == "request").map(|path| &path.0[1..]).collect();
+    let reads = |part: &str| wanted.iter().any(|path| path.first().is_none_or(|first| **first == *part));
+    let mut parts = Map::new();
+    if reads("method") {
+        parts.insert("method".into(), request.method.as_str().into());
+    }
+    if reads("path") {
+        parts.insert("path".into(), request.path.clone().into());
+    }
+    if reads("params") {
+        let params = request.params.iter().map(|(name, value)| (name.to_string(), value.clone().into())).collect();
+        parts.insert("params".into(), Value::Object(params));
+    }
+    if reads("query") {
+        parts.insert("query".into(), form(request.query.as_deref().unwrap_or_default()));
+    }
+    let mut credentials = BTreeMap::new();
+    if reads("headers") {
+        let all = headers(&request.headers);
+        let (hidden, shown): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.into_iter().partition(|(name, _)| CREDENTIALS.contains(&name.as_str()));
+        parts.insert(
+            "headers".into(),
+            Value::Object(shown.into_iter().map(|(name, value)| (name, value.into())).collect()),
+        );
+        let whole = wanted.iter().any(|path| path.len() < 2);
+        credentials.extend(hidden.into_iter().filter(|(name, _)| {
+            whole || wanted.iter().any(|path| path.get(1).is_some_and(|n| n.eq_ignore_ascii_case(name)))
+        }));
+    }
+    if reads("body") {
+        parts.insert("body".into(), body.clone());
+    }
+    if raw || reads("raw") {
+        let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        parts.insert("raw".into(), wire::bytes_value(&request.body, content_type));
+    }
+    // A body or header that nobody names is not kept.
+    let mut whole = Value::Object(parts);
+    prune(&mut whole, &wanted, raw);
+    Facts { request: Arc::new(whole), credentials }
+}
+
+fn prune(value: &mut Value, wanted: &[&[Arc<str>]], raw: bool) {
+    if wanted.iter().any(|path| path.is_empty()) {
+        return;
+    }
+    let Value::Object(members) = value else { return };
+    members.retain(|name, _| (raw && name == "raw") || wanted.iter().any(|path| *path[0] == **name));
+    for (name, member) in members.iter_mut() {
+        if raw && name == "raw" {
+            continue;
+        }
+        let inner: Vec<&[Arc<str>]> = wanted.iter().filter(|path| *path[0] == **name).map(|path| &path[1..]).collect();
+        prune(member, &inner, false);
+    }
+}
+
+/// What a plan reads of legacy's reply; `None` where it reads nothing of it.
+pub(super) fn legacy(observation: &Observation, reads: &[ReadPath], depth_max: usize) -> Option<Value> {
+    let wanted: Vec<&[Arc<str>]> =
+        reads.iter().filter(|path| path.root() == "legacy").map(|path| &path.0[1..]).collect();
+    if wanted.is_empty() {
+        return None;
+    }
+    let content_type = observation.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let mut parts = Map::new();
+    parts.insert("status".into(), observation.status().as_u16().into());
+    let shown = headers(observation.headers()).into_iter().filter(|(name, _)| name != "set-cookie");
+    parts.insert("headers".into(), Value::Object(shown.map(|(name, value)| (name, value.into())).collect()));
+    if let Body::Whole(bytes) = observation.body()
+        && let Ok(body) = body(bytes, content_type, depth_max)
+    {
+        parts.insert("body".into(), body);
+    }
+    let mut whole = Value::Object(parts);
+    prune(&mut whole, &wanted, false);
+    Some(whole)
+}

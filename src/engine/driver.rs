@@ -1,0 +1,421 @@
+//! Moves one run forward: ask what is due, decide, note, perform, repeat.
+//!
+//! Always true: a private or shared call leaves only after its `StepStarted` is on disk, a caller hears an answer only
+//! after it is on disk, and between reads nobody waits for the disk. The run is this task's alone.
+//!
+//! When a service is slow, its attempt times out while the others go on; when the store is, effects and answers wait
+//! and reads do not. When the caller's time is over, it hears so and the run goes on; when this task is dropped, what
+//! is on disk is what the next process goes on from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::Core;
+use super::client::Executor;
+use super::clock::Clock;
+use super::journal::{Journal, Settled};
+use super::outgoing;
+use super::replies;
+use super::snapshot::Snapshot;
+use super::tally::Tally;
+use crate::exchange::{Abandoned, ArmReply};
+use crate::flag::Freeze;
+use crate::names::{RunId, Seq, StepId};
+use crate::workflow::{
+    Action, Command, Conditions, EffectClass, Event, Heard, Mode, Plan, Run, RunStatus, StepIndex, decide, due,
+};
+
+/// What whoever waits for a run is told.
+pub(super) enum Told {
+    /// This.
+    Reply(ArmReply),
+    /// Another run has the retry key.
+    Other { run: RunId, same_request: bool },
+}
+
+/// Who waits for a run's answer.
+pub(super) struct Caller {
+    pub tell: oneshot::Sender<Told>,
+    pub may_fall_back: bool,
+    /// A little before the caller's deadline: time to write down what is said then.
+    pub until: Instant,
+}
+
+type Call = (StepIndex, Option<u32>, u32);
+
+pub(super) struct Driver {
+    pub core: Arc<Core>,
+    pub snapshot: Arc<Snapshot>,
+    pub plan: Arc<Plan>,
+    pub run: Run,
+    pub credentials: BTreeMap<String, String>,
+    pub executor: Arc<dyn Executor>,
+    pub journal: Journal,
+    pub clock: Clock,
+    pub caller: Option<Caller>,
+    /// Tells who comes with the same retry key once there is an answer.
+    pub settled: Option<watch::Sender<Option<Arc<Run>>>>,
+    pub tally: Tally,
+    places: HashMap<StepId, StepIndex>,
+    calls: FuturesUnordered<BoxFuture<'static, (Call, Heard)>>,
+    /// Attempts that leave once this place is on disk.
+    gated: Vec<(Seq, StepId, Option<u32>)>,
+    /// Up to here somebody waits for the disk.
+    need: Seq,
+    /// The place at which the reply was fixed.
+    fixed: Option<Seq>,
+    abandoned: Option<&'static str>,
+    /// The caller's time is over, and it is told so once all is on disk.
+    late: Option<Seq>,
+    wake: Option<jiff::Timestamp>,
+    stop: Option<Stop>,
+}
+
+/// Why a run is not driven any further here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// It has come to its end, or waits for a person.
+    Settled,
+    /// Nothing of it is kept, and nothing was done.
+    Discarded,
+    /// The process drains: the next one goes on.
+    Draining,
+    /// It belongs to somebody else, or its events do not fit.
+    Lost,
+}
+
+/// What a new driver is made of.
+pub(super) struct Parts {
+    pub core: Arc<Core>,
+    pub snapshot: Arc<Snapshot>,
+    pub plan: Arc<Plan>,
+    pub run: Run,
+    pub credentials: BTreeMap<String, String>,
+    pub executor: Arc<dyn Executor>,
+    pub journal: Journal,
+    pub clock: Clock,
+    pub caller: Option<Caller>,
+    pub settled: Option<watch::Sender<Option<Arc<Run>>>>,
+}
+
+impl Driver {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { core, snapshot, plan, run, credentials, executor, journal, clock, caller, settled } = parts;
+        let places = (0..plan.steps.len()).map(|place| (plan.steps[place].id.clone(), StepIndex(place))).collect();
+        let tally = Tally::of(&run);
+        Self {
+            core,
+            snapshot,
+            plan,
+            run,
+            credentials,
+            executor,
+            journal,
+            clock,
+            caller,
+            settled,
+            tally,
+            places,
+            calls: FuturesUnordered::new(),
+            gated: Vec::new(),
+            need: Seq(0),
+            fixed: None,
+            abandoned: None,
+            late: None,
+            wake: None,
+            stop: None,
+        }
+    }
+
+    /// Notes the run's birth.
+    pub fn born(&mut self) {
+        let started = self.run.started().clone();
+        self.journal.push(started.started, Event::RunStarted(started), Seq::FIRST);
+    }
+
+    /// Takes up what another process left: what may be sent again is, of the rest nobody knows what it did.
+    pub fn take_up(&mut self) {
+        for attempt in self.run.in_flight() {
+            if attempt.repeatable {
+                self.gated.push((Seq(0), attempt.step, attempt.item));
+            } else if let Some(step) = self.places.get(&attempt.step) {
+                self.record((*step, attempt.item, attempt.attempt), Heard::Interrupted);
+            }
+        }
+    }
+
+    /// Drives the run until it has ended, waits for a person, or the process drains.
+    pub async fn drive(mut self) {
+        let mut freeze = self.core.freeze.subscribe();
+        let mut draining = self.core.draining.subscribe();
+        loop {
+            if self.stop.is_none() {
+                let hold = *freeze.borrow_and_update() == Freeze::Effects && self.run.mode() != Mode::Rehearse;
+                let drain = *draining.borrow_and_update();
+                self.advance(hold, drain).await;
+                self.release();
+                self.settle(drain);
+                if self.need > self.journal.durable() {
+                    self.journal.flush(&self.run);
+                }
+                self.tell();
+            }
+            if let Some(stop) = self.stop {
+                self.tally.ended(&self.run, stop == Stop::Discarded);
+                tracing::debug!(run = %self.run.id(), status = self.run.status().as_str(), ?stop, "run left");
+                return;
+            }
+            let wake = self.wake.map(|at| self.clock.until(at));
+            let until = self.caller.as_ref().filter(|_| self.late.is_none()).map(|caller| caller.until);
+            let rehearsal = self.run.mode() == Mode::Rehearse;
+            let caller = &mut self.caller;
+            tokio::select! {
+                Some((call, heard)) = self.calls.next(), if !self.calls.is_empty() => self.record(call, heard),
+                settled = self.journal.settled() => self.appended(settled),
+                () = maybe(wake.map(tokio::time::sleep)) => {}
+                () = maybe(until.map(tokio::time::sleep_until)) => self.time_is_over(),
+                // Nobody looks at a rehearsal that nobody waits for.
+                () = gone(caller), if rehearsal => self.stop = Some(Stop::Discarded),
+                Ok(()) = freeze.changed() => {}
+                Ok(()) = draining.changed() => {}
+            }
+        }
+    }
+
+    /// Does all that can be done without the world.
+    async fn advance(&mut self, hold_effects: bool, drain: bool) {
+        loop {
+            if self.run.failure().is_some() && !self.run.failed_as_declared() && self.give_back("engine_failed") {
+                return;
+            }
+            let conditions = Conditions { now: self.clock.now(), hold_effects };
+            self.wake = None;
+            let mut moved = false;
+            for action in due(&self.run, &self.plan, &self.snapshot.world, conditions) {
+                match action {
+                    // A process that drains begins nothing that nobody waits for.
+                    Action::Ask(Command::Begin { .. }) if drain && self.caller.is_none() => {}
+                    Action::Ask(command) => moved |= self.ask(command),
+                    Action::Wait(at) => self.wake = Some(at),
+                    Action::Held(_) => {}
+                }
+                if self.stop.is_some() {
+                    return;
+                }
+            }
+            match self.wake {
+                _ if moved => {}
+                Some(at) if self.run.mode() == Mode::Rehearse => self.clock.put_forward(at),
+                _ => return,
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    /// Asks the core; whether anything happened.
+    fn ask(&mut self, command: Command) -> bool {
+        let now = self.clock.now();
+        match decide(&self.run, &self.plan, &self.snapshot.world, command, now) {
+            Ok(events) => {
+                for event in events {
+                    self.note(event);
+                }
+                true
+            }
+            Err(refusal) => {
+                tracing::trace!(run = %self.run.id(), %refusal, "not due");
+                false
+            }
+        }
+    }
+
+    /// The one place where an event comes into being.
+    fn note(&mut self, event: Event) {
+        if let Err(misfit) = self.run.take_in(&event) {
+            tracing::error!(run = %self.run.id(), %misfit, "the run cannot go on here");
+            self.stop = Some(Stop::Lost);
+            return;
+        }
+        self.tally.see(&event, &self.run);
+        if let Event::StepStarted(started) = &event {
+            let seq = if started.effect == EffectClass::Read { Seq(0) } else { self.run.seq() };
+            self.need = self.need.max(seq);
+            self.gated.push((seq, started.step.clone(), started.item));
+        }
+        self.journal.push(self.clock.now(), event, self.run.seq());
+    }
+
+    /// Lets attempts leave whose `StepStarted` is on disk.
+    fn release(&mut self) {
+        let durable = self.journal.durable();
+        for (seq, step, item) in std::mem::take(&mut self.gated) {
+            if seq > durable {
+                self.gated.push((seq, step, item));
+                continue;
+            }
+            let (Some(attempt), Some(place)) = (self.run.attempt(&step, item), self.places.get(&step)) else {
+                continue;
+            };
+            let call = (*place, item, attempt.attempt);
+            let made = outgoing::outgoing(
+                &self.core.limits,
+                &self.snapshot,
+                &self.plan,
+                &self.run,
+                &self.credentials,
+                *place,
+                &attempt,
+            );
+            let heard: BoxFuture<'static, Heard> = match made {
+                Ok(made) => self.executor.perform(attempt.effect, made),
+                Err(why) => Box::pin(std::future::ready(Heard::NotSent(why))),
+            };
+            self.calls.push(Box::pin(async move { (call, heard.await) }));
+        }
+    }
+
+    fn record(&mut self, (step, item, attempt): Call, heard: Heard) {
+        self.ask(Command::Record { step, item, attempt, heard, jitter: fastrand::f64() });
+    }
+
+    /// Sees what somebody waits for the disk for, and whether anything is left to do.
+    fn settle(&mut self, drain: bool) {
+        let standing = self.run.is_final() || (self.run.status() == RunStatus::Paused && self.calls.is_empty());
+        let answered = self.run.mode() == Mode::Real && self.run.answer().is_some();
+        if (standing || answered || self.run.status() == RunStatus::Paused) && self.fixed.is_none() {
+            self.fixed = Some(self.run.seq());
+            self.need = self.need.max(self.run.seq());
+        }
+        let resting = self.calls.is_empty() && self.gated.is_empty();
+        let drained = drain && self.caller.is_none() && resting;
+        // A wait that others may see is on disk; so is all that a process leaves behind.
+        if standing || drained || (resting && self.wake.is_some()) {
+            self.need = self.need.max(self.run.seq());
+        }
+        if self.journal.is_idle() && self.caller.as_ref().is_none_or(|_| self.fixed.is_some()) {
+            if standing {
+                self.stop = Some(Stop::Settled);
+            } else if drained {
+                self.stop = Some(Stop::Draining);
+            }
+        }
+    }
+
+    /// Tells whoever waits, once what they hear is on disk.
+    fn tell(&mut self) {
+        let world = &self.snapshot.world;
+        if self.fixed.is_some_and(|fixed| fixed <= self.journal.durable()) {
+            if let Some(settled) = self.settled.take() {
+                settled.send_replace(Some(Arc::new(self.run.clone())));
+            }
+            if let Some(caller) = self.caller.take() {
+                let reply = match (self.run.status(), self.abandoned) {
+                    (RunStatus::Abandoned, Some(reason)) => {
+                        Some(ArmReply::Abandoned(Abandoned { reason, run: Some(self.run.id()) }))
+                    }
+                    _ => replies::of_run(&self.run, Some(&self.plan), world, caller.may_fall_back),
+                };
+                let reply = reply.unwrap_or_else(|| replies::still_running(&self.run, &self.plan, world));
+                let _ = caller.tell.send(Told::Reply(reply)); // the caller may have gone
+            }
+        } else if self.late.is_some_and(|late| late <= self.journal.durable())
+            && let Some(caller) = self.caller.take()
+        {
+            let _ = caller.tell.send(Told::Reply(replies::still_running(&self.run, &self.plan, world)));
+        }
+    }
+
+    fn tell_problem(&mut self, why: &str) {
+        if let Some(caller) = self.caller.take() {
+            let problem = replies::unknown(Some(&self.run), why);
+            let reply = ArmReply::Refused(problem, replies::report(&self.run, Some(&self.plan)));
+            let _ = caller.tell.send(Told::Reply(reply));
+        }
+    }
+
+    /// The caller's time is over.
+    fn time_is_over(&mut self) {
+        if self.give_back("deadline") {
+            return;
+        }
+        self.late = Some(self.run.seq());
+        self.need = self.need.max(self.run.seq());
+        if self.run.mode() == Mode::Rehearse {
+            self.tell();
+            self.stop = Some(Stop::Discarded);
+        }
+    }
+
+    /// Gives the request back to legacy, where that may still be; a run of which nothing was handed to the writer is
+    /// dropped without a word.
+    fn give_back(&mut self, reason: &'static str) -> bool {
+        let may = self.run.mode() == Mode::Real && self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
+        if !may || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
+            return false;
+        }
+        if self.journal.untouched() {
+            if let Some(caller) = self.caller.take() {
+                let _ = caller.tell.send(Told::Reply(ArmReply::Abandoned(Abandoned { reason, run: None })));
+            }
+            self.stop = Some(Stop::Discarded);
+            return true;
+        }
+        self.abandoned = Some(reason);
+        self.ask(Command::Abandon { reason })
+    }
+
+    fn appended(&mut self, settled: Settled) {
+        match settled {
+            Settled::Kept => {}
+            Settled::NothingKept(why) => {
+                // Nothing is on disk and no effect has left, so nothing was done but reads.
+                tracing::warn!(run = %self.run.id(), why, "the store refuses the run");
+                if let Some(caller) = self.caller.take() {
+                    let detail = "The store does not take it";
+                    let reply = replies::not_started(caller.may_fall_back, 503, "store_refused", detail);
+                    let _ = caller.tell.send(Told::Reply(reply));
+                }
+                self.stop = Some(Stop::Discarded);
+            }
+            Settled::Later(why, times) => {
+                if times > 0 {
+                    tracing::warn!(run = %self.run.id(), why, times, "the store has not kept the run's events yet");
+                }
+                if times > 1 {
+                    self.tell_problem("the store does not answer");
+                }
+            }
+            Settled::Claimed { run, same_request } => {
+                if let Some(caller) = self.caller.take() {
+                    let _ = caller.tell.send(Told::Other { run, same_request });
+                }
+                self.stop = Some(Stop::Discarded);
+            }
+            Settled::Lost(why) => {
+                tracing::error!(run = %self.run.id(), why, "the run is not this process's any more");
+                self.tell_problem("the run is driven elsewhere");
+                self.stop = Some(Stop::Lost);
+            }
+        }
+    }
+}
+
+async fn maybe(timer: Option<impl Future<Output = ()>>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn gone(caller: &mut Option<Caller>) {
+    match caller {
+        Some(caller) => caller.tell.closed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,201 @@
+//! A run's events on their way to the store.
+//!
+//! Always true: one append is under way at a time, so places are handed out in order; an append whose reply was lost
+//! is handed in again with the same batch id until the store says what became of it. A rehearsal has no store: what it
+//! notes counts as kept at once and is gone with it.
+//!
+//! When the store is slow, events wait here and go in together with the next append.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::flag::{Arm, PinKey};
+use crate::names::{PlanId, Seq};
+use crate::store::{Append, AppendError, Claim, Conflict, NewPin, Priority, SharedStore};
+use crate::workflow::{Event, Plan, Run};
+
+const KNOWN_PLANS_MAX: usize = 1_024;
+
+/// Plans that the store is known to have: a run's plan is there before its first event.
+#[derive(Clone, Default)]
+pub(super) struct KeptPlans(Arc<Mutex<HashSet<PlanId>>>);
+
+impl KeptPlans {
+    fn has(&self, id: &PlanId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+    fn note(&self, id: &PlanId) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_PLANS_MAX {
+            known.clear(); // asking the store again is all that it costs
+        }
+        known.insert(id.clone());
+    }
+}
+
+/// What became of an append.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It is on disk.
+    Kept,
+    /// Nothing of the run is on disk, for sure, and this was its first append.
+    NothingKept(String),
+    /// It is not on disk, or nobody knows; it is handed in again after a while. How often that has been said.
+    Later(String, u32),
+    /// Another run has the retry key; nothing of this one is on disk.
+    Claimed { run: crate::names::RunId, same_request: bool },
+    /// The run belongs to somebody else now: stop.
+    Lost(String),
+}
+
+pub(super) struct Journal {
+    store: Option<(SharedStore, KeptPlans, Arc<Plan>)>,
+    priority: Priority,
+    claim: Option<Claim>,
+    pending: Vec<(Timestamp, Event)>,
+    /// Up to here the events are on disk.
+    durable: Seq,
+    /// Up to here they have been handed to the writer.
+    handed: Seq,
+    /// Whether an append of this run was ever answered with "unknown".
+    uncertain: bool,
+    refusals: u32,
+    under_way: Option<(Append, BoxFuture<'static, Result<(), AppendError>>)>,
+}
+
+impl Journal {
+    /// Of a run that is on disk up to a place (0 is a new one). Without a store everything counts as kept.
+    pub fn new(
+        store: Option<(SharedStore, KeptPlans, Arc<Plan>)>,
+        priority: Priority,
+        claim: Option<Claim>,
+        durable: Seq,
+    ) -> Self {
+        Self {
+            store,
+            priority,
+            claim,
+            pending: Vec::new(),
+            durable,
+            handed: durable,
+            uncertain: false,
+            refusals: 0,
+            under_way: None,
+        }
+    }
+    /// Notes an event; the run has taken it in.
+    pub fn push(&mut self, at: Timestamp, event: Event, seq: Seq) {
+        match self.store {
+            Some(_) => self.pending.push((at, event)),
+            None => {
+                self.durable = seq;
+                self.handed = seq;
+            }
+        }
+    }
+    /// Up to here the events are on disk.
+    pub fn durable(&self) -> Seq {
+        self.durable
+    }
+    /// Whether the writer was ever given anything.
+    pub fn untouched(&self) -> bool {
+        self.handed == Seq(0)
+    }
+    /// Nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.under_way.is_none()
+    }
+    /// Hands in what waits, unless an append is under way: then it goes with the next one.
+    pub fn flush(&mut self, run: &Run) {
+        let (Some((store, kept, plan)), None, Some((updated, _))) = (&self.store, &self.under_way, self.pending.last())
+        else {
+            return;
+        };
+        let pins = self.pending.iter().filter_map(|(_, event)| pin_of(event)).collect();
+        let append = Append {
+            run_id: run.id(),
+            first: self.handed.next(),
+            summary: run.summary(*updated),
+            events: std::mem::take(&mut self.pending),
+            batch: Uuid::now_v7(),
+            pins,
+            claim: if self.handed == Seq(0) { self.claim } else { None },
+            priority: self.priority,
+        };
+        self.handed = run.seq();
+        let future = hand_in(store.clone(), kept.clone(), plan.clone(), append.clone(), Duration::ZERO);
+        self.under_way = Some((append, future));
+    }
+    /// Waits for the append that is under way; for ever where none is. May be dropped and called again.
+    pub async fn settled(&mut self) -> Settled {
+        let Some((_, future)) = &mut self.under_way else { return std::future::pending().await };
+        let result = future.await;
+        let Some((mut append, _)) = self.under_way.take() else { return Settled::Kept };
+        match result {
+            Ok(()) => {
+                self.durable = self.handed;
+                self.refusals = 0;
+                Settled::Kept
+            }
+            Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable == Seq(0) => {
+                Settled::Claimed { run, same_request }
+            }
+            Err(AppendError::Conflict(Conflict::Pin(key))) if !append.pins.is_empty() => {
+                metrics::counter!("pointsman_pin_collisions_total", "family" => key.family.as_str().to_owned())
+                    .increment(1);
+                tracing::error!(run = %append.run_id, family = %key.family, id = %key.id, "pin_collision: the id is another's already");
+                append.pins.clear();
+                append.batch = Uuid::now_v7();
+                self.again(append, Duration::ZERO);
+                Settled::Later("the instance's id is taken".into(), 0)
+            }
+            Err(error @ (AppendError::Conflict(_) | AppendError::Fenced(_))) => Settled::Lost(error.to_string()),
+            Err(AppendError::Refused(why)) if self.durable == Seq(0) && !self.uncertain => Settled::NothingKept(why),
+            Err(error @ (AppendError::Refused(_) | AppendError::Unavailable(_))) => {
+                self.uncertain |= matches!(error, AppendError::Unavailable(_));
+                self.refusals = self.refusals.saturating_add(1);
+                let pause = Duration::from_millis(20).saturating_mul(1 << self.refusals.min(7));
+                self.again(append, pause);
+                Settled::Later(error.to_string(), self.refusals)
+            }
+        }
+    }
+
+    fn again(&mut self, append: Append, pause: Duration) {
+        if let Some((store, kept, plan)) = &self.store {
+            let future = hand_in(store.clone(), kept.clone(), plan.clone(), append.clone(), pause);
+            self.under_way = Some((append, future));
+        }
+    }
+}
+
+fn hand_in(
+    store: SharedStore,
+    kept: KeptPlans,
+    plan: Arc<Plan>,
+    append: Append,
+    pause: Duration,
+) -> BoxFuture<'static, Result<(), AppendError>> {
+    Box::pin(async move {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        if !kept.has(&plan.id) {
+            let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
+            put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;
+            kept.note(&plan.id);
+        }
+        store.append(append).await
+    })
+}
+
+fn pin_of(event: &Event) -> Option<NewPin> {
+    let Event::Responded { pin: Some(pin), .. } = event else { return None };
+    let key = PinKey { family: pin.family.clone(), id: pin.id.as_str().into() };
+    Some(NewPin { key, arm: if pin.twin { Arm::Legacy } else { Arm::Engine } })
+}

@@ -1,0 +1,83 @@
+//! A recorded request becomes one that can leave: secrets filled in, key and trace added.
+//!
+//! Always true: the bytes of the body are the recorded ones; what is filled in here is never kept.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+
+use super::client::Outgoing;
+use super::snapshot::Snapshot;
+use crate::limits::Limits;
+use crate::workflow::{InFlight, Plan, Run, StepIndex, StepKind, call_scope, wire};
+
+/// What leaves for an attempt.
+///
+/// # Errors
+/// It cannot leave: a secret has gone, the URL is none. Nothing was sent.
+pub(super) fn outgoing(
+    limits: &Limits,
+    snapshot: &Snapshot,
+    plan: &Plan,
+    run: &Run,
+    credentials: &BTreeMap<String, String>,
+    step: StepIndex,
+    attempt: &InFlight,
+) -> Result<Outgoing, String> {
+    let Some(StepKind::Call(call)) = plan.steps.get(step.0).map(|step| &step.kind) else {
+        return Err("the plan has no such call".into());
+    };
+    let base = match (snapshot.services.get(&call.service), call.url.base()) {
+        (Some(base), _) => base,
+        (None, Some(_)) => &snapshot.elsewhere,
+        (None, None) => return Err(format!("there is no service `{}`", call.service)),
+    };
+    let record = &attempt.request;
+    let shown = wire::base_of(call, &snapshot.world);
+    let path = record.url.strip_prefix(shown);
+    let hidden = wire::has_hidden_parts(call);
+    let revealed = hidden.then(|| {
+        let scope = snapshot.world.revealed(run, snapshot.secrets.clone(), credentials);
+        wire::reveal(call, &call_scope(&scope, run, &attempt.step, attempt.item))
+    });
+    let (path, filled) = match revealed {
+        Some(revealed) => {
+            let (path, headers) = revealed.map_err(|error| error.to_string())?;
+            (Some(path), headers)
+        }
+        None => (path.map(str::to_owned), Vec::new()),
+    };
+    let there = if call.url.base().is_some() { shown } else { base.next() };
+    let url = path.map_or_else(|| record.url.clone(), |path| format!("{there}{path}"));
+    let uri = url.parse::<Uri>().map_err(|error| format!("its URL is none: {error}"))?;
+
+    let mut headers = HeaderMap::new();
+    for (name, value) in record.headers.iter().chain(&filled) {
+        // A name that comes again is the same header with its secrets filled in.
+        insert(&mut headers, name, value)?;
+    }
+    if let Some(trace) = &run.started().traceparent {
+        insert(&mut headers, "traceparent", trace)?;
+    }
+    if let Some(key) = &attempt.key {
+        insert(&mut headers, "idempotency-key", key)?;
+    }
+    Ok(Outgoing {
+        method: record.method.parse::<Method>().map_err(|error| error.to_string())?,
+        uri,
+        headers,
+        body: Bytes::from(record.body.bytes()),
+        timeout: call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)),
+        repeatable: attempt.repeatable,
+        gate: base.gate(run.mode()),
+    })
+}
+
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {
+    let name = HeaderName::try_from(name).map_err(|error| format!("header `{name}`: {error}"))?;
+    let mut value = HeaderValue::try_from(value).map_err(|error| format!("header `{name}`: {error}"))?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}

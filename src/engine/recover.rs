@@ -1,0 +1,103 @@
+//! What the last process left goes on here.
+//!
+//! Always true: a run is what its events on disk say; a step that has finished is not done again.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Core;
+use super::clock::Clock;
+use super::driver::{Driver, Parts};
+use super::journal::Journal;
+use crate::names::{RunId, Seq};
+use crate::store::{RunFilter, StoreError};
+use crate::workflow::{Plan, RunStatus, fold};
+
+/// Makes a plan again from its kept source.
+pub type Rebuild<'a> = dyn Fn(&Value) -> Option<Plan> + Send + Sync + 'a;
+
+/// What became of the runs that were left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// They go on.
+    pub resumed: usize,
+    /// They cannot go on here: their plan or events cannot be read. They are left as they are.
+    pub unreadable: usize,
+    /// They wait for a person.
+    pub paused: usize,
+}
+
+const PAGE: usize = 200;
+
+pub(super) async fn recover(core: &Arc<Core>, rebuild: &Rebuild<'_>) -> Result<Recovered, StoreError> {
+    let mut recovered = Recovered::default();
+    let mut before: Option<RunId> = None;
+    loop {
+        let statuses = vec![RunStatus::Queued, RunStatus::Running, RunStatus::Paused];
+        let filter = RunFilter { statuses, before, limit: PAGE, ..RunFilter::default() };
+        let page = core.store.runs(filter).await?;
+        let Some(last) = page.last() else { break };
+        before = Some(last.run_id);
+        for summary in &page {
+            if summary.status == RunStatus::Paused {
+                let workflow = summary.workflow.as_str().to_owned();
+                metrics::gauge!("pointsman_runs_active", "workflow" => workflow, "status" => "paused").increment(1.0);
+                recovered.paused += 1;
+                continue;
+            }
+            match resume(core, summary.run_id, rebuild).await? {
+                true => recovered.resumed += 1,
+                false => recovered.unreadable += 1,
+            }
+        }
+        if page.len() < PAGE {
+            break;
+        }
+    }
+    if recovered != Recovered::default() {
+        let Recovered { resumed, unreadable, paused } = recovered;
+        tracing::info!(resumed, unreadable, paused, "runs of the last process");
+    }
+    Ok(recovered)
+}
+
+async fn resume(core: &Arc<Core>, id: RunId, rebuild: &Rebuild<'_>) -> Result<bool, StoreError> {
+    let snapshot = core.snapshot.load_full();
+    let events = core.store.events(id, Seq::FIRST).await?;
+    let run = match fold(events.iter().map(|stored| &stored.event)) {
+        Ok(run) => run,
+        Err(misfit) => {
+            tracing::error!(run = %id, %misfit, "the run's events cannot be read");
+            return Ok(false);
+        }
+    };
+    let started = run.started().clone();
+    let plan = match snapshot.plan(&started.plan) {
+        Some(plan) => Some(plan),
+        None => core.store.plan(started.plan.clone()).await?.as_ref().and_then(rebuild).map(Arc::new),
+    };
+    let Some(plan) = plan.filter(|plan| plan.id == started.plan) else {
+        tracing::error!(run = %id, plan = %started.plan, "the run's plan cannot be made again");
+        return Ok(false);
+    };
+    let credentials = match &started.sealed {
+        None => Default::default(),
+        Some(sealed) => core.sealer.open(id, sealed).unwrap_or_else(|| {
+            tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
+            Default::default()
+        }),
+    };
+    // Bounded by the runs that may be in flight: the next waits until one has ended.
+    let Ok(permit) = core.runs.clone().acquire_owned().await else { return Ok(false) };
+    let (executor, store, priority) = core.of_mode(started.mode, &plan);
+    let journal = Journal::new(store, priority, None, run.seq());
+    let clock = Clock::starting(events.last().map_or(started.started, |stored| stored.at));
+    let settled = Some(core.register(id));
+    let parts =
+        Parts { core: core.clone(), snapshot, plan, run, credentials, executor, journal, clock, caller: None, settled };
+    let mut driver = Driver::new(parts);
+    driver.take_up();
+    core.spawn(id, driver, Some(permit));
+    Ok(true)
+}

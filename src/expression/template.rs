@@ -89,6 +89,13 @@ impl Template {
         &self.0.reads
     }
 
+    /// What each string of the tree reads, with the key path to it; strings that read nothing are left out.
+    pub fn places(&self) -> Vec<(Vec<Segment>, &[ReadPath])> {
+        let mut found = Vec::new();
+        self.0.tree.places(&mut Vec::new(), &mut found);
+        found
+    }
+
     /// The value, where it reads nothing and computes nothing.
     pub fn as_constant(&self) -> Option<&Value> {
         match &self.0.tree {
@@ -113,13 +120,21 @@ impl Template {
         self.0.tree.evaluate(scope)
     }
 
+    /// The value as text that may have several lines (numbers and bools as JSON writes them; maps and lists are an
+    /// error): the body of a `text:`, a field of a form.
+    ///
+    /// # Errors
+    /// As [`Template::evaluate`]; a map, a list or null.
+    pub fn evaluate_lines(&self, scope: &Scope) -> Result<String, ExpressionError> {
+        scalar(&self.evaluate(scope)?).map_err(|e| ExpressionError::new(format!("text {}", e.message)))
+    }
+
     /// The value as text (numbers and bools as JSON writes them; maps and lists are an error).
     ///
     /// # Errors
     /// As [`Template::evaluate`]; a map, a list or null; CR or LF in the result.
     pub fn evaluate_text(&self, scope: &Scope) -> Result<String, ExpressionError> {
-        let value = self.evaluate(scope)?;
-        let text = scalar(&value).map_err(|e| ExpressionError::new(format!("text {}", e.message)))?;
+        let text = self.evaluate_lines(scope)?;
         match text.contains(['\r', '\n']) {
             true => Err(ExpressionError::new("a line break is not allowed here")),
             false => Ok(text),
@@ -128,6 +143,31 @@ impl Template {
 }
 
 impl Tree {
+    fn places<'a>(&'a self, at: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, &'a [ReadPath])>) {
+        match self {
+            Tree::Constant(_) => {}
+            Tree::One(expression) => found.push((at.clone(), expression.reads())),
+            Tree::Text(pieces) => found.extend(pieces.iter().filter_map(|piece| match piece {
+                Piece::Literal(_) => None,
+                Piece::Filled(expression) => Some((at.clone(), expression.reads())),
+            })),
+            Tree::List(trees) => {
+                for (index, tree) in trees.iter().enumerate() {
+                    at.push(Segment::Index(index));
+                    tree.places(at, found);
+                    at.pop();
+                }
+            }
+            Tree::Map(trees) => {
+                for (key, tree) in trees {
+                    at.push(Segment::Key(key.as_str().into()));
+                    tree.places(at, found);
+                    at.pop();
+                }
+            }
+        }
+    }
+
     fn parse(
         value: &Value,
         bounds: &Bounds,

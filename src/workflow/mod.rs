@@ -5,8 +5,10 @@
 //! run waits for somebody to perform. Recording and replay go through the same [`evolve`]. No clock, no random, no id
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
+mod check;
 mod command;
 mod decide;
+mod definition;
 mod due;
 mod event;
 mod evolve;
@@ -20,8 +22,10 @@ mod view;
 pub mod wire;
 mod world;
 
+pub use check::Known;
 pub use command::{Command, Heard, Refusal};
 pub use decide::decide;
+pub use definition::WorkflowDraft;
 pub use due::{Action, Conditions, due, sends};
 pub use event::{
     AnswerRecord, CallRecord, Creates, Event, Outcome, Payload, Pinned, RetryScheduled, RunStarted, Skipped,

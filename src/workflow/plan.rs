@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
+use serde_json::Value;
 
-use super::EffectClass;
+use super::{CREDENTIALS, EffectClass};
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
 
@@ -27,6 +28,90 @@ pub struct Plan {
     pub pending: Option<Answer>,
     /// Every path that any expression of the plan reads: a run stores only these parts of the request.
     pub reads: Vec<ReadPath>,
+    /// For each step, the steps that need it.
+    pub dependents: Vec<Vec<StepIndex>>,
+    /// The compiled schema.
+    pub(super) input: Option<Input>,
+}
+
+impl Plan {
+    /// A step by its name.
+    pub fn step(&self, id: &StepId) -> Option<(StepIndex, &Step)> {
+        self.steps.iter().enumerate().find(|(_, step)| step.id == *id).map(|(place, step)| (StepIndex(place), step))
+    }
+
+    /// Steps of a kind of effect.
+    pub fn calls(&self, effect: EffectClass) -> impl Iterator<Item = (&Step, &Call)> {
+        self.steps.iter().filter_map(move |step| match &step.kind {
+            StepKind::Call(call) if call.effect == effect => Some((step, &**call)),
+            StepKind::Call(_) | StepKind::Set(_) | StepKind::Fail(_) => None,
+        })
+    }
+
+    /// Whether any step touches what legacy also touches.
+    pub fn has_shared(&self) -> bool {
+        self.calls(EffectClass::Shared).next().is_some()
+    }
+
+    /// Whether anything reads a step's output, status or headers.
+    pub fn is_read(&self, step: &Step) -> bool {
+        let of_step = |path: &&ReadPath| path.root() == "steps" && path.part(0) == Some(step.id.as_str());
+        self.reads.iter().filter(of_step).any(|path| path.part(1) != Some("skipped"))
+    }
+
+    /// Steps that a rehearsal does not send, that declare no output for it, and whose output is read: behind them a
+    /// rehearsal cannot go on.
+    pub fn unrehearsed(&self) -> impl Iterator<Item = &Step> {
+        let effects = self.calls(EffectClass::Private).chain(self.calls(EffectClass::Shared));
+        effects.filter(|(step, call)| call.rehearse.is_none() && self.is_read(step)).map(|(step, _)| step)
+    }
+
+    /// Headers of the request that it reads, lower case.
+    pub fn request_headers_read(&self) -> impl Iterator<Item = &str> {
+        let headers = self.reads.iter().filter(|path| path.root() == "request" && path.part(0) == Some("headers"));
+        headers.filter_map(|path| path.part(1))
+    }
+
+    /// Credentials of the caller that it passes on: sealed in the store, opened only at sending.
+    pub fn sensitive(&self) -> impl Iterator<Item = &str> {
+        self.request_headers_read().filter(|name| CREDENTIALS.contains(name))
+    }
+
+    /// Whether it reads the request's body, decoded (`request.body`) or as it came (`request.raw`).
+    pub fn reads_body(&self) -> bool {
+        self.reads.iter().any(|path| path.root() == "request" && matches!(path.part(0), Some("body" | "raw")))
+    }
+
+    /// Holds a request's body against the schema.
+    ///
+    /// # Errors
+    /// What is wrong with it, at most a few sentences.
+    pub fn check_input(&self, body: &Value) -> Result<(), Vec<String>> {
+        let Some(input) = &self.input else { return Ok(()) };
+        let errors: Vec<String> = input
+            .0
+            .iter_errors(body)
+            .take(8)
+            .map(|error| {
+                let place = error.instance_path().to_string();
+                // The value itself may be anything and of any size: the message names its place only.
+                let message = error.masked().to_string();
+                if place.is_empty() { message } else { format!("{place}: {message}") }
+            })
+            .collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+/// A compiled schema of the request's body.
+pub(super) struct Input(jsonschema::Validator);
+
+impl Input {
+    /// Patterns run in linear time, and nothing is fetched: a schema cannot hold up a request.
+    pub(super) fn compile(schema: &Value) -> Result<Self, String> {
+        let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
+        options.build(schema).map(Self).map_err(|error| error.to_string())
+    }
 }
 
 /// The place of a step in [`Plan::steps`].

@@ -1,0 +1,204 @@
+//! An HTTP call: where it goes, what it carries, how often it is tried, what it does to the world.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+use super::Check;
+use super::names::{Place, Spot};
+use super::values;
+use crate::expression::UrlTemplate;
+use crate::names::ServiceName;
+use crate::problem::Site;
+use crate::workflow::definition::{RetryDraft, StepDraft};
+use crate::workflow::{Call, CallBody, EffectClass, Retry, Statuses};
+
+/// What a call without `retry:` gets.
+const RETRY: Retry = Retry { attempts: 3, base: Duration::from_millis(50), max: Duration::from_secs(2) };
+/// More attempts than this are a typing error.
+const ATTEMPTS_MAX: u64 = 100;
+
+impl Check<'_> {
+    pub(super) fn call(&mut self, text: &str, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<Call> {
+        let at = site.key("call");
+        place.spot = Spot::Wire;
+        let target = self.target(text, &at, place);
+        let headers = self.headers(&draft.headers, &site.key("headers"), place);
+        place.spot = Spot::Value;
+        let body = self.body(site, draft, place);
+        place.spot = Spot::Rehearse;
+        let rehearse = draft.rehearse.as_ref().map(|value| self.template(value, &site.key("rehearse"), place));
+        place.spot = Spot::Value;
+        let retry = self.retry(draft.retry.as_ref(), &site.key("retry"));
+        let timeout = draft.timeout.as_ref().map(|text| self.duration(text, &site.key("timeout")));
+        let accept = match &draft.accept {
+            Some(list) => self.statuses(list, &site.key("accept")),
+            None => Statuses(vec![(200, 299)]),
+        };
+        if accept.0.is_empty() {
+            self.problems.error(&site.key("accept"), "a call that accepts nothing always fails");
+        }
+        let not_done = self.statuses(draft.not_done.as_deref().unwrap_or_default(), &site.key("not_done"));
+        let (method, url, service, keyed) = target?;
+        let effect = draft.effect.unwrap_or_else(|| EffectClass::of_method(&method));
+        let call = Call {
+            method,
+            url,
+            service,
+            keyed,
+            effect,
+            headers,
+            body: body?,
+            retry: retry?,
+            timeout: timeout.map_or(Some(None), |timeout| timeout.map(Some))?,
+            accept,
+            not_done,
+            rehearse: rehearse.map_or(Some(None), |rehearse| rehearse.map(Some))?,
+            volatile: draft.volatile,
+        };
+        self.sense(site, draft, &call);
+        Some(call)
+    }
+
+    fn target(
+        &mut self,
+        text: &str,
+        at: &Site,
+        place: &mut Place<'_>,
+    ) -> Option<(Method, UrlTemplate, ServiceName, bool)> {
+        let (method, before, url) = match values::call(text) {
+            Ok(parts) => parts,
+            Err((message, hint)) => {
+                let problem = self.problems.error(at, message);
+                if let Some(hint) = hint {
+                    problem.hint(hint);
+                }
+                return None;
+            }
+        };
+        let parsed = match UrlTemplate::parse_within(url, &self.bounds) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                self.broken(at, &error, before);
+                return None;
+            }
+        };
+        let Some(name) = parsed.service() else {
+            let base = parsed.base().unwrap_or_default();
+            let problem = self.problems.error(at, "a call goes to a declared service, not to an address");
+            problem
+                .hint(format!("declare `{base}` under `services:` in pointsman.yaml and write `${{services.NAME}}`"));
+            problem.offset(before);
+            return None;
+        };
+        self.reads(parsed.reads(), url, before, at, place);
+        let keyed = *self.known.services.get(name)?;
+        let service = ServiceName::new(name);
+        Some((method, parsed, service, keyed))
+    }
+
+    fn body(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<CallBody> {
+        let given = [
+            ("body", draft.body.is_some()),
+            ("form", draft.form.is_some()),
+            ("text", draft.text.is_some()),
+            ("raw", draft.raw.is_some()),
+        ];
+        let mut given = given.into_iter().filter(|(_, there)| *there).map(|(key, _)| key);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            self.problems
+                .error(&site.key(second).at_key(), format!("a call has one body: either `{first}` or `{second}`"));
+        }
+        if let Some(value) = &draft.body {
+            return self.template(value, &site.key("body"), place).map(CallBody::Json);
+        }
+        if let Some(fields) = &draft.form {
+            let at = site.key("form");
+            let parsed: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| Some((name.clone(), self.template(value, &at.key(name.as_str()), place)?)))
+                .collect();
+            return parsed.into_iter().collect::<Option<_>>().map(CallBody::Form);
+        }
+        if let Some(text) = &draft.text {
+            return self.template(&Value::String(text.clone()), &site.key("text"), place).map(CallBody::Text);
+        }
+        if let Some(raw) = &draft.raw {
+            let at = site.key("raw");
+            let template = self.template(&Value::String(raw.clone()), &at, place)?;
+            let is_raw = template.single().is_some_and(|expression| expression.source().trim() == "request.raw");
+            if !is_raw {
+                let problem = self.problems.error(&at, "`raw` passes the bytes of the request on, and nothing else");
+                problem.hint("write `raw: ${request.raw}`; use `text:` or `body:` for anything else");
+                return None;
+            }
+            return Some(CallBody::Raw);
+        }
+        Some(CallBody::Empty)
+    }
+
+    fn retry(&mut self, draft: Option<&RetryDraft>, site: &Site) -> Option<Retry> {
+        let Some(draft) = draft else { return Some(RETRY) };
+        let base = draft.base.as_ref().map(|text| self.duration(text, &site.key("base")));
+        let max = draft.max.as_ref().map(|text| self.duration(text, &site.key("max")));
+        let base = base.unwrap_or(Some(RETRY.base))?;
+        let max = max.unwrap_or(Some(RETRY.max.max(base)))?;
+        if max < base {
+            self.problems.error(&site.key("max"), "`max` is shorter than `base`");
+        }
+        let attempts = draft.attempts.unwrap_or(u64::from(RETRY.attempts));
+        let message = match attempts {
+            0 => "0 attempts would never call".to_owned(),
+            1..=ATTEMPTS_MAX => return Some(Retry { attempts: u32::try_from(attempts).unwrap_or(1), base, max }),
+            more => format!("{more} attempts are too many; at most {ATTEMPTS_MAX}"),
+        };
+        self.problems.error(&site.key("attempts"), message).hint("`attempts` counts the first one too: 1 is no retry");
+        None
+    }
+
+    fn duration(&mut self, text: &str, site: &Site) -> Option<Duration> {
+        values::duration(text).map_err(|message| self.problems.error(site, message)).ok()
+    }
+
+    fn statuses(&mut self, list: &[Value], site: &Site) -> Statuses {
+        let (statuses, bad) = values::statuses(list);
+        for (place, message) in bad {
+            self.problems.error(&site.index(place), message);
+        }
+        statuses
+    }
+
+    /// What is allowed and probably not meant.
+    fn sense(&mut self, site: &Site, draft: &StepDraft, call: &Call) {
+        let writes = matches!(call.method, Method::PUT | Method::PATCH | Method::DELETE);
+        if call.effect == EffectClass::Read && writes {
+            let message = format!("a {} that is declared `read` is sent in shadow, beside legacy's own", call.method);
+            self.problems.warn(&site.key("effect"), message).hint("`read` means that it changes nothing at all");
+        }
+        let explicit = draft.retry.is_some();
+        if explicit && call.retry.attempts > 1 && !call.repeat_is_harmless() {
+            let message = format!(
+                "after an unknown outcome (a timeout, a cut connection) this {} is not tried again: doing it twice could do harm",
+                call.method
+            );
+            let hint = format!(
+                "declare `{}` as `keyed: true` if it honours Idempotency-Key; else `retry` holds only for attempts that certainly did nothing",
+                call.service
+            );
+            self.problems.warn(&site.key("retry").at_key(), message).hint(hint);
+        }
+        if call.volatile && call.effect != EffectClass::Read {
+            self.problems.warn(&site.key("volatile"), "`volatile` means something only for a `read`");
+        }
+        if matches!(call.method, Method::GET | Method::HEAD) && !matches!(call.body, CallBody::Empty) {
+            let message = format!("a {} with a body is not understood by every service", call.method);
+            self.problems.warn(&site.key("call"), message);
+        }
+        let overlap =
+            call.not_done.0.iter().any(|(low, high)| (*low..=*high).any(|status| call.accept.contains(status)));
+        if overlap {
+            self.problems.error(&site.key("not_done"), "a status cannot be both a result (`accept`) and `not_done`");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! From a definition to a [`Plan`], or to everything that is wrong with it.
+//!
+//! The question it answers: "can this workflow be run?" Always true: a plan comes out only without errors; then its
+//! steps form a DAG, every expression reads only names that exist in its place, every step that it reads is among its
+//! needs, and every service and secret is declared. All problems are found in one go, each with its place and, where
+//! one can be given, a hint. The same check makes a plan again from the definition that the store kept.
+
+mod call;
+mod names;
+mod order;
+mod respond;
+mod step;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::definition::{StepDraft, WorkflowDraft};
+use super::plan::{Input, Plan};
+use crate::expression::{Bounds, ReadPath};
+use crate::limits::Limits;
+use crate::names::{PlanId, ServiceName, WorkflowName};
+use crate::problem::{Problems, Site};
+
+/// What a definition may refer to.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// The services, and whether each honours `Idempotency-Key`.
+    pub services: &'a BTreeMap<ServiceName, bool>,
+    /// The names of the secrets.
+    pub secrets: &'a BTreeSet<String>,
+    /// Whether credentials of callers can be sealed.
+    pub has_store_key: bool,
+    /// The bounds in force.
+    pub limits: &'a Limits,
+}
+
+impl Plan {
+    /// Checks a definition (the JSON of a workflow file). Every problem is noted; errors leave no plan.
+    pub fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems) -> Option<Plan> {
+        let mut found = Problems::default();
+        let plan = check(source, site, known, &mut found);
+        let good = !found.has_errors();
+        problems.extend(found);
+        plan.filter(|_| good)
+    }
+
+    /// Makes a plan again from the definition that was kept.
+    ///
+    /// # Errors
+    /// What has become wrong with it since: a service or secret that is gone.
+    pub fn from_source(source: &Value, known: &Known<'_>) -> Result<Plan, Problems> {
+        let mut problems = Problems::default();
+        Self::check(source, &Site::file("the kept workflow"), known, &mut problems).ok_or(problems)
+    }
+}
+
+/// What the check of every part needs.
+struct Check<'a> {
+    known: &'a Known<'a>,
+    bounds: Bounds,
+    /// All steps, in the order of the file.
+    steps: Vec<(&'a str, Site, StepDraft)>,
+    problems: &'a mut Problems,
+    /// Everything that was read.
+    reads: BTreeSet<ReadPath>,
+}
+
+fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems) -> Option<Plan> {
+    let draft: WorkflowDraft = draft(source, site, problems)?;
+    if !values::is_name(&draft.workflow) {
+        problems.error(&site.key("workflow"), values::bad_name("workflow", &draft.workflow));
+    }
+    let input = input(&draft, site, problems);
+    let all = site.key("steps");
+    if draft.steps.is_empty() {
+        problems.error(&all, "a workflow has at least one step");
+    }
+    if draft.steps.len() as u64 > known.limits.steps_max {
+        let message =
+            format!("{} steps are more than the limit steps_max ({})", draft.steps.len(), known.limits.steps_max);
+        problems.error(&all, message);
+    }
+    let mut steps = Vec::with_capacity(draft.steps.len());
+    for (name, value) in &draft.steps {
+        let at = all.key(name.as_str());
+        if !values::is_name(name) {
+            problems.error(&at.clone().at_key(), values::bad_name("step", name));
+        }
+        let step = self::draft::<StepDraft>(value, &at, problems).unwrap_or_default();
+        steps.push((name.as_str(), at, step));
+    }
+    let bounds = Bounds::of(known.limits);
+    let drafts = steps.clone();
+    let mut check = Check { known, bounds, steps, problems, reads: BTreeSet::new() };
+    let built: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
+    let order = check.order(&built);
+    let (respond, pending) = check.respond(draft.respond.as_ref(), site, &built);
+    let reads = std::mem::take(&mut check.reads).into_iter().collect();
+    let order = order?;
+    let (steps, places) = order::arrange(built, &order)?;
+    let respond = respond.into_iter().map(|entry| entry.placed(&places)).collect::<Option<_>>()?;
+    Some(Plan {
+        id: id(source),
+        workflow: WorkflowName::new(draft.workflow.as_str()),
+        source: Arc::new(source.clone()),
+        input_schema: input.as_ref().map(|(schema, _)| schema.clone()),
+        dependents: order::dependents(&steps),
+        steps,
+        respond,
+        pending,
+        reads,
+        input: input.map(|(_, input)| input),
+    })
+}
+
+/// The shape, where nobody has looked at it before.
+fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: &mut Problems) -> Option<D> {
+    match serde_json::from_value(source.clone()) {
+        Ok(draft) => Some(draft),
+        Err(error) => {
+            problems.error(site, error.to_string());
+            None
+        }
+    }
+}
+
+fn input(draft: &WorkflowDraft, site: &Site, problems: &mut Problems) -> Option<(Arc<Value>, Input)> {
+    let schema = draft.input.as_ref()?.schema.as_ref()?;
+    match Input::compile(schema) {
+        Ok(input) => Some((Arc::new(schema.clone()), input)),
+        Err(message) => {
+            let site = site.key("input").key("schema");
+            problems.error(&site, format!("not a JSON Schema: {message}"));
+            None
+        }
+    }
+}
+
+/// `plan_` and a hash of the content. The order of the steps is content (events and listings follow it); the order of
+/// other keys is not.
+fn id(source: &Value) -> PlanId {
+    let mut text = String::new();
+    match source.as_object() {
+        Some(map) => {
+            let mut keys: Vec<_> = map.iter().collect();
+            keys.sort_by_key(|(key, _)| *key);
+            for (key, value) in keys {
+                text.push_str(&format!("{key:?}:"));
+                match (key.as_str(), value) {
+                    ("steps", Value::Object(steps)) => {
+                        for (name, step) in steps {
+                            text.push_str(&format!("{name:?}:"));
+                            canonical(step, &mut text);
+                        }
+                    }
+                    (_, value) => canonical(value, &mut text),
+                }
+            }
+        }
+        None => canonical(source, &mut text),
+    }
+    let hash = blake3::hash(text.as_bytes()).to_hex();
+    PlanId::new(format!("plan_{}", &hash.as_str()[..20]))
+}
+
+fn canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<_> = map.iter().collect();
+            keys.sort_by_key(|(key, _)| *key);
+            text.push('{');
+            for (key, value) in keys {
+                text.push_str(&format!("{key:?}:"));
+                canonical(value, text);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        Value::Array(list) => {
+            text.push('[');
+            for value in list {
+                canonical(value, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        scalar => text.push_str(&scalar.to_string()),
+    }
+}

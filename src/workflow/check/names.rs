@@ -1,0 +1,294 @@
+//! Which names an expression may read in its place, and what its reading needs.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::Check;
+use crate::expression::{Expression, ExpressionError, ReadPath, Template};
+use crate::problem::{Site, nearest};
+use crate::workflow::CREDENTIALS;
+
+/// What `request` has.
+const REQUEST: [&str; 8] = ["method", "path", "params", "query", "headers", "body", "raw", "peer"];
+/// What a step has.
+const STEP: [&str; 4] = ["output", "status", "headers", "skipped"];
+
+/// Where an expression stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spot {
+    /// A call's URL or headers.
+    Wire,
+    /// Any other value of a step.
+    Value,
+    /// `rehearse:`.
+    Rehearse,
+    /// `respond`.
+    Respond,
+}
+
+/// Where an expression stands, and what it is found to need.
+pub(super) struct Place<'n> {
+    pub(super) spot: Spot,
+    /// `item` and `index` exist.
+    pub(super) item: bool,
+    /// Steps that are read.
+    pub(super) needs: &'n mut BTreeSet<String>,
+}
+
+impl Check<'_> {
+    /// Parses a value and checks what it reads.
+    pub(super) fn template(&mut self, value: &Value, site: &Site, place: &mut Place<'_>) -> Option<Template> {
+        match Template::parse_within(value, &self.bounds) {
+            Ok(template) => {
+                for (at, reads) in template.places() {
+                    let mut site = site.clone();
+                    site.path.extend(at.iter().cloned());
+                    let text = text_at(value, &at).unwrap_or_default();
+                    self.reads(reads, text, 0, &site, place);
+                }
+                Some(template)
+            }
+            Err(errors) => {
+                for (at, error) in errors {
+                    let mut site = site.clone();
+                    site.path.extend(at);
+                    self.broken(&site, &error, 0);
+                }
+                None
+            }
+        }
+    }
+
+    /// Parses a condition and checks what it reads.
+    pub(super) fn condition(&mut self, text: &str, site: &Site, place: &mut Place<'_>) -> Option<Expression> {
+        match Expression::parse_braced(text, &self.bounds) {
+            Ok(expression) => {
+                self.reads(expression.reads(), text, 0, site, place);
+                Some(expression)
+            }
+            Err(error) => {
+                self.broken(site, &error, 0);
+                None
+            }
+        }
+    }
+
+    /// Notes an expression that does not parse; `moved` is where its text begins within the value.
+    pub(super) fn broken(&mut self, site: &Site, error: &ExpressionError, moved: usize) {
+        let problem = self.problems.error(site, error.message.clone());
+        if let Some(offset) = error.offset {
+            problem.offset(offset + moved);
+        }
+    }
+
+    /// Checks every path that is read; steps become needs.
+    pub(super) fn reads(&mut self, reads: &[ReadPath], text: &str, moved: usize, site: &Site, place: &mut Place<'_>) {
+        for path in reads {
+            let wrong = match path.root() {
+                "request" => self.request(path, place.spot),
+                "steps" => self.step_read(path, place),
+                "run" | "instance" => None,
+                "item" | "index" if place.item => None,
+                "item" | "index" => Some((format!("`{}` exists only in a step with `for_each`", path.root()), None)),
+                "services" => self.service(path, place.spot),
+                "secrets" => self.secret(path, place.spot),
+                "legacy" if place.spot == Spot::Rehearse => None,
+                "legacy" => Some((
+                    "`legacy` can be read only in `rehearse:`".to_owned(),
+                    Some("what the engine does must not depend on legacy's reply".to_owned()),
+                )),
+                "failed" | "input_error" if place.spot == Spot::Respond => None,
+                "failed" | "input_error" => Some((format!("`{}` can be read only in `respond`", path.root()), None)),
+                "engine" | "intents" => {
+                    Some((format!("`{}` can be read only in a route's `assert` and `invariants`", path.root()), None))
+                }
+                other => Some(self.unknown(other, text, place)),
+            };
+            self.reads.insert(path.clone());
+            if let Some((message, hint)) = wrong {
+                let problem = self.problems.error(site, message);
+                if let Some(hint) = hint {
+                    problem.hint(hint);
+                }
+                if let Some(at) = find(text, path) {
+                    problem.offset(at + moved);
+                }
+            }
+        }
+    }
+
+    fn request(&self, path: &ReadPath, spot: Spot) -> Option<(String, Option<String>)> {
+        let credentials = |what: String| {
+            let only = (!matches!(spot, Spot::Wire)).then(|| {
+                let hint = "credentials of callers are passed on in a call's headers and nowhere else";
+                (format!("{what} can be read only in a call's headers or URL"), Some(hint.to_owned()))
+            });
+            only.or_else(|| {
+                (!self.known.has_store_key).then(|| {
+                    let message =
+                        format!("{what} would stand in the store, and there is no `store_key` to seal it with");
+                    (message, Some("declare `store_key: { file: … }` in pointsman.yaml".to_owned()))
+                })
+            })
+        };
+        match (path.part(0), path.part(1)) {
+            (None, _) => Some((
+                "name the part of `request` that is meant".to_owned(),
+                Some(format!("it has {}", REQUEST.join(", "))),
+            )),
+            (Some("headers"), None) => {
+                let message = "name the header that is meant: all of them hold the caller's credentials".to_owned();
+                Some((message, Some("write request.headers[\"x-name\"]".to_owned())))
+            }
+            (Some("headers"), Some(name)) if CREDENTIALS.contains(&name) => {
+                credentials(format!("the caller's `{name}`"))
+            }
+            (Some(part), _) if REQUEST.contains(&part) => None,
+            (Some(part), _) => Some((
+                format!("`request` has no `{part}`"),
+                Some(nearest(part, REQUEST).map_or_else(|| format!("it has {}", REQUEST.join(", ")), did_you_mean)),
+            )),
+        }
+    }
+
+    fn step_read(&self, path: &ReadPath, place: &mut Place<'_>) -> Option<(String, Option<String>)> {
+        let Some(name) = path.part(0) else {
+            let message = "name the step that is meant; a computed one cannot be waited for".to_owned();
+            return Some((message, Some("write steps.NAME.output".to_owned())));
+        };
+        let Some((_, _, step)) = self.steps.iter().find(|(known, ..)| *known == name) else {
+            return Some((format!("unknown step `{name}`"), self.step_hint(name)));
+        };
+        place.needs.insert(name.to_owned());
+        let Some(part) = path.part(1) else {
+            return Some((
+                format!("name what of the step `{name}` is meant"),
+                Some(format!("write steps.{name}.output")),
+            ));
+        };
+        let message = match part {
+            "skipped" => return None,
+            _ if !STEP.contains(&part) => {
+                let hint = nearest(part, STEP).map_or_else(|| format!("it has {}", STEP.join(", ")), did_you_mean);
+                let hint = if path.part(1) == Some("body") { "the body is `output`".to_owned() } else { hint };
+                return Some((format!("a step has no `{part}`"), Some(hint)));
+            }
+            _ if step.fail.is_some() => format!("`{name}` ends the run and has no `{part}`"),
+            "status" | "headers" if step.set.is_some() => format!("`{name}` is no call and has no `{part}`"),
+            "status" | "headers" if step.for_each.is_some() => {
+                format!("`{name}` is many calls (`for_each`) and has no `{part}` of its own")
+            }
+            _ => return None,
+        };
+        Some((message, None))
+    }
+
+    /// What may be meant by the name of a step that does not exist.
+    pub(super) fn step_hint(&self, name: &str) -> Option<String> {
+        let names = || self.steps.iter().map(|(name, ..)| *name);
+        // `steps.charge-by-invoice` reads `steps.charge` and subtracts.
+        if let Some(dashed) = names().find(|known| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))) {
+            return Some(format!("a name with a dash is written steps[\"{dashed}\"]"));
+        }
+        nearest(name, names()).map(did_you_mean).or_else(|| {
+            let names: Vec<_> = names().take(12).collect();
+            Some(format!("the steps are {}", names.join(", ")))
+        })
+    }
+
+    fn service(&self, path: &ReadPath, spot: Spot) -> Option<(String, Option<String>)> {
+        if matches!(spot, Spot::Respond) {
+            return Some(("`services` cannot be read in `respond`: addresses are not for callers".to_owned(), None));
+        }
+        match path.part(0) {
+            None => Some(("name the service that is meant".to_owned(), Some("write services.NAME".to_owned()))),
+            Some(name) if self.known.services.contains_key(name) => None,
+            Some(name) => {
+                let known = || self.known.services.keys().map(|name| name.as_str());
+                let list = || format!("declare it under `services:` in pointsman.yaml; there are {}", join(known()));
+                Some((
+                    format!("unknown service `{name}`"),
+                    Some(nearest(name, known()).map_or_else(list, did_you_mean)),
+                ))
+            }
+        }
+    }
+
+    fn secret(&self, path: &ReadPath, spot: Spot) -> Option<(String, Option<String>)> {
+        if spot != Spot::Wire {
+            let message = "`secrets` can be read only in a call's headers or URL".to_owned();
+            return Some((message, Some("anywhere else it would be stored and shown".to_owned())));
+        }
+        match path.part(0) {
+            None => Some(("name the secret that is meant".to_owned(), Some("write secrets.NAME".to_owned()))),
+            Some(name) if self.known.secrets.contains(name) => None,
+            Some(name) => {
+                let known = || self.known.secrets.iter().map(String::as_str);
+                let list = || "declare it under `secrets:` in pointsman.yaml".to_owned();
+                Some((format!("unknown secret `{name}`"), Some(nearest(name, known()).map_or_else(list, did_you_mean))))
+            }
+        }
+    }
+
+    fn unknown(&self, name: &str, text: &str, place: &Place<'_>) -> (String, Option<String>) {
+        let mut known = vec!["request", "steps", "run", "instance"];
+        match place.spot {
+            Spot::Wire => known.extend(["services", "secrets"]),
+            Spot::Value => known.push("services"),
+            Spot::Rehearse => known.push("legacy"),
+            Spot::Respond => known.extend(["failed", "input_error"]),
+        }
+        if place.item {
+            known.extend(["item", "index"]);
+        }
+        let step = self.steps.iter().any(|(step, ..)| *step == name);
+        let hint = if step {
+            format!("write steps.{name}.output")
+        } else if let Some(known) = nearest(name, known.iter().copied()) {
+            did_you_mean(known)
+        } else if text.contains(&format!("-{name}")) {
+            "a name with a dash is written in brackets: a[\"b-c\"]".to_owned()
+        } else {
+            format!("names here are {}", known.join(", "))
+        };
+        (format!("unknown name `{name}`"), Some(hint))
+    }
+}
+
+pub(super) fn did_you_mean(name: &str) -> String {
+    format!("did you mean `{name}`?")
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.take(12).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// The string at a place of a value.
+fn text_at<'v>(value: &'v Value, at: &[crate::problem::Segment]) -> Option<&'v str> {
+    let mut value = value;
+    for segment in at {
+        value = match segment {
+            crate::problem::Segment::Key(key) => value.get(&**key)?,
+            crate::problem::Segment::Index(index) => value.get(*index)?,
+        };
+    }
+    value.as_str()
+}
+
+/// Where a path is read in a text, in characters.
+fn find(text: &str, path: &ReadPath) -> Option<usize> {
+    let whole = path.to_string();
+    let root = path.root();
+    let head = match path.part(0) {
+        Some(part) => format!("{root}.{part}"),
+        None => root.to_owned(),
+    };
+    [whole.as_str(), head.as_str(), root].into_iter().find_map(|wanted| {
+        let begins = |at: usize| !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+        let ends = |at: usize| !text[at..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let (byte, _) = text.match_indices(wanted).find(|(at, _)| begins(*at) && ends(at + wanted.len()))?;
+        Some(text[..byte].chars().count())
+    })
+}

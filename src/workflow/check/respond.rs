@@ -1,0 +1,131 @@
+//! What the caller gets: entries of `respond`, and the answer while the run goes on.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::names::{Place, Spot};
+use super::order::Places;
+use super::step::Built;
+use super::{Check, draft};
+use crate::expression::Expression;
+use crate::problem::Site;
+use crate::workflow::definition::{AnswerDraft, RespondDraft};
+use crate::workflow::{Answer, Respond};
+
+/// An entry before the order of steps is known.
+pub(super) struct Entry {
+    when: Option<Expression>,
+    after: Option<Vec<String>>,
+    answer: Answer,
+}
+
+impl Entry {
+    pub(super) fn placed(self, places: &Places) -> Option<Respond> {
+        let after = match self.after {
+            Some(names) => Some(names.iter().map(|name| places.get(name.as_str()).copied()).collect::<Option<_>>()?),
+            None => None,
+        };
+        Some(Respond { when: self.when, after, answer: self.answer })
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn respond(
+        &mut self,
+        respond: Option<&Value>,
+        site: &Site,
+        built: &[Built],
+    ) -> (Vec<Entry>, Option<Answer>) {
+        let Some(respond) = respond else {
+            let problem = self.problems.error(site, "a workflow says what the caller gets: `respond` is missing");
+            problem.hint("for example `respond: { status: 200, body: \"${steps.NAME.output}\" }`");
+            return (Vec::new(), None);
+        };
+        let top = site.key("respond");
+        let drafts: Vec<(Site, &Value)> = match respond {
+            Value::Array(list) => list.iter().enumerate().map(|(place, value)| (top.index(place), value)).collect(),
+            one => vec![(top.clone(), one)],
+        };
+        let (mut entries, mut pending, mut open) = (Vec::new(), None, false);
+        for (site, value) in &drafts {
+            let Some(entry) = draft::<RespondDraft>(value, site, self.problems) else { continue };
+            if let Some(answer) = &entry.pending {
+                let at = site.key("pending");
+                if pending.is_some() {
+                    self.problems
+                        .error(&at.clone().at_key(), "`pending` stands twice; there is one answer while a run goes on");
+                }
+                let mut none = BTreeSet::new();
+                let mut place = Place { spot: Spot::Respond, item: false, needs: &mut none };
+                pending = pending.or(self.answer(answer, &at, &mut place));
+                if let Some(step) = none.first() {
+                    let message = format!("`pending` reads `steps.{step}`, which may not have ended");
+                    self.problems.error(&at, message).hint("`request` and `run` are always there");
+                }
+                let alone =
+                    entry.when.is_none() && entry.after.is_none() && entry.status.is_none() && entry.body.is_none();
+                if alone && entry.headers.is_empty() && drafts.len() > 1 {
+                    continue;
+                }
+            }
+            if open {
+                let problem = self.problems.warn(site, "this entry is never taken: the one before it has no `when`");
+                problem.hint("put the entries with `when` and `after` first");
+            }
+            open |= entry.when.is_none() && entry.after.is_none();
+            entries.extend(self.entry(entry, site, built));
+        }
+        if !open && !drafts.is_empty() {
+            let problem = self.problems.warn(&top, "where no entry holds, the caller gets an error");
+            problem.hint("end the list with an entry without `when` and `after`");
+        }
+        if drafts.is_empty() {
+            self.problems.error(&top, "`respond` is empty");
+        }
+        (entries, pending)
+    }
+
+    fn entry(&mut self, draft: RespondDraft, site: &Site, built: &[Built]) -> Option<Entry> {
+        let mut read = BTreeSet::new();
+        let mut place = Place { spot: Spot::Respond, item: false, needs: &mut read };
+        let when = draft.when.as_ref().map(|text| self.condition(text, &site.key("when"), &mut place));
+        let answer = AnswerDraft { status: draft.status, headers: draft.headers, body: draft.body };
+        let answer = self.answer(&answer, site, &mut place);
+        if let Some(after) = &draft.after {
+            self.after(after, &read, &site.key("after"), built);
+        }
+        let when = match when {
+            Some(when) => Some(when?),
+            None => None,
+        };
+        Some(Entry { when, after: draft.after, answer: answer? })
+    }
+
+    /// The steps exist, and what is read has ended when they have.
+    fn after(&mut self, after: &[String], read: &BTreeSet<String>, site: &Site, built: &[Built]) {
+        for (place, name) in after.iter().enumerate() {
+            if !built.iter().any(|step| step.id.as_str() == name) {
+                let hint = self.step_hint(name);
+                let problem = self.problems.error(&site.index(place), format!("unknown step `{name}`"));
+                if let Some(hint) = hint {
+                    problem.hint(hint);
+                }
+            }
+        }
+        let mut ended: BTreeSet<&str> = BTreeSet::new();
+        let mut open: Vec<&str> = after.iter().map(String::as_str).collect();
+        while let Some(name) = open.pop() {
+            if ended.insert(name)
+                && let Some(step) = built.iter().find(|step| step.id.as_str() == name)
+            {
+                open.extend(step.needs.iter().map(String::as_str));
+            }
+        }
+        for name in read.iter().filter(|name| !ended.contains(name.as_str())) {
+            let message =
+                format!("the answer reads `steps.{name}`, which may not have ended after {}", after.join(", "));
+            self.problems.error(site, message).hint(format!("add `{name}` to `after`"));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One step: which kind it is, what stands beside it, what it needs.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::Check;
+use super::names::{Place, Spot};
+use super::values;
+use crate::expression::Template;
+use crate::names::StepId;
+use crate::problem::Site;
+use crate::workflow::definition::{AnswerDraft, StepDraft};
+use crate::workflow::{Answer, ForEach, StepKind};
+
+/// A step before the order of all is known.
+pub(super) struct Built {
+    pub(super) id: StepId,
+    /// By name; only steps that exist.
+    pub(super) needs: BTreeSet<String>,
+    pub(super) needs_any: bool,
+    pub(super) condition: Option<crate::expression::Expression>,
+    pub(super) for_each: Option<ForEach>,
+    /// `None` where something is wrong with it, and has been noted.
+    pub(super) kind: Option<StepKind>,
+}
+
+impl Check<'_> {
+    pub(super) fn step(&mut self, name: &str, site: &Site, draft: &StepDraft) -> Built {
+        let mut needs = BTreeSet::new();
+        for (place, need) in draft.needs.iter().enumerate() {
+            let at = site.key("needs").index(place);
+            if self.steps.iter().any(|(known, ..)| known == need) {
+                needs.insert(need.clone());
+            } else {
+                let hint = self.step_hint(need);
+                let problem = self.problems.error(&at, format!("unknown step `{need}`"));
+                if let Some(hint) = hint {
+                    problem.hint(hint);
+                }
+            }
+        }
+        self.later(site, draft);
+        let mut place = Place { spot: Spot::Value, item: false, needs: &mut needs };
+        let condition = draft.condition.as_ref().and_then(|text| self.condition(text, &site.key("if"), &mut place));
+        let for_each = self.for_each(site, draft, &mut place);
+        place.item = draft.for_each.is_some();
+        let kind = self.kind(site, draft, &mut place);
+        if draft.needs_any && needs.is_empty() {
+            let hint = "name steps under `needs:`, or leave `needs_any` out";
+            self.problems.warn(&site.key("needs_any"), format!("`{name}` needs no other step")).hint(hint);
+        }
+        Built { id: StepId::new(name), needs, needs_any: draft.needs_any, condition, for_each, kind }
+    }
+
+    fn later(&mut self, site: &Site, draft: &StepDraft) {
+        for (key, kind) in draft.later() {
+            let problem =
+                self.problems.error(&site.key(key).at_key(), format!("`{key}` is not supported by this version"));
+            problem.hint(match kind {
+                true => "this version has `call`, `set` and `fail` steps",
+                false => "leave it out; a later version brings it",
+            });
+        }
+    }
+
+    fn for_each(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<ForEach> {
+        let at = site.key("concurrency");
+        if draft.concurrency == Some(0) {
+            self.problems.error(&at, "a concurrency of 0 would never begin").hint("1 takes one item after the other");
+        }
+        let most = usize::try_from(self.known.limits.run_calls_max).unwrap_or(usize::MAX).max(1);
+        let concurrency = draft.concurrency.map_or(most, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        if concurrency > most {
+            let message = format!("only {most} calls of a run are under way at the same time (run_calls_max)");
+            self.problems.warn(&at, message);
+        }
+        let Some(items) = &draft.for_each else {
+            if draft.concurrency.is_some() {
+                self.problems.error(&at.at_key(), "`concurrency` belongs to `for_each`");
+            }
+            return None;
+        };
+        let at = site.key("for_each");
+        if draft.fail.is_some() {
+            self.problems.error(&at.clone().at_key(), "a `fail` step ends the run once and takes no `for_each`");
+        }
+        let items = self.template(items, &at, place)?;
+        let list = items.single().is_some() || items.as_constant().is_none_or(Value::is_array);
+        if !list || matches!(items.as_constant(), Some(Value::String(_))) {
+            self.problems.error(&at, "`for_each` takes a list or one `${ … }` that gives one");
+        }
+        Some(ForEach { items, concurrency: concurrency.min(most) })
+    }
+
+    fn kind(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<StepKind> {
+        let kinds: Vec<&str> =
+            [("call", draft.call.is_some()), ("set", draft.set.is_some()), ("fail", draft.fail.is_some())]
+                .into_iter()
+                .filter(|(_, there)| *there)
+                .map(|(key, _)| key)
+                .collect();
+        match kinds.as_slice() {
+            [] if draft.later().any(|(_, kind)| kind) => return None,
+            [] => {
+                let problem = self.problems.error(&site.clone().at_key(), "a step has one of `call`, `set` and `fail`");
+                problem.hint("for example `call: GET ${services.NAME}/path`");
+                return None;
+            }
+            [_] => {}
+            [first, second, ..] => {
+                let message = format!("a step is either a `{first}` or a `{second}`; make it two steps");
+                self.problems.error(&site.key(*second).at_key(), message);
+            }
+        }
+        if draft.call.is_none() {
+            self.only_calls(site, draft, kinds[0]);
+        }
+        if let Some(text) = &draft.call {
+            return self.call(text, site, draft, place).map(|call| StepKind::Call(Box::new(call)));
+        }
+        if let Some(value) = &draft.set {
+            return self.template(value, &site.key("set"), place).map(StepKind::Set);
+        }
+        let fail = draft.fail.as_ref()?;
+        let at = site.key("fail");
+        if fail.status.is_none() {
+            self.problems.error(&at, "`fail` says with which status").hint("for example `fail: { status: 409 }`");
+        }
+        self.answer(fail, &at, place).map(StepKind::Fail)
+    }
+
+    /// Keys that mean something only beside `call`.
+    fn only_calls(&mut self, site: &Site, draft: &StepDraft, kind: &str) {
+        let keys = [
+            ("effect", draft.effect.is_some()),
+            ("headers", !draft.headers.is_empty()),
+            ("body", draft.body.is_some()),
+            ("form", draft.form.is_some()),
+            ("text", draft.text.is_some()),
+            ("raw", draft.raw.is_some()),
+            ("retry", draft.retry.is_some()),
+            ("timeout", draft.timeout.is_some()),
+            ("accept", draft.accept.is_some()),
+            ("not_done", draft.not_done.is_some()),
+            ("rehearse", draft.rehearse.is_some()),
+            ("volatile", draft.volatile),
+        ];
+        for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
+            let problem =
+                self.problems.error(&site.key(key).at_key(), format!("`{key}` belongs to a `call`, not to a `{kind}`"));
+            if kind == "fail" && matches!(key, "headers" | "body") {
+                problem.hint(format!("write it under `fail:`: `fail: {{ status: …, {key}: … }}`"));
+            }
+        }
+    }
+
+    /// An answer: of `fail`, of an entry of `respond`, of `pending`.
+    pub(super) fn answer(&mut self, draft: &AnswerDraft, site: &Site, place: &mut Place<'_>) -> Option<Answer> {
+        let default = Value::from(200);
+        let status = self.template(draft.status.as_ref().unwrap_or(&default), &site.key("status"), place);
+        if let Some(Err(message)) = status.as_ref().map(values::status) {
+            self.problems.error(&site.key("status"), message);
+        }
+        let headers = self.headers(&draft.headers, &site.key("headers"), place);
+        let body = match &draft.body {
+            Some(body) => Some(self.template(body, &site.key("body"), place)?),
+            None => None,
+        };
+        Some(Answer { status: status?, headers, body })
+    }
+
+    /// Headers; those that are wrong are noted and left out.
+    pub(super) fn headers(
+        &mut self,
+        map: &serde_json::Map<String, Value>,
+        site: &Site,
+        place: &mut Place<'_>,
+    ) -> Vec<(http::HeaderName, Template)> {
+        let mut headers: Vec<(http::HeaderName, Template)> = Vec::with_capacity(map.len());
+        for (name, value) in map {
+            let at = site.key(name.as_str());
+            let template = self.template(value, &at, place);
+            if let Some(Err(message)) = template.as_ref().map(values::header_value) {
+                self.problems.error(&at, message);
+            }
+            match values::header(name) {
+                Ok(name) if headers.iter().any(|(known, _)| *known == name) => {
+                    self.problems.error(&at.at_key(), format!("the header `{name}` stands twice"));
+                }
+                Ok(name) => headers.extend(template.map(|template| (name, template))),
+                Err(message) => {
+                    self.problems.error(&at.at_key(), message);
+                }
+            }
+        }
+        headers
+    }
+}

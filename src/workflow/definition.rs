@@ -1,0 +1,216 @@
+//! What a workflow file may say: the shape that people write and that JSON Schema describes.
+//!
+//! Always true: a draft has the right keys and types and nothing more; sense is judged by [`super::check`]. Keys that a
+//! later version brings are known here, so that the check can say so instead of calling them typing errors.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::EffectClass;
+
+/// A workflow: steps that run as soon as all they need is done, and what the caller gets.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkflowDraft {
+    /// The name that routes and the API use.
+    pub workflow: String,
+    /// What the request must look like.
+    #[serde(default)]
+    pub input: Option<InputDraft>,
+    /// Steps by name.
+    #[schemars(schema_with = "steps")]
+    pub steps: Map<String, Value>,
+    /// What the caller gets: one entry, or a list of which the first is taken whose `after` steps have ended and whose
+    /// `when` holds.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(schema_with = "respond")]
+    pub respond: Option<Value>,
+}
+
+/// What the request must look like.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct InputDraft {
+    /// JSON Schema of the request's body.
+    pub schema: Option<Value>,
+}
+
+/// One step: exactly one of `call`, `set` and `fail`. Every string may hold `${ … }`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StepDraft {
+    /// An HTTP call: `POST ${services.stock}/reservations`.
+    pub call: Option<String>,
+    /// Computes a value.
+    #[serde(deserialize_with = "present")]
+    pub set: Option<Value>,
+    /// Ends the run with this answer.
+    pub fail: Option<AnswerDraft>,
+
+    /// Steps that must have ended before, beside those that expressions read.
+    pub needs: Vec<String>,
+    /// Runs although some of what it needs was skipped.
+    pub needs_any: bool,
+    /// Skipped where this is false, and so is what needs it.
+    #[serde(rename = "if")]
+    pub condition: Option<String>,
+    /// Once for each element of a list: `item` and `index` are its.
+    #[serde(deserialize_with = "present")]
+    #[schemars(schema_with = "list_or_text")]
+    pub for_each: Option<Value>,
+    /// Items under way at the same time.
+    pub concurrency: Option<u64>,
+
+    /// What the call does to the world. Default `read` for GET, HEAD and OPTIONS, else `shared`.
+    pub effect: Option<EffectClass>,
+    /// Headers of the call. They may read `secrets`.
+    #[schemars(schema_with = "fields")]
+    pub headers: Map<String, Value>,
+    /// The body as JSON.
+    #[serde(deserialize_with = "present")]
+    pub body: Option<Value>,
+    /// The body as a form.
+    #[schemars(schema_with = "fields")]
+    pub form: Option<Map<String, Value>>,
+    /// The body as text.
+    pub text: Option<String>,
+    /// The body of the request, byte by byte: `${request.raw}`.
+    pub raw: Option<String>,
+    /// How often the call is tried, and how far apart.
+    pub retry: Option<RetryDraft>,
+    /// How long one attempt may take: `800ms`, `2s`, `1m`.
+    pub timeout: Option<String>,
+    /// Statuses that are a result and not a failure: `[2xx, 402]`. Default `[2xx]`.
+    #[schemars(schema_with = "statuses")]
+    pub accept: Option<Vec<Value>>,
+    /// Statuses that say for certain that nothing was done, beside 429 and 503.
+    #[schemars(schema_with = "statuses")]
+    pub not_done: Option<Vec<Value>>,
+    /// The output where the call is rehearsed and not sent. May read `legacy`.
+    #[serde(deserialize_with = "present")]
+    pub rehearse: Option<Value>,
+    /// A read that sees the world after legacy acted.
+    pub volatile: bool,
+
+    /// Not in this version.
+    pub undo: Option<Value>,
+    /// Not in this version.
+    pub lock: Option<Value>,
+    /// Not in this version.
+    pub fallback: Option<Value>,
+    /// Not in this version.
+    pub fallback_only: Option<Value>,
+    /// Not in this version.
+    pub risk: Option<Value>,
+    /// Not in this version.
+    pub probe: Option<Value>,
+    /// Not in this version.
+    pub on_conflict: Option<Value>,
+    /// Not in this version.
+    pub wait: Option<Value>,
+    /// Not in this version.
+    pub checkpoint: Option<Value>,
+    /// Not in this version.
+    pub run: Option<Value>,
+}
+
+impl StepDraft {
+    /// Keys that a later version brings, with whether each is a kind of step of its own.
+    pub(super) fn later(&self) -> impl Iterator<Item = (&'static str, bool)> + '_ {
+        let keys = [
+            ("undo", &self.undo, false),
+            ("lock", &self.lock, false),
+            ("fallback", &self.fallback, false),
+            ("fallback_only", &self.fallback_only, false),
+            ("risk", &self.risk, false),
+            ("probe", &self.probe, false),
+            ("on_conflict", &self.on_conflict, false),
+            ("wait", &self.wait, true),
+            ("checkpoint", &self.checkpoint, true),
+            ("run", &self.run, true),
+        ];
+        keys.into_iter().filter(|(_, value, _)| value.is_some()).map(|(key, _, kind)| (key, kind))
+    }
+}
+
+/// `retry:`; exponential, with full jitter.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryDraft {
+    /// Attempts in all. Default 3.
+    pub attempts: Option<u64>,
+    /// The first pause is at most this long. Default `50ms`.
+    pub base: Option<String>,
+    /// No pause is longer. Default `2s`.
+    pub max: Option<String>,
+}
+
+/// An answer to the caller.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnswerDraft {
+    /// A number, or an expression that gives one.
+    #[serde(deserialize_with = "present")]
+    #[schemars(schema_with = "status")]
+    pub status: Option<Value>,
+    /// Headers.
+    #[schemars(schema_with = "fields")]
+    pub headers: Map<String, Value>,
+    /// The body as JSON.
+    #[serde(deserialize_with = "present")]
+    pub body: Option<Value>,
+}
+
+/// One entry of `respond`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RespondDraft {
+    /// Taken only where this holds. May read `failed` (`step`, `status`, `error`) and `input_error`.
+    pub when: Option<String>,
+    /// Taken as soon as these have ended, while the run goes on; without it, when every step has.
+    pub after: Option<Vec<String>>,
+    /// A number, or an expression that gives one. Default 200.
+    #[serde(deserialize_with = "present")]
+    #[schemars(schema_with = "status")]
+    pub status: Option<Value>,
+    /// Headers.
+    #[schemars(schema_with = "fields")]
+    pub headers: Map<String, Value>,
+    /// The body as JSON.
+    #[serde(deserialize_with = "present")]
+    pub body: Option<Value>,
+    /// What the caller gets while the run goes on without an answer. It stands in one entry, or is one by itself.
+    pub pending: Option<AnswerDraft>,
+}
+
+/// `null` is a value, not absence.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+fn steps(generator: &mut SchemaGenerator) -> Schema {
+    let step = generator.subschema_for::<StepDraft>();
+    json_schema!({ "type": "object", "additionalProperties": step })
+}
+
+fn respond(generator: &mut SchemaGenerator) -> Schema {
+    let entry = generator.subschema_for::<RespondDraft>();
+    json_schema!({ "anyOf": [entry, { "type": "array", "items": entry }] })
+}
+
+fn fields(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } })
+}
+
+fn status(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["integer", "string"] })
+}
+
+fn statuses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": ["integer", "string"] } })
+}
+
+fn list_or_text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "array"] })
+}

@@ -16,6 +16,7 @@ mod decode;
 mod driver;
 mod journal;
 mod outgoing;
+pub mod pins;
 mod recover;
 mod replies;
 mod seal;

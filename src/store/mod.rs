@@ -10,6 +10,9 @@
 
 mod memory;
 mod records;
+mod sqlite;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -20,6 +23,7 @@ pub use records::{
     Append, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter, SampleRecord,
     StoredEvent,
 };
+pub use sqlite::SqliteStore;
 
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
@@ -87,6 +91,9 @@ pub struct FirstTry {
     pub request: Option<[u8; 32]>,
 }
 
+/// How many instances of a family an arm owns.
+pub type PinCount = (RouteId, Arm, u64);
+
 /// A shared store.
 pub type SharedStore = Arc<dyn Store>;
 
@@ -110,7 +117,7 @@ pub trait Store: Send + Sync + 'static {
     /// Who owns an instance.
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>>;
     /// How many instances each arm owns, by family.
-    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<(RouteId, Arm, u64)>, StoreError>>;
+    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>>;
     /// Instances of a family owned by an arm, newest first.
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>>;
 

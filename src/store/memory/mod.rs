@@ -15,8 +15,8 @@ use jiff::Timestamp;
 
 use self::tables::Tables;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinRecord, RunFilter, SampleRecord,
-    Store, StoreError, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, RunFilter,
+    SampleRecord, Store, StoreError, StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -97,7 +97,7 @@ impl Store for MemoryStore {
         self.with(|tables| tables.pin(&key).cloned())
     }
 
-    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<(RouteId, Arm, u64)>, StoreError>> {
+    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>> {
         self.with(|tables| tables.pin_counts())
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::{
-    Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinRecord, RunFilter,
+    Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, RunFilter,
     SampleRecord, StoreError, StoredEvent,
 };
 use crate::workflow::RunSummary;
@@ -140,7 +140,7 @@ impl Tables {
         self.pin_places.get(key).map(|place| &self.pins[*place])
     }
 
-    pub(super) fn pin_counts(&self) -> Vec<(RouteId, Arm, u64)> {
+    pub(super) fn pin_counts(&self) -> Vec<PinCount> {
         let mut counts: BTreeMap<(RouteId, Arm), u64> = BTreeMap::new();
         for pin in &self.pins {
             *counts.entry((pin.key.family.clone(), pin.arm)).or_default() += 1;

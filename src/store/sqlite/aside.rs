@@ -1,0 +1,219 @@
+//! What the writer writes beside appends: plans, flips, declarations, samples, evidence, legacy's retry keys.
+//!
+//! Always true: each is one transaction on the writer's connection, acknowledged after its commit; one whose commit is
+//! in doubt is looked for (a flip) or written again (the rest: twice is as good as once) on a fresh connection.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Executor, SqlSafeStr};
+use tokio::sync::oneshot;
+
+use super::commit::Committer;
+use super::fault::Fault;
+use super::job::nanos;
+use crate::flag::{Arm, RetryKey};
+use crate::names::{PlanId, RouteId};
+use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord, StoreError};
+
+/// The reply of a write that returns nothing.
+type Done = oneshot::Sender<Result<(), StoreError>>;
+
+/// One such write. Large ones are bounded by who hands them in.
+pub(super) enum Aside {
+    Write(Work, Done),
+    Flip(Box<FlipRecord>, oneshot::Sender<Result<u64, StoreError>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// What to write; repeating it does no harm.
+pub(super) enum Work {
+    Plan(PlanId, serde_json::Value),
+    LegacyTries(Vec<RetryKey>),
+    Declared(Vec<DeclaredState>),
+    Samples { samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize },
+    ClearSamples(RouteId),
+    Evidence(Vec<EvidenceRecord>),
+}
+
+/// Retry keys that have run out go in portions of this size.
+const PRUNED_AT_ONCE: i64 = 1_000;
+
+/// Performs one and answers it.
+pub(super) async fn perform(aside: Aside, committer: &mut Committer, healthy: &AtomicBool) {
+    match aside {
+        Aside::Write(work, done) => {
+            let result = twice(&Task::Work(work), committer, healthy).await;
+            let _ = done.send(result.map(|_| ()));
+        }
+        Aside::Flip(flip, done) => {
+            let _ = done.send(twice(&Task::Flip(*flip), committer, healthy).await);
+        }
+        Aside::Close(done) => {
+            let _ = done.send(());
+        }
+    }
+}
+
+enum Task {
+    Work(Work),
+    Flip(FlipRecord),
+}
+
+/// Once, and again on a fresh connection where the first outcome is in doubt.
+async fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> Result<u64, StoreError> {
+    let fault = match transact(task, committer, false).await {
+        Ok(number) => {
+            healthy.store(true, Ordering::Release);
+            return Ok(number);
+        }
+        Err(fault) => fault,
+    };
+    committer.conn.roll_back().await;
+    tracing::error!(error = fault.text(), "the store did not commit");
+    if let Fault::Unclear(_) = fault {
+        committer.conn.drop_it();
+        if committer.conn.probe(nanos(Timestamp::now())).await.is_ok() {
+            match transact(task, committer, true).await {
+                Ok(number) => return Ok(number),
+                Err(_) => committer.conn.roll_back().await,
+            }
+        }
+    }
+    if !matches!(fault, Fault::Constraint(_)) {
+        healthy.store(false, Ordering::Release);
+    }
+    Err(StoreError(fault.text().to_owned()))
+}
+
+async fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result<u64, Fault> {
+    let now_ns = nanos(Timestamp::now());
+    let since = committer.since(now_ns);
+    let conn = committer.conn.get().await?;
+    conn.execute("BEGIN IMMEDIATE".into_sql_str()).await?;
+    let number = match task {
+        Task::Flip(flip) => put_flip(conn, flip, again).await?,
+        Task::Work(work) => {
+            write(conn, work, now_ns, since).await?;
+            0
+        }
+    };
+    conn.execute("COMMIT".into_sql_str()).await?;
+    Ok(number)
+}
+
+async fn put_flip(conn: &mut SqliteConnection, flip: &FlipRecord, again: bool) -> Result<u64, Fault> {
+    let last: Option<(i64, Vec<u8>)> = sqlx::query_as("SELECT number, record FROM flips ORDER BY number DESC LIMIT 1")
+        .fetch_optional(&mut *conn)
+        .await?;
+    let number = last.as_ref().map_or(1, |(number, _)| number.saturating_add(1));
+    let record = |number: i64| json(&FlipRecord { number: number.cast_unsigned(), ..flip.clone() });
+    // Nobody else writes, so if the first try was kept, it is the last row.
+    if let Some((number, stored)) = &last
+        && again
+        && *stored == record(*number)?
+    {
+        return Ok(number.cast_unsigned());
+    }
+    sqlx::query("INSERT INTO flips (number, route, record) VALUES (?, ?, ?)")
+        .bind(number)
+        .bind(flip.route.as_ref().map(RouteId::as_str))
+        .bind(record(number)?)
+        .execute(conn)
+        .await?;
+    Ok(number.cast_unsigned())
+}
+
+async fn write(conn: &mut SqliteConnection, work: &Work, now_ns: i64, since: i64) -> Result<(), Fault> {
+    match work {
+        Work::Plan(id, source) => {
+            sqlx::query("INSERT INTO plans (id, source) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                .bind(id.as_str())
+                .bind(json(source)?)
+                .execute(conn)
+                .await?;
+        }
+        Work::LegacyTries(keys) => {
+            for key in keys {
+                sqlx::query(
+                    "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
+                     SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE retry_keys.at <= ?4",
+                )
+                .bind(key.0.as_slice())
+                .bind(Arm::Legacy.as_str())
+                .bind(now_ns)
+                .bind(since)
+                .execute(&mut *conn)
+                .await?;
+            }
+            let prune = "DELETE FROM retry_keys WHERE pos IN \
+                         (SELECT pos FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?)";
+            sqlx::query(prune).bind(since).bind(PRUNED_AT_ONCE).execute(conn).await?;
+        }
+        Work::Declared(declared) => {
+            conn.execute("DELETE FROM declared".into_sql_str()).await?;
+            for state in declared {
+                sqlx::query("INSERT OR REPLACE INTO declared (route, record) VALUES (?, ?)")
+                    .bind(state.route.as_str())
+                    .bind(json(state)?)
+                    .execute(&mut *conn)
+                    .await?;
+            }
+        }
+        Work::Samples { samples, per_fingerprint, fingerprints } => {
+            for sample in samples {
+                put_sample(conn, sample, *per_fingerprint, *fingerprints).await?;
+            }
+        }
+        Work::ClearSamples(route) => {
+            sqlx::query("DELETE FROM samples WHERE route = ?").bind(route.as_str()).execute(conn).await?;
+        }
+        Work::Evidence(evidence) => {
+            for record in evidence {
+                sqlx::query("INSERT OR REPLACE INTO evidence (route, record) VALUES (?, ?)")
+                    .bind(record.route.as_str())
+                    .bind(json(record)?)
+                    .execute(&mut *conn)
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn put_sample(
+    conn: &mut SqliteConnection,
+    sample: &SampleRecord,
+    per_fingerprint: usize,
+    fingerprints: usize,
+) -> Result<(), Fault> {
+    sqlx::query("INSERT INTO samples (route, fingerprint, record) VALUES (?, ?, ?)")
+        .bind(sample.route.as_str())
+        .bind(&sample.fingerprint)
+        .bind(json(sample)?)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query(
+        "DELETE FROM samples WHERE route = ?1 AND fingerprint = ?2 AND pos NOT IN \
+         (SELECT pos FROM samples WHERE route = ?1 AND fingerprint = ?2 ORDER BY pos DESC LIMIT ?3)",
+    )
+    .bind(sample.route.as_str())
+    .bind(&sample.fingerprint)
+    .bind(i64::try_from(per_fingerprint).unwrap_or(i64::MAX))
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "DELETE FROM samples WHERE route = ?1 AND fingerprint NOT IN \
+         (SELECT fingerprint FROM samples WHERE route = ?1 GROUP BY fingerprint ORDER BY max(pos) DESC LIMIT ?2)",
+    )
+    .bind(sample.route.as_str())
+    .bind(i64::try_from(fingerprints).unwrap_or(i64::MAX))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Fault> {
+    serde_json::to_vec(value).map_err(|error| Fault::Sure(format!("it cannot be written as JSON: {error}")))
+}

@@ -1,0 +1,39 @@
+//! What an error of the database means for what was being written.
+
+/// Three kinds, because the writer does three different things.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A row broke a rule of the schema: nothing of the transaction stays, look which append it was.
+    Constraint(String),
+    /// Nothing was written, for sure.
+    Sure(String),
+    /// It may be on disk or not: ask a fresh connection.
+    Unclear(String),
+}
+
+impl Fault {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Fault::Constraint(text) | Fault::Sure(text) | Fault::Unclear(text) => text,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        let text = error.to_string();
+        match primary_code(&error) {
+            Some(19) => Fault::Constraint(text),
+            // SQL logic, busy, locked, read-only, too big. And full: SQLite says so where writing failed, and the mark
+            // that makes a transaction whole in the log is the last thing written; what `fsync` says is another code.
+            Some(1 | 5 | 6 | 8 | 13 | 18) => Fault::Sure(text),
+            Some(_) | None => Fault::Unclear(text),
+        }
+    }
+}
+
+/// The primary result code of SQLite; what `sqlx` hands out is the extended one.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}

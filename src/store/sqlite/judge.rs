@@ -1,0 +1,84 @@
+//! Which appends of a batch may be written, given what is stored.
+//!
+//! Always true: appends are judged in their order, each against what is stored *and* what the ones before it will
+//! write, so that those that pass can be written together without breaking a rule. One bad append fails alone.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::job::Job;
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::names::{RunId, Seq};
+use crate::store::{AppendError, Conflict, NewPin};
+
+/// What is stored of all that a batch touches.
+#[derive(Default)]
+pub(super) struct Known {
+    /// The last seq of each run; `None` where nobody looked: the schema will say.
+    pub(super) heads: Option<HashMap<RunId, u64>>,
+    /// The batch that brought the event at a place.
+    pub(super) batches: HashMap<(RunId, u64), Uuid>,
+    /// Retry keys within their window.
+    pub(super) claims: HashMap<RetryKey, (RunId, Option<[u8; 32]>)>,
+    /// Pins.
+    pub(super) pins: HashMap<PinKey, (Arm, Option<RunId>)>,
+}
+
+/// What becomes of an append.
+#[derive(Debug, PartialEq)]
+pub(super) enum Fate {
+    /// Written, with those of its pins that do not stand already.
+    Write(Vec<NewPin>),
+    /// Stored already, or written by an equal one of this batch: acknowledged with the commit.
+    Rides,
+    /// Not written.
+    Reject(AppendError),
+}
+
+/// Judges a batch in order.
+pub(super) fn judge(jobs: &[Job], mut known: Known) -> Vec<Fate> {
+    jobs.iter().map(|job| one(job, &mut known)).collect()
+}
+
+fn one(job: &Job, known: &mut Known) -> Fate {
+    if let Some(heads) = &known.heads {
+        let stored = heads.get(&job.run_id).copied().unwrap_or(0);
+        if job.first != stored + 1 {
+            return match known.batches.get(&(job.run_id, job.first)) == Some(&job.batch) {
+                true => Fate::Rides,
+                false => Fate::Reject(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) })),
+            };
+        }
+    }
+    if let Some(claim) = &job.claim
+        && let Some((run, request)) = known.claims.get(&claim.key)
+        && *run != job.run_id
+    {
+        let same_request = *request == Some(claim.request);
+        return Fate::Reject(AppendError::Conflict(Conflict::Claim { run: *run, same_request }));
+    }
+    let mut fresh: HashMap<PinKey, Arm> = HashMap::new();
+    for pin in &job.pins {
+        let other = match known.pins.get(&pin.key) {
+            Some((arm, run)) => *arm != pin.arm || *run != Some(job.run_id),
+            None => fresh.insert(pin.key.clone(), pin.arm).is_some_and(|arm| arm != pin.arm),
+        };
+        if other {
+            return Fate::Reject(AppendError::Conflict(Conflict::Pin(pin.key.clone())));
+        }
+    }
+
+    let fresh: Vec<NewPin> = job.pins.iter().filter(|pin| fresh.remove(&pin.key).is_some()).cloned().collect();
+    for pin in &fresh {
+        known.pins.insert(pin.key.clone(), (pin.arm, Some(job.run_id)));
+    }
+    if let Some(claim) = &job.claim {
+        known.claims.entry(claim.key).or_insert((job.run_id, Some(claim.request)));
+    }
+    if let Some(heads) = &mut known.heads {
+        heads.insert(job.run_id, job.last());
+        known.batches.extend((job.first..=job.last()).map(|seq| ((job.run_id, seq), job.batch)));
+    }
+    Fate::Write(fresh)
+}

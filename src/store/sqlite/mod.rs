@@ -1,0 +1,268 @@
+//! Are these events on this disk, in this order, once?
+//!
+//! Always true: one task writes, on one connection ([`writer`]); a commit is on disk before it is acknowledged; the
+//! file belongs to this process alone ([`lock`]); a crash at any moment leaves whole appends.
+//!
+//! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
+//! When the disk is full or gone, each append is answered by what is known of it ([`commit`]), [`Store::healthy`] says
+//! no, and the writer finds out by itself that the disk is back. Nobody cancels a write: a caller that goes away only
+//! misses its reply.
+
+mod aside;
+mod commit;
+mod connection;
+mod fault;
+mod job;
+mod judge;
+mod lock;
+mod look;
+mod open;
+mod read;
+mod statements;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use jiff::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
+
+use self::aside::{Aside, Work};
+use self::commit::Committer;
+use self::connection::Connection;
+use self::job::{Job, nanos};
+use self::writer::{Inlet, Sizes, Writer};
+use super::{
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, Priority, RunFilter,
+    SampleRecord, Store, StoreError, StoredEvent,
+};
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::limits::Limits;
+use crate::names::{PlanId, RouteId, RunId, Seq};
+use crate::workflow::RunSummary;
+
+#[cfg(test)]
+pub(super) use self::connection::options as writer_options;
+
+/// A store in one SQLite file.
+pub struct SqliteStore {
+    inlet: Inlet,
+    readers: SqlitePool,
+    healthy: Arc<AtomicBool>,
+    secret: [u8; 32],
+    window_ns: i64,
+    queue: u64,
+    duration: metrics::Histogram,
+}
+
+impl SqliteStore {
+    /// Opens or makes a database and starts its writer on the current runtime. Metrics are registered here: install
+    /// the recorder before.
+    ///
+    /// # Errors
+    /// Another process has it, it stands on a network file system, a newer program wrote it, or the disk does not
+    /// answer. The text says which and what to do.
+    pub async fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, StoreError> {
+        let path = lock::real_path(path.as_ref())?;
+        Self::open_with(&path, limits, connection::options(&path)).await
+    }
+
+    /// The same, with the writer's connection as somebody else says.
+    pub(super) async fn open_with(
+        path: &Path,
+        limits: &Limits,
+        options: SqliteConnectOptions,
+    ) -> Result<Self, StoreError> {
+        let open::Opened { ownership, writer, readers, secret } = open::open(path, &options).await?;
+        let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
+        let sizes = Sizes {
+            queue: size(limits.append_queue_max).min(tokio::sync::Semaphore::MAX_PERMITS),
+            batch_events: size(limits.append_batch_events_max),
+            dark_events: size(limits.append_dark_batch_events_max),
+        };
+        let window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
+        let healthy = Arc::new(AtomicBool::new(true));
+        let committer = Committer::new(Connection::new(options, writer), window_ns);
+        let (writer, inlet) = Writer::new(committer, healthy.clone(), &sizes, ownership);
+        tokio::spawn(writer.run());
+        let duration = metrics::histogram!("pointsman_append_duration_seconds");
+        Ok(Self { inlet, readers, healthy, secret, window_ns, queue: limits.append_queue_max, duration })
+    }
+
+    fn hand_in(&self, append: Append) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
+        let (reply, replied) = oneshot::channel();
+        let queue = match append.priority {
+            Priority::Live => &self.inlet.live,
+            Priority::Dark => &self.inlet.dark,
+        };
+        queue.try_send(Job::new(append, reply)?).map_err(|error| {
+            AppendError::Refused(match error {
+                TrySendError::Full(_) => format!("{} appends wait already (append_queue_max)", self.queue),
+                TrySendError::Closed(_) => "the store is closed".into(),
+            })
+        })?;
+        Ok(replied)
+    }
+
+    fn hand_aside<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Aside,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        let (reply, replied) = oneshot::channel();
+        let sent = self.inlet.aside.try_send(make(reply)).map_err(|error| {
+            StoreError(match error {
+                TrySendError::Full(_) => format!("{} writes wait already (append_queue_max)", self.queue),
+                TrySendError::Closed(_) => "the store is closed".into(),
+            })
+        });
+        async move {
+            sent?;
+            replied.await.unwrap_or_else(|_| Err(StoreError("the store's writer has ended".into())))
+        }
+        .boxed()
+    }
+
+    fn write(&self, work: Work) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.hand_aside(|done| Aside::Write(work, done))
+    }
+}
+
+impl Store for SqliteStore {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+        let began = Instant::now();
+        let handed_in = self.hand_in(append);
+        async move {
+            let done = handed_in?
+                .await
+                .unwrap_or_else(|_| Err(AppendError::Unavailable("the store's writer has ended".into())));
+            self.duration.record(began.elapsed());
+            done
+        }
+        .boxed()
+    }
+
+    fn events(&self, run: RunId, from: Seq) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+        read::events(&self.readers, run, from).boxed()
+    }
+
+    fn run(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSummary>, StoreError>> {
+        read::run(&self.readers, run).boxed()
+    }
+
+    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>> {
+        read::runs(&self.readers, filter).boxed()
+    }
+
+    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Work::Plan(id, source))
+    }
+
+    fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>> {
+        read::plan(&self.readers, id).boxed()
+    }
+
+    fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>> {
+        read::pin(&self.readers, key).boxed()
+    }
+
+    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>> {
+        read::pin_counts(&self.readers).boxed()
+    }
+
+    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>> {
+        read::pins(&self.readers, family, arm, limit).boxed()
+    }
+
+    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
+        read::first_try(&self.readers, key, nanos(Timestamp::now()).saturating_sub(self.window_ns)).boxed()
+    }
+
+    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Work::LegacyTries(keys))
+    }
+
+    fn put_flip(&self, flip: FlipRecord) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.hand_aside(|done| Aside::Flip(Box::new(flip), done))
+    }
+
+    fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+        async move {
+            let text = match route {
+                Some(_) => "SELECT record FROM flips WHERE route = ? ORDER BY number DESC LIMIT ?",
+                None => "SELECT record FROM flips ORDER BY number DESC LIMIT ?",
+            };
+            read::records(&self.readers, text, route.as_ref(), Some(limit)).await
+        }
+        .boxed()
+    }
+
+    fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+        let text = "SELECT record FROM flips WHERE number IN (SELECT max(number) FROM flips GROUP BY route) \
+                    ORDER BY route";
+        read::records(&self.readers, text, None, None).boxed()
+    }
+
+    fn put_declared(&self, declared: Vec<DeclaredState>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Work::Declared(declared))
+    }
+
+    fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {
+        read::records(&self.readers, "SELECT record FROM declared ORDER BY route", None, None).boxed()
+    }
+
+    fn put_samples(
+        &self,
+        samples: Vec<SampleRecord>,
+        per_fingerprint: usize,
+        fingerprints: usize,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Work::Samples { samples, per_fingerprint, fingerprints })
+    }
+
+    fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>> {
+        async move {
+            let text = "SELECT record FROM samples WHERE route = ? ORDER BY pos DESC LIMIT ?";
+            read::records(&self.readers, text, Some(&route), Some(limit)).await
+        }
+        .boxed()
+    }
+
+    fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Work::ClearSamples(route))
+    }
+
+    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Work::Evidence(evidence))
+    }
+
+    fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
+        read::records(&self.readers, "SELECT record FROM evidence ORDER BY route", None, None).boxed()
+    }
+
+    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        ready(Ok(self.secret)).boxed()
+    }
+
+    fn healthy(&self) -> bool {
+        self.healthy.load(Ordering::Acquire)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let (done, closed) = oneshot::channel();
+            // Waits for a place in the queue: closing comes after what was handed in. If the writer has ended there is
+            // nothing to wait for.
+            if self.inlet.aside.send(Aside::Close(done)).await.is_ok() {
+                let _ = closed.await;
+            }
+            self.readers.close().await;
+        }
+        .boxed()
+    }
+}

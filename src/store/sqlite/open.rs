@@ -1,0 +1,106 @@
+//! Opens a database: takes it for this process, brings its tables up, and refuses what a newer program wrote.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
+use sqlx::{ConnectOptions, SqlSafeStr};
+
+use super::lock::Ownership;
+use crate::store::StoreError;
+use crate::workflow::Event;
+
+/// Connections that read at the same time; more wait, and for no longer than this.
+const READERS_MAX: u32 = 4;
+const READER_WAIT: Duration = Duration::from_secs(5);
+
+/// An open database.
+pub(super) struct Opened {
+    pub(super) ownership: Ownership,
+    pub(super) writer: SqliteConnection,
+    pub(super) readers: SqlitePool,
+    pub(super) secret: [u8; 32],
+}
+
+/// Opens the database at a real path, the writer's connection by these options.
+pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<Opened, StoreError> {
+    let ownership = Ownership::take(path)?;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot open {}: {error}", path.display()));
+    let mut writer = options.connect().await.map_err(failed)?;
+    migrate(&mut writer, path).await?;
+    check_version(&mut writer, path).await?;
+    let secret = secret(&mut writer).await?;
+    let reader = SqliteConnectOptions::new()
+        .filename(path)
+        .pragma("query_only", "ON")
+        .row_buffer_size(1_000)
+        .thread_name(|id| format!("store-reader-{id}"))
+        .disable_statement_logging();
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(READER_WAIT)
+        .connect_with(reader)
+        .await
+        .map_err(failed)?;
+    Ok(Opened { ownership, writer, readers, secret })
+}
+
+async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let first = include_str!("../schema/0001_first.sql").into_sql_str();
+    let steps = Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)]);
+    let path = path.display();
+    match steps.run_direct(None, conn, false).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(version)) => {
+            let known = steps.iter().map(|step| step.version).max().unwrap_or(0);
+            Err(StoreError(format!(
+                "{path} has tables of version {version}, this binary knows them up to version {known}: it was written \
+                 by a newer pointsman; start that one, or give this one another file with --store"
+            )))
+        }
+        Err(error) => Err(StoreError(format!("cannot bring up the tables of {path}: {error}"))),
+    }
+}
+
+/// Notes which events may stand here from now on, and refuses a file in which newer ones may stand.
+async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", path.display()));
+    let noted: Option<(Vec<u8>,)> = sqlx::query_as("SELECT value FROM meta WHERE key = 'event_version'")
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(failed)?;
+    let noted = noted.and_then(|(text,)| String::from_utf8(text).ok()?.parse::<u16>().ok());
+    match noted {
+        Some(version) if version > Event::VERSION => Err(StoreError(format!(
+            "{} has events of version {version}, this binary reads them up to version {}: it was written by a newer \
+             pointsman; start that one, or give this one another file with --store",
+            path.display(),
+            Event::VERSION
+        ))),
+        Some(version) if version == Event::VERSION => Ok(()),
+        Some(_) | None => {
+            sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES ('event_version', ?)")
+                .bind(Event::VERSION.to_string().into_bytes())
+                .execute(conn)
+                .await
+                .map_err(failed)?;
+            Ok(())
+        }
+    }
+}
+
+/// The secret: made at random on first use, the same ever after.
+async fn secret(conn: &mut SqliteConnection) -> Result<[u8; 32], StoreError> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read the store's secret: {error}"));
+    let mut fresh = [0_u8; 32];
+    getrandom::fill(&mut fresh).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
+    sqlx::query("INSERT INTO meta (key, value) VALUES ('secret', ?) ON CONFLICT DO NOTHING")
+        .bind(fresh.as_slice())
+        .execute(&mut *conn)
+        .await
+        .map_err(failed)?;
+    let (kept,): (Vec<u8>,) =
+        sqlx::query_as("SELECT value FROM meta WHERE key = 'secret'").fetch_one(conn).await.map_err(failed)?;
+    kept.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the file is damaged".into()))
+}

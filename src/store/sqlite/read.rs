@@ -1,0 +1,176 @@
+//! Reads, on a small pool of their own. Each is one statement: a long read would keep the log from being folded back.
+
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite};
+use uuid::Uuid;
+
+use super::job::arm;
+use super::look::run_id;
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::names::{PlanId, RouteId, RunId, Seq};
+use crate::store::{FirstTry, PinCount, PinRecord, RunFilter, StoreError, StoredEvent};
+use crate::workflow::{Event, RunSummary};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+fn unread(error: sqlx::Error) -> StoreError {
+    StoreError(format!("the store did not answer: {error}"))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| StoreError(format!("a stored record cannot be read: {error}")))
+}
+
+fn rows(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
+    let rows = sqlx::query("SELECT seq, at, version, event FROM events WHERE run_id = ? AND seq >= ? ORDER BY seq")
+        .bind(run.0.as_bytes().as_slice())
+        .bind(i64::try_from(from.0).unwrap_or(i64::MAX))
+        .fetch_all(pool)
+        .await
+        .map_err(unread)?;
+    rows.iter().map(event).collect()
+}
+
+fn event(row: &SqliteRow) -> Result<StoredEvent> {
+    let seq: i64 = row.try_get(0).map_err(unread)?;
+    let version: i64 = row.try_get(2).map_err(unread)?;
+    if version > i64::from(Event::VERSION) {
+        return Err(StoreError(format!(
+            "event {seq} has version {version}, this binary reads events up to version {}",
+            Event::VERSION
+        )));
+    }
+    let at = time(row.try_get(1).map_err(unread)?)?;
+    Ok(StoredEvent { seq: Seq(seq.cast_unsigned()), at, event: parse(row.try_get(3).map_err(unread)?)? })
+}
+
+fn time(ns: i64) -> Result<jiff::Timestamp> {
+    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| StoreError(format!("a stored time: {error}")))
+}
+
+pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunSummary>> {
+    let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT summary FROM runs WHERE run_id = ?")
+        .bind(run.0.as_bytes().as_slice())
+        .fetch_optional(pool)
+        .await
+        .map_err(unread)?;
+    row.map(|(summary,)| parse(&summary)).transpose()
+}
+
+pub(super) async fn runs(pool: &SqlitePool, filter: RunFilter) -> Result<Vec<RunSummary>> {
+    let RunFilter { statuses, workflow, route, mode, before, limit } = filter;
+    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT summary FROM runs WHERE true");
+    if !statuses.is_empty() {
+        if statuses.iter().all(|status| !status.is_final()) {
+            // Said as the index of open runs says it.
+            query.push(" AND ended = 0");
+        }
+        query.push(" AND status IN (");
+        let mut list = query.separated(", ");
+        for status in statuses {
+            list.push_bind(status.as_str());
+        }
+        query.push(")");
+    }
+    if let Some(workflow) = workflow {
+        query.push(" AND workflow = ").push_bind(workflow);
+    }
+    if let Some(route) = route {
+        query.push(" AND route = ").push_bind(route.as_str().to_owned());
+    }
+    if let Some(mode) = mode {
+        query.push(" AND mode = ").push_bind(mode.as_str());
+    }
+    if let Some(before) = before {
+        query.push(" AND run_id < ").push_bind(before.0.as_bytes().to_vec());
+    }
+    query.push(" ORDER BY run_id DESC LIMIT ").push_bind(rows(limit));
+    let found: Vec<(Vec<u8>,)> = query.build_query_as().fetch_all(pool).await.map_err(unread)?;
+    found.iter().map(|(summary,)| parse(summary)).collect()
+}
+
+pub(super) async fn plan(pool: &SqlitePool, id: PlanId) -> Result<Option<serde_json::Value>> {
+    let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT source FROM plans WHERE id = ?")
+        .bind(id.as_str())
+        .fetch_optional(pool)
+        .await
+        .map_err(unread)?;
+    row.map(|(source,)| parse(&source)).transpose()
+}
+
+pub(super) async fn pin(pool: &SqlitePool, key: PinKey) -> Result<Option<PinRecord>> {
+    let row = sqlx::query("SELECT family, id, arm, run_id, at FROM pins WHERE family = ? AND id = ?")
+        .bind(key.family.as_str())
+        .bind(&*key.id)
+        .fetch_optional(pool)
+        .await
+        .map_err(unread)?;
+    row.as_ref().map(pin_record).transpose()
+}
+
+pub(super) async fn pins(pool: &SqlitePool, family: RouteId, arm: Arm, limit: usize) -> Result<Vec<PinRecord>> {
+    let text = "SELECT family, id, arm, run_id, at FROM pins WHERE family = ? AND arm = ? ORDER BY pos DESC LIMIT ?";
+    let found = sqlx::query(text)
+        .bind(family.as_str())
+        .bind(arm.as_str())
+        .bind(rows(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(unread)?;
+    found.iter().map(pin_record).collect()
+}
+
+fn pin_record(row: &SqliteRow) -> Result<PinRecord> {
+    let family = RouteId::new(row.try_get::<String, _>(0).map_err(unread)?);
+    let id = row.try_get::<String, _>(1).map_err(unread)?.into();
+    let arm = known_arm(row.try_get(2).map_err(unread)?)?;
+    let run = row.try_get::<Option<Vec<u8>>, _>(3).map_err(unread)?.and_then(run_id);
+    Ok(PinRecord { key: PinKey { family, id }, arm, run, at: time(row.try_get(4).map_err(unread)?)? })
+}
+
+fn known_arm(text: &str) -> Result<Arm> {
+    arm(text).ok_or_else(|| StoreError(format!("a stored record names an unknown arm `{text}`")))
+}
+
+pub(super) async fn pin_counts(pool: &SqlitePool) -> Result<Vec<PinCount>> {
+    let text = "SELECT family, arm, count(*) FROM pins GROUP BY family, arm";
+    let found: Vec<(String, String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(unread)?;
+    let mut counts = Vec::with_capacity(found.len());
+    for (family, arm, count) in found {
+        counts.push((RouteId::new(family), known_arm(&arm)?, count.cast_unsigned()));
+    }
+    counts.sort();
+    Ok(counts)
+}
+
+pub(super) async fn first_try(pool: &SqlitePool, key: RetryKey, since: i64) -> Result<Option<FirstTry>> {
+    type Found = (String, Option<Vec<u8>>, Option<Vec<u8>>);
+    let text = "SELECT arm, run_id, request FROM retry_keys WHERE key = ? AND at > ?";
+    let row: Option<Found> =
+        sqlx::query_as(text).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(unread)?;
+    let Some((arm, run, request)) = row else { return Ok(None) };
+    let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
+    Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request: request.and_then(|bytes| bytes.try_into().ok()) }))
+}
+
+/// Records kept as JSON in a column, by a text of ours that takes an optional route and an optional limit.
+pub(super) async fn records<T: serde::de::DeserializeOwned>(
+    pool: &SqlitePool,
+    text: &'static str,
+    route: Option<&RouteId>,
+    limit: Option<usize>,
+) -> Result<Vec<T>> {
+    let mut query = sqlx::query_as::<_, (Vec<u8>,)>(text);
+    if let Some(route) = route {
+        query = query.bind(route.as_str().to_owned());
+    }
+    if let Some(limit) = limit {
+        query = query.bind(rows(limit));
+    }
+    let found = query.fetch_all(pool).await.map_err(unread)?;
+    found.iter().map(|(record,)| parse(record)).collect()
+}

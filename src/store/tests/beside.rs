@@ -1,0 +1,128 @@
+//! What is kept beside events: plans, flips, declarations, samples, evidence, the secret.
+
+use super::*;
+use crate::compare::{Difference, Kind};
+use crate::flag::{Percent, Shares, State};
+use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord};
+
+on_every_store! {
+    a_plan_is_kept_by_its_id,
+    flips_are_numbered_and_the_last_of_each_route_is_known,
+    declarations_are_replaced_whole,
+    samples_are_capped_by_fingerprint_and_by_route,
+    evidence_is_replaced_by_route,
+    the_secret_stays_the_same,
+}
+
+fn flip(route: Option<&str>, to: &str) -> FlipRecord {
+    FlipRecord {
+        number: 0,
+        route: route.map(RouteId::from),
+        from: "off".into(),
+        to: to.into(),
+        shares: Some(Shares { live: Percent::new(12.5).unwrap(), ..Shares::default() }),
+        by: "ada (unverified)".into(),
+        at: at(1),
+        reason: Some("try it".into()),
+        forced: false,
+        evidence: json!({ "pairs": 20, "rate": 0.125 }),
+    }
+}
+
+async fn a_plan_is_kept_by_its_id(which: Which) {
+    let mut place = Place::new(which).await;
+    let source = json!({ "workflow": "w", "big": 12_345_678_901_234_567_890_u64, "steps": { "b": 1, "a": 2 } });
+    place.store.put_plan("plan_1".into(), source.clone()).await.unwrap();
+    place.store.put_plan("plan_1".into(), source.clone()).await.unwrap();
+    place.reopen().await;
+    assert_eq!(place.store.plan("plan_1".into()).await.unwrap(), Some(source));
+    assert_eq!(place.store.plan("plan_2".into()).await.unwrap(), None);
+}
+
+async fn flips_are_numbered_and_the_last_of_each_route_is_known(which: Which) {
+    let mut place = Place::new(which).await;
+    let given = [
+        flip(Some("a"), "shadow"),
+        flip(Some("b"), "shadow"),
+        flip(None, "instances"),
+        flip(Some("a"), "dark"),
+        flip(None, "no"),
+    ];
+    for (place_in, flip) in given.iter().enumerate() {
+        assert_eq!(place.store.put_flip(flip.clone()).await.unwrap(), place_in as u64 + 1);
+    }
+    place.reopen().await;
+    let numbers = |flips: Vec<FlipRecord>| flips.iter().map(|flip| flip.number).collect::<Vec<_>>();
+    assert_eq!(numbers(place.store.flips(None, 10).await.unwrap()), [5, 4, 3, 2, 1]);
+    assert_eq!(numbers(place.store.flips(None, 2).await.unwrap()), [5, 4]);
+    assert_eq!(numbers(place.store.flips(Some("a".into()), 10).await.unwrap()), [4, 1]);
+    assert_eq!(numbers(place.store.last_flips().await.unwrap()), [5, 4, 2]);
+    assert_eq!(place.store.put_flip(flip(Some("a"), "off")).await.unwrap(), 6);
+    let first = place.store.flips(Some("b".into()), 1).await.unwrap().remove(0);
+    assert_eq!(first, FlipRecord { number: 2, ..flip(Some("b"), "shadow") });
+}
+
+async fn declarations_are_replaced_whole(which: Which) {
+    let place = Place::new(which).await;
+    let of = |route: &str, state| DeclaredState { route: route.into(), state, shares: Shares::default() };
+    place.store.put_declared(vec![of("b", State::Live), of("a", State::Off)]).await.unwrap();
+    assert_eq!(place.store.declared().await.unwrap(), [of("a", State::Off), of("b", State::Live)]);
+    place.store.put_declared(vec![of("c", State::Only)]).await.unwrap();
+    assert_eq!(place.store.declared().await.unwrap(), [of("c", State::Only)]);
+}
+
+async fn samples_are_capped_by_fingerprint_and_by_route(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let sample = |route: &str, fingerprint: &str, n: i64| SampleRecord {
+        route: route.into(),
+        fingerprint: fingerprint.into(),
+        at: at(n),
+        run: Some(run_id(1)),
+        differences: vec![Difference {
+            path: "$.total".into(),
+            kind: Kind::Value,
+            legacy: Some("1".into()),
+            engine: None,
+        }],
+        legacy: "{}".into(),
+        engine: "{}".into(),
+        request: format!("POST /orders {n}"),
+    };
+    let kept = async |route: &str, limit| {
+        let samples = store.samples(route.into(), limit).await.unwrap();
+        samples.iter().map(|s| format!("{}{}", s.fingerprint, s.at.as_second() % 100)).collect::<Vec<_>>()
+    };
+    store.put_samples((1..=4).map(|n| sample("r", "x", n)).collect(), 2, 2).await.unwrap();
+    assert_eq!(kept("r", 9).await, ["x4", "x3"]);
+    store.put_samples(vec![sample("r", "y", 5), sample("other", "z", 6)], 2, 2).await.unwrap();
+    assert_eq!(kept("r", 9).await, ["y5", "x4", "x3"]);
+    assert_eq!(kept("r", 1).await, ["y5"]);
+    store.put_samples(vec![sample("r", "x", 7), sample("r", "w", 8)], 2, 2).await.unwrap();
+    assert_eq!(kept("r", 9).await, ["w8", "x7", "x4"], "the least recent fingerprint went");
+    store.clear_samples("r".into()).await.unwrap();
+    assert_eq!(kept("r", 9).await, [""; 0]);
+    assert_eq!(kept("other", 9).await, ["z6"]);
+    assert_eq!(store.samples("other".into(), 1).await.unwrap(), [sample("other", "z", 6)]);
+}
+
+async fn evidence_is_replaced_by_route(which: Which) {
+    let place = Place::new(which).await;
+    let of = |route: &str, pairs: u64| EvidenceRecord {
+        route: route.into(),
+        at: at(1),
+        value: json!({ "pairs": pairs, "rate": 0.1 }),
+    };
+    place.store.put_evidence(vec![of("b", 1), of("a", 2)]).await.unwrap();
+    place.store.put_evidence(vec![of("b", 3)]).await.unwrap();
+    assert_eq!(place.store.evidence().await.unwrap(), [of("a", 2), of("b", 3)]);
+}
+
+async fn the_secret_stays_the_same(which: Which) {
+    let mut place = Place::new(which).await;
+    let secret = place.store.secret().await.unwrap();
+    assert_ne!(secret, [0; 32]);
+    place.reopen().await;
+    assert_eq!(place.store.secret().await.unwrap(), secret);
+    assert_ne!(Place::new(which).await.store.secret().await.unwrap(), secret);
+}

@@ -1,0 +1,301 @@
+//! Appends: in order, once, whole or not at all.
+
+use super::*;
+use crate::flag::RetryKey;
+use crate::store::{AppendError, Claim, Conflict, RunFilter};
+
+on_every_store! {
+    what_was_appended_is_there_in_order,
+    a_gap_or_a_place_taken_twice_is_a_conflict,
+    a_batch_that_comes_again_is_recognised,
+    an_append_without_events_is_refused,
+    one_bad_append_fails_alone,
+    sixty_four_tasks_append_to_their_own_runs,
+    sixty_four_tasks_race_for_one_place,
+    the_summary_is_the_last_one_given,
+    runs_are_listed_newest_first_by_filter,
+    an_instance_has_one_owner,
+    a_retry_key_has_one_run,
+    a_retry_key_runs_out,
+    what_conflicts_leaves_nothing,
+    dark_and_live_both_arrive,
+    a_large_append_arrives_whole,
+    a_closed_store_refuses,
+    a_restart_finds_all,
+}
+
+async fn what_was_appended_is_there_in_order(which: Which) {
+    let place = Place::new(which).await;
+    let run = run_id(1);
+    place.store.append(append(run, 1, 3)).await.unwrap();
+    place.store.append(append(run, 4, 2)).await.unwrap();
+    let events = place.store.events(run, Seq::FIRST).await.unwrap();
+    assert_eq!(events.iter().map(|e| e.seq.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert!(events.iter().all(|e| e.event == test_event(e.seq.0) && e.at == at(e.seq.0.cast_signed())));
+    assert_eq!(place.store.events(run, Seq(4)).await.unwrap(), events[3..]);
+    assert_eq!(place.store.events(run, Seq(9)).await.unwrap(), []);
+    assert_eq!(seqs(&place.store, run_id(2)).await, [0; 0]);
+}
+
+async fn a_gap_or_a_place_taken_twice_is_a_conflict(which: Which) {
+    let place = Place::new(which).await;
+    let run = run_id(1);
+    let conflict = |stored| Err(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) }));
+    assert_eq!(place.store.append(append(run, 2, 1)).await, conflict(0));
+    place.store.append(append(run, 1, 3)).await.unwrap();
+    for first in [0, 1, 2, 3, 5, 9] {
+        assert_eq!(place.store.append(append(run, first, 2)).await, conflict(3), "first {first}");
+    }
+    assert_eq!(seqs(&place.store, run).await, [1, 2, 3]);
+}
+
+async fn a_batch_that_comes_again_is_recognised(which: Which) {
+    let place = Place::new(which).await;
+    let run = run_id(1);
+    let mut first = append(run, 1, 2);
+    first.pins = vec![pin("17", Arm::Engine)];
+    first.claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32] });
+    place.store.append(first.clone()).await.unwrap();
+    place.store.append(first.clone()).await.unwrap();
+    place.store.append(append(run, 3, 1)).await.unwrap();
+    place.store.append(first.clone()).await.unwrap();
+    let together = append(run, 4, 1);
+    let (one, two) = tokio::join!(place.store.append(together.clone()), place.store.append(together));
+    assert_eq!((one, two), (Ok(()), Ok(())));
+    assert_eq!(seqs(&place.store, run).await, [1, 2, 3, 4]);
+    assert_eq!(place.store.run(run).await.unwrap().unwrap().seq, Seq(4), "a repeat does not turn the summary back");
+}
+
+async fn an_append_without_events_is_refused(which: Which) {
+    let place = Place::new(which).await;
+    let mut empty = append(run_id(1), 1, 1);
+    empty.events.clear();
+    assert!(matches!(place.store.append(empty).await, Err(AppendError::Refused(_))));
+    assert_eq!(place.store.run(run_id(1)).await.unwrap(), None);
+}
+
+async fn one_bad_append_fails_alone(which: Which) {
+    let place = Place::new(which).await;
+    place.store.append(append(run_id(1), 1, 1)).await.unwrap();
+    let bad = append(run_id(1), 1, 1);
+    let unpinned = { Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(4), 1, 1) } };
+    let taken = { Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(5), 1, 1) } };
+    let done = futures_util::future::join_all([
+        place.store.append(append(run_id(2), 1, 2)),
+        place.store.append(bad),
+        place.store.append(append(run_id(3), 1, 1)),
+        place.store.append(unpinned),
+        place.store.append(taken),
+        place.store.append(append(run_id(2), 3, 1)),
+    ])
+    .await;
+    let seq = Err(AppendError::Conflict(Conflict::Seq { stored: Seq(1) }));
+    let pinned = Err(AppendError::Conflict(Conflict::Pin(pin("1", Arm::Engine).key)));
+    assert_eq!(done, [Ok(()), seq, Ok(()), Ok(()), pinned, Ok(())]);
+    assert_eq!(seqs(&place.store, run_id(2)).await, [1, 2, 3]);
+    assert_eq!(place.store.run(run_id(5)).await.unwrap(), None);
+}
+
+async fn sixty_four_tasks_append_to_their_own_runs(which: Which) {
+    let place = Place::new(which).await;
+    let tasks: Vec<_> = (0..64)
+        .map(|n| {
+            let store = place.store.clone();
+            tokio::spawn(async move {
+                for first in 1..=10 {
+                    store.append(append(run_id(n), first, 1)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    for n in 0..64 {
+        assert_eq!(seqs(&place.store, run_id(n)).await, (1..=10).collect::<Vec<_>>());
+    }
+}
+
+async fn sixty_four_tasks_race_for_one_place(which: Which) {
+    let place = Place::new(which).await;
+    for first in 1..=3 {
+        let tasks: Vec<_> = (0..64)
+            .map(|_| {
+                let store = place.store.clone();
+                tokio::spawn(async move { store.append(append(run_id(1), first, 1)).await })
+            })
+            .collect();
+        let mut won = 0;
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(()) => won += 1,
+                Err(error) => assert_eq!(error, AppendError::Conflict(Conflict::Seq { stored: Seq(first) })),
+            }
+        }
+        assert_eq!(won, 1);
+    }
+    assert_eq!(seqs(&place.store, run_id(1)).await, [1, 2, 3]);
+}
+
+async fn the_summary_is_the_last_one_given(which: Which) {
+    let place = Place::new(which).await;
+    let run = run_id(1);
+    place.store.append(append(run, 1, 1)).await.unwrap();
+    let mut last = append(run, 2, 1);
+    last.summary.status = RunStatus::Failed;
+    last.summary.note = Some("the bank said no".into());
+    place.store.append(last.clone()).await.unwrap();
+    assert_eq!(place.store.run(run).await.unwrap(), Some(last.summary));
+}
+
+async fn runs_are_listed_newest_first_by_filter(which: Which) {
+    let place = Place::new(which).await;
+    for n in 1..=6 {
+        let mut one = append(run_id(n), 1, 1);
+        one.summary.status = if n % 2 == 0 { RunStatus::Completed } else { RunStatus::Running };
+        one.summary.mode = if n == 3 { Mode::Dark } else { Mode::Real };
+        one.summary.route = (n != 5).then(|| RouteId::new("orders.create"));
+        one.summary.workflow = WorkflowName::new(if n == 6 { "campaign" } else { "create-order" });
+        place.store.append(one).await.unwrap();
+    }
+    let list = async |filter: RunFilter| {
+        let runs = place.store.runs(filter).await.unwrap();
+        runs.iter().map(|run| (1..=6).find(|n| run_id(*n) == run.run_id).unwrap()).collect::<Vec<_>>()
+    };
+    let all = RunFilter { limit: 100, ..RunFilter::default() };
+    assert_eq!(list(all.clone()).await, [6, 5, 4, 3, 2, 1]);
+    assert_eq!(list(RunFilter { limit: 2, ..all.clone() }).await, [6, 5]);
+    assert_eq!(list(RunFilter { limit: 2, before: Some(run_id(4)), ..all.clone() }).await, [3, 2]);
+    assert_eq!(list(RunFilter { statuses: vec![RunStatus::Running], ..all.clone() }).await, [5, 3, 1]);
+    let both = vec![RunStatus::Running, RunStatus::Completed];
+    assert_eq!(list(RunFilter { statuses: both, before: Some(run_id(3)), ..all.clone() }).await, [2, 1]);
+    assert_eq!(list(RunFilter { mode: Some(Mode::Dark), ..all.clone() }).await, [3]);
+    assert_eq!(list(RunFilter { workflow: Some("campaign".into()), ..all.clone() }).await, [6]);
+    assert_eq!(list(RunFilter { route: Some(RouteId::new("orders.create")), limit: 3, ..all }).await, [6, 4, 3]);
+}
+
+async fn an_instance_has_one_owner(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let with = |run, pins: Vec<NewPin>| Append { pins, ..append(run, 1, 1) };
+    let taken = |id: &str| Err(AppendError::Conflict(Conflict::Pin(pin(id, Arm::Engine).key)));
+    store.append(with(run_id(1), vec![pin("1", Arm::Engine), pin("2", Arm::Legacy)])).await.unwrap();
+    assert_eq!(store.append(with(run_id(2), vec![pin("1", Arm::Engine)])).await, taken("1"));
+    assert_eq!(store.append(with(run_id(2), vec![pin("3", Arm::Engine), pin("2", Arm::Engine)])).await, taken("2"));
+    let twice = vec![pin("4", Arm::Engine), pin("4", Arm::Legacy)];
+    assert_eq!(store.append(with(run_id(2), twice)).await, taken("4"));
+    let again = Append { pins: vec![pin("1", Arm::Engine), pin("5", Arm::Engine)], ..append(run_id(1), 2, 1) };
+    store.append(again).await.unwrap();
+
+    let one = store.pin(pin("1", Arm::Engine).key).await.unwrap().unwrap();
+    assert_eq!((one.arm, one.run, one.at), (Arm::Engine, Some(run_id(1)), at(1)));
+    assert_eq!(store.pin(pin("3", Arm::Engine).key).await.unwrap(), None);
+    let ids = async |arm, limit| {
+        let pins = store.pins(RouteId::new("orders.create"), arm, limit).await.unwrap();
+        pins.iter().map(|pin| pin.key.id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(Arm::Engine, 9).await, ["5", "1"]);
+    assert_eq!(ids(Arm::Engine, 1).await, ["5"]);
+    assert_eq!(ids(Arm::Legacy, 9).await, ["2"]);
+    let family = RouteId::new("orders.create");
+    let counts = [(family.clone(), Arm::Legacy, 1), (family, Arm::Engine, 2)];
+    assert_eq!(store.pin_counts().await.unwrap(), counts);
+}
+
+async fn a_retry_key_has_one_run(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let claim = |key: u8, request: u8| Some(Claim { key: RetryKey([key; 32]), request: [request; 32] });
+    store.append(Append { claim: claim(1, 1), ..append(run_id(1), 1, 1) }).await.unwrap();
+    let held = |same_request| Err(AppendError::Conflict(Conflict::Claim { run: run_id(1), same_request }));
+    assert_eq!(store.append(Append { claim: claim(1, 1), ..append(run_id(2), 1, 1) }).await, held(true));
+    assert_eq!(store.append(Append { claim: claim(1, 2), ..append(run_id(2), 1, 1) }).await, held(false));
+    store.append(Append { claim: claim(1, 1), ..append(run_id(1), 2, 1) }).await.unwrap();
+
+    let two = Append { claim: claim(2, 1), ..append(run_id(3), 1, 1) };
+    let three = Append { claim: claim(2, 1), ..append(run_id(4), 1, 1) };
+    let (two, three) = tokio::join!(store.append(two), store.append(three));
+    assert_eq!(two, Ok(()));
+    let held = Conflict::Claim { run: run_id(3), same_request: true };
+    assert_eq!(three, Err(AppendError::Conflict(held)));
+
+    store.note_legacy_tries(vec![RetryKey([1; 32]), RetryKey([9; 32])]).await.unwrap();
+    let first = store.first_try(RetryKey([1; 32])).await.unwrap().unwrap();
+    assert_eq!((first.arm, first.run, first.request), (Arm::Engine, Some(run_id(1)), Some([1; 32])));
+    let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
+    assert_eq!((first.arm, first.run, first.request), (Arm::Legacy, None, None));
+    assert_eq!(store.first_try(RetryKey([8; 32])).await.unwrap(), None);
+    store.append(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) }).await.unwrap();
+    assert_eq!(store.first_try(RetryKey([9; 32])).await.unwrap().unwrap().arm, Arm::Engine);
+}
+
+async fn a_retry_key_runs_out(which: Which) {
+    // With no window at all every key has run out as soon as it is there.
+    let place = Place::with(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
+    let store = &place.store;
+    let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32] });
+    store.append(Append { claim, ..append(run_id(1), 1, 1) }).await.unwrap();
+    assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
+    store.append(Append { claim, ..append(run_id(2), 1, 1) }).await.unwrap();
+    store.note_legacy_tries(vec![RetryKey([1; 32])]).await.unwrap();
+    assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
+}
+
+async fn what_conflicts_leaves_nothing(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    store.append(append(run_id(1), 1, 1)).await.unwrap();
+    let claim = Some(Claim { key: RetryKey([7; 32]), request: [1; 32] });
+    let bad = Append { pins: vec![pin("7", Arm::Engine)], claim, ..append(run_id(1), 1, 4) };
+    assert!(store.append(bad).await.is_err());
+    assert_eq!(seqs(store, run_id(1)).await, [1]);
+    assert_eq!(store.pin(pin("7", Arm::Engine).key).await.unwrap(), None);
+    assert_eq!(store.first_try(RetryKey([7; 32])).await.unwrap(), None);
+    assert_eq!(store.run(run_id(1)).await.unwrap().unwrap().seq, Seq(1));
+}
+
+async fn dark_and_live_both_arrive(which: Which) {
+    let place = Place::new(which).await;
+    let appends = (0..300).map(|n| {
+        let priority = if n % 3 == 0 { Priority::Live } else { Priority::Dark };
+        place.store.append(Append { priority, ..append(run_id(n), 1, 2) })
+    });
+    let done = futures_util::future::join_all(appends).await;
+    assert!(done.iter().all(Result::is_ok));
+    assert_eq!(place.store.runs(RunFilter { limit: 1_000, ..RunFilter::default() }).await.unwrap().len(), 300);
+}
+
+async fn a_large_append_arrives_whole(which: Which) {
+    let place = Place::new(which).await;
+    place.store.append(append(run_id(1), 1, 1_300)).await.unwrap();
+    place.store.append(append(run_id(1), 1_301, 513)).await.unwrap();
+    assert_eq!(seqs(&place.store, run_id(1)).await, (1..=1_813).collect::<Vec<_>>());
+}
+
+async fn a_closed_store_refuses(which: Which) {
+    let place = Place::new(which).await;
+    let handed_in = place.store.append(append(run_id(1), 1, 1));
+    place.store.close().await;
+    handed_in.await.unwrap();
+    assert!(!place.store.healthy());
+    assert!(matches!(place.store.append(append(run_id(1), 2, 1)).await, Err(AppendError::Refused(_))));
+    place.store.close().await;
+}
+
+async fn a_restart_finds_all(which: Which) {
+    let mut place = Place::new(which).await;
+    let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32] });
+    let first = Append { pins: vec![pin("17", Arm::Engine)], claim, ..append(run_id(1), 1, 2) };
+    place.store.append(first.clone()).await.unwrap();
+    let secret = place.store.secret().await.unwrap();
+    place.reopen().await;
+    let store = &place.store;
+    assert_eq!(seqs(store, run_id(1)).await, [1, 2]);
+    assert_eq!(store.run(run_id(1)).await.unwrap(), Some(first.summary.clone()));
+    assert_eq!(store.pin(pin("17", Arm::Engine).key).await.unwrap().unwrap().run, Some(run_id(1)));
+    assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap().unwrap().run, Some(run_id(1)));
+    assert_eq!(store.secret().await.unwrap(), secret);
+    store.append(first).await.unwrap();
+    store.append(append(run_id(1), 3, 1)).await.unwrap();
+    assert_eq!(seqs(store, run_id(1)).await, [1, 2, 3]);
+}

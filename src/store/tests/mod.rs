@@ -1,0 +1,126 @@
+//! What every store must fulfil, run on each of them.
+
+mod beside;
+mod contract;
+mod kill;
+mod model;
+mod sqlite;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Append, MemoryStore, NewPin, Priority, SharedStore, SqliteStore};
+use crate::flag::{Arm, PinKey};
+use crate::limits::Limits;
+use crate::names::{RouteId, RunId, Seq, WorkflowName};
+use crate::workflow::{Event, Mode, RunStatus, RunSummary};
+
+/// Which store a case runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which {
+    Memory,
+    Sqlite,
+}
+
+/// A store and what it lives in.
+pub(crate) struct Place {
+    pub(crate) store: SharedStore,
+    limits: Limits,
+    dir: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    pub(crate) async fn new(which: Which) -> Self {
+        Self::with(which, Limits::default()).await
+    }
+
+    pub(crate) async fn with(which: Which, limits: Limits) -> Self {
+        match which {
+            Which::Memory => Self { store: Arc::new(MemoryStore::with_limits(&limits)), limits, dir: None },
+            Which::Sqlite => {
+                let dir = tempfile::tempdir().unwrap();
+                let store = Arc::new(SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap());
+                Self { store, limits, dir: Some(dir) }
+            }
+        }
+    }
+
+    /// As after a restart; the memory store has none.
+    pub(crate) async fn reopen(&mut self) {
+        if let Some(dir) = &self.dir {
+            self.store.close().await;
+            self.store = Arc::new(SqliteStore::open(dir.path().join("test.db"), &self.limits).await.unwrap());
+        }
+    }
+}
+
+/// Some fact of a run; different for different numbers.
+pub(crate) fn test_event(n: u64) -> Event {
+    Event::StepComputed { step: format!("step-{n}").as_str().into(), output: Arc::new(json!({ "n": n })) }
+}
+
+/// A time, `n` seconds into the test's world.
+pub(crate) fn at(n: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + n).unwrap()
+}
+
+/// A run's id, in the order of the number.
+pub(crate) fn run_id(n: u64) -> RunId {
+    RunId(Uuid::from_u64_pair(0x0190_0000_0000_7000 + (n << 16), 0x8000_0000_0000_0000 + n))
+}
+
+/// A summary of a run that stands at a seq.
+pub(crate) fn summary(run: RunId, seq: u64) -> RunSummary {
+    RunSummary {
+        run_id: run,
+        workflow: WorkflowName::new("create-order"),
+        plan_id: "plan_1".into(),
+        route: Some(RouteId::new("orders.create")),
+        mode: Mode::Real,
+        status: RunStatus::Running,
+        seq: Seq(seq),
+        started: at(0),
+        updated: at(seq.cast_signed()),
+        note: None,
+    }
+}
+
+/// Events `first..first + count` of a run, with nothing beside them.
+pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
+    Append {
+        run_id: run,
+        first: Seq(first),
+        events: (first..first + count).map(|n| (at(n.cast_signed()), test_event(n))).collect(),
+        summary: summary(run, first + count - 1),
+        batch: Uuid::now_v7(),
+        pins: Vec::new(),
+        claim: None,
+        priority: Priority::Live,
+    }
+}
+
+/// A pin of an instance of `orders.create`.
+pub(crate) fn pin(id: &str, arm: Arm) -> NewPin {
+    NewPin { key: PinKey { family: RouteId::new("orders.create"), id: id.into() }, arm }
+}
+
+/// The seqs that are stored of a run.
+pub(crate) async fn seqs(store: &SharedStore, run: RunId) -> Vec<u64> {
+    store.events(run, Seq::FIRST).await.unwrap().iter().map(|event| event.seq.0).collect()
+}
+
+/// Each case as a test on every store.
+macro_rules! on_every_store {
+    ($($(#[$meta:meta])* $case:ident),* $(,)?) => {
+        mod memory {
+            $( #[tokio::test] $(#[$meta])* async fn $case() { super::$case(super::super::Which::Memory).await } )*
+        }
+        mod sqlite {
+            $( #[tokio::test] $(#[$meta])* async fn $case() { super::$case(super::super::Which::Sqlite).await } )*
+        }
+    };
+}
+use on_every_store;

@@ -1,0 +1,118 @@
+//! What only a file can get wrong.
+
+use super::*;
+use crate::store::{AppendError, RunFilter, Store};
+
+async fn open(dir: &tempfile::TempDir) -> Result<SqliteStore, crate::store::StoreError> {
+    SqliteStore::open(dir.path().join("test.db"), &Limits::default()).await
+}
+
+/// Changes a closed database behind the store's back.
+async fn edit(dir: &tempfile::TempDir, text: &'static str) {
+    use sqlx::{Connection, Executor, SqlSafeStr};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("test.db"));
+    let mut conn = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    conn.execute(text.into_sql_str()).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_opener_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(&dir).await.unwrap();
+    let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
+    assert!(refused.contains(&format!("is in use by process {}", std::process::id())), "{refused}");
+    first.close().await;
+    open(&dir).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn what_a_newer_program_wrote_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    open(&dir).await.unwrap().close().await;
+    edit(&dir, "UPDATE meta SET value = x'3939' WHERE key = 'event_version'").await;
+    let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
+    assert!(refused.contains("events of version 99"), "{refused}");
+    edit(
+        &dir,
+        "UPDATE meta SET value = x'31' WHERE key = 'event_version'; \
+         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (7, 'later', true, x'00', 1)",
+    )
+    .await;
+    let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
+    assert!(refused.contains("tables of version 7"), "{refused}");
+    edit(&dir, "DELETE FROM _sqlx_migrations WHERE version = 7").await;
+    open(&dir).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_commit_is_on_disk_when_it_returns() {
+    use sqlx::{ConnectOptions, Row};
+    let dir = tempfile::tempdir().unwrap();
+    let mut conn = super::super::sqlite::writer_options(&dir.path().join("x.db")).connect().await.unwrap();
+    let pragma = async |conn: &mut sqlx::SqliteConnection, text: &'static str| {
+        let row = sqlx::query(text).fetch_one(conn).await.unwrap();
+        row.try_get::<i64, _>(0).map_or_else(|_| row.get::<String, _>(0), |number| number.to_string())
+    };
+    assert_eq!(pragma(&mut conn, "PRAGMA synchronous").await, "2", "FULL");
+    assert_eq!(pragma(&mut conn, "PRAGMA journal_mode").await, "wal");
+    assert_eq!(pragma(&mut conn, "PRAGMA wal_autocheckpoint").await, "1000");
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let limits = Limits { append_queue_max: 4, ..Limits::default() };
+    let place = Place::with(Which::Sqlite, limits).await;
+    // On this one thread the writer cannot run before somebody awaits.
+    let waiting: Vec<_> = (0..5).map(|n| place.store.append(append(run_id(n), 1, 1))).collect();
+    let done = futures_util::future::join_all(waiting).await;
+    assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 4);
+    assert!(matches!(&done[4], Err(AppendError::Refused(why)) if why.contains("append_queue_max")), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_takes_nothing_with_it() {
+    let place = Place::new(Which::Sqlite).await;
+    for n in 0..50 {
+        drop(place.store.append(append(run_id(n), 1, 2)));
+    }
+    place.store.append(append(run_id(50), 1, 1)).await.unwrap();
+    assert_eq!(place.store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap().len(), 51);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_the_store_recovers_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    // SQLite says "full" of its own bound on pages just as it does of a disk.
+    let options = super::super::sqlite::writer_options(&path).pragma("max_page_count", "60");
+    let store = SqliteStore::open_with(&path, &Limits::default(), options).await.unwrap();
+    let big = |n| {
+        let mut append = append(run_id(n), 1, 1);
+        append.summary.note = Some("x".repeat(50_000));
+        append
+    };
+    let mut kept = 0;
+    let refused = loop {
+        match store.append(big(kept)).await {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+        assert!(kept < 100);
+    };
+    assert!(matches!(refused, AppendError::Refused(_)), "{refused}");
+    assert!(!store.healthy());
+    let found = store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap();
+    assert_eq!(found.len() as u64, kept, "nothing of what was refused, all of what was acknowledged");
+    // A small one still fits, and says that the store is well again.
+    tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while !store.healthy() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the probe finds out by itself");
+    store.append(append(run_id(kept), 1, 1)).await.unwrap();
+    store.close().await;
+}

@@ -30,6 +30,11 @@ pub struct Limits {
     pub head_read_ms: u64,
     /// A connection without a request is closed after this time.
     pub client_idle_ms: u64,
+    /// A client that closed its sending side and gets no byte for this time is taken as gone.
+    pub client_half_close_ms: u64,
+    /// After an early answer: how long the rest of what the client sends is thrown away before the connection is
+    /// closed, so that no reset destroys the answer.
+    pub linger_ms: u64,
     /// Connecting to a service.
     pub connect_ms: u64,
     /// From the request sent to the first byte of the reply.
@@ -132,6 +137,8 @@ impl Default for Limits {
             service_idle_ms: 30_000,
             head_read_ms: 10_000,
             client_idle_ms: 75_000,
+            client_half_close_ms: 2_000,
+            linger_ms: 2_000,
             connect_ms: 2_000,
             first_byte_ms: 30_000,
             body_idle_ms: 30_000,

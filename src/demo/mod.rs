@@ -5,13 +5,17 @@
 //! effect on the outside world stands in its [`Ledger`], whoever caused it, so that promises can be counted and not
 //! only told. The product itself is started through `app`; nothing here reaches into its rooms.
 
+pub mod account;
+pub mod control;
 pub mod files;
 pub mod http;
 pub mod ledger;
 pub mod legacy;
 pub mod pace;
+pub mod story;
 pub mod studio;
 pub mod traffic;
+pub mod walk;
 pub mod world;
 
 pub use ledger::{Balance, Entry, Ledger};

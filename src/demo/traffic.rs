@@ -39,29 +39,40 @@ pub struct Tally {
     pub failures: Vec<String>,
     /// Traces of requests that the engine answered.
     pub engine_traces: HashSet<String>,
-    /// Recent latencies of creates, by arm.
-    legacy: VecDeque<Duration>,
-    engine: VecDeque<Duration>,
+    /// How long orders took lately.
+    pub order_latencies: Latencies,
+    /// How long campaigns took lately.
+    pub campaign_latencies: Latencies,
     /// The last order that the engine made and nobody cancelled.
     pub engine_order: Option<String>,
 }
 
-impl Tally {
-    /// The median of recent creates that legacy answered.
+/// Recent latencies of one kind of request, by arm.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    legacy: VecDeque<Duration>,
+    engine: VecDeque<Duration>,
+}
+
+impl Latencies {
+    /// The median of those that legacy answered.
     pub fn legacy_p50(&self) -> Option<Duration> {
         median(&self.legacy)
     }
-    /// The median of recent creates that the engine answered.
+    /// The median of those that the engine answered.
     pub fn engine_p50(&self) -> Option<Duration> {
         median(&self.engine)
     }
-    fn note_latency(&mut self, by_engine: bool, latency: Duration) {
+    fn note(&mut self, by_engine: bool, latency: Duration) {
         let recent = if by_engine { &mut self.engine } else { &mut self.legacy };
         recent.push_back(latency);
         if recent.len() > LATENCIES {
             recent.pop_front();
         }
     }
+}
+
+impl Tally {
     fn fail(&mut self, why: String) {
         self.failed += 1;
         if self.failures.len() < FAILURES_TOLD {
@@ -115,6 +126,16 @@ impl Traffic {
     /// What they got so far.
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
         self.shared.tally()
+    }
+    /// Reads one order, beside the clients' own rounds.
+    ///
+    /// # Errors
+    /// What came instead of the order.
+    pub async fn read(&self, id: &str) -> Result<Value, String> {
+        let path = format!("/orders/{id}");
+        let trace = format!("{:032x}", fastrand::u128(1..));
+        let reply = self.shared.send(Method::GET, &path, &trace, "demo", &Value::Null).await?;
+        if reply.status == StatusCode::OK { Ok(reply.json()) } else { Err(format!("GET {path}: {}", reply.status)) }
     }
     /// Whether they also ask for the list of orders, which only legacy answers.
     pub fn lists(&self, on: bool) {
@@ -184,7 +205,7 @@ impl Shared {
     }
 }
 
-/// One client: an order, read back, every second one cancelled; now and then a list and a campaign.
+/// One client: an order, read back, every second one cancelled; now and then a campaign and a list.
 async fn client(shared: Arc<Shared>, number: usize) {
     let mut random = fastrand::Rng::with_seed(number as u64 + 1);
     let tenant = format!("tenant-{number}");
@@ -196,11 +217,14 @@ async fn client(shared: Arc<Shared>, number: usize) {
         if round % 5 == 1 && shared.lists.load(Ordering::SeqCst) {
             shared.ask(Method::GET, "/orders", &trace(), &tenant, &Value::Null, StatusCode::OK).await;
         }
-        if number == 0 && round % 6 == 1 && shared.lists.load(Ordering::SeqCst) {
+        if round % 4 == 1 {
             let brief = json!({ "product": format!("tea no. {round}"), "audience": "people who drink tea" });
+            let begun = Instant::now();
             let made = shared.ask(Method::POST, "/campaigns", &trace(), &tenant, &brief, StatusCode::CREATED).await;
-            if made.is_some() {
-                shared.tally().campaigns += 1;
+            if let Some(made) = made {
+                let mut tally = shared.tally();
+                tally.campaigns += 1;
+                tally.campaign_latencies.note(made["id"].is_string(), begun.elapsed());
             }
         }
         if let Some(rounds) = shared.rounds.get(number) {
@@ -231,7 +255,7 @@ async fn order(
     let id = made["id"].as_str().map_or_else(|| made["id"].to_string(), str::to_owned);
     {
         let mut tally = shared.tally();
-        tally.note_latency(by_engine, begun.elapsed());
+        tally.order_latencies.note(by_engine, begun.elapsed());
         tally.orders += 1;
         tally.engine_orders += u64::from(by_engine);
         if by_engine {

@@ -37,6 +37,11 @@ pub enum Outcome {
 pub trait Settle: Send + Sync {
     /// One request of `route` has ended as `outcome`. Called exactly once for each ticket.
     fn settle(&self, route: &RouteId, outcome: Outcome);
+    /// One request of `route` on dark has ended without a durable run. Called at most once for each ticket, before it
+    /// is settled.
+    fn without_twin(&self, route: &RouteId) {
+        let _ = route;
+    }
 }
 
 /// The right and the duty to say once how a request ended.
@@ -44,12 +49,18 @@ pub struct Ticket {
     route: RouteId,
     account: Option<Arc<dyn Settle>>,
     on_drop: Outcome,
+    twin_missing: bool,
 }
 
 impl Ticket {
     /// Opens an account. Until told otherwise, dropping it means that the client went away.
     pub fn new(route: RouteId, account: Arc<dyn Settle>) -> Self {
-        Self { route, account: Some(account), on_drop: Outcome::Skipped(SkipReason::ClientWentAway) }
+        Self {
+            route,
+            account: Some(account),
+            on_drop: Outcome::Skipped(SkipReason::ClientWentAway),
+            twin_missing: false,
+        }
     }
     /// The route.
     pub fn route(&self) -> &RouteId {
@@ -59,9 +70,23 @@ impl Ticket {
     pub fn on_drop(&mut self, outcome: Outcome) {
         self.on_drop = outcome;
     }
+    /// The request is on dark: from now until [`Ticket::has_twin`], its end is an end without a durable run.
+    pub fn wants_twin(&mut self) {
+        self.twin_missing = true;
+    }
+    /// The engine has made a durable run of it.
+    pub fn has_twin(&mut self) {
+        self.twin_missing = false;
+    }
     /// Ends it.
     pub fn settle(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+    fn end(&mut self, outcome: Outcome) {
         if let Some(account) = self.account.take() {
+            if self.twin_missing {
+                account.without_twin(&self.route);
+            }
             account.settle(&self.route, outcome);
         }
     }
@@ -73,9 +98,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(account) = self.account.take() {
-            account.settle(&self.route, self.on_drop);
-        }
+        self.end(self.on_drop);
     }
 }
 

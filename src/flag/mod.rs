@@ -8,6 +8,7 @@ mod decide;
 mod decision;
 mod draw;
 mod facts;
+pub mod file;
 mod matcher;
 mod path;
 mod pin;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::draw::Salts;
 use super::matcher::{Hit, Matcher};
-use super::path::{Refusal, match_key, normalise, readings};
+use super::path::{AMBIGUOUS_BYTES_MAX, Refusal, match_key, normalise, readings};
 use super::{Instance, Percent, PinKey, RequestFacts, RetryKey, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
 
@@ -28,6 +28,8 @@ pub struct FlagSet {
     matcher: Matcher,
     by_id: HashMap<RouteId, usize>,
     salts: Salts,
+    /// No route is above `off` or strict: an ambiguous path walks round nothing.
+    any_path_goes: bool,
 }
 
 /// A route and its flag.
@@ -149,9 +151,10 @@ impl FlagSet {
                 route,
             })
         };
-        let routes = routes.into_iter().map(flag).collect();
+        let routes: Vec<_> = routes.into_iter().map(flag).collect();
+        let any_path_goes = !routes.iter().any(|flag| flag.is_flagged() || flag.route.strict_paths);
         let salts = Salts::new(&secret);
-        Self { generation, routes, default_legacy, services, freeze, matcher, by_id, salts }
+        Self { generation, routes, default_legacy, services, freeze, matcher, by_id, salts, any_path_goes }
     }
 
     /// What to do with a raw path (without query): the path to forward and the route it belongs to. What readers differ
@@ -173,6 +176,12 @@ impl FlagSet {
         if !normalised.ambiguous {
             let found = self.find(method, host, &normalised.path);
             return Ok(Resolved { path: normalised.path, found });
+        }
+        if self.any_path_goes {
+            return Ok(Resolved { path: normalised.path, found: None });
+        }
+        if normalised.path.len() > AMBIGUOUS_BYTES_MAX {
+            return Err(Refusal::AmbiguousTooLong);
         }
         for reading in readings(&normalised.path) {
             let Some(found) = self.matcher.find(method, host, &reading).and_then(|hit| self.found(hit)) else {

@@ -1,1 +1,151 @@
-//! (being written)
+//! Takes bytes from a client, carries out the decision, gives bytes back.
+//!
+//! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
+//! `hygiene` (is it unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `legacy` (over
+//! `pool`) or `engine`; `body` and `capture` carry frames and copies, `respond` is the one place where errors become
+//! answers.
+//!
+//! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which hears of it only
+//! through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; on `off` nothing is captured and nothing is buffered; one
+//! flag set per request.
+//!
+//! Who decides is `flag`'s business, what the other arm does `shadow`'s, what a run does the engine's, which the proxy
+//! knows only as a tower service.
+//!
+//! When a side is slow, the connection's clock ends the wait; when one is gone, the other is cut, never completed; a
+//! retry of ours happens only where it cannot do the work twice.
+
+mod body;
+mod capture;
+mod clock;
+mod edge;
+mod engine;
+mod headers;
+mod hygiene;
+mod legacy;
+mod meter;
+mod open;
+mod pool;
+mod respond;
+mod socket;
+mod switch;
+mod table;
+mod tunnel;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::util::BoxCloneSyncService;
+
+use crate::exchange::{ArmReply, ArmRequest, Offer, Pins, Watch};
+use crate::flag::FlagSet;
+use crate::limits::Limits;
+use table::Table;
+
+/// The engine, as the proxy knows it.
+pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
+
+/// What a proxy is made of.
+pub struct ProxyParts {
+    /// The flags in force; swapped whole by whoever reloads and flips.
+    pub flags: Arc<ArcSwap<FlagSet>>,
+    /// The bounds.
+    pub limits: Arc<Limits>,
+    /// Incoming `X-Forwarded-*` fields are believed and added to, instead of replaced.
+    pub trust_forwarded: bool,
+    /// The engine.
+    pub engine: EngineArm,
+    /// Who owns instances and retries.
+    pub pins: Arc<dyn Pins>,
+    /// The way to the arm that nobody waits for.
+    pub offer: Arc<dyn Offer>,
+    /// Hears how the engine served callers.
+    pub watch: Arc<dyn Watch>,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut because their requests did not finish within the bound.
+    pub cut: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The proxy. Cheap to clone; several listeners may be served by one, as long as one drain is meant for all.
+#[derive(Clone)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+}
+
+/// What all connections share.
+struct Shared {
+    flags: Arc<ArcSwap<FlagSet>>,
+    table: ArcSwap<Table>,
+    limits: Arc<Limits>,
+    bounds: clock::Bounds,
+    trust_forwarded: bool,
+    engine: EngineArm,
+    pins: Arc<dyn Pins>,
+    offer: Arc<dyn Offer>,
+    watch: Arc<dyn Watch>,
+    open: open::Open,
+    tasks: TaskTracker,
+    drain: AtomicU8,
+    cut: CancellationToken,
+}
+
+impl Proxy {
+    /// A proxy that serves nobody yet.
+    pub fn new(parts: ProxyParts) -> Self {
+        let ProxyParts { flags, limits, trust_forwarded, engine, pins, offer, watch } = parts;
+        let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
+        let shared = Shared {
+            flags,
+            table,
+            bounds: clock::Bounds::new(&limits),
+            limits,
+            trust_forwarded,
+            engine,
+            pins,
+            offer,
+            watch,
+            open: open::Open::default(),
+            tasks: TaskTracker::new(),
+            drain: AtomicU8::new(edge::drain::NO),
+            cut: CancellationToken::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Serves a listener until `shutdown`, then drains: nothing new is accepted, requests under way finish within
+    /// `limits.drain_ms`. When this returns, no request is under way; what they offered may still wait for the other
+    /// arm.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
+        edge::serve(self.shared.clone(), listener, shutdown).await
+    }
+}
+
+impl Shared {
+    /// The flags in force, ready to serve. One request keeps what it got.
+    fn table(&self) -> Arc<Table> {
+        let table = self.table.load_full();
+        let flags = self.flags.load();
+        if Arc::ptr_eq(&table.set, &flags) {
+            return table;
+        }
+        // Whoever comes first after a swap prepares it; another thread may do the same work and one of the two stays.
+        let fresh = Arc::new(Table::new(flags.clone(), &self.limits, Some(&table)));
+        self.table.store(fresh.clone());
+        fresh
+    }
+}

@@ -1,3 +1,13 @@
 //! The integration binary: the house's own rules, and end-to-end tests against the real binary.
 
+mod crash;
+mod dashboard;
+mod drain;
+mod hostile;
 mod house;
+mod json_server;
+mod ladder;
+mod legacy_faults;
+mod overload;
+mod reload;
+mod support;

@@ -1,6 +1,9 @@
 //! Tests of the room as a whole.
 
+mod deciding;
 mod finding;
+mod properties;
+mod spelling;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,52 @@
+//! The account at the end: what callers were told against what was done.
+//!
+//! PURE. Always true: every promise that the demo makes is one line here, and a line that does not hold is a broken
+//! promise.
+
+use super::Ledger;
+use super::traffic::Tally;
+
+/// One line of the account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What is counted.
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// How many it has to be.
+    pub due: u64,
+}
+
+impl Line {
+    /// Whether it is as promised.
+    pub fn holds(&self) -> bool {
+        self.count == self.due
+    }
+}
+
+/// Holds the ledger against what callers were told.
+pub fn settle(ledger: &Ledger, tally: &Tally) -> Vec<Line> {
+    let balance = ledger.balance();
+    let line = |what: &str, count: u64, due: u64| Line { what: what.to_owned(), count, due };
+    let mut rehearsed = 0;
+    let mut both = 0;
+    for entry in ledger.entries().iter().filter(|e| !e.duplicate && e.operation != "draft") {
+        let answered_by_engine = entry.trace.as_ref().is_some_and(|t| tally.engine_traces.contains(t));
+        match (entry.by_engine(), answered_by_engine) {
+            (true, false) => rehearsed += 1,
+            (false, true) => both += 1,
+            (true, true) | (false, false) => {}
+        }
+    }
+    vec![
+        line("orders acknowledged", tally.orders, tally.orders),
+        line("  of those made by the engine", tally.engine_orders, tally.engine_orders),
+        line("charges", balance.total("charge"), tally.orders),
+        line("mails", balance.total("mail"), tally.orders + tally.cancelled),
+        line("refunds, one for each cancelled order", balance.total("refund"), tally.cancelled),
+        line("requests that failed", tally.failed, 0),
+        line("duplicates", balance.duplicates.len() as u64, 0),
+        line("effects from rehearsed steps", rehearsed, 0),
+        line("effects of legacy for requests that the engine answered", both, 0),
+    ]
+}

@@ -1,0 +1,88 @@
+//! What the demo tells: chapters on stdout, live progress on a terminal.
+//!
+//! Always true: without a terminal nothing moves and nothing is coloured; the same sentences come as plain lines.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use owo_colors::OwoColorize;
+
+/// Without a terminal the progress is told at most this often.
+const PLAIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// The teller.
+#[derive(Debug)]
+pub struct Story {
+    bar: ProgressBar,
+    colour: bool,
+    live: bool,
+    begun: Instant,
+    told: Instant,
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Story {
+    /// Looks whether somebody watches.
+    pub fn new() -> Self {
+        let live = std::io::stderr().is_terminal();
+        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { bar, colour, live, begun: Instant::now(), told: Instant::now() }
+    }
+    /// Whether what is printed may be coloured.
+    pub fn colour(&self) -> bool {
+        self.colour
+    }
+    /// A new chapter.
+    pub fn chapter(&self, title: &str, text: &str) {
+        let at = format!("{:>5.1} s", self.begun.elapsed().as_secs_f64());
+        if self.colour {
+            self.print(&format!("\n{} {}  {text}", at.dimmed(), title.bold().cyan()));
+        } else {
+            self.print(&format!("\n{at}  {title}  {text}"));
+        }
+    }
+    /// A sentence within a chapter.
+    pub fn say(&self, text: &str) {
+        for line in text.lines() {
+            self.print(&format!("         {line}"));
+        }
+    }
+    /// Something that went as promised.
+    pub fn good(&self, text: &str) {
+        let mark = if self.colour { "ok".green().to_string() } else { "ok".to_owned() };
+        self.print(&format!("    {mark}   {text}"));
+    }
+    /// Something that did not.
+    pub fn bad(&self, text: &str) {
+        let mark = if self.colour { "BROKEN".red().to_string() } else { "BROKEN".to_owned() };
+        self.print(&format!("  {mark} {text}"));
+    }
+    /// What happens right now.
+    pub fn progress(&mut self, text: &str) {
+        if self.live {
+            self.bar.set_message(text.to_owned());
+        } else if self.told.elapsed() >= PLAIN_PAUSE {
+            self.told = Instant::now();
+            self.say(text);
+        }
+    }
+    /// No more progress.
+    pub fn rest(&self) {
+        self.bar.finish_and_clear();
+    }
+    fn print(&self, line: &str) {
+        self.bar.suspend(|| println!("{line}"));
+    }
+}

@@ -1,0 +1,294 @@
+//! The walk up the ladder, and one step back on the way.
+//!
+//! Always true: every move goes through the API and its gates, unforced; a wait ends when what it waits for is seen,
+//! or after a bound, and is then a broken promise with the reasons that the gate gives. While the walk goes on the
+//! clients never stop.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::control::Control;
+use super::http::Outage;
+use super::story::Story;
+use super::traffic::Traffic;
+use super::{Legacy, files};
+use crate::admin::types::{Diffs, RouteDetail};
+use crate::flag::State;
+
+/// A family moves together: followers first on the way up, last on the way down.
+const FOLLOWERS: [&str; 2] = ["orders.get", "orders.cancel"];
+const CREATOR: &str = "orders.create";
+const CAMPAIGNS: &str = "campaigns.create";
+/// The longest wait for a gate or a difference.
+const AT_MOST: Duration = Duration::from_secs(20);
+/// How long a state is shown at least.
+const SHOWN: Duration = Duration::from_secs(3);
+
+/// Everything that a walk touches.
+pub struct Walk<'a> {
+    /// The product.
+    pub control: Control,
+    /// The clients.
+    pub traffic: &'a Traffic,
+    /// The legacy, for its outages.
+    pub legacy: &'a Legacy,
+    /// The flag files that are in force.
+    pub flags: &'a Path,
+    /// The teller.
+    pub story: &'a mut Story,
+    /// How `diffs` shows differences, coloured or not.
+    pub render: fn(&Diffs, bool) -> String,
+    /// What did not hold.
+    pub broken: Vec<String>,
+}
+
+impl Walk<'_> {
+    /// From `off` to `only`, with a defect, an outage and a step back on the way.
+    ///
+    /// # Errors
+    /// The product does not answer, or a gate stayed shut.
+    pub async fn all(&mut self) -> anyhow::Result<()> {
+        self.off().await?;
+        self.shadow().await?;
+        self.mend().await?;
+        self.dark().await?;
+        self.live().await?;
+        self.outage_in_live().await?;
+        self.back_and_up_again().await?;
+        self.only().await
+    }
+
+    async fn off(&mut self) -> anyhow::Result<()> {
+        self.story.chapter("off", "Legacy answers everything. Nothing is captured, nothing is buffered.");
+        self.show(SHOWN, |_| true).await.map(drop)
+    }
+
+    async fn shadow(&mut self) -> anyhow::Result<()> {
+        self.story.chapter(
+            "shadow",
+            "Legacy answers. After each reply the engine rehearses a copy: it reads, and sends nothing else.",
+        );
+        self.family(State::Shadow).await?;
+        self.raise(CAMPAIGNS, State::Shadow).await?;
+        let found = self.show(SHOWN, |route| route.evidence.mismatched > 0 && route.row.pairs >= 20).await?;
+        if found.evidence.mismatched == 0 {
+            self.broke("shadow did not find the defect of the workflow as it was first written");
+        }
+        let diffs = self.control.diffs(CREATOR).await?;
+        self.story.say(&format!("$ pointsman diffs {CREATOR}"));
+        let text = (self.render)(&diffs, self.story.colour());
+        self.story.say(&text);
+        match self.control.flip(CREATOR, State::Dark, "let us see whether the gate holds").await? {
+            Ok(_) => self.broke("the gate to dark opened although the arms differ"),
+            Err(refusal) => {
+                let why = if refusal.reasons.is_empty() { refusal.detail } else { refusal.reasons.join("; ") };
+                self.story.say(&format!("$ pointsman flip {CREATOR} dark"));
+                self.story.say(&format!("refused: {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn mend(&mut self) -> anyhow::Result<()> {
+        self.story.chapter(
+            "mended",
+            "The total was cut off instead of rounded, and goods were reserved in the quote's order:",
+        );
+        for line in files::what_was_mended() {
+            self.story.say(&line);
+        }
+        let before = self.control.status().await?.flags.generation;
+        files::mend(self.flags)?;
+        let begun = Instant::now();
+        while self.control.status().await?.flags.generation == before {
+            if begun.elapsed() > AT_MOST {
+                self.broke("the mended file was not loaded");
+                anyhow::bail!("the mended file was not loaded within {AT_MOST:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.story.good(&format!("loaded without a restart, {} ms after it was saved", begun.elapsed().as_millis()));
+        let clean = self.gate_open(CREATOR).await?;
+        self.story.good(&format!("evidence is clean: {} pairs, {} differ", clean.row.pairs, clean.row.mismatched));
+        Ok(())
+    }
+
+    async fn dark(&mut self) -> anyhow::Result<()> {
+        self.story.chapter(
+            "dark",
+            "Legacy answers. Every request also becomes a durable run; what legacy shares with it stays rehearsed.",
+        );
+        self.family(State::Dark).await?;
+        self.raise(CAMPAIGNS, State::Dark).await?;
+        self.show(SHOWN, |_| true).await.map(drop)
+    }
+
+    async fn live(&mut self) -> anyhow::Result<()> {
+        self.story.chapter("live", "The engine answers, its effects are real. Legacy is the fallback.");
+        self.family(State::Live).await?;
+        self.raise(CAMPAIGNS, State::Live).await?;
+        self.show(SHOWN, |route| route.evidence.engine_answers >= 50).await?;
+        let (orders, campaigns) = {
+            let tally = self.traffic.tally();
+            (side_by_side(&tally.order_latencies), side_by_side(&tally.campaign_latencies))
+        };
+        self.story.good(&format!("an order: {orders}"));
+        self.story.good(&format!("a campaign, whose parts now run at the same time: {campaigns}"));
+        Ok(())
+    }
+
+    async fn outage_in_live(&mut self) -> anyhow::Result<()> {
+        self.story.chapter("outage", "Legacy goes down, every connection is cut. The routes in live go on.");
+        self.traffic.lists(false);
+        // What legacy created only legacy can answer: let those rounds end first.
+        self.traffic.turn().await;
+        let before = self.failed();
+        self.legacy.outage(Outage::Gone);
+        self.show(SHOWN, |_| true).await?;
+        self.legacy.outage(Outage::None);
+        self.promise_none_failed(before, "while legacy was down");
+        Ok(())
+    }
+
+    async fn back_and_up_again(&mut self) -> anyhow::Result<()> {
+        self.story.chapter("step back", "Down is always open, at once, under load: from live to off.");
+        let before = self.failed();
+        let kept = self.traffic.tally().engine_order.clone();
+        for route in [CREATOR].into_iter().chain(FOLLOWERS.into_iter().rev()) {
+            match self.control.flip(route, State::Off, "a step back under load").await? {
+                Ok(done) if route == CREATOR => {
+                    for line in &done.horizon {
+                        self.story.say(line);
+                    }
+                }
+                Ok(_) => {}
+                Err(refusal) => self.broke(&format!("{route} could not go down: {}", refusal.detail)),
+            }
+        }
+        self.show(SHOWN / 2, |_| true).await?;
+        if let Some(id) = kept {
+            let read = self.traffic.read(&id).await;
+            match read {
+                Ok(_) => self.story.good(&format!("order {id}, made in live, is still read through the engine")),
+                Err(why) => self.broke(&format!("an order made in live was lost by the step back: {why}")),
+            }
+        }
+        for rung in [State::Shadow, State::Dark, State::Live] {
+            self.family(rung).await?;
+        }
+        self.traffic.turn().await;
+        self.promise_none_failed(before, "on the way back and up again");
+        Ok(())
+    }
+
+    async fn only(&mut self) -> anyhow::Result<()> {
+        self.story.chapter("only", "The engine answers, legacy is never called. Then legacy goes down and stays down.");
+        self.traffic.turn().await;
+        let before = self.failed();
+        self.family(State::Only).await?;
+        self.traffic.turn().await;
+        let served = self.legacy.served();
+        self.legacy.outage(Outage::Gone);
+        self.show(SHOWN, |_| true).await?;
+        if self.legacy.served() == served {
+            self.story.good("legacy was called 0 times, and nobody noticed that it is gone");
+        } else {
+            self.broke("legacy was called by a route in only");
+        }
+        self.promise_none_failed(before, "in only, with legacy down");
+        Ok(())
+    }
+
+    /// Followers first: the creator may never stand above them.
+    async fn family(&mut self, to: State) -> anyhow::Result<()> {
+        for route in FOLLOWERS {
+            self.raise(route, to).await?;
+        }
+        self.raise(CREATOR, to).await
+    }
+
+    /// Flips a route up as soon as its gate opens.
+    async fn raise(&mut self, route: &str, to: State) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let Err(refusal) = self.control.flip(route, to, "the demo's walk").await? else { return Ok(()) };
+            let why = if refusal.reasons.is_empty() { refusal.detail } else { refusal.reasons.join("; ") };
+            if begun.elapsed() > AT_MOST {
+                self.broke(&format!("the gate of {route} to {to} stayed shut: {why}"));
+                anyhow::bail!("the gate of {route} to {to} stayed shut");
+            }
+            self.story.progress(&format!("{route} to {to} waits: {why}"));
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+
+    /// Waits until nothing is missing for a route's next rung.
+    async fn gate_open(&mut self, route: &str) -> anyhow::Result<RouteDetail> {
+        let begun = Instant::now();
+        loop {
+            let detail = self.control.route(route).await?;
+            let missing = detail.next.as_ref().map(|next| next.missing.clone()).unwrap_or_default();
+            if missing.is_empty() {
+                return Ok(detail);
+            }
+            if begun.elapsed() > AT_MOST {
+                self.broke(&format!("the gate of {route} stayed shut: {}", missing.join("; ")));
+                anyhow::bail!("the gate of {route} stayed shut");
+            }
+            self.tell(&detail);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Shows the creator's state for a while, and until something is seen (within the bound).
+    async fn show(&mut self, at_least: Duration, seen: impl Fn(&RouteDetail) -> bool) -> anyhow::Result<RouteDetail> {
+        let begun = Instant::now();
+        loop {
+            let detail = self.control.route(CREATOR).await?;
+            self.tell(&detail);
+            if begun.elapsed() >= AT_MOST || (begun.elapsed() >= at_least && seen(&detail)) {
+                return Ok(detail);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn tell(&mut self, route: &RouteDetail) {
+        let line = {
+            let tally = self.traffic.tally();
+            format!(
+                "{} is {} · {} orders, {} by the engine · {} · {} pairs, {} differ · {} failed",
+                route.row.id,
+                route.row.effective.state,
+                tally.orders,
+                tally.engine_orders,
+                side_by_side(&tally.order_latencies),
+                route.row.pairs,
+                route.row.mismatched,
+                tally.failed,
+            )
+        };
+        self.story.progress(&line);
+    }
+
+    fn failed(&self) -> u64 {
+        self.traffic.tally().failed
+    }
+
+    fn promise_none_failed(&mut self, before: u64, when: &str) {
+        match self.failed() - before {
+            0 => self.story.good(&format!("no request failed {when}")),
+            failed => self.broke(&format!("{failed} requests failed {when}")),
+        }
+    }
+
+    fn broke(&mut self, what: &str) {
+        self.story.bad(what);
+        self.broken.push(what.to_owned());
+    }
+}
+
+fn side_by_side(latencies: &super::traffic::Latencies) -> String {
+    let ms = |latency: Option<Duration>| latency.map_or("-".to_owned(), |l| format!("{:.0} ms", l.as_secs_f64() * 1e3));
+    format!("legacy {}, engine {}", ms(latencies.legacy_p50()), ms(latencies.engine_p50()))
+}

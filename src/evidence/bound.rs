@@ -1,0 +1,133 @@
+//! How high the mismatch rate can still be.
+
+/// The error that is accepted over the whole life of the evidence, however often it is looked at.
+const ALPHA: f64 = 0.05;
+
+/// The anytime-valid 95 % upper bound of a rate, after `hits` in `pairs`: the highest rate that the pairs have not
+/// refuted. A rate `p` is refuted once the pairs are twenty times likelier under rates spread evenly below `p` than
+/// under `p` itself (Ville's inequality makes that hold at every look at once).
+pub(super) fn upper(pairs: u64, hits: u64) -> f64 {
+    if pairs == 0 || hits >= pairs {
+        return 1.0;
+    }
+    let (mut low, mut high) = (hits as f64 / pairs as f64, 1.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if ln_evidence_against(middle, pairs as f64, hits as f64) < -ALPHA.ln() { low = middle } else { high = middle }
+    }
+    high
+}
+
+/// The smallest number of pairs without a mismatch whose bound is below a rate.
+pub(super) fn clean_pairs_for(rate: f64) -> u64 {
+    let (mut low, mut high) = (0u64, 1u64);
+    while upper(high, 0) >= rate {
+        low = high;
+        high = high.saturating_mul(2);
+        if high > 1 << 40 {
+            return high;
+        }
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if upper(middle, 0) < rate { high = middle } else { low = middle }
+    }
+    high
+}
+
+/// `ln` of ∫₀ᵖ qᵏ(1−q)ⁿ⁻ᵏ dq / (p · pᵏ(1−p)ⁿ⁻ᵏ).
+fn ln_evidence_against(p: f64, n: f64, k: f64) -> f64 {
+    if p >= 1.0 {
+        return f64::INFINITY;
+    }
+    let (a, b) = (k + 1.0, n - k + 1.0);
+    // pᵃ(1−p)ᵇ / B(a, b), the factor in front of the continued fraction of the incomplete beta function.
+    let ln_front = ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b) + a * p.ln() + b * (-p).ln_1p();
+    if p < (a + 1.0) / (a + b + 2.0) {
+        // The front cancels against the denominator.
+        (fraction(p, a, b) / a).ln() + (-p).ln_1p()
+    } else {
+        let rest = (ln_front.exp() * fraction(1.0 - p, b, a) / b).min(1.0);
+        (-rest).ln_1p() + (-p).ln_1p() - ln_front
+    }
+}
+
+/// The continued fraction of the incomplete beta function (modified Lentz).
+fn fraction(x: f64, a: f64, b: f64) -> f64 {
+    const TINY: f64 = 1e-300;
+    let guard = |value: f64| if value.abs() < TINY { TINY } else { value };
+    let mut c = 1.0;
+    let mut d = 1.0 / guard(1.0 - (a + b) * x / (a + 1.0));
+    let mut h = d;
+    for m in 1..10_000u32 {
+        let m = f64::from(m);
+        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
+        d = 1.0 / guard(1.0 + even * d);
+        c = guard(1.0 + even / c);
+        h *= d * c;
+        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
+        d = 1.0 / guard(1.0 + odd * d);
+        c = guard(1.0 + odd / c);
+        h *= d * c;
+        if (d * c - 1.0).abs() < 1e-12 {
+            break;
+        }
+    }
+    h
+}
+
+/// `ln Γ(x)` for x ≥ 1 (Lanczos).
+fn ln_gamma(x: f64) -> f64 {
+    const TERMS: [f64; 6] = [
+        76.180_091_729_471_46,
+        -86.505_320_329_416_77,
+        24.014_098_240_830_91,
+        -1.231_739_572_450_155,
+        0.120_865_097_386_617_9e-2,
+        -0.539_523_938_495_3e-5,
+    ];
+    let t = x + 5.5;
+    let series: f64 = TERMS.iter().enumerate().map(|(n, term)| term / (x + 1.0 + n as f64)).sum();
+    (x + 0.5) * t.ln() - t + (2.506_628_274_631_000_5 * (1.000_000_000_190_015 + series) / x).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_mismatch_the_bound_falls_as_is_known() {
+        for (rate, pairs) in [(0.01, 449), (0.001, 4_512), (0.0001, 45_137)] {
+            let needed = clean_pairs_for(rate);
+            assert!(needed.abs_diff(pairs) <= 1, "{rate}: {needed} and not {pairs}");
+        }
+    }
+
+    #[test]
+    fn the_bound_lies_above_the_rate_and_falls_with_more_of_the_same() {
+        for (pairs, hits) in [(1, 0), (20, 0), (20, 1), (20, 19), (1_000, 37), (1_000_000, 12)] {
+            let (bound, later) = (upper(pairs, hits), upper(pairs * 10, hits * 10));
+            assert!(bound > hits as f64 / pairs as f64 && bound <= 1.0, "{pairs} {hits} {bound}");
+            assert!(later < bound, "{pairs} {hits}");
+        }
+        assert_eq!((upper(0, 0), upper(5, 5)), (1.0, 1.0));
+        assert!(upper(1_000, 1) > upper(1_000, 0));
+    }
+
+    #[test]
+    fn it_holds_at_every_look_at_once() {
+        // 2,000 lives of 500 pairs at a true rate of 3 %: how many ever see a bound below it?
+        let mut random = fastrand::Rng::with_seed(7);
+        let table: Vec<Vec<f64>> = (0..=60).map(|k| (0..=500).map(|n| upper(n.max(k), k)).collect()).collect();
+        let ever_wrong = (0..2_000)
+            .filter(|_| {
+                let mut hits = 0usize;
+                (1..=500).any(|n| {
+                    hits += usize::from(random.f64() < 0.03);
+                    table[hits.min(60)][n] < 0.03
+                })
+            })
+            .count();
+        assert!(ever_wrong <= 100, "{ever_wrong} of 2000 is more than 5 %");
+    }
+}

@@ -1,0 +1,144 @@
+//! Whether a route's evidence lets it go up one rung. Pure: a function of the evidence alone.
+
+use super::RouteEvidence;
+use crate::flag::State;
+
+/// Pairs wanted before a rung.
+const PAIRS: u64 = 20;
+/// Answers of the engine in a row wanted before `only`.
+const ANSWERS: u64 = 50;
+/// The share of dark requests that may have no twin, percent.
+const WITHOUT_TWIN_PERCENT: u64 = 10;
+
+/// `Err` has every condition that does not hold, each a sentence that says how far it is.
+pub(super) fn gate(
+    evidence: &RouteEvidence,
+    from: State,
+    to: State,
+    live_share_is_all: bool,
+) -> Result<(), Vec<String>> {
+    let mut missing = Vec::new();
+    match (from, to) {
+        (State::Off, State::Shadow) => {}
+        (State::Shadow, State::Dark) => {
+            pairs(evidence.shadow_pairs + evidence.dark_pairs, "", &mut missing);
+            no_mismatch(evidence, &mut missing);
+        }
+        (State::Dark, State::Live) => {
+            pairs(evidence.dark_pairs, " in dark", &mut missing);
+            no_mismatch(evidence, &mut missing);
+            twins(evidence, &mut missing);
+        }
+        (State::Live, State::Only) => {
+            if !live_share_is_all {
+                missing.push("needs a share of 100 % in live".to_owned());
+            }
+            let answers = evidence.engine_answers;
+            if answers < ANSWERS {
+                let since = match evidence.engine_errors {
+                    0 => "since the last change".to_owned(),
+                    n => format!("since the last of {n} errors, fallbacks or unknown outcomes"),
+                };
+                let more = ANSWERS - answers;
+                missing.push(format!(
+                    "needs {more} more {} of the engine without error in a row ({answers} of {ANSWERS} {since})",
+                    if more == 1 { "answer" } else { "answers" },
+                ));
+            }
+        }
+        (from, to) if to <= from => {}
+        (from, to) => missing.push(format!("goes up one rung at a time, and {from} to {to} is more than one")),
+    }
+    if missing.is_empty() { Ok(()) } else { Err(missing) }
+}
+
+fn pairs(have: u64, place: &str, missing: &mut Vec<String>) {
+    if have < PAIRS {
+        let more = PAIRS - have;
+        let noun = if more == 1 { "pair" } else { "pairs" };
+        missing.push(format!("needs {more} more compared {noun}{place} ({have} of {PAIRS})"));
+    }
+}
+
+fn no_mismatch(evidence: &RouteEvidence, missing: &mut Vec<String>) {
+    if evidence.mismatched > 0 {
+        missing.push(format!(
+            "has {} open {} since the workflow or the rules last changed: mend one of them, which starts the evidence anew",
+            evidence.mismatched,
+            if evidence.mismatched == 1 { "mismatch" } else { "mismatches" },
+        ));
+    }
+}
+
+fn twins(evidence: &RouteEvidence, missing: &mut Vec<String>) {
+    let without = evidence.dark_without_twin;
+    let all = evidence.dark_with_twin + without;
+    // In integers, so that exactly the share passes.
+    if without * 100 > all * WITHOUT_TWIN_PERCENT {
+        let share = without as f64 * 100.0 / all as f64;
+        missing.push(format!(
+            "has {share:.1} % of dark requests without a twin ({without} of {all}), and {WITHOUT_TWIN_PERCENT} % may have none"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(evidence: &RouteEvidence, from: State, to: State, all: bool) -> Vec<String> {
+        gate(evidence, from, to, all).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn shadow_wants_nothing() {
+        assert!(gate(&RouteEvidence::default(), State::Off, State::Shadow, false).is_ok());
+    }
+
+    #[test]
+    fn dark_wants_pairs_without_a_mismatch() {
+        let mut e = RouteEvidence { shadow_pairs: 12, ..Default::default() };
+        assert_eq!(missing(&e, State::Shadow, State::Dark, false), ["needs 8 more compared pairs (12 of 20)"]);
+        e.shadow_pairs = 20;
+        assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
+        e.mismatched = 1;
+        let why = missing(&e, State::Shadow, State::Dark, false);
+        assert!(why.len() == 1 && why[0].starts_with("has 1 open mismatch since"), "{why:?}");
+    }
+
+    #[test]
+    fn live_wants_pairs_made_in_dark_and_twins() {
+        let mut e = RouteEvidence { shadow_pairs: 900, dark_pairs: 19, dark_with_twin: 19, ..Default::default() };
+        assert_eq!(missing(&e, State::Dark, State::Live, false), ["needs 1 more compared pair in dark (19 of 20)"]);
+        e.dark_pairs = 90;
+        e.dark_with_twin = 90;
+        e.dark_without_twin = 10;
+        assert!(missing(&e, State::Dark, State::Live, false).is_empty(), "10 % is not more than 10 %");
+        e.dark_without_twin = 11;
+        let why = missing(&e, State::Dark, State::Live, false);
+        assert!(why[0].contains("10.9 % of dark requests without a twin (11 of 101)"), "{why:?}");
+    }
+
+    #[test]
+    fn only_wants_everybody_and_answers_in_a_row() {
+        let mut e = RouteEvidence { engine_answers: 49, ..Default::default() };
+        let why = missing(&e, State::Live, State::Only, false);
+        assert_eq!(why.len(), 2, "{why:?}");
+        assert!(why[1].contains("needs 1 more answer of the engine"), "{why:?}");
+        e.engine_answers = 50;
+        assert!(missing(&e, State::Live, State::Only, true).is_empty());
+    }
+
+    #[test]
+    fn two_rungs_at_once_are_refused_and_down_is_free() {
+        let e = RouteEvidence { shadow_pairs: 900, dark_pairs: 900, engine_answers: 900, ..Default::default() };
+        for (from, to) in [(State::Off, State::Dark), (State::Shadow, State::Live), (State::Off, State::Only)] {
+            assert_eq!(missing(&e, from, to, true).len(), 1);
+        }
+        for from in State::ALL {
+            for to in State::ALL.into_iter().filter(|to| *to <= from) {
+                assert!(gate(&RouteEvidence::default(), from, to, false).is_ok());
+            }
+        }
+    }
+}

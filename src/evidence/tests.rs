@@ -1,0 +1,211 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::compare::{Difference, Kind, Verdict};
+use crate::exchange::Ticket;
+use crate::flag::SkipReason;
+use crate::store::MemoryStore;
+
+fn route() -> RouteId {
+    RouteId::new("orders.create")
+}
+
+async fn on(store: &SharedStore) -> Arc<Evidence> {
+    Evidence::load(store.clone()).await.unwrap()
+}
+
+fn memory() -> SharedStore {
+    Arc::new(MemoryStore::new())
+}
+
+fn comparison(verdict: Verdict) -> Comparison {
+    let difference = Difference { path: "$.a".into(), kind: Kind::Value, legacy: None, engine: None };
+    Comparison {
+        verdict,
+        differences: if verdict == Verdict::Mismatch { vec![difference] } else { Vec::new() },
+        truncated: false,
+        ignored_by: if verdict == Verdict::Ignored { vec![("ignore $.at".into(), 2)] } else { Vec::new() },
+        fingerprint: "f".into(),
+    }
+}
+
+fn pair(evidence: &Evidence, rung: State, verdict: Verdict) {
+    let epoch = evidence.epoch(&route());
+    evidence.compared(&route(), epoch, rung, &comparison(verdict), Duration::from_millis(2), Duration::from_millis(5));
+}
+
+fn sample(fingerprint: &str) -> Sample {
+    Sample {
+        route: route(),
+        fingerprint: fingerprint.into(),
+        at: Timestamp::UNIX_EPOCH,
+        run: None,
+        differences: Vec::new(),
+        legacy: "{}".into(),
+        engine: "{}".into(),
+        request: "POST /orders".into(),
+    }
+}
+
+#[tokio::test]
+async fn pairs_add_up_and_survive_a_restart() {
+    let store = memory();
+    let evidence = on(&store).await;
+    evidence.rest_on(&[(route(), "one".into())]);
+    pair(&evidence, State::Shadow, Verdict::Match);
+    pair(&evidence, State::Dark, Verdict::Ignored);
+    pair(&evidence, State::Dark, Verdict::Mismatch);
+    evidence.settle(&route(), Outcome::Skipped(SkipReason::QueueFull));
+    evidence.flush().await.unwrap();
+
+    let later = on(&store).await;
+    later.rest_on(&[(route(), "one".into())]);
+    let kept = later.of(&route());
+    assert_eq!(kept, evidence.of(&route()));
+    assert_eq!((kept.shadow_pairs, kept.dark_pairs, kept.matched, kept.ignored, kept.mismatched), (1, 2, 2, 1, 1));
+    assert_eq!((kept.rule_hits["ignore $.at"], kept.skipped["queue_full"], kept.coverage()), (2, 1, 0.75));
+}
+
+#[tokio::test]
+async fn another_basis_starts_anew_and_forgets_what_was_under_way() {
+    let store = memory();
+    let evidence = on(&store).await;
+    evidence.rest_on(&[(route(), "one".into())]);
+    pair(&evidence, State::Shadow, Verdict::Mismatch);
+    let before = evidence.epoch(&route());
+    evidence.keep(before, sample("f"));
+    evidence.flush().await.unwrap();
+    assert_eq!(store.samples(route(), 10).await.unwrap().len(), 1);
+
+    evidence.rest_on(&[(route(), "two".into())]);
+    let late = comparison(Verdict::Mismatch);
+    evidence.compared(&route(), before, State::Shadow, &late, Duration::ZERO, Duration::ZERO);
+    evidence.keep(before, sample("f"));
+    evidence.flush().await.unwrap();
+    assert_eq!(evidence.of(&route()), RouteEvidence::default());
+    assert!(store.samples(route(), 10).await.unwrap().is_empty());
+
+    pair(&evidence, State::Shadow, Verdict::Match);
+    evidence.rest_on(&[(route(), "two".into())]);
+    assert_eq!(evidence.of(&route()).shadow_pairs, 1, "the same basis changes nothing");
+}
+
+#[tokio::test]
+async fn samples_of_one_kind_are_few() {
+    let store = memory();
+    let evidence = on(&store).await;
+    let epoch = evidence.epoch(&route());
+    for _ in 0..50 {
+        evidence.keep(epoch, sample("same"));
+    }
+    evidence.keep(epoch, sample("other"));
+    assert!(!evidence.wants(&route(), epoch, "same") && evidence.wants(&route(), epoch, "other"));
+    evidence.flush().await.unwrap();
+    assert_eq!(store.samples(route(), 100).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_store_that_is_gone_costs_nothing_once_it_is_back() {
+    let store = memory();
+    let evidence = on(&store).await;
+    evidence.rest_on(&[(route(), "one".into())]);
+    pair(&evidence, State::Shadow, Verdict::Match);
+    let epoch = evidence.epoch(&route());
+    evidence.keep(epoch, sample("f"));
+    store.close().await;
+    assert!(evidence.flush().await.is_err());
+    assert!(evidence.flush().await.is_err(), "it is still to be written");
+    assert_eq!(evidence.of(&route()).shadow_pairs, 1);
+}
+
+#[tokio::test]
+async fn an_error_of_the_engine_starts_its_row_anew() {
+    let evidence = on(&memory()).await;
+    for served in [Served::Answered, Served::Answered, Served::FellBack, Served::Answered] {
+        evidence.served(&route(), served);
+    }
+    let seen = evidence.of(&route());
+    assert_eq!((seen.engine_answers, seen.engine_errors), (1, 1));
+}
+
+#[tokio::test]
+async fn a_dark_request_ends_with_or_without_a_twin() {
+    let evidence = on(&memory()).await;
+    let ticket = |wants: bool, has: bool| {
+        let mut ticket = Ticket::new(route(), evidence.clone());
+        if wants {
+            ticket.wants_twin();
+        }
+        if has {
+            ticket.has_twin();
+        }
+        ticket
+    };
+    ticket(true, false).skip(SkipReason::QueueFull);
+    drop(ticket(true, false));
+    ticket(true, true).settle(Outcome::Matched);
+    ticket(false, false).skip(SkipReason::Streaming);
+    let seen = evidence.of(&route());
+    assert_eq!(seen.dark_without_twin, 2);
+    assert_eq!(seen.skipped["client_went_away"], 1);
+}
+
+#[tokio::test]
+async fn every_look_sees_sums_that_hold() {
+    let evidence = on(&memory()).await;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for n in 0..4u32 {
+            let evidence = &evidence;
+            scope.spawn(move || {
+                for m in 0..5_000u32 {
+                    evidence.settle(
+                        &route(),
+                        match (n + m) % 5 {
+                            0 => Outcome::Matched,
+                            1 => Outcome::Ignored,
+                            2 => Outcome::Mismatched,
+                            3 => Outcome::Skipped(SkipReason::ALL[(m % 16) as usize]),
+                            _ => Outcome::Failed("timeout"),
+                        },
+                    );
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                let totals = evidence.book(&route()).page().totals.clone();
+                assert_eq!(totals.offered, totals.outcomes());
+                done.store(totals.offered == 20_000, Ordering::Release);
+            }
+        });
+    });
+    assert_eq!(evidence.book(&route()).page().totals.offered, 20_000);
+}
+
+#[test]
+fn a_scrape_shows_one_look() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        let evidence = runtime.block_on(on(&memory()));
+        pair(&evidence, State::Shadow, Verdict::Mismatch);
+        evidence.settle(&route(), Outcome::Mismatched);
+        evidence.settle(&route(), Outcome::Skipped(SkipReason::NotSampled));
+        evidence.publish();
+    });
+    let text = handle.render();
+    for line in [
+        r#"pointsman_offered_total{route="orders.create"} 2"#,
+        r#"pointsman_comparisons_total{route="orders.create",outcome="mismatched",reason=""} 1"#,
+        r#"pointsman_comparisons_total{route="orders.create",outcome="skipped",reason="not_sampled"} 1"#,
+        r#"pointsman_differences_total{route="orders.create",kind="value"} 1"#,
+        r#"pointsman_evidence_pairs{route="orders.create"} 1"#,
+        r#"pointsman_evidence_mismatch_upper_bound{route="orders.create"} 1"#,
+        r#"pointsman_evidence_coverage{route="orders.create"} 0.5"#,
+        r#"pointsman_paired_latency_seconds_count{route="orders.create",slower="engine"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}

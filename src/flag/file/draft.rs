@@ -1,0 +1,296 @@
+//! What the files ask, as serde and JSON Schema see it. Where a value may be written in two ways, it is read by hand:
+//! an untagged enum would break numbers.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::flag::State;
+
+/// A file of `flags/routes/`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFileDraft {
+    /// The routes; their order is the order of listings.
+    pub routes: Vec<RouteDraft>,
+}
+
+/// One endpoint in front of legacy.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteDraft {
+    /// Its id: unique, a metric label. Lower case letters, digits, `.`, `_` and `-`.
+    pub id: String,
+    /// Which requests are its.
+    #[serde(rename = "match")]
+    pub matches: MatchDraft,
+    /// The service that answers it today.
+    pub legacy: String,
+    /// What the engine runs for it; without one only `off` is possible.
+    pub workflow: Option<String>,
+    /// Its flag.
+    #[serde(default = "off")]
+    pub state: State,
+    /// Passes the gate by hand.
+    pub force: Option<ForceDraft>,
+    /// The share of requests or keys: of the rung in `state`, or of each rung by name.
+    pub percent: Option<PercentDraft>,
+    /// What callers are told apart by, for shares: a template over the request, never its body.
+    pub key: Option<String>,
+    /// Rules that put some callers on another rung, in order.
+    #[serde(default)]
+    pub cohorts: Vec<CohortDraft>,
+    /// What it does with instances.
+    pub instance: Option<InstanceDraft>,
+    /// What tells a client's retry from a new request; the default is the header `Idempotency-Key`.
+    pub retry_key: Option<String>,
+    /// The headers whose values scope the retry key by caller; the default is `authorization`.
+    pub caller: Option<OneOrMore>,
+    /// The caller's answer is due within this time: `5s`.
+    pub deadline: Option<String>,
+    /// Legacy may be called again for a comparison, in `live`.
+    #[serde(default)]
+    pub replay_safe: bool,
+    /// `strict` refuses paths that readers differ over.
+    pub paths: Option<PathsDraft>,
+    /// How pairs are compared.
+    #[serde(default)]
+    #[schemars(schema_with = "anything")]
+    pub compare: Option<Value>,
+    /// Lowers the route by itself.
+    pub guard: Option<GuardDraft>,
+    /// Conditions judged in `live` and `only`: a list, or a map by name.
+    pub invariants: Option<InvariantsDraft>,
+}
+
+fn off() -> State {
+    State::Off
+}
+
+fn anything(_: &mut SchemaGenerator) -> Schema {
+    json_schema!(true)
+}
+
+/// Which requests are a route's.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MatchDraft {
+    /// The method; a GET route takes HEAD.
+    pub method: String,
+    /// The path template: `/orders/{id}`.
+    pub path: String,
+    /// The host, without port.
+    pub host: Option<String>,
+}
+
+/// Passes the gate by hand.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForceDraft {
+    /// Why; it stays visible until the evidence catches up.
+    pub reason: String,
+}
+
+/// Puts some callers on another rung.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CohortDraft {
+    /// Its name.
+    pub name: String,
+    /// A condition over the request, never its body: `${request.headers["x-staff"] == "1"}`.
+    pub when: String,
+    /// Their rung.
+    pub state: State,
+}
+
+/// What a route does with instances: `creates`, or `follows` and `key`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceDraft {
+    /// Where the id stands in the reply: a JSONPath.
+    pub creates: Option<String>,
+    /// The route that creates what this one follows up.
+    pub follows: Option<String>,
+    /// The path parameter that is the id: `path.id`.
+    pub key: Option<String>,
+    /// When an instance ends; not supported by this version.
+    pub ends: Option<Value>,
+}
+
+/// What happens to paths that readers differ over (`//`, `%2F`, `%5C`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PathsDraft {
+    /// Refused only where they would match a route above `off`.
+    Lenient,
+    /// Refused wherever they would match this route.
+    Strict,
+}
+
+/// A rule that lowers a route by itself.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardDraft {
+    /// Highest mismatch rate: `0.1%`.
+    pub mismatch: Option<String>,
+    /// Highest error rate of the engine: `1%`.
+    pub errors: Option<String>,
+    /// Highest ratio of the engine's p99 to legacy's.
+    pub p99_ratio: Option<f64>,
+    /// Requests that must have been seen before it judges; the default is 500.
+    pub over: Option<u64>,
+}
+
+/// A named HTTP base, with all that may be said of it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceMapDraft {
+    /// `http://host:port`, and a base path where there is one.
+    pub urls: Vec<String>,
+    /// It honours `Idempotency-Key`.
+    #[serde(default)]
+    pub keyed: bool,
+    /// Connecting takes no longer: `2s`.
+    pub connect: Option<String>,
+    /// The first byte of a reply takes no longer: `30s`.
+    pub first_byte: Option<String>,
+    /// Calls under way at the same time.
+    pub calls_max: Option<u64>,
+}
+
+/// A share for the rung in `state`, or one for each rung.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PercentDraft {
+    /// Of the rung in `state`.
+    Current(f64),
+    /// By rung.
+    Each(BTreeMap<String, f64>),
+}
+
+/// A text, or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OneOrMore {
+    /// One.
+    One(String),
+    /// Any number.
+    More(Vec<String>),
+}
+
+/// Conditions: a list, or a map by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvariantsDraft {
+    /// Named by what they say.
+    List(Vec<String>),
+    /// By name.
+    Named(BTreeMap<String, String>),
+}
+
+/// A base URL, or a map with more.
+#[derive(Clone, Debug)]
+pub enum ServiceDraft {
+    /// One base URL.
+    Url(String),
+    /// More.
+    Map(ServiceMapDraft),
+}
+
+fn read<T: serde::de::DeserializeOwned, E: serde::de::Error>(value: Value) -> Result<T, E> {
+    serde_json::from_value(value).map_err(E::custom)
+}
+
+impl<'de> Deserialize<'de> for PercentDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Number(number) => {
+                number.as_f64().map(Self::Current).ok_or_else(|| D::Error::custom(format!("{number} is no percent")))
+            }
+            value => read(value).map(Self::Each),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self::One(text)),
+            value => read(value).map(Self::More),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for InvariantsDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            value @ Value::Array(_) => read(value).map(Self::List),
+            value => read(value).map(Self::Named),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self::Url(text)),
+            value => read(value).map(Self::Map),
+        }
+    }
+}
+
+// The schemas name both types at once instead of `anyOf`: a validator then still says which key is unknown.
+
+impl JsonSchema for PercentDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Percent".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The share of the rung in `state`, or of each rung by name; 0 to 100.",
+            "type": ["number", "object"],
+            "properties": { "shadow": { "type": "number" }, "dark": { "type": "number" }, "live": { "type": "number" } },
+            "additionalProperties": false
+        })
+    }
+}
+
+impl JsonSchema for OneOrMore {
+    fn schema_name() -> Cow<'static, str> {
+        "OneOrMore".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A text, or a list of them.",
+            "type": ["string", "array"],
+            "items": { "type": "string" }
+        })
+    }
+}
+
+impl JsonSchema for InvariantsDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Invariants".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Conditions: a list, or a map by name.",
+            "type": ["array", "object"],
+            "items": { "type": "string" },
+            "additionalProperties": { "type": "string" }
+        })
+    }
+}
+
+impl JsonSchema for ServiceDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Service".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = ServiceMapDraft::json_schema(generator);
+        schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
+        schema.insert("description".to_owned(), "A named HTTP base: one URL, or a map with more.".into());
+        schema
+    }
+}

@@ -1,0 +1,99 @@
+//! The check of `match:`.
+
+use std::collections::HashSet;
+
+use http::Method;
+
+use super::MatchDraft;
+use crate::flag::matcher::host_name;
+use crate::flag::path::match_key;
+use crate::flag::{Match, normalise};
+use crate::problem::{Problems, Site};
+
+/// Checks which requests are a route's.
+pub fn matching(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Option<Match> {
+    let MatchDraft { method, path, host } = draft;
+    let method = check_method(method, &site.key("method"), problems);
+    let path = check_template(path, &site.key("path"), problems);
+    let host = match host {
+        Some(host) => Some(check_host(host, &site.key("host"), problems)?),
+        None => None,
+    };
+    Some(Match { method: method?, path: path?, host })
+}
+
+fn check_method(text: &str, site: &Site, problems: &mut Problems) -> Option<Method> {
+    let upper = text.to_ascii_uppercase();
+    match Method::from_bytes(upper.as_bytes()) {
+        Ok(Method::CONNECT) => {
+            problems.error(site, "CONNECT makes a tunnel and has no path that could be matched");
+            None
+        }
+        Ok(method) if upper == text => Some(method),
+        Ok(_) => {
+            problems.error(site, format!("methods are upper case: `{upper}`"));
+            None
+        }
+        Err(_) => {
+            problems.error(site, format!("`{text}` is no method"));
+            None
+        }
+    }
+}
+
+fn check_host(text: &str, site: &Site, problems: &mut Problems) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+    if text.is_empty() || !text.chars().all(plain) {
+        problems.error(site, format!("`{text}` is no host")).hint("a plain name or address: shop.example.com");
+        return None;
+    }
+    let name = host_name(text);
+    if name != text {
+        problems.error(site, "a host is matched without port and without a dot at its end").hint(name);
+        return None;
+    }
+    Some(name.to_ascii_lowercase())
+}
+
+/// A template that starts with a slash, has one spelling, and whose parameters are whole segments.
+fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<String> {
+    let mut refuse = |message: String, hint: &str| {
+        problems.error(site, message).hint(hint);
+        None
+    };
+    if path.contains(['?', '#']) || path.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return refuse(format!("`{path}` has a character that no path has"), "a path, without query: /orders/{id}");
+    }
+    match normalise(path) {
+        Err(refusal) => return refuse(format!("`{path}` can match nothing: {refusal}"), "for example /orders/{id}"),
+        Ok(normalised) if normalised.ambiguous => {
+            let hint = "paths with `//`, `%2F`, `%5C` or a backslash match only the default route";
+            return refuse(format!("`{path}` can match nothing"), hint);
+        }
+        Ok(normalised) if normalised.path != path => {
+            return refuse(format!("`{path}` has dot segments"), &format!("write `{}`", normalised.path));
+        }
+        Ok(_) => {}
+    }
+    let mut names = HashSet::new();
+    for segment in path.split('/') {
+        if !match_key(segment).contains(['{', '}']) {
+            continue;
+        }
+        let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let Some(name) = name.filter(|name| is_identifier(name)) else {
+            let hint = "a parameter is a whole segment: `/orders/{id}`, not `/order-{id}`, `{*rest}` or `{id?}`";
+            return refuse(format!("`{segment}` is no parameter"), hint);
+        };
+        if !names.insert(name) {
+            return refuse(format!("the parameter `{name}` is there twice"), "each needs a name of its own");
+        }
+    }
+    Some(path.to_owned())
+}
+
+fn is_identifier(name: &str) -> bool {
+    let mut letters = name.chars();
+    letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}

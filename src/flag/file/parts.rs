@@ -1,0 +1,221 @@
+//! The checks of a route's parts: shares, expressions, cohorts, instance, guard.
+
+use std::collections::HashSet;
+
+use serde_json_path::JsonPath;
+
+use super::words::{check_name, condition, rate};
+use super::{CohortDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, meant};
+use crate::expression::{Expression, ReadPath, Template};
+use crate::flag::facts::PARTS;
+use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
+use crate::problem::{Problems, Site};
+
+/// Requests that a guard wants to have seen, where it does not say.
+const GUARD_OVER: u64 = 500;
+/// The names that an invariant may read.
+const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];
+
+/// Each rung's share. Below 100 in `dark` and `live` there must be a key, or a caller would change sides.
+pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, problems: &mut Problems) -> Shares {
+    let mut shares = Shares::default();
+    let mut set = |rung: State, number: f64, site: &Site, problems: &mut Problems| {
+        let Some(percent) = Percent::new(number) else {
+            problems.error(site, format!("percent {number} is not between 0 and 100"));
+            return;
+        };
+        if (percent.as_f64() - number).abs() > 1e-9 {
+            problems.error(site, format!("percent {number} is finer than 0.01"));
+        }
+        if percent < Percent::ALL && matches!(rung, State::Dark | State::Live) && !keyed {
+            problems.error(site, format!("a share below 100 in `{rung}` wants a `key`")).hint(
+                "without one a caller would change sides from request to request: key: ${request.headers[\"…\"]}",
+            );
+        }
+        shares = shares.with(rung, percent);
+    };
+    match draft {
+        PercentDraft::Current(number) => {
+            set(state, *number, site, problems);
+            if matches!(state, State::Off | State::Only) {
+                problems
+                    .warn(site, format!("`{state}` has no share: this percent does nothing"))
+                    .hint("name the rungs: percent: { shadow: 50 }");
+            }
+        }
+        PercentDraft::Each(rungs) => {
+            for (name, number) in rungs {
+                match name.parse::<State>() {
+                    Ok(rung @ (State::Shadow | State::Dark | State::Live)) => {
+                        set(rung, *number, &site.key(&**name), problems)
+                    }
+                    Ok(State::Off | State::Only) | Err(_) => {
+                        problems
+                            .error(&site.key(&**name).at_key(), format!("`{name}` is no rung with a share"))
+                            .hint("shadow, dark and live have one");
+                    }
+                }
+            }
+        }
+    }
+    shares
+}
+
+/// A template over facts of the request, never its body.
+pub fn template(text: &str, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Template> {
+    match Template::parse_str(text) {
+        Ok(template) => {
+            only_facts(template.reads(), params, site, problems);
+            if template.reads().is_empty() {
+                problems.warn(site, "it reads nothing of the request, so it is the same for every caller");
+            }
+            Some(template)
+        }
+        Err(error) => {
+            let problem = problems.error(site, error.message);
+            if let Some(offset) = error.offset {
+                problem.offset(offset);
+            }
+            None
+        }
+    }
+}
+
+/// Rules that put some callers on another rung.
+pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &mut Problems) -> Vec<Cohort> {
+    let mut names = HashSet::new();
+    let mut cohorts = Vec::new();
+    for (place, CohortDraft { name, when, state }) in drafts.iter().enumerate() {
+        let site = site.index(place);
+        check_name("name for a cohort", name, &site.key("name"), problems);
+        if !names.insert(name) {
+            problems.error(&site.key("name"), format!("two cohorts are called `{name}`"));
+        }
+        let Some(when) = condition(when, &site.key("when"), problems) else { continue };
+        only_facts(when.reads(), params, &site.key("when"), problems);
+        cohorts.push(Cohort { name: name.clone(), when, state: *state });
+    }
+    cohorts
+}
+
+/// What is decided before the body is read cannot read it.
+fn only_facts(reads: &[ReadPath], params: &[&str], site: &Site, problems: &mut Problems) {
+    for read in reads {
+        let hint = format!("here `request` has {}", PARTS.join(", "));
+        if read.root() != "request" {
+            problems.error(site, format!("`{}` cannot be read here", read.root())).hint("only `request` can");
+            continue;
+        }
+        match (read.part(0), read.part(1)) {
+            (None, _) => {
+                problems.error(site, "it reads the whole request, and so its body").hint(hint);
+            }
+            (Some(part @ ("body" | "raw" | "form" | "text")), _) => {
+                problems
+                    .error(site, format!("it reads `request.{part}`: the decision is made before the body is there"))
+                    .hint(hint);
+            }
+            (Some(part), _) if !PARTS.contains(&part) => {
+                problems.error(site, format!("a request has no `{part}`")).hint(meant(part, PARTS.into_iter()));
+            }
+            (Some("params"), Some(name)) if !params.contains(&name) => {
+                problems
+                    .error(site, format!("the path has no parameter `{name}`"))
+                    .hint(meant(name, params.iter().copied()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What a route does with instances. Whether the creator exists is looked at when all routes are known.
+pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Instance> {
+    let InstanceDraft { creates, follows, key, ends } = draft;
+    if ends.is_some() {
+        let site = site.key("ends").at_key();
+        problems
+            .warn(&site, "`ends` is not supported by this version: an instance does not end")
+            .hint("leave it out, or leave it as a note");
+    }
+    match (creates, follows) {
+        (Some(path), None) => {
+            if key.is_some() {
+                let site = site.key("key").at_key();
+                problems.error(&site, "a creator has no `key`").hint("`key` goes with `follows`");
+            }
+            match JsonPath::parse(path) {
+                Ok(id) => Some(Instance::Creates { id }),
+                Err(error) => {
+                    let site = site.key("creates");
+                    problems.error(&site, format!("`{path}` is no JSONPath: {error}")).hint("for example $.id");
+                    None
+                }
+            }
+        }
+        (None, Some(creator)) => {
+            let example = "the path parameter that holds the instance's id: key: path.id";
+            let Some(key) = key else {
+                problems.error(&site.key("follows"), "a follower wants a `key`").hint(example);
+                return None;
+            };
+            let site = site.key("key");
+            let Some(param) = key.strip_prefix("path.") else {
+                problems.error(&site, format!("`{key}` is no path parameter")).hint(example);
+                return None;
+            };
+            if !params.contains(&param) {
+                let hint = meant(param, params.iter().copied());
+                problems.error(&site, format!("the path has no parameter `{param}`")).hint(hint);
+                return None;
+            }
+            Some(Instance::Follows { creator: creator.as_str().into(), param: param.to_owned() })
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            problems
+                .error(site, "an instance is either created or followed")
+                .hint("`creates: $.id`, or `follows: ROUTE` with `key: path.id`");
+            None
+        }
+    }
+}
+
+/// A guard that can trip.
+pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard {
+    let GuardDraft { mismatch, errors, p99_ratio, over } = draft;
+    let mut share = |key: &str, text: &Option<String>| rate(text.as_ref()?, &site.key(key), problems);
+    let (mismatch_rate, error_rate) = (share("mismatch", mismatch), share("errors", errors));
+    if p99_ratio.is_some_and(|ratio| !ratio.is_finite() || ratio <= 0.0) {
+        problems.error(&site.key("p99_ratio"), "a ratio is above 0").hint("1.5 is half as slow again as legacy");
+    }
+    if mismatch.is_none() && errors.is_none() && p99_ratio.is_none() {
+        problems.error(site, "this guard watches nothing").hint("mismatch: 0.1%, errors: 1% or p99_ratio: 1.5");
+    }
+    Guard {
+        mismatch: mismatch_rate,
+        errors: error_rate,
+        p99_ratio: *p99_ratio,
+        over: over.unwrap_or(GUARD_OVER).max(1),
+    }
+}
+
+/// Conditions by name; in a list each is called by what it says.
+pub fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems) -> Vec<(String, Expression)> {
+    let entries: Vec<(Site, String, &str)> = match draft {
+        InvariantsDraft::List(list) => {
+            list.iter().enumerate().map(|(place, text)| (site.index(place), text.clone(), &**text)).collect()
+        }
+        InvariantsDraft::Named(map) => {
+            map.iter().map(|(name, text)| (site.key(&**name), name.clone(), &**text)).collect()
+        }
+    };
+    let mut invariants = Vec::new();
+    for (site, name, text) in entries {
+        let Some(expression) = condition(text, &site, problems) else { continue };
+        for root in expression.reads().iter().map(ReadPath::root).filter(|root| !INVARIANT_ROOTS.contains(root)) {
+            let hint = meant(root, INVARIANT_ROOTS.into_iter());
+            problems.error(&site, format!("`{root}` cannot be read by an invariant")).hint(hint);
+        }
+        invariants.push((name, expression));
+    }
+    invariants
+}

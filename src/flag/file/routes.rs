@@ -1,0 +1,164 @@
+//! The check of routes.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+
+use super::family::together;
+use super::words::{check_name, duration};
+use super::{OneOrMore, PathsDraft, RouteDraft, WorkflowFacts, World, matching, meant, parts};
+use crate::flag::matcher::params;
+use crate::flag::{Route, Service, Shares, State};
+use crate::names::WorkflowName;
+use crate::problem::{Problems, Site};
+
+/// Checks all routes of all files together; each site is the route's place in its file. What comes back are the routes
+/// in which nothing is wrong; where `problems` has errors they must not be put in force.
+pub fn check_routes(drafts: &[(Site, RouteDraft)], world: &World<'_>, problems: &mut Problems) -> Vec<Route> {
+    let checked: Vec<_> = drafts.iter().map(|(site, draft)| check_route(draft, site, world, problems)).collect();
+    together(drafts, &checked, problems);
+    checked.into_iter().flatten().collect()
+}
+
+fn check_route(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Problems) -> Option<Route> {
+    let mut own = Problems::default();
+    let route = built(draft, site, world, &mut own);
+    let route = route.filter(|_| !own.has_errors());
+    problems.extend(own);
+    route
+}
+
+fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Problems) -> Option<Route> {
+    // Destructured whole, so that a new field is an error until it is checked.
+    let RouteDraft {
+        id,
+        matches,
+        legacy,
+        workflow,
+        state,
+        force,
+        percent,
+        key,
+        cohorts,
+        instance,
+        retry_key,
+        caller,
+        deadline,
+        replay_safe,
+        paths,
+        compare: _,
+        guard,
+        invariants,
+    } = draft;
+    let names: Vec<&str> = params(&matches.path).collect();
+    let at = |key: &str| site.key(key);
+
+    check_name("id for a route", id, &at("id"), problems);
+    let matches = matching::matching(matches, &at("match"), problems);
+    let legacy = service(legacy, world, &at("legacy"), problems);
+    let facts = workflow.as_ref().and_then(|name| facts(name, world, &at("workflow"), problems));
+    if workflow.is_none() {
+        needs_workflow(draft, site, problems);
+    }
+    if force.as_ref().is_some_and(|force| force.reason.trim().is_empty()) {
+        problems.error(&at("force").key("reason"), "passing the gate by hand wants a reason");
+    }
+    let shares = match percent {
+        Some(percent) => parts::shares(percent, *state, key.is_some(), &at("percent"), problems),
+        None => Shares::default(),
+    };
+    let key = key.as_ref().and_then(|text| parts::template(text, &names, &at("key"), problems));
+    let cohorts = parts::cohorts(cohorts, &names, &at("cohorts"), problems);
+    let instance = instance.as_ref().and_then(|draft| parts::instance(draft, &names, &at("instance"), problems));
+    let retry = retry_key.as_ref().and_then(|text| parts::template(text, &names, &at("retry_key"), problems));
+    let caller = callers(caller.as_ref(), &at("caller"), problems);
+    let deadline = deadline.as_ref().and_then(|text| duration(text, &at("deadline"), problems));
+    let guard = guard.as_ref().map(|draft| parts::guard(draft, &at("guard"), problems));
+    let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
+
+    if facts.is_some_and(|facts| facts.shared_steps) {
+        if *replay_safe {
+            problems
+                .error(&at("replay_safe"), "a workflow with a shared step is not safe to replay")
+                .hint("legacy would do the work a second time: leave `replay_safe` out");
+        }
+        if retry_key.is_none() && matches.as_ref().is_some_and(|m| !m.method.is_safe()) {
+            problems
+                .warn(&at("id"), "without the header `Idempotency-Key` a client's retry is a new request here")
+                .hint("say what tells a retry: retry_key: ${request.headers[\"idempotency-key\"]}");
+        }
+    }
+    Some(Route {
+        id: id.as_str().into(),
+        matches: matches?,
+        legacy: legacy?,
+        workflow: workflow.as_deref().map(WorkflowName::from),
+        declared: *state,
+        force: force.as_ref().map(|force| force.reason.clone()),
+        shares,
+        key,
+        cohorts,
+        instance,
+        retry_key: retry,
+        caller,
+        deadline,
+        replay_safe: *replay_safe,
+        strict_paths: *paths == Some(PathsDraft::Strict),
+        guard,
+        invariants: invariants.unwrap_or_default(),
+    })
+}
+
+/// Above `off` the engine needs something to run.
+fn needs_workflow(draft: &RouteDraft, site: &Site, problems: &mut Problems) {
+    if draft.state > State::Off {
+        problems
+            .error(&site.key("state"), format!("`{}` wants a `workflow`", draft.state))
+            .hint("name what the engine runs, or leave the route `off`");
+    }
+    for (place, cohort) in draft.cohorts.iter().enumerate().filter(|(_, cohort)| cohort.state > State::Off) {
+        let site = site.key("cohorts").index(place).key("state");
+        problems.error(&site, format!("a cohort on `{}` wants a `workflow` of the route", cohort.state));
+    }
+}
+
+fn service(name: &str, world: &World<'_>, site: &Site, problems: &mut Problems) -> Option<Arc<Service>> {
+    match world.services.get(name) {
+        Some(service) => service.clone(),
+        None => {
+            let hint = meant(name, world.services.keys().map(|name| name.as_str()));
+            problems.error(site, format!("no service is called `{name}`")).hint(hint);
+            None
+        }
+    }
+}
+
+fn facts(name: &str, world: &World<'_>, site: &Site, problems: &mut Problems) -> Option<WorkflowFacts> {
+    match world.workflows.get(name) {
+        Some(facts) => *facts,
+        None => {
+            let hint = meant(name, world.workflows.keys().map(|name| name.as_str()));
+            problems.error(site, format!("no workflow is called `{name}`")).hint(hint);
+            None
+        }
+    }
+}
+
+fn callers(draft: Option<&OneOrMore>, site: &Site, problems: &mut Problems) -> Vec<HeaderName> {
+    let mut header = |name: &str, site: &Site| match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => Some(name),
+        Err(_) => {
+            problems.error(site, format!("`{name}` is no header")).hint("the name alone: authorization");
+            None
+        }
+    };
+    match draft {
+        None => vec![AUTHORIZATION],
+        Some(OneOrMore::One(name)) => header(name, site).into_iter().collect(),
+        Some(OneOrMore::More(names)) => {
+            let names = names.iter().enumerate();
+            names.filter_map(|(place, name)| header(name, &site.index(place))).collect()
+        }
+    }
+}

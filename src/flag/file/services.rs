@@ -1,0 +1,82 @@
+//! The check of a service.
+
+use http::Uri;
+
+use super::words::{check_name, duration};
+use super::{ServiceDraft, ServiceMapDraft};
+use crate::flag::{Service, normalise};
+use crate::problem::{Problems, Site};
+
+/// Checks one entry of `services:`; `site` is its value.
+pub fn check_service(name: &str, draft: &ServiceDraft, site: &Site, problems: &mut Problems) -> Option<Service> {
+    let mut own = Problems::default();
+    check_name("name for a service", name, &site.clone().at_key(), &mut own);
+    let service = match draft {
+        ServiceDraft::Url(url) => {
+            let draft = ServiceMapDraft { urls: vec![url.clone()], ..ServiceMapDraft::default() };
+            built(name, &draft, site, |_| site.clone(), &mut own)
+        }
+        ServiceDraft::Map(draft) => built(name, draft, site, |place| site.key("urls").index(place), &mut own),
+    };
+    let bad = own.has_errors();
+    problems.extend(own);
+    (!bad).then_some(service)
+}
+
+fn built(
+    name: &str,
+    draft: &ServiceMapDraft,
+    site: &Site,
+    at: impl Fn(usize) -> Site,
+    problems: &mut Problems,
+) -> Service {
+    let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max } = draft;
+    if urls.is_empty() {
+        problems.error(&site.key("urls"), format!("service `{name}` has no URL"));
+    }
+    if *calls_max == Some(0) {
+        problems.error(&site.key("calls_max"), "with 0 no call could ever be made").hint("at least 1");
+    }
+    let mut time = |key: &str, text: &Option<String>| duration(text.as_ref()?, &site.key(key), problems);
+    let (connect, first_byte) = (time("connect", connect), time("first_byte", first_byte));
+    let urls = urls.iter().enumerate().filter_map(|(place, url)| base(url, &at(place), problems)).collect();
+    Service { name: name.into(), urls, keyed: *keyed, connect, first_byte, calls_max: *calls_max }
+}
+
+/// A base URL, without a slash at its end.
+fn base(text: &str, site: &Site, problems: &mut Problems) -> Option<Uri> {
+    let mut refuse = |message: String, hint: &str| {
+        problems.error(site, message).hint(hint);
+        None
+    };
+    let example = "for example http://127.0.0.1:9000 or http://shop.internal/api";
+    let uri: Uri = match text.parse() {
+        Ok(uri) => uri,
+        Err(error) => return refuse(format!("`{text}` is no URL: {error}"), example),
+    };
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            let hint = "put TLS towards the service into a local forwarder, and name that one's http:// address";
+            return refuse("https is not supported by this version".into(), hint);
+        }
+        _ => return refuse(format!("`{text}` is no http URL"), example),
+    }
+    let authority = uri.authority()?;
+    if authority.as_str().contains('@') {
+        let hint = "name credentials under `secrets:`, and use them in a step's headers";
+        return refuse("a base URL holds no user name or password".into(), hint);
+    }
+    if authority.host().is_empty() || authority.port_u16() == Some(0) {
+        return refuse(format!("`{text}` names no host and port that can be called"), example);
+    }
+    if uri.query().is_some() || text.contains('#') {
+        return refuse("a base URL has neither query nor fragment".into(), example);
+    }
+    let path = uri.path();
+    if !normalise(path).is_ok_and(|normalised| !normalised.ambiguous && normalised.path == path) {
+        return refuse(format!("the base path `{path}` has segments that servers read in several ways"), example);
+    }
+    let text = format!("http://{authority}{}", path.trim_end_matches('/'));
+    text.parse().ok()
+}

@@ -1,0 +1,263 @@
+//! What files get told.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::flag::{Instance, Percent, Route, State};
+use crate::problem::{Problems, Severity, Site};
+
+type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
+type Workflows = BTreeMap<WorkflowName, Option<WorkflowFacts>>;
+
+fn world_parts() -> (Services, Workflows) {
+    let shop = crate::flag::tests::service("shop");
+    let services = [("shop".into(), Some(shop)), ("broken".into(), None)].into();
+    let workflows = [
+        ("create-order".into(), Some(WorkflowFacts { shared_steps: true })),
+        ("read-order".into(), Some(WorkflowFacts { shared_steps: false })),
+        ("broken".into(), None),
+    ];
+    (services, workflows.into())
+}
+
+/// Checks routes as one file; the problems as `severity place: message [hint]`.
+fn check(routes: Value) -> (Vec<Route>, Vec<String>) {
+    let file: RouteFileDraft = serde_json::from_value(json!({ "routes": routes })).unwrap();
+    let site = Site::file("r.yaml").key("routes");
+    let drafts: Vec<_> = file.routes.into_iter().enumerate().map(|(n, draft)| (site.index(n), draft)).collect();
+    let (services, workflows) = world_parts();
+    let mut problems = Problems::default();
+    let routes = check_routes(&drafts, &World { services: &services, workflows: &workflows }, &mut problems);
+    (routes, told(&problems))
+}
+
+fn told(problems: &Problems) -> Vec<String> {
+    let told = problems.iter().map(|p| {
+        let severity = if p.severity == Severity::Error { "error" } else { "warning" };
+        let hint = p.hint.as_ref().map_or(String::new(), |hint| format!(" [{hint}]"));
+        format!("{severity} {}: {}{hint}", p.site, p.message)
+    });
+    told.collect()
+}
+
+/// A route that is right, changed by a patch.
+fn with(patch: Value) -> Value {
+    let mut route = json!({ "id": "orders.get", "match": { "method": "GET", "path": "/orders/{id}" },
+        "legacy": "shop", "workflow": "read-order" });
+    for (key, value) in patch.as_object().unwrap() {
+        route[key] = value.clone();
+    }
+    route
+}
+
+/// The one problem that a patch leads to.
+fn only(patch: Value) -> String {
+    let (_, told) = check(json!([with(patch.clone())]));
+    assert_eq!(told.len(), 1, "{patch}: {told:#?}");
+    told[0].clone()
+}
+
+#[test]
+fn a_whole_route_is_read() {
+    let (routes, told) = check(json!([
+        { "id": "orders.create", "match": { "method": "POST", "path": "/orders", "host": "Shop.Example.com" },
+          "legacy": "shop", "workflow": "create-order", "state": "shadow", "percent": 50,
+          "key": "${request.headers[\"x-tenant\"]}", "retry_key": "${request.headers[\"idempotency-key\"]}",
+          "cohorts": [{ "name": "staff", "when": "${request.headers[\"x-staff\"] == \"1\"}", "state": "live" }],
+          "instance": { "creates": "$.id" }, "caller": "x-user", "deadline": "1500ms", "paths": "strict",
+          "compare": { "ignore": ["$.at"] }, "force": { "reason": "a drill" },
+          "guard": { "mismatch": "0.1%", "errors": "1%", "p99_ratio": 1.5, "over": 200 },
+          "invariants": ["${reply.body.total >= 0}"] },
+        with(json!({ "state": "dark", "percent": { "dark": 20, "shadow": 5 }, "key": "${request.params.id}",
+          "instance": { "follows": "orders.create", "key": "path.id" } })),
+    ]));
+    assert!(told.is_empty(), "{told:#?}");
+    let create = &routes[0];
+    assert_eq!(create.matches.host.as_deref(), Some("shop.example.com"));
+    assert_eq!(create.shares.shadow, Percent::new(50.0).unwrap());
+    assert_eq!(create.declared, State::Shadow);
+    assert_eq!(create.deadline, Some(std::time::Duration::from_millis(1_500)));
+    assert_eq!(create.guard.as_ref().and_then(|g| g.mismatch), Some(0.001));
+    assert_eq!(create.invariants[0].0, "${reply.body.total >= 0}");
+    assert!(create.strict_paths && create.caller == ["x-user"] && create.force.as_deref() == Some("a drill"));
+    assert_eq!(routes[1].shares.dark, Percent::new(20.0).unwrap());
+    assert!(matches!(&routes[1].instance, Some(Instance::Follows { creator, param })
+        if creator.as_str() == "orders.create" && param == "id"));
+}
+
+#[test]
+fn names_that_nobody_knows() {
+    assert_eq!(
+        only(json!({ "legacy": "shpo" })),
+        "error r.yaml.routes[0].legacy: no service is called `shpo` [did you mean `shop`?]"
+    );
+    assert_eq!(
+        only(json!({ "workflow": "raed-order" })),
+        "error r.yaml.routes[0].workflow: no workflow is called `raed-order` [did you mean `read-order`?]"
+    );
+    let (routes, told) = check(json!([with(json!({ "legacy": "broken", "workflow": "broken" }))]));
+    assert!(routes.is_empty() && told.is_empty(), "what is wrong itself is reported once, elsewhere");
+}
+
+#[test]
+fn what_each_field_refuses() {
+    let key = "${request.headers[\"x\"]}";
+    for (patch, place, message) in [
+        (json!({ "id": "Orders Get" }), ".id", "is no id for a route"),
+        (json!({ "percent": 150, "state": "shadow" }), ".percent", "percent 150 is not between 0 and 100"),
+        (json!({ "percent": { "live": 150 }, "key": key }), ".percent.live", "percent 150 is not between"),
+        (json!({ "percent": 0.001, "state": "shadow" }), ".percent", "finer than 0.01"),
+        (json!({ "percent": 20, "state": "dark" }), ".percent", "a share below 100 in `dark` wants a `key`"),
+        (json!({ "percent": { "live": 20 } }), ".percent.live", "a share below 100 in `live` wants a `key`"),
+        (json!({ "percent": 20 }), ".percent", "`off` has no share"),
+        (json!({ "percent": { "off": 20 } }), ".percent.off", "`off` is no rung with a share"),
+        (json!({ "state": "shadow", "workflow": null }), ".state", "`shadow` wants a `workflow`"),
+        (json!({ "key": "${request.headers[" }), ".key", ""),
+        (json!({ "key": "${request.body.tenant}" }), ".key", "before the body is there"),
+        (json!({ "key": "${string(request)}" }), ".key", "reads the whole request"),
+        (json!({ "key": "${steps.price.output}" }), ".key", "`steps` cannot be read here"),
+        (json!({ "key": "${request.headrs.x}" }), ".key", "has no `headrs` [did you mean `headers`?]"),
+        (json!({ "key": "${request.params.order}" }), ".key", "no parameter `order`"),
+        (json!({ "key": "always" }), ".key", "the same for every caller"),
+        (json!({ "retry_key": "${request.body.id}" }), ".retry_key", "before the body is there"),
+        (json!({ "cohorts": [{ "name": "a", "when": "true", "state": "off" }] }), ".cohorts[0].when", "${true}"),
+        (
+            json!({ "cohorts": [{ "name": "a", "when": "${request.body.x}", "state": "off" }] }),
+            ".cohorts[0].when",
+            "before the body",
+        ),
+        (json!({ "instance": { "creates": "id" } }), ".instance.creates", "is no JSONPath"),
+        (json!({ "instance": { "creates": "$.id", "ends": "${true}" } }), ".instance.ends", "not supported"),
+        (json!({ "instance": {} }), ".instance", "either created or followed"),
+        (json!({ "instance": { "follows": "x" } }), ".instance.follows", "wants a `key`"),
+        (json!({ "instance": { "follows": "x", "key": "query.id" } }), ".instance.key", "is no path parameter"),
+        (json!({ "instance": { "follows": "x", "key": "path.idd" } }), ".instance.key", "did you mean `id`?"),
+        (json!({ "instance": { "follows": "x", "key": "path.id" } }), ".instance.follows", "no route is called `x`"),
+        (json!({ "caller": ["a b"] }), ".caller[0]", "is no header"),
+        (json!({ "deadline": "5 parsecs" }), ".deadline", "is no duration"),
+        (json!({ "deadline": "0s" }), ".deadline", "not between 1ms and 24h"),
+        (json!({ "guard": { "mismatch": "1" } }), ".guard.mismatch", "is no rate"),
+        (json!({ "guard": { "over": 5 } }), ".guard", "watches nothing"),
+        (json!({ "guard": { "p99_ratio": 0.0 } }), ".guard.p99_ratio", "above 0"),
+        (json!({ "invariants": { "a": "${rpely.status < 500}" } }), ".invariants.a", "did you mean `reply`?"),
+        (json!({ "force": { "reason": " " } }), ".force.reason", "wants a reason"),
+        (json!({ "workflow": "create-order", "replay_safe": true }), ".replay_safe", "not safe to replay"),
+        (json!({ "match": { "method": "get", "path": "/a" } }), ".match.method", "upper case: `GET`"),
+        (json!({ "match": { "method": "CONNECT", "path": "/a" } }), ".match.method", "tunnel"),
+        (json!({ "match": { "method": "GET", "path": "a" } }), ".match.path", "does not start with a slash"),
+        (json!({ "match": { "method": "GET", "path": "/a?b" } }), ".match.path", "no path has"),
+        (json!({ "match": { "method": "GET", "path": "/a/../b" } }), ".match.path", "write `/b`"),
+        (json!({ "match": { "method": "GET", "path": "/a//b" } }), ".match.path", "can match nothing"),
+        (json!({ "match": { "method": "GET", "path": "/a/x{b}" } }), ".match.path", "is no parameter"),
+        (json!({ "match": { "method": "GET", "path": "/{*rest}" } }), ".match.path", "is no parameter"),
+        (json!({ "match": { "method": "GET", "path": "/%7Ba%7D" } }), ".match.path", "is no parameter"),
+        (json!({ "match": { "method": "GET", "path": "/{a}/{a}" } }), ".match.path", "is there twice"),
+        (json!({ "match": { "method": "GET", "path": "/a", "host": "x:80" } }), ".match.host", "without port"),
+        (json!({ "match": { "method": "GET", "path": "/a", "host": "*.x" } }), ".match.host", "is no host"),
+    ] {
+        let told = only(patch.clone());
+        assert!(told.contains(&format!("r.yaml.routes[0]{place}: ")), "{patch}: {told}");
+        assert!(told.contains(message), "{patch}: {told}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let (_, told) = check(json!([with(json!({ "legacy": "x", "workflow": "y", "percent": 150, "deadline": "z",
+        "state": "live", "key": "${" }))]));
+    assert_eq!(told.len(), 5, "{told:#?}");
+}
+
+#[test]
+fn shared_steps_want_a_retry_key() {
+    let post = json!({ "workflow": "create-order", "match": { "method": "POST", "path": "/a" } });
+    assert!(only(post).starts_with("warning r.yaml.routes[0].id: without the header `Idempotency-Key`"));
+}
+
+#[test]
+fn routes_against_each_other() {
+    let other = |id: &str, path: &str| with(json!({ "id": id, "match": { "method": "GET", "path": path } }));
+    let (_, told) =
+        check(json!([other("a", "/orders/{id}"), other("b", "/%6Frders/{order}"), other("c", "/orders/x")]));
+    assert_eq!(
+        told,
+        [
+            "error r.yaml.routes[1].match: `b` matches the same requests as `a` [`a` stands at r.yaml.routes[0]; method, \
+          path or host must differ]"
+        ]
+    );
+    let (_, told) = check(json!([other("a", "/x"), other("a", "/y")]));
+    assert_eq!(told, ["error r.yaml.routes[1].id: two routes are called `a` [the other stands at r.yaml.routes[0]]"]);
+}
+
+#[test]
+fn families_fit() {
+    let creator = |state: &str| {
+        with(json!({ "id": "create", "match": { "method": "POST", "path": "/orders" }, "state": state,
+            "instance": { "creates": "$.id" } }))
+    };
+    let follower = |creator: &str, state: &str| {
+        with(json!({ "state": state, "instance": { "follows": creator, "key": "path.id" } }))
+    };
+    assert!(check(json!([creator("dark"), follower("create", "live")])).1.is_empty());
+    let (_, told) = check(json!([creator("dark"), follower("create", "shadow")]));
+    assert_eq!(
+        told,
+        ["error r.yaml.routes[1].state: `create` is declared `dark`, above its follower `orders.get` [followers go \
+          first: raise `orders.get` to `dark` too]"]
+    );
+    let (_, told) = check(json!([creator("off"), follower("craete", "off")]));
+    assert!(told[0].contains("no route is called `craete` [did you mean `create`?]"), "{told:?}");
+    let plain = with(json!({ "id": "plain", "match": { "method": "POST", "path": "/x" } }));
+    let (_, told) = check(json!([plain, follower("plain", "off")]));
+    assert!(told[0].contains("`plain` creates no instances"), "{told:?}");
+}
+
+#[test]
+fn services_are_plain_http_bases() {
+    let service = |draft: Value| {
+        let draft: ServiceDraft = serde_json::from_value(draft).unwrap();
+        let mut problems = Problems::default();
+        let service = check_service("shop", &draft, &Site::file("p.yaml").key("services").key("shop"), &mut problems);
+        (service, told(&problems))
+    };
+    let (shop, told) = service(json!("http://127.0.0.1:9000/api/"));
+    assert_eq!(shop.unwrap().urls[0].to_string(), "http://127.0.0.1:9000/api", "{told:?}");
+    let (shop, _) = service(json!("http://127.0.0.1:9000"));
+    assert_eq!(shop.unwrap().urls[0].authority().unwrap(), "127.0.0.1:9000");
+    let (stock, told) = service(json!({ "urls": ["http://a:1", "http://b:2"], "keyed": true, "connect": "1s",
+        "first_byte": "2s", "calls_max": 7 }));
+    let stock = stock.unwrap();
+    assert!(stock.keyed && stock.urls.len() == 2 && stock.calls_max == Some(7) && told.is_empty());
+    for (draft, message) in [
+        (json!("https://shop"), "https is not supported by this version"),
+        (json!("ftp://shop"), "is no http URL"),
+        (json!("shop:9000"), "is no http URL"),
+        (json!("http://u:p@shop"), "holds no user name or password"),
+        (json!("http://shop/?a=b"), "neither query nor fragment"),
+        (json!("http://shop/a/../b"), "read in several ways"),
+        (json!("http://"), "is no URL"),
+        (json!({ "urls": [] }), "has no URL"),
+        (json!({ "urls": ["http://a"], "calls_max": 0 }), "no call could ever be made"),
+        (json!({ "urls": ["http://a"], "connect": "soon" }), "is no duration"),
+    ] {
+        let (service, told) = service(draft.clone());
+        assert!(service.is_none() && told.len() == 1 && told[0].contains(message), "{draft}: {told:?}");
+    }
+}
+
+#[test]
+fn schemas_close_their_maps() {
+    for schema in [schemars::schema_for!(RouteFileDraft), schemars::schema_for!(ServiceDraft)] {
+        let text = serde_json::to_string(&schema).unwrap();
+        assert!(text.contains("\"additionalProperties\":false") && !text.contains("anyOf\":[{\"type\":\"string\"}"));
+    }
+    let schema = serde_json::to_value(schemars::schema_for!(RouteFileDraft)).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let file = |route: Value| json!({ "routes": [route] });
+    assert!(validator.is_valid(&file(with(json!({ "percent": 20 })))));
+    assert!(validator.is_valid(&file(with(json!({ "percent": { "dark": 20 }, "caller": ["a"], "compare": {} })))));
+    assert!(!validator.is_valid(&file(with(json!({ "percnt": 20 })))));
+    assert!(!validator.is_valid(&file(with(json!({ "percent": { "drak": 20 } })))));
+    assert!(!validator.is_valid(&file(with(json!({ "state": "bright" })))));
+}

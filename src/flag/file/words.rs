@@ -1,0 +1,82 @@
+//! Small words of the files: names, durations, rates, conditions.
+
+use std::time::Duration;
+
+use crate::expression::Expression;
+use crate::problem::{Problems, Site};
+
+/// The longest id or name.
+const NAME_CHARS_MAX: usize = 64;
+/// The longest duration that a route or service may be given.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Notes what is wrong with an id or a service's name.
+pub fn check_name(what: &str, name: &str, site: &Site, problems: &mut Problems) {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
+    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(plain) {
+        problems
+            .error(site, format!("`{name}` is no {what}"))
+            .hint(format!("lower case letters, digits, `.`, `_` and `-`; 1 to {NAME_CHARS_MAX} of them"));
+    }
+}
+
+/// A duration as people write it: `50ms`, `5s`, `2m`, `1h`.
+pub fn duration(text: &str, site: &Site, problems: &mut Problems) -> Option<Duration> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let millis = scale.and_then(|scale| number.trim_end().parse::<u64>().ok()?.checked_mul(scale));
+    match millis.map(Duration::from_millis) {
+        Some(duration) if duration.is_zero() || duration > DURATION_MAX => {
+            problems.error(site, format!("`{text}` is not between 1ms and 24h"));
+            None
+        }
+        Some(duration) => Some(duration),
+        None => {
+            let hint = "a whole number and its unit: 50ms, 5s, 2m, 1h";
+            problems.error(site, format!("`{text}` is no duration")).hint(hint);
+            None
+        }
+    }
+}
+
+/// A rate as people write it, `0.1%`, as a share of 1.
+pub fn rate(text: &str, site: &Site, problems: &mut Problems) -> Option<f64> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    match percent {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Some(percent / 100.0),
+        Some(percent) => {
+            problems.error(site, format!("{percent}% is not between 0% and 100%"));
+            None
+        }
+        None => {
+            problems.error(site, format!("`{text}` is no rate")).hint("a number and a percent sign: 0.1%");
+            None
+        }
+    }
+}
+
+/// A condition: one `${…}`.
+pub fn condition(text: &str, site: &Site, problems: &mut Problems) -> Option<Expression> {
+    let Some(source) = text.trim().strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
+        problems.error(site, "a condition is one expression").hint(format!("write it as ${{{}}}", text.trim()));
+        return None;
+    };
+    match Expression::parse(source) {
+        Ok(expression) => Some(expression),
+        Err(error) => {
+            let lead = text.len() - text.trim_start().len() + 2;
+            let problem = problems.error(site, error.message);
+            if let Some(offset) = error.offset {
+                problem.offset(lead + offset);
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a raw path is taken for.
+
+use proptest::prelude::*;
+
+use std::borrow::Cow;
+
+use super::super::path::*;
+
+fn path(raw: &str) -> String {
+    normalise(raw).unwrap().path.into_owned()
+}
+
+#[test]
+fn dot_segments_are_resolved_however_they_are_written() {
+    for (raw, resolved) in [
+        ("/a/../admin", "/admin"),
+        ("/a/%2e%2E/admin", "/admin"),
+        ("/a/.%2e/admin", "/admin"),
+        ("/./a/./b/.", "/a/b/"),
+        ("/a/b/..", "/a/"),
+        ("/a/..", "/"),
+        ("/.hidden/...", "/.hidden/..."),
+        ("/%2ehidden", "/%2ehidden"),
+        ("/a//../b", "/a/b"),
+        ("/", "/"),
+    ] {
+        assert_eq!(path(raw), resolved, "{raw}");
+    }
+}
+
+#[test]
+fn what_no_origin_should_see_is_refused() {
+    for (raw, why) in [
+        ("/..", Refusal::AboveRoot),
+        ("/a/%2e./../b", Refusal::AboveRoot),
+        ("/%zz", Refusal::Percent),
+        ("/100%", Refusal::Percent),
+        ("/a%2", Refusal::Percent),
+        ("/a%00b", Refusal::Control),
+        ("/a%0d%0ab", Refusal::Control),
+        ("a", Refusal::NotAbsolute),
+        ("", Refusal::NotAbsolute),
+    ] {
+        assert_eq!(normalise(raw), Err(why), "{raw}");
+    }
+}
+
+#[test]
+fn ambiguous_paths_are_forwarded_as_they_are() {
+    for raw in ["//a", "/a//b", "/a%2Fb", "/a%2fb", "/a%5Cb", "/a\\b", "/..%2Fb"] {
+        assert_eq!(normalise(raw), Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: true }), "{raw}");
+    }
+    assert!(!normalise("/a%2Fb/../c").unwrap().ambiguous, "the slash went with its segment");
+    assert!(!normalise("/a%252Fb").unwrap().ambiguous, "decoded once, it is data");
+}
+
+#[test]
+fn ordinary_paths_are_borrowed() {
+    for raw in ["/orders/17", "/caf%C3%A9", "/a.b/c..d", "/orders/%31%37"] {
+        assert!(matches!(normalise(raw).unwrap().path, Cow::Borrowed(_)), "{raw}");
+    }
+}
+
+#[test]
+fn keys_are_decoded_once() {
+    for (path, key) in [
+        ("/%6Frders/%31%37", "/orders/17"),
+        ("/a%252Fb", "/a%2Fb"),
+        ("/caf%c3%a9", "/café"),
+        ("/%ff%fe/x", "/%FF%FE/x"),
+        ("/a%2fb", "/a%2Fb"),
+    ] {
+        assert_eq!(match_key(path), key, "{path}");
+    }
+}
+
+#[test]
+fn readings_hold_what_lenient_origins_make_of_it() {
+    for (path, read) in [
+        ("//orders", "/orders"),
+        ("/x%2F..%2Forders", "/orders"),
+        ("/x\\..\\orders", "/orders"),
+        ("/orders%5C17", "/orders/17"),
+        ("/a%2F%2e%2e%2Forders", "/orders"),
+        ("/files/a%2Fb", "/files/a%2Fb"),
+        ("/%2F%6Frders", "/orders"),
+        ("/..%2Forders", "/orders"),
+    ] {
+        assert!(readings(path).iter().any(|r| r == read), "{path}: {:?}", readings(path));
+    }
+}
+
+proptest! {
+    #[test]
+    fn normalising_twice_is_normalising_once(raw in "/([a-c/.\\\\]|%2e|%2E|%2f|%5c|%61|%25|%c3%a9|%ff){0,12}") {
+        if let Ok(once) = normalise(&raw) {
+            let text = once.path.clone().into_owned();
+            let twice = normalise(&text).unwrap();
+            prop_assert_eq!(&*twice.path, &*once.path);
+            prop_assert_eq!(twice.ambiguous, once.ambiguous);
+            prop_assert!(matches!(twice.path, Cow::Borrowed(_)));
+            let dotted = |s: &str| matches!(&*match_key(s), "." | "..");
+                prop_assert!(!text.split('/').any(dotted), "{}", text);
+        }
+    }
+
+    #[test]
+    fn any_text_is_resolved_or_refused(raw in "\\PC{0,40}") {
+        if let Ok(normalised) = normalise(&raw) {
+            let _ = match_key(&normalised.path);
+            prop_assert!(!readings(&normalised.path).is_empty());
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! How does a connection live and end?
+//!
+//! Accepts, carries one connection per task, and drains. Always true: open connections are bounded (more wait in the
+//! kernel's queue); a connection has one lazy timer, armed no later than any wait that may begin after it, so a request
+//! arms none; a client that is gone ends everything that was done for it, and one that only closed its sending side gets
+//! its answer. On a drain nothing new is accepted, idle connections close, what is under way finishes with
+//! `connection: close`, and what is left at the bound is cut.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::body::OutBody;
+use super::clock::{Clock, Overdue, Phase, instant, now};
+use super::headers::Forwarder;
+use super::socket::{ClientIo, Look, look};
+use super::switch::{self, Client};
+use super::{Drained, Shared};
+use crate::limits::Limits;
+
+/// After a drain begins: how long a new connection may take to send its first request. It was in the kernel's queue, so
+/// its request is mostly there already.
+const FIRST_REQUEST_MICROS: u64 = 250_000;
+/// After accepting failed (no descriptors left): how long until the next try.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After the drain's bound: how long cut connections may take to be gone.
+const CUT_WAIT: Duration = Duration::from_secs(1);
+
+/// How far a drain has come.
+pub(super) mod drain {
+    /// Serving.
+    pub const NO: u8 = 0;
+    /// Finishing what is under way.
+    pub const FINISH: u8 = 1;
+    /// Cutting.
+    pub const CUT: u8 = 2;
+}
+
+/// Accepts until told to stop, then drains.
+pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) -> Drained {
+    let limit = usize::try_from(shared.limits.client_connections_max).unwrap_or(usize::MAX);
+    let room = Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS)));
+    let period = Limits::ms(shared.limits.service_idle_ms / 4).max(Duration::from_millis(100));
+    let mut sweep = interval(period);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let accept = async {
+            let permit = room.clone().acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            (accepted, permit) = accept => match (accepted, permit) {
+                (Ok((stream, peer)), Ok(permit)) => open(&shared, stream, peer, permit),
+                (Err(error), _) if is_passing(&error) => tracing::debug!(%error, "a connection ended before it began"),
+                (Err(error), _) => {
+                    tracing::warn!(%error, "connections cannot be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                // The semaphore is never closed.
+                (_, Err(_)) => break,
+            },
+            _ = sweep.tick() => shared.table().sweep(),
+        }
+    }
+    // Who is in the kernel's queue has been promised an answer.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        let Ok(permit) = room.clone().try_acquire_owned() else { break };
+        open(&shared, stream, peer, permit);
+    }
+    drop(listener);
+    finish(&shared).await
+}
+
+/// The client's doing, not ours.
+fn is_passing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+async fn finish(shared: &Shared) -> Drained {
+    let began = Instant::now();
+    shared.drain.store(drain::FINISH, Release);
+    shared.open.wake();
+    shared.tasks.close();
+    let finished = timeout(Limits::ms(shared.limits.drain_ms), shared.tasks.wait()).await.is_ok();
+    let cut = if finished { 0 } else { shared.tasks.len() };
+    shared.drain.store(drain::CUT, Release);
+    shared.cut.cancel();
+    shared.open.wake();
+    if !finished && timeout(CUT_WAIT, shared.tasks.wait()).await.is_err() {
+        tracing::warn!(left = shared.tasks.len(), "connections outlive the drain");
+    }
+    Drained { cut, took: began.elapsed() }
+}
+
+fn open(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    // Without it small writes wait for acknowledgements; a failure costs only time.
+    let _ = stream.set_nodelay(true);
+    let shared = shared.clone();
+    shared.clone().tasks.spawn(async move {
+        let _permit = permit;
+        let clock = Arc::new(Clock::new());
+        let stream = Arc::new(stream);
+        let _open = shared.open.enter(clock.clone());
+        let peer = peer.ip();
+        let forwarder = Forwarder::new(peer, shared.trust_forwarded);
+        let client = Arc::new(Client { shared: shared.clone(), clock: clock.clone(), forwarder, peer });
+        let service = service_fn(move |request: Request<Incoming>| switch::serve(client.clone(), request));
+        let io = TokioIo::new(ClientIo::new(stream.clone(), clock.clone()));
+        let connection = builder(&shared.limits).serve_connection(io, service).with_upgrades();
+        drive(connection, &shared, &clock, &stream).await;
+    });
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let head = usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10);
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_header_size(head)
+        .max_buf_size(head.saturating_mul(2).max(128 << 10));
+    // 100 is what hyper has room for without allocating.
+    if limits.head_fields_max != 100 {
+        builder.max_headers(usize::try_from(limits.head_fields_max).unwrap_or(100).max(1));
+    }
+    builder
+}
+
+type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
+
+/// Carries one connection to its end.
+async fn drive<S>(connection: Connection<S>, shared: &Shared, clock: &Clock, stream: &TcpStream)
+where
+    S: Service<Request<Incoming>, Response = Response<OutBody>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    let bounds = &shared.bounds;
+    let mut armed = clock.due(bounds).0.min(now().saturating_add(bounds.look));
+    let mut connection = pin!(connection);
+    let mut timer = pin!(sleep_until(instant(armed)));
+    let mut closing = false;
+    let (mut told_turn, mut unseen_turn) = (0, 0);
+    let mut drain_since = None;
+    poll_fn(|cx: &mut Context<'_>| {
+        // Before the drain's state is read: who drains writes it, then wakes.
+        clock.waker.register(cx.waker());
+        loop {
+            let drain = shared.drain.load(Acquire);
+            if drain == drain::CUT {
+                return Poll::Ready(());
+            }
+            if drain == drain::FINISH && !closing {
+                let since = *drain_since.get_or_insert_with(now);
+                if clock.turns() > 0 || now() >= since + FIRST_REQUEST_MICROS {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                } else if since + FIRST_REQUEST_MICROS < armed {
+                    armed = since + FIRST_REQUEST_MICROS;
+                    timer.as_mut().reset(instant(armed));
+                }
+            }
+            let turns = clock.turns();
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                if let Err(error) = ended {
+                    tracing::trace!(%error, "a client connection ended");
+                }
+                return Poll::Ready(());
+            }
+            if drain == drain::FINISH && !closing && clock.turns() > turns {
+                continue;
+            }
+            // hyper does not look at the socket while a request is under way.
+            let under_way = matches!(clock.phase(), Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::Arm);
+            if under_way && clock.is_request_done() && !clock.has_fin() && unseen_turn != clock.turns() {
+                match look(stream, cx) {
+                    Look::Quiet => {}
+                    Look::Bytes => unseen_turn = clock.turns(),
+                    Look::Fin => clock.saw_fin(),
+                    Look::Reset => return Poll::Ready(()),
+                }
+            }
+            let (due, _) = clock.due(bounds);
+            if due < armed {
+                armed = due;
+                timer.as_mut().reset(instant(armed));
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let (due, why) = clock.due(bounds);
+            let at = now();
+            if due <= at {
+                // Answered once; whatever is overdue after that is cut.
+                if why == Overdue::Cut || told_turn == clock.turns() {
+                    return Poll::Ready(());
+                }
+                told_turn = clock.turns();
+                clock.fire(why);
+            }
+            armed = due.max(at + 1).min(at.saturating_add(bounds.look));
+            timer.as_mut().reset(instant(armed));
+        }
+    })
+    .await;
+}

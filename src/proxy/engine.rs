@@ -1,0 +1,201 @@
+//! The engine answers: how does a streamed request become a run, and what if it cannot?
+//!
+//! Always true: the body is read whole, up to the limit, before the engine hears of the request; what is larger goes to
+//! legacy where that is allowed, prefix first, and is refused where it is not. Legacy is called after the engine only
+//! when the engine gave the request back ([`ArmReply::Abandoned`]) and the decision allows it; never after a refusal or
+//! a missed deadline, since nobody knows then what was done. When the caller goes away the run goes on: it is the
+//! engine's.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Response, request};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use super::body::{Account, InBody, OutBody};
+use super::clock::Phase;
+use super::meter::By;
+use super::respond::{Failure, Refused};
+use super::switch::{Exchange, Flagged, Upload, by_legacy, length, note_fallback, watched};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, Served};
+use crate::flag::{Instance, State};
+use crate::limits::Limits;
+use crate::workflow::Mode;
+
+/// How much later than its deadline the engine may be before it is given up.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A request's body, read.
+enum Read {
+    Whole(Bytes, Option<HeaderMap>),
+    /// Larger than the limit: what was read, and the rest.
+    TooLarge(Bytes, Incoming),
+    Broken,
+}
+
+/// The engine answers; or gives the request back to legacy.
+pub(super) async fn answer(
+    mut exchange: Exchange<'_>,
+    flagged: Flagged,
+    mut head: request::Parts,
+    upload: Upload,
+    rung: State,
+    may_fall_back: bool,
+) -> Result<Response<OutBody>, Refused> {
+    let client = exchange.client;
+    let (shared, clock) = (&client.shared, &client.clock);
+    // A workflow speaks no other protocol, and legacy in its stead is asked for the same.
+    exchange.upgrade = None;
+    if head.headers.remove(UPGRADE).is_some() {
+        head.headers.remove(CONNECTION);
+    }
+    let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
+    let Upload { mut incoming, account } = upload;
+    clock.enter(Phase::Upload);
+    let declared = length(&head.headers);
+    let read = match clock.watch(read(&mut incoming, &account, bytes_max, declared)).await {
+        Ok(Some(Ok((bytes, trailers)))) => Read::Whole(bytes, trailers),
+        Ok(Some(Err(prefix))) => Read::TooLarge(prefix, incoming),
+        Ok(None) => Read::Broken,
+        Err(overdue) => return Err(exchange.refused(rung, Failure::Overdue(overdue))),
+    };
+    let (bytes, trailers) = match read {
+        Read::Whole(bytes, trailers) => (bytes, trailers),
+        Read::TooLarge(prefix, rest) if may_fall_back => {
+            note_fallback(&exchange, &flagged);
+            let looked_at = creates(&flagged).then(|| watched(&exchange, &flagged, &head, None, None));
+            return by_legacy(exchange, head, InBody::prefixed(prefix, rest, account), looked_at, rung).await;
+        }
+        Read::TooLarge(..) => return Err(exchange.refused(rung, Failure::TooLarge)),
+        Read::Broken => return Err(exchange.refused(rung, Failure::Body)),
+    };
+    let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
+    let Some(request) = request(&flagged, copy, may_fall_back, &shared.limits) else {
+        return Err(exchange.refused(rung, Failure::EngineGaveBack));
+    };
+    let deadline = request.deadline.saturating_add(GRACE);
+    clock.enter(Phase::Arm);
+    let asked = super::clock::now();
+    let reply = clock.watch(timeout(deadline, shared.engine.clone().oneshot(request))).await;
+    let replied = super::clock::now();
+    let route = &flagged.flag.route.id;
+    let failure = match reply {
+        Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
+            shared.watch.served(route, Served::Answered);
+            let response = respond(&exchange, answer, rung);
+            exchange
+                .entry
+                .meter
+                .overhead(asked.saturating_sub(exchange.began) + super::clock::now().saturating_sub(replied));
+            return Ok(response);
+        }
+        Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
+            tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
+            note_fallback(&exchange, &flagged);
+            let looked_at = creates(&flagged).then(|| watched(&exchange, &flagged, &head, None, None));
+            return by_legacy(exchange, head, InBody::whole(bytes, trailers), looked_at, rung).await;
+        }
+        Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {
+            shared.watch.served(route, Served::Error);
+            Failure::EngineGaveBack
+        }
+        Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
+            tracing::debug!(route = %route, kind = problem.kind, run = ?report.run, "the engine refused");
+            shared.watch.served(route, served(&problem));
+            Failure::Engine(problem)
+        }
+        Ok(Err(_)) => {
+            shared.watch.served(route, Served::Unknown);
+            Failure::EngineSilent
+        }
+        Err(overdue) => {
+            shared.watch.served(route, Served::Unknown);
+            Failure::Overdue(overdue)
+        }
+    };
+    Err(exchange.refused(rung, failure))
+}
+
+fn creates(flagged: &Flagged) -> bool {
+    matches!(flagged.flag.route.instance, Some(Instance::Creates { .. }))
+}
+
+/// What the engine is asked. `None` where the route has no workflow, which a check refuses.
+fn request(flagged: &Flagged, copy: RequestCopy, may_fall_back: bool, limits: &Limits) -> Option<ArmRequest> {
+    let route = &flagged.flag.route;
+    Some(ArmRequest {
+        route: route.id.clone(),
+        workflow: route.workflow.clone()?,
+        mode: Mode::Real,
+        request: std::sync::Arc::new(copy),
+        legacy: None,
+        instance: flagged.instance.clone(),
+        creates: match &route.instance {
+            Some(Instance::Creates { id }) => Some((route.id.clone(), id.clone())),
+            Some(Instance::Follows { .. }) | None => None,
+        },
+        retry_key: flagged.retry_key,
+        may_fall_back,
+        deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
+    })
+}
+
+/// Reads a body up to a limit: whole (`Ok`), or what came before the limit (`Err`). `None`: it broke off.
+async fn read(
+    incoming: &mut Incoming,
+    account: &Account,
+    bytes_max: usize,
+    declared: Option<u64>,
+) -> Option<Result<(Bytes, Option<HeaderMap>), Bytes>> {
+    if declared.is_some_and(|n| n > bytes_max as u64) {
+        return Some(Err(Bytes::new()));
+    }
+    let mut whole = BytesMut::new();
+    let mut trailers = None;
+    account.clock.client_is_slow(account.turn);
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.ok()?;
+        account.clock.uploaded(account.turn);
+        account.clock.client_is_slow(account.turn);
+        match frame.into_data() {
+            Ok(data) => {
+                whole.extend_from_slice(&data);
+                if whole.len() > bytes_max {
+                    return Some(Err(whole.freeze()));
+                }
+            }
+            Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
+        }
+    }
+    account.clock.request_ended(account.turn);
+    Some(Ok((whole.freeze(), trailers)))
+}
+
+/// A refusal of what the caller sent is an answer like a declared 4xx; another is an error, and where it cannot be told
+/// what was done it is unknown.
+fn served(problem: &Problem) -> Served {
+    match problem.status {
+        400..500 => Served::Answered,
+        _ if problem.kind.contains("unknown") => Served::Unknown,
+        _ => Served::Error,
+    }
+}
+
+fn respond(exchange: &Exchange<'_>, answer: ArmAnswer, rung: State) -> Response<OutBody> {
+    let ArmAnswer { status, mut headers, body, report: _ } = answer;
+    // Framing is ours.
+    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    let clock = &exchange.client.clock;
+    clock.enter(Phase::Reply);
+    let finish = exchange.finish(rung, By::Engine, status);
+    let mut response = Response::new(OutBody::full(body, clock.clone(), Some(finish)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

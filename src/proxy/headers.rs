@@ -1,0 +1,192 @@
+//! Which fields go on, and which do we add?
+//!
+//! Always true: hop-by-hop fields and those that `Connection` names stay here, in both directions; framing fields
+//! (`content-length`, `transfer-encoding`) are never among them. The client's `Host` is passed on as it is, so that
+//! legacy answers as it would without us. Values that are the same for all requests of a connection are made once.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::hygiene::tokens;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
+const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// What one client connection adds to each of its requests.
+pub(super) struct Forwarder {
+    peer: HeaderValue,
+    trust: bool,
+}
+
+impl Forwarder {
+    pub(super) fn new(peer: IpAddr, trust: bool) -> Self {
+        let peer = HeaderValue::from_str(&peer.to_canonical().to_string());
+        Self { peer: peer.unwrap_or(HeaderValue::from_static("unknown")), trust }
+    }
+
+    /// Takes the fields of this hop out of a request, and gives it a trace.
+    pub(super) fn strip_request(&self, headers: &mut HeaderMap, upgrade: bool) {
+        let wants_trailers = headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+        let protocol = if upgrade { headers.remove(UPGRADE) } else { None };
+        strip(headers);
+        headers.remove(EXPECT);
+        headers.remove(HTTP2_SETTINGS);
+        if let Some(protocol) = protocol {
+            headers.insert(UPGRADE, protocol);
+            headers.insert(CONNECTION, UPGRADE_TOKEN);
+        }
+        if wants_trailers {
+            headers.insert(TE, TRAILERS);
+        }
+        if !headers.get(TRACEPARENT).is_some_and(|v| is_traceparent(v.as_bytes())) {
+            headers.insert(TRACEPARENT, traceparent(fastrand::u128(..), fastrand::u64(..)));
+        }
+    }
+
+    /// Adds what legacy is told of the client.
+    pub(super) fn forward(&self, headers: &mut HeaderMap) {
+        if self.trust {
+            let known = join(headers, &X_FORWARDED_FOR, &self.peer);
+            headers.insert(X_FORWARDED_FOR, known.unwrap_or_else(|| self.peer.clone()));
+            headers.entry(X_FORWARDED_PROTO).or_insert(HTTP);
+            if !headers.contains_key(X_FORWARDED_HOST)
+                && let Some(host) = headers.get(HOST).cloned()
+            {
+                headers.insert(X_FORWARDED_HOST, host);
+            }
+        } else {
+            headers.remove(FORWARDED);
+            headers.insert(X_FORWARDED_FOR, self.peer.clone());
+            headers.insert(X_FORWARDED_PROTO, HTTP);
+            match headers.get(HOST).cloned() {
+                Some(host) => headers.insert(X_FORWARDED_HOST, host),
+                None => headers.remove(X_FORWARDED_HOST),
+            };
+        }
+        headers.append(VIA, POINTSMAN);
+    }
+}
+
+/// Takes the fields of this hop out of a reply, and mends framing that could be read in two ways. `false`: the reply
+/// was framed twice, so its connection is not used again.
+pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
+    let protocol = if switching { headers.remove(UPGRADE) } else { None };
+    strip(headers);
+    if let Some(protocol) = protocol {
+        headers.insert(UPGRADE, protocol);
+        headers.insert(CONNECTION, UPGRADE_TOKEN);
+    }
+    headers.append(VIA, POINTSMAN);
+    let mut clear = true;
+    if headers.contains_key(TRANSFER_ENCODING) {
+        clear = headers.remove(CONTENT_LENGTH).is_none();
+    } else {
+        let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+        if let Some(first) = lengths.next()
+            && (lengths.next().is_some() || first.as_bytes().contains(&b','))
+        {
+            // All are equal, else the reply would not have been read.
+            let one = tokens(first).next().and_then(|one| HeaderValue::from_bytes(one).ok());
+            match one {
+                Some(one) => headers.insert(CONTENT_LENGTH, one),
+                None => headers.remove(CONTENT_LENGTH),
+            };
+        }
+    }
+    clear
+}
+
+fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(tokens)
+            .filter(|t| !t.eq_ignore_ascii_case(b"close") && !t.eq_ignore_ascii_case(b"keep-alive"))
+            .filter_map(|t| HeaderName::from_bytes(t).ok())
+            .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(PROXY_AUTHORIZATION);
+    headers.remove(TE);
+    headers.remove(UPGRADE);
+}
+
+/// The lines of a field and one more value, as one line.
+fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(name).iter().peekable();
+    lines.peek()?;
+    let mut all = Vec::with_capacity(64);
+    for line in lines {
+        all.extend_from_slice(line.as_bytes());
+        all.extend_from_slice(b", ");
+    }
+    all.extend_from_slice(last.as_bytes());
+    HeaderValue::from_bytes(&all).ok()
+}
+
+fn is_traceparent(value: &[u8]) -> bool {
+    let lower_hex = |bytes: &[u8]| bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let some = |bytes: &[u8]| bytes.iter().any(|b| *b != b'0');
+    let (55.., Some(rest)) = (value.len(), value.get(55..)) else { return false };
+    let (version, trace, parent, flags) = (&value[..2], &value[3..35], &value[36..52], &value[53..55]);
+    value[2] == b'-'
+        && value[35] == b'-'
+        && value[52] == b'-'
+        && [version, trace, parent, flags].into_iter().all(lower_hex)
+        && version != b"ff"
+        && some(trace)
+        && some(parent)
+        && (rest.is_empty() || (version != b"00" && rest[0] == b'-'))
+}
+
+fn traceparent(trace: u128, parent: u64) -> HeaderValue {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    hex(&mut text[3..35], trace | 1);
+    hex(&mut text[36..52], u128::from(parent | 1));
+    HeaderValue::from_bytes(&text).unwrap_or(HTTP)
+}
+
+fn hex(to: &mut [u8], mut number: u128) {
+    for digit in to.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_traceparent_is_a_valid_one() {
+        assert!(is_traceparent(traceparent(0, 0).as_bytes()));
+        assert!(is_traceparent(traceparent(u128::MAX, u64::MAX).as_bytes()));
+        assert!(is_traceparent(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert!(!is_traceparent(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x"));
+        assert!(is_traceparent(b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x"));
+        assert!(!is_traceparent(b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert!(!is_traceparent(b"00-00000000000000000000000000000000-b7ad6b7169203331-01"));
+        assert!(!is_traceparent(b"garbage"));
+    }
+}

@@ -1,0 +1,136 @@
+//! What does legacy say to this request?
+//!
+//! Always true: a request is sent again only where its first connection had been idle in the pool, not a byte of a
+//! reply came, and a repeat is harmless: hyper gave the request back untouched, or it is an idempotent one without a
+//! body. Every failure tells whether anything was sent. When legacy is slow, the connection's clock ends the wait; when
+//! the caller goes, dropping this future closes legacy's connection.
+
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::{Method, Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+
+use super::body::InBody;
+use super::clock::{Clock, now};
+use super::pool::{ConnectError, Target, Upstream};
+
+/// A connection to legacy that one exchange holds.
+pub(super) struct Lease {
+    sender: SendRequest<InBody>,
+    target: Arc<Target>,
+    /// Microseconds that it took to have a connection.
+    pub connecting: u64,
+    /// When the request was handed to the connection.
+    pub sent: u64,
+    pub reusable: bool,
+}
+
+impl Lease {
+    /// Both messages ended whole.
+    pub(super) fn give_back(self) {
+        if self.reusable {
+            self.target.give_back(self.sender);
+        }
+    }
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// Nothing was sent.
+    Unreachable(ConnectError),
+    /// It was sent, in part or whole, and the connection ended before a reply.
+    Closed(hyper::Error),
+    /// What came back is no reply.
+    Invalid(hyper::Error),
+}
+
+/// Asks legacy.
+pub(super) async fn call(
+    upstream: &Upstream,
+    mut request: Request<InBody>,
+    clock: &Clock,
+) -> Result<(Response<Incoming>, Lease), CallError> {
+    *request.version_mut() = Version::HTTP_11;
+    let origin = request.uri().clone();
+    let named = request.headers().contains_key(HOST);
+    let mut stale = 0;
+    loop {
+        let asked = now();
+        let (mut sender, target, reused) = connection(upstream, stale > 0).await?;
+        if let Some(uri) = target.uri(&origin) {
+            *request.uri_mut() = uri;
+        }
+        if !named {
+            request.headers_mut().insert(HOST, target.authority.clone());
+        }
+        let again = if reused { repeatable(&request) } else { None };
+        clock.first_byte_within(upstream.first_byte);
+        let sent = now();
+        clock.sending();
+        let mut failed = match sender.try_send_request(request).await {
+            Ok(response) => {
+                let connecting = sent.saturating_sub(asked);
+                return Ok((response, Lease { sender, target, connecting, sent, reusable: true }));
+            }
+            Err(failed) => failed,
+        };
+        if reused {
+            // The idle connection was closed under our hands. At most once, then a new one is made.
+            stale += 1;
+            if let Some(untouched) = failed.take_message() {
+                request = untouched;
+                continue;
+            }
+            if let Some(copy) = again.filter(|_| is_closed(failed.error())) {
+                request = copy;
+                continue;
+            }
+        }
+        let error = failed.into_error();
+        return Err(match is_closed(&error) {
+            true => CallError::Closed(error),
+            false => CallError::Invalid(error),
+        });
+    }
+}
+
+async fn connection(upstream: &Upstream, fresh: bool) -> Result<(SendRequest<InBody>, Arc<Target>, bool), CallError> {
+    let mut why = None;
+    for target in upstream.in_turn() {
+        if !fresh && let Some(sender) = target.take().await {
+            return Ok((sender, target.clone(), true));
+        }
+        match target.connect(upstream.connect).await {
+            Ok(sender) => return Ok((sender, target.clone(), false)),
+            Err(e) => why = Some(e),
+        }
+    }
+    let nowhere = || ConnectError::Refused(std::io::Error::other("the service has no address"));
+    Err(CallError::Unreachable(why.unwrap_or_else(nowhere)))
+}
+
+/// A copy of a request that may be sent twice.
+fn repeatable(request: &Request<InBody>) -> Option<Request<InBody>> {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    );
+    if !idempotent || !http_body::Body::is_end_stream(request.body()) {
+        return None;
+    }
+    let mut copy = Request::new(InBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// The connection ended before a reply.
+fn is_closed(error: &hyper::Error) -> bool {
+    let io = || std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>()).is_some();
+    error.is_incomplete_message() || error.is_canceled() || error.is_closed() || error.is_body_write_aborted() || io()
+}

@@ -1,0 +1,93 @@
+//! What is counted of a request?
+//!
+//! Handles to metrics, registered once per route and kept over reloads, so that no request looks a name up. Always
+//! true: label values are closed sets (route ids from the files, states, arms, code classes); a series exists once it
+//! has something to say.
+
+use std::sync::{Arc, OnceLock};
+
+use http::StatusCode;
+use metrics::{Counter, Histogram, counter, histogram};
+
+use super::clock::now;
+use crate::flag::State;
+
+/// Who gave the answer: the label `answered_by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Legacy,
+    Engine,
+    /// We ourselves: a problem.
+    Proxy,
+}
+
+const BY: [&str; 3] = ["legacy", "engine", "proxy"];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const SERIES: usize = State::ALL.len() * BY.len() * CLASSES.len();
+
+/// The handles of one route.
+pub(super) struct Meter {
+    route: Arc<str>,
+    requests: Box<[OnceLock<Counter>; SERIES]>,
+    duration: [OnceLock<Histogram>; 3],
+    overhead: Histogram,
+    fallbacks: OnceLock<Counter>,
+}
+
+impl Meter {
+    pub(super) fn new(route: &str) -> Self {
+        Self {
+            route: route.into(),
+            requests: Box::new([const { OnceLock::new() }; SERIES]),
+            duration: [const { OnceLock::new() }; 3],
+            overhead: histogram!("pointsman_proxy_overhead_seconds"),
+            fallbacks: OnceLock::new(),
+        }
+    }
+    fn label(&self) -> String {
+        self.route.as_ref().to_owned()
+    }
+    fn answered(&self, rung: State, by: By, status: StatusCode, micros: u64) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        let place = (usize::from(rung.rank()) * BY.len() + by as usize) * CLASSES.len() + class;
+        let requests = self.requests[place].get_or_init(|| {
+            counter!(
+                "pointsman_requests_total", "route" => self.label(), "state" => rung.as_str(),
+                "answered_by" => BY[by as usize], "code_class" => CLASSES[class]
+            )
+        });
+        requests.increment(1);
+        let duration = self.duration[by as usize].get_or_init(
+            || histogram!("pointsman_request_duration_seconds", "route" => self.label(), "arm" => BY[by as usize]),
+        );
+        duration.record(seconds(micros));
+    }
+    /// Our own share of a request's time, until its reply's head.
+    pub(super) fn overhead(&self, micros: u64) {
+        self.overhead.record(seconds(micros));
+    }
+    /// The engine gave a request back to legacy.
+    pub(super) fn fell_back(&self) {
+        self.fallbacks.get_or_init(|| counter!("pointsman_fallbacks_total", "route" => self.label())).increment(1);
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// Counts one answer when its last byte has been handed on.
+pub(super) struct Finish {
+    pub meter: Arc<Meter>,
+    pub rung: State,
+    pub by: By,
+    pub status: StatusCode,
+    pub began: u64,
+}
+
+impl Finish {
+    pub(super) fn record(self) {
+        let Finish { meter, rung, by, status, began } = self;
+        meter.answered(rung, by, status, now().saturating_sub(began));
+    }
+}

@@ -1,0 +1,186 @@
+//! Is there a connection to this service already?
+//!
+//! Always true: a connection that is taken out belongs to one exchange and comes back only after both of its messages
+//! ended whole; idle ones are bounded in number and age. Taking and giving back touch a list of the thread's own, so
+//! requests on different threads share no lock; only when that list is empty another thread's is tried, without
+//! waiting. A connection that the other side closed is noticed by its task and never handed out; the moment between is
+//! `legacy`'s business.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::body::InBody;
+use super::clock::now;
+use crate::flag::Service;
+use crate::limits::Limits;
+
+const SHARDS: usize = 8;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static SHARD: Cell<usize> = Cell::new(THREADS.fetch_add(1, Relaxed) % SHARDS);
+}
+
+struct Idle {
+    sender: SendRequest<InBody>,
+    since: u64,
+}
+
+/// One address of a service.
+pub(super) struct Target {
+    host: String,
+    port: u16,
+    /// For requests that name no host.
+    pub authority: HeaderValue,
+    /// What stands before each path; mostly nothing.
+    base: String,
+    idle: [Mutex<Vec<Idle>>; SHARDS],
+    idle_count: AtomicUsize,
+    idle_max: usize,
+    idle_micros: u64,
+    head_bytes_max: usize,
+}
+
+/// Why there is no connection: nothing was sent.
+#[derive(Debug)]
+pub(super) enum ConnectError {
+    Refused(std::io::Error),
+    TimedOut,
+    Handshake(hyper::Error),
+}
+
+impl Target {
+    fn new(url: &Uri, limits: &Limits) -> Self {
+        let authority = url.authority().map_or("", |a| a.as_str());
+        let host = url.host().unwrap_or_default();
+        Self {
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: url.port_u16().unwrap_or(80),
+            authority: HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("legacy")),
+            base: url.path().trim_end_matches('/').to_owned(),
+            idle: Default::default(),
+            idle_count: AtomicUsize::new(0),
+            idle_max: usize::try_from(limits.service_idle_connections_max).unwrap_or(usize::MAX),
+            idle_micros: limits.service_idle_ms.saturating_mul(1_000),
+            head_bytes_max: usize::try_from(limits.head_bytes_max).unwrap_or(64 << 10).max(8 << 10),
+        }
+    }
+
+    /// The target of a request: the same, or below the base path.
+    pub(super) fn uri(&self, origin: &Uri) -> Option<Uri> {
+        if self.base.is_empty() {
+            return None;
+        }
+        let path = origin.path_and_query().map_or("/", |p| p.as_str());
+        format!("{}{path}", self.base).parse().ok()
+    }
+
+    /// An idle connection that looks alive.
+    pub(super) async fn take(&self) -> Option<SendRequest<InBody>> {
+        let home = SHARD.with(Cell::get);
+        for step in 0..SHARDS {
+            while let Some(mut idle) = self.pop((home + step) % SHARDS) {
+                let fresh = now().saturating_sub(idle.since) < self.idle_micros;
+                // It came back when its reply ended, perhaps a moment before its own task noticed.
+                if fresh && !idle.sender.is_closed() && (idle.sender.is_ready() || idle.sender.ready().await.is_ok()) {
+                    return Some(idle.sender);
+                }
+            }
+        }
+        None
+    }
+
+    fn pop(&self, shard: usize) -> Option<Idle> {
+        let mut list = match self.idle[shard].try_lock() {
+            Ok(list) => list,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let idle = list.pop();
+        if idle.is_some() {
+            self.idle_count.fetch_sub(1, Relaxed);
+        }
+        idle
+    }
+
+    pub(super) fn give_back(&self, sender: SendRequest<InBody>) {
+        if sender.is_closed() || self.idle_count.load(Relaxed) >= self.idle_max {
+            return;
+        }
+        let shard = SHARD.with(Cell::get);
+        let mut list = self.idle[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        list.push(Idle { sender, since: now() });
+        self.idle_count.fetch_add(1, Relaxed);
+    }
+
+    /// Closes what has been idle for too long.
+    fn sweep(&self) {
+        let now = now();
+        for shard in &self.idle {
+            let mut list = shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let before = list.len();
+            list.retain(|idle| !idle.sender.is_closed() && now.saturating_sub(idle.since) < self.idle_micros);
+            self.idle_count.fetch_sub(before - list.len(), Relaxed);
+        }
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(&self, within: Duration) -> Result<SendRequest<InBody>, ConnectError> {
+        let stream = match timeout(within, TcpStream::connect((self.host.as_str(), self.port))).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(e)) => return Err(ConnectError::Refused(e)),
+            Err(_) => return Err(ConnectError::TimedOut),
+        };
+        // Without it small writes wait for acknowledgements; a failure costs only time.
+        let _ = stream.set_nodelay(true);
+        let (sender, connection) = hyper::client::conn::http1::Builder::new()
+            .max_header_size(self.head_bytes_max)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Handshake)?;
+        // It ends when its last sender and its bodies are gone, or the other side closes; the exchange on it hears of
+        // any error itself.
+        tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        Ok(sender)
+    }
+}
+
+/// A service as the proxy calls it.
+pub(super) struct Upstream {
+    pub service: Arc<Service>,
+    pub targets: Vec<Arc<Target>>,
+    next: AtomicUsize,
+    pub connect: Duration,
+    /// Microseconds.
+    pub first_byte: u64,
+}
+
+impl Upstream {
+    pub(super) fn new(service: Arc<Service>, limits: &Limits) -> Self {
+        let first_byte = service.first_byte.unwrap_or(Limits::ms(limits.first_byte_ms));
+        Self {
+            targets: service.urls.iter().map(|url| Arc::new(Target::new(url, limits))).collect(),
+            next: AtomicUsize::new(0),
+            connect: service.connect.unwrap_or(Limits::ms(limits.connect_ms)),
+            first_byte: u64::try_from(first_byte.as_micros()).unwrap_or(u64::MAX),
+            service,
+        }
+    }
+    /// Its addresses, beginning with the one whose turn it is.
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = &Arc<Target>> {
+        let start = if self.targets.len() > 1 { self.next.fetch_add(1, Relaxed) } else { 0 };
+        let n = self.targets.len();
+        (0..n).map(move |i| &self.targets[(start.wrapping_add(i)) % n])
+    }
+    pub(super) fn sweep(&self) {
+        self.targets.iter().for_each(|target| target.sweep());
+    }
+}

@@ -1,0 +1,262 @@
+//! How does an error become an answer?
+//!
+//! In this one place. Always true: each is an RFC 9457 problem with `x-pointsman-source`, and its sentence tells whether
+//! trying again could do the work twice.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use super::body::OutBody;
+use super::clock::{Clock, Overdue, Phase};
+use super::hygiene::Dirty;
+use super::legacy::CallError;
+use super::meter::{By, Finish, Meter};
+use super::pool::ConnectError;
+use crate::exchange::{Problem, Source};
+use crate::flag::{Refusal, State};
+
+const SOURCE: HeaderName = HeaderName::from_static("x-pointsman-source");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Why a request has no answer from an arm.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The head is ambiguous.
+    Dirty(Dirty),
+    /// The path is.
+    Path(Refusal),
+    /// Path and query cannot be put together again.
+    Target,
+    /// The client's body broke off or is framed wrongly.
+    Body,
+    /// The body is larger than the engine takes, and legacy may not be called.
+    TooLarge,
+    /// A wait was too long.
+    Overdue(Overdue),
+    /// No reply of legacy.
+    Legacy(CallError),
+    /// Legacy switched to another protocol unasked.
+    Switched,
+    /// Nobody can answer safely.
+    Nobody(&'static str),
+    /// Which arm took the first try cannot be told.
+    FirstTryUnknown,
+    /// The engine has no answer.
+    Engine(Problem),
+    /// The engine did not keep its own deadline.
+    EngineSilent,
+    /// The engine gave back what it must not give back.
+    EngineGaveBack,
+}
+
+/// A request that is answered with a problem.
+pub(super) struct Refused {
+    pub failure: Failure,
+    /// Where it is counted, once its route is known.
+    pub counted: Option<(Arc<Meter>, State)>,
+}
+
+impl Refused {
+    pub(super) fn early(failure: Failure) -> Self {
+        Self { failure, counted: None }
+    }
+}
+
+/// Nothing was sent: safe to try again.
+const NOTHING_SENT: &str = "Nothing was sent to it, so trying again cannot do the work twice.";
+/// It may have been done.
+const PERHAPS_DONE: &str =
+    "The request was sent to it and may have been carried out: trying again could do the work twice.";
+/// Refused before anybody saw it.
+const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
+
+/// The problem's parts: status, kind, title, detail, and whether the connection must be closed.
+fn tell(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, bool) {
+    use StatusCode as S;
+    let bad = |kind, title, why: String| (S::BAD_REQUEST, kind, title, format!("{why}. Nothing was forwarded."), true);
+    match failure {
+        Failure::Dirty(Dirty::Ambiguous(why)) => bad("ambiguous-request", "The request is ambiguous", sentence(why)),
+        Failure::Dirty(Dirty::Connect) => {
+            let detail = "This is no tunnel: CONNECT is not served.".into();
+            (S::NOT_IMPLEMENTED, "no-tunnel", "CONNECT is not served", detail, true)
+        }
+        Failure::Dirty(Dirty::Expectation) => {
+            let detail = format!("Only `Expect: 100-continue` can be met. {NOT_BEGUN}");
+            (S::EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met", detail, true)
+        }
+        Failure::Dirty(Dirty::Loop) => {
+            let detail = format!("The request came through here before: a service's address leads back. {NOT_BEGUN}");
+            (S::LOOP_DETECTED, "loop", "The request goes in circles", detail, true)
+        }
+        Failure::Path(why) => bad("bad-path", "The path is ambiguous or broken", sentence(&why.to_string())),
+        Failure::Target => bad("bad-path", "The path is ambiguous or broken", "The target cannot be read".into()),
+        Failure::Body => {
+            let detail =
+                "The request's body broke off or is framed wrongly; what was begun with it was cut off.".into();
+            (S::BAD_REQUEST, "bad-body", "The body is broken", detail, true)
+        }
+        Failure::TooLarge => {
+            let detail =
+                format!("The body is larger than a workflow takes (limits: body_engine_bytes_max). {NOT_BEGUN}");
+            (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail, true)
+        }
+        Failure::Overdue(Overdue::Client) => {
+            let detail = "The request's body stopped coming (limits: body_idle_ms).".into();
+            (S::REQUEST_TIMEOUT, "body-timeout", "The body stopped coming", detail, true)
+        }
+        Failure::Overdue(Overdue::Upload) => {
+            let detail = format!("The service stopped taking the body (limits: body_idle_ms). {PERHAPS_DONE}");
+            (S::GATEWAY_TIMEOUT, "legacy-upload-timeout", "The service stopped reading", detail, true)
+        }
+        Failure::Overdue(Overdue::FirstByte) => {
+            let detail = format!("The service did not answer in time (first_byte). {PERHAPS_DONE}");
+            (S::GATEWAY_TIMEOUT, "legacy-timeout", "The service did not answer in time", detail, false)
+        }
+        Failure::Overdue(Overdue::Total | Overdue::Cut) => {
+            let detail =
+                "The request took longer than it may in all (limits: total_ms). It may have been carried out: \
+                          trying again could do the work twice."
+                    .into();
+            (S::GATEWAY_TIMEOUT, "timeout", "The request took too long", detail, true)
+        }
+        Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
+            let detail = format!("The service could not be connected in time. {NOTHING_SENT}");
+            (S::GATEWAY_TIMEOUT, "legacy-connect-timeout", "The service cannot be reached", detail, false)
+        }
+        Failure::Legacy(CallError::Unreachable(ConnectError::Refused(_) | ConnectError::Handshake(_))) => {
+            let detail = format!("The service could not be connected. {NOTHING_SENT}");
+            (S::BAD_GATEWAY, "legacy-unreachable", "The service cannot be reached", detail, false)
+        }
+        Failure::Legacy(CallError::Closed(_)) => {
+            let detail = format!("The service closed the connection before it answered. {PERHAPS_DONE}");
+            (S::BAD_GATEWAY, "legacy-closed", "The service broke off", detail, false)
+        }
+        Failure::Legacy(CallError::Invalid(_)) => {
+            let detail = format!("What the service sent is no HTTP reply. {PERHAPS_DONE}");
+            (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
+        }
+        Failure::Switched => {
+            let detail =
+                format!("The service switched to another protocol, which nobody had asked for. {PERHAPS_DONE}");
+            (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
+        }
+        Failure::Nobody(why) => {
+            let detail = format!("{}.", sentence(why));
+            (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Nobody can answer safely now", detail, false)
+        }
+        Failure::FirstTryUnknown => {
+            let detail = format!("It cannot be told now which arm took the first try of this request. {NOT_BEGUN}");
+            (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Nobody can answer safely now", detail, false)
+        }
+        Failure::EngineSilent => {
+            let detail =
+                "The workflow gave no answer in time; it may go on: trying again could do the work twice.".into();
+            (S::GATEWAY_TIMEOUT, "engine-timeout", "The workflow did not answer in time", detail, false)
+        }
+        Failure::EngineGaveBack => {
+            let detail = format!("The engine cannot run this now, and legacy may not be called. {NOT_BEGUN}");
+            (S::SERVICE_UNAVAILABLE, "engine-unavailable", "The engine cannot run this now", detail, false)
+        }
+        Failure::Engine(problem) => {
+            let status = S::from_u16(problem.status).unwrap_or(S::INTERNAL_SERVER_ERROR);
+            (status, "", "", String::new(), false)
+        }
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Who made it.
+fn source(failure: &Failure) -> Source {
+    match failure {
+        Failure::Engine(problem) => problem.source,
+        _ => Source::Proxy,
+    }
+}
+
+/// The answer.
+pub(super) fn refuse(refused: Refused, clock: &Arc<Clock>, began: u64) -> Response<OutBody> {
+    let Refused { failure, counted } = refused;
+    log(&failure);
+    let (status, kind, title, detail, close) = tell(&failure);
+    let source = source(&failure);
+    let (body, retry_after) = match failure {
+        Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
+        _ => {
+            let problem = Problem {
+                status: status.as_u16(),
+                kind: kind.into(),
+                title: title.into(),
+                detail,
+                source,
+                run: None,
+                retry_after_s: None,
+                shared_step_begun: None,
+            };
+            (document(&problem, status), None)
+        }
+    };
+    let by = if source == Source::Workflow { By::Engine } else { By::Proxy };
+    let finish = counted.map(|(meter, rung)| Finish { meter, rung, by, status, began });
+    clock.enter(Phase::Reply);
+    let mut response = Response::new(OutBody::full(body, clock.clone(), finish));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(SOURCE, HeaderValue::from_static(source.as_str()));
+    if let Some(seconds) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn document(problem: &Problem, status: StatusCode) -> Bytes {
+    let Problem { status: _, kind, title, detail, source: _, run, retry_after_s: _, shared_step_begun } = problem;
+    let mut json = serde_json::Map::new();
+    json.insert("type".into(), format!("urn:pointsman:problem:{kind}").into());
+    json.insert("title".into(), title.as_str().into());
+    json.insert("status".into(), status.as_u16().into());
+    json.insert("detail".into(), detail.as_str().into());
+    if let Some(run) = run {
+        json.insert("run_id".into(), run.to_string().into());
+    }
+    if let Some(begun) = shared_step_begun {
+        json.insert("shared_step_begun".into(), (*begun).into());
+    }
+    let mut text = serde_json::Value::Object(json).to_string();
+    text.push('\n');
+    Bytes::from(text)
+}
+
+/// What the caller is not told.
+fn log(failure: &Failure) {
+    match failure {
+        Failure::Legacy(CallError::Unreachable(ConnectError::Refused(error))) => {
+            tracing::warn!(%error, "legacy cannot be connected");
+        }
+        Failure::Legacy(CallError::Unreachable(ConnectError::Handshake(error))) => {
+            tracing::warn!(%error, "legacy cannot be connected");
+        }
+        Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
+            tracing::warn!("legacy cannot be connected in time");
+        }
+        Failure::Legacy(CallError::Closed(error) | CallError::Invalid(error)) => {
+            tracing::warn!(%error, "legacy gave no reply");
+        }
+        Failure::Overdue(why) => tracing::info!(?why, "a wait was too long"),
+        Failure::EngineSilent | Failure::EngineGaveBack => {
+            tracing::error!(?failure, "the engine did not keep its word");
+        }
+        other => tracing::debug!(failure = ?other, "refused"),
+    }
+}

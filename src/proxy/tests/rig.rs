@@ -1,0 +1,309 @@
+//! A proxy on real sockets, with a scripted origin and fakes for everything else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use http::{Method, StatusCode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tower::service_fn;
+use tower::util::BoxCloneSyncService;
+
+use super::super::{Drained, Proxy, ProxyParts};
+use super::wire::{Message, Wire, soon};
+use crate::exchange::{
+    Abandoned, Answered, ArmAnswer, ArmReply, ArmRequest, Offer, Outcome, Pins, PinsUnavailable, Problem, RunReport,
+    Served, Settle, Source, Ticket, Watch,
+};
+use crate::flag::{Arm, FlagSet, Freeze, Instance, Match, Owner, PinKey, RetryKey, Route, Service, Shares, State};
+use crate::limits::Limits;
+use crate::names::{RouteId, RunId};
+
+/// What happened beside the replies.
+#[derive(Default)]
+pub struct Fakes {
+    pub outcomes: Mutex<Vec<Outcome>>,
+    pub offered: Mutex<Vec<Answered>>,
+    pub served: Mutex<Vec<Served>>,
+    pub asked: Mutex<Vec<ArmRequest>>,
+    pub answers: Mutex<VecDeque<ArmReply>>,
+    pub owner: Mutex<Option<Owner>>,
+    pub first_try: Mutex<Option<Result<Option<Arm>, PinsUnavailable>>>,
+    pub noted: Mutex<Vec<RetryKey>>,
+    pub created: Mutex<Vec<PinKey>>,
+    pub full: AtomicBool,
+    pub changed: tokio::sync::Notify,
+}
+
+impl Fakes {
+    /// Waits until something is so.
+    pub async fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
+        soon(what, async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(found) = look(self) {
+                    return found;
+                }
+                changed.await;
+            }
+        })
+        .await
+    }
+    /// How the only comparison ended.
+    pub async fn outcome(&self) -> Outcome {
+        let one = self.until("an outcome", |f| f.outcomes.lock().unwrap().first().copied()).await;
+        assert_eq!(self.outcomes.lock().unwrap().len(), 1, "one outcome for one ticket");
+        one
+    }
+}
+
+impl Settle for Fakes {
+    fn settle(&self, _route: &RouteId, outcome: Outcome) {
+        self.outcomes.lock().unwrap().push(outcome);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Settles what it is offered as matched.
+pub struct FakeOffer(pub Arc<Fakes>);
+
+impl Offer for FakeOffer {
+    fn open(&self, route: &RouteId) -> Ticket {
+        Ticket::new(route.clone(), self.0.clone())
+    }
+    fn offer(&self, ticket: Ticket, answered: Answered) {
+        self.0.offered.lock().unwrap().push(answered);
+        ticket.settle(Outcome::Matched);
+    }
+    fn has_room(&self) -> bool {
+        !self.0.full.load(SeqCst)
+    }
+}
+
+impl Watch for Fakes {
+    fn served(&self, _route: &RouteId, served: Served) {
+        self.served.lock().unwrap().push(served);
+        self.changed.notify_waiters();
+    }
+}
+
+impl Pins for Fakes {
+    fn owner<'a>(&'a self, _key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), PinsUnavailable>> {
+        let owner = *self.owner.lock().unwrap();
+        Box::pin(async move { owner.map(|owner| (owner, None)).ok_or(PinsUnavailable) })
+    }
+    fn first_try<'a>(&'a self, _key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, PinsUnavailable>> {
+        let arm = *self.first_try.lock().unwrap();
+        Box::pin(async move { arm.unwrap_or(Ok(None)) })
+    }
+    fn note_legacy(&self, key: RetryKey) {
+        self.noted.lock().unwrap().push(key);
+    }
+    fn note_legacy_instance(&self, key: PinKey) {
+        self.created.lock().unwrap().push(key);
+        self.changed.notify_waiters();
+    }
+}
+
+/// An answer of the engine.
+pub fn engine_says(body: &'static str) -> ArmReply {
+    ArmReply::Answer(ArmAnswer {
+        status: StatusCode::CREATED,
+        headers: [(http::header::CONTENT_TYPE, "application/json".parse().unwrap())].into_iter().collect(),
+        body: body.into(),
+        report: RunReport::default(),
+    })
+}
+
+pub fn engine_gives_back() -> ArmReply {
+    ArmReply::Abandoned(Abandoned { reason: "test", run: None })
+}
+
+pub fn engine_refuses(kind: &str) -> ArmReply {
+    let problem = Problem {
+        status: 503,
+        kind: kind.into(),
+        title: "No".into(),
+        detail: "It was not done.".into(),
+        source: Source::Workflow,
+        run: None,
+        retry_after_s: Some(7),
+        shared_step_begun: Some(false),
+    };
+    ArmReply::Refused(problem, RunReport::default())
+}
+
+/// The origin, and what it saw.
+#[derive(Clone)]
+pub struct Origin {
+    pub address: SocketAddr,
+    pub seen: Arc<Mutex<Vec<Message>>>,
+    pub connections: Arc<Mutex<usize>>,
+}
+
+impl Origin {
+    /// Each connection is the script's.
+    pub async fn script<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Wire, Arc<Mutex<Vec<Message>>>) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (seen, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
+        let origin = Self { address, seen: seen.clone(), connections: connections.clone() };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                *connections.lock().unwrap() += 1;
+                tokio::spawn(script(Wire::new(stream), seen.clone()));
+            }
+        });
+        origin
+    }
+    /// Answers each request with the same bytes, on kept connections.
+    pub async fn says(reply: &'static str) -> Self {
+        Self::script(move |mut wire, seen| async move {
+            while let Some(request) = wire.message(true).await {
+                seen.lock().unwrap().push(request);
+                wire.send(reply).await;
+            }
+        })
+        .await
+    }
+    pub fn requests(&self) -> Vec<Message> {
+        self.seen.lock().unwrap().clone()
+    }
+    pub fn only_request(&self) -> Message {
+        let seen = self.requests();
+        assert_eq!(seen.len(), 1, "one request");
+        seen[0].clone()
+    }
+}
+
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"id\":\"o-17\"}";
+
+/// How a rig is set up.
+pub struct Setup {
+    pub state: State,
+    pub limits: Limits,
+    pub trust: bool,
+    pub change: fn(&mut Route),
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { state: State::Off, limits: Limits::default(), trust: false, change: |_| {} }
+    }
+}
+
+pub struct Rig {
+    pub address: SocketAddr,
+    pub fakes: Arc<Fakes>,
+    pub shutdown: CancellationToken,
+    pub served: JoinHandle<Drained>,
+}
+
+fn service(address: SocketAddr) -> Arc<Service> {
+    Arc::new(Service {
+        name: "shop".into(),
+        urls: vec![format!("http://{address}").parse().unwrap()],
+        keyed: false,
+        connect: None,
+        first_byte: None,
+        calls_max: None,
+    })
+}
+
+fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Setup) -> Arc<Route> {
+    let mut route = Route {
+        id: id.into(),
+        matches: Match { method, path: path.into(), host: None },
+        legacy: legacy.clone(),
+        workflow: Some("work".into()),
+        declared: setup.state,
+        force: None,
+        shares: Shares::default(),
+        key: None,
+        cohorts: Vec::new(),
+        instance: None,
+        retry_key: None,
+        caller: vec![http::header::AUTHORIZATION],
+        deadline: None,
+        replay_safe: false,
+        strict_paths: false,
+        guard: None,
+        invariants: Vec::new(),
+    };
+    (setup.change)(&mut route);
+    Arc::new(route)
+}
+
+impl Rig {
+    /// A proxy in front of an origin: `POST /orders` creates, `GET /orders/{id}` follows.
+    pub async fn new(origin: &Origin, setup: Setup) -> Self {
+        Self::at(origin.address, setup).await
+    }
+    pub async fn at(origin: SocketAddr, setup: Setup) -> Self {
+        let legacy = service(origin);
+        let mut create = Route::clone(&route("orders.create", Method::POST, "/orders", &legacy, &setup));
+        create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
+        let mut show = Route::clone(&route("orders.show", Method::GET, "/orders/{id}", &legacy, &setup));
+        show.instance = Some(Instance::Follows { creator: "orders.create".into(), param: "id".into() });
+        let plain = route("plain", Method::GET, "/plain", &legacy, &setup);
+        let routes = vec![Arc::new(create), Arc::new(show), plain];
+        let set = FlagSet::new(1, routes, &BTreeMap::new(), legacy, BTreeMap::new(), Freeze::No, [7; 32]);
+        let fakes = Arc::new(Fakes { owner: Mutex::new(Some(Owner::Nobody)), ..Fakes::default() });
+        let engine = fakes.clone();
+        let engine = service_fn(move |request: ArmRequest| {
+            let fakes = engine.clone();
+            async move {
+                fakes.asked.lock().unwrap().push(request);
+                fakes.changed.notify_waiters();
+                let answer = fakes.answers.lock().unwrap().pop_front();
+                match answer {
+                    Some(answer) => Ok::<_, Infallible>(answer),
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        let proxy = Proxy::new(ProxyParts {
+            flags: Arc::new(ArcSwap::from_pointee(set)),
+            limits: Arc::new(setup.limits),
+            trust_forwarded: setup.trust,
+            engine: BoxCloneSyncService::new(engine),
+            pins: fakes.clone(),
+            offer: Arc::new(FakeOffer(fakes.clone())),
+            watch: fakes.clone(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let served = tokio::spawn(async move { proxy.serve(listener, stop).await });
+        Self { address, fakes, shutdown, served }
+    }
+    pub async fn connect(&self) -> Wire {
+        Wire::new(soon("connecting", TcpStream::connect(self.address)).await.unwrap())
+    }
+    /// One request on a connection of its own.
+    pub async fn ask(&self, request: &str) -> Message {
+        self.connect().await.ask(request).await
+    }
+}
+
+pub fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+}
+
+pub fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}

@@ -1,0 +1,151 @@
+//! Both ends of a wire, as raw bytes: what a client or an origin sends and sees.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// No wait in these tests is longer.
+pub const BOUND: Duration = Duration::from_secs(10);
+
+/// Bounds a wait.
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(BOUND, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what}: not within {BOUND:?}"),
+    }
+}
+
+/// One end of a connection.
+pub struct Wire {
+    pub stream: TcpStream,
+    seen: Vec<u8>,
+}
+
+/// A message as it stood on the wire.
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    pub head: String,
+    pub body: Vec<u8>,
+    /// What followed the last chunk.
+    pub trailers: String,
+}
+
+impl Message {
+    /// The value of a field, by lower-case name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields(name).into_iter().next()
+    }
+    pub fn fields(&self, name: &str) -> Vec<&str> {
+        let field = |line: &'_ str| -> bool { line.split(':').next().is_some_and(|n| n.eq_ignore_ascii_case(name)) };
+        self.head.lines().skip(1).filter(|l| field(l)).filter_map(|l| Some(l.split_once(':')?.1.trim())).collect()
+    }
+    pub fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status: {}", self.head))
+    }
+    pub fn line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Wire {
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream, seen: Vec::new() }
+    }
+    pub async fn send(&mut self, text: impl AsRef<[u8]>) {
+        soon("sending", self.stream.write_all(text.as_ref())).await.expect("the other end takes it");
+    }
+    /// Closes the sending side.
+    pub async fn fin(&mut self) {
+        self.stream.shutdown().await.expect("a FIN");
+    }
+    async fn more(&mut self) -> bool {
+        let mut buffer = [0_u8; 16 << 10];
+        match soon("reading", self.stream.read(&mut buffer)).await {
+            Ok(0) | Err(_) => false,
+            Ok(n) => {
+                self.seen.extend_from_slice(&buffer[..n]);
+                true
+            }
+        }
+    }
+    /// Up to and with a mark; `None` where the connection ends before.
+    pub async fn until(&mut self, mark: &str) -> Option<String> {
+        loop {
+            if let Some(at) = self.seen.windows(mark.len()).position(|w| w == mark.as_bytes()) {
+                let taken: Vec<u8> = self.seen.drain(..at + mark.len()).collect();
+                return Some(String::from_utf8_lossy(&taken).into_owned());
+            }
+            if !self.more().await {
+                return None;
+            }
+        }
+    }
+    pub async fn exactly(&mut self, n: usize) -> Option<Vec<u8>> {
+        while self.seen.len() < n {
+            if !self.more().await {
+                return None;
+            }
+        }
+        Some(self.seen.drain(..n).collect())
+    }
+    /// Everything until the other end closes.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        while self.more().await {}
+        std::mem::take(&mut self.seen)
+    }
+    /// The other end closes, and nothing more comes.
+    pub async fn ends(&mut self) {
+        let rest = self.rest().await;
+        assert!(rest.is_empty(), "more came: {}", String::from_utf8_lossy(&rest));
+    }
+    pub async fn head(&mut self) -> Option<String> {
+        self.until("\r\n\r\n").await
+    }
+    /// A message whose framing says where it ends. `None` where it is cut.
+    pub async fn message(&mut self, has_body: bool) -> Option<Message> {
+        let mut message = Message { head: self.head().await?, ..Message::default() };
+        if !has_body {
+            return Some(message);
+        }
+        if message.field("transfer-encoding").is_some() {
+            loop {
+                let size = self.until("\r\n").await?;
+                let size = usize::from_str_radix(size.trim(), 16).expect("a chunk size");
+                if size == 0 {
+                    break;
+                }
+                message.body.extend(self.exactly(size).await?);
+                self.exactly(2).await?;
+            }
+            loop {
+                let line = self.until("\r\n").await?;
+                if line == "\r\n" {
+                    break;
+                }
+                message.trailers.push_str(&line);
+            }
+        } else if let Some(n) = message.field("content-length").map(|n| n.parse().expect("a length")) {
+            message.body = self.exactly(n).await?;
+        }
+        Some(message)
+    }
+    /// A reply with its body; interim ones are passed over.
+    pub async fn reply(&mut self) -> Message {
+        loop {
+            let peeked = self.message(true).await.expect("a whole reply");
+            if peeked.status() != 100 {
+                return peeked;
+            }
+        }
+    }
+    /// Sends a request and reads its reply.
+    pub async fn ask(&mut self, request: &str) -> Message {
+        self.send(request).await;
+        self.reply().await
+    }
+}

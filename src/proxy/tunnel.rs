@@ -1,0 +1,83 @@
+//! What happens after `101 Switching Protocols`?
+//!
+//! Bytes go both ways until one side ends, nothing moves for the idle limit, or a drain runs out of time. Always true:
+//! nothing is read into; a tunnel holds no request and is not compared.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio_util::sync::CancellationToken;
+
+use super::clock::now;
+
+/// Carries bytes between two upgraded connections.
+pub(super) async fn carry(client: OnUpgrade, legacy: OnUpgrade, idle: Duration, cut: CancellationToken) {
+    let upgraded = tokio::time::timeout(idle, async { tokio::try_join!(client, legacy) });
+    let (client, legacy) = match upgraded.await {
+        Ok(Ok(both)) => both,
+        Ok(Err(error)) => return tracing::debug!(%error, "an upgrade came to nothing"),
+        Err(_) => return tracing::debug!("an upgrade was not completed in time"),
+    };
+    let moved = Arc::new(AtomicU64::new(now()));
+    let mut client = Noted { io: TokioIo::new(client), moved: moved.clone() };
+    let mut legacy = Noted { io: TokioIo::new(legacy), moved: moved.clone() };
+    tokio::select! {
+        ended = copy_bidirectional(&mut client, &mut legacy) => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a tunnel broke off");
+            }
+        }
+        () = stalled(&moved, idle) => tracing::debug!("a tunnel was idle for too long"),
+        () = cut.cancelled() => {}
+    }
+}
+
+/// Returns when nothing has moved for a time.
+async fn stalled(moved: &AtomicU64, idle: Duration) {
+    let idle = u64::try_from(idle.as_micros()).unwrap_or(u64::MAX);
+    loop {
+        let due = moved.load(Relaxed).saturating_add(idle);
+        if due <= now() {
+            return;
+        }
+        tokio::time::sleep_until(super::clock::instant(due)).await;
+    }
+}
+
+/// Notes when bytes move.
+struct Noted {
+    io: TokioIo<Upgraded>,
+    moved: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Noted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if polled.is_ready() {
+            self.moved.store(now(), Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Noted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if polled.is_ready() {
+            self.moved.store(now(), Relaxed);
+        }
+        polled
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,95 @@
+//! kill -9 in the middle of runs: nothing acknowledged is lost, nothing is done twice, everything finishes.
+
+use std::time::Duration;
+
+use http::Method;
+use pointsman::demo::world::Fault;
+
+use crate::support::town::{Town, some_order};
+use crate::support::until_true;
+
+/// Kills while one call of `operation` is under way, restarts, and waits until every run has ended.
+async fn killed_during(operation: &'static str) {
+    let mut town = Town::start().await;
+    town.climb("live").await;
+    town.round().await;
+    let before = town.world.arrived(operation);
+    town.world.fault(operation, Fault::Delay(Duration::from_secs(30)), 1);
+    {
+        let body = some_order(1);
+        let asked = town.send(Method::POST, "/orders", &body);
+        let arrived = until_true("the call to arrive", || town.world.arrived(operation) > before);
+        tokio::select! {
+            _ = asked => panic!("it was answered before it was killed"),
+            () = arrived => {}
+        }
+    }
+    let charged = town.world.ledger().balance().total("charge");
+    town.kill().await;
+    town.allowed.unacknowledged = true;
+    town.world.heal();
+    town.restart().await;
+    town.quiet().await;
+    // The run finishes by itself: its charge and its mail are there, once.
+    let balance = town.world.ledger().balance();
+    assert!(balance.total("charge") >= charged, "{balance:?}");
+    assert!(balance.duplicates.is_empty(), "{balance:?}");
+    town.round().await;
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn during_a_read() {
+    killed_during("quote").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn during_a_reservation() {
+    killed_during("reserve").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn during_the_charge() {
+    killed_during("charge").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn during_the_mail() {
+    killed_during("mail").await;
+}
+
+/// Several kills at arbitrary moments under load.
+#[tokio::test(flavor = "multi_thread")]
+async fn again_and_again_under_load() {
+    let mut town = Town::paced(pointsman::demo::Pace::new(0.3, 7), |_| {}).await;
+    town.climb("live").await;
+    town.allowed.unacknowledged = true;
+    let mut random = fastrand::Rng::with_seed(11);
+    for kill in 1..=5 {
+        let target = town.world.ledger().len() + random.usize(5..40);
+        {
+            let load = async {
+                loop {
+                    let bodies: Vec<_> = (0..4).map(|n| some_order(n + kill * 10)).collect();
+                    let asked = bodies.iter().map(|body| town.send(Method::POST, "/orders", body));
+                    for reply in futures_util::future::join_all(asked).await.into_iter().flatten() {
+                        if reply.status.is_success() {
+                            town.note(reply.json());
+                        }
+                    }
+                }
+            };
+            let ledger = town.world.ledger();
+            tokio::select! {
+                () = load => {}
+                () = until_true("some effects", || ledger.len() >= target) => {}
+            }
+        }
+        town.kill().await;
+        town.restart().await;
+    }
+    town.quiet().await;
+    let runs = town.pointsman.get("/api/v2/orchestrate/runs?status=paused&limit=10").await;
+    assert_eq!(runs["runs"].as_array().map(Vec::len), Some(0), "every service is keyed, so nothing waits: {runs}");
+    town.finish().await;
+}

@@ -1,0 +1,240 @@
+//! The ladder from outside: every state up and down, and what each of them promises.
+
+use http::{Method, StatusCode};
+use pointsman::demo::http::Outage;
+use pointsman::demo::world::Fault;
+use serde_json::{Value, json};
+
+use crate::support::origin::{Act, Origin};
+use crate::support::process::{Start, said};
+use crate::support::raw::Raw;
+use crate::support::town::{Town, id, some_order};
+use crate::support::{FlagsDir, Pointsman};
+
+fn is_engines(order: &Value) -> bool {
+    order["id"].as_str().is_some_and(|id| id.starts_with("run_"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_family_walks_up_through_its_gates_and_down_again() {
+    let town = Town::start().await;
+    assert!(!is_engines(&town.order().await));
+    town.climb("live").await;
+    let made = town.order().await;
+    assert!(is_engines(&made));
+    assert_eq!(town.read(&made).await["total"], made["total"]);
+    town.climb("only").await;
+    town.legacy.outage(Outage::Gone);
+    town.round().await;
+    town.legacy.outage(Outage::None);
+    town.lower("off").await;
+    assert!(!is_engines(&town.order().await));
+    assert_eq!(town.cancel(&made).await["status"], "cancelled");
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaves_the_engine_in_shadow_and_dark() {
+    let town = Town::start().await;
+    town.climb("dark").await;
+    for _ in 0..20 {
+        town.round().await;
+    }
+    town.quiet().await;
+    assert!(town.world.ledger().entries().iter().all(|entry| !entry.by_engine()));
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defect_is_found_in_shadow_shuts_the_gate_and_is_mended_without_a_restart() {
+    let town = Town::with(|flags| {
+        flags.edit("workflows/create-order.yaml", |text| text.replace("* 100.0 + 0.5)", "* 100.0)"));
+    })
+    .await;
+    town.climb("shadow").await;
+    for _ in 0..30 {
+        town.round().await;
+    }
+    let compared = [("route", "orders.create"), ("outcome", "mismatched")];
+    town.pointsman.until_metric("a mismatch", |m| m.sum("pointsman_comparisons_total", &compared) > 0.0).await;
+    let refused = town.flip("orders.create", "dark", &["--reason", "too early"]).await.expect_err("a shut gate");
+    assert!(refused.contains("gate"), "{refused}");
+    let diffs = said(&town.pointsman.cli(&["diffs", "orders.create"]).await);
+    assert!(diffs.contains("$.total"), "{diffs}");
+    town.flags.edit("workflows/create-order.yaml", |text| text.replace("* 100.0)", "* 100.0 + 0.5)"));
+    town.climb("dark").await;
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_engine_made_stays_with_it_after_off_and_a_restart() {
+    let mut town = Town::start().await;
+    town.climb("live").await;
+    let (kept, cancelled) = (town.order().await, town.order().await);
+    town.lower("off").await;
+    assert_eq!(town.read(&kept).await["id"], kept["id"]);
+    town.kill().await;
+    town.restart().await;
+    let status = town.pointsman.get("/api/v2/routes/orders.create").await;
+    assert_eq!(status["row"]["requested"], "off", "the last flip wins over a restart");
+    assert_eq!(town.read(&kept).await["payment_id"], kept["payment_id"]);
+    assert_eq!(town.cancel(&cancelled).await["status"], "cancelled");
+    let again = town.send(Method::POST, &format!("/orders/{}/cancel", id(&cancelled)), &Value::Null).await;
+    assert_eq!(again.expect("a reply").status, StatusCode::CONFLICT);
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_stays_on_the_arm_of_its_first_try() {
+    let town = Town::start().await;
+    town.climb("live").await;
+    let (engines, legacys) = ([("idempotency-key", "k-engine")], [("idempotency-key", "k-legacy")]);
+    let body = some_order(3);
+    let first = town.send_with(Method::POST, "/orders", &engines, &body).await.expect("a reply").json();
+    town.note(first.clone());
+    assert!(is_engines(&first));
+    town.lower("off").await;
+    let retried = town.send_with(Method::POST, "/orders", &engines, &body).await.expect("a reply").json();
+    assert_eq!(retried["id"], first["id"], "the engine took it, in off too");
+    let second = town.send_with(Method::POST, "/orders", &legacys, &body).await.expect("a reply").json();
+    town.note(second.clone());
+    town.climb("live").await;
+    let retried = town.send_with(Method::POST, "/orders", &legacys, &body).await.expect("a reply").json();
+    assert_eq!(retried["id"], second["id"], "legacy took it, in live too");
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_with_another_body_is_refused_and_many_at_once_make_one_order() {
+    let town = Town::start().await;
+    town.climb("live").await;
+    let key = [("idempotency-key", "one")];
+    let body = some_order(4);
+    let all = futures_util::future::join_all((0..50).map(|_| town.send_with(Method::POST, "/orders", &key, &body)));
+    let mut made: Vec<Value> = all
+        .await
+        .into_iter()
+        .map(|reply| reply.expect("a reply"))
+        .filter(|reply| reply.status == StatusCode::CREATED)
+        .map(|reply| reply.json())
+        .collect();
+    assert!(!made.is_empty());
+    made.dedup();
+    assert_eq!(made.len(), 1, "identical answers");
+    town.note(made.remove(0));
+    let other = town.send_with(Method::POST, "/orders", &key, &some_order(5)).await.expect("a reply");
+    assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY);
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_falls_back_where_nothing_was_begun_and_only_says_so() {
+    let town = Town::start().await;
+    town.climb("live").await;
+    town.world.fault("quote", Fault::Refuse(503), 8);
+    let order = town.order().await;
+    assert!(!is_engines(&order), "legacy answered: {order}");
+    town.world.heal();
+    let fallbacks = town.pointsman.metrics().await.sum("pointsman_fallbacks_total", &[]);
+    assert_eq!(fallbacks, 1.0);
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_never_calls_legacy() {
+    let town = Town::start().await;
+    town.climb("only").await;
+    let served = town.legacy.served();
+    town.world.fault("quote", Fault::Refuse(503), 8);
+    let refused = town.send(Method::POST, "/orders", &some_order(1)).await.expect("a reply");
+    assert!(refused.status.is_server_error());
+    let problem = refused.json();
+    assert_eq!(refused.headers["x-pointsman-source"], "workflow", "{problem}");
+    town.world.heal();
+    town.round().await;
+    assert_eq!(town.legacy.served(), served);
+    town.finish().await;
+}
+
+/// I6: in off, shadow and dark the caller's bytes are legacy's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_callers_bytes_are_legacys_own_in_off_shadow_and_dark() {
+    let origin = Origin::start(Act::Json(r#"{"id":1, "odd" : [1.0,1e3,"\u00e9"],  "n":12345678901234567890}"#)).await;
+    let flags = FlagsDir::passthrough(&origin.url());
+    flags.write(
+        "workflows/make.yaml",
+        "workflow: make\nsteps: { id: { set: \"${run.id}\" } }\nrespond: { status: 200, body: { id: \"${steps.id.output}\" } }\n",
+    );
+    flags.write(
+        "routes/things.yaml",
+        "routes:\n- { id: things, match: { method: POST, path: /things }, legacy: shop, workflow: make, state: off }\n",
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = Start {
+        flags: flags.path().to_owned(),
+        store: format!("sqlite:{}", dir.path().join("db").display()),
+        log: dir.path().join("log"),
+        env: Vec::new(),
+    };
+    let mut pointsman = Pointsman::start(&start).await;
+    let answers = [
+        Act::Json(r#"{"a":1}"#),
+        Act::Status(404),
+        Act::Bytes(b"HTTP/1.1 200 Fine\r\nX-Odd: a\r\nx-odd: b\r\nset-cookie: c=1\r\nset-cookie: d=2\r\ncontent-length: 3\r\n\r\n\xff\x00!".to_vec()),
+        Act::Bytes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n".to_vec()),
+        Act::Bytes(b"HTTP/1.1 204 None\r\nx: y\r\n\r\n".to_vec()),
+        Act::Bytes(b"HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n".to_vec()),
+    ];
+    let request = "POST /things?x=%20y&&z HTTP/1.1\r\nhost: shop.example\r\ncontent-type: application/json\r\ncontent-length: 8\r\n\r\n{\"a\": 1}";
+    for state in ["off", "shadow", "dark"] {
+        if state != "off" {
+            let output =
+                pointsman.cli(&["flip", "things", state, "--force", "--reason", "only bytes are looked at"]).await;
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        for answer in &answers {
+            origin.next(answer.clone(), 2);
+            let direct = Raw::connect(origin.address()).await.send(request).await.reply().await;
+            let through = Raw::connect(pointsman.listen).await.send(request).await.reply().await;
+            assert_eq!(through.essence(), direct.essence(), "in {state} for {answer:?}");
+        }
+    }
+    let seen = origin.seen();
+    assert!(seen.iter().all(|s| s.line == "POST /things?x=%20y&&z HTTP/1.1" && s.body == b"{\"a\": 1}"));
+    crate::support::checker::identity(&pointsman.metrics().await);
+    assert_eq!(pointsman.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn freeze_stops_new_instances_and_keeps_the_engines_own() {
+    let town = Town::start().await;
+    town.climb("live").await;
+    let made = town.order().await;
+    let output = town.pointsman.cli(&["freeze", "--reason", "a look around"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!is_engines(&town.order().await));
+    assert_eq!(town.read(&made).await["id"], made["id"]);
+    let output = town.pointsman.cli(&["freeze", "--off", "--reason", "seen enough"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(is_engines(&town.order().await));
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_commands_name_what_was_meant() {
+    let town = Town::start().await;
+    let unknown = town.pointsman.cli(&["flip", "orders.crate", "shadow"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(said(&unknown).contains("orders.create"), "{}", said(&unknown));
+    let two_rungs = town.pointsman.cli(&["flip", "orders.get", "dark", "--reason", "in a hurry"]).await;
+    assert_eq!(two_rungs.status.code(), Some(1));
+    let usage = town.pointsman.cli(&["flip", "orders.get", "sideways"]).await;
+    assert_eq!(usage.status.code(), Some(2));
+    let above = town.flip("orders.create", "shadow", &["--reason", "alone"]).await.expect_err("above its followers");
+    assert!(above.contains("orders.get") || above.contains("follow"), "{above}");
+    let status = town.pointsman.cli(&["status", "--json"]).await;
+    let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(status["routes"].as_array().map(Vec::len), Some(5));
+    assert_ne!(json!(null), status["routes"][0]["effective"]);
+    town.finish().await;
+}

@@ -1,0 +1,122 @@
+//! A legacy that is slow, dead or lying, and what the proxy makes of it; and what it does to a healthy exchange.
+
+use std::time::{Duration, Instant};
+
+use crate::support::origin::{Act, Origin};
+use crate::support::process::Start;
+use crate::support::raw::{Raw, RawReply};
+use crate::support::{FlagsDir, Pointsman};
+
+struct Front {
+    pointsman: Pointsman,
+    origin: Origin,
+    _dir: tempfile::TempDir,
+    _flags: FlagsDir,
+}
+
+async fn front() -> Front {
+    let origin = Origin::start(Act::Json("{}")).await;
+    let flags = FlagsDir::passthrough(&origin.url());
+    flags.edit("pointsman.yaml", |text| {
+        format!("{text}limits: {{ first_byte_ms: 400, body_idle_ms: 400, connect_ms: 400 }}\n")
+    });
+    let dir = tempfile::tempdir().expect("a directory");
+    let start =
+        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    Front { pointsman: Pointsman::start(&start).await, origin, _dir: dir, _flags: flags }
+}
+
+impl Front {
+    async fn get(&self) -> RawReply {
+        let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+        Raw::connect(self.pointsman.listen).await.send(request).await.reply().await
+    }
+}
+
+fn is_problem(reply: &RawReply, status: u16) {
+    assert_eq!(reply.status, status, "{reply:?}");
+    assert_eq!(reply.header("x-pointsman-source"), Some("proxy"));
+    assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+    let problem: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+    assert!(problem["detail"].as_str().is_some_and(|d| !d.is_empty()), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_legacy_is_a_504_in_time() {
+    let mut front = front().await;
+    front.origin.next(Act::Stall, 1);
+    let begun = Instant::now();
+    is_problem(&front.get().await, 504);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    front.origin.next(Act::Slow(Duration::from_millis(50), "{}"), 1);
+    assert_eq!(front.get().await.status, 200);
+    assert_eq!(front.pointsman.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_that_closes_is_a_502_and_a_cut_body_is_never_completed() {
+    let mut front = front().await;
+    front.origin.next(Act::Close, 1);
+    let closed = front.get().await;
+    // A fresh connection that was closed without a byte: nothing tells whether the request was seen.
+    is_problem(&closed, 502);
+    for act in [Act::CutMidBody, Act::CutMidChunks] {
+        front.origin.next(act.clone(), 1);
+        let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+        let bytes = Raw::connect(front.pointsman.listen).await.send(request).await.rest().await;
+        let text = String::from_utf8_lossy(&bytes);
+        let whole = text.ends_with("0\r\n\r\n") || text.contains("content-length: 9\r\n");
+        assert!(!whole, "{act:?} was passed on as whole: {text}");
+    }
+    assert_eq!(front.get().await.status, 200);
+    assert_eq!(front.pointsman.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_legacy_is_a_502() {
+    let mut front = front().await;
+    let Front { origin, .. } = &front;
+    assert_eq!(origin.count(), 0);
+    let dead = FlagsDir::passthrough("http://127.0.0.1:1");
+    let dir = tempfile::tempdir().expect("a directory");
+    let start =
+        Start { flags: dead.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let mut other = Pointsman::start(&start).await;
+    let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+    is_problem(&Raw::connect(other.listen).await.send(request).await.reply().await, 502);
+    assert_eq!(other.stop().await, Some(0));
+    assert_eq!(front.pointsman.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hop_by_hop_fields_stay_on_their_hop() {
+    let mut front = front().await;
+    let request = "GET /x?a=%20 HTTP/1.1\r\nhost: shop.example\r\nconnection: keep-alive, x-mine\r\nx-mine: 1\r\n\
+                   te: trailers\r\nproxy-authorization: secret\r\nx-forwarded-for: 6.6.6.6\r\nx-kept: yes\r\n\r\n";
+    let reply = Raw::connect(front.pointsman.listen).await.send(request).await.reply().await;
+    assert_eq!(reply.status, 200);
+    let seen = front.origin.seen().remove(0);
+    assert_eq!(seen.line, "GET /x?a=%20 HTTP/1.1");
+    assert_eq!(seen.header("x-kept"), Some("yes"));
+    assert_eq!(seen.header("host"), Some("shop.example"));
+    for gone in ["x-mine", "proxy-authorization"] {
+        assert_eq!(seen.header(gone), None, "{gone} was passed on");
+    }
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"), "a stranger's word is not trusted");
+    assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
+    assert!(seen.header("via").is_some() && seen.header("traceparent").is_some());
+    assert_eq!(front.pointsman.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_waits_for_100_continue_and_arrives_whole() {
+    let mut front = front().await;
+    let mut raw = Raw::connect(front.pointsman.listen).await;
+    raw.send("POST /up HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n").await;
+    let said = raw.reply().await;
+    assert_eq!(said.status, 100);
+    let reply = raw.send("upload").await.reply().await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(front.origin.seen()[0].body, b"upload");
+    assert_eq!(front.pointsman.stop().await, Some(0));
+}

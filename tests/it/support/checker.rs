@@ -1,0 +1,195 @@
+//! The checker: what must hold after every test, whatever was done to the town.
+//!
+//! - I1 every acknowledged run exists, its events contiguous from 1
+//! - I2 at most one recorded outcome per run, step and item
+//! - I3 one accepted effect per key; extra deliveries no more than crashes and lost replies explain
+//! - I4 folding the events gives the stored summary
+//! - I5 no ledger line from a rehearsed step; for one request a shared effect from exactly one arm, exactly once
+//! - I7 offered = matched + ignored + mismatched + skipped + failed (I6, the caller's bytes, is a test of its own)
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use pointsman::demo::{Entry, Ledger};
+use pointsman::limits::Limits;
+use pointsman::names::Seq;
+use pointsman::store::{RunFilter, SharedStore, SqliteStore, StoredEvent};
+use pointsman::workflow::{Event, Mode, RunSummary, fold};
+use serde_json::Value;
+
+use super::Metrics;
+use super::town::id;
+
+/// What the checker tolerates.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// How often the process was killed.
+    pub crashes: u64,
+    /// How many replies or connections of the outside world were lost on purpose.
+    pub lost_replies: u64,
+    /// Orders that were begun and not acknowledged (a caller gave up, or got an error): their effects may exist.
+    pub unacknowledged: bool,
+}
+
+/// I7.
+pub fn identity(metrics: &Metrics) {
+    let wrong = metrics.unbalanced();
+    assert!(wrong.is_empty(), "I7: {}", wrong.join("; "));
+}
+
+/// I1 to I5, over a store that nobody has open.
+pub async fn check(store: &Path, ledger: &Ledger, placed: &[Value], allowed: &Allowed) {
+    let mut wrong = Vec::new();
+    let modes = look(store, placed, &mut wrong).await;
+    check_ledger(&ledger.entries(), &modes, placed, allowed, &mut wrong);
+    assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
+    eprintln!("checked: {} runs, {} ledger lines, {} orders, 0 violations", modes.len(), ledger.len(), placed.len());
+}
+
+/// I1, I2 and I4, where the outside world keeps no ledger.
+pub async fn check_runs(store: &Path, placed: &[Value]) {
+    let mut wrong = Vec::new();
+    let modes = look(store, placed, &mut wrong).await;
+    assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
+    eprintln!("checked: {} runs, {} creates, 0 violations", modes.len(), placed.len());
+}
+
+/// The runs of a store with their modes; what is wrong with them.
+async fn look(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
+    let store = open(store).await;
+    let mut modes = BTreeMap::new();
+    for run in all_runs(&store).await {
+        let events = store.events(run.run_id, Seq::FIRST).await.expect("events are readable");
+        check_run(&run, &events, wrong);
+        modes.insert(run.run_id.to_string(), run.mode);
+    }
+    for order in placed {
+        if let Value::String(run) = &order["id"]
+            && !modes.contains_key(run)
+        {
+            wrong.push(format!("I1: {run} was acknowledged and does not exist"));
+        }
+    }
+    store.close().await;
+    modes
+}
+
+async fn open(path: &Path) -> SharedStore {
+    Arc::new(SqliteStore::open(path, &Limits::default()).await.expect("the store opens"))
+}
+
+async fn all_runs(store: &SharedStore) -> Vec<RunSummary> {
+    let mut runs: Vec<RunSummary> = Vec::new();
+    loop {
+        let before = runs.last().map(|run| run.run_id);
+        let filter = RunFilter { before, limit: 1_000, ..RunFilter::default() };
+        let page = store.runs(filter).await.expect("runs are readable");
+        if page.is_empty() {
+            return runs;
+        }
+        runs.extend(page);
+    }
+}
+
+fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
+    let id = run.run_id;
+    for (place, event) in events.iter().enumerate() {
+        if event.seq != Seq(place as u64 + 1) {
+            wrong.push(format!("I1: {id} has seq {} at place {}", event.seq, place + 1));
+        }
+    }
+    let mut outcomes = BTreeSet::new();
+    for event in events {
+        let named = match &event.event {
+            Event::StepFinished(done) => Some((done.step.to_string(), done.item)),
+            Event::StepComputed { step, .. } | Event::StepSkipped { step, .. } => Some((step.to_string(), None)),
+            _ => None,
+        };
+        if let Some((step, item)) = named
+            && !outcomes.insert((step.clone(), item))
+        {
+            wrong.push(format!("I2: {id} has two outcomes of {step} {item:?}"));
+        }
+    }
+    match (fold(events.iter().map(|e| &e.event)), events.last()) {
+        (Ok(folded), Some(last)) if folded.summary(last.at) == *run => {}
+        (Ok(folded), last) => {
+            let folded = last.map(|last| folded.summary(last.at));
+            wrong.push(format!("I4: {id} folds to {folded:?}, stored is {run:?}"));
+        }
+        (Err(misfit), _) => wrong.push(format!("I4: {id} does not fold: {misfit}")),
+    }
+}
+
+fn check_ledger(
+    entries: &[Entry],
+    modes: &BTreeMap<String, Mode>,
+    placed: &[Value],
+    allowed: &Allowed,
+    wrong: &mut Vec<String>,
+) {
+    let mut deliveries: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+    let mut by_cause: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for entry in entries {
+        if let Some(key) = &entry.key {
+            let (accepted, extra) = deliveries.entry((&entry.service, key)).or_default();
+            *(if entry.duplicate { extra } else { accepted }) += 1;
+        }
+        if !entry.duplicate {
+            by_cause.entry(&entry.caused_by).or_default().push(entry);
+        }
+        if entry.by_engine() {
+            match modes.get(&entry.caused_by) {
+                Some(Mode::Real) => {}
+                Some(Mode::Dark) if entry.operation == "draft" => {}
+                mode => wrong.push(format!("I5: {} by {} in mode {mode:?}", entry.operation, entry.caused_by)),
+            }
+        }
+    }
+    for ((service, key), (accepted, extra)) in deliveries {
+        if accepted > 1 || extra > allowed.crashes + allowed.lost_replies {
+            wrong.push(format!("I3: {service} {key}: {accepted} accepted, {extra} extra"));
+        }
+    }
+    for order in placed {
+        let cause = match &order["id"] {
+            Value::String(run) => run.clone(),
+            _ => format!("legacy:{}", id(order)),
+        };
+        let of =
+            |operation| by_cause.get(cause.as_str()).into_iter().flatten().filter(|e| e.operation == operation).count();
+        let reservations = order["reservations"].as_array().map_or(0, Vec::len);
+        if of("charge") != 1 || of("mail") == 0 || of("reserve") != reservations {
+            let counts = (of("reserve"), of("charge"), of("mail"));
+            wrong.push(format!(
+                "I5: order {} of {reservations} reservations has (reserve, charge, mail) {counts:?}",
+                cause
+            ));
+        }
+    }
+    if !allowed.unacknowledged {
+        let charges = entries.iter().filter(|e| e.operation == "charge" && !e.duplicate).count();
+        if charges != placed.len() {
+            wrong.push(format!("I5: {charges} charges for {} acknowledged orders", placed.len()));
+        }
+    }
+    for entry in twice_done(entries) {
+        wrong.push(format!("I5: {entry}"));
+    }
+}
+
+/// Traces in which one operation has effects of more than one cause.
+fn twice_done(entries: &[Entry]) -> Vec<String> {
+    let mut causes: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for entry in entries.iter().filter(|e| !e.duplicate && e.operation != "draft") {
+        if let Some(trace) = &entry.trace {
+            causes.entry((trace, &entry.operation)).or_default().insert(&entry.caused_by);
+        }
+    }
+    causes
+        .into_iter()
+        .filter(|(_, by)| by.len() > 1)
+        .map(|((trace, operation), by)| format!("{operation} of trace {trace} was done by {by:?}"))
+        .collect()
+}

@@ -1,0 +1,184 @@
+//! The real binary as a child process.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use http::Method;
+use pointsman::demo::http::{Client, Reply};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::{Metrics, PATIENCE, until};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
+
+/// `pointsman serve`, running.
+pub struct Pointsman {
+    child: Child,
+    /// The proxy.
+    pub listen: SocketAddr,
+    /// API and metrics.
+    pub admin: SocketAddr,
+    log: PathBuf,
+    client: Client,
+}
+
+/// What it is started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The flag files.
+    pub flags: PathBuf,
+    /// `sqlite:…` or `memory:`.
+    pub store: String,
+    /// Where its log goes.
+    pub log: PathBuf,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+}
+
+impl Pointsman {
+    /// Starts it and waits until it says where it listens.
+    pub async fn start(start: &Start) -> Self {
+        Self::try_start(start).await.unwrap_or_else(|log| panic!("it did not start:\n{log}"))
+    }
+    /// The same; gives the log where it ends instead.
+    pub async fn try_start(start: &Start) -> Result<Self, String> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&start.log).expect("a log file");
+        let mut child = Command::new(BINARY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--store", &start.store])
+            .arg("--flags")
+            .arg(&start.flags)
+            .envs(start.env.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let first = tokio::time::timeout(PATIENCE, async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Ok(value) = serde_json::from_str::<Value>(&line)
+                    && value["listen"].is_string()
+                {
+                    return Some(value);
+                }
+            }
+            None
+        })
+        .await
+        .expect("it says where it listens");
+        let Some(addresses) = first else { return Err(read(&start.log)) };
+        // What it prints later is read, or it would block on a full pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let address = |name: &str| -> SocketAddr {
+            addresses[name].as_str().and_then(|text| text.parse().ok()).expect("an address")
+        };
+        Ok(Self {
+            child,
+            listen: address("listen"),
+            admin: address("admin"),
+            log: start.log.clone(),
+            client: Client::new(Duration::from_secs(40)),
+        })
+    }
+    /// Where the proxy listens, as a base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+    /// The admin listener's base URL.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        read(&self.log)
+    }
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+    /// A call of the admin listener.
+    pub async fn api(&self, method: Method, path: &str, body: Value) -> Reply {
+        let url = format!("{}{path}", self.admin_url());
+        self.client.json(method, &url, &[], &body).await.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()))
+    }
+    /// A GET of the admin listener, as JSON.
+    pub async fn get(&self, path: &str) -> Value {
+        let reply = self.api(Method::GET, path, Value::Null).await;
+        assert!(reply.status.is_success(), "GET {path}: {} {:?}", reply.status, reply.body);
+        reply.json()
+    }
+    /// One scrape.
+    pub async fn metrics(&self) -> Metrics {
+        let reply = self.api(Method::GET, "/metrics", Value::Null).await;
+        Metrics::parse(std::str::from_utf8(&reply.body).expect("text"))
+    }
+    /// A command of the same binary against this process.
+    pub async fn cli(&self, arguments: &[&str]) -> Output {
+        cli(arguments, &[("POINTSMAN_ADMIN", &self.admin_url())]).await
+    }
+    /// Resident memory, KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").trim().parse().unwrap_or(0)
+    }
+    /// SIGKILL, and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("it could be killed");
+    }
+    /// SIGTERM; does not wait.
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid().try_into().expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it could be told");
+    }
+    /// Waits for its end; the exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.unwrap_or_else(|_| panic!("it did not end:\n{}", read(&self.log)));
+        status.expect("it could be waited for").code()
+    }
+    /// SIGTERM and the exit code.
+    pub async fn stop(&mut self) -> Option<i32> {
+        self.terminate();
+        self.ended().await
+    }
+    /// Waits until a metric satisfies a condition; the scrape that did.
+    pub async fn until_metric(&self, what: &str, holds: impl Fn(&Metrics) -> bool) -> Metrics {
+        until(what, || async {
+            let metrics = self.metrics().await;
+            holds(&metrics).then_some(metrics)
+        })
+        .await
+    }
+}
+
+/// A command of the binary.
+pub async fn cli(arguments: &[&str], env: &[(&str, &str)]) -> Output {
+    let command = Command::new(BINARY)
+        .args(arguments)
+        .envs(env.iter().copied())
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(PATIENCE, command).await.expect("the command ends").expect("the binary starts")
+}
+
+/// What a command printed, both streams.
+pub fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn read(path: &Path) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = std::fs::File::open(path) {
+        let _read = file.read_to_string(&mut text);
+    }
+    text
+}

@@ -1,0 +1,239 @@
+//! A whole town: outside world, legacy, the binary in front of it, and clients.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::Method;
+use pointsman::demo::http::{Client, NoReply, Reply};
+use pointsman::demo::{Legacy, Pace, World};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::checker::{self, Allowed};
+use super::process::{self, Start};
+use super::{FlagsDir, LOCAL, PATIENCE, Pointsman};
+
+/// The family of the example set; whoever is raised before the creator stands first.
+pub const FAMILY: [&str; 3] = ["orders.get", "orders.cancel", "orders.create"];
+
+/// See the module.
+pub struct Town {
+    /// The outside world.
+    pub world: World,
+    /// The legacy.
+    pub legacy: Legacy,
+    /// The flag files.
+    pub flags: FlagsDir,
+    /// The binary.
+    pub pointsman: Pointsman,
+    /// What the checker tolerates.
+    pub allowed: Allowed,
+    start: Start,
+    dir: TempDir,
+    client: Client,
+    placed: Mutex<Vec<Value>>,
+    requests: AtomicU64,
+    finished: bool,
+}
+
+impl Town {
+    /// The example set, SQLite, everything instant.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+    /// The same with changed files.
+    pub async fn with(change: impl FnOnce(&FlagsDir)) -> Self {
+        Self::paced(Pace::instant(), change).await
+    }
+    /// The same with a world that takes its time.
+    pub async fn paced(pace: Pace, change: impl FnOnce(&FlagsDir)) -> Self {
+        let world = World::start(LOCAL, pace.clone()).await.expect("a port");
+        let legacy = Legacy::start(LOCAL, &world.url(), pace).await.expect("a port");
+        let flags = FlagsDir::example(&legacy.url(), &world.url());
+        change(&flags);
+        let dir = tempfile::tempdir().expect("a directory");
+        let start = Start {
+            flags: flags.path().to_owned(),
+            store: format!("sqlite:{}", dir.path().join("pointsman.db").display()),
+            log: dir.path().join("log"),
+            env: Vec::new(),
+        };
+        let pointsman = Pointsman::start(&start).await;
+        Self {
+            world,
+            legacy,
+            flags,
+            pointsman,
+            allowed: Allowed::default(),
+            start,
+            dir,
+            client: Client::new(PATIENCE),
+            placed: Mutex::default(),
+            requests: AtomicU64::new(0),
+            finished: false,
+        }
+    }
+    /// The store's file.
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("pointsman.db")
+    }
+    /// One request through the proxy, with a trace of its own.
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Reply, NoReply> {
+        self.send_with(method, path, &[], body).await
+    }
+    /// The same with more headers.
+    pub async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Reply, NoReply> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let trace = format!("00-{number:032x}-{number:016x}-01");
+        let tenant = format!("tenant-{}", number % 7);
+        let mut all = vec![("traceparent", trace.as_str()), ("x-tenant", tenant.as_str())];
+        all.extend_from_slice(headers);
+        self.client.json(method, &format!("{}{path}", self.pointsman.url()), &all, body).await
+    }
+    /// Sends and wants a success.
+    pub async fn ask(&self, method: Method, path: &str, body: &Value) -> Value {
+        let reply = self.send(method.clone(), path, body).await;
+        let reply = reply.unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.pointsman.log()));
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        assert!(reply.status.is_success(), "{method} {path}: {} {text}\n{}", reply.status, self.pointsman.log());
+        reply.json()
+    }
+    /// An order, acknowledged: the checker will look for all that it promised.
+    pub async fn order(&self) -> Value {
+        let number = self.requests.load(Ordering::Relaxed);
+        let order = self.ask(Method::POST, "/orders", &some_order(number)).await;
+        self.note(order.clone());
+        order
+    }
+    /// An order that was acknowledged in some other way.
+    pub fn note(&self, order: Value) {
+        self.placed.lock().expect("unpoisoned").push(order);
+    }
+    /// The order, read.
+    pub async fn read(&self, order: &Value) -> Value {
+        self.ask(Method::GET, &format!("/orders/{}", id(order)), &Value::Null).await
+    }
+    /// The order, cancelled.
+    pub async fn cancel(&self, order: &Value) -> Value {
+        self.ask(Method::POST, &format!("/orders/{}/cancel", id(order)), &Value::Null).await
+    }
+    /// One of everything.
+    pub async fn round(&self) {
+        let order = self.order().await;
+        self.read(&order).await;
+        self.cancel(&order).await;
+    }
+    /// Moves a route through the CLI; what was said where it was refused.
+    pub async fn flip(&self, route: &str, state: &str, more: &[&str]) -> Result<String, String> {
+        let mut arguments = vec!["flip", route, state];
+        arguments.extend_from_slice(more);
+        let output = self.pointsman.cli(&arguments).await;
+        if output.status.success() { Ok(process::said(&output)) } else { Err(process::said(&output)) }
+    }
+    /// Moves the family up to a state, one rung at a time, through its real gates, driving traffic until they open.
+    pub async fn climb(&self, to: &str) {
+        const RUNGS: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
+        for rung in RUNGS {
+            for route in FAMILY {
+                self.raise(route, rung).await;
+            }
+            if rung == to {
+                return;
+            }
+        }
+        panic!("no such state: {to}");
+    }
+    /// Moves one route up by one rung (or leaves it where it is, or higher).
+    async fn raise(&self, route: &str, rung: &str) {
+        let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
+        let rank = |state: &str| ["off", "shadow", "dark", "live", "only"].iter().position(|s| *s == state);
+        let row = self.pointsman.get(&format!("/api/v2/routes/{route}")).await;
+        if rank(row["row"]["requested"].as_str().unwrap_or_default()) >= rank(rung) {
+            return;
+        }
+        loop {
+            let Err(why) = self.flip(route, rung, &["--reason", "the test climbs"]).await else { return };
+            assert!(tokio::time::Instant::now() < deadline, "{route} to {rung} stays shut: {why}");
+            for _ in 0..10 {
+                self.round().await;
+            }
+        }
+    }
+    /// Takes the family down, creator first.
+    pub async fn lower(&self, to: &str) {
+        for route in FAMILY.iter().rev() {
+            self.flip(route, to, &["--reason", "the test steps back", "--acknowledge"])
+                .await
+                .expect("down is always open");
+        }
+    }
+    /// kill -9.
+    pub async fn kill(&mut self) {
+        self.pointsman.kill().await;
+        self.allowed.crashes += 1;
+    }
+    /// Starts again on the same files and store.
+    pub async fn restart(&mut self) {
+        self.pointsman = Pointsman::start(&self.start).await;
+    }
+    /// Waits until no durable run is under way.
+    pub async fn quiet(&self) {
+        self.pointsman
+            .until_metric("all runs to end", |metrics| {
+                let active = |status| metrics.sum("pointsman_runs_active", &[("status", status)]);
+                active("running") + active("queued") == 0.0
+            })
+            .await;
+    }
+    /// Stops the binary in order and lets the checker look at everything.
+    pub async fn finish(mut self) {
+        self.finished = true;
+        self.quiet().await;
+        let metrics = self.pointsman.metrics().await;
+        checker::identity(&metrics);
+        assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
+        let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
+        checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;
+    }
+}
+
+impl Drop for Town {
+    fn drop(&mut self) {
+        if !self.finished && !std::thread::panicking() {
+            panic!("a test ended without `finish`: nothing was checked");
+        }
+    }
+}
+
+/// An order with items that are in no order, and enough of them for a discount.
+pub fn some_order(number: u64) -> Value {
+    let sku = |n: u64| ["tea", "cup", "pot", "jam", "oat", "fig"][(n % 6) as usize];
+    json!({
+        "email": format!("somebody-{number}@example.com"),
+        "items": [
+            { "sku": sku(number * 5 + 1), "qty": 1 + number % 3 },
+            { "sku": sku(number * 5 + 2), "qty": 2 },
+        ],
+    })
+}
+
+/// An order's id as it stands in a path.
+pub fn id(order: &Value) -> String {
+    match &order["id"] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A short pause between looks, for load loops that would otherwise starve the process they test.
+pub async fn breathe() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}

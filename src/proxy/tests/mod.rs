@@ -1,5 +1,8 @@
 //! The proxy against real sockets: raw clients, scripted origins, fakes for everything behind the traits.
 
+mod corpus;
+mod deadlines;
+mod drains;
 mod rig;
 mod transparency;
 mod wire;

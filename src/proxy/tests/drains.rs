@@ -1,0 +1,99 @@
+//! A drain: nothing new, what is under way finishes, the bound is kept.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::rig::{OK, Origin, Rig, Setup, get};
+use super::wire::{Wire, soon};
+use crate::limits::Limits;
+
+/// An origin that answers when it is told to.
+async fn waiting() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
+    let (go, gone) = watch::channel(false);
+    let (asked, count) = watch::channel(0);
+    let asked = std::sync::Arc::new(asked);
+    let origin = Origin::script(move |mut wire, _| {
+        let (mut go, asked) = (gone.clone(), asked.clone());
+        async move {
+            while wire.message(true).await.is_some() {
+                asked.send_modify(|n| *n += 1);
+                if go.wait_for(|go| *go).await.is_err() {
+                    return;
+                }
+                wire.send(OK).await;
+            }
+        }
+    })
+    .await;
+    (origin, go, count)
+}
+
+#[tokio::test]
+async fn what_is_under_way_finishes_and_the_rest_closes() {
+    let (origin, go, mut asked) = waiting().await;
+    let rig = Rig::new(&origin, Setup::default()).await;
+    let mut busy = rig.connect().await;
+    busy.send(get("/busy")).await;
+    let mut fresh = rig.connect().await;
+    soon("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
+    rig.shutdown.cancel();
+    // It was accepted, or waits in the kernel's queue: its first request is answered.
+    fresh.send(get("/fresh")).await;
+    soon("the late request", asked.wait_for(|n| *n == 2)).await.unwrap();
+    soon("nothing more is accepted", async {
+        while TcpStream::connect(rig.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    go.send_replace(true);
+    for wire in [&mut busy, &mut fresh] {
+        let reply = wire.reply().await;
+        assert_eq!((reply.status(), reply.field("connection")), (200, Some("close")));
+        wire.ends().await;
+    }
+    let drained = soon("the drain", rig.served).await.unwrap();
+    assert_eq!(drained.cut, 0);
+}
+
+#[tokio::test]
+async fn idle_connections_close_at_once() {
+    let origin = Origin::says(OK).await;
+    let rig = Rig::new(&origin, Setup::default()).await;
+    let mut idle = rig.connect().await;
+    assert_eq!(idle.ask(&get("/")).await.status(), 200);
+    rig.shutdown.cancel();
+    idle.ends().await;
+    let drained = soon("the drain", rig.served).await.unwrap();
+    assert!(drained.cut == 0 && drained.took < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn what_does_not_finish_is_cut_at_the_bound() {
+    let (origin, _go, mut asked) = waiting().await;
+    let rig = Rig::new(&origin, Setup { limits: Limits { drain_ms: 100, ..Limits::default() }, ..Setup::default() });
+    let rig = rig.await;
+    let mut busy = rig.connect().await;
+    busy.send(get("/busy")).await;
+    soon("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
+    rig.shutdown.cancel();
+    busy.ends().await;
+    assert_eq!(soon("the drain", rig.served).await.unwrap().cut, 1);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_for_room() {
+    let origin = Origin::says(OK).await;
+    let limits = Limits { client_connections_max: 1, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { limits, ..Setup::default() }).await;
+    let mut first = rig.connect().await;
+    assert_eq!(first.ask(&get("/1")).await.status(), 200);
+    let mut second: Wire = rig.connect().await;
+    second.send(get("/2")).await;
+    assert_eq!(first.ask(&get("/1")).await.status(), 200);
+    assert_eq!(origin.requests().len(), 2, "the second waits in the kernel's queue");
+    drop(first);
+    assert_eq!(second.reply().await.status(), 200);
+}

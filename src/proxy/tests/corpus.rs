@@ -31,21 +31,13 @@ const CORPUS: &[(&str, &str, Fate)] = &[
     ("connect", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", Refused(&[501])),
     ("asterisk", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("options asterisk", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", One("OPTIONS * HTTP/1.1", "")),
-    (
-        "identity, chunked",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
-        BAD,
-    ),
+    ("identity, chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n", BAD),
     (
         "chunked twice",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         BAD,
     ),
-    (
-        "gzip, chunked",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        BAD,
-    ),
+    ("gzip, chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", BAD),
     ("xchunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", Refused(&[400, 0])),
     (
         "chunked, identity",
@@ -63,7 +55,11 @@ const CORPUS: &[(&str, &str, Fate)] = &[
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         One("POST / HTTP/1.1", "abc"),
     ),
-    ("two lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", Refused(&[400, 0])),
+    (
+        "two lengths",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        Refused(&[400, 0]),
+    ),
     (
         "two equal lengths",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
@@ -110,7 +106,11 @@ const CORPUS: &[(&str, &str, Fate)] = &[
     ("round the flag, %2F", "GET /%2Fplain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("round the flag, %5C", "GET /x%5C..%5Cplain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("double slashes elsewhere", "GET //other//x HTTP/1.1\r\nHost: a\r\n\r\n", One("GET //other//x HTTP/1.1", "")),
-    ("a loop", "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 pointsman, 1.1 pointsman, 1.1 pointsman, 1.1 pointsman\r\nVia: 1.1 pointsman, 1.1 pointsman, 1.1 pointsman, 1.1 pointsman\r\n\r\n", Refused(&[508])),
+    (
+        "a loop",
+        "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 pointsman, 1.1 pointsman, 1.1 pointsman, 1.1 pointsman\r\nVia: 1.1 pointsman, 1.1 pointsman, 1.1 pointsman, 1.1 pointsman\r\n\r\n",
+        Refused(&[508]),
+    ),
     ("one that went before", "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 pointsman\r\n\r\n", One("GET / HTTP/1.1", "")),
     ("1.0 without a host", "GET /old HTTP/1.0\r\n\r\n", One("GET /old HTTP/1.1", "")),
 ];

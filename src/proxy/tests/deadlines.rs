@@ -176,8 +176,7 @@ async fn a_client_that_stops_sending_its_body_is_told_so() {
 #[tokio::test]
 async fn a_slow_upload_that_moves_is_no_silent_legacy() {
     let origin = Origin::says(OK).await;
-    let rig =
-        Rig::new(&origin, setup(Limits { first_byte_ms: 150, body_idle_ms: 5_000, ..Limits::default() })).await;
+    let rig = Rig::new(&origin, setup(Limits { first_byte_ms: 150, body_idle_ms: 5_000, ..Limits::default() })).await;
     let mut client = rig.connect().await;
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
     for byte in ["b", "o", "d", "y"] {

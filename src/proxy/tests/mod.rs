@@ -4,5 +4,6 @@ mod corpus;
 mod deadlines;
 mod drains;
 mod rig;
+mod states;
 mod transparency;
 mod wire;

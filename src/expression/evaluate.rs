@@ -11,14 +11,15 @@ use serde_json::{Map, Value};
 
 use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
-use super::node::{self, Macro, MacroKind, Node, Part, Root};
+use super::follow::{follow, size};
+use super::node::{self, Node, Part, Root};
 use super::number::Num;
 use super::scope::{Given, Scope};
 
 type Members = BTreeMap<Arc<str>, Given>;
 
 /// A value under way.
-enum Val<'s> {
+pub(super) enum Val<'s> {
     Ref(&'s Value),
     Own(Value),
     Members(&'s Members),
@@ -34,14 +35,15 @@ pub(super) fn evaluate(node: &Node, scope: &Scope) -> Result<Value, ExpressionEr
     })
 }
 
-struct Run<'s> {
+pub(super) struct Run<'s> {
     scope: &'s Scope,
-    locals: Vec<Val<'s>>,
-    work: u64,
+    /// The variables of the macros around.
+    pub(super) locals: Vec<Val<'s>>,
+    pub(super) work: u64,
 }
 
 impl<'s> Run<'s> {
-    fn charge(&mut self, work: u64) -> Result<(), ExpressionError> {
+    pub(super) fn charge(&mut self, work: u64) -> Result<(), ExpressionError> {
         self.work = self.work.saturating_add(work);
         if self.work > WORK_MAX {
             return Err(ExpressionError::new(format!(
@@ -58,7 +60,7 @@ impl<'s> Run<'s> {
     }
 
     /// As JSON, borrowed where it can be.
-    fn json(&mut self, node: &'s Node) -> Result<Cow<'s, Value>, ExpressionError> {
+    pub(super) fn json(&mut self, node: &'s Node) -> Result<Cow<'s, Value>, ExpressionError> {
         Ok(match self.value(node)? {
             Val::Ref(value) => Cow::Borrowed(value),
             Val::Own(value) => Cow::Owned(value),
@@ -70,14 +72,14 @@ impl<'s> Run<'s> {
         })
     }
 
-    fn owned(&mut self, node: &'s Node) -> Result<Value, ExpressionError> {
+    pub(super) fn owned(&mut self, node: &'s Node) -> Result<Value, ExpressionError> {
         match self.json(node)? {
             Cow::Borrowed(value) => self.copy(value),
             Cow::Owned(value) => Ok(value),
         }
     }
 
-    fn bool(&mut self, node: &'s Node, what: &str) -> Result<bool, ExpressionError> {
+    pub(super) fn bool(&mut self, node: &'s Node, what: &str) -> Result<bool, ExpressionError> {
         match &*self.json(node)? {
             Value::Bool(bool) => Ok(*bool),
             other => Err(ExpressionError::new(format!("{what} takes true or false, not {}", node::kind(other)))),
@@ -207,57 +209,6 @@ impl<'s> Run<'s> {
         }
     }
 
-    fn each(&mut self, inner: &'s Macro) -> Result<Value, ExpressionError> {
-        let elements: Vec<Val<'s>> = match self.json(&inner.range)? {
-            Cow::Borrowed(Value::Array(list)) => list.iter().map(Val::Ref).collect(),
-            Cow::Owned(Value::Array(list)) => list.into_iter().map(Val::Own).collect(),
-            map if map.is_object() => {
-                let keys = map.as_object().into_iter().flat_map(Map::keys);
-                keys.map(|key| Val::Own(Value::String(key.clone()))).collect()
-            }
-            other => return Err(ExpressionError::new(format!("{} cannot be gone through", node::kind(&other)))),
-        };
-        self.charge(elements.len() as u64)?;
-        let (mut list, mut held, mut failed) = (Vec::new(), 0, None);
-        for element in elements {
-            self.locals.push(element);
-            let outcome = self.element(inner);
-            self.locals.pop();
-            match (inner.kind, outcome) {
-                (_, Err(error)) if self.work > WORK_MAX => return Err(error),
-                (MacroKind::Quantifier { decides }, Ok(Some(Value::Bool(holds)))) if holds == decides => {
-                    return Ok(Value::Bool(decides));
-                }
-                (MacroKind::Quantifier { .. }, Err(error)) => failed = failed.or(Some(error)),
-                (MacroKind::One, Ok(Some(Value::Bool(true)))) => held += 1,
-                (MacroKind::Map, Ok(Some(value))) => list.push(value),
-                (_, Ok(_)) => {}
-                (_, Err(error)) => return Err(error),
-            }
-        }
-        match (inner.kind, failed) {
-            (_, Some(error)) => Err(error),
-            (MacroKind::Quantifier { decides }, None) => Ok(Value::Bool(!decides)),
-            (MacroKind::One, None) => Ok(Value::Bool(held == 1)),
-            (MacroKind::Map, None) => Ok(Value::Array(list)),
-        }
-    }
-
-    /// One element: `None` where the filter leaves it out.
-    fn element(&mut self, inner: &'s Macro) -> Result<Option<Value>, ExpressionError> {
-        if let Some(filter) = &inner.filter
-            && !self.bool(filter, "a filter")?
-        {
-            return Ok(None);
-        }
-        match inner.kind {
-            MacroKind::Map => self.owned(&inner.body).map(Some),
-            MacroKind::Quantifier { .. } | MacroKind::One => {
-                self.bool(&inner.body, "a condition").map(|holds| Some(Value::Bool(holds)))
-            }
-        }
-    }
-
     fn path(&self, name: &Arc<str>, parts: &'s [Part]) -> Result<Val<'s>, ExpressionError> {
         let mut given = self.scope.get(name).ok_or_else(|| ExpressionError::absent(name.to_string()))?;
         let mut rest = parts;
@@ -287,7 +238,7 @@ impl<'s> Run<'s> {
 
     fn member(&mut self, inner: Val<'s>, part: &Part, node: &'s Node) -> Result<Val<'s>, ExpressionError> {
         let found = match (inner, part) {
-            (Val::Ref(value), part) => get(value, part).map(Val::Ref),
+            (Val::Ref(value), part) => super::follow::get(value, part).map(Val::Ref),
             (Val::Members(members), Part::Key(key)) => match members.get(key) {
                 Some(Given::Value(value)) => Some(Val::Ref(value)),
                 Some(Given::Map(members)) => Some(Val::Members(members)),
@@ -328,41 +279,5 @@ impl<'s> Run<'s> {
             }
             _ => "(…)".to_owned(),
         }
-    }
-}
-
-fn get<'v>(value: &'v Value, part: &Part) -> Option<&'v Value> {
-    match (value, part) {
-        (Value::Object(map), Part::Key(key)) => map.get(&**key),
-        (Value::Array(list), Part::Index(index)) => list.get(*index),
-        _ => None,
-    }
-}
-
-/// Follows constant parts; what is missing on the way is named from the root.
-fn follow<'v>(value: &'v Value, parts: &[Part], from: impl Fn() -> String) -> Result<&'v Value, ExpressionError> {
-    let mut value = value;
-    for (at, part) in parts.iter().enumerate() {
-        value = get(value, part).ok_or_else(|| {
-            let mut error = ExpressionError::absent(node::path_text(&from(), &parts[..=at]));
-            if !matches!(value, Value::Object(_) | Value::Array(_))
-                || matches!((value, part), (Value::Array(_), Part::Key(_)))
-            {
-                let holder = node::path_text(&from(), &parts[..at]);
-                error.message = format!("{}: `{holder}` is {}", error.message, node::kind(value));
-            }
-            error
-        })?;
-    }
-    Ok(value)
-}
-
-/// What copying or reading a value costs.
-fn size(value: &Value) -> u64 {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
-        Value::String(text) => 1 + text.len() as u64 / 32,
-        Value::Array(list) => 1 + list.iter().map(size).sum::<u64>(),
-        Value::Object(map) => 1 + map.iter().map(|(key, value)| 1 + key.len() as u64 / 32 + size(value)).sum::<u64>(),
     }
 }

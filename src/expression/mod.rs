@@ -20,8 +20,10 @@
 //! It leaves to its neighbours which names exist in a place and what they mean.
 
 mod bounds;
+mod each;
 mod error;
 mod evaluate;
+mod follow;
 mod functions;
 mod node;
 mod number;

@@ -1,6 +1,8 @@
+mod properties;
+mod templates;
+
 use std::sync::Arc;
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -224,77 +226,6 @@ fn work_is_bounded() {
     assert!(fails("s.replace('', s)").contains("too large"));
 }
 
-#[test]
-fn templates() {
-    let template = |value: Value| Template::parse(&value).unwrap().evaluate(&scope()).unwrap();
-    assert_eq!(template(json!("${request.body.n}")), json!(7));
-    assert_eq!(template(json!("${ request.body.n } of ${'}' + \"{\"}")), json!("7 of }{"));
-    assert_eq!(template(json!("$${x} $ $$ {} ${{'a': {'b': 1}}.a.b}")), json!("${x} $ $$ {} 1"));
-    assert_eq!(
-        template(json!({"a": ["${index}", true, 1.50], "b": {"c": "x${index}"}})),
-        json!({"a": [1, true, 1.50], "b": {"c": "x1"}})
-    );
-    let error = |text: &str| {
-        let error = Template::parse_str(text).err().unwrap();
-        (error.message, error.offset)
-    };
-    assert_eq!(error("é ${1"), ("`${` is not closed".into(), Some(2)));
-    assert_eq!(error("é ${1 + }"), ("not a CEL expression: it ends too early".into(), Some(7)));
-    let errors = Template::parse(&json!({"a": ["ok", "${"], "b": "${size(1, 2)}", "${c}": 1})).err().unwrap();
-    assert_eq!(errors.len(), 3);
-    assert_eq!(errors[0].0, [Segment::Key("a".into()), Segment::Index(1)]);
-    assert_eq!(Template::parse(&json!({"a": [1]})).unwrap().as_constant(), Some(&json!({"a": [1]})));
-    let text = |text: &str| Template::parse_str(text).unwrap().evaluate_text(&scope()).map_err(|e| e.message);
-    assert_eq!(text("Bearer ${request.body.whole}"), Ok("Bearer 20.0".into()));
-    assert_eq!(text("${request.body.items}"), Err("text takes a string, a number or a bool, not a list".into()));
-    assert_eq!(text("a${null}"), Err("`null` in text takes a string, a number or a bool, not null".into()));
-    assert_eq!(text("a${'\\r\\n'}b"), Err("a line break is not allowed here".into()));
-    let braced = |text: &str| Expression::parse_braced(text, &Bounds::default()).map(|e| e.source().to_owned());
-    assert_eq!(braced("${ a == 1 }").unwrap().trim(), "a == 1");
-    assert_eq!(braced("a == 1").unwrap_err().message, "`a == 1` is not one expression; write `${ … }`");
-}
-
-fn url(text: &str, value: Value) -> Result<String, String> {
-    let mut scope = scope();
-    scope.set("v", Arc::new(value));
-    UrlTemplate::parse(text).and_then(|url| url.evaluate(&scope)).map_err(|e| e.message)
-}
-
-#[test]
-fn urls() {
-    let stock = "${services.stock}/r/${v}?q=${v}&x=1";
-    assert_eq!(
-        url(stock, json!("a/b?c#d&e %é")),
-        Ok("/r/a%2Fb%3Fc%23d%26e%20%25%C3%A9?q=a%2Fb%3Fc%23d%26e%20%25%C3%A9&x=1".into())
-    );
-    assert_eq!(url(stock, json!(5)), Ok("/r/5?q=5&x=1".into()));
-    assert_eq!(url(stock, json!("..")), Err("a value in the path makes a dot segment (`.` or `..`)".into()));
-    assert_eq!(
-        url("${services.s}/%2e${v}", json!(".")),
-        Err("a value in the path makes a dot segment (`.` or `..`)".into())
-    );
-    assert_eq!(url("${services.s}/a?q=${v}", json!("..")), Ok("/a?q=..".into()));
-    assert_eq!(url("${services.s}/a?q=${v}", json!("")), Ok("/a?q=".into()));
-    assert_eq!(url(stock, json!("")), Err("a value in the path is empty".into()));
-    assert_eq!(url("${services.s}/a//%2F/../b;c=${v}/", json!("x")), Ok("/a//%2F/../b;c=x/".into()));
-    assert_eq!(url("${ services.s }", json!(1)), Ok(String::new()));
-    assert!(url(stock, json!([])).unwrap_err().contains("not a list"));
-    assert!(url(stock, json!(null)).unwrap_err().contains("not null"));
-    let service = |text: &str| UrlTemplate::parse(text).map(|u| u.service().map(str::to_owned)).map_err(|e| e.message);
-    assert_eq!(service("${services['stock-eu']}/x"), Ok(Some("stock-eu".into())));
-    assert_eq!(service("https://h:1/x?${v}"), Ok(None));
-    assert_eq!(url("https://h:1/x?${v}", json!("a")), Ok("/x?a".into()));
-    let host = "a URL begins with `${services.NAME}`; a computed host is not allowed";
-    assert_eq!(service("${request.body.url}/x").unwrap_err(), host);
-    assert_eq!(service("${services.a + 'x'}/x").unwrap_err(), host);
-    assert_eq!(service("https://h${v}/x").unwrap_err(), "a computed host is not allowed; use `${services.NAME}`");
-    assert_eq!(service("/x").unwrap_err(), "a URL begins with `${services.NAME}`");
-    for text in ["${services.a}evil", "${services.a}${v}", "${services.a}@evil/", "${services.a}:80/"] {
-        assert_eq!(service(text).unwrap_err(), "after the service comes `/`, and then the path", "{text}");
-    }
-    assert!(service("${services.a}/a b").unwrap_err().contains("cannot stand in a URL"));
-}
-
 /// Where plain CEL gives an answer, ours is the same.
 #[test]
 fn agrees_with_the_crate_where_both_answer() {
@@ -339,74 +270,5 @@ fn plain(value: &cel::Value) -> Value {
         cel::Value::String(text) => json!(text.as_str()),
         cel::Value::List(list) => list.iter().map(plain).collect(),
         other => panic!("{other:?}"),
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_text_is_parsed_or_refused(text in ".{0,60}") {
-        drop(Expression::parse(&text).map(|e| e.evaluate(&scope())));
-        drop(Template::parse_str(&text).map(|t| t.evaluate(&scope())));
-        drop(UrlTemplate::parse(&text).map(|t| t.evaluate(&scope())));
-    }
-
-    #[test]
-    fn any_heap_of_tokens_is_parsed_or_refused(tokens in prop::collection::vec(prop::sample::select(vec![
-        "a", "request", ".", "body", "n", "[", "]", "(", ")", "{", "}", "1", "2.5", "'s'", "+", "-", "*", "/", "%", "?", ":",
-        "!", "==", "<", "in", "&&", "||", ",", ".map(x,", ".filter(", "has(", "size(", "default(", "x", "true", "null", "`", "\"", "\\", "$", "${",
-    ]), 0..30)) {
-        let text = tokens.concat();
-        drop(Expression::parse(&text).map(|e| e.evaluate(&scope())));
-        drop(Template::parse_str(&format!("${{{text}}}")).map(|t| t.evaluate(&scope())));
-    }
-
-    #[test]
-    fn text_without_expressions_is_kept(text in "[^$]{0,40}(\\$[^${]{0,5}){0,3}") {
-        let template = Template::parse_str(&text).unwrap();
-        prop_assert_eq!(template.as_constant(), Some(&Value::String(text)));
-    }
-
-    #[test]
-    fn escaped_text_is_kept(text in "[a-z${} ]{0,30}") {
-        let escaped = text.replace("${", "$${");
-        // A `$` before an escape would be read with it.
-        prop_assume!(!text.contains("$${"));
-        prop_assert_eq!(Template::parse_str(&escaped).unwrap().evaluate(&Scope::new()).unwrap(), Value::String(text));
-    }
-
-    #[test]
-    fn mixed_arithmetic_is_the_doubles(a in -1_000_000i64..1_000_000, b in -1.0e6f64..1.0e6) {
-        let mut scope = Scope::new();
-        scope.set("a", Arc::new(json!(a))).set("b", Arc::new(json!(b)));
-        for (sign, expected) in [("+", a as f64 + b), ("-", a as f64 - b), ("*", a as f64 * b)] {
-            let value = Expression::parse(&format!("a {sign} b")).unwrap().evaluate(&scope).unwrap();
-            prop_assert_eq!(value.as_f64(), Some(expected));
-        }
-        let compared = Expression::parse("a < b").unwrap().holds(&scope).unwrap();
-        prop_assert_eq!(compared, (a as f64) < b);
-    }
-
-    #[test]
-    fn rounding_is_near_and_whole_in_its_digits(x in -1.0e9f64..1.0e9, digits in 0usize..6) {
-        let mut scope = Scope::new();
-        scope.set("x", Arc::new(json!(x)));
-        let rounded = Expression::parse(&format!("round(x, {digits})")).unwrap().evaluate(&scope).unwrap();
-        let rounded = rounded.as_f64().unwrap();
-        prop_assert!((rounded - x).abs() <= 0.5 * 10f64.powi(-(digits as i32)) * 1.000001 + 1e-6);
-        let fraction = format!("{rounded}");
-        prop_assert!(fraction.split_once('.').is_none_or(|(_, f)| f.len() <= digits));
-    }
-
-    #[test]
-    fn a_value_never_adds_to_the_shape_of_a_url(value in ".{0,20}") {
-        if let Ok(made) = url("${services.s}/a/${v}/b?q=${v}", json!(value)) {
-            let (path, query) = made.split_once('?').unwrap();
-            prop_assert_eq!(path.matches('/').count(), 3);
-            prop_assert!(!made.contains('#') && !query.contains(['&', '/', '?', '+', ' ']));
-            let segment = path.split('/').nth(2).unwrap();
-            prop_assert!(segment != ".." && segment != "." && !segment.is_empty());
-            let decoded = percent_encoding::percent_decode_str(segment).decode_utf8().unwrap();
-            prop_assert_eq!(decoded, value);
-        }
     }
 }

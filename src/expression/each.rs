@@ -1,0 +1,63 @@
+//! Macros: what is done for each element of a list, or each key of a map.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::bounds::WORK_MAX;
+use super::error::ExpressionError;
+use super::evaluate::{Run, Val};
+use super::node::{self, Macro, MacroKind};
+
+impl<'s> Run<'s> {
+    pub(super) fn each(&mut self, inner: &'s Macro) -> Result<Value, ExpressionError> {
+        let elements: Vec<Val<'s>> = match self.json(&inner.range)? {
+            Cow::Borrowed(Value::Array(list)) => list.iter().map(Val::Ref).collect(),
+            Cow::Owned(Value::Array(list)) => list.into_iter().map(Val::Own).collect(),
+            map if map.is_object() => {
+                let keys = map.as_object().into_iter().flat_map(Map::keys);
+                keys.map(|key| Val::Own(Value::String(key.clone()))).collect()
+            }
+            other => return Err(ExpressionError::new(format!("{} cannot be gone through", node::kind(&other)))),
+        };
+        self.charge(elements.len() as u64)?;
+        let (mut list, mut held, mut failed) = (Vec::new(), 0, None);
+        for element in elements {
+            self.locals.push(element);
+            let outcome = self.element(inner);
+            self.locals.pop();
+            match (inner.kind, outcome) {
+                (_, Err(error)) if self.work > WORK_MAX => return Err(error),
+                (MacroKind::Quantifier { decides }, Ok(Some(Value::Bool(holds)))) if holds == decides => {
+                    return Ok(Value::Bool(decides));
+                }
+                (MacroKind::Quantifier { .. }, Err(error)) => failed = failed.or(Some(error)),
+                (MacroKind::One, Ok(Some(Value::Bool(true)))) => held += 1,
+                (MacroKind::Map, Ok(Some(value))) => list.push(value),
+                (_, Ok(_)) => {}
+                (_, Err(error)) => return Err(error),
+            }
+        }
+        match (inner.kind, failed) {
+            (_, Some(error)) => Err(error),
+            (MacroKind::Quantifier { decides }, None) => Ok(Value::Bool(!decides)),
+            (MacroKind::One, None) => Ok(Value::Bool(held == 1)),
+            (MacroKind::Map, None) => Ok(Value::Array(list)),
+        }
+    }
+
+    /// One element: `None` where the filter leaves it out.
+    fn element(&mut self, inner: &'s Macro) -> Result<Option<Value>, ExpressionError> {
+        if let Some(filter) = &inner.filter
+            && !self.bool(filter, "a filter")?
+        {
+            return Ok(None);
+        }
+        match inner.kind {
+            MacroKind::Map => self.owned(&inner.body).map(Some),
+            MacroKind::Quantifier { .. } | MacroKind::One => {
+                self.bool(&inner.body, "a condition").map(|holds| Some(Value::Bool(holds)))
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::names::StepId;
+use crate::problem::Severity;
+use crate::workflow::{CallBody, EffectClass, Retry, StepIndex, StepKind};
+
+mod names;
+mod order;
+mod shape;
+
+/// The surroundings of the tests' workflows.
+struct Town {
+    services: BTreeMap<ServiceName, bool>,
+    secrets: BTreeSet<String>,
+    limits: Limits,
+    store_key: bool,
+}
+
+impl Town {
+    fn new() -> Self {
+        let services = [("stock", true), ("bank", false), ("mail", false)];
+        Self {
+            services: services.into_iter().map(|(name, keyed)| (ServiceName::new(name), keyed)).collect(),
+            secrets: ["bank".to_owned()].into(),
+            limits: Limits::default(),
+            store_key: false,
+        }
+    }
+    fn known(&self) -> Known<'_> {
+        Known { services: &self.services, secrets: &self.secrets, has_store_key: self.store_key, limits: &self.limits }
+    }
+    fn check(&self, yaml: &str) -> (Option<Plan>, Vec<String>) {
+        let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|e| panic!("{yaml}\n{e}"));
+        let mut problems = Problems::default();
+        let plan = Plan::check(&source, &Site::file("w"), &self.known(), &mut problems);
+        let lines = problems.iter().map(|problem| {
+            let severity = if problem.severity == Severity::Error { "" } else { "warning: " };
+            let offset = problem.offset.map_or(String::new(), |offset| format!("+{offset}"));
+            let hint = problem.hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
+            format!("{severity}{}{offset}: {}{hint}", problem.site, problem.message)
+        });
+        (plan, lines.collect())
+    }
+}
+
+#[track_caller]
+fn good(yaml: &str) -> Plan {
+    let (plan, problems) = Town::new().check(yaml);
+    assert_eq!(problems, Vec::<String>::new());
+    plan.expect("a plan")
+}
+
+/// Steps in one workflow, with an answer that reads nothing.
+fn steps(steps: &str) -> String {
+    let steps: String = steps.lines().map(|line| format!("  {line}\n")).collect();
+    format!("workflow: w\nsteps:\n{steps}respond: {{ status: 200 }}\n")
+}
+
+#[track_caller]
+fn wrong(step_lines: &str, expected: &[&str]) {
+    refused(&steps(step_lines), expected);
+}
+
+#[track_caller]
+fn refused(yaml: &str, expected: &[&str]) {
+    let (plan, problems) = Town::new().check(yaml);
+    assert_eq!(problems, expected, "{yaml}");
+    assert_eq!(plan.is_some(), expected.iter().all(|line| line.starts_with("warning: ")), "{yaml}");
+}
+
+const ORDER: &str = r#"
+workflow: create-order
+input: { schema: { type: object, required: [items] } }
+steps:
+  charge:
+    needs: [reserve]
+    call: POST ${services.bank}/charges
+    headers: { authorization: "Bearer ${secrets.bank}" }
+    body: { amount: "${steps.price.output.total}" }
+    accept: [2xx, 402]
+    rehearse: { id: "${legacy.body.payment_id}" }
+  price:
+    call: POST ${services.stock}/quotes
+    effect: read
+    body: { items: "${request.body.items}" }
+    retry: { attempts: 4, base: 50ms, max: 2s }
+    timeout: 1s
+  reserve:
+    for_each: ${request.body.items}
+    concurrency: 4
+    call: POST ${services.stock}/reservations
+    body: { sku: "${item.sku}", qty: "${item.qty}" }
+    rehearse: { id: "${legacy.body.reservations[index].id}" }
+  declined:
+    if: ${steps.charge.status == 402}
+    fail: { status: 402, body: { error: "card declined" } }
+  mail: { call: "POST ${services.mail}/messages", body: "${steps.charge.output}", not_done: [404] }
+respond:
+  - { when: "${has(failed.step)}", status: "${failed.status}", body: { error: "${failed.error}" } }
+  - { after: [charge], when: "${request.body.fast}", status: 202, body: "${steps.price.output}" }
+  - status: 201
+    headers: { location: "/orders/${run.id}" }
+    body: { id: "${run.id}", reservations: "${steps.reserve.output}" }
+  - pending: { status: 202, body: { run: "${run.id}" } }
+"#;
+
+#[test]
+fn a_whole_workflow_becomes_a_plan() {
+    let plan = good(ORDER);
+    let names: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(names, ["price", "reserve", "charge", "declined", "mail"]);
+    let needs: Vec<_> = plan.steps.iter().map(|step| step.needs.iter().map(|n| n.0).collect::<Vec<_>>()).collect();
+    assert_eq!(needs, [vec![], vec![], vec![0, 1], vec![2], vec![2]]);
+    assert_eq!(plan.dependents[2], [StepIndex(3), StepIndex(4)]);
+    let StepKind::Call(charge) = &plan.steps[2].kind else { panic!() };
+    assert_eq!((charge.effect, charge.keyed, charge.service.as_str()), (EffectClass::Shared, false, "bank"));
+    assert!(charge.accept.contains(204) && charge.accept.contains(402) && !charge.accept.contains(404));
+    assert!(matches!(charge.body, CallBody::Json(_)));
+    let StepKind::Call(price) = &plan.steps[0].kind else { panic!() };
+    let ms = std::time::Duration::from_millis;
+    assert_eq!(price.retry, Retry { attempts: 4, base: ms(50), max: ms(2000) });
+    assert_eq!((price.timeout, price.effect), (Some(ms(1000)), EffectClass::Read));
+    assert_eq!(plan.respond.len(), 3);
+    assert_eq!(plan.respond[1].after, Some(vec![StepIndex(2)]));
+    assert!(plan.pending.is_some() && plan.has_shared() && plan.reads_body());
+    assert_eq!(plan.unrehearsed().map(|s| s.id.as_str()).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert!(plan.reads.iter().any(|path| path.to_string() == "steps.price.output.total"));
+    assert_eq!(plan.step(&StepId::new("mail")).map(|(index, _)| index), Some(StepIndex(4)));
+    assert_eq!(plan.check_input(&json!({"items": []})), Ok(()));
+    assert_eq!(plan.check_input(&json!({})).unwrap_err(), [r#""items" is a required property"#]);
+}
+
+#[test]
+fn a_plan_is_made_again_from_what_was_kept() {
+    let town = Town::new();
+    let plan = good(ORDER);
+    let kept: Value = serde_json::from_str(&plan.source.to_string()).unwrap();
+    let again = Plan::from_source(&kept, &town.known()).map_err(|p| p.len()).unwrap();
+    assert_eq!(again.id, plan.id);
+    assert!(plan.id.as_str().starts_with("plan_") && plan.id.as_str().len() == 25);
+    // The order of keys is no content; the order of steps, and every value, is.
+    let id = |yaml: &str| good(yaml).id;
+    let one = "workflow: w\nsteps: { a: { set: 1, if: '${true}' }, b: { set: 2 } }\nrespond: { status: 200 }";
+    assert_eq!(
+        id(one),
+        id("respond: { status: 200 }\nsteps: { a: { if: '${true}', set: 1 }, b: { set: 2 } }\nworkflow: w")
+    );
+    assert_ne!(
+        id(one),
+        id("workflow: w\nsteps: { b: { set: 2 }, a: { set: 1, if: '${true}' } }\nrespond: { status: 200 }")
+    );
+    assert_ne!(
+        id(one),
+        id("workflow: w\nsteps: { a: { set: 1.0, if: '${true}' }, b: { set: 2 } }\nrespond: { status: 200 }")
+    );
+    let gone = Town { services: BTreeMap::new(), ..Town::new() };
+    assert!(Plan::from_source(&kept, &gone.known()).is_err());
+}
+
+#[test]
+fn schemas_and_limits_are_checked() {
+    let (_, problems) = Town::new()
+        .check("workflow: w\ninput: { schema: { type: 5 } }\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }");
+    assert!(problems.len() == 1 && problems[0].starts_with("w.input.schema: not a JSON Schema: "), "{problems:?}");
+    let (_, problems) = Town::new().check(
+        "workflow: w\ninput: { schema: { $ref: 'http://a/b' } }\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }",
+    );
+    assert!(problems.len() == 1 && problems[0].starts_with("w.input.schema: not a JSON Schema: "), "{problems:?}");
+    let town = Town { limits: Limits { steps_max: 1, ..Limits::default() }, ..Town::new() };
+    let (plan, problems) = town.check(&steps("a: { set: 1 }\nb: { set: 1 }"));
+    assert_eq!(
+        (plan.is_none(), problems),
+        (true, vec!["w.steps: 2 steps are more than the limit steps_max (1)".to_owned()])
+    );
+    let plan = good(
+        "workflow: w\ninput: { schema: { properties: { n: { type: integer, maximum: 5 }, s: { pattern: '^(a+)+$' } } } }\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }",
+    );
+    assert_eq!(plan.check_input(&json!({"n": 5, "s": "aaa"})), Ok(()));
+    assert_eq!(plan.check_input(&json!({"n": 6})).unwrap_err(), ["/n: value is greater than the maximum of 5"]);
+    assert!(plan.check_input(&json!({"s": format!("{}!", "a".repeat(64))})).is_err());
+}
+
+#[test]
+fn everything_is_reported_at_once() {
+    let (_, problems) = Town::new().check(
+        "workflow: 1w\nsteps:\n  a: { call: 'GET ${services.x}/y', timeout: soon }\n  b: { set: '${steps.z.output}', undo: 1 }\nrespond: { status: 9 }",
+    );
+    assert_eq!(problems.len(), 6, "{problems:#?}");
+}
+
+/// Where each value of a definition stands, as JSON pointers.
+fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| pointers(value, &format!("{at}/{key}"), found)),
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(place, value)| pointers(value, &format!("{at}/{place}"), found));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_definition_gets_an_answer(at in any::<prop::sample::Index>(), with in prop::sample::select(vec![
+        json!(null), json!(0), json!(-1), json!(1e300), json!(""), json!("${"), json!("${steps}"), json!("${steps.price}"), json!("é ${x.y}"),
+        json!([]), json!([[]]), json!({}), json!({"": 1}), json!({"a": {"call": "GET"}}), json!(["price"]), json!("POST ${services.bank}"), json!(true),
+    ])) {
+        let town = Town::new();
+        let mut source: Value = serde_saphyr::from_str(ORDER).unwrap();
+        let mut places = Vec::new();
+        pointers(&source, "", &mut places);
+        *source.pointer_mut(at.get::<String>(&places)).unwrap() = with;
+        let mut problems = Problems::default();
+        let plan = Plan::check(&source, &Site::file("w"), &town.known(), &mut problems);
+        prop_assert_eq!(plan.is_none(), problems.has_errors());
+    }
+}
+
+/// The example set is sound.
+#[test]
+fn the_example_workflows_are_sound() {
+    let mut town = Town::new();
+    town.services =
+        ["prices", "stock", "bank", "mail", "studio"].into_iter().map(|name| (ServiceName::new(name), true)).collect();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/flags/workflows");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let (plan, problems) = town.check(&std::fs::read_to_string(&path).unwrap());
+        assert_eq!(problems, Vec::<String>::new(), "{}", path.display());
+        assert_eq!(plan.unwrap().unrehearsed().count(), 0, "{}", path.display());
+    }
+}

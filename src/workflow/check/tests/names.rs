@@ -1,0 +1,116 @@
+//! Names that do not exist, or not there.
+
+use super::*;
+
+#[test]
+fn names_that_do_not_exist_are_refused_with_what_may_be_meant() {
+    wrong(
+        "price: { set: 1 }\nb: { set: { x: ['total: ${1 + steps.prcie.output}'] } }",
+        &["w.steps.b.set.x[0]+13: unknown step `prcie` (did you mean `price`?)"],
+    );
+    wrong(
+        "a: { needs: [bb], set: 1 }\nbc: { set: 1 }",
+        &["w.steps.a.needs[0]: unknown step `bb` (did you mean `bc`?)"],
+    );
+    wrong(
+        "a-b: { set: 1 }\nc: { set: '${steps.a-b.output}' }",
+        &[
+            "w.steps.c.set+10: unknown name `b` (a name with a dash is written in brackets: a[\"b-c\"])",
+            "w.steps.c.set+2: unknown step `a` (a name with a dash is written steps[\"a-b\"])",
+        ],
+    );
+    wrong(
+        "a: { set: '${a.output + reqest.body}' }",
+        &[
+            "w.steps.a.set+2: unknown name `a` (write steps.a.output)",
+            "w.steps.a.set+13: unknown name `reqest` (did you mean `request`?)",
+        ],
+    );
+    wrong(
+        "a: { call: 'GET ${services.stok}/x' }",
+        &["w.steps.a.call+6: unknown service `stok` (did you mean `stock`?)"],
+    );
+    wrong(
+        "a: { call: 'GET ${services.x}/x' }",
+        &[
+            "w.steps.a.call+6: unknown service `x` (declare it under `services:` in pointsman.yaml; there are bank, mail, stock)",
+        ],
+    );
+    wrong(
+        "a: { call: 'GET ${services.bank}/x', headers: { x-key: '${secrets.bnak}' } }",
+        &["w.steps.a.headers.x-key+2: unknown secret `bnak` (did you mean `bank`?)"],
+    );
+    wrong(
+        "a: { set: '${request.bdy.x + request.query.q}' }",
+        &["w.steps.a.set+2: `request` has no `bdy` (did you mean `body`?)"],
+    );
+    wrong(
+        "b: { set: 1 }\na: { set: '${[steps.b.outptu, steps.b, steps, steps[\"b\"].body]}' }",
+        &[
+            "w.steps.a.set+3: name the step that is meant; a computed one cannot be waited for (write steps.NAME.output)",
+            "w.steps.a.set+3: name what of the step `b` is meant (write steps.b.output)",
+            "w.steps.a.set+3: a step has no `body` (the body is `output`)",
+            "w.steps.a.set+3: a step has no `outptu` (did you mean `output`?)",
+        ],
+    );
+    wrong(
+        "b: { set: 1 }\nf: { fail: { status: 400 } }\na: { set: '${[steps.b.status, steps.f.output]}' }",
+        &[
+            "w.steps.a.set+3: `b` is no call and has no `status`",
+            "w.steps.a.set+19: `f` ends the run and has no `output`",
+        ],
+    );
+}
+
+#[test]
+fn names_are_refused_where_they_do_not_belong() {
+    let stored = "anywhere else it would be stored and shown";
+    wrong(
+        "a: { call: 'POST ${services.bank}/x', body: '${secrets.bank}' }",
+        &[&format!("w.steps.a.body+2: `secrets` can be read only in a call's headers or URL ({stored})")],
+    );
+    wrong(
+        "a: { set: '${item.x}' }\nb: { for_each: '${[index]}', set: '${item}' }",
+        &[
+            "w.steps.a.set+2: `item` exists only in a step with `for_each`",
+            "w.steps.b.for_each+3: `index` exists only in a step with `for_each`",
+        ],
+    );
+    let legacy = "what the engine does must not depend on legacy's reply";
+    wrong(
+        "a: { if: '${legacy.status == 200}', set: 1 }",
+        &[&format!("w.steps.a.if+2: `legacy` can be read only in `rehearse:` ({legacy})")],
+    );
+    wrong(
+        "a: { set: '${[failed.step, intents.a]}' }",
+        &[
+            "w.steps.a.set+3: `failed` can be read only in `respond`",
+            "w.steps.a.set+16: `intents` can be read only in a route's `assert` and `invariants`",
+        ],
+    );
+    refused(
+        "workflow: w\nsteps: { a: { set: 1 } }\nrespond: { body: '${services.bank}' }",
+        &["w.respond.body+2: `services` cannot be read in `respond`: addresses are not for callers"],
+    );
+}
+
+#[test]
+fn credentials_of_callers_are_passed_on_only_sealed() {
+    let pass =
+        steps("a: { call: 'GET ${services.bank}/x', headers: { authorization: '${request.headers.Authorization}' } }");
+    refused(
+        &pass,
+        &["w.steps.a.headers.authorization+2: the caller's `authorization` would stand in the store, and there is no \
+         `store_key` to seal it with (declare `store_key: { file: … }` in pointsman.yaml)"],
+    );
+    let (plan, problems) = Town { store_key: true, ..Town::new() }.check(&pass);
+    assert_eq!((problems.len(), plan.unwrap().sensitive().collect::<Vec<_>>()), (0, vec!["authorization"]));
+    wrong(
+        "a: { set: '${request.headers[\"cookie\"]}' }\nb: { set: '${request.headers}' }",
+        &[
+            "w.steps.a.set+2: the caller's `cookie` can be read only in a call's headers or URL \
+         (credentials of callers are passed on in a call's headers and nowhere else)",
+            "w.steps.b.set+2: name the header that is meant: all of them hold the caller's credentials (write request.headers[\"x-name\"])",
+        ],
+    );
+}

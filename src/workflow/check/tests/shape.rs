@@ -1,0 +1,193 @@
+//! Steps, calls and answers, each by itself.
+
+use super::*;
+
+#[test]
+fn the_shape_of_a_step_is_checked() {
+    wrong(
+        "a: {}",
+        &["w.steps.a: a step has one of `call`, `set` and `fail` (for example `call: GET ${services.NAME}/path`)"],
+    );
+    wrong(
+        "a: { set: 1, fail: { status: 400 } }",
+        &["w.steps.a.fail: a step is either a `set` or a `fail`; make it two steps"],
+    );
+    wrong(
+        "a: { set: 1, retry: { attempts: 2 }, volatile: true }",
+        &[
+            "w.steps.a.retry: `retry` belongs to a `call`, not to a `set`",
+            "w.steps.a.volatile: `volatile` belongs to a `call`, not to a `set`",
+        ],
+    );
+    wrong(
+        "a: { fail: { status: 400 }, body: 1 }",
+        &[
+            "w.steps.a.body: `body` belongs to a `call`, not to a `fail` (write it under `fail:`: `fail: { status: …, body: … }`)",
+        ],
+    );
+    wrong(
+        "a: { fail: { status: 99 } }\nb: { fail: {} }\nc: { fail: { status: 'a${1}' } }",
+        &[
+            "w.steps.a.fail.status: 99 is not a status; it is a number from 200 to 599",
+            "w.steps.b.fail: `fail` says with which status (for example `fail: { status: 409 }`)",
+            "w.steps.c.fail.status: a status is a number or one `${ … }`",
+        ],
+    );
+    wrong(
+        "a b: { set: 1 }",
+        &[
+            "w.steps.a b: `a b` cannot be the name of a step: a letter, then letters, digits, `-` and `_`, at most 64 in all",
+        ],
+    );
+    wrong(
+        "a: { set: 1, concurrency: 2 }\nb: { for_each: '${[1]}', concurrency: 0, set: 1 }\nc: { for_each: x, set: 1 }",
+        &[
+            "w.steps.a.concurrency: `concurrency` belongs to `for_each`",
+            "w.steps.b.concurrency: a concurrency of 0 would never begin (1 takes one item after the other)",
+            "w.steps.c.for_each: `for_each` takes a list or one `${ … }` that gives one",
+        ],
+    );
+    wrong(
+        "a: { set: 1, needs_any: true }",
+        &[
+            "warning: w.steps.a.needs_any: `a` needs no other step (name steps under `needs:`, or leave `needs_any` out)",
+        ],
+    );
+    wrong("a: { set: '${1 +}' }", &["w.steps.a.set+5: not a CEL expression: it ends too early"]);
+    wrong("a: { if: 'true', set: 1 }", &["w.steps.a.if: `true` is not one expression; write `${ … }`"]);
+    refused("workflow: w\nsteps: {}\nrespond: { status: 200 }", &["w.steps: a workflow has at least one step"]);
+}
+
+#[test]
+fn what_later_versions_bring_is_named_as_such() {
+    let later = "is not supported by this version (leave it out; a later version brings it)";
+    wrong(
+        "a: { set: 1, undo: x, lock: { key: x } }\nb: { wait: 2s }",
+        &[
+            &format!("w.steps.a.undo: `undo` {later}"),
+            &format!("w.steps.a.lock: `lock` {later}"),
+            "w.steps.b.wait: `wait` is not supported by this version (this version has `call`, `set` and `fail` steps)",
+        ],
+    );
+}
+
+#[test]
+fn calls_are_checked() {
+    wrong(
+        "a: { call: 'post ${services.bank}/x' }\nb: { call: '${services.bank}/x' }\nc: { call: BREW }\nd: { call: GET }",
+        &[
+            "w.steps.a.call: unknown method `post` (did you mean `POST`?)",
+            "w.steps.b.call: a call is a method and a URL (write `call: GET ${services.bank}/x`)",
+            "w.steps.c.call: unknown method `BREW` (methods are GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS)",
+            "w.steps.d.call: a call is a method and a URL (write `GET ${services.NAME}/path`)",
+        ],
+    );
+    wrong(
+        "a: { call: 'GET http://bank:80/x' }\nb: { call: 'GET ${request.body.url}/x' }",
+        &[
+            "w.steps.a.call+4: a call goes to a declared service, not to an address \
+         (declare `http://bank:80` under `services:` in pointsman.yaml and write `${services.NAME}`)",
+            "w.steps.b.call+4: a URL begins with `${services.NAME}`; a computed host is not allowed",
+        ],
+    );
+    wrong(
+        "a: { call: 'GET ${services.bank}/x', timeout: 0s, retry: { attempts: 0, base: '5', max: 2d } }\n\
+         b: { call: 'GET ${services.bank}/x', retry: { base: 2s, max: 1s }, accept: [2xx, 99, x], not_done: [204] }",
+        &[
+            "w.steps.a.retry.base: `5` is not a duration; write 50ms, 2s, 1m or 1h",
+            "w.steps.a.retry.max: `2d` is not a duration; write 50ms, 2s, 1m or 1h",
+            "w.steps.a.timeout: a duration is longer than 0",
+            "w.steps.b.retry.max: `max` is shorter than `base`",
+            "w.steps.b.accept[1]: `99` is not a status; write 402, or 4xx for all of them",
+            "w.steps.b.accept[2]: `x` is not a status; write 402, or 4xx for all of them",
+            "w.steps.b.not_done: a status cannot be both a result (`accept`) and `not_done`",
+        ],
+    );
+    wrong(
+        "a: { call: 'GET ${services.bank}/x', retry: { attempts: 0 } }",
+        &["w.steps.a.retry.attempts: 0 attempts would never call (`attempts` counts the first one too: 1 is no retry)"],
+    );
+    wrong(
+        "a: { call: 'POST ${services.stock}/x', body: 1, text: x, headers: { Host: x, 'a b': x, x-a: \"a\\nb\" } }",
+        &[
+            "w.steps.a.headers.Host: `host` cannot be set here: it is set for every message",
+            "w.steps.a.headers.a b: `a b` is not a header's name",
+            "w.steps.a.headers.x-a: a header's value has no line breaks or control characters",
+            "w.steps.a.text: a call has one body: either `body` or `text`",
+        ],
+    );
+    wrong(
+        "a: { call: 'POST ${services.stock}/x', raw: '${request.body}' }",
+        &[
+            "w.steps.a.raw: `raw` passes the bytes of the request on, and nothing else (write `raw: ${request.raw}`; use `text:` or `body:` for anything else)",
+        ],
+    );
+}
+
+#[test]
+fn what_is_allowed_and_probably_not_meant_is_a_warning() {
+    wrong(
+        "a: { call: 'DELETE ${services.bank}/x', effect: read }",
+        &[
+            "warning: w.steps.a.effect: a DELETE that is declared `read` is sent in shadow, beside legacy's own (`read` means that it changes nothing at all)",
+        ],
+    );
+    wrong(
+        "a: { call: 'POST ${services.bank}/x', retry: { attempts: 3 } }\nb: { call: 'POST ${services.stock}/x', retry: { attempts: 3 } }",
+        &[
+            "warning: w.steps.a.retry: after an unknown outcome (a timeout, a cut connection) this POST is not tried again: doing it twice could do harm \
+         (declare `bank` as `keyed: true` if it honours Idempotency-Key; else `retry` holds only for attempts that certainly did nothing)",
+        ],
+    );
+    wrong(
+        "a: { call: 'POST ${services.bank}/x', volatile: true }\nb: { call: 'GET ${services.bank}/x', body: 1 }",
+        &[
+            "warning: w.steps.a.volatile: `volatile` means something only for a `read`",
+            "warning: w.steps.b.call: a GET with a body is not understood by every service",
+        ],
+    );
+}
+
+#[test]
+fn respond_is_checked() {
+    let with = |respond: &str| {
+        format!("workflow: w\nsteps: {{ a: {{ set: 1 }}, b: {{ needs: [a], set: 2 }} }}\nrespond: {respond}\n")
+    };
+    refused(
+        "workflow: w\nsteps: { a: { set: 1 } }",
+        &[
+            "w: a workflow says what the caller gets: `respond` is missing (for example `respond: { status: 200, body: \"${steps.NAME.output}\" }`)",
+        ],
+    );
+    refused(
+        &with("[{ after: [a, c], body: '${steps.b.output}' }, { status: 200 }]"),
+        &[
+            "w.respond[0].after[1]: unknown step `c` (did you mean `a`?)",
+            "w.respond[0].after: the answer reads `steps.b`, which may not have ended after a, c (add `b` to `after`)",
+        ],
+    );
+    refused(
+        &with("[{ status: 200 }, { when: '${true}' }]"),
+        &[
+            "warning: w.respond[1]: this entry is never taken: the one before it has no `when` (put the entries with `when` and `after` first)",
+        ],
+    );
+    refused(
+        &with("[{ when: '${input_error != null}', status: 422 }]"),
+        &[
+            "warning: w.respond: where no entry holds, the caller gets an error (end the list with an entry without `when` and `after`)",
+        ],
+    );
+    refused(
+        &with("[{ status: 200, pending: { body: '${steps.a.output}' } }, { pending: {} }]"),
+        &[
+            "w.respond[0].pending: `pending` reads `steps.a`, which may not have ended (`request` and `run` are always there)",
+            "w.respond[1].pending: `pending` stands twice; there is one answer while a run goes on",
+        ],
+    );
+    refused(&with("[]"), &["w.respond: `respond` is empty"]);
+    let plan = good(&with("{ status: 201, pending: { status: 202 } }"));
+    assert!(plan.respond.len() == 1 && plan.pending.is_some());
+    // What after names has ended, and so has all that it needs.
+    good(&with("[{ after: [b], body: '${steps.a.output}' }, { status: 200 }]"));
+}

@@ -3,7 +3,7 @@
 //! The question it answers: "what does it look like when a workflow endpoint is moved?" The sample services are real
 //! HTTP servers on ports of their own, so the product sees nothing that it would not see elsewhere. Always true: every
 //! effect on the outside world stands in its [`Ledger`], whoever caused it, so that promises can be counted and not
-//! only told. The product itself is started through `app`; nothing here reaches into its rooms.
+//! only told. The product itself is handed in, started ([`run`]); nothing here reaches into its rooms.
 
 pub mod account;
 pub mod control;
@@ -12,6 +12,7 @@ pub mod http;
 pub mod ledger;
 pub mod legacy;
 pub mod pace;
+pub mod stage;
 pub mod story;
 pub mod studio;
 pub mod traffic;
@@ -21,4 +22,5 @@ pub mod world;
 pub use ledger::{Balance, Entry, Ledger};
 pub use legacy::Legacy;
 pub use pace::Pace;
+pub use stage::{DemoOptions, Product, Wanted, run};
 pub use world::World;

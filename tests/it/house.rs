@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("problem", &[]),
     ("secret", &[]),
     ("expression", &[]),
+    ("telemetry", &[]),
     ("flag", &[]),
     ("workflow", &[]),
     ("compare", &[]),
@@ -24,8 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shadow", &["flag", "compare", "exchange", "evidence", "workflow"]),
     ("config", &["flag", "workflow", "compare"]),
     ("admin", &["flag", "workflow", "compare", "exchange", "store", "evidence", "ladder", "config"]),
-    ("cli", &["app", "admin", "config", "demo"]),
-    ("demo", &["app", "admin", "config", "cli"]),
+    ("cli", &["app", "admin", "config", "demo", "flag", "telemetry"]),
+    ("demo", &["admin", "flag"]),
     ("main", &["cli"]),
 ];
 /// May know every room.
@@ -178,10 +179,10 @@ fn no_file_hides_a_second_noun() {
             let lines = fs::read_to_string(source_root().join(&path)).expect("readable").lines().count();
             (path, lines)
         })
-        .filter(|(_, lines)| *lines > 600)
+        .filter(|(_, lines)| *lines > 400)
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
         .collect();
-    assert!(long.is_empty(), "files over 600 lines:\n{}", long.join("\n"));
+    assert!(long.is_empty(), "files over 400 lines:\n{}", long.join("\n"));
 }
 
 #[test]

@@ -179,10 +179,11 @@ fn no_file_hides_a_second_noun() {
             let lines = fs::read_to_string(source_root().join(&path)).expect("readable").lines().count();
             (path, lines)
         })
-        .filter(|(_, lines)| *lines > 400)
+        // Tests are lists of cases: they may be longer.
+        .filter(|(path, lines)| *lines > if path.to_string_lossy().ends_with("tests.rs") { 600 } else { 400 })
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
         .collect();
-    assert!(long.is_empty(), "files over 400 lines:\n{}", long.join("\n"));
+    assert!(long.is_empty(), "files that are too long:\n{}", long.join("\n"));
 }
 
 #[test]

@@ -140,6 +140,11 @@ impl Rules {
         &self.hash
     }
 
+    /// Whether the request is looked at.
+    pub fn has_asserts(&self) -> bool {
+        !self.asserts.is_empty()
+    }
+
     pub(super) fn has_ids(&self) -> bool {
         !self.ids.is_empty()
     }

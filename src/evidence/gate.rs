@@ -7,6 +7,8 @@ use crate::flag::State;
 const PAIRS: u64 = 20;
 /// Answers of the engine in a row wanted before `only`.
 const ANSWERS: u64 = 50;
+/// The share of runs that may have failed, percent.
+const FAILED_PERCENT: u64 = 10;
 /// The share of dark requests that may have no twin, percent.
 const WITHOUT_TWIN_PERCENT: u64 = 10;
 
@@ -23,10 +25,12 @@ pub(super) fn gate(
         (State::Shadow, State::Dark) => {
             pairs(evidence.shadow_pairs + evidence.dark_pairs, "", &mut missing);
             no_mismatch(evidence, &mut missing);
+            failures(evidence, &mut missing);
         }
         (State::Dark, State::Live) => {
             pairs(evidence.dark_pairs, " in dark", &mut missing);
             no_mismatch(evidence, &mut missing);
+            failures(evidence, &mut missing);
             twins(evidence, &mut missing);
         }
         (State::Live, State::Only) => {
@@ -70,6 +74,17 @@ fn no_mismatch(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     }
 }
 
+fn failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {
+    let failed = evidence.failed.values().sum::<u64>();
+    let all = evidence.pairs() + failed;
+    if failed * 100 > all * FAILED_PERCENT {
+        let share = failed as f64 * 100.0 / all as f64;
+        missing.push(format!(
+            "has {share:.1} % of the engine's runs failed ({failed} of {all}), and {FAILED_PERCENT} % may fail"
+        ));
+    }
+}
+
 fn twins(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     let without = evidence.dark_without_twin;
     let all = evidence.dark_with_twin + without;
@@ -104,6 +119,16 @@ mod tests {
         e.mismatched = 1;
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert!(why.len() == 1 && why[0].starts_with("has 1 open mismatch since"), "{why:?}");
+    }
+
+    #[test]
+    fn an_engine_that_fails_a_lot_stays_where_it_is() {
+        let mut e = RouteEvidence { shadow_pairs: 90, ..Default::default() };
+        e.failed.insert("timeout".into(), 10);
+        assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
+        e.failed.insert("panic".into(), 1);
+        let why = missing(&e, State::Shadow, State::Dark, false);
+        assert_eq!(why, ["has 10.9 % of the engine's runs failed (11 of 101), and 10 % may fail"]);
     }
 
     #[test]

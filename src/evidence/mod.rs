@@ -18,6 +18,8 @@ mod gate;
 mod samples;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,61 @@
+//! A request as asserts see it: `request.method`, `.path`, `.params`, `.query`, `.headers`, `.peer` and `.body`.
+
+use http::header::CONTENT_TYPE;
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
+
+use crate::exchange::RequestCopy;
+
+pub(super) fn of(request: &RequestCopy) -> Value {
+    let params: Map<String, Value> =
+        request.params.iter().map(|(name, value)| (name.to_string(), value.clone().into())).collect();
+    let mut headers = Map::new();
+    for name in request.headers.keys() {
+        let values: Vec<_> =
+            request.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
+        headers.insert(name.as_str().to_owned(), values.join(", ").into());
+    }
+    json!({
+        "method": request.method.as_str(),
+        "path": request.path,
+        "params": params,
+        "query": pairs(request.query.as_deref().unwrap_or_default()),
+        "headers": headers,
+        "peer": request.peer.to_string(),
+        "body": body(request),
+    })
+}
+
+fn body(request: &RequestCopy) -> Value {
+    let kind = request.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match std::str::from_utf8(&request.body) {
+        Err(_) | Ok("") => Value::Null,
+        Ok(text) if kind == "application/x-www-form-urlencoded" => pairs(text),
+        Ok(text) if kind.ends_with("/json") || kind.ends_with("+json") || kind.is_empty() => {
+            serde_json::from_str(text).unwrap_or_else(|_| text.into())
+        }
+        Ok(text) => text.into(),
+    }
+}
+
+/// A query or a form; what comes more than once is a list.
+fn pairs(raw: &str) -> Value {
+    let mut map = Map::new();
+    for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (decoded(name), Value::from(decoded(value)));
+        match map.get_mut(&name) {
+            None => {
+                map.insert(name, value);
+            }
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    Value::Object(map)
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+}

@@ -1,0 +1,207 @@
+//! One run of the other arm, from the queue to its outcome.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::queue::Entry;
+use super::{EngineArm, RulesInForce, facts};
+use crate::compare::{
+    Body, Bounds, Comparison, Observation, Pair, Rules, TooMuch, Verdict, compare, redact_line, sample_text, shorten,
+};
+use crate::evidence::{Epoch, Evidence, Sample};
+use crate::exchange::{Answered, ArmReply, ArmRequest, Outcome, Problem, RunReport};
+use crate::flag::{Instance, SkipReason, State};
+use crate::limits::Limits;
+use crate::names::RunId;
+use crate::workflow::Mode;
+
+/// What every run needs.
+pub(super) struct Runner {
+    pub(super) engine: EngineArm,
+    pub(super) evidence: Arc<Evidence>,
+    pub(super) rules: RulesInForce,
+    pub(super) limits: Arc<Limits>,
+    pub(super) in_flight: Arc<AtomicU64>,
+}
+
+/// One run under way.
+struct UnderWay<'a>(&'a AtomicU64);
+
+impl<'a> UnderWay<'a> {
+    fn begin(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What the engine did, fit to be compared; or why it is not.
+enum Did {
+    This(Observation, RunReport),
+    Not(Outcome, RunReport),
+}
+
+impl Runner {
+    /// Runs it, compares, settles.
+    pub(super) async fn run(&self, entry: Entry) {
+        let _under_way = UnderWay::begin(&self.in_flight);
+        let Entry { mut ticket, answered, epoch, offered, held } = entry;
+        metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
+        let outcome = match self.ask(&answered).await {
+            Err(outcome) => outcome,
+            Ok(did) => {
+                let (Did::This(_, report) | Did::Not(_, report)) = &did;
+                if answered.mode == Mode::Dark && report.run.is_some() {
+                    ticket.has_twin();
+                    self.evidence.with_twin(ticket.route());
+                }
+                // Whatever happens in the comparison, it happens to this ticket alone.
+                let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(&answered, epoch, did)));
+                judged.unwrap_or(Outcome::Failed("panic"))
+            }
+        };
+        ticket.settle(outcome);
+        drop(held);
+    }
+
+    /// Asks the engine, within its time.
+    async fn ask(&self, answered: &Answered) -> Result<Did, Outcome> {
+        let route = &answered.flag.route;
+        // A route above `off` has one: the check saw to it.
+        let Some(workflow) = route.workflow.clone() else { return Err(Outcome::Failed("no_workflow")) };
+        let dark = answered.mode == Mode::Dark;
+        let within = Limits::ms(self.limits.shadow_run_ms);
+        let request = ArmRequest {
+            route: route.id.clone(),
+            workflow,
+            mode: answered.mode,
+            request: Arc::clone(&answered.request),
+            legacy: Some(Arc::clone(&answered.legacy)),
+            instance: answered.instance.clone(),
+            creates: match &route.instance {
+                Some(Instance::Creates { id }) if dark => Some((route.id.clone(), id.clone())),
+                Some(Instance::Creates { .. } | Instance::Follows { .. }) | None => None,
+            },
+            // A rehearsal leaves nothing behind that a retry could find.
+            retry_key: answered.retry_key.filter(|_| dark),
+            may_fall_back: false,
+            deadline: within,
+        };
+        let started = Instant::now();
+        let engine = self.engine.clone();
+        let asked = AssertUnwindSafe(async move { engine.oneshot(request).await }).catch_unwind();
+        match tokio::time::timeout(within, asked).await {
+            Err(_) => Err(Outcome::Failed("timeout")),
+            Ok(Err(_)) => {
+                tracing::error!(route = %route.id, "the engine panicked in a run that nobody waits for");
+                Err(Outcome::Failed("panic"))
+            }
+            Ok(Ok(Err(never))) => match never {},
+            Ok(Ok(Ok(reply))) => Ok(self.did(reply, started.elapsed())),
+        }
+    }
+
+    fn did(&self, reply: ArmReply, latency: Duration) -> Did {
+        match reply {
+            ArmReply::Answer(answer) => {
+                let report = answer.report;
+                if let Some((reason, detail)) = &report.unresolved {
+                    tracing::debug!(run = ?report.run, %detail, reason = reason.as_str(), "not comparable");
+                    return Did::Not(Outcome::Skipped(*reason), report);
+                }
+                let whole = answer.body.len() as u64 <= self.limits.body_capture_bytes_max;
+                let body = if whole { Body::Whole(answer.body) } else { Body::TooLarge };
+                let intents = report.intents.clone();
+                Did::This(Observation::new(answer.status, answer.headers, body, latency, intents), report)
+            }
+            ArmReply::Refused(problem, report) => match report.unresolved.as_ref().map(|(reason, _)| *reason) {
+                Some(reason) => Did::Not(Outcome::Skipped(reason), report),
+                None => refused(problem, report, latency),
+            },
+            ArmReply::Abandoned(_) => Did::Not(Outcome::Failed("abandoned"), RunReport::default()),
+        }
+    }
+
+    fn judge(&self, answered: &Answered, epoch: Epoch, did: Did) -> Outcome {
+        let (engine, report) = match did {
+            Did::This(engine, report) => (engine, report),
+            Did::Not(outcome, _) => return outcome,
+        };
+        let route = &answered.flag.route.id;
+        let rules: Arc<Rules> = self.rules.load().get(route).cloned().unwrap_or_default();
+        let request = if rules.has_asserts() { facts::of(&answered.request) } else { Value::Null };
+        let pair =
+            Pair { legacy: &answered.legacy, engine: &engine, request: &request, stale_reads: report.stale_reads };
+        let end = Instant::now() + Limits::ms(self.limits.compare_ms);
+        let comparison = match compare(&pair, &rules, &Bounds::of(&self.limits), &|| Instant::now() >= end) {
+            Ok(comparison) => comparison,
+            Err(TooMuch::Size) => return Outcome::Skipped(SkipReason::BodyTooLarge),
+            Err(TooMuch::Depth | TooMuch::Time) => return Outcome::Skipped(SkipReason::OverBudget),
+        };
+        let rung = if answered.mode == Mode::Dark { State::Dark } else { State::Shadow };
+        self.evidence.compared(route, epoch, rung, &comparison, answered.legacy.latency(), engine.latency());
+        match comparison.verdict {
+            Verdict::Match => Outcome::Matched,
+            Verdict::Ignored => Outcome::Ignored,
+            Verdict::Mismatch => {
+                if self.evidence.wants(route, epoch, &comparison.fingerprint) {
+                    self.evidence.keep(epoch, self.sample(answered, &engine, report.run, comparison));
+                }
+                Outcome::Mismatched
+            }
+        }
+    }
+
+    fn sample(&self, answered: &Answered, engine: &Observation, run: Option<RunId>, of: Comparison) -> Sample {
+        let bounds = Bounds::of(&self.limits);
+        let bytes_max = usize::try_from(self.limits.sample_bytes_max / 3).unwrap_or(usize::MAX);
+        let reply = |seen: &Observation| {
+            let body = sample_text(seen.headers(), seen.body(), &bounds);
+            shorten(&format!("{}\n{body}", seen.status().as_u16()), bytes_max)
+        };
+        let request = &answered.request;
+        let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        let line = redact_line(&format!("{} {}{query}", request.method, request.path));
+        let body = sample_text(&request.headers, &Body::Whole(request.body.clone()), &bounds);
+        Sample {
+            route: answered.flag.route.id.clone(),
+            fingerprint: of.fingerprint,
+            at: Timestamp::now(),
+            run,
+            differences: of.differences,
+            legacy: reply(&answered.legacy),
+            engine: reply(engine),
+            request: shorten(&format!("{line}\n{body}"), bytes_max),
+        }
+    }
+}
+
+/// A problem instead of an answer. What the world is to blame for is a failure; the rest is what the caller would
+/// have got, and is compared.
+fn refused(problem: Problem, report: RunReport, latency: Duration) -> Did {
+    match problem.status {
+        502 => Did::Not(Outcome::Failed("refused_by_service"), report),
+        503 => Did::Not(Outcome::Failed("unavailable"), report),
+        504 => Did::Not(Outcome::Failed("timeout"), report),
+        status => {
+            let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+            let body = serde_json::to_vec(&problem).unwrap_or_default();
+            let json = http::HeaderValue::from_static("application/problem+json");
+            let headers = [(http::header::CONTENT_TYPE, json)].into_iter().collect();
+            let intents = report.intents.clone();
+            Did::This(Observation::new(status, headers, Body::Whole(body.into()), latency, intents), report)
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A store that fails when told to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::names::{PlanId, RouteId, RunId, Seq};
+use crate::store::*;
+use crate::workflow::RunSummary;
+
+/// A memory store whose flips and declarations fail on demand.
+#[derive(Default)]
+pub struct Faulty {
+    inner: MemoryStore,
+    /// Flips are not taken.
+    pub refuse: AtomicBool,
+    /// Flips are taken and the answer is lost.
+    pub lose: AtomicBool,
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+fn fails<'a, T: Send + 'a>() -> Answer<'a, T> {
+    ready(Err(StoreError("told to fail".into()))).boxed()
+}
+
+impl Store for Faulty {
+    fn put_flip(&self, flip: FlipRecord) -> Answer<'_, u64> {
+        if self.refuse.load(Ordering::SeqCst) {
+            return fails();
+        }
+        let taken = self.inner.put_flip(flip);
+        if self.lose.load(Ordering::SeqCst) {
+            return async { taken.await.and(Err(StoreError("told to lose the answer".into()))) }.boxed();
+        }
+        taken
+    }
+    fn put_declared(&self, declared: Vec<DeclaredState>) -> Answer<'_, ()> {
+        if self.refuse.load(Ordering::SeqCst) {
+            return fails();
+        }
+        self.inner.put_declared(declared)
+    }
+
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+        self.inner.append(append)
+    }
+    fn events(&self, run: RunId, from: Seq) -> Answer<'_, Vec<StoredEvent>> {
+        self.inner.events(run, from)
+    }
+    fn run(&self, run: RunId) -> Answer<'_, Option<RunSummary>> {
+        self.inner.run(run)
+    }
+    fn runs(&self, filter: RunFilter) -> Answer<'_, Vec<RunSummary>> {
+        self.inner.runs(filter)
+    }
+    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> Answer<'_, ()> {
+        self.inner.put_plan(id, source)
+    }
+    fn plan(&self, id: PlanId) -> Answer<'_, Option<serde_json::Value>> {
+        self.inner.plan(id)
+    }
+    fn pin(&self, key: PinKey) -> Answer<'_, Option<PinRecord>> {
+        self.inner.pin(key)
+    }
+    /// The engine owns two of what `create` makes.
+    fn pin_counts(&self) -> Answer<'_, Vec<(RouteId, Arm, u64)>> {
+        ready(Ok(vec![("create".into(), Arm::Engine, 2), ("create".into(), Arm::Legacy, 5)])).boxed()
+    }
+    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> Answer<'_, Vec<PinRecord>> {
+        self.inner.pins(family, arm, limit)
+    }
+    fn first_try(&self, key: RetryKey) -> Answer<'_, Option<FirstTry>> {
+        self.inner.first_try(key)
+    }
+    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> Answer<'_, ()> {
+        self.inner.note_legacy_tries(keys)
+    }
+    fn flips(&self, route: Option<RouteId>, limit: usize) -> Answer<'_, Vec<FlipRecord>> {
+        self.inner.flips(route, limit)
+    }
+    fn last_flips(&self) -> Answer<'_, Vec<FlipRecord>> {
+        self.inner.last_flips()
+    }
+    fn declared(&self) -> Answer<'_, Vec<DeclaredState>> {
+        self.inner.declared()
+    }
+    fn put_samples(&self, samples: Vec<SampleRecord>, each: usize, fingerprints: usize) -> Answer<'_, ()> {
+        self.inner.put_samples(samples, each, fingerprints)
+    }
+    fn samples(&self, route: RouteId, limit: usize) -> Answer<'_, Vec<SampleRecord>> {
+        self.inner.samples(route, limit)
+    }
+    fn clear_samples(&self, route: RouteId) -> Answer<'_, ()> {
+        self.inner.clear_samples(route)
+    }
+    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> Answer<'_, ()> {
+        self.inner.put_evidence(evidence)
+    }
+    fn evidence(&self) -> Answer<'_, Vec<EvidenceRecord>> {
+        self.inner.evidence()
+    }
+    fn secret(&self) -> Answer<'_, [u8; 32]> {
+        self.inner.secret()
+    }
+    fn healthy(&self) -> bool {
+        self.inner.healthy()
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}

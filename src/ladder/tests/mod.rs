@@ -1,0 +1,129 @@
+//! Moves over a store in memory.
+
+mod faulty;
+mod files;
+mod flips;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::Method;
+
+use self::faulty::Faulty;
+use super::*;
+use crate::exchange::{Served, Watch};
+use crate::expression::Template;
+use crate::flag::{Effective, Instance, Match, Why};
+
+/// A family, a list, and two plain routes. `key` is the key of `plain`.
+fn files(states: &[(&str, State)]) -> Declared {
+    let shop = Arc::new(Service {
+        name: "shop".into(),
+        urls: vec![http::Uri::from_static("http://127.0.0.1:9000")],
+        keyed: false,
+        connect: None,
+        first_byte: None,
+        calls_max: None,
+    });
+    let route = |id: &str, method: Method, path: &str| Route {
+        id: id.into(),
+        matches: Match { method, path: path.into(), host: None },
+        legacy: Arc::clone(&shop),
+        workflow: Some("work".into()),
+        declared: states.iter().find(|(name, _)| *name == id).map_or(State::Off, |(_, state)| *state),
+        force: None,
+        shares: Shares::default(),
+        key: None,
+        cohorts: Vec::new(),
+        instance: None,
+        retry_key: None,
+        caller: Vec::new(),
+        deadline: None,
+        replay_safe: false,
+        strict_paths: false,
+        guard: None,
+        invariants: Vec::new(),
+    };
+    let mut create = route("create", Method::POST, "/orders");
+    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
+    let mut follow = route("follow", Method::GET, "/orders/{id}");
+    follow.instance = Some(Instance::Follows { creator: "create".into(), param: "id".into() });
+    let mut list = route("list", Method::GET, "/orders");
+    list.workflow = None;
+    let mut plain = route("plain", Method::POST, "/plain");
+    plain.key = Some(Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
+    let bare = route("bare", Method::POST, "/bare");
+    let routes = [create, follow, list, plain, bare].into_iter().map(Arc::new).collect();
+    Declared { routes, default_legacy: Arc::clone(&shop), services: BTreeMap::from([("shop".into(), shop)]) }
+}
+
+/// The same files with one route changed.
+fn edited(mut files: Declared, id: &str, edit: impl FnOnce(&mut Route)) -> Declared {
+    let route = files.routes.iter_mut().find(|route| route.id.as_str() == id).unwrap();
+    edit(Arc::make_mut(route));
+    files
+}
+
+struct House {
+    store: Arc<Faulty>,
+    evidence: Arc<Evidence>,
+    ladder: Arc<Ladder>,
+}
+
+impl House {
+    async fn open(files: Declared) -> Self {
+        let store = Arc::new(Faulty::default());
+        let evidence = Evidence::load(store.clone()).await.unwrap();
+        let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
+        Self { store, evidence, ladder }
+    }
+    /// A new process on the same store.
+    async fn restarted(self, files: Declared) -> Self {
+        let Self { store, evidence, ladder: _ } = self;
+        let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
+        Self { store, evidence, ladder }
+    }
+    async fn flip(&self, route: &str, ask: Ask) -> Result<Flipped, FlipError> {
+        self.ladder.flip(&route.into(), ask).await
+    }
+    /// What a flip is refused with.
+    async fn refused(&self, route: &str, ask: Ask) -> String {
+        let before = self.flips().await;
+        let error = self.flip(route, ask).await.unwrap_err().to_string();
+        assert_eq!(self.flips().await, before, "a refused flip is not recorded");
+        error
+    }
+    fn state(&self, route: &str) -> Effective {
+        self.ladder.flags().load().route(&route.into()).unwrap().effective
+    }
+    fn status(&self, route: &str) -> RouteStatus {
+        self.ladder.status().into_iter().find(|status| status.route.as_str() == route).unwrap()
+    }
+    async fn flips(&self) -> usize {
+        self.store.flips(None, 1_000).await.unwrap().len()
+    }
+    /// Answers of the engine that open the gate to `only`.
+    fn answers(&self, route: &str) {
+        for _ in 0..50 {
+            self.evidence.served(&route.into(), Served::Answered);
+        }
+    }
+}
+
+use crate::store::Store as _;
+
+fn to(state: State) -> Ask {
+    Ask { to: state, percent: None, reason: None, force: false, acknowledge: false, by: "ann".into() }
+}
+
+fn forced(state: State) -> Ask {
+    Ask { force: true, reason: Some("a drill".into()), ..to(state) }
+}
+
+fn percent(state: State, percent: f64) -> Ask {
+    Ask { percent: Percent::new(percent), ..to(state) }
+}
+
+fn stands(state: State, why: Why) -> Effective {
+    Effective { state, why }
+}

@@ -191,3 +191,21 @@ fn respond_is_checked() {
     // What after names has ended, and so has all that it needs.
     good(&with("[{ after: [b], body: '${steps.a.output}' }, { status: 200 }]"));
 }
+
+#[test]
+fn the_schema_takes_what_the_check_takes() {
+    let schema = schemars::schema_for!(crate::workflow::WorkflowDraft).to_value();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors = |yaml: &str| -> Vec<String> {
+        let value: Value = serde_saphyr::from_str(yaml).unwrap();
+        validator.iter_errors(&value).map(|error| error.instance_path().to_string()).collect()
+    };
+    assert_eq!(errors(ORDER), Vec::<String>::new());
+    assert_eq!(
+        errors(&steps("a: { set: null, undo: x, lock: { key: k } }\nb: { for_each: [1], fail: { status: 400 } }")),
+        Vec::<String>::new()
+    );
+    assert_eq!(errors(&steps("a: { cal: x }")), ["/steps/a"]);
+    assert_eq!(errors(&steps("a: { call: x, timeout: 5, accept: 2xx, headers: { a: [] } }")).len(), 3);
+    assert_eq!(errors(&steps("a: { call: x, retry: { attempts: '3', bas: 1s } }")), ["/steps/a/retry"]);
+}

@@ -9,5 +9,6 @@ mod json_server;
 mod ladder;
 mod legacy_faults;
 mod overload;
+mod readme;
 mod reload;
 mod support;

@@ -142,6 +142,7 @@ impl Town {
     pub async fn climb(&self, to: &str) {
         const RUNGS: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
         for rung in RUNGS {
+            self.prove(rung).await;
             for route in FAMILY {
                 self.raise(route, rung).await;
             }
@@ -150,6 +151,27 @@ impl Town {
             }
         }
         panic!("no such state: {to}");
+    }
+    /// Drives traffic until the creator has what its gate to a rung wants. Followers go first, and what they are asked
+    /// meanwhile has no twin: so the creator's gate should not keep them waiting there.
+    async fn prove(&self, rung: &str) {
+        for _ in 0..40 {
+            let detail = self.pointsman.get("/api/v2/routes/orders.create").await;
+            let count = |name: &str| detail["evidence"][name].as_u64().unwrap_or(0);
+            let enough = match rung {
+                "dark" => count("shadow_pairs") + count("dark_pairs") >= 20,
+                "live" => count("dark_pairs") >= 20,
+                "only" => count("engine_answers") >= 50,
+                _ => true,
+            };
+            if enough {
+                return;
+            }
+            for _ in 0..10 {
+                self.round().await;
+            }
+        }
+        panic!("no evidence for {rung}:\n{}", self.pointsman.log());
     }
     /// Moves one route up by one rung (or leaves it where it is, or higher).
     async fn raise(&self, route: &str, rung: &str) {

@@ -7,6 +7,17 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// One flag file; the bounds on files hold before any file could set them.
+pub const FLAG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Flag files of one set.
+pub const FLAG_FILES_MAX: usize = 2_000;
+/// Nesting of a flag file.
+pub const FLAG_FILE_DEPTH_MAX: usize = 64;
+/// Values of one flag file, each alias counted as often as it is used.
+pub const FLAG_FILE_VALUES_MAX: usize = 100_000;
+/// Text of one flag file's values, each alias counted as often as it is used.
+pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
+
 /// The bounds in force.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -44,6 +44,10 @@ impl Site {
         site.path.push(Segment::Index(index));
         site
     }
+    /// Whether it is another place or lies inside it.
+    pub fn is_within(&self, other: &Site) -> bool {
+        self.file == other.file && self.path.starts_with(&other.path)
+    }
     /// The key itself instead of its value.
     pub fn at_key(mut self) -> Self {
         self.at_key = true;
@@ -134,6 +138,10 @@ impl Problems {
     /// Nothing found.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+    /// Drops those that are not worth showing.
+    pub fn retain(&mut self, keep: impl FnMut(&Problem) -> bool) {
+        self.0.retain(keep);
     }
     /// Takes over another list.
     pub fn extend(&mut self, other: Problems) {

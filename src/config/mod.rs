@@ -3,10 +3,33 @@
 //! The question it answers: "are these files fit to be in force, and if not, what must be mended where?" Drafts are
 //! what was asked; a [`Setup`] is what a successful check built from all of them together, and the rest of the
 //! program sees only that.
+//!
+//! Always true: a set is good or refused as a whole; a refusal lists every problem with file, line, column and a hint
+//! ([`Findings`]); nothing that bytes can say makes it panic. The journey: [`files`] reads the directory into memory,
+//! `parse` makes a spanned tree of each text, `shape` holds it against the JSON Schema of the drafts, the rooms'
+//! own checks (`flag`, `workflow`, `compare`) judge sense, `cross` judges what only all files together can say, and
+//! `render` shows what was found. `watch` does it again when the files change. What is done with a good set (flips,
+//! swapping it in) is `ladder`'s and `app`'s business.
+//!
+//! Files are slow or gone: reading happens on the caller's thread at start and on the watch's own thread later; a set
+//! that changes while it is read is read again.
+
+mod cross;
+mod files;
+mod freshness;
+mod load;
+mod parse;
+mod render;
+mod rooms;
+mod schema;
+mod settings;
+mod shape;
+mod tree;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::flag::{Route, Service};
@@ -14,6 +37,45 @@ use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::workflow::Plan;
+
+pub use files::FileKind;
+pub use freshness::Freshness;
+pub use render::{Failed, Finding, Findings};
+pub use schema::schema;
+pub use settings::parse_address;
+pub use watch::{Change, Nudge, Pace, Watch};
+
+/// What the command line says instead of the files.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Instead of `listen`.
+    pub listen: Option<SocketAddr>,
+    /// Instead of `admin.listen`.
+    pub admin: Option<SocketAddr>,
+    /// Instead of `store`.
+    pub store: Option<String>,
+    /// A secret that is not there is a warning: for a check on a machine that will not run the set.
+    pub secrets_may_be_absent: bool,
+}
+
+/// A set that may be in force.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The set.
+    pub setup: Setup,
+    /// What a person should look at.
+    pub warnings: Findings,
+    /// Equal for equal files.
+    pub hash: [u8; 32],
+}
+
+/// Reads and checks a directory of flag files.
+///
+/// # Errors
+/// Everything that is wrong with them, as one text.
+pub fn read(dir: &Path, over: &Overrides) -> Result<Loaded, Failed> {
+    load::check(dir, files::read(dir), over)
+}
 
 /// All files, checked together.
 #[derive(Clone)]
@@ -45,7 +107,7 @@ pub struct Settings {
     pub tokens: Vec<Token>,
     /// Where the store is.
     pub store: StoreUrl,
-    /// Seals credentials of callers; 32 bytes.
+    /// Seals credentials of callers; 32 bytes as 64 hex digits.
     pub store_key: Option<Secret>,
     /// By name; read from environment or file at load.
     pub secrets: BTreeMap<String, Secret>,
@@ -72,3 +134,6 @@ pub enum StoreUrl {
     /// `memory:`; gone with the process.
     Memory,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! What only all files together can say.
+//!
+//! Refused here: a legacy that is our own listener, an invariant that names a step which does not exist. Warned of:
+//! steps that a rehearsal does not send and has no output for. What one route and the names it uses can say is the
+//! rooms' own business.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::Uri;
+
+use super::Settings;
+use super::rooms::{Main, Workflows};
+use crate::flag::Route;
+use crate::problem::{Problems, Site, nearest};
+use crate::workflow::{EffectClass, Plan, StepKind};
+
+/// A route and where it stands.
+pub(crate) type Placed = (Site, Arc<Route>);
+
+/// A service that would send requests back to ourselves.
+pub(crate) fn loops(settings: &Settings, main: &Main, site: &Site, routes: &[Placed], problems: &mut Problems) {
+    for (name, service) in &main.services {
+        let Some(service) = service else { continue };
+        let site = site.key(name.as_str());
+        let is_legacy =
+            main.default_legacy.as_ref() == Some(name) || routes.iter().any(|(_, route)| route.legacy.name == *name);
+        for uri in &service.urls {
+            let ours = [("listen", settings.listen), ("admin.listen", settings.admin)];
+            let Some((which, _)) = ours.into_iter().find(|(_, listener)| reaches(uri, *listener)) else { continue };
+            let message = format!("{uri} is our own listener (`{which}`)");
+            if is_legacy {
+                let hint = "a request would go round in a loop: name the legacy service's own address";
+                problems.error(&site, message).hint(hint);
+            } else {
+                problems.warn(&site, message).hint("a step that calls it comes back as a request of its own");
+            }
+        }
+    }
+}
+
+/// Whether connecting to this URL reaches this listener, as far as names and numbers can tell.
+fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    if listener.port() == 0 || port != listener.port() {
+        return false;
+    }
+    let host = uri.host().unwrap_or("").trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    let host = host.to_ascii_lowercase();
+    if host == "localhost" || host.ends_with(".localhost") {
+        return listener.ip().is_loopback() || listener.ip().is_unspecified();
+    }
+    let Ok(ip) = host.parse::<IpAddr>() else { return false };
+    let (ip, own) = (ip.to_canonical(), listener.ip().to_canonical());
+    match (ip.is_unspecified(), own.is_unspecified()) {
+        // Connecting to "any address" reaches loopback.
+        (true, _) => own.is_unspecified() || own.is_loopback(),
+        (false, true) => ip.is_loopback(),
+        (false, false) => ip == own,
+    }
+}
+
+/// What a route and its workflow must agree on.
+pub(crate) fn routes(routes: &[Placed], workflows: &Workflows, problems: &mut Problems) {
+    let mut warned = BTreeSet::new();
+    for (site, route) in routes {
+        let workflow = route.workflow.as_ref().and_then(|name| workflows.get(name));
+        let Some((file, Some(plan))) = workflow else { continue };
+        if warned.insert(&plan.workflow) {
+            rehearsals(file, plan, route, problems);
+        }
+        invariants(site, route, plan, problems);
+    }
+}
+
+/// Steps that a rehearsal does not send and has no output for.
+fn rehearsals(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) {
+    for step in &plan.steps {
+        let StepKind::Call(call) = &step.kind else { continue };
+        if call.effect == EffectClass::Read || call.rehearse.is_some() {
+            continue;
+        }
+        let id = step.id.as_str();
+        let is_read = plan.reads.iter().any(|path| path.root() == "steps" && path.part(0) == Some(id));
+        let site = file.key("steps").key(id).at_key();
+        let effect = call.effect.as_str();
+        let message = format!("the {effect} step `{id}` has no `rehearse:`, and the route `{}` rehearses it", route.id);
+        problems.warn(&site, message).hint(if is_read {
+            "its output is read, so each comparison would end as skipped: say what its output would be, \
+             for example `rehearse: { id: \"${legacy.body.id}\" }`"
+        } else {
+            "nothing reads its output yet; `rehearse: {}` says that none is needed"
+        });
+    }
+}
+
+fn invariants(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
+    for (index, (_, expression)) in route.invariants.iter().enumerate() {
+        for path in expression.reads().iter().filter(|path| path.root() == "intents") {
+            let Some(step) = path.part(0) else { continue };
+            if plan.steps.iter().any(|known| known.id.as_str() == step) {
+                continue;
+            }
+            let known = plan.steps.iter().map(|step| step.id.as_str());
+            let message = format!("the workflow `{}` has no step `{step}`", plan.workflow);
+            let problem = problems.error(&site.key("invariants").index(index), message);
+            match nearest(step, known.clone()) {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem
+                    .hint(format!("its steps: {}", known.map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", "))),
+            };
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The files of a set, read once into memory.
+//!
+//! The question it answers: "what do the files say at one moment?" Always true: a [`Files`] was the same before and
+//! after it was read, or says that it was not; each file and their number is bounded; what editors and Kubernetes leave
+//! behind (hidden files, `..data`, `~`, `.swp`) is not looked at. What cannot be read is a finding with its path, and
+//! does not hide the other files. A slow disk makes reading slow and nothing else: it happens on a thread of its own.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::limits::{FLAG_FILE_BYTES_MAX, FLAG_FILES_MAX};
+use crate::problem::Severity;
+
+use super::render::Finding;
+
+/// Which of the three kinds of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileKind {
+    /// `pointsman.yaml`.
+    Pointsman,
+    /// `routes/*.yaml`.
+    Routes,
+    /// `workflows/*.yaml`.
+    Workflow,
+}
+
+/// One file's text.
+pub(crate) struct File {
+    pub kind: FileKind,
+    /// The directory as the person named it, and the name in it.
+    pub name: String,
+    pub text: String,
+}
+
+/// What the directory holds.
+#[derive(Default)]
+pub(crate) struct Files {
+    pub files: Vec<File>,
+    pub findings: Vec<Finding>,
+    /// Equal for equal names and contents.
+    pub hash: [u8; 32],
+}
+
+/// How often a set that changes while it is read is read again.
+const READINGS_MAX: usize = 5;
+
+/// Reads a directory; again, while its files change under the reading.
+pub(crate) fn read(dir: &Path) -> Files {
+    for _ in 1..READINGS_MAX {
+        let before = stamps(dir);
+        let files = read_once(dir);
+        if stamps(dir) == before {
+            return files;
+        }
+    }
+    let mut files = read_once(dir);
+    files.findings.push(whole(dir, Severity::Error, "the files change faster than they can be read", None));
+    files
+}
+
+/// What tells that a file has been written or replaced.
+type Stamp = (PathBuf, Option<(SystemTime, u64)>);
+
+fn stamps(dir: &Path) -> Vec<Stamp> {
+    let mut all = Vec::new();
+    for at in [dir.to_owned(), dir.join("routes"), dir.join("workflows")] {
+        all.push((at.clone(), fs::canonicalize(&at).ok().and_then(|real| stamp(&real))));
+        for path in listing(&at).unwrap_or_default() {
+            let stamp = stamp(&path);
+            all.push((path, stamp));
+        }
+    }
+    all
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+/// The entries that count, by name.
+fn listing(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if !is_passing(&path) {
+            paths.push(path);
+        }
+        if paths.len() > FLAG_FILES_MAX {
+            break;
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// What editors and Kubernetes leave behind for a moment or for good.
+pub(crate) fn is_passing(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.')
+        || name.starts_with('#')
+        || name.ends_with('~')
+        || name == "4913"
+        || [".swp", ".swx", ".tmp", ".bak", ".orig", ".part"].iter().any(|end| name.ends_with(end))
+}
+
+fn read_once(dir: &Path) -> Files {
+    let mut files = Files::default();
+    match fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => {
+            let hint = "name the directory that holds pointsman.yaml, routes/ and workflows/";
+            files.findings.push(whole(dir, Severity::Error, "not a directory", Some(hint)));
+            return files;
+        }
+        Err(error) => {
+            files.findings.push(whole(dir, Severity::Error, format!("cannot be read: {error}"), None));
+            return files;
+        }
+    }
+    let main = dir.join("pointsman.yaml");
+    if fs::symlink_metadata(&main).is_err() {
+        let hint = "it says at least `services:` and `default_legacy:`; `pointsman schema pointsman` has all keys";
+        files.findings.push(whole(&main, Severity::Error, "there is no such file", Some(hint)));
+    } else {
+        files.take(FileKind::Pointsman, &main);
+    }
+    for path in listing(dir).unwrap_or_default() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !matches!(&*name, "pointsman.yaml" | "routes" | "workflows") && is_yaml(&path) {
+            let hint = "routes belong into routes/, workflows into workflows/";
+            files.findings.push(whole(&path, Severity::Warning, "this file is not read", Some(hint)));
+        }
+    }
+    files.folder(dir, "routes", FileKind::Routes);
+    files.folder(dir, "workflows", FileKind::Workflow);
+    let mut hasher = blake3::Hasher::new();
+    for file in &files.files {
+        hasher.update(&(file.name.len() as u64).to_le_bytes()).update(file.name.as_bytes());
+        hasher.update(&(file.text.len() as u64).to_le_bytes()).update(file.text.as_bytes());
+    }
+    for finding in &files.findings {
+        hasher.update(finding.one_line().as_bytes());
+    }
+    files.hash = *hasher.finalize().as_bytes();
+    files
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml")
+}
+
+impl Files {
+    fn folder(&mut self, dir: &Path, name: &str, kind: FileKind) {
+        let at = dir.join(name);
+        if fs::symlink_metadata(&at).is_err() {
+            return; // without routes it is a plain proxy
+        }
+        let paths = match listing(&at) {
+            Ok(paths) => paths,
+            Err(error) => {
+                self.findings.push(whole(&at, Severity::Error, format!("cannot be read: {error}"), None));
+                return;
+            }
+        };
+        if paths.len() > FLAG_FILES_MAX {
+            let message = format!("more than {FLAG_FILES_MAX} files");
+            self.findings.push(whole(&at, Severity::Error, message, Some("put several routes into one file")));
+            return;
+        }
+        let mut taken = 0;
+        for path in paths {
+            if path.extension().is_some_and(|ext| ext == "yaml") {
+                self.take(kind, &path);
+                taken += 1;
+            } else {
+                let hint = if path.extension().is_some_and(|ext| ext == "yml") {
+                    "only names that end in .yaml are read: rename it"
+                } else {
+                    "only names that end in .yaml are read"
+                };
+                self.findings.push(whole(&path, Severity::Warning, "this file is not read", Some(hint)));
+            }
+        }
+        if taken == 0 {
+            self.findings.push(whole(&at, Severity::Warning, "there is no .yaml file in this directory", None));
+        }
+    }
+
+    fn take(&mut self, kind: FileKind, path: &Path) {
+        let name = path.display().to_string();
+        let mut bytes = Vec::new();
+        let read = fs::metadata(path).and_then(|meta| {
+            if !meta.is_file() {
+                return Err(std::io::Error::other("not a regular file"));
+            }
+            fs::File::open(path)?.take(FLAG_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)
+        });
+        if let Err(error) = read {
+            self.findings.push(whole(path, Severity::Error, format!("cannot be read: {error}"), None));
+            return;
+        }
+        if bytes.len() as u64 > FLAG_FILE_BYTES_MAX {
+            let message = format!("larger than {FLAG_FILE_BYTES_MAX} bytes");
+            self.findings.push(whole(path, Severity::Error, message, Some("split it")));
+            return;
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => self.files.push(File { kind, name, text }),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let bytes = error.into_bytes();
+                let before = String::from_utf8_lossy(&bytes[..at]).into_owned();
+                let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+                self.findings.push(Finding {
+                    severity: Severity::Error,
+                    file: name,
+                    line: Some(before.matches('\n').count() + 1),
+                    column: Some(before[line_start..].chars().count() + 1),
+                    message: format!("not UTF-8: byte 0x{:02x}", bytes[at]),
+                    hint: Some("save the file as UTF-8".to_owned()),
+                    source: before[line_start..].to_owned(),
+                    span: (before.len() - line_start)..(before.len() - line_start),
+                });
+            }
+        }
+    }
+}
+
+/// A finding about a whole file or directory.
+pub(crate) fn whole(path: &Path, severity: Severity, message: impl Into<String>, hint: Option<&str>) -> Finding {
+    Finding {
+        severity,
+        file: path.display().to_string(),
+        line: None,
+        column: None,
+        message: message.into(),
+        hint: hint.map(str::to_owned),
+        source: String::new(),
+        span: 0..0,
+    }
+}

@@ -1,0 +1,184 @@
+//! From the files of one moment to a set that may be in force.
+//!
+//! The order: every file is parsed and held against its schema; what has the right shape goes to the rooms' checks
+//! (services, then workflows, which name services, then routes, which name both, then the rules of each route);
+//! `cross` looks at the whole. Problems of all of them are shown together. A name whose own file is broken is known
+//! all the same, so that one mistake is not reported once for every place that uses the name.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::files::{FileKind, Files};
+use super::parse::parse;
+use super::render::{Failed, Finding, Findings};
+use super::tree::{Node, Source};
+use super::{Loaded, Overrides, Setup, cross, rooms};
+use crate::problem::{Problems, Severity, Site};
+
+/// Checks the files of one moment.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(crate) fn check(dir: &Path, read: Files, over: &Overrides) -> Result<Loaded, Failed> {
+    let mut bench = Bench { findings: Findings(read.findings), ..Bench::default() };
+    for file in &read.files {
+        bench.take(file.kind, &file.name, &file.text);
+    }
+    let setup = bench.build(dir, over);
+    let findings = bench.report();
+    match setup {
+        Some(setup) if !findings.has_errors() => Ok(Loaded { setup, warnings: findings, hash: read.hash }),
+        _ => Err(Failed { findings: never_silent(findings, dir) }),
+    }
+}
+
+/// A refusal always says something, even if a check failed without a word.
+fn never_silent(mut findings: Findings, dir: &Path) -> Findings {
+    if !findings.has_errors() {
+        let message = "the set could not be built, and no check said why: this is a mistake of ours";
+        findings.0.push(super::files::whole(dir, Severity::Error, message, None));
+    }
+    findings
+}
+
+/// What is being worked on.
+#[derive(Default)]
+struct Bench {
+    sources: Vec<(FileKind, Source)>,
+    findings: Findings,
+    problems: Problems,
+}
+
+impl Bench {
+    fn take(&mut self, kind: FileKind, name: &str, text: &str) {
+        let (source, faults) = parse(&Arc::from(name), text);
+        for fault in faults {
+            let finding = found(&source, Severity::Error, source.place(fault.span), fault.message, fault.hint);
+            self.findings.0.push(finding);
+        }
+        self.sources.push((kind, source));
+    }
+
+    /// Problems with their places, in order.
+    fn report(&mut self) -> Findings {
+        let mut findings = std::mem::take(&mut self.findings);
+        for problem in self.problems.iter() {
+            let source = self.sources.iter().map(|(_, source)| source).find(|source| source.file == problem.site.file);
+            let Some(source) = source else { continue };
+            let place = source.locate(&problem.site, problem.offset);
+            let message = self.with_lines(&problem.message);
+            let hint = problem.hint.as_deref().map(|hint| self.with_lines(hint));
+            findings.0.push(found(source, problem.severity, place, message, hint));
+        }
+        findings.sort();
+        findings
+    }
+
+    /// A text in which a room named another place (`FILE.routes[0]`), with the line in the place of the key path.
+    fn with_lines(&self, text: &str) -> String {
+        let mut out = text.to_owned();
+        for (_, source) in &self.sources {
+            let file = &*source.file;
+            let mut from = 0;
+            while let Some(start) = out[from..].find(file).map(|at| from + at) {
+                let path_start = start + file.len();
+                let (site, length) = key_path(file, &out[path_start..]);
+                from = path_start;
+                if length > 0 {
+                    let line = format!(":{}", source.locate(&site, None).line);
+                    out.replace_range(path_start..path_start + length, &line);
+                    from += line.len();
+                }
+            }
+        }
+        out
+    }
+
+    fn of(&self, kind: FileKind) -> impl Iterator<Item = (Site, &Node)> {
+        let sources = self.sources.iter().filter(move |(of, _)| *of == kind);
+        sources.filter_map(|(_, source)| Some((Site::file(source.file.clone()), source.root.as_ref()?)))
+    }
+
+    /// Everything, as far as it can be checked.
+    fn build(&mut self, dir: &Path, over: &Overrides) -> Option<Setup> {
+        let mut problems = Problems::default();
+        let Some((main_site, node)) = self.of(FileKind::Pointsman).next() else {
+            // Without services every name would be unknown: the missing or unreadable file is the problem.
+            return None;
+        };
+        let main = rooms::main(node, &main_site, dir, over, &mut problems);
+        let mut workflows = rooms::workflows(self.of(FileKind::Workflow), &main, &mut problems);
+        for (_, source) in self.sources.iter().filter(|(kind, _)| *kind == FileKind::Workflow) {
+            if source.root.as_ref().and_then(|root| root.get("workflow")).and_then(Node::text).is_none() {
+                // A file that does not say its name most likely holds the workflow that it is named after.
+                let stem = Path::new(&*source.file).file_stem().unwrap_or_default().to_string_lossy();
+                workflows.entry((&*stem).into()).or_insert_with(|| (Site::file(source.file.clone()), None));
+            }
+        }
+        let routes = rooms::routes(self.of(FileKind::Routes), &main.services, &workflows, &mut problems);
+        let services_site = main_site.key("services");
+        if let Some(settings) = &main.settings {
+            cross::loops(settings, &main, &services_site, &routes.routes, &mut problems);
+        }
+        cross::routes(&routes.routes, &workflows, &mut problems);
+        self.problems = problems;
+        let services: Option<BTreeMap<_, _>> =
+            main.services.into_iter().map(|(name, service)| Some((name, service?))).collect();
+        let workflows: Option<BTreeMap<_, _>> =
+            workflows.into_iter().map(|(name, (_, plan))| Some((name, plan?))).collect();
+        let services = services?;
+        Some(Setup {
+            settings: main.settings?,
+            default_legacy: services.get(&main.default_legacy?)?.clone(),
+            services,
+            routes: routes.routes.into_iter().map(|(_, route)| route).collect(),
+            workflows: workflows?,
+            rules: routes.rules,
+            limits: Arc::new(main.limits),
+        })
+    }
+}
+
+/// A site from the text that its `Display` wrote behind the file, and how long that text is.
+fn key_path(file: &str, text: &str) -> (Site, usize) {
+    let mut site = Site::file(file);
+    let mut rest = text;
+    loop {
+        if let Some((index, tail)) = rest.strip_prefix('[').and_then(|tail| tail.split_once(']'))
+            && let Ok(index) = index.parse()
+        {
+            (site, rest) = (site.index(index), tail);
+            continue;
+        }
+        let Some(tail) = rest.strip_prefix('.') else { break };
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let end = tail.find(|c| !word(c)).unwrap_or(tail.len());
+        if end == 0 {
+            break;
+        }
+        (site, rest) = (site.key(&tail[..end]), &tail[end..]);
+    }
+    (site, text.len() - rest.len())
+}
+
+fn found(
+    source: &Source,
+    severity: Severity,
+    place: super::tree::Place,
+    message: String,
+    hint: Option<String>,
+) -> Finding {
+    let start = source.text[..place.span.start].rfind('\n').map_or(0, |at| at + 1);
+    let end = source.text[place.span.start..].find(['\n', '\r']).map_or(source.text.len(), |at| place.span.start + at);
+    Finding {
+        severity,
+        file: source.file.to_string(),
+        line: Some(place.line),
+        column: Some(place.column),
+        message,
+        hint,
+        source: source.text[start..end].to_owned(),
+        span: (place.span.start - start)..(place.span.end - start),
+    }
+}

@@ -1,0 +1,332 @@
+//! YAML text to a tree, within bounds.
+//!
+//! The question it answers: "what does this text say, and is it YAML at all?" Always true: it reads YAML 1.2 (`off`,
+//! `yes` and `no` are texts); a number written with leading zeros is a text, so that no id loses digits; nesting,
+//! values and text are bounded after aliases are expanded. Refused, each with its place: a key twice in one map, tags,
+//! merge keys (`<<`), a second document, an alias inside its own anchor. It never panics, whatever the bytes.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::Number;
+use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, options};
+
+use super::tree::{Entry, Kind, Node, Source};
+use crate::limits::{FLAG_FILE_DEPTH_MAX, FLAG_FILE_TEXT_BYTES_MAX, FLAG_FILE_VALUES_MAX};
+
+/// Something that is wrong with the text itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Bytes of the text.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Reads a file's text. Faults that leave the tree whole (a key twice) do not hide what else is wrong with it.
+pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<Fault>) {
+    let text: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(text).into();
+    let mut builder = Builder { text: &text, ..Builder::default() };
+    let outcome = builder.read();
+    let mut faults = builder.faults;
+    let mut failed_at = 0;
+    let root = match outcome {
+        Ok(root) => root.or(Some(Node { span: 0..0, kind: Kind::Null })),
+        Err(fault) => {
+            failed_at = fault.span.start;
+            faults.push(fault);
+            None
+        }
+    };
+    (Source { file: file.clone(), text: text.clone(), root, failed_at }, faults)
+}
+
+/// A list or map that has been opened.
+struct Open {
+    span: Range<usize>,
+    anchor: usize,
+    items: Vec<Node>,
+    map: Option<Keys>,
+}
+
+/// The entries of an open map.
+#[derive(Default)]
+struct Keys {
+    entries: Vec<Entry>,
+    pending: Option<(Arc<str>, Range<usize>)>,
+    seen: HashMap<Arc<str>, usize>,
+}
+
+/// A finished anchor: what an alias repeats.
+struct Anchored {
+    node: Node,
+    height: usize,
+    values: usize,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Builder<'a> {
+    text: &'a str,
+    stack: Vec<Open>,
+    anchors: HashMap<usize, Anchored>,
+    values: usize,
+    bytes: usize,
+    root: Option<Node>,
+    faults: Vec<Fault>,
+}
+
+impl Builder<'_> {
+    fn read(&mut self) -> Result<Option<Node>, Fault> {
+        let options = options! {
+            emit_comments: false,
+            flow_nesting_limit: FLAG_FILE_DEPTH_MAX,
+            block_nesting_limit: FLAG_FILE_DEPTH_MAX,
+        };
+        let text = self.text;
+        let mut documents = 0;
+        for event in Parser::new_from_str_with_options(text, options) {
+            let (event, span) = event.map_err(|error| self.scan_fault(&error))?;
+            let span = self.byte(span.start)..self.byte(span.end);
+            match event {
+                Event::DocumentStart(..) => {
+                    documents += 1;
+                    if documents > 1 {
+                        return Err(fault(span, "a second document in one file", "one file holds one document"));
+                    }
+                }
+                Event::Scalar(value, style, anchor, tag) => {
+                    let tag = tag.map(|tag| tag.original());
+                    let node = self.scalar(&value, style, tag.as_deref(), span)?;
+                    self.count(1, value.len(), &node.span)?;
+                    if anchor != 0 {
+                        self.anchor(anchor, node.clone());
+                    }
+                    self.add(node)?;
+                }
+                Event::SequenceStart(_, anchor, tag) => {
+                    self.open(span, anchor, tag.map(|tag| tag.original()), None)?;
+                }
+                Event::MappingStart(_, anchor, tag) => {
+                    self.open(span, anchor, tag.map(|tag| tag.original()), Some(Keys::default()))?;
+                }
+                Event::SequenceEnd | Event::MappingEnd => self.close(span.end)?,
+                Event::Alias(id) => self.alias(id, span)?,
+                _ => {}
+            }
+        }
+        Ok(self.root.take())
+    }
+
+    fn scalar(&self, value: &str, style: ScalarStyle, tag: Option<&str>, span: Range<usize>) -> Result<Node, Fault> {
+        let kind = match (tag, style) {
+            (Some("!!str"), _) => Kind::Text(value.into()),
+            (Some(tag), _) => return Err(tag_fault(span, tag)),
+            (None, ScalarStyle::Plain) => plain(value),
+            (None, _) => Kind::Text(value.into()),
+        };
+        Ok(Node { span, kind })
+    }
+
+    fn open(&mut self, span: Range<usize>, anchor: usize, tag: Option<String>, map: Option<Keys>) -> Result<(), Fault> {
+        if let Some(tag) = tag {
+            return Err(tag_fault(span, &tag));
+        }
+        self.count(1, 0, &span)?;
+        if self.stack.len() >= FLAG_FILE_DEPTH_MAX {
+            return Err(too_deep(span));
+        }
+        self.stack.push(Open { span, anchor, items: Vec::new(), map });
+        Ok(())
+    }
+
+    fn close(&mut self, end: usize) -> Result<(), Fault> {
+        let Some(open) = self.stack.pop() else { return Ok(()) };
+        let kind = match open.map {
+            Some(keys) => Kind::Map(keys.entries.into()),
+            None => Kind::List(open.items.into()),
+        };
+        let node = Node { span: open.span.start..end.max(open.span.start), kind };
+        if open.anchor != 0 {
+            self.anchor(open.anchor, node.clone());
+        }
+        self.add(node)
+    }
+
+    fn anchor(&mut self, id: usize, node: Node) {
+        let (height, values, bytes) = measure(&node);
+        self.anchors.insert(id, Anchored { node, height, values, bytes });
+    }
+
+    fn alias(&mut self, id: usize, span: Range<usize>) -> Result<(), Fault> {
+        let Some(anchored) = self.anchors.get(&id) else {
+            return Err(fault(span, "an alias inside its own anchor", "write the value out"));
+        };
+        let (values, bytes) = (anchored.values, anchored.bytes);
+        if self.stack.len() + anchored.height > FLAG_FILE_DEPTH_MAX {
+            return Err(too_deep(span));
+        }
+        // Places inside point at the anchor, where the text stands.
+        let node = anchored.node.clone();
+        self.count(values, bytes, &span)?;
+        self.add(node)
+    }
+
+    fn count(&mut self, values: usize, bytes: usize, span: &Range<usize>) -> Result<(), Fault> {
+        self.values = self.values.saturating_add(values);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.values > FLAG_FILE_VALUES_MAX || self.bytes > FLAG_FILE_TEXT_BYTES_MAX {
+            let message =
+                format!("the file is too large: more than {FLAG_FILE_VALUES_MAX} values with aliases expanded");
+            return Err(fault(span.clone(), message, "split it, or use fewer aliases"));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, node: Node) -> Result<(), Fault> {
+        let text = self.text;
+        let Some(open) = self.stack.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        let Some(keys) = &mut open.map else {
+            open.items.push(node);
+            return Ok(());
+        };
+        let Some((key, key_span)) = keys.pending.take() else {
+            let key: Arc<str> = match &node.kind {
+                Kind::Text(text) => text.clone(),
+                Kind::Bool(bool) => bool.to_string().into(),
+                Kind::Number(number) => number.to_string().into(),
+                Kind::Null => {
+                    return Err(fault(node.span, "a key without a name", "write the key in front of the colon"));
+                }
+                Kind::List(_) | Kind::Map(_) => {
+                    return Err(fault(
+                        node.span,
+                        "a list or a map as a key",
+                        "a value that begins with `{`, `[` or `${` in a flow map needs quotes",
+                    ));
+                }
+            };
+            if &*key == "<<" {
+                return Err(fault(
+                    node.span,
+                    "merge keys (`<<`) are not read",
+                    "write the keys out, or alias one value",
+                ));
+            }
+            keys.pending = Some((key, node.span));
+            return Ok(());
+        };
+        if let Some(first) = keys.seen.get(&key) {
+            let line = text[..keys.entries[*first].key_span.start].matches('\n').count() + 1;
+            self.faults.push(fault(
+                key_span,
+                format!("the key `{key}` stands twice in this map"),
+                format!("it stands in line {line} already; keep one of them"),
+            ));
+        } else {
+            keys.seen.insert(key.clone(), keys.entries.len());
+            keys.entries.push(Entry { key, key_span, value: node });
+        }
+        Ok(())
+    }
+
+    /// A marker's byte, on a character boundary.
+    fn byte(&self, marker: Marker) -> usize {
+        let mut at = marker
+            .byte_offset()
+            .unwrap_or_else(|| self.text.char_indices().nth(marker.index()).map_or(self.text.len(), |(at, _)| at));
+        at = at.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    }
+
+    fn scan_fault(&self, error: &ScanError) -> Fault {
+        let at = self.byte(*error.marker());
+        let line_start = self.text[..at].rfind('\n').map_or(0, |at| at + 1);
+        let line = &self.text[line_start..];
+        let line = &line[..line.find('\n').unwrap_or(line.len())];
+        let info = error.info();
+        let before = &line[..line.len().min(at - line_start)];
+        let hint = if line.starts_with('\t') || before.trim_start_matches(' ').starts_with('\t') {
+            Some("indent with spaces, not with a tab")
+        } else if info.starts_with("mapping values") {
+            Some("a value with a colon in it needs quotes")
+        } else if info.starts_with("illegal placement") {
+            Some("a `[`, `{` or quote in a line above may not be closed")
+        } else if line.contains("${") {
+            Some("put a value with `${…}` and any of `: { } [ ] , # \"` in quotes")
+        } else {
+            None
+        };
+        Fault { span: at..at, message: format!("not YAML: {info}"), hint: hint.map(str::to_owned) }
+    }
+}
+
+fn fault(span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> Fault {
+    Fault { span, message: message.into(), hint: Some(hint.into()) }
+}
+
+fn too_deep(span: Range<usize>) -> Fault {
+    fault(span, format!("nested deeper than {FLAG_FILE_DEPTH_MAX} levels"), "make it flatter")
+}
+
+fn tag_fault(span: Range<usize>, tag: &str) -> Fault {
+    fault(span, format!("the tag `{tag}` is not read"), "leave it out; quote a value that is to stay text")
+}
+
+/// A plain scalar by YAML's core schema; what JSON cannot write stays text.
+fn plain(value: &str) -> Kind {
+    match value {
+        "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,
+        "true" | "True" | "TRUE" => return Kind::Bool(true),
+        "false" | "False" | "FALSE" => return Kind::Bool(false),
+        _ => {}
+    }
+    match number(value) {
+        Some(number) => Kind::Number(number),
+        None => Kind::Text(value.into()),
+    }
+}
+
+/// A number as JSON writes one, also with `+`, `0x` or `0o` in front.
+fn number(value: &str) -> Option<Number> {
+    let first = value.as_bytes().first()?;
+    if !(first.is_ascii_digit() || matches!(first, b'-' | b'+' | b'.')) || value.len() > 400 {
+        return None;
+    }
+    for (prefix, radix) in [("0x", 16), ("0o", 8)] {
+        if let Some(digits) = value.strip_prefix(prefix) {
+            return u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+')).map(Number::from);
+        }
+    }
+    let number: Number = serde_json::from_str(value.strip_prefix('+').unwrap_or(value)).ok()?;
+    number.as_f64().is_some_and(f64::is_finite).then_some(number)
+}
+
+/// How deep a value is nested, how many values it holds, and how much text.
+fn measure(node: &Node) -> (usize, usize, usize) {
+    let of = |children: &mut dyn Iterator<Item = &Node>| {
+        let (mut height, mut values, mut bytes) = (0, 1, 0);
+        for child in children {
+            let (h, v, b) = measure(child);
+            height = height.max(h);
+            values += v;
+            bytes += b;
+        }
+        (height + 1, values, bytes)
+    };
+    match &node.kind {
+        Kind::List(items) => of(&mut items.iter()),
+        Kind::Map(entries) => of(&mut entries.iter().map(|entry| &entry.value)),
+        Kind::Text(text) => (0, 1, text.len()),
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) => (0, 1, 0),
+    }
+}

@@ -1,0 +1,167 @@
+//! Findings for people, logs and programs.
+//!
+//! Always true: the plain form is the same text for the same files, so that logs, the API and tests can compare it;
+//! colour is only an addition to it. A finding carries the one line of source it points at, so that it can be shown
+//! long after the files have changed. Values of secrets never come here: findings name keys and places.
+
+use std::fmt;
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, renderer::DecorStyle};
+use serde::{Serialize, Serializer};
+
+use crate::problem::Severity;
+
+/// One thing that is wrong with the files, with its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Error or warning.
+    #[serde(serialize_with = "severity_word")]
+    pub severity: Severity,
+    /// The file or directory, as the person named it.
+    pub file: String,
+    /// From 1; `null` where the whole file or directory is meant.
+    pub line: Option<usize>,
+    /// In characters, from 1.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The line.
+    #[serde(skip)]
+    pub(crate) source: String,
+    /// Bytes of the line.
+    #[serde(skip)]
+    pub(crate) span: Range<usize>,
+}
+
+fn severity_word<S: Serializer>(severity: &Severity, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    })
+}
+
+/// Everything that was found in one reading of the files; in order of files and lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings(pub Vec<Finding>);
+
+impl Findings {
+    /// Whether anything refuses the set.
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+    /// How many of one severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.0.iter().filter(|finding| finding.severity == severity).count()
+    }
+    /// Nothing found.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// All of them with line, caret and hint, then how many there are. `colour` is for terminals only.
+    pub fn render(&self, colour: bool) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
+        let mut text = String::new();
+        for finding in &self.0 {
+            text.push_str(&finding.render(&renderer));
+            text.push_str("\n\n");
+        }
+        text.push_str(&self.summary());
+        text
+    }
+    /// `3 errors, 1 warning`.
+    pub fn summary(&self) -> String {
+        let some = |count: usize, word: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {word}")),
+            _ => Some(format!("{count} {word}s")),
+        };
+        let parts = [some(self.count(Severity::Error), "error"), some(self.count(Severity::Warning), "warning")];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if parts.is_empty() { "nothing wrong".to_owned() } else { parts.join(", ") }
+    }
+    /// As JSON: a list of findings.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.0).unwrap_or_default()
+    }
+    /// Puts them in order of files and places.
+    pub(crate) fn sort(&mut self) {
+        self.0.sort_by(|a, b| (&a.file, a.line, a.column, a.severity).cmp(&(&b.file, b.line, b.column, b.severity)));
+        self.0.dedup();
+    }
+}
+
+impl Finding {
+    /// `flags/routes/orders.yaml:7:5: error: unknown key …; did you mean …?`, one line.
+    pub fn one_line(&self) -> String {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let mut line = self.place();
+        line.push_str(&format!(": {severity}: {}", self.message));
+        if let Some(hint) = &self.hint {
+            line.push_str(&format!(" ({hint})"));
+        }
+        line
+    }
+
+    /// `FILE:LINE:COLUMN`, or the file alone.
+    pub fn place(&self) -> String {
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => format!("{}:{line}:{column}", self.file),
+            _ => self.file.clone(),
+        }
+    }
+
+    fn render(&self, renderer: &Renderer) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = match self.line {
+            Some(_) => self.message.clone(),
+            None => format!("{}: {}", self.file, self.message),
+        };
+        let mut group = level.primary_title(title).elements(self.line.map(|line| {
+            Snippet::source(self.source.as_str())
+                .line_start(line)
+                .path(self.file.as_str())
+                .annotation(AnnotationKind::Primary.span(self.span.clone()))
+        }));
+        if let Some(hint) = &self.hint {
+            group = group.element(Level::HELP.message(hint.as_str()));
+        }
+        renderer.render(&[group])
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+/// Why a set of files was refused: all of it. Its text is the one that logs, `status` and the terminal show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What was found, warnings too.
+    pub findings: Findings,
+}
+
+impl Failed {
+    /// With line, caret and hint. `colour` is for terminals only.
+    pub fn render(&self, colour: bool) -> String {
+        self.findings.render(colour)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings.fmt(f)
+    }
+}
+
+impl std::error::Error for Failed {}

@@ -1,0 +1,65 @@
+//! The JSON Schemas of the three kinds of file.
+//!
+//! Always true: they are made from the drafts that are deserialized, so that what an editor completes, what `shape`
+//! refuses and what is read are one thing.
+
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use super::FileKind;
+use super::settings::PointsmanDraft;
+use crate::compare::RulesDraft;
+use crate::flag::file::{RouteFileDraft, ServiceDraft};
+use crate::workflow::WorkflowDraft;
+
+/// The schema of a kind of file.
+pub fn schema(kind: FileKind) -> &'static Value {
+    static POINTSMAN: LazyLock<Value> = LazyLock::new(|| {
+        let mut schema = made::<PointsmanDraft>("pointsman.yaml: listeners, services, store, limits");
+        let service = defined::<ServiceDraft>(&mut schema, "Service");
+        schema["properties"]["services"]["additionalProperties"] = service;
+        schema["required"] = json!(["services", "default_legacy"]);
+        schema
+    });
+    static ROUTES: LazyLock<Value> = LazyLock::new(|| {
+        let mut schema = made::<RouteFileDraft>("routes/*.yaml: endpoints in front of legacy");
+        let rules = defined::<RulesDraft>(&mut schema, "Compare");
+        if let Some(compare) = schema.pointer_mut("/$defs/RouteDraft/properties/compare") {
+            *compare = json!({
+                "description": "How pairs are compared.",
+                "anyOf": [rules, { "type": "null" }],
+            });
+        }
+        schema
+    });
+    static WORKFLOW: LazyLock<Value> =
+        LazyLock::new(|| made::<WorkflowDraft>("workflows/*.yaml: a workflow that the engine runs"));
+    match kind {
+        FileKind::Pointsman => &POINTSMAN,
+        FileKind::Routes => &ROUTES,
+        FileKind::Workflow => &WORKFLOW,
+    }
+}
+
+fn made<T: JsonSchema>(title: &str) -> Value {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
+    schema["title"] = json!(title);
+    schema
+}
+
+/// Puts another type's schema among the definitions, and gives a reference to it.
+fn defined<T: JsonSchema>(schema: &mut Value, name: &str) -> Value {
+    let mut other = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
+    let inner = other.as_object_mut().and_then(|other| {
+        other.remove("$schema");
+        other.remove("$defs")
+    });
+    for (key, value) in inner.as_ref().and_then(Value::as_object).into_iter().flatten() {
+        schema["$defs"][key.as_str()] = value.clone();
+    }
+    schema["$defs"][name] = other;
+    json!({ "$ref": format!("#/$defs/{name}") })
+}

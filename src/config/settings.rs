@@ -1,0 +1,359 @@
+//! `pointsman.yaml`, apart from its services: listeners, tokens, store, secrets, limits.
+//!
+//! Always true: a [`Settings`] was checked: its addresses are addresses and differ, the API off loopback has tokens,
+//! every secret that it names has been read. Secrets are read here and nowhere else, and never stand in a message.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Overrides, Settings, StoreUrl, Token};
+use crate::limits::Limits;
+use crate::problem::{Problems, Severity, Site};
+use crate::secret::Secret;
+
+/// What `pointsman.yaml` may say, beside `services:`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PointsmanDraft {
+    /// Where the proxy listens, `ADDRESS:PORT`. Default `127.0.0.1:8080`.
+    pub listen: Option<String>,
+    /// The API, metrics and page.
+    pub admin: AdminDraft,
+    /// Named HTTP bases: legacy services, and whatever steps call.
+    pub services: serde_json::Map<String, serde_json::Value>,
+    /// The service that gets, untouched, what no route matches.
+    pub default_legacy: Option<String>,
+    /// Values for `${secrets.NAME}` in a call's headers and URL.
+    pub secrets: BTreeMap<String, SecretDraft>,
+    /// `sqlite:PATH` (default `sqlite:pointsman.db`) or `memory`.
+    pub store: Option<String>,
+    /// 32 bytes as 64 hex digits or base64; seals the credentials of callers in the store.
+    pub store_key: Option<SecretDraft>,
+    /// Bounds of the process.
+    pub limits: Limits,
+    /// Trust the incoming `X-Forwarded-*` headers and add to them, instead of replacing them.
+    pub trust_forwarded: bool,
+}
+
+/// The API's listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AdminDraft {
+    /// `ADDRESS:PORT`. Default `127.0.0.1:8081`.
+    pub listen: Option<String>,
+    /// Bearer tokens; needed where the address is not loopback.
+    pub tokens: Vec<TokenDraft>,
+}
+
+/// A named bearer token.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TokenDraft {
+    /// Who it is, in every record of what it does.
+    pub name: String,
+    /// The file that holds it.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// The environment variable that holds it.
+    #[serde(default)]
+    pub env: Option<String>,
+    /// What it may do.
+    pub may: Vec<Scope>,
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scope {
+    /// Look.
+    Read,
+    /// Start runs.
+    Run,
+    /// Answer checkpoints and paused runs.
+    Decide,
+    /// Flip and freeze.
+    Flip,
+}
+
+/// Where a secret is: an environment variable or a file.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SecretDraft {
+    /// The environment variable.
+    pub env: Option<String>,
+    /// The file, relative to the directory of the flag files.
+    pub file: Option<String>,
+}
+
+/// A token's or secret's bytes.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Limits for which 0 has a meaning; any other 0 would stop the process from working.
+const MAY_BE_ZERO: [&str; 5] =
+    ["total_ms", "drain_ms", "shadow_drain_ms", "service_idle_connections_max", "shadow_service_share_percent"];
+
+/// hyper refuses smaller buffers for a head.
+const HEAD_BYTES_MIN: u64 = 8_192;
+
+/// Checks what a draft says beside its services.
+pub(crate) fn check(
+    draft: &PointsmanDraft,
+    site: &Site,
+    dir: &Path,
+    over: &Overrides,
+    problems: &mut Problems,
+) -> Option<Settings> {
+    let before = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    let listen_site = site.key("listen");
+    let listen = match over.listen {
+        Some(listen) => Some(listen),
+        None => address(draft.listen.as_deref().unwrap_or("127.0.0.1:8080"), &listen_site, problems),
+    };
+    let admin_site = site.key("admin").key("listen");
+    let admin = match over.admin {
+        Some(admin) => Some(admin),
+        None => address(draft.admin.listen.as_deref().unwrap_or("127.0.0.1:8081"), &admin_site, problems),
+    };
+    if let (Some(listen), Some(admin)) = (listen, admin)
+        && listen.port() != 0
+        && listen.port() == admin.port()
+        && (listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified())
+    {
+        problems
+            .error(&admin_site, format!("the API would listen where the proxy listens, {listen}"))
+            .hint("give one of `listen` and `admin.listen` another port");
+    }
+    let tokens = tokens(&draft.admin.tokens, &site.key("admin").key("tokens"), dir, over, problems);
+    if let Some(admin) = admin.filter(|admin| !admin.ip().is_loopback() && draft.admin.tokens.is_empty()) {
+        problems
+            .error(&admin_site, format!("the API on {admin} can be reached from other machines and has no tokens"))
+            .hint("add `admin.tokens: [{ name, file, may: [read, run, decide, flip] }]`, or listen on 127.0.0.1");
+    }
+    let mut secrets = BTreeMap::new();
+    for (name, draft) in &draft.secrets {
+        let site = site.key("secrets").key(name.as_str());
+        if !is_identifier(name) {
+            problems
+                .error(&site.clone().at_key(), format!("`{name}` cannot be written in an expression"))
+                .hint("a secret's name has letters, digits and `_`, and begins with a letter");
+        }
+        if let Some(value) = secret(&draft.env, &draft.file, &site, dir, over, problems) {
+            secrets.insert(name.clone(), Secret::new(value));
+        } else if over.secrets_may_be_absent {
+            secrets.insert(name.clone(), Secret::new(""));
+        }
+    }
+    let store_key = draft.store_key.as_ref().and_then(|key| {
+        let site = site.key("store_key");
+        match secret(&key.env, &key.file, &site, dir, over, problems) {
+            Some(text) => store_key(&text, &site, problems),
+            None if over.secrets_may_be_absent => Some(Secret::new("0".repeat(64))),
+            None => None,
+        }
+    });
+    let store_text = over.store.as_deref().or(draft.store.as_deref()).unwrap_or("sqlite:pointsman.db");
+    let store = store_url(store_text, &site.key("store"), problems);
+    check_limits(&draft.limits, &site.key("limits"), problems);
+    let after = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    (before == after).then_some(())?;
+    Some(Settings {
+        listen: listen?,
+        admin: admin?,
+        tokens,
+        store: store?,
+        store_key,
+        secrets,
+        trust_forwarded: draft.trust_forwarded,
+    })
+}
+
+/// An address to listen on.
+///
+/// # Errors
+/// What is wrong with it, and what to do.
+pub fn parse_address(text: &str) -> Result<SocketAddr, (String, String)> {
+    let example = "write `ADDRESS:PORT`, for example `127.0.0.1:8080` or `[::]:8080`".to_owned();
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    if let Ok(address) = numeric.parse() {
+        return Ok(address);
+    }
+    let hint = match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+        Ok(port) => format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for all addresses of this machine"),
+        Err(_) => example,
+    };
+    Err((format!("`{text}` is no address to listen on"), hint))
+}
+
+fn address(text: &str, site: &Site, problems: &mut Problems) -> Option<SocketAddr> {
+    match parse_address(text) {
+        Ok(address) => Some(address),
+        Err((message, hint)) => {
+            problems.error(site, message).hint(hint);
+            None
+        }
+    }
+}
+
+fn tokens(drafts: &[TokenDraft], site: &Site, dir: &Path, over: &Overrides, problems: &mut Problems) -> Vec<Token> {
+    let mut tokens: Vec<Token> = Vec::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        let site = site.index(index);
+        if draft.name.is_empty() || draft.name.contains(|c: char| c.is_control()) {
+            problems.error(&site.key("name"), "a token needs a name: it stands in every record of what it does");
+        }
+        if drafts[..index].iter().any(|other| other.name == draft.name) {
+            problems.error(&site.key("name"), format!("two tokens are named `{}`", draft.name));
+        }
+        if draft.may.is_empty() {
+            problems.warn(&site.key("may"), format!("the token `{}` may do nothing", draft.name));
+        }
+        let value = secret(&draft.env, &draft.file, &site, dir, over, problems);
+        if let Some(value) = value {
+            if value.len() < 16 {
+                problems
+                    .error(&site, format!("the token `{}` is shorter than 16 characters", draft.name))
+                    .hint("make one with `openssl rand -hex 32`");
+            }
+            let may = draft.may.iter().map(|scope| {
+                match scope {
+                    Scope::Read => "read",
+                    Scope::Run => "run",
+                    Scope::Decide => "decide",
+                    Scope::Flip => "flip",
+                }
+                .to_owned()
+            });
+            tokens.push(Token { name: draft.name.clone(), secret: Secret::new(value), may: may.collect() });
+        }
+    }
+    tokens
+}
+
+/// Reads a secret from where it is.
+fn secret(
+    env: &Option<String>,
+    file: &Option<String>,
+    site: &Site,
+    dir: &Path,
+    over: &Overrides,
+    problems: &mut Problems,
+) -> Option<String> {
+    let (site, read) = match (env, file) {
+        (Some(env), None) => {
+            let value = std::env::var(env).map_err(|error| match error {
+                std::env::VarError::NotPresent => format!("the environment variable `{env}` is not set"),
+                std::env::VarError::NotUnicode(_) => format!("the environment variable `{env}` is not UTF-8"),
+            });
+            (site.key("env"), value)
+        }
+        (None, Some(file)) => (site.key("file"), read_secret(&dir.join(file))),
+        (Some(_), Some(_)) => {
+            problems.error(site, "both `env` and `file`").hint("keep one of them");
+            return None;
+        }
+        (None, None) => {
+            problems.error(site, "neither `env` nor `file`").hint("say where it is: `env: NAME` or `file: PATH`");
+            return None;
+        }
+    };
+    let message = match read {
+        Ok(value) => {
+            let value = value.trim_end_matches(['\n', '\r']);
+            match value {
+                "" => "the secret is empty".to_owned(),
+                _ if value.contains(|c: char| c.is_control()) => {
+                    "the secret has line breaks or control characters".to_owned()
+                }
+                _ => return Some(value.to_owned()),
+            }
+        }
+        Err(message) => message,
+    };
+    if over.secrets_may_be_absent {
+        problems.warn(&site, message);
+    } else {
+        problems.error(&site, message).hint("it is read when the files are loaded");
+    }
+    None
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let mut text = String::new();
+    let file = std::fs::metadata(path)
+        .and_then(|meta| if meta.is_file() { Ok(()) } else { Err(std::io::Error::other("not a regular file")) })
+        .and_then(|()| std::fs::File::open(path));
+    file.and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text))
+        .map_err(|error| format!("the file `{shown}` cannot be read: {error}"))?;
+    if text.len() as u64 > SECRET_BYTES_MAX {
+        return Err(format!("the file `{shown}` is larger than {SECRET_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
+/// 32 bytes, kept as 64 hex digits.
+fn store_key(text: &str, site: &Site, problems: &mut Problems) -> Option<Secret> {
+    let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex {
+        return Some(Secret::new(text.to_ascii_lowercase()));
+    }
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok().filter(|bytes| bytes.len() == 32);
+    match bytes {
+        Some(bytes) => Some(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())),
+        None => {
+            problems
+                .error(site, "the store key is not 32 bytes written as 64 hex digits or base64")
+                .hint("make one with `openssl rand -hex 32`");
+            None
+        }
+    }
+}
+
+fn store_url(text: &str, site: &Site, problems: &mut Problems) -> Option<StoreUrl> {
+    let hint = "one of `sqlite:PATH`, `memory`";
+    match text.split_once(':').unwrap_or((text, "")) {
+        // Without the colon too: YAML takes `store: memory:` for a map in a line.
+        ("memory", "") => Some(StoreUrl::Memory),
+        ("sqlite", path) if !path.is_empty() => {
+            Some(StoreUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
+        }
+        ("postgres" | "postgresql", _) => {
+            problems.error(site, "PostgreSQL is not supported by this version").hint(hint);
+            None
+        }
+        _ => {
+            problems.error(site, format!("`{text}` is no store")).hint(hint);
+            None
+        }
+    }
+}
+
+fn check_limits(limits: &Limits, site: &Site, problems: &mut Problems) {
+    let Ok(serde_json::Value::Object(values)) = serde_json::to_value(limits) else { return };
+    for (name, value) in &values {
+        if value.as_u64() == Some(0) && !MAY_BE_ZERO.contains(&name.as_str()) {
+            problems.error(&site.key(name.as_str()), format!("`{name}` of 0 would let nothing through"));
+        }
+    }
+    if limits.shadow_service_share_percent > 100 {
+        problems.error(&site.key("shadow_service_share_percent"), "a share is at most 100 percent");
+    }
+    if (1..HEAD_BYTES_MIN).contains(&limits.head_bytes_max) {
+        problems.error(&site.key("head_bytes_max"), format!("a head needs at least {HEAD_BYTES_MIN} bytes"));
+    }
+}
+
+/// Whether an expression can name it after a dot.
+fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}

@@ -1,0 +1,334 @@
+//! A tree held against the JSON Schema of what it should be.
+//!
+//! The question it answers: "which keys does nobody read, and which values are of the wrong kind?" It walks the schema
+//! that `schemars` makes from a draft, so that the same types say what `check` refuses and what an editor completes.
+//! Always true: where it finds nothing, the draft can be deserialized. Only shape is judged here; sense (a percent of
+//! 150, a service that does not exist) is the business of the rooms' own checks.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::tree::{Kind, Node};
+use crate::problem::{Problem, Problems, Segment, Site, nearest};
+
+/// What the walk found.
+#[derive(Default)]
+pub(crate) struct Shaped {
+    /// Everything that the schema does not allow.
+    pub problems: Problems,
+    /// Where a key or value stands that does not fit: without these, what is left may still be checked for sense. A
+    /// missing key is not among them.
+    pub refused: Vec<Vec<Segment>>,
+}
+
+impl Shaped {
+    fn error(&mut self, site: &Site, message: impl Into<String>) -> &mut Problem {
+        self.refused.push(site.path.clone());
+        self.problems.error(site, message)
+    }
+}
+
+/// Finds everything in `node` that the schema does not allow.
+pub(crate) fn check(node: &Node, schema: &Value, site: &Site) -> Shaped {
+    let mut shaped = Shaped::default();
+    Walk { root: schema }.value(node, schema, site, &mut shaped, 0);
+    shaped
+}
+
+struct Walk<'a> {
+    root: &'a Value,
+}
+
+/// Schemas refer to themselves (a list of lists); files are no deeper than this times a reference or two.
+const DEPTH_MAX: usize = 512;
+
+impl Walk<'_> {
+    fn value(&self, node: &Node, schema: &Value, site: &Site, problems: &mut Shaped, depth: usize) {
+        let schema = self.resolve(schema);
+        let Some(schema) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return };
+        for key in ["anyOf", "oneOf"] {
+            if let Some(branches) = schema.get(key).and_then(Value::as_array) {
+                return self.one_of(node, branches, site, problems, depth);
+            }
+        }
+        if let Some(all) = schema.get("allOf").and_then(Value::as_array) {
+            for part in all {
+                self.value(node, part, site, problems, depth + 1);
+            }
+        }
+        if let Some(words) = words(schema) {
+            self.word(node, &words, site, problems);
+            return;
+        }
+        if !accepts(schema, node) {
+            let expected = expected(schema);
+            let problem = problems.error(site, format!("expected {expected}, found {}", found(node)));
+            if let Some(hint) = quotes(node, &expected) {
+                problem.hint(hint);
+            }
+            return;
+        }
+        match &node.kind {
+            Kind::Map(_) => self.map(node, schema, site, problems, depth),
+            Kind::List(items) => {
+                if let Some(of) = schema.get("items") {
+                    for (index, item) in items.iter().enumerate() {
+                        self.value(item, of, &site.index(index), problems, depth + 1);
+                    }
+                }
+                if let Some(least) = schema.get("minItems").and_then(Value::as_u64)
+                    && (items.len() as u64) < least
+                {
+                    problems.error(site, format!("expected at least {least} in this list, found {}", items.len()));
+                }
+            }
+            Kind::Number(number) => {
+                let number = number.as_f64().unwrap_or(0.0);
+                let bound = |key| schema.get(key).and_then(Value::as_f64);
+                if let Some(least) = bound("minimum").filter(|least| number < *least) {
+                    problems.error(site, format!("expected a number from {least} on, found {number}"));
+                }
+                if let Some(most) = bound("maximum").filter(|most| number > *most) {
+                    problems.error(site, format!("expected a number up to {most}, found {number}"));
+                }
+            }
+            Kind::Null | Kind::Bool(_) | Kind::Text(_) => {}
+        }
+    }
+
+    fn map(&self, node: &Node, schema: &Map<String, Value>, site: &Site, problems: &mut Shaped, depth: usize) {
+        let none = Map::new();
+        let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        let others = schema.get("additionalProperties");
+        let absent: Vec<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .map(|keys| keys.iter().filter_map(Value::as_str).filter(|key| node.get(key).is_none()).collect())
+            .unwrap_or_default();
+        for entry in node.entries() {
+            let inner = site.key(entry.key.clone());
+            if let Some(of) = known.get(&*entry.key) {
+                self.value(&entry.value, of, &inner, problems, depth + 1);
+                continue;
+            }
+            match others {
+                Some(Value::Bool(false)) => {
+                    let free: Vec<&str> = known.keys().map(String::as_str).filter(|k| node.get(k).is_none()).collect();
+                    let problem = problems.error(&inner.at_key(), format!("unknown key `{}`", entry.key));
+                    match nearest(&entry.key, free.iter().copied()) {
+                        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                        None if known.is_empty() => problem.hint("this map takes no keys"),
+                        None => problem.hint(format!("known here: {}", listed(known.keys().map(String::as_str)))),
+                    };
+                }
+                Some(of) => self.value(&entry.value, of, &inner, problems, depth + 1),
+                None => {}
+            }
+        }
+        for key in absent {
+            problems.problems.error(&site.clone().at_key(), format!("the key `{key}` is missing"));
+        }
+    }
+
+    /// One of several shapes: the one that takes this kind of value, else the one that has least against it.
+    fn one_of(&self, node: &Node, branches: &[Value], site: &Site, problems: &mut Shaped, depth: usize) {
+        let branches: Vec<&Value> = branches.iter().map(|branch| self.resolve(branch)).collect();
+        let mut all_words = BTreeSet::new();
+        let mut fitting = Vec::new();
+        for branch in &branches {
+            let Some(object) = branch.as_object() else { return };
+            if let Some(words) = words(object) {
+                all_words.extend(words);
+                continue;
+            }
+            if self.may_accept(branch, node, depth) {
+                fitting.push(*branch);
+            }
+        }
+        if node.text().is_some_and(|text| all_words.contains(text)) {
+            return;
+        }
+        if fitting.is_empty() {
+            if !all_words.is_empty() && (node.text().is_some() || branches.len() == 1) {
+                let words: Vec<String> = all_words.into_iter().collect();
+                return self.word(node, &words, site, problems);
+            }
+            let mut names: Vec<String> = Vec::new();
+            for branch in &branches {
+                for name in self.names(branch, depth) {
+                    if name != "nothing" && !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+            }
+            let expected = or(&names);
+            let problem = problems.error(site, format!("expected {expected}, found {}", found(node)));
+            if let Some(hint) = quotes(node, &expected) {
+                problem.hint(hint);
+            }
+            return;
+        }
+        let mut best: Option<Shaped> = None;
+        for branch in fitting {
+            let mut tried = Shaped::default();
+            self.value(node, branch, site, &mut tried, depth + 1);
+            if best.as_ref().is_none_or(|best| tried.problems.len() < best.problems.len()) {
+                best = Some(tried);
+            }
+        }
+        let Shaped { problems: found, refused } = best.unwrap_or_default();
+        problems.problems.extend(found);
+        problems.refused.extend(refused);
+    }
+
+    /// Whether a branch is for this kind of value at all.
+    fn may_accept(&self, schema: &Value, node: &Node, depth: usize) -> bool {
+        let schema = self.resolve(schema);
+        let Some(object) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return true };
+        for key in ["anyOf", "oneOf"] {
+            if let Some(branches) = object.get(key).and_then(Value::as_array) {
+                return branches.iter().any(|branch| self.may_accept(branch, node, depth + 1));
+            }
+        }
+        match words(object) {
+            Some(words) => node.text().is_some_and(|text| words.iter().any(|word| word == text)),
+            None => accepts(object, node),
+        }
+    }
+
+    /// What a person calls what a branch takes.
+    fn names(&self, schema: &Value, depth: usize) -> Vec<String> {
+        let schema = self.resolve(schema);
+        let Some(object) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return Vec::new() };
+        for key in ["anyOf", "oneOf"] {
+            if let Some(branches) = object.get(key).and_then(Value::as_array) {
+                return branches.iter().flat_map(|branch| self.names(branch, depth + 1)).collect();
+            }
+        }
+        match words(object) {
+            Some(words) => words.iter().map(|word| format!("`{word}`")).collect(),
+            None => vec![expected(object)],
+        }
+    }
+
+    fn word(&self, node: &Node, words: &[String], site: &Site, problems: &mut Shaped) {
+        let Some(text) = node.text() else {
+            let list = listed(words.iter().map(String::as_str));
+            problems.error(site, format!("expected one of {list}, found {}", found(node)));
+            return;
+        };
+        if words.iter().any(|word| word == text) {
+            return;
+        }
+        let problem = problems.error(site, format!("unknown value `{}`", short(text)));
+        match nearest(text, words.iter().map(String::as_str)) {
+            Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None => problem.hint(format!("one of {}", listed(words.iter().map(String::as_str)))),
+        };
+    }
+
+    fn resolve<'b>(&'b self, mut schema: &'b Value) -> &'b Value {
+        for _ in 0..32 {
+            let Some(pointer) = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#')) else {
+                break;
+            };
+            match self.root.pointer(pointer) {
+                Some(found) => schema = found,
+                None => break,
+            }
+        }
+        schema
+    }
+}
+
+/// The words of an enumeration.
+fn words(schema: &Map<String, Value>) -> Option<Vec<String>> {
+    if let Some(word) = schema.get("const").and_then(Value::as_str) {
+        return Some(vec![word.to_owned()]);
+    }
+    let words = schema.get("enum")?.as_array()?;
+    Some(words.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// The schema's types; empty is any.
+fn types(schema: &Map<String, Value>) -> Vec<&str> {
+    match schema.get("type") {
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn accepts(schema: &Map<String, Value>, node: &Node) -> bool {
+    let types = types(schema);
+    types.is_empty()
+        || types.iter().any(|name| match (*name, &node.kind) {
+            ("null", Kind::Null)
+            | ("boolean", Kind::Bool(_))
+            | ("number", Kind::Number(_))
+            | ("string", Kind::Text(_))
+            | ("array", Kind::List(_))
+            | ("object", Kind::Map(_)) => true,
+            ("integer", Kind::Number(number)) => number.is_i64() || number.is_u64(),
+            _ => false,
+        })
+}
+
+fn expected(schema: &Map<String, Value>) -> String {
+    let names: Vec<String> = types(schema)
+        .into_iter()
+        .filter_map(|name| match name {
+            "boolean" => Some("true or false"),
+            "number" => Some("a number"),
+            "integer" => Some("a whole number"),
+            "string" => Some("text"),
+            "array" => Some("a list"),
+            "object" => Some("a map"),
+            _ => None,
+        })
+        .map(str::to_owned)
+        .collect();
+    if names.is_empty() { "nothing".to_owned() } else { or(&names) }
+}
+
+fn found(node: &Node) -> String {
+    match &node.kind {
+        Kind::Bool(bool) => format!("`{bool}`"),
+        Kind::Number(number) => format!("the number {number}"),
+        Kind::Text(text) => format!("the text `{}`", short(text)),
+        _ => node.called().to_owned(),
+    }
+}
+
+fn quotes(node: &Node, expected: &str) -> Option<String> {
+    match &node.kind {
+        Kind::Text(text) if expected.contains("number") && serde_json::from_str::<serde_json::Number>(text).is_ok() => {
+            Some("write it without quotes".to_owned())
+        }
+        Kind::Number(_) | Kind::Bool(_) if expected.contains("text") => Some("put it in quotes".to_owned()),
+        _ => None,
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn or(names: &[String]) -> String {
+    match names {
+        [] => "something else".to_owned(),
+        [one] => one.clone(),
+        [head @ .., last] => format!("{} or {last}", head.join(", ")),
+    }
+}
+
+fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// A value within a message.
+fn short(text: &str) -> String {
+    let first = text.lines().next().unwrap_or("");
+    if first.chars().count() > 60 || first.len() < text.len() {
+        return format!("{}…", first.chars().take(60).collect::<String>());
+    }
+    first.to_owned()
+}

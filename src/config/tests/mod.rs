@@ -1,0 +1,190 @@
+mod mutations;
+mod refusals;
+mod set;
+mod watching;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::config::parse::parse;
+use crate::config::shape;
+use crate::config::tree::Source;
+use crate::problem::Site;
+
+fn source(text: &str) -> Source {
+    let (source, faults) = parse(&Arc::from("f.yaml"), text);
+    assert_eq!(faults, [], "{text}");
+    source
+}
+
+fn value(text: &str) -> Value {
+    source(text).root.expect("a tree").to_value()
+}
+
+/// `line:column: message (hint)` of each fault.
+fn faults(text: &str) -> Vec<String> {
+    let (source, faults) = parse(&Arc::from("f.yaml"), text);
+    let line = |fault: &crate::config::parse::Fault| {
+        let place = source.place(fault.span.clone());
+        let hint = fault.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{}:{}: {}{hint}", place.line, place.column, fault.message)
+    };
+    faults.iter().map(line).collect()
+}
+
+#[test]
+fn yaml_1_2_scalars_keep_what_was_written() {
+    let text = "a: off\nb: true\nc: 007\nd: 1.50\ne: 12345678901234567890123\nf: ~\ng: '5'\nh: +3\ni: 0x10\nj: 1e400\nk: .5\nl: yes\nm: -0.1";
+    let value = value(text);
+    let shown = serde_json::to_string(&value).expect("json");
+    assert_eq!(
+        shown,
+        r#"{"a":"off","b":true,"c":"007","d":1.50,"e":12345678901234567890123,"f":null,"g":"5","h":3,"i":16,"j":"1e400","k":".5","l":"yes","m":-0.1}"#
+    );
+}
+
+#[test]
+fn aliases_repeat_a_value_and_point_at_the_anchor() {
+    let source = source("a: &x { n: 1 }\nb: *x\n");
+    assert_eq!(
+        source.root.as_ref().map(crate::config::tree::Node::to_value),
+        Some(json!({"a": {"n": 1}, "b": {"n": 1}}))
+    );
+    let place = source.locate(&Site::file("f.yaml").key("b").key("n"), None);
+    assert_eq!((place.line, place.column), (1, 12));
+}
+
+#[test]
+fn what_is_no_yaml_for_us_is_named_with_its_place() {
+    assert_eq!(
+        faults("a: 1\nb: 2\na: 3\n"),
+        ["3:1: the key `a` stands twice in this map (it stands in line 1 already; keep one of them)"]
+    );
+    assert_eq!(faults("a: 1\n---\nb: 2\n"), ["2:1: a second document in one file (one file holds one document)"]);
+    assert_eq!(
+        faults("a: !!binary xx"),
+        ["1:13: the tag `!!binary` is not read (leave it out; quote a value that is to stay text)"]
+    );
+    assert_eq!(faults("a: &x [*x]"), ["1:8: an alias inside its own anchor (write the value out)"]);
+    assert_eq!(
+        faults("b: &b {}\na:\n  <<: *b\n"),
+        ["3:3: merge keys (`<<`) are not read (write the keys out, or alias one value)"]
+    );
+    assert_eq!(
+        faults("a: { ? [1] : 2 }"),
+        ["1:8: a list or a map as a key (a value that begins with `{`, `[` or `${` in a flow map needs quotes)"]
+    );
+    let deep = "[".repeat(100);
+    assert!(faults(&deep)[0].starts_with("1:6"), "{:?}", faults(&deep));
+    let tab = faults("a:\n\tb: 1\n");
+    assert!(tab[0].starts_with("2:") && tab[0].ends_with("(indent with spaces, not with a tab)"), "{tab:?}");
+}
+
+#[test]
+fn a_billion_laughs_is_refused() {
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for n in 1..12 {
+        let of = format!("*a{}, ", n - 1).repeat(10);
+        text.push_str(&format!("a{n}: &a{n} [{of}]\n"));
+    }
+    let faults = faults(&text);
+    assert!(faults[0].contains("too large"), "{faults:?}");
+    let mut text = String::from("a0: &a0 [x]\n");
+    for n in 1..100 {
+        text.push_str(&format!("a{n}: &a{n} [*a{}]\n", n - 1));
+    }
+    assert!(self::faults(&text)[0].contains("nested deeper"), "a chain of aliases");
+}
+
+#[test]
+fn a_site_becomes_line_and_column() {
+    let text = "routes:\n  - id: a\n    when: 'x == ''y'' && z'\n    long: |\n      first ${1}\n      second ${2}\n    q: \"a\\\"b ${c}\"\n";
+    let source = source(text);
+    let item = Site::file("f.yaml").key("routes").index(0);
+    let at = |site: &Site, offset| {
+        let place = source.locate(site, offset);
+        (place.line, place.column, source.text[place.span].to_owned())
+    };
+    assert_eq!(at(&item, None), (2, 5, "id".into()));
+    assert_eq!(at(&item.key("id"), None), (2, 9, "a".into()));
+    assert_eq!(at(&item.key("id").at_key(), None), (2, 5, "id".into()));
+    assert_eq!(at(&item.key("absent"), None), (2, 5, "id".into()));
+    assert_eq!(at(&Site::file("f.yaml").key("routes").key("x"), None), (1, 1, "routes".into()));
+    assert_eq!(at(&item.key("when"), Some(5)), (3, 17, "'".into()));
+    assert_eq!(at(&item.key("when"), Some(6)), (3, 19, "y".into()));
+    assert_eq!(at(&item.key("long"), Some(19)), (6, 15, "{".into()));
+    assert_eq!(at(&item.key("q"), Some(4)), (7, 14, "$".into()));
+}
+
+#[test]
+fn shape_names_every_key_and_value_that_does_not_fit() {
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["id"],
+        "properties": {
+            "id": { "type": "string" },
+            "percent": { "anyOf": [{ "type": "number" }, { "$ref": "#/$defs/Shares" }, { "type": "null" }] },
+            "state": { "$ref": "#/$defs/State" },
+            "tags": { "type": "array", "items": { "type": "string" } },
+            "n": { "type": "integer", "minimum": 0 },
+        },
+        "$defs": {
+            "State": { "oneOf": [{ "type": "string", "const": "off" }, { "type": "string", "const": "shadow" }] },
+            "Shares": { "type": "object", "additionalProperties": false, "properties": { "dark": { "type": "number" } } },
+        },
+    });
+    let text = "percnt: 5\npercent: { drak: 3 }\nstate: shaddow\ntags: [a, 1, {}]\nn: -1\nxyz: 1\n";
+    let source = source(text);
+    let shaped = shape::check(source.root.as_ref().expect("tree"), &schema, &Site::file("f.yaml"));
+    let problems = shaped.problems;
+    let lines: Vec<String> = problems
+        .iter()
+        .map(|p| {
+            let place = source.locate(&p.site, p.offset);
+            format!("{}:{}: {} ({})", place.line, place.column, p.message, p.hint.as_deref().unwrap_or(""))
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "1:1: unknown key `percnt` (known here: `id`, `percent`, `state`, `tags`, `n`)",
+            "2:12: unknown key `drak` (did you mean `dark`?)",
+            "3:8: unknown value `shaddow` (did you mean `shadow`?)",
+            "4:11: expected text, found the number 1 (put it in quotes)",
+            "4:14: expected text, found a map ()",
+            "5:4: expected a number from 0 on, found -1 ()",
+            "6:1: unknown key `xyz` (known here: `id`, `percent`, `state`, `tags`, `n`)",
+            "1:1: the key `id` is missing ()",
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let text = String::from_utf8_lossy(&bytes);
+        let (source, faults) = parse(&Arc::from("f.yaml"), &text);
+        for fault in faults {
+            let place = source.place(fault.span);
+            prop_assert!(place.line >= 1 && place.column >= 1);
+        }
+    }
+
+    #[test]
+    fn no_yaml_like_text_makes_it_panic(text in "[-a-c:&*!|>'\"{}\\[\\],#?%@ \\n\\t0-9$.~é]{0,200}") {
+        let (source, faults) = parse(&Arc::from("f.yaml"), &text);
+        if let Some(root) = &source.root {
+            let _ = root.to_value();
+        } else {
+            prop_assert!(!faults.is_empty());
+        }
+        for fault in faults {
+            let _ = &source.text[source.place(fault.span).span];
+        }
+        for offset in 0..5 {
+            let site = Site::file("f.yaml").key("a");
+            let _ = &source.text[source.locate(&site, Some(offset)).span];
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A good set, made bad in hundreds of ways: never a panic, always a place.
+
+use super::set::{POINTSMAN, ROUTES, Set, WORKFLOW};
+
+const FILES: [(&str, &str); 3] =
+    [("pointsman.yaml", POINTSMAN), ("routes/orders.yaml", ROUTES), ("workflows/create-order.yaml", WORKFLOW)];
+
+/// Other texts for a file, each with a name.
+fn mutants(text: &str) -> Vec<(String, String)> {
+    let mut mutants = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (n, line) in lines.iter().enumerate() {
+        let with = |new: &str| {
+            let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            new.clone_into(&mut lines[n]);
+            lines.join("\n") + "\n"
+        };
+        let Some((key, value)) = line.split_once(':') else { continue };
+        let indent = &key[..key.len() - key.trim_start().len()];
+        mutants.push((format!("line {n} key misspelt"), with(&format!("{key}x:{value}"))));
+        mutants.push((format!("line {n} twice"), with(&format!("{line}\n{}", line.replacen("- ", "  ", 1)))));
+        mutants.push((format!("line {n} unknown key"), with(&format!("{line}\n{indent}nobody_reads_this: 1"))));
+        for (name, other) in [
+            ("number", "7.5"),
+            ("bool", "true"),
+            ("list", "[a, 1]"),
+            ("map", "{ a: b }"),
+            ("null", "null"),
+            ("text", "nothing-of-this-name"),
+            ("bad template", "'${request.'"),
+            ("open", "[{"),
+            ("tag", "!!binary x"),
+            ("alias", "*nobody"),
+        ] {
+            mutants.push((format!("line {n} is a {name}"), with(&format!("{key}: {other}"))));
+        }
+        mutants.push((format!("line {n} gone"), with("")));
+        mutants.push((format!("line {n} tab"), with(&format!("\t{line}"))));
+    }
+    for cut in (0..text.len()).step_by(7) {
+        mutants.push((format!("cut at {cut}"), text[..cut].to_owned()));
+    }
+    mutants
+}
+
+#[test]
+fn every_mutant_is_taken_or_refused_with_a_place() {
+    let set = Set::good();
+    assert!(set.read().is_ok(), "{}", set.shown());
+    let (mut tried, mut refused) = (0, 0);
+    for (name, good) in FILES {
+        let path = set.dir().join(name);
+        for (what, text) in mutants(good) {
+            tried += 1;
+            std::fs::write(&path, &text).expect("written");
+            let Err(failed) = set.read() else { continue };
+            refused += 1;
+            let shown = failed.render(false);
+            for finding in &failed.findings.0 {
+                let place = finding.place();
+                assert!(finding.line.is_some() && finding.column.is_some(), "{name}, {what}: no place: {shown}");
+                assert!(shown.contains(&place), "{name}, {what}: {place} is not in: {shown}");
+                assert!(!finding.message.contains("a mistake of ours"), "{name}, {what}: {shown}\n{text}");
+            }
+        }
+        std::fs::write(&path, good).expect("written");
+    }
+    println!("tried {tried}, refused {refused}, panics 0, refusals without a place 0");
+    assert!(tried > 200 && refused > tried / 2, "{tried} tried, {refused} refused");
+}

@@ -1,0 +1,167 @@
+//! What a person sees for each thing that is wrong: the exact text, in `refusals.txt`.
+
+use super::set::{ROUTES, Set, WORKFLOW};
+
+const P: &str = "pointsman.yaml";
+const R: &str = "routes/orders.yaml";
+const W: &str = "workflows/create-order.yaml";
+
+fn cases() -> Vec<(&'static str, Set)> {
+    let good = Set::good;
+    let edit = |file, from, to| Set::good().edit(file, from, to);
+    let step = |text: &str| good().edit(W, "respond:", &format!("{text}\nrespond:"));
+    vec![
+        ("a good set", good()),
+        ("an unknown key", edit(R, "percent: 50", "percnt: 50")),
+        ("an unknown key that is like none", edit(R, "percent: 50", "zzz: 50")),
+        ("an unknown key of compare", edit(R, "ignore:", "ingore:")),
+        ("an unknown key of a step", edit(W, "rehearse:", "reherse:")),
+        ("a missing key", edit(R, "    match: { method: POST, path: /orders }\n", "")),
+        ("a missing key of a workflow", edit(W, "workflow: create-order\n", "")),
+        ("an unknown state", edit(R, "state: shadow", "state: shaddow")),
+        (
+            "wrong types",
+            edit(
+                P,
+                "listen: 127.0.0.1:8080",
+                "listen: 8080\nlimits: { shadow_threads: 0, compare_msx: 1, drain_ms: x }",
+            ),
+        ),
+        ("a key twice", edit(P, "store: memory", "listen: 127.0.0.1:1\nstore: memory")),
+        ("no YAML", edit(R, "percent: 50", "percent: [50")),
+        ("a colon in a value", edit(P, "store: memory", "store: memory:")),
+        ("a tab", edit(P, "  shop:", "\tshop:")),
+        ("an empty file", good().put(R, "")),
+        ("not UTF-8", good().put("routes/x.yaml", b"routes:\n  - id: \xff\n")),
+        ("no main file", good().remove(P)),
+        (
+            "files that are not read",
+            good()
+                .put("routes/x.yml", "")
+                .put("routes/.x.yaml.swp", "")
+                .put("routes/x.yaml~", "")
+                .put("stray.yaml", ""),
+        ),
+        ("an empty directory", good().put("routes/x", "").remove("routes/x").remove(R).put(W, WORKFLOW)),
+        ("an unknown service", edit(R, "legacy: shop", "legacy: shpo")),
+        ("an unknown default", edit(P, "default_legacy: shop", "default_legacy: shpo")),
+        ("no default", edit(P, "default_legacy: shop\n", "")),
+        ("an unknown workflow", edit(R, "workflow: create-order", "workflow: create-ordr")),
+        ("a workflow whose file is no YAML is not reported as unknown", good().put(W, "workflow: [\n")),
+        ("a service of a step that is unknown", edit(W, "services.bank", "services.bnk")),
+        ("a step that does not exist", edit(W, "steps.charge.output", "steps.chrge.output")),
+        (
+            "a cycle",
+            step(
+                "  a:\n    set: ${steps.b.output}\n  b:\n    set: ${steps.c.output}\n  c:\n    set: ${steps.a.output}",
+            ),
+        ),
+        (
+            "a secret that is not declared",
+            step(
+                "  ask:\n    call: GET ${services.bank}/x\n    headers: { authorization: \"Bearer ${secrets.bank}\" }",
+            ),
+        ),
+        (
+            "credentials without a store key",
+            step(
+                "  ask:\n    call: GET ${services.bank}/x\n    headers: { authorization: '${request.headers.authorization}' }",
+            ),
+        ),
+        ("a percent of 150", edit(R, "percent: 50", "percent: 150")),
+        ("a bad template", edit(W, "${request.body.total}", "${request.body.total")),
+        ("bad CEL", edit(R, "legacy.body.total}", "legacy.body.total +}")),
+        ("a bad JSONPath", edit(R, "$.created_at", "created_at")),
+        ("an assert on a step that does not exist", edit(R, "intents.charge", "intents.chrge")),
+        (
+            "an invariant on a step that does not exist",
+            edit(R, "    compare:", "    invariants: [ '${intents.chrge.body.amount > 0}' ]\n    compare:"),
+        ),
+        ("an id twice, a request twice", good().put("routes/two.yaml", ROUTES)),
+        ("a workflow twice", good().put("workflows/two.yaml", WORKFLOW)),
+        (
+            "two routes for the same request",
+            good().put("routes/two.yaml", ROUTES.replace("id: orders.create", "id: orders.make")),
+        ),
+        ("replay_safe with a shared step", edit(R, "    percent: 50", "    replay_safe: true")),
+        ("a shared step without rehearse", edit(W, "    rehearse: { id: '${legacy.body.id}' }\n", "")),
+        ("a shared step without a retry key", edit(R, "    retry_key: ${request.headers[\"x-request\"]}\n", "")),
+        ("legacy is our own listener", edit(P, "http://127.0.0.1:9000", "http://localhost:8080")),
+        ("legacy is our own listener on all addresses", edit(P, "listen: 127.0.0.1:8080", "listen: 0.0.0.0:9000")),
+        ("legacy is our own API", edit(P, "http://127.0.0.1:9000", "http://0.0.0.0:8081")),
+        ("the API is open to the network", edit(P, "127.0.0.1:8081", "0.0.0.0:8081")),
+        ("both listen on one address", edit(P, "127.0.0.1:8081", "127.0.0.1:8080")),
+        ("no address", edit(P, "listen: 127.0.0.1:8080", "listen: ':8080'")),
+        (
+            "secrets that are not there",
+            edit(P, "store:", "secrets: { a: { env: NO_SUCH_VARIABLE_HERE }, b: { file: absent }, c-d: {} }\nstore:"),
+        ),
+        (
+            "a store key that is too short",
+            good().put("short.key", "abc").edit(P, "store:", "store_key: { file: short.key }\nstore:"),
+        ),
+        ("a store that is not there yet", edit(P, "store: memory", "store: postgres://x")),
+    ]
+}
+
+#[test]
+fn each_refusal_reads_as_it_should() {
+    let expected = include_str!("refusals.txt");
+    let mut actual = String::new();
+    for (name, set) in cases() {
+        actual.push_str(&format!("=== {name}\n{}\n", set.shown()));
+    }
+    if std::env::var_os("POINTSMAN_BLESS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/refusals.txt");
+        std::fs::write(path, &actual).expect("written");
+        return;
+    }
+    for (actual, expected) in actual.split("=== ").zip(expected.split("=== ")) {
+        assert_eq!(actual, expected, "\n--- is:\n{actual}\n--- should be:\n{expected}");
+    }
+    assert_eq!(actual.len(), expected.len());
+}
+
+#[test]
+fn colour_only_adds_to_the_plain_text() {
+    let failed = Set::good().edit(R, "percent: 50", "percnt: 50").read().err().expect("refused");
+    let coloured = failed.render(true);
+    let mut plain = String::new();
+    let mut rest = coloured.as_str();
+    while let Some(start) = rest.find('\u{1b}') {
+        plain.push_str(&rest[..start]);
+        rest = &rest[start..];
+        rest = &rest[rest.find('m').expect("the end of a colour") + 1..];
+    }
+    plain.push_str(rest);
+    assert_ne!(coloured, failed.render(false));
+    assert_eq!(plain, failed.render(false));
+}
+
+#[test]
+fn as_json_each_finding_has_its_place() {
+    let failed = Set::good().edit(R, "percent: 50", "percnt: 50").read().err().expect("refused");
+    let json = failed.findings.to_json();
+    assert_eq!(json[0]["line"], 7);
+    assert_eq!(json[0]["column"], 5);
+    assert_eq!(json[0]["severity"], "error");
+    assert_eq!(json[0]["hint"], "did you mean `percent`?");
+}
+
+#[test]
+fn the_example_set_is_fit_to_be_in_force() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/flags");
+    let loaded = crate::config::read(dir.as_ref(), &crate::config::Overrides::default());
+    let loaded = loaded.unwrap_or_else(|failed| panic!("{failed}"));
+    println!("{}", loaded.warnings);
+    assert!(!loaded.setup.routes.is_empty());
+}
+
+#[test]
+fn an_unreadable_directory_is_named() {
+    let set = Set::good();
+    let failed = crate::config::read(&set.dir().join("absent"), &crate::config::Overrides::default()).err();
+    assert!(failed.expect("refused").render(false).contains("absent: cannot be read: No such file or directory"));
+    let failed = crate::config::read(&set.dir().join(P), &crate::config::Overrides::default()).err();
+    assert!(failed.expect("refused").render(false).contains("not a directory"));
+}

@@ -1,0 +1,159 @@
+//! The watch: renames and symlink swaps are seen, bad sets change nothing, bursts are one change.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use super::set::{POINTSMAN, ROUTES, Set, WORKFLOW, write};
+use crate::config::{Change, Overrides, Pace, Watch, read};
+use crate::flag::State;
+
+/// So slow a poll that only an event can be the reason within the wait.
+const BY_EVENT: Pace =
+    Pace { quiet: Duration::from_millis(20), patience: Duration::from_millis(300), poll: Duration::from_secs(3_600) };
+const WAIT: Duration = Duration::from_secs(20);
+
+struct Watched {
+    _watch: Watch,
+    changes: tokio::sync::mpsc::Receiver<Change>,
+}
+
+impl Watched {
+    fn new(dir: &Path, pace: Pace) -> Self {
+        let hash = read(dir, &Overrides::default()).map(|loaded| loaded.hash).unwrap_or_default();
+        let (watch, changes) = Watch::start(dir, Overrides::default(), hash, pace).expect("a thread");
+        Self { _watch: watch, changes }
+    }
+    async fn next(&mut self) -> Change {
+        tokio::time::timeout(WAIT, self.changes.recv()).await.expect("a change in time").expect("the watch lives")
+    }
+    /// The state of the first route of the next set, or the refusal's text.
+    async fn state(&mut self) -> Result<State, String> {
+        match self.next().await {
+            Change::Loaded(loaded) => Ok(loaded.setup.routes[0].declared),
+            Change::Refused(failed) => Err(failed.render(false)),
+        }
+    }
+}
+
+fn routes(state: &str) -> String {
+    ROUTES.replace("state: shadow", &format!("state: {state}"))
+}
+
+#[tokio::test]
+async fn an_editors_rename_is_one_change() {
+    let set = Set::good();
+    let mut watched = Watched::new(&set.dir(), BY_EVENT);
+    let at = set.dir().join("routes/orders.yaml");
+    let aside = set.dir().join("routes/.orders.yaml.swp");
+    write(&aside, routes("off"));
+    std::fs::rename(&aside, &at).expect("renamed");
+    assert_eq!(watched.state().await, Ok(State::Off));
+    assert!(watched.changes.try_recv().is_err(), "one change");
+}
+
+#[tokio::test]
+async fn a_bad_set_is_refused_and_a_mended_one_is_taken() {
+    let set = Set::good();
+    let mut watched = Watched::new(&set.dir(), BY_EVENT);
+    let at = set.dir().join("routes/orders.yaml");
+    write(&at, routes("shaddow"));
+    let refused = watched.state().await.expect_err("refused");
+    assert!(refused.contains("routes/orders.yaml:6:12") && refused.contains("did you mean `shadow`?"), "{refused}");
+    write(&at, routes("shadow"));
+    assert_eq!(watched.state().await, Ok(State::Shadow));
+}
+
+#[tokio::test]
+async fn a_new_directory_and_a_new_file_are_seen() {
+    let set = Set::good().remove("routes/orders.yaml");
+    std::fs::remove_dir(set.dir().join("routes")).expect("removed");
+    let mut watched = Watched::new(&set.dir(), BY_EVENT);
+    write(&set.dir().join("routes/new.yaml"), routes("off"));
+    assert_eq!(watched.state().await, Ok(State::Off));
+    write(&set.dir().join("routes/new.yaml"), routes("shadow"));
+    assert_eq!(watched.state().await, Ok(State::Shadow));
+}
+
+/// As the kubelet does it: `routes -> ..data/routes`, `..data -> ..2026_1`, swapped by a rename of the link.
+#[tokio::test]
+async fn a_symlink_swap_is_seen_again_and_again() {
+    let home = tempfile::tempdir().expect("a directory");
+    let flags = home.path().join("flags");
+    let version = |name: &str, state: &str| {
+        let dir = flags.join(name);
+        write(&dir.join("pointsman.yaml"), POINTSMAN);
+        write(&dir.join("routes/orders.yaml"), routes(state));
+        write(&dir.join("workflows/create-order.yaml"), WORKFLOW);
+    };
+    let swap = |to: &str| {
+        symlink(to, flags.join("..data_tmp")).expect("a link");
+        std::fs::rename(flags.join("..data_tmp"), flags.join("..data")).expect("swapped");
+    };
+    version("..2026_1", "off");
+    swap("..2026_1");
+    for name in ["pointsman.yaml", "routes", "workflows"] {
+        symlink(format!("..data/{name}"), flags.join(name)).expect("a link");
+    }
+    let mut watched = Watched::new(&flags, BY_EVENT);
+    for (name, state, expected) in
+        [("..2026_2", "shadow", State::Shadow), ("..2026_3", "off", State::Off), ("..2026_4", "shadow", State::Shadow)]
+    {
+        version(name, state);
+        swap(name);
+        assert_eq!(watched.state().await, Ok(expected), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_poll_sees_what_no_event_told() {
+    let set = Set::good();
+    let old = set.dir().with_file_name("flags-new");
+    let pace = Pace { poll: Duration::from_millis(50), ..BY_EVENT };
+    let mut watched = Watched::new(&set.dir(), pace);
+    // The directory itself is replaced: the watch stands on the old one.
+    write(&old.join("pointsman.yaml"), POINTSMAN);
+    write(&old.join("routes/orders.yaml"), routes("off"));
+    write(&old.join("workflows/create-order.yaml"), WORKFLOW);
+    std::fs::rename(set.dir(), set.dir().with_file_name("flags-gone")).expect("moved away");
+    std::fs::rename(&old, set.dir()).expect("moved in");
+    loop {
+        match watched.state().await {
+            Ok(state) => break assert_eq!(state, State::Off),
+            // The moment between the two renames.
+            Err(text) => assert!(text.contains("cannot be read"), "{text}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn force_tells_the_same_set_again() {
+    let set = Set::good();
+    let mut watched = Watched::new(&set.dir(), BY_EVENT);
+    watched._watch.nudge().force();
+    assert_eq!(watched.state().await, Ok(State::Shadow));
+}
+
+#[tokio::test]
+async fn a_hundred_bad_files_each_are_refused_and_the_good_one_is_taken_at_last() {
+    let set = Set::good();
+    let mut watched = Watched::new(&set.dir(), Pace { quiet: Duration::from_millis(1), ..BY_EVENT });
+    let at = set.dir().join("routes/orders.yaml");
+    for n in 0..100 {
+        write(&at, routes(&format!("bad{n}")));
+        let refused = loop {
+            let refused = watched.state().await.expect_err("refused");
+            // A truncated file may be seen between: the next look sees it whole.
+            if refused.contains(&format!("`bad{n}`")) {
+                break refused;
+            }
+        };
+        assert!(refused.contains("orders.yaml:6:12"), "{refused}");
+    }
+    write(&at, routes("off"));
+    loop {
+        if watched.state().await == Ok(State::Off) {
+            break;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A YAML file as a tree that knows where each key and value stands.
+//!
+//! Always true: every map's keys are texts and unique, every number is one that JSON can write, every span lies within
+//! the file's text on character boundaries. Reading the text is [`super::parse`]'s business, sense is everybody
+//! else's.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::{Map, Number, Value};
+
+use crate::problem::{Segment, Site};
+
+/// One file's text, and its tree where it could be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// The file, as the person named it.
+    pub file: Arc<str>,
+    /// Its text.
+    pub text: Arc<str>,
+    /// Its content; `None` where it is no YAML.
+    pub root: Option<Node>,
+    /// Where reading it failed: what a site in a file without a tree points at.
+    pub failed_at: usize,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    /// Bytes of the text.
+    pub span: Range<usize>,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a value is.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Arc<str>),
+    List(Arc<[Node]>),
+    Map(Arc<[Entry]>),
+}
+
+/// A key of a map with its value.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub key: Arc<str>,
+    pub key_span: Range<usize>,
+    pub value: Node,
+}
+
+/// A place in a file's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Bytes of the text; within one line.
+    pub span: Range<usize>,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+}
+
+impl Node {
+    /// What a person calls this kind of value.
+    pub fn called(&self) -> &'static str {
+        match &self.kind {
+            Kind::Null => "nothing",
+            Kind::Bool(_) => "true or false",
+            Kind::Number(_) => "a number",
+            Kind::Text(_) => "text",
+            Kind::List(_) => "a list",
+            Kind::Map(_) => "a map",
+        }
+    }
+    /// The value under a key of a map.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entry(key).map(|entry| &entry.value)
+    }
+    /// The entry of a map.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries().iter().find(|entry| &*entry.key == key)
+    }
+    /// The entries of a map, else none.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.kind {
+            Kind::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+    /// The items of a list, else none.
+    pub fn items(&self) -> &[Node] {
+        match &self.kind {
+            Kind::List(items) => items,
+            _ => &[],
+        }
+    }
+    /// The text, where it is one.
+    pub fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+    /// The same as JSON, without places.
+    pub fn to_value(&self) -> Value {
+        match &self.kind {
+            Kind::Null => Value::Null,
+            Kind::Bool(bool) => Value::Bool(*bool),
+            Kind::Number(number) => Value::Number(number.clone()),
+            Kind::Text(text) => Value::String(text.to_string()),
+            Kind::List(items) => Value::Array(items.iter().map(Node::to_value).collect()),
+            Kind::Map(entries) => {
+                Value::Object(entries.iter().map(|e| (e.key.to_string(), e.value.to_value())).collect::<Map<_, _>>())
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Where a site stands. A path that leads nowhere (a missing key) ends at the last part that exists.
+    pub fn locate(&self, site: &Site, offset: Option<usize>) -> Place {
+        let Some(root) = &self.root else { return self.place(self.failed_at..self.failed_at) };
+        let mut node = root;
+        let mut key_span: Option<&Range<usize>> = None;
+        let mut whole = true;
+        for segment in &site.path {
+            let next = match segment {
+                Segment::Key(key) => node.entry(key).map(|entry| (Some(&entry.key_span), &entry.value)),
+                Segment::Index(index) => node.items().get(*index).map(|item| (None, item)),
+            };
+            let Some((key, value)) = next else {
+                whole = false;
+                break;
+            };
+            // The place of an item without a key of its own is the item itself.
+            (key_span, node) = (key, value);
+        }
+        if whole
+            && !site.at_key
+            && let Some(offset) = offset
+            && let Some(at) = self.inside(node, offset)
+        {
+            return self.place(at);
+        }
+        match key_span {
+            Some(span) if site.at_key || !whole || !is_scalar(node) => self.place(span.clone()),
+            _ if is_scalar(node) => self.place(node.span.clone()),
+            // A list or map without a key: its first key, or its first character.
+            _ => match (node.entries().first(), site.path.is_empty() && whole) {
+                (Some(entry), _) => self.place(entry.key_span.clone()),
+                (None, true) => self.place(node.span.start..node.span.start),
+                (None, false) => self.place(node.span.clone()),
+            },
+        }
+    }
+
+    /// Line and column of a span, which is cut to its first line.
+    pub fn place(&self, span: Range<usize>) -> Place {
+        let start = floor(&self.text, span.start.min(self.text.len()));
+        let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let rest = &self.text[start..];
+        let line_end = start + rest.find(['\n', '\r']).unwrap_or(rest.len());
+        let end = floor(&self.text, span.end.clamp(start, line_end));
+        let end = start + self.text[start..end].trim_end().len();
+        Place {
+            span: start..end,
+            line: self.text[..start].matches('\n').count() + 1,
+            column: self.text[line_start..start].chars().count() + 1,
+        }
+    }
+
+    /// The place of a character of a text value, where it can be told: escapes count as one character, lines of a
+    /// literal block lose their indentation.
+    fn inside(&self, node: &Node, offset: usize) -> Option<Range<usize>> {
+        let text = node.text()?;
+        let source = self.text.get(node.span.clone())?;
+        let byte = text.char_indices().nth(offset).map_or(text.len(), |(at, _)| at);
+        let found = match source.as_bytes().first()? {
+            b'"' => in_quotes(source, offset, '\\')?,
+            b'\'' => in_quotes(source, offset, '\'')?,
+            _ => match source.find(text) {
+                Some(start) => start + byte,
+                None => in_block(source, text, byte)?,
+            },
+        };
+        let start = node.span.start + found;
+        let width = self.text[start..].chars().next().map_or(0, char::len_utf8);
+        Some(start..(start + width))
+    }
+}
+
+/// The byte of the `offset`-th character between quotes, where each escape is one character.
+fn in_quotes(source: &str, offset: usize, escape: char) -> Option<usize> {
+    let mut chars = source.char_indices().skip(1).peekable();
+    for _ in 0..offset {
+        let (_, c) = chars.next()?;
+        if c == escape {
+            let (_, kind) = chars.next()?;
+            let digits = match kind {
+                'x' => 2,
+                'u' => 4,
+                'U' => 8,
+                _ => 0,
+            };
+            for _ in 0..(if escape == '\\' { digits } else { 0 }) {
+                chars.next()?;
+            }
+        } else if c == '\n' {
+            return None; // folded lines: not worth guessing
+        }
+    }
+    chars.next().map(|(at, _)| at)
+}
+
+/// The byte of a literal block's text in its source, whose first line has lost its indentation. `None` for a folded
+/// block, whose lines are not the text's.
+fn in_block(source: &str, text: &str, byte: usize) -> Option<usize> {
+    let line_start = text[..byte].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or("");
+    let mut at = 0;
+    for _ in 0..text[..byte].matches('\n').count() {
+        at += source[at..].find('\n')? + 1;
+    }
+    let written = source[at..].lines().next().unwrap_or("");
+    let indent = written.len().checked_sub(line.len()).filter(|_| written.trim_start().ends_with(line.trim_start()))?;
+    let found = at + indent + (byte - line_start);
+    source.is_char_boundary(found).then_some(found)
+}
+
+fn is_scalar(node: &Node) -> bool {
+    !matches!(node.kind, Kind::List(_) | Kind::Map(_))
+}
+
+/// The character boundary at or before a byte.
+fn floor(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}

@@ -1,1 +1,183 @@
-//! (being written)
+//! The command line.
+//!
+//! The question it answers: "what did the person type, and what do they see?" Always true: stdout is data (`--json`
+//! everywhere), stderr is talk; the exit code is 0 for done, 1 for refused or failed, 2 for wrong usage. `status`,
+//! `flip`, `freeze`, `diffs`, `evidence`, `flips` and `runs` are clients of the API of a running process; `check` and
+//! `schema` read files only; what `serve` and `demo` do is `app`'s and `demo`'s business, reached through [`Doors`].
+
+mod args;
+mod client;
+mod diffs;
+mod evidence;
+mod files;
+mod flip;
+mod paint;
+mod runs;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::Value;
+
+use args::{Command, Globals, Line, Runs, Server};
+use client::{CallError, Client};
+use paint::{Paint, Tone, harmless};
+
+use crate::config::{Failed, Overrides};
+
+/// What `serve` was told.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The directory of the flag files.
+    pub flags: PathBuf,
+    /// What the command line says instead of the files.
+    pub over: Overrides,
+}
+
+/// What `demo` was told.
+#[derive(Clone, Copy, Debug)]
+pub struct DemoOptions {
+    /// End after the walk.
+    pub exit: bool,
+    /// Whether to colour.
+    pub colour: bool,
+}
+
+/// Why `serve` or `demo` ended badly. A [`Failed`] inside is shown with its lines and carets.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// The two commands that run a process. They return when it has ended.
+pub struct Doors {
+    /// `serve`.
+    pub serve: fn(ServeOptions) -> Result<(), Failure>,
+    /// `demo`.
+    pub demo: fn(DemoOptions) -> Result<(), Failure>,
+}
+
+/// Reads the command line, does what it says, and gives the exit code.
+pub fn main(doors: &Doors) -> ExitCode {
+    let line = Line::parse(); // ends with 2 by itself where it cannot be read
+    run(line, doors)
+}
+
+/// How a command ended: what to print on stdout, and whether it was refused.
+pub(crate) struct Done {
+    /// Data, for a person.
+    pub text: String,
+    /// The same for a program.
+    pub json: Value,
+    /// Exit 0, or 1.
+    pub fine: bool,
+}
+
+fn run(line: Line, doors: &Doors) -> ExitCode {
+    let Line { globals, command } = line;
+    let out = Paint::new(globals.color, &std::io::stdout());
+    let done = match command {
+        Command::Serve(serve) => {
+            let over =
+                Overrides { listen: serve.listen, admin: serve.admin, store: serve.store, ..Overrides::default() };
+            return ended(&globals, (doors.serve)(ServeOptions { flags: serve.flags, over }));
+        }
+        Command::Demo { exit } => return ended(&globals, (doors.demo)(DemoOptions { exit, colour: out.0 })),
+        Command::Check { dir, no_secrets } => Ok(files::check(&dir, no_secrets, out)),
+        Command::Schema { kind } => Ok(files::schema(kind)),
+        Command::Status { watch, server } if watch && !globals.json => return status::watch(&globals, &server, out),
+        Command::Status { server, .. } => ask(&server, |client| status::show(client, out)),
+        Command::Flip { route, state, percent, reason, force, yes, server } => {
+            let wish = flip::Wish { route, state, percent, reason, force, yes };
+            ask(&server, |client| flip::flip(client, &server, wish, out))
+        }
+        Command::Freeze { effects, off, reason, server } => {
+            ask(&server, |client| flip::freeze(client, &server, !off, effects, reason, out))
+        }
+        Command::Diffs { route, limit, server } => ask(&server, |client| diffs::show(client, &route, limit, out)),
+        Command::Evidence { route, server } => ask(&server, |client| evidence::show(client, &route, out)),
+        Command::Flips { route, limit, server } => ask(&server, |client| flip::list(client, route, limit, out)),
+        Command::Runs { command: Runs::List { status, workflow, route, limit, before, server } } => {
+            let filter = runs::Filter { status, workflow, route, limit, before };
+            ask(&server, |client| runs::list(client, filter, out))
+        }
+        Command::Runs { command: Runs::Show { run, server } } => ask(&server, |client| runs::show(client, &run, out)),
+    };
+    match done {
+        Ok(done) => {
+            let text = if globals.json { pretty(&done.json) } else { done.text };
+            print(&text);
+            ExitCode::from(u8::from(!done.fine))
+        }
+        Err(error) => {
+            complain(&globals, error);
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn ask(server: &Server, talk: impl FnOnce(&Client) -> Result<Done, CallError>) -> Result<Done, CallError> {
+    talk(&Client::new(server)?)
+}
+
+/// The end of `serve` or `demo`.
+fn ended(globals: &Globals, outcome: Result<(), Failure>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let err = Paint::new(globals.color, &std::io::stderr());
+    let text = match error.downcast_ref::<Failed>() {
+        Some(failed) => failed.render(err.0),
+        None => format!("{} {}", err.tone("error:", Tone::Bad), chain(&*error)),
+    };
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(1)
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(&format!(": {next}"));
+        cause = next.source();
+    }
+    text
+}
+
+/// An error goes to stderr for people, and with `--json` to stdout as the problem that it is.
+fn complain(globals: &Globals, error: CallError) {
+    let err = Paint::new(globals.color, &std::io::stderr());
+    let mut lines = Vec::new();
+    let (hint, json) = match error {
+        CallError::Refused(problem, value) => {
+            lines.push(format!("{} {}", err.tone("refused:", Tone::Bad), harmless(&problem.title)));
+            if !problem.detail.is_empty() && problem.detail != problem.title {
+                lines.push(format!("  {}", harmless(&problem.detail)));
+            }
+            lines.extend(problem.reasons.iter().map(|reason| format!("  - {}", harmless(reason))));
+            (problem.hint, value)
+        }
+        CallError::Unreachable(message, hint) => {
+            lines.push(format!("{} {}", err.tone("error:", Tone::Bad), harmless(&message)));
+            (Some(hint), serde_json::json!({ "title": "unreachable", "detail": message }))
+        }
+    };
+    if let Some(hint) = hint {
+        lines.push(format!("  {} {}", err.tone("what to do:", Tone::Strong), harmless(&hint)));
+    }
+    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+    if globals.json {
+        print(&pretty(&json));
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,169 @@
+//! Asks the API of a running pointsman.
+//!
+//! The question it answers: "what does the server say?" A server that is slow is given up after ten seconds, one that
+//! is gone is named with what to do, an answer larger than the bound is refused; asking again is left to the person,
+//! since a flip may have happened.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::args::Server;
+use crate::admin::types::ApiProblem;
+
+/// One answer, all told.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The server refused, and says why.
+    Refused(Box<ApiProblem>, Value),
+    /// There is no server, or it does not speak our language: what happened, and what to do.
+    Unreachable(String, String),
+}
+
+/// A client of the API.
+pub(crate) struct Client {
+    base: String,
+    token: Option<String>,
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    /// Prepares; nothing is sent yet.
+    pub fn new(server: &Server) -> Result<Self, CallError> {
+        let base = server.admin.trim_end_matches('/').to_owned();
+        let base = if base.contains("://") { base } else { format!("http://{base}") };
+        let uri: Uri = base.parse().map_err(|error| {
+            let example = "an example is --admin http://127.0.0.1:8081";
+            CallError::Unreachable(format!("`{base}` is no URL: {error}"), example.to_owned())
+        })?;
+        if uri.scheme_str() != Some("http") {
+            let hint = "this version speaks plain http to the API: use a tunnel, or an address on this machine";
+            return Err(CallError::Unreachable(format!("`{base}` is not an http URL"), hint.to_owned()));
+        }
+        let token = match &server.token_file {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+                let message = format!("the token file `{}` cannot be read: {error}", path.display());
+                CallError::Unreachable(message, "check --token-file".to_owned())
+            })?),
+            None => std::env::var("POINTSMAN_TOKEN").ok(),
+        };
+        let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CallError::Unreachable(format!("no runtime: {error}"), "try again".to_owned()))?;
+        Ok(Self { base, token, pool: Pool::builder(TokioExecutor::new()).build_http(), runtime })
+    }
+
+    /// Asks, and reads the answer as `T` and as it came.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(T, Value), CallError> {
+        self.call(Method::GET, path, None)
+    }
+
+    /// Tells, and reads the answer as `T` and as it came.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, ask: &impl serde::Serialize) -> Result<(T, Value), CallError> {
+        let body = serde_json::to_value(ask).unwrap_or_default();
+        self.call(Method::POST, path, Some(body))
+    }
+
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        ask: Option<Value>,
+    ) -> Result<(T, Value), CallError> {
+        let answer = self.runtime.block_on(async {
+            match tokio::time::timeout(ANSWER_TIME_MAX, self.send(method, path, ask)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(CallError::Unreachable(
+                    format!("{} did not answer within {} s", self.base, ANSWER_TIME_MAX.as_secs()),
+                    "what was asked may still happen: look with `pointsman status` before trying again".to_owned(),
+                )),
+            }
+        })?;
+        let (status, body) = answer;
+        let value: Value = serde_json::from_slice(&body).map_err(|_| self.stranger(status))?;
+        if !status.is_success() {
+            let mut problem: ApiProblem = serde_json::from_value(value.clone()).map_err(|_| self.stranger(status))?;
+            if problem.title.is_empty() {
+                problem.title = status.to_string();
+            }
+            return Err(CallError::Refused(Box::new(problem), value));
+        }
+        match serde_json::from_value(value.clone()) {
+            Ok(answer) => Ok((answer, value)),
+            Err(error) => Err(CallError::Unreachable(
+                format!("{} answered {path} in a way that this version does not read: {error}", self.base),
+                "use the same version of pointsman here and there, or --json".to_owned(),
+            )),
+        }
+    }
+
+    async fn send(&self, method: Method, path: &str, ask: Option<Value>) -> Result<(StatusCode, Bytes), CallError> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        request = request.header(header::ACCEPT, "application/json, application/problem+json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = match ask {
+            Some(ask) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Full::new(Bytes::from(ask.to_string()))
+            }
+            None => Full::default(),
+        };
+        let request = request.body(body).map_err(|error| {
+            CallError::Unreachable(format!("this cannot be asked: {error}"), "check the name and the token".to_owned())
+        })?;
+        let response = self.pool.request(request).await.map_err(|error| self.gone(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+            CallError::Unreachable(format!("the answer of {} broke off: {error}", self.base), "try again".to_owned())
+        })?;
+        Ok((status, body.to_bytes()))
+    }
+
+    fn gone(&self, error: &hyper_util::client::legacy::Error) -> CallError {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        CallError::Unreachable(
+            format!("no pointsman answers at {}: {cause}", self.base),
+            "start one with `pointsman serve --flags DIR`, or say where it is with --admin URL or POINTSMAN_ADMIN"
+                .to_owned(),
+        )
+    }
+
+    fn stranger(&self, status: StatusCode) -> CallError {
+        CallError::Unreachable(
+            format!("{} answered {status}, and not as pointsman's API does", self.base),
+            "is this the address of the API (`admin.listen`), and not of the proxy?".to_owned(),
+        )
+    }
+}
+
+/// A name as one component of a path.
+pub(crate) fn component(name: &str) -> String {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// `?a=b&c=d` of what is there.
+pub(crate) fn query(parts: &[(&str, Option<String>)]) -> String {
+    let parts = parts.iter().filter_map(|(name, value)| Some(format!("{name}={}", component(value.as_deref()?))));
+    let joined = parts.collect::<Vec<_>>().join("&");
+    if joined.is_empty() { joined } else { format!("?{joined}") }
+}

@@ -1,0 +1,47 @@
+//! `evidence`: what the comparisons of a route add up to.
+
+use super::Done;
+use super::client::{CallError, Client, component};
+use super::paint::{Field, Paint, Tone, count, harmless, plain};
+use crate::admin::types::EvidenceView;
+
+pub(crate) fn show(client: &Client, route: &str, paint: Paint) -> Result<Done, CallError> {
+    let (view, json) = client.get::<EvidenceView>(&format!("/api/v2/routes/{}/evidence", component(route)))?;
+    Ok(Done { text: text(&view, paint), json, fine: true })
+}
+
+pub(crate) fn text(view: &EvidenceView, paint: Paint) -> String {
+    let evidence = &view.evidence;
+    let number = |name: &str, number: u64, tone: Tone| -> Vec<Field> { vec![plain(name), (count(number), tone)] };
+    let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Bad };
+    let mut rows = vec![
+        number("pairs in shadow", evidence.shadow_pairs, Tone::Plain),
+        number("pairs in dark", evidence.dark_pairs, Tone::Plain),
+        number("matched", evidence.matched, Tone::Plain),
+        number("  of these only by a rule", evidence.ignored, Tone::Plain),
+        number("differ", evidence.mismatched, alarm(evidence.mismatched)),
+        number("dark requests without a twin", evidence.dark_without_twin, Tone::Plain),
+        number("answers of the engine in live", evidence.engine_answers, Tone::Plain),
+        number("  errors, fallbacks, unknown", evidence.engine_errors, alarm(evidence.engine_errors)),
+    ];
+    for (title, map) in [("skipped", &evidence.skipped), ("failed", &evidence.failed)] {
+        rows.extend(map.iter().map(|(reason, n)| number(&format!("{title}: {reason}"), *n, Tone::Faint)));
+    }
+    rows.extend(evidence.rule_hits.iter().map(|(rule, n)| number(&format!("made equal by: {rule}"), *n, Tone::Faint)));
+    let mut out = format!("{}\n\n", paint.tone(&view.route, Tone::Strong));
+    out.push_str(&paint.table(&["SINCE THE LAST CHANGE", "COUNT"], &[1], rows));
+    match &view.next {
+        None => out.push_str("\nit is at the top\n"),
+        Some(next) if next.missing.is_empty() => {
+            let open = format!("the gate to {} is open", next.to);
+            out.push_str(&format!("\n{}: pointsman flip {} {}\n", paint.tone(open, Tone::Good), view.route, next.to));
+        }
+        Some(next) => {
+            out.push_str(&format!("\n{}\n", paint.tone(format!("the gate to {} is shut:", next.to), Tone::Warn)));
+            for missing in &next.missing {
+                out.push_str(&format!("  - {}\n", harmless(missing)));
+            }
+        }
+    }
+    out
+}

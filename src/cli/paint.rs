@@ -1,0 +1,170 @@
+//! How things look on a terminal.
+//!
+//! Always true: colour is only added to text, never says anything by itself; what came from recorded traffic or from
+//! another machine is made harmless before it is shown ([`harmless`]), so that it cannot steer the terminal.
+
+use std::io::IsTerminal;
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
+use jiff::Timestamp;
+use owo_colors::{OwoColorize, Style};
+
+use super::args::Colour;
+use crate::flag::{State, Why};
+
+/// What a piece of text is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Strong,
+    Faint,
+    Bad,
+    Warn,
+    Good,
+    Low,
+    Middle,
+}
+
+impl Tone {
+    /// A state's, the same everywhere.
+    pub fn of(state: State) -> Self {
+        match state {
+            State::Off => Tone::Faint,
+            State::Shadow => Tone::Low,
+            State::Dark => Tone::Middle,
+            State::Live | State::Only => Tone::Good,
+        }
+    }
+    fn style(self) -> Style {
+        match self {
+            Tone::Plain => Style::new(),
+            Tone::Strong => Style::new().bold(),
+            Tone::Faint => Style::new().dimmed(),
+            Tone::Bad => Style::new().red().bold(),
+            Tone::Warn => Style::new().yellow(),
+            Tone::Good => Style::new().green(),
+            Tone::Low => Style::new().cyan(),
+            Tone::Middle => Style::new().magenta(),
+        }
+    }
+    fn cell(self, text: &str) -> Cell {
+        let cell = Cell::new(text);
+        match self {
+            Tone::Plain => cell,
+            Tone::Strong => cell.add_attribute(Attribute::Bold),
+            Tone::Faint => cell.add_attribute(Attribute::Dim),
+            Tone::Bad => cell.fg(Color::Red).add_attribute(Attribute::Bold),
+            Tone::Warn => cell.fg(Color::DarkYellow),
+            Tone::Good => cell.fg(Color::DarkGreen),
+            Tone::Low => cell.fg(Color::DarkCyan),
+            Tone::Middle => cell.fg(Color::DarkMagenta),
+        }
+    }
+}
+
+/// A cell of a table.
+pub(crate) type Field = (String, Tone);
+
+/// A cell without a tone.
+pub(crate) fn plain(text: impl std::fmt::Display) -> Field {
+    (text.to_string(), Tone::Plain)
+}
+
+/// Whether to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Paint(pub bool);
+
+impl Paint {
+    /// For a stream.
+    pub fn new(asked: Colour, stream: &impl IsTerminal) -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Paint(match asked {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => stream.is_terminal() && !no_color && !dumb,
+        })
+    }
+    /// Text in a tone.
+    pub fn tone(self, text: impl std::fmt::Display, tone: Tone) -> String {
+        self.style(text, tone.style())
+    }
+    /// Text in a style.
+    pub fn style(self, text: impl std::fmt::Display, style: Style) -> String {
+        if self.0 { text.style(style).to_string() } else { text.to_string() }
+    }
+    /// A table without borders; columns in `right` hold numbers.
+    pub fn table(self, header: &[&str], right: &[usize], rows: Vec<Vec<Field>>) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).force_no_tty();
+        if self.0 {
+            table.enforce_styling();
+        }
+        table.set_header(header.iter().map(|name| Tone::Faint.cell(name)));
+        for row in &rows {
+            table.add_row(row.iter().map(|(text, tone)| tone.cell(&harmless(text))));
+        }
+        for (n, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((if n == 0 { 0 } else { 1 }, 1));
+            column.set_cell_alignment(if right.contains(&n) { CellAlignment::Right } else { CellAlignment::Left });
+        }
+        table.trim_fmt() + "\n"
+    }
+}
+
+/// Text without anything that a terminal would obey: control characters but line breaks, and marks that turn the
+/// direction of text, are written as escapes.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\n') || turns {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Why a state is in force, in words.
+pub(crate) fn why(why: Why) -> &'static str {
+    match why {
+        Why::Requested => "as requested",
+        Why::Unproven => "from the file, unproven",
+        Why::Gate => "held by the gate",
+        Why::Guard => "lowered by the guard",
+        Why::Health => "engine not healthy",
+        Why::Freeze => "frozen",
+    }
+}
+
+/// `3 s ago`, `5 min ago`, `2 h ago`, `4 d ago`.
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", lasting(now.duration_since(at).as_secs_f64().max(0.0)))
+}
+
+/// Seconds as people say them.
+pub(crate) fn lasting(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.0005 => format!("{:.0} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+/// `1,204`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::findings::Findings;
 use super::rules::{RuleId, Rules};
+use super::verdict::TooMuch;
 
 /// What rules say of the nodes of two documents. A node is known by its address: the documents stand still meanwhile.
 #[derive(Default)]
@@ -20,23 +22,27 @@ pub(super) struct Said {
 }
 
 impl Marks {
-    pub(super) fn of(rules: &Rules, legacy: &Value, engine: &Value) -> Self {
+    pub(super) fn of(rules: &Rules, legacy: &Value, engine: &Value, found: &Findings<'_>) -> Result<Self, TooMuch> {
         let mut marks = Marks::default();
         for document in [legacy, engine] {
             for (path, rule) in &rules.ignore {
+                found.look()?;
                 marks.each(path, document, |said| said.ignore = said.ignore.or(Some(*rule)));
             }
             for (path, rule) in &rules.ids {
+                found.look()?;
                 marks.each(path, document, |said| said.id = said.id.or(Some(*rule)));
             }
             for (n, (path, ..)) in rules.unordered.iter().enumerate() {
+                found.look()?;
                 marks.each(path, document, |said| said.unordered = said.unordered.or(Some(n)));
             }
             for (n, (path, ..)) in rules.tolerance.iter().enumerate() {
+                found.look()?;
                 marks.each(path, document, |said| said.tolerance = said.tolerance.or(Some(n)));
             }
         }
-        marks
+        Ok(marks)
     }
     fn each(&mut self, path: &serde_json_path::JsonPath, document: &Value, say: impl Fn(&mut Said)) {
         for node in path.query(document) {

@@ -112,7 +112,7 @@ fn judge(pair: &Pair<'_>, rules: &Rules, bounds: &Bounds, found: &mut Findings<'
 
     let mut ids = Ids::default();
     if let (Form::Json(legacy), Form::Json(engine)) = (&legacy, &engine) {
-        let marks = Marks::of(rules, legacy, engine);
+        let marks = Marks::of(rules, legacy, engine, found)?;
         if rules.has_ids() {
             Walk::bind(rules, &marks, &mut ids, found, legacy, engine)?;
         }

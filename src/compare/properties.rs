@@ -109,7 +109,7 @@ proptest! {
             json!({"refs": refs, "rows": rows})
         };
         prop_assert_eq!(verdict(&body("legacy-", 0), &body("e_", 0), &rules), Verdict::Ignored);
-        prop_assume!(off % count != 0);
+        let off = 1 + off % (count - 1);
         prop_assert_eq!(verdict(&body("legacy-", 0), &body("e_", off), &rules), Verdict::Mismatch);
         prop_assert_eq!(verdict(&body("legacy-", 0), &body("legacy-", off), &rules), Verdict::Mismatch);
     }

@@ -135,6 +135,21 @@ fn ids_are_renamed_one_to_one_everywhere() {
 }
 
 #[test]
+fn an_id_may_be_a_number_here_and_text_there() {
+    let of = |id: Value, location: &str| {
+        let body = json!({"id": id}).to_string();
+        reply(201, &[("content-type", "application/json"), ("location", location)], body)
+    };
+    let (legacy, rules) = (of(json!(17), "/orders/17"), rules(json!({"ids": ["$.id"]})));
+    let renamed = held(&legacy, &of(json!("0190f5d3"), "/orders/0190f5d3"), &rules).unwrap();
+    assert_eq!((renamed.verdict, &*renamed.ignored_by), (Verdict::Ignored, &[("ids $.id".into(), 2)][..]));
+    let wrong = held(&legacy, &of(json!("0190f5d3"), "/orders/17"), &rules).unwrap();
+    assert_eq!(found(&wrong), [("headers.location", Kind::Header)]);
+    let none = held(&legacy, &of(json!(null), "/orders/17"), &rules).unwrap();
+    assert_eq!(found(&none), [("$.id", Kind::Type)]);
+}
+
+#[test]
 fn unordered_arrays_match_as_sets_or_by_key() {
     let legacy = json!({"r": [{"sku": "a", "n": 1, "id": 1}, {"sku": "b", "n": 2, "id": 2}]});
     let engine = json!({"r": [{"sku": "b", "n": 2, "id": 7}, {"sku": "a", "n": 1, "id": 9}]});

@@ -130,14 +130,10 @@ impl<'a, 'f> Walk<'a, 'f> {
         let (Some(a), Some(b)) = (id_text(legacy), id_text(engine)) else { return false };
         if !self.reports() {
             self.ids.bind(a, b);
-        } else if !matches!(
-            (legacy, engine),
-            (Value::String(_), Value::String(_)) | (Value::Number(_), Value::Number(_))
-        ) {
-            self.found.values(place, Kind::Type, Some(legacy), Some(engine));
         } else if !self.ids.agree(a, b) {
             self.found.values(place, Kind::Value, Some(legacy), Some(engine));
-        } else if a != b {
+        } else if legacy != engine {
+            // Also where one is a number and the other text: an id is a name, however it is written.
             self.found.hit(rule);
         }
         true

@@ -143,6 +143,7 @@ async fn a_dark_request_ends_with_or_without_a_twin() {
     };
     ticket(true, false).skip(SkipReason::QueueFull);
     drop(ticket(true, false));
+    ticket(true, false).skip(SkipReason::LegacyFailed);
     ticket(true, true).settle(Outcome::Matched);
     ticket(false, false).skip(SkipReason::Streaming);
     let seen = evidence.of(&route());

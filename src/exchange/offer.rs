@@ -33,6 +33,13 @@ pub enum Outcome {
     Failed(&'static str),
 }
 
+impl Outcome {
+    /// Whether an engine instance is missing where this is the end: not where legacy made none either.
+    fn leaves_a_gap(self) -> bool {
+        !matches!(self, Outcome::Skipped(SkipReason::LegacyRefused | SkipReason::LegacyFailed | SkipReason::Retried))
+    }
+}
+
 /// Who keeps the account: counts `offered` and the outcome together, so that the sum holds at every scrape.
 pub trait Settle: Send + Sync {
     /// One request of `route` has ended as `outcome`. Called exactly once for each ticket.
@@ -84,7 +91,7 @@ impl Ticket {
     }
     fn end(&mut self, outcome: Outcome) {
         if let Some(account) = self.account.take() {
-            if self.twin_missing {
+            if self.twin_missing && outcome.leaves_a_gap() {
                 account.without_twin(&self.route);
             }
             account.settle(&self.route, outcome);

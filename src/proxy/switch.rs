@@ -217,7 +217,10 @@ fn watch(
         Other::Dark => Some(Mode::Dark),
     };
     let compare = mode.and_then(|mode| {
-        let ticket = shared.offer.open(&flagged.flag.route.id);
+        let mut ticket = shared.offer.open(&flagged.flag.route.id);
+        if mode == Mode::Dark {
+            ticket.wants_twin();
+        }
         let too_large = length(&head.headers).is_some_and(|n| n > bytes_max as u64);
         let why = match () {
             () if !shared.offer.has_room() => SkipReason::QueueFull,

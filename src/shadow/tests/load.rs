@@ -1,0 +1,166 @@
+//! More than there is room for, and the end.
+
+use super::*;
+
+#[tokio::test]
+async fn a_full_queue_skips_at_once_by_entries_and_by_bytes() {
+    for (limits, padding) in [
+        (Limits { shadow_queue_entries_max: 8, shadow_in_flight_max: 1, ..limits() }, 0),
+        (Limits { shadow_queue_bytes_max: 100_000, shadow_in_flight_max: 1, ..limits() }, 8_000),
+    ] {
+        let (arm, open) = gated();
+        let house = House::new(arm, limits, json!({})).await;
+        let began = Instant::now();
+        for _ in 0..200 {
+            house.offer(answered(Mode::Dark, &json!({"ok": true}), padding));
+        }
+        assert!(began.elapsed() < Duration::from_secs(2), "offering does not wait");
+        assert!(house.shadow.load().queue_depth <= 9);
+        if padding == 0 {
+            assert!(!house.shadow.has_room());
+        }
+        open.notify_one();
+        let seen = house.settled(200).await;
+        let taken = seen.matched;
+        assert!((8..=10).contains(&taken), "{taken}");
+        assert_eq!(seen.skipped.get("queue_full"), Some(&(200 - taken)));
+        assert_eq!(seen.dark_without_twin, 200, "no durable run was made");
+        assert!(house.shadow.has_room());
+        house.shadow.drain(PATIENCE).await;
+        assert_eq!(house.shadow.load(), Load::default());
+    }
+}
+
+#[tokio::test]
+async fn draining_finishes_what_is_there_and_takes_nothing_more() {
+    let (arm, open) = gated();
+    let house = House::new(arm, limits(), json!({})).await;
+    for _ in 0..100 {
+        house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+    }
+    open.notify_one();
+    house.shadow.drain(PATIENCE).await;
+    house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+    let seen = house.settled(101).await;
+    assert_eq!((seen.matched, seen.skipped.get("shutting_down")), (100, Some(&1)));
+}
+
+#[tokio::test]
+async fn draining_gives_up_in_time_and_settles_the_rest() {
+    let (arm, _never) = gated();
+    let limits = Limits { shadow_in_flight_max: 4, ..limits() };
+    let house = House::new(arm, limits, json!({})).await;
+    for _ in 0..50 {
+        house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+    }
+    house.shadow.drain(Duration::from_millis(50)).await;
+    let seen = house.settled(50).await;
+    assert_eq!(seen.skipped.get("shutting_down"), Some(&50));
+}
+
+#[tokio::test]
+async fn dropping_it_settles_everything() {
+    let (arm, _never) = gated();
+    let house = House::new(arm, Limits { shadow_in_flight_max: 4, ..limits() }, json!({})).await;
+    for _ in 0..50 {
+        house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+    }
+    let House { shadow, evidence, .. } = house;
+    drop(shadow);
+    let all = async {
+        while testing::sums(&evidence, &id()) != (50, 50) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("every ticket is settled");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn its_threads_step_back() {
+    let nice = Arc::new(Mutex::new(None));
+    let seen = nice.clone();
+    let arm = engine(move |_| {
+        let seen = seen.clone();
+        async move {
+            *seen.lock().unwrap() = rustix::process::getpriority_process(None).ok();
+            answer(&json!({}), RunReport::default())
+        }
+    });
+    let house = House::new(arm, limits(), json!({})).await;
+    let here = rustix::process::getpriority_process(None).unwrap();
+    house.offer(answered(Mode::Rehearse, &json!({}), 0));
+    house.settled(1).await;
+    assert_eq!(*nice.lock().unwrap(), Some((here + NICER).min(19)));
+    assert_eq!(rustix::process::getpriority_process(None).unwrap(), here, "and nobody else");
+}
+
+/// The numbers of a scrape: what was offered, and all outcomes.
+fn scraped(text: &str) -> (u64, u64) {
+    let sum = |name: &str| {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    (sum("pointsman_offered_total{"), sum("pointsman_comparisons_total{"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sum_holds_at_every_scrape_under_load() {
+    const EACH: u64 = 600;
+    let reply = |request: ArmRequest| async move {
+        match request.request.body.len() % 4 {
+            // A panic without the hook: it would fill the log.
+            0 => std::panic::resume_unwind(Box::new("on purpose")),
+            1 => std::future::pending().await,
+            2 => answer(&json!({"ok": false}), RunReport::default()),
+            _ => answer(&json!({"ok": true}), RunReport::default()),
+        }
+    };
+    let limits =
+        Limits { shadow_queue_entries_max: 64, shadow_in_flight_max: 16, shadow_run_ms: 20, ..Limits::default() };
+    let house = Arc::new(House::new(engine(reply), limits, json!({})).await);
+    let senders: Vec<_> = (0..4)
+        .map(|sender| {
+            let house = house.clone();
+            tokio::spawn(async move {
+                for n in 0..EACH {
+                    let ticket = house.shadow.open(&id());
+                    match (n + sender) % 6 {
+                        0 => drop(ticket),
+                        1 => ticket.skip(SkipReason::Streaming),
+                        _ => house.shadow.offer(ticket, answered(Mode::Rehearse, &json!({"ok": true}), n as usize % 9)),
+                    }
+                    if n % 16 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
+        })
+        .collect();
+    let evidence = house.evidence.clone();
+    let scraper = std::thread::spawn(move || {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let (mut looks, end) = (0, Instant::now() + PATIENCE);
+        metrics::with_local_recorder(&recorder, || {
+            loop {
+                evidence.publish();
+                let (offered, outcomes) = scraped(&handle.render());
+                assert_eq!(offered, outcomes);
+                looks += 1;
+                if offered == 4 * EACH || Instant::now() > end {
+                    return (offered, looks);
+                }
+            }
+        })
+    });
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    house.shadow.drain(PATIENCE).await;
+    let scraper = tokio::task::spawn_blocking(move || scraper.join()).await.unwrap();
+    let (offered, looks) = scraper.expect("the sum holds at every scrape");
+    assert_eq!(offered, 4 * EACH, "after {looks} scrapes");
+    house.evidence.settle(&id(), Outcome::Matched);
+    assert_eq!(testing::sums(&house.evidence, &id()), (4 * EACH + 1, 4 * EACH + 1));
+}

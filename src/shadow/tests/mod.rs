@@ -1,0 +1,166 @@
+//! The tests' own small language: a house with a shadow executor, requests to offer it, engines to ask.
+
+mod load;
+mod runs;
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tower::service_fn;
+
+use super::*;
+use crate::compare::{CompareWorld, Observation, RulesDraft};
+use crate::evidence::{RouteEvidence, testing};
+use crate::exchange::{ArmAnswer, Problem, RequestCopy, RunReport, Settle, Source};
+use crate::flag::{FlagSet, Freeze, Instance, Match, Route, RouteFlag, Service, Shares, State};
+use crate::names::RunId;
+use crate::problem::{Problems, Site};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn id() -> RouteId {
+    RouteId::new("orders.create")
+}
+
+fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
+    let shop = Arc::new(Service {
+        name: "shop".into(),
+        urls: vec![http::Uri::from_static("http://127.0.0.1:9")],
+        keyed: false,
+        connect: None,
+        first_byte: None,
+        calls_max: None,
+    });
+    let route = Route {
+        id: id(),
+        matches: Match { method: Method::POST, path: "/orders".into(), host: None },
+        legacy: shop.clone(),
+        workflow: Some("create-order".into()),
+        declared: State::Shadow,
+        force: None,
+        shares: Shares::default(),
+        key: None,
+        cohorts: Vec::new(),
+        instance: Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() }),
+        retry_key: None,
+        caller: Vec::new(),
+        deadline: None,
+        replay_safe: false,
+        strict_paths: false,
+        guard: None,
+        invariants: Vec::new(),
+    };
+    let none = BTreeMap::new();
+    let set = FlagSet::new(1, vec![Arc::new(route)], &none, shop, BTreeMap::new(), Freeze::No, [7; 32]);
+    let flag = set.route(&id()).unwrap().clone();
+    (Arc::new(set), flag)
+}
+
+fn headers() -> HeaderMap {
+    [(http::header::CONTENT_TYPE, "application/json".parse().unwrap())].into_iter().collect()
+}
+
+pub fn answered(mode: Mode, reply: &Value, padding: usize) -> Answered {
+    let (flags, flag) = flags();
+    let request = json!({"items": [1], "password": "hunter2", "padding": "x".repeat(padding)});
+    Answered {
+        flags,
+        flag,
+        mode,
+        request: Arc::new(RequestCopy {
+            method: Method::POST,
+            path: "/orders".into(),
+            query: Some("dry=1&token=hunter2".into()),
+            params: Vec::new(),
+            headers: headers(),
+            body: Bytes::from(request.to_string()),
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            received: SystemTime::UNIX_EPOCH,
+        }),
+        legacy: Arc::new(Observation::new(
+            StatusCode::CREATED,
+            headers(),
+            Body::Whole(reply.to_string().into()),
+            Duration::from_millis(1),
+            Vec::new(),
+        )),
+        instance: None,
+        retry_key: None,
+    }
+}
+
+pub fn answer(reply: &Value, report: RunReport) -> ArmReply {
+    let body = Bytes::from(reply.to_string());
+    ArmReply::Answer(ArmAnswer { status: StatusCode::CREATED, headers: headers(), body, report })
+}
+
+pub fn engine<F, A>(ask: F) -> EngineArm
+where
+    F: Fn(ArmRequest) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = ArmReply> + Send + 'static,
+{
+    BoxCloneSyncService::new(service_fn(move |request| {
+        let reply = ask(request);
+        async move { Ok(reply.await) }
+    }))
+}
+
+pub struct House {
+    pub shadow: Arc<Shadow>,
+    pub evidence: Arc<Evidence>,
+    pub store: Arc<crate::evidence::testing::Memory>,
+}
+
+impl House {
+    pub async fn new(engine: EngineArm, limits: Limits, rules: Value) -> Self {
+        let (evidence, store) = testing::evidence().await;
+        let draft: RulesDraft = serde_json::from_value(rules).unwrap();
+        let mut problems = Problems::default();
+        let rules = Rules::check(&draft, &Site::file("r"), &CompareWorld::default(), &mut problems).unwrap();
+        let rules = Arc::new(ArcSwap::from_pointee(BTreeMap::from([(id(), Arc::new(rules))])));
+        let parts = ShadowParts { engine, evidence: evidence.clone(), rules, limits: Arc::new(limits) };
+        Self { shadow: Shadow::start(parts).unwrap(), evidence, store }
+    }
+    pub fn offer(&self, answered: Answered) {
+        self.shadow.offer(self.shadow.open(&id()), answered);
+    }
+    pub async fn settled(&self, count: u64) -> RouteEvidence {
+        let all = async {
+            while testing::sums(&self.evidence, &id()).0 < count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.expect("every ticket is settled in time");
+        assert_eq!(testing::sums(&self.evidence, &id()), (count, count));
+        self.evidence.of(&id())
+    }
+}
+
+pub fn limits() -> Limits {
+    Limits::default()
+}
+
+/// An engine that answers only once the gate opens.
+pub fn gated() -> (EngineArm, Arc<Notify>) {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let open = Arc::new(Notify::new());
+    let (waits, opener) = (gate.clone(), open.clone());
+    let arm = engine(move |_| {
+        let gate = waits.clone();
+        async move {
+            let _open = gate.acquire().await;
+            answer(&json!({"ok": true}), RunReport::default())
+        }
+    });
+    tokio::spawn(async move {
+        opener.notified().await;
+        gate.add_permits(1 << 20);
+    });
+    (arm, open)
+}

@@ -1,0 +1,94 @@
+//! One run at a time.
+
+use super::*;
+
+#[tokio::test]
+async fn equal_replies_match_and_others_are_kept_redacted() {
+    let reply = |request: ArmRequest| async move {
+        assert!(request.creates.is_none() && !request.may_fall_back, "a rehearsal leaves nothing behind");
+        let report = RunReport::default();
+        answer(&json!({"id": 17, "total": 5, "card": "4111"}), report)
+    };
+    let house = House::new(engine(reply), limits(), json!({})).await;
+    house.offer(answered(Mode::Rehearse, &json!({"id": 17, "total": 5.0, "card": "4111"}), 0));
+    house.settled(1).await;
+    house.offer(answered(Mode::Rehearse, &json!({"id": 17, "total": 6, "card": "4222"}), 0));
+    let seen = house.settled(2).await;
+    assert_eq!((seen.shadow_pairs, seen.matched, seen.mismatched), (2, 1, 1));
+    let samples = testing::samples(&house.evidence, &house.store, &id()).await;
+    assert_eq!(samples.len(), 1);
+    let text = format!("{:?}", samples[0]);
+    assert!(!text.contains("hunter2") && !text.contains("4111") && !text.contains("4222"), "{text}");
+    assert!(samples[0].request.starts_with("POST /orders?dry=1&token=***\n"), "{text}");
+    assert!(samples[0].legacy.starts_with("201\n{"), "{text}");
+}
+
+#[tokio::test]
+async fn a_dark_run_has_a_twin_and_counts_as_dark() {
+    let reply = |request: ArmRequest| async move {
+        assert_eq!(request.creates.unwrap().0, id());
+        let run = Some(RunId("0190f5d3-0000-7000-8000-000000000000".parse().unwrap()));
+        answer(&json!({"id": 17}), RunReport { run, ..RunReport::default() })
+    };
+    let house = House::new(engine(reply), limits(), json!({})).await;
+    house.offer(answered(Mode::Dark, &json!({"id": 17}), 0));
+    let seen = house.settled(1).await;
+    assert_eq!((seen.dark_pairs, seen.dark_with_twin, seen.dark_without_twin), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn whatever_the_engine_does_ends_in_one_outcome() {
+    let turn = Arc::new(Mutex::new(0));
+    let reply = move |_: ArmRequest| {
+        let n = {
+            let mut turn = turn.lock().unwrap();
+            *turn += 1;
+            *turn
+        };
+        async move {
+            let problem = |status| Problem {
+                status,
+                kind: "k".into(),
+                title: "t".into(),
+                detail: "d".into(),
+                source: Source::Workflow,
+                run: None,
+                retry_after_s: None,
+                shared_step_begun: None,
+            };
+            let unresolved = Some((SkipReason::UnresolvedEffect, "charge".to_owned()));
+            match n {
+                1 => std::panic::resume_unwind(Box::new("on purpose")),
+                2 => std::future::pending().await,
+                3 => ArmReply::Refused(problem(503), RunReport::default()),
+                4 => answer(&json!({}), RunReport { unresolved, ..RunReport::default() }),
+                5 => ArmReply::Refused(problem(422), RunReport::default()),
+                6 => ArmReply::Abandoned(crate::exchange::Abandoned { reason: "x", run: None }),
+                _ => answer(&json!({"ok": true}), RunReport::default()),
+            }
+        }
+    };
+    let limits = Limits { shadow_run_ms: 100, ..limits() };
+    let house = House::new(engine(reply), limits, json!({})).await;
+    for n in 1..=7 {
+        house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+        house.settled(n).await;
+    }
+    let seen = house.evidence.of(&id());
+    let failed = ["panic", "timeout", "unavailable", "abandoned"].map(|how| seen.failed.get(how).copied());
+    assert_eq!(failed, [Some(1); 4], "{seen:?}");
+    assert_eq!(seen.skipped.get("unresolved_effect"), Some(&1));
+    assert_eq!((seen.matched, seen.mismatched), (1, 1), "a refusal of the workflow is what the caller would get");
+}
+
+#[tokio::test]
+async fn an_assert_that_cannot_be_judged_is_a_mismatch_and_facts_are_there() {
+    let reply = |_| async { answer(&json!({}), RunReport::default()) };
+    for (source, matches) in
+        [("${request.body.items == [1] && request.query.dry == '1'}", true), ("${request.body.absent == 1}", false)]
+    {
+        let house = House::new(engine(reply), limits(), json!({"assert": [source]})).await;
+        house.offer(answered(Mode::Rehearse, &json!({}), 0));
+        assert_eq!(house.settled(1).await.mismatched, u64::from(!matches), "{source}");
+    }
+}

@@ -84,3 +84,47 @@ fn decode(text: &str) -> String {
     let text = text.replace('+', " ");
     percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::expression::Template;
+    use crate::flag::Owner;
+
+    #[test]
+    fn expressions_see_the_request_without_its_body() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-tenant", "a".parse().unwrap());
+        headers.append("x-tenant", "b".parse().unwrap());
+        let facts = RequestFacts {
+            method: &Method::GET,
+            path: "/orders/17",
+            query: Some("a=1&b=x+y%21&b=z&c"),
+            headers: &headers,
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            params: &[("id".into(), "17".into())],
+            draw: 0,
+            owner: Owner::Nobody,
+            first_try: None,
+        };
+        for (template, text) in [
+            ("${request.method} ${request.path} ${request.peer}", "GET /orders/17 127.0.0.1"),
+            ("${request.params.id}", "17"),
+            ("${request.query.a}${request.query.c}", "1"),
+            ("${request.query.b[0]} ${request.query.b[1]}", "x y! z"),
+            ("${request.headers[\"x-tenant\"]}", "a, b"),
+            ("${request.headers[\"X-Tenant\"]}", "a, b"),
+            ("${string(size(request.headers))}", "1"),
+        ] {
+            let parsed = Template::parse_str(template).unwrap();
+            let seen = parsed.evaluate_text(&scope(parsed.reads(), &facts));
+            assert_eq!(seen.as_deref(), Ok(text), "{template}");
+        }
+        let absent = Template::parse_str("${request.headers[\"x-other\"]}").unwrap();
+        assert!(absent.evaluate_text(&scope(absent.reads(), &facts)).is_err());
+    }
+}

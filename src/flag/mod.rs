@@ -3,6 +3,10 @@
 //! The question it answers: "who answers this request, does the other arm run too, and which effects are real?"
 //! Always true: a [`FlagSet`] was checked whole; [`decide`] is total. No clock, no IO, no async; where a flip comes
 //! from and whether it may happen is `ladder`'s business, bytes are `proxy`'s.
+//!
+//! A raw path enters [`path`](normalise), what it means is looked up in `matcher` ([`FlagSet::resolve`] does both), what
+//! is known of the request goes to `decide`, which asks `draw` on which side of a share a caller is and `facts` what an
+//! expression sees. Where all of it comes from is [`file`].
 
 mod decide;
 mod decision;

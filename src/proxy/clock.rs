@@ -27,7 +27,8 @@ pub(super) fn instant(micros: u64) -> Instant {
     *BASE + Duration::from_micros(micros)
 }
 
-const NEVER: u64 = u64::MAX;
+/// No limit.
+pub(super) const NEVER: u64 = u64::MAX;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,11 +251,6 @@ impl Clock {
         }
     }
 
-    /// From now on the connection speaks another protocol.
-    pub(super) fn tunnel(&self) {
-        self.enter(Phase::Tunnel);
-    }
-
     /// The future's output, or why the wait for it is over. Polled by the connection's own task, which the edge wakes.
     pub(super) async fn watch<F: Future>(&self, future: F) -> Result<F::Output, Overdue> {
         let mut future = std::pin::pin!(future);
@@ -293,43 +289,5 @@ impl Clock {
             }
         }
         (due, why)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_late_body_of_an_earlier_exchange_changes_nothing() {
-        let clock = Clock::new();
-        let (first, _) = clock.begin(1, false);
-        clock.sending();
-        let (second, _) = clock.begin(1, false);
-        clock.sending();
-        clock.request_ended(first);
-        assert!(!clock.is_request_done());
-        assert_eq!(clock.phase(), Phase::Upload);
-        clock.request_ended(second);
-        assert_eq!(clock.phase(), Phase::FirstByte);
-    }
-
-    #[test]
-    fn who_is_waited_for_is_who_is_blamed() {
-        let limits = Limits { client_half_close_ms: 5, ..Limits::default() };
-        let bounds = Bounds::new(&limits);
-        let clock = Clock::new();
-        let (turn, _) = clock.begin(bounds.first_byte, false);
-        assert_eq!(clock.due(&bounds).0, NEVER, "an arm with its own deadline has none here");
-        clock.sending();
-        assert_eq!(clock.due(&bounds).1, Overdue::Upload);
-        clock.client_is_slow(turn);
-        assert_eq!(clock.due(&bounds).1, Overdue::Client);
-        clock.request_ended(turn);
-        assert_eq!(clock.due(&bounds).1, Overdue::FirstByte);
-        clock.saw_fin();
-        let (due, why) = clock.due(&bounds);
-        assert_eq!(why, Overdue::Cut);
-        assert!(due <= now() + 5_000);
     }
 }

@@ -28,9 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::OutBody;
 use super::clock::{Clock, Overdue, Phase, instant, now};
+use super::exchange::Client;
 use super::headers::Forwarder;
 use super::socket::{ClientIo, Look, look};
-use super::switch::{self, Client};
+use super::switch;
 use super::{Drained, Shared};
 use crate::limits::Limits;
 
@@ -116,13 +117,13 @@ fn open(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit: Owned
     let _ = stream.set_nodelay(true);
     let shared = shared.clone();
     shared.clone().tasks.spawn(async move {
-        let _permit = permit;
         let clock = Arc::new(Clock::new());
         let stream = Arc::new(stream);
         let _open = shared.open.enter(clock.clone());
         let peer = peer.ip();
         let forwarder = Forwarder::new(peer, shared.trust_forwarded);
-        let client = Arc::new(Client { shared: shared.clone(), clock: clock.clone(), forwarder, peer });
+        let place = Arc::new(permit);
+        let client = Arc::new(Client { shared: shared.clone(), clock: clock.clone(), forwarder, peer, place });
         let service = service_fn(move |request: Request<Incoming>| switch::serve(client.clone(), request));
         let io = TokioIo::new(ClientIo::new(stream.clone(), clock.clone()));
         let connection = builder(&shared.limits).serve_connection(io, service).with_upgrades();

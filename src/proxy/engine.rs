@@ -17,10 +17,12 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::body::{Account, InBody, OutBody};
-use super::clock::Phase;
+use super::clock::{Phase, now};
+use super::exchange::{Exchange, Flagged, Upload, length};
 use super::meter::By;
+use super::relay::{by_legacy, note_fallback};
 use super::respond::{Failure, Refused};
-use super::switch::{Exchange, Flagged, Upload, by_legacy, length, note_fallback, watched};
+use super::watch::fallback;
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, Served};
 use crate::flag::{Instance, State};
 use crate::limits::Limits;
@@ -55,6 +57,7 @@ pub(super) async fn answer(
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
     let Upload { mut incoming, account } = upload;
+    let ours = now().saturating_sub(exchange.began);
     clock.enter(Phase::Upload);
     let declared = length(&head.headers);
     let read = match clock.watch(read(&mut incoming, &account, bytes_max, declared)).await {
@@ -67,36 +70,35 @@ pub(super) async fn answer(
         Read::Whole(bytes, trailers) => (bytes, trailers),
         Read::TooLarge(prefix, rest) if may_fall_back => {
             note_fallback(&exchange, &flagged);
-            let looked_at = creates(&flagged).then(|| watched(&exchange, &flagged, &head, None, None));
+            let looked_at = fallback(&exchange, &flagged, &head);
             return by_legacy(exchange, head, InBody::prefixed(prefix, rest, account), looked_at, rung).await;
         }
         Read::TooLarge(..) => return Err(exchange.refused(rung, Failure::TooLarge)),
         Read::Broken => return Err(exchange.refused(rung, Failure::Body)),
     };
+    let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
     let Some(request) = request(&flagged, copy, may_fall_back, &shared.limits) else {
         return Err(exchange.refused(rung, Failure::EngineGaveBack));
     };
     let deadline = request.deadline.saturating_add(GRACE);
     clock.enter(Phase::Arm);
-    let asked = super::clock::now();
+    let asked = now();
     let reply = clock.watch(timeout(deadline, shared.engine.clone().oneshot(request))).await;
-    let replied = super::clock::now();
+    let replied = now();
     let route = &flagged.flag.route.id;
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
             shared.watch.served(route, Served::Answered);
             let response = respond(&exchange, answer, rung);
-            exchange
-                .entry
-                .meter
-                .overhead(asked.saturating_sub(exchange.began) + super::clock::now().saturating_sub(replied));
+            let ours = ours + asked.saturating_sub(read_at) + now().saturating_sub(replied);
+            exchange.entry.meter.overhead(ours);
             return Ok(response);
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
             note_fallback(&exchange, &flagged);
-            let looked_at = creates(&flagged).then(|| watched(&exchange, &flagged, &head, None, None));
+            let looked_at = fallback(&exchange, &flagged, &head);
             return by_legacy(exchange, head, InBody::whole(bytes, trailers), looked_at, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {
@@ -118,10 +120,6 @@ pub(super) async fn answer(
         }
     };
     Err(exchange.refused(rung, failure))
-}
-
-fn creates(flagged: &Flagged) -> bool {
-    matches!(flagged.flag.route.instance, Some(Instance::Creates { .. }))
 }
 
 /// What the engine is asked. `None` where the route has no workflow, which a check refuses.

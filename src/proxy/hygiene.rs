@@ -141,10 +141,10 @@ fn framing(headers: &HeaderMap) -> Result<(), Dirty> {
 fn twin(name: &str) -> Result<(), Dirty> {
     const FRAMING: [&str; 7] =
         ["content-length", "transfer-encoding", "host", "connection", "upgrade", "expect", "trailer"];
-    let same = |known: &&str| {
+    let same = |known: &str| {
         known.len() == name.len() && known.bytes().zip(name.bytes()).all(|(k, n)| k == n || (k == b'-' && n == b'_'))
     };
-    match FRAMING.iter().any(|known| same(&known)) {
+    match FRAMING.iter().any(|known| same(known)) {
         true => Err(Dirty::Ambiguous("a field's name differs from a framing field only by an underscore")),
         false => Ok(()),
     }

@@ -10,7 +10,7 @@ use http::StatusCode;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::clock::now;
-use crate::flag::State;
+use crate::flag::{Notes, State};
 
 /// Who gave the answer: the label `answered_by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,17 @@ impl Meter {
     /// Our own share of a request's time, until its reply's head.
     pub(super) fn overhead(&self, micros: u64) {
         self.overhead.record(seconds(micros));
+    }
+    /// Counts what the decision noted: callers outside every share for want of a key, and cohorts that could not be
+    /// judged. Rare, so looked up by name.
+    pub(super) fn noted(&self, notes: Notes) {
+        let Notes { without_key, cohort_errors } = notes;
+        if without_key {
+            counter!("pointsman_unkeyed_total", "route" => self.label()).increment(1);
+        }
+        if cohort_errors > 0 {
+            counter!("pointsman_cohort_errors_total", "route" => self.label()).increment(u64::from(cohort_errors));
+        }
     }
     /// The engine gave a request back to legacy.
     pub(super) fn fell_back(&self) {

@@ -1,8 +1,8 @@
 //! Takes bytes from a client, carries out the decision, gives bytes back.
 //!
 //! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
-//! `hygiene` (is it unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `legacy` (over
-//! `pool`) or `engine`; `body` and `capture` carry frames and copies, `respond` is the one place where errors become
+//! `hygiene` (is it unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with
+//! `legacy` over `pool`) or `engine`; `watch`, `body` and `capture` carry frames and copies, `respond` is the one place where errors become
 //! answers.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which hears of it only
@@ -20,17 +20,20 @@ mod capture;
 mod clock;
 mod edge;
 mod engine;
+mod exchange;
 mod headers;
 mod hygiene;
 mod legacy;
 mod meter;
 mod open;
 mod pool;
+mod relay;
 mod respond;
 mod socket;
 mod switch;
 mod table;
 mod tunnel;
+mod watch;
 
 #[cfg(test)]
 mod tests;

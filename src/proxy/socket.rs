@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::clock::{Clock, Phase};
@@ -55,11 +55,28 @@ pub(super) fn look(stream: &TcpStream, cx: &mut Context<'_>) -> Look {
     }
 }
 
+/// Reads once. A read that leaves room has emptied the socket: its readiness is taken back at once (by answering
+/// `WouldBlock` for the moment before the read), which saves a system call that would only find that out.
+fn read(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    let mut got = Err(io::ErrorKind::WouldBlock.into());
+    let outer = stream.try_io(Interest::READABLE, || {
+        got = stream.try_read_buf(buf);
+        match got {
+            Ok(n) if n > 0 && buf.remaining() > 0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    });
+    match (outer, got) {
+        (Err(error), Err(_)) => Err(error),
+        (_, got) => got,
+    }
+}
+
 impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_buf(buf) {
+            match read(&self.stream, buf) {
                 Ok(0) => {
                     self.clock.saw_fin();
                     return Poll::Ready(Ok(()));

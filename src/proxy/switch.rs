@@ -7,102 +7,20 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, request};
+use http::header::HOST;
+use http::{Request, Response, Uri, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::Shared;
-use super::body::{Account, InBody, OutBody, RequestCapture};
-use super::capture::Watched;
-use super::clock::{Clock, Phase, now};
-use super::headers::{Forwarder, strip_reply};
+use super::body::{Account, OutBody};
+use super::exchange::{Client, Exchange, Flagged, Upload};
 use super::hygiene;
-use super::legacy::{self, CallError};
-use super::meter::{By, Finish};
+use super::relay::by_legacy;
 use super::respond::{Failure, Refused, refuse};
-use super::table::{Entry, Table};
-use super::tunnel;
-use crate::exchange::RequestCopy;
-use crate::flag::{
-    Decision, Found, Instance, InstanceId, Other, Owner, RequestFacts, RetryKey, RouteFlag, SkipReason, State, decide,
-};
-use crate::workflow::Mode;
-
-/// What the requests of one client connection share.
-pub(super) struct Client {
-    pub shared: Arc<Shared>,
-    pub clock: Arc<Clock>,
-    pub forwarder: Forwarder,
-    pub peer: IpAddr,
-}
-
-/// A request's body as it came.
-pub(super) struct Upload {
-    pub incoming: Incoming,
-    pub account: Account,
-}
-
-impl Upload {
-    /// As it comes.
-    fn stream(self, tee: Option<Arc<Mutex<RequestCapture>>>) -> InBody {
-        match http_body::Body::is_end_stream(&self.incoming) {
-            true => InBody::empty(),
-            false => InBody::streamed(self.incoming, self.account, tee),
-        }
-    }
-    fn is_empty(&self) -> bool {
-        http_body::Body::is_end_stream(&self.incoming)
-    }
-}
-
-/// A request on its way: what every arm needs to know.
-pub(super) struct Exchange<'a> {
-    pub client: &'a Client,
-    pub table: &'a Table,
-    pub entry: &'a Arc<Entry>,
-    pub began: u64,
-    /// Asks for another protocol.
-    pub upgrade: Option<OnUpgrade>,
-}
-
-impl Exchange<'_> {
-    pub(super) fn refused(&self, rung: State, failure: Failure) -> Refused {
-        Refused { failure, counted: Some((self.entry.meter.clone(), rung)) }
-    }
-    pub(super) fn finish(&self, rung: State, by: By, status: StatusCode) -> Finish {
-        Finish { meter: self.entry.meter.clone(), rung, by, status, began: self.began }
-    }
-}
-
-/// What is known of a request of a route that has a workflow.
-pub(super) struct Flagged {
-    pub flag: Arc<RouteFlag>,
-    pub params: Vec<(Arc<str>, String)>,
-    pub path: String,
-    pub instance: Option<InstanceId>,
-    pub retry_key: Option<RetryKey>,
-}
-
-impl Flagged {
-    /// The request as the engine sees it, without its body.
-    pub(super) fn copy(&self, client: &Client, head: &request::Parts) -> RequestCopy {
-        RequestCopy {
-            method: head.method.clone(),
-            path: self.path.clone(),
-            query: head.uri.query().map(str::to_owned),
-            params: self.params.clone(),
-            headers: head.headers.clone(),
-            body: bytes::Bytes::new(),
-            peer: client.peer,
-            received: SystemTime::now(),
-        }
-    }
-}
+use super::watch::watch;
+use crate::flag::{Decision, Found, InstanceId, Notes, Owner, RequestFacts, State, decide_noting};
 
 /// Answers one request.
 pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<OutBody>, Infallible> {
@@ -174,7 +92,9 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
             Err(_) => first_try_unknown = true,
         }
     }
-    let decision = decide(&table.set, flag, &facts);
+    let mut notes = Notes::default();
+    let decision = decide_noting(&table.set, flag, &facts, &mut notes);
+    exchange.entry.meter.noted(notes);
     let flag = flag.clone();
     let flagged = Flagged { flag, params, path, instance, retry_key };
     match decision {
@@ -194,146 +114,6 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
     .map_err(Box::new)
 }
 
-type Tees = (Option<Watched>, Option<Arc<Mutex<RequestCapture>>>);
-
-/// Opens the account of a request that should be compared, and the copies that are taken for it.
-fn watch(
-    exchange: &Exchange<'_>,
-    flagged: &Flagged,
-    head: &request::Parts,
-    upload: &Upload,
-    rung: State,
-    other: Other,
-) -> Tees {
-    let shared = &exchange.client.shared;
-    let bytes_max = usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX);
-    let mode = match other {
-        Other::None => None,
-        Other::Skip(reason) => {
-            shared.offer.open(&flagged.flag.route.id).skip(reason);
-            None
-        }
-        Other::Rehearse => Some(Mode::Rehearse),
-        Other::Dark => Some(Mode::Dark),
-    };
-    let compare = mode.and_then(|mode| {
-        let mut ticket = shared.offer.open(&flagged.flag.route.id);
-        if mode == Mode::Dark {
-            ticket.wants_twin();
-        }
-        let too_large = length(&head.headers).is_some_and(|n| n > bytes_max as u64);
-        let why = match () {
-            () if !shared.offer.has_room() => SkipReason::QueueFull,
-            () if exchange.upgrade.is_some() => SkipReason::Streaming,
-            () if too_large => SkipReason::BodyTooLarge,
-            () => return Some((ticket, mode)),
-        };
-        ticket.skip(why);
-        None
-    });
-    let creates = matches!(flagged.flag.route.instance, Some(Instance::Creates { .. })) && rung != State::Off;
-    if compare.is_none() && !creates {
-        return (None, None);
-    }
-    let body = (compare.is_some() && !upload.is_empty())
-        .then(|| Arc::new(Mutex::new(RequestCapture { bytes_max, ..RequestCapture::default() })));
-    let watched = watched(exchange, flagged, head, compare, body.clone());
-    (Some(watched), body)
-}
-
-/// A reply that is looked at: for the comparison, or only for what it creates.
-pub(super) fn watched(
-    exchange: &Exchange<'_>,
-    flagged: &Flagged,
-    head: &request::Parts,
-    compare: Option<(crate::exchange::Ticket, Mode)>,
-    body: Option<Arc<Mutex<RequestCapture>>>,
-) -> Watched {
-    let shared = &exchange.client.shared;
-    Watched {
-        compare,
-        flags: exchange.table.set.clone(),
-        flag: flagged.flag.clone(),
-        request: flagged.copy(exchange.client, head),
-        body,
-        instance: flagged.instance.clone(),
-        retry_key: flagged.retry_key,
-        began: exchange.began,
-        bytes_max: usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX),
-        offer: shared.offer.clone(),
-        pins: shared.pins.clone(),
-    }
-}
-
-/// Legacy answers.
-pub(super) async fn by_legacy(
-    mut exchange: Exchange<'_>,
-    head: request::Parts,
-    body: InBody,
-    watched: Option<Watched>,
-    rung: State,
-) -> Result<Response<OutBody>, Refused> {
-    let (client, entry) = (exchange.client, exchange.entry);
-    let clock = &client.clock;
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = head.uri;
-    *request.headers_mut() = head.headers;
-    client.forwarder.forward(request.headers_mut());
-    let called = clock.watch(legacy::call(&entry.upstream, request, clock)).await;
-    let failure = match called {
-        Ok(Ok((response, lease))) => {
-            let (mut parts, incoming) = response.into_parts();
-            let replied = now();
-            clock.enter(Phase::Reply);
-            let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-            if switching {
-                let legacy = on_upgrade_reply(&mut parts);
-                match exchange.upgrade.take() {
-                    Some(upgrade) => client.shared.tunnel(upgrade, legacy, client.clock.clone()),
-                    None => return Err(exchange.refused(rung, Failure::Switched)),
-                }
-            }
-            let mut lease = lease;
-            lease.reusable = strip_reply(&mut parts.headers, switching) && !switching;
-            let length = http_body::Body::size_hint(&incoming).exact();
-            let tee = watched.and_then(|watched| watched.replying(parts.status, &parts.headers, length));
-            let finish = exchange.finish(rung, By::Legacy, parts.status);
-            let asked = lease.sent.saturating_sub(lease.connecting);
-            entry.meter.overhead(asked.saturating_sub(exchange.began) + now().saturating_sub(replied));
-            parts.version = Version::HTTP_11;
-            let unmodified = parts.status == StatusCode::NOT_MODIFIED && parts.headers.contains_key(CONTENT_LENGTH);
-            let mut body = OutBody::legacy(incoming, lease, tee, clock.clone(), Some(finish));
-            if unmodified {
-                body = body.unmodified();
-            }
-            return Ok(Response::from_parts(parts, body));
-        }
-        Ok(Err(CallError::Closed(_) | CallError::Invalid(_))) if clock.is_request_broken() => Failure::Body,
-        Ok(Err(error)) => Failure::Legacy(error),
-        Err(overdue) => Failure::Overdue(overdue),
-    };
-    if let Some(watched) = watched {
-        match failure {
-            Failure::Body | Failure::Overdue(super::clock::Overdue::Client) => {
-                watched.skip(SkipReason::ClientWentAway);
-            }
-            _ => watched.skip(SkipReason::LegacyFailed),
-        }
-    }
-    Err(exchange.refused(rung, failure))
-}
-
-/// Remembers that legacy took a request which the engine gave back.
-pub(super) fn note_fallback(exchange: &Exchange<'_>, flagged: &Flagged) {
-    let shared = &exchange.client.shared;
-    exchange.entry.meter.fell_back();
-    shared.watch.served(&flagged.flag.route.id, crate::exchange::Served::FellBack);
-    if let Some(key) = flagged.retry_key {
-        shared.pins.note_legacy(key);
-    }
-}
-
 /// Path and query as a target of their own.
 fn origin_form(path: &str, query: Option<&str>) -> Option<Uri> {
     let text = match query {
@@ -343,30 +123,8 @@ fn origin_form(path: &str, query: Option<&str>) -> Option<Uri> {
     Uri::from_maybe_shared(bytes::Bytes::from(text)).ok().filter(|uri| uri.authority().is_none())
 }
 
-/// The declared length of a body.
-pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()).and_then(|n| n.trim().parse().ok())
-}
-
 fn on_upgrade(head: &mut request::Parts) -> OnUpgrade {
     let mut request = Request::new(());
     *request.extensions_mut() = std::mem::take(&mut head.extensions);
     hyper::upgrade::on(&mut request)
-}
-
-fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
-    let mut response = Response::new(());
-    *response.extensions_mut() = std::mem::take(&mut parts.extensions);
-    hyper::upgrade::on(&mut response)
-}
-
-impl Shared {
-    fn tunnel(&self, client: OnUpgrade, legacy: OnUpgrade, clock: Arc<Clock>) {
-        let idle = crate::limits::Limits::ms(self.limits.body_idle_ms);
-        let cut = self.cut.clone();
-        self.tasks.spawn(async move {
-            clock.tunnel();
-            tunnel::carry(client, legacy, idle, cut).await;
-        });
-    }
 }

@@ -1,5 +1,6 @@
 //! The proxy against real sockets: raw clients, scripted origins, fakes for everything behind the traits.
 
+mod clocks;
 mod corpus;
 mod deadlines;
 mod drains;

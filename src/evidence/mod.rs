@@ -50,6 +50,7 @@ pub struct Evidence {
     waiting: Mutex<Waiting>,
     /// One flush at a time, so that an older page never overwrites a newer one.
     flushing: tokio::sync::Mutex<()>,
+    scraping: Mutex<()>,
 }
 
 /// What there is to say of one route since its workflow or rules last changed.
@@ -133,6 +134,7 @@ impl Evidence {
             books: RwLock::new(books),
             waiting: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
+            scraping: Mutex::default(),
         }))
     }
 
@@ -214,7 +216,14 @@ impl Evidence {
         gate::gate(&self.of(route), from, to, live_share_is_all)
     }
 
-    /// Sets the metrics to one look at every route. Called right before a scrape is rendered, by one scrape at a time.
+    /// One scrape at a time: sets the metrics to one look at every route, then renders.
+    pub fn scrape<T>(&self, render: impl FnOnce() -> T) -> T {
+        let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        self.publish();
+        render()
+    }
+
+    /// Sets the metrics to one look at every route. Whoever renders meanwhile sees two looks mixed: see [`Evidence::scrape`].
     pub fn publish(&self) {
         let seen: Vec<(RouteId, Page)> =
             self.all().into_iter().map(|(route, book)| (route, book.page().clone())).collect();

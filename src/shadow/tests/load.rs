@@ -144,8 +144,7 @@ async fn the_sum_holds_at_every_scrape_under_load() {
         let (mut looks, end) = (0, Instant::now() + PATIENCE);
         metrics::with_local_recorder(&recorder, || {
             loop {
-                evidence.publish();
-                let (offered, outcomes) = scraped(&handle.render());
+                let (offered, outcomes) = scraped(&evidence.scrape(|| handle.render()));
                 assert_eq!(offered, outcomes);
                 looks += 1;
                 if offered == 4 * EACH || Instant::now() > end {

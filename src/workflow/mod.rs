@@ -18,6 +18,10 @@ mod outcome;
 mod plan;
 mod run;
 mod summary;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod view;
 pub mod wire;
 mod world;

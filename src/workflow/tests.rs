@@ -1,0 +1,544 @@
+//! The core against a fake world: any plan, any outcome, any order, any crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::testing::PlanBuilder;
+use super::{
+    Action, Command, Conditions, EffectClass, Event, FailureKind, Heard, Mode, Outcome, Plan, Refusal, Run, RunStarted,
+    RunStatus, StepKind, World, decide, due, evolve, fold, view,
+};
+use crate::names::{RunId, ServiceName, StepId};
+
+fn world() -> World {
+    World::new([(&ServiceName::from("world"), "http://world".to_owned())], ["bank"], [7; 32], 100, 8)
+}
+
+fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
+    RunStarted {
+        run: RunId(uuid::Uuid::from_u128(1)),
+        workflow: plan.workflow.clone(),
+        plan: plan.id.clone(),
+        mode,
+        route: None,
+        started: Timestamp::UNIX_EPOCH,
+        request: Arc::new(request),
+        credentials: Vec::new(),
+        sealed: None,
+        legacy: None,
+        instance: None,
+        creates: None,
+        traceparent: None,
+    }
+}
+
+/// A run beside its events, and a world that answers by a script.
+struct Bench<'a> {
+    plan: &'a Plan,
+    world: World,
+    run: Run,
+    events: Vec<Event>,
+    now: Timestamp,
+    /// Every send that left: step, item, attempt, effect.
+    sent: Vec<(StepId, Option<u32>, u32, EffectClass)>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(plan: &'a Plan, mode: Mode, request: Value) -> Self {
+        let first = Event::RunStarted(Arc::new(started(plan, mode, request)));
+        let run = evolve(None, &first).unwrap();
+        Self { plan, world: world(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
+    }
+    fn conditions(&self) -> Conditions {
+        Conditions { now: self.now, hold_effects: false }
+    }
+    fn due(&self) -> Vec<Action> {
+        due(&self.run, self.plan, &self.world, self.conditions())
+    }
+    fn ask(&mut self, command: Command) -> Result<usize, Refusal> {
+        let events = decide(&self.run, self.plan, &self.world, command, self.now)?;
+        let count = events.len();
+        assert!(count > 0, "a decision without events leaves the run where it was");
+        for event in events {
+            if let Event::StepStarted(started) = &event {
+                self.sent.push((started.step.clone(), started.item, started.attempt, started.effect));
+            }
+            self.run = evolve(Some(self.run.clone()), &event).unwrap();
+            self.events.push(event);
+            assert_eq!(fold(&self.events).unwrap(), self.run, "the fold of the events is the live state");
+        }
+        Ok(count)
+    }
+    /// Does all that needs no reply; leaves calls in flight.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let actions = self.due();
+            let mut moved = false;
+            let mut wake = None;
+            for action in actions {
+                match action {
+                    Action::Ask(command) => moved |= self.ask(command).is_ok(),
+                    Action::Wait(at) => wake = Some(at),
+                    Action::Held(_) => {}
+                }
+            }
+            if moved {
+                continue;
+            }
+            match wake {
+                Some(at) if self.run.in_flight().is_empty() => self.now = at,
+                _ => return,
+            }
+        }
+        panic!("the run does not come to rest");
+    }
+    fn reply(&mut self, step: &str, item: Option<u32>, heard: Heard) -> Result<usize, Refusal> {
+        let attempt = self.run.attempt(&StepId::from(step), item).expect("under way").attempt;
+        let place = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
+        self.ask(Command::Record { step: super::StepIndex(place), item, attempt, heard, jitter: 0.5 })
+    }
+    /// The watchdog: a run that has not ended has a next cause to wake up, or waits for a person.
+    fn wakes(&self) -> bool {
+        self.run.is_final()
+            || self.run.conflict().is_some()
+            || !self.run.in_flight().is_empty()
+            || !self.due().is_empty()
+    }
+}
+
+fn ok(output: Value) -> Heard {
+    Heard::Reply { status: 200, headers: BTreeMap::new(), output: Arc::new(output), retry_after_ms: None }
+}
+fn status(status: u16) -> Heard {
+    Heard::Reply { status, headers: BTreeMap::new(), output: Arc::new(Value::Null), retry_after_ms: None }
+}
+
+fn order() -> Arc<Plan> {
+    PlanBuilder::new()
+        .call("price", &[], "POST /quotes", json!("${request.body.items}"))
+        .effect(EffectClass::Read)
+        .attempts(3)
+        .call("reserve", &["price"], "POST /reservations", json!({"sku": "${item.sku}"}))
+        .for_each("${request.body.items}", 2)
+        .rehearse(json!({"id": "${item.sku}"}))
+        .keyed()
+        .attempts(2)
+        .call("charge", &["price", "reserve"], "POST /charges", json!({"amount": "${steps.price.output.total}"}))
+        .header("authorization", "Bearer ${secrets.bank}")
+        .accept(402, 402)
+        .call("mail", &["charge"], "POST /mails", json!({"total": "${steps.price.output.total}"}))
+        .when("steps.charge.status == 200")
+        .rehearse(json!({}))
+        .fail("declined", &["charge"], 402, json!({"error": "card declined"}))
+        .when("steps.charge.status == 402")
+        .respond(201, json!({"id": "${run.id}", "ids": "${steps.reserve.output}"}))
+        .build("order")
+}
+
+fn items(count: usize) -> Value {
+    json!({"body": {"items": (0..count).map(|n| json!({"sku": format!("s{n}")})).collect::<Vec<_>>()}})
+}
+
+#[test]
+fn an_order_goes_through_and_its_events_survive_json() {
+    let plan = order();
+    let mut bench = Bench::new(&plan, Mode::Real, items(3));
+    bench.settle();
+    bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
+    bench.settle();
+    assert_eq!(bench.run.in_flight().len(), 2, "as many items as may be under way at the same time");
+    bench.reply("reserve", Some(1), ok(json!({"id": 11}))).unwrap();
+    bench.settle();
+    bench.reply("reserve", Some(2), ok(json!({"id": 12}))).unwrap();
+    bench.reply("reserve", Some(0), ok(json!({"id": 10}))).unwrap();
+    bench.settle();
+    let charge = &bench.run.in_flight()[0];
+    assert_eq!(charge.request.headers[0].1, "Bearer ***");
+    assert_eq!(charge.request.body, super::Payload::Text(r#"{"amount":7}"#.into()));
+    assert_eq!(charge.request.url, "http://world/charges");
+    bench.reply("charge", None, ok(json!({}))).unwrap();
+    bench.settle();
+    bench.reply("mail", None, ok(json!({}))).unwrap();
+    bench.settle();
+    assert_eq!(bench.run.status(), RunStatus::Completed);
+    let body = bench.run.answer().unwrap().body.value();
+    assert_eq!(body["ids"], json!([{"id": 10}, {"id": 11}, {"id": 12}]));
+
+    let text = serde_json::to_string(&bench.events).unwrap();
+    let read: Vec<Event> = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, bench.events);
+    assert!(!text.contains("secrets"));
+    let view = view(read.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
+    assert_eq!(
+        view.steps.iter().map(|step| step.step.as_str()).collect::<Vec<_>>(),
+        ["price", "reserve", "charge", "mail", "declined"]
+    );
+}
+
+#[test]
+fn a_declined_card_ends_with_the_declared_answer() {
+    let plan = order();
+    let mut bench = Bench::new(&plan, Mode::Real, items(0));
+    bench.settle();
+    bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
+    bench.settle();
+    bench.reply("charge", None, status(402)).unwrap();
+    bench.settle();
+    assert_eq!(bench.run.answer().unwrap().status, 402);
+    assert_eq!(bench.run.status(), RunStatus::Failed);
+    assert!(bench.run.failed_as_declared());
+}
+
+#[test]
+fn what_may_be_sent_again_is_sent_again_and_what_may_not_pauses() {
+    let plan = order();
+    let mut bench = Bench::new(&plan, Mode::Real, items(1));
+    bench.settle();
+    bench.reply("price", None, status(500)).unwrap();
+    bench.settle();
+    bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
+    bench.settle();
+    let first = bench.run.attempt(&"reserve".into(), Some(0)).unwrap();
+    bench.reply("reserve", Some(0), Heard::CutOff("x".into())).unwrap();
+    bench.settle();
+    let second = bench.run.attempt(&"reserve".into(), Some(0)).unwrap();
+    assert_eq!((second.attempt, &second.key, &second.request), (2, &first.key, &first.request));
+    assert!(second.key.is_some());
+    bench.reply("reserve", Some(0), ok(json!({}))).unwrap();
+    bench.settle();
+    bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
+    bench.settle();
+    assert_eq!(bench.run.status(), RunStatus::Paused);
+    assert_eq!(bench.ask(Command::Abandon { reason: "x" }), Err(Refusal::EffectsBegun));
+}
+
+#[test]
+fn outcomes_are_told_apart() {
+    let try_once = |heard: Heard| {
+        let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
+        let mut bench = Bench::new(&plan, Mode::Real, json!({}));
+        bench.settle();
+        bench.reply("a", None, heard).unwrap();
+        bench.settle();
+        (bench.run.status(), bench.run.failure().map(|failure| failure.kind))
+    };
+    assert_eq!(try_once(status(429)), (RunStatus::Failed, Some(FailureKind::Unavailable)));
+    assert_eq!(try_once(status(503)), (RunStatus::Failed, Some(FailureKind::Unavailable)));
+    assert_eq!(try_once(Heard::NotSent("x".into())), (RunStatus::Failed, Some(FailureKind::Unavailable)));
+    assert_eq!(try_once(status(404)), (RunStatus::Failed, Some(FailureKind::Refused)));
+    assert_eq!(try_once(status(500)), (RunStatus::Paused, None));
+    assert_eq!(try_once(Heard::Interrupted), (RunStatus::Paused, None));
+    let large = Heard::Unreadable { status: 200, why: "x".into() };
+    assert_eq!(try_once(large), (RunStatus::Failed, Some(FailureKind::Bound)));
+}
+
+#[test]
+fn a_skipped_step_takes_along_what_needs_it_unless_any_will_do() {
+    let plan = PlanBuilder::new()
+        .set("a", &[], json!(1))
+        .when("false")
+        .set("b", &["a"], json!(1))
+        .set("c", &[], json!(2))
+        .set("d", &["a", "c"], json!("${steps.a.skipped ? steps.c.output : 0}"))
+        .needs_any()
+        .respond(200, json!({"d": "${steps.d.output}", "b": "${steps.b.skipped}"}))
+        .build("w");
+    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
+    bench.settle();
+    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"d": 2, "b": true}));
+}
+
+#[test]
+fn the_answer_may_come_before_the_end_and_by_condition() {
+    let plan = PlanBuilder::new()
+        .set("a", &[], json!(1))
+        .call("b", &["a"], "GET /b", Value::Null)
+        .respond(500, json!({}))
+        .respond_when("steps.nothing.output")
+        .respond(202, json!({"a": "${steps.a.output}"}))
+        .respond_after(&["a"])
+        .build("w");
+    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
+    bench.settle();
+    assert_eq!(bench.run.answer().unwrap().status, 202);
+    assert_eq!(bench.run.status(), RunStatus::Running);
+    bench.reply("b", None, ok(json!({}))).unwrap();
+    bench.settle();
+    assert_eq!(bench.run.status(), RunStatus::Completed);
+}
+
+#[test]
+fn a_rehearsal_names_the_output_that_nobody_declared() {
+    let plan = PlanBuilder::new()
+        .call("charge", &[], "POST /charges", json!({"amount": 1}))
+        .respond(200, json!({"id": "${steps.charge.output.id}"}))
+        .build("w");
+    let mut bench = Bench::new(&plan, Mode::Rehearse, json!({}));
+    bench.settle();
+    let failure = bench.run.failure().unwrap();
+    assert_eq!(failure.kind, FailureKind::Unresolved);
+    assert!(failure.message.contains("`charge`"), "{}", failure.message);
+    assert_eq!(bench.run.intents().count(), 1);
+    assert!(bench.sent.is_empty());
+}
+
+#[test]
+fn held_steps_are_offered_as_held() {
+    let plan = order();
+    let mut bench = Bench::new(&plan, Mode::Real, items(1));
+    bench.settle();
+    bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
+    let command = Command::Advance { step: super::StepIndex(1) };
+    bench.ask(command).unwrap();
+    let conditions = Conditions { now: bench.now, hold_effects: true };
+    assert_eq!(due(&bench.run, &plan, &bench.world, conditions), [Action::Held(super::StepIndex(1))]);
+}
+
+/// What the fake world does with an attempt.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Ok,
+    Refused,
+    NotDone,
+    Unknown,
+    NotSent,
+    Declined,
+}
+
+impl Fate {
+    fn heard(self, step: &StepId, item: Option<u32>) -> Heard {
+        match self {
+            Fate::Ok => ok(json!({"of": step.as_str(), "item": item, "total": 3, "list": [1, 2, 3]})),
+            Fate::Refused => status(404),
+            Fate::NotDone => status(503),
+            Fate::Unknown => Heard::TimedOut("x".into()),
+            Fate::NotSent => Heard::NotSent("x".into()),
+            Fate::Declined => status(402),
+        }
+    }
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = prop_oneof![
+        8 => Just(Fate::Ok), 1 => Just(Fate::Refused), 2 => Just(Fate::NotDone), 2 => Just(Fate::Unknown),
+        1 => Just(Fate::NotSent), 1 => Just(Fate::Declined),
+    ];
+    proptest::collection::vec(fate, 40)
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    kind: u8,
+    effect: u8,
+    keyed: bool,
+    attempts: u32,
+    needs: Vec<usize>,
+    needs_any: bool,
+    condition: u8,
+    fan_out: u8,
+    rehearse: bool,
+}
+
+fn shapes() -> impl Strategy<Value = Vec<Shape>> {
+    let shape = (
+        0u8..8,
+        0u8..3,
+        any::<bool>(),
+        1u32..4,
+        proptest::collection::vec(0usize..8, 0..3),
+        any::<bool>(),
+        0u8..6,
+        0u8..4,
+        any::<bool>(),
+    );
+    let shape = shape.prop_map(|(kind, effect, keyed, attempts, needs, needs_any, condition, fan_out, rehearse)| {
+        Shape { kind, effect, keyed, attempts, needs, needs_any, condition, fan_out, rehearse }
+    });
+    proptest::collection::vec(shape, 1..7)
+}
+
+fn plan_of(shapes: &[Shape], early: bool) -> Arc<Plan> {
+    let mut plan = PlanBuilder::new();
+    for (place, shape) in shapes.iter().enumerate() {
+        let id = format!("s{place}");
+        let names: BTreeSet<String> =
+            shape.needs.iter().filter(|_| place > 0).map(|need| format!("s{}", need % place.max(1))).collect();
+        let needs: Vec<&str> = names.iter().map(String::as_str).collect();
+        plan = match shape.kind {
+            0 => plan.set(&id, &needs, json!({"n": place})),
+            1 if shape.condition == 1 => plan.fail(&id, &needs, 409, json!({"at": place})),
+            _ => {
+                let effect = [EffectClass::Read, EffectClass::Private, EffectClass::Shared][usize::from(shape.effect)];
+                // Some read what they need: then a rehearsal may end as unresolved.
+                let body = match needs.first() {
+                    Some(need) if shape.condition == 2 => json!({"v": format!("${{steps.{need}.output}}")}),
+                    _ => json!({"v": place}),
+                };
+                let plan = plan.call(&id, &needs, "POST /x", body).effect(effect).attempts(shape.attempts);
+                let plan = if shape.keyed { plan.keyed() } else { plan };
+                let plan = if shape.rehearse { plan.rehearse(json!({"of": id, "total": 3})) } else { plan };
+                if shape.fan_out == 1 { plan.for_each("${request.body.items}", 2) } else { plan }
+            }
+        };
+        if shape.condition == 3 {
+            plan = plan.when("request.body.flag");
+        }
+        if shape.needs_any {
+            plan = plan.needs_any();
+        }
+    }
+    let plan = plan.respond(200, json!({"ok": true}));
+    let plan = if early { plan.respond_after(&["s0"]) } else { plan };
+    plan.build("any")
+}
+
+/// Plays a run to its rest. `order` picks who answers next; `fates` what they say; after `crash_at` events the run is
+/// folded anew and what was in flight is sent again, or recorded as interrupted.
+fn play(
+    plan: &Plan,
+    mode: Mode,
+    fates: &[Fate],
+    order: &[u8],
+    crash_at: Option<usize>,
+    flag: bool,
+) -> (Run, Vec<Event>, usize) {
+    let request = json!({"body": {"items": [1, 2, 3], "flag": flag}});
+    let mut bench = Bench::new(plan, mode, request);
+    let mut crashed = crash_at.is_none();
+    let mut answers = 0;
+    for round in 0..2_000 {
+        bench.settle();
+        assert!(bench.wakes(), "nothing will ever wake the run: {:?}", bench.events);
+        if !crashed && bench.events.len() >= crash_at.unwrap_or(0) {
+            crashed = true;
+            bench.run = fold(&bench.events).unwrap();
+            for attempt in bench.run.in_flight().into_iter().filter(|attempt| !attempt.repeatable) {
+                bench.reply(attempt.step.as_str(), attempt.item, Heard::Interrupted).unwrap();
+            }
+            continue;
+        }
+        let flying = bench.run.in_flight();
+        if flying.is_empty() {
+            break;
+        }
+        let pick = &flying[usize::from(order[round % order.len()]) % flying.len()];
+        // The fate hangs on who asks, so that every order of replies meets the same world.
+        let place = plan.steps.iter().position(|step| step.id == pick.step).unwrap();
+        let seed = place * 7 + pick.item.unwrap_or(0) as usize * 3 + pick.attempt as usize;
+        bench.reply(pick.step.as_str(), pick.item, fates[seed % fates.len()].heard(&pick.step, pick.item)).unwrap();
+        answers += 1;
+    }
+    for (step, _, _, effect) in &bench.sent {
+        assert!(mode.sends(*effect), "`{step}` was sent in {mode:?}");
+    }
+    let mut seen = BTreeSet::new();
+    for event in &bench.events {
+        if let Event::StepFinished(finished) = event {
+            assert!(seen.insert((finished.step.clone(), finished.item)), "two outcomes of `{}`", finished.step);
+        }
+    }
+    (bench.run, bench.events, answers)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn any_run_comes_to_rest_and_replays(
+        shapes in shapes(), fates in fates(), order in proptest::collection::vec(any::<u8>(), 16),
+        mode in prop_oneof![Just(Mode::Rehearse), Just(Mode::Dark), Just(Mode::Real)],
+        early in any::<bool>(), flag in any::<bool>(),
+    ) {
+        let plan = plan_of(&shapes, early);
+        let (run, events, _) = play(&plan, mode, &fates, &order, None, flag);
+        prop_assert!(run.is_final() || run.conflict().is_some());
+        if mode == Mode::Rehearse {
+            prop_assert!(!run.effects_begun());
+        }
+        if mode == Mode::Dark {
+            prop_assert!(!run.shared_begun());
+        }
+        // Decisions after a replay are the same as before it, at every prefix.
+        let mut live = None;
+        for end in 0..events.len() {
+            live = Some(evolve(live, &events[end]).unwrap());
+            let replayed = fold(&events[..=end]).unwrap();
+            let conditions = Conditions { now: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(5), hold_effects: false };
+            let world = world();
+            let live = live.as_ref().unwrap();
+            prop_assert_eq!(due(live, &plan, &world, conditions), due(&replayed, &plan, &world, conditions));
+        }
+        // What has begun cannot be given back; what has not, can.
+        for end in 0..events.len() {
+            let prefix = fold(&events[..=end]).unwrap();
+            let abandoned = decide(&prefix, &plan, &world(), Command::Abandon { reason: "x" }, Timestamp::UNIX_EPOCH);
+            let may = !prefix.is_final() && !prefix.effects_begun() && prefix.answer().is_none();
+            prop_assert_eq!(abandoned.is_ok(), may);
+        }
+    }
+
+    #[test]
+    fn a_crash_anywhere_changes_nothing_but_what_is_unknown(
+        shapes in shapes(), order in proptest::collection::vec(any::<u8>(), 16), crash in 1usize..40,
+        early in any::<bool>(), flag in any::<bool>(),
+    ) {
+        // In a world where all goes well, a crash costs at most repeats; where a repeat could harm, the run pauses.
+        let fates = [Fate::Ok];
+        let plan = plan_of(&shapes, early);
+        let (whole, events, _) = play(&plan, Mode::Real, &fates, &order, None, flag);
+        let (cut, _, _) = play(&plan, Mode::Real, &fates, &order, Some(crash.min(events.len())), flag);
+        let harmless = plan.steps.iter().all(|step| match &step.kind {
+            StepKind::Call(call) => call.repeat_is_harmless(),
+            StepKind::Set(_) | StepKind::Fail(_) => true,
+        });
+        if harmless || cut.conflict().is_none() {
+            prop_assert_eq!(cut.status(), whole.status());
+            prop_assert_eq!(cut.answer(), whole.answer());
+        }
+    }
+
+    #[test]
+    fn events_survive_json(shapes in shapes(), fates in fates(), order in proptest::collection::vec(any::<u8>(), 16)) {
+        let plan = plan_of(&shapes, false);
+        let (_, events, _) = play(&plan, Mode::Real, &fates, &order, None, true);
+        let text = serde_json::to_string(&events).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), events.clone());
+        prop_assert!(view(events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).is_ok());
+    }
+}
+
+#[test]
+fn a_retry_waits_as_long_as_the_service_asks_but_no_longer_than_may_be() {
+    let plan = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(2).respond(200, json!({})).build("w");
+    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
+    bench.settle();
+    let heard = Heard::Reply {
+        status: 503,
+        headers: BTreeMap::new(),
+        output: Arc::new(Value::Null),
+        retry_after_ms: Some(3_600_000),
+    };
+    bench.reply("a", None, heard).unwrap();
+    assert_eq!(bench.due(), [Action::Wait(bench.now + SignedDuration::from_millis(20))]);
+}
+
+#[test]
+fn events_that_do_not_fit_are_errors() {
+    let plan = order();
+    let bench = Bench::new(&plan, Mode::Real, items(1));
+    let finished = Event::StepFinished(super::StepFinished {
+        step: "price".into(),
+        item: None,
+        attempt: 1,
+        outcome: Outcome::Done { status: 200, headers: BTreeMap::new(), output: Arc::new(Value::Null) },
+    });
+    assert!(evolve(Some(bench.run.clone()), &finished).is_err());
+    assert!(evolve(None, &Event::Completed {}).is_err());
+    assert!(evolve(Some(bench.run.clone()), &bench.events[0]).is_err());
+    let ended = evolve(Some(bench.run), &Event::Completed {}).unwrap();
+    assert!(evolve(Some(ended), &Event::Completed {}).is_err());
+}

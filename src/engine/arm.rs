@@ -75,7 +75,7 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     start(&core, snapshot.clone(), &prepared, &request, started, credentials, caller, permit);
 
     match timeout_at(deadline, told).await {
-        Ok(Ok(Told::Reply(reply))) => reply,
+        Ok(Ok(Told::Reply(reply))) => *reply,
         Ok(Ok(Told::Other { run, same_request: false })) => replies::other_request(run),
         Ok(Ok(Told::Other { run, same_request: true })) => attach(&core, &snapshot, run, fall_back, deadline).await,
         Ok(Err(_)) => problem(id, "the run's task ended"),

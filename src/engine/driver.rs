@@ -34,7 +34,7 @@ use crate::workflow::{
 /// What whoever waits for a run is told.
 pub(super) enum Told {
     /// This.
-    Reply(ArmReply),
+    Reply(Box<ArmReply>),
     /// Another run has the retry key.
     Other { run: RunId, same_request: bool },
 }
@@ -322,12 +322,12 @@ impl Driver {
                     _ => replies::of_run(&self.run, Some(&self.plan), world, caller.may_fall_back),
                 };
                 let reply = reply.unwrap_or_else(|| replies::still_running(&self.run, &self.plan, world));
-                let _ = caller.tell.send(Told::Reply(reply)); // the caller may have gone
+                let _ = caller.tell.send(Told::Reply(Box::new(reply))); // the caller may have gone
             }
         } else if self.late.is_some_and(|late| late <= self.journal.durable())
             && let Some(caller) = self.caller.take()
         {
-            let _ = caller.tell.send(Told::Reply(replies::still_running(&self.run, &self.plan, world)));
+            let _ = caller.tell.send(Told::Reply(Box::new(replies::still_running(&self.run, &self.plan, world))));
         }
     }
 
@@ -335,7 +335,7 @@ impl Driver {
         if let Some(caller) = self.caller.take() {
             let problem = replies::unknown(Some(&self.run), why);
             let reply = ArmReply::Refused(problem, replies::report(&self.run, Some(&self.plan)));
-            let _ = caller.tell.send(Told::Reply(reply));
+            let _ = caller.tell.send(Told::Reply(Box::new(reply)));
         }
     }
 
@@ -361,7 +361,7 @@ impl Driver {
         }
         if self.journal.untouched() {
             if let Some(caller) = self.caller.take() {
-                let _ = caller.tell.send(Told::Reply(ArmReply::Abandoned(Abandoned { reason, run: None })));
+                let _ = caller.tell.send(Told::Reply(Box::new(ArmReply::Abandoned(Abandoned { reason, run: None }))));
             }
             self.stop = Some(Stop::Discarded);
             return true;
@@ -379,7 +379,7 @@ impl Driver {
                 if let Some(caller) = self.caller.take() {
                     let detail = "The store does not take it";
                     let reply = replies::not_started(caller.may_fall_back, 503, "store_refused", detail);
-                    let _ = caller.tell.send(Told::Reply(reply));
+                    let _ = caller.tell.send(Told::Reply(Box::new(reply)));
                 }
                 self.stop = Some(Stop::Discarded);
             }

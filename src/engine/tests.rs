@@ -1,1 +1,7 @@
+//! The engine over the memory store and real servers on loopback.
 
+mod arm;
+mod crash;
+mod kit;
+mod modes;
+mod stores;

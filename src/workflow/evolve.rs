@@ -244,11 +244,10 @@ impl Run {
                 match self.steps.get(step) {
                     // It failed before any attempt: an expression without a value.
                     None => {}
-                    Some(StepState::Open(open)) if *attempt == 0 => {
-                        if open.calls.contains_key(&item.unwrap_or(0)) {
-                            return Err(format!("the call of `{step}` has begun"));
-                        }
+                    Some(StepState::Open(open)) if *attempt == 0 && open.calls.contains_key(&item.unwrap_or(0)) => {
+                        return Err(format!("the call of `{step}` has begun"));
                     }
+                    Some(StepState::Open(_)) if *attempt == 0 => {}
                     Some(StepState::Open(_)) => {
                         self.call(step, *item, *attempt)?;
                         self.take_call(step, *item);

@@ -110,6 +110,12 @@ impl PlanBuilder {
         self.last_call().retry.attempts = attempts;
         self
     }
+    /// The longest pause between attempts.
+    pub fn retry_pause(mut self, pause: Duration) -> Self {
+        let retry = &mut self.last_call().retry;
+        (retry.base, retry.max) = (pause, pause);
+        self
+    }
     pub fn timeout_ms(mut self, ms: u64) -> Self {
         self.last_call().timeout = Some(Duration::from_millis(ms));
         self

@@ -1,0 +1,105 @@
+//! What each mode sends.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::kit::{Bench, React, World, answer, legacy, refused, request};
+use crate::flag::{Arm, PinKey, SkipReason};
+use crate::names::RouteId;
+use crate::workflow::testing::PlanBuilder;
+use crate::workflow::{EffectClass, Mode, Plan, RunStatus};
+
+fn order() -> std::sync::Arc<Plan> {
+    PlanBuilder::new()
+        .call("price", &[], "GET /price", Value::Null)
+        .call("draft", &["price"], "POST /drafts", json!({}))
+        .effect(EffectClass::Private)
+        .rehearse(json!({"id": "d"}))
+        .call("charge", &["draft"], "POST /charges", json!({"amount": "${steps.price.output.total}"}))
+        .header("authorization", "Bearer ${secrets.bank}")
+        .rehearse(json!({"id": "${legacy.body.payment_id}"}))
+        .call("mail", &["charge"], "POST /mails", json!({"to": "x"}))
+        .respond(201, json!({"id": "${steps.charge.output.id}"}))
+        .build("order")
+}
+
+#[tokio::test]
+async fn a_rehearsal_sends_nothing_but_reads_and_leaves_no_trace() {
+    let world = World::new(|_, _| React::Json(200, json!({"total": 5}))).await;
+    let bench = Bench::new(&world, order());
+    let mut asked = request("order", Mode::Rehearse, &json!({}));
+    asked.legacy = Some(legacy(201, &json!({"payment_id": "p1"})));
+    let (status, body, report) = answer(bench.ask(asked).await);
+    assert_eq!((status, body), (201, json!({"id": "p1"})));
+    assert_eq!(world.paths(), ["GET /price"]);
+    let intents: Vec<_> = report.intents.iter().map(|intent| (intent.step.as_str(), intent.method.as_str())).collect();
+    assert_eq!(intents, [("draft", "POST"), ("charge", "POST"), ("mail", "POST")]);
+    assert_eq!(report.intents[1].body, json!({"amount": 5}));
+    assert!(report.intents[1].headers.contains(&("authorization".into(), "Bearer ***".into())));
+    assert!(bench.runs().await.is_empty());
+    assert_eq!(report.unresolved, None);
+}
+
+#[tokio::test]
+async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
+    let world = World::new(|_, _| React::Json(200, json!({"total": 5, "id": "e"}))).await;
+    let bench = Bench::new(&world, order());
+    let mut asked = request("order", Mode::Dark, &json!({}));
+    asked.legacy = Some(legacy(201, &json!({"payment_id": "p1", "id": 99})));
+    let family = RouteId::from("orders.create");
+    asked.creates = Some((family.clone(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    let (_, _, report) = answer(bench.ask(asked).await);
+    assert_eq!(world.paths(), ["GET /price", "POST /drafts"]);
+    assert_eq!(report.intents.len(), 2);
+    let run = report.run.unwrap();
+    assert_eq!(bench.view(run).await.status, RunStatus::Completed);
+    let pin = bench.store.pin(PinKey { family, id: "99".into() }).await.unwrap().unwrap();
+    assert_eq!((pin.arm, pin.run), (Arm::Legacy, Some(run)));
+}
+
+#[tokio::test]
+async fn an_output_that_nobody_declared_is_named() {
+    let world = World::new(|_, _| React::Json(200, json!({"total": 5}))).await;
+    let bench = Bench::new(&world, order());
+    // Legacy answered without what `rehearse:` reads.
+    let mut asked = request("order", Mode::Rehearse, &json!({}));
+    asked.legacy = Some(legacy(422, &json!({"error": "x"})));
+    let (_, report) = refused(bench.ask(asked).await);
+    let (reason, detail) = report.unresolved.unwrap();
+    assert_eq!(reason, SkipReason::UnresolvedEffect);
+    assert!(detail.contains("`charge`"), "{detail}");
+    assert_eq!(report.intents.len(), 3, "what it would have sent is still known");
+}
+
+#[tokio::test]
+async fn a_rehearsal_does_not_wait_between_attempts() {
+    let world = World::new(|_, before| match before {
+        0..5 => React::Retry(503, "3600"),
+        _ => React::Json(200, json!({})),
+    })
+    .await;
+    let mut builder = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(9);
+    builder = builder.retry_pause(Duration::from_secs(60));
+    let bench = Bench::new(&world, builder.respond(200, json!({})).build("w"));
+    let begun = Instant::now();
+    let (status, ..) = answer(bench.ask(request("w", Mode::Rehearse, &json!({}))).await);
+    assert_eq!(status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_read_that_declares_its_output_is_not_sent_beside_legacy() {
+    let world = World::new(|_, _| React::Json(200, json!({"n": 2}))).await;
+    let plan = PlanBuilder::new()
+        .call("stock", &[], "GET /stock", Value::Null)
+        .rehearse(json!({"n": 1}))
+        .respond(200, json!("${steps.stock.output.n}"))
+        .build("w");
+    let bench = Bench::new(&world, plan);
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        assert_eq!(answer(bench.ask(request("w", mode, &json!({}))).await).1, json!(1));
+    }
+    assert!(world.seen().is_empty());
+    assert_eq!(answer(bench.ask(request("w", Mode::Real, &json!({}))).await).1, json!(2));
+}

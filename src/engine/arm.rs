@@ -16,16 +16,16 @@ use uuid::Uuid;
 use super::client::{Executor, usize_of};
 use super::clock::Clock;
 use super::driver::{Caller, Driver, Parts, Told};
-use super::journal::Journal;
+use super::journal::{Journal, Keeper};
 use super::replies;
-use super::snapshot::{Prepared, Snapshot};
+use super::snapshot::Snapshot;
 use super::{Core, decode};
 use crate::compare::{Body, Observation};
 use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
 use crate::flag::{InstanceId, SkipReason};
 use crate::names::{RunId, Seq};
 use crate::store::{Claim, Priority};
-use crate::workflow::{Creates, Event, Mode, RunStarted, evolve, fold};
+use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, evolve, fold};
 
 /// Answers a request.
 pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
@@ -35,7 +35,7 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     if *core.draining.borrow() {
         return replies::not_started(fall_back, 503, "shutting_down", "This process is shutting down");
     }
-    let Some(prepared) = snapshot.plans.get(&request.workflow).cloned() else {
+    let Some(plan) = snapshot.plans.get(&request.workflow).cloned() else {
         let detail = format!("There is no workflow `{}`", request.workflow);
         return replies::not_started(fall_back, 503, "no_workflow", &detail);
     };
@@ -50,10 +50,10 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
         },
     };
     let body = decode::request_body(&request.request, usize_of(core.limits.output_depth_max));
-    if let Err(why) = check_input(&prepared, &body) {
+    if let Err(why) = plan.check_input(&body) {
         return replies::bad_input(&why);
     }
-    let instance = match load_instance(&core, &prepared, request.instance.as_ref(), deadline).await {
+    let instance = match load_instance(&core, &plan, request.instance.as_ref(), deadline).await {
         Ok(instance) => instance,
         Err(why) => {
             let mut reply = replies::not_started(fall_back, 503, "no_instance", why);
@@ -63,7 +63,7 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
             return reply;
         }
     };
-    let (started, credentials) = match birth(&core, &prepared, &request, &body, instance) {
+    let (started, credentials) = match birth(&core, &plan, &request, &body, instance) {
         Ok(born) => born,
         Err(why) => return replies::not_started(fall_back, 503, "no_store_key", why),
     };
@@ -72,7 +72,7 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     // A little of the time is kept for writing down what is said when it is over.
     let until = deadline - (request.deadline / 10).min(std::time::Duration::from_millis(250));
     let caller = Caller { tell, may_fall_back: fall_back, until };
-    start(&core, snapshot.clone(), &prepared, &request, started, credentials, caller, permit);
+    start(&core, snapshot.clone(), plan, &request, started, credentials, caller, permit);
 
     match timeout_at(deadline, told).await {
         Ok(Ok(Told::Reply(reply))) => *reply,
@@ -88,28 +88,15 @@ fn problem(run: RunId, why: &str) -> ArmReply {
     ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
 }
 
-/// What the input's schema says; an empty list is not an error.
-fn check_input(prepared: &Prepared, body: &Value) -> Result<(), Vec<String>> {
-    const SHOWN_MAX: usize = 10;
-    let Some(schema) = &prepared.input else { return Ok(()) };
-    // `masked`: the message names the place and the rule, not the value, which may be confidential.
-    let why: Vec<String> = schema
-        .iter_errors(body)
-        .take(SHOWN_MAX)
-        .map(|error| format!("at `{}`: {}", error.instance_path(), error.masked()))
-        .collect();
-    if why.is_empty() { Ok(()) } else { Err(why) }
-}
-
 /// What the run that created the instance left: `id`, `input`, `output`, `status`.
 async fn load_instance(
     core: &Core,
-    prepared: &Prepared,
+    plan: &Plan,
     instance: Option<&InstanceId>,
     deadline: Instant,
 ) -> Result<Option<Arc<Value>>, &'static str> {
     let Some(instance) = instance else { return Ok(None) };
-    if !prepared.plan.reads.iter().any(|path| path.root() == "instance") {
+    if !plan.reads.iter().any(|path| path.root() == "instance") {
         return Ok(None);
     }
     let run = instance.run.ok_or("It is not known which run created the instance")?;
@@ -129,12 +116,11 @@ async fn load_instance(
 /// The run's first fact, and the credentials that it may send on.
 fn birth(
     core: &Core,
-    prepared: &Prepared,
+    plan: &Plan,
     request: &ArmRequest,
     body: &Value,
     instance: Option<Arc<Value>>,
 ) -> Result<(RunStarted, BTreeMap<String, String>), &'static str> {
-    let plan = &prepared.plan;
     let run = RunId(Uuid::now_v7());
     let facts = decode::facts(&request.request, body, plan);
     let durable = request.mode != Mode::Rehearse;
@@ -192,15 +178,14 @@ fn creates(request: &ArmRequest, depth_max: usize) -> Option<Creates> {
 fn start(
     core: &Arc<Core>,
     snapshot: Arc<Snapshot>,
-    prepared: &Prepared,
+    plan: Arc<Plan>,
     request: &ArmRequest,
     started: RunStarted,
     credentials: BTreeMap<String, String>,
     caller: Caller,
     permit: Option<tokio::sync::OwnedSemaphorePermit>,
 ) {
-    let plan = prepared.plan.clone();
-    let (executor, store, priority) = core.of_mode(request.mode, &plan);
+    let (executor, keeper, priority) = core.of_mode(request.mode, &plan);
     let claim = match request.mode {
         Mode::Real => request.retry_key.map(|key| Claim { key, request: request_hash(&request.request) }),
         Mode::Rehearse | Mode::Dark => None,
@@ -209,7 +194,7 @@ fn start(
     let id = started.run;
     let Ok(run) = evolve(None, &Event::RunStarted(Arc::new(started))) else { return };
     let settled = claim.map(|_| core.register(id));
-    let journal = Journal::new(store, priority, claim, Seq(0));
+    let journal = Journal::new(keeper, priority, claim, Seq(0));
     let parts = Parts {
         core: core.clone(),
         snapshot,
@@ -271,21 +256,17 @@ async fn attach(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bool, de
 
 impl Core {
     /// What a mode works with.
-    #[allow(clippy::type_complexity)]
-    pub(super) fn of_mode(
-        &self,
-        mode: Mode,
-        plan: &Arc<crate::workflow::Plan>,
-    ) -> (
-        Arc<dyn Executor>,
-        Option<(crate::store::SharedStore, super::journal::KeptPlans, Arc<crate::workflow::Plan>)>,
-        Priority,
-    ) {
-        let store = Some((self.store.clone(), self.kept_plans.clone(), plan.clone()));
+    pub(super) fn of_mode(&self, mode: Mode, plan: &Arc<Plan>) -> (Arc<dyn Executor>, Option<Keeper>, Priority) {
+        let keeper = Keeper {
+            store: self.store.clone(),
+            pins: self.pins.clone(),
+            plans: self.kept_plans.clone(),
+            plan: plan.clone(),
+        };
         match mode {
             Mode::Rehearse => (self.rehearsing.clone(), None, Priority::Dark),
-            Mode::Dark => (self.sending_dark.clone(), store, Priority::Dark),
-            Mode::Real => (self.sending_real.clone(), store, Priority::Live),
+            Mode::Dark => (self.sending_dark.clone(), Some(keeper), Priority::Dark),
+            Mode::Real => (self.sending_real.clone(), Some(keeper), Priority::Live),
         }
     }
 }

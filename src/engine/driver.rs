@@ -294,8 +294,8 @@ impl Driver {
         }
         let resting = self.calls.is_empty() && self.gated.is_empty();
         let drained = drain && self.caller.is_none() && resting;
-        // A wait that others may see is on disk; so is all that a process leaves behind.
-        if standing || drained || (resting && self.wake.is_some()) {
+        // A wait that nobody hears of otherwise is on disk; so is all that a process leaves behind.
+        if standing || drained || (resting && self.wake.is_some() && self.caller.is_none()) {
             self.need = self.need.max(self.run.seq());
         }
         if self.journal.is_idle() && self.caller.as_ref().is_none_or(|_| self.fixed.is_some()) {

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::pins::StorePins;
 use crate::flag::{Arm, PinKey};
 use crate::names::{PlanId, Seq};
 use crate::store::{Append, AppendError, Claim, Conflict, NewPin, Priority, SharedStore};
@@ -53,8 +54,18 @@ pub(super) enum Settled {
     Lost(String),
 }
 
+/// Where events go.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub store: SharedStore,
+    /// Hears of pins before the answer leaves.
+    pub pins: Arc<StorePins>,
+    pub plans: KeptPlans,
+    pub plan: Arc<Plan>,
+}
+
 pub(super) struct Journal {
-    store: Option<(SharedStore, KeptPlans, Arc<Plan>)>,
+    keeper: Option<Keeper>,
     priority: Priority,
     claim: Option<Claim>,
     pending: Vec<(Timestamp, Event)>,
@@ -70,14 +81,9 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Of a run that is on disk up to a place (0 is a new one). Without a store everything counts as kept.
-    pub fn new(
-        store: Option<(SharedStore, KeptPlans, Arc<Plan>)>,
-        priority: Priority,
-        claim: Option<Claim>,
-        durable: Seq,
-    ) -> Self {
+    pub fn new(keeper: Option<Keeper>, priority: Priority, claim: Option<Claim>, durable: Seq) -> Self {
         Self {
-            store,
+            keeper,
             priority,
             claim,
             pending: Vec::new(),
@@ -90,7 +96,7 @@ impl Journal {
     }
     /// Notes an event; the run has taken it in.
     pub fn push(&mut self, at: Timestamp, event: Event, seq: Seq) {
-        match self.store {
+        match self.keeper {
             Some(_) => self.pending.push((at, event)),
             None => {
                 self.durable = seq;
@@ -112,8 +118,7 @@ impl Journal {
     }
     /// Hands in what waits, unless an append is under way: then it goes with the next one.
     pub fn flush(&mut self, run: &Run) {
-        let (Some((store, kept, plan)), None, Some((updated, _))) = (&self.store, &self.under_way, self.pending.last())
-        else {
+        let (Some(keeper), None, Some((updated, _))) = (&self.keeper, &self.under_way, self.pending.last()) else {
             return;
         };
         let pins = self.pending.iter().filter_map(|(_, event)| pin_of(event)).collect();
@@ -128,7 +133,7 @@ impl Journal {
             priority: self.priority,
         };
         self.handed = run.seq();
-        let future = hand_in(store.clone(), kept.clone(), plan.clone(), append.clone(), Duration::ZERO);
+        let future = hand_in(keeper.clone(), append.clone(), Duration::ZERO);
         self.under_way = Some((append, future));
     }
     /// Waits for the append that is under way; for ever where none is. May be dropped and called again.
@@ -140,6 +145,9 @@ impl Journal {
             Ok(()) => {
                 self.durable = self.handed;
                 self.refusals = 0;
+                if let Some(keeper) = &self.keeper {
+                    append.pins.iter().for_each(|pin| keeper.pins.pinned(pin, append.run_id));
+                }
                 Settled::Kept
             }
             Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable == Seq(0) => {
@@ -167,28 +175,23 @@ impl Journal {
     }
 
     fn again(&mut self, append: Append, pause: Duration) {
-        if let Some((store, kept, plan)) = &self.store {
-            let future = hand_in(store.clone(), kept.clone(), plan.clone(), append.clone(), pause);
+        if let Some(keeper) = &self.keeper {
+            let future = hand_in(keeper.clone(), append.clone(), pause);
             self.under_way = Some((append, future));
         }
     }
 }
 
-fn hand_in(
-    store: SharedStore,
-    kept: KeptPlans,
-    plan: Arc<Plan>,
-    append: Append,
-    pause: Duration,
-) -> BoxFuture<'static, Result<(), AppendError>> {
+fn hand_in(keeper: Keeper, append: Append, pause: Duration) -> BoxFuture<'static, Result<(), AppendError>> {
     Box::pin(async move {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        if !kept.has(&plan.id) {
+        let Keeper { store, pins: _, plans, plan } = keeper;
+        if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
             put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;
-            kept.note(&plan.id);
+            plans.note(&plan.id);
         }
         store.append(append).await
     })

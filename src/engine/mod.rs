@@ -39,6 +39,7 @@ use tower::util::BoxCloneSyncService;
 use self::client::{RehearsingClient, SendingClient, usize_of};
 use self::driver::Driver;
 use self::journal::KeptPlans;
+use self::pins::StorePins;
 use self::seal::Sealer;
 use self::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
@@ -49,7 +50,7 @@ use crate::secret::Secret;
 use crate::store::SharedStore;
 use crate::workflow::{Mode, Plan, Run};
 
-pub use recover::{Rebuild, Recovered};
+pub use recover::Recovered;
 
 /// The engine's arm, as proxy and shadow know it.
 pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
@@ -70,6 +71,8 @@ pub struct EngineParts {
     pub key_secret: [u8; 32],
     /// The bounds in force.
     pub limits: Arc<Limits>,
+    /// Hears what was pinned before the answer leaves.
+    pub pins: Arc<StorePins>,
 }
 
 /// The embedded orchestrator. Dropping it cuts every run where it is, as the end of the process would.
@@ -79,6 +82,7 @@ pub struct Engine {
 
 struct Core {
     store: SharedStore,
+    pins: Arc<StorePins>,
     snapshot: ArcSwap<Snapshot>,
     key_secret: [u8; 32],
     limits: Arc<Limits>,
@@ -100,11 +104,12 @@ struct Core {
 impl Engine {
     /// Makes an engine; it does nothing before it is asked.
     pub fn new(parts: EngineParts) -> Self {
-        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits } = parts;
+        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins } = parts;
         let snapshot = Snapshot::new(&plans, &services, &secrets, key_secret, &limits, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
         let core = Core {
             store,
+            pins,
             snapshot: ArcSwap::from_pointee(snapshot),
             key_secret,
             sealer: Sealer::new(store_key.as_ref()),
@@ -156,12 +161,12 @@ impl Engine {
 
     /// Goes on with every run that the last process left unfinished. Finished steps are not done again; a call that
     /// was under way is sent again with the same key and bytes where a repeat is harmless, and pauses its run where
-    /// not. `rebuild` makes a plan again from the source that the store kept.
+    /// not.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn recover(&self, rebuild: &Rebuild<'_>) -> Result<Recovered, crate::store::StoreError> {
-        recover::recover(&self.core, rebuild).await
+    pub async fn recover(&self) -> Result<Recovered, crate::store::StoreError> {
+        recover::recover(&self.core).await
     }
 
     /// Takes no new runs and lets those in flight come to rest: with a caller to their answer, without one to the end

@@ -4,18 +4,13 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::Core;
 use super::clock::Clock;
 use super::driver::{Driver, Parts};
 use super::journal::Journal;
 use crate::names::{RunId, Seq};
 use crate::store::{RunFilter, StoreError};
-use crate::workflow::{Plan, RunStatus, fold};
-
-/// Makes a plan again from its kept source.
-pub type Rebuild<'a> = dyn Fn(&Value) -> Option<Plan> + Send + Sync + 'a;
+use crate::workflow::{RunStatus, fold};
 
 /// What became of the runs that were left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +25,7 @@ pub struct Recovered {
 
 const PAGE: usize = 200;
 
-pub(super) async fn recover(core: &Arc<Core>, rebuild: &Rebuild<'_>) -> Result<Recovered, StoreError> {
+pub(super) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
     let mut before: Option<RunId> = None;
     loop {
@@ -46,7 +41,7 @@ pub(super) async fn recover(core: &Arc<Core>, rebuild: &Rebuild<'_>) -> Result<R
                 recovered.paused += 1;
                 continue;
             }
-            match resume(core, summary.run_id, rebuild).await? {
+            match resume(core, summary.run_id).await? {
                 true => recovered.resumed += 1,
                 false => recovered.unreadable += 1,
             }
@@ -62,7 +57,7 @@ pub(super) async fn recover(core: &Arc<Core>, rebuild: &Rebuild<'_>) -> Result<R
     Ok(recovered)
 }
 
-async fn resume(core: &Arc<Core>, id: RunId, rebuild: &Rebuild<'_>) -> Result<bool, StoreError> {
+async fn resume(core: &Arc<Core>, id: RunId) -> Result<bool, StoreError> {
     let snapshot = core.snapshot.load_full();
     let events = core.store.events(id, Seq::FIRST).await?;
     let run = match fold(events.iter().map(|stored| &stored.event)) {
@@ -75,7 +70,11 @@ async fn resume(core: &Arc<Core>, id: RunId, rebuild: &Rebuild<'_>) -> Result<bo
     let started = run.started().clone();
     let plan = match snapshot.plan(&started.plan) {
         Some(plan) => Some(plan),
-        None => core.store.plan(started.plan.clone()).await?.as_ref().and_then(rebuild).map(Arc::new),
+        None => {
+            let kept = core.store.plan(started.plan.clone()).await?;
+            let has_key = core.sealer.has_key();
+            kept.and_then(|source| snapshot.rebuild(&source, has_key, &core.limits)).map(Arc::new)
+        }
     };
     let Some(plan) = plan.filter(|plan| plan.id == started.plan) else {
         tracing::error!(run = %id, plan = %started.plan, "the run's plan cannot be made again");
@@ -90,8 +89,8 @@ async fn resume(core: &Arc<Core>, id: RunId, rebuild: &Rebuild<'_>) -> Result<bo
     };
     // Bounded by the runs that may be in flight: the next waits until one has ended.
     let Ok(permit) = core.runs.clone().acquire_owned().await else { return Ok(false) };
-    let (executor, store, priority) = core.of_mode(started.mode, &plan);
-    let journal = Journal::new(store, priority, None, run.seq());
+    let (executor, keeper, priority) = core.of_mode(started.mode, &plan);
+    let journal = Journal::new(keeper, priority, None, run.seq());
     let clock = Clock::starting(events.last().map_or(started.started, |stored| stored.at));
     let settled = Some(core.register(id));
     let parts =

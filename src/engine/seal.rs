@@ -27,6 +27,11 @@ impl Sealer {
         }))
     }
 
+    /// Whether anything can be sealed.
+    pub fn has_key(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Ciphertext of credentials; `None` without a key or without randomness.
     pub fn seal(&self, run: RunId, credentials: &BTreeMap<String, String>) -> Option<String> {
         let cipher = self.0.as_ref()?;

@@ -1,6 +1,6 @@
 //! What the files say, as the engine uses it: swapped whole, and a run keeps the one that it started with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,22 +12,20 @@ use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::secret::Secret;
-use crate::workflow::{Mode, Plan, World};
+use crate::workflow::{Known, Mode, Plan, World};
 
 /// Plans, services and secrets in force together.
 pub(super) struct Snapshot {
-    pub plans: BTreeMap<WorkflowName, Arc<Prepared>>,
+    pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     pub services: HashMap<ServiceName, Arc<Base>>,
     /// What calls that name a literal host share.
     pub elsewhere: Arc<Base>,
     pub secrets: Arc<Value>,
+    /// The services, and whether each honours `Idempotency-Key`: what a kept plan may refer to.
+    keyed: BTreeMap<ServiceName, bool>,
+    /// The names of the secrets.
+    names: BTreeSet<String>,
     pub world: World,
-}
-
-/// A plan and its input's schema, compiled.
-pub(super) struct Prepared {
-    pub plan: Arc<Plan>,
-    pub input: Option<jsonschema::Validator>,
 }
 
 /// Where a service is, and whose turn it is there.
@@ -83,6 +81,8 @@ impl Snapshot {
         limits: &Limits,
         before: Option<&Snapshot>,
     ) -> Self {
+        let keyed = services.iter().map(|(name, service)| (name.clone(), service.keyed)).collect();
+        let names = secrets.keys().cloned().collect();
         let services: HashMap<_, _> = services
             .iter()
             .map(|(name, service)| {
@@ -105,7 +105,9 @@ impl Snapshot {
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();
         Self {
-            plans: plans.iter().map(|(name, plan)| (name.clone(), Prepared::new(plan))).collect(),
+            plans: plans.clone(),
+            keyed,
+            names,
             services,
             elsewhere: before.map_or_else(|| Arc::new(Base::new(&[], None, limits)), |before| before.elsewhere.clone()),
             secrets: Arc::new(Value::Object(secrets)),
@@ -114,20 +116,19 @@ impl Snapshot {
     }
     /// A plan in force, by its id.
     pub fn plan(&self, id: &PlanId) -> Option<Arc<Plan>> {
-        self.plans.values().find(|prepared| prepared.plan.id == *id).map(|prepared| prepared.plan.clone())
+        self.plans.values().find(|plan| plan.id == *id).cloned()
     }
-}
-
-impl Prepared {
-    fn new(plan: &Arc<Plan>) -> Arc<Self> {
-        // The check has compiled the schema before: what does not compile here is not enforced, and is logged.
-        let input = plan.input_schema.as_ref().and_then(|schema| match jsonschema::validator_for(schema) {
-            Ok(validator) => Some(validator),
-            Err(error) => {
-                tracing::error!(workflow = %plan.workflow, %error, "the input's schema does not compile");
+    /// A plan made again from the definition that the store kept.
+    pub fn rebuild(&self, source: &Value, has_store_key: bool, limits: &Limits) -> Option<Plan> {
+        let known = Known { services: &self.keyed, secrets: &self.names, has_store_key, limits };
+        match Plan::from_source(source, &known) {
+            Ok(plan) => Some(plan),
+            Err(problems) => {
+                for problem in problems.iter() {
+                    tracing::error!(site = %problem.site, "{}", problem.message);
+                }
                 None
             }
-        });
-        Arc::new(Self { plan: plan.clone(), input })
+        }
     }
 }

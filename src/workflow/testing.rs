@@ -176,6 +176,7 @@ impl PlanBuilder {
         self
     }
     pub fn build(self, name: &str) -> Arc<Plan> {
+        let input = self.schema.as_ref().map(|schema| super::plan::Input::compile(schema).unwrap());
         Arc::new(Plan {
             id: PlanId::from(format!("plan_{name}").as_str()),
             workflow: WorkflowName::from(name),
@@ -185,6 +186,8 @@ impl PlanBuilder {
             respond: self.respond,
             pending: self.pending,
             reads: self.reads,
+            dependents: Vec::new(),
+            input,
         })
     }
 }

@@ -24,7 +24,7 @@ async fn what_depends_on_nothing_runs_at_once_and_the_answer_is_on_disk() {
         .header("authorization", "Bearer ${secrets.bank}")
         .respond(201, json!({"run": "${run.id}", "c": "${steps.c.output}"}))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let asked = async { answer(bench.ask(request("w", Mode::Real, &json!({}))).await) };
     let watch = async {
         world.has_seen(2).await; // both, although neither has been answered
@@ -52,7 +52,7 @@ async fn a_fan_out_keeps_to_its_concurrency() {
         .for_each("${request.body.items}", 3)
         .respond(200, json!("${steps.a.status}"))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let body = json!({"items": [1, 2, 3, 4, 5, 6, 7]});
     let asked = async { answer(bench.ask(request("w", Mode::Real, &body)).await) };
     let watch = async {
@@ -80,7 +80,7 @@ async fn a_read_is_tried_again_and_then_counts() {
         .attempts(4)
         .respond(200, json!("${steps.a.output.n}"))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let (status, body, report) = answer(bench.ask(request("w", Mode::Real, &json!({}))).await);
     assert_eq!((status, body), (200, json!(2)));
     let view = bench.view(report.run.unwrap()).await;
@@ -97,7 +97,7 @@ async fn a_keyed_step_is_sent_again_with_the_same_key_and_bytes() {
         .timeout_ms(100)
         .respond(200, json!({}))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let (status, ..) = answer(bench.ask(request("w", Mode::Real, &json!({"v": 1.50}))).await);
     assert_eq!(status, 200);
     let seen = world.seen();
@@ -116,7 +116,7 @@ async fn an_unknown_outcome_pauses_and_the_caller_hears_that_a_shared_step_began
         .timeout_ms(50)
         .respond(200, json!({}))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let mut asked = request("w", Mode::Real, &json!({}));
     asked.may_fall_back = true;
     let (problem, report) = refused(bench.ask(asked).await);
@@ -134,7 +134,7 @@ async fn fifty_retries_of_one_request_are_one_run() {
         .call("charge", &["price"], "POST /charges", json!({}))
         .respond(201, json!({"run": "${run.id}"}))
         .build("w");
-    let mut bench = Bench::new(&world, plan);
+    let mut bench = Bench::new(&world, plan).await;
     let mut asked = request("w", Mode::Real, &json!({"v": 1}));
     asked.retry_key = Some(RetryKey([9; 32]));
     let all = futures_util::future::join_all((0..50).map(|_| bench.ask(asked.clone()))).await;
@@ -158,7 +158,7 @@ async fn before_any_effect_a_failure_gives_the_request_back() {
         .call("charge", &["price"], "POST /charges", json!({}))
         .respond(201, json!({}))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let mut asked = request("w", Mode::Real, &json!({}));
     asked.may_fall_back = true;
     let given_back = abandoned(bench.ask(asked.clone()).await);
@@ -182,7 +182,7 @@ async fn after_an_effect_a_failure_is_not_given_back() {
         .call("read", &["draft"], "GET /read", Value::Null)
         .respond(201, json!({}))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let mut asked = request("w", Mode::Real, &json!({}));
     asked.may_fall_back = true;
     let (problem, report) = refused(bench.ask(asked).await);
@@ -198,7 +198,7 @@ async fn a_deadline_gives_back_or_answers_pending_and_the_run_goes_on() {
         .respond(200, json!("${steps.a.output.n}"))
         .pending(202, json!({"run": "${run.id}"}))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let mut asked = request("w", Mode::Real, &json!({}));
     asked.deadline = Duration::from_millis(100);
     asked.may_fall_back = true;
@@ -216,7 +216,7 @@ async fn bad_input_is_refused_before_there_is_a_run() {
     let world = World::new(|_, _| React::Json(200, json!({}))).await;
     let plan =
         PlanBuilder::new().schema(json!({"type": "object", "required": ["items"]})).respond(200, json!({})).build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let (status, body, report) = answer(bench.ask(request("w", Mode::Real, &json!({"secret": "x"}))).await);
     assert_eq!((status, report.run), (422, None));
     assert!(body["detail"].as_str().unwrap().contains("items"), "{body}");
@@ -231,7 +231,7 @@ async fn what_was_created_is_pinned_and_its_followers_see_what_the_run_left() {
         .call("make", &[], "POST /make", json!("${request.body.items}"))
         .respond(201, json!({"id": "${steps.make.output.id}"}))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     let mut asked = request("w", Mode::Real, &json!({"items": [1]}));
     asked.creates = Some((family.clone(), serde_json_path::JsonPath::parse("$.id").unwrap()));
     let (_, _, report) = answer(bench.ask(asked).await);
@@ -242,7 +242,7 @@ async fn what_was_created_is_pinned_and_its_followers_see_what_the_run_left() {
 
     let follow =
         PlanBuilder::new().set("i", &[], json!("${instance}")).respond(200, json!("${steps.i.output}")).build("f");
-    let follower = Bench::over(&world, follow, bench.store.clone(), Limits::default(), None);
+    let follower = Bench::over(&world, follow, bench.store.clone(), Limits::default(), None).await;
     let mut asked = request("f", Mode::Real, &json!({}));
     asked.instance = Some(crate::flag::InstanceId { key, run: report.run });
     let (_, body, _) = answer(follower.ask(asked).await);
@@ -264,7 +264,7 @@ async fn credentials_of_the_caller_are_sealed_and_sent_on_only_where_named() {
             .build(name)
     };
     let store = std::sync::Arc::new(MemoryStore::new());
-    let bench = Bench::over(&world, plan("w"), store, Limits::default(), Some(Secret::new("k")));
+    let bench = Bench::over(&world, plan("w"), store, Limits::default(), Some(Secret::new("k"))).await;
     let mut asked = request("w", Mode::Real, &json!({}));
     asked.request = copy(&json!({}), &[("authorization", "Basic abc"), ("cookie", "sid=1"), ("x-tenant", "t")]);
     let (_, _, report) = answer(bench.ask(asked.clone()).await);
@@ -274,7 +274,7 @@ async fn credentials_of_the_caller_are_sealed_and_sent_on_only_where_named() {
     let text = serde_json::to_string(&bench.events(report.run.unwrap()).await).unwrap();
     assert!(!text.contains("Basic abc") && !text.contains("sid=1"), "{text}");
 
-    let bare = Bench::new(&world, plan("w"));
+    let bare = Bench::new(&world, plan("w")).await;
     assert_eq!(refused(bare.ask(asked).await).0.kind, "no-store-key");
 }
 
@@ -283,7 +283,7 @@ async fn too_many_runs_are_refused_or_given_back() {
     let world = World::new(|_, _| React::Gated(200, json!({}))).await;
     let plan = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).respond(200, json!({})).build("w");
     let limits = Limits { runs_in_flight_max: 1, ..Limits::default() };
-    let bench = Bench::over(&world, plan, std::sync::Arc::new(MemoryStore::new()), limits, None);
+    let bench = Bench::over(&world, plan, std::sync::Arc::new(MemoryStore::new()), limits, None).await;
     let first = async { answer(bench.ask(request("w", Mode::Real, &json!({}))).await).0 };
     let second = async {
         world.has_seen(1).await;
@@ -305,7 +305,7 @@ async fn a_freeze_of_effects_holds_what_has_not_begun() {
         .call("charge", &["read"], "POST /charges", json!({}))
         .respond(200, json!({}))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     bench.engine.freeze(Freeze::Effects);
     let asked = async { answer(bench.ask(request("w", Mode::Real, &json!({}))).await).0 };
     let watch = async {

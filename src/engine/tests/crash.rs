@@ -5,19 +5,30 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::kit::{Bench, PATIENCE, React, World, request};
+use super::kit::{Bench, PATIENCE, React, World, checked, request};
 use crate::flag::RetryKey;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Event, Mode, RunStatus};
 
-fn plan(keyed: bool) -> Arc<crate::workflow::Plan> {
-    let plan = PlanBuilder::new()
-        .call("reserve", &[], "POST /reserve/${item}", json!({"n": "${item}"}))
-        .for_each("${request.body.items}", 4)
-        .keyed()
-        .call("charge", &["reserve"], "POST /charge", json!({"amount": 12.30}));
-    let plan = if keyed { plan.keyed() } else { plan };
-    plan.call("last", &["charge"], "GET /last", Value::Null).respond(201, json!({"run": "${run.id}"})).build("w")
+fn definition() -> Value {
+    json!({
+        "workflow": "w",
+        "steps": {
+            "reserve": {
+                "for_each": "${request.body.items}",
+                "concurrency": 4,
+                "call": "POST ${services.world}/reserve/${item}",
+                "body": { "n": "${item}" },
+            },
+            "charge": {
+                "needs": ["reserve"],
+                "call": "POST ${services.world}/charge",
+                "body": { "amount": 12.30 },
+            },
+            "last": { "needs": ["charge"], "call": "GET ${services.world}/last" },
+        },
+        "respond": { "status": 201, "body": { "run": "${run.id}" } },
+    })
 }
 
 /// Cuts the process while the charge is under way; the second charge is answered.
@@ -27,7 +38,7 @@ async fn cut_in_charge(keyed: bool) -> (Arc<World>, Bench, crate::names::RunId) 
         _ => React::Json(200, json!({"id": 1})),
     })
     .await;
-    let mut bench = Bench::new(&world, plan(keyed));
+    let mut bench = Bench::new(&world, checked(&definition(), keyed)).await;
     let mut asked = request("w", Mode::Real, &json!({"items": [1, 2, 3]}));
     asked.retry_key = Some(RetryKey([3; 32]));
     let arm = bench.engine.arm();
@@ -75,18 +86,31 @@ async fn what_must_not_be_sent_again_pauses_its_run() {
 }
 
 #[tokio::test]
-async fn a_run_whose_plan_nobody_knows_is_left_as_it_is() {
+async fn a_run_keeps_the_plan_that_it_started_with() {
     let (_, mut bench, run) = cut_in_charge(true).await;
+    bench.plan = PlanBuilder::new().respond(200, json!({})).build("w");
+    bench.crash().await;
+    assert_eq!(bench.recover().await.resumed, 1);
+    bench.until(run, |view| view.status == RunStatus::Completed).await;
+}
+
+#[tokio::test]
+async fn a_run_whose_plan_cannot_be_made_again_is_left_as_it_is() {
+    let world = World::new(|seen, _| match seen.path.as_str() {
+        "/a" => React::Json(200, json!({})),
+        _ => React::Hang,
+    })
+    .await;
+    // Its source is no definition.
+    let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).call("b", &["a"], "PUT /b", json!({}));
+    let plan = plan.respond(202, json!({})).respond_after(&["a"]).build("w");
+    let mut bench = Bench::new(&world, plan).await;
+    let (_, _, report) = super::kit::answer(bench.ask(request("w", Mode::Real, &json!({}))).await);
+    world.has_seen(2).await;
     bench.plan = PlanBuilder::new().respond(200, json!({})).build("other");
     bench.crash().await;
     assert_eq!(bench.recover().await.unreadable, 1);
-    assert_eq!(bench.view(run).await.status, RunStatus::Running);
-    let rebuilt = bench.engine.recover(&|source| {
-        assert_eq!(source, &json!({"workflow": "w"}));
-        Arc::into_inner(plan(true))
-    });
-    assert_eq!(rebuilt.await.unwrap().resumed, 1);
-    bench.until(run, |view| view.status == RunStatus::Completed).await;
+    assert_eq!(bench.view(report.run.unwrap()).await.status, RunStatus::Running);
 }
 
 #[tokio::test]
@@ -103,7 +127,7 @@ async fn a_drain_lets_callers_have_their_answer_and_begins_nothing_else() {
         .respond(202, json!({}))
         .respond_after(&["a"])
         .build("w");
-    let mut bench = Bench::new(&world, plan);
+    let mut bench = Bench::new(&world, plan).await;
     let (status, _, report) = super::kit::answer(bench.ask(request("w", Mode::Real, &json!({}))).await);
     assert_eq!(status, 202);
     world.has_seen(2).await;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::compare::{Body, Observation};
+use crate::engine::pins::StorePins;
 use crate::engine::{Engine, EngineParts};
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, RunReport};
 use crate::flag::Service;
@@ -24,7 +25,7 @@ use crate::limits::Limits;
 use crate::names::{RouteId, RunId, Seq, ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::store::{MemoryStore, SharedStore};
-use crate::workflow::{Event, Mode, Plan, RunView, view};
+use crate::workflow::{Event, Known, Mode, Plan, RunView, view};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -148,16 +149,22 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub fn new(world: &Arc<World>, plan: Arc<Plan>) -> Self {
-        Self::over(world, plan, Arc::new(MemoryStore::new()), Limits::default(), None)
+    pub async fn new(world: &Arc<World>, plan: Arc<Plan>) -> Self {
+        Self::over(world, plan, Arc::new(MemoryStore::new()), Limits::default(), None).await
     }
-    pub fn over(world: &Arc<World>, plan: Arc<Plan>, store: SharedStore, limits: Limits, key: Option<Secret>) -> Self {
-        let engine = engine(world, &plan, &store, &limits, &key);
+    pub async fn over(
+        world: &Arc<World>,
+        plan: Arc<Plan>,
+        store: SharedStore,
+        limits: Limits,
+        key: Option<Secret>,
+    ) -> Self {
+        let engine = engine(world, &plan, &store, &limits, &key).await;
         Self { engine, store, world: world.clone(), plan, limits, key }
     }
     /// Ends the process and starts the next one on the same store.
     pub async fn crash(&mut self) {
-        let next = engine(&self.world, &self.plan, &self.store, &self.limits, &self.key);
+        let next = engine(&self.world, &self.plan, &self.store, &self.limits, &self.key).await;
         let last = std::mem::replace(&mut self.engine, next);
         let core = last.core.clone();
         drop(last);
@@ -165,7 +172,7 @@ impl Bench {
         tokio::time::timeout(PATIENCE, core.tasks.wait()).await.unwrap();
     }
     pub async fn recover(&self) -> crate::engine::Recovered {
-        self.engine.recover(&|_| None).await.unwrap()
+        self.engine.recover().await.unwrap()
     }
     pub async fn ask(&self, request: ArmRequest) -> ArmReply {
         tokio::time::timeout(PATIENCE, self.engine.arm().oneshot(request)).await.unwrap().unwrap()
@@ -196,7 +203,7 @@ impl Bench {
     }
 }
 
-fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &Limits, key: &Option<Secret>) -> Engine {
+async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &Limits, key: &Option<Secret>) -> Engine {
     let name = ServiceName::from("world");
     let service = Service {
         name: name.clone(),
@@ -214,7 +221,20 @@ fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &Limits,
         store_key: key.clone(),
         key_secret: [1; 32],
         limits: Arc::new(limits.clone()),
+        pins: StorePins::load(store.clone(), limits).await.unwrap(),
     })
+}
+
+/// A plan as the files' check makes it; whether service `world` honours keys.
+pub(super) fn checked(definition: &Value, keyed: bool) -> Arc<Plan> {
+    let services = BTreeMap::from([(ServiceName::from("world"), keyed)]);
+    let known = Known {
+        services: &services,
+        secrets: &["bank".to_owned()].into(),
+        has_store_key: false,
+        limits: &Limits::default(),
+    };
+    Arc::new(Plan::from_source(definition, &known).unwrap_or_else(|problems| panic!("{problems:?}")))
 }
 
 /// A request with a JSON body.

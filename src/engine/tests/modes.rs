@@ -27,7 +27,7 @@ fn order() -> std::sync::Arc<Plan> {
 #[tokio::test]
 async fn a_rehearsal_sends_nothing_but_reads_and_leaves_no_trace() {
     let world = World::new(|_, _| React::Json(200, json!({"total": 5}))).await;
-    let bench = Bench::new(&world, order());
+    let bench = Bench::new(&world, order()).await;
     let mut asked = request("order", Mode::Rehearse, &json!({}));
     asked.legacy = Some(legacy(201, &json!({"payment_id": "p1"})));
     let (status, body, report) = answer(bench.ask(asked).await);
@@ -44,7 +44,7 @@ async fn a_rehearsal_sends_nothing_but_reads_and_leaves_no_trace() {
 #[tokio::test]
 async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
     let world = World::new(|_, _| React::Json(200, json!({"total": 5, "id": "e"}))).await;
-    let bench = Bench::new(&world, order());
+    let bench = Bench::new(&world, order()).await;
     let mut asked = request("order", Mode::Dark, &json!({}));
     asked.legacy = Some(legacy(201, &json!({"payment_id": "p1", "id": 99})));
     let family = RouteId::from("orders.create");
@@ -61,7 +61,7 @@ async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
 #[tokio::test]
 async fn an_output_that_nobody_declared_is_named() {
     let world = World::new(|_, _| React::Json(200, json!({"total": 5}))).await;
-    let bench = Bench::new(&world, order());
+    let bench = Bench::new(&world, order()).await;
     // Legacy answered without what `rehearse:` reads.
     let mut asked = request("order", Mode::Rehearse, &json!({}));
     asked.legacy = Some(legacy(422, &json!({"error": "x"})));
@@ -81,7 +81,7 @@ async fn a_rehearsal_does_not_wait_between_attempts() {
     .await;
     let mut builder = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(9);
     builder = builder.retry_pause(Duration::from_secs(60));
-    let bench = Bench::new(&world, builder.respond(200, json!({})).build("w"));
+    let bench = Bench::new(&world, builder.respond(200, json!({})).build("w")).await;
     let begun = Instant::now();
     let (status, ..) = answer(bench.ask(request("w", Mode::Rehearse, &json!({}))).await);
     assert_eq!(status, 200);
@@ -96,7 +96,7 @@ async fn a_read_that_declares_its_output_is_not_sent_beside_legacy() {
         .rehearse(json!({"n": 1}))
         .respond(200, json!("${steps.stock.output.n}"))
         .build("w");
-    let bench = Bench::new(&world, plan);
+    let bench = Bench::new(&world, plan).await;
     for mode in [Mode::Rehearse, Mode::Dark] {
         assert_eq!(answer(bench.ask(request("w", mode, &json!({}))).await).1, json!(1));
     }

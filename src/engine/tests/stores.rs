@@ -106,7 +106,7 @@ fn plan() -> Arc<Plan> {
 
 async fn bench(script: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Bench {
     let world = World::new(|_, _| React::Json(200, json!({}))).await;
-    Bench::over(&world, plan(), Faulty::new(script), Limits::default(), None)
+    Bench::over(&world, plan(), Faulty::new(script), Limits::default(), None).await
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@
 //! | `GET /api/v2/flips` | `?route=&limit=` | `[FlipRow]` |
 //! | `GET /api/v2/orchestrate/runs` | `?status=&workflow=&route=&mode=&before=&limit=` | [`RunList`] |
 //! | `GET /api/v2/orchestrate/run/{id}` | | [`RunDetail`] |
-//! | `GET /api/v2/orchestrate/run/{id}/events` | | `[EventRow]` |
+//! | `GET /api/v2/orchestrate/run/{id}/events` | `?from=&limit=` | `[EventRow]` |
+//! | `GET /api/v2/orchestrate/run/{id}/steps/{step}/output` | | the value; a list of a fan-out's |
 
 use std::collections::BTreeMap;
 
@@ -100,6 +101,9 @@ pub struct RouteRow {
     pub requested: State,
     /// What is in force, and why.
     pub effective: Effective,
+    /// Why the gate was passed by hand, until the evidence has caught up.
+    #[serde(default)]
+    pub forced: Option<String>,
     /// The shares in force.
     pub shares: Shares,
     /// Comparisons since the workflow or the rules last changed.
@@ -121,6 +125,9 @@ pub struct RouteDetail {
     pub declared: State,
     /// The last flip.
     pub flip: Option<FlipRow>,
+    /// Why the file's wish was refused; empty where it was not.
+    #[serde(default)]
+    pub refused: Vec<String>,
     /// The rung above and what it still takes: `null` at the top; an empty list where the gate is open.
     pub next: Option<NextRung>,
     /// What would have to be known before going down; empty where the engine owns nothing.
@@ -166,8 +173,11 @@ pub struct FlipAsk {
 /// A move that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlipDone {
-    /// The record.
+    /// The record; its number is 0 where nothing changed.
     pub flip: FlipRow,
+    /// Whether anything changed: a flip to where the route stands already is none.
+    #[serde(default = "yes")]
+    pub changed: bool,
     /// What is in force now.
     pub effective: Effective,
     /// The shares in force now.
@@ -322,9 +332,9 @@ pub struct RunRow {
 pub struct RunDetail {
     /// The row.
     pub run: RunRow,
-    /// Its steps, in plan order.
+    /// Its steps in the order in which they began, then those that have not.
     pub steps: Vec<StepRow>,
-    /// The audit trail, in order.
+    /// The audit trail, in order, up to the bound on rows; `…/events?from=` has the rest.
     pub events: Vec<EventRow>,
 }
 
@@ -335,7 +345,8 @@ pub struct StepRow {
     pub step: String,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// `waiting`, `running`, `done`, `skipped`, `failed`, `unknown`.
+    /// `waiting`, `running`, `retrying`, `done`, `rehearsed`, `skipped`, `failed`, `unknown`; `not_run` where the run has
+    /// ended without it.
     pub status: String,
     /// `read`, `private`, `shared`; `null` for steps that send nothing.
     pub effect: Option<String>,
@@ -385,4 +396,8 @@ pub struct ApiProblem {
 
 fn about_blank() -> String {
     "about:blank".into()
+}
+
+fn yes() -> bool {
+    true
 }

@@ -1,0 +1,62 @@
+//! Where the arms differ, and what that comes to.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::Path;
+use serde::Deserialize;
+
+use super::types::{DiffGroup, Diffs, EvidenceView, Sample};
+use super::{Admin, Answer, Asked, routes};
+use crate::store::SampleRecord;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    limit: Option<usize>,
+}
+
+pub(super) async fn diffs(admin: Admin, Path(id): Path<String>, Asked(filter): Asked<Filter>) -> Answer<Diffs> {
+    let parts = &admin.parts;
+    let set = parts.ladder.flags();
+    let route = routes::find(&set, &id)?.route.id.clone();
+    // Samples are written behind; who asks wants to see the last ones too.
+    if let Err(error) = parts.evidence.flush().await {
+        tracing::warn!(%error, "the newest samples are not written yet and not shown");
+    }
+    let limits = &parts.limits;
+    let kept = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
+    let samples = parts.store.samples(route.clone(), usize::try_from(kept).unwrap_or(usize::MAX)).await?;
+    let mut groups = group(samples);
+    groups.truncate(admin.rows(filter.limit, 50));
+    let evidence = parts.evidence.of(&route);
+    Ok(Json(Diffs { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, groups }))
+}
+
+/// Samples, newest first, by fingerprint: the most frequent first, of equals the most recent.
+fn group(samples: Vec<SampleRecord>) -> Vec<DiffGroup> {
+    let mut groups: Vec<DiffGroup> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for sample in samples {
+        let SampleRecord { route: _, fingerprint, at, run, differences, legacy, engine, request } = sample;
+        if let Some(group) = places.get(&fingerprint).and_then(|place| groups.get_mut(*place)) {
+            group.count += 1;
+            group.first_seen = group.first_seen.min(at);
+            group.last_seen = group.last_seen.max(at);
+            continue;
+        }
+        places.insert(fingerprint.clone(), groups.len());
+        let sample = Sample { at, run, request, legacy, engine };
+        groups.push(DiffGroup { fingerprint, count: 1, first_seen: at, last_seen: at, differences, sample });
+    }
+    groups.sort_by(|a, b| b.count.cmp(&a.count).then(b.last_seen.cmp(&a.last_seen)));
+    groups
+}
+
+pub(super) async fn evidence(admin: Admin, Path(id): Path<String>) -> Answer<EvidenceView> {
+    let set = admin.parts.ladder.flags();
+    let flag = routes::find(&set, &id)?;
+    let route = flag.route.id.clone();
+    let next = routes::standing(&admin, &route).as_ref().and_then(routes::next);
+    Ok(Json(EvidenceView { evidence: admin.parts.evidence.of(&route), route, next }))
+}

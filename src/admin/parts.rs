@@ -1,0 +1,105 @@
+//! What the API is made of: given by whoever puts the process together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use super::types::ShadowLoad;
+use crate::config::Token;
+use crate::evidence::Evidence;
+use crate::flag::{FlagSet, Freeze};
+use crate::ladder::{Ask, FlipError, Flipped, Ladder, RouteStatus};
+use crate::limits::Limits;
+use crate::names::RouteId;
+use crate::store::{FlipRecord, SharedStore, StoreError};
+
+/// All that the API shows and moves.
+#[derive(Clone)]
+pub struct AdminParts {
+    /// Moves routes.
+    pub ladder: Arc<dyn Moves>,
+    /// What comparisons add up to.
+    pub evidence: Arc<Evidence>,
+    /// Runs, flips, samples.
+    pub store: SharedStore,
+    /// The exposition text of all metrics, brought up to now. Called by one scrape at a time.
+    pub render: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Who may come in; none is only possible on loopback.
+    pub tokens: Vec<Token>,
+    /// Where this listener is bound.
+    pub bound: SocketAddr,
+    /// Where the proxy listens.
+    pub proxy: SocketAddr,
+    /// Since when the process runs.
+    pub started: Timestamp,
+    /// The bounds in force.
+    pub limits: Arc<Limits>,
+    /// What the process says of itself now.
+    pub vitals: Arc<dyn Fn() -> Vitals + Send + Sync>,
+    /// What the proxy has seen of a route.
+    pub traffic: Arc<dyn Fn(&RouteId) -> Traffic + Send + Sync>,
+}
+
+/// What the process says of itself at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Vitals {
+    /// Since the files in force were loaded.
+    pub flags_age: Duration,
+    /// Why the files as they are now were refused.
+    pub flags_error: Option<String>,
+    /// What `check` warns of in the files in force.
+    pub warnings: Vec<String>,
+    /// Whether the engine and its store take new runs.
+    pub engine_healthy: bool,
+    /// Durable runs that have not ended.
+    pub runs_in_flight: u64,
+    /// How busy the shadow executor is.
+    pub shadow: ShadowLoad,
+    /// Why traffic should not be sent here, where it should not (starting, draining).
+    pub not_ready: Option<String>,
+}
+
+/// What the proxy has seen of a route since the process started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    /// Requests answered.
+    pub requests: u64,
+    /// What the proxy added to a request in the middle, microseconds.
+    pub overhead_p50_us: Option<f64>,
+}
+
+/// What the API needs of the ladder.
+pub trait Moves: Send + Sync {
+    /// The set in force.
+    fn flags(&self) -> Arc<FlagSet>;
+    /// Moves a route.
+    fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>>;
+    /// Sets the kill switch.
+    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, StoreError>>;
+    /// Where every route stands and what the next rung takes, in file order.
+    fn status(&self) -> Vec<RouteStatus>;
+    /// What a person should know before the engine stops answering a route.
+    fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
+}
+
+impl Moves for Ladder {
+    fn flags(&self) -> Arc<FlagSet> {
+        Ladder::flags(self).load_full()
+    }
+    fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>> {
+        async move { Ladder::flip(self, &route, ask).await }.boxed()
+    }
+    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, StoreError>> {
+        Ladder::freeze(self, to, reason, by).boxed()
+    }
+    fn status(&self) -> Vec<RouteStatus> {
+        Ladder::status(self)
+    }
+    fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>> {
+        async move { Ladder::horizon(self, &route).await }.boxed()
+    }
+}

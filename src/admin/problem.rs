@@ -1,0 +1,103 @@
+//! Where errors of the API become responses: only here.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+use super::types::ApiProblem;
+use crate::exchange::Source;
+use crate::ladder::FlipError;
+use crate::names::RouteId;
+use crate::store::StoreError;
+
+/// What a handler says instead of an answer.
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) Box<ApiProblem>);
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self(Box::new(ApiProblem {
+            kind: format!("/problems/{kind}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            hint: None,
+            reasons: Vec::new(),
+        }))
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn reasons(mut self, reasons: Vec<String>) -> Self {
+        self.0.reasons = reasons;
+        self
+    }
+
+    /// The call itself is not what the API takes.
+    pub(super) fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The call is not what this path takes", detail)
+    }
+
+    /// A name that nothing has; the names there are, the nearest first.
+    pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let mut known: Vec<&str> = known.collect();
+        let meant = crate::problem::nearest(name, known.iter().copied()).map(str::to_owned);
+        known.sort_by_key(|other| (Some(*other) != meant.as_deref(), *other));
+        let refusal = Self::new(
+            StatusCode::NOT_FOUND,
+            &format!("unknown-{what}"),
+            &format!("There is no such {what}"),
+            format!("no {what} `{name}`"),
+        );
+        let refusal = match meant {
+            Some(meant) => refusal.hint(format!("did you mean `{meant}`?")),
+            None => refusal,
+        };
+        refusal.reasons(known.into_iter().map(str::to_owned).collect())
+    }
+
+    /// A run that the store does not have.
+    pub(super) fn no_run(id: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", format!("no run `{id}`"))
+            .hint("rehearsed runs are not kept; `runs list` shows those that are")
+    }
+
+    /// A move that was refused.
+    pub(super) fn flip<'a>(error: FlipError, known: impl Iterator<Item = &'a RouteId>) -> Self {
+        const TITLE: &str = "The route was not moved";
+        let text = error.to_string();
+        match error {
+            FlipError::UnknownRoute(id, _) => Self::unknown("route", id.as_str(), known.map(RouteId::as_str)),
+            FlipError::GateShut(reasons) => Self::new(StatusCode::CONFLICT, "gate-shut", TITLE, text)
+                .reasons(reasons)
+                .hint("gather more evidence, or pass the gate by hand with force and a reason"),
+            FlipError::Refused(_) => Self::new(StatusCode::CONFLICT, "flip-refused", TITLE, text),
+            FlipError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, text),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", "The store did not answer", error.0)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert("x-pointsman-source", HeaderValue::from_static(Source::Proxy.as_str()));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

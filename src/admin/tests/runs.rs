@@ -1,0 +1,177 @@
+//! Runs, listed and in full.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::world::{World, get};
+use crate::names::{RunId, Seq};
+use crate::store::Append;
+use crate::store::tests::{append, at, run_id, summary};
+use crate::workflow::{
+    CallRecord, EffectClass, Event, Mode, Outcome, Payload, RunStarted, RunStatus, Skipped, StepFinished, StepStarted,
+};
+
+fn started(run: RunId) -> Event {
+    Event::RunStarted(Arc::new(RunStarted {
+        run,
+        workflow: "create-order".into(),
+        plan: "plan_1".into(),
+        mode: Mode::Real,
+        route: Some("orders.create".into()),
+        started: at(0),
+        request: Arc::new(json!({})),
+        credentials: Vec::new(),
+        sealed: None,
+        legacy: None,
+        instance: None,
+        creates: None,
+        traceparent: None,
+    }))
+}
+
+fn call(step: &str) -> Event {
+    Event::StepStarted(StepStarted {
+        step: step.into(),
+        item: None,
+        attempt: 1,
+        key: Some("k".into()),
+        effect: EffectClass::Shared,
+        repeatable: true,
+        request: Some(Arc::new(CallRecord {
+            method: "POST".into(),
+            url: "http://127.0.0.1:9102/charges".into(),
+            headers: Vec::new(),
+            body: Payload::Empty,
+        })),
+    })
+}
+
+fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
+    let outcome = Outcome::Done { status: 201, headers: BTreeMap::new(), output: Arc::new(output) };
+    Event::StepFinished(StepFinished { step: step.into(), item, attempt: 1, outcome })
+}
+
+async fn with_a_run() -> World {
+    let world = World::new().await;
+    let run = run_id(1);
+    let source = json!({ "workflow": "create-order", "steps": { "late": {}, "charge": {}, "total": {}, "mail": {} } });
+    world.store.put_plan("plan_1".into(), source).await.unwrap();
+    let total = Event::StepComputed { step: "total".into(), output: Arc::new(json!({ "sum": 12.50 })) };
+    let skipped = Event::StepSkipped { step: "mail".into(), reason: Skipped::Condition };
+    let events = [started(run), total, call("charge"), done("charge", None, json!({ "id": 7 })), skipped];
+    let events: Vec<_> = events.into_iter().enumerate().map(|(n, event)| (at(n as i64), event)).collect();
+    let summary = crate::workflow::RunSummary { seq: Seq(5), ..summary(run, 5) };
+    world.store.append(Append { events, summary, ..append(run, 1, 1) }).await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn a_run_is_shown_with_its_steps_and_its_trail() {
+    let world = with_a_run().await;
+    let run = world.call(get(&format!("/api/v2/orchestrate/run/{}", run_id(1)))).await.json();
+    assert_eq!((&run["run"]["status"], &run["run"]["workflow"]), (&json!("running"), &json!("create-order")));
+    let steps: Vec<_> = run["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| (step["step"].as_str().unwrap(), step["status"].as_str().unwrap(), step["effect"].as_str()))
+        .collect();
+    let shared = Some("shared");
+    let expected =
+        [("total", "done", None), ("charge", "done", shared), ("mail", "skipped", None), ("late", "waiting", None)];
+    assert_eq!(steps, expected);
+    assert_eq!(run["steps"][1]["duration_ms"], 1_000.0);
+    let kinds: Vec<_> = run["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["run_started", "step_computed", "step_started", "step_finished", "step_skipped"]);
+}
+
+#[tokio::test]
+async fn the_trail_is_paged() {
+    let world = with_a_run().await;
+    let events = world.call(get(&format!("/api/v2/orchestrate/run/{}/events?from=2&limit=2", run_id(1)))).await.json();
+    let seqs: Vec<_> = events.as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [2, 3]);
+    assert_eq!(events[0]["event"]["step_computed"]["output"]["sum"], json!(12.50));
+}
+
+#[tokio::test]
+async fn a_steps_output_is_its_value() {
+    let world = with_a_run().await;
+    let output = |step: &str| get(&format!("/api/v2/orchestrate/run/{}/steps/{step}/output", run_id(1)));
+    assert_eq!(world.call(output("charge")).await.json(), json!({ "id": 7 }));
+    assert_eq!(world.call(output("total")).await.text, r#"{"sum":12.5}"#);
+    let none = world.call(output("mail")).await;
+    assert_eq!(
+        (none.status, &none.json()["detail"]),
+        (StatusCode::NOT_FOUND, &json!("step `mail` has no output: it is skipped"))
+    );
+    let unknown = world.call(output("charg")).await;
+    assert_eq!((unknown.status, &unknown.json()["hint"]), (StatusCode::NOT_FOUND, &json!("did you mean `charge`?")));
+}
+
+#[tokio::test]
+async fn a_fan_outs_output_is_a_list_in_the_items_order() {
+    let world = World::new().await;
+    let run = run_id(1);
+    let items = vec![Arc::new(json!("a")), Arc::new(json!("b"))];
+    let opened = Event::FanOutOpened { step: "reserve".into(), items };
+    let item_call = |item| match call("reserve") {
+        Event::StepStarted(started) => Event::StepStarted(StepStarted { item: Some(item), ..started }),
+        other => other,
+    };
+    let events = [started(run), opened, item_call(0), item_call(1), done("reserve", Some(1), json!("B"))];
+    let events: Vec<_> = events.into_iter().map(|event| (at(0), event)).collect();
+    world.store.append(Append { events, ..append(run, 1, 1) }).await.unwrap();
+    let output = get(&format!("/api/v2/orchestrate/run/{run}/steps/reserve/output"));
+    assert_eq!(world.call(output).await.json(), json!([null, "B"]));
+    let detail = world.call(get(&format!("/api/v2/orchestrate/run/{run}"))).await.json();
+    assert_eq!(detail["steps"][0]["note"], "1 of 2 items");
+}
+
+#[tokio::test]
+async fn runs_are_listed_in_pages() {
+    let world = World::new().await;
+    for n in 1..=5 {
+        let mut one = append(run_id(n), 1, 1);
+        one.summary.status = if n == 2 { RunStatus::Completed } else { RunStatus::Running };
+        world.store.append(one).await.unwrap();
+    }
+    let list = async |query: &str| {
+        let list = world.call(get(&format!("/api/v2/orchestrate/runs?{query}"))).await.json();
+        let ids: Vec<String> =
+            list["runs"].as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect();
+        let numbers: Vec<u64> = ids.iter().map(|id| (1..=5).find(|n| run_id(*n).to_string() == *id).unwrap()).collect();
+        (numbers, list["next"].as_str().map(str::to_owned))
+    };
+    let (first, next) = list("limit=2").await;
+    assert_eq!((first, next.as_deref()), (vec![5, 4], Some(run_id(4).to_string().as_str())));
+    let (second, next) = list(&format!("limit=3&before={}", next.unwrap())).await;
+    assert_eq!((second, next), (vec![3, 2, 1], None));
+    assert_eq!(list("status=completed").await.0, [2]);
+    assert_eq!(list("status=open&limit=9").await.0, [5, 4, 3, 1]);
+    assert_eq!(list("status=completed,running&route=orders.create").await.0, [5, 4, 3, 2, 1]);
+    assert_eq!(list("mode=dark").await.0, [0; 0]);
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_said() {
+    let world = World::new().await;
+    let detail = async |path: &str| {
+        let answer = world.call(get(path)).await;
+        (answer.status.as_u16(), answer.json()["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    let (status, text) = detail("/api/v2/orchestrate/runs?status=runing").await;
+    assert!(status == 400 && text.contains("waiting_checkpoint"), "{text}");
+    assert_eq!(detail("/api/v2/orchestrate/runs?mode=rehearse").await.0, 400);
+    assert_eq!(detail("/api/v2/orchestrate/run/17").await.0, 400);
+    for rest in ["", "/events", "/steps/x/output"] {
+        let path = format!("/api/v2/orchestrate/run/{}{rest}", run_id(9));
+        assert_eq!(
+            detail(&path).await,
+            (404, format!("no run `{}`", run_id(9)).replace("no run `run_", "no run `run_"))
+        );
+    }
+}

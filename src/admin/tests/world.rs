@@ -1,0 +1,128 @@
+//! An API over memory.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::admin::{AdminParts, Traffic, Vitals, router};
+use crate::config::Token;
+use crate::evidence::Evidence;
+use crate::flag::{Match, Route, Service, Shares, State};
+use crate::ladder::{Declared, Ladder};
+use crate::limits::Limits;
+use crate::store::tests::at;
+use crate::store::{MemoryStore, SharedStore};
+
+fn service() -> Arc<Service> {
+    let urls = vec![http::Uri::from_static("http://127.0.0.1:9000")];
+    Arc::new(Service { name: "shop".into(), urls, keyed: false, connect: None, first_byte: None, calls_max: None })
+}
+
+fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
+    Arc::new(Route {
+        id: id.into(),
+        matches: Match { method, path: path.into(), host: None },
+        legacy: service(),
+        workflow: Some("create-order".into()),
+        declared: State::Off,
+        force: None,
+        shares: Shares::default(),
+        key: None,
+        cohorts: Vec::new(),
+        instance: None,
+        retry_key: None,
+        caller: Vec::new(),
+        deadline: None,
+        replay_safe: false,
+        strict_paths: false,
+        guard: None,
+        invariants: Vec::new(),
+    })
+}
+
+/// An API and what stands behind it.
+pub struct World {
+    pub store: SharedStore,
+    pub vitals: Vitals,
+    pub bound: SocketAddr,
+    pub tokens: Vec<Token>,
+    ladder: Arc<Ladder>,
+    evidence: Arc<Evidence>,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let store: SharedStore = Arc::new(MemoryStore::new());
+        let evidence = Evidence::load(store.clone()).await.unwrap();
+        let create = route("orders.create", Method::POST, "/orders");
+        let show = route("orders.show", Method::GET, "/orders/{id}");
+        let services = BTreeMap::from([("shop".into(), service())]);
+        let files = Declared { routes: vec![create, show], default_legacy: service(), services };
+        let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
+        let vitals = Vitals { engine_healthy: true, runs_in_flight: 3, ..Vitals::default() };
+        Self { store, vitals, bound: "127.0.0.1:8081".parse().unwrap(), tokens: Vec::new(), ladder, evidence }
+    }
+
+    pub fn router(&self) -> Router {
+        let vitals = self.vitals.clone();
+        router(AdminParts {
+            ladder: self.ladder.clone(),
+            evidence: self.evidence.clone(),
+            store: self.store.clone(),
+            render: Arc::new(|| "up 1\n".to_owned()),
+            tokens: self.tokens.clone(),
+            bound: self.bound,
+            proxy: "127.0.0.1:8080".parse().unwrap(),
+            started: at(0),
+            limits: Arc::new(Limits::default()),
+            vitals: Arc::new(move || vitals.clone()),
+            traffic: Arc::new(|_| Traffic { requests: 12, overhead_p50_us: Some(40.0) }),
+        })
+    }
+
+    pub async fn call(&self, request: Request<Body>) -> Answer {
+        let (head, body) = self.router().oneshot(request).await.unwrap().into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let kind = head.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
+        Answer { status: head.status, kind: kind.unwrap_or_default(), headers: head.headers, text }
+    }
+
+    pub async fn move_to(&self, route: &str, state: &str) {
+        let ask = serde_json::json!({ "to": state, "as": "ada" });
+        let answer = self.call(post(&format!("/api/v2/routes/{route}/flip"), &ask)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub kind: String,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {} {}", self.status, self.text))
+    }
+}
+
+pub fn get(path: &str) -> Request<Body> {
+    Request::get(path).header(header::HOST, "localhost:8081").body(Body::empty()).unwrap()
+}
+
+pub fn post(path: &str, body: &Value) -> Request<Body> {
+    post_text(path, body.to_string())
+}
+
+pub fn post_text(path: &str, body: String) -> Request<Body> {
+    let request = Request::post(path).header(header::HOST, "127.0.0.1:8081");
+    request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body)).unwrap()
+}

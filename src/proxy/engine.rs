@@ -24,7 +24,7 @@ use super::relay::{by_legacy, note_fallback};
 use super::respond::{Failure, Refused};
 use super::watch::fallback;
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, Served};
-use crate::flag::{Instance, State};
+use crate::flag::{Because, Instance, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
 
@@ -47,6 +47,7 @@ pub(super) async fn answer(
     upload: Upload,
     rung: State,
     may_fall_back: bool,
+    because: Because,
 ) -> Result<Response<OutBody>, Refused> {
     let client = exchange.client;
     let (shared, clock) = (&client.shared, &client.clock);
@@ -68,7 +69,8 @@ pub(super) async fn answer(
     };
     let (bytes, trailers) = match read {
         Read::Whole(bytes, trailers) => (bytes, trailers),
-        Read::TooLarge(prefix, rest) if may_fall_back => {
+        // The engine has not heard of it; of a retry it has, and may have done it.
+        Read::TooLarge(prefix, rest) if may_fall_back && because == Because::Rung => {
             note_fallback(&exchange, &flagged);
             let looked_at = fallback(&exchange, &flagged, &head);
             return by_legacy(exchange, head, InBody::prefixed(prefix, rest, account), looked_at, rung).await;

@@ -106,8 +106,8 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
             by_legacy(exchange, head, upload.stream(tee), watched, rung).await
         }
         Decision::Engine { rung, .. } if first_try_unknown => Err(exchange.refused(rung, Failure::FirstTryUnknown)),
-        Decision::Engine { rung, may_fall_back, because: _ } => {
-            super::engine::answer(exchange, flagged, head, upload, rung, may_fall_back).await
+        Decision::Engine { rung, may_fall_back, because } => {
+            super::engine::answer(exchange, flagged, head, upload, rung, may_fall_back, because).await
         }
         Decision::Nobody { rung, why } => Err(exchange.refused(rung, Failure::Nobody(why))),
     }

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod corpus;
+mod crowd;
 mod deadlines;
 mod drains;
 mod rig;

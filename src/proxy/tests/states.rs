@@ -314,6 +314,17 @@ async fn a_retry_stays_on_its_arm() {
 }
 
 #[tokio::test]
+async fn a_retry_that_the_engine_took_never_falls_back_for_its_size() {
+    let origin = Origin::says(OK).await;
+    let limits = Limits { body_engine_bytes_max: 3, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
+    *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    assert_eq!(rig.ask(keyed).await.status(), 413);
+    assert!(origin.requests().is_empty());
+}
+
+#[tokio::test]
 async fn a_caller_that_leaves_does_not_bring_legacy_in() {
     let origin = Origin::says(OK).await;
     let limits = Limits { client_half_close_ms: 50, ..Limits::default() };

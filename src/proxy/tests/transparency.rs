@@ -327,3 +327,36 @@ async fn large_bodies_do_not_pile_up() {
     }
     assert!(ahead_max < 24 << 20, "{ahead_max} bytes between origin and client");
 }
+
+#[tokio::test]
+async fn large_uploads_do_not_pile_up() {
+    const CHUNK: usize = 64 << 10;
+    const CHUNKS: usize = 1_024; // 64 MiB
+    // The origin takes one piece at a time, and only when the client has sent ahead as far as it can.
+    let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = taken.clone();
+    let origin = Origin::script(move |mut wire, _| {
+        let taken = counted.clone();
+        async move {
+            wire.head().await;
+            for _ in 0..CHUNKS {
+                wire.exactly(CHUNK).await.unwrap();
+                taken.fetch_add(CHUNK, std::sync::atomic::Ordering::SeqCst);
+                tokio::task::yield_now().await;
+            }
+            wire.send(OK).await;
+        }
+    })
+    .await;
+    let rig = Rig::new(&origin, Setup::default()).await;
+    let mut client = rig.connect().await;
+    client.send(format!("POST /big HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", CHUNK * CHUNKS)).await;
+    let chunk = vec![b'x'; CHUNK];
+    let mut ahead_max = 0;
+    for sent in 1..=CHUNKS {
+        client.send(&chunk).await;
+        ahead_max = ahead_max.max((sent * CHUNK).saturating_sub(taken.load(std::sync::atomic::Ordering::SeqCst)));
+    }
+    assert_eq!(client.reply().await.status(), 200);
+    assert!(ahead_max < 24 << 20, "{ahead_max} bytes between client and origin");
+}

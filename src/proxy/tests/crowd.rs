@@ -1,0 +1,119 @@
+//! Many clients, some of which leave at any moment, and an origin that closes when it likes: nobody ever gets another's
+//! reply, and every ticket is settled once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use super::rig::{Origin, Rig, Setup};
+use super::wire::soon;
+use crate::flag::State;
+
+const CLIENTS: u64 = 24;
+const REQUESTS: u64 = 60;
+
+/// Answers with the request's own mark; sometimes in pieces, sometimes closing after it, sometimes instead of it.
+async fn fickle() -> Origin {
+    Origin::script(|mut wire, _| async move {
+        let mut luck = fastrand::Rng::new();
+        while let Some(request) = wire.message(true).await {
+            let mark = request.field("x-mark").unwrap_or("none").to_owned();
+            let body = format!("{mark}/{}", request.text());
+            let reply = match luck.u8(..10) {
+                0 => return,
+                1 => format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}"),
+                2 | 3 => format!(
+                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                    body.len()
+                ),
+                4 => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", body.len() + 1, body),
+                _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+            };
+            let cut = reply.contains("Connection: close") || luck.u8(..20) == 0 || {
+                reply.starts_with("HTTP/1.1 200 OK\r\nContent-Length")
+                    && !reply.contains(&format!(": {}\r\n\r\n", body.len()))
+            };
+            for piece in reply.as_bytes().chunks(luck.usize(1..200)) {
+                if tokio::io::AsyncWriteExt::write_all(&mut wire.stream, piece).await.is_err() {
+                    return;
+                }
+            }
+            if cut {
+                return;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_gets_anothers_reply() {
+    let origin = fickle().await;
+    let rig = Arc::new(Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await);
+    let (whole, cut, left, failed) = (counter(), counter(), counter(), counter());
+    let mut tasks = Vec::new();
+    for client in 0..CLIENTS {
+        let (rig, whole, cut, left, failed) = (rig.clone(), whole.clone(), cut.clone(), left.clone(), failed.clone());
+        tasks.push(tokio::spawn(async move {
+            let mut luck = fastrand::Rng::with_seed(client);
+            let mut wire = rig.connect().await;
+            for n in 0..REQUESTS {
+                let mark = format!("{client}-{n}");
+                let body = "b".repeat(luck.usize(..300));
+                let request = format!(
+                    "POST /orders HTTP/1.1\r\nHost: a\r\nX-Mark: {mark}\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let sent = tokio::io::AsyncWriteExt::write_all(&mut wire.stream, request.as_bytes()).await;
+                if sent.is_ok() && luck.u8(..8) == 0 {
+                    // Leaves without waiting.
+                    left.fetch_add(1, SeqCst);
+                    wire = rig.connect().await;
+                    continue;
+                }
+                match wire.message(true).await {
+                    Some(reply) if reply.status() == 200 => {
+                        let expected = format!("{mark}/{body}");
+                        if reply.field("content-length").is_none() && reply.field("transfer-encoding").is_none() {
+                            panic!("a reply without an end: {}", reply.head);
+                        }
+                        assert_eq!(reply.text(), expected, "another's reply");
+                        whole.fetch_add(1, SeqCst);
+                        if reply.field("connection") == Some("close") {
+                            wire = rig.connect().await;
+                        }
+                    }
+                    Some(reply) => {
+                        assert_eq!(reply.status(), 502, "{}", reply.text());
+                        failed.fetch_add(1, SeqCst);
+                    }
+                    None => {
+                        cut.fetch_add(1, SeqCst);
+                        wire = rig.connect().await;
+                    }
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        soon("a client", task).await.expect("no client saw a wrong reply");
+    }
+    let asked = (CLIENTS * REQUESTS) as usize;
+    rig.fakes
+        .until("every ticket is settled", |f| {
+            (f.outcomes.lock().unwrap().len() + left.load(SeqCst) >= asked).then_some(())
+        })
+        .await;
+    let settled = rig.fakes.outcomes.lock().unwrap().len();
+    assert!(settled <= asked, "{settled} outcomes of {asked} requests");
+    println!(
+        "{asked} requests: {} whole, {} cut, {} left, {} failed; {settled} tickets settled; 0 violations",
+        whole.load(SeqCst),
+        cut.load(SeqCst),
+        left.load(SeqCst),
+        failed.load(SeqCst)
+    );
+}
+
+fn counter() -> Arc<AtomicUsize> {
+    Arc::new(AtomicUsize::new(0))
+}

@@ -31,7 +31,7 @@ use crate::compare::Difference;
 use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{PlanId, RouteId, RunId, WorkflowName};
-use crate::workflow::{Mode, RunStatus};
+pub use crate::workflow::{Mode, RunStatus};
 
 /// Everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -97,10 +97,10 @@ impl Client {
         let (status, body) = answer;
         let value: Value = serde_json::from_slice(&body).map_err(|_| self.stranger(status))?;
         if !status.is_success() {
-            let mut problem: ApiProblem = serde_json::from_value(value.clone()).map_err(|_| self.stranger(status))?;
-            if problem.title.is_empty() {
-                problem.title = status.to_string();
+            if !value.get("title").is_some_and(Value::is_string) {
+                return Err(self.stranger(status));
             }
+            let problem: ApiProblem = serde_json::from_value(value.clone()).map_err(|_| self.stranger(status))?;
             return Err(CallError::Refused(Box::new(problem), value));
         }
         match serde_json::from_value(value.clone()) {

@@ -25,12 +25,11 @@ pub(crate) fn check(dir: &Path, no_secrets: bool, paint: Paint) -> Done {
         Err(failed) => (failed.findings, None),
     };
     let mut text = if findings.is_empty() { String::new() } else { findings.render(paint.0) + "\n" };
-    match &in_short {
-        Some(counts) => {
-            text.push_str(&format!("{} {}: {counts}\n", paint.tone("fit to be in force", Tone::Good), dir.display()))
-        }
-        None => text.push_str(&format!("{} {}\n", paint.tone("refused", Tone::Bad), dir.display())),
-    }
+    let verdict = match &in_short {
+        Some(counts) => format!("{} ({counts})", paint.tone("fit to be in force", Tone::Good)),
+        None => paint.tone("refused", Tone::Bad),
+    };
+    text.push_str(&format!("{}: {verdict}\n", dir.display()));
     let json = json!({ "fine": in_short.is_some(), "findings": Findings::to_json(&findings) });
     Done { text, json, fine: in_short.is_some() }
 }

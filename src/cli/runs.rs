@@ -5,8 +5,7 @@ use jiff::Timestamp;
 use super::Done;
 use super::client::{CallError, Client, component, query};
 use super::paint::{Field, Paint, Tone, ago, harmless, lasting, plain};
-use crate::admin::types::{EventRow, RunDetail, RunList, RunRow, StepRow};
-use crate::workflow::RunStatus;
+use crate::admin::types::{EventRow, RunDetail, RunList, RunRow, RunStatus, StepRow};
 
 /// Which runs to list.
 pub(crate) struct Filter {

@@ -1,1 +1,329 @@
+//! What a person sees of canned answers, and what the server is asked.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+
+use clap::Parser;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::args::{Line, Server};
+use super::client::{CallError, Client};
+use super::paint::{Paint, harmless};
+use super::{diffs, evidence, flip, runs, status};
+use crate::admin::types::{Diffs, EvidenceView, RunDetail, Status};
+use crate::flag::State;
+
+/// Answers one request with this, and gives what it was asked.
+fn serve_once(status: &'static str, body: Value) -> (Server, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let admin = format!("http://{}", listener.local_addr().expect("an address"));
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut asked = Vec::new();
+        let mut chunk = [0; 4_096];
+        loop {
+            let n = stream.read(&mut chunk).expect("readable");
+            asked.extend_from_slice(&chunk[..n]);
+            let text = String::from_utf8_lossy(&asked).into_owned();
+            let Some((head, content)) = text.split_once("\r\n\r\n") else { continue };
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if content.len() >= length.unwrap_or(0) {
+                break;
+            }
+        }
+        let body = body.to_string();
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).expect("writable");
+        String::from_utf8_lossy(&asked).into_owned()
+    });
+    (Server { admin, by: Some("ada".to_owned()), token_file: None }, served)
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("the shape")
+}
+
+fn now() -> Timestamp {
+    "2026-01-02T03:04:05Z".parse().expect("a time")
+}
+
+fn a_status() -> Value {
+    let shares = json!({ "shadow": 50.0, "dark": 100.0, "live": 12.5 });
+    let route = |id: &str, requested: &str, effective: &str, why: &str, pairs: u64, mismatched: u64| {
+        json!({
+            "id": id, "matches": "POST /orders", "legacy": "shop", "workflow": "create-order",
+            "requested": requested, "effective": { "state": effective, "why": why }, "shares": shares,
+            "pairs": pairs, "mismatched": mismatched, "requests": 12_345,
+            "overhead_p50_us": if pairs == 0 { Value::Null } else { json!(38.0) },
+        })
+    };
+    json!({
+        "build": { "version": "0.1.0", "started": "2026-01-02T03:04:05Z" }, "listen": "127.0.0.1:8080",
+        "freeze": "no",
+        "flags": { "generation": 3, "age_s": 61.5, "last_error": null, "warnings": [] },
+        "engine_healthy": true, "runs_in_flight": 1, "shadow": { "queue_depth": 0, "in_flight": 2 },
+        "routes": [
+            route("orders.create", "live", "shadow", "guard", 1_204, 3),
+            route("orders.get", "off", "off", "unproven", 0, 0),
+        ],
+    })
+}
+
+#[test]
+fn status_is_read_at_a_glance() {
+    let text = status::text(&read::<Status>(a_status()), Paint(false));
+    assert_eq!(
+        text,
+        "\
+pointsman 0.1.0  proxy on 127.0.0.1:8080  flags 62 s old, set 3  1 run in flight  shadow 0 waiting, 2 under way
+
+ROUTE          MATCHES       REQUESTED  EFFECTIVE  WHY                      SHARE  PAIRS   MISMATCH  REQUESTS  OVERHEAD
+orders.create  POST /orders  live       shadow     lowered by the guard       50%  1,204  3 (0.25%)    12,345     38 µs
+orders.get     POST /orders  off        off        from the file, unproven      -      -          -    12,345         -
+"
+    );
+}
+
+#[test]
+fn status_says_what_is_wrong() {
+    let mut value = a_status();
+    value["freeze"] = json!("effects");
+    value["engine_healthy"] = json!(false);
+    value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
+    value["flags"]["warnings"] = json!(["flags/x:1:1: warning: look"]);
+    let text = status::text(&read::<Status>(value), Paint(false));
+    for part in
+        ["FROZEN", "takes no new runs", "the last good set stays in force:\nerror: unknown key", "warning: flags/x"]
+    {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn colour_is_only_an_addition() {
+    let coloured = status::text(&read::<Status>(a_status()), Paint(true));
+    let mut plain = String::new();
+    let mut parts = coloured.split('\u{1b}');
+    plain.push_str(parts.next().unwrap_or(""));
+    for part in parts {
+        plain.push_str(part.split_once('m').map_or("", |(_, rest)| rest));
+    }
+    let expected = status::text(&read::<Status>(a_status()), Paint(false));
+    let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+    assert_eq!(trimmed(&plain), trimmed(&expected));
+    assert!(coloured.contains('\u{1b}'));
+}
+
+fn some_diffs() -> Value {
+    json!({
+        "route": "orders.create", "pairs": 40, "mismatched": 12,
+        "groups": [{
+            "fingerprint": "f1", "count": 12, "first_seen": "2026-01-02T03:02:05Z", "last_seen": "2026-01-02T03:04:03Z",
+            "differences": [{ "path": "$.total", "kind": "value", "legacy": "10.35", "engine": "10.34" }],
+            "sample": {
+                "at": "2026-01-02T03:04:03Z", "run": null, "request": "POST /orders\n{\"items\":1}\u{1b}[2J",
+                "legacy": "201\n\n{\"id\":1,\"total\":10.35}", "engine": "201\n\n{\"id\":1,\"total\":10.34}",
+            },
+        }],
+    })
+}
+
+#[test]
+fn diffs_show_a_sample_line_by_line() {
+    let text = diffs::text(&read::<Diffs>(some_diffs()), now(), Paint(false));
+    assert_eq!(
+        text,
+        "\
+orders.create  40 pairs, 12 differ
+
+1 of 1  12 times  first 2 min ago, last 2 s ago  f1
+  $.total value  legacy 10.35  engine 10.34
+  a sample, 2 s ago
+    POST /orders
+    {\"items\":1}\\u{1b}[2J
+  - legacy / + engine
+      {
+        \"id\": 1,
+    -   \"total\": 10.35
+    +   \"total\": 10.34
+      }
+"
+    );
+    let coloured = diffs::text(&read::<Diffs>(some_diffs()), now(), Paint(true));
+    assert!(coloured.contains("\u{1b}[31") && coloured.contains("\u{1b}[32"), "{coloured:?}");
+    assert!(!coloured.contains("\u{1b}[2J"), "recorded traffic must not steer the terminal");
+}
+
+#[test]
+fn a_flip_is_asked_and_told() {
+    let (server, served) = serve_once(
+        "200 OK",
+        json!({
+            "flip": {
+                "number": 7, "route": "orders.create", "from": "live", "to": "shadow", "shares": null,
+                "by": "ada (unverified)", "at": "2026-01-02T03:04:05Z", "reason": "back", "forced": false,
+            },
+            "effective": { "state": "off", "why": "freeze" },
+            "shares": { "shadow": 50.0, "dark": 100.0, "live": 100.0 },
+            "horizon": ["3 orders are known only to the engine"], "runs_in_flight": 2,
+        }),
+    );
+    let client = Client::new(&server).expect("a client");
+    let wish = flip::Wish {
+        route: "orders.create".into(),
+        state: State::Shadow,
+        percent: Some(50.0),
+        reason: Some("back".into()),
+        force: false,
+        yes: true,
+    };
+    let done = flip::flip(&client, &server, wish, Paint(false)).expect("done");
+    assert_eq!(
+        done.text,
+        "orders.create live -> shadow at 50%, by ada (unverified)\n\
+         in force is off: frozen\n\
+         2 runs in flight go on as they were born\n\
+         horizon: 3 orders are known only to the engine\n"
+    );
+    let asked = served.join().expect("served");
+    assert!(asked.starts_with("POST /api/v2/routes/orders%2Ecreate/flip HTTP/1.1\r\n"), "{asked}");
+    let body: Value = serde_json::from_str(asked.split_once("\r\n\r\n").expect("a body").1).expect("json");
+    let expected =
+        json!({ "to": "shadow", "percent": 50.0, "reason": "back", "force": false, "acknowledge": true, "as": "ada" });
+    assert_eq!(body, expected);
+}
+
+#[test]
+fn a_shut_gate_is_a_refusal_with_its_reasons() {
+    let (server, served) = serve_once(
+        "409 Conflict",
+        json!({
+            "type": "gate-shut", "title": "the gate is shut", "status": 409, "detail": "orders.create stays in shadow",
+            "reasons": ["8 of 20 pairs"], "hint": "wait, or use --force --reason",
+        }),
+    );
+    let client = Client::new(&server).expect("a client");
+    match client.get::<Value>("/api/v2/status") {
+        Err(CallError::Refused(problem, _)) => {
+            assert_eq!(problem.title, "the gate is shut");
+            assert_eq!(problem.reasons, ["8 of 20 pairs"]);
+            assert_eq!(problem.hint.as_deref(), Some("wait, or use --force --reason"));
+        }
+        other => panic!("{:?}", other.map(|(value, _)| value)),
+    }
+    served.join().expect("served");
+}
+
+#[test]
+fn who_is_not_there_or_no_pointsman_is_named() {
+    let unreachable =
+        |server: &Server| match Client::new(server).and_then(|client| client.get::<Status>("/api/v2/status")) {
+            Err(CallError::Unreachable(message, _)) => message,
+            other => panic!("{other:?}"),
+        };
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let server = |admin: String| Server { admin, by: None, token_file: None };
+    assert!(unreachable(&server(format!("http://{free}"))).contains("no pointsman answers"));
+    assert!(unreachable(&server("https://localhost:1".into())).contains("not an http URL"));
+    assert!(unreachable(&server("http://[".into())).contains("is no URL"));
+    let (stranger, served) = serve_once("404 Not Found", json!(["hello"]));
+    assert!(unreachable(&stranger).contains("not as pointsman's API does"));
+    served.join().expect("served");
+}
+
+#[test]
+fn runs_show_steps_and_events() {
+    let detail = json!({
+        "run": {
+            "run_id": "run_1", "workflow": "create-order", "plan_id": "plan_1", "route": "orders.create", "mode": "real",
+            "status": "completed", "started": "2026-01-02T03:04:05Z", "updated": "2026-01-02T03:04:05.25Z", "note": null,
+        },
+        "steps": [
+            { "step": "price", "item": null, "status": "done", "effect": "read", "attempts": 1, "duration_ms": 12.0, "note": null },
+            { "step": "reserve", "item": 0, "status": "failed", "effect": "shared", "attempts": 4, "duration_ms": 90.0, "note": "503" },
+        ],
+        "events": [{ "seq": 1, "at": "2026-01-02T03:04:05Z", "kind": "started", "event": { "started": { "mode": "real" } } }],
+    });
+    let text = runs::text(&read::<RunDetail>(detail), Paint(false));
+    assert_eq!(
+        text,
+        "\
+run_1  completed  250 ms of create-order in real mode, for orders.create
+plan_1  started 2026-01-02T03:04:05Z
+
+STEP        STATUS  EFFECT  ATTEMPTS   TOOK  NOTE
+price       done    read           1  12 ms
+reserve[0]  failed  shared         4  90 ms  503
+
+#  AFTER  EVENT
+1   0 µs  started  {\"started\":{\"mode\":\"real\"}}
+"
+    );
+}
+
+#[test]
+fn evidence_says_what_the_next_rung_takes() {
+    let view = json!({
+        "route": "orders.create",
+        "evidence": serde_json::to_value(crate::evidence::RouteEvidence::default()).expect("json"),
+        "next": { "to": "dark", "missing": ["8 of 20 pairs"] },
+    });
+    let text = evidence::text(&read::<EvidenceView>(view), Paint(false));
+    assert!(text.ends_with("the gate to dark is shut:\n  - 8 of 20 pairs\n"), "{text}");
+}
+
+#[test]
+fn the_line_is_read_as_the_help_says() {
+    let fine = [
+        "status",
+        "status --watch --json",
+        "flip r live --percent 10% --reason x --force",
+        "flip r off --yes",
+        "freeze",
+        "freeze --effects",
+        "freeze --off",
+        "diffs r",
+        "evidence r",
+        "flips",
+        "runs list --status failed",
+        "runs show run_1",
+        "check",
+        "check flags",
+        "schema",
+        "schema routes",
+        "demo",
+        "demo --exit",
+        "serve --flags f --listen localhost:1 --admin 127.0.0.1:2 --store memory:",
+        "status --admin http://h:1 --as ada",
+    ];
+    for line in fine {
+        let words = std::iter::once("pointsman").chain(line.split(' '));
+        assert!(Line::try_parse_from(words).is_ok(), "{line}");
+    }
+    let wrong = [
+        "",
+        "flip r",
+        "flip r up",
+        "flip r live --percent 101",
+        "flip r live --force",
+        "freeze --off --effects",
+        "serve",
+        "serve --flags f --listen nowhere",
+        "nothing",
+        "schema x",
+    ];
+    for line in wrong {
+        let words = std::iter::once("pointsman").chain(line.split(' ').filter(|word| !word.is_empty()));
+        let error = Line::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} is taken"));
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_written_out() {
+    assert_eq!(harmless("a\u{1b}[31m\r\n\u{202e}b\tc"), "a\\u{1b}[31m\\u{d}\n\\u{202e}b\\u{9}c");
+}

@@ -115,6 +115,20 @@ pub struct Settings {
     pub trust_forwarded: bool,
 }
 
+impl Settings {
+    /// What differs and cannot be changed while the process runs: it takes effect at the next start.
+    pub fn wait_for_restart(&self, newer: &Settings) -> Vec<&'static str> {
+        let key = |settings: &Settings| settings.store_key.as_ref().map(|key| key.reveal().to_owned());
+        let differs = [
+            ("listen", self.listen != newer.listen),
+            ("admin.listen", self.admin != newer.admin),
+            ("store", self.store != newer.store),
+            ("store_key", key(self) != key(newer)),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
 /// A named bearer token of the API.
 #[derive(Clone)]
 pub struct Token {

@@ -68,3 +68,38 @@ fn every_mutant_is_taken_or_refused_with_a_place() {
     println!("tried {tried}, refused {refused}, panics 0, refusals without a place 0");
     assert!(tried > 200 && refused > tried / 2, "{tried} tried, {refused} refused");
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::{POINTSMAN, ROUTES, WORKFLOW};
+    use crate::config::Overrides;
+    use crate::config::files::{File, FileKind, Files};
+    use crate::config::load::check;
+
+    fn files(texts: [String; 3]) -> Files {
+        let kinds = [FileKind::Pointsman, FileKind::Routes, FileKind::Workflow];
+        let file = |(kind, text)| File { kind, name: format!("{kind:?}.yaml"), text };
+        Files { files: kinds.into_iter().zip(texts).map(file).collect(), ..Files::default() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn a_splice_anywhere_never_panics_and_is_placed(
+            which in 0..3_usize, at in 0.0..1.0_f64, cut in 0..40_usize,
+            text in prop_oneof!["[-a-z:{}\\[\\]$ \\n\"'&*!|>]{0,30}", "\\PC{0,12}", Just("${".to_owned())],
+        ) {
+            let mut texts = [POINTSMAN.to_owned(), ROUTES.to_owned(), WORKFLOW.to_owned()];
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+            let start = (texts[which].len() as f64 * at) as usize;
+            let end = (start + cut).min(texts[which].len());
+            texts[which].replace_range(start..end, &text);
+            if let Err(failed) = check("flags".as_ref(), files(texts), &Overrides::default()) {
+                let shown = failed.render(false);
+                prop_assert!(failed.findings.0.iter().all(|finding| finding.line.is_some()), "{}", shown);
+                failed.render(true);
+            }
+        }
+    }
+}

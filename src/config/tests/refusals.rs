@@ -165,3 +165,22 @@ fn an_unreadable_directory_is_named() {
     let failed = crate::config::read(&set.dir().join(P), &crate::config::Overrides::default()).err();
     assert!(failed.expect("refused").render(false).contains("not a directory"));
 }
+
+#[test]
+fn the_schemas_take_the_example_set() {
+    use crate::config::{FileKind, parse::parse, schema};
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("flags");
+    let mut files = vec![(FileKind::Pointsman, root.join("pointsman.yaml"))];
+    for (kind, dir) in [(FileKind::Routes, "routes"), (FileKind::Workflow, "workflows")] {
+        let entries = std::fs::read_dir(root.join(dir)).expect("a directory");
+        files.extend(entries.map(|entry| (kind, entry.expect("an entry").path())));
+    }
+    for (kind, path) in files {
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let (source, _) = parse(&"f.yaml".into(), &text);
+        let value = source.root.expect("YAML").to_value();
+        let validator = jsonschema::validator_for(schema(kind)).expect("a JSON Schema");
+        let errors: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{}: {errors:?}", path.display());
+    }
+}

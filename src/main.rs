@@ -1,1 +1,24 @@
-fn main() {}
+//! The binary: reads the command line and opens the two doors that run a process.
+
+use std::process::ExitCode;
+
+use mimalloc::MiMalloc;
+use pointsman::cli::{self, DemoOptions, Doors, Failure, ServeOptions};
+use pointsman::telemetry::{self, LogFormat};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn serve(options: ServeOptions) -> Result<(), Failure> {
+    telemetry::log(LogFormat::Text, "info");
+    pointsman::app::serve(options.flags, options.over).map_err(Into::into)
+}
+
+fn demo(options: DemoOptions) -> Result<(), Failure> {
+    telemetry::log(LogFormat::Text, "off");
+    pointsman::app::demo(options.exit).map_err(Failure::from)
+}
+
+fn main() -> ExitCode {
+    cli::main(&Doors { serve, demo })
+}

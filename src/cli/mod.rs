@@ -66,6 +66,11 @@ pub fn main(doors: &Doors) -> ExitCode {
     run(line, doors)
 }
 
+/// What `diffs` prints, for whoever has the differences already.
+pub fn diffs_text(diffs: &crate::admin::types::Diffs, colour: bool) -> String {
+    diffs::text(diffs, jiff::Timestamp::now(), Paint(colour))
+}
+
 /// How a command ended: what to print on stdout, and whether it was refused.
 pub(crate) struct Done {
     /// Data, for a person.

@@ -4,6 +4,7 @@
 //! true: label values are closed sets (route ids from the files, states, arms, code classes); a series exists once it
 //! has something to say.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
@@ -32,9 +33,34 @@ pub(super) struct Meter {
     duration: [OnceLock<Histogram>; 3],
     overhead: Histogram,
     fallbacks: OnceLock<Counter>,
+    seen: Seen,
+}
+
+/// What `status` shows of a route at a glance: requests, and our own share by powers of two of a microsecond.
+#[derive(Default)]
+struct Seen {
+    requests: AtomicU64,
+    overhead: [AtomicU64; 24],
 }
 
 impl Meter {
+    /// Requests answered, and the middle of our own share of them in microseconds (within its power of two).
+    pub(super) fn seen(&self) -> (u64, Option<f64>) {
+        let counts: Vec<u64> = self.seen.overhead.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+        let half = counts.iter().sum::<u64>() as f64 / 2.0;
+        let mut below = 0.0;
+        let mut middle = None;
+        for (power, count) in counts.into_iter().map(|n| n as f64).enumerate() {
+            if count > 0.0 && below + count >= half {
+                let low = if power == 0 { 0.0 } else { f64::from(1u32 << (power - 1)) };
+                let high = f64::from(1u32 << power);
+                middle = Some(low + (high - low) * (half - below) / count);
+                break;
+            }
+            below += count;
+        }
+        (self.seen.requests.load(Ordering::Relaxed), middle)
+    }
     pub(super) fn new(route: &str) -> Self {
         Self {
             route: route.into(),
@@ -42,6 +68,7 @@ impl Meter {
             duration: [const { OnceLock::new() }; 3],
             overhead: histogram!("pointsman_proxy_overhead_seconds"),
             fallbacks: OnceLock::new(),
+            seen: Seen::default(),
         }
     }
     fn label(&self) -> String {
@@ -57,6 +84,7 @@ impl Meter {
             )
         });
         requests.increment(1);
+        self.seen.requests.fetch_add(1, Ordering::Relaxed);
         let duration = self.duration[by as usize].get_or_init(
             || histogram!("pointsman_request_duration_seconds", "route" => self.label(), "arm" => BY[by as usize]),
         );
@@ -65,6 +93,8 @@ impl Meter {
     /// Our own share of a request's time, until its reply's head.
     pub(super) fn overhead(&self, micros: u64) {
         self.overhead.record(seconds(micros));
+        let power = (u64::BITS - micros.leading_zeros()) as usize;
+        self.seen.overhead[power.min(self.seen.overhead.len() - 1)].fetch_add(1, Ordering::Relaxed);
     }
     /// Counts what the decision noted: callers outside every share for want of a key, and cohorts that could not be
     /// judged. Rare, so looked up by name.
@@ -100,5 +130,21 @@ impl Finish {
     pub(super) fn record(self) {
         let Finish { meter, rung, by, status, began } = self;
         meter.answered(rung, by, status, now().saturating_sub(began));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_our_own_share_lies_within_its_power_of_two() {
+        let meter = Meter::new("orders.create");
+        assert_eq!(meter.seen(), (0, None));
+        for micros in [3, 90, 100, 110, 5_000] {
+            meter.overhead(micros);
+        }
+        let (_, middle) = meter.seen();
+        assert!(middle.is_some_and(|us| (64.0..128.0).contains(&us)), "{middle:?}");
     }
 }

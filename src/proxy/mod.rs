@@ -52,6 +52,7 @@ use tower::util::BoxCloneSyncService;
 use crate::exchange::{ArmReply, ArmRequest, Offer, Pins, Watch};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
+use crate::names::RouteId;
 use table::Table;
 
 /// The engine, as the proxy knows it.
@@ -128,6 +129,11 @@ impl Proxy {
             cut: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Requests of a route that were answered since the start, and the middle of our own share of them, microseconds.
+    pub fn seen(&self, route: &RouteId) -> (u64, Option<f64>) {
+        self.shared.table().meter(route).map_or((0, None), |meter| meter.seen())
     }
 
     /// Serves a listener until `shutdown`, then drains: nothing new is accepted, requests under way finish within

@@ -65,6 +65,11 @@ impl Table {
         flag.and_then(|flag| self.entries.get(&address(flag))).unwrap_or(&self.default)
     }
 
+    /// What was counted of a route.
+    pub(super) fn meter(&self, route: &RouteId) -> Option<&Arc<Meter>> {
+        self.meters.get(route)
+    }
+
     /// Closes connections to services that have been idle for too long.
     pub(super) fn sweep(&self) {
         self.upstreams.values().for_each(|upstream| upstream.sweep());

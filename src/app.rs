@@ -1,0 +1,387 @@
+//! Puts the rooms together: the only file that knows every module.
+//!
+//! The question it answers: "in which order do the parts come up, who is handed what, and in which order do they go
+//! down?" Up: files, store, evidence, ladder, engine (which takes up the runs that the last process left), shadow, then
+//! the listeners. Down, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs, what is
+//! written behind, the admin listener, the store; each within a bound of `limits`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::types::ShadowLoad;
+use crate::admin::{self, AdminParts, Moves, Traffic, Vitals};
+use crate::cli;
+use crate::config::{self, Change, Freshness, Loaded, Overrides, Pace, Setup, StoreUrl, Watch};
+use crate::demo::{DemoOptions, Product};
+use crate::engine::pins::StorePins;
+use crate::engine::{Engine, EngineParts};
+use crate::evidence::Evidence;
+use crate::flag::{FlagSet, Freeze};
+use crate::ladder::{Ask, Declared, FlipError, Flipped, Ladder};
+use crate::limits::Limits;
+use crate::names::RouteId;
+use crate::proxy::{Proxy, ProxyParts};
+use crate::shadow::{Shadow, ShadowParts};
+use crate::store::{FlipRecord, MemoryStore, SharedStore, SqliteStore, StoreError};
+use crate::telemetry;
+
+/// Evidence is written behind this often.
+const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
+/// The store's health is looked at this often.
+const HEALTH_EVERY: Duration = Duration::from_millis(200);
+
+/// A running process: its addresses, and the way to end it.
+pub struct App {
+    /// Where the proxy listens.
+    pub listen: SocketAddr,
+    /// Where API and metrics listen.
+    pub admin: SocketAddr,
+    stop: CancellationToken,
+    ended: JoinHandle<()>,
+}
+
+impl App {
+    /// Reads the files, brings everything up, and listens. Runs that the last process left are continued.
+    ///
+    /// # Errors
+    /// The files are refused ([`config::Failed`], with all that is wrong), the store cannot be opened, or an address is
+    /// taken. Nothing was changed then.
+    pub async fn start(flags: PathBuf, over: Overrides) -> anyhow::Result<Self> {
+        let Loaded { setup, warnings, hash } = config::read(&flags, &over)?;
+        for warning in &warnings.0 {
+            tracing::warn!(problem = %warning.one_line(), "the files are taken with a warning");
+        }
+        let limits = setup.limits.clone();
+        let recorder = telemetry::recorder();
+        let parts = Parts::open(&setup).await?;
+
+        let listener = bind(setup.settings.listen, "listen").await?;
+        let admin_listener = bind(setup.settings.admin, "admin.listen").await?;
+        let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+
+        let freshness = Arc::new(Freshness::new(warnings));
+        let (watch, changes) = Watch::start(&flags, over, hash, Pace::default()).context("watching the flag files")?;
+        watch.force_on_hangup().context("listening for SIGHUP")?;
+
+        let recovered = parts.engine.recover().await.context("continuing the runs that the last process left")?;
+        tracing::info!(?recovered, "the runs that the last process left were taken up");
+
+        let stop = CancellationToken::new();
+        let admin_stop = CancellationToken::new();
+        let render = {
+            let (parts, freshness, recorder) = (parts.clone(), freshness.clone(), recorder.clone());
+            move || {
+                parts.evidence.scrape(|| {
+                    parts.shadow.publish();
+                    freshness.observe();
+                    recorder.as_ref().map(telemetry::render).unwrap_or_default()
+                })
+            }
+        };
+        let proxy = Proxy::new(ProxyParts {
+            flags: parts.ladder.flags().clone(),
+            limits: limits.clone(),
+            trust_forwarded: setup.settings.trust_forwarded,
+            engine: parts.engine.arm(),
+            pins: parts.pins.clone(),
+            offer: parts.shadow.clone(),
+            watch: parts.evidence.clone(),
+        });
+        let api = admin::router(AdminParts {
+            ladder: Arc::new(Moving { ladder: parts.ladder.clone(), engine: parts.engine.clone() }),
+            evidence: parts.evidence.clone(),
+            store: parts.store.clone(),
+            render: Arc::new(render),
+            tokens: setup.settings.tokens.clone(),
+            bound: admin,
+            proxy: listen,
+            started: jiff::Timestamp::now(),
+            limits: limits.clone(),
+            vitals: {
+                let (parts, freshness, stop) = (parts.clone(), freshness.clone(), stop.clone());
+                Arc::new(move || vitals(&parts, &freshness, stop.is_cancelled()))
+            },
+            traffic: {
+                let proxy = proxy.clone();
+                Arc::new(move |route| {
+                    let (requests, overhead_p50_us) = proxy.seen(route);
+                    Traffic { requests, overhead_p50_us }
+                })
+            },
+        });
+        let admin_task = {
+            let stop = admin_stop.clone();
+            tokio::spawn(async move { admin::serve(admin_listener, api, stop.cancelled()).await })
+        };
+
+        let mut behind = vec![tokio::spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        behind.push(tokio::spawn(reload(parts.clone(), freshness, changes)));
+        behind.push(tokio::spawn(health(parts.clone())));
+        behind.extend(recorder.map(|handle| tokio::spawn(telemetry::upkeep(handle))));
+
+        let ended = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                let drained = proxy.serve(listener, stop).await;
+                drop(watch);
+                tracing::info!(?drained, "no more requests");
+                parts.drain(&limits).await;
+                for task in behind {
+                    task.abort();
+                }
+                admin_stop.cancel();
+                let _ = admin_task.await; // a panic in there was logged by its own task
+                parts.store.close().await;
+                tracing::info!("ended");
+            }
+        });
+        tracing::info!(%listen, %admin, "listening");
+        Ok(Self { listen, admin, stop, ended })
+    }
+
+    /// What ends it, from anywhere.
+    pub fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits until it has ended by [`App::stopper`].
+    pub async fn ended(self) {
+        if let Err(error) = self.ended.await {
+            tracing::error!(%error, "the process ended badly");
+        }
+    }
+
+    /// Stops accepting, lets requests, the shadow queue and runs finish within their bounds, and ends.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.ended().await;
+    }
+}
+
+/// What lives as long as the process.
+#[derive(Clone)]
+struct Parts {
+    store: SharedStore,
+    evidence: Arc<Evidence>,
+    ladder: Arc<Ladder>,
+    engine: Arc<Engine>,
+    pins: Arc<StorePins>,
+    shadow: Arc<Shadow>,
+    rules: crate::shadow::RulesInForce,
+}
+
+impl Parts {
+    async fn open(setup: &Setup) -> anyhow::Result<Self> {
+        let limits = setup.limits.clone();
+        let store: SharedStore = match &setup.settings.store {
+            StoreUrl::Sqlite(path) => Arc::new(
+                SqliteStore::open(path, &limits)
+                    .await
+                    .with_context(|| format!("opening the store sqlite:{}", path.display()))?,
+            ),
+            StoreUrl::Memory => {
+                tracing::warn!("the store is memory: flips, runs and pins are gone with the process");
+                Arc::new(MemoryStore::new())
+            }
+        };
+        let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
+        evidence.rest_on(&bases(setup));
+        let ladder = Ladder::open(declared(setup), store.clone(), evidence.clone())
+            .await
+            .context("reading the flips")?;
+        let pins = StorePins::load(store.clone(), &limits).await.context("reading the pins")?;
+        let engine = Arc::new(Engine::new(EngineParts {
+            store: store.clone(),
+            plans: setup.workflows.clone(),
+            services: setup.services.clone(),
+            secrets: setup.settings.secrets.clone(),
+            store_key: setup.settings.store_key.clone(),
+            key_secret: store.secret().await.context("reading the store's secret")?,
+            limits: limits.clone(),
+            pins: pins.clone(),
+        }));
+        engine.freeze(ladder.flags().load().freeze);
+        let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
+        let shadow =
+            Shadow::start(ShadowParts { engine: engine.arm(), evidence: evidence.clone(), rules: rules.clone(), limits })
+                .context("starting the shadow executor")?;
+        Ok(Self { store, evidence, ladder, engine, pins, shadow, rules })
+    }
+
+    /// Puts a checked set in force: flags last, so that no request finds a route without its workflow and rules.
+    async fn take(&self, setup: &Setup) -> anyhow::Result<()> {
+        self.engine.reload(&setup.workflows, &setup.services, &setup.settings.secrets);
+        self.rules.store(Arc::new(setup.rules.clone()));
+        self.evidence.rest_on(&bases(setup));
+        self.ladder.reload(declared(setup)).await.context("recording what the files declare")?;
+        Ok(())
+    }
+
+    async fn drain(&self, limits: &Limits) {
+        self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
+        self.engine.drain(Limits::ms(limits.drain_ms)).await;
+        self.pins.flush().await;
+        if let Err(error) = self.evidence.flush().await {
+            tracing::error!(%error, "the last evidence was not written");
+        }
+    }
+}
+
+/// The ladder, with the engine told of the kill switch before whoever threw it is answered.
+struct Moving {
+    ladder: Arc<Ladder>,
+    engine: Arc<Engine>,
+}
+
+impl Moves for Moving {
+    fn flags(&self) -> Arc<FlagSet> {
+        self.ladder.flags().load_full()
+    }
+    fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>> {
+        Moves::flip(&*self.ladder, route, ask)
+    }
+    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, StoreError>> {
+        Box::pin(async move {
+            let record = self.ladder.freeze(to, reason, by).await?;
+            self.engine.freeze(to);
+            Ok(record)
+        })
+    }
+}
+
+fn vitals(parts: &Parts, freshness: &Freshness, stopping: bool) -> Vitals {
+    let load = parts.shadow.load();
+    Vitals {
+        flags_age: freshness.age(),
+        flags_error: freshness.last_error(),
+        warnings: freshness.warnings(),
+        engine_healthy: parts.store.healthy(),
+        runs_in_flight: parts.engine.runs_in_flight() as u64,
+        shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
+        not_ready: stopping.then(|| "stopping".to_owned()),
+    }
+}
+
+fn declared(setup: &Setup) -> Declared {
+    Declared {
+        routes: setup.routes.clone(),
+        default_legacy: setup.default_legacy.clone(),
+        services: setup.services.clone(),
+    }
+}
+
+/// What each route's evidence rests on: the plan and the rules. Where that changes, evidence starts anew.
+fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
+    let hashes: BTreeMap<_, _> = setup.rules.iter().map(|(route, rules)| (route, rules.hash())).collect();
+    setup
+        .routes
+        .iter()
+        .map(|route| {
+            let plan = route.workflow.as_ref().and_then(|name| setup.workflows.get(name));
+            let plan = plan.map_or_else(String::new, |plan| plan.id.to_string());
+            let rules = hashes.get(&route.id).map_or_else(String::new, ToString::to_string);
+            (route.id.clone(), format!("{plan} {rules}"))
+        })
+        .collect()
+}
+
+/// Takes good sets and refuses bad ones, for as long as the files are watched.
+async fn reload(parts: Parts, freshness: Arc<Freshness>, mut changes: mpsc::Receiver<Change>) {
+    while let Some(change) = changes.recv().await {
+        match change {
+            Change::Loaded(loaded) => match parts.take(&loaded.setup).await {
+                Ok(()) => {
+                    freshness.taken(loaded.warnings);
+                    tracing::info!("a new set of flag files is in force");
+                }
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "the new files are good, and the store refused them");
+                    freshness.refused_because(format!("{error:#}"));
+                }
+            },
+            Change::Refused(failed) => {
+                tracing::error!("the changed flag files are refused, the last good set stays:\n{}", failed.render(false));
+                freshness.refused(&failed);
+            }
+        }
+    }
+}
+
+/// Tells the ladder of the store's health, and the engine of the kill switch.
+async fn health(parts: Parts) {
+    let mut ticks = tokio::time::interval(HEALTH_EVERY);
+    let mut freeze = Freeze::No;
+    loop {
+        ticks.tick().await;
+        parts.ladder.set_health(parts.store.healthy());
+        let now = parts.ladder.flags().load().freeze;
+        if now != freeze {
+            freeze = now;
+            parts.engine.freeze(now);
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address} (`{key}`)"))
+}
+
+/// `pointsman serve`: until SIGTERM or SIGINT. Says on stdout, as one JSON line, where it listens.
+///
+/// # Errors
+/// As [`App::start`].
+pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        let app = App::start(flags, over).await?;
+        println!("{}", serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() }));
+        let stopper = app.stopper();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            tracing::info!("stopping: requests finish, then the shadow queue, then runs");
+            stopper.cancel();
+        });
+        app.ended().await;
+        Ok(())
+    })
+}
+
+/// `pointsman demo`: the sample world, this binary in front of it, and the walk up the ladder. Whether every promise
+/// held is its end.
+///
+/// # Errors
+/// A promise was broken; a port or a directory cannot be had; as [`App::start`].
+pub fn demo(exit: bool) -> anyhow::Result<()> {
+    let options = DemoOptions { exit, render: cli::diffs_text };
+    let kept = runtime()?.block_on(crate::demo::run(&options, async |wanted| {
+        let over = Overrides {
+            listen: Some(wanted.listen),
+            admin: Some(wanted.admin),
+            store: Some(format!("sqlite:{}", wanted.store.display())),
+            ..Overrides::default()
+        };
+        let app = App::start(wanted.flags, over).await?;
+        Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
+    }))?;
+    anyhow::ensure!(kept, "a promise was broken; the lines above say which");
+    Ok(())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pointsman").build()
+}

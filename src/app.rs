@@ -197,9 +197,8 @@ impl Parts {
         };
         let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
         evidence.rest_on(&bases(setup));
-        let ladder = Ladder::open(declared(setup), store.clone(), evidence.clone())
-            .await
-            .context("reading the flips")?;
+        let ladder =
+            Ladder::open(declared(setup), store.clone(), evidence.clone()).await.context("reading the flips")?;
         let pins = StorePins::load(store.clone(), &limits).await.context("reading the pins")?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
@@ -213,9 +212,13 @@ impl Parts {
         }));
         engine.freeze(ladder.flags().load().freeze);
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
-        let shadow =
-            Shadow::start(ShadowParts { engine: engine.arm(), evidence: evidence.clone(), rules: rules.clone(), limits })
-                .context("starting the shadow executor")?;
+        let shadow = Shadow::start(ShadowParts {
+            engine: engine.arm(),
+            evidence: evidence.clone(),
+            rules: rules.clone(),
+            limits,
+        })
+        .context("starting the shadow executor")?;
         Ok(Self { store, evidence, ladder, engine, pins, shadow, rules })
     }
 
@@ -311,7 +314,10 @@ async fn reload(parts: Parts, freshness: Arc<Freshness>, mut changes: mpsc::Rece
                 }
             },
             Change::Refused(failed) => {
-                tracing::error!("the changed flag files are refused, the last good set stays:\n{}", failed.render(false));
+                tracing::error!(
+                    "the changed flag files are refused, the last good set stays:\n{}",
+                    failed.render(false)
+                );
                 freshness.refused(&failed);
             }
         }

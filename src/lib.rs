@@ -30,7 +30,6 @@
 //! - every request that should be compared ends in exactly one outcome: `exchange::Ticket`.
 #![warn(missing_docs)]
 
-
 pub mod admin;
 pub mod app;
 pub mod cli;

@@ -28,7 +28,7 @@ use crate::engine::pins::StorePins;
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
-use crate::ladder::{Ask, Declared, FlipError, Flipped, Ladder};
+use crate::ladder::{Ask, Declared, FlipError, Flipped, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::proxy::{Proxy, ProxyParts};
@@ -249,7 +249,13 @@ struct Moving {
 
 impl Moves for Moving {
     fn flags(&self) -> Arc<FlagSet> {
-        self.ladder.flags().load_full()
+        Moves::flags(&*self.ladder)
+    }
+    fn status(&self) -> Vec<RouteStatus> {
+        Moves::status(&*self.ladder)
+    }
+    fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>> {
+        Moves::horizon(&*self.ladder, route)
     }
     fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>> {
         Moves::flip(&*self.ladder, route, ask)

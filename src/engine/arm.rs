@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use super::client::{Executor, usize_of};
 use super::clock::Clock;
 use super::driver::{Caller, Driver, Parts, Told};
 use super::journal::{Journal, Keeper};
+use super::registry::{Held, Place, Verdict, Word};
 use super::replies;
 use super::snapshot::Snapshot;
 use super::{Core, decode};
@@ -24,8 +26,11 @@ use crate::compare::{Body, Observation};
 use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
 use crate::flag::{InstanceId, SkipReason};
 use crate::names::{RunId, Seq};
-use crate::store::{Claim, Priority};
+use crate::store::{Claim, FirstTry, Priority};
 use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, evolve, fold};
+
+/// What is kept of the caller's time for a look into the store.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Answers a request.
 pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
@@ -53,6 +58,12 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     if let Err(why) = plan.check_input(&body) {
         return replies::bad_input(&why);
     }
+    let run = RunId(Uuid::now_v7());
+    let claim = claim(&request);
+    let place = match take_place(&core, &snapshot, run, claim, fall_back, deadline).await {
+        Ok(place) => place,
+        Err(reply) => return *reply,
+    };
     let instance = match load_instance(&core, &plan, request.instance.as_ref(), deadline).await {
         Ok(instance) => instance,
         Err(why) => {
@@ -63,23 +74,97 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
             return reply;
         }
     };
-    let (started, credentials) = match birth(&core, &plan, &request, &body, instance) {
+    let (started, credentials) = match birth(&core, &plan, &request, run, &body, instance) {
         Ok(born) => born,
         Err(why) => return replies::not_started(fall_back, 503, "no_store_key", why),
     };
-    let id = started.run;
+    let Ok(born) = evolve(None, &Event::RunStarted(Arc::new(started))) else {
+        return problem(run, "the run was not born");
+    };
     let (tell, told) = oneshot::channel();
     // A little of the time is kept for writing down what is said when it is over.
-    let until = deadline - (request.deadline / 10).min(std::time::Duration::from_millis(250));
-    let caller = Caller { tell, may_fall_back: fall_back, until };
-    start(&core, snapshot.clone(), plan, &request, started, credentials, caller, permit);
+    let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
+    let (executor, keeper, priority) = core.of_mode(request.mode, &plan);
+    let mut driver = Driver::new(Parts {
+        core: core.clone(),
+        snapshot: snapshot.clone(),
+        plan,
+        clock: Clock::starting(born.started().started),
+        run: born,
+        credentials,
+        executor,
+        journal: Journal::new(keeper, priority, claim, Seq(0)),
+        caller: Some(Caller { tell, may_fall_back: fall_back, until }),
+        place: Some(place),
+    });
+    driver.born();
+    core.spawn(driver, permit);
 
     match timeout_at(deadline, told).await {
         Ok(Ok(Told::Reply(reply))) => *reply,
         Ok(Ok(Told::Other { run, same_request: false })) => replies::other_request(run),
-        Ok(Ok(Told::Other { run, same_request: true })) => attach(&core, &snapshot, run, fall_back, deadline).await,
-        Ok(Err(_)) => problem(id, "the run's task ended"),
-        Err(_) => problem(id, "the store did not answer in time"),
+        Ok(Ok(Told::Other { run, same_request: true })) => {
+            let word = core.registry.word(run);
+            match attach(&core, &snapshot, run, word, fall_back, deadline).await {
+                Some(reply) => reply,
+                None => problem(run, "it left nothing"),
+            }
+        }
+        Ok(Err(_)) => problem(run, "the run's task ended"),
+        Err(_) => problem(run, "the store did not answer in time"),
+    }
+}
+
+/// What takes the retry key with the run's first append.
+fn claim(request: &ArmRequest) -> Option<Claim> {
+    match request.mode {
+        Mode::Real => request.retry_key.map(|key| Claim { key, request: request_hash(&request.request) }),
+        Mode::Rehearse | Mode::Dark => None,
+    }
+}
+
+/// Makes sure that no other run has the retry key, in this process or on disk: otherwise its answer is this request's
+/// too. Only then may a failure give the request back to legacy.
+async fn take_place(
+    core: &Core,
+    snapshot: &Snapshot,
+    run: RunId,
+    claim: Option<Claim>,
+    fall_back: bool,
+    deadline: Instant,
+) -> Result<Place, Box<ArmReply>> {
+    let place = loop {
+        match core.registry.take(run, claim) {
+            Ok(place) => break place,
+            Err(Held { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
+            Err(Held { run, word, .. }) => {
+                // A run that came to nothing leaves the key to the next.
+                if let Some(reply) = attach(core, snapshot, run, word, fall_back, deadline).await {
+                    return Err(Box::new(reply));
+                }
+                if Instant::now() >= deadline {
+                    return Err(Box::new(problem(run, "it had no answer in time")));
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let Some(claim) = claim else { return Ok(place) };
+    match timeout_at(deadline, core.store.first_try(claim.key)).await {
+        Ok(Ok(Some(FirstTry { run: Some(run), request, .. }))) => {
+            drop(place);
+            if request.is_some_and(|request| request != claim.request) {
+                return Err(Box::new(replies::other_request(run)));
+            }
+            let word = core.registry.word(run);
+            let reply = attach(core, snapshot, run, word, fall_back, deadline).await;
+            Err(Box::new(reply.unwrap_or_else(|| problem(run, "it left nothing"))))
+        }
+        Ok(Ok(_)) => Ok(place),
+        Ok(Err(_)) | Err(_) => {
+            let why = "the store does not say whether an earlier try was taken";
+            Err(Box::new(ArmReply::Refused(replies::unknown_of(None, why, None), Default::default())))
+        }
     }
 }
 
@@ -118,10 +203,10 @@ fn birth(
     core: &Core,
     plan: &Plan,
     request: &ArmRequest,
+    run: RunId,
     body: &Value,
     instance: Option<Arc<Value>>,
 ) -> Result<(RunStarted, BTreeMap<String, String>), &'static str> {
-    let run = RunId(Uuid::now_v7());
     let facts = decode::facts(&request.request, body, plan);
     let durable = request.mode != Mode::Rehearse;
     let sealed = match durable && !facts.credentials.is_empty() {
@@ -174,44 +259,6 @@ fn creates(request: &ArmRequest, depth_max: usize) -> Option<Creates> {
     }
 }
 
-#[allow(clippy::too_many_arguments)] // one fact each, and one caller
-fn start(
-    core: &Arc<Core>,
-    snapshot: Arc<Snapshot>,
-    plan: Arc<Plan>,
-    request: &ArmRequest,
-    started: RunStarted,
-    credentials: BTreeMap<String, String>,
-    caller: Caller,
-    permit: Option<tokio::sync::OwnedSemaphorePermit>,
-) {
-    let (executor, keeper, priority) = core.of_mode(request.mode, &plan);
-    let claim = match request.mode {
-        Mode::Real => request.retry_key.map(|key| Claim { key, request: request_hash(&request.request) }),
-        Mode::Rehearse | Mode::Dark => None,
-    };
-    let clock = Clock::starting(started.started);
-    let id = started.run;
-    let Ok(run) = evolve(None, &Event::RunStarted(Arc::new(started))) else { return };
-    let settled = claim.map(|_| core.register(id));
-    let journal = Journal::new(keeper, priority, claim, Seq(0));
-    let parts = Parts {
-        core: core.clone(),
-        snapshot,
-        plan,
-        run,
-        credentials,
-        executor,
-        journal,
-        clock,
-        caller: Some(caller),
-        settled,
-    };
-    let mut driver = Driver::new(parts);
-    driver.born();
-    core.spawn(id, driver, permit);
-}
-
 /// What makes two requests with one retry key the same.
 fn request_hash(request: &RequestCopy) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
@@ -225,33 +272,46 @@ fn request_hash(request: &RequestCopy) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// The answer of another run that has the same retry key: what it is, or will be within the deadline.
-async fn attach(core: &Core, snapshot: &Snapshot, id: RunId, fall_back: bool, deadline: Instant) -> ArmReply {
-    if let Some(mut settled) = core.registered(id) {
-        let waited = timeout_at(deadline, settled.wait_for(Option::is_some)).await;
-        if let Ok(Ok(run)) = waited
-            && let Some(run) = run.as_ref()
-        {
-            let plan = snapshot.plan(&run.started().plan);
-            if let Some(reply) = replies::of_run(run, plan.as_deref(), &snapshot.world, fall_back) {
-                return reply;
+/// The answer of another run that has the same retry key: what it is, or will be within the deadline. `None` where
+/// that run left nothing.
+async fn attach(
+    core: &Core,
+    snapshot: &Snapshot,
+    id: RunId,
+    word: Option<Word>,
+    fall_back: bool,
+    deadline: Instant,
+) -> Option<ArmReply> {
+    // The rest is for a look into the store.
+    let until = deadline.checked_sub(LOOK).unwrap_or(deadline);
+    if let Some(mut word) = word
+        && let Ok(Ok(verdict)) = timeout_at(until, word.wait_for(Option::is_some)).await
+    {
+        match verdict.clone() {
+            Some(Verdict::Said(reply)) => return Some(replies::said(*reply, fall_back)),
+            Some(Verdict::Run(run)) => {
+                let plan = snapshot.plan(&run.started().plan);
+                if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back) {
+                    return Some(reply);
+                }
             }
+            None => {}
         }
     }
-    // A little more than the deadline at worst: the caller's time may be over already, and the answer be there.
-    let patience = deadline.max(Instant::now() + std::time::Duration::from_millis(50));
-    let events = match timeout_at(patience, core.store.events(id, Seq::FIRST)).await {
+    let events = match timeout_at(deadline, core.store.events(id, Seq::FIRST)).await {
+        Ok(Ok(events)) if events.is_empty() => return None,
         Ok(Ok(events)) => events,
-        Ok(Err(_)) | Err(_) => return problem(id, "the store does not answer"),
+        Ok(Err(_)) | Err(_) => return Some(problem(id, "the store does not answer")),
     };
     let Ok(run) = fold(events.iter().map(|stored| &stored.event)) else {
-        return problem(id, "the run's events cannot be read");
+        return Some(problem(id, "the run's events cannot be read"));
     };
     let plan = snapshot.plan(&run.started().plan);
-    replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back).unwrap_or_else(|| match plan {
+    let reply = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back);
+    Some(reply.unwrap_or_else(|| match plan {
         Some(plan) => replies::still_running(&run, &plan, &snapshot.world),
         None => problem(id, "the run has no answer yet"),
-    })
+    }))
 }
 
 impl Core {

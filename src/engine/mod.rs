@@ -18,6 +18,7 @@ mod journal;
 mod outgoing;
 pub mod pins;
 mod recover;
+mod registry;
 mod replies;
 mod seal;
 mod snapshot;
@@ -25,9 +26,9 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -40,15 +41,16 @@ use self::client::{RehearsingClient, SendingClient, usize_of};
 use self::driver::Driver;
 use self::journal::KeptPlans;
 use self::pins::StorePins;
+use self::registry::Registry;
 use self::seal::Sealer;
 use self::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{Freeze, Service};
 use crate::limits::Limits;
-use crate::names::{RunId, ServiceName, WorkflowName};
+use crate::names::{ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::store::SharedStore;
-use crate::workflow::{Mode, Plan, Run};
+use crate::workflow::{Mode, Plan};
 
 pub use recover::Recovered;
 
@@ -93,8 +95,7 @@ struct Core {
     sending_real: Arc<SendingClient>,
     /// Durable runs in flight.
     runs: Arc<Semaphore>,
-    /// Runs that have a retry key, for whoever comes with the same one.
-    registry: Mutex<HashMap<RunId, watch::Receiver<Option<Arc<Run>>>>>,
+    registry: Arc<Registry>,
     freeze: watch::Sender<Freeze>,
     draining: watch::Sender<bool>,
     tasks: TaskTracker,
@@ -119,7 +120,7 @@ impl Engine {
             sending_real: Arc::new(SendingClient::new(&limits, Mode::Real)),
             limits,
             runs: Arc::new(Semaphore::new(runs_max)),
-            registry: Mutex::default(),
+            registry: Arc::default(),
             freeze: watch::Sender::new(Freeze::No),
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),
@@ -192,36 +193,13 @@ impl Drop for Engine {
 }
 
 impl Core {
-    fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, watch::Receiver<Option<Arc<Run>>>>> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    /// Lets others wait for a run's answer.
-    fn register(&self, run: RunId) -> watch::Sender<Option<Arc<Run>>> {
-        let (settled, receiver) = watch::channel(None);
-        self.registry().insert(run, receiver);
-        settled
-    }
-    /// A run that others may wait for.
-    fn registered(&self, run: RunId) -> Option<watch::Receiver<Option<Arc<Run>>>> {
-        self.registry().get(&run).cloned()
-    }
     /// Drives a run in a task of its own.
-    fn spawn(self: &Arc<Self>, run: RunId, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
+    fn spawn(self: &Arc<Self>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
         let core = self.clone();
         self.tasks.spawn(async move {
             let _permit = permit;
-            let _registered = Registered(core.clone(), run);
             // `None`: the process ends; what is on disk is what the next one goes on from.
             let _cut = core.cut.run_until_cancelled(driver.drive()).await;
         });
-    }
-}
-
-/// Takes a run off the registry, however its task ends.
-struct Registered(Arc<Core>, RunId);
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.0.registry().remove(&self.1);
     }
 }

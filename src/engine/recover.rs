@@ -92,11 +92,11 @@ async fn resume(core: &Arc<Core>, id: RunId) -> Result<bool, StoreError> {
     let (executor, keeper, priority) = core.of_mode(started.mode, &plan);
     let journal = Journal::new(keeper, priority, None, run.seq());
     let clock = Clock::starting(events.last().map_or(started.started, |stored| stored.at));
-    let settled = Some(core.register(id));
+    let place = core.registry.take(id, None).ok();
     let parts =
-        Parts { core: core.clone(), snapshot, plan, run, credentials, executor, journal, clock, caller: None, settled };
+        Parts { core: core.clone(), snapshot, plan, run, credentials, executor, journal, clock, caller: None, place };
     let mut driver = Driver::new(parts);
     driver.take_up();
-    core.spawn(id, driver, Some(permit));
+    core.spawn(driver, Some(permit));
     Ok(true)
 }

@@ -22,7 +22,7 @@ pub(super) fn of_run(run: &Run, plan: Option<&Plan>, world: &World, may_fall_bac
         RunStatus::Abandoned if may_fall_back => {
             Some(ArmReply::Abandoned(Abandoned { reason: "abandoned_before", run: Some(run.id()) }))
         }
-        RunStatus::Abandoned => Some(ArmReply::Refused(given_to_legacy(run), report)),
+        RunStatus::Abandoned => Some(ArmReply::Refused(given_to_legacy(Some(run.id())), report)),
         RunStatus::Failed => {
             let problem = run.failure().map(|failure| failed(run, failure));
             Some(ArmReply::Refused(problem.unwrap_or_else(|| unknown(Some(run), "the run failed")), report))
@@ -73,6 +73,21 @@ pub(super) fn still_running(run: &Run, plan: &Plan, world: &World) -> ArmReply {
         };
         ArmReply::Refused(problem, report(run, Some(plan)))
     })
+}
+
+/// A rehearsal whose time is over: it is dropped.
+pub(super) fn rehearsal_too_long(run: &Run, plan: &Plan) -> ArmReply {
+    let problem = Problem {
+        status: 504,
+        kind: "deadline".into(),
+        title: "The rehearsal did not end in time".into(),
+        detail: "Nothing but reads was sent.".into(),
+        source: Source::Workflow,
+        run: Some(run.id()),
+        retry_after_s: None,
+        shared_step_begun: Some(false),
+    };
+    ArmReply::Refused(problem, report(run, Some(plan)))
 }
 
 /// `respond.pending`, where it is declared.
@@ -172,7 +187,17 @@ pub(super) fn unknown_of(run: Option<RunId>, why: &str, shared_step_begun: Optio
     }
 }
 
-fn given_to_legacy(run: &Run) -> Problem {
+/// What was said of a run of which nothing is kept, to somebody who came with the same retry key.
+pub(super) fn said(reply: ArmReply, may_fall_back: bool) -> ArmReply {
+    match reply {
+        ArmReply::Abandoned(abandoned) if !may_fall_back => {
+            ArmReply::Refused(given_to_legacy(abandoned.run), RunReport::default())
+        }
+        reply => reply,
+    }
+}
+
+fn given_to_legacy(run: Option<RunId>) -> Problem {
     Problem {
         status: 503,
         kind: "given-to-legacy".into(),
@@ -181,7 +206,7 @@ fn given_to_legacy(run: &Run) -> Problem {
                  legacy did it is not known here; sending it again could do the work twice."
             .into(),
         source: Source::Workflow,
-        run: Some(run.id()),
+        run,
         retry_after_s: None,
         shared_step_begun: Some(false),
     }

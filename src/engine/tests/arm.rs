@@ -151,6 +151,58 @@ async fn fifty_retries_of_one_request_are_one_run() {
 }
 
 #[tokio::test]
+async fn a_retry_is_never_given_back_while_its_first_try_is_at_work_or_after() {
+    let world = World::new(|seen, before| match (seen.path.as_str(), before) {
+        ("/price", 0) => React::Json(200, json!({})),
+        ("/price", _) => React::Json(404, json!({})),
+        _ => React::Gated(200, json!({})),
+    })
+    .await;
+    let plan = PlanBuilder::new()
+        .call("price", &[], "GET /price", Value::Null)
+        .call("charge", &["price"], "POST /charges", json!({}))
+        .respond(201, json!({"run": "${run.id}"}))
+        .build("w");
+    let bench = Bench::new(&world, plan).await;
+    let mut asked = request("w", Mode::Real, &json!({}));
+    asked.retry_key = Some(RetryKey([9; 32]));
+    asked.may_fall_back = true;
+    let first = bench.ask(asked.clone());
+    let second = async {
+        world.has_seen(2).await; // the charge is under way
+        let mut retry = Box::pin(bench.ask(asked.clone()));
+        assert!(futures_util::poll!(&mut retry).is_pending());
+        world.open_gate();
+        retry.await
+    };
+    let (first, second) = tokio::join!(first, second);
+    let body = answer(first).1;
+    assert_eq!(answer(second).1, body);
+    assert_eq!(answer(bench.ask(asked).await).1, body);
+    assert_eq!(world.paths(), ["GET /price", "POST /charges"]);
+}
+
+#[tokio::test]
+async fn who_waited_for_a_run_that_was_given_back_is_given_back_too() {
+    let world = World::new(|_, _| React::Gated(404, json!({}))).await;
+    let plan = PlanBuilder::new().call("price", &[], "GET /price", Value::Null).respond(201, json!({})).build("w");
+    let bench = Bench::new(&world, plan).await;
+    let mut asked = request("w", Mode::Real, &json!({}));
+    asked.retry_key = Some(RetryKey([9; 32]));
+    asked.may_fall_back = true;
+    let second = async {
+        world.has_seen(1).await;
+        let mut retry = Box::pin(bench.ask(asked.clone()));
+        assert!(futures_util::poll!(&mut retry).is_pending());
+        world.open_gate();
+        retry.await
+    };
+    let (first, second) = tokio::join!(bench.ask(asked.clone()), second);
+    assert_eq!((abandoned(first).reason, abandoned(second).reason), ("engine_failed", "engine_failed"));
+    assert_eq!(world.paths(), ["GET /price"]);
+}
+
+#[tokio::test]
 async fn before_any_effect_a_failure_gives_the_request_back() {
     let world = World::new(|_, _| React::Json(404, json!({}))).await;
     let plan = PlanBuilder::new()
@@ -200,7 +252,7 @@ async fn a_deadline_gives_back_or_answers_pending_and_the_run_goes_on() {
         .build("w");
     let bench = Bench::new(&world, plan).await;
     let mut asked = request("w", Mode::Real, &json!({}));
-    asked.deadline = Duration::from_millis(100);
+    asked.deadline = Duration::from_millis(800);
     asked.may_fall_back = true;
     assert_eq!(abandoned(bench.ask(asked.clone()).await).reason, "deadline");
     asked.may_fall_back = false;

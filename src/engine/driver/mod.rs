@@ -7,24 +7,26 @@
 //! and reads do not. When the caller's time is over, it hears so and the run goes on; when this task is dropped, what
 //! is on disk is what the next process goes on from.
 
+mod tell;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Core;
 use super::client::Executor;
 use super::clock::Clock;
-use super::journal::{Journal, Settled};
+use super::journal::Journal;
 use super::outgoing;
-use super::replies;
+use super::registry::Place;
 use super::snapshot::Snapshot;
 use super::tally::Tally;
-use crate::exchange::{Abandoned, ArmReply};
+use crate::exchange::ArmReply;
 use crate::flag::Freeze;
 use crate::names::{RunId, Seq, StepId};
 use crate::workflow::{
@@ -59,8 +61,8 @@ pub(super) struct Driver {
     pub journal: Journal,
     pub clock: Clock,
     pub caller: Option<Caller>,
-    /// Tells who comes with the same retry key once there is an answer.
-    pub settled: Option<watch::Sender<Option<Arc<Run>>>>,
+    /// Tells who comes with the same retry key what becomes of it.
+    pub place: Option<Place>,
     pub tally: Tally,
     places: HashMap<StepId, StepIndex>,
     calls: FuturesUnordered<BoxFuture<'static, (Call, Heard)>>,
@@ -101,12 +103,12 @@ pub(super) struct Parts {
     pub journal: Journal,
     pub clock: Clock,
     pub caller: Option<Caller>,
-    pub settled: Option<watch::Sender<Option<Arc<Run>>>>,
+    pub place: Option<Place>,
 }
 
 impl Driver {
     pub fn new(parts: Parts) -> Self {
-        let Parts { core, snapshot, plan, run, credentials, executor, journal, clock, caller, settled } = parts;
+        let Parts { core, snapshot, plan, run, credentials, executor, journal, clock, caller, place } = parts;
         let places = (0..plan.steps.len()).map(|place| (plan.steps[place].id.clone(), StepIndex(place))).collect();
         let tally = Tally::of(&run);
         Self {
@@ -119,7 +121,7 @@ impl Driver {
             journal,
             clock,
             caller,
-            settled,
+            place,
             tally,
             places,
             calls: FuturesUnordered::new(),
@@ -303,104 +305,6 @@ impl Driver {
                 self.stop = Some(Stop::Settled);
             } else if drained {
                 self.stop = Some(Stop::Draining);
-            }
-        }
-    }
-
-    /// Tells whoever waits, once what they hear is on disk.
-    fn tell(&mut self) {
-        let world = &self.snapshot.world;
-        if self.fixed.is_some_and(|fixed| fixed <= self.journal.durable()) {
-            if let Some(settled) = self.settled.take() {
-                settled.send_replace(Some(Arc::new(self.run.clone())));
-            }
-            if let Some(caller) = self.caller.take() {
-                let reply = match (self.run.status(), self.abandoned) {
-                    (RunStatus::Abandoned, Some(reason)) => {
-                        Some(ArmReply::Abandoned(Abandoned { reason, run: Some(self.run.id()) }))
-                    }
-                    _ => replies::of_run(&self.run, Some(&self.plan), world, caller.may_fall_back),
-                };
-                let reply = reply.unwrap_or_else(|| replies::still_running(&self.run, &self.plan, world));
-                let _ = caller.tell.send(Told::Reply(Box::new(reply))); // the caller may have gone
-            }
-        } else if self.late.is_some_and(|late| late <= self.journal.durable())
-            && let Some(caller) = self.caller.take()
-        {
-            let _ = caller.tell.send(Told::Reply(Box::new(replies::still_running(&self.run, &self.plan, world))));
-        }
-    }
-
-    fn tell_problem(&mut self, why: &str) {
-        if let Some(caller) = self.caller.take() {
-            let problem = replies::unknown(Some(&self.run), why);
-            let reply = ArmReply::Refused(problem, replies::report(&self.run, Some(&self.plan)));
-            let _ = caller.tell.send(Told::Reply(Box::new(reply)));
-        }
-    }
-
-    /// The caller's time is over.
-    fn time_is_over(&mut self) {
-        if self.give_back("deadline") {
-            return;
-        }
-        self.late = Some(self.run.seq());
-        self.need = self.need.max(self.run.seq());
-        if self.run.mode() == Mode::Rehearse {
-            self.tell();
-            self.stop = Some(Stop::Discarded);
-        }
-    }
-
-    /// Gives the request back to legacy, where that may still be; a run of which nothing was handed to the writer is
-    /// dropped without a word.
-    fn give_back(&mut self, reason: &'static str) -> bool {
-        let may = self.run.mode() == Mode::Real && self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
-        if !may || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
-            return false;
-        }
-        if self.journal.untouched() {
-            if let Some(caller) = self.caller.take() {
-                let _ = caller.tell.send(Told::Reply(Box::new(ArmReply::Abandoned(Abandoned { reason, run: None }))));
-            }
-            self.stop = Some(Stop::Discarded);
-            return true;
-        }
-        self.abandoned = Some(reason);
-        self.ask(Command::Abandon { reason })
-    }
-
-    fn appended(&mut self, settled: Settled) {
-        match settled {
-            Settled::Kept => {}
-            Settled::NothingKept(why) => {
-                // Nothing is on disk and no effect has left, so nothing was done but reads.
-                tracing::warn!(run = %self.run.id(), why, "the store refuses the run");
-                if let Some(caller) = self.caller.take() {
-                    let detail = "The store does not take it";
-                    let reply = replies::not_started(caller.may_fall_back, 503, "store_refused", detail);
-                    let _ = caller.tell.send(Told::Reply(Box::new(reply)));
-                }
-                self.stop = Some(Stop::Discarded);
-            }
-            Settled::Later(why, times) => {
-                if times > 0 {
-                    tracing::warn!(run = %self.run.id(), why, times, "the store has not kept the run's events yet");
-                }
-                if times > 1 {
-                    self.tell_problem("the store does not answer");
-                }
-            }
-            Settled::Claimed { run, same_request } => {
-                if let Some(caller) = self.caller.take() {
-                    let _ = caller.tell.send(Told::Other { run, same_request });
-                }
-                self.stop = Some(Stop::Discarded);
-            }
-            Settled::Lost(why) => {
-                tracing::error!(run = %self.run.id(), why, "the run is not this process's any more");
-                self.tell_problem("the run is driven elsewhere");
-                self.stop = Some(Stop::Lost);
             }
         }
     }

@@ -180,7 +180,8 @@ async fn read(
 fn served(problem: &Problem) -> Served {
     match problem.status {
         400..500 => Served::Answered,
-        _ if problem.kind.contains("unknown") => Served::Unknown,
+        // Its run goes on, or waits for a person: nobody knows yet what it will have done.
+        _ if matches!(problem.kind.as_str(), "outcome-unknown" | "run-goes-on" | "run-paused") => Served::Unknown,
         _ => Served::Error,
     }
 }

@@ -207,6 +207,7 @@ impl Default for Setup {
 
 pub struct Rig {
     pub address: SocketAddr,
+    pub flags: Arc<ArcSwap<FlagSet>>,
     pub fakes: Arc<Fakes>,
     pub shutdown: CancellationToken,
     pub served: JoinHandle<Drained>,
@@ -247,20 +248,25 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
     Arc::new(route)
 }
 
+/// `POST /orders` creates, `GET /orders/{id}` follows.
+pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
+    let legacy = service(origin);
+    let mut create = Route::clone(&route("orders.create", Method::POST, "/orders", &legacy, setup));
+    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
+    let mut show = Route::clone(&route("orders.show", Method::GET, "/orders/{id}", &legacy, setup));
+    show.instance = Some(Instance::Follows { creator: "orders.create".into(), param: "id".into() });
+    let plain = route("plain", Method::GET, "/plain", &legacy, setup);
+    let routes = vec![Arc::new(create), Arc::new(show), plain];
+    FlagSet::new(generation, routes, &BTreeMap::new(), legacy, BTreeMap::new(), Freeze::No, [7; 32])
+}
+
 impl Rig {
     /// A proxy in front of an origin: `POST /orders` creates, `GET /orders/{id}` follows.
     pub async fn new(origin: &Origin, setup: Setup) -> Self {
         Self::at(origin.address, setup).await
     }
     pub async fn at(origin: SocketAddr, setup: Setup) -> Self {
-        let legacy = service(origin);
-        let mut create = Route::clone(&route("orders.create", Method::POST, "/orders", &legacy, &setup));
-        create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
-        let mut show = Route::clone(&route("orders.show", Method::GET, "/orders/{id}", &legacy, &setup));
-        show.instance = Some(Instance::Follows { creator: "orders.create".into(), param: "id".into() });
-        let plain = route("plain", Method::GET, "/plain", &legacy, &setup);
-        let routes = vec![Arc::new(create), Arc::new(show), plain];
-        let set = FlagSet::new(1, routes, &BTreeMap::new(), legacy, BTreeMap::new(), Freeze::No, [7; 32]);
+        let flags = Arc::new(ArcSwap::from_pointee(flag_set(origin, &setup, 1)));
         let fakes = Arc::new(Fakes { owner: Mutex::new(Some(Owner::Nobody)), ..Fakes::default() });
         let engine = fakes.clone();
         let engine = service_fn(move |request: ArmRequest| {
@@ -276,7 +282,7 @@ impl Rig {
             }
         });
         let proxy = Proxy::new(ProxyParts {
-            flags: Arc::new(ArcSwap::from_pointee(set)),
+            flags: flags.clone(),
             limits: Arc::new(setup.limits),
             trust_forwarded: setup.trust,
             engine: BoxCloneSyncService::new(engine),
@@ -289,7 +295,7 @@ impl Rig {
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let served = tokio::spawn(async move { proxy.serve(listener, stop).await });
-        Self { address, fakes, shutdown, served }
+        Self { address, flags, fakes, shutdown, served }
     }
     pub async fn connect(&self) -> Wire {
         Wire::new(soon("connecting", TcpStream::connect(self.address)).await.unwrap())

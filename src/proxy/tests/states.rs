@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says, get, post};
+use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says, flag_set, get, post};
 use super::wire::soon;
 use crate::compare::Body;
 use crate::exchange::{Outcome, PinsUnavailable, Served};
@@ -231,6 +231,7 @@ async fn a_refusal_of_the_engine_is_the_callers_answer_and_legacy_is_not_called(
     for (state, kind, served) in [
         (State::Live, "engine-unavailable", Served::Error),
         (State::Live, "outcome-unknown", Served::Unknown),
+        (State::Live, "run-goes-on", Served::Unknown),
         (State::Only, "engine-unavailable", Served::Error),
     ] {
         let origin = Origin::says(OK).await;
@@ -336,4 +337,39 @@ async fn a_caller_that_leaves_does_not_bring_legacy_in() {
     rig.shutdown.cancel();
     soon("the drain", rig.served).await.unwrap();
     assert!(origin.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_flags_it_started_with_and_a_swap_keeps_the_connections() {
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let wait = go.clone();
+    let origin = Origin::script(move |mut wire, seen| {
+        let wait = wait.clone();
+        async move {
+            while let Some(request) = wire.message(true).await {
+                seen.lock().unwrap().push(request);
+                wait.notified().await;
+                wire.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let rig = Rig::new(&origin, at(State::Shadow)).await;
+    let mut client = rig.connect().await;
+    client.send(post("/orders", ORDER)).await;
+    soon("legacy works", async {
+        while origin.requests().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    rig.flags.store(std::sync::Arc::new(flag_set(origin.address, &at(State::Off), 2)));
+    go.notify_one();
+    assert_eq!(client.reply().await.status(), 200);
+    assert_eq!(rig.fakes.outcome().await, Outcome::Matched);
+    assert_eq!(rig.fakes.offered.lock().unwrap()[0].flags.generation, 1);
+    go.notify_one();
+    assert_eq!(client.ask(&post("/orders", ORDER)).await.status(), 200);
+    assert_eq!(rig.fakes.offered.lock().unwrap().len(), 1, "the next one is on `off`");
+    assert_eq!(*origin.connections.lock().unwrap(), 1);
 }

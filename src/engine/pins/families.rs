@@ -83,14 +83,14 @@ impl Family {
         self.engine.load(Ordering::Acquire) > 0
     }
 
-    /// Legacy has given out an id that the engine owns.
+    /// Both arms have given out one id.
     pub(super) fn collide(&self, key: &PinKey, run: Option<RunId>) {
         self.collided.store(true, Ordering::Release);
         self.collisions.increment(1);
         let run = run.map(|run| run.to_string());
         tracing::error!(
             route = %key.family, id = %key.id, run = run.as_deref(),
-            "pin collision: legacy gave out an id that the engine owns; no new engine instances of this family are made"
+            "pin collision: both arms gave out this id; no new engine instances of this family are to be made"
         );
     }
 

@@ -65,7 +65,14 @@ impl StorePins {
         }
     }
 
-    /// Whether legacy has given out an id that the engine owns: no new instances of that family are to be made.
+    /// A run could not pin an instance, because the id is the other arm's already: a collision seen from this side.
+    pub fn collision(&self, key: &PinKey, run: RunId) {
+        if let Some(family) = self.families.get(&key.family) {
+            family.collide(key, Some(run));
+        }
+    }
+
+    /// Whether both arms have given out one id: no new instances of that family are to be made by the engine.
     pub fn collided(&self, family: &RouteId) -> bool {
         self.families.get(family).is_some_and(|family| family.collided())
     }

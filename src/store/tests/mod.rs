@@ -2,8 +2,10 @@
 
 mod beside;
 mod contract;
+mod disk;
 mod kill;
 mod model;
+mod rate;
 mod sqlite;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod dashboard;
+mod disk;
 mod drain;
 mod hostile;
 mod house;

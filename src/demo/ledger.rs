@@ -25,7 +25,7 @@ pub struct Entry {
     pub key: Option<String>,
     /// The amount, where money moves.
     pub amount: Option<Value>,
-    /// Who: `legacy:17`, `run_…`, or a user agent.
+    /// Who: `legacy:17`, `engine:RUN`, or a user agent.
     pub caused_by: String,
     /// The trace that the caller's request belongs to.
     pub trace: Option<String>,
@@ -36,7 +36,7 @@ pub struct Entry {
 impl Entry {
     /// Whether the engine caused it.
     pub fn by_engine(&self) -> bool {
-        self.caused_by.starts_with("run_")
+        self.caused_by.starts_with("engine:")
     }
 }
 
@@ -197,11 +197,11 @@ mod tests {
     #[test]
     fn one_effect_per_key() {
         let ledger = Ledger::default();
-        let first = ledger.take(charge(Some("k"), b"a", "run_1"), |n| json!({ "id": n }));
+        let first = ledger.take(charge(Some("k"), b"a", "engine:1"), |n| json!({ "id": n }));
         assert_eq!(first, Taken::Accepted(json!({ "id": 1 })));
-        let again = ledger.take(charge(Some("k"), b"a", "run_1"), |n| json!({ "id": n }));
+        let again = ledger.take(charge(Some("k"), b"a", "engine:1"), |n| json!({ "id": n }));
         assert_eq!(again, Taken::Repeated(json!({ "id": 1 })));
-        let other = ledger.take(charge(Some("k"), b"b", "run_1"), |n| json!({ "id": n }));
+        let other = ledger.take(charge(Some("k"), b"b", "engine:1"), |n| json!({ "id": n }));
         assert_eq!(other, Taken::KeyReused);
         let balance = ledger.balance();
         assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1));
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn both_arms_for_one_request_are_a_duplicate() {
         let ledger = Ledger::default();
-        ledger.take(charge(Some("k"), b"a", "run_1"), |n| json!(n));
+        ledger.take(charge(Some("k"), b"a", "engine:1"), |n| json!(n));
         ledger.take(charge(None, b"a", "legacy:7"), |n| json!(n));
         assert_eq!(ledger.balance().duplicates.len(), 1);
     }

@@ -20,7 +20,7 @@ use super::{Legacy, Pace, World, files};
 use crate::admin::types::Diffs;
 
 /// How many clients there are.
-const CLIENTS: usize = 6;
+const CLIENTS: usize = 12;
 /// How long runs may take to end after the last request.
 const SETTLE: Duration = Duration::from_secs(10);
 

@@ -262,6 +262,8 @@ async fn order(
             tally.engine_traces.insert(create);
         }
     }
+    // A person looks at the page before asking for more; a follow-up that comes before dark has its twin has no pair.
+    think(random).await;
     let path = format!("/orders/{id}");
     let read = shared.ask(Method::GET, &path, &trace(), tenant, &Value::Null, StatusCode::OK).await?;
     if read["id"] != made["id"] || read["total"] != made["total"] {
@@ -273,6 +275,7 @@ async fn order(
         }
         return Some(());
     }
+    think(random).await;
     let cancel = trace();
     if by_engine {
         shared.tally().engine_traces.insert(cancel.clone());
@@ -281,6 +284,10 @@ async fn order(
     shared.ask(Method::POST, &path, &cancel, tenant, &Value::Null, StatusCode::OK).await?;
     shared.tally().cancelled += 1;
     Some(())
+}
+
+async fn think(random: &mut fastrand::Rng) {
+    tokio::time::sleep(Duration::from_millis(random.u64(80..160))).await;
 }
 
 #[cfg(test)]

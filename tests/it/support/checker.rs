@@ -62,7 +62,7 @@ async fn look(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeM
     for run in all_runs(&store).await {
         let events = store.events(run.run_id, Seq::FIRST).await.expect("events are readable");
         check_run(&run, &events, wrong);
-        modes.insert(run.run_id.to_string(), run.mode);
+        modes.insert(run.run_id.0.simple().to_string(), run.mode);
     }
     for order in placed {
         if let Value::String(run) = &order["id"]
@@ -140,7 +140,7 @@ fn check_ledger(
             by_cause.entry(&entry.caused_by).or_default().push(entry);
         }
         if entry.by_engine() {
-            match modes.get(&entry.caused_by) {
+            match entry.caused_by.strip_prefix("engine:").and_then(|run| modes.get(run)) {
                 Some(Mode::Real) => {}
                 Some(Mode::Dark) if entry.operation == "draft" => {}
                 mode => wrong.push(format!("I5: {} by {} in mode {mode:?}", entry.operation, entry.caused_by)),
@@ -154,7 +154,7 @@ fn check_ledger(
     }
     for order in placed {
         let cause = match &order["id"] {
-            Value::String(run) => run.clone(),
+            Value::String(run) => format!("engine:{run}"),
             _ => format!("legacy:{}", id(order)),
         };
         let of =

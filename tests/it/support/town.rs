@@ -131,6 +131,31 @@ impl Town {
         self.read(&order).await;
         self.cancel(&order).await;
     }
+    /// So many of everything, each kind when the shadow executor has dealt with the one before: a follow-up that comes
+    /// before dark has its twin could not be compared.
+    pub async fn rounds(&self, count: usize) {
+        let mut orders = Vec::new();
+        for _ in 0..count {
+            orders.push(self.order().await);
+        }
+        self.idle().await;
+        for order in &orders {
+            self.read(order).await;
+        }
+        for order in &orders {
+            self.cancel(order).await;
+        }
+        self.idle().await;
+    }
+    /// Waits until the shadow executor has nothing to do.
+    pub async fn idle(&self) {
+        self.pointsman
+            .until_metric("the shadow executor to be idle", |metrics| {
+                let busy = |name: &str| metrics.sum(name, &[]);
+                busy("pointsman_shadow_queue_depth") + busy("pointsman_shadow_in_flight") == 0.0
+            })
+            .await;
+    }
     /// Moves a route through the CLI; what was said where it was refused.
     pub async fn flip(&self, route: &str, state: &str, more: &[&str]) -> Result<String, String> {
         let mut arguments = vec!["flip", route, state];
@@ -167,9 +192,7 @@ impl Town {
             if enough {
                 return;
             }
-            for _ in 0..10 {
-                self.round().await;
-            }
+            self.rounds(10).await;
         }
         panic!("no evidence for {rung}:\n{}", self.pointsman.log());
     }
@@ -184,9 +207,7 @@ impl Town {
         loop {
             let Err(why) = self.flip(route, rung, &["--reason", "the test climbs"]).await else { return };
             assert!(tokio::time::Instant::now() < deadline, "{route} to {rung} stays shut: {why}");
-            for _ in 0..10 {
-                self.round().await;
-            }
+            self.rounds(10).await;
         }
     }
     /// Takes the family down, creator first.

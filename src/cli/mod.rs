@@ -17,7 +17,6 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,7 +49,7 @@ pub struct DemoOptions {
 }
 
 /// Why `serve` or `demo` ended badly. A [`Failed`] inside is shown with its lines and carets.
-pub type Failure = Box<dyn Error + Send + Sync>;
+pub type Failure = anyhow::Error;
 
 /// The two commands that run a process. They return when it has ended.
 pub struct Doors {
@@ -134,20 +133,10 @@ fn ended(globals: &Globals, outcome: Result<(), Failure>) -> ExitCode {
     let err = Paint::new(globals.color, &std::io::stderr());
     let text = match error.downcast_ref::<Failed>() {
         Some(failed) => failed.render(err.0),
-        None => format!("{} {}", err.tone("error:", Tone::Bad), chain(&*error)),
+        None => format!("{} {}", err.tone("error:", Tone::Bad), harmless(&format!("{error:#}"))),
     };
     let _ = writeln!(std::io::stderr(), "{text}");
     ExitCode::from(1)
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(&format!(": {next}"));
-        cause = next.source();
-    }
-    text
 }
 
 /// An error goes to stderr for people, and with `--json` to stdout as the problem that it is.

@@ -21,11 +21,14 @@ mod load;
 mod parse;
 mod render;
 mod rooms;
+mod scalar;
 mod schema;
+mod secrets;
 mod settings;
 mod shape;
 mod tree;
 mod watch;
+mod wording;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::tree::{Kind, Node};
+use super::wording::{expected, found, listed, or, quotes, short, types};
 use crate::problem::{Problem, Problems, Segment, Site, nearest};
 
 /// What the walk found.
@@ -251,15 +252,6 @@ fn words(schema: &Map<String, Value>) -> Option<Vec<String>> {
     Some(words.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// The schema's types; empty is any.
-fn types(schema: &Map<String, Value>) -> Vec<&str> {
-    match schema.get("type") {
-        Some(Value::String(one)) => vec![one],
-        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
-
 fn accepts(schema: &Map<String, Value>, node: &Node) -> bool {
     let types = types(schema);
     types.is_empty()
@@ -273,62 +265,4 @@ fn accepts(schema: &Map<String, Value>, node: &Node) -> bool {
             ("integer", Kind::Number(number)) => number.is_i64() || number.is_u64(),
             _ => false,
         })
-}
-
-fn expected(schema: &Map<String, Value>) -> String {
-    let names: Vec<String> = types(schema)
-        .into_iter()
-        .filter_map(|name| match name {
-            "boolean" => Some("true or false"),
-            "number" => Some("a number"),
-            "integer" => Some("a whole number"),
-            "string" => Some("text"),
-            "array" => Some("a list"),
-            "object" => Some("a map"),
-            _ => None,
-        })
-        .map(str::to_owned)
-        .collect();
-    if names.is_empty() { "nothing".to_owned() } else { or(&names) }
-}
-
-fn found(node: &Node) -> String {
-    match &node.kind {
-        Kind::Bool(bool) => format!("`{bool}`"),
-        Kind::Number(number) => format!("the number {number}"),
-        Kind::Text(text) => format!("the text `{}`", short(text)),
-        _ => node.called().to_owned(),
-    }
-}
-
-fn quotes(node: &Node, expected: &str) -> Option<String> {
-    match &node.kind {
-        Kind::Text(text) if expected.contains("number") && serde_json::from_str::<serde_json::Number>(text).is_ok() => {
-            Some("write it without quotes".to_owned())
-        }
-        Kind::Number(_) | Kind::Bool(_) if expected.contains("text") => Some("put it in quotes".to_owned()),
-        _ => None,
-    }
-}
-
-/// `a`, `a or b`, `a, b or c`.
-fn or(names: &[String]) -> String {
-    match names {
-        [] => "something else".to_owned(),
-        [one] => one.clone(),
-        [head @ .., last] => format!("{} or {last}", head.join(", ")),
-    }
-}
-
-fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// A value within a message.
-fn short(text: &str) -> String {
-    let first = text.lines().next().unwrap_or("");
-    if first.chars().count() > 60 || first.len() < text.len() {
-        return format!("{}…", first.chars().take(60).collect::<String>());
-    }
-    first.to_owned()
 }

@@ -1,0 +1,96 @@
+//! Secrets, read from environment and files.
+//!
+//! Always true: a value never stands in a message; it is bounded, has no control characters, and is not empty. A file
+//! that does not answer holds back the loading and nothing else.
+
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine as _;
+
+use super::Overrides;
+use crate::problem::{Problems, Site};
+use crate::secret::Secret;
+
+/// A token's or secret's bytes.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Reads a secret from where it is.
+pub(super) fn secret(
+    env: &Option<String>,
+    file: &Option<String>,
+    site: &Site,
+    dir: &Path,
+    over: &Overrides,
+    problems: &mut Problems,
+) -> Option<String> {
+    let (site, read) = match (env, file) {
+        (Some(env), None) => {
+            let value = std::env::var(env).map_err(|error| match error {
+                std::env::VarError::NotPresent => format!("the environment variable `{env}` is not set"),
+                std::env::VarError::NotUnicode(_) => format!("the environment variable `{env}` is not UTF-8"),
+            });
+            (site.key("env"), value)
+        }
+        (None, Some(file)) => (site.key("file"), read_secret(&dir.join(file))),
+        (Some(_), Some(_)) => {
+            problems.error(site, "both `env` and `file`").hint("keep one of them");
+            return None;
+        }
+        (None, None) => {
+            problems.error(site, "neither `env` nor `file`").hint("say where it is: `env: NAME` or `file: PATH`");
+            return None;
+        }
+    };
+    let message = match read {
+        Ok(value) => {
+            let value = value.trim_end_matches(['\n', '\r']);
+            match value {
+                "" => "the secret is empty".to_owned(),
+                _ if value.contains(|c: char| c.is_control()) => {
+                    "the secret has line breaks or control characters".to_owned()
+                }
+                _ => return Some(value.to_owned()),
+            }
+        }
+        Err(message) => message,
+    };
+    if over.secrets_may_be_absent {
+        problems.warn(&site, message);
+    } else {
+        problems.error(&site, message).hint("it is read when the files are loaded");
+    }
+    None
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let mut text = String::new();
+    let file = std::fs::metadata(path)
+        .and_then(|meta| if meta.is_file() { Ok(()) } else { Err(std::io::Error::other("not a regular file")) })
+        .and_then(|()| std::fs::File::open(path));
+    file.and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text))
+        .map_err(|error| format!("the file `{shown}` cannot be read: {error}"))?;
+    if text.len() as u64 > SECRET_BYTES_MAX {
+        return Err(format!("the file `{shown}` is larger than {SECRET_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
+/// 32 bytes, kept as 64 hex digits.
+pub(super) fn store_key(text: &str, site: &Site, problems: &mut Problems) -> Option<Secret> {
+    let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex {
+        return Some(Secret::new(text.to_ascii_lowercase()));
+    }
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok().filter(|bytes| bytes.len() == 32);
+    match bytes {
+        Some(bytes) => Some(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())),
+        None => {
+            problems
+                .error(site, "the store key is not 32 bytes written as 64 hex digits or base64")
+                .hint("make one with `openssl rand -hex 32`");
+            None
+        }
+    }
+}

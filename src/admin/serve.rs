@@ -23,10 +23,12 @@ use tower::ServiceExt;
 const CONNECTIONS_MAX: usize = 256;
 /// A client sends its head within this time; an idle connection is closed after it.
 const HEAD_READ_MAX: Duration = Duration::from_secs(75);
+/// What is under way when it ends may take this long; a client that does not read its answer is left behind.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// After a failed accept (too many files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` ends, then until what is under way has ended.
+/// Serves until `stop` ends, then until what is under way has ended, within a bound.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (stopping, stopped) = watch::channel(false);
@@ -57,7 +59,9 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     }
     let _ = stopping.send(true);
     connections.close();
-    connections.wait().await;
+    if tokio::time::timeout(DRAIN_MAX, connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections to the API are left behind");
+    }
 }
 
 async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {

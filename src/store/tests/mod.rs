@@ -50,6 +50,11 @@ impl Place {
         }
     }
 
+    /// The database, where there is one.
+    pub(crate) fn file(&self) -> Option<std::path::PathBuf> {
+        self.dir.as_ref().map(|dir| dir.path().join("test.db"))
+    }
+
     /// As after a restart; the memory store has none.
     pub(crate) async fn reopen(&mut self) {
         if let Some(dir) = &self.dir {

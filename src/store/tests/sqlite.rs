@@ -82,6 +82,24 @@ async fn a_caller_that_goes_away_takes_nothing_with_it() {
 }
 
 #[tokio::test]
+async fn live_goes_first() {
+    let place = Place::with(Which::Sqlite, Limits { append_dark_batch_events_max: 2, ..Limits::default() }).await;
+    // On this one thread the writer cannot run before somebody awaits: all of them wait when it begins.
+    let dark = |n| place.store.append(Append { priority: Priority::Dark, ..append(run_id(n), 1, 1) });
+    let waiting: Vec<_> = (0..6).map(dark).collect();
+    place.store.append(append(run_id(6), 1, 1)).await.unwrap();
+    futures_util::future::join_all(waiting).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    place.store.close().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.file().unwrap());
+    let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let order: Vec<(Vec<u8>,)> =
+        sqlx::query_as("SELECT run_id FROM events ORDER BY pos").fetch_all(&mut conn).await.unwrap();
+    let order: Vec<u64> =
+        order.iter().map(|(run,)| (0..7).find(|n| run_id(*n).0.as_bytes() == run.as_slice()).unwrap()).collect();
+    assert_eq!(order, [6, 0, 1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_and_the_store_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");

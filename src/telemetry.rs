@@ -3,6 +3,7 @@
 //! Both are one per process, installed once; a second call gets the first one's handle. Which metrics exist is said by
 //! the rooms that count; here stand only the buckets and the description of the build.
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -74,7 +75,12 @@ pub enum LogFormat {
 /// Starts the log, on stderr. `POINTSMAN_LOG` sets what is written (`info`, `pointsman=debug`).
 pub fn log(format: LogFormat, default_level: &str) {
     let filter = EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| EnvFilter::new(default_level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(colour);
     let installed = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),

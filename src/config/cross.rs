@@ -65,12 +65,26 @@ fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
 pub(crate) fn routes(routes: &[Placed], workflows: &Workflows, problems: &mut Problems) {
     let mut warned = BTreeSet::new();
     for (site, route) in routes {
+        not_acted_on(site, route, problems);
         let workflow = route.workflow.as_ref().and_then(|name| workflows.get(name));
         let Some((file, Some(plan))) = workflow else { continue };
         if warned.insert(&plan.workflow) {
             rehearsals(file, plan, route, problems);
         }
         invariants(site, route, plan, problems);
+    }
+}
+
+/// What is checked and has no effect in this version: whoever relies on it must hear so.
+fn not_acted_on(site: &Site, route: &Route, problems: &mut Problems) {
+    let keys = [
+        ("guard", route.guard.is_some(), "watch the mismatch rate in the evidence, and flip down by hand"),
+        ("invariants", !route.invariants.is_empty(), "judge replies outside until it does"),
+        ("replay_safe", route.replay_safe, "in `live` legacy is called as a fallback only"),
+    ];
+    for (key, _, hint) in keys.into_iter().filter(|(_, is_set, _)| *is_set) {
+        let message = format!("`{key}` is checked, and this version does not act on it");
+        problems.warn(&site.key(key).at_key(), message).hint(hint);
     }
 }
 

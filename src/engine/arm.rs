@@ -74,7 +74,7 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
             return reply;
         }
     };
-    let (started, credentials) = match birth(&core, &plan, &request, run, &body, instance) {
+    let (started, credentials, run_key) = match birth(&core, &plan, &request, run, &body, instance) {
         Ok(born) => born,
         Err(why) => return replies::not_started(fall_back, 503, "no_store_key", why),
     };
@@ -84,7 +84,7 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     let (tell, told) = oneshot::channel();
     // A little of the time is kept for writing down what is said when it is over.
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
-    let (executor, keeper, priority) = core.of_mode(request.mode, &plan);
+    let (executor, keeper, priority) = core.of_mode(request.mode, &plan, run_key);
     let mut driver = Driver::new(Parts {
         core: core.clone(),
         snapshot: snapshot.clone(),
@@ -198,7 +198,10 @@ async fn load_instance(
     }))))
 }
 
-/// The run's first fact, and the credentials that it may send on.
+/// The run's first fact, the credentials that it may send on, and the sealed key to them.
+type Born = (RunStarted, BTreeMap<String, String>, Option<Vec<u8>>);
+
+/// What a request becomes.
 fn birth(
     core: &Core,
     plan: &Plan,
@@ -206,17 +209,17 @@ fn birth(
     run: RunId,
     body: &Value,
     instance: Option<Arc<Value>>,
-) -> Result<(RunStarted, BTreeMap<String, String>), &'static str> {
+) -> Result<Born, &'static str> {
     let facts = decode::facts(&request.request, body, plan);
     let durable = request.mode != Mode::Rehearse;
     let sealed = match durable && !facts.credentials.is_empty() {
-        true => Some(
-            core.sealer
-                .seal(run, &facts.credentials)
-                .ok_or("The workflow reads credentials of the caller, and there is no store_key")?,
-        ),
+        true => {
+            let sealed = core.sealer.seal(run, &facts.credentials);
+            Some(sealed.ok_or("The workflow reads credentials of the caller, and there is no store_key")?)
+        }
         false => None,
     };
+    let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
     let depth_max = usize_of(core.limits.output_depth_max);
     let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, depth_max));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
@@ -235,7 +238,7 @@ fn birth(
         creates: creates(request, depth_max),
         traceparent: trace.map(str::to_owned),
     };
-    Ok((started, facts.credentials))
+    Ok((started, facts.credentials, run_key))
 }
 
 /// What the answer will create: under the engine's own id, or, of a dark run, under legacy's.
@@ -316,12 +319,18 @@ async fn attach(
 
 impl Core {
     /// What a mode works with.
-    pub(super) fn of_mode(&self, mode: Mode, plan: &Arc<Plan>) -> (Arc<dyn Executor>, Option<Keeper>, Priority) {
+    pub(super) fn of_mode(
+        &self,
+        mode: Mode,
+        plan: &Arc<Plan>,
+        run_key: Option<Vec<u8>>,
+    ) -> (Arc<dyn Executor>, Option<Keeper>, Priority) {
         let keeper = Keeper {
             store: self.store.clone(),
             pins: self.pins.clone(),
             plans: self.kept_plans.clone(),
             plan: plan.clone(),
+            run_key,
         };
         match mode {
             Mode::Rehearse => (self.rehearsing.clone(), None, Priority::Dark),

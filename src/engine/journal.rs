@@ -62,6 +62,8 @@ pub(super) struct Keeper {
     pub pins: Arc<StorePins>,
     pub plans: KeptPlans,
     pub plan: Arc<Plan>,
+    /// Opens the run's sealed credentials; there before the run's first event.
+    pub run_key: Option<Vec<u8>>,
 }
 
 pub(super) struct Journal {
@@ -187,13 +189,24 @@ fn hand_in(keeper: Keeper, append: Append, pause: Duration) -> BoxFuture<'static
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let Keeper { store, pins: _, plans, plan } = keeper;
+        let Keeper { store, pins: _, plans, plan, run_key } = keeper;
         if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
             put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;
             plans.note(&plan.id);
         }
-        store.append(append).await
+        let (run, first) = (append.run_id, append.first);
+        let Some(key) = run_key.filter(|_| first == Seq::FIRST) else { return store.append(append).await };
+        let put = store.put_run_key(run, Some(key)).await;
+        put.map_err(|error| AppendError::Refused(format!("the run's key was not kept: {error}")))?;
+        let kept = store.append(append).await;
+        if matches!(kept, Err(AppendError::Refused(_) | AppendError::Conflict(Conflict::Claim { .. })))
+            && let Err(error) = store.put_run_key(run, None).await
+        {
+            // It opens nothing: the run's events are not there.
+            tracing::debug!(%run, %error, "a key without a run stays");
+        }
+        kept
     })
 }
 

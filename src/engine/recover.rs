@@ -82,14 +82,17 @@ async fn resume(core: &Arc<Core>, id: RunId) -> Result<bool, StoreError> {
     };
     let credentials = match &started.sealed {
         None => Default::default(),
-        Some(sealed) => core.sealer.open(id, sealed).unwrap_or_else(|| {
-            tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
-            Default::default()
-        }),
+        Some(sealed) => {
+            let key = core.store.run_key(id).await?.unwrap_or_default();
+            core.sealer.open(id, sealed, &key).unwrap_or_else(|| {
+                tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
+                Default::default()
+            })
+        }
     };
     // Bounded by the runs that may be in flight: the next waits until one has ended.
     let Ok(permit) = core.runs.clone().acquire_owned().await else { return Ok(false) };
-    let (executor, keeper, priority) = core.of_mode(started.mode, &plan);
+    let (executor, keeper, priority) = core.of_mode(started.mode, &plan, None);
     let journal = Journal::new(keeper, priority, None, run.seq());
     let clock = Clock::starting(events.last().map_or(started.started, |stored| stored.at));
     let place = core.registry.take(id, None).ok();

@@ -1,7 +1,8 @@
 //! Credentials of callers, as ciphertext.
 //!
-//! Always true: what is sealed for one run opens only for that run, with the same key. The key is derived from
-//! `store_key`, so who has the store alone reads nothing.
+//! Always true: a run's credentials are sealed with a key of its own, which is sealed with one derived from `store_key`
+//! and goes from the store in the commit that ends the run. So who has the store alone reads nothing, and who has
+//! `store_key` too reads nothing of a run that has ended.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::names::RunId;
 use crate::secret::Secret;
 
 const NONCE_BYTES: usize = 24;
+const KEY_BYTES: usize = 32;
 
 /// Seals and opens.
 pub(super) struct Sealer(Option<XChaCha20Poly1305>);
@@ -32,26 +34,44 @@ impl Sealer {
         self.0.is_some()
     }
 
-    /// Ciphertext of credentials; `None` without a key or without randomness.
-    pub fn seal(&self, run: RunId, credentials: &BTreeMap<String, String>) -> Option<String> {
-        let cipher = self.0.as_ref()?;
+    /// Credentials as ciphertext, and the key to them, itself sealed. `None` without a store key or randomness.
+    pub fn seal(&self, run: RunId, credentials: &BTreeMap<String, String>) -> Option<Sealed> {
+        let outer = self.0.as_ref()?;
+        let mut key = [0; KEY_BYTES];
+        getrandom::fill(&mut key).ok()?;
+        let inner = XChaCha20Poly1305::new(&key.into());
         let text = serde_json::to_vec(credentials).ok()?;
-        let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).ok()?;
-        let payload = Payload { msg: &text, aad: run.0.as_bytes() };
-        let sealed = cipher.encrypt(&XNonce::from(nonce), payload).ok()?;
-        Some(STANDARD.encode([&nonce[..], &sealed].concat()))
+        Some(Sealed { credentials: STANDARD.encode(encrypt(&inner, run, &text)?), key: encrypt(outer, run, &key)? })
     }
 
-    /// What was sealed for this run.
-    pub fn open(&self, run: RunId, sealed: &str) -> Option<BTreeMap<String, String>> {
-        let cipher = self.0.as_ref()?;
-        let bytes = STANDARD.decode(sealed).ok()?;
-        let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;
-        let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
-        let payload = Payload { msg: sealed, aad: run.0.as_bytes() };
-        serde_json::from_slice(&cipher.decrypt(&XNonce::from(nonce), payload).ok()?).ok()
+    /// What was sealed for this run, with its sealed key.
+    pub fn open(&self, run: RunId, credentials: &str, key: &[u8]) -> Option<BTreeMap<String, String>> {
+        let key: [u8; KEY_BYTES] = decrypt(self.0.as_ref()?, run, key)?.try_into().ok()?;
+        let inner = XChaCha20Poly1305::new(&key.into());
+        serde_json::from_slice(&decrypt(&inner, run, &STANDARD.decode(credentials).ok()?)?).ok()
     }
+}
+
+/// Sealed credentials.
+pub(super) struct Sealed {
+    /// In the run's first event.
+    pub credentials: String,
+    /// Beside the run, as long as it lives.
+    pub key: Vec<u8>,
+}
+
+fn encrypt(cipher: &XChaCha20Poly1305, run: RunId, text: &[u8]) -> Option<Vec<u8>> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).ok()?;
+    let payload = Payload { msg: text, aad: run.0.as_bytes() };
+    let sealed = cipher.encrypt(&XNonce::from(nonce), payload).ok()?;
+    Some([&nonce[..], &sealed].concat())
+}
+
+fn decrypt(cipher: &XChaCha20Poly1305, run: RunId, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES)?;
+    let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
+    cipher.decrypt(&XNonce::from(nonce), Payload { msg: sealed, aad: run.0.as_bytes() }).ok()
 }
 
 #[cfg(test)]
@@ -59,15 +79,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sealed_opens_only_for_its_run_and_key() {
+    fn what_is_sealed_opens_only_for_its_run_and_keys() {
         let run = RunId(uuid::Uuid::now_v7());
         let credentials = BTreeMap::from([("cookie".to_owned(), "sid=1".to_owned())]);
         let sealer = Sealer::new(Some(&Secret::new("k")));
-        let sealed = sealer.seal(run, &credentials).unwrap();
+        let Sealed { credentials: sealed, key } = sealer.seal(run, &credentials).unwrap();
         assert!(!sealed.contains("sid"));
-        assert_eq!(sealer.open(run, &sealed), Some(credentials.clone()));
-        assert_eq!(sealer.open(RunId(uuid::Uuid::now_v7()), &sealed), None);
-        assert_eq!(Sealer::new(Some(&Secret::new("other"))).open(run, &sealed), None);
-        assert_eq!(Sealer::new(None).seal(run, &credentials), None);
+        assert_eq!(sealer.open(run, &sealed, &key), Some(credentials.clone()));
+        assert_eq!(sealer.open(RunId(uuid::Uuid::now_v7()), &sealed, &key), None);
+        assert_eq!(Sealer::new(Some(&Secret::new("other"))).open(run, &sealed, &key), None);
+        let other = sealer.seal(run, &credentials).unwrap();
+        assert_eq!(sealer.open(run, &sealed, &other.key), None);
+        assert!(Sealer::new(None).seal(run, &credentials).is_none());
     }
 }

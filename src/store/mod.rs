@@ -114,6 +114,12 @@ pub trait Store: Send + Sync + 'static {
     /// A plan's source.
     fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>>;
 
+    /// Keeps what opens a run's sealed credentials, itself sealed; `None` takes it away. Durable before it returns;
+    /// gone with the commit that ends the run.
+    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// What opens a run's sealed credentials, while it has not ended.
+    fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
+
     /// Who owns an instance.
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>>;
     /// How many instances each arm owns, by family.

@@ -27,6 +27,8 @@ impl Store for Counting {
         runs(filter: crate::store::RunFilter) -> Stored<Vec<crate::workflow::RunSummary>>;
         put_plan(id: crate::names::PlanId, source: serde_json::Value) -> Stored<()>;
         plan(id: crate::names::PlanId) -> Stored<Option<serde_json::Value>>;
+        put_run_key(run: RunId, key: Option<Vec<u8>>) -> Stored<()>;
+        run_key(run: RunId) -> Stored<Option<Vec<u8>>>;
         pin_counts() -> Stored<Vec<crate::store::PinCount>>;
         pins(family: RouteId, arm: Arm, limit: usize) -> Stored<Vec<PinRecord>>;
         put_flip(flip: crate::store::FlipRecord) -> Stored<u64>;

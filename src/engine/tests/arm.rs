@@ -325,6 +325,8 @@ async fn credentials_of_the_caller_are_sealed_and_sent_on_only_where_named() {
     assert_eq!((seen[1].header("authorization"), seen[1].header("x-tenant")), (None, None));
     let text = serde_json::to_string(&bench.events(report.run.unwrap()).await).unwrap();
     assert!(!text.contains("Basic abc") && !text.contains("sid=1"), "{text}");
+    bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+    assert_eq!(bench.store.run_key(report.run.unwrap()).await.unwrap(), None, "the run has ended");
 
     let bare = Bench::new(&world, plan("w")).await;
     assert_eq!(refused(bare.ask(asked).await).0.kind, "no-store-key");

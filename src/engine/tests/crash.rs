@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::kit::{Bench, PATIENCE, React, World, checked, request};
+use super::kit::{Bench, PATIENCE, React, World, checked, copy, request};
 use crate::flag::RetryKey;
+use crate::limits::Limits;
+use crate::secret::Secret;
+use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Event, Mode, RunStatus};
 
@@ -83,6 +86,35 @@ async fn what_must_not_be_sent_again_pauses_its_run() {
     bench.crash().await;
     let recovered = bench.recover().await;
     assert_eq!((recovered.resumed, recovered.paused), (0, 1));
+}
+
+#[tokio::test]
+async fn credentials_of_the_caller_outlive_a_crash_and_not_the_run() {
+    let world = World::new(|seen, before| match (seen.path.as_str(), before) {
+        ("/b", 0) => React::Hang,
+        _ => React::Json(200, json!({})),
+    })
+    .await;
+    let plan = PlanBuilder::new()
+        .call("a", &[], "POST /a", json!({}))
+        .call("b", &["a"], "PUT /b", json!({}))
+        .header("authorization", "${request.headers.authorization}")
+        .respond(200, json!({}))
+        .build("w");
+    let (store, key) = (Arc::new(MemoryStore::new()), Some(Secret::new("k")));
+    let mut bench = Bench::over(&world, plan, store, Limits::default(), key).await;
+    let mut asked = request("w", Mode::Real, &json!({}));
+    asked.request = copy(&json!({}), &[("authorization", "Basic abc")]);
+    let caller = tokio::spawn(tower::ServiceExt::oneshot(bench.engine.arm(), asked));
+    world.has_seen(2).await;
+    bench.crash().await;
+    let _ = tokio::time::timeout(PATIENCE, caller).await.unwrap();
+    let run = bench.runs().await[0].run_id;
+    assert!(bench.store.run_key(run).await.unwrap().is_some());
+    assert_eq!(bench.recover().await.resumed, 1);
+    bench.until(run, |view| view.status == RunStatus::Completed).await;
+    assert_eq!(world.seen().pop().unwrap().header("authorization"), Some("Basic abc"));
+    assert_eq!(bench.store.run_key(run).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -71,6 +71,8 @@ impl Store for Faulty {
         runs(filter: RunFilter) -> Vec<crate::workflow::RunSummary>;
         put_plan(id: crate::names::PlanId, source: Value) -> ();
         plan(id: crate::names::PlanId) -> Option<Value>;
+        put_run_key(run: crate::names::RunId, key: Option<Vec<u8>>) -> ();
+        run_key(run: crate::names::RunId) -> Option<Vec<u8>>;
         pin(key: crate::flag::PinKey) -> Option<PinRecord>;
         pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;

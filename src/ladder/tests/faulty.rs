@@ -62,6 +62,12 @@ impl Store for Faulty {
     fn plan(&self, id: PlanId) -> Answer<'_, Option<serde_json::Value>> {
         self.inner.plan(id)
     }
+    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> Answer<'_, ()> {
+        self.inner.put_run_key(run, key)
+    }
+    fn run_key(&self, run: RunId) -> Answer<'_, Option<Vec<u8>>> {
+        self.inner.run_key(run)
+    }
     fn pin(&self, key: PinKey) -> Answer<'_, Option<PinRecord>> {
         self.inner.pin(key)
     }

@@ -93,6 +93,21 @@ impl Store for MemoryStore {
         self.with(|tables| tables.plans.get(&id).cloned())
     }
 
+    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| match key {
+            Some(key) => {
+                tables.run_keys.insert(run, key);
+            }
+            None => {
+                tables.run_keys.remove(&run);
+            }
+        })
+    }
+
+    fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        self.with(|tables| tables.run_keys.get(&run).cloned())
+    }
+
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>> {
         self.with(|tables| tables.pin(&key).cloned())
     }

@@ -25,6 +25,7 @@ pub(super) struct Tables {
     window: SignedDuration,
     runs: BTreeMap<RunId, Run>,
     pub(super) plans: HashMap<PlanId, serde_json::Value>,
+    pub(super) run_keys: HashMap<RunId, Vec<u8>>,
     /// In the order in which they came; the map says where.
     pins: Vec<PinRecord>,
     pin_places: HashMap<PinKey, usize>,
@@ -44,6 +45,7 @@ impl Tables {
             window: SignedDuration::from_secs(i64::try_from(retry_window_s).unwrap_or(i64::MAX)),
             runs: BTreeMap::new(),
             plans: HashMap::new(),
+            run_keys: HashMap::new(),
             pins: Vec::new(),
             pin_places: HashMap::new(),
             tries: HashMap::new(),
@@ -109,6 +111,9 @@ impl Tables {
             run.events.push((append.batch, StoredEvent { seq, at, event }));
         }
         run.summary = append.summary;
+        if run.summary.status.is_final() {
+            self.run_keys.remove(&append.run_id);
+        }
         Ok(())
     }
 

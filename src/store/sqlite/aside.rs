@@ -14,7 +14,7 @@ use super::commit::Committer;
 use super::fault::Fault;
 use super::job::nanos;
 use crate::flag::{Arm, RetryKey};
-use crate::names::{PlanId, RouteId};
+use crate::names::{PlanId, RouteId, RunId};
 use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord, StoreError};
 
 /// The reply of a write that returns nothing.
@@ -30,9 +30,15 @@ pub(super) enum Aside {
 /// What to write; repeating it does no harm.
 pub(super) enum Work {
     Plan(PlanId, serde_json::Value),
+    /// `None` takes it away.
+    RunKey(RunId, Option<Vec<u8>>),
     LegacyTries(Vec<RetryKey>),
     Declared(Vec<DeclaredState>),
-    Samples { samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize },
+    Samples {
+        samples: Vec<SampleRecord>,
+        per_fingerprint: usize,
+        fingerprints: usize,
+    },
     ClearSamples(RouteId),
     Evidence(Vec<EvidenceRecord>),
 }
@@ -131,6 +137,21 @@ async fn write(conn: &mut SqliteConnection, work: &Work, now_ns: i64, since: i64
             sqlx::query("INSERT INTO plans (id, source) VALUES (?, ?) ON CONFLICT DO NOTHING")
                 .bind(id.as_str())
                 .bind(json(source)?)
+                .execute(conn)
+                .await?;
+        }
+        Work::RunKey(run, Some(key)) => {
+            sqlx::query(
+                "INSERT INTO run_keys (run_id, key) VALUES (?, ?) ON CONFLICT DO UPDATE SET key = excluded.key",
+            )
+            .bind(run.0.as_bytes().as_slice())
+            .bind(key.as_slice())
+            .execute(conn)
+            .await?;
+        }
+        Work::RunKey(run, None) => {
+            sqlx::query("DELETE FROM run_keys WHERE run_id = ?")
+                .bind(run.0.as_bytes().as_slice())
                 .execute(conn)
                 .await?;
         }

@@ -16,6 +16,8 @@ pub(in crate::store) fn options(path: &Path) -> SqliteConnectOptions {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
+        // What is deleted is overwritten: a run's key must not linger in a free page.
+        .pragma("secure_delete", "ON")
         .statement_cache_capacity(TEXTS_MAX)
         .thread_name(|_| "store-writer".to_owned())
         .disable_statement_logging()

@@ -167,6 +167,14 @@ impl Store for SqliteStore {
         read::plan(&self.readers, id).boxed()
     }
 
+    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Work::RunKey(run, key))
+    }
+
+    fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        read::run_key(&self.readers, run).boxed()
+    }
+
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>> {
         read::pin(&self.readers, key).boxed()
     }

@@ -48,7 +48,11 @@ pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<
 
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let first = include_str!("../schema/0001_first.sql").into_sql_str();
-    let steps = Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)]);
+    let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
+    let steps = Migrator::with_migrations(vec![
+        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
+        Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
+    ]);
     let path = path.display();
     match steps.run_direct(None, conn, false).await {
         Ok(()) => Ok(()),

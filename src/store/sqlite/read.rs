@@ -102,6 +102,15 @@ pub(super) async fn plan(pool: &SqlitePool, id: PlanId) -> Result<Option<serde_j
     row.map(|(source,)| parse(&source)).transpose()
 }
 
+pub(super) async fn run_key(pool: &SqlitePool, run: RunId) -> Result<Option<Vec<u8>>> {
+    let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT key FROM run_keys WHERE run_id = ?")
+        .bind(run.0.as_bytes().as_slice())
+        .fetch_optional(pool)
+        .await
+        .map_err(unread)?;
+    Ok(row.map(|(key,)| key))
+}
+
 pub(super) async fn pin(pool: &SqlitePool, key: PinKey) -> Result<Option<PinRecord>> {
     let row = sqlx::query("SELECT family, id, arm, run_id, at FROM pins WHERE family = ? AND id = ?")
         .bind(key.family.as_str())

@@ -7,6 +7,7 @@ use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord};
 
 on_every_store! {
     a_plan_is_kept_by_its_id,
+    a_runs_key_goes_with_the_run,
     flips_are_numbered_and_the_last_of_each_route_is_known,
     declarations_are_replaced_whole,
     samples_are_capped_by_fingerprint_and_by_route,
@@ -37,6 +38,31 @@ async fn a_plan_is_kept_by_its_id(which: Which) {
     place.reopen().await;
     assert_eq!(place.store.plan("plan_1".into()).await.unwrap(), Some(source));
     assert_eq!(place.store.plan("plan_2".into()).await.unwrap(), None);
+}
+
+async fn a_runs_key_goes_with_the_run(which: Which) {
+    let mut place = Place::new(which).await;
+    let (run, other) = (run_id(1), run_id(2));
+    for run in [run, other] {
+        place.store.put_run_key(run, Some(vec![1, 2, 3])).await.unwrap();
+        place.store.append(append(run, 1, 2)).await.unwrap();
+    }
+    place.reopen().await;
+    assert_eq!(place.store.run_key(run).await.unwrap(), Some(vec![1, 2, 3]));
+    let mut last = append(run, 3, 1);
+    last.summary.status = RunStatus::Completed;
+    place.store.append(last).await.unwrap();
+    assert_eq!(place.store.run_key(run).await.unwrap(), None);
+    assert_eq!(place.store.run_key(other).await.unwrap(), Some(vec![1, 2, 3]));
+    place.store.put_run_key(other, None).await.unwrap();
+    assert_eq!(place.store.run_key(other).await.unwrap(), None);
+
+    // A run that ends with its first append.
+    place.store.put_run_key(run_id(3), Some(vec![4])).await.unwrap();
+    let mut only = append(run_id(3), 1, 1);
+    only.summary.status = RunStatus::Failed;
+    place.store.append(only).await.unwrap();
+    assert_eq!(place.store.run_key(run_id(3)).await.unwrap(), None);
 }
 
 async fn flips_are_numbered_and_the_last_of_each_route_is_known(which: Which) {

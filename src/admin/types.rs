@@ -176,7 +176,6 @@ pub struct FlipDone {
     /// The record; its number is 0 where nothing changed.
     pub flip: FlipRow,
     /// Whether anything changed: a flip to where the route stands already is none.
-    #[serde(default = "yes")]
     pub changed: bool,
     /// What is in force now.
     pub effective: Effective,
@@ -396,8 +395,4 @@ pub struct ApiProblem {
 
 fn about_blank() -> String {
     "about:blank".into()
-}
-
-fn yes() -> bool {
-    true
 }

@@ -33,6 +33,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const KNOWS_ALL: &[&str] = &["app", "lib"];
 /// No clock, no IO, no async.
 const PURE: &[&str] = &["expression", "flag", "workflow", "compare", "exchange"];
+/// Tables: every shape of the API, every bound.
+const TABLES: &[&str] = &["admin/types.rs", "limits.rs"];
 const BANNED_IN_PURE: &[&str] = &[
     "std::fs",
     "std::net::Tcp",
@@ -179,8 +181,11 @@ fn no_file_hides_a_second_noun() {
             let lines = fs::read_to_string(source_root().join(&path)).expect("readable").lines().count();
             (path, lines)
         })
-        // Tests are lists of cases: they may be longer.
-        .filter(|(path, lines)| *lines > if path.to_string_lossy().ends_with("tests.rs") { 600 } else { 400 })
+        .filter(|(path, lines)| {
+            // Tables and lists of cases may be longer.
+            let is_list = TABLES.iter().any(|table| path == Path::new(table)) || path.ends_with("tests.rs");
+            *lines > if is_list { 600 } else { 400 }
+        })
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
         .collect();
     assert!(long.is_empty(), "files that are too long:\n{}", long.join("\n"));

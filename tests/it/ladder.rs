@@ -53,8 +53,11 @@ async fn a_defect_is_found_in_shadow_shuts_the_gate_and_is_mended_without_a_rest
     town.rounds(30).await;
     let compared = [("route", "orders.create"), ("outcome", "mismatched")];
     town.pointsman.until_metric("a mismatch", |m| m.sum("pointsman_comparisons_total", &compared) > 0.0).await;
+    for follower in ["orders.get", "orders.cancel"] {
+        town.flip(follower, "dark", &["--reason", "followers first"]).await.expect("followers are not gated here");
+    }
     let refused = town.flip("orders.create", "dark", &["--reason", "too early"]).await.expect_err("a shut gate");
-    assert!(refused.contains("gate"), "{refused}");
+    assert!(refused.contains("mismatch"), "{refused}");
     let diffs = said(&town.pointsman.cli(&["diffs", "orders.create"]).await);
     assert!(diffs.contains("$.total"), "{diffs}");
     town.flags.edit("workflows/create-order.yaml", |text| text.replace("* 100.0)", "* 100.0 + 0.5)"));

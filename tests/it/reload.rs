@@ -41,6 +41,8 @@ async fn a_hundred_bad_files_change_nothing() {
                 continue;
             }
             tried += 1;
+            // No two alike: what has not changed is not read again.
+            let bad = format!("{bad}\n# try {tried}\n");
             let before = failures(&town.pointsman.metrics().await);
             town.flags.write(name, &bad);
             town.pointsman.until_metric("the refusal", |m| failures(m) > before).await;

@@ -11,12 +11,12 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {
     telemetry::log(LogFormat::Text, "info");
-    pointsman::app::serve(options.flags, options.over).map_err(Into::into)
+    pointsman::app::serve(options.flags, options.over)
 }
 
 fn demo(options: DemoOptions) -> Result<(), Failure> {
     telemetry::log(LogFormat::Text, "off");
-    pointsman::app::demo(options.exit).map_err(Failure::from)
+    pointsman::app::demo(options.exit)
 }
 
 fn main() -> ExitCode {

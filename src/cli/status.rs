@@ -65,7 +65,9 @@ pub(crate) fn text(status: &Status, paint: Paint) -> String {
     out.push('\n');
     let header =
         ["ROUTE", "MATCHES", "REQUESTED", "EFFECTIVE", "WHY", "SHARE", "PAIRS", "MISMATCH", "REQUESTS", "OVERHEAD"];
-    out.push_str(&paint.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
+    if !status.routes.is_empty() {
+        out.push_str(&paint.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
+    }
     if let Some(error) = &status.flags.last_error {
         out.push_str(&format!(
             "\n{}\n{}\n",

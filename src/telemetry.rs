@@ -30,7 +30,7 @@ pub fn recorder() -> Option<PrometheusHandle> {
             let built = PrometheusBuilder::new()
                 .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
                 .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_batch_events".to_owned()), &BATCH_BUCKETS))
-                .and_then(|b| b.install_recorder().map_err(Into::into));
+                .and_then(|b| b.install_recorder());
             match built {
                 Ok(handle) => {
                     metrics::gauge!("pointsman_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

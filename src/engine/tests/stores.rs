@@ -169,3 +169,50 @@ async fn a_silent_store_holds_nobody_longer_than_the_deadline() {
     assert_eq!((problem.status, problem.kind.as_str()), (503, "outcome-unknown"));
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_on_disk_are_whole_after_the_file_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("runs.db");
+    let limits = Limits::default();
+    let world = World::new(|seen, _| React::Json(200, json!({"of": seen.path, "n": 12.5}))).await;
+    let mut plan = PlanBuilder::new().call("s0", &[], "POST /s0", json!({}));
+    for (place, before) in (1..10).zip(["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"]) {
+        let (id, line) = (format!("s{place}"), format!("POST /s{place}"));
+        plan = plan.call(&id, &[before], &line, json!({"after": format!("${{steps.{before}.output.n}}")}));
+    }
+    let plan = plan.respond(201, json!({"n": "${steps.s9.output.n}"})).build("w");
+    let store = Arc::new(crate::store::SqliteStore::open(&path, &limits).await.unwrap());
+    let bench = Bench::over(&world, plan.clone(), store.clone(), limits.clone(), None).await;
+    let mut asked = request("w", Mode::Real, &json!({}));
+    asked.retry_key = Some(crate::flag::RetryKey([5; 32]));
+    let again = asked.clone();
+    let all = futures_util::future::join_all((0..20).map(|_| {
+        let mut asked = asked.clone();
+        asked.retry_key = None;
+        bench.ask(asked)
+    }));
+    let (first, others) = tokio::join!(bench.ask(asked), all);
+    let (status, body, report) = answer(first);
+    assert_eq!((status, body.to_string().as_str()), (201, r#"{"n":12.5}"#));
+    assert!(others.into_iter().all(|reply| answer(reply).0 == 201));
+    assert_eq!(world.seen().len(), 21 * 10);
+    let run = report.run.unwrap();
+    let live = bench.until(run, |view| view.status == RunStatus::Completed).await;
+    assert!(bench.engine.drain(Duration::from_secs(5)).await);
+    store.close().await;
+    drop((bench, store));
+
+    let store = Arc::new(crate::store::SqliteStore::open(&path, &limits).await.unwrap());
+    let bench = Bench::over(&world, plan, store, limits, None).await;
+    assert_eq!(bench.view(run).await, live);
+    let runs = bench.runs().await;
+    assert_eq!(runs.len(), 21);
+    for summary in runs {
+        let events = bench.store.events(summary.run_id, crate::names::Seq::FIRST).await.unwrap();
+        let folded = crate::workflow::fold(events.iter().map(|stored| &stored.event)).unwrap();
+        assert_eq!(folded.summary(events.last().unwrap().at), summary, "the fold of the events is the summary");
+    }
+    assert_eq!(answer(bench.ask(again).await).1.to_string(), r#"{"n":12.5}"#);
+    assert_eq!(world.seen().len(), 21 * 10);
+}

@@ -156,7 +156,7 @@ impl Journal {
                 Settled::Claimed { run, same_request }
             }
             Err(AppendError::Conflict(Conflict::Pin(key))) if !append.pins.is_empty() => {
-                metrics::counter!("pointsman_pin_collisions_total", "family" => key.family.as_str().to_owned())
+                metrics::counter!("pointsman_pin_collisions_total", "route" => key.family.as_str().to_owned())
                     .increment(1);
                 tracing::error!(run = %append.run_id, family = %key.family, id = %key.id, "pin_collision: the id is another's already");
                 append.pins.clear();

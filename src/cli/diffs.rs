@@ -136,7 +136,10 @@ fn inline(legacy: &str, engine: &str, paint: Paint) -> String {
         let _ = writeln!(
             out,
             "    {}",
-            paint.tone("(the replies as kept are equal: what differs is in the steps' requests)", Tone::Faint)
+            paint.tone(
+                "(the bodies as kept are equal: what differs is in headers, or in the steps' requests)",
+                Tone::Faint
+            )
         );
     }
     out

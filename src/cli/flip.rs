@@ -35,14 +35,19 @@ pub(crate) fn flip(client: &Client, server: &Server, wish: Wish, paint: Paint) -
         State::Off | State::Only => String::new(),
         state => format!(" at {}", done.shares.of(state)),
     };
-    let mut text = format!(
-        "{} {} -> {}{share}, by {}{}\n",
-        paint.tone(&route, Tone::Strong),
-        harmless(&flip.from),
-        paint.tone(&flip.to, Tone::of(state)),
-        harmless(&flip.by),
-        if flip.forced { paint.tone(" (forced)", Tone::Warn) } else { String::new() },
-    );
+    let mut text = if done.changed {
+        format!(
+            "{} {} -> {}{share}, by {}{}\n",
+            paint.tone(&route, Tone::Strong),
+            harmless(&flip.from),
+            paint.tone(&flip.to, Tone::of(state)),
+            harmless(&flip.by),
+            if flip.forced { paint.tone(" (forced)", Tone::Warn) } else { String::new() },
+        )
+    } else {
+        let route = paint.tone(&route, Tone::Strong);
+        format!("{route} is {}{share} already: nothing changed\n", paint.tone(&flip.to, Tone::of(state)))
+    };
     if done.effective.state != state {
         let note = format!("in force is {}: {}\n", done.effective.state, why(done.effective.why));
         text.push_str(&paint.tone(note, Tone::Warn));

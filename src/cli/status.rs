@@ -93,6 +93,7 @@ fn row(route: &RouteRow) -> Vec<Field> {
     let effective = route.effective;
     let lowered = effective.state < route.requested;
     let reason = match effective.why {
+        Why::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
         Why::Requested => (String::new(), Tone::Plain),
         Why::Unproven => (why(effective.why).to_owned(), Tone::Faint),
         Why::Gate | Why::Guard | Why::Health | Why::Freeze => (why(effective.why).to_owned(), Tone::Warn),

@@ -127,13 +127,15 @@ impl Settings {
             ("admin.listen", self.admin != newer.admin),
             ("store", self.store != newer.store),
             ("store_key", key(self) != key(newer)),
+            ("admin.tokens", self.tokens != newer.tokens),
+            ("trust_forwarded", self.trust_forwarded != newer.trust_forwarded),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 }
 
 /// A named bearer token of the API.
-#[derive(Clone)]
+#[derive(PartialEq, Eq, Clone)]
 pub struct Token {
     /// The "who" of everything it does.
     pub name: String,

@@ -5,6 +5,9 @@
 //! the listeners. Down, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs, what is
 //! written behind, the admin listener, the store; each within a bound of `limits`.
 
+mod behind;
+mod doors;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,15 +18,12 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::types::ShadowLoad;
 use crate::admin::{self, AdminParts, Moves, Traffic, Vitals};
-use crate::cli;
-use crate::config::{self, Change, Freshness, Loaded, Overrides, Pace, Setup, StoreUrl, Watch};
-use crate::demo::{DemoOptions, Product};
+use crate::config::{self, Freshness, Loaded, Overrides, Pace, Setup, StoreUrl, Watch};
 use crate::engine::pins::StorePins;
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
@@ -36,10 +36,10 @@ use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, MemoryStore, SharedStore, SqliteStore, StoreError};
 use crate::telemetry;
 
+pub use doors::{demo, serve};
+
 /// Evidence is written behind this often.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
-/// The store's health is looked at this often.
-const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
 /// A running process: its addresses, and the way to end it.
 pub struct App {
@@ -125,10 +125,10 @@ impl App {
             tokio::spawn(async move { admin::serve(admin_listener, api, stop.cancelled()).await })
         };
 
-        let mut behind = vec![tokio::spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
-        behind.push(tokio::spawn(reload(parts.clone(), freshness, changes)));
-        behind.push(tokio::spawn(health(parts.clone())));
-        behind.extend(recorder.map(|handle| tokio::spawn(telemetry::upkeep(handle))));
+        let mut tasks = vec![tokio::spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        tasks.push(tokio::spawn(behind::reload(parts.clone(), setup.clone(), freshness, changes)));
+        tasks.push(tokio::spawn(behind::health(parts.clone())));
+        tasks.extend(recorder.map(|handle| tokio::spawn(telemetry::upkeep(handle))));
 
         let ended = tokio::spawn({
             let stop = stop.clone();
@@ -137,7 +137,7 @@ impl App {
                 drop(watch);
                 tracing::info!(?drained, "no more requests");
                 parts.drain(&limits).await;
-                for task in behind {
+                for task in tasks {
                     task.abort();
                 }
                 admin_stop.cancel();
@@ -305,95 +305,6 @@ fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
         .collect()
 }
 
-/// Takes good sets and refuses bad ones, for as long as the files are watched.
-async fn reload(parts: Parts, freshness: Arc<Freshness>, mut changes: mpsc::Receiver<Change>) {
-    while let Some(change) = changes.recv().await {
-        match change {
-            Change::Loaded(loaded) => match parts.take(&loaded.setup).await {
-                Ok(()) => {
-                    freshness.taken(loaded.warnings);
-                    tracing::info!("a new set of flag files is in force");
-                }
-                Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "the new files are good, and the store refused them");
-                    freshness.refused_because(format!("{error:#}"));
-                }
-            },
-            Change::Refused(failed) => {
-                tracing::error!(
-                    "the changed flag files are refused, the last good set stays:\n{}",
-                    failed.render(false)
-                );
-                freshness.refused(&failed);
-            }
-        }
-    }
-}
-
-/// Tells the ladder of the store's health, and the engine of the kill switch.
-async fn health(parts: Parts) {
-    let mut ticks = tokio::time::interval(HEALTH_EVERY);
-    let mut freeze = Freeze::No;
-    loop {
-        ticks.tick().await;
-        parts.ladder.set_health(parts.store.healthy());
-        let now = parts.ladder.flags().load().freeze;
-        if now != freeze {
-            freeze = now;
-            parts.engine.freeze(now);
-        }
-    }
-}
-
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listening on {address} (`{key}`)"))
-}
-
-/// `pointsman serve`: until SIGTERM or SIGINT. Says on stdout, as one JSON line, where it listens.
-///
-/// # Errors
-/// As [`App::start`].
-pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
-    runtime()?.block_on(async {
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        let app = App::start(flags, over).await?;
-        println!("{}", serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() }));
-        let stopper = app.stopper();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            tracing::info!("stopping: requests finish, then the shadow queue, then runs");
-            stopper.cancel();
-        });
-        app.ended().await;
-        Ok(())
-    })
-}
-
-/// `pointsman demo`: the sample world, this binary in front of it, and the walk up the ladder. Whether every promise
-/// held is its end.
-///
-/// # Errors
-/// A promise was broken; a port or a directory cannot be had; as [`App::start`].
-pub fn demo(exit: bool) -> anyhow::Result<()> {
-    let options = DemoOptions { exit, render: cli::diffs_text };
-    let kept = runtime()?.block_on(crate::demo::run(&options, async |wanted| {
-        let over = Overrides {
-            listen: Some(wanted.listen),
-            admin: Some(wanted.admin),
-            store: Some(format!("sqlite:{}", wanted.store.display())),
-            ..Overrides::default()
-        };
-        let app = App::start(wanted.flags, over).await?;
-        Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
-    }))?;
-    anyhow::ensure!(kept, "a promise was broken; the lines above say which");
-    Ok(())
-}
-
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pointsman").build()
 }

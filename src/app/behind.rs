@@ -1,0 +1,66 @@
+//! What goes on behind the requests: files that change, and the health of the store.
+//!
+//! Always true: a bad set of files changes nothing and is told where it can be seen; a good one is in force whole. A
+//! store that is not healthy holds new instances back before the next request finds out by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Parts;
+use crate::config::{Change, Freshness, Setup};
+use crate::flag::Freeze;
+
+/// The store's health is looked at this often.
+const HEALTH_EVERY: Duration = Duration::from_millis(200);
+
+/// Takes good sets and refuses bad ones, for as long as the files are watched.
+pub(super) async fn reload(
+    parts: Parts,
+    started_with: Setup,
+    freshness: Arc<Freshness>,
+    mut changes: mpsc::Receiver<Change>,
+) {
+    while let Some(change) = changes.recv().await {
+        match change {
+            Change::Loaded(loaded) => match parts.take(&loaded.setup).await {
+                Ok(()) => {
+                    freshness.taken(loaded.warnings);
+                    tracing::info!("a new set of flag files is in force");
+                    let mut waiting = started_with.settings.wait_for_restart(&loaded.setup.settings);
+                    waiting.extend((started_with.limits != loaded.setup.limits).then_some("limits"));
+                    if !waiting.is_empty() {
+                        tracing::warn!(keys = waiting.join(", "), "changed, and in force only after the next start");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "the new files are good, and the store refused them");
+                    freshness.refused_because(format!("{error:#}"));
+                }
+            },
+            Change::Refused(failed) => {
+                tracing::error!(
+                    "the changed flag files are refused, the last good set stays:\n{}",
+                    failed.render(false)
+                );
+                freshness.refused(&failed);
+            }
+        }
+    }
+}
+
+/// Tells the ladder of the store's health, and the engine of the kill switch.
+pub(super) async fn health(parts: Parts) {
+    let mut ticks = tokio::time::interval(HEALTH_EVERY);
+    let mut freeze = Freeze::No;
+    loop {
+        ticks.tick().await;
+        parts.ladder.set_health(parts.store.healthy());
+        let now = parts.ladder.flags().load().freeze;
+        if now != freeze {
+            freeze = now;
+            parts.engine.freeze(now);
+        }
+    }
+}

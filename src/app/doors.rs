@@ -1,0 +1,57 @@
+//! The two commands that run a process: `serve` and `demo`.
+
+use std::path::PathBuf;
+
+use super::App;
+use crate::cli;
+use crate::config::Overrides;
+use crate::demo::{DemoOptions, Product};
+
+/// `pointsman serve`: until SIGTERM or SIGINT. Says on stdout, as one JSON line, where it listens.
+///
+/// # Errors
+/// As [`App::start`].
+pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        let app = App::start(flags, over).await?;
+        println!("{}", serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() }));
+        let stopper = app.stopper();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            tracing::info!("stopping: requests finish, then the shadow queue, then runs");
+            stopper.cancel();
+        });
+        app.ended().await;
+        Ok(())
+    })
+}
+
+/// `pointsman demo`: the sample world, this binary in front of it, and the walk up the ladder. Whether every promise
+/// held is its end.
+///
+/// # Errors
+/// A promise was broken; a port or a directory cannot be had; as [`App::start`].
+pub fn demo(exit: bool) -> anyhow::Result<()> {
+    let options = DemoOptions { exit, render: cli::diffs_text };
+    let kept = runtime()?.block_on(crate::demo::run(&options, async |wanted| {
+        let over = Overrides {
+            listen: Some(wanted.listen),
+            admin: Some(wanted.admin),
+            store: Some(format!("sqlite:{}", wanted.store.display())),
+            ..Overrides::default()
+        };
+        let app = App::start(wanted.flags, over).await?;
+        Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
+    }))?;
+    anyhow::ensure!(kept, "a promise was broken; the lines above say which");
+    Ok(())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pointsman").build()
+}

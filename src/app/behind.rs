@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 
 use super::Parts;
 use crate::config::{Change, Freshness, Setup};
-use crate::flag::Freeze;
 
 /// The store's health is looked at this often.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
@@ -53,14 +52,9 @@ pub(super) async fn reload(
 /// Tells the ladder of the store's health, and the engine of the kill switch.
 pub(super) async fn health(parts: Parts) {
     let mut ticks = tokio::time::interval(HEALTH_EVERY);
-    let mut freeze = Freeze::No;
     loop {
         ticks.tick().await;
         parts.ladder.set_health(parts.store.healthy());
-        let now = parts.ladder.flags().load().freeze;
-        if now != freeze {
-            freeze = now;
-            parts.engine.freeze(now);
-        }
+        parts.engine.freeze(parts.ladder.flags().load().freeze);
     }
 }

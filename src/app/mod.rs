@@ -142,7 +142,9 @@ impl App {
                 }
                 admin_stop.cancel();
                 let _ = admin_task.await; // a panic in there was logged by its own task
-                parts.store.close().await;
+                if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
+                    tracing::error!("the store does not close; what it acknowledged is there");
+                }
                 tracing::info!("ended");
             }
         });
@@ -234,9 +236,14 @@ impl Parts {
     async fn drain(&self, limits: &Limits) {
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
-        self.pins.flush().await;
-        if let Err(error) = self.evidence.flush().await {
-            tracing::error!(%error, "the last evidence was not written");
+        let within = Limits::ms(limits.drain_ms);
+        if tokio::time::timeout(within, self.pins.flush()).await.is_err() {
+            tracing::error!("the last retry keys of legacy were not written: the store does not answer");
+        }
+        match tokio::time::timeout(within, self.evidence.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last evidence was not written"),
+            Err(_) => tracing::error!("the last evidence was not written: the store does not answer"),
         }
     }
 }
@@ -263,7 +270,8 @@ impl Moves for Moving {
     fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, StoreError>> {
         Box::pin(async move {
             let record = self.ladder.freeze(to, reason, by).await?;
-            self.engine.freeze(to);
+            // What is in force now: of two at the same time, the last one recorded.
+            self.engine.freeze(self.ladder.flags().load().freeze);
             Ok(record)
         })
     }

@@ -43,7 +43,8 @@ pub(super) fn outgoing(
     });
     let (path, filled) = match revealed {
         Some(revealed) => {
-            let (path, headers) = revealed.map_err(|error| error.to_string())?;
+            // What is wrong with the value may show it, and this is kept.
+            let (path, headers) = revealed.map_err(|_| "its URL or a header has no value now".to_owned())?;
             (Some(path), headers)
         }
         None => (path.map(str::to_owned), Vec::new()),

@@ -76,7 +76,7 @@ pub struct Limits {
     // compare
     /// One comparison, all told.
     pub compare_ms: u64,
-    /// A body larger than this is compared by digest.
+    /// A body larger than this is not compared: the pair counts as skipped (`body_too_large`).
     pub compare_bytes_max: u64,
     /// Nesting of a compared body.
     pub compare_depth_max: u64,
@@ -104,7 +104,7 @@ pub struct Limits {
     pub runs_in_flight_max: u64,
     /// A step's output.
     pub output_bytes_max: u64,
-    /// Nesting of a step's output.
+    /// Nesting of a step's output and of a request's body; 100 at most.
     pub output_depth_max: u64,
     /// One step's call, where the step gives no `timeout`.
     pub step_timeout_ms: u64,
@@ -175,7 +175,7 @@ impl Default for Limits {
             service_calls_max: 256,
             runs_in_flight_max: 10_000,
             output_bytes_max: 4 << 20,
-            output_depth_max: 128,
+            output_depth_max: 100,
             step_timeout_ms: 10_000,
             answer_ms: 30_000,
             expression_bytes_max: 4_096,

@@ -143,7 +143,7 @@ impl Wire {
             pooled: client(usize_of(limits.service_idle_connections_max)),
             fresh: client(0),
             output_bytes_max: usize_of(limits.output_bytes_max),
-            output_depth_max: usize_of(limits.output_depth_max),
+            output_depth_max: decode::depth_max(limits),
         }
     }
 

@@ -13,7 +13,13 @@ use serde_json::{Map, Value};
 use crate::compare::{Body, Observation};
 use crate::exchange::RequestCopy;
 use crate::expression::ReadPath;
-use crate::workflow::{CREDENTIALS, CallBody, Plan, StepKind, wire};
+use crate::limits::Limits;
+use crate::workflow::{CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, wire};
+
+/// How deep a decoded body may be.
+pub(super) fn depth_max(limits: &Limits) -> usize {
+    usize::try_from(limits.output_depth_max).unwrap_or(usize::MAX).min(VALUE_DEPTH_MAX)
+}
 
 /// The decoded value of a body.
 ///
@@ -46,14 +52,6 @@ pub(super) fn body(bytes: &[u8], content_type: Option<&str>, depth_max: usize) -
         return Ok(value);
     }
     Ok(wire::bytes_value(bytes, content_type))
-}
-
-fn deeper_than(value: &Value, depth: usize) -> bool {
-    match value {
-        Value::Array(items) => depth == 0 || items.iter().any(|item| deeper_than(item, depth - 1)),
-        Value::Object(members) => depth == 0 || members.values().any(|member| deeper_than(member, depth - 1)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
 }
 
 /// `a=1&b=2` as a map; a name that comes again has a list.

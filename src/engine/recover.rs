@@ -59,7 +59,15 @@ pub(super) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
 
 async fn resume(core: &Arc<Core>, id: RunId) -> Result<bool, StoreError> {
     let snapshot = core.snapshot.load_full();
-    let events = core.store.events(id, Seq::FIRST).await?;
+    let events = match core.store.events(id, Seq::FIRST).await {
+        Ok(events) => events,
+        Err(error) => {
+            // The store answers, so it is this run's events that cannot be read: the others go on.
+            core.store.run(id).await?;
+            tracing::error!(run = %id, %error, "the run's events cannot be read");
+            return Ok(false);
+        }
+    };
     let run = match fold(events.iter().map(|stored| &stored.event)) {
         Ok(run) => run,
         Err(misfit) => {
@@ -91,7 +99,13 @@ async fn resume(core: &Arc<Core>, id: RunId) -> Result<bool, StoreError> {
         }
     };
     // Bounded by the runs that may be in flight: the next waits until one has ended.
-    let Ok(permit) = core.runs.clone().acquire_owned().await else { return Ok(false) };
+    let permit = match core.runs_of(started.mode) {
+        None => None,
+        Some(runs) => match runs.clone().acquire_owned().await {
+            Ok(permit) => Some(permit),
+            Err(_) => return Ok(false),
+        },
+    };
     let (executor, keeper, priority) = core.of_mode(started.mode, &plan, None);
     let journal = Journal::new(keeper, priority, None, run.seq());
     let clock = Clock::starting(events.last().map_or(started.started, |stored| stored.at));
@@ -100,6 +114,6 @@ async fn resume(core: &Arc<Core>, id: RunId) -> Result<bool, StoreError> {
         Parts { core: core.clone(), snapshot, plan, run, credentials, executor, journal, clock, caller: None, place };
     let mut driver = Driver::new(parts);
     driver.take_up();
-    core.spawn(driver, Some(permit));
+    core.spawn(driver, permit);
     Ok(true)
 }

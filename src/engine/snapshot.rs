@@ -101,7 +101,8 @@ impl Snapshot {
             key_secret,
             usize_of(limits.items_max),
             usize_of(limits.run_calls_max),
-        );
+        )
+        .with_depth(usize_of(limits.output_depth_max));
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();
         Self {

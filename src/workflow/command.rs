@@ -32,6 +32,8 @@ pub enum Command {
         attempt: u32,
         /// What came back.
         heard: Heard,
+        /// It was under way when a process ended, and was sent again: what the first sending did is unknown.
+        again: bool,
         /// Drawn for the pause before another attempt: 0.0 to 1.0.
         jitter: f64,
     },

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::due::{sends, skipped_by_needs};
 use super::outcome::record;
 use super::run::{Phase, StepState};
-use super::world::item_scope;
+use super::world::{deeper_than, item_scope};
 use super::{
     AnswerRecord, Call, CallRecord, Command, Creates, EffectClass, Event, Failure, FailureKind, Outcome, Pinned, Plan,
     Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted, World, wire,
@@ -30,13 +30,13 @@ pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Time
     match command {
         Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?),
         Command::Begin { step, item } => begin(run, plan, world, step_of(plan, step)?, item),
-        Command::Record { step, item, attempt, heard, jitter } => {
+        Command::Record { step, item, attempt, heard, again, jitter } => {
             let step = step_of(plan, step)?;
             let StepKind::Call(call) = &step.kind else { return Err(Refusal::NotDue("the step calls nobody")) };
-            record(run, step, call, item, attempt, heard, jitter, now)
+            record(run, step, call, item, attempt, heard, again, jitter, now)
         }
         Command::Respond { entry } => respond(run, plan, world, entry),
-        Command::Conclude => conclude(run, plan),
+        Command::Conclude => conclude(run, plan, world),
         Command::Abandon { reason } => {
             if run.effects_begun() {
                 return Err(Refusal::EffectsBegun);
@@ -79,14 +79,14 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step) -> Result<Vec<Eve
             (StepKind::Call(_), Some(items)) => Event::FanOutOpened { step: step.id.clone(), items },
             (StepKind::Call(_), None) => return Err(Refusal::NotDue("a call begins")),
             (StepKind::Set(template), None) => match template.evaluate(&scope) {
-                Ok(output) => Event::StepComputed { step: step.id.clone(), output: Arc::new(output) },
+                Ok(output) => computed(step, output, world),
                 Err(error) => failed(run, step, None, template.reads(), &error),
             },
             (StepKind::Set(template), Some(items)) => {
                 let outputs: Result<Vec<Value>, _> =
                     (0u32..).zip(items).map(|item| template.evaluate(&item_scope(&scope, Some(item)))).collect();
                 match outputs {
-                    Ok(outputs) => Event::StepComputed { step: step.id.clone(), output: Arc::new(outputs.into()) },
+                    Ok(outputs) => computed(step, outputs.into(), world),
                     Err(error) => failed(run, step, None, template.reads(), &error),
                 }
             }
@@ -121,6 +121,9 @@ fn enter(run: &Run, world: &World, scope: &Scope, step: &Step) -> Result<Option<
                 world.items_max
             ),
         )),
+        Ok(Value::Array(items)) if items.iter().any(|item| deeper_than(item, world.output_depth_max)) => {
+            Err(too_deep(step, None, world))
+        }
         Ok(Value::Array(items)) => Ok(Some(items.into_iter().map(Arc::new).collect())),
         Ok(_) => Err(refuse(FailureKind::Expression, format!("`for_each` of `{}` is not a list", step.id))),
         Err(error) => Err(failed(run, step, None, for_each.items.reads(), &error)),
@@ -184,12 +187,34 @@ fn first_attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Optio
             request: Some(request),
         });
     }
-    rehearsed(step, call, &scope, request, item)
+    rehearsed(step, call, world, &scope, request, item)
 }
 
-fn rehearsed(step: &Step, call: &Call, scope: &Scope, intent: Arc<CallRecord>, item: Option<u32>) -> Event {
+fn computed(step: &Step, output: Value, world: &World) -> Event {
+    match deeper_than(&output, world.output_depth_max) {
+        true => too_deep(step, None, world),
+        false => Event::StepComputed { step: step.id.clone(), output: Arc::new(output) },
+    }
+}
+
+fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {
+    let message =
+        format!("`{}` gives what is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
+    let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
+    finished(step, item, 0, Outcome::Failed { failure })
+}
+
+fn rehearsed(
+    step: &Step,
+    call: &Call,
+    world: &World,
+    scope: &Scope,
+    intent: Arc<CallRecord>,
+    item: Option<u32>,
+) -> Event {
     let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(scope)) {
         None => (None, None),
+        Some(Ok(output)) if deeper_than(&output, world.output_depth_max) => return too_deep(step, item, world),
         Some(Ok(output)) => (Some(Arc::new(output)), None),
         Some(Err(error)) => (None, Some(format!("`rehearse:` has no value: {error}"))),
     };
@@ -215,7 +240,7 @@ fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize>) -> Resul
         return Ok(vec![Event::AnswerFailed { failure: Failure::of_run(FailureKind::NoAnswer, message) }]);
     };
     let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
-    Ok(vec![match wire::answer(&respond.answer, &world.plain(run)) {
+    Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None)) {
         Ok(answer) => {
             let pin = pin(run, &answer);
             Event::Responded { answer: Arc::new(answer), pin }
@@ -244,14 +269,18 @@ fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
     }
 }
 
-fn conclude(run: &Run, plan: &Plan) -> Result<Vec<Event>, Refusal> {
+fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
     if run.conflict.is_some() || run.in_flight > 0 {
         return Err(Refusal::NotDue("calls are under way, or the run is paused"));
     }
     if let Some(failure) = &run.failing {
         let mut events = Vec::new();
-        if let (None, Some(answer)) = (&run.answer, &run.declared) {
-            events.push(Event::Responded { answer: answer.clone(), pin: None });
+        if run.answer.is_none() {
+            let answer = run
+                .declared
+                .clone()
+                .or_else(|| answer_about(plan, "failed", &world.answering(run, None)).map(Arc::new));
+            events.extend(answer.map(|answer| Event::Responded { answer, pin: None }));
         }
         events.push(Event::Failed { failure: failure.clone() });
         return Ok(events);
@@ -260,6 +289,20 @@ fn conclude(run: &Run, plan: &Plan) -> Result<Vec<Event>, Refusal> {
         return Err(Refusal::NotDue("steps are to come, or the answer is"));
     }
     Ok(vec![Event::Completed {}])
+}
+
+/// What the caller gets instead of a problem, where an entry of `respond` asks for this and holds.
+fn answer_about(plan: &Plan, name: &str, scope: &Scope) -> Option<AnswerRecord> {
+    plan.respond.iter().find_map(|entry| {
+        let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
+        when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope).ok())?
+    })
+}
+
+/// What the caller gets whose body the workflow does not take, where `respond` says so. `run` is one that was never
+/// begun.
+pub fn input_refused(run: &Run, plan: &Plan, world: &World, why: &str) -> Option<AnswerRecord> {
+    answer_about(plan, "input_error", &world.answering(run, Some(why)))
 }
 
 /// A step that an expression without a value ends.

@@ -147,6 +147,6 @@ fn answer_due(run: &Run, plan: &Plan, world: &World) -> Option<usize> {
             && entry
                 .when
                 .as_ref()
-                .is_none_or(|when| when.holds(scope.get_or_insert_with(|| world.plain(run))).unwrap_or(false))
+                .is_none_or(|when| when.holds(scope.get_or_insert_with(|| world.answering(run, None))).unwrap_or(false))
     })
 }

@@ -188,6 +188,7 @@ impl Run {
                     key: key.clone(),
                     effect: *effect,
                     repeatable: *repeatable,
+                    uncertain: false,
                     phase: Phase::InFlight,
                 };
                 open.calls.insert(slot, call);
@@ -210,6 +211,7 @@ impl Run {
     fn retry_scheduled(&mut self, retry: &RetryScheduled) -> Result<(), String> {
         let call = self.call(&retry.step, retry.item, retry.attempt)?;
         call.phase = Phase::Waiting(retry.at);
+        call.uncertain |= retry.unknown;
         self.in_flight -= 1;
         Ok(())
     }

@@ -28,7 +28,7 @@ mod world;
 
 pub use check::Known;
 pub use command::{Command, Heard, Refusal};
-pub use decide::decide;
+pub use decide::{decide, input_refused};
 pub use definition::WorkflowDraft;
 pub use due::{Action, Conditions, due, sends};
 pub use event::{
@@ -42,4 +42,4 @@ pub use plan::{Answer, Call, CallBody, ForEach, Plan, Respond, Retry, Statuses, 
 pub use run::{InFlight, Run};
 pub use summary::{RunStatus, RunSummary};
 pub use view::{RunView, StepStatus, StepView, view};
-pub use world::{CREDENTIALS, STARS, World, call_scope, reads_hidden};
+pub use world::{CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, reads_hidden};

@@ -1,7 +1,8 @@
 //! An attempt ended: done, certainly not done, unknown, or refused for good.
 //!
 //! Always true: after an unknown outcome a private or shared call is sent again only where a repeat is harmless;
-//! otherwise the run pauses, and a person decides. Nothing is sent again after a result.
+//! otherwise the run pauses, and a person decides. An attempt that did nothing does not make an unknown one before it
+//! known. Nothing is sent again after a result.
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub(super) fn record(
     item: Option<u32>,
     attempt: u32,
     heard: Heard,
+    again: bool,
     jitter: f64,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
@@ -49,7 +51,11 @@ pub(super) fn record(
             return finish(Outcome::Done { status, headers, output });
         }
         (Class::Done | Class::Failed, _) => return finish(Outcome::Failed { failure }),
-        (Class::NotDone, heard) => (retry_after(&heard), false),
+        // That this attempt did nothing says nothing of one before it.
+        (Class::NotDone, heard) => {
+            let before = state.effect != EffectClass::Read && (state.uncertain || again);
+            (retry_after(&heard), before)
+        }
         (Class::Unknown, heard) => (retry_after(&heard), true),
     };
     let stop = run.failing.is_some() || run.conflict.is_some();

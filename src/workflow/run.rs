@@ -78,6 +78,8 @@ pub(super) struct CallState {
     pub key: Option<String>,
     pub effect: EffectClass,
     pub repeatable: bool,
+    /// It is unknown what an earlier attempt did.
+    pub uncertain: bool,
     pub phase: Phase,
 }
 

@@ -99,7 +99,7 @@ impl<'a> Bench<'a> {
     fn reply(&mut self, step: &str, item: Option<u32>, heard: Heard) -> Result<usize, Refusal> {
         let attempt = self.run.attempt(&StepId::from(step), item).expect("under way").attempt;
         let place = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
-        self.ask(Command::Record { step: super::StepIndex(place), item, attempt, heard, jitter: 0.5 })
+        self.ask(Command::Record { step: super::StepIndex(place), item, attempt, heard, again: false, jitter: 0.5 })
     }
     /// The watchdog: a run that has not ended has a next cause to wake up, or waits for a person.
     fn wakes(&self) -> bool {
@@ -541,4 +541,43 @@ fn events_that_do_not_fit_are_errors() {
     assert!(evolve(Some(bench.run.clone()), &bench.events[0]).is_err());
     let ended = evolve(Some(bench.run), &Event::Completed {}).unwrap();
     assert!(evolve(Some(ended), &Event::Completed {}).is_err());
+}
+
+#[test]
+fn an_attempt_that_did_nothing_does_not_make_the_one_before_it_known() {
+    let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(2);
+    let plan = plan.respond(200, json!({})).build("w");
+    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
+    bench.settle();
+    bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
+    bench.settle();
+    bench.reply("charge", None, status(503)).unwrap();
+    assert_eq!(bench.run.status(), RunStatus::Paused);
+}
+
+#[test]
+fn an_answer_may_be_made_of_what_failed_and_of_a_refused_body() {
+    let plan = PlanBuilder::new()
+        .call("price", &[], "GET /price", Value::Null)
+        .respond(422, json!({"bad": "${input_error}"}))
+        .respond_when("input_error != null")
+        .respond(409, json!({"at": "${failed.step}", "status": "${failed.status}"}))
+        .respond_when("failed != null && failed.status == 404")
+        .respond(200, json!({"fine": "${failed == null && input_error == null}"}))
+        .build("w");
+    let play = |heard| {
+        let mut bench = Bench::new(&plan, Mode::Real, json!({}));
+        bench.settle();
+        bench.reply("price", None, heard).unwrap();
+        bench.settle();
+        let answer = bench.run.answer().map(|answer| (answer.status, answer.body.value()));
+        (bench.run.status(), answer)
+    };
+    assert_eq!(play(status(200)), (RunStatus::Completed, Some((200, json!({"fine": true})))));
+    let failed = Some((409, json!({"at": "price", "status": 404})));
+    assert_eq!(play(status(404)), (RunStatus::Failed, failed));
+    assert_eq!(play(status(400)), (RunStatus::Failed, None), "no entry is about that");
+    let run = Bench::new(&plan, Mode::Real, json!({})).run;
+    let answer = super::input_refused(&run, &plan, &world(), "no items").unwrap();
+    assert_eq!((answer.status, answer.body.value()), (422, json!({"bad": "no items"})));
 }

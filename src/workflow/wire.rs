@@ -91,7 +91,7 @@ fn body(body: &CallBody, request: &Value, scope: &Scope) -> Result<(Payload, Opt
         CallBody::Form(fields) => {
             let mut text = String::new();
             for (name, template) in fields {
-                let value = template.evaluate_text(scope).map_err(|error| (template.reads().to_vec(), error))?;
+                let value = template.evaluate_lines(scope).map_err(|error| (template.reads().to_vec(), error))?;
                 if !text.is_empty() {
                     text.push('&');
                 }
@@ -102,7 +102,7 @@ fn body(body: &CallBody, request: &Value, scope: &Scope) -> Result<(Payload, Opt
             (Payload::of(text.as_bytes()), Some("application/x-www-form-urlencoded".into()))
         }
         CallBody::Text(template) => {
-            let text = template.evaluate_text(scope).map_err(|error| (template.reads().to_vec(), error))?;
+            let text = template.evaluate_lines(scope).map_err(|error| (template.reads().to_vec(), error))?;
             (Payload::of(text.as_bytes()), Some("text/plain; charset=utf-8".into()))
         }
         CallBody::Raw => request.get("raw").and_then(as_bytes).unwrap_or((Payload::Empty, None)),

@@ -29,6 +29,20 @@ pub struct World {
     pub items_max: usize,
     /// Calls under way at the same time for one run.
     pub run_calls_max: usize,
+    /// Lists and maps within each other in what a step gives.
+    pub output_depth_max: usize,
+}
+
+/// No setting allows deeper values than this: what is deeper could be written into an event and not be read again.
+pub const VALUE_DEPTH_MAX: usize = 100;
+
+/// Whether lists and maps within each other go deeper than a bound.
+pub fn deeper_than(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(items) => depth == 0 || items.iter().any(|item| deeper_than(item, depth - 1)),
+        Value::Object(members) => depth == 0 || members.values().any(|member| deeper_than(member, depth - 1)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 impl World {
@@ -50,7 +64,13 @@ impl World {
             key_secret,
             items_max,
             run_calls_max: run_calls_max.max(1),
+            output_depth_max: VALUE_DEPTH_MAX,
         }
+    }
+    /// The same with another bound on depth.
+    pub fn with_depth(mut self, output_depth_max: usize) -> Self {
+        self.output_depth_max = output_depth_max.min(VALUE_DEPTH_MAX);
+        self
     }
     /// The base URL of a service.
     pub fn base(&self, service: &ServiceName) -> Option<&str> {
@@ -62,6 +82,18 @@ impl World {
         let mut scope = Scope::new();
         scope.set("request", started.request.clone());
         self.common(run, &mut scope);
+        scope
+    }
+    /// What `respond` sees: what [`World::plain`] gives, why the run fails (`failed`: `step`, `status`, `error`) and
+    /// what is wrong with the request's body (`input_error`), each null where nothing is.
+    pub fn answering(&self, run: &Run, input_error: Option<&str>) -> Scope {
+        let mut scope = self.plain(run);
+        let failed = run.failure().map_or(Value::Null, |failure| {
+            let step = failure.step.as_ref().map(|step| step.as_str());
+            serde_json::json!({ "step": step, "status": failure.status, "error": failure.message })
+        });
+        scope.set("failed", Arc::new(failed));
+        scope.set("input_error", Arc::new(input_error.map_or(Value::Null, Value::from)));
         scope
     }
     /// What URLs and headers see when a call is recorded.

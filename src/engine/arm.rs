@@ -10,24 +10,25 @@ use std::time::Duration;
 use http::Method;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::client::{Executor, usize_of};
+use super::client::Executor;
 use super::clock::Clock;
 use super::driver::{Caller, Driver, Parts, Told};
 use super::journal::{Journal, Keeper};
+use super::pins::Took;
 use super::registry::{Held, Place, Verdict, Word};
 use super::replies;
 use super::snapshot::Snapshot;
 use super::{Core, decode};
 use crate::compare::{Body, Observation};
 use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
-use crate::flag::{InstanceId, SkipReason};
-use crate::names::{RunId, Seq};
+use crate::flag::{Arm, InstanceId, SkipReason};
+use crate::names::{RouteId, RunId, Seq};
 use crate::store::{Claim, FirstTry, Priority};
-use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, evolve, fold};
+use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, deeper_than, evolve, fold, input_refused};
 
 /// What is kept of the caller's time for a look into the store.
 const LOOK: Duration = Duration::from_millis(50);
@@ -37,47 +38,23 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     let deadline = Instant::now() + request.deadline;
     let fall_back = request.may_fall_back && request.mode == Mode::Real;
     let snapshot = core.snapshot.load_full();
-    if *core.draining.borrow() {
-        return replies::not_started(fall_back, 503, "shutting_down", "This process is shutting down");
-    }
-    let Some(plan) = snapshot.plans.get(&request.workflow).cloned() else {
-        let detail = format!("There is no workflow `{}`", request.workflow);
-        return replies::not_started(fall_back, 503, "no_workflow", &detail);
-    };
-    let permit = match request.mode {
-        Mode::Rehearse => None, // the shadow executor has bounds of its own
-        Mode::Dark | Mode::Real => match core.runs.clone().try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                let detail = "As many runs are in flight as may be (runs_in_flight_max)";
-                return replies::not_started(fall_back, 503, "too_many_runs", detail);
-            }
-        },
-    };
-    let body = decode::request_body(&request.request, usize_of(core.limits.output_depth_max));
-    if let Err(why) = plan.check_input(&body) {
-        return replies::bad_input(&why);
-    }
     let run = RunId(Uuid::now_v7());
     let claim = claim(&request);
-    let place = match take_place(&core, &snapshot, run, claim, fall_back, deadline).await {
+    // First of all: whatever is in the way of a new run must not send a retry to legacy.
+    let mut place = match take_place(&core, &snapshot, run, &request.route, claim, fall_back, deadline).await {
         Ok(place) => place,
         Err(reply) => return *reply,
     };
-    let instance = match load_instance(&core, &plan, request.instance.as_ref(), deadline).await {
-        Ok(instance) => instance,
-        Err(why) => {
-            let mut reply = replies::not_started(fall_back, 503, "no_instance", why);
-            if let ArmReply::Refused(_, report) = &mut reply {
-                report.unresolved = Some((SkipReason::NoInstance, why.to_owned()));
+    let New { plan, permit, started, credentials, run_key } =
+        match prepare(&core, &snapshot, &request, run, fall_back, deadline).await {
+            Ok(new) => new,
+            Err(reply) => {
+                if matches!(*reply, ArmReply::Abandoned(_)) {
+                    place.give_back(&core.pins);
+                }
+                return *reply;
             }
-            return reply;
-        }
-    };
-    let (started, credentials, run_key) = match birth(&core, &plan, &request, run, &body, instance) {
-        Ok(born) => born,
-        Err(why) => return replies::not_started(fall_back, 503, "no_store_key", why),
-    };
+        };
     let Ok(born) = evolve(None, &Event::RunStarted(Arc::new(started))) else {
         return problem(run, "the run was not born");
     };
@@ -115,6 +92,83 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     }
 }
 
+/// All that a new run is made of.
+struct New {
+    plan: Arc<Plan>,
+    permit: Option<OwnedSemaphorePermit>,
+    started: RunStarted,
+    credentials: BTreeMap<String, String>,
+    run_key: Option<Vec<u8>>,
+}
+
+/// Whether a run of this request can be made now; nothing has begun by then.
+async fn prepare(
+    core: &Core,
+    snapshot: &Snapshot,
+    request: &ArmRequest,
+    run: RunId,
+    fall_back: bool,
+    deadline: Instant,
+) -> Result<New, Box<ArmReply>> {
+    let not_started = |reason, detail: &str| Err(Box::new(replies::not_started(fall_back, 503, reason, detail)));
+    if *core.draining.borrow() {
+        return not_started("shutting_down", "This process is shutting down");
+    }
+    let Some(plan) = snapshot.plans.get(&request.workflow).cloned() else {
+        return not_started("no_workflow", &format!("There is no workflow `{}`", request.workflow));
+    };
+    let family = request.creates.as_ref().map(|(family, _)| family);
+    // Where legacy may not answer in its stead the alert has to do.
+    if fall_back && family.is_some_and(|family| core.pins.collided(family)) {
+        return not_started("pin_collision", "Both arms have given out one id");
+    }
+    let permit = match core.runs_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {
+        None => None,
+        Some(Ok(permit)) => Some(permit),
+        Some(Err(_)) => {
+            return not_started("too_many_runs", "As many runs are in flight as may be (runs_in_flight_max)");
+        }
+    };
+    let body = decode::request_body(&request.request, decode::depth_max(&core.limits));
+    if let Err(why) = plan.check_input(&body) {
+        return Err(Box::new(bad_input(core, snapshot, &plan, request, run, &body, &why)));
+    }
+    let instance = match load_instance(core, &plan, request.instance.as_ref(), deadline).await {
+        Ok(instance) => instance,
+        Err(why) => {
+            let mut reply = replies::not_started(fall_back, 503, "no_instance", why);
+            if let ArmReply::Refused(_, report) = &mut reply {
+                report.unresolved = Some((SkipReason::NoInstance, why.to_owned()));
+            }
+            return Err(Box::new(reply));
+        }
+    };
+    match birth(core, &plan, request, run, &body, instance) {
+        Ok((started, credentials, run_key)) => Ok(New { plan, permit, started, credentials, run_key }),
+        Err(why) => not_started("no_store_key", why),
+    }
+}
+
+/// What a request gets whose body the workflow does not take: what `respond` says of it, or a problem.
+fn bad_input(
+    core: &Core,
+    snapshot: &Snapshot,
+    plan: &Plan,
+    request: &ArmRequest,
+    run: RunId,
+    body: &Value,
+    why: &[String],
+) -> ArmReply {
+    let declared = birth(core, plan, request, run, body, None).ok().and_then(|(started, ..)| {
+        let never_begun = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
+        input_refused(&never_begun, plan, &snapshot.world, &why.join("; "))
+    });
+    match declared {
+        Some(answer) => replies::answered(&answer, Default::default()),
+        None => replies::bad_input(why),
+    }
+}
+
 /// What takes the retry key with the run's first append.
 fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
@@ -123,17 +177,18 @@ fn claim(request: &ArmRequest) -> Option<Claim> {
     }
 }
 
-/// Makes sure that no other run has the retry key, in this process or on disk: otherwise its answer is this request's
-/// too. Only then may a failure give the request back to legacy.
+/// Makes sure that nobody else has the retry key, in this process or on disk: another run's answer is this request's
+/// too, and what legacy took is legacy's. Only then may a failure give the request back to legacy.
 async fn take_place(
     core: &Core,
     snapshot: &Snapshot,
     run: RunId,
+    route: &RouteId,
     claim: Option<Claim>,
     fall_back: bool,
     deadline: Instant,
 ) -> Result<Place, Box<ArmReply>> {
-    let place = loop {
+    let mut place = loop {
         match core.registry.take(run, claim) {
             Ok(place) => break place,
             Err(Held { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
@@ -150,8 +205,14 @@ async fn take_place(
         }
     };
     let Some(claim) = claim else { return Ok(place) };
+    match core.pins.take_for_engine(claim.key, route) {
+        Took::Fresh => place.hold(core.pins.clone(), claim.key),
+        Took::Again => {}
+        Took::Others => return Err(Box::new(replies::taken_by_legacy(fall_back))),
+    }
     match timeout_at(deadline, core.store.first_try(claim.key)).await {
         Ok(Ok(Some(FirstTry { run: Some(run), request, .. }))) => {
+            place.keep();
             drop(place);
             if request.is_some_and(|request| request != claim.request) {
                 return Err(Box::new(replies::other_request(run)));
@@ -159,6 +220,10 @@ async fn take_place(
             let word = core.registry.word(run);
             let reply = attach(core, snapshot, run, word, fall_back, deadline).await;
             Err(Box::new(reply.unwrap_or_else(|| problem(run, "it left nothing"))))
+        }
+        Ok(Ok(Some(FirstTry { arm: Arm::Legacy, .. }))) => {
+            place.give_back(&core.pins);
+            Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
         Ok(Ok(_)) => Ok(place),
         Ok(Err(_)) | Err(_) => {
@@ -190,10 +255,11 @@ async fn load_instance(
         Ok(Err(_)) | Err(_) => return Err("The store does not say what is known of the instance"),
     };
     let run = fold(events.iter().map(|stored| &stored.event)).map_err(|_| "Nothing is known of the instance")?;
+    let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.limits));
     Ok(Some(Arc::new(serde_json::json!({
         "id": &*instance.key.id,
         "input": run.started().request.get("body"),
-        "output": run.answer().map(|answer| answer.body.value()),
+        "output": run.answer().map(|answer| answer.body.value()).filter(shallow),
         "status": run.status().as_str(),
     }))))
 }
@@ -220,7 +286,7 @@ fn birth(
         false => None,
     };
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
-    let depth_max = usize_of(core.limits.output_depth_max);
+    let depth_max = decode::depth_max(&core.limits);
     let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, depth_max));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let started = RunStarted {
@@ -318,6 +384,15 @@ async fn attach(
 }
 
 impl Core {
+    /// Whose places a durable run takes: dark ones have a share of their own, so that they never keep a caller out.
+    pub(super) fn runs_of(&self, mode: Mode) -> Option<&Arc<Semaphore>> {
+        match mode {
+            Mode::Rehearse => None, // the shadow executor has bounds of its own
+            Mode::Dark => Some(&self.dark_runs),
+            Mode::Real => Some(&self.runs),
+        }
+    }
+
     /// What a mode works with.
     pub(super) fn of_mode(
         &self,

@@ -93,8 +93,10 @@ struct Core {
     rehearsing: Arc<RehearsingClient>,
     sending_dark: Arc<SendingClient>,
     sending_real: Arc<SendingClient>,
-    /// Durable runs in flight.
+    /// Durable runs in flight that answer callers.
     runs: Arc<Semaphore>,
+    /// Dark ones.
+    dark_runs: Arc<Semaphore>,
     registry: Arc<Registry>,
     freeze: watch::Sender<Freeze>,
     draining: watch::Sender<bool>,
@@ -108,6 +110,7 @@ impl Engine {
         let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins } = parts;
         let snapshot = Snapshot::new(&plans, &services, &secrets, key_secret, &limits, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
+        let dark_max = runs_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100;
         let core = Core {
             store,
             pins,
@@ -120,6 +123,7 @@ impl Engine {
             sending_real: Arc::new(SendingClient::new(&limits, Mode::Real)),
             limits,
             runs: Arc::new(Semaphore::new(runs_max)),
+            dark_runs: Arc::new(Semaphore::new(dark_max.max(1))),
             registry: Arc::default(),
             freeze: watch::Sender::new(Freeze::No),
             draining: watch::Sender::new(false),
@@ -152,7 +156,7 @@ impl Engine {
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held.
     pub fn freeze(&self, freeze: Freeze) {
-        self.core.freeze.send_replace(freeze);
+        self.core.freeze.send_if_modified(|now| std::mem::replace(now, freeze) != freeze);
     }
 
     /// How many runs are moving now.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::exchange::ArmReply;
+use super::pins::StorePins;
+use crate::exchange::{ArmReply, Pins};
 use crate::flag::RetryKey;
 use crate::names::RunId;
 use crate::store::Claim;
@@ -48,6 +49,8 @@ pub(super) struct Place {
     run: RunId,
     key: Option<RetryKey>,
     word: watch::Sender<Option<Verdict>>,
+    /// The first try that is held against legacy for as long as nothing of the run may be on disk.
+    held: Option<(Arc<StorePins>, RetryKey)>,
 }
 
 impl Registry {
@@ -69,7 +72,7 @@ impl Registry {
         }
         let (word, receiver) = watch::channel(None);
         places.runs.insert(run, receiver);
-        Ok(Place { registry: self.clone(), run, key: claim.map(|claim| claim.key), word })
+        Ok(Place { registry: self.clone(), run, key: claim.map(|claim| claim.key), word, held: None })
     }
     /// What becomes of a run that is moving now.
     pub fn word(&self, run: RunId) -> Option<Word> {
@@ -78,6 +81,21 @@ impl Registry {
 }
 
 impl Place {
+    /// The key was taken from legacy for this run; it goes back with the place, unless it is kept or given back before.
+    pub fn hold(&mut self, pins: Arc<StorePins>, key: RetryKey) {
+        self.held = Some((pins, key));
+    }
+    /// Something of the run may be on disk: the key stays the engine's.
+    pub fn keep(&mut self) {
+        self.held = None;
+    }
+    /// The request is legacy's from now on: said before anybody is told, so that no third one begins in between.
+    pub fn give_back(&mut self, pins: &StorePins) {
+        self.held = None;
+        if let Some(key) = self.key {
+            pins.note_legacy(key);
+        }
+    }
     /// Tells those who wait; only the first word counts.
     pub fn settle(&self, verdict: impl FnOnce() -> Verdict) {
         if self.word.borrow().is_none() {
@@ -88,6 +106,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if let Some((pins, key)) = self.held.take() {
+            pins.release(&key);
+        }
         let mut places = self.registry.places();
         places.runs.remove(&self.run);
         if let Some(key) = &self.key {

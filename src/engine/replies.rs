@@ -57,7 +57,9 @@ pub(super) fn of_run(run: &Run, plan: Option<&Plan>, world: &World, may_fall_bac
 
 /// What a caller gets whose time is over while the run goes on.
 pub(super) fn still_running(run: &Run, plan: &Plan, world: &World) -> ArmReply {
-    pending(run, Some(plan), world).unwrap_or_else(|| {
+    // Beside legacy's answer it would be compared with what it does not stand for.
+    let pending = pending(run, Some(plan), world).filter(|_| run.mode() == Mode::Real);
+    pending.unwrap_or_else(|| {
         let problem = Problem {
             status: 503,
             kind: "run-goes-on".into(),
@@ -194,6 +196,14 @@ pub(super) fn said(reply: ArmReply, may_fall_back: bool) -> ArmReply {
             ArmReply::Refused(given_to_legacy(abandoned.run), RunReport::default())
         }
         reply => reply,
+    }
+}
+
+/// Legacy took the first try.
+pub(super) fn taken_by_legacy(may_fall_back: bool) -> ArmReply {
+    match may_fall_back {
+        true => ArmReply::Abandoned(Abandoned { reason: "legacy_took_first_try", run: None }),
+        false => ArmReply::Refused(given_to_legacy(None), RunReport::default()),
     }
 }
 

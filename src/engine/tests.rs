@@ -4,4 +4,5 @@ mod arm;
 mod crash;
 mod kit;
 mod modes;
+mod one_arm;
 mod stores;

@@ -12,4 +12,4 @@ mod pins;
 pub use answered::{Answered, RequestCopy};
 pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, Problem, RunReport, Source};
 pub use offer::{Offer, Outcome, Served, Settle, Ticket, Watch};
-pub use pins::{Pins, PinsUnavailable};
+pub use pins::{Pins, PinsUnavailable, Remembered};

@@ -70,7 +70,11 @@ pub(super) async fn answer(
     let (bytes, trailers) = match read {
         Read::Whole(bytes, trailers) => (bytes, trailers),
         // The engine has not heard of it; of a retry it has, and may have done it.
-        Read::TooLarge(prefix, rest) if may_fall_back && because == Because::Rung => {
+        Read::TooLarge(prefix, rest)
+            if may_fall_back
+                && because == Because::Rung
+                && flagged.retry_key.is_none_or(|key| shared.pins.take_for_legacy(key)) =>
+        {
             note_fallback(&exchange, &flagged);
             let looked_at = fallback(&exchange, &flagged, &head);
             return by_legacy(exchange, head, InBody::prefixed(prefix, rest, account), looked_at, rung).await;

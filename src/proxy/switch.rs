@@ -20,7 +20,8 @@ use super::hygiene;
 use super::relay::by_legacy;
 use super::respond::{Failure, Refused, refuse};
 use super::watch::watch;
-use crate::flag::{Decision, Found, InstanceId, Notes, Owner, RequestFacts, State, decide_noting};
+use crate::exchange::Remembered;
+use crate::flag::{Arm, Decision, Found, InstanceId, Notes, Owner, RequestFacts, State, decide, decide_noting};
 
 /// Answers one request.
 pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<OutBody>, Infallible> {
@@ -85,27 +86,50 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
         instance = Some(InstanceId { key, run });
     }
     let retry_key = table.set.retry_key(flag, &facts);
+    let mut look = None;
     let mut first_try_unknown = false;
     if let Some(key) = &retry_key {
-        match shared.pins.first_try(key).await {
-            Ok(arm) => facts.first_try = arm,
-            Err(_) => first_try_unknown = true,
+        match shared.pins.remembered(&flag.route.id, key) {
+            Remembered::By(arm) => facts.first_try = Some(arm),
+            Remembered::NotEngine => look = Some(key),
+            Remembered::Unknown => match shared.pins.first_try(key).await {
+                Ok(arm) => facts.first_try = arm,
+                Err(_) => first_try_unknown = true,
+            },
         }
     }
     let mut notes = Notes::default();
-    let decision = decide_noting(&table.set, flag, &facts, &mut notes);
+    let mut decision = decide_noting(&table.set, flag, &facts, &mut notes);
     exchange.entry.meter.noted(notes);
+    // What legacy took before this process only the store knows, and only who would ask the engine has to.
+    if let (Some(key), Decision::Engine { .. }) = (look, &decision) {
+        match shared.pins.first_try(key).await {
+            Ok(None) => {}
+            Ok(arm) => {
+                facts.first_try = arm;
+                decision = decide(&table.set, flag, &facts);
+            }
+            Err(_) => first_try_unknown = true,
+        }
+    }
+    // From here on it is legacy's, unless the engine was faster: another request with the same key may be on its way
+    // under another set.
+    if let (Some(key), false, Decision::Legacy { .. }) = (&retry_key, first_try_unknown, &decision)
+        && !shared.pins.take_for_legacy(*key)
+    {
+        facts.first_try = Some(Arm::Engine);
+        decision = decide(&table.set, flag, &facts);
+    }
     let flag = flag.clone();
     let flagged = Flagged { flag, params, path, instance, retry_key };
     match decision {
+        Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if first_try_unknown => {
+            Err(exchange.refused(rung, Failure::FirstTryUnknown))
+        }
         Decision::Legacy { rung, other } => {
-            if let Some(key) = flagged.retry_key {
-                shared.pins.note_legacy(key);
-            }
             let (watched, tee) = watch(&exchange, &flagged, &head, &upload, rung, other);
             by_legacy(exchange, head, upload.stream(tee), watched, rung).await
         }
-        Decision::Engine { rung, .. } if first_try_unknown => Err(exchange.refused(rung, Failure::FirstTryUnknown)),
         Decision::Engine { rung, may_fall_back, because } => {
             super::engine::answer(exchange, flagged, head, upload, rung, may_fall_back, because).await
         }

@@ -91,6 +91,15 @@ pub struct FirstTry {
     pub request: Option<[u8; 32]>,
 }
 
+/// First tries that the engine's runs claimed within the window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineTries {
+    /// The newest first, each with the route that its run answers.
+    pub keys: Vec<(RetryKey, RouteId)>,
+    /// Where there are more: the routes that they may belong to.
+    pub beyond: Vec<RouteId>,
+}
+
 /// How many instances of a family an arm owns.
 pub type PinCount = (RouteId, Arm, u64);
 
@@ -129,6 +138,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Which arm took a first try, within the window.
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>>;
+    /// At most so many of the first tries that runs claimed within the window.
+    fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>>;
     /// Notes first tries that legacy took. A key that the engine's run claimed stays the engine's.
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>>;
 

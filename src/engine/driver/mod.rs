@@ -9,7 +9,7 @@
 
 mod tell;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -49,7 +49,8 @@ pub(super) struct Caller {
     pub until: Instant,
 }
 
-type Call = (StepIndex, Option<u32>, u32);
+/// A step's call, its attempt, and whether another process may have sent that attempt before.
+type Call = (StepIndex, Option<u32>, u32, bool);
 
 pub(super) struct Driver {
     pub core: Arc<Core>,
@@ -68,6 +69,8 @@ pub(super) struct Driver {
     calls: FuturesUnordered<BoxFuture<'static, (Call, Heard)>>,
     /// Attempts that leave once this place is on disk.
     gated: Vec<(Seq, StepId, Option<u32>)>,
+    /// Attempts that another process may have sent already.
+    again: HashSet<(StepId, Option<u32>)>,
     /// Up to here somebody waits for the disk.
     need: Seq,
     /// The place at which the reply was fixed.
@@ -126,6 +129,7 @@ impl Driver {
             places,
             calls: FuturesUnordered::new(),
             gated: Vec::new(),
+            again: HashSet::new(),
             need: Seq(0),
             fixed: None,
             abandoned: None,
@@ -145,9 +149,10 @@ impl Driver {
     pub fn take_up(&mut self) {
         for attempt in self.run.in_flight() {
             if attempt.repeatable {
+                self.again.insert((attempt.step.clone(), attempt.item));
                 self.gated.push((Seq(0), attempt.step, attempt.item));
             } else if let Some(step) = self.places.get(&attempt.step) {
-                self.record((*step, attempt.item, attempt.attempt), Heard::Interrupted);
+                self.record((*step, attempt.item, attempt.attempt, false), Heard::Interrupted);
             }
         }
     }
@@ -176,14 +181,19 @@ impl Driver {
             let wake = self.wake.map(|at| self.clock.until(at));
             let until = self.caller.as_ref().filter(|_| self.late.is_none()).map(|caller| caller.until);
             let rehearsal = self.run.mode() == Mode::Rehearse;
+            let drains = *draining.borrow();
             let caller = &mut self.caller;
             tokio::select! {
                 Some((call, heard)) = self.calls.next(), if !self.calls.is_empty() => self.record(call, heard),
                 settled = self.journal.settled() => self.appended(settled),
                 () = maybe(wake.map(tokio::time::sleep)) => {}
                 () = maybe(until.map(tokio::time::sleep_until)) => self.time_is_over(),
-                // Nobody looks at a rehearsal that nobody waits for.
-                () = gone(caller), if rehearsal => self.stop = Some(Stop::Discarded),
+                // Nobody looks at a rehearsal that nobody waits for, and a process that drains does not wait for an
+                // answer that nobody hears.
+                () = gone(caller), if rehearsal || drains => match rehearsal {
+                    true => self.stop = Some(Stop::Discarded),
+                    false => self.caller = None,
+                },
                 Ok(()) = freeze.changed() => {}
                 Ok(()) = draining.changed() => {}
             }
@@ -264,7 +274,7 @@ impl Driver {
             let (Some(attempt), Some(place)) = (self.run.attempt(&step, item), self.places.get(&step)) else {
                 continue;
             };
-            let call = (*place, item, attempt.attempt);
+            let call = (*place, item, attempt.attempt, self.again.remove(&(step.clone(), item)));
             let made = outgoing::outgoing(
                 &self.core.limits,
                 &self.snapshot,
@@ -282,8 +292,8 @@ impl Driver {
         }
     }
 
-    fn record(&mut self, (step, item, attempt): Call, heard: Heard) {
-        self.ask(Command::Record { step, item, attempt, heard, jitter: fastrand::f64() });
+    fn record(&mut self, (step, item, attempt, again): Call, heard: Heard) {
+        self.ask(Command::Record { step, item, attempt, heard, again, jitter: fastrand::f64() });
     }
 
     /// Sees what somebody waits for the disk for, and whether anything is left to do.

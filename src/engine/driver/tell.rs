@@ -14,7 +14,10 @@ impl Driver {
     pub(super) fn tell(&mut self) {
         let world = &self.snapshot.world;
         if self.fixed.is_some_and(|fixed| fixed <= self.journal.durable()) {
-            if let Some(place) = &self.place {
+            if let Some(place) = &mut self.place {
+                if self.run.status() == RunStatus::Abandoned {
+                    place.give_back(&self.core.pins);
+                }
                 place.settle(|| Verdict::Run(Arc::new(self.run.clone())));
             }
             if let Some(caller) = self.caller.take() {
@@ -47,7 +50,10 @@ impl Driver {
     /// Nothing of the run is kept: everybody who waits hears the same.
     fn discard(&mut self, reply: ArmReply) {
         let reply = Box::new(reply);
-        if let Some(place) = &self.place {
+        if let Some(place) = &mut self.place {
+            if matches!(*reply, ArmReply::Abandoned(_)) {
+                place.give_back(&self.core.pins);
+            }
             place.settle(|| Verdict::Said(reply.clone()));
         }
         if let Some(caller) = self.caller.take() {
@@ -87,6 +93,11 @@ impl Driver {
 
     /// What became of an append.
     pub(super) fn appended(&mut self, settled: Settled) {
+        if !matches!(settled, Settled::NothingKept(_))
+            && let Some(place) = &mut self.place
+        {
+            place.keep();
+        }
         match settled {
             Settled::Kept => {}
             Settled::NothingKept(why) => {

@@ -2,7 +2,9 @@
 //!
 //! The question it answers: "legacy or engine, for this follow-up, for this retry?" Always true: a family in which
 //! nobody has pinned anything is answered at once, without the store and without a lock; what the engine's appends
-//! pinned in this process is known here before their answer leaves, because the engine says so ([`StorePins::pinned`]).
+//! pinned in this process is known here before their answer leaves, because the engine says so ([`StorePins::pinned`]);
+//! a first try is one arm's from the moment it is taken, before anything of it is on disk, and what the engine took is
+//! known without the store but for routes of which more was taken than is kept.
 //! Who asks, and what becomes of the request, is `proxy`'s and `flag`'s business.
 //!
 //! When the store is slow, a question about a family with pins waits for it, and no longer than a bound; when it is
@@ -26,15 +28,18 @@ use futures_util::future::{BoxFuture, ready};
 use self::behind::{Behind, Note};
 use self::cache::Cache;
 use self::families::Families;
+pub use self::tries::Took;
 use self::tries::Tries;
-use crate::exchange::{Pins, PinsUnavailable};
+use crate::exchange::{Pins, PinsUnavailable, Remembered};
 use crate::flag::{Arm, Owner, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
-use crate::store::{NewPin, SharedStore, StoreError};
+use crate::store::{EngineTries, NewPin, SharedStore, StoreError};
 
 /// A look into the store takes no longer; the caller's request waits for it.
 const LOOK_MAX: Duration = Duration::from_secs(1);
+/// The same where legacy answers whatever it says, and only the other arm depends on it.
+const GLANCE_MAX: Duration = Duration::from_millis(20);
 
 /// Pins and retry keys over the store.
 pub struct StorePins {
@@ -54,6 +59,13 @@ impl StorePins {
         let families = Arc::new(Families::new(store.pin_counts().await?));
         let behind = Behind::start(store.clone(), families.clone());
         let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);
+        let keys_max = usize::try_from(limits.retry_keys_max).unwrap_or(usize::MAX);
+        let EngineTries { keys, beyond } = store.engine_tries(keys_max).await?;
+        beyond.into_iter().for_each(|route| tries.forget(route));
+        // They are given the whole window from now: later than they run out in the store, never earlier.
+        for (key, route) in keys.into_iter().rev() {
+            tries.take_for_engine(key, &route, Instant::now());
+        }
         Ok(Arc::new(Self { store, families, cache: Cache::default(), tries, behind }))
     }
 
@@ -82,9 +94,21 @@ impl StorePins {
         self.behind.flush().await;
     }
 
+    /// Takes a first try for the engine, before its run begins, unless legacy has it.
+    pub fn take_for_engine(&self, key: RetryKey, route: &RouteId) -> Took {
+        self.tries.take_for_engine(key, route, Instant::now())
+    }
+
+    /// The engine made nothing of a first try that it had taken, and nobody else was told to.
+    pub fn release(&self, key: &RetryKey) {
+        self.tries.release(key);
+    }
+
     async fn look(&self, key: &PinKey) -> Result<(Owner, Option<RunId>), PinsUnavailable> {
         let before = self.cache.epoch();
-        let found = tokio::time::timeout(LOOK_MAX, self.store.pin(key.clone())).await;
+        let engine_owns = self.families.get(&key.family).is_some_and(|family| family.engine_owns());
+        let within = if engine_owns { LOOK_MAX } else { GLANCE_MAX };
+        let found = tokio::time::timeout(within, self.store.pin(key.clone())).await;
         match found {
             Ok(Ok(pin)) => {
                 let known = pin.map(|pin| (pin.arm, pin.run));
@@ -126,9 +150,17 @@ impl Pins for StorePins {
         self.look(key).boxed()
     }
 
+    fn remembered(&self, route: &RouteId, key: &RetryKey) -> Remembered {
+        match self.tries.arm(key, Instant::now()) {
+            Some(arm) => Remembered::By(arm),
+            None if self.tries.forgot(route) => Remembered::Unknown,
+            None => Remembered::NotEngine,
+        }
+    }
+
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, PinsUnavailable>> {
-        if self.tries.has(key, Instant::now()) {
-            return ready(Ok(Some(Arm::Legacy))).boxed();
+        if let Some(arm) = self.tries.arm(key, Instant::now()) {
+            return ready(Ok(Some(arm))).boxed();
         }
         async move {
             match tokio::time::timeout(LOOK_MAX, self.store.first_try(*key)).await {
@@ -144,6 +176,15 @@ impl Pins for StorePins {
             }
         }
         .boxed()
+    }
+
+    fn take_for_legacy(&self, key: RetryKey) -> bool {
+        match self.tries.take_for_legacy(key, Instant::now()) {
+            Took::Fresh => self.behind.note(Note::Try(key)),
+            Took::Again => {}
+            Took::Others => return false,
+        }
+        true
     }
 
     fn note_legacy(&self, key: RetryKey) {

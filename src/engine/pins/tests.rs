@@ -29,6 +29,7 @@ impl Store for Counting {
         plan(id: crate::names::PlanId) -> Stored<Option<serde_json::Value>>;
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> Stored<()>;
         run_key(run: RunId) -> Stored<Option<Vec<u8>>>;
+        engine_tries(limit: usize) -> Stored<EngineTries>;
         pin_counts() -> Stored<Vec<crate::store::PinCount>>;
         pins(family: RouteId, arm: Arm, limit: usize) -> Stored<Vec<PinRecord>>;
         put_flip(flip: crate::store::FlipRecord) -> Stored<u64>;

@@ -1,31 +1,71 @@
-//! First tries that legacy took, in memory.
+//! First tries, in memory: which arm took each.
+//!
+//! Always true: a key is one arm's; whoever takes it for an arm learns at once that the other has it, also where the
+//! engine's run is not on disk yet. What the engine took and had to be forgotten is remembered by route.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::flag::RetryKey;
+use crate::flag::{Arm, RetryKey};
+use crate::names::RouteId;
 
 /// Requests with a retry key note it here, so few of them meet at one lock.
 const SHARDS: usize = 16;
 
-/// Keys for as long as the window, the oldest going first where there are too many.
+/// What the engine took is kept at least for as many in each shard: runs that are not on disk yet are known only here.
+const SHARD_ENGINE_MIN: usize = 1_024;
+
+/// Keys for as long as the window, the oldest of an arm going first where there are too many.
 pub(super) struct Tries {
     shards: [Mutex<Shard>; SHARDS],
     window: Duration,
     shard_keys_max: usize,
+    /// Routes of which a key that the engine took was forgotten before its window was over.
+    forgotten: Mutex<HashSet<RouteId>>,
+    /// Whether there are any: requests meet at that lock only then.
+    forgets: AtomicBool,
 }
 
 #[derive(Default)]
 struct Shard {
-    since: HashMap<RetryKey, Instant>,
-    by_age: VecDeque<(Instant, RetryKey)>,
+    taken: HashMap<RetryKey, Taken>,
+    legacy_by_age: VecDeque<(Instant, RetryKey)>,
+    engine_by_age: VecDeque<(Instant, RetryKey)>,
+}
+
+struct Taken {
+    since: Instant,
+    by: By,
+}
+
+enum By {
+    Legacy,
+    Engine(RouteId),
+}
+
+/// What became of taking a key for an arm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Took {
+    /// It is this arm's now.
+    Fresh,
+    /// It was this arm's already.
+    Again,
+    /// It is the other arm's.
+    Others,
 }
 
 impl Tries {
     pub(super) fn new(window: Duration, keys_max: u64) -> Self {
         let shard_keys_max = usize::try_from(keys_max).unwrap_or(usize::MAX).div_ceil(SHARDS);
-        Self { shards: Default::default(), window, shard_keys_max }
+        Self {
+            shards: Default::default(),
+            window,
+            shard_keys_max,
+            forgotten: Mutex::default(),
+            forgets: AtomicBool::new(false),
+        }
     }
 
     fn shard(&self, key: &RetryKey) -> MutexGuard<'_, Shard> {
@@ -33,26 +73,109 @@ impl Tries {
         self.shards[usize::from(key.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether legacy took the first try within the window.
-    pub(super) fn has(&self, key: &RetryKey, now: Instant) -> bool {
-        self.shard(key).since.get(key).is_some_and(|since| now.saturating_duration_since(*since) < self.window)
+    /// The arm that took the first try within the window.
+    pub(super) fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
+        self.shard(key).arm(key, now, self.window)
     }
 
-    /// Notes a try; says whether it is news. The first one counts: a retry does not make the window longer.
+    /// Takes a key for legacy, unless it is the engine's. A retry does not make the window longer.
+    pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant) -> Took {
+        let mut shard = self.shard(&key);
+        match shard.arm(&key, now, self.window) {
+            Some(Arm::Legacy) => Took::Again,
+            Some(Arm::Engine) => Took::Others,
+            None => {
+                self.put_legacy(&mut shard, key, now);
+                Took::Fresh
+            }
+        }
+    }
+
+    /// The key is legacy's now, whoever took it before. Whether that is news.
     pub(super) fn note(&self, key: RetryKey, now: Instant) -> bool {
         let mut shard = self.shard(&key);
-        while let Some((since, oldest)) = shard.by_age.front().copied()
-            && (now.saturating_duration_since(since) >= self.window || shard.by_age.len() >= self.shard_keys_max)
-        {
-            shard.by_age.pop_front();
-            shard.since.remove(&oldest);
+        if shard.arm(&key, now, self.window) == Some(Arm::Legacy) {
+            return false;
         }
-        if self.shard_keys_max == 0 || shard.since.contains_key(&key) {
-            return self.shard_keys_max == 0;
-        }
-        shard.since.insert(key, now);
-        shard.by_age.push_back((now, key));
+        self.put_legacy(&mut shard, key, now);
         true
+    }
+
+    fn put_legacy(&self, shard: &mut Shard, key: RetryKey, now: Instant) {
+        while let Some((since, oldest)) = shard.legacy_by_age.front().copied()
+            && (now.saturating_duration_since(since) >= self.window
+                || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
+        {
+            shard.legacy_by_age.pop_front();
+            if shard.taken.get(&oldest).is_some_and(|taken| matches!(taken.by, By::Legacy) && taken.since == since) {
+                shard.taken.remove(&oldest);
+            }
+        }
+        if self.shard_keys_max == 0 {
+            shard.taken.remove(&key);
+            return;
+        }
+        shard.taken.insert(key, Taken { since: now, by: By::Legacy });
+        shard.legacy_by_age.push_back((now, key));
+    }
+
+    /// Takes a key for the engine, unless it is legacy's.
+    pub(super) fn take_for_engine(&self, key: RetryKey, route: &RouteId, now: Instant) -> Took {
+        let mut shard = self.shard(&key);
+        match shard.arm(&key, now, self.window) {
+            Some(Arm::Engine) => return Took::Again,
+            Some(Arm::Legacy) => return Took::Others,
+            None => {}
+        }
+        let keys_max = self.shard_keys_max.max(SHARD_ENGINE_MIN);
+        while let Some((since, oldest)) = shard.engine_by_age.front().copied() {
+            let over = now.saturating_duration_since(since) >= self.window;
+            if !over && shard.engine_by_age.len() < keys_max {
+                break;
+            }
+            shard.engine_by_age.pop_front();
+            let route = match shard.taken.get(&oldest) {
+                Some(Taken { since: taken, by: By::Engine(route) }) if *taken == since => route.clone(),
+                _ => continue, // given back since
+            };
+            shard.taken.remove(&oldest);
+            if !over {
+                self.forget(route);
+            }
+        }
+        shard.taken.insert(key, Taken { since: now, by: By::Engine(route.clone()) });
+        shard.engine_by_age.push_back((now, key));
+        Took::Fresh
+    }
+
+    /// The engine made nothing of it.
+    pub(super) fn release(&self, key: &RetryKey) {
+        let mut shard = self.shard(key);
+        if shard.taken.get(key).is_some_and(|taken| matches!(taken.by, By::Engine(_))) {
+            shard.taken.remove(key);
+        }
+    }
+
+    /// The engine took keys of this route that are not known here.
+    pub(super) fn forget(&self, route: RouteId) {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).insert(route);
+        self.forgets.store(true, Ordering::Release);
+    }
+
+    /// Whether the engine may have taken keys of this route that are not known here.
+    pub(super) fn forgot(&self, route: &RouteId) -> bool {
+        self.forgets.load(Ordering::Acquire)
+            && self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).contains(route)
+    }
+}
+
+impl Shard {
+    fn arm(&self, key: &RetryKey, now: Instant, window: Duration) -> Option<Arm> {
+        let taken = self.taken.get(key).filter(|taken| now.saturating_duration_since(taken.since) < window)?;
+        Some(match taken.by {
+            By::Legacy => Arm::Legacy,
+            By::Engine(_) => Arm::Engine,
+        })
     }
 }
 
@@ -73,8 +196,8 @@ mod tests {
         let begin = Instant::now();
         assert!(tries.note(key(1), begin));
         assert!(!tries.note(key(1), begin + Duration::from_secs(9)));
-        assert!(tries.has(&key(1), begin + Duration::from_secs(9)));
-        assert!(!tries.has(&key(1), begin + Duration::from_secs(10)));
+        assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(9)), Some(Arm::Legacy));
+        assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(10)), None);
         assert!(tries.note(key(1), begin + Duration::from_secs(10)), "a first try again");
     }
 
@@ -86,10 +209,41 @@ mod tests {
             tries.note(key(n), begin + Duration::from_millis(n.into()));
         }
         let now = begin + Duration::from_secs(10);
-        let kept: Vec<u32> = (0..10_000).filter(|n| tries.has(&key(*n), now)).collect();
+        let kept: Vec<u32> = (0..10_000).filter(|n| tries.arm(&key(*n), now).is_some()).collect();
         assert!(kept.len() <= 160 && kept.len() > 100, "{}", kept.len());
         assert!(kept.contains(&9_999) && !kept.contains(&0));
-        let places: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().by_age.len()).sum();
+        let places: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().legacy_by_age.len()).sum();
         assert_eq!(places, kept.len());
+    }
+
+    #[test]
+    fn a_key_is_one_arms() {
+        let tries = Tries::new(Duration::from_secs(10), 100);
+        let (now, route) = (Instant::now(), RouteId::from("r"));
+        assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Fresh);
+        assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Again);
+        assert_eq!(tries.take_for_legacy(key(1), now), Took::Others);
+        assert!(tries.note(key(1), now), "given back");
+        tries.release(&key(1));
+        assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Others);
+        assert_eq!(tries.take_for_legacy(key(1), now), Took::Again);
+        assert_eq!(tries.take_for_engine(key(2), &route, now), Took::Fresh);
+        tries.release(&key(2));
+        assert_eq!(tries.take_for_legacy(key(2), now), Took::Fresh);
+    }
+
+    #[test]
+    fn what_the_engine_took_is_bounded_and_what_is_forgotten_is_known_by_route() {
+        let tries = Tries::new(Duration::from_secs(1_000), 16);
+        let (now, route) = (Instant::now(), RouteId::from("r"));
+        for n in 0..30_000 {
+            tries.note(key(n + 100_000), now);
+            tries.take_for_engine(key(n), &route, now + Duration::from_millis(n.into()));
+        }
+        assert_eq!(tries.arm(&key(29_999), now), Some(Arm::Engine), "legacy's keys drive out none of the engine's");
+        assert_eq!(tries.arm(&key(0), now), None);
+        assert!(tries.forgot(&route) && !tries.forgot(&RouteId::from("other")));
+        let kept: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().taken.len()).sum();
+        assert!(kept <= SHARDS * (SHARD_ENGINE_MIN + 1), "{kept}");
     }
 }

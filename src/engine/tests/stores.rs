@@ -77,6 +77,7 @@ impl Store for Faulty {
         pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
         first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
+        engine_tries(limit: usize) -> crate::store::EngineTries;
         note_legacy_tries(keys: Vec<crate::flag::RetryKey>) -> ();
         put_flip(flip: FlipRecord) -> u64;
         flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;

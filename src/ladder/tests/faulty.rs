@@ -81,6 +81,9 @@ impl Store for Faulty {
     fn first_try(&self, key: RetryKey) -> Answer<'_, Option<FirstTry>> {
         self.inner.first_try(key)
     }
+    fn engine_tries(&self, limit: usize) -> Answer<'_, crate::store::EngineTries> {
+        self.inner.engine_tries(limit)
+    }
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> Answer<'_, ()> {
         self.inner.note_legacy_tries(keys)
     }

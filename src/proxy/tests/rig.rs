@@ -19,8 +19,8 @@ use tower::util::BoxCloneSyncService;
 use super::super::{Drained, Proxy, ProxyParts};
 use super::wire::{Message, Wire, soon};
 use crate::exchange::{
-    Abandoned, Answered, ArmAnswer, ArmReply, ArmRequest, Offer, Outcome, Pins, PinsUnavailable, Problem, RunReport,
-    Served, Settle, Source, Ticket, Watch,
+    Abandoned, Answered, ArmAnswer, ArmReply, ArmRequest, Offer, Outcome, Pins, PinsUnavailable, Problem, Remembered,
+    RunReport, Served, Settle, Source, Ticket, Watch,
 };
 use crate::flag::{Arm, FlagSet, Freeze, Instance, Match, Owner, PinKey, RetryKey, Route, Service, Shares, State};
 use crate::limits::Limits;
@@ -37,6 +37,8 @@ pub struct Fakes {
     pub owner: Mutex<Option<Owner>>,
     pub first_try: Mutex<Option<Result<Option<Arm>, PinsUnavailable>>>,
     pub noted: Mutex<Vec<RetryKey>>,
+    /// The engine takes the key between the look and the decision.
+    pub overtaken: AtomicBool,
     pub created: Mutex<Vec<PinKey>>,
     pub full: AtomicBool,
     pub changed: tokio::sync::Notify,
@@ -104,6 +106,19 @@ impl Pins for Fakes {
     fn first_try<'a>(&'a self, _key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, PinsUnavailable>> {
         let arm = *self.first_try.lock().unwrap();
         Box::pin(async move { arm.unwrap_or(Ok(None)) })
+    }
+    fn remembered(&self, _route: &RouteId, _key: &RetryKey) -> Remembered {
+        match *self.first_try.lock().unwrap() {
+            Some(Ok(Some(Arm::Engine))) => Remembered::By(Arm::Engine),
+            _ => Remembered::NotEngine,
+        }
+    }
+    fn take_for_legacy(&self, key: RetryKey) -> bool {
+        if self.overtaken.load(SeqCst) {
+            return false;
+        }
+        self.note_legacy(key);
+        true
     }
     fn note_legacy(&self, key: RetryKey) {
         self.noted.lock().unwrap().push(key);

@@ -315,6 +315,23 @@ async fn a_retry_stays_on_its_arm() {
 }
 
 #[tokio::test]
+async fn a_request_that_the_engine_took_under_another_set_is_not_legacys() {
+    let origin = Origin::says(OK).await;
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    for state in [State::Off, State::Shadow, State::Dark] {
+        let rig = Rig::new(&origin, at(state)).await;
+        rig.fakes.overtaken.store(true, SeqCst);
+        rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
+        assert_eq!(rig.ask(keyed).await.status(), 201, "{state}");
+    }
+    let limits = Limits { body_engine_bytes_max: 3, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
+    rig.fakes.overtaken.store(true, SeqCst);
+    assert_eq!(rig.ask(keyed).await.status(), 413);
+    assert!(origin.requests().is_empty());
+}
+
+#[tokio::test]
 async fn a_retry_that_the_engine_took_never_falls_back_for_its_size() {
     let origin = Origin::says(OK).await;
     let limits = Limits { body_engine_bytes_max: 3, ..Limits::default() };

@@ -15,8 +15,8 @@ use jiff::Timestamp;
 
 use self::tables::Tables;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, RunFilter,
-    SampleRecord, Store, StoreError, StoredEvent,
+    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
+    RunFilter, SampleRecord, Store, StoreError, StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -122,6 +122,10 @@ impl Store for MemoryStore {
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
         self.with(|tables| tables.first_try(&key, Timestamp::now()))
+    }
+
+    fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>> {
+        self.with(|tables| tables.engine_tries(limit, Timestamp::now()))
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {

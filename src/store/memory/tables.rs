@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::{
-    Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, RunFilter,
-    SampleRecord, StoreError, StoredEvent,
+    Append, AppendError, Conflict, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount,
+    PinRecord, RunFilter, SampleRecord, StoreError, StoredEvent,
 };
 use crate::workflow::RunSummary;
 
@@ -161,6 +161,20 @@ impl Tables {
     pub(super) fn first_try(&self, key: &RetryKey, now: Timestamp) -> Option<FirstTry> {
         let (first, at) = self.tries.get(key)?;
         (now.duration_since(*at) < self.window).then(|| first.clone())
+    }
+
+    pub(super) fn engine_tries(&self, limit: usize, now: Timestamp) -> EngineTries {
+        let live = self.tries.iter().filter(|(_, (_, at))| now.duration_since(*at) < self.window);
+        let of_engine = live.filter_map(|(key, (first, at))| {
+            let route = self.runs.get(&first.run?)?.summary.route.clone()?;
+            Some((*at, *key, route))
+        });
+        let mut all: Vec<_> = of_engine.collect();
+        all.sort_by_key(|(at, key, _)| (std::cmp::Reverse(*at), *key));
+        let mut beyond: Vec<_> = all.iter().skip(limit).map(|(_, _, route)| route.clone()).collect();
+        beyond.sort();
+        beyond.dedup();
+        EngineTries { keys: all.into_iter().take(limit).map(|(_, key, route)| (key, route)).collect(), beyond }
     }
 
     pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {

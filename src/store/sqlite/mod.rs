@@ -39,8 +39,8 @@ use self::connection::Connection;
 use self::job::{Job, nanos};
 use self::writer::{Inlet, Sizes, Writer};
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, Priority, RunFilter,
-    SampleRecord, Store, StoreError, StoredEvent,
+    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
+    Priority, RunFilter, SampleRecord, Store, StoreError, StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -189,6 +189,10 @@ impl Store for SqliteStore {
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
         read::first_try(&self.readers, key, nanos(Timestamp::now()).saturating_sub(self.window_ns)).boxed()
+    }
+
+    fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>> {
+        read::engine_tries(&self.readers, nanos(Timestamp::now()).saturating_sub(self.window_ns), limit).boxed()
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {

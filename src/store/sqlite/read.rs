@@ -8,7 +8,7 @@ use super::job::arm;
 use super::look::run_id;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
-use crate::store::{FirstTry, PinCount, PinRecord, RunFilter, StoreError, StoredEvent};
+use crate::store::{EngineTries, FirstTry, PinCount, PinRecord, RunFilter, StoreError, StoredEvent};
 use crate::workflow::{Event, RunSummary};
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -164,6 +164,24 @@ pub(super) async fn first_try(pool: &SqlitePool, key: RetryKey, since: i64) -> R
     let Some((arm, run, request)) = row else { return Ok(None) };
     let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
     Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request: request.and_then(|bytes| bytes.try_into().ok()) }))
+}
+
+pub(super) async fn engine_tries(pool: &SqlitePool, since: i64, limit: usize) -> Result<EngineTries> {
+    let text = "SELECT retry_keys.key, runs.route FROM retry_keys JOIN runs ON runs.run_id = retry_keys.run_id \
+                WHERE retry_keys.at > ? AND runs.route IS NOT NULL ORDER BY retry_keys.at DESC LIMIT ?";
+    let found: Vec<(Vec<u8>, String)> =
+        sqlx::query_as(text).bind(since).bind(rows(limit.saturating_add(1))).fetch_all(pool).await.map_err(unread)?;
+    let more = found.len() > limit;
+    let key = |bytes: Vec<u8>| bytes.try_into().map(RetryKey).ok();
+    let keys = found.into_iter().take(limit);
+    let keys = keys.filter_map(|(bytes, route)| Some((key(bytes)?, RouteId::new(route)))).collect();
+    let mut beyond = Vec::new();
+    if more {
+        let text = "SELECT DISTINCT route FROM runs WHERE mode = 'real' AND route IS NOT NULL";
+        let routes: Vec<(String,)> = sqlx::query_as(text).fetch_all(pool).await.map_err(unread)?;
+        beyond.extend(routes.into_iter().map(|(route,)| RouteId::new(route)));
+    }
+    Ok(EngineTries { keys, beyond })
 }
 
 /// Records kept as JSON in a column, by a text of ours that takes an optional route and an optional limit.

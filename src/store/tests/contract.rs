@@ -227,6 +227,15 @@ async fn a_retry_key_has_one_run(which: Which) {
     assert_eq!(store.first_try(RetryKey([8; 32])).await.unwrap(), None);
     store.append(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) }).await.unwrap();
     assert_eq!(store.first_try(RetryKey([9; 32])).await.unwrap().unwrap().arm, Arm::Engine);
+
+    store.note_legacy_tries(vec![RetryKey([7; 32])]).await.unwrap();
+    let route = RouteId::new("orders.create");
+    let mut all = store.engine_tries(3).await.unwrap();
+    all.keys.sort();
+    let keys = [1, 2, 9].map(|key| (RetryKey([key; 32]), route.clone()));
+    assert_eq!((all.keys, all.beyond), (keys.to_vec(), Vec::new()));
+    let some = store.engine_tries(2).await.unwrap();
+    assert_eq!((some.keys.len(), some.beyond), (2, vec![route]));
 }
 
 async fn a_retry_key_runs_out(which: Which) {

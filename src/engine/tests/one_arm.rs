@@ -1,0 +1,157 @@
+//! One request is one arm's, whatever comes in between: flips, retries, drains, crowds, a store that does not answer.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::kit::{Bench, React, World, abandoned, answer, refused, request};
+use crate::exchange::{ArmRequest, Pins, Remembered};
+use crate::flag::{Arm, RetryKey};
+use crate::limits::Limits;
+use crate::names::RouteId;
+use crate::store::MemoryStore;
+use crate::workflow::testing::PlanBuilder;
+use crate::workflow::{Mode, Plan, RunStatus};
+
+const KEY: RetryKey = RetryKey([9; 32]);
+
+fn keyed() -> ArmRequest {
+    ArmRequest { retry_key: Some(KEY), may_fall_back: true, ..request("w", Mode::Real, &json!({})) }
+}
+
+fn plan() -> Arc<Plan> {
+    PlanBuilder::new()
+        .call("price", &[], "GET /price", Value::Null)
+        .call("charge", &["price"], "POST /charges", json!({}))
+        .respond(201, json!({"run": "${run.id}"}))
+        .build("w")
+}
+
+#[tokio::test]
+async fn nothing_that_keeps_a_new_run_out_sends_a_retry_to_legacy() {
+    let world = World::new(|_, _| React::Gated(200, json!({}))).await;
+    let limits = Limits { runs_in_flight_max: 1, ..Limits::default() };
+    let bench = Bench::over(&world, plan(), Arc::new(MemoryStore::new()), limits, None).await;
+    let retries = async {
+        world.has_seen(1).await; // a read is under way, and nothing is on disk
+        let mut crowded = Box::pin(bench.ask(keyed()));
+        assert!(futures_util::poll!(&mut crowded).is_pending());
+        bench.engine.core.draining.send_replace(true);
+        let mut draining = Box::pin(bench.ask(keyed()));
+        assert!(futures_util::poll!(&mut draining).is_pending());
+        world.open_gate();
+        (crowded.await, draining.await)
+    };
+    let (first, (crowded, draining)) = tokio::join!(bench.ask(keyed()), retries);
+    let body = answer(first).1;
+    assert_eq!((answer(crowded).1, answer(draining).1), (body.clone(), body.clone()));
+    assert_eq!(answer(bench.ask(keyed()).await).1, body, "after it, too");
+    assert_eq!(world.paths(), ["GET /price", "POST /charges"]);
+}
+
+#[tokio::test]
+async fn legacy_cannot_take_what_the_engine_works_on_before_it_is_on_disk() {
+    let world = World::new(|_, _| React::Gated(200, json!({}))).await;
+    let mut bench = Bench::new(&world, plan()).await;
+    let route = RouteId::from("orders.create");
+    let flipped = async {
+        world.has_seen(1).await;
+        assert!(bench.runs().await.is_empty(), "nothing is on disk");
+        let pins = &bench.engine.core.pins;
+        assert_eq!(pins.remembered(&route, &KEY), Remembered::By(Arm::Engine));
+        assert!(!pins.take_for_legacy(KEY));
+        world.open_gate();
+    };
+    let (first, ()) = tokio::join!(bench.ask(keyed()), flipped);
+    assert_eq!(answer(first).0, 201);
+    bench.crash().await;
+    assert_eq!(bench.engine.core.pins.remembered(&route, &KEY), Remembered::By(Arm::Engine), "the next process knows");
+    assert_eq!(bench.engine.core.pins.remembered(&route, &RetryKey([1; 32])), Remembered::NotEngine);
+}
+
+#[tokio::test]
+async fn the_engine_does_not_take_what_legacy_has() {
+    let world = World::new(|_, _| React::Json(200, json!({}))).await;
+    let bench = Bench::new(&world, plan()).await;
+    assert!(bench.engine.core.pins.take_for_legacy(KEY));
+    assert_eq!(abandoned(bench.ask(keyed()).await).reason, "legacy_took_first_try");
+    let only = ArmRequest { may_fall_back: false, ..keyed() };
+    assert_eq!(refused(bench.ask(only.clone()).await).0.kind, "given-to-legacy");
+    // Noted by an earlier process.
+    let bench = Bench::new(&world, plan()).await;
+    bench.store.note_legacy_tries(vec![KEY]).await.unwrap();
+    assert_eq!(refused(bench.ask(only).await).0.kind, "given-to-legacy");
+    assert_eq!(abandoned(bench.ask(keyed()).await).reason, "legacy_took_first_try");
+    assert!(world.paths().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_given_back_is_legacys_before_anybody_hears_of_it() {
+    let world = World::new(|_, _| React::Json(404, json!({}))).await;
+    let bench = Bench::new(&world, plan()).await;
+    assert_eq!(abandoned(bench.ask(keyed()).await).reason, "engine_failed");
+    assert_eq!(bench.engine.core.pins.remembered(&RouteId::from("orders.create"), &KEY), Remembered::By(Arm::Legacy));
+    assert_eq!(abandoned(bench.ask(keyed()).await).reason, "legacy_took_first_try");
+    assert_eq!(world.paths(), ["GET /price"]);
+}
+
+#[tokio::test]
+async fn what_was_refused_before_it_began_is_nobodys() {
+    let world = World::new(|_, _| React::Json(200, json!({}))).await;
+    let bench = Bench::new(&world, plan()).await;
+    let unknown = ArmRequest { workflow: "x".into(), may_fall_back: false, ..keyed() };
+    assert_eq!(refused(bench.ask(unknown).await).0.kind, "no-workflow");
+    assert!(bench.engine.core.pins.take_for_legacy(KEY));
+}
+
+#[tokio::test]
+async fn dark_runs_never_take_the_places_of_callers() {
+    let world = World::new(|_, before| if before == 0 { React::Hang } else { React::Json(200, json!({})) }).await;
+    let plan = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).respond(200, json!({})).build("w");
+    let limits = Limits { runs_in_flight_max: 1, ..Limits::default() };
+    let bench = Bench::over(&world, plan, Arc::new(MemoryStore::new()), limits, None).await;
+    let mut dark = Box::pin(bench.ask(request("w", Mode::Dark, &json!({}))));
+    assert!(futures_util::poll!(&mut dark).is_pending());
+    world.has_seen(1).await;
+    assert_eq!(answer(bench.ask(request("w", Mode::Real, &json!({}))).await).0, 200);
+}
+
+#[tokio::test]
+async fn what_is_nested_too_deep_to_be_read_again_is_not_written() {
+    let deep = |depth: usize| (0..depth).fold(json!(1), |value, _| json!([value]));
+    let replied = deep(120);
+    let world = World::new(move |_, _| React::Json(200, replied.clone())).await;
+    let plan = PlanBuilder::new()
+        .set("seen", &[], json!("${request.body}"))
+        .set("more", &["seen"], json!([[["${steps.seen.output}"]]]))
+        .call("charge", &[], "POST /charges", json!({}))
+        .respond(200, json!({}))
+        .build("w");
+    let mut bench = Bench::new(&world, plan).await;
+    for depth in [98, 120] {
+        let reply = bench.ask(request("w", Mode::Real, &deep(depth))).await;
+        assert_eq!(refused(reply).0.kind, "workflow-bound", "{depth}");
+    }
+    for run in bench.runs().await {
+        let events = bench.events(run.run_id).await;
+        let text = serde_json::to_string(&events).unwrap();
+        let again: Vec<crate::workflow::Event> = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, events);
+    }
+    bench.crash().await;
+    bench.recover().await;
+}
+
+#[tokio::test]
+async fn a_resent_attempt_that_did_nothing_leaves_the_first_sending_unknown() {
+    let world = World::new(|_, before| if before == 0 { React::Hang } else { React::Json(503, json!({})) }).await;
+    let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().respond(200, json!({}));
+    let mut bench = Bench::new(&world, plan.build("w")).await;
+    let caller = tokio::spawn(tower::ServiceExt::oneshot(bench.engine.arm(), request("w", Mode::Real, &json!({}))));
+    world.has_seen(1).await;
+    bench.crash().await;
+    caller.await.unwrap().unwrap();
+    let run = bench.runs().await[0].run_id;
+    bench.recover().await;
+    bench.until(run, |view| view.status == RunStatus::Paused).await;
+}

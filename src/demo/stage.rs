@@ -103,6 +103,7 @@ pub async fn run(
 
     let mut traffic = Traffic::start(&format!("http://{}", product.listen), CLIENTS);
     let control = Control::new(&admin);
+    let mut interrupted = false;
     let (walked, mut broken) = {
         let mut walk = Walk {
             control: control.clone(),
@@ -113,7 +114,13 @@ pub async fn run(
             render: options.render,
             broken: Vec::new(),
         };
-        let walked = walk.all().await;
+        let walked = tokio::select! {
+            walked = walk.all() => walked,
+            () = told_to_end() => {
+                interrupted = true;
+                Err(anyhow::anyhow!("told to end"))
+            }
+        };
         (walked, walk.broken)
     };
     if let Err(error) = walked {
@@ -126,18 +133,27 @@ pub async fn run(
     let lines = account::settle(world.ledger(), &traffic.tally());
     close(&story, &lines, &traffic, &mut broken);
 
-    if !options.exit {
+    if !options.exit && !interrupted {
         legacy.outage(Outage::None);
         let gentle = Traffic::start(&format!("http://{}", product.listen), 2);
         look_around(&story, &admin, &flags, product.listen);
         story.rest();
-        // A failure to hear Ctrl-C is taken as one: nobody could end the demo otherwise.
-        let _heard = tokio::signal::ctrl_c().await;
+        told_to_end().await;
         drop(gentle);
     }
     story.rest();
     (product.stop)().await;
     Ok(broken.is_empty())
+}
+
+/// Ctrl-C or SIGTERM. A failure to listen for them is taken as one: nobody could end the demo otherwise.
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _heard = tokio::signal::ctrl_c() => {}
+        _heard = terminated.recv() => {}
+    }
 }
 
 /// Waits until no durable run is under way, within a bound.
@@ -179,7 +195,7 @@ fn look_around(story: &Story, admin: &str, flags: &Path, listen: SocketAddr) {
         "pointsman status",
         "pointsman diffs orders.create",
         "pointsman runs list",
-        "pointsman flip orders.create live --reason 'a step back' --acknowledge",
+        "pointsman flip orders.create live --reason 'a step back' --yes",
         "pointsman freeze --reason 'a look at the switch'",
     ] {
         story.say(command);

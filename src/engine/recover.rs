@@ -98,14 +98,8 @@ async fn resume(core: &Arc<Core>, id: RunId) -> Result<bool, StoreError> {
             })
         }
     };
-    // Bounded by the runs that may be in flight: the next waits until one has ended.
-    let permit = match core.runs_of(started.mode) {
-        None => None,
-        Some(runs) => match runs.clone().acquire_owned().await {
-            Ok(permit) => Some(permit),
-            Err(_) => return Ok(false),
-        },
-    };
+    // They were let in once: where there are more than places, new ones wait for them, not they for each other.
+    let permit = core.runs_of(started.mode).and_then(|runs| runs.clone().try_acquire_owned().ok());
     let (executor, keeper, priority) = core.of_mode(started.mode, &plan, None);
     let journal = Journal::new(keeper, priority, None, run.seq());
     let clock = Clock::starting(events.last().map_or(started.started, |stored| stored.at));

@@ -6,7 +6,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::time::Instant;
 
 use crate::names::{StepId, WorkflowName};
-use crate::workflow::{Event, Mode, Outcome, Run, RunStatus};
+use crate::workflow::{Creates, Event, Mode, Outcome, Run, RunStatus};
 
 /// Counts one run; while it lives, the run is counted as running.
 pub(super) struct Tally {
@@ -48,6 +48,12 @@ impl Tally {
             Event::Paused { conflict } => {
                 self.step_ended(&conflict.step, conflict.item, "unknown");
                 tracing::warn!(run = %run.id(), step = %conflict.step, "the run is paused: outcome unknown");
+            }
+            Event::Responded { answer, pin: None }
+                if matches!(run.started().creates, Some(Creates::Engine { .. }))
+                    && (200..300).contains(&answer.status) =>
+            {
+                tracing::error!(run = %run.id(), "the answer says that it created an instance and has no id of it: follow-ups will not find it");
             }
             Event::RunStarted(_)
             | Event::StepStarted(_)

@@ -192,6 +192,8 @@ impl Runner {
 /// have got, and is compared.
 fn refused(problem: Problem, report: RunReport, latency: Duration) -> Did {
     match problem.status {
+        503 if problem.kind == "too-many-runs" => Did::Not(Outcome::Skipped(SkipReason::OverBudget), report),
+        503 if problem.kind == "shutting-down" => Did::Not(Outcome::Skipped(SkipReason::ShuttingDown), report),
         // A dark run goes on without us.
         503 if problem.kind == "run-goes-on" => Did::Not(Outcome::Failed("timeout"), report),
         502 => Did::Not(Outcome::Failed("refused_by_service"), report),

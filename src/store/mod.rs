@@ -17,6 +17,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 
 pub use memory::MemoryStore;
 pub use records::{
@@ -94,8 +95,8 @@ pub struct FirstTry {
 /// First tries that the engine's runs claimed within the window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineTries {
-    /// The newest first, each with the route that its run answers.
-    pub keys: Vec<(RetryKey, RouteId)>,
+    /// The newest first, each with the route that its run answers and when it was claimed.
+    pub keys: Vec<(RetryKey, RouteId, Timestamp)>,
     /// Where there are more: the routes that they may belong to.
     pub beyond: Vec<RouteId>,
 }

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use jiff::Timestamp;
 
 use self::behind::{Behind, Note};
 use self::cache::Cache;
@@ -62,9 +63,10 @@ impl StorePins {
         let keys_max = usize::try_from(limits.retry_keys_max).unwrap_or(usize::MAX);
         let EngineTries { keys, beyond } = store.engine_tries(keys_max).await?;
         beyond.into_iter().for_each(|route| tries.forget(route));
-        // They are given the whole window from now: later than they run out in the store, never earlier.
-        for (key, route) in keys.into_iter().rev() {
-            tries.take_for_engine(key, &route, Instant::now());
+        let now = Timestamp::now();
+        for (key, route, at) in keys.into_iter().rev() {
+            let ago = Duration::try_from(now.duration_since(at)).unwrap_or_default();
+            tries.taken_by_engine(key, &route, Instant::now(), ago);
         }
         Ok(Arc::new(Self { store, families, cache: Cache::default(), tries, behind }))
     }

@@ -17,6 +17,9 @@ const SHARDS: usize = 16;
 /// What the engine took is kept at least for as many in each shard: runs that are not on disk yet are known only here.
 const SHARD_ENGINE_MIN: usize = 1_024;
 
+/// A window that ends after the end of time is as long.
+const LONG: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Keys for as long as the window, the oldest of an arm going first where there are too many.
 pub(super) struct Tries {
     shards: [Mutex<Shard>; SHARDS],
@@ -36,7 +39,8 @@ struct Shard {
 }
 
 struct Taken {
-    since: Instant,
+    /// When its window is over.
+    until: Instant,
     by: By,
 }
 
@@ -73,15 +77,20 @@ impl Tries {
         self.shards[usize::from(key.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When the window of what was taken so long ago is over.
+    fn until(&self, now: Instant, ago: Duration) -> Instant {
+        now.checked_add(self.window.saturating_sub(ago)).unwrap_or(now + LONG)
+    }
+
     /// The arm that took the first try within the window.
     pub(super) fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
-        self.shard(key).arm(key, now, self.window)
+        self.shard(key).arm(key, now)
     }
 
     /// Takes a key for legacy, unless it is the engine's. A retry does not make the window longer.
     pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant) -> Took {
         let mut shard = self.shard(&key);
-        match shard.arm(&key, now, self.window) {
+        match shard.arm(&key, now) {
             Some(Arm::Legacy) => Took::Again,
             Some(Arm::Engine) => Took::Others,
             None => {
@@ -94,7 +103,7 @@ impl Tries {
     /// The key is legacy's now, whoever took it before. Whether that is news.
     pub(super) fn note(&self, key: RetryKey, now: Instant) -> bool {
         let mut shard = self.shard(&key);
-        if shard.arm(&key, now, self.window) == Some(Arm::Legacy) {
+        if shard.arm(&key, now) == Some(Arm::Legacy) {
             return false;
         }
         self.put_legacy(&mut shard, key, now);
@@ -102,12 +111,11 @@ impl Tries {
     }
 
     fn put_legacy(&self, shard: &mut Shard, key: RetryKey, now: Instant) {
-        while let Some((since, oldest)) = shard.legacy_by_age.front().copied()
-            && (now.saturating_duration_since(since) >= self.window
-                || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
+        while let Some((until, oldest)) = shard.legacy_by_age.front().copied()
+            && (now >= until || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
         {
             shard.legacy_by_age.pop_front();
-            if shard.taken.get(&oldest).is_some_and(|taken| matches!(taken.by, By::Legacy) && taken.since == since) {
+            if shard.taken.get(&oldest).is_some_and(|taken| matches!(taken.by, By::Legacy) && taken.until == until) {
                 shard.taken.remove(&oldest);
             }
         }
@@ -115,27 +123,34 @@ impl Tries {
             shard.taken.remove(&key);
             return;
         }
-        shard.taken.insert(key, Taken { since: now, by: By::Legacy });
-        shard.legacy_by_age.push_back((now, key));
+        let until = self.until(now, Duration::ZERO);
+        shard.taken.insert(key, Taken { until, by: By::Legacy });
+        shard.legacy_by_age.push_back((until, key));
     }
 
     /// Takes a key for the engine, unless it is legacy's.
     pub(super) fn take_for_engine(&self, key: RetryKey, route: &RouteId, now: Instant) -> Took {
+        self.taken_by_engine(key, route, now, Duration::ZERO)
+    }
+
+    /// The same, some time ago.
+    pub(super) fn taken_by_engine(&self, key: RetryKey, route: &RouteId, now: Instant, ago: Duration) -> Took {
+        let until = self.until(now, ago);
         let mut shard = self.shard(&key);
-        match shard.arm(&key, now, self.window) {
+        match shard.arm(&key, now) {
             Some(Arm::Engine) => return Took::Again,
             Some(Arm::Legacy) => return Took::Others,
             None => {}
         }
         let keys_max = self.shard_keys_max.max(SHARD_ENGINE_MIN);
-        while let Some((since, oldest)) = shard.engine_by_age.front().copied() {
-            let over = now.saturating_duration_since(since) >= self.window;
+        while let Some((oldest_until, oldest)) = shard.engine_by_age.front().copied() {
+            let over = now >= oldest_until;
             if !over && shard.engine_by_age.len() < keys_max {
                 break;
             }
             shard.engine_by_age.pop_front();
             let route = match shard.taken.get(&oldest) {
-                Some(Taken { since: taken, by: By::Engine(route) }) if *taken == since => route.clone(),
+                Some(Taken { until, by: By::Engine(route) }) if *until == oldest_until => route.clone(),
                 _ => continue, // given back since
             };
             shard.taken.remove(&oldest);
@@ -143,8 +158,8 @@ impl Tries {
                 self.forget(route);
             }
         }
-        shard.taken.insert(key, Taken { since: now, by: By::Engine(route.clone()) });
-        shard.engine_by_age.push_back((now, key));
+        shard.taken.insert(key, Taken { until, by: By::Engine(route.clone()) });
+        shard.engine_by_age.push_back((until, key));
         Took::Fresh
     }
 
@@ -170,8 +185,8 @@ impl Tries {
 }
 
 impl Shard {
-    fn arm(&self, key: &RetryKey, now: Instant, window: Duration) -> Option<Arm> {
-        let taken = self.taken.get(key).filter(|taken| now.saturating_duration_since(taken.since) < window)?;
+    fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
+        let taken = self.taken.get(key).filter(|taken| now < taken.until)?;
         Some(match taken.by {
             By::Legacy => Arm::Legacy,
             By::Engine(_) => Arm::Engine,
@@ -230,6 +245,9 @@ mod tests {
         assert_eq!(tries.take_for_engine(key(2), &route, now), Took::Fresh);
         tries.release(&key(2));
         assert_eq!(tries.take_for_legacy(key(2), now), Took::Fresh);
+        tries.taken_by_engine(key(3), &route, now, Duration::from_secs(9));
+        assert_eq!(tries.arm(&key(3), now), Some(Arm::Engine));
+        assert_eq!(tries.arm(&key(3), now + Duration::from_secs(1)), None, "claimed by the process before");
     }
 
     #[test]

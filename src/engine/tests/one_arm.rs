@@ -155,3 +155,39 @@ async fn a_resent_attempt_that_did_nothing_leaves_the_first_sending_unknown() {
     bench.recover().await;
     bench.until(run, |view| view.status == RunStatus::Paused).await;
 }
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_an_answer_that_nobody_hears() {
+    let world = World::new(|_, _| React::Gated(200, json!({}))).await;
+    let bench = Bench::new(&world, plan()).await;
+    {
+        let mut asked = Box::pin(bench.ask(request("w", Mode::Real, &json!({}))));
+        assert!(futures_util::poll!(&mut asked).is_pending());
+        world.has_seen(1).await;
+    }
+    let open = async {
+        tokio::task::yield_now().await;
+        world.open_gate();
+    };
+    let (rested, ()) = tokio::join!(bench.engine.drain(super::kit::PATIENCE), open);
+    assert!(rested);
+    assert_eq!(world.paths(), ["GET /price"], "the charge is the next process's");
+    assert_eq!(bench.runs().await[0].status, RunStatus::Running);
+}
+
+#[tokio::test]
+async fn a_dark_run_that_goes_on_gives_nothing_to_compare() {
+    let world = World::new(|_, _| React::Gated(200, json!({}))).await;
+    let plan = PlanBuilder::new()
+        .call("a", &[], "GET /a", Value::Null)
+        .respond(200, json!({}))
+        .pending(202, json!({}))
+        .build("w");
+    let bench = Bench::new(&world, plan).await;
+    let soon = std::time::Duration::from_millis(100);
+    let late = ArmRequest { deadline: soon, ..request("w", Mode::Dark, &json!({})) };
+    let (problem, report) = refused(bench.ask(late).await);
+    assert_eq!(problem.kind, "run-goes-on");
+    world.open_gate();
+    bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+}

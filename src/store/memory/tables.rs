@@ -174,7 +174,7 @@ impl Tables {
         let mut beyond: Vec<_> = all.iter().skip(limit).map(|(_, _, route)| route.clone()).collect();
         beyond.sort();
         beyond.dedup();
-        EngineTries { keys: all.into_iter().take(limit).map(|(_, key, route)| (key, route)).collect(), beyond }
+        EngineTries { keys: all.into_iter().take(limit).map(|(at, key, route)| (key, route, at)).collect(), beyond }
     }
 
     pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {

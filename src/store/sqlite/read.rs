@@ -167,14 +167,14 @@ pub(super) async fn first_try(pool: &SqlitePool, key: RetryKey, since: i64) -> R
 }
 
 pub(super) async fn engine_tries(pool: &SqlitePool, since: i64, limit: usize) -> Result<EngineTries> {
-    let text = "SELECT retry_keys.key, runs.route FROM retry_keys JOIN runs ON runs.run_id = retry_keys.run_id \
+    let text = "SELECT retry_keys.key, runs.route, retry_keys.at FROM retry_keys JOIN runs ON runs.run_id = retry_keys.run_id \
                 WHERE retry_keys.at > ? AND runs.route IS NOT NULL ORDER BY retry_keys.at DESC LIMIT ?";
-    let found: Vec<(Vec<u8>, String)> =
+    let found: Vec<(Vec<u8>, String, i64)> =
         sqlx::query_as(text).bind(since).bind(rows(limit.saturating_add(1))).fetch_all(pool).await.map_err(unread)?;
     let more = found.len() > limit;
     let key = |bytes: Vec<u8>| bytes.try_into().map(RetryKey).ok();
     let keys = found.into_iter().take(limit);
-    let keys = keys.filter_map(|(bytes, route)| Some((key(bytes)?, RouteId::new(route)))).collect();
+    let keys = keys.filter_map(|(bytes, route, at)| Some((key(bytes)?, RouteId::new(route), time(at).ok()?))).collect();
     let mut beyond = Vec::new();
     if more {
         let text = "SELECT DISTINCT route FROM runs WHERE mode = 'real' AND route IS NOT NULL";

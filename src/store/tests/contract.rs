@@ -230,10 +230,11 @@ async fn a_retry_key_has_one_run(which: Which) {
 
     store.note_legacy_tries(vec![RetryKey([7; 32])]).await.unwrap();
     let route = RouteId::new("orders.create");
-    let mut all = store.engine_tries(3).await.unwrap();
-    all.keys.sort();
+    let all = store.engine_tries(3).await.unwrap();
+    let mut found: Vec<_> = all.keys.into_iter().map(|(key, route, _)| (key, route)).collect();
+    found.sort();
     let keys = [1, 2, 9].map(|key| (RetryKey([key; 32]), route.clone()));
-    assert_eq!((all.keys, all.beyond), (keys.to_vec(), Vec::new()));
+    assert_eq!((found, all.beyond), (keys.to_vec(), Vec::new()));
     let some = store.engine_tries(2).await.unwrap();
     assert_eq!((some.keys.len(), some.beyond), (2, vec![route]));
 }

@@ -14,6 +14,9 @@ use crate::config::{Change, Freshness, Setup};
 /// The store's health is looked at this often.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
+/// A good set that the store refused is tried again this often: nobody else would, until a file changes.
+const TAKE_AGAIN: Duration = Duration::from_secs(2);
+
 /// Takes good sets and refuses bad ones, for as long as the files are watched.
 pub(super) async fn reload(
     parts: Parts,
@@ -21,7 +24,14 @@ pub(super) async fn reload(
     freshness: Arc<Freshness>,
     mut changes: mpsc::Receiver<Change>,
 ) {
-    while let Some(change) = changes.recv().await {
+    let mut untaken = None;
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = tokio::time::sleep(TAKE_AGAIN), if untaken.is_some() => untaken.take().map(Change::Loaded),
+        };
+        let Some(change) = change else { return };
+        untaken = None;
         match change {
             Change::Loaded(loaded) => match parts.take(&loaded.setup).await {
                 Ok(()) => {
@@ -36,6 +46,7 @@ pub(super) async fn reload(
                 Err(error) => {
                     tracing::error!(error = format!("{error:#}"), "the new files are good, and the store refused them");
                     freshness.refused_because(format!("{error:#}"));
+                    untaken = Some(loaded);
                 }
             },
             Change::Refused(failed) => {

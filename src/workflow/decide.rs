@@ -13,8 +13,9 @@ use super::outcome::record;
 use super::run::{Phase, StepState};
 use super::world::{deeper_than, item_scope};
 use super::{
-    AnswerRecord, Call, CallRecord, Command, Creates, EffectClass, Event, Failure, FailureKind, Outcome, Pinned, Plan,
-    Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted, World, wire,
+    AnswerRecord, Call, CallRecord, Command, Conflict, ConflictKind, Creates, EffectClass, Event, Failure, FailureKind,
+    InFlight, Outcome, Pinned, Plan, Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted,
+    World, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::StepId;
@@ -274,6 +275,12 @@ fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal
         return Err(Refusal::NotDue("calls are under way, or the run is paused"));
     }
     if let Some(failure) = &run.failing {
+        if let Some(InFlight { step, item, attempt, request, .. }) = run.uncertain() {
+            let message = format!("it is unknown whether `{step}` was done, and the run fails: {}", failure.message);
+            let (kind, request) = (ConflictKind::OutcomeUnknown, Some(request));
+            let conflict = Conflict { kind, step, item, attempt, message, status: None, request };
+            return Ok(vec![Event::Paused { conflict }]);
+        }
         let mut events = Vec::new();
         if run.answer.is_none() {
             let answer = run

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::run::{CallResult, CallState, End, Open, Phase, StepState};
-use super::{EffectClass, Event, Failure, Outcome, RetryScheduled, Run, RunStarted, StepFinished, StepStarted};
+use super::{
+    Conflict, EffectClass, Event, Failure, Outcome, RetryScheduled, Run, RunStarted, StepFinished, StepStarted,
+};
 use crate::names::{Seq, StepId};
 
 /// An event that does not fit what came before.
@@ -137,9 +139,16 @@ impl Run {
                 Ok(())
             }
             Event::Paused { conflict } => {
-                let call = self.call(&conflict.step, conflict.item, conflict.attempt)?;
-                call.phase = Phase::Unknown;
-                self.in_flight -= 1;
+                let Conflict { step, item, attempt, .. } = conflict;
+                let open = self.open(step, *item)?;
+                let call = open.calls.get_mut(&item.unwrap_or(0)).filter(|call| call.attempt == *attempt);
+                match call.map(|call| std::mem::replace(&mut call.phase, Phase::Unknown)) {
+                    Some(Phase::InFlight) => self.in_flight -= 1,
+                    Some(Phase::Waiting(_)) => {}
+                    Some(Phase::Unknown) | None => {
+                        return Err(format!("attempt {attempt} of `{step}` is not under way"));
+                    }
+                }
                 self.conflict.get_or_insert_with(|| conflict.clone());
                 Ok(())
             }

@@ -258,6 +258,16 @@ impl Run {
             note: self.note(),
         }
     }
+    /// A private or shared call that waits for its next attempt, and of which it is unknown what the last ones did.
+    pub(super) fn uncertain(&self) -> Option<InFlight> {
+        self.steps.iter().find_map(|(step, state)| {
+            let StepState::Open(open) = state else { return None };
+            let (item, call) = open.calls.iter().find(|(_, call)| {
+                call.uncertain && call.effect != EffectClass::Read && matches!(call.phase, Phase::Waiting(_))
+            })?;
+            Some(call.in_flight(step, open.items.as_ref().map(|_| *item)))
+        })
+    }
     /// Whether a step has ended, with a result or skipped.
     pub(super) fn has_ended(&self, step: &StepId) -> bool {
         matches!(self.steps.get(step), Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed))

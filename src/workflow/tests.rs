@@ -581,3 +581,16 @@ fn an_answer_may_be_made_of_what_failed_and_of_a_refused_body() {
     let answer = super::input_refused(&run, &plan, &world(), "no items").unwrap();
     assert_eq!((answer.status, answer.body.value()), (422, json!({"bad": "no items"})));
 }
+
+#[test]
+fn a_run_that_fails_does_not_forget_what_is_unknown() {
+    let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(3);
+    let plan = plan.call("price", &[], "GET /price", Value::Null).respond(200, json!({})).build("w");
+    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
+    bench.settle();
+    bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
+    bench.reply("price", None, status(404)).unwrap();
+    bench.settle();
+    assert_eq!(bench.run.status(), RunStatus::Paused);
+    assert_eq!(bench.run.conflict().map(|conflict| conflict.step.as_str()), Some("charge"));
+}

@@ -25,6 +25,9 @@ pub enum Remembered {
 pub trait Pins: Send + Sync {
     /// Who owns an instance. Answers at once, without the store, for a family in which the engine owns nothing.
     fn owner<'a>(&'a self, key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), PinsUnavailable>>;
+    /// Whether the engine owns any instance of a family: then legacy's ids are held against its own, on every rung.
+    /// Answers at once.
+    fn engine_owns_any(&self, family: &RouteId) -> bool;
     /// What can be told of a first try at once: legacy's answer waits for nothing else, where the engine cannot have
     /// taken it.
     fn remembered(&self, route: &RouteId, key: &RetryKey) -> Remembered;

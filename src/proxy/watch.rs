@@ -51,7 +51,8 @@ pub(super) fn watch(
         ticket.skip(why);
         None
     });
-    let creates = flagged.creates() && rung != State::Off;
+    // On `off` nothing is looked at, unless legacy could give out an id that the engine owns.
+    let creates = flagged.creates() && (rung != State::Off || shared.pins.engine_owns_any(&flagged.flag.route.id));
     if compare.is_none() && !creates {
         return (None, None);
     }

@@ -152,6 +152,10 @@ impl Pins for StorePins {
         self.look(key).boxed()
     }
 
+    fn engine_owns_any(&self, family: &RouteId) -> bool {
+        self.families.get(family).is_some_and(|family| family.engine_owns())
+    }
+
     fn remembered(&self, route: &RouteId, key: &RetryKey) -> Remembered {
         match self.tries.arm(key, Instant::now()) {
             Some(arm) => Remembered::By(arm),

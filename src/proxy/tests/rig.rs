@@ -37,6 +37,7 @@ pub struct Fakes {
     pub owner: Mutex<Option<Owner>>,
     pub first_try: Mutex<Option<Result<Option<Arm>, PinsUnavailable>>>,
     pub noted: Mutex<Vec<RetryKey>>,
+    pub engine_owns: AtomicBool,
     /// The engine takes the key between the look and the decision.
     pub overtaken: AtomicBool,
     pub created: Mutex<Vec<PinKey>>,
@@ -106,6 +107,9 @@ impl Pins for Fakes {
     fn first_try<'a>(&'a self, _key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, PinsUnavailable>> {
         let arm = *self.first_try.lock().unwrap();
         Box::pin(async move { arm.unwrap_or(Ok(None)) })
+    }
+    fn engine_owns_any(&self, _family: &RouteId) -> bool {
+        self.engine_owns.load(SeqCst)
     }
     fn remembered(&self, _route: &RouteId, _key: &RetryKey) -> Remembered {
         match *self.first_try.lock().unwrap() {

@@ -21,6 +21,16 @@ fn skipped(reason: SkipReason) -> Outcome {
 }
 
 #[tokio::test]
+async fn in_off_too_legacys_ids_are_held_against_the_engines() {
+    let origin = Origin::says(OK).await;
+    let rig = Rig::new(&origin, at(State::Off)).await;
+    rig.fakes.engine_owns.store(true, SeqCst);
+    assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), 200);
+    rig.fakes.until("the id", |fakes| fakes.created.lock().unwrap().pop()).await;
+    assert!(rig.fakes.outcomes.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn off_captures_nothing() {
     let origin = Origin::says(OK).await;
     let rig = Rig::new(&origin, at(State::Off)).await;

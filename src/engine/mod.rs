@@ -10,6 +10,7 @@
 //! when the process ends, the next one goes on from what is on disk ([`Engine::recover`]).
 
 mod arm;
+mod birth;
 mod client;
 mod clock;
 mod decode;

@@ -5,6 +5,7 @@ mod corpus;
 mod crowd;
 mod deadlines;
 mod drains;
+mod retries;
 mod rig;
 mod states;
 mod transparency;

@@ -1,0 +1,187 @@
+//! What a request becomes: a run that can begin, or the reason why not.
+//!
+//! Always true: nothing has begun by then; of the request only those parts are kept that the plan reads, and credentials
+//! only sealed. Whose retry key it is was settled before, by `arm`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::snapshot::Snapshot;
+use super::{Core, decode, replies};
+use crate::compare::{Body, Observation};
+use crate::exchange::{ArmReply, ArmRequest};
+use crate::flag::{InstanceId, SkipReason};
+use crate::names::{RunId, Seq};
+use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, deeper_than, evolve, fold, input_refused};
+
+/// All that a new run is made of.
+pub(super) struct New {
+    pub plan: Arc<Plan>,
+    pub permit: Option<OwnedSemaphorePermit>,
+    pub started: RunStarted,
+    pub credentials: BTreeMap<String, String>,
+    pub run_key: Option<Vec<u8>>,
+}
+
+/// Whether a run of this request can be made now; nothing has begun by then.
+pub(super) async fn prepare(
+    core: &Core,
+    snapshot: &Snapshot,
+    request: &ArmRequest,
+    run: RunId,
+    fall_back: bool,
+    deadline: Instant,
+) -> Result<New, Box<ArmReply>> {
+    let not_started = |reason, detail: &str| Err(Box::new(replies::not_started(fall_back, 503, reason, detail)));
+    if *core.draining.borrow() {
+        return not_started("shutting_down", "This process is shutting down");
+    }
+    let Some(plan) = snapshot.plans.get(&request.workflow).cloned() else {
+        return not_started("no_workflow", &format!("There is no workflow `{}`", request.workflow));
+    };
+    let family = request.creates.as_ref().map(|(family, _)| family);
+    // Where legacy may not answer in its stead the alert has to do.
+    if fall_back && family.is_some_and(|family| core.pins.collided(family)) {
+        return not_started("pin_collision", "Both arms have given out one id");
+    }
+    let permit = match core.runs_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {
+        None => None,
+        Some(Ok(permit)) => Some(permit),
+        Some(Err(_)) => {
+            return not_started("too_many_runs", "As many runs are in flight as may be (runs_in_flight_max)");
+        }
+    };
+    let body = decode::request_body(&request.request, decode::depth_max(&core.limits));
+    if let Err(why) = plan.check_input(&body) {
+        return Err(Box::new(bad_input(core, snapshot, &plan, request, run, &body, &why)));
+    }
+    let instance = match load_instance(core, &plan, request.instance.as_ref(), deadline).await {
+        Ok(instance) => instance,
+        Err(why) => {
+            let mut reply = replies::not_started(fall_back, 503, "no_instance", why);
+            if let ArmReply::Refused(_, report) = &mut reply {
+                report.unresolved = Some((SkipReason::NoInstance, why.to_owned()));
+            }
+            return Err(Box::new(reply));
+        }
+    };
+    match birth(core, &plan, request, run, &body, instance) {
+        Ok((started, credentials, run_key)) => Ok(New { plan, permit, started, credentials, run_key }),
+        Err(why) => not_started("no_store_key", why),
+    }
+}
+
+/// What a request gets whose body the workflow does not take: what `respond` says of it, or a problem.
+fn bad_input(
+    core: &Core,
+    snapshot: &Snapshot,
+    plan: &Plan,
+    request: &ArmRequest,
+    run: RunId,
+    body: &Value,
+    why: &[String],
+) -> ArmReply {
+    let declared = birth(core, plan, request, run, body, None).ok().and_then(|(started, ..)| {
+        let never_begun = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
+        input_refused(&never_begun, plan, &snapshot.world, &why.join("; "))
+    });
+    match declared {
+        Some(answer) => replies::answered(&answer, Default::default()),
+        None => replies::bad_input(why),
+    }
+}
+
+/// What the run that created the instance left: `id`, `input`, `output`, `status`.
+async fn load_instance(
+    core: &Core,
+    plan: &Plan,
+    instance: Option<&InstanceId>,
+    deadline: Instant,
+) -> Result<Option<Arc<Value>>, &'static str> {
+    let Some(instance) = instance else { return Ok(None) };
+    if !plan.reads.iter().any(|path| path.root() == "instance") {
+        return Ok(None);
+    }
+    let run = instance.run.ok_or("It is not known which run created the instance")?;
+    let events = match timeout_at(deadline, core.store.events(run, Seq::FIRST)).await {
+        Ok(Ok(events)) => events,
+        Ok(Err(_)) | Err(_) => return Err("The store does not say what is known of the instance"),
+    };
+    let run = fold(events.iter().map(|stored| &stored.event)).map_err(|_| "Nothing is known of the instance")?;
+    let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.limits));
+    Ok(Some(Arc::new(serde_json::json!({
+        "id": &*instance.key.id,
+        "input": run.started().request.get("body"),
+        "output": run.answer().map(|answer| answer.body.value()).filter(shallow),
+        "status": run.status().as_str(),
+    }))))
+}
+
+/// The run's first fact, the credentials that it may send on, and the sealed key to them.
+type Born = (RunStarted, BTreeMap<String, String>, Option<Vec<u8>>);
+
+/// What a request becomes.
+fn birth(
+    core: &Core,
+    plan: &Plan,
+    request: &ArmRequest,
+    run: RunId,
+    body: &Value,
+    instance: Option<Arc<Value>>,
+) -> Result<Born, &'static str> {
+    let facts = decode::facts(&request.request, body, plan);
+    let durable = request.mode != Mode::Rehearse;
+    let sealed = match durable && !facts.credentials.is_empty() {
+        true => {
+            let sealed = core.sealer.seal(run, &facts.credentials);
+            Some(sealed.ok_or("The workflow reads credentials of the caller, and there is no store_key")?)
+        }
+        false => None,
+    };
+    let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
+    let depth_max = decode::depth_max(&core.limits);
+    let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, depth_max));
+    let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let started = RunStarted {
+        run,
+        workflow: plan.workflow.clone(),
+        plan: plan.id.clone(),
+        mode: request.mode,
+        route: Some(request.route.clone()),
+        started: Timestamp::now(),
+        request: facts.request,
+        credentials: facts.credentials.keys().cloned().collect(),
+        sealed,
+        legacy: legacy.map(Arc::new),
+        instance,
+        creates: creates(request, depth_max),
+        traceparent: trace.map(str::to_owned),
+    };
+    Ok((started, facts.credentials, run_key))
+}
+
+/// What the answer will create: under the engine's own id, or, of a dark run, under legacy's.
+fn creates(request: &ArmRequest, depth_max: usize) -> Option<Creates> {
+    let (family, path) = request.creates.as_ref()?;
+    match request.mode {
+        Mode::Rehearse => None,
+        Mode::Real => Some(Creates::Engine { family: family.clone(), path: path.to_string() }),
+        Mode::Dark => {
+            let legacy: &Observation = request.legacy.as_ref().filter(|legacy| legacy.status().is_success())?;
+            let Body::Whole(bytes) = legacy.body() else { return None };
+            let content_type = legacy.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let body = decode::body(bytes, content_type, depth_max).ok()?;
+            let id = match path.query(&body).first()? {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Some(Creates::Twin { family: family.clone(), id })
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A request and its retries are one arm's.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_says};
+use crate::exchange::{Outcome, PinsUnavailable};
+use crate::flag::{Arm, SkipReason, State};
+use crate::limits::Limits;
+
+const ORDER: &str = "{\"items\":[1]}";
+
+fn at(state: State) -> Setup {
+    Setup { state, ..Setup::default() }
+}
+
+#[tokio::test]
+async fn a_retry_stays_on_its_arm() {
+    let keyed = format!(
+        "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k-1\r\nContent-Length: {}\r\n\r\n{ORDER}",
+        ORDER.len()
+    );
+    let origin = Origin::says(OK).await;
+    let rig = Rig::new(&origin, at(State::Live)).await;
+    *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Legacy)));
+    assert_eq!(rig.ask(&keyed).await.status(), 200, "legacy had it first");
+    assert_eq!(rig.fakes.noted.lock().unwrap().len(), 1);
+    assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::Retried));
+    *rig.fakes.first_try.lock().unwrap() = Some(Err(PinsUnavailable));
+    assert_eq!(rig.ask(&keyed).await.status(), 503, "it cannot be told");
+
+    let rig = Rig::new(&origin, at(State::Off)).await;
+    *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
+    rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
+    assert_eq!(rig.ask(&keyed).await.status(), 201, "the engine had it first");
+    *rig.fakes.first_try.lock().unwrap() = Some(Err(PinsUnavailable));
+    assert_eq!(rig.ask(&keyed).await.status(), 200, "off goes on serving without the store");
+
+    let rig = Rig::new(&origin, at(State::Live)).await;
+    rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
+    assert_eq!(rig.ask(&keyed).await.status(), 200);
+    assert_eq!(rig.fakes.noted.lock().unwrap().len(), 1, "from now on it is legacy's");
+}
+
+#[tokio::test]
+async fn a_request_that_the_engine_took_under_another_set_is_not_legacys() {
+    let origin = Origin::says(OK).await;
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    for state in [State::Off, State::Shadow, State::Dark] {
+        let rig = Rig::new(&origin, at(state)).await;
+        rig.fakes.overtaken.store(true, SeqCst);
+        rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
+        assert_eq!(rig.ask(keyed).await.status(), 201, "{state}");
+    }
+    let limits = Limits { body_engine_bytes_max: 3, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
+    rig.fakes.overtaken.store(true, SeqCst);
+    assert_eq!(rig.ask(keyed).await.status(), 413);
+    assert!(origin.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_retry_that_the_engine_took_never_falls_back_for_its_size() {
+    let origin = Origin::says(OK).await;
+    let limits = Limits { body_engine_bytes_max: 3, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
+    *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    assert_eq!(rig.ask(keyed).await.status(), 413);
+    assert!(origin.requests().is_empty());
+}

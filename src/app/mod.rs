@@ -75,7 +75,12 @@ impl App {
         watch.force_on_hangup().context("listening for SIGHUP")?;
 
         let recovered = parts.engine.recover().await.context("continuing the runs that the last process left")?;
-        tracing::info!(?recovered, "the runs that the last process left were taken up");
+        tracing::info!(
+            resumed = recovered.resumed,
+            paused = recovered.paused,
+            unreadable = recovered.unreadable,
+            "the runs that the last process left were taken up"
+        );
 
         let stop = CancellationToken::new();
         let admin_stop = CancellationToken::new();
@@ -135,7 +140,7 @@ impl App {
             async move {
                 let drained = proxy.serve(listener, stop).await;
                 drop(watch);
-                tracing::info!(?drained, "no more requests");
+                tracing::info!(cut_off = drained.cut, took = ?drained.took, "no more requests");
                 parts.drain(&limits).await;
                 for task in tasks {
                     task.abort();

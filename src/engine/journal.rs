@@ -155,10 +155,16 @@ impl Journal {
             Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable == Seq(0) => {
                 Settled::Claimed { run, same_request }
             }
-            Err(AppendError::Conflict(Conflict::Pin(key))) if !append.pins.is_empty() => {
-                metrics::counter!("pointsman_pin_collisions_total", "route" => key.family.as_str().to_owned())
-                    .increment(1);
-                tracing::error!(run = %append.run_id, family = %key.family, id = %key.id, "pin_collision: the id is another's already");
+            Err(AppendError::Conflict(Conflict::Pin { key, owner })) if !append.pins.is_empty() => {
+                // What the run did stays done, and its answer stands.
+                let ours = append.pins.iter().any(|pin| pin.key == key && pin.arm == owner);
+                match &self.keeper {
+                    Some(keeper) if !ours => keeper.pins.collision(&key, append.run_id),
+                    Some(_) | None => tracing::warn!(
+                        run = %append.run_id, family = %key.family, id = %key.id,
+                        "the id is another run's already: what follows up sees that run"
+                    ),
+                }
                 append.pins.clear();
                 append.batch = Uuid::now_v7();
                 self.again(append, Duration::ZERO);

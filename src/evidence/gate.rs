@@ -67,7 +67,7 @@ fn pairs(have: u64, place: &str, missing: &mut Vec<String>) {
 fn no_mismatch(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     if evidence.mismatched > 0 {
         missing.push(format!(
-            "has {} open {} since the workflow or the rules last changed: mend one of them, which starts the evidence anew",
+            "has {} open {} since the workflow or the rules last changed: mend the workflow or the rules, which starts the evidence anew",
             evidence.mismatched,
             if evidence.mismatched == 1 { "mismatch" } else { "mismatches" },
         ));

@@ -71,7 +71,7 @@ pub struct RunReport {
     pub run: Option<RunId>,
     /// Where it stands.
     pub status: Option<RunStatus>,
-    /// What its rehearsed steps would have sent, in step order.
+    /// What its rehearsed steps would have sent, and its private steps beside legacy sent, in step order.
     pub intents: Vec<Intent>,
     /// Why a rehearsal could not go on, where it could not: `unresolved_effect`, `needs_person`, `needs_signal`; the
     /// comparison is skipped for it, and `detail` names the step and expression.

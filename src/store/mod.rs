@@ -63,7 +63,12 @@ pub enum Conflict {
         same_request: bool,
     },
     /// The instance is pinned to somebody else.
-    Pin(PinKey),
+    Pin {
+        /// Which instance.
+        key: PinKey,
+        /// The arm that has it: another run's of the same arm, or the other arm's.
+        owner: Arm,
+    },
 }
 
 impl std::fmt::Display for Conflict {
@@ -71,7 +76,9 @@ impl std::fmt::Display for Conflict {
         match self {
             Conflict::Seq { stored } => write!(f, "the run is at seq {stored} already"),
             Conflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
-            Conflict::Pin(key) => write!(f, "`{}` of {} is pinned already", key.id, key.family),
+            Conflict::Pin { key, owner } => {
+                write!(f, "`{}` of {} is {}'s already", key.id, key.family, owner.as_str())
+            }
         }
     }
 }

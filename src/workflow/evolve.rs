@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::run::{CallResult, CallState, End, Open, Phase, StepState};
 use super::{
-    Conflict, EffectClass, Event, Failure, Outcome, RetryScheduled, Run, RunStarted, StepFinished, StepStarted,
+    Conflict, EffectClass, Event, Failure, Mode, Outcome, RetryScheduled, Run, RunStarted, StepFinished, StepStarted,
 };
 use crate::names::{Seq, StepId};
 
@@ -201,6 +201,10 @@ impl Run {
                     phase: Phase::InFlight,
                 };
                 open.calls.insert(slot, call);
+                // Beside legacy, what a rule says of a private step's request holds whether it was sent or not.
+                if *effect == EffectClass::Private && self.started.mode != Mode::Real {
+                    self.intents.insert((step.clone(), *item), request.clone());
+                }
             }
             (Some(call), None) if matches!(call.phase, Phase::Waiting(_)) && *attempt == call.attempt + 1 => {
                 call.attempt = *attempt;

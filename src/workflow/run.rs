@@ -229,7 +229,7 @@ impl Run {
             _ => None,
         }
     }
-    /// What rehearsed steps would have sent, by step and item.
+    /// What rehearsed steps would have sent, and private steps beside legacy sent, by step and item.
     pub fn intents(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &CallRecord)> {
         self.intents.iter().map(|((step, item), record)| (step, *item, &**record))
     }

@@ -51,7 +51,7 @@ async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
     asked.creates = Some((family.clone(), serde_json_path::JsonPath::parse("$.id").unwrap()));
     let (_, _, report) = answer(bench.ask(asked).await);
     assert_eq!(world.paths(), ["GET /price", "POST /drafts"]);
-    assert_eq!(report.intents.len(), 2);
+    assert_eq!(report.intents.len(), 3, "also of the private step, which was sent");
     let run = report.run.unwrap();
     assert_eq!(bench.view(run).await.status, RunStatus::Completed);
     let pin = bench.store.pin(PinKey { family, id: "99".into() }).await.unwrap().unwrap();
@@ -102,4 +102,31 @@ async fn a_read_that_declares_its_output_is_not_sent_beside_legacy() {
     }
     assert!(world.seen().is_empty());
     assert_eq!(answer(bench.ask(request("w", Mode::Real, &json!({}))).await).1, json!(2));
+}
+
+#[tokio::test]
+async fn an_id_that_legacy_gave_out_ends_new_instances_and_one_of_its_own_does_not() {
+    let world = World::new(|_, _| React::Json(200, json!({"id": 17}))).await;
+    let plan = PlanBuilder::new()
+        .call("make", &[], "GET /make", Value::Null)
+        .respond(201, json!({"id": "${steps.make.output.id}"}))
+        .build("w");
+    for (first, later) in [(Mode::Real, None), (Mode::Dark, Some("pin_collision"))] {
+        let bench = Bench::new(&world, plan.clone()).await;
+        let create = |mode| {
+            let mut asked = request("w", mode, &json!({}));
+            asked.creates = Some((RouteId::from("orders.create"), serde_json_path::JsonPath::parse("$.id").unwrap()));
+            asked.legacy = (mode == Mode::Dark).then(|| legacy(201, &json!({"id": 17})));
+            asked.may_fall_back = true;
+            asked
+        };
+        answer(bench.ask(create(first)).await);
+        let (status, ..) = answer(bench.ask(create(Mode::Real)).await);
+        assert_eq!(status, 201, "what was done stays done");
+        let reason = match bench.ask(create(Mode::Real)).await {
+            crate::exchange::ArmReply::Abandoned(abandoned) => Some(abandoned.reason),
+            _ => None,
+        };
+        assert_eq!(reason, later, "after {first:?}");
+    }
 }

@@ -82,10 +82,10 @@ impl Tables {
             return Err(AppendError::Conflict(Conflict::Claim { run, same_request }));
         }
         for (place, pin) in append.pins.iter().enumerate() {
-            let taken = self.pin(&pin.key).is_some_and(|p| p.arm != pin.arm || p.run != Some(append.run_id));
-            let twice = append.pins[..place].iter().any(|p| p.key == pin.key && p.arm != pin.arm);
-            if taken || twice {
-                return Err(AppendError::Conflict(Conflict::Pin(pin.key.clone())));
+            let taken = self.pin(&pin.key).filter(|p| p.arm != pin.arm || p.run != Some(append.run_id)).map(|p| p.arm);
+            let twice = || append.pins[..place].iter().find(|p| p.key == pin.key && p.arm != pin.arm).map(|p| p.arm);
+            if let Some(owner) = taken.or_else(twice) {
+                return Err(AppendError::Conflict(Conflict::Pin { key: pin.key.clone(), owner }));
             }
         }
 

@@ -61,11 +61,11 @@ fn one(job: &Job, known: &mut Known) -> Fate {
     let mut fresh: HashMap<PinKey, Arm> = HashMap::new();
     for pin in &job.pins {
         let other = match known.pins.get(&pin.key) {
-            Some((arm, run)) => *arm != pin.arm || *run != Some(job.run_id),
-            None => fresh.insert(pin.key.clone(), pin.arm).is_some_and(|arm| arm != pin.arm),
+            Some((arm, run)) => (*arm != pin.arm || *run != Some(job.run_id)).then_some(*arm),
+            None => fresh.insert(pin.key.clone(), pin.arm).filter(|arm| *arm != pin.arm),
         };
-        if other {
-            return Fate::Reject(AppendError::Conflict(Conflict::Pin(pin.key.clone())));
+        if let Some(owner) = other {
+            return Fate::Reject(AppendError::Conflict(Conflict::Pin { key: pin.key.clone(), owner }));
         }
     }
 

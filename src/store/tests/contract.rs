@@ -90,7 +90,7 @@ async fn one_bad_append_fails_alone(which: Which) {
     ])
     .await;
     let seq = Err(AppendError::Conflict(Conflict::Seq { stored: Seq(1) }));
-    let pinned = Err(AppendError::Conflict(Conflict::Pin(pin("1", Arm::Engine).key)));
+    let pinned = Err(AppendError::Conflict(Conflict::Pin { key: pin("1", Arm::Engine).key, owner: Arm::Engine }));
     assert_eq!(done, [Ok(()), seq, Ok(()), Ok(()), pinned, Ok(())]);
     assert_eq!(seqs(&place.store, run_id(2)).await, [1, 2, 3]);
     assert_eq!(place.store.run(run_id(5)).await.unwrap(), None);
@@ -178,12 +178,15 @@ async fn an_instance_has_one_owner(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
     let with = |run, pins: Vec<NewPin>| Append { pins, ..append(run, 1, 1) };
-    let taken = |id: &str| Err(AppendError::Conflict(Conflict::Pin(pin(id, Arm::Engine).key)));
+    let taken = |id, owner| Err(AppendError::Conflict(Conflict::Pin { key: pin(id, Arm::Engine).key, owner }));
     store.append(with(run_id(1), vec![pin("1", Arm::Engine), pin("2", Arm::Legacy)])).await.unwrap();
-    assert_eq!(store.append(with(run_id(2), vec![pin("1", Arm::Engine)])).await, taken("1"));
-    assert_eq!(store.append(with(run_id(2), vec![pin("3", Arm::Engine), pin("2", Arm::Engine)])).await, taken("2"));
+    assert_eq!(store.append(with(run_id(2), vec![pin("1", Arm::Engine)])).await, taken("1", Arm::Engine));
+    assert_eq!(
+        store.append(with(run_id(2), vec![pin("3", Arm::Engine), pin("2", Arm::Engine)])).await,
+        taken("2", Arm::Legacy)
+    );
     let twice = vec![pin("4", Arm::Engine), pin("4", Arm::Legacy)];
-    assert_eq!(store.append(with(run_id(2), twice)).await, taken("4"));
+    assert_eq!(store.append(with(run_id(2), twice)).await, taken("4", Arm::Engine));
     let again = Append { pins: vec![pin("1", Arm::Engine), pin("5", Arm::Engine)], ..append(run_id(1), 2, 1) };
     store.append(again).await.unwrap();
 

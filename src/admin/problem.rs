@@ -17,7 +17,7 @@ pub(super) struct Refusal(pub(super) Box<ApiProblem>);
 impl Refusal {
     pub(super) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
         Self(Box::new(ApiProblem {
-            kind: format!("/problems/{kind}"),
+            kind: format!("urn:pointsman:problem:{kind}"),
             title: title.to_owned(),
             status: status.as_u16(),
             detail: detail.into(),

@@ -1,13 +1,16 @@
 //! SIGTERM under load: no request fails, no step is half recorded.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use pointsman::demo::http::Client;
 use pointsman::demo::world::Fault;
+use serde_json::Value;
+use tokio::net::TcpStream;
 
 use crate::support::town::{Town, some_order};
-use crate::support::until_true;
+use crate::support::{Metrics, PATIENCE, checker, until_true};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_under_way_are_answered_and_new_ones_are_not_taken() {
@@ -34,4 +37,61 @@ async fn requests_under_way_are_answered_and_new_ones_are_not_taken() {
     assert_eq!(town.pointsman.ended().await, Some(0));
     town.restart().await;
     town.finish().await;
+}
+
+/// Clients that keep sending while the process is told to end: whatever reached an arm was answered, each answer is
+/// whole, and after the end nobody is let in.
+async fn nothing_begun_is_left_unanswered(state: &str) {
+    let mut town = Town::start().await;
+    town.climb(state).await;
+    let served = town.legacy.served();
+    let answered = AtomicUsize::new(0);
+    let client = |number: u64| {
+        let (town, answered) = (&town, &answered);
+        async move {
+            for n in 0.. {
+                // No reply is fine, and the end: the listener is closed, or the connection was. An order that was
+                // begun all the same would stand in the ledger without an answer.
+                let body = some_order(number * 1_000 + n);
+                let Ok(reply) = town.send(Method::POST, "/orders", &body).await else { return };
+                assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.json());
+                town.note(reply.json());
+                answered.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    };
+    let telling = async {
+        until_true("traffic", || answered.load(Ordering::SeqCst) >= 40).await;
+        town.pointsman.terminate();
+    };
+    // The last scrape before the end is looked at like every other.
+    let looking = async {
+        let (api, url) = (Client::new(PATIENCE), format!("{}/metrics", town.pointsman.admin_url()));
+        let mut scrapes = 0;
+        while let Ok(reply) = api.json(Method::GET, &url, &[], &Value::Null).await {
+            checker::identity(&Metrics::parse(&String::from_utf8_lossy(&reply.body)));
+            scrapes += 1;
+        }
+        scrapes
+    };
+    let (_, (), scrapes) = tokio::join!(futures_util::future::join_all((0..6).map(client)), telling, looking);
+    assert!(TcpStream::connect(town.pointsman.listen).await.is_err(), "nobody is let in any more");
+    assert_eq!(town.pointsman.ended().await, Some(0), "{}", town.pointsman.log());
+    let answered = answered.load(Ordering::SeqCst);
+    eprintln!("{answered} answers in {state}, {scrapes} scrapes until the end");
+    if state != "live" {
+        assert_eq!(town.legacy.served() - served, answered as u64, "what reached legacy was answered");
+    }
+    town.restart().await;
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_keep_sending_lose_nothing_in_shadow() {
+    nothing_begun_is_left_unanswered("shadow").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_keep_sending_lose_nothing_in_live() {
+    nothing_begun_is_left_unanswered("live").await;
 }

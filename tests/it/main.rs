@@ -1,9 +1,12 @@
 //! The integration binary: the house's own rules, and end-to-end tests against the real binary.
 
+mod access;
+mod checker_bites;
 mod crash;
 mod dashboard;
 mod disk;
 mod drain;
+mod duplicates;
 mod hostile;
 mod house;
 mod json_server;
@@ -12,4 +15,6 @@ mod legacy_faults;
 mod overload;
 mod readme;
 mod reload;
+mod slow_clients;
+mod streams;
 mod support;

@@ -1,10 +1,11 @@
 //! An overloaded shadow: the caller does not notice, nothing grows, everything is counted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pointsman::demo::world::Fault;
 
-use crate::support::town::Town;
+use crate::support::town::{FAMILY, Town};
 use crate::support::{checker, until};
 
 fn small_queue(flags: &crate::support::FlagsDir) {
@@ -75,29 +76,70 @@ async fn a_dead_engine_arm_is_counted_as_failed() {
     town.finish().await;
 }
 
+/// Load and scrapes at the same time, until the load is over: the account balances in each of them.
+async fn balances_while(town: &Town, load: impl Future<Output = ()>) {
+    let over = AtomicBool::new(false);
+    let load = async {
+        load.await;
+        over.store(true, Ordering::SeqCst);
+    };
+    let looking = async {
+        let (mut scrapes, mut busy) = (0, 0);
+        while !over.load(Ordering::SeqCst) {
+            let metrics = town.pointsman.metrics().await;
+            checker::identity(&metrics);
+            let of = |name: &str| metrics.sum(name, &[]);
+            busy += u32::from(of("pointsman_shadow_queue_depth") + of("pointsman_shadow_in_flight") > 0.0);
+            scrapes += 1;
+        }
+        (scrapes, busy)
+    };
+    let ((), (scrapes, busy)) = tokio::join!(load, looking);
+    let offered = town.pointsman.metrics().await.sum("pointsman_offered_total", &[]);
+    eprintln!("balanced in {scrapes} scrapes, {busy} of them with work under way; {offered} offered");
+    assert!(scrapes >= 10 && busy > 0, "{scrapes} scrapes, {busy} with work under way");
+}
+
+async fn many_rounds(town: &Town) {
+    for _ in 0..30 {
+        futures_util::future::join_all((0..8).map(|_| town.round())).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_account_balances_at_every_scrape_under_load_and_flips() {
     let town = Town::with(small_queue).await;
     town.climb("shadow").await;
-    let load = async {
-        for _ in 0..40 {
-            let rounds = (0..6).map(|_| town.round());
-            futures_util::future::join_all(rounds).await;
-        }
-    };
-    let looking = async {
-        for n in 0..60 {
-            checker::identity(&town.pointsman.metrics().await);
-            if n == 20 || n == 40 {
-                for route in ["orders.create", "orders.cancel", "orders.get"] {
-                    town.flip(route, "off", &["--reason", "up and down"]).await.expect("down is open");
-                }
-                for route in ["orders.get", "orders.cancel", "orders.create"] {
-                    town.flip(route, "shadow", &["--reason", "up and down"]).await.expect("shadow is open");
-                }
+    let flipping = async {
+        for state in ["off", "shadow", "off", "shadow"] {
+            let mut routes = FAMILY;
+            if state == "off" {
+                routes.reverse();
+            }
+            for route in routes {
+                town.flip(route, state, &["--reason", "up and down"]).await.expect("it is open");
             }
         }
     };
-    tokio::join!(load, looking);
+    balances_while(&town, async {
+        tokio::join!(many_rounds(&town), flipping);
+    })
+    .await;
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_account_balances_at_every_scrape_in_dark_too() {
+    let town = Town::with(small_queue).await;
+    for state in ["shadow", "dark"] {
+        for route in FAMILY {
+            let why = ["--force", "--reason", "the account is looked at, not the evidence"];
+            town.flip(route, state, &why).await.expect("forced");
+        }
+    }
+    balances_while(&town, many_rounds(&town)).await;
+    let metrics = town.pointsman.metrics().await;
+    let ended = |outcome| metrics.sum("pointsman_comparisons_total", &[("outcome", outcome)]);
+    assert!(ended("matched") + ended("ignored") > 0.0 && ended("skipped") > 0.0, "some were taken and some were not");
     town.finish().await;
 }

@@ -75,6 +75,16 @@ async fn look(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeM
     modes
 }
 
+/// The newest real run of a store that nobody has open, with its events.
+pub async fn newest_run(store: &Path) -> (RunSummary, Vec<StoredEvent>) {
+    let store = open(store).await;
+    let filter = RunFilter { mode: Some(Mode::Real), limit: 1, ..RunFilter::default() };
+    let run = store.runs(filter).await.expect("runs are readable").into_iter().next().expect("a run");
+    let events = store.events(run.run_id, Seq::FIRST).await.expect("events are readable");
+    store.close().await;
+    (run, events)
+}
+
 async fn open(path: &Path) -> SharedStore {
     Arc::new(SqliteStore::open(path, &Limits::default()).await.expect("the store opens"))
 }
@@ -92,7 +102,8 @@ async fn all_runs(store: &SharedStore) -> Vec<RunSummary> {
     }
 }
 
-fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
+/// I1, I2 and I4 of one run.
+pub fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
     let id = run.run_id;
     for (place, event) in events.iter().enumerate() {
         if event.seq != Seq(place as u64 + 1) {
@@ -122,7 +133,8 @@ fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) 
     }
 }
 
-fn check_ledger(
+/// I3 and I5.
+pub fn check_ledger(
     entries: &[Entry],
     modes: &BTreeMap<String, Mode>,
     placed: &[Value],

@@ -9,6 +9,7 @@ pub mod flags;
 pub mod metrics;
 pub mod origin;
 pub mod process;
+pub mod pump;
 pub mod raw;
 pub mod town;
 

@@ -237,7 +237,11 @@ impl Town {
             .await;
     }
     /// Stops the binary in order and lets the checker look at everything.
-    pub async fn finish(mut self) {
+    pub async fn finish(self) {
+        self.finish_then(|_| async {}).await;
+    }
+    /// The same, and then a look into the store, while it is still there.
+    pub async fn finish_then<T, Fut: Future<Output = T>>(mut self, look: impl FnOnce(PathBuf) -> Fut) -> T {
         self.finished = true;
         self.quiet().await;
         let metrics = self.pointsman.metrics().await;
@@ -245,6 +249,7 @@ impl Town {
         assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
         let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
         checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;
+        look(self.store()).await
     }
 }
 

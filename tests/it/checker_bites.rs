@@ -1,0 +1,114 @@
+//! The checker itself: each kind of violation, made on purpose, is found by name.
+
+use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+
+use jiff::Timestamp;
+use pointsman::demo::Entry;
+use pointsman::store::StoredEvent;
+use pointsman::workflow::{Event, Mode, RunSummary};
+use serde_json::{Value, json};
+
+use crate::support::Metrics;
+use crate::support::checker::{self, Allowed, check_ledger, check_run};
+use crate::support::town::Town;
+
+fn line(operation: &str, key: &str, caused_by: &str, trace: &str) -> Entry {
+    Entry {
+        at: Timestamp::UNIX_EPOCH,
+        service: "world".into(),
+        operation: operation.into(),
+        key: Some(key.into()),
+        amount: None,
+        caused_by: caused_by.into(),
+        trace: Some(trace.into()),
+        duplicate: false,
+    }
+}
+
+/// One order of the engine's with one reservation, as it should be.
+fn sound() -> (Vec<Entry>, Vec<Value>) {
+    let lines = ["reserve", "charge", "mail"].map(|operation| line(operation, operation, "engine:r1", "t1"));
+    (lines.to_vec(), vec![json!({ "id": "r1", "reservations": [{ "id": 1 }] })])
+}
+
+fn wrong(lines: &[Entry], placed: &[Value], allowed: &Allowed) -> Vec<String> {
+    let modes = [("r1", Mode::Real), ("r2", Mode::Dark), ("r3", Mode::Rehearse)];
+    let modes: BTreeMap<String, Mode> = modes.into_iter().map(|(run, mode)| (run.to_owned(), mode)).collect();
+    let mut wrong = Vec::new();
+    check_ledger(lines, &modes, placed, allowed, &mut wrong);
+    wrong
+}
+
+#[test]
+fn a_ledger_that_is_wrong_is_found() {
+    let (lines, placed) = sound();
+    assert!(wrong(&lines, &placed, &Allowed::default()).is_empty());
+    let again = |entry: Entry| Entry { duplicate: true, ..entry };
+    let cases: [(&str, &str, Vec<Entry>); 8] = [
+        ("a key accepted twice", "I3", vec![line("mail", "mail", "engine:r1", "t1")]),
+        ("a delivery that no crash explains", "I3", vec![again(line("charge", "charge", "engine:r1", "t1"))]),
+        ("a second charge of one order", "I5", vec![line("charge", "other", "engine:r1", "t1")]),
+        ("a charge of nobody's order", "I5", vec![line("charge", "other", "legacy:7", "t2")]),
+        ("the other arm's effect for one request", "I5", vec![line("mail", "other", "legacy:7", "t1")]),
+        ("a shared effect of a dark run", "I5", vec![line("reserve", "other", "engine:r2", "t2")]),
+        ("a private effect of a rehearsal", "I5", vec![line("draft", "other", "engine:r3", "t3")]),
+        ("an effect of a run that is nowhere", "I5", vec![line("draft", "other", "engine:r9", "t9")]),
+    ];
+    for (what, invariant, more) in cases {
+        let all: Vec<Entry> = lines.iter().cloned().chain(more).collect();
+        let found = wrong(&all, &placed, &Allowed::default());
+        assert!(found.iter().any(|text| text.starts_with(invariant)), "{what}: {found:?}");
+    }
+    for missing in 0..lines.len() {
+        let mut some = lines.clone();
+        let gone = some.remove(missing).operation;
+        assert!(!wrong(&some, &placed, &Allowed::default()).is_empty(), "an order without its {gone}");
+    }
+    // What a crash or a lost reply explains, and no more.
+    let crashed = Allowed { crashes: 1, ..Allowed::default() };
+    let charge = || again(line("charge", "charge", "engine:r1", "t1"));
+    let with = |more: Vec<Entry>| lines.iter().cloned().chain(more).collect::<Vec<_>>();
+    assert!(wrong(&with(vec![charge()]), &placed, &crashed).is_empty());
+    assert!(!wrong(&with(vec![charge(), charge()]), &placed, &crashed).is_empty());
+}
+
+#[test]
+fn an_account_that_does_not_balance_is_found() {
+    let scrape = |settled: u32| {
+        Metrics::parse(&format!(
+            "pointsman_offered_total{{route=\"a\"}} 3\n\
+             pointsman_comparisons_total{{route=\"a\",outcome=\"matched\",reason=\"\"}} {settled}\n"
+        ))
+    };
+    checker::identity(&scrape(3));
+    for settled in [2, 4] {
+        assert!(catch_unwind(|| checker::identity(&scrape(settled))).is_err(), "{settled} of 3");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_events_are_wrong_is_found() {
+    let town = Town::start().await;
+    town.climb("live").await;
+    town.order().await;
+    let (run, events) = town.finish_then(|store| async move { checker::newest_run(&store).await }).await;
+    let found = |events: &[StoredEvent], run: &RunSummary| {
+        let mut wrong = Vec::new();
+        check_run(run, events, &mut wrong);
+        wrong
+    };
+    assert!(events.len() > 5 && found(&events, &run).is_empty());
+    let says = |wrong: Vec<String>, invariant: &str| {
+        assert!(wrong.iter().any(|text| text.starts_with(invariant)), "{invariant}: {wrong:?}");
+    };
+    let mut gap = events.clone();
+    gap.remove(3);
+    says(found(&gap, &run), "I1");
+    let mut twice = events.clone();
+    let done = events.iter().find(|stored| matches!(stored.event, Event::StepFinished(_))).expect("a finished step");
+    twice.push(done.clone());
+    says(found(&twice, &run), "I2");
+    says(found(&events[..events.len() - 1], &run), "I4");
+    says(found(&events, &RunSummary { mode: Mode::Dark, ..run.clone() }), "I4");
+}

@@ -1,0 +1,84 @@
+//! One request delivered many times, at once and across a crash: one run, one answer, one set of effects.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use pointsman::demo::http::Reply;
+use pointsman::demo::world::Fault;
+use serde_json::Value;
+
+use crate::support::town::{Town, some_order};
+use crate::support::until_true;
+
+const KEY: [(&str, &str); 1] = [("idempotency-key", "the-one")];
+
+/// The same request so many times at once; every answer is the same created order.
+async fn delivered(town: &Town, times: usize, body: &Value) -> Value {
+    let replies = join_all((0..times).map(|_| town.send_with(Method::POST, "/orders", &KEY, body))).await;
+    let replies: Vec<Reply> = replies.into_iter().map(|reply| reply.expect("a reply")).collect();
+    for reply in &replies {
+        assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.json());
+        assert_eq!(reply.body, replies[0].body, "identical answers");
+        assert_eq!(reply.headers.get("location"), replies[0].headers.get("location"));
+    }
+    replies[0].json()
+}
+
+async fn another_body_is_refused(town: &Town) {
+    let other = town.send_with(Method::POST, "/orders", &KEY, &some_order(8)).await.expect("a reply");
+    assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", other.json());
+}
+
+async fn runs(town: &Town) -> usize {
+    let runs = town.pointsman.get("/api/v2/orchestrate/runs?route=orders.create&mode=real&limit=1000").await;
+    runs["runs"].as_array().map_or(0, Vec::len)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
+    let mut town = Town::start().await;
+    town.climb("live").await;
+    let before = (runs(&town).await, town.world.ledger().balance().total("charge"));
+    let body = some_order(7);
+    let first = delivered(&town, 100, &body).await;
+    assert!(first["id"].is_string(), "the engine made it: {first}");
+    town.note(first.clone());
+    another_body_is_refused(&town).await;
+    town.kill().await;
+    town.restart().await;
+    assert_eq!(delivered(&town, 100, &body).await, first, "what was said before the kill is said again");
+    another_body_is_refused(&town).await;
+    town.lower("off").await;
+    assert_eq!(delivered(&town, 20, &body).await, first, "and whatever the flag says");
+    let after = (runs(&town).await, town.world.ledger().balance().total("charge"));
+    assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_that_a_kill_cut_off_get_the_run_that_goes_on() {
+    let mut town = Town::start().await;
+    town.climb("live").await;
+    let before = (runs(&town).await, town.world.ledger().balance().total("charge"));
+    let body = some_order(9);
+    let arrived = town.world.arrived("charge");
+    town.world.fault("charge", Fault::Delay(Duration::from_secs(30)), 1);
+    {
+        let asked = join_all((0..20).map(|_| town.send_with(Method::POST, "/orders", &KEY, &body)));
+        let under_way = until_true("the charge to arrive", || town.world.arrived("charge") > arrived);
+        tokio::select! {
+            replies = asked => panic!("{} answers before the kill", replies.len()),
+            () = under_way => {}
+        }
+    }
+    town.kill().await;
+    town.world.heal();
+    town.restart().await;
+    let order = delivered(&town, 20, &body).await;
+    town.note(order);
+    another_body_is_refused(&town).await;
+    let after = (runs(&town).await, town.world.ledger().balance().total("charge"));
+    assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
+    town.finish().await;
+}

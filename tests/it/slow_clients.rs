@@ -1,0 +1,158 @@
+//! Clients that dribble, stall, or do not read: cut at the set time, while others are served and memory stays flat.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::Method;
+use pointsman::demo::http::Client;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::process::Start;
+use crate::support::pump::Pump;
+use crate::support::town::breathe;
+use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+
+/// Of each kind.
+const EACH: usize = 60;
+/// What they may cost together: those who do not read have the buffers of a connection full on both sides, and nobody
+/// more than that.
+const GROWTH_KIB_MAX: u64 = (EACH as u64) * (2 << 10) + (16 << 10);
+/// A byte as often as this.
+const DRIBBLE: Duration = Duration::from_millis(100);
+/// How much later than its limit a cut may come on a machine that has a lot else to do.
+const LATE: Duration = Duration::from_secs(3);
+
+/// A kind of slow client.
+struct Kind {
+    what: &'static str,
+    /// What it sends at once.
+    begins: &'static str,
+    /// What it then sends, piece by piece, for ever.
+    dribbles: Option<&'static str>,
+    /// When it is to be cut.
+    limit: Duration,
+}
+
+const KINDS: [Kind; 5] = [
+    Kind { what: "says nothing", begins: "", dribbles: None, limit: Duration::from_millis(1_500) },
+    Kind {
+        what: "says nothing more",
+        begins: "GET /down/1 HTTP/1.1\r\nhost: a\r\n\r\n",
+        dribbles: None,
+        limit: Duration::from_millis(2_500),
+    },
+    Kind {
+        what: "dribbles a head",
+        begins: "GET /down/1 HTTP/1.1\r\nhost: a\r\nx: ",
+        dribbles: Some("y"),
+        limit: Duration::from_millis(1_500),
+    },
+    Kind {
+        what: "stops within a body",
+        begins: "POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nsome of it",
+        dribbles: None,
+        limit: Duration::from_millis(1_500),
+    },
+    Kind {
+        what: "dribbles a body",
+        begins: "POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n",
+        dribbles: Some("y"),
+        limit: Duration::from_millis(4_000),
+    },
+];
+const LIMITS: &str = "limits: { head_read_ms: 1500, body_idle_ms: 1500, total_ms: 4000, client_idle_ms: 2500, \
+     linger_ms: 300, service_idle_ms: 1000 }\n";
+
+/// How long the other side held out.
+async fn held_out(to: SocketAddr, kind: &Kind) -> Duration {
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    let begun = Instant::now();
+    let _sent = stream.write_all(kind.begins.as_bytes()).await;
+    let (mut reading, mut writing) = stream.into_split();
+    let cut = async {
+        let mut buffer = [0; 4_096];
+        // An answer (408, 504) may come first.
+        while reading.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+    };
+    let dribble = async {
+        while let Some(piece) = kind.dribbles {
+            tokio::time::sleep(DRIBBLE).await;
+            if writing.write_all(piece.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = cut => {}
+        () = dribble => {}
+        () = tokio::time::sleep(PATIENCE) => panic!("a client that {} was never cut", kind.what),
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_are_cut_in_time_and_nobody_else_notices() {
+    let pump = Pump::start().await;
+    let flags = FlagsDir::passthrough(&pump.url());
+    flags.edit("pointsman.yaml", |text| text + LIMITS);
+    let dir = tempfile::tempdir().expect("a directory");
+    let start =
+        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let mut pointsman = Pointsman::start(&start).await;
+    let (client, url) = (Client::new(PATIENCE), format!("{}/down/1000", pointsman.url()));
+    client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
+    let files = pointsman.open_files();
+    let base = pointsman.forget_peak();
+
+    let listen = pointsman.listen;
+    let slow = join_all(KINDS.iter().map(|kind| async move {
+        let times = join_all((0..EACH).map(|_| held_out(listen, kind))).await;
+        let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
+        let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
+        eprintln!("{EACH} clients, each {}: cut after {first:?} to {last:?}, limit {:?}", kind.what, kind.limit);
+        assert!(first + Duration::from_millis(50) >= kind.limit, "who {} was cut after {first:?}", kind.what);
+        assert!(last <= kind.limit + LATE, "who {} was cut after {last:?}", kind.what);
+    }));
+    let unread = async {
+        let mut held = Vec::new();
+        for _ in 0..EACH {
+            let mut stream = TcpStream::connect(listen).await.expect("a connection");
+            let request = format!("GET /down/{} HTTP/1.1\r\nhost: a\r\n\r\n", 64 << 20);
+            stream.write_all(request.as_bytes()).await.expect("a head is taken");
+            held.push(stream);
+        }
+        // Who does not read does not see the cut either: what is looked at is what the process holds.
+        until("those who do not read to be cut", || async { (pointsman.open_files() <= files + 8).then_some(()) })
+            .await;
+        drop(held);
+    };
+    let over = AtomicBool::new(false);
+    let healthy = async {
+        let mut times = Vec::new();
+        while !over.load(Ordering::SeqCst) {
+            let begun = Instant::now();
+            let reply = client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
+            assert!(reply.status.is_success() && reply.body.len() == 1_000);
+            times.push(begun.elapsed());
+            breathe().await;
+        }
+        times
+    };
+    let all = async {
+        tokio::join!(slow, unread);
+        over.store(true, Ordering::SeqCst);
+    };
+    let (mut times, ()) = tokio::join!(healthy, all);
+    times.sort();
+    let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+    let grown = pointsman.peak_kib().saturating_sub(base);
+    eprintln!("meanwhile {} healthy requests, p50 {p50:?}, p99 {p99:?}; memory grew by {grown} KiB", times.len());
+    assert!(p50 < Duration::from_millis(100), "healthy requests wait: p50 {p50:?}");
+    assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
+    assert_eq!(pointsman.stop().await, Some(0));
+}

@@ -1,0 +1,77 @@
+//! A gibibyte up and a gibibyte down: it streams, in `off` and where a copy is asked for, and memory stays flat.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::process::{Start, said};
+use crate::support::pump::{CHUNK, Pump, head, pour, swallow};
+use crate::support::{FlagsDir, Pointsman, checker};
+
+const GIB: u64 = 1 << 30;
+
+/// What a body may cost, whatever its size.
+const GROWTH_KIB_MAX: u64 = 32 << 10;
+
+async fn upload(to: SocketAddr, bytes: u64) {
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    let request = format!("POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: {bytes}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("a head is taken");
+    pour(&mut stream, bytes).await.expect("the body is taken");
+    let mut buffer = vec![0; CHUNK];
+    let reply = head(&mut stream, &mut buffer).await.expect("an answer");
+    assert!(reply.line.starts_with("http/1.1 200"), "{}", reply.line);
+    let text = String::from_utf8_lossy(&buffer);
+    assert!(text.contains(&bytes.to_string()), "legacy counted all of them");
+}
+
+async fn download(from: SocketAddr, bytes: u64) {
+    let mut stream = TcpStream::connect(from).await.expect("a connection");
+    let request = format!("GET /down/{bytes} HTTP/1.1\r\nhost: a\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("a head is taken");
+    let mut buffer = vec![0; CHUNK];
+    let reply = head(&mut stream, &mut buffer).await.expect("an answer");
+    assert_eq!(reply.length, bytes);
+    swallow(&mut stream, &mut buffer, reply.length - reply.rest).await.expect("the whole body, not a byte more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gibibyte_each_way_keeps_memory_flat() {
+    let pump = Pump::start().await;
+    let flags = FlagsDir::passthrough(&pump.url());
+    flags
+        .write("workflows/make.yaml", "workflow: make\nsteps: { n: { set: 1 } }\nrespond: { status: 200, body: {} }\n");
+    flags.write(
+        "routes/things.yaml",
+        "routes:\n\
+         - { id: up, match: { method: POST, path: /up }, legacy: shop, workflow: make, state: off }\n\
+         - { id: down, match: { method: GET, path: \"/down/{n}\" }, legacy: shop, workflow: make, state: off }\n",
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let start =
+        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let mut pointsman = Pointsman::start(&start).await;
+    upload(pointsman.listen, 1 << 20).await;
+    download(pointsman.listen, 1 << 20).await;
+    for state in ["off", "shadow"] {
+        for route in ["up", "down"] {
+            let flipped = pointsman.cli(&["flip", route, state, "--reason", "bodies of all sizes"]).await;
+            assert!(flipped.status.success(), "{}", said(&flipped));
+        }
+        // In `shadow` the reply outgrows the cap while it streams.
+        let (up, down) = if state == "off" { (GIB, GIB) } else { (GIB, GIB / 4) };
+        let base = pointsman.forget_peak();
+        let begun = Instant::now();
+        tokio::join!(upload(pointsman.listen, up), download(pointsman.listen, down));
+        let grown = pointsman.peak_kib().saturating_sub(base);
+        eprintln!("{up} bytes up and {down} down in {state}: {:?}, memory grew by {grown} KiB", begun.elapsed());
+        assert!(grown < GROWTH_KIB_MAX, "in {state} memory grew by {grown} KiB");
+    }
+    let large = [("outcome", "skipped"), ("reason", "body_too_large")];
+    let metrics =
+        pointsman.until_metric("both to be skipped", |m| m.sum("pointsman_comparisons_total", &large) == 2.0).await;
+    checker::identity(&metrics);
+    assert_eq!(pointsman.stop().await, Some(0));
+}

@@ -9,7 +9,7 @@ use crate::names::{PlanId, RouteId, RunId, Seq, WorkflowName};
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // DESIGN 4 names them
+#[allow(missing_docs)] // each says what it is
 pub enum RunStatus {
     Queued,
     Running,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::Parts;
+use super::{Orphans, Parts};
 use crate::config::{Change, Freshness, Setup};
 
 /// The store's health is looked at this often.
@@ -44,9 +44,13 @@ pub(super) async fn reload(
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "the new files are good, and the store refused them");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the new files pass the check, and cannot be put in force"
+                    );
                     freshness.refused_because(format!("{error:#}"));
-                    untaken = Some(loaded);
+                    // The store may take it later; what the engine owns does not go away.
+                    untaken = (!error.is::<Orphans>()).then_some(loaded);
                 }
             },
             Change::Refused(failed) => {

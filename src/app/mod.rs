@@ -176,6 +176,11 @@ impl App {
     }
 }
 
+/// A set of files under which nobody would follow up what the engine owns.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Orphans(String);
+
 /// What lives as long as the process.
 #[derive(Clone)]
 struct Parts {
@@ -206,6 +211,9 @@ impl Parts {
         evidence.rest_on(&bases(setup));
         let ladder =
             Ladder::open(declared(setup), store.clone(), evidence.clone()).await.context("reading the flips")?;
+        for orphan in ladder.orphans(&declared(setup)).await.context("looking up what the engine owns")? {
+            tracing::error!("{orphan}");
+        }
         let pins = StorePins::load(store.clone(), &limits).await.context("reading the pins")?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
@@ -231,6 +239,10 @@ impl Parts {
 
     /// Puts a checked set in force: flags last, so that no request finds a route without its workflow and rules.
     async fn take(&self, setup: &Setup) -> anyhow::Result<()> {
+        let orphans = self.ladder.orphans(&declared(setup)).await.context("looking up what the engine owns")?;
+        if !orphans.is_empty() {
+            return Err(Orphans(orphans.join("\n")).into());
+        }
         self.engine.reload(&setup.workflows, &setup.services, &setup.settings.secrets);
         self.rules.store(Arc::new(setup.rules.clone()));
         self.evidence.rest_on(&bases(setup));

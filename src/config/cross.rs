@@ -12,7 +12,8 @@ use http::Uri;
 
 use super::Settings;
 use super::rooms::{Main, Workflows};
-use crate::flag::Route;
+use crate::expression::Template;
+use crate::flag::{Instance, Route};
 use crate::problem::{Problems, Site, nearest};
 use crate::workflow::{EffectClass, Plan, StepKind};
 
@@ -72,6 +73,22 @@ pub(crate) fn routes(routes: &[Placed], workflows: &Workflows, problems: &mut Pr
             rehearsals(file, plan, route, problems);
         }
         invariants(site, route, plan, problems);
+        unpinned_pending(site, route, plan, problems);
+    }
+}
+
+/// An id that is handed out before its instance is pinned leads to legacy, which does not know it.
+fn unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
+    let creates = matches!(route.instance, Some(Instance::Creates { .. }));
+    let Some(pending) = plan.pending.as_ref().filter(|_| creates) else { return };
+    let reads = |template: &Template| template.reads().iter().any(|path| path.root() == "run");
+    if pending.body.as_ref().is_some_and(reads) || pending.headers.iter().any(|(_, value)| reads(value)) {
+        problems
+            .warn(
+                &site.key("instance"),
+                "`respond.pending` shows the run, and its instance is pinned only with the answer",
+            )
+            .hint("a follow-up in between goes to legacy: answer early with `after:` instead, which pins first");
     }
 }
 

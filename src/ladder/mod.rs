@@ -14,6 +14,7 @@ mod files;
 mod horizon;
 mod judge;
 mod mover;
+mod orphans;
 mod status;
 
 #[cfg(test)]
@@ -143,6 +144,16 @@ impl Ladder {
     /// The set in force; readers load it once for each request.
     pub fn flags(&self) -> &Arc<ArcSwap<FlagSet>> {
         self.mover.flags()
+    }
+
+    /// What the engine owns and nobody would follow up any more under these files: as sentences, none where all is well.
+    /// Such files must not be put in force.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn orphans(&self, declared: &Declared) -> Result<Vec<String>, StoreError> {
+        let pins = self.mover.pin_counts().await?;
+        Ok(orphans::sentences(&pins, Some(&self.flags().load()), &declared.routes))
     }
 
     /// A newly checked set of files: swapped in whole. Changed declarations are flips by `file`, through the gate;

@@ -13,7 +13,7 @@ use crate::evidence::Evidence;
 use crate::flag::{Arm, FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::problem::nearest;
-use crate::store::{DeclaredState, FlipRecord, SharedStore, StoreError};
+use crate::store::{DeclaredState, FlipRecord, PinCount, SharedStore, StoreError};
 
 pub(super) struct Mover {
     store: SharedStore,
@@ -184,6 +184,11 @@ impl Mover {
             return Err(unknown(&board, route));
         }
         Ok(self.look(&board, route).await?)
+    }
+
+    /// How many instances each arm owns, by family.
+    pub async fn pin_counts(&self) -> Result<Vec<PinCount>, StoreError> {
+        self.store.pin_counts().await
     }
 
     /// The horizon of a route: what the engine owns is asked of the store.

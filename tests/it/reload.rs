@@ -84,3 +84,26 @@ async fn a_bad_set_at_the_start_is_refused_with_every_problem() {
     assert_eq!(checked.status.code(), Some(1));
     assert!(said(&checked).contains("did you mean `retry`"), "{}", said(&checked));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_would_orphan_the_engines_orders_change_nothing() {
+    let town = Town::start().await;
+    town.climb("live").await;
+    let kept = town.order().await;
+    town.lower("off").await;
+    let name = "routes/orders.yaml";
+    let good = std::fs::read_to_string(town.flags.file(name)).expect("readable");
+    town.flags.write(name, &good.replacen("workflow: get-order", "# workflow: get-order", 1));
+    let told = crate::support::until("the refusal", || async {
+        town.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(told.contains("the engine owns") && told.contains("`orders.get`"), "{told}");
+    assert_eq!(town.read(&kept).await["id"], kept["id"], "the set before stays in force");
+    town.flags.write(name, &good);
+    crate::support::until("the good set to be back", || async {
+        town.pointsman.get("/api/v2/status").await["flags"]["last_error"].is_null().then_some(())
+    })
+    .await;
+    town.finish().await;
+}

@@ -134,3 +134,21 @@ async fn a_route_that_loses_its_workflow_is_off_until_it_has_one_again() {
     house.ladder.reload(files(&[])).await.unwrap();
     assert_eq!(house.state("bare"), stands(State::Live, Why::Requested));
 }
+
+#[tokio::test]
+async fn files_that_orphan_what_the_engine_owns_are_told() {
+    let house = House::open(files(&[])).await;
+    assert_eq!(house.ladder.orphans(&files(&[])).await.unwrap(), Vec::<String>::new());
+    let gone = |id: &str| {
+        let mut files = files(&[]);
+        files.routes.retain(|route| route.id.as_str() != id);
+        files
+    };
+    assert!(house.ladder.orphans(&gone("plain")).await.unwrap().is_empty(), "it has to do with no instance");
+    for id in ["create", "follow"] {
+        let told = house.ladder.orphans(&gone(id)).await.unwrap();
+        assert!(told.len() == 1 && told[0].contains("owns 2 of `create`") && told[0].contains(id), "{told:?}");
+        let idle = edited(files(&[]), id, |route| route.workflow = None);
+        assert_eq!(house.ladder.orphans(&idle).await.unwrap().len(), 1, "{id} without its workflow");
+    }
+}

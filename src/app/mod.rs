@@ -210,8 +210,8 @@ impl Parts {
         let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
         evidence.rest_on(&bases(setup));
         let ladder =
-            Ladder::open(declared(setup), store.clone(), evidence.clone()).await.context("reading the flips")?;
-        for orphan in ladder.orphans(&declared(setup)).await.context("looking up what the engine owns")? {
+            Ladder::open(declared(setup, 0), store.clone(), evidence.clone()).await.context("reading the flips")?;
+        for orphan in ladder.orphans(&declared(setup, 0)).await.context("looking up what the engine owns")? {
             tracing::error!("{orphan}");
         }
         let pins = StorePins::load(store.clone(), &limits).await.context("reading the pins")?;
@@ -237,16 +237,18 @@ impl Parts {
         Ok(Self { store, evidence, ladder, engine, pins, shadow, rules })
     }
 
-    /// Puts a checked set in force: flags last, so that no request finds a route without its workflow and rules.
+    /// Puts a checked set in force: flags last, so that no request finds a route without its workflow and rules. What
+    /// is decided by the flags of an edition is run by the workflows of it, also in between.
     async fn take(&self, setup: &Setup) -> anyhow::Result<()> {
-        let orphans = self.ladder.orphans(&declared(setup)).await.context("looking up what the engine owns")?;
+        let edition = self.ladder.flags().load().edition + 1;
+        let orphans = self.ladder.orphans(&declared(setup, edition)).await.context("looking up what the engine owns")?;
         if !orphans.is_empty() {
             return Err(Orphans(orphans.join("\n")).into());
         }
-        self.engine.reload(&setup.workflows, &setup.services, &setup.settings.secrets);
+        self.engine.reload(edition, &setup.workflows, &setup.services, &setup.settings.secrets);
         self.rules.store(Arc::new(setup.rules.clone()));
         self.evidence.rest_on(&bases(setup));
-        self.ladder.reload(declared(setup)).await.context("recording what the files declare")?;
+        self.ladder.reload(declared(setup, edition)).await.context("recording what the files declare")?;
         Ok(())
     }
 
@@ -307,8 +309,9 @@ fn vitals(parts: &Parts, freshness: &Freshness, stopping: bool) -> Vitals {
     }
 }
 
-fn declared(setup: &Setup) -> Declared {
+fn declared(setup: &Setup, edition: u64) -> Declared {
     Declared {
+        edition,
         routes: setup.routes.clone(),
         default_legacy: setup.default_legacy.clone(),
         services: setup.services.clone(),

@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     let deadline = Instant::now() + request.deadline;
     let fall_back = request.may_fall_back && request.mode == Mode::Real;
-    let snapshot = core.snapshot.load_full();
+    let snapshot = core.snapshot_of(request.edition);
     let run = RunId(Uuid::now_v7());
     let claim = claim(&request);
     // First of all: whatever is in the way of a new run must not send a retry to legacy.

@@ -86,7 +86,10 @@ pub struct Engine {
 struct Core {
     store: SharedStore,
     pins: Arc<StorePins>,
+    /// What the newest files say.
     snapshot: ArcSwap<Snapshot>,
+    /// What the files before them say, newest first: requests that were decided by them are on their way.
+    earlier: ArcSwap<Vec<Arc<Snapshot>>>,
     key_secret: [u8; 32],
     limits: Arc<Limits>,
     sealer: Sealer,
@@ -105,17 +108,32 @@ struct Core {
     cut: CancellationToken,
 }
 
+/// Editions that are kept for requests on their way; of an older one the newest takes the place.
+const EARLIER_EDITIONS_MAX: usize = 3;
+
+impl Core {
+    /// What the files say that a request was decided by.
+    fn snapshot_of(&self, edition: u64) -> Arc<Snapshot> {
+        let newest = self.snapshot.load_full();
+        if newest.edition == edition {
+            return newest;
+        }
+        self.earlier.load().iter().find(|earlier| earlier.edition == edition).cloned().unwrap_or(newest)
+    }
+}
+
 impl Engine {
     /// Makes an engine; it does nothing before it is asked.
     pub fn new(parts: EngineParts) -> Self {
         let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins } = parts;
-        let snapshot = Snapshot::new(&plans, &services, &secrets, key_secret, &limits, None);
+        let snapshot = Snapshot::new(0, &plans, &services, &secrets, key_secret, &limits, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
         let dark_max = runs_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100;
         let core = Core {
             store,
             pins,
             snapshot: ArcSwap::from_pointee(snapshot),
+            earlier: ArcSwap::default(),
             key_secret,
             sealer: Sealer::new(store_key.as_ref()),
             kept_plans: KeptPlans::default(),
@@ -143,16 +161,25 @@ impl Engine {
         }))
     }
 
-    /// Puts newly checked files in force. Runs in flight keep the plan that they started with.
+    /// Takes newly checked files: requests that are decided by this edition are run by it, and those of the editions
+    /// before it by theirs. One that never came in force is replaced by the next with its number. Runs in flight keep
+    /// the plan that they started with.
     pub fn reload(
         &self,
+        edition: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,
         services: &BTreeMap<ServiceName, Arc<Service>>,
         secrets: &BTreeMap<String, Secret>,
     ) {
         let before = self.core.snapshot.load_full();
         let (key, limits) = (self.core.key_secret, &self.core.limits);
-        self.core.snapshot.store(Arc::new(Snapshot::new(plans, services, secrets, key, limits, Some(&before))));
+        let newest = Snapshot::new(edition, plans, services, secrets, key, limits, Some(&before));
+        if before.edition != edition {
+            let earlier = self.core.earlier.load();
+            let kept = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_EDITIONS_MAX).cloned().collect();
+            self.core.earlier.store(Arc::new(kept));
+        }
+        self.core.snapshot.store(Arc::new(newest));
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held.

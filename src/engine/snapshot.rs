@@ -16,6 +16,8 @@ use crate::workflow::{Known, Mode, Plan, World};
 
 /// Plans, services and secrets in force together.
 pub(super) struct Snapshot {
+    /// Which files these are.
+    pub edition: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     pub services: HashMap<ServiceName, Arc<Base>>,
     /// What calls that name a literal host share.
@@ -74,6 +76,7 @@ impl Base {
 impl Snapshot {
     /// What these files say. Turns at services that have not changed are kept from `before`.
     pub fn new(
+        edition: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,
         services: &BTreeMap<ServiceName, Arc<Service>>,
         secrets: &BTreeMap<String, Secret>,
@@ -106,6 +109,7 @@ impl Snapshot {
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();
         Self {
+            edition,
             plans: plans.clone(),
             keyed,
             names,

@@ -17,6 +17,8 @@ use crate::names::{RouteId, ServiceName};
 pub struct FlagSet {
     /// Counts up with each swap.
     pub generation: u64,
+    /// Which files it was made of: the engine runs what the same files say.
+    pub edition: u64,
     /// In file order.
     pub routes: Vec<Arc<RouteFlag>>,
     /// What no route matches goes there untouched.
@@ -154,7 +156,12 @@ impl FlagSet {
         let routes: Vec<_> = routes.into_iter().map(flag).collect();
         let any_path_goes = !routes.iter().any(|flag| flag.is_flagged() || flag.route.strict_paths);
         let salts = Salts::new(&secret);
-        Self { generation, routes, default_legacy, services, freeze, matcher, by_id, salts, any_path_goes }
+        Self { generation, edition: 0, routes, default_legacy, services, freeze, matcher, by_id, salts, any_path_goes }
+    }
+
+    /// The same, made of these files.
+    pub fn of_edition(self, edition: u64) -> Self {
+        Self { edition, ..self }
     }
 
     /// What to do with a raw path (without query): the path to forward and the route it belongs to. What readers differ

@@ -101,8 +101,9 @@ impl Board {
     /// The set that all this comes to.
     pub fn flag_set(&self) -> FlagSet {
         let standings = self.places.iter().map(|(id, place)| (id.clone(), place.standing.clone())).collect();
-        let Declared { routes, default_legacy, services } = self.declared.clone();
+        let Declared { edition, routes, default_legacy, services } = self.declared.clone();
         FlagSet::new(self.generation, routes, &standings, default_legacy, services, self.freeze, self.secret)
+            .of_edition(edition)
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Ladder {
 /// What the files say, checked.
 #[derive(Clone)]
 pub struct Declared {
+    /// Tells these files from those before: what is decided by them is run by them.
+    pub edition: u64,
     /// The routes.
     pub routes: Vec<Arc<Route>>,
     /// Where unmatched requests go.

@@ -84,7 +84,8 @@ pub(super) async fn answer(
     };
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
-    let Some(request) = request(&flagged, copy, may_fall_back, &shared.limits) else {
+    let edition = exchange.table.set.edition;
+    let Some(request) = request(&flagged, edition, copy, may_fall_back, &shared.limits) else {
         return Err(exchange.refused(rung, Failure::EngineGaveBack));
     };
     let deadline = request.deadline.saturating_add(GRACE);
@@ -129,10 +130,17 @@ pub(super) async fn answer(
 }
 
 /// What the engine is asked. `None` where the route has no workflow, which a check refuses.
-fn request(flagged: &Flagged, copy: RequestCopy, may_fall_back: bool, limits: &Limits) -> Option<ArmRequest> {
+fn request(
+    flagged: &Flagged,
+    edition: u64,
+    copy: RequestCopy,
+    may_fall_back: bool,
+    limits: &Limits,
+) -> Option<ArmRequest> {
     let route = &flagged.flag.route;
     Some(ArmRequest {
         route: route.id.clone(),
+        edition,
         workflow: route.workflow.clone()?,
         mode: Mode::Real,
         request: std::sync::Arc::new(copy),

@@ -85,6 +85,7 @@ impl Runner {
         let within = Limits::ms(self.limits.shadow_run_ms);
         let request = ArmRequest {
             route: route.id.clone(),
+            edition: answered.flags.edition,
             workflow,
             mode: answered.mode,
             request: Arc::clone(&answered.request),

@@ -18,3 +18,4 @@ mod reload;
 mod slow_clients;
 mod streams;
 mod support;
+mod whole_sets;

@@ -64,7 +64,7 @@ impl World {
         let create = route("orders.create", Method::POST, "/orders");
         let show = route("orders.show", Method::GET, "/orders/{id}");
         let services = BTreeMap::from([("shop".into(), service())]);
-        let files = Declared { routes: vec![create, show], default_legacy: service(), services };
+        let files = Declared { edition: 0, routes: vec![create, show], default_legacy: service(), services };
         let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
         let vitals = Vitals { engine_healthy: true, runs_in_flight: 3, ..Vitals::default() };
         Self { store, vitals, bound: "127.0.0.1:8081".parse().unwrap(), tokens: Vec::new(), ladder, evidence }

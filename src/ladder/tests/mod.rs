@@ -54,7 +54,12 @@ fn files(states: &[(&str, State)]) -> Declared {
     plain.key = Some(Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
     let bare = route("bare", Method::POST, "/bare");
     let routes = [create, follow, list, plain, bare].into_iter().map(Arc::new).collect();
-    Declared { routes, default_legacy: Arc::clone(&shop), services: BTreeMap::from([("shop".into(), shop)]) }
+    Declared {
+        edition: 0,
+        routes,
+        default_legacy: Arc::clone(&shop),
+        services: BTreeMap::from([("shop".into(), shop)]),
+    }
 }
 
 /// The same files with one route changed.

@@ -1,0 +1,100 @@
+//! Sets that are swapped whole, as Kubernetes swaps a mounted directory, under load: each request sees one of them.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::Method;
+use pointsman::demo::http::Client;
+use serde_json::{Value, json};
+
+use crate::support::origin::{Act, Origin};
+use crate::support::process::{Start, said};
+use crate::support::{PATIENCE, Pointsman, until};
+
+/// Swaps under load.
+const SWAPS: usize = 12;
+
+/// A set all of whose files carry its name. What only this set has (the workflow), a request that another set decided
+/// could not find; what both have (the service) it could get from the wrong one.
+fn write(base: &Path, dir: &str, legacy: &str, own: &str) {
+    let name = dir.trim_start_matches('.');
+    let dir = base.join(dir);
+    for part in ["routes", "workflows"] {
+        std::fs::create_dir_all(dir.join(part)).expect("a directory");
+    }
+    let write = |file: &str, text: String| std::fs::write(dir.join(file), text).expect("a written file");
+    write("pointsman.yaml", format!("services:\n  shop: {legacy}\n  own: {own}\ndefault_legacy: shop\n"));
+    write(
+        &format!("workflows/make-{name}.yaml"),
+        format!(
+            "workflow: make-{name}\nsteps:\n  own: {{ call: \"GET ${{services.own}}/own\" }}\n\
+             respond: {{ status: 200, body: {{ workflow: {name}, own: \"${{steps.own.output.own}}\" }} }}\n"
+        ),
+    );
+    write(
+        "routes/things.yaml",
+        format!(
+            "routes:\n- {{ id: things, match: {{ method: GET, path: /things }}, legacy: shop, workflow: make-{name}, state: off }}\n"
+        ),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_sees_two_sets() {
+    let legacy = Origin::start(Act::Json(r#"{"workflow":"legacy"}"#)).await;
+    let a = Origin::start(Act::Json(r#"{"own":"a"}"#)).await;
+    let b = Origin::start(Act::Json(r#"{"own":"b"}"#)).await;
+    let base = tempfile::tempdir().expect("a directory");
+    write(base.path(), "..a", &legacy.url(), &a.url());
+    write(base.path(), "..b", &legacy.url(), &b.url());
+    let point = |name: &str| {
+        symlink(name, base.path().join("..next")).expect("a link");
+        std::fs::rename(base.path().join("..next"), base.path().join("..data")).expect("a renamed link");
+    };
+    point("..a");
+    for part in ["pointsman.yaml", "routes", "workflows"] {
+        symlink(format!("..data/{part}"), base.path().join(part)).expect("a link");
+    }
+    let aside = tempfile::tempdir().expect("a directory");
+    let start = Start {
+        flags: base.path().to_owned(),
+        store: format!("sqlite:{}", aside.path().join("db").display()),
+        log: aside.path().join("log"),
+        env: vec![],
+    };
+    let mut pointsman = Pointsman::start(&start).await;
+    for state in ["shadow", "dark", "live", "only"] {
+        let flipped = pointsman.cli(&["flip", "things", state, "--force", "--reason", "files are what matters"]).await;
+        assert!(flipped.status.success(), "{}", said(&flipped));
+    }
+    let (client, url) = (Client::new(PATIENCE), format!("{}/things", pointsman.url()));
+    let get = || async {
+        let reply = client.json(Method::GET, &url, &[], &Value::Null).await.expect("a reply");
+        assert_eq!(reply.status, 200, "{}", reply.json());
+        let said = reply.json();
+        let whole = ["a", "b"].iter().any(|name| said == json!({ "workflow": name, "own": name }));
+        assert!(whole, "a mix of two sets: {said}");
+        said["workflow"].clone()
+    };
+    let over = AtomicBool::new(false);
+    let load = || async {
+        let mut answers = 0;
+        while !over.load(Ordering::SeqCst) {
+            get().await;
+            answers += 1;
+        }
+        answers
+    };
+    let swapping = async {
+        for swap in 1..=SWAPS {
+            let name = if swap % 2 == 0 { "a" } else { "b" };
+            point(&format!("..{name}"));
+            until("the other set to answer", || async { (get().await == name).then_some(()) }).await;
+        }
+        over.store(true, Ordering::SeqCst);
+    };
+    let (one, two, three, four, ()) = tokio::join!(load(), load(), load(), load(), swapping);
+    eprintln!("{SWAPS} swaps under {} requests, 0 mixed", one + two + three + four);
+    assert_eq!(pointsman.stop().await, Some(0));
+}

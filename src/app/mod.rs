@@ -241,7 +241,8 @@ impl Parts {
     /// is decided by the flags of an edition is run by the workflows of it, also in between.
     async fn take(&self, setup: &Setup) -> anyhow::Result<()> {
         let edition = self.ladder.flags().load().edition + 1;
-        let orphans = self.ladder.orphans(&declared(setup, edition)).await.context("looking up what the engine owns")?;
+        let orphans =
+            self.ladder.orphans(&declared(setup, edition)).await.context("looking up what the engine owns")?;
         if !orphans.is_empty() {
             return Err(Orphans(orphans.join("\n")).into());
         }

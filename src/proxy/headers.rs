@@ -21,6 +21,11 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// Fields of one hop, beside those that `Connection` names.
+static HOP: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, UPGRADE];
+/// Fields of a request that are answered here.
+static OURS: [HeaderName; 3] = [TE, EXPECT, HTTP2_SETTINGS];
+
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
@@ -40,11 +45,15 @@ impl Forwarder {
 
     /// Takes the fields of this hop out of a request, and gives it a trace.
     pub(super) fn strip_request(&self, headers: &mut HeaderMap, upgrade: bool) {
-        let wants_trailers = headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+        let ours = has_any(headers, &OURS);
+        let wants_trailers =
+            ours && headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
         let protocol = if upgrade { headers.remove(UPGRADE) } else { None };
         strip(headers);
-        headers.remove(EXPECT);
-        headers.remove(HTTP2_SETTINGS);
+        if ours {
+            headers.remove(EXPECT);
+            headers.remove(HTTP2_SETTINGS);
+        }
         if let Some(protocol) = protocol {
             headers.insert(UPGRADE, protocol);
             headers.insert(CONNECTION, UPGRADE_TOKEN);
@@ -111,6 +120,9 @@ pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
 }
 
 fn strip(headers: &mut HeaderMap) {
+    if !has_any(headers, &HOP) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -130,6 +142,11 @@ fn strip(headers: &mut HeaderMap) {
     headers.remove(PROXY_AUTHORIZATION);
     headers.remove(TE);
     headers.remove(UPGRADE);
+}
+
+/// One look over the few fields of a message, which mostly has none of these, costs less than a search for each.
+fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
+    headers.keys().any(|name| names.contains(name))
 }
 
 /// The lines of a field and one more value, as one line.

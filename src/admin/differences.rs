@@ -1,6 +1,6 @@
 //! Where the arms differ, and what that comes to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::Json;
 use axum::extract::Path;
@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::types::{DiffGroup, Diffs, EvidenceView, Sample};
 use super::{Admin, Answer, Asked, routes};
+use crate::evidence::Seen;
 use crate::store::SampleRecord;
 
 #[derive(Deserialize)]
@@ -27,14 +28,14 @@ pub(super) async fn diffs(admin: Admin, Path(id): Path<String>, Asked(filter): A
     let limits = &parts.limits;
     let kept = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
     let samples = parts.store.samples(route.clone(), usize::try_from(kept).unwrap_or(usize::MAX)).await?;
-    let mut groups = group(samples);
-    groups.truncate(admin.rows(filter.limit, 50));
     let evidence = parts.evidence.of(&route);
+    let mut groups = group(samples, &evidence.seen);
+    groups.truncate(admin.rows(filter.limit, 50));
     Ok(Json(Diffs { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, groups }))
 }
 
 /// Samples, newest first, by fingerprint: the most frequent first, of equals the most recent.
-fn group(samples: Vec<SampleRecord>) -> Vec<DiffGroup> {
+fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, Seen>) -> Vec<DiffGroup> {
     let mut groups: Vec<DiffGroup> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for sample in samples {
@@ -46,8 +47,17 @@ fn group(samples: Vec<SampleRecord>) -> Vec<DiffGroup> {
             continue;
         }
         places.insert(fingerprint.clone(), groups.len());
+        let run = run.map(|run| run.to_string());
         let sample = Sample { at, run, request, legacy, engine };
         groups.push(DiffGroup { fingerprint, count: 1, first_seen: at, last_seen: at, differences, sample });
+    }
+    // Few of those that differed are kept; all were counted.
+    for group in &mut groups {
+        if let Some(seen) = seen.get(&group.fingerprint) {
+            group.count = group.count.max(seen.count);
+            group.first_seen = group.first_seen.min(seen.first);
+            group.last_seen = group.last_seen.max(seen.last);
+        }
     }
     groups.sort_by(|a, b| b.count.cmp(&a.count).then(b.last_seen.cmp(&a.last_seen)));
     groups

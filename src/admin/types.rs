@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::compare::Difference;
 use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
-use crate::names::{RouteId, RunId, WorkflowName};
+use crate::names::{RouteId, WorkflowName};
 pub use crate::workflow::{Mode, RunStatus};
 pub use runs::{EventRow, RunDetail, RunList, RunRow, StepRow};
 
@@ -259,11 +259,11 @@ pub struct Diffs {
 pub struct DiffGroup {
     /// Equal for equal sets of paths and kinds.
     pub fingerprint: String,
-    /// How many samples of it are known (kept samples at least; more where they are counted).
+    /// How many pairs differed so since the last change; few of them are kept.
     pub count: u64,
-    /// When the oldest kept one was seen.
+    /// When the first was seen.
     pub first_seen: Timestamp,
-    /// When the newest was seen.
+    /// When the last was seen.
     pub last_seen: Timestamp,
     /// Where the arms differ.
     pub differences: Vec<Difference>,
@@ -276,8 +276,8 @@ pub struct DiffGroup {
 pub struct Sample {
     /// When.
     pub at: Timestamp,
-    /// The engine's run.
-    pub run: Option<RunId>,
+    /// The engine's run, as `run_…`.
+    pub run: Option<String>,
     /// The request's line and redacted body.
     pub request: String,
     /// Legacy's reply, redacted and shortened.

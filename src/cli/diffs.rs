@@ -51,9 +51,10 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, paint: Paint) -> String {
 fn group(out: &mut String, n: usize, of: usize, group: &DiffGroup, now: Timestamp, paint: Paint) {
     let _ = writeln!(
         out,
-        "{}  {} times  {}",
+        "{}  {} {}  {}",
         paint.tone(format!("{n} of {of}"), Tone::Strong),
         count(group.count),
+        if group.count == 1 { "time" } else { "times" },
         paint.tone(
             format!(
                 "first {}, last {}  {}",
@@ -76,7 +77,7 @@ fn group(out: &mut String, n: usize, of: usize, group: &DiffGroup, now: Timestam
         );
     }
     let sample = &group.sample;
-    let run = sample.run.map_or(String::new(), |run| format!("  {run}"));
+    let run = sample.run.as_deref().map_or(String::new(), |run| format!("  {}", harmless(run)));
     let _ = writeln!(out, "  {}", paint.tone(format!("a sample, {}{run}", ago(sample.at, now)), Tone::Faint));
     for line in harmless(&sample.request).lines().take(12) {
         let _ = writeln!(out, "    {}", paint.tone(line, Tone::Faint));

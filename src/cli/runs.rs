@@ -122,7 +122,9 @@ fn step(step: &StepRow) -> Vec<Field> {
 }
 
 fn event(event: &EventRow, started: Timestamp) -> Vec<Field> {
-    let content = event.event.to_string();
+    // Externally tagged: the kind stands in a column of its own already.
+    let content = event.event.get(&event.kind).unwrap_or(&event.event).to_string();
+    let content = if content == "{}" { String::new() } else { content };
     let mut short: String = content.chars().take(EVENT_CHARS_MAX).collect();
     if short.len() < content.len() {
         short.push('…');

@@ -260,7 +260,7 @@ price       done    read           1  12 ms
 reserve[0]  failed  shared         4  90 ms  503
 
 #  AFTER  EVENT
-1   0 µs  started  {\"started\":{\"mode\":\"real\"}}
+1   0 µs  started  {\"mode\":\"real\"}
 "
     );
 }

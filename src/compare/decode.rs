@@ -55,6 +55,15 @@ pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Res
     Ok(Decoded::Plain(plain))
 }
 
+/// A body without its `Content-Encoding`; `None` where that is not known here, is not what it says, or unpacks to more
+/// than the bound.
+pub fn unpacked(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Option<Bytes> {
+    match decode(headers, body, bytes_max) {
+        Ok(Decoded::Plain(plain)) => Some(plain),
+        Ok(Decoded::Opaque(_)) | Err(_) => None,
+    }
+}
+
 fn read(from: impl Read, bytes_max: usize) -> Result<Option<Bytes>, TooMuch> {
     let mut unpacked = Vec::new();
     match from.take(bytes_max as u64 + 1).read_to_end(&mut unpacked) {

@@ -36,6 +36,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
+pub use decode::unpacked;
 pub use draft::{CompareWorld, RulesDraft, StatusDraft, ToleranceDraft};
 pub use observation::{Body, Intent, Observation};
 pub use redact::{redact, redact_line, sample_text, shorten};

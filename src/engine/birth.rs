@@ -56,7 +56,7 @@ pub(super) async fn prepare(
             return not_started("too_many_runs", "As many runs are in flight as may be (runs_in_flight_max)");
         }
     };
-    let body = decode::request_body(&request.request, decode::depth_max(&core.limits));
+    let body = decode::request_body(&request.request, decode::Bounds::of(&core.limits));
     if let Err(why) = plan.check_input(&body) {
         return Err(Box::new(bad_input(core, snapshot, &plan, request, run, &body, &why)));
     }
@@ -144,8 +144,8 @@ fn birth(
         false => None,
     };
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
-    let depth_max = decode::depth_max(&core.limits);
-    let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, depth_max));
+    let bounds = decode::Bounds::of(&core.limits);
+    let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, bounds));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let started = RunStarted {
         run,
@@ -159,14 +159,14 @@ fn birth(
         sealed,
         legacy: legacy.map(Arc::new),
         instance,
-        creates: creates(request, depth_max),
+        creates: creates(request, bounds),
         traceparent: trace.map(str::to_owned),
     };
     Ok((started, facts.credentials, run_key))
 }
 
 /// What the answer will create: under the engine's own id, or, of a dark run, under legacy's.
-fn creates(request: &ArmRequest, depth_max: usize) -> Option<Creates> {
+fn creates(request: &ArmRequest, bounds: decode::Bounds) -> Option<Creates> {
     let (family, path) = request.creates.as_ref()?;
     match request.mode {
         Mode::Rehearse => None,
@@ -174,8 +174,7 @@ fn creates(request: &ArmRequest, depth_max: usize) -> Option<Creates> {
         Mode::Dark => {
             let legacy: &Observation = request.legacy.as_ref().filter(|legacy| legacy.status().is_success())?;
             let Body::Whole(bytes) = legacy.body() else { return None };
-            let content_type = legacy.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-            let body = decode::body(bytes, content_type, depth_max).ok()?;
+            let body = decode::coded(legacy.headers(), bytes, bounds).ok()?;
             let id = match path.query(&body).first()? {
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
@@ -173,8 +173,8 @@ impl Wire {
         let status = head.status.as_u16();
         match tokio::time::timeout_at(ends, read_whole(body, self.output_bytes_max)).await {
             Ok(Ok(Some(bytes))) => {
-                let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-                match decode::body(&bytes, content_type, self.output_depth_max) {
+                let bounds = decode::Bounds { bytes: self.output_bytes_max, depth: self.output_depth_max };
+                match decode::coded(&head.headers, &bytes, bounds) {
                     Ok(output) => Heard::Reply {
                         status,
                         headers: reply_headers(&head.headers),

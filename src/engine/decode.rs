@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
-use crate::compare::{Body, Observation};
+use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::RequestCopy;
 use crate::expression::ReadPath;
 use crate::limits::Limits;
@@ -19,6 +20,19 @@ use crate::workflow::{CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, de
 /// How deep a decoded body may be.
 pub(super) fn depth_max(limits: &Limits) -> usize {
     usize::try_from(limits.output_depth_max).unwrap_or(usize::MAX).min(VALUE_DEPTH_MAX)
+}
+
+/// How large and how deep a decoded body may be.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub bytes: usize,
+    pub depth: usize,
+}
+
+impl Bounds {
+    pub(super) fn of(limits: &Limits) -> Self {
+        Self { bytes: usize::try_from(limits.output_bytes_max).unwrap_or(usize::MAX), depth: depth_max(limits) }
+    }
 }
 
 /// The decoded value of a body.
@@ -52,6 +66,20 @@ pub(super) fn body(bytes: &[u8], content_type: Option<&str>, depth_max: usize) -
         return Ok(value);
     }
     Ok(wire::bytes_value(bytes, content_type))
+}
+
+/// The decoded value of a body that came with these headers, its `Content-Encoding` taken off where that can be done
+/// within the bound.
+///
+/// # Errors
+/// As [`body`].
+pub(super) fn coded(headers: &HeaderMap, bytes: &Bytes, limits: Bounds) -> Result<Value, String> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    match unpacked(headers, bytes, limits.bytes) {
+        Some(plain) => body(&plain, content_type, limits.depth),
+        None => body(bytes, content_type, limits.depth)
+            .map_err(|why| format!("{why} (its content-encoding cannot be taken off here within the limits)")),
+    }
 }
 
 /// `a=1&b=2` as a map; a name that comes again has a list.
@@ -100,9 +128,8 @@ pub(super) struct Facts {
 }
 
 /// The decoded body of a request; what is no JSON although it says so is text.
-pub(super) fn request_body(request: &RequestCopy, depth_max: usize) -> Value {
-    let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    body(&request.body, content_type, depth_max)
+pub(super) fn request_body(request: &RequestCopy, bounds: Bounds) -> Value {
+    coded(&request.headers, &request.body, bounds)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&request.body).into_owned()))
 }
 
@@ -170,19 +197,18 @@ fn prune(value: &mut Value, wanted: &[&[Arc<str>]], raw: bool) {
 }
 
 /// What a plan reads of legacy's reply; `None` where it reads nothing of it.
-pub(super) fn legacy(observation: &Observation, reads: &[ReadPath], depth_max: usize) -> Option<Value> {
+pub(super) fn legacy(observation: &Observation, reads: &[ReadPath], bounds: Bounds) -> Option<Value> {
     let wanted: Vec<&[Arc<str>]> =
         reads.iter().filter(|path| path.root() == "legacy").map(|path| &path.0[1..]).collect();
     if wanted.is_empty() {
         return None;
     }
-    let content_type = observation.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let mut parts = Map::new();
     parts.insert("status".into(), observation.status().as_u16().into());
     let shown = headers(observation.headers()).into_iter().filter(|(name, _)| name != "set-cookie");
     parts.insert("headers".into(), Value::Object(shown.map(|(name, value)| (name, value.into())).collect()));
     if let Body::Whole(bytes) = observation.body()
-        && let Ok(body) = body(bytes, content_type, depth_max)
+        && let Ok(body) = coded(observation.headers(), bytes, bounds)
     {
         parts.insert("body".into(), body);
     }

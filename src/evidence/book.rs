@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::RouteEvidence;
+use super::{RouteEvidence, Seen};
 use crate::compare::{Comparison, Kind, Verdict};
 use crate::exchange::{Outcome, Served};
 use crate::flag::{SkipReason, State};
@@ -16,6 +17,8 @@ use crate::flag::{SkipReason, State};
 const FAILURES_MAX: usize = 32;
 /// Rules whose hits are kept apart.
 const RULES_MAX: usize = 256;
+/// Ways to differ that are counted apart; beyond, the one that was not seen for longest goes.
+const WAYS_MAX: usize = 256;
 
 /// Which evidence something belongs to: it changes when the evidence starts anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +109,10 @@ impl Page {
                 evidence.matched += 1;
                 evidence.ignored += 1;
             }
-            Verdict::Mismatch => evidence.mismatched += 1,
+            Verdict::Mismatch => {
+                evidence.mismatched += 1;
+                saw(&mut evidence.seen, &comparison.fingerprint, Timestamp::now());
+            }
         }
         for (rule, hits) in &comparison.ignored_by {
             if evidence.rule_hits.len() < RULES_MAX || evidence.rule_hits.contains_key(rule) {
@@ -154,4 +160,18 @@ impl Page {
         }
         self.dirty = true;
     }
+}
+
+fn saw(seen: &mut BTreeMap<String, Seen>, fingerprint: &str, now: Timestamp) {
+    if let Some(seen) = seen.get_mut(fingerprint) {
+        seen.count += 1;
+        seen.last = now;
+        return;
+    }
+    if seen.len() >= WAYS_MAX
+        && let Some(stale) = seen.iter().min_by_key(|(_, seen)| seen.last).map(|(stale, _)| stale.clone())
+    {
+        seen.remove(&stale);
+    }
+    seen.insert(fingerprint.to_owned(), Seen { count: 1, first: now, last: now });
 }

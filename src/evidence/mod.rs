@@ -81,6 +81,19 @@ pub struct RouteEvidence {
     pub engine_errors: u64,
     /// Each rule's hits: how often it made something equal.
     pub rule_hits: BTreeMap<String, u64>,
+    /// Pairs that differ, by the fingerprint of where: every one is counted, few are kept as samples.
+    pub seen: BTreeMap<String, Seen>,
+}
+
+/// How often pairs differed in one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Seen {
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub first: Timestamp,
+    /// The last of them.
+    pub last: Timestamp,
 }
 
 impl RouteEvidence {

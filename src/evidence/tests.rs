@@ -64,6 +64,9 @@ async fn pairs_add_up_and_survive_a_restart() {
     assert_eq!(kept, evidence.of(&route()));
     assert_eq!((kept.shadow_pairs, kept.dark_pairs, kept.matched, kept.ignored, kept.mismatched), (1, 2, 2, 1, 1));
     assert_eq!((kept.rule_hits["ignore $.at"], kept.skipped["queue_full"], kept.coverage()), (2, 1, 0.75));
+    let counted = |evidence: &Evidence| evidence.of(&route()).seen.values().map(|seen| seen.count).sum::<u64>();
+    (0..9).for_each(|_| pair(&later, State::Dark, Verdict::Mismatch));
+    assert_eq!((counted(&evidence), counted(&later)), (1, 10), "all are counted, few are kept as samples");
 }
 
 #[tokio::test]

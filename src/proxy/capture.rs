@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 
 use super::body::RequestCapture;
 use super::clock::now;
-use crate::compare::{Body, Observation};
+use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::{Answered, Offer, Pins, RequestCopy, Ticket};
 use crate::flag::{FlagSet, Instance, InstanceId, PinKey, RetryKey, RouteFlag, SkipReason};
 use crate::workflow::Mode;
@@ -21,6 +22,8 @@ use crate::workflow::Mode;
 /// Replies up to this size are searched for the id of what they created on the spot; larger ones on a thread that
 /// nobody waits for.
 const INLINE_BYTES_MAX: usize = 16 << 10;
+/// A packed reply is searched for it up to this size.
+const UNPACKED_BYTES_MAX: usize = 4 << 20;
 
 /// A request that is to be compared, while legacy works on it.
 pub(super) struct Watched {
@@ -102,7 +105,7 @@ impl Tee {
         if let Some(reply) = &reply
             && status.is_success()
         {
-            note_instance(&watched, reply);
+            note_instance(&watched, &headers, reply);
         }
         let Some((ticket, mode)) = watched.compare.take() else { return };
         let (body, sent) = match &watched.body {
@@ -135,14 +138,16 @@ impl Tee {
 }
 
 /// Tells the pins what legacy created.
-fn note_instance(watched: &Watched, reply: &Bytes) {
+fn note_instance(watched: &Watched, headers: &HeaderMap, reply: &Bytes) {
     if !matches!(watched.flag.route.instance, Some(Instance::Creates { .. })) || reply.is_empty() {
         return;
     }
-    let large = reply.len() > INLINE_BYTES_MAX;
-    let (flag, pins, reply) = (watched.flag.clone(), watched.pins.clone(), reply.clone());
+    // What is packed may be large inside.
+    let large = reply.len() > INLINE_BYTES_MAX || headers.contains_key(CONTENT_ENCODING);
+    let (flag, pins, reply, headers) = (watched.flag.clone(), watched.pins.clone(), reply.clone(), headers.clone());
     let note = move || {
         if let Some(Instance::Creates { id }) = &flag.route.instance
+            && let Some(reply) = unpacked(&headers, &reply, UNPACKED_BYTES_MAX)
             && let Ok(json) = serde_json::from_slice::<serde_json::Value>(&reply)
             && let Some(id) = id.query(&json).exactly_one().ok().and_then(text)
         {

@@ -71,6 +71,10 @@ impl Meter {
             seen: Seen::default(),
         }
     }
+    /// The route that it counts for.
+    pub(super) fn route(&self) -> &str {
+        &self.route
+    }
     fn label(&self) -> String {
         self.route.as_ref().to_owned()
     }

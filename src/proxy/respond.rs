@@ -112,7 +112,7 @@ fn tell(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, b
             (S::GATEWAY_TIMEOUT, "legacy-upload-timeout", "The service stopped reading", detail, true)
         }
         Failure::Overdue(Overdue::FirstByte) => {
-            let detail = format!("The service did not answer in time (first_byte). {PERHAPS_DONE}");
+            let detail = format!("The service did not answer in time (limits: first_byte_ms). {PERHAPS_DONE}");
             (S::GATEWAY_TIMEOUT, "legacy-timeout", "The service did not answer in time", detail, false)
         }
         Failure::Overdue(Overdue::Total | Overdue::Cut) => {
@@ -123,11 +123,11 @@ fn tell(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, b
             (S::GATEWAY_TIMEOUT, "timeout", "The request took too long", detail, true)
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
-            let detail = format!("The service could not be connected in time. {NOTHING_SENT}");
+            let detail = format!("No connection to the service could be made in time. {NOTHING_SENT}");
             (S::GATEWAY_TIMEOUT, "legacy-connect-timeout", "The service cannot be reached", detail, false)
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::Refused(_) | ConnectError::Handshake(_))) => {
-            let detail = format!("The service could not be connected. {NOTHING_SENT}");
+            let detail = format!("No connection to the service could be made. {NOTHING_SENT}");
             (S::BAD_GATEWAY, "legacy-unreachable", "The service cannot be reached", detail, false)
         }
         Failure::Legacy(CallError::Closed(_)) => {
@@ -183,7 +183,7 @@ fn source(failure: &Failure) -> Source {
 /// The answer.
 pub(super) fn refuse(refused: Refused, clock: &Arc<Clock>, began: u64) -> Response<OutBody> {
     let Refused { failure, counted } = refused;
-    log(&failure);
+    log(&failure, counted.as_ref().map(|(meter, _)| meter.route()));
     let (status, kind, title, detail, close) = tell(&failure);
     let source = source(&failure);
     let (body, retry_after) = match failure {
@@ -239,24 +239,24 @@ fn document(problem: &Problem, status: StatusCode) -> Bytes {
 }
 
 /// What the caller is not told.
-fn log(failure: &Failure) {
+fn log(failure: &Failure, route: Option<&str>) {
     match failure {
         Failure::Legacy(CallError::Unreachable(ConnectError::Refused(error))) => {
-            tracing::warn!(%error, "legacy cannot be connected");
+            tracing::warn!(route, %error, "legacy cannot be connected");
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::Handshake(error))) => {
-            tracing::warn!(%error, "legacy cannot be connected");
+            tracing::warn!(route, %error, "legacy cannot be connected");
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
-            tracing::warn!("legacy cannot be connected in time");
+            tracing::warn!(route, "legacy cannot be connected in time");
         }
         Failure::Legacy(CallError::Closed(error) | CallError::Invalid(error)) => {
-            tracing::warn!(%error, "legacy gave no reply");
+            tracing::warn!(route, %error, "legacy gave no reply");
         }
-        Failure::Overdue(why) => tracing::info!(?why, "a wait was too long"),
+        Failure::Overdue(why) => tracing::info!(route, ?why, "a wait was too long"),
         Failure::EngineSilent | Failure::EngineGaveBack => {
-            tracing::error!(?failure, "the engine did not keep its word");
+            tracing::error!(route, ?failure, "the engine did not keep its word");
         }
-        other => tracing::debug!(failure = ?other, "refused"),
+        other => tracing::debug!(route, failure = ?other, "refused"),
     }
 }

@@ -130,3 +130,24 @@ async fn an_id_that_legacy_gave_out_ends_new_instances_and_one_of_its_own_does_n
         assert_eq!(reason, later, "after {first:?}");
     }
 }
+
+#[tokio::test]
+async fn a_packed_reply_of_legacy_is_read_as_what_is_in_it() {
+    use std::io::Write as _;
+    let world = World::new(|_, _| React::Json(200, json!({"total": 5, "id": "e"}))).await;
+    let bench = Bench::new(&world, order()).await;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(json!({"payment_id": "p1", "id": 99}).to_string().as_bytes()).unwrap();
+    let mut headers = http::HeaderMap::new();
+    headers.insert("content-type", http::HeaderValue::from_static("application/json"));
+    headers.insert("content-encoding", http::HeaderValue::from_static("gzip"));
+    let body = crate::compare::Body::Whole(packed.finish().unwrap().into());
+    let seen = crate::compare::Observation::new(http::StatusCode::CREATED, headers, body, Duration::ZERO, Vec::new());
+    let mut asked = request("order", Mode::Dark, &json!({}));
+    asked.legacy = Some(std::sync::Arc::new(seen));
+    let family = RouteId::from("orders.create");
+    asked.creates = Some((family.clone(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    let (_, _, report) = answer(bench.ask(asked).await);
+    assert_eq!(report.unresolved, None, "what `rehearse:` reads is there");
+    assert!(bench.store.pin(PinKey { family, id: "99".into() }).await.unwrap().is_some(), "and its id has a twin");
+}

@@ -153,8 +153,16 @@ pub(crate) fn check(
             None => None,
         }
     });
-    let store_text = over.store.as_deref().or(draft.store.as_deref()).unwrap_or("sqlite:pointsman.db");
-    let store = store_url(store_text, &site.key("store"), problems);
+    let store = match &over.store {
+        // No place in the files is to blame.
+        Some(text) => store_url(text).map_err(|why| {
+            problems.error(site, format!("`--store {text}`: {why}")).hint(STORES);
+        }),
+        None => store_url(draft.store.as_deref().unwrap_or("sqlite:pointsman.db")).map_err(|why| {
+            problems.error(&site.key("store"), why).hint(STORES);
+        }),
+    }
+    .ok();
     check_limits(&draft.limits, &site.key("limits"), problems);
     let after = problems.iter().filter(|p| p.severity == Severity::Error).count();
     (before == after).then_some(())?;
@@ -234,22 +242,17 @@ fn tokens(drafts: &[TokenDraft], site: &Site, dir: &Path, over: &Overrides, prob
     tokens
 }
 
-fn store_url(text: &str, site: &Site, problems: &mut Problems) -> Option<StoreUrl> {
-    let hint = "one of `sqlite:PATH`, `memory`";
+const STORES: &str = "one of `sqlite:PATH`, `memory`";
+
+fn store_url(text: &str) -> Result<StoreUrl, String> {
     match text.split_once(':').unwrap_or((text, "")) {
         // Without the colon too: YAML takes `store: memory:` for a map in a line.
-        ("memory", "") => Some(StoreUrl::Memory),
+        ("memory", "") => Ok(StoreUrl::Memory),
         ("sqlite", path) if !path.is_empty() => {
-            Some(StoreUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
+            Ok(StoreUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
         }
-        ("postgres" | "postgresql", _) => {
-            problems.error(site, "PostgreSQL is not supported by this version").hint(hint);
-            None
-        }
-        _ => {
-            problems.error(site, format!("`{text}` is no store")).hint(hint);
-            None
-        }
+        ("postgres" | "postgresql", _) => Err("PostgreSQL is not supported by this version".into()),
+        _ => Err(format!("`{text}` is no store")),
     }
 }
 

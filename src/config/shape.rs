@@ -43,6 +43,8 @@ struct Walk<'a> {
 
 /// Schemas refer to themselves (a list of lists); files are no deeper than this times a reference or two.
 const DEPTH_MAX: usize = 512;
+/// Keys that a hint names one by one; a longer list helps nobody.
+const NAMED_MAX: usize = 24;
 
 impl Walk<'_> {
     fn value(&self, node: &Node, schema: &Value, site: &Site, problems: &mut Shaped, depth: usize) {
@@ -120,6 +122,9 @@ impl Walk<'_> {
                     match nearest(&entry.key, free.iter().copied()) {
                         Some(near) => problem.hint(format!("did you mean `{near}`?")),
                         None if known.is_empty() => problem.hint("this map takes no keys"),
+                        None if known.len() > NAMED_MAX => {
+                            problem.hint(format!("{} keys are known here: `pointsman schema` says which", known.len()))
+                        }
                         None => problem.hint(format!("known here: {}", listed(known.keys().map(String::as_str)))),
                     };
                 }

@@ -62,7 +62,8 @@ pub struct Product {
 /// Plays the demo; whether every promise held.
 ///
 /// # Errors
-/// A port or a directory cannot be had, or the product does not start.
+/// A port or a directory cannot be had, the product does not start, or the outcome was asked for and the walk was told
+/// to end before there was one.
 pub async fn run(
     options: &DemoOptions,
     start: impl AsyncFnOnce(Wanted) -> anyhow::Result<Product>,
@@ -123,7 +124,9 @@ pub async fn run(
         };
         (walked, walk.broken)
     };
-    if let Err(error) = walked {
+    if interrupted {
+        story.chapter("ended", "Told to end in the middle of the walk.");
+    } else if let Err(error) = walked {
         let why = format!("the walk ended early: {error:#}");
         story.bad(&why);
         broken.push(why);
@@ -131,7 +134,7 @@ pub async fn run(
     traffic.stop().await;
     settle(&control).await;
     let lines = account::settle(world.ledger(), &traffic.tally());
-    close(&story, &lines, &traffic, &mut broken);
+    close(&story, &lines, &traffic, interrupted, &mut broken);
 
     if !options.exit && !interrupted {
         legacy.outage(Outage::None);
@@ -143,6 +146,8 @@ pub async fn run(
     }
     story.rest();
     (product.stop)().await;
+    // Who asked for the outcome of the walk must not take half of it for the whole.
+    anyhow::ensure!(!(interrupted && options.exit && broken.is_empty()), "told to end before the walk was over");
     Ok(broken.is_empty())
 }
 
@@ -167,7 +172,7 @@ async fn settle(control: &Control) {
     }
 }
 
-fn close(story: &Story, lines: &[Line], traffic: &Traffic, broken: &mut Vec<String>) {
+fn close(story: &Story, lines: &[Line], traffic: &Traffic, interrupted: bool, broken: &mut Vec<String>) {
     story.chapter("account", "What callers were told against what the ledger says was done.");
     for line in lines {
         let text = format!("{:<56}{:>8}", line.what, line.count);
@@ -183,7 +188,9 @@ fn close(story: &Story, lines: &[Line], traffic: &Traffic, broken: &mut Vec<Stri
         story.say(failure);
     }
     match broken.len() {
+        0 if interrupted => story.chapter("balanced", "What was done until then is as promised."),
         0 => story.chapter("balanced", "Every promise held."),
+        1 => story.chapter("BROKEN", "1 promise did not hold."),
         n => story.chapter("BROKEN", &format!("{n} promises did not hold.")),
     }
 }

@@ -8,7 +8,7 @@ use super::MatchDraft;
 use crate::flag::matcher::host_name;
 use crate::flag::path::match_key;
 use crate::flag::{Match, normalise};
-use crate::problem::{Problems, Site};
+use crate::problem::{Problems, Site, nearest};
 
 /// Checks which requests are a route's.
 pub fn matching(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Option<Match> {
@@ -22,6 +22,9 @@ pub fn matching(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Opt
     Some(Match { method: method?, path: path?, host })
 }
 
+/// Those that are sent every day.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
+
 fn check_method(text: &str, site: &Site, problems: &mut Problems) -> Option<Method> {
     let upper = text.to_ascii_uppercase();
     match Method::from_bytes(upper.as_bytes()) {
@@ -29,7 +32,15 @@ fn check_method(text: &str, site: &Site, problems: &mut Problems) -> Option<Meth
             problems.error(site, "CONNECT makes a tunnel and has no path that could be matched");
             None
         }
-        Ok(method) if upper == text => Some(method),
+        Ok(method) if upper == text => {
+            // Any token is a method, and one that nobody sends matches nothing without a word.
+            if !METHODS.contains(&text)
+                && let Some(near) = nearest(text, METHODS)
+            {
+                problems.warn(site, format!("`{text}` is an unusual method")).hint(format!("did you mean `{near}`?"));
+            }
+            Some(method)
+        }
         Ok(_) => {
             problems.error(site, format!("methods are upper case: `{upper}`"));
             None

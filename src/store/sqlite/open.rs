@@ -28,6 +28,7 @@ pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<
     let ownership = Ownership::take(path)?;
     let failed = |error: sqlx::Error| StoreError(format!("cannot open {}: {error}", path.display()));
     let mut writer = options.connect().await.map_err(failed)?;
+    refuse_another_programs(&mut writer, path).await?;
     migrate(&mut writer, path).await?;
     check_version(&mut writer, path).await?;
     let secret = secret(&mut writer).await?;
@@ -44,6 +45,26 @@ pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<
         .await
         .map_err(failed)?;
     Ok(Opened { ownership, writer, readers, secret })
+}
+
+/// A database with tables of which none is ours is somebody else's, named by mistake: it is left as it is.
+async fn refuse_another_programs(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", path.display()));
+    let (ours, all): (i64, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE name = '_sqlx_migrations'), count(*) FROM sqlite_schema \
+         WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed)?;
+    if ours == 0 && all > 0 {
+        return Err(StoreError(format!(
+            "{} is the database of another program: it has tables, and none is pointsman's; give this one another \
+             file with --store",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {

@@ -47,6 +47,15 @@ async fn what_a_newer_program_wrote_is_refused() {
 }
 
 #[tokio::test]
+async fn the_database_of_another_program_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    open(&dir).await.unwrap().close().await;
+    edit(&dir, "DROP TABLE _sqlx_migrations").await;
+    let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
+    assert!(refused.contains("of another program"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_commit_is_on_disk_when_it_returns() {
     use sqlx::{ConnectOptions, Row};
     let dir = tempfile::tempdir().unwrap();

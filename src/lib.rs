@@ -2,24 +2,25 @@
 //! reversibly, onto workflows that an embedded engine runs. This page is the map of the house for maintainers; the
 //! README is for users.
 //!
-//! A request's journey:
+//! A request's journey, a module a line:
 //!
-//! 1. [`proxy`] takes bytes from a client. `hygiene` refuses what two readers could read in two ways.
-//! 2. [`flag`] (pure) resolves the path, finds the route in one immutable `FlagSet`, and decides: who answers, does the
-//!    other arm run too, which effects are real.
-//! 3. The answering arm answers: legacy through `proxy`, or the [`engine`] as a tower service over [`exchange`] types.
-//! 4. Only then an `Answered` exists; it is offered, without waiting, to [`shadow`], which runs the other arm on
-//!    threads of its own and holds the two observations against each other with [`compare`] (pure).
-//! 5. [`evidence`] counts, keeps a few samples, and says whether a route may move; [`ladder`] moves it: flip recorded,
-//!    new set swapped in.
+//! - [`proxy`]: takes bytes from a client, carries out the decision, gives bytes back; refuses what can be read two ways
+//! - [`flag`] (pure): finds the route in one immutable set and decides: who answers, what runs beside it, what is real
+//! - [`exchange`] (pure): what the arms hand to each other; an `Answered` exists only once the reply does
+//! - [`engine`]: the other arm, a tower service: moves runs forward, performs their calls, survives the process
+//! - [`workflow`] (pure): what a run does next, as events; recording and replay are the same function
+//! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, once
+//! - [`shadow`]: runs the arm that nobody waits for, on threads of its own, within a budget
+//! - [`compare`] (pure): holds two observations against each other
+//! - [`evidence`]: counts, keeps a few samples, says whether a route may move
+//! - [`ladder`]: moves it: flip recorded, then the new set swapped in
 //!
-//! A run's journey: [`workflow`] (pure) says what happens next as events; [`engine`] performs; [`store`] keeps the
-//! events, in order, once. Recording and replay are the same function.
+//! Beside the journey:
 //!
-//! Beside them: [`config`] turns files into a checked set; [`admin`] is API and metrics; [`cli`] talks to it; [`demo`]
-//! brings a sample world; [`app`] puts all of them together and is the only one that knows every module. Leaves for
-//! everybody: [`expression`] (pure: templates and CEL), [`limits`] (every bound), [`names`], [`problem`], [`secret`],
-//! [`telemetry`].
+//! - [`config`]: files to a checked set, or everything that is wrong with them
+//! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: a sample world to see it all in
+//! - [`app`]: puts the parts together, up and down; the only one that knows every module
+//! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: leaves for everybody
 //!
 //! Who may know whom is a table in `tests/it/house.rs`, and a test. The promises to look for when something changes:
 //!

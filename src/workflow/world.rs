@@ -150,7 +150,16 @@ fn with_credentials(request: &Arc<Value>, credentials: &BTreeMap<String, String>
 }
 
 /// Headers of a request that are credentials of its caller: sealed in the events, seen only by URLs and headers.
-pub const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+pub const CREDENTIALS: [&str; 8] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "api-key",
+    "x-api-key",
+    "x-auth-token",
+    "x-access-token",
+    "x-amz-security-token",
+];
 
 /// Whether these paths lead to a secret or to credentials of the caller.
 pub fn reads_hidden(reads: &[ReadPath]) -> bool {

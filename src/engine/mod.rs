@@ -113,11 +113,9 @@ const EARLIER_EDITIONS_MAX: usize = 3;
 
 impl Core {
     /// What the files say that a request was decided by.
-    fn snapshot_of(&self, edition: u64) -> Arc<Snapshot> {
+    fn snapshot_of(&self, edition: Option<u64>) -> Arc<Snapshot> {
         let newest = self.snapshot.load_full();
-        if newest.edition == edition {
-            return newest;
-        }
+        let Some(edition) = edition.filter(|edition| *edition != newest.edition) else { return newest };
         self.earlier.load().iter().find(|earlier| earlier.edition == edition).cloned().unwrap_or(newest)
     }
 }

@@ -18,8 +18,8 @@ use crate::workflow::{Mode, RunStatus};
 pub struct ArmRequest {
     /// The route.
     pub route: RouteId,
-    /// The files that it was decided by.
-    pub edition: u64,
+    /// The files that it was decided by and is run by; `None` for those that are newest by then.
+    pub edition: Option<u64>,
     /// What to run.
     pub workflow: WorkflowName,
     /// What the run may send, for its whole life.

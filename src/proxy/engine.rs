@@ -140,7 +140,7 @@ fn request(
     let route = &flagged.flag.route;
     Some(ArmRequest {
         route: route.id.clone(),
-        edition,
+        edition: Some(edition),
         workflow: route.workflow.clone()?,
         mode: Mode::Real,
         request: std::sync::Arc::new(copy),

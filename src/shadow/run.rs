@@ -85,7 +85,8 @@ impl Runner {
         let within = Limits::ms(self.limits.shadow_run_ms);
         let request = ArmRequest {
             route: route.id.clone(),
-            edition: answered.flags.edition,
+            // Evidence rests on the newest files from the moment they are there: nothing older may count in it.
+            edition: None,
             workflow,
             mode: answered.mode,
             request: Arc::clone(&answered.request),

@@ -259,7 +259,7 @@ pub(super) fn copy(body: &Value, headers: &[(&'static str, &'static str)]) -> Ar
 pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
     ArmRequest {
         route: RouteId::from("orders.create"),
-        edition: 0,
+        edition: Some(0),
         workflow: WorkflowName::from(workflow),
         mode,
         request: copy(body, &[]),

@@ -1,5 +1,6 @@
 //! The two commands that run a process: `serve` and `demo`.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use super::App;
@@ -16,7 +17,9 @@ pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
         let app = App::start(flags, over).await?;
-        println!("{}", serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() }));
+        // Nobody needs to read it.
+        let places = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
+        let _ = writeln!(std::io::stdout(), "{places}");
         let stopper = app.stopper();
         tokio::spawn(async move {
             tokio::select! {

@@ -95,6 +95,8 @@ fn row(route: &RouteRow) -> Vec<Field> {
     let reason = match effective.why {
         Why::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
         Why::Requested => (String::new(), Tone::Plain),
+        // There is nothing to prove of `off`.
+        Why::Unproven if effective.state == State::Off => ("from the file".to_owned(), Tone::Faint),
         Why::Unproven => (why(effective.why).to_owned(), Tone::Faint),
         Why::Gate | Why::Guard | Why::Health | Why::Freeze => (why(effective.why).to_owned(), Tone::Warn),
     };

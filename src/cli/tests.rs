@@ -81,9 +81,9 @@ fn status_is_read_at_a_glance() {
         "\
 pointsman 0.1.0  proxy on 127.0.0.1:8080  flags 62 s old, set 3  1 run in flight  shadow 0 waiting, 2 under way
 
-ROUTE          MATCHES       REQUESTED  EFFECTIVE  WHY                      SHARE  PAIRS   MISMATCH  REQUESTS  OVERHEAD
-orders.create  POST /orders  live       shadow     lowered by the guard       50%  1,204  3 (0.25%)    12,345     38 µs
-orders.get     POST /orders  off        off        from the file, unproven      -      -          -    12,345         -
+ROUTE          MATCHES       REQUESTED  EFFECTIVE  WHY                   SHARE  PAIRS   MISMATCH  REQUESTS  OVERHEAD
+orders.create  POST /orders  live       shadow     lowered by the guard    50%  1,204  3 (0.25%)    12,345     38 µs
+orders.get     POST /orders  off        off        from the file             -      -          -    12,345         -
 "
     );
 }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::account::{self, Line};
 use super::control::Control;
 use super::http::Outage;
@@ -104,6 +106,7 @@ pub async fn run(
 
     let mut traffic = Traffic::start(&format!("http://{}", product.listen), CLIENTS);
     let control = Control::new(&admin);
+    let unheard = story.unheard();
     let mut interrupted = false;
     let (walked, mut broken) = {
         let mut walk = Walk {
@@ -117,7 +120,7 @@ pub async fn run(
         };
         let walked = tokio::select! {
             walked = walk.all() => walked,
-            () = told_to_end() => {
+            () = told_to_end(&unheard) => {
                 interrupted = true;
                 Err(anyhow::anyhow!("told to end"))
             }
@@ -141,7 +144,7 @@ pub async fn run(
         let gentle = Traffic::start(&format!("http://{}", product.listen), 2);
         look_around(&story, &admin, &flags, product.listen);
         story.rest();
-        told_to_end().await;
+        told_to_end(&unheard).await;
         drop(gentle);
     }
     story.rest();
@@ -151,13 +154,15 @@ pub async fn run(
     Ok(broken.is_empty())
 }
 
-/// Ctrl-C or SIGTERM. A failure to listen for them is taken as one: nobody could end the demo otherwise.
-async fn told_to_end() {
+/// Ctrl-C, SIGTERM, or nobody reads what is told. A failure to listen for them is taken as one: nobody could end the
+/// demo otherwise.
+async fn told_to_end(unheard: &Notify) {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminated) = signal(SignalKind::terminate()) else { return };
     tokio::select! {
         _heard = tokio::signal::ctrl_c() => {}
         _heard = terminated.recv() => {}
+        () = unheard.notified() => {}
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Always true: without a terminal nothing moves and nothing is coloured; the same sentences come as plain lines.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use owo_colors::OwoColorize;
+use tokio::sync::Notify;
 
 /// Without a terminal the progress is told at most this often.
 const PLAIN_PAUSE: Duration = Duration::from_secs(2);
@@ -19,6 +21,7 @@ pub struct Story {
     live: bool,
     begun: Instant,
     told: Instant,
+    unheard: Arc<Notify>,
 }
 
 impl Default for Story {
@@ -38,7 +41,7 @@ impl Story {
         }
         bar.enable_steady_tick(Duration::from_millis(120));
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { bar, colour, live, begun: Instant::now(), told: Instant::now() }
+        Self { bar, colour, live, begun: Instant::now(), told: Instant::now(), unheard: Arc::default() }
     }
     /// Whether what is printed may be coloured.
     pub fn colour(&self) -> bool {
@@ -78,11 +81,18 @@ impl Story {
             self.say(text);
         }
     }
+    /// Nobody reads any more (a closed pipe): to be waited for.
+    pub fn unheard(&self) -> Arc<Notify> {
+        self.unheard.clone()
+    }
     /// No more progress.
     pub fn rest(&self) {
         self.bar.finish_and_clear();
     }
     fn print(&self, line: &str) {
-        self.bar.suspend(|| println!("{line}"));
+        let told = self.bar.suspend(|| writeln!(std::io::stdout(), "{line}"));
+        if told.is_err() {
+            self.unheard.notify_one();
+        }
     }
 }

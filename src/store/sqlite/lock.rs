@@ -1,14 +1,19 @@
 //! One file belongs to one process at a time.
 //!
 //! The question it answers: "may this process open that database?" Always true: while an [`Ownership`] lives, nobody
-//! else gets one for the same file; the kernel takes it back when the process dies, however it dies. The lock stands
+//! else gets one for the same file; the kernel takes it back when the process dies, however it dies. Whoever comes
+//! while it is held waits a second, so that a quick restart goes through, and is then refused by name. The lock stands
 //! beside the database, never on it: closing a second handle to the database would drop SQLite's own locks.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::store::StoreError;
+
+/// How long a start waits for the process before it; nothing else is served yet.
+const HANDOVER: Duration = Duration::from_secs(1);
 
 /// The right to use one database file.
 pub(super) struct Ownership {
@@ -27,7 +32,7 @@ impl Ownership {
             .truncate(false)
             .open(&path)
             .map_err(|error| StoreError(format!("cannot open the lock file {}: {error}", path.display())))?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
@@ -51,6 +56,17 @@ impl Ownership {
             tracing::warn!(%error, path = %path.display(), "the lock file does not say whose it is");
         }
         Ok(Self { file })
+    }
+}
+
+/// Once the process that was killed a moment ago is gone, its place is free: that takes the kernel a little.
+fn lock(file: &File) -> Result<(), TryLockError> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < HANDOVER => std::thread::sleep(HANDOVER / 20),
+            done => return done,
+        }
     }
 }
 

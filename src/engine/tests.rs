@@ -2,6 +2,7 @@
 
 mod arm;
 mod crash;
+mod editions;
 mod kit;
 mod modes;
 mod one_arm;

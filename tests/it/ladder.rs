@@ -1,5 +1,7 @@
 //! The ladder from outside: every state up and down, and what each of them promises.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::{Method, StatusCode};
 use pointsman::demo::http::Outage;
 use pointsman::demo::world::Fault;
@@ -9,7 +11,7 @@ use crate::support::origin::{Act, Origin};
 use crate::support::process::{Start, said};
 use crate::support::raw::Raw;
 use crate::support::town::{Town, id, some_order};
-use crate::support::{FlagsDir, Pointsman};
+use crate::support::{FlagsDir, Pointsman, until};
 
 fn is_engines(order: &Value) -> bool {
     order["id"].is_string()
@@ -62,6 +64,44 @@ async fn a_defect_is_found_in_shadow_shuts_the_gate_and_is_mended_without_a_rest
     assert!(diffs.contains("$.total"), "{diffs}");
     town.flags.edit("workflows/create-order.yaml", |text| text.replace("* 100.0)", "* 100.0 + 0.5)"));
     town.climb("dark").await;
+    town.finish().await;
+}
+
+/// Evidence that a mended file begins is of the mended file alone, also where requests never stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defect_that_is_mended_under_load_leaves_nothing_in_the_new_evidence() {
+    let (wrong, right) = ("* 100.0)", "* 100.0 + 0.5)");
+    let town = Town::with(|flags| flags.edit("workflows/create-order.yaml", |text| text.replace(right, wrong))).await;
+    town.climb("shadow").await;
+    let over = AtomicBool::new(false);
+    let load = async {
+        while !over.load(Ordering::SeqCst) {
+            futures_util::future::join_all((0..4).map(|_| town.order())).await;
+        }
+    };
+    let evidence = || async { town.pointsman.get("/api/v2/routes/orders.create/evidence").await["evidence"].clone() };
+    let count = |evidence: &Value, name: &str| evidence[name].as_u64().unwrap_or_default();
+    let mending = async {
+        for (from, to) in [(wrong, right), (right, wrong), (wrong, right), (right, wrong), (wrong, right)] {
+            let before = until("pairs", || async {
+                let now = evidence().await;
+                (count(&now, "shadow_pairs") > 20).then_some(now)
+            })
+            .await;
+            assert_eq!(count(&before, "mismatched") > 0, from == wrong, "evidence of one file alone: {before}");
+            town.flags.edit("workflows/create-order.yaml", |text| text.replace(from, to));
+            until("evidence to begin anew", || async {
+                (count(&evidence().await, "shadow_pairs") < count(&before, "shadow_pairs")).then_some(())
+            })
+            .await;
+        }
+        until("pairs", || async { (count(&evidence().await, "shadow_pairs") > 20).then_some(()) }).await;
+        over.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(load, mending);
+    town.idle().await;
+    let now = evidence().await;
+    assert_eq!(count(&now, "mismatched"), 0, "{now}");
     town.finish().await;
 }
 

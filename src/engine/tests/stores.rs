@@ -148,6 +148,23 @@ async fn a_store_that_stays_unknown_is_no_reason_to_fall_back() {
     assert_eq!(bench.world.paths(), ["GET /price"]);
 }
 
+/// What was written once, and said to be unknown, is not made unwritten by a refusal of the same batch.
+#[tokio::test]
+async fn a_refusal_after_an_unknown_append_is_no_reason_to_fall_back() {
+    let bench = bench(|place| match place {
+        0 => Fault::LoseAfter,
+        1 => Fault::Refuse,
+        _ => Fault::None,
+    })
+    .await;
+    let mut asked = request("w", Mode::Real, &json!({}));
+    asked.may_fall_back = true;
+    let (problem, report) = refused(bench.ask(asked).await);
+    assert_eq!((problem.status, problem.kind.as_str()), (503, "outcome-unknown"));
+    bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+    assert_eq!(bench.world.paths(), ["GET /price", "POST /charges"]);
+}
+
 #[tokio::test]
 async fn a_store_that_refuses_after_the_charge_holds_the_answer_back_until_it_takes_it() {
     let bench = bench(|place| if (1..3).contains(&place) { Fault::Refuse } else { Fault::None }).await;

@@ -74,13 +74,7 @@ impl App {
         let (watch, changes) = Watch::start(&flags, over, hash, Pace::default()).context("watching the flag files")?;
         watch.force_on_hangup().context("listening for SIGHUP")?;
 
-        let recovered = parts.engine.recover().await.context("continuing the runs that the last process left")?;
-        tracing::info!(
-            resumed = recovered.resumed,
-            paused = recovered.paused,
-            unreadable = recovered.unreadable,
-            "the runs that the last process left were taken up"
-        );
+        parts.engine.recover().await.context("continuing the runs that the last process left")?;
 
         let stop = CancellationToken::new();
         let admin_stop = CancellationToken::new();

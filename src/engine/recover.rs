@@ -52,7 +52,7 @@ pub(super) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
     }
     if recovered != Recovered::default() {
         let Recovered { resumed, unreadable, paused } = recovered;
-        tracing::info!(resumed, unreadable, paused, "runs of the last process");
+        tracing::info!(resumed, paused, unreadable, "the runs that the last process left were taken up");
     }
     Ok(recovered)
 }

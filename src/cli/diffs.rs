@@ -43,16 +43,16 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, paint: Paint) -> String {
     }
     for (n, group) in diffs.groups.iter().enumerate() {
         out.push('\n');
-        self::group(&mut out, n + 1, diffs.groups.len(), group, now, paint);
+        self::group(&mut out, n + 1, group, now, paint);
     }
     out
 }
 
-fn group(out: &mut String, n: usize, of: usize, group: &DiffGroup, now: Timestamp, paint: Paint) {
+fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, paint: Paint) {
     let _ = writeln!(
         out,
         "{}  {} {}  {}",
-        paint.tone(format!("{n} of {of}"), Tone::Strong),
+        paint.tone(format!("#{n}"), Tone::Strong),
         count(group.count),
         if group.count == 1 { "time" } else { "times" },
         paint.tone(

@@ -140,7 +140,7 @@ fn diffs_show_a_sample_line_by_line() {
         "\
 orders.create  40 pairs, 12 differ
 
-1 of 1  12 times  first 2 min ago, last 2 s ago  f1
+#1  12 times  first 2 min ago, last 2 s ago  f1
   $.total value  legacy 10.35  engine 10.34
   a sample, 2 s ago
     POST /orders

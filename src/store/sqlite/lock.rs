@@ -22,7 +22,7 @@ pub(super) struct Ownership {
 
 impl Ownership {
     /// Takes the lock of a database.
-    pub(super) fn take(database: &Path) -> Result<Self, StoreError> {
+    pub(super) async fn take(database: &Path) -> Result<Self, StoreError> {
         refuse_network(database)?;
         let path = lock_path(database);
         let mut file = OpenOptions::new()
@@ -32,7 +32,7 @@ impl Ownership {
             .truncate(false)
             .open(&path)
             .map_err(|error| StoreError(format!("cannot open the lock file {}: {error}", path.display())))?;
-        match lock(&file) {
+        match lock(&file).await {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
@@ -60,11 +60,11 @@ impl Ownership {
 }
 
 /// Once the process that was killed a moment ago is gone, its place is free: that takes the kernel a little.
-fn lock(file: &File) -> Result<(), TryLockError> {
+async fn lock(file: &File) -> Result<(), TryLockError> {
     let begun = Instant::now();
     loop {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) if begun.elapsed() < HANDOVER => std::thread::sleep(HANDOVER / 20),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < HANDOVER => tokio::time::sleep(HANDOVER / 20).await,
             done => return done,
         }
     }
@@ -146,16 +146,21 @@ fn network_name(kind: u32) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_second_owner_is_refused_by_name_until_the_first_is_gone() {
+    #[tokio::test]
+    async fn a_second_owner_waits_a_little_is_refused_by_name_and_comes_in_when_the_first_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
-        let first = Ownership::take(&path).unwrap();
-        let refused = Ownership::take(&path).map(|_| ()).unwrap_err();
+        let first = Ownership::take(&path).await.unwrap();
+        let refused = Ownership::take(&path).await.map(|_| ()).unwrap_err();
         assert!(refused.0.contains(&format!("process {}", std::process::id())), "{refused}");
         assert!(refused.0.contains("--store"), "{refused}");
-        drop(first);
-        Ownership::take(&path).unwrap();
+        let next = Ownership::take(&path);
+        let leaves = async {
+            tokio::task::yield_now().await;
+            drop(first);
+        };
+        let (next, ()) = tokio::join!(next, leaves);
+        next.unwrap();
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct Opened {
 
 /// Opens the database at a real path, the writer's connection by these options.
 pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<Opened, StoreError> {
-    let ownership = Ownership::take(path)?;
+    let ownership = Ownership::take(path).await?;
     let failed = |error: sqlx::Error| StoreError(format!("cannot open {}: {error}", path.display()));
     let mut writer = options.connect().await.map_err(failed)?;
     refuse_another_programs(&mut writer, path).await?;

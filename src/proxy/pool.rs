@@ -143,6 +143,8 @@ impl Target {
         let _ = stream.set_nodelay(true);
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .max_header_size(self.head_bytes_max)
+            // What is read ahead for a client that does not read; it also has to hold a head.
+            .max_buf_size(self.head_bytes_max.saturating_mul(2))
             .handshake(TokioIo::new(stream))
             .await
             .map_err(ConnectError::Handshake)?;

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::RequestCopy;
 use crate::expression::ReadPath;
+use crate::expression::pairs;
 use crate::limits::Limits;
 use crate::workflow::{CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, wire};
 
@@ -53,7 +54,7 @@ pub(super) fn body(bytes: &[u8], content_type: Option<&str>, depth_max: usize) -
         };
     }
     if kind == "application/x-www-form-urlencoded" {
-        return Ok(form(&String::from_utf8_lossy(bytes)));
+        return Ok(pairs(&String::from_utf8_lossy(bytes)));
     }
     let text = kind.starts_with("text/") || kind.ends_with("/xml") || kind.ends_with("+xml");
     if text && let Ok(text) = std::str::from_utf8(bytes) {
@@ -80,28 +81,6 @@ pub(super) fn coded(headers: &HeaderMap, bytes: &Bytes, limits: Bounds) -> Resul
         None => body(bytes, content_type, limits.depth)
             .map_err(|why| format!("{why} (its content-encoding cannot be taken off here within the limits)")),
     }
-}
-
-/// `a=1&b=2` as a map; a name that comes again has a list.
-pub(super) fn form(text: &str) -> Value {
-    let mut members = Map::new();
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = Value::String(form_component(value));
-        match members.get_mut(&form_component(name)) {
-            None => {
-                members.insert(form_component(name), value);
-            }
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
-        }
-    }
-    Value::Object(members)
-}
-
-fn form_component(text: &str) -> String {
-    let spaced = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
 /// Headers as expressions see them: names in lower case, repeated ones joined.
@@ -152,7 +131,7 @@ pub(super) fn facts(request: &RequestCopy, body: &Value, plan: &Plan) -> Facts {
         parts.insert("params".into(), Value::Object(params));
     }
     if reads("query") {
-        parts.insert("query".into(), form(request.query.as_deref().unwrap_or_default()));
+        parts.insert("query".into(), pairs(request.query.as_deref().unwrap_or_default()));
     }
     let mut credentials = BTreeMap::new();
     if reads("headers") {

@@ -24,6 +24,7 @@ mod each;
 mod error;
 mod evaluate;
 mod follow;
+mod form;
 mod functions;
 mod node;
 mod number;
@@ -44,6 +45,7 @@ use serde_json::Value;
 
 pub use bounds::Bounds;
 pub use error::ExpressionError;
+pub use form::pairs;
 pub use reads::ReadPath;
 pub use scope::{Given, Scope};
 pub use template::Template;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::RequestFacts;
-use crate::expression::{ReadPath, Scope};
+use crate::expression::{ReadPath, Scope, pairs};
 
 /// What `request` has where the body cannot be read.
 pub const PARTS: [&str; 6] = ["method", "path", "params", "query", "headers", "peer"];
@@ -29,7 +29,7 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
                 request.entry(part).or_insert_with(|| Value::Object(params.collect()));
             }
             "query" => {
-                request.entry(part).or_insert_with(|| query(facts.query.unwrap_or_default()));
+                request.entry(part).or_insert_with(|| pairs(facts.query.unwrap_or_default()));
             }
             "headers" => headers(&mut request, read.part(1), facts),
             _ => {}
@@ -61,28 +61,6 @@ fn headers(request: &mut Map<String, Value>, name: Option<&str>, facts: &Request
         Some(name) => add(name),
         None => facts.headers.keys().for_each(|name| add(name.as_str())),
     }
-}
-
-/// The query as a map; `+` is a space, as forms write it.
-fn query(raw: &str) -> Value {
-    let mut map = Map::new();
-    for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decode(name), Value::from(decode(value)));
-        match map.get_mut(&name) {
-            None => {
-                map.insert(name, value);
-            }
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
-        }
-    }
-    Value::Object(map)
-}
-
-fn decode(text: &str) -> String {
-    let text = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

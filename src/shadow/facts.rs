@@ -1,10 +1,10 @@
 //! A request as asserts see it: `request.method`, `.path`, `.params`, `.query`, `.headers`, `.peer` and `.body`.
 
 use http::header::CONTENT_TYPE;
-use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 use crate::exchange::RequestCopy;
+use crate::expression::pairs;
 
 pub(super) fn of(request: &RequestCopy) -> Value {
     let params: Map<String, Value> =
@@ -37,25 +37,4 @@ fn body(request: &RequestCopy) -> Value {
         }
         Ok(text) => text.into(),
     }
-}
-
-/// A query or a form; what comes more than once is a list.
-fn pairs(raw: &str) -> Value {
-    let mut map = Map::new();
-    for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decoded(name), Value::from(decoded(value)));
-        match map.get_mut(&name) {
-            None => {
-                map.insert(name, value);
-            }
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
-        }
-    }
-    Value::Object(map)
-}
-
-fn decoded(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }

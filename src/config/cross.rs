@@ -13,7 +13,7 @@ use http::Uri;
 use super::Settings;
 use super::rooms::{Main, Workflows};
 use crate::expression::Template;
-use crate::flag::{Instance, Route};
+use crate::flag::{Instance, Route, State};
 use crate::problem::{Problems, Site, nearest};
 use crate::workflow::{EffectClass, Plan, StepKind};
 
@@ -67,6 +67,7 @@ pub(crate) fn routes(routes: &[Placed], workflows: &Workflows, problems: &mut Pr
     let mut warned = BTreeSet::new();
     for (site, route) in routes {
         not_acted_on(site, route, problems);
+        ungated_cohorts(site, route, problems);
         let workflow = route.workflow.as_ref().and_then(|name| workflows.get(name));
         let Some((file, Some(plan))) = workflow else { continue };
         if warned.insert(&plan.workflow) {
@@ -102,6 +103,19 @@ fn not_acted_on(site: &Site, route: &Route, problems: &mut Problems) {
     for (key, _, hint) in keys.into_iter().filter(|(_, is_set, _)| *is_set) {
         let message = format!("`{key}` is checked, and this version does not act on it");
         problems.warn(&site.key(key).at_key(), message).hint(hint);
+    }
+}
+
+/// A cohort that is answered by the engine while its route is not: no gate has looked at evidence for it.
+fn ungated_cohorts(site: &Site, route: &Route, problems: &mut Problems) {
+    for (index, cohort) in route.cohorts.iter().enumerate() {
+        if cohort.state >= State::Live && cohort.state > route.declared {
+            let message =
+                format!("no gate looks at evidence before the cohort `{}` is `{}`", cohort.name, cohort.state);
+            problems
+                .warn(&site.key("cohorts").index(index).key("state"), message)
+                .hint("read the evidence of the route yourself before you let the engine answer these callers");
+        }
     }
 }
 

@@ -68,6 +68,14 @@ fn cases() -> Vec<(&'static str, Set)> {
                 "  ask:\n    call: GET ${services.bank}/x\n    headers: { authorization: '${request.headers.authorization}' }",
             ),
         ),
+        (
+            "a cohort that no gate has looked at",
+            edit(
+                R,
+                "    percent: 50",
+                "    cohorts: [ { name: staff, when: '${request.headers[\"x-staff\"] == \"1\"}', state: live } ]",
+            ),
+        ),
         ("a percent of 150", edit(R, "percent: 50", "percent: 150")),
         ("a bad template", edit(W, "${request.body.total}", "${request.body.total")),
         ("bad CEL", edit(R, "legacy.body.total}", "legacy.body.total +}")),

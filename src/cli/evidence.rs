@@ -30,6 +30,9 @@ pub(crate) fn text(view: &EvidenceView, paint: Paint) -> String {
     rows.extend(evidence.rule_hits.iter().map(|(rule, n)| number(&format!("made equal by: {rule}"), *n, Tone::Faint)));
     let mut out = format!("{}\n\n", paint.tone(&view.route, Tone::Strong));
     out.push_str(&paint.table(&["SINCE THE LAST CHANGE", "COUNT"], &[1], rows));
+    if evidence.pairs() > 0 {
+        out.push_str(&format!("\n{}\n", bound(view)));
+    }
     match &view.next {
         None => out.push_str("\nit is at the top\n"),
         Some(next) if next.missing.is_empty() => {
@@ -44,4 +47,15 @@ pub(crate) fn text(view: &EvidenceView, paint: Paint) -> String {
         }
     }
     out
+}
+
+/// What the pairs say of all requests, and how many more would say less than one in a thousand.
+fn bound(view: &EvidenceView) -> String {
+    let evidence = &view.evidence;
+    let percent = evidence.mismatch_upper_bound() * 100.0;
+    let more = match evidence.pairs_needed_for(0.001) {
+        Some(0) | None => String::new(),
+        Some(pairs) => format!("; {} more pairs without one for < 0.1%", count(pairs)),
+    };
+    format!("at most {percent:.2}% of requests differ, at 95% however often one looks{more}")
 }

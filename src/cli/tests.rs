@@ -274,6 +274,12 @@ fn evidence_says_what_the_next_rung_takes() {
     });
     let text = evidence::text(&read::<EvidenceView>(view), Paint(false));
     assert!(text.ends_with("the gate to dark is shut:\n  - 8 of 20 pairs\n"), "{text}");
+    assert!(!text.contains("at most"), "nothing is said of no pairs: {text}");
+    let clean = crate::evidence::RouteEvidence { dark_pairs: 449, matched: 449, ..Default::default() };
+    let view = json!({ "route": "r", "evidence": serde_json::to_value(clean).expect("json"), "next": null });
+    let text = evidence::text(&read::<EvidenceView>(view), Paint(false));
+    let bound = "at most 1.00% of requests differ, at 95% however often one looks; 4,063 more pairs";
+    assert!(text.contains(bound), "{text}");
 }
 
 #[test]

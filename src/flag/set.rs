@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::draw::Salts;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, Refusal, match_key, normalise, readings};
-use super::{Instance, Percent, PinKey, RequestFacts, RetryKey, Route, Service, Shares, State};
+use super::{Instance, PinKey, RequestFacts, RetryKey, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
 
 /// Every route with its flag, in force together. Immutable; swapped whole.
@@ -281,13 +281,5 @@ impl Standing {
         };
         let health = if self.healthy { State::Only } else { State::Shadow };
         [(freeze, Why::Freeze), (health, Why::Health), (self.guard.unwrap_or(State::Only), Why::Guard)]
-    }
-
-    /// The shares with one changed, where a flip names a percent for the rung it goes to.
-    pub fn with_percent(mut self, percent: Option<Percent>) -> Self {
-        if let Some(percent) = percent {
-            self.shares = self.shares.with(self.requested, percent);
-        }
-        self
     }
 }

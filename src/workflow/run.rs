@@ -218,10 +218,6 @@ impl Run {
         let call = open.calls.get(&item.unwrap_or(0)).filter(|call| call.phase == Phase::InFlight)?;
         Some(call.in_flight(step, item))
     }
-    /// How many attempts are under way.
-    pub fn calls_in_flight(&self) -> usize {
-        self.in_flight
-    }
     /// The item of a `for_each` that has opened.
     pub fn item(&self, step: &StepId, item: u32) -> Option<Arc<Value>> {
         match self.steps.get(step) {

@@ -69,8 +69,9 @@ const LIMITS: &str = "limits: { head_read_ms: 1500, body_idle_ms: 1500, total_ms
 
 /// How long the other side held out.
 async fn held_out(to: SocketAddr, kind: &Kind) -> Duration {
-    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    // Taken before the other side can have accepted: its clock never starts earlier than ours.
     let begun = Instant::now();
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
     let _sent = stream.write_all(kind.begins.as_bytes()).await;
     let (mut reading, mut writing) = stream.into_split();
     let cut = async {

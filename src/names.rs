@@ -70,6 +70,55 @@ name! {
     /// `plan_…`: the hash of a plan's content.
     PlanId
 }
+name! {
+    /// `chk_…`: a place where a run waits for a person; made from the run, the step and the item.
+    CheckpointId
+}
+
+/// The durable request for a result: `job_…`. Its first run has the same UUID; a rerun is another run of the same job.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[serde(transparent)]
+pub struct JobId(pub Uuid);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job_{}", self.0.simple())
+    }
+}
+
+impl std::str::FromStr for JobId {
+    type Err = uuid::Error;
+    /// Reads `job_…`, or the bare UUID.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text.strip_prefix("job_").unwrap_or(text)).map(JobId)
+    }
+}
+
+/// A process that moves runs; new at every start.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[serde(transparent)]
+pub struct WorkerId(pub Uuid);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker_{}", self.0.simple())
+    }
+}
+
+/// Under which number a run is owned: whoever takes it over has a higher one, and appends under a lower one are
+/// refused. Correctness rests on it, never on a clock.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[serde(transparent)]
+pub struct Fence(pub u64);
+
+impl Fence {
+    /// Whoever gave birth to the run.
+    pub const FIRST: Fence = Fence(1);
+    /// The next owner's.
+    pub fn next(self) -> Fence {
+        Fence(self.0 + 1)
+    }
+}
 
 /// One concrete execution of a plan. A UUIDv7, so that ids sort by time (the store's speed rests on that order).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]

@@ -37,6 +37,8 @@ pub(super) async fn list(admin: Admin, Asked(filter): Asked<Filter>) -> Answer<R
         workflow,
         route: route.as_deref().map(RouteId::from),
         mode: mode.as_deref().map(mode_of).transpose()?,
+        job: None,
+        parent: None,
         before: before.as_deref().map(run_id).transpose()?,
         // One more says whether there is another page.
         limit: limit.saturating_add(1),
@@ -180,7 +182,7 @@ fn word(status: StepStatus) -> &'static str {
 }
 
 fn row(run: RunSummary) -> RunRow {
-    let RunSummary { run_id, workflow, plan_id, route, mode, status, seq: _, started, updated, note } = run;
+    let RunSummary { run_id, workflow, plan_id, route, mode, status, started, updated, note, .. } = run;
     RunRow { run_id: run_id.to_string(), workflow, plan_id, route, mode, status, started, updated, note }
 }
 

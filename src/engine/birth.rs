@@ -161,6 +161,11 @@ fn birth(
         instance,
         creates: creates(request, bounds),
         traceparent: trace.map(str::to_owned),
+        job: None,
+        parent: None,
+        rerun_of: None,
+        by: None,
+        until: None,
     };
     Ok((started, facts.credentials, run_key))
 }

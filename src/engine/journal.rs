@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::pins::StorePins;
 use crate::flag::{Arm, PinKey};
-use crate::names::{PlanId, Seq};
+use crate::names::{Fence, PlanId, Seq, WorkerId};
 use crate::store::{Append, AppendError, Claim, Conflict, NewPin, Priority, SharedStore};
 use crate::workflow::{Event, Plan, Run};
 
@@ -133,6 +133,12 @@ impl Journal {
             pins,
             claim: if self.handed == Seq(0) { self.claim } else { None },
             priority: self.priority,
+            worker: WorkerId(Uuid::nil()),
+            fence: Fence::FIRST,
+            release: false,
+            locks: Vec::new(),
+            notices: Vec::new(),
+            settled: Vec::new(),
         };
         self.handed = run.seq();
         let future = hand_in(keeper.clone(), append.clone(), Duration::ZERO);

@@ -65,6 +65,28 @@ impl Tally {
             | Event::AnswerFailed { .. }
             | Event::Completed {}
             | Event::Failed { .. }
+            | Event::FallbackTaken { .. }
+            | Event::Probed { .. }
+            | Event::Resolved { .. }
+            | Event::PauseOrdered { .. }
+            | Event::Resumed { .. }
+            | Event::CancelOrdered { .. }
+            | Event::InputAdjusted { .. }
+            | Event::RetriedNow { .. }
+            | Event::CheckpointOpened(_)
+            | Event::CheckpointAnswered { .. }
+            | Event::CheckpointEscalated { .. }
+            | Event::WaitBegan { .. }
+            | Event::SignalReceived { .. }
+            | Event::WaitEnded { .. }
+            | Event::LockQueued { .. }
+            | Event::LockTaken { .. }
+            | Event::LockLeft { .. }
+            | Event::ChildStarted { .. }
+            | Event::ChildEnded { .. }
+            | Event::ResultTaken(_)
+            | Event::CompensationBegan { .. }
+            | Event::Cancelled { .. }
             | Event::Abandoned { .. } => {}
         }
     }

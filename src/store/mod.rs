@@ -13,6 +13,7 @@ mod records;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod tests;
+mod work;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub use records::{
     StoredEvent,
 };
 pub use sqlite::SqliteStore;
+pub use work::{LockChange, LockRow, News, Notice, OrderRecord, Owned, Purged, Taken, Work};
 
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
@@ -116,7 +118,7 @@ pub type SharedStore = Arc<dyn Store>;
 
 /// The one truth about runs, flips, pins, retry keys, samples and evidence. The same contract tests run on every
 /// implementation.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Work {
     /// Appends events. After `Ok`, a restart finds them and all that came with them. The future may be dropped at
     /// any time: the writer goes on by itself.
     fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>>;

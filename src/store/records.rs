@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::{LockChange, Notice};
 use crate::compare::Difference;
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
-use crate::names::{RouteId, RunId, Seq};
+use crate::names::{Fence, JobId, RouteId, RunId, Seq, WorkerId};
 use crate::workflow::{Event, Mode, RunStatus, RunSummary};
 
 /// Events of one run, with what must become durable in the same commit.
@@ -28,6 +29,18 @@ pub struct Append {
     pub claim: Option<Claim>,
     /// Live goes first.
     pub priority: Priority,
+    /// Who moves the run.
+    pub worker: WorkerId,
+    /// Under which number: refused where the run has a newer owner. The first append makes the run the worker's.
+    pub fence: Fence,
+    /// The run is nobody's after this: it waits for its `wake`, for somebody's word, or has ended.
+    pub release: bool,
+    /// Changes of locks' queues.
+    pub locks: Vec<LockChange>,
+    /// Messages to webhooks.
+    pub notices: Vec<Notice>,
+    /// What was asked of the run through the store and is settled by these events, with the answers.
+    pub settled: Vec<(Uuid, serde_json::Value)>,
 }
 
 /// Which appends go first.
@@ -79,6 +92,10 @@ pub struct RunFilter {
     pub route: Option<RouteId>,
     /// Only of this mode.
     pub mode: Option<Mode>,
+    /// Only runs of this job.
+    pub job: Option<JobId>,
+    /// Only runs that this one began.
+    pub parent: Option<RunId>,
     /// Only runs before this one (a page's cursor).
     pub before: Option<RunId>,
     /// At most this many.

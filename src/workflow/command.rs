@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::StepIndex;
+use super::{Order, Part, RunStatus, StepIndex};
+use crate::names::RunId;
 
 /// What a run is asked to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,46 @@ pub enum Command {
         step: StepIndex,
         /// The item of a `for_each`.
         item: Option<u32>,
+        /// Which of the step's calls.
+        part: Part,
+    },
+    /// Begin another run for a `run` step.
+    BeginChild {
+        /// The step.
+        step: StepIndex,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The id that it gets.
+        child: RunId,
+    },
+    /// Note the end of a run that a `run` step began.
+    ChildEnded {
+        /// The run.
+        child: RunId,
+        /// How it ended.
+        status: RunStatus,
+        /// The body of its answer.
+        output: Arc<Value>,
+        /// Why it did not complete.
+        note: Option<String>,
+    },
+    /// Note what the queue of a lock shows.
+    LockSeen {
+        /// The step.
+        step: StepIndex,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// What it shows.
+        seen: LockSeen,
+    },
+    /// A time is over: of a checkpoint, a wait, a step, or the run. What it means is looked up.
+    Elapse,
+    /// What somebody asks.
+    Order {
+        /// What.
+        order: Order,
+        /// Who.
+        by: String,
     },
     /// Note what came back of an attempt.
     Record {
@@ -28,6 +69,8 @@ pub enum Command {
         step: StepIndex,
         /// The item of a `for_each`.
         item: Option<u32>,
+        /// Which of the step's calls.
+        part: Part,
         /// The attempt.
         attempt: u32,
         /// What came back.
@@ -48,6 +91,23 @@ pub enum Command {
     Abandon {
         /// Why: a closed set.
         reason: &'static str,
+    },
+}
+
+/// What the queue of a lock shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockSeen {
+    /// The step stands first: it holds the lock.
+    First,
+    /// Another run does.
+    Behind {
+        /// Which.
+        holder: RunId,
+    },
+    /// Another run does, and waits for a lock that this one holds.
+    Deadlock {
+        /// The runs that wait for each other, this one first.
+        cycle: Vec<RunId>,
     },
 }
 
@@ -83,7 +143,7 @@ pub enum Heard {
 }
 
 /// Why an ask is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// The run has ended.
     #[error("the run has ended")]
@@ -100,4 +160,26 @@ pub enum Refusal {
     /// The plan has no such step.
     #[error("the plan has no such step")]
     NoSuchStep,
+    /// It makes no sense where the run stands now.
+    #[error("{0}")]
+    NoSense(String),
+    /// The checkpoint was answered before.
+    #[error("the checkpoint was answered before, by {by}")]
+    AnsweredBefore {
+        /// Who.
+        by: String,
+        /// How.
+        said: Box<super::Said>,
+        /// When: the place of the event.
+        seq: crate::names::Seq,
+    },
+    /// There is no such checkpoint.
+    #[error("the run has no such checkpoint")]
+    NoSuchCheckpoint,
+    /// Somebody else has to say this.
+    #[error("{0}")]
+    NotYours(String),
+    /// The values are not what was asked for: JSON pointers and what is wrong.
+    #[error("the answer is not what was asked for: {}", .0.join("; "))]
+    BadValues(Vec<String>),
 }

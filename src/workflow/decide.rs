@@ -14,7 +14,7 @@ use super::run::{Phase, StepState};
 use super::world::{deeper_than, item_scope};
 use super::{
     AnswerRecord, Call, CallRecord, Command, Conflict, ConflictKind, Creates, EffectClass, Event, Failure, FailureKind,
-    InFlight, Outcome, Pinned, Plan, Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted,
+    InFlight, Outcome, Part, Pinned, Plan, Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted,
     World, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
@@ -30,12 +30,17 @@ pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Time
     }
     match command {
         Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?),
-        Command::Begin { step, item } => begin(run, plan, world, step_of(plan, step)?, item),
-        Command::Record { step, item, attempt, heard, again, jitter } => {
+        Command::Begin { step, item, part: _ } => begin(run, plan, world, step_of(plan, step)?, item),
+        Command::Record { step, item, part: _, attempt, heard, again, jitter } => {
             let step = step_of(plan, step)?;
             let StepKind::Call(call) = &step.kind else { return Err(Refusal::NotDue("the step calls nobody")) };
             record(run, step, call, item, attempt, heard, again, jitter, now)
         }
+        Command::BeginChild { .. }
+        | Command::ChildEnded { .. }
+        | Command::LockSeen { .. }
+        | Command::Elapse
+        | Command::Order { .. } => Err(Refusal::NotDue("not in this version")),
         Command::Respond { entry } => respond(run, plan, world, entry),
         Command::Conclude => conclude(run, plan, world),
         Command::Abandon { reason } => {
@@ -150,6 +155,7 @@ fn begin(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) 
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) => Ok(vec![Event::StepStarted(StepStarted {
                     step: step.id.clone(),
                     item,
+                    part: Part::Do,
                     attempt: state.attempt + 1,
                     key: state.key.clone(),
                     effect: state.effect,
@@ -181,6 +187,7 @@ fn first_attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Optio
         return Event::StepStarted(StepStarted {
             step: step.id.clone(),
             item,
+            part: Part::Do,
             attempt: 1,
             key: (call.effect != EffectClass::Read).then(|| idempotency_key(run, world, &step.id, item)),
             effect: call.effect,
@@ -278,7 +285,19 @@ fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal
         if let Some(InFlight { step, item, attempt, request, .. }) = run.uncertain() {
             let message = format!("it is unknown whether `{step}` was done, and the run fails: {}", failure.message);
             let (kind, request) = (ConflictKind::OutcomeUnknown, Some(request));
-            let conflict = Conflict { kind, step, item, attempt, message, status: None, request };
+            let conflict = Conflict {
+                kind,
+                step,
+                item,
+                part: Part::Do,
+                attempt,
+                message,
+                status: None,
+                request,
+                response: None,
+                expected: None,
+                choices: Vec::new(),
+            };
             return Ok(vec![Event::Paused { conflict }]);
         }
         let mut events = Vec::new();
@@ -345,5 +364,5 @@ fn failure(
 }
 
 fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Outcome) -> Event {
-    Event::StepFinished(StepFinished { step: step.id.clone(), item, attempt, outcome })
+    Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })
 }

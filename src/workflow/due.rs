@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 
 use super::run::{Open, Phase, StepState};
-use super::{Call, Command, EffectClass, Mode, Plan, Run, Step, StepIndex, StepKind, World};
+use super::{Call, Command, EffectClass, Mode, Part, Plan, Run, Step, StepIndex, StepKind, World};
 
 /// What somebody should do now.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,23 @@ pub enum Action {
     Wait(Timestamp),
     /// A private or shared step would begin, and is held.
     Held(StepIndex),
+    /// Ask [`super::decide`] [`Command::BeginChild`] with a new id.
+    Child {
+        /// The step.
+        step: StepIndex,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+    },
+    /// Look at this lock's queue once the place in it is on disk, and tell [`super::decide`] ([`Command::LockSeen`]);
+    /// where others stand before, again when one of them has left.
+    Lock {
+        /// The step.
+        step: StepIndex,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The lock.
+        name: String,
+    },
 }
 
 /// What is in force while one asks.
@@ -64,7 +81,7 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
                         break;
                     }
                     room -= 1;
-                    actions.push(Action::Ask(Command::Begin { step: index, item }));
+                    actions.push(Action::Ask(Command::Begin { step: index, item, part: Part::Do }));
                 }
             }
             Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed) => {}
@@ -76,7 +93,7 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
                     actions.push(Action::Held(index));
                 } else if room > 0 {
                     room -= 1;
-                    actions.push(Action::Ask(Command::Begin { step: index, item: None }));
+                    actions.push(Action::Ask(Command::Begin { step: index, item: None, part: Part::Do }));
                 }
             }
             None => {}

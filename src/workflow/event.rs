@@ -5,15 +5,17 @@
 //! step (an item of a fan-out) has at most one [`Event::StepFinished`], however many attempts it took. No event holds
 //! a secret: recorded headers and URLs show stars in their place, credentials of callers are ciphertext.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Conflict, EffectClass, Failure, Mode};
-use crate::names::{PlanId, RouteId, RunId, StepId, WorkflowName};
+use super::{
+    AnswerRecord, Asked, Choice, Conflict, Failure, Part, Pinned, ResultTaken, RetryScheduled, RunStarted, RunStatus,
+    Said, Skipped, StepFinished, StepStarted,
+};
+use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
 /// One fact. Externally tagged on purpose: with arbitrary-precision numbers serde's other taggings break integers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +74,207 @@ pub enum Event {
         /// Over what.
         conflict: Conflict,
     },
+    /// Attempts of a step are used up or useless, and nothing was done: its fallback takes its place.
+    FallbackTaken {
+        /// Which step.
+        step: StepId,
+        /// Its fallback.
+        by: StepId,
+        /// Why.
+        why: String,
+    },
+    /// A probe said what an unknown attempt did.
+    Probed {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The attempt that was asked about.
+        attempt: u32,
+        /// Whether it took place; `None` where the probe could not say.
+        done: Option<bool>,
+        /// What the probe answered, as `output` of the step where it was done.
+        output: Arc<Value>,
+    },
+    /// Somebody resolved a conflict.
+    Resolved {
+        /// The step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// Of which part of the step.
+        #[serde(default, skip_serializing_if = "Part::is_do")]
+        part: Part,
+        /// How.
+        choice: Choice,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Somebody asked the run to begin nothing more.
+    PauseOrdered {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// It goes on.
+    Resumed {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Somebody asked for the run's end.
+    CancelOrdered {
+        /// Who.
+        by: String,
+        /// What is done and has an `undo` is undone first.
+        compensate: bool,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// A step that has not begun gets this input.
+    InputAdjusted {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The input.
+        input: Arc<Value>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// A wait was cut short: the next attempt starts now.
+    RetriedNow {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// Who.
+        by: String,
+    },
+    /// The run waits for a person.
+    CheckpointOpened(Box<Asked>),
+    /// A person (or the time-out) answered.
+    CheckpointAnswered {
+        /// Which.
+        checkpoint: CheckpointId,
+        /// What.
+        said: Said,
+        /// Who; `time-out` is nobody.
+        by: String,
+    },
+    /// Nobody answered in time: others are asked.
+    CheckpointEscalated {
+        /// Which.
+        checkpoint: CheckpointId,
+        /// Who may answer now.
+        who: Vec<String>,
+        /// Until when.
+        until: Option<Timestamp>,
+    },
+    /// A `wait` step began to wait.
+    WaitBegan {
+        /// Which step.
+        step: StepId,
+        /// Until when.
+        until: Option<Timestamp>,
+        /// For which signal.
+        signal: Option<String>,
+    },
+    /// A signal came; kept until a step takes it.
+    SignalReceived {
+        /// Its name.
+        name: String,
+        /// What it carries.
+        payload: Arc<Value>,
+        /// Names the delivery.
+        id: Option<String>,
+        /// Who sent it.
+        by: String,
+    },
+    /// A `wait` step is over.
+    WaitEnded {
+        /// Which step.
+        step: StepId,
+        /// The place of the signal's event that ended it; `None` is the time.
+        signal: Option<Seq>,
+        /// Its output: the signal's payload.
+        output: Arc<Value>,
+    },
+    /// A step stands in a lock's queue.
+    LockQueued {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The lock.
+        name: String,
+    },
+    /// It holds the lock.
+    LockTaken {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The lock.
+        name: String,
+    },
+    /// It stands in the queue no more.
+    LockLeft {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The lock.
+        name: String,
+    },
+    /// A `run` step begins another run, under this id.
+    ChildStarted {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The run's id.
+        child: RunId,
+        /// Its workflow.
+        workflow: WorkflowName,
+        /// Its input: the body of its request.
+        input: Arc<Value>,
+    },
+    /// That run ended.
+    ChildEnded {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The run's id.
+        child: RunId,
+        /// How.
+        status: RunStatus,
+        /// The body of its answer.
+        output: Arc<Value>,
+        /// Why it did not complete.
+        note: Option<String>,
+    },
+    /// A rerun takes over what the run before it had.
+    ResultTaken(Box<ResultTaken>),
+    /// What is done and has an `undo` is being undone.
+    CompensationBegan {
+        /// In this order; those of one inner list at the same time.
+        undo: Vec<Vec<(StepId, Option<u32>)>>,
+    },
+    /// The run ended because somebody said so.
+    Cancelled {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
     /// Every step ended.
     Completed {},
     /// The run ended early.
@@ -88,234 +291,9 @@ pub enum Event {
     },
 }
 
-/// The birth of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunStarted {
-    /// Its id.
-    pub run: RunId,
-    /// What it runs.
-    pub workflow: WorkflowName,
-    /// The plan it keeps for its whole life.
-    pub plan: PlanId,
-    /// What it may send, for its whole life.
-    pub mode: Mode,
-    /// The route that started it, if one did.
-    pub route: Option<RouteId>,
-    /// When.
-    pub started: Timestamp,
-    /// Those parts of the request that the plan reads, without credentials.
-    pub request: Arc<Value>,
-    /// Headers of the request that are credentials and that the plan reads: their names.
-    pub credentials: Vec<String>,
-    /// Their values, as ciphertext.
-    pub sealed: Option<String>,
-    /// Those parts of legacy's reply that the plan reads, where legacy answered first.
-    pub legacy: Option<Arc<Value>>,
-    /// What the creating run left, where this one follows up an instance.
-    pub instance: Option<Arc<Value>>,
-    /// What the answer creates.
-    pub creates: Option<Creates>,
-    /// The trace that the caller's request belongs to: sent on with every call.
-    pub traceparent: Option<String>,
-}
-
-/// Where the id of a created instance comes from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Creates {
-    /// From the engine's own answer, at a JSONPath.
-    #[serde(rename = "engine")]
-    Engine {
-        /// The creator's route id.
-        family: RouteId,
-        /// The JSONPath in the answer's body.
-        path: String,
-    },
-    /// The run is the twin of an instance that legacy created under this id.
-    #[serde(rename = "twin")]
-    Twin {
-        /// The creator's route id.
-        family: RouteId,
-        /// Legacy's id.
-        id: String,
-    },
-}
-
-/// An instance that an answer created.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pinned {
-    /// The creator's route id.
-    pub family: RouteId,
-    /// The instance's id.
-    pub id: String,
-    /// It is legacy's, and the run its twin.
-    pub twin: bool,
-}
-
-/// An attempt of a call is about to leave.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepStarted {
-    /// Which step.
-    pub step: StepId,
-    /// The item of a `for_each`.
-    pub item: Option<u32>,
-    /// From 1.
-    pub attempt: u32,
-    /// The same for every attempt; travels as `Idempotency-Key`. Only where the step is private or shared.
-    pub key: Option<String>,
-    /// What it does to the world.
-    pub effect: EffectClass,
-    /// Whether sending it again after an unknown outcome does no harm.
-    pub repeatable: bool,
-    /// The request; `None` in later attempts, which send the first one's bytes.
-    pub request: Option<Arc<CallRecord>>,
-}
-
-/// A call ended for good.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepFinished {
-    /// Which step.
-    pub step: StepId,
-    /// The item of a `for_each`.
-    pub item: Option<u32>,
-    /// The attempt that ended it; 0 where none was made.
-    pub attempt: u32,
-    /// How.
-    pub outcome: Outcome,
-}
-
-/// An attempt ended without a result, and another follows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RetryScheduled {
-    /// Which step.
-    pub step: StepId,
-    /// The item of a `for_each`.
-    pub item: Option<u32>,
-    /// The attempt that ended.
-    pub attempt: u32,
-    /// Whether it is unknown what the attempt did; otherwise it did nothing for certain.
-    pub unknown: bool,
-    /// What happened, for a person.
-    pub why: String,
-    /// When the next one starts.
-    pub at: Timestamp,
-}
-
-/// How a call ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// With a status that the step accepts.
-    Done {
-        /// The status.
-        status: u16,
-        /// The reply's headers, names in lower case.
-        headers: BTreeMap<String, String>,
-        /// The decoded body.
-        output: Arc<Value>,
-    },
-    /// Certainly nothing was done, and no attempt is left.
-    NotDone {
-        /// What happened.
-        failure: Failure,
-    },
-    /// It is unknown what was done (only of reads: another step pauses the run instead).
-    Unknown {
-        /// What happened.
-        failure: Failure,
-    },
-    /// For good: a status outside `accept`, an expression without a value, a reply beyond a bound.
-    Failed {
-        /// What happened.
-        failure: Failure,
-    },
-    /// Nothing was sent: the intent is recorded.
-    Rehearsed {
-        /// What would have been sent.
-        intent: Arc<CallRecord>,
-        /// What `rehearse:` gave; `None` where nobody declared it.
-        output: Option<Arc<Value>>,
-        /// Why `rehearse:` gave nothing, where it was declared.
-        note: Option<String>,
-    },
-}
-
-/// Why a step will not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Skipped {
-    /// Its `if` was false.
-    Condition,
-    /// Something that it needs was skipped.
-    Needs,
-}
-
-/// A request as it is sent, without secrets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CallRecord {
-    /// The method.
-    pub method: String,
-    /// The whole URL; stars where a secret stands.
-    pub url: String,
-    /// What `headers:` name, and `content-type`; stars where a secret stands.
-    pub headers: Vec<(String, String)>,
-    /// The exact bytes of the body.
-    pub body: Payload,
-}
-
-/// An answer to the caller.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AnswerRecord {
-    /// The status.
-    pub status: u16,
-    /// The headers.
-    pub headers: Vec<(String, String)>,
-    /// The exact bytes of the body.
-    pub body: Payload,
-}
-
-/// Bytes, readable where they are text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Payload {
-    /// None.
-    Empty,
-    /// UTF-8.
-    Text(String),
-    /// Anything else, in base64.
-    Base64(String),
-}
-
-impl Payload {
-    /// Wraps bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        use base64::Engine as _;
-        match std::str::from_utf8(bytes) {
-            Ok("") => Payload::Empty,
-            Ok(text) => Payload::Text(text.to_owned()),
-            Err(_) => Payload::Base64(base64::engine::general_purpose::STANDARD.encode(bytes)),
-        }
-    }
-    /// The bytes; base64 that nobody here wrote gives none.
-    pub fn bytes(&self) -> Vec<u8> {
-        use base64::Engine as _;
-        match self {
-            Payload::Empty => Vec::new(),
-            Payload::Text(text) => text.as_bytes().to_vec(),
-            Payload::Base64(text) => base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default(),
-        }
-    }
-    /// The value that it holds: JSON where it parses, else text, else `null`.
-    pub fn value(&self) -> Value {
-        match self {
-            Payload::Empty | Payload::Base64(_) => Value::Null,
-            Payload::Text(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone())),
-        }
-    }
-}
-
 impl Event {
     /// The version of this event's shape; a reader refuses newer ones.
-    pub const VERSION: u16 = 1;
+    pub const VERSION: u16 = 2;
     /// Its name in the store and in listings (`step_started`).
     pub fn kind(&self) -> &'static str {
         match self {
@@ -330,6 +308,28 @@ impl Event {
             Event::Responded { .. } => "responded",
             Event::AnswerFailed { .. } => "answer_failed",
             Event::Paused { .. } => "paused",
+            Event::FallbackTaken { .. } => "fallback_taken",
+            Event::Probed { .. } => "probed",
+            Event::Resolved { .. } => "resolved",
+            Event::PauseOrdered { .. } => "pause_ordered",
+            Event::Resumed { .. } => "resumed",
+            Event::CancelOrdered { .. } => "cancel_ordered",
+            Event::InputAdjusted { .. } => "input_adjusted",
+            Event::RetriedNow { .. } => "retried_now",
+            Event::CheckpointOpened(_) => "checkpoint_opened",
+            Event::CheckpointAnswered { .. } => "checkpoint_answered",
+            Event::CheckpointEscalated { .. } => "checkpoint_escalated",
+            Event::WaitBegan { .. } => "wait_began",
+            Event::SignalReceived { .. } => "signal_received",
+            Event::WaitEnded { .. } => "wait_ended",
+            Event::LockQueued { .. } => "lock_queued",
+            Event::LockTaken { .. } => "lock_taken",
+            Event::LockLeft { .. } => "lock_left",
+            Event::ChildStarted { .. } => "child_started",
+            Event::ChildEnded { .. } => "child_ended",
+            Event::ResultTaken(_) => "result_taken",
+            Event::CompensationBegan { .. } => "compensation_began",
+            Event::Cancelled { .. } => "cancelled",
             Event::Completed {} => "completed",
             Event::Failed { .. } => "failed",
             Event::Abandoned { .. } => "abandoned",

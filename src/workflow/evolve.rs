@@ -152,6 +152,28 @@ impl Run {
                 self.conflict.get_or_insert_with(|| conflict.clone());
                 Ok(())
             }
+            Event::FallbackTaken { .. }
+            | Event::Probed { .. }
+            | Event::Resolved { .. }
+            | Event::PauseOrdered { .. }
+            | Event::Resumed { .. }
+            | Event::CancelOrdered { .. }
+            | Event::InputAdjusted { .. }
+            | Event::RetriedNow { .. }
+            | Event::CheckpointOpened(_)
+            | Event::CheckpointAnswered { .. }
+            | Event::CheckpointEscalated { .. }
+            | Event::WaitBegan { .. }
+            | Event::SignalReceived { .. }
+            | Event::WaitEnded { .. }
+            | Event::LockQueued { .. }
+            | Event::LockTaken { .. }
+            | Event::LockLeft { .. }
+            | Event::ChildStarted { .. }
+            | Event::ChildEnded { .. }
+            | Event::ResultTaken(_)
+            | Event::CompensationBegan { .. }
+            | Event::Cancelled { .. } => Err("not in this version".into()),
             Event::Completed {} => {
                 if self.in_flight > 0 {
                     return Err("calls are under way".into());
@@ -177,7 +199,7 @@ impl Run {
     }
 
     fn step_started(&mut self, started: &StepStarted) -> Result<(), String> {
-        let StepStarted { step, item, attempt, key, effect, repeatable, request } = started;
+        let StepStarted { step, item, part: _, attempt, key, effect, repeatable, request } = started;
         if !self.steps.contains_key(step) {
             if item.is_some() {
                 return Err(format!("the fan-out of `{step}` has not opened"));
@@ -230,7 +252,7 @@ impl Run {
     }
 
     fn step_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
-        let StepFinished { step, item, attempt, outcome } = finished;
+        let StepFinished { step, item, part: _, attempt, outcome } = finished;
         let result = match outcome {
             Outcome::Done { status, headers, output } => {
                 self.call(step, *item, *attempt)?;

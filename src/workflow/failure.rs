@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CallRecord;
+use super::{CallRecord, Part};
 use crate::names::StepId;
 
 /// Why a run ended early, in a form that becomes the caller's problem document.
@@ -96,7 +96,10 @@ pub struct Conflict {
     pub step: StepId,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// The attempt whose outcome is in question.
+    /// Of which of the step's calls.
+    #[serde(default, skip_serializing_if = "Part::is_do")]
+    pub part: Part,
+    /// The attempt whose outcome is in question; 0 where none was made.
     pub attempt: u32,
     /// What happened, in a sentence.
     pub message: String,
@@ -104,6 +107,15 @@ pub struct Conflict {
     pub status: Option<u16>,
     /// What was sent.
     pub request: Option<std::sync::Arc<CallRecord>>,
+    /// What came back, redacted and shortened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<std::sync::Arc<serde_json::Value>>,
+    /// What was expected, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// What may be chosen: names of [`super::Choice`].
+    #[serde(default)]
+    pub choices: Vec<String>,
 }
 
 /// What kind of conflict.
@@ -112,4 +124,37 @@ pub struct Conflict {
 pub enum ConflictKind {
     /// It is unknown whether a private or shared step was done, and sending it again could do it twice.
     OutcomeUnknown,
+    /// A service answered 409, 412 or 422.
+    Refused,
+    /// A step's output is not what its schema says.
+    Schema,
+    /// An expression has no value.
+    Expression,
+    /// What was done could not be undone.
+    UndoFailed,
+    /// Attempts are used up, and the step says `on_failure: pause`.
+    AttemptsUsedUp,
+    /// A lock is held, and the step says `busy: ask`.
+    Busy,
+    /// Runs wait for each other's locks.
+    Deadlock,
+    /// A run that it began did not complete.
+    ChildFailed,
+}
+
+impl ConflictKind {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConflictKind::OutcomeUnknown => "outcome_unknown",
+            ConflictKind::Refused => "refused",
+            ConflictKind::Schema => "schema",
+            ConflictKind::Expression => "expression",
+            ConflictKind::UndoFailed => "undo_failed",
+            ConflictKind::AttemptsUsedUp => "attempts_used_up",
+            ConflictKind::Busy => "busy",
+            ConflictKind::Deadlock => "deadlock",
+            ConflictKind::ChildFailed => "child_failed",
+        }
+    }
 }

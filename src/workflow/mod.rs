@@ -12,9 +12,12 @@ mod definition;
 mod due;
 mod event;
 mod evolve;
+mod facts;
 mod failure;
 mod mode;
 mod outcome;
+mod payload;
+mod people;
 mod plan;
 mod run;
 mod summary;
@@ -27,17 +30,20 @@ pub mod wire;
 mod world;
 
 pub use check::Known;
-pub use command::{Command, Heard, Refusal};
+pub use command::{Command, Heard, LockSeen, Refusal};
 pub use decide::{decide, input_refused};
 pub use definition::WorkflowDraft;
 pub use due::{Action, Conditions, due, sends};
-pub use event::{
-    AnswerRecord, CallRecord, Creates, Event, Outcome, Payload, Pinned, RetryScheduled, RunStarted, Skipped,
+pub use event::Event;
+pub use evolve::{Misfit, evolve, fold};
+pub use facts::{
+    AnswerRecord, CallRecord, Creates, Outcome, Parent, Part, Pinned, ResultTaken, RetryScheduled, RunStarted, Skipped,
     StepFinished, StepStarted,
 };
-pub use evolve::{Misfit, evolve, fold};
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use mode::{EffectClass, Mode};
+pub use payload::Payload;
+pub use people::{Asked, AskedKind, Choice, OnTimeout, Order, ReviewItem, Risk, Said};
 pub use plan::{Answer, Call, CallBody, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind};
 pub use run::{InFlight, Run};
 pub use summary::{RunStatus, RunSummary};

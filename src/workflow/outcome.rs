@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::run::{Phase, StepState};
 use super::{
-    Call, Conflict, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Refusal, Retry,
+    Call, Conflict, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Refusal, Retry,
     RetryScheduled, Run, Step, StepFinished,
 };
 
@@ -42,8 +42,9 @@ pub(super) fn record(
     let Some(state) = state.filter(|state| state.attempt == attempt && state.phase == Phase::InFlight) else {
         return Err(Refusal::NotDue("no such attempt is under way"));
     };
-    let finish =
-        |outcome| Ok(vec![Event::StepFinished(StepFinished { step: step.id.clone(), item, attempt, outcome })]);
+    let finish = |outcome| {
+        Ok(vec![Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })])
+    };
     let class = classify(call, &heard);
     let failure = failure_of(step, item, &heard, &class);
     let (heard_after, unknown) = match (class, heard) {
@@ -65,6 +66,7 @@ pub(super) fn record(
         return Ok(vec![Event::RetryScheduled(RetryScheduled {
             step: step.id.clone(),
             item,
+            part: Part::Do,
             attempt,
             unknown,
             why,
@@ -85,6 +87,10 @@ pub(super) fn record(
         message: format!("it is unknown whether `{}` was done: {}", step.id, failure.message),
         status: failure.status,
         request: Some(state.request.clone()),
+        part: Part::Do,
+        response: None,
+        expected: None,
+        choices: Vec::new(),
     };
     Ok(vec![Event::Paused { conflict }])
 }

@@ -252,6 +252,10 @@ impl Run {
             started: self.started.started,
             updated,
             note: self.note(),
+            job: self.started.job,
+            parent: self.started.parent.as_ref().map(|parent| parent.run),
+            wake: None,
+            checkpoint: None,
         }
     }
     /// A private or shared call that waits for its next attempt, and of which it is unknown what the last ones did.

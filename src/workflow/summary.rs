@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Mode;
-use crate::names::{PlanId, RouteId, RunId, Seq, WorkflowName};
+use super::{Mode, Risk};
+use crate::names::{CheckpointId, JobId, PlanId, RouteId, RunId, Seq, WorkflowName};
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,4 +68,16 @@ pub struct RunSummary {
     pub updated: Timestamp,
     /// Why it is paused or failed, in a sentence.
     pub note: Option<String>,
+    /// The request for a result that it belongs to; `None` is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// The run that began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<RunId>,
+    /// When it wants to be looked at again, where nothing else moves it before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake: Option<Timestamp>,
+    /// The first open checkpoint, with its risk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<(CheckpointId, Risk)>,
 }

@@ -33,6 +33,11 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         instance: None,
         creates: None,
         traceparent: None,
+        job: None,
+        parent: None,
+        rerun_of: None,
+        by: None,
+        until: None,
     }
 }
 
@@ -83,7 +88,7 @@ impl<'a> Bench<'a> {
                 match action {
                     Action::Ask(command) => moved |= self.ask(command).is_ok(),
                     Action::Wait(at) => wake = Some(at),
-                    Action::Held(_) => {}
+                    Action::Held(_) | Action::Child { .. } | Action::Lock { .. } => {}
                 }
             }
             if moved {
@@ -99,7 +104,15 @@ impl<'a> Bench<'a> {
     fn reply(&mut self, step: &str, item: Option<u32>, heard: Heard) -> Result<usize, Refusal> {
         let attempt = self.run.attempt(&StepId::from(step), item).expect("under way").attempt;
         let place = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
-        self.ask(Command::Record { step: super::StepIndex(place), item, attempt, heard, again: false, jitter: 0.5 })
+        self.ask(Command::Record {
+            step: super::StepIndex(place),
+            item,
+            part: super::Part::Do,
+            attempt,
+            heard,
+            again: false,
+            jitter: 0.5,
+        })
     }
     /// The watchdog: a run that has not ended has a next cause to wake up, or waits for a person.
     fn wakes(&self) -> bool {
@@ -533,6 +546,7 @@ fn events_that_do_not_fit_are_errors() {
     let finished = Event::StepFinished(super::StepFinished {
         step: "price".into(),
         item: None,
+        part: super::Part::Do,
         attempt: 1,
         outcome: Outcome::Done { status: 200, headers: BTreeMap::new(), output: Arc::new(Value::Null) },
     });

@@ -163,6 +163,10 @@ impl Steps {
                     match reason {
                         Skipped::Condition => "its `if` is false",
                         Skipped::Needs => "something that it needs was skipped",
+                        Skipped::ByHand => "somebody said so",
+                        Skipped::Rejected => "a checkpoint said no",
+                        Skipped::Busy => "its lock is held, and it does not wait",
+                        Skipped::NotNeeded => "nothing needs this fallback",
                     }
                     .into(),
                 );
@@ -188,6 +192,28 @@ impl Steps {
             | Event::AnswerFailed { .. }
             | Event::Completed {}
             | Event::Failed { .. }
+            | Event::FallbackTaken { .. }
+            | Event::Probed { .. }
+            | Event::Resolved { .. }
+            | Event::PauseOrdered { .. }
+            | Event::Resumed { .. }
+            | Event::CancelOrdered { .. }
+            | Event::InputAdjusted { .. }
+            | Event::RetriedNow { .. }
+            | Event::CheckpointOpened(_)
+            | Event::CheckpointAnswered { .. }
+            | Event::CheckpointEscalated { .. }
+            | Event::WaitBegan { .. }
+            | Event::SignalReceived { .. }
+            | Event::WaitEnded { .. }
+            | Event::LockQueued { .. }
+            | Event::LockTaken { .. }
+            | Event::LockLeft { .. }
+            | Event::ChildStarted { .. }
+            | Event::ChildEnded { .. }
+            | Event::ResultTaken(_)
+            | Event::CompensationBegan { .. }
+            | Event::Cancelled { .. }
             | Event::Abandoned { .. } => {}
         }
     }

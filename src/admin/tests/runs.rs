@@ -29,6 +29,11 @@ fn started(run: RunId) -> Event {
         instance: None,
         creates: None,
         traceparent: None,
+        job: None,
+        parent: None,
+        rerun_of: None,
+        by: None,
+        until: None,
     }))
 }
 
@@ -36,6 +41,7 @@ fn call(step: &str) -> Event {
     Event::StepStarted(StepStarted {
         step: step.into(),
         item: None,
+        part: crate::workflow::Part::Do,
         attempt: 1,
         key: Some("k".into()),
         effect: EffectClass::Shared,
@@ -51,7 +57,7 @@ fn call(step: &str) -> Event {
 
 fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
     let outcome = Outcome::Done { status: 201, headers: BTreeMap::new(), output: Arc::new(output) };
-    Event::StepFinished(StepFinished { step: step.into(), item, attempt: 1, outcome })
+    Event::StepFinished(StepFinished { step: step.into(), item, part: crate::workflow::Part::Do, attempt: 1, outcome })
 }
 
 async fn with_a_run() -> World {

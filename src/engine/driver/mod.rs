@@ -30,7 +30,7 @@ use crate::exchange::ArmReply;
 use crate::flag::Freeze;
 use crate::names::{RunId, Seq, StepId};
 use crate::workflow::{
-    Action, Command, Conditions, EffectClass, Event, Heard, Mode, Plan, Run, RunStatus, StepIndex, decide, due,
+    Action, Command, Conditions, EffectClass, Event, Heard, Mode, Part, Plan, Run, RunStatus, StepIndex, decide, due,
 };
 
 /// What whoever waits for a run is told.
@@ -215,7 +215,7 @@ impl Driver {
                     Action::Ask(Command::Begin { .. }) if drain && self.caller.is_none() => {}
                     Action::Ask(command) => moved |= self.ask(command),
                     Action::Wait(at) => self.wake = Some(at),
-                    Action::Held(_) => {}
+                    Action::Held(_) | Action::Child { .. } | Action::Lock { .. } => {}
                 }
                 if self.stop.is_some() {
                     return;
@@ -293,7 +293,7 @@ impl Driver {
     }
 
     fn record(&mut self, (step, item, attempt, again): Call, heard: Heard) {
-        self.ask(Command::Record { step, item, attempt, heard, again, jitter: fastrand::f64() });
+        self.ask(Command::Record { step, item, part: Part::Do, attempt, heard, again, jitter: fastrand::f64() });
     }
 
     /// Sees what somebody waits for the disk for, and whether anything is left to do.

@@ -19,6 +19,8 @@ macro_rules! pass_on {
 
 type Stored<T> = Result<T, StoreError>;
 
+crate::store::tests::through::work_through!(Counting, inner);
+
 impl Store for Counting {
     pass_on! {
         append(a: Append) -> Result<(), crate::store::AppendError>;

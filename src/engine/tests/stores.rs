@@ -48,6 +48,8 @@ macro_rules! passed_on {
     };
 }
 
+crate::store::tests::through::work_through!(Faulty, inner);
+
 impl Store for Faulty {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
         let place = self.appends.fetch_add(1, Ordering::SeqCst);

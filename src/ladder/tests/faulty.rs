@@ -26,6 +26,8 @@ fn fails<'a, T: Send + 'a>() -> Answer<'a, T> {
     ready(Err(StoreError("told to fail".into()))).boxed()
 }
 
+crate::store::tests::through::work_through!(Faulty, inner);
+
 impl Store for Faulty {
     fn put_flip(&self, flip: FlipRecord) -> Answer<'_, u64> {
         if self.refuse.load(Ordering::SeqCst) {

@@ -128,7 +128,7 @@ impl Tables {
     }
 
     pub(super) fn runs(&self, filter: &RunFilter) -> Vec<RunSummary> {
-        let RunFilter { statuses, workflow, route, mode, before, limit } = filter;
+        let RunFilter { statuses, workflow, route, mode, job: _, parent: _, before, limit } = filter;
         let newest_first = self.runs.iter().rev().map(|(_, run)| &run.summary);
         newest_first
             .filter(|run| before.is_none_or(|before| run.run_id < before))

@@ -43,7 +43,7 @@ pub(super) struct RunRow {
 impl Job {
     /// Encodes an append.
     pub(super) fn new(append: Append, reply: oneshot::Sender<Result<(), AppendError>>) -> Result<Self, AppendError> {
-        let Append { run_id, first, events, summary, batch, pins, claim, priority } = append;
+        let Append { run_id, first, events, summary, batch, pins, claim, priority, .. } = append;
         if events.is_empty() {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         }

@@ -62,7 +62,7 @@ pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunSumma
 }
 
 pub(super) async fn runs(pool: &SqlitePool, filter: RunFilter) -> Result<Vec<RunSummary>> {
-    let RunFilter { statuses, workflow, route, mode, before, limit } = filter;
+    let RunFilter { statuses, workflow, route, mode, job: _, parent: _, before, limit } = filter;
     let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT summary FROM runs WHERE true");
     if !statuses.is_empty() {
         if statuses.iter().all(|status| !status.is_final()) {

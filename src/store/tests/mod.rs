@@ -7,6 +7,7 @@ mod kill;
 mod model;
 mod rate;
 mod sqlite;
+pub(crate) mod through;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use super::{Append, MemoryStore, NewPin, Priority, SharedStore, SqliteStore};
 use crate::flag::{Arm, PinKey};
 use crate::limits::Limits;
-use crate::names::{RouteId, RunId, Seq, WorkflowName};
+use crate::names::{Fence, RouteId, RunId, Seq, WorkerId, WorkflowName};
 use crate::workflow::{Event, Mode, RunStatus, RunSummary};
 
 /// Which store a case runs on.
@@ -92,6 +93,10 @@ pub(crate) fn summary(run: RunId, seq: u64) -> RunSummary {
         started: at(0),
         updated: at(seq.cast_signed()),
         note: None,
+        job: None,
+        parent: None,
+        wake: None,
+        checkpoint: None,
     }
 }
 
@@ -106,6 +111,12 @@ pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
         pins: Vec::new(),
         claim: None,
         priority: Priority::Live,
+        worker: WorkerId(Uuid::from_u128(1)),
+        fence: Fence::FIRST,
+        release: false,
+        locks: Vec::new(),
+        notices: Vec::new(),
+        settled: Vec::new(),
     }
 }
 

@@ -1,0 +1,39 @@
+//! For stores in tests that pass on what they do not change.
+
+/// [`crate::store::Work`] of a store that passes everything on to one of its fields.
+macro_rules! work_through {
+    ($store:ty, $field:ident) => {
+        $crate::store::tests::through::work_through!(@each $store, $field,
+            beat(worker: $crate::names::WorkerId, name: String, lives: std::time::Duration) -> ();
+            leave(worker: $crate::names::WorkerId) -> ();
+            take(worker: $crate::names::WorkerId, run: $crate::names::RunId) -> $crate::store::Taken;
+            take_due(worker: $crate::names::WorkerId, limit: usize) -> Vec<$crate::store::Owned>;
+            wakes(limit: usize) -> Vec<(jiff::Timestamp, $crate::names::RunId)>;
+            put_order(order: $crate::store::OrderRecord) -> ();
+            orders(run: $crate::names::RunId) -> Vec<$crate::store::OrderRecord>;
+            order(id: uuid::Uuid) -> Option<$crate::store::OrderRecord>;
+            settle_order(id: uuid::Uuid, answer: serde_json::Value) -> ();
+            locks(names: Option<Vec<String>>, limit: usize) -> Vec<$crate::store::LockRow>;
+            notices(limit: usize) -> Vec<$crate::store::Notice>;
+            notice_done(number: u64) -> ();
+            purge(ended_before: jiff::Timestamp, limit: usize) -> $crate::store::Purged;
+        );
+    };
+    (@each $store:ty, $field:ident, $($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        impl $crate::store::Work for $store {
+            $(fn $name(
+                &self,
+                $($arg: $type),*
+            ) -> futures_util::future::BoxFuture<'_, Result<$result, $crate::store::StoreError>> {
+                self.$field.$name($($arg),*)
+            })*
+            fn news(&self) -> tokio::sync::broadcast::Receiver<$crate::store::News> {
+                self.$field.news()
+            }
+            fn is_shared(&self) -> bool {
+                self.$field.is_shared()
+            }
+        }
+    };
+}
+pub(crate) use work_through;

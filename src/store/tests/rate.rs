@@ -1,41 +1,149 @@
-//! How many events a second, by hand: `cargo test --release --lib store::tests::rate -- --ignored --nocapture`.
+//! How many events a second, and how many SQLite itself takes with the same batches, by hand:
+//! `cargo test --release --lib store::tests::rate -- --ignored --nocapture`. The folder is a temporary one: set TMPDIR
+//! to a disk where it is memory.
+//!
+//! The control writes the very bytes of the events, in batches as large as ours were on average, with one multi-row
+//! INSERT for each on one connection (WAL, `synchronous=FULL`), into a table like ours, and nothing else: no summaries,
+//! no order to keep, no callers that wait. Rounds alternate, so that a drifting machine drifts for both.
 
+use std::fmt::Write;
 use std::time::{Duration, Instant};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
 
 use super::*;
 
-const FOR: Duration = Duration::from_secs(3);
+const FOR: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 3;
+
+/// What one measurement saw.
+struct Seen {
+    rate: f64,
+    p50: Duration,
+    p99: Duration,
+}
+
+fn seen(mut waits: Vec<Duration>, events: f64, took: Duration) -> Seen {
+    waits.sort();
+    let share = |percent| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
+    Seen { rate: events / took.as_secs_f64(), p50: share(50), p99: share(99) }
+}
+
+/// Ours, and how many events went into one commit on average.
+async fn ours(callers: u64, events: u64) -> (Seen, f64) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let place = {
+        let _here = metrics::set_default_local_recorder(&recorder);
+        Place::new(Which::Sqlite).await
+    };
+    let begin = Instant::now();
+    let tasks: Vec<_> = (0..callers)
+        .map(|n| {
+            let store = place.store.clone();
+            tokio::spawn(async move {
+                let (mut first, mut waits) = (1, Vec::new());
+                while begin.elapsed() < FOR {
+                    let append = append(run_id(n), first, events);
+                    let asked = Instant::now();
+                    store.append(append).await.unwrap();
+                    waits.push(asked.elapsed());
+                    first += events;
+                }
+                waits
+            })
+        })
+        .collect();
+    let mut waits = Vec::new();
+    for task in tasks {
+        waits.extend(task.await.unwrap());
+    }
+    let took = begin.elapsed();
+    place.store.close().await;
+    let total = waits.len() as f64 * events as f64;
+    (seen(waits, total, took), total / commits(&handle))
+}
+
+fn commits(handle: &PrometheusHandle) -> f64 {
+    let text = handle.render();
+    let line = text.lines().find_map(|line| line.strip_prefix("pointsman_append_batch_events_count "));
+    line.and_then(|count| count.parse().ok()).expect("the writer counts its commits")
+}
+
+/// SQLite itself.
+async fn control(batch: u64) -> Seen {
+    let dir = tempfile::tempdir().unwrap();
+    let mut conn = SqliteConnectOptions::new()
+        .filename(dir.path().join("control.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .disable_statement_logging()
+        .connect()
+        .await
+        .unwrap();
+    sqlx::query(
+        "CREATE TABLE events (pos INTEGER PRIMARY KEY, run_id BLOB NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, \
+         kind TEXT NOT NULL, version INTEGER NOT NULL, batch BLOB NOT NULL, event BLOB NOT NULL, UNIQUE (run_id, seq))",
+    )
+    .execute(&mut conn)
+    .await
+    .unwrap();
+    let mut text = String::from("INSERT INTO events (run_id, seq, at, kind, version, batch, event) VALUES ");
+    for n in 0..batch {
+        write!(text, "{}(?,?,?,?,?,?,?)", if n == 0 { "" } else { "," }).unwrap();
+    }
+    let text: std::sync::Arc<str> = text.into();
+    let (begin, mut waits, mut seq) = (Instant::now(), Vec::new(), 0);
+    while begin.elapsed() < FOR {
+        let asked = Instant::now();
+        let mut query = sqlx::query(AssertSqlSafe(text.clone()).into_sql_str());
+        let id = Uuid::now_v7();
+        seq += 1;
+        for n in 0..batch {
+            let event = test_event(seq);
+            query = query
+                .bind(run_id(n).0.as_bytes().to_vec())
+                .bind(seq.cast_signed())
+                .bind(1_800_000_000_000_000_000_i64)
+                .bind(event.kind())
+                .bind(i64::from(Event::VERSION))
+                .bind(id.as_bytes().to_vec())
+                .bind(serde_json::to_vec(&event).unwrap());
+        }
+        query.execute(&mut conn).await.unwrap();
+        waits.push(asked.elapsed());
+    }
+    let took = begin.elapsed();
+    conn.close().await.unwrap();
+    let total = waits.len() as f64 * batch as f64;
+    seen(waits, total, took)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn events_a_second() {
-    for (callers, events) in [(1, 1), (32, 1), (128, 1), (1, 4), (128, 4)] {
-        let place = Place::new(Which::Sqlite).await;
-        let begin = Instant::now();
-        let tasks: Vec<_> = (0..callers)
-            .map(|n| {
-                let store = place.store.clone();
-                tokio::spawn(async move {
-                    let (mut first, mut waits) = (1, Vec::new());
-                    while begin.elapsed() < FOR {
-                        let append = append(run_id(n), first, events);
-                        let asked = Instant::now();
-                        store.append(append).await.unwrap();
-                        waits.push(asked.elapsed());
-                        first += events;
-                    }
-                    waits
-                })
-            })
-            .collect();
-        let mut waits = Vec::new();
-        for task in tasks {
-            waits.extend(task.await.unwrap());
+    for (callers, events) in [(1, 1), (1, 4), (32, 1), (128, 1), (128, 4)] {
+        let mut ratios = Vec::new();
+        for _ in 0..ROUNDS {
+            let (mine, batch) = ours(callers, events).await;
+            let bare = control((batch.round() as u64).max(1)).await;
+            ratios.push(mine.rate / bare.rate);
+            println!(
+                "callers {callers}, events an append {events}: {:.0} events/s (append p50 {:?}, p99 {:?}), {batch:.1} a \
+                 commit; SQLite itself {:.0} events/s (p50 {:?}, p99 {:?}); ratio {:.2}",
+                mine.rate,
+                mine.p50,
+                mine.p99,
+                bare.rate,
+                bare.p50,
+                bare.p99,
+                mine.rate / bare.rate
+            );
         }
-        let rate = waits.len() as f64 * events as f64 / begin.elapsed().as_secs_f64();
-        waits.sort();
-        let (p50, p99) = (waits[waits.len() / 2], waits[waits.len() * 99 / 100]);
-        println!("callers {callers}, events an append {events}: {rate:.0} events/s, append p50 {p50:?}, p99 {p99:?}");
-        place.store.close().await;
+        ratios.sort_by(f64::total_cmp);
+        println!("callers {callers}, events an append {events}: median ratio {:.2}", ratios[ratios.len() / 2]);
     }
 }

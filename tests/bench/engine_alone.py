@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""What our engine does alone: how it grows, how long, how large, and what waiting costs.
+
+  in-flight   1, 10, 100, 1,000 runs of ten POSTs in flight: runs/s, p50, p99
+  for-each    one run whose `for_each` has 10,000 items, 64 calls at a time; then that run, of 20,000 events, is asked
+              for over the API (read and fold alone: `cargo test --release --lib fold_rate -- --ignored --nocapture`)
+  waiting     10,000 runs that wait for a person: CPU and system calls over a time in which nothing happens, what the
+              process keeps in memory for each
+  finished    100,000 finished runs in the store: seconds until /readyz after a start, `runs list` over the API and by
+              the command
+
+    cargo build --release && python3 tests/bench/engine_alone.py [WORK…] [--rounds 3] [--seconds 5] [--rows FILE]
+
+Needs: nginx, wrk (Debian packages of these names), and strace for the count of lock calls while nothing happens. The
+step service is nginx on the same machine, and so is who asks: all of them share its cores. Nothing here is a pass or a
+fail.
+"""
+import argparse, asyncio, json, statistics, subprocess, shutil, sys, time
+from pathlib import Path
+
+import rig
+
+RUNS_WAITING, RUNS_FINISHED, ITEMS = 10_000, 100_000, 10_000
+
+WAITING = """workflow: waits-for-a-person
+steps:
+  before: { call: 'POST ${services.steps}/before', effect: shared, body: { n: "${request.body.n}" } }
+  person: { needs: [before], checkpoint: { question: 'Shall it go on?' } }
+  after: { needs: [person], call: 'POST ${services.steps}/after', effect: shared, body: { n: "${request.body.n}" } }
+respond: { status: 200, body: { id: "${run.id}" } }
+"""
+SMALL = """workflow: computes
+steps:
+  sum: { set: "${request.body.n + 1}" }
+respond: { status: 200, body: { sum: "${steps.sum.output}" } }
+"""
+EACH = """workflow: each
+steps:
+  item: { for_each: "${request.body.items}", concurrency: 64, call: 'POST ${services.steps}/item', effect: shared, body: { n: "${item}" } }
+respond: { status: 200, body: { done: true } }
+"""
+
+
+async def post_many(url, body_of, count, connections):
+    """Exactly so many POSTs over so many connections: how often each status came."""
+    host, port = url.split("/")[2].split(":")
+    path = "/" + url.split("/", 3)[3]
+    numbers, statuses = iter(range(count)), {}
+
+    async def one():
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for n in numbers:
+            body = body_of(n).encode()
+            writer.write(f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            status = int(head.split(" ", 2)[1])
+            statuses[status] = statuses.get(status, 0) + 1
+            fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+            if "content-length" in fields:
+                await reader.readexactly(int(fields["content-length"]))
+            else:
+                while size := int(await reader.readuntil(b"\r\n"), 16):
+                    await reader.readexactly(size + 2)
+                await reader.readexactly(2)
+        writer.close()
+
+    await asyncio.gather(*(one() for _ in range(connections)))
+    return statuses
+
+
+def runs_of(ours, query):
+    status, text = rig.ask(f"{ours.admin}/api/v2/orchestrate/runs?{query}")
+    if status != 200:
+        sys.exit(f"runs?{query}: {status} {text}")
+    found = json.loads(text)
+    return found.get("runs", found.get("data", []))
+
+
+def start_many(ours, workflow, by, count, connections, row):
+    url, _ = ours.target(workflow, by)
+    body = (lambda n: json.dumps({"workflow": workflow, "input": {"n": n}})) if by == "api" else (lambda n: f'{{"n":{n}}}')
+    began = time.monotonic()
+    statuses = asyncio.run(post_many(url, body, count, connections))
+    row.update(runs=sum(statuses.values()), took_s=round(time.monotonic() - began, 2), statuses=json.dumps(statuses))
+
+
+def in_flight(folder, steps, args, emit):
+    ours = rig.Ours(folder, steps.url, [rig.sequence(10)], name="in-flight")
+    by = ours.way(args.by)
+    for n in range(-1, args.rounds):
+        for count in (1, 10, 100, 1_000):
+            before = rig.cpu_seconds(ours.process.pid)
+            load = rig.wrk(folder, *ours.target("sequence-10", by), count, 2 if n < 0 else args.seconds)
+            spent = rig.cpu_seconds(ours.process.pid) - before
+            ours.settle()
+            effects, twice = steps.effects()
+            if n >= 0:
+                emit(dict(work="in flight", round=n, count=count, by=by, **load, effects=effects, effects_twice=twice, steps_per_s=round(load["runs_per_s"] * 10),
+                          cpu_us_per_step=round(spent / max(1, load["runs"] * 10) * 1e6, 1), rss_mb=round(rig.rss_mb(ours.process.pid), 1)))
+    rig.end(ours.process)
+
+
+def for_each(folder, steps, args, emit):
+    ours = rig.Ours(folder, steps.url, [EACH], limits={"answer_ms": 600_000}, name="for-each")
+    by = ours.way(args.by)
+    for n in range(args.rounds):
+        items = list(range(ITEMS))
+        url, _ = ours.target("each", by)
+        cpu, began = rig.cpu_seconds(ours.process.pid), time.monotonic()
+        status, text = rig.ask(url, {"workflow": "each", "input": {"items": items}} if by == "api" else {"items": items}, patience=600)
+        took = time.monotonic() - began
+        spent = rig.cpu_seconds(ours.process.pid) - cpu
+        effects, twice = steps.effects()
+        runs = runs_of(ours, "limit=1")
+        began = time.monotonic()
+        shown, text_of_run = rig.ask(f"{ours.admin}/api/v2/orchestrate/run/{runs[0]['run_id']}")
+        emit(dict(work="for each", round=n, count=ITEMS, by=by, status=status, run_status=runs[0]["status"], took_s=round(took, 2), items_per_s=round(ITEMS / took),
+                  effects=effects, effects_twice=twice, cpu_us_per_step=round(spent / ITEMS * 1e6, 1), rss_mb=round(rig.rss_mb(ours.process.pid), 1),
+                  show_ms=round((time.monotonic() - began) * 1e3, 1), show_status=shown))
+    rig.end(ours.process)
+
+
+def waiting(folder, steps, args, emit):
+    ours = rig.Ours(folder, steps.url, [WAITING], limits={"runs_in_flight_max": 20_000, "answer_ms": 2_000}, name="waiting")
+    by, pid = ours.way(args.by), ours.process.pid
+    warm = {}
+    start_many(ours, "waits-for-a-person", by, 500, 50, warm)  # pools, caches and buffers are there before we count
+    time.sleep(2)
+    before = rig.rss_mb(pid)
+    row = dict(work="waiting", by=by)
+    start_many(ours, "waits-for-a-person", by, RUNS_WAITING, 50, row)
+    time.sleep(5)
+    row.update(rss_mb=round(rig.rss_mb(pid), 1), kb_per_run=round((rig.rss_mb(pid) - before) * 1e3 / RUNS_WAITING, 2))
+    row["waiting"] = sum(1 for run in runs_of(ours, "status=waiting_checkpoint&limit=1000"))
+    # Nobody asks anything while we look: what happens is the process's own doing.
+    appended = ours.metrics()["pointsman_append_batch_events_count"]
+    time.sleep(2)
+    io = lambda: {key: int(value) for key, value in (line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())}
+    cpu, calls, began = rig.cpu_seconds(pid), io(), time.monotonic()
+    time.sleep(args.idle)
+    took = time.monotonic() - began
+    after = io()
+    row.update(idle_s=round(took, 1), cpu_share=round((rig.cpu_seconds(pid) - cpu) / took, 5), reads=after["syscr"] - calls["syscr"],
+               writes=after["syscw"] - calls["syscw"])
+    if shutil.which("strace"):
+        # SQLite takes its locks with fcntl: a query that touches nothing else shows there.
+        traced = subprocess.run(["timeout", "-s", "INT", "10", "strace", "-f", "-c", "-e", "trace=fcntl,pread64,pwrite64,fsync,fdatasync", "-p", str(pid)],
+                                capture_output=True, text=True)
+        counts = {fields[-1]: int(fields[3]) for fields in (line.split() for line in traced.stderr.splitlines()) if len(fields) >= 5 and fields[3].isdigit()}
+        row["store_calls_10s"] = counts.get("total", 0)
+    row["appends_idle"] = ours.metrics()["pointsman_append_batch_events_count"] - appended
+    rig.end(ours.process)
+    row["ready_s"] = round(ours.begin(), 3)
+    time.sleep(2)
+    row["rss_after_restart_mb"] = round(rig.rss_mb(ours.process.pid), 1)
+    emit(row)
+    rig.end(ours.process)
+
+
+def finished(folder, steps, args, emit):
+    ours = rig.Ours(folder, steps.url, [SMALL], name="finished")
+    by = ours.way(args.by)
+    row = dict(work="finished", by=by)
+    start_many(ours, "computes", by, RUNS_FINISHED, 32, row)
+    rig.end(ours.process)
+    for n in range(args.rounds):
+        row = dict(row, round=n, ready_s=round(ours.begin(), 3), rss_mb=round(rig.rss_mb(ours.process.pid), 1))
+        for key, query in (("list_ms", "limit=50"), ("list_workflow_ms", "workflow=computes&limit=50"), ("list_open_ms", "status=open&limit=50"),
+                           ("list_failed_ms", "status=failed&limit=50")):
+            spent = []
+            for _ in range(20):
+                began = time.perf_counter()
+                runs_of(ours, query)
+                spent.append((time.perf_counter() - began) * 1e3)
+            row[key] = round(statistics.median(spent), 2)
+            row[key.replace("_ms", "_max_ms")] = round(max(spent), 2)
+        spent = []
+        for _ in range(10):
+            began = time.perf_counter()
+            subprocess.run([rig.BINARY, "runs", "list", "--admin", ours.admin], check=True, capture_output=True)
+            spent.append((time.perf_counter() - began) * 1e3)
+        row["command_list_ms"] = round(statistics.median(spent), 2)
+        emit(row)
+        rig.end(ours.process)
+
+
+WORKS = {"in-flight": in_flight, "for-each": for_each, "waiting": waiting, "finished": finished}
+
+
+def main():
+    ask = argparse.ArgumentParser()
+    ask.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(WORKS)}; all where none is given")
+    ask.add_argument("--rounds", type=int, default=3)
+    ask.add_argument("--seconds", type=int, default=5)
+    ask.add_argument("--idle", type=int, default=20, help="seconds in which nothing happens")
+    ask.add_argument("--by", choices=["auto", "api", "route"], default="auto", help="how runs are started; auto: by the API where the binary has it")
+    ask.add_argument("--dir", help="where the databases go: a folder on a disk")
+    ask.add_argument("--rows", help="write the raw rows here as CSV")
+    args = ask.parse_args()
+    if unknown := [work for work in args.works if work not in WORKS]:
+        sys.exit(f"no such work: {', '.join(unknown)}; there are {', '.join(WORKS)}")
+    rig.need("nginx", "wrk")
+    busy, rows = rig.others_busy(), []
+
+    def emit(row):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+
+    held, disk = rig.work_folder(args.dir)
+    with held as folder:
+        fsync = rig.fsync_us(folder)
+        steps = rig.Steps(folder)
+        for work in args.works or WORKS:
+            WORKS[work](folder, steps, args, emit)
+    notes = [f"machine: {rig.machine()}; disk {disk}, write + fdatasync {fsync:.0f} us; {busy:.0%} of the cores busy with something else before the start",
+             f"command: python3 tests/bench/engine_alone.py {' '.join(sys.argv[1:])}"]
+    for note in notes:
+        print(note)
+    if args.rows:
+        rig.write_rows(args.rows, rows, notes)
+    if any(row.get("bad") or row.get("effects_twice") for row in rows):
+        sys.exit("something went wrong: see `bad` and `effects_twice`")
+
+
+main()

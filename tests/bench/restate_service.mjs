@@ -1,0 +1,47 @@
+// The peer's side of engine_vs_restate.py: the same steps, written with its SDK. Every step is one POST inside
+// `ctx.run`, fed with what the one before returned, with a key of its own.
+//   node restate_service.mjs SDK_FOLDER PORT STEPS_PORT
+import http from "node:http";
+import { createRequire } from "node:module";
+
+Promise.withResolvers ??= function () { // the SDK wants it; Node 20 has it not
+  let resolve, reject;
+  const promise = new Promise((yes, no) => { resolve = yes; reject = no; });
+  return { promise, resolve, reject };
+};
+const [folder, port, steps] = process.argv.slice(2);
+const restate = createRequire(`${folder}/`)("@restatedev/restate-sdk");
+const agent = new http.Agent({ keepAlive: true, maxSockets: 256, noDelay: true });
+
+function post(path, key, body) {
+  const text = JSON.stringify(body);
+  return new Promise((resolve, reject) => {
+    const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(text), "idempotency-key": key };
+    const request = http.request({ host: "127.0.0.1", port: steps, path, method: "POST", agent, headers }, (reply) => {
+      let whole = "";
+      reply.setEncoding("utf8");
+      reply.on("data", (part) => { whole += part; });
+      reply.on("end", () => (reply.statusCode === 200 ? resolve(JSON.parse(whole)) : reject(new Error(`status ${reply.statusCode}`))));
+      reply.on("error", reject);
+    });
+    request.on("error", reject);
+    request.end(text);
+  });
+}
+
+const bench = restate.service({
+  name: "bench",
+  handlers: {
+    sequence: async (ctx) => {
+      let last = { ok: 0 };
+      for (let n = 0; n < 10; n++) last = await ctx.run(`s${n}`, () => post(`/s${n}`, `${ctx.request().id}-${n}`, { after: last.ok }));
+      return { last: last.ok };
+    },
+    fan: async (ctx) => {
+      const calls = Array.from({ length: 10 }, (_, n) => ctx.run(`s${n}`, () => post(`/s${n}`, `${ctx.request().id}-${n}`, { n })));
+      const all = await restate.RestatePromise.all(calls);
+      return { last: all[9].ok };
+    },
+  },
+});
+restate.serve({ services: [bench], port: Number(port) });

@@ -27,7 +27,7 @@ struct Seen {
 
 fn seen(mut waits: Vec<Duration>, events: f64, took: Duration) -> Seen {
     waits.sort();
-    let share = |percent| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
+    let share = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
     Seen { rate: events / took.as_secs_f64(), p50: share(50), p99: share(99) }
 }
 

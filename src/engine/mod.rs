@@ -14,6 +14,7 @@ mod birth;
 mod client;
 mod clock;
 mod decode;
+mod desk;
 mod driver;
 mod journal;
 mod outgoing;
@@ -53,6 +54,7 @@ use crate::secret::Secret;
 use crate::store::SharedStore;
 use crate::workflow::{Mode, Plan};
 
+pub use desk::{Explanation, NotDone, NotStarted, Start, Started};
 pub use recover::Recovered;
 
 /// The engine's arm, as proxy and shadow know it.

@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ladder", &["flag", "store", "evidence"]),
     ("shadow", &["flag", "compare", "exchange", "evidence", "workflow"]),
     ("config", &["flag", "workflow", "compare"]),
-    ("admin", &["flag", "workflow", "compare", "exchange", "store", "evidence", "ladder", "config"]),
+    ("admin", &["flag", "workflow", "compare", "exchange", "store", "engine", "evidence", "ladder", "config"]),
     ("cli", &["app", "admin", "config", "demo", "flag", "telemetry"]),
     ("demo", &["admin", "flag"]),
     ("main", &["cli"]),

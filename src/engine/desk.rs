@@ -1,0 +1,159 @@
+//! Where people and programs ask: start a run, say something to one, look at one.
+//!
+//! Always true: what is said to a run becomes an event or is refused with a reason, and an answer is given only after
+//! that is on disk. Whether a run moves in this process, in another one or in none makes no difference to who asks.
+//!
+//! When the store does not answer, nothing is known and that is said; asked again under the same id it is done once.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Engine;
+use crate::flag::RetryKey;
+use crate::names::{JobId, PlanId, RunId, Seq, StepId, WorkflowName};
+use crate::workflow::{Order, Refusal, RunSummary};
+
+/// What is started.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Which workflow.
+    pub workflow: WorkflowName,
+    /// The body of its request.
+    pub input: Value,
+    /// Who starts it.
+    pub by: String,
+    /// Names the start, with a hash of what is started: a second one under the same key gets the same run.
+    pub key: Option<(RetryKey, [u8; 32])>,
+}
+
+/// A run that was started, now or before under the same key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Started {
+    /// The run.
+    pub run: RunId,
+    /// Its job.
+    pub job: JobId,
+    /// Its plan.
+    pub plan: PlanId,
+    /// It was started by this asking.
+    pub fresh: bool,
+}
+
+/// Why nothing was started.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NotStarted {
+    /// There is no such workflow.
+    #[error("there is no workflow `{workflow}`")]
+    NoWorkflow {
+        /// What was asked for.
+        workflow: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The schema refuses the body: JSON pointers and what is wrong there.
+    #[error("the workflow does not take this input: {}", .0.join("; "))]
+    BadInput(Vec<String>),
+    /// The key belongs to a start with another body.
+    #[error("the idempotency key belongs to {0}, which was started with another body")]
+    KeyOfOther(RunId),
+    /// Not now: as many runs as may be, or the process ends. Nothing was done.
+    #[error("{0}")]
+    NotNow(String),
+    /// The run of which a rerun was asked makes no sense of it.
+    #[error("{0}")]
+    NoSense(String),
+    /// There is no such run.
+    #[error("there is no such run")]
+    NoRun,
+    /// The store refused it for sure, or did not answer: `unknown` is then true.
+    #[error("{why}")]
+    Store {
+        /// What happened.
+        why: String,
+        /// Whether it was started is unknown: ask again with the same key.
+        unknown: bool,
+    },
+}
+
+/// Why what was said to a run was not done.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NotDone {
+    /// There is no such run.
+    #[error("there is no such run")]
+    NoRun,
+    /// The run refuses it where it stands.
+    #[error("{refusal}")]
+    Refused {
+        /// The run.
+        run: Box<RunSummary>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// It cannot be driven here: its plan or events cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The store refused it for sure, or did not answer: `unknown` is then true.
+    #[error("{why}")]
+    Store {
+        /// What happened.
+        why: String,
+        /// Whether it was done is unknown: look at the run.
+        unknown: bool,
+    },
+}
+
+/// What one waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The run.
+    pub run: RunSummary,
+    /// In a sentence: what it waits for, since when, and what would move it.
+    pub sentence: String,
+    /// Each cause of its next step, one line each.
+    pub waits: Vec<String>,
+    /// Nothing would ever move it: a bug.
+    pub stuck: bool,
+}
+
+impl Engine {
+    /// Starts a run. Its birth is on disk when this returns.
+    ///
+    /// # Errors
+    /// Nothing was started, or nobody knows.
+    pub async fn start(&self, start: Start) -> Result<Started, NotStarted> {
+        Err(NotStarted::NotNow(format!("{} cannot be started in this version", start.workflow)))
+    }
+    /// Starts another run of the same job that takes over the results of all that does not depend on a step.
+    ///
+    /// # Errors
+    /// Nothing was started, or nobody knows.
+    pub async fn rerun(&self, of: RunId, from: StepId, by: String) -> Result<Started, NotStarted> {
+        Err(NotStarted::NotNow(format!("{of} cannot be run again from `{from}` by {by} in this version")))
+    }
+    /// Says something to a run. What came of it is on disk when this returns: the run after it.
+    ///
+    /// # Errors
+    /// It was refused, or nobody knows.
+    pub async fn order(&self, run: RunId, order: Order, by: String) -> Result<RunSummary, NotDone> {
+        Err(NotDone::Unreadable(format!("{run} does not take `{}` of {by} in this version", order.name())))
+    }
+    /// Waits until the run has ended or waits for a person or a signal, at most so long. The run then; `None` where
+    /// there is none.
+    pub async fn rest(&self, run: RunId, within: Duration) -> Option<RunSummary> {
+        let _ = (run, within);
+        None
+    }
+    /// Waits until the run has events beyond a place, at most so long. The last place that is on disk then.
+    pub async fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
+        let _ = (run, seq, within);
+        None
+    }
+    /// What an unfinished run waits for.
+    ///
+    /// # Errors
+    /// As [`Engine::order`].
+    pub async fn explain(&self, run: RunId) -> Result<Explanation, NotDone> {
+        Err(NotDone::Unreadable(format!("{run} cannot be explained in this version")))
+    }
+}

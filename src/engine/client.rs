@@ -5,11 +5,12 @@
 //! followed, a reply's body is bounded, each attempt ends within its time.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
-//! never left; when it has too many calls under way, the attempt waits within its time and then never left. A call that
+//! never left; when it is not the call's turn in time (too many under way, too many a second, an open breaker: `service`),
+//! it never left either. A call that
 //! must not be repeated goes over a connection of its own, so that no stale pooled one makes its outcome unknown.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -20,9 +21,10 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::decode;
+use super::service::Base;
 use crate::limits::Limits;
 use crate::workflow::{EffectClass, Heard, Mode};
 
@@ -36,8 +38,10 @@ pub(super) struct Outgoing {
     pub timeout: Duration,
     /// Sending it again does no harm.
     pub repeatable: bool,
-    /// Its turn at the service.
-    pub gate: Arc<Semaphore>,
+    /// What its run may send.
+    pub mode: Mode,
+    /// Where it waits for its turn.
+    pub base: Arc<Base>,
 }
 
 /// A call that only reads: there is no other way to make one.
@@ -121,53 +125,93 @@ impl Executor for SendingClient {
 /// Connections of one kind of run.
 #[derive(Clone)]
 struct Wire {
-    pooled: Client<HttpConnector, Full<Bytes>>,
-    fresh: Client<HttpConnector, Full<Bytes>>,
+    pools: Arc<Pools>,
     output_bytes_max: usize,
     output_depth_max: usize,
 }
 
+type Pool = Client<HttpConnector, Full<Bytes>>;
+
+/// A pool for each time that connecting may take: a connector knows only one.
+struct Pools {
+    idle_max: usize,
+    idle: Duration,
+    by_connect: Mutex<HashMap<Duration, [Pool; 2]>>,
+}
+
+/// Different connect times that are remembered; a file has one for most of its services.
+const POOLS_MAX: usize = 64;
+
+impl Pools {
+    /// The pool for a call; one that keeps no connections where the call must not meet a stale one.
+    fn of(&self, connect: Duration, repeatable: bool) -> Pool {
+        let mut pools = self.by_connect.lock().unwrap_or_else(PoisonError::into_inner);
+        if pools.len() >= POOLS_MAX && !pools.contains_key(&connect) {
+            pools.clear(); // files that were edited many times; what is under way goes on
+        }
+        let [pooled, fresh] = pools.entry(connect).or_insert_with(|| {
+            let client = |idle_max: usize| {
+                let mut connector = HttpConnector::new();
+                connector.set_nodelay(true);
+                connector.set_connect_timeout(Some(connect));
+                Client::builder(TokioExecutor::new())
+                    .pool_timer(TokioTimer::new())
+                    .pool_idle_timeout(self.idle)
+                    .pool_max_idle_per_host(idle_max)
+                    .build(connector)
+            };
+            [client(self.idle_max), client(0)]
+        });
+        if repeatable { pooled.clone() } else { fresh.clone() }
+    }
+}
+
 impl Wire {
     fn new(limits: &Limits) -> Self {
-        let client = |idle: usize| {
-            let mut connector = HttpConnector::new();
-            connector.set_nodelay(true);
-            connector.set_connect_timeout(Some(Limits::ms(limits.connect_ms)));
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(Limits::ms(limits.service_idle_ms))
-                .pool_max_idle_per_host(idle)
-                .build(connector)
+        let pools = Pools {
+            idle_max: usize_of(limits.service_idle_connections_max),
+            idle: Limits::ms(limits.service_idle_ms),
+            by_connect: Mutex::default(),
         };
         Self {
-            pooled: client(usize_of(limits.service_idle_connections_max)),
-            fresh: client(0),
+            pools: Arc::new(pools),
             output_bytes_max: usize_of(limits.output_bytes_max),
             output_depth_max: decode::depth_max(limits),
         }
     }
 
     async fn call(self, call: Outgoing) -> Heard {
-        let Outgoing { method, uri, headers, body, timeout, repeatable, gate } = call;
-        let ends = tokio::time::Instant::now() + timeout;
-        let Ok(Ok(_turn)) = tokio::time::timeout_at(ends, gate.acquire_owned()).await else {
-            return Heard::NotSent("the service has as many calls under way as it may".into());
+        let ends = Instant::now() + call.timeout;
+        let turn = match call.base.turn(call.mode, ends).await {
+            Ok(turn) => turn,
+            Err(refused) => return refused,
         };
+        let heard = self.send(call, ends).await;
+        turn.heard(&heard);
+        heard
+    }
+
+    async fn send(self, call: Outgoing, ends: Instant) -> Heard {
+        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, base } = call;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         let connection = capture_connection(&mut request);
-        let client = if repeatable { &self.pooled } else { &self.fresh };
-        let reply = match tokio::time::timeout_at(ends, client.request(request)).await {
+        let client = self.pools.of(base.connect(), repeatable);
+        let (head_ends, within) = match base.first_byte().filter(|first| Instant::now() + *first < ends) {
+            Some(first_byte) => (Instant::now() + first_byte, first_byte),
+            None => (ends, timeout),
+        };
+        let reply = match tokio::time::timeout_at(head_ends, client.request(request)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) if error.is_connect() => return Heard::NotSent(chain(&error)),
             Ok(Err(error)) => return Heard::CutOff(chain(&error)),
             // Without a connection not a byte has left.
             Err(_) if connection.connection_metadata().is_none() => {
-                return Heard::NotSent(format!("no connection within {} ms", timeout.as_millis()));
+                return Heard::NotSent(format!("no connection within {} ms", within.as_millis()));
             }
-            Err(_) => return Heard::TimedOut(format!("within {} ms", timeout.as_millis())),
+            Err(_) => return Heard::TimedOut(format!("within {} ms", within.as_millis())),
         };
         let (head, body) = reply.into_parts();
         let status = head.status.as_u16();

@@ -11,6 +11,7 @@
 
 mod arm;
 mod birth;
+mod breaker;
 mod client;
 mod clock;
 mod decode;
@@ -23,6 +24,7 @@ mod recover;
 mod registry;
 mod replies;
 mod seal;
+mod service;
 mod snapshot;
 mod tally;
 #[cfg(test)]
@@ -54,8 +56,10 @@ use crate::secret::Secret;
 use crate::store::SharedStore;
 use crate::workflow::{Mode, Plan};
 
+pub use breaker::BreakerState;
 pub use desk::{Explanation, NotDone, NotStarted, Start, Started};
 pub use recover::Recovered;
+pub use service::{BreakerView, ServiceView};
 
 /// The engine's arm, as proxy and shadow know it.
 pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
@@ -185,6 +189,14 @@ impl Engine {
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held.
     pub fn freeze(&self, freeze: Freeze) {
         self.core.freeze.send_if_modified(|now| std::mem::replace(now, freeze) != freeze);
+    }
+
+    /// The services of the newest files, by name: their breakers, and who is under way there.
+    pub fn services(&self) -> Vec<ServiceView> {
+        let snapshot = self.core.snapshot.load_full();
+        let mut services: Vec<_> = snapshot.services.iter().map(|(name, base)| base.view(name.clone())).collect();
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        services
     }
 
     /// How many runs are moving now.

@@ -71,7 +71,8 @@ pub(super) fn outgoing(
         body: Bytes::from(record.body.bytes()),
         timeout: call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)),
         repeatable: attempt.repeatable,
-        gate: base.gate(run.mode()),
+        mode: run.mode(),
+        base: base.clone(),
     })
 }
 

@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
 use super::client::usize_of;
+use super::service::Base;
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::secret::Secret;
-use crate::workflow::{Known, Mode, Plan, World};
+use crate::workflow::{Known, Plan, World};
 
 /// Plans, services and secrets in force together.
 pub(super) struct Snapshot {
@@ -28,49 +27,6 @@ pub(super) struct Snapshot {
     /// The names of the secrets.
     names: BTreeSet<String>,
     pub world: World,
-}
-
-/// Where a service is, and whose turn it is there.
-pub(super) struct Base {
-    urls: Vec<String>,
-    next: AtomicUsize,
-    calls_max: usize,
-    beside_max: usize,
-    real: Arc<Semaphore>,
-    /// Rehearsed and dark runs.
-    beside: Arc<Semaphore>,
-}
-
-impl Base {
-    fn new(urls: &[http::Uri], calls_max: Option<u64>, limits: &Limits) -> Self {
-        let calls_max = usize_of(calls_max.unwrap_or(limits.service_calls_max)).clamp(1, Semaphore::MAX_PERMITS);
-        let share = usize_of(limits.shadow_service_share_percent.min(100));
-        let beside_max = (calls_max.saturating_mul(share) / 100).max(1);
-        Self {
-            urls: urls.iter().map(|uri| uri.to_string().trim_end_matches('/').to_owned()).collect(),
-            next: AtomicUsize::new(0),
-            calls_max,
-            beside_max,
-            real: Arc::new(Semaphore::new(calls_max)),
-            beside: Arc::new(Semaphore::new(beside_max)),
-        }
-    }
-    /// The base that records show.
-    pub fn first(&self) -> &str {
-        self.urls.first().map_or("", |url| url)
-    }
-    /// The base that takes the next call.
-    pub fn next(&self) -> &str {
-        let place = self.next.fetch_add(1, Ordering::Relaxed);
-        self.urls.get(place % self.urls.len().max(1)).map_or("", |url| url)
-    }
-    /// Whose turn it is: real runs have the service's calls, the others a share of their own.
-    pub fn gate(&self, mode: Mode) -> Arc<Semaphore> {
-        match mode {
-            Mode::Real => self.real.clone(),
-            Mode::Rehearse | Mode::Dark => self.beside.clone(),
-        }
-    }
 }
 
 impl Snapshot {
@@ -89,14 +45,13 @@ impl Snapshot {
         let services: HashMap<_, _> = services
             .iter()
             .map(|(name, service)| {
-                let base = Base::new(&service.urls, service.calls_max, limits);
                 let known = before.and_then(|before| before.services.get(name));
-                let same = known.filter(|known| {
-                    known.urls == base.urls && known.calls_max == base.calls_max && known.beside_max == base.beside_max
-                });
-                (name.clone(), same.cloned().unwrap_or_else(|| Arc::new(base)))
+                (name.clone(), Base::of(service, limits).or(known))
             })
             .collect();
+        let gone =
+            before.into_iter().flat_map(|before| &before.services).filter(|(name, _)| !services.contains_key(*name));
+        gone.for_each(|(_, base)| base.retire());
         let bases = services.iter().map(|(name, base)| (name, base.first().to_owned()));
         let world = World::new(
             bases,
@@ -114,7 +69,7 @@ impl Snapshot {
             keyed,
             names,
             services,
-            elsewhere: before.map_or_else(|| Arc::new(Base::new(&[], None, limits)), |before| before.elsewhere.clone()),
+            elsewhere: before.map_or_else(|| Arc::new(Base::elsewhere(limits)), |before| before.elsewhere.clone()),
             secrets: Arc::new(Value::Object(secrets)),
             world,
         }

@@ -17,6 +17,7 @@ mod matcher;
 mod path;
 mod pin;
 mod route;
+mod service;
 mod set;
 mod state;
 
@@ -28,6 +29,7 @@ pub use decision::{Arm, Because, Decision, Notes, Other, Owner, RequestFacts, Sk
 pub use facts::scope as facts_scope;
 pub use path::{Normalised, Refusal, normalise};
 pub use pin::{InstanceId, PinKey, RetryKey};
-pub use route::{Cohort, Guard, Instance, Match, Route, Service};
+pub use route::{Cohort, Guard, Instance, Match, Route};
+pub use service::{Breaker, Rate, Service};
 pub use set::{Effective, FlagSet, Found, Freeze, Resolved, RouteFlag, Standing, Why};
 pub use state::{Percent, Shares, State};

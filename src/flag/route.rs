@@ -1,4 +1,4 @@
-//! A checked route, and the services it names.
+//! A checked route.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use serde_json_path::JsonPath;
 
-use super::{Shares, State};
+use super::{Service, Shares, State};
 use crate::expression::{Expression, Template};
-use crate::names::{RouteId, ServiceName, WorkflowName};
+use crate::names::{RouteId, WorkflowName};
 
 /// One endpoint in front of legacy. Only a successful check makes one.
 #[derive(Clone)]
@@ -58,23 +58,6 @@ pub struct Match {
     pub path: String,
     /// Lower case, without port.
     pub host: Option<String>,
-}
-
-/// A named HTTP base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Its name: a metric label.
-    pub name: ServiceName,
-    /// `http://host:port` and an optional base path, no trailing slash. At least one.
-    pub urls: Vec<http::Uri>,
-    /// It honours `Idempotency-Key`: a repeat with the same key and bytes is harmless.
-    pub keyed: bool,
-    /// Overrides the limit for connecting.
-    pub connect: Option<Duration>,
-    /// Overrides the limit for the first byte.
-    pub first_byte: Option<Duration>,
-    /// Overrides the limit on calls under way at the same time.
-    pub calls_max: Option<u64>,
 }
 
 /// Puts some callers on another rung.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Order, Part, RunStatus, StepIndex};
-use crate::names::RunId;
+use crate::names::{RunId, ServiceName};
 
 /// What a run is asked to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +134,13 @@ pub enum Heard {
     },
     /// The request never left.
     NotSent(String),
+    /// It never left either: the service's breaker is open, so that another attempt before its time is in vain.
+    BreakerOpen {
+        /// Whose breaker.
+        service: ServiceName,
+        /// When the next probe may go, milliseconds from now.
+        retry_after_ms: u64,
+    },
     /// It left, and no whole reply came in time.
     TimedOut(String),
     /// It left, and the connection ended before a whole reply.

@@ -105,7 +105,7 @@ fn classify(call: &Call, heard: &Heard) -> Class {
             500.. => Class::Unknown,
             _ => Class::Failed,
         },
-        Heard::NotSent(_) => Class::NotDone,
+        Heard::NotSent(_) | Heard::BreakerOpen { .. } => Class::NotDone,
         Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => Class::Unknown,
     }
 }
@@ -129,6 +129,9 @@ fn failure_of(step: &Step, item: Option<u32>, heard: &Heard, class: &Class) -> F
             (kind, Some(*status), format!("the service answered {status}, and {why}"))
         }
         Heard::NotSent(why) => (FailureKind::Unavailable, None, format!("it was not sent: {why}")),
+        Heard::BreakerOpen { service, .. } => {
+            (FailureKind::Unavailable, None, format!("it was not sent: the breaker of `{service}` is open"))
+        }
         Heard::TimedOut(why) => (FailureKind::TimedOut, None, format!("no answer in time: {why}")),
         Heard::CutOff(why) => (FailureKind::Broken, None, format!("cut off: {why}")),
         Heard::Interrupted => (FailureKind::Broken, None, "this process ended while it was under way".to_owned()),
@@ -146,6 +149,7 @@ fn failure_of(step: &Step, item: Option<u32>, heard: &Heard, class: &Class) -> F
 fn retry_after(heard: &Heard) -> Option<Duration> {
     match heard {
         Heard::Reply { retry_after_ms, .. } => retry_after_ms.map(Duration::from_millis),
+        Heard::BreakerOpen { retry_after_ms, .. } => Some(Duration::from_millis(*retry_after_ms)),
         Heard::Unreadable { .. } | Heard::NotSent(_) | Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => {
             None
         }

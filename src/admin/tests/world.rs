@@ -22,7 +22,16 @@ use crate::store::{MemoryStore, SharedStore};
 
 fn service() -> Arc<Service> {
     let urls = vec![http::Uri::from_static("http://127.0.0.1:9000")];
-    Arc::new(Service { name: "shop".into(), urls, keyed: false, connect: None, first_byte: None, calls_max: None })
+    Arc::new(Service {
+        name: "shop".into(),
+        urls,
+        keyed: false,
+        connect: None,
+        first_byte: None,
+        calls_max: None,
+        breaker: None,
+        rate: None,
+    })
 }
 
 fn route(id: &str, method: Method, path: &str) -> Arc<Route> {

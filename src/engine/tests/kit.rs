@@ -212,6 +212,8 @@ async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &L
         connect: None,
         first_byte: None,
         calls_max: None,
+        breaker: None,
+        rate: None,
     };
     Engine::new(EngineParts {
         store: store.clone(),

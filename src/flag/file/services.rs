@@ -4,7 +4,7 @@ use http::Uri;
 
 use super::words::{check_name, duration};
 use super::{ServiceDraft, ServiceMapDraft};
-use crate::flag::{Service, normalise};
+use crate::flag::{Breaker, Service, normalise};
 use crate::problem::{Problems, Site};
 
 /// Checks one entry of `services:`; `site` is its value.
@@ -40,7 +40,16 @@ fn built(
     let mut time = |key: &str, text: &Option<String>| duration(text.as_ref()?, &site.key(key), problems);
     let (connect, first_byte) = (time("connect", connect), time("first_byte", first_byte));
     let urls = urls.iter().enumerate().filter_map(|(place, url)| base(url, &at(place), problems)).collect();
-    Service { name: name.into(), urls, keyed: *keyed, connect, first_byte, calls_max: *calls_max }
+    Service {
+        name: name.into(),
+        urls,
+        keyed: *keyed,
+        connect,
+        first_byte,
+        calls_max: *calls_max,
+        breaker: Some(Breaker::default()),
+        rate: None,
+    }
 }
 
 /// A base URL, without a slash at its end.

@@ -24,6 +24,8 @@ fn files(states: &[(&str, State)]) -> Declared {
         connect: None,
         first_byte: None,
         calls_max: None,
+        breaker: None,
+        rate: None,
     });
     let route = |id: &str, method: Method, path: &str| Route {
         id: id.into(),

@@ -240,6 +240,8 @@ fn service(address: SocketAddr) -> Arc<Service> {
         connect: None,
         first_byte: None,
         calls_max: None,
+        breaker: None,
+        rate: None,
     })
 }
 

@@ -36,6 +36,8 @@ fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
         connect: None,
         first_byte: None,
         calls_max: None,
+        breaker: None,
+        rate: None,
     });
     let route = Route {
         id: id(),

@@ -1,0 +1,82 @@
+//! A named HTTP base, and what bounds the calls of steps to it.
+
+use std::time::Duration;
+
+use crate::names::ServiceName;
+
+/// A named HTTP base.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its name: a metric label.
+    pub name: ServiceName,
+    /// `http://host:port` and an optional base path, no trailing slash. At least one.
+    pub urls: Vec<http::Uri>,
+    /// It honours `Idempotency-Key`: a repeat with the same key and bytes is harmless.
+    pub keyed: bool,
+    /// Overrides the limit for connecting, as legacy and for steps.
+    pub connect: Option<Duration>,
+    /// Overrides the limit for the first byte as legacy; ends a step's attempt earlier than its `timeout` would.
+    pub first_byte: Option<Duration>,
+    /// Overrides the limit on steps' calls under way at the same time.
+    pub calls_max: Option<u64>,
+    /// When steps' calls are not even tried; none is `breaker: off`.
+    pub breaker: Option<Breaker>,
+    /// How many calls of steps may begin in a time.
+    pub rate: Option<Rate>,
+}
+
+/// When calls to a service are not even tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Breaker {
+    /// It opens where this share of calls failed, above 0.0, at most 1.0 …
+    pub failures: f64,
+    /// … within this time …
+    pub over: Duration,
+    /// … of at least this many.
+    pub min: u32,
+    /// A call that takes longer counts as failed.
+    pub slow: Option<Duration>,
+    /// It stays open for this long before probes go through; doubled each time a probe fails …
+    pub open: Duration,
+    /// … up to this.
+    pub open_max: Duration,
+    /// So many probes go through, and close it if all succeed.
+    pub probes: u32,
+}
+
+impl Default for Breaker {
+    /// In force where a service says nothing: half of at least 20 calls in 10 s failed.
+    fn default() -> Self {
+        Self {
+            failures: 0.5,
+            over: Duration::from_secs(10),
+            min: 20,
+            slow: None,
+            open: Duration::from_secs(5),
+            open_max: Duration::from_secs(60),
+            probes: 3,
+        }
+    }
+}
+
+/// How many calls may begin in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// So many, at least one …
+    pub calls: u64,
+    /// … in this time.
+    pub per: Duration,
+    /// So many may begin at once after a pause, at least one.
+    pub burst: u64,
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let unit = match self.per.as_secs() {
+            3_600 => "h",
+            60 => "m",
+            _ => "s",
+        };
+        write!(f, "{}/{unit}", self.calls)
+    }
+}

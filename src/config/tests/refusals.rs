@@ -94,6 +94,20 @@ fn cases() -> Vec<(&'static str, Set)> {
         ("replay_safe with a shared step", edit(R, "    percent: 50", "    replay_safe: true")),
         ("a shared step without rehearse", edit(W, "    rehearse: { id: '${legacy.body.id}' }\n", "")),
         ("a shared step without a retry key", edit(R, "    retry_key: ${request.headers[\"x-request\"]}\n", "")),
+        (
+            "a breaker, a rate and a burst that make no sense",
+            edit(
+                P,
+                "keyed: true }",
+                "keyed: true, breaker: { failures: 0%, over: 10, min: 0, open: 90s, open_max: 60s, probes: 0 }, rate: fast, burst: 0 }",
+            ),
+        ),
+        (
+            "a breaker with an unknown key",
+            edit(P, "keyed: true }", "keyed: true, breaker: { failure: 50%, min: many, slow: 2 }, rate: 100 }"),
+        ),
+        ("a breaker that is a word", edit(P, "keyed: true }", "keyed: true, breaker: false, burst: 3 }")),
+        ("a breaker that is another word", edit(P, "keyed: true }", "keyed: true, breaker: none, rate: 0/s }")),
         ("legacy is our own listener", edit(P, "http://127.0.0.1:9000", "http://localhost:8080")),
         ("legacy is our own listener on all addresses", edit(P, "listen: 127.0.0.1:8080", "listen: 0.0.0.0:9000")),
         ("legacy is our own API", edit(P, "http://127.0.0.1:9000", "http://0.0.0.0:8081")),

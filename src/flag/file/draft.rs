@@ -9,6 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::BreakerDraft;
 use crate::flag::State;
 
 /// A file of `flags/routes/`.
@@ -154,12 +155,18 @@ pub struct ServiceMapDraft {
     /// It honours `Idempotency-Key`.
     #[serde(default)]
     pub keyed: bool,
-    /// Connecting takes no longer: `2s`.
+    /// Connecting takes no longer, as legacy and for steps: `2s`.
     pub connect: Option<String>,
-    /// The first byte of a reply takes no longer: `30s`.
+    /// The first byte of a reply takes no longer, as legacy and for steps (there within the step's `timeout`): `30s`.
     pub first_byte: Option<String>,
-    /// Calls under way at the same time.
+    /// Calls of steps under way at the same time.
     pub calls_max: Option<u64>,
+    /// When calls of steps are not even tried; on by default, `off` switches it off.
+    pub breaker: Option<BreakerDraft>,
+    /// So many calls of steps may begin in a time: `100/s`, `600/m`, `1000/h`.
+    pub rate: Option<String>,
+    /// So many of them may begin at once after a pause.
+    pub burst: Option<u64>,
 }
 
 /// A share for the rung in `state`, or one for each rung.

@@ -5,6 +5,7 @@
 //! check that found no error. Every problem is reported, not only the first. Unknown keys and wrong types are found
 //! before, by the JSON Schema of the drafts; `compare:` is handed on unread.
 
+mod breaker;
 mod draft;
 mod family;
 mod matching;
@@ -16,6 +17,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
     CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, MatchDraft, OneOrMore, PathsDraft,
     PercentDraft, RouteDraft, RouteFileDraft, ServiceDraft, ServiceMapDraft,

@@ -2,9 +2,10 @@
 
 use http::Uri;
 
+use super::breaker;
 use super::words::{check_name, duration};
 use super::{ServiceDraft, ServiceMapDraft};
-use crate::flag::{Breaker, Service, normalise};
+use crate::flag::{Service, normalise};
 use crate::problem::{Problems, Site};
 
 /// Checks one entry of `services:`; `site` is its value.
@@ -30,7 +31,7 @@ fn built(
     at: impl Fn(usize) -> Site,
     problems: &mut Problems,
 ) -> Service {
-    let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max } = draft;
+    let ServiceMapDraft { urls, keyed, connect, first_byte, calls_max, breaker, rate, burst } = draft;
     if urls.is_empty() {
         problems.error(&site.key("urls"), format!("service `{name}` has no URL"));
     }
@@ -39,17 +40,10 @@ fn built(
     }
     let mut time = |key: &str, text: &Option<String>| duration(text.as_ref()?, &site.key(key), problems);
     let (connect, first_byte) = (time("connect", connect), time("first_byte", first_byte));
+    let breaker = breaker::breaker(breaker.as_ref(), &site.key("breaker"), problems);
+    let rate = breaker::rate(rate.as_ref(), *burst, site, problems);
     let urls = urls.iter().enumerate().filter_map(|(place, url)| base(url, &at(place), problems)).collect();
-    Service {
-        name: name.into(),
-        urls,
-        keyed: *keyed,
-        connect,
-        first_byte,
-        calls_max: *calls_max,
-        breaker: Some(Breaker::default()),
-        rate: None,
-    }
+    Service { name: name.into(), urls, keyed: *keyed, connect, first_byte, calls_max: *calls_max, breaker, rate }
 }
 
 /// A base URL, without a slash at its end.

@@ -1,9 +1,11 @@
 //! What files get told.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
-use crate::flag::{Instance, Percent, Route, State};
+use crate::flag::{Breaker, Instance, Percent, Route, State};
 use crate::problem::{Problems, Severity, Site};
 
 type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
@@ -242,6 +244,52 @@ fn services_are_plain_http_bases() {
         (json!({ "urls": ["http://a"], "connect": "soon" }), "is no duration"),
     ] {
         let (service, told) = service(draft.clone());
+        assert!(service.is_none() && told.len() == 1 && told[0].contains(message), "{draft}: {told:?}");
+    }
+}
+
+fn bounds(draft: Value) -> (Option<Service>, Vec<String>) {
+    let mut map = json!({ "urls": ["http://a:1"] });
+    map.as_object_mut().unwrap().extend(draft.as_object().unwrap().clone());
+    let mut problems = Problems::default();
+    let draft = serde_json::from_value(map).unwrap();
+    let service = check_service("bank", &draft, &Site::file("p.yaml"), &mut problems);
+    (service, told(&problems))
+}
+
+#[test]
+fn a_breaker_is_on_unless_it_is_off() {
+    let seconds = Duration::from_secs;
+    let breaker = |draft: Value| bounds(draft).0.unwrap().breaker;
+    let default = Breaker::default();
+    assert_eq!(breaker(json!({})), Some(default));
+    assert_eq!(breaker(json!({ "breaker": "on" })), Some(default));
+    assert_eq!(breaker(json!({ "breaker": {} })), Some(default));
+    assert_eq!(breaker(json!({ "breaker": "off" })), None);
+    let draft = json!({ "breaker": { "failures": "20%", "over": "1m", "min": 5, "slow": "2s", "open": "90s" } });
+    let (failures, over, open, open_max) = (0.2, seconds(60), seconds(90), seconds(90));
+    let expected = Breaker { failures, over, min: 5, slow: Some(seconds(2)), open, open_max, ..default };
+    assert_eq!(breaker(draft), Some(expected), "its longest time is never shorter than its first");
+}
+
+#[test]
+fn a_rate_has_a_burst() {
+    let rate = |draft: Value| bounds(draft).0.unwrap().rate.map(|rate| (rate.calls, rate.per.as_secs(), rate.burst));
+    assert_eq!(rate(json!({})), None);
+    assert_eq!(rate(json!({ "rate": "100/s" })), Some((100, 1, 10)));
+    assert_eq!(rate(json!({ "rate": "100/s", "burst": 20 })), Some((100, 1, 20)));
+    assert_eq!(rate(json!({ "rate": "90 / m" })), Some((90, 60, 1)));
+    assert_eq!(rate(json!({ "rate": "1000/h" })), Some((1_000, 3_600, 1)));
+    for (draft, message) in [
+        (json!({ "rate": "0/s" }), "0 is not between 1 and"),
+        (json!({ "rate": "1/d" }), "is no rate of calls"),
+        (json!({ "rate": "-1/s" }), "is no rate of calls"),
+        (json!({ "rate": "1/s", "burst": 0 }), "no call could ever begin"),
+        (json!({ "burst": 1 }), "goes with `rate`"),
+        (json!({ "breaker": { "failures": "101%" } }), "not between 0% and 100%"),
+        (json!({ "breaker": { "probes": 101 } }), "are no probes"),
+    ] {
+        let (service, told) = bounds(draft.clone());
         assert!(service.is_none() && told.len() == 1 && told[0].contains(message), "{draft}: {told:?}");
     }
 }

@@ -1,0 +1,171 @@
+//! A service's `breaker`, `rate` and `burst`: what the files may say, and its check.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::words::{duration, rate as share};
+use crate::flag::{Breaker, Rate};
+use crate::problem::{Problems, Site};
+
+/// Probes of one half-open time: more would be the load that the service has to be kept from.
+const PROBES_MAX: u32 = 100;
+/// Calls of one unit of time; more is no bound.
+const RATE_MAX: u64 = 1_000_000;
+
+/// `off`, or when it opens.
+#[derive(Clone, Debug)]
+pub enum BreakerDraft {
+    /// `off` or `on`.
+    Word(String),
+    /// On, with some of its figures.
+    Map(BreakerMapDraft),
+}
+
+/// When calls of steps are not even tried. What is left out is as in the default.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerMapDraft {
+    /// It opens where this share of calls failed: `50%` …
+    pub failures: Option<String>,
+    /// … within this time: `10s` …
+    pub over: Option<String>,
+    /// … of at least this many.
+    pub min: Option<u32>,
+    /// A call that takes longer counts as failed: `2s`. Without it none does.
+    pub slow: Option<String>,
+    /// It stays open for this long before probes go through: `5s`; doubled each time a probe fails …
+    pub open: Option<String>,
+    /// … up to this: `60s`.
+    pub open_max: Option<String>,
+    /// So many probes go through, and close it if all succeed.
+    pub probes: Option<u32>,
+}
+
+impl<'de> Deserialize<'de> for BreakerDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(word) => Ok(Self::Word(word)),
+            value => serde_json::from_value(value).map(Self::Map).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for BreakerDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Breaker".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = BreakerMapDraft::json_schema(generator);
+        schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
+        schema.insert("description".to_owned(), "When calls of steps are not even tried: `off`, or a map.".into());
+        schema
+    }
+}
+
+/// The breaker in force: the default where nothing is said, none where it is off.
+pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut Problems) -> Option<Breaker> {
+    let default = Breaker::default();
+    let BreakerMapDraft { failures, over, min, slow, open, open_max, probes } = match draft {
+        None => return Some(default),
+        Some(BreakerDraft::Map(map)) => map,
+        Some(BreakerDraft::Word(word)) => {
+            let hint = "`off`, or a map: { failures: 50%, over: 10s, min: 20, open: 5s }";
+            match word.as_str() {
+                "on" => return Some(default),
+                "off" => {}
+                _ => drop(problems.error(site, format!("`{word}` is no breaker")).hint(hint)),
+            }
+            return None;
+        }
+    };
+    let mut time = |key: &str, text: &Option<String>| duration(text.as_ref()?, &site.key(key), problems);
+    let (over, slow) = (time("over", over), time("slow", slow));
+    let (opens, opens_max) = (time("open", open), time("open_max", open_max));
+    let failures = failures.as_ref().and_then(|text| share(text, &site.key("failures"), problems));
+    if failures == Some(0.0) {
+        problems
+            .error(&site.key("failures"), "with 0% it would open while all is well")
+            .hint("a small share is for example 5%; `min: 1` with `failures: 100%` opens at the first failure");
+    }
+    if *min == Some(0) {
+        problems.error(&site.key("min"), "without a call there is no share that failed").hint("at least 1");
+    }
+    match *probes {
+        Some(0) => {
+            problems.error(&site.key("probes"), "without a probe it would never close").hint("at least 1");
+        }
+        Some(probes) if probes > PROBES_MAX => {
+            let hint = format!("at most {PROBES_MAX}: they go to a service that may be ill");
+            problems.error(&site.key("probes"), format!("{probes} probes are no probes")).hint(hint);
+        }
+        Some(_) | None => {}
+    }
+    let open_for = opens.unwrap_or(default.open);
+    // Who asks for a longer time than the default's most has said both.
+    let open_max = opens_max.unwrap_or(default.open_max.max(open_for));
+    if open_max < open_for {
+        let message =
+            format!("it is open for {} at first, and for no longer than {}", text_of(open_for), text_of(open_max));
+        problems.error(&site.key("open_max"), message).hint("`open_max` is at least `open`");
+    }
+    Some(Breaker {
+        failures: failures.unwrap_or(default.failures),
+        over: over.unwrap_or(default.over),
+        min: min.unwrap_or(default.min),
+        slow,
+        open: open_for,
+        open_max,
+        probes: probes.unwrap_or(default.probes),
+    })
+}
+
+/// `100/s` and `burst`.
+pub(super) fn rate(text: Option<&String>, burst: Option<u64>, site: &Site, problems: &mut Problems) -> Option<Rate> {
+    if burst == Some(0) {
+        problems.error(&site.key("burst"), "with 0 no call could ever begin").hint("at least 1");
+    }
+    let Some(text) = text else {
+        if burst.is_some() {
+            let site = site.key("burst").at_key();
+            problems.error(&site, "`burst` goes with `rate`").hint("rate: 100/s says how many may begin in a second");
+        }
+        return None;
+    };
+    let site = site.key("rate");
+    let parsed = text.split_once('/').and_then(|(calls, unit)| {
+        let per = match unit.trim() {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            _ => return None,
+        };
+        Some((calls.trim().parse::<u64>().ok()?, Duration::from_secs(per)))
+    });
+    match parsed {
+        Some((calls, per)) if (1..=RATE_MAX).contains(&calls) => {
+            // Without a word of bursts a tenth of a second's worth: enough to keep pace, too little to be felt.
+            let burst = burst.unwrap_or(calls / (10 * per.as_secs())).max(1);
+            Some(Rate { calls, per, burst })
+        }
+        Some((calls, _)) => {
+            problems.error(&site, format!("{calls} is not between 1 and {RATE_MAX}"));
+            None
+        }
+        None => {
+            let hint = "a whole number and its time: 100/s, 600/m, 1000/h";
+            problems.error(&site, format!("`{text}` is no rate of calls")).hint(hint);
+            None
+        }
+    }
+}
+
+fn text_of(duration: Duration) -> String {
+    match (duration.as_millis() % 1_000, duration.as_secs()) {
+        (0, seconds) => format!("{seconds}s"),
+        _ => format!("{}ms", duration.as_millis()),
+    }
+}

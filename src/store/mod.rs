@@ -26,7 +26,9 @@ pub use records::{
     StoredEvent,
 };
 pub use sqlite::SqliteStore;
-pub use work::{LockChange, LockRow, News, Notice, OrderRecord, Owned, Purged, Taken, Work};
+pub use work::{
+    LockChange, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, Taken, Work, no_such_run, run_has_ended,
+};
 
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};

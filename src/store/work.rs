@@ -1,8 +1,14 @@
 //! Who may move a run, and what processes that share a store ask of each other.
 //!
 //! Always true: a run that has not ended is either owned by one living worker or by nobody; whoever takes it over gets
-//! a higher fence, and an append under a lower one is refused ([`super::AppendError::Fenced`]). Whether an owner lives
-//! is judged by the store's clock alone. A lock's holder is whoever stands first in its queue; places are given out by
+//! a higher fence, and an append to a run under another number than its own is refused
+//! ([`super::AppendError::Fenced`]), after the look whether it is a batch that comes again and before every other look.
+//! Whether an owner lives is judged by the store's clock alone; one that was never heard of does not.
+//!
+//! When a run's turn has come: one that was released comes at its `wake`, and without one only when something is asked
+//! of it (whoever released it saw to that), but for a `queued` one, which waits for nothing but a mover; one whose owner
+//! left or died comes at once.
+//! A lock's holder is whoever stands first in its queue; places are given out by
 //! the append that queues, and are gone with the append that releases them or ends their run.
 //!
 //! Where a store belongs to one process (SQLite, memory), every other owner is dead, and news come from this process
@@ -19,7 +25,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::names::{Fence, RunId, StepId, WorkerId};
-use crate::workflow::RunSummary;
+use crate::workflow::{Event, RunStatus, RunSummary, fold};
 
 /// A run that was taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +142,24 @@ pub enum News {
     Notice,
 }
 
+/// What is kept beside the summary of a pinned run that was purged: what those who follow it up may ask of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Remains {
+    /// The body of its request.
+    pub input: Option<Value>,
+    /// The body of its answer.
+    pub output: Option<Value>,
+}
+
+impl Remains {
+    /// What remains of a run with these events; nothing of one that cannot be read.
+    pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<Self> {
+        let run = fold(events).ok()?;
+        let input = run.started().request.get("body").cloned();
+        Some(Self { input, output: run.answer().map(|answer| answer.body.value()) })
+    }
+}
+
 /// What a purge took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
@@ -146,6 +170,28 @@ pub struct Purged {
     /// Payloads that nobody refers to any more.
     pub payloads: u64,
 }
+
+/// What the asker gets where the run ended before it came to what was asked.
+pub fn run_has_ended() -> Value {
+    serde_json::json!({ "refused": "the run has ended" })
+}
+
+/// What the asker gets where there is no such run.
+pub fn no_such_run() -> Value {
+    serde_json::json!({ "refused": "there is no such run" })
+}
+
+/// When a run that its mover released with this summary wants to be taken; `None` is when something is asked of it.
+pub(super) fn turn_of(summary: &RunSummary) -> Option<Timestamp> {
+    if summary.status.is_final() {
+        return None;
+    }
+    let at_once = || (summary.status == RunStatus::Queued).then_some(Timestamp::UNIX_EPOCH);
+    summary.wake.or_else(at_once)
+}
+
+/// News that wait for a slow listener; what is beyond is lost to it, and it looks for itself.
+pub(super) const NEWS_MAX: usize = 1_024;
 
 /// Ownership, orders, locks, notices, retention.
 pub trait Work: Send + Sync + 'static {
@@ -160,10 +206,13 @@ pub trait Work: Send + Sync + 'static {
     /// come: their `wake` is over, or they wait for nothing but a mover, or something is asked of them. Oldest first;
     /// two processes that ask at the same time never get the same one.
     fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<Owned>, StoreError>>;
-    /// The next times at which runs that are nobody's want to be taken, earliest first.
+    /// The times at which runs that are nobody's want to be taken, earliest first, those that are over too. A run that
+    /// waits for nothing but a mover stands at the beginning of 1970.
     fn wakes(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>>;
 
-    /// Asks something of a run that another process moves. Asked again under the same id it changes nothing.
+    /// Asks something of a run that another process moves. Asked again under the same id it changes nothing. What is
+    /// asked of a run that has ended, or ends before it is settled, is settled with [`run_has_ended`]; of one that does
+    /// not exist with [`no_such_run`].
     fn put_order(&self, order: OrderRecord) -> BoxFuture<'_, Result<(), StoreError>>;
     /// What is asked of a run and not settled, oldest first.
     fn orders(&self, run: RunId) -> BoxFuture<'_, Result<Vec<OrderRecord>, StoreError>>;
@@ -180,9 +229,17 @@ pub trait Work: Send + Sync + 'static {
     /// It was sent, or given up.
     fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Drops at most so many runs that ended before a time, with their events; a pinned one keeps its summary. Never
-    /// holds up appends for longer than one small batch.
-    fn purge(&self, ended_before: Timestamp, limit: usize) -> BoxFuture<'_, Result<Purged, StoreError>>;
+    /// Drops at most so many runs that ended in this way before a time, the longest ended first, with their events and
+    /// what was asked of them. A pinned one keeps its summary and its [`Remains`]. A run whose retry key may not have run
+    /// out stays. Holds up appends for no longer than dropping so many takes: hand in small numbers.
+    fn purge(
+        &self,
+        status: RunStatus,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Purged, StoreError>>;
+    /// What is kept of a pinned run that was purged; `None` of every other.
+    fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>, StoreError>>;
 
     /// What happens from now on.
     fn news(&self) -> broadcast::Receiver<News>;
@@ -193,7 +250,7 @@ pub trait Work: Send + Sync + 'static {
 /// Stands in until a store has it.
 macro_rules! no_work {
     ($store:ty) => {
-        impl $crate::store::Work for $store {
+        impl Work for $store {
             fn beat(&self, _: WorkerId, _: String, _: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
                 Box::pin(std::future::ready(Ok(())))
             }
@@ -230,8 +287,11 @@ macro_rules! no_work {
             fn notice_done(&self, _: u64) -> BoxFuture<'_, Result<(), StoreError>> {
                 Box::pin(std::future::ready(Ok(())))
             }
-            fn purge(&self, _: Timestamp, _: usize) -> BoxFuture<'_, Result<Purged, StoreError>> {
+            fn purge(&self, _: RunStatus, _: Timestamp, _: usize) -> BoxFuture<'_, Result<Purged, StoreError>> {
                 Box::pin(std::future::ready(Ok(Purged::default())))
+            }
+            fn remains(&self, _: RunId) -> BoxFuture<'_, Result<Option<Remains>, StoreError>> {
+                Box::pin(std::future::ready(Ok(None)))
             }
             fn news(&self) -> broadcast::Receiver<News> {
                 broadcast::channel(1).1
@@ -242,5 +302,4 @@ macro_rules! no_work {
         }
     };
 }
-no_work!(super::MemoryStore);
 no_work!(super::SqliteStore);

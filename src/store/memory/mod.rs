@@ -1,10 +1,12 @@
 //! Are these events kept, in this order, once, for as long as the process lives?
 //!
 //! Always true: every call takes effect whole under one lock, so each is what the durable store promises, less the
-//! disk. It is the reference that the durable store is held against, and the store of `memory:`, which keeps all that
-//! it is given: nothing is purged. What an append must fulfil stands in [`tables`].
+//! disk. It is the reference that the durable stores are held against, and the store of `memory:`. What an append must
+//! fulfil stands in [`tables`], who moves a run in [`work`].
 
+mod shared;
 mod tables;
+mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,10 +14,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use jiff::Timestamp;
+use tokio::sync::broadcast;
 
 use self::tables::Tables;
+use super::work::NEWS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
+    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
     RunFilter, SampleRecord, Store, StoreError, StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -27,6 +31,7 @@ use crate::workflow::RunSummary;
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     closed: AtomicBool,
+    news: broadcast::Sender<News>,
 }
 
 impl MemoryStore {
@@ -37,7 +42,11 @@ impl MemoryStore {
 
     /// An empty store; only the retry window is taken from the bounds.
     pub fn with_limits(limits: &Limits) -> Self {
-        Self { tables: Mutex::new(Tables::new(limits.retry_window_s)), closed: AtomicBool::new(false) }
+        Self {
+            tables: Mutex::new(Tables::new(limits.retry_window_s)),
+            closed: AtomicBool::new(false),
+            news: broadcast::Sender::new(NEWS_MAX),
+        }
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -53,6 +62,23 @@ impl MemoryStore {
         };
         ready(done).boxed()
     }
+
+    fn with_news<'a, T: Send + 'a>(
+        &'a self,
+        work: impl FnOnce(&mut Tables, &mut Vec<News>) -> T,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        let mut news = Vec::new();
+        let done = self.with(|tables| work(tables, &mut news));
+        self.tell(news);
+        done
+    }
+
+    fn tell(&self, news: Vec<News>) {
+        for one in news {
+            // Nobody may be listening.
+            let _ = self.news.send(one);
+        }
+    }
 }
 
 impl Default for MemoryStore {
@@ -66,7 +92,10 @@ impl Store for MemoryStore {
         let done = if self.closed.load(Ordering::Acquire) {
             Err(AppendError::Refused("the store is closed".into()))
         } else {
-            self.tables().append(append, Timestamp::now())
+            let mut news = Vec::new();
+            let done = self.tables().append(append, Timestamp::now(), &mut news);
+            self.tell(news);
+            done
         };
         ready(done).boxed()
     }

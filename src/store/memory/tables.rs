@@ -7,23 +7,33 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::shared::Shared;
 use crate::flag::{Arm, PinKey, RetryKey};
-use crate::names::{PlanId, RouteId, RunId, Seq};
+use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
+use crate::store::work::turn_of;
 use crate::store::{
-    Append, AppendError, Conflict, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount,
-    PinRecord, RunFilter, SampleRecord, StoreError, StoredEvent,
+    Append, AppendError, Conflict, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount,
+    PinRecord, Remains, RunFilter, SampleRecord, StoreError, StoredEvent,
 };
 use crate::workflow::RunSummary;
 
-struct Run {
-    summary: RunSummary,
+pub(super) struct Run {
+    pub(super) summary: RunSummary,
     /// Each with the batch that brought it; the seq is the place plus one.
-    events: Vec<(Uuid, StoredEvent)>,
+    pub(super) events: Vec<(Uuid, StoredEvent)>,
+    pub(super) owner: Option<WorkerId>,
+    pub(super) fence: Fence,
+    /// Of one that is nobody's: when its turn comes.
+    pub(super) turn: Option<Timestamp>,
+    /// It created something that is followed up.
+    pub(super) pinned: bool,
+    /// Of one that was purged, and is pinned.
+    pub(super) remains: Option<Remains>,
 }
 
 pub(super) struct Tables {
-    window: SignedDuration,
-    runs: BTreeMap<RunId, Run>,
+    pub(super) window: SignedDuration,
+    pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) plans: HashMap<PlanId, serde_json::Value>,
     pub(super) run_keys: HashMap<RunId, Vec<u8>>,
     /// In the order in which they came; the map says where.
@@ -37,6 +47,7 @@ pub(super) struct Tables {
     pub(super) samples: Vec<SampleRecord>,
     pub(super) evidence: BTreeMap<RouteId, EvidenceRecord>,
     secret: Option<[u8; 32]>,
+    pub(super) shared: Shared,
 }
 
 impl Tables {
@@ -54,25 +65,28 @@ impl Tables {
             samples: Vec::new(),
             evidence: BTreeMap::new(),
             secret: None,
+            shared: Shared::default(),
         }
     }
 
-    pub(super) fn append(&mut self, append: Append, now: Timestamp) -> Result<(), AppendError> {
+    /// News of it go where the rest of what happens is told.
+    pub(super) fn append(&mut self, append: Append, now: Timestamp, news: &mut Vec<News>) -> Result<(), AppendError> {
         let Some((last_at, _)) = append.events.last() else {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         };
         let last_at = *last_at;
-        let stored = self.runs.get(&append.run_id).map_or(&[][..], |run| &run.events);
-        if append.first.0 != stored.len() as u64 + 1 {
-            let repeated = append.first.0 >= 1
-                && usize::try_from(append.first.0 - 1)
-                    .ok()
-                    .and_then(|place| stored.get(place))
-                    .is_some_and(|(batch, _)| *batch == append.batch);
-            return match repeated {
-                true => Ok(()),
-                false => Err(AppendError::Conflict(Conflict::Seq { stored: Seq(stored.len() as u64) })),
-            };
+        let run = self.runs.get(&append.run_id);
+        let stored = run.map_or(&[][..], |run| &run.events);
+        let place = append.first.0.checked_sub(1).and_then(|place| usize::try_from(place).ok());
+        if place.and_then(|place| stored.get(place)).is_some_and(|(batch, _)| *batch == append.batch) {
+            return Ok(());
+        }
+        if run.is_some_and(|run| run.fence != append.fence) {
+            return Err(AppendError::Fenced(append.run_id));
+        }
+        let head = run.map_or(0, |run| run.summary.seq.0);
+        if append.first.0 != head + 1 {
+            return Err(AppendError::Conflict(Conflict::Seq { stored: Seq(head) }));
         }
         if let Some(claim) = &append.claim
             && let Some(FirstTry { run: Some(run), request, .. }) = self.first_try(&claim.key, now)
@@ -89,6 +103,7 @@ impl Tables {
             }
         }
 
+        let pinned = !append.pins.is_empty();
         for pin in append.pins {
             if !self.pin_places.contains_key(&pin.key) {
                 self.pin_places.insert(pin.key.clone(), self.pins.len());
@@ -102,17 +117,35 @@ impl Tables {
                 self.tries.insert(claim.key, (first, now));
             }
         }
-        let run = self
-            .runs
-            .entry(append.run_id)
-            .or_insert_with(|| Run { summary: append.summary.clone(), events: Vec::new() });
-        for (at, event) in append.events {
-            let seq = Seq(run.events.len() as u64 + 1);
-            run.events.push((append.batch, StoredEvent { seq, at, event }));
+        let run = self.runs.entry(append.run_id).or_insert_with(|| Run {
+            summary: append.summary.clone(),
+            events: Vec::new(),
+            owner: None,
+            fence: append.fence,
+            turn: None,
+            pinned: false,
+            remains: None,
+        });
+        for ((at, event), seq) in append.events.into_iter().zip(append.first.0..) {
+            run.events.push((append.batch, StoredEvent { seq: Seq(seq), at, event }));
+        }
+        let ended = append.summary.status.is_final();
+        run.pinned |= pinned;
+        run.owner = (!append.release && !ended).then_some(append.worker);
+        run.turn = append.release.then(|| turn_of(&append.summary)).flatten();
+        if run.turn.is_some_and(|turn| turn <= now) {
+            news.push(News::Run(append.run_id));
         }
         run.summary = append.summary;
-        if run.summary.status.is_final() {
+        self.shared.change_locks(append.run_id, append.locks, last_at, news);
+        self.shared.add_notices(append.notices, news);
+        for (id, answer) in append.settled {
+            self.shared.settle(id, answer, news);
+        }
+        if ended {
             self.run_keys.remove(&append.run_id);
+            self.shared.run_ends(append.run_id, news);
+            news.push(News::Ended(append.run_id));
         }
         Ok(())
     }
@@ -128,7 +161,7 @@ impl Tables {
     }
 
     pub(super) fn runs(&self, filter: &RunFilter) -> Vec<RunSummary> {
-        let RunFilter { statuses, workflow, route, mode, job: _, parent: _, before, limit } = filter;
+        let RunFilter { statuses, workflow, route, mode, job, parent, before, limit } = filter;
         let newest_first = self.runs.iter().rev().map(|(_, run)| &run.summary);
         newest_first
             .filter(|run| before.is_none_or(|before| run.run_id < before))
@@ -136,6 +169,8 @@ impl Tables {
             .filter(|run| workflow.as_ref().is_none_or(|workflow| run.workflow.as_str() == workflow))
             .filter(|run| route.is_none() || run.route == *route)
             .filter(|run| mode.is_none_or(|mode| run.mode == mode))
+            .filter(|run| job.is_none_or(|job| run.job == Some(job) || run.run_id.0 == job.0))
+            .filter(|run| parent.is_none() || run.parent == *parent)
             .take(*limit)
             .cloned()
             .collect()

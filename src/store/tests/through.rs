@@ -16,7 +16,12 @@ macro_rules! work_through {
             locks(names: Option<Vec<String>>, limit: usize) -> Vec<$crate::store::LockRow>;
             notices(limit: usize) -> Vec<$crate::store::Notice>;
             notice_done(number: u64) -> ();
-            purge(ended_before: jiff::Timestamp, limit: usize) -> $crate::store::Purged;
+            purge(
+                status: $crate::workflow::RunStatus,
+                ended_before: jiff::Timestamp,
+                limit: usize
+            ) -> $crate::store::Purged;
+            remains(run: $crate::names::RunId) -> Option<$crate::store::Remains>;
         );
     };
     (@each $store:ty, $field:ident, $($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {

@@ -1,0 +1,122 @@
+//! What is asked of runs, the queues of locks, and messages to webhooks.
+//!
+//! Always true: places and numbers are given once and count up; an order has one answer.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::names::RunId;
+use crate::store::{LockChange, LockRow, News, Notice, OrderRecord, run_has_ended};
+
+#[derive(Default)]
+pub(super) struct Shared {
+    /// In the order in which they came; the map says where.
+    orders: Vec<OrderRecord>,
+    order_places: HashMap<Uuid, usize>,
+    /// In the order of places.
+    locks: Vec<LockRow>,
+    last_place: u64,
+    notices: Vec<Notice>,
+    last_notice: u64,
+}
+
+impl Shared {
+    pub(super) fn change_locks(
+        &mut self,
+        run: RunId,
+        changes: Vec<LockChange>,
+        since: Timestamp,
+        news: &mut Vec<News>,
+    ) {
+        for change in changes {
+            match change {
+                LockChange::Queue { name, step, item } => {
+                    let stands =
+                        |row: &LockRow| row.run == run && row.name == name && row.step == step && row.item == item;
+                    if !self.locks.iter().any(stands) {
+                        self.last_place += 1;
+                        let place = self.last_place;
+                        self.locks.push(LockRow { name, place, run, step, item, since });
+                    }
+                }
+                LockChange::Leave { name, step, item } => {
+                    self.locks
+                        .retain(|row| !(row.run == run && row.name == name && row.step == step && row.item == item));
+                    news.push(News::Lock(name));
+                }
+            }
+        }
+    }
+
+    pub(super) fn locks(&self, names: Option<&[String]>, limit: usize) -> Vec<LockRow> {
+        let asked = self.locks.iter().filter(|row| names.is_none_or(|names| names.contains(&row.name)));
+        asked.take(limit).cloned().collect()
+    }
+
+    pub(super) fn add_notices(&mut self, notices: Vec<Notice>, news: &mut Vec<News>) {
+        for notice in notices {
+            self.last_notice += 1;
+            self.notices.push(Notice { number: self.last_notice, ..notice });
+            news.push(News::Notice);
+        }
+    }
+
+    pub(super) fn notices(&self, limit: usize) -> Vec<Notice> {
+        self.notices.iter().take(limit).cloned().collect()
+    }
+
+    pub(super) fn notice_done(&mut self, number: u64) {
+        self.notices.retain(|notice| notice.number != number);
+    }
+
+    /// `refused` is the answer where nobody will come to it.
+    pub(super) fn put_order(&mut self, order: OrderRecord, refused: Option<Value>, news: &mut Vec<News>) {
+        if self.order_places.contains_key(&order.id) {
+            return;
+        }
+        news.push(match &refused {
+            Some(_) => News::Order(order.id),
+            None => News::Run(order.run),
+        });
+        self.order_places.insert(order.id, self.orders.len());
+        self.orders.push(OrderRecord { answer: refused, ..order });
+    }
+
+    pub(super) fn orders(&self, run: RunId) -> Vec<OrderRecord> {
+        self.orders.iter().filter(|order| order.run == run && order.answer.is_none()).cloned().collect()
+    }
+
+    pub(super) fn order(&self, id: Uuid) -> Option<OrderRecord> {
+        self.order_places.get(&id).map(|place| self.orders[*place].clone())
+    }
+
+    pub(super) fn asks(&self, run: RunId) -> bool {
+        self.orders.iter().any(|order| order.run == run && order.answer.is_none())
+    }
+
+    pub(super) fn settle(&mut self, id: Uuid, answer: Value, news: &mut Vec<News>) {
+        let order = self.order_places.get(&id).map(|place| &mut self.orders[*place]);
+        if let Some(order) = order.filter(|order| order.answer.is_none()) {
+            order.answer = Some(answer);
+            news.push(News::Order(id));
+        }
+    }
+
+    /// Its places are free, and nobody comes to what is asked of it.
+    pub(super) fn run_ends(&mut self, run: RunId, news: &mut Vec<News>) {
+        let left = self.locks.extract_if(.., |row| row.run == run);
+        news.extend(left.map(|row| News::Lock(row.name)));
+        for order in self.orders.iter_mut().filter(|order| order.run == run && order.answer.is_none()) {
+            order.answer = Some(run_has_ended());
+            news.push(News::Order(order.id));
+        }
+    }
+
+    pub(super) fn run_is_purged(&mut self, run: RunId) {
+        self.orders.retain(|order| order.run != run);
+        self.order_places = self.orders.iter().enumerate().map(|(place, order)| (order.id, place)).collect();
+    }
+}

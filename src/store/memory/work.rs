@@ -1,0 +1,162 @@
+//! Who moves which run, and what goes when it is old.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::MemoryStore;
+use super::tables::{Run, Tables};
+use crate::names::{RunId, WorkerId};
+use crate::store::{
+    LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run, run_has_ended,
+};
+use crate::workflow::RunStatus;
+
+impl Run {
+    fn taken_by(&mut self, worker: WorkerId) -> Owned {
+        self.owner = Some(worker);
+        self.turn = None;
+        self.fence = self.fence.next();
+        Owned { summary: self.summary.clone(), fence: self.fence }
+    }
+}
+
+impl Tables {
+    fn leave(&mut self, worker: WorkerId, news: &mut Vec<News>) {
+        for (id, run) in self.runs.iter_mut().filter(|(_, run)| run.owner == Some(worker)) {
+            run.owner = None;
+            run.turn = Some(Timestamp::UNIX_EPOCH);
+            news.push(News::Run(*id));
+        }
+    }
+
+    fn take(&mut self, worker: WorkerId, run: RunId) -> Taken {
+        match self.runs.get_mut(&run) {
+            None => Taken::Unknown,
+            Some(run) if run.summary.status.is_final() => Taken::Ended(run.summary.clone()),
+            Some(run) => Taken::Mine(run.taken_by(worker)),
+        }
+    }
+
+    fn take_due(&mut self, worker: WorkerId, limit: usize, now: Timestamp) -> Vec<Owned> {
+        let shared = &self.shared;
+        let unfinished = self.runs.iter_mut().filter(|(_, run)| !run.summary.status.is_final());
+        let due = unfinished.filter(|(id, run)| match run.owner {
+            Some(owner) => owner != worker,
+            None => run.turn.is_some_and(|turn| turn <= now) || shared.asks(**id),
+        });
+        due.take(limit).map(|(_, run)| run.taken_by(worker)).collect()
+    }
+
+    fn wakes(&self, limit: usize) -> Vec<(Timestamp, RunId)> {
+        let mut wakes: Vec<_> = self.runs.iter().filter_map(|(id, run)| Some((run.turn?, *id))).collect();
+        wakes.sort();
+        wakes.truncate(limit);
+        wakes
+    }
+
+    fn put_order(&mut self, order: OrderRecord, news: &mut Vec<News>) {
+        let refused = match self.runs.get(&order.run) {
+            None => Some(no_such_run()),
+            Some(run) => run.summary.status.is_final().then(run_has_ended),
+        };
+        self.shared.put_order(order, refused, news);
+    }
+
+    fn purge(&mut self, status: RunStatus, ended_before: Timestamp, limit: usize, now: Timestamp) -> Purged {
+        // A run that ended before this has claimed its retry key before it too.
+        let ended_before = now.checked_sub(self.window).map_or(ended_before, |since| ended_before.min(since));
+        let ended = self.runs.iter().filter(|(_, run)| run.summary.status == status && status.is_final());
+        let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.events.is_empty());
+        let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
+        old.sort();
+        let mut purged = Purged::default();
+        for (_, id) in old.into_iter().take(limit) {
+            self.shared.run_is_purged(id);
+            purged.runs += 1;
+            match self.runs.get_mut(&id).filter(|run| run.pinned) {
+                Some(run) => {
+                    purged.pinned += 1;
+                    run.remains = Remains::of(run.events.iter().map(|(_, stored)| &stored.event));
+                    run.events = Vec::new();
+                }
+                None => {
+                    self.runs.remove(&id);
+                }
+            }
+        }
+        purged
+    }
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+impl Work for MemoryStore {
+    fn beat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, ()> {
+        self.with(|_| ())
+    }
+
+    fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
+        self.with_news(|tables, news| tables.leave(worker, news))
+    }
+
+    fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, Taken> {
+        self.with(|tables| tables.take(worker, run))
+    }
+
+    fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<Owned>> {
+        self.with(|tables| tables.take_due(worker, limit, Timestamp::now()))
+    }
+
+    fn wakes(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
+        self.with(|tables| tables.wakes(limit))
+    }
+
+    fn put_order(&self, order: OrderRecord) -> Answer<'_, ()> {
+        self.with_news(|tables, news| tables.put_order(order, news))
+    }
+
+    fn orders(&self, run: RunId) -> Answer<'_, Vec<OrderRecord>> {
+        self.with(|tables| tables.shared.orders(run))
+    }
+
+    fn order(&self, id: Uuid) -> Answer<'_, Option<OrderRecord>> {
+        self.with(|tables| tables.shared.order(id))
+    }
+
+    fn settle_order(&self, id: Uuid, answer: Value) -> Answer<'_, ()> {
+        self.with_news(|tables, news| tables.shared.settle(id, answer, news))
+    }
+
+    fn locks(&self, names: Option<Vec<String>>, limit: usize) -> Answer<'_, Vec<LockRow>> {
+        self.with(|tables| tables.shared.locks(names.as_deref(), limit))
+    }
+
+    fn notices(&self, limit: usize) -> Answer<'_, Vec<Notice>> {
+        self.with(|tables| tables.shared.notices(limit))
+    }
+
+    fn notice_done(&self, number: u64) -> Answer<'_, ()> {
+        self.with(|tables| tables.shared.notice_done(number))
+    }
+
+    fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {
+        self.with(|tables| tables.purge(status, ended_before, limit, Timestamp::now()))
+    }
+
+    fn remains(&self, run: RunId) -> Answer<'_, Option<Remains>> {
+        self.with(|tables| tables.runs.get(&run).and_then(|run| run.remains.clone()))
+    }
+
+    fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}

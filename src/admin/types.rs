@@ -36,7 +36,7 @@ pub use crate::workflow::{Mode, RunStatus};
 pub use runs::{EventRow, RunDetail, RunList, RunRow, StepRow};
 
 /// Everything at a glance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Which binary answers.
     pub build: Build,
@@ -57,7 +57,7 @@ pub struct Status {
 }
 
 /// Which binary answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Build {
     /// Its version.
     pub version: String,
@@ -66,7 +66,7 @@ pub struct Build {
 }
 
 /// The set of files in force.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Flags {
     /// Counts up with each swap of the set (files or flips).
     pub generation: u64,
@@ -80,7 +80,7 @@ pub struct Flags {
 }
 
 /// How busy the arm is that nobody waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShadowLoad {
     /// Waiting.
     pub queue_depth: u64,
@@ -89,7 +89,7 @@ pub struct ShadowLoad {
 }
 
 /// A route in one row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteRow {
     /// Its id.
     pub id: RouteId,
@@ -119,7 +119,7 @@ pub struct RouteRow {
 }
 
 /// A route in full.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteDetail {
     /// The row.
     pub row: RouteRow,
@@ -141,7 +141,7 @@ pub struct RouteDetail {
 }
 
 /// What the next rung up still takes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NextRung {
     /// Which rung.
     pub to: State,
@@ -173,7 +173,7 @@ pub struct FlipAsk {
 }
 
 /// A move that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlipDone {
     /// The record; its number is 0 where nothing changed.
     pub flip: FlipRow,
@@ -208,7 +208,7 @@ pub struct FreezeAsk {
 }
 
 /// The kill switch has been set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FreezeDone {
     /// As it is now.
     pub freeze: Freeze,
@@ -219,7 +219,7 @@ pub struct FreezeDone {
 }
 
 /// One change of a flag.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlipRow {
     /// Counts up.
     pub number: u64,
@@ -242,7 +242,7 @@ pub struct FlipRow {
 }
 
 /// What a route's differences come to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diffs {
     /// The route.
     pub route: RouteId,
@@ -255,7 +255,7 @@ pub struct Diffs {
 }
 
 /// Differences with the same set of paths and kinds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiffGroup {
     /// Equal for equal sets of paths and kinds.
     pub fingerprint: String,
@@ -272,7 +272,7 @@ pub struct DiffGroup {
 }
 
 /// One kept comparison, redacted before it was stored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
     /// When.
     pub at: Timestamp,
@@ -287,7 +287,7 @@ pub struct Sample {
 }
 
 /// A route's evidence with the words for it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvidenceView {
     /// The route.
     pub route: RouteId,
@@ -298,7 +298,7 @@ pub struct EvidenceView {
 }
 
 /// An error of the API: RFC 9457.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApiProblem {
     /// What kind, as a URI reference.
     #[serde(rename = "type", default = "about_blank")]

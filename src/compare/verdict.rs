@@ -1,5 +1,6 @@
 //! What a comparison says.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Match, ignored (equal only because a rule said so), or mismatch.
@@ -15,7 +16,7 @@ pub enum Verdict {
 }
 
 /// What kind of difference: the label `kind`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // each label says it
 pub enum Kind {
@@ -50,7 +51,7 @@ impl Kind {
 }
 
 /// One place where two observations differ.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// Where: `status`, `headers.location`, `$.items[*].price`, `intents.charge.body.amount`. Array places are `[*]`
     /// so that the same difference in another place has the same path.

@@ -54,7 +54,7 @@ pub struct Evidence {
 }
 
 /// What there is to say of one route since its workflow or rules last changed.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default)]
 pub struct RouteEvidence {
     /// Pairs made in shadow.
@@ -86,7 +86,7 @@ pub struct RouteEvidence {
 }
 
 /// How often pairs differed in one way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Seen {
     /// How many.
     pub count: u64,

@@ -98,6 +98,15 @@ impl fmt::Display for Percent {
     }
 }
 
+impl JsonSchema for Percent {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Percent".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "number", "minimum": 0, "maximum": 100 })
+    }
+}
+
 impl Serialize for Percent {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(self.as_f64())
@@ -112,7 +121,7 @@ impl<'de> Deserialize<'de> for Percent {
 }
 
 /// The share that each rung keeps. `off` and `only` have none: they hold for everybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shares {
     /// Of requests (without a `key`) or keys.
     pub shadow: Percent,

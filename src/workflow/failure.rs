@@ -1,5 +1,6 @@
 //! Why a run ended early, or waits for a person.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CallRecord, Part};
@@ -23,7 +24,7 @@ pub struct Failure {
 }
 
 /// What kind of failure: a closed set of labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// A service answered with a status outside `accept`.
@@ -119,7 +120,7 @@ pub struct Conflict {
 }
 
 /// What kind of conflict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictKind {
     /// It is unknown whether a private or shared step was done, and sending it again could do it twice.

@@ -76,7 +76,7 @@ pub struct Asked {
 }
 
 /// What kind of checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AskedKind {
     /// A step of kind `checkpoint`.

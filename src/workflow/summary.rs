@@ -1,13 +1,14 @@
 //! What a listing shows of a run: a projection of its events that can be rebuilt.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Mode, Risk};
 use crate::names::{CheckpointId, JobId, PlanId, RouteId, RunId, Seq, WorkflowName};
 
 /// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // each says what it is
 pub enum RunStatus {

@@ -8,6 +8,8 @@
 //! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
 //! unknown: read back first).
 
+mod job;
+mod judge;
 mod memory;
 mod records;
 mod sqlite;

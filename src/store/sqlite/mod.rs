@@ -12,8 +12,6 @@ mod aside;
 mod commit;
 mod connection;
 mod fault;
-mod job;
-mod judge;
 mod lock;
 mod look;
 mod open;
@@ -42,6 +40,7 @@ use super::{
     Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
     Priority, RunFilter, SampleRecord, Store, StoreError, StoredEvent,
 };
+use super::{job, judge};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};

@@ -104,6 +104,8 @@ pub struct Limits {
     pub runs_in_flight_max: u64,
     /// A step's output.
     pub output_bytes_max: u64,
+    /// Signals that came to one run and that no step has taken; more are refused.
+    pub signals_max: u64,
     /// Nesting of a step's output and of a request's body; 100 at most.
     pub output_depth_max: u64,
     /// One step's call, where the step gives no `timeout`.
@@ -175,6 +177,7 @@ impl Default for Limits {
             service_calls_max: 256,
             runs_in_flight_max: 10_000,
             output_bytes_max: 4 << 20,
+            signals_max: 100,
             output_depth_max: 100,
             step_timeout_ms: 10_000,
             answer_ms: 30_000,

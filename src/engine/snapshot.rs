@@ -60,7 +60,8 @@ impl Snapshot {
             usize_of(limits.items_max),
             usize_of(limits.run_calls_max),
         )
-        .with_depth(usize_of(limits.output_depth_max));
+        .with_depth(usize_of(limits.output_depth_max))
+        .with_signals(usize_of(limits.signals_max));
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();
         Self {

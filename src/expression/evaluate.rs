@@ -173,6 +173,13 @@ impl<'s> Run<'s> {
                 self.charge(size(&value))?;
                 Ok(value)
             }
+            Node::Draw(draw, name) => match (&*self.json(name)?, self.scope.draws()) {
+                (Value::String(name), Some(key)) => Ok(draw.value(key, name)),
+                (Value::String(_), None) => Err(ExpressionError::new("nothing can be drawn here")),
+                (other, _) => {
+                    Err(ExpressionError::new(format!("what is drawn has a name in quotes, not {}", node::kind(other))))
+                }
+            },
             Node::Macro(inner) => self.each(inner),
             _ => self.owned(node),
         }

@@ -20,6 +20,7 @@
 //! It leaves to its neighbours which names exist in a place and what they mean.
 
 mod bounds;
+mod draw;
 mod each;
 mod error;
 mod evaluate;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use regex::Regex;
 use serde_json::Value;
 
+use super::draw::Draw;
 use super::functions::Function;
 use super::operators::Operator;
 
@@ -41,6 +42,8 @@ pub(super) enum Node {
     Matches(Box<Node>, Regex),
     /// A function of values.
     Call(Function, Vec<Node>),
+    /// `uuid("name")`, `random("name")`.
+    Draw(Draw, Box<Node>),
     /// `list.map(x, …)` and its kin.
     Macro(Box<Macro>),
 }

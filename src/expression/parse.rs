@@ -10,6 +10,7 @@ use regex::RegexBuilder;
 use serde_json::Value;
 
 use super::bounds::{Bounds, MACRO_DEPTH_MAX};
+use super::draw::Draw;
 use super::error::ExpressionError;
 use super::functions::Function;
 use super::node::{Macro, MacroKind, Node, Part, Root};
@@ -144,6 +145,15 @@ impl Lowering<'_> {
                     regex.map_err(|e| self.error(pattern, format!("bad pattern: {}", one_line(&e.to_string()))))?;
                 Ok(Node::Matches(self.boxed(text)?, regex))
             }
+            ("uuid", [name]) => Ok(Node::Draw(Draw::Uuid, self.boxed(name)?)),
+            ("random", [name]) => Ok(Node::Draw(Draw::Random, self.boxed(name)?)),
+            ("uuid" | "random", _) => {
+                let name = &call.func_name;
+                Err(self.error(
+                    tree,
+                    format!("`{name}` takes a name, `{name}(\"order\")`: the same name gives the same value"),
+                ))
+            }
             (name, args) => {
                 if let (Some(operator), [left, right]) = (Operator::of(name), args) {
                     return Ok(Node::Binary(operator, self.boxed(left)?, self.boxed(right)?));
@@ -156,7 +166,8 @@ impl Lowering<'_> {
 
     fn function(&self, tree: &IdedExpr, name: &str, args: usize) -> Result<Function, ExpressionError> {
         let Some((function, takes)) = Function::of(name) else {
-            let known = Function::names().chain(["default", "matches", "has", "map", "filter", "all", "exists"]);
+            let known = Function::names()
+                .chain(["default", "matches", "uuid", "random", "has", "map", "filter", "all", "exists"]);
             let meant = nearest(name, known).map_or(String::new(), |known| format!("; did you mean `{known}`?"));
             return Err(self.error(tree, format!("unknown function `{name}`{meant}")));
         };

@@ -70,6 +70,10 @@ fn walk(node: &Node, found: &mut BTreeSet<ReadPath>) {
             walk(yes, found);
             walk(no, found);
         }
+        Node::Draw(draw, name) => {
+            found.insert(ReadPath(vec![draw.read_as().into()]));
+            walk(name, found);
+        }
         Node::List(nodes) | Node::Call(_, nodes) => nodes.iter().for_each(|node| walk(node, found)),
         Node::Map(entries) => {
             for (key, value) in entries {

@@ -49,6 +49,8 @@ impl From<Value> for Given {
 pub struct Scope {
     /// Few: a search from the end is faster than a map, and the last one given to a name wins.
     names: Vec<(Arc<str>, Given)>,
+    /// Under which `uuid()` and `random()` draw.
+    draws: Option<[u8; 32]>,
 }
 
 impl Scope {
@@ -79,6 +81,14 @@ impl Scope {
         let mut scope = self.clone();
         scope.set(name, value);
         scope
+    }
+    /// Lets `uuid()` and `random()` draw under a key: of one run, and of nothing else.
+    pub fn set_draws(&mut self, key: [u8; 32]) -> &mut Self {
+        self.draws = Some(key);
+        self
+    }
+    pub(super) fn draws(&self) -> Option<&[u8; 32]> {
+        self.draws.as_ref()
     }
     /// What a root name means.
     pub fn get(&self, name: &str) -> Option<&Given> {

@@ -28,6 +28,7 @@ pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Time
     if run.is_final() {
         return Err(Refusal::Ended);
     }
+    let world = &world.at(now);
     match command {
         Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?),
         Command::Begin { step, item, part: _ } => begin(run, plan, world, step_of(plan, step)?, item),

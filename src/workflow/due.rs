@@ -64,6 +64,7 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
         }
         return actions;
     }
+    let world = &world.at(conditions.now);
     let mut room = world.run_calls_max.saturating_sub(run.in_flight);
     let mut wake: Option<Timestamp> = None;
     for (place, step) in plan.steps.iter().enumerate() {

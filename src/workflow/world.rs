@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::Run;
@@ -31,10 +32,17 @@ pub struct World {
     pub run_calls_max: usize,
     /// Lists and maps within each other in what a step gives.
     pub output_depth_max: usize,
+    /// Signals of one run that came and were not taken.
+    pub signals_max: usize,
+    /// What `now` gives: the time of the decision.
+    pub now: Option<Timestamp>,
 }
 
 /// No setting allows deeper values than this: what is deeper could be written into an event and not be read again.
 pub const VALUE_DEPTH_MAX: usize = 100;
+
+/// Signals that wait to be taken, where no limit says otherwise.
+const SIGNALS_MAX: usize = 100;
 
 /// Whether lists and maps within each other go deeper than a bound.
 pub fn deeper_than(value: &Value, depth: usize) -> bool {
@@ -65,12 +73,23 @@ impl World {
             items_max,
             run_calls_max: run_calls_max.max(1),
             output_depth_max: VALUE_DEPTH_MAX,
+            signals_max: SIGNALS_MAX,
+            now: None,
         }
     }
     /// The same with another bound on depth.
     pub fn with_depth(mut self, output_depth_max: usize) -> Self {
         self.output_depth_max = output_depth_max.min(VALUE_DEPTH_MAX);
         self
+    }
+    /// The same with another bound on signals.
+    pub fn with_signals(mut self, signals_max: usize) -> Self {
+        self.signals_max = signals_max;
+        self
+    }
+    /// The same at the time of a decision.
+    pub fn at(&self, now: Timestamp) -> Self {
+        Self { now: Some(now), ..self.clone() }
     }
     /// The base URL of a service.
     pub fn base(&self, service: &ServiceName) -> Option<&str> {
@@ -114,6 +133,16 @@ impl World {
         self.common(run, &mut scope);
         scope
     }
+    /// The key under which a run draws. All runs of one job draw the same, so that a rerun goes on with the ids that
+    /// the steps before it were given; a run that another one began draws for itself.
+    fn draws(&self, run: &Run) -> [u8; 32] {
+        let started = &run.started;
+        let of = match (&started.parent, started.job) {
+            (None, Some(job)) => job.0,
+            (Some(_), _) | (None, None) => started.run.0,
+        };
+        *blake3::keyed_hash(&self.key_secret, format!("draws\n{of}").as_bytes()).as_bytes()
+    }
     fn common(&self, run: &Run, scope: &mut Scope) {
         let started = &run.started;
         let about = serde_json::json!({
@@ -122,6 +151,10 @@ impl World {
             "mode": started.mode.as_str(),
         });
         scope.set("run", Arc::new(about));
+        scope.set_draws(self.draws(run));
+        if let Some(now) = self.now {
+            scope.set("now", Value::String(now.to_string()));
+        }
         scope.set("services", self.services.clone());
         scope.set("steps", run.outputs.clone());
         if let Some(legacy) = &started.legacy {

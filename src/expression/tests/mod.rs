@@ -272,3 +272,24 @@ fn plain(value: &cel::Value) -> Value {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn what_is_drawn_is_the_same_for_a_key_and_a_name() {
+    let draw = |key: u8, source: &str| {
+        let mut scope = scope();
+        scope.set_draws([key; 32]);
+        Expression::parse(source).unwrap().evaluate(&scope)
+    };
+    let id = draw(1, "uuid('order')").unwrap();
+    let parsed = uuid::Uuid::parse_str(id.as_str().unwrap()).unwrap();
+    assert_eq!(parsed.get_version_num(), 4);
+    assert_eq!(draw(1, "uuid('order')").unwrap(), id);
+    assert_ne!(draw(2, "uuid('order')").unwrap(), id);
+    assert_ne!(draw(1, "uuid('other')").unwrap(), id);
+    assert_eq!(draw(1, "uuid('order-' + string(index))").unwrap(), draw(1, "uuid('order-1')").unwrap());
+    assert_eq!(draw(1, "random('a') >= 0.0 && random('a') < 1.0 && random('a') == random('a')").unwrap(), json!(true));
+    fails("uuid('a')", "nothing can be drawn here");
+    fails("uuid()", "`uuid` takes a name, `uuid(\"order\")`: the same name gives the same value");
+    assert_eq!(draw(1, "random(1)").unwrap_err().message, "what is drawn has a name in quotes, not a number");
+    assert_eq!(Expression::parse("random('a')").unwrap().reads()[0].root(), "random()");
+}

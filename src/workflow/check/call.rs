@@ -12,7 +12,7 @@ use crate::expression::UrlTemplate;
 use crate::names::ServiceName;
 use crate::problem::Site;
 use crate::workflow::definition::{RetryDraft, StepDraft};
-use crate::workflow::{Call, CallBody, EffectClass, Retry, Statuses};
+use crate::workflow::{Call, CallBody, EffectClass, Retry, Statuses, wire};
 
 /// What a call without `retry:` gets.
 const RETRY: Retry = Retry { attempts: 3, base: Duration::from_millis(50), max: Duration::from_secs(2) };
@@ -57,6 +57,7 @@ impl Check<'_> {
             rehearse: rehearse.map_or(Some(None), |rehearse| rehearse.map(Some))?,
             volatile: draft.volatile,
         };
+        self.now_beside_secrets(&at, &call);
         self.sense(site, draft, &call);
         Some(call)
     }
@@ -167,6 +168,15 @@ impl Check<'_> {
             self.problems.error(&site.index(place), message);
         }
         statuses
+    }
+
+    /// At sending, URL and headers that hold a secret are made again, at another time than the recorded ones.
+    fn now_beside_secrets(&mut self, at: &Site, call: &Call) {
+        let mut wire = call.headers.iter().map(|(_, value)| value.reads()).chain([call.url.reads()]);
+        if wire.any(|reads| reads.iter().any(|path| path.root() == "now")) && wire::has_hidden_parts(call) {
+            let problem = self.problems.error(at, "URL and headers cannot read `now` beside a secret or a credential");
+            problem.hint("compute it in a `set` step before: `stamp: { set: \"${now}\" }`");
+        }
     }
 
     /// What is allowed and probably not meant.

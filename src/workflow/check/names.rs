@@ -88,7 +88,7 @@ impl Check<'_> {
             let wrong = match path.root() {
                 "request" => self.request(path, place.spot),
                 "steps" => self.step_read(path, place),
-                "run" | "instance" => None,
+                "run" | "instance" | "now" | "uuid()" | "random()" => None,
                 "item" | "index" if place.item => None,
                 "item" | "index" => Some((format!("`{}` exists only in a step with `for_each`", path.root()), None)),
                 "services" => self.service(path, place.spot),
@@ -232,7 +232,7 @@ impl Check<'_> {
     }
 
     fn unknown(&self, name: &str, text: &str, place: &Place<'_>) -> (String, Option<String>) {
-        let mut known = vec!["request", "steps", "run", "instance"];
+        let mut known = vec!["request", "steps", "run", "instance", "now"];
         match place.spot {
             Spot::Wire => known.extend(["services", "secrets"]),
             Spot::Value => known.push("services"),

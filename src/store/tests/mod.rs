@@ -1,11 +1,14 @@
 //! What every store must fulfil, run on each of them.
 
 mod beside;
+mod between;
 mod contract;
 mod disk;
 mod kill;
 mod model;
+mod ownership;
 mod rate;
+mod retention;
 mod sqlite;
 pub(crate) mod through;
 
@@ -28,11 +31,43 @@ pub(crate) enum Which {
     Sqlite,
 }
 
+/// Every store: all that the contract's tests and the model know of them.
+macro_rules! every_store {
+    ($each:ident $args:tt) => {
+        $each!(memory, Memory, $args);
+        $each!(sqlite, Sqlite, $args);
+    };
+}
+pub(crate) use every_store;
+
 /// A store and what it lives in.
 pub(crate) struct Place {
     pub(crate) store: SharedStore,
     limits: Limits,
-    dir: Option<tempfile::TempDir>,
+    home: Home,
+}
+
+/// What outlives a store that is closed.
+enum Home {
+    /// Nothing.
+    Process,
+    Folder(tempfile::TempDir),
+}
+
+impl Home {
+    async fn new(which: Which) -> Self {
+        match which {
+            Which::Memory => Home::Process,
+            Which::Sqlite => Home::Folder(tempfile::tempdir().unwrap()),
+        }
+    }
+
+    async fn open(&self, limits: &Limits) -> SharedStore {
+        match self {
+            Home::Process => Arc::new(MemoryStore::with_limits(limits)),
+            Home::Folder(dir) => Arc::new(SqliteStore::open(dir.path().join("test.db"), limits).await.unwrap()),
+        }
+    }
 }
 
 impl Place {
@@ -41,26 +76,23 @@ impl Place {
     }
 
     pub(crate) async fn with(which: Which, limits: Limits) -> Self {
-        match which {
-            Which::Memory => Self { store: Arc::new(MemoryStore::with_limits(&limits)), limits, dir: None },
-            Which::Sqlite => {
-                let dir = tempfile::tempdir().unwrap();
-                let store = Arc::new(SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap());
-                Self { store, limits, dir: Some(dir) }
-            }
-        }
+        let home = Home::new(which).await;
+        Self { store: home.open(&limits).await, limits, home }
     }
 
     /// The database, where there is one.
     pub(crate) fn file(&self) -> Option<std::path::PathBuf> {
-        self.dir.as_ref().map(|dir| dir.path().join("test.db"))
+        match &self.home {
+            Home::Process => None,
+            Home::Folder(dir) => Some(dir.path().join("test.db")),
+        }
     }
 
     /// As after a restart; the memory store has none.
     pub(crate) async fn reopen(&mut self) {
-        if let Some(dir) = &self.dir {
+        if !matches!(self.home, Home::Process) {
             self.store.close().await;
-            self.store = Arc::new(SqliteStore::open(dir.path().join("test.db"), &self.limits).await.unwrap());
+            self.store = self.home.open(&self.limits).await;
         }
     }
 }
@@ -111,13 +143,23 @@ pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
         pins: Vec::new(),
         claim: None,
         priority: Priority::Live,
-        worker: WorkerId(Uuid::from_u128(1)),
+        worker: worker(1),
         fence: Fence::FIRST,
         release: false,
         locks: Vec::new(),
         notices: Vec::new(),
         settled: Vec::new(),
     }
+}
+
+/// A worker; different for different numbers.
+pub(crate) fn worker(n: u128) -> WorkerId {
+    WorkerId(Uuid::from_u128(n))
+}
+
+/// The same append, after which the run stands so.
+pub(crate) fn standing(append: Append, status: RunStatus) -> Append {
+    Append { summary: RunSummary { status, ..append.summary }, ..append }
 }
 
 /// A pin of an instance of `orders.create`.
@@ -132,13 +174,25 @@ pub(crate) async fn seqs(store: &SharedStore, run: RunId) -> Vec<u64> {
 
 /// Each case as a test on every store.
 macro_rules! on_every_store {
-    ($($(#[$meta:meta])* $case:ident),* $(,)?) => {
-        mod memory {
-            $( #[tokio::test] $(#[$meta])* async fn $case() { super::$case(super::super::Which::Memory).await } )*
-        }
-        mod sqlite {
-            $( #[tokio::test] $(#[$meta])* async fn $case() { super::$case(super::super::Which::Sqlite).await } )*
-        }
+    ($($cases:tt)*) => {
+        every_store!(on_one_store { $($cases)* });
     };
 }
 use on_every_store;
+
+/// The same, on the stores that have the second trait: SQLite's follows.
+macro_rules! on_stores_that_work {
+    ($($cases:tt)*) => {
+        on_one_store!(memory, Memory, { $($cases)* });
+    };
+}
+use on_stores_that_work;
+
+macro_rules! on_one_store {
+    ($name:ident, $which:ident, { $($(#[$meta:meta])* $case:ident),* $(,)? }) => {
+        mod $name {
+            $( #[tokio::test] $(#[$meta])* async fn $case() { super::$case(super::super::Which::$which).await } )*
+        }
+    };
+}
+use on_one_store;

@@ -1,0 +1,327 @@
+//! What goes between runs and processes: orders, locks, notices, news; and jobs and parents.
+
+use super::*;
+use crate::names::JobId;
+use crate::store::{LockChange, LockRow, News, Notice, OrderRecord, RunFilter, no_such_run, run_has_ended};
+
+on_stores_that_work! {
+    an_order_is_there_until_it_is_settled_once,
+    an_append_settles_what_it_came_from,
+    what_is_asked_of_an_ended_run_is_refused,
+    the_end_of_a_run_settles_what_is_open,
+    locks_are_given_out_in_the_order_of_asking,
+    a_place_is_left_once_and_queued_for_anew,
+    the_end_of_a_run_frees_its_locks,
+    what_is_refused_changes_no_lock,
+    notices_are_numbered_and_stay_until_they_are_done,
+    news_tell_what_happens,
+    runs_are_listed_by_job_and_parent,
+    what_goes_between_survives_a_restart,
+}
+
+pub(super) fn order(n: u128, run: RunId) -> OrderRecord {
+    OrderRecord {
+        id: Uuid::from_u128(n),
+        run,
+        order: json!({ "pause": { "reason": null, "n": 12_345_678_901_234_567_890_u64 } }),
+        by: "ada".into(),
+        at: at(1),
+        answer: None,
+    }
+}
+
+fn queue(name: &str, step: &str, item: Option<u32>) -> LockChange {
+    LockChange::Queue { name: name.into(), step: step.into(), item }
+}
+
+fn leave(name: &str, step: &str, item: Option<u32>) -> LockChange {
+    LockChange::Leave { name: name.into(), step: step.into(), item }
+}
+
+fn notice(run: RunId, n: u64) -> Notice {
+    Notice { number: 0, run, url: "http://127.0.0.1/hook".into(), body: json!({ "n": n }), at: at(1) }
+}
+
+async fn rows(store: &SharedStore, name: &str) -> Vec<(RunId, String, Option<u32>)> {
+    let rows = store.locks(Some(vec![name.to_owned()]), 99).await.unwrap();
+    assert!(rows.is_sorted_by_key(|row| row.place) && rows.iter().all(|row| row.name == name));
+    rows.into_iter().map(|row| (row.run, row.step.as_str().to_owned(), row.item)).collect()
+}
+
+async fn an_order_is_there_until_it_is_settled_once(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    store.append(append(run_id(1), 1, 1)).await.unwrap();
+    store.append(append(run_id(2), 1, 1)).await.unwrap();
+    let (one, two) = (order(9, run_id(1)), order(3, run_id(1)));
+    store.put_order(one.clone()).await.unwrap();
+    store.put_order(two.clone()).await.unwrap();
+    store.put_order(OrderRecord { by: "eve".into(), ..one.clone() }).await.unwrap();
+    store.put_order(order(4, run_id(2))).await.unwrap();
+    assert_eq!(store.orders(run_id(1)).await.unwrap(), [one.clone(), two.clone()]);
+    store.settle_order(one.id, json!({ "ok": 1 })).await.unwrap();
+    store.settle_order(one.id, json!({ "ok": 2 })).await.unwrap();
+    store.settle_order(Uuid::from_u128(99), json!(1)).await.unwrap();
+    assert_eq!(store.orders(run_id(1)).await.unwrap(), [two]);
+    let settled = OrderRecord { answer: Some(json!({ "ok": 1 })), ..one.clone() };
+    assert_eq!(store.order(one.id).await.unwrap(), Some(settled.clone()));
+    store.put_order(one).await.unwrap();
+    assert_eq!(store.order(settled.id).await.unwrap(), Some(settled), "asked again it is settled still");
+    assert_eq!(store.order(Uuid::from_u128(99)).await.unwrap(), None);
+}
+
+async fn an_append_settles_what_it_came_from(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    store.append(append(run_id(1), 1, 1)).await.unwrap();
+    for n in 1..=3 {
+        store.put_order(order(n, run_id(1))).await.unwrap();
+    }
+    let settled = |n, answer| (Uuid::from_u128(n), answer);
+    let refused = Append { settled: vec![settled(1, json!("no"))], ..append(run_id(1), 1, 1) };
+    store.append(refused).await.unwrap_err();
+    assert_eq!(store.orders(run_id(1)).await.unwrap().len(), 3, "what is refused settles nothing");
+    let both = vec![settled(1, json!("yes")), settled(2, json!(null)), settled(77, json!("nobody asked"))];
+    store.append(Append { settled: both, ..append(run_id(1), 2, 1) }).await.unwrap();
+    assert_eq!(store.orders(run_id(1)).await.unwrap(), [order(3, run_id(1))]);
+    assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(json!("yes")));
+    assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!(null)));
+    let late = vec![settled(1, json!("late"))];
+    store.append(Append { settled: late, ..append(run_id(1), 3, 1) }).await.unwrap();
+    assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(json!("yes")));
+}
+
+async fn what_is_asked_of_an_ended_run_is_refused(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    store.append(standing(append(run_id(1), 1, 1), RunStatus::Cancelled)).await.unwrap();
+    store.put_order(order(1, run_id(1))).await.unwrap();
+    store.put_order(order(2, run_id(2))).await.unwrap();
+    assert_eq!(store.orders(run_id(1)).await.unwrap(), []);
+    assert_eq!(store.orders(run_id(2)).await.unwrap(), []);
+    assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(run_has_ended()));
+    assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(no_such_run()));
+}
+
+async fn the_end_of_a_run_settles_what_is_open(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    for n in [1, 2] {
+        store.append(append(run_id(n), 1, 1)).await.unwrap();
+        store.put_order(order(n.into(), run_id(n))).await.unwrap();
+        store.put_order(order((n + 10).into(), run_id(n))).await.unwrap();
+    }
+    let last = standing(append(run_id(1), 2, 1), RunStatus::Completed);
+    store.append(Append { settled: vec![(Uuid::from_u128(1), json!("done"))], ..last }).await.unwrap();
+    let answer = async |n| store.order(Uuid::from_u128(n)).await.unwrap().unwrap().answer;
+    assert_eq!(answer(1).await, Some(json!("done")));
+    assert_eq!(answer(11).await, Some(run_has_ended()));
+    assert_eq!((answer(2).await, answer(12).await), (None, None), "another run's are open");
+}
+
+async fn locks_are_given_out_in_the_order_of_asking(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let ask = |n, locks| store.append(Append { locks, ..append(run_id(n), 1, 1) });
+    ask(3, vec![queue("a", "x", None)]).await.unwrap();
+    ask(1, vec![queue("a", "x", Some(1)), queue("a", "x", Some(0)), queue("b", "y", None)]).await.unwrap();
+    ask(2, vec![queue("a", "x", None), queue("a", "x", None)]).await.unwrap();
+    // Already there: it keeps its place.
+    store.append(Append { locks: vec![queue("a", "x", None)], ..append(run_id(3), 2, 1) }).await.unwrap();
+    let of = |n, item| (run_id(n), "x".to_owned(), item);
+    let expected = [of(3, None), of(1, Some(1)), of(1, Some(0)), of(2, None)];
+    assert_eq!(rows(store, "a").await, expected);
+    assert_eq!(rows(store, "c").await, []);
+    let all = store.locks(None, 99).await.unwrap();
+    assert!(all.is_sorted_by_key(|row| row.place));
+    assert_eq!(all.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["a", "a", "a", "b", "a"]);
+    assert_eq!(
+        all[0],
+        LockRow { place: all[0].place, name: "a".into(), run: run_id(3), step: "x".into(), item: None, since: at(1) }
+    );
+    assert_eq!(store.locks(None, 2).await.unwrap(), all[..2]);
+    let both = store.locks(Some(vec!["b".into(), "a".into()]), 99).await.unwrap();
+    assert_eq!(both, all);
+    store.append(Append { locks: vec![leave("a", "x", None)], ..append(run_id(3), 3, 1) }).await.unwrap();
+    assert_eq!(rows(store, "a").await, expected[1..]);
+
+    let asks: Vec<_> = (10..40)
+        .map(|n| {
+            let store = store.clone();
+            let locks = vec![queue("race", "x", None)];
+            tokio::spawn(async move { store.append(Append { locks, ..append(run_id(n), 1, 1) }).await.unwrap() })
+        })
+        .collect();
+    for ask in asks {
+        ask.await.unwrap();
+    }
+    let mut holders = Vec::new();
+    while let Some((holder, ..)) = rows(store, "race").await.into_iter().next() {
+        holders.push(holder);
+        let locks = vec![leave("race", "x", None)];
+        store.append(Append { locks, ..append(holder, 2, 1) }).await.unwrap();
+    }
+    holders.sort();
+    assert_eq!(holders, (10..40).map(run_id).collect::<Vec<_>>(), "each holds it once");
+}
+
+async fn a_place_is_left_once_and_queued_for_anew(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let first = Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) };
+    store.append(first.clone()).await.unwrap();
+    store.append(Append { locks: vec![queue("a", "x", None)], ..append(run_id(2), 1, 1) }).await.unwrap();
+    // It leaves and asks again in one append: to the end.
+    let around = vec![leave("a", "x", None), queue("a", "x", None)];
+    store.append(Append { locks: around, ..append(run_id(1), 2, 1) }).await.unwrap();
+    let holders = async || rows(store, "a").await.into_iter().map(|(run, ..)| run).collect::<Vec<_>>();
+    assert_eq!(holders().await, [run_id(2), run_id(1)]);
+    // Asks and leaves in one append: it does not stand there; what never stood there may leave.
+    let there_and_back = vec![queue("b", "x", None), leave("b", "x", None), leave("c", "x", None)];
+    store.append(Append { locks: there_and_back, ..append(run_id(2), 2, 1) }).await.unwrap();
+    assert_eq!(rows(store, "b").await, []);
+    // An append that comes again changes nothing any more.
+    store.append(Append { locks: vec![leave("a", "x", None)], ..append(run_id(1), 3, 1) }).await.unwrap();
+    store.append(first).await.unwrap();
+    assert_eq!(holders().await, [run_id(2)]);
+    // Handed in together.
+    let appends = [
+        Append { locks: vec![queue("d", "x", None)], ..append(run_id(3), 1, 1) },
+        Append { locks: vec![leave("d", "x", None)], ..append(run_id(3), 2, 1) },
+        Append { locks: vec![queue("d", "x", None)], ..append(run_id(4), 1, 1) },
+        Append { locks: vec![queue("d", "x", None)], ..append(run_id(3), 3, 1) },
+    ];
+    for done in futures_util::future::join_all(appends.map(|append| store.append(append))).await {
+        done.unwrap();
+    }
+    let holders: Vec<_> = rows(store, "d").await.into_iter().map(|(run, ..)| run).collect();
+    assert_eq!(holders, [run_id(4), run_id(3)]);
+}
+
+async fn the_end_of_a_run_frees_its_locks(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    for n in [1, 2] {
+        let locks = vec![queue("a", "x", None), queue("b", "x", Some(7))];
+        store.append(Append { locks, ..append(run_id(n), 1, 1) }).await.unwrap();
+    }
+    store.append(standing(append(run_id(1), 2, 1), RunStatus::Failed)).await.unwrap();
+    assert_eq!(rows(store, "a").await, [(run_id(2), "x".to_owned(), None)]);
+    assert_eq!(rows(store, "b").await, [(run_id(2), "x".to_owned(), Some(7))]);
+    // It asks with its last append: in vain.
+    let locks = vec![queue("c", "x", None)];
+    store.append(Append { locks, ..standing(append(run_id(2), 2, 1), RunStatus::Failed) }).await.unwrap();
+    assert_eq!(store.locks(None, 9).await.unwrap(), []);
+}
+
+async fn what_is_refused_changes_no_lock(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    store.append(Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) }).await.unwrap();
+    let bad = vec![leave("a", "x", None), queue("b", "x", None)];
+    let notices = vec![notice(run_id(1), 1)];
+    store.append(Append { locks: bad.clone(), notices, ..append(run_id(1), 1, 1) }).await.unwrap_err();
+    store.append(Append { locks: bad, fence: Fence(7), ..append(run_id(1), 2, 1) }).await.unwrap_err();
+    assert_eq!(rows(store, "a").await.len(), 1);
+    assert_eq!(rows(store, "b").await.len(), 0);
+    assert_eq!(store.notices(9).await.unwrap(), []);
+}
+
+async fn notices_are_numbered_and_stay_until_they_are_done(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let with = |n, notices| Append { notices, ..append(run_id(n), 1, 1) };
+    store.append(with(1, vec![notice(run_id(1), 1), notice(run_id(1), 2)])).await.unwrap();
+    store.append(with(2, vec![notice(run_id(2), 3)])).await.unwrap();
+    let found = store.notices(9).await.unwrap();
+    assert!(found.is_sorted_by_key(|notice| notice.number) && found[0].number > 0);
+    let as_given: Vec<_> = found.iter().cloned().map(|notice| Notice { number: 0, ..notice }).collect();
+    assert_eq!(as_given, [notice(run_id(1), 1), notice(run_id(1), 2), notice(run_id(2), 3)]);
+    assert_eq!(store.notices(2).await.unwrap(), found[..2]);
+    for done in [1, 2, 0] {
+        store.notice_done(found[done].number).await.unwrap();
+    }
+    assert_eq!(store.notices(9).await.unwrap(), []);
+    store.append(with(3, vec![notice(run_id(3), 4)])).await.unwrap();
+    let later = store.notices(9).await.unwrap().remove(0);
+    assert!(later.number > found[2].number, "a number is given once");
+    store.notice_done(found[2].number).await.unwrap();
+    assert_eq!(store.notices(9).await.unwrap(), [later]);
+}
+
+async fn news_tell_what_happens(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let mut news = store.news();
+    // More may come, and in another order: they are hints.
+    let mut hears = async |wanted: News| {
+        let heard = async { while news.recv().await.unwrap() != wanted {} };
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(20), heard).await;
+        waited.unwrap_or_else(|_| panic!("{wanted:?} was not heard of"));
+    };
+    let run = run_id(1);
+    let locks = vec![queue("a", "x", None), queue("b", "x", None)];
+    store.append(Append { locks, notices: vec![notice(run, 1)], ..append(run, 1, 1) }).await.unwrap();
+    hears(News::Notice).await;
+    store.put_order(order(1, run)).await.unwrap();
+    hears(News::Run(run)).await;
+    store.settle_order(Uuid::from_u128(1), json!(1)).await.unwrap();
+    hears(News::Order(Uuid::from_u128(1))).await;
+    store.put_order(order(2, run)).await.unwrap();
+    let settled = vec![(Uuid::from_u128(2), json!(2))];
+    store.append(Append { locks: vec![leave("a", "x", None)], settled, ..append(run, 2, 1) }).await.unwrap();
+    hears(News::Lock("a".into())).await;
+    let queued = standing(append(run_id(2), 1, 1), RunStatus::Queued);
+    store.append(Append { release: true, ..queued }).await.unwrap();
+    hears(News::Run(run_id(2))).await;
+    store.append(standing(append(run, 3, 1), RunStatus::Completed)).await.unwrap();
+    hears(News::Lock("b".into())).await;
+    hears(News::Ended(run)).await;
+}
+
+async fn runs_are_listed_by_job_and_parent(which: Which) {
+    let place = Place::new(which).await;
+    let job = JobId(run_id(1).0);
+    for n in 1..=6 {
+        let mut one = append(run_id(n), 1, 1);
+        one.summary.job = [3, 5].contains(&n).then_some(job);
+        one.summary.parent = [2, 4].contains(&n).then_some(run_id(1));
+        if n == 4 {
+            one.summary.status = RunStatus::Failed;
+        }
+        place.store.append(one).await.unwrap();
+    }
+    let list = async |filter: RunFilter| {
+        let runs = place.store.runs(filter).await.unwrap();
+        runs.iter().map(|run| (1..=6).find(|n| run_id(*n) == run.run_id).unwrap()).collect::<Vec<_>>()
+    };
+    let all = RunFilter { limit: 100, ..RunFilter::default() };
+    assert_eq!(list(RunFilter { job: Some(job), ..all.clone() }).await, [5, 3, 1]);
+    assert_eq!(list(RunFilter { job: Some(job), limit: 2, ..all.clone() }).await, [5, 3]);
+    assert_eq!(list(RunFilter { job: Some(job), before: Some(run_id(3)), ..all.clone() }).await, [1]);
+    assert_eq!(list(RunFilter { job: Some(JobId(run_id(6).0)), ..all.clone() }).await, [6]);
+    assert_eq!(list(RunFilter { parent: Some(run_id(1)), ..all.clone() }).await, [4, 2]);
+    let failed = vec![RunStatus::Failed];
+    assert_eq!(list(RunFilter { parent: Some(run_id(1)), statuses: failed, ..all.clone() }).await, [4]);
+    assert_eq!(list(RunFilter { job: Some(job), parent: Some(run_id(1)), ..all }).await, [0; 0]);
+}
+
+async fn what_goes_between_survives_a_restart(which: Which) {
+    let mut place = Place::new(which).await;
+    let locks = vec![queue("a", "x", Some(3))];
+    let notices = vec![notice(run_id(1), 1)];
+    place.store.append(Append { locks, notices, ..append(run_id(1), 1, 1) }).await.unwrap();
+    place.store.put_order(order(1, run_id(1))).await.unwrap();
+    place.store.put_order(order(2, run_id(1))).await.unwrap();
+    place.store.settle_order(Uuid::from_u128(2), json!("done")).await.unwrap();
+    place.reopen().await;
+    let store = &place.store;
+    assert_eq!(rows(store, "a").await, [(run_id(1), "x".to_owned(), Some(3))]);
+    assert_eq!(store.notices(9).await.unwrap().len(), 1);
+    assert_eq!(store.orders(run_id(1)).await.unwrap(), [order(1, run_id(1))]);
+    assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!("done")));
+    let mut news = store.news();
+    store.append(standing(append(run_id(1), 2, 1), RunStatus::Completed)).await.unwrap();
+    let heard = async { while news.recv().await.unwrap() != News::Lock("a".into()) {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), heard).await.expect("a lock from before the restart");
+}

@@ -1,0 +1,138 @@
+//! What goes when it is old, and what stays.
+
+use super::*;
+use crate::flag::RetryKey;
+use crate::store::{Claim, Purged, Remains, RunFilter, StoredEvent};
+use crate::workflow::{AnswerRecord, Payload, RunStarted};
+
+on_stores_that_work! {
+    old_runs_go_by_status_longest_ended_first,
+    a_pinned_run_leaves_its_summary_and_what_remains,
+    a_run_whose_retry_key_has_not_run_out_stays,
+    what_was_purged_stays_purged_after_a_restart,
+}
+
+/// So long ago that its retry key has run out.
+fn past(n: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + n).unwrap()
+}
+
+/// A run that ended then, in this way.
+fn ended(run: RunId, status: RunStatus, at: Timestamp) -> Append {
+    let append = standing(append(run, 1, 3), status);
+    Append { summary: RunSummary { updated: at, ..append.summary }, ..append }
+}
+
+/// A run with a request and an answer.
+fn answered(run: RunId, at: Timestamp) -> Append {
+    let started = RunStarted {
+        run,
+        workflow: "create-order".into(),
+        plan: "plan_1".into(),
+        mode: Mode::Real,
+        route: Some("orders.create".into()),
+        started: at,
+        request: Arc::new(json!({ "body": { "items": [1] } })),
+        credentials: Default::default(),
+        sealed: None,
+        legacy: None,
+        instance: None,
+        creates: None,
+        traceparent: None,
+        job: None,
+        parent: None,
+        rerun_of: None,
+        by: None,
+        until: None,
+    };
+    let body = Payload::Text(r#"{"id":"17"}"#.into());
+    let answer = Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body });
+    let events = vec![
+        (at, Event::RunStarted(Arc::new(started))),
+        (at, Event::Responded { answer, pin: None }),
+        (at, Event::Completed {}),
+    ];
+    Append { events, ..ended(run, RunStatus::Completed, at) }
+}
+
+async fn left(store: &SharedStore) -> Vec<RunId> {
+    let runs = store.runs(RunFilter { limit: 99, ..RunFilter::default() }).await.unwrap();
+    runs.into_iter().rev().map(|run| run.run_id).collect()
+}
+
+async fn old_runs_go_by_status_longest_ended_first(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    for (n, ago) in [(1, 9), (2, 3), (3, 5), (4, 7)] {
+        store.append(ended(run_id(n), RunStatus::Completed, past(ago))).await.unwrap();
+    }
+    store.append(ended(run_id(5), RunStatus::Failed, past(0))).await.unwrap();
+    store.append(append(run_id(6), 1, 1)).await.unwrap();
+    store.append(ended(run_id(7), RunStatus::Completed, at(0))).await.unwrap();
+    store.put_order(between::order(1, run_id(2))).await.unwrap();
+    let purge = async |status, before, limit| store.purge(status, before, limit).await.unwrap().runs;
+    assert_eq!(purge(RunStatus::Completed, past(3), 9).await, 0);
+    assert_eq!(purge(RunStatus::Completed, past(9), 2).await, 2);
+    let runs = |of: &[u64]| of.iter().map(|n| run_id(*n)).collect::<Vec<_>>();
+    assert_eq!(left(store).await, runs(&[1, 4, 5, 6, 7]));
+    assert_eq!(seqs(store, run_id(2)).await, [0; 0]);
+    assert_eq!(store.run(run_id(2)).await.unwrap(), None);
+    assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap(), None, "what was asked of it goes with it");
+    assert_eq!(purge(RunStatus::Completed, past(9), 2).await, 1);
+    assert_eq!(purge(RunStatus::Failed, past(9), 2).await, 1);
+    assert_eq!(purge(RunStatus::Running, at(99), 2).await, 0, "what has not ended stays");
+    assert_eq!(left(store).await, runs(&[1, 6, 7]));
+    assert_eq!(seqs(store, run_id(1)).await, [1, 2, 3]);
+    assert_eq!(store.remains(run_id(1)).await.unwrap(), None);
+}
+
+async fn a_pinned_run_leaves_its_summary_and_what_remains(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let one = Append { pins: vec![pin("17", Arm::Engine)], ..answered(run_id(1), past(1)) };
+    store.append(one.clone()).await.unwrap();
+    let two = Append { pins: vec![pin("18", Arm::Engine)], ..append(run_id(2), 1, 1) };
+    store.append(two).await.unwrap();
+    // The last append of a run brings no pin: the one before did.
+    let last = standing(append(run_id(2), 2, 1), RunStatus::Completed);
+    store.append(Append { summary: RunSummary { updated: past(2), ..last.summary.clone() }, ..last }).await.unwrap();
+    store.append(answered(run_id(3), past(3))).await.unwrap();
+    let purged = store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
+    assert_eq!(purged, Purged { runs: 3, pinned: 2, payloads: 0 });
+    assert_eq!(left(store).await, [run_id(1), run_id(2)]);
+    assert_eq!(store.run(run_id(1)).await.unwrap(), Some(one.summary));
+    assert_eq!(seqs(store, run_id(1)).await, [0; 0]);
+    let remains = Remains { input: Some(json!({ "items": [1] })), output: Some(json!({ "id": "17" })) };
+    assert_eq!(store.remains(run_id(1)).await.unwrap(), Some(remains));
+    assert_eq!(store.remains(run_id(2)).await.unwrap(), None, "its events tell nothing");
+    assert_eq!(store.remains(run_id(3)).await.unwrap(), None);
+    assert_eq!(store.pin(pin("17", Arm::Engine).key).await.unwrap().unwrap().run, Some(run_id(1)));
+    assert_eq!(store.purge(RunStatus::Completed, past(9), 9).await.unwrap(), Purged::default(), "once");
+}
+
+async fn a_run_whose_retry_key_has_not_run_out_stays(which: Which) {
+    let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32] });
+    let now = Timestamp::now();
+    for (window, gone) in [(3_600, 0), (0, 1)] {
+        let place = Place::with(which, Limits { retry_window_s: window, ..Limits::default() }).await;
+        let store = &place.store;
+        store.append(Append { claim, ..ended(run_id(1), RunStatus::Completed, now) }).await.unwrap();
+        assert_eq!(store.purge(RunStatus::Completed, at(99), 9).await.unwrap().runs, gone);
+    }
+}
+
+async fn what_was_purged_stays_purged_after_a_restart(which: Which) {
+    let mut place = Place::new(which).await;
+    let pins = vec![pin("17", Arm::Engine)];
+    place.store.append(Append { pins, ..answered(run_id(1), past(1)) }).await.unwrap();
+    place.store.append(answered(run_id(2), past(1))).await.unwrap();
+    place.store.append(answered(run_id(3), at(1))).await.unwrap();
+    place.store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
+    place.reopen().await;
+    let store = &place.store;
+    assert_eq!(left(store).await, [run_id(1), run_id(3)]);
+    assert!(store.remains(run_id(1)).await.unwrap().is_some());
+    let kept: Vec<StoredEvent> = store.events(run_id(3), Seq::FIRST).await.unwrap();
+    assert_eq!(kept.len(), 3);
+    assert_eq!(store.purge(RunStatus::Completed, past(9), 9).await.unwrap(), Purged::default());
+}

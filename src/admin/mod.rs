@@ -17,6 +17,7 @@ mod problem;
 mod routes;
 mod runs;
 mod serve;
+mod services;
 #[cfg(test)]
 mod tests;
 pub mod types;
@@ -66,6 +67,7 @@ pub fn router(parts: AdminParts) -> Router {
         .route("/routes/{id}/diffs", get(differences::diffs))
         .route("/routes/{id}/evidence", get(differences::evidence))
         .route("/flips", get(moves::flips))
+        .route("/services", get(services::list))
         .route("/orchestrate/runs", get(runs::list))
         .route("/orchestrate/run/{id}", get(runs::show))
         .route("/orchestrate/run/{id}/events", get(runs::events))

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::types::ShadowLoad;
+use super::types::{ServiceRow, ShadowLoad};
 use crate::config::Token;
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
@@ -42,6 +42,8 @@ pub struct AdminParts {
     pub vitals: Arc<dyn Fn() -> Vitals + Send + Sync>,
     /// What the proxy has seen of a route.
     pub traffic: Arc<dyn Fn(&RouteId) -> Traffic + Send + Sync>,
+    /// Where the services stand that steps call, by name.
+    pub services: Arc<dyn Fn() -> Vec<ServiceRow> + Send + Sync>,
 }
 
 /// What the process says of itself at one moment.

@@ -40,11 +40,12 @@ GET  /api/v2/routes/{id}/diffs                 where legacy and engine differ
 GET  /api/v2/routes/{id}/evidence              what comparisons add up to
 POST /api/v2/freeze                            the kill switch: {\"on\": true, \"reason\": \"...\"}
 GET  /api/v2/flips                             who moved what, when and why
+GET  /api/v2/services                          breakers, calls under way, rates
 GET  /api/v2/orchestrate/runs                  runs, newest first
 GET  /api/v2/orchestrate/run/{id}              one run with its steps
 GET  /api/v2/orchestrate/run/{id}/events       its audit trail
 GET  /api/v2/orchestrate/run/{id}/steps/{step}/output
 
-The same on a terminal: pointsman status | flip | freeze | diffs | runs
+The same on a terminal: pointsman status | flip | freeze | diffs | services | runs
 "
 }

@@ -14,6 +14,7 @@
 //! | `POST /api/v2/freeze` | [`FreezeAsk`] | [`FreezeDone`] |
 //! | `GET /api/v2/routes/{id}/diffs` | `?limit=` | [`Diffs`] |
 //! | `GET /api/v2/routes/{id}/evidence` | | [`EvidenceView`] |
+//! | `GET /api/v2/services` | | `[ServiceRow]` |
 //! | `GET /api/v2/flips` | `?route=&limit=` | `[FlipRow]` |
 //! | `GET /api/v2/orchestrate/runs` | `?status=&workflow=&route=&mode=&before=&limit=` | [`RunList`] |
 //! | `GET /api/v2/orchestrate/run/{id}` | | [`RunDetail`] |
@@ -21,6 +22,7 @@
 //! | `GET /api/v2/orchestrate/run/{id}/steps/{step}/output` | | the value; a list of a fan-out's |
 
 mod runs;
+mod services;
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,7 @@ use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
 pub use crate::workflow::{Mode, RunStatus};
 pub use runs::{EventRow, RunDetail, RunList, RunRow, StepRow};
+pub use services::{BreakerRow, BreakerWord, ServiceRow};
 
 /// Everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,6 +7,7 @@
 
 mod behind;
 mod doors;
+mod services;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -110,6 +111,10 @@ impl App {
             vitals: {
                 let (parts, freshness, stop) = (parts.clone(), freshness.clone(), stop.clone());
                 Arc::new(move || vitals(&parts, &freshness, stop.is_cancelled()))
+            },
+            services: {
+                let engine = parts.engine.clone();
+                Arc::new(move || services::rows(&engine))
             },
             traffic: {
                 let proxy = proxy.clone();

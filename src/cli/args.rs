@@ -142,6 +142,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Show the services that steps call: their breakers, who is under way there, their rates.
+    Services {
+        #[command(flatten)]
+        server: Server,
+    },
     /// Runs of the engine.
     Runs {
         #[command(subcommand)]

@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "what did the person type, and what do they see?" Always true: stdout is data (`--json`
 //! everywhere), stderr is talk; the exit code is 0 for done, 1 for refused or failed, 2 for wrong usage. `status`,
-//! `flip`, `freeze`, `diffs`, `evidence`, `flips` and `runs` are clients of the API of a running process; `check` and
+//! `flip`, `freeze`, `diffs`, `evidence`, `flips`, `services` and `runs` are clients of the API of a running process; `check` and
 //! `schema` read files only; what `serve` and `demo` do is `app`'s and `demo`'s business, reached through [`Doors`].
 
 mod args;
@@ -13,6 +13,7 @@ mod files;
 mod flip;
 mod paint;
 mod runs;
+mod services;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -104,6 +105,7 @@ fn run(line: Line, doors: &Doors) -> ExitCode {
         Command::Diffs { route, limit, server } => ask(&server, |client| diffs::show(client, &route, limit, out)),
         Command::Evidence { route, server } => ask(&server, |client| evidence::show(client, &route, out)),
         Command::Flips { route, limit, server } => ask(&server, |client| flip::list(client, route, limit, out)),
+        Command::Services { server } => ask(&server, |client| services::show(client, out)),
         Command::Runs { command: Runs::List { status, workflow, route, limit, before, server } } => {
             let filter = runs::Filter { status, workflow, route, limit, before };
             ask(&server, |client| runs::list(client, filter, out))

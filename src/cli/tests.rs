@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::args::{Line, Server};
 use super::client::{CallError, Client};
 use super::paint::{Paint, harmless};
-use super::{diffs, evidence, flip, runs, status};
-use crate::admin::types::{Diffs, EvidenceView, RunDetail, Status};
+use super::{diffs, evidence, flip, runs, services, status};
+use crate::admin::types::{Diffs, EvidenceView, RunDetail, ServiceRow, Status};
 use crate::flag::State;
 
 /// Answers one request with this, and gives what it was asked.
@@ -283,6 +283,36 @@ fn evidence_says_what_the_next_rung_takes() {
 }
 
 #[test]
+fn services_are_read_at_a_glance() {
+    let service = |name: &str, breaker: Value, waiting: u64, rate: Value| {
+        json!({
+            "name": name, "urls": ["http://h"], "breaker": breaker, "in_flight": 3, "calls_max": 64,
+            "beside_in_flight": 0, "beside_calls_max": 12, "waiting": waiting, "rate": rate,
+            "burst": if rate.is_null() { Value::Null } else { json!(20) },
+        })
+    };
+    let breaker = |state: &str, next: Value, calls: u64| json!({ "state": state, "since": "2026-01-02T03:04:00Z", "next_probe": next, "calls": calls, "failed": 1 });
+    let rows = read::<Vec<ServiceRow>>(json!([
+        service("bank", breaker("open", json!("2026-01-02T03:04:17Z"), 0), 2, Value::Null),
+        service("late", breaker("open", json!("2026-01-02T03:04:03Z"), 0), 0, Value::Null),
+        service("mail", breaker("half_open", Value::Null, 0), 0, json!("100/s")),
+        service("shop", breaker("closed", Value::Null, 20), 0, Value::Null),
+        service("none", Value::Null, 0, Value::Null),
+    ]));
+    assert_eq!(
+        services::text(&rows, now(), Paint(false)),
+        "\
+SERVICE  BREAKER    SINCE    NEXT PROBE      FAILED  UNDER WAY   BESIDE  WAITING  RATE
+bank     open       5 s ago  in 12 s              -    3 of 64  0 of 12        2  -
+late     open       5 s ago  the next call        -    3 of 64  0 of 12        0  -
+mail     half-open  5 s ago  -                    -    3 of 64  0 of 12        0  100/s, burst 20
+shop     closed     5 s ago  -              1 of 20    3 of 64  0 of 12        0  -
+none     off        -        -                    -    3 of 64  0 of 12        0  -
+"
+    );
+}
+
+#[test]
 fn the_line_is_read_as_the_help_says() {
     let fine = [
         "status",
@@ -295,6 +325,8 @@ fn the_line_is_read_as_the_help_says() {
         "diffs r",
         "evidence r",
         "flips",
+        "services",
+        "services --json",
         "runs list --status failed",
         "runs show run_1",
         "check",

@@ -75,7 +75,7 @@ async fn nothing_changes_without_a_credential_that_may() {
         let freeze = ask(&pointsman, "POST /api/v2/freeze", headers, &json!({ "on": true })).await;
         assert_eq!(freeze.status, status, "freeze with {what}: {}", String::from_utf8_lossy(&freeze.body));
     }
-    for path in ["status", "routes", "routes/things", "routes/things/diffs", "flips", "orchestrate/runs"] {
+    for path in ["status", "routes", "routes/things", "routes/things/diffs", "flips", "services", "orchestrate/runs"] {
         let line = format!("GET /api/v2/{path}");
         assert_eq!(ask(&pointsman, &line, &[], &Value::Null).await.status, 401, "{path} is nobody's to read");
         assert_eq!(ask(&pointsman, &line, &[("authorization", &looker)], &Value::Null).await.status, 200, "{path}");

@@ -1,6 +1,7 @@
 //! The integration binary: the house's own rules, and end-to-end tests against the real binary.
 
 mod access;
+mod breaker;
 mod checker_bites;
 mod crash;
 mod dashboard;

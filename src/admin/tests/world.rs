@@ -93,6 +93,7 @@ impl World {
             limits: Arc::new(Limits::default()),
             vitals: Arc::new(move || vitals.clone()),
             traffic: Arc::new(|_| Traffic { requests: 12, overhead_p50_us: Some(40.0) }),
+            services: Arc::new(Vec::new),
         })
     }
 

@@ -92,6 +92,10 @@ impl Origin {
     pub fn next(&self, act: Act, times: usize) {
         self.inner.lock().expect("unpoisoned").script.extend(std::iter::repeat_n(act, times));
     }
+    /// From now on it answers this whenever the script is empty.
+    pub fn otherwise(&self, act: Act) {
+        self.inner.lock().expect("unpoisoned").otherwise = act;
+    }
     /// Everything that arrived whole.
     pub fn seen(&self) -> Vec<Seen> {
         self.inner.lock().expect("unpoisoned").seen.clone()

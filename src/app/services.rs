@@ -1,0 +1,33 @@
+//! What the engine says of services, as the API says it.
+
+use crate::admin::types::{BreakerRow, BreakerWord, ServiceRow};
+use crate::engine::{BreakerState, BreakerView, Engine, ServiceView};
+
+/// Every service, by name.
+pub(super) fn rows(engine: &Engine) -> Vec<ServiceRow> {
+    engine.services().into_iter().map(row).collect()
+}
+
+fn row(view: ServiceView) -> ServiceRow {
+    let ServiceView {
+        name,
+        urls,
+        breaker,
+        in_flight,
+        calls_max,
+        beside_in_flight,
+        beside_calls_max,
+        waiting,
+        rate,
+        burst,
+    } = view;
+    let breaker = breaker.map(|BreakerView { state, since, next_probe, calls, failed }| {
+        let state = match state {
+            BreakerState::Closed => BreakerWord::Closed,
+            BreakerState::HalfOpen => BreakerWord::HalfOpen,
+            BreakerState::Open => BreakerWord::Open,
+        };
+        BreakerRow { state, since, next_probe, calls, failed }
+    });
+    ServiceRow { name, urls, breaker, in_flight, calls_max, beside_in_flight, beside_calls_max, waiting, rate, burst }
+}

@@ -1,0 +1,63 @@
+//! `services`: breakers, and who is under way where.
+
+use jiff::Timestamp;
+
+use super::Done;
+use super::client::{CallError, Client};
+use super::paint::{Field, Paint, Tone, ago, count, lasting, plain};
+use crate::admin::types::{BreakerWord, ServiceRow};
+
+pub(crate) fn show(client: &Client, paint: Paint) -> Result<Done, CallError> {
+    let (services, json) = client.get::<Vec<ServiceRow>>("/api/v2/services")?;
+    Ok(Done { text: text(&services, Timestamp::now(), paint), json, fine: true })
+}
+
+pub(crate) fn text(services: &[ServiceRow], now: Timestamp, paint: Paint) -> String {
+    let header = ["SERVICE", "BREAKER", "SINCE", "NEXT PROBE", "FAILED", "UNDER WAY", "BESIDE", "WAITING", "RATE"];
+    paint.table(&header, &[4, 5, 6, 7], services.iter().map(|service| row(service, now)).collect())
+}
+
+fn row(service: &ServiceRow, now: Timestamp) -> Vec<Field> {
+    let ServiceRow {
+        name,
+        urls: _,
+        breaker,
+        in_flight,
+        calls_max,
+        beside_in_flight,
+        beside_calls_max,
+        waiting,
+        rate,
+        burst,
+    } = service;
+    let of = |now: u64, max: u64| plain(format!("{} of {}", count(now), count(max)));
+    let [state, since, probe, failed] = match breaker {
+        None => [("off".to_owned(), Tone::Faint), plain("-"), plain("-"), plain("-")],
+        Some(breaker) => {
+            let state = match breaker.state {
+                BreakerWord::Closed => ("closed".to_owned(), Tone::Good),
+                BreakerWord::HalfOpen => ("half-open".to_owned(), Tone::Warn),
+                BreakerWord::Open => ("open".to_owned(), Tone::Bad),
+            };
+            let probe = match breaker.next_probe.map(|at| at.duration_since(now).as_secs_f64()) {
+                None => "-".to_owned(),
+                Some(left) if left > 0.0 => format!("in {}", lasting(left)),
+                Some(_) => "the next call".to_owned(),
+            };
+            let failed = match breaker.calls {
+                0 => plain("-"),
+                calls => plain(format!("{} of {}", count(breaker.failed), count(calls))),
+            };
+            [state, plain(ago(breaker.since, now)), plain(probe), failed]
+        }
+    };
+    let rate = match (rate, burst) {
+        (Some(rate), Some(burst)) => format!("{rate}, burst {burst}"),
+        (Some(rate), None) => rate.clone(),
+        (None, _) => "-".to_owned(),
+    };
+    let waits = (count(*waiting), if *waiting > 0 { Tone::Warn } else { Tone::Plain });
+    let own = of(*in_flight, *calls_max);
+    let beside = of(*beside_in_flight, *beside_calls_max);
+    vec![(name.to_string(), Tone::Strong), state, since, probe, failed, own, beside, waits, plain(rate)]
+}

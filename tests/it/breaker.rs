@@ -1,0 +1,278 @@
+//! A service that is ill, slow or picky: the breaker, the rate and the times of steps' calls.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+use pointsman::demo::http::{Client, Reply};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::support::origin::{Act, Origin};
+use crate::support::process::{Start, said};
+use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman, until};
+
+/// A legacy, a bank, and the binary between them. `POST /pay` asks the bank once for each request.
+struct Town {
+    bank: Origin,
+    flags: FlagsDir,
+    pointsman: Pointsman,
+    client: Client,
+    _legacy: Origin,
+    _dir: TempDir,
+}
+
+const LEGACY: &str = r#"{"id":"l1"}"#;
+const GOOD: &str = r#"{"id":"b1"}"#;
+
+impl Town {
+    /// `terms` are the bank's beside its URL.
+    async fn start(terms: &str) -> Self {
+        Self::at(None, "only", terms).await
+    }
+    /// The same with a bank somewhere else, and the route in another state.
+    async fn at(address: Option<SocketAddr>, state: &str, terms: &str) -> Self {
+        let legacy = Origin::start(Act::Json(LEGACY)).await;
+        let bank = Origin::start(Act::Json(GOOD)).await;
+        let flags = FlagsDir::passthrough(&legacy.url());
+        let url = address.map_or_else(|| bank.url(), |address| format!("http://{address}"));
+        flags.edit("pointsman.yaml", |text| {
+            text.replace("services:\n", &format!("services:\n  bank: {{ urls: [\"{url}\"]{terms} }}\n"))
+                + "limits: { connect_ms: 20000 }\n"
+        });
+        flags.write(
+            "workflows/pay.yaml",
+            "workflow: pay\n\
+             steps:\n  \
+             ask:\n    call: GET ${services.bank}/accounts\n    retry: { attempts: 1 }\n    timeout: 20s\n\
+             respond: { status: 200, body: { id: l1 } }\n",
+        );
+        flags.write(
+            "routes/pay.yaml",
+            &format!(
+                "routes:\n\
+                 - {{ id: pay, match: {{ method: POST, path: /pay }}, legacy: shop, workflow: pay, state: {state} }}\n\
+                 - {{ id: real, match: {{ method: POST, path: /real }}, legacy: shop, workflow: pay, state: only }}\n"
+            ),
+        );
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = dir.path().join("log");
+        let start = Start { flags: flags.path().to_owned(), store: "memory:".into(), log, env: Vec::new() };
+        let pointsman = Pointsman::start(&start).await;
+        Self { bank, flags, pointsman, client: Client::new(PATIENCE), _legacy: legacy, _dir: dir }
+    }
+    async fn send(&self, path: &str) -> Reply {
+        let url = format!("{}{path}", self.pointsman.url());
+        self.client.json(Method::POST, &url, &[], &json!({})).await.unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+    async fn pay(&self) -> StatusCode {
+        self.send("/pay").await.status
+    }
+    /// So many at the same time; how many of them were answered in good order.
+    async fn pay_at_once(&self, count: usize) -> usize {
+        let replies = futures_util::future::join_all((0..count).map(|_| self.pay())).await;
+        replies.into_iter().filter(|status| status.is_success()).count()
+    }
+    /// The bank as the API shows it.
+    async fn shown(&self) -> Value {
+        let services = self.pointsman.get("/api/v2/services").await;
+        services.as_array().expect("a list").iter().find(|row| row["name"] == "bank").expect("the bank").clone()
+    }
+    async fn state(&self) -> String {
+        self.shown().await["breaker"]["state"].as_str().expect("a state").to_owned()
+    }
+    async fn until_probes_may_go(&self) {
+        until("the open time to be over", || async {
+            let next = self.shown().await["breaker"]["next_probe"].as_str()?.parse::<jiff::Timestamp>().ok()?;
+            (next <= jiff::Timestamp::now()).then_some(())
+        })
+        .await;
+    }
+}
+
+fn bank(metrics: &Metrics, name: &str) -> f64 {
+    metrics.sum(name, &[("service", "bank")])
+}
+
+fn went(metrics: &Metrics, to: &str) -> f64 {
+    metrics.sum("pointsman_breaker_transitions_total", &[("service", "bank"), ("to", to)])
+}
+
+fn refused(metrics: &Metrics, by: &str) -> f64 {
+    metrics.sum("pointsman_service_refused_total", &[("service", "bank"), ("by", by)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_service_is_left_alone_and_everybody_can_see_it() {
+    let town = Town::start(", breaker: { min: 5, over: 60s, open: 60s }").await;
+    town.bank.otherwise(Act::Status(500));
+    for _ in 0..5 {
+        assert!(town.pay().await.is_server_error());
+    }
+    assert_eq!((town.bank.count(), town.state().await.as_str()), (5, "open"));
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert!(town.pay().await.is_server_error());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "nobody waits for what is known to fail");
+    assert_eq!(town.bank.count(), 5, "no call leaves while it is open");
+
+    let metrics = town.pointsman.metrics().await;
+    assert_eq!(bank(&metrics, "pointsman_breaker_state"), 2.0);
+    assert_eq!((went(&metrics, "open"), refused(&metrics, "breaker")), (1.0, 20.0));
+    assert_eq!(bank(&metrics, "pointsman_service_calls_in_flight"), 0.0);
+    let shop = metrics.sum("pointsman_breaker_state", &[("service", "shop")]);
+    assert_eq!(shop, 0.0, "another service's is its own");
+    let shown = town.shown().await;
+    assert!(shown["breaker"]["next_probe"].is_string() && shown["in_flight"] == 0, "{shown}");
+    let table = said(&town.pointsman.cli(&["services"]).await);
+    let line = table.lines().find(|line| line.starts_with("bank")).expect("the bank's line");
+    assert!(line.contains("open") && line.contains(" in "), "{table}");
+    let json: Value = serde_json::from_slice(&town.pointsman.cli(&["services", "--json"]).await.stdout).expect("JSON");
+    assert_eq!(json[0]["breaker"]["state"], "open");
+    assert!(town.pointsman.log().contains("the breaker opens"), "{}", town.pointsman.log());
+
+    // Files that say the same of the service keep its breaker; others begin anew.
+    let generation = || async { town.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+    let before = generation().await;
+    town.flags.edit("routes/pay.yaml", |text| text.replace("state: only }\n", "state: only, deadline: 9s }\n"));
+    until("the files to be taken", || async { (generation().await > before).then_some(()) }).await;
+    assert_eq!(town.state().await, "open");
+    town.flags.edit("pointsman.yaml", |text| text.replace("min: 5", "min: 6"));
+    until("a new breaker", || async { (town.state().await == "closed").then_some(()) }).await;
+    town.pointsman.until_metric("a new breaker", |m| bank(m, "pointsman_breaker_state") == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_while_a_few_probes_go_through_and_close_it() {
+    let town = Town::start(", breaker: { min: 4, over: 60s, open: 300ms, open_max: 400ms, probes: 2 }").await;
+    town.bank.otherwise(Act::Status(503));
+    for _ in 0..4 {
+        assert!(town.pay().await.is_server_error());
+    }
+    town.until_probes_may_go().await;
+    assert!(town.pay().await.is_server_error());
+    let metrics = town.pointsman.metrics().await;
+    assert_eq!((town.bank.count(), went(&metrics, "half_open"), went(&metrics, "open")), (5, 1.0, 2.0), "it failed");
+
+    town.until_probes_may_go().await;
+    // Long enough for all to have come before the probes are answered.
+    town.bank.otherwise(Act::Slow(Duration::from_secs(4), GOOD));
+    assert_eq!(town.pay_at_once(20).await, 2, "the probes are answered, the others fail at once");
+    assert_eq!(town.bank.count(), 7);
+    assert_eq!(town.state().await, "closed");
+    town.bank.otherwise(Act::Json(GOOD));
+    assert_eq!(town.pay_at_once(20).await, 20);
+    let metrics = town.pointsman.metrics().await;
+    assert_eq!((went(&metrics, "closed"), bank(&metrics, "pointsman_breaker_state")), (1.0, 0.0));
+    assert_eq!(refused(&metrics, "breaker"), 18.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_failure_does_not_open_it_and_what_is_too_slow_does() {
+    let town = Town::start(", breaker: { min: 4, over: 60s, slow: 500ms, open: 60s }").await;
+    town.bank.next(Act::Status(429), 10);
+    town.bank.next(Act::Status(404), 10);
+    for _ in 0..20 {
+        assert!(!town.pay().await.is_success());
+    }
+    let shown = town.shown().await;
+    assert_eq!((&shown["breaker"]["state"], &shown["breaker"]["calls"]), (&json!("closed"), &json!(20)));
+    assert_eq!(shown["breaker"]["failed"], 0);
+    town.bank.otherwise(Act::Slow(Duration::from_millis(700), GOOD));
+    assert_eq!(town.pay_at_once(20).await, 20, "slow is still an answer");
+    assert_eq!(town.state().await, "open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_that_is_off_lets_everything_through() {
+    let town = Town::start(", breaker: off").await;
+    town.bank.otherwise(Act::Status(500));
+    for _ in 0..30 {
+        assert!(town.pay().await.is_server_error());
+    }
+    assert_eq!(town.bank.count(), 30);
+    assert_eq!(town.shown().await["breaker"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dark_runs_see_the_breaker_and_never_move_it() {
+    let town = Town::at(None, "dark", ", breaker: { min: 5, over: 60s, open: 60s }").await;
+    town.bank.otherwise(Act::Status(500));
+    let settled = |m: &Metrics| m.sum("pointsman_comparisons_total", &[("route", "pay")]);
+    for _ in 0..20 {
+        assert_eq!(town.pay().await, StatusCode::OK, "legacy answers");
+    }
+    town.pointsman.until_metric("all to be compared", |m| settled(m) == 20.0).await;
+    assert_eq!(town.bank.count(), 20, "every dark run called the bank, and failed");
+    assert_eq!(town.state().await, "closed");
+    assert_eq!(town.shown().await["breaker"]["calls"], 0);
+
+    for _ in 0..5 {
+        assert!(town.send("/real").await.status.is_server_error());
+    }
+    assert_eq!((town.state().await.as_str(), town.bank.count()), ("open", 25));
+    town.bank.otherwise(Act::Json(GOOD));
+    for _ in 0..10 {
+        assert_eq!(town.pay().await, StatusCode::OK);
+    }
+    let metrics = town.pointsman.until_metric("all to be compared", |m| settled(m) == 30.0).await;
+    assert_eq!((town.state().await.as_str(), town.bank.count()), ("open", 25), "it refuses them too");
+    assert_eq!(refused(&metrics, "breaker"), 10.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_gets_no_more_calls_a_second_than_it_takes() {
+    let town = Town::start(", rate: 20/s, burst: 4").await;
+    let begun = Instant::now();
+    assert_eq!(town.pay_at_once(44).await, 44, "all wait for their turn");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(1_990), "4 at once and 40 at 20 a second take 2 s, not {took:?}");
+    let shown = town.shown().await;
+    assert_eq!((&shown["rate"], &shown["burst"], &shown["waiting"]), (&json!("20/s"), &json!(4), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_turn_does_not_come_in_time_has_not_left() {
+    let town = Town::start(", rate: 1/m").await;
+    assert_eq!(town.pay_at_once(5).await, 1);
+    assert_eq!(town.bank.count(), 1);
+    let metrics = town.pointsman.metrics().await;
+    assert_eq!((refused(&metrics, "rate"), bank(&metrics, "pointsman_breaker_state")), (4.0, 0.0));
+    let text = String::from_utf8_lossy(&town.send("/pay").await.body).into_owned();
+    assert!(text.contains("no more than 1/m"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_times_of_a_service_hold_for_steps() {
+    let town = Town::start(", first_byte: 200ms").await;
+    town.bank.otherwise(Act::Stall);
+    let begun = Instant::now();
+    assert!(town.pay().await.is_server_error());
+    assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the step's own 20 s");
+
+    let (address, _crowd) = unreachable().await;
+    let town = Town::at(Some(address), "only", ", connect: 200ms").await;
+    let begun = Instant::now();
+    assert!(town.pay().await.is_server_error());
+    assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the limit's 20 s");
+}
+
+/// An address at which no connection comes about: its queue is full, and nobody takes any out.
+async fn unreachable() -> (SocketAddr, impl Sized) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&listener, &LOCAL).expect("a port");
+    listen(&listener, 0).expect("it listens");
+    let address: SocketAddr = getsockname(&listener).expect("an address").try_into().expect("an address");
+    let mut crowd = Vec::new();
+    for _ in 0..16 {
+        match tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => crowd.push(stream),
+            Ok(Err(error)) => panic!("{error}"),
+            Err(_) => return (address, (listener, crowd)),
+        }
+    }
+    panic!("its queue never fills")
+}

@@ -70,7 +70,7 @@ pub struct Limits {
     pub shadow_run_ms: u64,
     /// After SIGTERM: how long the shadow queue may drain.
     pub shadow_drain_ms: u64,
-    /// The share of a service's concurrency that rehearsed and dark runs may take, percent.
+    /// The share of a service's concurrency and rate that rehearsed and dark runs may take, percent.
     pub shadow_service_share_percent: u64,
 
     // compare

@@ -2,9 +2,10 @@
 //!
 //! The question it answers: "who answers this request with a workflow, and does what it began survive?" A request
 //! comes in through [`Engine::arm`] (`arm`), its run is moved by one task (`driver`), whose events go to the store
-//! (`journal`) and whose calls go out through `client`. Always true: a run is what its events say; a rehearsal can
-//! send only reads; a private or shared call leaves only after it is on disk. What a run does next is decided by
-//! `workflow`, which is pure; keeping is `store`'s business; who answers a request is the proxy's.
+//! (`journal`) and whose calls go out through `client`, when it is their turn at the `service`. Always true: a run is
+//! what its events say; a rehearsal can send only reads; a private or shared call leaves only after it is on disk. What
+//! a run does next is decided by `workflow`, which is pure; keeping is `store`'s business; who answers a request is the
+//! proxy's.
 //!
 //! When a service is slow, its attempts time out and the rest goes on; when the store is, effects and answers wait;
 //! when the process ends, the next one goes on from what is on disk ([`Engine::recover`]).

@@ -12,8 +12,11 @@
 //! and they do not even wait. A call that waited most of its time and then ran out of it says nothing of the service:
 //! our own queue must not open the breaker.
 
+mod fate;
 mod meter;
 mod rate;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,6 +34,7 @@ use crate::flag::{Breaker as Rule, Rate, Service};
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::workflow::{Heard, Mode};
+use fate::Times;
 use meter::{By, Meter};
 use rate::Rates;
 
@@ -294,21 +298,9 @@ pub(super) struct Turn {
 impl Turn {
     /// The call is over.
     pub fn heard(mut self, heard: &Heard) {
-        let now = self.base.now();
-        let waited = self.began.saturating_sub(self.came);
-        let crowded = now >= self.ends && waited > self.ends.saturating_sub(self.began);
-        let fate = match heard {
-            Heard::Reply { status, .. } | Heard::Unreadable { status, .. } => {
-                let slow = |breaker: &Breaker| breaker.too_slow(now.saturating_sub(self.began));
-                match *status >= 500 || self.base.guarded().breaker.as_ref().is_some_and(slow) {
-                    true => Fate::Failed,
-                    false => Fate::Succeeded,
-                }
-            }
-            Heard::NotSent(_) | Heard::TimedOut(_) | Heard::CutOff(_) if !crowded => Fate::Failed,
-            Heard::NotSent(_) | Heard::TimedOut(_) | Heard::CutOff(_) => Fate::Unsaid,
-            Heard::Interrupted | Heard::BreakerOpen { .. } => Fate::Unsaid,
-        };
+        let times = Times { came: self.came, began: self.began, ends: self.ends, heard: self.base.now() };
+        let too_slow = |took| self.base.guarded().breaker.as_ref().is_some_and(|breaker| breaker.too_slow(took));
+        let fate = fate::of(heard, times, too_slow);
         if let Some(pass) = self.pass.take() {
             self.base.settle(pass, fate);
         }

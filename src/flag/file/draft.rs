@@ -202,7 +202,7 @@ pub enum ServiceDraft {
     /// One base URL.
     Url(String),
     /// More.
-    Map(ServiceMapDraft),
+    Map(Box<ServiceMapDraft>),
 }
 
 fn read<T: serde::de::DeserializeOwned, E: serde::de::Error>(value: Value) -> Result<T, E> {

@@ -126,6 +126,8 @@ pub struct Limits {
     pub append_queue_max: u64,
     /// Events of dark runs in one commit.
     pub append_dark_batch_events_max: u64,
+    /// An event larger than this keeps its large parts once, by their hash, bytes.
+    pub payload_inline_bytes_max: u64,
     /// How long a client's retry stays on its arm, seconds.
     pub retry_window_s: u64,
     /// Retry keys of legacy kept in memory.
@@ -186,6 +188,7 @@ impl Default for Limits {
             append_batch_events_max: 512,
             append_queue_max: 4_096,
             append_dark_batch_events_max: 64,
+            payload_inline_bytes_max: 16 << 10,
             retry_window_s: 86_400,
             retry_keys_max: 100_000,
             api_body_bytes_max: 1 << 20,

@@ -4,9 +4,11 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::codec::{self, Part};
+use super::work::turn_of;
 use crate::flag::Arm;
-use crate::names::RunId;
-use crate::store::{Append, AppendError, Claim, NewPin, Priority};
+use crate::names::{Fence, JobId, RunId, StepId, WorkerId};
+use crate::store::{Append, AppendError, Claim, LockChange, NewPin, News, Notice, Priority};
 use crate::workflow::Event;
 
 /// One append, encoded.
@@ -20,6 +22,11 @@ pub(super) struct Job {
     pub(super) pins: Vec<NewPin>,
     pub(super) claim: Option<Claim>,
     pub(super) priority: Priority,
+    pub(super) fence: Fence,
+    pub(super) locks: Vec<LockStep>,
+    pub(super) notices: Vec<Notice>,
+    /// Orders with their answers, as JSON.
+    pub(super) settled: Vec<(Uuid, Vec<u8>)>,
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
 }
 
@@ -28,6 +35,25 @@ pub(super) struct EventRow {
     pub(super) at: i64,
     pub(super) kind: &'static str,
     pub(super) event: Vec<u8>,
+    /// What is kept beside it, by its hash.
+    pub(super) parts: Vec<Part>,
+}
+
+/// A change of a lock's queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LockStep {
+    /// Asks for a place, or gives it up.
+    pub(super) queue: bool,
+    pub(super) place: LockPlace,
+}
+
+/// What has a place in a lock's queue, but for the run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LockPlace {
+    pub(super) name: String,
+    pub(super) step: String,
+    /// -1 is none: columns that a place is told by are not NULL.
+    pub(super) item: i64,
 }
 
 /// The run's row after the events.
@@ -37,28 +63,70 @@ pub(super) struct RunRow {
     pub(super) workflow: String,
     pub(super) route: Option<String>,
     pub(super) mode: &'static str,
+    pub(super) job: Option<JobId>,
+    pub(super) parent: Option<RunId>,
+    /// When its last event happened.
+    pub(super) updated: i64,
+    /// Who moves it from now on.
+    pub(super) owner: Option<WorkerId>,
+    /// Of one that is nobody's: when its turn comes.
+    pub(super) turn: Option<i64>,
     pub(super) summary: Vec<u8>,
 }
 
 impl Job {
-    /// Encodes an append.
-    pub(super) fn new(append: Append, reply: oneshot::Sender<Result<(), AppendError>>) -> Result<Self, AppendError> {
+    /// Encodes an append; what is larger than so many bytes goes beside its event.
+    pub(super) fn new(
+        append: Append,
+        inline_max: usize,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    ) -> Result<Self, AppendError> {
         let Append { run_id, first, events, summary, batch, pins, claim, priority, .. } = append;
+        let Append { worker, fence, release, locks, notices, settled, .. } = append;
         if events.is_empty() {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         }
-        let rows: Result<Vec<_>, serde_json::Error> = events.iter().map(|(at, event)| row(*at, event)).collect();
+        let rows: Result<Vec<_>, _> = events.iter().map(|(at, event)| row(*at, event, inline_max)).collect();
         let unfit = |error| AppendError::Refused(format!("an event cannot be written as JSON: {error}"));
+        let ended = summary.status.is_final();
         let run = RunRow {
-            ended: summary.status.is_final(),
+            ended,
             status: summary.status.as_str(),
             workflow: summary.workflow.as_str().to_owned(),
             route: summary.route.as_ref().map(|route| route.as_str().to_owned()),
             mode: summary.mode.as_str(),
+            job: summary.job,
+            parent: summary.parent,
+            updated: nanos(summary.updated),
+            owner: (!release && !ended).then_some(worker),
+            turn: release.then(|| turn_of(&summary)).flatten().map(nanos),
             summary: serde_json::to_vec(&summary).map_err(unfit)?,
         };
         let events = rows.map_err(unfit)?;
-        Ok(Self { run_id, first: first.0, batch, events, run, pins, claim, priority, reply })
+        let settled: Result<Vec<_>, _> =
+            settled.into_iter().map(|(id, answer)| Ok((id, serde_json::to_vec(&answer)?))).collect();
+        let settled = settled.map_err(unfit)?;
+        let locks = locks.into_iter().map(LockStep::from).collect();
+        let first = first.0;
+        Ok(Self { run_id, first, batch, events, run, pins, claim, priority, fence, locks, notices, settled, reply })
+    }
+
+    /// What others want to hear of it once it is written, but for what its end moves.
+    pub(super) fn news(&self, now: i64) -> Vec<News> {
+        let mut news = Vec::new();
+        if self.run.ended {
+            news.push(News::Ended(self.run_id));
+        }
+        if self.run.turn.is_some_and(|turn| turn <= now) {
+            news.push(News::Run(self.run_id));
+        }
+        let left = self.locks.iter().filter(|step| !step.queue);
+        news.extend(left.map(|step| News::Lock(step.place.name.clone())));
+        news.extend(self.settled.iter().map(|(id, _)| News::Order(*id)));
+        if !self.notices.is_empty() {
+            news.push(News::Notice);
+        }
+        news
     }
 
     /// The seq of the last event.
@@ -72,8 +140,23 @@ impl Job {
     }
 }
 
-fn row(at: Timestamp, event: &Event) -> Result<EventRow, serde_json::Error> {
-    Ok(EventRow { at: nanos(at), kind: event.kind(), event: serde_json::to_vec(event)? })
+impl From<LockChange> for LockStep {
+    fn from(change: LockChange) -> Self {
+        let place = |name, step: StepId, item: Option<u32>| LockPlace {
+            name,
+            step: step.as_str().to_owned(),
+            item: item.map_or(-1, i64::from),
+        };
+        match change {
+            LockChange::Queue { name, step, item } => Self { queue: true, place: place(name, step, item) },
+            LockChange::Leave { name, step, item } => Self { queue: false, place: place(name, step, item) },
+        }
+    }
+}
+
+fn row(at: Timestamp, event: &Event, inline_max: usize) -> Result<EventRow, serde_json::Error> {
+    let (json, parts) = codec::split(event, inline_max)?;
+    Ok(EventRow { at: nanos(at), kind: event.kind(), event: json, parts })
 }
 
 /// Nanoseconds since 1970; times beyond the year 2262 are its end.

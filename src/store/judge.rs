@@ -9,14 +9,14 @@ use uuid::Uuid;
 
 use super::job::Job;
 use crate::flag::{Arm, PinKey, RetryKey};
-use crate::names::{RunId, Seq};
+use crate::names::{Fence, RunId, Seq};
 use crate::store::{AppendError, Conflict, NewPin};
 
 /// What is stored of all that a batch touches.
 #[derive(Default)]
 pub(super) struct Known {
-    /// The last seq of each run; `None` where nobody looked: the schema will say.
-    pub(super) heads: Option<HashMap<RunId, u64>>,
+    /// The last seq of each run and its owner's number; `None` where nobody looked: the schema will say.
+    pub(super) heads: Option<HashMap<RunId, (u64, Fence)>>,
     /// The batch that brought the event at a place.
     pub(super) batches: HashMap<(RunId, u64), Uuid>,
     /// Retry keys within their window.
@@ -43,12 +43,15 @@ pub(super) fn judge(jobs: &[Job], mut known: Known) -> Vec<Fate> {
 
 fn one(job: &Job, known: &mut Known) -> Fate {
     if let Some(heads) = &known.heads {
-        let stored = heads.get(&job.run_id).copied().unwrap_or(0);
+        if known.batches.get(&(job.run_id, job.first)) == Some(&job.batch) {
+            return Fate::Rides;
+        }
+        let (stored, fence) = heads.get(&job.run_id).copied().unwrap_or((0, job.fence));
+        if job.fence != fence {
+            return Fate::Reject(AppendError::Fenced(job.run_id));
+        }
         if job.first != stored + 1 {
-            return match known.batches.get(&(job.run_id, job.first)) == Some(&job.batch) {
-                true => Fate::Rides,
-                false => Fate::Reject(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) })),
-            };
+            return Fate::Reject(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) }));
         }
     }
     if let Some(claim) = &job.claim
@@ -77,7 +80,7 @@ fn one(job: &Job, known: &mut Known) -> Fate {
         known.claims.entry(claim.key).or_insert((job.run_id, Some(claim.request)));
     }
     if let Some(heads) = &mut known.heads {
-        heads.insert(job.run_id, job.last());
+        heads.insert(job.run_id, (job.last(), job.fence));
         known.batches.extend((job.first..=job.last()).map(|seq| ((job.run_id, seq), job.batch)));
     }
     Fate::Write(fresh)

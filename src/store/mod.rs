@@ -8,6 +8,7 @@
 //! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
 //! unknown: read back first).
 
+mod codec;
 mod job;
 mod judge;
 mod memory;

@@ -43,12 +43,16 @@ impl Tables {
     }
 
     fn take_due(&mut self, worker: WorkerId, limit: usize, now: Timestamp) -> Vec<Owned> {
+        for run in self.runs.values_mut().filter(|run| run.owner.is_some_and(|owner| owner != worker)) {
+            run.owner = None;
+            run.turn = Some(Timestamp::UNIX_EPOCH);
+        }
         let shared = &self.shared;
-        let unfinished = self.runs.iter_mut().filter(|(_, run)| !run.summary.status.is_final());
-        let due = unfinished.filter(|(id, run)| match run.owner {
-            Some(owner) => owner != worker,
-            None => run.turn.is_some_and(|turn| turn <= now) || shared.asks(**id),
-        });
+        let waiting = |run: &Run| run.owner.is_none() && !run.summary.status.is_final();
+        let due = self
+            .runs
+            .iter_mut()
+            .filter(|(id, run)| waiting(run) && (run.turn.is_some_and(|turn| turn <= now) || shared.asks(**id)));
         due.take(limit).map(|(_, run)| run.taken_by(worker)).collect()
     }
 

@@ -13,9 +13,10 @@ use tokio::sync::oneshot;
 use super::commit::Committer;
 use super::fault::Fault;
 use super::job::nanos;
+use super::moves::{self, Move, Moved};
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord, StoreError};
+use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, News, SampleRecord, StoreError};
 
 /// The reply of a write that returns nothing.
 type Done = oneshot::Sender<Result<(), StoreError>>;
@@ -24,6 +25,7 @@ type Done = oneshot::Sender<Result<(), StoreError>>;
 pub(super) enum Aside {
     Write(Work, Done),
     Flip(Box<FlipRecord>, oneshot::Sender<Result<u64, StoreError>>),
+    Move(Move, oneshot::Sender<Result<Moved, StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -54,7 +56,12 @@ pub(super) async fn perform(aside: Aside, committer: &mut Committer, healthy: &A
             let _ = done.send(result.map(|_| ()));
         }
         Aside::Flip(flip, done) => {
-            let _ = done.send(twice(&Task::Flip(*flip), committer, healthy).await);
+            let result = twice(&Task::Flip(*flip), committer, healthy).await;
+            let _ = done.send(result.map(|wrote| wrote.number));
+        }
+        Aside::Move(asked, done) => {
+            let result = twice(&Task::Move(asked), committer, healthy).await;
+            let _ = done.send(result.map(|wrote| wrote.moved));
         }
         Aside::Close(done) => {
             let _ = done.send(());
@@ -65,14 +72,24 @@ pub(super) async fn perform(aside: Aside, committer: &mut Committer, healthy: &A
 enum Task {
     Work(Work),
     Flip(FlipRecord),
+    Move(Move),
+}
+
+/// What a transaction gave.
+struct Wrote {
+    /// Of a flip.
+    number: u64,
+    /// Of a move.
+    moved: Moved,
+    news: Vec<News>,
 }
 
 /// Once, and again on a fresh connection where the first outcome is in doubt.
-async fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> Result<u64, StoreError> {
+async fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> Result<Wrote, StoreError> {
     let fault = match transact(task, committer, false).await {
-        Ok(number) => {
+        Ok(wrote) => {
             healthy.store(true, Ordering::Release);
-            return Ok(number);
+            return Ok(tell(task, wrote, committer));
         }
         Err(fault) => fault,
     };
@@ -82,7 +99,7 @@ async fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> 
         committer.conn.drop_it();
         if committer.conn.probe(nanos(Timestamp::now())).await.is_ok() {
             match transact(task, committer, true).await {
-                Ok(number) => return Ok(number),
+                Ok(wrote) => return Ok(tell(task, wrote, committer)),
                 Err(_) => committer.conn.roll_back().await,
             }
         }
@@ -93,20 +110,26 @@ async fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> 
     Err(StoreError(fault.text().to_owned()))
 }
 
-async fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result<u64, Fault> {
+fn tell(task: &Task, mut wrote: Wrote, committer: &mut Committer) -> Wrote {
+    if let Task::Move(asked) = task {
+        moves::written(asked, &wrote.moved, std::mem::take(&mut wrote.news), &mut committer.hints);
+    }
+    wrote
+}
+
+async fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result<Wrote, Fault> {
     let now_ns = nanos(Timestamp::now());
     let since = committer.since(now_ns);
     let conn = committer.conn.get().await?;
     conn.execute("BEGIN IMMEDIATE".into_sql_str()).await?;
-    let number = match task {
-        Task::Flip(flip) => put_flip(conn, flip, again).await?,
-        Task::Work(work) => {
-            write(conn, work, now_ns, since).await?;
-            0
-        }
-    };
+    let mut wrote = Wrote { number: 0, moved: Moved::Nothing, news: Vec::new() };
+    match task {
+        Task::Flip(flip) => wrote.number = put_flip(conn, flip, again).await?,
+        Task::Work(work) => write(conn, work, now_ns, since).await?,
+        Task::Move(asked) => (wrote.moved, wrote.news) = moves::write(conn, asked, &committer.hints, now_ns).await?,
+    }
     conn.execute("COMMIT".into_sql_str()).await?;
-    Ok(number)
+    Ok(wrote)
 }
 
 async fn put_flip(conn: &mut SqliteConnection, flip: &FlipRecord, again: bool) -> Result<u64, Fault> {

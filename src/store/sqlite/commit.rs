@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::connection::Connection;
 use super::fault::Fault;
+use super::hints::Hints;
 use super::job::{Job, nanos};
 use super::judge::{Fate, judge};
 use super::look::look;
@@ -24,13 +25,14 @@ const ASK_PAUSE: Duration = Duration::from_millis(50);
 /// Holds the connection and the statements.
 pub(super) struct Committer {
     pub(super) conn: Connection,
+    pub(super) hints: Hints,
     statements: Statements,
     window_ns: i64,
 }
 
 impl Committer {
-    pub(super) fn new(conn: Connection, window_ns: i64) -> Self {
-        Self { conn, statements: Statements::new(window_ns), window_ns }
+    pub(super) fn new(conn: Connection, hints: Hints, window_ns: i64) -> Self {
+        Self { conn, hints, statements: Statements::new(window_ns), window_ns }
     }
 
     /// Retry keys from this time or before have run out.
@@ -56,6 +58,9 @@ impl Committer {
                 Fate::Write(_) | Fate::Rides => Ok(()),
                 Fate::Reject(error) => Err(error),
             };
+            if done.is_ok() {
+                self.hints.written(&job, now_ns);
+            }
             // Whoever asked may have gone: what is written stays written.
             let _ = job.reply.send(done);
         }

@@ -11,12 +11,12 @@ use super::job::{Job, arm};
 use super::judge::Known;
 use super::statements::{LOOKUP_ROWS_MAX, Row, lookup};
 use crate::flag::{PinKey, RetryKey};
-use crate::names::{RouteId, RunId};
+use crate::names::{Fence, RouteId, RunId};
 
 const HEADS: &str = "SELECT want.column1, want.column2, \
-    (SELECT seq FROM runs WHERE runs.run_id = want.column1), \
+    runs.seq, runs.fence, \
     (SELECT batch FROM events WHERE events.run_id = want.column1 AND events.seq = want.column2) \
-    FROM (VALUES {rows}) AS want WHERE want.column1 IS NOT NULL";
+    FROM (VALUES {rows}) AS want LEFT JOIN runs ON runs.run_id = want.column1 WHERE want.column1 IS NOT NULL";
 const CLAIMS: &str = "SELECT retry_keys.key, retry_keys.run_id, retry_keys.request, retry_keys.at \
     FROM (VALUES {rows}) AS want CROSS JOIN retry_keys ON retry_keys.key = want.column1 \
     WHERE retry_keys.run_id IS NOT NULL";
@@ -40,9 +40,10 @@ pub(super) async fn look(conn: &mut SqliteConnection, jobs: &[Job], heads: bool,
                 let Some(run) = run_id(row.try_get(0)?) else { continue };
                 let first: i64 = row.try_get(1)?;
                 if let Some(seq) = row.try_get::<Option<i64>, _>(2)? {
-                    last.insert(run, seq.cast_unsigned());
+                    let fence: i64 = row.try_get(3)?;
+                    last.insert(run, (seq.cast_unsigned(), Fence(fence.cast_unsigned())));
                 }
-                if let Some(batch) = row.try_get::<Option<Vec<u8>>, _>(3)?.and_then(|b| Uuid::from_slice(&b).ok()) {
+                if let Some(batch) = row.try_get::<Option<Vec<u8>>, _>(4)?.and_then(|b| Uuid::from_slice(&b).ok()) {
                     known.batches.insert((run, first.cast_unsigned()), batch);
                 }
             }

@@ -12,11 +12,15 @@ mod aside;
 mod commit;
 mod connection;
 mod fault;
+mod hints;
 mod lock;
 mod look;
+mod moves;
 mod open;
+mod queues;
 mod read;
 mod statements;
+mod work;
 mod writer;
 
 use std::path::Path;
@@ -29,18 +33,22 @@ use futures_util::future::{BoxFuture, ready};
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use self::aside::{Aside, Work};
 use self::commit::Committer;
 use self::connection::Connection;
+use self::fault::Fault;
+use self::hints::Hints;
 use self::job::{Job, nanos};
 use self::writer::{Inlet, Sizes, Writer};
+use super::codec::INLINE_BYTES_MIN;
+use super::work::NEWS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
+    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
     Priority, RunFilter, SampleRecord, Store, StoreError, StoredEvent,
 };
-use super::{job, judge};
+use super::{codec, job, judge};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
@@ -56,6 +64,8 @@ pub struct SqliteStore {
     healthy: Arc<AtomicBool>,
     secret: [u8; 32],
     window_ns: i64,
+    inline_max: usize,
+    news: broadcast::Sender<News>,
     queue: u64,
     duration: metrics::Histogram,
 }
@@ -78,7 +88,7 @@ impl SqliteStore {
         limits: &Limits,
         options: SqliteConnectOptions,
     ) -> Result<Self, StoreError> {
-        let open::Opened { ownership, writer, readers, secret } = open::open(path, &options).await?;
+        let open::Opened { ownership, mut writer, readers, secret } = open::open(path, &options).await?;
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let sizes = Sizes {
             queue: size(limits.append_queue_max).min(tokio::sync::Semaphore::MAX_PERMITS),
@@ -87,11 +97,16 @@ impl SqliteStore {
         };
         let window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
         let healthy = Arc::new(AtomicBool::new(true));
-        let committer = Committer::new(Connection::new(options, writer), window_ns);
+        let news = broadcast::Sender::new(NEWS_MAX);
+        let unread = |fault: Fault| StoreError(format!("cannot read {}: {}", path.display(), fault.text()));
+        let hints = Hints::load(&mut writer, news.clone()).await.map_err(unread)?;
+        let committer = Committer::new(Connection::new(options, writer), hints, window_ns);
         let (writer, inlet) = Writer::new(committer, healthy.clone(), &sizes, ownership);
         tokio::spawn(writer.run());
         let duration = metrics::histogram!("pointsman_append_duration_seconds");
-        Ok(Self { inlet, readers, healthy, secret, window_ns, queue: limits.append_queue_max, duration })
+        let inline_max = size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
+        let queue = limits.append_queue_max;
+        Ok(Self { inlet, readers, healthy, secret, window_ns, inline_max, news, queue, duration })
     }
 
     fn hand_in(&self, append: Append) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
@@ -100,7 +115,7 @@ impl SqliteStore {
             Priority::Live => &self.inlet.live,
             Priority::Dark => &self.inlet.dark,
         };
-        queue.try_send(Job::new(append, reply)?).map_err(|error| {
+        queue.try_send(Job::new(append, self.inline_max, reply)?).map_err(|error| {
             AppendError::Refused(match error {
                 TrySendError::Full(_) => format!("{} appends wait already (append_queue_max)", self.queue),
                 TrySendError::Closed(_) => "the store is closed".into(),

@@ -70,9 +70,11 @@ async fn refuse_another_programs(conn: &mut SqliteConnection, path: &Path) -> Re
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let first = include_str!("../schema/0001_first.sql").into_sql_str();
     let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
+    let work = include_str!("../schema/0003_work.sql").into_sql_str();
     let steps = Migrator::with_migrations(vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
+        Migration::new(3, "work".into(), MigrationType::Simple, work, false),
     ]);
     let path = path.display();
     match steps.run_direct(None, conn, false).await {

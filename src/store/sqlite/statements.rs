@@ -4,14 +4,18 @@
 //! database's thread and back. Its row counts are rounded up to a few sizes, so that few texts are ever prepared; rows
 //! that are not there are NULL and filtered out. No value stands in a text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, SqlSafeStr, SqlStr};
+use uuid::Uuid;
 
+use super::codec::Part;
 use super::job::Job;
+use super::queues::Queues;
+use crate::names::RunId;
 use crate::store::NewPin;
 use crate::workflow::Event;
 
@@ -26,8 +30,66 @@ pub(super) const TEXTS_MAX: usize = 64;
 struct Shape {
     pins: usize,
     claims: usize,
+    seldom: Seldom,
     runs: usize,
     events: usize,
+}
+
+/// Kinds of rows that most batches have none of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Seldom {
+    settled: usize,
+    leaves: usize,
+    queues: usize,
+    notices: usize,
+    payloads: usize,
+    refs: usize,
+}
+
+/// Rows that most batches have none of.
+#[derive(Default)]
+struct Rows<'a> {
+    /// An order's first answer stands.
+    settled: Vec<&'a (Uuid, Vec<u8>)>,
+    queues: Queues<'a>,
+    notices: Vec<Vec<u8>>,
+    payloads: Vec<&'a Part>,
+    refs: Vec<(RunId, u64, &'a Part)>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(jobs: &[(&'a Job, &[NewPin])]) -> Self {
+        let mut rows = Rows { queues: Queues::of(jobs), ..Rows::default() };
+        let (mut settled, mut hashes) = (HashSet::new(), HashSet::new());
+        for (job, _) in jobs.iter().copied() {
+            rows.settled.extend(job.settled.iter().filter(|(id, _)| settled.insert(*id)));
+            // What was encoded once is encoded again.
+            rows.notices.extend(job.notices.iter().filter_map(|notice| serde_json::to_vec(notice).ok()));
+            for (seq, event) in (job.first..).zip(&job.events) {
+                rows.refs.extend(event.parts.iter().map(|part| (job.run_id, seq, part)));
+                rows.payloads.extend(event.parts.iter().filter(|part| hashes.insert(part.hash)));
+            }
+        }
+        rows
+    }
+
+    fn shape(&self) -> Seldom {
+        Seldom {
+            settled: round(self.settled.len()),
+            leaves: round(self.queues.leaves.len()),
+            queues: round(self.queues.queues.len()),
+            notices: round(self.notices.len()),
+            payloads: round(self.payloads.len()),
+            refs: round(self.refs.len()),
+        }
+    }
+}
+
+impl Seldom {
+    fn largest(self) -> usize {
+        let Seldom { settled, leaves, queues, notices, payloads, refs } = self;
+        [settled, leaves, queues, notices, payloads, refs].into_iter().fold(0, usize::max)
+    }
 }
 
 /// Makes the statements, and keeps their texts.
@@ -47,9 +109,13 @@ impl Statements {
         let pins = jobs.iter().map(|(_, pins)| pins.len()).sum();
         let claims = jobs.iter().filter(|(job, _)| job.claim.is_some()).count();
         let events = jobs.iter().map(|(job, _)| job.events.len()).sum();
-        let shape = Shape { pins: round(pins), claims: round(claims), runs: round(jobs.len()), events: round(events) };
+        let rows = Rows::of(jobs);
+        let seldom = rows.shape();
+        let shape =
+            Shape { pins: round(pins), claims: round(claims), seldom, runs: round(jobs.len()), events: round(events) };
         let largest = SIZES[SIZES.len() - 1];
-        let kept = [shape.pins, shape.claims, shape.runs, shape.events].iter().all(|rows| *rows <= largest);
+        let sizes = [shape.pins, shape.claims, seldom.largest(), shape.runs, shape.events];
+        let kept = sizes.iter().all(|rows| *rows <= largest);
         let window_ns = self.window_ns;
         if self.texts.len() >= TEXTS_MAX {
             self.texts.clear();
@@ -58,7 +124,7 @@ impl Statements {
             true => self.texts.entry(shape).or_insert_with(|| text(shape, window_ns).into()).clone(),
             false => text(shape, window_ns).into(),
         };
-        (AssertSqlSafe(text).into_sql_str(), values(jobs, shape, now_ns), kept)
+        (AssertSqlSafe(text).into_sql_str(), values(jobs, &rows, shape, now_ns), kept)
     }
 }
 
@@ -71,27 +137,39 @@ fn round(rows: usize) -> usize {
     }
 }
 
-/// `INSERT … SELECT …` over so many rows; a row whose first value is NULL is not there. Split, because the number of
-/// values in one statement is bounded by the database.
+/// `INSERT … SELECT …` over so many rows; a row whose first value is NULL is not there.
 fn insert(text: &mut String, into: &str, columns: usize, rows: usize, suffix: &str) {
+    let names: Vec<String> = (1..=columns).map(|n| format!("column{n}")).collect();
+    let before = format!("INSERT INTO {into} SELECT {} FROM (VALUES ", names.join(","));
+    over(text, &before, columns, rows, &format!(") WHERE column1 IS NOT NULL{suffix}"));
+}
+
+/// A statement over so many rows. Split, because the number of values in one statement is bounded by the database.
+fn over(text: &mut String, before: &str, columns: usize, rows: usize, after: &str) {
     let largest = SIZES[SIZES.len() - 1];
     let mut left = rows;
     while left > 0 {
         let now = left.min(largest);
         left -= now;
-        let names: Vec<String> = (1..=columns).map(|n| format!("column{n}")).collect();
         let row = format!("({})", vec!["?"; columns].join(","));
         let rows = vec![row.as_str(); now].join(",");
-        let names = names.join(",");
         // Writing to a String does not fail.
-        let _ = write!(text, "INSERT INTO {into} SELECT {names} FROM (VALUES {rows}) WHERE column1 IS NOT NULL");
-        text.push_str(suffix);
-        text.push_str(";\n");
+        let _ = write!(text, "{before}{rows}{after};\n");
     }
 }
 
+const RUNS: &str = "runs (run_id, first, seq, ended, status, workflow, route, mode, summary, fence, owner, turn, updated, \
+                    pinned, job, parent)";
+const RUN_VALUES: usize = 16;
+/// Whose job a run is, and who began it, never changes.
+const GO_ON: &str = " ON CONFLICT (run_id) DO UPDATE SET first = excluded.first, seq = excluded.seq, \
+                     ended = excluded.ended, status = excluded.status, workflow = excluded.workflow, \
+                     route = excluded.route, mode = excluded.mode, summary = excluded.summary, owner = excluded.owner, \
+                     turn = excluded.turn, updated = excluded.updated, pinned = max(runs.pinned, excluded.pinned)";
+
 fn text(shape: Shape, window_ns: i64) -> String {
-    let Shape { pins, claims, runs, events } = shape;
+    let Shape { pins, claims, seldom, runs, events } = shape;
+    let Seldom { settled, leaves, queues, notices, payloads, refs } = seldom;
     let mut text = String::from("BEGIN IMMEDIATE;\n");
     insert(&mut text, "pins (family, id, arm, run_id, at)", 5, pins, "");
     // A key that legacy noted, or that has run out, is taken; a run that takes its key again keeps the first time.
@@ -101,22 +179,22 @@ fn text(shape: Shape, window_ns: i64) -> String {
          OR retry_keys.at <= excluded.at - {window_ns}"
     );
     insert(&mut text, "retry_keys (key, arm, run_id, request, at)", 5, claims, &take);
-    insert(
-        &mut text,
-        "runs (run_id, first, seq, ended, status, workflow, route, mode, summary)",
-        9,
-        runs,
-        " ON CONFLICT (run_id) DO UPDATE SET first = excluded.first, seq = excluded.seq, ended = excluded.ended, \
-         status = excluded.status, workflow = excluded.workflow, route = excluded.route, mode = excluded.mode, \
-         summary = excluded.summary",
-    );
+    // Before the runs, whose end settles and frees what is left.
+    let answer = ") AS given WHERE orders.id = given.column1 AND orders.answer IS NULL";
+    over(&mut text, "UPDATE orders SET answer = given.column2 FROM (VALUES ", 2, settled, answer);
+    over(&mut text, "DELETE FROM locks WHERE (run_id, name, step, item) IN (VALUES ", 4, leaves, ")");
+    insert(&mut text, "locks (run_id, name, step, item, since)", 5, queues, " ON CONFLICT DO NOTHING");
+    insert(&mut text, "notices (record)", 1, notices, "");
+    insert(&mut text, "payloads (hash, body)", 2, payloads, " ON CONFLICT DO NOTHING");
+    insert(&mut text, "payload_refs (run_id, seq, path, hash)", 4, refs, "");
+    insert(&mut text, RUNS, RUN_VALUES, runs, GO_ON);
     insert(&mut text, "events (run_id, seq, at, kind, version, batch, event)", 7, events, "");
     text.push_str("COMMIT");
     text
 }
 
 /// Values, in the order of the text. Only the last statement's missing rows may be left unbound.
-fn values(jobs: &[(&Job, &[NewPin])], shape: Shape, now_ns: i64) -> SqliteArguments {
+fn values(jobs: &[(&Job, &[NewPin])], rows: &Rows, shape: Shape, now_ns: i64) -> SqliteArguments {
     let mut row = Row(SqliteArguments::default());
     let mut written = 0;
     for (job, pins) in jobs {
@@ -140,6 +218,7 @@ fn values(jobs: &[(&Job, &[NewPin])], shape: Shape, now_ns: i64) -> SqliteArgume
         written += 1;
     }
     row.pad((shape.claims - written) * 5);
+    row.seldom(rows, shape.seldom);
     for (job, _) in jobs {
         row.blob(job.run_id.0.as_bytes());
         row.int(job.first.cast_signed());
@@ -150,8 +229,15 @@ fn values(jobs: &[(&Job, &[NewPin])], shape: Shape, now_ns: i64) -> SqliteArgume
         row.maybe(job.run.route.as_deref());
         row.text(job.run.mode);
         row.blob(&job.run.summary);
+        row.int(job.fence.0.cast_signed());
+        row.maybe_blob(job.run.owner.map(|owner| owner.0));
+        row.maybe_int(job.run.turn);
+        row.int(job.run.updated);
+        row.int(i64::from(!job.pins.is_empty()));
+        row.maybe_blob(job.run.job.map(|job| job.0));
+        row.maybe_blob(job.run.parent.map(|parent| parent.0));
     }
-    row.pad((shape.runs - jobs.len()) * 9);
+    row.pad((shape.runs - jobs.len()) * RUN_VALUES);
     for (job, _) in jobs {
         for (seq, event) in (job.first..).zip(&job.events) {
             row.blob(job.run_id.0.as_bytes());
@@ -182,6 +268,48 @@ impl Row {
     }
     fn maybe(&mut self, value: Option<&str>) {
         let _ = self.0.add(value);
+    }
+    fn maybe_int(&mut self, value: Option<i64>) {
+        let _ = self.0.add(value);
+    }
+    fn maybe_blob(&mut self, value: Option<Uuid>) {
+        let _ = self.0.add(value.as_ref().map(|value| value.as_bytes().as_slice()));
+    }
+    fn seldom(&mut self, rows: &Rows, shape: Seldom) {
+        for (id, answer) in &rows.settled {
+            self.blob(id.as_bytes());
+            self.blob(answer);
+        }
+        self.pad((shape.settled - rows.settled.len()) * 2);
+        for (run, place) in &rows.queues.leaves {
+            self.blob(run.0.as_bytes());
+            self.text(&place.name);
+            self.text(&place.step);
+            self.int(place.item);
+        }
+        self.pad((shape.leaves - rows.queues.leaves.len()) * 4);
+        for (run, place, since) in &rows.queues.queues {
+            self.blob(run.0.as_bytes());
+            self.text(&place.name);
+            self.text(&place.step);
+            self.int(place.item);
+            self.int(*since);
+        }
+        self.pad((shape.queues - rows.queues.queues.len()) * 5);
+        rows.notices.iter().for_each(|notice| self.blob(notice));
+        self.pad(shape.notices - rows.notices.len());
+        for part in &rows.payloads {
+            self.blob(&part.hash);
+            self.blob(&part.body);
+        }
+        self.pad((shape.payloads - rows.payloads.len()) * 2);
+        for (run, seq, part) in &rows.refs {
+            self.blob(run.0.as_bytes());
+            self.int(seq.cast_signed());
+            self.text(&part.path);
+            self.blob(&part.hash);
+        }
+        self.pad((shape.refs - rows.refs.len()) * 4);
     }
     fn pad(&mut self, values: usize) {
         for _ in 0..values {

@@ -180,14 +180,6 @@ macro_rules! on_every_store {
 }
 use on_every_store;
 
-/// The same, on the stores that have the second trait: SQLite's follows.
-macro_rules! on_stores_that_work {
-    ($($cases:tt)*) => {
-        on_one_store!(memory, Memory, { $($cases)* });
-    };
-}
-use on_stores_that_work;
-
 macro_rules! on_one_store {
     ($name:ident, $which:ident, { $($(#[$meta:meta])* $case:ident),* $(,)? }) => {
         mod $name {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::store::{AppendError, Conflict, Owned, Taken};
 
-on_stores_that_work! {
+on_every_store! {
     a_newer_owner_shuts_the_older_out,
     a_batch_that_comes_again_is_recognised_before_the_fence,
     a_run_is_taken_by_one,

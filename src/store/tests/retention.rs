@@ -5,7 +5,7 @@ use crate::flag::RetryKey;
 use crate::store::{Claim, Purged, Remains, RunFilter, StoredEvent};
 use crate::workflow::{AnswerRecord, Payload, RunStarted};
 
-on_stores_that_work! {
+on_every_store! {
     old_runs_go_by_status_longest_ended_first,
     a_pinned_run_leaves_its_summary_and_what_remains,
     a_run_whose_retry_key_has_not_run_out_stays,

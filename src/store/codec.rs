@@ -1,0 +1,198 @@
+//! How an event is written: as JSON, its large parts beside it.
+//!
+//! Always true: what is read back is what was written. A part that is larger than the bound stands once under the hash
+//! of its bytes, whoever refers to it; in the event there is `null` in its place, and which `null` is meant stands
+//! beside the event and never in it, so that nothing a user sends can look like a reference. No part stands in another:
+//! a large one within a large one is taken out alone where the rest of that is small. An event that is not larger than
+//! the bound is not looked at.
+
+use serde_json::Value;
+
+use crate::workflow::Event;
+
+/// The bound is not smaller than this: a reference costs about as much.
+pub(super) const INLINE_BYTES_MIN: usize = 256;
+
+/// A part of an event that is kept by its hash.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    /// Where it belongs: a JSON pointer.
+    pub(super) path: String,
+    /// Of the body.
+    pub(super) hash: [u8; 32],
+    /// JSON.
+    pub(super) body: Vec<u8>,
+}
+
+/// The event as JSON, and the parts of it that are larger than so many bytes.
+pub(super) fn split(event: &Event, inline_max: usize) -> Result<(Vec<u8>, Vec<Part>), serde_json::Error> {
+    let whole = serde_json::to_vec(event)?;
+    if whole.len() <= inline_max {
+        return Ok((whole, Vec::new()));
+    }
+    let mut value: Value = serde_json::from_slice(&whole)?;
+    let mut parts = Vec::new();
+    take_out(&mut value, inline_max, &mut String::new(), &mut parts)?;
+    Ok((serde_json::to_vec(&value)?, parts))
+}
+
+/// The event of this JSON with these parts, each a path and a body.
+pub(super) fn join<'a>(json: &[u8], parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Event, String> {
+    let mut parts = parts.into_iter().peekable();
+    let unread = |error: serde_json::Error| format!("an event cannot be read: {error}");
+    if parts.peek().is_none() {
+        return serde_json::from_slice(json).map_err(unread);
+    }
+    let mut value: Value = serde_json::from_slice(json).map_err(unread)?;
+    for (path, body) in parts {
+        let place = value.pointer_mut(path).ok_or_else(|| format!("an event has no place `{path}` for its payload"))?;
+        *place = serde_json::from_slice(body).map_err(|error| format!("a payload cannot be read: {error}"))?;
+    }
+    serde_json::from_value(value).map_err(unread)
+}
+
+/// The name that a body is kept under.
+pub(super) fn hash(body: &[u8]) -> [u8; 32] {
+    *blake3::hash(body).as_bytes()
+}
+
+/// Takes large parts out of a value that is never taken out itself.
+fn take_out(value: &mut Value, max: usize, path: &mut String, parts: &mut Vec<Part>) -> Result<(), serde_json::Error> {
+    let here = path.len();
+    for (key, child) in children(value) {
+        if weight(child) <= max {
+            continue;
+        }
+        path.push('/');
+        path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        let heavy: usize = children(child).map(|(_, inner)| weight(inner)).filter(|inner| *inner > max).sum();
+        // What would be left of it is small.
+        if heavy > 0 && weight(child) - heavy <= max {
+            take_out(child, max, path, parts)?;
+        } else {
+            let body = serde_json::to_vec(child)?;
+            parts.push(Part { path: path.clone(), hash: hash(&body), body });
+            *child = Value::Null;
+        }
+        path.truncate(here);
+    }
+    Ok(())
+}
+
+fn children(value: &mut Value) -> Box<dyn Iterator<Item = (String, &mut Value)> + '_> {
+    match value {
+        Value::Object(fields) => Box::new(fields.iter_mut().map(|(key, child)| (key.clone(), child))),
+        Value::Array(items) => Box::new(items.iter_mut().enumerate().map(|(place, child)| (place.to_string(), child))),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Box::new(std::iter::empty()),
+    }
+}
+
+/// How many bytes it takes as JSON, but for what is escaped.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 4,
+        Value::Number(number) => number.as_str().len(),
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => 1 + items.iter().map(|item| 1 + weight(item)).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.iter().map(|(key, value)| 4 + key.len() + weight(value)).sum::<usize>(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::workflow::{CallRecord, Payload};
+
+    const MAX: usize = 64;
+
+    fn there_and_back(event: &Event, max: usize) -> Vec<Part> {
+        let (json, parts) = split(event, max).unwrap();
+        let back = join(&json, parts.iter().map(|part| (part.path.as_str(), part.body.as_slice()))).unwrap();
+        assert_eq!(back, *event);
+        parts
+    }
+
+    fn computed(output: Value) -> Event {
+        Event::StepComputed { step: "s".into(), output: Arc::new(output) }
+    }
+
+    #[test]
+    fn a_small_event_stays_whole() {
+        let event = computed(json!({ "a": null, "n": 12_345_678_901_234_567_890_u64 }));
+        assert_eq!(there_and_back(&event, MAX).len(), 0);
+    }
+
+    #[test]
+    fn the_same_body_has_one_name_wherever_it_stands() {
+        let body = format!("{{\"text\":\"{}\"}}", "x".repeat(1_000));
+        let record = CallRecord {
+            method: "POST".into(),
+            url: "http://127.0.0.1/".into(),
+            headers: Vec::new(),
+            body: Payload::Text(body),
+        };
+        let of = |step: &str| {
+            let json = json!({ "step_started": {
+                "step": step, "item": null, "attempt": 1, "key": step, "effect": "shared",
+                "mode": "real", "rehearsed": false, "request": serde_json::to_value(&record).unwrap(),
+            } });
+            let mut value = json;
+            let mut parts = Vec::new();
+            take_out(&mut value, 500, &mut String::new(), &mut parts).unwrap();
+            parts
+        };
+        let (one, two) = (of("a"), of("b"));
+        assert_eq!(one.len(), 1);
+        assert_eq!((&one[0].hash, &one[0].path), (&two[0].hash, &two[0].path));
+        assert_eq!(one[0].path, "/step_started/request/body/text");
+    }
+
+    #[test]
+    fn many_small_parts_go_together_and_a_large_one_alone() {
+        let items: Vec<Value> = (0..100).map(|n| json!(n)).collect();
+        let parts = there_and_back(&computed(json!({ "items": items, "note": "y".repeat(200), "n": 1 })), MAX);
+        let paths: Vec<&str> = parts.iter().map(|part| part.path.as_str()).collect();
+        assert_eq!(paths, ["/step_computed/output/items", "/step_computed/output/note"]);
+        let long = "z".repeat(100);
+        let parts = there_and_back(&computed(json!([{ "a/b~c": long }, long])), MAX);
+        assert_eq!(parts[0].path, "/step_computed/output/0/a~1b~0c");
+        assert_eq!(parts[0].hash, parts[1].hash);
+    }
+
+    #[test]
+    fn what_looks_like_a_reference_is_data() {
+        let event = computed(json!({ "refs": { "/x": "00" }, "$ref": "y".repeat(300), "null": null }));
+        assert_eq!(there_and_back(&event, MAX).len(), 1);
+        assert!(join(b"{\"completed\":{}}", [("/nowhere", b"1".as_slice())]).unwrap_err().contains("/nowhere"));
+        assert!(join(b"{\"step_computed\":{}}", [("/step_computed", b"{".as_slice())]).is_err());
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            Just(serde_json::from_str("1.2300e5").unwrap()),
+            "[a-z/~\"\\\\é]{0,90}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                proptest::collection::vec(("[a-c/~0]{0,3}", inner), 0..6)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_written(output in value(), max in 1..200_usize) {
+            there_and_back(&computed(output), max);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Plans, keys, pins, first tries, and records kept as JSON.
+
+use sqlx::Row;
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use uuid::Uuid;
+
+use super::super::job::arm;
+use super::super::look::run_id;
+use super::{Result, parse, rows, time, unread};
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::names::{PlanId, RouteId, RunId};
+use crate::store::{EngineTries, FirstTry, PinCount, PinRecord, StoreError};
+
+pub(in crate::store::sqlite) async fn plan(pool: &SqlitePool, id: PlanId) -> Result<Option<serde_json::Value>> {
+    let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT source FROM plans WHERE id = ?")
+        .bind(id.as_str())
+        .fetch_optional(pool)
+        .await
+        .map_err(unread)?;
+    row.map(|(source,)| parse(&source)).transpose()
+}
+
+pub(in crate::store::sqlite) async fn run_key(pool: &SqlitePool, run: RunId) -> Result<Option<Vec<u8>>> {
+    let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT key FROM run_keys WHERE run_id = ?")
+        .bind(run.0.as_bytes().as_slice())
+        .fetch_optional(pool)
+        .await
+        .map_err(unread)?;
+    Ok(row.map(|(key,)| key))
+}
+
+pub(in crate::store::sqlite) async fn pin(pool: &SqlitePool, key: PinKey) -> Result<Option<PinRecord>> {
+    let row = sqlx::query("SELECT family, id, arm, run_id, at FROM pins WHERE family = ? AND id = ?")
+        .bind(key.family.as_str())
+        .bind(&*key.id)
+        .fetch_optional(pool)
+        .await
+        .map_err(unread)?;
+    row.as_ref().map(pin_record).transpose()
+}
+
+pub(in crate::store::sqlite) async fn pins(
+    pool: &SqlitePool,
+    family: RouteId,
+    arm: Arm,
+    limit: usize,
+) -> Result<Vec<PinRecord>> {
+    let text = "SELECT family, id, arm, run_id, at FROM pins WHERE family = ? AND arm = ? ORDER BY pos DESC LIMIT ?";
+    let found = sqlx::query(text)
+        .bind(family.as_str())
+        .bind(arm.as_str())
+        .bind(rows(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(unread)?;
+    found.iter().map(pin_record).collect()
+}
+
+fn pin_record(row: &SqliteRow) -> Result<PinRecord> {
+    let family = RouteId::new(row.try_get::<String, _>(0).map_err(unread)?);
+    let id = row.try_get::<String, _>(1).map_err(unread)?.into();
+    let arm = known_arm(row.try_get(2).map_err(unread)?)?;
+    let run = row.try_get::<Option<Vec<u8>>, _>(3).map_err(unread)?.and_then(run_id);
+    Ok(PinRecord { key: PinKey { family, id }, arm, run, at: time(row.try_get(4).map_err(unread)?)? })
+}
+
+fn known_arm(text: &str) -> Result<Arm> {
+    arm(text).ok_or_else(|| StoreError(format!("a stored record names an unknown arm `{text}`")))
+}
+
+pub(in crate::store::sqlite) async fn pin_counts(pool: &SqlitePool) -> Result<Vec<PinCount>> {
+    let text = "SELECT family, arm, count(*) FROM pins GROUP BY family, arm";
+    let found: Vec<(String, String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(unread)?;
+    let mut counts = Vec::with_capacity(found.len());
+    for (family, arm, count) in found {
+        counts.push((RouteId::new(family), known_arm(&arm)?, count.cast_unsigned()));
+    }
+    counts.sort();
+    Ok(counts)
+}
+
+pub(in crate::store::sqlite) async fn first_try(
+    pool: &SqlitePool,
+    key: RetryKey,
+    since: i64,
+) -> Result<Option<FirstTry>> {
+    type Found = (String, Option<Vec<u8>>, Option<Vec<u8>>);
+    let text = "SELECT arm, run_id, request FROM retry_keys WHERE key = ? AND at > ?";
+    let row: Option<Found> =
+        sqlx::query_as(text).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(unread)?;
+    let Some((arm, run, request)) = row else { return Ok(None) };
+    let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
+    Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request: request.and_then(|bytes| bytes.try_into().ok()) }))
+}
+
+pub(in crate::store::sqlite) async fn engine_tries(pool: &SqlitePool, since: i64, limit: usize) -> Result<EngineTries> {
+    let text = "SELECT retry_keys.key, runs.route, retry_keys.at FROM retry_keys JOIN runs ON runs.run_id = retry_keys.run_id \
+                WHERE retry_keys.at > ? AND runs.route IS NOT NULL ORDER BY retry_keys.at DESC LIMIT ?";
+    let found: Vec<(Vec<u8>, String, i64)> =
+        sqlx::query_as(text).bind(since).bind(rows(limit.saturating_add(1))).fetch_all(pool).await.map_err(unread)?;
+    let more = found.len() > limit;
+    let key = |bytes: Vec<u8>| bytes.try_into().map(RetryKey).ok();
+    let keys = found.into_iter().take(limit);
+    let keys = keys.filter_map(|(bytes, route, at)| Some((key(bytes)?, RouteId::new(route), time(at).ok()?))).collect();
+    let mut beyond = Vec::new();
+    if more {
+        let text = "SELECT DISTINCT route FROM runs WHERE mode = 'real' AND route IS NOT NULL";
+        let routes: Vec<(String,)> = sqlx::query_as(text).fetch_all(pool).await.map_err(unread)?;
+        beyond.extend(routes.into_iter().map(|(route,)| RouteId::new(route)));
+    }
+    Ok(EngineTries { keys, beyond })
+}
+
+/// Records kept as JSON in a column, by a text of ours that takes an optional route and an optional limit.
+pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
+    pool: &SqlitePool,
+    text: &'static str,
+    route: Option<&RouteId>,
+    limit: Option<usize>,
+) -> Result<Vec<T>> {
+    let mut query = sqlx::query_as::<_, (Vec<u8>,)>(text);
+    if let Some(route) = route {
+        query = query.bind(route.as_str().to_owned());
+    }
+    if let Some(limit) = limit {
+        query = query.bind(rows(limit));
+    }
+    let found = query.fetch_all(pool).await.map_err(unread)?;
+    found.iter().map(|(record,)| parse(record)).collect()
+}

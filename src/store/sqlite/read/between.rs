@@ -1,0 +1,118 @@
+//! What goes between runs and processes, and what is old.
+
+use jiff::Timestamp;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{QueryBuilder, Sqlite};
+use uuid::Uuid;
+
+use super::super::look::run_id;
+use super::{Result, parse, rows, time, unread};
+use crate::names::{RunId, StepId};
+use crate::store::{LockRow, Notice, OrderRecord, Remains, StoreError};
+use crate::workflow::RunStatus;
+
+pub(in crate::store::sqlite) async fn wakes(pool: &SqlitePool, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
+    let text = "SELECT turn, run_id FROM runs WHERE turn IS NOT NULL ORDER BY turn, run_id LIMIT ?";
+    let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(text).bind(rows(limit)).fetch_all(pool).await.map_err(unread)?;
+    found.into_iter().map(|(turn, run)| Ok((time(turn)?, known_run(run)?))).collect()
+}
+
+type OrderRow = (Vec<u8>, Option<Vec<u8>>);
+
+fn order_record((record, answer): OrderRow) -> Result<OrderRecord> {
+    let answer = answer.map(|answer| parse(&answer)).transpose()?;
+    Ok(OrderRecord { answer, ..parse(&record)? })
+}
+
+pub(in crate::store::sqlite) async fn orders(pool: &SqlitePool, run: RunId) -> Result<Vec<OrderRecord>> {
+    let text = "SELECT record, answer FROM orders WHERE run_id = ? AND answer IS NULL ORDER BY pos";
+    let found: Vec<OrderRow> =
+        sqlx::query_as(text).bind(run.0.as_bytes().as_slice()).fetch_all(pool).await.map_err(unread)?;
+    found.into_iter().map(order_record).collect()
+}
+
+pub(in crate::store::sqlite) async fn order(pool: &SqlitePool, id: Uuid) -> Result<Option<OrderRecord>> {
+    let text = "SELECT record, answer FROM orders WHERE id = ?";
+    let found: Option<OrderRow> =
+        sqlx::query_as(text).bind(id.as_bytes().as_slice()).fetch_optional(pool).await.map_err(unread)?;
+    found.map(order_record).transpose()
+}
+
+pub(in crate::store::sqlite) async fn locks(
+    pool: &SqlitePool,
+    names: Option<Vec<String>>,
+    limit: usize,
+) -> Result<Vec<LockRow>> {
+    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT place, run_id, name, step, item, since FROM locks");
+    if let Some(names) = names {
+        query.push(" WHERE name IN (");
+        let mut list = query.separated(", ");
+        for name in names {
+            list.push_bind(name);
+        }
+        query.push(")");
+    }
+    query.push(" ORDER BY place LIMIT ").push_bind(rows(limit));
+    type Found = (i64, Vec<u8>, String, String, i64, i64);
+    let found: Vec<Found> = query.build_query_as().fetch_all(pool).await.map_err(unread)?;
+    let row = |(place, run, name, step, item, since): Found| {
+        Ok(LockRow {
+            name,
+            place: place.cast_unsigned(),
+            run: known_run(run)?,
+            step: StepId::new(step),
+            item: u32::try_from(item).ok(),
+            since: time(since)?,
+        })
+    };
+    found.into_iter().map(row).collect()
+}
+
+pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, limit: usize) -> Result<Vec<Notice>> {
+    let found: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT number, record FROM notices ORDER BY number LIMIT ?")
+        .bind(rows(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(unread)?;
+    let notice = |(number, record): &(i64, Vec<u8>)| Ok(Notice { number: number.cast_unsigned(), ..parse(record)? });
+    found.iter().map(notice).collect()
+}
+
+/// Runs that ended in this way before a time, the longest ended first, and whether each is pinned.
+pub(in crate::store::sqlite) async fn old(
+    pool: &SqlitePool,
+    status: RunStatus,
+    before: i64,
+    limit: usize,
+) -> Result<Vec<(RunId, bool)>> {
+    let text = "SELECT run_id, pinned FROM runs WHERE status = ? AND ended = 1 AND remains IS NULL AND updated < ? \
+                ORDER BY updated, run_id LIMIT ?";
+    let found: Vec<(Vec<u8>, bool)> = sqlx::query_as(text)
+        .bind(status.as_str())
+        .bind(before)
+        .bind(rows(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(unread)?;
+    found.into_iter().map(|(run, pinned)| Ok((known_run(run)?, pinned))).collect()
+}
+
+/// Whether rows of runs that were dropped are left.
+pub(in crate::store::sqlite) async fn is_purging(pool: &SqlitePool) -> Result<bool> {
+    let (left,): (bool,) =
+        sqlx::query_as("SELECT EXISTS (SELECT 1 FROM purging)").fetch_one(pool).await.map_err(unread)?;
+    Ok(left)
+}
+
+pub(in crate::store::sqlite) async fn remains(pool: &SqlitePool, run: RunId) -> Result<Option<Remains>> {
+    let found: Option<(Vec<u8>,)> = sqlx::query_as("SELECT remains FROM runs WHERE run_id = ? AND remains IS NOT NULL")
+        .bind(run.0.as_bytes().as_slice())
+        .fetch_optional(pool)
+        .await
+        .map_err(unread)?;
+    Ok(found.map(|(remains,)| parse(&remains)).transpose()?.flatten())
+}
+
+fn known_run(bytes: Vec<u8>) -> Result<RunId> {
+    run_id(bytes).ok_or_else(|| StoreError("a stored record names a run by a broken id".into()))
+}

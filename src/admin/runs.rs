@@ -101,6 +101,7 @@ pub(super) async fn output(admin: Admin, Path((id, step)): Path<(String, String)
                     Outcome::Rehearsed { output: None, .. }
                     | Outcome::NotDone { .. }
                     | Outcome::Unknown { .. }
+                    | Outcome::Unfit { .. }
                     | Outcome::Failed { .. } => continue,
                 };
                 match finished.item {

@@ -3,14 +3,16 @@
 //! Always true: the bytes of the body are the recorded ones; what is filled in here is never kept.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use jiff::Timestamp;
 
 use super::client::Outgoing;
 use super::snapshot::Snapshot;
 use crate::limits::Limits;
-use crate::workflow::{InFlight, Plan, Run, StepIndex, StepKind, call_scope, wire};
+use crate::workflow::{InFlight, Plan, Run, StepIndex, call_scope, wire};
 
 /// What leaves for an attempt.
 ///
@@ -24,10 +26,9 @@ pub(super) fn outgoing(
     credentials: &BTreeMap<String, String>,
     step: StepIndex,
     attempt: &InFlight,
+    now: Timestamp,
 ) -> Result<Outgoing, String> {
-    let Some(StepKind::Call(call)) = plan.steps.get(step.0).map(|step| &step.kind) else {
-        return Err("the plan has no such call".into());
-    };
+    let call = plan.steps.get(step.0).and_then(|step| step.call(attempt.part)).ok_or("the plan has no such call")?;
     let base = match (snapshot.services.get(&call.service), call.url.base()) {
         (Some(base), _) => base,
         (None, Some(_)) => &snapshot.elsewhere,
@@ -39,7 +40,7 @@ pub(super) fn outgoing(
     let hidden = wire::has_hidden_parts(call);
     let revealed = hidden.then(|| {
         let scope = snapshot.world.revealed(run, snapshot.secrets.clone(), credentials);
-        wire::reveal(call, &call_scope(&scope, run, &attempt.step, attempt.item))
+        wire::reveal(call, &call_scope(&scope, run, &attempt.step, attempt.item, attempt.part))
     });
     let (path, filled) = match revealed {
         Some(revealed) => {
@@ -69,11 +70,17 @@ pub(super) fn outgoing(
         uri,
         headers,
         body: Bytes::from(record.body.bytes()),
-        timeout: call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)),
+        timeout: within(call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)), attempt, now),
         repeatable: attempt.repeatable,
         mode: run.mode(),
         base: base.clone(),
     })
+}
+
+/// No attempt takes longer than the step's deadline leaves.
+fn within(timeout: Duration, attempt: &InFlight, now: Timestamp) -> Duration {
+    let left = attempt.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
+    left.map_or(timeout, |left| left.min(timeout))
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {

@@ -10,7 +10,9 @@ use crate::compare::Intent;
 use crate::exchange::{Abandoned, ArmAnswer, ArmReply, Problem, RunReport, Source};
 use crate::flag::{PinKey, SkipReason};
 use crate::names::RunId;
-use crate::workflow::{AnswerRecord, Failure, FailureKind, Mode, Plan, Run, RunStatus, StepKind, World, sends, wire};
+use crate::workflow::{
+    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Run, RunStatus, StepKind, World, sends, wire,
+};
 
 /// The reply that a run has come to, for whoever asks with its retry key; `None` while there is none.
 pub(super) fn of_run(run: &Run, plan: Option<&Plan>, world: &World, may_fall_back: bool) -> Option<ArmReply> {
@@ -23,7 +25,7 @@ pub(super) fn of_run(run: &Run, plan: Option<&Plan>, world: &World, may_fall_bac
             Some(ArmReply::Abandoned(Abandoned { reason: "abandoned_before", run: Some(run.id()) }))
         }
         RunStatus::Abandoned => Some(ArmReply::Refused(given_to_legacy(Some(run.id())), report)),
-        RunStatus::Failed => {
+        RunStatus::Failed | RunStatus::Cancelled | RunStatus::Compensating => {
             let problem = run.failure().map(|failure| failed(run, failure));
             Some(ArmReply::Refused(problem.unwrap_or_else(|| unknown(Some(run), "the run failed")), report))
         }
@@ -49,9 +51,7 @@ pub(super) fn of_run(run: &Run, plan: Option<&Plan>, world: &World, may_fall_bac
         | RunStatus::Running
         | RunStatus::WaitingCheckpoint
         | RunStatus::WaitingSignal
-        | RunStatus::Compensating
-        | RunStatus::Completed
-        | RunStatus::Cancelled => None,
+        | RunStatus::Completed => None,
     }
 }
 
@@ -228,6 +228,8 @@ fn failed(run: &Run, failure: &Failure) -> Problem {
         FailureKind::Unavailable => "A service that the workflow needs is not available",
         FailureKind::TimedOut => "A service that the workflow needs did not answer in time",
         FailureKind::Broken => "A service that the workflow needs failed",
+        FailureKind::Schema => "A service gave a step of the workflow what its schema refuses",
+        FailureKind::Cancelled => "The run was cancelled",
         FailureKind::Expression | FailureKind::Unresolved | FailureKind::Bound | FailureKind::NoAnswer => {
             "The workflow failed"
         }
@@ -255,10 +257,13 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     let place = |step: &crate::names::StepId| {
         plan.and_then(|plan| plan.steps.iter().position(|known| known.id == *step)).unwrap_or(usize::MAX)
     };
-    let mut intents: Vec<Intent> = run
-        .intents()
-        .map(|(step, item, record)| Intent {
-            step: step.clone(),
+    let mut intents: Vec<_> = run.intents().collect();
+    intents.sort_by_key(|(step, item, part, _)| (*part, place(step), *item));
+    let intents = intents
+        .into_iter()
+        .map(|(step, item, part, record)| Intent {
+            // What an `undo` would have sent goes by a name of its own.
+            step: if part == Part::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
             item,
             method: record.method.parse().unwrap_or_default(),
             url: record.url.clone(),
@@ -266,7 +271,6 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
             body: record.body.value(),
         })
         .collect();
-    intents.sort_by_key(|intent| (place(&intent.step), intent.item));
     let unresolved = match (run.failure(), run.status()) {
         (Some(failure), _) if failure.kind == FailureKind::Unresolved => {
             Some((SkipReason::UnresolvedEffect, failure.message.clone()))

@@ -38,6 +38,7 @@ impl Tally {
                     Outcome::Unknown { .. } => "unknown",
                     Outcome::Failed { .. } => "failed",
                     Outcome::Rehearsed { .. } => "rehearsed",
+                    Outcome::Unfit { .. } => "unfit",
                 };
                 self.step_ended(&finished.step, finished.item, outcome);
             }
@@ -45,9 +46,9 @@ impl Tally {
                 let (workflow, step) = (self.workflow.as_str().to_owned(), retry.step.as_str().to_owned());
                 counter!("pointsman_step_retries_total", "workflow" => workflow, "step" => step).increment(1);
             }
-            Event::Paused { conflict } => {
+            Event::Paused { conflict, .. } => {
                 self.step_ended(&conflict.step, conflict.item, "unknown");
-                tracing::warn!(run = %run.id(), step = %conflict.step, "the run is paused: outcome unknown");
+                tracing::warn!(run = %run.id(), step = %conflict.step, kind = conflict.kind.as_str(), "the run is paused");
             }
             Event::Responded { answer, pin: None }
                 if matches!(run.started().creates, Some(Creates::Engine { .. }))
@@ -63,6 +64,8 @@ impl Tally {
             | Event::FailReached { .. }
             | Event::Responded { .. }
             | Event::AnswerFailed { .. }
+            | Event::PendingAnswered { .. }
+            | Event::DeadlinePassed {}
             | Event::Completed {}
             | Event::Failed { .. }
             | Event::FallbackTaken { .. }

@@ -85,7 +85,9 @@ pub enum Command {
         /// The entry.
         entry: Option<usize>,
     },
-    /// End: everything that could happen has.
+    /// Fix what the caller gets while the run goes on, where the plan declares it.
+    AnswerPending,
+    /// End: everything that could happen has; or undo what was done.
     Conclude,
     /// Give the request back to legacy.
     Abandon {

@@ -1,24 +1,28 @@
 //! A command becomes events, or a refusal.
 //!
 //! Always true: the same run, command and time give the same events; what an expression cannot give is an event too
-//! (the step fails), so a command that is due never leaves the run where it was.
+//! (the step fails, or a person decides), so a command that is due never leaves the run where it was.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::calls::{Phase, StepState};
+use super::conflict::{conflict, pauses};
 use super::due::{sends, skipped_by_needs};
-use super::outcome::record;
-use super::run::{Phase, StepState};
-use super::world::{deeper_than, item_scope};
+use super::outcome::{Ended, record, unfit};
+use super::respond::{answer_pending, respond};
+use super::world::{call_scope, deeper_than, item_scope};
 use super::{
-    AnswerRecord, Call, CallRecord, Command, Conflict, ConflictKind, Creates, EffectClass, Event, Failure, FailureKind,
-    InFlight, Outcome, Part, Pinned, Plan, Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted,
-    World, wire,
+    Call, CallRecord, Command, ConflictKind, EffectClass, Event, Failure, FailureKind, Order, Outcome, Part, Plan,
+    Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted, World, ending, probe, resolve, undo,
+    wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
-use crate::names::StepId;
+use crate::names::{RunId, StepId};
+
+pub use super::respond::input_refused;
 
 /// What a command comes to.
 ///
@@ -31,19 +35,44 @@ pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Time
     let world = &world.at(now);
     match command {
         Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?),
-        Command::Begin { step, item, part: _ } => begin(run, plan, world, step_of(plan, step)?, item),
-        Command::Record { step, item, part: _, attempt, heard, again, jitter } => {
+        Command::Begin { step, item, part } => {
             let step = step_of(plan, step)?;
-            let StepKind::Call(call) = &step.kind else { return Err(Refusal::NotDue("the step calls nobody")) };
-            record(run, step, call, item, attempt, heard, again, jitter, now)
+            if run.is_paused() {
+                return Err(Refusal::NotDue("the run is paused"));
+            }
+            match part {
+                Part::Do => begin(run, plan, world, step, item, now),
+                Part::Probe => probe::begin(run, world, step, item),
+                Part::Undo => undo::begin(run, world, step, item),
+            }
         }
-        Command::BeginChild { .. }
-        | Command::ChildEnded { .. }
-        | Command::LockSeen { .. }
-        | Command::Elapse
-        | Command::Order { .. } => Err(Refusal::NotDue("not in this version")),
+        Command::Record { step, item, part, attempt, heard, again, jitter } => {
+            let step = step_of(plan, step)?;
+            record(&Ended { run, plan, world, step, item, part, attempt, again, jitter, now }, heard)
+        }
+        Command::Order { order, by } => match order {
+            Order::Cancel { compensate, reason } => ending::cancel(run, compensate, reason, &by),
+            Order::Resolve { step, item, choice, reason } => {
+                resolve::resolve(run, plan, world, &resolve::Resolution { step, item, choice, reason, by }, now)
+            }
+            Order::Pause { .. }
+            | Order::Resume { .. }
+            | Order::Skip { .. }
+            | Order::Adjust { .. }
+            | Order::Retry { .. }
+            | Order::Answer { .. }
+            | Order::Signal { .. } => Err(Refusal::NotDue("not in this version")),
+        },
+        Command::Elapse => match ending::elapse(run, now) {
+            events if events.is_empty() => Err(Refusal::NotDue("no time is over")),
+            events => Ok(events),
+        },
+        Command::BeginChild { .. } | Command::ChildEnded { .. } | Command::LockSeen { .. } => {
+            Err(Refusal::NotDue("not in this version"))
+        }
         Command::Respond { entry } => respond(run, plan, world, entry),
-        Command::Conclude => conclude(run, plan, world),
+        Command::AnswerPending => answer_pending(run, plan, world),
+        Command::Conclude => ending::conclude(run, plan, world),
         Command::Abandon { reason } => {
             if run.effects_begun() {
                 return Err(Refusal::EffectsBegun);
@@ -61,62 +90,97 @@ fn step_of(plan: &Plan, step: StepIndex) -> Result<&Step, Refusal> {
 }
 
 /// Whether steps may begin at all now.
-fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refusal> {
-    if run.failing.is_some() || run.conflict.is_some() {
+pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refusal> {
+    if run.is_ending() || run.is_paused() {
         return Err(Refusal::NotDue("the run is ending, or paused"));
     }
     if step.needs.iter().any(|need| plan.steps.get(need.0).is_none_or(|needed| !run.has_ended(&needed.id))) {
         return Err(Refusal::NotDue("something that it needs has not ended"));
     }
+    if step.replaces.is_some() && !run.replaced.contains_key(&step.id) {
+        return Err(Refusal::NotDue("it is only a fallback, and is not taken"));
+    }
     Ok(())
 }
 
 fn advance(run: &Run, plan: &Plan, world: &World, step: &Step) -> Result<Vec<Event>, Refusal> {
-    may_begin(run, plan, step)?;
     if run.steps.contains_key(&step.id) {
         return Err(Refusal::NotDue("it has begun"));
     }
+    if let Some(place) = step.replaces
+        && !run.replaced.contains_key(&step.id)
+        && plan.steps.get(place.0).is_some_and(|place| run.has_ended(&place.id))
+        && !run.is_paused()
+    {
+        let (step, reason) = (step.id.clone(), Skipped::NotNeeded);
+        return Ok(vec![Event::StepSkipped { step, item: None, reason }]);
+    }
+    may_begin(run, plan, step)?;
     if skipped_by_needs(run, plan, step) {
-        return Ok(vec![Event::StepSkipped { step: step.id.clone(), reason: Skipped::Needs }]);
+        return Ok(skipped(run, step, Skipped::Needs));
     }
     let scope = world.plain(run);
-    Ok(vec![match enter(run, world, &scope, step) {
-        Err(event) => event,
-        Ok(items) => match (&step.kind, items) {
-            (StepKind::Call(_), Some(items)) => Event::FanOutOpened { step: step.id.clone(), items },
-            (StepKind::Call(_), None) => return Err(Refusal::NotDue("a call begins")),
-            (StepKind::Set(template), None) => match template.evaluate(&scope) {
-                Ok(output) => computed(step, output, world),
+    let items = match enter(run, world, &scope, step) {
+        Err(events) => return Ok(events),
+        Ok(items) => items,
+    };
+    let given = run.inputs.get(&(step.id.clone(), None));
+    Ok(vec![match (&step.kind, items) {
+        (StepKind::Call(_), Some(items)) => {
+            let collect = step.for_each.as_ref().is_some_and(|for_each| for_each.collect);
+            Event::FanOutOpened { step: step.id.clone(), items, collect }
+        }
+        (StepKind::Call(_), None) => return Err(Refusal::NotDue("a call begins")),
+        (StepKind::Set(_), _) if given.is_some() => computed(run, step, given.cloned().unwrap_or_default(), world),
+        (StepKind::Set(template), None) => match template.evaluate(&scope) {
+            Ok(output) => computed(run, step, Arc::new(output), world),
+            Err(error) => failed(run, step, None, template.reads(), &error),
+        },
+        (StepKind::Set(template), Some(items)) => {
+            let outputs: Result<Vec<Value>, _> =
+                (0u32..).zip(items).map(|item| template.evaluate(&item_scope(&scope, Some(item)))).collect();
+            match outputs {
+                Ok(outputs) => computed(run, step, Arc::new(outputs.into()), world),
                 Err(error) => failed(run, step, None, template.reads(), &error),
-            },
-            (StepKind::Set(template), Some(items)) => {
-                let outputs: Result<Vec<Value>, _> =
-                    (0u32..).zip(items).map(|item| template.evaluate(&item_scope(&scope, Some(item)))).collect();
-                match outputs {
-                    Ok(outputs) => computed(step, outputs.into(), world),
-                    Err(error) => failed(run, step, None, template.reads(), &error),
-                }
             }
-            (StepKind::Fail(answer), _) => match wire::answer(answer, &scope) {
-                Ok(answer) => Event::FailReached { step: step.id.clone(), answer: Arc::new(answer) },
-                Err((reads, error)) => failed(run, step, None, &reads, &error),
-            },
+        }
+        (StepKind::Fail(answer), _) => match wire::answer(answer, &scope) {
+            Ok(answer) => Event::FailReached { step: step.id.clone(), answer: Arc::new(answer) },
+            Err((reads, error)) => failed(run, step, None, &reads, &error),
         },
     }])
 }
 
-/// Looks at `if` and opens `for_each`: the items, or the event that ends the step here.
-fn enter(run: &Run, world: &World, scope: &Scope, step: &Step) -> Result<Option<Vec<Arc<Value>>>, Event> {
+/// A step that will not run. Where it was to take another's place, that one has failed after all.
+pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
+    let mut events = vec![Event::StepSkipped { step: step.id.clone(), item: None, reason }];
+    if let Some(place) = run.replaced.get(&step.id)
+        && let Some(StepState::Replaced { failure, .. }) = run.steps.get(place)
+    {
+        let outcome = Outcome::NotDone { failure: (**failure).clone() };
+        let finished = StepFinished { step: place.clone(), item: None, part: Part::Do, attempt: 0, outcome };
+        events.push(Event::StepFinished(finished));
+    }
+    events
+}
+
+/// Looks at `if` and opens `for_each`: the items, or the events that end the step here.
+pub(super) fn enter(
+    run: &Run,
+    world: &World,
+    scope: &Scope,
+    step: &Step,
+) -> Result<Option<Vec<Arc<Value>>>, Vec<Event>> {
     if let Some(condition) = &step.condition {
         match condition.holds(scope) {
             Ok(true) => {}
-            Ok(false) => return Err(Event::StepSkipped { step: step.id.clone(), reason: Skipped::Condition }),
-            Err(error) => return Err(failed(run, step, None, condition.reads(), &error)),
+            Ok(false) => return Err(skipped(run, step, Skipped::Condition)),
+            Err(error) => return Err(vec![failed(run, step, None, condition.reads(), &error)]),
         }
     }
     let Some(for_each) = &step.for_each else { return Ok(None) };
     let refuse = |kind, message: String| {
-        finished(step, None, 0, Outcome::Failed { failure: Failure::of_step(kind, &step.id, None, message) })
+        vec![finished(step, None, 0, Outcome::Failed { failure: Failure::of_step(kind, &step.id, None, message) })]
     };
     match for_each.items.evaluate(scope) {
         Ok(Value::Array(items)) if items.len() > world.items_max => Err(refuse(
@@ -129,80 +193,118 @@ fn enter(run: &Run, world: &World, scope: &Scope, step: &Step) -> Result<Option<
             ),
         )),
         Ok(Value::Array(items)) if items.iter().any(|item| deeper_than(item, world.output_depth_max)) => {
-            Err(too_deep(step, None, world))
+            Err(vec![too_deep(step, None, world)])
         }
         Ok(Value::Array(items)) => Ok(Some(items.into_iter().map(Arc::new).collect())),
         Ok(_) => Err(refuse(FailureKind::Expression, format!("`for_each` of `{}` is not a list", step.id))),
-        Err(error) => Err(failed(run, step, None, for_each.items.reads(), &error)),
+        Err(error) => Err(vec![failed(run, step, None, for_each.items.reads(), &error)]),
     }
 }
 
-fn begin(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Result<Vec<Event>, Refusal> {
-    may_begin(run, plan, step)?;
+fn begin(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    step: &Step,
+    item: Option<u32>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    // What a person asked for again starts although the run ends: it has to be known what became of it.
+    let asked = run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.asked);
+    if !asked {
+        may_begin(run, plan, step)?;
+    }
     let StepKind::Call(call) = &step.kind else { return Err(Refusal::NotDue("the step calls nobody")) };
     match (run.steps.get(&step.id), item) {
         (None, None) if step.for_each.is_none() => {
             if skipped_by_needs(run, plan, step) {
-                return Ok(vec![Event::StepSkipped { step: step.id.clone(), reason: Skipped::Needs }]);
+                return Ok(skipped(run, step, Skipped::Needs));
             }
-            if let Err(event) = enter(run, world, &world.plain(run), step) {
-                return Ok(vec![event]);
+            if let Err(events) = enter(run, world, &world.plain(run), step) {
+                return Ok(events);
             }
-            Ok(vec![first_attempt(run, world, step, call, None)])
+            Ok(vec![attempt(run, world, step, call, None, now)])
         }
         (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
             let slot = item.unwrap_or(0);
             match open.calls.get(&slot) {
-                Some(state) if matches!(state.phase, Phase::Waiting(_)) => Ok(vec![Event::StepStarted(StepStarted {
-                    step: step.id.clone(),
-                    item,
-                    part: Part::Do,
-                    attempt: state.attempt + 1,
-                    key: state.key.clone(),
-                    effect: state.effect,
-                    repeatable: state.repeatable,
-                    request: None,
-                })]),
-                Some(_) => Err(Refusal::NotDue("an attempt is under way")),
-                None if open.results.contains_key(&slot) => Err(Refusal::NotDue("it has ended")),
-                None => {
-                    let value = open.items.as_ref().and_then(|items| items.get(slot as usize)).cloned();
-                    Ok(vec![first_attempt(run, world, step, call, item.zip(value))])
+                Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
+                    Ok(vec![attempt(run, world, step, call, item, now)])
                 }
+                Some(_) => Err(Refusal::NotDue("an attempt is under way")),
+                None if open.has_ended(slot) || slot as usize >= open.all() => {
+                    Err(Refusal::NotDue("it has ended, or there is no such item"))
+                }
+                None => Ok(vec![attempt(run, world, step, call, item, now)]),
             }
         }
         _ => Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),
     }
 }
 
-/// The first attempt of a call: what is about to leave, or the intent where the run's mode rehearses it.
-fn first_attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<(u32, Arc<Value>)>) -> Event {
-    let scope = item_scope(&world.plain(run), item.clone());
-    let masked = item_scope(&world.masked(run), item.clone());
-    let item = item.map(|(index, _)| index);
-    let request = match wire::call_record(call, world, &run.started.request, &scope, &masked) {
-        Ok(request) => Arc::new(request),
-        Err((reads, error)) => return failed(run, step, item, &reads, &error),
+/// The next attempt of a call: what is about to leave, or the intent where the run's mode rehearses it.
+fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>, now: Timestamp) -> Event {
+    let state = run.call_state(&step.id, item, Part::Do);
+    let until = || step.trouble.deadline.and_then(|deadline| now.checked_add(deadline).ok());
+    let (number, mut key, request) = match state {
+        Some(state) if !state.renew => (state.attempt + 1, state.key.clone(), None),
+        state => {
+            let request = match first_request(run, world, call, step, item, Part::Do) {
+                Ok(request) => Arc::new(request),
+                Err((reads, error)) => return failed(run, step, item, &reads, &error),
+            };
+            if !sends(run.mode(), call) {
+                return rehearsed(run, step, call, world, request, item);
+            }
+            (state.map_or(1, |state| state.attempt + 1), None, Some(request))
+        }
     };
-    if sends(run.mode(), call) {
-        return Event::StepStarted(StepStarted {
-            step: step.id.clone(),
-            item,
-            part: Part::Do,
-            attempt: 1,
-            key: (call.effect != EffectClass::Read).then(|| idempotency_key(run, world, &step.id, item)),
-            effect: call.effect,
-            repeatable: call.repeat_is_harmless(),
-            request: Some(request),
-        });
+    if request.is_some() && call.effect != EffectClass::Read {
+        let renewed = state.map_or(0, |state| state.renewed);
+        key = Some(idempotency_key(world, run.id(), &step.id, item, Part::Do, renewed));
     }
-    rehearsed(step, call, world, &scope, request, item)
+    Event::StepStarted(StepStarted {
+        step: step.id.clone(),
+        item,
+        part: Part::Do,
+        attempt: number,
+        key,
+        effect: call.effect,
+        repeatable: call.repeat_is_harmless(),
+        request,
+        until: match state {
+            Some(state) if state.until.is_some() => None, // as the first attempt said
+            _ => until(),
+        },
+    })
 }
 
-fn computed(step: &Step, output: Value, world: &World) -> Event {
-    match deeper_than(&output, world.output_depth_max) {
-        true => too_deep(step, None, world),
-        false => Event::StepComputed { step: step.id.clone(), output: Arc::new(output) },
+/// What one of a step's calls is about to send.
+pub(super) fn first_request(
+    run: &Run,
+    world: &World,
+    call: &Call,
+    step: &Step,
+    item: Option<u32>,
+    part: Part,
+) -> Result<CallRecord, (Vec<ReadPath>, ExpressionError)> {
+    let scope = call_scope(&world.plain(run), run, &step.id, item, part);
+    let masked = call_scope(&world.masked(run), run, &step.id, item, part);
+    let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
+    wire::call_record(call, world, &run.started.request, &scope, &masked, given.map(|given| &**given))
+}
+
+fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event {
+    if deeper_than(&output, world.output_depth_max) {
+        return too_deep(step, None, world);
+    }
+    let failure = match (&step.for_each, &*output) {
+        (Some(_), Value::Array(items)) => items.iter().find_map(|item| unfit(step, None, item)),
+        _ => unfit(step, None, &output),
+    };
+    match failure {
+        None => Event::StepComputed { step: step.id.clone(), output },
+        Some(failure) => troubled(run, step, None, ConflictKind::Schema, failure),
     }
 }
 
@@ -213,132 +315,60 @@ fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {
     finished(step, item, 0, Outcome::Failed { failure })
 }
 
-fn rehearsed(
-    step: &Step,
-    call: &Call,
-    world: &World,
-    scope: &Scope,
-    intent: Arc<CallRecord>,
-    item: Option<u32>,
-) -> Event {
-    let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(scope)) {
+fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<CallRecord>, item: Option<u32>) -> Event {
+    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(&scope)) {
         None => (None, None),
         Some(Ok(output)) if deeper_than(&output, world.output_depth_max) => return too_deep(step, item, world),
         Some(Ok(output)) => (Some(Arc::new(output)), None),
         Some(Err(error)) => (None, Some(format!("`rehearse:` has no value: {error}"))),
     };
+    if let Some(failure) = output.as_ref().and_then(|output| unfit(step, item, output)) {
+        return finished(step, item, 0, Outcome::Failed { failure });
+    }
     finished(step, item, 1, Outcome::Rehearsed { intent, output, note })
 }
 
 /// The same for every attempt of a step (an item) of a run, and for nothing else.
-fn idempotency_key(run: &Run, world: &World, step: &StepId, item: Option<u32>) -> String {
-    let text = format!("{}\n{step}\n{}", run.id(), item.map_or_else(String::new, |item| item.to_string()));
+pub(super) fn idempotency_key(
+    world: &World,
+    run: RunId,
+    step: &StepId,
+    item: Option<u32>,
+    part: Part,
+    renewed: u32,
+) -> String {
+    let mut text = format!("{run}\n{step}\n{}", item.map_or_else(String::new, |item| item.to_string()));
+    match part {
+        Part::Do => {}
+        Part::Probe => text.push_str("\nprobe"),
+        Part::Undo => text.push_str("\nundo"),
+    }
+    if renewed > 0 {
+        text.push_str(&format!("\n{renewed}"));
+    }
     let hash = blake3::keyed_hash(&world.key_secret, text.as_bytes());
     hash.to_hex().as_str().get(..32).unwrap_or_default().to_owned()
 }
 
-fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize>) -> Result<Vec<Event>, Refusal> {
-    if run.answer.is_some() {
-        return Err(Refusal::Answered);
-    }
-    if run.failing.is_some() || run.conflict.is_some() {
-        return Err(Refusal::NotDue("the run is ending, or paused"));
-    }
-    let Some(entry) = entry else {
-        let message = "no entry of `respond` holds";
-        return Ok(vec![Event::AnswerFailed { failure: Failure::of_run(FailureKind::NoAnswer, message) }]);
-    };
-    let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
-    Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None)) {
-        Ok(answer) => {
-            let pin = pin(run, &answer);
-            Event::Responded { answer: Arc::new(answer), pin }
-        }
-        Err((reads, error)) => Event::AnswerFailed { failure: failure(run, None, None, &reads, &error) },
-    }])
+/// A step whose expression has no value: it fails, or a person decides.
+pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPath], error: &ExpressionError) -> Event {
+    troubled(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
 }
 
-/// What the answer creates: only a success creates anything.
-fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
-    if !(200..300).contains(&answer.status) {
-        return None;
+/// What goes wrong before any call: the step fails, or a person decides.
+pub(super) fn troubled(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
+    let begun = run.call_state(&step.id, item, Part::Do).is_some();
+    if begun || run.is_ending() || failure.kind == FailureKind::Unresolved || !pauses(run, step.trouble.on_failure) {
+        let attempt = run.call_state(&step.id, item, Part::Do).map_or(0, |state| state.attempt);
+        return finished(step, item, attempt, Outcome::Failed { failure });
     }
-    match run.started.creates.as_ref()? {
-        Creates::Twin { family, id } => Some(Pinned { family: family.clone(), id: id.clone(), twin: true }),
-        Creates::Engine { family, path } => {
-            let body = answer.body.value();
-            let path = serde_json_path::JsonPath::parse(path).ok()?;
-            let id = match path.query(&body).first()? {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
-                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-            };
-            Some(Pinned { family: family.clone(), id, twin: false })
-        }
-    }
-}
-
-fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
-    if run.conflict.is_some() || run.in_flight > 0 {
-        return Err(Refusal::NotDue("calls are under way, or the run is paused"));
-    }
-    if let Some(failure) = &run.failing {
-        if let Some(InFlight { step, item, attempt, request, .. }) = run.uncertain() {
-            let message = format!("it is unknown whether `{step}` was done, and the run fails: {}", failure.message);
-            let (kind, request) = (ConflictKind::OutcomeUnknown, Some(request));
-            let conflict = Conflict {
-                kind,
-                step,
-                item,
-                part: Part::Do,
-                attempt,
-                message,
-                status: None,
-                request,
-                response: None,
-                expected: None,
-                choices: Vec::new(),
-            };
-            return Ok(vec![Event::Paused { conflict }]);
-        }
-        let mut events = Vec::new();
-        if run.answer.is_none() {
-            let answer = run
-                .declared
-                .clone()
-                .or_else(|| answer_about(plan, "failed", &world.answering(run, None)).map(Arc::new));
-            events.extend(answer.map(|answer| Event::Responded { answer, pin: None }));
-        }
-        events.push(Event::Failed { failure: failure.clone() });
-        return Ok(events);
-    }
-    if run.answer.is_none() || run.ended_steps < plan.steps.len() {
-        return Err(Refusal::NotDue("steps are to come, or the answer is"));
-    }
-    Ok(vec![Event::Completed {}])
-}
-
-/// What the caller gets instead of a problem, where an entry of `respond` asks for this and holds.
-fn answer_about(plan: &Plan, name: &str, scope: &Scope) -> Option<AnswerRecord> {
-    plan.respond.iter().find_map(|entry| {
-        let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
-        when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope).ok())?
-    })
-}
-
-/// What the caller gets whose body the workflow does not take, where `respond` says so. `run` is one that was never
-/// begun.
-pub fn input_refused(run: &Run, plan: &Plan, world: &World, why: &str) -> Option<AnswerRecord> {
-    answer_about(plan, "input_error", &world.answering(run, Some(why)))
-}
-
-/// A step that an expression without a value ends.
-fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPath], error: &ExpressionError) -> Event {
-    finished(step, item, 0, Outcome::Failed { failure: failure(run, Some(&step.id), item, reads, error) })
+    let conflict = conflict(run, step, item, Part::Do, kind, &failure);
+    Event::Paused { conflict: Box::new(conflict), gave: None }
 }
 
 /// An expression has no value: because nobody declared the output of a rehearsed step, or for another reason.
-fn failure(
+pub(super) fn failure(
     run: &Run,
     step: Option<&StepId>,
     item: Option<u32>,

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::EffectClass;
+use super::{EffectClass, OnTrouble};
 
 /// A workflow: steps that run as soon as all they need is done, and what the caller gets.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -18,6 +18,9 @@ pub struct WorkflowDraft {
     /// What the request must look like.
     #[serde(default)]
     pub input: Option<InputDraft>,
+    /// How long a run may take, all told: then it ends early, and what was done is undone. `90s`, `2h`.
+    #[serde(default)]
+    pub deadline: Option<String>,
     /// Steps by name.
     #[schemars(schema_with = "steps")]
     pub steps: Map<String, Value>,
@@ -61,6 +64,9 @@ pub struct StepDraft {
     pub for_each: Option<Value>,
     /// Items under way at the same time.
     pub concurrency: Option<u64>,
+    /// What an item that fails means for the others: `fail_fast` (default) begins no more of them; `collect` goes on,
+    /// and `steps.NAME.errors` lists what failed.
+    pub failures: Option<FailuresDraft>,
 
     /// What the call does to the world. Default `read` for GET, HEAD and OPTIONS, else `shared`.
     pub effect: Option<EffectClass>,
@@ -93,20 +99,30 @@ pub struct StepDraft {
     /// A read that sees the world after legacy acted.
     pub volatile: bool,
 
-    /// Not in this version.
+    /// How long all attempts of one call and the pauses between them may take together.
+    pub deadline: Option<String>,
+    /// What the output has to be.
+    pub output: Option<OutputDraft>,
+    /// After 409, 412 and 422: `pause`, and a person decides, or `fail`. Default `pause` where the API started the run,
+    /// `fail` where a route did.
+    pub on_conflict: Option<OnTrouble>,
+    /// When the call fails for good: `fail` (default), or `pause`, and a person decides.
+    pub on_failure: Option<OnTrouble>,
+    /// Another step that takes this one's place when it certainly did nothing.
+    pub fallback: Option<String>,
+    /// It runs only as another step's `fallback`.
+    pub fallback_only: bool,
+    /// Asks the service whether an attempt took place of which that is unknown.
+    pub probe: Option<ProbeDraft>,
+    /// Takes back what the step did, when the run ends early: a call, as text or with headers, body and so on. It sees
+    /// the step's `output` and `status`.
+    #[schemars(schema_with = "undo")]
     pub undo: Option<Value>,
+
     /// Not in this version.
     pub lock: Option<Value>,
     /// Not in this version.
-    pub fallback: Option<Value>,
-    /// Not in this version.
-    pub fallback_only: Option<Value>,
-    /// Not in this version.
     pub risk: Option<Value>,
-    /// Not in this version.
-    pub probe: Option<Value>,
-    /// Not in this version.
-    pub on_conflict: Option<Value>,
     /// Not in this version.
     pub wait: Option<Value>,
     /// Not in this version.
@@ -119,19 +135,79 @@ impl StepDraft {
     /// Keys that a later version brings, with whether each is a kind of step of its own.
     pub(super) fn later(&self) -> impl Iterator<Item = (&'static str, bool)> + '_ {
         let keys = [
-            ("undo", &self.undo, false),
             ("lock", &self.lock, false),
-            ("fallback", &self.fallback, false),
-            ("fallback_only", &self.fallback_only, false),
             ("risk", &self.risk, false),
-            ("probe", &self.probe, false),
-            ("on_conflict", &self.on_conflict, false),
             ("wait", &self.wait, true),
             ("checkpoint", &self.checkpoint, true),
             ("run", &self.run, true),
         ];
         keys.into_iter().filter(|(_, value, _)| value.is_some()).map(|(key, _, kind)| (key, kind))
     }
+}
+
+/// What an item of a `for_each` that fails means for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailuresDraft {
+    /// No more of them begin, and the step fails.
+    FailFast,
+    /// They go on, and the step is done.
+    Collect,
+}
+
+/// What a step's output has to be.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputDraft {
+    /// JSON Schema of the output; of a `for_each`, of each item's.
+    pub schema: Option<Value>,
+}
+
+/// `undo:` in full.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UndoDraft {
+    /// The call: `DELETE ${services.stock}/reservations/${output.id}`.
+    pub call: Option<String>,
+    /// Headers of the call. They may read `secrets`.
+    #[schemars(schema_with = "fields")]
+    pub headers: Map<String, Value>,
+    /// The body as JSON.
+    #[serde(deserialize_with = "present")]
+    pub body: Option<Value>,
+    /// How often the call is tried, and how far apart.
+    pub retry: Option<RetryDraft>,
+    /// How long one attempt may take.
+    pub timeout: Option<String>,
+    /// Statuses that say that it is undone. Default `[2xx]`, and of a DELETE also 404 and 410.
+    #[schemars(schema_with = "statuses")]
+    pub accept: Option<Vec<Value>>,
+}
+
+/// `probe:` asks whether an unknown attempt took place.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbeDraft {
+    /// The call: `GET ${services.bank}/charges?key=${key}`; `key` is the attempt's `Idempotency-Key`.
+    pub call: Option<String>,
+    /// Headers of the call. They may read `secrets`.
+    #[schemars(schema_with = "fields")]
+    pub headers: Map<String, Value>,
+    /// How often the call is tried, and how far apart.
+    pub retry: Option<RetryDraft>,
+    /// How long one attempt may take.
+    pub timeout: Option<String>,
+    /// Statuses that `done` may judge. Default `[2xx, 404]`.
+    #[schemars(schema_with = "statuses")]
+    pub accept: Option<Vec<Value>>,
+    /// How long after the attempt it asks: the service may still be at it. Default `1s`.
+    pub after: Option<String>,
+    /// Whether the attempt took place; sees `output`, `status` and `headers` of what the probe got. Without a value
+    /// nobody knows, and a person decides.
+    pub done: Option<String>,
+    /// The step's output, where it did. Default: what the probe got.
+    #[serde(deserialize_with = "present")]
+    pub output: Option<Value>,
 }
 
 /// `retry:`; exponential, with full jitter.
@@ -197,6 +273,11 @@ fn steps(generator: &mut SchemaGenerator) -> Schema {
 fn respond(generator: &mut SchemaGenerator) -> Schema {
     let entry = generator.subschema_for::<RespondDraft>();
     json_schema!({ "anyOf": [entry, { "type": "array", "items": entry }] })
+}
+
+fn undo(generator: &mut SchemaGenerator) -> Schema {
+    let undo = generator.subschema_for::<UndoDraft>();
+    json_schema!({ "anyOf": [{ "type": "string" }, undo] })
 }
 
 fn fields(_: &mut SchemaGenerator) -> Schema {

@@ -3,10 +3,14 @@
 //! Always true: a run that has not ended, is not paused and has no call under way has at least one action here, even
 //! if it is only a time to wait for or a held step: a run with no next wake-up cause is a bug. A step that the run's
 //! mode rehearses is offered as a [`Action::Begin`] like any other, and [`super::decide`] turns it into an intent.
+//!
+//! A run goes through phases: *running*, until every step has ended; *paused*, while a conflict is open or somebody
+//! said so: nothing begins; *failing*, when it ends early: what is under way ends, and what is unknown is found out;
+//! *compensating*: what was done is undone; then it ends.
 
 use jiff::Timestamp;
 
-use super::run::{Open, Phase, StepState};
+use super::calls::{CallState, Open, Phase, StepState, Undone};
 use super::{Call, Command, EffectClass, Mode, Part, Plan, Run, Step, StepIndex, StepKind, World};
 
 /// What somebody should do now.
@@ -54,64 +58,199 @@ pub fn sends(mode: Mode, call: &Call) -> bool {
 
 /// What somebody should do now, in the plan's order.
 pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec<Action> {
-    let mut actions = Vec::new();
-    if run.end.is_some() || run.conflict.is_some() {
-        return actions;
-    }
-    if run.failing.is_some() {
-        if run.in_flight == 0 {
-            actions.push(Action::Ask(Command::Conclude));
-        }
-        return actions;
+    if run.end.is_some() {
+        return Vec::new();
     }
     let world = &world.at(conditions.now);
-    let mut room = world.run_calls_max.saturating_sub(run.in_flight);
-    let mut wake: Option<Timestamp> = None;
-    for (place, step) in plan.steps.iter().enumerate() {
-        let index = StepIndex(place);
-        match run.steps.get(&step.id) {
-            Some(StepState::Open(open)) => {
-                let waiting = ready_items(open, step, conditions.now, &mut wake);
-                let held = conditions.hold_effects && is_effect(run, step);
-                for (item, begun) in waiting {
-                    if held && !begun {
-                        actions.push(Action::Held(index));
-                        break;
-                    }
-                    if room == 0 {
-                        break;
-                    }
-                    room -= 1;
-                    actions.push(Action::Ask(Command::Begin { step: index, item, part: Part::Do }));
-                }
-            }
-            Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed) => {}
-            None if step.needs.iter().all(|need| run.has_ended(&plan.steps[need.0].id)) => {
-                let single = matches!(step.kind, StepKind::Call(_)) && step.for_each.is_none();
-                if !single || skipped_by_needs(run, plan, step) {
-                    actions.push(Action::Ask(Command::Advance { step: index }));
-                } else if conditions.hold_effects && is_effect(run, step) && condition_holds(run, world, step) {
-                    actions.push(Action::Held(index));
-                } else if room > 0 {
-                    room -= 1;
-                    actions.push(Action::Ask(Command::Begin { step: index, item: None, part: Part::Do }));
-                }
-            }
+    let room = world.run_calls_max.saturating_sub(run.in_flight);
+    let mut due = Due { run, plan, world, conditions, actions: Vec::new(), wake: None, room };
+    due.deadline();
+    if run.is_paused() {
+        // Only its own deadline moves it, or a person.
+    } else if run.undoing.is_some() {
+        due.compensating();
+    } else if run.failing.is_some() {
+        due.failing();
+    } else {
+        due.running();
+    }
+    due.actions.extend(due.wake.map(Action::Wait));
+    due.actions
+}
+
+/// What is found to be due.
+pub(super) struct Due<'a> {
+    pub run: &'a Run,
+    pub plan: &'a Plan,
+    pub world: &'a World,
+    pub conditions: Conditions,
+    pub actions: Vec<Action>,
+    /// When to look again.
+    pub wake: Option<Timestamp>,
+    /// Calls that may begin now.
+    pub room: usize,
+}
+
+impl Due<'_> {
+    /// Look again at this time, or now if it is over.
+    pub fn wait(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
+    }
+
+    /// A call's next attempt.
+    fn begin(&mut self, step: StepIndex, item: Option<u32>, part: Part) {
+        if self.room > 0 {
+            self.room -= 1;
+            self.actions.push(Action::Ask(Command::Begin { step, item, part }));
+        }
+    }
+
+    /// The run's own deadline: of one that ends already it has nothing to say.
+    fn deadline(&mut self) {
+        match self.run.started.until.filter(|_| self.run.failing.is_none()) {
+            Some(until) if until <= self.conditions.now => self.actions.push(Action::Ask(Command::Elapse)),
+            Some(until) => self.wait(until),
             None => {}
         }
     }
-    let all_ended = run.ended_steps == plan.steps.len();
-    if run.answer.is_none() {
-        if let Some(entry) = answer_due(run, plan, world) {
-            actions.push(Action::Ask(Command::Respond { entry: Some(entry) }));
-        } else if all_ended {
-            actions.push(Action::Ask(Command::Respond { entry: None }));
+
+    fn running(&mut self) {
+        for (place, step) in self.plan.steps.iter().enumerate() {
+            let index = StepIndex(place);
+            match self.run.steps.get(&step.id) {
+                Some(StepState::Open(open)) => self.open(index, step, open),
+                Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed | StepState::Replaced { .. }) => {}
+                None => self.not_begun(index, step),
+            }
         }
-    } else if all_ended {
-        actions.push(Action::Ask(Command::Conclude));
+        let all_ended = self.run.ended_steps == self.plan.steps.len();
+        if self.run.answer.is_none() {
+            if let Some(entry) = answer_due(self.run, self.plan, self.world) {
+                self.actions.push(Action::Ask(Command::Respond { entry: Some(entry) }));
+            } else if all_ended {
+                self.actions.push(Action::Ask(Command::Respond { entry: None }));
+            }
+        } else if all_ended {
+            self.actions.push(Action::Ask(Command::Conclude));
+        }
     }
-    actions.extend(wake.map(Action::Wait));
-    actions
+
+    fn not_begun(&mut self, index: StepIndex, step: &Step) {
+        let (run, plan) = (self.run, self.plan);
+        if let Some(place) = step.replaces
+            && !run.replaced.contains_key(&step.id)
+        {
+            // Only a fallback: it begins when it is taken, and is skipped when it never will be.
+            if run.has_ended(&plan.steps[place.0].id) {
+                self.actions.push(Action::Ask(Command::Advance { step: index }));
+            }
+            return;
+        }
+        if !step.needs.iter().all(|need| run.has_ended(&plan.steps[need.0].id)) {
+            return;
+        }
+        let single = matches!(step.kind, StepKind::Call(_)) && step.for_each.is_none();
+        if !single || skipped_by_needs(run, plan, step) {
+            self.actions.push(Action::Ask(Command::Advance { step: index }));
+        } else if self.conditions.hold_effects && is_effect(run, step) && condition_holds(run, self.world, step) {
+            self.actions.push(Action::Held(index));
+        } else {
+            self.begin(index, None, Part::Do);
+        }
+    }
+
+    /// Items and attempts that can begin.
+    fn open(&mut self, index: StepIndex, step: &Step, open: &Open) {
+        for (slot, call) in &open.calls {
+            let item = open.items.as_ref().map(|_| *slot);
+            match call.phase {
+                Phase::Waiting(at) => self.attempt(index, item, Part::Do, at),
+                Phase::ToProbe(at) => self.attempt(index, item, Part::Probe, at),
+                Phase::Probing => self.aside(index, step, item, Part::Probe),
+                Phase::InFlight | Phase::Stuck => {}
+            }
+        }
+        let (Some(items), Some(for_each)) = (&open.items, &step.for_each) else {
+            // A single call that a person wants begun anew.
+            if open.items.is_none() && open.calls.is_empty() && open.results.is_empty() {
+                self.begin(index, None, Part::Do);
+            }
+            return;
+        };
+        let room = for_each.concurrency.max(1).saturating_sub(open.calls.len());
+        let last = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        let next = (open.next..last).filter(|slot| !open.calls.contains_key(slot) && !open.has_ended(*slot)).take(room);
+        let held = self.conditions.hold_effects && is_effect(self.run, step);
+        for slot in next {
+            if held {
+                self.actions.push(Action::Held(index));
+                break;
+            }
+            if self.room == 0 {
+                break;
+            }
+            self.begin(index, Some(slot), Part::Do);
+        }
+    }
+
+    fn attempt(&mut self, index: StepIndex, item: Option<u32>, part: Part, at: Timestamp) {
+        if at <= self.conditions.now { self.begin(index, item, part) } else { self.wait(at) }
+    }
+
+    /// The next attempt of a probe or an undo that has begun.
+    fn aside(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part) {
+        if let Some(CallState { phase: Phase::Waiting(at), .. }) = self.run.call_state(&step.id, item, part) {
+            self.attempt(index, item, part, *at);
+        }
+    }
+
+    /// What is under way ends; what is unknown is asked about, or asked for again where a person said so.
+    fn failing(&mut self) {
+        let run = self.run;
+        for (place, step) in self.plan.steps.iter().enumerate() {
+            let index = StepIndex(place);
+            let Some(open) = run.open_step(&step.id) else { continue };
+            for (slot, call) in &open.calls {
+                let item = open.items.as_ref().map(|_| *slot);
+                match call.phase {
+                    Phase::Waiting(at) if call.asked => self.attempt(index, item, Part::Do, at),
+                    Phase::Probing => self.aside(index, step, item, Part::Probe),
+                    Phase::ToProbe(at) | Phase::Waiting(at)
+                        if call.unknown_effect() && step.probe.is_some() && run.compensates() =>
+                    {
+                        self.attempt(index, item, Part::Probe, at);
+                    }
+                    Phase::ToProbe(_) | Phase::Waiting(_) | Phase::InFlight | Phase::Stuck => {}
+                }
+            }
+        }
+        if self.actions.is_empty() && self.wake.is_none() && run.in_flight == 0 {
+            self.actions.push(Action::Ask(Command::Conclude));
+        }
+    }
+
+    /// One group after the other, those of one at the same time.
+    fn compensating(&mut self) {
+        let Some(undoing) = &self.run.undoing else { return };
+        let group = undoing.groups.get(undoing.at).filter(|_| self.run.compensates());
+        for (id, item) in group.into_iter().flatten() {
+            let Some((index, step)) = self.plan.step(id) else { continue };
+            let place = (id.clone(), *item);
+            if undoing.calls.get(&place).is_none_or(|call| call.undone != Undone::NotYet) {
+                continue;
+            }
+            match self.run.call_state(id, *item, Part::Undo) {
+                Some(_) => self.aside(index, step, *item, Part::Undo),
+                None if self.conditions.hold_effects && undo_is_effect(self.run, step) => {
+                    self.actions.push(Action::Held(index));
+                }
+                None => self.begin(index, *item, Part::Undo),
+            }
+        }
+        if group.is_none() && self.run.in_flight == 0 {
+            self.actions.push(Action::Ask(Command::Conclude));
+        }
+    }
 }
 
 /// Whether something that the step needs was skipped, and so is it.
@@ -128,29 +267,14 @@ fn is_effect(run: &Run, step: &Step) -> bool {
     }
 }
 
+/// Whether its `undo` does.
+fn undo_is_effect(run: &Run, step: &Step) -> bool {
+    step.undo.as_ref().is_some_and(|undo| undo.effect != EffectClass::Read && sends(run.mode(), undo))
+}
+
 /// Whether a held step would run: one that would be skipped, or fails over its condition, is not held.
 fn condition_holds(run: &Run, world: &World, step: &Step) -> bool {
     step.condition.as_ref().is_none_or(|condition| condition.holds(&world.plain(run)) == Ok(true))
-}
-
-/// Items whose next attempt can start, and whether an attempt was made before. A single call is the item `None`.
-fn ready_items(open: &Open, step: &Step, now: Timestamp, wake: &mut Option<Timestamp>) -> Vec<(Option<u32>, bool)> {
-    let mut ready = Vec::new();
-    for (item, call) in &open.calls {
-        match call.phase {
-            Phase::Waiting(at) if at <= now => ready.push((open.items.as_ref().map(|_| *item), true)),
-            Phase::Waiting(at) => *wake = Some(wake.map_or(at, |known| known.min(at))),
-            Phase::InFlight | Phase::Unknown => {}
-        }
-    }
-    if let (Some(items), Some(for_each)) = (&open.items, &step.for_each) {
-        // Items begin in order, so the next one's place is how many have begun.
-        let next = open.calls.len() + open.results.len();
-        let room = for_each.concurrency.max(1).saturating_sub(open.calls.len());
-        let last = items.len().min(next.saturating_add(room));
-        ready.extend((next..last).filter_map(|item| u32::try_from(item).ok()).map(|item| (Some(item), false)));
-    }
-    ready
 }
 
 /// The first entry of `respond` whose steps have ended and whose condition holds. A condition without a value is no.

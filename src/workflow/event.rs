@@ -2,7 +2,7 @@
 //!
 //! Always true: the first event is [`Event::RunStarted`] and carries all that the run may ever need of its request; a
 //! step's outward call is two facts, [`Event::StepStarted`] before it leaves and [`Event::StepFinished`] after, and a
-//! step (an item of a fan-out) has at most one [`Event::StepFinished`], however many attempts it took. No event holds
+//! step (an item of a fan-out) has at most one [`Event::StepFinished`] of each part, however many attempts it took. No event holds
 //! a secret: recorded headers and URLs show stars in their place, credentials of callers are ciphertext.
 
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    AnswerRecord, Asked, Choice, Conflict, Failure, Part, Pinned, ResultTaken, RetryScheduled, RunStarted, RunStatus,
-    Said, Skipped, StepFinished, StepStarted,
+    AnswerRecord, Asked, Choice, Conflict, Failure, Outcome, Part, Pinned, ResultTaken, RetryScheduled, RunStarted,
+    RunStatus, Said, Skipped, StepFinished, StepStarted,
 };
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
@@ -40,6 +40,9 @@ pub enum Event {
     StepSkipped {
         /// Which step.
         step: StepId,
+        /// The item of a `for_each`, where not the whole step is skipped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
         /// Why not.
         reason: Skipped,
     },
@@ -49,6 +52,9 @@ pub enum Event {
         step: StepId,
         /// The items, in order.
         items: Vec<Arc<Value>>,
+        /// Items that fail are collected, and the others go on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        collect: bool,
     },
     /// A `fail` step was reached: the run ends with this answer.
     FailReached {
@@ -64,6 +70,15 @@ pub enum Event {
         /// The instance that the answer created.
         pin: Option<Pinned>,
     },
+    /// The caller got this while the run goes on.
+    PendingAnswered {
+        /// The answer.
+        answer: Arc<AnswerRecord>,
+        /// The instance that it names.
+        pin: Option<Pinned>,
+    },
+    /// The run's deadline has passed: it ends early.
+    DeadlinePassed {},
     /// No answer could be made.
     AnswerFailed {
         /// Why.
@@ -72,7 +87,10 @@ pub enum Event {
     /// The run cannot go on without a person.
     Paused {
         /// Over what.
-        conflict: Conflict,
+        conflict: Box<Conflict>,
+        /// What the attempt gave, where it was done all the same ([`super::Outcome::Unfit`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gave: Option<Box<Outcome>>,
     },
     /// Attempts of a step are used up or useless, and nothing was done: its fallback takes its place.
     FallbackTaken {
@@ -80,8 +98,8 @@ pub enum Event {
         step: StepId,
         /// Its fallback.
         by: StepId,
-        /// Why.
-        why: String,
+        /// Why: what the step would have failed with.
+        failure: Failure,
     },
     /// A probe said what an unknown attempt did.
     Probed {
@@ -306,6 +324,8 @@ impl Event {
             Event::FanOutOpened { .. } => "fan_out_opened",
             Event::FailReached { .. } => "fail_reached",
             Event::Responded { .. } => "responded",
+            Event::PendingAnswered { .. } => "pending_answered",
+            Event::DeadlinePassed {} => "deadline_passed",
             Event::AnswerFailed { .. } => "answer_failed",
             Event::Paused { .. } => "paused",
             Event::FallbackTaken { .. } => "fallback_taken",

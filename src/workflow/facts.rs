@@ -156,8 +156,12 @@ pub struct StepStarted {
     pub effect: EffectClass,
     /// Whether sending it again after an unknown outcome does no harm.
     pub repeatable: bool,
-    /// The request; `None` in later attempts, which send the first one's bytes.
+    /// The request; `None` in later attempts, which send the first one's bytes, but for one that a person gave another
+    /// input.
     pub request: Option<Arc<CallRecord>>,
+    /// Attempts and pauses are over then: of the step's `deadline`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// A call ended for good.
@@ -194,6 +198,12 @@ pub struct RetryScheduled {
     pub why: String,
     /// When the next one starts.
     pub at: Timestamp,
+    /// It does not count as an attempt: the breaker was open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub free: bool,
+    /// What starts then is the probe, which asks what the attempt did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probe: bool,
 }
 
 /// How a call ended.
@@ -214,14 +224,27 @@ pub enum Outcome {
         /// What happened.
         failure: Failure,
     },
-    /// It is unknown what was done (only of reads: another step pauses the run instead).
+    /// It is unknown what was done: of a read, or of a step whose run was cancelled with nothing to be undone; any other
+    /// pauses its run.
     Unknown {
         /// What happened.
         failure: Failure,
     },
-    /// For good: a status outside `accept`, an expression without a value, a reply beyond a bound.
+    /// For good: a status outside `accept`, an expression without a value.
     Failed {
         /// What happened.
+        failure: Failure,
+    },
+    /// With a status that the step accepts, but what it gave is not what the step promises, or cannot be read. It was
+    /// done all the same, and may have to be undone.
+    Unfit {
+        /// The status.
+        status: u16,
+        /// The reply's headers, names in lower case.
+        headers: BTreeMap<String, String>,
+        /// The decoded body; null where it cannot be read.
+        output: Arc<Value>,
+        /// What is wrong with it.
         failure: Failure,
     },
     /// Nothing was sent: the intent is recorded.

@@ -45,6 +45,10 @@ pub enum FailureKind {
     NoAnswer,
     /// A `fail` step was reached: the declared answer goes out.
     Declared,
+    /// What a step gave is not what its schema says.
+    Schema,
+    /// Somebody cancelled the run.
+    Cancelled,
 }
 
 impl FailureKind {
@@ -60,19 +64,22 @@ impl FailureKind {
             FailureKind::Bound => "bound",
             FailureKind::NoAnswer => "no_answer",
             FailureKind::Declared => "declared",
+            FailureKind::Schema => "schema",
+            FailureKind::Cancelled => "cancelled",
         }
     }
     /// The status that a caller gets where the workflow declares no answer.
     pub fn default_status(self) -> u16 {
         match self {
-            FailureKind::Refused | FailureKind::Broken => 502,
+            FailureKind::Refused | FailureKind::Broken | FailureKind::Schema => 502,
             FailureKind::Unavailable => 503,
             FailureKind::TimedOut => 504,
             FailureKind::Expression
             | FailureKind::Unresolved
             | FailureKind::Bound
             | FailureKind::NoAnswer
-            | FailureKind::Declared => 500,
+            | FailureKind::Declared
+            | FailureKind::Cancelled => 500,
         }
     }
 }
@@ -125,9 +132,9 @@ pub struct Conflict {
 pub enum ConflictKind {
     /// It is unknown whether a private or shared step was done, and sending it again could do it twice.
     OutcomeUnknown,
-    /// A service answered 409, 412 or 422.
+    /// A service answered 409, 412 or 422, or another status outside `accept` where the step says `on_failure: pause`.
     Refused,
-    /// A step's output is not what its schema says.
+    /// A step's output is not what its schema says, or beyond a bound.
     Schema,
     /// An expression has no value.
     Expression,

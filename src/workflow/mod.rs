@@ -5,11 +5,14 @@
 //! run waits for somebody to perform. Recording and replay go through the same [`evolve`]. No clock, no random, no id
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
+mod calls;
 mod check;
 mod command;
+mod conflict;
 mod decide;
 mod definition;
 mod due;
+mod ending;
 mod event;
 mod evolve;
 mod facts;
@@ -19,16 +22,21 @@ mod outcome;
 mod payload;
 mod people;
 mod plan;
+mod probe;
+mod resolve;
+mod respond;
 mod run;
 mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod view;
 pub mod wire;
 mod world;
 
+pub use calls::{InFlight, Undone};
 pub use check::Known;
 pub use command::{Command, Heard, LockSeen, Refusal};
 pub use decide::{decide, input_refused};
@@ -44,8 +52,11 @@ pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;
 pub use people::{Asked, AskedKind, Choice, OnTimeout, Order, ReviewItem, Risk, Said};
-pub use plan::{Answer, Call, CallBody, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind};
-pub use run::{InFlight, Run};
+pub use plan::{
+    Answer, Call, CallBody, ForEach, OnTrouble, Plan, Probe, Respond, Retry, Schema, Statuses, Step, StepIndex,
+    StepKind, Trouble,
+};
+pub use run::Run;
 pub use summary::{RunStatus, RunSummary};
 pub use view::{RunView, StepStatus, StepView, view};
 pub use world::{CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, reads_hidden};

@@ -1,148 +1,297 @@
 //! An attempt ended: done, certainly not done, unknown, or refused for good.
 //!
 //! Always true: after an unknown outcome a private or shared call is sent again only where a repeat is harmless;
-//! otherwise the run pauses, and a person decides. An attempt that did nothing does not make an unknown one before it
-//! known. Nothing is sent again after a result.
+//! otherwise its probe asks, or the run pauses and a person decides. An attempt that did nothing does not make an
+//! unknown one before it known, and neither does one that is refused. Nothing is sent again after a result. A fallback
+//! is taken only where certainly nothing was done.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
-use super::run::{Phase, StepState};
+use super::calls::{CallState, Phase};
+use super::conflict::{conflict, pauses, shorten_value};
 use super::{
-    Call, Conflict, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Refusal, Retry,
-    RetryScheduled, Run, Step, StepFinished,
+    Call, Conflict, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, OnTrouble, Outcome, Part, Plan,
+    Refusal, Retry, RetryScheduled, Run, Step, StepFinished, World, probe, undo,
 };
 
+/// An attempt that ended.
+pub(super) struct Ended<'a> {
+    pub run: &'a Run,
+    pub plan: &'a Plan,
+    pub world: &'a World,
+    pub step: &'a Step,
+    pub item: Option<u32>,
+    pub part: Part,
+    pub attempt: u32,
+    /// It was sent twice, over the end of a process.
+    pub again: bool,
+    pub jitter: f64,
+    pub now: Timestamp,
+}
+
 /// What an attempt comes to.
-enum Class {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
     Done,
+    /// Done, and the reply cannot be read.
+    Unreadable,
     NotDone,
     Unknown,
-    Failed,
+    Refused,
+}
+
+/// Statuses that say that the world is not as the step took it to be.
+fn is_conflict(status: Option<u16>) -> bool {
+    matches!(status, Some(409 | 412 | 422))
 }
 
 /// What came back, held against what the step accepts.
-#[allow(clippy::too_many_arguments)] // one fact each, and one caller
-pub(super) fn record(
-    run: &Run,
-    step: &Step,
-    call: &Call,
-    item: Option<u32>,
-    attempt: u32,
-    heard: Heard,
-    again: bool,
-    jitter: f64,
-    now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
-    let state = match run.steps.get(&step.id) {
-        Some(StepState::Open(open)) if open.items.is_some() == item.is_some() => open.calls.get(&item.unwrap_or(0)),
-        _ => None,
-    };
-    let Some(state) = state.filter(|state| state.attempt == attempt && state.phase == Phase::InFlight) else {
-        return Err(Refusal::NotDue("no such attempt is under way"));
-    };
-    let finish = |outcome| {
-        Ok(vec![Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })])
-    };
-    let class = classify(call, &heard);
-    let failure = failure_of(step, item, &heard, &class);
-    let (heard_after, unknown) = match (class, heard) {
-        (Class::Done, Heard::Reply { status, headers, output, .. }) => {
-            return finish(Outcome::Done { status, headers, output });
-        }
-        (Class::Done | Class::Failed, _) => return finish(Outcome::Failed { failure }),
-        // That this attempt did nothing says nothing of one before it.
-        (Class::NotDone, heard) => {
-            let before = state.effect != EffectClass::Read && (state.uncertain || again);
-            (retry_after(&heard), before)
-        }
-        (Class::Unknown, heard) => (retry_after(&heard), true),
-    };
-    let stop = run.failing.is_some() || run.conflict.is_some();
-    if attempt < call.retry.attempts && !stop && (!unknown || state.repeatable) {
-        let at = now.checked_add(pause(call.retry, attempt, jitter, heard_after)).unwrap_or(now);
-        let why = failure.message;
-        return Ok(vec![Event::RetryScheduled(RetryScheduled {
-            step: step.id.clone(),
-            item,
-            part: Part::Do,
-            attempt,
-            unknown,
-            why,
-            at,
-        })]);
-    }
-    if !unknown {
-        return finish(Outcome::NotDone { failure });
-    }
-    if state.effect == EffectClass::Read {
-        return finish(Outcome::Unknown { failure });
-    }
-    let conflict = Conflict {
-        kind: ConflictKind::OutcomeUnknown,
-        step: step.id.clone(),
-        item,
-        attempt,
-        message: format!("it is unknown whether `{}` was done: {}", step.id, failure.message),
-        status: failure.status,
-        request: Some(state.request.clone()),
-        part: Part::Do,
-        response: None,
-        expected: None,
-        choices: Vec::new(),
-    };
-    Ok(vec![Event::Paused { conflict }])
+pub(super) fn record(ended: &Ended<'_>, heard: Heard) -> Result<Vec<Event>, Refusal> {
+    let state = ended.run.call_state(&ended.step.id, ended.item, ended.part);
+    let under_way = |state: &&CallState| state.attempt == ended.attempt && state.phase == Phase::InFlight;
+    let Some(state) = state.filter(under_way) else { return Err(Refusal::NotDue("no such attempt is under way")) };
+    let call = ended.step.call(ended.part).ok_or(Refusal::NotDue("the step calls nobody"))?;
+    Ok(match ended.part {
+        Part::Do => ended.of_step(call, state, heard),
+        Part::Probe => probe::ended(ended, state, heard),
+        Part::Undo => undo::ended(ended, call, state, heard),
+    })
 }
 
-fn classify(call: &Call, heard: &Heard) -> Class {
+impl Ended<'_> {
+    fn of_step(&self, call: &Call, state: &CallState, heard: Heard) -> Vec<Event> {
+        let class = classify(call, &heard);
+        let failure = self.failure(&heard, class);
+        let read = state.effect == EffectClass::Read;
+        let uncertain = !read && (state.uncertain || self.again);
+        let response = response(&heard);
+        match (class, heard) {
+            (Class::Done, Heard::Reply { status, headers, output, .. }) => self.done(status, headers, output),
+            (Class::Done | Class::Unreadable, heard) => {
+                let status = status_of(&heard).unwrap_or(200);
+                self.unfit(status, BTreeMap::new(), Arc::default(), failure)
+            }
+            (Class::Refused, _) if uncertain => self.unknown(failure, response),
+            (Class::Refused, _) => {
+                let person = (is_conflict(failure.status) && pauses(self.run, self.step.trouble.on_conflict))
+                    || self.step.trouble.on_failure == Some(OnTrouble::Pause);
+                match person && !self.run.is_ending() {
+                    true => self.pause(ConflictKind::Refused, &failure, response),
+                    false => vec![self.finished(Outcome::Failed { failure })],
+                }
+            }
+            (Class::NotDone, heard) => {
+                let shut = matches!(heard, Heard::BreakerOpen { .. });
+                if shut && !uncertain && self.step.trouble.fallback.is_some() && !self.run.is_ending() {
+                    return self.not_done(Outcome::NotDone { failure }, response);
+                }
+                match self.retry(call, state, uncertain, &failure, &heard) {
+                    Some(retry) => vec![retry],
+                    None if uncertain => self.unknown(failure, response),
+                    None => self.not_done(Outcome::NotDone { failure }, response),
+                }
+            }
+            (Class::Unknown, heard) => match self.retry(call, state, true, &failure, &heard) {
+                Some(retry) => vec![retry],
+                // A read changes nothing, whatever became of it.
+                None if read => self.not_done(Outcome::Unknown { failure }, response),
+                None => self.unknown(failure, response),
+            },
+        }
+    }
+
+    /// The step's call was done: what it gave is held against its schema.
+    pub(super) fn done(&self, status: u16, headers: BTreeMap<String, String>, output: Arc<Value>) -> Vec<Event> {
+        match unfit(self.step, self.item, &output) {
+            None => vec![self.finished(Outcome::Done { status, headers, output })],
+            Some(failure) => self.unfit(status, headers, output, failure),
+        }
+    }
+
+    fn unfit(
+        &self,
+        status: u16,
+        headers: BTreeMap<String, String>,
+        output: Arc<Value>,
+        failure: Failure,
+    ) -> Vec<Event> {
+        let response = shorten_value(&output);
+        let outcome = Outcome::Unfit { status, headers, output, failure: failure.clone() };
+        if self.run.is_ending() || !pauses(self.run, self.step.trouble.on_failure) {
+            return vec![self.finished(outcome)];
+        }
+        let mut conflict = self.conflict(ConflictKind::Schema, &failure);
+        conflict.status = Some(status);
+        conflict.response = response;
+        conflict.expected = Some("an output as its schema says".into());
+        vec![Event::Paused { conflict: Box::new(conflict), gave: Some(Box::new(outcome)) }]
+    }
+
+    /// Certainly nothing was done, and no attempt is left.
+    pub(super) fn not_done(&self, outcome: Outcome, response: Option<Arc<Value>>) -> Vec<Event> {
+        let (Outcome::NotDone { failure } | Outcome::Unknown { failure }) = &outcome else {
+            return vec![self.finished(outcome)];
+        };
+        if self.run.is_ending() {
+            return vec![self.finished(outcome)];
+        }
+        if let Some(by) = self.step.trouble.fallback.and_then(|by| self.plan.steps.get(by.0)) {
+            let (step, by) = (self.step.id.clone(), by.id.clone());
+            return vec![Event::FallbackTaken { step, by, failure: failure.clone() }];
+        }
+        match self.step.trouble.on_failure {
+            Some(OnTrouble::Pause) => self.pause(ConflictKind::AttemptsUsedUp, failure, response),
+            Some(OnTrouble::Fail) | None => vec![self.finished(outcome)],
+        }
+    }
+
+    /// Nobody knows whether it was done: its probe asks, or a person does.
+    pub(super) fn unknown(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
+        if !self.run.compensates() {
+            return vec![self.finished(Outcome::Unknown { failure })];
+        }
+        if let Some(probe) = &self.step.probe {
+            let at = self.now.checked_add(probe.after).unwrap_or(self.now);
+            return vec![self.retry_at(at, true, failure.message, false, true)];
+        }
+        self.unknown_to_all(failure, response)
+    }
+
+    /// A person decides what became of it.
+    pub(super) fn unknown_to_all(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
+        let message = format!("it is unknown whether `{}` was done: {}", self.step.id, failure.message);
+        self.pause(ConflictKind::OutcomeUnknown, &Failure { message, ..failure }, response)
+    }
+
+    fn pause(&self, kind: ConflictKind, failure: &Failure, response: Option<Arc<Value>>) -> Vec<Event> {
+        let mut conflict = self.conflict(kind, failure);
+        conflict.response = response;
+        conflict.expected = self.step.call(Part::Do).map(|call| format!("a status among {}", call.accept));
+        vec![Event::Paused { conflict: Box::new(conflict), gave: None }]
+    }
+
+    fn conflict(&self, kind: ConflictKind, failure: &Failure) -> Conflict {
+        conflict(self.run, self.step, self.item, Part::Do, kind, failure)
+    }
+
+    /// The next attempt, where one is left and the step's deadline allows it.
+    pub(super) fn retry(
+        &self,
+        call: &Call,
+        state: &CallState,
+        unknown: bool,
+        failure: &Failure,
+        heard: &Heard,
+    ) -> Option<Event> {
+        let shut = matches!(heard, Heard::BreakerOpen { .. });
+        let stops = self.part == Part::Do && self.run.is_ending();
+        if stops || (unknown && !state.repeatable) || (!shut && state.counted() >= call.retry.attempts) {
+            return None;
+        }
+        let after = retry_after(heard);
+        let pause = match shut {
+            // There is no sense in asking before the breaker does.
+            true => pause(call.retry, 1, self.jitter, None)
+                .max(SignedDuration::try_from(after.unwrap_or_default()).unwrap_or(SignedDuration::MAX)),
+            false => pause(call.retry, state.counted(), self.jitter, after),
+        };
+        let at = self.now.checked_add(pause).unwrap_or(self.now);
+        if state.until.is_some_and(|until| at >= until) {
+            return None;
+        }
+        Some(self.retry_at(at, unknown, failure.message.clone(), shut, false))
+    }
+
+    pub(super) fn retry_at(&self, at: Timestamp, unknown: bool, why: String, free: bool, probe: bool) -> Event {
+        let (step, item) = (self.step.id.clone(), self.item);
+        let (part, attempt) = (self.part, self.attempt);
+        Event::RetryScheduled(RetryScheduled { step, item, part, attempt, unknown, why, at, free, probe })
+    }
+
+    pub(super) fn finished(&self, outcome: Outcome) -> Event {
+        let (step, item) = (self.step.id.clone(), self.item);
+        Event::StepFinished(StepFinished { step, item, part: self.part, attempt: self.attempt, outcome })
+    }
+
+    /// What it comes to for people, and for the caller's problem document.
+    pub(super) fn failure(&self, heard: &Heard, class: Class) -> Failure {
+        let (status, about) = (status_of(heard), about(heard));
+        let kind = match (heard, class) {
+            (Heard::NotSent(_) | Heard::BreakerOpen { .. }, _) | (_, Class::NotDone) => FailureKind::Unavailable,
+            (Heard::TimedOut(_), _) => FailureKind::TimedOut,
+            (Heard::CutOff(_) | Heard::Interrupted, _) | (_, Class::Unknown) => FailureKind::Broken,
+            (Heard::Unreadable { .. }, _) => FailureKind::Bound,
+            (Heard::Reply { .. }, _) => FailureKind::Refused,
+        };
+        Failure {
+            kind,
+            step: Some(self.step.id.clone()),
+            item: self.item,
+            status,
+            message: format!("`{}`: {about}", self.step.id),
+            retry_after_ms: retry_after(heard).and_then(|after| u64::try_from(after.as_millis()).ok()),
+        }
+    }
+}
+
+/// What is wrong with an output, where the step says what it has to be.
+pub(super) fn unfit(step: &Step, item: Option<u32>, output: &Value) -> Option<Failure> {
+    let wrong = step.output.as_ref()?.check(output).err()?;
+    let message = format!("`{}` gives what its schema refuses: {}", step.id, wrong.join("; "));
+    Some(Failure::of_step(FailureKind::Schema, &step.id, item, message))
+}
+
+pub(super) fn classify(call: &Call, heard: &Heard) -> Class {
     match heard {
         Heard::Reply { status, .. } if call.accept.contains(*status) => Class::Done,
-        Heard::Unreadable { status, .. } if call.accept.contains(*status) => Class::Failed,
+        Heard::Unreadable { status, .. } if call.accept.contains(*status) => Class::Unreadable,
         Heard::Reply { status, .. } | Heard::Unreadable { status, .. } => match status {
             429 | 503 => Class::NotDone,
             status if call.not_done.contains(*status) => Class::NotDone,
             500.. => Class::Unknown,
-            _ => Class::Failed,
+            _ => Class::Refused,
         },
         Heard::NotSent(_) | Heard::BreakerOpen { .. } => Class::NotDone,
         Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => Class::Unknown,
     }
 }
 
-fn failure_of(step: &Step, item: Option<u32>, heard: &Heard, class: &Class) -> Failure {
-    let (kind, status, message) = match heard {
-        Heard::Reply { status, .. } => {
-            let kind = match class {
-                Class::NotDone => FailureKind::Unavailable,
-                Class::Unknown => FailureKind::Broken,
-                Class::Done | Class::Failed => FailureKind::Refused,
-            };
-            (kind, Some(*status), format!("the service answered {status}"))
+fn status_of(heard: &Heard) -> Option<u16> {
+    match heard {
+        Heard::Reply { status, .. } | Heard::Unreadable { status, .. } => Some(*status),
+        Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => {
+            None
         }
-        Heard::Unreadable { status, why } => {
-            let kind = match class {
-                Class::NotDone => FailureKind::Unavailable,
-                Class::Unknown => FailureKind::Broken,
-                Class::Done | Class::Failed => FailureKind::Bound,
-            };
-            (kind, Some(*status), format!("the service answered {status}, and {why}"))
-        }
-        Heard::NotSent(why) => (FailureKind::Unavailable, None, format!("it was not sent: {why}")),
-        Heard::BreakerOpen { service, .. } => {
-            (FailureKind::Unavailable, None, format!("it was not sent: the breaker of `{service}` is open"))
-        }
-        Heard::TimedOut(why) => (FailureKind::TimedOut, None, format!("no answer in time: {why}")),
-        Heard::CutOff(why) => (FailureKind::Broken, None, format!("cut off: {why}")),
-        Heard::Interrupted => (FailureKind::Broken, None, "this process ended while it was under way".to_owned()),
-    };
-    Failure {
-        kind,
-        step: Some(step.id.clone()),
-        item,
-        status,
-        message: format!("`{}`: {message}", step.id),
-        retry_after_ms: retry_after(heard).and_then(|after| u64::try_from(after.as_millis()).ok()),
+    }
+}
+
+fn about(heard: &Heard) -> String {
+    match heard {
+        Heard::Reply { status, .. } => format!("the service answered {status}"),
+        Heard::Unreadable { status, why } => format!("the service answered {status}, and {why}"),
+        Heard::NotSent(why) => format!("it was not sent: {why}"),
+        Heard::BreakerOpen { service, .. } => format!("it was not sent: the breaker of `{service}` is open"),
+        Heard::TimedOut(why) => format!("no answer in time: {why}"),
+        Heard::CutOff(why) => format!("cut off: {why}"),
+        Heard::Interrupted => "this process ended while it was under way".to_owned(),
+    }
+}
+
+/// What came back, for people.
+pub(super) fn response(heard: &Heard) -> Option<Arc<Value>> {
+    match heard {
+        Heard::Reply { output, .. } => shorten_value(output),
+        Heard::Unreadable { .. }
+        | Heard::NotSent(_)
+        | Heard::BreakerOpen { .. }
+        | Heard::TimedOut(_)
+        | Heard::CutOff(_)
+        | Heard::Interrupted => None,
     }
 }
 

@@ -1,12 +1,15 @@
 //! The checked, immutable DAG of steps.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::{CREDENTIALS, EffectClass};
+use super::{CREDENTIALS, EffectClass, Part};
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
 
@@ -30,8 +33,10 @@ pub struct Plan {
     pub reads: Vec<ReadPath>,
     /// For each step, the steps that need it.
     pub dependents: Vec<Vec<StepIndex>>,
+    /// The run's total: when it is over, the run ends early, and what was done is undone.
+    pub deadline: Option<Duration>,
     /// The compiled schema.
-    pub(super) input: Option<Input>,
+    pub(super) input: Option<Schema>,
 }
 
 impl Plan {
@@ -87,10 +92,28 @@ impl Plan {
     /// # Errors
     /// What is wrong with it, at most a few sentences.
     pub fn check_input(&self, body: &Value) -> Result<(), Vec<String>> {
-        let Some(input) = &self.input else { return Ok(()) };
-        let errors: Vec<String> = input
+        self.input.as_ref().map_or(Ok(()), |input| input.check(body))
+    }
+}
+
+/// A compiled JSON Schema.
+pub struct Schema(jsonschema::Validator);
+
+impl Schema {
+    /// Patterns run in linear time, and nothing is fetched: a schema cannot hold up a request.
+    pub(super) fn compile(schema: &Value) -> Result<Self, String> {
+        let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
+        options.build(schema).map(Self).map_err(|error| error.to_string())
+    }
+
+    /// Holds a value against it.
+    ///
+    /// # Errors
+    /// What is wrong with it, at most a few sentences, each with its JSON pointer.
+    pub fn check(&self, value: &Value) -> Result<(), Vec<String>> {
+        let errors: Vec<String> = self
             .0
-            .iter_errors(body)
+            .iter_errors(value)
             .take(8)
             .map(|error| {
                 let place = error.instance_path().to_string();
@@ -100,17 +123,6 @@ impl Plan {
             })
             .collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-}
-
-/// A compiled schema of the request's body.
-pub(super) struct Input(jsonschema::Validator);
-
-impl Input {
-    /// Patterns run in linear time, and nothing is fetched: a schema cannot hold up a request.
-    pub(super) fn compile(schema: &Value) -> Result<Self, String> {
-        let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
-        options.build(schema).map(Self).map_err(|error| error.to_string())
     }
 }
 
@@ -132,6 +144,63 @@ pub struct Step {
     pub for_each: Option<ForEach>,
     /// What it does.
     pub kind: StepKind,
+    /// The step whose place it takes; of a `fallback_only` step.
+    pub replaces: Option<StepIndex>,
+    /// What goes wrong with it.
+    pub trouble: Trouble,
+    /// What its output has to be.
+    pub output: Option<Schema>,
+    /// Takes back what it did.
+    pub undo: Option<Box<Call>>,
+    /// Asks whether an unknown attempt took place.
+    pub probe: Option<Box<Probe>>,
+}
+
+impl Step {
+    /// One of its calls.
+    pub fn call(&self, part: Part) -> Option<&Call> {
+        match (part, &self.kind) {
+            (Part::Do, StepKind::Call(call)) => Some(call),
+            (Part::Do, StepKind::Set(_) | StepKind::Fail(_)) => None,
+            (Part::Probe, _) => self.probe.as_ref().map(|probe| &probe.call),
+            (Part::Undo, _) => self.undo.as_deref(),
+        }
+    }
+}
+
+/// What happens when a step does not come to a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// The step that takes its place when it certainly did nothing.
+    pub fallback: Option<StepIndex>,
+    /// After 409, 412 and 422; `None` is pause for runs that the API started, and fail for those of a route.
+    pub on_conflict: Option<OnTrouble>,
+    /// When it fails for good; `None` is fail, but for expressions and schemas in runs that the API started.
+    pub on_failure: Option<OnTrouble>,
+    /// All attempts of one call and the pauses between them.
+    pub deadline: Option<Duration>,
+}
+
+/// Whether a person decides, or nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTrouble {
+    /// The run pauses, with what is finished kept, and a person decides.
+    Pause,
+    /// The step fails for good.
+    Fail,
+}
+
+/// Asks a service whether an attempt took place of which that is unknown.
+pub struct Probe {
+    /// The call: always a read.
+    pub call: Call,
+    /// How long after the attempt it asks.
+    pub after: Duration,
+    /// Whether it did; sees what the service answered. Without a value nobody knows.
+    pub done: Expression,
+    /// The step's output, where it did; `None` is what the service answered.
+    pub output: Option<Template>,
 }
 
 /// Fan-out over a list.
@@ -140,6 +209,8 @@ pub struct ForEach {
     pub items: Template,
     /// Items under way at the same time.
     pub concurrency: usize,
+    /// Items that fail are collected, and the others go on.
+    pub collect: bool,
 }
 
 /// What a step does.
@@ -222,6 +293,19 @@ impl Statuses {
     /// Whether a status is in it.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|(low, high)| (*low..=*high).contains(&status))
+    }
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (low, high)) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            match low == high {
+                true => write!(f, "{comma}{low}")?,
+                false => write!(f, "{comma}{low}–{high}")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing};
 use super::{
-    AnswerRecord, CallRecord, Conflict, EffectClass, Failure, Mode, Pinned, RunStarted, RunStatus, RunSummary,
+    AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, RunStatus, RunSummary,
+    Undone,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -24,15 +26,33 @@ pub struct Run {
     pub(super) in_flight: usize,
     /// What expressions see under `steps`.
     pub(super) outputs: Arc<Value>,
+    /// Probes and undos that have begun and not ended.
+    pub(super) asides: BTreeMap<(StepId, Option<u32>, Part), CallState>,
+    /// What people gave instead of what the plan says, for steps and items.
+    pub(super) inputs: BTreeMap<Place, Arc<Value>>,
+    /// Fallbacks that were taken, and whose place each takes.
+    pub(super) replaced: BTreeMap<StepId, StepId>,
     pub(super) answer: Option<Arc<AnswerRecord>>,
+    /// What the caller got while the run went on.
+    pub(super) pending: Option<Arc<AnswerRecord>>,
     pub(super) pinned: Option<Pinned>,
+    /// Why it ends early.
     pub(super) failing: Option<Failure>,
     pub(super) declared: Option<Arc<AnswerRecord>>,
-    pub(super) conflict: Option<Conflict>,
+    pub(super) cancel: Option<Cancel>,
+    /// Open ones, oldest first.
+    pub(super) conflicts: Vec<Conflict>,
+    /// Somebody asked it to begin nothing more.
+    pub(super) pause: Option<Pause>,
+    /// What was done to the world, in the order of completion.
+    pub(super) done: Vec<DoneCall>,
+    /// Given up on while it was unknown whether they took place.
+    pub(super) unknown: Vec<Place>,
+    pub(super) undoing: Option<Undoing>,
     pub(super) end: Option<End>,
     pub(super) private_begun: bool,
     pub(super) shared_begun: bool,
-    pub(super) intents: BTreeMap<(StepId, Option<u32>), Arc<CallRecord>>,
+    pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
 }
 
 /// How a run ended.
@@ -40,100 +60,23 @@ pub struct Run {
 pub(super) enum End {
     Completed,
     Failed(Failure),
+    Cancelled(String),
     Abandoned(String),
 }
 
-/// A step that has begun.
+/// Somebody asked for the run's end.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum StepState {
-    /// Calls are under way or to come.
-    Open(Open),
-    /// It ran to a result.
-    Done {
-        /// A rehearsed step whose output nobody declared: who reads it cannot go on.
-        undeclared: Option<String>,
-    },
-    /// It will not run.
-    Skipped,
-    /// It ended without a result.
-    Failed,
+pub(super) struct Cancel {
+    pub by: String,
+    pub compensate: bool,
+    pub reason: Option<String>,
 }
 
-/// A step whose calls are under way.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub(super) struct Open {
-    /// The items of a fan-out; `None` is a single call.
-    pub items: Option<Arc<Vec<Arc<Value>>>>,
-    /// By item (a single call is 0): begun and not ended.
-    pub calls: BTreeMap<u32, CallState>,
-    /// By item: ended with a result.
-    pub results: BTreeMap<u32, CallResult>,
-}
-
-/// A call that has begun.
+/// Somebody asked it to begin nothing more.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct CallState {
-    pub attempt: u32,
-    pub request: Arc<CallRecord>,
-    pub key: Option<String>,
-    pub effect: EffectClass,
-    pub repeatable: bool,
-    /// It is unknown what an earlier attempt did.
-    pub uncertain: bool,
-    pub phase: Phase,
-}
-
-/// Where a call stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// An attempt was sent, or is about to be.
-    InFlight,
-    /// The next attempt starts at this time.
-    Waiting(Timestamp),
-    /// It is unknown what it did, and a person decides.
-    Unknown,
-}
-
-/// What a call gave.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct CallResult {
-    pub status: Option<u16>,
-    pub headers: BTreeMap<String, String>,
-    pub output: Option<Arc<Value>>,
-    pub undeclared: Option<String>,
-}
-
-/// An attempt that was sent, or was about to be when the process ended.
-#[derive(Clone, Debug, PartialEq)]
-pub struct InFlight {
-    /// The step.
-    pub step: StepId,
-    /// The item of a `for_each`.
-    pub item: Option<u32>,
-    /// From 1.
-    pub attempt: u32,
-    /// Its idempotency key, where it has one.
-    pub key: Option<String>,
-    /// What it does to the world.
-    pub effect: EffectClass,
-    /// Whether sending it again does no harm.
-    pub repeatable: bool,
-    /// What was recorded of the request.
-    pub request: Arc<CallRecord>,
-}
-
-impl CallState {
-    fn in_flight(&self, step: &StepId, item: Option<u32>) -> InFlight {
-        InFlight {
-            step: step.clone(),
-            item,
-            attempt: self.attempt,
-            key: self.key.clone(),
-            effect: self.effect,
-            repeatable: self.repeatable,
-            request: self.request.clone(),
-        }
-    }
+pub(super) struct Pause {
+    pub by: String,
+    pub reason: Option<String>,
 }
 
 impl Run {
@@ -161,6 +104,10 @@ impl Run {
     pub fn answer(&self) -> Option<&Arc<AnswerRecord>> {
         self.answer.as_ref()
     }
+    /// What the caller got while the run went on.
+    pub fn pending(&self) -> Option<&Arc<AnswerRecord>> {
+        self.pending.as_ref()
+    }
     /// What the answer pinned.
     pub fn pinned(&self) -> Option<&Pinned> {
         self.pinned.as_ref()
@@ -176,9 +123,29 @@ impl Run {
     pub fn failed_as_declared(&self) -> bool {
         self.declared.is_some()
     }
-    /// What it waits for a person over.
+    /// What it waits for a person over: the oldest of [`Run::conflicts`].
     pub fn conflict(&self) -> Option<&Conflict> {
-        self.conflict.as_ref()
+        self.conflicts.first()
+    }
+    /// All that it waits for a person over, oldest first.
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
+    /// The conflict over a step (an item).
+    pub fn conflict_over(&self, step: &StepId, item: Option<u32>) -> Option<&Conflict> {
+        self.conflicts.iter().find(|conflict| conflict.step == *step && conflict.item == item)
+    }
+    /// Nothing begins: a conflict is open, or somebody said so.
+    pub fn is_paused(&self) -> bool {
+        !self.conflicts.is_empty() || self.pause.is_some()
+    }
+    /// Whether it ends early: nothing that the plan holds begins any more.
+    pub fn is_ending(&self) -> bool {
+        self.failing.is_some()
+    }
+    /// Whether what was done is to be undone when it ends early.
+    pub(super) fn compensates(&self) -> bool {
+        self.cancel.as_ref().is_none_or(|cancel| cancel.compensate)
     }
     /// Whether a private or shared step has begun.
     pub fn effects_begun(&self) -> bool {
@@ -194,12 +161,14 @@ impl Run {
     }
     /// Where it stands.
     pub fn status(&self) -> RunStatus {
-        match (&self.end, &self.conflict) {
-            (Some(End::Completed), _) => RunStatus::Completed,
-            (Some(End::Failed(_)), _) => RunStatus::Failed,
-            (Some(End::Abandoned(_)), _) => RunStatus::Abandoned,
-            (None, Some(_)) => RunStatus::Paused,
-            (None, None) => RunStatus::Running,
+        match &self.end {
+            Some(End::Completed) => RunStatus::Completed,
+            Some(End::Failed(_)) => RunStatus::Failed,
+            Some(End::Cancelled(_)) => RunStatus::Cancelled,
+            Some(End::Abandoned(_)) => RunStatus::Abandoned,
+            None if self.is_paused() => RunStatus::Paused,
+            None if self.undoing.is_some() => RunStatus::Compensating,
+            None => RunStatus::Running,
         }
     }
     /// Attempts that were sent and have not ended.
@@ -208,36 +177,109 @@ impl Run {
         for (step, state) in &self.steps {
             let StepState::Open(open) = state else { continue };
             let under_way = open.calls.iter().filter(|(_, call)| call.phase == Phase::InFlight);
-            all.extend(under_way.map(|(item, call)| call.in_flight(step, open.items.as_ref().map(|_| *item))));
+            all.extend(
+                under_way.map(|(slot, call)| call.in_flight(step, open.items.as_ref().map(|_| *slot), Part::Do)),
+            );
         }
+        let asides = self.asides.iter().filter(|(_, call)| call.phase == Phase::InFlight);
+        all.extend(asides.map(|((step, item, part), call)| call.in_flight(step, *item, *part)));
         all
     }
     /// The attempt of one call that is under way.
-    pub fn attempt(&self, step: &StepId, item: Option<u32>) -> Option<InFlight> {
-        let Some(StepState::Open(open)) = self.steps.get(step) else { return None };
-        let call = open.calls.get(&item.unwrap_or(0)).filter(|call| call.phase == Phase::InFlight)?;
-        Some(call.in_flight(step, item))
+    pub fn attempt(&self, step: &StepId, item: Option<u32>, part: Part) -> Option<InFlight> {
+        let call = self.call_state(step, item, part).filter(|call| call.phase == Phase::InFlight)?;
+        Some(call.in_flight(step, item, part))
     }
     /// The item of a `for_each` that has opened.
     pub fn item(&self, step: &StepId, item: u32) -> Option<Arc<Value>> {
         match self.steps.get(step) {
             Some(StepState::Open(open)) => open.items.as_ref()?.get(item as usize).cloned(),
-            _ => None,
+            _ => self.done_call(step, Some(item))?.value.clone(),
         }
     }
-    /// What rehearsed steps would have sent, and private steps beside legacy sent, by step and item.
-    pub fn intents(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &CallRecord)> {
-        self.intents.iter().map(|((step, item), record)| (step, *item, &**record))
+    /// What rehearsed steps would have sent, and private steps beside legacy sent, by step and item. What their `undo`
+    /// would have sent is told apart by the part.
+    pub fn intents(&self) -> impl Iterator<Item = (&StepId, Option<u32>, Part, &CallRecord)> {
+        self.intents.iter().map(|((step, item, part), record)| (step, *item, *part, &**record))
+    }
+    /// Whether what was done is being taken back, or was.
+    pub fn compensated(&self) -> bool {
+        self.undoing.is_some()
+    }
+    /// What became of all that was done to the world, in the order of its completion, once the run ends early: each
+    /// step (item), and whether it was taken back. Empty while nothing is being undone and the run goes on.
+    pub fn undone(&self) -> Vec<(&StepId, Option<u32>, Undone)> {
+        if self.failing.is_none() {
+            return Vec::new();
+        }
+        let mut all: Vec<_> = self
+            .done
+            .iter()
+            .filter_map(|done| {
+                let place = (done.step.clone(), done.item);
+                let undone = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&place));
+                if done.rehearsed && undone.is_none() {
+                    return None;
+                }
+                let undone = match (undone, &self.cancel) {
+                    (Some(call), _) if call.undone == Undone::NotYet && self.end.is_some() => {
+                        Undone::Left("undoing was called off".into())
+                    }
+                    (Some(call), _) => call.undone.clone(),
+                    (None, Some(Cancel { compensate: false, .. })) => Undone::Left("nothing was to be undone".into()),
+                    (None, _) if self.undoing.is_none() && self.end.is_none() => Undone::NotYet,
+                    (None, _) => Undone::Left("it declares no `undo`".into()),
+                };
+                Some((&done.step, done.item, undone))
+            })
+            .collect();
+        let unknown = || Undone::Left("it is unknown whether it was done".into());
+        all.extend(self.unknown.iter().map(|(step, item)| (step, *item, unknown())));
+        all
     }
     /// Why it is paused or ended early, in a sentence.
     pub fn note(&self) -> Option<String> {
-        match (&self.end, &self.conflict) {
-            (Some(End::Completed), _) => None,
-            (Some(End::Failed(failure)), _) => Some(failure.message.clone()),
-            (Some(End::Abandoned(reason)), _) => Some(reason.clone()),
-            (None, Some(conflict)) => Some(conflict.message.clone()),
-            (None, None) => None,
+        let note = match (&self.end, self.conflicts.first(), &self.pause) {
+            (Some(End::Completed), _, _) => return None,
+            (Some(End::Failed(failure)), _, _) => failure.message.clone(),
+            (Some(End::Cancelled(why) | End::Abandoned(why)), _, _) => why.clone(),
+            (None, Some(conflict), _) => match self.conflicts.len() {
+                1 => return Some(conflict.message.clone()),
+                more => return Some(format!("{} ({} conflicts are open)", conflict.message, more)),
+            },
+            (None, None, Some(Pause { by, reason })) => {
+                return Some(match reason {
+                    Some(reason) => format!("{by} paused it: {reason}"),
+                    None => format!("{by} paused it"),
+                });
+            }
+            (None, None, None) => self.failing.as_ref()?.message.clone(),
+        };
+        Some(match self.leftovers() {
+            Some(leftovers) => format!("{note}; {leftovers}"),
+            None => note,
+        })
+    }
+    /// What was undone and what not, in a sentence; nothing where nothing was done.
+    fn leftovers(&self) -> Option<String> {
+        let (mut undone, mut left) = (BTreeMap::<&StepId, usize>::new(), BTreeMap::<&StepId, usize>::new());
+        for (step, _, state) in self.undone() {
+            match state {
+                Undone::Undone | Undone::Rehearsed => *undone.entry(step).or_default() += 1,
+                Undone::NotYet | Undone::Left(_) => *left.entry(step).or_default() += 1,
+            }
         }
+        let list = |what: &str, steps: &BTreeMap<&StepId, usize>| {
+            let names: Vec<_> = steps
+                .iter()
+                .map(
+                    |(step, count)| if *count == 1 { format!("`{step}`") } else { format!("`{step}` ({count} times)") },
+                )
+                .collect();
+            (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
+        };
+        let parts: Vec<_> = [list("undone", &undone), list("not undone", &left)].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
     /// The run in one row. `updated` is when its last event happened.
     pub fn summary(&self, updated: Timestamp) -> RunSummary {
@@ -258,14 +300,45 @@ impl Run {
             checkpoint: None,
         }
     }
-    /// A private or shared call that waits for its next attempt, and of which it is unknown what the last ones did.
-    pub(super) fn uncertain(&self) -> Option<InFlight> {
-        self.steps.iter().find_map(|(step, state)| {
-            let StepState::Open(open) = state else { return None };
-            let (item, call) = open.calls.iter().find(|(_, call)| {
-                call.uncertain && call.effect != EffectClass::Read && matches!(call.phase, Phase::Waiting(_))
-            })?;
-            Some(call.in_flight(step, open.items.as_ref().map(|_| *item)))
+    /// A call that has begun and not ended.
+    pub(super) fn call_state(&self, step: &StepId, item: Option<u32>, part: Part) -> Option<&CallState> {
+        match part {
+            Part::Do => {
+                let open = self.open_step(step).filter(|open| open.items.is_some() == item.is_some())?;
+                open.calls.get(&item.unwrap_or(0))
+            }
+            Part::Probe | Part::Undo => self.asides.get(&(step.clone(), item, part)),
+        }
+    }
+    /// A step whose calls are under way.
+    pub(super) fn open_step(&self, step: &StepId) -> Option<&Open> {
+        match self.steps.get(step) {
+            Some(StepState::Open(open)) => Some(open),
+            _ => None,
+        }
+    }
+    /// What a call did, where it is done: of a compensation under way found at once.
+    pub(super) fn done_call(&self, step: &StepId, item: Option<u32>) -> Option<&DoneCall> {
+        match self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&(step.clone(), item))) {
+            Some(call) => self.done.get(call.done),
+            None => self.done.iter().rev().find(|done| done.step == *step && done.item == item),
+        }
+    }
+    /// Calls of which it is unknown whether they took place, and that no person looks at yet.
+    pub(super) fn uncertain(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &CallState)> {
+        self.steps.iter().flat_map(|(step, state)| {
+            let open = match state {
+                StepState::Open(open) => Some(open),
+                _ => None,
+            };
+            open.into_iter().flat_map(move |open| {
+                let calls = open.calls.iter();
+                calls
+                    .filter(|(_, call)| {
+                        call.unknown_effect() && matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_))
+                    })
+                    .map(move |(slot, call)| (step, open.items.as_ref().map(|_| *slot), call))
+            })
         })
     }
     /// Whether a step has ended, with a result or skipped.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, Call, CallBody, EffectClass, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind};
+use super::{
+    Answer, Call, CallBody, EffectClass, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind, Trouble,
+};
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, WorkflowName};
 
@@ -43,7 +45,19 @@ impl PlanBuilder {
     }
     fn step(mut self, id: &str, needs: &[&str], kind: StepKind) -> Self {
         let needs = self.places(needs);
-        self.steps.push(Step { id: id.into(), needs, needs_any: false, condition: None, for_each: None, kind });
+        self.steps.push(Step {
+            id: id.into(),
+            needs,
+            needs_any: false,
+            condition: None,
+            for_each: None,
+            kind,
+            replaces: None,
+            trouble: Trouble::default(),
+            output: None,
+            undo: None,
+            probe: None,
+        });
         self
     }
     /// A call: `POST /path` of service `world`.
@@ -149,7 +163,7 @@ impl PlanBuilder {
     pub fn for_each(mut self, items: &str, concurrency: usize) -> Self {
         let items = template(json!(items));
         self.reads.extend_from_slice(items.reads());
-        self.last().for_each = Some(ForEach { items, concurrency });
+        self.last().for_each = Some(ForEach { items, concurrency, collect: false });
         self
     }
     pub fn respond(mut self, status: u16, body: Value) -> Self {
@@ -176,7 +190,7 @@ impl PlanBuilder {
         self
     }
     pub fn build(self, name: &str) -> Arc<Plan> {
-        let input = self.schema.as_ref().map(|schema| super::plan::Input::compile(schema).unwrap());
+        let input = self.schema.as_ref().map(|schema| super::plan::Schema::compile(schema).unwrap());
         Arc::new(Plan {
             id: PlanId::from(format!("plan_{name}").as_str()),
             workflow: WorkflowName::from(name),
@@ -187,6 +201,7 @@ impl PlanBuilder {
             pending: self.pending,
             reads: self.reads,
             dependents: Vec::new(),
+            deadline: None,
             input,
         })
     }

@@ -24,7 +24,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         workflow: plan.workflow.clone(),
         plan: plan.id.clone(),
         mode,
-        route: None,
+        route: Some("orders.create".into()),
         started: Timestamp::UNIX_EPOCH,
         request: Arc::new(request),
         credentials: Vec::new(),
@@ -102,7 +102,7 @@ impl<'a> Bench<'a> {
         panic!("the run does not come to rest");
     }
     fn reply(&mut self, step: &str, item: Option<u32>, heard: Heard) -> Result<usize, Refusal> {
-        let attempt = self.run.attempt(&StepId::from(step), item).expect("under way").attempt;
+        let attempt = self.run.attempt(&StepId::from(step), item, super::Part::Do).expect("under way").attempt;
         let place = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
         self.ask(Command::Record {
             step: super::StepIndex(place),
@@ -215,10 +215,10 @@ fn what_may_be_sent_again_is_sent_again_and_what_may_not_pauses() {
     bench.settle();
     bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
     bench.settle();
-    let first = bench.run.attempt(&"reserve".into(), Some(0)).unwrap();
+    let first = bench.run.attempt(&"reserve".into(), Some(0), super::Part::Do).unwrap();
     bench.reply("reserve", Some(0), Heard::CutOff("x".into())).unwrap();
     bench.settle();
-    let second = bench.run.attempt(&"reserve".into(), Some(0)).unwrap();
+    let second = bench.run.attempt(&"reserve".into(), Some(0), super::Part::Do).unwrap();
     assert_eq!((second.attempt, &second.key, &second.request), (2, &first.key, &first.request));
     assert!(second.key.is_some());
     bench.reply("reserve", Some(0), ok(json!({}))).unwrap();

@@ -140,7 +140,7 @@ impl Steps {
                 let (status, http_status, note) = match &finished.outcome {
                     Outcome::Done { status, .. } => (StepStatus::Done, Some(*status), None),
                     Outcome::Rehearsed { note, .. } => (StepStatus::Rehearsed, None, note.clone()),
-                    Outcome::NotDone { failure } | Outcome::Failed { failure } => {
+                    Outcome::NotDone { failure } | Outcome::Failed { failure } | Outcome::Unfit { failure, .. } => {
                         (StepStatus::Failed, failure.status, Some(failure.message.clone()))
                     }
                     Outcome::Unknown { failure } => {
@@ -156,7 +156,13 @@ impl Steps {
                 step.note = note;
             }
             Event::StepComputed { step, .. } => self.step(step, at).status = StepStatus::Done,
-            Event::StepSkipped { step, reason } => {
+            Event::StepSkipped { step, item: Some(_), .. } => {
+                let step = self.step(step, at);
+                if let Some(ended) = &mut step.items_ended {
+                    *ended += 1;
+                }
+            }
+            Event::StepSkipped { step, item: None, reason } => {
                 let step = self.step(step, at);
                 step.status = StepStatus::Skipped;
                 step.note = Some(
@@ -171,7 +177,7 @@ impl Steps {
                     .into(),
                 );
             }
-            Event::FanOutOpened { step, items } => {
+            Event::FanOutOpened { step, items, .. } => {
                 let step = self.step(step, at);
                 step.items = u32::try_from(items.len()).ok();
                 step.items_ended = Some(0);
@@ -182,7 +188,7 @@ impl Steps {
                 step.status = StepStatus::Done;
                 step.note = Some(format!("the run ends with {}", answer.status));
             }
-            Event::Paused { conflict } => {
+            Event::Paused { conflict, .. } => {
                 let step = self.step(&conflict.step, at);
                 step.status = StepStatus::Unknown;
                 step.note = Some(conflict.message.clone());
@@ -190,6 +196,8 @@ impl Steps {
             Event::RunStarted(_)
             | Event::Responded { .. }
             | Event::AnswerFailed { .. }
+            | Event::PendingAnswered { .. }
+            | Event::DeadlinePassed {}
             | Event::Completed {}
             | Event::Failed { .. }
             | Event::FallbackTaken { .. }

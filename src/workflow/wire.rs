@@ -29,13 +29,14 @@ fn as_bytes(value: &Value) -> Option<(Payload, Option<String>)> {
     Some((payload, value.get("content_type").and_then(Value::as_str).map(str::to_owned)))
 }
 
-/// A call as it is recorded.
+/// A call as it is recorded. `given` is what a person gave in place of the body.
 pub(super) fn call_record(
     call: &Call,
     world: &World,
     request: &Value,
     plain: &Scope,
     masked: &Scope,
+    given: Option<&Value>,
 ) -> Result<CallRecord, Broken> {
     let path = call.url.evaluate(masked).map_err(|error| (call.url.reads().to_vec(), error))?;
     let mut headers = Vec::with_capacity(call.headers.len() + 1);
@@ -43,7 +44,10 @@ pub(super) fn call_record(
         let value = template.evaluate_text(masked).map_err(|error| (template.reads().to_vec(), error))?;
         headers.push((name.as_str().to_owned(), value));
     }
-    let (body, content_type) = body(&call.body, request, plain)?;
+    let (body, content_type) = match given {
+        Some(given) => given_body(&call.body, given),
+        None => body(&call.body, request, plain)?,
+    };
     if let Some(content_type) = content_type
         && !headers.iter().any(|(name, _)| name == "content-type")
     {
@@ -107,6 +111,30 @@ fn body(body: &CallBody, request: &Value, scope: &Scope) -> Result<(Payload, Opt
         }
         CallBody::Raw => request.get("raw").and_then(as_bytes).unwrap_or((Payload::Empty, None)),
     })
+}
+
+/// What a person gave, in the shape that the call's body has.
+fn given_body(body: &CallBody, given: &Value) -> (Payload, Option<String>) {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match (body, given.as_object()) {
+        (CallBody::Form(_), Some(fields)) => {
+            let mut form = String::new();
+            for (name, value) in fields {
+                if !form.is_empty() {
+                    form.push('&');
+                }
+                form_component(&mut form, name);
+                form.push('=');
+                form_component(&mut form, &text(value));
+            }
+            (Payload::of(form.as_bytes()), Some("application/x-www-form-urlencoded".into()))
+        }
+        (CallBody::Text(_), _) => (Payload::of(text(given).as_bytes()), Some("text/plain; charset=utf-8".into())),
+        _ => match as_bytes(given) {
+            Some(bytes) => bytes,
+            None => (Payload::Text(given.to_string()), Some("application/json".into())),
+        },
+    }
 }
 
 fn form_component(text: &mut String, value: &str) {

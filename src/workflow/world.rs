@@ -10,9 +10,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::Run;
+use super::{Part, Run};
 use crate::expression::{ReadPath, Scope};
-use crate::names::ServiceName;
+use crate::names::{ServiceName, StepId};
 
 /// What stands in the place of a secret.
 pub const STARS: &str = "***";
@@ -214,7 +214,22 @@ pub(super) fn item_scope(scope: &Scope, item: Option<(u32, Arc<Value>)>) -> Scop
     scope
 }
 
-/// As [`item_scope`], from what the run knows.
-pub fn call_scope(scope: &Scope, run: &Run, step: &crate::names::StepId, item: Option<u32>) -> Scope {
-    item_scope(scope, item.and_then(|index| Some((index, run.item(step, index)?))))
+/// What one of a step's calls sees, from what the run knows: the item; a probe the key of the attempt that it asks
+/// about (`key`); an undo what was done (`output`, `status`).
+pub fn call_scope(scope: &Scope, run: &Run, step: &StepId, item: Option<u32>, part: Part) -> Scope {
+    let mut scope = item_scope(scope, item.and_then(|index| Some((index, run.item(step, index)?))));
+    match part {
+        Part::Do => {}
+        Part::Probe => {
+            let key = run.call_state(step, item, Part::Do).and_then(|call| call.key.clone());
+            scope.set("key", Arc::new(key.map_or(Value::Null, Value::from)));
+        }
+        Part::Undo => {
+            if let Some(done) = run.done_call(step, item) {
+                scope.set("output", done.output.clone());
+                scope.set("status", Arc::new(done.status.map_or(Value::Null, Value::from)));
+            }
+        }
+    }
+    scope
 }

@@ -52,6 +52,7 @@ fn call(step: &str) -> Event {
             headers: Vec::new(),
             body: Payload::Empty,
         })),
+        until: None,
     })
 }
 
@@ -66,7 +67,7 @@ async fn with_a_run() -> World {
     let source = json!({ "workflow": "create-order", "steps": { "late": {}, "charge": {}, "total": {}, "mail": {} } });
     world.store.put_plan("plan_1".into(), source).await.unwrap();
     let total = Event::StepComputed { step: "total".into(), output: Arc::new(json!({ "sum": 12.50 })) };
-    let skipped = Event::StepSkipped { step: "mail".into(), reason: Skipped::Condition };
+    let skipped = Event::StepSkipped { step: "mail".into(), item: None, reason: Skipped::Condition };
     let events = [started(run), total, call("charge"), done("charge", None, json!({ "id": 7 })), skipped];
     let events: Vec<_> = events.into_iter().enumerate().map(|(n, event)| (at(n as i64), event)).collect();
     let summary = crate::workflow::RunSummary { seq: Seq(5), ..summary(run, 5) };
@@ -123,7 +124,7 @@ async fn a_fan_outs_output_is_a_list_in_the_items_order() {
     let world = World::new().await;
     let run = run_id(1);
     let items = vec![Arc::new(json!("a")), Arc::new(json!("b"))];
-    let opened = Event::FanOutOpened { step: "reserve".into(), items };
+    let opened = Event::FanOutOpened { step: "reserve".into(), items, collect: false };
     let item_call = |item| match call("reserve") {
         Event::StepStarted(started) => Event::StepStarted(StepStarted { item: Some(item), ..started }),
         other => other,

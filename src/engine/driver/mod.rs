@@ -50,7 +50,9 @@ pub(super) struct Caller {
 }
 
 /// A step's call, its attempt, and whether another process may have sent that attempt before.
-type Call = (StepIndex, Option<u32>, u32, bool);
+type Call = (StepIndex, Option<u32>, Part, u32, bool);
+/// A step, the item of its `for_each`, and which of its calls.
+type Name = (StepId, Option<u32>, Part);
 
 pub(super) struct Driver {
     pub core: Arc<Core>,
@@ -68,9 +70,9 @@ pub(super) struct Driver {
     places: HashMap<StepId, StepIndex>,
     calls: FuturesUnordered<BoxFuture<'static, (Call, Heard)>>,
     /// Attempts that leave once this place is on disk.
-    gated: Vec<(Seq, StepId, Option<u32>)>,
+    gated: Vec<(Seq, Name)>,
     /// Attempts that another process may have sent already.
-    again: HashSet<(StepId, Option<u32>)>,
+    again: HashSet<Name>,
     /// Up to here somebody waits for the disk.
     need: Seq,
     /// The place at which the reply was fixed.
@@ -149,10 +151,11 @@ impl Driver {
     pub fn take_up(&mut self) {
         for attempt in self.run.in_flight() {
             if attempt.repeatable {
-                self.again.insert((attempt.step.clone(), attempt.item));
-                self.gated.push((Seq(0), attempt.step, attempt.item));
+                let name = (attempt.step, attempt.item, attempt.part);
+                self.again.insert(name.clone());
+                self.gated.push((Seq(0), name));
             } else if let Some(step) = self.places.get(&attempt.step) {
-                self.record((*step, attempt.item, attempt.attempt, false), Heard::Interrupted);
+                self.record((*step, attempt.item, attempt.part, attempt.attempt, false), Heard::Interrupted);
             }
         }
     }
@@ -258,7 +261,7 @@ impl Driver {
         if let Event::StepStarted(started) = &event {
             let seq = if started.effect == EffectClass::Read { Seq(0) } else { self.run.seq() };
             self.need = self.need.max(seq);
-            self.gated.push((seq, started.step.clone(), started.item));
+            self.gated.push((seq, (started.step.clone(), started.item, started.part)));
         }
         self.journal.push(self.clock.now(), event, self.run.seq());
     }
@@ -266,15 +269,16 @@ impl Driver {
     /// Lets attempts leave whose `StepStarted` is on disk.
     fn release(&mut self) {
         let durable = self.journal.durable();
-        for (seq, step, item) in std::mem::take(&mut self.gated) {
+        for (seq, name) in std::mem::take(&mut self.gated) {
             if seq > durable {
-                self.gated.push((seq, step, item));
+                self.gated.push((seq, name));
                 continue;
             }
-            let (Some(attempt), Some(place)) = (self.run.attempt(&step, item), self.places.get(&step)) else {
+            let (step, item, part) = &name;
+            let (Some(attempt), Some(place)) = (self.run.attempt(step, *item, *part), self.places.get(step)) else {
                 continue;
             };
-            let call = (*place, item, attempt.attempt, self.again.remove(&(step.clone(), item)));
+            let call = (*place, *item, *part, attempt.attempt, self.again.remove(&name));
             let made = outgoing::outgoing(
                 &self.core.limits,
                 &self.snapshot,
@@ -283,6 +287,7 @@ impl Driver {
                 &self.credentials,
                 *place,
                 &attempt,
+                self.clock.now(),
             );
             let heard: BoxFuture<'static, Heard> = match made {
                 Ok(made) => self.executor.perform(attempt.effect, made),
@@ -292,14 +297,16 @@ impl Driver {
         }
     }
 
-    fn record(&mut self, (step, item, attempt, again): Call, heard: Heard) {
-        self.ask(Command::Record { step, item, part: Part::Do, attempt, heard, again, jitter: fastrand::f64() });
+    fn record(&mut self, (step, item, part, attempt, again): Call, heard: Heard) {
+        self.ask(Command::Record { step, item, part, attempt, heard, again, jitter: fastrand::f64() });
     }
 
     /// Sees what somebody waits for the disk for, and whether anything is left to do.
     fn settle(&mut self, drain: bool) {
         let standing = self.run.is_final() || (self.run.status() == RunStatus::Paused && self.calls.is_empty());
-        let answered = self.run.mode() == Mode::Real && self.run.answer().is_some();
+        // A run that fails has nothing else to say while it undoes what was done.
+        let said = self.run.answer().is_some() || self.run.status() == RunStatus::Compensating;
+        let answered = self.run.mode() == Mode::Real && said;
         if (standing || answered || self.run.status() == RunStatus::Paused) && self.fixed.is_none() {
             self.fixed = Some(self.run.seq());
             self.need = self.need.max(self.run.seq());

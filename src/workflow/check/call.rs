@@ -20,10 +20,17 @@ const RETRY: Retry = Retry { attempts: 3, base: Duration::from_millis(50), max: 
 const ATTEMPTS_MAX: u64 = 100;
 
 impl Check<'_> {
-    pub(super) fn call(&mut self, text: &str, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<Call> {
-        let at = site.key("call");
+    /// `at` is where the method and the URL stand, `site` where the rest does.
+    pub(super) fn call(
+        &mut self,
+        text: &str,
+        at: &Site,
+        site: &Site,
+        draft: &StepDraft,
+        place: &mut Place<'_>,
+    ) -> Option<Call> {
         place.spot = Spot::Wire;
-        let target = self.target(text, &at, place);
+        let target = self.target(text, at, place);
         let headers = self.headers(&draft.headers, &site.key("headers"), place);
         place.spot = Spot::Value;
         let body = self.body(site, draft, place);
@@ -158,7 +165,7 @@ impl Check<'_> {
         None
     }
 
-    fn duration(&mut self, text: &str, site: &Site) -> Option<Duration> {
+    pub(super) fn duration(&mut self, text: &str, site: &Site) -> Option<Duration> {
         values::duration(text).map_err(|message| self.problems.error(site, message)).ok()
     }
 

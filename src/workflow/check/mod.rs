@@ -6,6 +6,7 @@
 //! one can be given, a hint. The same check makes a plan again from the definition that the store kept.
 
 mod call;
+mod failure;
 mod names;
 mod order;
 mod respond;
@@ -22,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::definition::{StepDraft, WorkflowDraft};
-use super::plan::{Input, Plan};
+use super::plan::{Plan, Schema};
 use crate::expression::{Bounds, ReadPath};
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
@@ -100,6 +101,8 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
     let drafts = steps.clone();
     let mut check = Check { known, bounds, steps, problems, reads: BTreeSet::new() };
     let built: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
+    check.fallbacks(&built);
+    let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));
     let order = check.order(&built);
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &built);
     let reads = std::mem::take(&mut check.reads).into_iter().collect();
@@ -116,6 +119,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
         respond,
         pending,
         reads,
+        deadline,
         input: input.map(|(_, input)| input),
     })
 }
@@ -131,9 +135,9 @@ fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: &mut Proble
     }
 }
 
-fn input(draft: &WorkflowDraft, site: &Site, problems: &mut Problems) -> Option<(Arc<Value>, Input)> {
+fn input(draft: &WorkflowDraft, site: &Site, problems: &mut Problems) -> Option<(Arc<Value>, Schema)> {
     let schema = draft.input.as_ref()?.schema.as_ref()?;
-    match Input::compile(schema) {
+    match Schema::compile(schema) {
         Ok(input) => Some((Arc::new(schema.clone()), input)),
         Err(message) => {
             let site = site.key("input").key("schema");

@@ -12,7 +12,7 @@ use crate::workflow::CREDENTIALS;
 /// What `request` has.
 const REQUEST: [&str; 8] = ["method", "path", "params", "query", "headers", "body", "raw", "peer"];
 /// What a step has.
-const STEP: [&str; 4] = ["output", "status", "headers", "skipped"];
+const STEP: [&str; 6] = ["output", "status", "headers", "skipped", "by", "errors"];
 
 /// Where an expression stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(super) struct Place<'n> {
     pub(super) item: bool,
     /// Steps that are read.
     pub(super) needs: &'n mut BTreeSet<String>,
+    /// Names that exist only here.
+    pub(super) extra: &'static [&'static str],
 }
 
 impl Check<'_> {
@@ -89,6 +91,7 @@ impl Check<'_> {
                 "request" => self.request(path, place.spot),
                 "steps" => self.step_read(path, place),
                 "run" | "instance" | "now" | "uuid()" | "random()" => None,
+                name if place.extra.contains(&name) => None,
                 "item" | "index" if place.item => None,
                 "item" | "index" => Some((format!("`{}` exists only in a step with `for_each`", path.root()), None)),
                 "services" => self.service(path, place.spot),
@@ -174,6 +177,10 @@ impl Check<'_> {
                 let hint = if path.part(1) == Some("body") { "the body is `output`".to_owned() } else { hint };
                 return Some((format!("a step has no `{part}`"), Some(hint)));
             }
+            "by" if step.fallback.is_none() => format!("`{name}` has no `fallback`, so nobody else does it"),
+            "errors" if step.failures != Some(crate::workflow::definition::FailuresDraft::Collect) => {
+                format!("`{name}` does not collect what fails (`failures: collect`) and has no `errors`")
+            }
             _ if step.fail.is_some() => format!("`{name}` ends the run and has no `{part}`"),
             "status" | "headers" if step.set.is_some() => format!("`{name}` is no call and has no `{part}`"),
             "status" | "headers" if step.for_each.is_some() => {
@@ -242,6 +249,7 @@ impl Check<'_> {
         if place.item {
             known.extend(["item", "index"]);
         }
+        known.extend(place.extra);
         let step = self.steps.iter().any(|(step, ..)| *step == name);
         let hint = if step {
             format!("write steps.{name}.output")

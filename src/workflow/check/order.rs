@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::Check;
+use super::failure::Failing;
 use super::step::Built;
-use crate::workflow::{Step, StepIndex};
+use crate::workflow::{Step, StepIndex, Trouble};
 
 /// Where each step came to stand.
 pub(super) type Places = HashMap<String, StepIndex>;
@@ -12,11 +13,14 @@ pub(super) type Places = HashMap<String, StepIndex>;
 impl Check<'_> {
     /// The order as places in the file; cycles are noted. Steps that are ready at the same time keep the file's order.
     pub(super) fn order(&mut self, built: &[Built]) -> Option<Vec<usize>> {
-        let needs = edges(built);
+        let needs = edges(built, false);
         let order = sorted(&needs);
-        if order.len() == built.len() {
+        // A step has not ended before its fallback has, so who waits for the one waits for the other.
+        let needs = edges(built, true);
+        if order.len() == built.len() && sorted(&needs).len() == built.len() {
             return Some(order);
         }
+        let order = sorted(&needs);
         let mut left: Vec<bool> = vec![true; built.len()];
         order.iter().for_each(|place| left[*place] = false);
         // Each step that is left waits, directly or not, for a cycle; each cycle is named once.
@@ -34,14 +38,24 @@ impl Check<'_> {
         let site = site.clone().at_key();
         let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|place| built[*place].id.as_str()).collect();
         let message = format!("steps wait for each other: {}", names.join(" → "));
-        self.problems.error(&site, message).hint("a → b: a reads the output of b, or needs it");
+        let fallbacks = cycle.iter().any(|place| built[*place].failing.fallback.is_some());
+        self.problems.error(&site, message).hint(match fallbacks {
+            true => "a → b: a reads the output of b, needs it, or has it as its fallback",
+            false => "a → b: a reads the output of b, or needs it",
+        });
     }
 }
 
-fn edges(built: &[Built]) -> Vec<Vec<usize>> {
+fn edges(built: &[Built], fallbacks: bool) -> Vec<Vec<usize>> {
     let places: HashMap<&str, usize> =
         built.iter().enumerate().map(|(place, step)| (step.id.as_str(), place)).collect();
-    built.iter().map(|step| step.needs.iter().filter_map(|name| places.get(name.as_str()).copied()).collect()).collect()
+    built
+        .iter()
+        .map(|step| {
+            let fallback = step.failing.fallback.iter().filter(|name| fallbacks && *name != step.id.as_str());
+            step.needs.iter().chain(fallback).filter_map(|name| places.get(name.as_str()).copied()).collect()
+        })
+        .collect()
 }
 
 fn sorted(needs: &[Vec<usize>]) -> Vec<usize> {
@@ -101,10 +115,23 @@ fn walk(start: usize, needs: &[Vec<usize>], left: &mut [bool]) -> Vec<usize> {
 pub(super) fn arrange(built: Vec<Built>, order: &[usize]) -> Option<(Vec<Step>, Places)> {
     let places: Places =
         order.iter().enumerate().map(|(at, place)| (built[*place].id.as_str().to_owned(), StepIndex(at))).collect();
+    // By fallback: whose place it takes.
+    let replaced: Places = built
+        .iter()
+        .filter_map(|step| Some((step.failing.fallback.clone()?, places.get(step.id.as_str()).copied()?)))
+        .collect();
     let mut built: Vec<Option<Built>> = built.into_iter().map(Some).collect();
     let mut steps = Vec::with_capacity(order.len());
     for place in order {
         let step = built.get_mut(*place)?.take()?;
+        let Failing { fallback, fallback_only, on_conflict, on_failure, deadline, output, undo, probe } = step.failing;
+        let replaces = fallback_only.then(|| replaced.get(step.id.as_str()).copied()).flatten();
+        let trouble = Trouble {
+            fallback: fallback.and_then(|name| places.get(name.as_str()).copied()),
+            on_conflict,
+            on_failure,
+            deadline,
+        };
         let mut needs: Vec<StepIndex> = step.needs.iter().filter_map(|name| places.get(name).copied()).collect();
         needs.sort();
         steps.push(Step {
@@ -114,6 +141,11 @@ pub(super) fn arrange(built: Vec<Built>, order: &[usize]) -> Option<(Vec<Step>, 
             condition: step.condition,
             for_each: step.for_each,
             kind: step.kind?,
+            replaces,
+            trouble,
+            output,
+            undo,
+            probe,
         });
     }
     Some((steps, places))

@@ -57,7 +57,7 @@ impl Check<'_> {
                         .error(&at.clone().at_key(), "`pending` stands twice; there is one answer while a run goes on");
                 }
                 let mut none = BTreeSet::new();
-                let mut place = Place { spot: Spot::Respond, item: false, needs: &mut none };
+                let mut place = Place { spot: Spot::Respond, item: false, needs: &mut none, extra: &[] };
                 pending = pending.or(self.answer(answer, &at, &mut place));
                 if let Some(step) = none.first() {
                     let message = format!("`pending` reads `steps.{step}`, which may not have ended");
@@ -88,7 +88,7 @@ impl Check<'_> {
 
     fn entry(&mut self, draft: RespondDraft, site: &Site, built: &[Built]) -> Option<Entry> {
         let mut read = BTreeSet::new();
-        let mut place = Place { spot: Spot::Respond, item: false, needs: &mut read };
+        let mut place = Place { spot: Spot::Respond, item: false, needs: &mut read, extra: &[] };
         let when = draft.when.as_ref().map(|text| self.condition(text, &site.key("when"), &mut place));
         let answer = AnswerDraft { status: draft.status, headers: draft.headers, body: draft.body };
         let answer = self.answer(&answer, site, &mut place);

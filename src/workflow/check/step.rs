@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Check;
+use super::failure::Failing;
 use super::names::{Place, Spot};
 use super::values;
 use crate::expression::Template;
 use crate::names::StepId;
 use crate::problem::Site;
-use crate::workflow::definition::{AnswerDraft, StepDraft};
+use crate::workflow::definition::{AnswerDraft, FailuresDraft, StepDraft};
 use crate::workflow::{Answer, ForEach, StepKind};
 
 /// A step before the order of all is known.
@@ -23,6 +24,7 @@ pub(super) struct Built {
     pub(super) for_each: Option<ForEach>,
     /// `None` where something is wrong with it, and has been noted.
     pub(super) kind: Option<StepKind>,
+    pub(super) failing: Failing,
 }
 
 impl Check<'_> {
@@ -41,16 +43,25 @@ impl Check<'_> {
             }
         }
         self.later(site, draft);
-        let mut place = Place { spot: Spot::Value, item: false, needs: &mut needs };
+        let mut place = Place { spot: Spot::Value, item: false, needs: &mut needs, extra: &[] };
         let condition = draft.condition.as_ref().and_then(|text| self.condition(text, &site.key("if"), &mut place));
         let for_each = self.for_each(site, draft, &mut place);
         place.item = draft.for_each.is_some();
         let kind = self.kind(site, draft, &mut place);
+        let mut beside = BTreeSet::new();
+        let mut place = Place { spot: Spot::Value, item: draft.for_each.is_some(), needs: &mut beside, extra: &[] };
+        let failing = self.failing(site, draft, kind.as_ref(), &mut place);
+        if beside.remove(name) {
+            let problem =
+                self.problems.error(site, format!("`undo` and `probe` of `{name}` cannot read `steps.{name}`"));
+            problem.hint("write `output`: it is what the step gave");
+        }
+        needs.extend(beside);
         if draft.needs_any && needs.is_empty() {
             let hint = "name steps under `needs:`, or leave `needs_any` out";
             self.problems.warn(&site.key("needs_any"), format!("`{name}` needs no other step")).hint(hint);
         }
-        Built { id: StepId::new(name), needs, needs_any: draft.needs_any, condition, for_each, kind }
+        Built { id: StepId::new(name), needs, needs_any: draft.needs_any, condition, for_each, kind, failing }
     }
 
     fn later(&mut self, site: &Site, draft: &StepDraft) {
@@ -90,7 +101,8 @@ impl Check<'_> {
         if !list || matches!(items.as_constant(), Some(Value::String(_))) {
             self.problems.error(&at, "`for_each` takes a list or one `${ … }` that gives one");
         }
-        Some(ForEach { items, concurrency: concurrency.min(most) })
+        let collect = draft.failures == Some(FailuresDraft::Collect);
+        Some(ForEach { items, concurrency: concurrency.min(most), collect })
     }
 
     fn kind(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<StepKind> {
@@ -117,7 +129,7 @@ impl Check<'_> {
             self.only_calls(site, draft, kinds[0]);
         }
         if let Some(text) = &draft.call {
-            return self.call(text, site, draft, place).map(|call| StepKind::Call(Box::new(call)));
+            return self.call(text, &site.key("call"), site, draft, place).map(|call| StepKind::Call(Box::new(call)));
         }
         if let Some(value) = &draft.set {
             return self.template(value, &site.key("set"), place).map(StepKind::Set);
@@ -145,6 +157,13 @@ impl Check<'_> {
             ("not_done", draft.not_done.is_some()),
             ("rehearse", draft.rehearse.is_some()),
             ("volatile", draft.volatile),
+            ("deadline", draft.deadline.is_some()),
+            ("on_conflict", draft.on_conflict.is_some()),
+            ("fallback", draft.fallback.is_some()),
+            ("probe", draft.probe.is_some()),
+            ("undo", draft.undo.is_some()),
+            ("on_failure", draft.on_failure.is_some() && kind == "fail"),
+            ("output", draft.output.is_some() && kind == "fail"),
         ];
         for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
             let problem =

@@ -40,6 +40,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// As [`duration`], of what may take long: `3d` too, and up to a year.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let days = text.trim().strip_suffix('d').and_then(|days| days.trim().parse::<u64>().ok());
+    match days {
+        None => duration(text).map_err(|message| message.replace("2s, 1m or 1h", "2s, 1m, 1h or 3d")),
+        Some(0) => Err("a duration is longer than 0".to_owned()),
+        Some(days @ 1..=366) => Ok(Duration::from_secs(days * 86_400)),
+        Some(_) => Err(format!("`{text}` is longer than a year")),
+    }
+}
+
 /// `402`, `"402"`, `2xx`.
 pub(super) fn statuses(list: &[Value]) -> (Statuses, Vec<(usize, String)>) {
     let (mut ranges, mut bad) = (Vec::new(), Vec::new());

@@ -62,10 +62,10 @@ fn the_shape_of_a_step_is_checked() {
 fn what_later_versions_bring_is_named_as_such() {
     let later = "is not supported by this version (leave it out; a later version brings it)";
     wrong(
-        "a: { set: 1, undo: x, lock: { key: x } }\nb: { wait: 2s }",
+        "a: { set: 1, risk: x, lock: { key: x } }\nb: { wait: 2s }",
         &[
-            &format!("w.steps.a.undo: `undo` {later}"),
             &format!("w.steps.a.lock: `lock` {later}"),
+            &format!("w.steps.a.risk: `risk` {later}"),
             "w.steps.b.wait: `wait` is not supported by this version (this version has `call`, `set` and `fail` steps)",
         ],
     );

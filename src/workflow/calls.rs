@@ -1,0 +1,250 @@
+//! Where steps and their calls stand, as parts of a [`super::Run`].
+//!
+//! Always true: a call is named by step, item and part; only [`super::evolve`] changes one. A call that was done stays
+//! listed in the order of completion, because that is what a compensation walks back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{CallRecord, EffectClass, Failure, Part, StepStarted};
+use crate::names::{RunId, Seq, StepId};
+
+/// A step and the item of its `for_each`.
+pub(super) type Place = (StepId, Option<u32>);
+
+/// A step that has begun.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum StepState {
+    /// Calls are under way or to come.
+    Open(Open),
+    /// It ran to a result.
+    Done {
+        /// A rehearsed step whose output nobody declared: who reads it cannot go on.
+        undeclared: Option<String>,
+    },
+    /// It will not run.
+    Skipped,
+    /// It ended without a result.
+    Failed,
+    /// It did nothing, and another step runs in its place: it has not ended before that one has.
+    Replaced {
+        /// Its fallback.
+        by: StepId,
+        /// Why.
+        failure: Box<Failure>,
+    },
+}
+
+/// A step whose calls are under way.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(super) struct Open {
+    /// The items of a fan-out; `None` is a single call.
+    pub items: Option<Arc<Vec<Arc<Value>>>>,
+    /// Items that fail are collected, and the others go on.
+    pub collect: bool,
+    /// Items begin in order: the place of the first that has not.
+    pub next: u32,
+    /// By item (a single call is 0): begun and not ended.
+    pub calls: BTreeMap<u32, CallState>,
+    /// By item: ended with a result; a skipped one has an empty one.
+    pub results: BTreeMap<u32, CallResult>,
+    /// By item: ended without one, where that is collected.
+    pub failures: BTreeMap<u32, Failure>,
+}
+
+impl Open {
+    /// How many calls there are in all.
+    pub fn all(&self) -> usize {
+        self.items.as_ref().map_or(1, |items| items.len())
+    }
+    /// How many have ended.
+    pub fn ended(&self) -> usize {
+        self.results.len() + self.failures.len()
+    }
+    /// Whether a call has ended.
+    pub fn has_ended(&self, slot: u32) -> bool {
+        self.results.contains_key(&slot) || self.failures.contains_key(&slot)
+    }
+    /// A call has begun, or ended without having begun.
+    pub fn begun(&mut self) {
+        while self.calls.contains_key(&self.next) || self.has_ended(self.next) {
+            self.next += 1;
+        }
+    }
+}
+
+/// A call that has begun.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct CallState {
+    pub attempt: u32,
+    /// The place of its first attempt's event.
+    pub began: Seq,
+    pub request: Arc<CallRecord>,
+    pub key: Option<String>,
+    pub effect: EffectClass,
+    pub repeatable: bool,
+    /// It is unknown what an earlier attempt did.
+    pub uncertain: bool,
+    pub phase: Phase,
+    /// Attempts that do not count: the breaker was open, or a person asked for another.
+    pub free: u32,
+    /// How often a person gave it another input.
+    pub renewed: u32,
+    /// The next attempt is made anew, with that input and another key.
+    pub renew: bool,
+    /// A person asked for the next attempt: it starts although the run ends.
+    pub asked: bool,
+    /// Attempts and pauses are over then.
+    pub until: Option<Timestamp>,
+    /// It was done, and what it gave is not what the step promises.
+    pub gave: Option<Box<CallResult>>,
+    /// How the last attempt ended, for people.
+    pub why: Option<String>,
+}
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// An attempt was sent, or is about to be.
+    InFlight,
+    /// The next attempt starts at this time.
+    Waiting(Timestamp),
+    /// It is unknown what it did, and its probe asks at this time.
+    ToProbe(Timestamp),
+    /// Its probe asks.
+    Probing,
+    /// A person decides.
+    Stuck,
+}
+
+/// What a call gave.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(super) struct CallResult {
+    pub status: Option<u16>,
+    pub headers: BTreeMap<String, String>,
+    pub output: Option<Arc<Value>>,
+    pub undeclared: Option<String>,
+}
+
+/// A private or shared call that was done (or rehearsed), in the order of completion: what an `undo` works on.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct DoneCall {
+    pub step: StepId,
+    pub item: Option<u32>,
+    /// The item itself.
+    pub value: Option<Arc<Value>>,
+    /// Its first attempt.
+    pub began: Seq,
+    /// Its end.
+    pub ended: Seq,
+    pub status: Option<u16>,
+    pub output: Arc<Value>,
+    /// Nothing was sent: so nothing is there to be undone, but for the intent.
+    pub rehearsed: bool,
+    /// The run that did it, where this one took its result over: keys are made from that one's id.
+    pub origin: Option<RunId>,
+}
+
+/// A compensation under way.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Undoing {
+    /// One group after the other; those of one at the same time.
+    pub groups: Vec<Vec<Place>>,
+    /// The group at which it is.
+    pub at: usize,
+    /// How many of that group have not ended.
+    pub left: usize,
+    /// What becomes of each.
+    pub calls: BTreeMap<Place, UndoCall>,
+}
+
+/// The undoing of one call.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct UndoCall {
+    /// Its place in the run's list of what was done.
+    pub done: usize,
+    pub undone: Undone,
+}
+
+/// What became of something that was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// Its `undo` is to come, or under way.
+    NotYet,
+    /// It was taken back.
+    Undone,
+    /// Nothing was sent, and so nothing taken back: the intent is recorded.
+    Rehearsed,
+    /// It stays as it is: why.
+    Left(String),
+}
+
+/// An attempt that was sent, or was about to be when the process ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InFlight {
+    /// The step.
+    pub step: StepId,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// Which of the step's calls.
+    pub part: Part,
+    /// From 1.
+    pub attempt: u32,
+    /// Its idempotency key, where it has one.
+    pub key: Option<String>,
+    /// What it does to the world.
+    pub effect: EffectClass,
+    /// Whether sending it again does no harm.
+    pub repeatable: bool,
+    /// What was recorded of the request.
+    pub request: Arc<CallRecord>,
+    /// The step's `deadline`: it takes no longer.
+    pub until: Option<Timestamp>,
+}
+
+impl CallState {
+    /// A first attempt.
+    pub(super) fn first(started: &StepStarted, request: &Arc<CallRecord>, began: Seq) -> Self {
+        Self {
+            attempt: started.attempt,
+            began,
+            request: request.clone(),
+            key: started.key.clone(),
+            effect: started.effect,
+            repeatable: started.repeatable,
+            uncertain: false,
+            phase: Phase::InFlight,
+            free: 0,
+            renewed: 0,
+            renew: false,
+            asked: false,
+            until: started.until,
+            gave: None,
+            why: None,
+        }
+    }
+    /// Attempts that count.
+    pub(super) fn counted(&self) -> u32 {
+        self.attempt.saturating_sub(self.free)
+    }
+    /// It is an effect, and nobody knows whether it took place.
+    pub(super) fn unknown_effect(&self) -> bool {
+        self.uncertain && self.effect != EffectClass::Read
+    }
+    pub(super) fn in_flight(&self, step: &StepId, item: Option<u32>, part: Part) -> InFlight {
+        InFlight {
+            step: step.clone(),
+            item,
+            part,
+            attempt: self.attempt,
+            key: self.key.clone(),
+            effect: self.effect,
+            repeatable: self.repeatable,
+            request: self.request.clone(),
+            until: self.until,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What a step says about going wrong: deadlines, what a person decides, fallback, probe, undo, and what its output has
+//! to be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+use super::names::{Place, Spot};
+use super::step::Built;
+use super::{Check, draft, values};
+use crate::problem::Site;
+use crate::workflow::definition::{FailuresDraft, ProbeDraft, StepDraft, UndoDraft};
+use crate::workflow::{Call, EffectClass, OnTrouble, Probe, Schema, Statuses, StepKind};
+
+/// How long after an attempt its probe asks.
+const PROBE_AFTER: Duration = Duration::from_secs(1);
+
+/// What a step says about going wrong, before the order of all is known.
+#[derive(Default)]
+pub(super) struct Failing {
+    pub(super) fallback: Option<String>,
+    pub(super) fallback_only: bool,
+    pub(super) on_conflict: Option<OnTrouble>,
+    pub(super) on_failure: Option<OnTrouble>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) output: Option<Schema>,
+    pub(super) undo: Option<Box<Call>>,
+    pub(super) probe: Option<Box<Probe>>,
+}
+
+impl Check<'_> {
+    /// `kind` is what the step does, where that is known.
+    pub(super) fn failing(
+        &mut self,
+        site: &Site,
+        draft: &StepDraft,
+        kind: Option<&StepKind>,
+        place: &mut Place<'_>,
+    ) -> Failing {
+        let deadline = draft.deadline.as_ref().and_then(|text| self.span(text, &site.key("deadline")));
+        let output = self.output(site, draft);
+        let call = match kind {
+            Some(StepKind::Call(call)) => Some(&**call),
+            Some(_) | None => None,
+        };
+        if draft.failures.is_some() && draft.for_each.is_none() {
+            self.problems.error(&site.key("failures").at_key(), "`failures` belongs to `for_each`");
+        }
+        if draft.for_each.is_some() && draft.fallback.is_some() {
+            let message = "a step with `for_each` takes no `fallback`: some items may have been done";
+            let hint = "collect what failed (`failures: collect`) and read `steps.NAME.errors` in a step that follows";
+            self.problems.error(&site.key("fallback").at_key(), message).hint(hint);
+        }
+        if draft.for_each.is_some() && draft.fallback_only {
+            let message = "a fallback runs in the place of one call and takes no `for_each`";
+            self.problems.error(&site.key("fallback_only").at_key(), message);
+        }
+        if draft.failures == Some(FailuresDraft::Collect) && draft.on_failure == Some(OnTrouble::Pause) {
+            let message =
+                "either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)";
+            self.problems.error(&site.key("on_failure").at_key(), message);
+        }
+        let read = call.is_some_and(|call| call.effect == EffectClass::Read);
+        for (key, there) in [("undo", draft.undo.is_some()), ("probe", draft.probe.is_some())] {
+            if there && read {
+                let message = format!("a `read` changes nothing, so `{key}` has nothing to say of it");
+                let hint = "say `effect: private` or `shared` if it does change something";
+                self.problems.error(&site.key(key).at_key(), message).hint(hint);
+            }
+        }
+        Failing {
+            fallback: draft.fallback.clone(),
+            fallback_only: draft.fallback_only,
+            on_conflict: draft.on_conflict,
+            on_failure: draft.on_failure,
+            deadline,
+            output,
+            undo: call.and_then(|call| self.undo(site, draft, call, place)),
+            probe: call.and_then(|call| self.probe(site, draft, call, place)),
+        }
+    }
+
+    /// `90s`, `2h`, `3d`: of what may take long.
+    pub(super) fn span(&mut self, text: &str, site: &Site) -> Option<Duration> {
+        values::span(text).map_err(|message| self.problems.error(site, message)).ok()
+    }
+
+    fn output(&mut self, site: &Site, draft: &StepDraft) -> Option<Schema> {
+        let schema = draft.output.as_ref()?.schema.as_ref()?;
+        let compiled = Schema::compile(schema);
+        let at = site.key("output").key("schema");
+        compiled.map_err(|message| self.problems.error(&at, format!("not a JSON Schema: {message}"))).ok()
+    }
+
+    fn undo(&mut self, site: &Site, step: &StepDraft, call: &Call, place: &mut Place<'_>) -> Option<Box<Call>> {
+        let value = step.undo.as_ref()?;
+        let at = site.key("undo");
+        let (undo, call_at) = match value {
+            Value::String(text) => (UndoDraft { call: Some(text.clone()), ..UndoDraft::default() }, at.clone()),
+            value => (draft::<UndoDraft>(value, &at, self.problems)?, at.key("call")),
+        };
+        let Some(text) = &undo.call else {
+            let problem = self.problems.error(&at, "`undo` says what to call");
+            problem.hint("for example `undo: DELETE ${services.NAME}/things/${output.id}`");
+            return None;
+        };
+        let accept = undo.accept.is_none();
+        let part = StepDraft {
+            effect: Some(call.effect),
+            headers: undo.headers,
+            body: undo.body,
+            retry: undo.retry,
+            timeout: undo.timeout,
+            accept: undo.accept,
+            ..StepDraft::default()
+        };
+        let mut made = self.part(text, &call_at, &at, &part, &["output", "status"], place)?;
+        if matches!(made.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+            let message = format!("a {} takes nothing back", made.method);
+            self.problems.error(&call_at, message).hint("name the call that undoes what the step did");
+        }
+        if accept && made.method == Method::DELETE {
+            // What is not there any more is undone: a DELETE that is repeated finds nothing.
+            made.accept.0.extend([(404, 404), (410, 410)]);
+        }
+        Some(Box::new(made))
+    }
+
+    fn probe(&mut self, site: &Site, step: &StepDraft, call: &Call, place: &mut Place<'_>) -> Option<Box<Probe>> {
+        let draft: &ProbeDraft = step.probe.as_ref()?;
+        let at = site.key("probe");
+        let Some(text) = &draft.call else {
+            let problem = self.problems.error(&at, "`probe` says what to ask");
+            problem.hint(format!("for example `call: GET ${{services.{}}}/things?key=${{key}}`", call.service));
+            return None;
+        };
+        let part = StepDraft {
+            effect: Some(EffectClass::Read),
+            headers: draft.headers.clone(),
+            retry: draft.retry.clone(),
+            timeout: draft.timeout.clone(),
+            accept: draft.accept.clone(),
+            ..StepDraft::default()
+        };
+        let made = self.part(text, &at.key("call"), &at, &part, &["key"], place);
+        if let Some(made) = &made
+            && !matches!(made.method, Method::GET | Method::HEAD | Method::POST)
+        {
+            let message = format!("a probe only asks; a {} changes something", made.method);
+            self.problems.error(&at.key("call"), message).hint("GET, HEAD, or a POST that only searches");
+        }
+        let after = draft.after.as_ref().map(|text| self.span(text, &at.key("after")));
+        let before = (place.spot, place.extra);
+        (place.spot, place.extra) = (Spot::Value, &["key", "output", "status", "headers"]);
+        let done = match &draft.done {
+            Some(text) => self.condition(text, &at.key("done"), place),
+            None => {
+                let problem = self.problems.error(&at, "`probe` says how to read the answer: `done` is missing");
+                problem.hint("for example `done: ${status == 200}`");
+                None
+            }
+        };
+        let output = draft.output.as_ref().map(|value| self.template(value, &at.key("output"), place));
+        (place.spot, place.extra) = before;
+        let mut call = made?;
+        if draft.accept.is_none() {
+            call.accept = Statuses(vec![(200, 299), (404, 404)]);
+        }
+        let after = after.unwrap_or(Some(PROBE_AFTER))?;
+        let output = output.map_or(Some(None), |output| output.map(Some))?;
+        Some(Box::new(Probe { call, after, done: done?, output }))
+    }
+
+    /// A call beside the step's own. What it reads of other steps has ended before the step begins.
+    fn part(
+        &mut self,
+        text: &str,
+        call_at: &Site,
+        site: &Site,
+        draft: &StepDraft,
+        extra: &'static [&'static str],
+        place: &mut Place<'_>,
+    ) -> Option<Call> {
+        let before = (place.spot, place.extra);
+        place.extra = extra;
+        let made = self.call(text, call_at, site, draft, place);
+        (place.spot, place.extra) = before;
+        made
+    }
+
+    /// Fallbacks exist, take one place each, are read by nobody, and do not wait for each other.
+    pub(super) fn fallbacks(&mut self, built: &[Built]) {
+        let mut places: BTreeMap<&str, &str> = BTreeMap::new();
+        for (place, step) in built.iter().enumerate() {
+            let Some(by) = &step.failing.fallback else { continue };
+            let Some((_, site, _)) = self.steps.get(place) else { continue };
+            let at = site.key("fallback");
+            let Some(other) = built.iter().find(|other| other.id.as_str() == by) else {
+                let hint = self.step_hint(by);
+                let problem = self.problems.error(&at, format!("unknown step `{by}`"));
+                if let Some(hint) = hint {
+                    problem.hint(hint);
+                }
+                continue;
+            };
+            if other.id == step.id {
+                self.problems.error(&at, "a step cannot be its own fallback").hint("`retry` tries it again");
+                continue;
+            }
+            if !other.failing.fallback_only {
+                let message = format!("`{by}` runs anyway, so it cannot take the place of `{}`", step.id);
+                self.problems.error(&at, message).hint(format!("say `fallback_only: true` in `{by}`"));
+            }
+            match places.get(by.as_str()) {
+                Some(first) => {
+                    let message = format!("`{by}` is the fallback of `{first}` already");
+                    self.problems.error(&at, message).hint("one step takes the place of one other: make it two");
+                }
+                None => {
+                    places.insert(by, step.id.as_str());
+                }
+            }
+        }
+        for (place, step) in built.iter().enumerate() {
+            let Some((_, site, _)) = self.steps.get(place) else { continue };
+            let site = site.clone();
+            if step.failing.fallback_only && !places.contains_key(step.id.as_str()) {
+                let message = format!("no step has `{}` as its fallback, so it would never run", step.id);
+                let hint = format!("say `fallback: {}` in the step whose place it takes", step.id);
+                self.problems.error(&site.key("fallback_only"), message).hint(hint);
+            }
+            for need in &step.needs {
+                let only = built.iter().any(|other| other.id.as_str() == need && other.failing.fallback_only);
+                if let (true, Some(of)) = (only, places.get(need.as_str())) {
+                    let message = format!("`{need}` runs only where it takes the place of `{of}`");
+                    let hint = format!("read `steps.{of}`: it has what its fallback gave, and `.by`");
+                    self.problems.error(&site, message).hint(hint);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a person is shown when a machine cannot resolve something, and what may be chosen.
+//!
+//! Always true: a conflict names what was sent, what came back, what was expected and every choice that makes sense for
+//! its kind and step; a choice that is not among them is refused. What looks like a secret is not shown, and what is
+//! long is shortened: the whole of it stands in the run's events.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{
+    CallRecord, Conflict, ConflictKind, EffectClass, Failure, Mode, OnTrouble, Part, Payload, Run, STARS, Step,
+    StepKind,
+};
+
+/// Whether a person decides. Without a word of the file one does where the API started the run: nobody waits there for
+/// an answer, as the caller of a route does.
+pub(super) fn pauses(run: &Run, setting: Option<OnTrouble>) -> bool {
+    match setting {
+        Some(OnTrouble::Pause) => true,
+        Some(OnTrouble::Fail) => false,
+        None => run.mode() == Mode::Real && run.started.route.is_none(),
+    }
+}
+
+/// A conflict over a call, with what its last attempt sent.
+pub(super) fn conflict(
+    run: &Run,
+    step: &Step,
+    item: Option<u32>,
+    part: Part,
+    kind: ConflictKind,
+    failure: &Failure,
+) -> Conflict {
+    let call = run.call_state(&step.id, item, part);
+    Conflict {
+        kind,
+        step: step.id.clone(),
+        item,
+        part,
+        attempt: call.map_or(0, |call| call.attempt),
+        message: failure.message.clone(),
+        status: failure.status,
+        request: call.map(|call| Arc::new(shown(&call.request))),
+        response: None,
+        expected: None,
+        choices: choices(run, step, kind).into_iter().map(str::to_owned).collect(),
+    }
+}
+
+/// Names of what may be chosen.
+fn choices(run: &Run, step: &Step, kind: ConflictKind) -> Vec<&'static str> {
+    let read = matches!(&step.kind, StepKind::Call(call) if call.effect == EffectClass::Read);
+    let fails = matches!(step.kind, StepKind::Fail(_));
+    let mut choices = match kind {
+        ConflictKind::UndoFailed => vec!["retry", "skip", "take"],
+        ConflictKind::OutcomeUnknown => vec!["retry", "retry_with", "skip", "take"],
+        ConflictKind::Refused | ConflictKind::AttemptsUsedUp => vec!["retry", "retry_with", "skip", "take", "fallback"],
+        ConflictKind::Expression if fails => vec!["retry", "skip"],
+        ConflictKind::Expression => vec!["retry", "retry_with", "skip", "take", "fallback"],
+        // It was done: to send it again would do it twice.
+        ConflictKind::Schema if read => vec!["retry", "skip", "take"],
+        ConflictKind::Schema => vec!["skip", "take"],
+        ConflictKind::Busy | ConflictKind::Deadlock => vec!["wait", "skip"],
+        ConflictKind::ChildFailed => vec!["retry", "skip", "take"],
+    };
+    let ending = run.is_ending();
+    choices.retain(|choice| match *choice {
+        "fallback" => step.trouble.fallback.is_some() && !ending,
+        "retry_with" => !ending,
+        _ => true,
+    });
+    choices.push("cancel");
+    choices
+}
+
+/// Text that is longer is cut.
+const TEXT_MAX: usize = 400;
+/// Members and items beyond this are left out.
+const MEMBERS_MAX: usize = 24;
+/// What is nested deeper is left out.
+const DEPTH_MAX: usize = 6;
+/// Names of what is not shown to anybody.
+const HIDDEN: [&str; 10] =
+    ["password", "passwd", "secret", "token", "authorization", "cookie", "card", "cvv", "iban", "api_key"];
+
+/// A request for people.
+fn shown(record: &CallRecord) -> CallRecord {
+    let body = match &record.body {
+        Payload::Empty => Payload::Empty,
+        Payload::Base64(text) => Payload::Text(format!("{} bytes", text.len() / 4 * 3)),
+        Payload::Text(text) => Payload::Text(match serde_json::from_str::<Value>(text) {
+            Ok(value) => shorten(&value, DEPTH_MAX).to_string(),
+            Err(_) => cut(text),
+        }),
+    };
+    CallRecord { method: record.method.clone(), url: record.url.clone(), headers: record.headers.clone(), body }
+}
+
+/// A value for people, where there is one.
+pub(super) fn shorten_value(value: &Value) -> Option<Arc<Value>> {
+    (!value.is_null()).then(|| Arc::new(shorten(value, DEPTH_MAX)))
+}
+
+fn shorten(value: &Value, depth: usize) -> Value {
+    let more = |count: usize| Value::String(format!("… {count} more"));
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+        Value::String(text) => Value::String(cut(text)),
+        Value::Array(_) | Value::Object(_) if depth == 0 => Value::String("…".into()),
+        Value::Array(items) => {
+            let mut shown: Vec<_> = items.iter().take(MEMBERS_MAX).map(|item| shorten(item, depth - 1)).collect();
+            if items.len() > MEMBERS_MAX {
+                shown.push(more(items.len() - MEMBERS_MAX));
+            }
+            Value::Array(shown)
+        }
+        Value::Object(members) => {
+            let mut shown: serde_json::Map<_, _> = members
+                .iter()
+                .take(MEMBERS_MAX)
+                .map(|(name, value)| {
+                    let lower = name.to_ascii_lowercase();
+                    let hidden = HIDDEN.iter().any(|hidden| lower.contains(hidden));
+                    (cut(name), if hidden { Value::String(STARS.into()) } else { shorten(value, depth - 1) })
+                })
+                .collect();
+            if members.len() > MEMBERS_MAX {
+                shown.insert("…".into(), more(members.len() - MEMBERS_MAX));
+            }
+            Value::Object(shown)
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}

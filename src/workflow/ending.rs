@@ -1,0 +1,87 @@
+//! How a run ends: all is done, it failed, somebody cancelled it, or its time is over.
+//!
+//! Always true: what is under way ends first; what is unknown is a conflict before anything is undone; the caller has
+//! its answer, where one is declared, before undoing begins; a run that was to undo something ends only when each of it
+//! was undone or left by a person.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::calls::CallState;
+use super::conflict::conflict;
+use super::respond::answer_about;
+use super::{ConflictKind, Event, Failure, FailureKind, Part, Plan, Refusal, Run, World, undo};
+use crate::names::StepId;
+
+/// Ends the run, or goes one phase on.
+pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
+    if run.is_paused() || run.in_flight > 0 {
+        return Err(Refusal::NotDue("calls are under way, or the run is paused"));
+    }
+    let Some(failure) = &run.failing else {
+        if run.answer.is_none() || run.ended_steps < plan.steps.len() {
+            return Err(Refusal::NotDue("steps are to come, or the answer is"));
+        }
+        return Ok(vec![Event::Completed {}]);
+    };
+    let compensates = run.compensates();
+    if run.undoing.as_ref().is_some_and(|undoing| compensates && undoing.at < undoing.groups.len()) {
+        return Err(Refusal::NotDue("something is to be undone"));
+    }
+    if run.undoing.is_none() {
+        let unknown: Vec<Event> =
+            run.uncertain().filter_map(|(step, item, call)| unknown(run, plan, step, item, call)).collect();
+        if !unknown.is_empty() {
+            return Ok(unknown);
+        }
+    }
+    let mut events = Vec::new();
+    if run.answer.is_none() && run.undoing.is_none() {
+        let answer =
+            run.declared.clone().or_else(|| answer_about(plan, "failed", &world.answering(run, None)).map(Arc::new));
+        events.extend(answer.map(|answer| Event::Responded { answer, pin: None }));
+    }
+    if run.undoing.is_none() && compensates {
+        let undo = undo::list(run, plan);
+        if !undo.is_empty() {
+            events.push(Event::CompensationBegan { undo });
+            return Ok(events);
+        }
+    }
+    events.push(match &run.cancel {
+        Some(cancel) => Event::Cancelled { by: cancel.by.clone(), reason: cancel.reason.clone() },
+        None => Event::Failed { failure: failure.clone() },
+    });
+    Ok(events)
+}
+
+/// Nobody knows whether this was done, and it is not asked for again: a person decides what is to be undone.
+fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &CallState) -> Option<Event> {
+    let (_, of) = plan.step(step)?;
+    let why = call.why.clone().unwrap_or_default();
+    let ends = run.failing.as_ref().map_or("", |failure| failure.message.as_str());
+    let message = format!("it is unknown whether `{step}` was done ({why}), and the run ends: {ends}");
+    let failure = Failure::of_step(FailureKind::Broken, step, item, message);
+    let conflict = conflict(run, of, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
+    Some(Event::Paused { conflict: Box::new(conflict), gave: None })
+}
+
+/// A time is over: is it the run's own?
+pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
+    let over = run.started.until.is_some_and(|until| until <= now) && run.failing.is_none();
+    if over { vec![Event::DeadlinePassed {}] } else { Vec::new() }
+}
+
+/// Somebody wants the run to end.
+pub(super) fn cancel(run: &Run, compensate: bool, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
+    match (&run.cancel, run.undoing.is_some(), compensate) {
+        (Some(cancel), _, _) if cancel.compensate == compensate || compensate => {
+            Err(Refusal::NoSense(format!("{} has cancelled it already", cancel.by)))
+        }
+        (None, true, true) => Err(Refusal::NoSense(
+            "what was done is being undone already; without compensation the rest would be left as it is".into(),
+        )),
+        _ => Ok(vec![Event::CancelOrdered { by: by.to_owned(), compensate, reason }]),
+    }
+}

@@ -1,0 +1,356 @@
+//! What events do to calls: attempts, their ends, probes, and what a step has come to when all its calls have ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::names::{Seq, StepId};
+use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState};
+use crate::workflow::{
+    CallRecord, EffectClass, Failure, Mode, Outcome, Part, RetryScheduled, Run, StepFinished, StepStarted,
+};
+
+impl Run {
+    pub(super) fn step_started(&mut self, started: &StepStarted) -> Result<(), String> {
+        let StepStarted { step, item, part, effect, request, .. } = started;
+        let seq = self.seq.next();
+        match part {
+            Part::Do => {
+                if !self.steps.contains_key(step) {
+                    if item.is_some() {
+                        return Err(format!("the fan-out of `{step}` has not opened"));
+                    }
+                    self.steps.insert(step.clone(), StepState::Open(Open::default()));
+                }
+                let open = self.open(step, *item)?;
+                let slot = item.unwrap_or(0);
+                if open.has_ended(slot) {
+                    return Err(format!("the call of `{step}` has ended"));
+                }
+                if let Some(call) = next_attempt(open.calls.get_mut(&slot), started, seq)? {
+                    open.calls.insert(slot, call);
+                    open.begun();
+                }
+                // Beside legacy, what a rule says of a private step's request holds whether it was sent or not.
+                if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
+                    self.intents.insert((step.clone(), *item, Part::Do), request.clone());
+                }
+                match effect {
+                    EffectClass::Read => {}
+                    EffectClass::Private => self.private_begun = true,
+                    EffectClass::Shared => self.shared_begun = true,
+                }
+            }
+            Part::Probe => {
+                let probing = self.asides.contains_key(&(step.clone(), *item, Part::Probe));
+                let call = self.do_call(step, *item)?;
+                match call.phase {
+                    Phase::Probing if probing => {}
+                    Phase::ToProbe(_) | Phase::Waiting(_) if call.uncertain => call.phase = Phase::Probing,
+                    _ => return Err(format!("nothing is unknown of `{step}`")),
+                }
+                self.next_aside(started, seq)?;
+            }
+            Part::Undo => {
+                self.to_be_undone(step, *item)?;
+                self.next_aside(started, seq)?;
+                if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
+                    self.intents.insert((step.clone(), *item, Part::Undo), request.clone());
+                }
+            }
+        }
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    fn next_aside(&mut self, started: &StepStarted, seq: Seq) -> Result<(), String> {
+        let name = (started.step.clone(), started.item, started.part);
+        if let Some(call) = next_attempt(self.asides.get_mut(&name), started, seq)? {
+            self.asides.insert(name, call);
+        }
+        Ok(())
+    }
+
+    pub(super) fn retry_scheduled(&mut self, retry: &RetryScheduled) -> Result<(), String> {
+        let RetryScheduled { step, item, part, attempt, unknown, why, at, free, probe } = retry;
+        let call = match part {
+            Part::Do => self.do_call(step, *item)?,
+            Part::Probe | Part::Undo => self.aside(step, *item, *part)?,
+        };
+        if call.attempt != *attempt || matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) {
+            return Err(format!("attempt {attempt} of `{step}` is not under way"));
+        }
+        let was = std::mem::replace(&mut call.phase, if *probe { Phase::ToProbe(*at) } else { Phase::Waiting(*at) });
+        call.uncertain |= unknown;
+        call.free += u32::from(*free);
+        call.why = Some(why.clone());
+        if was == Phase::InFlight {
+            self.in_flight -= 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn step_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
+        let StepFinished { step, item, part, attempt, outcome } = finished;
+        match part {
+            Part::Do => {}
+            Part::Probe => return Err("a probe ends with `probed`".into()),
+            Part::Undo => return self.undo_finished(finished),
+        }
+        let result = match outcome {
+            Outcome::Done { status, headers, output } => CallResult {
+                status: Some(*status),
+                headers: headers.clone(),
+                output: Some(output.clone()),
+                undeclared: None,
+            },
+            Outcome::Rehearsed { output, note, .. } => {
+                let undeclared = output.is_none().then(|| note.clone().unwrap_or_else(|| "no `rehearse:`".into()));
+                let status = output.is_some().then_some(200);
+                CallResult { status, headers: BTreeMap::new(), output: output.clone(), undeclared }
+            }
+            Outcome::Unfit { status, output, failure, .. } => {
+                let call = self.take_call(step, *item, *attempt)?;
+                self.note_done(step, *item, call.as_ref(), Some(*status), output.clone(), false);
+                return self.call_failed(step, *item, failure);
+            }
+            Outcome::NotDone { failure } | Outcome::Unknown { failure } | Outcome::Failed { failure } => {
+                let call = match self.steps.get(step) {
+                    Some(StepState::Open(_)) => self.take_call(step, *item, *attempt)?,
+                    // It failed before any attempt, or so did what was to take its place.
+                    None | Some(StepState::Replaced { .. }) if *attempt == 0 => None,
+                    _ => return Err(format!("`{step}` has ended")),
+                };
+                if call.is_some_and(|call| call.effect != EffectClass::Read)
+                    && matches!(outcome, Outcome::Unknown { .. })
+                {
+                    self.unknown.push((step.clone(), *item));
+                }
+                return self.call_failed(step, *item, failure);
+            }
+        };
+        if !self.steps.contains_key(step) && item.is_none() {
+            self.steps.insert(step.clone(), StepState::Open(Open::default()));
+        }
+        let call = match outcome {
+            Outcome::Rehearsed { intent, .. } => {
+                let open = self.open(step, *item)?;
+                let slot = item.unwrap_or(0);
+                if open.calls.contains_key(&slot) || open.has_ended(slot) {
+                    return Err(format!("the call of `{step}` has begun"));
+                }
+                self.rehearsed(step, *item, intent);
+                None
+            }
+            _ => self.take_call(step, *item, *attempt)?,
+        };
+        let rehearsed = matches!(outcome, Outcome::Rehearsed { .. });
+        // Where a person gave another output, what the service gave is what its undo works on.
+        let gave = call.as_ref().and_then(|call| call.gave.as_ref()?.output.clone());
+        let output = gave.or_else(|| result.output.clone()).unwrap_or_default();
+        self.note_done(step, *item, call.as_ref(), result.status, output, rehearsed);
+        let open = self.open(step, *item)?;
+        open.results.insert(item.unwrap_or(0), result);
+        open.begun();
+        self.step_may_be_done(step);
+        Ok(())
+    }
+
+    /// What was done to the world is what may have to be undone. An output that a person gave in place of a call that
+    /// never left is nothing of the kind.
+    pub(super) fn note_done(
+        &mut self,
+        step: &StepId,
+        item: Option<u32>,
+        call: Option<&CallState>,
+        status: Option<u16>,
+        output: Arc<Value>,
+        rehearsed: bool,
+    ) {
+        if !rehearsed && call.is_none_or(|call| call.effect == EffectClass::Read) {
+            return;
+        }
+        let ended = self.seq.next();
+        let value = item.and_then(|item| self.item(step, item));
+        let began = call.map_or(ended, |call| call.began);
+        let step = step.clone();
+        self.done.push(DoneCall { step, item, value, began, ended, status, output, rehearsed, origin: None });
+    }
+
+    fn rehearsed(&mut self, step: &StepId, item: Option<u32>, intent: &Arc<CallRecord>) {
+        self.intents.insert((step.clone(), item, Part::Do), intent.clone());
+    }
+
+    /// A call ended without a result: the run fails, unless the step collects such items.
+    fn call_failed(&mut self, step: &StepId, item: Option<u32>, failure: &Failure) -> Result<(), String> {
+        if let (Some(StepState::Open(open)), Some(slot)) = (self.steps.get_mut(step), item)
+            && open.collect
+        {
+            if open.has_ended(slot) {
+                return Err(format!("the call of `{step}` has ended"));
+            }
+            open.failures.insert(slot, failure.clone());
+            open.begun();
+            self.step_may_be_done(step);
+            return Ok(());
+        }
+        // Other items may be under way: the step stays open until they have ended.
+        let others = matches!(self.steps.get(step), Some(StepState::Open(open)) if !open.calls.is_empty());
+        if !others {
+            self.end_step(step, StepState::Failed, Vec::new());
+        }
+        self.fail(failure.clone());
+        Ok(())
+    }
+
+    pub(super) fn item_skipped(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
+        let slot = item.unwrap_or(0);
+        let open = self.open(step, item)?;
+        if open.has_ended(slot) || open.calls.get(&slot).is_some_and(|call| call.phase == Phase::InFlight) {
+            return Err(format!("item {slot} of `{step}` has ended, or is under way"));
+        }
+        open.calls.remove(&slot);
+        open.results.insert(slot, CallResult::default());
+        open.begun();
+        self.step_may_be_done(step);
+        Ok(())
+    }
+
+    pub(super) fn probed(
+        &mut self,
+        step: &StepId,
+        item: Option<u32>,
+        attempt: u32,
+        done: Option<bool>,
+    ) -> Result<(), String> {
+        let probe = self.asides.remove(&(step.clone(), item, Part::Probe));
+        let probe = probe.ok_or_else(|| format!("no probe of `{step}` is under way"))?;
+        if probe.phase == Phase::InFlight {
+            self.in_flight -= 1;
+        }
+        let call = self.do_call(step, item)?;
+        if call.phase != Phase::Probing || call.attempt != attempt {
+            return Err(format!("attempt {attempt} of `{step}` is not asked about"));
+        }
+        if done == Some(false) {
+            call.uncertain = false;
+        }
+        Ok(())
+    }
+
+    /// Ends a step whose calls have all ended.
+    pub(super) fn step_may_be_done(&mut self, step: &StepId) {
+        let ending = self.is_ending();
+        let Some(StepState::Open(open)) = self.steps.get(step) else { return };
+        if open.ended() == open.all() {
+            let (undeclared, fields) = collect(open);
+            self.done(step, undeclared, fields);
+        } else if ending && open.calls.is_empty() {
+            self.end_step(step, StepState::Failed, Vec::new());
+        }
+    }
+
+    /// Whether an attempt of the step is in flight.
+    pub(super) fn calls_under_way(&self, step: &StepId) -> bool {
+        let open = self.open_step(step);
+        open.is_some_and(|open| open.calls.values().any(|call| matches!(call.phase, Phase::InFlight | Phase::Probing)))
+    }
+
+    pub(super) fn open(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut Open, String> {
+        match self.steps.get_mut(step) {
+            Some(StepState::Open(open)) => match (&open.items, item) {
+                (None, None) => Ok(open),
+                (Some(items), Some(item)) if (item as usize) < items.len() => Ok(open),
+                _ => Err(format!("`{step}` has no such item")),
+            },
+            _ => Err(format!("`{step}` is not under way")),
+        }
+    }
+
+    /// A step's own call that has begun and not ended.
+    pub(super) fn do_call(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut CallState, String> {
+        let open = self.open(step, item)?;
+        open.calls.get_mut(&item.unwrap_or(0)).ok_or_else(|| format!("the call of `{step}` has not begun"))
+    }
+
+    /// A probe or an undo that has begun and not ended.
+    pub(super) fn aside(&mut self, step: &StepId, item: Option<u32>, part: Part) -> Result<&mut CallState, String> {
+        let call = self.asides.get_mut(&(step.clone(), item, part));
+        call.ok_or_else(|| format!("nothing of the kind is under way for `{step}`"))
+    }
+
+    /// Takes away a call that ends with this attempt; 0 is one that never began.
+    fn take_call(&mut self, step: &StepId, item: Option<u32>, attempt: u32) -> Result<Option<CallState>, String> {
+        let slot = item.unwrap_or(0);
+        let open = self.open(step, item)?;
+        let Some(call) = open.calls.get(&slot) else {
+            return match attempt == 0 && !open.has_ended(slot) {
+                true => Ok(None),
+                false => Err(format!("attempt {attempt} of `{step}` is not under way")),
+            };
+        };
+        if call.attempt != attempt || matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) {
+            return Err(format!("attempt {attempt} of `{step}` is not under way"));
+        }
+        let call = open.calls.remove(&slot);
+        if call.as_ref().is_some_and(|call| call.phase == Phase::InFlight) {
+            self.in_flight -= 1;
+        }
+        Ok(call)
+    }
+}
+
+/// One more attempt of a call; the call itself where it is the first.
+fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -> Result<Option<CallState>, String> {
+    let StepStarted { step, attempt, request, key, until, .. } = started;
+    match (call, request) {
+        (None, Some(request)) if *attempt == 1 => return Ok(Some(CallState::first(started, request, seq))),
+        (Some(call), request)
+            if !matches!(call.phase, Phase::InFlight | Phase::Stuck)
+                && *attempt == call.attempt + 1
+                && request.is_some() == call.renew =>
+        {
+            if let Some(request) = request {
+                call.request = request.clone();
+                call.key = key.clone();
+                call.renew = false;
+            }
+            call.attempt = *attempt;
+            call.phase = Phase::InFlight;
+            call.asked = false;
+            call.until = until.or(call.until);
+            Ok(None)
+        }
+        _ => Err(format!("attempt {attempt} of `{step}` does not follow what came before")),
+    }
+}
+
+/// What expressions see of a step whose calls have all ended: one result, or a list in the items' order.
+fn collect(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
+    let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
+    if undeclared.is_some() {
+        return (undeclared, Vec::new());
+    }
+    let headers = |result: &CallResult| {
+        Value::Object(result.headers.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect())
+    };
+    let status = |result: &CallResult| result.status.map_or(Value::Null, Value::from);
+    let output = |result: &CallResult| result.output.as_ref().map_or(Value::Null, |output| (**output).clone());
+    let Some(items) = &open.items else {
+        let Some(result) = open.results.get(&0) else { return (None, Vec::new()) };
+        return (None, vec![("output", output(result)), ("status", status(result)), ("headers", headers(result))]);
+    };
+    let of_all = |what: &dyn Fn(&CallResult) -> Value| {
+        let slots = (0u32..).take(items.len());
+        Value::Array(slots.map(|slot| open.results.get(&slot).map_or(Value::Null, what)).collect())
+    };
+    let mut fields = vec![("output", of_all(&output)), ("status", of_all(&status)), ("headers", of_all(&headers))];
+    if open.collect {
+        let errors = open.failures.iter().map(|(index, failure)| {
+            serde_json::json!({ "index": index, "status": failure.status, "message": failure.message })
+        });
+        fields.push(("errors", Value::Array(errors.collect())));
+    }
+    (None, fields)
+}

@@ -1,0 +1,259 @@
+//! What events do when something goes wrong: conflicts and what people choose, fallbacks, the way to an early end, and
+//! undoing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::names::StepId;
+use crate::workflow::calls::{CallResult, Phase, Place, StepState, UndoCall, Undoing, Undone};
+use crate::workflow::run::{Cancel, End};
+use crate::workflow::{Choice, Conflict, Failure, FailureKind, Outcome, Part, Run, StepFinished};
+
+impl Run {
+    /// The run ends early: conflicts over what was certainly not done are of no interest any more.
+    pub(in crate::workflow) fn fail(&mut self, failure: Failure) {
+        if self.failing.is_some() {
+            return;
+        }
+        self.failing = Some(failure);
+        let conflicts = std::mem::take(&mut self.conflicts);
+        for conflict in conflicts {
+            match self.call_state(&conflict.step, conflict.item, conflict.part) {
+                Some(call) if call.unknown_effect() => self.conflicts.push(conflict),
+                _ => self.drop_stuck(&conflict),
+            }
+        }
+    }
+
+    /// Nobody decides over this any more.
+    fn drop_stuck(&mut self, conflict: &Conflict) {
+        let Conflict { step, item, part, .. } = conflict;
+        if *part == Part::Undo {
+            self.asides.remove(&(step.clone(), *item, Part::Undo));
+            self.undo_left(step, *item, "it could not be undone".into());
+            return;
+        }
+        let Some(StepState::Open(open)) = self.steps.get_mut(step) else { return };
+        let slot = item.unwrap_or(0);
+        if let Some(call) = open.calls.get(&slot).filter(|call| call.phase == Phase::Stuck) {
+            let (unknown, gave, began) = (call.unknown_effect(), call.gave.clone(), call.clone());
+            open.calls.remove(&slot);
+            if let Some(gave) = gave {
+                let output = gave.output.unwrap_or_default();
+                self.note_done(step, *item, Some(&began), gave.status, output, false);
+            } else if unknown {
+                self.unknown.push((step.clone(), *item));
+            }
+        }
+    }
+
+    pub(super) fn paused(&mut self, conflict: &Conflict, gave: Option<&Outcome>) -> Result<(), String> {
+        let Conflict { step, item, part, attempt, .. } = conflict;
+        if self.conflict_over(step, *item).is_some() {
+            return Err(format!("a conflict over `{step}` is open already"));
+        }
+        let call = match (part, attempt) {
+            // No call has begun: an expression, a lock, another run.
+            (_, 0) => None,
+            (Part::Do, _) => Some(self.do_call(step, *item)?),
+            (Part::Probe | Part::Undo, _) => Some(self.aside(step, *item, *part)?),
+        };
+        if let Some(call) = call {
+            if call.attempt != *attempt || call.phase == Phase::Stuck {
+                return Err(format!("attempt {attempt} of `{step}` is not under way"));
+            }
+            if let Some(Outcome::Unfit { status, headers, output, .. }) = gave {
+                let (headers, output) = (headers.clone(), Some(output.clone()));
+                call.gave = Some(Box::new(CallResult { status: Some(*status), headers, output, undeclared: None }));
+            }
+            if conflict.kind == crate::workflow::ConflictKind::OutcomeUnknown {
+                call.uncertain = true;
+            }
+            if std::mem::replace(&mut call.phase, Phase::Stuck) == Phase::InFlight {
+                self.in_flight -= 1;
+            }
+        }
+        self.conflicts.push(conflict.clone());
+        Ok(())
+    }
+
+    /// Somebody chose: the conflict is closed. What the choice comes to is said by the events after this one, but for
+    /// the input of the next attempt and for an undo that is left.
+    pub(super) fn resolved(
+        &mut self,
+        step: &StepId,
+        item: Option<u32>,
+        part: Part,
+        choice: &Choice,
+        by: &str,
+    ) -> Result<(), String> {
+        let place = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
+        let place = place.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
+        if matches!(choice, Choice::Cancel { .. }) {
+            return Ok(()); // the next event closes it, with all others
+        }
+        self.conflicts.remove(place);
+        if let Choice::RetryWith { input } = choice {
+            self.inputs.insert((step.clone(), item), input.clone());
+        }
+        if part == Part::Undo {
+            match choice {
+                Choice::Skip => self.left_by_hand(step, item, Undone::Left(format!("{by} left it as it is"))),
+                Choice::Take { .. } => self.left_by_hand(step, item, Undone::Undone),
+                Choice::Retry | Choice::RetryWith { .. } | Choice::Fallback | Choice::Wait | Choice::Cancel { .. } => {}
+            }
+        }
+        let done = self.call_state(step, item, part).filter(|call| call.gave.is_some()).cloned();
+        if let (Some(call), Choice::Skip) = (done, choice) {
+            // It is skipped, and was done all the same.
+            let gave = call.gave.clone().unwrap_or_default();
+            self.note_done(step, item, Some(&call), gave.status, gave.output.unwrap_or_default(), false);
+        }
+        let call = match part {
+            Part::Do => self.do_call(step, item).ok(),
+            Part::Probe | Part::Undo => self.aside(step, item, part).ok(),
+        };
+        if let (Some(call), Choice::Retry | Choice::RetryWith { .. }) = (call, choice) {
+            call.free = call.attempt; // all attempts are there again
+            call.asked = true;
+            call.until = None;
+            call.gave = None;
+            if matches!(choice, Choice::RetryWith { .. }) {
+                call.renew = true;
+                call.renewed += 1;
+                call.uncertain = false;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn fallback_taken(&mut self, step: &StepId, by: &StepId, failure: &Failure) -> Result<(), String> {
+        self.not_begun(by)?;
+        let state = self.steps.get(step);
+        match state {
+            None => {}
+            Some(StepState::Open(open)) if open.items.is_none() => {
+                if open.calls.get(&0).is_some_and(|call| call.phase == Phase::InFlight) {
+                    self.in_flight -= 1;
+                }
+            }
+            Some(_) => return Err(format!("`{step}` has ended, or is a fan-out")),
+        }
+        let failure = Box::new(failure.clone());
+        self.steps.insert(step.clone(), StepState::Replaced { by: by.clone(), failure });
+        self.replaced.insert(by.clone(), step.clone());
+        Ok(())
+    }
+
+    pub(super) fn cancel_ordered(&mut self, by: &str, compensate: bool, reason: Option<&str>) {
+        let message = match reason {
+            Some(reason) => format!("{by} cancelled it: {reason}"),
+            None => format!("{by} cancelled it"),
+        };
+        self.pause = None;
+        self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned) });
+        // Whoever cancels has seen what is open; what may have been done stays listed as unknown.
+        for conflict in std::mem::take(&mut self.conflicts) {
+            self.drop_stuck(&conflict);
+        }
+        if !compensate {
+            self.give_up_unknown();
+        }
+        self.fail(Failure::of_run(FailureKind::Cancelled, message));
+    }
+
+    /// What waits to be sent again or asked about, of which it is unknown whether it took place, only stays listed.
+    fn give_up_unknown(&mut self) {
+        let unknown: Vec<Place> = self.uncertain().map(|(step, item, _)| (step.clone(), item)).collect();
+        for (step, item) in unknown {
+            if let Some(StepState::Open(open)) = self.steps.get_mut(&step) {
+                open.calls.remove(&item.unwrap_or(0));
+            }
+            self.unknown.push((step, item));
+        }
+    }
+
+    pub(super) fn compensation_began(&mut self, undo: &[Vec<Place>]) -> Result<(), String> {
+        if self.undoing.is_some() || self.failing.is_none() || self.in_flight > 0 {
+            return Err("there is nothing to undo now".into());
+        }
+        let places: BTreeMap<Place, usize> =
+            self.done.iter().enumerate().map(|(at, done)| ((done.step.clone(), done.item), at)).collect();
+        let mut calls = BTreeMap::new();
+        for place in undo.iter().flatten() {
+            let Some(done) = places.get(place).copied() else { return Err(format!("`{}` was not done", place.0)) };
+            if calls.insert(place.clone(), UndoCall { done, undone: Undone::NotYet }).is_some() {
+                return Err(format!("`{}` is to be undone twice", place.0));
+            }
+        }
+        let left = undo.first().map_or(0, Vec::len);
+        self.undoing = Some(Undoing { groups: undo.to_vec(), at: 0, left, calls });
+        Ok(())
+    }
+
+    /// Whether this is what is to be undone now.
+    pub(in crate::workflow) fn to_be_undone(&self, step: &StepId, item: Option<u32>) -> Result<(), String> {
+        let place = (step.clone(), item);
+        let undoing = self.undoing.as_ref().filter(|undoing| {
+            let now = undoing.groups.get(undoing.at).is_some_and(|group| group.contains(&place));
+            now && undoing.calls.get(&place).is_some_and(|call| call.undone == Undone::NotYet)
+        });
+        undoing.map(|_| ()).ok_or_else(|| format!("`{step}` is not to be undone now"))
+    }
+
+    pub(super) fn undo_finished(&mut self, finished: &StepFinished) -> Result<(), String> {
+        let StepFinished { step, item, part: _, attempt, outcome } = finished;
+        self.to_be_undone(step, *item)?;
+        let name = (step.clone(), *item, Part::Undo);
+        match self.asides.get(&name) {
+            Some(call) if call.attempt == *attempt && call.phase == Phase::InFlight => {
+                self.asides.remove(&name);
+                self.in_flight -= 1;
+            }
+            None if *attempt == 0 || matches!(outcome, Outcome::Rehearsed { .. }) => {}
+            _ => return Err(format!("attempt {attempt} to undo `{step}` is not under way")),
+        }
+        let undone = match outcome {
+            Outcome::Done { .. } => Undone::Undone,
+            Outcome::Rehearsed { intent, .. } => {
+                self.intents.insert((step.clone(), *item, Part::Undo), Arc::clone(intent));
+                Undone::Rehearsed
+            }
+            Outcome::NotDone { failure }
+            | Outcome::Unknown { failure }
+            | Outcome::Failed { failure }
+            | Outcome::Unfit { failure, .. } => Undone::Left(failure.message.clone()),
+        };
+        self.undo_ended(step, *item, undone);
+        Ok(())
+    }
+
+    fn left_by_hand(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
+        self.asides.remove(&(step.clone(), item, Part::Undo));
+        self.undo_ended(step, item, undone);
+    }
+
+    fn undo_left(&mut self, step: &StepId, item: Option<u32>, why: String) {
+        self.undo_ended(step, item, Undone::Left(why));
+    }
+
+    fn undo_ended(&mut self, step: &StepId, item: Option<u32>, undone: Undone) {
+        let Some(undoing) = &mut self.undoing else { return };
+        if let Some(call) = undoing.calls.get_mut(&(step.clone(), item)) {
+            call.undone = undone;
+        }
+        undoing.left = undoing.left.saturating_sub(1);
+        while undoing.left == 0 && undoing.at < undoing.groups.len() {
+            undoing.at += 1;
+            undoing.left = undoing.groups.get(undoing.at).map_or(0, Vec::len);
+        }
+    }
+
+    pub(super) fn ended(&mut self, end: End) -> Result<(), String> {
+        if self.in_flight > 0 {
+            return Err("calls are under way".into());
+        }
+        self.end = Some(end);
+        Ok(())
+    }
+}

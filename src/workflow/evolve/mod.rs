@@ -1,0 +1,263 @@
+//! The one function that all history passes through.
+//!
+//! Always true: recording and replay call the same [`evolve`]; an event that does not fit what came before is an
+//! error value, never a panic. Each event costs the same however long the run is, but for those that end a fan-out.
+
+mod calls;
+mod ending;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::calls::{Open, StepState};
+use super::run::End;
+use super::{Event, Failure, FailureKind, Run, RunStarted, Skipped};
+use crate::names::{Seq, StepId};
+
+/// An event that does not fit what came before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("event {seq} (`{kind}`) does not fit: {why}")]
+pub struct Misfit {
+    /// Its place.
+    pub seq: Seq,
+    /// Its name.
+    pub kind: &'static str,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// The run after one more event; `None` is before the first.
+///
+/// # Errors
+/// The event does not fit.
+pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, Misfit> {
+    let Some(mut run) = run else {
+        return match event {
+            Event::RunStarted(started) => Ok(born(started)),
+            _ => Err(Misfit { seq: Seq::FIRST, kind: event.kind(), why: "a run begins with `run_started`".into() }),
+        };
+    };
+    run.take_in(event)?;
+    Ok(run)
+}
+
+/// The run that these events come to.
+///
+/// # Errors
+/// There is none, or one of them does not fit.
+pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Run, Misfit> {
+    let mut run = None;
+    for event in events {
+        run = Some(evolve(run, event)?);
+    }
+    run.ok_or_else(|| Misfit { seq: Seq(0), kind: "none", why: "there are no events".into() })
+}
+
+fn born(started: &Arc<RunStarted>) -> Run {
+    Run {
+        started: started.clone(),
+        seq: Seq::FIRST,
+        steps: BTreeMap::new(),
+        ended_steps: 0,
+        in_flight: 0,
+        outputs: Arc::new(Value::Object(Map::new())),
+        asides: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+        replaced: BTreeMap::new(),
+        answer: None,
+        pending: None,
+        pinned: None,
+        failing: None,
+        declared: None,
+        cancel: None,
+        conflicts: Vec::new(),
+        pause: None,
+        done: Vec::new(),
+        unknown: Vec::new(),
+        undoing: None,
+        end: None,
+        private_begun: false,
+        shared_begun: false,
+        intents: BTreeMap::new(),
+    }
+}
+
+impl Run {
+    /// As [`evolve`], for whoever holds the run already. After an error the run is of no use any more.
+    ///
+    /// # Errors
+    /// The event does not fit.
+    pub fn take_in(&mut self, event: &Event) -> Result<(), Misfit> {
+        let seq = self.seq.next();
+        let fits = match self.end {
+            Some(_) => Err("the run has ended".into()),
+            None => self.apply(event),
+        };
+        fits.map_err(|why| Misfit { seq, kind: event.kind(), why })?;
+        self.seq = seq;
+        Ok(())
+    }
+
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::RunStarted(_) => Err("the run has begun already".into()),
+            Event::StepStarted(started) => self.step_started(started),
+            Event::RetryScheduled(retry) => self.retry_scheduled(retry),
+            Event::StepFinished(finished) => self.step_finished(finished),
+            Event::StepComputed { step, output } => {
+                self.not_begun(step)?;
+                self.done(step, None, vec![("output", (**output).clone())]);
+                Ok(())
+            }
+            Event::StepSkipped { step, item, reason } => self.step_skipped(step, *item, *reason),
+            Event::FanOutOpened { step, items, collect } => {
+                self.not_begun(step)?;
+                let open = Open { items: Some(Arc::new(items.clone())), collect: *collect, ..Open::default() };
+                self.steps.insert(step.clone(), StepState::Open(open));
+                self.step_may_be_done(step);
+                Ok(())
+            }
+            Event::FailReached { step, answer } => {
+                self.not_begun(step)?;
+                self.end_step(step, StepState::Failed, Vec::new());
+                if self.failing.is_none() {
+                    let message = format!("`{step}` ended the run with {}", answer.status);
+                    self.fail(Failure::of_step(FailureKind::Declared, step, None, message));
+                    self.declared = Some(answer.clone());
+                }
+                Ok(())
+            }
+            Event::AnswerFailed { failure } => {
+                self.fail(failure.clone());
+                Ok(())
+            }
+            Event::Responded { answer, pin } => {
+                if self.answer.is_some() {
+                    return Err("the answer is fixed already".into());
+                }
+                self.answer = Some(answer.clone());
+                self.pinned = pin.clone().or(self.pinned.take());
+                Ok(())
+            }
+            Event::PendingAnswered { answer, pin } => {
+                if self.answer.is_some() || self.pending.is_some() {
+                    return Err("the caller has an answer already".into());
+                }
+                self.pending = Some(answer.clone());
+                self.pinned = pin.clone().or(self.pinned.take());
+                Ok(())
+            }
+            Event::Paused { conflict, gave } => self.paused(conflict, gave.as_deref()),
+            Event::Resolved { step, item, part, choice, by, .. } => self.resolved(step, *item, *part, choice, by),
+            Event::FallbackTaken { step, by, failure } => self.fallback_taken(step, by, failure),
+            Event::Probed { step, item, attempt, done, .. } => self.probed(step, *item, *attempt, *done),
+            Event::CancelOrdered { by, compensate, reason } => {
+                self.cancel_ordered(by, *compensate, reason.as_deref());
+                Ok(())
+            }
+            Event::DeadlinePassed {} => {
+                self.fail(Failure::of_run(FailureKind::TimedOut, "the run's deadline has passed"));
+                Ok(())
+            }
+            Event::CompensationBegan { undo } => self.compensation_began(undo),
+            Event::PauseOrdered { .. }
+            | Event::Resumed { .. }
+            | Event::InputAdjusted { .. }
+            | Event::RetriedNow { .. }
+            | Event::CheckpointOpened(_)
+            | Event::CheckpointAnswered { .. }
+            | Event::CheckpointEscalated { .. }
+            | Event::WaitBegan { .. }
+            | Event::SignalReceived { .. }
+            | Event::WaitEnded { .. }
+            | Event::LockQueued { .. }
+            | Event::LockTaken { .. }
+            | Event::LockLeft { .. }
+            | Event::ChildStarted { .. }
+            | Event::ChildEnded { .. }
+            | Event::ResultTaken(_) => Err("not in this version".into()),
+            Event::Completed {} => self.ended(End::Completed),
+            Event::Failed { failure } => self.ended(End::Failed(failure.clone())),
+            Event::Cancelled { by, reason } => {
+                let why = match reason {
+                    Some(reason) => format!("{by} cancelled it: {reason}"),
+                    None => format!("{by} cancelled it"),
+                };
+                self.ended(End::Cancelled(why))
+            }
+            Event::Abandoned { reason, .. } => {
+                if self.effects_begun() || self.answer.is_some() {
+                    return Err("a private or shared step has begun, or the caller has an answer".into());
+                }
+                self.end = Some(End::Abandoned(reason.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    fn step_skipped(&mut self, step: &StepId, item: Option<u32>, reason: Skipped) -> Result<(), String> {
+        if item.is_some() {
+            return self.item_skipped(step, item);
+        }
+        match self.steps.get(step) {
+            None | Some(StepState::Open(_)) if !self.calls_under_way(step) => {}
+            _ => return Err(format!("`{step}` has ended, or is under way")),
+        }
+        self.end_step(step, StepState::Skipped, vec![("skipped", Value::Bool(true))]);
+        // Where it was to take another's place, that one is skipped too if somebody said so; else it has failed, and
+        // the next event says how.
+        match (self.replaced.get(step).cloned(), reason) {
+            (Some(place), Skipped::ByHand | Skipped::Rejected | Skipped::Busy) => {
+                self.end_step(&place, StepState::Skipped, vec![("skipped", Value::Bool(true))]);
+            }
+            (Some(_), Skipped::Condition | Skipped::Needs | Skipped::NotNeeded) | (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// A step that nothing has happened to.
+    pub(in crate::workflow) fn not_begun(&self, step: &StepId) -> Result<(), String> {
+        match self.steps.contains_key(step) {
+            true => Err(format!("`{step}` has begun already")),
+            false => Ok(()),
+        }
+    }
+
+    pub(in crate::workflow) fn done(
+        &mut self,
+        step: &StepId,
+        undeclared: Option<String>,
+        mut fields: Vec<(&'static str, Value)>,
+    ) {
+        fields.push(("skipped", Value::Bool(false)));
+        self.end_step(step, StepState::Done { undeclared }, fields);
+    }
+
+    pub(in crate::workflow) fn end_step(
+        &mut self,
+        step: &StepId,
+        state: StepState,
+        fields: Vec<(&'static str, Value)>,
+    ) {
+        let place = match &state {
+            StepState::Done { .. } | StepState::Failed => self.replaced.get(step).cloned(),
+            StepState::Skipped | StepState::Open(_) | StepState::Replaced { .. } => None,
+        };
+        if let Some(place) = place {
+            // Whoever reads the step whose place this one took finds what this one gave, and by whom.
+            let mut fields = fields.clone();
+            if !matches!(state, StepState::Failed) && !fields.iter().any(|(name, _)| *name == "by") {
+                fields.push(("by", Value::String(step.as_str().to_owned())));
+            }
+            self.end_step(&place, state.clone(), fields);
+        }
+        self.steps.insert(step.clone(), state);
+        self.ended_steps += 1;
+        if let Value::Object(outputs) = Arc::make_mut(&mut self.outputs) {
+            let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            outputs.insert(step.as_str().to_owned(), Value::Object(fields));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A probe asks a service whether an attempt took place of which that is unknown.
+//!
+//! Always true: a probe only reads, is asked only about an unknown attempt, and what it says is an event. Where it says
+//! yes, the step is done with what the probe found; where no, the attempt counts as not done; where it cannot say, a
+//! person decides.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::calls::{CallState, Phase};
+use super::conflict::conflict;
+use super::decide::first_request;
+use super::outcome::{Class, Ended, classify};
+use super::world::call_scope;
+use super::{
+    ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Probe, Refusal, Run, Step,
+    StepStarted, World,
+};
+
+/// The first or next attempt of a probe.
+pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Result<Vec<Event>, Refusal> {
+    let probe = step.probe.as_ref().ok_or(Refusal::NotDue("the step has no probe"))?;
+    let state = run.call_state(&step.id, item, Part::Do).ok_or(Refusal::NotDue("nothing is unknown"))?;
+    let started = |attempt, request| {
+        Event::StepStarted(StepStarted {
+            step: step.id.clone(),
+            item,
+            part: Part::Probe,
+            attempt,
+            key: None,
+            effect: EffectClass::Read,
+            repeatable: true,
+            request,
+            until: None,
+        })
+    };
+    match (state.phase, run.call_state(&step.id, item, Part::Probe)) {
+        (Phase::Probing, Some(CallState { phase: Phase::Waiting(_), attempt, .. })) => {
+            Ok(vec![started(attempt + 1, None)])
+        }
+        (Phase::ToProbe(_) | Phase::Waiting(_), None) if state.unknown_effect() => {
+            Ok(vec![match first_request(run, world, &probe.call, step, item, Part::Probe) {
+                Ok(request) => started(1, Some(Arc::new(request))),
+                Err((_, error)) => {
+                    let message =
+                        format!("it is unknown whether `{}` was done, and its probe cannot ask: {error}", step.id);
+                    let failure = Failure::of_step(FailureKind::Expression, &step.id, item, message);
+                    let conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
+                    Event::Paused { conflict: Box::new(conflict), gave: None }
+                }
+            }])
+        }
+        _ => Err(Refusal::NotDue("nothing is unknown, or its probe is under way")),
+    }
+}
+
+/// An attempt of a probe ended.
+pub(super) fn ended(ended: &Ended<'_>, state: &CallState, heard: Heard) -> Vec<Event> {
+    let Some(probe) = &ended.step.probe else { return Vec::new() };
+    let class = classify(&probe.call, &heard);
+    let failure = ended.failure(&heard, class);
+    match (class, heard) {
+        (Class::Done, Heard::Reply { status, headers, output, .. }) => {
+            let headers = headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+            judged(ended, probe, status, Arc::new(Value::Object(headers)), output)
+        }
+        (Class::NotDone | Class::Unknown, heard) => match ended.retry(&probe.call, state, false, &failure, &heard) {
+            Some(retry) => vec![retry],
+            None => cannot_say(ended, &failure.message),
+        },
+        (Class::Done | Class::Unreadable | Class::Refused, _) => cannot_say(ended, &failure.message),
+    }
+}
+
+fn judged(ended: &Ended<'_>, probe: &Probe, status: u16, headers: Arc<Value>, reply: Arc<Value>) -> Vec<Event> {
+    let mut scope = call_scope(&ended.world.plain(ended.run), ended.run, &ended.step.id, ended.item, Part::Probe);
+    scope.set("output", reply.clone());
+    scope.set("status", Arc::new(Value::from(status)));
+    scope.set("headers", headers);
+    match probe.done.holds(&scope) {
+        Ok(true) => {
+            let output = match probe.output.as_ref().map(|output| output.evaluate(&scope)) {
+                None => reply,
+                Some(Ok(output)) => Arc::new(output),
+                Some(Err(error)) => return cannot_say(ended, &format!("its `output` has no value: {error}")),
+            };
+            let mut events = vec![probed(ended, Some(true), output.clone())];
+            events.extend(of_step(ended).done(status, Default::default(), output));
+            events
+        }
+        Ok(false) => {
+            let mut events = vec![probed(ended, Some(false), reply)];
+            let step = of_step(ended);
+            let (call, state) = (ended.step.call(Part::Do), ended.run.call_state(&ended.step.id, ended.item, Part::Do));
+            let message = format!("`{}`: its probe says that nothing was done", ended.step.id);
+            let failure = Failure::of_step(FailureKind::Unavailable, &ended.step.id, ended.item, message);
+            let heard = Heard::NotSent(String::new());
+            let retry = call.zip(state).and_then(|(call, state)| step.retry(call, state, false, &failure, &heard));
+            match retry {
+                Some(retry) => events.push(retry),
+                None => events.extend(step.not_done(Outcome::NotDone { failure }, None)),
+            }
+            events
+        }
+        Err(error) => cannot_say(ended, &format!("its `done` has no value: {error}")),
+    }
+}
+
+fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {
+    let step = of_step(ended);
+    let state = ended.run.call_state(&ended.step.id, ended.item, Part::Do);
+    let first = state.and_then(|state| state.why.clone()).unwrap_or_default();
+    let message = format!("{first}; its probe could not say: {why}");
+    let failure = Failure::of_step(FailureKind::Broken, &ended.step.id, ended.item, message);
+    let mut events = vec![probed(ended, None, Arc::default())];
+    events.extend(match ended.run.compensates() {
+        true => step.unknown_to_all(failure, None),
+        false => vec![step.finished(Outcome::Unknown { failure })],
+    });
+    events
+}
+
+fn probed(ended: &Ended<'_>, done: Option<bool>, output: Arc<Value>) -> Event {
+    let attempt = of_step(ended).attempt;
+    Event::Probed { step: ended.step.id.clone(), item: ended.item, attempt, done, output }
+}
+
+/// The attempt that was asked about.
+fn of_step<'a>(ended: &Ended<'a>) -> Ended<'a> {
+    let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do).map_or(0, |state| state.attempt);
+    Ended { part: Part::Do, attempt, again: false, ..*ended }
+}

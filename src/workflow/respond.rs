@@ -1,0 +1,77 @@
+//! The caller's answer: the entry of `respond` that holds, or what it gets while the run goes on.
+//!
+//! Always true: an answer is fixed once; what an answer says was created is pinned in the same event.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::decide::failure;
+use super::{AnswerRecord, Creates, Event, Failure, FailureKind, Pinned, Plan, Refusal, Run, World, wire};
+use crate::expression::Scope;
+
+pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize>) -> Result<Vec<Event>, Refusal> {
+    if run.answer.is_some() {
+        return Err(Refusal::Answered);
+    }
+    if run.is_ending() || run.is_paused() {
+        return Err(Refusal::NotDue("the run is ending, or paused"));
+    }
+    let Some(entry) = entry else {
+        let message = "no entry of `respond` holds";
+        return Ok(vec![Event::AnswerFailed { failure: Failure::of_run(FailureKind::NoAnswer, message) }]);
+    };
+    let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
+    Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None)) {
+        Ok(answer) => {
+            let pin = pin(run, &answer);
+            Event::Responded { answer: Arc::new(answer), pin }
+        }
+        Err((reads, error)) => Event::AnswerFailed { failure: failure(run, None, None, &reads, &error) },
+    }])
+}
+
+/// What the caller gets while the run goes on. An id in it is pinned as one in the answer is.
+pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
+    if run.answer.is_some() || run.pending.is_some() {
+        return Err(Refusal::Answered);
+    }
+    let answer = wire::pending_answer(plan, &world.plain(run)).ok_or(Refusal::NotDue("there is no such answer"))?;
+    let pin = pin(run, &answer);
+    Ok(vec![Event::PendingAnswered { answer: Arc::new(answer), pin }])
+}
+
+/// What the answer creates: only a success creates anything, and what is pinned already is not pinned again.
+fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
+    if !(200..300).contains(&answer.status) {
+        return None;
+    }
+    let pin = match run.started.creates.as_ref()? {
+        Creates::Twin { family, id } => Pinned { family: family.clone(), id: id.clone(), twin: true },
+        Creates::Engine { family, path } => {
+            let body = answer.body.value();
+            let path = serde_json_path::JsonPath::parse(path).ok()?;
+            let id = match path.query(&body).first()? {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Pinned { family: family.clone(), id, twin: false }
+        }
+    };
+    (run.pinned.as_ref() != Some(&pin)).then_some(pin)
+}
+
+/// What the caller gets instead of a problem, where an entry of `respond` asks for this and holds.
+pub(super) fn answer_about(plan: &Plan, name: &str, scope: &Scope) -> Option<AnswerRecord> {
+    plan.respond.iter().find_map(|entry| {
+        let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
+        when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope).ok())?
+    })
+}
+
+/// What the caller gets whose body the workflow does not take, where `respond` says so. `run` is one that was never
+/// begun.
+pub fn input_refused(run: &Run, plan: &Plan, world: &World, why: &str) -> Option<AnswerRecord> {
+    answer_about(plan, "input_error", &world.answering(run, Some(why)))
+}

@@ -1,0 +1,126 @@
+//! Taking back what was done: in reverse order of completion, at the same time where the steps overlapped.
+//!
+//! Always true: only what was done is undone, and each of it once; what is unknown is never undone. An undo has a key of
+//! its own, the same for every attempt. What cannot be undone is a conflict: a person decides. What was rehearsed has
+//! nothing to undo, but for the intent of it.
+
+use std::sync::Arc;
+
+use super::calls::{CallState, DoneCall, Phase, Place};
+use super::conflict::conflict;
+use super::decide::{failure, first_request, idempotency_key};
+use super::due::sends;
+use super::outcome::{Class, Ended, classify, response};
+use super::{
+    Call, ConflictKind, EffectClass, Event, Failure, Heard, Outcome, Part, Plan, Refusal, Run, Step, StepFinished,
+    StepStarted, World,
+};
+
+/// What is to be undone, in groups: those of one overlapped, each with all others of it.
+pub(super) fn list(run: &Run, plan: &Plan) -> Vec<Vec<Place>> {
+    let has_undo = |done: &&DoneCall| plan.step(&done.step).is_some_and(|(_, step)| step.undo.is_some());
+    let mut groups: Vec<Vec<Place>> = Vec::new();
+    // The latest beginning in the group that is being made.
+    let mut latest = None;
+    for done in run.done.iter().rev().filter(has_undo) {
+        let place = (done.step.clone(), done.item);
+        match (latest, groups.last_mut()) {
+            (Some(began), Some(group)) if done.ended > began => {
+                group.push(place);
+                latest = Some(done.began.max(began));
+            }
+            _ => {
+                groups.push(vec![place]);
+                latest = Some(done.began);
+            }
+        }
+    }
+    groups
+}
+
+/// The first or next attempt to undo something.
+pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Result<Vec<Event>, Refusal> {
+    let undo = step.undo.as_ref().ok_or(Refusal::NotDue("the step has no undo"))?;
+    run.to_be_undone(&step.id, item).map_err(|_| Refusal::NotDue("it is not to be undone now"))?;
+    let done = run.done_call(&step.id, item).ok_or(Refusal::NotDue("it was not done"))?;
+    let started = |attempt, key, request| {
+        Event::StepStarted(StepStarted {
+            step: step.id.clone(),
+            item,
+            part: Part::Undo,
+            attempt,
+            key,
+            effect: undo.effect,
+            repeatable: undo.repeat_is_harmless(),
+            request,
+            until: None,
+        })
+    };
+    match run.call_state(&step.id, item, Part::Undo) {
+        Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
+            return Ok(vec![started(state.attempt + 1, state.key.clone(), None)]);
+        }
+        Some(_) => return Err(Refusal::NotDue("an attempt is under way")),
+        None => {}
+    }
+    let finished = |outcome| {
+        Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Undo, attempt: 0, outcome })
+    };
+    let request = match first_request(run, world, undo, step, item, Part::Undo) {
+        Ok(request) => Arc::new(request),
+        Err((reads, error)) => {
+            let mut failure = failure(run, Some(&step.id), item, &reads, &error);
+            failure.message = format!("what `{}` did cannot be undone: {}", step.id, failure.message);
+            return Ok(vec![match done.rehearsed {
+                true => finished(Outcome::Failed { failure }),
+                false => failed(run, step, item, &failure, None),
+            }]);
+        }
+    };
+    Ok(vec![match !done.rehearsed && sends(run.mode(), undo) {
+        true => {
+            let origin = done.origin.unwrap_or(run.id());
+            let key = (undo.effect != EffectClass::Read)
+                .then(|| idempotency_key(world, origin, &step.id, item, Part::Undo, 0));
+            started(1, key, Some(request))
+        }
+        false => finished(Outcome::Rehearsed { intent: request, output: None, note: None }),
+    }])
+}
+
+/// An attempt to undo something ended.
+pub(super) fn ended(ended: &Ended<'_>, call: &Call, state: &CallState, heard: Heard) -> Vec<Event> {
+    let class = classify(call, &heard);
+    let mut failure = ended.failure(&heard, class);
+    failure.message = format!("what `{}` did could not be undone: {}", ended.step.id, failure.message);
+    let unknown = state.uncertain || ended.again || class == Class::Unknown;
+    let shown = response(&heard);
+    match (class, heard) {
+        (Class::Done, Heard::Reply { status, headers, output, .. }) => {
+            vec![ended.finished(Outcome::Done { status, headers, output })]
+        }
+        // It was undone: what the reply says besides is of no interest.
+        (Class::Done | Class::Unreadable, _) => {
+            let (headers, output) = Default::default();
+            vec![ended.finished(Outcome::Done { status: failure.status.unwrap_or(200), headers, output })]
+        }
+        (Class::NotDone | Class::Unknown, heard) => match ended.retry(call, state, unknown, &failure, &heard) {
+            Some(retry) => vec![retry],
+            None => vec![failed(ended.run, ended.step, ended.item, &failure, shown)],
+        },
+        (Class::Refused, _) => vec![failed(ended.run, ended.step, ended.item, &failure, shown)],
+    }
+}
+
+fn failed(
+    run: &Run,
+    step: &Step,
+    item: Option<u32>,
+    failure: &Failure,
+    response: Option<Arc<serde_json::Value>>,
+) -> Event {
+    let mut conflict = conflict(run, step, item, Part::Undo, ConflictKind::UndoFailed, failure);
+    conflict.response = response;
+    conflict.expected = step.call(Part::Undo).map(|call| format!("a status among {}", call.accept));
+    Event::Paused { conflict: Box::new(conflict), gave: None }
+}

@@ -4,7 +4,8 @@
 //!
 //! The control writes the very bytes of the events, in batches as large as ours were on average, with one multi-row
 //! INSERT for each on one connection (WAL, `synchronous=FULL`), into a table like ours, and nothing else: no summaries,
-//! no order to keep, no callers that wait. Rounds alternate, so that a drifting machine drifts for both.
+//! no order to keep, no callers that wait. Runs have as many events as one of ten steps has. Rounds alternate, so that a
+//! drifting machine drifts for both; the processor's time is the whole process's.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -17,18 +18,29 @@ use super::*;
 
 const FOR: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
+/// Events of one run.
+const RUN: u64 = 24;
 
 /// What one measurement saw.
 struct Seen {
     rate: f64,
+    cpu_us: f64,
     p50: Duration,
     p99: Duration,
 }
 
-fn seen(mut waits: Vec<Duration>, events: f64, took: Duration) -> Seen {
+fn seen(mut waits: Vec<Duration>, events: f64, took: Duration, cpu: Duration) -> Seen {
     waits.sort();
     let share = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
-    Seen { rate: events / took.as_secs_f64(), p50: share(50), p99: share(99) }
+    let (rate, cpu_us) = (events / took.as_secs_f64(), cpu.as_secs_f64() * 1e6 / events);
+    Seen { rate, cpu_us, p50: share(50), p99: share(99) }
+}
+
+/// What the process has used of the processor, in steps of 10 ms.
+fn cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    Duration::from_millis(10 * (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()))
 }
 
 /// Ours, and how many events went into one commit on average.
@@ -39,14 +51,17 @@ async fn ours(callers: u64, events: u64) -> (Seen, f64) {
         let _here = metrics::set_default_local_recorder(&recorder);
         Place::new(Which::Sqlite).await
     };
-    let begin = Instant::now();
+    let (begin, used) = (Instant::now(), cpu());
     let tasks: Vec<_> = (0..callers)
         .map(|n| {
             let store = place.store.clone();
             tokio::spawn(async move {
-                let (mut first, mut waits) = (1, Vec::new());
+                let (mut run, mut first, mut waits) = (n, 1, Vec::new());
                 while begin.elapsed() < FOR {
-                    let append = append(run_id(n), first, events);
+                    if first > RUN {
+                        (run, first) = (run + callers, 1);
+                    }
+                    let append = append(run_id(run), first, events);
                     let asked = Instant::now();
                     store.append(append).await.unwrap();
                     waits.push(asked.elapsed());
@@ -60,10 +75,10 @@ async fn ours(callers: u64, events: u64) -> (Seen, f64) {
     for task in tasks {
         waits.extend(task.await.unwrap());
     }
-    let took = begin.elapsed();
+    let (took, used) = (begin.elapsed(), cpu() - used);
     place.store.close().await;
     let total = waits.len() as f64 * events as f64;
-    (seen(waits, total, took), total / commits(&handle))
+    (seen(waits, total, took, used), total / commits(&handle))
 }
 
 fn commits(handle: &PrometheusHandle) -> f64 {
@@ -96,16 +111,17 @@ async fn control(batch: u64) -> Seen {
         write!(text, "{}(?,?,?,?,?,?,?)", if n == 0 { "" } else { "," }).unwrap();
     }
     let text: std::sync::Arc<str> = text.into();
-    let (begin, mut waits, mut seq) = (Instant::now(), Vec::new(), 0);
+    let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
     while begin.elapsed() < FOR {
         let asked = Instant::now();
         let mut query = sqlx::query(AssertSqlSafe(text.clone()).into_sql_str());
         let id = Uuid::now_v7();
-        seq += 1;
+        let (run, seq) = (sent / RUN * batch, sent % RUN + 1);
+        sent += 1;
         for n in 0..batch {
             let event = test_event(seq);
             query = query
-                .bind(run_id(n).0.as_bytes().to_vec())
+                .bind(run_id(run + n).0.as_bytes().to_vec())
                 .bind(seq.cast_signed())
                 .bind(1_800_000_000_000_000_000_i64)
                 .bind(event.kind())
@@ -116,10 +132,10 @@ async fn control(batch: u64) -> Seen {
         query.execute(&mut conn).await.unwrap();
         waits.push(asked.elapsed());
     }
-    let took = begin.elapsed();
+    let (took, used) = (begin.elapsed(), cpu() - used);
     conn.close().await.unwrap();
     let total = waits.len() as f64 * batch as f64;
-    seen(waits, total, took)
+    seen(waits, total, took, used)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,14 +148,17 @@ async fn events_a_second() {
             let bare = control((batch.round() as u64).max(1)).await;
             ratios.push(mine.rate / bare.rate);
             println!(
-                "callers {callers}, events an append {events}: {:.0} events/s (append p50 {:?}, p99 {:?}), {batch:.1} a \
-                 commit; SQLite itself {:.0} events/s (p50 {:?}, p99 {:?}); ratio {:.2}",
+                "callers {callers}, events an append {events}: {:.0} events/s (append p50 {:?}, p99 {:?}, processor \
+                 {:.1} us an event), {batch:.1} a commit; SQLite itself {:.0} events/s (p50 {:?}, p99 {:?}, processor \
+                 {:.1} us); ratio {:.2}",
                 mine.rate,
                 mine.p50,
                 mine.p99,
+                mine.cpu_us,
                 bare.rate,
                 bare.p50,
                 bare.p99,
+                bare.cpu_us,
                 mine.rate / bare.rate
             );
         }

@@ -7,6 +7,7 @@
 
 mod behind;
 mod doors;
+mod retention;
 mod services;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::types::ShadowLoad;
 use crate::admin::{self, AdminParts, Moves, Traffic, Vitals};
-use crate::config::{self, Freshness, Loaded, Overrides, Pace, Setup, StoreUrl, Watch};
+use crate::config::{self, Freshness, Loaded, Overrides, Pace, Retention, Setup, StoreUrl, Watch};
 use crate::engine::pins::StorePins;
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
@@ -132,6 +133,7 @@ impl App {
         let mut tasks = vec![tokio::spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
         tasks.push(tokio::spawn(behind::reload(parts.clone(), setup.clone(), freshness, changes)));
         tasks.push(tokio::spawn(behind::health(parts.clone())));
+        tasks.push(tokio::spawn(retention::keep(parts.store.clone(), parts.retention.clone())));
         tasks.extend(recorder.map(|handle| tokio::spawn(telemetry::upkeep(handle))));
 
         let ended = tokio::spawn({
@@ -190,6 +192,7 @@ struct Parts {
     pins: Arc<StorePins>,
     shadow: Arc<Shadow>,
     rules: crate::shadow::RulesInForce,
+    retention: Arc<ArcSwap<Retention>>,
 }
 
 impl Parts {
@@ -233,7 +236,8 @@ impl Parts {
             limits,
         })
         .context("starting the shadow executor")?;
-        Ok(Self { store, evidence, ladder, engine, pins, shadow, rules })
+        let retention = Arc::new(ArcSwap::from_pointee(setup.settings.retention));
+        Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention })
     }
 
     /// Puts a checked set in force: flags last, so that no request finds a route without its workflow and rules. What
@@ -247,6 +251,7 @@ impl Parts {
         }
         self.engine.reload(edition, &setup.workflows, &setup.services, &setup.settings.secrets);
         self.rules.store(Arc::new(setup.rules.clone()));
+        self.retention.store(Arc::new(setup.settings.retention));
         self.evidence.rest_on(&bases(setup));
         self.ladder.reload(declared(setup, edition)).await.context("recording what the files declare")?;
         Ok(())

@@ -20,6 +20,7 @@ mod freshness;
 mod load;
 mod parse;
 mod render;
+mod retention;
 mod rooms;
 mod scalar;
 mod schema;
@@ -44,6 +45,7 @@ use crate::workflow::Plan;
 pub use files::FileKind;
 pub use freshness::Freshness;
 pub use render::{Failed, Finding, Findings};
+pub use retention::Retention;
 pub use schema::schema;
 pub use settings::parse_address;
 pub use watch::{Change, Nudge, Pace, Watch};
@@ -114,6 +116,8 @@ pub struct Settings {
     pub store_key: Option<Secret>,
     /// By name; read from environment or file at load.
     pub secrets: BTreeMap<String, Secret>,
+    /// How long runs that have ended are kept.
+    pub retention: Retention,
     /// Incoming `X-Forwarded-*` are trusted and added to; otherwise they are replaced.
     pub trust_forwarded: bool,
 }

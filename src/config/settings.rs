@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
 use super::{Overrides, Settings, StoreUrl, Token};
 use crate::limits::Limits;
@@ -34,6 +36,8 @@ pub(crate) struct PointsmanDraft {
     pub store: Option<String>,
     /// 32 bytes as 64 hex digits or base64; seals the credentials of callers in the store.
     pub store_key: Option<SecretDraft>,
+    /// How long runs that have ended are kept; without it for ever.
+    pub retention: Option<RetentionDraft>,
     /// Bounds of the process.
     pub limits: Limits,
     /// Trust the incoming `X-Forwarded-*` headers and add to them, instead of replacing them.
@@ -164,6 +168,8 @@ pub(crate) fn check(
     }
     .ok();
     check_limits(&draft.limits, &site.key("limits"), problems);
+    let window = Duration::from_secs(draft.limits.retry_window_s);
+    let retention = retention::check(draft.retention.as_ref(), window, &site.key("retention"), problems);
     let after = problems.iter().filter(|p| p.severity == Severity::Error).count();
     (before == after).then_some(())?;
     Some(Settings {
@@ -173,6 +179,7 @@ pub(crate) fn check(
         store: store?,
         store_key,
         secrets,
+        retention,
         trust_forwarded: draft.trust_forwarded,
     })
 }

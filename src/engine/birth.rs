@@ -17,7 +17,8 @@ use crate::compare::{Body, Observation};
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{InstanceId, SkipReason};
 use crate::names::{RunId, Seq};
-use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, deeper_than, evolve, fold, input_refused};
+use crate::store::{Remains, StoreError};
+use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, RunStatus, deeper_than, evolve, fold, input_refused};
 
 /// All that a new run is made of.
 pub(super) struct New {
@@ -108,18 +109,30 @@ async fn load_instance(
         return Ok(None);
     }
     let run = instance.run.ok_or("It is not known which run created the instance")?;
-    let events = match timeout_at(deadline, core.store.events(run, Seq::FIRST)).await {
-        Ok(Ok(events)) => events,
-        Ok(Err(_)) | Err(_) => return Err("The store does not say what is known of the instance"),
-    };
-    let run = fold(events.iter().map(|stored| &stored.event)).map_err(|_| "Nothing is known of the instance")?;
+    let silent = "The store does not say what is known of the instance";
+    let known = timeout_at(deadline, known_of(core, run)).await.map_err(|_| silent)?;
+    let (remains, status) = known.map_err(|_| silent)?.ok_or("Nothing is known of the instance")?;
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.limits));
     Ok(Some(Arc::new(serde_json::json!({
         "id": &*instance.key.id,
-        "input": run.started().request.get("body"),
-        "output": run.answer().map(|answer| answer.body.value()).filter(shallow),
-        "status": run.status().as_str(),
+        "input": remains.input,
+        "output": remains.output.filter(shallow),
+        "status": status.as_str(),
     }))))
+}
+
+/// What its events say, or what is kept of them where they were purged.
+async fn known_of(core: &Core, run: RunId) -> Result<Option<(Remains, RunStatus)>, StoreError> {
+    let events = core.store.events(run, Seq::FIRST).await?;
+    if let Ok(folded) = fold(events.iter().map(|stored| &stored.event)) {
+        return Ok(Some((Remains::of_run(&folded), folded.status())));
+    }
+    if !events.is_empty() {
+        return Ok(None);
+    }
+    let remains = core.store.remains(run).await?;
+    let summary = core.store.run(run).await?;
+    Ok(remains.zip(summary).map(|(remains, summary)| (remains, summary.status)))
 }
 
 /// The run's first fact, the credentials that it may send on, and the sealed key to them.

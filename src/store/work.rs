@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::names::{Fence, RunId, StepId, WorkerId};
-use crate::workflow::{Event, RunStatus, RunSummary, fold};
+use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
 /// A run that was taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,9 +154,12 @@ pub struct Remains {
 impl Remains {
     /// What remains of a run with these events; nothing of one that cannot be read.
     pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<Self> {
-        let run = fold(events).ok()?;
+        fold(events).ok().as_ref().map(Self::of_run)
+    }
+    /// What remains of a run.
+    pub fn of_run(run: &Run) -> Self {
         let input = run.started().request.get("body").cloned();
-        Some(Self { input, output: run.answer().map(|answer| answer.body.value()) })
+        Self { input, output: run.answer().map(|answer| answer.body.value()) }
     }
 }
 

@@ -122,6 +122,15 @@ fn cases() -> Vec<(&'static str, Set)> {
             "a store key that is too short",
             good().put("short.key", "abc").edit(P, "store:", "store_key: { file: short.key }\nstore:"),
         ),
+        (
+            "retention that keeps nothing, and words that are no age",
+            edit(
+                P,
+                "store: memory",
+                "store: memory\nretention: { completed: 0d, failed: soon, canceled: 1d, abandoned: 2h, cancelled: 200000w }",
+            ),
+        ),
+        ("retention that is no age", edit(P, "store: memory", "store: memory\nretention: 30")),
         ("a store that is not there yet", edit(P, "store: memory", "store: postgres://x")),
     ]
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::kit::{Bench, React, World, abandoned, answer, copy, refused, request};
 use crate::flag::{Freeze, RetryKey};
 use crate::limits::Limits;
-use crate::names::RouteId;
+use crate::names::{RouteId, Seq};
 use crate::secret::Secret;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
@@ -283,7 +283,9 @@ async fn what_was_created_is_pinned_and_its_followers_see_what_the_run_left() {
         .call("make", &[], "POST /make", json!("${request.body.items}"))
         .respond(201, json!({"id": "${steps.make.output.id}"}))
         .build("w");
-    let bench = Bench::new(&world, plan).await;
+    let limits = Limits { retry_window_s: 0, ..Limits::default() };
+    let store = std::sync::Arc::new(MemoryStore::with_limits(&limits));
+    let bench = Bench::over(&world, plan, store, Limits::default(), None).await;
     let mut asked = request("w", Mode::Real, &json!({"items": [1]}));
     asked.creates = Some((family.clone(), serde_json_path::JsonPath::parse("$.id").unwrap()));
     let (_, _, report) = answer(bench.ask(asked).await);
@@ -295,13 +297,20 @@ async fn what_was_created_is_pinned_and_its_followers_see_what_the_run_left() {
     let follow =
         PlanBuilder::new().set("i", &[], json!("${instance}")).respond(200, json!("${steps.i.output}")).build("f");
     let follower = Bench::over(&world, follow, bench.store.clone(), Limits::default(), None).await;
-    let mut asked = request("f", Mode::Real, &json!({}));
-    asked.instance = Some(crate::flag::InstanceId { key, run: report.run });
-    let (_, body, _) = answer(follower.ask(asked).await);
-    assert_eq!(
-        (&body["id"], &body["output"], &body["input"]),
-        (&json!("17"), &json!({"id": 17}), &json!({"items": [1]}))
-    );
+    for purged in [false, true] {
+        if purged {
+            let created = report.run.unwrap();
+            let gone = bench.store.purge(RunStatus::Completed, jiff::Timestamp::MAX, 99).await.unwrap();
+            assert_eq!((gone.pinned, bench.store.events(created, Seq::FIRST).await.unwrap().len()), (1, 0));
+        }
+        let mut asked = request("f", Mode::Real, &json!({}));
+        asked.instance = Some(crate::flag::InstanceId { key: key.clone(), run: report.run });
+        let (_, body, _) = answer(follower.ask(asked).await);
+        assert_eq!(
+            (&body["id"], &body["output"], &body["input"], &body["status"]),
+            (&json!("17"), &json!({"id": 17}), &json!({"items": [1]}), &json!("completed"))
+        );
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::workflow::RunSummary;
 
 pub(super) struct Run {
     pub(super) summary: RunSummary,
-    /// Each with the batch that brought it; the seq is the place plus one.
+    /// Each with the batch that brought it, in the order of seqs.
     pub(super) events: Vec<(Uuid, StoredEvent)>,
     pub(super) owner: Option<WorkerId>,
     pub(super) fence: Fence,
@@ -29,6 +29,7 @@ pub(super) struct Run {
     pub(super) pinned: bool,
     /// Of one that was purged, and is pinned.
     pub(super) remains: Option<Remains>,
+    pub(super) purged: bool,
 }
 
 pub(super) struct Tables {
@@ -77,8 +78,8 @@ impl Tables {
         let last_at = *last_at;
         let run = self.runs.get(&append.run_id);
         let stored = run.map_or(&[][..], |run| &run.events);
-        let place = append.first.0.checked_sub(1).and_then(|place| usize::try_from(place).ok());
-        if place.and_then(|place| stored.get(place)).is_some_and(|(batch, _)| *batch == append.batch) {
+        let there = stored.binary_search_by_key(&append.first, |(_, event)| event.seq);
+        if there.is_ok_and(|place| stored[place].0 == append.batch) {
             return Ok(());
         }
         if run.is_some_and(|run| run.fence != append.fence) {
@@ -125,6 +126,7 @@ impl Tables {
             turn: None,
             pinned: false,
             remains: None,
+            purged: false,
         });
         for ((at, event), seq) in append.events.into_iter().zip(append.first.0..) {
             run.events.push((append.batch, StoredEvent { seq: Seq(seq), at, event }));
@@ -151,9 +153,9 @@ impl Tables {
     }
 
     pub(super) fn events(&self, run: RunId, from: Seq) -> Vec<StoredEvent> {
-        let skip = usize::try_from(from.0.saturating_sub(1)).unwrap_or(usize::MAX);
         let events = self.runs.get(&run).map_or(&[][..], |run| &run.events);
-        events.iter().skip(skip).map(|(_, event)| event.clone()).collect()
+        let skip = events.partition_point(|(_, event)| event.seq < from);
+        events[skip..].iter().map(|(_, event)| event.clone()).collect()
     }
 
     pub(super) fn run(&self, run: RunId) -> Option<RunSummary> {

@@ -75,7 +75,7 @@ impl Tables {
         // A run that ended before this has claimed its retry key before it too.
         let ended_before = now.checked_sub(self.window).map_or(ended_before, |since| ended_before.min(since));
         let ended = self.runs.iter().filter(|(_, run)| run.summary.status == status && status.is_final());
-        let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.events.is_empty());
+        let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();
@@ -85,6 +85,7 @@ impl Tables {
             match self.runs.get_mut(&id).filter(|run| run.pinned) {
                 Some(run) => {
                     purged.pinned += 1;
+                    run.purged = true;
                     run.remains = Remains::of(run.events.iter().map(|(_, stored)| &stored.event));
                     run.events = Vec::new();
                 }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::flag::RetryKey;
-use crate::store::{Claim, RunFilter};
+use crate::names::JobId;
+use crate::store::{Claim, LockChange, LockRow, Notice, RunFilter, Taken};
 
 #[derive(Clone, Debug)]
 struct Op {
@@ -16,6 +17,28 @@ struct Op {
     claim: Option<(u8, u8)>,
     dark: bool,
     legacy_try: Option<u8>,
+    /// Most of them are the run's own by then.
+    fence: u64,
+    status: u8,
+    release: bool,
+    wake: Option<i64>,
+    locks: Vec<(bool, u8, u8)>,
+    notice: bool,
+    settles: Option<u8>,
+    then: Then,
+}
+
+/// What else happens once an append was tried.
+#[derive(Clone, Debug)]
+enum Then {
+    Nothing,
+    Take(u64),
+    TakeDue(usize),
+    Leave,
+    Ask(u8, u64),
+    Settle(u8),
+    NoticeDone,
+    Purge(u8),
 }
 
 /// Few names, so that operations meet.
@@ -23,8 +46,27 @@ fn op() -> impl Strategy<Value = Op> {
     let pin = proptest::option::weighted(0.3, (0..4_u8, any::<bool>()));
     let claim = proptest::option::weighted(0.3, (0..4_u8, 0..2_u8));
     let legacy = proptest::option::weighted(0.1, 0..4_u8);
-    (0..4_u64, 1..6_u64, 1..4_u64, 0..6_u64, pin, claim, any::<bool>(), legacy).prop_map(
-        |(run, first, count, batch, pin, claim, dark, legacy_try)| Op {
+    let first = (0..4_u64, 1..6_u64, 1..4_u64, 0..6_u64, pin, claim, any::<bool>(), legacy);
+    let fence = prop_oneof![6 => Just(1_u64), 3 => Just(2), 1 => Just(3)];
+    let status = prop_oneof![8 => Just(0_u8), 1 => Just(1), 1 => Just(2), 1 => Just(3)];
+    let wake = proptest::option::of(prop_oneof![Just(1_600_000_000_i64), Just(4_000_000_000)]);
+    let locks = proptest::collection::vec((any::<bool>(), 0..3_u8, 0..2_u8), 0..4);
+    let then = prop_oneof![
+        6 => Just(Then::Nothing),
+        1 => (0..4_u64).prop_map(Then::Take),
+        1 => (1..3_usize).prop_map(Then::TakeDue),
+        1 => Just(Then::Leave),
+        2 => (0..5_u8, 0..5_u64).prop_map(|(order, run)| Then::Ask(order, run)),
+        1 => (0..5_u8).prop_map(Then::Settle),
+        1 => Just(Then::NoticeDone),
+        1 => (0..2_u8).prop_map(Then::Purge),
+    ];
+    let settles = proptest::option::weighted(0.2, 0..5_u8);
+    let second = (fence, status, any::<bool>(), wake, locks, any::<bool>(), settles, then);
+    (first, second).prop_map(|(first, second)| {
+        let (run, first, count, batch, pin, claim, dark, legacy_try) = first;
+        let (fence, status, release, wake, locks, notice, settles, then) = second;
+        Op {
             run,
             first,
             count,
@@ -33,18 +75,52 @@ fn op() -> impl Strategy<Value = Op> {
             claim,
             dark,
             legacy_try,
-        },
-    )
+            fence,
+            status,
+            release,
+            wake,
+            locks,
+            notice,
+            settles,
+            then,
+        }
+    })
 }
 
 fn append_of(op: &Op) -> Append {
+    let run = run_id(op.run);
+    let status =
+        [RunStatus::Running, RunStatus::Queued, RunStatus::Paused, RunStatus::Completed][usize::from(op.status)];
+    let plain = standing(append(run, op.first, op.count), status);
+    let change = |(queue, name, step): &(bool, u8, u8)| {
+        let (name, step, item) = (format!("lock-{name}"), "step".into(), (*step > 0).then_some(u32::from(*step)));
+        match queue {
+            true => LockChange::Queue { name, step, item },
+            false => LockChange::Leave { name, step, item },
+        }
+    };
+    let notice = Notice { number: 0, run, url: "http://127.0.0.1/".into(), body: json!(op.batch), at: at(1) };
     Append {
         batch: Uuid::from_u128(u128::from(op.batch)),
         pins: op.pin.iter().map(|(id, engine)| pin(&id.to_string(), arm(*engine))).collect(),
         claim: op.claim.map(|(key, request)| Claim { key: RetryKey([key; 32]), request: [request; 32] }),
         // One priority for all of a run, as the engine has it: two queues keep no order between them.
         priority: if op.dark { Priority::Dark } else { Priority::Live },
-        ..append(run_id(op.run), op.first, op.count)
+        worker: worker(7),
+        fence: Fence(op.fence),
+        release: op.release,
+        locks: op.locks.iter().map(change).collect(),
+        notices: op.notice.then_some(notice).into_iter().collect(),
+        settled: op.settles.map(|id| (Uuid::from_u128(id.into()), json!(op.batch))).into_iter().collect(),
+        summary: RunSummary {
+            wake: op.wake.map(|wake| Timestamp::from_second(wake).unwrap()),
+            job: (op.run % 2 == 1).then_some(JobId(run_id(0).0)),
+            parent: (op.run > 1).then_some(run_id(0)),
+            // Long enough ago to be purged.
+            updated: Timestamp::from_second(1_700_000_000).unwrap(),
+            ..plain.summary
+        },
+        ..plain
     }
 }
 
@@ -52,23 +128,79 @@ fn arm(engine: bool) -> Arm {
     if engine { Arm::Engine } else { Arm::Legacy }
 }
 
+/// What a store shows; numbers that only count up are left out.
 async fn look(store: &SharedStore) -> String {
     let mut seen = String::new();
+    let all = RunFilter { limit: 99, ..RunFilter::default() };
     for run in 0..4 {
         seen += &format!("{:?}\n", store.events(run_id(run), Seq::FIRST).await);
+        seen += &format!("{:?}\n", store.orders(run_id(run)).await);
+        seen += &format!("{:?}\n", store.remains(run_id(run)).await);
+        seen += &format!("{:?}\n", store.runs(RunFilter { job: Some(JobId(run_id(run).0)), ..all.clone() }).await);
+        seen += &format!("{:?}\n", store.runs(RunFilter { parent: Some(run_id(run)), ..all.clone() }).await);
     }
-    seen += &format!("{:?}\n", store.runs(RunFilter { limit: 99, ..RunFilter::default() }).await);
+    for status in [RunStatus::Running, RunStatus::Queued, RunStatus::Paused, RunStatus::Completed] {
+        seen += &format!("{:?}\n", store.runs(RunFilter { statuses: vec![status], ..all.clone() }).await);
+    }
+    seen += &format!("{:?}\n", store.runs(all).await);
     seen += &format!("{:?}\n", store.pin_counts().await);
-    for key in 0..4 {
+    for key in 0..5 {
         seen += &format!("{:?}\n", store.first_try(RetryKey([key; 32])).await);
         seen += &format!("{:?}\n", store.pin(pin(&key.to_string(), Arm::Engine).key).await);
+        seen += &format!("{:?}\n", store.order(Uuid::from_u128(key.into())).await);
     }
+    seen += &format!("{:?}\n", store.wakes(99).await);
+    let locks = store.locks(None, 99).await.unwrap();
+    seen += &format!("{:?}\n", locks.into_iter().map(|row| LockRow { place: 0, ..row }).collect::<Vec<_>>());
+    let notices = store.notices(99).await.unwrap();
+    seen += &format!("{:?}\n", notices.into_iter().map(|notice| Notice { number: 0, ..notice }).collect::<Vec<_>>());
     seen
 }
 
-async fn both_agree(ops: Vec<Vec<Op>>) {
+/// Does it, and says what came of it. Every owner but the one worker that asks is dead.
+async fn perform(store: &SharedStore, then: &Then) -> String {
+    match then {
+        Then::Nothing => String::new(),
+        Then::Take(run) => match store.take(worker(7), run_id(*run)).await.unwrap() {
+            Taken::Mine(owned) => format!("{owned:?}"),
+            other => format!("{other:?}"),
+        },
+        Then::TakeDue(limit) => format!("{:?}", store.take_due(worker(7), *limit).await),
+        Then::Leave => format!("{:?}", store.leave(worker(7)).await),
+        Then::Ask(order, run) => {
+            format!("{:?}", store.put_order(between::order(u128::from(*order), run_id(*run))).await)
+        }
+        Then::Settle(order) => {
+            format!("{:?}", store.settle_order(Uuid::from_u128(u128::from(*order)), json!("by hand")).await)
+        }
+        Then::NoticeDone => {
+            let first = store.notices(1).await.unwrap();
+            let done = first.first().map_or(0, |notice| notice.number);
+            format!("{:?}", store.notice_done(done).await)
+        }
+        Then::Purge(limit) => {
+            let purged = store.purge(RunStatus::Completed, at(0), usize::from(*limit)).await.unwrap();
+            format!("{} {}", purged.runs, purged.pinned)
+        }
+    }
+}
+
+/// The stores that are held against the one in memory.
+macro_rules! and_the_others {
+    (memory, $which:ident, $each:expr) => {};
+    ($name:ident, $which:ident, $each:expr) => {
+        ($each)(Which::$which).await;
+    };
+}
+
+async fn all_agree(ops: Vec<Vec<Op>>) {
+    let each = async |which| agree(which, &ops).await;
+    every_store!(and_the_others(each));
+}
+
+async fn agree(which: Which, ops: &[Vec<Op>]) {
     let memory = Place::new(Which::Memory).await;
-    let sqlite = Place::new(Which::Sqlite).await;
+    let other = Place::new(which).await;
     for together in ops {
         let dark = together.first().is_some_and(|op| op.dark);
         let appends: Vec<Append> = together.iter().map(|op| append_of(&Op { dark, ..op.clone() })).collect();
@@ -76,22 +208,26 @@ async fn both_agree(ops: Vec<Vec<Op>>) {
         for append in appends.clone() {
             expected.push(memory.store.append(append).await);
         }
-        let given = futures_util::future::join_all(appends.into_iter().map(|a| sqlite.store.append(a))).await;
-        assert_eq!(given, expected);
-        for key in together.iter().filter_map(|op| op.legacy_try) {
-            memory.store.note_legacy_tries(vec![RetryKey([key; 32])]).await.unwrap();
-            sqlite.store.note_legacy_tries(vec![RetryKey([key; 32])]).await.unwrap();
+        let given = futures_util::future::join_all(appends.into_iter().map(|a| other.store.append(a))).await;
+        assert_eq!(given, expected, "{which:?}");
+        for op in together {
+            if let Some(key) = op.legacy_try {
+                memory.store.note_legacy_tries(vec![RetryKey([key; 32])]).await.unwrap();
+                other.store.note_legacy_tries(vec![RetryKey([key; 32])]).await.unwrap();
+            }
+            let expected = perform(&memory.store, &op.then).await;
+            assert_eq!(perform(&other.store, &op.then).await, expected, "{which:?}: {:?}", op.then);
         }
     }
-    assert_eq!(look(&sqlite.store).await, look(&memory.store).await);
-    sqlite.store.close().await;
+    assert_eq!(look(&other.store).await, look(&memory.store).await, "{which:?}");
+    other.store.close().await;
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
-    fn sqlite_and_memory_agree(ops in proptest::collection::vec(proptest::collection::vec(op(), 1..8), 1..12)) {
+    fn stores_agree(ops in proptest::collection::vec(proptest::collection::vec(op(), 1..8), 1..12)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(both_agree(ops));
+        runtime.block_on(all_agree(ops));
     }
 }

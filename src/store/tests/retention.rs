@@ -10,6 +10,7 @@ on_every_store! {
     a_pinned_run_leaves_its_summary_and_what_remains,
     a_run_whose_retry_key_has_not_run_out_stays,
     what_was_purged_stays_purged_after_a_restart,
+    large_parts_of_events_come_back_as_they_were,
 }
 
 /// So long ago that its retry key has run out.
@@ -135,4 +136,45 @@ async fn what_was_purged_stays_purged_after_a_restart(which: Which) {
     let kept: Vec<StoredEvent> = store.events(run_id(3), Seq::FIRST).await.unwrap();
     assert_eq!(kept.len(), 3);
     assert_eq!(store.purge(RunStatus::Completed, past(9), 9).await.unwrap(), Purged::default());
+}
+
+/// An event with a large part.
+fn large(n: u64, text: &str) -> (Timestamp, Event) {
+    let output = json!({ "n": n, "null": null, "body": text, "items": [text, { "a/b~c": text }] });
+    (past(1), Event::StepComputed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) })
+}
+
+async fn large_parts_of_events_come_back_as_they_were(which: Which) {
+    let mut place = Place::new(which).await;
+    let text = "0123456789".repeat(10_000);
+    let of = |run, count: u64, text: &str| {
+        let append = ended(run, RunStatus::Completed, past(1));
+        Append { events: (1..=count).map(|n| large(n, text)).collect(), ..append }
+    };
+    place.store.append(of(run_id(1), 700, &text)).await.unwrap();
+    place.store.append(of(run_id(2), 3, &text)).await.unwrap();
+    place.store.append(of(run_id(3), 3, &text.replace('0', "x"))).await.unwrap();
+    place.reopen().await;
+    let store = &place.store;
+    let read = async |run, from| store.events(run, Seq(from)).await.unwrap();
+    let events = read(run_id(1), 1).await;
+    assert_eq!(events.len(), 700);
+    assert!(events.iter().all(|stored| (stored.at, stored.event.clone()) == large(stored.seq.0, &text)));
+    assert_eq!(read(run_id(1), 699).await, events[698..]);
+    if let Some(file) = place.file() {
+        let beside = std::path::PathBuf::from(format!("{}-wal", file.display()));
+        let bytes = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let bytes = bytes(&file) + bytes(&beside);
+        assert!(bytes < 5_000_000, "a body of 100 kB that stands 2,100 times takes {bytes} bytes");
+    }
+    // One of two runs with the same text goes: the text stays.
+    let purge = async |limit| store.purge(RunStatus::Completed, past(2), limit).await.unwrap();
+    purge(1).await;
+    assert_eq!(read(run_id(1), 1).await, []);
+    assert_eq!(read(run_id(2), 1).await, (1..=3).map(|n| events[n - 1].clone()).collect::<Vec<_>>());
+    let rest = purge(9).await;
+    assert_eq!(rest.runs, 2);
+    if place.file().is_some() {
+        assert_eq!(rest.payloads, 2, "each text went with its last run");
+    }
 }

@@ -1,0 +1,46 @@
+use super::*;
+use crate::limits::Limits;
+use crate::store::tests::{append, run_id, standing};
+use crate::store::{Append, MemoryStore, RunFilter};
+use crate::workflow::{RunStatus, RunSummary};
+
+/// A run that ended so many seconds ago.
+fn ended(n: u64, status: RunStatus, ago_s: i64) -> Append {
+    let append = standing(append(run_id(n), 1, 1), status);
+    let updated = Timestamp::now().checked_sub(SignedDuration::from_secs(ago_s)).unwrap();
+    Append { summary: RunSummary { updated, ..append.summary }, ..append }
+}
+
+#[tokio::test]
+async fn what_is_older_than_it_says_goes_and_a_changed_age_counts_at_once() {
+    let limits = Limits { retry_window_s: 0, ..Limits::default() };
+    let store: SharedStore = Arc::new(MemoryStore::with_limits(&limits));
+    for n in 0..120 {
+        store.append(ended(n, RunStatus::Completed, 7_200)).await.unwrap();
+    }
+    store.append(ended(200, RunStatus::Completed, -3_600)).await.unwrap();
+    store.append(ended(201, RunStatus::Failed, 7_200)).await.unwrap();
+    store.append(append(run_id(202), 1, 1)).await.unwrap();
+    // A round is begun after a tenth of the shortest age, and after a second at the earliest.
+    let age = Some(Duration::from_secs(10));
+    let retention = Arc::new(ArcSwap::from_pointee(Retention { completed: age, ..Retention::default() }));
+    let kept = async |count: usize| {
+        let left = async {
+            loop {
+                let left = store.runs(RunFilter { limit: 999, ..RunFilter::default() }).await.unwrap();
+                if left.len() == count {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(300), left).await.unwrap_or_else(|_| panic!("{count} are not left"));
+    };
+    let keeping = tokio::spawn(keep(store.clone(), retention.clone()));
+    kept(3).await;
+    retention.store(Arc::new(Retention { failed: age, ..Retention::default() }));
+    kept(2).await;
+    let left = store.runs(RunFilter { limit: 999, ..RunFilter::default() }).await.unwrap();
+    assert_eq!(left.iter().map(|run| run.run_id).collect::<Vec<_>>(), [run_id(202), run_id(200)]);
+    keeping.abort();
+}

@@ -1,0 +1,163 @@
+//! `retention:`: how long runs that have ended are kept.
+//!
+//! Always true: what is not said is kept for ever. Dropping them is `app`'s and the store's business.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::problem::{Problems, Site};
+use crate::workflow::RunStatus;
+
+/// How long a run is kept after its end, by how it ended; `None` is for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Everything was done.
+    pub completed: Option<Duration>,
+    /// It ended early.
+    pub failed: Option<Duration>,
+    /// Somebody ended it.
+    pub cancelled: Option<Duration>,
+    /// Legacy answered in its stead.
+    pub abandoned: Option<Duration>,
+}
+
+impl Retention {
+    /// How long runs are kept that ended in a way, for those ways that have an end.
+    pub fn ages(&self) -> impl Iterator<Item = (RunStatus, Duration)> {
+        let Self { completed, failed, cancelled, abandoned } = *self;
+        let all = [
+            (RunStatus::Completed, completed),
+            (RunStatus::Failed, failed),
+            (RunStatus::Cancelled, cancelled),
+            (RunStatus::Abandoned, abandoned),
+        ];
+        all.into_iter().filter_map(|(status, age)| Some((status, age?)))
+    }
+}
+
+/// One age for all, or one for each way in which runs end.
+#[derive(Clone, Debug)]
+pub(crate) enum RetentionDraft {
+    /// `30d`.
+    All(String),
+    /// `{ completed: 30d, failed: 90d }`; what is left out is kept for ever.
+    Each(RetentionMapDraft),
+}
+
+/// How long runs that have ended are kept: one age for all (`30d`), or by how they ended; what is left out is kept for
+/// ever.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RetentionMapDraft {
+    /// Everything was done: `30d`.
+    pub completed: Option<String>,
+    /// It ended early: `90d`.
+    pub failed: Option<String>,
+    /// Somebody ended it.
+    pub cancelled: Option<String>,
+    /// Legacy answered in its stead.
+    pub abandoned: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for RetentionDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self::All(text)),
+            value => serde_json::from_value(value).map(Self::Each).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for RetentionDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Retention".into()
+    }
+    // Names both types at once instead of `anyOf`: a validator then still says which key is unknown.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = RetentionMapDraft::json_schema(generator);
+        schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
+        schema
+    }
+}
+
+/// The longest age; more is for ever.
+const AGE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Checks it. A run whose retry key has not run out is kept whatever stands here.
+pub(super) fn check(
+    draft: Option<&RetentionDraft>,
+    retry_window: Duration,
+    site: &Site,
+    problems: &mut Problems,
+) -> Retention {
+    let mut read = |text: &str, site: &Site| {
+        let age = age(text, site, problems)?;
+        if age < retry_window {
+            let window = retry_window.as_secs();
+            problems
+                .warn(
+                    site,
+                    format!("`{text}` is shorter than `retry_window_s` ({window}): runs are kept for that long"),
+                )
+                .hint(
+                    "a client that tries again within it gets the answer of its first try, for which the run is needed",
+                );
+        }
+        Some(age)
+    };
+    match draft {
+        None => Retention::default(),
+        Some(RetentionDraft::All(text)) => {
+            let age = read(text, site);
+            Retention { completed: age, failed: age, cancelled: age, abandoned: age }
+        }
+        Some(RetentionDraft::Each(map)) => {
+            let mut of = |key: &str, text: &Option<String>| read(text.as_ref()?, &site.key(key));
+            Retention {
+                completed: of("completed", &map.completed),
+                failed: of("failed", &map.failed),
+                cancelled: of("cancelled", &map.cancelled),
+                abandoned: of("abandoned", &map.abandoned),
+            }
+        }
+    }
+}
+
+fn age(text: &str, site: &Site, problems: &mut Problems) -> Option<Duration> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        "w" => Some(7 * 86_400),
+        _ => None,
+    };
+    let seconds = scale.and_then(|scale| number.trim_end().parse::<u64>().ok()?.checked_mul(scale));
+    match seconds.map(Duration::from_secs) {
+        Some(age) if age.is_zero() => {
+            problems
+                .error(site, format!("`{text}` would drop every run as soon as it ends"))
+                .hint("leave `retention` out to keep runs for ever");
+            None
+        }
+        Some(age) if age > AGE_MAX => {
+            problems
+                .error(site, format!("`{text}` is longer than a hundred years"))
+                .hint("leave it out to keep runs for ever");
+            None
+        }
+        Some(age) => Some(age),
+        None => {
+            problems
+                .error(site, format!("`{text}` is no age"))
+                .hint("a whole number and its unit: 12h, 30d, 8w; leave it out to keep runs for ever");
+            None
+        }
+    }
+}

@@ -11,11 +11,12 @@ use jiff::Timestamp;
 
 use super::connection::Connection;
 use super::fault::Fault;
+use super::going::Going;
 use super::hints::Hints;
 use super::job::{Job, nanos};
 use super::judge::{Fate, judge};
 use super::look::look;
-use super::statements::Statements;
+use super::statements::{LARGEST, Statements};
 use crate::store::{AppendError, NewPin};
 
 /// How often a store that was healthy until now is asked about a commit in doubt, and the first pause between.
@@ -27,12 +28,13 @@ pub(super) struct Committer {
     pub(super) conn: Connection,
     pub(super) hints: Hints,
     statements: Statements,
+    going: Going,
     window_ns: i64,
 }
 
 impl Committer {
     pub(super) fn new(conn: Connection, hints: Hints, window_ns: i64) -> Self {
-        Self { conn, hints, statements: Statements::new(window_ns), window_ns }
+        Self { conn, hints, statements: Statements::new(window_ns), going: Going::default(), window_ns }
     }
 
     /// Retry keys from this time or before have run out.
@@ -49,11 +51,15 @@ impl Committer {
                 fates
             }
             Err(fault) => {
+                self.going.forget();
                 self.conn.roll_back().await;
                 self.after(&jobs, fault, healthy).await
             }
         };
         for (job, fate) in jobs.into_iter().zip(fates) {
+            if let Fate::Write(_) = fate {
+                self.going.written(&job);
+            }
             let done = match fate {
                 Fate::Write(_) | Fate::Rides => Ok(()),
                 Fate::Reject(error) => Err(error),
@@ -82,6 +88,7 @@ impl Committer {
             }
         }
         // Somebody breaks a rule, or repeats what is stored: look at everything, and leave those out.
+        self.going.forget();
         let known = look(self.conn.get().await?, jobs, true, since).await?;
         let fates = judge(jobs, known);
         self.write(jobs, &fates, now_ns).await?;
@@ -97,7 +104,8 @@ impl Committer {
         if written.is_empty() {
             return Ok(());
         }
-        let (text, values, kept) = self.statements.write(&written, now_ns);
+        let runs = self.going.split(&written, LARGEST);
+        let (text, values, kept) = self.statements.write(&written, &runs, now_ns);
         let conn = self.conn.get().await?;
         sqlx::query_with(text, values).persistent(kept).execute(conn).await?;
         Ok(())

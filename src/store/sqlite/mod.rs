@@ -12,6 +12,7 @@ mod aside;
 mod commit;
 mod connection;
 mod fault;
+mod going;
 mod hints;
 mod lock;
 mod look;

@@ -13,6 +13,7 @@ use sqlx::{Arguments, AssertSqlSafe, SqlSafeStr, SqlStr};
 use uuid::Uuid;
 
 use super::codec::Part;
+use super::going::Runs;
 use super::job::Job;
 use super::queues::Queues;
 use crate::names::RunId;
@@ -21,6 +22,7 @@ use crate::workflow::Event;
 
 /// Row counts that statements are made for. More rows than the last are split.
 const SIZES: [usize; 6] = [1, 4, 16, 64, 256, 512];
+pub(super) const LARGEST: usize = SIZES[SIZES.len() - 1];
 
 /// Texts that are kept, here and prepared by the connection; a steady load needs a few.
 pub(super) const TEXTS_MAX: usize = 64;
@@ -31,7 +33,8 @@ struct Shape {
     pins: usize,
     claims: usize,
     seldom: Seldom,
-    runs: usize,
+    going: usize,
+    plain: usize,
     events: usize,
 }
 
@@ -105,17 +108,21 @@ impl Statements {
 
     /// What writes these appends, all or none, and whether its text is worth keeping: one larger than any size is
     /// not.
-    pub(super) fn write(&mut self, jobs: &[(&Job, &[NewPin])], now_ns: i64) -> (SqlStr, SqliteArguments, bool) {
+    pub(super) fn write(
+        &mut self,
+        jobs: &[(&Job, &[NewPin])],
+        runs: &Runs,
+        now_ns: i64,
+    ) -> (SqlStr, SqliteArguments, bool) {
         let pins = jobs.iter().map(|(_, pins)| pins.len()).sum();
         let claims = jobs.iter().filter(|(job, _)| job.claim.is_some()).count();
         let events = jobs.iter().map(|(job, _)| job.events.len()).sum();
         let rows = Rows::of(jobs);
         let seldom = rows.shape();
-        let shape =
-            Shape { pins: round(pins), claims: round(claims), seldom, runs: round(jobs.len()), events: round(events) };
-        let largest = SIZES[SIZES.len() - 1];
-        let sizes = [shape.pins, shape.claims, seldom.largest(), shape.runs, shape.events];
-        let kept = sizes.iter().all(|rows| *rows <= largest);
+        let (going, plain) = (round(runs.going.len()), round(runs.plain.len()));
+        let shape = Shape { pins: round(pins), claims: round(claims), seldom, going, plain, events: round(events) };
+        let sizes = [shape.pins, shape.claims, seldom.largest(), going, plain, shape.events];
+        let kept = sizes.iter().all(|rows| *rows <= LARGEST);
         let window_ns = self.window_ns;
         if self.texts.len() >= TEXTS_MAX {
             self.texts.clear();
@@ -124,16 +131,15 @@ impl Statements {
             true => self.texts.entry(shape).or_insert_with(|| text(shape, window_ns).into()).clone(),
             false => text(shape, window_ns).into(),
         };
-        (AssertSqlSafe(text).into_sql_str(), values(jobs, &rows, shape, now_ns), kept)
+        (AssertSqlSafe(text).into_sql_str(), values(jobs, runs, &rows, shape, now_ns), kept)
     }
 }
 
 /// The next size; beyond the largest a multiple of it.
 fn round(rows: usize) -> usize {
-    let largest = SIZES[SIZES.len() - 1];
     match rows {
         0 => 0,
-        rows => SIZES.into_iter().find(|size| rows <= *size).unwrap_or(rows.div_ceil(largest) * largest),
+        rows => SIZES.into_iter().find(|size| rows <= *size).unwrap_or(rows.div_ceil(LARGEST) * LARGEST),
     }
 }
 
@@ -146,10 +152,9 @@ fn insert(text: &mut String, into: &str, columns: usize, rows: usize, suffix: &s
 
 /// A statement over so many rows. Split, because the number of values in one statement is bounded by the database.
 fn over(text: &mut String, before: &str, columns: usize, rows: usize, after: &str) {
-    let largest = SIZES[SIZES.len() - 1];
     let mut left = rows;
     while left > 0 {
-        let now = left.min(largest);
+        let now = left.min(LARGEST);
         left -= now;
         let row = format!("({})", vec!["?"; columns].join(","));
         let rows = vec![row.as_str(); now].join(",");
@@ -167,8 +172,17 @@ const GO_ON: &str = " ON CONFLICT (run_id) DO UPDATE SET first = excluded.first,
                      route = excluded.route, mode = excluded.mode, summary = excluded.summary, owner = excluded.owner, \
                      turn = excluded.turn, updated = excluded.updated, pinned = max(runs.pinned, excluded.pinned)";
 
+/// Runs that are going: of what is not written here, the row itself is asked. A row that is otherwise makes `seq` NULL,
+/// one that is not there makes the count differ; either fails whole.
+const CARRY: &str = "UPDATE runs SET first = given.column2, \
+                     seq = CASE WHEN given.column2 = runs.seq + 1 AND runs.fence = given.column4 AND runs.ended = 0 \
+                     AND runs.turn IS NULL AND runs.status = 'running' THEN given.column3 END, \
+                     summary = given.column5, updated = given.column6, owner = given.column7 FROM (VALUES ";
+const CARRY_VALUES: usize = 7;
+const CARRIED: &str = "INSERT INTO meta (key, value) SELECT 'a run is not there', NULL WHERE changes() <> ?;\n";
+
 fn text(shape: Shape, window_ns: i64) -> String {
-    let Shape { pins, claims, seldom, runs, events } = shape;
+    let Shape { pins, claims, seldom, going, plain, events } = shape;
     let Seldom { settled, leaves, queues, notices, payloads, refs } = seldom;
     let mut text = String::from("BEGIN IMMEDIATE;\n");
     insert(&mut text, "pins (family, id, arm, run_id, at)", 5, pins, "");
@@ -187,14 +201,18 @@ fn text(shape: Shape, window_ns: i64) -> String {
     insert(&mut text, "notices (record)", 1, notices, "");
     insert(&mut text, "payloads (hash, body)", 2, payloads, " ON CONFLICT DO NOTHING");
     insert(&mut text, "payload_refs (run_id, seq, path, hash)", 4, refs, "");
-    insert(&mut text, RUNS, RUN_VALUES, runs, GO_ON);
+    over(&mut text, CARRY, CARRY_VALUES, going, ") AS given WHERE runs.run_id = given.column1");
+    if going > 0 {
+        text.push_str(CARRIED);
+    }
+    insert(&mut text, RUNS, RUN_VALUES, plain, GO_ON);
     insert(&mut text, "events (run_id, seq, at, kind, version, batch, event)", 7, events, "");
     text.push_str("COMMIT");
     text
 }
 
 /// Values, in the order of the text. Only the last statement's missing rows may be left unbound.
-fn values(jobs: &[(&Job, &[NewPin])], rows: &Rows, shape: Shape, now_ns: i64) -> SqliteArguments {
+fn values(jobs: &[(&Job, &[NewPin])], runs: &Runs, rows: &Rows, shape: Shape, now_ns: i64) -> SqliteArguments {
     let mut row = Row(SqliteArguments::default());
     let mut written = 0;
     for (job, pins) in jobs {
@@ -219,7 +237,20 @@ fn values(jobs: &[(&Job, &[NewPin])], rows: &Rows, shape: Shape, now_ns: i64) ->
     }
     row.pad((shape.claims - written) * 5);
     row.seldom(rows, shape.seldom);
-    for (job, _) in jobs {
+    for job in &runs.going {
+        row.blob(job.run_id.0.as_bytes());
+        row.int(job.first.cast_signed());
+        row.int(job.last().cast_signed());
+        row.int(job.fence.0.cast_signed());
+        row.blob(&job.run.summary);
+        row.int(job.run.updated);
+        row.maybe_blob(job.run.owner.map(|owner| owner.0));
+    }
+    row.pad((shape.going - runs.going.len()) * CARRY_VALUES);
+    if shape.going > 0 {
+        row.int(i64::try_from(runs.going.len()).unwrap_or(i64::MAX));
+    }
+    for job in &runs.plain {
         row.blob(job.run_id.0.as_bytes());
         row.int(job.first.cast_signed());
         row.int(job.last().cast_signed());
@@ -237,7 +268,7 @@ fn values(jobs: &[(&Job, &[NewPin])], rows: &Rows, shape: Shape, now_ns: i64) ->
         row.maybe_blob(job.run.job.map(|job| job.0));
         row.maybe_blob(job.run.parent.map(|parent| parent.0));
     }
-    row.pad((shape.runs - jobs.len()) * RUN_VALUES);
+    row.pad((shape.plain - runs.plain.len()) * RUN_VALUES);
     for (job, _) in jobs {
         for (seq, event) in (job.first..).zip(&job.events) {
             row.blob(job.run_id.0.as_bytes());
@@ -326,4 +357,26 @@ pub(super) fn lookup(template: &str, columns: usize, rows: usize) -> SqlStr {
 }
 
 /// The most rows that one look-up takes.
-pub(super) const LOOKUP_ROWS_MAX: usize = SIZES[SIZES.len() - 1];
+pub(super) const LOOKUP_ROWS_MAX: usize = LARGEST;
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn runs_that_are_going_are_found_by_their_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        let store = crate::store::SqliteStore::open(&path, &crate::limits::Limits::default()).await.unwrap();
+        crate::store::Store::close(&store).await;
+        let mut text = String::from("EXPLAIN QUERY PLAN ");
+        over(&mut text, CARRY, CARRY_VALUES, 64, ") AS given WHERE runs.run_id = given.column1");
+        let options = super::super::connection::options(&path);
+        let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        let rows = sqlx::query(AssertSqlSafe(text).into_sql_str()).fetch_all(&mut conn).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
+        assert!(plan.iter().any(|line| line.starts_with("SEARCH runs USING") && line.contains("run_id=?")), "{plan:?}");
+    }
+}

@@ -13,6 +13,7 @@ on_every_store! {
     sixty_four_tasks_append_to_their_own_runs,
     sixty_four_tasks_race_for_one_place,
     the_summary_is_the_last_one_given,
+    what_comes_after_an_end_is_kept_in_order,
     runs_are_listed_newest_first_by_filter,
     an_instance_has_one_owner,
     a_retry_key_has_one_run,
@@ -146,6 +147,24 @@ async fn the_summary_is_the_last_one_given(which: Which) {
     last.summary.note = Some("the bank said no".into());
     place.store.append(last.clone()).await.unwrap();
     assert_eq!(place.store.run(run).await.unwrap(), Some(last.summary));
+}
+
+/// Whether a run may go on after its end is the core's business.
+async fn what_comes_after_an_end_is_kept_in_order(which: Which) {
+    let place = Place::new(which).await;
+    let run = run_id(1);
+    let ends = |first| standing(append(run, first, 1), RunStatus::Completed);
+    // In one batch, where the store makes batches: nobody awaits in between.
+    let steps = [append(run, 1, 1), ends(2), append(run, 3, 1), ends(4)];
+    let done = futures_util::future::join_all(steps.map(|step| place.store.append(step))).await;
+    assert_eq!(done, [Ok(()), Ok(()), Ok(()), Ok(())]);
+    place.store.append(append(run, 5, 2)).await.unwrap();
+    assert_eq!(seqs(&place.store, run).await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(place.store.run(run).await.unwrap().map(|run| run.status), Some(RunStatus::Running));
+    let open = RunFilter { statuses: vec![RunStatus::Running], limit: 9, ..RunFilter::default() };
+    assert_eq!(place.store.runs(open).await.unwrap().len(), 1);
+    let gap = place.store.append(append(run, 8, 1)).await.unwrap_err();
+    assert!(matches!(gap, AppendError::Conflict(Conflict::Seq { stored: Seq(6) })), "{gap}");
 }
 
 async fn runs_are_listed_newest_first_by_filter(which: Which) {

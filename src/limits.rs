@@ -138,6 +138,12 @@ pub struct Limits {
     pub api_body_bytes_max: u64,
     /// Rows of one listing.
     pub api_rows_max: u64,
+    /// How long a start waits for its run before it is answered with 202.
+    pub api_wait_ms: u64,
+    /// Streams of events at the same time.
+    pub api_streams_max: u64,
+    /// A stream on which nothing happens says so this often.
+    pub api_heartbeat_ms: u64,
 }
 
 impl Default for Limits {
@@ -193,6 +199,9 @@ impl Default for Limits {
             retry_keys_max: 100_000,
             api_body_bytes_max: 1 << 20,
             api_rows_max: 1_000,
+            api_wait_ms: 25_000,
+            api_streams_max: 128,
+            api_heartbeat_ms: 15_000,
         }
     }
 }

@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, HashMap};
 
 use axum::Json;
-use axum::extract::Path;
 use serde::Deserialize;
 
+use super::extract::{Asked, Named};
 use super::types::{DiffGroup, Diffs, EvidenceView, Sample};
-use super::{Admin, Answer, Asked, routes};
+use super::{Admin, Answer, routes};
 use crate::evidence::Seen;
 use crate::store::SampleRecord;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
-    limit: Option<usize>,
+    limit: Option<std::num::NonZeroU32>,
 }
 
-pub(super) async fn diffs(admin: Admin, Path(id): Path<String>, Asked(filter): Asked<Filter>) -> Answer<Diffs> {
+pub(super) async fn diffs(admin: Admin, Named(id): Named<String>, Asked(filter): Asked<Filter>) -> Answer<Diffs> {
     let parts = &admin.parts;
     let set = parts.ladder.flags();
     let route = routes::find(&set, &id)?.route.id.clone();
@@ -63,7 +63,7 @@ fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, Seen>) -> Vec<DiffG
     groups
 }
 
-pub(super) async fn evidence(admin: Admin, Path(id): Path<String>) -> Answer<EvidenceView> {
+pub(super) async fn evidence(admin: Admin, Named(id): Named<String>) -> Answer<EvidenceView> {
     let set = admin.parts.ladder.flags();
     let flag = routes::find(&set, &id)?;
     let route = flag.route.id.clone();

@@ -10,10 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::problem::Refusal;
+use super::serve::Peer;
 use crate::config::Token;
 
 /// The name that an open listener's caller gives.
 pub(super) const AS: &str = "x-pointsman-as";
+/// By these a call says that somebody passed it on.
+const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 /// Longest name that is recorded.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -22,14 +25,20 @@ const NAME_BYTES_MAX: usize = 64;
 pub(super) enum Scope {
     /// Looks.
     Read,
+    /// Starts runs and sends them signals.
+    Run,
+    /// Answers checkpoints, decides conflicts, orders runs about.
+    Decide,
     /// Moves routes, sets the kill switch.
     Flip,
 }
 
 impl Scope {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Scope::Read => "read",
+            Scope::Run => "run",
+            Scope::Decide => "decide",
             Scope::Flip => "flip",
         }
     }
@@ -122,13 +131,28 @@ impl Guard {
     /// Whether the caller may do this, and who it is.
     pub(super) fn admit(&self, method: &Method, headers: &HeaderMap, wants: Scope) -> Result<Who, Refusal> {
         let who = if self.tokens.is_empty() { self.anybody(headers)? } else { self.bearer(headers, wants)? };
-        if method != Method::GET && method != Method::HEAD && !is_json(headers) {
-            // A form of another site can send the other kinds without asking the browser.
-            let title = "The call is not JSON";
-            let detail = "the Content-Type must be application/json";
-            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", title, detail));
-        }
+        json_only(method, headers)?;
         Ok(who)
+    }
+
+    /// The older entrance: callers on this machine, whom nobody forwards, and who may start runs.
+    pub(super) fn admit_older(&self, method: &Method, headers: &HeaderMap, peer: Option<Peer>) -> Result<Who, Refusal> {
+        let forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
+        let here = peer.is_some_and(|Peer(peer)| peer.ip().to_canonical().is_loopback()) && !forwarded;
+        let who = if headers.contains_key(header::AUTHORIZATION) && !self.tokens.is_empty() {
+            self.bearer(headers, Scope::Run).map_err(|refusal| Refusal::elsewhere(&refusal.0.detail))?
+        } else if here {
+            named(headers)?
+        } else {
+            return Err(Refusal::elsewhere("it takes callers on this machine, and tokens that may `run`"));
+        };
+        json_only(method, headers)?;
+        Ok(who)
+    }
+
+    /// Whether callers need a token.
+    pub(super) fn wants_tokens(&self) -> bool {
+        !self.tokens.is_empty()
     }
 
     fn anybody(&self, headers: &HeaderMap) -> Result<Who, Refusal> {
@@ -137,9 +161,7 @@ impl Guard {
             return Err(Refusal::new(StatusCode::FORBIDDEN, "no-tokens", "Nobody may come in", detail)
                 .hint("give `admin: { tokens: … }` in pointsman.yaml, or listen on 127.0.0.1"));
         }
-        let name = headers.get(AS).map(|name| name.to_str().map_err(|_| Refusal::bad("the name is not plain ASCII")));
-        let name = name.transpose()?.map(|name| fit(name).map(str::to_owned)).transpose()?;
-        Ok(Who::Anybody(name))
+        named(headers)
     }
 
     fn bearer(&self, headers: &HeaderMap, wants: Scope) -> Result<Who, Refusal> {
@@ -167,6 +189,23 @@ impl Guard {
         }
         Ok(Who::Token(token.name.clone()))
     }
+}
+
+/// Somebody on this machine, by the name that they give.
+fn named(headers: &HeaderMap) -> Result<Who, Refusal> {
+    let name = headers.get(AS).map(|name| name.to_str().map_err(|_| Refusal::bad("the name is not plain ASCII")));
+    let name = name.transpose()?.map(|name| fit(name).map(str::to_owned)).transpose()?;
+    Ok(Who::Anybody(name))
+}
+
+/// A form of another site can send the other kinds without asking the browser.
+fn json_only(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    if method != Method::GET && method != Method::HEAD && !is_json(headers) {
+        let title = "The call is not JSON";
+        let detail = "the Content-Type must be application/json";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", title, detail));
+    }
+    Ok(())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -1,29 +1,19 @@
 //! Flips and the kill switch.
 
 use axum::Json;
-use axum::extract::Path;
 use serde::Deserialize;
 
+use super::extract::{Ask, Asked, Named};
 use super::problem::Refusal;
 use super::types::{FlipAsk, FlipDone, FlipRow, FreezeAsk, FreezeDone};
-use super::{Admin, Answer, Ask, Asked, routes};
+use super::{Admin, Answer, routes};
 use crate::flag::{Freeze, Percent};
 use crate::ladder;
 use crate::names::RouteId;
 use crate::store::{FlipRecord, RunFilter, StoreError};
 use crate::workflow::RunStatus;
 
-/// Statuses of runs that have not ended.
-pub(super) const OPEN: [RunStatus; 6] = [
-    RunStatus::Queued,
-    RunStatus::Running,
-    RunStatus::WaitingCheckpoint,
-    RunStatus::WaitingSignal,
-    RunStatus::Paused,
-    RunStatus::Compensating,
-];
-
-pub(super) async fn flip(admin: Admin, Path(id): Path<String>, Ask(ask, who): Ask<FlipAsk>) -> Answer<FlipDone> {
+pub(super) async fn flip(admin: Admin, Named(id): Named<String>, Ask(ask, who): Ask<FlipAsk>) -> Answer<FlipDone> {
     let FlipAsk { to, percent, reason, force, acknowledge, by } = ask;
     let by = who.name(by.as_deref())?;
     let set = admin.parts.ladder.flags();
@@ -49,7 +39,7 @@ pub(super) async fn flip(admin: Admin, Path(id): Path<String>, Ask(ask, who): As
 /// Runs of a route that have not ended, counted up to the bound on rows.
 async fn in_flight(admin: &Admin, route: &RouteId) -> Result<u64, StoreError> {
     let filter = RunFilter {
-        statuses: OPEN.to_vec(),
+        statuses: RunStatus::OPEN.to_vec(),
         route: Some(route.clone()),
         limit: admin.rows(None, usize::MAX),
         ..RunFilter::default()
@@ -72,11 +62,11 @@ pub(super) async fn freeze(admin: Admin, Ask(ask, who): Ask<FreezeAsk>) -> Answe
     Ok(Json(FreezeDone { freeze, flip: row(flip), runs_in_flight }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     route: Option<String>,
-    limit: Option<usize>,
+    limit: Option<std::num::NonZeroU32>,
 }
 
 pub(super) async fn flips(admin: Admin, Asked(filter): Asked<Filter>) -> Answer<Vec<FlipRow>> {

@@ -10,12 +10,15 @@ use jiff::Timestamp;
 
 use super::types::{ServiceRow, ShadowLoad};
 use crate::config::Token;
+use crate::engine::{Engine, Explanation, NotDone, NotStarted, Start, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
 use crate::ladder::{Ask, FlipError, Flipped, Ladder, RouteStatus};
 use crate::limits::Limits;
-use crate::names::RouteId;
+use crate::names::{RouteId, RunId, Seq, StepId, WorkflowName};
 use crate::store::{FlipRecord, SharedStore, StoreError};
+use crate::workflow::{Order, RunSummary};
+use tokio_util::sync::CancellationToken;
 
 /// All that the API shows and moves.
 #[derive(Clone)]
@@ -24,6 +27,8 @@ pub struct AdminParts {
     pub ladder: Arc<dyn Moves>,
     /// What comparisons add up to.
     pub evidence: Arc<Evidence>,
+    /// Starts runs and tells them what people say.
+    pub desk: Arc<dyn Desk>,
     /// Runs, flips, samples.
     pub store: SharedStore,
     /// The exposition text of all metrics, brought up to now. Called by one scrape at a time.
@@ -32,6 +37,12 @@ pub struct AdminParts {
     pub tokens: Vec<Token>,
     /// Where this listener is bound.
     pub bound: SocketAddr,
+    /// Whether the older entrance for starts is there.
+    pub maestro: bool,
+    /// The names of the workflows in force.
+    pub workflows: Arc<dyn Fn() -> Vec<WorkflowName> + Send + Sync>,
+    /// The listener goes away: streams end, and waits.
+    pub ending: CancellationToken,
     /// Where the proxy listens.
     pub proxy: SocketAddr,
     /// Since when the process runs.
@@ -86,6 +97,43 @@ pub trait Moves: Send + Sync {
     fn status(&self) -> Vec<RouteStatus>;
     /// What a person should know before the engine stops answering a route.
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
+}
+
+/// What the API needs of the engine.
+pub trait Desk: Send + Sync {
+    /// As [`Engine::start`].
+    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>>;
+    /// As [`Engine::rerun`].
+    fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, NotStarted>>;
+    /// As [`Engine::order`].
+    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, NotDone>>;
+    /// As [`Engine::rest`].
+    fn rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>>;
+    /// As [`Engine::beyond`].
+    fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
+    /// As [`Engine::explain`].
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, NotDone>>;
+}
+
+impl Desk for Engine {
+    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>> {
+        Engine::start(self, start).boxed()
+    }
+    fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, NotStarted>> {
+        Engine::rerun(self, of, from, by).boxed()
+    }
+    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, NotDone>> {
+        Engine::order(self, run, order, by).boxed()
+    }
+    fn rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
+        Engine::rest(self, run, within).boxed()
+    }
+    fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
+        Engine::beyond(self, run, seq, within).boxed()
+    }
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, NotDone>> {
+        Engine::explain(self, run).boxed()
+    }
 }
 
 impl Moves for Ladder {

@@ -1,7 +1,9 @@
 //! What probes, scrapers and a person with a browser ask: plain text.
 
+use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
 
 use super::Admin;
 
@@ -27,25 +29,11 @@ pub(super) async fn readyz(admin: Admin) -> Response {
 }
 
 /// What is here.
-pub(super) async fn index() -> &'static str {
-    "pointsman
+pub(super) async fn index(admin: Admin) -> String {
+    admin.index.clone()
+}
 
-GET  /metrics                                  for Prometheus
-GET  /healthz  /readyz                         for probes
-GET  /api/v2/status                            everything at a glance
-GET  /api/v2/routes                            where each route stands
-GET  /api/v2/routes/{id}                       one route in full
-POST /api/v2/routes/{id}/flip                  move it: {\"to\": \"shadow\", \"percent\": 5, \"reason\": \"...\"}
-GET  /api/v2/routes/{id}/diffs                 where legacy and engine differ
-GET  /api/v2/routes/{id}/evidence              what comparisons add up to
-POST /api/v2/freeze                            the kill switch: {\"on\": true, \"reason\": \"...\"}
-GET  /api/v2/flips                             who moved what, when and why
-GET  /api/v2/services                          breakers, calls under way, rates
-GET  /api/v2/orchestrate/runs                  runs, newest first
-GET  /api/v2/orchestrate/run/{id}              one run with its steps
-GET  /api/v2/orchestrate/run/{id}/events       its audit trail
-GET  /api/v2/orchestrate/run/{id}/steps/{step}/output
-
-The same on a terminal: pointsman status | flip | freeze | diffs | services | runs
-"
+/// The same for programs.
+pub(super) async fn openapi(admin: Admin) -> Json<Value> {
+    Json(admin.description.clone())
 }

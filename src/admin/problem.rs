@@ -23,6 +23,10 @@ impl Refusal {
             detail: detail.into(),
             hint: None,
             reasons: Vec::new(),
+            errors: Vec::new(),
+            run_id: None,
+            run_status: None,
+            first: None,
         }))
     }
 
@@ -59,6 +63,11 @@ impl Refusal {
         refusal.reasons(known.into_iter().map(str::to_owned).collect())
     }
 
+    /// A caller for whom an entrance is not.
+    pub(super) fn elsewhere(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not-for-you", "The entrance is not for this caller", detail)
+            .hint("POST the same to /api/v2/orchestrate/run with a token")
+    }
     /// A run that the store does not have.
     pub(super) fn no_run(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", format!("no run `{id}`"))
@@ -95,6 +104,9 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert("x-pointsman-source", HeaderValue::from_static(Source::Proxy.as_str()));
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::Path;
 
+use super::extract::Named;
 use super::problem::Refusal;
 use super::types::{Build, Flags, NextRung, RouteDetail, RouteRow, Status};
 use super::{Admin, Answer, Shared, moves};
@@ -29,6 +29,7 @@ pub(super) async fn status(admin: Admin) -> Answer<Status> {
         },
         engine_healthy: vitals.engine_healthy,
         runs_in_flight: vitals.runs_in_flight,
+        runs: parts.store.open_runs().await?.into_iter().collect(),
         shadow: vitals.shadow,
         routes: rows(&admin, &set),
     }))
@@ -38,7 +39,7 @@ pub(super) async fn list(admin: Admin) -> Answer<Vec<RouteRow>> {
     Ok(Json(rows(&admin, &admin.parts.ladder.flags())))
 }
 
-pub(super) async fn show(admin: Admin, Path(id): Path<String>) -> Answer<RouteDetail> {
+pub(super) async fn show(admin: Admin, Named(id): Named<String>) -> Answer<RouteDetail> {
     let set = admin.parts.ladder.flags();
     let flag = find(&set, &id)?;
     let route = &flag.route;

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,10 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// After a failed accept (too many files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Who is on the other side of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub SocketAddr);
+
 /// Serves until `stop` ends, then until what is under way has ended, within a bound.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -44,8 +49,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), stopped.clone());
+            Ok((stream, peer)) => {
+                let connection = connection(stream, Peer(peer), router.clone(), stopped.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(place);
@@ -64,11 +69,13 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, peer: Peer, router: Router, mut stopped: watch::Receiver<bool>) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
         async move {
-            let answered = router.oneshot(request.map(Body::new)).await;
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            let answered = router.oneshot(request).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(|never: Infallible| match never {}))
         }
     });

@@ -5,22 +5,10 @@
 //! an older command reads a newer server; asks are strict (`deny_unknown_fields`), so that a misspelt `force` is never
 //! silently dropped. Errors are RFC 9457 problems ([`ApiProblem`], `application/problem+json`).
 //!
-//! | method and path | takes | gives |
-//! |---|---|---|
-//! | `GET /api/v2/status` | | [`Status`] |
-//! | `GET /api/v2/routes` | | `[RouteRow]` |
-//! | `GET /api/v2/routes/{id}` | | [`RouteDetail`] |
-//! | `POST /api/v2/routes/{id}/flip` | [`FlipAsk`] | [`FlipDone`]; 409 where it is refused |
-//! | `POST /api/v2/freeze` | [`FreezeAsk`] | [`FreezeDone`] |
-//! | `GET /api/v2/routes/{id}/diffs` | `?limit=` | [`Diffs`] |
-//! | `GET /api/v2/routes/{id}/evidence` | | [`EvidenceView`] |
-//! | `GET /api/v2/services` | | `[ServiceRow]` |
-//! | `GET /api/v2/flips` | `?route=&limit=` | `[FlipRow]` |
-//! | `GET /api/v2/orchestrate/runs` | `?status=&workflow=&route=&mode=&before=&limit=` | [`RunList`] |
-//! | `GET /api/v2/orchestrate/run/{id}` | | [`RunDetail`] |
-//! | `GET /api/v2/orchestrate/run/{id}/events` | `?from=&limit=` | `[EventRow]` |
-//! | `GET /api/v2/orchestrate/run/{id}/steps/{step}/output` | | the value; a list of a fan-out's |
+//! Which path takes and gives which of them stands in the table that the router and `/openapi.json` are made of.
 
+mod orchestration;
+mod orders;
 mod runs;
 mod services;
 
@@ -35,7 +23,16 @@ use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
 pub use crate::workflow::{Mode, RunStatus};
-pub use runs::{EventRow, RunDetail, RunList, RunRow, StepRow};
+pub use orchestration::{
+    AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
+    OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
+    RunPart, SentRequest, StepRow, UndoneRow, UndoneWord,
+};
+pub use orders::{
+    AdjustAsk, AnswerAsk, CancelAsk, ChoiceName, ExplanationView, FirstAnswer, PlainAsk, RerunAsk, ResolveAsk,
+    RetryAsk, RunAsk, RunCounts, SignalAsk, SkipAsk, ValueError,
+};
+pub use runs::{CheckpointRow, EventRow, RunList, RunRow};
 pub use services::{BreakerRow, BreakerWord, ServiceRow};
 
 /// Everything at a glance.
@@ -51,8 +48,11 @@ pub struct Status {
     pub flags: Flags,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
-    /// Durable runs that have not ended.
+    /// Durable runs that are moving now.
     pub runs_in_flight: u64,
+    /// Durable runs that have not ended, by status.
+    #[serde(default)]
+    pub runs: RunCounts,
     /// The shadow executor.
     pub shadow: ShadowLoad,
     /// Every route, in file order.
@@ -321,6 +321,18 @@ pub struct ApiProblem {
     /// Each condition of a shut gate that does not hold, or each name that was meant; one line each.
     #[serde(default)]
     pub reasons: Vec<String>,
+    /// What is wrong with the values that were sent, by JSON pointer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ValueError>,
+    /// The run that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// Where that run stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_status: Option<RunStatus>,
+    /// The answer that the checkpoint has already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Box<FirstAnswer>>,
 }
 
 fn about_blank() -> String {

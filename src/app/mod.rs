@@ -9,6 +9,7 @@ mod behind;
 mod doors;
 mod retention;
 mod services;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,13 +33,14 @@ use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
 use crate::ladder::{Ask, Declared, FlipError, Flipped, Ladder, RouteStatus};
 use crate::limits::Limits;
-use crate::names::RouteId;
+use crate::names::{RouteId, WorkflowName};
 use crate::proxy::{Proxy, ProxyParts};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, MemoryStore, SharedStore, SqliteStore, StoreError};
 use crate::telemetry;
 
 pub use doors::{demo, serve};
+pub use stored::stored_events;
 
 /// Evidence is written behind this often.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
@@ -49,6 +51,8 @@ pub struct App {
     pub listen: SocketAddr,
     /// Where API and metrics listen.
     pub admin: SocketAddr,
+    /// Where applications reach runs, if they have a listener of their own.
+    pub api: Option<SocketAddr>,
     stop: CancellationToken,
     ended: JoinHandle<()>,
 }
@@ -70,7 +74,12 @@ impl App {
 
         let listener = bind(setup.settings.listen, "listen").await?;
         let admin_listener = bind(setup.settings.admin, "admin.listen").await?;
+        let api_listener = match setup.settings.api {
+            Some(address) => Some(bind(address, "api.listen").await?),
+            None => None,
+        };
         let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let freshness = Arc::new(Freshness::new(warnings));
         let (watch, changes) = Watch::start(&flags, over, hash, Pace::default()).context("watching the flag files")?;
@@ -99,7 +108,14 @@ impl App {
             offer: parts.shadow.clone(),
             watch: parts.evidence.clone(),
         });
-        let api = admin::router(AdminParts {
+        let admin_parts = AdminParts {
+            desk: parts.engine.clone(),
+            maestro: setup.settings.maestro,
+            workflows: {
+                let names = parts.workflows.clone();
+                Arc::new(move || names.load().to_vec())
+            },
+            ending: admin_stop.clone(),
             ladder: Arc::new(Moving { ladder: parts.ladder.clone(), engine: parts.engine.clone() }),
             evidence: parts.evidence.clone(),
             store: parts.store.clone(),
@@ -124,11 +140,18 @@ impl App {
                     Traffic { requests, overhead_p50_us }
                 })
             },
-        });
-        let admin_task = {
-            let stop = admin_stop.clone();
-            tokio::spawn(async move { admin::serve(admin_listener, api, stop.cancelled()).await })
         };
+        let mut doors = vec![(admin_listener, admin::router(admin_parts.clone()))];
+        if let (Some(listener), Some(bound)) = (api_listener, api) {
+            doors.push((listener, admin::applications(AdminParts { bound, ..admin_parts })));
+        }
+        let doors: Vec<JoinHandle<()>> = doors
+            .into_iter()
+            .map(|(listener, router)| {
+                let stop = admin_stop.clone();
+                tokio::spawn(async move { admin::serve(listener, router, stop.cancelled()).await })
+            })
+            .collect();
 
         let mut tasks = vec![tokio::spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
         tasks.push(tokio::spawn(behind::reload(parts.clone(), setup.clone(), freshness, changes)));
@@ -147,7 +170,9 @@ impl App {
                     task.abort();
                 }
                 admin_stop.cancel();
-                let _ = admin_task.await; // a panic in there was logged by its own task
+                for door in doors {
+                    let _ = door.await; // a panic in there was logged by its own task
+                }
                 if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
                     tracing::error!("the store does not close; what it acknowledged is there");
                 }
@@ -155,7 +180,7 @@ impl App {
             }
         });
         tracing::info!(%listen, %admin, "listening");
-        Ok(Self { listen, admin, stop, ended })
+        Ok(Self { listen, admin, api, stop, ended })
     }
 
     /// What ends it, from anywhere.
@@ -193,6 +218,8 @@ struct Parts {
     shadow: Arc<Shadow>,
     rules: crate::shadow::RulesInForce,
     retention: Arc<ArcSwap<Retention>>,
+    /// The names of the workflows in force.
+    workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
 }
 
 impl Parts {
@@ -237,7 +264,8 @@ impl Parts {
         })
         .context("starting the shadow executor")?;
         let retention = Arc::new(ArcSwap::from_pointee(setup.settings.retention));
-        Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention })
+        let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
+        Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention, workflows })
     }
 
     /// Puts a checked set in force: flags last, so that no request finds a route without its workflow and rules. What
@@ -252,6 +280,7 @@ impl Parts {
         self.engine.reload(edition, &setup.workflows, &setup.services, &setup.settings.secrets);
         self.rules.store(Arc::new(setup.rules.clone()));
         self.retention.store(Arc::new(setup.settings.retention));
+        self.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
         self.evidence.rest_on(&bases(setup));
         self.ladder.reload(declared(setup, edition)).await.context("recording what the files declare")?;
         Ok(())

@@ -4,11 +4,13 @@
 //! is gone is named with what to do, an answer larger than the bound is refused; asking again is left to the person,
 //! since a flip may have happened.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -20,6 +22,8 @@ use crate::admin::types::ApiProblem;
 
 /// One answer, all told.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// A stream says now and then that it is there; one that does not is broken.
+const QUIET_MAX: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -30,6 +34,42 @@ pub(crate) enum CallError {
     Refused(Box<ApiProblem>, Value),
     /// There is no server, or it does not speak our language: what happened, and what to do.
     Unreachable(String, String),
+}
+
+/// A stream of events that is read.
+pub(crate) struct Events {
+    body: Incoming,
+    read: Vec<u8>,
+}
+
+/// One of them.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Event {
+    /// Where to go on behind it.
+    pub id: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub data: Value,
+}
+
+impl Event {
+    /// The lines of one block; `None` where they are only comments.
+    fn parse(block: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(block);
+        let (mut id, mut name, mut data) = (None, "message".to_owned(), String::new());
+        for line in text.lines() {
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "id" => id = Some(value.to_owned()),
+                "event" => name = value.to_owned(),
+                "data" => data.push_str(value),
+                _ => {}
+            }
+        }
+        (!data.is_empty()).then(|| Self { id, name, data: serde_json::from_str(&data).unwrap_or_default() })
+    }
 }
 
 /// A client of the API.
@@ -70,13 +110,24 @@ impl Client {
 
     /// Asks, and reads the answer as `T` and as it came.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(T, Value), CallError> {
-        self.call(Method::GET, path, None)
+        self.call(Method::GET, path, None, &[])
     }
 
     /// Tells, and reads the answer as `T` and as it came.
     pub fn post<T: DeserializeOwned>(&self, path: &str, ask: &impl serde::Serialize) -> Result<(T, Value), CallError> {
         let body = serde_json::to_value(ask).unwrap_or_default();
-        self.call(Method::POST, path, Some(body))
+        self.call(Method::POST, path, Some(body), &[])
+    }
+
+    /// The same, with a preference for how long the answer may take.
+    pub fn post_preferring<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        ask: &impl serde::Serialize,
+        prefer: &str,
+    ) -> Result<(T, Value), CallError> {
+        let body = serde_json::to_value(ask).unwrap_or_default();
+        self.call(Method::POST, path, Some(body), &[("prefer", prefer)])
     }
 
     fn call<T: DeserializeOwned>(
@@ -84,18 +135,31 @@ impl Client {
         method: Method,
         path: &str,
         ask: Option<Value>,
+        headers: &[(&str, &str)],
     ) -> Result<(T, Value), CallError> {
-        let answer = self.runtime.block_on(async {
-            match tokio::time::timeout(ANSWER_TIME_MAX, self.send(method, path, ask)).await {
+        let (status, body) = self.within(async {
+            let response = self.send(method, path, ask.as_ref(), headers).await?;
+            let status = response.status();
+            Ok((status, self.body(response).await?))
+        })?;
+        self.read(path, status, &body)
+    }
+
+    /// Waits, but not for ever.
+    fn within<T>(&self, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        self.runtime.block_on(async {
+            match tokio::time::timeout(ANSWER_TIME_MAX, work).await {
                 Ok(answer) => answer,
                 Err(_) => Err(CallError::Unreachable(
                     format!("{} did not answer within {} s", self.base, ANSWER_TIME_MAX.as_secs()),
                     "what was asked may still happen: look with `pointsman status` before trying again".to_owned(),
                 )),
             }
-        })?;
-        let (status, body) = answer;
-        let value: Value = serde_json::from_slice(&body).map_err(|_| self.stranger(status))?;
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str, status: StatusCode, body: &[u8]) -> Result<(T, Value), CallError> {
+        let value: Value = serde_json::from_slice(body).map_err(|_| self.stranger(status))?;
         if !status.is_success() {
             if !value.get("title").is_some_and(Value::is_string) {
                 return Err(self.stranger(status));
@@ -112,9 +176,71 @@ impl Client {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, ask: Option<Value>) -> Result<(StatusCode, Bytes), CallError> {
+    /// Opens a stream of events; `None` where there is nothing more to come.
+    pub fn open(
+        &self,
+        method: Method,
+        path: &str,
+        ask: Option<&Value>,
+        last: Option<&str>,
+    ) -> Result<Option<Events>, CallError> {
+        let headers: Vec<(&str, &str)> = last.into_iter().map(|last| ("last-event-id", last)).collect();
+        let response = self.within(self.send(method, path, ask, &headers))?;
+        let status = response.status();
+        if status == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if status.is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
+            return Ok(Some(Events { body: response.into_body(), read: Vec::new() }));
+        }
+        let body = self.within(self.body(response))?;
+        Err(self.read::<Value>(path, status, &body).err().unwrap_or_else(|| self.stranger(status)))
+    }
+
+    /// The next event of a stream; `None` is its end, which may be a break.
+    pub fn next(&self, events: &mut Events) -> Result<Option<Event>, CallError> {
+        let broke = |why: &str| CallError::Unreachable(format!("the stream broke: {why}"), "try again".to_owned());
+        loop {
+            if let Some(end) = events.read.windows(2).position(|two| two == b"\n\n") {
+                let block: Vec<u8> = events.read.drain(..end + 2).collect();
+                match Event::parse(&block) {
+                    Some(event) => return Ok(Some(event)),
+                    None => continue, // a comment
+                }
+            }
+            if events.read.len() > ANSWER_BYTES_MAX {
+                return Err(broke("one event is larger than any answer"));
+            }
+            let frame = self.runtime.block_on(async { tokio::time::timeout(QUIET_MAX, events.body.frame()).await });
+            match frame {
+                Ok(Some(Ok(frame))) => events.read.extend(frame.into_data().unwrap_or_default()),
+                Ok(Some(Err(error))) => return Err(broke(&error.to_string())),
+                Ok(None) => return Ok(None),
+                Err(_) => return Err(broke("not even a sign of life came")),
+            }
+        }
+    }
+
+    async fn body(&self, response: Response<Incoming>) -> Result<Bytes, CallError> {
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+            CallError::Unreachable(format!("the answer of {} broke off: {error}", self.base), "try again".to_owned())
+        })?;
+        Ok(body.to_bytes())
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        ask: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<Incoming>, CallError> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        request = request.header(header::ACCEPT, "application/json, application/problem+json");
+        request = request.header(header::ACCEPT, "application/json, application/problem+json, text/event-stream");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -128,12 +254,7 @@ impl Client {
         let request = request.body(body).map_err(|error| {
             CallError::Unreachable(format!("this cannot be asked: {error}"), "check the name and the token".to_owned())
         })?;
-        let response = self.pool.request(request).await.map_err(|error| self.gone(&error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-            CallError::Unreachable(format!("the answer of {} broke off: {error}", self.base), "try again".to_owned())
-        })?;
-        Ok((status, body.to_bytes()))
+        self.pool.request(request).await.map_err(|error| self.gone(&error))
     }
 
     fn gone(&self, error: &hyper_util::client::legacy::Error) -> CallError {

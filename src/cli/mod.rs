@@ -2,8 +2,9 @@
 //!
 //! The question it answers: "what did the person type, and what do they see?" Always true: stdout is data (`--json`
 //! everywhere), stderr is talk; the exit code is 0 for done, 1 for refused or failed, 2 for wrong usage. `status`,
-//! `flip`, `freeze`, `diffs`, `evidence`, `flips`, `services` and `runs` are clients of the API of a running process; `check` and
-//! `schema` read files only; what `serve` and `demo` do is `app`'s and `demo`'s business, reached through [`Doors`].
+//! `flip`, `freeze`, `diffs`, `evidence`, `flips`, `services`, `runs`, `explain` and `replay` are clients of the API of a
+//! running process; `check` and `schema` read files only; what `serve` and `demo` do is `app`'s and `demo`'s business,
+//! reached through [`Doors`].
 
 mod args;
 mod client;
@@ -12,6 +13,7 @@ mod evidence;
 mod files;
 mod flip;
 mod paint;
+mod replay;
 mod runs;
 mod services;
 mod status;
@@ -28,6 +30,7 @@ use serde_json::Value;
 use args::{Command, Globals, Line, Runs, Server};
 use client::{CallError, Client};
 use paint::{Paint, Tone, harmless};
+use runs::Said;
 
 use crate::config::{Failed, Overrides};
 
@@ -106,11 +109,9 @@ fn run(line: Line, doors: &Doors) -> ExitCode {
         Command::Evidence { route, server } => ask(&server, |client| evidence::show(client, &route, out)),
         Command::Flips { route, limit, server } => ask(&server, |client| flip::list(client, route, limit, out)),
         Command::Services { server } => ask(&server, |client| services::show(client, out)),
-        Command::Runs { command: Runs::List { status, workflow, route, limit, before, server } } => {
-            let filter = runs::Filter { status, workflow, route, limit, before };
-            ask(&server, |client| runs::list(client, filter, out))
-        }
-        Command::Runs { command: Runs::Show { run, server } } => ask(&server, |client| runs::show(client, &run, out)),
+        Command::Runs { command } => of_runs(command, out, Paint::new(globals.color, &std::io::stderr())),
+        Command::Explain { run, server } => ask(&server, |client| runs::explain(client, &run, out)),
+        Command::Replay(replay) => replay::replay(replay, out),
     };
     match done {
         Ok(done) => {
@@ -123,6 +124,26 @@ fn run(line: Line, doors: &Doors) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+fn of_runs(command: Runs, out: Paint, err: Paint) -> Result<Done, CallError> {
+    let said = match command {
+        Runs::List(list) => return ask(&list.server.clone(), |client| runs::list(client, list, out)),
+        Runs::Show { run, server } => return ask(&server, |client| runs::show(client, &run, out)),
+        Runs::Start(start) => return ask(&start.server.clone(), |client| runs::start(client, start, out, err)),
+        Runs::Follow { run, server } => return ask(&server, |client| runs::follow(client, &run, out, err)),
+        Runs::Pause(plain) => Said::Pause(plain),
+        Runs::Resume(plain) => Said::Resume(plain),
+        Runs::Cancel { no_undo, plain } => Said::Cancel { no_undo, plain },
+        Runs::Skip { of, rest } => Said::Skip { of, rest },
+        Runs::Adjust { of, item, input, rest } => Said::Adjust { of, item, input, rest },
+        Runs::Retry { run, step, server } => Said::Retry { run, step, server },
+        Runs::Rerun { run, from, server } => Said::Rerun { run, from, server },
+        Runs::Resolve(resolve) => Said::Resolve(resolve),
+        Runs::Answer(answer) => Said::Answer(answer),
+        Runs::Signal { run, name, payload, id, server } => Said::Signal { run, name, payload, id, server },
+    };
+    ask(&said.server().clone(), |client| runs::say(client, said, out))
 }
 
 fn ask(server: &Server, talk: impl FnOnce(&Client) -> Result<Done, CallError>) -> Result<Done, CallError> {

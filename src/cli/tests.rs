@@ -12,7 +12,7 @@ use super::args::{Line, Server};
 use super::client::{CallError, Client};
 use super::paint::{Paint, harmless};
 use super::{diffs, evidence, flip, runs, services, status};
-use crate::admin::types::{Diffs, EvidenceView, RunDetail, ServiceRow, Status};
+use crate::admin::types::{Diffs, EventRow, EvidenceView, Orchestration, ServiceRow, Status};
 use crate::flag::State;
 
 /// Answers one request with this, and gives what it was asked.
@@ -235,34 +235,70 @@ fn who_is_not_there_or_no_pointsman_is_named() {
     served.join().expect("served");
 }
 
+fn an_envelope(status: &str) -> Value {
+    let text = include_str!("../admin/tests/envelope.json");
+    let mut envelope: Value = serde_json::from_str(text).expect("json");
+    for place in ["/data/status", "/data/run/status", "/data/job/status"] {
+        *envelope.pointer_mut(place).expect("a status") = json!(status);
+    }
+    envelope
+}
+
 #[test]
 fn runs_show_steps_and_events() {
-    let detail = json!({
-        "run": {
-            "run_id": "run_1", "workflow": "create-order", "plan_id": "plan_1", "route": "orders.create", "mode": "real",
-            "status": "completed", "started": "2026-01-02T03:04:05Z", "updated": "2026-01-02T03:04:05.25Z", "note": null,
-        },
-        "steps": [
-            { "step": "price", "item": null, "status": "done", "effect": "read", "attempts": 1, "duration_ms": 12.0, "note": null },
-            { "step": "reserve", "item": 0, "status": "failed", "effect": "shared", "attempts": 4, "duration_ms": 90.0, "note": "503" },
-        ],
-        "events": [{ "seq": 1, "at": "2026-01-02T03:04:05Z", "kind": "started", "event": { "started": { "mode": "real" } } }],
-    });
-    let text = runs::text(&read::<RunDetail>(detail), Paint(false));
-    assert_eq!(
-        text,
+    let envelope = read::<Orchestration>(an_envelope("running"));
+    let events = json!([{ "seq": 1, "at": envelope.data.run.started, "kind": "run_started", "event": { "run_started": { "mode": "real" } } }]);
+    let text = runs::text(&envelope.data, &read::<Vec<EventRow>>(events), Paint(false));
+    let expected = format!(
         "\
-run_1  completed  250 ms of create-order in real mode, for orders.create
-plan_1  started 2026-01-02T03:04:05Z
+{run}  running  4 s of create-order in real mode, for orders.create
+{job}  plan_1  started {started}
 
-STEP        STATUS  EFFECT  ATTEMPTS   TOOK  NOTE
-price       done    read           1  12 ms
-reserve[0]  failed  shared         4  90 ms  503
+STEP    STATUS   EFFECT  ATTEMPTS  TOOK  NOTE
+total   done     -              0  0 µs
+charge  done     shared         1   1 s
+mail    skipped  -              0  0 µs  its `if` is false
+late    pending  -              0     -
 
 #  AFTER  EVENT
-1   0 µs  started  {\"mode\":\"real\"}
-"
+1   0 µs  run_started  {{\"mode\":\"real\"}}
+",
+        run = envelope.data.run_id,
+        job = envelope.data.job_id,
+        started = envelope.data.run.started,
     );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_paused_run_shows_the_commands_that_move_it() {
+    let mut envelope = an_envelope("paused");
+    envelope["data"]["conflicts"] = json!([{
+        "kind": "outcome_unknown", "step_id": "charge", "item": 2, "part": "do", "attempt": 1,
+        "message": "it timed out", "expected": "an answer", "status": null,
+        "request": { "method": "POST", "url": "http://bank/charges", "headers": [], "body": { "amount": 5 } },
+        "response": null, "choices": ["retry", "take", "cancel"], "resolve": "/x",
+    }]);
+    envelope["data"]["checkpoints"] = json!([{
+        "id": "chk_1", "step_id": "pick", "item": null, "kind": "review", "risk": "high", "question": "Send these?",
+        "schema": null, "who": ["bob"], "items": [{ "index": 0, "what": "POST http://mail/send", "value": { "to": "a" } }],
+        "opened": "2026-01-02T03:04:05Z", "until": "2026-01-02T04:04:05Z", "on_timeout": "reject", "answer": "/y",
+    }]);
+    let envelope = read::<Orchestration>(envelope);
+    let text = runs::text(&envelope.data, &[], Paint(false));
+    let run = &envelope.data.run_id;
+    for line in [
+        "conflict in charge[2] (outcome unknown, attempt 1): it timed out".to_owned(),
+        "  sent      POST http://bank/charges {\"amount\":5}".to_owned(),
+        format!("  pointsman runs resolve {run} charge retry --item 2"),
+        format!("  pointsman runs resolve {run} charge take --item 2 --output JSON"),
+        "asked in pick (review, risk high): Send these?".to_owned(),
+        "  until     2026-01-02T04:04:05Z, then reject".to_owned(),
+        format!("  pointsman runs answer {run} chk_1 --approve 0,1 --strike 2"),
+        format!("  pointsman runs answer {run} chk_1 --no"),
+    ] {
+        assert!(text.lines().any(|shown| shown.trim_end() == line), "{line} is not in:\n{text}");
+    }
 }
 
 #[test]
@@ -329,6 +365,19 @@ fn the_line_is_read_as_the_help_says() {
         "services --json",
         "runs list --status failed",
         "runs show run_1",
+        "runs start create-order --input {} --key k --follow",
+        "runs pause run_1 --reason x",
+        "runs cancel job_1 --no-undo",
+        "runs skip run_1 mail",
+        "runs adjust run_1 mail --item 1 --input {}",
+        "runs retry run_1",
+        "runs rerun run_1 --from charge",
+        "runs resolve run_1 charge retry-with --input {}",
+        "runs answer run_1 --approve 0,1 --strike 2",
+        "runs answer run_1 chk_1 --no --as ada",
+        "runs signal run_1 paid --payload {} --id d",
+        "explain run_1",
+        "replay run_1 --store sqlite:x.db",
         "check",
         "check flags",
         "schema",
@@ -353,6 +402,10 @@ fn the_line_is_read_as_the_help_says() {
         "serve --flags f --listen nowhere",
         "nothing",
         "schema x",
+        "runs resolve run_1 charge guess",
+        "runs answer run_1 --yes --no",
+        "runs adjust run_1 mail",
+        "runs rerun run_1",
     ];
     for line in wrong {
         let words = std::iter::once("pointsman").chain(line.split(' ').filter(|word| !word.is_empty()));

@@ -28,8 +28,9 @@ pub(crate) fn loops(settings: &Settings, main: &Main, site: &Site, routes: &[Pla
         let is_legacy =
             main.default_legacy.as_ref() == Some(name) || routes.iter().any(|(_, route)| route.legacy.name == *name);
         for uri in &service.urls {
-            let ours = [("listen", settings.listen), ("admin.listen", settings.admin)];
-            let Some((which, _)) = ours.into_iter().find(|(_, listener)| reaches(uri, *listener)) else { continue };
+            let api = settings.api.map(|api| ("api.listen", api));
+            let mut ours = [("listen", settings.listen), ("admin.listen", settings.admin)].into_iter().chain(api);
+            let Some((which, _)) = ours.find(|(_, listener)| reaches(uri, *listener)) else { continue };
             let message = format!("{uri} is our own listener (`{which}`)");
             if is_legacy {
                 let hint = "a request would go round in a loop: name the legacy service's own address";

@@ -47,7 +47,7 @@ pub use freshness::Freshness;
 pub use render::{Failed, Finding, Findings};
 pub use retention::Retention;
 pub use schema::schema;
-pub use settings::parse_address;
+pub use settings::{parse_address, parse_store};
 pub use watch::{Change, Nudge, Pace, Watch};
 
 /// What the command line says instead of the files.
@@ -108,6 +108,10 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// API, metrics, page.
     pub admin: SocketAddr,
+    /// Where applications reach runs, and nothing else.
+    pub api: Option<SocketAddr>,
+    /// Whether the older entrance for starts is open.
+    pub maestro: bool,
     /// Tokens, needed off loopback.
     pub tokens: Vec<Token>,
     /// Where the store is.
@@ -129,6 +133,8 @@ impl Settings {
         let differs = [
             ("listen", self.listen != newer.listen),
             ("admin.listen", self.admin != newer.admin),
+            ("api.listen", self.api != newer.api),
+            ("api.maestro", self.maestro != newer.maestro),
             ("store", self.store != newer.store),
             ("store_key", key(self) != key(newer)),
             ("admin.tokens", self.tokens != newer.tokens),

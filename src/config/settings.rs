@@ -26,6 +26,8 @@ pub(crate) struct PointsmanDraft {
     pub listen: Option<String>,
     /// The API, metrics and page.
     pub admin: AdminDraft,
+    /// Where applications start runs and look at them.
+    pub api: ApiDraft,
     /// Named HTTP bases: legacy services, and whatever steps call.
     pub services: serde_json::Map<String, serde_json::Value>,
     /// The service that gets, untouched, what no route matches.
@@ -52,6 +54,23 @@ pub(crate) struct AdminDraft {
     pub listen: Option<String>,
     /// Bearer tokens; needed where the address is not loopback.
     pub tokens: Vec<TokenDraft>,
+}
+
+/// What applications may reach.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ApiDraft {
+    /// `ADDRESS:PORT` of a listener that serves the paths of runs alone: no flips, no metrics. It takes the tokens of
+    /// `admin.tokens`. Without it they are on the API's listener only.
+    pub listen: Option<String>,
+    /// Whether the older entrance, `POST /api/maestro/produce`, is open.
+    pub maestro: bool,
+}
+
+impl Default for ApiDraft {
+    fn default() -> Self {
+        Self { listen: None, maestro: true }
+    }
 }
 
 /// A named bearer token.
@@ -121,19 +140,33 @@ pub(crate) fn check(
         None => address(draft.admin.listen.as_deref().unwrap_or("127.0.0.1:8081"), &admin_site, problems),
     };
     if let (Some(listen), Some(admin)) = (listen, admin)
-        && listen.port() != 0
-        && listen.port() == admin.port()
-        && (listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified())
+        && same_place(listen, admin)
     {
         problems
             .error(&admin_site, format!("the API would listen where the proxy listens, {listen}"))
             .hint("give one of `listen` and `admin.listen` another port");
+    }
+    let api_site = site.key("api").key("listen");
+    let api = draft.api.listen.as_deref().and_then(|text| address(text, &api_site, problems));
+    for (key, other) in [("listen", listen), ("admin.listen", admin)] {
+        if let (Some(api), Some(other)) = (api, other)
+            && same_place(api, other)
+        {
+            problems
+                .error(&api_site, format!("applications would come in where `{key}` listens, {other}"))
+                .hint("give `api.listen` another port, or leave it out: the API's listener serves the same paths");
+        }
     }
     let tokens = tokens(&draft.admin.tokens, &site.key("admin").key("tokens"), dir, over, problems);
     if let Some(admin) = admin.filter(|admin| !admin.ip().is_loopback() && draft.admin.tokens.is_empty()) {
         problems
             .error(&admin_site, format!("the API on {admin} can be reached from other machines and has no tokens"))
             .hint("add `admin.tokens: [{ name, file, may: [read, run, decide, flip] }]`, or listen on 127.0.0.1");
+    }
+    if let Some(api) = api.filter(|api| !api.ip().is_loopback() && draft.admin.tokens.is_empty()) {
+        problems
+            .error(&api_site, format!("runs can be started on {api} from other machines, and there are no tokens"))
+            .hint("add `admin.tokens: [{ name, file, may: [read, run] }]`, or listen on 127.0.0.1");
     }
     let mut secrets = BTreeMap::new();
     for (name, draft) in &draft.secrets {
@@ -159,10 +192,10 @@ pub(crate) fn check(
     });
     let store = match &over.store {
         // No place in the files is to blame.
-        Some(text) => store_url(text).map_err(|why| {
+        Some(text) => parse_store(text).map_err(|why| {
             problems.error(site, format!("`--store {text}`: {why}")).hint(STORES);
         }),
-        None => store_url(draft.store.as_deref().unwrap_or("sqlite:pointsman.db")).map_err(|why| {
+        None => parse_store(draft.store.as_deref().unwrap_or("sqlite:pointsman.db")).map_err(|why| {
             problems.error(&site.key("store"), why).hint(STORES);
         }),
     }
@@ -175,6 +208,8 @@ pub(crate) fn check(
     Some(Settings {
         listen: listen?,
         admin: admin?,
+        api,
+        maestro: draft.api.maestro,
         tokens,
         store: store?,
         store_key,
@@ -182,6 +217,13 @@ pub(crate) fn check(
         retention,
         trust_forwarded: draft.trust_forwarded,
     })
+}
+
+/// Whether two listeners would be in each other's way.
+fn same_place(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
 /// An address to listen on.
@@ -251,7 +293,11 @@ fn tokens(drafts: &[TokenDraft], site: &Site, dir: &Path, over: &Overrides, prob
 
 const STORES: &str = "one of `sqlite:PATH`, `memory`";
 
-fn store_url(text: &str) -> Result<StoreUrl, String> {
+/// Where a store is.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_store(text: &str) -> Result<StoreUrl, String> {
     match text.split_once(':').unwrap_or((text, "")) {
         // Without the colon too: YAML takes `store: memory:` for a map in a line.
         ("memory", "") => Ok(StoreUrl::Memory),

@@ -100,6 +100,10 @@ impl Run {
     pub fn ended_steps(&self) -> usize {
         self.ended_steps
     }
+    /// What expressions see as a step's output, once it has one.
+    pub fn output_of(&self, step: &str) -> Option<&Value> {
+        self.outputs.get(step)?.get("output")
+    }
     /// The caller's answer, once it is fixed.
     pub fn answer(&self) -> Option<&Arc<AnswerRecord>> {
         self.answer.as_ref()

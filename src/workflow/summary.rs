@@ -25,6 +25,18 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// Those of runs that have not ended.
+    pub const OPEN: [RunStatus; 6] = [
+        RunStatus::Queued,
+        RunStatus::Running,
+        RunStatus::WaitingCheckpoint,
+        RunStatus::WaitingSignal,
+        RunStatus::Paused,
+        RunStatus::Compensating,
+    ];
+    /// Those of runs that have.
+    pub const ENDED: [RunStatus; 4] =
+        [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled, RunStatus::Abandoned];
     /// As the API, the store and metrics write it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -178,3 +178,24 @@ async fn over_a_socket_and_drained() {
     tokio::time::timeout(Duration::from_secs(10), served).await.unwrap().unwrap();
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
 }
+
+/// Looks, and starts runs.
+pub const RUNNER: &str = "Bearer runner-0123456789abcdef";
+/// Only looks.
+pub const READER: &str = "Bearer reader-0123456789abcdef";
+/// Only decides.
+pub const DECIDER: &str = "Bearer decider-0123456789abcdef";
+
+/// A token for each of them.
+pub fn tokens() -> Vec<Token> {
+    let token = |name: &str, bearer: &str, may: &[&str]| Token {
+        name: name.into(),
+        secret: Secret::new(bearer.trim_start_matches("Bearer ").to_owned()),
+        may: may.iter().map(ToString::to_string).collect(),
+    };
+    vec![
+        token("runner", RUNNER, &["read", "run"]),
+        token("reader", READER, &["read"]),
+        token("decider", DECIDER, &["decide"]),
+    ]
+}

@@ -1,7 +1,13 @@
 //! The API from outside: one call in, one answer out.
 
+mod description;
+mod desk;
 mod door;
+mod older;
+mod orders;
 mod runs;
+mod starts;
+mod streams;
 mod world;
 
 use http::StatusCode;

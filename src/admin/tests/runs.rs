@@ -11,7 +11,8 @@ use crate::names::{RunId, Seq};
 use crate::store::Append;
 use crate::store::tests::{append, at, run_id, summary};
 use crate::workflow::{
-    CallRecord, EffectClass, Event, Mode, Outcome, Payload, RunStarted, RunStatus, Skipped, StepFinished, StepStarted,
+    AnswerRecord, CallRecord, EffectClass, Event, Mode, Outcome, Payload, RunStarted, RunStatus, Skipped, StepFinished,
+    StepStarted,
 };
 
 fn started(run: RunId) -> Event {
@@ -61,7 +62,17 @@ fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
     Event::StepFinished(StepFinished { step: step.into(), item, part: crate::workflow::Part::Do, attempt: 1, outcome })
 }
 
-async fn with_a_run() -> World {
+/// Goes on from [`with_a_run`] to the end.
+pub async fn ended(world: &World) {
+    let answer =
+        Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body: Payload::Text(r#"{"id":7}"#.to_owned()) });
+    let events = vec![(at(6), Event::Responded { answer, pin: None }), (at(7), Event::Completed {})];
+    let mut last = append(run_id(1), 6, 2);
+    last.summary = crate::workflow::RunSummary { seq: Seq(7), status: RunStatus::Completed, ..summary(run_id(1), 7) };
+    world.store.append(Append { events, ..last }).await.unwrap();
+}
+
+pub async fn with_a_run() -> World {
     let world = World::new().await;
     let run = run_id(1);
     let source = json!({ "workflow": "create-order", "steps": { "late": {}, "charge": {}, "total": {}, "mail": {} } });
@@ -76,23 +87,14 @@ async fn with_a_run() -> World {
 }
 
 #[tokio::test]
-async fn a_run_is_shown_with_its_steps_and_its_trail() {
+async fn a_run_is_shown_in_an_envelope() {
     let world = with_a_run().await;
-    let run = world.call(get(&format!("/api/v2/orchestrate/run/{}", run_id(1)))).await.json();
-    assert_eq!((&run["run"]["status"], &run["run"]["workflow"]), (&json!("running"), &json!("create-order")));
-    let steps: Vec<_> = run["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| (step["step"].as_str().unwrap(), step["status"].as_str().unwrap(), step["effect"].as_str()))
-        .collect();
-    let shared = Some("shared");
-    let expected =
-        [("total", "done", None), ("charge", "done", shared), ("mail", "skipped", None), ("late", "waiting", None)];
-    assert_eq!(steps, expected);
-    assert_eq!(run["steps"][1]["duration_ms"], 1_000.0);
-    let kinds: Vec<_> = run["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["run_started", "step_computed", "step_started", "step_finished", "step_skipped"]);
+    let shown = world.call(get(&format!("/api/v2/orchestrate/run/{}", run_id(1)))).await;
+    let pretty = serde_json::to_string_pretty(&shown.json()).unwrap() + "\n";
+    let golden = include_str!("envelope.json");
+    assert_eq!(pretty, golden, "the envelope's shape is a promise");
+    let job = run_id(1).to_string().replace("run_", "job_");
+    assert_eq!(world.call(get(&format!("/api/v2/orchestrate/run/{job}"))).await.text, shown.text);
 }
 
 #[tokio::test]
@@ -135,7 +137,8 @@ async fn a_fan_outs_output_is_a_list_in_the_items_order() {
     let output = get(&format!("/api/v2/orchestrate/run/{run}/steps/reserve/output"));
     assert_eq!(world.call(output).await.json(), json!([null, "B"]));
     let detail = world.call(get(&format!("/api/v2/orchestrate/run/{run}"))).await.json();
-    assert_eq!(detail["steps"][0]["note"], "1 of 2 items");
+    let step = &detail["data"]["steps"][0];
+    assert_eq!((&step["items"], &step["items_ended"]), (&json!(2), &json!(1)));
 }
 
 #[tokio::test]
@@ -160,6 +163,7 @@ async fn runs_are_listed_in_pages() {
     assert_eq!(list("status=completed").await.0, [2]);
     assert_eq!(list("status=open&limit=9").await.0, [5, 4, 3, 1]);
     assert_eq!(list("status=completed,running&route=orders.create").await.0, [5, 4, 3, 2, 1]);
+    assert_eq!(list(&format!("since={}", at(1_000_000))).await.0, [0; 0]);
     assert_eq!(list("mode=dark").await.0, [0; 0]);
 }
 

@@ -11,7 +11,9 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::admin::{AdminParts, Traffic, Vitals, router};
+use super::desk::FakeDesk;
+use crate::admin::serve::Peer;
+use crate::admin::{AdminParts, Traffic, Vitals, applications, router};
 use crate::config::Token;
 use crate::evidence::Evidence;
 use crate::flag::{Match, Route, Service, Shares, State};
@@ -62,6 +64,9 @@ pub struct World {
     pub vitals: Vitals,
     pub bound: SocketAddr,
     pub tokens: Vec<Token>,
+    pub desk: Arc<FakeDesk>,
+    pub limits: Limits,
+    pub maestro: bool,
     ladder: Arc<Ladder>,
     evidence: Arc<Evidence>,
 }
@@ -76,12 +81,19 @@ impl World {
         let files = Declared { edition: 0, routes: vec![create, show], default_legacy: service(), services };
         let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
         let vitals = Vitals { engine_healthy: true, runs_in_flight: 3, ..Vitals::default() };
-        Self { store, vitals, bound: "127.0.0.1:8081".parse().unwrap(), tokens: Vec::new(), ladder, evidence }
+        let bound = "127.0.0.1:8081".parse().unwrap();
+        let desk = Arc::new(FakeDesk::new(store.clone()));
+        let limits = Limits { api_wait_ms: 50, ..Limits::default() };
+        Self { store, vitals, bound, tokens: Vec::new(), desk, limits, maestro: true, ladder, evidence }
     }
 
-    pub fn router(&self) -> Router {
+    fn parts(&self) -> AdminParts {
         let vitals = self.vitals.clone();
-        router(AdminParts {
+        AdminParts {
+            desk: self.desk.clone(),
+            maestro: self.maestro,
+            workflows: Arc::new(|| vec!["create-order".into(), "get-order".into()]),
+            ending: tokio_util::sync::CancellationToken::new(),
             ladder: self.ladder.clone(),
             evidence: self.evidence.clone(),
             store: self.store.clone(),
@@ -90,18 +102,24 @@ impl World {
             bound: self.bound,
             proxy: "127.0.0.1:8080".parse().unwrap(),
             started: at(0),
-            limits: Arc::new(Limits::default()),
+            limits: Arc::new(self.limits.clone()),
             vitals: Arc::new(move || vitals.clone()),
             traffic: Arc::new(|_| Traffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
-        })
+        }
+    }
+
+    pub fn router(&self) -> Router {
+        router(self.parts())
+    }
+
+    /// A call of the listener for applications.
+    pub async fn application(&self, request: Request<Body>) -> Answer {
+        answer(applications(self.parts()), request).await
     }
 
     pub async fn call(&self, request: Request<Body>) -> Answer {
-        let (head, body) = self.router().oneshot(request).await.unwrap().into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        let kind = head.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
-        Answer { status: head.status, kind: kind.unwrap_or_default(), headers: head.headers, text }
+        answer(self.router(), request).await
     }
 
     pub async fn move_to(&self, route: &str, state: &str) {
@@ -109,6 +127,16 @@ impl World {
         let answer = self.call(post(&format!("/api/v2/routes/{route}/flip"), &ask)).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     }
+}
+
+async fn answer(router: Router, mut request: Request<Body>) -> Answer {
+    if request.extensions().get::<Peer>().is_none() {
+        request.extensions_mut().insert(Peer("127.0.0.1:40000".parse().unwrap()));
+    }
+    let (head, body) = router.oneshot(request).await.unwrap().into_parts();
+    let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    let kind = head.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
+    Answer { status: head.status, kind: kind.unwrap_or_default(), headers: head.headers, text }
 }
 
 pub struct Answer {

@@ -1,14 +1,15 @@
-//! Runs, their steps and events, as the API shows them.
+//! Runs and their events, as listings show them.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::names::{PlanId, RouteId, WorkflowName};
-use crate::workflow::{Mode, RunStatus};
+use crate::workflow::{Mode, Risk, RunStatus};
 
 /// A page of runs, newest first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunList {
     /// The rows.
     pub runs: Vec<RunRow>,
@@ -17,61 +18,47 @@ pub struct RunList {
 }
 
 /// A run in one row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunRow {
     /// Its id, `run_…`.
     pub run_id: String,
+    /// Its job, `job_…`.
+    pub job_id: String,
     /// The workflow.
     pub workflow: WorkflowName,
     /// The plan it keeps.
     pub plan_id: PlanId,
     /// The route that started it.
     pub route: Option<RouteId>,
+    /// The run that began it as one of its steps.
+    pub parent: Option<String>,
     /// What it may send.
     pub mode: Mode,
     /// Where it stands.
     pub status: RunStatus,
+    /// The first checkpoint that waits for an answer.
+    pub checkpoint: Option<CheckpointRow>,
     /// When it was born.
     pub started: Timestamp,
     /// When its last event happened.
     pub updated: Timestamp,
+    /// When it wants to be looked at again, where nothing else moves it before.
+    pub wake: Option<Timestamp>,
     /// Why it is paused or failed.
     pub note: Option<String>,
 }
 
-/// A run in full.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunDetail {
-    /// The row.
-    pub run: RunRow,
-    /// Its steps in the order in which they began, then those that have not.
-    pub steps: Vec<StepRow>,
-    /// The audit trail, in order, up to the bound on rows; `…/events?from=` has the rest.
-    pub events: Vec<EventRow>,
-}
-
-/// A step of a run, or one item of its fan-out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepRow {
-    /// The step.
-    pub step: String,
-    /// The item of a `for_each`.
-    pub item: Option<u32>,
-    /// `waiting`, `running`, `retrying`, `done`, `rehearsed`, `skipped`, `failed`, `unknown`; `not_run` where the run has
-    /// ended without it.
-    pub status: String,
-    /// `read`, `private`, `shared`; `null` for steps that send nothing.
-    pub effect: Option<String>,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// From its first start to its end.
-    pub duration_ms: Option<f64>,
-    /// Why it failed or was skipped.
-    pub note: Option<String>,
+/// A checkpoint in one word.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointRow {
+    /// `chk_…`.
+    pub id: String,
+    /// How much is at stake.
+    pub risk: Risk,
 }
 
 /// One event of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EventRow {
     /// Its place.
     pub seq: u64,

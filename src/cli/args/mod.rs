@@ -1,11 +1,15 @@
 //! What may be typed.
 
+mod runs;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flag::State;
+
+pub(crate) use runs::{Answer, Choice, List, OfStep, Plain, Replay, Resolve, Rest, Runs, Start};
 
 /// Moves legacy workflow endpoints onto an embedded engine, route by route and reversibly.
 #[derive(Debug, Parser)]
@@ -152,6 +156,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Runs,
     },
+    /// Say in a sentence what a run waits for, since when, and what would move it.
+    Explain {
+        /// The run's id, or its job's.
+        run: String,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Fold a run's events again and show every state on the way.
+    Replay(Replay),
     /// Print the JSON Schema of a kind of flag file, for editors.
     Schema {
         /// Which file: pointsman.yaml, routes/*.yaml or workflows/*.yaml. Without it: all three, by name.
@@ -175,38 +188,6 @@ pub(crate) struct Serve {
     /// The store, instead of what the files say: `sqlite:PATH` or `memory:`.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-}
-
-/// Runs of the engine.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Runs {
-    /// List runs, newest first.
-    List {
-        /// Only with this status.
-        #[arg(long, value_name = "STATUS")]
-        status: Option<String>,
-        /// Only of this workflow.
-        #[arg(long, value_name = "NAME")]
-        workflow: Option<String>,
-        /// Only of this route.
-        #[arg(long, value_name = "ROUTE")]
-        route: Option<String>,
-        /// Show this many.
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        limit: usize,
-        #[command(flatten)]
-        server: Server,
-        /// Only runs before this one: the next page.
-        #[arg(long, value_name = "RUN")]
-        before: Option<String>,
-    },
-    /// Show one run: its steps and what happened.
-    Show {
-        /// The run's id.
-        run: String,
-        #[command(flatten)]
-        server: Server,
-    },
 }
 
 /// Kinds of flag file.

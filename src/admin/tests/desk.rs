@@ -1,0 +1,95 @@
+//! A desk that says what a test tells it, over a store that a test fills.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::admin::Desk;
+use crate::engine::{Explanation, NotDone, NotStarted, Start, Started};
+use crate::names::{JobId, RunId, Seq, StepId};
+use crate::store::SharedStore;
+use crate::workflow::{Order, RunSummary};
+
+/// What was asked, and what is answered.
+pub struct FakeDesk {
+    store: SharedStore,
+    pub starts: Mutex<Vec<Start>>,
+    pub orders: Mutex<Vec<(RunId, Order, String)>>,
+    pub start: Mutex<Option<Result<Started, NotStarted>>>,
+    pub refuse: Mutex<Option<NotDone>>,
+}
+
+pub fn started(run: RunId, fresh: bool) -> Started {
+    Started { run, job: JobId(run.0), plan: "plan_1".into(), fresh }
+}
+
+impl FakeDesk {
+    pub fn new(store: SharedStore) -> Self {
+        Self {
+            store,
+            starts: Mutex::default(),
+            orders: Mutex::default(),
+            start: Mutex::default(),
+            refuse: Mutex::default(),
+        }
+    }
+    fn outcome(&self) -> Result<Started, NotStarted> {
+        self.start.lock().unwrap().clone().unwrap_or_else(|| Err(NotStarted::NotNow("draining".into())))
+    }
+}
+
+impl Desk for FakeDesk {
+    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>> {
+        self.starts.lock().unwrap().push(start);
+        let outcome = self.outcome();
+        async move { outcome }.boxed()
+    }
+    fn rerun(&self, _: RunId, _: StepId, _: String) -> BoxFuture<'_, Result<Started, NotStarted>> {
+        let outcome = self.outcome();
+        async move { outcome }.boxed()
+    }
+    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, NotDone>> {
+        self.orders.lock().unwrap().push((run, order, by));
+        let refused = self.refuse.lock().unwrap().clone();
+        async move {
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
+            self.store.run(run).await.ok().flatten().ok_or(NotDone::NoRun)
+        }
+        .boxed()
+    }
+    fn rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
+        async move {
+            let summary = self.store.run(run).await.ok().flatten()?;
+            if !summary.status.is_final() {
+                tokio::time::sleep(within).await;
+            }
+            self.store.run(run).await.ok().flatten()
+        }
+        .boxed()
+    }
+    fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
+        async move {
+            let deadline = tokio::time::Instant::now() + within;
+            loop {
+                let last = self.store.run(run).await.ok().flatten()?.seq;
+                if last > seq || tokio::time::Instant::now() >= deadline {
+                    return Some(last);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        .boxed()
+    }
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, NotDone>> {
+        async move {
+            let summary = self.store.run(run).await.ok().flatten().ok_or(NotDone::NoRun)?;
+            let sentence = "it waits for bank's breaker, which is open since 3 s; the next probe is in 12 s".to_owned();
+            Ok(Explanation { run: summary, waits: vec![sentence.clone()], sentence, stuck: false })
+        }
+        .boxed()
+    }
+}

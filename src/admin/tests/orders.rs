@@ -1,0 +1,129 @@
+//! What is said to a run, through the desk.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::runs::with_a_run;
+use super::world::{World, get, post};
+use crate::engine::NotDone;
+use crate::store::tests::{run_id, summary};
+use crate::workflow::{Choice, Order, Refusal, Said};
+
+fn path(rest: &str) -> String {
+    format!("/api/v2/orchestrate/run/{}{rest}", run_id(1))
+}
+
+async fn said(world: &World, rest: &str, body: serde_json::Value) -> Order {
+    let answer = world.call(post(&path(rest), &body)).await;
+    assert_eq!(
+        (answer.status, answer.json()["object"].clone()),
+        (StatusCode::OK, json!("orchestration")),
+        "{}",
+        answer.text
+    );
+    let (run, order, by) = world.desk.orders.lock().unwrap().pop().unwrap();
+    assert_eq!((run, by.as_str()), (run_id(1), "ada (unverified)"));
+    order
+}
+
+#[tokio::test]
+async fn every_order_is_handed_over_as_it_was_said() {
+    let world = with_a_run().await;
+    let reason = Some("a drill".to_owned());
+    let pause = said(&world, "/pause", json!({ "reason": "a drill", "as": "ada" })).await;
+    assert_eq!(pause, Order::Pause { reason: reason.clone() });
+    assert_eq!(said(&world, "/resume", json!({ "as": "ada" })).await, Order::Resume { reason: None });
+    let cancel = said(&world, "/cancel", json!({ "as": "ada" })).await;
+    assert_eq!(cancel, Order::Cancel { compensate: true, reason: None });
+    let cancel = said(&world, "/cancel", json!({ "compensate": false, "as": "ada" })).await;
+    assert_eq!(cancel, Order::Cancel { compensate: false, reason: None });
+    let skip = said(&world, "/skip", json!({ "step": "mail", "reason": "a drill", "as": "ada" })).await;
+    assert_eq!(skip, Order::Skip { step: "mail".into(), reason });
+    let adjust = said(&world, "/adjust", json!({ "step": "mail", "item": 3, "input": null, "as": "ada" })).await;
+    let input = std::sync::Arc::new(json!(null));
+    assert_eq!(adjust, Order::Adjust { step: "mail".into(), item: Some(3), input, reason: None });
+    assert_eq!(said(&world, "/retry", json!({ "as": "ada" })).await, Order::Retry { step: None });
+    let take = json!({ "step": "charge", "choice": "take", "output": null, "as": "ada" });
+    let choice = Choice::Take { output: std::sync::Arc::new(json!(null)) };
+    let order = said(&world, "/resolve", take).await;
+    assert_eq!(order, Order::Resolve { step: "charge".into(), item: None, choice, reason: None });
+    let signal = said(&world, "/signals/paid", json!({ "payload": { "n": 1 }, "id": "d1", "as": "ada" })).await;
+    let payload = std::sync::Arc::new(json!({ "n": 1 }));
+    assert_eq!(signal, Order::Signal { name: "paid".into(), payload, id: Some("d1".into()) });
+    let values = json!({ "selected_asset_id": "asset_1" });
+    let answer = said(&world, "/checkpoints/chk_1", json!({ "values": values, "as": "ada" })).await;
+    let yes = |values, approved, struck| Said { approve: true, values, approved, struck, note: None };
+    let expected = yes(Some(std::sync::Arc::new(values)), vec![], vec![]);
+    assert_eq!(answer, Order::Answer { checkpoint: "chk_1".into(), said: expected });
+    let review = said(&world, "/checkpoints/chk_1", json!({ "approved": [0, 2], "struck": [1], "as": "ada" })).await;
+    let expected = yes(None, vec![0, 2], vec![1]);
+    assert_eq!(review, Order::Answer { checkpoint: "chk_1".into(), said: expected });
+}
+
+#[tokio::test]
+async fn what_is_said_wrongly_reaches_no_run() {
+    let world = with_a_run().await;
+    for (rest, body) in [
+        ("/resolve", json!({ "step": "charge", "choice": "take" })),
+        ("/resolve", json!({ "step": "charge", "choice": "retry_with" })),
+        ("/resolve", json!({ "step": "charge", "choice": "retry", "output": 1 })),
+        ("/resolve", json!({ "step": "charge", "choice": "guess" })),
+        ("/checkpoints/chk_1", json!({})),
+        ("/checkpoints/chk_1", json!({ "aprove": true })),
+        ("/skip", json!({})),
+        ("/adjust", json!({ "step": "x" })),
+        ("/pause", json!({ "reasn": "x" })),
+    ] {
+        let answer = world.call(post(&path(rest), &body)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{rest} {body}: {}", answer.text);
+    }
+    assert!(world.desk.orders.lock().unwrap().is_empty());
+    let gone = format!("/api/v2/orchestrate/run/{}/pause", run_id(9));
+    assert_eq!(world.call(post(&gone, &json!({}))).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_refusal_has_the_runs_status_and_the_reason() {
+    let world = with_a_run().await;
+    let refused = async |refusal| {
+        *world.desk.refuse.lock().unwrap() = Some(NotDone::Refused { run: Box::new(summary(run_id(1), 5)), refusal });
+        let answer = world.call(post(&path("/skip"), &json!({ "step": "chrge" }))).await;
+        let problem = answer.json();
+        assert_eq!((&problem["run_id"], &problem["run_status"]), (&json!(run_id(1).to_string()), &json!("running")));
+        (answer.status.as_u16(), problem)
+    };
+    let (status, problem) = refused(Refusal::NoSense("it has begun".into())).await;
+    assert_eq!((status, &problem["detail"]), (409, &json!("it has begun")));
+    assert_eq!(refused(Refusal::Ended).await.0, 409);
+    let (status, problem) = refused(Refusal::NoSuchStep).await;
+    assert_eq!((status, &problem["hint"]), (404, &json!("did you mean `charge`?")));
+    assert_eq!(refused(Refusal::NoSuchCheckpoint).await.0, 404);
+    assert_eq!(refused(Refusal::NotYours("only bob may say this".into())).await.0, 403);
+    let (status, problem) = refused(Refusal::BadValues(vec!["/a: 1 is not of type \"string\"".into()])).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/values/a")));
+    let said = Said { approve: false, values: None, approved: vec![], struck: vec![], note: Some("no".into()) };
+    let before = Refusal::AnsweredBefore { by: "bob".into(), said: Box::new(said), seq: crate::names::Seq(3) };
+    let (status, problem) = refused(before).await;
+    assert_eq!((status, &problem["first"]["by"], &problem["first"]["approve"]), (409, &json!("bob"), &json!(false)));
+    assert!(problem["first"]["at"].is_string(), "{problem}");
+}
+
+#[tokio::test]
+async fn what_a_run_waits_for_is_said() {
+    let world = with_a_run().await;
+    let told = world.call(get(&path("/explain"))).await.json();
+    assert!(told["sentence"].as_str().unwrap().contains("breaker"), "{told}");
+    assert_eq!((&told["stuck"], &told["status"]), (&json!(false), &json!("running")));
+}
+
+#[tokio::test]
+async fn a_rerun_is_another_run_that_has_begun() {
+    let world = with_a_run().await;
+    *world.desk.start.lock().unwrap() = Some(Ok(super::desk::started(run_id(1), true)));
+    let answer = world.call(post(&path("/rerun"), &json!({ "from": "charge" }))).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    assert_eq!(answer.headers["location"], path(""));
+    *world.desk.start.lock().unwrap() = Some(Err(crate::engine::NotStarted::NoSense("it runs".into())));
+    let answer = world.call(post(&path("/rerun"), &json!({ "from": "charge" }))).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+}

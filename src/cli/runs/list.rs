@@ -1,0 +1,55 @@
+//! `runs list`.
+
+use jiff::Timestamp;
+
+use super::tone;
+use crate::admin::types::{RunList, RunRow};
+use crate::cli::Done;
+use crate::cli::args::List;
+use crate::cli::client::{CallError, Client, query};
+use crate::cli::paint::{Field, Paint, Tone, ago, harmless, lasting, plain};
+
+pub(crate) fn list(client: &Client, list: List, paint: Paint) -> Result<Done, CallError> {
+    let List { status, workflow, route, mode, job, parent, since, limit, before, server: _ } = list;
+    let query = query(&[
+        ("status", status),
+        ("workflow", workflow),
+        ("route", route),
+        ("mode", mode),
+        ("job", job),
+        ("parent", parent),
+        ("since", since),
+        ("before", before),
+        ("limit", Some(limit.to_string())),
+    ]);
+    let (list, json) = client.get::<RunList>(&format!("/api/v2/orchestrate/runs{query}"))?;
+    if list.runs.is_empty() {
+        return Ok(Done { text: "no run\n".to_owned(), json, fine: true });
+    }
+    let now = Timestamp::now();
+    let header = ["RUN", "WORKFLOW", "MODE", "STATUS", "STARTED", "TOOK", "ROUTE", "NOTE"];
+    let mut text = paint.table(&header, &[5], list.runs.iter().map(|run| row(run, now)).collect());
+    if let Some(next) = &list.next {
+        text.push_str(&paint.tone(format!("\nmore with --before {}\n", harmless(next)), Tone::Faint));
+    }
+    Ok(Done { text, json, fine: true })
+}
+
+fn row(run: &RunRow, now: Timestamp) -> Vec<Field> {
+    let took = run.updated.duration_since(run.started).as_secs_f64().max(0.0);
+    let note = match (&run.note, &run.checkpoint) {
+        (Some(note), _) => note.clone(),
+        (None, Some(checkpoint)) => format!("asks {} (risk {})", checkpoint.id, checkpoint.risk.as_str()),
+        (None, None) => String::new(),
+    };
+    vec![
+        (run.run_id.clone(), Tone::Strong),
+        plain(&run.workflow),
+        plain(run.mode.as_str()),
+        (run.status.as_str().to_owned(), tone(run.status)),
+        plain(ago(run.started, now)),
+        plain(lasting(took)),
+        plain(run.route.as_ref().map_or("-", |route| route.as_str())),
+        plain(note),
+    ]
+}

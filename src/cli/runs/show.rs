@@ -1,0 +1,231 @@
+//! `runs show`, `explain`: a run as a person reads it, with the very commands that move it on.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{path, tone};
+use crate::admin::types::{
+    EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, StepRow, UndoneRow, UndoneWord,
+};
+use crate::cli::Done;
+use crate::cli::client::{CallError, Client};
+use crate::cli::paint::{Field, Paint, Tone, harmless, lasting, plain};
+
+/// How much of one event's content, or of a value, is shown in its line.
+const CHARS_MAX: usize = 160;
+
+pub(crate) fn show(client: &Client, run: &str, paint: Paint) -> Result<Done, CallError> {
+    let (envelope, mut json) = client.get::<Orchestration>(&path(run, ""))?;
+    // The trail of this very run: a job may have another newest one a moment later.
+    let (events, trail) = client.get::<Vec<EventRow>>(&path(&envelope.data.run_id, "/events"))?;
+    if let Some(json) = json.as_object_mut() {
+        json.insert("events".to_owned(), trail);
+    }
+    Ok(Done { text: text(&envelope.data, &events, paint), json, fine: true })
+}
+
+/// A run in full.
+pub(crate) fn text(data: &RunData, events: &[EventRow], paint: Paint) -> String {
+    let mut out = head(data, paint);
+    out.push('\n');
+    let header = ["STEP", "STATUS", "EFFECT", "ATTEMPTS", "TOOK", "NOTE"];
+    out.push_str(&paint.table(&header, &[3, 4], data.steps.iter().map(step).collect()));
+    for conflict in &data.conflicts {
+        out.push('\n');
+        out.push_str(&self::conflict(conflict, &data.run_id, paint));
+    }
+    for checkpoint in &data.checkpoints {
+        out.push('\n');
+        out.push_str(&self::checkpoint(checkpoint, &data.run_id, paint));
+    }
+    if !data.undone.is_empty() {
+        out.push('\n');
+        out.push_str(&paint.table(
+            &["DONE BEFORE", "UNDONE", "WHY NOT"],
+            &[],
+            data.undone.iter().map(undone).collect(),
+        ));
+    }
+    if !data.output.is_null() {
+        out.push_str(&format!("\n{} {}\n", paint.tone("output", Tone::Strong), short(&data.output.to_string())));
+    }
+    if !events.is_empty() {
+        out.push('\n');
+        let rows = events.iter().map(|event| self::event(event, data.run.started)).collect();
+        out.push_str(&paint.table(&["#", "AFTER", "EVENT", ""], &[0, 1], rows));
+    }
+    out
+}
+
+fn head(data: &RunData, paint: Paint) -> String {
+    let run = &data.run;
+    let took = lasting(run.updated.duration_since(run.started).as_secs_f64().max(0.0));
+    let by = match (&run.route, &run.parent, &run.started_by) {
+        (Some(route), _, _) => format!(", for {route}"),
+        (None, Some(parent), _) => format!(", for {}", harmless(parent)),
+        (None, None, Some(by)) => format!(", by {}", harmless(by)),
+        (None, None, None) => String::new(),
+    };
+    let mut out = format!(
+        "{}  {}  {took} of {} in {} mode{by}\n",
+        paint.tone(harmless(&run.id), Tone::Strong),
+        paint.tone(data.status.as_str(), tone(data.status)),
+        run.workflow,
+        run.mode.as_str(),
+    );
+    let again = run.rerun_of.as_ref().map_or(String::new(), |of| format!("  again after {}", harmless(of)));
+    out.push_str(
+        &paint.tone(
+            format!("{}  {}  started {}{again}\n", harmless(&data.job_id), data.plan_id, run.started),
+            Tone::Faint,
+        ),
+    );
+    if let Some(note) = &run.note {
+        out.push_str(&format!("{}\n", paint.tone(harmless(note), tone(data.status))));
+    }
+    out
+}
+
+fn step(step: &StepRow) -> Vec<Field> {
+    let tone = match step.status.as_str() {
+        "done" => Tone::Good,
+        "failed" | "unknown" => Tone::Bad,
+        "running" => Tone::Low,
+        "skipped" | "not_run" | "pending" => Tone::Faint,
+        _ => Tone::Plain,
+    };
+    let note = step.note.as_deref().unwrap_or_default();
+    let note = match (step.items_ended, step.items) {
+        (Some(ended), Some(items)) if note.is_empty() => format!("{ended} of {items} items"),
+        (Some(ended), Some(items)) => format!("{ended} of {items} items: {note}"),
+        _ => note.to_owned(),
+    };
+    #[allow(clippy::cast_precision_loss)] // shown with few digits
+    let took = step.duration_ms.map_or("-".to_owned(), |ms| lasting(ms as f64 / 1e3));
+    vec![
+        (step.step_id.clone(), Tone::Strong),
+        (step.status.clone(), tone),
+        plain(step.effect.as_deref().unwrap_or("-")),
+        plain(step.attempts),
+        plain(took),
+        plain(note),
+    ]
+}
+
+fn undone(row: &UndoneRow) -> Vec<Field> {
+    let UndoneRow { step_id, item, state, why } = row;
+    let tone = match state {
+        UndoneWord::Undone | UndoneWord::Rehearsed => Tone::Good,
+        UndoneWord::NotYet => Tone::Low,
+        UndoneWord::Left => Tone::Warn,
+    };
+    let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
+    vec![(place, Tone::Strong), (word(state), tone), plain(why.as_deref().unwrap_or_default())]
+}
+
+/// A conflict, with the commands that resolve it.
+fn conflict(conflict: &OpenConflict, run: &str, paint: Paint) -> String {
+    let OpenConflict { kind, step_id, item, attempt, message, expected, status, request, response, choices, .. } =
+        conflict;
+    let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
+    let mut out = format!(
+        "{} {} ({}, attempt {attempt}): {}\n",
+        paint.tone("conflict in", Tone::Bad),
+        paint.tone(harmless(&place), Tone::Strong),
+        word(kind),
+        harmless(message)
+    );
+    if let Some(expected) = expected {
+        out.push_str(&format!("  expected  {}\n", harmless(expected)));
+    }
+    if let Some(request) = request {
+        let body = if request.body.is_null() { String::new() } else { format!(" {}", request.body) };
+        out.push_str(&format!("  sent      {} {}{}\n", request.method, harmless(&request.url), short(&body)));
+    }
+    if status.is_some() || !response.is_null() {
+        let status = status.map_or(String::new(), |status| format!("{status} "));
+        let response = if response.is_null() { String::new() } else { response.to_string() };
+        out.push_str(&format!("  came back {status}{}\n", short(&response)));
+    }
+    let item = item.map_or(String::new(), |item| format!(" --item {item}"));
+    for choice in choices {
+        let more = match choice.as_str() {
+            "retry_with" => " --input JSON",
+            "take" => " --output JSON",
+            _ => "",
+        };
+        let choice = harmless(&choice.replace('_', "-"));
+        out.push_str(&format!("  pointsman runs resolve {run} {} {choice}{item}{more}\n", harmless(step_id)));
+    }
+    out
+}
+
+/// A checkpoint, with the command that answers it.
+fn checkpoint(checkpoint: &PendingCheckpoint, run: &str, paint: Paint) -> String {
+    let PendingCheckpoint { id, step_id, item, kind, risk, question, schema, who, items, until, on_timeout, .. } =
+        checkpoint;
+    let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
+    let mut out = format!(
+        "{} {} ({}, risk {}): {}\n",
+        paint.tone("asked in", Tone::Warn),
+        paint.tone(harmless(&place), Tone::Strong),
+        word(kind),
+        risk.as_str(),
+        harmless(question)
+    );
+    if !who.is_empty() {
+        out.push_str(&format!("  of        {}\n", harmless(&who.join(", "))));
+    }
+    if let Some(until) = until {
+        out.push_str(&format!("  until     {until}, then {}\n", word(on_timeout)));
+    }
+    if !schema.is_null() {
+        out.push_str(&format!("  schema    {}\n", short(&schema.to_string())));
+    }
+    for item in items {
+        out.push_str(&format!("  {:>4}  {}  {}\n", item.index, harmless(&item.what), short(&item.value.to_string())));
+    }
+    let how = match (word(kind).as_str(), items.is_empty()) {
+        ("review", false) => "--approve 0,1 --strike 2".to_owned(),
+        ("question", _) if !schema.is_null() => "--values JSON".to_owned(),
+        _ => "--yes".to_owned(),
+    };
+    out.push_str(&format!("  pointsman runs answer {run} {} {how}\n", harmless(id)));
+    out.push_str(&format!("  pointsman runs answer {run} {} --no\n", harmless(id)));
+    out
+}
+
+/// A word of a closed set, as JSON has it.
+fn word(word: &impl serde::Serialize) -> String {
+    json!(word).as_str().unwrap_or_default().replace('_', " ")
+}
+
+fn event(event: &EventRow, started: Timestamp) -> Vec<Field> {
+    // Externally tagged: the kind stands in a column of its own already.
+    let content = event.event.get(&event.kind).unwrap_or(&event.event).to_string();
+    let content = if content == "{}" { String::new() } else { content };
+    vec![
+        plain(event.seq),
+        plain(lasting(event.at.duration_since(started).as_secs_f64().max(0.0))),
+        (event.kind.clone(), Tone::Strong),
+        (short(&content), Tone::Faint),
+    ]
+}
+
+fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(CHARS_MAX).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    harmless(&short)
+}
+
+pub(crate) fn explain(client: &Client, run: &str, paint: Paint) -> Result<Done, CallError> {
+    let (told, json) = client.get::<ExplanationView>(&path(run, "/explain"))?;
+    let tone = if told.stuck { Tone::Bad } else { Tone::Plain };
+    let mut text = format!("{}\n", paint.tone(harmless(&told.sentence), tone));
+    if told.waits.len() > 1 {
+        text.extend(told.waits.iter().map(|wait| format!("  - {}\n", harmless(wait))));
+    }
+    Ok(Done { text, json, fine: !told.stuck })
+}

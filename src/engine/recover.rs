@@ -29,7 +29,7 @@ pub(super) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
     let mut before: Option<RunId> = None;
     loop {
-        let statuses = vec![RunStatus::Queued, RunStatus::Running, RunStatus::Paused];
+        let statuses = vec![RunStatus::Queued, RunStatus::Running, RunStatus::Paused, RunStatus::Compensating];
         let filter = RunFilter { statuses, before, limit: PAGE, ..RunFilter::default() };
         let page = core.store.runs(filter).await?;
         let Some(last) = page.last() else { break };

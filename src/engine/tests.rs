@@ -3,6 +3,7 @@
 mod arm;
 mod crash;
 mod editions;
+mod failing;
 mod kit;
 mod modes;
 mod one_arm;

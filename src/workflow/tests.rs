@@ -1,5 +1,10 @@
 //! The core against a fake world: any plan, any outcome, any order, any crash.
 
+mod any;
+mod failure;
+mod kit;
+mod saga;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -57,6 +57,32 @@ fn cases() -> Vec<(&'static str, Set)> {
             ),
         ),
         (
+            "a fallback that runs anyway, and one that nobody takes",
+            step(
+                "  a: { call: 'POST ${services.bank}/a', fallback: b }\n  b: { call: 'POST ${services.bank}/b' }\n  c: { set: 1, fallback_only: true }",
+            ),
+        ),
+        (
+            "a fallback for each item",
+            step(
+                "  a: { for_each: [1], call: 'POST ${services.bank}/a', fallback: b }\n  b: { call: 'POST ${services.bank}/b', fallback_only: true }",
+            ),
+        ),
+        (
+            "an undo of what changes nothing",
+            step("  a: { call: 'GET ${services.bank}/a', undo: 'DELETE ${services.bank}/a' }"),
+        ),
+        ("an undo without a call", step("  a: { call: 'POST ${services.bank}/a', undo: { body: 1 } }")),
+        ("an unknown key of undo", step("  a: { call: 'POST ${services.bank}/a', undo: { cal: x } }")),
+        (
+            "a probe that does not say what it found",
+            step("  a: { call: 'POST ${services.bank}/a', probe: { call: 'GET ${services.bank}/a' } }"),
+        ),
+        (
+            "a conflict that is neither paused nor failed",
+            step("  a: { call: 'POST ${services.bank}/a', on_conflict: wait }"),
+        ),
+        (
             "a secret that is not declared",
             step(
                 "  ask:\n    call: GET ${services.bank}/x\n    headers: { authorization: \"Bearer ${secrets.bank}\" }",

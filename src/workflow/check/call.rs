@@ -193,7 +193,8 @@ impl Check<'_> {
             let message = format!("a {} that is declared `read` is sent in shadow, beside legacy's own", call.method);
             self.problems.warn(&site.key("effect"), message).hint("`read` means that it changes nothing at all");
         }
-        let explicit = draft.retry.is_some();
+        // A probe says whether it may be tried again.
+        let explicit = draft.retry.is_some() && draft.probe.is_none();
         if explicit && call.retry.attempts > 1 && !call.repeat_is_harmless() {
             let message = format!(
                 "after an unknown outcome (a timeout, a cut connection) this {} is not tried again: doing it twice could do harm",

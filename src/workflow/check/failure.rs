@@ -77,8 +77,8 @@ impl Check<'_> {
             on_failure: draft.on_failure,
             deadline,
             output,
-            undo: call.and_then(|call| self.undo(site, draft, call, place)),
-            probe: call.and_then(|call| self.probe(site, draft, call, place)),
+            undo: call.filter(|_| !read).and_then(|call| self.undo(site, draft, call, place)),
+            probe: call.filter(|_| !read).and_then(|call| self.probe(site, draft, call, place)),
         }
     }
 
@@ -144,13 +144,14 @@ impl Check<'_> {
             accept: draft.accept.clone(),
             ..StepDraft::default()
         };
-        let made = self.part(text, &at.key("call"), &at, &part, &["key"], place);
-        if let Some(made) = &made
-            && !matches!(made.method, Method::GET | Method::HEAD | Method::POST)
+        if let Ok((method, ..)) = values::call(text)
+            && !matches!(method, Method::GET | Method::HEAD | Method::POST)
         {
-            let message = format!("a probe only asks; a {} changes something", made.method);
+            let message = format!("a probe only asks; a {method} changes something");
             self.problems.error(&at.key("call"), message).hint("GET, HEAD, or a POST that only searches");
+            return None;
         }
+        let made = self.part(text, &at.key("call"), &at, &part, &["key"], place);
         let after = draft.after.as_ref().map(|text| self.span(text, &at.key("after")));
         let before = (place.spot, place.extra);
         (place.spot, place.extra) = (Spot::Value, &["key", "output", "status", "headers"]);

@@ -6,6 +6,7 @@ use crate::names::StepId;
 use crate::problem::Severity;
 use crate::workflow::{CallBody, EffectClass, Retry, StepIndex, StepKind};
 
+mod failing;
 mod names;
 mod order;
 mod shape;

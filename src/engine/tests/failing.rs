@@ -1,0 +1,223 @@
+//! What fails on the wire: fallbacks, probes, conflicts that a person resolves, and sagas that undo.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::kit::{Bench, React, World, answer, checked, legacy, refused, request};
+use crate::exchange::ArmRequest;
+use crate::names::{Fence, RunId, WorkerId};
+use crate::store::{Append, Priority};
+use crate::workflow::{Choice, Command, Event, Mode, Order, Part, RunStatus, decide, fold};
+
+fn real() -> ArmRequest {
+    request("w", Mode::Real, &json!({"items": ["x", "y"]}))
+}
+
+/// Says something to a run that waits in the store, as whoever orders would.
+async fn order(bench: &Bench, run: RunId, order: Order) {
+    let events = bench.events(run).await;
+    let mut folded = fold(&events).unwrap();
+    let first = folded.seq().next();
+    let world = &bench.engine.core.snapshot.load_full().world;
+    let now = jiff::Timestamp::now();
+    let decided = decide(&folded, &bench.plan, world, Command::Order { order, by: "ann".into() }, now).unwrap();
+    decided.iter().for_each(|event| folded.take_in(event).unwrap());
+    let append = Append {
+        run_id: run,
+        first,
+        summary: folded.summary(now),
+        events: decided.into_iter().map(|event| (now, event)).collect(),
+        batch: Uuid::now_v7(),
+        pins: Vec::new(),
+        claim: None,
+        priority: Priority::Live,
+        worker: WorkerId(Uuid::nil()),
+        fence: Fence::FIRST,
+        release: false,
+        locks: Vec::new(),
+        notices: Vec::new(),
+        settled: Vec::new(),
+    };
+    bench.store.append(append).await.unwrap();
+}
+
+fn saga() -> Value {
+    json!({
+        "workflow": "w",
+        "steps": {
+            "reserve": {
+                "for_each": "${request.body.items}",
+                "concurrency": 1,
+                "call": "POST ${services.world}/reservations",
+                "body": { "sku": "${item}" },
+                "rehearse": { "id": "${item}" },
+                "undo": {
+                    "call": "DELETE ${services.world}/reservations/${output.id}",
+                    "headers": { "authorization": "Bearer ${secrets.bank}" },
+                    "retry": { "attempts": 2, "base": "1ms", "max": "1ms" },
+                },
+            },
+            "charge": { "needs": ["reserve"], "call": "POST ${services.world}/charges", "rehearse": {} },
+            "declined": { "needs": ["charge"], "if": "${request.body.items[0] == 'y'}", "fail": { "status": 402 } },
+        },
+        "respond": { "status": 201 },
+    })
+}
+
+#[tokio::test]
+async fn a_saga_undoes_what_it_did_and_the_caller_does_not_wait_for_that() {
+    let world = World::new(|seen, before| match (seen.method.as_str(), seen.path.as_str()) {
+        ("POST", "/reservations") => React::Json(201, json!({"id": before})),
+        ("POST", _) => React::Json(404, json!({})),
+        ("DELETE", "/reservations/1") if before == 0 => React::Json(500, json!({})),
+        _ => React::Gated(200, json!({})),
+    })
+    .await;
+    let bench = Bench::new(&world, checked(&saga(), false)).await;
+    let (problem, _) = refused(bench.ask(real()).await);
+    assert_eq!((problem.status, problem.kind.as_str()), (502, "workflow-refused"), "{}", problem.detail);
+    let run = problem.run.unwrap();
+    world.open_gate();
+    let view = bench.until(run, |view| view.status == RunStatus::Failed).await;
+    assert!(view.note.unwrap().ends_with("undone: `reserve` (2 times)"));
+    let undone: Vec<_> = world.seen().into_iter().filter(|seen| seen.method == "DELETE").collect();
+    let paths: Vec<_> = undone.iter().map(|seen| seen.path.as_str()).collect();
+    assert_eq!(paths, ["/reservations/1", "/reservations/1", "/reservations/0"]);
+    assert!(undone.iter().all(|seen| seen.header("authorization") == Some("Bearer s3cret")));
+    let keys: Vec<_> = undone.iter().map(|seen| seen.header("idempotency-key").unwrap()).collect();
+    assert!(keys[0] == keys[1] && keys[1] != keys[2]);
+    let posts = world.seen().into_iter().filter(|seen| seen.method == "POST");
+    assert!(posts.into_iter().all(|seen| !keys.contains(&seen.header("idempotency-key").unwrap())));
+}
+
+#[tokio::test]
+async fn a_saga_goes_on_undoing_in_the_next_process() {
+    let world = World::new(|seen, before| match (seen.method.as_str(), seen.path.as_str()) {
+        ("POST", "/reservations") => React::Json(201, json!({"id": before})),
+        ("POST", _) => React::Json(404, json!({})),
+        (_, "/reservations/1") if before == 0 => React::Hang,
+        _ => React::Json(200, json!({})),
+    })
+    .await;
+    let mut bench = Bench::new(&world, checked(&saga(), false)).await;
+    let run = refused(bench.ask(real()).await).0.run.unwrap();
+    world.has_seen(4).await;
+    bench.crash().await;
+    assert_eq!(bench.recover().await.resumed, 1);
+    bench.until(run, |view| view.status == RunStatus::Failed).await;
+    let deletes = world.paths().into_iter().filter(|path| path.starts_with("DELETE")).collect::<Vec<_>>();
+    assert_eq!(deletes, ["DELETE /reservations/0", "DELETE /reservations/1", "DELETE /reservations/1"]);
+}
+
+#[tokio::test]
+async fn a_rehearsal_reports_what_it_would_have_undone() {
+    let world = World::new(|_, _| React::Json(200, json!({}))).await;
+    let bench = Bench::new(&world, checked(&saga(), false)).await;
+    let body = json!({"items": ["y"]});
+    let rehearsed = ArmRequest { legacy: Some(legacy(402, &json!({}))), ..request("w", Mode::Rehearse, &body) };
+    let (status, _, report) = answer(bench.ask(rehearsed).await);
+    let intents: Vec<_> = report.intents.iter().map(|intent| intent.step.as_str()).collect();
+    assert_eq!((status, intents), (402, vec!["reserve", "charge", "reserve.undo"]));
+    assert!(world.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_fallback_answers_where_the_service_is_not_there() {
+    let plan = json!({
+        "workflow": "w",
+        "steps": {
+            "charge": {
+                "call": "POST ${services.world}/charges",
+                "retry": { "attempts": 2, "base": "1ms", "max": "1ms" },
+                "fallback": "invoice",
+            },
+            "invoice": { "call": "POST ${services.world}/invoices", "fallback_only": true },
+        },
+        "respond": { "status": 201, "body": { "id": "${steps.charge.output.id}", "by": "${steps.charge.by}" } },
+    });
+    let world = World::new(|seen, _| match seen.path.as_str() {
+        "/charges" => React::Retry(503, "0"),
+        _ => React::Json(200, json!({"id": 7})),
+    })
+    .await;
+    let bench = Bench::new(&world, checked(&plan, false)).await;
+    let (status, body, report) = answer(bench.ask(real()).await);
+    assert_eq!((status, body), (201, json!({"id": 7, "by": "invoice"})));
+    assert_eq!(world.paths(), ["POST /charges", "POST /charges", "POST /invoices"]);
+    bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+}
+
+#[tokio::test]
+async fn a_probe_finds_out_what_a_lost_reply_was_about() {
+    let plan = json!({
+        "workflow": "w",
+        "steps": { "charge": {
+            "call": "POST ${services.world}/charges",
+            "timeout": "50ms",
+            "probe": { "call": "GET ${services.world}/charges?key=${key}", "after": "1ms", "done": "${status == 200}" },
+        } },
+        "respond": { "status": 201, "body": "${steps.charge.output}" },
+    });
+    let world = World::new(|seen, _| match seen.method.as_str() {
+        "POST" => React::Hang,
+        _ => React::Json(200, json!({"id": 7})),
+    })
+    .await;
+    let bench = Bench::new(&world, checked(&plan, false)).await;
+    assert_eq!(answer(bench.ask(real()).await).1, json!({"id": 7}));
+    let seen = world.seen();
+    let key = seen[0].header("idempotency-key").unwrap();
+    assert_eq!((seen.len(), seen[1].path.clone()), (2, format!("/charges?key={key}")));
+    assert_eq!(seen[1].header("idempotency-key"), None, "a probe only asks");
+}
+
+#[tokio::test]
+async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
+    let plan = json!({
+        "workflow": "w",
+        "steps": {
+            "price": { "call": "GET ${services.world}/price" },
+            "charge": { "needs": ["price"], "call": "POST ${services.world}/charges", "body": { "n": 1 }, "on_conflict": "pause" },
+        },
+        "respond": { "status": 201, "body": "${steps.charge.output}" },
+    });
+    let world = World::new(|seen, _| match (seen.path.as_str(), &seen.body[..]) {
+        ("/charges", br#"{"n":1}"#) => React::Json(409, json!({"why": "taken", "token": "t"})),
+        _ => React::Json(200, json!({"id": 7})),
+    })
+    .await;
+    let mut bench = Bench::new(&world, checked(&plan, false)).await;
+    let (problem, _) = refused(bench.ask(real()).await);
+    assert_eq!(problem.kind, "run-paused");
+    let run = problem.run.unwrap();
+    let paused = fold(&bench.events(run).await).unwrap();
+    let conflict = paused.conflict().unwrap();
+    assert_eq!(conflict.response.as_deref(), Some(&json!({"why": "taken", "token": "***"})));
+    bench.crash().await;
+    let choice = Choice::RetryWith { input: Arc::new(json!({"n": 2})) };
+    order(&bench, run, Order::Resolve { step: "charge".into(), item: None, choice, reason: None }).await;
+    assert_eq!(bench.recover().await.resumed, 1);
+    bench.until(run, |view| view.status == RunStatus::Completed).await;
+    assert_eq!(world.paths(), ["GET /price", "POST /charges", "POST /charges"], "what was finished is not done again");
+    let charges: Vec<_> = world.seen().into_iter().filter(|seen| seen.path == "/charges").collect();
+    assert_ne!(charges[0].header("idempotency-key"), charges[1].header("idempotency-key"), "another body, another key");
+    let events = bench.events(run).await;
+    assert!(events.iter().any(|event| matches!(event, Event::Resolved { by, part: Part::Do, .. } if by == "ann")));
+}
+
+#[tokio::test]
+async fn no_attempt_takes_longer_than_the_step_s_deadline() {
+    let plan = json!({
+        "workflow": "w",
+        "steps": { "look": { "call": "GET ${services.world}/x", "timeout": "8s", "deadline": "60ms" } },
+        "respond": { "status": 200 },
+    });
+    let world = World::new(|_, _| React::Hang).await;
+    let bench = Bench::new(&world, checked(&plan, false)).await;
+    let began = std::time::Instant::now();
+    assert_eq!(refused(bench.ask(real()).await).0.status, 504);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}

@@ -1,0 +1,112 @@
+//! What a step may say about going wrong.
+
+use super::*;
+
+#[test]
+fn all_that_may_be_said_is_understood() {
+    let plan = good(
+        r#"
+workflow: w
+deadline: 3d
+steps:
+  a:
+    call: POST ${services.bank}/a
+    deadline: 90s
+    on_conflict: fail
+    on_failure: pause
+    output: { schema: { type: object } }
+    fallback: b
+    probe: { call: "GET ${services.bank}/a?key=${key}", headers: { authorization: "${secrets.bank}" }, done: "${status == 200}", after: 5s }
+    undo: { call: "POST ${services.stock}/a/${output.id}/undo", body: "${status}", timeout: 1s, retry: { attempts: 9 } }
+  b: { call: "POST ${services.stock}/b", fallback_only: true, undo: "DELETE ${services.stock}/b/${output.id}" }
+  c: { for_each: "${request.body.items}", call: "POST ${services.stock}/c", failures: collect, undo: "DELETE ${services.stock}/c/${item}/${index}" }
+  d: { set: "${steps.a.by + string(size(steps.c.errors))}", on_failure: pause }
+respond: { status: 200 }
+"#,
+    );
+    let step = |name: &str| plan.step(&StepId::new(name)).unwrap();
+    let secs = std::time::Duration::from_secs;
+    let (place, a) = step("a");
+    let (fallback, b) = step("b");
+    assert_eq!((plan.deadline, a.trouble.deadline), (Some(secs(259_200)), Some(secs(90))));
+    assert_eq!((a.trouble.fallback, b.replaces), (Some(fallback), Some(place)));
+    assert!(a.probe.as_ref().is_some_and(|probe| probe.after == secs(5) && probe.call.accept.contains(404)));
+    assert!(a.undo.as_ref().is_some_and(|undo| undo.retry.attempts == 9 && !undo.accept.contains(404)));
+    assert!(b.undo.as_ref().is_some_and(|undo| undo.accept.contains(404) && undo.keyed));
+    assert!(step("c").1.for_each.as_ref().is_some_and(|for_each| for_each.collect));
+}
+
+#[test]
+fn fallbacks_take_one_place_and_nobody_waits_for_them() {
+    let call = "call: 'POST ${services.stock}/x'";
+    wrong(
+        &format!("a: {{ {call}, fallback: z }}\nb: {{ {call}, fallback: b }}\nc: {{ {call}, fallback: a }}"),
+        &[
+            "w.steps.a.fallback: unknown step `z` (did you mean `a`?)",
+            "w.steps.b.fallback: a step cannot be its own fallback (`retry` tries it again)",
+            "w.steps.c.fallback: `a` runs anyway, so it cannot take the place of `c` (say `fallback_only: true` in `a`)",
+        ],
+    );
+    wrong(
+        &format!(
+            "a: {{ {call}, fallback: f }}\nb: {{ {call}, fallback: f }}\nf: {{ {call}, fallback_only: true }}\ng: {{ set: '${{steps.f.output}}' }}\nh: {{ set: 1, fallback_only: true }}"
+        ),
+        &[
+            "w.steps.b.fallback: `f` is the fallback of `a` already (one step takes the place of one other: make it two)",
+            "w.steps.g: `f` runs only where it takes the place of `a` (read `steps.a`: it has what its fallback gave, and `.by`)",
+            "w.steps.h.fallback_only: no step has `h` as its fallback, so it would never run (say `fallback: h` in the step whose place it takes)",
+        ],
+    );
+    let (_, problems) = Town::new().check(&steps(&format!(
+        "a: {{ {call}, fallback: f }}\nb: {{ needs: [a], set: 1 }}\nf: {{ {call}, fallback_only: true, needs: [b] }}\np: {{ {call}, fallback: q, fallback_only: true }}\nq: {{ {call}, fallback: p, fallback_only: true }}"
+    )));
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("a → f → b → a") && problems[1].contains("p → q → p"), "{problems:#?}");
+}
+
+#[test]
+fn an_undo_calls_what_takes_back_and_a_probe_what_answers() {
+    wrong(
+        "a: { call: 'POST ${services.stock}/x', undo: 'GET ${services.stock}/x', probe: { done: '${true}' } }\nb: { call: 'POST ${services.stock}/x', undo: {}, probe: { call: 'GET ${services.stock}/x' } }",
+        &[
+            "w.steps.a.undo: a GET takes nothing back (name the call that undoes what the step did)",
+            "w.steps.a.probe: `probe` says what to ask (for example `call: GET ${services.stock}/things?key=${key}`)",
+            "w.steps.b.undo: `undo` says what to call (for example `undo: DELETE ${services.NAME}/things/${output.id}`)",
+            "w.steps.b.probe: `probe` says how to read the answer: `done` is missing (for example `done: ${status == 200}`)",
+        ],
+    );
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_hint() {
+    wrong(
+        "a: { for_each: [1], call: 'POST ${services.stock}/x', fallback: b, failures: collect, on_failure: pause }\nb: { for_each: [1], set: 1, fallback_only: true }",
+        &[
+            "w.steps.a.fallback: a step with `for_each` takes no `fallback`: some items may have been done (collect what failed (`failures: collect`) and read `steps.NAME.errors` in a step that follows)",
+            "w.steps.a.on_failure: either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)",
+            "w.steps.b.fallback_only: a fallback runs in the place of one call and takes no `for_each`",
+        ],
+    );
+    wrong(
+        "a: { call: 'GET ${services.stock}/x', undo: 'GET ${services.stock}/x', probe: { done: '${true}' }, failures: collect, deadline: soon }\nb: { set: 1, undo: x, on_conflict: fail }",
+        &[
+            "w.steps.a.deadline: `soon` is not a duration; write 50ms, 2s, 1m, 1h or 3d",
+            "w.steps.a.failures: `failures` belongs to `for_each`",
+            "w.steps.a.undo: a `read` changes nothing, so `undo` has nothing to say of it (say `effect: private` or `shared` if it does change something)",
+            "w.steps.a.probe: a `read` changes nothing, so `probe` has nothing to say of it (say `effect: private` or `shared` if it does change something)",
+            "w.steps.b.on_conflict: `on_conflict` belongs to a `call`, not to a `set`",
+            "w.steps.b.undo: `undo` belongs to a `call`, not to a `set`",
+        ],
+    );
+    wrong(
+        "a: { call: 'POST ${services.stock}/x', undo: { call: 'DELETE ${services.stock}/${steps.a.output.id}', body: '${secrets.bank}' }, probe: { call: 'PUT ${services.stock}/x', done: '${output.x}' } }\nb: { set: '${steps.a.by} ${steps.a.errors} ${key}' }",
+        &[
+            "w.steps.a.undo.body+2: `secrets` can be read only in a call's headers or URL (anywhere else it would be stored and shown)",
+            "w.steps.a.probe.call: a probe only asks; a PUT changes something (GET, HEAD, or a POST that only searches)",
+            "w.steps.a: `undo` and `probe` of `a` cannot read `steps.a` (write `output`: it is what the step gave)",
+            "w.steps.b.set+2: `a` has no `fallback`, so nobody else does it",
+            "w.steps.b.set+16: `a` does not collect what fails (`failures: collect`) and has no `errors`",
+            "w.steps.b.set+34: unknown name `key` (names here are request, steps, run, instance, now, services)",
+        ],
+    );
+}

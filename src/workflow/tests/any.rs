@@ -1,0 +1,202 @@
+//! Any plan with fallbacks, probes, undos and schemas, any replies, any orders and choices: it comes to its end, and
+//! keeps its promises.
+
+use super::kit::{lost, plan, shut, take};
+use super::*;
+use crate::workflow::{Choice, ConflictKind, Order, Part, Undone};
+
+#[derive(Clone, Debug)]
+struct Step {
+    method: u8,
+    keyed: bool,
+    needs: Vec<usize>,
+    attempts: u32,
+    /// Bits: undo, probe, fallback, schema, on_failure, for_each, collect, deadline.
+    has: u8,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (0u8..3, any::<bool>(), proptest::collection::vec(0usize..6, 0..3), 1u32..3, any::<u8>())
+        .prop_map(|(method, keyed, needs, attempts, has)| Step { method, keyed, needs, attempts, has });
+    proptest::collection::vec(step, 1..6)
+}
+
+fn plan_of(steps: &[Step]) -> Plan {
+    let mut all = serde_json::Map::new();
+    for (place, step) in steps.iter().enumerate() {
+        let has = |bit: u8| step.has & (1 << bit) != 0;
+        let service = if step.keyed { "stock" } else { "bank" };
+        let method = ["GET", "POST", "PUT"][usize::from(step.method)];
+        let needs: BTreeSet<_> =
+            step.needs.iter().filter(|_| place > 0).map(|need| format!("s{}", need % place.max(1))).collect();
+        let mut made = json!({
+            "call": format!("{method} ${{services.{service}}}/x"),
+            "needs": needs,
+            "retry": { "attempts": step.attempts, "base": "1s", "max": "1s" },
+        });
+        if step.method > 0 && has(0) {
+            made["undo"] = json!(format!("DELETE ${{services.{service}}}/x/${{output.of}}"));
+        }
+        if step.method > 0 && has(1) {
+            made["probe"] =
+                json!({ "call": "GET ${services.bank}/x", "done": "${output.total > 2}", "retry": { "attempts": 1 } });
+        }
+        if has(3) {
+            made["output"] = json!({ "schema": { "required": ["of"] } });
+        }
+        if has(4) {
+            made["on_failure"] = json!("pause");
+        }
+        if has(7) {
+            made["deadline"] = json!("3s");
+        }
+        if has(5) {
+            made["for_each"] = json!("${request.body.items}");
+            made["concurrency"] = json!(2);
+            if has(6) && !has(4) {
+                made["failures"] = json!("collect");
+            }
+        } else if has(2) {
+            made["fallback"] = json!(format!("f{place}"));
+            let by = json!({ "call": "POST ${services.bank}/y", "fallback_only": true, "retry": { "attempts": 1 } });
+            all.insert(format!("f{place}"), by);
+        }
+        all.insert(format!("s{place}"), made);
+    }
+    plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())
+}
+
+fn heard(fate: u8, step: &StepId) -> Heard {
+    match fate % 16 {
+        0 => status(404),
+        1 => status(409),
+        2 | 3 => status(503),
+        4 | 5 => lost(),
+        6 => shut(500),
+        7 => ok(json!({ "total": 1 })), // what a schema may refuse
+        8 => Heard::Unreadable { status: 200, why: "x".into() },
+        _ => ok(json!({ "of": step.as_str(), "total": 3 })),
+    }
+}
+
+/// A choice that is offered, picked by the script; an end where nothing else ends it.
+fn choice(offered: &[String], pick: u8, late: bool) -> Choice {
+    let name = if late { "cancel" } else { &offered[usize::from(pick) % offered.len()] };
+    match name {
+        "retry" => Choice::Retry,
+        "retry_with" => Choice::RetryWith { input: Arc::new(json!({ "n": pick })) },
+        "skip" => Choice::Skip,
+        "take" => take(json!({ "of": "hand", "total": 4 })),
+        "fallback" => Choice::Fallback,
+        _ => Choice::Cancel { compensate: !late && pick.is_multiple_of(2) },
+    }
+}
+
+fn play<'a>(plan: &'a Plan, api: bool, fates: &[u8], picks: &[u8], cancel_at: Option<(usize, bool)>) -> Bench<'a> {
+    let mut bench = if api { Bench::of_api(plan) } else { Bench::of_route(plan) };
+    for round in 0..600 {
+        bench.settle();
+        assert!(bench.wakes(), "nothing will ever wake the run: {:#?}", bench.events);
+        if bench.run.is_final() {
+            return bench;
+        }
+        if let Some((_, compensate)) = cancel_at.filter(|(at, _)| *at == round) {
+            let _ = bench.order(Order::Cancel { compensate, reason: None });
+            continue;
+        }
+        let pick = picks[round % picks.len()];
+        let flying = bench.run.in_flight();
+        if flying.is_empty() {
+            let Some(conflict) = bench.run.conflict().cloned() else { panic!("at rest: {:?}", bench.kinds()) };
+            let choice = choice(&conflict.choices, pick, round > 80);
+            if let Err(refusal) = bench.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
+                // Only what was said before makes no sense again.
+                assert!(matches!(choice, Choice::Cancel { .. }), "{choice:?} of {conflict:?}: {refusal}");
+                bench.cancel(false).unwrap();
+            }
+            continue;
+        }
+        let call = flying[usize::from(pick) % flying.len()].clone();
+        let fate = if round > 80 { 9 } else { fates[round % fates.len()] };
+        bench.hears(call.step.as_str(), call.item, call.part, heard(fate, &call.step));
+    }
+    panic!("it does not come to its end: {:#?}", bench.events);
+}
+
+fn promises(bench: &Bench<'_>) {
+    let (mut ended, mut undos) = (BTreeSet::new(), BTreeSet::new());
+    let mut unknown: BTreeSet<(StepId, Option<u32>)> = BTreeSet::new();
+    let (mut cancelled, mut asked) = (false, BTreeSet::new());
+    for event in &bench.events {
+        match event {
+            Event::StepStarted(started) => {
+                let place = (started.step.clone(), started.item);
+                match started.part {
+                    Part::Do => {
+                        let may = started.effect == EffectClass::Read || !cancelled || asked.remove(&place);
+                        assert!(may, "`{}` began after the cancel", started.step);
+                    }
+                    Part::Undo if started.attempt == 1 => assert!(undos.insert(place), "undone twice"),
+                    Part::Undo | Part::Probe => {}
+                }
+            }
+            Event::StepFinished(finished) => {
+                let place = (finished.step.clone(), finished.item, finished.part);
+                assert!(ended.insert(place), "two outcomes of `{}`", finished.step);
+            }
+            Event::RetryScheduled(retry) if retry.part == Part::Do && retry.unknown => {
+                unknown.insert((retry.step.clone(), retry.item));
+            }
+            Event::Paused { conflict, .. } if conflict.kind == ConflictKind::OutcomeUnknown => {
+                unknown.insert((conflict.step.clone(), conflict.item));
+            }
+            Event::Probed { step, item, done: Some(false), .. } => {
+                unknown.remove(&(step.clone(), *item));
+            }
+            Event::Resolved { step, item, choice, .. } => {
+                asked.insert((step.clone(), *item));
+                if matches!(choice, Choice::RetryWith { .. }) {
+                    unknown.remove(&(step.clone(), *item));
+                }
+            }
+            // A read changes nothing, whatever became of it.
+            Event::FallbackTaken { step, .. } => {
+                let (_, of) = bench.plan.step(step).unwrap();
+                let read = of.call(Part::Do).is_some_and(|call| call.effect == EffectClass::Read);
+                assert!(read || !unknown.contains(&(step.clone(), None)), "`{step}` may have been done");
+            }
+            Event::CancelOrdered { .. } => cancelled = true,
+            _ => {}
+        }
+    }
+    let undone = bench.run.undone();
+    assert!(undone.iter().all(|(.., undone)| *undone != Undone::NotYet), "{undone:?}");
+    let places: BTreeSet<_> = undone.iter().map(|(step, item, _)| (step, item)).collect();
+    assert_eq!(places.len(), undone.len(), "each is listed once");
+    let compensated = bench.run.status() == RunStatus::Failed;
+    for (step, item, state) in &undone {
+        let has_undo = bench.plan.step(step).is_some_and(|(_, step)| step.undo.is_some());
+        if compensated && has_undo && *state == Undone::Undone {
+            let by_hand = asked.contains(&((*step).clone(), *item));
+            assert!(undos.contains(&((*step).clone(), *item)) || by_hand, "`{step}` counts as undone");
+        }
+    }
+    let text = serde_json::to_string(&bench.events).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), bench.events);
+    assert!(view(bench.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(160))]
+
+    #[test]
+    fn any_run_ends_and_keeps_its_promises(
+        steps in steps(), api in any::<bool>(), fates in proptest::collection::vec(any::<u8>(), 24),
+        picks in proptest::collection::vec(any::<u8>(), 24),
+        cancel in proptest::option::of((0usize..24, any::<bool>())),
+    ) {
+        let plan = plan_of(&steps);
+        let bench = play(&plan, api, &fates, &picks, cancel);
+        promises(&bench);
+    }
+}

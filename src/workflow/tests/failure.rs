@@ -1,0 +1,362 @@
+//! What goes wrong, tier by tier: retries and deadlines, fallbacks and probes, conflicts that people resolve.
+
+use super::kit::{lost, plan, shut, take};
+use super::*;
+use crate::workflow::{Choice, ConflictKind, Part, Payload, Skipped};
+
+const CHARGE: &str = "
+workflow: w
+steps:
+  charge:
+    call: POST ${services.bank}/charges
+    body: { amount: 7 }
+    retry: { attempts: 2, base: 10ms, max: 10ms }
+    fallback: invoice
+  invoice:
+    fallback_only: true
+    call: POST ${services.bank}/invoices
+    retry: { attempts: 1 }
+  note: { set: '${steps.charge.by}', if: '${steps.charge.status == 201}' }
+respond: { status: 200, body: '${steps.charge.output}' }
+";
+
+#[test]
+fn a_fallback_takes_the_place_of_what_certainly_did_nothing() {
+    let plan = plan(CHARGE);
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    bench.call("charge", status(503));
+    bench.call("charge", status(503));
+    assert_eq!(bench.flying(), ["invoice"]);
+    let heard = Heard::Reply {
+        status: 201,
+        headers: BTreeMap::new(),
+        output: Arc::new(json!({"id": 9})),
+        retry_after_ms: None,
+    };
+    bench.call("invoice", heard);
+    assert_eq!(bench.run.status(), RunStatus::Completed);
+    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"id": 9}));
+    assert_eq!(
+        (bench.output("charge")["by"].clone(), bench.output("note")["output"].clone()),
+        (json!("invoice"), json!("invoice"))
+    );
+}
+
+#[test]
+fn a_fallback_that_nobody_took_is_not_needed_and_after_unknown_nobody_takes_it() {
+    let plan = plan(CHARGE);
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    bench.call("charge", ok(json!({})));
+    assert_eq!(bench.run.status(), RunStatus::Completed);
+    let not_needed = Event::StepSkipped { step: "invoice".into(), item: None, reason: Skipped::NotNeeded };
+    assert!(bench.events.contains(&not_needed), "{:?}", bench.kinds());
+
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    bench.call("charge", lost());
+    assert_eq!(bench.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
+    let refused = bench.choose("charge", None, Choice::Fallback).unwrap_err();
+    assert!(refused.to_string().contains("a second time"), "{refused}");
+}
+
+#[test]
+fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_burning_an_attempt() {
+    let with = plan(CHARGE);
+    let mut bench = Bench::of_route(&with);
+    bench.settle();
+    bench.call("charge", shut(60_000));
+    assert_eq!(bench.flying(), ["invoice"]);
+
+    let without = plan(
+        &CHARGE
+            .replace("    fallback: invoice\n", "    deadline: 3m\n")
+            .replace("  invoice:\n    fallback_only: true\n", "  invoice:\n")
+            .replace("${steps.charge.by}", "1"),
+    );
+    let mut bench = Bench::of_route(&without);
+    bench.settle();
+    bench.call("invoice", ok(json!({})));
+    for _ in 0..2 {
+        bench.call("charge", shut(60_000));
+        assert_eq!(bench.flying(), ["charge"], "it waited for the breaker's next probe");
+    }
+    assert_eq!(bench.now, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(120));
+    bench.call("charge", shut(60_000));
+    let failure = bench.run.failure().unwrap();
+    assert!(failure.message.contains("breaker of `bank`"), "the step's deadline is over: {}", failure.message);
+}
+
+#[test]
+fn fallbacks_form_chains_and_one_that_does_not_run_leaves_the_failure() {
+    let chain = plan(
+        "
+workflow: w
+steps:
+  a: { call: 'POST ${services.bank}/a', retry: { attempts: 1 }, fallback: b }
+  b: { call: 'POST ${services.bank}/b', retry: { attempts: 1 }, fallback: c, fallback_only: true }
+  c: { set: { from: c }, fallback_only: true, if: '${request.body.items[0] == 1}' }
+  last: { needs: [a], set: '${steps.a.by}' }
+respond: { status: 200, body: '${steps.a.output}' }
+",
+    );
+    let mut bench = Bench::of_route(&chain);
+    bench.settle();
+    bench.call("a", status(503));
+    bench.call("b", Heard::NotSent("x".into()));
+    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"from": "c"}));
+    assert_eq!(bench.output("last")["output"], json!("c"));
+
+    let mut bench = Bench::born(&chain, |started| started.request = Arc::new(json!({"body": {"items": [2]}})));
+    bench.settle();
+    bench.call("a", status(503));
+    bench.call("b", status(503));
+    assert_eq!(bench.run.status(), RunStatus::Failed);
+    assert!(bench.run.failure().unwrap().message.contains("`b`"), "{:?}", bench.run.failure());
+}
+
+const PROBED: &str = "
+workflow: w
+steps:
+  charge:
+    call: POST ${services.bank}/charges
+    retry: { attempts: 2, base: 1ms, max: 1ms }
+    probe:
+      call: GET ${services.bank}/charges?key=${key}
+      retry: { attempts: 2 }
+      done: ${output.found}
+      output: ${output.charge}
+    output: { schema: { required: [id] } }
+respond: { status: 200, body: '${steps.charge.output}' }
+";
+
+#[test]
+fn a_probe_says_what_an_unknown_attempt_did() {
+    let plan = plan(PROBED);
+    let probing = || {
+        let mut bench = Bench::of_route(&plan);
+        bench.settle();
+        let key = bench.run.attempt(&"charge".into(), None, Part::Do).unwrap().key.unwrap();
+        bench.call("charge", lost());
+        assert_eq!((bench.flying(), bench.run.status()), (vec!["probe charge".to_owned()], RunStatus::Running));
+        let probe = bench.run.attempt(&"charge".into(), None, Part::Probe).unwrap();
+        assert!(probe.request.url.ends_with(&format!("?key={key}")), "{}", probe.request.url);
+        bench
+    };
+    let mut yes = probing();
+    yes.hears("charge", None, Part::Probe, ok(json!({"found": true, "charge": {"id": 3}})));
+    assert_eq!(yes.run.answer().unwrap().body.value(), json!({"id": 3}));
+    let mut no = probing();
+    no.hears("charge", None, Part::Probe, status(503));
+    no.hears("charge", None, Part::Probe, ok(json!({"found": false})));
+    assert_eq!(no.flying(), ["charge"], "the attempt counts as not done, and another is left");
+    no.call("charge", status(503));
+    assert_eq!(no.run.failure().unwrap().kind, FailureKind::Unavailable);
+    let mut unsure = probing();
+    unsure.hears("charge", None, Part::Probe, ok(json!({})));
+    let conflict = unsure.run.conflict().unwrap();
+    assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
+    assert!(conflict.message.contains("could not say"), "{}", conflict.message);
+    let bad = unsure.choose("charge", None, take(json!({}))).unwrap_err();
+    assert!(matches!(bad, Refusal::BadValues(_)), "what people give is held against the schema: {bad}");
+    unsure.choose("charge", None, take(json!({"id": 4}))).unwrap();
+    assert_eq!(unsure.run.answer().unwrap().body.value(), json!({"id": 4}));
+}
+
+#[test]
+fn a_step_s_deadline_ends_its_attempts_and_the_run_s_the_run() {
+    let plan = plan(
+        "
+workflow: w
+deadline: 1h
+steps:
+  a:
+    call: POST ${services.bank}/a
+    retry: { attempts: 100, base: 10s, max: 10s }
+    deadline: 12s
+    undo: DELETE ${services.bank}/a
+  b: { needs: [a], call: 'POST ${services.bank}/b', retry: { attempts: 100, base: 30m, max: 30m } }
+respond: { status: 200 }
+",
+    );
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    for _ in 0..3 {
+        bench.call("a", status(503)); // half of the pause is drawn
+    }
+    assert_eq!(bench.run.status(), RunStatus::Failed, "5 and 10 seconds have passed, and 15 are too many");
+
+    let hour = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
+    let mut bench = Bench::born(&plan, |started| started.until = Some(hour));
+    bench.settle();
+    bench.call("a", ok(json!({})));
+    for _ in 0..4 {
+        if bench.flying() == ["b"] {
+            bench.call("b", status(503));
+        }
+    }
+    assert_eq!(bench.flying(), ["undo a"]);
+    bench.undo("a", ok(json!({})));
+    assert_eq!((bench.run.status(), bench.run.failure().unwrap().kind), (RunStatus::Failed, FailureKind::TimedOut));
+    assert!(bench.run.note().unwrap().contains("undone: `a`"), "{:?}", bench.run.note());
+}
+
+const ASKS: &str = "
+workflow: w
+steps:
+  look: { call: 'GET ${services.bank}/x', on_failure: pause, retry: { attempts: 1 } }
+  put:
+    needs: [look]
+    call: PUT ${services.bank}/x
+    body: { n: '${steps.look.output.n}' }
+    output: { schema: { required: [id] } }
+respond: { status: 200, body: '${steps.put.output}' }
+";
+
+#[test]
+fn a_person_goes_on_from_exactly_where_the_run_paused() {
+    let plan = plan(ASKS);
+    let mut bench = Bench::of_api(&plan);
+    bench.settle();
+    bench.call("look", status(503));
+    let conflict = bench.run.conflict().unwrap();
+    assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp);
+    assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"]);
+    bench.choose("look", None, Choice::Retry).unwrap();
+    assert_eq!(bench.run.attempt(&"look".into(), None, Part::Do).unwrap().attempt, 2);
+    bench.call("look", ok(json!({})));
+    // What it reads is not there.
+    assert_eq!(bench.run.conflict().unwrap().kind, ConflictKind::Expression);
+    bench.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 1})) }).unwrap();
+    let first = bench.run.attempt(&"put".into(), None, Part::Do).unwrap();
+    assert_eq!(first.request.body, Payload::Text(r#"{"n":1}"#.into()));
+    bench.call("put", status(409));
+    let conflict = bench.run.conflict().unwrap();
+    assert_eq!((conflict.kind, conflict.status), (ConflictKind::Refused, Some(409)));
+    assert!(conflict.request.is_some() && conflict.expected.as_deref() == Some("a status among 200–299"));
+    bench.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 2})) }).unwrap();
+    let second = bench.run.attempt(&"put".into(), None, Part::Do).unwrap();
+    assert_eq!((second.attempt, second.request.body.clone()), (2, Payload::Text(r#"{"n":2}"#.into())));
+    assert_ne!(second.key, first.key);
+    bench.call("put", ok(json!({"other": 1, "password": "x"})));
+    let conflict = bench.run.conflict().unwrap();
+    assert_eq!(
+        (conflict.kind, &conflict.choices),
+        (ConflictKind::Schema, &vec!["skip".into(), "take".into(), "cancel".into()])
+    );
+    assert_eq!(conflict.response.as_deref(), Some(&json!({"other": 1, "password": "***"})));
+    let refused = bench.choose("put", None, Choice::Retry).unwrap_err();
+    assert!(refused.to_string().contains("it was done"), "{refused}");
+    bench.choose("put", None, take(json!({"id": 5}))).unwrap();
+    assert_eq!(bench.run.answer().unwrap().body.value(), json!({"id": 5}));
+    assert!(bench.choose("put", None, Choice::Retry).is_err());
+}
+
+#[test]
+fn what_a_route_began_fails_where_a_person_would_be_asked() {
+    let plan = plan(&ASKS.replace(", on_failure: pause", ""));
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    bench.call("look", ok(json!({})));
+    assert_eq!(bench.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    bench.call("look", ok(json!({"n": 1})));
+    bench.call("put", ok(json!({})));
+    assert_eq!(bench.run.failure().map(|failure| failure.kind), Some(FailureKind::Schema));
+    assert!(
+        bench.run.note().unwrap().contains("not undone: `put`"),
+        "it was done all the same: {:?}",
+        bench.run.note()
+    );
+}
+
+#[test]
+fn a_refusal_after_an_unknown_attempt_is_a_conflict() {
+    let plan = plan(
+        "{ workflow: w, steps: { put: { call: 'PUT ${services.bank}/x', on_conflict: fail } }, respond: { status: 200 } }",
+    );
+    for refused in [404, 409] {
+        let mut bench = Bench::of_route(&plan);
+        bench.settle();
+        bench.call("put", lost());
+        bench.call("put", status(refused));
+        assert_eq!(bench.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
+    }
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    bench.call("put", status(409));
+    assert_eq!(bench.run.status(), RunStatus::Failed);
+}
+
+const ITEMS: &str = "
+workflow: w
+steps:
+  each:
+    for_each: ${request.body.items}
+    concurrency: 2
+    call: POST ${services.bank}/x
+    failures: collect
+    retry: { attempts: 1 }
+  say: { set: '${steps.each.errors}' }
+respond: { status: 200, body: { ok: '${steps.each.output}', errors: '${steps.say.output}' } }
+";
+
+#[test]
+fn items_that_fail_are_collected_or_end_the_step() {
+    let collect = plan(ITEMS);
+    let mut bench = Bench::of_route(&collect);
+    bench.settle();
+    bench.item("each", 1, status(404));
+    assert_eq!(bench.flying(), ["each[0]", "each[2]"]);
+    bench.item("each", 0, ok(json!({"id": 0})));
+    bench.item("each", 2, ok(json!({"id": 2})));
+    let body = bench.run.answer().unwrap().body.value();
+    assert_eq!(body["ok"], json!([{"id": 0}, null, {"id": 2}]));
+    assert_eq!((body["errors"][0]["index"].clone(), body["errors"][0]["status"].clone()), (json!(1), json!(404)));
+
+    let fast = plan(&ITEMS.replace("failures: collect", "failures: fail_fast").replace("each.errors", "each.output"));
+    let mut bench = Bench::of_route(&fast);
+    bench.settle();
+    bench.item("each", 1, status(404));
+    assert_eq!(bench.flying(), ["each[0]"], "the third item does not begin");
+    bench.item("each", 0, ok(json!({})));
+    assert_eq!(bench.run.status(), RunStatus::Failed);
+}
+
+#[test]
+fn several_items_may_be_in_conflict_and_each_is_resolved() {
+    let plan = plan(ITEMS);
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    bench.item("each", 0, lost());
+    bench.item("each", 1, lost());
+    assert_eq!((bench.run.conflicts().len(), bench.flying().len()), (2, 0));
+    assert!(bench.run.note().unwrap().contains("2 conflicts"));
+    bench.choose("each", Some(0), Choice::Skip).unwrap();
+    assert!(bench.flying().is_empty(), "nothing begins while one is open");
+    bench.choose("each", Some(1), take(json!({"id": 1}))).unwrap();
+    bench.item("each", 2, ok(json!({"id": 2})));
+    assert_eq!(bench.run.answer().unwrap().body.value()["ok"], json!([null, {"id": 1}, {"id": 2}]));
+}
+
+#[test]
+fn the_answer_while_a_run_goes_on_is_pinned_once() {
+    let plan = plan(
+        "{ workflow: w, steps: { a: { call: 'GET ${services.bank}/a' } }, respond: [{ pending: { status: 202, body: { id: '${run.id}' } } }, { status: 200, body: { id: '${run.id}' } }] }",
+    );
+    let creates = crate::workflow::Creates::Engine { family: "orders".into(), path: "$.id".into() };
+    let mut bench = Bench::born(&plan, |started| started.creates = Some(creates));
+    bench.settle();
+    bench.ask(Command::AnswerPending).unwrap();
+    let pinned = bench.run.pinned().cloned();
+    assert!(pinned.is_some() && bench.run.pending().is_some_and(|answer| answer.status == 202));
+    assert_eq!(bench.ask(Command::AnswerPending), Err(Refusal::Answered));
+    bench.call("a", ok(json!({})));
+    assert!(matches!(
+        bench.events.iter().find(|event| event.kind() == "responded"),
+        Some(Event::Responded { pin: None, .. })
+    ));
+    assert_eq!(bench.run.pinned().cloned(), pinned);
+}

@@ -1,0 +1,91 @@
+//! Plans from files, runs of them, and a world that answers by a script.
+
+use super::*;
+use crate::limits::Limits;
+use crate::workflow::{Choice, Known, Order, Part};
+
+/// A plan as the files' check makes it: `bank` honours no keys, `stock` does.
+pub(super) fn plan(yaml: &str) -> Plan {
+    let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
+    let services = BTreeMap::from([(ServiceName::from("bank"), false), (ServiceName::from("stock"), true)]);
+    let known =
+        Known { services: &services, secrets: &BTreeSet::new(), has_store_key: false, limits: &Limits::default() };
+    Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+impl<'a> Bench<'a> {
+    /// A run that a route started.
+    pub fn of_route(plan: &'a Plan) -> Self {
+        Self::new(plan, Mode::Real, json!({"body": {"items": [1, 2, 3]}}))
+    }
+    /// A run that the API started.
+    pub fn of_api(plan: &'a Plan) -> Self {
+        Self::born(plan, |started| started.route = None)
+    }
+    pub fn born(plan: &'a Plan, change: impl FnOnce(&mut RunStarted)) -> Self {
+        let mut first = started(plan, Mode::Real, json!({"body": {"items": [1, 2, 3]}}));
+        change(&mut first);
+        let first = Event::RunStarted(Arc::new(first));
+        let run = evolve(None, &first).unwrap();
+        Self { plan, world: world(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
+    }
+    /// Records what came back of a call's attempt, and does all that needs no reply.
+    pub fn hears(&mut self, step: &str, item: Option<u32>, part: Part, heard: Heard) {
+        let attempt = self.run.attempt(&step.into(), item, part);
+        let attempt = attempt.unwrap_or_else(|| panic!("`{step}` is not under way: {:#?}", self.kinds())).attempt;
+        let place = self.plan.step(&step.into()).unwrap().0;
+        let command = Command::Record { step: place, item, part, attempt, heard, again: false, jitter: 0.5 };
+        self.ask(command).unwrap();
+        self.settle();
+    }
+    pub fn call(&mut self, step: &str, heard: Heard) {
+        self.hears(step, None, Part::Do, heard);
+    }
+    pub fn item(&mut self, step: &str, item: u32, heard: Heard) {
+        self.hears(step, Some(item), Part::Do, heard);
+    }
+    pub fn undo(&mut self, step: &str, heard: Heard) {
+        self.hears(step, None, Part::Undo, heard);
+    }
+    pub fn order(&mut self, order: Order) -> Result<usize, Refusal> {
+        let done = self.ask(Command::Order { order, by: "ann".into() });
+        self.settle();
+        done
+    }
+    pub fn choose(&mut self, step: &str, item: Option<u32>, choice: Choice) -> Result<usize, Refusal> {
+        self.order(Order::Resolve { step: step.into(), item, choice, reason: None })
+    }
+    pub fn cancel(&mut self, compensate: bool) -> Result<usize, Refusal> {
+        self.order(Order::Cancel { compensate, reason: Some("why not".into()) })
+    }
+    /// Calls under way, as `step`, `step[item]`, `undo step`, `probe step`.
+    pub fn flying(&self) -> Vec<String> {
+        let name = |call: &crate::workflow::InFlight| {
+            let item = call.item.map_or(String::new(), |item| format!("[{item}]"));
+            match call.part {
+                Part::Do => format!("{}{item}", call.step),
+                Part::Probe => format!("probe {}{item}", call.step),
+                Part::Undo => format!("undo {}{item}", call.step),
+            }
+        };
+        self.run.in_flight().iter().map(name).collect()
+    }
+    pub fn kinds(&self) -> Vec<&'static str> {
+        self.events.iter().map(Event::kind).collect()
+    }
+    pub fn output(&self, step: &str) -> Value {
+        self.run.outputs[step].clone()
+    }
+}
+
+pub(super) fn take(output: Value) -> Choice {
+    Choice::Take { output: Arc::new(output) }
+}
+
+pub(super) fn shut(ms: u64) -> Heard {
+    Heard::BreakerOpen { service: "bank".into(), retry_after_ms: ms }
+}
+
+pub(super) fn lost() -> Heard {
+    Heard::TimedOut("x".into())
+}

@@ -1,0 +1,242 @@
+//! What was done is undone: in which order, how often, and what a person does when it cannot be.
+
+use super::kit::{lost, plan, take};
+use super::*;
+use crate::workflow::{Choice, ConflictKind, Part, Undone};
+
+const TRIP: &str = "
+workflow: w
+steps:
+  reserve:
+    for_each: ${request.body.items}
+    concurrency: 1
+    call: POST ${services.stock}/reservations
+    undo: { call: 'DELETE ${services.stock}/reservations/${output.id}?item=${item}', retry: { attempts: 2, base: 1ms, max: 1ms } }
+  mail: { call: 'POST ${services.bank}/mails', needs: [reserve] }
+  hotel: { call: 'POST ${services.bank}/hotels', needs: [mail], undo: { call: 'POST ${services.bank}/hotels/${output.id}/cancel', body: '${request.body.items}' } }
+  flight: { call: 'POST ${services.bank}/flights', needs: [mail], undo: 'DELETE ${services.bank}/flights/${output.id}' }
+  last: { needs: [hotel, flight], call: 'POST ${services.bank}/last' }
+respond: { status: 200 }
+";
+
+/// All is done but the last step.
+fn until_last(bench: &mut Bench<'_>) {
+    bench.settle();
+    for item in 0..3 {
+        bench.item("reserve", item, ok(json!({"id": item + 10})));
+    }
+    bench.call("mail", ok(json!({})));
+    bench.call("hotel", ok(json!({"id": 7})));
+    bench.call("flight", ok(json!({"id": 8})));
+}
+
+#[test]
+fn what_was_done_is_undone_in_reverse_and_at_the_same_time_where_it_overlapped() {
+    let plan = plan(TRIP);
+    let mut bench = Bench::of_route(&plan);
+    until_last(&mut bench);
+    bench.call("last", status(404));
+    assert_eq!(bench.run.status(), RunStatus::Compensating);
+    assert_eq!(bench.flying(), ["undo flight", "undo hotel"]);
+    let hotel = bench.run.attempt(&"hotel".into(), None, Part::Undo).unwrap();
+    assert_eq!(hotel.request.url, "/hotels/7/cancel");
+    bench.undo("flight", status(404)); // gone is gone
+    assert_eq!(bench.flying(), ["undo hotel"]);
+    bench.undo("hotel", ok(json!({})));
+    let keys: BTreeSet<_> = (0..3u32)
+        .rev()
+        .map(|item| {
+            let undo = bench.run.attempt(&"reserve".into(), Some(item), Part::Undo).unwrap();
+            assert_eq!(undo.request.url, format!("/reservations/{}?item={}", item + 10, item + 1));
+            bench.hears("reserve", Some(item), Part::Undo, lost());
+            let again = bench.run.attempt(&"reserve".into(), Some(item), Part::Undo).unwrap();
+            assert_eq!((again.attempt, &again.key), (2, &undo.key), "a DELETE is repeated, under its own key");
+            bench.hears("reserve", Some(item), Part::Undo, ok(json!({})));
+            undo.key.unwrap()
+        })
+        .collect();
+    assert_eq!((bench.run.status(), keys.len()), (RunStatus::Failed, 3));
+    let note = bench.run.note().unwrap();
+    assert!(note.ends_with("undone: `flight`, `hotel`, `reserve` (3 times); not undone: `mail`"), "{note}");
+}
+
+#[test]
+fn what_cannot_be_undone_waits_for_a_person() {
+    let plan = plan(TRIP);
+    let failing = || {
+        let mut bench = Bench::of_route(&plan);
+        until_last(&mut bench);
+        bench.call("last", status(404));
+        bench.undo("flight", ok(json!({})));
+        bench.undo("hotel", lost());
+        let conflict = bench.run.conflict().unwrap();
+        assert_eq!(
+            (conflict.kind, conflict.part),
+            (ConflictKind::UndoFailed, Part::Undo),
+            "a POST may not be repeated"
+        );
+        assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"]);
+        bench
+    };
+    let end = |bench: &mut Bench<'_>| {
+        for item in (0..3).rev() {
+            bench.hears("reserve", Some(item), Part::Undo, ok(json!({})));
+        }
+        let hotel: StepId = "hotel".into();
+        bench.run.undone().into_iter().find(|(step, ..)| **step == hotel).map(|(.., undone)| undone)
+    };
+    let mut again = failing();
+    again.choose("hotel", None, Choice::Retry).unwrap();
+    again.undo("hotel", ok(json!({})));
+    assert_eq!(end(&mut again), Some(Undone::Undone));
+    let mut by_hand = failing();
+    by_hand.choose("hotel", None, take(json!(null))).unwrap();
+    assert_eq!(end(&mut by_hand), Some(Undone::Undone));
+    let mut left = failing();
+    left.choose("hotel", None, Choice::Skip).unwrap();
+    assert_eq!(end(&mut left), Some(Undone::Left("ann left it as it is".into())));
+    let mut called_off = failing();
+    assert!(called_off.cancel(true).is_err(), "it is being undone already");
+    called_off.cancel(false).unwrap();
+    assert_eq!(called_off.run.status(), RunStatus::Cancelled);
+    assert!(called_off.run.note().unwrap().contains("not undone: `hotel`"), "{:?}", called_off.run.note());
+}
+
+#[test]
+fn a_cancelled_run_ends_what_is_under_way_and_undoes_it_or_not() {
+    let plan = plan(TRIP);
+    let mut bench = Bench::of_api(&plan);
+    bench.settle();
+    bench.item("reserve", 0, ok(json!({"id": 1})));
+    bench.cancel(true).unwrap();
+    assert_eq!(bench.flying(), ["reserve[1]"], "what is under way ends");
+    assert!(bench.cancel(true).is_err());
+    bench.item("reserve", 1, ok(json!({"id": 2})));
+    assert_eq!(bench.flying(), ["undo reserve[1]"]);
+    bench.hears("reserve", Some(1), Part::Undo, ok(json!({})));
+    bench.hears("reserve", Some(0), Part::Undo, ok(json!({})));
+    assert_eq!(bench.run.status(), RunStatus::Cancelled);
+    assert!(bench.run.note().unwrap().starts_with("ann cancelled it: why not"));
+
+    let mut bench = Bench::of_api(&plan);
+    bench.settle();
+    bench.item("reserve", 0, ok(json!({"id": 1})));
+    bench.cancel(false).unwrap();
+    bench.item("reserve", 1, lost());
+    assert_eq!(bench.run.status(), RunStatus::Cancelled, "unknown, and only listed: {:?}", bench.kinds());
+    assert_eq!(bench.run.undone().len(), 2);
+}
+
+#[test]
+fn what_is_unknown_is_a_conflict_before_anything_is_undone() {
+    let plan = plan(TRIP);
+    let mut bench = Bench::of_route(&plan);
+    until_last(&mut bench);
+    bench.call("last", lost());
+    assert_eq!(bench.run.status(), RunStatus::Paused);
+    bench.choose("last", None, Choice::Cancel { compensate: true }).unwrap();
+    assert_eq!(bench.flying(), ["undo flight", "undo hotel"], "whoever cancels has seen it");
+
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    for item in 0..3 {
+        bench.item("reserve", item, ok(json!({"id": item})));
+    }
+    bench.call("mail", ok(json!({})));
+    bench.call("hotel", status(404));
+    bench.call("flight", lost());
+    let conflict = bench.run.conflict().unwrap();
+    assert_eq!(
+        (conflict.kind, conflict.choices.contains(&"retry_with".to_owned())),
+        (ConflictKind::OutcomeUnknown, false)
+    );
+    bench.choose("flight", None, Choice::Retry).unwrap();
+    assert_eq!(bench.flying(), ["flight"], "it is found out, although the run fails");
+    bench.call("flight", ok(json!({"id": 4})));
+    assert_eq!(bench.flying(), ["undo flight"]);
+}
+
+#[test]
+fn the_answer_is_given_before_undoing_and_a_fail_step_undoes_too() {
+    let plan =
+        plan(&TRIP.replace("call: 'POST ${services.bank}/last'", "fail: { status: 402, body: { error: declined } }"));
+    let mut bench = Bench::of_route(&plan);
+    until_last(&mut bench);
+    assert_eq!((bench.run.status(), bench.run.answer().unwrap().status), (RunStatus::Compensating, 402));
+}
+
+#[test]
+fn a_rehearsal_records_what_it_would_have_undone() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a: { call: 'POST ${services.bank}/a', rehearse: { id: 1 }, undo: 'DELETE ${services.bank}/a/${output.id}' }
+  b: { needs: [a], call: 'POST ${services.bank}/b', undo: 'DELETE ${services.bank}/b/${output.id}' }
+  c: { needs: [b], fail: { status: 402 } }
+respond: { status: 200 }
+",
+    );
+    let mut bench = Bench::new(&plan, Mode::Rehearse, json!({}));
+    bench.settle();
+    assert_eq!(bench.run.status(), RunStatus::Failed);
+    let intents: Vec<_> =
+        bench.run.intents().map(|(step, _, part, record)| (step.as_str(), part, record.url.as_str())).collect();
+    assert_eq!(intents, [("a", Part::Do, "/a"), ("a", Part::Undo, "/a/1"), ("b", Part::Do, "/b")]);
+    assert!(bench.sent.is_empty());
+}
+
+#[test]
+fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
+    let plan = plan(
+        "{ workflow: w, steps: { each: { for_each: '${request.body.items}', call: 'POST ${services.stock}/x', undo: 'DELETE ${services.stock}/x/${index}' } }, respond: { status: 200 } }",
+    );
+    let play = |count: usize| {
+        let items: Vec<usize> = (0..count).collect();
+        let first = started(&plan, Mode::Real, json!({"body": {"items": items}}));
+        let world = World { items_max: 100_000, ..world() };
+        let mut events = vec![Event::RunStarted(Arc::new(first))];
+        let mut run = evolve(None, &events[0]).unwrap();
+        let began = std::time::Instant::now();
+        let conditions = Conditions { now: Timestamp::UNIX_EPOCH, hold_effects: false };
+        while !run.is_final() {
+            let mut commands: Vec<Command> = due(&run, &plan, &world, conditions)
+                .into_iter()
+                .filter_map(|action| if let Action::Ask(command) = action { Some(command) } else { None })
+                .collect();
+            if commands.is_empty() {
+                let call = run.in_flight().remove(0);
+                commands.push(Command::Record {
+                    step: super::super::StepIndex(0),
+                    item: call.item,
+                    part: Part::Do,
+                    attempt: 1,
+                    heard: if call.item == Some(u32::try_from(count - 1).unwrap()) {
+                        status(404)
+                    } else {
+                        ok(json!({}))
+                    },
+                    again: false,
+                    jitter: 0.5,
+                });
+                if call.part == Part::Undo {
+                    break;
+                }
+            }
+            for command in commands {
+                for event in decide(&run, &plan, &world, command, conditions.now).unwrap_or_default() {
+                    run.take_in(&event).unwrap();
+                    events.push(event);
+                }
+            }
+        }
+        let live = began.elapsed();
+        let began = std::time::Instant::now();
+        assert_eq!(fold(&events).unwrap(), run);
+        println!("{count} items: {} events, played in {live:?}, folded in {:?}", events.len(), began.elapsed());
+        assert_eq!(run.status(), RunStatus::Compensating);
+        live
+    };
+    let (small, large) = (play(1_000), play(8_000));
+    assert!(large < small * 40, "{small:?} for 1,000 items and {large:?} for 8,000");
+}

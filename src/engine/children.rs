@@ -22,7 +22,7 @@ use super::mail::{ChildEnd, Letter};
 use super::orders;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::StoreError;
-use crate::workflow::{Event, Mode, Order, Parent, Run, RunStarted, RunStatus, evolve, fold};
+use crate::workflow::{Event, Mode, OpenChild, Order, Parent, Run, RunStarted, RunStatus, evolve, fold};
 
 /// Until the store is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -49,8 +49,9 @@ impl Begun {
 
 /// Runs that it began and that have not ended for it.
 pub(super) fn open_of(run: &Run) -> Vec<Begun> {
-    let _ = run;
-    Vec::new()
+    let open = run.children();
+    open.map(|OpenChild { step, item, run, workflow, input }| Begun { child: run, step, item, workflow, input })
+        .collect()
 }
 
 /// How a run ended, for the one that began it.

@@ -235,9 +235,14 @@ fn failed(run: &Run, failure: &Failure) -> Problem {
         FailureKind::Broken => "A service that the workflow needs failed",
         FailureKind::Schema => "A service gave a step of the workflow what its schema refuses",
         FailureKind::Cancelled => "The run was cancelled",
-        FailureKind::Expression | FailureKind::Unresolved | FailureKind::Bound | FailureKind::NoAnswer => {
-            "The workflow failed"
-        }
+        FailureKind::Rejected => "A person said no to a step of the workflow",
+        FailureKind::ChildFailed => "A workflow that this one runs did not complete",
+        FailureKind::Expression
+        | FailureKind::Unresolved
+        | FailureKind::Bound
+        | FailureKind::NoAnswer
+        | FailureKind::NeedsPerson
+        | FailureKind::NeedsSignal => "The workflow failed",
         FailureKind::Declared => "The workflow ended early",
     };
     let begun = match (run.shared_begun(), run.effects_begun()) {
@@ -280,6 +285,12 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         (Some(failure), _) if failure.kind == FailureKind::Unresolved => {
             Some((SkipReason::UnresolvedEffect, failure.message.clone()))
         }
+        (Some(failure), _) if failure.kind == FailureKind::NeedsPerson => {
+            Some((SkipReason::NeedsPerson, failure.message.clone()))
+        }
+        (Some(failure), _) if failure.kind == FailureKind::NeedsSignal => {
+            Some((SkipReason::NeedsSignal, failure.message.clone()))
+        }
         (_, RunStatus::Paused) if run.mode() != Mode::Real => {
             Some((SkipReason::NeedsPerson, run.note().unwrap_or_default()))
         }
@@ -287,7 +298,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     };
     let volatile = |step: &crate::workflow::Step| match &step.kind {
         StepKind::Call(call) => call.volatile && sends(run.mode(), call),
-        StepKind::Set(_) | StepKind::Fail(_) => false,
+        _ => false,
     };
     RunReport {
         run: Some(run.id()),

@@ -33,6 +33,7 @@ impl Driver {
                     Action::Child { step, item } => {
                         moved |= self.ask(Command::BeginChild { step, item, child: Begun::new_id() });
                     }
+                    Action::TellChild { child, order } => self.say_to_child(child, order),
                     // A rehearsal has locks of its own, and nobody else is there.
                     Action::Lock { step, item, .. } if !self.journal.keeps() => {
                         moved |= self.ask(Command::LockSeen { step, item, seen: LockSeen::First });

@@ -114,6 +114,8 @@ pub(super) struct Driver {
     locks: HashMap<(StepId, Option<u32>), Looked>,
     /// Runs that it began: looked after once this place is on disk.
     children: Vec<(Seq, Begun)>,
+    /// What was said to them last.
+    told: HashMap<RunId, &'static str>,
     /// What was asked through the store and taken up here.
     taken_up: HashSet<Uuid>,
     /// A look at what is asked through the store is under way.
@@ -211,6 +213,7 @@ impl Driver {
             looks: FuturesUnordered::new(),
             locks: HashMap::new(),
             children: Vec::new(),
+            told: HashMap::new(),
             taken_up: HashSet::new(),
             reads_orders: false,
             asking: Vec::new(),

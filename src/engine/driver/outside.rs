@@ -80,11 +80,6 @@ impl Driver {
                 };
                 self.children.push((self.run.seq(), begun));
             }
-            Event::PauseOrdered { reason, .. } => self.say_to_children(&Order::Pause { reason: reason.clone() }),
-            Event::Resumed { reason, .. } => self.say_to_children(&Order::Resume { reason: reason.clone() }),
-            Event::CancelOrdered { compensate, reason, .. } => {
-                self.say_to_children(&Order::Cancel { compensate: *compensate, reason: reason.clone() });
-            }
             Event::CheckpointOpened(_)
             | Event::CheckpointEscalated { .. }
             | Event::WaitBegan { .. }
@@ -153,9 +148,11 @@ impl Driver {
         !children::open_of(&self.run).is_empty()
     }
 
-    fn say_to_children(&self, order: &Order) {
-        for begun in children::open_of(&self.run) {
-            children::say(&self.core, begun.child, order.clone(), self.run.id());
+    /// Says something to a run that it began, unless that was the last thing said to it here. A rehearsal's are part of
+    /// this task.
+    pub(super) fn say_to_child(&mut self, child: RunId, order: Order) {
+        if self.journal.keeps() && self.told.insert(child, order.name()) != Some(order.name()) {
+            children::say(&self.core, child, order, self.run.id());
         }
     }
 

@@ -50,10 +50,10 @@ impl Tally {
     pub fn see(&mut self, event: &Event, run: &Run) {
         self.count(Some(run.status()));
         match event {
-            Event::StepStarted(started) if started.attempt == 1 => {
+            Event::StepStarted(started) if started.attempt == 1 && started.part.is_do() => {
                 self.begun.insert((started.step.clone(), started.item), Instant::now());
             }
-            Event::StepFinished(finished) => {
+            Event::StepFinished(finished) if finished.part.is_do() => {
                 let outcome = match finished.outcome {
                     Outcome::Done { .. } => "done",
                     Outcome::NotDone { .. } => "not_done",
@@ -80,6 +80,7 @@ impl Tally {
             }
             Event::RunStarted(_)
             | Event::StepStarted(_)
+            | Event::StepFinished(_)
             | Event::StepComputed { .. }
             | Event::StepSkipped { .. }
             | Event::FanOutOpened { .. }

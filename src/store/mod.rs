@@ -8,6 +8,7 @@
 //! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
 //! unknown: read back first).
 
+mod check;
 mod codec;
 mod job;
 mod judge;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+pub use check::{StoreChecked, StoreFinding};
 pub use memory::MemoryStore;
 pub use records::{
     Append, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter, SampleRecord,

@@ -10,7 +10,6 @@ mod doors;
 mod retention;
 mod services;
 mod stored;
-mod stores;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,12 +36,11 @@ use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::proxy::{Proxy, ProxyParts};
 use crate::shadow::{Shadow, ShadowParts};
-use crate::store::{FlipRecord, MemoryStore, SharedStore, SqliteStore, StoreError};
+use crate::store::{FlipRecord, MemoryStore, PostgresStore, SharedStore, SqliteStore, StoreError};
 use crate::telemetry;
 
 pub use doors::{demo, serve};
 pub use stored::stored_events;
-pub use stores::{store_backup, store_check};
 
 /// Evidence is written behind this often.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
@@ -233,6 +231,9 @@ impl Parts {
                     .await
                     .with_context(|| format!("opening the store sqlite:{}", path.display()))?,
             ),
+            StoreUrl::Postgres { url, password } => {
+                Arc::new(PostgresStore::open(url, password.as_ref(), &limits).await.context("opening the store")?)
+            }
             StoreUrl::Memory => {
                 tracing::warn!("the store is memory: flips, runs and pins are gone with the process");
                 Arc::new(MemoryStore::new())

@@ -9,7 +9,7 @@ use crate::admin::types::EventRow;
 use crate::config::{StoreUrl, parse_store};
 use crate::limits::Limits;
 use crate::names::{RunId, Seq};
-use crate::store::{SharedStore, SqliteStore};
+use crate::store::{PostgresStore, SharedStore, SqliteStore};
 
 /// The events of a run.
 ///
@@ -31,13 +31,17 @@ pub fn stored_events(url: &str, run: &str) -> anyhow::Result<Vec<EventRow>> {
 }
 
 async fn open(url: &str) -> anyhow::Result<SharedStore> {
-    match parse_store(url).map_err(anyhow::Error::msg)? {
+    match parse_store(url, None).map_err(anyhow::Error::msg)? {
         StoreUrl::Sqlite(path) => {
             if !path.exists() {
                 bail!("there is no store at {}", path.display());
             }
             let store = SqliteStore::open(&path, &Limits::default()).await;
             Ok(std::sync::Arc::new(store.with_context(|| format!("opening the store sqlite:{}", path.display()))?))
+        }
+        StoreUrl::Postgres { url, password } => {
+            let store = PostgresStore::open(&url, password.as_ref(), &Limits::default()).await;
+            Ok(std::sync::Arc::new(store.context("opening the store")?))
         }
         StoreUrl::Memory => bail!("a store in memory is gone with its process"),
     }

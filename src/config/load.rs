@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::files::{FileKind, Files};
 use super::parse::parse;
 use super::render::{Failed, Finding, Findings};
+use super::store_url::veiled;
 use super::tree::{Node, Source};
 use super::{Loaded, Overrides, Setup, cross, rooms};
 use crate::problem::{Problems, Severity, Site};
@@ -178,7 +179,7 @@ fn found(
         column: Some(place.column),
         message,
         hint,
-        source: source.text[start..end].to_owned(),
+        source: veiled(&source.text[start..end]),
         span: (place.span.start - start)..(place.span.end - start),
     }
 }

@@ -27,6 +27,7 @@ mod schema;
 mod secrets;
 mod settings;
 mod shape;
+mod store_url;
 mod tree;
 mod watch;
 mod wording;
@@ -47,7 +48,8 @@ pub use freshness::Freshness;
 pub use render::{Failed, Finding, Findings};
 pub use retention::Retention;
 pub use schema::schema;
-pub use settings::{parse_address, parse_store};
+pub use settings::parse_address;
+pub use store_url::parse_store;
 pub use watch::{Change, Nudge, Pace, Watch};
 
 /// What the command line says instead of the files.
@@ -160,6 +162,13 @@ pub struct Token {
 pub enum StoreUrl {
     /// `sqlite:PATH`, relative to where the process runs.
     Sqlite(PathBuf),
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; both hidden, since the address may hold a password.
+    Postgres {
+        /// As it was written.
+        url: Secret,
+        /// A password beside it.
+        password: Option<Secret>,
+    },
     /// `memory:`; gone with the process.
     Memory,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -13,7 +13,8 @@ use serde::Deserialize;
 
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
-use super::{Overrides, Settings, StoreUrl, Token};
+use super::store_url::{STORES, parse_store, veiled};
+use super::{Overrides, Settings, Token};
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
@@ -34,8 +35,10 @@ pub(crate) struct PointsmanDraft {
     pub default_legacy: Option<String>,
     /// Values for `${secrets.NAME}` in a call's headers and URL.
     pub secrets: BTreeMap<String, SecretDraft>,
-    /// `sqlite:PATH` (default `sqlite:pointsman.db`) or `memory`.
+    /// `sqlite:PATH` (default `sqlite:pointsman.db`), `postgres://USER@HOST:PORT/DATABASE` or `memory`.
     pub store: Option<String>,
+    /// The password of a PostgreSQL store.
+    pub store_password: Option<SecretDraft>,
     /// 32 bytes as 64 hex digits or base64; seals the credentials of callers in the store.
     pub store_key: Option<SecretDraft>,
     /// How long runs that have ended are kept; without it for ever.
@@ -190,12 +193,23 @@ pub(crate) fn check(
             None => None,
         }
     });
+    let password = draft.store_password.as_ref().and_then(|at| {
+        let site = site.key("store_password");
+        match secret(&at.env, &at.file, &site, dir, over, problems) {
+            Some(text) => Some(Secret::new(text)),
+            None if over.secrets_may_be_absent => Some(Secret::new("")),
+            None => None,
+        }
+    });
     let store = match &over.store {
-        // No place in the files is to blame.
-        Some(text) => parse_store(text).map_err(|why| {
-            problems.error(site, format!("`--store {text}`: {why}")).hint(STORES);
-        }),
-        None => parse_store(draft.store.as_deref().unwrap_or("sqlite:pointsman.db")).map_err(|why| {
+        // No place in the files is to blame. What the files say of a password belongs to their store.
+        Some(text) => {
+            let password = password.filter(|_| text.starts_with("postgres"));
+            parse_store(text, password).map_err(|why| {
+                problems.error(site, format!("`--store {}`: {why}", veiled(text))).hint(STORES);
+            })
+        }
+        None => parse_store(draft.store.as_deref().unwrap_or("sqlite:pointsman.db"), password).map_err(|why| {
             problems.error(&site.key("store"), why).hint(STORES);
         }),
     }
@@ -289,24 +303,6 @@ fn tokens(drafts: &[TokenDraft], site: &Site, dir: &Path, over: &Overrides, prob
         }
     }
     tokens
-}
-
-const STORES: &str = "one of `sqlite:PATH`, `memory`";
-
-/// Where a store is.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_store(text: &str) -> Result<StoreUrl, String> {
-    match text.split_once(':').unwrap_or((text, "")) {
-        // Without the colon too: YAML takes `store: memory:` for a map in a line.
-        ("memory", "") => Ok(StoreUrl::Memory),
-        ("sqlite", path) if !path.is_empty() => {
-            Ok(StoreUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
-        }
-        ("postgres" | "postgresql", _) => Err("PostgreSQL is not supported by this version".into()),
-        _ => Err(format!("`{text}` is no store")),
-    }
 }
 
 fn check_limits(limits: &Limits, site: &Site, problems: &mut Problems) {

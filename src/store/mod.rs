@@ -8,11 +8,11 @@
 //! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
 //! unknown: read back first).
 
-mod check;
 mod codec;
 mod job;
 mod judge;
 mod memory;
+mod postgres;
 mod records;
 mod sqlite;
 #[cfg(test)]
@@ -24,8 +24,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-pub use check::{StoreChecked, StoreFinding};
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use records::{
     Append, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter, SampleRecord,
     StoredEvent,

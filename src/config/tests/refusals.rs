@@ -157,7 +157,15 @@ fn cases() -> Vec<(&'static str, Set)> {
             ),
         ),
         ("retention that is no age", edit(P, "store: memory", "store: memory\nretention: 30")),
-        ("a store that is not there yet", edit(P, "store: memory", "store: postgres://x")),
+        ("a store of another kind", edit(P, "store: memory", "store: mysql://x")),
+        (
+            "a store's address with a password",
+            edit(P, "store: memory", "store: postgres://ada:p@ss@db:port/flags # postgres://ada:p@ss@db"),
+        ),
+        (
+            "a store's password without its store",
+            edit(P, "store: memory", "store: memory\nstore_password: { file: good.key }").put("good.key", "pw"),
+        ),
     ]
 }
 

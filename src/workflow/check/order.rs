@@ -146,7 +146,6 @@ pub(super) fn arrange(built: Vec<Built>, order: &[usize]) -> Option<(Vec<Step>, 
             output,
             undo,
             probe,
-            care: step.care?,
         });
     }
     Some((steps, places))

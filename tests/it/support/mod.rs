@@ -5,6 +5,7 @@
 //! its test. Every wait is bounded and watches something; everything listens on port 0.
 
 pub mod checker;
+pub mod cluster;
 pub mod flags;
 pub mod metrics;
 pub mod origin;

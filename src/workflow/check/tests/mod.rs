@@ -9,7 +9,6 @@ use crate::workflow::{CallBody, EffectClass, Retry, StepIndex, StepKind};
 mod failing;
 mod names;
 mod order;
-mod people;
 mod shape;
 
 /// The surroundings of the tests' workflows.

@@ -1,0 +1,117 @@
+//! Where the database is, and what is settled with a connection before it is used.
+//!
+//! Always true: nothing of a password is ever shown; every wait for the other side has a bound of `limits`, here and,
+//! where it can hang, on the server too.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr, SqlStr};
+use tokio::time::{Instant, timeout};
+
+use super::fault::{late, may_come};
+use crate::limits::Limits;
+use crate::secret::Secret;
+use crate::store::StoreError;
+
+/// Tables stand in a schema of their own, so that a database may be shared with others' tables.
+pub(super) const SCHEMA: &str = "pointsman";
+/// The server's bound on a statement comes first; ours is for a server that does not answer.
+const GRACE: Duration = Duration::from_secs(1);
+/// Between tries to reach a server that starts.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// How to reach the database.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) options: PgConnectOptions,
+    /// For people: no password.
+    pub(super) shown: String,
+    pub(super) connect: Duration,
+    pub(super) statement: Duration,
+    settle: String,
+}
+
+impl Address {
+    /// Reads `postgres://…`; a password of its own is put in.
+    pub(super) fn new(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
+        // What is wrong with it is said without it: it may hold a password.
+        let mut options = PgConnectOptions::from_str(url.reveal())
+            .map_err(|error| StoreError(format!("the store's address cannot be used: {error}")))?
+            .disable_statement_logging();
+        if let Some(password) = password {
+            options = options.password(password.reveal());
+        }
+        if options.get_application_name().is_none() {
+            options = options.application_name("pointsman");
+        }
+        let place = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        };
+        let database = options.get_database().unwrap_or(options.get_username());
+        let shown = format!("postgres://{}@{place}/{database}", options.get_username());
+        let settle = format!(
+            "SET search_path = {SCHEMA}; SET statement_timeout = {}; SET lock_timeout = {}; \
+             SET idle_in_transaction_session_timeout = {}; SET client_min_messages = warning",
+            limits.store_statement_ms, limits.store_lock_ms, limits.store_statement_ms
+        );
+        let (connect, statement) = (Limits::ms(limits.store_connect_ms), Limits::ms(limits.store_statement_ms));
+        Ok(Self { options, shown, connect, statement: statement + GRACE, settle })
+    }
+
+    /// What a new connection is told.
+    pub(super) fn settle(&self) -> SqlStr {
+        AssertSqlSafe(self.settle.clone()).into_sql_str()
+    }
+
+    /// A connection that is ready to be used.
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let opened = async {
+            let mut conn = PgConnection::connect_with(&self.options).await?;
+            conn.execute(self.settle()).await?;
+            Ok(conn)
+        };
+        let late = |_| Err(late("the database did not let us in", self.connect));
+        timeout(self.connect, opened).await.unwrap_or_else(late)
+    }
+
+    /// The same, where the server may be about to start; not much longer than one connection may take.
+    pub(super) async fn connect_at_start(&self) -> Result<PgConnection, sqlx::Error> {
+        let deadline = Instant::now() + self.connect;
+        loop {
+            match self.connect().await {
+                Err(error) if may_come(&error) && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits for an answer, but not for ever.
+    pub(super) async fn within<T>(
+        &self,
+        answer: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let late = |_| Err(late("the database did not answer", self.statement));
+        timeout(self.statement, answer).await.unwrap_or_else(late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        let of = |url: &str, password: Option<&str>| {
+            Address::new(&Secret::new(url), password.map(Secret::new).as_ref(), &Limits::default())
+        };
+        let shown = of("postgres://ada:s3cret@db.example:5433/flags", None).ok().unwrap().shown;
+        assert_eq!(shown, "postgres://ada@db.example:5433/flags");
+        let shown = of("postgres://ada@localhost/flags?host=/run/pg", Some("s3cret")).ok().unwrap().shown;
+        assert_eq!(shown, "postgres://ada@/run/pg/flags");
+        let refused = of("postgres://ada:s3cret@db:port/flags", None).err().unwrap();
+        assert!(!refused.0.contains("s3cret"), "{refused}");
+    }
+}

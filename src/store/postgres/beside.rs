@@ -1,0 +1,97 @@
+//! What is written beside appends: plans, keys, flips, declarations, samples, evidence, legacy's retry keys.
+//!
+//! Always true: each is one statement with its own commit, and writing it twice is as good as once; a flip carries a
+//! name by which its second writing is recognised.
+
+use uuid::Uuid;
+
+use super::pool::Pool;
+use super::text::{Result, column, json, text};
+use crate::flag::RetryKey;
+use crate::names::{PlanId, RouteId, RunId};
+use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord, StoreError};
+
+/// Retry keys that have run out go in portions of this size.
+const PRUNED_AT_ONCE: i64 = 1_000;
+
+pub(super) async fn plan(pool: &Pool, id: PlanId, source: serde_json::Value) -> Result<()> {
+    let source = json(&source)?;
+    let text = "INSERT INTO plans (id, source) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    pool.ask(|| sqlx::query(text).bind(id.as_str()).bind(source.as_slice())).await.map(drop)
+}
+
+pub(super) async fn run_key(pool: &Pool, run: RunId, key: Option<Vec<u8>>) -> Result<()> {
+    let run = run.0.as_bytes().as_slice();
+    match &key {
+        Some(key) => {
+            let text = "INSERT INTO run_keys (run_id, key) VALUES ($1, $2) \
+                        ON CONFLICT (run_id) DO UPDATE SET key = excluded.key";
+            pool.ask(|| sqlx::query(text).bind(run).bind(key.as_slice())).await.map(drop)
+        }
+        None => pool.ask(|| sqlx::query("DELETE FROM run_keys WHERE run_id = $1").bind(run)).await.map(drop),
+    }
+}
+
+pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, window_ns: i64) -> Result<()> {
+    // In one order, so that two processes do not wait for each other in a circle, and each once.
+    keys.sort();
+    keys.dedup();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| key.0.as_slice()).collect();
+    let put = "INSERT INTO retry_keys AS held (key, arm, at) SELECT key, 'legacy', now_ns() FROM unnest($1) AS n(key) \
+               ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
+               WHERE held.at <= now_ns() - $2";
+    pool.ask(|| sqlx::query(put).bind(&keys).bind(window_ns)).await?;
+    let prune = "DELETE FROM retry_keys WHERE key IN (SELECT key FROM retry_keys WHERE at <= now_ns() - $1 \
+                 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    pool.ask(|| sqlx::query(prune).bind(window_ns).bind(PRUNED_AT_ONCE)).await.map(drop)
+}
+
+pub(super) async fn flip(pool: &Pool, flip: FlipRecord) -> Result<u64> {
+    let put = Uuid::from_u128(fastrand::u128(..));
+    let record = json(&flip)?;
+    let route = flip.route.as_ref().map(RouteId::as_str);
+    let make =
+        || sqlx::query("SELECT put_flip($1, $2, $3)").bind(put.as_bytes().as_slice()).bind(route).bind(&record[..]);
+    let found = pool.ask(make).await?;
+    let row = found.first().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
+    column::<i64>(row, 0).map(i64::cast_unsigned)
+}
+
+pub(super) async fn declared(pool: &Pool, declared: Vec<DeclaredState>) -> Result<()> {
+    let routes: Vec<&str> = declared.iter().map(|state| state.route.as_str()).collect();
+    let records = declared.iter().map(json).collect::<Result<Vec<_>>>()?;
+    let text = "WITH gone AS (DELETE FROM declared WHERE route <> ALL ($1)) \
+                INSERT INTO declared (route, record) SELECT * FROM unnest($1, $2) \
+                ON CONFLICT (route) DO UPDATE SET record = excluded.record";
+    pool.ask(|| sqlx::query(text).bind(&routes).bind(&records)).await.map(drop)
+}
+
+pub(super) async fn samples(
+    pool: &Pool,
+    samples: Vec<SampleRecord>,
+    per_fingerprint: usize,
+    fingerprints: usize,
+) -> Result<()> {
+    let routes: Vec<&str> = samples.iter().map(|sample| sample.route.as_str()).collect();
+    let prints: Vec<String> = samples.iter().map(|sample| text(&sample.fingerprint).into_owned()).collect();
+    let records = samples.iter().map(json).collect::<Result<Vec<_>>>()?;
+    let (per, of) = (super::text::rows(per_fingerprint), super::text::rows(fingerprints));
+    let make = || {
+        let query = sqlx::query("SELECT put_samples($1, $2, $3, $4, $5)");
+        query.bind(&routes).bind(&prints).bind(&records).bind(per).bind(of)
+    };
+    pool.ask(make).await.map(drop)
+}
+
+pub(super) async fn clear_samples(pool: &Pool, route: RouteId) -> Result<()> {
+    pool.ask(|| sqlx::query("DELETE FROM samples WHERE route = $1").bind(route.as_str())).await.map(drop)
+}
+
+pub(super) async fn evidence(pool: &Pool, mut evidence: Vec<EvidenceRecord>) -> Result<()> {
+    evidence.sort_by(|a, b| a.route.cmp(&b.route));
+    let routes: Vec<&str> = evidence.iter().map(|record| record.route.as_str()).collect();
+    let records = evidence.iter().map(json).collect::<Result<Vec<_>>>()?;
+    let text = "INSERT INTO evidence (route, record) SELECT * FROM unnest($1, $2) \
+                ON CONFLICT (route) DO UPDATE SET record = excluded.record";
+    pool.ask(|| sqlx::query(text).bind(&routes).bind(&records)).await.map(drop)
+}

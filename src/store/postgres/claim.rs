@@ -1,0 +1,131 @@
+//! Who moves which run.
+//!
+//! Always true: taking is one statement on the writer's session, so one whose reply was lost is over before it is
+//! asked again. What was taken by an asking whose reply nobody got is found again by the next one: it carries the same
+//! name until a reply has arrived. Two processes that ask at once skip what the other is just taking.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::fault::Fault;
+use super::session::Session;
+use super::text::{record, rows, uuid};
+use crate::names::{Fence, RunId, WorkerId};
+use crate::store::{Owned, StoreError, Taken};
+
+/// What the writer does between batches.
+pub(super) enum Aside {
+    Take(WorkerId, RunId, oneshot::Sender<Result<Taken, StoreError>>),
+    TakeDue(WorkerId, usize, oneshot::Sender<Result<Vec<Owned>, StoreError>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// How often an asking is made at all, and how long the database is waited for in between.
+const TRIES: u32 = 3;
+const COME_BACK: Duration = Duration::from_secs(1);
+
+const TAKE: &str = "UPDATE runs SET owner = $1, fence = fence + 1, turn = NULL, taken = NULL \
+    WHERE run_id = $2 AND NOT ended AND (owner IS NULL OR owner = $1 OR NOT EXISTS \
+        (SELECT FROM workers WHERE worker = runs.owner AND alive_until > statement_timestamp())) \
+    RETURNING fence, summary";
+const WHOSE: &str = "SELECT r.ended, r.summary, w.worker, w.name FROM runs r \
+    LEFT JOIN workers w ON w.worker = r.owner WHERE r.run_id = $1";
+/// A run that another took since the look has another fence: it is left.
+const TAKE_DUE: &str = "WITH due AS ( \
+        (SELECT run_id, fence FROM runs WHERE NOT ended AND owner IS NULL AND turn <= now_ns() ORDER BY run_id LIMIT $3) \
+        UNION (SELECT r.run_id, r.fence FROM runs r WHERE NOT r.ended AND r.owner IS NULL \
+            AND r.run_id IN (SELECT o.run_id FROM orders o WHERE o.answer IS NULL) ORDER BY r.run_id LIMIT $3) \
+        UNION (SELECT run_id, fence FROM runs WHERE NOT ended AND owner IS NOT NULL AND owner <> $1 AND NOT EXISTS \
+            (SELECT FROM workers WHERE worker = runs.owner AND alive_until > statement_timestamp()) \
+            ORDER BY run_id LIMIT $3) \
+        UNION (SELECT run_id, fence FROM runs WHERE NOT ended AND owner = $1 AND taken = $2) \
+    ), free AS ( \
+        SELECT r.run_id FROM runs r JOIN due ON due.run_id = r.run_id AND due.fence = r.fence \
+        WHERE NOT r.ended ORDER BY r.run_id LIMIT $3 FOR UPDATE OF r SKIP LOCKED \
+    ) UPDATE runs SET owner = $1, fence = runs.fence + 1, turn = NULL, taken = $2 \
+      FROM free WHERE runs.run_id = free.run_id RETURNING runs.fence, runs.summary";
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Claims {
+    /// The name of the asking whose reply has not arrived.
+    asking: Option<Uuid>,
+}
+
+impl Claims {
+    pub(super) async fn perform(&mut self, aside: Aside, session: &mut Session) {
+        match aside {
+            Aside::Take(worker, run, reply) => {
+                let mut taken = take(session, worker, run).await;
+                for _ in 1..TRIES {
+                    if taken.is_ok() || session.get_within(COME_BACK).await.is_err() {
+                        break;
+                    }
+                    taken = take(session, worker, run).await;
+                }
+                let _ = reply.send(taken.map_err(unanswered));
+            }
+            Aside::TakeDue(worker, limit, reply) => {
+                let asking = *self.asking.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
+                let mut taken = take_due(session, worker, asking, limit).await;
+                for _ in 1..TRIES {
+                    if taken.is_ok() || session.get_within(COME_BACK).await.is_err() {
+                        break;
+                    }
+                    taken = take_due(session, worker, asking, limit).await;
+                }
+                let known = taken.is_ok();
+                if reply.send(taken.map_err(unanswered)).is_ok() && known {
+                    self.asking = None;
+                }
+            }
+            Aside::Close(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+fn unanswered(fault: Fault) -> StoreError {
+    StoreError(format!("the store did not answer: {}", fault.text()))
+}
+
+async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Taken, Fault> {
+    let (me, id) = (worker.0.as_bytes().as_slice(), run.0.as_bytes().as_slice());
+    let mut looks = TRIES;
+    loop {
+        looks -= 1;
+        if let Some(row) = session.ask(sqlx::query(TAKE).bind(me).bind(id)).await?.first() {
+            return Ok(Taken::Mine(owned(row)?));
+        }
+        let whose = session.ask(sqlx::query(WHOSE).bind(id)).await?;
+        let Some(row) = whose.first() else { return Ok(Taken::Unknown) };
+        if row.try_get(0)? {
+            return Ok(Taken::Ended(record(row, 1)?));
+        }
+        match row.try_get::<Option<&[u8]>, _>(2)? {
+            Some(other) => {
+                return Ok(Taken::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(3)? });
+            }
+            // It went or was left between the two looks.
+            None if looks > 0 => {}
+            None => return Err(Fault::Sure("others take the run and leave it all the time".into())),
+        }
+    }
+}
+
+async fn take_due(session: &mut Session, worker: WorkerId, asking: Uuid, limit: usize) -> Result<Vec<Owned>, Fault> {
+    let query = sqlx::query(TAKE_DUE).bind(worker.0.as_bytes().as_slice()).bind(asking.as_bytes().as_slice());
+    let found = session.ask(query.bind(rows(limit))).await?;
+    let mut taken = found.iter().map(owned).collect::<Result<Vec<_>, _>>()?;
+    taken.sort_by_key(|owned| owned.summary.run_id);
+    Ok(taken)
+}
+
+fn owned(row: &PgRow) -> Result<Owned, Fault> {
+    Ok(Owned { fence: Fence(row.try_get::<i64, _>(0)?.cast_unsigned()), summary: record(row, 1)? })
+}

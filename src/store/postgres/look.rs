@@ -1,0 +1,74 @@
+//! Reads what is stored of all that a batch touches, and holds its runs until the transaction ends.
+
+use std::collections::HashMap;
+
+use sqlx::Row;
+
+use super::fault::Fault;
+use super::session::Session;
+use super::text::{arm, plain, run_id, text, uuid};
+use crate::flag::{PinKey, RetryKey};
+use crate::names::{Fence, RouteId};
+use crate::store::StoreError;
+use crate::store::job::Job;
+use crate::store::judge::Known;
+
+const HELD: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
+const BATCHES: &str = "SELECT e.run_id, e.seq, e.batch FROM unnest($1, $2) AS want(run_id, seq) \
+    JOIN events e ON e.run_id = want.run_id AND e.seq = want.seq";
+const CLAIMS: &str = "SELECT key, run_id, request FROM retry_keys \
+    WHERE key = ANY ($1) AND run_id IS NOT NULL AND at > now_ns() - $2 ORDER BY key FOR UPDATE";
+const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) AS want(family, id) \
+    JOIN pins p ON p.family = want.family AND p.id = want.id";
+
+/// What is stored. Retry keys older than the window have run out.
+pub(super) async fn look(session: &mut Session, jobs: &[Job], window_ns: i64) -> Result<Known, Fault> {
+    let mut known = Known::default();
+    let mut runs: Vec<&[u8]> = jobs.iter().map(|job| job.run_id.0.as_bytes().as_slice()).collect();
+    runs.sort_unstable();
+    runs.dedup();
+    let mut heads = HashMap::new();
+    for row in session.ask(sqlx::query(HELD).bind(&runs)).await? {
+        let run = run_id(row.try_get(0)?)?;
+        let fence = Fence(row.try_get::<i64, _>(2)?.cast_unsigned());
+        heads.insert(run, (row.try_get::<i64, _>(1)?.cast_unsigned(), fence));
+    }
+    known.heads = Some(heads);
+
+    let runs: Vec<&[u8]> = jobs.iter().map(|job| job.run_id.0.as_bytes().as_slice()).collect();
+    let firsts: Vec<i64> = jobs.iter().map(|job| job.first.cast_signed()).collect();
+    for row in session.ask(sqlx::query(BATCHES).bind(&runs).bind(&firsts)).await? {
+        let place = (run_id(row.try_get(0)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
+        known.batches.insert(place, uuid(row.try_get(2)?)?);
+    }
+
+    let keys: Vec<&[u8]> =
+        jobs.iter().filter_map(|job| job.claim.as_ref()).map(|claim| claim.key.0.as_slice()).collect();
+    if !keys.is_empty() {
+        for row in session.ask(sqlx::query(CLAIMS).bind(&keys).bind(window_ns)).await? {
+            let Ok(key) = row.try_get::<&[u8], _>(0)?.try_into() else { continue };
+            let request = row.try_get::<Option<&[u8]>, _>(2)?.and_then(|request| request.try_into().ok());
+            known.claims.insert(RetryKey(key), (run_id(row.try_get(1)?)?, request));
+        }
+    }
+
+    let pins: Vec<&PinKey> = jobs.iter().flat_map(|job| job.pins.iter().map(|pin| &pin.key)).collect();
+    if !pins.is_empty() {
+        let families: Vec<&str> = pins.iter().map(|key| key.family.as_str()).collect();
+        let ids: Vec<_> = pins.iter().map(|key| text(&key.id)).collect();
+        for row in session.ask(sqlx::query(PINS).bind(&families).bind(&ids)).await? {
+            let family = RouteId::new(row.try_get::<String, _>(0)?);
+            let key = PinKey { family, id: plain(row.try_get(1)?).into() };
+            let run = row.try_get::<Option<&[u8]>, _>(3)?.map(run_id).transpose()?;
+            known.pins.insert(key, (arm(row.try_get(2)?)?, run));
+        }
+    }
+    Ok(known)
+}
+
+/// What stands there cannot be read: nothing of the batch is written.
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Fault::Sure(error.0)
+    }
+}

@@ -1,0 +1,262 @@
+//! Are these events in this PostgreSQL database, in this order, once, whoever else writes there?
+//!
+//! Always true: one task of this process writes appends, on one session ([`writer`], [`session`]); a commit is on disk
+//! before it is acknowledged; that no two processes break a rule together rests on keys and fences of the database,
+//! never on what one of them knows; every clock that decides is the database's.
+//!
+//! When the database is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
+//! When it is gone, each append is answered by what is known of it ([`commit`]) within the bounds `store_*_ms` of the
+//! limits, [`Store::healthy`] says no, and the writer finds out by itself that it is back. Nobody cancels an append: a
+//! caller that goes away only misses its reply.
+
+mod address;
+mod beside;
+mod claim;
+mod commit;
+mod fault;
+mod look;
+mod news;
+mod open;
+mod pool;
+mod read;
+mod session;
+mod statement;
+mod text;
+mod work;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use self::address::Address;
+use self::claim::Aside;
+use self::commit::Committer;
+use self::news::Crier;
+use self::pool::Pool;
+use self::session::Session;
+use self::writer::{Inlet, Writer};
+use super::codec::INLINE_BYTES_MIN;
+use super::job::Job;
+use super::{
+    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
+    Priority, RunFilter, SampleRecord, Store, StoreError, StoredEvent,
+};
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::limits::Limits;
+use crate::names::{PlanId, RouteId, RunId, Seq};
+use crate::secret::Secret;
+use crate::workflow::RunSummary;
+
+/// A store in a PostgreSQL database, which other processes may use at the same time.
+pub struct PostgresStore {
+    inlet: Inlet,
+    pool: Pool,
+    crier: Crier,
+    healthy: Arc<AtomicBool>,
+    secret: [u8; 32],
+    window_ns: i64,
+    queue: u64,
+    inline_max: usize,
+    duration: metrics::Histogram,
+    deaf: CancellationToken,
+}
+
+impl PostgresStore {
+    /// Opens a database by its URL, makes or brings up its tables, and starts its writer on the current runtime. Metrics
+    /// are registered here: install the recorder before.
+    ///
+    /// # Errors
+    /// The database cannot be reached or does not let us in, is a standby or another program's, or a newer program
+    /// wrote it. The text says which and what to do, and holds no password.
+    pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
+        let address = Address::new(url, password, limits)?;
+        let secret = open::open(&address).await?;
+        let window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
+        let inline_max = usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
+        let healthy = Arc::new(AtomicBool::new(true));
+        let crier = Crier::new();
+        let committer = Committer::new(Session::new(address.clone()), crier.clone(), window_ns);
+        let (writer, inlet) = Writer::new(committer, healthy.clone(), limits);
+        tokio::spawn(writer.run());
+        let deaf = CancellationToken::new();
+        tokio::spawn(crier.clone().listen(address.clone(), deaf.clone()));
+        Ok(Self {
+            inlet,
+            pool: Pool::new(address, limits),
+            crier,
+            healthy,
+            secret,
+            window_ns,
+            queue: limits.append_queue_max,
+            inline_max,
+            duration: metrics::histogram!("pointsman_append_duration_seconds"),
+            deaf,
+        })
+    }
+
+    fn hand_in(&self, append: Append) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
+        let (reply, replied) = oneshot::channel();
+        let queue = match append.priority {
+            Priority::Live => &self.inlet.live,
+            Priority::Dark => &self.inlet.dark,
+        };
+        queue.try_send(Job::new(append, self.inline_max, reply)?).map_err(|error| {
+            AppendError::Refused(match error {
+                TrySendError::Full(_) => format!("{} appends wait already (append_queue_max)", self.queue),
+                TrySendError::Closed(_) => "the store is closed".into(),
+            })
+        })?;
+        Ok(replied)
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.deaf.cancel();
+    }
+}
+
+impl Store for PostgresStore {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+        let began = Instant::now();
+        let handed_in = self.hand_in(append);
+        async move {
+            let done = handed_in?
+                .await
+                .unwrap_or_else(|_| Err(AppendError::Unavailable("the store's writer has ended".into())));
+            self.duration.record(began.elapsed());
+            done
+        }
+        .boxed()
+    }
+
+    fn events(&self, run: RunId, from: Seq) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+        read::events(&self.pool, run, from).boxed()
+    }
+
+    fn run(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSummary>, StoreError>> {
+        read::run(&self.pool, run).boxed()
+    }
+
+    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>> {
+        read::runs(&self.pool, filter).boxed()
+    }
+
+    fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {
+        beside::plan(&self.pool, id, source).boxed()
+    }
+
+    fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>> {
+        read::plan(&self.pool, id).boxed()
+    }
+
+    fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), StoreError>> {
+        beside::run_key(&self.pool, run, key).boxed()
+    }
+
+    fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        read::run_key(&self.pool, run).boxed()
+    }
+
+    fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>> {
+        read::pin(&self.pool, key).boxed()
+    }
+
+    fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>> {
+        read::pin_counts(&self.pool).boxed()
+    }
+
+    fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>> {
+        read::pins(&self.pool, family, arm, limit).boxed()
+    }
+
+    fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
+        read::first_try(&self.pool, key, self.window_ns).boxed()
+    }
+
+    fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>> {
+        read::engine_tries(&self.pool, self.window_ns, limit).boxed()
+    }
+
+    fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        beside::legacy_tries(&self.pool, keys, self.window_ns).boxed()
+    }
+
+    fn put_flip(&self, flip: FlipRecord) -> BoxFuture<'_, Result<u64, StoreError>> {
+        beside::flip(&self.pool, flip).boxed()
+    }
+
+    fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+        read::flips(&self.pool, route, limit).boxed()
+    }
+
+    fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+        read::last_flips(&self.pool).boxed()
+    }
+
+    fn put_declared(&self, declared: Vec<DeclaredState>) -> BoxFuture<'_, Result<(), StoreError>> {
+        beside::declared(&self.pool, declared).boxed()
+    }
+
+    fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {
+        read::records(&self.pool, "SELECT record FROM declared ORDER BY route", None, None).boxed()
+    }
+
+    fn put_samples(
+        &self,
+        samples: Vec<SampleRecord>,
+        per_fingerprint: usize,
+        fingerprints: usize,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        beside::samples(&self.pool, samples, per_fingerprint, fingerprints).boxed()
+    }
+
+    fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>> {
+        async move {
+            let text = "SELECT record FROM samples WHERE route = $1 ORDER BY pos DESC LIMIT $2";
+            read::records(&self.pool, text, Some(&route), Some(limit)).await
+        }
+        .boxed()
+    }
+
+    fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
+        beside::clear_samples(&self.pool, route).boxed()
+    }
+
+    fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
+        beside::evidence(&self.pool, evidence).boxed()
+    }
+
+    fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
+        read::records(&self.pool, "SELECT record FROM evidence ORDER BY route", None, None).boxed()
+    }
+
+    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        ready(Ok(self.secret)).boxed()
+    }
+
+    fn healthy(&self) -> bool {
+        self.healthy.load(Ordering::Acquire)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let (done, closed) = oneshot::channel();
+            // Waits for a place in the queue: closing comes after what was handed in. If the writer has ended there is
+            // nothing to wait for.
+            if self.inlet.aside.send(Aside::Close(done)).await.is_ok() {
+                let _ = closed.await;
+            }
+            self.deaf.cancel();
+            self.pool.close().await;
+        }
+        .boxed()
+    }
+}

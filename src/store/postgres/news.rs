@@ -1,0 +1,136 @@
+//! What happened in the store, told to whoever in this process waits for it.
+//!
+//! Always true: what this process wrote is told at once, by itself; what others wrote comes over one connection that
+//! listens. News are hints: some are lost while that connection is away, and a slow sweep stands behind them.
+//!
+//! When the database does not answer, the connection is left and made anew, after a pause that grows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{Executor, SqlSafeStr};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::address::Address;
+use crate::names::RunId;
+use crate::store::News;
+use crate::store::work::NEWS_MAX;
+
+const CHANNEL: &str = "pointsman";
+/// A connection over which nothing came for so long is asked whether it still stands.
+const QUIET: Duration = Duration::from_secs(20);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Clone)]
+pub(super) struct Crier {
+    /// Names this store among those that write: it hears its own news from itself.
+    pub(super) origin: Arc<str>,
+    sender: broadcast::Sender<News>,
+}
+
+/// What comes over the channel.
+#[derive(Deserialize)]
+struct Message {
+    from: String,
+    news: Vec<String>,
+}
+
+impl Crier {
+    pub(super) fn new() -> Self {
+        let origin = Uuid::from_u128(fastrand::u128(..)).simple().to_string().into();
+        Self { origin, sender: broadcast::channel(NEWS_MAX).0 }
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<News> {
+        self.sender.subscribe()
+    }
+
+    /// Tells what the database gave as news.
+    pub(super) fn tell(&self, news: &[String]) {
+        for news in news.iter().filter_map(|text| read(text)) {
+            // Nobody listens: then nobody waits.
+            let _ = self.sender.send(news);
+        }
+    }
+
+    /// Hears what others write, until it is told to stop.
+    pub(super) async fn listen(self, address: Address, stop: CancellationToken) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let heard = async {
+                let mut began = false;
+                let error = self.hear(&address, &mut began).await;
+                (began, error)
+            };
+            let (began, error) = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = heard => ended,
+            };
+            if began {
+                pause = PAUSE_MIN;
+            }
+            tracing::debug!(%error, "no news from other processes for a while");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())) => {}
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Why it ended.
+    async fn hear(&self, address: &Address, began: &mut bool) -> sqlx::Error {
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(address.connect).max_lifetime(None);
+        let own = own.idle_timeout(None).connect_lazy_with(address.options.clone());
+        let listening = address.within(async {
+            let mut listener = PgListener::connect_with(&own).await?;
+            listener.eager_reconnect(false);
+            listener.listen(CHANNEL).await?;
+            Ok(listener)
+        });
+        let mut listener = match listening.await {
+            Ok(listener) => listener,
+            Err(error) => return error,
+        };
+        *began = true;
+        loop {
+            match tokio::time::timeout(QUIET, listener.try_recv()).await {
+                Ok(Ok(Some(message))) => self.pass_on(message.payload()),
+                Ok(Ok(None)) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()),
+                Ok(Err(error)) => return error,
+                Err(_) => {
+                    if let Err(error) = address.within(listener.execute("SELECT 1".into_sql_str())).await {
+                        return error;
+                    }
+                }
+            }
+        }
+    }
+
+    fn pass_on(&self, payload: &str) {
+        match serde_json::from_str::<Message>(payload) {
+            Ok(message) if message.from == *self.origin => {}
+            Ok(message) => self.tell(&message.news),
+            Err(error) => tracing::debug!(%error, "news that nobody here can read"),
+        }
+    }
+}
+
+fn read(text: &str) -> Option<News> {
+    let (kind, of) = text.split_once(':').unwrap_or((text, ""));
+    let id = || Uuid::try_parse(of).ok();
+    match kind {
+        "run" => id().map(|id| News::Run(RunId(id))),
+        "ended" => id().map(|id| News::Ended(RunId(id))),
+        "order" => id().map(News::Order),
+        "lock" => Some(News::Lock(super::text::plain(of.to_owned()))),
+        "notice" => Some(News::Notice),
+        _ => None,
+    }
+}

@@ -1,0 +1,132 @@
+//! Opens a database: brings its tables up, and refuses what a newer program wrote, what another program's is, and a
+//! standby. Processes that start together wait for each other here.
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor, Row, SqlSafeStr};
+
+use super::address::{Address, SCHEMA};
+use crate::store::StoreError;
+use crate::workflow::Event;
+
+/// The oldest server that has all that is used here.
+const VERSION_MIN: i32 = 130_000;
+
+/// Makes the database ready, and gives its secret.
+pub(super) async fn open(address: &Address) -> Result<[u8; 32], StoreError> {
+    let mut conn = address
+        .connect_at_start()
+        .await
+        .map_err(|error| StoreError(format!("cannot connect to {}: {error}", address.shown)))?;
+    look_at_server(&mut conn, address).await?;
+    make_schema(&mut conn, address).await?;
+    migrate(&mut conn, address).await?;
+    check_version(&mut conn, address).await?;
+    let secret = secret(&mut conn).await?;
+    let _ = address.within(conn.close()).await;
+    Ok(secret)
+}
+
+async fn look_at_server(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let text = "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
+                current_setting('transaction_read_only') = 'on', current_setting('fsync'), \
+                current_setting('full_page_writes'), current_setting('synchronous_commit')";
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
+    let row = sqlx::query(text).fetch_one(conn).await.map_err(failed)?;
+    let version: i32 = row.try_get(0).map_err(failed)?;
+    if version < VERSION_MIN {
+        return Err(StoreError(format!("{shown} is PostgreSQL {}: this needs 13 or newer", version / 10_000)));
+    }
+    if row.try_get(1).map_err(failed)? {
+        return Err(StoreError(format!("{shown} is a standby, which takes no writes: name the primary")));
+    }
+    if row.try_get(2).map_err(failed)? {
+        return Err(StoreError(format!("{shown} is read-only")));
+    }
+    for (place, setting) in [(3, "fsync"), (4, "full_page_writes"), (5, "synchronous_commit")] {
+        let value: String = row.try_get(place).map_err(failed)?;
+        if value == "off" {
+            tracing::warn!("{shown} has {setting} off: what was acknowledged can be lost when its machine fails");
+        }
+    }
+    Ok(())
+}
+
+/// Tables of which none is ours are somebody else's: they are left as they are.
+async fn make_schema(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot make the schema of {}: {error}", address.shown));
+    let text = "SELECT to_regnamespace($1) IS NOT NULL, count(*), count(*) FILTER (WHERE tablename = '_sqlx_migrations') \
+                FROM pg_tables WHERE schemaname = $1";
+    let row = sqlx::query(text).bind(SCHEMA).fetch_one(&mut *conn).await.map_err(failed)?;
+    let (there, all, ours): (bool, i64, i64) =
+        (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
+    if all > 0 && ours == 0 {
+        return Err(StoreError(format!(
+            "{} has a schema `{SCHEMA}` of another program; give this one another database with --store",
+            address.shown
+        )));
+    }
+    if !there {
+        // Who only owns the schema, and may make none, comes here with it made. Two that start together: one is late.
+        match conn.execute("CREATE SCHEMA IF NOT EXISTS pointsman".into_sql_str()).await {
+            Err(error) if error.as_database_error().is_some_and(|said| said.is_unique_violation()) => {}
+            done => {
+                done.map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn migrate(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let first = include_str!("../schema/postgres/0001_first.sql").into_sql_str();
+    let steps = Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)]);
+    let shown = &address.shown;
+    match steps.run_direct(None, conn, false).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(version)) => {
+            let known = steps.iter().map(|step| step.version).max().unwrap_or(0);
+            Err(StoreError(format!(
+                "{shown} has tables of version {version}, this binary knows them up to version {known}: it was written \
+                 by a newer pointsman; start that one, or give this one another database with --store"
+            )))
+        }
+        Err(error) => Err(StoreError(format!("cannot bring up the tables of {shown}: {error}"))),
+    }
+}
+
+/// Notes which events may stand here from now on, and refuses a database in which newer ones may stand.
+async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let text = "INSERT INTO meta (key, value) VALUES ('event_version', convert_to($1::text, 'UTF8')) \
+                ON CONFLICT (key) DO UPDATE SET value = CASE \
+                    WHEN convert_from(meta.value, 'UTF8')::int > $1 THEN meta.value ELSE excluded.value END \
+                RETURNING convert_from(value, 'UTF8')::int";
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
+    let row = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_one(conn).await.map_err(failed)?;
+    let noted: i32 = row.try_get(0).map_err(failed)?;
+    if noted > i32::from(Event::VERSION) {
+        return Err(StoreError(format!(
+            "{shown} has events of version {noted}, this binary reads them up to version {}: it was written by a newer \
+             pointsman; start that one, or give this one another database with --store",
+            Event::VERSION
+        )));
+    }
+    Ok(())
+}
+
+/// The secret: made at random on first use, the same ever after, for all processes.
+async fn secret(conn: &mut PgConnection) -> Result<[u8; 32], StoreError> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read the store's secret: {error}"));
+    let mut fresh = [0_u8; 32];
+    getrandom::fill(&mut fresh).map_err(|error| StoreError(format!("no random numbers: {error}")))?;
+    sqlx::query("INSERT INTO meta (key, value) VALUES ('secret', $1) ON CONFLICT DO NOTHING")
+        .bind(fresh.as_slice())
+        .execute(&mut *conn)
+        .await
+        .map_err(failed)?;
+    let row = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_one(conn).await.map_err(failed)?;
+    let kept: Vec<u8> = row.try_get(0).map_err(failed)?;
+    kept.try_into().map_err(|_| StoreError("the store's secret has a wrong length: the database is damaged".into()))
+}

@@ -1,0 +1,73 @@
+//! Reads, and writes that repeating does no harm: each is one statement on a small pool of its own.
+//!
+//! Always true: every wait is bounded; a connection that was lost is not used again, and what was asked on it is asked
+//! again on another, until it is answered or its time is over.
+
+use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::{Executor, Postgres};
+use tokio::time::Instant;
+
+use super::address::Address;
+use super::fault::{is_lost, may_come};
+use crate::limits::Limits;
+use crate::store::StoreError;
+
+/// See the module.
+pub(super) struct Pool {
+    pool: PgPool,
+    address: Address,
+}
+
+/// A statement with its values.
+pub(super) type Asked<'q> = Query<'q, Postgres, PgArguments>;
+
+impl Pool {
+    /// Connects when somebody asks.
+    pub(super) fn new(address: Address, limits: &Limits) -> Self {
+        let settle = address.settle();
+        let pool = PgPoolOptions::new()
+            .max_connections(u32::try_from(limits.store_connections_max).unwrap_or(u32::MAX))
+            .acquire_timeout(address.connect)
+            // One that was lost is found by asking, and asking again costs less than a ping before each.
+            .test_before_acquire(false)
+            .after_connect(move |conn, _| {
+                let settle = settle.clone();
+                Box::pin(async move { conn.execute(settle).await.map(|_| ()) })
+            })
+            .connect_lazy_with(address.options.clone());
+        Self { pool, address }
+    }
+
+    /// Asks one statement, made anew for every try.
+    pub(super) async fn ask<'q>(&self, make: impl Fn() -> Asked<'q> + Send) -> Result<Vec<PgRow>, StoreError> {
+        let deadline = Instant::now() + self.address.statement;
+        loop {
+            let error = match self.once(make()).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => error,
+            };
+            let over = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
+            if over || !(is_lost(&error) || may_come(&error)) || Instant::now() >= deadline {
+                return Err(StoreError(format!("the store did not answer: {error}")));
+            }
+        }
+    }
+
+    async fn once(&self, asked: Asked<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut conn = self.pool.acquire().await?;
+        let done = self.address.within(asked.fetch_all(&mut *conn)).await;
+        if let Err(error) = &done
+            && is_lost(error)
+        {
+            // Out of the pool, and closed without a word: it may hang.
+            drop(conn.detach());
+        }
+        done
+    }
+
+    pub(super) async fn close(&self) {
+        // What is under way there has its own bound.
+        let _ = tokio::time::timeout(self.address.statement, self.pool.close()).await;
+    }
+}

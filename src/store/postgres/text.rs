@@ -1,0 +1,91 @@
+//! Values on their way to columns and back.
+//!
+//! Always true: what comes back is what went in, also text with a NUL, which the database's text cannot hold.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::postgres::{PgRow, Postgres};
+use uuid::Uuid;
+
+use crate::flag::Arm;
+use crate::names::RunId;
+use crate::store::{StoreError, job};
+
+pub(super) type Result<T> = std::result::Result<T, StoreError>;
+
+/// Stands before a character that means another one.
+const ESCAPE: char = '\u{1a}';
+
+/// Text as a column can hold it.
+pub(super) fn text(value: &str) -> Cow<'_, str> {
+    match value.contains(['\0', ESCAPE]) {
+        true => value.replace(ESCAPE, "\u{1a}1").replace('\0', "\u{1a}0").into(),
+        false => value.into(),
+    }
+}
+
+/// What [`text`] was given.
+pub(super) fn plain(value: String) -> String {
+    match value.contains(ESCAPE) {
+        true => value.replace("\u{1a}0", "\0").replace("\u{1a}1", "\u{1a}"),
+        false => value,
+    }
+}
+
+pub(super) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| StoreError(format!("it cannot be written as JSON: {error}")))
+}
+
+pub(super) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| StoreError(format!("a stored record cannot be read: {error}")))
+}
+
+/// A column's value.
+pub(super) fn column<'r, T>(row: &'r PgRow, place: usize) -> Result<T>
+where
+    T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+{
+    row.try_get(place).map_err(|error| StoreError(format!("a stored record cannot be read: {error}")))
+}
+
+/// The record of JSON in a column.
+pub(super) fn record<T: serde::de::DeserializeOwned>(row: &PgRow, place: usize) -> Result<T> {
+    parse(column::<&[u8]>(row, place)?)
+}
+
+/// A limit as the database counts.
+pub(super) fn rows(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+pub(super) fn time(ns: i64) -> Result<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| StoreError(format!("a stored time: {error}")))
+}
+
+pub(super) fn run_id(bytes: &[u8]) -> Result<RunId> {
+    uuid(bytes).map(RunId)
+}
+
+pub(super) fn uuid(bytes: &[u8]) -> Result<Uuid> {
+    Uuid::from_slice(bytes).map_err(|error| StoreError(format!("a stored id cannot be read: {error}")))
+}
+
+pub(super) fn arm(name: &str) -> Result<Arm> {
+    job::arm(name).ok_or_else(|| StoreError(format!("a stored record names an unknown arm `{name}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_comes_back_as_it_was() {
+        for given in ["", "a", "\0", "\u{1a}", "\u{1a}0", "\0\u{1a}1\u{1a}\0", "\u{1a}\u{1a}0\0"] {
+            let kept = text(given).into_owned();
+            assert!(!kept.contains('\0'));
+            assert_eq!(plain(kept), given);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Ownership, orders, locks, notices, retention: what goes over the pool. Taking runs is [`super::claim`]'s.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use tokio::sync::{broadcast, oneshot};
+use uuid::Uuid;
+
+use super::PostgresStore;
+use super::claim::Aside;
+use super::read;
+use super::text::{Result, column, json, parse, plain, record, rows, run_id, text, time};
+use crate::names::{RunId, Seq, StepId, WorkerId};
+use crate::store::job::nanos;
+use crate::store::{
+    LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run, run_has_ended,
+};
+use crate::workflow::RunStatus;
+
+/// Workers that were not heard of for so long are forgotten: they own nothing that matters.
+const FORGET_AFTER_S: i64 = 86_400;
+
+impl PostgresStore {
+    async fn beats(&self, worker: WorkerId, name: String, lives: Duration) -> Result<()> {
+        let ask = "WITH gone AS (DELETE FROM workers WHERE alive_until < clock_timestamp() - make_interval(secs => $4)) \
+                   INSERT INTO workers (worker, name, alive_until) \
+                   VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3)) \
+                   ON CONFLICT (worker) DO UPDATE SET name = excluded.name, alive_until = excluded.alive_until";
+        let make = || {
+            let query = sqlx::query(ask).bind(worker.0.as_bytes().as_slice()).bind(text(&name));
+            query.bind(lives.as_secs_f64()).bind(FORGET_AFTER_S as f64)
+        };
+        self.pool.ask(make).await.map(drop)
+    }
+
+    fn aside<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T>>) -> Aside,
+    ) -> BoxFuture<'_, Result<T>> {
+        let (reply, replied) = oneshot::channel();
+        let sent = self
+            .inlet
+            .aside
+            .try_send(make(reply))
+            .map_err(|_| StoreError("the store is closed, or too much waits for it (append_queue_max)".to_owned()));
+        async move {
+            sent?;
+            replied.await.unwrap_or_else(|_| Err(StoreError("the store's writer has ended".into())))
+        }
+        .boxed()
+    }
+
+    /// Tells this process what a statement gave as news; the others have been told by the database.
+    fn told(&self, found: &[PgRow]) -> Result<()> {
+        if let Some(row) = found.first() {
+            self.crier.tell(&column::<Vec<String>>(row, 0)?);
+        }
+        Ok(())
+    }
+
+    async fn wants(&self, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
+        let text = "SELECT turn, run_id FROM runs WHERE NOT ended AND owner IS NULL AND turn IS NOT NULL \
+                    ORDER BY turn, run_id LIMIT $1";
+        let found = self.pool.ask(|| sqlx::query(text).bind(rows(limit))).await?;
+        found.iter().map(|row| Ok((time(column(row, 0)?)?, run_id(column(row, 1)?)?))).collect()
+    }
+
+    async fn asked(&self, order: OrderRecord) -> Result<()> {
+        let record = json(&OrderRecord { answer: None, ..order.clone() })?;
+        let (unknown, ended) = (json(&no_such_run())?, json(&run_has_ended())?);
+        let (id, run) = (order.id.as_bytes().as_slice(), order.run.0.as_bytes().as_slice());
+        let make = || {
+            let query = sqlx::query("SELECT put_order($1, $2, $3, $4, $5, $6)").bind(&*self.crier.origin);
+            query.bind(id).bind(run).bind(&record[..]).bind(&unknown[..]).bind(&ended[..])
+        };
+        self.told(&self.pool.ask(make).await?)
+    }
+
+    async fn settled(&self, id: Uuid, answer: Value) -> Result<()> {
+        let answer = json(&answer)?;
+        let make = || {
+            let query = sqlx::query("SELECT settle_order($1, $2, $3)").bind(&*self.crier.origin);
+            query.bind(id.as_bytes().as_slice()).bind(&answer[..])
+        };
+        self.told(&self.pool.ask(make).await?)
+    }
+
+    async fn left(&self, worker: WorkerId) -> Result<()> {
+        let make =
+            || sqlx::query("SELECT leave_all($1, $2)").bind(&*self.crier.origin).bind(worker.0.as_bytes().as_slice());
+        self.told(&self.pool.ask(make).await?)
+    }
+
+    async fn queues(&self, names: Option<Vec<String>>, limit: usize) -> Result<Vec<LockRow>> {
+        let names: Option<Vec<String>> = names.map(|names| names.iter().map(|name| text(name).into_owned()).collect());
+        let ask = "SELECT name, place, run_id, step, item, since FROM locks \
+                   WHERE $1::text[] IS NULL OR name = ANY ($1) ORDER BY place LIMIT $2";
+        let found = self.pool.ask(|| sqlx::query(ask).bind(names.as_deref()).bind(rows(limit))).await?;
+        let row = |row: &PgRow| {
+            Ok(LockRow {
+                name: plain(column(row, 0)?),
+                place: column::<i64>(row, 1)?.cast_unsigned(),
+                run: run_id(column(row, 2)?)?,
+                step: StepId::new(plain(column(row, 3)?)),
+                item: u32::try_from(column::<i64>(row, 4)?).ok(),
+                since: time(column(row, 5)?)?,
+            })
+        };
+        found.iter().map(row).collect()
+    }
+
+    async fn unsent(&self, limit: usize) -> Result<Vec<Notice>> {
+        let text = "SELECT number, record FROM notices ORDER BY number LIMIT $1";
+        let found = self.pool.ask(|| sqlx::query(text).bind(rows(limit))).await?;
+        let row = |row: &PgRow| {
+            let number = column::<i64>(row, 0)?.cast_unsigned();
+            Ok(Notice { number, ..record(row, 1)? })
+        };
+        found.iter().map(row).collect()
+    }
+
+    async fn purged(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged> {
+        // A run that ended before the window began has claimed its retry key before it too.
+        let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
+                    AND updated < least($2, now_ns() - $3) AND NOT purged \
+                    ORDER BY updated, run_id LIMIT $4";
+        let make = || {
+            let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before)).bind(self.window_ns);
+            query.bind(rows(limit))
+        };
+        let (mut gone, mut pinned, mut remains) = (Vec::new(), Vec::new(), Vec::new());
+        for row in &self.pool.ask(make).await? {
+            let run = run_id(column(row, 0)?)?;
+            if column(row, 1)? {
+                let events = read::events(&self.pool, run, Seq::FIRST).await?;
+                let left = Remains::of(events.iter().map(|stored| &stored.event));
+                remains.push(left.as_ref().map(json).transpose()?);
+                pinned.push(run);
+            }
+            gone.push(run);
+        }
+        if gone.is_empty() {
+            return Ok(Purged::default());
+        }
+        let ids = |runs: &[RunId]| runs.iter().map(|run| run.0.as_bytes().to_vec()).collect::<Vec<_>>();
+        let (all, kept) = (ids(&gone), ids(&pinned));
+        let take = || sqlx::query("SELECT * FROM purge($1, $2, $3)").bind(&all).bind(&kept).bind(&remains);
+        let done = self.pool.ask(take).await?;
+        let row = done.first().ok_or_else(|| StoreError("the store did not say what it dropped".into()))?;
+        let count = |place| column::<i64>(row, place).map(i64::cast_unsigned);
+        Ok(Purged { runs: count(0)?, pinned: pinned.len() as u64, payloads: count(1)? })
+    }
+}
+
+impl Work for PostgresStore {
+    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> BoxFuture<'_, Result<()>> {
+        self.beats(worker, name, lives).boxed()
+    }
+
+    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<()>> {
+        self.left(worker).boxed()
+    }
+
+    fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<Taken>> {
+        self.aside(|reply| Aside::Take(worker, run, reply))
+    }
+
+    fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<Owned>>> {
+        self.aside(|reply| Aside::TakeDue(worker, limit, reply))
+    }
+
+    fn wakes(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>>> {
+        self.wants(limit).boxed()
+    }
+
+    fn put_order(&self, order: OrderRecord) -> BoxFuture<'_, Result<()>> {
+        self.asked(order).boxed()
+    }
+
+    fn orders(&self, run: RunId) -> BoxFuture<'_, Result<Vec<OrderRecord>>> {
+        async move {
+            let text = "SELECT record FROM orders WHERE run_id = $1 AND answer IS NULL ORDER BY number";
+            let found = self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+            found.iter().map(|row| record(row, 0)).collect()
+        }
+        .boxed()
+    }
+
+    fn order(&self, id: Uuid) -> BoxFuture<'_, Result<Option<OrderRecord>>> {
+        async move {
+            let text = "SELECT record, answer FROM orders WHERE id = $1";
+            let found = self.pool.ask(|| sqlx::query(text).bind(id.as_bytes().as_slice())).await?;
+            let Some(row) = found.first() else { return Ok(None) };
+            let answer = column::<Option<&[u8]>>(row, 1)?.map(parse).transpose()?;
+            Ok(Some(OrderRecord { answer, ..record(row, 0)? }))
+        }
+        .boxed()
+    }
+
+    fn settle_order(&self, id: Uuid, answer: Value) -> BoxFuture<'_, Result<()>> {
+        self.settled(id, answer).boxed()
+    }
+
+    fn locks(&self, names: Option<Vec<String>>, limit: usize) -> BoxFuture<'_, Result<Vec<LockRow>>> {
+        self.queues(names, limit).boxed()
+    }
+
+    fn notices(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>>> {
+        self.unsent(limit).boxed()
+    }
+
+    fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let ask = || sqlx::query("DELETE FROM notices WHERE number = $1").bind(number.cast_signed());
+            self.pool.ask(ask).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> BoxFuture<'_, Result<Purged>> {
+        self.purged(status, ended_before, limit).boxed()
+    }
+
+    fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>>> {
+        async move {
+            let text = "SELECT remains FROM runs WHERE run_id = $1 AND remains IS NOT NULL";
+            let found = self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+            found.first().map(|row| record(row, 0)).transpose()
+        }
+        .boxed()
+    }
+
+    fn news(&self) -> broadcast::Receiver<News> {
+        self.crier.subscribe()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}

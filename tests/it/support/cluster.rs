@@ -1,0 +1,295 @@
+//! PostgreSQL for tests, from the distribution's package: real servers in temporary folders, with fsync on.
+//!
+//! [`Shared`] is one server for a whole run of tests, however many processes run them: the first starts it, each holds a
+//! lock for as long as it lives, and a guardian stops it some time after the last one is gone, however that one went.
+//! Each test takes a database of its own. [`Cluster`] is a server that one test may restart, stop or freeze.
+//!
+//! PostgreSQL refuses to run as root: there it runs as the package's user `postgres`. Nothing here is async: unit tests
+//! use this file too. Where the package is not installed there is no server, and tests say so.
+
+#![allow(dead_code)] // two test binaries share this file, and neither uses all of it
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The programs of the newest installed version.
+pub fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let found = versions.flatten().filter_map(|version| {
+        let number: u32 = version.file_name().to_str()?.parse().ok()?;
+        let bin = version.path().join("bin");
+        (bin.join("initdb").exists() && bin.join("postgres").exists()).then_some((number, bin))
+    });
+    found.max_by_key(|(number, _)| *number).map(|(_, bin)| bin)
+}
+
+/// The server that all tests of a run share; `None` where the package is not installed.
+pub fn shared() -> Option<&'static Shared> {
+    static SHARED: OnceLock<Option<Shared>> = OnceLock::new();
+    SHARED.get_or_init(|| programs().map(|bin| Shared::join(&bin))).as_ref()
+}
+
+/// See the module.
+pub struct Shared {
+    dir: PathBuf,
+    /// Held until the process ends.
+    _in_use: File,
+}
+
+impl Shared {
+    fn join(bin: &Path) -> Self {
+        // Not in the tree: its folders may be closed to the user that the server runs as, and a socket's path is short.
+        let tree = env!("CARGO_MANIFEST_DIR").bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte));
+        let dir = std::env::temp_dir().join(format!("pointsman-postgres-{tree:x}"));
+        fs::create_dir_all(&dir).expect("a folder for the server");
+        give_away(&dir);
+        // While a guardian stops the server it holds this one alone.
+        let in_use = lock_file(&dir.join("in-use"));
+        in_use.lock_shared().expect("the lock");
+        let starting = lock_file(&dir.join("starting"));
+        starting.lock().expect("the lock");
+        if !answers(&dir) {
+            // What a killed run left is thrown away: it holds nothing that anybody wants.
+            stop(bin, &dir.join("data"), "immediate");
+            let _ = fs::remove_dir_all(dir.join("data"));
+            let _ = fs::remove_file(dir.join("log"));
+            initialise(bin, &dir.join("data"));
+            start(bin, &dir.join("data"), &dir, None).expect("the server starts");
+            assert!(answers(&dir), "{}", fs::read_to_string(dir.join("log")).unwrap_or_default());
+        }
+        let guarded = lock_file(&dir.join("guardian"));
+        if guarded.try_lock().is_ok() {
+            guarded.unlock().expect("the lock");
+            guard(bin, &dir);
+        }
+        Self { dir, _in_use: in_use }
+    }
+
+    /// A new, empty database, which is gone when the value is dropped.
+    pub fn database(&self) -> Database {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{}_{number}", std::process::id());
+        // A process before this one may have had the number, and may have been killed.
+        query(&self.dir, "postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).expect("dropped");
+        query(&self.dir, "postgres", &format!("CREATE DATABASE {name}")).expect("created");
+        Database { socket: self.dir.clone(), name }
+    }
+}
+
+/// A database of the shared server.
+pub struct Database {
+    socket: PathBuf,
+    name: String,
+}
+
+impl Database {
+    /// How a store is opened in it.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@localhost/{}?host={}", self.name, self.socket.display())
+    }
+    /// Asks it something behind everybody's back.
+    pub fn query(&self, text: &str) -> String {
+        query(&self.socket, &self.name, text).expect("it answers")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // One that cannot be dropped goes with the server.
+        let _ = query(&self.socket, "postgres", &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+    }
+}
+
+/// A server of one test's own, on a port of this machine.
+pub struct Cluster {
+    bin: PathBuf,
+    dir: tempfile::TempDir,
+    port: u16,
+    frozen: Vec<u32>,
+}
+
+impl Cluster {
+    /// Starts one; `None` where the package is not installed.
+    pub fn start() -> Option<Self> {
+        let bin = programs()?;
+        let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
+        give_away(dir.path());
+        initialise(&bin, &dir.path().join("data"));
+        let mut tries = 0;
+        loop {
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+            match start(&bin, &dir.path().join("data"), dir.path(), Some(free.port())) {
+                Ok(()) => return Some(Self { bin, dir, port: free.port(), frozen: Vec::new() }),
+                // Somebody else was faster at this port.
+                Err(error) if tries == 5 => panic!("the server does not start: {error}"),
+                Err(_) => tries += 1,
+            }
+        }
+    }
+    /// How a store is opened in it.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+    /// Asks it something behind everybody's back; its answer's rows, or what it says instead.
+    pub fn query(&self, text: &str) -> Result<String, String> {
+        query(self.dir.path(), "postgres", text)
+    }
+    /// Ends every session but the one that asks, and says how many there were.
+    pub fn terminate_all(&self) -> u64 {
+        let text = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                    WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        self.query(text).ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+    /// Stops it: `fast` ends sessions and closes its files in order, `immediate` is a crash.
+    pub fn stop(&self, mode: &str) {
+        stop(&self.bin, &self.dir.path().join("data"), mode);
+    }
+    /// Starts it again where it was.
+    pub fn start_again(&self) {
+        start(&self.bin, &self.dir.path().join("data"), self.dir.path(), Some(self.port)).expect("it starts again");
+    }
+    /// Every process of it stands still, and its sockets stay open: as when a machine hangs.
+    pub fn freeze(&mut self) {
+        self.frozen = self.processes();
+        self.frozen.iter().for_each(|pid| signal(*pid, "STOP"));
+    }
+    /// They go on.
+    pub fn thaw(&mut self) {
+        self.frozen.drain(..).for_each(|pid| signal(pid, "CONT"));
+    }
+    /// The postmaster first, so that it starts nobody while its children are counted.
+    fn processes(&self) -> Vec<u32> {
+        let noted = fs::read_to_string(self.dir.path().join("data/postmaster.pid")).unwrap_or_default();
+        let Some(postmaster) = noted.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else {
+            return Vec::new();
+        };
+        signal(postmaster, "STOP");
+        let children = fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            (parent == postmaster).then_some(pid)
+        });
+        std::iter::once(postmaster).chain(children).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.thaw();
+        self.stop("immediate");
+    }
+}
+
+/// A command of the server's, as a user that it accepts.
+fn as_server(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(program);
+    command
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// Makes a folder the server's own.
+fn give_away(dir: &Path) {
+    if is_root() {
+        run(Command::new("chown").arg("postgres").arg(dir)).expect("the folder is given away");
+    }
+}
+
+fn initialise(bin: &Path, data: &Path) {
+    // Only what makes the folder is not waited for on the disk; the server itself runs with fsync on.
+    let mut command = as_server(&bin.join("initdb"));
+    command.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]).arg(data);
+    run(&mut command).expect("a database folder");
+}
+
+fn start(bin: &Path, data: &Path, socket: &Path, port: Option<u16>) -> Result<(), String> {
+    let listen = if port.is_some() { "127.0.0.1" } else { "" };
+    let options = format!(
+        "-c listen_addresses='{listen}' -c port={} -c unix_socket_directories='{}' -c max_connections=300 \
+         -c fsync=on -c shared_buffers=64MB",
+        port.unwrap_or(5432),
+        socket.display()
+    );
+    let mut command = as_server(&bin.join("pg_ctl"));
+    command.args(["start", "--wait", "--silent", "-o", &options, "-D"]).arg(data).arg("-l").arg(socket.join("log"));
+    // The server keeps what it inherits: a pipe of ours would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+    let status = command.status().map_err(|error| error.to_string())?;
+    if status.success() { Ok(()) } else { Err(fs::read_to_string(socket.join("log")).unwrap_or_default()) }
+}
+
+fn stop(bin: &Path, data: &Path, mode: &str) {
+    if data.join("postmaster.pid").exists() {
+        let mut command = as_server(&bin.join("pg_ctl"));
+        command.args(["stop", "--wait", "--silent", "-m", mode, "-D"]).arg(data);
+        // One that was killed has left its note and nothing else.
+        let _ = run(&mut command);
+    }
+}
+
+/// Stops the shared server some time after its last user, and ends. It outlives who starts it.
+fn guard(bin: &Path, dir: &Path) {
+    let script = r#"
+        (
+            exec 8>"$1/guardian" 9>"$1/in-use"
+            flock -n -x 8 || exit 0
+            while sleep 10; do
+                flock -n -x 9 && break
+            done
+            "$2/pg_ctl" stop --silent -m immediate -D "$1/data"
+            rm -rf "$1/data"
+        ) &
+    "#;
+    // As ourselves it may lock our files; the server's it may only touch as the server.
+    let script = match is_root() {
+        true => script.replace("\"$2/pg_ctl\"", "runuser -u postgres -- \"$2/pg_ctl\""),
+        false => script.to_owned(),
+    };
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "guardian"]).arg(dir).arg(bin).current_dir("/").process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // The shell goes at once, and leaves the guardian to itself.
+    command.status().expect("a guardian");
+}
+
+fn lock_file(path: &Path) -> File {
+    OpenOptions::new().create(true).truncate(false).write(true).open(path).expect("a lock file")
+}
+
+/// Whether a server answers there: whoever starts one waits for that before somebody else looks.
+fn answers(socket: &Path) -> bool {
+    query(socket, "postgres", "SELECT 1").is_ok()
+}
+
+fn query(socket: &Path, database: &str, text: &str) -> Result<String, String> {
+    let mut command = Command::new("psql");
+    command.arg("-h").arg(socket).args(["-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-X", "-q", "-A"]);
+    run(command.args(["-t", "-c", text]).env("PGCONNECT_TIMEOUT", "20")).map_err(|error| error.to_string())
+}
+
+fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+fn run(command: &mut Command) -> io::Result<String> {
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output()?;
+    match status.success() {
+        true => Ok(String::from_utf8_lossy(&stdout).into_owned()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&stderr).into_owned())),
+    }
+}

@@ -30,7 +30,9 @@ pub fn settle(ledger: &Ledger, tally: &Tally) -> Vec<Line> {
     let line = |what: &str, count: u64, due: u64| Line { what: what.to_owned(), count, due };
     let mut rehearsed = 0;
     let mut both = 0;
-    for entry in ledger.entries().iter().filter(|e| !e.duplicate && e.operation != "draft") {
+    // Drafts are the new side's alone, and the campaign's ads belong to runs that no request began.
+    let asked = |e: &&super::Entry| !e.duplicate && e.operation != "draft" && e.service != "ads";
+    for entry in ledger.entries().iter().filter(asked) {
         let answered_by_engine = entry.trace.as_ref().is_some_and(|t| tally.engine_traces.contains(t));
         match (entry.by_engine(), answered_by_engine) {
             (true, false) => rehearsed += 1,

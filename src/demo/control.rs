@@ -2,7 +2,7 @@
 //!
 //! When the API does not answer, that is an error of the demo with the address in it; nothing is asked twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use http::Method;
@@ -11,8 +11,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::http::Client;
-use crate::admin::types::{ApiProblem, Diffs, FlipAsk, FlipDone, RouteDetail, Status};
+use crate::admin::types::{ApiProblem, Diffs, FlipAsk, FlipDone, Orchestration, RouteDetail, Status};
 use crate::flag::State;
+use crate::workflow::RunStatus;
+
+/// The longest wait for a run to come to rest.
+const REST: Duration = Duration::from_secs(10);
 
 /// A client of the admin listener.
 #[derive(Clone, Debug)]
@@ -65,6 +69,41 @@ impl Control {
             return Ok(Ok(serde_json::from_slice(&reply.body)?));
         }
         Ok(Err(serde_json::from_slice(&reply.body).with_context(|| format!("flip {route} {to}: {}", reply.status))?))
+    }
+    /// Starts a campaign's launch; the run where it has come to rest.
+    ///
+    /// # Errors
+    /// The API does not answer, or refuses.
+    pub async fn launch(&self, ask: &Value) -> anyhow::Result<Orchestration> {
+        self.post("/api/v2/orchestrate/run", ask).await
+    }
+    /// Answers a checkpoint or a conflict, at the place that the run names.
+    ///
+    /// # Errors
+    /// The API does not answer, or refuses.
+    pub async fn answer(&self, place: &str, said: &Value) -> anyhow::Result<Orchestration> {
+        self.post(place, said).await
+    }
+    /// The run once it has one of these statuses, or has ended; as it is after a bound.
+    ///
+    /// # Errors
+    /// The API does not answer.
+    pub async fn at_rest(&self, run: Orchestration, statuses: &[RunStatus]) -> anyhow::Result<Orchestration> {
+        let begun = Instant::now();
+        let mut run = run;
+        while !statuses.contains(&run.data.status) && !run.data.status.is_final() && begun.elapsed() < REST {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            run = self.get(&run.data.links.this).await?;
+        }
+        Ok(run)
+    }
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        let reply = self.send(Method::POST, path, body).await?;
+        if !reply.status.is_success() {
+            let text = String::from_utf8_lossy(&reply.body);
+            bail!("POST {}{path}: {}: {text}", self.base, reply.status);
+        }
+        serde_json::from_slice(&reply.body).with_context(|| format!("POST {}{path}", self.base))
     }
     async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let reply = self.send(Method::GET, path, &Value::Null).await?;

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("pointsman.yaml", include_str!("../../flags/pointsman.yaml")),
     ("routes/orders.yaml", include_str!("../../flags/routes/orders.yaml")),
     ("routes/campaigns.yaml", include_str!("../../flags/routes/campaigns.yaml")),
@@ -15,6 +15,7 @@ const FILES: [(&str, &str); 7] = [
     ("workflows/get-order.yaml", include_str!("../../flags/workflows/get-order.yaml")),
     ("workflows/cancel-order.yaml", include_str!("../../flags/workflows/cancel-order.yaml")),
     ("workflows/create-campaign.yaml", include_str!("../../flags/workflows/create-campaign.yaml")),
+    ("workflows/launch-campaign.yaml", include_str!("../../flags/workflows/launch-campaign.yaml")),
 ];
 const MENDED: &str = include_str!("../../flags/workflows/create-order.yaml");
 const AS_FIRST_WRITTEN: &str = include_str!("create-order-first.yaml");

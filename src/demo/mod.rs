@@ -9,6 +9,7 @@ pub mod account;
 pub mod control;
 pub mod files;
 pub mod http;
+pub mod launch;
 pub mod ledger;
 pub mod legacy;
 pub mod pace;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::account::{self, Line};
 use super::control::Control;
 use super::http::Outage;
+use super::launch::Launch;
 use super::story::Story;
 use super::traffic::Traffic;
 use super::walk::Walk;
@@ -135,6 +136,14 @@ pub async fn run(
         broken.push(why);
     }
     traffic.stop().await;
+    if !interrupted && broken.is_empty() {
+        let mut launch = Launch { control: &control, world: &world, story: &story, broken: &mut broken };
+        if let Err(error) = launch.all().await {
+            let why = format!("the campaign ended early: {error:#}");
+            story.bad(&why);
+            broken.push(why);
+        }
+    }
     settle(&control).await;
     let lines = account::settle(world.ledger(), &traffic.tally());
     close(&story, &lines, &traffic, interrupted, &mut broken);

@@ -9,7 +9,7 @@
 //! POST /stock/reservations       reserve         POST /mail/messages     mail
 //! DELETE /stock/reservations/ID  release         POST /studio/{kind}     computes, slowly
 //! POST /bank/charges, /refunds   charge, refund  POST /studio/drafts     draft
-//! GET  /bank/charges/ID          reads
+//! GET  /bank/charges/ID          reads         POST, DELETE /ads/budgets, /ads/bookings  set aside, book, and back
 //! ```
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -123,6 +123,11 @@ impl Desk {
             ("GET", ["bank", "charges", _]) => ("look", 4.0),
             ("POST", ["bank", "refunds"]) => ("refund", 10.0),
             ("POST", ["mail", "messages"]) => ("mail", 6.0),
+            ("POST", ["ads", "budgets"]) => ("budget", 6.0),
+            ("DELETE", ["ads", "budgets", _]) => ("budget-back", 4.0),
+            ("POST", ["ads", "bookings"]) => ("book", 8.0),
+            ("DELETE", ["ads", "bookings", _]) => ("book-back", 4.0),
+            ("POST", ["ads", "announcements"]) => ("announce", 6.0),
             ("POST", ["studio", "drafts"]) => ("draft", 6.0),
             ("POST", ["studio", "headline" | "body" | "image" | "audience"]) => ("generate", 45.0),
             _ => return Ok(reply(StatusCode::NOT_FOUND, &json!({ "error": "no such thing in this world" }))),
@@ -195,6 +200,19 @@ impl Desk {
                     json!({ "id": format!("ref_{n}"), "payment_id": payment })
                 })
             }
+            "budget" => self.effect("ads", operation, call, None, |n| json!({ "id": format!("budget_{n}") })),
+            "book" => {
+                let channel = body["channel"].clone();
+                self.effect(
+                    "ads",
+                    operation,
+                    call,
+                    None,
+                    |n| json!({ "id": format!("booking_{n}"), "channel": channel }),
+                )
+            }
+            "budget-back" | "book-back" => self.effect("ads", operation, call, None, |_| json!({ "returned": last })),
+            "announce" => self.effect("ads", operation, call, None, |n| json!({ "id": format!("announcement_{n}") })),
             "mail" => self.effect("mail", operation, call, None, |n| json!({ "id": format!("mail_{n}") })),
             _ => self.effect("studio", operation, call, None, |n| json!({ "id": format!("draft_{n}") })),
         }

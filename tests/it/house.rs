@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["flag", "workflow", "compare"]),
     ("admin", &["flag", "workflow", "compare", "exchange", "store", "engine", "evidence", "ladder", "config"]),
     ("cli", &["app", "admin", "config", "demo", "flag", "telemetry"]),
-    ("demo", &["admin", "flag"]),
+    ("demo", &["admin", "flag", "workflow"]),
     ("main", &["cli"]),
 ];
 /// May know every room.

@@ -1,0 +1,135 @@
+//! A campaign is launched, with people in it: a review item by item, a conflict, and a saga that undoes.
+//!
+//! Always true: everything goes through the API that every other client uses, and what it says is held against the
+//! ledger: what was struck out was never booked, what was resolved was booked once, what was undone is taken back.
+
+use serde_json::{Value, json};
+
+use super::control::Control;
+use super::story::Story;
+use super::world::{Fault, World};
+use crate::admin::types::{Orchestration, PendingCheckpoint};
+use crate::workflow::RunStatus;
+
+/// Everything that the chapter touches.
+pub struct Launch<'a> {
+    /// The product.
+    pub control: &'a Control,
+    /// The outside world, for its refusals and its ledger.
+    pub world: &'a World,
+    /// The teller.
+    pub story: &'a Story,
+    /// What did not hold.
+    pub broken: &'a mut Vec<String>,
+}
+
+impl Launch<'_> {
+    /// One campaign that comes through with a person's help, and one that is taken back.
+    ///
+    /// # Errors
+    /// The product does not answer.
+    pub async fn all(&mut self) -> anyhow::Result<()> {
+        self.story.chapter(
+            "people",
+            "A campaign is launched through the API. Its bookings are of high risk: a person looks at each.",
+        );
+        self.reviewed_and_resolved().await?;
+        self.undone().await
+    }
+
+    async fn reviewed_and_resolved(&mut self) -> anyhow::Result<()> {
+        let before = self.count("book");
+        let run = self.control.launch(&campaign("spring coats")).await?;
+        let Some(review) = self.review(&run) else { return Ok(()) };
+        self.expect(self.count("book") == before, "nothing was booked before somebody looked at it");
+        let struck = review.items.len().saturating_sub(1);
+        let approved: Vec<u32> = review.items.iter().map(|item| item.index).take(struck).collect();
+        let rest: Vec<u32> = review.items.iter().map(|item| item.index).skip(struck).collect();
+        self.story.say(&format!("approved: {approved:?}, struck out: {rest:?}"));
+        // The first booking meets a refusal that no machine can resolve.
+        self.world.fault("book", Fault::Refuse(409), 1);
+        let said = json!({ "approved": approved, "struck": rest, "as": "mara" });
+        let run = self.control.answer(&review.answer, &said).await?;
+        let run = self.control.at_rest(run, &[RunStatus::Paused]).await?;
+        let Some(conflict) = run.data.conflicts.first() else {
+            self.broke(&format!("a 409 did not pause the run: it is {}", run.data.status.as_str()));
+            return Ok(());
+        };
+        self.story.say(&format!("the run is {}: {}", run.data.status.as_str(), conflict.message));
+        self.story.say(&format!("choices: {}", conflict.choices.join(", ")));
+        let mut choice = json!({ "step": conflict.step_id, "choice": "retry", "as": "mara" });
+        if let (Some(item), Some(fields)) = (conflict.item, choice.as_object_mut()) {
+            fields.insert("item".to_owned(), item.into());
+        }
+        let run = self.control.answer(&conflict.resolve, &choice).await?;
+        let run = self.control.at_rest(run, &[RunStatus::Completed]).await?;
+        let booked = self.count("book") - before;
+        self.expect(
+            run.data.status == RunStatus::Completed && booked == struck as u64,
+            &format!("resolved by hand, it went on and {}; booked: {booked} of {struck}", run.data.status.as_str()),
+        );
+        Ok(())
+    }
+
+    async fn undone(&mut self) -> anyhow::Result<()> {
+        let (booked, back) = (self.count("book"), self.count("book-back"));
+        let (set_aside, returned) = (self.count("budget"), self.count("budget-back"));
+        let run = self.control.launch(&campaign("winter boots")).await?;
+        let Some(review) = self.review(&run) else { return Ok(()) };
+        self.world.fault("announce", Fault::Refuse(403), 1);
+        let all: Vec<u32> = review.items.iter().map(|item| item.index).collect();
+        let run = self.control.answer(&review.answer, &json!({ "approved": all, "as": "mara" })).await?;
+        let run = self.control.at_rest(run, &[RunStatus::Failed]).await?;
+        self.story.say(&format!("announcing it was refused for good; the run {}:", run.data.status.as_str()));
+        for row in &run.data.undone {
+            let item = row.item.map(|item| format!("[{item}]")).unwrap_or_default();
+            let state = serde_json::to_value(row.state)?;
+            self.story.say(&format!("- {}{item}: {}", row.step_id, state.as_str().unwrap_or_default()));
+        }
+        let (booked, back) = (self.count("book") - booked, self.count("book-back") - back);
+        let (set_aside, returned) = (self.count("budget") - set_aside, self.count("budget-back") - returned);
+        let even = booked > 0 && booked == back && set_aside == 1 && returned == 1;
+        self.expect(
+            run.data.status == RunStatus::Failed && even,
+            &format!("taken back: {back} of {booked} bookings, {returned} of {set_aside} budgets"),
+        );
+        Ok(())
+    }
+
+    /// The review that the run waits for, shown.
+    fn review(&mut self, run: &Orchestration) -> Option<PendingCheckpoint> {
+        let Some(review) = run.data.pending_checkpoint.clone().filter(|review| !review.items.is_empty()) else {
+            self.broke(&format!("a step of high risk was not reviewed: the run is {}", run.data.status.as_str()));
+            return None;
+        };
+        self.story.say(&format!("{} is {}: {}", run.data.run_id, run.data.status.as_str(), review.question));
+        for item in &review.items {
+            self.story.say(&format!("  [{}] {}  {}", item.index, item.what, item.value));
+        }
+        Some(review)
+    }
+
+    /// Effects of one kind on the outside world.
+    fn count(&self, operation: &str) -> u64 {
+        self.world.ledger().balance().total(operation)
+    }
+
+    fn expect(&mut self, holds: bool, what: &str) {
+        match holds {
+            true => self.story.good(what),
+            false => self.broke(what),
+        }
+    }
+
+    fn broke(&mut self, what: &str) {
+        self.story.bad(what);
+        self.broken.push(what.to_owned());
+    }
+}
+
+fn campaign(product: &str) -> Value {
+    let channels = [("radio", 400), ("posters", 250), ("newsletter", 90)];
+    let channels: Vec<Value> =
+        channels.iter().map(|(channel, amount)| json!({ "channel": channel, "amount": amount })).collect();
+    json!({ "workflow": "launch-campaign", "input": { "product": product, "channels": channels }, "as": "demo" })
+}

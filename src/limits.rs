@@ -102,6 +102,21 @@ pub struct Limits {
     pub service_calls_max: u64,
     /// Runs in flight; more are refused with 503.
     pub runs_in_flight_max: u64,
+    /// How deep runs may begin each other.
+    pub run_depth_max: u64,
+    /// On a store that several processes share: without a word for so long a process is taken as dead, and others move
+    /// its runs.
+    pub lease_ms: u64,
+    /// On a store that several processes share: how often each looks for runs that nobody moves.
+    pub sweep_ms: u64,
+    /// How often every unfinished run is looked at, whether anything would move it.
+    pub watchdog_ms: u64,
+    /// How long somebody who asks something of a run waits for it to be done and on disk.
+    pub order_wait_ms: u64,
+    /// Tries to deliver a message to a webhook.
+    pub notice_attempts_max: u64,
+    /// After that age a message to a webhook is given up, seconds.
+    pub notice_age_s: u64,
     /// A step's output.
     pub output_bytes_max: u64,
     /// Signals that came to one run and that no step has taken; more are refused.
@@ -192,6 +207,13 @@ impl Default for Limits {
             run_calls_max: 64,
             service_calls_max: 256,
             runs_in_flight_max: 10_000,
+            run_depth_max: 16,
+            lease_ms: 10_000,
+            sweep_ms: 30_000,
+            watchdog_ms: 300_000,
+            order_wait_ms: 10_000,
+            notice_attempts_max: 10,
+            notice_age_s: 86_400,
             output_bytes_max: 4 << 20,
             signals_max: 100,
             output_depth_max: 100,

@@ -1,4 +1,4 @@
-//! The binary: reads the command line and opens the two doors that run a process.
+//! The binary: reads the command line and opens the doors to whatever runs a process or a store.
 
 use std::process::ExitCode;
 
@@ -20,5 +20,10 @@ fn demo(options: DemoOptions) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
-    cli::main(&Doors { serve, demo })
+    cli::main(&Doors {
+        serve,
+        demo,
+        store_check: pointsman::app::store_check,
+        store_backup: pointsman::app::store_backup,
+    })
 }

@@ -10,6 +10,7 @@ mod doors;
 mod retention;
 mod services;
 mod stored;
+mod stores;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ use crate::telemetry;
 
 pub use doors::{demo, serve};
 pub use stored::stored_events;
+pub use stores::{store_backup, store_check};
 
 /// Evidence is written behind this often.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);

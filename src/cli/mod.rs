@@ -3,7 +3,7 @@
 //! The question it answers: "what did the person type, and what do they see?" Always true: stdout is data (`--json`
 //! everywhere), stderr is talk; the exit code is 0 for done, 1 for refused or failed, 2 for wrong usage. `status`,
 //! `flip`, `freeze`, `diffs`, `evidence`, `flips`, `services`, `runs`, `explain` and `replay` are clients of the API of a
-//! running process; `check` and `schema` read files only; what `serve` and `demo` do is `app`'s and `demo`'s business,
+//! running process; `check` and `schema` read files only; what `serve`, `demo` and `store` do is the business of `app`,
 //! reached through [`Doors`].
 
 mod args;
@@ -17,6 +17,7 @@ mod replay;
 mod runs;
 mod services;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -52,15 +53,67 @@ pub struct DemoOptions {
     pub colour: bool,
 }
 
+/// Which store is meant.
+#[derive(Clone, Debug)]
+pub enum StorePlace {
+    /// The one that the flag files of this directory name.
+    Flags(PathBuf),
+    /// `sqlite:PATH`.
+    Url(String),
+}
+
+/// Something in a store that should not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFinding {
+    /// The run that it is about.
+    pub run: Option<String>,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub todo: String,
+}
+
+/// What `store check` saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreReport {
+    /// Where the store is.
+    pub place: String,
+    /// Runs.
+    pub runs: u64,
+    /// Of those, runs of which only the summary is kept.
+    pub purged: u64,
+    /// Events.
+    pub events: u64,
+    /// Payloads beside events.
+    pub payloads: u64,
+    /// What should not be.
+    pub findings: Vec<StoreFinding>,
+    /// Findings beyond those.
+    pub unlisted: u64,
+}
+
+/// What `store backup` wrote, and what a look at the copy showed.
+#[derive(Clone, Debug)]
+pub struct StoreCopy {
+    /// How large it is.
+    pub bytes: u64,
+    /// The copy, read back.
+    pub report: StoreReport,
+}
+
 /// Why `serve` or `demo` ended badly. A [`Failed`] inside is shown with its lines and carets.
 pub type Failure = anyhow::Error;
 
-/// The two commands that run a process. They return when it has ended.
+/// The commands that run a process, which return when it has ended, and those that open a store.
 pub struct Doors {
     /// `serve`.
     pub serve: fn(ServeOptions) -> Result<(), Failure>,
     /// `demo`.
     pub demo: fn(DemoOptions) -> Result<(), Failure>,
+    /// `store check`.
+    pub store_check: fn(StorePlace) -> Result<StoreReport, Failure>,
+    /// `store backup`.
+    pub store_backup: fn(StorePlace, PathBuf) -> Result<StoreCopy, Failure>,
 }
 
 /// Reads the command line, does what it says, and gives the exit code.
@@ -96,6 +149,10 @@ fn run(line: Line, doors: &Doors) -> ExitCode {
         Command::Demo { exit } => return ended(&globals, (doors.demo)(DemoOptions { exit, colour: out.0 })),
         Command::Check { dir, no_secrets } => Ok(files::check(&dir, no_secrets, out)),
         Command::Schema { kind } => Ok(files::schema(kind)),
+        Command::Store { command } => match store::run(command, doors, out) {
+            Ok(done) => Ok(done),
+            Err(error) => return ended(&globals, Err(error)),
+        },
         Command::Status { watch, server } if watch && !globals.json => return status::watch(&globals, &server, out),
         Command::Status { server, .. } => ask(&server, |client| status::show(client, out)),
         Command::Flip { route, state, percent, reason, force, yes, server } => {
@@ -150,7 +207,7 @@ fn ask(server: &Server, talk: impl FnOnce(&Client) -> Result<Done, CallError>) -
     talk(&Client::new(server)?)
 }
 
-/// The end of `serve` or `demo`.
+/// The end of `serve`, `demo` or `store`.
 fn ended(globals: &Globals, outcome: Result<(), Failure>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let err = Paint::new(globals.color, &std::io::stderr());

@@ -418,3 +418,36 @@ fn the_line_is_read_as_the_help_says() {
 fn what_a_terminal_would_obey_is_written_out() {
     assert_eq!(harmless("a\u{1b}[31m\r\n\u{202e}b\tc"), "a\\u{1b}[31m\\u{d}\n\\u{202e}b\\u{9}c");
 }
+
+#[test]
+fn a_look_at_a_store_says_what_is_wrong_and_what_to_do() {
+    let report = super::StoreReport {
+        place: "sqlite:a.db".into(),
+        runs: 3,
+        purged: 1,
+        events: 5,
+        payloads: 1,
+        ..super::StoreReport::default()
+    };
+    let done = super::store::checked(&report, Paint(false));
+    assert!(done.fine);
+    assert_eq!(
+        done.text,
+        "sqlite:a.db: sound; 3 runs (1 of them purged but for their summaries), 5 events, 1 payloads\n"
+    );
+    let finding = super::StoreFinding {
+        run: Some("run_1".into()),
+        what: "where event 2 should be\u{1b}[2J stands event 3".into(),
+        todo: "restore a backup".into(),
+    };
+    let done = super::store::checked(&super::StoreReport { findings: vec![finding], ..report }, Paint(false));
+    assert!(!done.fine && done.text.contains("what to do: restore a backup") && done.text.contains("1 finding;"));
+    assert!(!done.text.contains('\u{1b}'));
+    assert_eq!(done.json["findings"][0]["run"], "run_1");
+    assert!(Line::try_parse_from(["pointsman", "store", "check", "flags", "--store", "sqlite:x"]).is_err());
+    for line in
+        [&["store", "check"][..], &["store", "backup", "x.db", "flags"], &["store", "check", "--store", "memory"]]
+    {
+        assert!(Line::try_parse_from([&["pointsman"][..], line].concat()).is_ok(), "{line:?}");
+    }
+}

@@ -23,7 +23,7 @@ use super::replies;
 use super::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
 use crate::flag::Arm;
-use crate::names::{RouteId, RunId, Seq};
+use crate::names::{Fence, RouteId, RunId, Seq};
 use crate::store::{Claim, FirstTry, Priority};
 use crate::workflow::{Event, Mode, Plan, evolve, fold};
 
@@ -58,7 +58,7 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     let (tell, told) = oneshot::channel();
     // A little of the time is kept for writing down what is said when it is over.
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
-    let (executor, keeper, priority) = core.of_mode(request.mode, &plan, run_key);
+    let (executor, keeper, priority) = core.of_mode(request.mode, &plan, run_key, Fence::FIRST);
     let mut driver = Driver::new(Parts {
         core: core.clone(),
         snapshot: snapshot.clone(),
@@ -70,6 +70,9 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
         journal: Journal::new(keeper, priority, claim, Seq(0)),
         caller: Some(Caller { tell, may_fall_back: fall_back, until }),
         place: Some(place),
+        seat: core.seat_of_new(request.mode, run),
+        starter: None,
+        depth: 0,
     });
     driver.born();
     core.spawn(driver, permit);
@@ -229,6 +232,7 @@ impl Core {
         mode: Mode,
         plan: &Arc<Plan>,
         run_key: Option<Vec<u8>>,
+        fence: Fence,
     ) -> (Arc<dyn Executor>, Option<Keeper>, Priority) {
         let keeper = Keeper {
             store: self.store.clone(),
@@ -236,6 +240,8 @@ impl Core {
             plans: self.kept_plans.clone(),
             plan: plan.clone(),
             run_key,
+            worker: self.worker,
+            fence,
         };
         match mode {
             Mode::Rehearse => (self.rehearsing.clone(), None, Priority::Dark),

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::snapshot::Snapshot;
-use super::{Core, decode, replies};
+use super::{Core, begin, decode, replies};
 use crate::compare::{Body, Observation};
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{InstanceId, SkipReason};
@@ -160,13 +160,14 @@ fn birth(
     let bounds = decode::Bounds::of(&core.limits);
     let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, bounds));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let now = Timestamp::now();
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),
         plan: plan.id.clone(),
         mode: request.mode,
         route: Some(request.route.clone()),
-        started: Timestamp::now(),
+        started: now,
         request: facts.request,
         credentials: facts.credentials.keys().cloned().collect(),
         sealed,
@@ -178,7 +179,7 @@ fn birth(
         parent: None,
         rerun_of: None,
         by: None,
-        until: None,
+        until: begin::until(plan, now),
     };
     Ok((started, facts.credentials, run_key))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Engine;
+use super::{Engine, begin, explain, follow, orders};
 use crate::flag::RetryKey;
 use crate::names::{JobId, PlanId, RunId, Seq, StepId, WorkflowName};
 use crate::workflow::{Order, Refusal, RunSummary};
@@ -122,7 +122,7 @@ impl Engine {
     /// # Errors
     /// Nothing was started, or nobody knows.
     pub async fn start(&self, start: Start) -> Result<Started, NotStarted> {
-        Err(NotStarted::NotNow(format!("{} cannot be started in this version", start.workflow)))
+        begin::start(&self.core, start).await
     }
     /// Starts another run of the same job that takes over the results of all that does not depend on a step.
     ///
@@ -136,24 +136,22 @@ impl Engine {
     /// # Errors
     /// It was refused, or nobody knows.
     pub async fn order(&self, run: RunId, order: Order, by: String) -> Result<RunSummary, NotDone> {
-        Err(NotDone::Unreadable(format!("{run} does not take `{}` of {by} in this version", order.name())))
+        orders::order(&self.core, run, order, by).await
     }
     /// Waits until the run has ended or waits for a person or a signal, at most so long. The run then; `None` where
     /// there is none.
     pub async fn rest(&self, run: RunId, within: Duration) -> Option<RunSummary> {
-        let _ = (run, within);
-        None
+        follow::rest(&self.core, run, within).await
     }
     /// Waits until the run has events beyond a place, at most so long. The last place that is on disk then.
     pub async fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
-        let _ = (run, seq, within);
-        None
+        follow::beyond(&self.core, run, seq, within).await
     }
     /// What an unfinished run waits for.
     ///
     /// # Errors
     /// As [`Engine::order`].
     pub async fn explain(&self, run: RunId) -> Result<Explanation, NotDone> {
-        Err(NotDone::Unreadable(format!("{run} cannot be explained in this version")))
+        explain::explain(&self.core, run).await
     }
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::pins::StorePins;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, PlanId, Seq, WorkerId};
-use crate::store::{Append, AppendError, Claim, Conflict, NewPin, Priority, SharedStore};
+use crate::store::{Append, AppendError, Claim, Conflict, LockChange, NewPin, Notice, Priority, SharedStore};
 use crate::workflow::{Event, Plan, Run};
 
 const KNOWN_PLANS_MAX: usize = 1_024;
@@ -64,6 +64,10 @@ pub(super) struct Keeper {
     pub plan: Arc<Plan>,
     /// Opens the run's sealed credentials; there before the run's first event.
     pub run_key: Option<Vec<u8>>,
+    /// This process.
+    pub worker: WorkerId,
+    /// Under which number it owns the run.
+    pub fence: Fence,
 }
 
 pub(super) struct Journal {
@@ -71,6 +75,9 @@ pub(super) struct Journal {
     priority: Priority,
     claim: Option<Claim>,
     pending: Vec<(Timestamp, Event)>,
+    notices: Vec<Notice>,
+    /// What was asked through the store and is settled by what is pending.
+    answers: Vec<(Uuid, serde_json::Value)>,
     /// Up to here the events are on disk.
     durable: Seq,
     /// Up to here they have been handed to the writer.
@@ -89,6 +96,8 @@ impl Journal {
             priority,
             claim,
             pending: Vec::new(),
+            notices: Vec::new(),
+            answers: Vec::new(),
             durable,
             handed: durable,
             uncertain: false,
@@ -106,6 +115,18 @@ impl Journal {
             }
         }
     }
+    /// A message that goes in with what is pending.
+    pub fn notice(&mut self, notice: Notice) {
+        self.notices.push(notice);
+    }
+    /// What was asked through the store is settled by what is pending.
+    pub fn answer(&mut self, order: Uuid, answer: serde_json::Value) {
+        self.answers.push((order, answer));
+    }
+    /// Whether anything is kept at all.
+    pub fn keeps(&self) -> bool {
+        self.keeper.is_some()
+    }
     /// Up to here the events are on disk.
     pub fn durable(&self) -> Seq {
         self.durable
@@ -118,27 +139,31 @@ impl Journal {
     pub fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.under_way.is_none()
     }
-    /// Hands in what waits, unless an append is under way: then it goes with the next one.
-    pub fn flush(&mut self, run: &Run) {
+    /// Hands in what waits, unless an append is under way: then it goes with the next one. With `release` the run is
+    /// nobody's after it, until `wake`.
+    pub fn flush(&mut self, run: &Run, wake: Option<Timestamp>, release: bool) {
         let (Some(keeper), None, Some((updated, _))) = (&self.keeper, &self.under_way, self.pending.last()) else {
             return;
         };
         let pins = self.pending.iter().filter_map(|(_, event)| pin_of(event)).collect();
+        let locks = self.pending.iter().filter_map(|(_, event)| lock_of(event)).collect();
+        let mut summary = run.summary(*updated);
+        summary.wake = wake.filter(|_| !run.is_final());
         let append = Append {
             run_id: run.id(),
             first: self.handed.next(),
-            summary: run.summary(*updated),
+            summary,
             events: std::mem::take(&mut self.pending),
             batch: Uuid::now_v7(),
             pins,
             claim: if self.handed == Seq(0) { self.claim } else { None },
             priority: self.priority,
-            worker: WorkerId(Uuid::nil()),
-            fence: Fence::FIRST,
-            release: false,
-            locks: Vec::new(),
-            notices: Vec::new(),
-            settled: Vec::new(),
+            worker: keeper.worker,
+            fence: keeper.fence,
+            release: release || run.is_final(),
+            locks,
+            notices: std::mem::take(&mut self.notices),
+            settled: std::mem::take(&mut self.answers),
         };
         self.handed = run.seq();
         let future = hand_in(keeper.clone(), append.clone(), Duration::ZERO);
@@ -201,7 +226,7 @@ fn hand_in(keeper: Keeper, append: Append, pause: Duration) -> BoxFuture<'static
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let Keeper { store, pins: _, plans, plan, run_key } = keeper;
+        let Keeper { store, pins: _, plans, plan, run_key, worker: _, fence: _ } = keeper;
         if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
             put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;
@@ -222,8 +247,22 @@ fn hand_in(keeper: Keeper, append: Append, pause: Duration) -> BoxFuture<'static
     })
 }
 
+fn lock_of(event: &Event) -> Option<LockChange> {
+    match event {
+        Event::LockQueued { step, item, name } => {
+            Some(LockChange::Queue { name: name.clone(), step: step.clone(), item: *item })
+        }
+        Event::LockLeft { step, item, name } => {
+            Some(LockChange::Leave { name: name.clone(), step: step.clone(), item: *item })
+        }
+        _ => None,
+    }
+}
+
 fn pin_of(event: &Event) -> Option<NewPin> {
-    let Event::Responded { pin: Some(pin), .. } = event else { return None };
+    let (Event::Responded { pin: Some(pin), .. } | Event::PendingAnswered { pin: Some(pin), .. }) = event else {
+        return None;
+    };
     let key = PinKey { family: pin.family.clone(), id: pin.id.as_str().into() };
     Some(NewPin { key, arm: if pin.twin { Arm::Legacy } else { Arm::Engine } })
 }

@@ -2,23 +2,35 @@
 //!
 //! The question it answers: "who answers this request with a workflow, and does what it began survive?" A request
 //! comes in through [`Engine::arm`] (`arm`), its run is moved by one task (`driver`), whose events go to the store
-//! (`journal`) and whose calls go out through `client`, when it is their turn at the `service`. Always true: a run is
-//! what its events say; a rehearsal can send only reads; a private or shared call leaves only after it is on disk. What
-//! a run does next is decided by `workflow`, which is pure; keeping is `store`'s business; who answers a request is the
-//! proxy's.
+//! (`journal`) and whose calls go out through `client`, when it is their turn at the `service`. A run that only waits
+//! has no task: `alarm` knows what would wake it, `minder` wakes it, and what is said to it (`desk`) finds it wherever it
+//! is (`mail`, `orders`, `take`). Always true: a run is what its events say; a rehearsal can send only reads; a private
+//! or shared call leaves only after it is on disk. What a run does next is decided by `workflow`, which is pure; keeping
+//! is `store`'s business; who answers a request is the proxy's.
 //!
 //! When a service is slow, its attempts time out and the rest goes on; when the store is, effects and answers wait;
 //! when the process ends, the next one goes on from what is on disk ([`Engine::recover`]).
 
+mod alarm;
 mod arm;
+mod begin;
 mod birth;
 mod breaker;
+mod children;
 mod client;
 mod clock;
 mod decode;
 mod desk;
 mod driver;
+mod explain;
+mod follow;
 mod journal;
+mod lease;
+mod locks;
+mod mail;
+mod minder;
+mod notifier;
+mod orders;
 mod outgoing;
 pub mod pins;
 mod recover;
@@ -27,35 +39,46 @@ mod replies;
 mod seal;
 mod service;
 mod snapshot;
+mod stuck;
+mod take;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
+use uuid::Uuid;
 
+use self::alarm::Alarm;
 use self::client::{RehearsingClient, SendingClient, usize_of};
 use self::driver::Driver;
+use self::follow::Watchers;
 use self::journal::KeptPlans;
+use self::mail::{Post, Seat};
 use self::pins::StorePins;
 use self::registry::Registry;
 use self::seal::Sealer;
 use self::snapshot::Snapshot;
+use self::stuck::Stuck;
+use self::take::Reads;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{Freeze, Service};
 use crate::limits::Limits;
-use crate::names::{ServiceName, WorkflowName};
+use crate::names::{RunId, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
 use crate::store::SharedStore;
-use crate::workflow::{Mode, Plan};
+use crate::workflow::{Mode, Plan, RunStatus};
 
 pub use breaker::BreakerState;
 pub use desk::{Explanation, NotDone, NotStarted, Start, Started};
@@ -108,12 +131,34 @@ struct Core {
     runs: Arc<Semaphore>,
     /// Dark ones.
     dark_runs: Arc<Semaphore>,
+    /// Those that were let in once and are woken.
+    woken: Arc<Semaphore>,
     registry: Arc<Registry>,
+    /// This process, as the store knows it.
+    worker: WorkerId,
+    /// As people know it.
+    worker_name: String,
+    post: Arc<Post>,
+    alarm: Arc<Alarm>,
+    watchers: Watchers,
+    stuck: Stuck,
+    reads: Reads,
+    /// What the gauge of unfinished runs names.
+    counted: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
+    /// This process recorded a message to a webhook.
+    recorded: Notify,
+    /// Whether somebody minds the runs that rest.
+    minding: AtomicBool,
     freeze: watch::Sender<Freeze>,
     draining: watch::Sender<bool>,
     tasks: TaskTracker,
+    /// What goes on beside the runs.
+    besides: TaskTracker,
     cut: CancellationToken,
 }
+
+/// Saying goodbye to a store that others share.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// Editions that are kept for requests on their way; of an older one the newest takes the place.
 const EARLIER_EDITIONS_MAX: usize = 3;
@@ -148,10 +193,22 @@ impl Engine {
             limits,
             runs: Arc::new(Semaphore::new(runs_max)),
             dark_runs: Arc::new(Semaphore::new(dark_max.max(1))),
+            woken: Arc::new(Semaphore::new(runs_max.max(1))),
             registry: Arc::default(),
+            worker: WorkerId(Uuid::now_v7()),
+            worker_name: format!("process {}", std::process::id()),
+            post: Arc::default(),
+            alarm: Arc::default(),
+            watchers: Watchers::default(),
+            stuck: Stuck::default(),
+            reads: Reads::default(),
+            counted: Mutex::default(),
+            recorded: Notify::new(),
+            minding: AtomicBool::new(false),
             freeze: watch::Sender::new(Freeze::No),
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),
+            besides: TaskTracker::new(),
             cut: CancellationToken::new(),
         };
         Self { core: Arc::new(core) }
@@ -188,8 +245,17 @@ impl Engine {
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held.
+    /// What takes a finished step back is such a step too.
     pub fn freeze(&self, freeze: Freeze) {
         self.core.freeze.send_if_modified(|now| std::mem::replace(now, freeze) != freeze);
+        if freeze != Freeze::Effects {
+            self.core.alarm.released().into_iter().for_each(|run| self.core.wake(run));
+        }
+    }
+
+    /// Runs that nothing would ever move, and why: each is a bug. At most a thousand are named.
+    pub fn stuck(&self) -> Vec<(RunId, String)> {
+        self.core.stuck.list()
     }
 
     /// The services of the newest files, by name: their breakers, and who is under way there.
@@ -227,6 +293,14 @@ impl Engine {
             self.core.cut.cancel();
             self.core.tasks.wait().await;
         }
+        self.core.cut.cancel();
+        self.core.besides.close();
+        self.core.besides.wait().await;
+        if self.core.store.is_shared()
+            && let Ok(Err(error)) = tokio::time::timeout(LEAVE, self.core.store.leave(self.core.worker)).await
+        {
+            tracing::warn!(%error, "others hear that this process has gone when its lease is over");
+        }
         rested
     }
 }
@@ -246,5 +320,18 @@ impl Core {
             // `None`: the process ends; what is on disk is what the next one goes on from.
             let _cut = core.cut.run_until_cancelled(driver.drive()).await;
         });
+    }
+
+    /// Does something beside the runs, for as long as the process lives.
+    fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.cut.clone();
+        self.besides.spawn(async move {
+            cut.run_until_cancelled(work).await;
+        });
+    }
+
+    /// The seat of a run that is about to be born; a rehearsal has none.
+    fn seat_of_new(&self, mode: Mode, run: RunId) -> Option<Seat> {
+        (mode != Mode::Rehearse).then(|| self.post.sit(&self.alarm, run)).flatten()
     }
 }

@@ -33,7 +33,14 @@ pub(super) struct Registry(Mutex<Places>);
 #[derive(Default)]
 struct Places {
     runs: HashMap<RunId, Word>,
-    keys: HashMap<RetryKey, (RunId, [u8; 32])>,
+    keys: HashMap<RetryKey, Taken>,
+}
+
+#[derive(Clone)]
+struct Taken {
+    run: RunId,
+    request: [u8; 32],
+    kept: watch::Receiver<bool>,
 }
 
 /// The key is another run's.
@@ -41,6 +48,8 @@ pub(super) struct Held {
     pub run: RunId,
     pub same_request: bool,
     pub word: Option<Word>,
+    /// Whether its birth is on disk; closed where its task ended before.
+    pub kept: watch::Receiver<bool>,
 }
 
 /// A run's place; dropping it gives it back.
@@ -49,6 +58,7 @@ pub(super) struct Place {
     run: RunId,
     key: Option<RetryKey>,
     word: watch::Sender<Option<Verdict>>,
+    kept: watch::Sender<bool>,
     /// The first try that is held against legacy for as long as nothing of the run may be on disk.
     held: Option<(Arc<StorePins>, RetryKey)>,
 }
@@ -63,16 +73,17 @@ impl Registry {
     /// The key is taken.
     pub fn take(self: &Arc<Self>, run: RunId, claim: Option<Claim>) -> Result<Place, Held> {
         let mut places = self.places();
-        if let Some((run, request)) = claim.and_then(|claim| places.keys.get(&claim.key)).copied() {
+        if let Some(Taken { run, request, kept }) = claim.and_then(|claim| places.keys.get(&claim.key)).cloned() {
             let same_request = claim.is_some_and(|claim| claim.request == request);
-            return Err(Held { run, same_request, word: places.runs.get(&run).cloned() });
+            return Err(Held { run, same_request, word: places.runs.get(&run).cloned(), kept });
         }
+        let kept = watch::Sender::new(false);
         if let Some(claim) = claim {
-            places.keys.insert(claim.key, (run, claim.request));
+            places.keys.insert(claim.key, Taken { run, request: claim.request, kept: kept.subscribe() });
         }
         let (word, receiver) = watch::channel(None);
         places.runs.insert(run, receiver);
-        Ok(Place { registry: self.clone(), run, key: claim.map(|claim| claim.key), word, held: None })
+        Ok(Place { registry: self.clone(), run, key: claim.map(|claim| claim.key), word, kept, held: None })
     }
     /// What becomes of a run that is moving now.
     pub fn word(&self, run: RunId) -> Option<Word> {
@@ -85,6 +96,12 @@ impl Place {
     pub fn hold(&mut self, pins: Arc<StorePins>, key: RetryKey) {
         self.held = Some((pins, key));
     }
+    /// The run's birth is on disk.
+    pub fn born(&self) {
+        if !*self.kept.borrow() {
+            self.kept.send_replace(true);
+        }
+    }
     /// Something of the run may be on disk: the key stays the engine's.
     pub fn keep(&mut self) {
         self.held = None;
@@ -95,6 +112,10 @@ impl Place {
         if let Some(key) = self.key {
             pins.note_legacy(key);
         }
+    }
+    /// What was said holds no more: the run goes on.
+    pub fn unsettle(&self) {
+        self.word.send_if_modified(|word| word.take().is_some());
     }
     /// Tells those who wait; only the first word counts.
     pub fn settle(&self, verdict: impl FnOnce() -> Verdict) {

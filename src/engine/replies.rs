@@ -29,10 +29,10 @@ pub(super) fn of_run(run: &Run, plan: Option<&Plan>, world: &World, may_fall_bac
             let problem = run.failure().map(|failure| failed(run, failure));
             Some(ArmReply::Refused(problem.unwrap_or_else(|| unknown(Some(run), "the run failed")), report))
         }
-        RunStatus::Paused => Some(pending(run, plan, world).unwrap_or_else(|| {
-            let detail = run.note().unwrap_or_default();
+        RunStatus::Paused | RunStatus::WaitingCheckpoint => Some(pending(run, plan, world).unwrap_or_else(|| {
+            let detail = run.note().unwrap_or_else(|| "it asks somebody".into());
             let detail = format!(
-                "The run is paused: {detail}. A person decides how it goes on. Sending the request again with the same \
+                "The run waits for a person: {detail}. A person decides how it goes on. Sending the request again with the same \
                  retry key does nothing twice and gets the run's answer; without one it could."
             );
             let problem = Problem {
@@ -49,7 +49,6 @@ pub(super) fn of_run(run: &Run, plan: Option<&Plan>, world: &World, may_fall_bac
         })),
         RunStatus::Queued
         | RunStatus::Running
-        | RunStatus::WaitingCheckpoint
         | RunStatus::WaitingSignal
         | RunStatus::Completed => None,
     }
@@ -92,8 +91,14 @@ pub(super) fn rehearsal_too_long(run: &Run, plan: &Plan) -> ArmReply {
     ArmReply::Refused(problem, report(run, Some(plan)))
 }
 
-/// `respond.pending`, where it is declared.
+/// `respond.pending`, where it is declared: as it was fixed, or where it says of nothing that it was created.
 fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
+    if let Some(answer) = run.pending() {
+        return Some(answered(answer, report(run, plan)));
+    }
+    if run.mode() == Mode::Real && run.started().creates.is_some() {
+        return None; // what it names is not pinned
+    }
     let answer = wire::pending_answer(plan?, &world.plain(run))?;
     Some(answered(&answer, report(run, plan)))
 }
@@ -230,9 +235,14 @@ fn failed(run: &Run, failure: &Failure) -> Problem {
         FailureKind::Broken => "A service that the workflow needs failed",
         FailureKind::Schema => "A service gave a step of the workflow what its schema refuses",
         FailureKind::Cancelled => "The run was cancelled",
-        FailureKind::Expression | FailureKind::Unresolved | FailureKind::Bound | FailureKind::NoAnswer => {
-            "The workflow failed"
-        }
+        FailureKind::Rejected => "A person said no to a step of the workflow",
+        FailureKind::ChildFailed => "A workflow that this one runs did not complete",
+        FailureKind::Expression
+        | FailureKind::Unresolved
+        | FailureKind::Bound
+        | FailureKind::NoAnswer
+        | FailureKind::NeedsPerson
+        | FailureKind::NeedsSignal => "The workflow failed",
         FailureKind::Declared => "The workflow ended early",
     };
     let begun = match (run.shared_begun(), run.effects_begun()) {
@@ -275,6 +285,12 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         (Some(failure), _) if failure.kind == FailureKind::Unresolved => {
             Some((SkipReason::UnresolvedEffect, failure.message.clone()))
         }
+        (Some(failure), _) if failure.kind == FailureKind::NeedsPerson => {
+            Some((SkipReason::NeedsPerson, failure.message.clone()))
+        }
+        (Some(failure), _) if failure.kind == FailureKind::NeedsSignal => {
+            Some((SkipReason::NeedsSignal, failure.message.clone()))
+        }
         (_, RunStatus::Paused) if run.mode() != Mode::Real => {
             Some((SkipReason::NeedsPerson, run.note().unwrap_or_default()))
         }
@@ -282,7 +298,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     };
     let volatile = |step: &crate::workflow::Step| match &step.kind {
         StepKind::Call(call) => call.volatile && sends(run.mode(), call),
-        StepKind::Set(_) | StepKind::Fail(_) => false,
+        _ => false,
     };
     RunReport {
         run: Some(run.id()),

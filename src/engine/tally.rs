@@ -2,36 +2,58 @@
 
 use std::collections::HashMap;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use tokio::time::Instant;
 
+use super::watchdog::active;
 use crate::names::{StepId, WorkflowName};
 use crate::workflow::{Creates, Event, Mode, Outcome, Run, RunStatus};
 
-/// Counts one run; while it lives, the run is counted as running.
+/// Counts one run. An unfinished durable run is counted in its status wherever it rests or moves, a rehearsal while it
+/// moves.
 pub(super) struct Tally {
     workflow: WorkflowName,
     mode: Mode,
     begun: HashMap<(StepId, Option<u32>), Instant>,
+    /// The status in which it is counted.
+    counted: Option<RunStatus>,
+    /// It was paused before this task.
+    was_paused: bool,
 }
 
 impl Tally {
-    pub fn of(run: &Run) -> Self {
-        let tally = Self { workflow: run.started().workflow.clone(), mode: run.mode(), begun: HashMap::new() };
-        tally.active(RunStatus::Running).increment(1.0);
+    /// Of a run that is new, or was taken up (and is counted already).
+    pub fn of(run: &Run, taken: bool) -> Self {
+        let mut tally = Self {
+            workflow: run.started().workflow.clone(),
+            mode: run.mode(),
+            begun: HashMap::new(),
+            counted: taken.then(|| run.status()),
+            was_paused: taken && run.status() == RunStatus::Paused,
+        };
+        tally.count(Some(run.status()));
         tally
     }
-    fn active(&self, status: RunStatus) -> metrics::Gauge {
-        let workflow = self.workflow.as_str().to_owned();
-        gauge!("pointsman_runs_active", "workflow" => workflow, "status" => status.as_str())
+    fn count(&mut self, status: Option<RunStatus>) {
+        let status = status.filter(|status| !status.is_final());
+        if self.counted == status {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut self.counted, status) {
+            active(&self.workflow, before).decrement(1.0);
+        }
+        if let Some(status) = status {
+            active(&self.workflow, status).increment(1.0);
+        }
     }
     /// One more event.
     pub fn see(&mut self, event: &Event, run: &Run) {
+        self.count(Some(run.status()));
         match event {
-            Event::StepStarted(started) if started.attempt == 1 => {
+            Event::StepStarted(started) if started.attempt == 1 && started.part.is_do() => {
                 self.begun.insert((started.step.clone(), started.item), Instant::now());
             }
-            Event::StepFinished(finished) => {
+            Event::StepFinished(finished) if finished.part.is_do() => {
                 let outcome = match finished.outcome {
                     Outcome::Done { .. } => "done",
                     Outcome::NotDone { .. } => "not_done",
@@ -58,6 +80,7 @@ impl Tally {
             }
             Event::RunStarted(_)
             | Event::StepStarted(_)
+            | Event::StepFinished(_)
             | Event::StepComputed { .. }
             | Event::StepSkipped { .. }
             | Event::FanOutOpened { .. }
@@ -99,17 +122,18 @@ impl Tally {
         histogram!("pointsman_step_duration_seconds", "workflow" => workflow, "step" => step, "outcome" => outcome)
             .record(took);
     }
-    /// The run is not driven any further here.
-    pub fn ended(&self, run: &Run, discarded: bool) {
+    /// The run's task ends; whether nothing of it is kept, or it rests.
+    pub fn ended(&mut self, run: &Run, discarded: bool, parked: bool) {
         let status = run.status();
+        if discarded {
+            self.count(None);
+        }
+        let paused = status == RunStatus::Paused && !self.was_paused;
         let outcome = match (discarded, status) {
             (true, _) => "discarded",
-            (false, RunStatus::Running) => return, // the next process goes on
-            (false, status) => status.as_str(),
+            (false, status) if status.is_final() || paused => status.as_str(),
+            (false, _) => return, // it goes on
         };
-        if status == RunStatus::Paused && !discarded {
-            self.active(RunStatus::Paused).increment(1.0);
-        }
         let (workflow, mode) = (self.workflow.as_str().to_owned(), self.mode.as_str());
         counter!("pointsman_runs_total", "workflow" => workflow, "mode" => mode, "outcome" => outcome).increment(1);
         let (id, workflow, mode) = (run.id(), &self.workflow, self.mode.as_str());
@@ -117,13 +141,15 @@ impl Tally {
             Some(failure) => {
                 tracing::info!(run = %id, %workflow, mode, outcome, why = failure.kind.as_str(), "run ended")
             }
-            None => tracing::debug!(run = %id, %workflow, mode, outcome, "run ended"),
+            None => tracing::debug!(run = %id, %workflow, mode, outcome, parked, "run ended"),
         }
     }
 }
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        self.active(RunStatus::Running).decrement(1.0);
+        if self.mode == Mode::Rehearse {
+            self.count(None);
+        }
     }
 }

@@ -7,4 +7,8 @@ mod failing;
 mod kit;
 mod modes;
 mod one_arm;
+mod owners;
+mod rest;
+mod starts;
 mod stores;
+mod through;

@@ -14,7 +14,7 @@ pub struct ExpressionError {
 
 impl ExpressionError {
     /// An error without a place.
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), offset: None, absent: None }
     }
     /// An error at a character.

@@ -8,6 +8,7 @@
 //! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
 //! unknown: read back first).
 
+mod check;
 mod codec;
 mod job;
 mod judge;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+pub use check::{StoreChecked, StoreFinding};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{

@@ -3,7 +3,7 @@
 //! Always true: a call is named by step, item and part; only [`super::evolve`] changes one. A call that was done stays
 //! listed in the order of completion, because that is what a compensation walks back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -49,6 +49,10 @@ pub(super) struct Open {
     pub next: u32,
     /// By item (a single call is 0): begun and not ended.
     pub calls: BTreeMap<u32, CallState>,
+    /// Items whose run, begun by this one, has not ended (a single one is 0).
+    pub children: BTreeSet<u32>,
+    /// Items that stand in a lock's queue, or hold it, and have not begun.
+    pub queued: BTreeSet<u32>,
     /// By item: ended with a result; a skipped one has an empty one.
     pub results: BTreeMap<u32, CallResult>,
     /// By item: ended without one, where that is collected.
@@ -68,9 +72,24 @@ impl Open {
     pub fn has_ended(&self, slot: u32) -> bool {
         self.results.contains_key(&slot) || self.failures.contains_key(&slot)
     }
+    /// Whether nothing has happened to an item.
+    pub fn is_new(&self, slot: u32) -> bool {
+        !(self.calls.contains_key(&slot)
+            || self.children.contains(&slot)
+            || self.queued.contains(&slot)
+            || self.has_ended(slot))
+    }
+    /// How many take up room: under way, or about to be.
+    pub fn under_way(&self) -> usize {
+        self.calls.len() + self.children.len() + self.queued.len()
+    }
+    /// Whether no call and no run has begun, and none has ended.
+    pub fn nothing_begun(&self) -> bool {
+        self.calls.is_empty() && self.children.is_empty() && self.ended() == 0
+    }
     /// A call has begun, or ended without having begun.
     pub fn begun(&mut self) {
-        while self.calls.contains_key(&self.next) || self.has_ended(self.next) {
+        while (self.next as usize) < self.all() && !self.is_new(self.next) {
             self.next += 1;
         }
     }

@@ -13,11 +13,12 @@ use super::conflict::{conflict, pauses};
 use super::due::{sends, skipped_by_needs};
 use super::outcome::{Ended, record, unfit};
 use super::respond::{answer_pending, respond};
+use super::risk::{self, Gate};
 use super::world::{call_scope, deeper_than, item_scope};
 use super::{
     Call, CallRecord, Command, ConflictKind, EffectClass, Event, Failure, FailureKind, Order, Outcome, Part, Plan,
-    Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted, World, ending, probe, resolve, undo,
-    wire,
+    Refusal, Run, Skipped, Step, StepFinished, StepIndex, StepKind, StepStarted, World, checkpoint, child, control,
+    ending, lock, probe, resolve, undo, wait, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::{RunId, StepId};
@@ -33,8 +34,12 @@ pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Time
         return Err(Refusal::Ended);
     }
     let world = &world.at(now);
+    decided(run, plan, world, command, now).map(|events| lock::release(run, events))
+}
+
+fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
     match command {
-        Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?),
+        Command::Advance { step } => advance(run, plan, world, step_of(plan, step)?, now),
         Command::Begin { step, item, part } => {
             let step = step_of(plan, step)?;
             if run.is_paused() {
@@ -55,21 +60,23 @@ pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Time
             Order::Resolve { step, item, choice, reason } => {
                 resolve::resolve(run, plan, world, &resolve::Resolution { step, item, choice, reason, by }, now)
             }
-            Order::Pause { .. }
-            | Order::Resume { .. }
-            | Order::Skip { .. }
-            | Order::Adjust { .. }
-            | Order::Retry { .. }
-            | Order::Answer { .. }
-            | Order::Signal { .. } => Err(Refusal::NotDue("not in this version")),
+            Order::Pause { reason } => control::pause(run, reason, &by),
+            Order::Resume { reason } => control::resume(run, reason, &by),
+            Order::Skip { step, reason } => control::skip(run, plan, world, &step, reason, &by, now),
+            Order::Adjust { step, item, input, reason } => {
+                let adjusted = control::Adjusted { step, item, input, reason, by };
+                control::adjust(run, plan, world, adjusted)
+            }
+            Order::Retry { step } => control::retry(run, plan, world, step.as_ref(), &by, now),
+            Order::Answer { checkpoint, said } => checkpoint::answer(run, plan, world, &checkpoint, said, &by),
+            Order::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
         },
-        Command::Elapse => match ending::elapse(run, now) {
-            events if events.is_empty() => Err(Refusal::NotDue("no time is over")),
-            events => Ok(events),
-        },
-        Command::BeginChild { .. } | Command::ChildEnded { .. } | Command::LockSeen { .. } => {
-            Err(Refusal::NotDue("not in this version"))
+        Command::Elapse => elapse(run, plan, now),
+        Command::BeginChild { step, item, child: id } => {
+            child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
         }
+        Command::ChildEnded { child: id, status, output, note } => child::ended(run, plan, id, status, output, note),
+        Command::LockSeen { step, item, seen } => lock::seen(run, step_of(plan, step)?, item, seen),
         Command::Respond { entry } => respond(run, plan, world, entry),
         Command::AnswerPending => answer_pending(run, plan, world),
         Command::Conclude => ending::conclude(run, plan, world),
@@ -83,6 +90,19 @@ pub fn decide(run: &Run, plan: &Plan, world: &World, command: Command, now: Time
             Ok(vec![Event::Abandoned { to: "legacy".into(), reason: reason.into() }])
         }
     }
+}
+
+/// A time is over: the run's own, a question's or a wait's, the first of them.
+fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    let own = ending::elapse(run, now);
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    let over = match run.is_paused() || run.is_ending() {
+        true => None,
+        false => checkpoint::elapse(run, plan, now).or_else(|| wait::elapse(run, plan, now)),
+    };
+    over.ok_or(Refusal::NotDue("no time is over"))
 }
 
 fn step_of(plan: &Plan, step: StepIndex) -> Result<&Step, Refusal> {
@@ -103,8 +123,9 @@ pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refus
     Ok(())
 }
 
-fn advance(run: &Run, plan: &Plan, world: &World, step: &Step) -> Result<Vec<Event>, Refusal> {
-    if run.steps.contains_key(&step.id) {
+fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    let waits = run.beside.waits.contains_key(&step.id) || run.beside.asks(&step.id, None);
+    if run.steps.contains_key(&step.id) || waits {
         return Err(Refusal::NotDue("it has begun"));
     }
     if let Some(place) = step.replaces
@@ -126,11 +147,13 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step) -> Result<Vec<Eve
     };
     let given = run.inputs.get(&(step.id.clone(), None));
     Ok(vec![match (&step.kind, items) {
-        (StepKind::Call(_), Some(items)) => {
+        (StepKind::Call(_) | StepKind::Run(_), Some(items)) => {
             let collect = step.for_each.as_ref().is_some_and(|for_each| for_each.collect);
             Event::FanOutOpened { step: step.id.clone(), items, collect }
         }
-        (StepKind::Call(_), None) => return Err(Refusal::NotDue("a call begins")),
+        (StepKind::Call(_) | StepKind::Run(_), None) => return Err(Refusal::NotDue("a call begins")),
+        (StepKind::Checkpoint(question), _) => return Ok(checkpoint::open(run, world, step, question, now)),
+        (StepKind::Wait(wait), _) => return Ok(wait::open(run, world, step, wait, now)),
         (StepKind::Set(_), _) if given.is_some() => computed(run, step, given.cloned().unwrap_or_default(), world),
         (StepKind::Set(template), None) => match template.evaluate(&scope) {
             Ok(output) => computed(run, step, Arc::new(output), world),
@@ -223,27 +246,52 @@ fn begin(
             if let Err(events) = enter(run, world, &world.plain(run), step) {
                 return Ok(events);
             }
-            Ok(vec![attempt(run, world, step, call, None, now)])
+            first(run, plan, world, step, call, None, now)
         }
         (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
             let slot = item.unwrap_or(0);
             match open.calls.get(&slot) {
+                Some(state) if matches!(state.phase, Phase::Waiting(_)) && state.renew => {
+                    first(run, plan, world, step, call, item, now)
+                }
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
-                    Ok(vec![attempt(run, world, step, call, item, now)])
+                    Ok(vec![attempt(run, world, step, call, item, now, true)])
                 }
                 Some(_) => Err(Refusal::NotDue("an attempt is under way")),
                 None if open.has_ended(slot) || slot as usize >= open.all() => {
                     Err(Refusal::NotDue("it has ended, or there is no such item"))
                 }
-                None => Ok(vec![attempt(run, world, step, call, item, now)]),
+                None => first(run, plan, world, step, call, item, now),
             }
         }
         _ => Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),
     }
 }
 
+/// The first attempt of a call, or the first with another input: after what has to be said before it.
+fn first(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    step: &Step,
+    call: &Call,
+    item: Option<u32>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    let sent = match risk::gate(run, plan, world, step, item, now) {
+        Gate::Open => sends(run.mode(), call),
+        Gate::Rehearse => false,
+        Gate::Shut => return Err(Refusal::NotDue("a person is asked")),
+        Gate::First(events) => return Ok(events),
+    };
+    if let Some(gate) = lock::gate(run, world, step, item).filter(|_| sent) {
+        return gate;
+    }
+    Ok(vec![attempt(run, &risk::as_asked(run, world, step, item), step, call, item, now, sent)])
+}
+
 /// The next attempt of a call: what is about to leave, or the intent where the run's mode rehearses it.
-fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>, now: Timestamp) -> Event {
+fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>, now: Timestamp, sent: bool) -> Event {
     let state = run.call_state(&step.id, item, Part::Do);
     let until = || step.trouble.deadline.and_then(|deadline| now.checked_add(deadline).ok());
     let (number, mut key, request) = match state {
@@ -253,7 +301,7 @@ fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>
                 Ok(request) => Arc::new(request),
                 Err((reads, error)) => return failed(run, step, item, &reads, &error),
             };
-            if !sends(run.mode(), call) {
+            if !sent {
                 return rehearsed(run, step, call, world, request, item);
             }
             (state.map_or(1, |state| state.attempt + 1), None, Some(request))
@@ -291,7 +339,9 @@ pub(super) fn first_request(
     let scope = call_scope(&world.plain(run), run, &step.id, item, part);
     let masked = call_scope(&world.masked(run), run, &step.id, item, part);
     let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
-    wire::call_record(call, world, &run.started.request, &scope, &masked, given.map(|given| &**given))
+    let left = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
+    let given = left.as_ref().or(given.map(|given| &**given));
+    wire::call_record(call, world, &run.started.request, &scope, &masked, given)
 }
 
 fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event {
@@ -394,6 +444,6 @@ pub(super) fn failure(
     }
 }
 
-fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Outcome) -> Event {
+pub(super) fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Outcome) -> Event {
     Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })
 }

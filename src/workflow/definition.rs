@@ -1,12 +1,13 @@
 //! What a workflow file may say: the shape that people write and that JSON Schema describes.
 //!
-//! Always true: a draft has the right keys and types and nothing more; sense is judged by [`super::check`]. Keys that a
-//! later version brings are known here, so that the check can say so instead of calling them typing errors.
+//! Always true: a draft has the right keys and types and nothing more; sense is judged by [`super::check`].
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::drafts::{AskDraft, CheckpointDraft, LockDraft, PolicyDraft, wait};
+use super::rules::OnReject;
 use super::{EffectClass, OnTrouble};
 
 /// A workflow: steps that run as soon as all they need is done, and what the caller gets.
@@ -21,6 +22,9 @@ pub struct WorkflowDraft {
     /// How long a run may take, all told: then it ends early, and what was done is undone. `90s`, `2h`.
     #[serde(default)]
     pub deadline: Option<String>,
+    /// How much is at stake in a call that does not say so itself (`risk`): the first line that fits.
+    #[serde(default)]
+    pub risks: Vec<PolicyDraft>,
     /// Steps by name.
     #[schemars(schema_with = "steps")]
     pub steps: Map<String, Value>,
@@ -39,7 +43,7 @@ pub struct InputDraft {
     pub schema: Option<Value>,
 }
 
-/// One step: exactly one of `call`, `set` and `fail`. Every string may hold `${ … }`.
+/// One step: exactly one of `call`, `set`, `checkpoint`, `wait`, `run` and `fail`. Every string may hold `${ … }`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StepDraft {
@@ -50,6 +54,18 @@ pub struct StepDraft {
     pub set: Option<Value>,
     /// Ends the run with this answer.
     pub fail: Option<AnswerDraft>,
+
+    /// Waits for a person.
+    pub checkpoint: Option<CheckpointDraft>,
+    /// Waits: `10m`, or for one of `for`, `until` and `signal`.
+    #[serde(deserialize_with = "present")]
+    #[schemars(schema_with = "wait")]
+    pub wait: Option<Value>,
+    /// Runs another workflow; its answer's body is the output.
+    pub run: Option<String>,
+    /// The body of the other workflow's request.
+    #[serde(deserialize_with = "present")]
+    pub input: Option<Value>,
 
     /// Steps that must have ended before, beside those that expressions read.
     pub needs: Vec<String>,
@@ -99,6 +115,20 @@ pub struct StepDraft {
     /// A read that sees the world after legacy acted.
     pub volatile: bool,
 
+    /// How much is at stake: `low`, `medium`, `high`, or an expression that gives one of them.
+    pub risk: Option<String>,
+    /// `false`: what it does cannot be taken back.
+    pub reversible: Option<bool>,
+    /// How people are asked about a step of medium or high risk.
+    pub ask: Option<AskDraft>,
+    /// What a no does: the step fails (`fail`, the default), or it is skipped (`skip`).
+    pub on_reject: Option<OnReject>,
+    /// What the step (the item) holds while it runs.
+    pub lock: Option<LockDraft>,
+    /// Statuses of the service that say that something is locked there, beside 423.
+    #[schemars(schema_with = "statuses")]
+    pub busy_on: Option<Vec<Value>>,
+
     /// How long all attempts of one call and the pauses between them may take together.
     pub deadline: Option<String>,
     /// What the output has to be.
@@ -118,31 +148,6 @@ pub struct StepDraft {
     /// the step's `output` and `status`.
     #[schemars(schema_with = "undo")]
     pub undo: Option<Value>,
-
-    /// Not in this version.
-    pub lock: Option<Value>,
-    /// Not in this version.
-    pub risk: Option<Value>,
-    /// Not in this version.
-    pub wait: Option<Value>,
-    /// Not in this version.
-    pub checkpoint: Option<Value>,
-    /// Not in this version.
-    pub run: Option<Value>,
-}
-
-impl StepDraft {
-    /// Keys that a later version brings, with whether each is a kind of step of its own.
-    pub(super) fn later(&self) -> impl Iterator<Item = (&'static str, bool)> + '_ {
-        let keys = [
-            ("lock", &self.lock, false),
-            ("risk", &self.risk, false),
-            ("wait", &self.wait, true),
-            ("checkpoint", &self.checkpoint, true),
-            ("run", &self.run, true),
-        ];
-        keys.into_iter().filter(|(_, value, _)| value.is_some()).map(|(key, _, kind)| (key, kind))
-    }
 }
 
 /// What an item of a `for_each` that fails means for the others.
@@ -261,7 +266,7 @@ pub struct RespondDraft {
 }
 
 /// `null` is a value, not absence.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 

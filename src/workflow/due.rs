@@ -11,7 +11,8 @@
 use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState, Undone};
-use super::{Call, Command, EffectClass, Mode, Part, Plan, Run, Step, StepIndex, StepKind, World};
+use super::{Call, Command, EffectClass, Mode, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, child};
+use crate::names::RunId;
 
 /// What somebody should do now.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,13 @@ pub enum Action {
         step: StepIndex,
         /// The item of a `for_each`.
         item: Option<u32>,
+    },
+    /// Say this to a run that this one began: it may have heard it before.
+    TellChild {
+        /// The run.
+        child: RunId,
+        /// What.
+        order: Order,
     },
     /// Look at this lock's queue once the place in it is on disk, and tell [`super::decide`] ([`Command::LockSeen`]);
     /// where others stand before, again when one of them has left.
@@ -73,7 +81,9 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
         due.failing();
     } else {
         due.running();
+        due.times();
     }
+    due.actions.extend(child::tell(run));
     due.actions.extend(due.wake.map(Action::Wait));
     due.actions
 }
@@ -114,6 +124,19 @@ impl Due<'_> {
         }
     }
 
+    /// Times of questions and waits. They stand still while the run is paused.
+    fn times(&mut self) {
+        let beside = &self.run.beside;
+        let asks = beside.open().filter_map(|ask| ask.asked.until);
+        match asks.chain(beside.waits.values().filter_map(|wait| wait.until)).min() {
+            Some(until) if until > self.conditions.now => self.wait(until),
+            Some(_) if !self.actions.contains(&Action::Ask(Command::Elapse)) => {
+                self.actions.push(Action::Ask(Command::Elapse));
+            }
+            Some(_) | None => {}
+        }
+    }
+
     fn running(&mut self) {
         for (place, step) in self.plan.steps.iter().enumerate() {
             let index = StepIndex(place);
@@ -149,14 +172,37 @@ impl Due<'_> {
         if !step.needs.iter().all(|need| run.has_ended(&plan.steps[need.0].id)) {
             return;
         }
-        let single = matches!(step.kind, StepKind::Call(_)) && step.for_each.is_none();
+        if run.beside.asks(&step.id, None) || run.beside.waits.contains_key(&step.id) {
+            return; // a person, a time or a signal moves it
+        }
+        if self.in_queue(index, step, None) {
+            return;
+        }
+        let single = matches!(step.kind, StepKind::Call(_) | StepKind::Run(_)) && step.for_each.is_none();
         if !single || skipped_by_needs(run, plan, step) {
             self.actions.push(Action::Ask(Command::Advance { step: index }));
         } else if self.conditions.hold_effects && is_effect(run, step) && condition_holds(run, self.world, step) {
             self.actions.push(Action::Held(index));
         } else {
-            self.begin(index, None, Part::Do);
+            self.first(index, step, None);
         }
+    }
+
+    /// A step's (an item's) first attempt, or the run that it begins.
+    fn first(&mut self, index: StepIndex, step: &Step, item: Option<u32>) {
+        match step.kind {
+            StepKind::Run(_) => self.actions.push(Action::Child { step: index, item }),
+            _ => self.begin(index, item, Part::Do),
+        }
+    }
+
+    /// Whether it stands in a lock's queue, and does not hold the lock.
+    fn in_queue(&mut self, index: StepIndex, step: &Step, item: Option<u32>) -> bool {
+        let place = self.run.beside.place(&step.id, item).filter(|place| !place.taken);
+        if let Some(place) = place {
+            self.actions.push(Action::Lock { step: index, item, name: place.name.clone() });
+        }
+        place.is_some()
     }
 
     /// Items and attempts that can begin.
@@ -164,6 +210,8 @@ impl Due<'_> {
         for (slot, call) in &open.calls {
             let item = open.items.as_ref().map(|_| *slot);
             match call.phase {
+                // Another input is asked about before it is tried.
+                Phase::Waiting(_) if call.renew && self.run.beside.asks(&step.id, item) => {}
                 Phase::Waiting(at) => self.attempt(index, item, Part::Do, at),
                 Phase::ToProbe(at) => self.attempt(index, item, Part::Probe, at),
                 Phase::Probing => self.aside(index, step, item, Part::Probe),
@@ -172,14 +220,20 @@ impl Due<'_> {
         }
         let (Some(items), Some(for_each)) = (&open.items, &step.for_each) else {
             // A single call that a person wants begun anew.
-            if open.items.is_none() && open.calls.is_empty() && open.results.is_empty() {
-                self.begin(index, None, Part::Do);
+            if open.items.is_none() && open.nothing_begun() && !self.run.beside.asks(&step.id, None) {
+                self.first(index, step, None);
             }
             return;
         };
-        let room = for_each.concurrency.max(1).saturating_sub(open.calls.len());
+        if self.run.beside.asks(&step.id, None) {
+            return; // a person looks at all of them
+        }
+        let queued = open.queued.iter().copied().filter(|slot| !self.in_queue(index, step, Some(*slot)));
+        let queued: Vec<u32> = queued.collect();
+        let room = for_each.concurrency.max(1).saturating_sub(open.under_way());
         let last = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        let next = (open.next..last).filter(|slot| !open.calls.contains_key(slot) && !open.has_ended(*slot)).take(room);
+        let fresh = |slot: &u32| open.is_new(*slot) && !self.run.beside.asks(&step.id, Some(*slot));
+        let next: Vec<u32> = queued.into_iter().chain((open.next..last).filter(fresh).take(room)).collect();
         let held = self.conditions.hold_effects && is_effect(self.run, step);
         for slot in next {
             if held {
@@ -189,7 +243,7 @@ impl Due<'_> {
             if self.room == 0 {
                 break;
             }
-            self.begin(index, Some(slot), Part::Do);
+            self.first(index, step, Some(slot));
         }
     }
 
@@ -224,7 +278,8 @@ impl Due<'_> {
                 }
             }
         }
-        if self.actions.is_empty() && self.wake.is_none() && run.in_flight == 0 {
+        let children = !run.beside.children.is_empty();
+        if self.actions.is_empty() && self.wake.is_none() && run.in_flight == 0 && !children {
             self.actions.push(Action::Ask(Command::Conclude));
         }
     }
@@ -263,7 +318,7 @@ pub(super) fn skipped_by_needs(run: &Run, plan: &Plan, step: &Step) -> bool {
 fn is_effect(run: &Run, step: &Step) -> bool {
     match &step.kind {
         StepKind::Call(call) => call.effect != EffectClass::Read && sends(run.mode(), call),
-        StepKind::Set(_) | StepKind::Fail(_) => false,
+        _ => false,
     }
 }
 

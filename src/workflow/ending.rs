@@ -16,8 +16,8 @@ use crate::names::StepId;
 
 /// Ends the run, or goes one phase on.
 pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
-    if run.is_paused() || run.in_flight > 0 {
-        return Err(Refusal::NotDue("calls are under way, or the run is paused"));
+    if run.is_paused() || run.in_flight > 0 || !run.beside.children.is_empty() {
+        return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
     }
     let Some(failure) = &run.failing else {
         if run.answer.is_none() || run.ended_steps < plan.steps.len() {

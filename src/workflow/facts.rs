@@ -102,8 +102,21 @@ pub struct ResultTaken {
     pub skipped: bool,
     /// What expressions see of it: `output`, `status`, `headers`, `by`.
     pub fields: Arc<Value>,
-    /// What its `undo` works on: the outputs of its calls, by item.
-    pub done: Vec<(Option<u32>, Arc<Value>)>,
+    /// What its `undo` works on, in the order of completion.
+    pub done: Vec<DoneBefore>,
+}
+
+/// A call that the run before did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DoneBefore {
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// That item itself.
+    pub value: Option<Arc<Value>>,
+    /// The status that the service answered with.
+    pub status: Option<u16>,
+    /// What it gave.
+    pub output: Arc<Value>,
 }
 
 /// Where the id of a created instance comes from.

@@ -31,7 +31,7 @@ pub enum FailureKind {
     Refused,
     /// A service certainly did nothing, and no attempt is left.
     Unavailable,
-    /// A read did not answer in time.
+    /// A read did not answer in time, or a signal did not come.
     TimedOut,
     /// A read was cut off, or answered with a 5xx.
     Broken,
@@ -49,6 +49,14 @@ pub enum FailureKind {
     Schema,
     /// Somebody cancelled the run.
     Cancelled,
+    /// A person said no, or nobody answered in time.
+    Rejected,
+    /// A run that it began did not complete.
+    ChildFailed,
+    /// A rehearsal would have to ask a person.
+    NeedsPerson,
+    /// A rehearsal would have to wait for a signal.
+    NeedsSignal,
 }
 
 impl FailureKind {
@@ -66,6 +74,10 @@ impl FailureKind {
             FailureKind::Declared => "declared",
             FailureKind::Schema => "schema",
             FailureKind::Cancelled => "cancelled",
+            FailureKind::Rejected => "rejected",
+            FailureKind::ChildFailed => "child_failed",
+            FailureKind::NeedsPerson => "needs_person",
+            FailureKind::NeedsSignal => "needs_signal",
         }
     }
     /// The status that a caller gets where the workflow declares no answer.
@@ -79,7 +91,11 @@ impl FailureKind {
             | FailureKind::Bound
             | FailureKind::NoAnswer
             | FailureKind::Declared
-            | FailureKind::Cancelled => 500,
+            | FailureKind::Cancelled
+            | FailureKind::ChildFailed
+            | FailureKind::NeedsPerson
+            | FailureKind::NeedsSignal => 500,
+            FailureKind::Rejected => 403,
         }
     }
 }

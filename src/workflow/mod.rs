@@ -5,27 +5,37 @@
 //! run waits for somebody to perform. Recording and replay go through the same [`evolve`]. No clock, no random, no id
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
+mod beside;
 mod calls;
 mod check;
+mod checkpoint;
+mod child;
 mod command;
 mod conflict;
+mod control;
 mod decide;
 mod definition;
+mod drafts;
 mod due;
 mod ending;
 mod event;
 mod evolve;
 mod facts;
 mod failure;
+mod lock;
 mod mode;
 mod outcome;
 mod payload;
 mod people;
 mod plan;
 mod probe;
+mod rerun;
 mod resolve;
 mod respond;
+mod risk;
+mod rules;
 mod run;
+mod span;
 mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,11 +43,13 @@ pub(crate) mod testing;
 mod tests;
 mod undo;
 mod view;
+mod wait;
 pub mod wire;
 mod world;
 
 pub use calls::{InFlight, Undone};
 pub use check::Known;
+pub use child::OpenChild;
 pub use command::{Command, Heard, LockSeen, Refusal};
 pub use decide::{decide, input_refused};
 pub use definition::WorkflowDraft;
@@ -45,8 +57,8 @@ pub use due::{Action, Conditions, due, sends};
 pub use event::Event;
 pub use evolve::{Misfit, evolve, fold};
 pub use facts::{
-    AnswerRecord, CallRecord, Creates, Outcome, Parent, Part, Pinned, ResultTaken, RetryScheduled, RunStarted, Skipped,
-    StepFinished, StepStarted,
+    AnswerRecord, CallRecord, Creates, DoneBefore, Outcome, Parent, Part, Pinned, ResultTaken, RetryScheduled,
+    RunStarted, Skipped, StepFinished, StepStarted,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use mode::{EffectClass, Mode};
@@ -56,6 +68,8 @@ pub use plan::{
     Answer, Call, CallBody, ForEach, OnTrouble, Plan, Probe, Respond, Retry, Schema, Statuses, Step, StepIndex,
     StepKind, Trouble,
 };
+pub use rerun::rerun;
+pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Question, SubRun, Until, Wait};
 pub use run::Run;
 pub use summary::{RunStatus, RunSummary};
 pub use view::{RunView, StepStatus, StepView, view};

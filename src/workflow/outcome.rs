@@ -14,9 +14,10 @@ use serde_json::Value;
 
 use super::calls::{CallState, Phase};
 use super::conflict::{conflict, pauses, shorten_value};
+use super::rules::Busy;
 use super::{
     Call, Conflict, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, OnTrouble, Outcome, Part, Plan,
-    Refusal, Retry, RetryScheduled, Run, Step, StepFinished, World, probe, undo,
+    Refusal, Retry, RetryScheduled, Run, Step, StepFinished, World, lock, probe, undo,
 };
 
 /// An attempt that ended.
@@ -70,6 +71,10 @@ impl Ended<'_> {
         let read = state.effect == EffectClass::Read;
         let uncertain = !read && (state.uncertain || self.again);
         let response = response(&heard);
+        let busy = failure.status.filter(|_| class != Class::Done && !uncertain).and_then(|s| self.step.care.busy(s));
+        if let Some(busy) = busy.filter(|_| !self.run.is_ending()) {
+            return self.busy(call, state, busy, &failure, response);
+        }
         match (class, heard) {
             (Class::Done, Heard::Reply { status, headers, output, .. }) => self.done(status, headers, output),
             (Class::Done | Class::Unreadable, heard) => {
@@ -102,6 +107,33 @@ impl Ended<'_> {
                 None if read => self.not_done(Outcome::Unknown { failure }, response),
                 None => self.unknown(failure, response),
             },
+        }
+    }
+
+    /// Something is locked at the service: certainly nothing was done.
+    fn busy(
+        &self,
+        call: &Call,
+        state: &CallState,
+        busy: Busy,
+        failure: &Failure,
+        response: Option<Arc<Value>>,
+    ) -> Vec<Event> {
+        let pause = pause(call.retry, state.attempt, self.jitter, None);
+        let at = self.now.checked_add(pause).unwrap_or(self.now);
+        let why = format!("{}: something is locked there", failure.message);
+        let ended = |at| self.retry_at(at, false, why.clone(), true, false);
+        let too_late = state.until.is_some_and(|until| at >= until);
+        match busy {
+            Busy::Wait if too_late => self.not_done(Outcome::NotDone { failure: failure.clone() }, response),
+            Busy::Wait => vec![ended(at)],
+            Busy::Skip => {
+                let mut events = vec![ended(self.now)];
+                events.extend(lock::skip(self.run, self.step, self.item));
+                events
+            }
+            Busy::Cancel => vec![ended(self.now), lock::cancel(self.step, &why)],
+            Busy::Ask => self.pause(ConflictKind::Busy, &Failure { message: why, ..failure.clone() }, response),
         }
     }
 

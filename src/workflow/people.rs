@@ -67,6 +67,8 @@ pub struct Asked {
     pub who: Vec<String>,
     /// What the step would touch, one entry for each item of its `for_each` or of its body; only of a review.
     pub items: Vec<ReviewItem>,
+    /// When it was asked: the `now` of what is performed after it.
+    pub at: Timestamp,
     /// When it is answered by itself, or escalated.
     pub until: Option<Timestamp>,
     /// How.

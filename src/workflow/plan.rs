@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::rules::{Care, Policy, Question, SubRun, Wait};
 use super::{CREDENTIALS, EffectClass, Part};
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
@@ -27,6 +28,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the caller gets: the first entry whose `after` steps have ended and whose `when` holds.
     pub respond: Vec<Respond>,
+    /// How much is at stake in calls that do not say so themselves: the first line that fits.
+    pub risks: Vec<Policy>,
     /// What the caller gets while the run goes on without an answer (`respond.pending`).
     pub pending: Option<Answer>,
     /// Every path that any expression of the plan reads: a run stores only these parts of the request.
@@ -49,7 +52,7 @@ impl Plan {
     pub fn calls(&self, effect: EffectClass) -> impl Iterator<Item = (&Step, &Call)> {
         self.steps.iter().filter_map(move |step| match &step.kind {
             StepKind::Call(call) if call.effect == effect => Some((step, &**call)),
-            StepKind::Call(_) | StepKind::Set(_) | StepKind::Fail(_) => None,
+            _ => None,
         })
     }
 
@@ -144,6 +147,8 @@ pub struct Step {
     pub for_each: Option<ForEach>,
     /// What it does.
     pub kind: StepKind,
+    /// What is at stake, and which locks it takes.
+    pub care: Care,
     /// The step whose place it takes; of a `fallback_only` step.
     pub replaces: Option<StepIndex>,
     /// What goes wrong with it.
@@ -161,7 +166,7 @@ impl Step {
     pub fn call(&self, part: Part) -> Option<&Call> {
         match (part, &self.kind) {
             (Part::Do, StepKind::Call(call)) => Some(call),
-            (Part::Do, StepKind::Set(_) | StepKind::Fail(_)) => None,
+            (Part::Do, _) => None,
             (Part::Probe, _) => self.probe.as_ref().map(|probe| &probe.call),
             (Part::Undo, _) => self.undo.as_deref(),
         }
@@ -219,6 +224,12 @@ pub enum StepKind {
     Call(Box<Call>),
     /// Computes a value.
     Set(Template),
+    /// Asks a person.
+    Checkpoint(Box<Question>),
+    /// Waits for a time or a signal.
+    Wait(Box<Wait>),
+    /// Runs another workflow.
+    Run(Box<SubRun>),
     /// Ends the run with this answer.
     Fail(Answer),
 }

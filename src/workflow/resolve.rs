@@ -16,6 +16,9 @@ use super::{
 };
 use crate::names::StepId;
 
+/// After which time a service that said "locked" is asked again.
+const BUSY_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
 /// What somebody chose.
 pub(super) struct Resolution {
     pub step: StepId,
@@ -96,7 +99,19 @@ pub(super) fn resolve(
             };
             events.push(Event::FallbackTaken { step: step.clone(), by: by.id.clone(), failure });
         }
-        (Choice::Wait, _) => return Err(Refusal::NoSense("nothing is waited for".into())),
+        // A place in a lock's queue is kept; a service is asked again.
+        (Choice::Wait, _) if conflict.attempt == 0 => {}
+        (Choice::Wait, part) => events.push(Event::RetryScheduled(RetryScheduled {
+            step: step.clone(),
+            item: *item,
+            part,
+            attempt: conflict.attempt,
+            unknown: false,
+            why: format!("{by} waits for the release"),
+            at: now.checked_add(BUSY_PAUSE).unwrap_or(now),
+            free: true,
+            probe: false,
+        })),
     }
     Ok(events)
 }
@@ -114,11 +129,11 @@ fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, worl
     }
     let (step_id, output) = (step.id.clone(), output.clone());
     Ok(match &step.kind {
-        StepKind::Call(_) if !each => {
+        StepKind::Call(_) | StepKind::Run(_) if !each => {
             let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output };
             Event::StepFinished(StepFinished { step: step_id, item, part: Part::Do, attempt, outcome })
         }
-        StepKind::Call(_) | StepKind::Set(_) | StepKind::Fail(_) => Event::StepComputed { step: step_id, output },
+        _ => Event::StepComputed { step: step_id, output },
     })
 }
 

@@ -6,14 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::Value;
 
+use super::beside::Beside;
 use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing};
-use super::{
-    AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, RunStatus, RunSummary,
-    Undone,
-};
+use super::{AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, Undone};
 use crate::names::{RunId, Seq, StepId};
 
 /// A run.
@@ -49,6 +46,8 @@ pub struct Run {
     /// Given up on while it was unknown whether they took place.
     pub(super) unknown: Vec<Place>,
     pub(super) undoing: Option<Undoing>,
+    /// What stands between steps and their calls.
+    pub(super) beside: Beside,
     pub(super) end: Option<End>,
     pub(super) private_begun: bool,
     pub(super) shared_begun: bool,
@@ -163,18 +162,6 @@ impl Run {
     pub fn is_final(&self) -> bool {
         self.end.is_some()
     }
-    /// Where it stands.
-    pub fn status(&self) -> RunStatus {
-        match &self.end {
-            Some(End::Completed) => RunStatus::Completed,
-            Some(End::Failed(_)) => RunStatus::Failed,
-            Some(End::Cancelled(_)) => RunStatus::Cancelled,
-            Some(End::Abandoned(_)) => RunStatus::Abandoned,
-            None if self.is_paused() => RunStatus::Paused,
-            None if self.undoing.is_some() => RunStatus::Compensating,
-            None => RunStatus::Running,
-        }
-    }
     /// Attempts that were sent and have not ended.
     pub fn in_flight(&self) -> Vec<InFlight> {
         let mut all = Vec::with_capacity(self.in_flight);
@@ -284,25 +271,6 @@ impl Run {
         };
         let parts: Vec<_> = [list("undone", &undone), list("not undone", &left)].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("; "))
-    }
-    /// The run in one row. `updated` is when its last event happened.
-    pub fn summary(&self, updated: Timestamp) -> RunSummary {
-        RunSummary {
-            run_id: self.started.run,
-            workflow: self.started.workflow.clone(),
-            plan_id: self.started.plan.clone(),
-            route: self.started.route.clone(),
-            mode: self.started.mode,
-            status: self.status(),
-            seq: self.seq,
-            started: self.started.started,
-            updated,
-            note: self.note(),
-            job: self.started.job,
-            parent: self.started.parent.as_ref().map(|parent| parent.run),
-            wake: None,
-            checkpoint: None,
-        }
     }
     /// A call that has begun and not ended.
     pub(super) fn call_state(&self, step: &StepId, item: Option<u32>, part: Part) -> Option<&CallState> {

@@ -1,10 +1,15 @@
 //! What a listing shows of a run: a projection of its events that can be rebuilt.
+//!
+//! Always true: a run waits for a person or a signal only where nothing else of it moves: no call is under way or about
+//! to be tried again, and no run that it began. Its `wake` is the earliest time at which something of it elapses.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, Risk};
+use super::calls::{Phase, StepState};
+use super::run::End;
+use super::{Asked, Mode, Risk, Run};
 use crate::names::{CheckpointId, JobId, PlanId, RouteId, RunId, Seq, WorkflowName};
 
 /// Where a run stands.
@@ -93,4 +98,81 @@ pub struct RunSummary {
     /// The first open checkpoint, with its risk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<(CheckpointId, Risk)>,
+}
+
+impl Run {
+    /// Where it stands.
+    pub fn status(&self) -> RunStatus {
+        match &self.end {
+            Some(End::Completed) => RunStatus::Completed,
+            Some(End::Failed(_)) => RunStatus::Failed,
+            Some(End::Cancelled(_)) => RunStatus::Cancelled,
+            Some(End::Abandoned(_)) => RunStatus::Abandoned,
+            None if self.is_paused() => RunStatus::Paused,
+            None if self.undoing.is_some() => RunStatus::Compensating,
+            None if self.is_ending() || self.moves() => RunStatus::Running,
+            None if self.beside.open().next().is_some() => RunStatus::WaitingCheckpoint,
+            None if self.beside.waits.values().any(|wait| wait.signal.is_some()) => RunStatus::WaitingSignal,
+            None => RunStatus::Running,
+        }
+    }
+    /// Something of it is under way, or is tried again at a time.
+    fn moves(&self) -> bool {
+        let tried = |state: &StepState| match state {
+            StepState::Open(open) => open.calls.values().any(|call| {
+                let asked = call.renew && matches!(call.phase, Phase::Waiting(_));
+                !asked && call.phase != Phase::Stuck
+            }),
+            _ => false,
+        };
+        self.in_flight > 0 || !self.beside.children.is_empty() || self.steps.values().any(tried)
+    }
+    /// When something of it elapses next, where nothing moves it before. A paused run waits for nothing but its own
+    /// deadline.
+    pub fn wake(&self) -> Option<Timestamp> {
+        if self.end.is_some() {
+            return None;
+        }
+        let own = self.started.until.filter(|_| self.failing.is_none());
+        if self.is_paused() {
+            return own;
+        }
+        let calls = self.steps.values().flat_map(|state| match state {
+            StepState::Open(open) => Some(&open.calls),
+            _ => None,
+        });
+        let calls = calls.flat_map(|calls| calls.values()).chain(self.asides.values());
+        let calls = calls.filter_map(|call| match call.phase {
+            Phase::Waiting(at) | Phase::ToProbe(at) => Some(at),
+            Phase::InFlight | Phase::Probing | Phase::Stuck => None,
+        });
+        let asks = self.beside.open().filter_map(|ask| ask.asked.until);
+        let waits = self.beside.waits.values().filter_map(|wait| wait.until);
+        let beside = asks.chain(waits).filter(|_| self.failing.is_none());
+        own.into_iter().chain(calls).chain(beside).min()
+    }
+    /// Open questions to people, in the order of their ids.
+    pub fn asked(&self) -> impl Iterator<Item = &Asked> {
+        self.beside.open().map(|ask| &*ask.asked).filter(|_| self.end.is_none() && self.failing.is_none())
+    }
+    /// The run in one row. `updated` is when its last event happened.
+    pub fn summary(&self, updated: Timestamp) -> RunSummary {
+        let first = self.asked().min_by_key(|asked| asked.at);
+        RunSummary {
+            run_id: self.started.run,
+            workflow: self.started.workflow.clone(),
+            plan_id: self.started.plan.clone(),
+            route: self.started.route.clone(),
+            mode: self.started.mode,
+            status: self.status(),
+            seq: self.seq,
+            started: self.started.started,
+            updated,
+            note: self.note().or_else(|| first.map(|asked| asked.question.clone())),
+            job: self.started.job,
+            parent: self.started.parent.as_ref().map(|parent| parent.run),
+            wake: self.wake(),
+            checkpoint: first.map(|asked| (asked.checkpoint.clone(), asked.risk)),
+        }
+    }
 }

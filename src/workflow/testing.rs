@@ -7,7 +7,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Call, CallBody, EffectClass, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind, Trouble,
+    Answer, Call, CallBody, Care, EffectClass, ForEach, Plan, Respond, Retry, Statuses, Step, StepIndex, StepKind,
+    Trouble,
 };
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, WorkflowName};
@@ -52,6 +53,7 @@ impl PlanBuilder {
             condition: None,
             for_each: None,
             kind,
+            care: Care::default(),
             replaces: None,
             trouble: Trouble::default(),
             output: None,
@@ -198,6 +200,7 @@ impl PlanBuilder {
             input_schema: self.schema.map(Arc::new),
             steps: self.steps,
             respond: self.respond,
+            risks: Vec::new(),
             pending: self.pending,
             reads: self.reads,
             dependents: Vec::new(),

@@ -93,7 +93,7 @@ impl<'a> Bench<'a> {
                 match action {
                     Action::Ask(command) => moved |= self.ask(command).is_ok(),
                     Action::Wait(at) => wake = Some(at),
-                    Action::Held(_) | Action::Child { .. } | Action::Lock { .. } => {}
+                    Action::Held(_) | Action::Child { .. } | Action::TellChild { .. } | Action::Lock { .. } => {}
                 }
             }
             if moved {
@@ -511,7 +511,7 @@ proptest! {
         let (cut, _, _) = play(&plan, Mode::Real, &fates, &order, Some(crash.min(events.len())), flag);
         let harmless = plan.steps.iter().all(|step| match &step.kind {
             StepKind::Call(call) => call.repeat_is_harmless(),
-            StepKind::Set(_) | StepKind::Fail(_) => true,
+            _ => true,
         });
         if harmless || cut.conflict().is_none() {
             prop_assert_eq!(cut.status(), whole.status());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Misfit, Mode, Outcome, Run, RunStatus, Skipped, evolve};
+use super::{Choice, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, evolve};
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
 /// A run and its steps.
@@ -80,6 +80,14 @@ pub enum StepStatus {
     Failed,
     /// It is unknown what it did.
     Unknown,
+    /// A person decides how it goes on.
+    Conflict,
+    /// Its fallback takes its place.
+    Replaced,
+    /// What it did is being undone.
+    Undoing,
+    /// What it did was undone.
+    Undone,
 }
 
 /// The run that these events come to, for people.
@@ -127,13 +135,34 @@ impl Steps {
         match event {
             Event::StepStarted(started) => {
                 let step = self.step(&started.step, at);
-                step.status = StepStatus::Running;
-                step.attempts += 1;
+                match started.part {
+                    Part::Do => {
+                        step.status = StepStatus::Running;
+                        step.attempts += 1;
+                    }
+                    Part::Probe => step.status = StepStatus::Unknown,
+                    Part::Undo => step.status = StepStatus::Undoing,
+                }
             }
             Event::RetryScheduled(retry) => {
                 let step = self.step(&retry.step, at);
-                step.status = StepStatus::Retrying;
+                step.status = match retry.part {
+                    Part::Do if retry.probe => StepStatus::Unknown,
+                    Part::Do => StepStatus::Retrying,
+                    Part::Probe => StepStatus::Unknown,
+                    Part::Undo => StepStatus::Undoing,
+                };
                 step.note = Some(retry.why.clone());
+            }
+            Event::StepFinished(finished) if finished.part == Part::Undo => {
+                let step = self.step(&finished.step, at);
+                (step.status, step.note) = match &finished.outcome {
+                    Outcome::Done { .. } | Outcome::Rehearsed { .. } => (StepStatus::Undone, None),
+                    Outcome::NotDone { failure }
+                    | Outcome::Unknown { failure }
+                    | Outcome::Failed { failure }
+                    | Outcome::Unfit { failure, .. } => (StepStatus::Done, Some(failure.message.clone())),
+                };
             }
             Event::StepFinished(finished) => {
                 let step = self.step(&finished.step, at);
@@ -190,8 +219,37 @@ impl Steps {
             }
             Event::Paused { conflict, .. } => {
                 let step = self.step(&conflict.step, at);
-                step.status = StepStatus::Unknown;
+                step.status = match conflict.kind {
+                    ConflictKind::OutcomeUnknown => StepStatus::Unknown,
+                    _ => StepStatus::Conflict,
+                };
                 step.note = Some(conflict.message.clone());
+            }
+            Event::FallbackTaken { step, by, failure } => {
+                let step = self.step(step, at);
+                step.status = StepStatus::Replaced;
+                step.note = Some(format!("`{by}` takes its place: {}", failure.message));
+            }
+            Event::Probed { step, done, .. } => {
+                let step = self.step(step, at);
+                step.note = Some(
+                    match done {
+                        Some(true) => "its probe says that it was done",
+                        Some(false) => "its probe says that nothing was done",
+                        None => "its probe could not say what was done",
+                    }
+                    .into(),
+                );
+            }
+            Event::Resolved { step, part, choice, by, .. } => {
+                let step = self.step(step, at);
+                step.status = match (part, choice) {
+                    (Part::Undo, Choice::Take { .. }) => StepStatus::Undone,
+                    (Part::Undo, Choice::Skip) => StepStatus::Done,
+                    (Part::Undo, _) => StepStatus::Undoing,
+                    (Part::Do | Part::Probe, _) => StepStatus::Running,
+                };
+                step.note = Some(format!("{by} chose `{}`", choice.name()));
             }
             Event::RunStarted(_)
             | Event::Responded { .. }
@@ -200,9 +258,6 @@ impl Steps {
             | Event::DeadlinePassed {}
             | Event::Completed {}
             | Event::Failed { .. }
-            | Event::FallbackTaken { .. }
-            | Event::Probed { .. }
-            | Event::Resolved { .. }
             | Event::PauseOrdered { .. }
             | Event::Resumed { .. }
             | Event::CancelOrdered { .. }

@@ -201,8 +201,21 @@ fn checkpoints(seen: &Seen) -> Vec<PendingCheckpoint> {
 
 /// A checkpoint as people see it.
 pub(super) fn checkpoint(opened: Timestamp, asked: &Asked, base: &str) -> PendingCheckpoint {
-    let Asked { checkpoint, step, item, kind, risk, question, schema, who, items, until, on_timeout, default: _ } =
-        asked;
+    let Asked {
+        checkpoint,
+        step,
+        item,
+        kind,
+        risk,
+        question,
+        schema,
+        who,
+        items,
+        at: _,
+        until,
+        on_timeout,
+        default: _,
+    } = asked;
     let items = items.iter().map(|item| ReviewRow {
         index: item.index,
         what: redact_line(&item.what),

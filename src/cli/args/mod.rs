@@ -165,6 +165,11 @@ pub(crate) enum Command {
     },
     /// Fold a run's events again and show every state on the way.
     Replay(Replay),
+    /// Look at a store, or copy it; beside a running pointsman too.
+    Store {
+        #[command(subcommand)]
+        command: Stores,
+    },
     /// Print the JSON Schema of a kind of flag file, for editors.
     Schema {
         /// Which file: pointsman.yaml, routes/*.yaml or workflows/*.yaml. Without it: all three, by name.
@@ -186,6 +191,36 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub admin: Option<SocketAddr>,
     /// The store, instead of what the files say: `sqlite:PATH`, `postgres://USER@HOST:PORT/DATABASE` or `memory:`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+}
+
+/// What is done with a store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Stores {
+    /// Read all of it and say what should not be: a gap in a run's events, a summary that its events do not come to, a
+    /// pin of a run that is not there. Nothing is changed.
+    Check {
+        #[command(flatten)]
+        of: StoreOf,
+    },
+    /// Copy it to a file that does not exist yet, while runs go on.
+    Backup {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        of: StoreOf,
+    },
+}
+
+/// Which store.
+#[derive(Debug, Args)]
+pub(crate) struct StoreOf {
+    /// The directory of the flag files, whose `store:` is meant.
+    #[arg(value_name = "DIR", default_value = "flags", conflicts_with = "store")]
+    pub dir: PathBuf,
+    /// The store itself: `sqlite:PATH`.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
 }

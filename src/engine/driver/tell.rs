@@ -2,16 +2,29 @@
 
 use std::sync::Arc;
 
-use super::{Driver, Stop, Told};
+use super::{Born, Driver, Reply, Stop, Told};
 use crate::engine::journal::Settled;
 use crate::engine::registry::Verdict;
 use crate::engine::replies;
 use crate::exchange::{Abandoned, ArmReply};
+use crate::names::Seq;
 use crate::workflow::{Command, Mode, RunStatus};
 
 impl Driver {
     /// Tells whoever waits, once what they hear is on disk.
     pub(super) fn tell(&mut self) {
+        let durable = self.journal.durable();
+        if durable > Seq(0)
+            && let Some(starter) = self.starter.take()
+        {
+            let _ = starter.send(Born::Kept); // whoever started it may have gone
+        }
+        while self.asking.first().is_some_and(|(seq, _)| *seq <= durable) {
+            let (_, reply) = self.asking.remove(0);
+            let mut summary = self.run.summary(self.clock.now());
+            summary.wake = self.wake.filter(|_| !self.run.is_final());
+            let _ = reply.send(Reply::Done(Box::new(summary))); // whoever asked may have gone
+        }
         let world = &self.snapshot.world;
         if self.fixed.is_some_and(|fixed| fixed <= self.journal.durable()) {
             if let Some(place) = &mut self.place {
@@ -72,6 +85,7 @@ impl Driver {
             self.discard(reply);
             return;
         }
+        self.fix_pending();
         self.late = Some(self.run.seq());
         self.need = self.need.max(self.run.seq());
     }
@@ -99,10 +113,20 @@ impl Driver {
             place.keep();
         }
         match settled {
-            Settled::Kept => {}
+            Settled::Kept => {
+                if let Some(place) = &self.place {
+                    place.born();
+                }
+                let (durable, run, clock) = (self.journal.durable(), &self.run, &self.clock);
+                let whole = || (run.seq() == durable).then(|| run.summary(clock.now()));
+                self.core.watchers.kept(run.id(), durable, whole);
+            }
             Settled::NothingKept(why) => {
                 // Nothing is on disk and no effect has left, so nothing was done but reads.
                 tracing::warn!(run = %self.run.id(), why, "the store refuses the run");
+                if let Some(starter) = self.starter.take() {
+                    let _ = starter.send(Born::Nothing(format!("the store does not take it: {why}")));
+                }
                 let may_fall_back = self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
                 self.discard(replies::not_started(may_fall_back, 503, "store_refused", "The store does not take it"));
             }
@@ -112,9 +136,15 @@ impl Driver {
                 }
                 if times > 1 {
                     self.tell_problem("the store does not answer");
+                    if let Some(starter) = self.starter.take() {
+                        let _ = starter.send(Born::Unknown("the store does not answer".into()));
+                    }
                 }
             }
             Settled::Claimed { run, same_request } => {
+                if let Some(starter) = self.starter.take() {
+                    let _ = starter.send(Born::Other { run, same_request });
+                }
                 if let Some(caller) = self.caller.take() {
                     let _ = caller.tell.send(Told::Other { run, same_request });
                 }

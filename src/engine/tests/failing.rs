@@ -4,44 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::kit::{Bench, React, World, answer, checked, legacy, refused, request};
 use crate::exchange::ArmRequest;
-use crate::names::{Fence, RunId, WorkerId};
-use crate::store::{Append, Priority};
-use crate::workflow::{Choice, Command, Event, Mode, Order, Part, RunStatus, decide, fold};
+use crate::workflow::{Choice, Event, Mode, Order, Part, RunStatus, fold};
 
 fn real() -> ArmRequest {
     request("w", Mode::Real, &json!({"items": ["x", "y"]}))
-}
-
-/// Says something to a run that waits in the store, as whoever orders would.
-async fn order(bench: &Bench, run: RunId, order: Order) {
-    let events = bench.events(run).await;
-    let mut folded = fold(&events).unwrap();
-    let first = folded.seq().next();
-    let world = &bench.engine.core.snapshot.load_full().world;
-    let now = jiff::Timestamp::now();
-    let decided = decide(&folded, &bench.plan, world, Command::Order { order, by: "ann".into() }, now).unwrap();
-    decided.iter().for_each(|event| folded.take_in(event).unwrap());
-    let append = Append {
-        run_id: run,
-        first,
-        summary: folded.summary(now),
-        events: decided.into_iter().map(|event| (now, event)).collect(),
-        batch: Uuid::now_v7(),
-        pins: Vec::new(),
-        claim: None,
-        priority: Priority::Live,
-        worker: WorkerId(Uuid::nil()),
-        fence: Fence::FIRST,
-        release: false,
-        locks: Vec::new(),
-        notices: Vec::new(),
-        settled: Vec::new(),
-    };
-    bench.store.append(append).await.unwrap();
 }
 
 fn saga() -> Value {
@@ -197,13 +166,15 @@ async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
     let conflict = paused.conflict().unwrap();
     assert_eq!(conflict.response.as_deref(), Some(&json!({"why": "taken", "token": "***"})));
     bench.crash().await;
+    bench.recover().await;
     let choice = Choice::RetryWith { input: Arc::new(json!({"n": 2})) };
-    order(&bench, run, Order::Resolve { step: "charge".into(), item: None, choice, reason: None }).await;
-    assert_eq!(bench.recover().await.resumed, 1);
+    let resolve = Order::Resolve { step: "charge".into(), item: None, choice, reason: None };
+    bench.engine.order(run, resolve.clone(), "ann".into()).await.unwrap();
     bench.until(run, |view| view.status == RunStatus::Completed).await;
     assert_eq!(world.paths(), ["GET /price", "POST /charges", "POST /charges"], "what was finished is not done again");
     let charges: Vec<_> = world.seen().into_iter().filter(|seen| seen.path == "/charges").collect();
     assert_ne!(charges[0].header("idempotency-key"), charges[1].header("idempotency-key"), "another body, another key");
+    assert!(bench.engine.order(run, resolve, "bob".into()).await.is_err(), "the run has ended");
     let events = bench.events(run).await;
     assert!(events.iter().any(|event| matches!(event, Event::Resolved { by, part: Part::Do, .. } if by == "ann")));
 }

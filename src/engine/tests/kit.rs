@@ -303,3 +303,9 @@ pub(super) fn abandoned(reply: ArmReply) -> crate::exchange::Abandoned {
         other => panic!("not abandoned: {other:?}"),
     }
 }
+
+/// Starts a run as a program does.
+pub(super) async fn start(bench: &Bench, input: Value) -> crate::engine::Started {
+    let start = crate::engine::Start { workflow: bench.plan.workflow.clone(), input, by: "test".into(), key: None };
+    tokio::time::timeout(PATIENCE, bench.engine.start(start)).await.unwrap().unwrap()
+}

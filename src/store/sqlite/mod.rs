@@ -9,6 +9,8 @@
 //! misses its reply.
 
 mod aside;
+mod backup;
+mod check;
 mod commit;
 mod connection;
 mod fault;
@@ -27,11 +29,11 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, oneshot};
@@ -47,7 +49,7 @@ use super::codec::INLINE_BYTES_MIN;
 use super::work::NEWS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
-    Priority, RunFilter, SampleRecord, Store, StoreError, StoredEvent,
+    Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoredEvent,
 };
 use super::{codec, job, judge};
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -81,6 +83,27 @@ impl SqliteStore {
     pub async fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, StoreError> {
         let path = lock::real_path(path.as_ref())?;
         Self::open_with(&path, limits, connection::options(&path)).await
+    }
+
+    /// Looks at all of a database, beside a process that may be using it; nothing is changed. A claim of a retry key that
+    /// is older than the window may name a run that is gone.
+    ///
+    /// # Errors
+    /// There is none, it is another program's, or its tables are of another version. What is wrong within it are
+    /// findings.
+    pub async fn check(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked, StoreError> {
+        let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
+        let since = Timestamp::now().checked_sub(window).map_or(i64::MIN, nanos);
+        check::check(path.as_ref(), since).await
+    }
+
+    /// Copies a database to a file that does not exist, beside a process that may be appending to it; gives the size of
+    /// the copy, which is on disk then.
+    ///
+    /// # Errors
+    /// The file exists, cannot be written, or as [`SqliteStore::check`]. Nothing is left there then.
+    pub async fn back_up(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64, StoreError> {
+        backup::back_up(from.as_ref(), to.as_ref()).await
     }
 
     /// The same, with the writer's connection as somebody else says.

@@ -8,6 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoo
 use sqlx::{ConnectOptions, SqlSafeStr};
 
 use super::lock::Ownership;
+use super::look::run_id;
 use crate::store::StoreError;
 use crate::workflow::Event;
 
@@ -48,7 +49,7 @@ pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<
 }
 
 /// A database with tables of which none is ours is somebody else's, named by mistake: it is left as it is.
-async fn refuse_another_programs(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+pub(super) async fn refuse_another_programs(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", path.display()));
     let (ours, all): (i64, i64) = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE name = '_sqlx_migrations'), count(*) FROM sqlite_schema \
@@ -67,26 +68,56 @@ async fn refuse_another_programs(conn: &mut SqliteConnection, path: &Path) -> Re
     Ok(())
 }
 
-async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+/// The steps that bring the tables up, in order.
+fn steps() -> Migrator {
     let first = include_str!("../schema/0001_first.sql").into_sql_str();
     let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
     let work = include_str!("../schema/0003_work.sql").into_sql_str();
-    let steps = Migrator::with_migrations(vec![
+    Migrator::with_migrations(vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
         Migration::new(3, "work".into(), MigrationType::Simple, work, false),
-    ]);
-    let path = path.display();
-    match steps.run_direct(None, conn, false).await {
+    ])
+}
+
+fn newest(steps: &Migrator) -> i64 {
+    steps.iter().map(|step| step.version).max().unwrap_or(0)
+}
+
+fn newer_tables(path: &Path, version: i64) -> StoreError {
+    StoreError(format!(
+        "{} has tables of version {version}, this binary knows them up to version {}: it was written by a newer \
+         pointsman; start that one, or give this one another file with --store",
+        path.display(),
+        newest(&steps())
+    ))
+}
+
+async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    match steps().run_direct(None, conn, false).await {
         Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(version)) => {
-            let known = steps.iter().map(|step| step.version).max().unwrap_or(0);
-            Err(StoreError(format!(
-                "{path} has tables of version {version}, this binary knows them up to version {known}: it was written \
-                 by a newer pointsman; start that one, or give this one another file with --store"
-            )))
+        Err(MigrateError::VersionMissing(version)) => Err(newer_tables(path, version)),
+        Err(error) => Err(StoreError(format!("cannot bring up the tables of {}: {error}", path.display()))),
+    }
+}
+
+/// For whoever only looks, and cannot bring the tables up.
+pub(super) async fn refuse_other_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let text = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    let found: Result<(i64,), sqlx::Error> = sqlx::query_as(text).fetch_one(conn).await;
+    let newest = newest(&steps());
+    match found {
+        Ok((version,)) if version == newest => Ok(()),
+        Ok((version,)) if version > newest => Err(newer_tables(path, version)),
+        Ok((version,)) => Err(StoreError(format!(
+            "{} has tables of version {version}, this binary looks at tables of version {newest}: start this pointsman \
+             with it once, which brings them up",
+            path.display()
+        ))),
+        Err(error) if error.to_string().contains("no such table") => {
+            Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display())))
         }
-        Err(error) => Err(StoreError(format!("cannot bring up the tables of {path}: {error}"))),
+        Err(error) => Err(StoreError(format!("cannot read {}: {error}", path.display()))),
     }
 }
 
@@ -99,12 +130,21 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
         .map_err(failed)?;
     let noted = noted.and_then(|(text,)| String::from_utf8(text).ok()?.parse::<u16>().ok());
     match noted {
-        Some(version) if version > Event::VERSION => Err(StoreError(format!(
-            "{} has events of version {version}, this binary reads them up to version {}: it was written by a newer \
-             pointsman; start that one, or give this one another file with --store",
-            path.display(),
-            Event::VERSION
-        ))),
+        Some(version) if version > Event::VERSION => {
+            let first: Option<(Vec<u8>,)> = sqlx::query_as("SELECT run_id FROM events WHERE version > ? LIMIT 1")
+                .bind(i64::from(Event::VERSION))
+                .fetch_optional(conn)
+                .await
+                .map_err(failed)?;
+            let first = first.and_then(|(run,)| run_id(run)).map(|run| format!(" (the first in {run})"));
+            Err(StoreError(format!(
+                "{} has events of version {version}{}, this binary reads them up to version {}: it was written by a \
+                 newer pointsman; start that one, or give this one another file with --store",
+                path.display(),
+                first.unwrap_or_default(),
+                Event::VERSION
+            )))
+        }
         Some(version) if version == Event::VERSION => Ok(()),
         Some(_) | None => {
             sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES ('event_version', ?)")

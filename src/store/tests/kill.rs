@@ -5,27 +5,48 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::store::{RunFilter, Store};
+use crate::store::{LockChange, RunFilter, Store, Taken, Work};
 
 const DATABASE: &str = "POINTSMAN_TEST_KILL_DATABASE";
 const CALLERS: u64 = 8;
+
+/// Every third is large enough to stand beside its event.
+fn large_event(n: u64) -> Event {
+    let output = json!("x".repeat(if n.is_multiple_of(3) { 20_000 } else { 10 }));
+    Event::StepComputed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) }
+}
 
 /// The child: appends until it is killed, one line for each acknowledgement. Does nothing where nobody asks for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };
     let store = Arc::new(SqliteStore::open(path, &Limits::default()).await.unwrap());
-    let born = store.runs(RunFilter { limit: 100_000, ..RunFilter::default() }).await.unwrap().len() as u64;
+    store.put_plan("plan_1".into(), json!({})).await.unwrap();
+    let born_before = store.runs(RunFilter { limit: 100_000, ..RunFilter::default() }).await.unwrap().len() as u64;
     let callers = (0..CALLERS).map(|n| {
         let store = store.clone();
         tokio::spawn(async move {
-            let run = run_id(born + n + 1);
-            let mut first = 1;
+            let run = run_id(born_before + n + 1);
+            let mut all = vec![born(run, at(0))];
+            let mut fence = Fence::FIRST;
             loop {
+                let first = all.len() as u64;
                 let count = 1 + first % 3;
-                store.append(append(run, first, count)).await.unwrap();
-                first += count;
-                writeln!(std::io::stdout().lock(), "ack {run} {}", first - 1).unwrap();
+                all.extend((first..first + count).map(large_event));
+                let skip = if first == 1 { 0 } else { all.len() - count as usize };
+                let events: Vec<_> = all[skip..].iter().map(|event| (at(0), event.clone())).collect();
+                let summary = fold(&all).unwrap().summary(at(0));
+                let locks = vec![LockChange::Queue { name: "a".into(), step: "s".into(), item: None }];
+                let append = Append { events, summary, locks, fence, ..append(run, skip as u64 + 1, 1) };
+                store.append(append).await.unwrap();
+                writeln!(std::io::stdout().lock(), "ack {run} {}", all.len()).unwrap();
+                if let Taken::Mine(owned) = store.take(worker(1), run).await.unwrap() {
+                    fence = owned.fence;
+                }
+                store
+                    .put_order(between::order(u128::from(born_before * 1_000_000 + n * 10_000 + first), run))
+                    .await
+                    .unwrap();
             }
         })
     });
@@ -78,4 +99,7 @@ async fn what_was_acknowledged_survives_kill_9() {
     assert!(!acknowledged.is_empty());
     println!("kills {kills}, runs {}, events acknowledged {events}, lost 0 (seed {seed})", acknowledged.len());
     store.close().await;
+    let checked = SqliteStore::check(&path, std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(checked.findings, [], "seed {seed}");
+    println!("checked after {kills} kills: {} runs, {} events, findings 0", checked.runs, checked.events);
 }

@@ -2,6 +2,7 @@
 
 mod beside;
 mod between;
+mod check;
 mod contract;
 mod disk;
 mod kill;
@@ -27,7 +28,7 @@ use crate::flag::{Arm, PinKey};
 use crate::limits::Limits;
 use crate::names::{Fence, RouteId, RunId, Seq, WorkerId, WorkflowName};
 use crate::secret::Secret;
-use crate::workflow::{Event, Mode, RunStatus, RunSummary};
+use crate::workflow::{AnswerRecord, Event, Mode, Payload, RunStarted, RunStatus, RunSummary, fold};
 
 /// Which store a case runs on.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +184,44 @@ pub(crate) fn worker(n: u128) -> WorkerId {
 /// The same append, after which the run stands so.
 pub(crate) fn standing(append: Append, status: RunStatus) -> Append {
     Append { summary: RunSummary { status, ..append.summary }, ..append }
+}
+
+/// The first fact of a run.
+pub(crate) fn born(run: RunId, at: Timestamp) -> Event {
+    Event::RunStarted(Arc::new(RunStarted {
+        run,
+        workflow: "create-order".into(),
+        plan: "plan_1".into(),
+        mode: Mode::Real,
+        route: Some("orders.create".into()),
+        started: at,
+        request: Arc::new(json!({ "body": { "items": [1] } })),
+        credentials: Default::default(),
+        sealed: None,
+        legacy: None,
+        instance: None,
+        creates: None,
+        traceparent: None,
+        job: None,
+        parent: None,
+        rerun_of: None,
+        by: None,
+        until: None,
+    }))
+}
+
+/// A whole run, with a request and an answer.
+pub(crate) fn answered(run: RunId, at: Timestamp) -> Append {
+    let body = Payload::Text(r#"{"id":"17"}"#.into());
+    let answer = Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body });
+    let events = vec![
+        (at, born(run, at)),
+        (at, test_event(1)),
+        (at, Event::Responded { answer, pin: None }),
+        (at, Event::Completed {}),
+    ];
+    let summary = fold(events.iter().map(|(_, event)| event)).unwrap().summary(at);
+    Append { events, summary, ..append(run, 1, 1) }
 }
 
 /// A pin of an instance of `orders.create`.

@@ -169,7 +169,7 @@ impl Check<'_> {
         values::duration(text).map_err(|message| self.problems.error(site, message)).ok()
     }
 
-    fn statuses(&mut self, list: &[Value], site: &Site) -> Statuses {
+    pub(super) fn statuses(&mut self, list: &[Value], site: &Site) -> Statuses {
         let (statuses, bad) = values::statuses(list);
         for (place, message) in bad {
             self.problems.error(&site.index(place), message);

@@ -6,9 +6,11 @@
 //! one can be given, a hint. The same check makes a plan again from the definition that the store kept.
 
 mod call;
+mod care;
 mod failure;
 mod names;
 mod order;
+mod people;
 mod respond;
 mod step;
 mod values;
@@ -68,6 +70,8 @@ struct Check<'a> {
     bounds: Bounds,
     /// All steps, in the order of the file.
     steps: Vec<(&'a str, Site, StepDraft)>,
+    /// Lines of the workflow's `risks`.
+    policies: usize,
     problems: &'a mut Problems,
     /// Everything that was read.
     reads: BTreeSet<ReadPath>,
@@ -99,10 +103,12 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
     }
     let bounds = Bounds::of(known.limits);
     let drafts = steps.clone();
-    let mut check = Check { known, bounds, steps, problems, reads: BTreeSet::new() };
+    let policies = draft.risks.len();
+    let mut check = Check { known, bounds, steps, policies, problems, reads: BTreeSet::new() };
     let built: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
     check.fallbacks(&built);
     let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));
+    let risks = check.policies(&draft.risks, site);
     let order = check.order(&built);
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &built);
     let reads = std::mem::take(&mut check.reads).into_iter().collect();
@@ -117,6 +123,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
         dependents: order::dependents(&steps),
         steps,
         respond,
+        risks,
         pending,
         reads,
         deadline,

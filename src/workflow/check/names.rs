@@ -12,7 +12,7 @@ use crate::workflow::CREDENTIALS;
 /// What `request` has.
 const REQUEST: [&str; 8] = ["method", "path", "params", "query", "headers", "body", "raw", "peer"];
 /// What a step has.
-const STEP: [&str; 6] = ["output", "status", "headers", "skipped", "by", "errors"];
+const STEP: [&str; 9] = ["output", "status", "headers", "skipped", "by", "errors", "approved", "struck", "timed_out"];
 
 /// Where an expression stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl Check<'_> {
                     "`legacy` can be read only in `rehearse:`".to_owned(),
                     Some("what the engine does must not depend on legacy's reply".to_owned()),
                 )),
+                "signal" => Some((
+                    "`signal` can be read only in `where:` of a `wait`".to_owned(),
+                    Some("what came is the output of the step: steps.NAME.output".to_owned()),
+                )),
                 "failed" | "input_error" if place.spot == Spot::Respond => None,
                 "failed" | "input_error" => Some((format!("`{}` can be read only in `respond`", path.root()), None)),
                 "engine" | "intents" => {
@@ -177,12 +181,19 @@ impl Check<'_> {
                 let hint = if path.part(1) == Some("body") { "the body is `output`".to_owned() } else { hint };
                 return Some((format!("a step has no `{part}`"), Some(hint)));
             }
-            "by" if step.fallback.is_none() => format!("`{name}` has no `fallback`, so nobody else does it"),
+            "by" if step.fallback.is_none() && step.checkpoint.is_none() => {
+                format!("`{name}` has no `fallback`, so nobody else does it")
+            }
             "errors" if step.failures != Some(crate::workflow::definition::FailuresDraft::Collect) => {
                 format!("`{name}` does not collect what fails (`failures: collect`) and has no `errors`")
             }
             _ if step.fail.is_some() => format!("`{name}` ends the run and has no `{part}`"),
-            "status" | "headers" if step.set.is_some() => format!("`{name}` is no call and has no `{part}`"),
+            "status" | "headers" if step.call.is_none() => format!("`{name}` is no call and has no `{part}`"),
+            "approved" if step.checkpoint.is_none() => format!("`{name}` is no checkpoint and has no `approved`"),
+            "timed_out" if step.wait.is_none() => format!("`{name}` is no `wait` and has no `timed_out`"),
+            "struck" if step.call.is_none() && step.run.is_none() => {
+                format!("`{name}` is neither a `call` nor a `run` and has no `struck`")
+            }
             "status" | "headers" if step.for_each.is_some() => {
                 format!("`{name}` is many calls (`for_each`) and has no `{part}` of its own")
             }

@@ -146,6 +146,7 @@ pub(super) fn arrange(built: Vec<Built>, order: &[usize]) -> Option<(Vec<Step>, 
             output,
             undo,
             probe,
+            care: step.care?,
         });
     }
     Some((steps, places))

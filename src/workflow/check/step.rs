@@ -12,7 +12,18 @@ use crate::expression::Template;
 use crate::names::StepId;
 use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, FailuresDraft, StepDraft};
+use crate::workflow::rules::Care;
 use crate::workflow::{Answer, ForEach, StepKind};
+
+/// Kinds of step, and whether a draft is one.
+const KINDS: [(&str, fn(&StepDraft) -> bool); 6] = [
+    ("call", |draft| draft.call.is_some()),
+    ("set", |draft| draft.set.is_some()),
+    ("checkpoint", |draft| draft.checkpoint.is_some()),
+    ("wait", |draft| draft.wait.is_some()),
+    ("run", |draft| draft.run.is_some()),
+    ("fail", |draft| draft.fail.is_some()),
+];
 
 /// A step before the order of all is known.
 pub(super) struct Built {
@@ -25,6 +36,8 @@ pub(super) struct Built {
     /// `None` where something is wrong with it, and has been noted.
     pub(super) kind: Option<StepKind>,
     pub(super) failing: Failing,
+    /// The same.
+    pub(super) care: Option<Care>,
 }
 
 impl Check<'_> {
@@ -42,12 +55,12 @@ impl Check<'_> {
                 }
             }
         }
-        self.later(site, draft);
         let mut place = Place { spot: Spot::Value, item: false, needs: &mut needs, extra: &[] };
         let condition = draft.condition.as_ref().and_then(|text| self.condition(text, &site.key("if"), &mut place));
         let for_each = self.for_each(site, draft, &mut place);
         place.item = draft.for_each.is_some();
         let kind = self.kind(site, draft, &mut place);
+        let care = self.care(site, draft, &mut place);
         let mut beside = BTreeSet::new();
         let mut place = Place { spot: Spot::Value, item: draft.for_each.is_some(), needs: &mut beside, extra: &[] };
         let failing = self.failing(site, draft, kind.as_ref(), &mut place);
@@ -61,18 +74,7 @@ impl Check<'_> {
             let hint = "name steps under `needs:`, or leave `needs_any` out";
             self.problems.warn(&site.key("needs_any"), format!("`{name}` needs no other step")).hint(hint);
         }
-        Built { id: StepId::new(name), needs, needs_any: draft.needs_any, condition, for_each, kind, failing }
-    }
-
-    fn later(&mut self, site: &Site, draft: &StepDraft) {
-        for (key, kind) in draft.later() {
-            let problem =
-                self.problems.error(&site.key(key).at_key(), format!("`{key}` is not supported by this version"));
-            problem.hint(match kind {
-                true => "this version has `call`, `set` and `fail` steps",
-                false => "leave it out; a later version brings it",
-            });
-        }
+        Built { id: StepId::new(name), needs, needs_any: draft.needs_any, condition, for_each, kind, failing, care }
     }
 
     fn for_each(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<ForEach> {
@@ -106,16 +108,13 @@ impl Check<'_> {
     }
 
     fn kind(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<StepKind> {
-        let kinds: Vec<&str> =
-            [("call", draft.call.is_some()), ("set", draft.set.is_some()), ("fail", draft.fail.is_some())]
-                .into_iter()
-                .filter(|(_, there)| *there)
-                .map(|(key, _)| key)
-                .collect();
+        let kinds: Vec<&str> = KINDS.into_iter().filter(|(_, there)| there(draft)).map(|(key, _)| key).collect();
         match kinds.as_slice() {
-            [] if draft.later().any(|(_, kind)| kind) => return None,
             [] => {
-                let problem = self.problems.error(&site.clone().at_key(), "a step has one of `call`, `set` and `fail`");
+                let problem = self.problems.error(
+                    &site.clone().at_key(),
+                    "a step has one of `call`, `set`, `checkpoint`, `wait`, `run` and `fail`",
+                );
                 problem.hint("for example `call: GET ${services.NAME}/path`");
                 return None;
             }
@@ -128,11 +127,21 @@ impl Check<'_> {
         if draft.call.is_none() {
             self.only_calls(site, draft, kinds[0]);
         }
+        self.strangers(site, draft, kinds[0]);
         if let Some(text) = &draft.call {
             return self.call(text, &site.key("call"), site, draft, place).map(|call| StepKind::Call(Box::new(call)));
         }
         if let Some(value) = &draft.set {
             return self.template(value, &site.key("set"), place).map(StepKind::Set);
+        }
+        if let Some(checkpoint) = &draft.checkpoint {
+            return self.checkpoint(checkpoint, site, draft, place).map(|asks| StepKind::Checkpoint(Box::new(asks)));
+        }
+        if let Some(wait) = &draft.wait {
+            return self.wait(wait, site, draft, place).map(|wait| StepKind::Wait(Box::new(wait)));
+        }
+        if let Some(name) = &draft.run {
+            return self.sub_run(name, site, draft, place).map(|run| StepKind::Run(Box::new(run)));
         }
         let fail = draft.fail.as_ref()?;
         let at = site.key("fail");
@@ -155,13 +164,12 @@ impl Check<'_> {
             ("timeout", draft.timeout.is_some()),
             ("accept", draft.accept.is_some()),
             ("not_done", draft.not_done.is_some()),
-            ("rehearse", draft.rehearse.is_some()),
             ("volatile", draft.volatile),
             ("deadline", draft.deadline.is_some()),
             ("on_conflict", draft.on_conflict.is_some()),
             ("fallback", draft.fallback.is_some()),
             ("probe", draft.probe.is_some()),
-            ("undo", draft.undo.is_some()),
+            ("undo", draft.undo.is_some() && kind != "run"),
             ("on_failure", draft.on_failure.is_some() && kind == "fail"),
             ("output", draft.output.is_some() && kind == "fail"),
         ];

@@ -30,6 +30,7 @@ impl Run {
                 }
                 if let Some(call) = next_attempt(open.calls.get_mut(&slot), started, seq)? {
                     open.calls.insert(slot, call);
+                    open.queued.remove(&slot);
                     open.begun();
                 }
                 // Beside legacy, what a rule says of a private step's request holds whether it was sent or not.
@@ -196,7 +197,7 @@ impl Run {
             return Ok(());
         }
         // Other items may be under way: the step stays open until they have ended.
-        let others = matches!(self.steps.get(step), Some(StepState::Open(open)) if !open.calls.is_empty());
+        let others = self.open_step(step).is_some_and(|open| !open.calls.is_empty() || !open.children.is_empty());
         if !others {
             self.end_step(step, StepState::Failed, Vec::new());
         }
@@ -210,9 +211,14 @@ impl Run {
         if open.has_ended(slot) || open.calls.get(&slot).is_some_and(|call| call.phase == Phase::InFlight) {
             return Err(format!("item {slot} of `{step}` has ended, or is under way"));
         }
+        if open.children.contains(&slot) {
+            return Err(format!("the run that item {slot} of `{step}` began has not ended"));
+        }
         open.calls.remove(&slot);
+        open.queued.remove(&slot);
         open.results.insert(slot, CallResult::default());
         open.begun();
+        self.beside.void(step, item);
         self.step_may_be_done(step);
         Ok(())
     }
@@ -244,17 +250,22 @@ impl Run {
         let ending = self.is_ending();
         let Some(StepState::Open(open)) = self.steps.get(step) else { return };
         if open.ended() == open.all() {
-            let (undeclared, fields) = collect(open);
+            let (undeclared, mut fields) = collect(open);
+            if undeclared.is_none() {
+                fields.push(("struck", Value::from(self.beside.struck.get(step).copied().unwrap_or(0))));
+            }
             self.done(step, undeclared, fields);
-        } else if ending && open.calls.is_empty() {
+        } else if ending && open.calls.is_empty() && open.children.is_empty() {
             self.end_step(step, StepState::Failed, Vec::new());
         }
     }
 
     /// Whether an attempt of the step is in flight.
     pub(super) fn calls_under_way(&self, step: &StepId) -> bool {
-        let open = self.open_step(step);
-        open.is_some_and(|open| open.calls.values().any(|call| matches!(call.phase, Phase::InFlight | Phase::Probing)))
+        self.open_step(step).is_some_and(|open| {
+            let sent = |call: &CallState| matches!(call.phase, Phase::InFlight | Phase::Probing);
+            !open.children.is_empty() || open.calls.values().any(sent)
+        })
     }
 
     pub(super) fn open(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut Open, String> {

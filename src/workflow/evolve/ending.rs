@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::names::StepId;
 use crate::workflow::calls::{CallResult, Phase, Place, StepState, UndoCall, Undoing, Undone};
 use crate::workflow::run::{Cancel, End};
-use crate::workflow::{Choice, Conflict, Failure, FailureKind, Outcome, Part, Run, StepFinished};
+use crate::workflow::{Choice, Conflict, ConflictKind, Failure, FailureKind, Outcome, Part, Run, StepFinished};
 
 impl Run {
     /// The run ends early: conflicts over what was certainly not done are of no interest any more.
@@ -66,12 +66,17 @@ impl Run {
                 let (headers, output) = (headers.clone(), Some(output.clone()));
                 call.gave = Some(Box::new(CallResult { status: Some(*status), headers, output, undeclared: None }));
             }
-            if conflict.kind == crate::workflow::ConflictKind::OutcomeUnknown {
+            if conflict.kind == ConflictKind::OutcomeUnknown {
                 call.uncertain = true;
             }
             if std::mem::replace(&mut call.phase, Phase::Stuck) == Phase::InFlight {
                 self.in_flight -= 1;
             }
+        }
+        if let (ConflictKind::Busy | ConflictKind::Deadlock, Some(place)) =
+            (conflict.kind, self.beside.places.get_mut(&(step.clone(), *item)))
+        {
+            place.asked = true;
         }
         self.conflicts.push(conflict.clone());
         Ok(())
@@ -95,6 +100,7 @@ impl Run {
         self.conflicts.remove(place);
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
+            self.beside.void(step, item); // what people said was about another input
         }
         if part == Part::Undo {
             match choice {

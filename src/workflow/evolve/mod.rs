@@ -5,12 +5,14 @@
 
 mod calls;
 mod ending;
+mod people;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::beside::Beside;
 use super::calls::{Open, StepState};
 use super::run::End;
 use super::{Event, Failure, FailureKind, Run, RunStarted, Skipped};
@@ -77,6 +79,7 @@ fn born(started: &Arc<RunStarted>) -> Run {
         done: Vec::new(),
         unknown: Vec::new(),
         undoing: None,
+        beside: Beside::default(),
         end: None,
         private_begun: false,
         shared_begun: false,
@@ -162,22 +165,32 @@ impl Run {
                 Ok(())
             }
             Event::CompensationBegan { undo } => self.compensation_began(undo),
-            Event::PauseOrdered { .. }
-            | Event::Resumed { .. }
-            | Event::InputAdjusted { .. }
-            | Event::RetriedNow { .. }
-            | Event::CheckpointOpened(_)
-            | Event::CheckpointAnswered { .. }
-            | Event::CheckpointEscalated { .. }
-            | Event::WaitBegan { .. }
-            | Event::SignalReceived { .. }
-            | Event::WaitEnded { .. }
-            | Event::LockQueued { .. }
-            | Event::LockTaken { .. }
-            | Event::LockLeft { .. }
-            | Event::ChildStarted { .. }
-            | Event::ChildEnded { .. }
-            | Event::ResultTaken(_) => Err("not in this version".into()),
+            Event::PauseOrdered { by, reason } => self.pause_ordered(by, reason.as_deref()),
+            Event::Resumed { .. } => match self.pause.take() {
+                Some(_) => Ok(()),
+                None => Err("it is not paused".into()),
+            },
+            Event::InputAdjusted { step, item, input, .. } => self.input_adjusted(step, *item, input),
+            Event::RetriedNow { step, item, .. } => self.retried_now(step, *item),
+            Event::CheckpointOpened(asked) => self.checkpoint_opened(asked),
+            Event::CheckpointAnswered { checkpoint, said, by } => self.checkpoint_answered(checkpoint, said, by),
+            Event::CheckpointEscalated { checkpoint, who, until } => self.checkpoint_escalated(checkpoint, who, *until),
+            Event::WaitBegan { step, until, signal } => self.wait_began(step, *until, signal.as_ref()),
+            Event::SignalReceived { name, payload, id, .. } => {
+                self.signal_received(name, payload, id.as_ref());
+                Ok(())
+            }
+            Event::WaitEnded { step, signal, output } => self.wait_ended(step, *signal, output),
+            Event::LockQueued { step, item, name } => self.lock_queued(step, *item, name),
+            Event::LockTaken { step, item, name } => self.lock_taken(step, *item, name),
+            Event::LockLeft { step, item, .. } => self.lock_left(step, *item),
+            Event::ChildStarted { step, item, child, workflow, input } => {
+                self.child_started(step, *item, *child, workflow, input)
+            }
+            Event::ChildEnded { step, item, child, status, output, .. } => {
+                self.child_ended(step, *item, *child, *status, output)
+            }
+            Event::ResultTaken(taken) => self.result_taken(taken),
             Event::Completed {} => self.ended(End::Completed),
             Event::Failed { failure } => self.ended(End::Failed(failure.clone())),
             Event::Cancelled { by, reason } => {
@@ -253,6 +266,9 @@ impl Run {
             }
             self.end_step(&place, state.clone(), fields);
         }
+        // Nobody is asked about it any more, and it waits for nothing.
+        self.beside.void_open(step);
+        self.beside.waits.remove(step);
         self.steps.insert(step.clone(), state);
         self.ended_steps += 1;
         if let Value::Object(outputs) = Arc::make_mut(&mut self.outputs) {

@@ -240,3 +240,26 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
     let (small, large) = (play(1_000), play(8_000));
     assert!(large < small * 40, "{small:?} for 1,000 items and {large:?} for 8,000");
 }
+
+#[test]
+fn people_see_what_became_of_each_step() {
+    let plan = plan(TRIP);
+    let mut bench = Bench::of_route(&plan);
+    until_last(&mut bench);
+    bench.call("last", status(404));
+    bench.undo("flight", ok(json!({})));
+    bench.undo("hotel", lost());
+    let seen = |bench: &Bench<'_>| {
+        let view = view(bench.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
+        let step = |name: &str| view.steps.iter().find(|step| step.step.as_str() == name).unwrap().clone();
+        let items = (step("reserve").items_ended, step("reserve").attempts);
+        (step("flight").status, step("hotel").status, step("mail").status, items)
+    };
+    use crate::workflow::StepStatus::{Conflict, Done, Undone};
+    assert_eq!(seen(&bench), (Undone, Conflict, Done, (Some(3), 3)));
+    bench.choose("hotel", None, Choice::Skip).unwrap();
+    for item in (0..3).rev() {
+        bench.hears("reserve", Some(item), Part::Undo, ok(json!({})));
+    }
+    assert_eq!(seen(&bench), (Undone, Done, Done, (Some(3), 3)), "what is undone is no attempt more");
+}

@@ -109,7 +109,10 @@ fn event(row: &SqliteRow, seq: i64, parts: Vec<(&str, &[u8])>) -> Result<StoredE
     Ok(StoredEvent { seq: Seq(seq.cast_unsigned()), at, event })
 }
 
-fn time(ns: i64) -> Result<jiff::Timestamp> {
+/// Findings of one kind that are read.
+pub(super) const FOUND_MAX: usize = 10_000;
+
+pub(super) fn time(ns: i64) -> Result<jiff::Timestamp> {
     jiff::Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| StoreError(format!("a stored time: {error}")))
 }
 

@@ -9,6 +9,7 @@ use crate::workflow::{CallBody, EffectClass, Retry, StepIndex, StepKind};
 mod failing;
 mod names;
 mod order;
+mod people;
 mod shape;
 
 /// The surroundings of the tests' workflows.

@@ -6,7 +6,9 @@ use super::*;
 fn the_shape_of_a_step_is_checked() {
     wrong(
         "a: {}",
-        &["w.steps.a: a step has one of `call`, `set` and `fail` (for example `call: GET ${services.NAME}/path`)"],
+        &[
+            "w.steps.a: a step has one of `call`, `set`, `checkpoint`, `wait`, `run` and `fail` (for example `call: GET ${services.NAME}/path`)",
+        ],
     );
     wrong(
         "a: { set: 1, fail: { status: 400 } }",
@@ -56,19 +58,6 @@ fn the_shape_of_a_step_is_checked() {
     wrong("a: { set: '${1 +}' }", &["w.steps.a.set+5: not a CEL expression: it ends too early"]);
     wrong("a: { if: 'true', set: 1 }", &["w.steps.a.if: `true` is not one expression; write `${ … }`"]);
     refused("workflow: w\nsteps: {}\nrespond: { status: 200 }", &["w.steps: a workflow has at least one step"]);
-}
-
-#[test]
-fn what_later_versions_bring_is_named_as_such() {
-    let later = "is not supported by this version (leave it out; a later version brings it)";
-    wrong(
-        "a: { set: 1, risk: x, lock: { key: x } }\nb: { wait: 2s }",
-        &[
-            &format!("w.steps.a.lock: `lock` {later}"),
-            &format!("w.steps.a.risk: `risk` {later}"),
-            "w.steps.b.wait: `wait` is not supported by this version (this version has `call`, `set` and `fail` steps)",
-        ],
-    );
 }
 
 #[test]

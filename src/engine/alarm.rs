@@ -1,0 +1,241 @@
+//! When runs that rest want to be moved again, and what else would move them.
+//!
+//! Always true: a run stands here at most once, with its next time; all that is kept of a resting run is that entry. A
+//! run that waits for a lock, a run that it began or the end of a freeze is remembered by what it waits for. Nobody is
+//! woken before the wall's clock shows the time.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use crate::names::RunId;
+
+/// The resting runs of this process.
+#[derive(Default)]
+pub(super) struct Alarm {
+    times: Mutex<Times>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Times {
+    by_time: BTreeSet<(Timestamp, RunId)>,
+    of: HashMap<RunId, Timestamp>,
+    /// Their turn has come.
+    now: VecDeque<RunId>,
+    queued: HashSet<RunId>,
+    /// Times beyond this one stand in the store alone.
+    beyond: Option<Timestamp>,
+    /// Private and shared steps are frozen, and these would begin one.
+    held: HashSet<RunId>,
+    locks: HashMap<String, HashSet<RunId>>,
+    children: HashMap<RunId, RunId>,
+    /// The locks and children for which a run stands above.
+    minded: HashMap<RunId, (Vec<String>, Vec<RunId>)>,
+}
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// This run's turn has come.
+    Run(RunId),
+    /// The store has more times.
+    Refill,
+    /// Nothing before this time.
+    At(Timestamp),
+    /// Nothing at all.
+    Never,
+}
+
+impl Alarm {
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Wakes a run at a time; the last word counts.
+    pub fn at(&self, run: RunId, at: Timestamp) {
+        let mut times = self.times();
+        if let Some(before) = times.of.insert(run, at) {
+            times.by_time.remove(&(before, run));
+        }
+        let first = times.by_time.first().is_none_or(|(first, _)| at < *first);
+        times.by_time.insert((at, run));
+        if first {
+            self.changed.notify_one();
+        }
+    }
+    /// Wakes a run now.
+    pub fn now(&self, run: RunId) {
+        let mut times = self.times();
+        if times.queued.insert(run) {
+            times.now.push_back(run);
+            self.changed.notify_one();
+        }
+    }
+    /// The run moves: it has no time any more.
+    pub fn forget(&self, run: RunId) {
+        let mut times = self.times();
+        if let Some(at) = times.of.remove(&run) {
+            times.by_time.remove(&(at, run));
+        }
+        times.held.remove(&run);
+        let Some((locks, children)) = times.minded.remove(&run) else { return };
+        for lock in locks {
+            if let Some(runs) = times.locks.get_mut(&lock) {
+                runs.remove(&run);
+                if runs.is_empty() {
+                    times.locks.remove(&lock);
+                }
+            }
+        }
+        for child in children {
+            times.children.remove(&child);
+        }
+    }
+    /// The store's next times: where `more`, those beyond the last stand there alone.
+    pub fn fill(&self, wakes: &[(Timestamp, RunId)], more: bool) {
+        {
+            let mut times = self.times();
+            times.beyond = wakes.last().filter(|_| more).map(|(at, _)| *at);
+        }
+        for (at, run) in wakes {
+            self.at(*run, *at);
+        }
+    }
+    /// What is due now; a run that is given is not given again.
+    pub fn due(&self, now: Timestamp) -> Due {
+        let mut times = self.times();
+        if let Some(run) = times.now.pop_front() {
+            times.queued.remove(&run);
+            return Due::Run(run);
+        }
+        if times.beyond.is_some_and(|beyond| beyond <= now) {
+            times.beyond = None;
+            return Due::Refill;
+        }
+        match times.by_time.first().copied() {
+            Some((at, run)) if at <= now => {
+                times.by_time.remove(&(at, run));
+                times.of.remove(&run);
+                Due::Run(run)
+            }
+            Some((at, _)) => Due::At(times.beyond.map_or(at, |beyond| at.min(beyond))),
+            None => times.beyond.map_or(Due::Never, Due::At),
+        }
+    }
+    /// Waits until something came that may be due earlier.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The run is held by the freeze.
+    pub fn hold(&self, run: RunId) {
+        self.times().held.insert(run);
+    }
+    /// All that are held; they are not any more.
+    pub fn released(&self) -> HashSet<RunId> {
+        std::mem::take(&mut self.times().held)
+    }
+    /// The run wants to hear when somebody leaves this lock's queue.
+    pub fn mind_lock(&self, run: RunId, name: &str) {
+        let mut times = self.times();
+        if times.locks.entry(name.to_owned()).or_default().insert(run) {
+            times.minded.entry(run).or_default().0.push(name.to_owned());
+        }
+    }
+    /// The run wants to hear of the end of one that it began.
+    pub fn mind_child(&self, run: RunId, child: RunId) {
+        let mut times = self.times();
+        if times.children.insert(child, run).is_none() {
+            times.minded.entry(run).or_default().1.push(child);
+        }
+    }
+    /// Whether somebody here waits for a lock.
+    pub fn minds_lock(&self, name: &str) -> bool {
+        self.times().locks.contains_key(name)
+    }
+    /// Whether this run waits for that lock.
+    pub fn waits_for(&self, run: RunId, name: &str) -> bool {
+        self.times().locks.get(name).is_some_and(|runs| runs.contains(&run))
+    }
+    /// Who here waits for a lock.
+    pub fn waiters(&self, name: &str) -> Vec<RunId> {
+        self.times().locks.get(name).map(|runs| runs.iter().copied().collect()).unwrap_or_default()
+    }
+    /// Every run that minds something.
+    pub fn minding(&self) -> Vec<RunId> {
+        self.times().minded.keys().copied().collect()
+    }
+    /// Who began this run and waits for it here.
+    pub fn parent_of(&self, child: RunId) -> Option<RunId> {
+        self.times().children.get(&child).copied()
+    }
+    /// Whether anything here would move the run.
+    pub fn knows(&self, run: RunId) -> bool {
+        let times = self.times();
+        times.of.contains_key(&run)
+            || times.queued.contains(&run)
+            || times.held.contains(&run)
+            || times.minded.contains_key(&run)
+    }
+    /// How many runs have a time.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.times().of.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+    }
+    fn run(n: u128) -> RunId {
+        RunId(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn times_come_in_order_and_the_last_word_counts() {
+        let alarm = Alarm::default();
+        alarm.at(run(1), at(30));
+        alarm.at(run(2), at(20));
+        alarm.at(run(1), at(10));
+        assert_eq!(alarm.due(at(5)), Due::At(at(10)));
+        assert_eq!(alarm.due(at(25)), Due::Run(run(1)));
+        assert_eq!(alarm.due(at(25)), Due::Run(run(2)));
+        assert_eq!(alarm.due(at(25)), Due::Never);
+    }
+
+    #[test]
+    fn a_run_that_moves_has_no_time_and_minds_nothing() {
+        let alarm = Alarm::default();
+        alarm.at(run(1), at(30));
+        alarm.mind_lock(run(1), "a");
+        alarm.mind_child(run(1), run(2));
+        alarm.hold(run(1));
+        assert!(alarm.minds_lock("a") && alarm.parent_of(run(2)) == Some(run(1)) && alarm.knows(run(1)));
+        alarm.forget(run(1));
+        assert!(!alarm.minds_lock("a") && alarm.parent_of(run(2)).is_none() && !alarm.knows(run(1)));
+        assert!(alarm.released().is_empty());
+        assert_eq!(alarm.due(at(99)), Due::Never);
+    }
+
+    #[test]
+    fn now_is_given_once_and_what_is_beyond_is_asked_for() {
+        let alarm = Alarm::default();
+        alarm.now(run(1));
+        alarm.now(run(1));
+        alarm.fill(&[(at(10), run(2))], true);
+        assert_eq!(alarm.due(at(0)), Due::Run(run(1)));
+        assert_eq!(alarm.due(at(0)), Due::At(at(10)));
+        assert_eq!(alarm.due(at(11)), Due::Refill);
+        assert_eq!(alarm.due(at(11)), Due::Run(run(2)));
+        assert_eq!(alarm.due(at(11)), Due::Never);
+    }
+}

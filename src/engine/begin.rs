@@ -1,0 +1,212 @@
+//! Runs that people and programs start.
+//!
+//! Always true: of all starts with one key, in this process and before it, one makes a run, and all get that one; a
+//! birth is on disk before anybody hears of it. Such a run has no route and answers nobody: what `respond` gives is its
+//! output.
+//!
+//! When the store refuses for sure, nothing was started; when it does not answer, that is said, and asking again with
+//! the same key does nothing twice.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use uuid::Uuid;
+
+use super::clock::Clock;
+use super::desk::{NotStarted, Start, Started};
+use super::driver::{Born, Driver, Parts};
+use super::journal::Journal;
+use super::registry::{Held, Place};
+use super::{Core, decode, minder};
+use crate::exchange::RequestCopy;
+use crate::names::{Fence, JobId, RunId, Seq};
+use crate::store::{Claim, FirstTry};
+use crate::workflow::{Event, Mode, Parent, Plan, RunStarted, evolve};
+
+/// What expressions see as the path of a request that came to no route.
+const PATH: &str = "/api/v2/orchestrate/run";
+
+/// Where a run comes from that no route started.
+pub(super) struct Origin {
+    pub mode: Mode,
+    pub by: Option<String>,
+    pub job: Option<JobId>,
+    pub parent: Option<Parent>,
+    pub legacy: Option<Arc<Value>>,
+    pub traceparent: Option<String>,
+    /// Not longer than this.
+    pub until: Option<Timestamp>,
+}
+
+/// When a run of the plan that is born now is over, finished or not.
+pub(super) fn until(plan: &Plan, now: Timestamp) -> Option<Timestamp> {
+    plan.deadline.and_then(|deadline| now.checked_add(deadline).ok())
+}
+
+/// The first fact of a run that no route started: its request is a POST of the input.
+pub(super) fn started(plan: &Plan, run: RunId, input: &Value, origin: Origin, now: Timestamp) -> RunStarted {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let request = RequestCopy {
+        method: http::Method::POST,
+        path: PATH.to_owned(),
+        query: None,
+        params: Vec::new(),
+        headers,
+        body: Bytes::from(input.to_string()),
+        peer: [127, 0, 0, 1].into(),
+        received: SystemTime::now(),
+    };
+    let facts = decode::facts(&request, input, plan);
+    let Origin { mode, by, job, parent, legacy, traceparent, until } = origin;
+    let until = [until, self::until(plan, now)].into_iter().flatten().min();
+    RunStarted {
+        run,
+        workflow: plan.workflow.clone(),
+        plan: plan.id.clone(),
+        mode,
+        route: None,
+        started: now,
+        request: facts.request,
+        credentials: Vec::new(),
+        sealed: None,
+        legacy: legacy.filter(|_| plan.reads.iter().any(|path| path.root() == "legacy")),
+        instance: None,
+        creates: None,
+        traceparent,
+        job,
+        parent,
+        rerun_of: None,
+        by,
+        until,
+    }
+}
+
+/// Starts a run.
+pub(super) async fn start(core: &Arc<Core>, start: Start) -> Result<Started, NotStarted> {
+    let Start { workflow, input, by, key } = start;
+    let snapshot = core.snapshot.load_full();
+    let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
+        let known = snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect();
+        return Err(NotStarted::NoWorkflow { workflow: workflow.as_str().to_owned(), known });
+    };
+    plan.check_input(&input).map_err(NotStarted::BadInput)?;
+    let claim = key.map(|(key, request)| Claim { key, request });
+    let run = RunId(Uuid::now_v7());
+    let place = match place(core, run, claim).await? {
+        Ok(place) => place,
+        Err(other) => return before(core, other).await,
+    };
+    let permit = admitted(core)?;
+    let origin = Origin {
+        mode: Mode::Real,
+        by: Some(by),
+        job: None,
+        parent: None,
+        legacy: None,
+        traceparent: None,
+        until: None,
+    };
+    let started = started(&plan, run, &input, origin, Timestamp::now());
+    born(core, plan, started, Vec::new(), claim, place, permit).await
+}
+
+/// Room for one more run, in a process that goes on.
+pub(super) fn admitted(core: &Core) -> Result<OwnedSemaphorePermit, NotStarted> {
+    if *core.draining.borrow() {
+        return Err(NotStarted::NotNow("this process is shutting down".into()));
+    }
+    let full = |_| NotStarted::NotNow("as many runs are in flight as may be (runs_in_flight_max)".into());
+    core.runs.clone().try_acquire_owned().map_err(full)
+}
+
+/// Brings a run into the world, with what it takes over, and waits until that is on disk.
+pub(super) async fn born(
+    core: &Arc<Core>,
+    plan: Arc<Plan>,
+    started: RunStarted,
+    taken_over: Vec<Event>,
+    claim: Option<Claim>,
+    place: Place,
+    permit: OwnedSemaphorePermit,
+) -> Result<Started, NotStarted> {
+    let store = |why: String, unknown| NotStarted::Store { why, unknown };
+    minder::start(core);
+    let (id, job, plan_id, mode) = (started.run, started.job, plan.id.clone(), started.mode);
+    let run = evolve(None, &Event::RunStarted(Arc::new(started))).map_err(|misfit| store(misfit.to_string(), false))?;
+    let (tell, told) = oneshot::channel();
+    let (executor, keeper, priority) = core.of_mode(mode, &plan, None, Fence::FIRST);
+    let mut driver = Driver::new(Parts {
+        core: core.clone(),
+        snapshot: core.snapshot.load_full(),
+        plan,
+        clock: Clock::starting(run.started().started),
+        run,
+        credentials: Default::default(),
+        executor,
+        journal: Journal::new(keeper, priority, claim, Seq(0)),
+        caller: None,
+        place: Some(place),
+        seat: core.seat_of_new(mode, id),
+        starter: Some(tell),
+        depth: 0,
+    });
+    driver.born();
+    driver.takes_over(taken_over).map_err(|why| store(why, false))?;
+    core.spawn(driver, Some(permit));
+    match told.await {
+        Ok(Born::Kept) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
+        Ok(Born::Other { run, same_request: false }) => Err(NotStarted::KeyOfOther(run)),
+        Ok(Born::Other { run, same_request: true }) => before(core, run).await,
+        Ok(Born::Nothing(why)) => Err(store(why, false)),
+        Ok(Born::Unknown(why)) => Err(store(why, true)),
+        Err(_) => Err(store("the process ended before it was on disk".into(), true)),
+    }
+}
+
+/// A place for the run and its key, or the run that has the key and is on disk.
+async fn place(core: &Arc<Core>, run: RunId, claim: Option<Claim>) -> Result<Result<Place, RunId>, NotStarted> {
+    loop {
+        let place = match core.registry.take(run, claim) {
+            Ok(place) => place,
+            Err(Held { run, same_request: false, .. }) => return Err(NotStarted::KeyOfOther(run)),
+            Err(Held { run, mut kept, .. }) => {
+                if kept.wait_for(|kept| *kept).await.is_ok() {
+                    return Ok(Err(run));
+                }
+                // It left, with nothing on disk or in doubt: the store knows.
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let Some(claim) = claim else { return Ok(Ok(place)) };
+        return match core.store.first_try(claim.key).await {
+            Ok(Some(FirstTry { run: Some(run), request, .. })) => match request {
+                Some(request) if request != claim.request => Err(NotStarted::KeyOfOther(run)),
+                _ => Ok(Err(run)),
+            },
+            Ok(_) => Ok(Ok(place)),
+            Err(error) => Err(NotStarted::Store {
+                why: format!("the store does not say whether the key was used before: {error}"),
+                unknown: true,
+            }),
+        };
+    }
+}
+
+/// A run that an earlier start made.
+async fn before(core: &Core, run: RunId) -> Result<Started, NotStarted> {
+    match core.store.run(run).await {
+        Ok(Some(summary)) => {
+            Ok(Started { run, job: summary.job.unwrap_or(JobId(run.0)), plan: summary.plan_id, fresh: false })
+        }
+        Ok(None) => Err(NotStarted::Store { why: format!("{run} has the key and is not there"), unknown: true }),
+        Err(error) => Err(NotStarted::Store { why: error.to_string(), unknown: true }),
+    }
+}

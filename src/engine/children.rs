@@ -1,0 +1,218 @@
+//! Runs that other runs begin.
+//!
+//! Always true: a child's id is on disk with its parent before it is born, so it is born once, whoever looks after it and
+//! however often; its end reaches its parent wherever that is moved, and a parent that is taken up looks for itself. A
+//! child has its parent's mode. The child of a rehearsal lives in memory, as part of its parent's task.
+//!
+//! When the store does not answer, a look is tried again; a child that cannot begin is one that failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Core;
+use super::begin::{self, Origin};
+use super::clock::Clock;
+use super::driver::{Driver, Parts};
+use super::journal::Journal;
+use super::mail::{ChildEnd, Letter};
+use super::orders;
+use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
+use crate::store::StoreError;
+use crate::workflow::{Event, Mode, OpenChild, Order, Parent, Run, RunStarted, RunStatus, evolve, fold};
+
+/// Until the store is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A run that another one began.
+#[derive(Clone, Debug)]
+pub(super) struct Begun {
+    pub child: RunId,
+    pub step: StepId,
+    pub item: Option<u32>,
+    pub workflow: WorkflowName,
+    pub input: Arc<Value>,
+}
+
+impl Begun {
+    /// The id of a run that is about to begin.
+    pub fn new_id() -> RunId {
+        RunId(Uuid::now_v7())
+    }
+    fn failed(&self, why: String) -> ChildEnd {
+        ChildEnd { child: self.child, status: RunStatus::Failed, output: Arc::new(Value::Null), note: Some(why) }
+    }
+}
+
+/// Runs that it began and that have not ended for it.
+pub(super) fn open_of(run: &Run) -> Vec<Begun> {
+    let open = run.children();
+    open.map(|OpenChild { step, item, run, workflow, input }| Begun { child: run, step, item, workflow, input })
+        .collect()
+}
+
+/// How a run ended, for the one that began it.
+fn end_of(run: &Run) -> ChildEnd {
+    let output = run.answer().map_or(Value::Null, |answer| answer.body.value());
+    ChildEnd { child: run.id(), status: run.status(), output: Arc::new(output), note: run.note() }
+}
+
+/// A run has ended: whoever began it hears so.
+pub(super) fn ended(core: &Arc<Core>, run: &Run) {
+    let Some(parent) = run.started().parent.as_ref().map(|parent| parent.run) else { return };
+    if run.mode() == Mode::Rehearse {
+        return; // its parent has it in hand
+    }
+    let (core, end) = (core.clone(), end_of(run));
+    core.clone().beside(async move {
+        if core.post(parent, Letter::Child(Box::new(end))).await.is_err() {
+            tracing::debug!(run = %parent, "the next process sees that a run that it began has ended");
+        }
+    });
+}
+
+/// Says something to a child, as its parent.
+pub(super) fn say(core: &Arc<Core>, child: RunId, order: Order, parent: RunId) {
+    let core = core.clone();
+    core.clone().beside(async move {
+        let name = order.name();
+        if let Err(why) = orders::order(&core, child, order, parent.to_string()).await {
+            tracing::debug!(run = %child, order = name, %why, "a child does not take an order of its parent");
+        }
+    });
+}
+
+/// Sees that a child lives: it is born, unless it is there; its end, where it has ended.
+pub(super) async fn look_after(core: Arc<Core>, parent: Arc<RunStarted>, begun: Begun, depth: u64) -> Option<ChildEnd> {
+    if parent.mode == Mode::Rehearse {
+        return Some(rehearse(&core, &parent, begun, depth).await);
+    }
+    loop {
+        match look(&core, &parent, &begun).await {
+            Ok(end) => return end,
+            Err(error) => {
+                tracing::warn!(run = %begun.child, parent = %parent.run, %error, "a child cannot be looked after now");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn look(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Result<Option<ChildEnd>, StoreError> {
+    if core.post.moves(begun.child) {
+        return Ok(None);
+    }
+    match core.store.run(begun.child).await? {
+        Some(summary) if summary.status.is_final() => {
+            let events = core.store.events(begun.child, Seq::FIRST).await?;
+            let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
+            Ok(Some(end.unwrap_or_else(|misfit| ChildEnd {
+                status: summary.status,
+                ..begun.failed(format!("its events cannot be read: {misfit}"))
+            })))
+        }
+        Some(_) => Ok(None),
+        None if too_deep(core, parent.run).await? => Ok(Some(begun.failed(deep(core)))),
+        None => Ok(birth(core, parent, begun)),
+    }
+}
+
+fn deep(core: &Core) -> String {
+    format!("runs begin each other more than run_depth_max ({}) deep", core.limits.run_depth_max)
+}
+
+async fn too_deep(core: &Core, parent: RunId) -> Result<bool, StoreError> {
+    let mut above = Some(parent);
+    for _ in 0..core.limits.run_depth_max {
+        let Some(run) = above else { return Ok(false) };
+        above = core.store.run(run).await?.and_then(|summary| summary.parent);
+    }
+    Ok(above.is_some())
+}
+
+/// A child's first fact, or why it cannot begin.
+fn born(core: &Core, parent: &RunStarted, begun: &Begun) -> Result<(Run, Arc<crate::workflow::Plan>), ChildEnd> {
+    let snapshot = core.snapshot.load_full();
+    let Some(plan) = snapshot.plans.get(&begun.workflow).cloned() else {
+        return Err(begun.failed(format!("there is no workflow `{}`", begun.workflow)));
+    };
+    if let Err(why) = plan.check_input(&begun.input) {
+        let why = why.join("; ");
+        return Err(begun.failed(format!("`{}` does not take this input: {why}", begun.workflow)));
+    }
+    let origin = Origin {
+        mode: parent.mode,
+        by: parent.by.clone(),
+        job: None,
+        parent: Some(Parent { run: parent.run, step: begun.step.clone(), item: begun.item }),
+        legacy: parent.legacy.clone(),
+        traceparent: parent.traceparent.clone(),
+        until: parent.until,
+    };
+    let started = begin::started(&plan, begun.child, &begun.input, origin, Timestamp::now());
+    match evolve(None, &Event::RunStarted(Arc::new(started))) {
+        Ok(run) => Ok((run, plan)),
+        Err(misfit) => Err(begun.failed(misfit.to_string())),
+    }
+}
+
+fn birth(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Option<ChildEnd> {
+    let (run, plan) = match born(core, parent, begun) {
+        Ok(born) => born,
+        Err(end) => return Some(end),
+    };
+    let seat = core.post.sit(&core.alarm, begun.child)?; // somebody was faster
+    let permit = core.runs_of(run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
+    let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, None, Fence::FIRST);
+    let mut driver = Driver::new(Parts {
+        core: core.clone(),
+        snapshot: core.snapshot.load_full(),
+        plan,
+        clock: Clock::starting(run.started().started),
+        place: core.registry.take(run.id(), None).ok(),
+        run,
+        credentials: Default::default(),
+        executor,
+        journal: Journal::new(keeper, priority, None, Seq(0)),
+        caller: None,
+        seat: Some(seat),
+        starter: None,
+        depth: 0,
+    });
+    driver.born();
+    core.spawn(driver, permit);
+    None
+}
+
+/// The child of a rehearsal, from its birth to its end.
+async fn rehearse(core: &Arc<Core>, parent: &RunStarted, begun: Begun, depth: u64) -> ChildEnd {
+    if depth >= core.limits.run_depth_max {
+        return begun.failed(deep(core));
+    }
+    let (run, plan) = match born(core, parent, &begun) {
+        Ok(born) => born,
+        Err(end) => return end,
+    };
+    let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, None, Fence::FIRST);
+    let mut driver = Driver::new(Parts {
+        core: core.clone(),
+        snapshot: core.snapshot.load_full(),
+        plan,
+        clock: Clock::starting(run.started().started),
+        place: None,
+        run,
+        credentials: Default::default(),
+        executor,
+        journal: Journal::new(keeper, priority, None, Seq(0)),
+        caller: None,
+        seat: None,
+        starter: None,
+        depth: depth + 1,
+    });
+    driver.born();
+    let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());
+    end_of(&drive.await)
+}

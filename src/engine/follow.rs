@@ -1,0 +1,164 @@
+//! Waiting for what a run comes to.
+//!
+//! Always true: what is told is on disk. Nobody asks the store while nothing happens, unless another process may move
+//! the run: then it is looked at once in a while, within the time of whoever waits. Who waits is bounded by who asks; an
+//! entry goes with the last that waits for its run.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::Core;
+use crate::names::{RunId, Seq};
+use crate::workflow::{RunStatus, RunSummary};
+
+/// How often a run that another process moves is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A run as it stands on disk; the summary only where its task knows no more than that.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OnDisk {
+    seq: Option<Seq>,
+    summary: Option<Arc<RunSummary>>,
+    /// It ended in another process.
+    ended: bool,
+}
+
+/// Who waits for which run.
+#[derive(Default)]
+pub(super) struct Watchers {
+    all: Mutex<HashMap<RunId, (usize, watch::Sender<OnDisk>)>>,
+    /// How many: runs that nobody waits for take no lock.
+    waiting: AtomicUsize,
+}
+
+/// One that waits; dropping it gives the place back.
+struct Watch<'a> {
+    watchers: &'a Watchers,
+    run: RunId,
+    news: watch::Receiver<OnDisk>,
+}
+
+impl Watchers {
+    fn all(&self) -> MutexGuard<'_, HashMap<RunId, (usize, watch::Sender<OnDisk>)>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn watch(&self, run: RunId) -> Watch<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut all = self.all();
+        let (count, sender) = all.entry(run).or_insert_with(|| (0, watch::Sender::new(OnDisk::default())));
+        *count += 1;
+        Watch { watchers: self, run, news: sender.subscribe() }
+    }
+    /// More of a run is on disk.
+    pub fn kept(&self, run: RunId, seq: Seq, summary: impl FnOnce() -> Option<RunSummary>) {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        if let Some((_, sender)) = self.all().get(&run) {
+            sender.send_replace(OnDisk { seq: Some(seq), summary: summary().map(Arc::new), ended: false });
+        }
+    }
+    /// A run ended, here or elsewhere.
+    pub fn ended(&self, run: RunId) {
+        if self.waiting.load(Ordering::SeqCst) > 0
+            && let Some((_, sender)) = self.all().get(&run)
+        {
+            sender.send_modify(|seen| seen.ended = true);
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let mut all = self.watchers.all();
+        if let Some((count, _)) = all.get_mut(&self.run) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.run);
+            }
+        }
+        self.watchers.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Nothing more happens without somebody's word.
+fn rests(run: &RunSummary) -> bool {
+    run.status.is_final()
+        || matches!(run.status, RunStatus::Paused | RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal)
+}
+
+/// What moved whoever waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    /// News of this process.
+    News,
+    /// It is time to look into the store.
+    Look,
+    /// The time is over.
+    Over,
+}
+
+/// The run once it rests, or as it stands when the time is over.
+pub(super) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Option<RunSummary> {
+    let until = Instant::now() + within;
+    let mut watch = core.watchers.watch(run);
+    let mut moved = Moved::Look;
+    let mut last = None;
+    loop {
+        let seen = watch.news.borrow_and_update().clone();
+        if moved == Moved::News && !seen.ended {
+            // Without a summary more is on its way to the disk, and it does not rest.
+            if let Some(summary) = seen.summary {
+                last = Some((*summary).clone());
+            }
+        } else {
+            last = stored(core, run, until).await.or(last);
+            if last.is_none() {
+                return None;
+            }
+        }
+        if moved == Moved::Over || last.as_ref().is_some_and(rests) {
+            return last;
+        }
+        moved = changed(core, &mut watch, until).await;
+    }
+}
+
+/// The last place on disk, once it is beyond a place or the time is over.
+pub(super) async fn beyond(core: &Arc<Core>, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
+    let until = Instant::now() + within;
+    let mut watch = core.watchers.watch(run);
+    let mut moved = Moved::Look;
+    let mut last = None;
+    loop {
+        let seen = watch.news.borrow_and_update().clone();
+        match seen.seq.filter(|_| moved == Moved::News && !seen.ended) {
+            Some(seen) => last = Some(seen),
+            None => last = stored(core, run, until).await.map(|summary| summary.seq).or(last),
+        }
+        if moved == Moved::Over || last.is_none_or(|last| last > seq) {
+            return last;
+        }
+        moved = changed(core, &mut watch, until).await;
+    }
+}
+
+/// The run as the store shows it, where it answers soon enough.
+async fn stored(core: &Core, run: RunId, until: Instant) -> Option<RunSummary> {
+    timeout_at(until.max(Instant::now() + LOOK), core.store.run(run)).await.ok()?.ok()?
+}
+
+/// Waits for a change, or for the next look where another process may have made one.
+async fn changed(core: &Core, watch: &mut Watch<'_>, until: Instant) -> Moved {
+    let elsewhere = core.store.is_shared() && !core.post.moves(watch.run);
+    tokio::select! {
+        _ = watch.news.changed() => Moved::News,
+        () = tokio::time::sleep(LOOK), if elsewhere => Moved::Look,
+        () = tokio::time::sleep_until(until) => Moved::Over,
+    }
+}

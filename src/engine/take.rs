@@ -1,0 +1,236 @@
+//! A run that no task moves here is taken, read and moved.
+//!
+//! Always true: a run is read only after it is this process's, so that nothing is appended behind its back; whoever has
+//! its seat waits in its mailbox meanwhile. What cannot be read is left as it is, and counted.
+//!
+//! When the store does not answer, those who wait hear so, and the run is tried again after a while.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::clock::Clock;
+use super::desk::NotDone;
+use super::driver::{Driver, Parts};
+use super::journal::Journal;
+use super::mail::{Letter, Posted, Reply, Seat};
+use super::{Core, minder};
+use crate::names::{RunId, Seq};
+use crate::store::{Owned, StoreError, Taken};
+use crate::workflow::{Refusal, Run, fold};
+
+/// Until a run that could not be read is tried again.
+const AGAIN: SignedDuration = SignedDuration::from_secs(5);
+/// Runs that are read at the same time.
+const READS_MAX: usize = 32;
+
+/// Why a letter was not posted.
+#[derive(Debug)]
+pub(super) enum Unposted {
+    /// The process begins nothing more.
+    Draining,
+}
+
+/// Why a run cannot be moved here.
+pub(super) enum Unloaded {
+    /// The store does not answer.
+    Store(StoreError),
+    /// Its events or its plan cannot be read.
+    Unreadable(String),
+}
+
+/// Bounds how many runs are read at the same time.
+pub(super) struct Reads(Semaphore);
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self(Semaphore::new(READS_MAX))
+    }
+}
+
+impl Core {
+    /// Brings a letter to a run: to its task, or to one that is begun for it.
+    pub(super) async fn post(self: &Arc<Self>, run: RunId, mut letter: Letter) -> Result<(), Unposted> {
+        loop {
+            letter = match self.post.slip(run, letter) {
+                Posted::Taken => return Ok(()),
+                Posted::Closing(letter, gone) => {
+                    gone.cancelled().await;
+                    letter
+                }
+                Posted::Full(letter, sender) => match sender.send(letter).await {
+                    Ok(()) => return Ok(()),
+                    Err(refused) => {
+                        tokio::task::yield_now().await;
+                        refused.0
+                    }
+                },
+                Posted::NoSeat(letter) if *self.draining.borrow() => {
+                    drop(letter);
+                    return Err(Unposted::Draining);
+                }
+                Posted::NoSeat(letter) => {
+                    if let Some(seat) = self.post.sit(&self.alarm, run) {
+                        // Where there is no room, a person does not wait for it.
+                        let permit = self.woken.clone().try_acquire_owned().ok();
+                        self.open(seat, None, permit);
+                    }
+                    letter
+                }
+            };
+        }
+    }
+
+    /// Moves a run in a task of its own, taken or still to be taken.
+    pub(super) fn open(self: &Arc<Self>, seat: Seat, owned: Option<Owned>, permit: Option<OwnedSemaphorePermit>) {
+        minder::start(self);
+        let core = self.clone();
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            let moved = async { Box::pin(opened(&core, seat, owned)).await };
+            core.cut.run_until_cancelled(moved).await;
+        });
+    }
+
+    /// Makes a run look around: its task, or one that is begun for it.
+    pub(super) fn wake(&self, run: RunId) {
+        if !self.post.poke(run) {
+            self.alarm.now(run);
+        }
+    }
+}
+
+async fn opened(core: &Arc<Core>, mut seat: Seat, owned: Option<Owned>) {
+    let run = seat.run();
+    let taken = match owned {
+        Some(owned) => Ok(Taken::Mine(owned)),
+        None => core.store.take(core.worker, run).await,
+    };
+    let owned = match taken {
+        Ok(Taken::Mine(owned)) => owned,
+        Ok(Taken::Elsewhere { worker, name }) => {
+            tracing::debug!(%run, %worker, name, "another process moves the run");
+            seat.bounce(|| Reply::Elsewhere);
+            return;
+        }
+        Ok(Taken::Ended(summary)) => {
+            core.alarm.forget(run);
+            let refused = || NotDone::Refused { run: Box::new(summary.clone()), refusal: Refusal::Ended };
+            seat.bounce(|| Reply::Not(refused()));
+            return;
+        }
+        Ok(Taken::Unknown) => {
+            core.alarm.forget(run);
+            seat.bounce(|| Reply::Not(NotDone::NoRun));
+            return;
+        }
+        Err(error) => return not_now(core, seat, &error),
+    };
+    match load(core, seat, &owned).await {
+        Ok(driver) => drop(driver.drive().await),
+        Err((seat, Unloaded::Store(error))) => not_now(core, seat, &error),
+        Err((mut seat, Unloaded::Unreadable(why))) => {
+            seat.bounce(|| Reply::Not(NotDone::Unreadable(why.clone())));
+        }
+    }
+}
+
+fn not_now(core: &Core, mut seat: Seat, error: &StoreError) {
+    tracing::warn!(run = %seat.run(), %error, "the run cannot be taken now");
+    seat.bounce(|| Reply::Not(NotDone::Store { why: error.to_string(), unknown: false }));
+    if let Ok(at) = Timestamp::now().checked_add(AGAIN) {
+        core.alarm.at(seat.run(), at);
+    }
+}
+
+/// Reads a run that is this process's.
+pub(super) async fn load(core: &Arc<Core>, seat: Seat, owned: &Owned) -> Result<Driver, (Seat, Unloaded)> {
+    let id = seat.run();
+    core.alarm.forget(id);
+    match read(core, owned).await {
+        Ok(read) => Ok(read.driver(core, seat, owned)),
+        Err(unloaded) => {
+            if let Unloaded::Unreadable(why) = &unloaded {
+                tracing::error!(run = %id, why, "the run cannot be moved by this process");
+                core.stuck.note(id, &owned.summary.workflow, why);
+            }
+            Err((seat, unloaded))
+        }
+    }
+}
+
+struct Read {
+    run: Run,
+    last: Timestamp,
+    plan: Arc<crate::workflow::Plan>,
+    snapshot: Arc<super::snapshot::Snapshot>,
+    credentials: std::collections::BTreeMap<String, String>,
+}
+
+async fn read(core: &Core, owned: &Owned) -> Result<Read, Unloaded> {
+    let _turn = core.reads.0.acquire().await; // never closed
+    let id = owned.summary.run_id;
+    let events = match core.store.events(id, Seq::FIRST).await {
+        Ok(events) => events,
+        Err(error) => {
+            // Where the store answers otherwise, it is this run's events that cannot be read: the others go on.
+            core.store.run(id).await.map_err(Unloaded::Store)?;
+            return Err(Unloaded::Unreadable(format!("its events cannot be read: {error}")));
+        }
+    };
+    let run = fold(events.iter().map(|stored| &stored.event))
+        .map_err(|misfit| Unloaded::Unreadable(format!("its events cannot be read: {misfit}")))?;
+    let last = events.last().map_or(run.started().started, |stored| stored.at);
+    drop(events);
+    let started = run.started().clone();
+    let snapshot = core.snapshot.load_full();
+    let plan = match snapshot.plan(&started.plan) {
+        Some(plan) => Some(plan),
+        None => {
+            let kept = core.store.plan(started.plan.clone()).await.map_err(Unloaded::Store)?;
+            let has_key = core.sealer.has_key();
+            kept.and_then(|source| snapshot.rebuild(&source, has_key, &core.limits)).map(Arc::new)
+        }
+    };
+    let Some(plan) = plan.filter(|plan| plan.id == started.plan) else {
+        return Err(Unloaded::Unreadable(format!("its plan ({}) cannot be made again", started.plan)));
+    };
+    let credentials = match &started.sealed {
+        None => Default::default(),
+        Some(sealed) => {
+            let key = core.store.run_key(id).await.map_err(Unloaded::Store)?.unwrap_or_default();
+            core.sealer.open(id, sealed, &key).unwrap_or_else(|| {
+                tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
+                Default::default()
+            })
+        }
+    };
+    Ok(Read { run, last, plan, snapshot, credentials })
+}
+
+impl Read {
+    fn driver(self, core: &Arc<Core>, seat: Seat, owned: &Owned) -> Driver {
+        let Read { run, last, plan, snapshot, credentials } = self;
+        let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, None, owned.fence);
+        let journal = Journal::new(keeper, priority, None, run.seq());
+        let place = core.registry.take(run.id(), None).ok();
+        let mut driver = Driver::new(Parts {
+            core: core.clone(),
+            snapshot,
+            plan,
+            clock: Clock::starting(last),
+            run,
+            credentials,
+            executor,
+            journal,
+            caller: None,
+            place,
+            seat: Some(seat),
+            starter: None,
+            depth: 0,
+        });
+        driver.take_up();
+        driver
+    }
+}

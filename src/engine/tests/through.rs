@@ -1,0 +1,197 @@
+//! Stores that count what they are asked, or that two processes share.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::names::{RunId, WorkerId};
+use crate::store::{
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
+    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, SampleRecord, SharedStore, Store, StoreError,
+    StoredEvent, Taken, Work,
+};
+use crate::workflow::{RunStatus, RunSummary};
+
+/// A memory store that counts what it is asked, and that may belong to several workers.
+pub(super) struct Through {
+    inner: MemoryStore,
+    asked: Arc<AtomicUsize>,
+    /// `Some`: several processes share it, each of which lives until it leaves or is said to be dead.
+    town: Option<Mutex<Town>>,
+}
+
+#[derive(Default)]
+struct Town {
+    owners: HashMap<RunId, WorkerId>,
+    alive: HashSet<WorkerId>,
+}
+
+/// Counts what it is asked.
+pub(super) fn counting() -> (SharedStore, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    (Arc::new(Through { inner: MemoryStore::new(), asked: asked.clone(), town: None }), asked)
+}
+
+/// Shared by several processes.
+pub(super) fn shared() -> Arc<Through> {
+    let town = Some(Mutex::default());
+    Arc::new(Through { inner: MemoryStore::new(), asked: Arc::default(), town })
+}
+
+impl Through {
+    /// The worker's lease is over.
+    pub(super) fn dies(&self, worker: WorkerId) {
+        if let Some(town) = &self.town {
+            town.lock().unwrap().alive.remove(&worker);
+        }
+    }
+    /// Another worker that lives owns the run.
+    fn elsewhere(&self, worker: WorkerId, run: RunId) -> Option<WorkerId> {
+        let town = self.town.as_ref()?.lock().unwrap();
+        town.owners.get(&run).copied().filter(|owner| *owner != worker && town.alive.contains(owner))
+    }
+    fn owns(&self, worker: Option<WorkerId>, run: RunId) {
+        if let Some(town) = &self.town {
+            let mut town = town.lock().unwrap();
+            match worker {
+                Some(worker) => drop(town.owners.insert(run, worker)),
+                None => drop(town.owners.remove(&run)),
+            }
+        }
+    }
+    fn count(&self) {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+type Said<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+macro_rules! passed_on {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(fn $name(&self, $($arg: $type),*) -> Said<'_, $result> {
+            self.count();
+            self.inner.$name($($arg),*)
+        })*
+    };
+}
+
+impl Work for Through {
+    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> Said<'_, ()> {
+        if let Some(town) = &self.town {
+            town.lock().unwrap().alive.insert(worker);
+        }
+        self.inner.beat(worker, name, lives)
+    }
+    fn leave(&self, worker: WorkerId) -> Said<'_, ()> {
+        self.dies(worker);
+        self.inner.leave(worker)
+    }
+    fn take(&self, worker: WorkerId, run: RunId) -> Said<'_, Taken> {
+        self.count();
+        if let Some(owner) = self.elsewhere(worker, run) {
+            return Box::pin(std::future::ready(Ok(Taken::Elsewhere { worker: owner, name: "the other".into() })));
+        }
+        Box::pin(async move {
+            let taken = self.inner.take(worker, run).await?;
+            if matches!(taken, Taken::Mine(_)) {
+                self.owns(Some(worker), run);
+            }
+            Ok(taken)
+        })
+    }
+    fn take_due(&self, worker: WorkerId, limit: usize) -> Said<'_, Vec<Owned>> {
+        self.count();
+        if self.town.is_none() {
+            return self.inner.take_due(worker, limit);
+        }
+        Box::pin(async move {
+            let all = self.inner.runs(RunFilter { limit: 10_000, ..RunFilter::default() }).await?;
+            let mut due = Vec::new();
+            for run in all.iter().filter(|run| !run.status.is_final()) {
+                let owner = self.town.as_ref().and_then(|town| town.lock().unwrap().owners.get(&run.run_id).copied());
+                let turn = match owner {
+                    Some(owner) => owner != worker && self.elsewhere(worker, run.run_id).is_none(),
+                    None => {
+                        run.wake.is_some_and(|at| at <= Timestamp::now())
+                            || !self.inner.orders(run.run_id).await?.is_empty()
+                    }
+                };
+                if turn && due.len() < limit {
+                    if let Taken::Mine(owned) = self.take(worker, run.run_id).await? {
+                        due.push(owned);
+                    }
+                }
+            }
+            Ok(due)
+        })
+    }
+    passed_on! {
+        wakes(limit: usize) -> Vec<(Timestamp, RunId)>;
+        put_order(order: OrderRecord) -> ();
+        orders(run: RunId) -> Vec<OrderRecord>;
+        order(id: Uuid) -> Option<OrderRecord>;
+        settle_order(id: Uuid, answer: Value) -> ();
+        locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
+        notices(limit: usize) -> Vec<Notice>;
+        notice_done(number: u64) -> ();
+        purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
+        remains(run: RunId) -> Option<Remains>;
+    }
+    fn news(&self) -> broadcast::Receiver<News> {
+        self.inner.news()
+    }
+    fn is_shared(&self) -> bool {
+        self.town.is_some()
+    }
+}
+
+impl Store for Through {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+        self.count();
+        let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
+        Box::pin(async move {
+            self.inner.append(append).await?;
+            self.owns(owner, run);
+            Ok(())
+        })
+    }
+    passed_on! {
+        events(run: RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
+        run(run: RunId) -> Option<RunSummary>;
+        runs(filter: RunFilter) -> Vec<RunSummary>;
+        put_plan(id: crate::names::PlanId, source: Value) -> ();
+        plan(id: crate::names::PlanId) -> Option<Value>;
+        put_run_key(run: RunId, key: Option<Vec<u8>>) -> ();
+        run_key(run: RunId) -> Option<Vec<u8>>;
+        pin(key: crate::flag::PinKey) -> Option<PinRecord>;
+        pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
+        pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
+        first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
+        engine_tries(limit: usize) -> crate::store::EngineTries;
+        note_legacy_tries(keys: Vec<crate::flag::RetryKey>) -> ();
+        put_flip(flip: FlipRecord) -> u64;
+        flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;
+        last_flips() -> Vec<FlipRecord>;
+        put_declared(declared: Vec<DeclaredState>) -> ();
+        declared() -> Vec<DeclaredState>;
+        put_samples(samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize) -> ();
+        samples(route: crate::names::RouteId, limit: usize) -> Vec<SampleRecord>;
+        clear_samples(route: crate::names::RouteId) -> ();
+        put_evidence(evidence: Vec<EvidenceRecord>) -> ();
+        evidence() -> Vec<EvidenceRecord>;
+        secret() -> [u8; 32];
+    }
+    fn healthy(&self) -> bool {
+        true
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}

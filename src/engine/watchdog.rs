@@ -1,0 +1,120 @@
+//! Does every unfinished run have something that moves it next?
+//!
+//! Always true: a run that has not ended is moved by a task, has a time, waits for a person, a signal, a lock, a run that
+//! it began or the end of a freeze, or is another process's. One of which nothing of that is true is woken; if it then
+//! comes to rest over nothing, it is stuck: counted, logged and shown. Looks go page by page and seldom (`watchdog_ms`),
+//! and a store that does not answer is looked at the next time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::gauge;
+
+use super::Core;
+use crate::limits::Limits;
+use crate::names::{RunId, WorkflowName};
+use crate::store::{RunFilter, StoreError};
+use crate::workflow::{RunStatus, RunSummary};
+
+const PAGE: usize = 500;
+/// Between two pages, so that a long look holds up nobody.
+const PAUSE: Duration = Duration::from_millis(5);
+
+const UNFINISHED: [RunStatus; 6] = [
+    RunStatus::Queued,
+    RunStatus::Running,
+    RunStatus::WaitingCheckpoint,
+    RunStatus::WaitingSignal,
+    RunStatus::Paused,
+    RunStatus::Compensating,
+];
+
+/// How many runs stand where.
+pub(super) type Counts = BTreeMap<(WorkflowName, RunStatus), u64>;
+
+/// Looks once in a while.
+pub(super) async fn watch(core: &Arc<Core>) {
+    let every = Limits::ms(core.limits.watchdog_ms.max(1));
+    loop {
+        tokio::time::sleep(every).await;
+        if *core.draining.borrow() {
+            return;
+        }
+        if let Err(error) = look(core).await {
+            tracing::warn!(%error, "the watchdog cannot look at the runs");
+        }
+    }
+}
+
+/// Looks at every unfinished run once, and wakes those that nothing would move.
+pub(super) async fn look(core: &Arc<Core>) -> Result<(), StoreError> {
+    let mut suspects = Vec::new();
+    let shared = core.store.is_shared();
+    let counts = unfinished(core, |run| {
+        if is_suspect(core, run) {
+            suspects.push(run.run_id);
+        }
+    })
+    .await?;
+    if shared {
+        // Others move runs too: what is counted here between two looks is only this process's.
+        publish(core, &counts);
+    }
+    for run in suspects {
+        // It may have moved since its page was read.
+        if !core.post.moves(run) && !core.alarm.knows(run) && !core.stuck.knows(run) {
+            tracing::warn!(%run, "nothing was about to move the run; it is woken");
+            core.wake(run);
+        }
+    }
+    Ok(())
+}
+
+/// Every unfinished run, page by page; how many stand where.
+pub(super) async fn unfinished(core: &Core, mut each: impl FnMut(&RunSummary)) -> Result<Counts, StoreError> {
+    let mut counts = Counts::new();
+    let mut before: Option<RunId> = None;
+    loop {
+        let filter = RunFilter { statuses: UNFINISHED.to_vec(), before, limit: PAGE, ..RunFilter::default() };
+        let page = core.store.runs(filter).await?;
+        for run in &page {
+            *counts.entry((run.workflow.clone(), run.status)).or_default() += 1;
+            each(run);
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => before = Some(last.run_id),
+            _ => return Ok(counts),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn is_suspect(core: &Core, run: &RunSummary) -> bool {
+    let waits = match run.status {
+        RunStatus::Paused | RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal => true,
+        RunStatus::Queued | RunStatus::Running | RunStatus::Compensating => {
+            // A time that stands in the store comes up where the next times are read.
+            run.wake.is_some_and(|at| at > jiff::Timestamp::now())
+        }
+        RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled | RunStatus::Abandoned => true,
+    };
+    !waits && !core.post.moves(run.run_id) && !core.alarm.knows(run.run_id) && !core.stuck.knows(run.run_id)
+}
+
+/// What metrics say of all unfinished runs of the store.
+pub(super) fn publish(core: &Core, counts: &Counts) {
+    let mut known = core.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for (workflow, status) in known.iter().filter(|key| !counts.contains_key(key)) {
+        active(workflow, *status).set(0.0);
+    }
+    for ((workflow, status), count) in counts {
+        active(workflow, *status).set(*count as f64);
+    }
+    *known = counts.keys().cloned().collect();
+}
+
+/// The runs of a workflow in a status.
+pub(super) fn active(workflow: &WorkflowName, status: RunStatus) -> metrics::Gauge {
+    gauge!("pointsman_runs_active", "workflow" => workflow.as_str().to_owned(), "status" => status.as_str())
+}

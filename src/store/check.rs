@@ -1,0 +1,159 @@
+//! Is what a store holds what it should be?
+//!
+//! Always true: looking changes nothing; each finding names what it is about, what is wrong, and what to do. Reading the
+//! rows is each store's business, judging a run's is done here.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::names::{PlanId, RunId};
+use crate::workflow::{Event, RunSummary, fold};
+
+/// Findings that are listed; more are only counted.
+const LISTED_MAX: usize = 10_000;
+
+/// Something that should not be.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoreFinding {
+    /// The run that it is about.
+    pub run: Option<RunId>,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub todo: String,
+}
+
+/// What a check saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StoreChecked {
+    /// Runs that were read.
+    pub runs: u64,
+    /// Of those, runs of which only the summary is kept.
+    pub purged: u64,
+    /// Events that were read.
+    pub events: u64,
+    /// Payloads that stand beside events.
+    pub payloads: u64,
+    /// What should not be.
+    pub findings: Vec<StoreFinding>,
+    /// Findings beyond those that are listed.
+    pub unlisted: u64,
+}
+
+impl StoreChecked {
+    pub(super) fn find(&mut self, run: Option<RunId>, what: impl Into<String>, todo: &str) {
+        if self.findings.len() < LISTED_MAX {
+            self.findings.push(StoreFinding { run, what: what.into(), todo: todo.to_owned() });
+        } else {
+            self.unlisted += 1;
+        }
+    }
+}
+
+pub(super) const RESTORE: &str = "restore a backup, or keep the file for whoever mends it: nothing was changed";
+pub(super) const HARMLESS: &str = "nothing depends on it; tell the maintainers how it came about";
+const NEWER: &str = "start the newer pointsman that wrote it";
+const REBUILD: &str = "the events are the truth; tell the maintainers: listings show something else";
+
+/// One run as a store has it.
+pub(super) struct RunRows<'a> {
+    pub(super) run: RunId,
+    pub(super) summary: &'a [u8],
+    /// The last seq by its row.
+    pub(super) seq: u64,
+    /// Only its summary is kept.
+    pub(super) purged: bool,
+    /// In the order of seqs.
+    pub(super) events: Vec<EventRow>,
+}
+
+/// One event as a store has it.
+pub(super) struct EventRow {
+    pub(super) seq: u64,
+    pub(super) at: Timestamp,
+    pub(super) version: u64,
+    /// Or why it cannot be read.
+    pub(super) event: Result<Event, String>,
+}
+
+/// Judges a run.
+pub(super) fn judge(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut StoreChecked) {
+    let RunRows { run, summary, seq, purged, events } = rows;
+    checked.runs += 1;
+    checked.purged += u64::from(purged);
+    checked.events += events.len() as u64;
+    let id = Some(run);
+    let summary: Option<RunSummary> = match serde_json::from_slice(summary) {
+        Ok(summary) => Some(summary),
+        Err(error) => {
+            checked.find(id, format!("its summary cannot be read: {error}"), RESTORE);
+            None
+        }
+    };
+    if let Some(summary) = &summary {
+        if summary.run_id != run {
+            checked.find(id, format!("its summary is of {}", summary.run_id), RESTORE);
+        }
+        if summary.seq.0 != seq {
+            checked.find(id, format!("its summary is of event {}, its row of event {seq}", summary.seq), REBUILD);
+        }
+        if !summary.status.is_final() && !plans.contains(&summary.plan_id) {
+            let what = format!("it is {} and its plan {} is not there", summary.status.as_str(), summary.plan_id);
+            checked.find(id, what, "it cannot go on: restore a backup that has the plan");
+        }
+    }
+    if purged {
+        return;
+    }
+    if let Some((place, event)) = (1..).zip(&events).find(|(place, event)| *place != event.seq) {
+        checked.find(id, format!("where event {place} should be stands event {}", event.seq), RESTORE);
+        return;
+    }
+    if events.len() as u64 != seq {
+        checked.find(id, format!("its row says that it has {seq} events; there are {}", events.len()), RESTORE);
+        return;
+    }
+    let last_at = events.last().map(|event| event.at);
+    let mut facts = Vec::with_capacity(events.len());
+    for EventRow { seq, version, event, .. } in events {
+        if version > u64::from(Event::VERSION) {
+            let known = Event::VERSION;
+            let what = format!("event {seq} has version {version}, this binary reads them up to version {known}");
+            checked.find(id, what, NEWER);
+            return;
+        }
+        match event {
+            Ok(event) => facts.push(event),
+            Err(why) => {
+                checked.find(id, format!("event {seq}: {why}"), RESTORE);
+                return;
+            }
+        }
+    }
+    let folded = match fold(&facts) {
+        Ok(folded) => folded,
+        Err(misfit) => return checked.find(id, format!("its events do not follow from each other: {misfit}"), RESTORE),
+    };
+    if let (Some(summary), Some(at)) = (summary, last_at) {
+        // When it wants to be looked at again follows from its plan too.
+        let expected = RunSummary { wake: summary.wake, ..folded.summary(at) };
+        if summary != expected {
+            let differ = differ(&summary, &expected);
+            checked.find(id, format!("its summary is not what its events come to: {differ}"), REBUILD);
+        }
+    }
+}
+
+fn differ(stored: &RunSummary, expected: &RunSummary) -> String {
+    let fields = |summary| serde_json::to_value(summary).unwrap_or_default();
+    let (stored, expected) = (fields(stored), fields(expected));
+    let names: BTreeSet<&String> =
+        [&stored, &expected].into_iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys).collect();
+    let of = |fields: &Value, name: &str| fields.get(name).unwrap_or(&Value::Null).to_string();
+    let differing = names.into_iter().filter(|name| stored.get(name.as_str()) != expected.get(name.as_str()));
+    let differing = differing.map(|name| format!("{name} is {}, not {}", of(&stored, name), of(&expected, name)));
+    differing.collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,210 @@
+//! Reads a database from end to end, beside a process that may be using it.
+//!
+//! Always true: nothing is written; a run is read within one short transaction, so that it is seen as it was at one
+//! moment, and the log is not kept from being folded back for longer than a page of runs takes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row, SqlSafeStr};
+
+use super::look::run_id;
+use super::read::{self, time};
+use super::{codec, open};
+use crate::names::{PlanId, RunId};
+use crate::store::StoreError;
+use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge};
+
+/// Runs that are read in one transaction.
+const PAGE: i64 = 64;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Opens a database to look at it only.
+pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", path.display()));
+    if !path.is_file() {
+        return Err(StoreError(format!("there is no database at {}", path.display())));
+    }
+    let mut conn = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .pragma("query_only", "ON")
+        .row_buffer_size(1_000)
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(failed)?;
+    open::refuse_another_programs(&mut conn, path).await?;
+    open::refuse_other_tables(&mut conn, path).await?;
+    Ok(conn)
+}
+
+/// Looks at everything. Claims of retry keys from before `since` may name runs that are gone.
+pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
+    let mut conn = look_at(path).await?;
+    let mut checked = StoreChecked::default();
+    let done = all(&mut conn, &mut checked, since).await;
+    let closed = conn.close().await;
+    if let Err(error) = done {
+        checked.find(None, format!("the database cannot be read to its end: {error}"), RESTORE);
+    } else if let Err(error) = closed {
+        tracing::warn!(%error, "the database did not close cleanly; it was only read");
+    }
+    Ok(checked)
+}
+
+async fn all(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
+    let damage: Vec<(String,)> = sqlx::query_as("PRAGMA quick_check(20)").fetch_all(&mut *conn).await?;
+    for (line,) in damage.into_iter().filter(|(line,)| line != "ok") {
+        checked.find(None, format!("the file is damaged: {line}"), RESTORE);
+    }
+    let mut after = Vec::new();
+    loop {
+        conn.execute("BEGIN".into_sql_str()).await?;
+        let page = page(conn, &mut after, checked).await;
+        conn.execute("ROLLBACK".into_sql_str()).await?;
+        if page? == 0 {
+            break;
+        }
+    }
+    let (payloads,): (i64,) = sqlx::query_as("SELECT count(*) FROM payloads").fetch_one(&mut *conn).await?;
+    checked.payloads = payloads.cast_unsigned();
+    between(conn, checked, since).await
+}
+
+/// How many runs it read.
+async fn page(conn: &mut SqliteConnection, after: &mut Vec<u8>, checked: &mut StoreChecked) -> sqlx::Result<usize> {
+    let plans: Vec<(String,)> = sqlx::query_as("SELECT id FROM plans").fetch_all(&mut *conn).await?;
+    let plans: BTreeSet<PlanId> = plans.into_iter().map(|(id,)| PlanId::new(id)).collect();
+    let text = "SELECT run_id, summary, seq, remains IS NOT NULL FROM runs WHERE run_id > ? ORDER BY run_id LIMIT ?";
+    let runs: Vec<(Vec<u8>, Vec<u8>, i64, bool)> =
+        sqlx::query_as(text).bind(after.clone()).bind(PAGE).fetch_all(&mut *conn).await?;
+    for (id, summary, seq, purged) in &runs {
+        let Some(run) = run_id(id.clone()) else {
+            checked.find(None, format!("a run has the broken id {id:02x?}"), RESTORE);
+            continue;
+        };
+        let events = if *purged { Vec::new() } else { events(conn, run).await? };
+        let rows = RunRows { run, summary, seq: seq.cast_unsigned(), purged: *purged, events };
+        judge(rows, &plans, checked);
+    }
+    if let Some((id, ..)) = runs.last() {
+        after.clone_from(id);
+    }
+    Ok(runs.len())
+}
+
+async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<EventRow>> {
+    let text = "SELECT events.seq, events.at, events.version, events.event, refs.path, payloads.hash, payloads.body \
+                FROM events LEFT JOIN payload_refs AS refs ON refs.run_id = events.run_id AND refs.seq = events.seq \
+                LEFT JOIN payloads ON payloads.hash = refs.hash WHERE events.run_id = ? ORDER BY events.seq";
+    let rows = sqlx::query(text).bind(run.0.as_bytes().as_slice()).fetch_all(conn).await?;
+    let mut events = Vec::with_capacity(rows.len());
+    let mut rows = rows.iter().peekable();
+    while let Some(row) = rows.next() {
+        let seq: i64 = row.try_get(0)?;
+        let mut parts = Vec::new();
+        let mut broken = None;
+        let mut part = Some(row);
+        while let Some(row) = part {
+            if let Some(path) = row.try_get::<Option<&str>, _>(4)? {
+                match (row.try_get::<Option<&[u8]>, _>(5)?, row.try_get::<Option<&[u8]>, _>(6)?) {
+                    (Some(hash), Some(body)) if codec::hash(body) == hash => parts.push((path, body)),
+                    (Some(_), Some(_)) => broken = Some(format!("its payload at {path} is not what its name says")),
+                    _ => broken = Some(format!("its payload at {path} is missing")),
+                }
+            }
+            part = rows.next_if(|next| next.try_get::<i64, _>(0).is_ok_and(|next| next == seq));
+        }
+        let at = time(row.try_get(1)?).unwrap_or_default();
+        let version: i64 = row.try_get(2)?;
+        let event = match broken {
+            Some(why) => Err(why),
+            None => codec::join(row.try_get(3)?, parts),
+        };
+        events.push(EventRow { seq: seq.cast_unsigned(), at, version: version.cast_unsigned(), event });
+    }
+    Ok(events)
+}
+
+/// What must not be there: a text that gives a run's id and a word, what is wrong with it, and what to do. `{}` is the
+/// word.
+const BETWEEN: &[(&str, &str, &str)] = &[
+    (
+        "SELECT DISTINCT run_id, '' FROM events WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = events.run_id) \
+         AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = events.run_id)",
+        "it has events and no row: no listing shows it",
+        RESTORE,
+    ),
+    (
+        "SELECT run_id, family || ' ' || id FROM pins WHERE run_id IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = pins.run_id)",
+        "the instance `{}` is pinned to it, and it does not exist",
+        RESTORE,
+    ),
+    (
+        "SELECT pins.run_id, pins.family || ' ' || pins.id FROM pins JOIN runs ON runs.run_id = pins.run_id \
+         WHERE runs.pinned = 0",
+        "the instance `{}` is pinned to it, and retention does not know",
+        "keep `retention` off until this is mended",
+    ),
+    (
+        "SELECT run_id, '' FROM retry_keys WHERE run_id IS NOT NULL AND at > ?1 \
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = retry_keys.run_id)",
+        "a retry key is claimed by it, and it does not exist: a client that tries again gets no answer",
+        RESTORE,
+    ),
+    (
+        "SELECT locks.run_id, locks.name FROM locks LEFT JOIN runs ON runs.run_id = locks.run_id \
+         WHERE runs.ended IS NULL OR runs.ended = 1",
+        "it stands in the queue of the lock `{}`, and has ended or does not exist: who stands behind it waits for ever",
+        "cancel the runs that wait for the lock",
+    ),
+    (
+        "SELECT orders.run_id, hex(orders.id) FROM orders LEFT JOIN runs ON runs.run_id = orders.run_id \
+         WHERE orders.answer IS NULL AND (runs.ended IS NULL OR runs.ended = 1)",
+        "something is asked of it (order {}), and it has ended or does not exist: whoever asked gets no answer",
+        "ask again",
+    ),
+    (
+        "SELECT run_keys.run_id, '' FROM run_keys JOIN runs ON runs.run_id = run_keys.run_id WHERE runs.ended = 1",
+        "it has ended, and the key to its caller's credentials is still there",
+        "tell the maintainers: the key should have gone with the run's end",
+    ),
+    (
+        "SELECT run_id, '' FROM runs WHERE ended = 1 AND (owner IS NOT NULL OR turn IS NOT NULL)",
+        "it has ended, and somebody owns it or is to take it",
+        HARMLESS,
+    ),
+    (
+        "SELECT run_id, seq FROM payload_refs WHERE NOT EXISTS (SELECT 1 FROM events \
+         WHERE events.run_id = payload_refs.run_id AND events.seq = payload_refs.seq) \
+         AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = payload_refs.run_id)",
+        "a payload belongs to its event {}, which is not there",
+        RESTORE,
+    ),
+    (
+        "SELECT NULL, hex(hash) FROM payloads \
+         WHERE NOT EXISTS (SELECT 1 FROM payload_refs WHERE payload_refs.hash = payloads.hash)",
+        "nothing refers to the payload {}",
+        HARMLESS,
+    ),
+];
+
+async fn between(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
+    for (text, what, todo) in BETWEEN {
+        let text = format!("{text} LIMIT {}", read::FOUND_MAX);
+        let mut query = sqlx::query(AssertSqlSafe(text.clone()).into_sql_str());
+        if text.contains("?1") {
+            query = query.bind(since);
+        }
+        for row in query.fetch_all(&mut *conn).await? {
+            let run = row.try_get::<Option<Vec<u8>>, _>(0)?.and_then(run_id);
+            let word = row.try_get::<String, _>(1).or_else(|_| row.try_get::<i64, _>(1).map(|n| n.to_string()))?;
+            checked.find(run, what.replace("{}", &word), todo);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! A check finds what is wrong, and nothing where nothing is; a backup is whole.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::store::{LockChange, Store, StoreChecked, Work};
+
+const WINDOW: Duration = Duration::from_secs(86_400);
+
+/// So long ago that its retry key has run out.
+fn past() -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap()
+}
+
+/// A closed database with some of everything: an open run with a lock, an answered one with a pin and a large body,
+/// one that was purged.
+async fn sound() -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+    store.put_plan("plan_1".into(), json!({})).await.unwrap();
+    let open = vec![(at(1), born(run_id(1), at(1)))];
+    let summary = fold(open.iter().map(|(_, event)| event)).unwrap().summary(at(1));
+    let locks = vec![LockChange::Queue { name: "sku:1".into(), step: "reserve".into(), item: None }];
+    store.append(Append { events: open, summary, locks, ..append(run_id(1), 1, 1) }).await.unwrap();
+    store.put_order(between::order(1, run_id(1))).await.unwrap();
+    let mut large = answered(run_id(2), at(2));
+    large.events[1].1 = Event::StepComputed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) };
+    large.pins = vec![pin("17", Arm::Engine)];
+    large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32] });
+    store.append(large).await.unwrap();
+    let old = Append { pins: vec![pin("18", Arm::Engine)], ..answered(run_id(3), past()) };
+    store.append(old).await.unwrap();
+    store.append(answered(run_id(4), past())).await.unwrap();
+    assert_eq!(store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs, 2);
+    store.close().await;
+    (dir, path)
+}
+
+async fn check(path: &Path) -> StoreChecked {
+    SqliteStore::check(path, WINDOW).await.unwrap()
+}
+
+async fn edit(path: &Path, text: &str) {
+    use sqlx::{Connection, Executor, SqlSafeStr};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut conn = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    conn.execute(sqlx::AssertSqlSafe(text.to_owned()).into_sql_str()).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sound_store_has_no_findings() {
+    let (_dir, path) = sound().await;
+    let checked = check(&path).await;
+    assert_eq!(checked.findings, []);
+    assert_eq!((checked.runs, checked.purged, checked.events, checked.payloads), (3, 1, 5, 1));
+}
+
+#[tokio::test]
+async fn each_thing_that_is_wrong_is_found_and_named() {
+    let two = "run_id = (SELECT run_id FROM pins WHERE id = '17')";
+    let cases = [
+        (format!("DELETE FROM events WHERE seq = 2 AND {two}"), Some(2), "where event 2 should be stands event 3"),
+        (format!("DELETE FROM events WHERE seq = 4 AND {two}"), Some(2), "has 4 events; there are 3"),
+        (
+            format!("UPDATE events SET event = '{{' WHERE seq = 1 AND {two}"),
+            Some(2),
+            "event 1: an event cannot be read",
+        ),
+        (format!("UPDATE events SET version = 99 WHERE seq = 3 AND {two}"), Some(2), "event 3 has version 99"),
+        (
+            format!("UPDATE events SET event = '{{\"completed\":{{}}}}' WHERE seq = 1 AND {two}"),
+            Some(2),
+            "do not follow from each other",
+        ),
+        (
+            format!(
+                "UPDATE runs SET summary = replace(CAST(summary AS TEXT), '\"completed\"', '\"failed\"') WHERE {two}"
+            ),
+            Some(2),
+            "status is \"failed\", not \"completed\"",
+        ),
+        (format!("UPDATE runs SET summary = '{{}}' WHERE {two}"), Some(2), "its summary cannot be read"),
+        ("DELETE FROM payloads".into(), Some(2), "its payload at /step_computed/output is missing"),
+        ("UPDATE payloads SET body = '1'".into(), Some(2), "is not what its name says"),
+        ("DELETE FROM payload_refs".into(), None, "nothing refers to the payload"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has events and no row"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "`orders.create 17` is pinned to it"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "a retry key is claimed by it"),
+        (format!("UPDATE runs SET pinned = 0 WHERE {two}"), Some(2), "retention does not know"),
+        (format!("UPDATE locks SET {two}"), Some(2), "the queue of the lock `sku:1`"),
+        (format!("UPDATE orders SET {two}"), Some(2), "something is asked of it"),
+        (
+            format!("INSERT INTO run_keys SELECT run_id, x'00' FROM pins WHERE id = '17' AND {two}"),
+            Some(2),
+            "the key to its",
+        ),
+        (format!("UPDATE runs SET owner = x'00' WHERE {two}"), Some(2), "somebody owns it"),
+        ("DELETE FROM plans".into(), Some(1), "its plan plan_1 is not there"),
+    ];
+    for (text, run, what) in cases {
+        let (_dir, path) = sound().await;
+        edit(&path, &text).await;
+        let checked = check(&path).await;
+        let found = checked.findings.iter().find(|finding| finding.what.contains(what));
+        let found = found.unwrap_or_else(|| panic!("{text}: {:?}", checked.findings));
+        assert_eq!(found.run, run.map(run_id), "{text}");
+        assert!(!found.todo.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_a_finding_and_what_is_no_store_is_refused() {
+    let (dir, path) = sound().await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8_192].fill(0xab);
+    let damaged = dir.path().join("damaged.db");
+    std::fs::write(&damaged, bytes).unwrap();
+    assert!(!check(&damaged).await.findings.is_empty());
+
+    let refused = async |path: &Path| SqliteStore::check(path, WINDOW).await.unwrap_err().0;
+    assert!(refused(&dir.path().join("nowhere.db")).await.contains("there is no database"));
+    std::fs::write(dir.path().join("empty.db"), "").unwrap();
+    assert!(refused(&dir.path().join("empty.db")).await.contains("no pointsman ever wrote to it"));
+    std::fs::write(dir.path().join("text.db"), "something else altogether".repeat(100)).unwrap();
+    assert!(refused(&dir.path().join("text.db")).await.contains("not a database"));
+    edit(&path, "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)").await;
+    assert!(refused(&path).await.contains("start this pointsman with it once"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_taken_while_runs_are_appended_and_overwrites_nothing() {
+    let (dir, path) = sound().await;
+    let store = Arc::new(SqliteStore::open(&path, &Limits::default()).await.unwrap());
+    let appends = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 100.. {
+                store.append(answered(run_id(n), at(3))).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let mut before = 0;
+    for n in 0..5 {
+        let copy = dir.path().join(format!("it's a copy {n}.db"));
+        let bytes = SqliteStore::back_up(&path, &copy).await.unwrap();
+        assert_eq!(bytes, std::fs::metadata(&copy).unwrap().len());
+        let beside = check(&path).await;
+        assert_eq!(beside.findings, [], "beside the process");
+        let checked = check(&copy).await;
+        assert_eq!(checked.findings, []);
+        assert!(checked.runs > before && checked.runs <= beside.runs);
+        before = checked.runs;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let again = SqliteStore::back_up(&path, &copy).await.unwrap_err().0;
+        assert!(again.contains("exists already"), "{again}");
+        assert_eq!(check(&copy).await, checked, "it was left as it is");
+    }
+    appends.abort();
+    store.close().await;
+
+    // A store like any other.
+    let copy = SqliteStore::open(dir.path().join("it's a copy 0.db"), &Limits::default()).await.unwrap();
+    assert_eq!(copy.secret().await.unwrap(), store.secret().await.unwrap());
+    assert_eq!(copy.events(run_id(2), Seq::FIRST).await.unwrap().len(), 4);
+    copy.close().await;
+    let nowhere = SqliteStore::back_up(&path, dir.path().join("no/folder.db")).await.unwrap_err().0;
+    assert!(nowhere.contains("cannot write"), "{nowhere}");
+}

@@ -1,0 +1,170 @@
+//! What is at stake in a step, which locks it takes, and which keys belong to which kind of step.
+
+use http::Method;
+use serde_json::Value;
+
+use super::names::{Place, Spot};
+use super::{Check, values};
+use crate::problem::Site;
+use crate::workflow::definition::StepDraft;
+use crate::workflow::drafts::{AskDraft, PolicyDraft};
+use crate::workflow::risk::level;
+use crate::workflow::rules::{Asking, Care, Level, Lock, Policy};
+use crate::workflow::{OnTimeout, Risk};
+
+/// Keys that only some kinds of step take.
+const BELONGS: [(&str, &[&str]); 9] = [
+    ("input", &["run"]),
+    ("rehearse", &["call", "checkpoint", "wait", "run"]),
+    ("risk", &["call", "run"]),
+    ("reversible", &["call", "run"]),
+    ("ask", &["call", "run"]),
+    ("on_reject", &["call", "run", "checkpoint"]),
+    ("lock", &["call", "run"]),
+    ("busy_on", &["call"]),
+    ("for_each", &["call", "set", "run"]),
+];
+
+impl Check<'_> {
+    /// Keys that mean nothing in a step of this kind.
+    pub(super) fn strangers(&mut self, site: &Site, draft: &StepDraft, kind: &str) {
+        for (key, kinds) in BELONGS {
+            let there = match key {
+                "input" => draft.input.is_some(),
+                "rehearse" => draft.rehearse.is_some(),
+                "risk" => draft.risk.is_some(),
+                "reversible" => draft.reversible.is_some(),
+                "ask" => draft.ask.is_some(),
+                "on_reject" => draft.on_reject.is_some(),
+                "lock" => draft.lock.is_some(),
+                "busy_on" => draft.busy_on.is_some(),
+                // A `fail` step has a sentence of its own.
+                _ => draft.for_each.is_some() && kind != "fail",
+            };
+            if !there || kinds.contains(&kind) {
+                continue;
+            }
+            let kinds: Vec<String> = kinds.iter().map(|kind| format!("`{kind}`")).collect();
+            let belongs = match kinds.as_slice() {
+                [one] => format!("a {one}"),
+                [others @ .., last] => format!("{} and {last}", others.join(", ")),
+                [] => String::new(),
+            };
+            let at = site.key(key).at_key();
+            let problem = self.problems.error(&at, format!("`{key}` belongs to {belongs}, not to a `{kind}`"));
+            match (key, kind) {
+                ("risk" | "ask", "checkpoint") => problem.hint("a checkpoint is asked in any case"),
+                ("ask", _) => problem.hint("a question of its own is a step of kind `checkpoint`"),
+                ("for_each", "checkpoint") => problem.hint("`risk: high` on a call with `for_each` reviews each item"),
+                _ => problem,
+            };
+        }
+        let waits_for_signal = draft.wait.as_ref().is_some_and(|wait| wait.get("signal").is_some());
+        if kind == "wait" && draft.rehearse.is_some() && !waits_for_signal {
+            let problem =
+                self.problems.error(&site.key("rehearse").at_key(), "only a wait for a `signal` is rehearsed");
+            problem.hint("durations and times are over at once where a run is rehearsed");
+        }
+    }
+
+    pub(super) fn care(&mut self, site: &Site, draft: &StepDraft, place: &mut Place<'_>) -> Option<Care> {
+        let risk = draft.risk.as_ref().map(|text| self.risk(text, &site.key("risk"), place));
+        if draft.ask.is_some() && draft.risk.is_none() && self.policies == 0 {
+            let problem = self.problems.error(&site.key("ask").at_key(), "`ask` says how to ask about a risk");
+            problem.hint("add `risk: medium` or `risk: high`, or `risks:` for the whole workflow");
+        }
+        if let (Some(_), Some(Some(Level::Fixed(Risk::Low)))) = (&draft.ask, &risk) {
+            self.problems.warn(&site.key("ask").at_key(), "a step of low risk asks nobody");
+        }
+        let item = std::mem::take(&mut place.item);
+        let asking = draft.ask.as_ref().map(|ask| self.asking(ask, &site.key("ask"), place));
+        place.item = item;
+        let high = matches!(&risk, Some(Some(Level::Fixed(Risk::High))));
+        if high && draft.ask.as_ref().is_some_and(|ask| approves_by_itself(ask)) {
+            let at = site.key("ask").key("on_timeout");
+            let problem = self.problems.warn(&at, "a step of high risk is performed although nobody looked at it");
+            problem.hint("`reject`, or `escalate` to somebody who looks");
+        }
+        let lock = draft.lock.as_ref().map(|lock| {
+            let at = site.key("lock");
+            if lock.key.is_none() && lock.busy.is_none() {
+                let problem = self.problems.error(&at, "a lock has a `key`");
+                problem.hint("for example `lock: { key: \"order:${request.body.id}\" }`");
+            }
+            let key = lock.key.as_ref().map(|key| self.template(&Value::String(key.clone()), &at.key("key"), place));
+            let key = key.map_or(Some(None), |key| key.map(Some))?;
+            if let Some(Value::String(text)) = key.as_ref().and_then(|key| key.as_constant())
+                && text.trim().is_empty()
+            {
+                self.problems.error(&at.key("key"), "the name of a lock is not empty");
+            }
+            Some(Lock { key, busy: lock.busy.unwrap_or_default() })
+        });
+        let busy_on = draft.busy_on.as_deref().unwrap_or_default();
+        let busy_on = self.statuses(busy_on, &site.key("busy_on"));
+        Some(Care {
+            risk: risk.map_or(Some(None), |risk| risk.map(Some))?,
+            irreversible: draft.reversible == Some(false),
+            asking: asking.unwrap_or_else(|| Some(Asking::default()))?,
+            on_reject: draft.on_reject.unwrap_or_default(),
+            lock: lock.map_or(Some(None), |lock| lock.map(Some))?,
+            busy_on,
+        })
+    }
+
+    fn risk(&mut self, text: &str, at: &Site, place: &mut Place<'_>) -> Option<Level> {
+        let spot = std::mem::replace(&mut place.spot, Spot::Value);
+        let template = self.template(&Value::String(text.to_owned()), at, place);
+        place.spot = spot;
+        let template = template?;
+        if let Some(constant) = template.as_constant() {
+            let level = level(constant);
+            if level.is_none() {
+                let problem = self.problems.error(at, format!("`{text}` is no risk"));
+                problem.hint("`low` runs, `medium` asks yes or no, `high` is reviewed item by item");
+            }
+            return level.map(Level::Fixed);
+        }
+        if template.single().is_none() {
+            let problem = self.problems.error(at, "a risk is a word or one `${ … }` that gives it");
+            problem.hint("for example `risk: '${steps.price.output.total > 1000 ? \"high\" : \"low\"}'`");
+        }
+        Some(Level::Computed(template))
+    }
+
+    pub(super) fn policies(&mut self, drafts: &[PolicyDraft], site: &Site) -> Vec<Policy> {
+        let mut policies: Vec<Policy> = Vec::with_capacity(drafts.len());
+        for (place, draft) in drafts.iter().enumerate() {
+            let at = site.key("risks").index(place);
+            let method = draft.method.as_ref().map(|text| match values::call(&format!("{text} x")) {
+                Ok((method, ..)) => Some(method),
+                Err((message, hint)) => {
+                    let problem = self.problems.error(&at.key("method"), message);
+                    if let Some(hint) = hint {
+                        problem.hint(hint);
+                    }
+                    None
+                }
+            });
+            let open = draft.effect.is_none()
+                && draft.method.is_none()
+                && draft.items_over.is_none()
+                && draft.reversible.is_none();
+            if open && place + 1 < drafts.len() {
+                let problem =
+                    self.problems.warn(&at, "the lines after this one are never looked at: it fits every call");
+                problem.hint("put it last");
+            }
+            if let Some(method) = method.map_or(Some(None::<Method>), |method| method.map(Some)) {
+                let PolicyDraft { effect, method: _, items_over, reversible, risk } = draft.clone();
+                policies.push(Policy { effect, method, items_over, reversible, risk });
+            }
+        }
+        policies
+    }
+}
+
+fn approves_by_itself(ask: &AskDraft) -> bool {
+    let then = ask.escalate.as_ref().and_then(|escalate| escalate.on_timeout);
+    ask.on_timeout == Some(OnTimeout::Approve) || then == Some(OnTimeout::Approve)
+}

@@ -1,0 +1,251 @@
+//! Steps that wait for somebody or something: `checkpoint`, `wait`, `run`.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::names::{Place, Spot};
+use super::{Check, draft, values};
+use crate::expression::Template;
+use crate::names::WorkflowName;
+use crate::problem::Site;
+use crate::workflow::definition::StepDraft;
+use crate::workflow::drafts::{AskDraft, CheckpointDraft, OnSilence, WaitDraft};
+use crate::workflow::plan::Schema;
+use crate::workflow::rules::{Asking, Escalation, Question, SubRun, Until, Wait};
+use crate::workflow::{OnTimeout, span};
+
+impl Check<'_> {
+    pub(super) fn checkpoint(
+        &mut self,
+        draft: &CheckpointDraft,
+        site: &Site,
+        step: &StepDraft,
+        place: &mut Place<'_>,
+    ) -> Option<Question> {
+        let at = site.key("checkpoint");
+        if draft.question.is_none() {
+            let problem = self.problems.error(&at, "a checkpoint asks a question");
+            problem.hint("for example `checkpoint: { question: \"Is this picture fit to print?\" }`");
+        }
+        let ask = AskDraft {
+            question: draft.question.clone(),
+            who: draft.who.clone(),
+            timeout: draft.timeout.clone(),
+            on_timeout: draft.on_timeout,
+            escalate: draft.escalate.clone(),
+        };
+        let asking = self.asking(&ask, &at, place);
+        let (schema, compiled) = match draft.schema.as_ref().map(|schema| (schema, Schema::compile(schema))) {
+            None => (None, None),
+            Some((schema, Ok(compiled))) => (Some(schema.clone().into()), Some(compiled)),
+            Some((_, Err(message))) => {
+                self.problems.error(&at.key("schema"), format!("not a JSON Schema: {message}"));
+                return None;
+            }
+        };
+        let default = draft.default.as_ref().map(|value| self.template(value, &at.key("default"), place));
+        let default = default.map_or(Some(None), |template| template.map(Some))?;
+        let rehearse = self.rehearsed(site, step, place)?;
+        let by_itself = asking.as_ref().is_some_and(|asking| {
+            asking.on_timeout == Some(OnTimeout::Approve)
+                || asking.escalate.as_ref().is_some_and(|escalate| escalate.timeout.is_some() && escalate.approve)
+        });
+        if default.is_some() && !by_itself {
+            let problem =
+                self.problems.error(&at.key("default").at_key(), "`default` is what a time-out approves with");
+            problem.hint("add `on_timeout: approve`, or leave `default` out");
+        }
+        let given = default.as_ref().map_or(Some(&Value::Null), Template::as_constant).filter(|_| by_itself);
+        if let (Some(compiled), Some(given)) = (&compiled, given) {
+            let wrong = compiled.check(given).err().unwrap_or_default();
+            if let (Some(first), true) = (wrong.first(), default.is_some()) {
+                self.problems.error(&at.key("default"), format!("`schema` does not take it: {first}"));
+            } else if !wrong.is_empty() {
+                let problem = self.problems.error(&at, "the schema asks for values, and a time-out gives none");
+                problem.hint("say which under `default:`");
+            }
+        }
+        let on_reject = step.on_reject.unwrap_or_default();
+        Some(Question { asking: asking?, schema, default, on_reject, rehearse, compiled })
+    }
+
+    /// How people are asked; of a checkpoint or of a risk.
+    pub(super) fn asking(&mut self, draft: &AskDraft, at: &Site, place: &mut Place<'_>) -> Option<Asking> {
+        let question = match &draft.question {
+            Some(text) => Some(self.template(&Value::String(text.clone()), &at.key("question"), place)?),
+            None => None,
+        };
+        let who = self.who(draft.who.as_deref(), &at.key("who"));
+        let timeout = self.longer(draft.timeout.as_deref(), &at.key("timeout"));
+        let words = ("on_timeout", "`on_timeout: reject`, or `approve`, or `escalate`");
+        self.both(at, draft.timeout.is_some(), draft.on_timeout.is_some(), words);
+        let escalates = draft.on_timeout == Some(OnTimeout::Escalate);
+        match (&draft.escalate, escalates) {
+            (None, true) => {
+                let problem = self.problems.error(&at.key("on_timeout"), "nobody is named who is asked then");
+                problem.hint("add `escalate: { who: [NAME] }`");
+            }
+            (Some(_), false) => {
+                let problem = self.problems.error(&at.key("escalate").at_key(), "nothing leads to `escalate`");
+                problem.hint("add `timeout: 30m` and `on_timeout: escalate`");
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+        let escalate = match &draft.escalate {
+            None => None,
+            Some(draft) => {
+                let at = at.key("escalate");
+                let who = self.who(Some(&draft.who), &at.key("who"));
+                let timeout = self.longer(draft.timeout.as_deref(), &at.key("timeout"));
+                let words = ("on_timeout", "`on_timeout: reject`, or `approve`");
+                self.both(&at, draft.timeout.is_some(), draft.on_timeout.is_some(), words);
+                if draft.on_timeout == Some(OnTimeout::Escalate) {
+                    let problem = self.problems.error(&at.key("on_timeout"), "it is escalated once");
+                    problem.hint("`approve` or `reject`");
+                }
+                let approve = draft.on_timeout == Some(OnTimeout::Approve);
+                Some(Escalation { who: who?, timeout: timeout?, approve })
+            }
+        };
+        Some(Asking { question, who: who?, timeout: timeout?, on_timeout: draft.on_timeout, escalate })
+    }
+
+    /// Names that may answer.
+    fn who(&mut self, who: Option<&[String]>, at: &Site) -> Option<Vec<String>> {
+        let Some(who) = who else { return Some(Vec::new()) };
+        if who.is_empty() {
+            let problem = self.problems.error(at, "nobody could answer");
+            problem.hint("name the tokens that may, or leave `who` out: then everybody who may decide");
+            return None;
+        }
+        let empty = who.iter().position(|name| name.trim().is_empty());
+        if let Some(place) = empty {
+            self.problems.error(&at.index(place), "a name is not empty");
+        }
+        empty.is_none().then(|| who.to_vec())
+    }
+
+    /// A time-out and what it leads to stand together.
+    fn both(&mut self, at: &Site, timeout: bool, leads: bool, (key, words): (&'static str, &str)) {
+        match (timeout, leads) {
+            (true, false) => {
+                let problem = self.problems.error(&at.key("timeout").at_key(), "it is not said what happens then");
+                problem.hint(format!("add {words}"));
+            }
+            (false, true) => {
+                let problem = self.problems.error(&at.key(key).at_key(), format!("`{key}` without a `timeout`"));
+                problem.hint("add `timeout: 30m`");
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    fn longer(&mut self, text: Option<&str>, site: &Site) -> Option<Option<Duration>> {
+        let Some(text) = text else { return Some(None) };
+        span::duration(text).map(Some).map_err(|message| self.problems.error(site, message)).ok()
+    }
+
+    pub(super) fn wait(&mut self, value: &Value, site: &Site, step: &StepDraft, place: &mut Place<'_>) -> Option<Wait> {
+        let at = site.key("wait");
+        if value.is_string() {
+            return Some(Wait { until: Until::For(self.duration_of(value, &at, place)?), rehearse: None });
+        }
+        let whole: WaitDraft = draft(value, &at, self.problems)?;
+        let kinds =
+            [("for", whole.duration.is_some()), ("until", whole.until.is_some()), ("signal", whole.signal.is_some())];
+        let mut kinds = kinds.into_iter().filter(|(_, there)| *there).map(|(key, _)| key);
+        let (first, second) = (kinds.next(), kinds.next());
+        match (first, second) {
+            (None, _) => {
+                let problem = self.problems.error(&at, "a `wait` waits for one of `for`, `until` and `signal`");
+                problem.hint("for example `wait: 10m`, or `wait: { signal: paid, timeout: 2d }`");
+                return None;
+            }
+            (Some(first), Some(second)) => {
+                let message = format!("a `wait` waits either `{first}` or `{second}`; make it two steps");
+                self.problems.error(&at.key(second).at_key(), message);
+                return None;
+            }
+            (Some(_), None) => {}
+        }
+        if whole.signal.is_none() {
+            let keys = [
+                ("where", whole.filter.is_some()),
+                ("timeout", whole.timeout.is_some()),
+                ("on_timeout", whole.on_timeout.is_some()),
+            ];
+            for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
+                self.problems.error(&at.key(key).at_key(), format!("`{key}` belongs to a `signal`"));
+            }
+        }
+        if let Some(value) = &whole.duration {
+            return Some(Wait { until: Until::For(self.duration_of(value, &at.key("for"), place)?), rehearse: None });
+        }
+        if let Some(value) = &whole.until {
+            let at = at.key("until");
+            let template = self.template(value, &at, place)?;
+            if let Some(constant) = template.as_constant()
+                && let Err(message) = span::time(constant)
+            {
+                self.problems.error(&at, message);
+                return None;
+            }
+            return Some(Wait { until: Until::At(template), rehearse: None });
+        }
+        let name = whole.signal?;
+        if !values::is_name(&name) {
+            self.problems.error(&at.key("signal"), values::bad_name("signal", &name));
+        }
+        let extra = std::mem::replace(&mut place.extra, &["signal"]);
+        let filter = whole.filter.as_ref().map(|text| self.condition(text, &at.key("where"), place));
+        place.extra = extra;
+        let timeout = self.longer(whole.timeout.as_deref(), &at.key("timeout"));
+        if whole.on_timeout.is_some() && whole.timeout.is_none() {
+            let problem = self.problems.error(&at.key("on_timeout").at_key(), "`on_timeout` without a `timeout`");
+            problem.hint("add `timeout: 30m`");
+        }
+        let rehearse = self.rehearsed(site, step, place)?;
+        let until = Until::Signal {
+            name,
+            filter: filter.map_or(Some(None), |filter| filter.map(Some))?,
+            timeout: timeout?,
+            goes_on: whole.on_timeout == Some(OnSilence::Continue),
+        };
+        Some(Wait { until, rehearse })
+    }
+
+    fn duration_of(&mut self, value: &Value, at: &Site, place: &mut Place<'_>) -> Option<Template> {
+        let template = self.template(value, at, place)?;
+        if let Some(constant) = template.as_constant()
+            && let Err(message) = span::span(constant)
+        {
+            self.problems.error(at, message);
+            return None;
+        }
+        Some(template)
+    }
+
+    pub(super) fn sub_run(
+        &mut self,
+        name: &str,
+        site: &Site,
+        step: &StepDraft,
+        place: &mut Place<'_>,
+    ) -> Option<SubRun> {
+        if !values::is_name(name) {
+            self.problems.error(&site.key("run"), values::bad_name("workflow", name));
+        }
+        let input = step.input.as_ref().map(|value| self.template(value, &site.key("input"), place));
+        let input = input.map_or(Some(None), |input| input.map(Some));
+        let rehearse = self.rehearsed(site, step, place);
+        Some(SubRun { workflow: WorkflowName::new(name), input: input?, rehearse: rehearse? })
+    }
+
+    fn rehearsed(&mut self, site: &Site, step: &StepDraft, place: &mut Place<'_>) -> Option<Option<Template>> {
+        let spot = std::mem::replace(&mut place.spot, Spot::Rehearse);
+        let rehearse = step.rehearse.as_ref().map(|value| self.template(value, &site.key("rehearse"), place));
+        place.spot = spot;
+        rehearse.map_or(Some(None), |rehearse| rehearse.map(Some))
+    }
+}

@@ -1,0 +1,267 @@
+//! Asking people, and what their answers come to.
+//!
+//! Always true: a question is answered once, by somebody who may, with values that its schema takes; the first answer
+//! stands, and whoever answers second is told it. Nobody is asked where a run only rehearses: there the declared answer
+//! is taken, or the run cannot go on. An answer is the only way past a question: whatever else is ordered leaves it
+//! open, and what is asked anew gets another id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::beside::{Ask, AskState};
+use super::decide::{failed, finished, skipped};
+use super::rules::{Asking, OnReject, Question};
+use super::world::deeper_than;
+use super::{
+    Asked, AskedKind, Event, Failure, FailureKind, Mode, OnTimeout, Outcome, Plan, Refusal, ReviewItem, Risk, Run,
+    Said, Skipped, Step, StepKind, World, risk,
+};
+use crate::names::{CheckpointId, StepId};
+
+/// Who answers when nobody did.
+pub(super) const TIME_OUT: &str = "time-out";
+/// Who answers where nobody is asked.
+const REHEARSAL: &str = "rehearse";
+/// A question is no longer than this.
+const QUESTION_CHARS_MAX: usize = 2_000;
+
+/// What is asked.
+pub(super) struct About {
+    pub item: Option<u32>,
+    pub kind: AskedKind,
+    pub risk: Risk,
+    /// Where the step declares none.
+    pub question: String,
+    pub items: Vec<ReviewItem>,
+}
+
+/// The names of one run's questions: another one each time.
+fn id(run: &Run, step: &StepId, item: Option<u32>) -> CheckpointId {
+    let times = run.beside.times.get(&(step.clone(), item)).copied().unwrap_or(0);
+    let text = format!("{}\n{step}\n{}\n{times}", run.id(), item.map_or_else(String::new, |item| item.to_string()));
+    let hash = blake3::hash(text.as_bytes()).to_hex();
+    CheckpointId::new(format!("chk_{}", hash.as_str().get(..24).unwrap_or_default()))
+}
+
+fn later(now: Timestamp, span: Option<Duration>) -> Option<Timestamp> {
+    now.checked_add(span?).ok()
+}
+
+/// The question, as it is put to people.
+pub(super) fn ask(
+    run: &Run,
+    world: &World,
+    step: &Step,
+    asking: &Asking,
+    about: About,
+    now: Timestamp,
+) -> Result<Asked, Event> {
+    let About { item, kind, risk, question, items } = about;
+    let question = match &asking.question {
+        None => question,
+        Some(template) => match template.evaluate_text(&world.plain(run)) {
+            Ok(text) => text,
+            Err(error) => return Err(failed(run, step, item, template.reads(), &error)),
+        },
+    };
+    Ok(Asked {
+        checkpoint: id(run, &step.id, item),
+        step: step.id.clone(),
+        item,
+        kind,
+        risk,
+        question: question.chars().take(QUESTION_CHARS_MAX).collect(),
+        schema: None,
+        who: asking.who.clone(),
+        items,
+        at: now,
+        until: later(now, asking.timeout),
+        on_timeout: asking.on_timeout.unwrap_or(OnTimeout::Reject),
+        default: None,
+    })
+}
+
+/// A step of kind `checkpoint` begins.
+pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, now: Timestamp) -> Vec<Event> {
+    let about = About {
+        item: None,
+        kind: AskedKind::Question,
+        risk: Risk::Medium,
+        question: format!("May `{}` go on?", step.id),
+        items: Vec::new(),
+    };
+    let mut asked = match ask(run, world, step, &question.asking, about, now) {
+        Ok(asked) => asked,
+        Err(event) => return vec![event],
+    };
+    asked.schema = question.schema.clone();
+    match question.default.as_ref().map(|default| default.evaluate(&world.plain(run))) {
+        None => {}
+        Some(Ok(values)) => asked.default = Some(Arc::new(values)),
+        Some(Err(error)) => {
+            let reads = question.default.as_ref().map_or(&[][..], |default| default.reads());
+            return vec![failed(run, step, None, reads, &error)];
+        }
+    }
+    if run.mode() == Mode::Real {
+        return vec![Event::CheckpointOpened(Box::new(asked))];
+    }
+    let Some(rehearse) = &question.rehearse else { return vec![needs_person(step, None)] };
+    let values = match rehearse.evaluate(&world.plain(run)) {
+        Ok(values) => values,
+        Err(error) => return vec![failed(run, step, None, rehearse.reads(), &error)],
+    };
+    if let Some(wrong) = question.complaints(&values).first() {
+        let message = format!("`{}`: its schema does not take what `rehearse` gives: {wrong}", step.id);
+        let failure = Failure::of_step(FailureKind::Schema, &step.id, None, message);
+        return vec![finished(step, None, 0, Outcome::Failed { failure })];
+    }
+    let checkpoint = asked.checkpoint.clone();
+    let said = Said { values: Some(Arc::new(values)), ..yes() };
+    vec![Event::CheckpointOpened(Box::new(asked)), Event::CheckpointAnswered { checkpoint, said, by: REHEARSAL.into() }]
+}
+
+/// A run that only rehearses cannot go on behind this.
+pub(super) fn needs_person(step: &Step, item: Option<u32>) -> Event {
+    let message = format!("`{}` asks a person, and has no `rehearse:`", step.id);
+    let failure = Failure::of_step(FailureKind::NeedsPerson, &step.id, item, message);
+    finished(step, item, 0, Outcome::Failed { failure })
+}
+
+fn yes() -> Said {
+    Said { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
+}
+
+/// Somebody answers.
+pub(super) fn answer(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    checkpoint: &CheckpointId,
+    said: Said,
+    by: &str,
+) -> Result<Vec<Event>, Refusal> {
+    let ask = run.beside.asks.get(checkpoint).ok_or(Refusal::NoSuchCheckpoint)?;
+    match &ask.state {
+        AskState::Open => {}
+        AskState::Answered { said, by, seq } => {
+            return Err(Refusal::AnsweredBefore { by: by.clone(), said: said.clone(), seq: *seq });
+        }
+        AskState::Void => {
+            let message = match run.beside.ask(&ask.asked.step, ask.asked.item) {
+                Some(now) => format!("what it asked about has changed; {} asks now", now.asked.checkpoint),
+                None => "what it asked about has changed, or will not happen any more".into(),
+            };
+            return Err(Refusal::NoSense(message));
+        }
+    }
+    if run.is_ending() {
+        return Err(Refusal::NoSense("the run is ending".into()));
+    }
+    let asked = &ask.asked;
+    if !asked.who.is_empty() && !asked.who.iter().any(|name| name == by) {
+        return Err(Refusal::NotYours(format!("only {} may answer this", asked.who.join(", "))));
+    }
+    let (_, step) = plan.step(&asked.step).ok_or(Refusal::NoSuchStep)?;
+    fits(step, asked, &said, world)?;
+    Ok(answered(run, step, ask, said, by))
+}
+
+/// Whether what is said answers what is asked.
+fn fits(step: &Step, asked: &Asked, said: &Said, world: &World) -> Result<(), Refusal> {
+    let mut wrong = Vec::new();
+    if asked.kind != AskedKind::Review && !(said.approved.is_empty() && said.struck.is_empty()) {
+        wrong.push("there are no items to approve or to strike out".to_owned());
+    }
+    match (asked.kind, said.approve) {
+        (_, false) => {}
+        (AskedKind::Question, true) => {
+            let values = said.values.as_deref().unwrap_or(&Value::Null);
+            if deeper_than(values, world.output_depth_max) {
+                wrong.push(format!("values are nested deeper than output_depth_max ({})", world.output_depth_max));
+            } else if let StepKind::Checkpoint(question) = &step.kind {
+                wrong.extend(question.complaints(values));
+            }
+        }
+        (AskedKind::Approval, true) => {}
+        (AskedKind::Review, true) => {
+            for item in &asked.items {
+                match (said.approved.contains(&item.index), said.struck.contains(&item.index)) {
+                    (true, false) | (false, true) => {}
+                    (true, true) => wrong.push(format!("item {} is both approved and struck out", item.index)),
+                    (false, false) => wrong.push(format!("item {} is neither approved nor struck out", item.index)),
+                }
+                if wrong.len() >= 8 {
+                    break;
+                }
+            }
+            let named = said.approved.iter().chain(&said.struck);
+            let unknown = named.filter(|index| !asked.items.iter().any(|item| item.index == **index));
+            wrong.extend(unknown.take(8).map(|index| format!("there is no item {index}")));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Refusal::BadValues(wrong)) }
+}
+
+/// What an answer comes to.
+fn answered(run: &Run, step: &Step, ask: &Ask, said: Said, by: &str) -> Vec<Event> {
+    let asked = &ask.asked;
+    let all_struck = asked.kind == AskedKind::Review && said.approve && said.struck.len() == asked.items.len();
+    let (approve, note) = (said.approve, said.note.clone());
+    let mut events = vec![Event::CheckpointAnswered { checkpoint: asked.checkpoint.clone(), said, by: by.to_owned() }];
+    let on_reject = match &step.kind {
+        StepKind::Checkpoint(question) => question.on_reject,
+        _ => step.care.on_reject,
+    };
+    match (approve, on_reject) {
+        (true, _) if all_struck => events.extend(skip(run, step, asked.item)),
+        (true, _) => {}
+        // Another input was asked about: what was open before is open again.
+        (false, _) if risk::is_renewed(run, step, asked.item) => events.push(risk::reopened(run, step, asked.item, by)),
+        (false, OnReject::Skip) => events.extend(skip(run, step, asked.item)),
+        (false, OnReject::Fail) => {
+            let note = note.map_or_else(String::new, |note| format!(": {note}"));
+            let message = match by {
+                TIME_OUT => format!("`{}`: nobody answered in time", step.id),
+                by => format!("`{}`: {by} said no{note}", step.id),
+            };
+            let failure = Failure::of_step(FailureKind::Rejected, &step.id, asked.item, message);
+            events.push(finished(step, asked.item, 0, Outcome::Failed { failure }));
+        }
+    }
+    events
+}
+
+fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
+    match item {
+        None => skipped(run, step, Skipped::Rejected),
+        Some(_) => vec![Event::StepSkipped { step: step.id.clone(), item, reason: Skipped::Rejected }],
+    }
+}
+
+/// The first question whose time is over, and what that comes to.
+pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
+    let ask = run.beside.open().find(|ask| ask.asked.until.is_some_and(|until| until <= now))?;
+    let asked = &ask.asked;
+    let (_, step) = plan.step(&asked.step)?;
+    let asking = match &step.kind {
+        StepKind::Checkpoint(question) => &question.asking,
+        _ => &step.care.asking,
+    };
+    let then = match (asked.on_timeout, &asking.escalate) {
+        (OnTimeout::Escalate, Some(escalate)) if !ask.escalated => {
+            let (who, until) = (escalate.who.clone(), later(now, escalate.timeout));
+            return Some(vec![Event::CheckpointEscalated { checkpoint: asked.checkpoint.clone(), who, until }]);
+        }
+        (OnTimeout::Escalate, Some(escalate)) => escalate.approve,
+        (OnTimeout::Approve, _) => true,
+        (OnTimeout::Reject, _) | (OnTimeout::Escalate, None) => false,
+    };
+    let approved = if then { asked.items.iter().map(|item| item.index).collect() } else { Vec::new() };
+    let values = asked.default.clone().filter(|_| then);
+    let said = Said { approve: then, values, approved, ..yes() };
+    Some(answered(run, step, ask, said, TIME_OUT))
+}

@@ -1,0 +1,202 @@
+//! Steps that run another workflow.
+//!
+//! Always true: the other run's id is on disk before it is born; each step (item) has at most one that has not ended;
+//! a run ends only after those that it began. What is ordered of a run that concerns them (a pause, its end) is told
+//! them again and again until they have ended: telling twice changes nothing.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::conflict::{conflict, shorten_value};
+use super::decide::{enter, failed, finished, may_begin, skipped};
+use super::due::skipped_by_needs;
+use super::risk::{Gate, as_asked};
+use super::rules::SubRun;
+use super::world::{call_scope, deeper_than};
+use super::{
+    Action, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Order, Outcome, Part, Plan, Refusal, Run,
+    RunStatus, Skipped, Step, StepKind, World, lock, risk,
+};
+use crate::expression::{ExpressionError, ReadPath, Scope};
+use crate::names::{RunId, StepId, WorkflowName};
+
+/// A run that another one began and that has not ended for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenChild {
+    /// The step.
+    pub step: StepId,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// The run.
+    pub run: RunId,
+    /// What it runs.
+    pub workflow: WorkflowName,
+    /// The body of its request.
+    pub input: Arc<Value>,
+}
+
+impl Run {
+    /// Runs that it began and that have not ended for it.
+    pub fn children(&self) -> impl Iterator<Item = OpenChild> + '_ {
+        self.beside.children.iter().map(|((step, item), child)| OpenChild {
+            step: step.clone(),
+            item: *item,
+            run: child.run,
+            workflow: child.workflow.clone(),
+            input: child.input.clone(),
+        })
+    }
+}
+
+/// The body of the other run's request.
+pub(super) fn input(
+    run: &Run,
+    step: &Step,
+    child: &SubRun,
+    item: Option<u32>,
+    scope: &Scope,
+) -> Result<Value, (Vec<ReadPath>, ExpressionError)> {
+    match (run.inputs.get(&(step.id.clone(), item)), &child.input) {
+        (Some(given), _) => Ok((**given).clone()),
+        (None, Some(template)) => template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error)),
+        (None, None) => Ok(Value::Null),
+    }
+}
+
+/// Begins another run under an id, or does what stands before that.
+pub(super) fn begin(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    step: &Step,
+    item: Option<u32>,
+    id: RunId,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    may_begin(run, plan, step)?;
+    let StepKind::Run(child) = &step.kind else { return Err(Refusal::NotDue("the step runs no workflow")) };
+    match (run.open_step(&step.id), item) {
+        (None, None) if step.for_each.is_none() && !run.steps.contains_key(&step.id) => {
+            if skipped_by_needs(run, plan, step) {
+                return Ok(skipped(run, step, Skipped::Needs));
+            }
+            if let Err(events) = enter(run, world, &world.plain(run), step) {
+                return Ok(events);
+            }
+        }
+        (Some(open), item) if open.items.is_some() == item.is_some() => {
+            let slot = item.unwrap_or(0);
+            if open.children.contains(&slot) || open.has_ended(slot) || slot as usize >= open.all() {
+                return Err(Refusal::NotDue("it has begun, or there is no such item"));
+            }
+        }
+        _ => return Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),
+    }
+    let rehearse = match risk::gate(run, plan, world, step, item, now) {
+        Gate::Open => run.mode() != Mode::Real,
+        Gate::Rehearse => true,
+        Gate::Shut => return Err(Refusal::NotDue("a person is asked")),
+        Gate::First(events) => return Ok(events),
+    };
+    let world = &as_asked(run, world, step, item);
+    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    if let Some(rehearse) = child.rehearse.as_ref().filter(|_| rehearse) {
+        return Ok(vec![match rehearse.evaluate(&scope) {
+            Ok(output) => finished(step, item, 0, given(output)),
+            Err(error) => failed(run, step, item, rehearse.reads(), &error),
+        }]);
+    }
+    if let Some(gate) = lock::gate(run, world, step, item) {
+        return gate;
+    }
+    let input = match input(run, step, child, item, &scope) {
+        Ok(input) => input,
+        Err((reads, error)) => return Ok(vec![failed(run, step, item, &reads, &error)]),
+    };
+    if deeper_than(&input, world.output_depth_max) {
+        let message =
+            format!("`{}`: its input is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
+        let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
+        return Ok(vec![finished(step, item, 0, Outcome::Failed { failure })]);
+    }
+    Ok(vec![Event::ChildStarted {
+        step: step.id.clone(),
+        item,
+        child: id,
+        workflow: child.workflow.clone(),
+        input: Arc::new(input),
+    }])
+}
+
+/// A result that no call gave.
+fn given(output: Value) -> Outcome {
+    Outcome::Done { status: 200, headers: Default::default(), output: Arc::new(output) }
+}
+
+/// A run that this one began has ended.
+pub(super) fn ended(
+    run: &Run,
+    plan: &Plan,
+    child: RunId,
+    status: RunStatus,
+    output: Arc<Value>,
+    note: Option<String>,
+) -> Result<Vec<Event>, Refusal> {
+    let known = run.beside.children.iter().find(|(_, known)| known.run == child);
+    let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
+    if !status.is_final() {
+        return Err(Refusal::NotDue("it has not ended"));
+    }
+    let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
+    let (step_id, item) = (id.clone(), *item);
+    let shown = shorten_value(&output);
+    let mut events =
+        vec![Event::ChildEnded { step: step_id, item, child, status, output: output.clone(), note: note.clone() }];
+    let why = match status {
+        RunStatus::Completed => match super::outcome::unfit(step, item, &output) {
+            None => return Ok(events),
+            // It is done, and what it gave is not what the step promises.
+            Some(failure) => {
+                let Some(Event::ChildEnded { status, note, .. }) = events.first_mut() else { return Ok(events) };
+                (*status, *note) = (RunStatus::Failed, Some(failure.message.clone()));
+                failure
+            }
+        },
+        status => {
+            let note = note.map_or_else(String::new, |note| format!(": {note}"));
+            let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
+            Failure::of_step(FailureKind::ChildFailed, id, item, message)
+        }
+    };
+    if step.trouble.on_failure == Some(OnTrouble::Pause) && !run.is_ending() {
+        let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::ChildFailed, &why);
+        conflict.response = shown;
+        conflict.expected = Some(format!("a run of `{}` that completes", known.workflow));
+        events.push(Event::Paused { conflict: Box::new(conflict), gave: None });
+    } else {
+        events.push(finished(step, item, 0, Outcome::Failed { failure: why }));
+    }
+    Ok(events)
+}
+
+/// What the runs that this one began have to hear.
+pub(super) fn tell(run: &Run) -> impl Iterator<Item = Action> {
+    let order = |paused: bool| {
+        if let Some(failure) = run.failing.as_ref() {
+            let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
+            let reason = Some(format!("the run that began it ends: {}", failure.message));
+            return Some(Order::Cancel { compensate, reason });
+        }
+        match (&run.pause, paused) {
+            (Some(_), _) => Some(Order::Pause { reason: Some("the run that began it is paused".into()) }),
+            (None, true) => Some(Order::Resume { reason: Some("the run that began it goes on".into()) }),
+            (None, false) => None,
+        }
+    };
+    run.beside
+        .children
+        .values()
+        .filter_map(move |child| Some(Action::TellChild { child: child.run, order: order(child.paused)? }))
+}

@@ -1,0 +1,203 @@
+//! What people order of a run that moves: pause, resume, skip, adjust, retry.
+//!
+//! Always true: what was finished is kept; what makes no sense where the run stands is refused with the reason, and
+//! nothing happens. No order goes past a question to people: an adjusted input is asked about anew.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::calls::{Phase, StepState};
+use super::decide::skipped;
+use super::resolve::{self, Resolution};
+use super::world::deeper_than;
+use super::{CallBody, Choice, Event, Part, Plan, Refusal, Run, Skipped, Step, StepKind, World};
+use crate::names::StepId;
+
+fn no_sense<T>(why: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::NoSense(why.into()))
+}
+
+/// Whether the plan's steps are still to come.
+fn goes_on(run: &Run) -> Result<(), Refusal> {
+    match (&run.cancel, run.failing.as_ref()) {
+        (Some(cancel), _) => no_sense(format!("{} has cancelled it: it is ending", cancel.by)),
+        (None, Some(failure)) => no_sense(format!("it is ending: {}", failure.message)),
+        (None, None) => Ok(()),
+    }
+}
+
+pub(super) fn pause(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
+    goes_on(run)?;
+    match &run.pause {
+        Some(pause) => no_sense(format!("{} has paused it already", pause.by)),
+        None => Ok(vec![Event::PauseOrdered { by: by.to_owned(), reason }]),
+    }
+}
+
+pub(super) fn resume(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
+    if run.pause.is_some() {
+        return Ok(vec![Event::Resumed { by: by.to_owned(), reason }]);
+    }
+    match run.conflict() {
+        Some(conflict) => no_sense(format!(
+            "it waits for a decision about `{}`, and goes on when that is made: choose one of {}",
+            conflict.step,
+            conflict.choices.join(", ")
+        )),
+        None => no_sense("it is not paused"),
+    }
+}
+
+pub(super) fn skip(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    id: &StepId,
+    reason: Option<String>,
+    by: &str,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
+    goes_on(run)?;
+    if run.conflict_over(id, None).is_some() {
+        let resolution = Resolution { step: id.clone(), item: None, choice: Choice::Skip, reason, by: by.to_owned() };
+        return resolve::resolve(run, plan, world, &resolution, now);
+    }
+    if let Some(conflict) = run.conflicts().iter().find(|conflict| conflict.step == *id) {
+        let item = conflict.item.unwrap_or(0);
+        return no_sense(format!("a decision about item {item} of `{id}` is open: resolve that one"));
+    }
+    match run.steps.get(id) {
+        None => {}
+        Some(StepState::Open(open)) if open.nothing_begun() && open.ended() == 0 => {}
+        Some(StepState::Open(open)) if open.items.is_none() => match open.calls.get(&0) {
+            Some(call) if matches!(call.phase, Phase::Waiting(_)) && !call.unknown_effect() => {}
+            Some(call) if matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) => {
+                return no_sense(format!("it is unknown whether `{id}` was done: it cannot be left like that"));
+            }
+            Some(_) => return no_sense(format!("a call of `{id}` is under way")),
+            None => return no_sense(format!("the run that `{id}` began is under way: cancel that one")),
+        },
+        Some(StepState::Open(open)) => {
+            let (ended, all) = (open.ended(), open.all());
+            return no_sense(format!("`{id}` has begun: {ended} of its {all} items have ended"));
+        }
+        Some(StepState::Replaced { by, .. }) => {
+            return no_sense(format!("`{by}` runs in the place of `{id}`: skip that one"));
+        }
+        Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed) => {
+            return no_sense(format!("`{id}` has ended"));
+        }
+    }
+    Ok(skipped(run, step, Skipped::ByHand))
+}
+
+/// An input that somebody gives.
+pub(super) struct Adjusted {
+    pub step: StepId,
+    pub item: Option<u32>,
+    pub input: Arc<Value>,
+    pub reason: Option<String>,
+    pub by: String,
+}
+
+pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjusted: Adjusted) -> Result<Vec<Event>, Refusal> {
+    let Adjusted { step: ref id, item, input, reason, by } = adjusted;
+    let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
+    goes_on(run)?;
+    takes_input(step)?;
+    if run.conflict_over(id, item).is_some() {
+        return no_sense(format!("a decision about `{id}` is open: choose `retry_with` there"));
+    }
+    match (run.steps.get(id), item, step.for_each.is_some()) {
+        (None, None, false) => {}
+        (None, _, true) => return no_sense(format!("the items of `{id}` are not known yet")),
+        (None, Some(_), false) => return no_sense(format!("`{id}` has no items")),
+        (Some(StepState::Open(open)), None, _) if open.items.is_some() => {
+            return no_sense(format!("name the item of `{id}` that is meant: it has {}", open.all()));
+        }
+        (Some(StepState::Open(open)), item, _) if open.items.is_some() == item.is_some() => {
+            let slot = item.unwrap_or(0);
+            if slot as usize >= open.all() {
+                return no_sense(format!("`{id}` has no item {slot}: it has {}", open.all()));
+            }
+            let begun = open.calls.contains_key(&slot) || open.children.contains(&slot) || open.has_ended(slot);
+            if begun {
+                return no_sense(format!("{} has begun", named(id, item)));
+            }
+        }
+        (Some(StepState::Open(_)), ..) => return no_sense(format!("`{id}` has no items")),
+        (Some(_), ..) => return no_sense(format!("`{id}` has ended")),
+    }
+    if deeper_than(&input, world.output_depth_max) {
+        let message = format!("the input is nested deeper than output_depth_max ({})", world.output_depth_max);
+        return Err(Refusal::BadValues(vec![message]));
+    }
+    Ok(vec![Event::InputAdjusted { step: id.clone(), item, input, by, reason }])
+}
+
+fn named(id: &StepId, item: Option<u32>) -> String {
+    item.map_or_else(|| format!("`{id}`"), |item| format!("item {item} of `{id}`"))
+}
+
+fn takes_input(step: &Step) -> Result<(), Refusal> {
+    match &step.kind {
+        StepKind::Call(call) if matches!(call.body, CallBody::Empty) => {
+            no_sense(format!("`{}` sends no body that could be adjusted", step.id))
+        }
+        StepKind::Call(_) | StepKind::Run(_) => Ok(()),
+        StepKind::Set(_) if step.for_each.is_none() => Ok(()),
+        StepKind::Set(_) => no_sense(format!("`{}` computes all its items at once", step.id)),
+        StepKind::Checkpoint(_) => no_sense(format!("`{}` asks a person: answer it", step.id)),
+        StepKind::Wait(_) | StepKind::Fail(_) => no_sense(format!("`{}` has no input", step.id)),
+    }
+}
+
+/// Attempts that wait start now; a conflict is retried.
+pub(super) fn retry(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    of: Option<&StepId>,
+    by: &str,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    if let Some(id) = of {
+        plan.step(id).ok_or(Refusal::NoSuchStep)?;
+        let mut over = run.conflicts().iter().filter(|conflict| conflict.step == *id);
+        match (over.next(), over.next()) {
+            (Some(conflict), None) => {
+                let (step, item) = (id.clone(), conflict.item);
+                let resolution = Resolution { step, item, choice: Choice::Retry, reason: None, by: by.to_owned() };
+                return resolve::resolve(run, plan, world, &resolution, now);
+            }
+            (Some(_), Some(_)) => {
+                return no_sense(format!("decisions about several items of `{id}` are open: resolve each"));
+            }
+            (None, _) => {}
+        }
+    }
+    let mut events = Vec::new();
+    for (id, state) in run.steps.iter().filter(|(id, _)| of.is_none_or(|of| of == *id)) {
+        let StepState::Open(open) = state else { continue };
+        let waiting = open
+            .calls
+            .iter()
+            .filter(|(_, call)| matches!(call.phase, Phase::Waiting(at) | Phase::ToProbe(at) if at > now));
+        events.extend(waiting.map(|(slot, _)| Event::RetriedNow {
+            step: id.clone(),
+            item: open.items.as_ref().map(|_| *slot),
+            by: by.to_owned(),
+        }));
+    }
+    match (events.is_empty(), of) {
+        (false, _) => Ok(events),
+        (true, Some(id)) if run.call_state(id, None, Part::Do).is_some() => {
+            no_sense(format!("`{id}` waits for no attempt: one is under way"))
+        }
+        (true, Some(id)) => no_sense(format!("`{id}` waits for no attempt")),
+        (true, None) => no_sense("nothing waits for another attempt"),
+    }
+}

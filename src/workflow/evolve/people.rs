@@ -1,0 +1,294 @@
+//! What events do to questions, waits, signals, locks and sub-runs.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
+use crate::workflow::beside::{Ask, AskState, Child, OpenWait, Queued, Signal};
+use crate::workflow::calls::{CallResult, DoneCall, Open, Phase, StepState};
+use crate::workflow::run::Pause;
+use crate::workflow::{Asked, AskedKind, Mode, ResultTaken, Run, RunStatus, Said};
+
+impl Run {
+    pub(super) fn pause_ordered(&mut self, by: &str, reason: Option<&str>) -> Result<(), String> {
+        if self.pause.is_some() {
+            return Err("it is paused already".into());
+        }
+        self.pause = Some(Pause { by: by.to_owned(), reason: reason.map(str::to_owned) });
+        self.beside.children.values_mut().for_each(|child| child.paused = true);
+        Ok(())
+    }
+
+    pub(super) fn input_adjusted(
+        &mut self,
+        step: &StepId,
+        item: Option<u32>,
+        input: &Arc<Value>,
+    ) -> Result<(), String> {
+        let begun = match (self.steps.get(step), item) {
+            (None, None) => false,
+            (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
+                let slot = item.unwrap_or(0);
+                open.calls.contains_key(&slot) || open.children.contains(&slot) || open.has_ended(slot)
+            }
+            _ => true,
+        };
+        if begun {
+            return Err(format!("`{step}` has begun, or has no such item"));
+        }
+        self.inputs.insert((step.clone(), item), input.clone());
+        // Whoever was asked was asked about another input.
+        self.beside.void(step, item);
+        let none_begun = self.open_step(step).is_some_and(|open| open.nothing_begun());
+        if item.is_some() && none_begun {
+            self.beside.void(step, None);
+        }
+        Ok(())
+    }
+
+    pub(super) fn retried_now(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
+        let call = self.do_call(step, item)?;
+        match &mut call.phase {
+            Phase::Waiting(at) | Phase::ToProbe(at) => *at = Timestamp::UNIX_EPOCH,
+            Phase::InFlight | Phase::Probing | Phase::Stuck => {
+                return Err(format!("`{step}` waits for no attempt"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn checkpoint_opened(&mut self, asked: &Asked) -> Result<(), String> {
+        let place = (asked.step.clone(), asked.item);
+        if self.beside.asks.contains_key(&asked.checkpoint) || self.beside.asks(&asked.step, asked.item) {
+            return Err(format!("`{}` is asked about already", asked.step));
+        }
+        if asked.kind == AskedKind::Question {
+            self.not_begun(&asked.step)?;
+        }
+        *self.beside.times.entry(place.clone()).or_default() += 1;
+        self.beside.current.insert(place, asked.checkpoint.clone());
+        let ask = Ask { asked: Arc::new(asked.clone()), escalated: false, state: AskState::Open };
+        self.beside.asks.insert(asked.checkpoint.clone(), ask);
+        Ok(())
+    }
+
+    pub(super) fn checkpoint_escalated(
+        &mut self,
+        checkpoint: &CheckpointId,
+        who: &[String],
+        until: Option<Timestamp>,
+    ) -> Result<(), String> {
+        let ask = self.beside.asks.get_mut(checkpoint).filter(|ask| ask.is_open() && !ask.escalated);
+        let ask = ask.ok_or("there is no such open checkpoint")?;
+        let asked = Arc::make_mut(&mut ask.asked);
+        asked.who = who.to_vec();
+        asked.until = until;
+        ask.escalated = true;
+        Ok(())
+    }
+
+    pub(super) fn checkpoint_answered(
+        &mut self,
+        checkpoint: &CheckpointId,
+        said: &Said,
+        by: &str,
+    ) -> Result<(), String> {
+        let seq = self.seq.next();
+        let ask = self.beside.asks.get_mut(checkpoint).filter(|ask| ask.is_open());
+        let ask = ask.ok_or("there is no such open checkpoint")?;
+        ask.state = AskState::Answered { said: Box::new(said.clone()), by: by.to_owned(), seq };
+        let asked = ask.asked.clone();
+        match (asked.kind, said.approve) {
+            (AskedKind::Question, true) => {
+                self.not_begun(&asked.step)?;
+                let output = said.values.as_ref().map_or(Value::Null, |values| (**values).clone());
+                let by = ("by", Value::String(by.to_owned()));
+                self.done(&asked.step, None, vec![("output", output), ("approved", Value::Bool(true)), by]);
+            }
+            (AskedKind::Review, true) => self.strike(&asked, said)?,
+            (AskedKind::Approval, true) | (_, false) => {}
+        }
+        Ok(())
+    }
+
+    /// What is struck out of a review is not performed: an item of a fan-out is skipped, a part of a body is left out.
+    fn strike(&mut self, asked: &Asked, said: &Said) -> Result<(), String> {
+        let struck = u32::try_from(said.struck.len()).unwrap_or(u32::MAX);
+        self.beside.struck.insert(asked.step.clone(), struck);
+        let all = said.struck.len() == asked.items.len();
+        if let Some(StepState::Open(open)) = self.steps.get_mut(&asked.step)
+            && open.items.is_some()
+            && asked.item.is_none()
+            && !all
+        {
+            for slot in &said.struck {
+                if *slot as usize >= open.all() || open.calls.contains_key(slot) {
+                    return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
+                }
+                open.results.insert(*slot, CallResult::default());
+            }
+            open.begun();
+        }
+        Ok(())
+    }
+
+    pub(super) fn wait_began(
+        &mut self,
+        step: &StepId,
+        until: Option<Timestamp>,
+        signal: Option<&String>,
+    ) -> Result<(), String> {
+        self.not_begun(step)?;
+        match self.beside.waits.insert(step.clone(), OpenWait { until, signal: signal.cloned() }) {
+            None => Ok(()),
+            Some(_) => Err(format!("`{step}` waits already")),
+        }
+    }
+
+    pub(super) fn signal_received(&mut self, name: &str, payload: &Arc<Value>, id: Option<&String>) {
+        if let Some(id) = id {
+            self.beside.deliver(id);
+        }
+        let signal = Signal { seq: self.seq.next(), name: name.to_owned(), payload: payload.clone() };
+        self.beside.signals.push_back(signal);
+    }
+
+    pub(super) fn wait_ended(&mut self, step: &StepId, signal: Option<Seq>, output: &Arc<Value>) -> Result<(), String> {
+        let wait = self.beside.waits.remove(step).ok_or_else(|| format!("`{step}` does not wait"))?;
+        if let Some(seq) = signal {
+            let place = self.beside.signals.iter().position(|known| known.seq == seq);
+            let place = place.ok_or_else(|| format!("the signal at {seq} is not there"))?;
+            self.beside.signals.remove(place);
+        }
+        let timed_out = Value::Bool(wait.signal.is_some() && signal.is_none());
+        self.done(step, None, vec![("output", (**output).clone()), ("timed_out", timed_out)]);
+        Ok(())
+    }
+
+    pub(super) fn lock_queued(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
+        let place = (step.clone(), item);
+        if self.beside.places.contains_key(&place) {
+            return Err(format!("`{step}` stands in a queue already"));
+        }
+        if let Some(slot) = item {
+            let open = self.open(step, item)?;
+            open.queued.insert(slot);
+            open.begun();
+        }
+        self.beside.places.insert(place, Queued { name: name.to_owned(), taken: false, asked: false });
+        Ok(())
+    }
+
+    pub(super) fn lock_taken(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
+        match self.beside.places.get_mut(&(step.clone(), item)) {
+            Some(place) if place.name == name && !place.taken => {
+                place.taken = true;
+                Ok(())
+            }
+            _ => Err(format!("`{step}` does not wait for `{name}`")),
+        }
+    }
+
+    pub(super) fn lock_left(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
+        let place = self.beside.places.remove(&(step.clone(), item));
+        place.ok_or_else(|| format!("`{step}` stands in no queue"))?;
+        if let (Some(slot), Some(StepState::Open(open))) = (item, self.steps.get_mut(step)) {
+            // It had not begun: its turn comes again.
+            if open.queued.remove(&slot) && !open.has_ended(slot) {
+                open.next = open.next.min(slot);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn child_started(
+        &mut self,
+        step: &StepId,
+        item: Option<u32>,
+        child: RunId,
+        workflow: &WorkflowName,
+        input: &Arc<Value>,
+    ) -> Result<(), String> {
+        let began = self.seq.next();
+        if item.is_none() && !self.steps.contains_key(step) {
+            self.steps.insert(step.clone(), StepState::Open(Open::default()));
+        }
+        let slot = item.unwrap_or(0);
+        let open = self.open(step, item)?;
+        if open.calls.contains_key(&slot) || open.has_ended(slot) || !open.children.insert(slot) {
+            return Err(format!("`{step}` has begun already"));
+        }
+        open.queued.remove(&slot);
+        open.begun();
+        // What it does is its own business: the request cannot be given back to legacy any more.
+        self.shared_begun |= self.mode() == Mode::Real;
+        let child = Child { run: child, workflow: workflow.clone(), input: input.clone(), began, paused: false };
+        self.beside.children.insert((step.clone(), item), child);
+        Ok(())
+    }
+
+    pub(super) fn child_ended(
+        &mut self,
+        step: &StepId,
+        item: Option<u32>,
+        child: RunId,
+        status: RunStatus,
+        output: &Arc<Value>,
+    ) -> Result<(), String> {
+        let place = (step.clone(), item);
+        let known = self.beside.children.get(&place).filter(|known| known.run == child).cloned();
+        let known = known.ok_or_else(|| format!("`{step}` did not begin {child}"))?;
+        self.beside.children.remove(&place);
+        let ended = self.seq.next();
+        let value = item.and_then(|item| self.item(step, item));
+        let slot = item.unwrap_or(0);
+        let open = self.open(step, item)?;
+        open.children.remove(&slot);
+        if status != RunStatus::Completed {
+            open.next = open.next.min(slot); // what this comes to is said by the next event
+            return Ok(());
+        }
+        open.results.insert(slot, CallResult { output: Some(output.clone()), ..CallResult::default() });
+        open.begun();
+        self.done.push(DoneCall {
+            step: step.clone(),
+            item,
+            value,
+            began: known.began,
+            ended,
+            status: None,
+            output: output.clone(),
+            rehearsed: false,
+            origin: None,
+        });
+        self.step_may_be_done(step);
+        Ok(())
+    }
+
+    pub(super) fn result_taken(&mut self, taken: &ResultTaken) -> Result<(), String> {
+        let ResultTaken { step, origin, skipped, fields, done } = taken;
+        self.not_begun(step)?;
+        let seq = self.seq.next();
+        for before in done {
+            self.done.push(DoneCall {
+                step: step.clone(),
+                item: before.item,
+                value: before.value.clone(),
+                began: seq,
+                ended: seq,
+                status: before.status,
+                output: before.output.clone(),
+                rehearsed: false,
+                origin: Some(*origin),
+            });
+        }
+        let state = if *skipped { StepState::Skipped } else { StepState::Done { undeclared: None } };
+        self.end_step(step, state, Vec::new());
+        if let Value::Object(outputs) = Arc::make_mut(&mut self.outputs) {
+            outputs.insert(step.as_str().to_owned(), (**fields).clone());
+        }
+        Ok(())
+    }
+}

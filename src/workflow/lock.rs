@@ -1,0 +1,147 @@
+//! Named locks: a place in a queue before a step (an item) begins, and what happens where another stands before it.
+//!
+//! Always true: a step that declares a lock begins only after [`Event::LockTaken`]; it leaves the queue when it ends,
+//! however it ends, and a run that ends stands in none. A step that has not got the lock leaves the queue when its run
+//! is paused or cancelled, so that it holds nobody up. Who stands first is the store's business; here only what it says
+//! is judged.
+
+use std::collections::BTreeSet;
+
+use super::calls::Place;
+use super::conflict::conflict;
+use super::decide::{failed, finished, skipped};
+use super::rules::Busy;
+use super::world::call_scope;
+use super::{
+    ConflictKind, Event, Failure, FailureKind, LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, World,
+};
+
+/// A lock's name is no longer than this.
+const NAME_BYTES_MAX: usize = 512;
+
+/// What stands before a step's (an item's) first attempt: `None` where it may begin.
+pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Option<Result<Vec<Event>, Refusal>> {
+    let key = step.care.lock.as_ref()?.key.as_ref()?;
+    // A rehearsal changes nothing that a lock could protect.
+    if run.mode() == Mode::Rehearse {
+        return None;
+    }
+    match run.beside.place(&step.id, item) {
+        Some(place) if place.taken => return None,
+        Some(_) => return Some(Err(Refusal::NotDue("it stands in a lock's queue"))),
+        None => {}
+    }
+    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let name = match key.evaluate_text(&scope) {
+        Ok(name) => name,
+        Err(error) => return Some(Ok(vec![failed(run, step, item, key.reads(), &error)])),
+    };
+    let wrong = match name.len() {
+        0 => Some("is empty".to_owned()),
+        1..=NAME_BYTES_MAX => None,
+        more => Some(format!("has {more} bytes; at most {NAME_BYTES_MAX}")),
+    };
+    if let Some(wrong) = wrong {
+        let message = format!("`{}`: the name of its lock {wrong}", step.id);
+        let failure = Failure::of_step(FailureKind::Expression, &step.id, item, message);
+        return Some(Ok(vec![finished(step, item, 0, Outcome::Failed { failure })]));
+    }
+    let name = if run.mode() == Mode::Dark { format!("dark:{name}") } else { name };
+    Some(Ok(vec![Event::LockQueued { step: step.id.clone(), item, name }]))
+}
+
+/// The lock's queue was looked at.
+pub(super) fn seen(run: &Run, step: &Step, item: Option<u32>, seen: LockSeen) -> Result<Vec<Event>, Refusal> {
+    let place = run.beside.place(&step.id, item).filter(|place| !place.taken);
+    let place = place.ok_or(Refusal::NotDue("it does not stand in a queue"))?;
+    if run.is_paused() || run.is_ending() {
+        return Err(Refusal::NotDue("the run is ending, or paused"));
+    }
+    let ask = |kind, message: String| {
+        if place.asked {
+            return Err(Refusal::NotDue("it stands in the queue"));
+        }
+        let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
+        let conflict = conflict(run, step, item, Part::Do, kind, &failure);
+        Ok(vec![Event::Paused { conflict: Box::new(conflict), gave: None }])
+    };
+    let name = &place.name;
+    match seen {
+        LockSeen::First => Ok(vec![Event::LockTaken { step: step.id.clone(), item, name: name.clone() }]),
+        LockSeen::Deadlock { cycle } => {
+            let runs: Vec<_> = cycle.iter().map(ToString::to_string).collect();
+            ask(ConflictKind::Deadlock, format!("runs wait for each other's locks: {} (`{name}`)", runs.join(", ")))
+        }
+        LockSeen::Behind { holder } => match step.care.lock.as_ref().map_or(Busy::Wait, |lock| lock.busy) {
+            Busy::Wait => Err(Refusal::NotDue("it stands in the queue")),
+            Busy::Skip => Ok(skip(run, step, item)),
+            Busy::Cancel => Ok(vec![cancel(step, &format!("the lock `{name}` is held by {holder}"))]),
+            Busy::Ask => ask(ConflictKind::Busy, format!("`{}`: the lock `{name}` is held by {holder}", step.id)),
+        },
+    }
+}
+
+/// A step (an item) that does not wait.
+pub(super) fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
+    match item {
+        None => skipped(run, step, Skipped::Busy),
+        Some(_) => vec![Event::StepSkipped { step: step.id.clone(), item, reason: Skipped::Busy }],
+    }
+}
+
+/// A run that does not wait.
+pub(super) fn cancel(step: &Step, why: &str) -> Event {
+    Event::CancelOrdered { by: format!("`{}`", step.id), compensate: true, reason: Some(why.to_owned()) }
+}
+
+/// What a decision comes to, with the places in queues that it gives up.
+pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
+    if run.beside.places.is_empty() {
+        return events;
+    }
+    let mut left: BTreeSet<&Place> = BTreeSet::new();
+    let mut all = Vec::with_capacity(events.len() + 1);
+    for event in events {
+        let gives_up = |(step, item): &Place, taken: bool| match &event {
+            Event::StepFinished(finished) => {
+                finished.part == Part::Do
+                    && finished.step == *step
+                    && (finished.item.is_none() || finished.item == *item)
+            }
+            Event::StepSkipped { step: of, item: which, .. } => of == step && (which.is_none() || which == item),
+            Event::StepComputed { step: of, .. } | Event::FallbackTaken { step: of, .. } => of == step,
+            Event::ChildEnded { step: of, item: which, .. } => of == step && which == item,
+            Event::PauseOrdered { .. } | Event::CancelOrdered { .. } => !taken,
+            Event::CompensationBegan { .. }
+            | Event::Completed {}
+            | Event::Failed { .. }
+            | Event::Cancelled { .. }
+            | Event::Abandoned { .. } => true,
+            _ => false,
+        };
+        let leaving: Vec<_> =
+            run.beside.places.iter().filter(|(place, queued)| gives_up(place, queued.taken)).collect();
+        let last = matches!(
+            event,
+            Event::CompensationBegan { .. }
+                | Event::Completed {}
+                | Event::Failed { .. }
+                | Event::Cancelled { .. }
+                | Event::Abandoned { .. }
+        );
+        let mut leave = Vec::new();
+        for (place, queued) in leaving {
+            if left.insert(place) {
+                let (step, item) = place.clone();
+                leave.push(Event::LockLeft { step, item, name: queued.name.clone() });
+            }
+        }
+        // Nothing comes after a run's end.
+        if last {
+            all.append(&mut leave);
+        }
+        all.push(event);
+        all.append(&mut leave);
+    }
+    all
+}

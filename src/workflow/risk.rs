@@ -1,0 +1,334 @@
+//! How much is at stake in a step, and what has to be said before it begins.
+//!
+//! Always true: a step is judged when it is about to begin, with its items and its body; at medium risk one yes or no is
+//! asked, at high risk each item of its `for_each`, or of the list in its body, is approved or struck out, and only what
+//! was approved is performed. What was asked about is what is performed: an input that changes is asked about anew, and
+//! `now` stays the time of the question.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::beside::Ask;
+use super::checkpoint::{About, ask, needs_person};
+use super::conflict::{conflict, shorten_value};
+use super::decide::{failed, failure, finished};
+use super::due::sends;
+use super::plan::Step;
+use super::rules::Level;
+use super::world::{call_scope, item_scope};
+use super::{
+    AskedKind, Call, CallBody, ConflictKind, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Part, Plan,
+    ReviewItem, Risk, Run, StepKind, World, wire,
+};
+use crate::expression::{ExpressionError, ReadPath, Scope};
+
+/// What stands before a step's (an item's) first attempt.
+pub(super) enum Gate {
+    /// Nothing.
+    Open,
+    /// It is rehearsed although the run could perform it: a person would have to be asked.
+    Rehearse,
+    /// A person has not answered.
+    Shut,
+    /// This happens first.
+    First(Vec<Event>),
+}
+
+/// The risk that a value names.
+pub(super) fn level(value: &Value) -> Option<Risk> {
+    match value.as_str()? {
+        "low" => Some(Risk::Low),
+        "medium" => Some(Risk::Medium),
+        "high" => Some(Risk::High),
+        _ => None,
+    }
+}
+
+/// Whether people would have to be asked before this begins.
+pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>, now: Timestamp) -> Gate {
+    if step.care.risk.is_none() && plan.risks.is_empty() {
+        return Gate::Open;
+    }
+    let changed = item.is_some() && run.inputs.contains_key(&(step.id.clone(), item)) || is_renewed(run, step, item);
+    let answer = |ask: &Ask| match (ask.is_open(), ask.approved()) {
+        (true, _) => Some(Gate::Shut),
+        (false, Some(_)) => Some(Gate::Open),
+        (false, None) => None,
+    };
+    if let Some(gate) = run.beside.ask(&step.id, item).and_then(answer) {
+        return gate;
+    }
+    if item.is_some() && !changed {
+        if let Some(gate) = run.beside.ask(&step.id, None).and_then(answer) {
+            return gate;
+        }
+        // Its first item was judged, with all others.
+        if run.open_step(&step.id).is_some_and(|open| !open.nothing_begun()) {
+            return Gate::Open;
+        }
+    }
+    let judged = Judge { run, plan, world, step, item: item.filter(|_| changed) };
+    let risk = match judged.risk() {
+        Ok(Risk::Low) => return Gate::Open,
+        Ok(risk) => risk,
+        Err(event) => return Gate::First(vec![event]),
+    };
+    if run.mode() != Mode::Real {
+        let (sent, declared) = match &step.kind {
+            StepKind::Call(call) => (sends(run.mode(), call), call.rehearse.is_some()),
+            StepKind::Run(child) => (true, child.rehearse.is_some()),
+            _ => (false, true),
+        };
+        return match (sent, declared) {
+            (true, true) => Gate::Rehearse,
+            (false, true) => Gate::Open,
+            (_, false) => Gate::First(vec![needs_person(step, item)]),
+        };
+    }
+    let asked = judged.about(risk).and_then(|about| ask(run, world, step, &step.care.asking, about, now));
+    Gate::First(vec![match asked {
+        Ok(asked) => Event::CheckpointOpened(Box::new(asked)),
+        Err(event) => event,
+    }])
+}
+
+/// The world as it was when people were asked about this: what they saw is what is performed.
+pub(super) fn as_asked(run: &Run, world: &World, step: &Step, item: Option<u32>) -> World {
+    let ask = run.beside.ask(&step.id, item).or_else(|| run.beside.ask(&step.id, None));
+    match ask.filter(|ask| ask.approved().is_some()) {
+        Some(ask) => world.at(ask.asked.at),
+        None => world.clone(),
+    }
+}
+
+/// Whether somebody gave a call that has begun another input.
+pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
+    run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.renew)
+}
+
+/// Another input was rejected: the conflict over the one before is open again.
+pub(super) fn reopened(run: &Run, step: &Step, item: Option<u32>, by: &str) -> Event {
+    let message = format!("`{}`: {by} said no to its other input", step.id);
+    let failure = Failure::of_step(FailureKind::Rejected, &step.id, item, message);
+    let conflict = conflict(run, step, item, Part::Do, ConflictKind::Refused, &failure);
+    Event::Paused { conflict: Box::new(conflict), gave: None }
+}
+
+/// The body of a call without what was struck out of it; `None` where nothing was.
+pub(super) fn without_struck(
+    run: &Run,
+    call: &Call,
+    step: &Step,
+    item: Option<u32>,
+    scope: &Scope,
+) -> Result<Option<Value>, (Vec<ReadPath>, ExpressionError)> {
+    let said = run.beside.ask(&step.id, item).filter(|ask| ask.asked.kind == AskedKind::Review);
+    let Some(said) = said.and_then(Ask::approved).filter(|said| !said.struck.is_empty()) else { return Ok(None) };
+    if step.for_each.is_some() && item.is_none() {
+        return Ok(None);
+    }
+    let mut body = body_of(run, call, step, item, scope)?;
+    let mut place = 0;
+    if let Some(list) = parts_mut(&mut body) {
+        list.retain(|_| {
+            place += 1;
+            !said.struck.contains(&(place - 1))
+        });
+    }
+    Ok(Some(body))
+}
+
+/// The JSON body that a call is about to send; null where it has another.
+fn body_of(
+    run: &Run,
+    call: &Call,
+    step: &Step,
+    item: Option<u32>,
+    scope: &Scope,
+) -> Result<Value, (Vec<ReadPath>, ExpressionError)> {
+    match (run.inputs.get(&(step.id.clone(), item)), &call.body) {
+        (Some(given), _) => Ok((**given).clone()),
+        (None, CallBody::Json(template)) => {
+            template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))
+        }
+        (None, _) => Ok(Value::Null),
+    }
+}
+
+/// The list that a body is, or its only one.
+fn parts(body: &Value) -> Option<&Vec<Value>> {
+    match body {
+        Value::Array(list) => Some(list),
+        Value::Object(members) => {
+            let mut lists = members.values().filter_map(Value::as_array);
+            lists.next().filter(|_| lists.next().is_none())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+fn parts_mut(body: &mut Value) -> Option<&mut Vec<Value>> {
+    parts(body)?;
+    match body {
+        Value::Array(list) => Some(list),
+        Value::Object(members) => members.values_mut().find_map(Value::as_array_mut),
+        _ => None,
+    }
+}
+
+/// A value for people.
+fn shown(value: &Value) -> Arc<Value> {
+    shorten_value(value).unwrap_or_default()
+}
+
+struct Judge<'a> {
+    run: &'a Run,
+    plan: &'a Plan,
+    world: &'a World,
+    step: &'a Step,
+    /// One item whose input has changed; else the whole step.
+    item: Option<u32>,
+}
+
+impl Judge<'_> {
+    /// The items that are judged: of a fan-out all, or the one that has changed.
+    fn items(&self) -> Option<Vec<(u32, Arc<Value>)>> {
+        let items = self.run.open_step(&self.step.id)?.items.as_ref()?;
+        let all = (0u32..).zip(items.iter().cloned());
+        Some(all.filter(|(slot, _)| self.item.is_none_or(|item| item == *slot)).collect())
+    }
+
+    fn risk(&self) -> Result<Risk, Event> {
+        match &self.step.care.risk {
+            Some(Level::Fixed(risk)) => return Ok(*risk),
+            None => return self.by_policy(),
+            Some(Level::Computed(_)) => {}
+        }
+        let Some(Level::Computed(template)) = &self.step.care.risk else { return Ok(Risk::Low) };
+        let plain = self.world.plain(self.run);
+        let scopes = match self.items() {
+            Some(items) => items.into_iter().map(|item| item_scope(&plain, Some(item))).collect(),
+            None => vec![plain],
+        };
+        let mut highest = Risk::Low;
+        for scope in scopes {
+            let value = template.evaluate(&scope);
+            let value = value.map_err(|error| failed(self.run, self.step, self.item, template.reads(), &error))?;
+            let Some(risk) = level(&value) else {
+                let message = format!("`{}`: its `risk` gives {value}, which is no risk", self.step.id);
+                let failure = Failure::of_step(FailureKind::Expression, &self.step.id, self.item, message);
+                return Err(finished(self.step, self.item, 0, Outcome::Failed { failure }));
+            };
+            highest = highest.max(risk);
+            if highest == Risk::High {
+                break;
+            }
+        }
+        Ok(highest)
+    }
+
+    /// The first line of the workflow's policy that fits.
+    fn by_policy(&self) -> Result<Risk, Event> {
+        let StepKind::Call(call) = &self.step.kind else { return Ok(Risk::Low) };
+        let counts = self.plan.risks.iter().any(|policy| policy.items_over.is_some());
+        let count = if counts { self.count(call)? } else { 0 };
+        let fits = self.plan.risks.iter().find(|policy| {
+            policy.effect.is_none_or(|effect| effect == call.effect)
+                && policy.method.as_ref().is_none_or(|method| *method == call.method)
+                && policy.items_over.is_none_or(|over| count > over)
+                && policy.reversible.is_none_or(|reversible| reversible != self.step.care.irreversible)
+        });
+        Ok(fits.map_or(Risk::Low, |policy| policy.risk))
+    }
+
+    fn count(&self, call: &Call) -> Result<u64, Event> {
+        if let (Some(items), None) = (self.items(), self.item) {
+            return Ok(items.len() as u64);
+        }
+        let scope = call_scope(&self.world.plain(self.run), self.run, &self.step.id, self.item, Part::Do);
+        let body = body_of(self.run, call, self.step, self.item, &scope);
+        let body = body.map_err(|(reads, error)| failed(self.run, self.step, self.item, &reads, &error))?;
+        Ok(parts(&body).map_or(1, |list| list.len() as u64))
+    }
+
+    /// What people are shown.
+    fn about(&self, risk: Risk) -> Result<About, Event> {
+        let step = &self.step.id;
+        let many = self.items().filter(|_| self.item.is_none());
+        if risk != Risk::High {
+            let what = match (&many, self.item) {
+                (Some(items), _) => format!("for {} items", items.len()),
+                (None, Some(item)) => format!("for item {item}"),
+                (None, None) => String::new(),
+            };
+            let shown =
+                self.shown(many.as_ref().and_then(|items| items.first()).map(|(slot, _)| *slot).or(self.item))?;
+            let question =
+                format!("May `{step}` be performed{}{what}? ({})", if what.is_empty() { "" } else { " " }, shown.0);
+            return Ok(About { item: self.item, kind: AskedKind::Approval, risk, question, items: Vec::new() });
+        }
+        let mut items = Vec::new();
+        match many {
+            Some(all) => {
+                for (index, _) in all {
+                    let (what, value) = self.shown(Some(index))?;
+                    items.push(ReviewItem { index, what, value: shown(&value) });
+                }
+            }
+            None => {
+                let (what, value) = self.shown(self.item)?;
+                match parts(&value).filter(|list| !list.is_empty()) {
+                    Some(list) => {
+                        let of = (0u32..).zip(list);
+                        items.extend(of.map(|(index, part)| ReviewItem {
+                            index,
+                            what: what.clone(),
+                            value: shown(part),
+                        }));
+                    }
+                    None => items.push(ReviewItem { index: 0, what, value: shown(&value) }),
+                }
+            }
+        }
+        let question = match items.len() {
+            1 => format!("May `{step}` be performed?"),
+            many => format!("Which of the {many} items of `{step}` may be performed?"),
+        };
+        Ok(About { item: self.item, kind: AskedKind::Review, risk, question, items })
+    }
+
+    /// What would be done, and with which body.
+    fn shown(&self, item: Option<u32>) -> Result<(String, Value), Event> {
+        let (run, step, world) = (self.run, self.step, self.world);
+        let broken = |(reads, error): (Vec<ReadPath>, ExpressionError)| {
+            let failure = failure(run, Some(&step.id), item, &reads, &error);
+            match item {
+                // A whole review cannot be made: it is the step that fails.
+                Some(_) if self.item.is_none() => finished(step, None, 0, Outcome::Failed { failure }),
+                _ => failed(run, step, item, &reads, &error),
+            }
+        };
+        let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+        match &step.kind {
+            StepKind::Call(call) => {
+                let masked = call_scope(&world.masked(run), run, &step.id, item, Part::Do);
+                let body = body_of(run, call, step, item, &scope).map_err(broken)?;
+                let record = wire::call_record(call, world, &run.started.request, &scope, &masked, Some(&body));
+                let record = record.map_err(broken)?;
+                let touches = if call.effect == EffectClass::Read { ", reads only" } else { "" };
+                let value = match (&body, item.and_then(|item| run.item(&step.id, item))) {
+                    (Value::Null, Some(item)) => (*item).clone(),
+                    _ => body,
+                };
+                Ok((format!("{} {}{touches}", record.method, record.url), value))
+            }
+            StepKind::Run(child) => {
+                let input = super::child::input(run, step, child, item, &scope).map_err(broken)?;
+                Ok((format!("run {}", child.workflow), input))
+            }
+            _ => Ok((String::new(), Value::Null)),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Durations and times as people and expressions write them.
+//!
+//! Always true: a duration is longer than nothing and no longer than [`SPAN_MAX`]; a time is one that a calendar has.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Nothing waits longer than this.
+pub(super) const SPAN_MAX: Duration = Duration::from_secs(400 * 86_400);
+
+const HOW: &str = "write 50ms, 2s, 10m, 3h or 2d";
+
+/// `50ms`, `2s`, `10m`, `3h`, `2d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let trimmed = text.trim();
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(digits);
+    let factor = match unit.trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(format!("`{text}` is not a duration; {HOW}")),
+    };
+    let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    match millis.map(Duration::from_millis) {
+        None => Err(format!("`{text}` is not a duration; {HOW}")),
+        Some(Duration::ZERO) => Err("a duration is longer than 0".to_owned()),
+        Some(span) if span > SPAN_MAX => Err(format!("`{text}` is longer than 400 days")),
+        Some(span) => Ok(span),
+    }
+}
+
+/// A duration as text, or seconds. None at all is allowed here: what is computed may be over already.
+pub(super) fn span(value: &Value) -> Result<Duration, String> {
+    match value {
+        Value::String(text) => duration(text),
+        Value::Number(seconds) => {
+            let seconds = seconds.as_f64().unwrap_or(f64::NAN);
+            match Duration::try_from_secs_f64(seconds.max(0.0)) {
+                Ok(span) if span <= SPAN_MAX && !seconds.is_nan() => Ok(span),
+                Ok(_) => Err(format!("{seconds} seconds are longer than 400 days")),
+                Err(_) => Err(format!("{value} is not a duration; it is seconds, or {HOW}")),
+            }
+        }
+        _ => Err(format!("a duration is a number of seconds, or a text: {HOW}")),
+    }
+}
+
+/// RFC 3339, or seconds since 1970.
+pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
+    let how = "a time is RFC 3339 (2026-01-31T12:00:00Z), or seconds since 1970";
+    match value {
+        Value::String(text) => text.trim().parse().map_err(|_| format!("`{text}` is not a time: {how}")),
+        Value::Number(number) => {
+            let seconds = number.as_f64().filter(|seconds| seconds.is_finite());
+            let span = seconds.and_then(|seconds| jiff::SignedDuration::try_from_secs_f64(seconds).ok());
+            span.and_then(|span| Timestamp::UNIX_EPOCH.checked_add(span).ok())
+                .ok_or_else(|| format!("{number} is not a time: {how}"))
+        }
+        _ => Err(how.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn durations_and_times_as_people_write_them() {
+        let ms = Duration::from_millis;
+        assert_eq!(duration("50ms"), Ok(ms(50)));
+        assert_eq!(duration(" 3d "), Ok(ms(3 * 86_400_000)));
+        assert_eq!(duration("401d"), Err("`401d` is longer than 400 days".into()));
+        assert_eq!(duration("0s"), Err("a duration is longer than 0".into()));
+        for text in ["", "s", "1", "1w", "-1s", "99999999999999999999d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert_eq!(span(&json!(1.5)), Ok(ms(1500)));
+        assert_eq!(span(&json!(-3)), Ok(ms(0)));
+        assert!(span(&json!(1e300)).is_err() && span(&json!(null)).is_err());
+        let noon = "1970-01-01T12:00:00Z".parse().unwrap();
+        assert_eq!(time(&json!("1970-01-01T13:00:00+01:00")), Ok(noon));
+        assert_eq!(time(&json!(43200)), Ok(noon));
+        assert!(time(&json!("noon")).is_err() && time(&json!(1e300)).is_err() && time(&json!([])).is_err());
+    }
+}

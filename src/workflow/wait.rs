@@ -1,0 +1,153 @@
+//! Steps that wait for a time or a signal, and signals that come.
+//!
+//! Always true: a signal that came before anybody waited is kept, up to a bound, and each is taken by one step; the same
+//! delivery counts once. A filter without a value takes nothing.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::decide::{failed, finished};
+use super::rules::{Until, Wait};
+use super::world::deeper_than;
+use super::{Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Step, StepKind, World, span};
+use crate::expression::{ExpressionError, Template};
+use crate::names::Seq;
+
+/// A step of kind `wait` begins.
+pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Timestamp) -> Vec<Event> {
+    let began =
+        |until, signal: Option<&String>| Event::WaitBegan { step: step.id.clone(), until, signal: signal.cloned() };
+    let value = |template: &Template, read: &dyn Fn(&Value) -> Result<Timestamp, String>| {
+        let value = template.evaluate(&world.plain(run));
+        let value = value.and_then(|value| read(&value).map_err(ExpressionError::new));
+        value.map_err(|error| failed(run, step, None, template.reads(), &error))
+    };
+    let until = match &wait.until {
+        Until::For(template) => value(template, &|value| {
+            let span = SignedDuration::try_from(span::span(value)?).map_err(|_| "too long".to_owned())?;
+            now.checked_add(span).map_err(|_| "it ends beyond all calendars".to_owned())
+        }),
+        Until::At(template) => value(template, &|value| span::time(value)),
+        Until::Signal { name, timeout, .. } => {
+            return signal(
+                run,
+                world,
+                step,
+                wait,
+                name,
+                began(timeout.and_then(|t| now.checked_add(t).ok()), Some(name)),
+            );
+        }
+    };
+    vec![match until {
+        Ok(until) => began(Some(until), None),
+        Err(event) => event,
+    }]
+}
+
+/// It waits for a signal: one that came before is taken at once.
+fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began: Event) -> Vec<Event> {
+    let ended = |signal, output| Event::WaitEnded { step: step.id.clone(), signal: Some(signal), output };
+    if run.mode() != Mode::Real {
+        let Some(rehearse) = &wait.rehearse else {
+            let message = format!("`{}` waits for the signal `{name}`, and has no `rehearse:`", step.id);
+            let failure = Failure::of_step(FailureKind::NeedsSignal, &step.id, None, message);
+            return vec![finished(step, None, 0, Outcome::Failed { failure })];
+        };
+        return match rehearse.evaluate(&world.plain(run)) {
+            Err(error) => vec![failed(run, step, None, rehearse.reads(), &error)],
+            Ok(payload) => {
+                let payload = Arc::new(payload);
+                let (name, by) = (name.to_owned(), "rehearse".to_owned());
+                let came = Event::SignalReceived { name, payload: payload.clone(), id: None, by };
+                vec![began, came, ended(Seq(run.seq().0 + 2), payload)]
+            }
+        };
+    }
+    let kept = run.beside.signals.iter().find(|kept| kept.name == name && takes(run, world, step, &kept.payload));
+    match kept {
+        Some(kept) => vec![began, ended(kept.seq, kept.payload.clone())],
+        None => vec![began],
+    }
+}
+
+/// Whether a step takes a signal of its name.
+fn takes(run: &Run, world: &World, step: &Step, payload: &Arc<Value>) -> bool {
+    let StepKind::Wait(wait) = &step.kind else { return false };
+    let Until::Signal { filter, .. } = &wait.until else { return false };
+    filter.as_ref().is_none_or(|filter| {
+        let scope = world.plain(run).with("signal", payload.clone());
+        filter.holds(&scope).unwrap_or(false)
+    })
+}
+
+/// A signal comes.
+pub(super) fn receive(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    name: String,
+    payload: Arc<Value>,
+    id: Option<String>,
+    by: &str,
+) -> Result<Vec<Event>, Refusal> {
+    if id.as_ref().is_some_and(|id| run.beside.deliveries.contains(id)) {
+        return Ok(Vec::new()); // the same delivery: nothing changes
+    }
+    let known = plan.steps.iter().filter_map(|step| match &step.kind {
+        StepKind::Wait(wait) => match &wait.until {
+            Until::Signal { name, .. } => Some(name.as_str()),
+            Until::For(_) | Until::At(_) => None,
+        },
+        _ => None,
+    });
+    if !known.clone().any(|known| known == name) {
+        let known: Vec<_> = known.collect();
+        let waits = match known.is_empty() {
+            true => "it waits for none".to_owned(),
+            false => format!("it waits for {}", known.join(", ")),
+        };
+        return Err(Refusal::NoSense(format!("the workflow has no step that waits for the signal `{name}`; {waits}")));
+    }
+    if run.is_ending() {
+        return Err(Refusal::NoSense("the run is ending".into()));
+    }
+    if deeper_than(&payload, world.output_depth_max) {
+        let message = format!("the payload is nested deeper than output_depth_max ({})", world.output_depth_max);
+        return Err(Refusal::BadValues(vec![message]));
+    }
+    let waiting = plan.steps.iter().find(|step| {
+        let waits = run.beside.waits.get(&step.id);
+        waits.is_some_and(|wait| wait.signal.as_deref() == Some(&name)) && takes(run, world, step, &payload)
+    });
+    if waiting.is_none() && run.beside.signals.len() >= world.signals_max {
+        let message = format!("{} signals came that no step has taken: the limit signals_max", world.signals_max);
+        return Err(Refusal::NoSense(message));
+    }
+    let mut events = vec![Event::SignalReceived { name, payload: payload.clone(), id, by: by.to_owned() }];
+    if let Some(step) = waiting {
+        events.push(Event::WaitEnded { step: step.id.clone(), signal: Some(run.seq().next()), output: payload });
+    }
+    Ok(events)
+}
+
+/// The first wait whose time is over, and what that comes to.
+pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
+    let over = |wait: &super::beside::OpenWait| wait.until.is_some_and(|until| until <= now);
+    let (id, wait) = run.beside.waits.iter().find(|(_, wait)| over(wait))?;
+    let (_, step) = plan.step(id)?;
+    let fails = match &step.kind {
+        StepKind::Wait(wait) => matches!(wait.until, Until::Signal { goes_on: false, .. }),
+        _ => false,
+    };
+    Some(vec![match &wait.signal {
+        Some(signal) if fails => {
+            let message = format!("`{id}`: the signal `{signal}` did not come in time");
+            let failure = Failure::of_step(FailureKind::TimedOut, id, None, message);
+            finished(step, None, 0, Outcome::Failed { failure })
+        }
+        _ => Event::WaitEnded { step: id.clone(), signal: None, output: Arc::new(Value::Null) },
+    }])
+}

@@ -50,7 +50,7 @@ async fn checked(path: &Path, window: Duration) -> anyhow::Result<StoreReport> {
 fn sqlite(place: StorePlace) -> anyhow::Result<(PathBuf, Duration)> {
     let (store, limits) = match place {
         StorePlace::Url(url) => {
-            let store = config::parse_store(&url).map_err(|why| anyhow::anyhow!("`--store {url}`: {why}"))?;
+            let store = config::parse_store(&url, None).map_err(|why| anyhow::anyhow!("`--store {url}`: {why}"))?;
             (store, Limits::default())
         }
         StorePlace::Flags(dir) => {
@@ -62,6 +62,7 @@ fn sqlite(place: StorePlace) -> anyhow::Result<(PathBuf, Duration)> {
     };
     match store {
         StoreUrl::Sqlite(path) => Ok((path, Duration::from_secs(limits.retry_window_s))),
+        StoreUrl::Postgres { .. } => bail!("this looks at SQLite files; `pg_dump` copies a PostgreSQL database"),
         StoreUrl::Memory => bail!("a store in memory is gone with its process: there is nothing to look at"),
     }
 }

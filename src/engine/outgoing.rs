@@ -18,6 +18,7 @@ use crate::workflow::{InFlight, Plan, Run, StepIndex, call_scope, wire};
 ///
 /// # Errors
 /// It cannot leave: a secret has gone, the URL is none. Nothing was sent.
+#[allow(clippy::too_many_arguments)] // what a request is made of, each from another hand
 pub(super) fn outgoing(
     limits: &Limits,
     snapshot: &Snapshot,

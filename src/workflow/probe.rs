@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::begin::first_request;
 use super::calls::{CallState, Phase};
 use super::conflict::conflict;
-use super::decide::first_request;
 use super::outcome::{Class, Ended, classify};
 use super::world::call_scope;
 use super::{

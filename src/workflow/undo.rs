@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
+use super::begin::{first_request, idempotency_key};
 use super::calls::{CallState, DoneCall, Phase, Place};
 use super::conflict::conflict;
-use super::decide::{failure, first_request, idempotency_key};
+use super::decide::failure;
 use super::due::sends;
 use super::outcome::{Class, Ended, classify, response};
 use super::{

@@ -64,7 +64,7 @@ impl Check<'_> {
             rehearse: rehearse.map_or(Some(None), |rehearse| rehearse.map(Some))?,
             volatile: draft.volatile,
         };
-        self.now_beside_secrets(&at, &call);
+        self.now_beside_secrets(at, &call);
         self.sense(site, draft, &call);
         Some(call)
     }

@@ -316,7 +316,7 @@ impl Run {
 fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -> Result<Option<CallState>, String> {
     let StepStarted { step, attempt, request, key, until, .. } = started;
     match (call, request) {
-        (None, Some(request)) if *attempt == 1 => return Ok(Some(CallState::first(started, request, seq))),
+        (None, Some(request)) if *attempt == 1 => Ok(Some(CallState::first(started, request, seq))),
         (Some(call), request)
             if !matches!(call.phase, Phase::InFlight | Phase::Stuck)
                 && *attempt == call.attempt + 1

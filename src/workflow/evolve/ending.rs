@@ -135,16 +135,14 @@ impl Run {
 
     pub(super) fn fallback_taken(&mut self, step: &StepId, by: &StepId, failure: &Failure) -> Result<(), String> {
         self.not_begun(by)?;
-        let state = self.steps.get(step);
-        match state {
-            None => {}
+        let under_way = match self.steps.get(step) {
+            None => false,
             Some(StepState::Open(open)) if open.items.is_none() => {
-                if open.calls.get(&0).is_some_and(|call| call.phase == Phase::InFlight) {
-                    self.in_flight -= 1;
-                }
+                open.calls.get(&0).is_some_and(|call| call.phase == Phase::InFlight)
             }
             Some(_) => return Err(format!("`{step}` has ended, or is a fan-out")),
-        }
+        };
+        self.in_flight -= usize::from(under_way);
         let failure = Box::new(failure.clone());
         self.steps.insert(step.clone(), StepState::Replaced { by: by.clone(), failure });
         self.replaced.insert(by.clone(), step.clone());

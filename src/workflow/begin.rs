@@ -1,0 +1,177 @@
+//! A call begins: the first attempt or the next, sent or only rehearsed.
+//!
+//! Always true: a later attempt sends the first one's bytes under the first one's key, unless a person gave another
+//! input; a call that the run's mode does not send leaves its intent instead.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::calls::{Phase, StepState};
+use super::decide::{enter, failed, finished, may_begin, skipped, too_deep};
+use super::due::{sends, skipped_by_needs};
+use super::outcome::unfit;
+use super::risk::{self, Gate};
+use super::world::{call_scope, deeper_than};
+use super::{
+    Call, CallRecord, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind, StepStarted,
+    World, lock, wire,
+};
+use crate::expression::{ExpressionError, ReadPath};
+use crate::names::{RunId, StepId};
+
+pub(super) fn begin(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    step: &Step,
+    item: Option<u32>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    // What a person asked for again starts although the run ends: it has to be known what became of it.
+    let asked = run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.asked);
+    if !asked {
+        may_begin(run, plan, step)?;
+    }
+    let StepKind::Call(call) = &step.kind else { return Err(Refusal::NotDue("the step calls nobody")) };
+    match (run.steps.get(&step.id), item) {
+        (None, None) if step.for_each.is_none() => {
+            if skipped_by_needs(run, plan, step) {
+                return Ok(skipped(run, step, Skipped::Needs));
+            }
+            if let Err(events) = enter(run, world, &world.plain(run), step) {
+                return Ok(events);
+            }
+            first(run, plan, world, step, call, None, now)
+        }
+        (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
+            let slot = item.unwrap_or(0);
+            match open.calls.get(&slot) {
+                Some(state) if matches!(state.phase, Phase::Waiting(_)) && state.renew => {
+                    first(run, plan, world, step, call, item, now)
+                }
+                Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
+                    Ok(vec![attempt(run, world, step, call, item, now, true)])
+                }
+                Some(_) => Err(Refusal::NotDue("an attempt is under way")),
+                None if open.has_ended(slot) || slot as usize >= open.all() => {
+                    Err(Refusal::NotDue("it has ended, or there is no such item"))
+                }
+                None => first(run, plan, world, step, call, item, now),
+            }
+        }
+        _ => Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),
+    }
+}
+
+/// The first attempt of a call, or the first with another input: after what has to be said before it.
+fn first(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    step: &Step,
+    call: &Call,
+    item: Option<u32>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    let sent = match risk::gate(run, plan, world, step, item, now) {
+        Gate::Open => sends(run.mode(), call),
+        Gate::Rehearse => false,
+        Gate::Shut => return Err(Refusal::NotDue("a person is asked")),
+        Gate::First(events) => return Ok(events),
+    };
+    if let Some(gate) = lock::gate(run, world, step, item).filter(|_| sent) {
+        return gate;
+    }
+    Ok(vec![attempt(run, &risk::as_asked(run, world, step, item), step, call, item, now, sent)])
+}
+
+/// The next attempt of a call: what is about to leave, or the intent where the run's mode rehearses it.
+fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>, now: Timestamp, sent: bool) -> Event {
+    let state = run.call_state(&step.id, item, Part::Do);
+    let until = || step.trouble.deadline.and_then(|deadline| now.checked_add(deadline).ok());
+    let (number, mut key, request) = match state {
+        Some(state) if !state.renew => (state.attempt + 1, state.key.clone(), None),
+        state => {
+            let request = match first_request(run, world, call, step, item, Part::Do) {
+                Ok(request) => Arc::new(request),
+                Err((reads, error)) => return failed(run, step, item, &reads, &error),
+            };
+            if !sent {
+                return rehearsed(run, step, call, world, request, item);
+            }
+            (state.map_or(1, |state| state.attempt + 1), None, Some(request))
+        }
+    };
+    if request.is_some() && call.effect != EffectClass::Read {
+        let renewed = state.map_or(0, |state| state.renewed);
+        key = Some(idempotency_key(world, run.id(), &step.id, item, Part::Do, renewed));
+    }
+    Event::StepStarted(StepStarted {
+        step: step.id.clone(),
+        item,
+        part: Part::Do,
+        attempt: number,
+        key,
+        effect: call.effect,
+        repeatable: call.repeat_is_harmless(),
+        request,
+        until: match state {
+            Some(state) if state.until.is_some() => None, // as the first attempt said
+            _ => until(),
+        },
+    })
+}
+
+/// What one of a step's calls is about to send.
+pub(super) fn first_request(
+    run: &Run,
+    world: &World,
+    call: &Call,
+    step: &Step,
+    item: Option<u32>,
+    part: Part,
+) -> Result<CallRecord, (Vec<ReadPath>, ExpressionError)> {
+    let scope = call_scope(&world.plain(run), run, &step.id, item, part);
+    let masked = call_scope(&world.masked(run), run, &step.id, item, part);
+    let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
+    let left = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
+    let given = left.as_ref().or(given.map(|given| &**given));
+    wire::call_record(call, world, &run.started.request, &scope, &masked, given)
+}
+
+fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<CallRecord>, item: Option<u32>) -> Event {
+    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(&scope)) {
+        None => (None, None),
+        Some(Ok(output)) if deeper_than(&output, world.output_depth_max) => return too_deep(step, item, world),
+        Some(Ok(output)) => (Some(Arc::new(output)), None),
+        Some(Err(error)) => (None, Some(format!("`rehearse:` has no value: {error}"))),
+    };
+    if let Some(failure) = output.as_ref().and_then(|output| unfit(step, item, output)) {
+        return finished(step, item, 0, Outcome::Failed { failure });
+    }
+    finished(step, item, 1, Outcome::Rehearsed { intent, output, note })
+}
+
+/// The same for every attempt of a step (an item) of a run, and for nothing else.
+pub(super) fn idempotency_key(
+    world: &World,
+    run: RunId,
+    step: &StepId,
+    item: Option<u32>,
+    part: Part,
+    renewed: u32,
+) -> String {
+    let mut text = format!("{run}\n{step}\n{}", item.map_or_else(String::new, |item| item.to_string()));
+    match part {
+        Part::Do => {}
+        Part::Probe => text.push_str("\nprobe"),
+        Part::Undo => text.push_str("\nundo"),
+    }
+    if renewed > 0 {
+        text.push_str(&format!("\n{renewed}"));
+    }
+    let hash = blake3::keyed_hash(&world.key_secret, text.as_bytes());
+    hash.to_hex().as_str().get(..32).unwrap_or_default().to_owned()
+}

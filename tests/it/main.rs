@@ -17,6 +17,7 @@ mod overload;
 mod readme;
 mod reload;
 mod slow_clients;
+mod store;
 mod streams;
 mod support;
 mod whole_sets;

@@ -8,6 +8,7 @@ mod disk;
 mod kill;
 mod model;
 mod ownership;
+mod purge;
 mod rate;
 mod retention;
 mod sqlite;

@@ -32,7 +32,7 @@ async fn what_a_newer_program_wrote_is_refused() {
     open(&dir).await.unwrap().close().await;
     edit(&dir, "UPDATE meta SET value = x'3939' WHERE key = 'event_version'").await;
     let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
-    assert!(refused.contains("events of version 99"), "{refused}");
+    assert!(refused.contains("events of version 99,"), "{refused}");
     edit(
         &dir,
         "UPDATE meta SET value = x'31' WHERE key = 'event_version'; \
@@ -44,6 +44,61 @@ async fn what_a_newer_program_wrote_is_refused() {
     assert!(refused.contains("tables of version 7"), "{refused}");
     edit(&dir, "DELETE FROM _sqlx_migrations WHERE version = 7").await;
     open(&dir).await.unwrap().close().await;
+}
+
+/// Events as the first version wrote them: one of each kind, of two runs.
+const FIRST_VERSION: [&[&str]; 2] = [
+    &[
+        r#"{"run_started":{"run":"RUN","workflow":"create-order","plan":"plan_1","mode":"real","route":"orders.create","started":"2027-01-15T08:00:00Z","request":{"body":{"items":[1]}},"credentials":["authorization"],"sealed":"c2VhbGVk","legacy":null,"instance":null,"creates":{"engine":{"family":"orders.create","path":"$.id"}},"traceparent":null}}"#,
+        r#"{"step_computed":{"step":"a","output":{"n":12345678901234567890}}}"#,
+        r#"{"step_skipped":{"step":"b","reason":"condition"}}"#,
+        r#"{"step_started":{"step":"c","item":null,"attempt":1,"key":"k","effect":"shared","repeatable":true,"request":{"method":"POST","url":"http://h/","headers":[["content-type","application/json"]],"body":{"text":"{}"}}}}"#,
+        r#"{"retry_scheduled":{"step":"c","item":null,"attempt":1,"unknown":false,"why":"429","at":"2027-01-15T08:00:01Z"}}"#,
+        r#"{"step_started":{"step":"c","item":null,"attempt":2,"key":"k","effect":"shared","repeatable":true,"request":null}}"#,
+        r#"{"step_finished":{"step":"c","item":null,"attempt":2,"outcome":{"done":{"status":200,"headers":{"a":"b"},"output":{"id":1}}}}}"#,
+        r#"{"fan_out_opened":{"step":"d","items":[{"sku":"x"}]}}"#,
+        r#"{"step_finished":{"step":"d","item":0,"attempt":0,"outcome":{"rehearsed":{"intent":{"method":"POST","url":"http://h/","headers":[],"body":"empty"},"output":null,"note":"none"}}}}"#,
+        r#"{"responded":{"answer":{"status":201,"headers":[],"body":{"text":"{\"id\":17}"}},"pin":{"family":"orders.create","id":"17","twin":false}}}"#,
+        r#"{"completed":{}}"#,
+    ],
+    &[
+        r#"{"run_started":{"run":"RUN","workflow":"create-order","plan":"plan_1","mode":"real","route":null,"started":"2027-01-15T08:00:00Z","request":{},"credentials":[],"sealed":null,"legacy":null,"instance":null,"creates":null,"traceparent":null}}"#,
+        r#"{"step_started":{"step":"c","item":null,"attempt":1,"key":"k","effect":"shared","repeatable":false,"request":{"method":"POST","url":"http://h/","headers":[],"body":"empty"}}}"#,
+        r#"{"paused":{"conflict":{"kind":"outcome_unknown","step":"c","item":null,"attempt":1,"message":"m","status":null,"request":null}}}"#,
+    ],
+];
+
+#[tokio::test]
+async fn events_of_the_first_version_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await.unwrap();
+    for (n, events) in (1..).zip(FIRST_VERSION) {
+        store.append(append(run_id(n), 1, events.len() as u64)).await.unwrap();
+    }
+    store.close().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("test.db"));
+    let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    for (n, events) in (1..).zip(FIRST_VERSION) {
+        for (seq, event) in (1..).zip(events) {
+            let text = event.replace("RUN", &run_id(n).0.to_string());
+            sqlx::query("UPDATE events SET version = 1, event = ? WHERE run_id = ? AND seq = ?")
+                .bind(text.into_bytes())
+                .bind(run_id(n).0.as_bytes().as_slice())
+                .bind(seq as i64)
+                .execute(&mut conn)
+                .await
+                .unwrap();
+        }
+    }
+    sqlx::Connection::close(conn).await.unwrap();
+    edit(&dir, "UPDATE meta SET value = x'31' WHERE key = 'event_version'").await;
+    let store = open(&dir).await.unwrap();
+    for (n, status) in [(1, RunStatus::Completed), (2, RunStatus::Paused)] {
+        let events = store.events(run_id(n), Seq::FIRST).await.unwrap();
+        let run = fold(events.iter().map(|stored| &stored.event)).unwrap();
+        assert_eq!(run.status(), status);
+    }
+    store.close().await;
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ pub struct Allowed {
     pub lost_replies: u64,
     /// Orders that were begun and not acknowledged (a caller gave up, or got an error): their effects may exist.
     pub unacknowledged: bool,
+    /// Old runs were purged: what is in the ledger may be of runs that are gone.
+    pub purged: bool,
 }
 
 /// I7.
@@ -57,11 +59,15 @@ pub async fn check_runs(store: &Path, placed: &[Value]) {
 
 /// The runs of a store with their modes; what is wrong with them.
 async fn look(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
+    let path = store;
     let store = open(store).await;
     let mut modes = BTreeMap::new();
     for run in all_runs(&store).await {
         let events = store.events(run.run_id, Seq::FIRST).await.expect("events are readable");
-        check_run(&run, &events, wrong);
+        let purged = events.is_empty() && store.remains(run.run_id).await.expect("the store answers").is_some();
+        if !purged {
+            check_run(&run, &events, wrong);
+        }
         modes.insert(run.run_id.0.simple().to_string(), run.mode);
     }
     for order in placed {
@@ -72,6 +78,9 @@ async fn look(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeM
         }
     }
     store.close().await;
+    let window = std::time::Duration::from_secs(Limits::default().retry_window_s);
+    let checked = SqliteStore::check(path, window).await.expect("the store can be looked at");
+    wrong.extend(checked.findings.iter().map(|found| format!("store check: {:?} {}", found.run, found.what)));
     modes
 }
 
@@ -155,6 +164,7 @@ pub fn check_ledger(
             match entry.caused_by.strip_prefix("engine:").and_then(|run| modes.get(run)) {
                 Some(Mode::Real) => {}
                 Some(Mode::Dark) if entry.operation == "draft" => {}
+                None if allowed.purged => {}
                 mode => wrong.push(format!("I5: {} by {} in mode {mode:?}", entry.operation, entry.caused_by)),
             }
         }

@@ -7,6 +7,7 @@
 //! When the store refuses for sure, nothing was started; when it does not answer, that is said, and asking again with
 //! the same key does nothing twice.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -114,7 +115,8 @@ pub(super) async fn start(core: &Arc<Core>, start: Start) -> Result<Started, Not
         until: None,
     };
     let started = started(&plan, run, &input, origin, Timestamp::now());
-    born(core, plan, started, Vec::new(), claim, place, permit).await
+    let (credentials, run_key) = Default::default();
+    born(core, Birth { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, place, permit).await
 }
 
 /// Room for one more run, in a process that goes on.
@@ -126,29 +128,38 @@ pub(super) fn admitted(core: &Core) -> Result<OwnedSemaphorePermit, NotStarted> 
     core.runs.clone().try_acquire_owned().map_err(full)
 }
 
-/// Brings a run into the world, with what it takes over, and waits until that is on disk.
+/// What a run is born with.
+pub(super) struct Birth {
+    pub plan: Arc<Plan>,
+    pub started: RunStarted,
+    /// Of the run before it.
+    pub taken_over: Vec<Event>,
+    pub credentials: BTreeMap<String, String>,
+    pub run_key: Option<Vec<u8>>,
+    pub claim: Option<Claim>,
+}
+
+/// Brings a run into the world and waits until that is on disk.
 pub(super) async fn born(
     core: &Arc<Core>,
-    plan: Arc<Plan>,
-    started: RunStarted,
-    taken_over: Vec<Event>,
-    claim: Option<Claim>,
+    birth: Birth,
     place: Place,
     permit: OwnedSemaphorePermit,
 ) -> Result<Started, NotStarted> {
+    let Birth { plan, started, taken_over, credentials, run_key, claim } = birth;
     let store = |why: String, unknown| NotStarted::Store { why, unknown };
     minder::start(core);
     let (id, job, plan_id, mode) = (started.run, started.job, plan.id.clone(), started.mode);
     let run = evolve(None, &Event::RunStarted(Arc::new(started))).map_err(|misfit| store(misfit.to_string(), false))?;
     let (tell, told) = oneshot::channel();
-    let (executor, keeper, priority) = core.of_mode(mode, &plan, None, Fence::FIRST);
+    let (executor, keeper, priority) = core.of_mode(mode, &plan, run_key, Fence::FIRST);
     let mut driver = Driver::new(Parts {
         core: core.clone(),
         snapshot: core.snapshot.load_full(),
         plan,
         clock: Clock::starting(run.started().started),
         run,
-        credentials: Default::default(),
+        credentials,
         executor,
         journal: Journal::new(keeper, priority, claim, Seq(0)),
         caller: None,

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::Core;
 use super::begin::{self, Origin};
 use super::clock::Clock;
+use super::desk::NotDone;
 use super::driver::{Driver, Parts};
 use super::journal::Journal;
 use super::mail::{ChildEnd, Letter};
@@ -74,15 +75,21 @@ pub(super) fn ended(core: &Arc<Core>, run: &Run) {
     });
 }
 
-/// Says something to a child, as its parent.
-pub(super) fn say(core: &Arc<Core>, child: RunId, order: Order, parent: RunId) {
-    let core = core.clone();
-    core.clone().beside(async move {
-        let name = order.name();
-        if let Err(why) = orders::order(&core, child, order, parent.to_string()).await {
-            tracing::debug!(run = %child, order = name, %why, "a child does not take an order of its parent");
+/// Says something to a child, as its parent; whether it heard. One that refuses has heard.
+pub(super) async fn say(core: Arc<Core>, child: RunId, order: Order, parent: RunId) -> bool {
+    let name = order.name();
+    match orders::order(&core, child, order, parent.to_string()).await {
+        Ok(_) => true,
+        Err(NotDone::Store { why, .. }) => {
+            tracing::warn!(run = %child, order = name, why, "a child did not hear its parent; it is said again");
+            tokio::time::sleep(PAUSE).await;
+            false
         }
-    });
+        Err(why) => {
+            tracing::debug!(run = %child, order = name, %why, "a child does not take an order of its parent");
+            true
+        }
+    }
 }
 
 /// Sees that a child lives: it is born, unless it is there; its end, where it has ended.

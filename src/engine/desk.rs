@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Engine, begin, explain, follow, orders};
+use super::{Engine, begin, explain, follow, orders, rerun};
 use crate::flag::RetryKey;
 use crate::names::{JobId, PlanId, RunId, Seq, StepId, WorkflowName};
 use crate::workflow::{Order, Refusal, RunSummary};
@@ -129,7 +129,7 @@ impl Engine {
     /// # Errors
     /// Nothing was started, or nobody knows.
     pub async fn rerun(&self, of: RunId, from: StepId, by: String) -> Result<Started, NotStarted> {
-        Err(NotStarted::NotNow(format!("{of} cannot be run again from `{from}` by {by} in this version")))
+        rerun::rerun(&self.core, of, from, by).await
     }
     /// Says something to a run. What came of it is on disk when this returns: the run after it.
     ///

@@ -140,19 +140,17 @@ impl Journal {
         self.pending.is_empty() && self.under_way.is_none()
     }
     /// Hands in what waits, unless an append is under way: then it goes with the next one. With `release` the run is
-    /// nobody's after it, until `wake`.
-    pub fn flush(&mut self, run: &Run, wake: Option<Timestamp>, release: bool) {
+    /// nobody's after it.
+    pub fn flush(&mut self, run: &Run, release: bool) {
         let (Some(keeper), None, Some((updated, _))) = (&self.keeper, &self.under_way, self.pending.last()) else {
             return;
         };
         let pins = self.pending.iter().filter_map(|(_, event)| pin_of(event)).collect();
         let locks = self.pending.iter().filter_map(|(_, event)| lock_of(event)).collect();
-        let mut summary = run.summary(*updated);
-        summary.wake = wake.filter(|_| !run.is_final());
         let append = Append {
             run_id: run.id(),
             first: self.handed.next(),
-            summary,
+            summary: run.summary(*updated),
             events: std::mem::take(&mut self.pending),
             batch: Uuid::now_v7(),
             pins,

@@ -36,6 +36,7 @@ pub mod pins;
 mod recover;
 mod registry;
 mod replies;
+mod rerun;
 mod seal;
 mod service;
 mod snapshot;

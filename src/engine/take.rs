@@ -5,6 +5,7 @@
 //!
 //! When the store does not answer, those who wait hear so, and the run is tried again after a while.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,10 +16,11 @@ use super::desk::NotDone;
 use super::driver::{Driver, Parts};
 use super::journal::Journal;
 use super::mail::{Letter, Posted, Reply, Seat};
+use super::snapshot::Snapshot;
 use super::{Core, minder};
 use crate::names::{RunId, Seq};
 use crate::store::{Owned, StoreError, Taken};
-use crate::workflow::{Refusal, Run, fold};
+use crate::workflow::{Plan, Refusal, Run, fold};
 
 /// Until a run that could not be read is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -148,7 +150,7 @@ fn not_now(core: &Core, mut seat: Seat, error: &StoreError) {
 pub(super) async fn load(core: &Arc<Core>, seat: Seat, owned: &Owned) -> Result<Driver, (Seat, Unloaded)> {
     let id = seat.run();
     core.alarm.forget(id);
-    match read(core, owned).await {
+    match read(core, id).await {
         Ok(read) => Ok(read.driver(core, seat, owned)),
         Err(unloaded) => {
             if let Unloaded::Unreadable(why) = &unloaded {
@@ -160,17 +162,18 @@ pub(super) async fn load(core: &Arc<Core>, seat: Seat, owned: &Owned) -> Result<
     }
 }
 
-struct Read {
-    run: Run,
-    last: Timestamp,
-    plan: Arc<crate::workflow::Plan>,
-    snapshot: Arc<super::snapshot::Snapshot>,
-    credentials: std::collections::BTreeMap<String, String>,
+/// A run as it stands on disk, with what moves it.
+pub(super) struct Read {
+    pub run: Run,
+    pub last: Timestamp,
+    pub plan: Arc<Plan>,
+    pub snapshot: Arc<Snapshot>,
+    pub credentials: BTreeMap<String, String>,
 }
 
-async fn read(core: &Core, owned: &Owned) -> Result<Read, Unloaded> {
+/// Reads a run, whoever moves it.
+pub(super) async fn read(core: &Core, id: RunId) -> Result<Read, Unloaded> {
     let _turn = core.reads.0.acquire().await; // never closed
-    let id = owned.summary.run_id;
     let events = match core.store.events(id, Seq::FIRST).await {
         Ok(events) => events,
         Err(error) => {

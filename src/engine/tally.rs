@@ -1,13 +1,13 @@
 //! What metrics say of one run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 
-use super::watchdog::active;
+use super::watchdog::{active, open_questions};
 use crate::names::{StepId, WorkflowName};
-use crate::workflow::{Creates, Event, Mode, Outcome, Run, RunStatus};
+use crate::workflow::{Creates, Event, Mode, Outcome, Risk, Run, RunStatus};
 
 /// Counts one run. An unfinished durable run is counted in its status wherever it rests or moves, a rehearsal while it
 /// moves.
@@ -17,6 +17,8 @@ pub(super) struct Tally {
     begun: HashMap<(StepId, Option<u32>), Instant>,
     /// The status in which it is counted.
     counted: Option<RunStatus>,
+    /// Its open questions, by risk, as they are counted.
+    asked: BTreeMap<Risk, usize>,
     /// It was paused before this task.
     was_paused: bool,
 }
@@ -29,10 +31,24 @@ impl Tally {
             mode: run.mode(),
             begun: HashMap::new(),
             counted: taken.then(|| run.status()),
+            asked: first_asked(run).filter(|_| taken).map(|risk| (risk, 1)).into_iter().collect(),
             was_paused: taken && run.status() == RunStatus::Paused,
         };
         tally.count(Some(run.status()));
+        tally.count_asked(run);
         tally
+    }
+    fn count_asked(&mut self, run: &Run) {
+        let mut asked: BTreeMap<Risk, usize> = BTreeMap::new();
+        run.asked().for_each(|asks| *asked.entry(asks.risk).or_default() += 1);
+        for risk in [Risk::Low, Risk::Medium, Risk::High] {
+            let count = |of: &BTreeMap<Risk, usize>| of.get(&risk).copied().unwrap_or_default() as f64;
+            let more = count(&asked) - count(&self.asked);
+            if more != 0.0 {
+                open_questions(risk).increment(more);
+            }
+        }
+        self.asked = asked;
     }
     fn count(&mut self, status: Option<RunStatus>) {
         let status = status.filter(|status| !status.is_final());
@@ -49,6 +65,10 @@ impl Tally {
     /// One more event.
     pub fn see(&mut self, event: &Event, run: &Run) {
         self.count(Some(run.status()));
+        // Most runs ask nobody anything.
+        if !self.asked.is_empty() || matches!(event, Event::CheckpointOpened(_)) {
+            self.count_asked(run);
+        }
         match event {
             Event::StepStarted(started) if started.attempt == 1 && started.part.is_do() => {
                 self.begun.insert((started.step.clone(), started.item), Instant::now());
@@ -144,6 +164,11 @@ impl Tally {
             None => tracing::debug!(run = %id, %workflow, mode, outcome, parked, "run ended"),
         }
     }
+}
+
+/// The risk of the question that a listing shows: only that one is known of a run that rests.
+fn first_asked(run: &Run) -> Option<Risk> {
+    run.summary(run.started().started).checkpoint.map(|(_, risk)| risk)
 }
 
 impl Drop for Tally {

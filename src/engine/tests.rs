@@ -1,6 +1,8 @@
 //! The engine over the memory store and real servers on loopback.
 
 mod arm;
+mod asked;
+mod begun;
 mod crash;
 mod editions;
 mod failing;

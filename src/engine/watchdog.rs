@@ -15,7 +15,7 @@ use super::Core;
 use crate::limits::Limits;
 use crate::names::{RunId, WorkflowName};
 use crate::store::{RunFilter, StoreError};
-use crate::workflow::{RunStatus, RunSummary};
+use crate::workflow::{Risk, RunStatus, RunSummary};
 
 const PAGE: usize = 500;
 /// Between two pages, so that a long look holds up nobody.
@@ -30,8 +30,12 @@ const UNFINISHED: [RunStatus; 6] = [
     RunStatus::Compensating,
 ];
 
-/// How many runs stand where.
-pub(super) type Counts = BTreeMap<(WorkflowName, RunStatus), u64>;
+/// How many runs stand where, and how many of them ask people.
+#[derive(Default)]
+pub(super) struct Counts {
+    runs: BTreeMap<(WorkflowName, RunStatus), u64>,
+    asked: BTreeMap<Risk, u64>,
+}
 
 /// Looks once in a while.
 pub(super) async fn watch(core: &Arc<Core>) {
@@ -73,13 +77,16 @@ pub(super) async fn look(core: &Arc<Core>) -> Result<(), StoreError> {
 
 /// Every unfinished run, page by page; how many stand where.
 pub(super) async fn unfinished(core: &Core, mut each: impl FnMut(&RunSummary)) -> Result<Counts, StoreError> {
-    let mut counts = Counts::new();
+    let mut counts = Counts::default();
     let mut before: Option<RunId> = None;
     loop {
         let filter = RunFilter { statuses: UNFINISHED.to_vec(), before, limit: PAGE, ..RunFilter::default() };
         let page = core.store.runs(filter).await?;
         for run in &page {
-            *counts.entry((run.workflow.clone(), run.status)).or_default() += 1;
+            *counts.runs.entry((run.workflow.clone(), run.status)).or_default() += 1;
+            if let Some((_, risk)) = &run.checkpoint {
+                *counts.asked.entry(*risk).or_default() += 1;
+            }
             each(run);
         }
         match page.last() {
@@ -105,13 +112,21 @@ fn is_suspect(core: &Core, run: &RunSummary) -> bool {
 /// What metrics say of all unfinished runs of the store.
 pub(super) fn publish(core: &Core, counts: &Counts) {
     let mut known = core.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for (workflow, status) in known.iter().filter(|key| !counts.contains_key(key)) {
+    for (workflow, status) in known.iter().filter(|key| !counts.runs.contains_key(key)) {
         active(workflow, *status).set(0.0);
     }
-    for ((workflow, status), count) in counts {
+    for ((workflow, status), count) in &counts.runs {
         active(workflow, *status).set(*count as f64);
     }
-    *known = counts.keys().cloned().collect();
+    *known = counts.runs.keys().cloned().collect();
+    for risk in [Risk::Low, Risk::Medium, Risk::High] {
+        open_questions(risk).set(counts.asked.get(&risk).copied().unwrap_or_default() as f64);
+    }
+}
+
+/// Open questions of a risk.
+pub(super) fn open_questions(risk: Risk) -> metrics::Gauge {
+    gauge!("pointsman_checkpoints_open", "risk" => risk.as_str())
 }
 
 /// The runs of a workflow in a status.

@@ -22,6 +22,9 @@ pub struct WorkflowDraft {
     /// How long a run may take, all told: then it ends early, and what was done is undone. `90s`, `2h`.
     #[serde(default)]
     pub deadline: Option<String>,
+    /// Where a message goes when a run pauses or asks a person: `${services.ops}/hooks`. The path may read `run`.
+    #[serde(default)]
+    pub notify: Option<String>,
     /// How much is at stake in a call that does not say so itself (`risk`): the first line that fits.
     #[serde(default)]
     pub risks: Vec<PolicyDraft>,

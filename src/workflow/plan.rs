@@ -36,6 +36,8 @@ pub struct Plan {
     pub reads: Vec<ReadPath>,
     /// For each step, the steps that need it.
     pub dependents: Vec<Vec<StepIndex>>,
+    /// Where a message goes when a run pauses or asks a person.
+    pub notify: Option<UrlTemplate>,
     /// The run's total: when it is over, the run ends early, and what was done is undone.
     pub deadline: Option<Duration>,
     /// The compiled schema.

@@ -204,6 +204,7 @@ impl PlanBuilder {
             pending: self.pending,
             reads: self.reads,
             dependents: Vec::new(),
+            notify: None,
             deadline: None,
             input,
         })

@@ -93,6 +93,7 @@ impl Driver {
             self.gated.push((seq, (started.step.clone(), started.item, started.part)));
         }
         self.begins_elsewhere(&event);
+        self.notify(&event);
         self.journal.push(self.clock.now(), event, self.run.seq());
     }
 

@@ -10,6 +10,7 @@
 
 mod advance;
 mod letters;
+mod notices;
 mod outside;
 mod rest;
 mod tell;
@@ -116,6 +117,8 @@ pub(super) struct Driver {
     children: Vec<(Seq, Begun)>,
     /// What was said to them last.
     told: HashMap<RunId, &'static str>,
+    /// Messages to webhooks go in with what is pending.
+    recorded: bool,
     /// What was asked through the store and taken up here.
     taken_up: HashSet<Uuid>,
     /// A look at what is asked through the store is under way.
@@ -214,6 +217,7 @@ impl Driver {
             locks: HashMap::new(),
             children: Vec::new(),
             told: HashMap::new(),
+            recorded: false,
             taken_up: HashSet::new(),
             reads_orders: false,
             asking: Vec::new(),
@@ -275,14 +279,15 @@ impl Driver {
             if self.stop.is_none() {
                 let hold = *freeze.borrow_and_update() == Freeze::Effects && self.run.mode() != Mode::Rehearse;
                 let drain = *draining.borrow_and_update();
-                if !self.closing.is_some() {
+                if self.closing.is_none() {
                     self.advance(hold, drain).await;
                     self.release();
                     self.look_outside();
                 }
                 self.settle(drain);
                 if self.need > self.journal.durable() {
-                    self.journal.flush(&self.run, self.wake, self.closing.is_some());
+                    let release = self.closing.is_some() && self.needs_nobody();
+                    self.journal.flush(&self.run, release);
                 }
                 self.tell();
             }

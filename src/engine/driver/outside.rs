@@ -23,6 +23,8 @@ pub(super) enum Found {
     Child(Option<Box<ChildEnd>>),
     /// What is asked through the store; `None`: it did not say.
     Orders(Option<Vec<OrderRecord>>),
+    /// Something was said to a run that this one began; whether it heard.
+    Said { child: RunId, heard: bool },
     /// Something was written.
     Written,
 }
@@ -152,7 +154,8 @@ impl Driver {
     /// this task.
     pub(super) fn say_to_child(&mut self, child: RunId, order: Order) {
         if self.journal.keeps() && self.told.insert(child, order.name()) != Some(order.name()) {
-            children::say(&self.core, child, order, self.run.id());
+            let said = children::say(self.core.clone(), child, order, self.run.id());
+            self.looks.push(Box::pin(async move { Found::Said { child, heard: said.await } }));
         }
     }
 
@@ -178,7 +181,8 @@ impl Driver {
                 self.ask(Command::LockSeen { step, item, seen });
             }
             Found::Child(Some(end)) => self.child_ended(*end),
-            Found::Child(None) | Found::Written => {}
+            Found::Said { child, heard: false } => drop(self.told.remove(&child)), // and it is said again
+            Found::Said { heard: true, .. } | Found::Child(None) | Found::Written => {}
             Found::Orders(orders) => {
                 self.reads_orders = false;
                 for order in orders.unwrap_or_default() {

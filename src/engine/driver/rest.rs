@@ -121,6 +121,12 @@ impl Driver {
         }
     }
 
+    /// Whether somebody's word or the time alone moves it: then it can be nobody's. For the others this process listens;
+    /// when that ends, the next one takes them at once.
+    pub(super) fn needs_nobody(&self) -> bool {
+        self.locks.is_empty() && !self.held && !self.has_children()
+    }
+
     /// The task ends.
     pub(super) fn leave(&mut self, stop: Stop) {
         let (id, status) = (self.run.id(), self.run.status());

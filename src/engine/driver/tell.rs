@@ -21,9 +21,8 @@ impl Driver {
         }
         while self.asking.first().is_some_and(|(seq, _)| *seq <= durable) {
             let (_, reply) = self.asking.remove(0);
-            let mut summary = self.run.summary(self.clock.now());
-            summary.wake = self.wake.filter(|_| !self.run.is_final());
-            let _ = reply.send(Reply::Done(Box::new(summary))); // whoever asked may have gone
+            let summary = Box::new(self.run.summary(self.clock.now()));
+            let _ = reply.send(Reply::Done(summary)); // whoever asked may have gone
         }
         let world = &self.snapshot.world;
         if self.fixed.is_some_and(|fixed| fixed <= self.journal.durable()) {
@@ -120,6 +119,9 @@ impl Driver {
                 let (durable, run, clock) = (self.journal.durable(), &self.run, &self.clock);
                 let whole = || (run.seq() == durable).then(|| run.summary(clock.now()));
                 self.core.watchers.kept(run.id(), durable, whole);
+                if std::mem::take(&mut self.recorded) {
+                    self.core.recorded.notify_one();
+                }
             }
             Settled::NothingKept(why) => {
                 // Nothing is on disk and no effect has left, so nothing was done but reads.

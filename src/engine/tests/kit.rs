@@ -203,7 +203,7 @@ impl Bench {
     }
 }
 
-async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &Limits, key: &Option<Secret>) -> Engine {
+fn services(world: &World) -> BTreeMap<ServiceName, Arc<Service>> {
     let name = ServiceName::from("world");
     let service = Service {
         name: name.clone(),
@@ -215,10 +215,37 @@ async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &L
         breaker: None,
         rate: None,
     };
+    BTreeMap::from([(name, Arc::new(service))])
+}
+
+impl Bench {
+    /// These plans are in force too.
+    pub fn with(&self, others: &[&Arc<Plan>]) {
+        let plans = std::iter::once(&self.plan).chain(others.iter().copied());
+        let plans = plans.map(|plan| (plan.workflow.clone(), plan.clone())).collect();
+        let secrets = BTreeMap::from([("bank".to_owned(), Secret::new("s3cret"))]);
+        self.engine.reload(0, &plans, &services(&self.world), &secrets);
+    }
+    /// Waits until the run has no task.
+    pub async fn rests(&self, run: RunId) {
+        let look = async {
+            while self.engine.core.post.moves(run) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, look).await.expect("the run does not come to rest");
+    }
+    /// Waits until the run has ended, or waits for a person or a signal.
+    pub async fn ended(&self, run: RunId) -> crate::workflow::RunSummary {
+        self.engine.rest(run, PATIENCE).await.expect("there is such a run")
+    }
+}
+
+async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &Limits, key: &Option<Secret>) -> Engine {
     Engine::new(EngineParts {
         store: store.clone(),
         plans: BTreeMap::from([(plan.workflow.clone(), plan.clone())]),
-        services: BTreeMap::from([(name, Arc::new(service))]),
+        services: services(world),
         secrets: BTreeMap::from([("bank".to_owned(), Secret::new("s3cret"))]),
         store_key: key.clone(),
         key_secret: [1; 32],

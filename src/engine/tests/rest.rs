@@ -28,18 +28,6 @@ async fn world(after: &'static str) -> Arc<World> {
     .await
 }
 
-impl Bench {
-    /// Waits until the run rests.
-    async fn rests(&self, run: RunId) {
-        let look = async {
-            while self.engine.core.post.moves(run) || !self.engine.core.alarm.knows(run) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, look).await.expect("the run does not come to rest");
-    }
-}
-
 #[tokio::test]
 async fn a_run_that_waits_has_no_task_and_is_not_woken_early() {
     let world = world("2").await;

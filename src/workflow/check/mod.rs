@@ -9,6 +9,7 @@ mod call;
 mod care;
 mod failure;
 mod names;
+mod notify;
 mod order;
 mod people;
 mod respond;
@@ -109,6 +110,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
     check.fallbacks(&built);
     let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));
     let risks = check.policies(&draft.risks, site);
+    let notify = draft.notify.as_ref().and_then(|text| check.notify(text, &site.key("notify")));
     let order = check.order(&built);
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &built);
     let reads = std::mem::take(&mut check.reads).into_iter().collect();
@@ -126,6 +128,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
         risks,
         pending,
         reads,
+        notify,
         deadline,
         input: input.map(|(_, input)| input),
     })

@@ -1,0 +1,80 @@
+//! What a webhook is told of a run: that it waits for a person.
+//!
+//! Always true: a message goes in with the events that it tells of; it names the run, the step and the question, and holds
+//! no body, no answer and no secret.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Driver;
+use crate::store::Notice;
+use crate::workflow::{Event, Mode};
+
+impl Driver {
+    /// Records a message, where the workflow wants to be told of such an event.
+    pub(super) fn notify(&mut self, event: &Event) {
+        let Some(url) = &self.plan.notify else { return };
+        if self.run.mode() != Mode::Real || !self.journal.keeps() {
+            return;
+        }
+        let Some(about) = about(event) else { return };
+        let base = url.service().and_then(|service| self.snapshot.services.get(service));
+        let Some(base) = base else {
+            tracing::error!(run = %self.run.id(), url = url.source(), "the service of `notify` has gone: nobody is told");
+            return;
+        };
+        let path = match url.evaluate(&self.snapshot.world.plain(&self.run)) {
+            Ok(path) => path,
+            Err(error) => {
+                tracing::error!(run = %self.run.id(), %error, "`notify` has no URL: nobody is told");
+                return;
+            }
+        };
+        let at: Timestamp = self.clock.now();
+        let mut body = json!({
+            "object": "notice",
+            "run_id": self.run.id().to_string(),
+            "workflow": self.run.started().workflow.as_str(),
+            "seq": self.run.seq(),
+            "at": at.to_string(),
+        });
+        if let (Some(body), Value::Object(about)) = (body.as_object_mut(), about) {
+            body.extend(about);
+        }
+        let url = format!("{}{path}", base.first());
+        self.journal.notice(Notice { number: 0, run: self.run.id(), url, body, at });
+        self.recorded = true;
+        self.need = self.need.max(self.run.seq());
+    }
+}
+
+/// What is told of an event; nothing of most.
+fn about(event: &Event) -> Option<Value> {
+    Some(match event {
+        Event::Paused { conflict, .. } => json!({
+            "event": "paused",
+            "step": conflict.step.as_str(),
+            "item": conflict.item,
+            "conflict": conflict.kind.as_str(),
+            "choices": conflict.choices,
+        }),
+        Event::PauseOrdered { by, .. } => json!({ "event": "paused", "by": by }),
+        Event::CheckpointOpened(asked) => json!({
+            "event": "checkpoint_opened",
+            "checkpoint_id": asked.checkpoint.as_str(),
+            "step": asked.step.as_str(),
+            "item": asked.item,
+            "risk": asked.risk.as_str(),
+            "question": asked.question,
+            "who": asked.who,
+            "until": asked.until.map(|until| until.to_string()),
+        }),
+        Event::CheckpointEscalated { checkpoint, who, until } => json!({
+            "event": "checkpoint_escalated",
+            "checkpoint_id": checkpoint.as_str(),
+            "who": who,
+            "until": until.map(|until| until.to_string()),
+        }),
+        _ => return None,
+    })
+}

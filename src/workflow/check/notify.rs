@@ -1,0 +1,35 @@
+//! Where a message goes when a run waits for a person.
+
+use super::Check;
+use crate::expression::UrlTemplate;
+use crate::problem::Site;
+
+/// What the path may read: it is written down and shown.
+const READS: [&str; 2] = ["services", "run"];
+
+impl Check<'_> {
+    /// A declared service, and a path that reads nothing of the request.
+    pub(super) fn notify(&mut self, text: &str, site: &Site) -> Option<UrlTemplate> {
+        let url = match UrlTemplate::parse_within(text, &self.bounds) {
+            Ok(url) => url,
+            Err(error) => {
+                self.broken(site, &error, 0);
+                return None;
+            }
+        };
+        let Some(service) = url.service() else {
+            let problem = self.problems.error(site, "`notify` goes to a declared service, not to an address");
+            problem.hint("declare it under `services:` in pointsman.yaml and write `${services.NAME}`".to_owned());
+            return None;
+        };
+        if !self.known.services.contains_key(service) {
+            self.problems.error(site, format!("there is no service `{service}`"));
+            return None;
+        }
+        if let Some(path) = url.reads().iter().find(|path| !READS.contains(&path.root())) {
+            self.problems.error(site, format!("`notify` may read `run`, not `{}`", path.root()));
+            return None;
+        }
+        Some(url)
+    }
+}

@@ -14,8 +14,20 @@ use super::types::ApiProblem;
 
 /// OpenAPI 3.1. `secured`: whether the listener wants tokens.
 pub(super) fn document(rows: &[Row], secured: bool) -> Value {
-    let mut writer =
-        Writer { asks: settings().into_generator(), answers: settings().for_serialize().into_generator(), secured };
+    // What leads from an envelope to a run: the paths with its id alone.
+    let followers = rows.iter().filter(|row| row.path.contains("/run/{id}") && names(row.path).count() == 1);
+    let links: Map<String, Value> = followers
+        .map(|row| {
+            let link = json!({ "operationId": row.id, "parameters": { "id": "$response.body#/data/run_id" } });
+            (row.id.to_owned(), link)
+        })
+        .collect();
+    let mut writer = Writer {
+        links: Value::Object(links),
+        asks: settings().into_generator(),
+        answers: settings().for_serialize().into_generator(),
+        secured,
+    };
     let mut paths: Map<String, Value> = Map::new();
     for row in rows {
         let operation = writer.operation(row);
@@ -59,6 +71,7 @@ struct Writer {
     asks: SchemaGenerator,
     answers: SchemaGenerator,
     secured: bool,
+    links: Value,
 }
 
 impl Writer {
@@ -104,6 +117,9 @@ impl Writer {
             match content {
                 Content::Json(shape) => {
                     response["content"]["application/json"]["schema"] = json!(shape(&mut self.answers));
+                    if row.leads {
+                        response["links"] = self.links.clone();
+                    }
                 }
                 Content::Text => response["content"]["text/plain"]["schema"] = json!({ "type": "string" }),
                 Content::Events => response["content"]["text/event-stream"]["schema"] = json!({ "type": "string" }),
@@ -161,7 +177,7 @@ fn about(status: u16) -> &'static str {
         410 => "It was there, and was purged",
         413 => "The body is too large",
         415 => "The body is not JSON",
-        422 => "A schema refuses the values, or a key belongs to another start",
+        422 => "A schema refuses the values, they make no sense together, or a key belongs to another start",
         429 => "There are too many streams",
         500 => "The run's events cannot be read",
         501 => "There is no planner in this version",

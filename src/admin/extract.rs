@@ -26,6 +26,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Ask<T> {
         let (mut head, body) = request.into_parts();
         let who = head.extensions.remove::<Who>().unwrap_or(Who::Anybody(None));
         let bytes = read(body, shared.parts.limits.api_body_bytes_max).await?;
+        // A list of its members would be taken for a struct too.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(Refusal::bad("the body: it is no JSON object"));
+        }
         let asked = serde_json::from_slice(&bytes).map_err(|error| Refusal::bad(format!("the body: {error}")))?;
         Ok(Self(asked, who))
     }

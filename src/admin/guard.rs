@@ -18,7 +18,7 @@ pub(super) const AS: &str = "x-pointsman-as";
 /// By these a call says that somebody passed it on.
 const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 /// Longest name that is recorded.
-const NAME_BYTES_MAX: usize = 64;
+const NAME_CHARS_MAX: usize = 64;
 
 /// What a call does to the world, and so which scope it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,18 +56,18 @@ pub(super) enum Who {
 impl Who {
     /// As it is recorded. `said` is the name in the body, which only counts where there is no token.
     pub(super) fn name(&self, said: Option<&str>) -> Result<String, Refusal> {
+        let said = said.map(fit).transpose()?;
         let name = match self {
             Who::Token(name) => return Ok(name.clone()),
-            Who::Anybody(name) => said.or(name.as_deref()).map(fit).transpose()?,
+            Who::Anybody(name) => said.or(name.as_deref()).map(str::trim).filter(|name| !name.is_empty()),
         };
         Ok(format!("{} (unverified)", name.unwrap_or("somebody on this machine")))
     }
 }
 
 fn fit(name: &str) -> Result<&str, Refusal> {
-    let name = name.trim();
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(Refusal::bad(format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters")));
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        return Err(Refusal::bad(format!("a name has 1 to {NAME_CHARS_MAX} characters and none that control")));
     }
     Ok(name)
 }

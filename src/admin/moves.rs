@@ -54,7 +54,7 @@ pub(super) async fn freeze(admin: Admin, Ask(ask, who): Ask<FreezeAsk>) -> Answe
         (true, false) => Freeze::Instances,
         (true, true) => Freeze::Effects,
         (false, false) => Freeze::No,
-        (false, true) => return Err(Refusal::bad("`effects` goes with `on: true`")),
+        (false, true) => return Err(Refusal::unfit("`effects` goes with `on: true`")),
     };
     let flip = admin.parts.ladder.freeze(to, reason, by).await?;
     let freeze = admin.parts.ladder.flags().freeze;

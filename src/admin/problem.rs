@@ -45,6 +45,11 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", "The call is not what this path takes", detail)
     }
 
+    /// What the call says makes no sense together.
+    pub(super) fn unfit(detail: impl Into<String>) -> Self {
+        let title = "The call makes no sense";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-sense-together", title, detail)
+    }
     /// A name that nothing has; the names there are, the nearest first.
     pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let mut known: Vec<&str> = known.collect();

@@ -63,6 +63,8 @@ pub(super) struct Row {
     pub body: Option<Shape>,
     pub headers: Vec<Header>,
     pub answers: Vec<(u16, Content)>,
+    /// The envelope that it gives leads to the paths of that run.
+    pub leads: bool,
     /// Refusals of its own, beside those that its kind has.
     pub refusals: &'static [u16],
     pub handler: MethodRouter<Arc<Shared>>,
@@ -104,6 +106,7 @@ impl Row {
             body: None,
             headers: Vec::new(),
             answers: Vec::new(),
+            leads: false,
             refusals: &[],
             handler,
         }
@@ -130,6 +133,10 @@ impl Row {
     }
     fn refuses(mut self, refusals: &'static [u16]) -> Self {
         self.refusals = refusals;
+        self
+    }
+    fn leads(mut self) -> Self {
+        self.leads = true;
         self
     }
     fn apps(mut self) -> Self {
@@ -172,7 +179,7 @@ fn flag_rows() -> Vec<Row> {
         flip("/api/v2/routes/{id}/flip", post(moves::flip), "flip", "Move a route to another state")
             .takes::<FlipAsk>()
             .gives::<FlipDone>()
-            .refuses(&[404, 409]),
+            .refuses(&[404, 409, 422]),
         read("/api/v2/routes/{id}/diffs", get(differences::diffs), "diffs", "Where legacy and engine differ")
             .asks::<differences::Filter>()
             .gives::<Diffs>()
@@ -182,7 +189,8 @@ fn flag_rows() -> Vec<Row> {
             .refuses(&[404]),
         flip("/api/v2/freeze", post(moves::freeze), "freeze", "The kill switch")
             .takes::<FreezeAsk>()
-            .gives::<FreezeDone>(),
+            .gives::<FreezeDone>()
+            .refuses(&[422]),
         read("/api/v2/flips", get(moves::flips), "flips", "Who moved what, when and why")
             .asks::<moves::Filter>()
             .gives::<Vec<FlipRow>>(),
@@ -203,6 +211,7 @@ fn run_rows() -> Vec<Row> {
             .brings(KEY)
             .brings(PREFER)
             .refuses(&[404, 422, 429, 501])
+            .leads()
             .apps()
     };
     vec![

@@ -160,6 +160,7 @@ pub struct FlipAsk {
     pub to: State,
     /// The share from now on, percent.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
     pub percent: Option<f64>,
     /// Why.
     #[serde(default)]
@@ -172,6 +173,7 @@ pub struct FlipAsk {
     pub acknowledge: bool,
     /// Who, where the listener needs no token: recorded as unverified.
     #[serde(default, rename = "as")]
+    #[schemars(with = "Option<orders::PersonName>")]
     pub by: Option<String>,
 }
 
@@ -207,6 +209,7 @@ pub struct FreezeAsk {
     pub reason: Option<String>,
     /// Who, where the listener needs no token.
     #[serde(default, rename = "as")]
+    #[schemars(with = "Option<orders::PersonName>")]
     pub by: Option<String>,
 }
 

@@ -128,11 +128,11 @@ pub(in crate::admin) async fn resolve(
         (ChoiceName::Skip, None, None, None) => Choice::Skip,
         (ChoiceName::Fallback, None, None, None) => Choice::Fallback,
         (ChoiceName::Wait, None, None, None) => Choice::Wait,
-        (ChoiceName::RetryWith, None, _, _) => return Err(Refusal::bad("`retry_with` wants `input`")),
-        (ChoiceName::Take, _, None, _) => return Err(Refusal::bad("`take` wants `output`")),
+        (ChoiceName::RetryWith, None, _, _) => return Err(Refusal::unfit("`retry_with` wants `input`")),
+        (ChoiceName::Take, _, None, _) => return Err(Refusal::unfit("`take` wants `output`")),
         _ => {
             let detail = "`input` goes with `retry_with`, `output` with `take`, `compensate` with `cancel`";
-            return Err(Refusal::bad(detail));
+            return Err(Refusal::unfit(detail));
         }
     };
     let order = Order::Resolve { step: step.as_str().into(), item, choice, reason };
@@ -147,7 +147,7 @@ pub(in crate::admin) async fn answer(
     let AnswerAsk { approve, values, approved, struck, note, by } = ask;
     let yes = values.is_some() || !approved.is_empty() || !struck.is_empty();
     let Some(approve) = approve.or(yes.then_some(true)) else {
-        return Err(Refusal::bad("say `approve`, or give `values`, `approved` or `struck`"));
+        return Err(Refusal::unfit("say `approve`, or give `values`, `approved` or `struck`"));
     };
     let said = Said { approve, values: values.map(Arc::new), approved, struck, note };
     let order = Order::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), said };

@@ -37,7 +37,7 @@ pub(in crate::admin) async fn start(
     let workflow = match (workflow, query) {
         (Some(workflow), None) => workflow,
         (None, Some(_)) => return Err(no_planner(&admin)),
-        (Some(_), Some(_)) | (None, None) => return Err(Refusal::bad("say one of `workflow` and `query`")),
+        (Some(_), Some(_)) | (None, None) => return Err(Refusal::unfit("say one of `workflow` and `query`")),
     };
     let depth_max = usize::try_from(admin.parts.limits.output_depth_max).unwrap_or(usize::MAX);
     if deeper_than(&input, depth_max) {
@@ -148,7 +148,9 @@ fn key(headers: &HeaderMap, said: Option<&str>) -> Result<Option<String>, Refusa
     // The header is a quoted string for those who follow the draft, and a bare one for everybody else.
     let header = header.map(|text| text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text));
     let key = match (header, said) {
-        (Some(header), Some(said)) if header != said => return Err(bad("differs between header and body")),
+        (Some(header), Some(said)) if header != said => {
+            return Err(Refusal::unfit("the idempotency key differs between header and body"));
+        }
         (Some(key), _) | (None, Some(key)) => key,
         (None, None) => return Ok(None),
     };
@@ -238,7 +240,7 @@ mod tests {
         assert_eq!(key(&[], None), Ok(None));
         assert_eq!(key(&[("idempotency-key", "\"a b\"")], None), Ok(Some("a b".into())));
         assert_eq!(key(&[("idempotency-key", "k")], Some("k")), Ok(Some("k".into())));
-        assert_eq!(key(&[("idempotency-key", "k")], Some("l")), Err(400));
+        assert_eq!(key(&[("idempotency-key", "k")], Some("l")), Err(422));
         assert_eq!(key(&[("idempotency-key", "k"), ("idempotency-key", "k")], None), Err(400));
         assert_eq!(key(&[], Some("")), Err(400));
         assert_eq!(key(&[], Some(&"x".repeat(256))), Err(400));

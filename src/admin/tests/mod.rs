@@ -122,7 +122,7 @@ async fn the_kill_switch() {
     assert_eq!((&done["freeze"], &done["runs_in_flight"]), (&json!("effects"), &json!(3)));
     assert_eq!(world.call(get("/api/v2/status")).await.json()["freeze"], "effects");
     let answer = world.call(post("/api/v2/freeze", &json!({ "on": false, "effects": true }))).await;
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]

@@ -110,9 +110,10 @@ async fn what_cannot_be_a_start_reaches_no_desk() {
     let query = world.call(post(PATH, &json!({ "query": "order two apples" }))).await;
     assert_eq!(query.status, StatusCode::NOT_IMPLEMENTED);
     assert_eq!(query.json()["reasons"], json!(["create-order", "get-order"]));
-    for body in
-        [json!({}), json!({ "workflow": "a", "query": "b" }), json!({ "workflow": "a", "inputs": 1 }), json!([])]
-    {
+    for body in [json!({}), json!({ "workflow": "a", "query": "b" })] {
+        assert_eq!(world.call(post(PATH, &body)).await.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    }
+    for body in [json!({ "workflow": "a", "inputs": 1 }), json!([]), json!(["a", null, 1])] {
         assert_eq!(world.call(post(PATH, &body)).await.status, StatusCode::BAD_REQUEST, "{body}");
     }
     let deep = (0..110).fold(json!(1), |inner, _| json!([inner]));

@@ -1,9 +1,10 @@
 //! What the API is told about runs: starts, orders, answers, signals.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -33,10 +34,17 @@ pub struct RunAsk {
     pub by: Option<String>,
 }
 
-/// A name as somebody gives it: 1 to 64 bytes, no control characters.
-#[derive(JsonSchema)]
-#[allow(dead_code)] // stands for a name in schemas only
-pub(crate) struct PersonName(#[schemars(regex(pattern = r"^[A-Za-z0-9._@+-]{1,64}$"))] String);
+/// A name as somebody gives it: 1 to 64 characters, none that control.
+pub(super) struct PersonName;
+
+impl JsonSchema for PersonName {
+    fn schema_name() -> Cow<'static, str> {
+        "PersonName".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,64}$" })
+    }
+}
 
 /// Pause or go on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,7 +102,7 @@ pub struct AdjustAsk {
     /// Which.
     pub step: String,
     /// The item of a `for_each` that has opened.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub item: Option<u32>,
     /// The input: the body of a call, the value of a `set`, the input of a `run`.
     pub input: Value,
@@ -139,7 +147,7 @@ pub struct ResolveAsk {
     /// The step.
     pub step: String,
     /// The item of a `for_each`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub item: Option<u32>,
     /// How.
     pub choice: ChoiceName,
@@ -166,6 +174,26 @@ pub struct ResolveAsk {
 /// `null` that is written is a value.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
+}
+
+/// A place, also where it is written as `3.0`: of JSON that is the same number.
+fn place<E: serde::de::Error>(number: &serde_json::Number) -> Result<u32, E> {
+    let place = number.as_u64().or_else(|| {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // whole, and within its bounds
+        float.map(|float| float as u64)
+    });
+    place
+        .and_then(|place| u32::try_from(place).ok())
+        .ok_or_else(|| E::custom(format!("{number} is no place in a list")))
+}
+
+fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    Option::<serde_json::Number>::deserialize(deserializer)?.as_ref().map(place).transpose()
+}
+
+fn wholes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+    Vec::<serde_json::Number>::deserialize(deserializer)?.iter().map(place).collect()
 }
 
 /// How a conflict may be decided.
@@ -200,10 +228,10 @@ pub struct AnswerAsk {
     #[schemars(with = "Value")]
     pub values: Option<Value>,
     /// Of a review: the places that may be performed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "wholes")]
     pub approved: Vec<u32>,
     /// Of a review: the places that are struck out.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "wholes")]
     pub struck: Vec<u32>,
     /// A remark.
     #[serde(skip_serializing_if = "Option::is_none")]

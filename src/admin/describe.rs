@@ -122,7 +122,7 @@ impl Writer {
                     }
                 }
                 Content::Text => response["content"]["text/plain"]["schema"] = json!({ "type": "string" }),
-                Content::Events => response["content"]["text/event-stream"]["schema"] = json!({ "type": "string" }),
+                Content::Events => response["content"]["text/event-stream"]["schema"] = frame(),
                 Content::Nothing => {}
             }
         }
@@ -151,6 +151,32 @@ impl Writer {
             responses.into_iter().map(|(status, response)| (status.to_string(), response)).collect();
         Value::Object(responses)
     }
+}
+
+/// One event of a stream.
+fn frame() -> Value {
+    let names = ["plan", "step_started", "step_finished", "step_retrying", "checkpoint", "conflict", "progress", "end"];
+    let fact = json!({
+        "type": "object",
+        "required": ["run_id", "seq", "at", "kind", "status"],
+        "properties": {
+            "run_id": { "type": "string" },
+            "seq": { "type": "integer", "minimum": 1 },
+            "at": { "type": "string", "format": "date-time" },
+            "kind": { "type": "string", "description": "The event of the audit trail" },
+            "status": { "type": "string", "description": "Where the run stands after it" },
+        },
+    });
+    json!({
+        "type": "object",
+        "description": "One event. `Last-Event-ID` goes on behind its `id`; comments are signs of life.",
+        "required": ["id", "event", "data"],
+        "properties": {
+            "id": { "type": "string", "pattern": "^[0-9]+$", "description": "The place of the run's event" },
+            "event": { "type": "string", "enum": names },
+            "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": fact },
+        },
+    })
 }
 
 fn tag(path: &str) -> &'static str {

@@ -3,7 +3,6 @@
 //! Always true: it is a function of the events, of the plan's source and of where routes stand, so that whoever asks
 //! again gets the same; requests, replies and items that it shows are redacted.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Seen;
@@ -196,26 +195,13 @@ pub(super) fn word(status: StepStatus) -> String {
 
 fn checkpoints(seen: &Seen) -> Vec<PendingCheckpoint> {
     let base = format!("{RUN}/{}", seen.view.run_id);
-    seen.open_checkpoints().iter().map(|(opened, asked)| checkpoint(*opened, asked, &base)).collect()
+    seen.open_checkpoints().into_iter().map(|asked| checkpoint(asked, &base)).collect()
 }
 
 /// A checkpoint as people see it.
-pub(super) fn checkpoint(opened: Timestamp, asked: &Asked, base: &str) -> PendingCheckpoint {
-    let Asked {
-        checkpoint,
-        step,
-        item,
-        kind,
-        risk,
-        question,
-        schema,
-        who,
-        items,
-        at: _,
-        until,
-        on_timeout,
-        default: _,
-    } = asked;
+pub(super) fn checkpoint(asked: &Asked, base: &str) -> PendingCheckpoint {
+    let Asked { checkpoint, step, item, kind, risk, question, schema, who, items, at, until, on_timeout, default: _ } =
+        asked;
     let items = items.iter().map(|item| ReviewRow {
         index: item.index,
         what: redact_line(&item.what),
@@ -231,7 +217,7 @@ pub(super) fn checkpoint(opened: Timestamp, asked: &Asked, base: &str) -> Pendin
         schema: schema.as_ref().map_or(Value::Null, |schema| (**schema).clone()),
         who: who.clone(),
         items: items.collect(),
-        opened,
+        opened: *at,
         until: *until,
         on_timeout: *on_timeout,
         answer: format!("{base}/checkpoints/{checkpoint}"),

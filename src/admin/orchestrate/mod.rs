@@ -24,7 +24,6 @@ pub(super) use orders::{adjust, answer, cancel, pause, rerun, resolve, resume, r
 pub(super) use start::start;
 pub(super) use stream::{Streams, stream};
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Shared;
@@ -32,7 +31,7 @@ use super::problem::Refusal;
 use super::types::{Delivery, Orchestration};
 use crate::names::{JobId, RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
-use crate::workflow::{Asked, Conflict, Event, Run, RunStarted, RunView, fold, view};
+use crate::workflow::{Asked, Conflict, Run, RunStarted, RunView, fold, view};
 
 /// A run as its events tell it.
 struct Seen {
@@ -70,27 +69,10 @@ impl Seen {
     fn conflicts(&self) -> &[Conflict] {
         self.run.conflicts()
     }
-    /// Checkpoints that wait for an answer, oldest first, with when they were opened.
-    fn open_checkpoints(&self) -> Vec<(Timestamp, Asked)> {
-        let mut open: Vec<(Timestamp, Asked)> = Vec::new();
-        for stored in &self.events {
-            match &stored.event {
-                Event::CheckpointOpened(asked) => open.push((stored.at, (**asked).clone())),
-                Event::CheckpointEscalated { checkpoint, who, until } => {
-                    for (_, asked) in open.iter_mut().filter(|(_, asked)| asked.checkpoint == *checkpoint) {
-                        asked.who.clone_from(who);
-                        asked.until = *until;
-                    }
-                }
-                Event::CheckpointAnswered { checkpoint, .. } => {
-                    open.retain(|(_, asked)| asked.checkpoint != *checkpoint);
-                }
-                _ => {}
-            }
-        }
-        if self.run.is_final() {
-            open.clear();
-        }
+    /// Checkpoints that wait for an answer, oldest first.
+    fn open_checkpoints(&self) -> Vec<&Asked> {
+        let mut open: Vec<&Asked> = self.run.asked().collect();
+        open.sort_by_key(|asked| asked.at);
         open
     }
     /// As an answer.

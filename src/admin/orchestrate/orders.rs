@@ -9,7 +9,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Seen, envelope, find};
+use super::{Seen, envelope, find, start};
 use crate::admin::extract::{Ask, Named};
 use crate::admin::guard::Who;
 use crate::admin::problem::Refusal;
@@ -160,6 +160,9 @@ pub(in crate::admin) async fn signal(
     Ask(ask, who): Ask<SignalAsk>,
 ) -> Answer<Orchestration> {
     let SignalAsk { payload, id: delivery, by } = ask;
+    if delivery.as_deref().is_some_and(|id| !start::named(id)) {
+        return Err(Refusal::bad(format!("the delivery's id {}", start::NAMED)));
+    }
     let order = Order::Signal { name, payload: Arc::new(payload), id: delivery };
     say(&admin, &id, &who, by.as_deref(), order).await
 }

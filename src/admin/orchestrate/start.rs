@@ -25,7 +25,7 @@ use crate::workflow::{RunStatus, deeper_than};
 /// The header that names a wish.
 const KEY: &str = "idempotency-key";
 /// Longest name of a wish.
-const KEY_BYTES_MAX: usize = 255;
+const KEY_CHARS_MAX: usize = 255;
 
 pub(in crate::admin) async fn start(
     admin: Admin,
@@ -154,10 +154,15 @@ fn key(headers: &HeaderMap, said: Option<&str>) -> Result<Option<String>, Refusa
         (Some(key), _) | (None, Some(key)) => key,
         (None, None) => return Ok(None),
     };
-    if key.is_empty() || key.len() > KEY_BYTES_MAX || key.chars().any(char::is_control) {
-        return Err(bad(&format!("has 1 to {KEY_BYTES_MAX} bytes and no control characters")));
-    }
-    Ok(Some(key.to_owned()))
+    named(key).then(|| Some(key.to_owned())).ok_or_else(|| bad(NAMED))
+}
+
+/// What a name has that a caller gives to a wish or a delivery.
+pub(super) const NAMED: &str = "has 1 to 255 characters and none that control";
+
+/// Whether it is one.
+pub(super) fn named(name: &str) -> bool {
+    !name.is_empty() && name.chars().count() <= KEY_CHARS_MAX && !name.chars().any(char::is_control)
 }
 
 /// The same for the same parts, whatever stands where one ends.

@@ -246,7 +246,7 @@ impl Follower {
                 ("step_retrying", json!({ "step_id": step, "fallback": by, "why": failure.message }))
             }
             Event::CheckpointOpened(asked) => {
-                ("checkpoint", json!({ "checkpoint": envelope::checkpoint(stored.at, asked, &base) }))
+                ("checkpoint", json!({ "checkpoint": envelope::checkpoint(asked, &base) }))
             }
             Event::CheckpointEscalated { checkpoint, who, until } => {
                 ("checkpoint", json!({ "escalated": checkpoint, "who": who, "until": until }))

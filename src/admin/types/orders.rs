@@ -26,7 +26,7 @@ pub struct RunAsk {
     pub stream: bool,
     /// Names the wish: asked again with it, the same run answers. The header `Idempotency-Key` says the same.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f]{1,255}$"))]
     pub idempotency_key: Option<String>,
     /// Who, where the listener needs no token: recorded as unverified.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
@@ -250,7 +250,7 @@ pub struct SignalAsk {
     pub payload: Value,
     /// Names the delivery: a second one under the same id changes nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f]{1,255}$"))]
     pub id: Option<String>,
     /// Who, where the listener needs no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]

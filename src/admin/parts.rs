@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::types::{ServiceRow, ShadowLoad};
+use super::types::{ServiceRow, ShadowLoad, StuckRun};
 use crate::config::Token;
 use crate::engine::{Engine, Explanation, NotDone, NotStarted, Start, Started};
 use crate::evidence::Evidence;
@@ -68,8 +68,10 @@ pub struct Vitals {
     pub warnings: Vec<String>,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
-    /// Durable runs that have not ended.
+    /// Runs that a task moves now; one that waits has none.
     pub runs_in_flight: u64,
+    /// Runs that nothing would ever move: a few of them.
+    pub stuck: Vec<StuckRun>,
     /// How busy the shadow executor is.
     pub shadow: ShadowLoad,
     /// Why traffic should not be sent here, where it should not (starting, draining).

@@ -30,6 +30,7 @@ pub(super) async fn status(admin: Admin) -> Answer<Status> {
         engine_healthy: vitals.engine_healthy,
         runs_in_flight: vitals.runs_in_flight,
         runs: parts.store.open_runs().await?.into_iter().collect(),
+        stuck: vitals.stuck,
         shadow: vitals.shadow,
         routes: rows(&admin, &set),
     }))

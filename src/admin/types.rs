@@ -53,10 +53,22 @@ pub struct Status {
     /// Durable runs that have not ended, by status.
     #[serde(default)]
     pub runs: RunCounts,
+    /// Runs that nothing would ever move, the oldest first, and a few of them only: each is a bug.
+    #[serde(default)]
+    pub stuck: Vec<StuckRun>,
     /// The shadow executor.
     pub shadow: ShadowLoad,
     /// Every route, in file order.
     pub routes: Vec<RouteRow>,
+}
+
+/// A run that nothing would ever move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StuckRun {
+    /// The run.
+    pub run_id: String,
+    /// Why.
+    pub why: String,
 }
 
 /// Which binary answers.

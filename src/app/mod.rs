@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::types::ShadowLoad;
+use crate::admin::types::{ShadowLoad, StuckRun};
 use crate::admin::{self, AdminParts, Moves, Traffic, Vitals};
 use crate::config::{self, Freshness, Loaded, Overrides, Pace, Retention, Setup, StoreUrl, Watch};
 use crate::engine::pins::StorePins;
@@ -335,14 +335,19 @@ impl Moves for Moving {
     }
 }
 
+/// Stuck runs that a status names.
+const STUCK_SHOWN: usize = 20;
+
 fn vitals(parts: &Parts, freshness: &Freshness, stopping: bool) -> Vitals {
     let load = parts.shadow.load();
+    let stuck = parts.engine.stuck().into_iter().map(|(run, why)| StuckRun { run_id: run.to_string(), why });
     Vitals {
         flags_age: freshness.age(),
         flags_error: freshness.last_error(),
         warnings: freshness.warnings(),
         engine_healthy: parts.store.healthy(),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
+        stuck: stuck.take(STUCK_SHOWN).collect(),
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
         not_ready: stopping.then(|| "stopping".to_owned()),
     }

@@ -62,6 +62,10 @@ pub(crate) fn text(status: &Status, paint: Paint) -> String {
     if !status.engine_healthy {
         out.push_str(&paint.tone("the engine takes no new runs: its store does not answer\n", Tone::Bad));
     }
+    for stuck in &status.stuck {
+        let line = format!("stuck: {}: {}\n", harmless(&stuck.run_id), harmless(&stuck.why));
+        out.push_str(&paint.tone(line, Tone::Bad));
+    }
     out.push('\n');
     let header =
         ["ROUTE", "MATCHES", "REQUESTED", "EFFECTIVE", "WHY", "SHARE", "PAIRS", "MISMATCH", "REQUESTS", "OVERHEAD"];

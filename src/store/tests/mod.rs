@@ -8,6 +8,7 @@ mod disk;
 mod kill;
 mod model;
 mod ownership;
+mod postgres;
 mod purge;
 mod rate;
 mod retention;

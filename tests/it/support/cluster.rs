@@ -95,6 +95,14 @@ impl Database {
     pub fn url(&self) -> String {
         format!("postgres://postgres@localhost/{}?host={}", self.name, self.socket.display())
     }
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Where the server's socket is.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
     /// Asks it something behind everybody's back.
     pub fn query(&self, text: &str) -> String {
         query(&self.socket, &self.name, text).expect("it answers")

@@ -1,0 +1,356 @@
+//! What only a server, a line to it, and another process on it can get wrong.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+use super::cluster::{Database, shared};
+use super::*;
+use crate::store::{AppendError, News, Owned, RunFilter, StoreError, Taken};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A database, where there is a server.
+fn database() -> Option<Database> {
+    Which::Postgres.is_here().then(|| shared().unwrap().database())
+}
+
+async fn try_open(url: &str, limits: &Limits) -> Result<SharedStore, StoreError> {
+    Ok(Arc::new(PostgresStore::open(&Secret::new(url), None, limits).await?))
+}
+
+async fn open(database: &Database) -> SharedStore {
+    try_open(&database.url(), &Limits::default()).await.unwrap()
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+}
+
+fn by(append: Append, n: u128, fence: u64) -> Append {
+    Append { worker: worker(n), fence: Fence(fence), ..append }
+}
+
+#[tokio::test]
+async fn two_processes_share_runs_and_the_one_that_slept_is_shut_out() {
+    let Some(database) = database() else { return };
+    let (one, two) = (open(&database).await, open(&database).await);
+    assert_eq!(one.secret().await.unwrap(), two.secret().await.unwrap());
+    one.beat(worker(1), "one".into(), Duration::from_secs(600)).await.unwrap();
+    two.beat(worker(2), "two".into(), Duration::from_secs(600)).await.unwrap();
+    one.append(by(append(run_id(1), 1, 1), 1, 1)).await.unwrap();
+    let elsewhere = Taken::Elsewhere { worker: worker(1), name: "one".into() };
+    assert_eq!(two.take(worker(2), run_id(1)).await.unwrap(), elsewhere);
+    assert_eq!(two.take_due(worker(2), 9).await.unwrap(), []);
+
+    // It sleeps past its time: by the server's clock, whatever ours says.
+    one.beat(worker(1), "one".into(), Duration::ZERO).await.unwrap();
+    let taken = two.take_due(worker(2), 9).await.unwrap();
+    assert_eq!(taken, [Owned { summary: summary(run_id(1), 1), fence: Fence(2) }]);
+    two.append(by(append(run_id(1), 2, 1), 2, 2)).await.unwrap();
+    let zombie = by(append(run_id(1), 2, 1), 1, 1);
+    assert_eq!(one.append(zombie).await, Err(AppendError::Fenced(run_id(1))));
+    assert_eq!(seqs(&one, run_id(1)).await, [1, 2]);
+    one.close().await;
+    two.close().await;
+}
+
+#[tokio::test]
+async fn two_processes_never_hold_one_lock_and_never_pin_one_instance() {
+    let Some(database) = database() else { return };
+    let stores = [open(&database).await, open(&database).await];
+    let tasks: Vec<_> = (0..40_u64)
+        .map(|n| {
+            let store = stores[(n % 2) as usize].clone();
+            tokio::spawn(async move {
+                let locks = vec![crate::store::LockChange::Queue { name: "l".into(), step: "s".into(), item: None }];
+                let pins = vec![pin(&(n / 4).to_string(), Arm::Engine)];
+                store.append(Append { locks, ..append(run_id(n), 1, 1) }).await.unwrap();
+                // Whoever was told that it stands there sees everybody who came before it.
+                let before = store.locks(None, 99).await.unwrap();
+                let place = before.iter().position(|row| row.run == run_id(n)).unwrap();
+                let ahead: Vec<RunId> = before[..place].iter().map(|row| row.run).collect();
+                let pinned = store.append(Append { pins, ..append(run_id(n), 2, 1) }).await;
+                (ahead, pinned)
+            })
+        })
+        .collect();
+    let (mut queues, mut pinned) = (Vec::new(), 0);
+    for task in tasks {
+        let (ahead, done) = within("an append", task).await.unwrap();
+        queues.push(ahead);
+        match done {
+            Ok(()) => pinned += 1,
+            Err(error) => assert!(matches!(error, AppendError::Conflict(_)), "{error}"),
+        }
+    }
+    assert_eq!(pinned, 10, "each instance has one owner");
+    let whole: Vec<RunId> = stores[0].locks(None, 99).await.unwrap().iter().map(|row| row.run).collect();
+    for ahead in queues {
+        assert_eq!(whole[..ahead.len()], ahead, "nobody comes in before somebody who stands there");
+    }
+}
+
+#[tokio::test]
+async fn news_reach_the_other_process() {
+    let Some(database) = database() else { return };
+    let (one, two) = (open(&database).await, open(&database).await);
+    let mut news = two.news();
+    let mut run = 0;
+    // It may not listen yet: then it hears of a later one.
+    within("news", async {
+        loop {
+            run += 1;
+            one.append(standing(append(run_id(run), 1, 1), RunStatus::Completed)).await.unwrap();
+            if let Ok(Ok(heard)) = tokio::time::timeout(Duration::from_millis(100), news.recv()).await {
+                assert!(matches!(heard, News::Ended(_)), "{heard:?}");
+                break;
+            }
+        }
+    })
+    .await;
+    // Its connection is ended: it listens again by itself.
+    database.query("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'");
+    within("news again", async {
+        loop {
+            run += 1;
+            one.append(standing(append(run_id(run), 1, 1), RunStatus::Completed)).await.unwrap();
+            let heard = tokio::time::timeout(Duration::from_millis(100), async {
+                while news.recv().await != Ok(News::Ended(run_id(run))) {}
+            });
+            if heard.await.is_ok() {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_with_odd_characters_come_back_as_they_were() {
+    let Some(database) = database() else { return };
+    let store = open(&database).await;
+    let odd = "a\0b\u{1a}c\n\"";
+    let queue = crate::store::LockChange::Queue { name: odd.into(), step: "s".into(), item: Some(u32::MAX) };
+    let pins = vec![pin(odd, Arm::Engine)];
+    store.append(Append { pins, locks: vec![queue], ..append(run_id(1), 1, 1) }).await.unwrap();
+    let row = store.locks(Some(vec![odd.into()]), 9).await.unwrap().remove(0);
+    assert_eq!((row.name.as_str(), row.item), (odd, Some(u32::MAX)));
+    assert_eq!(store.pin(pin(odd, Arm::Engine).key).await.unwrap().unwrap().key, pin(odd, Arm::Engine).key);
+    assert!(store.append(Append { pins: vec![pin(odd, Arm::Legacy)], ..append(run_id(2), 1, 1) }).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_not_ours_or_too_new_is_refused_and_the_password_is_not_told() {
+    let Some(database) = database() else { return };
+    let limits = Limits { store_connect_ms: 500, ..Limits::default() };
+    let refused = async |url: String| try_open(&url, &limits).await.err().unwrap().0;
+    database.query("CREATE SCHEMA pointsman; CREATE TABLE pointsman.theirs (n int)");
+    assert!(refused(database.url()).await.contains("another program"));
+    database.query("DROP SCHEMA pointsman CASCADE");
+    open(&database).await.close().await;
+    database.query("UPDATE pointsman.meta SET value = '99' WHERE key = 'event_version'");
+    assert!(refused(database.url()).await.contains("events of version 99"));
+    database.query("UPDATE pointsman.meta SET value = '1' WHERE key = 'event_version'");
+    database.query(
+        "INSERT INTO pointsman._sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (77, 'later', true, '', 1)",
+    );
+    assert!(refused(database.url()).await.contains("tables of version 77"));
+    database.query(
+        "ALTER DATABASE CURRENT SET default_transaction_read_only = on".replace("CURRENT", database.name()).as_str(),
+    );
+    assert!(refused(database.url()).await.contains("read-only"));
+    let nobody = refused("postgres://ada:s3cret@127.0.0.1:1/none".into()).await;
+    assert!(nobody.contains("postgres://ada@127.0.0.1:1/none") && !nobody.contains("s3cret"), "{nobody}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_are_ended_all_the_time_lose_and_repeat_nothing() {
+    let Some(database) = database() else { return };
+    let store = open(&database).await;
+    let ended = Arc::new(AtomicU64::new(0));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let tasks: Vec<_> = (0..8_u64)
+        .map(|n| {
+            let (store, stop) = (store.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut next = 1;
+                let mut told: BTreeMap<&str, u64> = BTreeMap::new();
+                while !stop.is_cancelled() {
+                    let one = append(run_id(n), next, 2);
+                    loop {
+                        let done = store.append(one.clone()).await;
+                        let name = match &done {
+                            Ok(()) => "ok",
+                            Err(AppendError::Refused(_)) => "refused",
+                            Err(AppendError::Unavailable(_)) => "unavailable",
+                            Err(error) => panic!("run {n} at {next}: {error}"),
+                        };
+                        *told.entry(name).or_default() += 1;
+                        if done.is_ok() {
+                            break;
+                        }
+                    }
+                    next += 2;
+                    if next % 40 == 1 {
+                        store.runs(RunFilter { limit: 5, ..RunFilter::default() }).await.unwrap();
+                    }
+                }
+                (next - 1, told)
+            })
+        })
+        .collect();
+    for _ in 0..25 {
+        let text = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        ended.fetch_add(database.query(text).trim().parse().unwrap_or(0), Ordering::Relaxed);
+    }
+    stop.cancel();
+    let mut all: BTreeMap<&str, u64> = BTreeMap::new();
+    for (n, task) in (0..).zip(tasks) {
+        let (last, told) = within("a caller", task).await.unwrap();
+        assert_eq!(seqs(&store, run_id(n)).await, (1..=last).collect::<Vec<_>>());
+        told.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);
+    }
+    let ended = ended.load(Ordering::Relaxed);
+    assert!(ended > 0);
+    println!("sessions ended {ended}, appends told {all:?}, lost or repeated 0");
+    store.close().await;
+}
+
+/// A line to the server that loses replies: the server has done what was asked, and nobody hears of it.
+async fn bad_line(database: &Database, seed: u64, cuts: Arc<AtomicU64>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let socket = database.socket().join(".s.PGSQL.5432");
+    tokio::spawn(async move {
+        let mut random = fastrand::Rng::with_seed(seed);
+        while let Ok((client, _)) = listener.accept().await {
+            // The first replies let a connection come up.
+            let (replies, cuts) = (random.u64(10..60), cuts.clone());
+            let server = UnixStream::connect(&socket).await.unwrap();
+            tokio::spawn(async move { carry(client, server, replies, &cuts).await });
+        }
+    });
+    format!("postgres://postgres@127.0.0.1:{port}/{}?sslmode=disable", database.name())
+}
+
+async fn carry(client: TcpStream, server: UnixStream, mut replies: u64, cuts: &AtomicU64) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let asked = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+    });
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
+        if replies == 0 {
+            cuts.fetch_add(1, Ordering::Relaxed);
+            break;
+        }
+        replies -= 1;
+        if to_client.write_all(&buffer[..n]).await.is_err() {
+            break;
+        }
+    }
+    asked.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_append_was_told_is_true_where_replies_are_lost() {
+    let Some(database) = database() else { return };
+    let seed = fastrand::u64(..);
+    let cuts = Arc::new(AtomicU64::new(0));
+    let sure = open(&database).await;
+    let url = bad_line(&database, seed, cuts.clone()).await;
+    let limits = Limits { store_connect_ms: 2_000, store_statement_ms: 2_000, ..Limits::default() };
+    // The first connections may be cut while they come up.
+    let store = within("the store to open", async {
+        loop {
+            if let Ok(store) = try_open(&url, &limits).await {
+                return store;
+            }
+        }
+    })
+    .await;
+    let tasks: Vec<_> = (0..4_u64)
+        .map(|n| {
+            let (store, sure) = (store.clone(), sure.clone());
+            tokio::spawn(async move {
+                let (mut next, mut refused, mut unavailable) = (1, 0, 0);
+                while next < 240 {
+                    let one = append(run_id(n), next, 1);
+                    loop {
+                        match store.append(one.clone()).await {
+                            Ok(()) => break,
+                            Err(AppendError::Refused(_)) => {
+                                refused += 1;
+                                let there = sure.events(run_id(n), Seq(next)).await.unwrap();
+                                assert_eq!(there, [], "run {n} at {next} was refused and is there (seed {seed})");
+                            }
+                            Err(AppendError::Unavailable(_)) => unavailable += 1,
+                            Err(error) => panic!("run {n} at {next}: {error} (seed {seed})"),
+                        }
+                    }
+                    next += 1;
+                }
+                (refused, unavailable)
+            })
+        })
+        .collect();
+    let (mut refused, mut unavailable) = (0, 0);
+    for (n, task) in (0..).zip(tasks) {
+        let (r, u) = within("a caller", task).await.unwrap();
+        (refused, unavailable) = (refused + r, unavailable + u);
+        assert_eq!(seqs(&sure, run_id(n)).await, (1..240).collect::<Vec<_>>(), "seed {seed}");
+    }
+    let cuts = cuts.load(Ordering::Relaxed);
+    assert!(cuts > 10, "{cuts} replies were lost");
+    println!("replies lost {cuts}, refused {refused}, unavailable {unavailable}, false answers 0 (seed {seed})");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_hangs_holds_nobody_up_for_long_and_is_not_guessed_about() {
+    let Some(database) = database() else { return };
+    let sure = open(&database).await;
+    let limits = Limits { store_connect_ms: 500, store_statement_ms: 500, store_lock_ms: 300, ..Limits::default() };
+    let store = try_open(&database.url(), &limits).await.unwrap();
+    store.append(append(run_id(1), 1, 1)).await.unwrap();
+    let text = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = 28781 \
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let all = database.query(text);
+    for pid in all.lines() {
+        signal(pid, "STOP");
+    }
+    let begun = std::time::Instant::now();
+    let two = append(run_id(1), 2, 1);
+    let told = within("an answer", store.append(two.clone())).await;
+    assert!(matches!(told, Err(AppendError::Unavailable(_))), "{told:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(!store.healthy());
+    // Nothing is begun on a new session while the old one may still do what it was asked.
+    let three = within("an answer", store.append(append(run_id(2), 1, 1))).await;
+    assert!(matches!(three, Err(AppendError::Refused(_))), "{three:?}");
+    assert_eq!(seqs(&sure, run_id(2)).await, [0; 0]);
+    for pid in all.lines() {
+        signal(pid, "CONT");
+    }
+    within("the store to find out that it is well", async {
+        while !store.healthy() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    store.append(two).await.unwrap();
+    assert_eq!(seqs(&sure, run_id(1)).await, [1, 2]);
+    store.close().await;
+}
+
+fn signal(pid: &str, name: &str) {
+    assert!(Command::new("kill").args(["-s", name, pid.trim()]).status().unwrap().success());
+}

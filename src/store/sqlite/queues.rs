@@ -9,6 +9,9 @@ use super::job::{Job, LockPlace};
 use crate::names::RunId;
 use crate::store::NewPin;
 
+/// Of one place: the number and time of the asking that counts, and whether what stands there before goes.
+type Change = (Option<(usize, i64)>, bool);
+
 #[derive(Default)]
 pub(super) struct Queues<'a> {
     pub(super) leaves: Vec<(RunId, &'a LockPlace)>,
@@ -22,8 +25,7 @@ impl<'a> Queues<'a> {
         if jobs.iter().all(|(job, _)| job.locks.is_empty()) {
             return all;
         }
-        // The place of the asking that counts, and whether what stands there before goes.
-        let mut places: HashMap<(RunId, &LockPlace), (Option<(usize, i64)>, bool)> = HashMap::new();
+        let mut places: HashMap<(RunId, &LockPlace), Change> = HashMap::new();
         let steps = jobs.iter().flat_map(|(job, _)| job.locks.iter().map(move |step| (*job, step)));
         for (number, (job, step)) in steps.enumerate() {
             let (asked, left) = places.entry((job.run_id, &step.place)).or_default();

@@ -159,7 +159,7 @@ fn over(text: &mut String, before: &str, columns: usize, rows: usize, after: &st
         let row = format!("({})", vec!["?"; columns].join(","));
         let rows = vec![row.as_str(); now].join(",");
         // Writing to a String does not fail.
-        let _ = write!(text, "{before}{rows}{after};\n");
+        let _ = writeln!(text, "{before}{rows}{after};");
     }
 }
 

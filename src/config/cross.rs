@@ -1,10 +1,11 @@
 //! What only all files together can say.
 //!
-//! Refused here: a legacy that is our own listener, an invariant that names a step which does not exist. Warned of:
+//! Refused here: a legacy that is our own listener, an invariant that names a step which does not exist, a workflow that
+//! runs one which does not exist, or itself. Warned of:
 //! steps that a rehearsal does not send and has no output for. What one route and the names it uses can say is the
 //! rooms' own business.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -14,8 +15,9 @@ use super::Settings;
 use super::rooms::{Main, Workflows};
 use crate::expression::Template;
 use crate::flag::{Instance, Route, State};
+use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site, nearest};
-use crate::workflow::{EffectClass, Plan, StepKind};
+use crate::workflow::{EffectClass, Plan, StepKind, Until};
 
 /// A route and where it stands.
 pub(crate) type Placed = (Site, Arc<Route>);
@@ -120,9 +122,73 @@ fn ungated_cohorts(site: &Site, route: &Route, problems: &mut Problems) {
     }
 }
 
+/// Workflows that run others: the others exist, and none comes back to itself.
+pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
+    let runs = |plan: &Plan| -> Vec<(StepId, WorkflowName)> {
+        let runs = plan.steps.iter().filter_map(|step| match &step.kind {
+            StepKind::Run(run) => Some((step.id.clone(), run.workflow.clone())),
+            _ => None,
+        });
+        runs.collect()
+    };
+    let all: BTreeMap<&WorkflowName, (&Site, Vec<(StepId, WorkflowName)>)> =
+        workflows.iter().filter_map(|(name, (site, plan))| Some((name, (site, runs(plan.as_ref()?))))).collect();
+    for (site, steps) in all.values() {
+        for (step, wanted) in steps.iter().filter(|(_, wanted)| !workflows.contains_key(wanted)) {
+            let at = site.key("steps").key(step.as_str()).key("run");
+            let problem = problems.error(&at, format!("no workflow is called `{wanted}`"));
+            let known: Vec<&str> = workflows.keys().map(WorkflowName::as_str).collect();
+            match nearest(wanted.as_str(), known.iter().copied()) {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem.hint(format!("there are: {}", known.join(", "))),
+            };
+        }
+    }
+    let mut done: BTreeSet<&WorkflowName> = BTreeSet::new();
+    for start in all.keys().copied() {
+        // Each step of the walk: the workflow, and which of its runs is next.
+        let mut path: Vec<(&WorkflowName, usize)> = vec![(start, 0)];
+        while let Some((name, next)) = path.last_mut() {
+            let Some((step, wanted)) = all.get(*name).and_then(|(_, runs)| runs.get(*next)) else {
+                done.insert(*name);
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            let name = *name;
+            if let Some(from) = path.iter().position(|(on, _)| *on == wanted) {
+                let names: Vec<&str> =
+                    path[from..].iter().map(|(on, _)| on.as_str()).chain([wanted.as_str()]).collect();
+                let Some((site, _)) = all.get(name) else { continue };
+                let at = site.key("steps").key(step.as_str()).key("run");
+                let message = format!("workflows run each other without an end: {}", names.join(" → "));
+                problems.error(&at, message).hint("a → b: a has a step that runs b");
+            } else if !done.contains(wanted)
+                && let Some((wanted, _)) = all.get_key_value(wanted)
+            {
+                path.push((*wanted, 0));
+            }
+        }
+    }
+}
+
 /// Steps that a rehearsal does not send and has no output for.
 fn rehearsals(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) {
     for step in &plan.steps {
+        let asks = match &step.kind {
+            StepKind::Checkpoint(question) if question.rehearse.is_none() => Some("asks a person"),
+            StepKind::Wait(wait) if wait.rehearse.is_none() && matches!(wait.until, Until::Signal { .. }) => {
+                Some("waits for a signal")
+            }
+            _ => None,
+        };
+        if let Some(asks) = asks {
+            let site = file.key("steps").key(step.id.as_str()).at_key();
+            let message =
+                format!("`{}` {asks} and has no `rehearse:`, and the route `{}` rehearses it", step.id, route.id);
+            let hint = "each comparison that comes to it would end as skipped: say what the answer would be";
+            problems.warn(&site, message).hint(hint);
+        }
         let StepKind::Call(call) = &step.kind else { continue };
         if call.effect == EffectClass::Read || call.rehearse.is_some() {
             continue;

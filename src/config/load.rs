@@ -122,6 +122,7 @@ impl Bench {
         if let Some(settings) = &main.settings {
             cross::loops(settings, &main, &services_site, &routes.routes, &mut problems);
         }
+        cross::sub_runs(&workflows, &mut problems);
         cross::routes(&routes.routes, &workflows, &mut problems);
         self.problems = problems;
         let services: Option<BTreeMap<_, _>> =

@@ -4,7 +4,7 @@
 //! Always true: only [`super::evolve`] changes it. A question is open, answered once, or void because what it asked
 //! about has changed; it is never open again. Signals and the names of their deliveries are bounded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -36,6 +36,8 @@ pub(super) struct Beside {
     pub places: BTreeMap<Place, Queued>,
     /// Runs that it began and that have not ended.
     pub children: BTreeMap<Place, Child>,
+    /// Items that got another input when others of their step had begun: they are asked about alone.
+    pub changed: BTreeSet<Place>,
     /// Items that were struck out, by step.
     pub struck: BTreeMap<StepId, u32>,
 }

@@ -163,7 +163,7 @@ pub(super) fn answer(
     }
     let asked = &ask.asked;
     if !asked.who.is_empty() && !asked.who.iter().any(|name| name == by) {
-        return Err(Refusal::NotYours(format!("only {} may answer this", asked.who.join(", "))));
+        return Err(Refusal::NotYours(format!("only {} may answer this", asked.who.join(" or "))));
     }
     let (_, step) = plan.step(&asked.step).ok_or(Refusal::NoSuchStep)?;
     fits(step, asked, &said, world)?;

@@ -30,6 +30,7 @@ mod payload;
 mod people;
 mod plan;
 mod probe;
+mod replay;
 mod rerun;
 mod resolve;
 mod respond;
@@ -45,6 +46,7 @@ mod tests;
 mod undo;
 mod view;
 mod wait;
+mod waits;
 pub mod wire;
 mod world;
 
@@ -69,9 +71,11 @@ pub use plan::{
     Answer, Call, CallBody, ForEach, OnTrouble, Plan, Probe, Respond, Retry, Schema, Statuses, Step, StepIndex,
     StepKind, Trouble,
 };
+pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use rerun::rerun;
 pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Question, SubRun, Until, Wait};
 pub use run::Run;
 pub use summary::{RunStatus, RunSummary};
-pub use view::{RunView, StepStatus, StepView, view};
+pub use view::{RunView, StepStatus, StepView, UndoneView, view};
+pub use waits::{Cause, Reason, Since, waits};
 pub use world::{CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, reads_hidden};

@@ -51,7 +51,10 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     if step.care.risk.is_none() && plan.risks.is_empty() {
         return Gate::Open;
     }
-    let changed = item.is_some() && run.inputs.contains_key(&(step.id.clone(), item)) || is_renewed(run, step, item);
+    if run.mode() != Mode::Real {
+        return beside_legacy(run, plan, world, step, item);
+    }
+    let changed = run.beside.changed.contains(&(step.id.clone(), item)) || is_renewed(run, step, item);
     let answer = |ask: &Ask| match (ask.is_open(), ask.approved()) {
         (true, _) => Some(Gate::Shut),
         (false, Some(_)) => Some(Gate::Open),
@@ -75,23 +78,32 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         Ok(risk) => risk,
         Err(event) => return Gate::First(vec![event]),
     };
-    if run.mode() != Mode::Real {
-        let (sent, declared) = match &step.kind {
-            StepKind::Call(call) => (sends(run.mode(), call), call.rehearse.is_some()),
-            StepKind::Run(child) => (true, child.rehearse.is_some()),
-            _ => (false, true),
-        };
-        return match (sent, declared) {
-            (true, true) => Gate::Rehearse,
-            (false, true) => Gate::Open,
-            (_, false) => Gate::First(vec![needs_person(step, item)]),
-        };
-    }
     let asked = judged.about(risk).and_then(|about| ask(run, world, step, &step.care.asking, about, now));
     Gate::First(vec![match asked {
         Ok(asked) => Event::CheckpointOpened(Box::new(asked)),
         Err(event) => event,
     }])
+}
+
+/// Nobody is asked: what would have to be asked about is rehearsed, or the run cannot go on.
+fn beside_legacy(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Gate {
+    // An expression is judged item by item here; what is fixed holds for all.
+    let alone = item.filter(|_| matches!(step.care.risk, Some(Level::Computed(_))));
+    match (Judge { run, plan, world, step, item: alone }).risk() {
+        Ok(Risk::Low) => return Gate::Open,
+        Ok(Risk::Medium | Risk::High) => {}
+        Err(event) => return Gate::First(vec![event]),
+    }
+    let (sent, declared) = match &step.kind {
+        StepKind::Call(call) => (sends(run.mode(), call), call.rehearse.is_some()),
+        StepKind::Run(child) => (true, child.rehearse.is_some()),
+        _ => (false, true),
+    };
+    match (sent, declared) {
+        (true, true) => Gate::Rehearse,
+        (false, true) => Gate::Open,
+        (_, false) => Gate::First(vec![needs_person(step, item)]),
+    }
 }
 
 /// The world as it was when people were asked about this: what they saw is what is performed.

@@ -3,7 +3,12 @@
 mod any;
 mod failure;
 mod kit;
+mod others;
+mod people;
+mod people_any;
 mod saga;
+mod stage;
+mod stakes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

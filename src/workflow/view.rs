@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Choice, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, evolve};
+use super::calls::StepState;
+use super::{
+    Asked, Choice, Conflict, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, Undone, evolve,
+};
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
 /// A run and its steps.
@@ -37,6 +40,25 @@ pub struct RunView {
     pub answered: Option<u16>,
     /// Steps that have begun or were skipped, in the order in which they did.
     pub steps: Vec<StepView>,
+    /// What people are asked, the oldest first.
+    pub checkpoints: Vec<Asked>,
+    /// What people have to decide, the oldest first.
+    pub conflicts: Vec<Conflict>,
+    /// What became of what was done, where the run ends early.
+    pub undone: Vec<UndoneView>,
+}
+
+/// What became of something that was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UndoneView {
+    /// The step.
+    pub step: StepId,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// It was taken back.
+    pub undone: bool,
+    /// Why not, or not yet.
+    pub why: Option<String>,
 }
 
 /// One step of a run.
@@ -88,6 +110,16 @@ pub enum StepStatus {
     Undoing,
     /// What it did was undone.
     Undone,
+    /// People are asked.
+    WaitingCheckpoint,
+    /// It waits for a signal.
+    WaitingSignal,
+    /// It waits for a time.
+    WaitingTime,
+    /// It stands in a lock's queue.
+    WaitingLock,
+    /// It waits for a run that it began.
+    WaitingChild,
 }
 
 /// The run that these events come to, for people.
@@ -99,14 +131,27 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
     let mut steps = Steps::default();
     let mut updated = None;
     for (at, event) in events {
-        run = Some(evolve(run, event)?);
-        steps.see(at, event);
+        let after = evolve(run, event)?;
+        steps.see(at, event, &after);
+        run = Some(after);
         updated = Some(at);
     }
     let (Some(run), Some(updated)) = (run, updated) else {
         return Err(Misfit { seq: Seq(0), kind: "none", why: "there are no events".into() });
     };
     let started = run.started();
+    steps.settle(&run);
+    let mut checkpoints: Vec<Asked> = run.asked().cloned().collect();
+    checkpoints.sort_by_key(|asked| asked.at);
+    let undone = run.undone().into_iter().map(|(step, item, undone)| {
+        let (undone, why) = match undone {
+            Undone::Undone => (true, None),
+            Undone::NotYet => (false, Some("it is being undone".to_owned())),
+            Undone::Rehearsed => (false, Some("nothing was sent".to_owned())),
+            Undone::Left(why) => (false, Some(why)),
+        };
+        UndoneView { step: step.clone(), item, undone, why }
+    });
     Ok(RunView {
         run_id: started.run,
         workflow: started.workflow.clone(),
@@ -121,6 +166,9 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
         note: run.note(),
         answered: run.answer().map(|answer| answer.status),
         steps: steps.list,
+        checkpoints,
+        conflicts: run.conflicts().to_vec(),
+        undone: undone.collect(),
     })
 }
 
@@ -131,7 +179,7 @@ struct Steps {
 }
 
 impl Steps {
-    fn see(&mut self, at: Timestamp, event: &Event) {
+    fn see(&mut self, at: Timestamp, event: &Event, run: &Run) {
         match event {
             Event::StepStarted(started) => {
                 let step = self.step(&started.step, at);
@@ -176,6 +224,10 @@ impl Steps {
                         (StepStatus::Unknown, failure.status, Some(failure.message.clone()))
                     }
                 };
+                if finished.part != Part::Do {
+                    step.note = note.or(step.note.take());
+                    return;
+                }
                 if let Some(ended) = &mut step.items_ended {
                     *ended += 1;
                 }
@@ -184,7 +236,7 @@ impl Steps {
                 step.http_status = http_status.or(step.http_status);
                 step.note = note;
             }
-            Event::StepComputed { step, .. } => self.step(step, at).status = StepStatus::Done,
+            Event::StepComputed { step, .. } => self.mark(step, at, StepStatus::Done, None),
             Event::StepSkipped { step, item: Some(_), .. } => {
                 let step = self.step(step, at);
                 if let Some(ended) = &mut step.items_ended {
@@ -192,19 +244,15 @@ impl Steps {
                 }
             }
             Event::StepSkipped { step, item: None, reason } => {
-                let step = self.step(step, at);
-                step.status = StepStatus::Skipped;
-                step.note = Some(
-                    match reason {
-                        Skipped::Condition => "its `if` is false",
-                        Skipped::Needs => "something that it needs was skipped",
-                        Skipped::ByHand => "somebody said so",
-                        Skipped::Rejected => "a checkpoint said no",
-                        Skipped::Busy => "its lock is held, and it does not wait",
-                        Skipped::NotNeeded => "nothing needs this fallback",
-                    }
-                    .into(),
-                );
+                let why = match reason {
+                    Skipped::Condition => "its `if` is false",
+                    Skipped::Needs => "something that it needs was skipped",
+                    Skipped::ByHand => "somebody said so",
+                    Skipped::Rejected => "a checkpoint said no",
+                    Skipped::Busy => "its lock is held, and it does not wait",
+                    Skipped::NotNeeded => "nothing needs this fallback",
+                };
+                self.mark(step, at, StepStatus::Skipped, Some(why.into()));
             }
             Event::FanOutOpened { step, items, .. } => {
                 let step = self.step(step, at);
@@ -213,9 +261,8 @@ impl Steps {
                 step.status = if items.is_empty() { StepStatus::Done } else { StepStatus::Running };
             }
             Event::FailReached { step, answer } => {
-                let step = self.step(step, at);
-                step.status = StepStatus::Done;
-                step.note = Some(format!("the run ends with {}", answer.status));
+                let note = format!("the run ends with {}", answer.status);
+                self.mark(step, at, StepStatus::Done, Some(note));
             }
             Event::Paused { conflict, .. } => {
                 let step = self.step(&conflict.step, at);
@@ -224,6 +271,41 @@ impl Steps {
                     _ => StepStatus::Conflict,
                 };
                 step.note = Some(conflict.message.clone());
+            }
+            Event::CheckpointOpened(asked) => {
+                self.mark(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
+            }
+            Event::CheckpointAnswered { checkpoint, said, by } => {
+                if let Some(ask) = run.beside.asks.get(checkpoint) {
+                    let note = format!("{by} said {}", if said.approve { "yes" } else { "no" });
+                    self.mark(&ask.asked.step, at, StepStatus::Running, Some(note));
+                }
+            }
+            Event::WaitBegan { step, signal, until } => {
+                let (status, note) = match (signal, until) {
+                    (Some(signal), _) => (StepStatus::WaitingSignal, format!("it waits for `{signal}`")),
+                    (None, Some(until)) => (StepStatus::WaitingTime, format!("it waits until {until}")),
+                    (None, None) => (StepStatus::WaitingTime, "it waits".to_owned()),
+                };
+                self.mark(step, at, status, Some(note));
+            }
+            Event::WaitEnded { step, .. } => self.mark(step, at, StepStatus::Done, None),
+            Event::LockQueued { step, name, .. } => {
+                self.mark(step, at, StepStatus::WaitingLock, Some(format!("it waits for the lock `{name}`")));
+            }
+            Event::LockTaken { step, .. } => self.mark(step, at, StepStatus::Running, None),
+            Event::ChildStarted { step, child, workflow, .. } => {
+                self.mark(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
+            }
+            Event::ChildEnded { step, status, .. } => {
+                let step = self.step(step, at);
+                if let (Some(ended), RunStatus::Completed) = (&mut step.items_ended, status) {
+                    *ended += 1;
+                }
+            }
+            Event::ResultTaken(taken) => {
+                let status = if taken.skipped { StepStatus::Skipped } else { StepStatus::Done };
+                self.mark(&taken.step, at, status, Some(format!("taken over from {}", taken.origin)));
             }
             Event::FallbackTaken { step, by, failure } => {
                 let step = self.step(step, at);
@@ -263,21 +345,52 @@ impl Steps {
             | Event::CancelOrdered { .. }
             | Event::InputAdjusted { .. }
             | Event::RetriedNow { .. }
-            | Event::CheckpointOpened(_)
-            | Event::CheckpointAnswered { .. }
             | Event::CheckpointEscalated { .. }
-            | Event::WaitBegan { .. }
             | Event::SignalReceived { .. }
-            | Event::WaitEnded { .. }
-            | Event::LockQueued { .. }
-            | Event::LockTaken { .. }
             | Event::LockLeft { .. }
-            | Event::ChildStarted { .. }
-            | Event::ChildEnded { .. }
-            | Event::ResultTaken(_)
             | Event::CompensationBegan { .. }
             | Event::Cancelled { .. }
             | Event::Abandoned { .. } => {}
+        }
+    }
+
+    fn mark(&mut self, step: &StepId, at: Timestamp, status: StepStatus, note: Option<String>) {
+        let step = self.step(step, at);
+        step.status = status;
+        step.note = note.or(step.note.take());
+    }
+
+    /// What only the whole run shows: how a step ended of which no event of its own says so.
+    fn settle(&mut self, run: &Run) {
+        let open = |view: &&mut StepView| match view.status {
+            StepStatus::Running
+            | StepStatus::Retrying
+            | StepStatus::WaitingCheckpoint
+            | StepStatus::WaitingSignal
+            | StepStatus::WaitingTime
+            | StepStatus::WaitingLock
+            | StepStatus::WaitingChild => true,
+            StepStatus::Done
+            | StepStatus::Rehearsed
+            | StepStatus::Skipped
+            | StepStatus::Failed
+            | StepStatus::Unknown
+            | StepStatus::Conflict
+            | StepStatus::Replaced
+            | StepStatus::Undoing
+            | StepStatus::Undone => false,
+        };
+        for view in self.list.iter_mut().filter(open) {
+            match run.steps.get(&view.step) {
+                Some(StepState::Done { .. }) => view.status = StepStatus::Done,
+                Some(StepState::Skipped) => view.status = StepStatus::Skipped,
+                Some(StepState::Failed) => view.status = StepStatus::Failed,
+                None if run.is_final() => {
+                    view.status = StepStatus::Skipped;
+                    view.note = Some("the run ended before".into());
+                }
+                Some(StepState::Open(_) | StepState::Replaced { .. }) | None => {}
+            }
         }
     }
 

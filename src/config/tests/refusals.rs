@@ -111,6 +111,24 @@ fn cases() -> Vec<(&'static str, Set)> {
             "an invariant on a step that does not exist",
             edit(R, "    compare:", "    invariants: [ '${intents.chrge.body.amount > 0}' ]\n    compare:"),
         ),
+        ("a workflow that runs one that does not exist", step("  more:\n    run: create-ordr")),
+        (
+            "workflows that run each other",
+            step("  more:\n    run: other").put(
+                "workflows/other.yaml",
+                "workflow: other\nsteps:\n  back: { run: create-order }\n  again: { run: other }\nrespond: { status: 200 }\n",
+            ),
+        ),
+        (
+            "people, waits and locks where they make no sense",
+            step(
+                "  ok:\n    checkpoint: { question: sure, timeout: 1w, on_timeot: reject }\n  calm:\n    wait: { for: 1s, signal: x }\n    lock: { key: a, busy: maybe }\n  risky:\n    set: 1\n    risk: high",
+            ),
+        ),
+        (
+            "a question in a rehearsal",
+            step("  ok:\n    checkpoint: { question: sure }\n  paid:\n    wait: { signal: paid }"),
+        ),
         ("an id twice, a request twice", good().put("routes/two.yaml", ROUTES)),
         ("a workflow twice", good().put("workflows/two.yaml", WORKFLOW)),
         (

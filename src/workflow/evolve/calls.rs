@@ -118,9 +118,15 @@ impl Run {
             }
             Outcome::NotDone { failure } | Outcome::Unknown { failure } | Outcome::Failed { failure } => {
                 let call = match self.steps.get(step) {
-                    Some(StepState::Open(_)) => self.take_call(step, *item, *attempt)?,
                     // It failed before any attempt, or so did what was to take its place.
                     None | Some(StepState::Replaced { .. }) if *attempt == 0 => None,
+                    // So did a fan-out as a whole: somebody said no to all of it.
+                    Some(StepState::Open(open))
+                        if *attempt == 0 && item.is_none() && open.items.is_some() && open.nothing_begun() =>
+                    {
+                        None
+                    }
+                    Some(StepState::Open(_)) => self.take_call(step, *item, *attempt)?,
                     _ => return Err(format!("`{step}` has ended")),
                 };
                 if call.is_some_and(|call| call.effect != EffectClass::Read)

@@ -218,12 +218,14 @@ impl Run {
             None | Some(StepState::Open(_)) if !self.calls_under_way(step) => {}
             _ => return Err(format!("`{step}` has ended, or is under way")),
         }
-        self.end_step(step, StepState::Skipped, vec![("skipped", Value::Bool(true))]);
+        // Whoever reads what a checkpoint that did not run approved finds a no.
+        let fields = || vec![("skipped", Value::Bool(true)), ("approved", Value::Bool(false))];
+        self.end_step(step, StepState::Skipped, fields());
         // Where it was to take another's place, that one is skipped too if somebody said so; else it has failed, and
         // the next event says how.
         match (self.replaced.get(step).cloned(), reason) {
             (Some(place), Skipped::ByHand | Skipped::Rejected | Skipped::Busy) => {
-                self.end_step(&place, StepState::Skipped, vec![("skipped", Value::Bool(true))]);
+                self.end_step(&place, StepState::Skipped, fields());
             }
             (Some(_), Skipped::Condition | Skipped::Needs | Skipped::NotNeeded) | (None, _) => {}
         }

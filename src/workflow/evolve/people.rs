@@ -41,9 +41,10 @@ impl Run {
         self.inputs.insert((step.clone(), item), input.clone());
         // Whoever was asked was asked about another input.
         self.beside.void(step, item);
-        let none_begun = self.open_step(step).is_some_and(|open| open.nothing_begun());
-        if item.is_some() && none_begun {
-            self.beside.void(step, None);
+        match self.open_step(step).is_some_and(|open| open.nothing_begun()) {
+            true => self.beside.void(step, None),
+            false if item.is_some() => drop(self.beside.changed.insert((step.clone(), item))),
+            false => {}
         }
         Ok(())
     }

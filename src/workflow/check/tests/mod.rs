@@ -225,8 +225,10 @@ proptest! {
 #[test]
 fn the_example_workflows_are_sound() {
     let mut town = Town::new();
-    town.services =
-        ["prices", "stock", "bank", "mail", "studio"].into_iter().map(|name| (ServiceName::new(name), true)).collect();
+    town.services = ["prices", "stock", "bank", "mail", "studio", "ads"]
+        .into_iter()
+        .map(|name| (ServiceName::new(name), true))
+        .collect();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/flags/workflows");
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();

@@ -1,0 +1,374 @@
+//! Where another plan would have decided otherwise, held against what a run's events say.
+//!
+//! Always true: it only looks; every decision of the history is made again, at its own time and from the run as it stood
+//! then, and what comes of it is compared with what is written there. What people said and services answered is taken as
+//! it was. After a difference it goes on with what did happen, so that each is found and none is counted twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::due::due;
+use super::{
+    Action, CallRecord, Command, Conditions, Event, FailureKind, Heard, Misfit, Outcome, Part, Plan, Run, Skipped,
+    StepFinished, StepKind, World, decide, evolve,
+};
+use crate::names::{RunId, Seq, StepId};
+
+/// One decision that would have been another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Divergence {
+    /// The place of the event that stands in the history.
+    pub seq: Seq,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Which step.
+    pub step: Option<StepId>,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// What kind.
+    pub kind: DivergenceKind,
+    /// What happened.
+    pub was: String,
+    /// What would have happened.
+    pub would: String,
+}
+
+/// How a decision differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivergenceKind {
+    /// The request's body would be refused.
+    Input,
+    /// The plan has no such step.
+    NoStep,
+    /// It would not have been its turn.
+    Order,
+    /// Another request would have left.
+    Request,
+    /// Something else would have come of the step.
+    Decision,
+    /// What a service answered would be judged otherwise.
+    Outcome,
+    /// The caller would get another answer.
+    Answer,
+    /// A step that did not run would have.
+    MoreSteps,
+}
+
+impl DivergenceKind {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DivergenceKind::Input => "input",
+            DivergenceKind::NoStep => "no_step",
+            DivergenceKind::Order => "order",
+            DivergenceKind::Request => "request",
+            DivergenceKind::Decision => "decision",
+            DivergenceKind::Outcome => "outcome",
+            DivergenceKind::Answer => "answer",
+            DivergenceKind::MoreSteps => "more_steps",
+        }
+    }
+}
+
+/// Every place where this plan would have decided otherwise. None for an open run means that the plan could have
+/// produced it.
+///
+/// # Errors
+/// The events do not fit each other.
+pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) -> Result<Vec<Divergence>, Misfit> {
+    let mut run: Option<Run> = None;
+    let mut found = Vec::new();
+    for (at, event) in events {
+        let judged = match &run {
+            None => born(event, plan),
+            Some(run) => Judge { run, plan, world, at: *at }.judge(event),
+        };
+        let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq().next());
+        let (step, item) = place(event).map_or((None, None), |(step, item)| (Some(step.clone()), item));
+        found.extend(judged.into_iter().map(|(kind, was, would)| Divergence {
+            seq,
+            at: *at,
+            step: step.clone(),
+            item,
+            kind,
+            was,
+            would,
+        }));
+        run = Some(evolve(run, event)?);
+    }
+    Ok(found)
+}
+
+type Found = (DivergenceKind, String, String);
+
+fn born(event: &Event, plan: &Plan) -> Vec<Found> {
+    let Event::RunStarted(started) = event else { return Vec::new() };
+    let body = started.request.get("body").unwrap_or(&Value::Null);
+    match plan.check_input(body) {
+        Ok(()) => Vec::new(),
+        Err(wrong) => {
+            let would = format!("its input would be refused: {}", wrong.join("; "));
+            vec![(DivergenceKind::Input, "the run began".into(), would)]
+        }
+    }
+}
+
+/// The step (the item) that an event is about.
+pub(super) fn place(event: &Event) -> Option<(&StepId, Option<u32>)> {
+    Some(match event {
+        Event::StepStarted(started) => (&started.step, started.item),
+        Event::StepFinished(finished) => (&finished.step, finished.item),
+        Event::RetryScheduled(retry) => (&retry.step, retry.item),
+        Event::StepSkipped { step, item, .. }
+        | Event::Probed { step, item, .. }
+        | Event::Resolved { step, item, .. }
+        | Event::InputAdjusted { step, item, .. }
+        | Event::RetriedNow { step, item, .. }
+        | Event::LockQueued { step, item, .. }
+        | Event::LockTaken { step, item, .. }
+        | Event::LockLeft { step, item, .. }
+        | Event::ChildStarted { step, item, .. }
+        | Event::ChildEnded { step, item, .. } => (step, *item),
+        Event::StepComputed { step, .. }
+        | Event::FanOutOpened { step, .. }
+        | Event::FailReached { step, .. }
+        | Event::FallbackTaken { step, .. }
+        | Event::WaitBegan { step, .. }
+        | Event::WaitEnded { step, .. } => (step, None),
+        Event::Paused { conflict, .. } => (&conflict.step, conflict.item),
+        Event::CheckpointOpened(asked) => (&asked.step, asked.item),
+        Event::ResultTaken(taken) => (&taken.step, None),
+        Event::RunStarted(_)
+        | Event::Responded { .. }
+        | Event::PendingAnswered { .. }
+        | Event::DeadlinePassed {}
+        | Event::AnswerFailed { .. }
+        | Event::PauseOrdered { .. }
+        | Event::Resumed { .. }
+        | Event::CancelOrdered { .. }
+        | Event::CheckpointAnswered { .. }
+        | Event::CheckpointEscalated { .. }
+        | Event::SignalReceived { .. }
+        | Event::CompensationBegan { .. }
+        | Event::Cancelled { .. }
+        | Event::Completed {}
+        | Event::Failed { .. }
+        | Event::Abandoned { .. } => return None,
+    })
+}
+
+struct Judge<'a> {
+    run: &'a Run,
+    plan: &'a Plan,
+    world: &'a World,
+    at: Timestamp,
+}
+
+impl Judge<'_> {
+    fn judge(&self, event: &Event) -> Vec<Found> {
+        let found = match event {
+            Event::StepStarted(started) if started.part == Part::Do && started.request.is_some() => {
+                self.begins(event, RunId(uuid::Uuid::nil()))
+            }
+            Event::StepFinished(finished) if finished.part == Part::Do && finished.attempt == 0 => {
+                match &finished.outcome {
+                    Outcome::Failed { failure } if of_the_plan(failure.kind) => {
+                        self.begins(event, RunId(uuid::Uuid::nil()))
+                    }
+                    _ => None, // what people said, or what became of another run
+                }
+            }
+            Event::StepFinished(StepFinished { outcome: Outcome::Rehearsed { .. }, part: Part::Do, .. })
+            | Event::StepComputed { .. }
+            | Event::StepSkipped { reason: Skipped::Condition | Skipped::Needs | Skipped::NotNeeded, .. }
+            | Event::FanOutOpened { .. }
+            | Event::FailReached { .. }
+            | Event::CheckpointOpened(_)
+            | Event::WaitBegan { .. }
+            | Event::LockQueued { .. } => self.begins(event, RunId(uuid::Uuid::nil())),
+            Event::ChildStarted { child, .. } => self.begins(event, *child),
+            Event::StepFinished(finished) if finished.part == Part::Do => self.ended(event, finished),
+            Event::Responded { .. } if self.run.failure().is_none() => self.answers(event),
+            Event::Completed {} => return self.more(),
+            _ => None,
+        };
+        found.into_iter().collect()
+    }
+
+    /// What the plan makes of a step whose turn has come.
+    fn begins(&self, event: &Event, child: RunId) -> Option<Found> {
+        let (id, item) = place(event)?;
+        let Some((step, of)) = self.plan.step(id) else {
+            return Some((DivergenceKind::NoStep, told(event), format!("there is no step `{id}`")));
+        };
+        // What is asked or found about a whole fan-out comes with the first of its items.
+        let open = self.run.open_step(id).filter(|open| item.is_none() && open.items.is_some());
+        let item = open.map_or(item, |open| Some(open.next));
+        let whole = item.is_none() && of.for_each.is_some();
+        let own = match of.kind {
+            StepKind::Call(_) if !whole => Command::Begin { step, item, part: Part::Do },
+            StepKind::Run(_) if !whole => Command::BeginChild { step, item, child },
+            _ => Command::Advance { step },
+        };
+        let mut refused = None;
+        // A fallback that nobody needs is skipped as any step is.
+        for command in [own, Command::Advance { step }] {
+            match decide(self.run, self.plan, self.world, command, self.at) {
+                // What one decision gave stands in several events: only the first is judged.
+                Ok(events) => return self.differs(event, events.first()?),
+                Err(refusal) => refused = refused.or(Some(refusal)),
+            }
+        }
+        Some((DivergenceKind::Order, told(event), format!("not then: {}", refused?)))
+    }
+
+    fn differs(&self, was: &Event, would: &Event) -> Option<Found> {
+        let same = match (was, would) {
+            (Event::StepStarted(was), Event::StepStarted(would)) => {
+                let (was, would) = (was.request.as_deref()?, would.request.as_deref()?);
+                let difference = request(was, would)?;
+                return Some((DivergenceKind::Request, difference.0, difference.1));
+            }
+            (Event::StepFinished(was), Event::StepFinished(would)) => match (&was.outcome, &would.outcome) {
+                (Outcome::Rehearsed { intent: was, .. }, Outcome::Rehearsed { intent: would, .. }) => {
+                    let difference = request(was, would)?;
+                    return Some((DivergenceKind::Request, difference.0, difference.1));
+                }
+                (was, would) => std::mem::discriminant(was) == std::mem::discriminant(would),
+            },
+            (Event::FanOutOpened { items: was, .. }, Event::FanOutOpened { items: would, .. }) => was == would,
+            (was, would) => was == would,
+        };
+        (!same).then(|| (DivergenceKind::Decision, told(was), told(would)))
+    }
+
+    /// What the plan makes of what a service answered.
+    fn ended(&self, event: &Event, finished: &StepFinished) -> Option<Found> {
+        let (step, _) = self.plan.step(&finished.step)?;
+        let reply = |status: u16, headers: &BTreeMap<String, String>, output: &Arc<Value>| Heard::Reply {
+            status,
+            headers: headers.clone(),
+            output: output.clone(),
+            retry_after_ms: None,
+        };
+        let heard = match &finished.outcome {
+            Outcome::Done { status, headers, output } | Outcome::Unfit { status, headers, output, .. } => {
+                reply(*status, headers, output)
+            }
+            Outcome::NotDone { failure } | Outcome::Failed { failure } => match failure.status {
+                Some(status) => reply(status, &BTreeMap::new(), &Arc::default()),
+                None => Heard::NotSent(failure.message.clone()),
+            },
+            Outcome::Unknown { .. } | Outcome::Rehearsed { .. } => return None,
+        };
+        let (item, attempt) = (finished.item, finished.attempt);
+        let command = Command::Record { step, item, part: Part::Do, attempt, heard, again: false, jitter: 0.5 };
+        let events = decide(self.run, self.plan, self.world, command, self.at).ok()?;
+        let same = match events.first()? {
+            Event::StepFinished(would) => {
+                std::mem::discriminant(&would.outcome) == std::mem::discriminant(&finished.outcome)
+            }
+            _ => false,
+        };
+        let would = events.first().map(told).unwrap_or_default();
+        (!same).then(|| (DivergenceKind::Outcome, told(event), would))
+    }
+
+    fn answers(&self, event: &Event) -> Option<Found> {
+        let conditions = Conditions { now: self.at, hold_effects: false };
+        let actions = due(self.run, self.plan, self.world, conditions);
+        let entry = actions.into_iter().find_map(|action| match action {
+            Action::Ask(command @ Command::Respond { .. }) => Some(command),
+            _ => None,
+        });
+        let Some(command) = entry else {
+            return Some((DivergenceKind::Answer, told(event), "no answer yet".into()));
+        };
+        let events = decide(self.run, self.plan, self.world, command, self.at).ok()?;
+        let would = events.first()?;
+        match (event, would) {
+            (Event::Responded { answer: was, .. }, Event::Responded { answer: would, .. }) if was == would => None,
+            (was, would) => Some((DivergenceKind::Answer, told(was), told(would))),
+        }
+    }
+
+    /// Steps that never ran here.
+    fn more(&self) -> Vec<Found> {
+        let missing = self.plan.steps.iter().filter(|step| !self.run.steps.contains_key(&step.id));
+        missing
+            .map(|step| {
+                (DivergenceKind::MoreSteps, "the run was complete".to_owned(), format!("`{}` would have run", step.id))
+            })
+            .collect()
+    }
+}
+
+/// Whether it is the plan that failed, before any call.
+fn of_the_plan(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Expression | FailureKind::Unresolved | FailureKind::Bound | FailureKind::NeedsPerson)
+}
+
+/// The first difference between two requests.
+fn request(was: &CallRecord, would: &CallRecord) -> Option<(String, String)> {
+    if was.method != would.method || was.url != would.url {
+        return Some((format!("{} {}", was.method, was.url), format!("{} {}", would.method, would.url)));
+    }
+    if was.headers != would.headers {
+        return Some((format!("headers {:?}", was.headers), format!("headers {:?}", would.headers)));
+    }
+    let body = |record: &CallRecord| {
+        let shown = super::conflict::shorten_value(&record.body.value());
+        format!("{} {} with {}", record.method, record.url, shown.map_or_else(|| "no body".into(), |v| v.to_string()))
+    };
+    (was.body != would.body).then(|| (body(was), body(would)))
+}
+
+/// An event in a sentence.
+fn told(event: &Event) -> String {
+    match event {
+        Event::StepStarted(started) => match &started.request {
+            Some(request) => format!("{} {}", request.method, request.url),
+            None => format!("attempt {} of `{}`", started.attempt, started.step),
+        },
+        Event::StepFinished(finished) => match &finished.outcome {
+            Outcome::Done { status, .. } => format!("`{}` is done with {status}", finished.step),
+            Outcome::Rehearsed { intent, .. } => format!("{} {} is rehearsed", intent.method, intent.url),
+            Outcome::NotDone { failure }
+            | Outcome::Unknown { failure }
+            | Outcome::Failed { failure }
+            | Outcome::Unfit { failure, .. } => format!("`{}` fails: {}", finished.step, failure.message),
+        },
+        Event::StepSkipped { step, .. } => format!("`{step}` is skipped"),
+        Event::StepComputed { step, output } => {
+            let shown = super::conflict::shorten_value(output);
+            format!("`{step}` gives {}", shown.map_or_else(|| "null".into(), |shown| shown.to_string()))
+        }
+        Event::FanOutOpened { step, items, .. } => format!("`{step}` has {} items", items.len()),
+        Event::FailReached { step, answer } => format!("`{step}` ends the run with {}", answer.status),
+        Event::Responded { answer, .. } => match super::conflict::shorten_value(&answer.body.value()) {
+            Some(body) => format!("the answer is {} with {body}", answer.status),
+            None => format!("the answer is {}", answer.status),
+        },
+        Event::AnswerFailed { failure } => format!("there is no answer: {}", failure.message),
+        Event::Paused { conflict, .. } => format!("the run pauses: {}", conflict.message),
+        Event::RetryScheduled(retry) => format!("`{}` is tried again: {}", retry.step, retry.why),
+        Event::CheckpointOpened(asked) => {
+            format!("people are asked about `{}` ({} risk): {}", asked.step, asked.risk.as_str(), asked.question)
+        }
+        Event::WaitBegan { step, until, signal } => match (signal, until) {
+            (Some(signal), _) => format!("`{step}` waits for the signal `{signal}`"),
+            (None, Some(until)) => format!("`{step}` waits until {until}"),
+            (None, None) => format!("`{step}` waits"),
+        },
+        Event::LockQueued { step, name, .. } => format!("`{step}` asks for the lock `{name}`"),
+        Event::ChildStarted { step, workflow, input, .. } => {
+            let shown = super::conflict::shorten_value(input);
+            format!("`{step}` runs `{workflow}` with {}", shown.map_or_else(|| "null".into(), |v| v.to_string()))
+        }
+        Event::FallbackTaken { step, by, .. } => format!("`{by}` takes the place of `{step}`"),
+        other => other.kind().replace('_', " "),
+    }
+}

@@ -1,0 +1,264 @@
+//! Checkpoints, waits and signals, pauses and what else people order.
+
+use super::kit::plan;
+use super::stage::{no, with, yes};
+use super::*;
+use crate::workflow::{Choice, ConflictKind, Order, StepStatus};
+
+const PICK: &str = "
+workflow: w
+steps:
+  pick:
+    checkpoint:
+      question: Which of ${size(request.body.items)}?
+      schema: { type: object, required: [id], properties: { id: { type: integer, maximum: 3 } } }
+      who: [ann, bob]
+      timeout: 1h
+      on_timeout: escalate
+      escalate: { who: [eve], timeout: 1h, on_timeout: approve }
+      default: { id: 1 }
+    on_reject: skip
+  use: { set: '${steps.pick.output.id}' }
+  otherwise: { if: '${!steps.pick.approved}', needs_any: true, set: none, needs: [other] }
+  other: { set: 1 }
+respond: { status: 200, body: '${default(steps.use.output, steps.otherwise.output)}' }
+";
+
+#[test]
+fn an_answer_goes_to_who_may_give_it_once_and_as_asked() {
+    let plan = plan(PICK);
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    assert_eq!((bench.status(), bench.asked().question.as_str()), (RunStatus::WaitingCheckpoint, "Which of 3?"));
+    assert_eq!(bench.run.summary(bench.now).wake, Some("1970-01-01T01:00:00Z".parse().unwrap()));
+    let checkpoint = bench.checkpoint();
+    assert_eq!(bench.run.summary(bench.now).checkpoint.unwrap().0, checkpoint);
+    let said = bench.answers("eve", with(json!({"id": 2})));
+    assert_eq!(said, Err(Refusal::NotYours("only ann or bob may answer this".into())));
+    assert_eq!(
+        bench.answers("ann", with(json!({"id": 9}))),
+        Err(Refusal::BadValues(vec!["/id: value is greater than the maximum of 3".into()]))
+    );
+    assert!(matches!(bench.answers("ann", yes()), Err(Refusal::BadValues(_))), "values are asked for");
+    let unknown = Order::Answer { checkpoint: "chk_x".into(), said: yes() };
+    assert_eq!(bench.says("ann", unknown), Err(Refusal::NoSuchCheckpoint));
+    bench.answers("ann", with(json!({"id": 2}))).unwrap();
+    assert_eq!(bench.status(), RunStatus::Completed);
+    assert_eq!(bench.run.answer().unwrap().body.value(), json!(2));
+    assert_eq!(bench.output("pick"), json!({"output": {"id": 2}, "approved": true, "by": "ann", "skipped": false}));
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    bench.says("x", Order::Pause { reason: None }).unwrap();
+    bench.answers("bob", with(json!({"id": 3}))).unwrap();
+    let again = bench.says("ann", Order::Answer { checkpoint, said: no() }).unwrap_err();
+    let Refusal::AnsweredBefore { by, said, seq } = again else { panic!("{again:?}") };
+    assert_eq!((by.as_str(), said.values.as_deref(), seq.0), ("bob", Some(&json!({"id": 3})), bench.run.seq().0));
+    assert_eq!(bench.status(), RunStatus::Paused, "an answer does not resume");
+    bench.says("x", Order::Resume { reason: None }).unwrap();
+    assert_eq!(bench.status(), RunStatus::Completed);
+}
+
+#[test]
+fn nobody_answers_others_are_asked_and_then_the_default_holds() {
+    let plan = plan(PICK);
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    bench.seconds(3600);
+    assert_eq!(bench.asked().who, ["eve"]);
+    assert!(matches!(bench.answers("ann", with(json!({"id": 1}))), Err(Refusal::NotYours(_))));
+    bench.seconds(3600);
+    assert_eq!(bench.status(), RunStatus::Completed);
+    assert_eq!(bench.output("pick")["by"], json!("time-out"));
+    assert_eq!(bench.output("use")["output"], json!(1));
+}
+
+#[test]
+fn a_no_skips_what_needs_the_yes_and_lets_the_other_branch_run() {
+    let plan = plan(PICK);
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    bench.answers("ann", no()).unwrap();
+    assert_eq!(bench.status(), RunStatus::Completed, "{:?}", bench.run.note());
+    assert_eq!(bench.run.answer().unwrap().body.value(), json!("none"));
+    assert!(bench.run.was_skipped(&"use".into()));
+}
+
+const SHIP: &str = "
+workflow: w
+steps:
+  calm: { wait: 10m }
+  paid:
+    wait: { signal: paid, where: '${signal.sum >= 7}', timeout: 1h }
+  later: { needs: [calm, paid], wait: { until: '1970-01-01T02:00:00Z' } }
+  ship: { needs: [later], set: '${[steps.paid.output, steps.paid.timed_out]}' }
+respond: { status: 200, body: '${steps.ship.output}' }
+";
+
+fn paid(sum: u64, id: Option<&str>) -> Order {
+    Order::Signal { name: "paid".into(), payload: Arc::new(json!({"sum": sum})), id: id.map(str::to_owned) }
+}
+
+#[test]
+fn signals_are_kept_until_a_step_takes_them_and_count_once() {
+    let plan = plan(SHIP);
+    let mut bench = Bench::of_api(&plan);
+    assert_eq!(bench.says("shop", paid(1, Some("a"))), Ok(1));
+    assert_eq!(bench.says("shop", paid(1, Some("a"))), Ok(0), "the same delivery");
+    assert_eq!(bench.status(), RunStatus::WaitingSignal);
+    assert_eq!(bench.causes(), ["time", "signal"]);
+    assert_eq!(bench.says("shop", paid(7, None)), Ok(2));
+    assert_eq!((bench.status(), bench.causes()), (RunStatus::Running, vec!["time"]));
+    bench.seconds(600);
+    assert_eq!(bench.run.wake(), Some("1970-01-01T02:00:00Z".parse().unwrap()));
+    bench.seconds(6600);
+    assert_eq!(bench.run.answer().unwrap().body.value(), json!([{"sum": 7}, false]));
+    let mut early = Bench::of_api(&plan);
+    early.ask(Command::Order { order: paid(8, None), by: "shop".into() }).unwrap();
+    early.rest();
+    assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "it came before anybody waited");
+    let refused = early.says("x", Order::Signal { name: "piad".into(), payload: Arc::default(), id: None });
+    assert!(matches!(refused, Err(Refusal::NoSense(why)) if why.contains("it waits for paid")));
+    early.world.signals_max = 2;
+    early.says("x", paid(1, None)).unwrap();
+    early.says("x", paid(1, None)).unwrap();
+    assert!(matches!(early.says("x", paid(1, None)), Err(Refusal::NoSense(why)) if why.contains("signals_max")));
+}
+
+#[test]
+fn a_signal_that_does_not_come_fails_its_step_or_lets_the_run_go_on() {
+    let mut bench_plan = plan(SHIP);
+    let mut bench = Bench::of_api(&bench_plan);
+    bench.rest();
+    bench.seconds(3600);
+    assert_eq!((bench.status(), bench.run.failure().map(|f| f.kind)), (RunStatus::Failed, Some(FailureKind::TimedOut)));
+    bench_plan = plan(&SHIP.replace("timeout: 1h", "timeout: 1h, on_timeout: continue"));
+    let mut bench = Bench::of_api(&bench_plan);
+    bench.rest();
+    bench.seconds(7200);
+    assert_eq!(bench.run.answer().unwrap().body.value(), json!([null, true]));
+}
+
+const WORK: &str = "
+workflow: w
+steps:
+  a: { call: 'POST ${services.stock}/a', body: { n: 1 }, retry: { attempts: 3, base: 1h, max: 1h } }
+  b: { needs: [a], call: 'POST ${services.stock}/b', body: { n: 2 } }
+  c: { needs: [b], set: 3 }
+respond: { status: 200, body: '${default(steps.b.output, \"none\")}' }
+";
+
+#[test]
+fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
+    let plan = plan(WORK);
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    let refused = bench.says("ann", Order::Resume { reason: None });
+    assert_eq!(refused, Err(Refusal::NoSense("it is not paused".into())));
+    bench.says("ann", Order::Pause { reason: Some("stock-taking".into()) }).unwrap();
+    assert_eq!(bench.run.note().as_deref(), Some("ann paused it: stock-taking"));
+    assert!(matches!(bench.says("bob", Order::Pause { reason: None }), Err(Refusal::NoSense(_))));
+    bench.replies("a", None, ok(json!({})));
+    assert_eq!((bench.status(), bench.flying().len()), (RunStatus::Paused, 0), "what is under way ends");
+    assert_eq!(bench.causes(), ["paused"]);
+    bench.says("ann", Order::Resume { reason: None }).unwrap();
+    assert_eq!(bench.flying(), ["b"]);
+}
+
+#[test]
+fn a_wait_for_the_next_attempt_is_cut_short() {
+    let plan = plan(WORK);
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    let retry = |step: Option<&str>| Order::Retry { step: step.map(StepId::from) };
+    assert!(matches!(bench.says("ann", retry(Some("a"))), Err(Refusal::NoSense(_))), "it is under way");
+    bench.replies("a", None, status(503));
+    assert_eq!((bench.flying().len(), bench.causes()), (0, vec!["retry"]));
+    bench.says("ann", retry(None)).unwrap();
+    assert_eq!(bench.flying(), ["a"]);
+    assert_eq!(bench.says("ann", retry(Some("x"))), Err(Refusal::NoSuchStep));
+}
+
+#[test]
+fn a_step_is_skipped_with_what_needs_it_and_only_where_that_makes_sense() {
+    let plan = plan(WORK);
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    let skip = |step: &str| Order::Skip { step: step.into(), reason: None };
+    assert!(matches!(bench.says("ann", skip("a")), Err(Refusal::NoSense(why)) if why.contains("under way")));
+    bench.says("ann", skip("b")).unwrap();
+    assert!(matches!(bench.says("ann", skip("b")), Err(Refusal::NoSense(why)) if why.contains("ended")));
+    bench.replies("a", None, ok(json!({})));
+    assert_eq!((bench.status(), bench.run.was_skipped(&"c".into())), (RunStatus::Completed, true));
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    bench.replies("a", None, status(503));
+    bench.says("ann", skip("a")).unwrap();
+    assert_eq!(bench.status(), RunStatus::Completed, "an attempt that did nothing may be left");
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    bench.replies("a", None, status(409));
+    assert_eq!(bench.run.conflict().map(|c| c.kind), Some(ConflictKind::Refused));
+    bench.says("ann", skip("a")).unwrap();
+    assert_eq!(bench.status(), RunStatus::Completed);
+}
+
+#[test]
+fn an_input_is_adjusted_before_its_step_begins() {
+    let plan = plan(WORK);
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    let adjust = |step: &str, item, input: Value| Order::Adjust {
+        step: step.into(),
+        item,
+        input: Arc::new(input),
+        reason: None,
+    };
+    assert!(
+        matches!(bench.says("ann", adjust("a", None, json!(1))), Err(Refusal::NoSense(why)) if why.contains("begun"))
+    );
+    assert!(matches!(bench.says("ann", adjust("b", Some(0), json!(1))), Err(Refusal::NoSense(_))));
+    bench.says("ann", adjust("b", None, json!({"n": 20}))).unwrap();
+    bench.says("ann", adjust("c", None, json!(30))).unwrap();
+    bench.replies("a", None, ok(json!({})));
+    assert_eq!(bench.bodies(), [json!({"n": 1}), json!({"n": 20})]);
+    bench.replies("b", None, ok(json!({})));
+    assert_eq!(bench.output("c")["output"], json!(30));
+}
+
+#[test]
+fn a_rehearsal_asks_nobody() {
+    let rehearsed = PICK.replace("on_reject: skip", "on_reject: skip\n    rehearse: { id: 2 }");
+    let run = |yaml: &str, mode| {
+        let plan = plan(yaml);
+        let mut bench = Bench::new(&plan, mode, json!({"body": {"items": [1]}}));
+        bench.rest();
+        (bench.status(), bench.run.failure().map(|failure| failure.kind))
+    };
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        assert_eq!(run(&rehearsed, mode), (RunStatus::Completed, None));
+        assert_eq!(run(PICK, mode), (RunStatus::Failed, Some(FailureKind::NeedsPerson)));
+        assert_eq!(run(SHIP, mode), (RunStatus::Failed, Some(FailureKind::NeedsSignal)));
+    }
+    let wrong = PICK.replace("on_reject: skip", "on_reject: skip\n    rehearse: { id: 9 }");
+    assert_eq!(run(&wrong, Mode::Dark), (RunStatus::Failed, Some(FailureKind::Schema)));
+}
+
+#[test]
+fn what_people_see_of_a_run() {
+    let plan = plan(PICK);
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    let look = |bench: &Bench<'_>| view(bench.events.iter().map(|event| (bench.now, event))).unwrap();
+    let seen = look(&bench);
+    assert_eq!(seen.checkpoints.len(), 1);
+    assert_eq!((seen.steps[0].step.as_str(), seen.steps[0].status), ("pick", StepStatus::WaitingCheckpoint));
+    let reason = &bench.reasons()[0];
+    assert!(reason.sentence.starts_with("`pick` waits for ann or bob: Which of 3?; since 1970"), "{}", reason.sentence);
+    bench.says("x", Order::Cancel { compensate: false, reason: None }).unwrap();
+    let seen = look(&bench);
+    assert_eq!((seen.status, seen.checkpoints.len()), (RunStatus::Cancelled, 0));
+    assert_eq!(seen.steps[0].status, StepStatus::Skipped);
+    let late = Order::Answer { checkpoint: "chk_x".into(), said: yes() };
+    assert_eq!(bench.says("ann", late), Err(Refusal::Ended));
+    assert!(bench.choose("pick", None, Choice::Skip).is_err());
+}

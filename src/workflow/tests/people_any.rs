@@ -1,0 +1,289 @@
+//! Any plan with questions, risks, waits, locks and sub-runs, any script of answers, signals, orders and times: the run
+//! always says what it waits for, comes to its end, and nothing goes past a person or a lock.
+
+use super::kit::{lost, plan, take};
+use super::stage::{items, no, with, yes};
+use super::*;
+use crate::workflow::{AskedKind, Choice, LockSeen, Order, Part, replay_with};
+
+fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
+    proptest::collection::vec((0u8..7, any::<u8>(), any::<u8>()), 1..6)
+}
+
+fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
+    let mut all = serde_json::Map::new();
+    for (place, (kind, has, needs)) in steps.iter().enumerate() {
+        let bit = |bit: u8| has & (1 << bit) != 0;
+        let needs: BTreeSet<String> =
+            (0..place).filter(|need| needs & (1 << need) != 0).map(|need| format!("s{need}")).collect();
+        let mut step = json!({ "needs": needs });
+        if bit(7) && !needs.is_empty() {
+            step["needs_any"] = json!(true);
+        }
+        let timeout = |step: &mut Value, at: &str| {
+            if bit(0) {
+                step[at]["timeout"] = json!("1m");
+                step[at]["on_timeout"] = json!(["approve", "reject", "escalate"][usize::from(has % 3)]);
+                if has % 3 == 2 {
+                    step[at]["escalate"] = json!({ "who": ["eve"], "timeout": "1m", "on_timeout": "reject" });
+                }
+            }
+        };
+        match kind {
+            0 => {
+                step["checkpoint"] = json!({ "question": "sure" });
+                timeout(&mut step, "checkpoint");
+            }
+            1 => step["wait"] = json!("1m"),
+            2 => {
+                step["wait"] = json!({ "signal": "go", "where": "${signal.n > 1}" });
+                if bit(0) {
+                    step["wait"]["timeout"] = json!("1m");
+                    step["wait"]["on_timeout"] = json!(if bit(1) { "fail" } else { "continue" });
+                }
+            }
+            3 => {
+                step["run"] = json!("child");
+                step["input"] = json!({ "n": 1 });
+            }
+            4 => step["set"] = json!(place),
+            _ => {
+                step["call"] = json!("POST ${services.stock}/x");
+                step["body"] = json!({ "n": [1, 2, place] });
+                step["retry"] = json!({ "attempts": 2, "base": "1s", "max": "1s" });
+                step["undo"] = json!("DELETE ${services.stock}/x");
+            }
+        }
+        if matches!(kind, 3 | 5 | 6) {
+            if bit(2) {
+                step["risk"] = json!(if bit(3) { "high" } else { "medium" });
+                timeout(&mut step, "ask");
+            }
+            if bit(4) {
+                step["for_each"] = json!("${request.body.items}");
+                step["concurrency"] = json!(2);
+            }
+            if bit(5) {
+                let busy = ["wait", "skip", "cancel", "ask"][usize::from(has % 4)];
+                step["lock"] = json!({ "key": if bit(4) { "k${index}" } else { "k" }, "busy": busy });
+            }
+            if bit(6) {
+                step["on_failure"] = json!("pause");
+            }
+        }
+        if bit(1) && matches!(kind, 0 | 3 | 5 | 6) {
+            step["on_reject"] = json!("skip");
+        }
+        all.insert(format!("s{place}"), step);
+    }
+    plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())
+}
+
+/// One thing that somebody or something does; false where it made no sense.
+fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
+    let flying = bench.run.in_flight();
+    let asked: Vec<_> = bench.run.asked().cloned().collect();
+    let steps: Vec<StepId> = bench.plan.steps.iter().map(|step| step.id.clone()).collect();
+    let step = steps[usize::from(pick) % steps.len()].clone();
+    let what = if late { pick % 6 } else { pick % 16 };
+    match what {
+        0 | 6 | 7 if !flying.is_empty() => {
+            let call = flying[usize::from(pick / 16) % flying.len()].clone();
+            let heard = match pick / 16 {
+                _ if late => ok(json!({ "n": 1 })),
+                0 => status(404),
+                1 => status(409),
+                2 => status(503),
+                3 => status(423),
+                4 => lost(),
+                _ => ok(json!({ "n": 1 })),
+            };
+            let place = bench.plan.step(&call.step).unwrap().0;
+            let (item, part, attempt) = (call.item, call.part, call.attempt);
+            bench.ask(Command::Record { step: place, item, part, attempt, heard, again: false, jitter: 0.5 }).is_ok()
+        }
+        1 | 8 if !asked.is_empty() => {
+            let ask = &asked[usize::from(pick / 16) % asked.len()];
+            let said = match (ask.kind, pick / 64) {
+                (_, 0) => no(),
+                (AskedKind::Question, _) => with(json!({ "n": 1 })),
+                (AskedKind::Approval, _) => yes(),
+                (AskedKind::Review, half) => {
+                    let all: Vec<u32> = ask.items.iter().map(|item| item.index).collect();
+                    let at = if half == 1 { all.len() / 2 } else { all.len() };
+                    items(&all[..at], &all[at..])
+                }
+            };
+            let by = ask.who.first().cloned().unwrap_or_else(|| "ann".into());
+            bench.says(&by, Order::Answer { checkpoint: ask.checkpoint.clone(), said }).is_ok()
+        }
+        2 | 9 => {
+            bench.seconds(61);
+            true
+        }
+        3 | 10 => {
+            let locks: Vec<_> = bench
+                .due()
+                .into_iter()
+                .filter_map(|action| match action {
+                    Action::Lock { step, item, .. } => Some((step, item)),
+                    _ => None,
+                })
+                .collect();
+            let Some((step, item)) = locks.get(usize::from(pick / 16) % locks.len().max(1)).copied() else {
+                return false;
+            };
+            let holder = RunId(uuid::Uuid::from_u128(9));
+            let seen = match pick / 32 {
+                0 if !late => LockSeen::Behind { holder },
+                1 if !late => LockSeen::Deadlock { cycle: vec![bench.run.id(), holder] },
+                _ => LockSeen::First,
+            };
+            bench.ask(Command::LockSeen { step, item, seen }).is_ok()
+        }
+        4 | 11 => {
+            let children = bench.children();
+            let Some(child) = children.get(usize::from(pick / 16) % children.len().max(1)).copied() else {
+                return false;
+            };
+            let status = if pick < 64 && !late { RunStatus::Failed } else { RunStatus::Completed };
+            let (output, note) = (Arc::new(json!(1)), None);
+            bench.ask(Command::ChildEnded { child, status, output, note }).is_ok()
+        }
+        5 => {
+            let signal =
+                Order::Signal { name: "go".into(), payload: Arc::new(json!({ "n": pick / 64 + 1 })), id: None };
+            let sent = bench.says("shop", signal).is_ok();
+            let conflict = bench.run.conflict().cloned();
+            let Some(conflict) = conflict else {
+                return bench.says("ann", Order::Resume { reason: None }).is_ok() || sent;
+            };
+            let choices: Vec<&String> = conflict.choices.iter().filter(|name| late || *name != "cancel").collect();
+            let choice = match choices[usize::from(pick / 8) % choices.len()].as_str() {
+                "retry" => Choice::Retry,
+                "retry_with" => Choice::RetryWith { input: Arc::new(json!({ "n": [1] })) },
+                "skip" => Choice::Skip,
+                "take" => take(json!({ "n": 1 })),
+                "wait" => Choice::Wait,
+                _ => Choice::Cancel { compensate: false },
+            };
+            bench.choose_still(&conflict, choice).is_ok()
+        }
+        12 => bench.says("ann", Order::Pause { reason: None }).is_ok(),
+        13 => bench.says("ann", Order::Skip { step, reason: None }).is_ok(),
+        14 => {
+            let item = bench.run.open_step(&step).and_then(|open| open.items.as_ref()).map(|_| u32::from(pick) / 64);
+            let input = Arc::new(json!({ "n": [pick] }));
+            bench.says("ann", Order::Adjust { step, item, input, reason: None }).is_ok()
+        }
+        15 if pick == 255 => bench.says("ann", Order::Cancel { compensate: true, reason: None }).is_ok(),
+        15 => bench.says("ann", Order::Retry { step: Some(step) }).is_ok(),
+        _ => false,
+    }
+}
+
+impl Bench<'_> {
+    fn choose_still(&mut self, conflict: &crate::workflow::Conflict, choice: Choice) -> Result<usize, Refusal> {
+        let (step, item) = (conflict.step.clone(), conflict.item);
+        self.says("ann", Order::Resolve { step, item, choice, reason: None })
+    }
+}
+
+fn promises(bench: &Bench<'_>) {
+    let mut approved: BTreeMap<StepId, (BTreeSet<u32>, bool)> = BTreeMap::new();
+    let mut asked = BTreeMap::new();
+    let (mut held, mut queued) = (BTreeSet::new(), BTreeSet::new());
+    for event in &bench.events {
+        match event {
+            Event::CheckpointOpened(ask) => {
+                asked.insert(ask.checkpoint.clone(), ask.clone());
+            }
+            Event::CheckpointAnswered { checkpoint, said, .. } => {
+                let ask = asked.remove(checkpoint).expect("answered once");
+                if said.approve {
+                    let struck =
+                        if ask.item.is_some() { BTreeSet::new() } else { said.struck.iter().copied().collect() };
+                    approved.insert(ask.step.clone(), (struck, true));
+                }
+            }
+            Event::LockQueued { step, item, .. } => assert!(queued.insert((step.clone(), *item))),
+            Event::LockTaken { step, item, .. } => assert!(held.insert((step.clone(), *item))),
+            Event::LockLeft { step, item, .. } => {
+                assert!(queued.remove(&(step.clone(), *item)), "it stood in a queue");
+                held.remove(&(step.clone(), *item));
+            }
+            Event::StepStarted(started) if started.part == Part::Do => {
+                begins(bench, &approved, &held, &started.step, started.item);
+            }
+            Event::ChildStarted { step, item, .. } => begins(bench, &approved, &held, step, *item),
+            _ => {}
+        }
+    }
+    assert!(queued.is_empty() && held.is_empty(), "{queued:?} {held:?}");
+}
+
+fn begins(
+    bench: &Bench<'_>,
+    approved: &BTreeMap<StepId, (BTreeSet<u32>, bool)>,
+    held: &BTreeSet<(StepId, Option<u32>)>,
+    id: &StepId,
+    item: Option<u32>,
+) {
+    let (_, step) = bench.plan.step(id).unwrap();
+    if step.care.risk.is_some() {
+        let (struck, yes) = approved.get(id).unwrap_or_else(|| panic!("`{id}` began unasked"));
+        assert!(*yes && item.is_none_or(|item| !struck.contains(&item)), "`{id}` {item:?} was struck out");
+    }
+    if step.care.lock.is_some() {
+        assert!(held.contains(&(id.clone(), item)), "`{id}` {item:?} began without its lock");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_run_says_what_it_waits_for_and_nothing_goes_past_people(
+        steps in steps(), script in proptest::collection::vec(any::<u8>(), 40),
+    ) {
+        let plan = plan_of(&steps);
+        let mut bench = Bench::of_api(&plan);
+        bench.rest();
+        for round in 0..2_000 {
+            if bench.run.is_final() {
+                break;
+            }
+            let late = round > 60;
+            let pick = script[round % script.len()].wrapping_add(u8::try_from(round / script.len() * 7 % 256).unwrap_or(0));
+            act(&mut bench, pick, late);
+            bench.rest();
+        }
+        assert!(bench.run.is_final(), "{:#?}\n{:?}", bench.reasons(), bench.kinds());
+        promises(&bench);
+        let text = serde_json::to_string(&bench.events).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), bench.events.clone());
+        prop_assert!(view(bench.events.iter().map(|event| (bench.now, event))).is_ok());
+    }
+
+    #[test]
+    fn a_run_does_not_diverge_from_its_own_plan(
+        steps in steps(), script in proptest::collection::vec(any::<u8>(), 60),
+    ) {
+        let plan = plan_of(&steps);
+        let mut bench = Bench::of_api(&plan);
+        let mut events: Vec<(Timestamp, Event)> = bench.events.iter().map(|event| (bench.now, event.clone())).collect();
+        bench.rest();
+        for pick in script {
+            let now = bench.now;
+            let more: Vec<_> = bench.events[events.len()..].iter().map(|event| (now, event.clone())).collect();
+            events.extend(more);
+            if bench.run.is_final() || pick % 16 == 2 || pick % 16 == 9 {
+                continue;
+            }
+            act(&mut bench, pick, false);
+            bench.rest();
+        }
+        let found = replay_with(&events, &plan, &bench.world).unwrap();
+        prop_assert!(found.is_empty(), "{found:#?}");
+    }
+}

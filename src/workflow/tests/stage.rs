@@ -1,0 +1,121 @@
+//! What people, locks and other runs do to a run under test. Time stands still unless a test moves it.
+
+use super::*;
+use crate::names::CheckpointId;
+use crate::workflow::{Asked, LockSeen, Order, Reason, Said, Since, waits};
+
+pub(super) fn yes() -> Said {
+    Said { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
+}
+pub(super) fn no() -> Said {
+    Said { approve: false, ..yes() }
+}
+pub(super) fn with(values: Value) -> Said {
+    Said { values: Some(Arc::new(values)), ..yes() }
+}
+pub(super) fn items(approved: &[u32], struck: &[u32]) -> Said {
+    Said { approved: approved.to_vec(), struck: struck.to_vec(), ..yes() }
+}
+
+impl Bench<'_> {
+    /// Does all that needs nobody, now; runs that it begins get the next id.
+    pub fn rest(&mut self) {
+        for _ in 0..10_000 {
+            let mut moved = false;
+            for action in self.due() {
+                moved |= match action {
+                    Action::Ask(command) => self.ask(command).is_ok(),
+                    Action::Child { step, item } => {
+                        let child = RunId(uuid::Uuid::from_u128(1000 + self.events.len() as u128));
+                        self.ask(Command::BeginChild { step, item, child }).is_ok()
+                    }
+                    Action::Wait(_) | Action::Held(_) | Action::TellChild { .. } | Action::Lock { .. } => false,
+                };
+            }
+            if !moved {
+                assert!(self.run.is_final() || !self.reasons().is_empty(), "stuck: {:?}", self.kinds());
+                return;
+            }
+        }
+        panic!("the run does not come to rest");
+    }
+    /// Somebody says something; what comes of it happens.
+    pub fn says(&mut self, by: &str, order: Order) -> Result<usize, Refusal> {
+        let command = Command::Order { order, by: by.into() };
+        let done = match decide(&self.run, self.plan, &self.world, command.clone(), self.now) {
+            Ok(events) if events.is_empty() => Ok(0),
+            Ok(_) => self.ask(command),
+            Err(refusal) => Err(refusal),
+        };
+        self.rest();
+        done
+    }
+    pub fn answers(&mut self, by: &str, said: Said) -> Result<usize, Refusal> {
+        let checkpoint = self.asked().checkpoint;
+        self.says(by, Order::Answer { checkpoint, said })
+    }
+    pub fn asked(&self) -> Asked {
+        let mut asked: Vec<_> = self.run.asked().cloned().collect();
+        assert_eq!(asked.len(), 1, "{:?}", self.kinds());
+        asked.remove(0)
+    }
+    pub fn checkpoint(&self) -> CheckpointId {
+        self.asked().checkpoint
+    }
+    pub fn replies(&mut self, step: &str, item: Option<u32>, heard: Heard) {
+        self.reply(step, item, heard).unwrap();
+        self.rest();
+    }
+    pub fn seconds(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+        self.rest();
+    }
+    /// Locks that are waited for.
+    pub fn locks(&self) -> Vec<(String, Option<u32>)> {
+        let locks = self.due().into_iter().filter_map(|action| match action {
+            Action::Lock { item, name, .. } => Some((name, item)),
+            _ => None,
+        });
+        locks.collect()
+    }
+    pub fn lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, Refusal> {
+        let step = self.plan.step(&step.into()).unwrap().0;
+        let done = self.ask(Command::LockSeen { step, item, seen });
+        self.rest();
+        done
+    }
+    pub fn children(&self) -> Vec<RunId> {
+        self.run.children().map(|child| child.run).collect()
+    }
+    pub fn child_ends(&mut self, child: RunId, status: RunStatus, output: Value) {
+        let note = (status != RunStatus::Completed).then(|| "it broke".to_owned());
+        self.ask(Command::ChildEnded { child, status, output: Arc::new(output), note }).unwrap();
+        self.rest();
+    }
+    pub fn told(&self) -> Vec<&'static str> {
+        let told = self.due().into_iter().filter_map(|action| match action {
+            Action::TellChild { order, .. } => Some(order.name()),
+            _ => None,
+        });
+        told.collect()
+    }
+    pub fn reasons(&self) -> Vec<Reason> {
+        let since = Since::of(self.events.iter().map(|event| (self.now, event)));
+        waits(&self.run, self.plan, &self.world, self.conditions(), &since)
+    }
+    pub fn causes(&self) -> Vec<&'static str> {
+        self.reasons().iter().map(|reason| reason.cause.as_str()).collect()
+    }
+    /// The bodies that were sent, in order.
+    pub fn bodies(&self) -> Vec<Value> {
+        let bodies = self.events.iter().filter_map(|event| match event {
+            Event::StepStarted(started) => Some(started.request.as_ref()?.body.value()),
+            _ => None,
+        });
+        bodies.collect()
+    }
+    pub fn status(&self) -> RunStatus {
+        assert_eq!(self.run.status(), self.run.summary(self.now).status);
+        self.run.status()
+    }
+}

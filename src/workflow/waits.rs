@@ -1,0 +1,282 @@
+//! What an unfinished run waits for, since when, and what would move it.
+//!
+//! Always true: a run that has not ended waits for something: one that gives no reason is a bug, and whoever watches over
+//! runs reports it. Reasons are a closed set; times come from the events, because the run itself knows none.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::calls::{CallState, Phase, Place, StepState};
+use super::due::due;
+use super::replay::place;
+use super::{Action, Conditions, ConflictKind, Event, Part, Plan, Run, StepKind, World};
+use crate::names::{CheckpointId, RunId, ServiceName, StepId};
+
+/// One thing that a run waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reason {
+    /// What.
+    pub cause: Cause,
+    /// Which step.
+    pub step: Option<StepId>,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// Since when, where that is known.
+    pub since: Option<Timestamp>,
+    /// Until when at most, where that is known.
+    pub until: Option<Timestamp>,
+    /// For a person: what it waits for, since when, and what would move it.
+    pub sentence: String,
+}
+
+/// What a run waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cause {
+    /// A call is under way.
+    Call,
+    /// The next attempt of a call, at a time.
+    Retry,
+    /// The breaker of a service is open: the next attempt comes with its next probe.
+    Breaker(ServiceName),
+    /// People are asked.
+    Checkpoint(CheckpointId),
+    /// A time.
+    Time,
+    /// A signal.
+    Signal(String),
+    /// A lock.
+    Lock(String),
+    /// A run that it began.
+    Child(RunId),
+    /// Private and shared steps are frozen.
+    Held,
+    /// Somebody paused it.
+    Paused,
+    /// A person decides.
+    Conflict(ConflictKind),
+    /// It is about to go on: something is due now.
+    Due,
+    /// Its own deadline ends it.
+    Deadline,
+}
+
+impl Cause {
+    /// The label.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Cause::Call => "call",
+            Cause::Retry => "retry",
+            Cause::Breaker(_) => "breaker",
+            Cause::Checkpoint(_) => "checkpoint",
+            Cause::Time => "time",
+            Cause::Signal(_) => "signal",
+            Cause::Lock(_) => "lock",
+            Cause::Child(_) => "child",
+            Cause::Held => "held",
+            Cause::Paused => "paused",
+            Cause::Conflict(_) => "conflict",
+            Cause::Due => "due",
+            Cause::Deadline => "deadline",
+        }
+    }
+}
+
+/// When things began: another fold of the same events.
+#[derive(Clone, Debug, Default)]
+pub struct Since {
+    places: BTreeMap<Place, Timestamp>,
+    paused: Option<Timestamp>,
+    last: Option<Timestamp>,
+}
+
+impl Since {
+    /// Of all events of a run.
+    pub fn of<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Self {
+        let mut since = Self::default();
+        events.into_iter().for_each(|(at, event)| since.see(at, event));
+        since
+    }
+    /// One more event.
+    pub fn see(&mut self, at: Timestamp, event: &Event) {
+        if let Some((step, item)) = place(event) {
+            self.places.insert((step.clone(), item), at);
+        }
+        match event {
+            Event::PauseOrdered { .. } => self.paused = Some(at),
+            Event::Resumed { .. } => self.paused = None,
+            _ => {}
+        }
+        self.last = Some(at);
+    }
+    fn at(&self, step: &StepId, item: Option<u32>) -> Option<Timestamp> {
+        self.places.get(&(step.clone(), item)).copied()
+    }
+}
+
+/// All that an unfinished run waits for; first what a person can move, then what moves by itself. None of one that has
+/// not ended is a bug.
+pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
+    let mut all = All { plan, since, reasons: Vec::new() };
+    if run.is_final() {
+        return all.reasons;
+    }
+    if let Some(pause) = &run.pause {
+        let why = pause.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        let what = format!("{} paused it{why}", pause.by);
+        all.push(Cause::Paused, None, since.paused, None, what, "resume it");
+    }
+    for conflict in run.conflicts() {
+        let what = format!("a person decides: {}", conflict.message);
+        let moves = format!("choose one of {}", conflict.choices.join(", "));
+        let at = since.at(&conflict.step, conflict.item);
+        all.push(Cause::Conflict(conflict.kind), Some((&conflict.step, conflict.item)), at, None, what, &moves);
+    }
+    for asked in run.asked() {
+        let who = if asked.who.is_empty() { "anybody who may decide".to_owned() } else { asked.who.join(" or ") };
+        let what = format!("`{}` waits for {who}: {}", asked.step, asked.question);
+        let moves = format!("answer {}", asked.checkpoint);
+        let about = Some((&asked.step, asked.item));
+        all.push(Cause::Checkpoint(asked.checkpoint.clone()), about, Some(asked.at), asked.until, what, &moves);
+    }
+    all.beside(run);
+    all.calls(run);
+    all.due(&due(run, plan, world, conditions));
+    if let Some(until) = run.started.until.filter(|_| run.failing.is_none()) {
+        let what = "its deadline ends it".to_owned();
+        all.push(Cause::Deadline, None, Some(run.started.started), Some(until), what, "nothing but that");
+    }
+    all.reasons
+}
+
+struct All<'a> {
+    plan: &'a Plan,
+    since: &'a Since,
+    reasons: Vec<Reason>,
+}
+
+impl All<'_> {
+    fn push(
+        &mut self,
+        cause: Cause,
+        about: Option<(&StepId, Option<u32>)>,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        what: String,
+        moves: &str,
+    ) {
+        let mut sentence = what;
+        if let Some(item) = about.and_then(|(_, item)| item) {
+            sentence.push_str(&format!(", item {item}"));
+        }
+        if let Some(since) = since {
+            sentence.push_str(&format!("; since {since}"));
+        }
+        if let Some(until) = until {
+            sentence.push_str(&format!("; until {until}"));
+        }
+        sentence.push_str(&format!("; what moves it: {moves}"));
+        let (step, item) = about.map_or((None, None), |(step, item)| (Some(step.clone()), item));
+        self.reasons.push(Reason { cause, step, item, since, until, sentence });
+    }
+
+    /// Waits, locks and runs that it began.
+    fn beside(&mut self, run: &Run) {
+        let since = self.since;
+        let open = run.failing.is_none();
+        for (step, wait) in run.beside.waits.iter().filter(|_| open) {
+            let about = Some((step, None));
+            let at = since.at(step, None);
+            match &wait.signal {
+                Some(name) => {
+                    let what = format!("`{step}` waits for the signal `{name}`");
+                    self.push(Cause::Signal(name.clone()), about, at, wait.until, what, "send that signal");
+                }
+                None => {
+                    let what = format!("`{step}` waits for a time");
+                    self.push(Cause::Time, about, at, wait.until, what, "that time, or skip the step");
+                }
+            }
+        }
+        for ((step, item), queued) in run.beside.places.iter().filter(|(_, queued)| open && !queued.taken) {
+            let what = format!("`{step}` stands in the queue of the lock `{}`", queued.name);
+            let (about, at) = (Some((step, *item)), since.at(step, *item));
+            self.push(Cause::Lock(queued.name.clone()), about, at, None, what, "whoever holds it leaves it");
+        }
+        for ((step, item), child) in &run.beside.children {
+            let what = format!("`{step}` waits for {} of `{}`", child.run, child.workflow);
+            let (about, at) = (Some((step, *item)), since.at(step, *item));
+            self.push(Cause::Child(child.run), about, at, None, what, "the end of that run: explain it");
+        }
+    }
+
+    /// Calls, probes and undos.
+    fn calls(&mut self, run: &Run) {
+        for (step, state) in &run.steps {
+            let StepState::Open(open) = state else { continue };
+            for (slot, call) in &open.calls {
+                let item = open.items.as_ref().map(|_| *slot);
+                self.call(step, item, Part::Do, call);
+            }
+        }
+        for ((step, item, part), call) in &run.asides {
+            self.call(step, *item, *part, call);
+        }
+    }
+
+    fn call(&mut self, step: &StepId, item: Option<u32>, part: Part, call: &CallState) {
+        let of = match part {
+            Part::Do => "",
+            Part::Probe => "the probe of ",
+            Part::Undo => "the undo of ",
+        };
+        let (about, at) = (Some((step, item)), self.since.at(step, item));
+        match call.phase {
+            Phase::InFlight => {
+                let request = format!("{} {}", call.request.method, call.request.url);
+                let what = format!("attempt {} of {of}`{step}` is under way ({request})", call.attempt);
+                self.push(Cause::Call, about, at, call.until, what, "the service's answer, or its time-out");
+            }
+            Phase::Waiting(next) | Phase::ToProbe(next) => {
+                let why = call.why.clone().unwrap_or_default();
+                let service = self.plan.step(step).and_then(|(_, step)| step.call(part)).map(|call| &call.service);
+                let shut = service.filter(|service| why.contains(&format!("the breaker of `{service}` is open")));
+                let cause = shut.map_or(Cause::Retry, |service| Cause::Breaker(service.clone()));
+                let what = format!("{of}`{step}` is tried again: {why}");
+                self.push(cause, about, at, Some(next), what, "that time, or retry it now");
+            }
+            // Its probe, or the conflict over it, says more.
+            Phase::Probing | Phase::Stuck => {}
+        }
+    }
+
+    /// What is about to happen, or held.
+    fn due(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Held(index) => {
+                    let Some(step) = self.plan.steps.get(index.0) else { continue };
+                    let what = format!("`{}` is held: private and shared steps are frozen", step.id);
+                    let at = self.since.last;
+                    self.push(Cause::Held, Some((&step.id, None)), at, None, what, "the end of the freeze");
+                }
+                Action::Child { step, item } => {
+                    let Some(step) = self.plan.steps.get(step.0) else { continue };
+                    let workflow = match &step.kind {
+                        StepKind::Run(child) => child.workflow.as_str(),
+                        _ => "another workflow",
+                    };
+                    let what = format!("`{}` is about to run `{workflow}`", step.id);
+                    self.push(Cause::Due, Some((&step.id, *item)), self.since.last, None, what, "the engine");
+                }
+                Action::Ask(_) => {
+                    if !self.reasons.iter().any(|reason| reason.cause == Cause::Due) {
+                        let what = "it is about to go on".to_owned();
+                        self.push(Cause::Due, None, self.since.last, None, what, "the engine");
+                    }
+                }
+                Action::Wait(_) | Action::TellChild { .. } | Action::Lock { .. } => {}
+            }
+        }
+    }
+}

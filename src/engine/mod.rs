@@ -26,6 +26,7 @@ mod explain;
 mod follow;
 mod journal;
 mod lease;
+mod links;
 mod locks;
 mod mail;
 mod minder;

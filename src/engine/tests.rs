@@ -7,6 +7,7 @@ mod crash;
 mod editions;
 mod failing;
 mod kit;
+mod links;
 mod modes;
 mod one_arm;
 mod owners;

@@ -1,0 +1,260 @@
+//! Connections to services, for calls.
+//!
+//! Always true: a connection belongs to one call at a time, and comes back only after both of its messages ended whole;
+//! the call drives it itself, so that no task stands between a run and its socket; idle ones are bounded in number and
+//! age. Whether a request could have left is known: what was not handed to the socket comes back as
+//! [`Broken::NotSent`]. What an outcome means is `client`'s business, and so are the times.
+//!
+//! When the other side is slow, the call waits until somebody drops it, and the connection goes with it; when it has
+//! closed an idle connection, that is seen before a request is given to it, but for the moment between; when it answers
+//! more than was asked, the connection is not used again.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Request, Uri, response};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+/// A reply's head, and its body unless that is larger than was allowed.
+pub(super) type Reply = (response::Parts, Option<Bytes>);
+
+/// Why there is no reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// Nothing of the request has left.
+    NotSent(String),
+    /// Some of it may have.
+    CutOff(String),
+}
+
+/// Idle connections, by where they lead to.
+pub(super) struct Links {
+    idle: Mutex<Idle>,
+    idle_max: usize,
+    idle_for: Duration,
+}
+
+#[derive(Default)]
+struct Idle {
+    by_authority: HashMap<Authority, Vec<(Link, Instant)>>,
+    /// Somebody closes what is idle for too long.
+    swept: bool,
+}
+
+impl Links {
+    pub fn new(idle_max: usize, idle_for: Duration) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), idle_max, idle_for })
+    }
+
+    /// A connection for a request: one that is idle, where it may be one, or a new one. Once this has returned, a byte
+    /// may leave.
+    ///
+    /// # Errors
+    /// There is none; nothing has left.
+    pub async fn take(&self, uri: &Uri, reuse: bool, connect: Duration) -> Result<Link, String> {
+        let authority = uri.authority().ok_or("its URL names no host")?;
+        while reuse && let Some(mut link) = self.pop(authority) {
+            if poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await {
+                return Ok(link);
+            }
+        }
+        Link::open(uri.clone(), connect).await
+    }
+
+    fn pop(&self, authority: &Authority) -> Option<Link> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let (link, since) = idle.by_authority.get_mut(authority)?.pop()?;
+        (since.elapsed() < self.idle_for).then_some(link)
+    }
+
+    /// For the next call.
+    pub async fn give_back(self: &Arc<Self>, uri: &Uri, mut link: Link) {
+        let Some(authority) = uri.authority() else { return };
+        if !poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        match idle.by_authority.get_mut(authority) {
+            Some(links) if links.len() >= self.idle_max => return,
+            Some(links) => links.push((link, Instant::now())),
+            None if self.idle_max == 0 => return,
+            None => drop(idle.by_authority.insert(authority.clone(), vec![(link, Instant::now())])),
+        }
+        if !std::mem::replace(&mut idle.swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(self), self.idle_for));
+        }
+    }
+
+    /// Closes what is idle for too long, or was closed by the other side; whether anything is left.
+    async fn swept(&self) -> bool {
+        poll_fn(|cx| {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.by_authority.retain(|_, links| {
+                links.retain_mut(|(link, since)| since.elapsed() < self.idle_for && link.is_idle(cx));
+                !links.is_empty()
+            });
+            idle.swept = !idle.by_authority.is_empty();
+            Poll::Ready(idle.swept)
+        })
+        .await
+    }
+}
+
+/// As long as there is something to sweep.
+async fn sweep(links: Weak<Links>, idle_for: Duration) {
+    let pause = (idle_for / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
+    loop {
+        tokio::time::sleep(pause).await;
+        match links.upgrade() {
+            Some(links) if links.swept().await => {}
+            _ => return,
+        }
+    }
+}
+
+/// One connection.
+pub(super) struct Link {
+    sender: SendRequest<Full<Bytes>>,
+    /// `None` once it has ended.
+    connection: Option<Connection<TokioIo<TcpStream>, Full<Bytes>>>,
+    /// It was idle before.
+    pub reused: bool,
+}
+
+impl Link {
+    async fn open(uri: Uri, connect: Duration) -> Result<Self, String> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(connect));
+        let stream = connector.oneshot(uri).await.map_err(|error| chain(&error))?;
+        let (sender, connection) = http1::handshake(stream).await.map_err(|error| chain(&error))?;
+        Ok(Self { sender, connection: Some(connection), reused: false })
+    }
+
+    /// Sends a request and reads its reply, with a body of at most so many bytes. Whoever drops this leaves the
+    /// connection in the middle of a message: it is of no use any more.
+    ///
+    /// # Errors
+    /// There is no whole reply; the request comes back where nothing of it has left.
+    pub async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        body_bytes_max: usize,
+        head_ends: Instant,
+        ends: Instant,
+    ) -> Result<Exchanged, (Broken, Option<Request<Full<Bytes>>>)> {
+        let mut send = pin!(self.sender.try_send_request(request));
+        let connection = &mut self.connection;
+        let reply = tokio::time::timeout_at(
+            head_ends,
+            poll_fn(|cx| {
+                drive(connection, cx);
+                send.as_mut().poll(cx)
+            }),
+        );
+        let (head, mut body) = match reply.await {
+            Err(_) => return Ok(Exchanged::NoHead),
+            Ok(Ok(reply)) => reply.into_parts(),
+            Ok(Err(mut error)) => {
+                let message = error.take_message();
+                let why = chain(&error.into_error());
+                let broken = if message.is_some() { Broken::NotSent(why) } else { Broken::CutOff(why) };
+                return Err((broken, message));
+            }
+        };
+        let whole = tokio::time::timeout_at(ends, self.read_whole(&mut body, body_bytes_max));
+        match whole.await {
+            Ok(Ok(body)) => Ok(Exchanged::Whole((head, body))),
+            Ok(Err(why)) => Err((Broken::CutOff(why), None)),
+            Err(_) => Ok(Exchanged::NoEnd),
+        }
+    }
+
+    /// A body, or `None` where it is larger than the bound.
+    async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Option<Bytes>, String> {
+        let mut whole = BytesMut::new();
+        loop {
+            let frame = poll_fn(|cx| {
+                // It says what it wants, is given it, and takes it.
+                let first = Pin::new(&mut *body).poll_frame(cx);
+                if first.is_ready() {
+                    return first;
+                }
+                drive(&mut self.connection, cx);
+                Pin::new(&mut *body).poll_frame(cx)
+            });
+            let Some(frame) = frame.await else { return Ok(Some(whole.freeze())) };
+            if let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() {
+                if whole.len() + data.len() > bytes_max {
+                    return Ok(None);
+                }
+                whole.extend_from_slice(&data);
+            }
+        }
+    }
+
+    /// Whether it waits for a request, as far as this side knows.
+    fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        drive(&mut self.connection, cx);
+        self.reused = true;
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+/// How far an exchange came.
+pub(super) enum Exchanged {
+    /// To its end.
+    Whole(Reply),
+    /// The head of the reply was not there in time.
+    NoHead,
+    /// Its body did not end in time.
+    NoEnd,
+}
+
+/// Moves bytes. What ends it shows in the exchange that is under way.
+fn drive(connection: &mut Option<Connection<TokioIo<TcpStream>, Full<Bytes>>>, cx: &mut Context<'_>) {
+    if let Some(alive) = connection
+        && Pin::new(alive).poll(cx).is_ready()
+    {
+        *connection = None;
+    }
+}
+
+/// A request as a connection takes it: its target without the host, which stands in a header.
+pub(super) fn to_origin(request: &mut Request<Full<Bytes>>) {
+    let uri = request.uri();
+    let host = match (uri.host(), uri.port_u16()) {
+        (Some(host), Some(port)) if port != 80 => HeaderValue::from_str(&format!("{host}:{port}")),
+        (host, _) => HeaderValue::from_str(host.unwrap_or_default()),
+    };
+    let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    if let Ok(host) = host {
+        request.headers_mut().entry(HOST).or_insert(host);
+    }
+    *request.uri_mut() = Uri::from(path);
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}

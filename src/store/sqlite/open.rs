@@ -73,10 +73,12 @@ fn steps() -> Migrator {
     let first = include_str!("../schema/0001_first.sql").into_sql_str();
     let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
     let work = include_str!("../schema/0003_work.sql").into_sql_str();
+    let carried = include_str!("../schema/0004_carried.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
         Migration::new(3, "work".into(), MigrationType::Simple, work, false),
+        Migration::new(4, "carried".into(), MigrationType::Simple, carried, false),
     ])
 }
 

@@ -118,9 +118,7 @@ pub(super) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Opti
             }
         } else {
             last = stored(core, run, until).await.or(last);
-            if last.is_none() {
-                return None;
-            }
+            last.as_ref()?;
         }
         if moved == Moved::Over || last.as_ref().is_some_and(rests) {
             return last;

@@ -18,7 +18,7 @@ use super::journal::Journal;
 use super::mail::{Letter, Posted, Reply, Seat};
 use super::snapshot::Snapshot;
 use super::{Core, minder};
-use crate::names::{RunId, Seq};
+use crate::names::{PlanId, RunId, Seq};
 use crate::store::{Owned, StoreError, Taken};
 use crate::workflow::{Plan, Refusal, Run, fold};
 
@@ -188,17 +188,7 @@ pub(super) async fn read(core: &Core, id: RunId) -> Result<Read, Unloaded> {
     drop(events);
     let started = run.started().clone();
     let snapshot = core.snapshot.load_full();
-    let plan = match snapshot.plan(&started.plan) {
-        Some(plan) => Some(plan),
-        None => {
-            let kept = core.store.plan(started.plan.clone()).await.map_err(Unloaded::Store)?;
-            let has_key = core.sealer.has_key();
-            kept.and_then(|source| snapshot.rebuild(&source, has_key, &core.limits)).map(Arc::new)
-        }
-    };
-    let Some(plan) = plan.filter(|plan| plan.id == started.plan) else {
-        return Err(Unloaded::Unreadable(format!("its plan ({}) cannot be made again", started.plan)));
-    };
+    let plan = plan_of(core, &snapshot, &started.plan).await?;
     let credentials = match &started.sealed {
         None => Default::default(),
         Some(sealed) => {
@@ -210,6 +200,18 @@ pub(super) async fn read(core: &Core, id: RunId) -> Result<Read, Unloaded> {
         }
     };
     Ok(Read { run, last, plan, snapshot, credentials })
+}
+
+/// The plan that a run keeps: in force, or made again.
+pub(super) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, Unloaded> {
+    if let Some(plan) = snapshot.plan(id) {
+        return Ok(plan);
+    }
+    let kept = core.store.plan(id.clone()).await.map_err(Unloaded::Store)?;
+    let has_key = core.sealer.has_key();
+    let plan = kept.and_then(|source| snapshot.rebuild(&source, has_key, &core.limits)).map(Arc::new);
+    plan.filter(|plan| plan.id == *id)
+        .ok_or_else(|| Unloaded::Unreadable(format!("its plan ({id}) cannot be made again")))
 }
 
 impl Read {

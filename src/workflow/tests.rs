@@ -1,6 +1,7 @@
 //! The core against a fake world: any plan, any outcome, any order, any crash.
 
 mod any;
+mod edges;
 mod failure;
 mod kit;
 mod others;
@@ -532,89 +533,4 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), events.clone());
         prop_assert!(view(events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).is_ok());
     }
-}
-
-#[test]
-fn a_retry_waits_as_long_as_the_service_asks_but_no_longer_than_may_be() {
-    let plan = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(2).respond(200, json!({})).build("w");
-    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-    bench.settle();
-    let heard = Heard::Reply {
-        status: 503,
-        headers: BTreeMap::new(),
-        output: Arc::new(Value::Null),
-        retry_after_ms: Some(3_600_000),
-    };
-    bench.reply("a", None, heard).unwrap();
-    assert_eq!(bench.due(), [Action::Wait(bench.now + SignedDuration::from_millis(20))]);
-}
-
-#[test]
-fn events_that_do_not_fit_are_errors() {
-    let plan = order();
-    let bench = Bench::new(&plan, Mode::Real, items(1));
-    let finished = Event::StepFinished(super::StepFinished {
-        step: "price".into(),
-        item: None,
-        part: super::Part::Do,
-        attempt: 1,
-        outcome: Outcome::Done { status: 200, headers: BTreeMap::new(), output: Arc::new(Value::Null) },
-    });
-    assert!(evolve(Some(bench.run.clone()), &finished).is_err());
-    assert!(evolve(None, &Event::Completed {}).is_err());
-    assert!(evolve(Some(bench.run.clone()), &bench.events[0]).is_err());
-    let ended = evolve(Some(bench.run), &Event::Completed {}).unwrap();
-    assert!(evolve(Some(ended), &Event::Completed {}).is_err());
-}
-
-#[test]
-fn an_attempt_that_did_nothing_does_not_make_the_one_before_it_known() {
-    let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(2);
-    let plan = plan.respond(200, json!({})).build("w");
-    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-    bench.settle();
-    bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
-    bench.settle();
-    bench.reply("charge", None, status(503)).unwrap();
-    assert_eq!(bench.run.status(), RunStatus::Paused);
-}
-
-#[test]
-fn an_answer_may_be_made_of_what_failed_and_of_a_refused_body() {
-    let plan = PlanBuilder::new()
-        .call("price", &[], "GET /price", Value::Null)
-        .respond(422, json!({"bad": "${input_error}"}))
-        .respond_when("input_error != null")
-        .respond(409, json!({"at": "${failed.step}", "status": "${failed.status}"}))
-        .respond_when("failed != null && failed.status == 404")
-        .respond(200, json!({"fine": "${failed == null && input_error == null}"}))
-        .build("w");
-    let play = |heard| {
-        let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-        bench.settle();
-        bench.reply("price", None, heard).unwrap();
-        bench.settle();
-        let answer = bench.run.answer().map(|answer| (answer.status, answer.body.value()));
-        (bench.run.status(), answer)
-    };
-    assert_eq!(play(status(200)), (RunStatus::Completed, Some((200, json!({"fine": true})))));
-    let failed = Some((409, json!({"at": "price", "status": 404})));
-    assert_eq!(play(status(404)), (RunStatus::Failed, failed));
-    assert_eq!(play(status(400)), (RunStatus::Failed, None), "no entry is about that");
-    let run = Bench::new(&plan, Mode::Real, json!({})).run;
-    let answer = super::input_refused(&run, &plan, &world(), "no items").unwrap();
-    assert_eq!((answer.status, answer.body.value()), (422, json!({"bad": "no items"})));
-}
-
-#[test]
-fn a_run_that_fails_does_not_forget_what_is_unknown() {
-    let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(3);
-    let plan = plan.call("price", &[], "GET /price", Value::Null).respond(200, json!({})).build("w");
-    let mut bench = Bench::new(&plan, Mode::Real, json!({}));
-    bench.settle();
-    bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
-    bench.reply("price", None, status(404)).unwrap();
-    bench.settle();
-    assert_eq!(bench.run.status(), RunStatus::Paused);
-    assert_eq!(bench.run.conflict().map(|conflict| conflict.step.as_str()), Some("charge"));
 }

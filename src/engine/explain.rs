@@ -1,17 +1,21 @@
 //! What a run waits for, in words.
 //!
-//! Always true: it only looks; what it says is what was on disk, and what this process knows of services, locks and the
-//! freeze at that moment.
+//! Always true: it only looks. What the run says of itself is `workflow`'s ([`waits`]); what only the engine knows is
+//! added: who holds a lock, when a service's breaker lets the next call through, whether a task of this process moves it.
+//! What it says is what was on disk, and what this process knew at that moment.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::Core;
+use super::breaker::BreakerState;
 use super::desk::{Explanation, NotDone};
+use super::take::{self, Unloaded};
 use crate::flag::Freeze;
-use crate::names::{RunId, Seq};
-use crate::workflow::{RunStatus, RunSummary, fold};
+use crate::names::{RunId, Seq, ServiceName};
+use crate::store::LockRow;
+use crate::workflow::{Cause, Conditions, Reason, RunSummary, Since, fold, waits};
 
 fn store(error: impl ToString) -> NotDone {
     NotDone::Store { why: error.to_string(), unknown: false }
@@ -27,47 +31,82 @@ pub(super) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, 
     let events = core.store.events(id, Seq::FIRST).await.map_err(store)?;
     let run =
         fold(events.iter().map(|stored| &stored.event)).map_err(|misfit| NotDone::Unreadable(misfit.to_string()))?;
-    let mut waits = Vec::new();
-    for attempt in run.in_flight() {
-        waits.push(format!("`{}` is under way: attempt {}", attempt.step, attempt.attempt));
-    }
-    if run.status() == RunStatus::Paused {
-        waits.extend(run.note());
-    }
-    waits.extend(from_outside(core, &summary).await?);
-    let stuck = core.stuck.knows(id);
-    let sentence = sentence(&summary, &waits, stuck);
-    Ok(Explanation { run: summary, sentence, waits, stuck })
-}
-
-/// What only the engine knows.
-async fn from_outside(core: &Core, run: &RunSummary) -> Result<Vec<String>, NotDone> {
-    let mut waits = Vec::new();
-    if *core.freeze.borrow() == Freeze::Effects {
-        waits.push("private and shared steps are frozen; `freeze --off` lets them begin".to_owned());
-    }
-    let rows = core.store.locks(None, super::locks::ROWS_MAX).await.map_err(store)?;
-    for row in rows.iter().filter(|row| row.run == run.run_id) {
-        let first = rows.iter().find(|first| first.name == row.name);
-        match first.filter(|first| first.run != row.run || first.step != row.step || first.item != row.item) {
-            None => waits.push(format!("`{}` holds the lock `{}` since {}", row.step, row.name, row.since)),
-            Some(first) => waits.push(format!(
-                "`{}` waits for the lock `{}`, which `{}` of {} holds since {}",
-                row.step, row.name, first.step, first.run, first.since
-            )),
+    let snapshot = core.snapshot.load_full();
+    let plan = match take::plan_of(core, &snapshot, &run.started().plan).await {
+        Ok(plan) => plan,
+        Err(Unloaded::Store(error)) => return Err(store(error)),
+        Err(Unloaded::Unreadable(why)) => {
+            let sentence = format!("It is {} and cannot be moved by this process: {why}.", summary.status.as_str());
+            return Ok(Explanation { run: summary, sentence, waits: vec![why], stuck: true });
         }
+    };
+    let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
+    let conditions = Conditions { now: Timestamp::now(), hold_effects: *core.freeze.borrow() == Freeze::Effects };
+    let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
+    let mut lines = Vec::with_capacity(reasons.len());
+    for reason in &reasons {
+        lines.push(whole(core, reason, id).await?);
     }
-    if let Some(at) = run.wake.filter(|at| *at > Timestamp::now()) {
-        waits.push(format!("it is looked at again at {at}"));
-    }
-    Ok(waits)
+    // One that moves here right now may be between two of its events.
+    let stuck = core.stuck.knows(id) || (reasons.is_empty() && !core.post.moves(id));
+    let sentence = sentence(core, &summary, &lines, stuck);
+    Ok(Explanation { run: summary, sentence, waits: lines, stuck })
 }
 
-fn sentence(run: &RunSummary, waits: &[String], stuck: bool) -> String {
-    let since = run.updated;
+/// A reason, with what only the engine knows of it.
+async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDone> {
+    let more = match &reason.cause {
+        Cause::Lock(name) => {
+            let rows = core.store.locks(Some(vec![name.clone()]), super::locks::ROWS_MAX).await.map_err(store)?;
+            queue(&rows, run)
+        }
+        Cause::Breaker(service) => breaker(core, service),
+        Cause::Due if !core.post.moves(run) && core.store.is_shared() => {
+            Some("no task of this process moves it: another process may".to_owned())
+        }
+        _ => None,
+    };
+    Ok(match more {
+        Some(more) => format!("{} ({more})", reason.sentence),
+        None => reason.sentence.clone(),
+    })
+}
+
+/// Who holds a lock, and how many stand before the run.
+fn queue(rows: &[LockRow], run: RunId) -> Option<String> {
+    let holder = rows.first()?;
+    let before = rows.iter().position(|row| row.run == run).unwrap_or(rows.len());
+    let holds = format!("`{}` of {} holds it since {}", holder.step, holder.run, holder.since);
+    Some(match before {
+        0 | 1 => holds,
+        more => format!("{holds}, and {} stand before it", more - 1),
+    })
+}
+
+/// What the breaker of a service lets through.
+fn breaker(core: &Core, service: &ServiceName) -> Option<String> {
+    let snapshot = core.snapshot.load_full();
+    let breaker = snapshot.services.get(service)?.view(service.clone()).breaker?;
+    let left = breaker.next_probe.map(|at| at.duration_since(Timestamp::now()).as_secs().max(0));
+    Some(match (breaker.state, left) {
+        (BreakerState::Open, Some(left)) => {
+            format!("{service}'s breaker is open since {}, next probe in {left} s", breaker.since)
+        }
+        (BreakerState::Open, None) => format!("{service}'s breaker is open since {}", breaker.since),
+        (BreakerState::HalfOpen, _) => format!("{service}'s breaker lets a few probes through"),
+        (BreakerState::Closed, _) => format!("{service}'s breaker has closed again"),
+    })
+}
+
+fn sentence(core: &Core, run: &RunSummary, waits: &[String], stuck: bool) -> String {
+    let status = run.status.as_str();
     match (stuck, waits.first()) {
-        (true, _) => format!("It is stuck since {since}: nothing would move it. This is a bug."),
-        (false, Some(first)) => format!("It is {} since {since}: {first}.", run.status.as_str()),
-        (false, None) => format!("It is {} since {since}.", run.status.as_str()),
+        (true, _) => {
+            let why = core.stuck.list().into_iter().find(|(id, _)| *id == run.run_id).map(|(_, why)| why);
+            let why = why.unwrap_or_else(|| "nothing would move it".to_owned());
+            format!("It is {status} and stuck since {}: {why}. This is a bug.", run.updated)
+        }
+        (false, Some(first)) => format!("It is {status}: {first}."),
+        (false, None) => format!("It is {status} since {}.", run.updated),
     }
 }

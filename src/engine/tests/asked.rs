@@ -50,6 +50,8 @@ async fn a_run_that_asks_rests_and_goes_on_with_the_answer_in_the_next_process_t
             assert_eq!(bench.recover().await.resumed, 0);
         }
         assert!(!bench.engine.core.alarm.knows(run), "nothing of it is kept in memory");
+        let explained = bench.engine.explain(run).await.unwrap();
+        assert!(!explained.stuck && explained.sentence.contains("Shall it go?"), "{explained:?}");
         tokio::time::sleep(Duration::from_millis(50)).await; // what is looked at once, at the start
         let before = asked.load(Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -122,16 +122,19 @@ fn ungated_cohorts(site: &Site, route: &Route, problems: &mut Problems) {
     }
 }
 
+/// Steps that run another workflow, and which.
+type Begins = Vec<(StepId, WorkflowName)>;
+
 /// Workflows that run others: the others exist, and none comes back to itself.
 pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
-    let runs = |plan: &Plan| -> Vec<(StepId, WorkflowName)> {
+    let runs = |plan: &Plan| -> Begins {
         let runs = plan.steps.iter().filter_map(|step| match &step.kind {
             StepKind::Run(run) => Some((step.id.clone(), run.workflow.clone())),
             _ => None,
         });
         runs.collect()
     };
-    let all: BTreeMap<&WorkflowName, (&Site, Vec<(StepId, WorkflowName)>)> =
+    let all: BTreeMap<&WorkflowName, (&Site, Begins)> =
         workflows.iter().filter_map(|(name, (site, plan))| Some((name, (site, runs(plan.as_ref()?))))).collect();
     for (site, steps) in all.values() {
         for (step, wanted) in steps.iter().filter(|(_, wanted)| !workflows.contains_key(wanted)) {

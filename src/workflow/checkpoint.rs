@@ -58,13 +58,13 @@ pub(super) fn ask(
     asking: &Asking,
     about: About,
     now: Timestamp,
-) -> Result<Asked, Event> {
+) -> Result<Asked, Box<Event>> {
     let About { item, kind, risk, question, items } = about;
     let question = match &asking.question {
         None => question,
         Some(template) => match template.evaluate_text(&world.plain(run)) {
             Ok(text) => text,
-            Err(error) => return Err(failed(run, step, item, template.reads(), &error)),
+            Err(error) => return Err(Box::new(failed(run, step, item, template.reads(), &error))),
         },
     };
     Ok(Asked {
@@ -95,7 +95,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
     };
     let mut asked = match ask(run, world, step, &question.asking, about, now) {
         Ok(asked) => asked,
-        Err(event) => return vec![event],
+        Err(event) => return vec![*event],
     };
     asked.schema = question.schema.clone();
     match question.default.as_ref().map(|default| default.evaluate(&world.plain(run))) {

@@ -76,12 +76,12 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     let risk = match judged.risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(risk) => risk,
-        Err(event) => return Gate::First(vec![event]),
+        Err(event) => return Gate::First(vec![*event]),
     };
     let asked = judged.about(risk).and_then(|about| ask(run, world, step, &step.care.asking, about, now));
     Gate::First(vec![match asked {
         Ok(asked) => Event::CheckpointOpened(Box::new(asked)),
-        Err(event) => event,
+        Err(event) => *event,
     }])
 }
 
@@ -92,7 +92,7 @@ fn beside_legacy(run: &Run, plan: &Plan, world: &World, step: &Step, item: Optio
     match (Judge { run, plan, world, step, item: alone }).risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(Risk::Medium | Risk::High) => {}
-        Err(event) => return Gate::First(vec![event]),
+        Err(event) => return Gate::First(vec![*event]),
     }
     let (sent, declared) = match &step.kind {
         StepKind::Call(call) => (sends(run.mode(), call), call.rehearse.is_some()),
@@ -212,7 +212,7 @@ impl Judge<'_> {
         Some(all.filter(|(slot, _)| self.item.is_none_or(|item| item == *slot)).collect())
     }
 
-    fn risk(&self) -> Result<Risk, Event> {
+    fn risk(&self) -> Result<Risk, Box<Event>> {
         match &self.step.care.risk {
             Some(Level::Fixed(risk)) => return Ok(*risk),
             None => return self.by_policy(),
@@ -227,11 +227,12 @@ impl Judge<'_> {
         let mut highest = Risk::Low;
         for scope in scopes {
             let value = template.evaluate(&scope);
-            let value = value.map_err(|error| failed(self.run, self.step, self.item, template.reads(), &error))?;
+            let value =
+                value.map_err(|error| Box::new(failed(self.run, self.step, self.item, template.reads(), &error)))?;
             let Some(risk) = level(&value) else {
                 let message = format!("`{}`: its `risk` gives {value}, which is no risk", self.step.id);
                 let failure = Failure::of_step(FailureKind::Expression, &self.step.id, self.item, message);
-                return Err(finished(self.step, self.item, 0, Outcome::Failed { failure }));
+                return Err(Box::new(finished(self.step, self.item, 0, Outcome::Failed { failure })));
             };
             highest = highest.max(risk);
             if highest == Risk::High {
@@ -242,7 +243,7 @@ impl Judge<'_> {
     }
 
     /// The first line of the workflow's policy that fits.
-    fn by_policy(&self) -> Result<Risk, Event> {
+    fn by_policy(&self) -> Result<Risk, Box<Event>> {
         let StepKind::Call(call) = &self.step.kind else { return Ok(Risk::Low) };
         let counts = self.plan.risks.iter().any(|policy| policy.items_over.is_some());
         let count = if counts { self.count(call)? } else { 0 };
@@ -255,18 +256,18 @@ impl Judge<'_> {
         Ok(fits.map_or(Risk::Low, |policy| policy.risk))
     }
 
-    fn count(&self, call: &Call) -> Result<u64, Event> {
+    fn count(&self, call: &Call) -> Result<u64, Box<Event>> {
         if let (Some(items), None) = (self.items(), self.item) {
             return Ok(items.len() as u64);
         }
         let scope = call_scope(&self.world.plain(self.run), self.run, &self.step.id, self.item, Part::Do);
         let body = body_of(self.run, call, self.step, self.item, &scope);
-        let body = body.map_err(|(reads, error)| failed(self.run, self.step, self.item, &reads, &error))?;
+        let body = body.map_err(|(reads, error)| Box::new(failed(self.run, self.step, self.item, &reads, &error)))?;
         Ok(parts(&body).map_or(1, |list| list.len() as u64))
     }
 
     /// What people are shown.
-    fn about(&self, risk: Risk) -> Result<About, Event> {
+    fn about(&self, risk: Risk) -> Result<About, Box<Event>> {
         let step = &self.step.id;
         let many = self.items().filter(|_| self.item.is_none());
         if risk != Risk::High {
@@ -312,15 +313,15 @@ impl Judge<'_> {
     }
 
     /// What would be done, and with which body.
-    fn shown(&self, item: Option<u32>) -> Result<(String, Value), Event> {
+    fn shown(&self, item: Option<u32>) -> Result<(String, Value), Box<Event>> {
         let (run, step, world) = (self.run, self.step, self.world);
         let broken = |(reads, error): (Vec<ReadPath>, ExpressionError)| {
             let failure = failure(run, Some(&step.id), item, &reads, &error);
-            match item {
+            Box::new(match item {
                 // A whole review cannot be made: it is the step that fails.
                 Some(_) if self.item.is_none() => finished(step, None, 0, Outcome::Failed { failure }),
                 _ => failed(run, step, item, &reads, &error),
-            }
+            })
         };
         let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
         match &step.kind {

@@ -22,7 +22,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Time
     let value = |template: &Template, read: &dyn Fn(&Value) -> Result<Timestamp, String>| {
         let value = template.evaluate(&world.plain(run));
         let value = value.and_then(|value| read(&value).map_err(ExpressionError::new));
-        value.map_err(|error| failed(run, step, None, template.reads(), &error))
+        value.map_err(|error| Box::new(failed(run, step, None, template.reads(), &error)))
     };
     let until = match &wait.until {
         Until::For(template) => value(template, &|value| {
@@ -43,7 +43,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Time
     };
     vec![match until {
         Ok(until) => began(Some(until), None),
-        Err(event) => event,
+        Err(event) => *event,
     }]
 }
 

@@ -80,7 +80,7 @@ impl Check<'_> {
         let asking = draft.ask.as_ref().map(|ask| self.asking(ask, &site.key("ask"), place));
         place.item = item;
         let high = matches!(&risk, Some(Some(Level::Fixed(Risk::High))));
-        if high && draft.ask.as_ref().is_some_and(|ask| approves_by_itself(ask)) {
+        if high && draft.ask.as_ref().is_some_and(approves_by_itself) {
             let at = site.key("ask").key("on_timeout");
             let problem = self.problems.warn(&at, "a step of high risk is performed although nobody looked at it");
             problem.hint("`reject`, or `escalate` to somebody who looks");

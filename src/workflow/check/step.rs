@@ -15,8 +15,10 @@ use crate::workflow::definition::{AnswerDraft, FailuresDraft, StepDraft};
 use crate::workflow::rules::Care;
 use crate::workflow::{Answer, ForEach, StepKind};
 
+type IsKind = fn(&StepDraft) -> bool;
+
 /// Kinds of step, and whether a draft is one.
-const KINDS: [(&str, fn(&StepDraft) -> bool); 6] = [
+const KINDS: [(&str, IsKind); 6] = [
     ("call", |draft| draft.call.is_some()),
     ("set", |draft| draft.set.is_some()),
     ("checkpoint", |draft| draft.checkpoint.is_some()),

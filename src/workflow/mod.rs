@@ -38,6 +38,7 @@ mod risk;
 mod rules;
 mod run;
 mod span;
+mod status;
 mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -75,7 +76,8 @@ pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use rerun::rerun;
 pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Question, SubRun, Until, Wait};
 pub use run::Run;
+pub use status::StepStatus;
 pub use summary::{RunStatus, RunSummary};
-pub use view::{RunView, StepStatus, StepView, UndoneView, view};
+pub use view::{RunView, StepView, UndoneView, view};
 pub use waits::{Cause, Reason, Since, waits};
 pub use world::{CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, reads_hidden};

@@ -92,7 +92,13 @@ impl Ended<'_> {
             }
             (Class::NotDone, heard) => {
                 let shut = matches!(heard, Heard::BreakerOpen { .. });
-                if shut && !uncertain && self.step.trouble.fallback.is_some() && !self.run.is_ending() {
+                // A caller is not kept waiting for a probe, unless the step says how long that may take.
+                let hurries = self.part == Part::Do
+                    && state.until.is_none()
+                    && self.run.started.route.is_some()
+                    && self.run.answer.is_none();
+                let elsewhere = self.step.trouble.fallback.is_some() || hurries;
+                if shut && !uncertain && elsewhere && !self.run.is_ending() {
                     return self.not_done(Outcome::NotDone { failure }, response);
                 }
                 match self.retry(call, state, uncertain, &failure, &heard) {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::StepState;
 use super::{
-    Asked, Choice, Conflict, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, Undone, evolve,
+    Asked, Choice, Conflict, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, StepStatus,
+    Undone, evolve,
 };
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
@@ -82,44 +83,6 @@ pub struct StepView {
     pub http_status: Option<u16>,
     /// What is worth saying.
     pub note: Option<String>,
-}
-
-/// Where a step stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StepStatus {
-    /// A call is under way.
-    Running,
-    /// Another attempt is to come.
-    Retrying,
-    /// It has a result.
-    Done,
-    /// It was recorded and not sent.
-    Rehearsed,
-    /// It did not run.
-    Skipped,
-    /// It ended without a result.
-    Failed,
-    /// It is unknown what it did.
-    Unknown,
-    /// A person decides how it goes on.
-    Conflict,
-    /// Its fallback takes its place.
-    Replaced,
-    /// What it did is being undone.
-    Undoing,
-    /// What it did was undone.
-    Undone,
-    /// People are asked.
-    WaitingCheckpoint,
-    /// It waits for a signal.
-    WaitingSignal,
-    /// It waits for a time.
-    WaitingTime,
-    /// It stands in a lock's queue.
-    WaitingLock,
-    /// It waits for a run that it began.
-    WaitingChild,
 }
 
 /// The run that these events come to, for people.

@@ -231,7 +231,10 @@ fn path_parameter(path: &str, name: &str) -> Value {
 
 fn header_parameter(header: &Header) -> Value {
     let Header { name, about, pattern } = header;
-    let schema = json!({ "type": "string", "pattern": pattern });
+    let mut schema = json!({ "type": "string" });
+    if let Some(pattern) = pattern {
+        schema["pattern"] = json!(pattern);
+    }
     json!({ "name": name, "in": "header", "required": false, "description": about, "schema": schema })
 }
 

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::types::EventRow;
-use crate::names::Seq;
+use crate::names::{PlanId, Seq, WorkflowName};
 use crate::store::StoredEvent;
-use crate::workflow::{Event, Run, RunStatus, evolve};
+use crate::workflow::{Divergence, Event, Plan, Run, RunStatus, World, evolve, replay_with};
 
 /// A run after one of its events.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -44,8 +44,7 @@ pub fn states(events: &[EventRow]) -> Result<Vec<StateRow>, String> {
     let mut states = Vec::with_capacity(events.len());
     let mut run: Option<Run> = None;
     for row in events {
-        let event: Event = serde_json::from_value(row.event.clone())
-            .map_err(|error| format!("event {} ({}) cannot be read: {error}", row.seq, row.kind))?;
+        let event = event(row)?;
         let now = evolve(run.take(), &event).map_err(|misfit| misfit.to_string())?;
         let (step_id, item) = place(row);
         states.push(StateRow {
@@ -69,6 +68,11 @@ pub fn states(events: &[EventRow]) -> Result<Vec<StateRow>, String> {
     if states.is_empty() { Err("there are no events".to_owned()) } else { Ok(states) }
 }
 
+fn event(row: &EventRow) -> Result<Event, String> {
+    serde_json::from_value(row.event.clone())
+        .map_err(|error| format!("event {} ({}) cannot be read: {error}", row.seq, row.kind))
+}
+
 /// The step and item that an event is about, where it is about one.
 fn place(row: &EventRow) -> (Option<String>, Option<u64>) {
     // Externally tagged: the fact stands under its kind.
@@ -85,4 +89,57 @@ fn place(row: &EventRow) -> (Option<String>, Option<u64>) {
 pub fn row(stored: StoredEvent) -> Result<EventRow, serde_json::Error> {
     let StoredEvent { seq: Seq(seq), at, event } = stored;
     Ok(EventRow { seq, at, kind: event.kind().to_owned(), event: serde_json::to_value(event)? })
+}
+
+/// A place where another plan would have decided otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OtherwiseRow {
+    /// The place of the event that stands in the history.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Which step.
+    pub step_id: Option<String>,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// What kind: `request`, `decision`, `outcome` and so on.
+    pub kind: &'static str,
+    /// What happened.
+    pub was: String,
+    /// What would have happened.
+    pub would: String,
+}
+
+/// Every place where this plan would have decided otherwise than these events say.
+///
+/// # Errors
+/// An event cannot be read, or does not fit behind those before it.
+pub fn otherwise(events: &[EventRow], plan: &Plan, world: &World) -> Result<Vec<OtherwiseRow>, String> {
+    let events: Vec<(Timestamp, Event)> =
+        events.iter().map(|row| Ok((row.at, event(row)?))).collect::<Result<_, String>>()?;
+    let found = replay_with(&events, plan, world).map_err(|misfit| misfit.to_string())?;
+    let row = |found: Divergence| {
+        let Divergence { seq, at, step, item, kind, was, would } = found;
+        OtherwiseRow {
+            seq: seq.0,
+            at,
+            step_id: step.map(|step| step.to_string()),
+            item,
+            kind: kind.as_str(),
+            was,
+            would,
+        }
+    };
+    Ok(found.into_iter().map(row).collect())
+}
+
+/// The workflow that these events are of, and the plan.
+///
+/// # Errors
+/// They do not begin with a birth.
+pub fn born(events: &[EventRow]) -> Result<(WorkflowName, PlanId), String> {
+    match events.first().map(event).transpose()? {
+        Some(Event::RunStarted(started)) => Ok((started.workflow.clone(), started.plan.clone())),
+        _ => Err("there is no birth".to_owned()),
+    }
 }

@@ -46,8 +46,8 @@ pub(super) enum Content {
 pub(super) struct Header {
     pub name: &'static str,
     pub about: &'static str,
-    /// Of its value.
-    pub pattern: &'static str,
+    /// Of its value, where it has one.
+    pub pattern: Option<&'static str>,
 }
 
 /// One path and method.
@@ -73,17 +73,18 @@ pub(super) struct Row {
 const KEY: Header = Header {
     name: "Idempotency-Key",
     about: "Names the wish: asked again with it, the same run answers.",
-    pattern: "^[!#-~]{1,255}$",
+    pattern: Some("^[!#-~]{1,255}$"),
 };
 const PREFER: Header = Header {
     name: "Prefer",
     about: "`wait=N`: answer after so many seconds at the latest; `respond-async`: at once (RFC 7240).",
-    pattern: "^(wait=[0-9]{1,3}|respond-async)$",
+    // A preference that nobody knows is passed over.
+    pattern: None,
 };
 const LAST_EVENT_ID: Header = Header {
     name: "Last-Event-ID",
     about: "The place of the last event that the client has: the stream goes on behind it.",
-    pattern: "^[0-9]{1,9}$",
+    pattern: Some("^[0-9]{1,9}$"),
 };
 
 impl Row {

@@ -5,6 +5,7 @@
 //! the listeners. Down, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs, what is
 //! written behind, the admin listener, the store; each within a bound of `limits`.
 
+mod against;
 mod behind;
 mod doors;
 mod retention;
@@ -40,8 +41,9 @@ use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, MemoryStore, PostgresStore, SharedStore, SqliteStore, StoreError};
 use crate::telemetry;
 
+pub use against::{Against, Compared};
 pub use doors::{demo, serve};
-pub use stored::stored_events;
+pub use stored::{OpenRun, StoredRuns};
 pub use stores::{store_backup, store_check};
 
 /// Evidence is written behind this often.

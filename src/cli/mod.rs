@@ -12,6 +12,7 @@ mod diffs;
 mod evidence;
 mod files;
 mod flip;
+mod open_runs;
 mod paint;
 mod replay;
 mod runs;
@@ -147,7 +148,10 @@ fn run(line: Line, doors: &Doors) -> ExitCode {
             return ended(&globals, (doors.serve)(ServeOptions { flags: serve.flags, over }));
         }
         Command::Demo { exit } => return ended(&globals, (doors.demo)(DemoOptions { exit, colour: out.0 })),
-        Command::Check { dir, no_secrets } => Ok(files::check(&dir, no_secrets, out)),
+        Command::Check { dir, no_secrets, against_open_runs: false, .. } => Ok(files::check(&dir, no_secrets, out)),
+        Command::Check { dir, no_secrets, against_open_runs: true, store, server } => {
+            open_runs::check(&dir, no_secrets, store.as_deref(), &server, out)
+        }
         Command::Schema { kind } => Ok(files::schema(kind)),
         Command::Store { command } => match store::run(command, doors, out) {
             Ok(done) => Ok(done),

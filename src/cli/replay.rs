@@ -3,26 +3,104 @@
 use serde_json::json;
 
 use super::Done;
-use super::args::Replay;
-use super::client::{CallError, Client, component};
+use super::args::{Replay, Server};
+use super::client::{CallError, Client, component, query};
 use super::paint::{Field, Paint, Tone, harmless, lasting, plain};
-use crate::admin::replay::{StateRow, states};
-use crate::admin::types::{EventRow, RunStatus};
+use crate::admin::replay::{OtherwiseRow, StateRow, states};
+use crate::admin::types::{EventRow, RunList, RunStatus};
+use crate::app::{Against, Compared, OpenRun, StoredRuns};
+
+/// Where runs are read.
+pub(super) enum Source {
+    /// A running process.
+    Api(Box<Client>),
+    /// A store that no process uses.
+    Store(StoredRuns),
+}
+
+impl Source {
+    pub(super) fn new(store: Option<&str>, server: &Server) -> Result<Self, CallError> {
+        match store {
+            Some(url) => StoredRuns::open(url).map(Source::Store).map_err(unread),
+            None => Client::new(server).map(Box::new).map(Source::Api),
+        }
+    }
+    /// The whole trail of a run.
+    pub(super) fn events(&self, run: &str) -> Result<Vec<EventRow>, CallError> {
+        match self {
+            Source::Api(client) => all(client, run),
+            Source::Store(store) => store.events(run).map_err(unread),
+        }
+    }
+    /// What values drawn by lot come from, where it can be known.
+    pub(super) fn secret(&self) -> Result<Option<[u8; 32]>, CallError> {
+        match self {
+            Source::Api(_) => Ok(None),
+            Source::Store(store) => store.secret().map(Some).map_err(unread),
+        }
+    }
+    /// All runs that have not ended.
+    pub(super) fn open_runs(&self) -> Result<Vec<OpenRun>, CallError> {
+        match self {
+            Source::Api(client) => open(client),
+            Source::Store(store) => store.open_runs().map_err(unread),
+        }
+    }
+}
+
+fn unread(error: anyhow::Error) -> CallError {
+    let hint = "a store of a running process is its own: ask it with --admin";
+    CallError::Unreachable(format!("{error:#}"), hint.to_owned())
+}
+
+pub(super) fn refused(failed: &crate::config::Failed, paint: Paint) -> CallError {
+    CallError::Unreachable(failed.render(paint.0), "mend the files; `pointsman check` says the same".to_owned())
+}
 
 pub(crate) fn replay(replay: Replay, paint: Paint) -> Result<Done, CallError> {
-    let Replay { run, store, with, server } = replay;
-    let events = match &store {
-        Some(url) => crate::app::stored_events(url, &run).map_err(|error| {
-            let hint = "a store of a running process is its own: ask it with --admin";
-            CallError::Unreachable(format!("{error:#}"), hint.to_owned())
-        })?,
-        None => all(&Client::new(&server)?, &run)?,
-    };
-    let _ = with;
-    let states = states(&events).map_err(|why| {
+    let Replay { run, store, with, flags, server } = replay;
+    let source = Source::new(store.as_deref(), &server)?;
+    let events = source.events(&run)?;
+    let damaged = |why: String| {
         CallError::Unreachable(format!("{run} cannot be replayed: {why}"), "use the version that wrote it".to_owned())
-    })?;
-    Ok(Done { text: text(&states, paint), json: json!({ "run_id": run, "states": states }), fine: true })
+    };
+    let Some(with) = with else {
+        let states = states(&events).map_err(damaged)?;
+        return Ok(Done { text: text(&states, paint), json: json!({ "run_id": run, "states": states }), fine: true });
+    };
+    let against = Against::read(&flags, Some(&with), source.secret()?).map_err(|failed| refused(&failed, paint))?;
+    let found = match against.run(&events).map_err(damaged)? {
+        Compared::SamePlan => Vec::new(),
+        Compared::Otherwise(found) => found,
+        Compared::Gone(workflow) => {
+            let message = format!("{run} is of the workflow `{workflow}`, which is not in the files");
+            return Err(CallError::Unreachable(message, "name the file of that workflow".to_owned()));
+        }
+    };
+    let mut text = otherwise(&found, paint);
+    if !against.knows_lots() {
+        text.push_str(&paint.tone(LOTS, Tone::Faint));
+    }
+    Ok(Done { text, json: json!({ "run_id": run, "otherwise": found }), fine: true })
+}
+
+/// What cannot be known without the store.
+const LOTS: &str = "values drawn by lot (`uuid`, `random`) are others without --store, and may show as differences\n";
+
+/// Where another plan would have decided otherwise, line by line.
+pub(super) fn otherwise(found: &[OtherwiseRow], paint: Paint) -> String {
+    if found.is_empty() {
+        return paint.tone("it would have decided the same\n", Tone::Good);
+    }
+    let rows = found.iter().map(|row| {
+        let place = match (&row.step_id, row.item) {
+            (Some(step), Some(item)) => format!("{step}[{item}]"),
+            (Some(step), None) => step.clone(),
+            (None, _) => String::new(),
+        };
+        vec![plain(row.seq), (place, Tone::Strong), plain(row.kind), plain(&row.was), (row.would.clone(), Tone::Warn)]
+    });
+    paint.table(&["#", "STEP", "DIFFERS", "IT WAS", "IT WOULD HAVE BEEN"], &[0], rows.collect())
 }
 
 /// The whole trail, page by page.
@@ -36,6 +114,26 @@ fn all(client: &Client, run: &str) -> Result<Vec<EventRow>, CallError> {
             return Ok(all);
         }
         all.extend(page);
+    }
+}
+
+/// All runs that have not ended, page by page.
+fn open(client: &Client) -> Result<Vec<OpenRun>, CallError> {
+    let mut all = Vec::new();
+    let mut before = None;
+    loop {
+        let query =
+            query(&[("status", Some("open".to_owned())), ("limit", Some("1000".to_owned())), ("before", before)]);
+        let (page, _) = client.get::<RunList>(&format!("/api/v2/orchestrate/runs{query}"))?;
+        all.extend(page.runs.into_iter().map(|run| OpenRun {
+            run_id: run.run_id,
+            workflow: run.workflow,
+            plan: run.plan_id,
+        }));
+        before = page.next;
+        if before.is_none() {
+            return Ok(all);
+        }
     }
 }
 

@@ -152,7 +152,27 @@ fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml")
 }
 
+/// The workflow that a file is of, as its first key says.
+fn workflow_of(text: &str) -> Option<&str> {
+    let name = text.lines().find_map(|line| line.strip_prefix("workflow:"))?;
+    Some(name.split('#').next()?.trim().trim_matches(['"', '\'']))
+}
+
 impl Files {
+    /// The same with another file in the place of the one that holds the same workflow.
+    pub(crate) fn with_workflow(mut self, path: &Path) -> Self {
+        let before = self.files.len();
+        self.take(FileKind::Workflow, path);
+        if let Some(taken) = self.files.get(before).and_then(|file| workflow_of(&file.text)).map(str::to_owned) {
+            let last = self.files.len() - 1;
+            let mut place = 0..;
+            self.files.retain(|file| {
+                let is_new = place.next() == Some(last);
+                is_new || file.kind != FileKind::Workflow || workflow_of(&file.text) != Some(taken.as_str())
+            });
+        }
+        self
+    }
     fn folder(&mut self, dir: &Path, name: &str, kind: FileKind) {
         let at = dir.join(name);
         if fs::symlink_metadata(&at).is_err() {

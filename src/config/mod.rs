@@ -84,6 +84,14 @@ pub fn read(dir: &Path, over: &Overrides) -> Result<Loaded, Failed> {
     load::check(dir, files::read(dir), over)
 }
 
+/// Reads and checks a directory as if one of its workflows stood in another file.
+///
+/// # Errors
+/// Everything that is wrong with them, as one text.
+pub fn read_with(dir: &Path, workflow: &Path, over: &Overrides) -> Result<Loaded, Failed> {
+    load::check(dir, files::read(dir).with_workflow(workflow), over)
+}
+
 /// All files, checked together.
 #[derive(Clone)]
 pub struct Setup {

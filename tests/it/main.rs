@@ -13,6 +13,8 @@ mod house;
 mod json_server;
 mod ladder;
 mod legacy_faults;
+mod openapi;
+mod orchestrate;
 mod overload;
 mod readme;
 mod reload;

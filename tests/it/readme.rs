@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::orchestrate::Desk;
 use crate::support::process::{cli, said};
 use crate::support::town::Town;
 use crate::support::{FlagsDir, until};
@@ -41,6 +42,22 @@ async fn the_example_set_passes_the_check_without_a_warning() {
     let checked = cli(&["check", &flags.display().to_string()], &[]).await;
     let text = said(&checked);
     assert!(checked.status.success() && !text.contains("warning"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_calls_of_the_api_work() {
+    let text = readme();
+    let refund = shown_files(&text).into_iter().find(|(name, _)| name == "workflows/refund.yaml").expect("a workflow");
+    let script = text.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("a script");
+    let desk = Desk::with_workflow(&refund.0, &refund.1).await;
+    let script = script.replace("http://127.0.0.1:8081", &desk.pointsman.admin_url());
+    assert!(script.contains(&desk.pointsman.admin_url()));
+    let script = format!("set -eu\n{script}\ncurl -sf $api/run/$run\n");
+    let bash = tokio::process::Command::new("bash").args(["-c", &script]).kill_on_drop(true).output();
+    let done = tokio::time::timeout(crate::support::PATIENCE, bash).await.expect("in time").expect("bash starts");
+    let said = said(&done);
+    assert!(done.status.success(), "{said}\n{}", desk.pointsman.log());
+    assert!(said.contains("event: end") && said.contains("\"refunded\":15"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,6 +61,9 @@ pub(in crate::admin) async fn explain(admin: Admin, Named(id): Named<String>) ->
 
 pub(in crate::admin) async fn output(admin: Admin, Named((id, step)): Named<(String, String)>) -> Answer<Value> {
     let seen = Seen::read(&admin, find(&admin, &id).await?).await?;
+    if let Some(output) = seen.run.output_of(&step) {
+        return Ok(Json(output.clone()));
+    }
     let Some(found) = seen.view.steps.iter().find(|seen| seen.step.as_str() == step) else {
         let known: Vec<&str> = seen.planned().chain(seen.view.steps.iter().map(|seen| seen.step.as_str())).collect();
         if known.contains(&step.as_str()) {
@@ -80,9 +83,7 @@ pub(in crate::admin) async fn output(admin: Admin, Named((id, step)): Named<(Str
             None => whole = Some(output.clone()),
         }
     }
-    if let Some(output) = seen.run.output_of(&step) {
-        whole = Some(output.clone());
-    } else if let Some(count) = found.items {
+    if let Some(count) = found.items {
         // An item without an output stands as null, so that places are those of the list.
         whole = Some((0..count).map(|item| items.remove(&item).unwrap_or(Value::Null)).collect());
     }

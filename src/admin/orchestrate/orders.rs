@@ -4,6 +4,7 @@
 //! names the run's status and the reason.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,9 @@ use crate::admin::types::{
 use crate::admin::{Admin, Answer};
 use crate::names::{CheckpointId, RunId, StepId};
 use crate::workflow::{Choice, Order, Said};
+
+/// An answer that was taken is on disk within this time, or its time is not shown.
+const ANSWER_KEPT_MAX: Duration = Duration::from_secs(2);
 
 /// Says it, and shows the run after it.
 async fn say(admin: &Admin, id: &str, who: &Who, by: Option<&str>, order: Order) -> Answer<Orchestration> {
@@ -50,6 +54,11 @@ async fn told(admin: &Admin, run: RunId, step: Option<&StepId>, mut refusal: Ref
         refusal = Refusal::unknown("step", step.as_str(), known.into_iter());
         refusal.0.run_id = Some(run.to_string());
         refusal.0.run_status = Some(seen.view.status);
+    }
+    if let Some(first) = &mut refusal.0.first {
+        // It may be on its way to the disk still.
+        let before = crate::names::Seq(first.seq.saturating_sub(1));
+        admin.parts.desk.beyond(run, before, ANSWER_KEPT_MAX).await;
     }
     if let Some(first) = &mut refusal.0.first
         && let Ok(events) = admin.parts.store.events(run, crate::names::Seq(first.seq)).await

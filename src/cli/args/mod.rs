@@ -75,6 +75,14 @@ pub(crate) enum Command {
         /// Secrets that are not on this machine are warnings.
         #[arg(long)]
         no_secrets: bool,
+        /// Also say which runs that have not ended these files could not have produced.
+        #[arg(long)]
+        against_open_runs: bool,
+        /// Read those of the store itself, of a process that does not run, instead of asking a running one.
+        #[arg(long, value_name = "URL", requires = "against_open_runs")]
+        store: Option<String>,
+        #[command(flatten)]
+        server: Server,
     },
     /// Show where every route stands.
     Status {

@@ -263,6 +263,9 @@ pub(crate) struct Replay {
     /// Say where this workflow would have decided otherwise.
     #[arg(long, value_name = "FILE")]
     pub with: Option<PathBuf>,
+    /// The directory of flag files that it belongs to.
+    #[arg(long, value_name = "DIR", default_value = "flags", requires = "with")]
+    pub flags: PathBuf,
     #[command(flatten)]
     pub server: Server,
 }

@@ -23,6 +23,8 @@ pub struct Pointsman {
     pub listen: SocketAddr,
     /// API and metrics.
     pub admin: SocketAddr,
+    /// Where applications reach runs, if they have a listener.
+    pub api: Option<SocketAddr>,
     log: PathBuf,
     client: Client,
 }
@@ -82,6 +84,7 @@ impl Pointsman {
             child,
             listen: address("listen"),
             admin: address("admin"),
+            api: addresses["api"].as_str().and_then(|text| text.parse().ok()),
             log: start.log.clone(),
             client: Client::new(Duration::from_secs(40)),
         })

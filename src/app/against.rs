@@ -1,0 +1,86 @@
+//! Runs held against flag files that did not make them.
+//!
+//! Always true: it only looks. Values that are drawn by lot (`uuid`, `random`) come from the store's secret: without it
+//! they are others, and a workflow that draws is told so.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::admin::replay::{OtherwiseRow, born, otherwise};
+use crate::admin::types::EventRow;
+use crate::config::{self, Failed, Overrides, Setup};
+use crate::names::{PlanId, WorkflowName};
+use crate::workflow::{Plan, World};
+
+/// Checked files, to hold runs against.
+pub struct Against {
+    plans: BTreeMap<WorkflowName, Arc<Plan>>,
+    world: World,
+    knows_lots: bool,
+}
+
+/// What came of one run.
+pub enum Compared {
+    /// The files hold the very plan that the run keeps.
+    SamePlan,
+    /// Another plan of the same workflow: where it would have decided otherwise.
+    Otherwise(Vec<OtherwiseRow>),
+    /// The files have no such workflow any more.
+    Gone(WorkflowName),
+}
+
+impl Against {
+    /// Reads a directory, as if one of its workflows stood in another file where one is given. `secret` is the store's,
+    /// where it is known.
+    ///
+    /// # Errors
+    /// All that is wrong with the files.
+    pub fn read(dir: &Path, instead: Option<&Path>, secret: Option<[u8; 32]>) -> Result<Self, Failed> {
+        let over = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
+        let loaded = match instead {
+            Some(file) => config::read_with(dir, file, &over)?,
+            None => config::read(dir, &over)?,
+        };
+        Ok(Self::of(loaded.setup, secret))
+    }
+    fn of(setup: Setup, secret: Option<[u8; 32]>) -> Self {
+        let base = |uri: &http::Uri| uri.to_string().trim_end_matches('/').to_owned();
+        let bases =
+            setup.services.iter().map(|(name, service)| (name, service.urls.first().map_or(String::new(), base)));
+        let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        let limits = &setup.limits;
+        let world = World::new(
+            bases,
+            setup.settings.secrets.keys().map(String::as_str),
+            secret.unwrap_or_default(),
+            size(limits.items_max),
+            size(limits.run_calls_max),
+        )
+        .with_depth(size(limits.output_depth_max))
+        .with_signals(size(limits.signals_max));
+        Self { plans: setup.workflows, world, knows_lots: secret.is_some() }
+    }
+    /// Whether values drawn by lot are those of the run.
+    pub fn knows_lots(&self) -> bool {
+        self.knows_lots
+    }
+    /// Whether the files hold the plan that a run keeps: nothing can differ then.
+    pub fn holds(&self, workflow: &WorkflowName, plan: &PlanId) -> bool {
+        self.plans.get(workflow).is_some_and(|held| held.id == *plan)
+    }
+    /// Holds one run against the files.
+    ///
+    /// # Errors
+    /// Its events cannot be read.
+    pub fn run(&self, events: &[EventRow]) -> Result<Compared, String> {
+        let (workflow, plan) = born(events)?;
+        if self.holds(&workflow, &plan) {
+            return Ok(Compared::SamePlan);
+        }
+        match self.plans.get(&workflow) {
+            Some(plan) => otherwise(events, plan, &self.world).map(Compared::Otherwise),
+            None => Ok(Compared::Gone(workflow)),
+        }
+    }
+}

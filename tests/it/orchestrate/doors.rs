@@ -1,0 +1,83 @@
+//! Who may come in where: tokens and scopes, the listener for applications, the older entrance.
+
+use std::net::SocketAddr;
+
+use http::{Method, StatusCode};
+use pointsman::demo::http::Client;
+use serde_json::{Value, json};
+
+use super::{Desk, RUN};
+use crate::support::PATIENCE;
+
+/// Two tokens, and a listener for applications.
+async fn guarded() -> Desk {
+    let dir = tempfile::tempdir().expect("a directory");
+    let token = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let more = format!(
+        "admin: {{ tokens: [ {{ name: app, file: \"{}\", may: [read, run] }}, {{ name: boss, file: \"{}\", may: [decide] }} ] }}\n\
+         api: {{ listen: \"127.0.0.1:0\" }}",
+        token("app", "app-0123456789abcdef"),
+        token("boss", "boss-0123456789abcdef"),
+    );
+    Desk::with(&more).await
+}
+
+const APP: (&str, &str) = ("authorization", "Bearer app-0123456789abcdef");
+const BOSS: (&str, &str) = ("authorization", "Bearer boss-0123456789abcdef");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tokens_name_is_who_and_its_scopes_are_what() {
+    let desk = guarded().await;
+    let ask = json!({ "workflow": "pick" });
+    assert_eq!(desk.call(Method::POST, RUN, &[], &ask).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(desk.call(Method::POST, RUN, &[BOSS], &ask).await.status, StatusCode::FORBIDDEN);
+    let envelope = desk.call(Method::POST, RUN, &[APP], &ask).await.json();
+    let data = &envelope["data"];
+    assert_eq!((&data["run"]["started_by"], &data["audit_receipt"]["auth_mode"]), (&json!("app"), &json!("token")));
+    let place = data["pending_checkpoint"]["answer"].as_str().expect("it asks");
+    let answer = json!({ "values": { "selected_asset_id": "a" }, "as": "somebody else" });
+    assert_eq!(desk.call(Method::POST, place, &[APP], &answer).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(desk.call(Method::POST, place, &[BOSS], &answer).await.status, StatusCode::OK);
+    let events =
+        desk.call(Method::GET, &format!("{}/events", super::path(&envelope)), &[APP], &Value::Null).await.json();
+    let said = events.as_array().unwrap().iter().find(|event| event["kind"] == "checkpoint_answered").expect("there");
+    assert_eq!(said["event"]["checkpoint_answered"]["by"], "boss");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applications_have_a_listener_of_their_own() {
+    let desk = guarded().await;
+    let api: SocketAddr = desk.pointsman.api.expect("it says where applications come in");
+    let client = Client::new(PATIENCE);
+    let call = async |method: Method, path: &str, headers: &[(&str, &str)], body: Value| {
+        client.json(method, &format!("http://{api}{path}"), headers, &body).await.expect("an answer")
+    };
+    let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
+    assert_eq!(call(Method::POST, RUN, &[], ask.clone()).await.status, StatusCode::UNAUTHORIZED);
+    let done = call(Method::POST, RUN, &[APP], ask).await;
+    assert_eq!((done.status, &done.json()["data"]["status"]), (StatusCode::OK, &json!("completed")));
+    for path in ["/metrics", "/api/v2/routes", "/api/v2/status", "/"] {
+        assert_eq!(call(Method::GET, path, &[APP], Value::Null).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let freeze = call(Method::POST, "/api/v2/freeze", &[APP], json!({ "on": true })).await;
+    assert_eq!(freeze.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_entrance_works_until_it_is_switched_off() {
+    let desk = Desk::open().await;
+    let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
+    let older = desk.call(Method::POST, "/api/maestro/produce", &[], &ask).await;
+    assert_eq!((older.status, &older.json()["data"]["status"]), (StatusCode::OK, &json!("completed")));
+    for header in ["deprecation", "sunset", "link"] {
+        assert!(older.headers.contains_key(header), "{header}");
+    }
+    let from_elsewhere = desk.call(Method::POST, "/api/maestro/produce", &[("via", "1.1 edge")], &ask).await;
+    assert_eq!(from_elsewhere.status, StatusCode::FORBIDDEN);
+    let closed = Desk::with("api: { maestro: false }").await;
+    assert_eq!(closed.call(Method::POST, "/api/maestro/produce", &[], &ask).await.status, StatusCode::FORBIDDEN);
+}

@@ -123,10 +123,11 @@ impl Work for Through {
                             || !self.inner.orders(run.run_id).await?.is_empty()
                     }
                 };
-                if turn && due.len() < limit {
-                    if let Taken::Mine(owned) = self.take(worker, run.run_id).await? {
-                        due.push(owned);
-                    }
+                if turn
+                    && due.len() < limit
+                    && let Taken::Mine(owned) = self.take(worker, run.run_id).await?
+                {
+                    due.push(owned);
                 }
             }
             Ok(due)

@@ -220,8 +220,12 @@ impl Due<'_> {
         }
         let (Some(items), Some(for_each)) = (&open.items, &step.for_each) else {
             // A single call that a person wants begun anew.
-            if open.items.is_none() && open.nothing_begun() && !self.run.beside.asks(&step.id, None) {
-                self.first(index, step, None);
+            let anew = open.items.is_none() && open.nothing_begun() && !self.run.beside.asks(&step.id, None);
+            if anew && !self.in_queue(index, step, None) {
+                match self.conditions.hold_effects && is_effect(self.run, step) {
+                    true => self.actions.push(Action::Held(index)),
+                    false => self.first(index, step, None),
+                }
             }
             return;
         };

@@ -29,6 +29,8 @@ use super::studio;
 /// What goes wrong with one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// Nothing goes wrong with this one: the place before one that meets a fault.
+    None,
     /// This status, and nothing was done.
     Refuse(u16),
     /// Done, and then the connection is closed without an answer.
@@ -37,6 +39,8 @@ pub enum Fault {
     Close,
     /// It takes this long, and is then done as ever.
     Delay(Duration),
+    /// Done at once, and the answer takes this long.
+    Linger(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -143,13 +147,18 @@ impl Desk {
             }
             Some(Fault::Close) => return Err(Dropped),
             Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
-            Some(Fault::LoseReply) | None => {}
+            Some(Fault::None | Fault::LoseReply | Fault::Linger(_)) | None => {}
         }
         // The effect happens midway, so that a caller who gives up may have caused it.
         self.pace.take(ms / 2.0).await;
         let answer = self.perform(operation, &call);
         self.pace.take(ms / 2.0).await;
-        if fault == Some(Fault::LoseReply) { Err(Dropped) } else { Ok(answer) }
+        match fault {
+            Some(Fault::LoseReply) => return Err(Dropped),
+            Some(Fault::Linger(duration)) => tokio::time::sleep(duration).await,
+            _ => {}
+        }
+        Ok(answer)
     }
 
     fn perform(&self, operation: &str, call: &Call) -> http::Response<http_body_util::Full<bytes::Bytes>> {

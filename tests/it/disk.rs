@@ -1,45 +1,112 @@
-//! A full disk: every write of the store fails with ENOSPC for a while.
+//! A full disk: every write of the store fails with ENOSPC for a while. A broken one: what is synced fails with EIO.
 
-use std::process::Stdio;
+use std::time::Duration;
 
 use http::Method;
-use serde_json::Value;
-use tokio::process::{Child, Command};
+use pointsman::demo::world::Fault;
+use serde_json::{Value, json};
 
+use crate::support::strace::Strace;
 use crate::support::town::{Town, some_order};
-use crate::support::until;
+use crate::support::{until, until_true};
 
-/// While this lives, the process cannot write to files.
-struct Full(Child);
+/// From now on the process cannot write to files.
+async fn full(town: &Town) -> Strace {
+    Strace::inject(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await
+}
 
-impl Full {
-    async fn of(pid: u32) -> Self {
-        let strace = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,pwritev"])
-            .args(["-e", "inject=pwrite64,pwritev:error=ENOSPC", "-p", &pid.to_string()])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("strace starts (tests/run installs it)");
-        until("strace to hold every thread", || async {
-            let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-            threads
-                .all(|thread| {
-                    let status = thread.map(|t| std::fs::read_to_string(t.path().join("status")).unwrap_or_default());
-                    status.is_ok_and(|text| !text.contains("TracerPid:\t0\n"))
-                })
-                .then_some(())
-        })
-        .await;
-        Self(strace)
-    }
-    /// SIGTERM, so that strace lets go in order.
-    async fn end(mut self) {
-        let pid = self.0.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.expect("it runs"), rustix::process::Signal::TERM).expect("it could be told");
-        self.0.wait().await.expect("it ended");
-    }
+/// From now on what it writes does not reach the disk, and it hears so.
+async fn broken(town: &Town) -> Strace {
+    Strace::inject(town.pointsman.pid(), "fsync,fdatasync", "error=EIO").await
+}
+
+const RUNS: &str = "/api/v2/orchestrate/run";
+
+/// A campaign, started and waiting for its review: the run and the checkpoint.
+async fn campaign(town: &Town) -> (String, String) {
+    let channels = json!([{ "channel": "radio", "amount": 70 }, { "channel": "paper", "amount": 30 }]);
+    let body = json!({ "workflow": "launch-campaign", "input": { "product": "tea", "channels": channels } });
+    let reply = town.pointsman.api(Method::POST, RUNS, body).await;
+    let data = reply.json()["data"].clone();
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{data}")).to_owned();
+    (text(&data["run_id"]), text(&data["pending_checkpoint"]["id"]))
+}
+
+/// All of it is approved; whether that is on disk.
+async fn approved(town: &Town, (run, checkpoint): &(String, String)) -> bool {
+    let path = format!("{RUNS}/{run}/checkpoints/{checkpoint}");
+    let reply = town.pointsman.api(Method::POST, &path, json!({ "approve": true, "approved": [0, 1] })).await;
+    let (status, said) = (reply.status.as_u16(), reply.json());
+    assert!(matches!(status, 200 | 409 | 503), "{status} {said}");
+    // 409: an answer of which nobody knew has become an event meanwhile.
+    status != 503
+}
+
+async fn ended(town: &Town, run: &str, status: &str) -> Value {
+    until(&format!("{run} to be {status}"), || async {
+        let shown = town.pointsman.get(&format!("{RUNS}/{run}")).await["data"].clone();
+        (shown["status"] == status).then_some(shown)
+    })
+    .await
+}
+
+fn done(town: &Town, operation: &str) -> u64 {
+    town.world.ledger().balance().total(operation)
+}
+
+/// A run waits for a person while the disk takes nothing: what is said then is said again, and done once.
+async fn while_it_waits(sick: impl AsyncFn(&Town) -> Strace) {
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    let asked = campaign(&town).await;
+    let strace = sick(&town).await;
+    assert!(!approved(&town, &asked).await, "nothing is taken that is not on disk");
+    assert_eq!(done(&town, "book"), 0, "nothing is booked that nobody is known to have approved");
+    strace.end().await;
+    until("the answer to be taken", || async { approved(&town, &asked).await.then_some(()) }).await;
+    ended(&town, &asked.0, "completed").await;
+    assert_eq!((done(&town, "book"), done(&town, "announce")), (2, 1));
+    town.finish().await;
+}
+
+/// A run takes back what it did while the disk takes nothing: it is taken back once, and the run ends.
+async fn while_it_compensates(sick: impl AsyncFn(&Town) -> Strace) {
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    let asked = campaign(&town).await;
+    town.world.fault("announce", Fault::Refuse(400), 1);
+    town.world.fault("book-back", Fault::Linger(Duration::from_millis(1_500)), 2);
+    assert!(approved(&town, &asked).await);
+    until_true("the bookings to be taken back", || town.world.arrived("book-back") >= 2).await;
+    let strace = sick(&town).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await; // their answers come, and cannot be written down
+    assert_eq!(done(&town, "budget-back"), 0, "the next is taken back when that is on disk");
+    strace.end().await;
+    let shown = ended(&town, &asked.0, "failed").await;
+    let counts = ["book", "book-back", "budget", "budget-back"].map(|operation| done(&town, operation));
+    assert_eq!(counts, [2, 2, 1, 1], "{shown}");
+    assert_eq!(town.world.ledger().balance().repeated_deliveries, 0);
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_while_a_run_waits() {
+    while_it_waits(full).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_while_a_run_waits() {
+    while_it_waits(broken).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_while_a_run_compensates() {
+    while_it_compensates(full).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_while_a_run_compensates() {
+    while_it_compensates(broken).await;
 }
 
 fn is_engines(order: &Value) -> bool {
@@ -52,7 +119,7 @@ async fn live_falls_back_and_recovers_unaided() {
     town.climb("live").await;
     assert!(is_engines(&town.order().await));
     town.quiet().await;
-    let full = Full::of(town.pointsman.pid()).await;
+    let full = full(&town).await;
     for _ in 0..3 {
         assert!(!is_engines(&town.order().await), "nothing was begun, so legacy answers");
         town.ask(Method::GET, "/orders", &Value::Null).await;
@@ -67,7 +134,7 @@ async fn only_says_that_nothing_was_started() {
     let town = Town::start().await;
     town.climb("only").await;
     town.quiet().await;
-    let full = Full::of(town.pointsman.pid()).await;
+    let full = full(&town).await;
     let charges = town.world.ledger().balance().total("charge");
     let refused = town.send(Method::POST, "/orders", &some_order(1)).await.expect("a reply");
     assert_eq!(refused.status.as_u16(), 503, "{:?}", refused.body);

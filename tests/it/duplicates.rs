@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use pointsman::demo::http::Reply;
+use pointsman::demo::http::{Client, Reply};
 use pointsman::demo::world::Fault;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::town::{Town, some_order};
-use crate::support::until_true;
+use crate::support::{PATIENCE, until_true};
 
 const KEY: [(&str, &str); 1] = [("idempotency-key", "the-one")];
 
@@ -36,18 +36,18 @@ async fn runs(town: &Town) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
+async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     let mut town = Town::start().await;
     town.climb("live").await;
     let before = (runs(&town).await, town.world.ledger().balance().total("charge"));
     let body = some_order(7);
-    let first = delivered(&town, 100, &body).await;
+    let first = delivered(&town, 200, &body).await;
     assert!(first["id"].is_string(), "the engine made it: {first}");
     town.note(first.clone());
     another_body_is_refused(&town).await;
     town.kill().await;
     town.restart().await;
-    assert_eq!(delivered(&town, 100, &body).await, first, "what was said before the kill is said again");
+    assert_eq!(delivered(&town, 200, &body).await, first, "what was said before the kill is said again");
     another_body_is_refused(&town).await;
     town.lower("off").await;
     assert_eq!(delivered(&town, 20, &body).await, first, "and whatever the flag says");
@@ -80,5 +80,72 @@ async fn deliveries_that_a_kill_cut_off_get_the_run_that_goes_on() {
     another_body_is_refused(&town).await;
     let after = (runs(&town).await, town.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
+    town.finish().await;
+}
+
+/// The same start so many times at once; the run that all of them got, and what was said of it.
+async fn posted(town: &Town, times: usize, input: &Value, wanted: StatusCode) -> Vec<Value> {
+    let url = format!("{}/api/v2/orchestrate/run", town.pointsman.admin_url());
+    let body = json!({ "workflow": "create-order", "input": input, "idempotency_key": "the-one" });
+    let client = Client::new(PATIENCE);
+    let replies = join_all((0..times).map(|_| client.json(Method::POST, &url, &[], &body))).await;
+    let of = |reply: Result<Reply, _>| {
+        let reply = reply.unwrap_or_else(|why| panic!("{why}\n{}", town.pointsman.log()));
+        assert_eq!(reply.status, wanted, "{}", reply.json());
+        let mut data = reply.json()["data"].clone();
+        // Each asking has a receipt of its own.
+        data["audit_receipt"].take();
+        data
+    };
+    replies.into_iter().map(of).collect()
+}
+
+fn one_answer(said: &[Value]) -> &Value {
+    assert!(said.iter().all(|data| *data == said[0]), "identical answers: {said:?}");
+    assert_eq!(said[0]["status"], "completed");
+    &said[0]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_starts_with_one_key_are_one_run_also_after_a_kill() {
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    let input = some_order(7);
+    let said = posted(&town, 200, &input, StatusCode::OK).await;
+    let first = one_answer(&said).clone();
+    posted(&town, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    town.kill().await;
+    town.restart().await;
+    let said = posted(&town, 200, &input, StatusCode::OK).await;
+    assert_eq!(*one_answer(&said), first, "what was said before the kill is said again");
+    posted(&town, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    let balance = town.world.ledger().balance();
+    assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 0), "{balance:?}");
+    eprintln!("440 starts, 1 kill, 1 run, 0 violations; again: cargo test --test it duplicates::two_hundred_starts");
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_that_a_kill_cut_off_get_the_run_that_goes_on() {
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    let input = some_order(9);
+    town.world.fault("charge", Fault::Linger(Duration::from_secs(30)), 1);
+    {
+        let asked = posted(&town, 100, &input, StatusCode::OK);
+        let under_way = until_true("the charge to arrive", || town.world.arrived("charge") > 0);
+        tokio::select! {
+            _ = asked => panic!("answered before the kill"),
+            () = under_way => {}
+        }
+    }
+    town.kill().await;
+    town.world.heal();
+    town.restart().await;
+    let said = posted(&town, 100, &input, StatusCode::OK).await;
+    one_answer(&said);
+    posted(&town, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    let balance = town.world.ledger().balance();
+    assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1), "{balance:?}");
     town.finish().await;
 }

@@ -9,10 +9,15 @@ pub mod cluster;
 pub mod flags;
 pub mod metrics;
 pub mod origin;
+pub mod pair;
 pub mod process;
 pub mod pump;
 pub mod raw;
+pub mod seed;
+pub mod strace;
 pub mod town;
+pub mod wire;
+pub mod yard;
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

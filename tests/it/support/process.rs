@@ -110,6 +110,16 @@ impl Pointsman {
         let url = format!("{}{path}", self.admin_url());
         self.client.json(method, &url, &[], &body).await.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()))
     }
+    /// The same with headers.
+    pub async fn api_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
+        let url = format!("{}{path}", self.admin_url());
+        self.client.json(method, &url, headers, &body).await.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()))
+    }
+    /// A GET of the admin listener that may fail.
+    pub async fn try_api(&self, path: &str) -> Option<Reply> {
+        let url = format!("{}{path}", self.admin_url());
+        self.client.json(Method::GET, &url, &[], &Value::Null).await.ok()
+    }
     /// A GET of the admin listener, as JSON.
     pub async fn get(&self, path: &str) -> Value {
         let reply = self.api(Method::GET, path, Value::Null).await;
@@ -151,10 +161,20 @@ impl Pointsman {
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("it could be killed");
     }
+    /// Whether it has ended, though nobody here ended it. Who is traced is not reported to us before the tracer has seen
+    /// it, so the kernel is asked.
+    pub fn is_gone(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        status.is_empty() || status.contains("\nState:\tZ") || status.contains("\nState:\tX")
+    }
     /// SIGTERM; does not wait.
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+    /// Any signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid().try_into().expect("a pid")).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it could be told");
+        rustix::process::kill_process(pid, signal).expect("it could be told");
     }
     /// Waits for its end; the exit code.
     pub async fn ended(&mut self) -> Option<i32> {

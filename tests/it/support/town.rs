@@ -232,7 +232,7 @@ impl Town {
         self.pointsman
             .until_metric("all runs to end", |metrics| {
                 let active = |status| metrics.sum("pointsman_runs_active", &[("status", status)]);
-                active("running") + active("queued") == 0.0
+                active("running") + active("queued") + active("compensating") == 0.0
             })
             .await;
     }

@@ -1,0 +1,104 @@
+//! kill -9 at every event boundary: at the n-th time that the store syncs its file, and at the n-th write to a socket.
+//!
+//! After each kill the next process goes on: every run finishes, nothing acknowledged is lost, and what was under way
+//! is sent at most once more. A seed picks every few of the boundaries; `POINTSMAN_ALL=1` takes them all.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use pointsman::demo::http::NoReply;
+use serde_json::{Value, json};
+
+use crate::support::seed::{all, said, seed};
+use crate::support::strace::Strace;
+use crate::support::town::{Town, id, some_order};
+use crate::support::until_true;
+
+/// Every route of the example set answers with the engine from the start.
+async fn live() -> Town {
+    let mut town = Town::with(|flags| {
+        for file in ["routes/orders.yaml", "routes/campaigns.yaml"] {
+            flags.edit(file, |text| {
+                ["create-order", "get-order", "cancel-order", "create-campaign"].iter().fold(text, |text, workflow| {
+                    let off = format!("workflow: {workflow}\n    state: off");
+                    text.replace(&off, &off.replace("off", "live"))
+                })
+            });
+        }
+    })
+    .await;
+    town.allowed.unacknowledged = true;
+    town
+}
+
+/// Some of everything, at the same time; what is answered is noted. Whether all was answered.
+async fn traffic(town: &Town, round: u64) -> bool {
+    let one = |number: u64| async move {
+        let made = town.send(Method::POST, "/orders", &some_order(number)).await?;
+        if made.status.is_success() {
+            let order = made.json();
+            let path = format!("/orders/{}", id(&order));
+            town.note(order);
+            town.send(Method::GET, &path, &Value::Null).await?;
+            town.send(Method::POST, &format!("{path}/cancel"), &Value::Null).await?;
+        }
+        Ok::<_, NoReply>(())
+    };
+    let brief = json!({ "product": "tea", "audience": "everybody" });
+    let campaign = town.send(Method::POST, "/campaigns", &brief);
+    let (first, second, campaign) = tokio::join!(one(round * 2), one(round * 2 + 1), campaign);
+    first.is_ok() && second.is_ok() && campaign.is_ok()
+}
+
+/// Calls that were made again since a line of the ledger, and those that were made more than once again.
+fn again(town: &Town, since: usize) -> (usize, Vec<String>) {
+    let mut extra: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
+    for line in town.world.ledger().entries().into_iter().skip(since).filter(|line| line.duplicate) {
+        *extra.entry((line.operation, line.key)).or_default() += 1;
+    }
+    let wrong =
+        extra.iter().filter(|(_, times)| **times > 1).map(|(call, times)| format!("{call:?} {times} times again"));
+    (extra.values().sum(), wrong.collect())
+}
+
+async fn killed_at(test: &str, calls: &str, stride: usize) {
+    let seed = seed();
+    let (first, stride) = if all() { (1, 1) } else { (1 + usize::try_from(seed).unwrap_or(0) % stride, stride) };
+    let mut town = live().await;
+    assert!(traffic(&town, 0).await); // connections and caches are warm, so that boundaries are those of events
+    let (mut kills, mut sent_again, mut wrong) = (0, 0, Vec::new());
+    for n in (first..2_000).step_by(stride) {
+        let since = town.world.ledger().len();
+        let strace = Strace::inject(town.pointsman.pid(), calls, &format!("signal=SIGKILL:when={n}")).await;
+        if traffic(&town, n as u64).await && !town.pointsman.is_gone() {
+            strace.end().await;
+            break;
+        }
+        until_true("the process to be gone", || town.pointsman.is_gone()).await;
+        strace.end().await;
+        kills += 1;
+        town.allowed.crashes += 1;
+        town.restart().await;
+        town.quiet().await;
+        let (times, twice) = again(&town, since);
+        sent_again += times;
+        wrong.extend(twice.into_iter().map(|what| format!("kill at {calls} no. {n}: {what}")));
+        let paused = town.pointsman.get("/api/v2/orchestrate/runs?status=paused&limit=10").await;
+        if paused["runs"].as_array().is_none_or(|runs| !runs.is_empty()) {
+            wrong.push(format!("kill at {calls} no. {n}: every service is keyed, and a run waits: {paused}"));
+        }
+    }
+    assert!(kills > 0, "it was never killed");
+    town.finish().await;
+    said(test, seed, &format!("{kills} kills at {calls}, {sent_again} calls sent again"), &wrong);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_each_sync_of_the_store() {
+    killed_at("kills::at_each_sync_of_the_store", "fsync,fdatasync", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_each_write_to_a_socket() {
+    killed_at("kills::at_each_write_to_a_socket", "sendto,writev", 5).await;
+}

@@ -1,0 +1,147 @@
+//! Two processes on one PostgreSQL, over one outside world. The first one's way to the database is a [`Wire`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use pointsman::demo::{Legacy, Pace, World};
+use pointsman::limits::Limits;
+use pointsman::secret::Secret;
+use pointsman::store::{PostgresStore, SharedStore};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::cluster::Cluster;
+use super::process::Start;
+use super::wire::Wire;
+use super::{FlagsDir, LOCAL, Pointsman, checker, until};
+
+/// For so long a process owns what it moves after its last word.
+pub const LEASE: Duration = Duration::from_millis(2_000);
+
+/// A mail, a time to wait, a charge, another mail.
+const RELAY: &str = r#"workflow: relay
+input: { schema: { type: object, required: [pause] } }
+steps:
+  first:
+    call: POST ${services.mail}/messages
+    headers: { x-caused-by: "engine:${run.id}" }
+    body: { n: 1 }
+  pause: { needs: [first], wait: "${request.body.pause}" }
+  second:
+    needs: [pause]
+    call: POST ${services.bank}/charges
+    headers: { x-caused-by: "engine:${run.id}" }
+    body: { amount: 5 }
+    timeout: 60s
+  third:
+    needs: [second]
+    call: POST ${services.mail}/messages
+    headers: { x-caused-by: "engine:${run.id}" }
+    body: { n: 2 }
+respond: { status: 200, body: { done: true } }
+"#;
+
+/// See the module.
+pub struct Pair {
+    /// The outside world.
+    pub world: World,
+    /// Between the first process and the database.
+    pub wire: Wire,
+    /// The two.
+    pub both: [Pointsman; 2],
+    cluster: Cluster,
+    _legacy: Legacy,
+    _flags: FlagsDir,
+    _dir: TempDir,
+}
+
+impl Pair {
+    /// Starts all of it; the second process gets this environment. `None` where there is no PostgreSQL.
+    pub async fn start(second: &[(&str, String)]) -> Option<Self> {
+        let Some(cluster) = tokio::task::spawn_blocking(Cluster::start).await.expect("a server") else {
+            eprintln!("not tried: PostgreSQL is not installed");
+            return None;
+        };
+        let world = World::start(LOCAL, Pace::instant()).await.expect("a port");
+        let legacy = Legacy::start(LOCAL, &world.url(), Pace::instant()).await.expect("a port");
+        let flags = FlagsDir::example(&legacy.url(), &world.url());
+        flags.write("workflows/relay.yaml", RELAY);
+        let lease = LEASE.as_millis();
+        flags.edit("pointsman.yaml", |text| {
+            format!("{text}limits: {{ lease_ms: {lease}, sweep_ms: 400, order_wait_ms: 20000 }}\n")
+        });
+        let direct = cluster.url();
+        let database: SocketAddr = direct
+            .split(['@', '/'])
+            .find_map(|part| part.parse().ok())
+            .unwrap_or_else(|| panic!("no address in {direct}"));
+        let wire = Wire::to(database).await;
+        let through = direct.replace(&database.to_string(), &wire.address().to_string());
+        let dir = tempfile::tempdir().expect("a directory");
+        let start = |store: String, name: &str, env: &[(&str, String)]| Start {
+            flags: flags.path().to_owned(),
+            store,
+            log: PathBuf::from(dir.path()).join(name),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        };
+        let first = Pointsman::start(&start(through, "first", &[])).await;
+        let second = Pointsman::start(&start(direct, "second", second)).await;
+        Some(Self { world, wire, both: [first, second], cluster, _legacy: legacy, _flags: flags, _dir: dir })
+    }
+    /// A run of `relay` at one of them; does not wait for it.
+    pub async fn begin(&self, at: usize, pause: &str) -> String {
+        let body = json!({ "workflow": "relay", "input": { "pause": pause }, "stream": false });
+        let reply =
+            self.both[at].api_with(Method::POST, "/api/v2/orchestrate/run", &[("prefer", "respond-async")], body);
+        let reply = reply.await;
+        assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
+        reply.json()["data"]["run_id"].as_str().expect("a run").to_owned()
+    }
+    /// A run as one of them shows it.
+    pub async fn show(&self, at: usize, run: &str) -> Value {
+        self.both[at].get(&format!("/api/v2/orchestrate/run/{run}")).await["data"].clone()
+    }
+    /// Waits until runs have completed, as one of them shows it.
+    pub async fn completed(&self, at: usize, runs: &[String]) {
+        for run in runs {
+            until(&format!("{run} to complete"), || async {
+                let shown = self.show(at, run).await;
+                let status = shown["status"].as_str().unwrap_or_default().to_owned();
+                assert!(!matches!(status.as_str(), "failed" | "paused"), "{shown}\n{}", self.both[at].log());
+                (status == "completed").then_some(())
+            })
+            .await;
+        }
+    }
+    /// Ends both in order; what is wrong with the store (I1, I2, I4) and the ledger (I3: at most so many more deliveries
+    /// of one key).
+    pub async fn finish(mut self, extra_max: u64) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for one in &mut self.both {
+            let code = one.stop().await;
+            if code != Some(0) {
+                wrong.push(format!("a process ended with {code:?}:\n{}", one.log()));
+            }
+        }
+        let url = Secret::new(self.cluster.url());
+        let store = PostgresStore::open(&url, None, &Limits::default()).await.expect("the store opens");
+        let store: SharedStore = Arc::new(store);
+        checker::look_at(&store, &[], &mut wrong).await;
+        store.close().await;
+        let mut keys: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+        for entry in self.world.ledger().entries() {
+            let (accepted, extra) = keys.entry((entry.service, entry.key.unwrap_or_default())).or_default();
+            *(if entry.duplicate { extra } else { accepted }) += 1;
+        }
+        for ((service, key), (accepted, extra)) in keys {
+            if accepted != 1 || extra > extra_max {
+                wrong.push(format!("I3: {service} {key}: {accepted} accepted, {extra} extra"));
+            }
+        }
+        wrong
+    }
+}

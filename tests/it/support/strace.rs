@@ -1,0 +1,49 @@
+//! `strace` on the process under test: its system calls fail, or end it.
+//!
+//! Counts (`when=N`) are each thread's own, from the moment of attaching.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+use super::until;
+
+/// Holds a process; lets go in order with [`Strace::end`], and by itself when the process is gone.
+pub struct Strace(Child);
+
+impl Strace {
+    /// Attaches to every thread: `calls` (`fsync,fdatasync`) meet `fault` (`error=ENOSPC`, `signal=SIGKILL:when=3`).
+    pub async fn inject(pid: u32, calls: &str, fault: &str) -> Self {
+        let strace = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:{fault}"), "-p", &pid.to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("strace starts (tests/run installs it)");
+        until("strace to hold every thread", || async {
+            let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+            threads
+                .all(|thread| {
+                    let status = thread.map(|t| std::fs::read_to_string(t.path().join("status")).unwrap_or_default());
+                    status.is_ok_and(|text| !text.contains("TracerPid:\t0\n"))
+                })
+                .then_some(())
+        })
+        .await;
+        Self(strace)
+    }
+    /// SIGTERM, so that it lets go in order.
+    pub async fn end(mut self) {
+        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
+        {
+            let _gone_already = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        // One whose process has just died may wait for it for ever.
+        if tokio::time::timeout(Duration::from_secs(5), self.0.wait()).await.is_err() {
+            self.0.kill().await.expect("it could be killed");
+        }
+    }
+}

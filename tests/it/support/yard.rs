@@ -1,0 +1,280 @@
+//! An engine in this process over the sample world: hundreds of runs a second, each of which can be cut at any call.
+//!
+//! One world and one set of checked files for all runs of a test; every run has a store and an engine of its own, so
+//! that what one leaves behind (an open breaker, a paused run) is not the next one's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use pointsman::config::{self, Overrides, Setup};
+use pointsman::demo::{Entry, Pace, World};
+use pointsman::engine::pins::StorePins;
+use pointsman::engine::{Engine, EngineParts, Start};
+use pointsman::exchange::{ArmReply, ArmRequest, RequestCopy};
+use pointsman::flag::{InstanceId, PinKey};
+use pointsman::names::{RouteId, RunId, Seq, WorkflowName};
+use pointsman::store::{MemoryStore, RunFilter, SharedStore, StoredEvent};
+use pointsman::workflow::{Mode, Order, Plan, Run, RunStatus, RunSummary, Said, fold};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::checker::check_run;
+use super::town::some_order;
+use super::{FlagsDir, LOCAL, until};
+
+/// The operations of the sample world.
+pub const OPERATIONS: [&str; 14] = [
+    "quote",
+    "reserve",
+    "release",
+    "charge",
+    "look",
+    "refund",
+    "mail",
+    "draft",
+    "generate",
+    "budget",
+    "budget-back",
+    "book",
+    "book-back",
+    "announce",
+];
+
+/// See the module.
+pub struct Yard {
+    /// The outside world.
+    pub world: World,
+    setup: Setup,
+    flags: FlagsDir,
+}
+
+impl Yard {
+    /// The example set with changed files.
+    pub async fn new(change: impl FnOnce(&FlagsDir)) -> Self {
+        let world = World::start(LOCAL, Pace::instant()).await.expect("a port");
+        let flags = FlagsDir::example("http://127.0.0.1:9", &world.url());
+        flags.write("workflows/saga-order.yaml", &saga(&flags));
+        change(&flags);
+        let read = config::read(flags.path(), &Overrides::default());
+        let setup = read.unwrap_or_else(|failed| panic!("{failed:?}")).setup;
+        Self { world, setup, flags }
+    }
+    /// Every workflow of the files.
+    pub fn workflows(&self) -> Vec<WorkflowName> {
+        assert!(self.flags.path().exists());
+        self.setup.workflows.keys().cloned().collect()
+    }
+    /// A store and an engine of their own, and a request for a workflow.
+    pub async fn track(&self, workflow: &WorkflowName) -> Track<'_> {
+        self.world.heal();
+        let store: SharedStore = Arc::new(MemoryStore::new());
+        let engine = Some(self.engine(&store).await);
+        let mut track = Track { yard: self, store, engine, workflow: workflow.clone(), instance: None, from: 0 };
+        if self.plan(workflow).reads.iter().any(|path| path.root() == "instance") {
+            track.instance = Some(track.create().await);
+        }
+        track.from = self.world.ledger().len();
+        track
+    }
+    /// The checked workflow.
+    pub fn plan(&self, workflow: &WorkflowName) -> Arc<Plan> {
+        self.setup.workflows[workflow].clone()
+    }
+    async fn engine(&self, store: &SharedStore) -> Engine {
+        let engine = Engine::new(EngineParts {
+            store: store.clone(),
+            plans: self.setup.workflows.clone(),
+            services: self.setup.services.clone(),
+            secrets: self.setup.settings.secrets.clone(),
+            store_key: None,
+            key_secret: [7; 32],
+            limits: self.setup.limits.clone(),
+            pins: StorePins::load(store.clone(), &self.setup.limits).await.expect("pins"),
+        });
+        engine.recover().await.expect("the store answers");
+        engine
+    }
+    /// How often each operation was asked for, ever.
+    pub fn arrived(&self) -> BTreeMap<&'static str, u64> {
+        OPERATIONS.iter().map(|operation| (*operation, self.world.arrived(operation))).collect()
+    }
+}
+
+/// One run of one workflow, from its request to its end, over however many engines.
+pub struct Track<'a> {
+    yard: &'a Yard,
+    /// Where it is kept.
+    pub store: SharedStore,
+    engine: Option<Engine>,
+    workflow: WorkflowName,
+    instance: Option<InstanceId>,
+    /// Lines of the ledger before it.
+    from: usize,
+}
+
+impl Track<'_> {
+    /// The engine that is there now.
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("an engine")
+    }
+    /// An order for those who follow one up.
+    async fn create(&self) -> InstanceId {
+        let ArmReply::Answer(answer) = self.asked(&"create-order".into(), None).await else {
+            panic!("the instance was not created")
+        };
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let id = body["id"].as_str().expect("an id").into();
+        InstanceId { key: PinKey { family: RouteId::from("orders.create"), id }, run: answer.report.run }
+    }
+    /// The request, until it is answered; of a workflow without a route the start, until the run rests.
+    pub async fn ask(&self) {
+        let routes = &self.yard.setup.routes;
+        if routes.iter().any(|route| route.workflow.as_ref() == Some(&self.workflow)) {
+            self.asked(&self.workflow, self.instance.clone()).await;
+            return;
+        }
+        let input = request_body(self.workflow.as_str());
+        let start = Start { workflow: self.workflow.clone(), input, by: "ann".into(), key: None };
+        self.engine().start(start).await.expect("it starts");
+        self.rest().await;
+    }
+    async fn asked(&self, workflow: &WorkflowName, instance: Option<InstanceId>) -> ArmReply {
+        let route = self.yard.setup.routes.iter().find(|route| route.workflow.as_ref() == Some(workflow));
+        let route = route.expect("a route").id.clone();
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/json".parse().expect("a value"));
+        let body = request_body(workflow.as_str());
+        let params = instance.iter().map(|instance| ("id".into(), instance.key.id.to_string())).collect();
+        let request = RequestCopy {
+            method: Method::POST,
+            path: "/asked".into(),
+            query: None,
+            params,
+            headers,
+            body: Bytes::from(body.to_string()),
+            peer: [127, 0, 0, 1].into(),
+            received: SystemTime::now(),
+        };
+        let asked = ArmRequest {
+            route,
+            edition: None,
+            workflow: workflow.clone(),
+            mode: Mode::Real,
+            request: Arc::new(request),
+            legacy: None,
+            instance,
+            creates: None,
+            retry_key: None,
+            may_fall_back: false,
+            deadline: Duration::from_secs(20),
+        };
+        let Ok(reply) = self.engine().arm().oneshot(asked).await;
+        reply
+    }
+    /// Ends the process where it is, and starts the next one on the same store.
+    pub async fn crash(&mut self) {
+        self.engine = None;
+        tokio::time::sleep(Duration::from_millis(2)).await; // its tasks are gone
+        self.engine = Some(self.yard.engine(&self.store).await);
+    }
+    /// The run of this track, where one was kept.
+    pub async fn run(&self) -> Option<RunSummary> {
+        let filter = RunFilter { workflow: Some(self.workflow.as_str().to_owned()), limit: 10, ..RunFilter::default() };
+        let runs = self.store.runs(filter).await.expect("runs");
+        assert!(runs.len() <= 1, "one request made {} runs", runs.len());
+        runs.into_iter().next()
+    }
+    /// Waits until nothing moves: the run has ended or waits for a person to resolve a conflict. What it asks people is
+    /// approved.
+    pub async fn rest(&self) -> Option<RunSummary> {
+        let resting = until("the run to come to rest", || async {
+            let run = self.run().await;
+            if let Some((checkpoint, _)) = run.as_ref().and_then(|run| run.checkpoint.clone()) {
+                let said = Said { approve: true, values: None, approved: vec![0, 1], struck: Vec::new(), note: None };
+                let run = run.as_ref().expect("a run").run_id;
+                let _said_before = self.engine().order(run, Order::Answer { checkpoint, said }, "ann".into()).await;
+            }
+            let rests = run.as_ref().is_none_or(|run| run.status.is_final() || run.status == RunStatus::Paused);
+            (rests && self.engine().runs_in_flight() == 0).then_some(run)
+        });
+        match tokio::time::timeout(Duration::from_secs(30), resting).await {
+            Ok(run) => run,
+            Err(_) => {
+                let run = self.run().await.expect("a run");
+                let kinds = self.events(run.run_id).await.iter().map(|stored| stored.event.kind()).collect::<Vec<_>>();
+                panic!("{}: {run:?}: {kinds:?}: {:?}", self.workflow, self.engine().explain(run.run_id).await)
+            }
+        }
+    }
+    /// What was recorded of a run.
+    pub async fn events(&self, run: RunId) -> Vec<StoredEvent> {
+        self.store.events(run, Seq::FIRST).await.expect("events")
+    }
+    /// The run as its events tell it.
+    pub async fn folded(&self, run: RunId) -> Run {
+        fold(self.events(run).await.iter().map(|stored| &stored.event)).expect("it folds")
+    }
+    /// What the world saw of this run.
+    pub fn ledger(&self) -> Vec<Entry> {
+        self.yard.world.ledger().entries().split_off(self.from)
+    }
+    /// Accepted effects by operation.
+    pub fn effects(&self) -> BTreeMap<String, u64> {
+        let mut effects = BTreeMap::new();
+        self.ledger().iter().filter(|entry| !entry.duplicate).for_each(|entry| {
+            *effects.entry(entry.operation.clone()).or_default() += 1;
+        });
+        effects
+    }
+    /// I1, I2 and I4 of the run, and I3 of its calls: one accepted effect per key, at most so many deliveries more.
+    pub async fn violations(&self, extra_max: u64) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if let Some(run) = self.run().await {
+            check_run(&run, &self.events(run.run_id).await, &mut wrong);
+        }
+        let mut keys: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+        for entry in self.ledger() {
+            let Some(key) = entry.key else {
+                wrong.push(format!("I3: {} left without a key", entry.operation));
+                continue;
+            };
+            let (accepted, extra) = keys.entry((entry.service, key)).or_default();
+            *(if entry.duplicate { extra } else { accepted }) += 1;
+        }
+        for ((service, key), (accepted, extra)) in keys {
+            if accepted != 1 || extra > extra_max {
+                wrong.push(format!("I3: {service} {key}: {accepted} accepted, {extra} extra"));
+            }
+        }
+        wrong
+    }
+}
+
+/// The order's workflow, with what takes its effects back.
+fn saga(flags: &FlagsDir) -> String {
+    let text = std::fs::read_to_string(flags.file("workflows/create-order.yaml")).expect("a readable file");
+    let release = "    undo: DELETE ${services.stock}/reservations/${output.id}\n";
+    let refund = "    undo: { call: \"POST ${services.bank}/refunds\", body: { payment_id: \"${output.id}\" } }\n";
+    let text = text.replace("workflow: create-order", "workflow: saga-order");
+    let text = text.replace("  charge:\n", &format!("{release}  charge:\n"));
+    let text = text.replace("  confirm:\n", &format!("{refund}  confirm:\n"));
+    assert_eq!(text.matches("undo:").count(), 2, "{text}");
+    text
+}
+
+/// What a workflow is asked. A new one needs a line here.
+fn request_body(workflow: &str) -> Value {
+    match workflow {
+        "create-order" | "saga-order" => some_order(3),
+        "create-campaign" => json!({ "product": "tea", "audience": "everybody" }),
+        "launch-campaign" => json!({
+            "product": "tea",
+            "channels": [{ "channel": "radio", "amount": 70 }, { "channel": "paper", "amount": 30 }],
+        }),
+        "get-order" | "cancel-order" => Value::Null,
+        other => panic!("nobody says what `{other}` is asked"),
+    }
+}

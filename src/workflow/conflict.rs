@@ -70,7 +70,10 @@ fn choices(run: &Run, step: &Step, kind: ConflictKind) -> Vec<&'static str> {
         "retry_with" => !ending,
         _ => true,
     });
-    choices.push("cancel");
+    // Who has cancelled without compensation has said it all.
+    if run.cancel.as_ref().is_none_or(|cancel| cancel.compensate) {
+        choices.push("cancel");
+    }
     choices
 }
 

@@ -99,7 +99,7 @@ async fn open(url: &str) -> anyhow::Result<SharedStore> {
             Ok(std::sync::Arc::new(store.with_context(|| format!("opening the store sqlite:{}", path.display()))?))
         }
         StoreUrl::Postgres { url, password } => {
-            let store = PostgresStore::open(&url, password.as_ref(), &Limits::default()).await;
+            let store = PostgresStore::open_existing(&url, password.as_ref(), &Limits::default()).await;
             Ok(std::sync::Arc::new(store.context("opening the store")?))
         }
         StoreUrl::Memory => bail!("a store in memory is gone with its process"),

@@ -195,11 +195,7 @@ pub(crate) fn check(
     });
     let password = draft.store_password.as_ref().and_then(|at| {
         let site = site.key("store_password");
-        match secret(&at.env, &at.file, &site, dir, over, problems) {
-            Some(text) => Some(Secret::new(text)),
-            None if over.secrets_may_be_absent => Some(Secret::new("")),
-            None => None,
-        }
+        secret(&at.env, &at.file, &site, dir, over, problems).map(Secret::new)
     });
     let store = match &over.store {
         // No place in the files is to blame. What the files say of a password belongs to their store.

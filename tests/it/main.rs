@@ -18,6 +18,7 @@ mod legacy_faults;
 mod openapi;
 mod orchestrate;
 mod overload;
+mod postgres;
 mod readme;
 mod reload;
 mod slow_clients;

@@ -228,7 +228,7 @@ pub(crate) struct StoreOf {
     /// The directory of the flag files, whose `store:` is meant.
     #[arg(value_name = "DIR", default_value = "flags", conflicts_with = "store")]
     pub dir: PathBuf,
-    /// The store itself: `sqlite:PATH`.
+    /// The store itself: `sqlite:PATH`, or to check it `postgres://…`.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
 }

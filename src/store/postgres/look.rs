@@ -6,7 +6,7 @@ use sqlx::Row;
 
 use super::fault::Fault;
 use super::session::Session;
-use super::text::{arm, plain, run_id, text, uuid};
+use super::text::{arm, name, run_id, uuid};
 use crate::flag::{PinKey, RetryKey};
 use crate::names::{Fence, RouteId};
 use crate::store::StoreError;
@@ -19,7 +19,7 @@ const BATCHES: &str = "SELECT e.run_id, e.seq, e.batch FROM unnest($1, $2) AS wa
 const CLAIMS: &str = "SELECT key, run_id, request FROM retry_keys \
     WHERE key = ANY ($1) AND run_id IS NOT NULL AND at > now_ns() - $2 ORDER BY key FOR UPDATE";
 const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) AS want(family, id) \
-    JOIN pins p ON p.family = want.family AND p.id = want.id";
+    JOIN pins p ON p.family = want.family AND sha256(p.id) = sha256(want.id)";
 
 /// What is stored. Retry keys older than the window have run out.
 pub(super) async fn look(session: &mut Session, jobs: &[Job], window_ns: i64) -> Result<Known, Fault> {
@@ -55,10 +55,10 @@ pub(super) async fn look(session: &mut Session, jobs: &[Job], window_ns: i64) ->
     let pins: Vec<&PinKey> = jobs.iter().flat_map(|job| job.pins.iter().map(|pin| &pin.key)).collect();
     if !pins.is_empty() {
         let families: Vec<&str> = pins.iter().map(|key| key.family.as_str()).collect();
-        let ids: Vec<_> = pins.iter().map(|key| text(&key.id)).collect();
+        let ids: Vec<&[u8]> = pins.iter().map(|key| key.id.as_bytes()).collect();
         for row in session.ask(sqlx::query(PINS).bind(&families).bind(&ids)).await? {
             let family = RouteId::new(row.try_get::<String, _>(0)?);
-            let key = PinKey { family, id: plain(row.try_get(1)?).into() };
+            let key = PinKey { family, id: name(row.try_get(1)?)?.into() };
             let run = row.try_get::<Option<&[u8]>, _>(3)?.map(run_id).transpose()?;
             known.pins.insert(key, (arm(row.try_get(2)?)?, run));
         }

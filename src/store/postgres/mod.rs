@@ -11,6 +11,7 @@
 
 mod address;
 mod beside;
+mod check;
 mod claim;
 mod commit;
 mod fault;
@@ -46,7 +47,7 @@ use super::codec::INLINE_BYTES_MIN;
 use super::job::Job;
 use super::{
     Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
-    Priority, RunFilter, SampleRecord, Store, StoreError, StoredEvent,
+    Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -78,7 +79,7 @@ impl PostgresStore {
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
         let secret = open::open(&address).await?;
-        let window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
+        let window_ns = window_ns(limits);
         let inline_max = usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
         let healthy = Arc::new(AtomicBool::new(true));
         let crier = Crier::new();
@@ -101,6 +102,30 @@ impl PostgresStore {
         })
     }
 
+    /// The same, where the database must be there already.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`]; or no pointsman has used it yet. Nothing was made then.
+    pub async fn open_existing(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
+        let conn = open::look_at(&Address::new(url, password, limits)?).await?;
+        drop(conn);
+        Self::open(url, password, limits).await
+    }
+
+    /// Looks at all of a database, beside processes that may be using it. Nothing is changed in it. What claims a retry
+    /// key within the window of the limits must be there.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or is none that this binary can read. What is wrong in it is a finding.
+    pub async fn check(
+        url: &Secret,
+        password: Option<&Secret>,
+        limits: &Limits,
+    ) -> Result<(StoreChecked, String), StoreError> {
+        let address = Address::new(url, password, limits)?;
+        Ok((check::check(&address, window_ns(limits)).await?, address.shown))
+    }
+
     fn hand_in(&self, append: Append) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
         let queue = match append.priority {
@@ -115,6 +140,10 @@ impl PostgresStore {
         })?;
         Ok(replied)
     }
+}
+
+fn window_ns(limits: &Limits) -> i64 {
+    i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX)
 }
 
 impl Drop for PostgresStore {

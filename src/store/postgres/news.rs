@@ -129,8 +129,31 @@ fn read(text: &str) -> Option<News> {
         "run" => id().map(|id| News::Run(RunId(id))),
         "ended" => id().map(|id| News::Ended(RunId(id))),
         "order" => id().map(News::Order),
-        "lock" => Some(News::Lock(super::text::plain(of.to_owned()))),
+        "lock" => unhex(of).map(News::Lock),
         "notice" => Some(News::Notice),
         _ => None,
+    }
+}
+
+/// A lock's name is told as the hex digits of its bytes.
+fn unhex(digits: &str) -> Option<String> {
+    let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
+    let bytes = pairs.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_read_as_the_database_tells_them() {
+        assert_eq!(read("lock:736b753ac3a9"), Some(News::Lock("sku:é".into())));
+        assert_eq!(read("notice"), Some(News::Notice));
+        let id = Uuid::from_u128(7);
+        assert_eq!(read(&format!("run:{}", id.simple())), Some(News::Run(RunId(id))));
+        for odd in ["", "run:", "lock:7", "lock:zz", "lock:ff", "later:1"] {
+            assert_eq!(read(odd), None, "{odd}");
+        }
     }
 }

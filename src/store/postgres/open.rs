@@ -79,20 +79,47 @@ async fn make_schema(conn: &mut PgConnection, address: &Address) -> Result<(), S
     Ok(())
 }
 
-async fn migrate(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+fn steps() -> Migrator {
     let first = include_str!("../schema/postgres/0001_first.sql").into_sql_str();
-    let steps = Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)]);
+    Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)])
+}
+
+fn newer_tables(shown: &str, version: i64) -> StoreError {
+    let known = steps().iter().map(|step| step.version).max().unwrap_or(0);
+    StoreError(format!(
+        "{shown} has tables of version {version}, this binary knows them up to version {known}: it was written by a \
+         newer pointsman; start that one, or give this one another database with --store"
+    ))
+}
+
+async fn migrate(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
-    match steps.run_direct(None, conn, false).await {
+    match steps().run_direct(None, conn, false).await {
         Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(version)) => {
-            let known = steps.iter().map(|step| step.version).max().unwrap_or(0);
-            Err(StoreError(format!(
-                "{shown} has tables of version {version}, this binary knows them up to version {known}: it was written \
-                 by a newer pointsman; start that one, or give this one another database with --store"
-            )))
-        }
+        Err(MigrateError::VersionMissing(version)) => Err(newer_tables(shown, version)),
         Err(error) => Err(StoreError(format!("cannot bring up the tables of {shown}: {error}"))),
+    }
+}
+
+/// Opens a database to look at it only, as this binary left it; nothing is made where nothing was.
+pub(super) async fn look_at(address: &Address) -> Result<PgConnection, StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
+    let mut conn = address.connect_at_start().await.map_err(failed)?;
+    let known = steps().iter().map(|step| step.version).max().unwrap_or(0);
+    let text = "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = $1 AND tablename = '_sqlx_migrations'";
+    let there = sqlx::query(text).bind(SCHEMA).fetch_one(&mut conn).await.map_err(failed)?;
+    if !there.try_get::<bool, _>(0).map_err(failed)? {
+        return Err(StoreError(format!("there is no store of pointsman in {shown}")));
+    }
+    let text = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    let version: i64 = sqlx::query(text).fetch_one(&mut conn).await.map_err(failed)?.try_get(0).map_err(failed)?;
+    match version.cmp(&known) {
+        std::cmp::Ordering::Equal => Ok(conn),
+        std::cmp::Ordering::Greater => Err(newer_tables(shown, version)),
+        std::cmp::Ordering::Less => Err(StoreError(format!(
+            "{shown} has tables of version {version}, this binary has version {known}: start it once with `serve`"
+        ))),
     }
 }
 

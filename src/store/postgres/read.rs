@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 use super::pool::Pool;
-use super::text::{Result, arm, column, parse, plain, record, rows, run_id, text, time};
+use super::text::{Result, arm, column, name, parse, plain, record, rows, run_id, text, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::codec;
@@ -125,8 +125,8 @@ pub(super) async fn run_key(pool: &Pool, run: RunId) -> Result<Option<Vec<u8>>> 
 }
 
 pub(super) async fn pin(pool: &Pool, key: PinKey) -> Result<Option<PinRecord>> {
-    let ask = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND id = $2";
-    let found = pool.ask(|| sqlx::query(ask).bind(key.family.as_str()).bind(text(&key.id))).await?;
+    let ask = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND sha256(id) = sha256($2)";
+    let found = pool.ask(|| sqlx::query(ask).bind(key.family.as_str()).bind(key.id.as_bytes())).await?;
     found.first().map(pin_record).transpose()
 }
 
@@ -137,7 +137,7 @@ pub(super) async fn pins(pool: &Pool, family: RouteId, arm: Arm, limit: usize) -
 }
 
 fn pin_record(row: &PgRow) -> Result<PinRecord> {
-    let key = PinKey { family: RouteId::new(column::<String>(row, 0)?), id: plain(column(row, 1)?).into() };
+    let key = PinKey { family: RouteId::new(column::<String>(row, 0)?), id: name(column(row, 1)?)?.into() };
     let run = column::<Option<&[u8]>>(row, 3)?.map(run_id).transpose()?;
     Ok(PinRecord { key, arm: arm(column(row, 2)?)?, run, at: time(column(row, 4)?)? })
 }

@@ -83,7 +83,7 @@ fn bind_pins<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
     pins.sort_by(|(_, a), (_, b)| (&a.key.family, &a.key.id).cmp(&(&b.key.family, &b.key.id)));
     query
         .bind(pins.iter().map(|(_, pin)| pin.key.family.as_str()).collect::<Vec<_>>())
-        .bind(pins.iter().map(|(_, pin)| text(&pin.key.id)).collect::<Vec<_>>())
+        .bind(pins.iter().map(|(_, pin)| pin.key.id.as_bytes()).collect::<Vec<_>>())
         .bind(pins.iter().map(|(_, pin)| pin.arm.as_str()).collect::<Vec<_>>())
         .bind(pins.iter().map(|(job, _)| id(&job.run_id)).collect::<Vec<_>>())
         .bind(pins.iter().map(|(job, _)| job.at()).collect::<Vec<_>>())
@@ -167,7 +167,7 @@ fn bind_rest<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
     let notices: Vec<Vec<u8>> = notices.filter_map(|notice| serde_json::to_vec(notice).ok()).collect();
     query
         .bind(steps.iter().map(|(_, step)| step.queue).collect::<Vec<_>>())
-        .bind(steps.iter().map(|(_, step)| text(&step.place.name)).collect::<Vec<_>>())
+        .bind(steps.iter().map(|(_, step)| step.place.name.as_bytes()).collect::<Vec<_>>())
         .bind(steps.iter().map(|(job, _)| id(&job.run_id)).collect::<Vec<_>>())
         .bind(steps.iter().map(|(_, step)| text(&step.place.step)).collect::<Vec<_>>())
         .bind(steps.iter().map(|(_, step)| step.place.item).collect::<Vec<_>>())

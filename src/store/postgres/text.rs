@@ -34,6 +34,11 @@ pub(super) fn plain(value: String) -> String {
     }
 }
 
+/// Text that is kept as bytes.
+pub(super) fn name(bytes: &[u8]) -> Result<String> {
+    String::from_utf8(bytes.to_vec()).map_err(|error| StoreError(format!("a stored name cannot be read: {error}")))
+}
+
 pub(super) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| StoreError(format!("it cannot be written as JSON: {error}")))
 }

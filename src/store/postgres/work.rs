@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::PostgresStore;
 use super::claim::Aside;
 use super::read;
-use super::text::{Result, column, json, parse, plain, record, rows, run_id, text, time};
+use super::text::{Result, column, json, name, parse, plain, record, rows, run_id, text, time};
 use crate::names::{RunId, Seq, StepId, WorkerId};
 use crate::store::job::nanos;
 use crate::store::{
@@ -96,13 +96,14 @@ impl PostgresStore {
     }
 
     async fn queues(&self, names: Option<Vec<String>>, limit: usize) -> Result<Vec<LockRow>> {
-        let names: Option<Vec<String>> = names.map(|names| names.iter().map(|name| text(name).into_owned()).collect());
+        let names: Option<Vec<&[u8]>> = names.as_ref().map(|names| names.iter().map(String::as_bytes).collect());
         let ask = "SELECT name, place, run_id, step, item, since FROM locks \
-                   WHERE $1::text[] IS NULL OR name = ANY ($1) ORDER BY place LIMIT $2";
+                   WHERE $1::bytea[] IS NULL OR sha256(name) IN (SELECT sha256(n) FROM unnest($1) AS n) \
+                   ORDER BY place LIMIT $2";
         let found = self.pool.ask(|| sqlx::query(ask).bind(names.as_deref()).bind(rows(limit))).await?;
         let row = |row: &PgRow| {
             Ok(LockRow {
-                name: plain(column(row, 0)?),
+                name: name(column(row, 0)?)?,
                 place: column::<i64>(row, 1)?.cast_unsigned(),
                 run: run_id(column(row, 2)?)?,
                 step: StepId::new(plain(column(row, 3)?)),

@@ -13,12 +13,18 @@ fn past() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
 }
 
-/// A closed database with some of everything: an open run with a lock, an answered one with a pin and a large body,
-/// one that was purged.
+/// A closed database with some of everything.
 async fn sound() -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+    fill(&store).await;
+    store.close().await;
+    (dir, path)
+}
+
+/// An open run with a lock, an answered one with a pin and a large body, one that was purged.
+async fn fill(store: &impl Store) {
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     let open = vec![(at(1), born(run_id(1), at(1)))];
     let summary = fold(open.iter().map(|(_, event)| event)).unwrap().summary(at(1));
@@ -34,8 +40,6 @@ async fn sound() -> (tempfile::TempDir, std::path::PathBuf) {
     store.append(old).await.unwrap();
     store.append(answered(run_id(4), past())).await.unwrap();
     assert_eq!(store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs, 2);
-    store.close().await;
-    (dir, path)
 }
 
 async fn check(path: &Path) -> StoreChecked {
@@ -109,6 +113,86 @@ async fn each_thing_that_is_wrong_is_found_and_named() {
         assert_eq!(found.run, run.map(run_id), "{text}");
         assert!(!found.todo.is_empty());
     }
+}
+
+#[tokio::test]
+async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
+    if !Which::Postgres.is_here() {
+        return;
+    }
+    let two = "run_id = (SELECT run_id FROM pins WHERE id = '17')";
+    let changed = |column: &str, from: &str, to: &str| {
+        format!("convert_to(replace(convert_from({column}, 'UTF8'), '{from}', '{to}'), 'UTF8')")
+    };
+    let cases = [
+        (format!("DELETE FROM events WHERE seq = 2 AND {two}"), Some(2), "where event 2 should be stands event 3"),
+        (format!("DELETE FROM events WHERE seq = 4 AND {two}"), Some(2), "has 4 events; there are 3"),
+        (
+            format!("UPDATE events SET event = '{{' WHERE seq = 1 AND {two}"),
+            Some(2),
+            "event 1: an event cannot be read",
+        ),
+        (format!("UPDATE events SET version = 99 WHERE seq = 3 AND {two}"), Some(2), "event 3 has version 99"),
+        (
+            format!("UPDATE events SET event = '{{\"completed\":{{}}}}' WHERE seq = 1 AND {two}"),
+            Some(2),
+            "do not follow from each other",
+        ),
+        (
+            format!("UPDATE runs SET summary = {} WHERE {two}", changed("summary", "\"completed\"", "\"failed\"")),
+            Some(2),
+            "status is \"failed\", not \"completed\"",
+        ),
+        (format!("UPDATE runs SET summary = '{{}}' WHERE {two}"), Some(2), "its summary cannot be read"),
+        ("DELETE FROM payloads".into(), Some(2), "its payload at /step_computed/output is missing"),
+        ("UPDATE payloads SET body = '1'".into(), Some(2), "is not what its name says"),
+        ("DELETE FROM payload_refs".into(), Some(2), "1 payloads belong to it; there are 0"),
+        ("DELETE FROM payload_refs".into(), None, "nothing refers to the payload"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has events and no row"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "`orders.create 17` is pinned to it"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "a retry key is claimed by it"),
+        (format!("UPDATE runs SET pinned = false WHERE {two}"), Some(2), "retention does not know"),
+        (format!("UPDATE locks SET {two}"), Some(2), "the queue of the lock `sku:1`"),
+        (format!("UPDATE orders SET {two}"), Some(2), "something is asked of it"),
+        (
+            format!("INSERT INTO run_keys SELECT run_id, '' FROM pins WHERE {two} AND id = '17'"),
+            Some(2),
+            "the key to its",
+        ),
+        (format!("UPDATE runs SET owner = '' WHERE {two}"), Some(2), "somebody owns it"),
+        ("DELETE FROM plans".into(), Some(1), "its plan plan_1 is not there"),
+    ];
+    let database = super::cluster::shared().unwrap().database();
+    let url = Secret::new(database.url());
+    let store = PostgresStore::open(&url, None, &Limits::default()).await.unwrap();
+    fill(&store).await;
+    let check = async || PostgresStore::check(&url, None, &Limits::default()).await.unwrap();
+    let (sound, shown) = check().await;
+    assert_eq!(sound.findings, []);
+    assert_eq!((sound.runs, sound.purged, sound.events, sound.payloads), (3, 1, 5, 1));
+    assert!(shown.starts_with("postgres://"), "{shown}");
+    // Looked at while somebody uses it: each damage stands in place of the one before it.
+    database.query("CREATE SCHEMA kept");
+    let tables = ["events", "payloads", "payload_refs", "runs", "plans", "run_keys", "pins", "locks", "orders"];
+    for table in tables {
+        database.query(&format!("CREATE TABLE kept.{table} AS TABLE pointsman.{table}"));
+    }
+    for (text, run, what) in cases {
+        database.query(&format!("SET search_path = pointsman; {text}"));
+        let (checked, _) = check().await;
+        let found = checked.findings.iter().find(|finding| finding.what.contains(what));
+        let found = found.unwrap_or_else(|| panic!("{text}: {:?}", checked.findings));
+        assert_eq!(found.run, run.map(run_id), "{text}");
+        assert!(!found.todo.is_empty());
+        let mended = tables.map(|table| {
+            let more = if matches!(table, "pins" | "locks" | "orders") { "OVERRIDING SYSTEM VALUE" } else { "" };
+            format!("DELETE FROM pointsman.{table}; INSERT INTO pointsman.{table} {more} TABLE kept.{table}; ")
+        });
+        database.query(&mended.concat());
+    }
+    let (mended, _) = check().await;
+    assert_eq!(mended, sound);
+    store.close().await;
 }
 
 #[tokio::test]

@@ -145,6 +145,39 @@ async fn names_with_odd_characters_come_back_as_they_were() {
 }
 
 #[tokio::test]
+async fn a_name_may_be_long_and_a_check_finds_what_is_wrong() {
+    let Some(database) = database() else { return };
+    let url = Secret::new(database.url());
+    assert!(PostgresStore::check(&url, None, &Limits::default()).await.unwrap_err().0.contains("no store"));
+    assert!(PostgresStore::open_existing(&url, None, &Limits::default()).await.err().unwrap().0.contains("no store"));
+    let store = open(&database).await;
+    store.put_plan("plan_1".into(), json!({})).await.unwrap();
+    let long: String = (0..9_000).map(|_| fastrand::alphanumeric()).collect();
+    let queue = crate::store::LockChange::Queue { name: long.clone(), step: "s".into(), item: None };
+    let open_run = vec![(at(1), born(run_id(1), at(1)))];
+    let summary = fold(open_run.iter().map(|(_, event)| event)).unwrap().summary(at(1));
+    store.append(Append { events: open_run, summary, locks: vec![queue], ..append(run_id(1), 1, 1) }).await.unwrap();
+    let mut large = answered(run_id(2), at(2));
+    large.events[1].1 = Event::StepComputed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) };
+    large.pins = vec![pin(&long, Arm::Engine)];
+    store.append(large.clone()).await.unwrap();
+    assert_eq!(store.events(run_id(2), Seq(2)).await.unwrap()[0].event, large.events[1].1);
+    assert_eq!(store.locks(Some(vec![long.clone()]), 9).await.unwrap()[0].name, long);
+    assert_eq!(store.pin(pin(&long, Arm::Engine).key).await.unwrap().unwrap().run, Some(run_id(2)));
+
+    let check = async || PostgresStore::check(&url, None, &Limits::default()).await.unwrap().0;
+    let sound = check().await;
+    assert_eq!(sound.findings, []);
+    assert_eq!((sound.runs, sound.payloads), (2, 1));
+    database.query("UPDATE pointsman.payloads SET body = '1'; DELETE FROM pointsman.runs WHERE NOT ended");
+    let found: Vec<String> = check().await.findings.into_iter().map(|finding| finding.what).collect();
+    assert!(found[0].contains("is not what its name says"), "{found:?}");
+    assert!(found[1].contains("has events and no row"), "{found:?}");
+    assert!(found[2].contains("queue of the lock"), "{found:?}");
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[tokio::test]
 async fn what_is_not_ours_or_too_new_is_refused_and_the_password_is_not_told() {
     let Some(database) = database() else { return };
     let limits = Limits { store_connect_ms: 500, ..Limits::default() };

@@ -44,12 +44,12 @@ fn cpu() -> Duration {
 }
 
 /// Ours, and how many events went into one commit on average.
-async fn ours(callers: u64, events: u64) -> (Seen, f64) {
+async fn ours(which: Which, callers: u64, events: u64) -> (Seen, f64) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let place = {
         let _here = metrics::set_default_local_recorder(&recorder);
-        Place::new(Which::Sqlite).await
+        Place::new(which).await
     };
     let (begin, used) = (Instant::now(), cpu());
     let tasks: Vec<_> = (0..callers)
@@ -144,7 +144,7 @@ async fn events_a_second() {
     for (callers, events) in [(1, 1), (1, 4), (32, 1), (128, 1), (128, 4)] {
         let mut ratios = Vec::new();
         for _ in 0..ROUNDS {
-            let (mine, batch) = ours(callers, events).await;
+            let (mine, batch) = ours(Which::Sqlite, callers, events).await;
             let bare = control((batch.round() as u64).max(1)).await;
             ratios.push(mine.rate / bare.rate);
             println!(
@@ -164,5 +164,62 @@ async fn events_a_second() {
         }
         ratios.sort_by(f64::total_cmp);
         println!("callers {callers}, events an append {events}: median ratio {:.2}", ratios[ratios.len() / 2]);
+    }
+}
+
+/// PostgreSQL itself: the same batches by one `INSERT … SELECT … FROM UNNEST` each, on one connection.
+async fn postgres_control(batch: u64) -> Seen {
+    let database = cluster::shared().unwrap().database();
+    let mut conn = sqlx::PgConnection::connect(&database.url()).await.unwrap();
+    sqlx::query(
+        "CREATE TABLE events (run_id bytea, seq bigint, at bigint, kind text, version smallint, batch bytea, event bytea, \
+         PRIMARY KEY (run_id, seq))",
+    )
+    .execute(&mut conn)
+    .await
+    .unwrap();
+    let text = "INSERT INTO events (run_id, seq, at, kind, version, batch, event) \
+                SELECT e.run_id, e.seq, e.at, e.kind, 1, e.batch, e.event FROM UNNEST($1, $2, $3, $4, $5, $6) \
+                AS e(run_id, seq, at, kind, batch, event)";
+    let (begin, used, mut waits, mut sent) = (Instant::now(), cpu(), Vec::new(), 0_u64);
+    while begin.elapsed() < FOR {
+        let asked = Instant::now();
+        let id = Uuid::now_v7();
+        let (run, seq) = (sent / RUN * batch, sent % RUN + 1);
+        sent += 1;
+        let runs: Vec<_> = (0..batch).map(|n| run_id(run + n).0.as_bytes().to_vec()).collect();
+        let events: Vec<_> = (0..batch).map(|_| serde_json::to_vec(&test_event(seq)).unwrap()).collect();
+        let count = events.len();
+        let query = sqlx::query(text).bind(runs).bind(vec![seq.cast_signed(); count]);
+        let query = query.bind(vec![1_800_000_000_000_000_000_i64; count]).bind(vec![test_event(seq).kind(); count]);
+        query.bind(vec![id.as_bytes().to_vec(); count]).bind(events).execute(&mut conn).await.unwrap();
+        waits.push(asked.elapsed());
+    }
+    let (took, used) = (begin.elapsed(), cpu() - used);
+    conn.close().await.unwrap();
+    let total = waits.len() as f64 * batch as f64;
+    seen(waits, total, took, used)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn events_a_second_on_postgresql() {
+    if !Which::Postgres.is_here() {
+        return;
+    }
+    for (callers, events) in [(1, 1), (32, 1), (128, 1), (128, 4)] {
+        let (mine, batch) = ours(Which::Postgres, callers, events).await;
+        let bare = postgres_control((batch.round() as u64).max(1)).await;
+        println!(
+            "PostgreSQL, callers {callers}, events an append {events}: {:.0} events/s (append p50 {:?}, p99 {:?}), \
+             {batch:.1} a commit; PostgreSQL itself {:.0} events/s (p50 {:?}, p99 {:?}); ratio {:.2}",
+            mine.rate,
+            mine.p50,
+            mine.p99,
+            bare.rate,
+            bare.p50,
+            bare.p99,
+            mine.rate / bare.rate
+        );
     }
 }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use pointsman::demo::{Entry, Ledger};
 use pointsman::limits::Limits;
 use pointsman::names::Seq;
-use pointsman::store::{RunFilter, SharedStore, SqliteStore, StoredEvent};
+use pointsman::secret::Secret;
+use pointsman::store::{PostgresStore, RunFilter, SharedStore, SqliteStore, StoredEvent};
 use pointsman::workflow::{Event, Mode, Part, RunSummary, fold};
 use serde_json::Value;
 
@@ -63,8 +64,11 @@ async fn look(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeM
     let store = open(store).await;
     let modes = look_at(&store, placed, wrong).await;
     store.close().await;
-    let window = std::time::Duration::from_secs(Limits::default().retry_window_s);
-    let checked = SqliteStore::check(path, window).await.expect("the store can be looked at");
+    let checked = match postgres(path) {
+        Some(url) => PostgresStore::check(&url, None, &Limits::default()).await.map(|(checked, _)| checked),
+        None => SqliteStore::check(path, std::time::Duration::from_secs(Limits::default().retry_window_s)).await,
+    };
+    let checked = checked.expect("the store can be looked at");
     wrong.extend(checked.findings.iter().map(|found| format!("store check: {:?} {}", found.run, found.what)));
     modes
 }
@@ -101,7 +105,15 @@ pub async fn newest_run(store: &Path) -> (RunSummary, Vec<StoredEvent>) {
 }
 
 async fn open(path: &Path) -> SharedStore {
-    Arc::new(SqliteStore::open(path, &Limits::default()).await.expect("the store opens"))
+    match postgres(path) {
+        Some(url) => Arc::new(PostgresStore::open(&url, None, &Limits::default()).await.expect("the store opens")),
+        None => Arc::new(SqliteStore::open(path, &Limits::default()).await.expect("the store opens")),
+    }
+}
+
+/// A store's place is a file's path, or an address.
+fn postgres(place: &Path) -> Option<Secret> {
+    place.to_str().filter(|text| text.starts_with("postgres:")).map(Secret::new)
 }
 
 async fn all_runs(store: &SharedStore) -> Vec<RunSummary> {

@@ -19,6 +19,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The name of the shared server's socket; it listens on no port.
+const SHARED_PORT: u16 = 5432;
+
 /// The programs of the newest installed version.
 pub fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
@@ -148,7 +151,7 @@ impl Cluster {
     }
     /// Asks it something behind everybody's back; its answer's rows, or what it says instead.
     pub fn query(&self, text: &str) -> Result<String, String> {
-        query(self.dir.path(), "postgres", text)
+        query_at(self.dir.path(), self.port, "postgres", text)
     }
     /// Ends every session but the one that asks, and says how many there were.
     pub fn terminate_all(&self) -> u64 {
@@ -230,7 +233,7 @@ fn start(bin: &Path, data: &Path, socket: &Path, port: Option<u16>) -> Result<()
     let options = format!(
         "-c listen_addresses='{listen}' -c port={} -c unix_socket_directories='{}' -c max_connections=300 \
          -c fsync=on -c shared_buffers=64MB",
-        port.unwrap_or(5432),
+        port.unwrap_or(SHARED_PORT),
         socket.display()
     );
     let mut command = as_server(&bin.join("pg_ctl"));
@@ -285,8 +288,14 @@ fn answers(socket: &Path) -> bool {
 }
 
 fn query(socket: &Path, database: &str, text: &str) -> Result<String, String> {
+    query_at(socket, SHARED_PORT, database, text)
+}
+
+/// A socket's name has a port, also where nobody listens on it.
+fn query_at(socket: &Path, port: u16, database: &str, text: &str) -> Result<String, String> {
     let mut command = Command::new("psql");
-    command.arg("-h").arg(socket).args(["-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-X", "-q", "-A"]);
+    command.arg("-h").arg(socket).args(["-p", &port.to_string(), "-U", "postgres", "-d", database]);
+    command.args(["-v", "ON_ERROR_STOP=1", "-X", "-q", "-A"]);
     run(command.args(["-t", "-c", text]).env("PGCONNECT_TIMEOUT", "20")).map_err(|error| error.to_string())
 }
 

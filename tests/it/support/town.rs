@@ -31,7 +31,7 @@ pub struct Town {
     /// What the checker tolerates.
     pub allowed: Allowed,
     start: Start,
-    dir: TempDir,
+    _dir: TempDir,
     client: Client,
     placed: Mutex<Vec<Value>>,
     requests: AtomicU64,
@@ -49,6 +49,10 @@ impl Town {
     }
     /// The same with a world that takes its time.
     pub async fn paced(pace: Pace, change: impl FnOnce(&FlagsDir)) -> Self {
+        Self::on(None, pace, change).await
+    }
+    /// The same on another store than a file of its own.
+    pub async fn on(store: Option<String>, pace: Pace, change: impl FnOnce(&FlagsDir)) -> Self {
         let world = World::start(LOCAL, pace.clone()).await.expect("a port");
         let legacy = Legacy::start(LOCAL, &world.url(), pace).await.expect("a port");
         let flags = FlagsDir::example(&legacy.url(), &world.url());
@@ -56,7 +60,7 @@ impl Town {
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start {
             flags: flags.path().to_owned(),
-            store: format!("sqlite:{}", dir.path().join("pointsman.db").display()),
+            store: store.unwrap_or_else(|| format!("sqlite:{}", dir.path().join("pointsman.db").display())),
             log: dir.path().join("log"),
             env: Vec::new(),
         };
@@ -68,16 +72,16 @@ impl Town {
             pointsman,
             allowed: Allowed::default(),
             start,
-            dir,
+            _dir: dir,
             client: Client::new(PATIENCE),
             placed: Mutex::default(),
             requests: AtomicU64::new(0),
             finished: false,
         }
     }
-    /// The store's file.
+    /// Where the checker finds the store: its file, or its address.
     pub fn store(&self) -> PathBuf {
-        self.dir.path().join("pointsman.db")
+        self.start.store.strip_prefix("sqlite:").unwrap_or(&self.start.store).into()
     }
     /// One request through the proxy, with a trace of its own.
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Reply, NoReply> {

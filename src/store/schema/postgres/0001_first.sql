@@ -79,15 +79,17 @@ CREATE TABLE run_keys (
     key    bytea NOT NULL
 );
 
+-- Ids of instances and names of locks are whatever people's services say, of any length: they are bytes, and indexed by
+-- their hash.
 CREATE TABLE pins (
-    pos    bigint GENERATED ALWAYS AS IDENTITY,
+    pos    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     family text   NOT NULL,
-    id     text   NOT NULL,
+    id     bytea  NOT NULL,
     arm    text   NOT NULL,
     run_id bytea,
-    at     bigint NOT NULL,
-    PRIMARY KEY (family, id)
+    at     bigint NOT NULL
 );
+CREATE UNIQUE INDEX pins_by_id ON pins (family, sha256(id));
 CREATE INDEX pins_by_arm ON pins (family, arm, pos);
 
 CREATE TABLE retry_keys (
@@ -112,14 +114,14 @@ CREATE INDEX orders_by_run ON orders (run_id);
 -- Queues of locks: the lowest place of a name holds it.
 CREATE TABLE locks (
     place  bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name   text    NOT NULL,
+    name   bytea   NOT NULL,
     run_id bytea   NOT NULL,
     step   text    NOT NULL,
-    item   bigint NOT NULL,            -- -1 is none
-    since  bigint  NOT NULL,
-    UNIQUE (run_id, name, step, item)
+    item   bigint  NOT NULL,           -- -1 is none
+    since  bigint  NOT NULL
 );
-CREATE INDEX locks_by_name ON locks (name, place);
+CREATE UNIQUE INDEX locks_by_step ON locks (run_id, sha256(name), step, item);
+CREATE INDEX locks_by_name ON locks (sha256(name), place);
 
 CREATE TABLE notices (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -166,9 +168,8 @@ DECLARE
     size integer := 0;
 BEGIN
     FOREACH item IN ARRAY news LOOP
-        -- Escaped it may be six times as long.
-        CONTINUE WHEN octet_length(item) > 1000;
-        IF size + octet_length(item) > 1000 THEN
+        CONTINUE WHEN octet_length(item) > 6000;
+        IF size + octet_length(item) > 6000 THEN
             PERFORM pg_notify('pointsman', json_build_object('from', origin, 'news', part)::text);
             part := '{}';
             size := 0;
@@ -186,7 +187,7 @@ END $$;
 -- that two processes do not wait for each other in a circle.
 CREATE FUNCTION append_batch(
     origin text, window_ns bigint,
-    pin_family text[], pin_id text[], pin_arm text[], pin_run bytea[], pin_at bigint[],
+    pin_family text[], pin_id bytea[], pin_arm text[], pin_run bytea[], pin_at bigint[],
     key_key bytea[], key_run bytea[], key_request bytea[],
     run_run bytea[], run_fence bigint[], run_first bigint[], run_seq bigint[], run_ended boolean[],
     run_updated bigint[], run_status text[], run_workflow text[], run_route text[], run_mode text[], run_job bytea[],
@@ -194,7 +195,7 @@ CREATE FUNCTION append_batch(
     event_run bytea[], event_seq bigint[], event_at bigint[], event_kind text[], event_batch bytea[],
     event_event bytea[], event_parts smallint[], event_version smallint,
     payload_hash bytea[], payload_body bytea[], ref_run bytea[], ref_seq bigint[], ref_path text[], ref_hash bytea[],
-    lock_queue boolean[], lock_name text[], lock_run bytea[], lock_step text[], lock_item bigint[], lock_since bigint[],
+    lock_queue boolean[], lock_name bytea[], lock_run bytea[], lock_step text[], lock_item bigint[], lock_since bigint[],
     notice_record bytea[],
     settled_id bytea[], settled_answer bytea[], ended_answer bytea
 ) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -208,13 +209,13 @@ BEGIN
     IF cardinality(lock_name) > 0 THEN
         -- Places of one name are committed in the order in which they are given out: else two could come first.
         PERFORM pg_advisory_xact_lock(hash)
-            FROM (SELECT DISTINCT hashtextextended(name, 20251) AS hash
+            FROM (SELECT DISTINCT hashtextextended(encode(name, 'hex'), 20251) AS hash
                   FROM unnest(lock_name, lock_queue) AS n(name, queue) WHERE queue ORDER BY 1) AS names;
     END IF;
     IF cardinality(pin_id) > 0 THEN
         INSERT INTO pins (family, id, arm, run_id, at)
             SELECT * FROM unnest(pin_family, pin_id, pin_arm, pin_run, pin_at)
-            ON CONFLICT (family, id) DO NOTHING;
+            ON CONFLICT (family, sha256(id)) DO NOTHING;
         GET DIAGNOSTICS done = ROW_COUNT;
         IF done <> cardinality(pin_id) THEN
             RAISE EXCEPTION 'an instance has an owner' USING ERRCODE = 'PM001';
@@ -275,11 +276,11 @@ BEGIN
         IF lock_queue[i] THEN
             INSERT INTO locks (name, run_id, step, item, since)
                 VALUES (lock_name[i], lock_run[i], lock_step[i], lock_item[i], lock_since[i])
-                ON CONFLICT (run_id, name, step, item) DO NOTHING;
+                ON CONFLICT (run_id, sha256(name), step, item) DO NOTHING;
         ELSE
-            DELETE FROM locks WHERE run_id = lock_run[i] AND name = lock_name[i] AND step = lock_step[i]
-                AND item = lock_item[i];
-            news := news || ('lock:' || lock_name[i]);
+            DELETE FROM locks WHERE run_id = lock_run[i] AND sha256(name) = sha256(lock_name[i])
+                AND step = lock_step[i] AND item = lock_item[i];
+            news := news || ('lock:' || encode(lock_name[i], 'hex'));
         END IF;
     END LOOP;
     IF cardinality(notice_record) > 0 THEN
@@ -304,7 +305,7 @@ BEGIN
         WITH gone AS (DELETE FROM locks WHERE run_id = ANY (ended) RETURNING name),
              refused AS (UPDATE orders SET answer = ended_answer
                          WHERE run_id = ANY (ended) AND answer IS NULL RETURNING id)
-            SELECT news || array(SELECT 'lock:' || name FROM gone)
+            SELECT news || array(SELECT 'lock:' || encode(name, 'hex') FROM gone)
                         || array(SELECT 'order:' || encode(id, 'hex') FROM refused)
                         || array(SELECT 'ended:' || encode(run, 'hex') FROM unnest(ended) AS run) INTO news;
     END IF;

@@ -1,0 +1,195 @@
+//! Reads a database from end to end, beside processes that may be using it.
+//!
+//! Always true: nothing is written; a page of runs is read within one short transaction, so that each is seen as it was
+//! at one moment.
+
+use std::collections::BTreeSet;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
+
+use super::address::Address;
+use super::open;
+use super::text::{plain, run_id, time};
+use crate::names::{PlanId, RunId};
+use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge};
+use crate::store::{StoreError, codec};
+
+/// Runs that are read in one transaction.
+const PAGE: i64 = 64;
+/// Findings of one kind that are read.
+const FOUND_MAX: i64 = 1_000;
+
+/// Looks at everything. Retry keys older than the window may name runs that are gone.
+pub(super) async fn check(address: &Address, window_ns: i64) -> Result<StoreChecked, StoreError> {
+    let mut conn = open::look_at(address).await?;
+    let mut checked = StoreChecked::default();
+    if let Err(error) = all(&mut conn, &mut checked, window_ns).await {
+        checked.find(None, format!("the database cannot be read to its end: {error}"), RESTORE);
+    }
+    if let Err(error) = address.within(conn.close()).await {
+        tracing::warn!(%error, "the connection did not close cleanly; it was only read from");
+    }
+    Ok(checked)
+}
+
+async fn all(conn: &mut PgConnection, checked: &mut StoreChecked, window_ns: i64) -> sqlx::Result<()> {
+    // What is looked for over all rows takes as long as it takes.
+    conn.execute("SET statement_timeout = 0; SET default_transaction_read_only = on".into_sql_str()).await?;
+    let mut after = Vec::new();
+    loop {
+        conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ".into_sql_str()).await?;
+        let page = page(conn, &mut after, checked).await;
+        conn.execute("ROLLBACK".into_sql_str()).await?;
+        if page? == 0 {
+            break;
+        }
+    }
+    let payloads: i64 = sqlx::query("SELECT count(*) FROM payloads").fetch_one(&mut *conn).await?.try_get(0)?;
+    checked.payloads = payloads.cast_unsigned();
+    between(conn, checked, window_ns).await
+}
+
+/// How many runs it read.
+async fn page(conn: &mut PgConnection, after: &mut Vec<u8>, checked: &mut StoreChecked) -> sqlx::Result<usize> {
+    let mut plans = BTreeSet::new();
+    for row in sqlx::query("SELECT id FROM plans").fetch_all(&mut *conn).await? {
+        plans.insert(PlanId::new(row.try_get::<String, _>(0)?));
+    }
+    let text = "SELECT run_id, summary, seq, purged FROM runs WHERE run_id > $1 ORDER BY run_id LIMIT $2";
+    let rows = sqlx::query(text).bind(after.as_slice()).bind(PAGE).fetch_all(&mut *conn).await?;
+    for row in &rows {
+        let id: &[u8] = row.try_get(0)?;
+        let (Ok(run), purged) = (run_id(id), row.try_get(3)?) else {
+            checked.find(None, format!("a run has the broken id {id:02x?}"), RESTORE);
+            continue;
+        };
+        let events = if purged { Vec::new() } else { events(conn, run).await? };
+        let seq = row.try_get::<i64, _>(2)?.cast_unsigned();
+        judge(RunRows { run, summary: row.try_get(1)?, seq, purged, events }, &plans, checked);
+    }
+    if let Some(row) = rows.last() {
+        *after = row.try_get(0)?;
+    }
+    Ok(rows.len())
+}
+
+async fn events(conn: &mut PgConnection, run: RunId) -> sqlx::Result<Vec<EventRow>> {
+    let text = "SELECT e.seq, e.at, e.version, e.event, e.parts, f.path, f.hash, p.body FROM events e \
+                LEFT JOIN payload_refs f ON f.run_id = e.run_id AND f.seq = e.seq \
+                LEFT JOIN payloads p ON p.hash = f.hash WHERE e.run_id = $1 ORDER BY e.seq";
+    let rows = sqlx::query(text).bind(run.0.as_bytes().as_slice()).fetch_all(conn).await?;
+    let mut events: Vec<EventRow> = Vec::with_capacity(rows.len());
+    for rows in rows.chunk_by(|a, b| a.try_get::<i64, _>(0).ok() == b.try_get::<i64, _>(0).ok()) {
+        let Some(row) = rows.first() else { continue };
+        let event = match parts(rows)? {
+            Ok(parts) => codec::join(row.try_get(3)?, parts.iter().map(|(path, body)| (path.as_str(), *body))),
+            Err(why) => Err(why),
+        };
+        events.push(EventRow {
+            seq: row.try_get::<i64, _>(0)?.cast_unsigned(),
+            at: time(row.try_get(1)?).unwrap_or_default(),
+            version: u64::try_from(row.try_get::<i16, _>(2)?).unwrap_or(u64::MAX),
+            event,
+        });
+    }
+    Ok(events)
+}
+
+/// The payloads of one event, or what is wrong with them.
+#[allow(clippy::type_complexity)] // two kinds of wrong: the database's and what stands in it
+fn parts(rows: &[PgRow]) -> sqlx::Result<Result<Vec<(String, &[u8])>, String>> {
+    let mut parts = Vec::new();
+    for row in rows {
+        let Some(path) = row.try_get::<Option<String>, _>(5)?.map(plain) else { continue };
+        match (row.try_get::<Option<&[u8]>, _>(6)?, row.try_get::<Option<&[u8]>, _>(7)?) {
+            (Some(hash), Some(body)) if codec::hash(body) == hash => parts.push((path, body)),
+            (Some(_), Some(_)) => return Ok(Err(format!("its payload at {path} is not what its name says"))),
+            _ => return Ok(Err(format!("its payload at {path} is missing"))),
+        }
+    }
+    match rows.first().map(|row| row.try_get::<i16, _>(4)).transpose()? {
+        Some(count) if usize::try_from(count) != Ok(parts.len()) => {
+            Ok(Err(format!("{count} payloads belong to it; there are {}", parts.len())))
+        }
+        _ => Ok(Ok(parts)),
+    }
+}
+
+/// What must not be there: a text that gives a run's id and a word, what is wrong with it, and what to do. `{}` is the
+/// word, `$1` the window of retry keys.
+const BETWEEN: &[(&str, &str, &str)] = &[
+    (
+        "SELECT DISTINCT run_id, ''::bytea FROM events WHERE NOT EXISTS (SELECT FROM runs WHERE runs.run_id = events.run_id)",
+        "it has events and no row: no listing shows it",
+        RESTORE,
+    ),
+    (
+        "SELECT run_id, convert_to(family || ' ', 'UTF8') || id FROM pins WHERE run_id IS NOT NULL \
+         AND NOT EXISTS (SELECT FROM runs WHERE runs.run_id = pins.run_id)",
+        "the instance `{}` is pinned to it, and it does not exist",
+        RESTORE,
+    ),
+    (
+        "SELECT pins.run_id, convert_to(pins.family || ' ', 'UTF8') || pins.id FROM pins \
+         JOIN runs ON runs.run_id = pins.run_id WHERE NOT runs.pinned",
+        "the instance `{}` is pinned to it, and retention does not know",
+        "keep `retention` off until this is mended",
+    ),
+    (
+        "SELECT run_id, ''::bytea FROM retry_keys WHERE run_id IS NOT NULL AND at > now_ns() - $1 \
+         AND NOT EXISTS (SELECT FROM runs WHERE runs.run_id = retry_keys.run_id)",
+        "a retry key is claimed by it, and it does not exist: a client that tries again gets no answer",
+        RESTORE,
+    ),
+    (
+        "SELECT locks.run_id, locks.name FROM locks LEFT JOIN runs ON runs.run_id = locks.run_id \
+         WHERE runs.ended IS NULL OR runs.ended",
+        "it stands in the queue of the lock `{}`, and has ended or does not exist: who stands behind it waits for ever",
+        "cancel the runs that wait for the lock",
+    ),
+    (
+        "SELECT orders.run_id, convert_to(encode(orders.id, 'hex'), 'UTF8') FROM orders \
+         LEFT JOIN runs ON runs.run_id = orders.run_id \
+         WHERE orders.answer IS NULL AND (runs.ended IS NULL OR runs.ended)",
+        "something is asked of it (order {}), and it has ended or does not exist: whoever asked gets no answer",
+        "ask again",
+    ),
+    (
+        "SELECT run_keys.run_id, ''::bytea FROM run_keys JOIN runs ON runs.run_id = run_keys.run_id WHERE runs.ended",
+        "it has ended, and the key to its caller's credentials is still there",
+        "tell the maintainers: the key should have gone with the run's end",
+    ),
+    (
+        "SELECT run_id, ''::bytea FROM runs WHERE ended AND (owner IS NOT NULL OR turn IS NOT NULL)",
+        "it has ended, and somebody owns it or is to take it",
+        HARMLESS,
+    ),
+    (
+        "SELECT run_id, convert_to(seq::text, 'UTF8') FROM payload_refs WHERE NOT EXISTS (SELECT FROM events \
+         WHERE events.run_id = payload_refs.run_id AND events.seq = payload_refs.seq)",
+        "a payload belongs to its event {}, which is not there",
+        RESTORE,
+    ),
+    (
+        "SELECT NULL::bytea, convert_to(encode(hash, 'hex'), 'UTF8') FROM payloads \
+         WHERE NOT EXISTS (SELECT FROM payload_refs WHERE payload_refs.hash = payloads.hash)",
+        "nothing refers to the payload {}",
+        HARMLESS,
+    ),
+];
+
+async fn between(conn: &mut PgConnection, checked: &mut StoreChecked, window_ns: i64) -> sqlx::Result<()> {
+    for (text, what, todo) in BETWEEN {
+        let mut query = sqlx::query(AssertSqlSafe(format!("{text} LIMIT {FOUND_MAX}")).into_sql_str());
+        if text.contains("$1") {
+            query = query.bind(window_ns);
+        }
+        for row in query.fetch_all(&mut *conn).await? {
+            let run = row.try_get::<Option<&[u8]>, _>(0)?.and_then(|id| run_id(id).ok());
+            let word = String::from_utf8_lossy(row.try_get(1)?);
+            checked.find(run, what.replace("{}", &word), todo);
+        }
+    }
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! The real binary on PostgreSQL, whose server is restarted, loses its sessions, and stands still, under load: what was
 //! acknowledged is there, nothing is done twice, callers wait for a bounded time and are told clearly, and the process
-//! recovers by itself. Repeat with `tests/run it::postgres` (or `cargo nextest run --test it postgres`).
+//! recovers by itself. Commits whose reply is lost are among the faults, and a server that takes no writes for a while.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use pointsman::demo::Pace;
-use serde_json::Value;
 use tokio::task::block_in_place;
 
 use crate::support::cluster::Cluster;
-use crate::support::process::{cli, said};
+use crate::support::lossy::Lossy;
+use crate::support::seed::{said, seed};
 use crate::support::town::{Town, some_order};
-use crate::support::until_true;
+use crate::support::{FlagsDir, until, until_true};
 
 /// What the process is told of the database, milliseconds.
 const LIMITS: &str = "limits: { store_connect_ms: 1000, store_statement_ms: 1000, store_lock_ms: 500 }\n";
@@ -23,18 +23,28 @@ const BOUND: Duration = Duration::from_secs(20);
 /// Callers at the same time.
 const CALLERS: u64 = 4;
 
-/// A server and a town on it, its family raised to a state.
-async fn town(state: &str) -> Option<(Cluster, Town)> {
-    let Some(cluster) = block_in_place(Cluster::start) else {
-        println!("not tried: PostgreSQL is not installed");
-        return None;
-    };
-    let change = |flags: &crate::support::FlagsDir| flags.edit("pointsman.yaml", |text| text + LIMITS);
-    let mut town = Town::on(Some(cluster.url()), Pace::instant(), change).await;
-    town.climb(state).await;
-    town.quiet().await;
-    town.allowed.unacknowledged = true;
-    Some((cluster, town))
+/// A server, a town whose line to it may lose replies, and its family raised to a state.
+struct Scene {
+    cluster: Cluster,
+    line: Lossy,
+    town: Town,
+}
+
+impl Scene {
+    async fn set(state: &str) -> Option<Self> {
+        let Some(cluster) = block_in_place(Cluster::start) else {
+            eprintln!("not tried: PostgreSQL is not installed");
+            return None;
+        };
+        let line = Lossy::to(cluster.address(), seed()).await;
+        let url = cluster.url().replace(&cluster.address().to_string(), &line.address().to_string());
+        let change = |flags: &FlagsDir| flags.edit("pointsman.yaml", |text| text + LIMITS);
+        let mut town = Town::on(Some(url + "?sslmode=disable"), Pace::instant(), change).await;
+        town.climb(state).await;
+        town.quiet().await;
+        town.allowed.unacknowledged = true;
+        Some(Self { cluster, line, town })
+    }
 }
 
 /// What goes on while faults happen.
@@ -63,7 +73,7 @@ struct Seen {
 
 /// Callers place orders until it ends; every answer is a success or a clear error, within the bound.
 async fn drive(town: &Town, load: &Load) -> Seen {
-    let number = AtomicU64::new(0);
+    let number = AtomicU64::new(seed() % 1_000);
     let caller = async || {
         let mut seen = Seen::default();
         while !load.stop.load(Ordering::Relaxed) {
@@ -97,29 +107,36 @@ async fn drive(town: &Town, load: &Load) -> Seen {
     all
 }
 
-/// Runs faults under load, and lets the checker look at everything. They say how many they were, and the longest time
-/// until the engine had answered some orders again.
-async fn under_load(name: &str, state: &str, faults: impl AsyncFnOnce(&mut Cluster, &Load) -> (u64, Duration)) {
-    let Some((mut cluster, town)) = town(state).await else { return };
+/// What faults there were, and how long it took at most until the engine had answered some orders after one.
+struct Done {
+    faults: u64,
+    kind: &'static str,
+    back: Duration,
+}
+
+/// Runs faults under load, and lets the checker look at everything.
+async fn under_load(test: &str, state: &str, faults: impl AsyncFnOnce(&mut Cluster, &Lossy, &Load) -> Done) {
+    let Some(Scene { mut cluster, line, town }) = Scene::set(state).await else { return };
     let load = Load::default();
     let fault = async {
         load.busy().await;
-        let done = faults(&mut cluster, &load).await;
+        let done = faults(&mut cluster, &line, &load).await;
         load.stop.store(true, Ordering::Relaxed);
         done
     };
-    let (seen, (faults, back)) = tokio::join!(drive(&town, &load), fault);
+    let (seen, Done { faults, kind, back }) = tokio::join!(drive(&town, &load), fault);
     let Seen { answers, slowest } = seen;
     let cases: u64 = answers.values().sum();
     town.finish().await;
-    println!(
-        "{name}: {cases} orders {answers:?}, {faults} faults, slowest answer {slowest:?}, 40 orders by the engine at most \
-         {back:?} after a fault, 0 violations; cargo nextest run --test it postgres::{name}"
+    let figures = format!(
+        "{cases} orders {answers:?}, {faults} {kind}, slowest answer {slowest:.1?} (bound {BOUND:?}), 40 orders by the \
+         engine at most {back:.1?} after a fault"
     );
+    said(&format!("postgres::{test}"), seed(), &figures, &[]);
 }
 
 /// Stops the server in some way and starts it again after some time, so often.
-async fn restarts(cluster: &Cluster, load: &Load, mode: &str) -> (u64, Duration) {
+async fn restarts(cluster: &Cluster, load: &Load, mode: &str) -> Done {
     let mut back = Duration::ZERO;
     for away in [0, 300, 1_500] {
         block_in_place(|| cluster.stop(mode));
@@ -127,79 +144,37 @@ async fn restarts(cluster: &Cluster, load: &Load, mode: &str) -> (u64, Duration)
         block_in_place(|| cluster.start_again());
         back = back.max(load.busy().await);
     }
-    (3, back)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_is_checked_while_orders_are_taken_and_pg_dump_copies_it() {
-    let Some((cluster, town)) = town("live").await else { return };
-    let url = cluster.url();
-    let check = async || cli(&["store", "check", "--store", &url, "--json"], &[]).await;
-    let looks = async {
-        let sound = check().await;
-        assert!(sound.status.success(), "{}", said(&sound));
-        let told: Value = serde_json::from_slice(&sound.stdout).expect("JSON");
-        assert_eq!((&told["fine"], told["runs"].as_u64().is_some_and(|runs| runs > 0)), (&Value::Bool(true), true));
-    };
-    let load = async {
-        loop {
-            town.round().await;
-        }
-    };
-    tokio::select! {
-        () = load => {}
-        () = looks => {}
-    }
-    town.quiet().await;
-    let copy = cli(&["store", "backup", "copy.db", "--store", &url], &[]).await;
-    assert_eq!(copy.status.code(), Some(1), "{}", said(&copy));
-    assert!(said(&copy).contains("pg_dump --schema=pointsman --file=copy.db"), "{}", said(&copy));
-
-    let one = "run_id = (SELECT run_id FROM pointsman.runs WHERE ended AND mode = 'real' LIMIT 1)";
-    let (kept, lost) =
-        ("CREATE TABLE kept AS SELECT * FROM pointsman.events WHERE", "DELETE FROM pointsman.events WHERE");
-    block_in_place(|| cluster.query(&format!("{kept} {one} AND seq = 2; {lost} {one} AND seq = 2"))).expect("done");
-    let damaged = check().await;
-    assert_eq!(damaged.status.code(), Some(1), "{}", said(&damaged));
-    assert!(said(&damaged).contains("where event 2 should be stands event 3"), "{}", said(&damaged));
-    block_in_place(|| cluster.query("INSERT INTO pointsman.events TABLE kept; DROP TABLE kept")).expect("mended");
-
-    block_in_place(|| cluster.query("CREATE DATABASE empty")).expect("made");
-    let empty = url.replace("/postgres", "/empty").replace("//empty", "//postgres");
-    let nothing = cli(&["store", "check", "--store", &empty], &[]).await;
-    assert_eq!(nothing.status.code(), Some(1));
-    assert!(said(&nothing).contains("there is no store of pointsman"), "{}", said(&nothing));
-    town.finish().await;
+    Done { faults: 3, kind: "restarts", back }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarted_in_order() {
-    under_load("restarted_in_order", "live", async |cluster, load| restarts(cluster, load, "fast").await).await;
+    under_load("restarted_in_order", "live", async |cluster, _, load| restarts(cluster, load, "fast").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarted_after_a_crash() {
-    under_load("restarted_after_a_crash", "only", async |cluster, load| restarts(cluster, load, "immediate").await)
+    under_load("restarted_after_a_crash", "only", async |cluster, _, load| restarts(cluster, load, "immediate").await)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_ended_all_the_time() {
-    under_load("sessions_ended_all_the_time", "only", async |cluster, load| {
+    under_load("sessions_ended_all_the_time", "only", async |cluster, _, load| {
         let mut ended = 0;
         for _ in 0..30 {
             ended += block_in_place(|| cluster.terminate_all());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert!(ended > 30, "{ended}");
-        (ended, load.busy().await)
+        Done { faults: ended, kind: "sessions ended", back: load.busy().await }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standing_still_for_longer_than_anybody_waits() {
-    under_load("standing_still_for_longer_than_anybody_waits", "live", async |cluster, load| {
+    under_load("standing_still_for_longer_than_anybody_waits", "live", async |cluster, _, load| {
         let mut back = Duration::ZERO;
         for _ in 0..2 {
             block_in_place(|| cluster.freeze());
@@ -207,7 +182,85 @@ async fn standing_still_for_longer_than_anybody_waits() {
             block_in_place(|| cluster.thaw());
             back = back.max(load.busy().await);
         }
-        (2, back)
+        Done { faults: 2, kind: "hangs of the whole server", back }
+    })
+    .await;
+}
+
+/// The sessions of the server stand still, one by one, and the server itself goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_hang() {
+    under_load("sessions_that_hang", "live", async |cluster, _, load| {
+        let (mut back, mut hung) = (Duration::ZERO, 0);
+        for _ in 0..2 {
+            hung += block_in_place(|| cluster.freeze_sessions());
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            block_in_place(|| cluster.thaw());
+            back = back.max(load.busy().await);
+        }
+        assert!(hung >= 4, "{hung}");
+        Done { faults: hung, kind: "hung sessions", back }
+    })
+    .await;
+}
+
+/// Somebody else holds a lock of the tables for longer than anybody waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_somebody_locks_up() {
+    under_load("tables_that_somebody_locks_up", "only", async |cluster, _, load| {
+        let mut back = Duration::ZERO;
+        for table in ["runs", "events", "retry_keys"] {
+            let text = format!("BEGIN; LOCK TABLE pointsman.{table}; SELECT pg_sleep(3); ROLLBACK");
+            block_in_place(|| cluster.query(&text)).expect("the lock is had");
+            back = back.max(load.busy().await);
+        }
+        Done { faults: 3, kind: "tables locked up", back }
+    })
+    .await;
+}
+
+/// The server answers everything and takes no writes, as one does that was made a standby: a session that says so
+/// (25006) is of no more use, however well it answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes() {
+    under_load("a_server_that_takes_no_writes", "live", async |cluster, _, load| {
+        let set = |text: &str| {
+            let text = format!("ALTER SYSTEM {text}");
+            block_in_place(|| cluster.query(&text).and_then(|_| cluster.query("SELECT pg_reload_conf()")))
+                .expect("set");
+        };
+        let writer = || block_in_place(|| cluster.query(WRITER)).unwrap_or_default().trim().to_owned();
+        let mut back = Duration::ZERO;
+        for _ in 0..3 {
+            let before = writer();
+            assert!(before.parse::<u32>().is_ok(), "{before}");
+            set("SET default_transaction_read_only = on");
+            until("the writer to give its session up", || async { (writer() != before).then_some(()) }).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            set("RESET default_transaction_read_only");
+            back = back.max(load.busy().await);
+        }
+        Done { faults: 3, kind: "times read-only", back }
+    })
+    .await;
+}
+
+/// Which session of the server has the lock that every writer's session holds.
+const WRITER: &str =
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid::bigint = 28781";
+
+/// The server commits what it was sent, and nobody hears of it: it is found, and not written or done again.
+#[tokio::test(flavor = "multi_thread")]
+async fn committed_and_the_reply_was_lost() {
+    under_load("committed_and_the_reply_was_lost", "only", async |_, line, load| {
+        let mut back = Duration::ZERO;
+        for round in 1..=6 {
+            line.lose_one_in(8);
+            until_true("replies to be lost", || line.lost() >= 10 * round).await;
+            line.mend();
+            back = back.max(load.busy().await);
+        }
+        Done { faults: line.lost(), kind: "replies to commits lost", back }
     })
     .await;
 }

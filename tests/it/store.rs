@@ -1,8 +1,11 @@
 //! What people do with a store: look at it, copy it, let it forget. Always beside the process that uses it.
 
 use http::Method;
+use pointsman::demo::Pace;
 use serde_json::{Value, json};
+use tokio::task::block_in_place;
 
+use crate::support::cluster::Cluster;
 use crate::support::process::{cli, said};
 use crate::support::town::{Town, id};
 
@@ -53,6 +56,54 @@ async fn it_is_checked_and_copied_while_orders_are_taken() {
     let nowhere = cli(&["store", "check", "--store", "sqlite:/nowhere/at/all.db"], &[]).await;
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(said(&nowhere).contains("there is no database"), "{}", said(&nowhere));
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_checked_while_orders_are_taken_and_pg_dump_copies_it() {
+    let Some(cluster) = block_in_place(Cluster::start) else {
+        eprintln!("not tried: PostgreSQL is not installed");
+        return;
+    };
+    let url = cluster.url();
+    let mut town = Town::on(Some(url.clone()), Pace::instant(), |_| {}).await;
+    town.climb("live").await;
+    town.allowed.unacknowledged = true;
+    let check = async || cli(&["store", "check", "--store", &url, "--json"], &[]).await;
+    let looks = async {
+        let sound = check().await;
+        assert!(sound.status.success(), "{}", said(&sound));
+        let told: Value = serde_json::from_slice(&sound.stdout).expect("JSON");
+        assert_eq!((&told["fine"], told["runs"].as_u64().is_some_and(|runs| runs > 0)), (&Value::Bool(true), true));
+    };
+    let load = async {
+        loop {
+            town.round().await;
+        }
+    };
+    tokio::select! {
+        () = load => {}
+        () = looks => {}
+    }
+    town.quiet().await;
+    let copy = cli(&["store", "backup", "copy.db", "--store", &url], &[]).await;
+    assert_eq!(copy.status.code(), Some(1), "{}", said(&copy));
+    assert!(said(&copy).contains("pg_dump --schema=pointsman --file=copy.db"), "{}", said(&copy));
+
+    let one = "run_id = (SELECT run_id FROM pointsman.runs WHERE ended AND mode = 'real' LIMIT 1)";
+    let (kept, lost) =
+        ("CREATE TABLE kept AS SELECT * FROM pointsman.events WHERE", "DELETE FROM pointsman.events WHERE");
+    block_in_place(|| cluster.query(&format!("{kept} {one} AND seq = 2; {lost} {one} AND seq = 2"))).expect("done");
+    let damaged = check().await;
+    assert_eq!(damaged.status.code(), Some(1), "{}", said(&damaged));
+    assert!(said(&damaged).contains("where event 2 should be stands event 3"), "{}", said(&damaged));
+    block_in_place(|| cluster.query("INSERT INTO pointsman.events TABLE kept; DROP TABLE kept")).expect("mended");
+
+    block_in_place(|| cluster.query("CREATE DATABASE empty")).expect("made");
+    let empty = url.replace("/postgres", "/empty").replace("//empty", "//postgres");
+    let nothing = cli(&["store", "check", "--store", &empty], &[]).await;
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(said(&nothing).contains("there is no store of pointsman"), "{}", said(&nothing));
     town.finish().await;
 }
 

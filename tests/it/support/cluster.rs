@@ -11,7 +11,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -149,6 +149,10 @@ impl Cluster {
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
     /// Asks it something behind everybody's back; its answer's rows, or what it says instead.
     pub fn query(&self, text: &str) -> Result<String, String> {
         query_at(self.dir.path(), self.port, "postgres", text)
@@ -171,6 +175,14 @@ impl Cluster {
     pub fn freeze(&mut self) {
         self.frozen = self.processes();
         self.frozen.iter().for_each(|pid| signal(*pid, "STOP"));
+    }
+    /// Every session of ours stands still, and the server itself goes on; how many there are.
+    pub fn freeze_sessions(&mut self) -> u64 {
+        let text = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pointsman'";
+        let pids = self.query(text).unwrap_or_default();
+        self.frozen.extend(pids.lines().filter_map(|pid| pid.trim().parse::<u32>().ok()));
+        self.frozen.iter().for_each(|pid| signal(*pid, "STOP"));
+        self.frozen.len() as u64
     }
     /// They go on.
     pub fn thaw(&mut self) {

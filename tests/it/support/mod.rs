@@ -7,6 +7,7 @@
 pub mod checker;
 pub mod cluster;
 pub mod flags;
+pub mod lossy;
 pub mod metrics;
 pub mod origin;
 pub mod pair;

@@ -1,0 +1,115 @@
+//! A line to PostgreSQL that loses replies: the server has committed what it was sent, and nobody hears of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::LOCAL;
+
+/// A request of at least so many bytes writes something: what is asked is shorter.
+const WRITE_BYTES_MIN: usize = 600;
+/// How a reply ends after which nothing is open on the session.
+const READY: &[u8] = b"Z\0\0\0\x05I";
+/// What the server says of a statement that calls our function, and of the end of a transaction.
+const CALLED: &[u8] = b"SELECT 1\0";
+const COMMITTED: &[u8] = b"COMMIT\0";
+
+/// Passes on to one address; everything ends with the value.
+pub struct Lossy {
+    address: SocketAddr,
+    state: Arc<State>,
+    task: tokio::task::AbortHandle,
+}
+
+struct State {
+    random: Mutex<fastrand::Rng>,
+    /// One reply to a commit of so many is lost; none where it is 0.
+    one_in: AtomicUsize,
+    lost: AtomicU64,
+}
+
+impl Lossy {
+    /// To an address; which replies are lost follows from the seed.
+    pub async fn to(there: SocketAddr, seed: u64) -> Self {
+        let listener = TcpListener::bind(LOCAL).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let random = Mutex::new(fastrand::Rng::with_seed(seed));
+        let state = Arc::new(State { random, one_in: AtomicUsize::new(0), lost: AtomicU64::new(0) });
+        let of_task = state.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                let state = of_task.clone();
+                connections.spawn(async move { carry(near, there, &state).await });
+                while connections.try_join_next().is_some() {}
+            }
+        })
+        .abort_handle();
+        Self { address, state, task }
+    }
+    /// The near end.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+    /// From now on one reply to a commit of so many is lost, and the connection with it.
+    pub fn lose_one_in(&self, of: usize) {
+        self.state.one_in.store(of, Ordering::Relaxed);
+    }
+    /// Loses nothing more.
+    pub fn mend(&self) {
+        self.state.one_in.store(0, Ordering::Relaxed);
+    }
+    /// How many replies to commits were lost.
+    pub fn lost(&self) -> u64 {
+        self.state.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Lossy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    fn loses(&self, asked: usize, reply: &[u8]) -> bool {
+        let says = |what: &[u8]| reply.windows(what.len()).any(|part| part == what);
+        let commit = reply.ends_with(READY) && (says(COMMITTED) || asked >= WRITE_BYTES_MIN && says(CALLED));
+        let one_in = self.one_in.load(Ordering::Relaxed);
+        let lost = commit && one_in > 0 && self.random.lock().expect("unpoisoned").usize(..one_in) == 0;
+        self.lost.fetch_add(u64::from(lost), Ordering::Relaxed);
+        lost
+    }
+}
+
+async fn carry(mut near: TcpStream, there: SocketAddr, state: &State) {
+    let Ok(mut far) = TcpStream::connect(there).await else { return };
+    let _set = (near.set_nodelay(true), far.set_nodelay(true));
+    let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let (mut asked, mut answered) = (0, true);
+    loop {
+        tokio::select! {
+            read = near.read(&mut ours) => match read {
+                Ok(n @ 1..) if far.write_all(&ours[..n]).await.is_ok() => {
+                    asked = if answered { n } else { asked + n };
+                    answered = false;
+                }
+                _ => return,
+            },
+            read = far.read(&mut theirs) => match read {
+                Ok(n @ 1..) => {
+                    answered = true;
+                    if state.loses(asked, &theirs[..n]) || near.write_all(&theirs[..n]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            },
+        }
+    }
+}

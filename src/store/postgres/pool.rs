@@ -1,8 +1,12 @@
 //! Reads, and writes that repeating does no harm: each is one statement on a small pool of its own.
 //!
 //! Always true: every wait is bounded; a connection that was lost is not used again, and what was asked on it is asked
-//! again on another, until it is answered or its time is over.
+//! again on another, until it is answered or its time is over; one that cannot be made is tried again after a pause
+//! that grows.
 
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{Executor, Postgres};
@@ -12,6 +16,10 @@ use super::address::Address;
 use super::fault::{is_lost, may_come};
 use crate::limits::Limits;
 use crate::store::StoreError;
+
+/// Pauses between tries to connect.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// See the module.
 pub(super) struct Pool {
@@ -42,20 +50,28 @@ impl Pool {
     /// Asks one statement, made anew for every try.
     pub(super) async fn ask<'q>(&self, make: impl Fn() -> Asked<'q> + Send) -> Result<Vec<PgRow>, StoreError> {
         let deadline = Instant::now() + self.address.statement;
+        let mut pause = PAUSE_MIN;
         loop {
-            let error = match self.once(make()).await {
-                Ok(rows) => return Ok(rows),
-                Err(error) => error,
+            let (error, connected) = match self.pool.acquire().await {
+                Ok(conn) => match self.on(conn, make()).await {
+                    Ok(rows) => return Ok(rows),
+                    Err(error) => (error, true),
+                },
+                Err(error) => (error, false),
             };
             let over = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
             if over || !(is_lost(&error) || may_come(&error)) || Instant::now() >= deadline {
                 return Err(StoreError(format!("the store did not answer: {error}")));
             }
+            // Connections that were lost are used up at once; a database that takes no new ones is given time.
+            if !connected {
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
         }
     }
 
-    async fn once(&self, asked: Asked<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut conn = self.pool.acquire().await?;
+    async fn on(&self, mut conn: PoolConnection<Postgres>, asked: Asked<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
         let done = self.address.within(asked.fetch_all(&mut *conn)).await;
         if let Err(error) = &done
             && is_lost(error)

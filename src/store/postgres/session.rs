@@ -77,6 +77,11 @@ impl Session {
         }
     }
 
+    /// Whether the last try to open it failed.
+    pub(super) fn is_away(&self) -> bool {
+        self.open.is_none() && self.not_before.is_some()
+    }
+
     /// How long until it is worth trying again.
     pub(super) fn next_try(&self) -> Duration {
         self.not_before.map_or(PAUSE_MIN, |then| then.saturating_duration_since(Instant::now()))

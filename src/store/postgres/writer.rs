@@ -96,7 +96,10 @@ impl Writer {
                     self.dark.close();
                     self.aside.close();
                 }
-                Some(aside) => self.claims.perform(aside, &mut self.committer.session).await,
+                Some(aside) => {
+                    self.claims.perform(aside, &mut self.committer.session).await;
+                    self.is_noticed();
+                }
             }
         }
         self.committer.session.close().await;
@@ -104,6 +107,13 @@ impl Writer {
         drop(self);
         for done in closing {
             let _ = done.send(());
+        }
+    }
+
+    /// Whoever claimed runs has found the database gone: nobody is sent here before the probe has found it again.
+    fn is_noticed(&self) {
+        if self.committer.session.is_away() && self.healthy.swap(false, Ordering::AcqRel) {
+            tracing::warn!("the store cannot be reached");
         }
     }
 

@@ -63,7 +63,7 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
         core: core.clone(),
         snapshot: snapshot.clone(),
         plan,
-        clock: Clock::starting(born.started().started),
+        clock: Clock::starting(core.wall.now(), born.started().started),
         run: born,
         credentials,
         executor,
@@ -243,6 +243,10 @@ impl Core {
             worker: self.worker,
             fence,
         };
+        #[cfg(test)]
+        if let (Some(instead), Mode::Real) = (self.instead.get(), mode) {
+            return (instead.clone(), Some(keeper), Priority::Live);
+        }
         match mode {
             Mode::Rehearse => (self.rehearsing.clone(), None, Priority::Dark),
             Mode::Dark => (self.sending_dark.clone(), Some(keeper), Priority::Dark),

@@ -114,7 +114,7 @@ pub(super) async fn start(core: &Arc<Core>, start: Start) -> Result<Started, Not
         traceparent: None,
         until: None,
     };
-    let started = started(&plan, run, &input, origin, Timestamp::now());
+    let started = started(&plan, run, &input, origin, core.wall.now());
     let (credentials, run_key) = Default::default();
     born(core, Birth { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, place, permit).await
 }
@@ -157,7 +157,7 @@ pub(super) async fn born(
         core: core.clone(),
         snapshot: core.snapshot.load_full(),
         plan,
-        clock: Clock::starting(run.started().started),
+        clock: Clock::starting(core.wall.now(), run.started().started),
         run,
         credentials,
         executor,

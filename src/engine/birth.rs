@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -160,7 +159,7 @@ fn birth(
     let bounds = decode::Bounds::of(&core.limits);
     let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, bounds));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let now = Timestamp::now();
+    let now = core.wall.now();
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),

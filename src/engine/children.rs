@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -27,6 +26,8 @@ use crate::workflow::{Event, Mode, OpenChild, Order, Parent, Run, RunStarted, Ru
 
 /// Until the store is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Until a child's seat is looked at again that somebody has who does not move it.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// A run that another one began.
 #[derive(Clone, Debug)]
@@ -75,6 +76,19 @@ pub(super) fn ended(core: &Arc<Core>, run: &Run) {
     });
 }
 
+/// A run is left here without an end: where it was a child that is not on disk, nobody else will tell its parent.
+pub(super) fn left(core: &Arc<Core>, run: &Run) {
+    let Some(parent) = run.started().parent.as_ref().map(|parent| parent.run) else { return };
+    if run.mode() == Mode::Rehearse {
+        return;
+    }
+    let core = core.clone();
+    core.clone().beside(async move {
+        tokio::time::sleep(PAUSE).await;
+        core.wake(parent);
+    });
+}
+
 /// Says something to a child, as its parent; whether it heard. One that refuses has heard.
 pub(super) async fn say(core: Arc<Core>, child: RunId, order: Order, parent: RunId) -> bool {
     let name = order.name();
@@ -99,7 +113,9 @@ pub(super) async fn look_after(core: Arc<Core>, parent: Arc<RunStarted>, begun: 
     }
     loop {
         match look(&core, &parent, &begun).await {
-            Ok(end) => return end,
+            Ok(Seen::Lives) => return None,
+            Ok(Seen::Ended(end)) => return Some(*end),
+            Ok(Seen::Hidden) => tokio::time::sleep(MOMENT).await,
             Err(error) => {
                 tracing::warn!(run = %begun.child, parent = %parent.run, %error, "a child cannot be looked after now");
                 tokio::time::sleep(PAUSE).await;
@@ -108,21 +124,33 @@ pub(super) async fn look_after(core: Arc<Core>, parent: Arc<RunStarted>, begun: 
     }
 }
 
-async fn look(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Result<Option<ChildEnd>, StoreError> {
-    if core.post.moves(begun.child) {
-        return Ok(None);
+/// How a child stands.
+enum Seen {
+    /// It is moved, or will be.
+    Lives,
+    /// It has ended, or cannot begin.
+    Ended(Box<ChildEnd>),
+    /// It is not on disk, and somebody has its seat who only wants to ask it something.
+    Hidden,
+}
+
+async fn look(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Result<Seen, StoreError> {
+    // A seat alone says nothing: whoever asks something of a run takes it, be there such a run or not.
+    if core.registry.word(begun.child).is_some() {
+        return Ok(Seen::Lives);
     }
+    let ended = |end| Ok(Seen::Ended(Box::new(end)));
     match core.store.run(begun.child).await? {
         Some(summary) if summary.status.is_final() => {
             let events = core.store.events(begun.child, Seq::FIRST).await?;
             let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
-            Ok(Some(end.unwrap_or_else(|misfit| ChildEnd {
+            ended(end.unwrap_or_else(|misfit| ChildEnd {
                 status: summary.status,
                 ..begun.failed(format!("its events cannot be read: {misfit}"))
-            })))
+            }))
         }
-        Some(_) => Ok(None),
-        None if too_deep(core, parent.run).await? => Ok(Some(begun.failed(deep(core)))),
+        Some(_) => Ok(Seen::Lives),
+        None if too_deep(core, parent.run).await? => ended(begun.failed(deep(core))),
         None => Ok(birth(core, parent, begun)),
     }
 }
@@ -159,26 +187,26 @@ fn born(core: &Core, parent: &RunStarted, begun: &Begun) -> Result<(Run, Arc<cra
         traceparent: parent.traceparent.clone(),
         until: parent.until,
     };
-    let started = begin::started(&plan, begun.child, &begun.input, origin, Timestamp::now());
+    let started = begin::started(&plan, begun.child, &begun.input, origin, core.wall.now());
     match evolve(None, &Event::RunStarted(Arc::new(started))) {
         Ok(run) => Ok((run, plan)),
         Err(misfit) => Err(begun.failed(misfit.to_string())),
     }
 }
 
-fn birth(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Option<ChildEnd> {
+fn birth(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Seen {
     let (run, plan) = match born(core, parent, begun) {
         Ok(born) => born,
-        Err(end) => return Some(end),
+        Err(end) => return Seen::Ended(Box::new(end)),
     };
-    let seat = core.post.sit(&core.alarm, begun.child)?; // somebody was faster
+    let Some(seat) = core.post.sit(&core.alarm, begun.child) else { return Seen::Hidden };
     let permit = core.runs_of(run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
     let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, None, Fence::FIRST);
     let mut driver = Driver::new(Parts {
         core: core.clone(),
         snapshot: core.snapshot.load_full(),
         plan,
-        clock: Clock::starting(run.started().started),
+        clock: Clock::starting(core.wall.now(), run.started().started),
         place: core.registry.take(run.id(), None).ok(),
         run,
         credentials: Default::default(),
@@ -191,7 +219,7 @@ fn birth(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Option<ChildEn
     });
     driver.born();
     core.spawn(driver, permit);
-    None
+    Seen::Lives
 }
 
 /// The child of a rehearsal, from its birth to its end.
@@ -208,7 +236,7 @@ async fn rehearse(core: &Arc<Core>, parent: &RunStarted, begun: Begun, depth: u6
         core: core.clone(),
         snapshot: core.snapshot.load_full(),
         plan,
-        clock: Clock::starting(run.started().started),
+        clock: Clock::starting(core.wall.now(), run.started().started),
         place: None,
         run,
         credentials: Default::default(),

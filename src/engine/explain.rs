@@ -35,13 +35,13 @@ pub(super) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, 
     let plan = match take::plan_of(core, &snapshot, &run.started().plan).await {
         Ok(plan) => plan,
         Err(Unloaded::Store(error)) => return Err(store(error)),
-        Err(Unloaded::Unreadable(why)) => {
+        Err(Unloaded::Unreadable(why) | Unloaded::Withheld(why)) => {
             let sentence = format!("It is {} and cannot be moved by this process: {why}.", summary.status.as_str());
             return Ok(Explanation { run: summary, sentence, waits: vec![why], stuck: true });
         }
     };
     let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
-    let conditions = Conditions { now: Timestamp::now(), hold_effects: *core.freeze.borrow() == Freeze::Effects };
+    let conditions = Conditions { now: core.wall.now(), hold_effects: *core.freeze.borrow() == Freeze::Effects };
     let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {

@@ -1,10 +1,14 @@
 //! This process lives: said to a store that several share, so that nobody takes its runs.
 //!
+//! The store says what time it is there, and that is this process's time from then on.
+//!
 //! Always true: correctness rests on fences; what is said here only spares others the trouble. When the store does not
 //! hear it for a whole lease, others take this process's runs, and its appends are refused.
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Core;
 use crate::limits::Limits;
@@ -12,7 +16,11 @@ use crate::limits::Limits;
 /// Says so now.
 pub(super) async fn renew(core: &Core) -> Result<(), crate::store::StoreError> {
     let lives = Limits::ms(core.limits.lease_ms);
-    core.store.beat(core.worker, core.worker_name.clone(), lives).await
+    let asked = Instant::now();
+    if let Some(there) = core.store.beat(core.worker, core.worker_name.clone(), lives).await? {
+        core.wall.heard(there, asked);
+    }
+    Ok(())
 }
 
 /// Says so three times a lease.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -55,7 +54,7 @@ async fn mind(core: &Arc<Core>) {
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut again: Option<Instant> = None;
     while !*draining.borrow() {
-        let sleep = match core.alarm.due(Timestamp::now()) {
+        let sleep = match core.alarm.due(core.wall.now()) {
             Due::Run(run) => {
                 turn_of(core, run).await;
                 continue;
@@ -67,7 +66,7 @@ async fn mind(core: &Arc<Core>) {
                 continue;
             }
             Due::At(at) => {
-                let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+                let left = Duration::try_from(at.duration_since(core.wall.now())).unwrap_or_default();
                 Some((left + Duration::from_millis(1)).min(SLEEP_MAX))
             }
             Due::Never => None,

@@ -151,11 +151,15 @@ struct Core {
     recorded: Notify,
     /// Whether somebody minds the runs that rest.
     minding: AtomicBool,
+    wall: clock::Wall,
     freeze: watch::Sender<Freeze>,
     draining: watch::Sender<bool>,
     tasks: TaskTracker,
     /// What goes on beside the runs.
     besides: TaskTracker,
+    /// Takes the place of the sending client.
+    #[cfg(test)]
+    instead: std::sync::OnceLock<Arc<dyn self::client::Executor>>,
     cut: CancellationToken,
 }
 
@@ -207,10 +211,13 @@ impl Engine {
             counted: Mutex::default(),
             recorded: Notify::new(),
             minding: AtomicBool::new(false),
+            wall: clock::Wall::default(),
             freeze: watch::Sender::new(Freeze::No),
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),
             besides: TaskTracker::new(),
+            #[cfg(test)]
+            instead: std::sync::OnceLock::new(),
             cut: CancellationToken::new(),
         };
         Self { core: Arc::new(core) }

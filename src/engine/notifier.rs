@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -92,7 +92,7 @@ async fn round(core: &Core, webhooks: &Webhooks, tries: &mut Tries, ours: bool) 
     let full = notices.len() == PAGE;
     let mut next: Option<Instant> = None;
     for notice in notices {
-        let age = Timestamp::now().duration_since(notice.at);
+        let age = core.wall.now().duration_since(notice.at);
         let others = core.store.is_shared() && !ours && age < patience(core);
         if others && !tries.contains_key(&notice.number) {
             continue;

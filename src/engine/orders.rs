@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -67,7 +66,7 @@ async fn elsewhere(
     let order = serde_json::to_value(order).map_err(|error| NotDone::Unreadable(error.to_string()))?;
     let id = Uuid::now_v7();
     let mut news = core.store.news();
-    let record = OrderRecord { id, run, order, by, at: Timestamp::now(), answer: None };
+    let record = OrderRecord { id, run, order, by, at: core.wall.now(), answer: None };
     match timeout_at(until, core.store.put_order(record)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(store(&error.to_string(), true)),

@@ -86,7 +86,7 @@ async fn go_on(core: &Arc<Core>, owned: Owned) -> Went {
             core.spawn(driver, permit);
             Went::On
         }
-        Err((_, Unloaded::Unreadable(_))) => Went::Unreadable,
+        Err((_, Unloaded::Unreadable(_) | Unloaded::Withheld(_))) => Went::Unreadable,
         Err((_, Unloaded::Store(error))) => Went::Nowhere(error),
     }
 }

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Core;
@@ -25,7 +24,7 @@ pub(super) async fn rerun(core: &Arc<Core>, of: RunId, from: StepId, by: String)
     }
     let before = take::read(core, of).await.map_err(|unloaded| match unloaded {
         Unloaded::Store(error) => store(error.to_string()),
-        Unloaded::Unreadable(why) => NotStarted::NoSense(why),
+        Unloaded::Unreadable(why) | Unloaded::Withheld(why) => NotStarted::NoSense(why),
     })?;
     let (old, plan) = (before.run, before.plan);
     let taken_over = workflow::rerun(&old, &plan, &from).map_err(|refusal| NotStarted::NoSense(refusal.to_string()))?;
@@ -44,7 +43,7 @@ pub(super) async fn rerun(core: &Arc<Core>, of: RunId, from: StepId, by: String)
         }
     };
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
-    let now = Timestamp::now();
+    let now = core.wall.now();
     let started = RunStarted {
         run,
         route: None,

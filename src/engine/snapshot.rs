@@ -61,6 +61,7 @@ impl Snapshot {
             usize_of(limits.run_calls_max),
         )
         .with_depth(usize_of(limits.output_depth_max))
+        .with_timeout(Limits::ms(limits.step_timeout_ms))
         .with_signals(usize_of(limits.signals_max));
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();

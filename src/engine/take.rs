@@ -24,6 +24,8 @@ use crate::workflow::{Plan, Refusal, Run, fold};
 
 /// Until a run that could not be read is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_secs(5);
+/// Until a run is tried again whose events were not given though the store answers.
+const WITHHELD: SignedDuration = SignedDuration::from_secs(60);
 /// Runs that are read at the same time.
 const READS_MAX: usize = 32;
 
@@ -40,6 +42,8 @@ pub(super) enum Unloaded {
     Store(StoreError),
     /// Its events or its plan cannot be read.
     Unreadable(String),
+    /// Its events were not given, though the store answers: they cannot be read, or the answer was lost.
+    Withheld(String),
 }
 
 /// Bounds how many runs are read at the same time.
@@ -132,7 +136,7 @@ async fn opened(core: &Arc<Core>, mut seat: Seat, owned: Option<Owned>) {
     match load(core, seat, &owned).await {
         Ok(driver) => drop(driver.drive().await),
         Err((seat, Unloaded::Store(error))) => not_now(core, seat, &error),
-        Err((mut seat, Unloaded::Unreadable(why))) => {
+        Err((mut seat, Unloaded::Unreadable(why) | Unloaded::Withheld(why))) => {
             seat.bounce(|| Reply::Not(NotDone::Unreadable(why.clone())));
         }
     }
@@ -141,7 +145,7 @@ async fn opened(core: &Arc<Core>, mut seat: Seat, owned: Option<Owned>) {
 fn not_now(core: &Core, mut seat: Seat, error: &StoreError) {
     tracing::warn!(run = %seat.run(), %error, "the run cannot be taken now");
     seat.bounce(|| Reply::Not(NotDone::Store { why: error.to_string(), unknown: false }));
-    if let Ok(at) = Timestamp::now().checked_add(AGAIN) {
+    if let Ok(at) = core.wall.now().checked_add(AGAIN) {
         core.alarm.at(seat.run(), at);
     }
 }
@@ -153,9 +157,13 @@ pub(super) async fn load(core: &Arc<Core>, seat: Seat, owned: &Owned) -> Result<
     match read(core, id).await {
         Ok(read) => Ok(read.driver(core, seat, owned)),
         Err(unloaded) => {
-            if let Unloaded::Unreadable(why) = &unloaded {
+            if let Unloaded::Unreadable(why) | Unloaded::Withheld(why) = &unloaded {
                 tracing::error!(run = %id, why, "the run cannot be moved by this process");
                 core.stuck.note(id, &owned.summary.workflow, why);
+            }
+            // One answer that was lost is no reason to leave a run for ever.
+            if let (Unloaded::Withheld(_), Ok(at)) = (&unloaded, core.wall.now().checked_add(WITHHELD)) {
+                core.alarm.at(id, at);
             }
             Err((seat, unloaded))
         }
@@ -179,7 +187,7 @@ pub(super) async fn read(core: &Core, id: RunId) -> Result<Read, Unloaded> {
         Err(error) => {
             // Where the store answers otherwise, it is this run's events that cannot be read: the others go on.
             core.store.run(id).await.map_err(Unloaded::Store)?;
-            return Err(Unloaded::Unreadable(format!("its events cannot be read: {error}")));
+            return Err(Unloaded::Withheld(format!("its events cannot be read: {error}")));
         }
     };
     let run = fold(events.iter().map(|stored| &stored.event))
@@ -224,7 +232,7 @@ impl Read {
             core: core.clone(),
             snapshot,
             plan,
-            clock: Clock::starting(last),
+            clock: Clock::starting(core.wall.now(), last),
             run,
             credentials,
             executor,

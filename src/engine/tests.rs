@@ -12,6 +12,7 @@ mod modes;
 mod one_arm;
 mod owners;
 mod rest;
+mod sim;
 mod starts;
 mod stores;
 mod through;

@@ -102,7 +102,7 @@ fn is_suspect(core: &Core, run: &RunSummary) -> bool {
         RunStatus::Paused | RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal => true,
         RunStatus::Queued | RunStatus::Running | RunStatus::Compensating => {
             // A time that stands in the store comes up where the next times are read.
-            run.wake.is_some_and(|at| at > jiff::Timestamp::now())
+            run.wake.is_some_and(|at| at > core.wall.now())
         }
         RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled | RunStatus::Abandoned => true,
     };

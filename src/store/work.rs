@@ -198,8 +198,14 @@ pub(super) const NEWS_MAX: usize = 1_024;
 
 /// Ownership, orders, locks, notices, retention.
 pub trait Work: Send + Sync + 'static {
-    /// The worker lives for so long from now on. Where the store belongs to one process it costs nothing.
-    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// The worker lives for so long from now on; what time it is for the store, where several processes share it (their
+    /// own clocks may differ). Where the store belongs to one process it costs nothing.
+    fn beat(
+        &self,
+        worker: WorkerId,
+        name: String,
+        lives: Duration,
+    ) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
     /// The worker goes: what it owns is nobody's.
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Takes a run that has not ended: one that is nobody's, one whose owner does not live, or the asker's own (under a

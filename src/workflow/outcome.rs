@@ -81,7 +81,7 @@ impl Ended<'_> {
                 let status = status_of(&heard).unwrap_or(200);
                 self.unfit(status, BTreeMap::new(), Arc::default(), failure)
             }
-            (Class::Refused, _) if uncertain => self.unknown(failure, response),
+            (Class::Refused, _) if uncertain => self.unknown(failure, response, Duration::ZERO),
             (Class::Refused, _) => {
                 let person = (is_conflict(failure.status) && pauses(self.run, self.step.trouble.on_conflict))
                     || self.step.trouble.on_failure == Some(OnTrouble::Pause);
@@ -103,7 +103,7 @@ impl Ended<'_> {
                 }
                 match self.retry(call, state, uncertain, &failure, &heard) {
                     Some(retry) => vec![retry],
-                    None if uncertain => self.unknown(failure, response),
+                    None if uncertain => self.unknown(failure, response, Duration::ZERO),
                     None => self.not_done(Outcome::NotDone { failure }, response),
                 }
             }
@@ -111,7 +111,15 @@ impl Ended<'_> {
                 Some(retry) => vec![retry],
                 // A read changes nothing, whatever became of it.
                 None if read => self.not_done(Outcome::Unknown { failure }, response),
-                None => self.unknown(failure, response),
+                None => {
+                    // The process that is thought dead may live, and its attempt with it until its time is over: a probe
+                    // that asks before would be told "no" and be wrong.
+                    let lives_on = match heard {
+                        Heard::Interrupted => call.timeout.unwrap_or(self.world.step_timeout),
+                        _ => Duration::ZERO,
+                    };
+                    self.unknown(failure, response, lives_on)
+                }
             },
         }
     }
@@ -188,13 +196,13 @@ impl Ended<'_> {
         }
     }
 
-    /// Nobody knows whether it was done: its probe asks, or a person does.
-    pub(super) fn unknown(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
+    /// Nobody knows whether it was done: its probe asks once the attempt is over for sure, or a person does.
+    pub(super) fn unknown(&self, failure: Failure, response: Option<Arc<Value>>, lives_on: Duration) -> Vec<Event> {
         if !self.run.compensates() {
             return vec![self.finished(Outcome::Unknown { failure })];
         }
         if let Some(probe) = &self.step.probe {
-            let at = self.now.checked_add(probe.after).unwrap_or(self.now);
+            let at = self.now.checked_add(probe.after.saturating_add(lives_on)).unwrap_or(self.now);
             return vec![self.retry_at(at, true, failure.message, false, true)];
         }
         self.unknown_to_all(failure, response)

@@ -142,7 +142,10 @@ impl Run {
             _ => None,
         });
         let calls = calls.flat_map(|calls| calls.values()).chain(self.asides.values());
+        // One that a person gave another input waits until somebody has approved that.
+        let asks = self.beside.open().next().is_some();
         let calls = calls.filter_map(|call| match call.phase {
+            Phase::Waiting(_) if call.renew && asks => None,
             Phase::Waiting(at) | Phase::ToProbe(at) => Some(at),
             Phase::InFlight | Phase::Probing | Phase::Stuck => None,
         });

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -32,6 +33,8 @@ pub struct World {
     pub run_calls_max: usize,
     /// Lists and maps within each other in what a step gives.
     pub output_depth_max: usize,
+    /// One attempt of a step that does not say how long it may take.
+    pub step_timeout: Duration,
     /// Signals of one run that came and were not taken.
     pub signals_max: usize,
     /// What `now` gives: the time of the decision.
@@ -40,6 +43,9 @@ pub struct World {
 
 /// No setting allows deeper values than this: what is deeper could be written into an event and not be read again.
 pub const VALUE_DEPTH_MAX: usize = 100;
+
+/// One attempt's time, where no limit says otherwise.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Signals that wait to be taken, where no limit says otherwise.
 const SIGNALS_MAX: usize = 100;
@@ -73,6 +79,7 @@ impl World {
             items_max,
             run_calls_max: run_calls_max.max(1),
             output_depth_max: VALUE_DEPTH_MAX,
+            step_timeout: STEP_TIMEOUT,
             signals_max: SIGNALS_MAX,
             now: None,
         }
@@ -80,6 +87,11 @@ impl World {
     /// The same with another bound on depth.
     pub fn with_depth(mut self, output_depth_max: usize) -> Self {
         self.output_depth_max = output_depth_max.min(VALUE_DEPTH_MAX);
+        self
+    }
+    /// The same with another time for one attempt.
+    pub fn with_timeout(mut self, step_timeout: Duration) -> Self {
+        self.step_timeout = step_timeout;
         self
     }
     /// The same with another bound on signals.

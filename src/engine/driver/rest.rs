@@ -145,8 +145,12 @@ impl Driver {
                 self.core.alarm.forget(id);
                 children::ended(&self.core, &self.run);
             }
-            Stop::Discarded | Stop::Draining => {}
-            Stop::Lost => self.core.alarm.forget(id),
+            Stop::Draining => {}
+            Stop::Discarded => children::left(&self.core, &self.run),
+            Stop::Lost => {
+                self.core.alarm.forget(id);
+                children::left(&self.core, &self.run);
+            }
         }
         if stop != Stop::Lost {
             self.core.stuck.forget_unless(id, stop == Stop::Parked(Cause::Nothing));

@@ -83,7 +83,7 @@ macro_rules! passed_on {
 }
 
 impl Work for Through {
-    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> Said<'_, ()> {
+    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> Said<'_, Option<Timestamp>> {
         if let Some(town) = &self.town {
             town.lock().unwrap().alive.insert(worker);
         }

@@ -101,8 +101,8 @@ impl Tables {
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Work for MemoryStore {
-    fn beat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, ()> {
-        self.with(|_| ())
+    fn beat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, Option<Timestamp>> {
+        self.with(|_| None)
     }
 
     fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {

@@ -67,8 +67,8 @@ fn nothing(moved: Moved) -> Option<()> {
 }
 
 impl Work for SqliteStore {
-    fn beat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, ()> {
-        ready(Ok(())).boxed()
+    fn beat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, Option<Timestamp>> {
+        ready(Ok(None)).boxed()
     }
 
     fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {

@@ -4,7 +4,7 @@
 macro_rules! work_through {
     ($store:ty, $field:ident) => {
         $crate::store::tests::through::work_through!(@each $store, $field,
-            beat(worker: $crate::names::WorkerId, name: String, lives: std::time::Duration) -> ();
+            beat(worker: $crate::names::WorkerId, name: String, lives: std::time::Duration) -> Option<jiff::Timestamp>;
             leave(worker: $crate::names::WorkerId) -> ();
             take(worker: $crate::names::WorkerId, run: $crate::names::RunId) -> $crate::store::Taken;
             take_due(worker: $crate::names::WorkerId, limit: usize) -> Vec<$crate::store::Owned>;

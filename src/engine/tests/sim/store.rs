@@ -1,0 +1,354 @@
+//! A store that two simulated processes share, and that fails by lot.
+//!
+//! Behind it is the memory store. What it adds is what several processes on one database have: each lives as long as it
+//! says so, in simulated time; news get lost. And what networks do: an operation is refused before it happened, or done
+//! with its reply lost, or slow, or silent until the caller gives up. Nobody cancels what was handed in: a caller that
+//! goes away only misses the reply.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::engine::clock;
+use crate::names::{RunId, WorkerId};
+use crate::store::{
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
+    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, SampleRecord, Store, StoreError, StoredEvent, Taken,
+    Work,
+};
+use crate::workflow::{RunStatus, RunSummary};
+
+/// What becomes of one operation.
+#[derive(Clone, Copy)]
+enum Luck {
+    Fine,
+    Before,
+    After,
+    Slow(Duration),
+    /// Nothing is heard for long, and then that nothing is known; it was done, or not.
+    Silent(bool),
+}
+
+/// How long a store of this kind may say nothing.
+const SILENCE: Duration = Duration::from_secs(8);
+
+/// See the module.
+pub(super) struct SimStore {
+    inner: MemoryStore,
+    /// Several processes; else one at a time, and whatever the last one left is the next one's.
+    shared: bool,
+    news: broadcast::Sender<News>,
+    state: Mutex<State>,
+}
+
+struct State {
+    random: fastrand::Rng,
+    /// Operations of a hundred that go wrong.
+    percent: u8,
+    faults: u64,
+    owners: HashMap<RunId, WorkerId>,
+    alive: HashMap<WorkerId, Instant>,
+    /// Their word does not reach the store, though they live.
+    mute: HashSet<WorkerId>,
+    takes: HashMap<RunId, u64>,
+}
+
+impl SimStore {
+    pub(super) fn new(seed: u64, percent: u8, shared: bool) -> Arc<Self> {
+        let state = State {
+            random: fastrand::Rng::with_seed(seed),
+            percent,
+            faults: 0,
+            owners: HashMap::new(),
+            alive: HashMap::new(),
+            mute: HashSet::new(),
+            takes: HashMap::new(),
+        };
+        let (inner, news) = (MemoryStore::new(), broadcast::Sender::new(256));
+        let store = Self { inner, shared, news, state: Mutex::new(state) };
+        let store = Arc::new(store);
+        let (weak, mut inner) = (Arc::downgrade(&store), store.inner.news());
+        tokio::spawn(async move {
+            while let (Ok(news), Some(store)) = (inner.recv().await, weak.upgrade()) {
+                let lost = {
+                    let mut state = store.state.lock().unwrap();
+                    let percent = if store.shared { state.percent } else { 0 };
+                    state.random.u8(0..100) < percent
+                };
+                if !lost {
+                    let _nobody_listens = store.news.send(news);
+                }
+            }
+        });
+        store
+    }
+    /// Nothing goes wrong from now on.
+    pub(super) fn heal(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.percent = 0;
+        state.mute.clear();
+    }
+    /// The worker lives, and the store does not hear it: others take its runs.
+    pub(super) fn mute(&self, worker: WorkerId, mute: bool) {
+        let mut state = self.state.lock().unwrap();
+        if mute {
+            state.mute.insert(worker)
+        } else {
+            state.mute.remove(&worker)
+        };
+    }
+    /// Operations that went wrong.
+    pub(super) fn faults(&self) -> u64 {
+        self.state.lock().unwrap().faults
+    }
+    /// How often a run was taken.
+    pub(super) fn takes(&self, run: RunId) -> u64 {
+        self.state.lock().unwrap().takes.get(&run).copied().unwrap_or(0)
+    }
+    /// What is kept, without any luck.
+    pub(super) fn kept(&self) -> &MemoryStore {
+        &self.inner
+    }
+    fn luck(&self) -> Luck {
+        let mut state = self.state.lock().unwrap();
+        if state.random.u8(0..100) >= state.percent {
+            return Luck::Fine;
+        }
+        state.faults += 1;
+        match state.random.u8(0..10) {
+            0..=2 => Luck::Before,
+            3..=5 => Luck::After,
+            6..=8 => Luck::Slow(Duration::from_millis(state.random.u64(1..3_000))),
+            _ => Luck::Silent(state.random.bool()),
+        }
+    }
+    async fn through<T, E: From<StoreError>>(
+        self: Arc<Self>,
+        operation: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match self.luck() {
+            Luck::Fine => operation.await,
+            Luck::Before => Err(lost().into()),
+            Luck::After => operation.await.and_then(|_| Err(lost().into())),
+            Luck::Slow(time) => {
+                sleep(time).await;
+                operation.await
+            }
+            Luck::Silent(done) => {
+                if done {
+                    operation.await?;
+                }
+                sleep(SILENCE).await;
+                Err(lost().into())
+            }
+        }
+    }
+    /// Another worker that lives owns the run.
+    fn elsewhere(&self, worker: WorkerId, run: RunId) -> Option<WorkerId> {
+        let state = self.state.lock().unwrap();
+        if !self.shared {
+            return None;
+        }
+        let owner = state.owners.get(&run).copied().filter(|owner| *owner != worker)?;
+        state.alive.get(&owner).is_some_and(|until| *until > Instant::now()).then_some(owner)
+    }
+    fn owns(&self, worker: Option<WorkerId>, run: RunId) {
+        let mut state = self.state.lock().unwrap();
+        match worker {
+            Some(worker) => drop(state.owners.insert(run, worker)),
+            None => drop(state.owners.remove(&run)),
+        }
+    }
+    async fn taken(&self, worker: WorkerId, run: RunId) -> Result<Taken, StoreError> {
+        if let Some(worker) = self.elsewhere(worker, run) {
+            return Ok(Taken::Elsewhere { worker, name: "the other".into() });
+        }
+        let taken = self.inner.take(worker, run).await?;
+        if matches!(taken, Taken::Mine(_)) {
+            self.owns(Some(worker), run);
+            *self.state.lock().unwrap().takes.entry(run).or_default() += 1;
+        }
+        Ok(taken)
+    }
+    async fn due(&self, worker: WorkerId, limit: usize) -> Result<Vec<Owned>, StoreError> {
+        let runs = self.inner.runs(RunFilter { limit: 10_000, ..RunFilter::default() }).await?;
+        let mut due = Vec::new();
+        for run in runs.iter().rev().filter(|run| !run.status.is_final()) {
+            let owner = self.state.lock().unwrap().owners.get(&run.run_id).copied();
+            let turn = match owner {
+                Some(owner) => owner != worker && self.elsewhere(worker, run.run_id).is_none(),
+                None => {
+                    run.status == RunStatus::Queued
+                        || run.wake.is_some_and(|at| at <= clock::wall())
+                        || !self.inner.orders(run.run_id).await?.is_empty()
+                }
+            };
+            if turn
+                && due.len() < limit
+                && let Taken::Mine(owned) = self.taken(worker, run.run_id).await?
+            {
+                due.push(owned);
+            }
+        }
+        Ok(due)
+    }
+}
+
+fn lost() -> StoreError {
+    StoreError("nobody knows".into())
+}
+
+/// As an append says it.
+enum Unkept {
+    Store,
+    Append(AppendError),
+}
+
+impl From<StoreError> for Unkept {
+    fn from(_: StoreError) -> Self {
+        Unkept::Store
+    }
+}
+
+type Said<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// The store that the engines of one simulation hold.
+pub(super) struct Shared(pub Arc<SimStore>);
+
+/// Handed in: goes on though nobody waits.
+async fn handed<T: Send + 'static, E: Send + 'static>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(_) => std::future::pending().await, // the simulation ends
+    }
+}
+
+macro_rules! by_luck {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(fn $name(&self, $($arg: $type),*) -> Said<'_, $result> {
+            let store = self.0.clone();
+            Box::pin(handed(async move {
+                let kept = store.clone();
+                store.through(async { kept.inner.$name($($arg),*).await }).await
+            }))
+        })*
+    };
+}
+
+impl Work for Shared {
+    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> Said<'_, Option<Timestamp>> {
+        let store = self.0.clone();
+        Box::pin(handed(async move {
+            if store.state.lock().unwrap().mute.contains(&worker) {
+                return Err(lost());
+            }
+            let kept = store.clone();
+            store
+                .through(async {
+                    kept.state.lock().unwrap().alive.insert(worker, Instant::now() + lives);
+                    kept.inner.beat(worker, name, lives).await
+                })
+                .await
+        }))
+    }
+    fn leave(&self, worker: WorkerId) -> Said<'_, ()> {
+        self.0.state.lock().unwrap().alive.remove(&worker);
+        self.0.inner.leave(worker)
+    }
+    fn take(&self, worker: WorkerId, run: RunId) -> Said<'_, Taken> {
+        let store = self.0.clone();
+        Box::pin(handed(async move {
+            let kept = store.clone();
+            store.through(async { kept.taken(worker, run).await }).await
+        }))
+    }
+    fn take_due(&self, worker: WorkerId, limit: usize) -> Said<'_, Vec<Owned>> {
+        let store = self.0.clone();
+        Box::pin(handed(async move {
+            let kept = store.clone();
+            store.through(async { kept.due(worker, limit).await }).await
+        }))
+    }
+    by_luck! {
+        wakes(limit: usize) -> Vec<(Timestamp, RunId)>;
+        put_order(order: OrderRecord) -> ();
+        orders(run: RunId) -> Vec<OrderRecord>;
+        order(id: Uuid) -> Option<OrderRecord>;
+        settle_order(id: Uuid, answer: Value) -> ();
+        locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
+        notices(limit: usize) -> Vec<Notice>;
+        notice_done(number: u64) -> ();
+        purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
+        remains(run: RunId) -> Option<Remains>;
+    }
+    fn news(&self) -> broadcast::Receiver<News> {
+        self.0.news.subscribe()
+    }
+    fn is_shared(&self) -> bool {
+        self.0.shared
+    }
+}
+
+impl Store for Shared {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+        let store = self.0.clone();
+        Box::pin(handed(async move {
+            if matches!(store.luck(), Luck::Before) {
+                return Err(AppendError::Refused("no room".into()));
+            }
+            let kept = store.clone();
+            let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
+            let done = store.through(async {
+                kept.inner.append(append).await.map_err(Unkept::Append)?;
+                kept.owns(owner, run);
+                Ok(())
+            });
+            done.await.map_err(|unkept| match unkept {
+                Unkept::Store => AppendError::Unavailable("nobody knows".into()),
+                Unkept::Append(error) => error,
+            })
+        }))
+    }
+    by_luck! {
+        events(run: RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
+        run(run: RunId) -> Option<RunSummary>;
+        runs(filter: RunFilter) -> Vec<RunSummary>;
+        put_plan(id: crate::names::PlanId, source: Value) -> ();
+        plan(id: crate::names::PlanId) -> Option<Value>;
+        put_run_key(run: RunId, key: Option<Vec<u8>>) -> ();
+        run_key(run: RunId) -> Option<Vec<u8>>;
+        pin(key: crate::flag::PinKey) -> Option<PinRecord>;
+        pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
+        pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
+        first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
+        engine_tries(limit: usize) -> crate::store::EngineTries;
+        note_legacy_tries(keys: Vec<crate::flag::RetryKey>) -> ();
+        put_flip(flip: FlipRecord) -> u64;
+        flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;
+        last_flips() -> Vec<FlipRecord>;
+        put_declared(declared: Vec<DeclaredState>) -> ();
+        declared() -> Vec<DeclaredState>;
+        put_samples(samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize) -> ();
+        samples(route: crate::names::RouteId, limit: usize) -> Vec<SampleRecord>;
+        clear_samples(route: crate::names::RouteId) -> ();
+        put_evidence(evidence: Vec<EvidenceRecord>) -> ();
+        evidence() -> Vec<EvidenceRecord>;
+        secret() -> [u8; 32];
+    }
+    fn healthy(&self) -> bool {
+        true
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.0.inner.close()
+    }
+}

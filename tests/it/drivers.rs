@@ -126,7 +126,15 @@ async fn each_choice(
             wrong.push(format!("{choice} is offered and refused: {why}"));
             continue;
         }
-        let end = track.rest().await.expect("the run");
+        let mut end = track.rest().await.expect("the run");
+        if end.status == RunStatus::Paused && matches!(choice.as_str(), "retry_with" | "take") {
+            // What was given made no sense to what follows: it is asked again, and there is a way out.
+            let asked = track.folded(run.run_id).await.conflict().cloned().expect("a conflict");
+            let (step, item, choice) = (asked.step, asked.item, Choice::Cancel { compensate: true });
+            let out = Order::Resolve { step, item, choice, reason: None };
+            track.engine().order(run.run_id, out, "ann".into()).await.expect("it is offered");
+            end = track.rest().await.expect("the run");
+        }
         if !end.status.is_final() {
             wrong.push(format!("after {choice} it is {}: {:?}", end.status.as_str(), end.note));
         }
@@ -227,13 +235,11 @@ async fn each_call_is_made_twice(keyed: bool) {
 }
 
 #[tokio::test]
-#[ignore = "fails today: the driver does not answer every question of launch-campaign"]
 async fn each_call_fails_in_turn_where_keys_are_honoured() {
     each_call_fails_in_turn(true).await;
 }
 
 #[tokio::test]
-#[ignore = "fails today: the driver does not answer every question of launch-campaign"]
 async fn each_call_fails_in_turn_where_they_are_not() {
     each_call_fails_in_turn(false).await;
 }

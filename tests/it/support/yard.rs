@@ -192,9 +192,13 @@ impl Track<'_> {
     pub async fn rest(&self) -> Option<RunSummary> {
         let resting = until("the run to come to rest", || async {
             let run = self.run().await;
-            if let Some((checkpoint, _)) = run.as_ref().and_then(|run| run.checkpoint.clone()) {
-                let said = Said { approve: true, values: None, approved: vec![0, 1], struck: Vec::new(), note: None };
-                let run = run.as_ref().expect("a run").run_id;
+            if let Some(asking) = run.as_ref().filter(|run| run.checkpoint.is_some()) {
+                let run = asking.run_id;
+                let Some(asked) = self.folded(run).await.asked().next().cloned() else { return None };
+                // Of a review all items, which may be one alone.
+                let approved = asked.items.iter().map(|item| item.index).collect();
+                let said = Said { approve: true, values: None, approved, struck: Vec::new(), note: None };
+                let checkpoint = asked.checkpoint;
                 let _said_before = self.engine().order(run, Order::Answer { checkpoint, said }, "ann".into()).await;
             }
             let rests = run.as_ref().is_none_or(|run| run.status.is_final() || run.status == RunStatus::Paused);

@@ -49,19 +49,25 @@ pub(super) enum Due {
     Never,
 }
 
+impl Times {
+    /// Whether it is the first of all now.
+    fn put(&mut self, run: RunId, at: Timestamp) -> bool {
+        if let Some(before) = self.of.insert(run, at) {
+            self.by_time.remove(&(before, run));
+        }
+        let first = self.by_time.first().is_none_or(|(first, _)| at < *first);
+        self.by_time.insert((at, run));
+        first
+    }
+}
+
 impl Alarm {
     fn times(&self) -> MutexGuard<'_, Times> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Wakes a run at a time; the last word counts.
     pub fn at(&self, run: RunId, at: Timestamp) {
-        let mut times = self.times();
-        if let Some(before) = times.of.insert(run, at) {
-            times.by_time.remove(&(before, run));
-        }
-        let first = times.by_time.first().is_none_or(|(first, _)| at < *first);
-        times.by_time.insert((at, run));
-        if first {
+        if self.times().put(run, at) {
             self.changed.notify_one();
         }
     }
@@ -95,12 +101,18 @@ impl Alarm {
     }
     /// The store's next times: where `more`, those beyond the last stand there alone.
     pub fn fill(&self, wakes: &[(Timestamp, RunId)], more: bool) {
-        {
-            let mut times = self.times();
-            times.beyond = wakes.last().filter(|_| more).map(|(at, _)| *at);
-        }
+        let mut times = self.times();
+        times.beyond = wakes.last().filter(|_| more).map(|(at, _)| *at);
+        let mut first = false;
         for (at, run) in wakes {
-            self.at(*run, *at);
+            // What was read may be older than what the run's task has said since; to be woken too early costs a look.
+            if times.of.get(run).is_none_or(|known| at < known) {
+                first |= times.put(*run, *at);
+            }
+        }
+        drop(times);
+        if first {
+            self.changed.notify_one();
         }
     }
     /// What is due now; a run that is given is not given again.
@@ -224,6 +236,17 @@ mod tests {
         assert!(!alarm.minds_lock("a") && alarm.parent_of(run(2)).is_none() && !alarm.knows(run(1)));
         assert!(alarm.released().is_empty());
         assert_eq!(alarm.due(at(99)), Due::Never);
+    }
+
+    /// The store was read before the run's task put it down for an earlier time.
+    #[test]
+    fn what_was_read_of_the_store_puts_nothing_off() {
+        let alarm = Alarm::default();
+        alarm.at(run(1), at(10));
+        alarm.at(run(2), at(50));
+        alarm.fill(&[(at(40), run(1)), (at(40), run(2))], false);
+        assert_eq!(alarm.due(at(10)), Due::Run(run(1)));
+        assert_eq!(alarm.due(at(10)), Due::At(at(40)));
     }
 
     #[test]

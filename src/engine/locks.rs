@@ -1,17 +1,17 @@
 //! Who holds a lock, and whether runs wait for each other.
 //!
 //! Always true: whoever stands first in a lock's queue holds it, so a look decides nothing, it only sees. A lock is held
-//! while its step is under way; so runs can wait for each other only where such a step began another run that waits. A
-//! look ends when the store answers.
+//! while its step is under way; so runs can wait for each other only where that very step began another run that waits.
+//! A look ends when the store answers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Core;
-use crate::names::{RunId, StepId};
+use crate::names::{RunId, Seq, StepId};
 use crate::store::{LockRow, StoreError};
-use crate::workflow::LockSeen;
+use crate::workflow::{Event, Knot, LockSeen, Parent};
 
 /// Rows that a search for runs that wait for each other looks at; beyond, none is found.
 pub(super) const ROWS_MAX: usize = 10_000;
@@ -20,18 +20,22 @@ const ORIGINS_MAX: usize = 200;
 /// Until the store is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What the queue of a lock shows to one that stands in it.
+/// What the queue of a lock shows to one that stands in it; `None` where nobody does.
 pub(super) async fn look(
     core: Arc<Core>,
     name: String,
     run: RunId,
-    parent: Option<RunId>,
+    parent: Option<Parent>,
     step: StepId,
     item: Option<u32>,
-) -> LockSeen {
+) -> Option<LockSeen> {
     loop {
-        match seen(&core, &name, run, parent, &step, item).await {
-            Ok(seen) => return seen,
+        match seen(&core, &name, run, parent.as_ref(), &step, item).await {
+            Ok(Some(seen)) => return Some(seen),
+            Ok(None) => {
+                tokio::time::sleep(PAUSE).await;
+                return None;
+            }
             Err(error) => {
                 tracing::warn!(%run, lock = name, %error, "the lock's queue cannot be seen");
                 tokio::time::sleep(PAUSE).await;
@@ -44,96 +48,123 @@ async fn seen(
     core: &Core,
     name: &str,
     run: RunId,
-    parent: Option<RunId>,
+    parent: Option<&Parent>,
     step: &StepId,
     item: Option<u32>,
-) -> Result<LockSeen, StoreError> {
+) -> Result<Option<LockSeen>, StoreError> {
     let first = core.store.locks(Some(vec![name.to_owned()]), 1).await?;
-    let Some(first) = first.first() else { return Ok(LockSeen::First) };
+    let Some(first) = first.first() else { return Ok(None) };
     if first.run == run && first.step == *step && first.item == item {
-        return Ok(LockSeen::First);
+        return Ok(Some(LockSeen::First));
     }
     // Without a run that began it, nobody who waits for this one holds anything.
-    if let Some(parent) = parent
-        && let Some(cycle) = cycle(core, run, parent, first.run).await?
-    {
-        return Ok(LockSeen::Deadlock { cycle });
+    if let Some(parent) = parent {
+        let rows = core.store.locks(None, ROWS_MAX).await?;
+        if let Some(knots) = knots(core, &rows, run, parent, name).await? {
+            return Ok(Some(LockSeen::Deadlock { knots }));
+        }
     }
-    Ok(LockSeen::Behind { holder: first.run })
+    Ok(Some(LockSeen::Behind { holder: first.run }))
 }
 
-/// Runs that wait for each other, this one first.
-async fn cycle(core: &Core, run: RunId, parent: RunId, holder: RunId) -> Result<Option<Vec<RunId>>, StoreError> {
-    let rows = core.store.locks(None, ROWS_MAX).await?;
-    let mut origins = HashMap::from([(run, Some(parent))]);
-    let mut waiting: HashMap<RunId, Vec<RunId>> = HashMap::new();
-    for (waiter, holder) in waits(&rows) {
-        waiting.entry(waiter).or_default().push(holder);
-    }
-    // Whom each waiter keeps waiting: every run above it, whose step goes on only after it.
-    let mut kept: HashMap<RunId, Vec<RunId>> = HashMap::new();
-    for waiter in waiting.keys().copied() {
-        let mut above = waiter;
-        while let Some(origin) = origin(core, above, &mut origins).await? {
-            if origin == above || kept.get(&origin).is_some_and(|waiters| waiters.contains(&waiter)) {
-                break;
-            }
-            kept.entry(origin).or_default().push(waiter);
-            above = origin;
+/// Runs that wait for each other, so that this one never gets the lock: who keeps whom waiting, all the way round.
+///
+/// A step that holds a lock keeps waiting for it whoever stands behind it, and goes on only after the run that it began;
+/// what other steps of its run wait for is nothing to it.
+async fn knots(
+    core: &Core,
+    rows: &[LockRow],
+    run: RunId,
+    parent: &Parent,
+    name: &str,
+) -> Result<Option<Vec<Knot>>, StoreError> {
+    let mut holders: HashMap<&str, &LockRow> = HashMap::new();
+    let mut waiters: Vec<&LockRow> = Vec::new();
+    for row in rows {
+        let holder = *holders.entry(&row.name).or_insert(row);
+        if holder.run != row.run {
+            waiters.push(row);
         }
     }
-    let mine: HashSet<RunId> =
-        kept.iter().filter(|(_, waiters)| waiters.contains(&run)).map(|(above, _)| *above).collect();
+    // This one's family first: then the bound of looks does not hide it.
+    waiters.sort_by_key(|row| row.run != run);
+    let mut families = Families { core, above: HashMap::from([(run, Some(parent.run))]), parents: HashMap::new() };
+    families.parents.insert(run, Some(parent.clone()));
+    // Under each run those that wait, and through which of the runs that it began.
+    let mut below: HashMap<RunId, Vec<(&LockRow, RunId)>> = HashMap::new();
+    for row in &waiters {
+        let (mut child, mut seen) = (row.run, HashSet::new());
+        while let Some(above) = families.above(child).await?.filter(|_| seen.insert(child)) {
+            below.entry(above).or_default().push((row, child));
+            child = above;
+        }
+    }
     let mut seen = HashSet::new();
-    let mut paths = vec![vec![run, holder]];
+    // Each path: the locks that are waited for in turn, and by whom.
+    let mut paths = vec![vec![(run, name)]];
     while let Some(path) = paths.pop() {
-        let Some(last) = path.last().copied() else { continue };
-        if mine.contains(&last) {
-            return Ok(Some(path));
-        }
-        if !seen.insert(last) {
+        let Some(holder) = path.last().and_then(|(_, lock)| holders.get(lock)) else { continue };
+        if !seen.insert(holder.name.as_str()) {
             continue;
         }
-        for waiter in kept.get(&last).into_iter().flatten() {
-            for next in waiting.get(waiter).into_iter().flatten() {
-                let mut path = path.clone();
-                path.extend([*waiter, *next]);
-                paths.push(path);
+        for (waiter, child) in below.get(&holder.run).into_iter().flatten() {
+            let began = families.parent(*child).await?;
+            if began.is_none_or(|began| began.step != holder.step || began.item != holder.item) {
+                continue;
             }
+            if waiter.run == run {
+                return Ok(Some(knotted(&path, &holders)));
+            }
+            let mut path = path.clone();
+            path.push((waiter.run, &waiter.name));
+            paths.push(path);
         }
     }
     Ok(None)
 }
 
-/// Who waits for whom: each that stands in a queue for the first in it.
-fn waits(rows: &[LockRow]) -> Vec<(RunId, RunId)> {
-    let mut holders: HashMap<&str, RunId> = HashMap::new();
-    let mut waits = Vec::new();
-    for row in rows {
-        match holders.get(row.name.as_str()) {
-            None => drop(holders.insert(&row.name, row.run)),
-            Some(holder) if *holder != row.run => waits.push((row.run, *holder)),
-            Some(_) => {}
-        }
-    }
-    waits
+/// The path as it is told: first whoever keeps its own descendant waiting.
+fn knotted(path: &[(RunId, &str)], holders: &HashMap<&str, &LockRow>) -> Vec<Knot> {
+    let holds = path.iter().map(|(_, lock)| *lock).cycle().skip(path.len().saturating_sub(1));
+    let knots = holds.zip(path).filter_map(|(lock, (waiter, wants))| {
+        let holder = holders.get(lock)?.run;
+        Some(Knot { holder, holds: lock.to_owned(), waiter: *waiter, wants: (*wants).to_owned() })
+    });
+    knots.collect()
 }
 
-/// The run that began a run.
-async fn origin(
-    core: &Core,
-    run: RunId,
-    known: &mut HashMap<RunId, Option<RunId>>,
-) -> Result<Option<RunId>, StoreError> {
-    if let Some(origin) = known.get(&run) {
-        return Ok(*origin);
+/// Which run began which.
+struct Families<'a> {
+    core: &'a Core,
+    above: HashMap<RunId, Option<RunId>>,
+    /// With the step that began it: read only where that matters.
+    parents: HashMap<RunId, Option<Parent>>,
+}
+
+impl Families<'_> {
+    async fn above(&mut self, run: RunId) -> Result<Option<RunId>, StoreError> {
+        if let Some(above) = self.above.get(&run) {
+            return Ok(*above);
+        }
+        if self.above.len() >= ORIGINS_MAX {
+            return Ok(None);
+        }
+        let above = self.core.store.run(run).await?.and_then(|summary| summary.parent);
+        self.above.insert(run, above);
+        Ok(above)
     }
-    if known.len() >= ORIGINS_MAX {
-        return Ok(None);
+    async fn parent(&mut self, run: RunId) -> Result<Option<Parent>, StoreError> {
+        if let Some(parent) = self.parents.get(&run) {
+            return Ok(parent.clone());
+        }
+        let events = self.core.store.events(run, Seq::FIRST).await?;
+        let parent = events.first().and_then(|first| match &first.event {
+            Event::RunStarted(started) => started.parent.clone(),
+            _ => None,
+        });
+        self.parents.insert(run, parent.clone());
+        Ok(parent)
     }
-    let origin = core.store.run(run).await?.and_then(|summary| summary.parent);
-    known.insert(run, origin);
-    Ok(origin)
 }
 
 /// Somebody left a lock's queue: whoever stands first now is woken, where it is this process's.

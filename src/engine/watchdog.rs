@@ -21,15 +21,6 @@ const PAGE: usize = 500;
 /// Between two pages, so that a long look holds up nobody.
 const PAUSE: Duration = Duration::from_millis(5);
 
-const UNFINISHED: [RunStatus; 6] = [
-    RunStatus::Queued,
-    RunStatus::Running,
-    RunStatus::WaitingCheckpoint,
-    RunStatus::WaitingSignal,
-    RunStatus::Paused,
-    RunStatus::Compensating,
-];
-
 /// How many runs stand where, and how many of them ask people.
 #[derive(Default)]
 pub(super) struct Counts {
@@ -80,7 +71,7 @@ pub(super) async fn unfinished(core: &Core, mut each: impl FnMut(&RunSummary)) -
     let mut counts = Counts::default();
     let mut before: Option<RunId> = None;
     loop {
-        let filter = RunFilter { statuses: UNFINISHED.to_vec(), before, limit: PAGE, ..RunFilter::default() };
+        let filter = RunFilter { statuses: RunStatus::OPEN.to_vec(), before, limit: PAGE, ..RunFilter::default() };
         let page = core.store.runs(filter).await?;
         for run in &page {
             *counts.runs.entry((run.workflow.clone(), run.status)).or_default() += 1;

@@ -34,6 +34,8 @@ pub(super) struct Beside {
     pub deliveries: VecDeque<String>,
     /// Places in locks' queues.
     pub places: BTreeMap<Place, Queued>,
+    /// Steps (items) whose lock a person was asked about and that have not got it: they are not asked about again.
+    pub asked_locks: BTreeSet<Place>,
     /// Runs that it began and that have not ended.
     pub children: BTreeMap<Place, Child>,
     /// Items that got another input when others of their step had begun: they are asked about alone.
@@ -94,9 +96,11 @@ pub(super) struct Signal {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Queued {
     pub name: String,
+    /// The place of the event with which it stood in line.
+    pub queued: Seq,
     /// It stands first, and holds the lock.
     pub taken: bool,
-    /// A person was asked about it.
+    /// A person was asked about it, and said that it waits.
     pub asked: bool,
 }
 

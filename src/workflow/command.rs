@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Order, Part, RunStatus, StepIndex};
-use crate::names::{RunId, ServiceName};
+use crate::names::{RunId, Seq, ServiceName};
 
 /// What a run is asked to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +51,8 @@ pub enum Command {
         step: StepIndex,
         /// The item of a `for_each`.
         item: Option<u32>,
+        /// The place of the event with which it stood in line: what was seen of an earlier place says nothing.
+        queued: Seq,
         /// What it shows.
         seen: LockSeen,
     },
@@ -106,11 +108,31 @@ pub enum LockSeen {
         /// Which.
         holder: RunId,
     },
-    /// Another run does, and waits for a lock that this one holds.
+    /// Another run does, and goes on only after this one.
     Deadlock {
-        /// The runs that wait for each other, this one first.
-        cycle: Vec<RunId>,
+        /// Who keeps whom waiting, all the way round.
+        knots: Vec<Knot>,
     },
+}
+
+/// A run that holds a lock while a run that it began waits for another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Knot {
+    /// Who holds.
+    pub holder: RunId,
+    /// What.
+    pub holds: String,
+    /// Who waits, and has to end before the holder lets go.
+    pub waiter: RunId,
+    /// What for.
+    pub wants: String,
+}
+
+impl std::fmt::Display for Knot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Knot { holder, holds, waiter, wants } = self;
+        write!(f, "{holder} holds `{holds}`, and {waiter}, which it began, wants `{wants}`")
+    }
 }
 
 /// What came back of an attempt.
@@ -180,7 +202,7 @@ pub enum Refusal {
         /// How.
         said: Box<super::Said>,
         /// When: the place of the event.
-        seq: crate::names::Seq,
+        seq: Seq,
     },
     /// There is no such checkpoint.
     #[error("the run has no such checkpoint")]

@@ -76,7 +76,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
         }
         Command::ChildEnded { child: id, status, output, note } => child::ended(run, plan, id, status, output, note),
-        Command::LockSeen { step, item, seen } => lock::seen(run, step_of(plan, step)?, item, seen),
+        Command::LockSeen { step, item, queued, seen } => lock::seen(run, step_of(plan, step)?, item, queued, seen),
         Command::Respond { entry } => respond(run, plan, world, entry),
         Command::AnswerPending => answer_pending(run, plan, world),
         Command::Conclude => ending::conclude(run, plan, world),

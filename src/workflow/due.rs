@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState, Undone};
 use super::{Call, Command, EffectClass, Mode, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, child};
-use crate::names::RunId;
+use crate::names::{RunId, Seq};
 
 /// What somebody should do now.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,8 @@ pub enum Action {
         item: Option<u32>,
         /// The lock.
         name: String,
+        /// The place of the event with which it stood in line.
+        queued: Seq,
     },
 }
 
@@ -200,7 +202,8 @@ impl Due<'_> {
     fn in_queue(&mut self, index: StepIndex, step: &Step, item: Option<u32>) -> bool {
         let place = self.run.beside.place(&step.id, item).filter(|place| !place.taken);
         if let Some(place) = place {
-            self.actions.push(Action::Lock { step: index, item, name: place.name.clone() });
+            let (name, queued) = (place.name.clone(), place.queued);
+            self.actions.push(Action::Lock { step: index, item, name, queued });
         }
         place.is_some()
     }

@@ -2,8 +2,8 @@
 //!
 //! Always true: a step that declares a lock begins only after [`Event::LockTaken`]; it leaves the queue when it ends,
 //! however it ends, and a run that ends stands in none. A step that has not got the lock leaves the queue when its run
-//! is paused or cancelled, so that it holds nobody up. Who stands first is the store's business; here only what it says
-//! is judged.
+//! pauses, over whatever, or is cancelled, so that it holds nobody up; when the run goes on it stands in line anew. Who
+//! stands first is the store's business; here only what it says is judged, and only of the place that it was asked about.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +15,7 @@ use super::world::call_scope;
 use super::{
     ConflictKind, Event, Failure, FailureKind, LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, World,
 };
+use crate::names::Seq;
 
 /// A lock's name is no longer than this.
 const NAME_BYTES_MAX: usize = 512;
@@ -50,17 +51,20 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
     Some(Ok(vec![Event::LockQueued { step: step.id.clone(), item, name }]))
 }
 
-/// The lock's queue was looked at.
-pub(super) fn seen(run: &Run, step: &Step, item: Option<u32>, seen: LockSeen) -> Result<Vec<Event>, Refusal> {
-    let place = run.beside.place(&step.id, item).filter(|place| !place.taken);
-    let place = place.ok_or(Refusal::NotDue("it does not stand in a queue"))?;
+/// The lock's queue was looked at, for the place that was taken in it with the event at `queued`.
+pub(super) fn seen(
+    run: &Run,
+    step: &Step,
+    item: Option<u32>,
+    queued: Seq,
+    seen: LockSeen,
+) -> Result<Vec<Event>, Refusal> {
+    let place = run.beside.place(&step.id, item).filter(|place| !place.taken && place.queued == queued);
+    let place = place.ok_or(Refusal::NotDue("it does not stand there in a queue"))?;
     if run.is_paused() || run.is_ending() {
         return Err(Refusal::NotDue("the run is ending, or paused"));
     }
     let ask = |kind, message: String| {
-        if place.asked {
-            return Err(Refusal::NotDue("it stands in the queue"));
-        }
         let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
         let conflict = conflict(run, step, item, Part::Do, kind, &failure);
         Ok(vec![Event::Paused { conflict: Box::new(conflict), gave: None }])
@@ -68,14 +72,17 @@ pub(super) fn seen(run: &Run, step: &Step, item: Option<u32>, seen: LockSeen) ->
     let name = &place.name;
     match seen {
         LockSeen::First => Ok(vec![Event::LockTaken { step: step.id.clone(), item, name: name.clone() }]),
-        LockSeen::Deadlock { cycle } => {
-            let runs: Vec<_> = cycle.iter().map(ToString::to_string).collect();
-            ask(ConflictKind::Deadlock, format!("runs wait for each other's locks: {} (`{name}`)", runs.join(", ")))
+        // However often: while it is so, waiting ends nothing.
+        LockSeen::Deadlock { knots } => {
+            let knots: Vec<_> = knots.iter().map(ToString::to_string).collect();
+            ask(ConflictKind::Deadlock, format!("runs wait for each other's locks: {}", knots.join("; ")))
         }
         LockSeen::Behind { holder } => match step.care.lock.as_ref().map_or(Busy::Wait, |lock| lock.busy) {
             Busy::Wait => Err(Refusal::NotDue("it stands in the queue")),
             Busy::Skip => Ok(skip(run, step, item)),
             Busy::Cancel => Ok(vec![cancel(step, &format!("the lock `{name}` is held by {holder}"))]),
+            // Somebody has said that it waits.
+            Busy::Ask if place.asked => Err(Refusal::NotDue("it stands in the queue")),
             Busy::Ask => ask(ConflictKind::Busy, format!("`{}`: the lock `{name}` is held by {holder}", step.id)),
         },
     }
@@ -111,7 +118,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
             Event::StepSkipped { step: of, item: which, .. } => of == step && (which.is_none() || which == item),
             Event::StepComputed { step: of, .. } | Event::FallbackTaken { step: of, .. } => of == step,
             Event::ChildEnded { step: of, item: which, .. } => of == step && which == item,
-            Event::PauseOrdered { .. } | Event::CancelOrdered { .. } => !taken,
+            Event::Paused { .. } | Event::PauseOrdered { .. } | Event::CancelOrdered { .. } => !taken,
             Event::CompensationBegan { .. }
             | Event::Completed {}
             | Event::Failed { .. }

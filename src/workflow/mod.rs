@@ -54,7 +54,7 @@ mod world;
 pub use calls::{InFlight, Undone};
 pub use check::Known;
 pub use child::OpenChild;
-pub use command::{Command, Heard, LockSeen, Refusal};
+pub use command::{Command, Heard, Knot, LockSeen, Refusal};
 pub use decide::{decide, input_refused};
 pub use definition::WorkflowDraft;
 pub use due::{Action, Conditions, due, sends};

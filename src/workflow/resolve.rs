@@ -99,7 +99,7 @@ pub(super) fn resolve(
             };
             events.push(Event::FallbackTaken { step: step.clone(), by: by.id.clone(), failure });
         }
-        // A place in a lock's queue is kept; a service is asked again.
+        // It stands in the lock's queue anew; a service is asked again.
         (Choice::Wait, _) if conflict.attempt == 0 => {}
         (Choice::Wait, part) => events.push(Event::RetryScheduled(RetryScheduled {
             step: step.clone(),

@@ -7,7 +7,7 @@ use crate::engine::children::Begun;
 use crate::engine::outgoing;
 use crate::names::Seq;
 use crate::workflow::{
-    Action, Command, Conditions, EffectClass, Event, Heard, LockSeen, Mode, Refusal, StepIndex, decide, due,
+    Action, Command, Conditions, EffectClass, Event, Heard, LockSeen, Mode, Refusal, decide, due,
 };
 
 impl Driver {
@@ -35,10 +35,10 @@ impl Driver {
                     }
                     Action::TellChild { child, order } => self.say_to_child(child, order),
                     // A rehearsal has locks of its own, and nobody else is there.
-                    Action::Lock { step, item, .. } if !self.journal.keeps() => {
-                        moved |= self.ask(Command::LockSeen { step, item, seen: LockSeen::First });
+                    Action::Lock { step, item, queued, .. } if !self.journal.keeps() => {
+                        moved |= self.ask(Command::LockSeen { step, item, queued, seen: LockSeen::First });
                     }
-                    Action::Lock { step, item, name } => locks.push((step, item, name)),
+                    Action::Lock { step, item, name, queued } => locks.push((step, item, name, queued)),
                 }
                 if self.stop.is_some() {
                     return;
@@ -139,6 +139,3 @@ impl Driver {
         self.ask(Command::Record { step, item, part, attempt, heard, again, jitter: fastrand::f64() });
     }
 }
-
-/// A lock that a step stands in line for.
-pub(super) type InLine = (StepIndex, Option<u32>, String);

@@ -14,6 +14,7 @@ mod notices;
 mod outside;
 mod rest;
 mod tell;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
@@ -26,9 +27,9 @@ use tokio::time::Instant;
 
 use uuid::Uuid;
 
-use self::outside::{Found, Looked};
+use self::outside::{Found, InLine, Minded};
+use self::watch::Watch;
 use super::Core;
-use super::children::Begun;
 use super::client::Executor;
 use super::clock::Clock;
 use super::journal::Journal;
@@ -111,18 +112,18 @@ pub(super) struct Driver {
     again: HashSet<CallName>,
     /// Looks at what is outside the run: locks, runs that it began, what is asked through the store.
     looks: FuturesUnordered<BoxFuture<'static, Found>>,
-    /// What is known of the locks that it stands in line for.
-    locks: HashMap<(StepId, Option<u32>), Looked>,
-    /// Runs that it began: looked after once this place is on disk.
-    children: Vec<(Seq, Begun)>,
+    /// Where it stands in line for locks.
+    locks: HashMap<(StepId, Option<u32>), InLine>,
+    /// Runs that it began and looks after.
+    children: HashMap<RunId, Minded>,
     /// What was said to them last.
     told: HashMap<RunId, &'static str>,
     /// Messages to webhooks go in with what is pending.
     recorded: bool,
     /// What was asked through the store and taken up here.
     taken_up: HashSet<Uuid>,
-    /// A look at what is asked through the store is under way.
-    reads_orders: bool,
+    /// What is asked through the store.
+    orders: Watch,
     /// Who asked something hears of it once this place is on disk.
     asking: Vec<(Seq, oneshot::Sender<Reply>)>,
     /// A step is held by the freeze.
@@ -215,11 +216,11 @@ impl Driver {
             again: HashSet::new(),
             looks: FuturesUnordered::new(),
             locks: HashMap::new(),
-            children: Vec::new(),
+            children: HashMap::new(),
             told: HashMap::new(),
             recorded: false,
             taken_up: HashSet::new(),
-            reads_orders: false,
+            orders: Watch::default(),
             asking: Vec::new(),
             held: false,
             withheld: false,

@@ -1,12 +1,13 @@
 //! What a run has outside itself: places in locks' queues, runs that it began, what is asked of it through the store.
 //!
 //! Always true: a lock is looked at, and a child is born, only after this run's own event is on disk; before a run looks
-//! at anything it has said that it wants to hear of changes, so that nothing is missed in between.
+//! at anything it has said that it wants to hear of changes, so that nothing is missed in between; and what changes
+//! while it looks is looked at once more. What was seen of a place in a queue that it has left is dropped.
 
 use uuid::Uuid;
 
 use super::Driver;
-use super::advance::InLine;
+use super::watch::Watch;
 use crate::engine::children::{self, Begun};
 use crate::engine::locks;
 use crate::engine::mail::ChildEnd;
@@ -17,10 +18,10 @@ use crate::workflow::{Command, Event, LockSeen, Order, StepIndex};
 
 /// What was seen outside.
 pub(super) enum Found {
-    /// A lock's queue.
-    Lock { step: StepIndex, id: StepId, item: Option<u32>, seen: LockSeen },
+    /// A lock's queue, for the place that was taken in it there; `None`: it does not stand in it.
+    Lock { id: StepId, item: Option<u32>, queued: Seq, seen: Option<LockSeen> },
     /// A run that this one began has ended; `None`: it goes on.
-    Child(Option<Box<ChildEnd>>),
+    Child { child: RunId, end: Option<Box<ChildEnd>> },
     /// What is asked through the store; `None`: it did not say.
     Orders(Option<Vec<OrderRecord>>),
     /// Something was said to a run that this one began; whether it heard.
@@ -29,43 +30,45 @@ pub(super) enum Found {
     Written,
 }
 
-/// What is known of a lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Looked {
-    /// It is looked at once this place is on disk.
-    Due(Seq, StepIndex, String),
-    /// It is being looked at; whether that has to be done again, because something changed in between.
-    UnderWay(StepIndex, String, bool),
-    /// Others stand before.
-    Behind(StepIndex, String),
+/// A step that stands in a lock's queue, behind others as far as is known.
+#[derive(Debug)]
+pub(super) struct InLine {
+    step: StepIndex,
+    name: String,
+    /// Where its event stands: it is looked for once that is on disk.
+    queued: Seq,
+    due: bool,
+    watch: Watch,
 }
 
-impl Looked {
+impl InLine {
     /// The run knows that it has to wait.
     pub fn is_known(&self) -> bool {
-        matches!(self, Looked::Behind(..))
+        !self.due && self.watch.is_idle()
     }
-    fn is_behind(&mut self) {
-        if let Looked::UnderWay(step, name, again) = self {
-            let (step, name) = (*step, std::mem::take(name));
-            *self = if *again { Looked::Due(Seq(0), step, name) } else { Looked::Behind(step, name) };
-        }
-    }
+}
+
+/// A run that this one began.
+pub(super) struct Minded {
+    /// It is looked for once this place is on disk.
+    seq: Seq,
+    begun: Begun,
+    pub due: bool,
+    watch: Watch,
 }
 
 impl Driver {
     /// These steps stand in line, and no others.
-    pub(super) fn stands_in_line(&mut self, all: Vec<InLine>) {
+    pub(super) fn stands_in_line(&mut self, all: Vec<(StepIndex, Option<u32>, String, Seq)>) {
         if all.is_empty() && self.locks.is_empty() {
             return;
         }
-        let plan = &self.plan;
-        self.locks.retain(|(id, item), _| {
-            all.iter().any(|(step, of, _)| of == item && plan.steps.get(step.0).is_some_and(|step| step.id == *id))
-        });
-        for (step, item, name) in all {
+        let mut before = std::mem::take(&mut self.locks);
+        for (step, item, name, queued) in all {
             let Some(id) = self.plan.steps.get(step.0).map(|step| step.id.clone()) else { continue };
-            self.locks.entry((id, item)).or_insert(Looked::Due(self.run.seq(), step, name));
+            let known = before.remove(&(id.clone(), item)).filter(|known| known.queued == queued);
+            let fresh = InLine { step, name, queued, due: true, watch: Watch::Idle };
+            self.locks.insert((id, item), known.unwrap_or(fresh));
         }
     }
 
@@ -80,7 +83,12 @@ impl Driver {
                     workflow: workflow.clone(),
                     input: input.clone(),
                 };
-                self.children.push((self.run.seq(), begun));
+                let minded = Minded { seq: self.run.seq(), begun, due: true, watch: Watch::Idle };
+                self.children.insert(*child, minded);
+            }
+            Event::ChildEnded { child, .. } => {
+                self.children.remove(child);
+                return;
             }
             Event::CheckpointOpened(_)
             | Event::CheckpointEscalated { .. }
@@ -97,52 +105,52 @@ impl Driver {
     pub(super) fn look_outside(&mut self) {
         let durable = self.journal.durable();
         let run = self.run.id();
-        for ((id, item), looked) in &mut self.locks {
-            let Looked::Due(seq, step, name) = looked else { continue };
-            self.need = self.need.max(*seq);
-            if *seq > durable {
+        for ((id, item), line) in self.locks.iter_mut().filter(|(_, line)| line.due) {
+            self.need = self.need.max(line.queued);
+            if line.queued > durable {
                 continue;
             }
-            let (step, name) = (*step, name.clone());
-            self.core.alarm.mind_lock(run, &name);
-            let parent = self.run.started().parent.as_ref().map(|parent| parent.run);
-            let look = locks::look(self.core.clone(), name.clone(), run, parent, id.clone(), *item);
-            let (id, item) = (id.clone(), *item);
-            self.looks.push(Box::pin(async move { Found::Lock { step, id, item, seen: look.await } }));
-            *looked = Looked::UnderWay(step, name, false);
+            line.due = false;
+            if !line.watch.begins() {
+                continue;
+            }
+            self.core.alarm.mind_lock(run, &line.name);
+            let (id, item, queued) = (id.clone(), *item, line.queued);
+            let parent = self.run.started().parent.clone();
+            let look = locks::look(self.core.clone(), line.name.clone(), run, parent, id.clone(), item);
+            self.looks.push(Box::pin(async move { Found::Lock { id, item, queued, seen: look.await } }));
         }
-        for (seq, begun) in std::mem::take(&mut self.children) {
-            self.need = self.need.max(seq);
-            if seq > durable {
-                self.children.push((seq, begun));
+        for (child, minded) in self.children.iter_mut().filter(|(_, minded)| minded.due) {
+            self.need = self.need.max(minded.seq);
+            if minded.seq > durable {
+                continue;
+            }
+            minded.due = false;
+            if !minded.watch.begins() {
                 continue;
             }
             if self.journal.keeps() {
-                self.core.alarm.mind_child(run, begun.child);
+                self.core.alarm.mind_child(run, *child);
             }
+            let (child, begun) = (*child, minded.begun.clone());
             let look = children::look_after(self.core.clone(), self.run.started().clone(), begun, self.depth);
-            self.looks.push(Box::pin(async move { Found::Child(look.await.map(Box::new)) }));
+            self.looks.push(Box::pin(async move { Found::Child { child, end: look.await.map(Box::new) } }));
         }
     }
 
     /// Something outside may have changed.
     pub(super) fn look_again(&mut self) {
-        for looked in self.locks.values_mut() {
-            match looked {
-                Looked::Behind(step, name) => *looked = Looked::Due(Seq(0), *step, std::mem::take(name)),
-                Looked::UnderWay(_, _, again) => *again = true,
-                Looked::Due(..) => {}
-            }
-        }
+        self.locks.values_mut().for_each(|line| line.due = true);
         self.look_after_children();
         self.read_orders();
     }
 
     /// Looks at the runs that it began and that have not ended for it.
     pub(super) fn look_after_children(&mut self) {
-        let known = self.children.iter().map(|(_, begun)| begun.child).collect::<Vec<RunId>>();
-        let open = children::open_of(&self.run).into_iter().filter(|begun| !known.contains(&begun.child));
-        self.children.extend(open.map(|begun| (Seq(0), begun)));
+        for begun in children::open_of(&self.run) {
+            let on_disk = Minded { seq: Seq(0), begun, due: true, watch: Watch::Idle };
+            self.children.entry(on_disk.begun.child).or_insert(on_disk).due = true;
+        }
     }
 
     /// Whether it waits for a run that it began.
@@ -161,8 +169,7 @@ impl Driver {
 
     /// Reads what is asked through the store.
     pub(super) fn read_orders(&mut self) {
-        if self.journal.keeps() && !self.reads_orders {
-            self.reads_orders = true;
+        if self.journal.keeps() && self.orders.begins() {
             let (store, run) = (self.core.store.clone(), self.run.id());
             self.looks.push(Box::pin(async move { Found::Orders(store.orders(run).await.ok()) }));
         }
@@ -171,22 +178,34 @@ impl Driver {
     /// Takes in what was seen.
     pub(super) fn found(&mut self, found: Found) {
         match found {
-            Found::Lock { step, id, item, seen } => {
-                let name = (id, item);
-                match (&seen, self.locks.get_mut(&name)) {
-                    (LockSeen::First, _) => drop(self.locks.remove(&name)),
-                    (_, Some(looked @ Looked::UnderWay(..))) => looked.is_behind(),
-                    (_, _) => {}
+            Found::Lock { id, item, queued, seen } => {
+                let at = (id, item);
+                let Some(line) = self.locks.get_mut(&at).filter(|line| line.queued == queued) else {
+                    return; // it stands there no more
+                };
+                line.due |= line.watch.ended() || seen.is_none();
+                let (step, Some(seen)) = (line.step, seen) else { return };
+                if seen == LockSeen::First {
+                    self.locks.remove(&at);
                 }
-                self.ask(Command::LockSeen { step, item, seen });
+                self.ask(Command::LockSeen { step, item: at.1, queued, seen });
             }
-            Found::Child(Some(end)) => self.child_ended(*end),
+            Found::Child { child, end } => {
+                if let Some(minded) = self.children.get_mut(&child) {
+                    minded.due |= minded.watch.ended();
+                }
+                if let Some(end) = end {
+                    self.child_ended(*end);
+                }
+            }
             Found::Said { child, heard: false } => drop(self.told.remove(&child)), // and it is said again
-            Found::Said { heard: true, .. } | Found::Child(None) | Found::Written => {}
+            Found::Said { heard: true, .. } | Found::Written => {}
             Found::Orders(orders) => {
-                self.reads_orders = false;
                 for order in orders.unwrap_or_default() {
                     self.take_order(order);
+                }
+                if self.orders.ended() {
+                    self.read_orders();
                 }
             }
         }

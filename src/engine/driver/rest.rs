@@ -100,9 +100,10 @@ impl Driver {
 
     /// Nothing is under way: the run rests, unless it wants to go on soon or somebody just said something.
     fn put_to_rest(&mut self) {
-        let busy = !self.looks.is_empty() || !self.children.is_empty() || self.withheld;
+        let unseen = self.children.values().any(|minded| minded.due);
+        let busy = !self.looks.is_empty() || unseen || self.withheld;
         let soon = self.wake.is_some_and(|at| self.clock.until(at) < SHORT);
-        if busy || soon || self.locks.values().any(|looked| !looked.is_known()) {
+        if busy || soon || self.locks.values().any(|line| !line.is_known()) {
             return;
         }
         let Some(seat) = &mut self.seat else { return };

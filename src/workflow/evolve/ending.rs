@@ -73,10 +73,12 @@ impl Run {
                 self.in_flight -= 1;
             }
         }
-        if let (ConflictKind::Busy | ConflictKind::Deadlock, Some(place)) =
-            (conflict.kind, self.beside.places.get_mut(&(step.clone(), *item)))
-        {
-            place.asked = true;
+        if conflict.kind == ConflictKind::Busy && *attempt == 0 {
+            let place = (step.clone(), *item);
+            if let Some(queued) = self.beside.places.get_mut(&place) {
+                queued.asked = true;
+            }
+            self.beside.asked_locks.insert(place);
         }
         self.conflicts.push(conflict.clone());
         Ok(())

@@ -178,14 +178,18 @@ impl Run {
             open.queued.insert(slot);
             open.begun();
         }
-        self.beside.places.insert(place, Queued { name: name.to_owned(), taken: false, asked: false });
+        let asked = self.beside.asked_locks.contains(&place);
+        let queued = Queued { name: name.to_owned(), queued: self.seq.next(), taken: false, asked };
+        self.beside.places.insert(place, queued);
         Ok(())
     }
 
     pub(super) fn lock_taken(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
-        match self.beside.places.get_mut(&(step.clone(), item)) {
+        let at = (step.clone(), item);
+        match self.beside.places.get_mut(&at) {
             Some(place) if place.name == name && !place.taken => {
                 place.taken = true;
+                self.beside.asked_locks.remove(&at);
                 Ok(())
             }
             _ => Err(format!("`{step}` does not wait for `{name}`")),

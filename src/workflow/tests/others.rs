@@ -3,7 +3,7 @@
 use super::kit::plan;
 use super::stage::yes;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, DivergenceKind, LockSeen, Order, Part, replay_with, rerun};
+use crate::workflow::{Choice, ConflictKind, DivergenceKind, Knot, LockSeen, Order, Part, replay_with, rerun};
 
 fn locked(busy: &str) -> Plan {
     plan(&format!(
@@ -24,6 +24,10 @@ respond: {{ status: 200, body: '${{default(steps.take.output, null)}}' }}
 
 fn behind() -> LockSeen {
     LockSeen::Behind { holder: RunId(uuid::Uuid::from_u128(9)) }
+}
+
+pub(super) fn knot(holder: RunId, waiter: RunId) -> Knot {
+    Knot { holder, holds: "a".into(), waiter, wants: "b".into() }
 }
 
 fn left(bench: &Bench<'_>) -> usize {
@@ -84,15 +88,70 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     assert_eq!(bench.flying(), ["take[0]"]);
     let mut bench = Bench::of_api(&ask);
     bench.rest();
-    let cycle = vec![bench.run.id(), RunId(uuid::Uuid::from_u128(9))];
-    bench.lock("take", Some(1), LockSeen::Deadlock { cycle }).unwrap();
+    let knots = vec![knot(RunId(uuid::Uuid::from_u128(9)), bench.run.id())];
+    bench.lock("take", Some(1), LockSeen::Deadlock { knots: knots.clone() }).unwrap();
     let conflict = bench.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::Deadlock);
-    assert!(conflict.message.contains(&RunId(uuid::Uuid::from_u128(9)).to_string()), "{}", conflict.message);
+    let says = format!("{} holds `a`, and {}, which it began, wants `b`", RunId(uuid::Uuid::from_u128(9)), bench.run.id());
+    assert!(conflict.message.contains(&says), "{}", conflict.message);
+    let resolve = |choice| Order::Resolve { step: "take".into(), item: Some(1), choice, reason: None };
+    bench.says("ann", resolve(Choice::Wait)).unwrap();
+    assert_eq!((bench.status(), bench.locks().len()), (RunStatus::Running, 2), "both stand in line anew");
+    bench.lock("take", Some(1), LockSeen::Deadlock { knots }).unwrap();
+    assert_eq!(bench.status(), RunStatus::Paused, "it is still so: to wait for it silently would hide it");
     bench
         .says("ann", Order::Resolve { step: "take".into(), item: Some(1), choice: Choice::Skip, reason: None })
         .unwrap();
-    assert_eq!(left(&bench), 1);
+    assert_eq!((left(&bench), bench.status()), (4, RunStatus::Running));
+}
+
+/// Others need not wait until a person has decided over something else.
+#[test]
+fn a_run_that_pauses_over_a_conflict_stands_in_nobodys_way() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a: { call: 'POST ${services.stock}/a' }
+  b: { call: 'POST ${services.stock}/b', lock: { key: x } }
+respond: { status: 200 }
+",
+    );
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    assert_eq!((bench.locks().len(), bench.flying()), (1, vec!["a".to_owned()]));
+    bench.replies("a", None, status(409));
+    assert_eq!((bench.status(), left(&bench)), (RunStatus::Paused, 1));
+    let resolve = Order::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
+    bench.says("ann", resolve).unwrap();
+    assert_eq!(bench.locks(), [("x".to_owned(), None)], "it stands in line anew");
+    bench.lock("b", None, LockSeen::First).unwrap();
+    bench.replies("b", None, ok(json!(1)));
+    assert_eq!(bench.status(), RunStatus::Completed);
+    // What it holds it keeps: its call is under way.
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    bench.lock("b", None, LockSeen::First).unwrap();
+    bench.replies("a", None, status(409));
+    assert_eq!((bench.status(), left(&bench), bench.flying()), (RunStatus::Paused, 0, vec!["b".to_owned()]));
+}
+
+/// A look that began before a pause may end after the run has stood in line anew, behind others.
+#[test]
+fn what_was_seen_of_an_earlier_place_in_a_queue_gives_no_lock() {
+    let plan = locked("wait");
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    let place = |bench: &Bench<'_>| bench.run.beside.place(&"take".into(), Some(0)).unwrap().queued;
+    let before = place(&bench);
+    bench.says("ann", Order::Pause { reason: None }).unwrap();
+    bench.says("ann", Order::Resume { reason: None }).unwrap();
+    let (step, queued) = (bench.plan.step(&"take".into()).unwrap().0, place(&bench));
+    assert_ne!(before, queued);
+    let seen = |queued| Command::LockSeen { step, item: Some(0), queued, seen: LockSeen::First };
+    assert!(bench.ask(seen(before)).is_err());
+    assert!(bench.flying().is_empty());
+    bench.ask(seen(queued)).unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use super::kit::{lost, plan, take};
 use super::stage::{items, no, with, yes};
 use super::*;
+use super::others::knot;
 use crate::workflow::{AskedKind, Choice, LockSeen, Order, Part, replay_with};
 
 fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
@@ -126,20 +127,20 @@ fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
                 .due()
                 .into_iter()
                 .filter_map(|action| match action {
-                    Action::Lock { step, item, .. } => Some((step, item)),
+                    Action::Lock { step, item, queued, .. } => Some((step, item, queued)),
                     _ => None,
                 })
                 .collect();
-            let Some((step, item)) = locks.get(usize::from(pick / 16) % locks.len().max(1)).copied() else {
+            let Some((step, item, queued)) = locks.get(usize::from(pick / 16) % locks.len().max(1)).copied() else {
                 return false;
             };
             let holder = RunId(uuid::Uuid::from_u128(9));
             let seen = match pick / 32 {
                 0 if !late => LockSeen::Behind { holder },
-                1 if !late => LockSeen::Deadlock { cycle: vec![bench.run.id(), holder] },
+                1 if !late => LockSeen::Deadlock { knots: vec![knot(holder, bench.run.id())] },
                 _ => LockSeen::First,
             };
-            bench.ask(Command::LockSeen { step, item, seen }).is_ok()
+            bench.ask(Command::LockSeen { step, item, queued, seen }).is_ok()
         }
         4 | 11 => {
             let children = bench.children();

@@ -79,8 +79,9 @@ impl Bench<'_> {
         locks.collect()
     }
     pub fn lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, Refusal> {
+        let place = self.run.beside.place(&step.into(), item).map_or(crate::names::Seq(0), |place| place.queued);
         let step = self.plan.step(&step.into()).unwrap().0;
-        let done = self.ask(Command::LockSeen { step, item, seen });
+        let done = self.ask(Command::LockSeen { step, item, queued: place, seen });
         self.rest();
         done
     }

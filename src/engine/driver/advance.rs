@@ -6,9 +6,7 @@ use super::{Call, Driver, Stop};
 use crate::engine::children::Begun;
 use crate::engine::outgoing;
 use crate::names::Seq;
-use crate::workflow::{
-    Action, Command, Conditions, EffectClass, Event, Heard, LockSeen, Mode, Refusal, decide, due,
-};
+use crate::workflow::{Action, Command, Conditions, EffectClass, Event, Heard, LockSeen, Mode, Refusal, decide, due};
 
 impl Driver {
     /// Does all that can be done without the world.

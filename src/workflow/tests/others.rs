@@ -92,7 +92,8 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     bench.lock("take", Some(1), LockSeen::Deadlock { knots: knots.clone() }).unwrap();
     let conflict = bench.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::Deadlock);
-    let says = format!("{} holds `a`, and {}, which it began, wants `b`", RunId(uuid::Uuid::from_u128(9)), bench.run.id());
+    let says =
+        format!("{} holds `a`, and {}, which it began, wants `b`", RunId(uuid::Uuid::from_u128(9)), bench.run.id());
     assert!(conflict.message.contains(&says), "{}", conflict.message);
     let resolve = |choice| Order::Resolve { step: "take".into(), item: Some(1), choice, reason: None };
     bench.says("ann", resolve(Choice::Wait)).unwrap();

@@ -2,9 +2,9 @@
 //! always says what it waits for, comes to its end, and nothing goes past a person or a lock.
 
 use super::kit::{lost, plan, take};
+use super::others::knot;
 use super::stage::{items, no, with, yes};
 use super::*;
-use super::others::knot;
 use crate::workflow::{AskedKind, Choice, LockSeen, Order, Part, replay_with};
 
 fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {

@@ -75,8 +75,9 @@ impl Refusal {
     }
     /// A run that the store does not have.
     pub(super) fn no_run(id: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", format!("no run `{id}`"))
-            .hint("rehearsed runs are not kept; `runs list` shows those that are")
+        Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", format!("no run `{id}`")).hint(
+            "rehearsed runs are not kept, and ended ones as long as `retention` says; `runs list` shows what there is",
+        )
     }
 
     /// A move that was refused.

@@ -58,6 +58,21 @@ pub(super) const HARMLESS: &str = "nothing depends on it; tell the maintainers h
 const NEWER: &str = "start the newer pointsman that wrote it";
 const REBUILD: &str = "the events are the truth; tell the maintainers: listings show something else";
 
+/// Why a store is not for this program: the newest version of events that may stand in it, as was noted, and the newest
+/// that does, with its run and seq.
+pub(super) fn newer_events(noted: Option<u16>, standing: Option<(Option<RunId>, i64, i64)>) -> Option<String> {
+    let known = Event::VERSION;
+    let reads = format!("this binary reads them up to version {known}: it was written by a newer pointsman");
+    match (noted, standing) {
+        (_, Some((run, seq, version))) => {
+            let run = run.map(|run| format!(" of {run}")).unwrap_or_default();
+            Some(format!("events of version {version} (such as event {seq}{run}), {reads}"))
+        }
+        (Some(noted), None) if noted > known => Some(format!("events of version {noted}, {reads}")),
+        (_, None) => None,
+    }
+}
+
 /// One run as a store has it.
 pub(super) struct RunRows<'a> {
     pub(super) run: RunId,

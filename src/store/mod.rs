@@ -122,9 +122,6 @@ pub struct EngineTries {
 /// How many instances of a family an arm owns.
 pub type PinCount = (RouteId, Arm, u64);
 
-/// Runs that are counted with one look.
-const OPEN_RUNS_PAGE: usize = 1_000;
-
 /// A shared store.
 pub type SharedStore = Arc<dyn Store>;
 
@@ -140,24 +137,8 @@ pub trait Store: Work {
     fn run(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSummary>, StoreError>>;
     /// Summaries, newest first.
     fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>>;
-    /// How many durable runs have not ended, by status.
-    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>> {
-        Box::pin(async move {
-            let mut counts: std::collections::BTreeMap<RunStatus, u64> = std::collections::BTreeMap::new();
-            let statuses = RunStatus::OPEN.to_vec();
-            let mut filter = RunFilter { statuses, limit: OPEN_RUNS_PAGE, ..RunFilter::default() };
-            loop {
-                let page = self.runs(filter.clone()).await?;
-                for run in &page {
-                    *counts.entry(run.status).or_default() += 1;
-                }
-                match page.last() {
-                    Some(last) if page.len() == OPEN_RUNS_PAGE => filter.before = Some(last.run_id),
-                    Some(_) | None => return Ok(counts.into_iter().collect()),
-                }
-            }
-        })
-    }
+    /// How many durable runs have not ended, by status, in the order of statuses.
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>>;
     /// Keeps a plan's source, by its id: a run keeps the plan that it started with. Durable before it returns.
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>>;
     /// A plan's source.

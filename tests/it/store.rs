@@ -125,6 +125,10 @@ async fn what_is_old_goes_and_an_order_is_still_followed_up() {
         reply.json().as_array().map_or(0, Vec::len)
     };
     crate::support::until("the order's run to be purged", || async { (events().await == 0).then_some(()) }).await;
+    let output = format!("/api/v2/orchestrate/run/{run}/steps/charge/output");
+    let gone = town.pointsman.api(Method::GET, &output, Value::Null).await;
+    assert_eq!((gone.status.as_u16(), &gone.json()["run_status"]), (410, &json!("completed")), "{}", gone.json());
+    assert!(gone.json()["detail"].as_str().is_some_and(|text| text.contains("were purged")), "{}", gone.json());
     // The instance is the engine's still, and its follower reads what the run left.
     assert_eq!(town.read(&order).await["total"], order["total"]);
     assert_eq!(town.cancel(&order).await["status"], "cancelled");
@@ -133,5 +137,36 @@ async fn what_is_old_goes_and_an_order_is_still_followed_up() {
     let source = url(&town.store());
     let checked = cli(&["store", "check", "--store", &source], &[]).await;
     assert!(checked.status.success(), "{}", said(&checked));
+    town.finish().await;
+}
+
+/// Events or tables that a newer pointsman wrote are not guessed at: the process does not start, and says which.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_newer_pointsman_wrote_is_refused_at_the_start() {
+    let Some(cluster) = block_in_place(Cluster::start) else {
+        eprintln!("not tried: PostgreSQL is not installed");
+        return;
+    };
+    let mut town = Town::on(Some(cluster.url()), Pace::instant(), |_| {}).await;
+    town.climb("live").await;
+    town.round().await;
+    town.allowed.unacknowledged = true;
+    town.quiet().await;
+    assert_eq!(town.pointsman.stop().await, Some(0));
+    let ask = |text: &str| block_in_place(|| cluster.query(text)).expect("done").trim().to_owned();
+    let some = "(run_id, seq) = (SELECT run_id, seq FROM pointsman.events ORDER BY run_id DESC, seq LIMIT 1)";
+    let version = ask(&format!("SELECT version FROM pointsman.events WHERE {some}"));
+    ask(&format!("UPDATE pointsman.events SET version = 99 WHERE {some}"));
+    let refused = town.try_restart().await;
+    assert!(refused.contains("events of version 99 (such as event 1 of run_"), "{refused}");
+    assert!(refused.contains("start that one"), "{refused}");
+    ask(&format!("UPDATE pointsman.events SET version = {version} WHERE version = 99"));
+    ask("INSERT INTO pointsman._sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (77, 'later', true, '', 1)");
+    let refused = town.try_restart().await;
+    assert!(refused.contains("tables of version 77"), "{refused}");
+    ask("DELETE FROM pointsman._sqlx_migrations WHERE version = 77");
+    town.restart().await;
+    town.round().await;
     town.finish().await;
 }

@@ -27,6 +27,7 @@ impl Store for Counting {
         events(run: RunId, from: crate::names::Seq) -> Stored<Vec<crate::store::StoredEvent>>;
         run(run: RunId) -> Stored<Option<crate::workflow::RunSummary>>;
         runs(filter: crate::store::RunFilter) -> Stored<Vec<crate::workflow::RunSummary>>;
+        open_runs() -> Stored<Vec<(crate::workflow::RunStatus, u64)>>;
         put_plan(id: crate::names::PlanId, source: serde_json::Value) -> Stored<()>;
         plan(id: crate::names::PlanId) -> Stored<Option<serde_json::Value>>;
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> Stored<()>;

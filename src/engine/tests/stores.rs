@@ -71,6 +71,7 @@ impl Store for Faulty {
         events(run: crate::names::RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
         run(run: crate::names::RunId) -> Option<crate::workflow::RunSummary>;
         runs(filter: RunFilter) -> Vec<crate::workflow::RunSummary>;
+        open_runs() -> Vec<(crate::workflow::RunStatus, u64)>;
         put_plan(id: crate::names::PlanId, source: Value) -> ();
         plan(id: crate::names::PlanId) -> Option<Value>;
         put_run_key(run: crate::names::RunId, key: Option<Vec<u8>>) -> ();

@@ -58,6 +58,9 @@ impl Store for Faulty {
     fn runs(&self, filter: RunFilter) -> Answer<'_, Vec<RunSummary>> {
         self.inner.runs(filter)
     }
+    fn open_runs(&self) -> Answer<'_, Vec<(crate::workflow::RunStatus, u64)>> {
+        self.inner.open_runs()
+    }
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> Answer<'_, ()> {
         self.inner.put_plan(id, source)
     }

@@ -25,7 +25,7 @@ use super::{
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
-use crate::workflow::RunSummary;
+use crate::workflow::{RunStatus, RunSummary};
 
 /// A store that is gone with the process.
 pub struct MemoryStore {
@@ -110,6 +110,10 @@ impl Store for MemoryStore {
 
     fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>> {
         self.with(|tables| tables.runs(&filter))
+    }
+
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>> {
+        self.with(|tables| tables.open_runs())
     }
 
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -15,7 +15,7 @@ use crate::store::{
     Append, AppendError, Conflict, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount,
     PinRecord, Remains, RunFilter, SampleRecord, StoreError, StoredEvent,
 };
-use crate::workflow::RunSummary;
+use crate::workflow::{RunStatus, RunSummary};
 
 pub(super) struct Run {
     pub(super) summary: RunSummary,
@@ -176,6 +176,14 @@ impl Tables {
             .take(*limit)
             .cloned()
             .collect()
+    }
+
+    pub(super) fn open_runs(&self) -> Vec<(RunStatus, u64)> {
+        let mut counts: BTreeMap<RunStatus, u64> = BTreeMap::new();
+        for run in self.runs.values().filter(|run| !run.summary.status.is_final()) {
+            *counts.entry(run.summary.status).or_default() += 1;
+        }
+        counts.into_iter().collect()
     }
 
     pub(super) fn pin(&self, key: &PinKey) -> Option<&PinRecord> {

@@ -53,7 +53,7 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::secret::Secret;
-use crate::workflow::RunSummary;
+use crate::workflow::{RunStatus, RunSummary};
 
 /// A store in a PostgreSQL database, which other processes may use at the same time.
 pub struct PostgresStore {
@@ -176,6 +176,10 @@ impl Store for PostgresStore {
 
     fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>> {
         read::runs(&self.pool, filter).boxed()
+    }
+
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>> {
+        read::open_runs(&self.pool).boxed()
     }
 
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -6,7 +6,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, Row, SqlSafeStr};
 
 use super::address::{Address, SCHEMA};
+use super::text::run_id;
 use crate::store::StoreError;
+use crate::store::check::newer_events;
 use crate::workflow::Event;
 
 /// The oldest server that has all that is used here.
@@ -81,7 +83,11 @@ async fn make_schema(conn: &mut PgConnection, address: &Address) -> Result<(), S
 
 fn steps() -> Migrator {
     let first = include_str!("../schema/postgres/0001_first.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)])
+    let lists = include_str!("../schema/postgres/0002_lists.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
+        Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
+    ])
 }
 
 fn newer_tables(shown: &str, version: i64) -> StoreError {
@@ -131,16 +137,22 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
                     WHEN convert_from(meta.value, 'UTF8')::int > $1 THEN meta.value ELSE excluded.value END \
                 RETURNING convert_from(value, 'UTF8')::int";
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
-    let row = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_one(conn).await.map_err(failed)?;
+    let row = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_one(&mut *conn).await.map_err(failed)?;
     let noted: i32 = row.try_get(0).map_err(failed)?;
-    if noted > i32::from(Event::VERSION) {
-        return Err(StoreError(format!(
-            "{shown} has events of version {noted}, this binary reads them up to version {}: it was written by a newer \
-             pointsman; start that one, or give this one another database with --store",
-            Event::VERSION
-        )));
+    // The first condition is its index's.
+    let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > $1 \
+                ORDER BY version DESC, run_id, seq LIMIT 1";
+    let newest = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_optional(conn).await.map_err(failed)?;
+    let standing = newest.map(|row| {
+        let run = row.try_get::<&[u8], _>(0).ok().and_then(|id| run_id(id).ok());
+        Ok((run, row.try_get::<i64, _>(1)?, i64::from(row.try_get::<i16, _>(2)?)))
+    });
+    match newer_events(u16::try_from(noted).ok(), standing.transpose().map_err(failed)?) {
+        None => Ok(()),
+        Some(why) => Err(StoreError(format!(
+            "{shown} has {why}; start that one, or give this one another database with --store"
+        ))),
     }
-    Ok(())
 }
 
 /// The secret: made at random on first use, the same ever after, for all processes.

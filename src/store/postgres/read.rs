@@ -9,7 +9,7 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::codec;
 use crate::store::{EngineTries, FirstTry, FlipRecord, PinCount, PinRecord, RunFilter, StoreError, StoredEvent};
-use crate::workflow::{Event, RunSummary};
+use crate::workflow::{Event, RunStatus, RunSummary};
 
 /// Payloads come with the event that they belong to, in one look: a purge may take them a moment later.
 pub(super) async fn events(pool: &Pool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
@@ -111,6 +111,21 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
     };
     let found = pool.ask(make).await?;
     found.iter().map(|row| record(row, 0)).collect()
+}
+
+/// How many runs have not ended, by status.
+pub(super) async fn open_runs(pool: &Pool) -> Result<Vec<(RunStatus, u64)>> {
+    let text = "SELECT status, count(*) FROM runs WHERE NOT ended GROUP BY status";
+    let found = pool.ask(|| sqlx::query(text)).await?;
+    let count = |row: &PgRow| {
+        let (status, count): (&str, i64) = (column(row, 0)?, column(row, 1)?);
+        let known = RunStatus::OPEN.into_iter().find(|known| known.as_str() == status);
+        let known = known.ok_or_else(|| StoreError(format!("a run that has not ended is `{status}`")))?;
+        Ok((known, count.cast_unsigned()))
+    };
+    let mut counts = found.iter().map(count).collect::<Result<Vec<_>>>()?;
+    counts.sort();
+    Ok(counts)
 }
 
 pub(super) async fn plan(pool: &Pool, id: PlanId) -> Result<Option<serde_json::Value>> {

@@ -19,6 +19,9 @@ use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, ju
 /// Runs that are read in one transaction.
 const PAGE: i64 = 64;
 
+/// What SQLite says of a file whose first pages it cannot make sense of.
+const MALFORMED: &str = "malformed";
+
 type Result<T> = std::result::Result<T, StoreError>;
 
 /// Opens a database to look at it only.
@@ -43,8 +46,16 @@ pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection> {
 
 /// Looks at everything. Claims of retry keys from before `since` may name runs that are gone.
 pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
-    let mut conn = look_at(path).await?;
     let mut checked = StoreChecked::default();
+    let mut conn = match look_at(path).await {
+        Ok(conn) => conn,
+        // It is a database of ours, as far as can be seen: what is wrong with it is what was asked.
+        Err(StoreError(why)) if why.contains(MALFORMED) => {
+            checked.find(None, format!("the file is damaged: {why}"), RESTORE);
+            return Ok(checked);
+        }
+        Err(error) => return Err(error),
+    };
     let done = all(&mut conn, &mut checked, since).await;
     let closed = conn.close().await;
     if let Err(error) = done {

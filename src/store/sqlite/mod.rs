@@ -55,7 +55,7 @@ use super::{codec, job, judge};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
-use crate::workflow::RunSummary;
+use crate::workflow::{RunStatus, RunSummary};
 
 #[cfg(test)]
 pub(super) use self::connection::options as writer_options;
@@ -195,6 +195,10 @@ impl Store for SqliteStore {
 
     fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>> {
         read::runs(&self.readers, filter).boxed()
+    }
+
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>> {
+        read::open_runs(&self.readers).boxed()
     }
 
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions, SqlSafeStr};
 use super::lock::Ownership;
 use super::look::run_id;
 use crate::store::StoreError;
+use crate::store::check::newer_events;
 use crate::workflow::Event;
 
 /// Connections that read at the same time; more wait, and for no longer than this.
@@ -74,11 +75,13 @@ fn steps() -> Migrator {
     let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
     let work = include_str!("../schema/0003_work.sql").into_sql_str();
     let carried = include_str!("../schema/0004_carried.sql").into_sql_str();
+    let lists = include_str!("../schema/0005_lists.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
         Migration::new(3, "work".into(), MigrationType::Simple, work, false),
         Migration::new(4, "carried".into(), MigrationType::Simple, carried, false),
+        Migration::new(5, "lists".into(), MigrationType::Simple, lists, false),
     ])
 }
 
@@ -131,32 +134,26 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
         .await
         .map_err(failed)?;
     let noted = noted.and_then(|(text,)| String::from_utf8(text).ok()?.parse::<u16>().ok());
-    match noted {
-        Some(version) if version > Event::VERSION => {
-            let first: Option<(Vec<u8>,)> = sqlx::query_as("SELECT run_id FROM events WHERE version > ? LIMIT 1")
-                .bind(i64::from(Event::VERSION))
-                .fetch_optional(conn)
-                .await
-                .map_err(failed)?;
-            let first = first.and_then(|(run,)| run_id(run)).map(|run| format!(" (the first in {run})"));
-            Err(StoreError(format!(
-                "{} has events of version {version}{}, this binary reads them up to version {}: it was written by a \
-                 newer pointsman; start that one, or give this one another file with --store",
-                path.display(),
-                first.unwrap_or_default(),
-                Event::VERSION
-            )))
-        }
-        Some(version) if version == Event::VERSION => Ok(()),
-        Some(_) | None => {
-            sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES ('event_version', ?)")
-                .bind(Event::VERSION.to_string().into_bytes())
-                .execute(conn)
-                .await
-                .map_err(failed)?;
-            Ok(())
-        }
+    // The first condition is its index's.
+    let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > ? \
+                ORDER BY version DESC, run_id, seq LIMIT 1";
+    let newest: Option<(Vec<u8>, i64, i64)> =
+        sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;
+    let standing = newest.map(|(run, seq, version)| (run_id(run), seq, version));
+    if let Some(why) = newer_events(noted, standing) {
+        let path = path.display();
+        return Err(StoreError(format!(
+            "{path} has {why}; start that one, or give this one another file with --store"
+        )));
     }
+    if noted != Some(Event::VERSION) {
+        sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES ('event_version', ?)")
+            .bind(Event::VERSION.to_string().into_bytes())
+            .execute(conn)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The secret: made at random on first use, the same ever after.

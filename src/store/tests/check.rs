@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::store::{LockChange, Store, StoreChecked, Work};
+use crate::store::{LockChange, Store, StoreChecked};
 
 const WINDOW: Duration = Duration::from_secs(86_400);
 
@@ -204,6 +204,11 @@ async fn a_damaged_file_is_a_finding_and_what_is_no_store_is_refused() {
     let damaged = dir.path().join("damaged.db");
     std::fs::write(&damaged, bytes).unwrap();
     assert!(!check(&damaged).await.findings.is_empty());
+    // So much of it that not even its tables can be named.
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[200..4_096].fill(0xab);
+    std::fs::write(&damaged, bytes).unwrap();
+    assert!(check(&damaged).await.findings[0].what.contains("the file is damaged"));
 
     let refused = async |path: &Path| SqliteStore::check(path, WINDOW).await.unwrap_err().0;
     assert!(refused(&dir.path().join("nowhere.db")).await.contains("there is no database"));

@@ -33,16 +33,25 @@ async fn what_a_newer_program_wrote_is_refused() {
     edit(&dir, "UPDATE meta SET value = x'3939' WHERE key = 'event_version'").await;
     let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
     assert!(refused.contains("events of version 99,"), "{refused}");
+    edit(&dir, "UPDATE meta SET value = x'32' WHERE key = 'event_version'").await;
+    let store = open(&dir).await.unwrap();
+    store.append(append(run_id(1), 1, 3)).await.unwrap();
+    store.close().await;
+    // Whatever was noted: it stands there.
+    edit(&dir, "UPDATE events SET version = 98 WHERE seq = 2").await;
+    let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
+    assert!(refused.contains(&format!("events of version 98 (such as event 2 of {})", run_id(1))), "{refused}");
+    edit(&dir, "UPDATE events SET version = 2").await;
     edit(
         &dir,
         "UPDATE meta SET value = x'31' WHERE key = 'event_version'; \
          INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-         VALUES (7, 'later', true, x'00', 1)",
+         VALUES (77, 'later', true, x'00', 1)",
     )
     .await;
     let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
-    assert!(refused.contains("tables of version 7"), "{refused}");
-    edit(&dir, "DELETE FROM _sqlx_migrations WHERE version = 7").await;
+    assert!(refused.contains("tables of version 77"), "{refused}");
+    edit(&dir, "DELETE FROM _sqlx_migrations WHERE version = 77").await;
     open(&dir).await.unwrap().close().await;
 }
 

@@ -231,6 +231,13 @@ impl Town {
     pub async fn restart(&mut self) {
         self.pointsman = Pointsman::start(&self.start).await;
     }
+    /// The same where it does not start: what it says.
+    pub async fn try_restart(&self) -> String {
+        match Pointsman::try_start(&self.start).await {
+            Ok(_) => panic!("it starts"),
+            Err(log) => log,
+        }
+    }
     /// Waits until no durable run is under way.
     pub async fn quiet(&self) {
         self.pointsman

@@ -323,6 +323,7 @@ impl Store for Shared {
         events(run: RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
         run(run: RunId) -> Option<RunSummary>;
         runs(filter: RunFilter) -> Vec<RunSummary>;
+        open_runs() -> Vec<(RunStatus, u64)>;
         put_plan(id: crate::names::PlanId, source: Value) -> ();
         plan(id: crate::names::PlanId) -> Option<Value>;
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> ();

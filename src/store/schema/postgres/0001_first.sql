@@ -38,7 +38,7 @@ CREATE TABLE runs (
     run_id   bytea   PRIMARY KEY,
     seq      bigint  NOT NULL,         -- of the last event
     ended    boolean NOT NULL,         -- nothing more will happen
-    updated  bigint  NOT NULL,
+    updated  bigint  NOT NULL,         -- at its birth, and when it ended: no index changes with what is between
     status   text    NOT NULL,
     workflow text    NOT NULL,
     route    text,
@@ -249,8 +249,9 @@ BEGIN
         ON CONFLICT (run_id) DO NOTHING;
     GET DIAGNOSTICS births = ROW_COUNT;
     IF births <> cardinality(run_run) THEN
-        UPDATE runs SET seq = n.seq, ended = n.ended, updated = n.updated, status = n.status, workflow = n.workflow,
-                        route = n.route, mode = n.mode, job = n.job, parent = n.parent, summary = n.summary,
+        UPDATE runs SET seq = n.seq, ended = n.ended,
+                        updated = CASE WHEN n.ended THEN n.updated ELSE runs.updated END,
+                        status = n.status, workflow = n.workflow, route = n.route, mode = n.mode, job = n.job, parent = n.parent, summary = n.summary,
                         owner = n.owner, turn = n.turn, pinned = runs.pinned OR n.pinned
             FROM unnest(run_run, run_fence, run_first, run_seq, run_ended, run_updated, run_status, run_workflow,
                         run_route, run_mode, run_job, run_parent, run_summary, run_owner, run_turn, run_pinned)

@@ -3,6 +3,7 @@
 
 mod beside;
 mod between;
+mod list;
 
 use std::collections::HashMap;
 
@@ -11,10 +12,11 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 pub(super) use self::beside::{engine_tries, first_try, pin, pin_counts, pins, plan, records, run_key};
 pub(super) use self::between::{is_purging, locks, notices, old, order, orders, remains, wakes};
+pub(super) use self::list::{open_runs, runs};
 use super::codec;
 use crate::names::{RunId, Seq};
-use crate::store::{RunFilter, StoreError, StoredEvent};
-use crate::workflow::{Event, RunStatus, RunSummary};
+use crate::store::{StoreError, StoredEvent};
+use crate::workflow::{Event, RunSummary};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -123,47 +125,4 @@ pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunSumma
         .await
         .map_err(unread)?;
     row.map(|(summary,)| parse(&summary)).transpose()
-}
-
-pub(super) async fn runs(pool: &SqlitePool, filter: RunFilter) -> Result<Vec<RunSummary>> {
-    let RunFilter { statuses, workflow, route, mode, job, parent, before, limit } = filter;
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT summary FROM runs WHERE true");
-    if !statuses.is_empty() {
-        if statuses.iter().all(|status| !status.is_final()) {
-            // Said as the index of open runs says it.
-            query.push(" AND ended = 0");
-        }
-        if statuses.iter().all(|status| !matches!(status, RunStatus::Running | RunStatus::Completed)) {
-            // Said as the index of the seldom ones says it.
-            query.push(" AND status NOT IN ('running', 'completed')");
-        }
-        query.push(" AND status IN (");
-        let mut list = query.separated(", ");
-        for status in statuses {
-            list.push_bind(status.as_str());
-        }
-        query.push(")");
-    }
-    if let Some(workflow) = workflow {
-        query.push(" AND workflow = ").push_bind(workflow);
-    }
-    if let Some(route) = route {
-        query.push(" AND route = ").push_bind(route.as_str().to_owned());
-    }
-    if let Some(mode) = mode {
-        query.push(" AND mode = ").push_bind(mode.as_str());
-    }
-    if let Some(job) = job {
-        query.push(" AND (job = ").push_bind(job.0.as_bytes().to_vec());
-        query.push(" OR run_id = ").push_bind(job.0.as_bytes().to_vec()).push(")");
-    }
-    if let Some(parent) = parent {
-        query.push(" AND parent = ").push_bind(parent.0.as_bytes().to_vec());
-    }
-    if let Some(before) = before {
-        query.push(" AND run_id < ").push_bind(before.0.as_bytes().to_vec());
-    }
-    query.push(" ORDER BY run_id DESC LIMIT ").push_bind(rows(limit));
-    let found: Vec<(Vec<u8>,)> = query.build_query_as().fetch_all(pool).await.map_err(unread)?;
-    found.iter().map(|(summary,)| parse(summary)).collect()
 }

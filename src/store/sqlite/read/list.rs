@@ -1,0 +1,81 @@
+//! Which runs does somebody want to see?
+//!
+//! Always true: a listing reads narrow rows of an index in the order of ids, whatever is mixed, and the summaries of
+//! those that it shows only. So one that finds nothing is quick too.
+
+use sqlx::sqlite::SqlitePool;
+use sqlx::{QueryBuilder, Sqlite};
+
+use super::{Result, parse, rows, unread};
+use crate::store::{RunFilter, StoreError};
+use crate::workflow::{RunStatus, RunSummary};
+
+pub(in crate::store::sqlite) async fn runs(pool: &SqlitePool, filter: RunFilter) -> Result<Vec<RunSummary>> {
+    let found: Vec<(Vec<u8>,)> = statement(filter).build_query_as().fetch_all(pool).await.map_err(unread)?;
+    found.iter().map(|(summary,)| parse(summary)).collect()
+}
+
+/// The rows that are looked through, said as their index says it.
+fn through(filter: &RunFilter) -> &'static str {
+    let RunFilter { statuses, workflow, route, mode, job, parent, before: _, limit: _ } = filter;
+    let seldom = |status: &RunStatus| !matches!(status, RunStatus::Running | RunStatus::Completed);
+    let is_alone = workflow.is_none() && route.is_none() && mode.is_none();
+    match statuses.as_slice() {
+        // A job and a parent have few runs, which their own indexes know.
+        _ if job.is_some() || parent.is_some() => "runs WHERE true",
+        [] if is_alone => "runs WHERE true",
+        [one] if is_alone && seldom(one) => "runs INDEXED BY runs_seldom WHERE status NOT IN ('running', 'completed')",
+        [_, ..] if statuses.iter().all(|status| !status.is_final()) => "runs INDEXED BY runs_open WHERE ended = 0",
+        _ => "runs INDEXED BY runs_listed WHERE true",
+    }
+}
+
+fn statement(filter: RunFilter) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT runs.summary FROM (SELECT pos, run_id FROM ");
+    query.push(through(&filter));
+    let RunFilter { statuses, workflow, route, mode, job, parent, before, limit } = filter;
+    if !statuses.is_empty() {
+        query.push(" AND status IN (");
+        let mut list = query.separated(", ");
+        for status in statuses {
+            list.push_bind(status.as_str());
+        }
+        query.push(")");
+    }
+    if let Some(workflow) = workflow {
+        query.push(" AND workflow = ").push_bind(workflow);
+    }
+    if let Some(route) = route {
+        query.push(" AND route = ").push_bind(route.as_str().to_owned());
+    }
+    if let Some(mode) = mode {
+        query.push(" AND mode = ").push_bind(mode.as_str());
+    }
+    if let Some(job) = job {
+        query.push(" AND (job = ").push_bind(job.0.as_bytes().to_vec());
+        query.push(" OR run_id = ").push_bind(job.0.as_bytes().to_vec()).push(")");
+    }
+    if let Some(parent) = parent {
+        query.push(" AND parent = ").push_bind(parent.0.as_bytes().to_vec());
+    }
+    if let Some(before) = before {
+        query.push(" AND run_id < ").push_bind(before.0.as_bytes().to_vec());
+    }
+    query.push(" ORDER BY run_id DESC LIMIT ").push_bind(rows(limit));
+    query.push(") AS found CROSS JOIN runs ON runs.pos = found.pos ORDER BY found.run_id DESC");
+    query
+}
+
+/// How many runs have not ended, by status.
+pub(in crate::store::sqlite) async fn open_runs(pool: &SqlitePool) -> Result<Vec<(RunStatus, u64)>> {
+    let text = "SELECT status, count(*) FROM runs INDEXED BY runs_open WHERE ended = 0 GROUP BY status";
+    let found: Vec<(String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(unread)?;
+    let count = |(status, count): (String, i64)| {
+        let known = RunStatus::OPEN.into_iter().find(|known| known.as_str() == status);
+        let known = known.ok_or_else(|| StoreError(format!("a run that has not ended is `{status}`")))?;
+        Ok((known, count.cast_unsigned()))
+    };
+    let mut counts = found.into_iter().map(count).collect::<Result<Vec<_>>>()?;
+    counts.sort();
+    Ok(counts)
+}

@@ -183,6 +183,11 @@ impl Alarm {
     pub fn parent_of(&self, child: RunId) -> Option<RunId> {
         self.times().children.get(&child).copied()
     }
+    /// The runs above that wait for a run that they began and that is none of these.
+    pub fn parents_of_others(&self, open: &HashSet<RunId>) -> HashSet<RunId> {
+        let times = self.times();
+        times.children.iter().filter(|(child, _)| !open.contains(child)).map(|(_, parent)| *parent).collect()
+    }
     /// Whether anything here would move the run.
     pub fn knows(&self, run: RunId) -> bool {
         let times = self.times();

@@ -14,9 +14,9 @@ use uuid::Uuid;
 use super::Core;
 use super::birth::{New, prepare};
 use super::client::Executor;
-use super::clock::Clock;
-use super::driver::{Caller, Driver, Parts, Told};
-use super::journal::{Journal, Keeper};
+use super::driver::{Caller, Told};
+use super::journal::Keeper;
+use super::newborn::{Newborn, Wished};
 use super::pins::Took;
 use super::registry::{Held, Place, Verdict, Word};
 use super::replies;
@@ -25,7 +25,7 @@ use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
 use crate::flag::Arm;
 use crate::names::{Fence, RouteId, RunId, Seq};
 use crate::store::{Claim, FirstTry, Priority};
-use crate::workflow::{Event, Mode, Plan, evolve, fold};
+use crate::workflow::{Mode, Plan, fold};
 
 /// What is kept of the caller's time for a look into the store.
 const LOOK: Duration = Duration::from_millis(50);
@@ -52,30 +52,16 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
                 return *reply;
             }
         };
-    let Ok(born) = evolve(None, &Event::RunStarted(Arc::new(started))) else {
+    let Ok(mut newborn) = Newborn::new(plan, started, snapshot.clone()) else {
         return problem(run, "the run was not born");
     };
     let (tell, told) = oneshot::channel();
     // A little of the time is kept for writing down what is said when it is over.
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
-    let (executor, keeper, priority) = core.of_mode(request.mode, &plan, run_key, Fence::FIRST);
-    let mut driver = Driver::new(Parts {
-        core: core.clone(),
-        snapshot: snapshot.clone(),
-        plan,
-        clock: Clock::starting(core.wall.now(), born.started().started),
-        run: born,
-        credentials,
-        executor,
-        journal: Journal::new(keeper, priority, claim, Seq(0)),
-        caller: Some(Caller { tell, may_fall_back: fall_back, until }),
-        place: Some(place),
-        seat: core.seat_of_new(request.mode, run),
-        starter: None,
-        depth: 0,
-    });
-    driver.born();
-    core.spawn(driver, permit);
+    newborn.seat = core.seat_of_new(&newborn.run);
+    let newborn = Newborn { credentials, run_key, claim, place: Some(place), ..newborn };
+    let caller = Caller { tell, may_fall_back: fall_back, until };
+    core.spawn(newborn.driver(&core, Wished::Caller(caller)), permit);
 
     match timeout_at(deadline, told).await {
         Ok(Ok(Told::Reply(reply))) => *reply,

@@ -19,16 +19,15 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
-use super::clock::Clock;
 use super::desk::{NotStarted, Start, Started};
-use super::driver::{Born, Driver, Parts};
-use super::journal::Journal;
+use super::driver::Born;
+use super::newborn::{Newborn, Wished};
 use super::registry::{Held, Place};
 use super::{Core, decode, minder};
 use crate::exchange::RequestCopy;
-use crate::names::{Fence, JobId, RunId, Seq};
+use crate::names::{JobId, RunId};
 use crate::store::{Claim, FirstTry};
-use crate::workflow::{Event, Mode, Parent, Plan, RunStarted, evolve};
+use crate::workflow::{Event, Mode, Parent, Plan, RunStarted};
 
 /// What expressions see as the path of a request that came to no route.
 const PATH: &str = "/api/v2/orchestrate/run";
@@ -149,26 +148,13 @@ pub(super) async fn born(
     let Birth { plan, started, taken_over, credentials, run_key, claim } = birth;
     let store = |why: String, unknown| NotStarted::Store { why, unknown };
     minder::start(core);
-    let (id, job, plan_id, mode) = (started.run, started.job, plan.id.clone(), started.mode);
-    let run = evolve(None, &Event::RunStarted(Arc::new(started))).map_err(|misfit| store(misfit.to_string(), false))?;
+    let (id, job, plan_id) = (started.run, started.job, plan.id.clone());
+    let newborn = Newborn::new(plan, started, core.snapshot.load_full());
+    let newborn = newborn.map_err(|misfit| store(misfit.to_string(), false))?;
+    let seat = core.seat_of_new(&newborn.run);
+    let newborn = Newborn { credentials, run_key, claim, place: Some(place), seat, ..newborn };
     let (tell, told) = oneshot::channel();
-    let (executor, keeper, priority) = core.of_mode(mode, &plan, run_key, Fence::FIRST);
-    let mut driver = Driver::new(Parts {
-        core: core.clone(),
-        snapshot: core.snapshot.load_full(),
-        plan,
-        clock: Clock::starting(core.wall.now(), run.started().started),
-        run,
-        credentials,
-        executor,
-        journal: Journal::new(keeper, priority, claim, Seq(0)),
-        caller: None,
-        place: Some(place),
-        seat: core.seat_of_new(mode, id),
-        starter: Some(tell),
-        depth: 0,
-    });
-    driver.born();
+    let mut driver = newborn.driver(core, Wished::Starter(tell));
     driver.takes_over(taken_over).map_err(|why| store(why, false))?;
     core.spawn(driver, Some(permit));
     match told.await {

@@ -1,33 +1,95 @@
 //! Runs that other runs begin.
 //!
-//! Always true: a child's id is on disk with its parent before it is born, so it is born once, whoever looks after it and
-//! however often; its end reaches its parent wherever that is moved, and a parent that is taken up looks for itself. A
-//! child has its parent's mode. The child of a rehearsal lives in memory, as part of its parent's task.
+//! Always true: a child's id is on disk with its parent before it is born, and it is born in its own seat, after a look
+//! that found nothing while nobody else could sit there: so it is born once, whoever looks after it and however often. A
+//! parent that ends begins nothing more, and one that is paused nothing until it goes on. A child's end reaches its
+//! parent wherever that is moved, and a parent that is taken up looks for itself. A child has its parent's mode. The
+//! child of a rehearsal lives in memory, as part of its parent's task.
 //!
-//! When the store does not answer, a look is tried again; a child that cannot begin is one that failed.
+//! When the store does not answer, or refuses a birth, a look is tried again; a child that cannot begin is one that
+//! failed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Core;
 use super::begin::{self, Origin};
-use super::clock::Clock;
 use super::desk::NotDone;
-use super::driver::{Driver, Parts};
-use super::journal::Journal;
-use super::mail::{ChildEnd, Letter};
+use super::driver::Born;
+use super::mail::{ChildEnd, Letter, Seat};
+use super::newborn::{Newborn, Wished};
 use super::orders;
-use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
+use crate::names::{RunId, Seq, StepId, WorkflowName};
 use crate::store::StoreError;
-use crate::workflow::{Event, Mode, OpenChild, Order, Parent, Run, RunStarted, RunStatus, evolve, fold};
+use crate::workflow::{Mode, OpenChild, Order, Parent, Run, RunStarted, RunStatus, fold};
 
 /// Until the store is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Until a child's seat is looked at again that somebody has who does not move it.
-const MOMENT: Duration = Duration::from_millis(20);
+
+/// Until a seat is looked at again in which somebody else sits.
+const SEAT: Duration = Duration::from_millis(50);
+
+/// Whether a parent begins anything now. Its looks read it; they are polled by the task that changes it, so that nothing
+/// comes between a look's last question and a birth.
+#[derive(Default)]
+pub(super) struct Mood(AtomicU8);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goes {
+    On,
+    /// Somebody paused it.
+    Held,
+    /// It ends.
+    ToItsEnd,
+}
+
+impl Mood {
+    /// How the run goes on now; how it went on before.
+    pub fn of(&self, run: &Run) -> (Goes, Goes) {
+        let now = match (run.is_ending(), run.is_held()) {
+            (true, _) => Goes::ToItsEnd,
+            (false, true) => Goes::Held,
+            (false, false) => Goes::On,
+        };
+        (now, Self::goes(self.0.swap(now as u8, Ordering::AcqRel)))
+    }
+    fn now(&self) -> Goes {
+        Self::goes(self.0.load(Ordering::Acquire))
+    }
+    fn goes(kept: u8) -> Goes {
+        match kept {
+            0 => Goes::On,
+            1 => Goes::Held,
+            _ => Goes::ToItsEnd,
+        }
+    }
+}
+
+/// What a look at a child came to.
+pub(super) enum Looked {
+    /// It is there, and goes on.
+    Alive,
+    /// It is not there, and is not born while its parent is paused.
+    Unborn,
+    /// It has ended, or never began.
+    Ended(Box<ChildEnd>),
+}
+
+/// What became of something that a parent says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is done, or refused.
+    Yes,
+    /// There was nobody: said again when a look has found somebody.
+    Nobody,
+    /// Nobody knows: it is said again.
+    No,
+}
 
 /// A run that another one began.
 #[derive(Clone, Debug)]
@@ -46,6 +108,10 @@ impl Begun {
     }
     fn failed(&self, why: String) -> ChildEnd {
         ChildEnd { child: self.child, status: RunStatus::Failed, output: Arc::new(Value::Null), note: Some(why) }
+    }
+    fn never_born(&self) -> ChildEnd {
+        let why = "the run that began it ended before it was born".to_owned();
+        ChildEnd { status: RunStatus::Cancelled, ..self.failed(why) }
     }
 }
 
@@ -76,83 +142,103 @@ pub(super) fn ended(core: &Arc<Core>, run: &Run) {
     });
 }
 
-/// A run is left here without an end: where it was a child that is not on disk, nobody else will tell its parent.
-pub(super) fn left(core: &Arc<Core>, run: &Run) {
-    let Some(parent) = run.started().parent.as_ref().map(|parent| parent.run) else { return };
-    if run.mode() == Mode::Rehearse {
-        return;
-    }
-    let core = core.clone();
-    core.clone().beside(async move {
-        tokio::time::sleep(PAUSE).await;
-        core.wake(parent);
-    });
-}
-
-/// Says something to a child, as its parent; whether it heard. One that refuses has heard.
-pub(super) async fn say(core: Arc<Core>, child: RunId, order: Order, parent: RunId) -> bool {
+/// Says something to a child, as its parent. One that refuses has heard.
+pub(super) async fn say(core: Arc<Core>, child: RunId, order: Order, parent: RunId) -> Heard {
     let name = order.name();
     match orders::order(&core, child, order, parent.to_string()).await {
-        Ok(_) => true,
+        Ok(_) => Heard::Yes,
+        Err(NotDone::NoRun) => Heard::Nobody,
         Err(NotDone::Store { why, .. }) => {
             tracing::warn!(run = %child, order = name, why, "a child did not hear its parent; it is said again");
             tokio::time::sleep(PAUSE).await;
-            false
+            Heard::No
         }
         Err(why) => {
             tracing::debug!(run = %child, order = name, %why, "a child does not take an order of its parent");
-            true
+            Heard::Yes
         }
     }
 }
 
-/// Sees that a child lives: it is born, unless it is there; its end, where it has ended.
-pub(super) async fn look_after(core: Arc<Core>, parent: Arc<RunStarted>, begun: Begun, depth: u64) -> Option<ChildEnd> {
+/// Sees that a child lives: it is born, unless it is there, or its parent does not begin it any more; its end, where it
+/// has ended.
+pub(super) async fn look_after(
+    core: Arc<Core>,
+    parent: Arc<RunStarted>,
+    mood: Arc<Mood>,
+    begun: Begun,
+    depth: u64,
+) -> Looked {
     if parent.mode == Mode::Rehearse {
-        return Some(rehearse(&core, &parent, begun, depth).await);
+        return Looked::Ended(Box::new(rehearse(&core, &parent, begun, depth).await));
     }
     loop {
-        match look(&core, &parent, &begun).await {
-            Ok(Seen::Lives) => return None,
-            Ok(Seen::Ended(end)) => return Some(*end),
-            Ok(Seen::Hidden) => tokio::time::sleep(MOMENT).await,
+        let pause = match look(&core, &parent, &mood, &begun).await {
+            Ok(Found::Looked(looked)) => return looked,
+            Ok(Found::Taken) => SEAT,
+            Ok(Found::Refused) => PAUSE,
             Err(error) => {
                 tracing::warn!(run = %begun.child, parent = %parent.run, %error, "a child cannot be looked after now");
-                tokio::time::sleep(PAUSE).await;
+                PAUSE
             }
-        }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// How a child stands.
-enum Seen {
-    /// It is moved, or will be.
-    Lives,
-    /// It has ended, or cannot begin.
-    Ended(Box<ChildEnd>),
-    /// It is not on disk, and somebody has its seat who only wants to ask it something.
-    Hidden,
+enum Found {
+    Looked(Looked),
+    /// Somebody sits in its seat, and it is not on disk: it is being born, or somebody says something to it.
+    Taken,
+    /// Its birth is not on disk.
+    Refused,
 }
 
-async fn look(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Result<Seen, StoreError> {
-    // A seat alone says nothing: whoever asks something of a run takes it, be there such a run or not.
-    if core.registry.word(begun.child).is_some() {
-        return Ok(Seen::Lives);
+async fn look(core: &Arc<Core>, parent: &RunStarted, mood: &Mood, begun: &Begun) -> Result<Found, StoreError> {
+    if let Some(looked) = on_disk(core, begun).await? {
+        return Ok(Found::Looked(looked));
     }
-    let ended = |end| Ok(Seen::Ended(Box::new(end)));
-    match core.store.run(begun.child).await? {
-        Some(summary) if summary.status.is_final() => {
-            let events = core.store.events(begun.child, Seq::FIRST).await?;
-            let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
-            ended(end.unwrap_or_else(|misfit| ChildEnd {
-                status: summary.status,
-                ..begun.failed(format!("its events cannot be read: {misfit}"))
-            }))
+    let deep = too_deep(core, parent.run).await?;
+    let Some(seat) = core.post.sit(&core.alarm, begun.child) else { return Ok(Found::Taken) };
+    // Whoever sat there before may have begun it.
+    if let Some(looked) = on_disk(core, begun).await? {
+        return Ok(Found::Looked(looked));
+    }
+    let never = |end| Ok(Found::Looked(Looked::Ended(Box::new(end))));
+    match mood.now() {
+        Goes::ToItsEnd => return never(begun.never_born()),
+        Goes::Held => return Ok(Found::Looked(Looked::Unborn)),
+        Goes::On => {}
+    }
+    if deep {
+        return never(begun.failed(self::deep(core)));
+    }
+    let told = match birth(core, parent, begun, seat) {
+        Ok(told) => told,
+        Err(end) => return never(end),
+    };
+    Ok(match told.await {
+        Ok(Born::Kept) => Found::Looked(Looked::Alive),
+        // Its task goes on trying, or is gone: who sits there and what is on disk say more.
+        Ok(Born::Unknown(_) | Born::Other { .. }) | Err(_) => Found::Taken,
+        Ok(Born::Nothing(why)) => {
+            tracing::warn!(run = %begun.child, parent = %parent.run, why, "a child is not born; it is tried again");
+            Found::Refused
         }
-        Some(_) => Ok(Seen::Lives),
-        None if too_deep(core, parent.run).await? => ended(begun.failed(deep(core))),
-        None => Ok(birth(core, parent, begun)),
+    })
+}
+
+/// The child as the store has it; `None` where it is not there.
+async fn on_disk(core: &Core, begun: &Begun) -> Result<Option<Looked>, StoreError> {
+    let Some(summary) = core.store.run(begun.child).await? else { return Ok(None) };
+    if !summary.status.is_final() {
+        return Ok(Some(Looked::Alive));
     }
+    let events = core.store.events(begun.child, Seq::FIRST).await?;
+    let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
+    let unreadable =
+        |misfit| ChildEnd { status: summary.status, ..begun.failed(format!("its events cannot be read: {misfit}")) };
+    Ok(Some(Looked::Ended(Box::new(end.unwrap_or_else(unreadable)))))
 }
 
 fn deep(core: &Core) -> String {
@@ -168,8 +254,8 @@ async fn too_deep(core: &Core, parent: RunId) -> Result<bool, StoreError> {
     Ok(above.is_some())
 }
 
-/// A child's first fact, or why it cannot begin.
-fn born(core: &Core, parent: &RunStarted, begun: &Begun) -> Result<(Run, Arc<crate::workflow::Plan>), ChildEnd> {
+/// A child that can be born, or why it cannot begin.
+fn newborn(core: &Core, parent: &RunStarted, begun: &Begun) -> Result<Newborn, ChildEnd> {
     let snapshot = core.snapshot.load_full();
     let Some(plan) = snapshot.plans.get(&begun.workflow).cloned() else {
         return Err(begun.failed(format!("there is no workflow `{}`", begun.workflow)));
@@ -188,38 +274,23 @@ fn born(core: &Core, parent: &RunStarted, begun: &Begun) -> Result<(Run, Arc<cra
         until: parent.until,
     };
     let started = begin::started(&plan, begun.child, &begun.input, origin, core.wall.now());
-    match evolve(None, &Event::RunStarted(Arc::new(started))) {
-        Ok(run) => Ok((run, plan)),
-        Err(misfit) => Err(begun.failed(misfit.to_string())),
-    }
+    Newborn::new(plan, started, snapshot).map_err(|misfit| begun.failed(misfit.to_string()))
 }
 
-fn birth(core: &Arc<Core>, parent: &RunStarted, begun: &Begun) -> Seen {
-    let (run, plan) = match born(core, parent, begun) {
-        Ok(born) => born,
-        Err(end) => return Seen::Ended(Box::new(end)),
-    };
-    let Some(seat) = core.post.sit(&core.alarm, begun.child) else { return Seen::Hidden };
-    let permit = core.runs_of(run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
-    let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, None, Fence::FIRST);
-    let mut driver = Driver::new(Parts {
-        core: core.clone(),
-        snapshot: core.snapshot.load_full(),
-        plan,
-        clock: Clock::starting(core.wall.now(), run.started().started),
-        place: core.registry.take(run.id(), None).ok(),
-        run,
-        credentials: Default::default(),
-        executor,
-        journal: Journal::new(keeper, priority, None, Seq(0)),
-        caller: None,
-        seat: Some(seat),
-        starter: None,
-        depth: 0,
-    });
-    driver.born();
-    core.spawn(driver, permit);
-    Seen::Lives
+/// Gives birth to a child; what became of that is told.
+fn birth(
+    core: &Arc<Core>,
+    parent: &RunStarted,
+    begun: &Begun,
+    seat: Seat,
+) -> Result<oneshot::Receiver<Born>, ChildEnd> {
+    let newborn = newborn(core, parent, begun)?;
+    let permit = core.runs_of(newborn.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
+    let place = core.registry.take(begun.child, None).ok();
+    let (tell, told) = oneshot::channel();
+    let newborn = Newborn { place, seat: Some(seat), ..newborn };
+    core.spawn(newborn.driver(core, Wished::Starter(tell)), permit);
+    Ok(told)
 }
 
 /// The child of a rehearsal, from its birth to its end.
@@ -227,27 +298,11 @@ async fn rehearse(core: &Arc<Core>, parent: &RunStarted, begun: Begun, depth: u6
     if depth >= core.limits.run_depth_max {
         return begun.failed(deep(core));
     }
-    let (run, plan) = match born(core, parent, &begun) {
-        Ok(born) => born,
+    let newborn = match newborn(core, parent, &begun) {
+        Ok(newborn) => Newborn { depth: depth + 1, ..newborn },
         Err(end) => return end,
     };
-    let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, None, Fence::FIRST);
-    let mut driver = Driver::new(Parts {
-        core: core.clone(),
-        snapshot: core.snapshot.load_full(),
-        plan,
-        clock: Clock::starting(core.wall.now(), run.started().started),
-        place: None,
-        run,
-        credentials: Default::default(),
-        executor,
-        journal: Journal::new(keeper, priority, None, Seq(0)),
-        caller: None,
-        seat: None,
-        starter: None,
-        depth: depth + 1,
-    });
-    driver.born();
+    let driver = newborn.driver(core, Wished::Nobody);
     let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());
     end_of(&drive.await)
 }

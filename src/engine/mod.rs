@@ -30,6 +30,7 @@ mod links;
 mod locks;
 mod mail;
 mod minder;
+mod newborn;
 mod notifier;
 mod orders;
 mod outgoing;
@@ -67,7 +68,7 @@ use self::client::{RehearsingClient, SendingClient, usize_of};
 use self::driver::Driver;
 use self::follow::Watchers;
 use self::journal::KeptPlans;
-use self::mail::{Post, Seat};
+use self::mail::Post;
 use self::pins::StorePins;
 use self::registry::Registry;
 use self::seal::Sealer;
@@ -337,10 +338,5 @@ impl Core {
         self.besides.spawn(async move {
             cut.run_until_cancelled(work).await;
         });
-    }
-
-    /// The seat of a run that is about to be born; a rehearsal has none.
-    fn seat_of_new(&self, mode: Mode, run: RunId) -> Option<Seat> {
-        (mode != Mode::Rehearse).then(|| self.post.sit(&self.alarm, run)).flatten()
     }
 }

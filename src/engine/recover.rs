@@ -79,7 +79,10 @@ enum Went {
 
 async fn go_on(core: &Arc<Core>, owned: Owned) -> Went {
     let run = owned.summary.run_id;
-    let Some(seat) = core.post.sit(&core.alarm, run) else { return Went::On };
+    let Some(seat) = core.post.sit(&core.alarm, run) else {
+        core.wake(run); // whoever sits there may leave without having moved it
+        return Went::On;
+    };
     match take::load(core, seat, &owned).await {
         Ok(driver) => {
             let permit = core.woken.clone().try_acquire_owned().ok();

@@ -2,10 +2,11 @@
 //!
 //! Always true: a run that has not ended is moved by a task, has a time, waits for a person, a signal, a lock, a run that
 //! it began or the end of a freeze, or is another process's. One of which nothing of that is true is woken; if it then
-//! comes to rest over nothing, it is stuck: counted, logged and shown. Looks go page by page and seldom (`watchdog_ms`),
-//! and a store that does not answer is looked at the next time.
+//! comes to rest over nothing, it is stuck: counted, logged and shown. One that waits for a run that is not there, or has
+//! ended unheard, looks for itself. Looks go page by page and seldom (`watchdog_ms`), and a store that does not answer is
+//! looked at the next time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,11 +45,14 @@ pub(super) async fn watch(core: &Arc<Core>) {
 
 /// Looks at every unfinished run once, and wakes those that nothing would move.
 pub(super) async fn look(core: &Arc<Core>) -> Result<(), StoreError> {
-    let mut suspects = Vec::new();
+    let (mut suspects, mut children) = (Vec::new(), HashSet::new());
     let shared = core.store.is_shared();
     let counts = unfinished(core, |run| {
         if is_suspect(core, run) {
             suspects.push(run.run_id);
+        }
+        if run.parent.is_some() {
+            children.insert(run.run_id);
         }
     })
     .await?;
@@ -62,6 +66,10 @@ pub(super) async fn look(core: &Arc<Core>) -> Result<(), StoreError> {
             tracing::warn!(%run, "nothing was about to move the run; it is woken");
             core.wake(run);
         }
+    }
+    // A parent that has just begun one, or is just hearing of an end, looks once more for nothing.
+    for parent in core.alarm.parents_of_others(&children) {
+        core.wake(parent);
     }
     Ok(())
 }

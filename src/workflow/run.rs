@@ -142,6 +142,10 @@ impl Run {
     pub fn is_paused(&self) -> bool {
         !self.conflicts.is_empty() || self.pause.is_some()
     }
+    /// Whether somebody asked it to begin nothing more, and has not taken that back.
+    pub fn is_held(&self) -> bool {
+        self.pause.is_some()
+    }
     /// Whether it ends early: nothing that the plan holds begins any more.
     pub fn is_ending(&self) -> bool {
         self.failing.is_some()

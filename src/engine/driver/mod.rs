@@ -30,6 +30,7 @@ use uuid::Uuid;
 use self::outside::{Found, InLine, Minded};
 use self::watch::Watch;
 use super::Core;
+use super::children::{self, Mood};
 use super::client::Executor;
 use super::clock::Clock;
 use super::journal::Journal;
@@ -116,8 +117,10 @@ pub(super) struct Driver {
     locks: HashMap<(StepId, Option<u32>), InLine>,
     /// Runs that it began and looks after.
     children: HashMap<RunId, Minded>,
-    /// What was said to them last.
-    told: HashMap<RunId, &'static str>,
+    /// Whether it begins any.
+    mood: Arc<Mood>,
+    /// What was said to them last, and what became of that, once it is known.
+    told: HashMap<RunId, (&'static str, Option<children::Heard>)>,
     /// Messages to webhooks go in with what is pending.
     recorded: bool,
     /// What was asked through the store and taken up here.
@@ -217,6 +220,7 @@ impl Driver {
             looks: FuturesUnordered::new(),
             locks: HashMap::new(),
             children: HashMap::new(),
+            mood: Arc::default(),
             told: HashMap::new(),
             recorded: false,
             taken_up: HashSet::new(),

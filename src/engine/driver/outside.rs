@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Driver;
 use super::watch::Watch;
-use crate::engine::children::{self, Begun};
+use crate::engine::children::{self, Begun, Goes, Heard, Looked};
 use crate::engine::locks;
 use crate::engine::mail::ChildEnd;
 use crate::engine::orders;
@@ -20,12 +20,12 @@ use crate::workflow::{Command, Event, LockSeen, Order, StepIndex};
 pub(super) enum Found {
     /// A lock's queue, for the place that was taken in it there; `None`: it does not stand in it.
     Lock { id: StepId, item: Option<u32>, queued: Seq, seen: Option<LockSeen> },
-    /// A run that this one began has ended; `None`: it goes on.
-    Child { child: RunId, end: Option<Box<ChildEnd>> },
+    /// A run that this one began.
+    Child(RunId, Looked),
     /// What is asked through the store; `None`: it did not say.
     Orders(Option<Vec<OrderRecord>>),
-    /// Something was said to a run that this one began; whether it heard.
-    Said { child: RunId, heard: bool },
+    /// Something was said to a run that this one began.
+    Said { child: RunId, heard: Heard },
     /// Something was written.
     Written,
 }
@@ -105,6 +105,10 @@ impl Driver {
     pub(super) fn look_outside(&mut self) {
         let durable = self.journal.durable();
         let run = self.run.id();
+        // What was held back while somebody had paused the run is begun now, or never.
+        if let (Goes::On | Goes::ToItsEnd, Goes::Held) = self.mood.of(&self.run) {
+            self.look_after_children();
+        }
         for ((id, item), line) in self.locks.iter_mut().filter(|(_, line)| line.due) {
             self.need = self.need.max(line.queued);
             if line.queued > durable {
@@ -132,9 +136,9 @@ impl Driver {
             if self.journal.keeps() {
                 self.core.alarm.mind_child(run, *child);
             }
-            let (child, begun) = (*child, minded.begun.clone());
-            let look = children::look_after(self.core.clone(), self.run.started().clone(), begun, self.depth);
-            self.looks.push(Box::pin(async move { Found::Child { child, end: look.await.map(Box::new) } }));
+            let (child, begun, parent) = (*child, minded.begun.clone(), self.run.started().clone());
+            let look = children::look_after(self.core.clone(), parent, self.mood.clone(), begun, self.depth);
+            self.looks.push(Box::pin(async move { Found::Child(child, look.await) }));
         }
     }
 
@@ -158,10 +162,16 @@ impl Driver {
         !children::open_of(&self.run).is_empty()
     }
 
-    /// Says something to a run that it began, unless that was the last thing said to it here. A rehearsal's are part of
-    /// this task.
+    /// Says something to a run that it began, unless that was the last thing said to it here; one thing after the
+    /// other, so that the last is heard last. A rehearsal's are part of this task.
     pub(super) fn say_to_child(&mut self, child: RunId, order: Order) {
-        if self.journal.keeps() && self.told.insert(child, order.name()) != Some(order.name()) {
+        let due = match self.told.get(&child) {
+            Some((_, None)) => false,
+            Some((name, Some(_))) => *name != order.name(),
+            None => true,
+        };
+        if due && self.journal.keeps() {
+            self.told.insert(child, (order.name(), None));
             let said = children::say(self.core.clone(), child, order, self.run.id());
             self.looks.push(Box::pin(async move { Found::Said { child, heard: said.await } }));
         }
@@ -190,16 +200,24 @@ impl Driver {
                 }
                 self.ask(Command::LockSeen { step, item: at.1, queued, seen });
             }
-            Found::Child { child, end } => {
+            Found::Child(child, looked) => {
                 if let Some(minded) = self.children.get_mut(&child) {
                     minded.due |= minded.watch.ended();
                 }
-                if let Some(end) = end {
-                    self.child_ended(*end);
+                match (looked, self.told.get(&child)) {
+                    (Looked::Ended(end), _) => self.child_ended(*end),
+                    // What it did not hear before it was there is said again.
+                    (Looked::Alive, Some((_, Some(Heard::Nobody)))) => drop(self.told.remove(&child)),
+                    (Looked::Alive | Looked::Unborn, _) => {}
                 }
             }
-            Found::Said { child, heard: false } => drop(self.told.remove(&child)), // and it is said again
-            Found::Said { heard: true, .. } | Found::Written => {}
+            Found::Said { child, heard: Heard::No } => drop(self.told.remove(&child)), // and it is said again
+            Found::Said { child, heard } => {
+                if let Some((_, heard_before)) = self.told.get_mut(&child) {
+                    *heard_before = Some(heard);
+                }
+            }
+            Found::Written => {}
             Found::Orders(orders) => {
                 for order in orders.unwrap_or_default() {
                     self.take_order(order);

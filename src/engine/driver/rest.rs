@@ -10,6 +10,7 @@ use super::{Driver, Reply, Stop};
 use crate::engine::children;
 use crate::engine::desk::NotDone;
 use crate::flag::Freeze;
+use crate::names::Seq;
 use crate::workflow::{Command, Mode, Refusal, RunStatus};
 
 /// A pause that is shorter stays in the task: putting a run to rest and waking it costs more.
@@ -146,12 +147,10 @@ impl Driver {
                 self.core.alarm.forget(id);
                 children::ended(&self.core, &self.run);
             }
-            Stop::Draining => {}
-            Stop::Discarded => children::left(&self.core, &self.run),
-            Stop::Lost => {
-                self.core.alarm.forget(id);
-                children::left(&self.core, &self.run);
-            }
+            Stop::Discarded | Stop::Draining => {}
+            // One that was never born here may be another's, and rest.
+            Stop::Lost if self.journal.durable() == Seq(0) => {}
+            Stop::Lost => self.core.alarm.forget(id),
         }
         if stop != Stop::Lost {
             self.core.stuck.forget_unless(id, stop == Stop::Parked(Cause::Nothing));

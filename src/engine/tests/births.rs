@@ -132,6 +132,7 @@ impl Store for Slow {
     passed_on! {
         events(run: RunId, from: Seq) -> Vec<StoredEvent>;
         runs(filter: RunFilter) -> Vec<RunSummary>;
+        open_runs() -> Vec<(RunStatus, u64)>;
         put_plan(id: crate::names::PlanId, source: Value) -> ();
         plan(id: crate::names::PlanId) -> Option<Value>;
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> ();

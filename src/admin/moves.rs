@@ -56,6 +56,9 @@ pub(super) async fn freeze(admin: Admin, Ask(ask, who): Ask<FreezeAsk>) -> Answe
         (false, false) => Freeze::No,
         (false, true) => return Err(Refusal::unfit("`effects` goes with `on: true`")),
     };
+    if to == Freeze::Instances && admin.parts.ladder.flags().freeze == Freeze::Effects {
+        return Err(Refusal::frozen());
+    }
     let flip = admin.parts.ladder.freeze(to, reason, by).await?;
     let freeze = admin.parts.ladder.flags().freeze;
     let runs_in_flight = (admin.parts.vitals)().runs_in_flight;

@@ -68,6 +68,8 @@ pub struct Vitals {
     pub warnings: Vec<String>,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
+    /// Why not, where the store says so.
+    pub store_trouble: Option<String>,
     /// Runs that a task moves now; one that waits has none.
     pub runs_in_flight: u64,
     /// Runs that nothing would ever move: a few of them.

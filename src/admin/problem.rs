@@ -50,6 +50,16 @@ impl Refusal {
         let title = "The call makes no sense";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-sense-together", title, detail)
     }
+    /// A weaker freeze would lift a stronger one without a word.
+    pub(super) fn frozen() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "frozen-with-effects",
+            "A stronger freeze is in force",
+            "private and shared steps are held, and this would let all of them go at once: lift that first \
+             (`pointsman freeze --off`), then freeze new instances",
+        )
+    }
     /// A name that nothing has; the names there are, the nearest first.
     pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let mut known: Vec<&str> = known.collect();

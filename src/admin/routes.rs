@@ -28,6 +28,7 @@ pub(super) async fn status(admin: Admin) -> Answer<Status> {
             warnings: vitals.warnings,
         },
         engine_healthy: vitals.engine_healthy,
+        store_trouble: vitals.store_trouble,
         runs_in_flight: vitals.runs_in_flight,
         runs: parts.store.open_runs().await?.into_iter().collect(),
         stuck: vitals.stuck,

@@ -48,6 +48,9 @@ pub struct Status {
     pub flags: Flags,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
+    /// Why not, where the store says so: a full disk, a database that does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_trouble: Option<String>,
     /// Durable runs that are moving now.
     pub runs_in_flight: u64,
     /// Durable runs that have not ended, by status.

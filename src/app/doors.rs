@@ -59,5 +59,15 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
 }
 
 pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pointsman").build()
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pointsman").build()?;
+    outlive_file_limits(&runtime)?;
+    Ok(runtime)
+}
+
+/// A write beyond the limit on file sizes (`ulimit -f`) fails like one to a full disk, and ends nobody: once somebody
+/// listens for the signal, it does nothing else for as long as the process lives.
+fn outlive_file_limits(runtime: &tokio::runtime::Runtime) -> std::io::Result<()> {
+    let _inside = runtime.enter();
+    let signal = rustix::process::Signal::XFSZ.as_raw();
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(signal)).map(drop)
 }

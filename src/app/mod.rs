@@ -348,6 +348,7 @@ fn vitals(parts: &Parts, freshness: &Freshness, stopping: bool) -> Vitals {
         flags_error: freshness.last_error(),
         warnings: freshness.warnings(),
         engine_healthy: parts.store.healthy(),
+        store_trouble: parts.store.trouble(),
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck: stuck.take(STUCK_SHOWN).collect(),
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },

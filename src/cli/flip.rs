@@ -73,7 +73,11 @@ pub(crate) fn freeze(
     let (done, json) = client.post::<FreezeDone>("/api/v2/freeze", &ask)?;
     let what = match done.freeze {
         Freeze::No => paint.tone("the kill switch is off: routes are at their own states again", Tone::Good),
-        Freeze::Instances => paint.tone("frozen: no new engine instances", Tone::Bad),
+        Freeze::Instances => paint.tone(
+            "frozen: no new engine instances (runs that the API starts, and those in flight, go on: `--effects` holds \
+             their private and shared steps too)",
+            Tone::Bad,
+        ),
         Freeze::Effects => {
             paint.tone("frozen: no new engine instances, no private or shared step begins (`only` included)", Tone::Bad)
         }

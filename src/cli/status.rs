@@ -60,7 +60,11 @@ pub(crate) fn text(status: &Status, paint: Paint) -> String {
         )),
     }
     if !status.engine_healthy {
-        out.push_str(&paint.tone("the engine takes no new runs: its store does not answer\n", Tone::Bad));
+        let why = match &status.store_trouble {
+            Some(why) => format!("its store takes nothing: {}", harmless(why)),
+            None => "its store does not answer".to_owned(),
+        };
+        out.push_str(&paint.tone(format!("the engine takes no new runs: {why}\n"), Tone::Bad));
     }
     for stuck in &status.stuck {
         let line = format!("stuck: {}: {}\n", harmless(&stuck.run_id), harmless(&stuck.why));

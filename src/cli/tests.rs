@@ -93,12 +93,17 @@ fn status_says_what_is_wrong() {
     let mut value = a_status();
     value["freeze"] = json!("effects");
     value["engine_healthy"] = json!(false);
+    value["store_trouble"] = json!("(code: 13) database or disk is full");
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
     value["flags"]["warnings"] = json!(["flags/x:1:1: warning: look"]);
     let text = status::text(&read::<Status>(value), Paint(false));
-    for part in
-        ["FROZEN", "takes no new runs", "the last good set stays in force:\nerror: unknown key", "warning: flags/x"]
-    {
+    for part in [
+        "FROZEN",
+        "takes no new runs",
+        "disk is full",
+        "the last good set stays in force:\nerror: unknown key",
+        "warning: flags/x",
+    ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
 }

@@ -228,6 +228,7 @@ impl Core {
             run_key,
             worker: self.worker,
             fence,
+            lease: self.lease.clone(),
         };
         #[cfg(test)]
         if let (Some(instead), Mode::Real) = (self.instead.get(), mode) {

@@ -6,7 +6,8 @@
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
 //! never left; when it is not the call's turn in time (too many under way, too many a second, an open breaker:
-//! `service`), it never left either. A call that must not be repeated goes over a connection of its own (`links`), so
+//! `service`), it never left either; and neither does a call of a run that may have become another process's while it
+//! waited (`lease`). A call that must not be repeated goes over a connection of its own (`links`), so
 //! that no stale pooled one makes its outcome unknown.
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 
 use super::decode;
+use super::lease::Hold;
 use super::links::{self, Broken, Exchanged, Links};
 use super::service::Base;
 use crate::limits::Limits;
@@ -40,6 +42,8 @@ pub(super) struct Outgoing {
     pub mode: Mode,
     /// Where it waits for its turn.
     pub base: Arc<Base>,
+    /// It leaves only while this holds.
+    pub hold: Option<Hold>,
 }
 
 /// A call that only reads: there is no other way to make one.
@@ -149,7 +153,7 @@ impl Wire {
     }
 
     async fn send(self, call: Outgoing, ends: Instant) -> Heard {
-        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, base } = call;
+        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, base, hold } = call;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -167,6 +171,10 @@ impl Wire {
                 // Without a connection not a byte has left.
                 Err(_) => return Heard::NotSent(format!("no connection within {} ms", within.as_millis())),
             };
+            if hold.as_ref().is_some_and(|hold| !hold.is_good()) {
+                let why = "the store has not heard of this process for so long that the run may be another's";
+                return Heard::Withheld(why.into());
+            }
             match link.exchange(request, self.output_bytes_max, head_ends, ends).await {
                 Ok(exchanged) => break (link, exchanged),
                 // The other side had closed it: another one takes it.

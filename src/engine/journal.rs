@@ -14,11 +14,12 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::lease::{Hold, Lease};
 use super::pins::StorePins;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, PlanId, Seq, WorkerId};
 use crate::store::{Append, AppendError, Claim, Conflict, LockChange, NewPin, Notice, Priority, SharedStore};
-use crate::workflow::{Event, Plan, Run};
+use crate::workflow::{Event, Plan, Run, RunSummary};
 
 const KNOWN_PLANS_MAX: usize = 1_024;
 
@@ -68,6 +69,7 @@ pub(super) struct Keeper {
     pub worker: WorkerId,
     /// Under which number it owns the run.
     pub fence: Fence,
+    pub lease: Arc<Lease>,
 }
 
 pub(super) struct Journal {
@@ -86,13 +88,23 @@ pub(super) struct Journal {
     uncertain: bool,
     refusals: u32,
     under_way: Option<(Append, BoxFuture<'static, Result<(), AppendError>>)>,
+    /// Since when the run is certainly this process's: as of the last append that was kept, or that it was taken.
+    hold: Option<Hold>,
+    /// The same as of the append that is under way.
+    next_hold: Option<Hold>,
+    /// The run as it stands on disk, once an append was kept.
+    kept: Option<Box<RunSummary>>,
 }
 
 impl Journal {
     /// Of a run that is on disk up to a place (0 is a new one). Without a store everything counts as kept.
     pub fn new(keeper: Option<Keeper>, priority: Priority, claim: Option<Claim>, durable: Seq) -> Self {
+        let hold = keeper.as_ref().map(|keeper| keeper.lease.hold());
         Self {
             keeper,
+            hold,
+            next_hold: None,
+            kept: None,
             priority,
             claim,
             pending: Vec::new(),
@@ -131,6 +143,14 @@ impl Journal {
     pub fn durable(&self) -> Seq {
         self.durable
     }
+    /// The run as it stands on disk, where anything of it was kept here.
+    pub fn kept(&self) -> Option<&RunSummary> {
+        self.kept.as_deref()
+    }
+    /// This process's word over the run.
+    pub fn hold(&self) -> Option<Hold> {
+        self.hold.clone()
+    }
     /// Whether the writer was ever given anything.
     pub fn untouched(&self) -> bool {
         self.handed == Seq(0)
@@ -164,6 +184,7 @@ impl Journal {
             settled: std::mem::take(&mut self.answers),
         };
         self.handed = run.seq();
+        self.next_hold = Some(keeper.lease.hold());
         let future = hand_in(keeper.clone(), append.clone(), Duration::ZERO);
         self.under_way = Some((append, future));
     }
@@ -176,9 +197,11 @@ impl Journal {
             Ok(()) => {
                 self.durable = self.handed;
                 self.refusals = 0;
+                self.hold = self.next_hold.take().or(self.hold.take());
                 if let Some(keeper) = &self.keeper {
                     append.pins.iter().for_each(|pin| keeper.pins.pinned(pin, append.run_id));
                 }
+                self.kept = Some(Box::new(append.summary));
                 Settled::Kept
             }
             Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable == Seq(0) => {
@@ -224,7 +247,7 @@ fn hand_in(keeper: Keeper, append: Append, pause: Duration) -> BoxFuture<'static
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let Keeper { store, pins: _, plans, plan, run_key, worker: _, fence: _ } = keeper;
+        let Keeper { store, pins: _, plans, plan, run_key, worker: _, fence: _, lease: _ } = keeper;
         if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
             put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;

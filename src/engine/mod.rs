@@ -68,6 +68,7 @@ use self::client::{RehearsingClient, SendingClient, usize_of};
 use self::driver::Driver;
 use self::follow::Watchers;
 use self::journal::KeptPlans;
+use self::lease::Lease;
 use self::mail::Post;
 use self::pins::StorePins;
 use self::registry::Registry;
@@ -141,6 +142,7 @@ struct Core {
     worker: WorkerId,
     /// As people know it.
     worker_name: String,
+    lease: Arc<Lease>,
     post: Arc<Post>,
     alarm: Arc<Alarm>,
     watchers: Watchers,
@@ -186,6 +188,7 @@ impl Engine {
         let snapshot = Snapshot::new(0, &plans, &services, &secrets, key_secret, &limits, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
         let dark_max = runs_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100;
+        let lease = Lease::new(store.is_shared().then(|| Limits::ms(limits.lease_ms)));
         let core = Core {
             store,
             pins,
@@ -202,6 +205,7 @@ impl Engine {
             dark_runs: Arc::new(Semaphore::new(dark_max.max(1))),
             woken: Arc::new(Semaphore::new(runs_max.max(1))),
             registry: Arc::default(),
+            lease,
             worker: WorkerId(Uuid::now_v7()),
             worker_name: format!("process {}", std::process::id()),
             post: Arc::default(),

@@ -75,6 +75,7 @@ pub(super) fn outgoing(
         repeatable: attempt.repeatable,
         mode: run.mode(),
         base: base.clone(),
+        hold: None,
     })
 }
 

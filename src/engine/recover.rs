@@ -22,6 +22,8 @@ pub struct Recovered {
     pub unreadable: usize,
     /// They wait for a person.
     pub paused: usize,
+    /// They wait for a time, a signal, an answer, a lock or a run that they began.
+    pub waiting: usize,
 }
 
 /// Runs that are read at the same time.
@@ -32,7 +34,9 @@ pub(super) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
         lease::renew(core).await?;
     }
     let mut recovered = Recovered::default();
+    let mut open: usize = 0;
     let counts = watchdog::unfinished(core, |run| {
+        open += 1;
         recovered.paused += usize::from(run.status == RunStatus::Paused);
     })
     .await?;
@@ -64,9 +68,10 @@ pub(super) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
         }
     }
     minder::refill(core).await?;
+    recovered.waiting = open.saturating_sub(recovered.resumed + recovered.unreadable + recovered.paused);
     if recovered != Recovered::default() {
-        let Recovered { resumed, unreadable, paused } = recovered;
-        tracing::info!(resumed, paused, unreadable, "the runs that the last process left were taken up");
+        let Recovered { resumed, unreadable, paused, waiting } = recovered;
+        tracing::info!(resumed, waiting, paused, unreadable, "the runs that the last process left were taken up");
     }
     Ok(recovered)
 }

@@ -155,7 +155,18 @@ pub(super) async fn load(core: &Arc<Core>, seat: Seat, owned: &Owned) -> Result<
     let id = seat.run();
     core.alarm.forget(id);
     match read(core, id).await {
-        Ok(read) => Ok(read.driver(core, seat, owned)),
+        Ok(read) if read.run.seq() == owned.summary.seq => Ok(read.driver(core, seat, owned)),
+        Ok(read) => {
+            // Whoever appended to it would be refused for ever.
+            let (row, events) = (owned.summary.seq, read.run.seq());
+            let why = format!(
+                "its row says that it has {row} events; there are {events}: the store is damaged (`pointsman store \
+                 check` tells how far), restore a backup"
+            );
+            tracing::error!(run = %id, why, "the run cannot be moved by this process");
+            core.stuck.note(id, &owned.summary.workflow, &why);
+            Err((seat, Unloaded::Unreadable(why)))
+        }
         Err(unloaded) => {
             if let Unloaded::Unreadable(why) | Unloaded::Withheld(why) = &unloaded {
                 tracing::error!(run = %id, why, "the run cannot be moved by this process");

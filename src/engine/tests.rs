@@ -11,6 +11,7 @@ mod kit;
 mod links;
 mod modes;
 mod one_arm;
+mod outside;
 mod owners;
 mod rest;
 mod sim;

@@ -73,6 +73,26 @@ pub(super) fn newer_events(noted: Option<u16>, standing: Option<(Option<RunId>, 
     }
 }
 
+/// Judges what stands beside the runs: the secret that everything is keyed by.
+pub(super) fn judge_secret(secret: Option<&[u8]>, checked: &mut StoreChecked) {
+    let what = match secret.map(<[u8]>::len) {
+        Some(32) => return,
+        Some(length) => format!("the store's secret has {length} bytes, not 32"),
+        None => "the store's secret is gone: the next start makes another, calls that are sent again go under other \
+                 idempotency keys, and keys of routes fall into other shares"
+            .to_owned(),
+    };
+    checked.find(None, what, RESTORE);
+}
+
+/// An event whose row says what it is.
+pub(super) fn of_kind(event: Result<Event, String>, kind: &str) -> Result<Event, String> {
+    match event {
+        Ok(event) if event.kind() != kind => Err(format!("its row calls it `{kind}`, and it is `{}`", event.kind())),
+        event => event,
+    }
+}
+
 /// One run as a store has it.
 pub(super) struct RunRows<'a> {
     pub(super) run: RunId,

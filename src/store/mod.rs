@@ -196,6 +196,10 @@ pub trait Store: Work {
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;
     /// A cheap look whether the store takes appends now.
     fn healthy(&self) -> bool;
+    /// While it is not healthy: what it said when it last took nothing, where that is known.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
     /// Finishes what was handed in and closes. Appends after that are refused.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -240,7 +240,7 @@ pub trait Work: Send + Sync + 'static {
 
     /// Drops at most so many runs that ended in this way before a time, the longest ended first, with their events and
     /// what was asked of them. A pinned one keeps its summary and its [`Remains`]. A run whose retry key may not have run
-    /// out stays. Holds up appends for no longer than dropping so many takes: hand in small numbers.
+    /// out stays, and so does one that another began which has not ended: that one may not know yet how it ended. Holds up appends for no longer than dropping so many takes: hand in small numbers.
     fn purge(
         &self,
         status: RunStatus,

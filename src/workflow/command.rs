@@ -165,6 +165,9 @@ pub enum Heard {
         /// When the next probe may go, milliseconds from now.
         retry_after_ms: u64,
     },
+    /// It never left: the run may have become another process's while the call waited for its turn. No attempt is used
+    /// up; whoever owns the run then says so with the next one.
+    Withheld(String),
     /// It left, and no whole reply came in time.
     TimedOut(String),
     /// It left, and the connection ended before a whole reply.

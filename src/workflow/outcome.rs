@@ -234,7 +234,8 @@ impl Ended<'_> {
         failure: &Failure,
         heard: &Heard,
     ) -> Option<Event> {
-        let shut = matches!(heard, Heard::BreakerOpen { .. });
+        // Nothing was tried.
+        let shut = matches!(heard, Heard::BreakerOpen { .. } | Heard::Withheld(_));
         let stops = self.part == Part::Do && self.run.is_ending();
         if stops || (unknown && !state.repeatable) || (!shut && state.counted() >= call.retry.attempts) {
             return None;
@@ -268,7 +269,9 @@ impl Ended<'_> {
     pub(super) fn failure(&self, heard: &Heard, class: Class) -> Failure {
         let (status, about) = (status_of(heard), about(heard));
         let kind = match (heard, class) {
-            (Heard::NotSent(_) | Heard::BreakerOpen { .. }, _) | (_, Class::NotDone) => FailureKind::Unavailable,
+            (Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::Withheld(_), _) | (_, Class::NotDone) => {
+                FailureKind::Unavailable
+            }
             (Heard::TimedOut(_), _) => FailureKind::TimedOut,
             (Heard::CutOff(_) | Heard::Interrupted, _) | (_, Class::Unknown) => FailureKind::Broken,
             (Heard::Unreadable { .. }, _) => FailureKind::Bound,
@@ -302,7 +305,7 @@ pub(super) fn classify(call: &Call, heard: &Heard) -> Class {
             500.. => Class::Unknown,
             _ => Class::Refused,
         },
-        Heard::NotSent(_) | Heard::BreakerOpen { .. } => Class::NotDone,
+        Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::Withheld(_) => Class::NotDone,
         Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => Class::Unknown,
     }
 }
@@ -310,9 +313,12 @@ pub(super) fn classify(call: &Call, heard: &Heard) -> Class {
 fn status_of(heard: &Heard) -> Option<u16> {
     match heard {
         Heard::Reply { status, .. } | Heard::Unreadable { status, .. } => Some(*status),
-        Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => {
-            None
-        }
+        Heard::NotSent(_)
+        | Heard::BreakerOpen { .. }
+        | Heard::Withheld(_)
+        | Heard::TimedOut(_)
+        | Heard::CutOff(_)
+        | Heard::Interrupted => None,
     }
 }
 
@@ -320,7 +326,7 @@ fn about(heard: &Heard) -> String {
     match heard {
         Heard::Reply { status, .. } => format!("the service answered {status}"),
         Heard::Unreadable { status, why } => format!("the service answered {status}, and {why}"),
-        Heard::NotSent(why) => format!("it was not sent: {why}"),
+        Heard::NotSent(why) | Heard::Withheld(why) => format!("it was not sent: {why}"),
         Heard::BreakerOpen { service, .. } => format!("it was not sent: the breaker of `{service}` is open"),
         Heard::TimedOut(why) => format!("no answer in time: {why}"),
         Heard::CutOff(why) => format!("cut off: {why}"),
@@ -335,6 +341,7 @@ pub(super) fn response(heard: &Heard) -> Option<Arc<Value>> {
         Heard::Unreadable { .. }
         | Heard::NotSent(_)
         | Heard::BreakerOpen { .. }
+        | Heard::Withheld(_)
         | Heard::TimedOut(_)
         | Heard::CutOff(_)
         | Heard::Interrupted => None,
@@ -345,9 +352,12 @@ fn retry_after(heard: &Heard) -> Option<Duration> {
     match heard {
         Heard::Reply { retry_after_ms, .. } => retry_after_ms.map(Duration::from_millis),
         Heard::BreakerOpen { retry_after_ms, .. } => Some(Duration::from_millis(*retry_after_ms)),
-        Heard::Unreadable { .. } | Heard::NotSent(_) | Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => {
-            None
-        }
+        Heard::Unreadable { .. }
+        | Heard::NotSent(_)
+        | Heard::Withheld(_)
+        | Heard::TimedOut(_)
+        | Heard::CutOff(_)
+        | Heard::Interrupted => None,
     }
 }
 

@@ -252,11 +252,11 @@ impl Steps {
                 };
                 self.mark(step, at, status, Some(note));
             }
-            Event::WaitEnded { step, .. } => self.mark(step, at, StepStatus::Done, None),
+            Event::WaitEnded { step, .. } => self.clear(step, at, StepStatus::Done),
             Event::LockQueued { step, name, .. } => {
                 self.mark(step, at, StepStatus::WaitingLock, Some(format!("it waits for the lock `{name}`")));
             }
-            Event::LockTaken { step, .. } => self.mark(step, at, StepStatus::Running, None),
+            Event::LockTaken { step, .. } => self.clear(step, at, StepStatus::Running),
             Event::ChildStarted { step, child, workflow, .. } => {
                 self.mark(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
             }
@@ -264,6 +264,9 @@ impl Steps {
                 let step = self.step(step, at);
                 if let (Some(ended), RunStatus::Completed) = (&mut step.items_ended, status) {
                     *ended += 1;
+                }
+                if *status == RunStatus::Completed {
+                    step.note = None;
                 }
             }
             Event::ResultTaken(taken) => {
@@ -321,6 +324,13 @@ impl Steps {
         let step = self.step(step, at);
         step.status = status;
         step.note = note.or(step.note.take());
+    }
+
+    /// What it waited for is over: nobody is told of it any more.
+    fn clear(&mut self, step: &StepId, at: Timestamp, status: StepStatus) {
+        let step = self.step(step, at);
+        step.status = status;
+        step.note = None;
     }
 
     /// What only the whole run shows: how a step ended of which no event of its own says so.

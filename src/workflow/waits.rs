@@ -189,7 +189,14 @@ impl All<'_> {
             let at = since.at(step, None);
             match &wait.signal {
                 Some(name) => {
-                    let what = format!("`{step}` waits for the signal `{name}`");
+                    // Those that it takes it has taken.
+                    let refused = run.beside.signals.iter().filter(|kept| kept.name == *name).count();
+                    let came = match refused {
+                        0 => String::new(),
+                        1 => "; one came that its `where` refuses".to_owned(),
+                        more => format!("; {more} came that its `where` refuses"),
+                    };
+                    let what = format!("`{step}` waits for the signal `{name}`{came}");
                     self.push(Cause::Signal(name.clone()), about, at, wait.until, what, "send that signal");
                 }
                 None => {

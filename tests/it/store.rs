@@ -170,3 +170,29 @@ async fn what_a_newer_pointsman_wrote_is_refused_at_the_start() {
     town.round().await;
     town.finish().await;
 }
+
+/// A limit on file sizes is met like a full disk: the process lives, says so, and leaves no half of a copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_file_sizes_ends_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let within = |blocks: u32, arguments: String| {
+        let script = format!("ulimit -f {blocks}; exec \"$0\" {arguments}");
+        let mut command = std::process::Command::new("sh");
+        command.current_dir(folder.path()).args(["-c", &script, crate::support::process::BINARY]);
+        block_in_place(|| command.output()).expect("a shell")
+    };
+    let store =
+        pointsman::store::SqliteStore::open(folder.path().join("a.db"), &Default::default()).await.expect("opens");
+    drop(store);
+    let refused = within(8, "store backup copy.db --store sqlite:a.db".into());
+    assert_eq!(refused.status.code(), Some(1), "{:?}: {}", refused.status, said(&refused));
+    assert!(said(&refused).contains("cannot write"), "{}", said(&refused));
+    let left = |part: &str| {
+        let files = std::fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").file_name());
+        files.filter(|name| name.to_string_lossy().contains(part)).collect::<Vec<_>>()
+    };
+    assert_eq!(left("copy"), Vec::<std::ffi::OsString>::new());
+    let taken = within(100_000, "store backup copy.db --store sqlite:a.db".into());
+    assert!(taken.status.success(), "{}", said(&taken));
+    assert_eq!(left("copy"), ["copy.db"]);
+}

@@ -121,6 +121,10 @@ async fn the_kill_switch() {
     let done = world.call(post("/api/v2/freeze", &json!({ "on": true, "effects": true }))).await.json();
     assert_eq!((&done["freeze"], &done["runs_in_flight"]), (&json!("effects"), &json!(3)));
     assert_eq!(world.call(get("/api/v2/status")).await.json()["freeze"], "effects");
+    let weaker = world.call(post("/api/v2/freeze", &json!({ "on": true }))).await;
+    assert_eq!(weaker.status, StatusCode::CONFLICT, "it would let go of what is held");
+    assert!(weaker.text.contains("freeze --off"), "{}", weaker.text);
+    assert_eq!(world.call(get("/api/v2/status")).await.json()["freeze"], "effects");
     let answer = world.call(post("/api/v2/freeze", &json!({ "on": false, "effects": true }))).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
 }

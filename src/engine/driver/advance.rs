@@ -126,7 +126,10 @@ impl Driver {
                 self.clock.now(),
             );
             let heard: BoxFuture<'static, Heard> = match made {
-                Ok(made) => self.executor.perform(attempt.effect, made),
+                Ok(mut made) => {
+                    made.hold = self.journal.hold().filter(|_| attempt.effect != EffectClass::Read);
+                    self.executor.perform(attempt.effect, made)
+                }
                 Err(why) => Box::pin(std::future::ready(Heard::NotSent(why))),
             };
             self.calls.push(Box::pin(async move { (call, heard.await) }));

@@ -21,8 +21,13 @@ impl Driver {
         let name = order.name();
         match self.put(Command::Order { order, by: by.clone() }) {
             Ok(_) => {
-                tracing::info!(run = %self.run.id(), order = name, by, "an order is taken");
+                tracing::info!(run = %self.run.id(), command = name, by, "a command is taken");
                 self.goes_on();
+                if self.run.seq() == self.journal.durable() {
+                    let run = Box::new(self.run.summary(self.clock.now()));
+                    let _ = reply.send(Reply::Done(run)); // nothing is to be written for it
+                    return;
+                }
                 self.need = self.need.max(self.run.seq());
                 self.asking.push((self.run.seq(), reply));
             }

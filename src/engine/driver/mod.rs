@@ -84,6 +84,13 @@ struct Call {
     again: bool,
 }
 
+/// The run as it stood when it was fixed what those who wait are told, once that place is on disk: what it has come to
+/// since may not be.
+struct Fixed {
+    seq: Seq,
+    run: Arc<Run>,
+}
+
 /// Names a call of the run.
 type CallName = (StepId, Option<u32>, Part);
 
@@ -137,11 +144,11 @@ pub(super) struct Driver {
     closing: Option<Cause>,
     /// Up to here somebody waits for the disk.
     need: Seq,
-    /// The place at which the reply was fixed.
-    fixed: Option<Seq>,
+    /// What those who wait are told.
+    fixed: Option<Fixed>,
     abandoned: Option<&'static str>,
     /// The caller's time is over, and it is told so once all is on disk.
-    late: Option<Seq>,
+    late: Option<Fixed>,
     wake: Option<jiff::Timestamp>,
     stop: Option<Stop>,
 }

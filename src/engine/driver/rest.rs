@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Driver, Reply, Stop};
+use super::{Driver, Fixed, Reply, Stop};
 use crate::engine::children;
 use crate::engine::desk::NotDone;
 use crate::flag::Freeze;
@@ -61,11 +61,16 @@ impl Driver {
         // A run that fails has nothing else to say while it undoes what was done.
         let said = self.run.answer().is_some() || status == RunStatus::Compensating;
         let answered = self.run.mode() == Mode::Real && said;
-        if (ended || answered || person) && self.fixed.is_none() {
+        if (ended || answered || person) && self.fixed.as_ref().is_none_or(|fixed| fixed.is_old(&self.run)) {
             if person {
                 self.fix_pending();
             }
-            self.fixed = Some(self.run.seq());
+            if self.fixed.is_some()
+                && let Some(place) = &self.place
+            {
+                place.unsettle();
+            }
+            self.fixed = Some(Fixed::now(&self.run));
             self.need = self.need.max(self.run.seq());
         }
         let told = self.caller.is_none() || self.fixed.is_some();

@@ -1,14 +1,27 @@
 //! What those who wait for a run are told, and when.
+//!
+//! Always true: nobody is told what is not on disk, however far the run has come since.
 
 use std::sync::Arc;
 
-use super::{Born, Driver, Reply, Stop, Told};
+use super::{Born, Driver, Fixed, Reply, Stop, Told};
 use crate::engine::journal::Settled;
 use crate::engine::registry::Verdict;
 use crate::engine::replies;
 use crate::exchange::{Abandoned, ArmReply};
 use crate::names::Seq;
-use crate::workflow::{Command, Mode, RunStatus};
+use crate::workflow::{Command, Mode, Run, RunStatus, RunSummary};
+
+impl Fixed {
+    /// As it stands now.
+    pub(super) fn now(run: &Run) -> Self {
+        Self { seq: run.seq(), run: Arc::new(run.clone()) }
+    }
+    /// Something else would be said now; an answer stays what it is.
+    pub(super) fn is_old(&self, run: &Run) -> bool {
+        self.run.answer().is_none() && (self.run.status() != run.status() || run.answer().is_some())
+    }
+}
 
 impl Driver {
     /// Tells whoever waits, once what they hear is on disk.
@@ -21,33 +34,39 @@ impl Driver {
         }
         while self.asking.first().is_some_and(|(seq, _)| *seq <= durable) {
             let (_, reply) = self.asking.remove(0);
-            let summary = Box::new(self.run.summary(self.clock.now()));
-            let _ = reply.send(Reply::Done(summary)); // whoever asked may have gone
+            let _ = reply.send(Reply::Done(Box::new(self.on_disk()))); // whoever asked may have gone
         }
         let world = &self.snapshot.world;
-        if self.fixed.is_some_and(|fixed| fixed <= self.journal.durable()) {
+        if let Some(Fixed { run, .. }) = self.fixed.as_ref().filter(|fixed| fixed.seq <= durable) {
+            let status = run.status();
             if let Some(place) = &mut self.place {
-                if self.run.status() == RunStatus::Abandoned {
+                if status == RunStatus::Abandoned {
                     place.give_back(&self.core.pins);
                 }
-                place.settle(|| Verdict::Run(Arc::new(self.run.clone())));
+                place.settle(|| Verdict::Run(run.clone()));
             }
             if let Some(caller) = self.caller.take() {
-                let reply = match (self.run.status(), self.abandoned) {
+                let reply = match (status, self.abandoned) {
                     (RunStatus::Abandoned, Some(reason)) => {
-                        Some(ArmReply::Abandoned(Abandoned { reason, run: Some(self.run.id()) }))
+                        Some(ArmReply::Abandoned(Abandoned { reason, run: Some(run.id()) }))
                     }
-                    _ => replies::of_run(&self.run, Some(&self.plan), world, caller.may_fall_back),
+                    _ => replies::of_run(run, Some(&self.plan), world, caller.may_fall_back),
                 };
-                let reply = reply.unwrap_or_else(|| replies::still_running(&self.run, &self.plan, world));
+                let reply = reply.unwrap_or_else(|| replies::still_running(run, &self.plan, world));
                 let _ = caller.tell.send(Told::Reply(Box::new(reply))); // the caller may have gone
             }
-        } else if self.late.is_some_and(|late| late <= self.journal.durable())
+        } else if let Some(Fixed { run, .. }) = self.late.as_ref().filter(|late| late.seq <= durable)
             && let Some(caller) = self.caller.take()
         {
-            let reply = replies::still_running(&self.run, &self.plan, world);
+            let reply = replies::still_running(run, &self.plan, world);
             let _ = caller.tell.send(Told::Reply(Box::new(reply)));
         }
+    }
+
+    /// The run as it stands on disk, after an append.
+    fn on_disk(&self) -> RunSummary {
+        let kept = self.journal.kept().filter(|_| self.run.seq() > self.journal.durable());
+        kept.cloned().unwrap_or_else(|| self.run.summary(self.clock.now()))
     }
 
     /// The caller hears that nobody knows; the run goes on, and so do those who wait for its answer.
@@ -85,7 +104,7 @@ impl Driver {
             return;
         }
         self.fix_pending();
-        self.late = Some(self.run.seq());
+        self.late = Some(Fixed::now(&self.run));
         self.need = self.need.max(self.run.seq());
     }
 

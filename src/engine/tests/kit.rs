@@ -226,6 +226,13 @@ impl Bench {
         let secrets = BTreeMap::from([("bank".to_owned(), Secret::new("s3cret"))]);
         self.engine.reload(0, &plans, &services(&self.world), &secrets);
     }
+    /// Only so many calls are under way at the world.
+    pub fn calls_max(&self, calls: u64) {
+        let mut services = services(&self.world);
+        services.values_mut().for_each(|service| Arc::make_mut(service).calls_max = Some(calls.try_into().unwrap()));
+        let plans = BTreeMap::from([(self.plan.workflow.clone(), self.plan.clone())]);
+        self.engine.reload(0, &plans, &services, &BTreeMap::new());
+    }
     /// Waits until the run has no task.
     pub async fn rests(&self, run: RunId) {
         let look = async {

@@ -54,7 +54,8 @@ async fn the_next_process_wakes_what_waits_and_reads_nothing_before() {
     let run = start(&bench, json!({})).await.run;
     bench.rests(run).await;
     bench.crash().await;
-    assert_eq!(bench.recover().await.resumed, 0);
+    let recovered = bench.recover().await;
+    assert_eq!((recovered.resumed, recovered.waiting), (0, 1), "it is counted all the same");
     assert!(!bench.engine.core.post.moves(run) && bench.engine.core.alarm.knows(run));
     assert_eq!(bench.engine.rest(run, PATIENCE).await.unwrap().status, RunStatus::Completed);
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
@@ -177,7 +178,7 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
     assert_eq!(bench.engine.rest(run, PATIENCE).await.unwrap().status, RunStatus::Paused);
     bench.crash().await;
     let recovered = bench.recover().await;
-    assert_eq!((recovered.resumed, recovered.paused), (0, 1));
+    assert_eq!((recovered.resumed, recovered.paused, recovered.waiting), (0, 1, 0));
     assert!(!bench.engine.core.alarm.knows(run), "nothing is kept of it in memory");
     assert!(bench.engine.stuck().is_empty());
 }

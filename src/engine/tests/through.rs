@@ -25,6 +25,48 @@ pub(super) struct Through {
     asked: Arc<AtomicUsize>,
     /// `Some`: several processes share it, each of which lives until it leaves or is said to be dead.
     town: Option<Mutex<Town>>,
+    /// Before anything is appended.
+    pub(super) appends: Gate,
+    /// Before it hears that a process lives.
+    pub(super) beats: Gate,
+    /// After it was read what is asked, before that is told.
+    pub(super) orders: Gate,
+    /// The last event of every run is lost.
+    pub(super) forgets: std::sync::atomic::AtomicBool,
+}
+
+/// Where what is asked of a store may have to wait.
+pub(super) struct Gate {
+    open: tokio::sync::Semaphore,
+    came: tokio::sync::watch::Sender<usize>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { open: tokio::sync::Semaphore::new(1 << 20), came: tokio::sync::watch::Sender::new(0) }
+    }
+}
+
+impl Gate {
+    /// Nobody passes from now on; those who come are counted anew.
+    pub fn shut(&self) {
+        self.open.forget_permits(1 << 20);
+        self.came.send_replace(0);
+    }
+    /// So many pass.
+    pub fn pass(&self, count: usize) {
+        self.open.add_permits(count);
+    }
+    /// So many have come since it was shut.
+    pub async fn came(&self, count: usize) {
+        let mut came = self.came.subscribe();
+        let waited = tokio::time::timeout(super::kit::PATIENCE, came.wait_for(|came| *came >= count)).await;
+        assert!(waited.is_ok(), "nobody comes to the gate");
+    }
+    async fn through(&self) {
+        self.came.send_modify(|came| *came += 1);
+        self.open.acquire().await.unwrap().forget();
+    }
 }
 
 #[derive(Default)]
@@ -36,16 +78,25 @@ struct Town {
 /// Counts what it is asked.
 pub(super) fn counting() -> (SharedStore, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
-    (Arc::new(Through { inner: MemoryStore::new(), asked: asked.clone(), town: None }), asked)
+    (Arc::new(Through::new(asked.clone(), None)), asked)
 }
 
 /// Shared by several processes.
 pub(super) fn shared() -> Arc<Through> {
     let town = Some(Mutex::default());
-    Arc::new(Through { inner: MemoryStore::new(), asked: Arc::default(), town })
+    Arc::new(Through::new(Arc::default(), town))
+}
+
+/// One process', with gates.
+pub(super) fn gated() -> Arc<Through> {
+    Arc::new(Through::new(Arc::default(), None))
 }
 
 impl Through {
+    fn new(asked: Arc<AtomicUsize>, town: Option<Mutex<Town>>) -> Self {
+        let (appends, beats, orders, forgets) = Default::default();
+        Self { inner: MemoryStore::new(), asked, town, appends, beats, orders, forgets }
+    }
     /// The worker's lease is over.
     pub(super) fn dies(&self, worker: WorkerId) {
         if let Some(town) = &self.town {
@@ -65,6 +116,10 @@ impl Through {
                 None => drop(town.owners.remove(&run)),
             }
         }
+    }
+    /// How much is asked of a run, seen beside the gate.
+    pub(super) async fn look(&self, run: RunId) -> usize {
+        self.inner.orders(run).await.unwrap().len()
     }
     fn count(&self) {
         self.asked.fetch_add(1, Ordering::SeqCst);
@@ -87,7 +142,10 @@ impl Work for Through {
         if let Some(town) = &self.town {
             town.lock().unwrap().alive.insert(worker);
         }
-        self.inner.beat(worker, name, lives)
+        Box::pin(async move {
+            self.beats.through().await;
+            self.inner.beat(worker, name, lives).await
+        })
     }
     fn leave(&self, worker: WorkerId) -> Said<'_, ()> {
         self.dies(worker);
@@ -136,7 +194,6 @@ impl Work for Through {
     passed_on! {
         wakes(limit: usize) -> Vec<(Timestamp, RunId)>;
         put_order(order: OrderRecord) -> ();
-        orders(run: RunId) -> Vec<OrderRecord>;
         order(id: Uuid) -> Option<OrderRecord>;
         settle_order(id: Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
@@ -144,6 +201,14 @@ impl Work for Through {
         notice_done(number: u64) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         remains(run: RunId) -> Option<Remains>;
+    }
+    fn orders(&self, run: RunId) -> Said<'_, Vec<OrderRecord>> {
+        self.count();
+        Box::pin(async move {
+            let orders = self.inner.orders(run).await;
+            self.orders.through().await;
+            orders
+        })
     }
     fn news(&self) -> broadcast::Receiver<News> {
         self.inner.news()
@@ -158,13 +223,13 @@ impl Store for Through {
         self.count();
         let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
         Box::pin(async move {
+            self.appends.through().await;
             self.inner.append(append).await?;
             self.owns(owner, run);
             Ok(())
         })
     }
     passed_on! {
-        events(run: RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
         run(run: RunId) -> Option<RunSummary>;
         runs(filter: RunFilter) -> Vec<RunSummary>;
         open_runs() -> Vec<(RunStatus, u64)>;
@@ -189,6 +254,16 @@ impl Store for Through {
         put_evidence(evidence: Vec<EvidenceRecord>) -> ();
         evidence() -> Vec<EvidenceRecord>;
         secret() -> [u8; 32];
+    }
+    fn events(&self, run: RunId, from: crate::names::Seq) -> Said<'_, Vec<StoredEvent>> {
+        self.count();
+        Box::pin(async move {
+            let mut events = self.inner.events(run, from).await?;
+            if self.forgets.load(Ordering::SeqCst) {
+                events.pop();
+            }
+            Ok(events)
+        })
     }
     fn healthy(&self) -> bool {
         true

@@ -76,6 +76,8 @@ impl Tables {
         let ended_before = now.checked_sub(self.window).map_or(ended_before, |since| ended_before.min(since));
         let ended = self.runs.iter().filter(|(_, run)| run.summary.status == status && status.is_final());
         let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);
+        let goes_on = |id| self.runs.get(&id).is_some_and(|above| !above.summary.status.is_final());
+        let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(goes_on));
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();

@@ -131,6 +131,7 @@ impl PostgresStore {
         // A run that ended before the window began has claimed its retry key before it too.
         let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
                     AND updated < least($2, now_ns() - $3) AND NOT purged \
+                    AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND NOT above.ended) \
                     ORDER BY updated, run_id LIMIT $4";
         let make = || {
             let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before)).bind(self.window_ns);

@@ -2,8 +2,12 @@
 //!
 //! Always true: the copy is the database at one moment; nothing stands under the target's name before it is whole and
 //! on disk; what stands there already is never overwritten. Meanwhile the log of the original grows by what is appended.
+//!
+//! What is not whole yet stands beside the target, as `TARGET.part`. A process that is killed leaves it there: it is of no
+//! use to anybody, and the next backup to that target writes it over.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor, SqlSafeStr};
@@ -17,46 +21,80 @@ type Result<T> = std::result::Result<T, StoreError>;
 pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
     let mut conn = look_at(from).await?;
     let failed = |error: String| StoreError(format!("cannot write {}: {error}", to.display()));
-    let mut private = OpenOptions::new();
-    private.write(true).create_new(true);
-    // It holds what the store holds, and the store's secret.
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
-    // Takes the name, so that of two backups to one file the second is refused.
-    private.open(to).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            StoreError(format!("{} exists already: a backup overwrites nothing; name another file", to.display()))
-        }
-        _ => failed(error.to_string()),
+    if to.symlink_metadata().is_ok() {
+        return Err(exists(to));
+    }
+    let part = beside(to, ".part");
+    // Held until the copy has its name: of two backups to one file the second is refused.
+    let held = take(&part).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => StoreError(format!("another backup writes {} now", to.display())),
+        _ => failed(format!("{}: {error}", part.display())),
     })?;
-    let mut part = to.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
     let done = async {
-        private.open(&part).map_err(|error| failed(format!("{}: {error}", part.display())))?;
         // Only the copy is written; the pragma would hold that back too.
         conn.execute("PRAGMA query_only = OFF".into_sql_str()).await.map_err(|error| failed(error.to_string()))?;
         let name = part.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?.replace('\'', "''");
         let text = AssertSqlSafe(format!("VACUUM INTO '{name}'")).into_sql_str();
         conn.execute(text).await.map_err(|error| failed(error.to_string()))?;
-        settle(&part, to).map_err(|error| failed(error.to_string()))
+        settle(&held, &part, to).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => exists(to),
+            _ => failed(error.to_string()),
+        })
     }
     .await;
     let _ = conn.close().await; // nothing was written through it
-    if done.is_err() {
-        // What is left of it is of no use, and in the way of the next try.
-        let _ = std::fs::remove_file(&part);
-        let _ = std::fs::remove_file(to);
-    }
+    // What is left of it is of no use.
+    clear(&part);
     done
 }
 
-/// Puts the whole copy under its name, on disk.
-fn settle(part: &Path, to: &Path) -> std::io::Result<u64> {
-    let file = File::open(part)?;
-    file.sync_all()?;
-    let bytes = file.metadata()?.len();
-    std::fs::rename(part, to)?;
+fn exists(to: &Path) -> StoreError {
+    StoreError(format!("{} exists already: a backup overwrites nothing; name another file", to.display()))
+}
+
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(what);
+    name.into()
+}
+
+/// The empty file that is written: new, or what a process left that was killed.
+fn take(part: &Path) -> std::io::Result<File> {
+    let mut private = OpenOptions::new();
+    private.write(true).create(true).truncate(false);
+    // It holds what the store holds, and the store's secret.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
+    let file = private.open(part)?;
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => ErrorKind::WouldBlock.into(),
+        TryLockError::Error(error) => error,
+    })?;
+    file.set_len(0)?;
+    // What belonged to the other one's half of a copy must not be taken for this one's.
+    for what in ["-journal", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(beside(part, what)); // mostly it is not there
+    }
+    Ok(file)
+}
+
+fn clear(part: &Path) {
+    for what in ["", "-journal", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(beside(part, what)); // mostly it is not there
+    }
+}
+
+/// Puts the whole copy under its name, on disk; never over a file that came there meanwhile.
+fn settle(held: &File, part: &Path, to: &Path) -> std::io::Result<u64> {
+    held.sync_all()?;
+    let bytes = held.metadata()?.len();
+    match std::fs::hard_link(part, to) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),
+        // Not every file system has two names for a file.
+        Err(_) if to.symlink_metadata().is_ok() => return Err(ErrorKind::AlreadyExists.into()),
+        Err(_) => std::fs::rename(part, to)?,
+    }
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()?;
     Ok(bytes)

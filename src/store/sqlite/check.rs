@@ -11,10 +11,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row, SqlSaf
 
 use super::look::run_id;
 use super::read::{self, time};
-use super::{codec, open};
+use super::{codec, fault, open};
 use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
-use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge};
+use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge, judge_secret, of_kind};
 
 /// Runs that are read in one transaction.
 const PAGE: i64 = 64;
@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 /// Opens a database to look at it only.
 pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", path.display()));
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
     if !path.is_file() {
         return Err(StoreError(format!("there is no database at {}", path.display())));
     }
@@ -71,6 +71,9 @@ async fn all(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64
     for (line,) in damage.into_iter().filter(|(line,)| line != "ok") {
         checked.find(None, format!("the file is damaged: {line}"), RESTORE);
     }
+    let secret: Option<(Vec<u8>,)> =
+        sqlx::query_as("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(&mut *conn).await?;
+    judge_secret(secret.as_ref().map(|(secret,)| secret.as_slice()), checked);
     let mut after = Vec::new();
     loop {
         conn.execute("BEGIN".into_sql_str()).await?;
@@ -108,7 +111,8 @@ async fn page(conn: &mut SqliteConnection, after: &mut Vec<u8>, checked: &mut St
 }
 
 async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<EventRow>> {
-    let text = "SELECT events.seq, events.at, events.version, events.event, refs.path, payloads.hash, payloads.body \
+    let text = "SELECT events.seq, events.at, events.version, events.event, refs.path, payloads.hash, payloads.body, \
+                events.kind \
                 FROM events LEFT JOIN payload_refs AS refs ON refs.run_id = events.run_id AND refs.seq = events.seq \
                 LEFT JOIN payloads ON payloads.hash = refs.hash WHERE events.run_id = ? ORDER BY events.seq";
     let rows = sqlx::query(text).bind(run.0.as_bytes().as_slice()).fetch_all(conn).await?;
@@ -133,7 +137,7 @@ async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<Eve
         let version: i64 = row.try_get(2)?;
         let event = match broken {
             Some(why) => Err(why),
-            None => codec::join(row.try_get(3)?, parts),
+            None => of_kind(codec::join(row.try_get(3)?, parts), row.try_get(7)?),
         };
         events.push(EventRow { seq: seq.cast_unsigned(), at, version: version.cast_unsigned(), event });
     }

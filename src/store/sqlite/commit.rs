@@ -5,6 +5,7 @@
 //! not answer either.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,11 +31,14 @@ pub(super) struct Committer {
     statements: Statements,
     going: Going,
     window_ns: i64,
+    /// What went wrong last, for people.
+    pub(super) trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Committer {
     pub(super) fn new(conn: Connection, hints: Hints, window_ns: i64) -> Self {
-        Self { conn, hints, statements: Statements::new(window_ns), going: Going::default(), window_ns }
+        let (statements, going) = (Statements::new(window_ns), Going::default());
+        Self { conn, hints, statements, going, window_ns, trouble: Arc::default() }
     }
 
     /// Retry keys from this time or before have run out.
@@ -114,6 +118,7 @@ impl Committer {
     /// The batch was not committed, or nobody knows.
     async fn after(&mut self, jobs: &[Job], fault: Fault, healthy: &AtomicBool) -> Vec<Fate> {
         let was_healthy = healthy.swap(false, Ordering::AcqRel);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.text().to_owned());
         tracing::error!(error = fault.text(), appends = jobs.len(), "the store did not commit");
         match &fault {
             Fault::Constraint(text) => {

@@ -32,6 +32,18 @@ impl From<sqlx::Error> for Fault {
     }
 }
 
+/// An error as people are told: with what to do, where the file is not what it should be.
+pub(super) fn told(error: &sqlx::Error) -> String {
+    match primary_code(error) {
+        // Corrupt, and not a database.
+        Some(11 | 26) => format!(
+            "{error}: the file is damaged, or another program's; restore a backup (`pointsman store backup` makes \
+             them), or give another file with --store; nothing was changed"
+        ),
+        Some(_) | None => error.to_string(),
+    }
+}
+
 /// The primary result code of SQLite; what `sqlx` hands out is the extended one.
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let code: i32 = error.as_database_error()?.code()?.parse().ok()?;

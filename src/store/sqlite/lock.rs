@@ -25,11 +25,11 @@ impl Ownership {
     pub(super) async fn take(database: &Path) -> Result<Self, StoreError> {
         refuse_network(database)?;
         let path = lock_path(database);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options
             .open(&path)
             .map_err(|error| StoreError(format!("cannot open the lock file {}: {error}", path.display())))?;
         match lock(&file).await {

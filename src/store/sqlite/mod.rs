@@ -27,8 +27,8 @@ mod work;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -65,6 +65,7 @@ pub struct SqliteStore {
     inlet: Inlet,
     readers: SqlitePool,
     healthy: Arc<AtomicBool>,
+    trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     window_ns: i64,
     inline_max: usize,
@@ -125,12 +126,13 @@ impl SqliteStore {
         let unread = |fault: Fault| StoreError(format!("cannot read {}: {}", path.display(), fault.text()));
         let hints = Hints::load(&mut writer, news.clone()).await.map_err(unread)?;
         let committer = Committer::new(Connection::new(options, writer), hints, window_ns);
+        let trouble = committer.trouble.clone();
         let (writer, inlet) = Writer::new(committer, healthy.clone(), &sizes, ownership);
         tokio::spawn(writer.run());
         let duration = metrics::histogram!("pointsman_append_duration_seconds");
         let inline_max = size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
         let queue = limits.append_queue_max;
-        Ok(Self { inlet, readers, healthy, secret, window_ns, inline_max, news, queue, duration })
+        Ok(Self { inlet, readers, healthy, trouble, secret, window_ns, inline_max, news, queue, duration })
     }
 
     fn hand_in(&self, append: Append) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
@@ -305,6 +307,11 @@ impl Store for SqliteStore {
 
     fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        trouble.filter(|_| !self.healthy())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -1,5 +1,6 @@
 //! Opens a database: takes it for this process, brings its tables up, and refuses what a newer program wrote.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions, SqlSafeStr};
 
+use super::fault;
 use super::lock::Ownership;
 use super::look::run_id;
 use crate::store::StoreError;
@@ -28,7 +30,8 @@ pub(super) struct Opened {
 /// Opens the database at a real path, the writer's connection by these options.
 pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<Opened, StoreError> {
     let ownership = Ownership::take(path).await?;
-    let failed = |error: sqlx::Error| StoreError(format!("cannot open {}: {error}", path.display()));
+    let new = make_private(path)?;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), fault::told(&error)));
     let mut writer = options.connect().await.map_err(failed)?;
     refuse_another_programs(&mut writer, path).await?;
     migrate(&mut writer, path).await?;
@@ -46,12 +49,35 @@ pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<
         .connect_with(reader)
         .await
         .map_err(failed)?;
+    match new {
+        true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
+        false => tracing::info!(path = %path.display(), "the store is open"),
+    }
     Ok(Opened { ownership, writer, readers, secret })
+}
+
+/// Makes the file where it is not there, for its owner alone: it holds what callers sent, and the store's secret. SQLite
+/// gives its other files the same rights. Whether nothing was ever written to it.
+fn make_private(path: &Path) -> Result<bool, StoreError> {
+    let mut private = OpenOptions::new();
+    private.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
+    let failed = |error: std::io::Error| StoreError(format!("cannot open {}: {error}", path.display()));
+    let file = private.open(path).map_err(failed)?.metadata().map_err(failed)?;
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o007 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            "everybody on this machine may read the store, and what callers sent is in it: `chmod o=` it"
+        );
+    }
+    Ok(file.len() == 0)
 }
 
 /// A database with tables of which none is ours is somebody else's, named by mistake: it is left as it is.
 pub(super) async fn refuse_another_programs(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", path.display()));
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
     let (ours, all): (i64, i64) = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE name = '_sqlx_migrations'), count(*) FROM sqlite_schema \
          WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
@@ -102,6 +128,9 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
     match steps().run_direct(None, conn, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(newer_tables(path, version)),
+        Err(MigrateError::Execute(error)) => {
+            Err(StoreError(format!("cannot bring up the tables of {}: {}", path.display(), fault::told(&error))))
+        }
         Err(error) => Err(StoreError(format!("cannot bring up the tables of {}: {error}", path.display()))),
     }
 }
@@ -122,13 +151,13 @@ pub(super) async fn refuse_other_tables(conn: &mut SqliteConnection, path: &Path
         Err(error) if error.to_string().contains("no such table") => {
             Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display())))
         }
-        Err(error) => Err(StoreError(format!("cannot read {}: {error}", path.display()))),
+        Err(error) => Err(StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)))),
     }
 }
 
 /// Notes which events may stand here from now on, and refuses a file in which newer ones may stand.
 async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", path.display()));
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
     let noted: Option<(Vec<u8>,)> = sqlx::query_as("SELECT value FROM meta WHERE key = 'event_version'")
         .fetch_optional(&mut *conn)
         .await

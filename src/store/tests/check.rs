@@ -75,10 +75,17 @@ async fn each_thing_that_is_wrong_is_found_and_named() {
         ),
         (format!("UPDATE events SET version = 99 WHERE seq = 3 AND {two}"), Some(2), "event 3 has version 99"),
         (
-            format!("UPDATE events SET event = '{{\"completed\":{{}}}}' WHERE seq = 1 AND {two}"),
+            format!("UPDATE events SET event = '{{\"completed\":{{}}}}', kind = 'completed' WHERE seq = 1 AND {two}"),
             Some(2),
             "do not follow from each other",
         ),
+        (
+            format!("UPDATE events SET kind = 'frobnicated' WHERE seq = 2 AND {two}"),
+            Some(2),
+            "event 2: its row calls it `frobnicated`, and it is `step_computed`",
+        ),
+        ("DELETE FROM meta".into(), None, "the store's secret is gone"),
+        ("UPDATE meta SET value = x'00' WHERE key = 'secret'".into(), None, "the store's secret has 1 bytes"),
         (
             format!(
                 "UPDATE runs SET summary = replace(CAST(summary AS TEXT), '\"completed\"', '\"failed\"') WHERE {two}"
@@ -216,8 +223,48 @@ async fn a_damaged_file_is_a_finding_and_what_is_no_store_is_refused() {
     assert!(refused(&dir.path().join("empty.db")).await.contains("no pointsman ever wrote to it"));
     std::fs::write(dir.path().join("text.db"), "something else altogether".repeat(100)).unwrap();
     assert!(refused(&dir.path().join("text.db")).await.contains("not a database"));
+    assert!(refused(&dir.path().join("text.db")).await.contains("restore a backup"));
+    let start = SqliteStore::open(&dir.path().join("text.db"), &Limits::default()).await.map(|_| ()).unwrap_err().0;
+    assert!(start.contains("not a database") && start.contains("restore a backup"), "{start}");
     edit(&path, "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)").await;
     assert!(refused(&path).await.contains("start this pointsman with it once"));
+}
+
+#[tokio::test]
+async fn a_backup_that_was_killed_is_written_over() {
+    let (dir, path) = sound().await;
+    let (copy, part) = (dir.path().join("copy.db"), dir.path().join("copy.db.part"));
+    for name in ["copy.db.part", "copy.db.part-journal"] {
+        std::fs::write(dir.path().join(name), "half of something").unwrap();
+    }
+    // Somebody is at it.
+    let held = std::fs::File::open(&part).unwrap();
+    held.try_lock().unwrap();
+    let refused = SqliteStore::back_up(&path, &copy).await.unwrap_err().0;
+    assert!(refused.contains("another backup"), "{refused}");
+    drop(held);
+    SqliteStore::back_up(&path, &copy).await.unwrap();
+    assert_eq!(check(&copy).await.findings, []);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("part")), "{left:?}");
+    // What fails leaves nothing under the name.
+    std::fs::write(dir.path().join("torn.db"), &std::fs::read(&path).unwrap()[..8192]).unwrap();
+    assert!(SqliteStore::back_up(dir.path().join("torn.db"), dir.path().join("none.db")).await.is_err());
+    assert!(!dir.path().join("none.db").exists());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_store_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path().join("a.db"), &Limits::default()).await.unwrap();
+    fill(&store).await;
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
+    }
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ on_every_store! {
     old_runs_go_by_status_longest_ended_first,
     a_pinned_run_leaves_its_summary_and_what_remains,
     a_run_whose_retry_key_has_not_run_out_stays,
+    a_child_stays_until_its_parent_has_ended,
     what_was_purged_stays_purged_after_a_restart,
     large_parts_of_events_come_back_as_they_were,
 }
@@ -52,6 +53,23 @@ async fn old_runs_go_by_status_longest_ended_first(which: Which) {
     assert_eq!(left(store).await, runs(&[1, 6, 7]));
     assert_eq!(seqs(store, run_id(1)).await, [1, 2, 3]);
     assert_eq!(store.remains(run_id(1)).await.unwrap(), None);
+}
+
+/// A parent that has not taken in the end of its child would begin it anew.
+async fn a_child_stays_until_its_parent_has_ended(which: Which) {
+    let place = Place::new(which).await;
+    let store = &place.store;
+    let mut child = ended(run_id(2), RunStatus::Completed, past(1));
+    child.summary.parent = Some(run_id(1));
+    store.append(append(run_id(1), 1, 1)).await.unwrap();
+    store.append(child).await.unwrap();
+    let purge = async || store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs;
+    assert_eq!(purge().await, 0);
+    assert_eq!(left(store).await, [run_id(1), run_id(2)]);
+    let over = standing(append(run_id(1), 2, 1), RunStatus::Failed);
+    store.append(over).await.unwrap();
+    assert_eq!(purge().await, 1);
+    assert_eq!(left(store).await, [run_id(1)]);
 }
 
 async fn a_pinned_run_leaves_its_summary_and_what_remains(which: Which) {

@@ -126,7 +126,13 @@ respond: { status: 200 }
     let resolve = Order::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
     bench.says("ann", resolve).unwrap();
     assert_eq!(bench.locks(), [("x".to_owned(), None)], "it stands in line anew");
+    let note = |bench: &Bench<'_>| {
+        let seen = crate::workflow::view(bench.events.iter().map(|event| (bench.now, event))).unwrap();
+        seen.steps.into_iter().find(|step| step.step.as_str() == "b").unwrap().note
+    };
+    assert_eq!(note(&bench).as_deref(), Some("it waits for the lock `x`"));
     bench.lock("b", None, LockSeen::First).unwrap();
+    assert_eq!(note(&bench), None, "it has it");
     bench.replies("b", None, ok(json!(1)));
     assert_eq!(bench.status(), RunStatus::Completed);
     // What it holds it keeps: its call is under way.

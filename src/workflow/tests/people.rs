@@ -106,8 +106,16 @@ fn signals_are_kept_until_a_step_takes_them_and_count_once() {
     assert_eq!(bench.says("shop", paid(1, Some("a"))), Ok(0), "the same delivery");
     assert_eq!(bench.status(), RunStatus::WaitingSignal);
     assert_eq!(bench.causes(), ["time", "signal"]);
+    let why = bench.reasons()[1].sentence.clone();
+    assert!(why.starts_with("`paid` waits for the signal `paid`; one came that its `where` refuses"), "{why}");
+    let note = |bench: &Bench<'_>| {
+        let seen = view(bench.events.iter().map(|event| (bench.now, event))).unwrap();
+        seen.steps.into_iter().find(|step| step.step.as_str() == "paid").unwrap().note
+    };
+    assert_eq!(note(&bench).as_deref(), Some("it waits for `paid`"));
     assert_eq!(bench.says("shop", paid(7, None)), Ok(2));
     assert_eq!((bench.status(), bench.causes()), (RunStatus::Running, vec!["time"]));
+    assert_eq!(note(&bench), None, "what it waited for has come");
     bench.seconds(600);
     assert_eq!(bench.run.wake(), Some("1970-01-01T02:00:00Z".parse().unwrap()));
     bench.seconds(6600);

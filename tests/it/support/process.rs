@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::{Metrics, PATIENCE, until};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
 
 /// `pointsman serve`, running.
 pub struct Pointsman {

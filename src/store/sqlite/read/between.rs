@@ -78,7 +78,8 @@ pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, limit: usize) -
     found.iter().map(notice).collect()
 }
 
-/// Runs that ended in this way before a time, the longest ended first, and whether each is pinned.
+/// Runs that ended in this way before a time, the longest ended first, and whether each is pinned; none whose parent goes
+/// on, which may still have to see how they ended.
 pub(in crate::store::sqlite) async fn old(
     pool: &SqlitePool,
     status: RunStatus,
@@ -86,6 +87,7 @@ pub(in crate::store::sqlite) async fn old(
     limit: usize,
 ) -> Result<Vec<(RunId, bool)>> {
     let text = "SELECT run_id, pinned FROM runs WHERE status = ? AND ended = 1 AND remains IS NULL AND updated < ? \
+                AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND above.ended = 0) \
                 ORDER BY updated, run_id LIMIT ?";
     let found: Vec<(Vec<u8>, bool)> = sqlx::query_as(text)
         .bind(status.as_str())

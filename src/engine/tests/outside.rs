@@ -10,7 +10,6 @@ use super::through;
 use crate::engine::{NotDone, Start};
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
-use crate::store::{Store, Work};
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Choice, Event, Mode, Order, Plan, RunStatus};
 

@@ -11,6 +11,7 @@ mod drivers;
 mod duplicates;
 mod hostile;
 mod house;
+mod idle;
 mod json_server;
 mod kills;
 mod ladder;

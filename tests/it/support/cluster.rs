@@ -157,6 +157,20 @@ impl Cluster {
     pub fn query(&self, text: &str) -> Result<String, String> {
         query_at(self.dir.path(), self.port, "postgres", text)
     }
+    /// From now on it writes down what it is asked.
+    pub fn write_down(&self) {
+        for text in ["log_statement = 'all'", "log_line_prefix = '%a|'"] {
+            self.query(&format!("ALTER SYSTEM SET {text}")).expect("set");
+        }
+        self.query("SELECT pg_reload_conf()").expect("read");
+    }
+    /// The statements of ours that it wrote down, in order; the first line of each.
+    pub fn written_down(&self) -> Vec<String> {
+        let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let ours = log.lines().filter_map(|line| line.strip_prefix("pointsman|LOG:")).map(str::trim);
+        ours.filter(|line| line.starts_with("execute") || line.starts_with("statement")).map(str::to_owned).collect()
+    }
     /// Ends every session but the one that asks, and says how many there were.
     pub fn terminate_all(&self) -> u64 {
         let text = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \

@@ -251,6 +251,13 @@ impl Town {
     pub async fn finish(self) {
         self.finish_then(|_| async {}).await;
     }
+    /// The same where runs go on waiting.
+    pub async fn finish_waiting(mut self) {
+        self.finished = true;
+        assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
+        let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
+        checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;
+    }
     /// The same, and then a look into the store, while it is still there.
     pub async fn finish_then<T, Fut: Future<Output = T>>(mut self, look: impl FnOnce(PathBuf) -> Fut) -> T {
         self.finished = true;

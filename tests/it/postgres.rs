@@ -264,3 +264,20 @@ async fn committed_and_the_reply_was_lost() {
     })
     .await;
 }
+
+/// The primary is lost under load, and the standby that has all its commits takes its place under the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over() {
+    under_load("a_standby_takes_over", "only", async |cluster, line, load| {
+        let standby = block_in_place(|| cluster.standby());
+        load.busy().await;
+        block_in_place(|| cluster.stop("immediate"));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        block_in_place(|| standby.promote());
+        line.lead_to(standby.address());
+        let back = load.busy().await;
+        *cluster = standby;
+        Done { faults: 1, kind: "takeovers by a standby", back }
+    })
+    .await;
+}

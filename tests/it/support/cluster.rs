@@ -134,16 +134,45 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
         give_away(dir.path());
         initialise(&bin, &dir.path().join("data"));
+        Some(Self::in_folder(bin, dir))
+    }
+    /// Starts what was made ready.
+    fn in_folder(bin: PathBuf, dir: tempfile::TempDir) -> Self {
         let mut tries = 0;
         loop {
             let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
             match start(&bin, &dir.path().join("data"), dir.path(), Some(free.port())) {
-                Ok(()) => return Some(Self { bin, dir, port: free.port(), frozen: Vec::new() }),
+                Ok(()) => return Self { bin, dir, port: free.port(), frozen: Vec::new() },
                 // Somebody else was faster at this port.
                 Err(error) if tries == 5 => panic!("the server does not start: {error}"),
                 Err(_) => tries += 1,
             }
         }
+    }
+    /// A second server that follows this one: from now on nothing is committed here that is not there.
+    pub fn standby(&self) -> Self {
+        let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
+        give_away(dir.path());
+        let mut copy = as_server(&self.bin.join("pg_basebackup"));
+        copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres", "--checkpoint=fast", "-R", "-D"]);
+        run(copy.arg(dir.path().join("data")).current_dir("/")).expect("a copy");
+        let standby = Self::in_folder(self.bin.clone(), dir);
+        self.query("ALTER SYSTEM SET synchronous_standby_names = '*'").expect("set");
+        self.query("SELECT pg_reload_conf()").expect("read");
+        let follows = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        for _ in 0..300 {
+            if self.query(follows).is_ok_and(|count| count.trim() == "1") {
+                return standby;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("the standby does not follow");
+    }
+    /// What followed another one leads.
+    pub fn promote(&self) {
+        let mut command = as_server(&self.bin.join("pg_ctl"));
+        command.args(["promote", "--wait", "--silent", "-D"]).arg(self.dir.path().join("data"));
+        run(command.current_dir("/")).expect("it leads");
     }
     /// How a store is opened in it.
     pub fn url(&self) -> String {

@@ -27,6 +27,7 @@ pub struct Lossy {
 }
 
 struct State {
+    there: Mutex<SocketAddr>,
     random: Mutex<fastrand::Rng>,
     /// One reply to a commit of so many is lost; none where it is 0.
     one_in: AtomicUsize,
@@ -39,13 +40,14 @@ impl Lossy {
         let listener = TcpListener::bind(LOCAL).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let random = Mutex::new(fastrand::Rng::with_seed(seed));
-        let state = Arc::new(State { random, one_in: AtomicUsize::new(0), lost: AtomicU64::new(0) });
+        let state =
+            Arc::new(State { there: Mutex::new(there), random, one_in: AtomicUsize::new(0), lost: AtomicU64::new(0) });
         let of_task = state.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
                 let state = of_task.clone();
-                connections.spawn(async move { carry(near, there, &state).await });
+                connections.spawn(async move { carry(near, &state).await });
                 while connections.try_join_next().is_some() {}
             }
         })
@@ -59,6 +61,10 @@ impl Lossy {
     /// From now on one reply to a commit of so many is lost, and the connection with it.
     pub fn lose_one_in(&self, of: usize) {
         self.state.one_in.store(of, Ordering::Relaxed);
+    }
+    /// Connections that are made from now on go to another address.
+    pub fn lead_to(&self, there: SocketAddr) {
+        *self.state.there.lock().expect("unpoisoned") = there;
     }
     /// Loses nothing more.
     pub fn mend(&self) {
@@ -87,7 +93,8 @@ impl State {
     }
 }
 
-async fn carry(mut near: TcpStream, there: SocketAddr, state: &State) {
+async fn carry(mut near: TcpStream, state: &State) {
+    let there = *state.there.lock().expect("unpoisoned");
     let Ok(mut far) = TcpStream::connect(there).await else { return };
     let _set = (near.set_nodelay(true), far.set_nodelay(true));
     let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::types::{ServiceRow, ShadowLoad, StuckRun};
 use crate::config::Token;
@@ -15,7 +16,7 @@ use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
 use crate::ladder::{Ask, FlipError, Flipped, Ladder, RouteStatus};
 use crate::limits::Limits;
-use crate::names::{RouteId, RunId, Seq, StepId, WorkflowName};
+use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 use crate::store::{FlipRecord, SharedStore, StoreError};
 use crate::workflow::{Order, RunSummary};
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,23 @@ pub trait Moves: Send + Sync {
 pub trait Desk: Send + Sync {
     /// As [`Engine::start`].
     fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>>;
+    /// As [`Engine::start_watched`].
+    fn start_watched(
+        &self,
+        start: Start,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<(Started, BoxFuture<'_, ()>), NotStarted>> {
+        async move {
+            let started = self.start(start).await?;
+            let run = started.run;
+            Ok((started, self.rest(run, within).map(drop).boxed()))
+        }
+        .boxed()
+    }
+    /// As [`Engine::plan_source`].
+    fn plan_source(&self, _: &PlanId) -> Option<Arc<Value>> {
+        None
+    }
     /// As [`Engine::rerun`].
     fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, NotStarted>>;
     /// As [`Engine::order`].
@@ -122,6 +140,16 @@ pub trait Desk: Send + Sync {
 impl Desk for Engine {
     fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>> {
         Engine::start(self, start).boxed()
+    }
+    fn start_watched(
+        &self,
+        start: Start,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<(Started, BoxFuture<'_, ()>), NotStarted>> {
+        Engine::start_watched(self, start, within).boxed()
+    }
+    fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {
+        Engine::plan_source(self, id)
     }
     fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, NotStarted>> {
         Engine::rerun(self, of, from, by).boxed()

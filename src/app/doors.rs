@@ -13,10 +13,11 @@ use crate::demo::{DemoOptions, Product};
 /// # Errors
 /// As [`App::start`].
 pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
+    let engine = engine_runtime()?;
     runtime()?.block_on(async {
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        let app = App::start(flags, over).await?;
+        let app = App::start(flags, over, engine.handle()).await?;
         // Nobody needs to read it.
         let mut places = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
         if let Some(api) = app.api {
@@ -44,6 +45,7 @@ pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
 /// A promise was broken; a port or a directory cannot be had; as [`App::start`].
 pub fn demo(exit: bool) -> anyhow::Result<()> {
     let options = DemoOptions { exit, render: cli::diffs_text };
+    let engine = engine_runtime()?;
     let kept = runtime()?.block_on(crate::demo::run(&options, async |wanted| {
         let over = Overrides {
             listen: Some(wanted.listen),
@@ -51,11 +53,23 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
             store: Some(format!("sqlite:{}", wanted.store.display())),
             ..Overrides::default()
         };
-        let app = App::start(wanted.flags, over).await?;
+        let app = App::start(wanted.flags, over, engine.handle()).await?;
         Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
     }))?;
     anyhow::ensure!(kept, "a promise was broken; the lines above say which");
     Ok(())
+}
+
+/// Threads of the engine, its store and the admin listener: apart from those that serve the proxy's requests, so that
+/// neither holds the other up. Fewer than there are cores: a run goes to and fro between its step's socket and the
+/// store's thread, and where several idle threads are woken for each such move, a step costs half as much again.
+fn engine_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 2).max(1))
+        .enable_all()
+        .thread_name("engine")
+        .build()
 }
 
 pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

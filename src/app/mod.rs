@@ -23,6 +23,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -67,19 +68,25 @@ impl App {
     /// # Errors
     /// The files are refused ([`config::Failed`], with all that is wrong), the store cannot be opened, or an address is
     /// taken. Nothing was changed then.
-    pub async fn start(flags: PathBuf, over: Overrides) -> anyhow::Result<Self> {
+    ///
+    /// What belongs to the engine, its store and the admin listener lives in the runtime given; the proxy in the
+    /// caller's.
+    pub async fn start(flags: PathBuf, over: Overrides, engine: &Handle) -> anyhow::Result<Self> {
         let Loaded { setup, warnings, hash } = config::read(&flags, &over)?;
         for warning in &warnings.0 {
             tracing::warn!(problem = %warning.one_line(), "the files are taken with a warning");
         }
         let limits = setup.limits.clone();
         let recorder = telemetry::recorder();
-        let parts = Parts::open(&setup).await?;
+        let parts = {
+            let setup = setup.clone();
+            engine.spawn(async move { Parts::open(&setup).await }).await??
+        };
 
         let listener = bind(setup.settings.listen, "listen").await?;
-        let admin_listener = bind(setup.settings.admin, "admin.listen").await?;
+        let admin_listener = engine.spawn(bind(setup.settings.admin, "admin.listen")).await??;
         let api_listener = match setup.settings.api {
-            Some(address) => Some(bind(address, "api.listen").await?),
+            Some(address) => Some(engine.spawn(bind(address, "api.listen")).await??),
             None => None,
         };
         let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
@@ -89,7 +96,11 @@ impl App {
         let (watch, changes) = Watch::start(&flags, over, hash, Pace::default()).context("watching the flag files")?;
         watch.force_on_hangup().context("listening for SIGHUP")?;
 
-        parts.engine.recover().await.context("continuing the runs that the last process left")?;
+        {
+            let parts = parts.clone();
+            engine.spawn(async move { parts.engine.recover().await }).await?
+        }
+        .context("continuing the runs that the last process left")?;
 
         let stop = CancellationToken::new();
         let admin_stop = CancellationToken::new();
@@ -153,15 +164,15 @@ impl App {
             .into_iter()
             .map(|(listener, router)| {
                 let stop = admin_stop.clone();
-                tokio::spawn(async move { admin::serve(listener, router, stop.cancelled()).await })
+                engine.spawn(async move { admin::serve(listener, router, stop.cancelled()).await })
             })
             .collect();
 
-        let mut tasks = vec![tokio::spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
-        tasks.push(tokio::spawn(behind::reload(parts.clone(), setup.clone(), freshness, changes)));
-        tasks.push(tokio::spawn(behind::health(parts.clone())));
-        tasks.push(tokio::spawn(retention::keep(parts.store.clone(), parts.retention.clone())));
-        tasks.extend(recorder.map(|handle| tokio::spawn(telemetry::upkeep(handle))));
+        let mut tasks = vec![engine.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        tasks.push(engine.spawn(behind::reload(parts.clone(), setup.clone(), freshness, changes)));
+        tasks.push(engine.spawn(behind::health(parts.clone())));
+        tasks.push(engine.spawn(retention::keep(parts.store.clone(), parts.retention.clone())));
+        tasks.extend(recorder.map(|handle| engine.spawn(telemetry::upkeep(handle))));
 
         let ended = tokio::spawn({
             let stop = stop.clone();
@@ -380,6 +391,6 @@ fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
         .collect()
 }
 
-async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+async fn bind(address: SocketAddr, key: &'static str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listening on {address} (`{key}`)"))
 }

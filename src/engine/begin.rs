@@ -88,8 +88,12 @@ pub(super) fn started(plan: &Plan, run: RunId, input: &Value, origin: Origin, no
     }
 }
 
-/// Starts a run.
-pub(super) async fn start(core: &Arc<Core>, start: Start) -> Result<Started, NotStarted> {
+/// Starts a run. Whoever wants to wait for it gets to watch it before it is born, where this asking makes it.
+pub(super) async fn start(
+    core: &Arc<Core>,
+    start: Start,
+    watch: impl FnOnce(RunId) + Send,
+) -> Result<Started, NotStarted> {
     let Start { workflow, input, by, key } = start;
     let snapshot = core.snapshot.load_full();
     let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
@@ -115,6 +119,7 @@ pub(super) async fn start(core: &Arc<Core>, start: Start) -> Result<Started, Not
     };
     let started = started(&plan, run, &input, origin, core.wall.now());
     let (credentials, run_key) = Default::default();
+    watch(run);
     born(core, Birth { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, place, permit).await
 }
 

@@ -5,10 +5,14 @@
 //!
 //! When the store does not answer, nothing is known and that is said; asked again under the same id it is done once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
+use super::follow::Watch;
 use super::{Engine, begin, explain, follow, orders, rerun};
 use crate::flag::RetryKey;
 use crate::names::{JobId, PlanId, RunId, Seq, StepId, WorkflowName};
@@ -122,7 +126,30 @@ impl Engine {
     /// # Errors
     /// Nothing was started, or nobody knows.
     pub async fn start(&self, start: Start) -> Result<Started, NotStarted> {
-        begin::start(&self.core, start).await
+        begin::start(&self.core, start, |_| {}).await
+    }
+    /// Starts a run; and what waits until it has ended or waits for a person or a signal, at most so long. Cheaper than
+    /// [`Engine::rest`] after [`Engine::start`]: the store is not asked where nothing can have been missed.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub async fn start_watched(
+        &self,
+        start: Start,
+        within: Duration,
+    ) -> Result<(Started, BoxFuture<'_, ()>), NotStarted> {
+        let mut watch = None;
+        let started = begin::start(&self.core, start, |run| watch = Some(Watch::of(&self.core, run))).await?;
+        let rest = match watch.filter(|_| started.fresh) {
+            Some(watch) => follow::newborn_rest(watch, within).boxed(),
+            None => follow::rest(&self.core, started.run, within).boxed(),
+        };
+        Ok((started, rest.map(drop).boxed()))
+    }
+    /// The source of a plan of the files in force.
+    pub fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {
+        let snapshot = self.core.snapshot.load();
+        snapshot.plans.values().find(|plan| plan.id == *id).map(|plan| plan.source.clone())
     }
     /// Starts another run of the same job that takes over the results of all that does not depend on a step.
     ///

@@ -37,22 +37,30 @@ pub(super) struct Watchers {
 }
 
 /// One that waits; dropping it gives the place back.
-struct Watch<'a> {
-    watchers: &'a Watchers,
+pub(super) struct Watch {
+    core: Arc<Core>,
     run: RunId,
     news: watch::Receiver<OnDisk>,
+}
+
+impl Watch {
+    /// Of a run: what is kept from now on is heard.
+    pub fn of(core: &Arc<Core>, run: RunId) -> Self {
+        let news = core.watchers.subscribe(run);
+        Self { core: core.clone(), run, news }
+    }
 }
 
 impl Watchers {
     fn all(&self) -> MutexGuard<'_, HashMap<RunId, (usize, watch::Sender<OnDisk>)>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn watch(&self, run: RunId) -> Watch<'_> {
+    fn subscribe(&self, run: RunId) -> watch::Receiver<OnDisk> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut all = self.all();
         let (count, sender) = all.entry(run).or_insert_with(|| (0, watch::Sender::new(OnDisk::default())));
         *count += 1;
-        Watch { watchers: self, run, news: sender.subscribe() }
+        sender.subscribe()
     }
     /// More of a run is on disk.
     pub fn kept(&self, run: RunId, seq: Seq, summary: impl FnOnce() -> Option<RunSummary>) {
@@ -73,16 +81,16 @@ impl Watchers {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for Watch {
     fn drop(&mut self) {
-        let mut all = self.watchers.all();
+        let mut all = self.core.watchers.all();
         if let Some((count, _)) = all.get_mut(&self.run) {
             *count -= 1;
             if *count == 0 {
                 all.remove(&self.run);
             }
         }
-        self.watchers.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.core.watchers.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -105,9 +113,20 @@ enum Moved {
 
 /// The run once it rests, or as it stands when the time is over.
 pub(super) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Option<RunSummary> {
+    rested(Watch::of(core, run), Moved::Look, within).await
+}
+
+/// The same of a run that was watched before its birth and was born since: nothing has been missed, and the store is
+/// not asked for it.
+pub(super) async fn newborn_rest(mut watch: Watch, within: Duration) -> Option<RunSummary> {
     let until = Instant::now() + within;
-    let mut watch = core.watchers.watch(run);
-    let mut moved = Moved::Look;
+    let moved = if watch.news.borrow().seq.is_some() { Moved::News } else { changed(&mut watch, until).await };
+    rested(watch, moved, until.saturating_duration_since(Instant::now())).await
+}
+
+async fn rested(mut watch: Watch, mut moved: Moved, within: Duration) -> Option<RunSummary> {
+    let until = Instant::now() + within;
+    let (core, run) = (watch.core.clone(), watch.run);
     let mut last = None;
     loop {
         let seen = watch.news.borrow_and_update().clone();
@@ -117,20 +136,20 @@ pub(super) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Opti
                 last = Some((*summary).clone());
             }
         } else {
-            last = stored(core, run, until).await.or(last);
+            last = stored(&core, run, until).await.or(last);
             last.as_ref()?;
         }
         if moved == Moved::Over || last.as_ref().is_some_and(rests) {
             return last;
         }
-        moved = changed(core, &mut watch, until).await;
+        moved = changed(&mut watch, until).await;
     }
 }
 
 /// The last place on disk, once it is beyond a place or the time is over.
 pub(super) async fn beyond(core: &Arc<Core>, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
     let until = Instant::now() + within;
-    let mut watch = core.watchers.watch(run);
+    let mut watch = Watch::of(core, run);
     let mut moved = Moved::Look;
     let mut last = None;
     loop {
@@ -142,7 +161,7 @@ pub(super) async fn beyond(core: &Arc<Core>, run: RunId, seq: Seq, within: Durat
         if moved == Moved::Over || last.is_none_or(|last| last > seq) {
             return last;
         }
-        moved = changed(core, &mut watch, until).await;
+        moved = changed(&mut watch, until).await;
     }
 }
 
@@ -152,7 +171,8 @@ async fn stored(core: &Core, run: RunId, until: Instant) -> Option<RunSummary> {
 }
 
 /// Waits for a change, or for the next look where another process may have made one.
-async fn changed(core: &Core, watch: &mut Watch<'_>, until: Instant) -> Moved {
+async fn changed(watch: &mut Watch, until: Instant) -> Moved {
+    let core = &watch.core;
     let elsewhere = core.store.is_shared() && !core.post.moves(watch.run);
     tokio::select! {
         _ = watch.news.changed() => Moved::News,

@@ -57,6 +57,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -164,6 +165,8 @@ struct Core {
     #[cfg(test)]
     instead: std::sync::OnceLock<Arc<dyn self::client::Executor>>,
     cut: CancellationToken,
+    /// The runtime that it was made in: what moves runs lives there, whoever asks.
+    threads: Handle,
 }
 
 /// Saying goodbye to a store that others share.
@@ -182,7 +185,11 @@ impl Core {
 }
 
 impl Engine {
-    /// Makes an engine; it does nothing before it is asked.
+    /// Makes an engine; it does nothing before it is asked. Runs are moved in the runtime that it is made in, whoever
+    /// asks; rehearsals and dark runs where they are asked for.
+    ///
+    /// # Panics
+    /// Outside a runtime.
     pub fn new(parts: EngineParts) -> Self {
         let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins } = parts;
         let snapshot = Snapshot::new(0, &plans, &services, &secrets, key_secret, &limits, None);
@@ -224,6 +231,7 @@ impl Engine {
             #[cfg(test)]
             instead: std::sync::OnceLock::new(),
             cut: CancellationToken::new(),
+            threads: Handle::current(),
         };
         Self { core: Arc::new(core) }
     }
@@ -329,18 +337,25 @@ impl Core {
     /// Drives a run in a task of its own.
     fn spawn(self: &Arc<Self>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
         let core = self.clone();
-        self.tasks.spawn(async move {
+        let real = driver.run.mode() == Mode::Real;
+        let moved = async move {
             let _permit = permit;
             // `None`: the process ends; what is on disk is what the next one goes on from.
             let _cut = core.cut.run_until_cancelled(driver.drive()).await;
-        });
+        };
+        // What nobody is answered by keeps to its caller's threads, which step back for others.
+        match real {
+            true => drop(self.tasks.spawn_on(moved, &self.threads)),
+            false => drop(self.tasks.spawn(moved)),
+        }
     }
 
     /// Does something beside the runs, for as long as the process lives.
     fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
         let cut = self.cut.clone();
-        self.besides.spawn(async move {
+        let work = async move {
             cut.run_until_cancelled(work).await;
-        });
+        };
+        self.besides.spawn_on(work, &self.threads);
     }
 }

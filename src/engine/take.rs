@@ -92,11 +92,12 @@ impl Core {
     pub(super) fn open(self: &Arc<Self>, seat: Seat, owned: Option<Owned>, permit: Option<OwnedSemaphorePermit>) {
         minder::start(self);
         let core = self.clone();
-        self.tasks.spawn(async move {
+        let moved = async move {
             let _permit = permit;
             let moved = async { Box::pin(opened(&core, seat, owned)).await };
             core.cut.run_until_cancelled(moved).await;
-        });
+        };
+        self.tasks.spawn_on(moved, &self.threads);
     }
 
     /// Makes a run look around: its task, or one that is begun for it.

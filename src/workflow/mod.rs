@@ -78,6 +78,6 @@ pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Q
 pub use run::Run;
 pub use status::StepStatus;
 pub use summary::{RunStatus, RunSummary};
-pub use view::{RunView, StepView, UndoneView, view};
+pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waits::{Cause, Reason, Since, waits};
 pub use world::{CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, reads_hidden};

@@ -90,6 +90,14 @@ pub struct StepView {
 /// # Errors
 /// There are no events, or one does not fit.
 pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<RunView, Misfit> {
+    view_and_run(events).map(|(view, _)| view)
+}
+
+/// The same, with the run itself.
+///
+/// # Errors
+/// As [`view`].
+pub fn view_and_run<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Result<(RunView, Run), Misfit> {
     let mut run: Option<Run> = None;
     let mut steps = Steps::default();
     let mut updated = None;
@@ -115,7 +123,7 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
         };
         UndoneView { step: step.clone(), item, undone, why }
     });
-    Ok(RunView {
+    let view = RunView {
         run_id: started.run,
         workflow: started.workflow.clone(),
         plan_id: started.plan.clone(),
@@ -132,7 +140,8 @@ pub fn view<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Res
         checkpoints,
         conflicts: run.conflicts().to_vec(),
         undone: undone.collect(),
-    })
+    };
+    Ok((view, run))
 }
 
 #[derive(Default)]

@@ -2,8 +2,8 @@
 """What our engine does alone: how it grows, how long, how large, and what waiting costs.
 
   in-flight   1, 10, 100, 1,000 runs of ten POSTs in flight: runs/s, p50, p99
-  for-each    one run whose `for_each` has 10,000 items, 64 calls at a time; then that run, of 20,000 events, is asked
-              for over the API (read and fold alone: `cargo test --release --lib fold_rate -- --ignored --nocapture`)
+  for-each    one run whose `for_each` has 10,000 items, and one of 5,000 (10,000 events), 64 calls at a time; then each
+              is asked for over the API (reading and folding alone: `src/store/tests/rate.rs`, with --keep FOLDER here)
   waiting     10,000 runs that wait for a person: CPU and system calls over a time in which nothing happens, what the
               process keeps in memory for each
   finished    100,000 finished runs in the store: seconds until /readyz after a start, `runs list` over the API and by
@@ -18,6 +18,7 @@ fail.
 import argparse, asyncio, json, statistics, subprocess, shutil, sys, time
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 import rig
 
 RUNS_WAITING, RUNS_FINISHED, ITEMS = 10_000, 100_000, 10_000
@@ -103,8 +104,8 @@ def in_flight(folder, steps, args, emit):
 def for_each(folder, steps, args, emit):
     ours = rig.Ours(folder, steps.url, [EACH], limits={"answer_ms": 600_000}, name="for-each")
     by = ours.way(args.by)
-    for n in range(args.rounds):
-        items = list(range(ITEMS))
+    for n, count in ((n, count) for n in range(args.rounds) for count in (ITEMS, ITEMS // 2)):
+        items = list(range(count))
         url, _ = ours.target("each", by)
         cpu, began = rig.cpu_seconds(ours.process.pid), time.monotonic()
         status, text = rig.ask(url, {"workflow": "each", "input": {"items": items}} if by == "api" else {"items": items}, patience=600)
@@ -114,10 +115,12 @@ def for_each(folder, steps, args, emit):
         runs = runs_of(ours, "limit=1")
         began = time.monotonic()
         shown, text_of_run = rig.ask(f"{ours.admin}/api/v2/orchestrate/run/{runs[0]['run_id']}")
-        emit(dict(work="for each", round=n, count=ITEMS, by=by, status=status, run_status=runs[0]["status"], took_s=round(took, 2), items_per_s=round(ITEMS / took),
-                  effects=effects, effects_twice=twice, cpu_us_per_step=round(spent / ITEMS * 1e6, 1), rss_mb=round(rig.rss_mb(ours.process.pid), 1),
+        emit(dict(work="for each", round=n, count=count, by=by, status=status, run_status=runs[0]["status"], took_s=round(took, 2), items_per_s=round(count / took),
+                  effects=effects, effects_twice=twice, cpu_us_per_step=round(spent / count * 1e6, 1), rss_mb=round(rig.rss_mb(ours.process.pid), 1),
                   show_ms=round((time.monotonic() - began) * 1e3, 1), show_status=shown))
     rig.end(ours.process)
+    if args.keep:
+        shutil.copy(ours.folder / "bench.db", Path(args.keep) / "for-each.db")
 
 
 def waiting(folder, steps, args, emit):
@@ -195,6 +198,7 @@ def main():
     ask.add_argument("--idle", type=int, default=20, help="seconds in which nothing happens")
     ask.add_argument("--by", choices=["auto", "api", "route"], default="auto", help="how runs are started; auto: by the API where the binary has it")
     ask.add_argument("--dir", help="where the databases go: a folder on a disk")
+    ask.add_argument("--keep", help="leave the database of `for-each` in this folder")
     ask.add_argument("--rows", help="write the raw rows here as CSV")
     args = ask.parse_args()
     if unknown := [work for work in args.works if work not in WORKS]:

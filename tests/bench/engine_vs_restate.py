@@ -24,6 +24,7 @@ step was under way, and keeps request and reply.
 import argparse, json, os, statistics, subprocess, sys, time
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 import rig
 
 PACKAGES = ["@restatedev/restate-server", "@restatedev/restate-sdk"]

@@ -24,6 +24,8 @@ pub(super) use orders::{adjust, answer, cancel, pause, rerun, resolve, resume, r
 pub(super) use start::start;
 pub(super) use stream::{Streams, stream};
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::Shared;
@@ -31,14 +33,14 @@ use super::problem::Refusal;
 use super::types::{Delivery, Orchestration};
 use crate::names::{JobId, RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
-use crate::workflow::{Asked, Conflict, Run, RunStarted, RunView, fold, view};
+use crate::workflow::{Asked, Conflict, Run, RunStarted, RunView, view_and_run};
 
 /// A run as its events tell it.
 struct Seen {
     events: Vec<StoredEvent>,
     run: Run,
     view: RunView,
-    plan: Option<Value>,
+    plan: Option<Arc<Value>>,
 }
 
 impl Seen {
@@ -52,9 +54,12 @@ impl Seen {
                 None => Refusal::no_run(&run.to_string()),
             });
         }
-        let view = view(events.iter().map(|stored| (stored.at, &stored.event))).map_err(Refusal::damaged)?;
-        let run = fold(events.iter().map(|stored| &stored.event)).map_err(Refusal::damaged)?;
-        let plan = store.plan(view.plan_id.clone()).await?;
+        let seen = view_and_run(events.iter().map(|stored| (stored.at, &stored.event)));
+        let (view, run) = seen.map_err(Refusal::damaged)?;
+        let plan = match shared.parts.desk.plan_source(&view.plan_id) {
+            None => store.plan(view.plan_id.clone()).await?.map(Arc::new),
+            kept => kept,
+        };
         Ok(Self { events, run, view, plan })
     }
     fn started(&self) -> &RunStarted {

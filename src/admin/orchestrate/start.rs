@@ -16,10 +16,10 @@ use crate::admin::guard::Who;
 use crate::admin::problem::Refusal;
 use crate::admin::types::{Delivery, RunAsk};
 use crate::admin::{Admin, Shared};
-use crate::engine::{Start, Started};
+use crate::engine::Start;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
-use crate::names::Seq;
+use crate::names::{RunId, Seq};
 use crate::workflow::{RunStatus, deeper_than};
 
 /// The header that names a wish.
@@ -55,11 +55,25 @@ pub(in crate::admin) async fn start(
     let key = key.map(|(key, request)| (RetryKey(key), request));
     // A stream that cannot be had must not leave a run behind.
     let place = streamed.then(|| admin.streams.place()).transpose()?;
-    let started = admin.parts.desk.start(Start { workflow: workflow.as_str().into(), input, by, key }).await;
-    let started = started.map_err(Refusal::not_started)?;
-    let mut response = match place {
-        Some(place) => stream::follow(&admin, started.run, Seq(0), place).await?,
-        None => answered(&admin, &started, wait.bound).await?,
+    let start = Start { workflow: workflow.as_str().into(), input, by, key };
+    let desk = &admin.parts.desk;
+    let (started, mut response) = match place {
+        Some(place) => {
+            let started = desk.start(start).await.map_err(Refusal::not_started)?;
+            let response = stream::follow(&admin, started.run, Seq(0), place).await?;
+            (started, response)
+        }
+        None => {
+            let (started, rest) = desk.start_watched(start, wait.bound).await.map_err(Refusal::not_started)?;
+            if !wait.bound.is_zero() {
+                tokio::select! {
+                    () = rest => {}
+                    () = admin.parts.ending.cancelled() => {}
+                }
+            }
+            let response = shown(&admin, started.run).await?;
+            (started, response)
+        }
     };
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("{}/{}", super::envelope::RUN, started.run)) {
@@ -74,15 +88,9 @@ pub(in crate::admin) async fn start(
     Ok(response)
 }
 
-/// Waits for the run, and shows it.
-async fn answered(shared: &Shared, started: &Started, bound: Duration) -> Result<Response, Refusal> {
-    if !bound.is_zero() {
-        tokio::select! {
-            _ = shared.parts.desk.rest(started.run, bound) => {}
-            () = shared.parts.ending.cancelled() => {}
-        }
-    }
-    let seen = Seen::read(shared, started.run).await?;
+/// The run as it stands.
+async fn shown(shared: &Shared, run: RunId) -> Result<Response, Refusal> {
+    let seen = Seen::read(shared, run).await?;
     let status = if rests(seen.view.status) { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(seen.envelope(shared, Delivery::Sync))).into_response())
 }

@@ -1,6 +1,8 @@
 //! How many events a second, and how many SQLite itself takes with the same batches, by hand:
 //! `cargo test --release --lib store::tests::rate -- --ignored --nocapture`. The folder is a temporary one: set TMPDIR
-//! to a disk where it is memory.
+//! to a disk where it is memory. And how long the longest run of a store takes to be read and folded:
+//! `POINTSMAN_STORE=FILE cargo test --release --lib read_and_fold -- --ignored --nocapture` (`engine_alone.py --keep`
+//! leaves such a file).
 //!
 //! The control writes the very bytes of the events, in batches as large as ours were on average, with one multi-row
 //! INSERT for each on one connection (WAL, `synchronous=FULL`), into a table like ours, and nothing else: no summaries,
@@ -222,4 +224,22 @@ async fn events_a_second_on_postgresql() {
             mine.rate / bare.rate
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn read_and_fold() {
+    let path = std::env::var("POINTSMAN_STORE").expect("POINTSMAN_STORE names a store's file");
+    let store = SqliteStore::open(path, &Limits::default()).await.unwrap();
+    let filter = crate::store::RunFilter { limit: 1_000, ..Default::default() };
+    let runs = crate::store::Store::runs(&store, filter).await.unwrap();
+    let longest = runs.iter().max_by_key(|run| run.seq).expect("a store with a run").run_id;
+    for _ in 0..10 {
+        let began = Instant::now();
+        let events = crate::store::Store::events(&store, longest, Seq::FIRST).await.unwrap();
+        let read = began.elapsed();
+        let run = crate::workflow::fold(events.iter().map(|stored| &stored.event)).unwrap();
+        println!("{} events read in {read:?}, read and folded in {:?}", run.seq().0, began.elapsed());
+    }
+    crate::store::Store::close(&store).await;
 }

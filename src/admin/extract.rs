@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::Shared;
 use super::guard::Who;
 use super::problem::Refusal;
+use crate::workflow::is_nested_beyond;
 
 /// A call's body arrives within this time.
 const BODY_READ_MAX: Duration = Duration::from_secs(10);
@@ -30,9 +31,17 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Ask<T> {
         if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Refusal::bad("the body: it is no JSON object"));
         }
-        let asked = serde_json::from_slice(&bytes).map_err(|error| Refusal::bad(format!("the body: {error}")))?;
+        let asked = serde_json::from_slice(&bytes).map_err(|error| match is_nested_beyond(&error) {
+            true => too_deep(shared.parts.limits.output_depth_max),
+            false => Refusal::bad(format!("the body: {error}")),
+        })?;
         Ok(Self(asked, who))
     }
+}
+
+fn too_deep(depth_max: u64) -> Refusal {
+    let detail = format!("the body is nested deeper than {depth_max} (output_depth_max)");
+    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "too-deep", "The body is nested too deep", detail)
 }
 
 async fn read(body: Body, bytes_max: u64) -> Result<bytes::Bytes, Refusal> {

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use super::problem::Refusal;
 use super::serve::Peer;
 use crate::config::Token;
+use crate::workflow::UNVERIFIED;
 
 /// The name that an open listener's caller gives.
 pub(super) const AS: &str = "x-pointsman-as";
@@ -61,7 +62,7 @@ impl Who {
             Who::Token(name) => return Ok(name.clone()),
             Who::Anybody(name) => said.or(name.as_deref()).map(str::trim).filter(|name| !name.is_empty()),
         };
-        Ok(format!("{} (unverified)", name.unwrap_or("somebody on this machine")))
+        Ok(format!("{}{UNVERIFIED}", name.unwrap_or("somebody on this machine")))
     }
 }
 

@@ -233,6 +233,9 @@ fn complain(globals: &Globals, error: CallError) {
             if !problem.detail.is_empty() && problem.detail != problem.title {
                 lines.push(format!("  {}", harmless(&problem.detail)));
             }
+            if let Some(status) = problem.run_status {
+                lines.push(format!("  the run is {}", status.as_str()));
+            }
             lines.extend(problem.reasons.iter().map(|reason| format!("  - {}", harmless(reason))));
             (problem.hint, value)
         }

@@ -2,7 +2,7 @@
 //!
 //! Refused here: a legacy that is our own listener, an invariant that names a step which does not exist, a workflow that
 //! runs one which does not exist, or itself. Warned of:
-//! steps that a rehearsal does not send and has no output for. What one route and the names it uses can say is the
+//! steps that a rehearsal does not send and has no output for, people whose names nobody verifies. What one route and the names it uses can say is the
 //! rooms' own business.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,6 +170,31 @@ pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
                 && let Some((wanted, _)) = all.get_key_value(wanted)
             {
                 path.push((*wanted, 0));
+            }
+        }
+    }
+}
+
+/// People whom a workflow names: their names are those of tokens.
+pub(crate) fn people(settings: &Settings, workflows: &Workflows, problems: &mut Problems) {
+    for (file, plan) in workflows.values() {
+        let Some(plan) = plan else { continue };
+        for step in &plan.steps {
+            let asking = match &step.kind {
+                StepKind::Checkpoint(question) => &question.asking,
+                _ => &step.care.asking,
+            };
+            let later = asking.escalate.iter().flat_map(|escalate| &escalate.who);
+            let nobody = |name: &&String| !settings.tokens.iter().any(|token| token.name == **name);
+            let Some(name) = asking.who.iter().chain(later).find(nobody) else { continue };
+            let site = file.key("steps").key(step.id.as_str()).at_key();
+            if settings.tokens.is_empty() {
+                let message = format!("`{}` names who may answer, and nobody verifies names", step.id);
+                let hint = "without `admin.tokens` everybody on this machine may answer as whom they like";
+                problems.warn(&site, message).hint(hint);
+            } else {
+                let message = format!("`{}` asks `{name}`, and no token has that name", step.id);
+                problems.warn(&site, message).hint("the names under `who` are those of `admin.tokens`");
             }
         }
     }

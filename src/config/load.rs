@@ -121,6 +121,7 @@ impl Bench {
         let services_site = main_site.key("services");
         if let Some(settings) = &main.settings {
             cross::loops(settings, &main, &services_site, &routes.routes, &mut problems);
+            cross::people(settings, &workflows, &mut problems);
         }
         cross::sub_runs(&workflows, &mut problems);
         cross::routes(&routes.routes, &workflows, &mut problems);

@@ -107,7 +107,8 @@ impl Begun {
         RunId(Uuid::now_v7())
     }
     fn failed(&self, why: String) -> ChildEnd {
-        ChildEnd { child: self.child, status: RunStatus::Failed, output: Arc::new(Value::Null), note: Some(why) }
+        let (child, status, output) = (self.child, RunStatus::Failed, Arc::new(Value::Null));
+        ChildEnd { child, status, output, note: Some(why), effects: false }
     }
     fn never_born(&self) -> ChildEnd {
         let why = "the run that began it ended before it was born".to_owned();
@@ -125,7 +126,8 @@ pub(super) fn open_of(run: &Run) -> Vec<Begun> {
 /// How a run ended, for the one that began it.
 fn end_of(run: &Run) -> ChildEnd {
     let output = run.answer().map_or(Value::Null, |answer| answer.body.value());
-    ChildEnd { child: run.id(), status: run.status(), output: Arc::new(output), note: run.note() }
+    let (child, status, output) = (run.id(), run.status(), Arc::new(output));
+    ChildEnd { child, status, output, note: run.note(), effects: run.did_something() }
 }
 
 /// A run has ended: whoever began it hears so.
@@ -236,8 +238,10 @@ async fn on_disk(core: &Core, begun: &Begun) -> Result<Option<Looked>, StoreErro
     }
     let events = core.store.events(begun.child, Seq::FIRST).await?;
     let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
-    let unreadable =
-        |misfit| ChildEnd { status: summary.status, ..begun.failed(format!("its events cannot be read: {misfit}")) };
+    let unreadable = |misfit| {
+        let failed = begun.failed(format!("its events cannot be read: {misfit}"));
+        ChildEnd { status: summary.status, effects: true, ..failed } // who knows what it did
+    };
     Ok(Some(Looked::Ended(Box::new(end.unwrap_or_else(unreadable)))))
 }
 

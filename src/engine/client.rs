@@ -26,6 +26,7 @@ use super::lease::Hold;
 use super::links::{self, Broken, Exchanged, Links};
 use super::service::Base;
 use crate::limits::Limits;
+use crate::names::RunId;
 use crate::workflow::{EffectClass, Heard, Mode};
 
 /// A request, ready to leave.
@@ -40,6 +41,8 @@ pub(super) struct Outgoing {
     pub repeatable: bool,
     /// What its run may send.
     pub mode: Mode,
+    /// Its run.
+    pub run: RunId,
     /// Where it waits for its turn.
     pub base: Arc<Base>,
     /// It leaves only while this holds.
@@ -143,17 +146,21 @@ impl Wire {
 
     async fn call(self, call: Outgoing) -> Heard {
         let ends = Instant::now() + call.timeout;
-        let turn = match call.base.turn(call.mode, ends).await {
+        let turn = match call.base.turn(call.mode, call.run, ends).await {
             Ok(turn) => turn,
             Err(refused) => return refused,
         };
+        // What has no time left is not sent: it would only be unknown what it did.
+        if Instant::now() >= ends {
+            return Heard::NotSent("its time was over before it left".into());
+        }
         let heard = self.send(call, ends).await;
         turn.heard(&heard);
         heard
     }
 
     async fn send(self, call: Outgoing, ends: Instant) -> Heard {
-        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, base, hold } = call;
+        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, run: _, base, hold } = call;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;

@@ -16,7 +16,7 @@ use crate::exchange::RequestCopy;
 use crate::expression::ReadPath;
 use crate::expression::pairs;
 use crate::limits::Limits;
-use crate::workflow::{CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, wire};
+use crate::workflow::{CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, wire};
 
 /// How deep a decoded body may be.
 pub(super) fn depth_max(limits: &Limits) -> usize {
@@ -47,11 +47,12 @@ pub(super) fn body(bytes: &[u8], content_type: Option<&str>, depth_max: usize) -
     let kind = content_type.unwrap_or_default().to_ascii_lowercase();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if kind.ends_with("/json") || kind.ends_with("+json") {
-        let value = serde_json::from_slice(bytes).map_err(|error| format!("its body is no JSON: {error}"))?;
-        return match deeper_than(&value, depth_max) {
-            true => Err(format!("its body is nested deeper than the limit output_depth_max ({depth_max})")),
-            false => Ok(value),
-        };
+        let too_deep = || format!("its body is nested deeper than the limit output_depth_max ({depth_max})");
+        let value = serde_json::from_slice(bytes).map_err(|error| match is_nested_beyond(&error) {
+            true => too_deep(),
+            false => format!("its body is no JSON: {error}"),
+        })?;
+        return if deeper_than(&value, depth_max) { Err(too_deep()) } else { Ok(value) };
     }
     if kind == "application/x-www-form-urlencoded" {
         return Ok(pairs(&String::from_utf8_lossy(bytes)));

@@ -67,6 +67,9 @@ pub enum NotStarted {
     /// The run of which a rerun was asked makes no sense of it.
     #[error("{0}")]
     NoSense(String),
+    /// The run of which a rerun was asked has no such step.
+    #[error("the plan has no such step")]
+    NoStep,
     /// There is no such run.
     #[error("there is no such run")]
     NoRun,

@@ -45,7 +45,11 @@ pub(super) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, 
     let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {
-        lines.push(whole(core, reason, id).await?);
+        let mut line = whole(core, reason, id).await?;
+        if let Some(name) = reason.step.as_ref().and_then(|step| run.holds(step, reason.item)) {
+            line.push_str(&behind(core, name, id).await?);
+        }
+        lines.push(line);
     }
     // One that moves here right now may be between two of its events.
     let stuck = core.stuck.knows(id) || (reasons.is_empty() && !core.post.moves(id));
@@ -61,6 +65,11 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDo
             queue(&rows, run)
         }
         Cause::Breaker(service) => breaker(core, service),
+        Cause::Call => {
+            let snapshot = core.snapshot.load_full();
+            let mut bases = snapshot.services.values().chain(std::iter::once(&snapshot.elsewhere));
+            bases.find_map(|base| base.kept_waiting(run))
+        }
         Cause::Due if !core.post.moves(run) && core.store.is_shared() => {
             Some("no task of this process moves it: another process may".to_owned())
         }
@@ -70,6 +79,18 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDo
         Some(more) => format!("{} ({more})", reason.sentence),
         None => reason.sentence.clone(),
     })
+}
+
+/// Who waits for a lock that the run holds.
+async fn behind(core: &Core, name: &str, run: RunId) -> Result<String, NotDone> {
+    let rows = core.store.locks(Some(vec![name.to_owned()]), super::locks::ROWS_MAX).await.map_err(store)?;
+    let others: Vec<String> = rows.iter().filter(|row| row.run != run).map(|row| row.run.to_string()).collect();
+    let waits = match others.len() {
+        0 => "nobody waits for it".to_owned(),
+        1 => format!("{} waits for it", others[0]),
+        more => format!("{more} wait for it, first {}", others[0]),
+    };
+    Ok(format!(" (it holds the lock `{name}`: {waits})"))
 }
 
 /// Who holds a lock, and how many stand before the run.

@@ -55,6 +55,8 @@ pub(super) struct ChildEnd {
     pub status: RunStatus,
     pub output: Arc<Value>,
     pub note: Option<String>,
+    /// It did something that a person may want to take back.
+    pub effects: bool,
 }
 
 /// Where every moving run of this process sits.

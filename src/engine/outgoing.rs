@@ -74,6 +74,7 @@ pub(super) fn outgoing(
         timeout: within(call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)), attempt, now),
         repeatable: attempt.repeatable,
         mode: run.mode(),
+        run: run.id(),
         base: base.clone(),
         hold: None,
     })

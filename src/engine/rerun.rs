@@ -27,7 +27,10 @@ pub(super) async fn rerun(core: &Arc<Core>, of: RunId, from: StepId, by: String)
         Unloaded::Unreadable(why) | Unloaded::Withheld(why) => NotStarted::NoSense(why),
     })?;
     let (old, plan) = (before.run, before.plan);
-    let taken_over = workflow::rerun(&old, &plan, &from).map_err(|refusal| NotStarted::NoSense(refusal.to_string()))?;
+    let taken_over = workflow::rerun(&old, &plan, &from).map_err(|refusal| match refusal {
+        workflow::Refusal::NoSuchStep => NotStarted::NoStep,
+        refusal => NotStarted::NoSense(refusal.to_string()),
+    })?;
     let first = old.started();
     let missing = first.credentials.iter().find(|name| !before.credentials.contains_key(*name));
     if let Some(name) = missing {

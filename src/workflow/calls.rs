@@ -163,6 +163,8 @@ pub(super) struct DoneCall {
     pub output: Arc<Value>,
     /// Nothing was sent: so nothing is there to be undone, but for the intent.
     pub rehearsed: bool,
+    /// A run that did nothing: nobody misses its undoing.
+    pub harmless: bool,
     /// The run that did it, where this one took its result over: keys are made from that one's id.
     pub origin: Option<RunId>,
 }

@@ -143,6 +143,7 @@ pub(super) fn ended(
     status: RunStatus,
     output: Arc<Value>,
     note: Option<String>,
+    effects: bool,
 ) -> Result<Vec<Event>, Refusal> {
     let known = run.beside.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
@@ -152,8 +153,10 @@ pub(super) fn ended(
     let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
     let (step_id, item) = (id.clone(), *item);
     let shown = shorten_value(&output);
+    let (step, of) = (step_id, step);
     let mut events =
-        vec![Event::ChildEnded { step: step_id, item, child, status, output: output.clone(), note: note.clone() }];
+        vec![Event::ChildEnded { step, item, child, status, output: output.clone(), note: note.clone(), effects }];
+    let step = of;
     let why = match status {
         RunStatus::Completed => match super::outcome::unfit(step, item, &output) {
             None => return Ok(events),

@@ -44,6 +44,8 @@ pub enum Command {
         output: Arc<Value>,
         /// Why it did not complete.
         note: Option<String>,
+        /// It did something that a person may want to take back.
+        effects: bool,
     },
     /// Note what the queue of a lock shows.
     LockSeen {

@@ -75,7 +75,9 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
         }
-        Command::ChildEnded { child: id, status, output, note } => child::ended(run, plan, id, status, output, note),
+        Command::ChildEnded { child: id, status, output, note, effects } => {
+            child::ended(run, plan, id, status, output, note, effects)
+        }
         Command::LockSeen { step, item, queued, seen } => lock::seen(run, step_of(plan, step)?, item, queued, seen),
         Command::Respond { entry } => respond(run, plan, world, entry),
         Command::AnswerPending => answer_pending(run, plan, world),

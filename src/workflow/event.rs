@@ -278,6 +278,9 @@ pub enum Event {
         output: Arc<Value>,
         /// Why it did not complete.
         note: Option<String>,
+        /// It did something that a person may want to take back.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        effects: bool,
     },
     /// A rerun takes over what the run before it had.
     ResultTaken(Box<ResultTaken>),
@@ -307,6 +310,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde hands it over
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 impl Event {

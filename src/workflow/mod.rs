@@ -67,7 +67,7 @@ pub use facts::{
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;
-pub use people::{Asked, AskedKind, Choice, OnTimeout, Order, ReviewItem, Risk, Said};
+pub use people::{Asked, AskedKind, Choice, OnTimeout, Order, ReviewItem, Risk, Said, UNVERIFIED};
 pub use plan::{
     Answer, Call, CallBody, ForEach, OnTrouble, Plan, Probe, Respond, Retry, Schema, Statuses, Step, StepIndex,
     StepKind, Trouble,
@@ -80,4 +80,4 @@ pub use status::StepStatus;
 pub use summary::{RunStatus, RunSummary};
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waits::{Cause, Reason, Since, waits};
-pub use world::{CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, reads_hidden};
+pub use world::{CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, is_nested_beyond, reads_hidden};

@@ -104,7 +104,7 @@ impl Ended<'_> {
                 match self.retry(call, state, uncertain, &failure, &heard) {
                     Some(retry) => vec![retry],
                     None if uncertain => self.unknown(failure, response, Duration::ZERO),
-                    None => self.not_done(Outcome::NotDone { failure }, response),
+                    None => self.not_done(Outcome::NotDone { failure: self.too_late(call, state, failure) }, response),
                 }
             }
             (Class::Unknown, heard) => match self.retry(call, state, true, &failure, &heard) {
@@ -252,6 +252,15 @@ impl Ended<'_> {
             return None;
         }
         Some(self.retry_at(at, unknown, failure.message.clone(), shut, false))
+    }
+
+    /// Says why no other attempt follows, where attempts are left.
+    fn too_late(&self, call: &Call, state: &CallState, failure: Failure) -> Failure {
+        if state.until.is_none() || state.counted() >= call.retry.attempts || self.run.is_ending() {
+            return failure;
+        }
+        let message = format!("{}; another attempt would come after its deadline", failure.message);
+        Failure { message, ..failure }
     }
 
     pub(super) fn retry_at(&self, at: Timestamp, unknown: bool, why: String, free: bool, probe: bool) -> Event {

@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 use crate::names::{CheckpointId, StepId};
 
+/// What stands behind a name that nobody verified: of somebody on this machine, where no token is needed.
+pub const UNVERIFIED: &str = " (unverified)";
+
 /// How much a step puts at stake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::calls::{StepState, Undone};
+use super::calls::{DoneCall, StepState, Undone};
 use super::{ConflictKind, DoneBefore, Event, Mode, Plan, Refusal, ResultTaken, Run, RunStatus, StepIndex};
 use crate::names::StepId;
 
@@ -58,7 +58,11 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
     let all = (0..plan.steps.len()).map(StepIndex).filter(|place| !anew.contains(place));
     let mut taken: Vec<(StepIndex, bool)> =
         all.map(|place| (place, old.was_skipped(&plan.steps[place.0].id))).collect();
-    let done = |id: &StepId| -> Vec<_> { old.done.iter().filter(|done| done.step == *id && !done.rehearsed).collect() };
+    let undoes = |id: &StepId| plan.step(id).is_some_and(|(_, step)| step.undo.is_some());
+    let done = |id: &StepId| -> Vec<_> {
+        let kept = |done: &&DoneCall| done.step == *id && !done.rehearsed && (!done.harmless || undoes(id));
+        old.done.iter().filter(kept).collect()
+    };
     // What was done last is undone first.
     taken.sort_by_key(|(index, _)| done(&plan.steps[index.0].id).iter().map(|done| done.ended).max());
     let events = taken.into_iter().map(|(index, skipped)| {

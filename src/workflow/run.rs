@@ -213,7 +213,7 @@ impl Run {
             .filter_map(|done| {
                 let place = (done.step.clone(), done.item);
                 let undone = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&place));
-                if done.rehearsed && undone.is_none() {
+                if (done.rehearsed || done.harmless) && undone.is_none() {
                     return None;
                 }
                 let undone = match (undone, &self.cancel) {
@@ -231,6 +231,14 @@ impl Run {
         let unknown = || Undone::Left("it is unknown whether it was done".into());
         all.extend(self.unknown.iter().map(|(step, item)| (step, *item, unknown())));
         all
+    }
+    /// The lock that a step (an item) holds.
+    pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
+        self.beside.place(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
+    }
+    /// Whether it did something, or may have, that a person may want to take back.
+    pub fn did_something(&self) -> bool {
+        self.done.iter().any(|done| !done.rehearsed && !done.harmless) || !self.unknown.is_empty()
     }
     /// Why it is paused or ended early, in a sentence.
     pub fn note(&self) -> Option<String> {

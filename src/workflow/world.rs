@@ -50,6 +50,12 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Signals that wait to be taken, where no limit says otherwise.
 const SIGNALS_MAX: usize = 100;
 
+/// Whether a text was not read because its lists and maps go deeper than the reader of JSON takes: a bound of its own,
+/// beyond [`VALUE_DEPTH_MAX`], which it tells in words alone.
+pub fn is_nested_beyond(error: &serde_json::Error) -> bool {
+    error.to_string().starts_with("recursion limit exceeded")
+}
+
 /// Whether lists and maps within each other go deeper than a bound.
 pub fn deeper_than(value: &Value, depth: usize) -> bool {
     match value {
@@ -244,4 +250,16 @@ pub fn call_scope(scope: &Scope, run: &Run, step: &StepId, item: Option<u32>, pa
         }
     }
     scope
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_reader_of_json_does_not_take_is_told_from_what_is_no_json() {
+        let read = |text: String| serde_json::from_str::<Value>(&text).unwrap_err();
+        assert!(is_nested_beyond(&read("[".repeat(1_000))));
+        assert!(!is_nested_beyond(&read("[1, recursion limit exceeded]".into())));
+    }
 }

@@ -9,6 +9,7 @@ mod disk;
 mod drain;
 mod drivers;
 mod duplicates;
+mod engine;
 mod hostile;
 mod house;
 mod idle;

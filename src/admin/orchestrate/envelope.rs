@@ -13,12 +13,12 @@ use crate::admin::types::{
 };
 use crate::compare::{redact, redact_line};
 use crate::names::{JobId, StepId};
-use crate::workflow::{Asked, CallRecord, Conflict, Event, Failure, RunStarted, RunStatus, StepStatus, Undone};
+use crate::workflow::{
+    Asked, CallRecord, Conflict, Event, Failure, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
+};
 
 /// Where the paths of one run begin.
 pub(super) const RUN: &str = "/api/v2/orchestrate/run";
-/// The suffix of a name that nobody verified.
-const UNVERIFIED: &str = "(unverified)";
 
 /// The envelope of what was seen. `route` is the method and path of the route that started it, where that is known.
 pub(super) fn envelope(seen: &Seen, delivery: Delivery, route: Option<(String, String)>) -> Orchestration {

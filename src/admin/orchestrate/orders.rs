@@ -189,7 +189,14 @@ pub(in crate::admin) async fn rerun(
     let started = match admin.parts.desk.rerun(run, step.clone(), by).await {
         Ok(started) => started,
         Err(crate::engine::NotStarted::NoRun) => return Err(Refusal::no_run(&id)),
-        Err(error) => return Err(told(&admin, run, Some(&step), Refusal::not_started(error)).await),
+        Err(error) => {
+            let mut refusal = told(&admin, run, Some(&step), Refusal::not_started(error)).await;
+            if let (None, Ok(seen)) = (refusal.0.run_status, Seen::read(&admin, run).await) {
+                refusal.0.run_id = Some(run.to_string());
+                refusal.0.run_status = Some(seen.view.status);
+            }
+            return Err(refusal);
+        }
     };
     let seen = Seen::read(&admin, started.run).await?;
     let mut response = (StatusCode::ACCEPTED, Json(seen.envelope(&admin, Delivery::Sync))).into_response();

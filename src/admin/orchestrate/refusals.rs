@@ -44,6 +44,7 @@ impl Refusal {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-now", TITLE, text).hint("nothing was done: try again")
             }
             NotStarted::NoSense(_) => Self::new(StatusCode::CONFLICT, "no-sense", TITLE, text),
+            NotStarted::NoStep => Self::no_step(text),
             NotStarted::NoRun => Self::no_run("it"),
             NotStarted::Store { why, unknown } => store(TITLE, why, unknown.then_some(
                 "whether it was started is unknown: ask again with the same idempotency key, or look with `runs list`",
@@ -74,7 +75,7 @@ impl Refusal {
             Why::NotDue(_) | Why::EffectsBegun | Why::Answered | Why::NoSense(_) => {
                 conflict("no-sense", "It makes no sense where the run stands")
             }
-            Why::NoSuchStep => Self::new(StatusCode::NOT_FOUND, "unknown-step", "There is no such step", text),
+            Why::NoSuchStep => Self::no_step(text),
             Why::NoSuchCheckpoint => {
                 Self::new(StatusCode::NOT_FOUND, "unknown-checkpoint", "There is no such checkpoint", text)
             }
@@ -89,6 +90,10 @@ impl Refusal {
         problem.0.run_id = Some(run.run_id.to_string());
         problem.0.run_status = Some(run.status);
         problem
+    }
+
+    fn no_step(text: String) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "unknown-step", "There is no such step", text)
     }
 
     /// A run whose events were purged.

@@ -10,6 +10,7 @@ use crate::admin::types::{
 use crate::cli::Done;
 use crate::cli::client::{CallError, Client};
 use crate::cli::paint::{Field, Paint, Tone, harmless, lasting, plain};
+use crate::workflow::Part;
 
 /// How much of one event's content, or of a value, is shown in its line.
 const CHARS_MAX: usize = 160;
@@ -125,8 +126,9 @@ fn undone(row: &UndoneRow) -> Vec<Field> {
 
 /// A conflict, with the commands that resolve it.
 fn conflict(conflict: &OpenConflict, run: &str, paint: Paint) -> String {
-    let OpenConflict { kind, step_id, item, attempt, message, expected, status, request, response, choices, .. } =
-        conflict;
+    let OpenConflict {
+        kind, step_id, item, part, attempt, message, expected, status, request, response, choices, ..
+    } = conflict;
     let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
     let mut out = format!(
         "{} {} ({}, attempt {attempt}): {}\n",
@@ -152,6 +154,8 @@ fn conflict(conflict: &OpenConflict, run: &str, paint: Paint) -> String {
         let more = match choice.as_str() {
             "retry_with" => " --input JSON",
             "take" => " --output JSON",
+            // It is being undone already: what may be ordered is to leave the rest as it is.
+            "cancel" if *part == Part::Undo => " --no-undo",
             _ => "",
         };
         let choice = harmless(&choice.replace('_', "-"));

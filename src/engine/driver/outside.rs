@@ -230,8 +230,8 @@ impl Driver {
     }
 
     pub(super) fn child_ended(&mut self, end: ChildEnd) {
-        let ChildEnd { child, status, output, note } = end;
-        self.ask(Command::ChildEnded { child, status, output, note });
+        let ChildEnd { child, status, output, note, effects } = end;
+        self.ask(Command::ChildEnded { child, status, output, note, effects });
     }
 
     /// What is asked through the store is done once: what came of it goes in with the events.

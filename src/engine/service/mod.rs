@@ -18,6 +18,7 @@ mod rate;
 #[cfg(test)]
 mod tests;
 mod view;
+mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,11 +33,12 @@ use super::breaker::{Breaker, BreakerState, Change, Fate, Pass, Shut};
 use super::client::usize_of;
 use crate::flag::{Breaker as Rule, Rate, Service};
 use crate::limits::Limits;
-use crate::names::ServiceName;
+use crate::names::{RunId, ServiceName};
 use crate::workflow::{Heard, Mode};
 use fate::Times;
 use meter::{By, Meter};
 use rate::Rates;
+use waiting::Waiting;
 
 /// A service's URLs, places, breaker and rate.
 pub(super) struct Base {
@@ -50,7 +52,7 @@ pub(super) struct Base {
     guarded: Mutex<Guarded>,
     under_way: Arc<Number>,
     beside_under_way: Arc<Number>,
-    waiting: Arc<Number>,
+    waiting: Waiting,
     /// No newer files say otherwise.
     in_force: AtomicBool,
     meter: Meter,
@@ -118,7 +120,7 @@ impl Base {
             guarded: Mutex::new(guarded),
             under_way: Arc::default(),
             beside_under_way: Arc::default(),
-            waiting: Arc::default(),
+            waiting: Waiting::default(),
             in_force: AtomicBool::new(false),
             meter,
             terms,
@@ -168,19 +170,30 @@ impl Base {
     ///
     /// # Errors
     /// It has none: the call has not left.
-    pub async fn turn(self: &Arc<Self>, mode: Mode, ends: Instant) -> Result<Turn, Heard> {
+    pub async fn turn(self: &Arc<Self>, mode: Mode, run: RunId, ends: Instant) -> Result<Turn, Heard> {
         let came = self.now();
         self.ask(mode)?;
         let (gate, under_way) = match mode {
             Mode::Real => (&self.real, &self.under_way),
             Mode::Rehearse | Mode::Dark => (&self.beside, &self.beside_under_way),
         };
-        let waits = Counted::one(&self.waiting);
-        let Ok(Ok(place)) = tokio::time::timeout_at(ends, gate.clone().acquire_owned()).await else {
-            let by_rate = self.guarded().rates.as_ref().is_some_and(|rates| rates.is_busy(self.now()));
-            return Err(self.refused(if by_rate { By::Rate } else { By::Calls }));
+        let mut waits = None;
+        // A free place is nobody's who waits: they are handed theirs.
+        let place = match gate.clone().try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                waits = Some(self.waiting.one(run));
+                let Ok(Ok(place)) = tokio::time::timeout_at(ends, gate.clone().acquire_owned()).await else {
+                    let by_rate = self.guarded().rates.as_ref().is_some_and(|rates| rates.is_busy(self.now()));
+                    return Err(self.refused(if by_rate { By::Rate } else { By::Calls }));
+                };
+                place
+            }
         };
-        self.pace(mode, ends).await?;
+        if self.terms.rate.is_some() {
+            waits.get_or_insert_with(|| self.waiting.one(run));
+            self.pace(mode, ends).await?;
+        }
         drop(waits);
         let pass = self.admit(mode)?;
         self.meter.begun();

@@ -7,6 +7,7 @@ use super::super::breaker::BreakerState;
 use super::{Base, Turn};
 use crate::flag::{Breaker, Rate, Service};
 use crate::limits::Limits;
+use crate::names::RunId;
 use crate::workflow::{Heard, Mode};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -30,7 +31,7 @@ fn base(service: &Service, before: Option<&Arc<Base>>) -> Arc<Base> {
 }
 
 async fn turn(base: &Arc<Base>, mode: Mode, within: Duration) -> Result<Turn, Heard> {
-    base.turn(mode, Instant::now() + within).await
+    base.turn(mode, RunId(uuid::Uuid::from_u128(7)), Instant::now() + within).await
 }
 
 fn shown(base: &Base) -> (Option<BreakerState>, u64, u64, u64) {

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::breaker::BreakerState;
 use super::Base;
-use crate::names::ServiceName;
+use crate::names::{RunId, ServiceName};
 
 /// A service now.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,23 @@ pub struct BreakerView {
 }
 
 impl Base {
+    /// What a run waits for here before its call may leave, where one does.
+    pub fn kept_waiting(&self, run: RunId) -> Option<String> {
+        if !self.waiting.has(run) {
+            return None;
+        }
+        let name = self.name.as_ref().map_or("that host", ServiceName::as_str);
+        let (under_way, beside) = (self.under_way.get(), self.beside_under_way.get());
+        let mut says =
+            format!("it waits for its turn at {name}: {under_way} of {} calls under way", self.terms.calls_max);
+        if beside > 0 {
+            says.push_str(&format!(", and {beside} of {} beside them", self.terms.beside_max));
+        }
+        if let Some(rate) = self.terms.rate {
+            says.push_str(&format!(", no more than {rate}"));
+        }
+        Some(says)
+    }
     /// As it is now.
     pub fn view(&self, name: ServiceName) -> ServiceView {
         let (wall, now) = (Timestamp::now(), self.now());
@@ -73,7 +90,7 @@ impl Base {
             calls_max: self.terms.calls_max as u64,
             beside_in_flight: self.beside_under_way.get() as u64,
             beside_calls_max: self.terms.beside_max as u64,
-            waiting: self.waiting.get() as u64,
+            waiting: self.waiting.count() as u64,
             rate: self.terms.rate.map(|rate| rate.to_string()),
             burst: self.terms.rate.map(|rate| rate.burst),
         }

@@ -182,7 +182,18 @@ impl Run {
         let value = item.and_then(|item| self.item(step, item));
         let began = call.map_or(ended, |call| call.began);
         let step = step.clone();
-        self.done.push(DoneCall { step, item, value, began, ended, status, output, rehearsed, origin: None });
+        self.done.push(DoneCall {
+            step,
+            item,
+            value,
+            began,
+            ended,
+            status,
+            output,
+            rehearsed,
+            harmless: false,
+            origin: None,
+        });
     }
 
     fn rehearsed(&mut self, step: &StepId, item: Option<u32>, intent: &Arc<CallRecord>) {

@@ -187,8 +187,8 @@ impl Run {
             Event::ChildStarted { step, item, child, workflow, input } => {
                 self.child_started(step, *item, *child, workflow, input)
             }
-            Event::ChildEnded { step, item, child, status, output, .. } => {
-                self.child_ended(step, *item, *child, *status, output)
+            Event::ChildEnded { step, item, child, status, output, note: _, effects } => {
+                self.child_ended(step, *item, *child, *status, output, *effects)
             }
             Event::ResultTaken(taken) => self.result_taken(taken),
             Event::Completed {} => self.ended(End::Completed),

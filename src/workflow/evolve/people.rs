@@ -241,6 +241,7 @@ impl Run {
         child: RunId,
         status: RunStatus,
         output: &Arc<Value>,
+        effects: bool,
     ) -> Result<(), String> {
         let place = (step.clone(), item);
         let known = self.beside.children.get(&place).filter(|known| known.run == child).cloned();
@@ -266,6 +267,7 @@ impl Run {
             status: None,
             output: output.clone(),
             rehearsed: false,
+            harmless: !effects,
             origin: None,
         });
         self.step_may_be_done(step);
@@ -286,6 +288,7 @@ impl Run {
                 status: before.status,
                 output: before.output.clone(),
                 rehearsed: false,
+                harmless: false,
                 origin: Some(*origin),
             });
         }

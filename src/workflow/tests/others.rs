@@ -245,7 +245,8 @@ fn a_run_begins_others_and_goes_on_with_what_they_answer() {
                 child: first[0],
                 status: RunStatus::Completed,
                 output: Arc::default(),
-                note: None
+                note: None,
+                effects: true,
             })
             .is_err()
     );
@@ -398,4 +399,26 @@ fn another_plan_is_held_against_what_happened() {
     assert!(more.iter().any(|d| d.1 == DivergenceKind::MoreSteps && d.2.contains("extra")), "{more:?}");
     let accepts = against("/b', body", "/b', accept: [201], body");
     assert_eq!(accepts.iter().map(|d| d.1).collect::<Vec<_>>(), [DivergenceKind::Outcome]);
+}
+
+#[test]
+fn a_run_that_did_nothing_leaves_nothing_to_undo() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  below: { run: sub }
+  stop: { needs: [below], fail: { status: 402 } }
+respond: { status: 200, body: 1 }
+",
+    );
+    for (effects, left) in [(false, 0), (true, 1)] {
+        let mut bench = Bench::of_api(&plan);
+        bench.rest();
+        let child = bench.children()[0];
+        let (status, output) = (RunStatus::Completed, Arc::new(json!(1)));
+        bench.ask(Command::ChildEnded { child, status, output, note: None, effects }).unwrap();
+        bench.rest();
+        assert_eq!((bench.status(), bench.run.undone().len()), (RunStatus::Failed, left));
+    }
 }

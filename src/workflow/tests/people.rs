@@ -40,6 +40,10 @@ fn an_answer_goes_to_who_may_give_it_once_and_as_asked() {
         Err(Refusal::BadValues(vec!["/id: value is greater than the maximum of 3".into()]))
     );
     assert!(matches!(bench.answers("ann", yes()), Err(Refusal::BadValues(_))), "values are asked for");
+    let unverified = bench.answers("eve (unverified)", with(json!({"id": 2})));
+    assert!(matches!(unverified, Err(Refusal::NotYours(_))), "{unverified:?}");
+    let unverified = bench.answers("ann (unverified)", yes());
+    assert!(matches!(unverified, Err(Refusal::BadValues(_))), "whoever says so where nobody verifies: {unverified:?}");
     let unknown = Order::Answer { checkpoint: "chk_x".into(), said: yes() };
     assert_eq!(bench.says("ann", unknown), Err(Refusal::NoSuchCheckpoint));
     bench.answers("ann", with(json!({"id": 2}))).unwrap();

@@ -18,6 +18,7 @@ pub mod seed;
 pub mod strace;
 pub mod town;
 pub mod wire;
+pub mod works;
 pub mod yard;
 
 use std::future::Future;

@@ -194,7 +194,7 @@ impl Track<'_> {
             let run = self.run().await;
             if let Some(asking) = run.as_ref().filter(|run| run.checkpoint.is_some()) {
                 let run = asking.run_id;
-                let Some(asked) = self.folded(run).await.asked().next().cloned() else { return None };
+                let asked = self.folded(run).await.asked().next().cloned()?;
                 // Of a review all items, which may be one alone.
                 let approved = asked.items.iter().map(|item| item.index).collect();
                 let said = Said { approve: true, values: None, approved, struck: Vec::new(), note: None };

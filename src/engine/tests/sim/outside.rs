@@ -170,7 +170,7 @@ impl Executor for Way {
         let outside = self.0.clone();
         Box::pin(async move {
             let ends = Instant::now() + call.timeout;
-            let turn = match call.base.turn(call.mode, ends).await {
+            let turn = match call.base.turn(call.mode, call.run, ends).await {
                 Ok(turn) => turn,
                 Err(refused) => return refused,
             };

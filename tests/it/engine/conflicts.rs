@@ -1,0 +1,220 @@
+//! Every kind of conflict and everything that may be chosen: the run goes on from exactly there, over a kill too.
+
+use serde_json::{Value, json};
+
+use super::{Plant, id, path};
+use crate::support::works::Say;
+
+/// A workflow that comes to a conflict over `charge` behind a reservation that can be taken back.
+fn workflow(name: &str, charge: &str, more: &str) -> String {
+    format!(
+        "workflow: {name}
+steps:
+  reserve:
+    call: POST ${{services.works}}/stock
+    undo: DELETE ${{services.works}}/stock/1
+  charge:
+    needs: [reserve]
+{charge}
+{more}
+respond:
+  status: 200
+  body: {{ paid: '${{steps.charge.skipped ? \"not\" : steps.charge.output.id}}' }}
+"
+    )
+}
+
+/// How a run ends after a choice: its status, and what it says was paid; `null` where it says nothing.
+type End = (&'static str, Value);
+
+/// A kind of conflict: its workflow, what the service says to the charge, and what may be chosen with how that ends.
+struct Case {
+    kind: &'static str,
+    workflow: String,
+    says: Say,
+    choices: Vec<(&'static str, End)>,
+}
+
+const CASH: &str = "  cash: { fallback_only: true, call: 'POST ${services.works}/cash' }";
+const BODY: &str = "    body: { amount: 5 }\n    retry: { attempts: 1 }\n";
+
+fn ends(choices: &[&'static str]) -> Vec<(&'static str, End)> {
+    let end = |choice: &&'static str| -> End {
+        match *choice {
+            "retry" | "retry_with" => ("completed", json!("c")),
+            "skip" => ("completed", json!("not")),
+            "take" => ("completed", json!("by hand")),
+            "fallback" => ("completed", json!("cash")),
+            _ => ("cancelled", Value::Null),
+        }
+    };
+    choices.iter().map(|choice| (*choice, end(choice))).collect()
+}
+
+fn cases() -> Vec<Case> {
+    let plain = format!("    call: POST ${{services.plain}}/charges\n{BODY}");
+    let of = |kind, charge: &str, more: &str, says: Say, choices: &[&'static str]| Case {
+        kind,
+        workflow: workflow(&kind.replace('_', "-"), charge, more),
+        says,
+        choices: ends(choices),
+    };
+    let refused = format!("{plain}    fallback: cash\n");
+    let used_up = format!("{plain}    on_failure: pause\n");
+    let unfit = format!("{plain}    output: {{ schema: {{ type: object, required: [id] }} }}\n");
+    let child = "    run: below\n    on_failure: pause\n";
+    let busy = format!("{plain}    lock: {{ busy: ask }}\n");
+    let wrong = "    call: POST ${services.plain}/charges\n    body: { amount: '${steps.reserve.output.nothing}' }\n";
+    let all = ["retry", "retry_with", "skip", "take", "cancel"];
+    let with_fallback = ["retry", "retry_with", "skip", "take", "fallback", "cancel"];
+    let mut cases = vec![
+        of("refused", &refused, CASH, Say::Refuse(409), &with_fallback),
+        of("outcome_unknown", &refused, CASH, Say::Refuse(500), &all),
+        of("attempts_used_up", &used_up, "", Say::Refuse(503), &all),
+        of("schema", &unfit, "", Say::Done(200, json!({ "no": "id" })), &["skip", "take", "cancel"]),
+        of("child_failed", child, "", Say::Refuse(400), &["retry", "skip", "take", "cancel"]),
+        of("busy", &busy, "", Say::Refuse(423), &["wait", "skip", "cancel"]),
+        of("expression", wrong, "", Say::Refuse(400), &all),
+    ];
+    // Waited for, it is done; tried again as it was, it has as little a value as before.
+    cases[5].choices[0].1 = ("completed", json!("c"));
+    cases[6].choices[0].1 = ("paused", Value::Null);
+    cases
+}
+
+fn chosen(choice: &str) -> Value {
+    let mut body = json!({ "step": "charge", "choice": choice, "reason": "it has to go on", "as": "ada" });
+    match choice {
+        "retry_with" => body["input"] = json!({ "amount": 6 }),
+        "take" => body["output"] = json!({ "id": "by hand" }),
+        _ => {}
+    }
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_chosen_the_run_goes_on_from_there() {
+    const BELOW: &str = "
+workflow: below
+steps:
+  charge: { call: 'POST ${services.plain}/charges' }
+respond: { status: 200, body: '${steps.charge.output}' }
+";
+    let cases = cases();
+    let mut texts: Vec<&str> = cases.iter().map(|case| case.workflow.as_str()).collect();
+    texts.push(BELOW);
+    let mut plant = Plant::with(&texts).await;
+    plant.works.otherwise("POST /charges", Say::Done(200, json!({ "id": "c" })));
+    plant.works.otherwise("POST /cash", Say::Done(200, json!({ "id": "cash" })));
+    let mut runs = Vec::new();
+    for case in &cases {
+        for (choice, end) in &case.choices {
+            let name = case.kind.replace('_', "-");
+            if case.kind != "expression" {
+                plant.works.next("POST /charges", case.says.clone(), 1);
+            }
+            let data = plant.run(&name, json!({})).await;
+            assert_eq!(
+                (&data["status"], &data["conflicts"][0]["kind"]),
+                (&json!("paused"), &json!(case.kind)),
+                "{data}"
+            );
+            let conflict = &data["conflicts"][0];
+            let offered: Vec<&str> = case.choices.iter().map(|(choice, _)| *choice).collect();
+            assert_eq!(conflict["choices"], json!(offered), "{conflict}");
+            assert!(!conflict["message"].as_str().unwrap().is_empty() && conflict["step_id"] == "charge", "{conflict}");
+            if !matches!(case.kind, "expression" | "child_failed") {
+                assert_eq!(conflict["request"]["body"], json!({ "amount": 5 }), "{conflict}");
+                assert!(conflict["expected"].is_string() && conflict["attempt"] == 1, "{conflict}");
+            }
+            runs.push((case.kind, *choice, end, path(&data)));
+        }
+    }
+    let (first, reserved) = (runs[0].3.clone(), plant.works.done("POST /stock"));
+    assert_eq!(reserved, runs.len());
+    plant.killed_and_back().await;
+    let explained = plant.explained(&first).await;
+    assert!(explained.contains("a person decides") && explained.contains("choose one of retry"), "{explained}");
+    // What makes no sense is refused, and says what does.
+    let problem = plant.refused(&format!("{first}/resolve"), chosen("wait")).await;
+    assert!(problem["detail"].as_str().unwrap().contains("choose one of retry, retry_with"), "{problem}");
+    let (status, wrong) =
+        plant.post(&format!("{}/resolve", runs[11].3), json!({ "step": "charge", "choice": "fallback" })).await;
+    assert!(status == 409 && wrong["detail"].as_str().unwrap().contains("no `fallback`"), "{wrong}");
+    let (status, wrong) = plant.post(&format!("{first}/resume"), json!({})).await;
+    assert!(status == 409 && wrong["detail"].as_str().unwrap().contains("a decision about `charge`"), "{wrong}");
+    for (kind, choice, (status, paid), run) in &runs {
+        plant.taken(&format!("{run}/resolve"), chosen(choice)).await;
+        let data = match *status {
+            // It pauses anew, over the same.
+            "paused" => {
+                plant.until_told(run, "paused", 2).await;
+                plant.data(run).await
+            }
+            status => plant.comes_to(run, status).await,
+        };
+        assert_eq!(data["output"].get("paid").cloned().unwrap_or_default(), *paid, "{kind} {choice}: {data}");
+        let said = plant.until_told(run, "resolved", 1).await;
+        assert_eq!((&said["by"], &said["reason"]), (&json!("ada (unverified)"), &json!("it has to go on")));
+        if *choice == "cancel" {
+            assert_eq!(data["undone"][0]["state"], "undone", "{kind}: {data}");
+        }
+    }
+    let cancelled = runs.iter().filter(|(_, choice, _, _)| *choice == "cancel").count();
+    assert_eq!(plant.works.done("DELETE /stock"), cancelled);
+    assert_eq!(plant.works.done("POST /stock"), reserved, "what was finished stays finished");
+    let amounts: Vec<Value> =
+        plant.works.seen("POST /charges").iter().map(|call| call.json()["amount"].clone()).collect();
+    assert_eq!(amounts.iter().filter(|amount| **amount == json!(6)).count(), 4, "{amounts:?}");
+    eprintln!("{} conflicts, {} choices, 1 kill", cases.len(), runs.len());
+    plant.finish().await;
+}
+
+const SAGA: &str = "
+workflow: saga
+steps:
+  reserve:
+    call: POST ${services.works}/stock
+    undo: { call: 'DELETE ${services.works}/stock/1', retry: { attempts: 1 } }
+  charge: { needs: [reserve], call: 'POST ${services.works}/charges' }
+respond: { status: 200, body: done }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_undone_is_a_persons_to_decide() {
+    let mut plant = Plant::with(&[SAGA]).await;
+    let ends = [("retry", "undone"), ("skip", "left"), ("take", "undone"), ("cancel", "left")];
+    let mut runs = Vec::new();
+    for (choice, state) in ends {
+        plant.works.next("POST /charges", Say::Refuse(400), 1);
+        plant.works.next("DELETE /stock", Say::Refuse(400), 1);
+        let run = plant.begun("saga", json!({})).await;
+        let data = plant.comes_to(&run, "paused").await;
+        let conflict = &data["conflicts"][0];
+        assert_eq!((&conflict["kind"], &conflict["part"]), (&json!("undo_failed"), &json!("undo")), "{conflict}");
+        assert!(conflict["choices"].as_array().unwrap().contains(&json!(choice)), "{conflict}");
+        runs.push((choice, state, run));
+    }
+    plant.killed_and_back().await;
+    for (choice, state, run) in &runs {
+        // As it is shown, so it is typed.
+        let shown = plant.cli(&["runs", "show", id(run)]).await;
+        let command = format!("pointsman runs resolve {} reserve {choice}", id(run));
+        let command =
+            shown.lines().find_map(|line| line.trim().strip_prefix("pointsman ").filter(|_| line.contains(&command)));
+        let words: Vec<&str> = command.unwrap_or_else(|| panic!("{choice}: {shown}")).split(' ').collect();
+        let words: Vec<&str> = words.iter().map(|word| if *word == "JSON" { "null" } else { word }).collect();
+        plant.cli(&words).await;
+        let end = if *choice == "cancel" { "cancelled" } else { "failed" };
+        let data = plant.comes_to(run, end).await;
+        assert_eq!(
+            (&data["undone"][0]["step_id"], &data["undone"][0]["state"]),
+            (&json!("reserve"), &json!(state)),
+            "{data}"
+        );
+        let shown = plant.cli(&["runs", "show", id(run)]).await;
+        assert!(shown.contains(end), "{shown}");
+    }
+    assert_eq!(plant.works.done("DELETE /stock"), 1);
+    plant.finish().await;
+}

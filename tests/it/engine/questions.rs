@@ -1,0 +1,204 @@
+//! Steps that ask a person: who may answer, what happens when nobody does, and that nothing goes past a question.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Plant, RUN, id, path, step};
+use crate::support::FlagsDir;
+
+fn question(name: &str, rest: &str) -> String {
+    format!(
+        "workflow: {name}
+steps:
+  ask:
+    checkpoint:
+      question: \"Which, ${{request.body.who}}?\"
+      schema: {{ type: object, required: [id], properties: {{ id: {{ type: string }} }} }}
+      {rest}
+  use: {{ needs: [ask], call: 'POST ${{services.works}}/uses', body: '${{steps.ask.output}}' }}
+respond: {{ status: 200, body: {{ id: '${{steps.ask.output.id}}', by: '${{steps.ask.by}}' }} }}
+"
+    )
+}
+
+async fn asked(plant: &Plant, run: &str) -> Value {
+    plant.comes_to(run, "waiting_checkpoint").await["pending_checkpoint"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_answer_has_answered() {
+    let approve = question("approves", "timeout: 300ms\n      on_timeout: approve\n      default: { id: usual }");
+    let reject = question("rejects", "timeout: 300ms\n      on_timeout: reject");
+    let escalate = question(
+        "escalates",
+        "who: [ada]\n      timeout: 300ms\n      on_timeout: escalate\n      escalate: { who: [eve], timeout: 2d, on_timeout: reject }",
+    );
+    let twice = question(
+        "gives-up",
+        "who: [ada]\n      timeout: 300ms\n      on_timeout: escalate\n      escalate: { who: [eve], timeout: 300ms, on_timeout: reject }",
+    );
+    let mut plant = Plant::with(&[&approve, &reject, &escalate, &twice]).await;
+    let mut runs = Vec::new();
+    for name in ["approves", "rejects", "escalates", "gives-up"] {
+        let run = plant.begun(name, json!({ "who": "you" })).await;
+        plant.until_told(&run, "checkpoint_opened", 1).await;
+        runs.push(run);
+    }
+    // The time is over while no process lives, or soon after: it counts all the same.
+    plant.killed_and_back().await;
+    let data = plant.comes_to(&runs[0], "completed").await;
+    assert_eq!(data["output"], json!({ "id": "usual", "by": "time-out" }), "{data}");
+    let data = plant.comes_to(&runs[1], "failed").await;
+    assert!(data["error"]["message"].as_str().unwrap().contains("nobody answered in time"), "{data}");
+    let data = plant.comes_to(&runs[3], "failed").await;
+    assert!(data["error"]["message"].as_str().unwrap().contains("nobody answered in time"), "{data}");
+    plant.until_told(&runs[2], "checkpoint_escalated", 1).await;
+    let pending = asked(&plant, &runs[2]).await;
+    assert_eq!(pending["who"], json!(["eve"]), "{pending}");
+    let explained = plant.explained(&runs[2]).await;
+    assert!(explained.contains("waits for eve: Which, you?"), "{explained}");
+    let place = pending["answer"].as_str().unwrap();
+    let (status, problem) = plant.post(place, json!({ "values": { "id": "a" }, "as": "ada" })).await;
+    assert!(status == 403 && problem["detail"].as_str().unwrap().contains("only eve may answer"), "{problem}");
+    // Nobody needs a token here: who says that they are eve may answer, and it stands there that nobody verified it.
+    plant.taken(place, json!({ "values": { "id": "a" }, "as": "eve" })).await;
+    let data = plant.comes_to(&runs[2], "completed").await;
+    assert_eq!(data["output"], json!({ "id": "a", "by": "eve (unverified)" }), "{data}");
+    let (status, second) = plant.post(place, json!({ "values": { "id": "b" }, "as": "eve" })).await;
+    assert!(matches!(status, 409) && second["run_status"] == "completed", "{second}");
+    assert_eq!(plant.works.done("POST /uses"), 2);
+    plant.finish().await;
+}
+
+const ADA: (&str, &str) = ("authorization", "Bearer ada-0123456789abcdef");
+const EVE: (&str, &str) = ("authorization", "Bearer eve-0123456789abcdef");
+
+fn tokens(flags: &FlagsDir) {
+    for name in ["ada", "eve"] {
+        flags.write(&format!("{name}.token"), &format!("{name}-0123456789abcdef"));
+    }
+    let token = |name: &str| {
+        format!(
+            "{{ name: {name}, file: \"{}\", may: [read, run, decide] }}",
+            flags.file(&format!("{name}.token")).display()
+        )
+    };
+    let tokens = format!("admin: {{ tokens: [ {}, {} ] }}\n", token("ada"), token("eve"));
+    flags.edit("pointsman.yaml", |text| text + &tokens);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_who_may_answers_and_the_second_is_told() {
+    let who = question("private", "who: [ada]");
+    let plant = Plant::made("", &[&who], tokens).await;
+    let ask = json!({ "workflow": "private", "input": { "who": "ada" } });
+    let started = plant.call(Method::POST, RUN, &[EVE], &ask).await.json()["data"].clone();
+    let place = started["pending_checkpoint"]["answer"].as_str().unwrap().to_owned();
+    let say = async |token, id: &str| {
+        let body = json!({ "values": { "id": id }, "as": "ada" });
+        let reply = plant.call(Method::POST, &place, &[token], &body).await;
+        (reply.status.as_u16(), reply.json())
+    };
+    let (status, problem) = say(EVE, "x").await;
+    assert_eq!(status, 403, "a name that is only said is not who the token is: {problem}");
+    let all = futures_util::future::join_all((0..8).map(|n| say(ADA, if n % 2 == 0 { "a" } else { "b" }))).await;
+    let won: Vec<&Value> = all.iter().filter(|(status, _)| *status == 200).map(|(_, body)| body).collect();
+    assert_eq!(won.len(), 1, "{all:?}");
+    let first = crate::support::until("the run to end", || async {
+        let seen = plant.call(Method::GET, &path(&started), &[ADA], &Value::Null).await.json()["data"].clone();
+        (seen["status"] == "completed").then(|| seen["output"].clone())
+    })
+    .await;
+    for (status, problem) in all.iter().filter(|(status, _)| *status != 200) {
+        assert_eq!(*status, 409, "{problem}");
+        // Whoever comes while the run still goes on is told the first answer.
+        if problem["first"].is_object() {
+            assert_eq!((&problem["first"]["by"], &problem["first"]["values"]["id"]), (&json!("ada"), &first["id"]));
+            assert!(problem["first"]["at"].is_string(), "{problem}");
+        }
+    }
+    assert!(all.iter().any(|(_, problem)| problem["first"].is_object()) || first["by"] == "ada", "{all:?}");
+    assert_eq!(plant.works.done("POST /uses"), 1);
+    plant.finish().await;
+}
+
+const BELOW: &str = "
+workflow: below
+steps:
+  pay:
+    if: '${request.body.amount > 0}'
+    call: POST ${services.works}/payments
+    body: { amount: '${request.body.amount}' }
+    risk: medium
+respond: { status: 200, body: '${steps.pay.output}' }
+";
+
+const ABOVE: &str = "
+workflow: above
+steps:
+  first: { call: 'POST ${services.works}/firsts' }
+  each:
+    needs: [first]
+    for_each: ${request.body.amounts}
+    run: below
+    input: { amount: '${item}' }
+  last: { needs: [each], call: 'POST ${services.works}/lasts' }
+respond: { status: 200, body: '${size(steps.each.output)}' }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_past_a_question_in_a_branch_or_a_run_below() {
+    let mut plant = Plant::with(&[BELOW, ABOVE]).await;
+    let run = plant.begun("above", json!({ "amounts": [1, 2] })).await;
+    let mut below = Vec::new();
+    for _ in 0..2 {
+        let list = crate::support::until("both runs below to ask", || async {
+            let query = format!("/api/v2/orchestrate/runs?parent={}&status=waiting_checkpoint", id(&run));
+            let list = plant.pointsman.get(&query).await["runs"].as_array().unwrap().clone();
+            (list.len() == 2).then_some(list)
+        })
+        .await;
+        below = list.iter().map(|row| format!("{RUN}/{}", row["run_id"].as_str().unwrap())).collect();
+        // Whatever somebody orders who does not want to ask, above or below: no payment.
+        for of in [&run, &below[0], &below[1]] {
+            plant.refused(&format!("{of}/resume"), json!({})).await;
+            plant.refused(&format!("{of}/retry"), json!({})).await;
+            plant.taken(&format!("{of}/pause"), json!({})).await;
+            plant.taken(&format!("{of}/resume"), json!({})).await;
+        }
+        plant.refused(&format!("{run}/skip"), json!({ "step": "each" })).await;
+        plant.killed_and_back().await;
+    }
+    plant.comes_to(&below[0], "waiting_checkpoint").await;
+    let (status, rerun) = plant.post(&format!("{}/rerun", below[0]), json!({ "from": "pay" })).await;
+    if status < 300 {
+        let again = path(&rerun["data"]);
+        asked(&plant, &again).await;
+        plant.taken(&format!("{again}/cancel"), json!({})).await;
+    }
+    // Another input is another question; the answer to the one before is no answer to it.
+    let before = asked(&plant, &below[0]).await;
+    plant.taken(&format!("{}/adjust", below[0]), json!({ "step": "pay", "input": { "amount": 1_000 } })).await;
+    let after = crate::support::until("the new question", || async {
+        let now = plant.data(&below[0]).await["pending_checkpoint"].clone();
+        (now["id"].is_string() && now["id"] != before["id"]).then_some(now)
+    })
+    .await;
+    plant.refused(before["answer"].as_str().unwrap(), json!({ "approve": true })).await;
+    assert_eq!((plant.works.count("POST /payments"), plant.works.count("POST /lasts")), (0, 0));
+    let explained = plant.explained(&run).await;
+    assert!(explained.contains(id(&below[0])) && explained.contains("of `below`"), "{explained}");
+
+    plant.taken(after["answer"].as_str().unwrap(), json!({ "approve": true })).await;
+    plant.comes_to(&below[0], "completed").await;
+    let other = asked(&plant, &below[1]).await;
+    assert_eq!((plant.works.count("POST /payments"), plant.works.count("POST /lasts")), (1, 0), "one yes is for one");
+    plant.taken(other["answer"].as_str().unwrap(), json!({ "approve": true })).await;
+    let data = plant.comes_to(&run, "completed").await;
+    assert_eq!((&step(&data, "last")["status"], &data["output"]), (&json!("done"), &json!(2)), "{data}");
+    let mut paid: Vec<i64> =
+        plant.works.seen("POST /payments").iter().filter_map(|call| call.json()["amount"].as_i64()).collect();
+    paid.sort_unstable();
+    assert!(paid.contains(&1_000) && paid.len() == 2, "{paid:?}");
+    plant.finish().await;
+}

@@ -1,0 +1,149 @@
+//! Checkpoints by risk: what is low runs, what is medium asks once, what is high is approved or struck out item by item.
+
+use serde_json::{Value, json};
+
+use super::{Plant, id, step};
+
+const MAILS: &str = "
+workflow: mails
+steps:
+  mail:
+    for_each: ${request.body.people}
+    call: POST ${services.works}/mails
+    body: { to: '${item}' }
+    risk: '${size(request.body.people) > 2 ? \"high\" : size(request.body.people) > 1 ? \"medium\" : \"low\"}'
+    on_reject: skip
+    ask: { question: 'Mail ${size(request.body.people)} people?' }
+respond:
+  status: 200
+  body:
+    sent: '${steps.mail.skipped ? null : steps.mail.output.map(o, o == null ? null : o.number)}'
+    struck: '${steps.mail.skipped ? null : steps.mail.struck}'
+";
+
+const POLICY: &str = "
+workflow: policy
+risks:
+  - { method: DELETE, reversible: false, risk: high }
+  - { effect: shared, items_over: 2, risk: high }
+  - { effect: shared, risk: medium }
+steps:
+  look: { call: 'GET ${services.works}/looks' }
+  refunds:
+    needs: [look]
+    call: POST ${services.works}/refunds
+    body: [{ amount: 1 }, { amount: 2 }, { amount: 3 }]
+    rehearse: {}
+  purge:
+    needs: [refunds]
+    call: DELETE ${services.works}/books/1
+    reversible: false
+    rehearse: {}
+  tell:
+    needs: [purge]
+    call: POST ${services.works}/mails
+    body: { to: all }
+    risk: low
+respond: { status: 200, body: done }
+";
+
+async fn asked(plant: &Plant, run: &str) -> Value {
+    plant.comes_to(run, "waiting_checkpoint").await["pending_checkpoint"].clone()
+}
+
+async fn answer(plant: &Plant, pending: &Value, body: Value) -> Value {
+    plant.taken(pending["answer"].as_str().expect("a path"), body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_was_approved_is_performed_also_over_a_kill() {
+    let mut plant = Plant::with(&[MAILS]).await;
+    let data = plant.run("mails", json!({ "people": ["a"] })).await;
+    assert_eq!((&data["status"], plant.works.count("POST /mails")), (&json!("completed"), 1), "low runs: {data}");
+
+    let run = plant.begun("mails", json!({ "people": ["a", "b"] })).await;
+    let pending = asked(&plant, &run).await;
+    assert_eq!((&pending["kind"], &pending["risk"]), (&json!("approval"), &json!("medium")), "{pending}");
+    answer(&plant, &pending, json!({ "approve": true, "as": "ada" })).await;
+    plant.comes_to(&run, "completed").await;
+    assert_eq!(plant.works.count("POST /mails"), 3);
+
+    let run = plant.begun("mails", json!({ "people": ["c", "d", "e"] })).await;
+    let pending = asked(&plant, &run).await;
+    assert_eq!((&pending["kind"], &pending["question"]), (&json!("review"), &json!("Mail 3 people?")), "{pending}");
+    let items: Vec<(Value, bool)> = pending["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| (item["value"].clone(), item["what"].as_str().unwrap().starts_with("POST http")))
+        .collect();
+    let mail = |to: &str| (json!({ "to": to }), true);
+    assert_eq!(items, [mail("c"), mail("d"), mail("e")], "each with what it would touch");
+    plant.killed_and_back().await;
+    assert_eq!(asked(&plant, &run).await, pending, "it asks the very same");
+    let place = pending["answer"].as_str().unwrap();
+    for (said, why) in [
+        (json!({ "approved": [0, 1] }), "neither approved nor struck out"),
+        (json!({ "approved": [0, 1, 2], "struck": [2] }), "both approved and struck out"),
+        (json!({ "approved": [0, 1, 2, 7] }), "no item 7"),
+        (json!({ "approve": true }), "neither approved nor struck out"),
+    ] {
+        let (status, problem) = plant.post(place, said).await;
+        assert!(status == 422 && problem["detail"].as_str().unwrap().contains(why), "{problem}");
+    }
+    assert_eq!(plant.works.count("POST /mails"), 3, "nothing was sent meanwhile");
+    plant.cli(&["runs", "answer", id(&run), "--approve", "0,2", "--strike", "1", "--as", "ada"]).await;
+    let data = plant.comes_to(&run, "completed").await;
+    let (sent, struck) = (&data["output"]["sent"], &data["output"]["struck"]);
+    assert!(sent[0].is_u64() && sent[1].is_null() && sent[2].is_u64() && *struck == json!(1), "{data}");
+    let sent: Vec<Value> = plant.works.seen("POST /mails").iter().map(|mail| mail.json()["to"].clone()).collect();
+    assert!(!sent.contains(&json!("d")) && sent.len() == 5, "{sent:?}");
+
+    // All struck out, or a no: nothing is performed, and `on_reject: skip` goes on without it.
+    for said in [json!({ "struck": [0, 1, 2], "as": "ada" }), json!({ "approve": false, "as": "ada" })] {
+        let run = plant.begun("mails", json!({ "people": ["c", "d", "e"] })).await;
+        let pending = asked(&plant, &run).await;
+        answer(&plant, &pending, said).await;
+        let data = plant.comes_to(&run, "completed").await;
+        assert_eq!(
+            (&data["output"]["sent"], &step(&data, "mail")["status"]),
+            (&Value::Null, &json!("skipped")),
+            "{data}"
+        );
+    }
+    assert_eq!(plant.works.count("POST /mails"), 5);
+    plant.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_judges_effect_method_number_and_what_cannot_be_taken_back() {
+    let plant = Plant::with(&[POLICY]).await;
+    let run = plant.begun("policy", json!({})).await;
+    let pending = asked(&plant, &run).await;
+    assert_eq!((&pending["step_id"], &pending["risk"]), (&json!("refunds"), &json!("high")), "{pending}");
+    assert_eq!(pending["items"].as_array().unwrap().len(), 3, "every item of its body: {pending}");
+    assert_eq!(plant.works.count("GET /looks"), 1, "a read is nobody's risk");
+    answer(&plant, &pending, json!({ "approved": [0, 2], "struck": [1] })).await;
+    let pending = crate::support::until("the next question", || async {
+        let pending = asked(&plant, &run).await;
+        (pending["step_id"] == "purge").then_some(pending)
+    })
+    .await;
+    assert_eq!(plant.works.seen("POST /refunds")[0].json(), json!([{ "amount": 1 }, { "amount": 3 }]), "as approved");
+    assert_eq!(pending["risk"], "high", "it cannot be taken back: {pending}");
+    let indexes: Vec<u64> =
+        pending["items"].as_array().unwrap().iter().map(|item| item["index"].as_u64().unwrap()).collect();
+    assert_eq!(plant.works.count("DELETE /books"), 0);
+    answer(&plant, &pending, json!({ "approve": true, "approved": indexes })).await;
+    plant.comes_to(&run, "completed").await;
+    assert_eq!((plant.works.count("DELETE /books"), plant.works.count("POST /mails")), (1, 1), "its own `risk` wins");
+    // A no fails the run, and says who said so.
+    let run = plant.begun("policy", json!({})).await;
+    let pending = asked(&plant, &run).await;
+    answer(&plant, &pending, json!({ "approve": false, "note": "too much", "as": "ada" })).await;
+    let data = plant.comes_to(&run, "failed").await;
+    let message = data["error"]["message"].as_str().unwrap();
+    assert!(message.contains("ada") && message.contains("too much"), "{message}");
+    assert_eq!(plant.works.count("POST /refunds"), 1);
+    plant.finish().await;
+}

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Core;
 use crate::names::{RunId, Seq};
-use crate::workflow::{RunStatus, RunSummary};
+use crate::workflow::RunSummary;
 
 /// How often a run that another process moves is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -94,12 +94,6 @@ impl Drop for Watch {
     }
 }
 
-/// Nothing more happens without somebody's word.
-fn rests(run: &RunSummary) -> bool {
-    run.status.is_final()
-        || matches!(run.status, RunStatus::Paused | RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal)
-}
-
 /// What moved whoever waits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Moved {
@@ -139,7 +133,7 @@ async fn rested(mut watch: Watch, mut moved: Moved, within: Duration) -> Option<
             last = stored(&core, run, until).await.or(last);
             last.as_ref()?;
         }
-        if moved == Moved::Over || last.as_ref().is_some_and(rests) {
+        if moved == Moved::Over || last.as_ref().is_some_and(|last| last.status.rests()) {
             return last;
         }
         moved = changed(&mut watch, until).await;

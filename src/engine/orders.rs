@@ -19,9 +19,9 @@ use super::desk::NotDone;
 use super::mail::{Asking, Letter, Reply};
 use super::take::Unposted;
 use crate::limits::Limits;
-use crate::names::{RunId, Seq};
+use crate::names::RunId;
 use crate::store::{News, OrderRecord};
-use crate::workflow::{Order, Refusal, RunSummary, Said};
+use crate::workflow::{Order, Refusal, RunSummary};
 
 /// How often the store is asked for an answer that no news tell of.
 const LOOK: Duration = Duration::from_secs(1);
@@ -117,73 +117,36 @@ pub(super) fn done() -> Value {
 
 /// What was asked makes no sense to this version.
 pub(super) fn unreadable(error: &serde_json::Error) -> Value {
-    json!({ "refused": { "text": format!("it cannot be read by the process that moves the run: {error}") } })
+    refused(&Refusal::NoSense(format!("it cannot be read by the process that moves the run: {error}")))
 }
 
 /// It is refused: what the store keeps.
 pub(super) fn refused(refusal: &Refusal) -> Value {
-    let kind = match refusal {
-        Refusal::Ended => "ended",
-        Refusal::NoSuchStep => "no_such_step",
-        Refusal::NoSuchCheckpoint => "no_such_checkpoint",
-        Refusal::EffectsBegun => "effects_begun",
-        Refusal::Answered => "answered",
-        Refusal::NotYours(_) => "not_yours",
-        Refusal::BadValues(_) => "bad_values",
-        Refusal::AnsweredBefore { .. } => "answered_before",
-        Refusal::NotDue(_) | Refusal::NoSense(_) => "no_sense",
+    let text = || json!({ "no_sense": refusal.to_string() });
+    let kept = match refusal {
+        Refusal::NotDue(_) => text(), // of interest only to whoever asked the core
+        refusal => serde_json::to_value(refusal).unwrap_or_else(|_| text()),
     };
-    let text = match refusal {
-        Refusal::NotYours(text) | Refusal::NoSense(text) => text.clone(),
-        refusal => refusal.to_string(),
-    };
-    let mut all = json!({ "kind": kind, "text": text });
-    match refusal {
-        Refusal::BadValues(values) => all["values"] = json!(values),
-        Refusal::AnsweredBefore { by, said, seq } => all["before"] = json!({ "by": by, "said": said, "seq": seq }),
-        _ => {}
-    }
-    json!({ "refused": all })
+    json!({ "refused": kept })
 }
 
 /// The refusal that the store kept; `None` where there is no such run.
 fn refusal_of(kept: &Value) -> Option<Refusal> {
-    if let Some(text) = kept.as_str() {
-        return match text {
-            "the run has ended" => Some(Refusal::Ended),
-            "there is no such run" => None,
-            text => Some(Refusal::NoSense(text.to_owned())),
-        };
+    match kept.as_str() {
+        // These two are the store's own words.
+        Some("the run has ended") => return Some(Refusal::Ended),
+        Some("there is no such run") => return None,
+        Some(_) | None => {}
     }
-    let text = || kept.get("text").and_then(Value::as_str).unwrap_or("it was refused").to_owned();
-    let before = |name: &str| kept.get("before").and_then(|before| before.get(name)).cloned().unwrap_or_default();
-    Some(match kept.get("kind").and_then(Value::as_str).unwrap_or_default() {
-        "ended" => Refusal::Ended,
-        "no_such_step" => Refusal::NoSuchStep,
-        "no_such_checkpoint" => Refusal::NoSuchCheckpoint,
-        "effects_begun" => Refusal::EffectsBegun,
-        "answered" => Refusal::Answered,
-        "not_yours" => Refusal::NotYours(text()),
-        "bad_values" => {
-            let values = kept.get("values").cloned().and_then(|values| serde_json::from_value(values).ok());
-            Refusal::BadValues(values.unwrap_or_else(|| vec![text()]))
-        }
-        "answered_before" => {
-            let (Ok(said), Ok(seq)) =
-                (serde_json::from_value::<Said>(before("said")), serde_json::from_value::<Seq>(before("seq")))
-            else {
-                return Some(Refusal::NoSense(text()));
-            };
-            let by = before("by").as_str().unwrap_or_default().to_owned();
-            Refusal::AnsweredBefore { by, said: Box::new(said), seq }
-        }
-        _ => Refusal::NoSense(text()),
-    })
+    let newer = |_| Refusal::NoSense(kept.as_str().map_or_else(|| kept.to_string(), str::to_owned));
+    Some(serde_json::from_value(kept.clone()).unwrap_or_else(newer))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::Seq;
+    use crate::workflow::Said;
 
     #[test]
     fn a_refusal_comes_through_the_store_as_it_was() {
@@ -200,6 +163,10 @@ mod tests {
             assert_eq!(refusal_of(&refused(&refusal)["refused"]), Some(refusal));
         }
         assert_eq!(refusal_of(&refused(&Refusal::NotDue("x"))["refused"]), Some(Refusal::NoSense("not due: x".into())));
+        let newer = refusal_of(&json!({ "later": 1 }));
+        assert!(matches!(newer, Some(Refusal::NoSense(text)) if text.contains("later")), "a newer process said so");
+        assert_eq!(refusal_of(&crate::store::run_has_ended()["refused"]), Some(Refusal::Ended));
+        assert_eq!(refusal_of(&crate::store::no_such_run()["refused"]), None);
         assert_eq!(refusal_of(&json!("the run has ended")), Some(Refusal::Ended));
         assert_eq!(refusal_of(&json!("there is no such run")), None);
     }

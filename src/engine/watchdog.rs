@@ -97,14 +97,8 @@ pub(super) async fn unfinished(core: &Core, mut each: impl FnMut(&RunSummary)) -
 }
 
 fn is_suspect(core: &Core, run: &RunSummary) -> bool {
-    let waits = match run.status {
-        RunStatus::Paused | RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal => true,
-        RunStatus::Queued | RunStatus::Running | RunStatus::Compensating => {
-            // A time that stands in the store comes up where the next times are read.
-            run.wake.is_some_and(|at| at > core.wall.now())
-        }
-        RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled | RunStatus::Abandoned => true,
-    };
+    // A time that stands in the store comes up where the next times are read.
+    let waits = run.status.rests() || run.wake.is_some_and(|at| at > core.wall.now());
     !waits && !core.post.moves(run.run_id) && !core.alarm.knows(run.run_id) && !core.stuck.knows(run.run_id)
 }
 

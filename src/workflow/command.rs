@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Order, Part, RunStatus, StepIndex};
@@ -178,15 +179,20 @@ pub enum Heard {
     Interrupted,
 }
 
+/// A sentence of the code's own, which no store keeps.
+type NotKept = &'static str;
+
 /// Why an ask is refused.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// The run has ended.
     #[error("the run has ended")]
     Ended,
     /// Something else happened first; asking [`super::due`] again tells what is due now.
     #[error("not due: {0}")]
-    NotDue(&'static str),
+    #[serde(skip)]
+    NotDue(NotKept),
     /// A private or shared step has begun, so legacy may not answer any more.
     #[error("a private or shared step has begun")]
     EffectsBegun,

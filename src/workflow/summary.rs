@@ -57,6 +57,10 @@ impl RunStatus {
             RunStatus::Abandoned => "abandoned",
         }
     }
+    /// Nothing more happens, or nothing before somebody says something.
+    pub fn rests(self) -> bool {
+        self.is_final() || matches!(self, RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal | RunStatus::Paused)
+    }
     /// Nothing more will happen.
     pub fn is_final(self) -> bool {
         matches!(self, RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled | RunStatus::Abandoned)

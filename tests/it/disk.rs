@@ -1,23 +1,51 @@
-//! A full disk: every write of the store fails with ENOSPC for a while. A broken one: what is synced fails with EIO.
+//! A full disk: every write of the store fails with ENOSPC for a while, or files may not grow. A broken one: what is synced fails with EIO.
 
 use std::time::Duration;
 
 use http::Method;
 use pointsman::demo::world::Fault;
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use crate::support::strace::Strace;
 use crate::support::town::{Town, some_order};
 use crate::support::{until, until_true};
 
+/// What is wrong with the disk, until it is ended.
+enum Sick {
+    Calls(Strace),
+    Limit(Pid),
+}
+
+impl Sick {
+    async fn end(self) {
+        match self {
+            Sick::Calls(strace) => strace.end().await,
+            Sick::Limit(pid) => limit(pid, None),
+        }
+    }
+}
+
 /// From now on the process cannot write to files.
-async fn full(town: &Town) -> Strace {
-    Strace::inject(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await
+async fn full(town: &Town) -> Sick {
+    Sick::Calls(Strace::inject(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await)
+}
+
+/// From now on the process cannot write to files beyond this many bytes (`ulimit -f`).
+async fn limited(town: &Town) -> Sick {
+    let pid = i32::try_from(town.pointsman.pid()).ok().and_then(Pid::from_raw).expect("a process");
+    limit(pid, Some(1_024));
+    Sick::Limit(pid)
+}
+
+fn limit(pid: Pid, current: Option<u64>) {
+    let limit = rustix::process::Rlimit { current, maximum: None };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit).expect("the limit is set");
 }
 
 /// From now on what it writes does not reach the disk, and it hears so.
-async fn broken(town: &Town) -> Strace {
-    Strace::inject(town.pointsman.pid(), "fsync,fdatasync", "error=EIO").await
+async fn broken(town: &Town) -> Sick {
+    Sick::Calls(Strace::inject(town.pointsman.pid(), "fsync,fdatasync", "error=EIO").await)
 }
 
 const RUNS: &str = "/api/v2/orchestrate/run";
@@ -55,14 +83,16 @@ fn done(town: &Town, operation: &str) -> u64 {
 }
 
 /// A run waits for a person while the disk takes nothing: what is said then is said again, and done once.
-async fn while_it_waits(sick: impl AsyncFn(&Town) -> Strace) {
+async fn while_it_waits(sick: impl AsyncFn(&Town) -> Sick) {
     let mut town = Town::start().await;
     town.allowed.unacknowledged = true;
     let asked = campaign(&town).await;
-    let strace = sick(&town).await;
+    let sick = sick(&town).await;
     assert!(!approved(&town, &asked).await, "nothing is taken that is not on disk");
     assert_eq!(done(&town, "book"), 0, "nothing is booked that nobody is known to have approved");
-    strace.end().await;
+    let status = town.pointsman.get("/api/v2/status").await;
+    assert!(status["store_trouble"].is_string(), "it says what is wrong: {status}");
+    sick.end().await;
     until("the answer to be taken", || async { approved(&town, &asked).await.then_some(()) }).await;
     ended(&town, &asked.0, "completed").await;
     assert_eq!((done(&town, "book"), done(&town, "announce")), (2, 1));
@@ -70,7 +100,7 @@ async fn while_it_waits(sick: impl AsyncFn(&Town) -> Strace) {
 }
 
 /// A run takes back what it did while the disk takes nothing: it is taken back once, and the run ends.
-async fn while_it_compensates(sick: impl AsyncFn(&Town) -> Strace) {
+async fn while_it_compensates(sick: impl AsyncFn(&Town) -> Sick) {
     let mut town = Town::start().await;
     town.allowed.unacknowledged = true;
     let asked = campaign(&town).await;
@@ -78,10 +108,10 @@ async fn while_it_compensates(sick: impl AsyncFn(&Town) -> Strace) {
     town.world.fault("book-back", Fault::Linger(Duration::from_millis(1_500)), 2);
     assert!(approved(&town, &asked).await);
     until_true("the bookings to be taken back", || town.world.arrived("book-back") >= 2).await;
-    let strace = sick(&town).await;
+    let sick = sick(&town).await;
     tokio::time::sleep(Duration::from_millis(2_500)).await; // their answers come, and cannot be written down
     assert_eq!(done(&town, "budget-back"), 0, "the next is taken back when that is on disk");
-    strace.end().await;
+    sick.end().await;
     let shown = ended(&town, &asked.0, "failed").await;
     let counts = ["book", "book-back", "budget", "budget-back"].map(|operation| done(&town, operation));
     assert_eq!(counts, [2, 2, 1, 1], "{shown}");
@@ -92,6 +122,17 @@ async fn while_it_compensates(sick: impl AsyncFn(&Town) -> Strace) {
 #[tokio::test(flavor = "multi_thread")]
 async fn full_while_a_run_waits() {
     while_it_waits(full).await;
+}
+
+/// A write beyond the limit is a signal that ends whoever does not listen for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn limited_while_a_run_waits() {
+    while_it_waits(limited).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limited_while_a_run_compensates() {
+    while_it_compensates(limited).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

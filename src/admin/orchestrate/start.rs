@@ -20,7 +20,7 @@ use crate::engine::Start;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq};
-use crate::workflow::{RunStatus, deeper_than};
+use crate::workflow::deeper_than;
 
 /// The header that names a wish.
 const KEY: &str = "idempotency-key";
@@ -91,22 +91,8 @@ pub(in crate::admin) async fn start(
 /// The run as it stands.
 async fn shown(shared: &Shared, run: RunId) -> Result<Response, Refusal> {
     let seen = Seen::read(shared, run).await?;
-    let status = if rests(seen.view.status) { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status = if seen.view.status.rests() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(seen.envelope(shared, Delivery::Sync))).into_response())
-}
-
-/// Nothing more happens, or nothing before somebody says something.
-fn rests(status: RunStatus) -> bool {
-    match status {
-        RunStatus::Queued | RunStatus::Running | RunStatus::Compensating => false,
-        RunStatus::WaitingCheckpoint
-        | RunStatus::WaitingSignal
-        | RunStatus::Paused
-        | RunStatus::Completed
-        | RunStatus::Failed
-        | RunStatus::Cancelled
-        | RunStatus::Abandoned => true,
-    }
 }
 
 fn no_planner(shared: &Shared) -> Refusal {

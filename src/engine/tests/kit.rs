@@ -229,7 +229,7 @@ impl Bench {
     /// Only so many calls are under way at the world.
     pub fn calls_max(&self, calls: u64) {
         let mut services = services(&self.world);
-        services.values_mut().for_each(|service| Arc::make_mut(service).calls_max = Some(calls.try_into().unwrap()));
+        services.values_mut().for_each(|service| Arc::make_mut(service).calls_max = Some(calls));
         let plans = BTreeMap::from([(self.plan.workflow.clone(), self.plan.clone())]);
         self.engine.reload(0, &plans, &services, &BTreeMap::new());
     }

@@ -94,6 +94,7 @@ async fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> 
         Err(fault) => fault,
     };
     committer.conn.roll_back().await;
+    committer.told(&fault);
     tracing::error!(error = fault.text(), "the store did not commit");
     if let Fault::Unclear(_) = fault {
         committer.conn.drop_it();

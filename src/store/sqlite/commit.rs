@@ -115,10 +115,15 @@ impl Committer {
         Ok(())
     }
 
+    /// What people are told while the store takes nothing.
+    pub(super) fn told(&self, fault: &Fault) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.text().to_owned());
+    }
+
     /// The batch was not committed, or nobody knows.
     async fn after(&mut self, jobs: &[Job], fault: Fault, healthy: &AtomicBool) -> Vec<Fate> {
         let was_healthy = healthy.swap(false, Ordering::AcqRel);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.text().to_owned());
+        self.told(&fault);
         tracing::error!(error = fault.text(), appends = jobs.len(), "the store did not commit");
         match &fault {
             Fault::Constraint(text) => {

@@ -27,6 +27,10 @@ impl From<sqlx::Error> for Fault {
             // SQL logic, busy, locked, read-only, too big. And full: SQLite says so where writing failed, and the mark
             // that makes a transaction whole in the log is the last thing written; what `fsync` says is another code.
             Some(1 | 5 | 6 | 8 | 13 | 18) => Fault::Sure(text),
+            // The same, where files may not grow further: SQLite has no word of its own for it.
+            Some(10) if code(&error) == Some(WRITE_FAILED) && is_limited() => {
+                Fault::Sure(format!("{text}: the limit on file sizes (`ulimit -f`) is reached"))
+            }
             Some(_) | None => Fault::Unclear(text),
         }
     }
@@ -44,8 +48,19 @@ pub(super) fn told(error: &sqlx::Error) -> String {
     }
 }
 
-/// The primary result code of SQLite; what `sqlx` hands out is the extended one.
+/// `SQLITE_IOERR_WRITE`.
+const WRITE_FAILED: i32 = 778;
+
+/// Whether this process may write files of some size only.
+fn is_limited() -> bool {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
+}
+
+/// The extended result code of SQLite, where it is SQLite's.
+fn code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
+    code(error).map(|code| code & 0xff)
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{CallRecord, EffectClass, Failure, Part, StepStarted};
-use crate::names::{RunId, Seq, StepId};
+use crate::names::{RunId, Seq, StepId, WorkflowName};
 
 /// A step and the item of its `for_each`.
 pub(super) type Place = (StepId, Option<u32>);
@@ -167,6 +167,8 @@ pub(super) struct DoneCall {
     pub harmless: bool,
     /// The run that did it, where this one took its result over: keys are made from that one's id.
     pub origin: Option<RunId>,
+    /// The run that the step began, and what it ran, where it began one.
+    pub child: Option<(RunId, WorkflowName)>,
 }
 
 /// A compensation under way.

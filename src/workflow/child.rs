@@ -4,12 +4,13 @@
 //! a run ends only after those that it began. What is ordered of a run that concerns them (a pause, its end) is told
 //! them again and again until they have ended: telling twice changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::conflict::{conflict, shorten_value};
+use super::conflict::{conflict, pauses, shorten_value};
 use super::decide::{enter, failed, finished, may_begin, skipped};
 use super::due::skipped_by_needs;
 use super::risk::{Gate, as_asked};
@@ -152,36 +153,59 @@ pub(super) fn ended(
     }
     let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
     let (step_id, item) = (id.clone(), *item);
-    let shown = shorten_value(&output);
-    let (step, of) = (step_id, step);
-    let mut events =
-        vec![Event::ChildEnded { step, item, child, status, output: output.clone(), note: note.clone(), effects }];
-    let step = of;
-    let why = match status {
-        RunStatus::Completed => match super::outcome::unfit(step, item, &output) {
-            None => return Ok(events),
-            // It is done, and what it gave is not what the step promises.
-            Some(failure) => {
-                let Some(Event::ChildEnded { status, note, .. }) = events.first_mut() else { return Ok(events) };
-                (*status, *note) = (RunStatus::Failed, Some(failure.message.clone()));
-                failure
-            }
-        },
-        status => {
+    let unfit = match status {
+        RunStatus::Completed => super::outcome::unfit(step, item, &output),
+        _ => None,
+    };
+    let mut events = vec![Event::ChildEnded {
+        step: step_id,
+        item,
+        child,
+        status,
+        output: output.clone(),
+        note: note.clone(),
+        effects,
+        unfit: unfit.is_some(),
+    }];
+    let (kind, expected, person, why) = match (status, unfit) {
+        (RunStatus::Completed, None) => return Ok(events),
+        // It is done: another one would do it a second time.
+        (RunStatus::Completed, Some(failure)) => {
+            let expected = "an output as its schema says".to_owned();
+            (ConflictKind::Schema, expected, pauses(run, step.trouble.on_failure), failure)
+        }
+        (status, _) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
-            Failure::of_step(FailureKind::ChildFailed, id, item, message)
+            let failure = Failure::of_step(FailureKind::ChildFailed, id, item, message);
+            let expected = format!("a run of `{}` that completes", known.workflow);
+            (ConflictKind::ChildFailed, expected, step.trouble.on_failure == Some(OnTrouble::Pause), failure)
         }
     };
-    if step.trouble.on_failure == Some(OnTrouble::Pause) && !run.is_ending() {
-        let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::ChildFailed, &why);
-        conflict.response = shown;
-        conflict.expected = Some(format!("a run of `{}` that completes", known.workflow));
-        events.push(Event::Paused { conflict: Box::new(conflict), gave: None });
-    } else {
-        events.push(finished(step, item, 0, Outcome::Failed { failure: why }));
-    }
+    events.push(match person && !run.is_ending() {
+        true => {
+            let mut conflict = conflict(run, step, item, Part::Do, kind, &why);
+            conflict.response = shorten_value(&output);
+            conflict.expected = Some(expected);
+            Event::Paused { conflict: Box::new(conflict), gave: None }
+        }
+        false => finished(step, item, 0, Outcome::Failed { failure: why }),
+    });
     Ok(events)
+}
+
+/// By step: which of the runs that it began is still to end, in a sentence.
+pub(super) fn running(run: &Run) -> BTreeMap<StepId, String> {
+    let mut open: BTreeMap<StepId, (String, usize)> = BTreeMap::new();
+    for child in run.children() {
+        let first = || (format!("{} runs `{}`", child.run, child.workflow), 0);
+        open.entry(child.step.clone()).or_insert_with(first).1 += 1;
+    }
+    let sentence = |(first, count): (String, usize)| match count {
+        1 => first,
+        count => format!("{first}, and {} more run", count - 1),
+    };
+    open.into_iter().map(|(step, open)| (step, sentence(open))).collect()
 }
 
 /// What the runs that this one began have to hear.

@@ -37,8 +37,13 @@ pub(super) fn pause(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<E
 }
 
 pub(super) fn resume(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
-    if run.pause.is_some() {
-        return Ok(vec![Event::Resumed { by: by.to_owned(), reason }]);
+    if let Some(pause) = &run.pause {
+        // The run that began it takes back what it said itself, and nothing else: it may say so again much later.
+        let parent = run.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
+        return match parent && pause.by != by {
+            true => no_sense(format!("{} paused it, not the run that began it", pause.by)),
+            false => Ok(vec![Event::Resumed { by: by.to_owned(), reason }]),
+        };
     }
     match run.conflict() {
         Some(conflict) => no_sense(format!(

@@ -281,6 +281,9 @@ pub enum Event {
         /// It did something that a person may want to take back.
         #[serde(default = "yes", skip_serializing_if = "is_yes")]
         effects: bool,
+        /// It completed, and its answer is not what the step promises: the next event says what comes of that.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unfit: bool,
     },
     /// A rerun takes over what the run before it had.
     ResultTaken(Box<ResultTaken>),

@@ -223,7 +223,10 @@ impl Run {
                     (Some(call), _) => call.undone.clone(),
                     (None, Some(Cancel { compensate: false, .. })) => Undone::Left("nothing was to be undone".into()),
                     (None, _) if self.undoing.is_none() && self.end.is_none() => Undone::NotYet,
-                    (None, _) => Undone::Left("it declares no `undo`".into()),
+                    (None, _) => Undone::Left(done.child.as_ref().map_or_else(
+                        || "it declares no `undo`".to_owned(),
+                        |(run, workflow)| format!("{run} `{workflow}`: completed, and its step declares no `undo`"),
+                    )),
                 };
                 Some((&done.step, done.item, undone))
             })
@@ -265,20 +268,25 @@ impl Run {
     }
     /// What was undone and what not, in a sentence; nothing where nothing was done.
     fn leftovers(&self) -> Option<String> {
-        let (mut undone, mut left) = (BTreeMap::<&StepId, usize>::new(), BTreeMap::<&StepId, usize>::new());
-        for (step, _, state) in self.undone() {
+        let (mut undone, mut left) = (BTreeMap::<&StepId, Vec<_>>::new(), BTreeMap::<&StepId, Vec<_>>::new());
+        for (step, item, state) in self.undone() {
             match state {
-                Undone::Undone | Undone::Rehearsed => *undone.entry(step).or_default() += 1,
-                Undone::NotYet | Undone::Left(_) => *left.entry(step).or_default() += 1,
+                Undone::Undone | Undone::Rehearsed => undone.entry(step).or_default().push(None),
+                Undone::NotYet => left.entry(step).or_default().push(None),
+                // What another run did is to be found there.
+                Undone::Left(why) => {
+                    let elsewhere = self.done_call(step, item).is_some_and(|done| done.child.is_some());
+                    left.entry(step).or_default().push(elsewhere.then_some(why));
+                }
             }
         }
-        let list = |what: &str, steps: &BTreeMap<&StepId, usize>| {
-            let names: Vec<_> = steps
-                .iter()
-                .map(
-                    |(step, count)| if *count == 1 { format!("`{step}`") } else { format!("`{step}` ({count} times)") },
-                )
-                .collect();
+        let list = |what: &str, steps: &BTreeMap<&StepId, Vec<Option<String>>>| {
+            let name = |(step, all): (&&StepId, &Vec<Option<String>>)| match all.as_slice() {
+                [None] => format!("`{step}`"),
+                [Some(why)] => format!("`{step}` ({why})"),
+                all => format!("`{step}` ({} times)", all.len()),
+            };
+            let names: Vec<_> = steps.iter().map(name).collect();
             (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
         };
         let parts: Vec<_> = [list("undone", &undone), list("not undone", &left)].into_iter().flatten().collect();

@@ -3,6 +3,7 @@
 mod any;
 mod edges;
 mod failure;
+mod family;
 mod kit;
 mod others;
 mod people;

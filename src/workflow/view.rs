@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::calls::StepState;
 use super::{
     Asked, Choice, Conflict, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, StepStatus,
-    Undone, evolve,
+    Undone, child, evolve,
 };
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
@@ -269,15 +269,15 @@ impl Steps {
             Event::ChildStarted { step, child, workflow, .. } => {
                 self.mark(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
             }
-            Event::ChildEnded { step, status, .. } => {
+            Event::ChildEnded { step, child, status: RunStatus::Completed, unfit, .. } => {
                 let step = self.step(step, at);
-                if let (Some(ended), RunStatus::Completed) = (&mut step.items_ended, status) {
+                if let (Some(ended), false) = (&mut step.items_ended, unfit) {
                     *ended += 1;
                 }
-                if *status == RunStatus::Completed {
-                    step.note = None;
-                }
+                step.note = Some(format!("{child} has completed"));
             }
+            // What comes of it is said by the next event.
+            Event::ChildEnded { step, .. } => drop(self.step(step, at)),
             Event::ResultTaken(taken) => {
                 let status = if taken.skipped { StepStatus::Skipped } else { StepStatus::Done };
                 self.mark(&taken.step, at, status, Some(format!("taken over from {}", taken.origin)));
@@ -373,6 +373,10 @@ impl Steps {
                 }
                 Some(StepState::Open(_) | StepState::Replaced { .. }) | None => {}
             }
+        }
+        let running = child::running(run);
+        for view in self.list.iter_mut().filter(|view| view.status == StepStatus::WaitingChild) {
+            view.note = running.get(&view.step).cloned().or(view.note.take());
         }
     }
 

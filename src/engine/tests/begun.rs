@@ -125,6 +125,34 @@ async fn pause_and_cancel_reach_the_child() {
     assert!(!world.paths().contains(&"POST /last".to_owned()));
 }
 
+/// What a child did is undone by what its step says, with the child's output.
+#[tokio::test]
+async fn a_child_that_completed_is_undone_by_its_step() {
+    let world = World::new(|seen, _| match seen.path.as_str() {
+        "/last" => React::Json(400, json!({})),
+        _ => React::Json(200, json!({})),
+    })
+    .await;
+    let plan = checked(
+        &json!({
+            "workflow": "w",
+            "steps": {
+                "sub": { "run": "child", "input": { "n": 6 }, "undo": "DELETE ${services.world}/undo/${output.n}" },
+                "last": { "needs": ["sub"], "call": "POST ${services.world}/last" },
+            },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let bench = Bench::new(&world, plan).await;
+    bench.with(&[&child()]);
+    let run = start(&bench, json!({})).await.run;
+    let ended = bench.ended(run).await;
+    assert_eq!(ended.status, RunStatus::Failed);
+    assert!(ended.note.unwrap().ends_with("; undone: `sub`"));
+    assert_eq!(world.paths(), ["DELETE /undo/7", "GET /child", "POST /child", "POST /last"]);
+}
+
 #[tokio::test]
 async fn a_child_that_cannot_begin_has_failed() {
     let world = World::new(|_, _| React::Json(200, json!({}))).await;

@@ -128,7 +128,8 @@ impl PostgresStore {
     }
 
     async fn purged(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged> {
-        // A run that ended before the window began has claimed its retry key before it too.
+        // A run that ended before the window began has claimed its retry key before it too. Whoever began one may not have
+        // recorded its end yet, and would begin it again.
         let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
                     AND updated < least($2, now_ns() - $3) AND NOT purged \
                     AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND NOT above.ended) \

@@ -77,7 +77,12 @@ impl Check<'_> {
             on_failure: draft.on_failure,
             deadline,
             output,
-            undo: call.filter(|_| !read).and_then(|call| self.undo(site, draft, call, place)),
+            undo: match kind {
+                Some(StepKind::Call(call)) if !read => self.undo(site, draft, Some(call.effect), place),
+                // Of another run it is a call like any: what that run did is known by its output.
+                Some(StepKind::Run(_)) => self.undo(site, draft, None, place),
+                Some(_) | None => None,
+            },
             probe: call.filter(|_| !read).and_then(|call| self.probe(site, draft, call, place)),
         }
     }
@@ -94,7 +99,14 @@ impl Check<'_> {
         compiled.map_err(|message| self.problems.error(&at, format!("not a JSON Schema: {message}"))).ok()
     }
 
-    fn undo(&mut self, site: &Site, step: &StepDraft, call: &Call, place: &mut Place<'_>) -> Option<Box<Call>> {
+    /// `effect` is the step's own, where it has one; else the method says it.
+    fn undo(
+        &mut self,
+        site: &Site,
+        step: &StepDraft,
+        effect: Option<EffectClass>,
+        place: &mut Place<'_>,
+    ) -> Option<Box<Call>> {
         let value = step.undo.as_ref()?;
         let at = site.key("undo");
         let (undo, call_at) = match value {
@@ -108,7 +120,7 @@ impl Check<'_> {
         };
         let accept = undo.accept.is_none();
         let part = StepDraft {
-            effect: Some(call.effect),
+            effect,
             headers: undo.headers,
             body: undo.body,
             retry: undo.retry,

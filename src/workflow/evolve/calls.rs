@@ -182,18 +182,9 @@ impl Run {
         let value = item.and_then(|item| self.item(step, item));
         let began = call.map_or(ended, |call| call.began);
         let step = step.clone();
-        self.done.push(DoneCall {
-            step,
-            item,
-            value,
-            began,
-            ended,
-            status,
-            output,
-            rehearsed,
-            harmless: false,
-            origin: None,
-        });
+        let (origin, child, harmless) = (None, None, false);
+        let done = DoneCall { step, item, value, began, ended, status, output, rehearsed, harmless, origin, child };
+        self.done.push(done);
     }
 
     fn rehearsed(&mut self, step: &StepId, item: Option<u32>, intent: &Arc<CallRecord>) {

@@ -187,8 +187,9 @@ impl Run {
             Event::ChildStarted { step, item, child, workflow, input } => {
                 self.child_started(step, *item, *child, workflow, input)
             }
-            Event::ChildEnded { step, item, child, status, output, note: _, effects } => {
-                self.child_ended(step, *item, *child, *status, output, *effects)
+            Event::ChildEnded { step, item, child, status, output, note: _, effects, unfit } => {
+                let ended = people::Ended { child: *child, status: *status, effects: *effects, unfit: *unfit };
+                self.child_ended(step, *item, &ended, output)
             }
             Event::ResultTaken(taken) => self.result_taken(taken),
             Event::Completed {} => self.ended(End::Completed),

@@ -11,6 +11,14 @@ use crate::workflow::calls::{CallResult, DoneCall, Open, Phase, StepState};
 use crate::workflow::run::Pause;
 use crate::workflow::{Asked, AskedKind, Mode, ResultTaken, Run, RunStatus, Said};
 
+/// How a run ended that another one began.
+pub(super) struct Ended {
+    pub child: RunId,
+    pub status: RunStatus,
+    pub effects: bool,
+    pub unfit: bool,
+}
+
 impl Run {
     pub(super) fn pause_ordered(&mut self, by: &str, reason: Option<&str>) -> Result<(), String> {
         if self.pause.is_some() {
@@ -238,11 +246,10 @@ impl Run {
         &mut self,
         step: &StepId,
         item: Option<u32>,
-        child: RunId,
-        status: RunStatus,
+        ended: &Ended,
         output: &Arc<Value>,
-        effects: bool,
     ) -> Result<(), String> {
+        let Ended { child, status, effects, unfit } = *ended;
         let place = (step.clone(), item);
         let known = self.beside.children.get(&place).filter(|known| known.run == child).cloned();
         let known = known.ok_or_else(|| format!("`{step}` did not begin {child}"))?;
@@ -256,8 +263,14 @@ impl Run {
             open.next = open.next.min(slot); // what this comes to is said by the next event
             return Ok(());
         }
-        open.results.insert(slot, CallResult { output: Some(output.clone()), ..CallResult::default() });
-        open.begun();
+        match unfit {
+            // It was done; what the step comes to is said by the next event.
+            true => open.next = open.next.min(slot),
+            false => {
+                open.results.insert(slot, CallResult { output: Some(output.clone()), ..CallResult::default() });
+                open.begun();
+            }
+        }
         self.done.push(DoneCall {
             step: step.clone(),
             item,
@@ -269,8 +282,11 @@ impl Run {
             rehearsed: false,
             harmless: !effects,
             origin: None,
+            child: Some((child, known.workflow)),
         });
-        self.step_may_be_done(step);
+        if !unfit {
+            self.step_may_be_done(step);
+        }
         Ok(())
     }
 
@@ -290,6 +306,7 @@ impl Run {
                 rehearsed: false,
                 harmless: false,
                 origin: Some(*origin),
+                child: None,
             });
         }
         let state = if *skipped { StepState::Skipped } else { StepState::Done { undeclared: None } };

@@ -86,6 +86,7 @@ pub(in crate::store::sqlite) async fn old(
     before: i64,
     limit: usize,
 ) -> Result<Vec<(RunId, bool)>> {
+    // Whoever began one may not have recorded its end yet, and would begin it again.
     let text = "SELECT run_id, pinned FROM runs WHERE status = ? AND ended = 1 AND remains IS NULL AND updated < ? \
                 AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND above.ended = 0) \
                 ORDER BY updated, run_id LIMIT ?";

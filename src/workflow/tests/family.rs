@@ -1,0 +1,143 @@
+//! What a run that began another makes of how that ended: done and fit, done and unfit, and undone.
+
+use super::kit::{plan, take};
+use super::*;
+use crate::workflow::{Choice, ConflictKind, Order, Parent, Part, Undone, view};
+
+const TRIP: &str = "
+workflow: w
+steps:
+  sub:
+    for_each: [1, 2]
+    concurrency: 1
+    run: invoice
+    input: { n: '${item}' }
+    undo: { call: 'POST ${services.stock}/credits/${output.id}', body: '${item}' }
+  plain: { needs: [sub], run: audit }
+  last: { needs: [plain], call: 'POST ${services.bank}/last' }
+respond: { status: 200 }
+";
+
+#[test]
+fn a_run_that_completed_is_undone_as_its_step_says_or_named() {
+    let plan = plan(TRIP);
+    let mut bench = Bench::of_route(&plan);
+    bench.rest();
+    for id in [7, 8] {
+        let child = bench.children()[0];
+        bench.child_ends(child, RunStatus::Completed, json!({ "id": id }));
+    }
+    let plain = bench.children()[0];
+    bench.child_ends(plain, RunStatus::Completed, json!({}));
+    bench.replies("last", None, status(404));
+    assert_eq!((bench.status(), bench.flying()), (RunStatus::Compensating, vec!["undo sub[1]".to_owned()]));
+    let mut keys = BTreeSet::new();
+    for (item, id) in [(1, 8), (0, 7)] {
+        let undo = bench.run.attempt(&"sub".into(), Some(item), Part::Undo).unwrap();
+        assert_eq!((undo.request.url.clone(), undo.request.body.value()), (format!("/credits/{id}"), json!(item + 1)));
+        keys.insert(undo.key);
+        bench.hears("sub", Some(item), Part::Undo, ok(json!({})));
+    }
+    assert_eq!((bench.status(), keys.len()), (RunStatus::Failed, 2));
+    let why = format!("{plain} `audit`: completed, and its step declares no `undo`");
+    let left = bench.run.undone().into_iter().find(|(step, ..)| step.as_str() == "plain").unwrap();
+    assert_eq!(left.2, Undone::Left(why.clone()));
+    let note = bench.run.note().unwrap();
+    assert!(note.ends_with(&format!("; not undone: `plain` ({why})")), "{note}");
+}
+
+const PROMISE: &str = "
+workflow: w
+steps:
+  sub: { run: invoice, output: { schema: { type: integer } }, undo: 'DELETE ${services.stock}/invoices/${output}' }
+  last: { needs: [sub], call: 'POST ${services.bank}/last' }
+respond: { status: 200 }
+";
+
+#[test]
+fn what_completed_is_never_begun_again_though_its_output_is_refused() {
+    let plan = plan(PROMISE);
+    let asked = || {
+        let mut bench = Bench::of_api(&plan);
+        bench.rest();
+        let child = bench.children()[0];
+        bench.child_ends(child, RunStatus::Completed, json!("x"));
+        let conflict = bench.run.conflict().unwrap();
+        assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Schema, 0));
+        assert_eq!(conflict.choices, ["skip", "take", "cancel"]);
+        let ended = bench.events.iter().find(|event| matches!(event, Event::ChildEnded { .. }));
+        let Some(Event::ChildEnded { status, unfit, .. }) = ended else { panic!() };
+        assert_eq!((*status, *unfit), (RunStatus::Completed, true), "the event says what happened");
+        bench
+    };
+    assert!(asked().choose("sub", None, Choice::Retry).is_err());
+    for choice in [take(json!(5)), Choice::Skip] {
+        let mut bench = asked();
+        bench.choose("sub", None, choice.clone()).unwrap();
+        match choice {
+            Choice::Skip => assert_eq!(bench.status(), RunStatus::Completed, "and so is what needs it"),
+            _ => {
+                bench.replies("last", None, status(404));
+                assert_eq!(bench.flying(), ["undo sub"]);
+                let undo = bench.run.attempt(&"sub".into(), None, Part::Undo).unwrap();
+                assert_eq!(undo.request.url, "/invoices/x", "what it did is what it gave, not what a person took");
+            }
+        }
+        assert_eq!(fold(&bench.events).unwrap(), bench.run);
+    }
+    let mut bench = asked();
+    bench.cancel(true).unwrap();
+    assert_eq!(bench.flying(), ["undo sub"]);
+    let mut bench = Bench::of_route(&plan);
+    bench.rest();
+    let child = bench.children()[0];
+    bench.child_ends(child, RunStatus::Completed, json!("x"));
+    assert_eq!(bench.flying(), ["undo sub"], "a run of a route fails, and undoes it");
+}
+
+#[test]
+fn a_step_names_a_run_that_is_still_to_end() {
+    let plan = plan(&TRIP.replace("concurrency: 1", "concurrency: 2"));
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    let note = |bench: &Bench<'_>| {
+        let seen = view(bench.events.iter().map(|event| (bench.now, event))).unwrap();
+        (seen.steps[0].note.clone().unwrap(), seen.steps[0].items_ended)
+    };
+    let children = bench.children();
+    assert_eq!(note(&bench), (format!("{} runs `invoice`, and 1 more run", children[0]), Some(0)));
+    bench.child_ends(children[0], RunStatus::Completed, json!({}));
+    assert_eq!(note(&bench), (format!("{} runs `invoice`", children[1]), Some(1)));
+    bench.child_ends(children[1], RunStatus::Completed, json!({}));
+    assert_eq!(note(&bench), (format!("{} has completed", children[1]), Some(2)));
+}
+
+#[test]
+fn a_parent_takes_back_its_own_pause_and_no_other() {
+    let plan = plan(
+        "
+workflow: w
+steps: { a: { call: 'POST ${services.bank}/a' }, b: { needs: [a], call: 'POST ${services.bank}/b' } }
+respond: { status: 200 }
+",
+    );
+    let parent = RunId(uuid::Uuid::from_u128(9));
+    let by = parent.to_string();
+    let mut bench = Bench::born(&plan, |started| {
+        started.route = None;
+        started.parent = Some(Parent { run: parent, step: "sub".into(), item: None });
+    });
+    bench.rest();
+    let (pause, resume) = (|| Order::Pause { reason: None }, || Order::Resume { reason: None });
+    bench.says(&by, pause()).unwrap();
+    bench.says(&by, resume()).unwrap();
+    assert_eq!(bench.status(), RunStatus::Running);
+    bench.says("ann", pause()).unwrap();
+    let refused = bench.says(&by, resume());
+    assert!(matches!(&refused, Err(Refusal::NoSense(why)) if why.contains("ann paused it")), "{refused:?}");
+    assert_eq!(bench.status(), RunStatus::Paused);
+    bench.says("bob", resume()).unwrap();
+    bench.says(&by, pause()).unwrap();
+    bench.says("ann", resume()).unwrap();
+    assert_eq!(bench.status(), RunStatus::Running, "a person lifts whatever holds it");
+}

@@ -15,7 +15,6 @@ on_every_store! {
     the_summary_is_the_last_one_given,
     what_comes_after_an_end_is_kept_in_order,
     runs_are_listed_newest_first_by_filter,
-    every_mixture_of_filters_finds_its_runs,
     an_instance_has_one_owner,
     a_retry_key_has_one_run,
     a_retry_key_runs_out,
@@ -192,74 +191,6 @@ async fn runs_are_listed_newest_first_by_filter(which: Which) {
     assert_eq!(list(RunFilter { mode: Some(Mode::Dark), ..all.clone() }).await, [3]);
     assert_eq!(list(RunFilter { workflow: Some("campaign".into()), ..all.clone() }).await, [6]);
     assert_eq!(list(RunFilter { route: Some(RouteId::new("orders.create")), limit: 3, ..all }).await, [6, 4, 3]);
-}
-
-/// Every mixture of filters gives what looking at all runs gives.
-async fn every_mixture_of_filters_finds_its_runs(which: Which) {
-    let place = Place::new(which).await;
-    let statuses = [
-        RunStatus::Running,
-        RunStatus::Completed,
-        RunStatus::Failed,
-        RunStatus::Paused,
-        RunStatus::Cancelled,
-        RunStatus::WaitingSignal,
-    ];
-    let mut all: Vec<RunSummary> = Vec::new();
-    for n in 0..48_u64 {
-        let mut one = append(run_id(n), 1, 1);
-        one.summary.status = statuses[(n % 6) as usize];
-        one.summary.mode = if n % 5 == 0 { Mode::Dark } else { Mode::Real };
-        one.summary.route = (n % 4 != 0).then(|| RouteId::new(if n % 4 == 1 { "one" } else { "two" }));
-        one.summary.workflow = WorkflowName::new(if n % 3 == 0 { "a" } else { "b" });
-        all.insert(0, one.summary.clone());
-        place.store.append(one).await.unwrap();
-    }
-    let open = RunStatus::OPEN.to_vec();
-    let mixed = vec![RunStatus::Failed, RunStatus::Running];
-    let seldom = vec![RunStatus::Failed, RunStatus::Cancelled];
-    let sets =
-        [vec![], open, mixed, seldom, vec![RunStatus::Completed], vec![RunStatus::Paused], vec![RunStatus::Queued]];
-    for statuses in sets {
-        for workflow in [None, Some("a"), Some("none")] {
-            for route in [None, Some("one"), Some("none")] {
-                for mode in [None, Some(Mode::Dark)] {
-                    for (before, limit) in [(None, 100), (None, 2), (Some(run_id(20)), 100)] {
-                        let (workflow, route) = (workflow.map(str::to_owned), route.map(RouteId::new));
-                        let filter = RunFilter {
-                            statuses: statuses.clone(),
-                            workflow,
-                            route,
-                            mode,
-                            before,
-                            limit,
-                            ..RunFilter::default()
-                        };
-                        let RunFilter { workflow, route, .. } = &filter;
-                        let expected: Vec<_> = all
-                            .iter()
-                            .filter(|run| statuses.is_empty() || statuses.contains(&run.status))
-                            .filter(|run| workflow.as_ref().is_none_or(|name| run.workflow.as_str() == name))
-                            .filter(|run| route.is_none() || run.route == *route)
-                            .filter(|run| mode.is_none_or(|mode| run.mode == mode))
-                            .filter(|run| before.is_none_or(|before| run.run_id < before))
-                            .take(limit)
-                            .cloned()
-                            .collect();
-                        assert_eq!(place.store.runs(filter.clone()).await.unwrap(), expected, "{filter:?}");
-                    }
-                }
-            }
-        }
-    }
-    let counts = [(RunStatus::Running, 8), (RunStatus::WaitingSignal, 8), (RunStatus::Paused, 8)];
-    assert_eq!(place.store.open_runs().await.unwrap(), counts, "what has not ended");
-    place.store.append(standing(append(run_id(0), 2, 1), RunStatus::Paused)).await.unwrap();
-    place.store.append(standing(append(run_id(3), 2, 1), RunStatus::Failed)).await.unwrap();
-    let counts = [(RunStatus::Running, 7), (RunStatus::WaitingSignal, 8), (RunStatus::Paused, 8)];
-    assert_eq!(place.store.open_runs().await.unwrap(), counts, "what moved since");
-    let paused = RunFilter { statuses: vec![RunStatus::Paused], limit: 99, ..RunFilter::default() };
-    assert_eq!(place.store.runs(paused).await.unwrap().last().map(|run| run.run_id), Some(run_id(0)));
 }
 
 async fn an_instance_has_one_owner(which: Which) {

@@ -6,6 +6,7 @@ mod check;
 mod contract;
 mod disk;
 mod kill;
+mod lists;
 mod model;
 mod ownership;
 mod postgres;

@@ -6,7 +6,7 @@ use super::*;
 use crate::store::{RunFilter, Store, Work};
 
 /// So long ago that its retry key has run out.
-fn past(n: u64) -> Timestamp {
+pub(super) fn past(n: u64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + n.cast_signed()).unwrap()
 }
 
@@ -120,100 +120,6 @@ async fn a_purge_of_many() {
     measured(50_000, Duration::from_secs(10)).await;
 }
 
-/// Everything that may be asked for, and mixtures that find nothing.
-pub(super) fn filters() -> Vec<(&'static str, RunFilter)> {
-    let all = RunFilter { limit: 51, ..RunFilter::default() };
-    let of = |statuses: &[RunStatus]| RunFilter { statuses: statuses.to_vec(), ..all.clone() };
-    let made = || Some("create-order".to_owned());
-    vec![
-        ("newest", all.clone()),
-        ("running", of(&[RunStatus::Running])),
-        ("every open status", of(&RunStatus::OPEN)),
-        ("completed", of(&[RunStatus::Completed])),
-        ("failed", of(&[RunStatus::Failed])),
-        ("failed or cancelled", of(&[RunStatus::Failed, RunStatus::Cancelled])),
-        ("cancelled: none", of(&[RunStatus::Cancelled])),
-        ("cancelled or abandoned: none", of(&[RunStatus::Cancelled, RunStatus::Abandoned])),
-        ("of a workflow", RunFilter { workflow: made(), ..all.clone() }),
-        ("of a workflow: none", RunFilter { workflow: Some("none".into()), ..all.clone() }),
-        ("failed, of a workflow", RunFilter { workflow: made(), ..of(&[RunStatus::Failed]) }),
-        ("failed, of a workflow: none", RunFilter { workflow: Some("none".into()), ..of(&[RunStatus::Failed]) }),
-        ("cancelled, of a workflow: none", RunFilter { workflow: made(), ..of(&[RunStatus::Cancelled]) }),
-        ("open, of a workflow: none", RunFilter { workflow: Some("none".into()), ..of(&RunStatus::OPEN) }),
-        ("of a route: none", RunFilter { route: Some("none".into()), ..all.clone() }),
-        ("of a mode: none", RunFilter { mode: Some(Mode::Dark), ..all.clone() }),
-        ("real, of a route: none", RunFilter { mode: Some(Mode::Real), route: Some("none".into()), ..all.clone() }),
-        ("of a job", RunFilter { job: Some(crate::names::JobId(run_id(77).0)), ..all.clone() }),
-        ("of a parent: none", RunFilter { parent: Some(run_id(77)), ..all.clone() }),
-        ("a late page", RunFilter { before: Some(run_id(500)), ..all.clone() }),
-        ("a late page: none", RunFilter { before: Some(run_id(50_000)), mode: Some(Mode::Dark), ..all.clone() }),
-        ("a late page of failed", RunFilter { before: Some(run_id(500)), ..of(&[RunStatus::Failed]) }),
-    ]
-}
-
-/// How long each listing takes, the best of three.
-pub(super) async fn listed(store: &impl Store) -> Duration {
-    let mut slowest = Duration::ZERO;
-    for (name, filter) in filters() {
-        let (mut best, mut found) = (Duration::MAX, 0);
-        for _ in 0..3 {
-            let began = Instant::now();
-            found = store.runs(filter.clone()).await.unwrap().len();
-            best = best.min(began.elapsed());
-        }
-        println!("runs, {name}: {found} in {best:?}");
-        slowest = slowest.max(best);
-    }
-    let began = Instant::now();
-    println!("open_runs: {:?} in {:?}", store.open_runs().await.unwrap(), began.elapsed());
-    println!("the slowest listing: {slowest:?}");
-    slowest
-}
-
-/// By hand, as above.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn a_hundred_thousand_runs_in_postgresql() {
-    if !Which::Postgres.is_here() {
-        return;
-    }
-    let database = super::cluster::shared().unwrap().database();
-    let store = PostgresStore::open(&Secret::new(database.url()), None, &Limits::default()).await.unwrap();
-    let store = Arc::new(store);
-    let appends = (0..64_u64).map(|caller| {
-        let store = store.clone();
-        tokio::spawn(async move {
-            for n in (0..100_000).filter(|n| n % 64 == caller) {
-                let mut run = answered(run_id(n), past(n));
-                if n % 10 == 0 {
-                    run.summary.status = RunStatus::Failed;
-                }
-                store.append(run).await.unwrap();
-            }
-        })
-    });
-    for done in futures_util::future::join_all(appends).await {
-        done.unwrap();
-    }
-    for n in 200_000..200_100 {
-        store.append(append(run_id(n), 1, 1)).await.unwrap();
-    }
-    println!("as they were written:");
-    listed(&*store).await;
-    database.query("VACUUM ANALYZE pointsman.runs");
-    println!("when the server has looked at its tables:");
-    listed(&*store).await;
-    for n in 200_000..200_100 {
-        for seq in 2..50 {
-            store.append(append(run_id(n), seq, 1)).await.unwrap();
-        }
-    }
-    let in_place = "SELECT pg_stat_force_next_flush(); SELECT n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'runs'";
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    println!("changed in place, changed: {}", database.query(in_place));
-    store.close().await;
-}
-
 /// By hand, as above.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
@@ -231,7 +137,7 @@ async fn a_hundred_thousand_runs_that_ended() {
     let began = Instant::now();
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
     println!("open: {:?}", began.elapsed());
-    assert!(listed(&store).await < Duration::from_millis(50));
+    assert!(super::lists::listed(&store).await < Duration::from_millis(50));
     let began = Instant::now();
     let taken = store.take_due(worker(9), 50).await.unwrap().len();
     println!("take_due: {taken} in {:?}", began.elapsed());

@@ -164,7 +164,7 @@ impl Cluster {
             if self.query(follows).is_ok_and(|count| count.trim() == "1") {
                 return standby;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            self.query("SELECT pg_sleep(0.1)").expect("it waits");
         }
         panic!("the standby does not follow");
     }

@@ -173,7 +173,11 @@ pub(super) async fn born(
 }
 
 /// A place for the run and its key, or the run that has the key and is on disk.
-async fn place(core: &Arc<Core>, run: RunId, claim: Option<Claim>) -> Result<Result<Place, RunId>, NotStarted> {
+pub(super) async fn place(
+    core: &Arc<Core>,
+    run: RunId,
+    claim: Option<Claim>,
+) -> Result<Result<Place, RunId>, NotStarted> {
     loop {
         let place = match core.registry.take(run, claim) {
             Ok(place) => place,

@@ -132,6 +132,7 @@ impl Tally {
             | Event::ChildEnded { .. }
             | Event::ResultTaken(_)
             | Event::CompensationBegan { .. }
+            | Event::Superseded(_)
             | Event::Cancelled { .. }
             | Event::Abandoned { .. } => {}
         }

@@ -7,6 +7,7 @@ mod births;
 mod crash;
 mod editions;
 mod failing;
+mod heirs;
 mod kit;
 mod links;
 mod modes;

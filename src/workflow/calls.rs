@@ -122,6 +122,8 @@ pub(super) struct CallState {
     pub gave: Option<Box<CallResult>>,
     /// How the last attempt ended, for people.
     pub why: Option<String>,
+    /// What came back of the last attempt of which nobody knows what it did.
+    pub evidence: Option<(Option<u16>, Option<Arc<Value>>)>,
 }
 
 /// Where a call stands.
@@ -169,6 +171,15 @@ pub(super) struct DoneCall {
     pub origin: Option<RunId>,
     /// The run that the step began, and what it ran, where it began one.
     pub child: Option<(RunId, WorkflowName)>,
+}
+
+/// A call of which it stays unknown whether it took place.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Unsettled {
+    pub step: StepId,
+    pub item: Option<u32>,
+    /// How that came, in a sentence.
+    pub why: String,
 }
 
 /// A compensation under way.
@@ -247,6 +258,7 @@ impl CallState {
             until: started.until,
             gave: None,
             why: None,
+            evidence: None,
         }
     }
     /// Attempts that count.

@@ -141,9 +141,14 @@ pub(super) fn answer(
     plan: &Plan,
     world: &World,
     checkpoint: &CheckpointId,
-    said: Said,
+    mut said: Said,
     by: &str,
 ) -> Result<Vec<Event>, Refusal> {
+    // An item that is named twice is named.
+    for named in [&mut said.approved, &mut said.struck] {
+        named.sort_unstable();
+        named.dedup();
+    }
     let ask = run.beside.asks.get(checkpoint).ok_or(Refusal::NoSuchCheckpoint)?;
     match &ask.state {
         AskState::Open => {}
@@ -256,7 +261,9 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
     let then = match (asked.on_timeout, &asking.escalate) {
         (OnTimeout::Escalate, Some(escalate)) if !ask.escalated => {
             let (who, until) = (escalate.who.clone(), later(now, escalate.timeout));
-            return Some(vec![Event::CheckpointEscalated { checkpoint: asked.checkpoint.clone(), who, until }]);
+            let on_timeout = Some(if escalate.approve { OnTimeout::Approve } else { OnTimeout::Reject });
+            let checkpoint = asked.checkpoint.clone();
+            return Some(vec![Event::CheckpointEscalated { checkpoint, who, until, on_timeout }]);
         }
         (OnTimeout::Escalate, Some(escalate)) => escalate.approve,
         (OnTimeout::Approve, _) => true,

@@ -1,17 +1,15 @@
-//! What a person is shown when a machine cannot resolve something, and what may be chosen.
+//! What a person is shown when a machine cannot resolve something.
 //!
-//! Always true: a conflict names what was sent, what came back, what was expected and every choice that makes sense for
-//! its kind and step; a choice that is not among them is refused. What looks like a secret is not shown, and what is
+//! Always true: a conflict names what was sent and under which key, what came back, what was expected and every choice
+//! that makes sense (`choices`); a choice that is not among them is refused. What looks like a secret is not shown, and what is
 //! long is shortened: the whole of it stands in the run's events.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{
-    CallRecord, Conflict, ConflictKind, EffectClass, Failure, Mode, OnTrouble, Part, Payload, Run, STARS, Step,
-    StepKind,
-};
+use super::choices::choices;
+use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, OnTrouble, Part, Payload, Run, STARS, Step};
 
 /// Whether a person decides. Without a word of the file one does where the API started the run: nobody waits there for
 /// an answer, as the caller of a route does.
@@ -42,39 +40,11 @@ pub(super) fn conflict(
         message: failure.message.clone(),
         status: failure.status,
         request: call.map(|call| Arc::new(shown(&call.request))),
+        key: call.and_then(|call| call.key.clone()),
         response: None,
         expected: None,
-        choices: choices(run, step, kind).into_iter().map(str::to_owned).collect(),
+        choices: choices(run, Some(step), item, kind).into_iter().map(str::to_owned).collect(),
     }
-}
-
-/// Names of what may be chosen.
-fn choices(run: &Run, step: &Step, kind: ConflictKind) -> Vec<&'static str> {
-    let read = matches!(&step.kind, StepKind::Call(call) if call.effect == EffectClass::Read);
-    let fails = matches!(step.kind, StepKind::Fail(_));
-    let mut choices = match kind {
-        ConflictKind::UndoFailed => vec!["retry", "skip", "take"],
-        ConflictKind::OutcomeUnknown => vec!["retry", "retry_with", "skip", "take"],
-        ConflictKind::Refused | ConflictKind::AttemptsUsedUp => vec!["retry", "retry_with", "skip", "take", "fallback"],
-        ConflictKind::Expression if fails => vec!["retry", "skip"],
-        ConflictKind::Expression => vec!["retry", "retry_with", "skip", "take", "fallback"],
-        // It was done: to send it again would do it twice.
-        ConflictKind::Schema if read => vec!["retry", "skip", "take"],
-        ConflictKind::Schema => vec!["skip", "take"],
-        ConflictKind::Busy | ConflictKind::Deadlock => vec!["wait", "skip"],
-        ConflictKind::ChildFailed => vec!["retry", "skip", "take"],
-    };
-    let ending = run.is_ending();
-    choices.retain(|choice| match *choice {
-        "fallback" => step.trouble.fallback.is_some() && !ending,
-        "retry_with" => !ending,
-        _ => true,
-    });
-    // Who has cancelled without compensation has said it all.
-    if run.cancel.as_ref().is_none_or(|cancel| cancel.compensate) {
-        choices.push("cancel");
-    }
-    choices
 }
 
 /// Text that is longer is cut.

@@ -17,8 +17,8 @@ use super::respond::{answer_pending, respond};
 use super::world::{deeper_than, item_scope};
 use super::{
     Command, ConflictKind, Event, Failure, FailureKind, Order, Outcome, Part, Plan, Refusal, Run, Skipped, Step,
-    StepFinished, StepIndex, StepKind, World, checkpoint, child, control, ending, lock, probe, resolve, undo, wait,
-    wire,
+    StepFinished, StepIndex, StepKind, World, checkpoint, child, control, ending, lock, probe, rerun, resolve, undo,
+    wait, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::StepId;
@@ -67,6 +67,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
                 let adjusted = control::Adjusted { step, item, input, reason, by };
                 control::adjust(run, plan, world, adjusted)
             }
+            Order::HandOver { to, from, sealed } => rerun::hand_over(run, plan, to, from, sealed, by),
             Order::Retry { step } => control::retry(run, plan, world, step.as_ref(), &by, now),
             Order::Answer { checkpoint, said } => checkpoint::answer(run, plan, world, &checkpoint, said, &by),
             Order::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),

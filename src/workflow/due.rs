@@ -149,7 +149,7 @@ impl Due<'_> {
             }
         }
         let all_ended = self.run.ended_steps == self.plan.steps.len();
-        if self.run.answer.is_none() {
+        if self.run.answer.is_none() && self.run.unanswered.is_none() {
             if let Some(entry) = answer_due(self.run, self.plan, self.world) {
                 self.actions.push(Action::Ask(Command::Respond { entry: Some(entry) }));
             } else if all_ended {

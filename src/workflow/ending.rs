@@ -20,10 +20,19 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
         return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
     }
     let Some(failure) = &run.failing else {
-        if run.answer.is_none() || run.ended_steps < plan.steps.len() {
-            return Err(Refusal::NotDue("steps are to come, or the answer is"));
+        if run.ended_steps < plan.steps.len() {
+            return Err(Refusal::NotDue("steps are to come"));
         }
-        return Ok(vec![Event::Completed {}]);
+        return match &run.unanswered {
+            None if run.answer.is_none() => Err(Refusal::NotDue("the answer is to come")),
+            None => Ok(vec![Event::Completed {}]),
+            // All is done, but for the answer: nothing is undone for that.
+            Some(failure) => {
+                let mut events = early_answer(run, plan, world);
+                events.push(Event::Failed { failure: failure.clone() });
+                Ok(events)
+            }
+        };
     };
     let compensates = run.compensates();
     if run.undoing.as_ref().is_some_and(|undoing| compensates && undoing.at < undoing.groups.len()) {
@@ -38,9 +47,7 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
     }
     let mut events = Vec::new();
     if run.answer.is_none() && run.undoing.is_none() {
-        let answer =
-            run.declared.clone().or_else(|| answer_about(plan, "failed", &world.answering(run, None)).map(Arc::new));
-        events.extend(answer.map(|answer| Event::Responded { answer, pin: None }));
+        events = early_answer(run, plan, world);
     }
     if run.undoing.is_none() && compensates {
         let undo = undo::list(run, plan);
@@ -56,14 +63,26 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
     Ok(events)
 }
 
+/// What the caller gets of a run that ends early, where the plan says so.
+fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
+    if run.answer.is_some() {
+        return Vec::new();
+    }
+    let answer =
+        run.declared.clone().or_else(|| answer_about(plan, "failed", &world.answering(run, None)).map(Arc::new));
+    answer.map(|answer| Event::Responded { answer, pin: None }).into_iter().collect()
+}
+
 /// Nobody knows whether this was done, and it is not asked for again: a person decides what is to be undone.
 fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &CallState) -> Option<Event> {
     let (_, of) = plan.step(step)?;
     let why = call.why.clone().unwrap_or_default();
     let ends = run.failing.as_ref().map_or("", |failure| failure.message.as_str());
     let message = format!("it is unknown whether `{step}` was done ({why}), and the run ends: {ends}");
-    let failure = Failure::of_step(FailureKind::Broken, step, item, message);
-    let conflict = conflict(run, of, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
+    let (status, response) = call.evidence.clone().unwrap_or_default();
+    let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, step, item, message) };
+    let mut conflict = conflict(run, of, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
+    conflict.response = response;
     Some(Event::Paused { conflict: Box::new(conflict), gave: None })
 }
 

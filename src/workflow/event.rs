@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    AnswerRecord, Asked, Choice, Conflict, Failure, Outcome, Part, Pinned, ResultTaken, RetryScheduled, RunStarted,
-    RunStatus, Said, Skipped, StepFinished, StepStarted,
+    AnswerRecord, Asked, Choice, Conflict, Failure, OnTimeout, Outcome, Part, Pinned, ResultTaken, RetryScheduled,
+    RunStarted, RunStatus, Said, Skipped, StepFinished, StepStarted, Superseded,
 };
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
@@ -194,6 +194,9 @@ pub enum Event {
         who: Vec<String>,
         /// Until when.
         until: Option<Timestamp>,
+        /// How it is answered by itself then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_timeout: Option<OnTimeout>,
     },
     /// A `wait` step began to wait.
     WaitBegan {
@@ -287,6 +290,8 @@ pub enum Event {
     },
     /// A rerun takes over what the run before it had.
     ResultTaken(Box<ResultTaken>),
+    /// The run ended because another one takes its place.
+    Superseded(Box<Superseded>),
     /// What is done and has an `undo` is being undone.
     CompensationBegan {
         /// In this order; those of one inner list at the same time.
@@ -363,6 +368,7 @@ impl Event {
             Event::ChildStarted { .. } => "child_started",
             Event::ChildEnded { .. } => "child_ended",
             Event::ResultTaken(_) => "result_taken",
+            Event::Superseded(_) => "superseded",
             Event::CompensationBegan { .. } => "compensation_began",
             Event::Cancelled { .. } => "cancelled",
             Event::Completed {} => "completed",

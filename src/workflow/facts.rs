@@ -104,6 +104,34 @@ pub struct ResultTaken {
     pub fields: Arc<Value>,
     /// What its `undo` works on, in the order of completion.
     pub done: Vec<DoneBefore>,
+    /// Calls of it of which it stays unknown whether they took place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<UnknownBefore>,
+}
+
+/// Another run takes a run's place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Superseded {
+    /// The other run. It is born after this is on disk, under this id.
+    pub by: RunId,
+    /// Where it begins.
+    pub from: StepId,
+    /// Steps whose results it takes over: it undoes them, and nobody else does.
+    pub handed: Vec<StepId>,
+    /// Credentials of the caller, as the other run's ciphertext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+    /// Who wanted it.
+    pub who: String,
+}
+
+/// A call of the run before of which it stays unknown whether it took place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnknownBefore {
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// How that came, in a sentence.
+    pub why: String,
 }
 
 /// A call that the run before did.
@@ -217,6 +245,12 @@ pub struct RetryScheduled {
     /// What starts then is the probe, which asks what the attempt did.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
+    /// The status that came back, where nobody knows what the attempt did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What came back then, redacted and shortened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<Arc<Value>>,
 }
 
 /// How a call ended.

@@ -131,6 +131,9 @@ pub struct Conflict {
     pub status: Option<u16>,
     /// What was sent.
     pub request: Option<std::sync::Arc<CallRecord>>,
+    /// The attempt's `Idempotency-Key`: what to ask the service about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// What came back, redacted and shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<std::sync::Arc<serde_json::Value>>,
@@ -164,6 +167,8 @@ pub enum ConflictKind {
     Deadlock,
     /// A run that it began did not complete.
     ChildFailed,
+    /// Every step that the answer needs has ended, and no answer can be made.
+    Answer,
 }
 
 impl ConflictKind {
@@ -179,6 +184,7 @@ impl ConflictKind {
             ConflictKind::Busy => "busy",
             ConflictKind::Deadlock => "deadlock",
             ConflictKind::ChildFailed => "child_failed",
+            ConflictKind::Answer => "answer",
         }
     }
 }

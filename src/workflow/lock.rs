@@ -123,6 +123,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
             | Event::Completed {}
             | Event::Failed { .. }
             | Event::Cancelled { .. }
+            | Event::Superseded(_)
             | Event::Abandoned { .. } => true,
             _ => false,
         };
@@ -134,6 +135,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
                 | Event::Completed {}
                 | Event::Failed { .. }
                 | Event::Cancelled { .. }
+                | Event::Superseded(_)
                 | Event::Abandoned { .. }
         );
         let mut leave = Vec::new();

@@ -11,6 +11,7 @@ mod calls;
 mod check;
 mod checkpoint;
 mod child;
+mod choices;
 mod command;
 mod conflict;
 mod control;
@@ -62,7 +63,7 @@ pub use event::Event;
 pub use evolve::{Misfit, evolve, fold};
 pub use facts::{
     AnswerRecord, CallRecord, Creates, DoneBefore, Outcome, Parent, Part, Pinned, ResultTaken, RetryScheduled,
-    RunStarted, Skipped, StepFinished, StepStarted,
+    RunStarted, Skipped, StepFinished, StepStarted, Superseded, UnknownBefore,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use mode::{EffectClass, Mode};

@@ -71,6 +71,8 @@ impl Ended<'_> {
         let read = state.effect == EffectClass::Read;
         let uncertain = !read && (state.uncertain || self.again);
         let response = response(&heard);
+        // What an earlier attempt did stays unknown, whatever this one did: nothing takes the step's place.
+        let tainted = self.run.may_have_happened(&self.step.id, self.item);
         let busy = failure.status.filter(|_| class != Class::Done && !uncertain).and_then(|s| self.step.care.busy(s));
         if let Some(busy) = busy.filter(|_| !self.run.is_ending()) {
             return self.busy(call, state, busy, &failure, response);
@@ -84,7 +86,8 @@ impl Ended<'_> {
             (Class::Refused, _) if uncertain => self.unknown(failure, response, Duration::ZERO),
             (Class::Refused, _) => {
                 let person = (is_conflict(failure.status) && pauses(self.run, self.step.trouble.on_conflict))
-                    || self.step.trouble.on_failure == Some(OnTrouble::Pause);
+                    || self.step.trouble.on_failure == Some(OnTrouble::Pause)
+                    || tainted;
                 match person && !self.run.is_ending() {
                     true => self.pause(ConflictKind::Refused, &failure, response),
                     false => vec![self.finished(Outcome::Failed { failure })],
@@ -97,7 +100,7 @@ impl Ended<'_> {
                     && state.until.is_none()
                     && self.run.started.route.is_some()
                     && self.run.answer.is_none();
-                let elsewhere = self.step.trouble.fallback.is_some() || hurries;
+                let elsewhere = (self.step.trouble.fallback.is_some() && !tainted) || hurries;
                 if shut && !uncertain && elsewhere && !self.run.is_ending() {
                     return self.not_done(Outcome::NotDone { failure }, response);
                 }
@@ -186,6 +189,9 @@ impl Ended<'_> {
         if self.run.is_ending() {
             return vec![self.finished(outcome)];
         }
+        if self.run.may_have_happened(&self.step.id, self.item) {
+            return self.pause(ConflictKind::AttemptsUsedUp, failure, response);
+        }
         if let Some(by) = self.step.trouble.fallback.and_then(|by| self.plan.steps.get(by.0)) {
             let (step, by) = (self.step.id.clone(), by.id.clone());
             return vec![Event::FallbackTaken { step, by, failure: failure.clone() }];
@@ -203,7 +209,11 @@ impl Ended<'_> {
         }
         if let Some(probe) = &self.step.probe {
             let at = self.now.checked_add(probe.after.saturating_add(lives_on)).unwrap_or(self.now);
-            return vec![self.retry_at(at, true, failure.message, false, true)];
+            let mut ask = self.retry_at(at, true, failure.message.clone(), false, true);
+            if let Event::RetryScheduled(retry) = &mut ask {
+                (retry.status, retry.response) = (failure.status, response);
+            }
+            return vec![ask];
         }
         self.unknown_to_all(failure, response)
     }
@@ -251,7 +261,11 @@ impl Ended<'_> {
         if state.until.is_some_and(|until| at >= until) {
             return None;
         }
-        Some(self.retry_at(at, unknown, failure.message.clone(), shut, false))
+        let mut retry = self.retry_at(at, unknown, failure.message.clone(), shut, false);
+        if let (Event::RetryScheduled(retry), true) = (&mut retry, unknown) {
+            (retry.status, retry.response) = (failure.status, response(heard));
+        }
+        Some(retry)
     }
 
     /// Says why no other attempt follows, where attempts are left.
@@ -266,7 +280,20 @@ impl Ended<'_> {
     pub(super) fn retry_at(&self, at: Timestamp, unknown: bool, why: String, free: bool, probe: bool) -> Event {
         let (step, item) = (self.step.id.clone(), self.item);
         let (part, attempt) = (self.part, self.attempt);
-        Event::RetryScheduled(RetryScheduled { step, item, part, attempt, unknown, why, at, free, probe })
+        let (status, response) = (None, None);
+        Event::RetryScheduled(RetryScheduled {
+            step,
+            item,
+            part,
+            attempt,
+            unknown,
+            why,
+            at,
+            free,
+            probe,
+            status,
+            response,
+        })
     }
 
     pub(super) fn finished(&self, outcome: Outcome) -> Event {
@@ -291,7 +318,10 @@ impl Ended<'_> {
             step: Some(self.step.id.clone()),
             item: self.item,
             status,
-            message: format!("`{}`: {about}", self.step.id),
+            message: match self.item {
+                Some(item) => format!("item {item} of `{}`: {about}", self.step.id),
+                None => format!("`{}`: {about}", self.step.id),
+            },
             retry_after_ms: retry_after(heard).and_then(|after| u64::try_from(after.as_millis()).ok()),
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
-use crate::names::{CheckpointId, StepId};
+use crate::names::{CheckpointId, RunId, StepId};
 
 /// What stands behind a name that nobody verified: of somebody on this machine, where no token is needed.
 pub const UNVERIFIED: &str = " (unverified)";
@@ -224,6 +224,15 @@ pub enum Order {
         /// How.
         said: Said,
     },
+    /// Another run takes its place: the way to a rerun of a run that could go on.
+    HandOver {
+        /// The other run's id.
+        to: RunId,
+        /// Where that one begins.
+        from: StepId,
+        /// Credentials of the caller, as the other run's ciphertext.
+        sealed: Option<String>,
+    },
     /// A signal is delivered.
     Signal {
         /// Its name.
@@ -247,6 +256,7 @@ impl Order {
             Order::Retry { .. } => "retry",
             Order::Resolve { .. } => "resolve",
             Order::Answer { .. } => "answer",
+            Order::HandOver { .. } => "rerun",
             Order::Signal { .. } => "signal",
         }
     }

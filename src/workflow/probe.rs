@@ -45,8 +45,11 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
                 Err((_, error)) => {
                     let message =
                         format!("it is unknown whether `{}` was done, and its probe cannot ask: {error}", step.id);
-                    let failure = Failure::of_step(FailureKind::Expression, &step.id, item, message);
-                    let conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
+                    let (status, response) = state.evidence.clone().unwrap_or_default();
+                    let failure =
+                        Failure { status, ..Failure::of_step(FailureKind::Expression, &step.id, item, message) };
+                    let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
+                    conflict.response = response;
                     Event::Paused { conflict: Box::new(conflict), gave: None }
                 }
             }])
@@ -112,10 +115,11 @@ fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {
     let state = ended.run.call_state(&ended.step.id, ended.item, Part::Do);
     let first = state.and_then(|state| state.why.clone()).unwrap_or_default();
     let message = format!("{first}; its probe could not say: {why}");
-    let failure = Failure::of_step(FailureKind::Broken, &ended.step.id, ended.item, message);
+    let (status, response) = state.and_then(|state| state.evidence.clone()).unwrap_or_default();
+    let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, &ended.step.id, ended.item, message) };
     let mut events = vec![probed(ended, None, Arc::default())];
     events.extend(match ended.run.compensates() {
-        true => step.unknown_to_all(failure, None),
+        true => step.unknown_to_all(failure, response),
         false => vec![step.finished(Outcome::Unknown { failure })],
     });
     events

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::due::due;
+use super::respond::ANSWER;
 use super::{
-    Action, CallRecord, Command, Conditions, Event, FailureKind, Heard, Misfit, Outcome, Part, Plan, Run, Skipped,
-    StepFinished, StepKind, World, decide, evolve,
+    Action, Asked, CallRecord, Command, Conditions, Event, FailureKind, Heard, Misfit, Outcome, Part, Plan, Run,
+    Skipped, StepFinished, StepKind, World, decide, evolve,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -81,9 +82,12 @@ impl DivergenceKind {
 pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) -> Result<Vec<Divergence>, Misfit> {
     let mut run: Option<Run> = None;
     let mut found = Vec::new();
+    let mut by_hand = false;
     for (at, event) in events {
         let judged = match &run {
             None => born(event, plan),
+            // What a person gave in the place of an answer.
+            Some(_) if by_hand => Vec::new(),
             Some(run) => Judge { run, plan, world, at: *at }.judge(event),
         };
         let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq().next());
@@ -97,6 +101,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
             was,
             would,
         }));
+        by_hand = matches!(event, Event::Resolved { step, .. } if step.as_str() == ANSWER);
         run = Some(evolve(run, event)?);
     }
     Ok(found)
@@ -154,6 +159,7 @@ pub(super) fn place(event: &Event) -> Option<(&StepId, Option<u32>)> {
         | Event::SignalReceived { .. }
         | Event::CompensationBegan { .. }
         | Event::Cancelled { .. }
+        | Event::Superseded(_)
         | Event::Completed {}
         | Event::Failed { .. }
         | Event::Abandoned { .. } => return None,
@@ -239,6 +245,14 @@ impl Judge<'_> {
                 }
                 (was, would) => std::mem::discriminant(was) == std::mem::discriminant(would),
             },
+            (
+                Event::WaitBegan { step: was, until: was_until, signal: was_signal },
+                Event::WaitBegan { step: would, until: would_until, signal: would_signal },
+            ) => (was, was_signal) == (would, would_signal) && same_time(*was_until, *would_until),
+            (Event::CheckpointOpened(was), Event::CheckpointOpened(would)) => {
+                let again = Asked { at: was.at, until: was.until, ..(**would).clone() };
+                **was == again && same_time(was.until, would.until)
+            }
             (Event::FanOutOpened { items: was, .. }, Event::FanOutOpened { items: would, .. }) => was == would,
             (was, would) => was == would,
         };
@@ -303,6 +317,14 @@ impl Judge<'_> {
                 (DivergenceKind::MoreSteps, "the run was complete".to_owned(), format!("`{}` would have run", step.id))
             })
             .collect()
+    }
+}
+
+/// Whether two times are the same, but for what lies between a decision and the writing of it.
+fn same_time(was: Option<Timestamp>, would: Option<Timestamp>) -> bool {
+    match (was, would) {
+        (Some(was), Some(would)) => was.duration_since(would).abs() < SignedDuration::from_millis(500),
+        (was, would) => was == would,
     }
 }
 

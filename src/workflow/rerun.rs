@@ -2,7 +2,9 @@
 //!
 //! Always true: what had finished and does not depend on that step is taken over with its results, and its `undo` works
 //! under the keys of the run that did it; whatever had not finished, was undone or depends on the step runs anew, and
-//! people are asked about it anew. A run that moves is not run again: what it does would be done twice.
+//! people are asked about it anew. What may have been done is not done again unless the rerun begins right there. A run
+//! that could go on ends when it is handed over, and names its heir before that is born: so the two never move at the
+//! same time, and where the heir was not born after all the same asking bears it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,51 +12,22 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::calls::{DoneCall, StepState, Undone};
-use super::{ConflictKind, DoneBefore, Event, Mode, Plan, Refusal, ResultTaken, Run, RunStatus, StepIndex};
-use crate::names::StepId;
+use super::{
+    ConflictKind, DoneBefore, Event, Mode, Plan, Refusal, ResultTaken, Run, RunStatus, StepIndex, Superseded,
+    UnknownBefore,
+};
+use crate::names::{RunId, StepId};
+
+fn no_sense<T>(why: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::NoSense(why.into()))
+}
 
 /// The events with which the new run begins, after its birth.
 ///
 /// # Errors
 /// It makes no sense, and why.
 pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusal> {
-    let no_sense = |why: String| Err(Refusal::NoSense(why));
-    let (start, _) = plan.step(from).ok_or(Refusal::NoSuchStep)?;
-    if old.mode() != Mode::Real {
-        return no_sense(format!("a {} run is not run again", old.mode().as_str()));
-    }
-    match old.status() {
-        RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled | RunStatus::Paused => {}
-        RunStatus::Abandoned => return no_sense("legacy has answered its request".into()),
-        status => return no_sense(format!("the run is {}: pause or cancel it first", status.as_str())),
-    }
-    if !old.in_flight().is_empty() || !old.beside.children.is_empty() {
-        return no_sense("something of it is still under way".into());
-    }
-    let unknown = old.conflicts().iter().find(|conflict| conflict.kind == ConflictKind::OutcomeUnknown);
-    if let Some(conflict) = unknown {
-        return no_sense(format!("it is unknown whether `{}` was done: decide that first", conflict.step));
-    }
-    let undone: BTreeSet<&StepId> =
-        old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
-    let finished =
-        |step: &super::Step| matches!(old.steps.get(&step.id), Some(StepState::Done { .. } | StepState::Skipped));
-    let mut anew: BTreeSet<StepIndex> = BTreeSet::from([start]);
-    loop {
-        let before = anew.len();
-        for (place, step) in plan.steps.iter().enumerate() {
-            let needs = step.needs.iter().any(|need| anew.contains(need));
-            // A fallback and the step whose place it takes belong together.
-            let replaces = step.replaces.is_some_and(|place| anew.contains(&place));
-            let replaced = step.trouble.fallback.is_some_and(|by| anew.contains(&by));
-            if needs || replaces || replaced || !finished(step) || undone.contains(&step.id) {
-                anew.insert(StepIndex(place));
-            }
-        }
-        if anew.len() == before {
-            break;
-        }
-    }
+    let anew = anew(old, plan, from)?;
     let all = (0..plan.steps.len()).map(StepIndex).filter(|place| !anew.contains(place));
     let mut taken: Vec<(StepIndex, bool)> =
         all.map(|place| (place, old.was_skipped(&plan.steps[place.0].id))).collect();
@@ -79,7 +52,98 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
                 output: done.output.clone(),
             })
             .collect();
-        Event::ResultTaken(Box::new(ResultTaken { step, origin, skipped, fields: Arc::new(fields), done }))
+        let unknown = old.unknown.iter().filter(|call| call.step == step);
+        let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() }).collect();
+        Event::ResultTaken(Box::new(ResultTaken { step, origin, skipped, fields: Arc::new(fields), done, unknown }))
     });
     Ok(events.collect())
+}
+
+/// The steps that run anew, where all of that makes sense.
+fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Refusal> {
+    let (start, _) = plan.step(from).ok_or(Refusal::NoSuchStep)?;
+    if old.mode() != Mode::Real {
+        return no_sense(format!("a {} run is not run again", old.mode().as_str()));
+    }
+    if let Some(superseded) = old.superseded().filter(|superseded| superseded.from != *from) {
+        let Superseded { by, from, .. } = superseded;
+        return no_sense(format!("{by} takes its place, from `{from}`: that cannot be changed any more"));
+    }
+    match old.status() {
+        RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled => {}
+        RunStatus::Paused if old.is_ending() => return no_sense("it is ending: decide what is open first"),
+        RunStatus::Paused => match &old.started.parent {
+            None => {}
+            Some(parent) => {
+                let parent = parent.run;
+                return no_sense(format!(
+                    "{parent} began it and waits for it: decide what is open, or cancel it first"
+                ));
+            }
+        },
+        RunStatus::Abandoned => return no_sense("legacy has answered its request"),
+        status => return no_sense(format!("the run is {}: pause or cancel it first", status.as_str())),
+    }
+    if !old.in_flight().is_empty() || !old.beside.children.is_empty() {
+        return no_sense("something of it is still under way");
+    }
+    let open = old.conflicts().iter().find(|conflict| conflict.kind == ConflictKind::OutcomeUnknown);
+    if let Some(step) = open.map(|conflict| &conflict.step).or_else(|| Some(old.uncertain().next()?.0)) {
+        return no_sense(format!(
+            "it is unknown whether `{step}` was done: decide that first, or cancel the run and begin right there"
+        ));
+    }
+    let anew = depends(old, plan, start);
+    let done_twice = old.unknown.iter().find(|call| {
+        let place = plan.step(&call.step).map(|(place, _)| place);
+        place.is_some_and(|place| place != start && anew.contains(&place))
+    });
+    match done_twice {
+        None => Ok(anew),
+        Some(call) => no_sense(format!(
+            "it is unknown whether `{step}` was done, and it would be done again; to do that all the same, begin at \
+             `{step}`",
+            step = call.step
+        )),
+    }
+}
+
+/// A step, what depends on it, and whatever has no result that could be taken over.
+fn depends(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<StepIndex> {
+    let undone: BTreeSet<&StepId> =
+        old.undone().into_iter().filter(|(_, _, undone)| *undone == Undone::Undone).map(|(step, ..)| step).collect();
+    let finished =
+        |step: &super::Step| matches!(old.steps.get(&step.id), Some(StepState::Done { .. } | StepState::Skipped));
+    let mut anew: BTreeSet<StepIndex> = BTreeSet::from([start]);
+    loop {
+        let before = anew.len();
+        for (place, step) in plan.steps.iter().enumerate() {
+            let needs = step.needs.iter().any(|need| anew.contains(need));
+            // A fallback and the step whose place it takes belong together.
+            let replaces = step.replaces.is_some_and(|place| anew.contains(&place));
+            let replaced = step.trouble.fallback.is_some_and(|by| anew.contains(&by));
+            if needs || replaces || replaced || !finished(step) || undone.contains(&step.id) {
+                anew.insert(StepIndex(place));
+            }
+        }
+        if anew.len() == before {
+            return anew;
+        }
+    }
+}
+
+/// A run that could go on ends, because another one takes its place.
+pub(super) fn hand_over(
+    old: &Run,
+    plan: &Plan,
+    to: RunId,
+    from: StepId,
+    sealed: Option<String>,
+    who: String,
+) -> Result<Vec<Event>, Refusal> {
+    let handed = rerun(old, plan, &from)?.into_iter().filter_map(|event| match event {
+        Event::ResultTaken(taken) => Some(taken.step),
+        _ => None,
+    });
+    Ok(vec![Event::Superseded(Box::new(Superseded { by: to, from, handed: handed.collect(), sealed, who }))])
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::choices::{choices, why_not};
 use super::world::deeper_than;
 use super::{
-    Choice, Conflict, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled, Run,
-    Skipped, Step, StepFinished, StepKind, World, ending,
+    Choice, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled, Run, Skipped,
+    Step, StepFinished, StepKind, World, ending, respond,
 };
 use crate::names::StepId;
 
@@ -36,16 +37,22 @@ pub(super) fn resolve(
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
     let Resolution { step, item, choice, reason, by } = resolution;
-    let (_, of) = plan.step(step).ok_or(Refusal::NoSuchStep)?;
     let Some(conflict) = run.conflict_over(step, *item) else {
-        return Err(Refusal::NoSense(format!("no conflict over `{step}` is open")));
+        return Err(none_open(run, plan, step, *item));
     };
-    if !conflict.choices.iter().any(|offered| offered == choice.name()) {
-        let why = why_not(conflict, choice, of);
+    let of = match conflict.kind {
+        ConflictKind::Answer => None,
+        _ => Some(plan.step(step).ok_or(Refusal::NoSuchStep)?.1),
+    };
+    // What was offered when it was noted, and still is.
+    let mut offered = choices(run, of, *item, conflict.kind);
+    offered.retain(|choice| conflict.choices.iter().any(|noted| noted == choice));
+    if !offered.contains(&choice.name()) {
+        let why = why_not(run, of, *item, conflict.kind, choice);
         return Err(Refusal::NoSense(format!(
             "`{}` makes no sense here: {why}; choose one of {}",
             choice.name(),
-            conflict.choices.join(", ")
+            offered.join(", ")
         )));
     }
     let resolved = Event::Resolved {
@@ -57,11 +64,19 @@ pub(super) fn resolve(
         reason: reason.clone(),
     };
     let mut events = vec![resolved];
+    let Some(of) = of else {
+        match choice {
+            Choice::Cancel { compensate } => events.extend(ending::cancel(run, *compensate, reason.clone(), by)?),
+            Choice::Take { output } => events.push(respond::taken(run, output, world)?),
+            _ => {}
+        }
+        return Ok(events);
+    };
     match (choice, conflict.part) {
         (Choice::Cancel { compensate }, _) => events.extend(ending::cancel(run, *compensate, reason.clone(), by)?),
         (Choice::Retry | Choice::RetryWith { .. }, part) => {
             if let Choice::RetryWith { input } = choice {
-                given(of, input, world)?;
+                given(&of.id, input, world)?;
             }
             // Where no call had begun, the step is simply due again.
             if conflict.attempt > 0 {
@@ -76,6 +91,8 @@ pub(super) fn resolve(
                     at: now,
                     free: false,
                     probe: false,
+                    status: None,
+                    response: None,
                 }));
             }
         }
@@ -111,14 +128,34 @@ pub(super) fn resolve(
             at: now.checked_add(BUSY_PAUSE).unwrap_or(now),
             free: true,
             probe: false,
+            status: None,
+            response: None,
         })),
     }
     Ok(events)
 }
 
+/// Nothing is open over this: what is.
+fn none_open(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>) -> Refusal {
+    let over = run.conflicts().iter().filter(|conflict| conflict.step == *step).filter_map(|conflict| conflict.item);
+    let items: Vec<_> = over.take(8).map(|item| item.to_string()).collect();
+    let what = item.map_or_else(|| format!("`{step}`"), |item| format!("item {item} of `{step}`"));
+    match (items.is_empty(), plan.step(step), run.conflict()) {
+        (false, ..) => Refusal::NoSense(format!(
+            "no conflict over {what} is open; name the item that is meant (`item`): one is open over item {}",
+            items.join(", ")
+        )),
+        (true, None, _) => Refusal::NoSuchStep,
+        (true, Some(_), Some(open)) => {
+            Refusal::NoSense(format!("no conflict over {what} is open; one is over `{}`", open.step))
+        }
+        (true, Some(_), None) => Refusal::NoSense(format!("no conflict over {what} is open")),
+    }
+}
+
 /// The step (the item) is done with what a person gives.
 fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, world: &World) -> Result<Event, Refusal> {
-    given(step, output, world)?;
+    given(&step.id, output, world)?;
     let each = step.for_each.is_some() && item.is_none();
     if let Some(schema) = &step.output {
         match &**output {
@@ -138,27 +175,12 @@ fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, worl
 }
 
 /// What a person gives is bounded as what a service gives is.
-pub(super) fn given(step: &Step, value: &Value, world: &World) -> Result<(), Refusal> {
+pub(super) fn given(step: &StepId, value: &Value, world: &World) -> Result<(), Refusal> {
     match deeper_than(value, world.output_depth_max) {
         true => Err(Refusal::BadValues(vec![format!(
-            "what is given for `{}` is nested deeper than output_depth_max ({})",
-            step.id, world.output_depth_max
+            "what is given for `{step}` is nested deeper than output_depth_max ({})",
+            world.output_depth_max
         )])),
         false => Ok(()),
-    }
-}
-
-fn why_not(conflict: &Conflict, choice: &Choice, step: &Step) -> &'static str {
-    match (choice, conflict.kind) {
-        (Choice::Fallback, _) if step.trouble.fallback.is_none() => "the step declares no `fallback`",
-        (Choice::Fallback, ConflictKind::OutcomeUnknown) => {
-            "it may have been done, and a fallback would do it a second time"
-        }
-        (Choice::Retry | Choice::RetryWith { .. }, ConflictKind::Schema) => {
-            "it was done, and another attempt would do it a second time"
-        }
-        (Choice::Wait, _) => "nothing is waited for",
-        (Choice::RetryWith { .. } | Choice::Fallback, ConflictKind::UndoFailed) => "an undo is fixed by what was done",
-        _ => "it does not fit this conflict, or the run ends already",
     }
 }

@@ -1,25 +1,35 @@
 //! The caller's answer: the entry of `respond` that holds, or what it gets while the run goes on.
 //!
-//! Always true: an answer is fixed once; what an answer says was created is pinned in the same event.
+//! Always true: an answer is fixed once; what an answer says was created is pinned in the same event. An answer that
+//! cannot be made undoes nothing.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::choices::choices;
+use super::conflict::pauses;
 use super::decide::failure;
-use super::{AnswerRecord, Creates, Event, Failure, FailureKind, Pinned, Plan, Refusal, Run, World, wire};
+use super::resolve::given;
+use super::{
+    AnswerRecord, Conflict, ConflictKind, Creates, Event, Failure, FailureKind, Part, Payload, Pinned, Plan, Refusal,
+    Run, World, wire,
+};
 use crate::expression::Scope;
+
+/// What a conflict over the answer is called; no step has this name.
+pub(super) const ANSWER: &str = "respond";
 
 pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize>) -> Result<Vec<Event>, Refusal> {
     if run.answer.is_some() {
         return Err(Refusal::Answered);
     }
-    if run.is_ending() || run.is_paused() {
-        return Err(Refusal::NotDue("the run is ending, or paused"));
+    if run.is_ending() || run.is_paused() || run.unanswered.is_some() {
+        return Err(Refusal::NotDue("the run is ending, or paused, or has no answer"));
     }
     let Some(entry) = entry else {
         let message = "no entry of `respond` holds";
-        return Ok(vec![Event::AnswerFailed { failure: Failure::of_run(FailureKind::NoAnswer, message) }]);
+        return Ok(vec![no_answer(run, Failure::of_run(FailureKind::NoAnswer, message))]);
     };
     let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
     Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None)) {
@@ -27,8 +37,41 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
             let pin = pin(run, &answer);
             Event::Responded { answer: Arc::new(answer), pin }
         }
-        Err((reads, error)) => Event::AnswerFailed { failure: failure(run, None, None, &reads, &error) },
+        Err((reads, error)) => no_answer(run, failure(run, None, None, &reads, &error)),
     }])
+}
+
+/// No answer can be made. What the steps did stays done: a person gives the answer, or the caller hears that there is
+/// none.
+fn no_answer(run: &Run, failure: Failure) -> Event {
+    if failure.kind == FailureKind::Unresolved || !pauses(run, None) {
+        return Event::AnswerFailed { failure };
+    }
+    let kind = ConflictKind::Answer;
+    let conflict = Conflict {
+        kind,
+        step: ANSWER.into(),
+        item: None,
+        part: Part::Do,
+        attempt: 0,
+        message: failure.message,
+        status: None,
+        request: None,
+        key: None,
+        response: None,
+        expected: Some("the answer that `respond` declares; all steps that it waits for have ended".into()),
+        choices: choices(run, None, None, kind).into_iter().map(str::to_owned).collect(),
+    };
+    Event::Paused { conflict: Box::new(conflict), gave: None }
+}
+
+/// The answer that a person gives.
+pub(super) fn taken(run: &Run, output: &Value, world: &World) -> Result<Event, Refusal> {
+    given(&ANSWER.into(), output, world)?;
+    let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    let answer = AnswerRecord { status: 200, headers, body: Payload::Text(output.to_string()) };
+    let pin = pin(run, &answer);
+    Ok(Event::Responded { answer: Arc::new(answer), pin })
 }
 
 /// What the caller gets while the run goes on. An id in it is pinned as one in the answer is.

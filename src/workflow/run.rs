@@ -9,8 +9,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::beside::Beside;
-use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing};
-use super::{AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, Undone};
+use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing, Unsettled};
+use super::{
+    AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded, Undone,
+};
 use crate::names::{RunId, Seq, StepId};
 
 /// A run.
@@ -35,6 +37,8 @@ pub struct Run {
     pub(super) pinned: Option<Pinned>,
     /// Why it ends early.
     pub(super) failing: Option<Failure>,
+    /// Why there is no answer: what was done is done, and stays.
+    pub(super) unanswered: Option<Failure>,
     pub(super) declared: Option<Arc<AnswerRecord>>,
     pub(super) cancel: Option<Cancel>,
     /// Open ones, oldest first.
@@ -44,7 +48,7 @@ pub struct Run {
     /// What was done to the world, in the order of completion.
     pub(super) done: Vec<DoneCall>,
     /// Given up on while it was unknown whether they took place.
-    pub(super) unknown: Vec<Place>,
+    pub(super) unknown: Vec<Unsettled>,
     pub(super) undoing: Option<Undoing>,
     /// What stands between steps and their calls.
     pub(super) beside: Beside,
@@ -54,12 +58,19 @@ pub struct Run {
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
 }
 
+/// What is said of a call that nobody knows more of.
+pub(super) const UNKNOWN: &str = "it is unknown whether it was done";
+
+/// Steps, with their items and what is to be said of each.
+type Left<'a> = BTreeMap<&'a StepId, BTreeMap<Option<u32>, Option<String>>>;
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum End {
     Completed,
     Failed(Failure),
     Cancelled(String),
+    Superseded(Box<Superseded>),
     Abandoned(String),
 }
 
@@ -119,7 +130,7 @@ impl Run {
     pub fn failure(&self) -> Option<&Failure> {
         match &self.end {
             Some(End::Failed(failure)) => Some(failure),
-            _ => self.failing.as_ref(),
+            _ => self.failing.as_ref().or(self.unanswered.as_ref()),
         }
     }
     /// Whether the answer that the run ends early with was declared by a `fail` step.
@@ -162,6 +173,13 @@ impl Run {
     pub fn shared_begun(&self) -> bool {
         self.shared_begun
     }
+    /// The run that takes its place.
+    pub fn superseded(&self) -> Option<&Superseded> {
+        match &self.end {
+            Some(End::Superseded(superseded)) => Some(superseded),
+            _ => None,
+        }
+    }
     /// Nothing more will happen.
     pub fn is_final(&self) -> bool {
         self.end.is_some()
@@ -201,8 +219,8 @@ impl Run {
     pub fn compensated(&self) -> bool {
         self.undoing.is_some()
     }
-    /// What became of all that was done to the world, in the order of its completion, once the run ends early: each
-    /// step (item), and whether it was taken back. Empty while nothing is being undone and the run goes on.
+    /// What became of all that was done to the world once the run ends early, what was done last first, as it is undone:
+    /// each step (item), and whether it was taken back. Empty while nothing is being undone and the run goes on.
     pub fn undone(&self) -> Vec<(&StepId, Option<u32>, Undone)> {
         if self.failing.is_none() {
             return Vec::new();
@@ -210,6 +228,7 @@ impl Run {
         let mut all: Vec<_> = self
             .done
             .iter()
+            .rev()
             .filter_map(|done| {
                 let place = (done.step.clone(), done.item);
                 let undone = self.undoing.as_ref().and_then(|undoing| undoing.calls.get(&place));
@@ -221,7 +240,9 @@ impl Run {
                         Undone::Left("undoing was called off".into())
                     }
                     (Some(call), _) => call.undone.clone(),
-                    (None, Some(Cancel { compensate: false, .. })) => Undone::Left("nothing was to be undone".into()),
+                    (None, Some(Cancel { compensate: false, .. })) => {
+                        Undone::Left("the run was cancelled without undoing".into())
+                    }
                     (None, _) if self.undoing.is_none() && self.end.is_none() => Undone::NotYet,
                     (None, _) => Undone::Left(done.child.as_ref().map_or_else(
                         || "it declares no `undo`".to_owned(),
@@ -231,8 +252,8 @@ impl Run {
                 Some((&done.step, done.item, undone))
             })
             .collect();
-        let unknown = || Undone::Left("it is unknown whether it was done".into());
-        all.extend(self.unknown.iter().map(|(step, item)| (step, *item, unknown())));
+        let unknown = |call: &Unsettled| Undone::Left(call.why.clone());
+        all.extend(self.unknown.iter().map(|call| (&call.step, call.item, unknown(call))));
         all
     }
     /// The lock that a step (an item) holds.
@@ -249,6 +270,10 @@ impl Run {
             (Some(End::Completed), _, _) => return None,
             (Some(End::Failed(failure)), _, _) => failure.message.clone(),
             (Some(End::Cancelled(why) | End::Abandoned(why)), _, _) => why.clone(),
+            (Some(End::Superseded(superseded)), _, _) => {
+                let Superseded { by, from, who, .. } = &**superseded;
+                return Some(format!("{who} let {by} take its place, from `{from}`: what it did is that run's"));
+            }
             (None, Some(conflict), _) => match self.conflicts.len() {
                 1 => return Some(conflict.message.clone()),
                 more => return Some(format!("{} ({} conflicts are open)", conflict.message, more)),
@@ -268,28 +293,33 @@ impl Run {
     }
     /// What was undone and what not, in a sentence; nothing where nothing was done.
     fn leftovers(&self) -> Option<String> {
-        let (mut undone, mut left) = (BTreeMap::<&StepId, Vec<_>>::new(), BTreeMap::<&StepId, Vec<_>>::new());
+        let (mut undone, mut to_come, mut left) = <(Left<'_>, Left<'_>, Left<'_>)>::default();
         for (step, item, state) in self.undone() {
-            match state {
-                Undone::Undone | Undone::Rehearsed => undone.entry(step).or_default().push(None),
-                Undone::NotYet => left.entry(step).or_default().push(None),
+            let (list, why) = match state {
+                Undone::Undone | Undone::Rehearsed => (&mut undone, None),
+                Undone::NotYet => (&mut to_come, None),
                 // What another run did is to be found there.
                 Undone::Left(why) => {
                     let elsewhere = self.done_call(step, item).is_some_and(|done| done.child.is_some());
-                    left.entry(step).or_default().push(elsewhere.then_some(why));
+                    (&mut left, elsewhere.then_some(why))
                 }
-            }
+            };
+            list.entry(step).or_default().insert(item, why);
         }
-        let list = |what: &str, steps: &BTreeMap<&StepId, Vec<Option<String>>>| {
-            let name = |(step, all): (&&StepId, &Vec<Option<String>>)| match all.as_slice() {
-                [None] => format!("`{step}`"),
-                [Some(why)] => format!("`{step}` ({why})"),
-                all => format!("`{step}` ({} times)", all.len()),
+        let list = |what: &str, steps: &Left<'_>| {
+            let name = |(step, items): (&&StepId, &BTreeMap<Option<u32>, Option<String>>)| match (
+                items.len(),
+                items.values().next().and_then(Option::as_ref),
+            ) {
+                (1, None) => format!("`{step}`"),
+                (1, Some(why)) => format!("`{step}` ({why})"),
+                (items, _) => format!("`{step}` ({items} items)"),
             };
             let names: Vec<_> = steps.iter().map(name).collect();
             (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
         };
-        let parts: Vec<_> = [list("undone", &undone), list("not undone", &left)].into_iter().flatten().collect();
+        let parts = [list("undone", &undone), list("still to be undone", &to_come), list("not undone", &left)];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
     /// A call that has begun and not ended.
@@ -332,6 +362,10 @@ impl Run {
                     .map(move |(slot, call)| (step, open.items.as_ref().map(|_| *slot), call))
             })
         })
+    }
+    /// Whether an attempt of a step (an item) that nobody goes back to may have taken place.
+    pub(super) fn may_have_happened(&self, step: &StepId, item: Option<u32>) -> bool {
+        self.unknown.iter().any(|call| call.step == *step && call.item == item)
     }
     /// Whether a step has ended, with a result or skipped.
     pub(super) fn has_ended(&self, step: &StepId) -> bool {

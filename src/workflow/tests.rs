@@ -9,6 +9,7 @@ mod others;
 mod people;
 mod people_any;
 mod saga;
+mod second;
 mod stage;
 mod stakes;
 

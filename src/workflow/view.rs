@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::calls::StepState;
+use super::respond::ANSWER;
 use super::{
     Asked, Choice, Conflict, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, StepStatus,
     Undone, child, evolve,
@@ -206,7 +207,8 @@ impl Steps {
                 let more = step.items_ended < step.items && matches!(status, StepStatus::Done | StepStatus::Rehearsed);
                 step.status = if more { StepStatus::Running } else { status };
                 step.http_status = http_status.or(step.http_status);
-                step.note = note;
+                // Another item says nothing of the one that failed.
+                step.note = if step.items.is_some() { note.or(step.note.take()) } else { note };
             }
             Event::StepComputed { step, .. } => self.mark(step, at, StepStatus::Done, None),
             Event::StepSkipped { step, item: Some(_), .. } => {
@@ -236,6 +238,7 @@ impl Steps {
                 let note = format!("the run ends with {}", answer.status);
                 self.mark(step, at, StepStatus::Done, Some(note));
             }
+            Event::Paused { conflict, .. } if conflict.kind == ConflictKind::Answer => {}
             Event::Paused { conflict, .. } => {
                 let step = self.step(&conflict.step, at);
                 step.status = match conflict.kind {
@@ -298,6 +301,7 @@ impl Steps {
                     .into(),
                 );
             }
+            Event::Resolved { step, .. } if step.as_str() == ANSWER => {}
             Event::Resolved { step, part, choice, by, .. } => {
                 let step = self.step(step, at);
                 step.status = match (part, choice) {
@@ -325,6 +329,7 @@ impl Steps {
             | Event::LockLeft { .. }
             | Event::CompensationBegan { .. }
             | Event::Cancelled { .. }
+            | Event::Superseded(_)
             | Event::Abandoned { .. } => {}
         }
     }
@@ -371,12 +376,32 @@ impl Steps {
                     view.status = StepStatus::Skipped;
                     view.note = Some("the run ended before".into());
                 }
+                // Its end was never an event of its own: whoever cancelled a run with a conflict closed that too.
+                Some(StepState::Open(_) | StepState::Replaced { .. }) if run.is_final() => {
+                    let unknown = run.unknown.iter().any(|call| call.step == view.step);
+                    view.status = if unknown { StepStatus::Unknown } else { StepStatus::Failed };
+                }
                 Some(StepState::Open(_) | StepState::Replaced { .. }) | None => {}
             }
         }
         let running = child::running(run);
         for view in self.list.iter_mut().filter(|view| view.status == StepStatus::WaitingChild) {
             view.note = running.get(&view.step).cloned().or(view.note.take());
+        }
+        // Of a fan-out other items may have said something since.
+        for view in &mut self.list {
+            let mut over = run.conflicts().iter().filter(|open| open.step == view.step && open.part != Part::Undo);
+            let Some(open) = over.next() else { continue };
+            view.status = match open.kind {
+                ConflictKind::OutcomeUnknown => StepStatus::Unknown,
+                _ => StepStatus::Conflict,
+            };
+            let more = over.count();
+            view.note = Some(match (open.item, more) {
+                (None, _) => open.message.clone(),
+                (Some(item), 0) => format!("item {item}: {}", open.message),
+                (Some(item), more) => format!("item {item}: {} (and {more} more)", open.message),
+            });
         }
     }
 

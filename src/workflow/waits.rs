@@ -244,7 +244,14 @@ impl All<'_> {
                 let what = format!("attempt {} of {of}`{step}` is under way ({request})", call.attempt);
                 self.push(Cause::Call, about, at, call.until, what, "the service's answer, or its time-out");
             }
-            Phase::Waiting(next) | Phase::ToProbe(next) => {
+            Phase::ToProbe(next) => {
+                let why = call.why.clone().unwrap_or_default();
+                let what = format!(
+                    "it is unknown whether `{step}` was done ({why}); its probe asks, and nothing is sent again"
+                );
+                self.push(Cause::Retry, about, at, Some(next), what, "that time: then the probe asks");
+            }
+            Phase::Waiting(next) => {
                 let why = call.why.clone().unwrap_or_default();
                 let service = self.plan.step(step).and_then(|(_, step)| step.call(part)).map(|call| &call.service);
                 let shut = service.filter(|service| why.contains(&format!("the breaker of `{service}` is open")));

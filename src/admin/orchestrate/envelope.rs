@@ -226,7 +226,8 @@ pub(super) fn checkpoint(asked: &Asked, base: &str) -> PendingCheckpoint {
 
 /// A conflict as people see it.
 pub(super) fn conflict(conflict: &Conflict, base: &str) -> OpenConflict {
-    let Conflict { kind, step, item, part, attempt, message, status, request, response, expected, choices } = conflict;
+    let Conflict { kind, step, item, part, attempt, message, status, request, key, response, expected, choices } =
+        conflict;
     OpenConflict {
         kind: *kind,
         step_id: step.to_string(),
@@ -237,6 +238,7 @@ pub(super) fn conflict(conflict: &Conflict, base: &str) -> OpenConflict {
         expected: expected.clone(),
         status: *status,
         request: request.as_deref().map(sent),
+        idempotency_key: key.clone(),
         response: response.as_ref().map_or(Value::Null, |response| redacted(response)),
         choices: choices.clone(),
         resolve: format!("{base}/resolve"),

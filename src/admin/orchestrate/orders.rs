@@ -36,6 +36,7 @@ async fn say(admin: &Admin, id: &str, who: &Who, by: Option<&str>, order: Order)
         | Order::Resume { .. }
         | Order::Cancel { .. }
         | Order::Answer { .. }
+        | Order::HandOver { .. }
         | Order::Signal { .. } => None,
     };
     if let Err(error) = admin.parts.desk.order(run, order, by).await {

@@ -248,8 +248,9 @@ impl Follower {
             Event::CheckpointOpened(asked) => {
                 ("checkpoint", json!({ "checkpoint": envelope::checkpoint(asked, &base) }))
             }
-            Event::CheckpointEscalated { checkpoint, who, until } => {
-                ("checkpoint", json!({ "escalated": checkpoint, "who": who, "until": until }))
+            Event::CheckpointEscalated { checkpoint, who, until, on_timeout } => {
+                let said = json!({ "escalated": checkpoint, "who": who, "until": until, "on_timeout": on_timeout });
+                ("checkpoint", said)
             }
             Event::Paused { conflict, .. } => ("conflict", json!({ "conflict": envelope::conflict(conflict, &base) })),
             Event::CheckpointAnswered { checkpoint, said, by } => {
@@ -291,6 +292,10 @@ impl Follower {
             Event::CompensationBegan { undo } => {
                 let undo: Vec<Value> = undo.iter().map(|together| json!(together)).collect();
                 ("progress", json!({ "undo": undo }))
+            }
+            Event::Superseded(superseded) => {
+                let (by, from) = (superseded.by.to_string(), &superseded.from);
+                ("progress", json!({ "superseded_by": by, "from": from, "by": superseded.who }))
             }
             Event::Completed {} | Event::DeadlinePassed {} => ("progress", Value::Null),
         }

@@ -248,6 +248,9 @@ pub struct OpenConflict {
     pub status: Option<u16>,
     /// What was sent, redacted.
     pub request: Option<SentRequest>,
+    /// The `Idempotency-Key` that it was sent under: what to ask the service about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// What came back, redacted.
     pub response: Value,
     /// What may be chosen.

@@ -127,7 +127,19 @@ fn undone(row: &UndoneRow) -> Vec<Field> {
 /// A conflict, with the commands that resolve it.
 fn conflict(conflict: &OpenConflict, run: &str, paint: Paint) -> String {
     let OpenConflict {
-        kind, step_id, item, part, attempt, message, expected, status, request, response, choices, ..
+        kind,
+        step_id,
+        item,
+        part,
+        attempt,
+        message,
+        expected,
+        status,
+        request,
+        idempotency_key,
+        response,
+        choices,
+        ..
     } = conflict;
     let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
     let mut out = format!(
@@ -143,6 +155,9 @@ fn conflict(conflict: &OpenConflict, run: &str, paint: Paint) -> String {
     if let Some(request) = request {
         let body = if request.body.is_null() { String::new() } else { format!(" {}", request.body) };
         out.push_str(&format!("  sent      {} {}{}\n", request.method, harmless(&request.url), short(&body)));
+    }
+    if let Some(key) = idempotency_key {
+        out.push_str(&format!("  under     Idempotency-Key: {}\n", harmless(key)));
     }
     if status.is_some() || !response.is_null() {
         let status = status.map_or(String::new(), |status| format!("{status} "));

@@ -1,6 +1,7 @@
 //! Everything that a run can do without the world, and what then leaves for it.
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 
 use super::{Call, Driver, Stop};
 use crate::engine::children::Begun;
@@ -69,13 +70,14 @@ impl Driver {
         let events = decide(&self.run, &self.plan, &self.snapshot.world, command, now)?;
         let count = events.len();
         for event in events {
-            self.note(event);
+            self.note(event, now);
         }
         Ok(count)
     }
 
-    /// The one place where an event comes into being.
-    fn note(&mut self, event: Event) {
+    /// The one place where an event comes into being. Its time is that of the decision: what was decided by it can be
+    /// decided again.
+    fn note(&mut self, event: Event, at: Timestamp) {
         if self.stop.is_some() {
             return;
         }
@@ -92,7 +94,7 @@ impl Driver {
         }
         self.begins_elsewhere(&event);
         self.notify(&event);
-        self.journal.push(self.clock.now(), event, self.run.seq());
+        self.journal.push(at, event, self.run.seq());
     }
 
     /// Lets attempts leave whose `StepStarted` is on disk.

@@ -69,7 +69,7 @@ fn about(event: &Event) -> Option<Value> {
             "who": asked.who,
             "until": asked.until.map(|until| until.to_string()),
         }),
-        Event::CheckpointEscalated { checkpoint, who, until } => json!({
+        Event::CheckpointEscalated { checkpoint, who, until, on_timeout: _ } => json!({
             "event": "checkpoint_escalated",
             "checkpoint_id": checkpoint.as_str(),
             "who": who,

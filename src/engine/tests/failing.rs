@@ -51,7 +51,7 @@ async fn a_saga_undoes_what_it_did_and_the_caller_does_not_wait_for_that() {
     let run = problem.run.unwrap();
     world.open_gate();
     let view = bench.until(run, |view| view.status == RunStatus::Failed).await;
-    assert!(view.note.unwrap().ends_with("undone: `reserve` (2 times)"));
+    assert!(view.note.unwrap().ends_with("undone: `reserve` (2 items)"));
     let undone: Vec<_> = world.seen().into_iter().filter(|seen| seen.method == "DELETE").collect();
     let paths: Vec<_> = undone.iter().map(|seen| seen.path.as_str()).collect();
     assert_eq!(paths, ["/reservations/1", "/reservations/1", "/reservations/0"]);

@@ -27,6 +27,7 @@ use serde_json::Value;
 
 use super::definition::{StepDraft, WorkflowDraft};
 use super::plan::{Plan, Schema};
+use super::respond::ANSWER;
 use crate::expression::{Bounds, ReadPath};
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
@@ -98,6 +99,10 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
         let at = all.key(name.as_str());
         if !values::is_name(name) {
             problems.error(&at.clone().at_key(), values::bad_name("step", name));
+        }
+        if name == ANSWER {
+            let problem = problems.error(&at.clone().at_key(), "`respond` is what people call the answer");
+            problem.hint("give the step another name");
         }
         let step = self::draft::<StepDraft>(value, &at, problems).unwrap_or_default();
         steps.push((name.as_str(), at, step));

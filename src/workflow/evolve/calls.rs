@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::names::{Seq, StepId};
 use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState};
+use crate::workflow::run::UNKNOWN;
 use crate::workflow::{
     CallRecord, EffectClass, Failure, Mode, Outcome, Part, RetryScheduled, Run, StepFinished, StepStarted,
 };
@@ -74,7 +75,7 @@ impl Run {
     }
 
     pub(super) fn retry_scheduled(&mut self, retry: &RetryScheduled) -> Result<(), String> {
-        let RetryScheduled { step, item, part, attempt, unknown, why, at, free, probe } = retry;
+        let RetryScheduled { step, item, part, attempt, unknown, why, at, free, probe, status, response } = retry;
         let call = match part {
             Part::Do => self.do_call(step, *item)?,
             Part::Probe | Part::Undo => self.aside(step, *item, *part)?,
@@ -86,6 +87,9 @@ impl Run {
         call.uncertain |= unknown;
         call.free += u32::from(*free);
         call.why = Some(why.clone());
+        if *unknown {
+            call.evidence = Some((*status, response.clone()));
+        }
         if was == Phase::InFlight {
             self.in_flight -= 1;
         }
@@ -132,7 +136,7 @@ impl Run {
                 if call.is_some_and(|call| call.effect != EffectClass::Read)
                     && matches!(outcome, Outcome::Unknown { .. })
                 {
-                    self.unknown.push((step.clone(), *item));
+                    self.stays_unknown(step, *item, UNKNOWN.into());
                 }
                 return self.call_failed(step, *item, failure);
             }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::names::StepId;
-use crate::workflow::calls::{CallResult, Phase, Place, StepState, UndoCall, Undoing, Undone};
-use crate::workflow::run::{Cancel, End};
+use crate::workflow::calls::{CallResult, CallState, Phase, Place, StepState, UndoCall, Undoing, Undone, Unsettled};
+use crate::workflow::run::{Cancel, End, UNKNOWN};
 use crate::workflow::{Choice, Conflict, ConflictKind, Failure, FailureKind, Outcome, Part, Run, StepFinished};
 
 impl Run {
@@ -42,7 +42,7 @@ impl Run {
                 let output = gave.output.unwrap_or_default();
                 self.note_done(step, *item, Some(&began), gave.status, output, false);
             } else if unknown {
-                self.unknown.push((step.clone(), *item));
+                self.stays_unknown(step, *item, UNKNOWN.into());
             }
         }
     }
@@ -103,6 +103,19 @@ impl Run {
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
             self.beside.void(step, item); // what people said was about another input
+            if item.is_some() {
+                self.beside.changed.insert((step.clone(), item)); // and what they said of all of them was too
+            }
+        }
+        let unknown = part == Part::Do && self.call_state(step, item, part).is_some_and(CallState::unknown_effect);
+        match choice {
+            Choice::Skip if unknown => self.stays_unknown(step, item, format!("{UNKNOWN}: {by} skipped it")),
+            Choice::RetryWith { .. } if unknown => {
+                let why =
+                    format!("it is unknown whether an earlier attempt was done: {by} asked for one with another input");
+                self.stays_unknown(step, item, why);
+            }
+            _ => {}
         }
         if part == Part::Undo {
             match choice {
@@ -133,6 +146,13 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Nobody goes back to a call that may have taken place.
+    pub(super) fn stays_unknown(&mut self, step: &StepId, item: Option<u32>, why: String) {
+        if !self.may_have_happened(step, item) {
+            self.unknown.push(Unsettled { step: step.clone(), item, why });
+        }
     }
 
     pub(super) fn fallback_taken(&mut self, step: &StepId, by: &StepId, failure: &Failure) -> Result<(), String> {
@@ -175,11 +195,13 @@ impl Run {
             if let Some(StepState::Open(open)) = self.steps.get_mut(&step) {
                 open.calls.remove(&item.unwrap_or(0));
             }
-            self.unknown.push((step, item));
+            self.stays_unknown(&step, item, UNKNOWN.into());
         }
     }
 
     pub(super) fn compensation_began(&mut self, undo: &[Vec<Place>]) -> Result<(), String> {
+        // Of a run of an earlier version: there what was done did not stay where there was no answer.
+        self.failing = self.failing.take().or_else(|| self.unanswered.clone());
         if self.undoing.is_some() || self.failing.is_none() || self.in_flight > 0 {
             return Err("there is nothing to undo now".into());
         }

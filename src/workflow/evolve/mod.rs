@@ -72,6 +72,7 @@ fn born(started: &Arc<RunStarted>) -> Run {
         pending: None,
         pinned: None,
         failing: None,
+        unanswered: None,
         declared: None,
         cancel: None,
         conflicts: Vec::new(),
@@ -133,7 +134,8 @@ impl Run {
                 Ok(())
             }
             Event::AnswerFailed { failure } => {
-                self.fail(failure.clone());
+                // What was done is done: the steps go on, and the run ends without having answered.
+                self.unanswered = Some(failure.clone());
                 Ok(())
             }
             Event::Responded { answer, pin } => {
@@ -174,7 +176,9 @@ impl Run {
             Event::RetriedNow { step, item, .. } => self.retried_now(step, *item),
             Event::CheckpointOpened(asked) => self.checkpoint_opened(asked),
             Event::CheckpointAnswered { checkpoint, said, by } => self.checkpoint_answered(checkpoint, said, by),
-            Event::CheckpointEscalated { checkpoint, who, until } => self.checkpoint_escalated(checkpoint, who, *until),
+            Event::CheckpointEscalated { checkpoint, who, until, on_timeout } => {
+                self.checkpoint_escalated(checkpoint, who, *until, *on_timeout)
+            }
             Event::WaitBegan { step, until, signal } => self.wait_began(step, *until, signal.as_ref()),
             Event::SignalReceived { name, payload, id, .. } => {
                 self.signal_received(name, payload, id.as_ref());
@@ -192,6 +196,7 @@ impl Run {
                 self.child_ended(step, *item, &ended, output)
             }
             Event::ResultTaken(taken) => self.result_taken(taken),
+            Event::Superseded(superseded) => self.ended(End::Superseded(superseded.clone())),
             Event::Completed {} => self.ended(End::Completed),
             Event::Failed { failure } => self.ended(End::Failed(failure.clone())),
             Event::Cancelled { by, reason } => {

@@ -1,5 +1,6 @@
 //! What events do to questions, waits, signals, locks and sub-runs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 use crate::workflow::beside::{Ask, AskState, Child, OpenWait, Queued, Signal};
 use crate::workflow::calls::{CallResult, DoneCall, Open, Phase, StepState};
 use crate::workflow::run::Pause;
-use crate::workflow::{Asked, AskedKind, Mode, ResultTaken, Run, RunStatus, Said};
+use crate::workflow::{Asked, AskedKind, Mode, OnTimeout, ResultTaken, Run, RunStatus, Said};
 
 /// How a run ended that another one began.
 pub(super) struct Ended {
@@ -88,12 +89,14 @@ impl Run {
         checkpoint: &CheckpointId,
         who: &[String],
         until: Option<Timestamp>,
+        on_timeout: Option<OnTimeout>,
     ) -> Result<(), String> {
         let ask = self.beside.asks.get_mut(checkpoint).filter(|ask| ask.is_open() && !ask.escalated);
         let ask = ask.ok_or("there is no such open checkpoint")?;
         let asked = Arc::make_mut(&mut ask.asked);
         asked.who = who.to_vec();
         asked.until = until;
+        asked.on_timeout = on_timeout.unwrap_or(asked.on_timeout);
         ask.escalated = true;
         Ok(())
     }
@@ -124,15 +127,16 @@ impl Run {
 
     /// What is struck out of a review is not performed: an item of a fan-out is skipped, a part of a body is left out.
     fn strike(&mut self, asked: &Asked, said: &Said) -> Result<(), String> {
-        let struck = u32::try_from(said.struck.len()).unwrap_or(u32::MAX);
+        let places: BTreeSet<u32> = said.struck.iter().copied().collect();
+        let struck = u32::try_from(places.len()).unwrap_or(u32::MAX);
         self.beside.struck.insert(asked.step.clone(), struck);
-        let all = said.struck.len() == asked.items.len();
+        let all = places.len() == asked.items.len();
         if let Some(StepState::Open(open)) = self.steps.get_mut(&asked.step)
             && open.items.is_some()
             && asked.item.is_none()
             && !all
         {
-            for slot in &said.struck {
+            for slot in &places {
                 if *slot as usize >= open.all() || open.calls.contains_key(slot) {
                     return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
                 }
@@ -291,7 +295,7 @@ impl Run {
     }
 
     pub(super) fn result_taken(&mut self, taken: &ResultTaken) -> Result<(), String> {
-        let ResultTaken { step, origin, skipped, fields, done } = taken;
+        let ResultTaken { step, origin, skipped, fields, done, unknown } = taken;
         self.not_begun(step)?;
         let seq = self.seq.next();
         for before in done {
@@ -309,6 +313,7 @@ impl Run {
                 child: None,
             });
         }
+        unknown.iter().for_each(|call| self.stays_unknown(step, call.item, call.why.clone()));
         let state = if *skipped { StepState::Skipped } else { StepState::Done { undeclared: None } };
         self.end_step(step, state, Vec::new());
         if let Value::Object(outputs) = Arc::make_mut(&mut self.outputs) {

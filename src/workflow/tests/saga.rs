@@ -57,7 +57,7 @@ fn what_was_done_is_undone_in_reverse_and_at_the_same_time_where_it_overlapped()
         .collect();
     assert_eq!((bench.run.status(), keys.len()), (RunStatus::Failed, 3));
     let note = bench.run.note().unwrap();
-    assert!(note.ends_with("undone: `flight`, `hotel`, `reserve` (3 times); not undone: `mail`"), "{note}");
+    assert!(note.ends_with("undone: `flight`, `hotel`, `reserve` (3 items); not undone: `mail`"), "{note}");
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! What may be chosen where a person decides: one table over the kind of the conflict and what its step is.
+//!
+//! Always true: nothing offered here does a thing twice without a person having asked for just that, and nothing goes
+//! past a question: what asks people is asked again or skipped, never answered by a value. What a choice keeps: *retry*
+//! the bytes and the key; *retry_with* neither, and where it is unknown what went before, that stays listed and no
+//! fallback is taken any more; *skip* all that was done or may have been, listed for undoing or as unknown; *take* what
+//! was done, with another output; *fallback* nothing, because certainly nothing was done.
+
+use super::{Choice, ConflictKind, EffectClass, Run, Step, StepKind};
+
+/// What a conflict is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// A call that changes nothing.
+    Read,
+    /// Any other call, or another run.
+    Effect,
+    /// The items of a `for_each` are not known.
+    Items,
+    /// A value.
+    Value,
+    /// A question to people.
+    Question,
+    /// A time or a signal.
+    Wait,
+    /// An early end.
+    End,
+    /// The answer to the caller.
+    Answer,
+}
+
+fn of(step: Option<&Step>, item: Option<u32>) -> Of {
+    let Some(step) = step else { return Of::Answer };
+    let whole = step.for_each.is_some() && item.is_none();
+    match &step.kind {
+        StepKind::Call(_) | StepKind::Run(_) if whole => Of::Items,
+        StepKind::Call(call) if call.effect == EffectClass::Read => Of::Read,
+        StepKind::Call(_) | StepKind::Run(_) => Of::Effect,
+        StepKind::Set(_) => Of::Value,
+        StepKind::Checkpoint(_) => Of::Question,
+        StepKind::Wait(_) => Of::Wait,
+        StepKind::Fail(_) => Of::End,
+    }
+}
+
+/// The table.
+fn table(kind: ConflictKind, of: Of) -> &'static [&'static str] {
+    match (kind, of) {
+        (ConflictKind::Answer, _) | (_, Of::Answer) => &["take"],
+        (_, Of::Question | Of::End) => &["retry", "skip"],
+        (ConflictKind::UndoFailed, _) => &["retry", "skip", "take"],
+        (ConflictKind::OutcomeUnknown, _) => &["retry", "retry_with", "skip", "take"],
+        (ConflictKind::Refused | ConflictKind::AttemptsUsedUp, _) => {
+            &["retry", "retry_with", "skip", "take", "fallback"]
+        }
+        (ConflictKind::Expression, Of::Wait) => &["retry", "skip", "take"],
+        (ConflictKind::Expression, Of::Items) => &["retry", "skip", "take", "fallback"],
+        (ConflictKind::Expression, Of::Read | Of::Effect | Of::Value) => {
+            &["retry", "retry_with", "skip", "take", "fallback"]
+        }
+        (ConflictKind::Schema, Of::Read) => &["retry", "skip", "take"],
+        // It was done: to send it again would do it twice.
+        (ConflictKind::Schema, Of::Effect | Of::Items | Of::Value | Of::Wait) => &["skip", "take"],
+        (ConflictKind::Busy | ConflictKind::Deadlock, _) => &["wait", "skip"],
+        (ConflictKind::ChildFailed, _) => &["retry", "skip", "take"],
+    }
+}
+
+/// Names of what may be chosen now; without a step, of the answer to the caller.
+pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: ConflictKind) -> Vec<&'static str> {
+    let ending = run.is_ending();
+    let mut choices = table(kind, of(step, item)).to_vec();
+    choices.retain(|choice| match *choice {
+        "fallback" => {
+            let declared = step.is_some_and(|step| step.trouble.fallback.is_some());
+            declared && !ending && !step.is_some_and(|step| run.may_have_happened(&step.id, item))
+        }
+        "retry_with" => !ending,
+        _ => true,
+    });
+    // Who has cancelled without compensation has said it all.
+    if run.cancel.as_ref().is_none_or(|cancel| cancel.compensate) {
+        choices.push("cancel");
+    }
+    choices
+}
+
+/// Why something is not offered.
+pub(super) fn why_not(
+    run: &Run,
+    step: Option<&Step>,
+    item: Option<u32>,
+    kind: ConflictKind,
+    choice: &Choice,
+) -> &'static str {
+    match (choice, of(step, item), kind) {
+        (_, Of::Answer, _) => "every step has ended, and only the answer is missing",
+        (Choice::Take { .. } | Choice::RetryWith { .. }, Of::Question, _) => {
+            "people are asked, and a value asks nobody"
+        }
+        (Choice::Fallback, ..) if step.is_none_or(|step| step.trouble.fallback.is_none()) => {
+            "the step declares no `fallback`"
+        }
+        (Choice::Fallback, _, ConflictKind::OutcomeUnknown) => {
+            "it may have been done, and a fallback would do it a second time"
+        }
+        (Choice::Fallback, ..) if step.is_some_and(|step| run.may_have_happened(&step.id, item)) => {
+            "an earlier attempt may have been done, and a fallback would do it a second time"
+        }
+        (Choice::Retry | Choice::RetryWith { .. }, _, ConflictKind::Schema) => {
+            "it was done, and another attempt would do it a second time"
+        }
+        (Choice::Wait, ..) => "nothing is waited for",
+        (Choice::RetryWith { .. } | Choice::Fallback, _, ConflictKind::UndoFailed) => {
+            "an undo is fixed by what was done"
+        }
+        _ => "it does not fit this conflict, or the run ends already",
+    }
+}

@@ -1,5 +1,7 @@
 //! A run as people look at it: its steps with status, attempts and times.
 
+mod settled;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -9,7 +11,7 @@ use super::calls::StepState;
 use super::respond::ANSWER;
 use super::{
     Asked, Choice, Conflict, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, StepStatus,
-    Undone, child, evolve,
+    Undone, evolve,
 };
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
@@ -112,7 +114,7 @@ pub fn view_and_run<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>
         return Err(Misfit { seq: Seq(0), kind: "none", why: "there are no events".into() });
     };
     let started = run.started();
-    steps.settle(&run);
+    settled::settle(&mut steps.list, &run);
     let mut checkpoints: Vec<Asked> = run.asked().cloned().collect();
     checkpoints.sort_by_key(|asked| asked.at);
     let undone = run.undone().into_iter().map(|(step, item, undone)| {
@@ -345,64 +347,6 @@ impl Steps {
         let step = self.step(step, at);
         step.status = status;
         step.note = None;
-    }
-
-    /// What only the whole run shows: how a step ended of which no event of its own says so.
-    fn settle(&mut self, run: &Run) {
-        let open = |view: &&mut StepView| match view.status {
-            StepStatus::Running
-            | StepStatus::Retrying
-            | StepStatus::WaitingCheckpoint
-            | StepStatus::WaitingSignal
-            | StepStatus::WaitingTime
-            | StepStatus::WaitingLock
-            | StepStatus::WaitingChild => true,
-            StepStatus::Done
-            | StepStatus::Rehearsed
-            | StepStatus::Skipped
-            | StepStatus::Failed
-            | StepStatus::Unknown
-            | StepStatus::Conflict
-            | StepStatus::Replaced
-            | StepStatus::Undoing
-            | StepStatus::Undone => false,
-        };
-        for view in self.list.iter_mut().filter(open) {
-            match run.steps.get(&view.step) {
-                Some(StepState::Done { .. }) => view.status = StepStatus::Done,
-                Some(StepState::Skipped) => view.status = StepStatus::Skipped,
-                Some(StepState::Failed) => view.status = StepStatus::Failed,
-                None if run.is_final() => {
-                    view.status = StepStatus::Skipped;
-                    view.note = Some("the run ended before".into());
-                }
-                // Its end was never an event of its own: whoever cancelled a run with a conflict closed that too.
-                Some(StepState::Open(_) | StepState::Replaced { .. }) if run.is_final() => {
-                    let unknown = run.unknown.iter().any(|call| call.step == view.step);
-                    view.status = if unknown { StepStatus::Unknown } else { StepStatus::Failed };
-                }
-                Some(StepState::Open(_) | StepState::Replaced { .. }) | None => {}
-            }
-        }
-        let running = child::running(run);
-        for view in self.list.iter_mut().filter(|view| view.status == StepStatus::WaitingChild) {
-            view.note = running.get(&view.step).cloned().or(view.note.take());
-        }
-        // Of a fan-out other items may have said something since.
-        for view in &mut self.list {
-            let mut over = run.conflicts().iter().filter(|open| open.step == view.step && open.part != Part::Undo);
-            let Some(open) = over.next() else { continue };
-            view.status = match open.kind {
-                ConflictKind::OutcomeUnknown => StepStatus::Unknown,
-                _ => StepStatus::Conflict,
-            };
-            let more = over.count();
-            view.note = Some(match (open.item, more) {
-                (None, _) => open.message.clone(),
-                (Some(item), 0) => format!("item {item}: {}", open.message),
-                (Some(item), more) => format!("item {item}: {} (and {more} more)", open.message),
-            });
-        }
     }
 
     fn step(&mut self, id: &StepId, at: Timestamp) -> &mut StepView {

@@ -1,0 +1,65 @@
+//! What only the whole run shows of its steps.
+//!
+//! Always true: of a run that has ended no step is under way, and a step over which somebody has to decide says so.
+
+use super::StepView;
+use crate::workflow::calls::StepState;
+use crate::workflow::{ConflictKind, Part, Run, StepStatus, child};
+
+/// What only the whole run shows: how a step ended of which no event of its own says so.
+pub(super) fn settle(steps: &mut [StepView], run: &Run) {
+    let open = |view: &&mut StepView| match view.status {
+        StepStatus::Running
+        | StepStatus::Retrying
+        | StepStatus::WaitingCheckpoint
+        | StepStatus::WaitingSignal
+        | StepStatus::WaitingTime
+        | StepStatus::WaitingLock
+        | StepStatus::WaitingChild => true,
+        StepStatus::Done
+        | StepStatus::Rehearsed
+        | StepStatus::Skipped
+        | StepStatus::Failed
+        | StepStatus::Unknown
+        | StepStatus::Conflict
+        | StepStatus::Replaced
+        | StepStatus::Undoing
+        | StepStatus::Undone => false,
+    };
+    for view in steps.iter_mut().filter(open) {
+        match run.steps.get(&view.step) {
+            Some(StepState::Done { .. }) => view.status = StepStatus::Done,
+            Some(StepState::Skipped) => view.status = StepStatus::Skipped,
+            Some(StepState::Failed) => view.status = StepStatus::Failed,
+            None if run.is_final() => {
+                view.status = StepStatus::Skipped;
+                view.note = Some("the run ended before".into());
+            }
+            // Its end was never an event of its own: whoever cancelled a run with a conflict closed that too.
+            Some(StepState::Open(_) | StepState::Replaced { .. }) if run.is_final() => {
+                let unknown = run.unknown.iter().any(|call| call.step == view.step);
+                view.status = if unknown { StepStatus::Unknown } else { StepStatus::Failed };
+            }
+            Some(StepState::Open(_) | StepState::Replaced { .. }) | None => {}
+        }
+    }
+    let running = child::running(run);
+    for view in steps.iter_mut().filter(|view| view.status == StepStatus::WaitingChild) {
+        view.note = running.get(&view.step).cloned().or(view.note.take());
+    }
+    // Of a fan-out other items may have said something since.
+    for view in steps {
+        let mut over = run.conflicts().iter().filter(|open| open.step == view.step && open.part != Part::Undo);
+        let Some(open) = over.next() else { continue };
+        view.status = match open.kind {
+            ConflictKind::OutcomeUnknown => StepStatus::Unknown,
+            _ => StepStatus::Conflict,
+        };
+        let more = over.count();
+        view.note = Some(match (open.item, more) {
+            (None, _) => open.message.clone(),
+            (Some(item), 0) => format!("item {item}: {}", open.message),
+            (Some(item), more) => format!("item {item}: {} (and {more} more)", open.message),
+        });
+    }
+}

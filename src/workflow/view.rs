@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::calls::StepState;
 use super::respond::ANSWER;
 use super::{
     Asked, Choice, Conflict, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, StepStatus,

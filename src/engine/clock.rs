@@ -18,7 +18,7 @@ pub(super) fn wall() -> Timestamp {
     Timestamp::now()
 }
 
-/// The wall's time of a thread on which tokio's time is paused.
+/// The time of a thread on which tokio's time is paused, and what its machines' clocks make of it.
 #[cfg(test)]
 pub(super) mod simulated {
     use std::cell::Cell;
@@ -28,19 +28,29 @@ pub(super) mod simulated {
 
     thread_local! {
         static BEGUN: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
+        static WRONG: Cell<SignedDuration> = const { Cell::new(SignedDuration::ZERO) };
     }
 
     /// It is this time now, and goes on as tokio's does.
     pub fn begin(at: Timestamp) {
         BEGUN.set(Some((at, Instant::now())));
+        skew(SignedDuration::ZERO);
     }
     /// The machine's time again.
     pub fn end() {
         BEGUN.set(None);
     }
-    pub(super) fn now() -> Option<Timestamp> {
+    /// The machines' clocks are wrong by so much from now on.
+    pub fn skew(by: SignedDuration) {
+        WRONG.set(by);
+    }
+    /// What time it really is.
+    pub fn time() -> Option<Timestamp> {
         let (at, since) = BEGUN.get()?;
         at.checked_add(SignedDuration::try_from(since.elapsed()).ok()?).ok()
+    }
+    pub(super) fn now() -> Option<Timestamp> {
+        time()?.checked_add(WRONG.get()).ok()
     }
 }
 

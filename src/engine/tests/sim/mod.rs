@@ -1,7 +1,7 @@
 //! Everything at once, simulated: two processes on one store, in one thread, in simulated time.
 //!
 //! Runs are started, spoken to and cut by lot; the store and the world fail by lot; processes are killed, start again,
-//! or are thought dead while they live. In the end all heals, people say what they are asked, and every run has to come
+//! or are thought dead while they live; clocks are set by hours. In the end all heals, people say what they are asked, and every run has to come
 //! to its end with nothing done twice and nothing lost. A seed repeats what is drawn here and by the engine; the order in
 //! which tokio takes up tasks that are ready at the same moment is tokio's own.
 
@@ -21,6 +21,7 @@ struct Figures {
     runs: usize,
     events: usize,
     kills: u64,
+    jumps: u64,
     orders: u64,
     faults: u64,
     effects: u64,
@@ -29,10 +30,11 @@ struct Figures {
 
 impl Figures {
     fn add(&mut self, other: &Figures) {
-        let Figures { runs, events, kills, orders, faults, effects, virtual_s } = other;
+        let Figures { runs, events, kills, jumps, orders, faults, effects, virtual_s } = other;
         self.runs += runs;
         self.events += events;
         self.kills += kills;
+        self.jumps += jumps;
         self.orders += orders;
         self.faults += faults;
         self.effects += effects;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -56,6 +57,7 @@ pub(super) struct Play {
     told: Arc<Mutex<Told>>,
     kills: u64,
     orders: u64,
+    jumps: u64,
 }
 
 impl Play {
@@ -76,6 +78,7 @@ impl Play {
             told: Arc::default(),
             kills: 0,
             orders: 0,
+            jumps: 0,
         }
     }
 
@@ -95,6 +98,7 @@ impl Play {
         let mut figures = Figures {
             runs: runs.len(),
             kills: self.kills,
+            jumps: self.jumps,
             orders: self.orders,
             faults: self.store.faults() + self.outside.faults(),
             effects: self.outside.keys().values().map(|known| known.effects).sum(),
@@ -130,6 +134,11 @@ impl Play {
             0..=34 => self.start(slot),
             35..=44 => self.kill(slot),
             45..=59 => self.raise(slot).await,
+            65..=69 if self.what == What::Anything => {
+                let wrong = SignedDuration::from_secs(self.random.i64(-7_200..7_200));
+                clock::simulated::skew(wrong);
+                self.jumps += 1;
+            }
             60..=64 => {
                 let mute = self.random.bool();
                 if let Some(engine) = &self.slots[slot] {

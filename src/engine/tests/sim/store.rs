@@ -1,7 +1,7 @@
 //! A store that two simulated processes share, and that fails by lot.
 //!
 //! Behind it is the memory store. What it adds is what several processes on one database have: each lives as long as it
-//! says so, in simulated time; news get lost. And what networks do: an operation is refused before it happened, or done
+//! says so, in simulated time, and it has a clock of its own; news get lost. And what networks do: an operation is refused before it happened, or done
 //! with its reply lost, or slow, or silent until the caller gives up. Nobody cancels what was handed in: a caller that
 //! goes away only misses the reply.
 
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
@@ -33,6 +33,8 @@ enum Luck {
     Before,
     After,
     Slow(Duration),
+    /// It arrives twice.
+    Twice,
     /// Nothing is heard for long, and then that nothing is known; it was done, or not.
     Silent(bool),
 }
@@ -59,6 +61,7 @@ struct State {
     /// Their word does not reach the store, though they live.
     mute: HashSet<WorkerId>,
     takes: HashMap<RunId, u64>,
+    early: Vec<String>,
 }
 
 impl SimStore {
@@ -71,6 +74,7 @@ impl SimStore {
             alive: HashMap::new(),
             mute: HashSet::new(),
             takes: HashMap::new(),
+            early: Vec::new(),
         };
         let (inner, news) = (MemoryStore::new(), broadcast::Sender::new(256));
         let store = Self { inner, shared, news, state: Mutex::new(state) };
@@ -95,6 +99,7 @@ impl SimStore {
         let mut state = self.state.lock().unwrap();
         state.percent = 0;
         state.mute.clear();
+        clock::simulated::skew(SignedDuration::ZERO);
     }
     /// The worker lives, and the store does not hear it: others take its runs.
     pub(super) fn mute(&self, worker: WorkerId, mute: bool) {
@@ -104,6 +109,18 @@ impl SimStore {
         } else {
             state.mute.remove(&worker)
         };
+    }
+    /// Nobody is ahead of the store's clock, whatever his own says: no wait ends early, no time is negative.
+    fn look_at_times(&self, append: &Append) {
+        let time = clock::simulated::time();
+        for (at, event) in append.events.iter().filter(|(at, _)| self.shared && Some(*at) > time) {
+            let early = format!("{} at {at}, and it is {time:?}", event.kind());
+            self.state.lock().unwrap().early.push(format!("{}: {early}", append.run_id));
+        }
+    }
+    /// Events that were handed in before their time.
+    pub(super) fn early(&self) -> Vec<String> {
+        self.state.lock().unwrap().early.clone()
     }
     /// Operations that went wrong.
     pub(super) fn faults(&self) -> u64 {
@@ -123,10 +140,11 @@ impl SimStore {
             return Luck::Fine;
         }
         state.faults += 1;
-        match state.random.u8(0..10) {
+        match state.random.u8(0..11) {
             0..=2 => Luck::Before,
             3..=5 => Luck::After,
-            6..=8 => Luck::Slow(Duration::from_millis(state.random.u64(1..3_000))),
+            6 => Luck::Twice,
+            7..=9 => Luck::Slow(Duration::from_millis(state.random.u64(1..3_000))),
             _ => Luck::Silent(state.random.bool()),
         }
     }
@@ -135,7 +153,7 @@ impl SimStore {
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         match self.luck() {
-            Luck::Fine => operation.await,
+            Luck::Fine | Luck::Twice => operation.await,
             Luck::Before => Err(lost().into()),
             Luck::After => operation.await.and_then(|_| Err(lost().into())),
             Luck::Slow(time) => {
@@ -187,7 +205,7 @@ impl SimStore {
                 Some(owner) => owner != worker && self.elsewhere(worker, run.run_id).is_none(),
                 None => {
                     run.status == RunStatus::Queued
-                        || run.wake.is_some_and(|at| at <= clock::wall())
+                        || run.wake.is_some_and(|at| Some(at) <= clock::simulated::time())
                         || !self.inner.orders(run.run_id).await?.is_empty()
                 }
             };
@@ -256,7 +274,8 @@ impl Work for Shared {
             store
                 .through(async {
                     kept.state.lock().unwrap().alive.insert(worker, Instant::now() + lives);
-                    kept.inner.beat(worker, name, lives).await
+                    kept.inner.beat(worker, name, lives).await?;
+                    Ok(clock::simulated::time().filter(|_| kept.shared))
                 })
                 .await
         }))
@@ -303,9 +322,12 @@ impl Store for Shared {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
         let store = self.0.clone();
         Box::pin(handed(async move {
-            if matches!(store.luck(), Luck::Before) {
-                return Err(AppendError::Refused("no room".into()));
+            match store.luck() {
+                Luck::Before => return Err(AppendError::Refused("no room".into())),
+                Luck::Twice => drop(store.inner.append(append.clone()).await),
+                _ => {}
             }
+            store.look_at_times(&append);
             let kept = store.clone();
             let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
             let done = store.through(async {

@@ -44,6 +44,7 @@ pub(super) async fn check(
             }
         }
     }
+    wrong.extend(store.early());
     overlaps(locks, wrong);
     world(outside, &takes, wrong);
     events

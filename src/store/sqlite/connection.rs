@@ -15,13 +15,26 @@ pub(in crate::store) fn options(path: &Path) -> SqliteConnectOptions {
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
+        .synchronous(synchronous())
         // What is deleted is overwritten: a run's key must not linger in a free page.
         .pragma("secure_delete", "ON")
         .statement_cache_capacity(TEXTS_MAX)
         .thread_name(|_| "store-writer".to_owned())
         .disable_statement_logging()
 }
+
+/// Every commit is synced before it is acknowledged.
+fn synchronous() -> SqliteSynchronous {
+    #[cfg(test)]
+    if std::env::var(SYNCHRONOUS).is_ok_and(|said| said == "normal") {
+        return SqliteSynchronous::Normal;
+    }
+    SqliteSynchronous::Full
+}
+
+/// What a test sets to see that it can fail.
+#[cfg(test)]
+pub(in crate::store) const SYNCHRONOUS: &str = "POINTSMAN_TEST_SYNCHRONOUS";
 
 /// The connection, or what opens the next one.
 pub(super) struct Connection {

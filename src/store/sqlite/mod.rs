@@ -58,7 +58,7 @@ use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::workflow::{RunStatus, RunSummary};
 
 #[cfg(test)]
-pub(super) use self::connection::options as writer_options;
+pub(super) use self::connection::{SYNCHRONOUS, options as writer_options};
 
 /// A store in one SQLite file.
 pub struct SqliteStore {

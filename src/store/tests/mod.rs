@@ -10,6 +10,7 @@ mod lists;
 mod model;
 mod ownership;
 mod postgres;
+mod power;
 mod purge;
 mod rate;
 mod retention;

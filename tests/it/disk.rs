@@ -1,12 +1,14 @@
-//! A full disk: every write of the store fails with ENOSPC for a while, or files may not grow. A broken one: what is synced fails with EIO.
+//! A full disk: every write of the store fails with ENOSPC for a while, or files may not grow. A broken one: what is
+//! synced fails with EIO. A slow one: each sync takes its time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use pointsman::demo::world::Fault;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
+use crate::support::seed::{said, seed};
 use crate::support::strace::Strace;
 use crate::support::town::{Town, some_order};
 use crate::support::{until, until_true};
@@ -83,7 +85,7 @@ fn done(town: &Town, operation: &str) -> u64 {
 }
 
 /// A run waits for a person while the disk takes nothing: what is said then is said again, and done once.
-async fn while_it_waits(sick: impl AsyncFn(&Town) -> Sick) {
+async fn while_it_waits(test: &str, sick: impl AsyncFn(&Town) -> Sick) {
     let mut town = Town::start().await;
     town.allowed.unacknowledged = true;
     let asked = campaign(&town).await;
@@ -97,10 +99,11 @@ async fn while_it_waits(sick: impl AsyncFn(&Town) -> Sick) {
     ended(&town, &asked.0, "completed").await;
     assert_eq!((done(&town, "book"), done(&town, "announce")), (2, 1));
     town.finish().await;
+    said(test, seed(), "1 run, 1 answer given again", &[]);
 }
 
 /// A run takes back what it did while the disk takes nothing: it is taken back once, and the run ends.
-async fn while_it_compensates(sick: impl AsyncFn(&Town) -> Sick) {
+async fn while_it_compensates(test: &str, sick: impl AsyncFn(&Town) -> Sick) {
     let mut town = Town::start().await;
     town.allowed.unacknowledged = true;
     let asked = campaign(&town).await;
@@ -117,37 +120,38 @@ async fn while_it_compensates(sick: impl AsyncFn(&Town) -> Sick) {
     assert_eq!(counts, [2, 2, 1, 1], "{shown}");
     assert_eq!(town.world.ledger().balance().repeated_deliveries, 0);
     town.finish().await;
+    said(test, seed(), "1 run, 3 effects taken back", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_while_a_run_waits() {
-    while_it_waits(full).await;
+    while_it_waits("disk::full_while_a_run_waits", full).await;
 }
 
 /// A write beyond the limit is a signal that ends whoever does not listen for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn limited_while_a_run_waits() {
-    while_it_waits(limited).await;
+    while_it_waits("disk::limited_while_a_run_waits", limited).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limited_while_a_run_compensates() {
-    while_it_compensates(limited).await;
+    while_it_compensates("disk::limited_while_a_run_compensates", limited).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_while_a_run_waits() {
-    while_it_waits(broken).await;
+    while_it_waits("disk::broken_while_a_run_waits", broken).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_while_a_run_compensates() {
-    while_it_compensates(full).await;
+    while_it_compensates("disk::full_while_a_run_compensates", full).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_while_a_run_compensates() {
-    while_it_compensates(broken).await;
+    while_it_compensates("disk::broken_while_a_run_compensates", broken).await;
 }
 
 fn is_engines(order: &Value) -> bool {
@@ -168,6 +172,7 @@ async fn live_falls_back_and_recovers_unaided() {
     full.end().await;
     until("the engine to answer again", || async { is_engines(&town.order().await).then_some(()) }).await;
     town.finish().await;
+    said("disk::live_falls_back_and_recovers_unaided", seed(), "3 orders on a full disk", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,4 +192,44 @@ async fn only_says_that_nothing_was_started() {
     })
     .await;
     town.finish().await;
+    said("disk::only_says_that_nothing_was_started", seed(), "1 order on a full disk", &[]);
+}
+
+/// Each sync takes a while: whoever is answered by legacy does not notice, and whoever is answered by the engine waits
+/// for what is written down for him, and gets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_disk_holds_up_only_what_is_written_down() {
+    const SYNC: Duration = Duration::from_millis(120);
+    const ORDERS: usize = 6;
+    let town = Town::start().await;
+    town.climb("live").await;
+    town.quiet().await;
+    let slow = Strace::inject(town.pointsman.pid(), "fsync,fdatasync", "delay_exit=120000").await;
+    let (mut wrong, mut legacy, mut engine) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ORDERS {
+        let asked = Instant::now();
+        if !is_engines(&town.order().await) {
+            wrong.push("a slow disk is no reason to fall back".to_owned());
+        }
+        engine.push(asked.elapsed());
+        // A route that is off, while the disk is busy with the order's last events.
+        let asked = Instant::now();
+        town.ask(Method::GET, "/orders", &Value::Null).await;
+        legacy.push(asked.elapsed());
+    }
+    slow.end().await;
+    legacy.sort();
+    engine.sort();
+    let (usual, late) = (legacy[ORDERS / 2], engine[ORDERS / 2]);
+    if usual > SYNC {
+        wrong.push(format!("legacy's answers take {usual:?} behind a sync of {SYNC:?}"));
+    }
+    // The birth with the first call; the calls that follow each other; the answer.
+    if late > 12 * SYNC {
+        wrong.push(format!("the engine's answers take {late:?}"));
+    }
+    town.finish().await;
+    let figures =
+        format!("{ORDERS} orders, each sync {SYNC:?}: legacy answers in {usual:.1?}, the engine in {late:.1?}");
+    said("disk::a_slow_disk_holds_up_only_what_is_written_down", seed(), &figures, &wrong);
 }

@@ -8,6 +8,7 @@ use pointsman::demo::http::{Client, Reply};
 use pointsman::demo::world::Fault;
 use serde_json::{Value, json};
 
+use crate::support::seed::{said as said_at_the_end, seed};
 use crate::support::town::{Town, some_order};
 use crate::support::{PATIENCE, until_true};
 
@@ -54,6 +55,8 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     let after = (runs(&town).await, town.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     town.finish().await;
+    let test = "duplicates::two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill";
+    said_at_the_end(test, seed(), "422 deliveries, 1 kill, 1 run", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +84,8 @@ async fn deliveries_that_a_kill_cut_off_get_the_run_that_goes_on() {
     let after = (runs(&town).await, town.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     town.finish().await;
+    let test = "duplicates::deliveries_that_a_kill_cut_off_get_the_run_that_goes_on";
+    said_at_the_end(test, seed(), "41 deliveries, 1 kill, 1 run", &[]);
 }
 
 /// The same start so many times at once; the run that all of them got, and what was said of it.
@@ -121,8 +126,9 @@ async fn two_hundred_starts_with_one_key_are_one_run_also_after_a_kill() {
     posted(&town, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
     let balance = town.world.ledger().balance();
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 0), "{balance:?}");
-    eprintln!("440 starts, 1 kill, 1 run, 0 violations; again: cargo test --test it duplicates::two_hundred_starts");
     town.finish().await;
+    let test = "duplicates::two_hundred_starts_with_one_key_are_one_run_also_after_a_kill";
+    said_at_the_end(test, seed(), "440 starts, 1 kill, 1 run", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,4 +154,6 @@ async fn starts_that_a_kill_cut_off_get_the_run_that_goes_on() {
     let balance = town.world.ledger().balance();
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1), "{balance:?}");
     town.finish().await;
+    let test = "duplicates::starts_that_a_kill_cut_off_get_the_run_that_goes_on";
+    said_at_the_end(test, seed(), "220 starts, 1 kill, 1 run", &[]);
 }

@@ -17,6 +17,7 @@ mod json_server;
 mod kills;
 mod ladder;
 mod legacy_faults;
+mod lost_replies;
 mod openapi;
 mod orchestrate;
 mod overload;

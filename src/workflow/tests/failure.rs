@@ -164,6 +164,22 @@ fn a_probe_says_what_an_unknown_attempt_did() {
     assert_eq!(unsure.run.answer().unwrap().body.value(), json!({"id": 4}));
 }
 
+/// The process that is thought dead may live, and what it sent may still arrive.
+#[test]
+fn what_a_crash_cut_off_is_probed_when_its_time_is_over() {
+    let plan = plan(PROBED);
+    let probed_after = |heard: Heard| {
+        let mut bench = Bench::of_route(&plan);
+        bench.settle();
+        let before = bench.now;
+        bench.call("charge", heard);
+        assert_eq!(bench.flying(), ["probe charge"]);
+        bench.now.duration_since(before).as_secs()
+    };
+    let attempt = 10; // where nothing else is said
+    assert_eq!(probed_after(Heard::Interrupted), probed_after(lost()) + attempt);
+}
+
 #[test]
 fn a_step_s_deadline_ends_its_attempts_and_the_run_s_the_run() {
     let plan = plan(

@@ -1,0 +1,165 @@
+//! Replies of the outside world are lost by lot, callers hang up by lot, and the same key is sent until it is answered.
+//!
+//! Where a service honours keys, what nobody knows of is sent again, with the same bytes. Where it does not, a person
+//! looks it up: what took place is taken over, what did not is sent once more; nothing goes a second time by itself.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::Method;
+use pointsman::demo::world::Fault;
+use serde_json::{Value, json};
+
+use crate::support::seed::{said, seed};
+use crate::support::town::{Town, some_order};
+use crate::support::{PATIENCE, until};
+
+const ORDERS: u64 = 24;
+/// Calls of each operation that may meet a fault.
+const CALLS: usize = 120;
+const OPERATIONS: [&str; 3] = ["reserve", "charge", "mail"];
+const RUNS: &str = "/api/v2/orchestrate/run";
+
+/// The engine answers orders from the start; every service honours keys, or none does.
+async fn town(keyed: bool) -> Town {
+    let mut town = Town::with(|flags| {
+        flags.edit("routes/orders.yaml", |text| {
+            ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
+                let off = format!("workflow: {workflow}\n    state: off");
+                text.replace(&off, &off.replace("off", "live"))
+            })
+        });
+        flags.edit("pointsman.yaml", |text| {
+            // The breaker has tests of its own: here it would only hold calls back.
+            let text = text.replace("keyed: true", &format!("keyed: {keyed}, breaker: off"));
+            format!("{text}limits: {{ step_timeout_ms: 400 }}\n")
+        });
+    })
+    .await;
+    town.allowed.unacknowledged = true;
+    town
+}
+
+/// What each call of the outside world meets: mostly nothing.
+fn faults(random: &mut fastrand::Rng) -> BTreeMap<&'static str, Vec<Fault>> {
+    let mut draw = || match random.u8(0..20) {
+        0..=2 => Fault::LoseReply,
+        3 => Fault::Close,
+        4 => Fault::Refuse(500),
+        5 => Fault::Linger(Duration::from_millis(700)),
+        _ => Fault::None,
+    };
+    OPERATIONS.map(|operation| (operation, (0..CALLS).map(|_| draw()).collect())).into()
+}
+
+/// One order, under one key, until it is confirmed; how often the caller asked.
+async fn insists(town: &Town, number: u64, mut random: fastrand::Rng) -> u64 {
+    let (key, order) = (format!("key-{number}"), some_order(number));
+    let headers = [("idempotency-key", key.as_str())];
+    let (mut asked, deadline) = (0, tokio::time::Instant::now() + PATIENCE);
+    loop {
+        asked += 1;
+        let sent = town.send_with(Method::POST, "/orders", &headers, &order);
+        // Some callers hang up before they are answered.
+        let patience = if random.u8(0..4) == 0 { Duration::from_millis(random.u64(1..80)) } else { PATIENCE };
+        if let Ok(Ok(reply)) = tokio::time::timeout(patience, sent).await {
+            let status = reply.status.as_u16();
+            assert!(matches!(status, 201 | 409 | 503 | 504), "{status}: {}\n{}", reply.json(), town.pointsman.log());
+            if status == 201 {
+                town.note(reply.json());
+                return asked;
+            }
+        }
+        assert!(tokio::time::Instant::now() < deadline, "order {number} is not confirmed:\n{}", town.pointsman.log());
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+}
+
+/// The key under which a call of a run was sent.
+async fn key_of(town: &Town, run: &str, conflict: &Value) -> Option<String> {
+    let events = town.pointsman.get(&format!("{RUNS}/{run}/events")).await;
+    let started = events.as_array()?.iter().rev().filter_map(|event| event["event"].get("step_started"));
+    let mut of = started.filter(|step| step["step"] == conflict["step_id"] && step["item"] == conflict["item"]);
+    Some(of.next()?["key"].as_str()?.to_owned())
+}
+
+/// Decides whatever nobody knows, after a look at the ledger, until all is done; how often.
+async fn person(town: &Town, done: &Cell<bool>) -> u64 {
+    let mut decided = 0;
+    loop {
+        let paused = town.pointsman.get("/api/v2/orchestrate/runs?status=paused").await;
+        let runs = paused["runs"].as_array().into_iter().flatten();
+        for run in runs.filter_map(|run| run["run_id"].as_str()) {
+            let shown = town.pointsman.get(&format!("{RUNS}/{run}")).await;
+            for conflict in shown["data"]["conflicts"].as_array().into_iter().flatten() {
+                let key = key_of(town, run, conflict).await;
+                let took_place = town.world.ledger().entries().iter().any(|line| line.key == key && !line.duplicate);
+                let mut body = json!({ "step": conflict["step_id"], "item": conflict["item"], "choice": "retry" });
+                if took_place {
+                    body["choice"] = "take".into();
+                    body["output"] = json!({ "id": "looked up" });
+                }
+                let reply = town.pointsman.api(Method::POST, &format!("{RUNS}/{run}/resolve"), body).await;
+                assert!(matches!(reply.status.as_u16(), 200 | 409), "{} {}", reply.status, reply.json());
+                decided += u64::from(reply.status.is_success());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if done.get() {
+            return decided;
+        }
+    }
+}
+
+async fn replies_are_lost(test: &str, keyed: bool) {
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut town = town(keyed).await;
+    let drawn = faults(&mut random);
+    for (operation, faults) in &drawn {
+        faults.iter().for_each(|fault| town.world.fault(operation, *fault, 1));
+    }
+    let done = Cell::new(false);
+    let all = async {
+        let mut asked = 0;
+        for some in (0..ORDERS).collect::<Vec<_>>().chunks(8) {
+            let some = some.iter().map(|number| insists(&town, *number, random.fork()));
+            asked += futures_util::future::join_all(some).await.iter().sum::<u64>();
+        }
+        done.set(true);
+        asked
+    };
+    let (asked, decided) = tokio::join!(all, person(&town, &done));
+    let met = |operation: &str| usize::try_from(town.world.arrived(operation)).expect("few").min(CALLS);
+    let met = drawn.iter().map(|(operation, faults)| {
+        faults[..met(operation)].iter().filter(|fault| **fault != Fault::None).count() as u64
+    });
+    let met = met.sum::<u64>();
+    let again = town.world.ledger().entries().iter().filter(|line| line.duplicate).count() as u64;
+    let mut wrong = Vec::new();
+    if again > if keyed { met } else { 0 } {
+        wrong.push(format!("{again} calls were made again after {met} faults, keys honoured: {keyed}"));
+    }
+    until("every run to end", || async {
+        let open = town.pointsman.get("/api/v2/orchestrate/runs?status=open").await;
+        open["runs"].as_array().is_some_and(Vec::is_empty).then_some(())
+    })
+    .await;
+    town.allowed.lost_replies = met;
+    town.finish().await;
+    let figures = format!(
+        "{ORDERS} orders, asked {asked} times, {met} faults, {again} calls made again, {decided} decisions of a person"
+    );
+    said(test, seed, &figures, &wrong);
+}
+
+#[tokio::test]
+async fn where_keys_are_honoured_it_is_sent_again() {
+    replies_are_lost("lost_replies::where_keys_are_honoured_it_is_sent_again", true).await;
+}
+
+#[tokio::test]
+async fn where_they_are_not_a_person_looks() {
+    replies_are_lost("lost_replies::where_they_are_not_a_person_looks", false).await;
+}

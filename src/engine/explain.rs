@@ -53,7 +53,12 @@ pub(super) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, 
     }
     // One that moves here right now may be between two of its events.
     let stuck = core.stuck.knows(id) || (reasons.is_empty() && !core.post.moves(id));
-    let sentence = sentence(core, &summary, &lines, stuck);
+    let mut sentence = sentence(core, &summary, &lines, stuck);
+    if core.store.is_shared() && !core.post.moves(id) {
+        // One that rests here is this process's still.
+        let owner = core.store.owner(id).await.map_err(store)?.filter(|name| *name != core.worker_name);
+        sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} moves it.")));
+    }
     Ok(Explanation { run: summary, sentence, waits: lines, stuck })
 }
 

@@ -250,6 +250,12 @@ pub trait Work: Send + Sync + 'static {
     /// What is kept of a pinned run that was purged; `None` of every other.
     fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>, StoreError>>;
 
+    /// The name of the living worker that moves a run, for people; `None` where nobody does, and where the store belongs
+    /// to one process.
+    fn owner(&self, _run: RunId) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// What happens from now on.
     fn news(&self) -> broadcast::Receiver<News>;
     /// Whether several processes may work on this store at the same time.

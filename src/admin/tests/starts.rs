@@ -122,7 +122,8 @@ async fn what_cannot_be_a_start_reaches_no_desk() {
     assert!(answer.text.contains("output_depth_max"), "{}", answer.text);
     let deeper = format!("{{\"workflow\":\"a\",\"input\":{}1{}}}", "[".repeat(1_000), "]".repeat(1_000));
     let answer = world.call(super::world::post_text(PATH, deeper)).await;
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.text.contains("output_depth_max"), "{}", answer.text);
     assert!(world.desk.starts.lock().unwrap().is_empty());
     assert_eq!(world.call(get(PATH)).await.status, StatusCode::METHOD_NOT_ALLOWED);
 }

@@ -240,6 +240,16 @@ impl Work for PostgresStore {
         .boxed()
     }
 
+    fn owner(&self, run: RunId) -> BoxFuture<'_, Result<Option<String>>> {
+        async move {
+            let text = "SELECT w.name FROM runs r JOIN workers w ON w.worker = r.owner \
+                        WHERE r.run_id = $1 AND NOT r.ended AND w.alive_until > statement_timestamp()";
+            let found = self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+            found.first().map(|row| column(row, 0)).transpose()
+        }
+        .boxed()
+    }
+
     fn news(&self) -> broadcast::Receiver<News> {
         self.crier.subscribe()
     }

@@ -45,10 +45,13 @@ async fn two_processes_share_runs_and_the_one_that_slept_is_shut_out() {
     one.append(by(append(run_id(1), 1, 1), 1, 1)).await.unwrap();
     let elsewhere = Taken::Elsewhere { worker: worker(1), name: "one".into() };
     assert_eq!(two.take(worker(2), run_id(1)).await.unwrap(), elsewhere);
+    assert_eq!(two.owner(run_id(1)).await.unwrap().as_deref(), Some("one"));
+    assert_eq!(two.owner(run_id(2)).await.unwrap(), None);
     assert_eq!(two.take_due(worker(2), 9).await.unwrap(), []);
 
     // It sleeps past its time: by the server's clock, whatever ours says.
     one.beat(worker(1), "one".into(), Duration::ZERO).await.unwrap();
+    assert_eq!(two.owner(run_id(1)).await.unwrap(), None);
     let taken = two.take_due(worker(2), 9).await.unwrap();
     assert_eq!(taken, [Owned { summary: summary(run_id(1), 1), fence: Fence(2) }]);
     two.append(by(append(run_id(1), 2, 1), 2, 2)).await.unwrap();

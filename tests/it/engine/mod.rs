@@ -1,6 +1,7 @@
 //! The engine part by part, through its API and its commands: the real binary, a real step service, and the checker
 //! over store and ledger after each test.
 
+mod beside;
 mod bounds;
 mod callers;
 mod conflicts;

@@ -160,11 +160,19 @@ async fn nothing_goes_past_a_question_in_a_branch_or_a_run_below() {
         .await;
         below = list.iter().map(|row| format!("{RUN}/{}", row["run_id"].as_str().unwrap())).collect();
         // Whatever somebody orders who does not want to ask, above or below: no payment.
-        for of in [&run, &below[0], &below[1]] {
+        for of in &[&run, &below[0], &below[1]] {
             plant.refused(&format!("{of}/resume"), json!({})).await;
             plant.refused(&format!("{of}/retry"), json!({})).await;
+            // What is ordered of the run above reaches those below a moment later.
+            let reaches: Vec<&String> = if **of == run { below.iter().collect() } else { vec![*of] };
             plant.taken(&format!("{of}/pause"), json!({})).await;
+            for below in &reaches {
+                plant.comes_to(below, "paused").await;
+            }
             plant.taken(&format!("{of}/resume"), json!({})).await;
+            for below in &reaches {
+                plant.comes_to(below, "waiting_checkpoint").await;
+            }
         }
         plant.refused(&format!("{run}/skip"), json!({ "step": "each" })).await;
         plant.killed_and_back().await;

@@ -46,7 +46,7 @@ async fn what_is_too_large_too_deep_or_too_many_hits_a_bound_with_a_name() {
     ];
     let mut peaks = Vec::new();
     for round in 0..2 {
-        for (body, bound) in &cases {
+        for (body, bound) in &cases[3 * round..] {
             plant.works.next("GET /looks", Say::Bytes("application/json", body.clone()), 1);
             let data = plant.run("reads", json!({})).await;
             let message = data["run"]["note"].as_str().unwrap_or_default();

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::Core;
@@ -21,12 +22,21 @@ fn store(error: impl ToString) -> NotDone {
     NotDone::Store { why: error.to_string(), unknown: false }
 }
 
+/// Runs below a run that are explained with it; the others are only named.
+const BELOW_MAX: usize = 16;
+
 /// What an unfinished run waits for.
 pub(super) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, NotDone> {
+    let mut room = BELOW_MAX;
+    Ok(explained(core, id, &mut room).await?.0)
+}
+
+/// The same, and whether a person moves it, or one below it.
+async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Explanation, bool), NotDone> {
     let summary = core.store.run(id).await.map_err(store)?.ok_or(NotDone::NoRun)?;
     if summary.status.is_final() {
         let sentence = format!("It has ended: {}.", summary.status.as_str());
-        return Ok(Explanation { run: summary, sentence, waits: Vec::new(), stuck: false });
+        return Ok((Explanation { run: summary, sentence, waits: Vec::new(), stuck: false }, false));
     }
     let events = core.store.events(id, Seq::FIRST).await.map_err(store)?;
     let run =
@@ -37,7 +47,7 @@ pub(super) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, 
         Err(Unloaded::Store(error)) => return Err(store(error)),
         Err(Unloaded::Unreadable(why) | Unloaded::Withheld(why)) => {
             let sentence = format!("It is {} and cannot be moved by this process: {why}.", summary.status.as_str());
-            return Ok(Explanation { run: summary, sentence, waits: vec![why], stuck: true });
+            return Ok((Explanation { run: summary, sentence, waits: vec![why], stuck: true }, false));
         }
     };
     let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
@@ -45,12 +55,25 @@ pub(super) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, 
     let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {
-        let mut line = whole(core, reason, id).await?;
-        if let Some(name) = reason.step.as_ref().and_then(|step| run.holds(step, reason.item)) {
+        let by_itself = !matches!(reason.cause, Cause::Paused | Cause::Conflict(_) | Cause::Checkpoint(_));
+        match &reason.cause {
+            Cause::Child(child) if *room > 0 => {
+                *room -= 1;
+                let (person, which) = below(core, *child, room).await?;
+                lines.push((by_itself && !person, format!("{} ({which})", reason.sentence)));
+            }
+            _ => lines.push((by_itself, whole(core, reason, id).await?)),
+        }
+        if let Some(name) = reason.step.as_ref().and_then(|step| run.holds(step, reason.item))
+            && let Some((_, line)) = lines.last_mut()
+        {
             line.push_str(&behind(core, name, id).await?);
         }
-        lines.push(line);
     }
+    // What a person can move comes first, here and in runs below.
+    lines.sort_by_key(|(by_itself, _)| *by_itself);
+    let person = lines.first().is_some_and(|(by_itself, _)| !by_itself);
+    let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
     // One that moves here right now may be between two of its events.
     let stuck = core.stuck.knows(id) || (reasons.is_empty() && !core.post.moves(id));
     let mut sentence = sentence(core, &summary, &lines, stuck);
@@ -59,7 +82,21 @@ pub(super) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, 
         let owner = core.store.owner(id).await.map_err(store)?.filter(|name| *name != core.worker_name);
         sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} moves it.")));
     }
-    Ok(Explanation { run: summary, sentence, waits: lines, stuck })
+    Ok((Explanation { run: summary, sentence, waits: lines, stuck }, person))
+}
+
+/// What a run waits for that another one waits for, and whether a person moves it.
+fn below<'a>(core: &'a Arc<Core>, child: RunId, room: &'a mut usize) -> BoxFuture<'a, Result<(bool, String), NotDone>> {
+    Box::pin(async move {
+        match explained(core, child, room).await {
+            Ok((Explanation { run, waits, .. }, person)) => {
+                let first = waits.first().map_or_else(String::new, |first| format!(": {first}"));
+                Ok((person, format!("which is {}{first}", run.status.as_str())))
+            }
+            Err(NotDone::NoRun) => Ok((false, "which is about to be born".to_owned())),
+            Err(error) => Err(error),
+        }
+    })
 }
 
 /// A reason, with what only the engine knows of it.

@@ -2,7 +2,8 @@
 //!
 //! Always true: what is told is on disk. Nobody asks the store while nothing happens, unless another process may move
 //! the run: then it is looked at once in a while, within the time of whoever waits. Who waits is bounded by who asks; an
-//! entry goes with the last that waits for its run.
+//! entry goes with the last that waits for its run. A run that waits for a run that it began, which waits for somebody,
+//! waits for somebody too.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +14,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::Core;
+use super::mail::Letter;
 use crate::names::{RunId, Seq};
-use crate::workflow::RunSummary;
+use crate::store::RunFilter;
+use crate::workflow::{Mode, Run, RunStatus, RunSummary, StepKind};
 
 /// How often a run that another process moves is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -26,6 +29,8 @@ pub(super) struct OnDisk {
     summary: Option<Arc<RunSummary>>,
     /// It ended in another process.
     ended: bool,
+    /// Counts up: a run below it began to wait for somebody.
+    below: u64,
 }
 
 /// Who waits for which run.
@@ -68,7 +73,14 @@ impl Watchers {
             return;
         }
         if let Some((_, sender)) = self.all().get(&run) {
-            sender.send_replace(OnDisk { seq: Some(seq), summary: summary().map(Arc::new), ended: false });
+            let summary = summary().map(Arc::new);
+            sender.send_modify(|seen| *seen = OnDisk { seq: Some(seq), summary, ended: false, below: seen.below });
+        }
+    }
+    /// A run that it began, or one below that, waits for somebody.
+    fn below(&self, run: RunId) {
+        if let Some((_, sender)) = self.all().get(&run) {
+            sender.send_modify(|seen| seen.below += 1);
         }
     }
     /// A run ended, here or elsewhere.
@@ -94,6 +106,54 @@ impl Drop for Watch {
     }
 }
 
+/// Statuses of runs that go on only with somebody's word.
+const WAITING: [RunStatus; 3] = [RunStatus::Paused, RunStatus::WaitingCheckpoint, RunStatus::WaitingSignal];
+/// Runs that are looked at for others below them that wait.
+const BELOW_MAX: usize = 100;
+
+/// A run that waits for somebody is on disk: those above it hear so, and so do their callers.
+pub(super) fn waits(core: &Arc<Core>, run: &Run) {
+    let Some(parent) = run.started().parent.as_ref().map(|parent| parent.run) else { return };
+    if run.mode() == Mode::Rehearse || !WAITING.contains(&run.status()) {
+        return;
+    }
+    let core = core.clone();
+    core.clone().beside(async move {
+        let mut above = Some(parent);
+        for _ in 0..=core.limits.run_depth_max {
+            let Some(run) = above else { return };
+            core.watchers.below(run);
+            drop(core.post.slip(run, Letter::Waits)); // without a task it has no caller
+            above = core.store.run(run).await.ok().flatten().and_then(|summary| summary.parent);
+        }
+    });
+}
+
+/// Whether a run of this plan begins others.
+fn begins_others(core: &Core, run: &RunSummary) -> bool {
+    let plan = core.snapshot.load().plan(&run.plan_id);
+    plan.is_none_or(|plan| plan.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_))))
+}
+
+/// Whether a run below it waits for somebody.
+async fn waits_below(core: &Core, run: &RunSummary, until: Instant) -> bool {
+    let ask = async |parent: RunId, statuses: &[RunStatus], limit: usize| {
+        let filter = RunFilter { parent: Some(parent), statuses: statuses.to_vec(), limit, ..RunFilter::default() };
+        let asked = timeout_at(until.max(Instant::now() + LOOK), core.store.runs(filter)).await;
+        asked.ok().and_then(Result::ok).unwrap_or_default()
+    };
+    let mut above: Vec<RunId> = begins_others(core, run).then_some(run.run_id).into_iter().collect();
+    for _ in 0..BELOW_MAX {
+        let Some(parent) = above.pop() else { return false };
+        if !ask(parent, &WAITING, 1).await.is_empty() {
+            return true;
+        }
+        let open = ask(parent, &[RunStatus::Running, RunStatus::Compensating], BELOW_MAX).await;
+        above.extend(open.iter().filter(|child| begins_others(core, child)).map(|child| child.run_id));
+    }
+    false
+}
+
 /// What moved whoever waits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Moved {
@@ -105,7 +165,7 @@ enum Moved {
     Over,
 }
 
-/// The run once it rests, or as it stands when the time is over.
+/// The run once it rests, or one below it waits for somebody; or as it stands when the time is over.
 pub(super) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Option<RunSummary> {
     rested(Watch::of(core, run), Moved::Look, within).await
 }
@@ -121,9 +181,11 @@ pub(super) async fn newborn_rest(mut watch: Watch, within: Duration) -> Option<R
 async fn rested(mut watch: Watch, mut moved: Moved, within: Duration) -> Option<RunSummary> {
     let until = Instant::now() + within;
     let (core, run) = (watch.core.clone(), watch.run);
-    let mut last = None;
+    let (mut last, mut below) = (None, 0);
     loop {
         let seen = watch.news.borrow_and_update().clone();
+        let looks = moved == Moved::Look || seen.below != below;
+        below = seen.below;
         if moved == Moved::News && !seen.ended {
             // Without a summary more is on its way to the disk, and it does not rest.
             if let Some(summary) = seen.summary {
@@ -134,6 +196,11 @@ async fn rested(mut watch: Watch, mut moved: Moved, within: Duration) -> Option<
             last.as_ref()?;
         }
         if moved == Moved::Over || last.as_ref().is_some_and(|last| last.status.rests()) {
+            return last;
+        }
+        if let Some(run) = last.as_ref().filter(|_| looks)
+            && waits_below(&core, run, until).await
+        {
             return last;
         }
         moved = changed(&mut watch, until).await;

@@ -26,6 +26,8 @@ pub(super) enum Letter {
     Order(Box<Asking>),
     /// A run that it began has ended.
     Child(Box<ChildEnd>),
+    /// A run below it waits for somebody: a caller does not wait with it.
+    Waits,
 }
 
 /// Somebody asks something of a run, and waits.
@@ -175,6 +177,7 @@ impl Seat {
             match letter {
                 Letter::Order(asking) => drop(asking.reply.send(say())), // whoever asks may have gone
                 Letter::Child(_) => child = true,
+                Letter::Waits => {}
             }
         }
         child

@@ -3,6 +3,7 @@
 mod arm;
 mod asked;
 mod begun;
+mod below;
 mod births;
 mod crash;
 mod editions;

@@ -1,18 +1,18 @@
 //! The envelope of a run, made from its events.
 //!
-//! Always true: it is a function of the events, of the plan's source and of where routes stand, so that whoever asks
-//! again gets the same; requests, replies and items that it shows are redacted.
+//! Always true: it is a function of the events, of those of the runs below it, of the plan's source and of where routes
+//! stand, so that whoever asks again gets the same; requests, replies and items that it shows are redacted.
 
 use serde_json::Value;
 
-use super::Seen;
+use super::{Seen, open_checkpoints};
 use crate::admin::types::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoneRow, UndoneWord,
 };
 use crate::compare::{redact, redact_line};
-use crate::names::{JobId, StepId};
+use crate::names::{JobId, RunId, StepId};
 use crate::workflow::{
     Asked, CallRecord, Conflict, Event, Failure, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
 };
@@ -63,7 +63,7 @@ pub(super) fn envelope(seen: &Seen, delivery: Delivery, route: Option<(String, S
             steps: steps(seen),
             pending_checkpoint: checkpoints.first().cloned(),
             checkpoints,
-            conflicts: seen.conflicts().iter().map(|conflict| self::conflict(conflict, &base)).collect(),
+            conflicts: conflicts(seen),
             output: output(seen),
             undone: seen
                 .run
@@ -193,13 +193,20 @@ pub(super) fn word(status: StepStatus) -> String {
     }
 }
 
+/// Its own, then those of the runs below it.
 fn checkpoints(seen: &Seen) -> Vec<PendingCheckpoint> {
-    let base = format!("{RUN}/{}", seen.view.run_id);
-    seen.open_checkpoints().into_iter().map(|asked| checkpoint(asked, &base)).collect()
+    let all = std::iter::once(&seen.run).chain(&seen.below);
+    all.flat_map(|run| open_checkpoints(run).into_iter().map(|asked| checkpoint(asked, run.id()))).collect()
+}
+
+/// The same.
+fn conflicts(seen: &Seen) -> Vec<OpenConflict> {
+    let all = std::iter::once(&seen.run).chain(&seen.below);
+    all.flat_map(|run| run.conflicts().iter().map(|conflict| self::conflict(conflict, run.id()))).collect()
 }
 
 /// A checkpoint as people see it.
-pub(super) fn checkpoint(asked: &Asked, base: &str) -> PendingCheckpoint {
+pub(super) fn checkpoint(asked: &Asked, run: RunId) -> PendingCheckpoint {
     let Asked { checkpoint, step, item, kind, risk, question, schema, who, items, at, until, on_timeout, default: _ } =
         asked;
     let items = items.iter().map(|item| ReviewRow {
@@ -209,6 +216,7 @@ pub(super) fn checkpoint(asked: &Asked, base: &str) -> PendingCheckpoint {
     });
     PendingCheckpoint {
         id: checkpoint.to_string(),
+        run_id: run.to_string(),
         step_id: step.to_string(),
         item: *item,
         kind: *kind,
@@ -220,16 +228,17 @@ pub(super) fn checkpoint(asked: &Asked, base: &str) -> PendingCheckpoint {
         opened: *at,
         until: *until,
         on_timeout: *on_timeout,
-        answer: format!("{base}/checkpoints/{checkpoint}"),
+        answer: format!("{RUN}/{run}/checkpoints/{checkpoint}"),
     }
 }
 
 /// A conflict as people see it.
-pub(super) fn conflict(conflict: &Conflict, base: &str) -> OpenConflict {
+pub(super) fn conflict(conflict: &Conflict, run: RunId) -> OpenConflict {
     let Conflict { kind, step, item, part, attempt, message, status, request, key, response, expected, choices } =
         conflict;
     OpenConflict {
         kind: *kind,
+        run_id: run.to_string(),
         step_id: step.to_string(),
         item: *item,
         part: *part,
@@ -241,7 +250,7 @@ pub(super) fn conflict(conflict: &Conflict, base: &str) -> OpenConflict {
         idempotency_key: key.clone(),
         response: response.as_ref().map_or(Value::Null, |response| redacted(response)),
         choices: choices.clone(),
-        resolve: format!("{base}/resolve"),
+        resolve: format!("{RUN}/{run}/resolve"),
     }
 }
 

@@ -33,7 +33,7 @@ use super::problem::Refusal;
 use super::types::{Delivery, Orchestration};
 use crate::names::{JobId, RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
-use crate::workflow::{Asked, Conflict, Run, RunStarted, RunView, view_and_run};
+use crate::workflow::{Asked, Run, RunStarted, RunStatus, RunView, fold, view_and_run};
 
 /// A run as its events tell it.
 struct Seen {
@@ -41,7 +41,12 @@ struct Seen {
     run: Run,
     view: RunView,
     plan: Option<Arc<Value>>,
+    /// Runs below it that wait for somebody, the oldest first.
+    below: Vec<Run>,
 }
+
+/// Runs below a run that are looked at.
+const BELOW_MAX: usize = 100;
 
 impl Seen {
     /// Reads and folds a run.
@@ -60,7 +65,8 @@ impl Seen {
             None => store.plan(view.plan_id.clone()).await?.map(Arc::new),
             kept => kept,
         };
-        Ok(Self { events, run, view, plan })
+        let below = below(shared, &run).await?;
+        Ok(Self { events, run, view, plan, below })
     }
     fn started(&self) -> &RunStarted {
         self.run.started()
@@ -69,16 +75,6 @@ impl Seen {
     fn planned(&self) -> impl Iterator<Item = &str> {
         let steps = self.plan.as_ref().and_then(|plan| plan.get("steps")).and_then(Value::as_object);
         steps.into_iter().flat_map(|steps| steps.keys().map(String::as_str))
-    }
-    /// What a person has to decide.
-    fn conflicts(&self) -> &[Conflict] {
-        self.run.conflicts()
-    }
-    /// Checkpoints that wait for an answer, oldest first.
-    fn open_checkpoints(&self) -> Vec<&Asked> {
-        let mut open: Vec<&Asked> = self.run.asked().collect();
-        open.sort_by_key(|asked| asked.at);
-        open
     }
     /// As an answer.
     fn envelope(&self, shared: &Shared, delivery: Delivery) -> Orchestration {
@@ -89,6 +85,39 @@ impl Seen {
         });
         envelope::envelope(self, delivery, route)
     }
+}
+
+/// Checkpoints of a run that wait for an answer, oldest first.
+fn open_checkpoints(run: &Run) -> Vec<&Asked> {
+    let mut open: Vec<&Asked> = run.asked().collect();
+    open.sort_by_key(|asked| asked.at);
+    open
+}
+
+/// Runs that a run began, or one of those, and that wait for somebody.
+async fn below(shared: &Shared, run: &Run) -> Result<Vec<Run>, Refusal> {
+    let store = &shared.parts.store;
+    let mut above: Vec<RunId> = run.children().next().map(|_| run.id()).into_iter().collect();
+    let (mut found, mut looked) = (Vec::new(), 0);
+    while let Some(parent) = above.pop() {
+        let (statuses, limit) = (RunStatus::OPEN.to_vec(), BELOW_MAX - looked);
+        let filter = RunFilter { parent: Some(parent), statuses, limit, ..RunFilter::default() };
+        for child in store.runs(filter).await? {
+            looked += 1;
+            match child.status {
+                RunStatus::Paused | RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal => {
+                    let events = store.events(child.run_id, Seq::FIRST).await?;
+                    found.extend(fold(events.iter().map(|stored| &stored.event)));
+                }
+                _ => above.push(child.run_id),
+            }
+        }
+        if looked >= BELOW_MAX {
+            break;
+        }
+    }
+    found.sort_by_key(|run| run.id());
+    Ok(found)
 }
 
 /// The run that an id in a path means: its own, or the newest of a job.

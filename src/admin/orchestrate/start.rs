@@ -91,7 +91,8 @@ pub(in crate::admin) async fn start(
 /// The run as it stands.
 async fn shown(shared: &Shared, run: RunId) -> Result<Response, Refusal> {
     let seen = Seen::read(shared, run).await?;
-    let status = if seen.view.status.rests() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let rests = seen.view.status.rests() || !seen.below.is_empty();
+    let status = if rests { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(seen.envelope(shared, Delivery::Sync))).into_response())
 }
 

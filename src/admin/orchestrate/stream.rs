@@ -191,7 +191,6 @@ impl Follower {
 
     /// The name of an event's frame, and what it says beside place, time, kind and status.
     async fn told(&self, run: &Run, stored: &StoredEvent) -> (&'static str, Value) {
-        let base = format!("{}/{}", envelope::RUN, self.id);
         if run.is_final() {
             let data = match Seen::read(&self.shared, self.id).await {
                 Ok(seen) => serde_json::to_value(seen.envelope(&self.shared, Delivery::Stream).data),
@@ -246,13 +245,15 @@ impl Follower {
                 ("step_retrying", json!({ "step_id": step, "fallback": by, "why": failure.message }))
             }
             Event::CheckpointOpened(asked) => {
-                ("checkpoint", json!({ "checkpoint": envelope::checkpoint(asked, &base) }))
+                ("checkpoint", json!({ "checkpoint": envelope::checkpoint(asked, self.id) }))
             }
             Event::CheckpointEscalated { checkpoint, who, until, on_timeout } => {
                 let said = json!({ "escalated": checkpoint, "who": who, "until": until, "on_timeout": on_timeout });
                 ("checkpoint", said)
             }
-            Event::Paused { conflict, .. } => ("conflict", json!({ "conflict": envelope::conflict(conflict, &base) })),
+            Event::Paused { conflict, .. } => {
+                ("conflict", json!({ "conflict": envelope::conflict(conflict, self.id) }))
+            }
             Event::CheckpointAnswered { checkpoint, said, by } => {
                 ("progress", json!({ "checkpoint_id": checkpoint, "approve": said.approve, "by": by }))
             }

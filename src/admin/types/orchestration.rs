@@ -45,11 +45,11 @@ pub struct RunData {
     pub run: RunPart,
     /// Its steps in the order in which they began, then those that have not.
     pub steps: Vec<StepRow>,
-    /// The first checkpoint that waits for an answer.
+    /// The first checkpoint that waits for an answer: of this run, or else of one below it.
     pub pending_checkpoint: Option<PendingCheckpoint>,
-    /// All that wait for one.
+    /// All that wait for one: those of this run, then those of runs that it began (a hundred runs at most).
     pub checkpoints: Vec<PendingCheckpoint>,
-    /// What a person has to decide before it goes on.
+    /// What a person has to decide before it goes on: the same.
     pub conflicts: Vec<OpenConflict>,
     /// What it answered.
     pub output: Value,
@@ -190,6 +190,8 @@ pub struct StepRow {
 pub struct PendingCheckpoint {
     /// `chk_…`.
     pub id: String,
+    /// The run that asks: this one, or one that it began.
+    pub run_id: String,
     /// The step.
     pub step_id: String,
     /// The item of a `for_each`.
@@ -232,6 +234,8 @@ pub struct ReviewRow {
 pub struct OpenConflict {
     /// What kind.
     pub kind: ConflictKind,
+    /// The run that is paused over it: this one, or one that it began.
+    pub run_id: String,
     /// The step.
     pub step_id: String,
     /// The item of a `for_each`.

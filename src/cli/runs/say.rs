@@ -90,15 +90,16 @@ pub(crate) fn say(client: &Client, said: Said, paint: Paint) -> Result<Done, Cal
 
 fn answer(client: &Client, answer: Answer, by: Option<String>) -> Result<(String, Value), CallError> {
     let Answer { run, checkpoint, yes, no, values, approve, strike, note, server: _ } = answer;
-    let checkpoint = match checkpoint {
-        Some(checkpoint) => checkpoint,
+    let (run, checkpoint) = match checkpoint {
+        Some(checkpoint) => (run, checkpoint),
         None => {
             let (envelope, _) = client.get::<Orchestration>(&path(&run, ""))?;
             let pending = envelope.data.pending_checkpoint.ok_or_else(|| {
                 let message = format!("{run} asks nothing: it is {}", envelope.data.status.as_str());
                 CallError::Unreachable(message, format!("look with `pointsman runs show {run}`"))
             })?;
-            pending.id
+            // It may be one that the run began.
+            (pending.run_id, pending.id)
         }
     };
     let ask = AnswerAsk {

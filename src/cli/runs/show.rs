@@ -33,11 +33,11 @@ pub(crate) fn text(data: &RunData, events: &[EventRow], paint: Paint) -> String 
     out.push_str(&paint.table(&header, &[3, 4], data.steps.iter().map(step).collect()));
     for conflict in &data.conflicts {
         out.push('\n');
-        out.push_str(&self::conflict(conflict, &data.run_id, paint));
+        out.push_str(&self::conflict(conflict, data, paint));
     }
     for checkpoint in &data.checkpoints {
         out.push('\n');
-        out.push_str(&self::checkpoint(checkpoint, &data.run_id, paint));
+        out.push_str(&self::checkpoint(checkpoint, data, paint));
     }
     if !data.undone.is_empty() {
         out.push('\n');
@@ -124,10 +124,17 @@ fn undone(row: &UndoneRow) -> Vec<Field> {
     vec![(place, Tone::Strong), (word(state), tone), plain(why.as_deref().unwrap_or_default())]
 }
 
+/// A step (an item), and the run where that is another one than what is shown.
+fn place(step: &str, item: Option<u32>, run: &str, data: &RunData) -> String {
+    let place = item.map_or(step.to_owned(), |item| format!("{step}[{item}]"));
+    if run == data.run_id { place } else { format!("{place} of {run}") }
+}
+
 /// A conflict, with the commands that resolve it.
-fn conflict(conflict: &OpenConflict, run: &str, paint: Paint) -> String {
+fn conflict(conflict: &OpenConflict, data: &RunData, paint: Paint) -> String {
     let OpenConflict {
         kind,
+        run_id,
         step_id,
         item,
         part,
@@ -141,7 +148,7 @@ fn conflict(conflict: &OpenConflict, run: &str, paint: Paint) -> String {
         choices,
         ..
     } = conflict;
-    let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
+    let (run, place) = (harmless(run_id), place(step_id, *item, run_id, data));
     let mut out = format!(
         "{} {} ({}, attempt {attempt}): {}\n",
         paint.tone("conflict in", Tone::Bad),
@@ -180,10 +187,10 @@ fn conflict(conflict: &OpenConflict, run: &str, paint: Paint) -> String {
 }
 
 /// A checkpoint, with the command that answers it.
-fn checkpoint(checkpoint: &PendingCheckpoint, run: &str, paint: Paint) -> String {
+fn checkpoint(checkpoint: &PendingCheckpoint, data: &RunData, paint: Paint) -> String {
     let PendingCheckpoint { id, step_id, item, kind, risk, question, schema, who, items, until, on_timeout, .. } =
         checkpoint;
-    let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
+    let (run, place) = (harmless(&checkpoint.run_id), place(step_id, *item, &checkpoint.run_id, data));
     let mut out = format!(
         "{} {} ({}, risk {}): {}\n",
         paint.tone("asked in", Tone::Warn),

@@ -13,6 +13,7 @@ impl Driver {
         match letter {
             Some(Letter::Order(asking)) => self.order(*asking),
             Some(Letter::Child(end)) => self.child_ended(*end),
+            Some(Letter::Waits) => self.below = true,
             None => self.look_again(),
         }
     }

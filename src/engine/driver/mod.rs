@@ -126,6 +126,8 @@ pub(super) struct Driver {
     children: HashMap<RunId, Minded>,
     /// Whether it begins any.
     mood: Arc<Mood>,
+    /// One of them, or below them, waits for somebody.
+    below: bool,
     /// What was said to them last, and what became of that, once it is known.
     told: HashMap<RunId, (&'static str, Option<children::Heard>)>,
     /// Messages to webhooks go in with what is pending.
@@ -228,6 +230,7 @@ impl Driver {
             locks: HashMap::new(),
             children: HashMap::new(),
             mood: Arc::default(),
+            below: false,
             told: HashMap::new(),
             recorded: false,
             taken_up: HashSet::new(),

@@ -230,6 +230,7 @@ impl Driver {
     }
 
     pub(super) fn child_ended(&mut self, end: ChildEnd) {
+        self.below = false; // or it is said again
         let ChildEnd { child, status, output, note, effects } = end;
         self.ask(Command::ChildEnded { child, status, output, note, effects });
     }

@@ -73,6 +73,9 @@ impl Driver {
             self.fixed = Some(Fixed::now(&self.run));
             self.need = self.need.max(self.run.seq());
         }
+        if self.below && resting && self.caller.is_some() && self.late.is_none() && self.fixed.is_none() {
+            self.time_is_over(); // nor for one that a run below it waits for
+        }
         let told = self.caller.is_none() || self.fixed.is_some();
         let standing = ended || (person && resting && !self.journal.keeps());
         let drained = drain && self.caller.is_none() && resting && self.withheld;

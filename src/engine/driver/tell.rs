@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{Born, Driver, Fixed, Reply, Stop, Told};
+use crate::engine::follow;
 use crate::engine::journal::Settled;
 use crate::engine::registry::Verdict;
 use crate::engine::replies;
@@ -138,6 +139,9 @@ impl Driver {
                 let (durable, run, clock) = (self.journal.durable(), &self.run, &self.clock);
                 let whole = || (run.seq() == durable).then(|| run.summary(clock.now()));
                 self.core.watchers.kept(run.id(), durable, whole);
+                if run.seq() == durable {
+                    follow::waits(&self.core, run);
+                }
                 if std::mem::take(&mut self.recorded) {
                     self.core.recorded.notify_one();
                 }

@@ -189,3 +189,30 @@ respond: { status: 200, body: done }
         .await
         .expect("not after 10 minutes");
 }
+
+/// The question of a run that a run began is shown with that one, and answered where it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_below_asks_is_shown_above() {
+    let outer = "workflow: outer
+steps:
+  quick: { set: 1 }
+  sub: { run: pick }
+respond: { status: 200, body: '${steps.sub.output}' }
+";
+    let desk = Desk::with_workflow("workflows/outer.yaml", outer).await;
+    let begun = std::time::Instant::now();
+    let (status, envelope) = desk.run("outer", json!({})).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "it is answered when somebody is asked, not after 25 s");
+    let data = &envelope["data"];
+    let pending = &data["pending_checkpoint"];
+    assert_eq!((status, &data["status"], &pending["question"]), (200, &json!("running"), &json!("Which one?")));
+    assert_ne!(pending["run_id"], data["run_id"]);
+    let place = pending["answer"].as_str().unwrap();
+    assert!(place.contains(pending["run_id"].as_str().unwrap()), "{place}");
+    let run = super::path(&envelope);
+    let told = desk.pointsman.get(&format!("{run}/explain")).await;
+    assert!(told["sentence"].as_str().unwrap().contains("Which one?"), "{told}");
+    let (status, after) = desk.post(place, json!({ "values": { "selected_asset_id": "a" } })).await;
+    assert_eq!(status, 200, "{after}");
+    assert_eq!(desk.comes_to(&run, "completed").await["data"]["output"], json!({ "picked": "a" }));
+}

@@ -39,7 +39,7 @@ mod tests;
 pub use decode::unpacked;
 pub use draft::{CompareWorld, RulesDraft, StatusDraft, ToleranceDraft};
 pub use observation::{Body, Intent, Observation};
-pub use redact::{redact, redact_line, sample_text, shorten};
+pub use redact::{redact, sample_text, shorten};
 pub use rules::Rules;
 pub use verdict::{Comparison, Difference, Kind, TooMuch, Verdict};
 

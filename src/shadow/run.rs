@@ -13,13 +13,14 @@ use tower::ServiceExt;
 use super::queue::Entry;
 use super::{EngineArm, RulesInForce, facts};
 use crate::compare::{
-    Body, Bounds, Comparison, Observation, Pair, Rules, TooMuch, Verdict, compare, redact_line, sample_text, shorten,
+    Body, Bounds, Comparison, Observation, Pair, Rules, TooMuch, Verdict, compare, sample_text, shorten,
 };
 use crate::evidence::{Epoch, Evidence, Sample};
 use crate::exchange::{Answered, ArmReply, ArmRequest, Outcome, Problem, RunReport};
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
 use crate::names::RunId;
+use crate::secret::redact_line;
 use crate::workflow::Mode;
 
 /// What every run needs.

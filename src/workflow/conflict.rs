@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::choices::choices;
-use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, OnTrouble, Part, Payload, Run, STARS, Step};
+use super::{CallRecord, Conflict, ConflictKind, Failure, Mode, OnTrouble, Part, Payload, Run, Step};
+use crate::secret::{STARS, is_secret, redact_line};
 
 /// Whether a person decides. Without a word of the file one does where the API started the run: nobody waits there for
 /// an answer, as the caller of a route does.
@@ -53,10 +54,6 @@ const TEXT_MAX: usize = 400;
 const MEMBERS_MAX: usize = 24;
 /// What is nested deeper is left out.
 const DEPTH_MAX: usize = 6;
-/// Names of what is not shown to anybody.
-const HIDDEN: [&str; 10] =
-    ["password", "passwd", "secret", "token", "authorization", "cookie", "card", "cvv", "iban", "api_key"];
-
 /// A request for people.
 fn shown(record: &CallRecord) -> CallRecord {
     let body = match &record.body {
@@ -93,8 +90,7 @@ fn shorten(value: &Value, depth: usize) -> Value {
                 .iter()
                 .take(MEMBERS_MAX)
                 .map(|(name, value)| {
-                    let lower = name.to_ascii_lowercase();
-                    let hidden = HIDDEN.iter().any(|hidden| lower.contains(hidden));
+                    let hidden = is_secret(name) && !value.is_null();
                     (cut(name), if hidden { Value::String(STARS.into()) } else { shorten(value, depth - 1) })
                 })
                 .collect();
@@ -106,7 +102,9 @@ fn shorten(value: &Value, depth: usize) -> Value {
     }
 }
 
+/// Redacted as a whole before it is cut: what is cut through is no secret any more to whoever looks for one.
 fn cut(text: &str) -> String {
+    let text = &redact_line(text);
     match text.char_indices().nth(TEXT_MAX) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),

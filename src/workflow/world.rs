@@ -16,7 +16,7 @@ use crate::expression::{ReadPath, Scope};
 use crate::names::{ServiceName, StepId};
 
 /// What stands in the place of a secret.
-pub const STARS: &str = "***";
+pub use crate::secret::STARS;
 
 /// What a run needs to know of the world outside it.
 #[derive(Clone)]

@@ -11,8 +11,9 @@ use crate::admin::types::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoneRow, UndoneWord,
 };
-use crate::compare::{redact, redact_line};
+use crate::compare::redact;
 use crate::names::{JobId, RunId, StepId};
+use crate::secret::redact_line;
 use crate::workflow::{
     Asked, CallRecord, Conflict, Event, Failure, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
 };

@@ -19,7 +19,12 @@ impl Run {
         let conflicts = std::mem::take(&mut self.conflicts);
         for conflict in conflicts {
             match self.call_state(&conflict.step, conflict.item, conflict.part) {
-                Some(call) if call.unknown_effect() => self.conflicts.push(conflict),
+                Some(call) if call.unknown_effect() => {
+                    // It is to be found out what became of it; nothing else of it happens any more.
+                    let mut conflict = conflict;
+                    conflict.choices.retain(|choice| choice != "retry_with" && choice != "fallback");
+                    self.conflicts.push(conflict);
+                }
                 _ => self.drop_stuck(&conflict),
             }
         }

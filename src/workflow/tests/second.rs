@@ -350,3 +350,15 @@ respond: { status: 200 }
     assert_eq!(against("timeout: 20s", "timeout: 30s").len(), 1);
     assert_eq!(against("timeout: 1h", "timeout: 2h").len(), 1);
 }
+
+#[test]
+fn what_people_are_shown_holds_no_secret_in_a_form_either() {
+    let plan = plan(
+        "{ workflow: w, steps: { pay: { call: 'POST ${services.bank}/pay', form: { amount: '7', card_number: '4111111111111111' } } }, respond: { status: 200 } }",
+    );
+    let mut bench = Bench::of_api(&plan);
+    bench.rest();
+    bench.replies("pay", None, status(409));
+    let shown = bench.run.conflict().unwrap().request.clone().unwrap().body.value();
+    assert_eq!(shown, json!("amount=7&card_number=***"));
+}

@@ -1,6 +1,10 @@
-//! A value that must not be seen.
+//! Values that must not be seen, and what is shown in their place.
+
+mod redact;
 
 use std::sync::Arc;
+
+pub use redact::{STARS, is_secret, redact_line};
 
 /// A value that is never shown: `Debug` and `Display` print stars.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,0 +1,129 @@
+//! What must not be seen of texts that people are shown: the one place that knows which names are secret.
+//!
+//! Always true: what a name says is secret is stars, in JSON, in queries and in forms alike; credentials inside texts
+//! (bearer tokens, `user:password@`) are stars.
+
+/// What stands in the place of what must not be seen.
+pub const STARS: &str = "***";
+
+/// Words that make a key secret, wherever they stand in it.
+const SECRET_WORDS: &[&str] = &[
+    "authorization",
+    "cookie",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "credential",
+    "cardnumber",
+    "creditcard",
+    "privatekey",
+    "accesskey",
+    "signature",
+    "sessionid",
+];
+/// Words that make a key secret where they stand alone in it (`card`, `card_cvv`, but not `discard`).
+const SECRET_PARTS: &[&str] =
+    &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt"];
+
+/// Whether what stands under a key is not to be seen.
+pub fn is_secret(key: &str) -> bool {
+    let plain: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    if SECRET_WORDS.iter().any(|word| plain.contains(word)) {
+        return true;
+    }
+    // `cardHolder`, `card_holder` and `card-holder` have the same parts.
+    let mut parts = vec![String::new()];
+    let mut lower_before = false;
+    for c in key.chars() {
+        if !c.is_alphanumeric() || (c.is_uppercase() && lower_before) {
+            parts.push(String::new());
+        }
+        if c.is_alphanumeric()
+            && let Some(part) = parts.last_mut()
+        {
+            part.extend(c.to_lowercase());
+        }
+        lower_before = c.is_lowercase();
+    }
+    parts.iter().any(|part| SECRET_PARTS.contains(&part.as_str()))
+}
+
+/// A line of text (a URL, a header, a string in a body) with the credentials in it replaced.
+pub fn redact_line(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let scheme = ["bearer ", "basic ", "digest "].iter().find(|scheme| lower.trim_start().starts_with(**scheme));
+    if let Some(scheme) = scheme {
+        return format!("{}{STARS}", &text.trim_start()[..scheme.len()]);
+    }
+    if text.split('.').count() == 3 && text.starts_with("eyJ") {
+        return STARS.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    // `user:password@` in a URL.
+    if let Some((before, after)) = rest.split_once("://") {
+        let authority = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
+        if let Some(at) = authority.rfind('@') {
+            out.push_str(before);
+            out.push_str("://");
+            out.push_str(STARS);
+            rest = &after[at..];
+        }
+    }
+    // `key=value` in queries and forms.
+    for piece in rest.split_inclusive(['?', '&', ';', '#']) {
+        let (body, end) = match piece.char_indices().last() {
+            Some((at, '?' | '&' | ';' | '#')) => piece.split_at(at),
+            _ => (piece, ""),
+        };
+        match body.split_once('=') {
+            Some((key, value)) if !value.is_empty() && is_secret(key) => {
+                out.push_str(key);
+                out.push('=');
+                out.push_str(STARS);
+            }
+            _ => out.push_str(body),
+        }
+        out.push_str(end);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_named_by_their_keys() {
+        for key in [
+            "authorization",
+            "Set-Cookie",
+            "userPassword",
+            "api_key",
+            "x-api-key",
+            "cardNumber",
+            "card",
+            "CVV",
+            "IBAN",
+            "access_token",
+            "client-secret",
+            "pin",
+        ] {
+            assert!(is_secret(key), "{key}");
+        }
+        for key in ["discard", "spinner", "company", "author", "total", "sku", "opinion"] {
+            assert!(!is_secret(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn queries_and_forms_are_read_by_their_names() {
+        assert_eq!(redact_line("amount=7&card_number=4111&note=a"), "amount=7&card_number=***&note=a");
+        assert_eq!(redact_line("card%5Bnumber%5D=4111"), "card%5Bnumber%5D=***");
+        assert_eq!(redact_line("https://u:p@x/y?token=1&page=2"), "https://***@x/y?token=***&page=2");
+        assert_eq!(redact_line("Bearer abc"), "Bearer ***");
+    }
+}

@@ -265,6 +265,7 @@ impl Steps {
                 };
                 self.mark(step, at, status, Some(note));
             }
+            Event::SignalReceived { name, .. } => self.refused(name, at, run),
             Event::WaitEnded { step, .. } => self.clear(step, at, StepStatus::Done),
             Event::LockQueued { step, name, .. } => {
                 self.mark(step, at, StepStatus::WaitingLock, Some(format!("it waits for the lock `{name}`")));
@@ -326,7 +327,6 @@ impl Steps {
             | Event::InputAdjusted { .. }
             | Event::RetriedNow { .. }
             | Event::CheckpointEscalated { .. }
-            | Event::SignalReceived { .. }
             | Event::LockLeft { .. }
             | Event::CompensationBegan { .. }
             | Event::Cancelled { .. }
@@ -339,6 +339,15 @@ impl Steps {
         let step = self.step(step, at);
         step.status = status;
         step.note = note.or(step.note.take());
+    }
+
+    /// A signal came: a step that waits for one of its name and has not taken it says so, unless the next event does.
+    fn refused(&mut self, name: &String, at: Timestamp, run: &Run) {
+        let waiting = run.beside.waits.iter().filter(|(_, wait)| wait.signal.as_ref() == Some(name));
+        let came = run.beside.signals.iter().filter(|kept| kept.name == *name).count();
+        for (step, _) in waiting {
+            self.step(step, at).note = Some(format!("it waits for `{name}`; {came} came that its `where` refuses"));
+        }
     }
 
     /// What it waited for is over: nobody is told of it any more.

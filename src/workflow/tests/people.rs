@@ -116,7 +116,7 @@ fn signals_are_kept_until_a_step_takes_them_and_count_once() {
         let seen = view(bench.events.iter().map(|event| (bench.now, event))).unwrap();
         seen.steps.into_iter().find(|step| step.step.as_str() == "paid").unwrap().note
     };
-    assert_eq!(note(&bench).as_deref(), Some("it waits for `paid`"));
+    assert_eq!(note(&bench).as_deref(), Some("it waits for `paid`; 1 came that its `where` refuses"));
     assert_eq!(bench.says("shop", paid(7, None)), Ok(2));
     assert_eq!((bench.status(), bench.causes()), (RunStatus::Running, vec!["time"]));
     assert_eq!(note(&bench), None, "what it waited for has come");

@@ -79,6 +79,8 @@ pub fn log(format: LogFormat, default_level: &str) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would tell of a full disk on stderr again, and end whoever logs when that fails too.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(colour);
     let installed = match format {

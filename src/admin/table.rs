@@ -191,7 +191,7 @@ fn flag_rows() -> Vec<Row> {
         flip("/api/v2/freeze", post(moves::freeze), "freeze", "The kill switch")
             .takes::<FreezeAsk>()
             .gives::<FreezeDone>()
-            .refuses(&[422]),
+            .refuses(&[409, 422]),
         read("/api/v2/flips", get(moves::flips), "flips", "Who moved what, when and why")
             .asks::<moves::Filter>()
             .gives::<Vec<FlipRow>>(),

@@ -5,6 +5,7 @@ mod edges;
 mod failure;
 mod family;
 mod kit;
+mod locks;
 mod others;
 mod people;
 mod people_any;

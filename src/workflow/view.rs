@@ -259,7 +259,7 @@ impl Steps {
             }
             Event::WaitBegan { step, signal, until } => {
                 let (status, note) = match (signal, until) {
-                    (Some(signal), _) => (StepStatus::WaitingSignal, format!("it waits for `{signal}`")),
+                    (Some(signal), _) => (StepStatus::WaitingSignal, waits_for(signal, run)),
                     (None, Some(until)) => (StepStatus::WaitingTime, format!("it waits until {until}")),
                     (None, None) => (StepStatus::WaitingTime, "it waits".to_owned()),
                 };
@@ -342,11 +342,10 @@ impl Steps {
     }
 
     /// A signal came: a step that waits for one of its name and has not taken it says so, unless the next event does.
-    fn refused(&mut self, name: &String, at: Timestamp, run: &Run) {
-        let waiting = run.beside.waits.iter().filter(|(_, wait)| wait.signal.as_ref() == Some(name));
-        let came = run.beside.signals.iter().filter(|kept| kept.name == *name).count();
+    fn refused(&mut self, name: &str, at: Timestamp, run: &Run) {
+        let waiting = run.beside.waits.iter().filter(|(_, wait)| wait.signal.as_deref() == Some(name));
         for (step, _) in waiting {
-            self.step(step, at).note = Some(format!("it waits for `{name}`; {came} came that its `where` refuses"));
+            self.step(step, at).note = Some(waits_for(name, run));
         }
     }
 
@@ -375,6 +374,14 @@ impl Steps {
         let step = &mut self.list[place];
         step.duration_ms = between(step.started, at);
         step
+    }
+}
+
+/// What a step waits for, and what came that it did not take.
+fn waits_for(signal: &str, run: &Run) -> String {
+    match run.beside.signals.iter().filter(|kept| kept.name == signal).count() {
+        0 => format!("it waits for `{signal}`"),
+        came => format!("it waits for `{signal}`; {came} came that its `where` refuses"),
     }
 }
 

@@ -2,7 +2,7 @@
 //! always says what it waits for, comes to its end, and nothing goes past a person or a lock.
 
 use super::kit::{lost, plan, take};
-use super::others::knot;
+use super::locks::knot;
 use super::stage::{items, no, with, yes};
 use super::*;
 use crate::workflow::{AskedKind, Choice, LockSeen, Order, Part, replay_with};

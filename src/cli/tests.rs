@@ -279,13 +279,13 @@ late    pending  -              0     -
 fn a_paused_run_shows_the_commands_that_move_it() {
     let mut envelope = an_envelope("paused");
     envelope["data"]["conflicts"] = json!([{
-        "kind": "outcome_unknown", "step_id": "charge", "item": 2, "part": "do", "attempt": 1,
+        "run_id": envelope["data"]["run_id"], "kind": "outcome_unknown", "step_id": "charge", "item": 2, "part": "do", "attempt": 1,
         "message": "it timed out", "expected": "an answer", "status": null,
         "request": { "method": "POST", "url": "http://bank/charges", "headers": [], "body": { "amount": 5 } },
         "response": null, "choices": ["retry", "take", "cancel"], "resolve": "/x",
     }]);
     envelope["data"]["checkpoints"] = json!([{
-        "id": "chk_1", "step_id": "pick", "item": null, "kind": "review", "risk": "high", "question": "Send these?",
+        "id": "chk_1", "run_id": "run_below", "step_id": "pick", "item": null, "kind": "review", "risk": "high", "question": "Send these?",
         "schema": null, "who": ["bob"], "items": [{ "index": 0, "what": "POST http://mail/send", "value": { "to": "a" } }],
         "opened": "2026-01-02T03:04:05Z", "until": "2026-01-02T04:04:05Z", "on_timeout": "reject", "answer": "/y",
     }]);
@@ -297,10 +297,10 @@ fn a_paused_run_shows_the_commands_that_move_it() {
         "  sent      POST http://bank/charges {\"amount\":5}".to_owned(),
         format!("  pointsman runs resolve {run} charge retry --item 2"),
         format!("  pointsman runs resolve {run} charge take --item 2 --output JSON"),
-        "asked in pick (review, risk high): Send these?".to_owned(),
+        "asked in pick of run_below (review, risk high): Send these?".to_owned(),
         "  until     2026-01-02T04:04:05Z, then reject".to_owned(),
-        format!("  pointsman runs answer {run} chk_1 --approve 0,1 --strike 2"),
-        format!("  pointsman runs answer {run} chk_1 --no"),
+        "  pointsman runs answer run_below chk_1 --approve 0,1 --strike 2".to_owned(),
+        "  pointsman runs answer run_below chk_1 --no".to_owned(),
     ] {
         assert!(text.lines().any(|shown| shown.trim_end() == line), "{line} is not in:\n{text}");
     }

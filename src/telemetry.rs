@@ -3,6 +3,8 @@
 //! Both are one per process, installed once; a second call gets the first one's handle. Which metrics exist is said by
 //! the rooms that count; here stand only the buckets and the description of the build.
 
+mod help;
+
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub fn recorder() -> Option<PrometheusHandle> {
             match built {
                 Ok(handle) => {
                     metrics::gauge!("pointsman_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+                    help::describe();
                     metrics_process::Collector::default().describe();
                     Some(handle)
                 }

@@ -1,13 +1,15 @@
 //! What a call brings: its body, its query, the names in its path; each bounded, and told where it is wrong.
 
-use std::time::Duration;
-
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::Shared;
 use super::guard::Who;
@@ -65,15 +67,57 @@ async fn read(body: Body, bytes_max: u64) -> Result<bytes::Bytes, Refusal> {
 /// The query of a call; an unknown name in it is an error, as a misspelt filter would show too much.
 pub(super) struct Asked<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned + JsonSchema, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(head: &mut http::request::Parts, _state: &S) -> Result<Self, Refusal> {
         match Query::<T>::try_from_uri(&head.uri) {
             Ok(Query(asked)) => Ok(Self(asked)),
-            Err(error) => Err(Refusal::bad(format!("the query: {}", error.body_text()))),
+            Err(_) => Err(misread::<T>(head.uri.query().unwrap_or_default())),
         }
     }
+}
+
+/// What is wrong with a query, parameter by parameter, held against what the path takes.
+fn misread<T: JsonSchema>(query: &str) -> Refusal {
+    let schema = schemars::schema_for!(T).to_value();
+    let known: BTreeMap<&str, &Value> =
+        schema["properties"].as_object().into_iter().flatten().map(|(name, of)| (name.as_str(), of)).collect();
+    let names = known.keys().copied().collect::<Vec<_>>().join(", ");
+    for (name, value) in crate::expression::pairs(query).as_object().into_iter().flatten() {
+        let Some(of) = known.get(name.as_str()) else {
+            let meant = crate::problem::nearest(name, known.keys().copied());
+            let hint = meant.map_or(format!("it takes {names}"), |meant| format!("did you mean `{meant}`?"));
+            return Refusal::bad(format!("the query: there is no parameter `{}` here", short(name))).hint(hint);
+        };
+        let Some(value) = value.as_str() else {
+            return Refusal::bad(format!("the query: `{name}` stands there twice"));
+        };
+        if let Some(wanted) = wanted(of, value) {
+            return Refusal::bad(format!("the query: `{name}` is {wanted}, not `{}`", short(value)));
+        }
+    }
+    Refusal::bad("the query cannot be read").hint(format!("it takes {names}"))
+}
+
+/// What a parameter wants to be, where the value is something else.
+fn wanted(of: &Value, value: &str) -> Option<String> {
+    let is = |word: &str| of["type"] == word || of["type"].as_array().is_some_and(|types| types.contains(&word.into()));
+    if is("integer") {
+        let least = of["minimum"].as_u64().unwrap_or(0);
+        let fits = value.parse::<u32>().is_ok_and(|number| u64::from(number) >= least);
+        return (!fits).then(|| format!("a whole number from {least} to {}", u32::MAX));
+    }
+    if of["format"] == "date-time" {
+        return value.parse::<jiff::Timestamp>().is_err().then(|| "a time like 2026-01-31T12:00:00Z".to_owned());
+    }
+    (is("boolean") && !matches!(value, "true" | "false")).then(|| "true or false".to_owned())
+}
+
+/// A value that somebody sent, within a sentence.
+fn short(text: &str) -> String {
+    let short: String = text.chars().take(60).collect();
+    if short.len() < text.len() { short + "…" } else { short }
 }
 
 /// The names in a call's path.

@@ -140,7 +140,7 @@ async fn admit_older(State(shared): Admin, mut request: Request, next: Next) -> 
 async fn nothing_here(request: Request) -> Refusal {
     let detail = format!("nothing is at {}", request.uri().path());
     Refusal::new(StatusCode::NOT_FOUND, "no-such-path", "There is nothing here", detail)
-        .hint("GET / of the admin listener lists what is here")
+        .hint("GET / lists what is here")
 }
 
 async fn wrong_method(method: Method, request: Request) -> Refusal {

@@ -64,6 +64,8 @@ impl Refusal {
     pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let mut known: Vec<&str> = known.collect();
         let meant = crate::problem::nearest(name, known.iter().copied()).map(str::to_owned);
+        known.sort_unstable();
+        known.dedup();
         known.sort_by_key(|other| (Some(*other) != meant.as_deref(), *other));
         let refusal = Self::new(
             StatusCode::NOT_FOUND,

@@ -158,13 +158,13 @@ pub(super) fn table() -> Vec<Row> {
 fn plain_rows() -> Vec<Row> {
     let row = |path, handler, id, about| Row::new(Method::GET, path, Door::Open, handler, id, about);
     vec![
-        row("/", get(plain::index), "index", "What is here, for a person").answers(200, Content::Text),
+        row("/", get(plain::index), "index", "What is here, for a person").answers(200, Content::Text).apps(),
         row("/metrics", get(plain::metrics), "metrics", "For Prometheus").answers(200, Content::Text),
         row("/healthz", get(plain::healthz), "healthz", "The process runs").answers(200, Content::Text),
         row("/readyz", get(plain::readyz), "readyz", "Traffic may be sent here")
             .answers(200, Content::Text)
             .answers(503, Content::Text),
-        row("/openapi.json", get(plain::openapi), "openapi", "This description").gives::<Value>(),
+        row("/openapi.json", get(plain::openapi), "openapi", "This description").gives::<Value>().apps(),
     ]
 }
 

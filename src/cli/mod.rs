@@ -34,6 +34,7 @@ use client::{CallError, Client};
 use paint::{Paint, Tone, harmless};
 use runs::Said;
 
+use crate::admin::types::FirstAnswer;
 use crate::config::{Failed, Overrides};
 
 /// What `serve` was told.
@@ -147,6 +148,11 @@ fn run(line: Line, doors: &Doors) -> ExitCode {
                 Overrides { listen: serve.listen, admin: serve.admin, store: serve.store, ..Overrides::default() };
             return ended(&globals, (doors.serve)(ServeOptions { flags: serve.flags, over }));
         }
+        // It is a walk for a person: half a table would be no data.
+        Command::Demo { .. } if globals.json => {
+            let _ = writeln!(std::io::stderr(), "error: `demo` is told to a person and has no --json");
+            return ExitCode::from(2);
+        }
         Command::Demo { exit } => return ended(&globals, (doors.demo)(DemoOptions { exit, colour: out.0 })),
         Command::Check { dir, no_secrets, against_open_runs: false, .. } => Ok(files::check(&dir, no_secrets, out)),
         Command::Check { dir, no_secrets, against_open_runs: true, store, server } => {
@@ -191,6 +197,7 @@ fn of_runs(command: Runs, out: Paint, err: Paint) -> Result<Done, CallError> {
     let said = match command {
         Runs::List(list) => return ask(&list.server.clone(), |client| runs::list(client, list, out)),
         Runs::Show { run, server } => return ask(&server, |client| runs::show(client, &run, out)),
+        Runs::Events(of) => return ask(&of.server.clone(), |client| runs::events(client, &of, out)),
         Runs::Start(start) => return ask(&start.server.clone(), |client| runs::start(client, start, out, err)),
         Runs::Follow { run, server } => return ask(&server, |client| runs::follow(client, &run, out, err)),
         Runs::Pause(plain) => Said::Pause(plain),
@@ -230,11 +237,15 @@ fn complain(globals: &Globals, error: CallError) {
     let (hint, json) = match error {
         CallError::Refused(problem, value) => {
             lines.push(format!("{} {}", err.tone("refused:", Tone::Bad), harmless(&problem.title)));
-            if !problem.detail.is_empty() && problem.detail != problem.title {
+            if !problem.detail.is_empty() && !problem.detail.eq_ignore_ascii_case(&problem.title) {
                 lines.push(format!("  {}", harmless(&problem.detail)));
             }
             if let Some(status) = problem.run_status {
                 lines.push(format!("  the run is {}", status.as_str()));
+            }
+            lines.extend(problem.first.as_deref().map(first));
+            if problem.status == 404 && !problem.reasons.is_empty() {
+                lines.push("  there is:".to_owned());
             }
             lines.extend(problem.reasons.iter().map(|reason| format!("  - {}", harmless(reason))));
             (problem.hint, value)
@@ -251,6 +262,26 @@ fn complain(globals: &Globals, error: CallError) {
     if globals.json {
         print(&pretty(&json));
     }
+}
+
+/// The answer that was there before, in a line.
+fn first(first: &FirstAnswer) -> String {
+    let FirstAnswer { by, at, seq, approve, values, approved, struck, note } = first;
+    let at = at.map_or(String::new(), |at| format!(" at {at:.0}"));
+    let mut line = format!("  {} said {}{at} (event {seq})", harmless(by), if *approve { "yes" } else { "no" });
+    if !values.is_null() {
+        line.push_str(&format!(": {}", harmless(&values.to_string())));
+    }
+    for (word, places) in [("approved", approved), ("struck", struck)] {
+        if !places.is_empty() {
+            let places: Vec<String> = places.iter().map(u32::to_string).collect();
+            line.push_str(&format!("; {word} {}", places.join(", ")));
+        }
+    }
+    if let Some(note) = note {
+        line.push_str(&format!("; {}", harmless(note)));
+    }
+    line
 }
 
 fn pretty(value: &Value) -> String {

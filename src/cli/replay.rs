@@ -9,6 +9,8 @@ use super::paint::{Field, Paint, Tone, harmless, lasting, plain};
 use crate::admin::replay::{OtherwiseRow, StateRow, states};
 use crate::admin::types::{EventRow, RunList, RunStatus};
 use crate::app::{Against, Compared, OpenRun, StoredRuns};
+use crate::config::{Failed, Findings};
+use crate::problem::Severity;
 
 /// Where runs are read.
 pub(super) enum Source {
@@ -53,8 +55,13 @@ fn unread(error: anyhow::Error) -> CallError {
     CallError::Unreachable(format!("{error:#}"), hint.to_owned())
 }
 
-pub(super) fn refused(failed: &crate::config::Failed, paint: Paint) -> CallError {
-    CallError::Unreachable(failed.render(paint.0), "mend the files; `pointsman check` says the same".to_owned())
+pub(super) fn refused(failed: &Failed, paint: Paint) -> CallError {
+    let errors = failed.findings.0.iter().filter(|finding| finding.severity == Severity::Error).cloned();
+    let failed = Failed { findings: Findings(errors.collect()) };
+    // It is told behind that word.
+    let text = failed.render(paint.0);
+    let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
+    CallError::Unreachable(text, "mend the files; `pointsman check` says the same".to_owned())
 }
 
 pub(crate) fn replay(replay: Replay, paint: Paint) -> Result<Done, CallError> {
@@ -78,7 +85,8 @@ pub(crate) fn replay(replay: Replay, paint: Paint) -> Result<Done, CallError> {
         }
     };
     let mut text = otherwise(&found, paint);
-    if !against.knows_lots() {
+    // What decides the same does so whatever is drawn.
+    if !against.knows_lots() && !found.is_empty() {
         text.push_str(&paint.tone(LOTS, Tone::Faint));
     }
     Ok(Done { text, json: json!({ "run_id": run, "otherwise": found }), fine: true })

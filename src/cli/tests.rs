@@ -1,5 +1,7 @@
 //! What a person sees of canned answers, and what the server is asked.
 
+mod trails;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
@@ -253,10 +255,11 @@ fn an_envelope(status: &str) -> Value {
 fn runs_show_steps_and_events() {
     let envelope = read::<Orchestration>(an_envelope("running"));
     let events = json!([{ "seq": 1, "at": envelope.data.run.started, "kind": "run_started", "event": { "run_started": { "mode": "real" } } }]);
-    let text = runs::text(&envelope.data, &read::<Vec<EventRow>>(events), Paint(false));
+    let now = envelope.data.run.started + jiff::SignedDuration::from_mins(3);
+    let text = runs::text(&envelope.data, &read::<Vec<EventRow>>(events), now, Paint(false));
     let expected = format!(
         "\
-{run}  running  4 s of create-order in real mode, for orders.create
+{run}  running  3 min of create-order in real mode, for orders.create
 {job}  plan_1  started {started}
 
 STEP    STATUS   EFFECT  ATTEMPTS  TOOK  NOTE
@@ -267,7 +270,13 @@ late    pending  -              0     -
 
 #  AFTER  EVENT
 1   0 µs  run_started  {{\"mode\":\"real\"}}
+
+{more}in full: pointsman runs events {run}
 ",
+        more = match envelope.data.run.seq {
+            1 => String::new(),
+            seq => format!("{} more; ", seq - 1),
+        },
         run = envelope.data.run_id,
         job = envelope.data.job_id,
         started = envelope.data.run.started,
@@ -290,7 +299,7 @@ fn a_paused_run_shows_the_commands_that_move_it() {
         "opened": "2026-01-02T03:04:05Z", "until": "2026-01-02T04:04:05Z", "on_timeout": "reject", "answer": "/y",
     }]);
     let envelope = read::<Orchestration>(envelope);
-    let text = runs::text(&envelope.data, &[], Paint(false));
+    let text = runs::text(&envelope.data, &[], now(), Paint(false));
     let run = &envelope.data.run_id;
     for line in [
         "conflict in charge[2] (outcome unknown, attempt 1): it timed out".to_owned(),
@@ -370,6 +379,7 @@ fn the_line_is_read_as_the_help_says() {
         "services --json",
         "runs list --status failed",
         "runs show run_1",
+        "runs events run_1 --from 3 --limit 2 --json",
         "runs start create-order --input {} --key k --follow",
         "runs pause run_1 --reason x",
         "runs cancel job_1 --no-undo",
@@ -411,6 +421,7 @@ fn the_line_is_read_as_the_help_says() {
         "runs answer run_1 --yes --no",
         "runs adjust run_1 mail",
         "runs rerun run_1",
+        "runs events run_1 --from 0",
     ];
     for line in wrong {
         let words = std::iter::once("pointsman").chain(line.split(' ').filter(|word| !word.is_empty()));

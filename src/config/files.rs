@@ -204,7 +204,10 @@ impl Files {
                 self.findings.push(whole(&path, Severity::Warning, "this file is not read", Some(hint)));
             }
         }
-        if taken == 0 {
+        // Workflows are started by the API too: without routes they make sense.
+        let runs_only = kind == FileKind::Routes
+            && listing(&dir.join("workflows")).unwrap_or_default().iter().any(|path| is_yaml(path));
+        if taken == 0 && !runs_only {
             self.findings.push(whole(&at, Severity::Warning, "there is no .yaml file in this directory", None));
         }
     }

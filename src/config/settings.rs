@@ -31,7 +31,7 @@ pub(crate) struct PointsmanDraft {
     pub api: ApiDraft,
     /// Named HTTP bases: legacy services, and whatever steps call.
     pub services: serde_json::Map<String, serde_json::Value>,
-    /// The service that gets, untouched, what no route matches.
+    /// The service that gets, untouched, what no route matches; all of it, where there is no route.
     pub default_legacy: Option<String>,
     /// Values for `${secrets.NAME}` in a call's headers and URL.
     pub secrets: BTreeMap<String, SecretDraft>,

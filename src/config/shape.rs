@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::tree::{Kind, Node};
-use super::wording::{expected, found, listed, or, quotes, short, types};
+use super::wording::{described, expected, found, listed, or, quotes, short, types, unit};
 use crate::problem::{Problem, Problems, Segment, Site, nearest};
 
 /// What the walk found.
@@ -67,7 +67,7 @@ impl Walk<'_> {
         if !accepts(schema, node) {
             let expected = expected(schema);
             let problem = problems.error(site, format!("expected {expected}, found {}", found(node)));
-            if let Some(hint) = quotes(node, &expected) {
+            if let Some(hint) = unit(node, schema, site).or_else(|| quotes(node, &expected)) {
                 problem.hint(hint);
             }
             return;
@@ -133,7 +133,10 @@ impl Walk<'_> {
             }
         }
         for key in absent {
-            problems.problems.error(&site.clone().at_key(), format!("the key `{key}` is missing"));
+            let problem = problems.problems.error(&site.clone().at_key(), format!("the key `{key}` is missing"));
+            if let Some(what) = known.get(key).and_then(described) {
+                problem.hint(format!("it says: {what}"));
+            }
         }
     }
 

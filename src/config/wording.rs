@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::tree::{Kind, Node};
+use crate::problem::{Segment, Site};
 
 /// The schema's types; empty is any.
 pub(super) fn types(schema: &Map<String, Value>) -> Vec<&str> {
@@ -47,6 +48,27 @@ pub(super) fn quotes(node: &Node, expected: &str) -> Option<String> {
         Kind::Number(_) | Kind::Bool(_) if expected.contains("text") => Some("put it in quotes".to_owned()),
         _ => None,
     }
+}
+
+/// What to write in the place of a number where a duration is wanted.
+pub(super) fn unit(node: &Node, schema: &Map<String, Value>, site: &Site) -> Option<String> {
+    const KEYS: [&str; 11] =
+        ["deadline", "timeout", "over", "open", "base", "max", "after", "connect", "first_byte", "within", "interval"];
+    let Kind::Number(number) = &node.kind else { return None };
+    let key = match site.path.last()? {
+        Segment::Key(key) => &**key,
+        Segment::Index(_) => return None,
+    };
+    (types(schema).contains(&"string") && KEYS.contains(&key))
+        .then(|| format!("a duration has a unit: write {number}s"))
+}
+
+/// What a key is for, as its schema says it.
+pub(super) fn described(schema: &Value) -> Option<String> {
+    let text = schema.get("description")?.as_str()?.lines().next()?.trim_end_matches('.');
+    let mut chars = text.chars();
+    let first = chars.next()?.to_lowercase();
+    Some(first.chain(chars).collect())
 }
 
 /// `a`, `a or b`, `a, b or c`.

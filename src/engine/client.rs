@@ -198,9 +198,12 @@ impl Wire {
             }
         };
         let status = head.status.as_u16();
-        let Some(bytes) = body else {
-            let why = format!("its body is larger than the limit output_bytes_max ({})", self.output_bytes_max);
-            return Heard::Unreadable { status, why };
+        let bytes = match body {
+            Ok(bytes) => bytes,
+            Err(begins) => {
+                let why = format!("its body is larger than the limit output_bytes_max ({})", self.output_bytes_max);
+                return Heard::Unreadable { status, why, begins: decode::excerpt(&begins) };
+            }
         };
         if repeatable {
             self.links.give_back(&there, link).await;
@@ -213,7 +216,7 @@ impl Wire {
                 output: Arc::new(output),
                 retry_after_ms: retry_after_ms(&head.headers, SystemTime::now()),
             },
-            Err(why) => Heard::Unreadable { status, why },
+            Err(why) => Heard::Unreadable { status, why, begins: decode::excerpt(&bytes) },
         }
     }
 }

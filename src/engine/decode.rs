@@ -84,6 +84,20 @@ pub(super) fn coded(headers: &HeaderMap, bytes: &Bytes, limits: Bounds) -> Resul
     }
 }
 
+/// How much is shown of a body that cannot be read.
+const EXCERPT_CHARS_MAX: usize = 200;
+
+/// How a body begins that cannot be read, for a person.
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    let few = &bytes[..bytes.len().min(EXCERPT_CHARS_MAX * 4)];
+    let text = String::from_utf8_lossy(few);
+    let mut shown: String = text.chars().take(EXCERPT_CHARS_MAX).collect();
+    if shown.len() < text.len() || few.len() < bytes.len() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Headers as expressions see them: names in lower case, repeated ones joined.
 pub(super) fn headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();

@@ -16,7 +16,7 @@ use super::take::{self, Unloaded};
 use crate::flag::Freeze;
 use crate::names::{RunId, Seq, ServiceName};
 use crate::store::LockRow;
-use crate::workflow::{Cause, Conditions, Reason, RunSummary, Since, fold, waits};
+use crate::workflow::{Cause, Conditions, Reason, RunSummary, Since, ago, fold, waits};
 
 fn store(error: impl ToString) -> NotDone {
     NotDone::Store { why: error.to_string(), unknown: false }
@@ -104,7 +104,7 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDo
     let more = match &reason.cause {
         Cause::Lock(name) => {
             let rows = core.store.locks(Some(vec![name.clone()]), super::locks::ROWS_MAX).await.map_err(store)?;
-            queue(&rows, run)
+            queue(&rows, run, core.wall.now())
         }
         Cause::Breaker(service) => breaker(core, service),
         Cause::Call => {
@@ -136,12 +136,13 @@ async fn behind(core: &Core, name: &str, run: RunId) -> Result<String, NotDone> 
 }
 
 /// Who holds a lock, and how many stand before the run.
-fn queue(rows: &[LockRow], run: RunId) -> Option<String> {
+fn queue(rows: &[LockRow], run: RunId, now: Timestamp) -> Option<String> {
     let holder = rows.first()?;
     let before = rows.iter().position(|row| row.run == run).unwrap_or(rows.len());
-    let holds = format!("`{}` of {} holds it since {}", holder.step, holder.run, holder.since);
+    let holds = format!("`{}` of {} holds it since {}", holder.step, holder.run, ago(holder.since, now));
     Some(match before {
         0 | 1 => holds,
+        2 => format!("{holds}, and 1 stands before it"),
         more => format!("{holds}, and {} stand before it", more - 1),
     })
 }
@@ -150,12 +151,13 @@ fn queue(rows: &[LockRow], run: RunId) -> Option<String> {
 fn breaker(core: &Core, service: &ServiceName) -> Option<String> {
     let snapshot = core.snapshot.load_full();
     let breaker = snapshot.services.get(service)?.view(service.clone()).breaker?;
+    let since = || ago(breaker.since, core.wall.now());
     let left = breaker.next_probe.map(|at| at.duration_since(Timestamp::now()).as_secs().max(0));
     Some(match (breaker.state, left) {
         (BreakerState::Open, Some(left)) => {
-            format!("{service}'s breaker is open since {}, next probe in {left} s", breaker.since)
+            format!("{service}'s breaker is open since {}, next probe in {left} s", since())
         }
-        (BreakerState::Open, None) => format!("{service}'s breaker is open since {}", breaker.since),
+        (BreakerState::Open, None) => format!("{service}'s breaker is open since {}", since()),
         (BreakerState::HalfOpen, _) => format!("{service}'s breaker lets a few probes through"),
         (BreakerState::Closed, _) => format!("{service}'s breaker has closed again"),
     })
@@ -167,9 +169,9 @@ fn sentence(core: &Core, run: &RunSummary, waits: &[String], stuck: bool) -> Str
         (true, _) => {
             let why = core.stuck.list().into_iter().find(|(id, _)| *id == run.run_id).map(|(_, why)| why);
             let why = why.unwrap_or_else(|| "nothing would move it".to_owned());
-            format!("It is {status} and stuck since {}: {why}. This is a bug.", run.updated)
+            format!("It is {status} and stuck since {}: {why}. This is a bug.", ago(run.updated, core.wall.now()))
         }
         (false, Some(first)) => format!("It is {status}: {first}."),
-        (false, None) => format!("It is {status} since {}.", run.updated),
+        (false, None) => format!("It is {status} since {}.", ago(run.updated, core.wall.now())),
     }
 }

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 /// A reply's head, and its body unless that is larger than was allowed.
-pub(super) type Reply = (response::Parts, Option<Bytes>);
+pub(super) type Reply = (response::Parts, Result<Bytes, Bytes>);
 
 /// Why there is no reply.
 #[derive(Debug, PartialEq, Eq)]
@@ -184,8 +184,8 @@ impl Link {
         }
     }
 
-    /// A body, or `None` where it is larger than the bound.
-    async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Option<Bytes>, String> {
+    /// A body; what there is of one that is larger than the bound is the error.
+    async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Result<Bytes, Bytes>, String> {
         let mut whole = BytesMut::new();
         loop {
             let frame = poll_fn(|cx| {
@@ -197,10 +197,11 @@ impl Link {
                 drive(&mut self.connection, cx);
                 Pin::new(&mut *body).poll_frame(cx)
             });
-            let Some(frame) = frame.await else { return Ok(Some(whole.freeze())) };
+            let Some(frame) = frame.await else { return Ok(Ok(whole.freeze())) };
             if let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() {
                 if whole.len() + data.len() > bytes_max {
-                    return Ok(None);
+                    whole.extend_from_slice(&data[..data.len().min(bytes_max.saturating_sub(whole.len()))]);
+                    return Ok(Err(whole.freeze()));
                 }
                 whole.extend_from_slice(&data);
             }

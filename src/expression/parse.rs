@@ -168,7 +168,9 @@ impl Lowering<'_> {
         let Some((function, takes)) = Function::of(name) else {
             let known = Function::names()
                 .chain(["default", "matches", "uuid", "random", "has", "map", "filter", "all", "exists"]);
-            let meant = nearest(name, known).map_or(String::new(), |known| format!("; did you mean `{known}`?"));
+            let meant = elsewhere(name)
+                .or_else(|| nearest(name, known))
+                .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
             return Err(self.error(tree, format!("unknown function `{name}`{meant}")));
         };
         if takes.contains(&args) {
@@ -230,6 +232,25 @@ fn member(operand: Node, part: Part) -> Node {
         }
         other => Node::Select(Box::new(other), part),
     }
+}
+
+/// What other languages call a function that there is.
+fn elsewhere(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "len" | "length" | "count" => "size",
+        "lower" | "toLower" | "toLowerCase" | "lowercase" => "lowerAscii",
+        "upper" | "toUpper" | "toUpperCase" | "uppercase" => "upperAscii",
+        "substr" | "slice" => "substring",
+        "includes" => "contains",
+        "strip" => "trim",
+        "str" | "toString" => "string",
+        "parseInt" | "toInt" | "integer" => "int",
+        "float" | "toFloat" | "parseFloat" | "number" => "double",
+        "coalesce" | "orElse" | "getOrDefault" => "default",
+        "any" | "some" => "exists",
+        "every" => "all",
+        _ => return None,
+    })
 }
 
 /// `request.headers`, `legacy.headers`, `steps.X.headers`: header names are lower case, however they are written.

@@ -158,6 +158,8 @@ pub enum Heard {
         status: u16,
         /// What is wrong with it.
         why: String,
+        /// How the body begins.
+        begins: String,
     },
     /// The request never left.
     NotSent(String),

@@ -31,7 +31,7 @@ pub struct WorkflowDraft {
     /// Steps by name.
     #[schemars(schema_with = "steps")]
     pub steps: Map<String, Value>,
-    /// What the caller gets: one entry, or a list of which the first is taken whose `after` steps have ended and whose
+    /// Required. What the caller gets: one entry, or a list of which the first is taken whose `after` steps have ended and whose
     /// `when` holds.
     #[serde(default, deserialize_with = "present")]
     #[schemars(schema_with = "respond")]

@@ -77,6 +77,7 @@ pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use rerun::rerun;
 pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Question, SubRun, Until, Wait};
 pub use run::Run;
+pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use summary::{RunStatus, RunSummary};
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};

@@ -81,7 +81,8 @@ impl Ended<'_> {
             (Class::Done, Heard::Reply { status, headers, output, .. }) => self.done(status, headers, output),
             (Class::Done | Class::Unreadable, heard) => {
                 let status = status_of(&heard).unwrap_or(200);
-                self.unfit(status, BTreeMap::new(), Arc::default(), failure)
+                let expected = "a body that can be read, within output_bytes_max and output_depth_max";
+                self.unfit((status, BTreeMap::new(), Arc::default()), failure, response, expected)
             }
             (Class::Refused, _) if uncertain => self.unknown(failure, response, Duration::ZERO),
             (Class::Refused, _) => {
@@ -158,18 +159,20 @@ impl Ended<'_> {
     pub(super) fn done(&self, status: u16, headers: BTreeMap<String, String>, output: Arc<Value>) -> Vec<Event> {
         match unfit(self.step, self.item, &output) {
             None => vec![self.finished(Outcome::Done { status, headers, output })],
-            Some(failure) => self.unfit(status, headers, output, failure),
+            Some(failure) => {
+                let response = shorten_value(&output);
+                self.unfit((status, headers, output), failure, response, "an output as its schema says")
+            }
         }
     }
 
     fn unfit(
         &self,
-        status: u16,
-        headers: BTreeMap<String, String>,
-        output: Arc<Value>,
+        (status, headers, output): (u16, BTreeMap<String, String>, Arc<Value>),
         failure: Failure,
+        response: Option<Arc<Value>>,
+        expected: &str,
     ) -> Vec<Event> {
-        let response = shorten_value(&output);
         let outcome = Outcome::Unfit { status, headers, output, failure: failure.clone() };
         if self.run.is_ending() || !pauses(self.run, self.step.trouble.on_failure) {
             return vec![self.finished(outcome)];
@@ -177,7 +180,7 @@ impl Ended<'_> {
         let mut conflict = self.conflict(ConflictKind::Schema, &failure);
         conflict.status = Some(status);
         conflict.response = response;
-        conflict.expected = Some("an output as its schema says".into());
+        conflict.expected = Some(expected.into());
         vec![Event::Paused { conflict: Box::new(conflict), gave: Some(Box::new(outcome)) }]
     }
 
@@ -364,7 +367,7 @@ fn status_of(heard: &Heard) -> Option<u16> {
 fn about(heard: &Heard) -> String {
     match heard {
         Heard::Reply { status, .. } => format!("the service answered {status}"),
-        Heard::Unreadable { status, why } => format!("the service answered {status}, and {why}"),
+        Heard::Unreadable { status, why, .. } => format!("the service answered {status}, and {why}"),
         Heard::NotSent(why) | Heard::Withheld(why) => format!("it was not sent: {why}"),
         Heard::BreakerOpen { service, .. } => format!("it was not sent: the breaker of `{service}` is open"),
         Heard::TimedOut(why) => format!("no answer in time: {why}"),
@@ -377,8 +380,8 @@ fn about(heard: &Heard) -> String {
 pub(super) fn response(heard: &Heard) -> Option<Arc<Value>> {
     match heard {
         Heard::Reply { output, .. } => shorten_value(output),
-        Heard::Unreadable { .. }
-        | Heard::NotSent(_)
+        Heard::Unreadable { begins, .. } => shorten_value(&Value::from(begins.as_str())).filter(|_| !begins.is_empty()),
+        Heard::NotSent(_)
         | Heard::BreakerOpen { .. }
         | Heard::Withheld(_)
         | Heard::TimedOut(_)

@@ -106,9 +106,12 @@ pub struct Schema(jsonschema::Validator);
 
 impl Schema {
     /// Patterns run in linear time, and nothing is fetched: a schema cannot hold up a request.
-    pub(super) fn compile(schema: &Value) -> Result<Self, String> {
+    pub(super) fn compile(schema: &Value) -> Result<Self, NoSchema> {
         let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
-        options.build(schema).map(Self).map_err(|error| error.to_string())
+        options
+            .build(schema)
+            .map(Self)
+            .map_err(|error| NoSchema { pointer: error.instance_path().to_string(), message: error.to_string() })
     }
 
     /// Holds a value against it.
@@ -129,6 +132,15 @@ impl Schema {
             .collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
+}
+
+/// Why something is no JSON Schema.
+#[derive(Debug)]
+pub(super) struct NoSchema {
+    /// Where in it, as a JSON pointer.
+    pub pointer: String,
+    /// What is wrong there.
+    pub message: String,
 }
 
 /// The place of a step in [`Plan::steps`].

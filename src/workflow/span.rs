@@ -23,6 +23,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "" if digits > 0 => return Err(format!("`{text}` is not a duration: it has no unit; write {number}s")),
         _ => return Err(format!("`{text}` is not a duration; {HOW}")),
     };
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
@@ -65,11 +66,44 @@ pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
     }
 }
 
+/// `3 min (2026-01-31T12:00:00Z)`: since when, as people say it, and to the second.
+pub fn ago(since: Timestamp, now: Timestamp) -> String {
+    format!("{} ({since:.0})", said(now.duration_since(since)))
+}
+
+/// `2026-01-31T12:00:00Z (in 57 min)`: until when.
+pub fn ahead(until: Timestamp, now: Timestamp) -> String {
+    match until > now {
+        true => format!("{until:.0} (in {})", said(until.duration_since(now))),
+        false => format!("{until:.0} (now)"),
+    }
+}
+
+fn said(lasting: jiff::SignedDuration) -> String {
+    match lasting.as_secs().max(0) {
+        s if s < 120 => format!("{s} s"),
+        s if s < 7_200 => format!("{} min", s / 60),
+        s if s < 172_800 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn moments_are_said_from_now() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = at("2026-01-31T12:00:00.9Z");
+        assert_eq!(ago(at("2026-01-31T11:57:00.123456789Z"), now), "3 min (2026-01-31T11:57:00Z)");
+        assert_eq!(ago(at("2026-01-31T12:00:05Z"), now), "0 s (2026-01-31T12:00:05Z)");
+        assert_eq!(ahead(at("2026-01-31T12:57:59.9Z"), now), "2026-01-31T12:57:59Z (in 57 min)");
+        assert_eq!(ahead(now, now), "2026-01-31T12:00:00Z (now)");
+        assert_eq!(ahead(at("2026-02-04T12:00:00.9Z"), now), "2026-02-04T12:00:00Z (in 4 d)");
+    }
 
     #[test]
     fn durations_and_times_as_people_write_them() {
@@ -78,6 +112,7 @@ mod tests {
         assert_eq!(duration(" 3d "), Ok(ms(3 * 86_400_000)));
         assert_eq!(duration("401d"), Err("`401d` is longer than 400 days".into()));
         assert_eq!(duration("0s"), Err("a duration is longer than 0".into()));
+        assert_eq!(duration("30"), Err("`30` is not a duration: it has no unit; write 30s".into()));
         for text in ["", "s", "1", "1w", "-1s", "99999999999999999999d"] {
             assert!(duration(text).is_err(), "{text}");
         }

@@ -259,7 +259,7 @@ fn outcomes_are_told_apart() {
     assert_eq!(try_once(status(404)), (RunStatus::Failed, Some(FailureKind::Refused)));
     assert_eq!(try_once(status(500)), (RunStatus::Paused, None));
     assert_eq!(try_once(Heard::Interrupted), (RunStatus::Paused, None));
-    let large = Heard::Unreadable { status: 200, why: "x".into() };
+    let large = Heard::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() };
     assert_eq!(try_once(large), (RunStatus::Failed, Some(FailureKind::Bound)));
 }
 

@@ -260,7 +260,7 @@ impl Steps {
             Event::WaitBegan { step, signal, until } => {
                 let (status, note) = match (signal, until) {
                     (Some(signal), _) => (StepStatus::WaitingSignal, waits_for(signal, run)),
-                    (None, Some(until)) => (StepStatus::WaitingTime, format!("it waits until {until}")),
+                    (None, Some(until)) => (StepStatus::WaitingTime, format!("it waits until {until:.0}")),
                     (None, None) => (StepStatus::WaitingTime, "it waits".to_owned()),
                 };
                 self.mark(step, at, status, Some(note));

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::calls::{CallState, Phase, Place, StepState};
 use super::due::due;
 use super::replay::place;
+use super::span::{ago, ahead};
 use super::{Action, Conditions, ConflictKind, Event, Part, Plan, Run, StepKind, World};
 use crate::names::{CheckpointId, RunId, ServiceName, StepId};
 
@@ -117,7 +118,7 @@ impl Since {
 /// All that an unfinished run waits for; first what a person can move, then what moves by itself. None of one that has
 /// not ended is a bug.
 pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, since: &Since) -> Vec<Reason> {
-    let mut all = All { plan, since, reasons: Vec::new() };
+    let mut all = All { plan, since, now: conditions.now, reasons: Vec::new() };
     if run.is_final() {
         return all.reasons;
     }
@@ -152,6 +153,7 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
 struct All<'a> {
     plan: &'a Plan,
     since: &'a Since,
+    now: Timestamp,
     reasons: Vec<Reason>,
 }
 
@@ -170,10 +172,10 @@ impl All<'_> {
             sentence.push_str(&format!(", item {item}"));
         }
         if let Some(since) = since {
-            sentence.push_str(&format!("; since {since}"));
+            sentence.push_str(&format!("; since {}", ago(since, self.now)));
         }
         if let Some(until) = until {
-            sentence.push_str(&format!("; until {until}"));
+            sentence.push_str(&format!("; until {}", ahead(until, self.now)));
         }
         sentence.push_str(&format!("; what moves it: {moves}"));
         let (step, item) = about.map_or((None, None), |(step, item)| (Some(step.clone()), item));

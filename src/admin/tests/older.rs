@@ -62,9 +62,15 @@ async fn the_older_entrance_is_for_this_machine_and_for_the_service_token() {
 #[tokio::test]
 async fn applications_reach_runs_and_nothing_else() {
     let world = ready().await;
-    for path in ["/", "/metrics", "/api/v2/routes", "/api/v2/status", "/api/v2/flips", "/openapi.json"] {
+    for path in ["/metrics", "/api/v2/routes", "/api/v2/status", "/api/v2/flips"] {
         assert_eq!(world.application(get(path)).await.status, StatusCode::NOT_FOUND, "{path}");
     }
+    let described = world.application(get("/openapi.json")).await.json();
+    let paths: Vec<&String> = described["paths"].as_object().unwrap().keys().collect();
+    assert!(paths.iter().any(|path| *path == "/api/v2/orchestrate/run"), "{paths:?}");
+    assert!(!paths.iter().any(|path| path.contains("routes") || path.contains("freeze")), "{paths:?}");
+    assert_eq!(world.application(get("/")).await.status, StatusCode::OK);
+    assert_eq!(world.application(get("/nothing")).await.json()["hint"], "GET / lists what is here");
     let flip = post("/api/v2/routes/orders.create/flip", &json!({ "to": "shadow" }));
     assert_eq!(world.application(flip).await.status, StatusCode::NOT_FOUND);
     assert_eq!(world.application(get("/api/v2/orchestrate/runs")).await.status, StatusCode::OK);

@@ -178,6 +178,18 @@ async fn what_is_asked_wrongly_is_said() {
     assert!(status == 400 && text.contains("waiting_checkpoint"), "{text}");
     assert_eq!(detail("/api/v2/orchestrate/runs?mode=rehearse").await.0, 400);
     assert_eq!(detail("/api/v2/orchestrate/run/17").await.0, 400);
+    for (query, said) in [
+        ("limit=abc", "the query: `limit` is a whole number from 1 to 4294967295, not `abc`"),
+        ("limit=0", "the query: `limit` is a whole number from 1 to 4294967295, not `0`"),
+        ("limit=1&limit=2", "the query: `limit` stands there twice"),
+        ("since=noon", "the query: `since` is a time like 2026-01-31T12:00:00Z, not `noon`"),
+        ("statsu=open", "the query: there is no parameter `statsu` here"),
+    ] {
+        let path = format!("/api/v2/orchestrate/runs?{query}");
+        assert_eq!(detail(&path).await, (400, said.to_owned()), "{query}");
+    }
+    let answer = world.call(get("/api/v2/orchestrate/runs?statsu=open")).await.json();
+    assert_eq!(answer["hint"], "did you mean `status`?");
     for rest in ["", "/events", "/steps/x/output"] {
         let path = format!("/api/v2/orchestrate/run/{}{rest}", run_id(9));
         assert_eq!(

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flag::State;
 
-pub(crate) use runs::{Answer, Choice, List, OfStep, Plain, Replay, Resolve, Rest, Runs, Start};
+pub(crate) use runs::{Answer, Choice, EventsOf, List, OfStep, Plain, Replay, Resolve, Rest, Runs, Start};
 
 /// Moves legacy workflow endpoints onto an embedded engine, route by route and reversibly.
 #[derive(Debug, Parser)]

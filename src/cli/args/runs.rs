@@ -18,6 +18,8 @@ pub(crate) enum Runs {
         #[command(flatten)]
         server: Server,
     },
+    /// Show what happened to a run, every event in full.
+    Events(EventsOf),
     /// Start a run of a workflow, and wait for it.
     Start(Start),
     /// Show what happens to a run, as it happens, until it ends.
@@ -39,7 +41,8 @@ pub(crate) enum Runs {
         #[command(flatten)]
         plain: Plain,
     },
-    /// Skip a step that has not begun.
+    /// Skip a step that has not begun, or that only waits: for a time, a signal, its next attempt, or somebody to decide
+    /// its conflict.
     Skip {
         #[command(flatten)]
         of: OfStep,
@@ -129,6 +132,21 @@ pub(crate) struct List {
     /// Only runs before this one: the next page.
     #[arg(long, value_name = "RUN")]
     pub before: Option<String>,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `runs events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsOf {
+    /// The run's id, or its job's.
+    pub run: String,
+    /// From this place on; the first is 1.
+    #[arg(long, value_name = "SEQ", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub from: u64,
+    /// At most this many; all where nothing is said.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
     #[command(flatten)]
     pub server: Server,
 }
@@ -257,8 +275,8 @@ pub(crate) struct Answer {
 pub(crate) struct Replay {
     /// The run's id.
     pub run: String,
-    /// Read the store itself, of a process that does not run: `sqlite:PATH` or `postgres://…`.
-    #[arg(long, value_name = "URL", conflicts_with = "admin")]
+    /// Read the store itself, of a process that does not run: `sqlite:PATH` or `postgres://…`. No API is asked then.
+    #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// Say where this workflow would have decided otherwise.
     #[arg(long, value_name = "FILE")]

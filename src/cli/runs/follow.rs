@@ -90,6 +90,11 @@ pub(super) fn progress(frame: &Frame, paint: Paint) -> String {
         (Some(step), None) => format!(" {step}"),
         (None, _) => String::new(),
     };
+    let place = match text("part").as_deref() {
+        Some("undo") => format!(" the undo of{place}"),
+        Some("probe") => format!(" the probe of{place}"),
+        _ => place,
+    };
     let (tone, rest) = match frame.name.as_str() {
         "plan" => (Tone::Strong, format!(" {}", text("run_id").unwrap_or_default())),
         "step_started" => {
@@ -105,11 +110,17 @@ pub(super) fn progress(frame: &Frame, paint: Paint) -> String {
         "step_retrying" => (Tone::Warn, text("why").map_or(String::new(), |why| format!(" {why}"))),
         "checkpoint" => {
             let question = data.pointer("/checkpoint/question").and_then(Value::as_str).unwrap_or_default();
-            (Tone::Warn, format!(" {}", harmless(question)))
+            let id = data.pointer("/checkpoint/id").or_else(|| data.get("escalated")).and_then(Value::as_str);
+            let (id, run) = (harmless(id.unwrap_or_default()), text("run_id").unwrap_or_default());
+            let answer =
+                format!("\n{:<13} answer with: pointsman runs answer {run} {id} --yes | --no | --values JSON", "");
+            (Tone::Warn, format!(" {id} {}{answer}", harmless(question)))
         }
         "conflict" => {
             let message = data.pointer("/conflict/message").and_then(Value::as_str).unwrap_or_default();
-            (Tone::Bad, format!(" {}", harmless(message)))
+            let run = text("run_id").unwrap_or_default();
+            let answer = format!("\n{:<13} how to resolve it: pointsman runs show {run}", "");
+            (Tone::Bad, format!(" {}{answer}", harmless(message)))
         }
         "end" => {
             let started = data.pointer("/data/run/started").and_then(Value::as_str);

@@ -1,12 +1,16 @@
 //! `runs …` and `explain`: runs started, looked at, spoken to.
 
+mod events;
 mod follow;
 mod list;
 mod say;
 mod show;
 mod start;
 
+pub(crate) use events::events;
 pub(crate) use list::list;
+#[cfg(test)]
+pub(crate) use list::table;
 pub(crate) use say::{Said, say};
 #[cfg(test)]
 pub(crate) use show::text;
@@ -15,15 +19,21 @@ pub(crate) use start::{follow, start};
 
 use std::io::Read;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::args::Server;
 use super::client::{CallError, component};
-use super::paint::Tone;
+use super::paint::{Tone, lasting};
 use crate::admin::types::RunStatus;
 
 /// The largest input that is read.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
+
+#[cfg(test)]
+pub(crate) fn progress(name: &str, data: Value, paint: super::paint::Paint) -> String {
+    follow::progress(&follow::Frame { name: name.to_owned(), data }, paint)
+}
 
 /// The path of a run, and what comes behind it.
 fn path(run: &str, rest: &str) -> String {
@@ -51,6 +61,12 @@ fn value(text: &str) -> Result<Value, CallError> {
     };
     read.map_err(|error| wrong(format!("`{text}` cannot be read: {error}")))?;
     serde_json::from_slice(&content).map_err(|error| wrong(format!("`{text}` holds no JSON: {error}")))
+}
+
+/// How long a run, or a step of it, has been going on: one that has not ended goes on until now.
+fn took(started: Timestamp, updated: Timestamp, status: RunStatus, now: Timestamp) -> String {
+    let until = if status.is_final() { updated } else { now.max(updated) };
+    lasting(until.duration_since(started).as_secs_f64().max(0.0))
 }
 
 fn tone(status: RunStatus) -> Tone {

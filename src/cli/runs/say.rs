@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{path, tone, value, who};
 use crate::admin::types::{
-    AdjustAsk, AnswerAsk, CancelAsk, ChoiceName, Orchestration, PlainAsk, RerunAsk, ResolveAsk, RetryAsk, SignalAsk,
-    SkipAsk,
+    AdjustAsk, AnswerAsk, CancelAsk, ChoiceName, Orchestration, PlainAsk, RerunAsk, ResolveAsk, RetryAsk, RunStatus,
+    SignalAsk, SkipAsk,
 };
 use crate::cli::Done;
 use crate::cli::args::{Answer, Choice, OfStep, Plain, Resolve, Rest, Server};
@@ -42,6 +42,7 @@ impl Said {
 /// Says it, and shows where the run stands after it.
 pub(crate) fn say(client: &Client, said: Said, paint: Paint) -> Result<Done, CallError> {
     let by = who(said.server());
+    let pauses = matches!(said, Said::Pause(_));
     let (path, ask) = match said {
         Said::Pause(Plain { run, rest }) => (path(&run, "/pause"), json!(PlainAsk { reason: rest.reason, by })),
         Said::Resume(Plain { run, rest }) => (path(&run, "/resume"), json!(PlainAsk { reason: rest.reason, by })),
@@ -80,11 +81,15 @@ pub(crate) fn say(client: &Client, said: Said, paint: Paint) -> Result<Done, Cal
     let (envelope, json) = client.post::<Orchestration>(&path, &ask)?;
     let data = envelope.data;
     let note = data.run.note.as_deref().map_or(String::new(), |note| format!("  {}", harmless(note)));
-    let text = format!(
+    let mut text = format!(
         "{}  {}{note}\n",
         paint.tone(harmless(&data.run_id), Tone::Strong),
         paint.tone(data.status.as_str(), tone(data.status)),
     );
+    // What was said is done; that the run stands still has another reason.
+    if !pauses && data.status == RunStatus::Paused && data.conflicts.is_empty() {
+        text.push_str(&format!("taken; to go on: pointsman runs resume {}\n", harmless(&data.run_id)));
+    }
     Ok(Done { text, json, fine: true })
 }
 

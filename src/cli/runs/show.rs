@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{path, tone};
+use super::{path, tone, took};
 use crate::admin::types::{
-    EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, StepRow, UndoneRow, UndoneWord,
+    EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, RunStatus, StepRow, UndoneRow,
+    UndoneWord,
 };
 use crate::cli::Done;
 use crate::cli::client::{CallError, Client};
@@ -22,15 +23,15 @@ pub(crate) fn show(client: &Client, run: &str, paint: Paint) -> Result<Done, Cal
     if let Some(json) = json.as_object_mut() {
         json.insert("events".to_owned(), trail);
     }
-    Ok(Done { text: text(&envelope.data, &events, paint), json, fine: true })
+    Ok(Done { text: text(&envelope.data, &events, Timestamp::now(), paint), json, fine: true })
 }
 
 /// A run in full.
-pub(crate) fn text(data: &RunData, events: &[EventRow], paint: Paint) -> String {
-    let mut out = head(data, paint);
+pub(crate) fn text(data: &RunData, events: &[EventRow], now: Timestamp, paint: Paint) -> String {
+    let mut out = head(data, now, paint);
     out.push('\n');
     let header = ["STEP", "STATUS", "EFFECT", "ATTEMPTS", "TOOK", "NOTE"];
-    out.push_str(&paint.table(&header, &[3, 4], data.steps.iter().map(step).collect()));
+    out.push_str(&paint.table(&header, &[3, 4], data.steps.iter().map(|row| step(row, data.status, now)).collect()));
     for conflict in &data.conflicts {
         out.push('\n');
         out.push_str(&self::conflict(conflict, data, paint));
@@ -54,13 +55,19 @@ pub(crate) fn text(data: &RunData, events: &[EventRow], paint: Paint) -> String 
         out.push('\n');
         let rows = events.iter().map(|event| self::event(event, data.run.started)).collect();
         out.push_str(&paint.table(&["#", "AFTER", "EVENT", ""], &[0, 1], rows));
+        let shown = match data.run.seq.saturating_sub(events.len() as u64) {
+            0 => String::new(),
+            more => format!("{more} more; "),
+        };
+        let whole = format!("\n{shown}in full: pointsman runs events {}\n", harmless(&data.run_id));
+        out.push_str(&paint.tone(whole, Tone::Faint));
     }
     out
 }
 
-fn head(data: &RunData, paint: Paint) -> String {
+fn head(data: &RunData, now: Timestamp, paint: Paint) -> String {
     let run = &data.run;
-    let took = lasting(run.updated.duration_since(run.started).as_secs_f64().max(0.0));
+    let took = took(run.started, run.updated, data.status, now);
     let by = match (&run.route, &run.parent, &run.started_by) {
         (Some(route), _, _) => format!(", for {route}"),
         (None, Some(parent), _) => format!(", for {}", harmless(parent)),
@@ -87,7 +94,7 @@ fn head(data: &RunData, paint: Paint) -> String {
     out
 }
 
-fn step(step: &StepRow) -> Vec<Field> {
+fn step(step: &StepRow, status: RunStatus, now: Timestamp) -> Vec<Field> {
     let tone = match step.status.as_str() {
         "done" => Tone::Good,
         "failed" | "unknown" => Tone::Bad,
@@ -102,7 +109,11 @@ fn step(step: &StepRow) -> Vec<Field> {
         _ => note.to_owned(),
     };
     #[allow(clippy::cast_precision_loss)] // shown with few digits
-    let took = step.duration_ms.map_or("-".to_owned(), |ms| lasting(ms as f64 / 1e3));
+    let took = match step.started {
+        // It takes time until it ends, whether or not anything happens to it.
+        Some(started) if is_open(&step.status) => super::took(started, started, status, now),
+        _ => step.duration_ms.map_or("-".to_owned(), |ms| lasting(ms as f64 / 1e3)),
+    };
     vec![
         (step.step_id.clone(), Tone::Strong),
         (step.status.clone(), tone),
@@ -111,6 +122,11 @@ fn step(step: &StepRow) -> Vec<Field> {
         plain(took),
         plain(note),
     ]
+}
+
+/// Whether a step with this status goes on.
+fn is_open(status: &str) -> bool {
+    matches!(status, "running" | "retrying" | "conflict" | "undoing") || status.starts_with("waiting")
 }
 
 fn undone(row: &UndoneRow) -> Vec<Field> {
@@ -203,7 +219,7 @@ fn checkpoint(checkpoint: &PendingCheckpoint, data: &RunData, paint: Paint) -> S
         out.push_str(&format!("  of        {}\n", harmless(&who.join(", "))));
     }
     if let Some(until) = until {
-        out.push_str(&format!("  until     {until}, then {}\n", word(on_timeout)));
+        out.push_str(&format!("  until     {until:.0}, then {}\n", word(on_timeout)));
     }
     if !schema.is_null() {
         out.push_str(&format!("  schema    {}\n", short(&schema.to_string())));
@@ -250,8 +266,8 @@ pub(crate) fn explain(client: &Client, run: &str, paint: Paint) -> Result<Done, 
     let (told, json) = client.get::<ExplanationView>(&path(run, "/explain"))?;
     let tone = if told.stuck { Tone::Bad } else { Tone::Plain };
     let mut text = format!("{}\n", paint.tone(harmless(&told.sentence), tone));
-    if told.waits.len() > 1 {
-        text.extend(told.waits.iter().map(|wait| format!("  - {}\n", harmless(wait))));
-    }
+    // The sentence says one of them already.
+    let others = told.waits.iter().filter(|wait| !told.sentence.contains(wait.as_str()));
+    text.extend(others.map(|wait| format!("  - {}\n", harmless(wait))));
     Ok(Done { text, json, fine: !told.stuck })
 }

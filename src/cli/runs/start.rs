@@ -71,5 +71,5 @@ fn ended(data: &RunData, json: serde_json::Value, paint: Paint) -> Done {
         | RunStatus::Compensating
         | RunStatus::Completed => true,
     };
-    Done { text: show::text(data, &[], paint), json, fine }
+    Done { text: show::text(data, &[], jiff::Timestamp::now(), paint), json, fine }
 }

@@ -45,6 +45,11 @@ fn cases() -> Vec<(&'static str, Set)> {
         ("an empty directory", good().put("routes/x", "").remove("routes/x").remove(R).put(W, WORKFLOW)),
         ("an unknown service", edit(R, "legacy: shop", "legacy: shpo")),
         ("an unknown default", edit(P, "default_legacy: shop", "default_legacy: shpo")),
+        (
+            "durations without a unit",
+            edit(W, "workflow: create-order\n", "workflow: create-order\ndeadline: 30\n"),
+        ),
+        ("a duration in quotes without a unit", edit(W, "workflow: create-order\n", "workflow: create-order\ndeadline: '30'\n")),
         ("no default", edit(P, "default_legacy: shop\n", "")),
         ("an unknown workflow", edit(R, "workflow: create-order", "workflow: create-ordr")),
         ("a workflow whose file is no YAML is not reported as unknown", good().put(W, "workflow: [\n")),

@@ -60,7 +60,7 @@ mod tests {
         for status in [500, 502, 503, 504, 599] {
             assert_eq!(of(&reply(status), times(0, 1), |_| false), Fate::Failed, "{status}");
         }
-        let unreadable = |status| Heard::Unreadable { status, why: "x".into() };
+        let unreadable = |status| Heard::Unreadable { status, why: "x".into(), begins: "[[[".into() };
         assert_eq!(of(&unreadable(200), times(0, 1), |_| false), Fate::Succeeded);
         assert_eq!(of(&unreadable(500), times(0, 1), |_| false), Fate::Failed);
     }

@@ -154,7 +154,7 @@ async fn a_reply_that_breaks_off_is_cut_off_and_one_that_is_too_large_is_none() 
     }
     let mut link = way.take().await;
     let Ok(Exchanged::Whole((_, body))) = way.ask(&mut link, 1, PATIENCE).await else { panic!("no reply") };
-    assert_eq!(body, None);
+    assert_eq!(body.unwrap_err().len(), 1, "how it begins");
     way.links.give_back(&way.uri, link).await;
     drop(way);
     timeout(PATIENCE, other).await.unwrap().unwrap();

@@ -109,6 +109,8 @@ fn functions() {
     gives("flatten([[1], [2, 3]]).reverse()", json!([3, 2, 1]));
     fails("min([])", "min(): the list is empty");
     fails("size(1)", "size(): takes a string, a list or a map, not a number");
+    fails("len([1])", "unknown function `len`; did you mean `size`?");
+    fails("'A'.toLowerCase()", "unknown function `toLowerCase`; did you mean `lowerAscii`?");
     fails("'a'.contain('a')", "unknown function `contain`; did you mean `contains`?");
     fails("round()", "`round` takes 1 to 2 values (the one before the dot included), not 0");
     fails("'a'.matches(request.method)", "matches() takes a pattern in quotes, not a computed one");

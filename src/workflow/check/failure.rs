@@ -94,9 +94,7 @@ impl Check<'_> {
 
     fn output(&mut self, site: &Site, draft: &StepDraft) -> Option<Schema> {
         let schema = draft.output.as_ref()?.schema.as_ref()?;
-        let compiled = Schema::compile(schema);
-        let at = site.key("output").key("schema");
-        compiled.map_err(|message| self.problems.error(&at, format!("not a JSON Schema: {message}"))).ok()
+        super::compiled(schema, &site.key("output").key("schema"), self.problems)
     }
 
     /// `effect` is the step's own, where it has one; else the method says it.

@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::definition::{StepDraft, WorkflowDraft};
-use super::plan::{Plan, Schema};
+use super::plan::{NoSchema, Plan, Schema};
 use super::respond::ANSWER;
 use crate::expression::{Bounds, ReadPath};
 use crate::limits::Limits;
@@ -152,14 +152,28 @@ fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: &mut Proble
 
 fn input(draft: &WorkflowDraft, site: &Site, problems: &mut Problems) -> Option<(Arc<Value>, Schema)> {
     let schema = draft.input.as_ref()?.schema.as_ref()?;
-    match Schema::compile(schema) {
-        Ok(input) => Some((Arc::new(schema.clone()), input)),
-        Err(message) => {
-            let site = site.key("input").key("schema");
-            problems.error(&site, format!("not a JSON Schema: {message}"));
-            None
-        }
+    let input = compiled(schema, &site.key("input").key("schema"), problems)?;
+    Some((Arc::new(schema.clone()), input))
+}
+
+/// A schema that stands in a file; what is wrong with it is told at its place inside.
+fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> Option<Schema> {
+    let NoSchema { pointer, message } = match Schema::compile(schema) {
+        Ok(compiled) => return Some(compiled),
+        Err(wrong) => wrong,
+    };
+    let (mut at, mut inner) = (site.clone(), schema);
+    for part in pointer.split('/').skip(1) {
+        let key = part.replace("~1", "/").replace("~0", "~");
+        let next = match inner {
+            Value::Array(items) => key.parse().ok().and_then(|place: usize| Some((at.index(place), items.get(place)?))),
+            value => value.get(&key).map(|value| (at.key(key.as_str()), value)),
+        };
+        let Some((site, value)) = next else { break };
+        (at, inner) = (site, value);
     }
+    problems.error(&at, format!("not a JSON Schema: {message}"));
+    None
 }
 
 /// `plan_` and a hash of the content. The order of the steps is content (events and listings follow it); the order of

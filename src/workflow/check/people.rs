@@ -11,7 +11,6 @@ use crate::names::WorkflowName;
 use crate::problem::Site;
 use crate::workflow::definition::StepDraft;
 use crate::workflow::drafts::{AskDraft, CheckpointDraft, OnSilence, WaitDraft};
-use crate::workflow::plan::Schema;
 use crate::workflow::rules::{Asking, Escalation, Question, SubRun, Until, Wait};
 use crate::workflow::{OnTimeout, span};
 
@@ -36,12 +35,11 @@ impl Check<'_> {
             escalate: draft.escalate.clone(),
         };
         let asking = self.asking(&ask, &at, place);
-        let (schema, compiled) = match draft.schema.as_ref().map(|schema| (schema, Schema::compile(schema))) {
+        let (schema, compiled) = match &draft.schema {
             None => (None, None),
-            Some((schema, Ok(compiled))) => (Some(schema.clone().into()), Some(compiled)),
-            Some((_, Err(message))) => {
-                self.problems.error(&at.key("schema"), format!("not a JSON Schema: {message}"));
-                return None;
+            Some(schema) => {
+                let compiled = super::compiled(schema, &at.key("schema"), self.problems)?;
+                (Some(schema.clone().into()), Some(compiled))
             }
         };
         let default = draft.default.as_ref().map(|value| self.template(value, &at.key("default"), place));

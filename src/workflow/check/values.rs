@@ -29,6 +29,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "" if digits > 0 => return Err(format!("`{text}` is not a duration: it has no unit; write {number}s")),
         _ => return Err(format!("`{text}` is not a duration; write 50ms, 2s, 1m or 1h")),
     };
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));

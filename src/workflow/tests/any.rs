@@ -74,7 +74,7 @@ fn heard(fate: u8, step: &StepId) -> Heard {
         4 | 5 => lost(),
         6 => shut(500),
         7 => ok(json!({ "total": 1 })), // what a schema may refuse
-        8 => Heard::Unreadable { status: 200, why: "x".into() },
+        8 => Heard::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() },
         _ => ok(json!({ "of": step.as_str(), "total": 3 })),
     }
 }

@@ -376,3 +376,17 @@ fn the_answer_while_a_run_goes_on_is_pinned_once() {
     ));
     assert_eq!(bench.run.pinned().cloned(), pinned);
 }
+
+#[test]
+fn a_body_that_cannot_be_read_is_named_as_that_and_shows_how_it_begins() {
+    let plan = plan("workflow: w\nsteps: { a: { call: 'POST ${services.bank}/a' } }\nrespond: { status: 200 }");
+    let mut bench = Bench::of_api(&plan);
+    bench.settle();
+    let why = "its body is larger than the limit output_bytes_max (9)".to_owned();
+    bench.call("a", Heard::Unreadable { status: 200, why, begins: "<html>".into() });
+    let conflict = &bench.run.conflicts()[0];
+    assert_eq!(conflict.status, Some(200));
+    assert!(conflict.message.contains("output_bytes_max"), "{}", conflict.message);
+    assert!(conflict.expected.as_ref().is_some_and(|text| text.starts_with("a body that can be read")));
+    assert_eq!(conflict.response.as_deref(), Some(&json!("<html>")));
+}

@@ -265,7 +265,11 @@ fn what_people_see_of_a_run() {
     assert_eq!(seen.checkpoints.len(), 1);
     assert_eq!((seen.steps[0].step.as_str(), seen.steps[0].status), ("pick", StepStatus::WaitingCheckpoint));
     let reason = &bench.reasons()[0];
-    assert!(reason.sentence.starts_with("`pick` waits for ann or bob: Which of 3?; since 1970"), "{}", reason.sentence);
+    assert!(
+        reason.sentence.starts_with("`pick` waits for ann or bob: Which of 3?; since 0 s (1970-01-01T"),
+        "{}",
+        reason.sentence
+    );
     bench.says("x", Order::Cancel { compensate: false, reason: None }).unwrap();
     let seen = look(&bench);
     assert_eq!((seen.status, seen.checkpoints.len()), (RunStatus::Cancelled, 0));

@@ -165,7 +165,13 @@ fn a_plan_is_made_again_from_what_was_kept() {
 fn schemas_and_limits_are_checked() {
     let (_, problems) = Town::new()
         .check("workflow: w\ninput: { schema: { type: 5 } }\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }");
-    assert!(problems.len() == 1 && problems[0].starts_with("w.input.schema: not a JSON Schema: "), "{problems:?}");
+    assert!(problems.len() == 1 && problems[0].starts_with("w.input.schema.type: not a JSON Schema: "), "{problems:?}");
+    let (_, problems) = Town::new().check(
+        "workflow: w\ninput: { schema: { anyOf: [{}, { properties: { 'a/b': { type: strin } } }] } }\n\
+         steps: { a: { set: 1 } }\nrespond: { status: 200 }",
+    );
+    let place = "w.input.schema.anyOf[1].properties.a/b.type: not a JSON Schema: ";
+    assert!(problems.len() == 1 && problems[0].starts_with(place), "{problems:?}");
     let (_, problems) = Town::new().check(
         "workflow: w\ninput: { schema: { $ref: 'http://a/b' } }\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }",
     );

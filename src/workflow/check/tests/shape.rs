@@ -83,7 +83,7 @@ fn calls_are_checked() {
         "a: { call: 'GET ${services.bank}/x', timeout: 0s, retry: { attempts: 0, base: '5', max: 2d } }\n\
          b: { call: 'GET ${services.bank}/x', retry: { base: 2s, max: 1s }, accept: [2xx, 99, x], not_done: [204] }",
         &[
-            "w.steps.a.retry.base: `5` is not a duration; write 50ms, 2s, 1m or 1h",
+            "w.steps.a.retry.base: `5` is not a duration: it has no unit; write 5s",
             "w.steps.a.retry.max: `2d` is not a duration; write 50ms, 2s, 1m or 1h",
             "w.steps.a.timeout: a duration is longer than 0",
             "w.steps.b.retry.max: `max` is shorter than `base`",

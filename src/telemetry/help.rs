@@ -1,0 +1,117 @@
+//! What each metric says, in a line: the `# HELP` of the exposition.
+//!
+//! Always true: every metric that a room counts stands here, under the kind it has there; a test reads the sources for
+//! names. Who counts them is the business of the rooms.
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+/// Tells the recorder all of them.
+pub(super) fn describe() {
+    for (name, help) in COUNTERS {
+        describe_counter!(*name, *help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(*name, *help);
+    }
+    for (name, help) in HISTOGRAMS {
+        describe_histogram!(*name, *help);
+    }
+}
+
+type Lines = &'static [(&'static str, &'static str)];
+
+const COUNTERS: Lines = &[
+    ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
+    ("pointsman_unkeyed_total", "Requests whose key could not be read; they were drawn by lot."),
+    ("pointsman_cohort_errors_total", "Requests whose cohort could not be computed."),
+    ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
+    ("pointsman_flag_flips_total", "Moves of a route from one state to another, by who moved it."),
+    (
+        "pointsman_flags_reload_failures_total",
+        "Changed flag files that were refused; the last good set stayed in force.",
+    ),
+    ("pointsman_offered_total", "Pairs of answers offered for comparison."),
+    ("pointsman_comparisons_total", "Pairs of answers, by what came of comparing them, and why."),
+    ("pointsman_differences_total", "Differences found between answers, by kind."),
+    ("pointsman_pin_collisions_total", "Keys that both sides had created an instance for."),
+    ("pointsman_runs_total", "Runs that ended, by how."),
+    ("pointsman_step_retries_total", "Attempts of steps after their first one."),
+    ("pointsman_notices_total", "Messages to the webhooks of `notify`, by what became of them."),
+    ("pointsman_purged_runs_total", "Ended runs that retention removed."),
+    ("pointsman_breaker_transitions_total", "Changes of a service's breaker, by the state it came into."),
+    ("pointsman_service_refused_total", "Calls that were not sent to a service, by what held them."),
+];
+
+const GAUGES: Lines = &[
+    ("pointsman_build_info", "The version that runs; always 1."),
+    (
+        "pointsman_flag_state",
+        "Where a route stands: 0 off, 1 shadow, 2 dark, 3 live, 4 only; as requested, and in effect.",
+    ),
+    ("pointsman_flags_age_seconds", "How long the flag files in force have been so."),
+    ("pointsman_evidence_pairs", "Pairs in the window that the gates look at."),
+    ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
+    ("pointsman_evidence_coverage", "The share of what was offered that was compared."),
+    ("pointsman_shadow_queue_depth", "Shadow work that waits."),
+    ("pointsman_shadow_in_flight", "Shadow work under way."),
+    ("pointsman_pins", "Keys that belong to one side, by the side."),
+    ("pointsman_runs_active", "Runs that have not ended, by status."),
+    ("pointsman_runs_stuck", "Runs that nothing would move: each is a bug."),
+    ("pointsman_checkpoints_open", "Questions to people that wait for an answer, by risk."),
+    ("pointsman_breaker_state", "A service's breaker: 0 closed, 1 half-open, 2 open."),
+    ("pointsman_service_calls_in_flight", "Calls under way to a service."),
+];
+
+const HISTOGRAMS: Lines = &[
+    ("pointsman_request_duration_seconds", "From a request's head to its answer's head, by who answered."),
+    ("pointsman_proxy_overhead_seconds", "What the proxy itself adds to a request."),
+    ("pointsman_paired_latency_seconds", "How much slower one side of a pair was, by which."),
+    ("pointsman_shadow_lag_seconds", "From the offer of shadow work to its beginning."),
+    ("pointsman_step_duration_seconds", "How long steps took, by outcome."),
+    ("pointsman_append_duration_seconds", "How long events took to reach the disk."),
+    ("pointsman_append_batch_events", "Events in one commit."),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Names in quotes, in all sources.
+    fn counted(dir: &Path, names: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                counted(&path, names);
+            } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("telemetry/help.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let quoted = text.split("\"pointsman_").skip(1).filter_map(|rest| rest.split_once('"'));
+                names.extend(
+                    quoted
+                        .filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+                        .map(|(name, _)| format!("pointsman_{name}")),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_metric_says_what_it_is() {
+        let mut names = BTreeSet::new();
+        counted(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
+        let told: BTreeSet<String> =
+            [COUNTERS, GAUGES, HISTOGRAMS].concat().iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(told, names);
+        assert!(COUNTERS.iter().all(|(name, _)| name.ends_with("_total")));
+    }
+
+    #[test]
+    fn a_scrape_has_help_lines() {
+        let Some(handle) = crate::telemetry::recorder() else { return };
+        metrics::gauge!("pointsman_shadow_queue_depth").set(0.0);
+        let text = handle.render();
+        assert!(text.contains("# HELP pointsman_shadow_queue_depth Shadow work that waits."), "{text}");
+    }
+}

@@ -22,7 +22,7 @@ use crate::compare::Difference;
 use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
-pub use crate::workflow::{Mode, RunStatus};
+pub use crate::workflow::{Mode, Part, RunStatus};
 pub use orchestration::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,

@@ -24,6 +24,7 @@ mod event;
 mod evolve;
 mod facts;
 mod failure;
+mod heard;
 mod lock;
 mod mode;
 mod outcome;

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::calls::{CallState, Phase};
 use super::conflict::{conflict, pauses, shorten_value};
+use super::heard::{Class, about, classify, is_conflict, response, retry_after, status_of};
 use super::rules::Busy;
 use super::{
     Call, Conflict, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, OnTrouble, Outcome, Part, Plan,
@@ -33,22 +34,6 @@ pub(super) struct Ended<'a> {
     pub again: bool,
     pub jitter: f64,
     pub now: Timestamp,
-}
-
-/// What an attempt comes to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    Done,
-    /// Done, and the reply cannot be read.
-    Unreadable,
-    NotDone,
-    Unknown,
-    Refused,
-}
-
-/// Statuses that say that the world is not as the step took it to be.
-fn is_conflict(status: Option<u16>) -> bool {
-    matches!(status, Some(409 | 412 | 422))
 }
 
 /// What came back, held against what the step accepts.
@@ -335,72 +320,6 @@ pub(super) fn unfit(step: &Step, item: Option<u32>, output: &Value) -> Option<Fa
     let wrong = step.output.as_ref()?.check(output).err()?;
     let message = format!("`{}` gives what its schema refuses: {}", step.id, wrong.join("; "));
     Some(Failure::of_step(FailureKind::Schema, &step.id, item, message))
-}
-
-pub(super) fn classify(call: &Call, heard: &Heard) -> Class {
-    match heard {
-        Heard::Reply { status, .. } if call.accept.contains(*status) => Class::Done,
-        Heard::Unreadable { status, .. } if call.accept.contains(*status) => Class::Unreadable,
-        Heard::Reply { status, .. } | Heard::Unreadable { status, .. } => match status {
-            429 | 503 => Class::NotDone,
-            status if call.not_done.contains(*status) => Class::NotDone,
-            500.. => Class::Unknown,
-            _ => Class::Refused,
-        },
-        Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::Withheld(_) => Class::NotDone,
-        Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => Class::Unknown,
-    }
-}
-
-fn status_of(heard: &Heard) -> Option<u16> {
-    match heard {
-        Heard::Reply { status, .. } | Heard::Unreadable { status, .. } => Some(*status),
-        Heard::NotSent(_)
-        | Heard::BreakerOpen { .. }
-        | Heard::Withheld(_)
-        | Heard::TimedOut(_)
-        | Heard::CutOff(_)
-        | Heard::Interrupted => None,
-    }
-}
-
-fn about(heard: &Heard) -> String {
-    match heard {
-        Heard::Reply { status, .. } => format!("the service answered {status}"),
-        Heard::Unreadable { status, why, .. } => format!("the service answered {status}, and {why}"),
-        Heard::NotSent(why) | Heard::Withheld(why) => format!("it was not sent: {why}"),
-        Heard::BreakerOpen { service, .. } => format!("it was not sent: the breaker of `{service}` is open"),
-        Heard::TimedOut(why) => format!("no answer in time: {why}"),
-        Heard::CutOff(why) => format!("cut off: {why}"),
-        Heard::Interrupted => "this process ended while it was under way".to_owned(),
-    }
-}
-
-/// What came back, for people.
-pub(super) fn response(heard: &Heard) -> Option<Arc<Value>> {
-    match heard {
-        Heard::Reply { output, .. } => shorten_value(output),
-        Heard::Unreadable { begins, .. } => shorten_value(&Value::from(begins.as_str())).filter(|_| !begins.is_empty()),
-        Heard::NotSent(_)
-        | Heard::BreakerOpen { .. }
-        | Heard::Withheld(_)
-        | Heard::TimedOut(_)
-        | Heard::CutOff(_)
-        | Heard::Interrupted => None,
-    }
-}
-
-fn retry_after(heard: &Heard) -> Option<Duration> {
-    match heard {
-        Heard::Reply { retry_after_ms, .. } => retry_after_ms.map(Duration::from_millis),
-        Heard::BreakerOpen { retry_after_ms, .. } => Some(Duration::from_millis(*retry_after_ms)),
-        Heard::Unreadable { .. }
-        | Heard::NotSent(_)
-        | Heard::Withheld(_)
-        | Heard::TimedOut(_)
-        | Heard::CutOff(_)
-        | Heard::Interrupted => None,
-    }
 }
 
 /// Exponential with full jitter; a service's `Retry-After` is honoured up to `max`.

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::begin::first_request;
 use super::calls::{CallState, Phase};
 use super::conflict::conflict;
-use super::outcome::{Class, Ended, classify};
+use super::heard::{Class, classify};
+use super::outcome::Ended;
 use super::world::call_scope;
 use super::{
     ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Probe, Refusal, Run, Step,

@@ -11,7 +11,8 @@ use super::calls::{CallState, DoneCall, Phase, Place};
 use super::conflict::conflict;
 use super::decide::failure;
 use super::due::sends;
-use super::outcome::{Class, Ended, classify, response};
+use super::heard::{Class, classify, response};
+use super::outcome::Ended;
 use super::{
     Call, ConflictKind, EffectClass, Event, Failure, Heard, Outcome, Part, Plan, Refusal, Run, Step, StepFinished,
     StepStarted, World,

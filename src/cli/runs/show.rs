@@ -5,13 +5,12 @@ use serde_json::json;
 
 use super::{path, tone, took};
 use crate::admin::types::{
-    EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, RunStatus, StepRow, UndoneRow,
-    UndoneWord,
+    EventRow, ExplanationView, OpenConflict, Orchestration, Part, PendingCheckpoint, RunData, RunStatus, StepRow,
+    UndoneRow, UndoneWord,
 };
 use crate::cli::Done;
 use crate::cli::client::{CallError, Client};
 use crate::cli::paint::{Field, Paint, Tone, harmless, lasting, plain};
-use crate::workflow::Part;
 
 /// How much of one event's content, or of a value, is shown in its line.
 const CHARS_MAX: usize = 160;

@@ -203,7 +203,9 @@ fn about(status: u16) -> &'static str {
         410 => "It was there, and was purged",
         413 => "The body is too large",
         415 => "The body is not JSON",
-        422 => "A schema refuses the values, they make no sense together, or a key belongs to another start",
+        422 => {
+            "A schema refuses the values, they make no sense together, they name a step that is not there, or a key belongs to another start"
+        }
         429 => "There are too many streams",
         500 => "The run's events cannot be read",
         501 => "There is no planner in this version",

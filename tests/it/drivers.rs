@@ -127,8 +127,9 @@ async fn each_choice(
             continue;
         }
         let mut end = track.rest().await.expect("the run");
-        if end.status == RunStatus::Paused && matches!(choice.as_str(), "retry_with" | "take") {
-            // What was given made no sense to what follows: it is asked again, and there is a way out.
+        if end.status == RunStatus::Paused && matches!(choice.as_str(), "retry_with" | "take" | "skip") {
+            // What was given, or left out, made no sense to what follows or to the answer: it is asked again, and there is
+            // a way out.
             let asked = track.folded(run.run_id).await.conflict().cloned().expect("a conflict");
             let (step, item, choice) = (asked.step, asked.item, Choice::Cancel { compensate: true });
             let out = Order::Resolve { step, item, choice, reason: None };
@@ -142,8 +143,9 @@ async fn each_choice(
         wrong.extend(track.violations(again).await.into_iter().map(|found| format!("{choice}: {found}")));
         let over = (conflict.step.clone(), conflict.item);
         let run = track.folded(run.run_id).await;
-        // Whoever cancels over an unknown outcome leaves that one as it is, and the run says so.
-        wrong.extend(not_undone(yard, workflow, &run, (choice == "cancel").then_some(&over)));
+        // Whoever cancels over an unknown outcome, or skips it, leaves that one as it is, and the run says so.
+        let left = matches!(choice.as_str(), "cancel" | "skip");
+        wrong.extend(not_undone(yard, workflow, &run, left.then_some(&over)));
     }
     tried
 }

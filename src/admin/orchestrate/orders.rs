@@ -53,6 +53,8 @@ async fn told(admin: &Admin, run: RunId, step: Option<&StepId>, mut refusal: Ref
         let known = seen.planned().chain(seen.view.steps.iter().map(|step| step.step.as_str()));
         let known: std::collections::BTreeSet<&str> = known.collect();
         refusal = Refusal::unknown("step", step.as_str(), known.into_iter());
+        // The run that was asked is there: what is said to it names what is not.
+        refusal.0.status = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
         refusal.0.run_id = Some(run.to_string());
         refusal.0.run_status = Some(seen.view.status);
     }

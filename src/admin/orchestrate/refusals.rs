@@ -93,7 +93,7 @@ impl Refusal {
     }
 
     fn no_step(text: String) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "unknown-step", "There is no such step", text)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-step", "There is no such step", text)
     }
 
     /// A run whose events were purged.

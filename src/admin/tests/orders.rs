@@ -99,7 +99,7 @@ async fn a_refusal_has_the_runs_status_and_the_reason() {
     assert_eq!((status, &problem["detail"]), (409, &json!("it has begun")));
     assert_eq!(refused(Refusal::Ended).await.0, 409);
     let (status, problem) = refused(Refusal::NoSuchStep).await;
-    assert_eq!((status, &problem["hint"]), (404, &json!("did you mean `charge`?")));
+    assert_eq!((status, &problem["hint"]), (422, &json!("did you mean `charge`?")));
     assert_eq!(refused(Refusal::NoSuchCheckpoint).await.0, 404);
     assert_eq!(refused(Refusal::NotYours("only bob may say this".into())).await.0, 403);
     let (status, problem) = refused(Refusal::BadValues(vec!["/a: 1 is not of type \"string\"".into()])).await;

@@ -72,14 +72,15 @@ async fn a_run_is_cancelled_with_and_without_taking_back_what_it_did() {
     plant.refused(&format!("{undone}/pause"), json!({})).await;
     assert_eq!(plant.works.count("DELETE /stock"), 0, "what is under way ends first");
     plant.works.open("POST /packs");
-    for (run, state, why) in [(&kept, "left", "nothing was to be undone"), (&undone, "undone", "")] {
+    for (run, state, why) in [(&kept, "left", "the run was cancelled without undoing"), (&undone, "undone", "")] {
         let data = plant.comes_to(run, "cancelled").await;
-        let reserve = &data["undone"][0];
+        // The last that was done comes first.
+        let (pack, reserve) = (&data["undone"][0], &data["undone"][1]);
         assert_eq!((&reserve["step_id"], &reserve["state"]), (&json!("reserve"), &json!(state)), "{data}");
         assert_eq!(reserve["why"].as_str().unwrap_or_default(), why);
         assert!(data["run"]["note"].as_str().unwrap().contains("sold out"), "{data}");
         assert_eq!(step(&data, "bill")["status"], "not_run", "{data}");
-        assert_eq!(data["undone"][1]["why"], if state == "left" { why } else { "it declares no `undo`" }, "{data}");
+        assert_eq!(pack["why"], if state == "left" { why } else { "it declares no `undo`" }, "{data}");
     }
     assert_eq!((plant.works.done("DELETE /stock"), plant.works.count("POST /bills")), (1, 0));
     plant.finish().await;
@@ -101,7 +102,7 @@ respond: { status: 200, body: '${steps.third.output.id}' }
     assert_eq!(failed["status"], "failed", "{failed}");
     let run = path(&failed);
     let (status, problem) = plant.post(&format!("{run}/rerun"), json!({ "from": "thrd" })).await;
-    assert!(status == 404 && problem.to_string().contains("third"), "{problem}");
+    assert!(status == 422 && problem.to_string().contains("third"), "{problem}");
     plant.killed_and_back().await;
     let said = plant.cli(&["runs", "rerun", id(&run), "--from", "third", "--json"]).await;
     let again: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("stdout is data: {said}"));
@@ -189,7 +190,7 @@ async fn what_makes_no_sense_is_refused_with_status_and_reason() {
             _ => unreachable!(),
         };
         let (status, problem) = plant.post(&format!("{run}/{order}"), Value::Object(body)).await;
-        assert_eq!((status, &problem["hint"]), (404, &json!("did you mean `bill`?")), "{order}: {problem}");
+        assert_eq!((status, &problem["hint"]), (422, &json!("did you mean `bill`?")), "{order}: {problem}");
     }
     let refused = plant.cli_refused(&["runs", "skip", id(&run), "reserve"]).await;
     assert!(refused.contains("`reserve` has ended"), "{refused}");
@@ -209,7 +210,7 @@ async fn what_makes_no_sense_is_refused_with_status_and_reason() {
         assert_eq!((&problem["run_status"], &problem["detail"]), (&json!("completed"), &json!("the run has ended")));
     }
     let refused = plant.cli_refused(&["runs", "cancel", id(&run)]).await;
-    assert!(refused.contains("completed") && refused.contains("the run has ended"), "{refused}");
+    assert!(refused.contains("completed") && refused.contains("The run has ended"), "{refused}");
     let (status, problem) = plant.post(&format!("{RUN}/run_{}/pause", "0".repeat(32)), json!({})).await;
     assert_eq!((status, &problem["type"]), (404, &json!("urn:pointsman:problem:unknown-run")), "{problem}");
     plant.finish().await;

@@ -21,7 +21,7 @@ async fn a_conflict_is_shown_and_decided() {
     assert_eq!(conflict["request"]["body"], json!({ "sku": "a" }));
     assert!(conflict["choices"].as_array().unwrap().contains(&json!("take")), "{conflict}");
     let (status, refused) = desk.post(&format!("{run}/resolve"), json!({ "step": "chrge", "choice": "retry" })).await;
-    assert_eq!((status, &refused["hint"]), (404, &json!("did you mean `charge`?")), "{refused}");
+    assert_eq!((status, &refused["hint"]), (422, &json!("did you mean `charge`?")), "{refused}");
     let take = json!({ "step": "charge", "choice": "take", "output": { "id": "by hand" }, "reason": "looked it up", "as": "ada" });
     let (status, after) = desk.post(&format!("{run}/resolve"), take.clone()).await;
     assert_eq!(status, 200, "{after}");

@@ -60,9 +60,12 @@ async fn applications_have_a_listener_of_their_own() {
     assert_eq!(call(Method::POST, RUN, &[], ask.clone()).await.status, StatusCode::UNAUTHORIZED);
     let done = call(Method::POST, RUN, &[APP], ask).await;
     assert_eq!((done.status, &done.json()["data"]["status"]), (StatusCode::OK, &json!("completed")));
-    for path in ["/metrics", "/api/v2/routes", "/api/v2/status", "/"] {
+    for path in ["/metrics", "/api/v2/routes", "/api/v2/status"] {
         assert_eq!(call(Method::GET, path, &[APP], Value::Null).await.status, StatusCode::NOT_FOUND, "{path}");
     }
+    let described = call(Method::GET, "/openapi.json", &[APP], Value::Null).await.json();
+    let paths: Vec<&String> = described["paths"].as_object().expect("paths").keys().collect();
+    assert!(paths.iter().any(|path| *path == RUN) && !paths.iter().any(|path| path.contains("freeze")), "{paths:?}");
     let freeze = call(Method::POST, "/api/v2/freeze", &[APP], json!({ "on": true })).await;
     assert_eq!(freeze.status, StatusCode::NOT_FOUND);
 }

@@ -49,6 +49,12 @@ pub(super) struct Outgoing {
     pub hold: Option<Hold>,
 }
 
+/// Why a call does not leave after all, asked just before its first byte: its run may be another process's.
+pub(super) fn withheld(hold: Option<&Hold>) -> Option<Heard> {
+    let why = "the store has not heard of this process for so long that the run may be another's";
+    hold.filter(|hold| !hold.is_good()).map(|_| Heard::Withheld(why.into()))
+}
+
 /// A call that only reads: there is no other way to make one.
 pub(super) struct ReadCall(Outgoing);
 
@@ -178,9 +184,8 @@ impl Wire {
                 // Without a connection not a byte has left.
                 Err(_) => return Heard::NotSent(format!("no connection within {} ms", within.as_millis())),
             };
-            if hold.as_ref().is_some_and(|hold| !hold.is_good()) {
-                let why = "the store has not heard of this process for so long that the run may be another's";
-                return Heard::Withheld(why.into());
+            if let Some(withheld) = withheld(hold.as_ref()) {
+                return withheld;
             }
             match link.exchange(request, self.output_bytes_max, head_ends, ends).await {
                 Ok(exchanged) => break (link, exchanged),

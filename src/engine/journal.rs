@@ -100,6 +100,19 @@ impl Journal {
     /// Of a run that is on disk up to a place (0 is a new one). Without a store everything counts as kept.
     pub fn new(keeper: Option<Keeper>, priority: Priority, claim: Option<Claim>, durable: Seq) -> Self {
         let hold = keeper.as_ref().map(|keeper| keeper.lease.hold());
+        Self::held(keeper, priority, claim, durable, hold)
+    }
+    /// Of a run that was taken while this held.
+    pub fn of_taken(keeper: Option<Keeper>, priority: Priority, durable: Seq, hold: Hold) -> Self {
+        Self::held(keeper, priority, None, durable, Some(hold))
+    }
+    fn held(
+        keeper: Option<Keeper>,
+        priority: Priority,
+        claim: Option<Claim>,
+        durable: Seq,
+        hold: Option<Hold>,
+    ) -> Self {
         Self {
             keeper,
             hold,
@@ -146,6 +159,10 @@ impl Journal {
     /// The run as it stands on disk, where anything of it was kept here.
     pub fn kept(&self) -> Option<&RunSummary> {
         self.kept.as_deref()
+    }
+    /// Under which number it appends.
+    pub fn fence(&self) -> Option<Fence> {
+        self.keeper.as_ref().map(|keeper| keeper.fence)
     }
     /// This process's word over the run.
     pub fn hold(&self) -> Option<Hold> {

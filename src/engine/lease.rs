@@ -50,7 +50,8 @@ impl Lease {
         }
         state.said = Some(said);
     }
-    /// What holds from now on, of runs that the store says are this process's.
+    /// What holds from now on, of what the store says after this to be this process's: asked before the store is, because
+    /// the lease may run out while its answer is on the way.
     pub fn hold(self: &Arc<Self>) -> Hold {
         Hold { lease: self.clone(), tenure: self.state().tenure }
     }

@@ -5,7 +5,7 @@
 //! waits. Whether a run is moved in another process is not known here.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
 use super::desk::NotDone;
-use crate::names::RunId;
+use crate::names::{Fence, RunId};
 use crate::workflow::{Order, RunStatus, RunSummary};
 
 /// Letters that wait for one run's task.
@@ -76,6 +76,8 @@ struct Slot {
 #[derive(Default)]
 struct Looks {
     wanted: AtomicBool,
+    /// The highest number under which this process took the run again although a task sits here.
+    retaken: AtomicU64,
     notify: Notify,
 }
 
@@ -137,6 +139,19 @@ impl Post {
             None => false,
         }
     }
+    /// Tells the run's task that this process took the run again, under this number: one that owns it under a lower one
+    /// has lost it meanwhile, though nothing that it appended told it so. False where no task moves it here.
+    pub fn retaken(&self, run: RunId, fence: Fence) -> bool {
+        match self.slots().get(&run) {
+            Some(slot) => {
+                slot.looks.retaken.fetch_max(fence.0, Ordering::AcqRel);
+                slot.looks.wanted.store(true, Ordering::Release);
+                slot.looks.notify.notify_one();
+                true
+            }
+            None => false,
+        }
+    }
     /// Whether a task moves the run here.
     pub fn moves(&self, run: RunId) -> bool {
         self.slots().contains_key(&run)
@@ -164,6 +179,10 @@ impl Seat {
         }
         self.letters.close();
         true
+    }
+    /// Whether this process took the run again under a higher number than this.
+    pub fn is_retaken(&self, fence: Fence) -> bool {
+        self.looks.retaken.load(Ordering::Acquire) > fence.0
     }
     /// Whose it is.
     pub fn run(&self) -> RunId {

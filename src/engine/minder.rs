@@ -16,6 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::alarm::Due;
+use super::lease::Hold;
 use super::{Core, lease, locks, notifier, watchdog};
 use crate::limits::Limits;
 use crate::names::RunId;
@@ -145,6 +146,7 @@ pub(super) async fn take_due(core: &Arc<Core>) -> Result<(), StoreError> {
     loop {
         let Some(permit) = room(core).await else { return Ok(()) };
         let mut permit = Some(permit);
+        let hold = core.lease.hold();
         let due = core.store.take_due(core.worker, PAGE).await?;
         let full = due.len() == PAGE;
         for owned in due {
@@ -152,7 +154,7 @@ pub(super) async fn take_due(core: &Arc<Core>) -> Result<(), StoreError> {
                 Some(permit) => Some(permit),
                 None => room(core).await,
             };
-            taken(core, owned, permit);
+            taken(core, owned, hold.clone(), permit);
         }
         if !full || *core.draining.borrow() {
             return Ok(());
@@ -160,11 +162,12 @@ pub(super) async fn take_due(core: &Arc<Core>) -> Result<(), StoreError> {
     }
 }
 
-fn taken(core: &Arc<Core>, owned: Owned, permit: Option<OwnedSemaphorePermit>) {
+fn taken(core: &Arc<Core>, owned: Owned, hold: Hold, permit: Option<OwnedSemaphorePermit>) {
     let run = owned.summary.run_id;
     match core.post.sit(&core.alarm, run) {
-        Some(seat) => core.open(seat, Some(owned), permit),
-        // Its last task has not quite gone, and wakes it when it has.
+        Some(seat) => core.open(seat, Some((owned, hold)), permit),
+        // Its last task has not quite gone, and wakes it when it has; or has lost the run, and does not know.
+        None if core.post.retaken(run, owned.fence) => {}
         None => core.wake(run),
     }
 }

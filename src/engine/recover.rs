@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 
+use super::lease::Hold;
 use super::minder::{self, PAGE};
 use super::take::{self, Unloaded};
 use super::{Core, lease, watchdog};
@@ -43,9 +44,11 @@ pub(super) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
     watchdog::publish(core, &counts);
     minder::start(core);
     loop {
+        let hold = core.lease.hold();
         let due = core.store.take_due(core.worker, PAGE).await?;
         let full = due.len() == PAGE;
-        let went: Vec<Went> = stream::iter(due).map(|owned| go_on(core, owned)).buffer_unordered(READS).collect().await;
+        let went: Vec<Went> =
+            stream::iter(due).map(|owned| go_on(core, owned, hold.clone())).buffer_unordered(READS).collect().await;
         for went in went {
             match went {
                 Went::On => recovered.resumed += 1,
@@ -82,13 +85,16 @@ enum Went {
     Nowhere(StoreError),
 }
 
-async fn go_on(core: &Arc<Core>, owned: Owned) -> Went {
+async fn go_on(core: &Arc<Core>, owned: Owned, hold: Hold) -> Went {
     let run = owned.summary.run_id;
     let Some(seat) = core.post.sit(&core.alarm, run) else {
-        core.wake(run); // whoever sits there may leave without having moved it
+        // Whoever sits there may leave without having moved it.
+        if !core.post.retaken(run, owned.fence) {
+            core.wake(run);
+        }
         return Went::On;
     };
-    match take::load(core, seat, &owned).await {
+    match take::load(core, seat, &owned, hold).await {
         Ok(driver) => {
             let permit = core.woken.clone().try_acquire_owned().ok();
             core.spawn(driver, permit);

@@ -15,6 +15,7 @@ use super::clock::Clock;
 use super::desk::NotDone;
 use super::driver::{Driver, Parts};
 use super::journal::Journal;
+use super::lease::Hold;
 use super::mail::{Letter, Posted, Reply, Seat};
 use super::snapshot::Snapshot;
 use super::{Core, minder};
@@ -89,7 +90,12 @@ impl Core {
     }
 
     /// Moves a run in a task of its own, taken or still to be taken.
-    pub(super) fn open(self: &Arc<Self>, seat: Seat, owned: Option<Owned>, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn open(
+        self: &Arc<Self>,
+        seat: Seat,
+        owned: Option<(Owned, Hold)>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         minder::start(self);
         let core = self.clone();
         let moved = async move {
@@ -108,11 +114,14 @@ impl Core {
     }
 }
 
-async fn opened(core: &Arc<Core>, mut seat: Seat, owned: Option<Owned>) {
+async fn opened(core: &Arc<Core>, mut seat: Seat, owned: Option<(Owned, Hold)>) {
     let run = seat.run();
-    let taken = match owned {
-        Some(owned) => Ok(Taken::Mine(owned)),
-        None => core.store.take(core.worker, run).await,
+    let (taken, hold) = match owned {
+        Some((owned, hold)) => (Ok(Taken::Mine(owned)), hold),
+        None => {
+            let hold = core.lease.hold();
+            (core.store.take(core.worker, run).await, hold)
+        }
     };
     let owned = match taken {
         Ok(Taken::Mine(owned)) => owned,
@@ -134,7 +143,7 @@ async fn opened(core: &Arc<Core>, mut seat: Seat, owned: Option<Owned>) {
         }
         Err(error) => return not_now(core, seat, &error),
     };
-    match load(core, seat, &owned).await {
+    match load(core, seat, &owned, hold).await {
         Ok(driver) => drop(driver.drive().await),
         Err((seat, Unloaded::Store(error))) => not_now(core, seat, &error),
         Err((mut seat, Unloaded::Unreadable(why) | Unloaded::Withheld(why))) => {
@@ -151,12 +160,12 @@ fn not_now(core: &Core, mut seat: Seat, error: &StoreError) {
     }
 }
 
-/// Reads a run that is this process's.
-pub(super) async fn load(core: &Arc<Core>, seat: Seat, owned: &Owned) -> Result<Driver, (Seat, Unloaded)> {
+/// Reads a run that is this process's, taken while this held.
+pub(super) async fn load(core: &Arc<Core>, seat: Seat, owned: &Owned, hold: Hold) -> Result<Driver, (Seat, Unloaded)> {
     let id = seat.run();
     core.alarm.forget(id);
     match read(core, id).await {
-        Ok(read) if read.run.seq() == owned.summary.seq => Ok(read.driver(core, seat, owned)),
+        Ok(read) if read.run.seq() == owned.summary.seq => Ok(read.driver(core, seat, owned, hold)),
         Ok(read) => {
             // Whoever appended to it would be refused for ever.
             let (row, events) = (owned.summary.seq, read.run.seq());
@@ -235,10 +244,10 @@ pub(super) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Re
 }
 
 impl Read {
-    fn driver(self, core: &Arc<Core>, seat: Seat, owned: &Owned) -> Driver {
+    fn driver(self, core: &Arc<Core>, seat: Seat, owned: &Owned, hold: Hold) -> Driver {
         let Read { run, last, plan, snapshot, credentials } = self;
         let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, None, owned.fence);
-        let journal = Journal::new(keeper, priority, None, run.seq());
+        let journal = Journal::of_taken(keeper, priority, run.seq(), hold);
         let place = core.registry.take(run.id(), None).ok();
         let mut driver = Driver::new(Parts {
             core: core.clone(),

@@ -14,6 +14,7 @@ impl Driver {
             Some(Letter::Order(asking)) => self.order(*asking),
             Some(Letter::Child(end)) => self.child_ended(*end),
             Some(Letter::Waits) => self.below = true,
+            None if self.is_retaken() => self.lost("it was another process's meanwhile"),
             None => self.look_again(),
         }
     }

@@ -158,7 +158,12 @@ impl Driver {
             Stop::Discarded | Stop::Draining => {}
             // One that was never born here may be another's, and rest.
             Stop::Lost if self.journal.durable() == Seq(0) => {}
-            Stop::Lost => self.core.alarm.forget(id),
+            Stop::Lost => {
+                self.core.alarm.forget(id);
+                if self.is_retaken() {
+                    self.core.alarm.now(id); // read anew, it goes on
+                }
+            }
         }
         if stop != Stop::Lost {
             self.core.stuck.forget_unless(id, stop == Stop::Parked(Cause::Nothing));

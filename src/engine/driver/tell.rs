@@ -175,11 +175,20 @@ impl Driver {
                 }
                 self.stop = Some(Stop::Discarded);
             }
-            Settled::Lost(why) => {
-                tracing::error!(run = %self.run.id(), why, "the run is not this process's any more");
-                self.tell_problem("the run is driven elsewhere");
-                self.stop = Some(Stop::Lost);
-            }
+            Settled::Lost(why) => self.lost(&why),
         }
+    }
+
+    /// It is not this task's any more.
+    pub(super) fn lost(&mut self, why: &str) {
+        tracing::error!(run = %self.run.id(), why, "the run is not this process's any more");
+        self.tell_problem("the run is driven elsewhere");
+        self.stop = Some(Stop::Lost);
+    }
+
+    /// This process took the run again: whoever owned it in between may have moved it far.
+    pub(super) fn is_retaken(&self) -> bool {
+        let fence = self.journal.fence();
+        self.seat.as_ref().zip(fence).is_some_and(|(seat, fence)| seat.is_retaken(fence))
     }
 }

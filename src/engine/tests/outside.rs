@@ -10,6 +10,7 @@ use super::through;
 use crate::engine::{NotDone, Start};
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
+use crate::store::Work;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Choice, Event, Mode, Order, Plan, RunStatus};
 
@@ -243,6 +244,26 @@ async fn a_call_whose_turn_comes_after_the_lease_does_not_leave() {
     store.beats.pass(1_000);
     assert_eq!(bench.ended(second).await.status, RunStatus::Completed, "no attempt was used up");
     assert_eq!(world.paths(), ["POST /a/1", "POST /a/2"]);
+}
+
+/// Another process took a run and is gone, and this one takes it back while its own task still waits for a reply: what
+/// that task would append is refused, so the run is read anew and goes on at once.
+#[tokio::test]
+async fn a_run_that_comes_back_is_not_left_to_the_task_that_lost_it() {
+    let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");
+    let world =
+        World::new(|_, nth| if nth == 0 { React::Gated(200, json!({})) } else { React::Json(200, json!({})) }).await;
+    let store = through::shared();
+    let limits = Limits { lease_ms: 120_000, sweep_ms: 20, ..Limits::default() };
+    let bench = Bench::over(&world, plan, store.clone(), limits, None).await;
+    bench.recover().await;
+    let run = start(&bench, json!({})).await.run;
+    world.has_seen(1).await;
+    store.dies(bench.engine.core.worker);
+    let taken = store.take(crate::names::WorkerId(uuid::Uuid::from_u128(7)), run).await.unwrap();
+    assert!(matches!(taken, crate::store::Taken::Mine(_)), "{taken:?}");
+    assert_eq!(bench.ended(run).await.status, RunStatus::Completed, "the first reply never comes");
+    assert_eq!(world.paths(), ["GET /a", "GET /a"]);
 }
 
 /// Who asks something of a run whose last event was lost hears so at once, and does not wait for a mover that cannot be.

@@ -13,7 +13,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::engine::client::{Executor, Outgoing};
+use crate::engine::client::{Executor, Outgoing, withheld};
 use crate::engine::clock::wall;
 use crate::workflow::{EffectClass, Heard};
 
@@ -174,6 +174,11 @@ impl Executor for Way {
                 Ok(turn) => turn,
                 Err(refused) => return refused,
             };
+            // As the program's own way out does.
+            if let Some(withheld) = withheld(call.hold.as_ref()) {
+                outside.note(&call, "withheld");
+                return withheld;
+            }
             let heard = travel(&outside, effect, &call, ends).await;
             turn.heard(&heard);
             heard

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::engine::clock;
-use crate::names::{RunId, WorkerId};
+use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
     OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, SampleRecord, Store, StoreError, StoredEvent, Taken,
@@ -57,10 +57,14 @@ struct State {
     percent: u8,
     faults: u64,
     owners: HashMap<RunId, WorkerId>,
+    /// Under which number a run was taken last.
+    fences: HashMap<RunId, Fence>,
     alive: HashMap<WorkerId, Instant>,
     /// Their word does not reach the store, though they live.
     mute: HashSet<WorkerId>,
     takes: HashMap<RunId, u64>,
+    /// What they took with whatever was due, and were not told: it is said when they ask again.
+    untold: HashMap<WorkerId, Vec<Owned>>,
     early: Vec<String>,
 }
 
@@ -71,9 +75,11 @@ impl SimStore {
             percent,
             faults: 0,
             owners: HashMap::new(),
+            fences: HashMap::new(),
             alive: HashMap::new(),
             mute: HashSet::new(),
             takes: HashMap::new(),
+            untold: HashMap::new(),
             early: Vec::new(),
         };
         let (inner, news) = (MemoryStore::new(), broadcast::Sender::new(256));
@@ -178,8 +184,13 @@ impl SimStore {
         let owner = state.owners.get(&run).copied().filter(|owner| *owner != worker)?;
         state.alive.get(&owner).is_some_and(|until| *until > Instant::now()).then_some(owner)
     }
-    fn owns(&self, worker: Option<WorkerId>, run: RunId) {
+    /// Whose the run is after an append; one that is known already, of somebody who has lost the run since, changes
+    /// nothing.
+    fn owns(&self, worker: Option<WorkerId>, run: RunId, fence: Fence) {
         let mut state = self.state.lock().unwrap();
+        if state.fences.get(&run).is_some_and(|last| *last != fence) {
+            return;
+        }
         match worker {
             Some(worker) => drop(state.owners.insert(run, worker)),
             None => drop(state.owners.remove(&run)),
@@ -190,15 +201,25 @@ impl SimStore {
             return Ok(Taken::Elsewhere { worker, name: "the other".into() });
         }
         let taken = self.inner.take(worker, run).await?;
-        if matches!(taken, Taken::Mine(_)) {
-            self.owns(Some(worker), run);
-            *self.state.lock().unwrap().takes.entry(run).or_default() += 1;
+        if let Taken::Mine(owned) = &taken {
+            let mut state = self.state.lock().unwrap();
+            state.fences.insert(run, owned.fence);
+            state.owners.insert(run, worker);
+            *state.takes.entry(run).or_default() += 1;
         }
         Ok(taken)
     }
     async fn due(&self, worker: WorkerId, limit: usize) -> Result<Vec<Owned>, StoreError> {
         let runs = self.inner.runs(RunFilter { limit: 10_000, ..RunFilter::default() }).await?;
         let mut due = Vec::new();
+        let untold = self.state.lock().unwrap().untold.remove(&worker).unwrap_or_default();
+        for owned in untold {
+            let run = owned.summary.run_id;
+            let still = self.state.lock().unwrap().fences.get(&run) == Some(&owned.fence);
+            if still && let Taken::Mine(owned) = self.taken(worker, run).await? {
+                due.push(owned);
+            }
+        }
         for run in runs.iter().rev().filter(|run| !run.status.is_final()) {
             let owner = self.state.lock().unwrap().owners.get(&run.run_id).copied();
             let turn = match owner {
@@ -294,8 +315,18 @@ impl Work for Shared {
     fn take_due(&self, worker: WorkerId, limit: usize) -> Said<'_, Vec<Owned>> {
         let store = self.0.clone();
         Box::pin(handed(async move {
-            let kept = store.clone();
-            store.through(async { kept.due(worker, limit).await }).await
+            let (kept, taken) = (store.clone(), Mutex::new(Vec::new()));
+            let due = async {
+                let due = kept.due(worker, limit).await?;
+                taken.lock().unwrap().clone_from(&due);
+                Ok(due)
+            };
+            let told = store.clone().through(due).await;
+            if told.is_err() {
+                let taken = taken.into_inner().unwrap();
+                store.state.lock().unwrap().untold.entry(worker).or_default().extend(taken);
+            }
+            told
         }))
     }
     by_luck! {
@@ -330,9 +361,10 @@ impl Store for Shared {
             store.look_at_times(&append);
             let kept = store.clone();
             let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
+            let fence = append.fence;
             let done = store.through(async {
                 kept.inner.append(append).await.map_err(Unkept::Append)?;
-                kept.owns(owner, run);
+                kept.owns(owner, run, fence);
                 Ok(())
             });
             done.await.map_err(|unkept| match unkept {

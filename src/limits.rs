@@ -123,6 +123,9 @@ pub struct Limits {
     pub signals_max: u64,
     /// Nesting of a step's output and of a request's body; 100 at most.
     pub output_depth_max: u64,
+    /// Values in a step's output and in a request's body, those within lists and maps counted too: each takes many times
+    /// the memory of its bytes.
+    pub output_values_max: u64,
     /// One step's call, where the step gives no `timeout`.
     pub step_timeout_ms: u64,
     /// The engine's answer, where the route gives no `deadline`.
@@ -217,6 +220,7 @@ impl Default for Limits {
             output_bytes_max: 4 << 20,
             signals_max: 100,
             output_depth_max: 100,
+            output_values_max: 200_000,
             step_timeout_ms: 10_000,
             answer_ms: 30_000,
             expression_bytes_max: 4_096,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Shared;
 use super::guard::Who;
 use super::problem::Refusal;
-use crate::workflow::is_nested_beyond;
+use crate::workflow::{is_nested_beyond, values_in};
 
 /// A call's body arrives within this time.
 const BODY_READ_MAX: Duration = Duration::from_secs(10);
@@ -32,6 +32,11 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Ask<T> {
         // A list of its members would be taken for a struct too.
         if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Refusal::bad("the body: it is no JSON object"));
+        }
+        let values_max = shared.parts.limits.output_values_max;
+        if values_in(&bytes) as u64 > values_max {
+            let detail = format!("the body has more than {values_max} values (output_values_max)");
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail));
         }
         let asked = serde_json::from_slice(&bytes).map_err(|error| match is_nested_beyond(&error) {
             true => too_deep(shared.parts.limits.output_depth_max),

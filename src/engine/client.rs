@@ -137,16 +137,14 @@ impl Executor for SendingClient {
 #[derive(Clone)]
 struct Wire {
     links: Arc<Links>,
-    output_bytes_max: usize,
-    output_depth_max: usize,
+    bounds: decode::Bounds,
 }
 
 impl Wire {
     fn new(limits: &Limits) -> Self {
         Self {
             links: Links::new(usize_of(limits.service_idle_connections_max), Limits::ms(limits.service_idle_ms)),
-            output_bytes_max: usize_of(limits.output_bytes_max),
-            output_depth_max: decode::depth_max(limits),
+            bounds: decode::Bounds::of(limits),
         }
     }
 
@@ -187,7 +185,7 @@ impl Wire {
             if let Some(withheld) = withheld(hold.as_ref()) {
                 return withheld;
             }
-            match link.exchange(request, self.output_bytes_max, head_ends, ends).await {
+            match link.exchange(request, self.bounds.bytes, head_ends, ends).await {
                 Ok(exchanged) => break (link, exchanged),
                 // The other side had closed it: another one takes it.
                 Err((Broken::NotSent(_), Some(unsent))) if link.reused => request = unsent,
@@ -206,15 +204,14 @@ impl Wire {
         let bytes = match body {
             Ok(bytes) => bytes,
             Err(begins) => {
-                let why = format!("its body is larger than the limit output_bytes_max ({})", self.output_bytes_max);
+                let why = format!("its body is larger than the limit output_bytes_max ({})", self.bounds.bytes);
                 return Heard::Unreadable { status, why, begins: decode::excerpt(&begins) };
             }
         };
         if repeatable {
             self.links.give_back(&there, link).await;
         }
-        let bounds = decode::Bounds { bytes: self.output_bytes_max, depth: self.output_depth_max };
-        match decode::coded(&head.headers, &bytes, bounds) {
+        match decode::coded(&head.headers, &bytes, self.bounds) {
             Ok(output) => Heard::Reply {
                 status,
                 headers: reply_headers(&head.headers),

@@ -16,37 +16,46 @@ use crate::exchange::RequestCopy;
 use crate::expression::ReadPath;
 use crate::expression::pairs;
 use crate::limits::Limits;
-use crate::workflow::{CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, wire};
+use crate::workflow::{
+    CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, values_in, wire,
+};
 
 /// How deep a decoded body may be.
 pub(super) fn depth_max(limits: &Limits) -> usize {
     usize::try_from(limits.output_depth_max).unwrap_or(usize::MAX).min(VALUE_DEPTH_MAX)
 }
 
-/// How large and how deep a decoded body may be.
+/// How large and how deep a decoded body may be, and of how many values.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
     pub bytes: usize,
     pub depth: usize,
+    pub values: usize,
 }
 
 impl Bounds {
     pub(super) fn of(limits: &Limits) -> Self {
-        Self { bytes: usize::try_from(limits.output_bytes_max).unwrap_or(usize::MAX), depth: depth_max(limits) }
+        let size = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
+        let (bytes, values) = (size(limits.output_bytes_max), size(limits.output_values_max));
+        Self { bytes, depth: depth_max(limits), values }
     }
 }
 
 /// The decoded value of a body.
 ///
 /// # Errors
-/// It says that it is JSON and is not, or is nested deeper than the bound.
-pub(super) fn body(bytes: &[u8], content_type: Option<&str>, depth_max: usize) -> Result<Value, String> {
+/// It says that it is JSON and is not, or is nested deeper or has more values than the bounds.
+pub(super) fn body(bytes: &[u8], content_type: Option<&str>, bounds: Bounds) -> Result<Value, String> {
+    let Bounds { bytes: _, depth: depth_max, values: values_max } = bounds;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     let kind = content_type.unwrap_or_default().to_ascii_lowercase();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if kind.ends_with("/json") || kind.ends_with("+json") {
+        if values_in(bytes) > values_max {
+            return Err(format!("its body has more values than the limit output_values_max ({values_max})"));
+        }
         let too_deep = || format!("its body is nested deeper than the limit output_depth_max ({depth_max})");
         let value = serde_json::from_slice(bytes).map_err(|error| match is_nested_beyond(&error) {
             true => too_deep(),
@@ -62,6 +71,7 @@ pub(super) fn body(bytes: &[u8], content_type: Option<&str>, depth_max: usize) -
         return Ok(Value::String(text.to_owned()));
     }
     if kind.is_empty()
+        && values_in(bytes) <= values_max
         && let Ok(value) = serde_json::from_slice(bytes)
         && !deeper_than(&value, depth_max)
     {
@@ -78,8 +88,8 @@ pub(super) fn body(bytes: &[u8], content_type: Option<&str>, depth_max: usize) -
 pub(super) fn coded(headers: &HeaderMap, bytes: &Bytes, limits: Bounds) -> Result<Value, String> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     match unpacked(headers, bytes, limits.bytes) {
-        Some(plain) => body(&plain, content_type, limits.depth),
-        None => body(bytes, content_type, limits.depth)
+        Some(plain) => body(&plain, content_type, limits),
+        None => body(bytes, content_type, limits)
             .map_err(|why| format!("{why} (its content-encoding cannot be taken off here within the limits)")),
     }
 }

@@ -83,4 +83,6 @@ pub use status::StepStatus;
 pub use summary::{RunStatus, RunSummary};
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waits::{Cause, Reason, Since, waits};
-pub use world::{CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, is_nested_beyond, reads_hidden};
+pub use world::{
+    CREDENTIALS, STARS, VALUE_DEPTH_MAX, World, call_scope, deeper_than, is_nested_beyond, reads_hidden, values_in,
+};

@@ -56,6 +56,22 @@ pub fn is_nested_beyond(error: &serde_json::Error) -> bool {
     error.to_string().starts_with("recursion limit exceeded")
 }
 
+/// How many values a JSON text has at most: commas and opening brackets outside of strings, and one. Cheap, and
+/// before anything of it is read.
+pub fn values_in(text: &[u8]) -> usize {
+    let (mut count, mut quoted, mut escaped) = (1, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' if !quoted => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 /// Whether lists and maps within each other go deeper than a bound.
 pub fn deeper_than(value: &Value, depth: usize) -> bool {
     match value {
@@ -255,6 +271,13 @@ pub fn call_scope(scope: &Scope, run: &Run, step: &StepId, item: Option<u32>, pa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_values_of_a_text_are_never_more_than_counted() {
+        for (text, counted) in [("1", 1), ("[1,2,3]", 4), (r#"{"a,[":"b\",[","c":[]}"#, 4), ("[[],{}]", 5)] {
+            assert_eq!(values_in(text.as_bytes()), counted, "{text}");
+        }
+    }
 
     #[test]
     fn what_the_reader_of_json_does_not_take_is_told_from_what_is_no_json() {

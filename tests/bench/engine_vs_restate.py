@@ -136,8 +136,9 @@ def main():
     def compare(label, work, key, better):
         a, b = ([row[key] for row in rows if row["work"] == work and row["who"] == who] for who in ("ours", "restate"))
         ratios = sorted(x / y for x, y in zip(a, b))
-        print(f"{label:34} ours {statistics.median(a):10.2f}  restate {statistics.median(b):10.2f}  ratio {statistics.median(ratios):.3f} "
-              f"({ratios[0]:.3f} to {ratios[-1]:.3f}); to reach: {better}")
+        notes.append(f"{label:34} ours {statistics.median(a):10.2f}  restate {statistics.median(b):10.2f}  ratio {statistics.median(ratios):.3f} "
+                     f"({ratios[0]:.3f} to {ratios[-1]:.3f}); to reach: {better}")
+        print(notes[-1])
 
     compare("10 steps, 1 client, p50 ms", "sequence, 1 client", "p50_ms", "at most 0.25")
     compare("10 steps, 1 client, p99 ms", "sequence, 1 client", "p99_ms", "at most 0.25")

@@ -522,7 +522,9 @@ proptest! {
             StepKind::Call(call) => call.repeat_is_harmless(),
             _ => true,
         });
-        if harmless || cut.conflict().is_none() {
+        // An early answer and a step that fails the run race each other: a crash may let the other one be first.
+        let races = early && plan.steps.iter().any(|step| matches!(step.kind, StepKind::Fail(_)));
+        if !races && (harmless || cut.conflict().is_none()) {
             prop_assert_eq!(cut.status(), whole.status());
             prop_assert_eq!(cut.answer(), whole.answer());
         }

@@ -5,6 +5,8 @@
 //! with its reply lost, or slow, or silent until the caller gives up. Nobody cancels what was handed in: a caller that
 //! goes away only misses the reply.
 
+mod shared;
+
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -17,6 +19,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+pub(super) use self::shared::Shared;
 use crate::engine::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
@@ -258,152 +261,3 @@ impl From<StoreError> for Unkept {
 }
 
 type Said<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
-
-/// The store that the engines of one simulation hold.
-pub(super) struct Shared(pub Arc<SimStore>);
-
-/// Handed in: goes on though nobody waits.
-async fn handed<T: Send + 'static, E: Send + 'static>(
-    work: impl Future<Output = Result<T, E>> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::spawn(work).await {
-        Ok(done) => done,
-        Err(_) => std::future::pending().await, // the simulation ends
-    }
-}
-
-macro_rules! by_luck {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
-        $(fn $name(&self, $($arg: $type),*) -> Said<'_, $result> {
-            let store = self.0.clone();
-            Box::pin(handed(async move {
-                let kept = store.clone();
-                store.through(async { kept.inner.$name($($arg),*).await }).await
-            }))
-        })*
-    };
-}
-
-impl Work for Shared {
-    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> Said<'_, Option<Timestamp>> {
-        let store = self.0.clone();
-        Box::pin(handed(async move {
-            if store.state.lock().unwrap().mute.contains(&worker) {
-                return Err(lost());
-            }
-            let kept = store.clone();
-            store
-                .through(async {
-                    kept.state.lock().unwrap().alive.insert(worker, Instant::now() + lives);
-                    kept.inner.beat(worker, name, lives).await?;
-                    Ok(clock::simulated::time().filter(|_| kept.shared))
-                })
-                .await
-        }))
-    }
-    fn leave(&self, worker: WorkerId) -> Said<'_, ()> {
-        self.0.state.lock().unwrap().alive.remove(&worker);
-        self.0.inner.leave(worker)
-    }
-    fn take(&self, worker: WorkerId, run: RunId) -> Said<'_, Taken> {
-        let store = self.0.clone();
-        Box::pin(handed(async move {
-            let kept = store.clone();
-            store.through(async { kept.taken(worker, run).await }).await
-        }))
-    }
-    fn take_due(&self, worker: WorkerId, limit: usize) -> Said<'_, Vec<Owned>> {
-        let store = self.0.clone();
-        Box::pin(handed(async move {
-            let (kept, taken) = (store.clone(), Mutex::new(Vec::new()));
-            let due = async {
-                let due = kept.due(worker, limit).await?;
-                taken.lock().unwrap().clone_from(&due);
-                Ok(due)
-            };
-            let told = store.clone().through(due).await;
-            if told.is_err() {
-                let taken = taken.into_inner().unwrap();
-                store.state.lock().unwrap().untold.entry(worker).or_default().extend(taken);
-            }
-            told
-        }))
-    }
-    by_luck! {
-        wakes(limit: usize) -> Vec<(Timestamp, RunId)>;
-        put_order(order: OrderRecord) -> ();
-        orders(run: RunId) -> Vec<OrderRecord>;
-        order(id: Uuid) -> Option<OrderRecord>;
-        settle_order(id: Uuid, answer: Value) -> ();
-        locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
-        notices(limit: usize) -> Vec<Notice>;
-        notice_done(number: u64) -> ();
-        purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
-        remains(run: RunId) -> Option<Remains>;
-    }
-    fn news(&self) -> broadcast::Receiver<News> {
-        self.0.news.subscribe()
-    }
-    fn is_shared(&self) -> bool {
-        self.0.shared
-    }
-}
-
-impl Store for Shared {
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
-        let store = self.0.clone();
-        Box::pin(handed(async move {
-            match store.luck() {
-                Luck::Before => return Err(AppendError::Refused("no room".into())),
-                Luck::Twice => drop(store.inner.append(append.clone()).await),
-                _ => {}
-            }
-            store.look_at_times(&append);
-            let kept = store.clone();
-            let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
-            let fence = append.fence;
-            let done = store.through(async {
-                kept.inner.append(append).await.map_err(Unkept::Append)?;
-                kept.owns(owner, run, fence);
-                Ok(())
-            });
-            done.await.map_err(|unkept| match unkept {
-                Unkept::Store => AppendError::Unavailable("nobody knows".into()),
-                Unkept::Append(error) => error,
-            })
-        }))
-    }
-    by_luck! {
-        events(run: RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
-        run(run: RunId) -> Option<RunSummary>;
-        runs(filter: RunFilter) -> Vec<RunSummary>;
-        open_runs() -> Vec<(RunStatus, u64)>;
-        put_plan(id: crate::names::PlanId, source: Value) -> ();
-        plan(id: crate::names::PlanId) -> Option<Value>;
-        put_run_key(run: RunId, key: Option<Vec<u8>>) -> ();
-        run_key(run: RunId) -> Option<Vec<u8>>;
-        pin(key: crate::flag::PinKey) -> Option<PinRecord>;
-        pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
-        pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
-        first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
-        engine_tries(limit: usize) -> crate::store::EngineTries;
-        note_legacy_tries(keys: Vec<crate::flag::RetryKey>) -> ();
-        put_flip(flip: FlipRecord) -> u64;
-        flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;
-        last_flips() -> Vec<FlipRecord>;
-        put_declared(declared: Vec<DeclaredState>) -> ();
-        declared() -> Vec<DeclaredState>;
-        put_samples(samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize) -> ();
-        samples(route: crate::names::RouteId, limit: usize) -> Vec<SampleRecord>;
-        clear_samples(route: crate::names::RouteId) -> ();
-        put_evidence(evidence: Vec<EvidenceRecord>) -> ();
-        evidence() -> Vec<EvidenceRecord>;
-        secret() -> [u8; 32];
-    }
-    fn healthy(&self) -> bool {
-        true
-    }
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.0.inner.close()
-    }
-}

@@ -101,6 +101,20 @@ impl Pair {
         assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
         reply.json()["data"]["run_id"].as_str().expect("a run").to_owned()
     }
+    /// The same at a process that may say that nothing was started: asked again, as it says, at most so often.
+    pub async fn begin_at_last(&self, at: usize, pause: &str, refusals_max: usize) -> String {
+        for _ in 0..refusals_max {
+            let body = json!({ "workflow": "relay", "input": { "pause": pause }, "stream": false });
+            let path = "/api/v2/orchestrate/run";
+            let reply = self.both[at].api_with(Method::POST, path, &[("prefer", "respond-async")], body).await;
+            if reply.status.is_success() {
+                return reply.json()["data"]["run_id"].as_str().expect("a run").to_owned();
+            }
+            let said = reply.json();
+            assert_eq!((reply.status.as_u16(), &said["title"]), (503, &json!("Nothing was started")), "{said}");
+        }
+        self.begin(at, pause).await
+    }
     /// A run as one of them shows it.
     pub async fn show(&self, at: usize, run: &str) -> Value {
         self.both[at].get(&format!("/api/v2/orchestrate/run/{run}")).await["data"].clone()

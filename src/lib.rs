@@ -9,6 +9,7 @@
 //! - [`exchange`] (pure): what the arms hand to each other; an `Answered` exists only once the reply does
 //! - [`engine`]: the other arm, a tower service: moves runs forward, performs their calls, survives the process
 //! - [`workflow`] (pure): what a run does next, as events; recording and replay are the same function
+//! - [`affinity`]: which arm owns an instance, and which took the first try of a request
 //! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, once
 //! - [`shadow`]: runs the arm that nobody waits for, on threads of its own, within a budget
 //! - [`compare`] (pure): holds two observations against each other
@@ -32,6 +33,7 @@
 #![warn(missing_docs)]
 
 pub mod admin;
+pub mod affinity;
 pub mod app;
 pub mod cli;
 pub mod compare;

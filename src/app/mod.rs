@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::types::{ShadowLoad, StuckRun};
 use crate::admin::{self, AdminParts, Moves, Traffic, Vitals};
+use crate::affinity::StoreAffinity;
 use crate::config::{self, Freshness, Loaded, Overrides, Pace, Retention, Setup, StoreUrl, Watch};
-use crate::engine::pins::StorePins;
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
@@ -229,7 +229,7 @@ struct Parts {
     evidence: Arc<Evidence>,
     ladder: Arc<Ladder>,
     engine: Arc<Engine>,
-    pins: Arc<StorePins>,
+    pins: Arc<StoreAffinity>,
     shadow: Arc<Shadow>,
     rules: crate::shadow::RulesInForce,
     retention: Arc<ArcSwap<Retention>>,
@@ -261,7 +261,7 @@ impl Parts {
         for orphan in ladder.orphans(&declared(setup, 0)).await.context("looking up what the engine owns")? {
             tracing::error!("{orphan}");
         }
-        let pins = StorePins::load(store.clone(), &limits).await.context("reading the pins")?;
+        let pins = StoreAffinity::load(store.clone(), &limits).await.context("reading the pins")?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
             plans: setup.workflows.clone(),

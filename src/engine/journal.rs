@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::lease::{Hold, Lease};
-use super::pins::StorePins;
+use crate::affinity::StoreAffinity;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, PlanId, Seq, WorkerId};
 use crate::store::{Append, AppendError, Claim, Conflict, LockChange, NewPin, Notice, Priority, SharedStore};
@@ -60,7 +60,7 @@ pub(super) enum Settled {
 pub(super) struct Keeper {
     pub store: SharedStore,
     /// Hears of pins before the answer leaves.
-    pub pins: Arc<StorePins>,
+    pub pins: Arc<StoreAffinity>,
     pub plans: KeptPlans,
     pub plan: Arc<Plan>,
     /// Opens the run's sealed credentials; there before the run's first event.

@@ -34,7 +34,7 @@ mod newborn;
 mod notifier;
 mod orders;
 mod outgoing;
-pub mod pins;
+
 mod recover;
 mod registry;
 mod replies;
@@ -71,12 +71,12 @@ use self::follow::Watchers;
 use self::journal::KeptPlans;
 use self::lease::Lease;
 use self::mail::Post;
-use self::pins::StorePins;
 use self::registry::Registry;
 use self::seal::Sealer;
 use self::snapshot::Snapshot;
 use self::stuck::Stuck;
 use self::take::Reads;
+use crate::affinity::StoreAffinity;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{Freeze, Service};
 use crate::limits::Limits;
@@ -110,7 +110,7 @@ pub struct EngineParts {
     /// The bounds in force.
     pub limits: Arc<Limits>,
     /// Hears what was pinned before the answer leaves.
-    pub pins: Arc<StorePins>,
+    pub pins: Arc<StoreAffinity>,
 }
 
 /// The embedded orchestrator. Dropping it cuts every run where it is, as the end of the process would.
@@ -120,7 +120,7 @@ pub struct Engine {
 
 struct Core {
     store: SharedStore,
-    pins: Arc<StorePins>,
+    pins: Arc<StoreAffinity>,
     /// What the newest files say.
     snapshot: ArcSwap<Snapshot>,
     /// What the files before them say, newest first: requests that were decided by them are on their way.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::pins::StorePins;
-use crate::exchange::{ArmReply, Pins};
+use crate::affinity::StoreAffinity;
+use crate::exchange::{Affinity, ArmReply};
 use crate::flag::RetryKey;
 use crate::names::RunId;
 use crate::store::Claim;
@@ -60,7 +60,7 @@ pub(super) struct Place {
     word: watch::Sender<Option<Verdict>>,
     kept: watch::Sender<bool>,
     /// The first try that is held against legacy for as long as nothing of the run may be on disk.
-    held: Option<(Arc<StorePins>, RetryKey)>,
+    held: Option<(Arc<StoreAffinity>, RetryKey)>,
 }
 
 impl Registry {
@@ -93,7 +93,7 @@ impl Registry {
 
 impl Place {
     /// The key was taken from legacy for this run; it goes back with the place, unless it is kept or given back before.
-    pub fn hold(&mut self, pins: Arc<StorePins>, key: RetryKey) {
+    pub fn hold(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
         self.held = Some((pins, key));
     }
     /// The run's birth is on disk.
@@ -107,7 +107,7 @@ impl Place {
         self.held = None;
     }
     /// The request is legacy's from now on: said before anybody is told, so that no third one begins in between.
-    pub fn give_back(&mut self, pins: &StorePins) {
+    pub fn give_back(&mut self, pins: &StoreAffinity) {
         self.held = None;
         if let Some(key) = self.key {
             pins.note_legacy(key);

@@ -4,12 +4,12 @@
 //! services over these types, so `proxy` and `shadow` never see the engine, and the engine never sees them.
 //! Always true: an [`Answered`] exists only once the reply does; a [`Ticket`] ends in exactly one outcome.
 
+mod affinity;
 mod answered;
 mod arm;
 mod offer;
-mod pins;
 
+pub use affinity::{Affinity, OwnerUnknown, Remembered};
 pub use answered::{Answered, RequestCopy};
 pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, Problem, RunReport, Source};
 pub use offer::{Offer, Outcome, Served, Settle, Ticket, Watch};
-pub use pins::{Pins, PinsUnavailable, Remembered};

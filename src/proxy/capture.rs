@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode};
 use super::body::RequestCapture;
 use super::clock::now;
 use crate::compare::{Body, Observation, unpacked};
-use crate::exchange::{Answered, Offer, Pins, RequestCopy, Ticket};
+use crate::exchange::{Affinity, Answered, Offer, RequestCopy, Ticket};
 use crate::flag::{FlagSet, Instance, InstanceId, PinKey, RetryKey, RouteFlag, SkipReason};
 use crate::workflow::Mode;
 
@@ -39,7 +39,7 @@ pub(super) struct Watched {
     pub began: u64,
     pub bytes_max: usize,
     pub offer: Arc<dyn Offer>,
-    pub pins: Arc<dyn Pins>,
+    pub pins: Arc<dyn Affinity>,
 }
 
 impl Watched {

@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 
-use crate::exchange::{ArmReply, ArmRequest, Offer, Pins, Watch};
+use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, Watch};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -69,7 +69,7 @@ pub struct ProxyParts {
     /// The engine.
     pub engine: EngineArm,
     /// Who owns instances and retries.
-    pub pins: Arc<dyn Pins>,
+    pub pins: Arc<dyn Affinity>,
     /// The way to the arm that nobody waits for.
     pub offer: Arc<dyn Offer>,
     /// Hears how the engine served callers.
@@ -99,7 +99,7 @@ struct Shared {
     bounds: clock::Bounds,
     trust_forwarded: bool,
     engine: EngineArm,
-    pins: Arc<dyn Pins>,
+    pins: Arc<dyn Affinity>,
     offer: Arc<dyn Offer>,
     watch: Arc<dyn Watch>,
     open: open::Open,

@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::affinity::StoreAffinity;
 use crate::compare::{Body, Observation};
-use crate::engine::pins::StorePins;
 use crate::engine::{Engine, EngineParts};
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, RunReport};
 use crate::flag::Service;
@@ -257,7 +257,7 @@ async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &L
         store_key: key.clone(),
         key_secret: [1; 32],
         limits: Arc::new(limits.clone()),
-        pins: StorePins::load(store.clone(), limits).await.unwrap(),
+        pins: StoreAffinity::load(store.clone(), limits).await.unwrap(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::kit::{Bench, React, World, abandoned, answer, refused, request};
-use crate::exchange::{ArmRequest, Pins, Remembered};
+use crate::exchange::{Affinity, ArmRequest, Remembered};
 use crate::flag::{Arm, RetryKey};
 use crate::limits::Limits;
 use crate::names::RouteId;

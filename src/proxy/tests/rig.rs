@@ -19,7 +19,7 @@ use tower::util::BoxCloneSyncService;
 use super::super::{Drained, Proxy, ProxyParts};
 use super::wire::{Message, Wire, soon};
 use crate::exchange::{
-    Abandoned, Answered, ArmAnswer, ArmReply, ArmRequest, Offer, Outcome, Pins, PinsUnavailable, Problem, Remembered,
+    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, Offer, Outcome, OwnerUnknown, Problem, Remembered,
     RunReport, Served, Settle, Source, Ticket, Watch,
 };
 use crate::flag::{Arm, FlagSet, Freeze, Instance, Match, Owner, PinKey, RetryKey, Route, Service, Shares, State};
@@ -35,7 +35,7 @@ pub struct Fakes {
     pub asked: Mutex<Vec<ArmRequest>>,
     pub answers: Mutex<VecDeque<ArmReply>>,
     pub owner: Mutex<Option<Owner>>,
-    pub first_try: Mutex<Option<Result<Option<Arm>, PinsUnavailable>>>,
+    pub first_try: Mutex<Option<Result<Option<Arm>, OwnerUnknown>>>,
     pub noted: Mutex<Vec<RetryKey>>,
     pub engine_owns: AtomicBool,
     /// The engine takes the key between the look and the decision.
@@ -99,12 +99,12 @@ impl Watch for Fakes {
     }
 }
 
-impl Pins for Fakes {
-    fn owner<'a>(&'a self, _key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), PinsUnavailable>> {
+impl Affinity for Fakes {
+    fn owner<'a>(&'a self, _key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>> {
         let owner = *self.owner.lock().unwrap();
-        Box::pin(async move { owner.map(|owner| (owner, None)).ok_or(PinsUnavailable) })
+        Box::pin(async move { owner.map(|owner| (owner, None)).ok_or(OwnerUnknown) })
     }
-    fn first_try<'a>(&'a self, _key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, PinsUnavailable>> {
+    fn first_try<'a>(&'a self, _key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>> {
         let arm = *self.first_try.lock().unwrap();
         Box::pin(async move { arm.unwrap_or(Ok(None)) })
     }

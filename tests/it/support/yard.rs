@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use pointsman::affinity::StoreAffinity;
 use pointsman::config::{self, Overrides, Setup};
 use pointsman::demo::{Entry, Pace, World};
-use pointsman::engine::pins::StorePins;
 use pointsman::engine::{Engine, EngineParts, Start};
 use pointsman::exchange::{ArmReply, ArmRequest, RequestCopy};
 use pointsman::flag::{InstanceId, PinKey};
@@ -92,7 +92,7 @@ impl Yard {
             store_key: None,
             key_secret: [7; 32],
             limits: self.setup.limits.clone(),
-            pins: StorePins::load(store.clone(), &self.setup.limits).await.expect("pins"),
+            pins: StoreAffinity::load(store.clone(), &self.setup.limits).await.expect("pins"),
         });
         engine.recover().await.expect("the store answers");
         engine

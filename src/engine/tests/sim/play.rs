@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::outside::{Outside, Way};
 use super::store::{Shared, SimStore};
 use super::{Figures, plans, verdict};
-use crate::engine::pins::StorePins;
+use crate::affinity::StoreAffinity;
 use crate::engine::{Engine, EngineParts, Start, clock};
 use crate::flag::RetryKey;
 use crate::limits::Limits;
@@ -156,7 +156,7 @@ impl Play {
         }
         let store: SharedStore = Arc::new(Shared(self.store.clone()));
         let limits = Limits { lease_ms: 3_000, sweep_ms: 1_000, order_wait_ms: 5_000, ..Limits::default() };
-        let Ok(pins) = StorePins::load(store.clone(), &limits).await else { return };
+        let Ok(pins) = StoreAffinity::load(store.clone(), &limits).await else { return };
         let engine = Engine::new(EngineParts {
             store,
             plans: self.plans.clone(),

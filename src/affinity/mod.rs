@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "legacy or engine, for this follow-up, for this retry?" Always true: a family in which
 //! nobody has pinned anything is answered at once, without the store and without a lock; what the engine's appends
-//! pinned in this process is known here before their answer leaves, because the engine says so ([`StorePins::pinned`]);
+//! pinned in this process is known here before their answer leaves, because the engine says so ([`StoreAffinity::pinned`]);
 //! a first try is one arm's from the moment it is taken, before anything of it is on disk, and what the engine took is
 //! known without the store but for routes of which more was taken than is kept.
 //! Who asks, and what becomes of the request, is `proxy`'s and `flag`'s business.
@@ -31,7 +31,7 @@ use self::cache::Cache;
 use self::families::Families;
 pub use self::tries::Took;
 use self::tries::Tries;
-use crate::exchange::{Pins, PinsUnavailable, Remembered};
+use crate::exchange::{Affinity, OwnerUnknown, Remembered};
 use crate::flag::{Arm, Owner, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -43,7 +43,7 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 const GLANCE_MAX: Duration = Duration::from_millis(20);
 
 /// Pins and retry keys over the store.
-pub struct StorePins {
+pub struct StoreAffinity {
     store: SharedStore,
     families: Arc<Families>,
     cache: Cache,
@@ -51,7 +51,7 @@ pub struct StorePins {
     behind: Behind,
 }
 
-impl StorePins {
+impl StoreAffinity {
     /// Counts what is pinned, and starts what writes behind on the current runtime.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl StorePins {
         self.tries.release(key);
     }
 
-    async fn look(&self, key: &PinKey) -> Result<(Owner, Option<RunId>), PinsUnavailable> {
+    async fn look(&self, key: &PinKey) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
         let before = self.cache.epoch();
         let engine_owns = self.families.get(&key.family).is_some_and(|family| family.engine_owns());
         let within = if engine_owns { LOOK_MAX } else { GLANCE_MAX };
@@ -123,11 +123,11 @@ impl StorePins {
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, family = %key.family, "cannot tell who owns an instance");
-                Err(PinsUnavailable)
+                Err(OwnerUnknown)
             }
             Err(_) => {
                 tracing::error!(family = %key.family, waited = ?LOOK_MAX, "cannot tell who owns an instance");
-                Err(PinsUnavailable)
+                Err(OwnerUnknown)
             }
         }
     }
@@ -141,8 +141,8 @@ fn owner_of(pin: Option<(Arm, Option<RunId>)>) -> (Owner, Option<RunId>) {
     }
 }
 
-impl Pins for StorePins {
-    fn owner<'a>(&'a self, key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), PinsUnavailable>> {
+impl Affinity for StoreAffinity {
+    fn owner<'a>(&'a self, key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>> {
         if self.families.get(&key.family).is_none() {
             return ready(Ok((Owner::Nobody, None))).boxed();
         }
@@ -164,7 +164,7 @@ impl Pins for StorePins {
         }
     }
 
-    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, PinsUnavailable>> {
+    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>> {
         if let Some(arm) = self.tries.arm(key, Instant::now()) {
             return ready(Ok(Some(arm))).boxed();
         }
@@ -173,11 +173,11 @@ impl Pins for StorePins {
                 Ok(Ok(first)) => Ok(first.map(|first| first.arm)),
                 Ok(Err(error)) => {
                     tracing::error!(%error, "cannot tell who took a first try");
-                    Err(PinsUnavailable)
+                    Err(OwnerUnknown)
                 }
                 Err(_) => {
                     tracing::error!(waited = ?LOOK_MAX, "cannot tell who took a first try");
-                    Err(PinsUnavailable)
+                    Err(OwnerUnknown)
                 }
             }
         }

@@ -82,11 +82,11 @@ impl Counting {
     }
 }
 
-async fn owner(pins: &StorePins, id: &str) -> Result<(Owner, Option<RunId>), PinsUnavailable> {
+async fn owner(pins: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
     pins.owner(&pin(id, Arm::Engine).key).await
 }
 
-async fn create(store: &Counting, pins: &StorePins, n: u64, pin: NewPin) {
+async fn create(store: &Counting, pins: &StoreAffinity, n: u64, pin: NewPin) {
     store.append(Append { pins: vec![pin.clone()], ..append(run_id(n), 1, 1) }).await.unwrap();
     pins.pinned(&pin, run_id(n));
 }
@@ -94,7 +94,7 @@ async fn create(store: &Counting, pins: &StorePins, n: u64, pin: NewPin) {
 #[tokio::test]
 async fn a_family_without_pins_asks_nobody() {
     let store = Counting::new();
-    let pins = StorePins::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     store.gone.store(true, Ordering::Relaxed);
     assert_eq!(owner(&pins, "17").await, Ok((Owner::Nobody, None)));
     assert_eq!(store.looks(), 0);
@@ -103,14 +103,14 @@ async fn a_family_without_pins_asks_nobody() {
 #[tokio::test]
 async fn what_a_run_pinned_is_its_own_at_once_and_after_a_restart() {
     let store = Counting::new();
-    let pins = StorePins::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     create(&store, &pins, 1, pin("17", Arm::Engine)).await;
     create(&store, &pins, 2, pin("18", Arm::Legacy)).await;
     assert_eq!(owner(&pins, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
     assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, Some(run_id(2)))));
     assert_eq!(store.looks(), 0);
 
-    let pins = StorePins::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     for _ in 0..3 {
         assert_eq!(owner(&pins, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
         assert_eq!(owner(&pins, "99").await, Ok((Owner::Nobody, None)));
@@ -123,20 +123,20 @@ async fn what_a_run_pinned_is_its_own_at_once_and_after_a_restart() {
 #[tokio::test]
 async fn a_store_that_is_gone_is_unknown_only_where_the_engine_owns_something() {
     let store = Counting::new();
-    let pins = StorePins::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     create(&store, &pins, 1, pin("1", Arm::Legacy)).await;
     store.gone.store(true, Ordering::Relaxed);
     assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)));
     create(&store, &pins, 3, pin("3", Arm::Engine)).await;
-    assert_eq!(owner(&pins, "2").await, Err(PinsUnavailable));
+    assert_eq!(owner(&pins, "2").await, Err(OwnerUnknown));
     assert_eq!(owner(&pins, "3").await, Ok((Owner::Engine, Some(run_id(3)))), "known here");
-    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(PinsUnavailable));
+    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(OwnerUnknown));
 }
 
 #[tokio::test]
 async fn a_retry_stays_on_its_arm_across_a_restart() {
     let store = Counting::new();
-    let pins = StorePins::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let (mine, legacys) = (RetryKey([1; 32]), RetryKey([2; 32]));
     let claim = Some(crate::store::Claim { key: mine, request: [0; 32] });
     store.append(Append { claim, ..append(run_id(1), 1, 1) }).await.unwrap();
@@ -147,7 +147,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     assert_eq!(pins.first_try(&RetryKey([3; 32])).await, Ok(None));
     pins.flush().await;
 
-    let pins = StorePins::load(store, &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store, &Limits::default()).await.unwrap();
     assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));
     assert_eq!(pins.first_try(&mine).await, Ok(Some(Arm::Engine)));
 }
@@ -155,7 +155,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
 #[tokio::test]
 async fn what_could_not_be_written_is_written_later() {
     let store = Counting::new();
-    let pins = StorePins::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     store.gone.store(true, Ordering::Relaxed);
     for n in 0..2_000_u16 {
         let mut key = [7; 32];
@@ -175,7 +175,7 @@ async fn what_could_not_be_written_is_written_later() {
 #[tokio::test]
 async fn an_id_that_the_engine_owns_is_a_collision() {
     let store = Counting::new();
-    let pins = StorePins::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let family = RouteId::new("orders.create");
     create(&store, &pins, 1, pin("17", Arm::Engine)).await;
     pins.note_legacy_instance(pin("18", Arm::Legacy).key);
@@ -184,7 +184,7 @@ async fn an_id_that_the_engine_owns_is_a_collision() {
     pins.note_legacy_instance(pin("17", Arm::Legacy).key);
     assert!(pins.collided(&family));
 
-    let pins = StorePins::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     pins.note_legacy_instance(pin("17", Arm::Legacy).key);
     pins.flush().await;
     assert!(pins.collided(&family), "found in the store");

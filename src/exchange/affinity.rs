@@ -8,7 +8,7 @@ use crate::names::{RouteId, RunId};
 /// Whether something is pinned cannot be told now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store did not answer, so it cannot be told which arm owns this instance")]
-pub struct PinsUnavailable;
+pub struct OwnerUnknown;
 
 /// What can be told of a first try without the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +22,9 @@ pub enum Remembered {
 }
 
 /// Looks up owners. The proxy asks before it decides.
-pub trait Pins: Send + Sync {
+pub trait Affinity: Send + Sync {
     /// Who owns an instance. Answers at once, without the store, for a family in which the engine owns nothing.
-    fn owner<'a>(&'a self, key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), PinsUnavailable>>;
+    fn owner<'a>(&'a self, key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
     /// Whether the engine owns any instance of a family: then legacy's ids are held against its own, on every rung.
     /// Answers at once.
     fn engine_owns_any(&self, family: &RouteId) -> bool;
@@ -32,7 +32,7 @@ pub trait Pins: Send + Sync {
     /// taken it.
     fn remembered(&self, route: &RouteId, key: &RetryKey) -> Remembered;
     /// Which arm took the first try, where that is remembered.
-    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, PinsUnavailable>>;
+    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>>;
     /// Takes a first try for legacy, unless the engine has it by now: in memory at once, written behind, never waited
     /// for. Whether legacy has it.
     fn take_for_legacy(&self, key: RetryKey) -> bool;

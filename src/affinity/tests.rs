@@ -35,10 +35,9 @@ impl Store for Counting {
         engine_tries(limit: usize) -> Stored<EngineTries>;
         pin_counts() -> Stored<Vec<crate::store::PinCount>>;
         pins(family: RouteId, arm: Arm, limit: usize) -> Stored<Vec<PinRecord>>;
-        put_flip(flip: crate::store::FlipRecord) -> Stored<u64>;
+        put_flips(flips: Vec<crate::store::FlipRecord>, declared: Option<Vec<crate::store::DeclaredState>>) -> Stored<Vec<u64>>;
         flips(route: Option<RouteId>, limit: usize) -> Stored<Vec<crate::store::FlipRecord>>;
         last_flips() -> Stored<Vec<crate::store::FlipRecord>>;
-        put_declared(declared: Vec<crate::store::DeclaredState>) -> Stored<()>;
         declared() -> Stored<Vec<crate::store::DeclaredState>>;
         put_samples(s: Vec<crate::store::SampleRecord>, per: usize, fingerprints: usize) -> Stored<()>;
         samples(route: RouteId, limit: usize) -> Stored<Vec<crate::store::SampleRecord>>;

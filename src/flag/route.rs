@@ -15,6 +15,8 @@ use crate::names::{RouteId, WorkflowName};
 pub struct Route {
     /// Its id: unique, a metric label.
     pub id: RouteId,
+    /// Ids that it had before, the newest first: what is kept under them is its own.
+    pub was: Vec<RouteId>,
     /// Which requests are its.
     pub matches: Match,
     /// The service that answers it today.
@@ -47,6 +49,17 @@ pub struct Route {
     pub guard: Option<Guard>,
     /// Conditions (CEL over request, reply, run) judged in `live` and `only`, by name.
     pub invariants: Vec<(String, Expression)>,
+}
+
+impl Route {
+    /// Its id and those that it had before.
+    pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
+        std::iter::once(&self.id).chain(&self.was)
+    }
+    /// The oldest of its ids: what is hashed by it stays the same over renames.
+    pub fn first_id(&self) -> &RouteId {
+        self.was.last().unwrap_or(&self.id)
+    }
 }
 
 /// Which requests are a route's.

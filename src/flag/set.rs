@@ -49,6 +49,8 @@ pub struct RouteFlag {
     pub cap: State,
     /// The route that creates the instances which this one creates or follows; itself where there are none.
     pub family: RouteId,
+    /// The oldest id of that route: shares are drawn by it, so that a rename moves nobody to another side.
+    pub draws_by: RouteId,
 }
 
 /// The lowest of requested, guard, health and kill switch.
@@ -138,6 +140,8 @@ impl FlagSet {
     ) -> Self {
         let matcher = Matcher::new(&routes);
         let by_id = routes.iter().enumerate().map(|(place, route)| (route.id.clone(), place)).collect();
+        let first_ids: HashMap<RouteId, RouteId> =
+            routes.iter().map(|route| (route.id.clone(), route.first_id().clone())).collect();
         let flag = |route: Arc<Route>| {
             let declared = Standing::declared(&route);
             let standing = standings.get(&route.id).unwrap_or(&declared);
@@ -150,6 +154,7 @@ impl FlagSet {
                 effective: standing.effective(freeze),
                 shares: standing.shares,
                 cap: standing.cap(freeze),
+                draws_by: first_ids.get(&family).unwrap_or(&family).clone(),
                 family,
                 route,
             })

@@ -83,11 +83,14 @@ impl Mover {
                     tracing::warn!(%route, from = %step.from, to = %step.to, "{sentence}");
                 }
             }
-            let flip = self.record(self.written(step, By::File.as_str().to_owned())).await?;
-            board.flipped(&route, flip.clone());
-            flips.push(flip);
+            flips.push(self.written(step, By::File.as_str().to_owned()));
         }
-        self.store.put_declared(board.remembered.values().cloned().collect()).await?;
+        let flips = self.record(flips, Some(board.remembered.values().cloned().collect())).await?;
+        for flip in &flips {
+            if let Some(route) = &flip.route {
+                board.flipped(route, flip.clone());
+            }
+        }
         let mut now = self.board();
         // Health may have changed in the meantime; all else only changes in its turn.
         board.set_health(now.healthy);
@@ -124,11 +127,14 @@ impl Mover {
             return Err(FlipError::Refused(format!("`{route}` is `only`: {why}{known}")));
         }
 
-        self.supersede(route, place.declared()).await?;
+        // A flip ends a wish of the file that the gate refused: the store remembers the file as it is from now on.
+        let mut remembered = board.remembered.clone();
+        remembered.insert(route.clone(), place.declared());
         let forced = passed.forced || (force && place.standing.unproven);
         let step = Move { route: route.clone(), from, to, shares, reason: wish.reason, forced };
-        let flip = self.record(self.written(step, by)).await?;
+        let flip = self.record_one(self.written(step, by), Some(remembered.values().cloned().collect())).await?;
         let mut now = self.board();
+        now.remembered = remembered;
         now.flipped(route, flip.clone());
         self.put_in_force(&mut now);
         let effective = effective(&now, route);
@@ -152,7 +158,7 @@ impl Mover {
             forced: false,
             evidence: serde_json::Value::Null,
         };
-        let flip = self.record(flip).await?;
+        let flip = self.record_one(flip, None).await?;
         let mut now = self.board();
         now.freeze = freeze;
         self.put_in_force(&mut now);
@@ -200,19 +206,6 @@ impl Mover {
         Ok(horizon::sentences(board, place, owned))
     }
 
-    /// A flip ends a wish of the file that the gate refused: the store remembers the file as it is from now on. Done
-    /// before the flip is recorded; cut off between the two, the wish is lost and the route stays where it was.
-    async fn supersede(&self, route: &RouteId, declared: DeclaredState) -> Result<(), StoreError> {
-        let mut remembered = self.board().remembered.clone();
-        if remembered.get(route) == Some(&declared) {
-            return Ok(());
-        }
-        remembered.insert(route.clone(), declared.clone());
-        self.store.put_declared(remembered.into_values().collect()).await?;
-        self.board().remembered.insert(route.clone(), declared);
-        Ok(())
-    }
-
     fn written(&self, step: Move, by: String) -> FlipRecord {
         let Move { route, from, to, shares, reason, forced } = step;
         let evidence = serde_json::to_value(self.evidence.of(&route)).unwrap_or_default();
@@ -230,19 +223,49 @@ impl Mover {
         }
     }
 
-    /// Records a flip. Where the store's answer is lost, the flip is looked for before it counts as failed.
-    async fn record(&self, mut flip: FlipRecord) -> Result<FlipRecord, StoreError> {
-        match self.store.put_flip(flip.clone()).await {
-            Ok(number) => flip.number = number,
-            Err(error) => {
-                let last = self.store.last_flips().await.map_err(|_| error.clone())?;
-                let is_it = |other: &&FlipRecord| {
-                    other.route == flip.route && other.at == flip.at && other.by == flip.by && other.to == flip.to
-                };
-                flip.number = last.iter().find(is_it).ok_or(error)?.number;
-            }
+    async fn record_one(
+        &self,
+        flip: FlipRecord,
+        declared: Option<Vec<DeclaredState>>,
+    ) -> Result<FlipRecord, StoreError> {
+        let mut recorded = self.record(vec![flip], declared).await?;
+        recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
+    }
+
+    /// Records flips, and what the files declare, in one transaction. Where the store's answer is lost, it is read back
+    /// before it counts as failed.
+    async fn record(
+        &self,
+        mut flips: Vec<FlipRecord>,
+        declared: Option<Vec<DeclaredState>>,
+    ) -> Result<Vec<FlipRecord>, StoreError> {
+        let numbers = match self.store.put_flips(flips.clone(), declared.clone()).await {
+            Ok(numbers) => numbers,
+            Err(error) => self.read_back(&flips, declared).await.ok().flatten().ok_or(error)?,
+        };
+        for (flip, number) in flips.iter_mut().zip(numbers) {
+            flip.number = number;
         }
-        Ok(flip)
+        Ok(flips)
+    }
+
+    /// The numbers of flips that were recorded though the store did not say so; `None` where they were not.
+    async fn read_back(
+        &self,
+        flips: &[FlipRecord],
+        declared: Option<Vec<DeclaredState>>,
+    ) -> Result<Option<Vec<u64>>, StoreError> {
+        let stored = self.store.flips(None, flips.len()).await?;
+        let is_it = |(kept, flip): (&FlipRecord, &FlipRecord)| {
+            kept.route == flip.route && kept.at == flip.at && kept.by == flip.by && kept.to == flip.to
+        };
+        let all = stored.len() == flips.len() && stored.iter().rev().zip(flips).all(is_it);
+        if flips.is_empty() {
+            let mut declared = declared.unwrap_or_default();
+            declared.sort_by(|a, b| a.route.cmp(&b.route));
+            return Ok((self.store.declared().await? == declared).then(Vec::new));
+        }
+        Ok(all.then(|| stored.iter().rev().map(|flip| flip.number).collect()))
     }
 
     fn unchanged(&self, board: &Board, route: &RouteId, by: String) -> Flipped {

@@ -164,14 +164,17 @@ pub trait Store: Work {
     /// Notes first tries that legacy took. A key that the engine's run claimed stays the engine's.
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Records a flip; returns its number. Durable before it returns.
-    fn put_flip(&self, flip: FlipRecord) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Records flips in one transaction; returns their numbers, in order. Where `declared` is given it replaces what
+    /// was remembered of the files, in the same transaction. Durable before it returns; all of it or nothing.
+    fn put_flips(
+        &self,
+        flips: Vec<FlipRecord>,
+        declared: Option<Vec<DeclaredState>>,
+    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>>;
     /// Flips, newest first, of one route or of all.
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
     /// The last flip of every route, and of the kill switch.
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
-    /// Remembers what the files declare, replacing what was remembered.
-    fn put_declared(&self, declared: Vec<DeclaredState>) -> BoxFuture<'_, Result<(), StoreError>>;
     /// What the files declared when they were last read.
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>>;
 

@@ -52,6 +52,7 @@ fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
         caller: Vec::new(),
         deadline: None,
         replay_safe: false,
+        was: Vec::new(),
         strict_paths: false,
         guard: None,
         invariants: Vec::new(),

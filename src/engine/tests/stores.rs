@@ -82,10 +82,9 @@ impl Store for Faulty {
         first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
         engine_tries(limit: usize) -> crate::store::EngineTries;
         note_legacy_tries(keys: Vec<crate::flag::RetryKey>) -> ();
-        put_flip(flip: FlipRecord) -> u64;
+        put_flips(flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> Vec<u64>;
         flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;
         last_flips() -> Vec<FlipRecord>;
-        put_declared(declared: Vec<DeclaredState>) -> ();
         declared() -> Vec<DeclaredState>;
         put_samples(samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize) -> ();
         samples(route: crate::names::RouteId, limit: usize) -> Vec<SampleRecord>;

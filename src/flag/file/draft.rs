@@ -26,6 +26,9 @@ pub struct RouteFileDraft {
 pub struct RouteDraft {
     /// Its id: unique, a metric label. Lower case letters, digits, `.`, `_` and `-`.
     pub id: String,
+    /// Ids that the route had before, the newest first: it keeps their flips, evidence, pins and retry keys.
+    #[serde(default)]
+    pub was: Vec<String>,
     /// Which requests are its.
     #[serde(rename = "match")]
     pub matches: MatchDraft,

@@ -12,6 +12,7 @@ use crate::problem::{Problems, Site};
 /// is as long as `drafts`.
 pub fn together(drafts: &[(Site, RouteDraft)], checked: &[Option<Route>], problems: &mut Problems) {
     same_ids(drafts, problems);
+    earlier_ids(drafts, problems);
     let routes = drafts.iter().zip(checked).filter_map(|((site, _), route)| Some((site, route.as_ref()?)));
     let routes: Vec<(&Site, &Route)> = routes.collect();
     same_requests(&routes, problems);
@@ -29,6 +30,35 @@ fn same_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
                 problems
                     .error(&site.key("id"), format!("two routes are called `{}`", draft.id))
                     .hint(format!("the other stands at {}", first.get()));
+            }
+        }
+    }
+}
+
+/// An id under `was` belongs to nobody else: no route has it now, and no other route had it before.
+fn earlier_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
+    let ids: HashMap<&str, &Site> = drafts.iter().map(|(site, draft)| (draft.id.as_str(), site)).collect();
+    let mut seen: HashMap<&str, (&Site, &str)> = HashMap::new();
+    for (site, draft) in drafts {
+        for (place, was) in draft.was.iter().enumerate() {
+            let at = site.key("was").index(place);
+            if *was == draft.id {
+                problems
+                    .error(&at, format!("`{was}` is the route's id now"))
+                    .hint("`was` lists ids that it had before");
+            } else if let Some(other) = ids.get(was.as_str()) {
+                problems
+                    .error(&at, format!("a route is still called `{was}`"))
+                    .hint(format!("it stands at {other}: rename it too, or leave it out of `was`"));
+            }
+            match seen.entry(was) {
+                Entry::Vacant(free) => drop(free.insert((site, &draft.id))),
+                Entry::Occupied(first) => {
+                    let (first, id) = first.get();
+                    problems
+                        .error(&at, format!("`{was}` is an earlier id of two routes, or is listed twice"))
+                        .hint(format!("`{id}` at {first} lists it too: one route keeps its history"));
+                }
             }
         }
     }

@@ -33,6 +33,7 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
     // Destructured whole, so that a new field is an error until it is checked.
     let RouteDraft {
         id,
+        was,
         matches,
         legacy,
         workflow,
@@ -55,6 +56,9 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
     let at = |key: &str| site.key(key);
 
     check_name("id for a route", id, &at("id"), problems);
+    for (place, id) in was.iter().enumerate() {
+        check_name("id for a route", id, &at("was").index(place), problems);
+    }
     let matches = matching::matching(matches, &at("match"), problems);
     let legacy = service(legacy, world, &at("legacy"), problems);
     let facts = workflow.as_ref().and_then(|name| facts(name, world, &at("workflow"), problems));
@@ -91,6 +95,7 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
     }
     Some(Route {
         id: id.as_str().into(),
+        was: was.iter().map(|id| id.as_str().into()).collect(),
         matches: matches?,
         legacy: legacy?,
         workflow: workflow.as_deref().map(WorkflowName::from),

@@ -106,6 +106,9 @@ fn what_each_field_refuses() {
     let key = "${request.headers[\"x\"]}";
     for (patch, place, message) in [
         (json!({ "id": "Orders Get" }), ".id", "is no id for a route"),
+        (json!({ "was": ["Orders Get"] }), ".was[0]", "is no id for a route"),
+        (json!({ "was": ["orders.get"] }), ".was[0]", "is the route's id now"),
+        (json!({ "was": ["a", "a"] }), ".was[1]", "is listed twice"),
         (json!({ "percent": 150, "state": "shadow" }), ".percent", "percent 150 is not between 0 and 100"),
         (json!({ "percent": { "live": 150 }, "key": key }), ".percent.live", "percent 150 is not between"),
         (json!({ "percent": 0.001, "state": "shadow" }), ".percent", "finer than 0.01"),
@@ -308,4 +311,22 @@ fn schemas_close_their_maps() {
     assert!(!validator.is_valid(&file(with(json!({ "percnt": 20 })))));
     assert!(!validator.is_valid(&file(with(json!({ "percent": { "drak": 20 } })))));
     assert!(!validator.is_valid(&file(with(json!({ "state": "bright" })))));
+}
+
+#[test]
+fn an_earlier_id_belongs_to_one_route_and_to_none_that_exists() {
+    let at = |id: &str, path: &str, was: &[&str]| {
+        with(json!({ "id": id, "match": { "method": "GET", "path": path }, "was": was }))
+    };
+    let (routes, told) = check(json!([at("a", "/a", &["old.a", "older.a"]), at("b", "/b", &[])]));
+    assert!(told.is_empty(), "{told:#?}");
+    assert_eq!(routes[0].was, ["old.a".into(), "older.a".into()]);
+    assert_eq!(routes[0].first_id().as_str(), "older.a");
+    assert_eq!(routes[1].first_id().as_str(), "b");
+
+    let (_, told) = check(json!([at("a", "/a", &["b"]), at("b", "/b", &["a"])]));
+    assert_eq!(told.len(), 2, "a circle: {told:#?}");
+    assert!(told[0].contains("routes[0].was[0]: a route is still called `b`"), "{told:#?}");
+    let (_, told) = check(json!([at("a", "/a", &["old"]), at("b", "/b", &["old"])]));
+    assert!(told.len() == 1 && told[0].contains("`old` is an earlier id of two routes"), "{told:#?}");
 }

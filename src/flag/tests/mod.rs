@@ -42,6 +42,7 @@ pub fn route(id: &str, method: Method, path: &str) -> Route {
         caller: vec![http::header::AUTHORIZATION],
         deadline: None,
         replay_safe: false,
+        was: Vec::new(),
         strict_paths: false,
         guard: None,
         invariants: Vec::new(),

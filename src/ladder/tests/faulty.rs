@@ -29,21 +29,15 @@ fn fails<'a, T: Send + 'a>() -> Answer<'a, T> {
 crate::store::tests::through::work_through!(Faulty, inner);
 
 impl Store for Faulty {
-    fn put_flip(&self, flip: FlipRecord) -> Answer<'_, u64> {
+    fn put_flips(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> Answer<'_, Vec<u64>> {
         if self.refuse.load(Ordering::SeqCst) {
             return fails();
         }
-        let taken = self.inner.put_flip(flip);
+        let taken = self.inner.put_flips(flips, declared);
         if self.lose.load(Ordering::SeqCst) {
             return async { taken.await.and(Err(StoreError("told to lose the answer".into()))) }.boxed();
         }
         taken
-    }
-    fn put_declared(&self, declared: Vec<DeclaredState>) -> Answer<'_, ()> {
-        if self.refuse.load(Ordering::SeqCst) {
-            return fails();
-        }
-        self.inner.put_declared(declared)
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {

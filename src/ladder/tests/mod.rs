@@ -42,6 +42,7 @@ fn files(states: &[(&str, State)]) -> Declared {
         caller: Vec::new(),
         deadline: None,
         replay_safe: false,
+        was: Vec::new(),
         strict_paths: false,
         guard: None,
         invariants: Vec::new(),

@@ -261,6 +261,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
         caller: vec![http::header::AUTHORIZATION],
         deadline: None,
         replay_safe: false,
+        was: Vec::new(),
         strict_paths: false,
         guard: None,
         invariants: Vec::new(),

@@ -54,6 +54,7 @@ fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
         caller: Vec::new(),
         deadline: None,
         replay_safe: false,
+        was: Vec::new(),
         strict_paths: false,
         guard: None,
         invariants: Vec::new(),

@@ -165,8 +165,17 @@ impl Store for MemoryStore {
         self.with(|tables| tables.note_legacy(keys, Timestamp::now()))
     }
 
-    fn put_flip(&self, flip: FlipRecord) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.with(|tables| tables.put_flip(flip))
+    fn put_flips(
+        &self,
+        flips: Vec<FlipRecord>,
+        declared: Option<Vec<DeclaredState>>,
+    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
+        self.with(|tables| {
+            if let Some(declared) = declared {
+                tables.put_declared(declared);
+            }
+            flips.into_iter().map(|flip| tables.put_flip(flip)).collect()
+        })
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
@@ -175,10 +184,6 @@ impl Store for MemoryStore {
 
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
         self.with(|tables| tables.last_flips())
-    }
-
-    fn put_declared(&self, declared: Vec<DeclaredState>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.with(|tables| tables.put_declared(declared))
     }
 
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {

@@ -1,7 +1,7 @@
 //! What is written beside appends: plans, keys, flips, declarations, samples, evidence, legacy's retry keys.
 //!
-//! Always true: each is one statement with its own commit, and writing it twice is as good as once; a flip carries a
-//! name by which its second writing is recognised.
+//! Always true: each is one statement with its own commit, and writing it twice is as good as once; each flip carries an
+//! id by which its second writing is recognised.
 
 use uuid::Uuid;
 
@@ -46,24 +46,27 @@ pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, window_ns
     pool.ask(|| sqlx::query(prune).bind(window_ns).bind(PRUNED_AT_ONCE)).await.map(drop)
 }
 
-pub(super) async fn flip(pool: &Pool, flip: FlipRecord) -> Result<u64> {
-    let put = Uuid::from_u128(fastrand::u128(..));
-    let record = json(&flip)?;
-    let route = flip.route.as_ref().map(RouteId::as_str);
-    let make =
-        || sqlx::query("SELECT put_flip($1, $2, $3)").bind(put.as_bytes().as_slice()).bind(route).bind(&record[..]);
+pub(super) async fn flips(
+    pool: &Pool,
+    flips: Vec<FlipRecord>,
+    declared: Option<Vec<DeclaredState>>,
+) -> Result<Vec<u64>> {
+    let puts: Vec<Uuid> = flips.iter().map(|_| Uuid::from_u128(fastrand::u128(..))).collect();
+    let puts: Vec<&[u8]> = puts.iter().map(|put| put.as_bytes().as_slice()).collect();
+    let routes: Vec<Option<&str>> = flips.iter().map(|flip| flip.route.as_ref().map(RouteId::as_str)).collect();
+    let records = flips.iter().map(json).collect::<Result<Vec<_>>>()?;
+    let declared_routes: Option<Vec<&str>> =
+        declared.as_ref().map(|declared| declared.iter().map(|state| state.route.as_str()).collect());
+    let declared_records =
+        declared.as_ref().map(|declared| declared.iter().map(json).collect::<Result<Vec<_>>>()).transpose()?;
+    let make = || {
+        let query = sqlx::query("SELECT put_flips($1, $2, $3, $4, $5)").bind(&puts).bind(&routes).bind(&records);
+        query.bind(&declared_routes).bind(&declared_records)
+    };
     let found = pool.ask(make).await?;
-    let row = found.first().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
-    column::<i64>(row, 0).map(i64::cast_unsigned)
-}
-
-pub(super) async fn declared(pool: &Pool, declared: Vec<DeclaredState>) -> Result<()> {
-    let routes: Vec<&str> = declared.iter().map(|state| state.route.as_str()).collect();
-    let records = declared.iter().map(json).collect::<Result<Vec<_>>>()?;
-    let text = "WITH gone AS (DELETE FROM declared WHERE route <> ALL ($1)) \
-                INSERT INTO declared (route, record) SELECT * FROM unnest($1, $2) \
-                ON CONFLICT (route) DO UPDATE SET record = excluded.record";
-    pool.ask(|| sqlx::query(text).bind(&routes).bind(&records)).await.map(drop)
+    let row = found.first().ok_or_else(|| StoreError("the store gave the flips no numbers".into()))?;
+    let numbers = column::<Vec<i64>>(row, 0)?;
+    Ok(numbers.into_iter().map(i64::cast_unsigned).collect())
 }
 
 pub(super) async fn samples(

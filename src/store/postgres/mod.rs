@@ -222,8 +222,12 @@ impl Store for PostgresStore {
         beside::legacy_tries(&self.pool, keys, self.window_ns).boxed()
     }
 
-    fn put_flip(&self, flip: FlipRecord) -> BoxFuture<'_, Result<u64, StoreError>> {
-        beside::flip(&self.pool, flip).boxed()
+    fn put_flips(
+        &self,
+        flips: Vec<FlipRecord>,
+        declared: Option<Vec<DeclaredState>>,
+    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
+        beside::flips(&self.pool, flips, declared).boxed()
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
@@ -232,10 +236,6 @@ impl Store for PostgresStore {
 
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
         read::last_flips(&self.pool).boxed()
-    }
-
-    fn put_declared(&self, declared: Vec<DeclaredState>) -> BoxFuture<'_, Result<(), StoreError>> {
-        beside::declared(&self.pool, declared).boxed()
     }
 
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {

@@ -24,7 +24,7 @@ type Done = oneshot::Sender<Result<(), StoreError>>;
 /// One such write. Large ones are bounded by who hands them in.
 pub(super) enum Aside {
     Write(Work, Done),
-    Flip(Box<FlipRecord>, oneshot::Sender<Result<u64, StoreError>>),
+    Flips(Flips, oneshot::Sender<Result<Vec<u64>, StoreError>>),
     Move(Move, oneshot::Sender<Result<Moved, StoreError>>),
     Close(oneshot::Sender<()>),
 }
@@ -35,7 +35,6 @@ pub(super) enum Work {
     /// `None` takes it away.
     RunKey(RunId, Option<Vec<u8>>),
     LegacyTries(Vec<RetryKey>),
-    Declared(Vec<DeclaredState>),
     Samples {
         samples: Vec<SampleRecord>,
         per_fingerprint: usize,
@@ -43,6 +42,13 @@ pub(super) enum Work {
     },
     ClearSamples(RouteId),
     Evidence(Vec<EvidenceRecord>),
+}
+
+/// Flips that are recorded together, and what the files declare from then on.
+pub(super) struct Flips {
+    pub flips: Vec<FlipRecord>,
+    /// `None` leaves what is remembered as it is.
+    pub declared: Option<Vec<DeclaredState>>,
 }
 
 /// Retry keys that have run out go in portions of this size.
@@ -55,9 +61,9 @@ pub(super) async fn perform(aside: Aside, committer: &mut Committer, healthy: &A
             let result = twice(&Task::Work(work), committer, healthy).await;
             let _ = done.send(result.map(|_| ()));
         }
-        Aside::Flip(flip, done) => {
-            let result = twice(&Task::Flip(*flip), committer, healthy).await;
-            let _ = done.send(result.map(|wrote| wrote.number));
+        Aside::Flips(flips, done) => {
+            let result = twice(&Task::Flips(flips), committer, healthy).await;
+            let _ = done.send(result.map(|wrote| wrote.numbers));
         }
         Aside::Move(asked, done) => {
             let result = twice(&Task::Move(asked), committer, healthy).await;
@@ -71,14 +77,14 @@ pub(super) async fn perform(aside: Aside, committer: &mut Committer, healthy: &A
 
 enum Task {
     Work(Work),
-    Flip(FlipRecord),
+    Flips(Flips),
     Move(Move),
 }
 
 /// What a transaction gave.
 struct Wrote {
-    /// Of a flip.
-    number: u64,
+    /// Of flips, in order.
+    numbers: Vec<u64>,
     /// Of a move.
     moved: Moved,
     news: Vec<News>,
@@ -123,9 +129,9 @@ async fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result
     let since = committer.since(now_ns);
     let conn = committer.conn.get().await?;
     conn.execute("BEGIN IMMEDIATE".into_sql_str()).await?;
-    let mut wrote = Wrote { number: 0, moved: Moved::Nothing, news: Vec::new() };
+    let mut wrote = Wrote { numbers: Vec::new(), moved: Moved::Nothing, news: Vec::new() };
     match task {
-        Task::Flip(flip) => wrote.number = put_flip(conn, flip, again).await?,
+        Task::Flips(flips) => wrote.numbers = put_flips(conn, flips, again).await?,
         Task::Work(work) => write(conn, work, now_ns, since).await?,
         Task::Move(asked) => (wrote.moved, wrote.news) = moves::write(conn, asked, &committer.hints, now_ns).await?,
     }
@@ -133,26 +139,56 @@ async fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result
     Ok(wrote)
 }
 
-async fn put_flip(conn: &mut SqliteConnection, flip: &FlipRecord, again: bool) -> Result<u64, Fault> {
-    let last: Option<(i64, Vec<u8>)> = sqlx::query_as("SELECT number, record FROM flips ORDER BY number DESC LIMIT 1")
-        .fetch_optional(&mut *conn)
-        .await?;
-    let number = last.as_ref().map_or(1, |(number, _)| number.saturating_add(1));
-    let record = |number: i64| json(&FlipRecord { number: number.cast_unsigned(), ..flip.clone() });
-    // Nobody else writes, so if the first try was kept, it is the last row.
-    if let Some((number, stored)) = &last
-        && again
-        && *stored == record(*number)?
-    {
-        return Ok(number.cast_unsigned());
+async fn put_flips(conn: &mut SqliteConnection, all: &Flips, again: bool) -> Result<Vec<u64>, Fault> {
+    let Flips { flips, declared } = all;
+    if let Some(declared) = declared {
+        put_declared(conn, declared).await?;
     }
-    sqlx::query("INSERT INTO flips (number, route, record) VALUES (?, ?, ?)")
-        .bind(number)
-        .bind(flip.route.as_ref().map(RouteId::as_str))
-        .bind(record(number)?)
-        .execute(conn)
+    if flips.is_empty() {
+        return Ok(Vec::new());
+    }
+    let count = i64::try_from(flips.len()).unwrap_or(i64::MAX);
+    let record = |flip: &FlipRecord, number: i64| json(&FlipRecord { number: number.cast_unsigned(), ..flip.clone() });
+    let mut last: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT number, record FROM flips ORDER BY number DESC LIMIT ?")
+        .bind(count)
+        .fetch_all(&mut *conn)
         .await?;
-    Ok(number.cast_unsigned())
+    last.reverse();
+    // Nobody else writes: if the first try was kept, its flips are the last rows.
+    if again && last.len() == flips.len() {
+        let mut is_same = true;
+        for (flip, (number, stored)) in flips.iter().zip(&last) {
+            is_same &= *stored == record(flip, *number)?;
+        }
+        if is_same {
+            return Ok(last.iter().map(|(number, _)| number.cast_unsigned()).collect());
+        }
+    }
+    let mut number = last.last().map_or(0, |(number, _)| *number);
+    let mut numbers = Vec::with_capacity(flips.len());
+    for flip in flips {
+        number = number.saturating_add(1);
+        sqlx::query("INSERT INTO flips (number, route, record) VALUES (?, ?, ?)")
+            .bind(number)
+            .bind(flip.route.as_ref().map(RouteId::as_str))
+            .bind(record(flip, number)?)
+            .execute(&mut *conn)
+            .await?;
+        numbers.push(number.cast_unsigned());
+    }
+    Ok(numbers)
+}
+
+async fn put_declared(conn: &mut SqliteConnection, declared: &[DeclaredState]) -> Result<(), Fault> {
+    conn.execute("DELETE FROM declared".into_sql_str()).await?;
+    for state in declared {
+        sqlx::query("INSERT OR REPLACE INTO declared (route, record) VALUES (?, ?)")
+            .bind(state.route.as_str())
+            .bind(json(state)?)
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
 }
 
 async fn write(conn: &mut SqliteConnection, work: &Work, now_ns: i64, since: i64) -> Result<(), Fault> {
@@ -195,16 +231,6 @@ async fn write(conn: &mut SqliteConnection, work: &Work, now_ns: i64, since: i64
             let prune = "DELETE FROM retry_keys WHERE pos IN \
                          (SELECT pos FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?)";
             sqlx::query(prune).bind(since).bind(PRUNED_AT_ONCE).execute(conn).await?;
-        }
-        Work::Declared(declared) => {
-            conn.execute("DELETE FROM declared".into_sql_str()).await?;
-            for state in declared {
-                sqlx::query("INSERT OR REPLACE INTO declared (route, record) VALUES (?, ?)")
-                    .bind(state.route.as_str())
-                    .bind(json(state)?)
-                    .execute(&mut *conn)
-                    .await?;
-            }
         }
         Work::Samples { samples, per_fingerprint, fingerprints } => {
             for sample in samples {

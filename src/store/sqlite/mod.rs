@@ -38,7 +38,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, oneshot};
 
-use self::aside::{Aside, Work};
+use self::aside::{Aside, Flips, Work};
 use self::commit::Committer;
 use self::connection::Connection;
 use self::fault::Fault;
@@ -243,8 +243,12 @@ impl Store for SqliteStore {
         self.write(Work::LegacyTries(keys))
     }
 
-    fn put_flip(&self, flip: FlipRecord) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.hand_aside(|done| Aside::Flip(Box::new(flip), done))
+    fn put_flips(
+        &self,
+        flips: Vec<FlipRecord>,
+        declared: Option<Vec<DeclaredState>>,
+    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
+        self.hand_aside(|done| Aside::Flips(Flips { flips, declared }, done))
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
@@ -262,10 +266,6 @@ impl Store for SqliteStore {
         let text = "SELECT record FROM flips WHERE number IN (SELECT max(number) FROM flips GROUP BY route) \
                     ORDER BY route";
         read::records(&self.readers, text, None, None).boxed()
-    }
-
-    fn put_declared(&self, declared: Vec<DeclaredState>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Work::Declared(declared))
     }
 
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {

@@ -74,16 +74,16 @@ async fn flips_are_numbered_and_the_last_of_each_route_is_known(which: Which) {
         flip(Some("a"), "dark"),
         flip(None, "no"),
     ];
-    for (place_in, flip) in given.iter().enumerate() {
-        assert_eq!(place.store.put_flip(flip.clone()).await.unwrap(), place_in as u64 + 1);
-    }
+    assert_eq!(place.store.put_flips(given[..1].to_vec(), None).await.unwrap(), [1]);
+    assert_eq!(place.store.put_flips(given[1..].to_vec(), None).await.unwrap(), [2, 3, 4, 5]);
     place.reopen().await;
     let numbers = |flips: Vec<FlipRecord>| flips.iter().map(|flip| flip.number).collect::<Vec<_>>();
     assert_eq!(numbers(place.store.flips(None, 10).await.unwrap()), [5, 4, 3, 2, 1]);
     assert_eq!(numbers(place.store.flips(None, 2).await.unwrap()), [5, 4]);
     assert_eq!(numbers(place.store.flips(Some("a".into()), 10).await.unwrap()), [4, 1]);
     assert_eq!(numbers(place.store.last_flips().await.unwrap()), [5, 4, 2]);
-    assert_eq!(place.store.put_flip(flip(Some("a"), "off")).await.unwrap(), 6);
+    assert_eq!(place.store.put_flips(Vec::new(), None).await.unwrap(), [0; 0]);
+    assert_eq!(place.store.put_flips(vec![flip(Some("a"), "off")], None).await.unwrap(), [6]);
     let first = place.store.flips(Some("b".into()), 1).await.unwrap().remove(0);
     assert_eq!(first, FlipRecord { number: 2, ..flip(Some("b"), "shadow") });
 }
@@ -91,10 +91,15 @@ async fn flips_are_numbered_and_the_last_of_each_route_is_known(which: Which) {
 async fn declarations_are_replaced_whole(which: Which) {
     let place = Place::new(which).await;
     let of = |route: &str, state| DeclaredState { route: route.into(), state, shares: Shares::default() };
-    place.store.put_declared(vec![of("b", State::Live), of("a", State::Off)]).await.unwrap();
+    place.store.put_flips(Vec::new(), Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
     assert_eq!(place.store.declared().await.unwrap(), [of("a", State::Off), of("b", State::Live)]);
-    place.store.put_declared(vec![of("c", State::Only)]).await.unwrap();
+    place.store.put_flips(vec![flip(Some("c"), "only")], Some(vec![of("c", State::Only)])).await.unwrap();
     assert_eq!(place.store.declared().await.unwrap(), [of("c", State::Only)]);
+    place.store.put_flips(vec![flip(Some("c"), "off")], None).await.unwrap();
+    assert_eq!(place.store.declared().await.unwrap(), [of("c", State::Only)], "a flip alone leaves them as they are");
+    place.store.put_flips(Vec::new(), Some(Vec::new())).await.unwrap();
+    assert_eq!(place.store.declared().await.unwrap(), []);
+    assert_eq!(place.store.flips(None, 9).await.unwrap().len(), 2);
 }
 
 async fn samples_are_capped_by_fingerprint_and_by_route(which: Which) {

@@ -1,6 +1,6 @@
 //! Pointsman stands in front of legacy HTTP endpoints that run multi-step processes and moves them, route by route and
 //! reversibly, onto workflows that an embedded engine runs. This page is the map of the house for maintainers; the
-//! README is for users.
+//! README and [`docs`] are for users.
 //!
 //! A request's journey, a module a line:
 //!
@@ -19,7 +19,8 @@
 //! Beside the journey:
 //!
 //! - [`config`]: files to a checked set, or everything that is wrong with them
-//! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: a sample world to see it all in
+//! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic to see it all in
+//! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`app`]: puts the parts together, up and down; the only one that knows every module
 //! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: leaves for everybody
 //!
@@ -39,6 +40,7 @@ pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod demo;
+pub mod docs;
 pub mod engine;
 pub mod evidence;
 pub mod exchange;

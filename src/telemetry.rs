@@ -5,6 +5,8 @@
 
 mod help;
 
+pub use help::metrics;
+
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;

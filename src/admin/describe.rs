@@ -122,6 +122,11 @@ impl Writer {
                     }
                 }
                 Content::Text => response["content"]["text/plain"]["schema"] = json!({ "type": "string" }),
+                Content::Page => {
+                    for kind in ["text/plain", "text/html"] {
+                        response["content"][kind]["schema"] = json!({ "type": "string" });
+                    }
+                }
                 Content::Events => response["content"]["text/event-stream"]["schema"] = frame(),
                 Content::Nothing => {}
             }
@@ -224,6 +229,10 @@ fn path_parameter(path: &str, name: &str) -> Value {
             ("A run, or a job: its newest run", json!({ "type": "string", "pattern": "^(run|job)_[0-9a-f]{32}$" }))
         }
         "id" => ("A route", json!({ "type": "string", "minLength": 1 })),
+        "topic" => {
+            let names: Vec<&str> = crate::docs::TOPICS.iter().map(|topic| topic.name).collect();
+            ("A topic", json!({ "type": "string", "enum": names }))
+        }
         "step" => ("A step", json!({ "type": "string", "minLength": 1 })),
         "checkpoint" => ("A checkpoint", json!({ "type": "string", "minLength": 1 })),
         _ => ("A signal", json!({ "type": "string", "minLength": 1 })),

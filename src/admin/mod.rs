@@ -17,6 +17,7 @@ mod orchestrate;
 mod parts;
 mod plain;
 mod problem;
+mod reference;
 pub mod replay;
 mod routes;
 mod serve;

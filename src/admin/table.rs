@@ -16,7 +16,7 @@ use super::types::{
     FreezeAsk, FreezeDone, Orchestration, PlainAsk, RerunAsk, ResolveAsk, RetryAsk, RouteDetail, RouteRow, RunAsk,
     RunList, ServiceRow, SignalAsk, SkipAsk, Status,
 };
-use super::{Shared, differences, moves, orchestrate as runs, plain, routes, services};
+use super::{Shared, differences, moves, orchestrate as runs, plain, reference, routes, services};
 
 /// Makes the schema of a type.
 pub(super) type Shape = fn(&mut SchemaGenerator) -> Schema;
@@ -37,6 +37,8 @@ pub(super) enum Door {
 pub(super) enum Content {
     Json(Shape),
     Text,
+    /// Text, or a page for a browser.
+    Page,
     Events,
     Nothing,
 }
@@ -165,6 +167,11 @@ fn plain_rows() -> Vec<Row> {
             .answers(200, Content::Text)
             .answers(503, Content::Text),
         row("/openapi.json", get(plain::openapi), "openapi", "This description").gives::<Value>().apps(),
+        row("/docs", get(reference::index), "docs", "The reference: its topics").answers(200, Content::Page).apps(),
+        row("/docs/{topic}", get(reference::topic), "topic", "One topic of the reference")
+            .answers(200, Content::Page)
+            .refuses(&[404])
+            .apps(),
     ]
 }
 

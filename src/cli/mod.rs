@@ -3,7 +3,7 @@
 //! The question it answers: "what did the person type, and what do they see?" Always true: stdout is data (`--json`
 //! everywhere), stderr is talk; the exit code is 0 for done, 1 for refused or failed, 2 for wrong usage. `status`,
 //! `flip`, `freeze`, `diffs`, `evidence`, `flips`, `services`, `runs`, `explain` and `replay` are clients of the API of a
-//! running process; `check` and `schema` read files only; what `serve`, `demo` and `store` do is the business of `app`,
+//! running process; `check` and `schema` read files only; `help` shows the reference; what `serve`, `demo` and `store` do is the business of `app`,
 //! reached through [`Doors`].
 
 mod args;
@@ -12,6 +12,7 @@ mod diffs;
 mod evidence;
 mod files;
 mod flip;
+mod help;
 mod open_runs;
 mod paint;
 mod replay;
@@ -158,6 +159,7 @@ fn run(line: Line, doors: &Doors) -> ExitCode {
         Command::Check { dir, no_secrets, against_open_runs: true, store, server } => {
             open_runs::check(&dir, no_secrets, store.as_deref(), &server, out)
         }
+        Command::Help { topic } => return help::help(&topic, &globals),
         Command::Schema { kind } => Ok(files::schema(kind)),
         Command::Store { command } => match store::run(command, doors, out) {
             Ok(done) => Ok(done),

@@ -1,5 +1,6 @@
 //! What a person sees of canned answers, and what the server is asked.
 
+mod documented;
 mod trails;
 
 use std::io::{Read, Write};
@@ -399,6 +400,10 @@ fn the_line_is_read_as_the_help_says() {
         "schema routes",
         "demo",
         "demo --exit",
+        "serve",
+        "help",
+        "help ladder",
+        "help runs start",
         "serve --flags f --listen localhost:1 --admin 127.0.0.1:2 --store memory:",
         "status --admin http://h:1 --as ada",
     ];
@@ -413,7 +418,6 @@ fn the_line_is_read_as_the_help_says() {
         "flip r live --percent 101",
         "flip r live --force",
         "freeze --off --effects",
-        "serve",
         "serve --flags f --listen nowhere",
         "nothing",
         "schema x",

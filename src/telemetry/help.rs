@@ -18,7 +18,13 @@ pub(super) fn describe() {
     }
 }
 
-type Lines = &'static [(&'static str, &'static str)];
+/// Every metric that the rooms count, by kind: its name, and what it says.
+pub fn metrics() -> [(&'static str, Lines); 3] {
+    [("counter", COUNTERS), ("gauge", GAUGES), ("histogram", HISTOGRAMS)]
+}
+
+/// Names, and what they say.
+pub type Lines = &'static [(&'static str, &'static str)];
 
 const COUNTERS: Lines = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),

@@ -26,8 +26,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ladder", &["flag", "store", "evidence"]),
     ("shadow", &["flag", "compare", "exchange", "evidence", "workflow"]),
     ("config", &["flag", "workflow", "compare"]),
-    ("admin", &["flag", "workflow", "compare", "exchange", "store", "engine", "evidence", "ladder", "config"]),
-    ("cli", &["app", "admin", "config", "demo", "flag", "telemetry"]),
+    ("docs", &["telemetry"]),
+    ("admin", &["flag", "workflow", "compare", "exchange", "store", "engine", "evidence", "ladder", "config", "docs"]),
+    ("cli", &["app", "admin", "config", "demo", "docs", "flag", "telemetry"]),
     ("demo", &["admin", "flag", "workflow"]),
     ("main", &["cli"]),
 ];

@@ -178,6 +178,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Stores,
     },
+    /// Explain how things work: the list of topics, or one of them; or describe a command.
+    Help {
+        /// A topic (`ladder`), or a command (`runs start`). Without it: the list of topics.
+        #[arg(value_name = "TOPIC")]
+        topic: Vec<String>,
+    },
     /// Print the JSON Schema of a kind of flag file, for editors.
     Schema {
         /// Which file: pointsman.yaml, routes/*.yaml or workflows/*.yaml. Without it: all three, by name.
@@ -190,7 +196,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// The directory with pointsman.yaml, routes/ and workflows/.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = "flags")]
     pub flags: PathBuf,
     /// Where the proxy listens, instead of what the files say.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]

@@ -1,0 +1,214 @@
+//! Every metric, limit, key, path, file and variable that the documents name exists; every key is named somewhere.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use pointsman::flag::SkipReason;
+use pointsman::limits::Limits;
+use serde_json::Value;
+
+use super::{document, documents};
+use crate::support::process::{Start, cli};
+use crate::support::{FlagsDir, Pointsman};
+
+/// Names of members in JSON Schemas, at any depth.
+fn properties(schema: &Value, into: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(members) => {
+            into.extend(
+                members.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(k, _)| k.clone()),
+            );
+            members.values().for_each(|value| properties(value, into));
+        }
+        Value::Array(items) => items.iter().for_each(|value| properties(value, into)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Every key of every kind of file, as `pointsman schema` says them.
+async fn keys() -> BTreeSet<String> {
+    let output = cli(&["schema"], &[]).await;
+    let schemas: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut keys = BTreeSet::new();
+    properties(&schemas, &mut keys);
+    assert!(keys.contains("retry_key") && keys.contains("fallback") && keys.contains("breaker"), "{keys:?}");
+    keys
+}
+
+fn limits() -> BTreeSet<String> {
+    let defaults = serde_json::to_value(Limits::default()).expect("JSON");
+    defaults.as_object().expect("a map").keys().cloned().collect()
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_key_that_is_named_exists() {
+    let keys = keys().await;
+    let mut wrong = Vec::new();
+    for document in documents() {
+        for span in document.spans() {
+            let key =
+                span.split_once(':').filter(|(_, rest)| rest.is_empty() || rest.starts_with(' ')).map(|(key, _)| key);
+            // What the API answers is no key of a file.
+            if let Some(key) = key.filter(|key| is_name(key) && *key != "object")
+                && !keys.contains(key)
+            {
+                wrong.push(format!("{}: `{span}`", document.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "no such key in any file:\n{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_key_is_named_somewhere() {
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    for document in documents() {
+        let code = document.spans().into_iter().chain(document.blocks("yaml")).collect::<Vec<_>>().join("\n");
+        named.extend(
+            code.split(|c: char| !c.is_ascii_lowercase() && c != '_' && !c.is_ascii_digit()).map(str::to_owned),
+        );
+    }
+    let untold: Vec<String> = keys().await.into_iter().filter(|key| !named.contains(key)).collect();
+    assert!(untold.is_empty(), "keys that no document names: {untold:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_limit_that_is_named_exists() {
+    let (limits, keys) = (limits(), keys().await);
+    let mut wrong = Vec::new();
+    for document in documents() {
+        for span in document.spans() {
+            let unit = ["_max", "_ms", "_s", "_percent", "_bytes"].iter().any(|unit| span.ends_with(unit));
+            if unit && is_name(span) && !limits.contains(span) && !keys.contains(span) {
+                wrong.push(format!("{}: `{span}`", document.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "no such limit:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_metric_that_is_named_is_counted() {
+    let counted: BTreeSet<&str> = pointsman::telemetry::metrics()
+        .into_iter()
+        .flat_map(|(_, lines)| lines.iter().map(|(name, _)| *name))
+        .collect();
+    let mut named = BTreeSet::new();
+    for document in documents() {
+        for (at, _) in document.text.match_indices("pointsman_") {
+            let name: String =
+                document.text[at..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            assert!(counted.contains(name.as_str()), "{}: nothing counts `{name}`", document.name);
+            named.insert(name);
+        }
+    }
+    assert_eq!(named.len(), counted.len(), "the topic `metrics` lists all of them");
+}
+
+#[test]
+fn every_reason_for_skipping_a_comparison_is_explained() {
+    let text = document("compare").text;
+    for reason in SkipReason::ALL {
+        assert!(text.contains(&format!("`{}`", reason.as_str())), "{}", reason.as_str());
+    }
+}
+
+#[test]
+fn every_file_that_is_named_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    for document in documents() {
+        for word in document.text.split(|c: char| c.is_whitespace() || matches!(c, '`' | '(' | ')' | ',' | ';')) {
+            let word = word.trim_end_matches('.');
+            let ours = ["src/", "tests/", "dashboards/", "deploy/"].iter().any(|top| word.starts_with(top));
+            if !ours {
+                continue;
+            }
+            found += 1;
+            let path = word.split('*').next().unwrap_or(word);
+            let path = if path.ends_with('/') || path == word {
+                path
+            } else {
+                path.rsplit_once('/').map_or(path, |(dir, _)| dir)
+            };
+            assert!(root.join(path).exists(), "{}: `{word}` is not there", document.name);
+        }
+    }
+    assert!(found > 4, "files were found: {found}");
+}
+
+#[test]
+fn every_environment_variable_that_is_named_is_read() {
+    fn sources(dir: &Path, into: &mut String) {
+        for entry in std::fs::read_dir(dir).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                sources(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push_str(&std::fs::read_to_string(&path).expect("readable"));
+            }
+        }
+    }
+    let mut code = String::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
+    for document in documents() {
+        for (at, _) in document.text.match_indices("POINTSMAN_") {
+            let name: String =
+                document.text[at..].chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+            assert!(code.contains(&format!("\"{name}\"")), "{}: nobody reads {name}", document.name);
+        }
+    }
+}
+
+/// What a path of the API is called in a document: `GET /runs` is below the paths of runs.
+fn described<'a>(document: &'a Value, method: Option<&str>, path: &str) -> Option<&'a Value> {
+    let under = ["", "/api/v2/orchestrate"].map(|prefix| format!("{prefix}{path}"));
+    let paths = document["paths"].as_object()?;
+    let found = paths.iter().find(|(known, _)| under.contains(known))?.1;
+    match method {
+        Some(method) => found.get(method.to_ascii_lowercase()),
+        None => Some(found),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_path_of_the_api_that_is_named_is_served() {
+    let flags = FlagsDir::passthrough("http://127.0.0.1:9");
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = Start {
+        flags: flags.path().to_owned(),
+        store: "memory:".to_owned(),
+        log: dir.path().join("log"),
+        env: Vec::new(),
+    };
+    let mut pointsman = Pointsman::start(&start).await;
+    let openapi = pointsman.get("/openapi.json").await;
+    let mut found = 0;
+    for document in documents() {
+        for span in document.spans() {
+            let (method, path) = match span.split_once(' ') {
+                Some((method @ ("GET" | "POST"), path)) if path.starts_with('/') => (Some(method), path),
+                _ if ["/api/", "/metrics", "/docs", "/healthz", "/readyz", "/openapi"]
+                    .iter()
+                    .any(|p| span.starts_with(p)) =>
+                {
+                    (None, span)
+                }
+                _ => continue,
+            };
+            if path == "/api/v2/orchestrate" {
+                continue; // where they begin
+            }
+            let path = path.split_whitespace().next().unwrap_or(path);
+            found += 1;
+            assert!(described(&openapi, method, path).is_some(), "{}: `{span}` is not served", document.name);
+        }
+    }
+    assert!(found > 15, "paths were found: {found}");
+    assert_eq!(pointsman.stop().await, Some(0));
+}

@@ -1,0 +1,144 @@
+//! The README, step by step as it stands there: its files, its commands, a service in front of which it is put.
+
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::StatusCode;
+use pointsman::demo::http::{Answer, Call, Server, json as reply};
+use serde_json::{Value, json};
+
+use super::{Document, document, shown_file};
+use crate::support::process::{BINARY, Start, said};
+use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+
+/// The shop and the bank of the README: a quote costs, an order is charged.
+#[derive(Clone, Default)]
+struct Shop {
+    orders: Arc<AtomicU64>,
+    charges: Arc<AtomicU64>,
+}
+
+impl Shop {
+    async fn answer(self, call: Call) -> Answer {
+        let total = 12.5;
+        let body = match call.path.as_str() {
+            "/quotes" => json!({ "total": total }),
+            "/charges" => json!({ "id": format!("pay_{}", self.charges.fetch_add(1, Ordering::SeqCst) + 1) }),
+            "/orders" => {
+                let id = self.orders.fetch_add(1, Ordering::SeqCst) + 1;
+                let mut response =
+                    reply(StatusCode::CREATED, &json!({ "id": id, "total": total, "payment_id": "pay_0" }));
+                response.headers_mut().insert("location", format!("/orders/{id}").parse().expect("a header"));
+                return Ok(response);
+            }
+            _ => return Ok(reply(StatusCode::NOT_FOUND, &Value::Null)),
+        };
+        Ok(reply(StatusCode::OK, &body))
+    }
+}
+
+/// The commands of the n-th block that has this one, with the addresses of this test.
+fn script(readme: &Document, holds: &str, addresses: &[(&str, String)]) -> String {
+    let blocks = readme.blocks("sh");
+    let block = blocks.iter().find(|block| block.contains(holds)).unwrap_or_else(|| panic!("no block with `{holds}`"));
+    let lines = block.lines().filter(|line| !line.starts_with("pointsman serve") && !line.starts_with("cargo "));
+    let mut script = lines.collect::<Vec<_>>().join("\n");
+    for (shown, real) in addresses {
+        script = script.replace(shown, real);
+    }
+    script
+}
+
+async fn shell(script: &str, dir: &std::path::Path, admin: &str) -> Output {
+    let bin = std::path::Path::new(BINARY).parent().expect("a directory").display().to_string();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
+    let run = tokio::process::Command::new("bash")
+        .args(["-c", &format!("set -eu\n{script}\n")])
+        .env("PATH", path)
+        .env("POINTSMAN_ADMIN", admin)
+        .env("NO_COLOR", "1")
+        .current_dir(dir)
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(PATIENCE, run).await.expect("in time").expect("bash starts")
+}
+
+async fn works(script: &str, dir: &std::path::Path, pointsman: &Pointsman) -> String {
+    let output = shell(script, dir, &pointsman.admin_url()).await;
+    assert!(output.status.success(), "{script}\n{}\n{}", said(&output), pointsman.log());
+    said(&output)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_steps_work_one_after_the_other() {
+    let readme = document("README.md");
+    let shop = Shop::default();
+    let serving = shop.clone();
+    let server = Server::start(LOCAL, move |call| serving.clone().answer(call)).await.expect("a port");
+    let flags = FlagsDir::empty();
+    let home = tempfile::tempdir().expect("a directory");
+    std::os::unix::fs::symlink(flags.path(), home.path().join("flags")).expect("a link");
+    let mut files = readme.blocks("yaml").into_iter();
+    let mut write = |count: usize| {
+        for block in files.by_ref().take(count) {
+            let name = shown_file(block).expect("a whole file");
+            let block =
+                block.replace("http://127.0.0.1:9000", &server.url()).replace("http://127.0.0.1:9102", &server.url());
+            flags.write(name, &block);
+        }
+    };
+
+    // In front of the service: two files, `check`, `serve` without an argument.
+    write(2);
+    let log = home.path().join("log");
+    let store = format!("sqlite:{}", home.path().join("pointsman.db").display());
+    let start = Start { flags: flags.path().to_owned(), store, log, env: Vec::new() };
+    let mut pointsman = Pointsman::start(&start).await;
+    let addresses = [("http://127.0.0.1:8080", pointsman.url()), ("http://127.0.0.1:8081", pointsman.admin_url())];
+    let said = works(&script(&readme, "pointsman check", &addresses), home.path(), &pointsman).await;
+    assert!(said.contains("1 routes"), "{said}");
+
+    // The workflow, and its route.
+    write(2);
+    until("the route's workflow", || async {
+        let route = pointsman.get("/api/v2/routes/orders.create").await;
+        (route["row"]["workflow"] == "create-order").then_some(())
+    })
+    .await;
+    let shadow = script(&readme, "flip orders.create shadow", &addresses);
+    let said = works(&shadow, home.path(), &pointsman).await;
+    assert!(said.contains("orders.create off -> shadow"), "{said}");
+    idle(&pointsman).await;
+    let evidence = works("pointsman evidence orders.create", home.path(), &pointsman).await;
+    assert!(evidence.contains("the gate to dark is open"), "{evidence}");
+    assert_eq!(shop.charges.load(Ordering::SeqCst), 0, "a rehearsed step sends nothing");
+
+    let said = works(&script(&readme, "flip orders.create dark", &addresses), home.path(), &pointsman).await;
+    assert!(said.contains("shadow -> dark"), "{said}");
+
+    // Up to `live` in the same way: the engine answers, and its charge is real.
+    let orders: String =
+        shadow.lines().skip_while(|line| !line.starts_with("for ")).take(4).collect::<Vec<_>>().join("\n");
+    works(&orders.replace("order-$n", "dark-$n"), home.path(), &pointsman).await;
+    idle(&pointsman).await;
+    works("pointsman flip orders.create live --reason \"a walk\"", home.path(), &pointsman).await;
+    let before = shop.orders.load(Ordering::SeqCst);
+    let said = works(&orders.replace("order-$n", "live-$n").replace("seq 25", "seq 1"), home.path(), &pointsman).await;
+    assert!(said.contains("pay_1"), "{said}");
+    assert_eq!((shop.orders.load(Ordering::SeqCst), shop.charges.load(Ordering::SeqCst)), (before, 1));
+
+    let said = works(&script(&readme, "flip orders.create off", &addresses), home.path(), &pointsman).await;
+    assert!(said.contains("live -> off") && said.contains("the engine owns 1 instance"), "{said}");
+    assert_eq!(pointsman.stop().await, Some(0), "{}", pointsman.log());
+}
+
+/// Waits until everything that was offered for comparison has been compared.
+async fn idle(pointsman: &Pointsman) {
+    pointsman
+        .until_metric("all comparisons", |metrics| {
+            metrics.sum("pointsman_shadow_queue_depth", &[]) + metrics.sum("pointsman_shadow_in_flight", &[]) == 0.0
+                && metrics.unbalanced().is_empty()
+        })
+        .await;
+}

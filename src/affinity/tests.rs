@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
@@ -23,7 +24,7 @@ crate::store::tests::through::work_through!(Counting, inner);
 
 impl Store for Counting {
     pass_on! {
-        append(a: Append) -> Result<(), crate::store::AppendError>;
+        append(a: Arc<Append>) -> Result<(), crate::store::AppendError>;
         events(run: RunId, from: crate::names::Seq) -> Stored<Vec<crate::store::StoredEvent>>;
         run(run: RunId) -> Stored<Option<crate::workflow::RunSummary>>;
         runs(filter: crate::store::RunFilter) -> Stored<Vec<crate::workflow::RunSummary>>;
@@ -86,7 +87,7 @@ async fn owner(pins: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>),
 }
 
 async fn create(store: &Counting, pins: &StoreAffinity, n: u64, pin: NewPin) {
-    store.append(Append { pins: vec![pin.clone()], ..append(run_id(n), 1, 1) }).await.unwrap();
+    store.append(Arc::new(Append { pins: vec![pin.clone()], ..append(run_id(n), 1, 1) })).await.unwrap();
     pins.pinned(&pin, run_id(n));
 }
 
@@ -138,7 +139,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let (mine, legacys) = (RetryKey([1; 32]), RetryKey([2; 32]));
     let claim = Some(crate::store::Claim { key: mine, request: [0; 32] });
-    store.append(Append { claim, ..append(run_id(1), 1, 1) }).await.unwrap();
+    store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     pins.note_legacy(legacys);
     assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));
     assert_eq!(store.looks(), 0, "known in memory");

@@ -87,7 +87,7 @@ pub(super) struct Journal {
     /// Whether an append of this run was ever answered with "unknown".
     uncertain: bool,
     refusals: u32,
-    under_way: Option<(Append, BoxFuture<'static, Result<(), AppendError>>)>,
+    under_way: Option<(Arc<Append>, BoxFuture<'static, Result<(), AppendError>>)>,
     /// Since when the run is certainly this process's: as of the last append that was kept, or that it was taken.
     hold: Option<Hold>,
     /// The same as of the append that is under way.
@@ -184,7 +184,7 @@ impl Journal {
         };
         let pins = self.pending.iter().filter_map(|(_, event)| pin_of(event)).collect();
         let locks = self.pending.iter().filter_map(|(_, event)| lock_of(event)).collect();
-        let append = Append {
+        let append = Arc::new(Append {
             run_id: run.id(),
             first: self.handed.next(),
             summary: run.summary(*updated),
@@ -199,7 +199,8 @@ impl Journal {
             locks,
             notices: std::mem::take(&mut self.notices),
             settled: std::mem::take(&mut self.answers),
-        };
+            births: Vec::new(),
+        });
         self.handed = run.seq();
         self.next_hold = Some(keeper.lease.hold());
         let future = hand_in(keeper.clone(), append.clone(), Duration::ZERO);
@@ -209,7 +210,7 @@ impl Journal {
     pub async fn settled(&mut self) -> Settled {
         let Some((_, future)) = &mut self.under_way else { return std::future::pending().await };
         let result = future.await;
-        let Some((mut append, _)) = self.under_way.take() else { return Settled::Kept };
+        let Some((append, _)) = self.under_way.take() else { return Settled::Kept };
         match result {
             Ok(()) => {
                 self.durable = self.handed;
@@ -218,7 +219,9 @@ impl Journal {
                 if let Some(keeper) = &self.keeper {
                     append.pins.iter().for_each(|pin| keeper.pins.pinned(pin, append.run_id));
                 }
-                self.kept = Some(Box::new(append.summary));
+                // The store has let go of it by now, as a rule.
+                let summary = Arc::try_unwrap(append).map_or_else(|shared| shared.summary.clone(), |own| own.summary);
+                self.kept = Some(Box::new(summary));
                 Settled::Kept
             }
             Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable == Seq(0) => {
@@ -234,9 +237,8 @@ impl Journal {
                         "the id is another run's already: what follows up sees that run"
                     ),
                 }
-                append.pins.clear();
-                append.batch = Uuid::now_v7();
-                self.again(append, Duration::ZERO);
+                let append = Append { pins: Vec::new(), batch: Uuid::now_v7(), ..Arc::unwrap_or_clone(append) };
+                self.again(Arc::new(append), Duration::ZERO);
                 Settled::Later("the instance's id is taken".into(), 0)
             }
             Err(error @ (AppendError::Conflict(_) | AppendError::Fenced(_))) => Settled::Lost(error.to_string()),
@@ -251,7 +253,7 @@ impl Journal {
         }
     }
 
-    fn again(&mut self, append: Append, pause: Duration) {
+    fn again(&mut self, append: Arc<Append>, pause: Duration) {
         if let Some(keeper) = &self.keeper {
             let future = hand_in(keeper.clone(), append.clone(), pause);
             self.under_way = Some((append, future));
@@ -259,7 +261,7 @@ impl Journal {
     }
 }
 
-fn hand_in(keeper: Keeper, append: Append, pause: Duration) -> BoxFuture<'static, Result<(), AppendError>> {
+fn hand_in(keeper: Keeper, append: Arc<Append>, pause: Duration) -> BoxFuture<'static, Result<(), AppendError>> {
     Box::pin(async move {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;

@@ -127,7 +127,7 @@ async fn hear(core: &Arc<Core>, news: News) {
             }
         }
         News::Lock(name) => locks::left(core, &name).await,
-        News::Order(_) | News::Notice => {}
+        News::Order(_) | News::Notice | News::Birth => {}
     }
 }
 

@@ -1,5 +1,7 @@
 //! An append as the writer takes it: encoded by its caller, so that the writer only binds and commits.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -8,7 +10,7 @@ use super::codec::{self, Part};
 use super::work::turn_of;
 use crate::flag::Arm;
 use crate::names::{Fence, JobId, RunId, StepId, WorkerId};
-use crate::store::{Append, AppendError, Claim, LockChange, NewPin, News, Notice, Priority};
+use crate::store::{Append, AppendError, Claim, LockChange, News, Priority};
 use crate::workflow::Event;
 
 /// One append, encoded.
@@ -19,14 +21,15 @@ pub(super) struct Job {
     pub(super) batch: Uuid,
     pub(super) events: Vec<EventRow>,
     pub(super) run: RunRow,
-    pub(super) pins: Vec<NewPin>,
+    /// As it was handed in.
+    pub(super) append: Arc<Append>,
     pub(super) claim: Option<Claim>,
     pub(super) priority: Priority,
     pub(super) fence: Fence,
     pub(super) locks: Vec<LockStep>,
-    pub(super) notices: Vec<Notice>,
     /// Orders with their answers, as JSON.
     pub(super) settled: Vec<(Uuid, Vec<u8>)>,
+    pub(super) births: Vec<BirthRow>,
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
 }
 
@@ -37,6 +40,15 @@ pub(super) struct EventRow {
     pub(super) event: Vec<u8>,
     /// What is kept beside it, by its hash.
     pub(super) parts: Vec<Part>,
+}
+
+/// A run that is to begin, encoded.
+pub(super) struct BirthRow {
+    pub(super) run: RunId,
+    pub(super) parent: Option<RunId>,
+    pub(super) at: i64,
+    /// JSON.
+    pub(super) record: Vec<u8>,
 }
 
 /// A change of a lock's queue.
@@ -77,12 +89,12 @@ pub(super) struct RunRow {
 impl Job {
     /// Encodes an append; what is larger than so many bytes goes beside its event.
     pub(super) fn new(
-        append: Append,
+        append: Arc<Append>,
         inline_max: usize,
         reply: oneshot::Sender<Result<(), AppendError>>,
     ) -> Result<Self, AppendError> {
-        let Append { run_id, first, events, summary, batch, pins, claim, priority, .. } = append;
-        let Append { worker, fence, release, locks, notices, settled, .. } = append;
+        let Append { run_id, first, events, summary, batch, pins: _, claim, priority, .. } = &*append;
+        let Append { worker, fence, release, locks, notices: _, settled, births, .. } = &*append;
         if events.is_empty() {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         }
@@ -98,17 +110,22 @@ impl Job {
             job: summary.job,
             parent: summary.parent,
             updated: nanos(summary.updated),
-            owner: (!release && !ended).then_some(worker),
-            turn: release.then(|| turn_of(&summary)).flatten().map(nanos),
-            summary: serde_json::to_vec(&summary).map_err(unfit)?,
+            owner: (!release && !ended).then_some(*worker),
+            turn: release.then(|| turn_of(summary)).flatten().map(nanos),
+            summary: serde_json::to_vec(summary).map_err(unfit)?,
         };
         let events = rows.map_err(unfit)?;
         let settled: Result<Vec<_>, _> =
-            settled.into_iter().map(|(id, answer)| Ok((id, serde_json::to_vec(&answer)?))).collect();
+            settled.iter().map(|(id, answer)| Ok((*id, serde_json::to_vec(answer)?))).collect();
         let settled = settled.map_err(unfit)?;
-        let locks = locks.into_iter().map(LockStep::from).collect();
-        let first = first.0;
-        Ok(Self { run_id, first, batch, events, run, pins, claim, priority, fence, locks, notices, settled, reply })
+        let locks = locks.iter().map(LockStep::from).collect();
+        let births = births.iter().map(|birth| {
+            let record = serde_json::to_vec(&birth.record)?;
+            Ok(BirthRow { run: birth.run, parent: birth.parent, at: nanos(birth.at), record })
+        });
+        let births = births.collect::<Result<Vec<_>, _>>().map_err(unfit)?;
+        let (run_id, first, batch, claim, priority, fence) = (*run_id, first.0, *batch, *claim, *priority, *fence);
+        Ok(Self { run_id, first, batch, events, run, append, claim, priority, fence, locks, settled, births, reply })
     }
 
     /// What others want to hear of it once it is written, but for what its end moves.
@@ -123,8 +140,11 @@ impl Job {
         let left = self.locks.iter().filter(|step| !step.queue);
         news.extend(left.map(|step| News::Lock(step.place.name.clone())));
         news.extend(self.settled.iter().map(|(id, _)| News::Order(*id)));
-        if !self.notices.is_empty() {
+        if !self.append.notices.is_empty() {
             news.push(News::Notice);
+        }
+        if !self.births.is_empty() {
+            news.push(News::Birth);
         }
         news
     }
@@ -140,10 +160,10 @@ impl Job {
     }
 }
 
-impl From<LockChange> for LockStep {
-    fn from(change: LockChange) -> Self {
-        let place = |name, step: StepId, item: Option<u32>| LockPlace {
-            name,
+impl From<&LockChange> for LockStep {
+    fn from(change: &LockChange) -> Self {
+        let place = |name: &String, step: &StepId, item: &Option<u32>| LockPlace {
+            name: name.clone(),
             step: step.as_str().to_owned(),
             item: item.map_or(-1, i64::from),
         };

@@ -62,7 +62,7 @@ fn one(job: &Job, known: &mut Known) -> Fate {
         return Fate::Reject(AppendError::Conflict(Conflict::Claim { run: *run, same_request }));
     }
     let mut fresh: HashMap<PinKey, Arm> = HashMap::new();
-    for pin in &job.pins {
+    for pin in &job.append.pins {
         let other = match known.pins.get(&pin.key) {
             Some((arm, run)) => (*arm != pin.arm || *run != Some(job.run_id)).then_some(*arm),
             None => fresh.insert(pin.key.clone(), pin.arm).filter(|arm| *arm != pin.arm),
@@ -72,7 +72,7 @@ fn one(job: &Job, known: &mut Known) -> Fate {
         }
     }
 
-    let fresh: Vec<NewPin> = job.pins.iter().filter(|pin| fresh.remove(&pin.key).is_some()).cloned().collect();
+    let fresh: Vec<NewPin> = job.append.pins.iter().filter(|pin| fresh.remove(&pin.key).is_some()).cloned().collect();
     for pin in &fresh {
         known.pins.insert(pin.key.clone(), (pin.arm, Some(job.run_id)));
     }

@@ -29,8 +29,8 @@ pub use check::{StoreChecked, StoreFinding};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
-    Append, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter, SampleRecord,
-    StoredEvent,
+    Append, Birth, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter,
+    SampleRecord, StoredEvent,
 };
 pub use sqlite::SqliteStore;
 pub use work::{
@@ -130,7 +130,7 @@ pub type SharedStore = Arc<dyn Store>;
 pub trait Store: Work {
     /// Appends events. After `Ok`, a restart finds them and all that came with them. The future may be dropped at
     /// any time: the writer goes on by itself.
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>>;
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;
     /// The events of a run from a place on, in order. Empty where the run is unknown.
     fn events(&self, run: RunId, from: Seq) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
     /// The summary of a run.

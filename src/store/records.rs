@@ -41,6 +41,22 @@ pub struct Append {
     pub notices: Vec<Notice>,
     /// What was asked of the run through the store and is settled by these events, with the answers.
     pub settled: Vec<(Uuid, serde_json::Value)>,
+    /// Runs that these events decide to begin.
+    pub births: Vec<Birth>,
+}
+
+/// A run that is to begin: a row of an outbox. It is written by the append that decides it and removed by the append
+/// that holds the first event of the run, so that a crash between the two leaves it to be delivered again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Birth {
+    /// The run that is to begin. One row per run: a second one, and one of a run that has events, is ignored.
+    pub run: RunId,
+    /// The run that decided it, where a run did. It is not purged while this row is there.
+    pub parent: Option<RunId>,
+    /// What is needed to begin it, opaque to the store.
+    pub record: serde_json::Value,
+    /// When it was decided.
+    pub at: Timestamp,
 }
 
 /// Which appends go first.

@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{Birth, StoreError};
 use crate::names::{Fence, RunId, StepId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
@@ -140,6 +140,8 @@ pub enum News {
     Order(Uuid),
     /// A notice was recorded.
     Notice,
+    /// A run is to begin: see [`Work::births`].
+    Birth,
 }
 
 /// What is kept beside the summary of a pinned run that was purged: what those who follow it up may ask of it.
@@ -238,9 +240,17 @@ pub trait Work: Send + Sync + 'static {
     /// It was sent, or given up.
     fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Runs that are to begin and have no event yet, in the order in which that was decided; at most so many.
+    fn births(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Birth>, StoreError>>;
+    /// The run is not to begin any more: its row is removed. Durable before it returns; nothing happens where there is
+    /// none.
+    fn drop_birth(&self, run: RunId) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Drops at most so many runs that ended in this way before a time, the longest ended first, with their events and
     /// what was asked of them. A pinned one keeps its summary and its [`Remains`]. A run whose retry key may not have run
-    /// out stays, and so does one that another began which has not ended: that one may not know yet how it ended. Holds up appends for no longer than dropping so many takes: hand in small numbers.
+    /// out stays, and so does one that another began which has not ended (that one may not know yet how it ended), and
+    /// one that decided on a run which has not begun. Holds up appends for no longer than dropping so many takes: hand in
+    /// small numbers.
     fn purge(
         &self,
         status: RunStatus,

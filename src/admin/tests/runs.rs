@@ -69,7 +69,7 @@ pub async fn ended(world: &World) {
     let events = vec![(at(6), Event::Responded { answer, pin: None }), (at(7), Event::Completed {})];
     let mut last = append(run_id(1), 6, 2);
     last.summary = crate::workflow::RunSummary { seq: Seq(7), status: RunStatus::Completed, ..summary(run_id(1), 7) };
-    world.store.append(Append { events, ..last }).await.unwrap();
+    world.store.append(Arc::new(Append { events, ..last })).await.unwrap();
 }
 
 pub async fn with_a_run() -> World {
@@ -82,7 +82,7 @@ pub async fn with_a_run() -> World {
     let events = [started(run), total, call("charge"), done("charge", None, json!({ "id": 7 })), skipped];
     let events: Vec<_> = events.into_iter().enumerate().map(|(n, event)| (at(n as i64), event)).collect();
     let summary = crate::workflow::RunSummary { seq: Seq(5), ..summary(run, 5) };
-    world.store.append(Append { events, summary, ..append(run, 1, 1) }).await.unwrap();
+    world.store.append(Arc::new(Append { events, summary, ..append(run, 1, 1) })).await.unwrap();
     world
 }
 
@@ -133,7 +133,7 @@ async fn a_fan_outs_output_is_a_list_in_the_items_order() {
     };
     let events = [started(run), opened, item_call(0), item_call(1), done("reserve", Some(1), json!("B"))];
     let events: Vec<_> = events.into_iter().map(|event| (at(0), event)).collect();
-    world.store.append(Append { events, ..append(run, 1, 1) }).await.unwrap();
+    world.store.append(Arc::new(Append { events, ..append(run, 1, 1) })).await.unwrap();
     let output = get(&format!("/api/v2/orchestrate/run/{run}/steps/reserve/output"));
     assert_eq!(world.call(output).await.json(), json!([null, "B"]));
     let detail = world.call(get(&format!("/api/v2/orchestrate/run/{run}"))).await.json();
@@ -147,7 +147,7 @@ async fn runs_are_listed_in_pages() {
     for n in 1..=5 {
         let mut one = append(run_id(n), 1, 1);
         one.summary.status = if n == 2 { RunStatus::Completed } else { RunStatus::Running };
-        world.store.append(one).await.unwrap();
+        world.store.append(one.into()).await.unwrap();
     }
     let list = async |query: &str| {
         let list = world.call(get(&format!("/api/v2/orchestrate/runs?{query}"))).await.json();

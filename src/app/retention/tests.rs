@@ -16,11 +16,11 @@ async fn what_is_older_than_it_says_goes_and_a_changed_age_counts_at_once() {
     let limits = Limits { retry_window_s: 0, ..Limits::default() };
     let store: SharedStore = Arc::new(MemoryStore::with_limits(&limits));
     for n in 0..120 {
-        store.append(ended(n, RunStatus::Completed, 7_200)).await.unwrap();
+        store.append(ended(n, RunStatus::Completed, 7_200).into()).await.unwrap();
     }
-    store.append(ended(200, RunStatus::Completed, -3_600)).await.unwrap();
-    store.append(ended(201, RunStatus::Failed, 7_200)).await.unwrap();
-    store.append(append(run_id(202), 1, 1)).await.unwrap();
+    store.append(ended(200, RunStatus::Completed, -3_600).into()).await.unwrap();
+    store.append(ended(201, RunStatus::Failed, 7_200).into()).await.unwrap();
+    store.append(append(run_id(202), 1, 1).into()).await.unwrap();
     // A round is begun after a tenth of the shortest age, and after a second at the earliest.
     let age = Some(Duration::from_secs(10));
     let retention = Arc::new(ArcSwap::from_pointee(Retention { completed: age, ..Retention::default() }));

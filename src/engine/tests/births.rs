@@ -93,6 +93,8 @@ impl Work for Slow {
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
         notices(limit: usize) -> Vec<Notice>;
         notice_done(number: u64) -> ();
+        births(limit: usize) -> Vec<crate::store::Birth>;
+        drop_birth(run: RunId) -> ();
         purge(status: RunStatus, ended_before: jiff::Timestamp, limit: usize) -> Purged;
         remains(run: RunId) -> Option<Remains>;
     }
@@ -105,7 +107,7 @@ impl Work for Slow {
 }
 
 impl Store for Slow {
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let birth = append.first == Seq::FIRST && append.summary.parent.is_some();
         let less = |left: usize| left.checked_sub(1);
         if birth && self.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {

@@ -51,7 +51,7 @@ macro_rules! passed_on {
 crate::store::tests::through::work_through!(Faulty, inner);
 
 impl Store for Faulty {
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let place = self.appends.fetch_add(1, Ordering::SeqCst);
         let fault = (self.script)(place);
         Box::pin(async move {

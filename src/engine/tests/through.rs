@@ -199,6 +199,8 @@ impl Work for Through {
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
         notices(limit: usize) -> Vec<Notice>;
         notice_done(number: u64) -> ();
+        births(limit: usize) -> Vec<crate::store::Birth>;
+        drop_birth(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         remains(run: RunId) -> Option<Remains>;
     }
@@ -219,7 +221,7 @@ impl Work for Through {
 }
 
 impl Store for Through {
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         self.count();
         let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
         Box::pin(async move {

@@ -1,5 +1,6 @@
 //! A store that fails when told to.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
@@ -40,7 +41,7 @@ impl Store for Faulty {
         taken
     }
 
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         self.inner.append(append)
     }
     fn events(&self, run: RunId, from: Seq) -> Answer<'_, Vec<StoredEvent>> {

@@ -9,7 +9,7 @@ mod tables;
 mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -88,12 +88,12 @@ impl Default for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let done = if self.closed.load(Ordering::Acquire) {
             Err(AppendError::Refused("the store is closed".into()))
         } else {
             let mut news = Vec::new();
-            let done = self.tables().append(append, Timestamp::now(), &mut news);
+            let done = self.tables().append(Arc::unwrap_or_clone(append), Timestamp::now(), &mut news);
             self.tell(news);
             done
         };

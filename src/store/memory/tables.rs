@@ -12,8 +12,8 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::work::turn_of;
 use crate::store::{
-    Append, AppendError, Conflict, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount,
-    PinRecord, Remains, RunFilter, SampleRecord, StoreError, StoredEvent,
+    Append, AppendError, Birth, Conflict, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News,
+    PinCount, PinRecord, Remains, RunFilter, SampleRecord, StoreError, StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -49,6 +49,8 @@ pub(super) struct Tables {
     pub(super) evidence: BTreeMap<RouteId, EvidenceRecord>,
     secret: Option<[u8; 32]>,
     pub(super) shared: Shared,
+    /// Runs that are to begin, in the order in which that was decided.
+    pub(super) births: Vec<Birth>,
 }
 
 impl Tables {
@@ -67,6 +69,7 @@ impl Tables {
             evidence: BTreeMap::new(),
             secret: None,
             shared: Shared::default(),
+            births: Vec::new(),
         }
     }
 
@@ -118,6 +121,13 @@ impl Tables {
                 self.tries.insert(claim.key, (first, now));
             }
         }
+        for birth in append.births {
+            if !self.runs.contains_key(&birth.run) && self.births.iter().all(|waiting| waiting.run != birth.run) {
+                self.births.push(birth);
+                news.push(News::Birth);
+            }
+        }
+        self.births.retain(|birth| birth.run != append.run_id);
         let run = self.runs.entry(append.run_id).or_insert_with(|| Run {
             summary: append.summary.clone(),
             events: Vec::new(),

@@ -12,7 +12,8 @@ use super::MemoryStore;
 use super::tables::{Run, Tables};
 use crate::names::{RunId, WorkerId};
 use crate::store::{
-    LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run, run_has_ended,
+    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run,
+    run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -78,6 +79,7 @@ impl Tables {
         let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);
         let goes_on = |id| self.runs.get(&id).is_some_and(|above| !above.summary.status.is_final());
         let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(goes_on));
+        let old = old.filter(|(id, _)| !self.births.iter().any(|birth| birth.parent == Some(**id)));
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();
@@ -149,6 +151,14 @@ impl Work for MemoryStore {
 
     fn notice_done(&self, number: u64) -> Answer<'_, ()> {
         self.with(|tables| tables.shared.notice_done(number))
+    }
+
+    fn births(&self, limit: usize) -> Answer<'_, Vec<Birth>> {
+        self.with(|tables| tables.births.iter().take(limit).cloned().collect())
+    }
+
+    fn drop_birth(&self, run: RunId) -> Answer<'_, ()> {
+        self.with(|tables| tables.births.retain(|birth| birth.run != run))
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {

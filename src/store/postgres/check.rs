@@ -166,6 +166,17 @@ const BETWEEN: &[(&str, &str, &str)] = &[
         HARMLESS,
     ),
     (
+        "SELECT births.run_id, ''::bytea FROM births JOIN runs ON runs.run_id = births.run_id",
+        "it is listed as a run that is to begin, and it has begun",
+        HARMLESS,
+    ),
+    (
+        "SELECT births.parent, convert_to(encode(births.run_id, 'hex'), 'UTF8') FROM births WHERE parent IS NOT NULL \
+         AND NOT EXISTS (SELECT FROM runs WHERE runs.run_id = births.parent)",
+        "it decided on the run {}, which is to begin, and does not exist",
+        RESTORE,
+    ),
+    (
         "SELECT run_id, convert_to(seq::text, 'UTF8') FROM payload_refs WHERE NOT EXISTS (SELECT FROM events \
          WHERE events.run_id = payload_refs.run_id AND events.seq = payload_refs.seq)",
         "a payload belongs to its event {}, which is not there",

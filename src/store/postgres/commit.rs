@@ -97,7 +97,7 @@ impl Committer {
 
     /// In one round trip, where nobody breaks a rule.
     async fn attempt(&mut self, jobs: &[Job]) -> Outcome {
-        let all: Vec<(&Job, &[NewPin])> = jobs.iter().map(|job| (job, job.pins.as_slice())).collect();
+        let all: Vec<(&Job, &[NewPin])> = jobs.iter().map(|job| (job, job.append.pins.as_slice())).collect();
         if let Some(query) = self.statement.write(&all) {
             match self.session.ask(query).await {
                 Ok(rows) => {

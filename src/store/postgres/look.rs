@@ -52,7 +52,7 @@ pub(super) async fn look(session: &mut Session, jobs: &[Job], window_ns: i64) ->
         }
     }
 
-    let pins: Vec<&PinKey> = jobs.iter().flat_map(|job| job.pins.iter().map(|pin| &pin.key)).collect();
+    let pins: Vec<&PinKey> = jobs.iter().flat_map(|job| job.append.pins.iter().map(|pin| &pin.key)).collect();
     if !pins.is_empty() {
         let families: Vec<&str> = pins.iter().map(|key| key.family.as_str()).collect();
         let ids: Vec<&[u8]> = pins.iter().map(|key| key.id.as_bytes()).collect();

@@ -126,7 +126,7 @@ impl PostgresStore {
         Ok((check::check(&address, window_ns(limits)).await?, address.shown))
     }
 
-    fn hand_in(&self, append: Append) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
+    fn hand_in(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
         let queue = match append.priority {
             Priority::Live => &self.inlet.live,
@@ -153,7 +153,7 @@ impl Drop for PostgresStore {
 }
 
 impl Store for PostgresStore {
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let began = Instant::now();
         let handed_in = self.hand_in(append);
         async move {

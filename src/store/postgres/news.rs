@@ -131,6 +131,7 @@ fn read(text: &str) -> Option<News> {
         "order" => id().map(News::Order),
         "lock" => unhex(of).map(News::Lock),
         "notice" => Some(News::Notice),
+        "birth" => Some(News::Birth),
         _ => None,
     }
 }

@@ -85,10 +85,12 @@ fn steps() -> Migrator {
     let first = include_str!("../schema/postgres/0001_first.sql").into_sql_str();
     let lists = include_str!("../schema/postgres/0002_lists.sql").into_sql_str();
     let flips = include_str!("../schema/postgres/0003_flips.sql").into_sql_str();
+    let births = include_str!("../schema/postgres/0004_births.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
         Migration::new(3, "flips".into(), MigrationType::Simple, flips, false),
+        Migration::new(4, "births".into(), MigrationType::Simple, births, false),
     ])
 }
 

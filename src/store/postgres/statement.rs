@@ -28,7 +28,7 @@ pub(super) struct Statement {
 }
 
 /// How many values the statement takes.
-const VALUES: usize = 50;
+const VALUES: usize = 54;
 
 impl Statement {
     pub(super) fn new(origin: &str, window_ns: i64) -> Self {
@@ -44,7 +44,7 @@ impl Statement {
         let query = sqlx::query(self.text.clone()).bind(&self.origin).bind(self.window_ns);
         let query = bind_keys(bind_pins(query, written), written)?;
         let query = bind_payloads(bind_events(bind_runs(query, &runs), written), written);
-        Some(bind_rest(query, written).bind(&self.ended))
+        Some(bind_births(bind_rest(query, written).bind(&self.ended), written))
     }
 }
 
@@ -64,7 +64,7 @@ struct Run<'a> {
 fn runs<'a>(written: &Written<'a>) -> Option<BTreeMap<RunId, Run<'a>>> {
     let mut runs: BTreeMap<RunId, Run<'a>> = BTreeMap::new();
     for (job, _) in written {
-        let pinned = !job.pins.is_empty();
+        let pinned = !job.append.pins.is_empty();
         let run = runs.entry(job.run_id).or_insert(Run { first: job, last: job, pinned });
         if !std::ptr::eq(run.last, *job) {
             if job.first != run.last.last() + 1 || job.fence != run.last.fence {
@@ -163,7 +163,7 @@ fn bind_rest<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
     let steps: Vec<_> = written.iter().flat_map(|(job, _)| job.locks.iter().map(|step| (*job, step))).collect();
     let settled = || written.iter().flat_map(|(job, _)| job.settled.iter());
     // What was encoded once is encoded again.
-    let notices = written.iter().flat_map(|(job, _)| job.notices.iter());
+    let notices = written.iter().flat_map(|(job, _)| job.append.notices.iter());
     let notices: Vec<Vec<u8>> = notices.filter_map(|notice| serde_json::to_vec(notice).ok()).collect();
     query
         .bind(steps.iter().map(|(_, step)| step.queue).collect::<Vec<_>>())
@@ -175,4 +175,13 @@ fn bind_rest<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
         .bind(notices)
         .bind(settled().map(|(id, _)| id.as_bytes().as_slice()).collect::<Vec<_>>())
         .bind(settled().map(|(_, answer)| answer.as_slice()).collect::<Vec<_>>())
+}
+
+fn bind_births<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
+    let births = || written.iter().flat_map(|(job, _)| &job.births);
+    query
+        .bind(births().map(|birth| id(&birth.run)).collect::<Vec<_>>())
+        .bind(births().map(|birth| birth.parent.as_ref().map(id)).collect::<Vec<_>>())
+        .bind(births().map(|birth| birth.at).collect::<Vec<_>>())
+        .bind(births().map(|birth| birth.record.as_slice()).collect::<Vec<_>>())
 }

@@ -17,7 +17,8 @@ use super::text::{Result, column, json, name, parse, plain, record, rows, run_id
 use crate::names::{RunId, Seq, StepId, WorkerId};
 use crate::store::job::nanos;
 use crate::store::{
-    LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run, run_has_ended,
+    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run,
+    run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -133,6 +134,7 @@ impl PostgresStore {
         let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
                     AND updated < least($2, now_ns() - $3) AND NOT purged \
                     AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND NOT above.ended) \
+                    AND NOT EXISTS (SELECT FROM births WHERE births.parent = runs.run_id) \
                     ORDER BY updated, run_id LIMIT $4";
         let make = || {
             let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before)).bind(self.window_ns);
@@ -223,6 +225,27 @@ impl Work for PostgresStore {
         async move {
             let ask = || sqlx::query("DELETE FROM notices WHERE number = $1").bind(number.cast_signed());
             self.pool.ask(ask).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn births(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Birth>>> {
+        async move {
+            let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT $1";
+            let found = self.pool.ask(|| sqlx::query(text).bind(rows(limit))).await?;
+            let birth = |row: &PgRow| {
+                let parent = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
+                Ok(Birth { run: run_id(column(row, 0)?)?, parent, at: time(column(row, 2)?)?, record: record(row, 3)? })
+            };
+            found.iter().map(birth).collect()
+        }
+        .boxed()
+    }
+
+    fn drop_birth(&self, run: RunId) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let text = "DELETE FROM births WHERE run_id = $1";
+            self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await.map(drop)
         }
         .boxed()
     }

@@ -194,6 +194,17 @@ const BETWEEN: &[(&str, &str, &str)] = &[
         HARMLESS,
     ),
     (
+        "SELECT births.run_id, '' FROM births JOIN runs ON runs.run_id = births.run_id",
+        "it is listed as a run that is to begin, and it has begun",
+        HARMLESS,
+    ),
+    (
+        "SELECT births.parent, hex(births.run_id) FROM births WHERE parent IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = births.parent)",
+        "it decided on the run {}, which is to begin, and does not exist",
+        RESTORE,
+    ),
+    (
         "SELECT run_id, seq FROM payload_refs WHERE NOT EXISTS (SELECT 1 FROM events \
          WHERE events.run_id = payload_refs.run_id AND events.seq = payload_refs.seq) \
          AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = payload_refs.run_id)",

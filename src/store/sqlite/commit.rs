@@ -80,7 +80,7 @@ impl Committer {
         let since = self.since(now_ns);
         let mut fates: Vec<Fate> = jobs.iter().map(|_| Fate::Write(Vec::new())).collect();
         // Runs hold their own order in the schema, so only what asks for more is looked up.
-        if jobs.iter().any(|job| job.claim.is_some() || !job.pins.is_empty()) {
+        if jobs.iter().any(|job| job.claim.is_some() || !job.append.pins.is_empty()) {
             let known = look(self.conn.get().await?, jobs, false, since).await?;
             fates = judge(jobs, known);
         }

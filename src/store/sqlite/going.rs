@@ -38,7 +38,7 @@ impl Going {
         }
         let jobs = || jobs.iter().map(|(job, _)| *job);
         let goes = |job: &&Job| {
-            is_going(job) && job.pins.is_empty() && self.0.contains(&job.run_id) && !twice.contains(&job.run_id)
+            is_going(job) && job.append.pins.is_empty() && self.0.contains(&job.run_id) && !twice.contains(&job.run_id)
         };
         let (going, plain): (Vec<_>, Vec<_>) = jobs().partition(goes);
         match going.len() > going_max {

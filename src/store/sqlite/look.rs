@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use sqlx::Row as _;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr, SqlStr};
 use uuid::Uuid;
 
 use super::fault::Fault;
 use super::job::{Job, arm};
 use super::judge::Known;
-use super::statements::{LOOKUP_ROWS_MAX, Row, lookup};
+use super::statements::{LARGEST, Row, round};
 use crate::flag::{PinKey, RetryKey};
 use crate::names::{Fence, RouteId, RunId};
 
@@ -63,7 +63,7 @@ pub(super) async fn look(conn: &mut SqliteConnection, jobs: &[Job], heads: bool,
             }
         }
     }
-    let pins: Vec<&PinKey> = jobs.iter().flat_map(|job| job.pins.iter().map(|pin| &pin.key)).collect();
+    let pins: Vec<&PinKey> = jobs.iter().flat_map(|job| job.append.pins.iter().map(|pin| &pin.key)).collect();
     for keys in pins.chunks(LOOKUP_ROWS_MAX) {
         let mut values = Row(SqliteArguments::default());
         for key in keys {
@@ -94,3 +94,13 @@ async fn fetch(
 pub(super) fn run_id(bytes: Vec<u8>) -> Option<RunId> {
     Uuid::from_slice(&bytes).ok().map(RunId)
 }
+
+/// The text of a look-up over so many rows of so many values, and how many values it binds: `{rows}` is replaced.
+fn lookup(template: &str, columns: usize, rows: usize) -> SqlStr {
+    let row = format!("({})", vec!["?"; columns].join(","));
+    let rows = vec![row.as_str(); round(rows)].join(",");
+    AssertSqlSafe(template.replace("{rows}", &rows)).into_sql_str()
+}
+
+/// The most rows that one look-up takes.
+const LOOKUP_ROWS_MAX: usize = LARGEST;

@@ -135,7 +135,7 @@ impl SqliteStore {
         Ok(Self { inlet, readers, healthy, trouble, secret, window_ns, inline_max, news, queue, duration })
     }
 
-    fn hand_in(&self, append: Append) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
+    fn hand_in(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
         let queue = match append.priority {
             Priority::Live => &self.inlet.live,
@@ -174,7 +174,7 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let began = Instant::now();
         let handed_in = self.hand_in(append);
         async move {

@@ -27,6 +27,7 @@ pub(super) enum Move {
     Ask(Box<OrderRecord>),
     Settle(Uuid, Value),
     NoticeDone(i64),
+    DropBirth(RunId),
     /// Runs to drop, each with what remains of it (JSON) where it is pinned.
     Doom(Vec<(RunId, Option<Vec<u8>>)>),
     /// A portion of what is left of dropped runs.
@@ -82,6 +83,10 @@ pub(super) async fn write(
         }
         Move::NoticeDone(number) => {
             sqlx::query("DELETE FROM notices WHERE number = ?").bind(number).execute(conn).await?;
+            Moved::Nothing
+        }
+        Move::DropBirth(run) => {
+            sqlx::query("DELETE FROM births WHERE run_id = ?").bind(run.0.as_bytes().as_slice()).execute(conn).await?;
             Moved::Nothing
         }
         Move::Doom(runs) => Moved::Doomed(doom(conn, runs).await?),

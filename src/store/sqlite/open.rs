@@ -102,12 +102,14 @@ fn steps() -> Migrator {
     let work = include_str!("../schema/0003_work.sql").into_sql_str();
     let carried = include_str!("../schema/0004_carried.sql").into_sql_str();
     let lists = include_str!("../schema/0005_lists.sql").into_sql_str();
+    let births = include_str!("../schema/0006_births.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
         Migration::new(3, "work".into(), MigrationType::Simple, work, false),
         Migration::new(4, "carried".into(), MigrationType::Simple, carried, false),
         Migration::new(5, "lists".into(), MigrationType::Simple, lists, false),
+        Migration::new(6, "births".into(), MigrationType::Simple, births, false),
     ])
 }
 

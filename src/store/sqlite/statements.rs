@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::codec::Part;
 use super::going::Runs;
-use super::job::{EventRow, Job};
+use super::job::{BirthRow, EventRow, Job};
 use super::queues::Queues;
 use crate::names::RunId;
 use crate::store::NewPin;
@@ -45,6 +45,7 @@ struct Seldom {
     leaves: usize,
     queues: usize,
     notices: usize,
+    births: usize,
     payloads: usize,
     refs: usize,
 }
@@ -56,6 +57,7 @@ struct Rows<'a> {
     settled: Vec<&'a (Uuid, Vec<u8>)>,
     queues: Queues<'a>,
     notices: Vec<Vec<u8>>,
+    births: Vec<&'a BirthRow>,
     payloads: Vec<&'a Part>,
     refs: Vec<(RunId, u64, &'a Part)>,
 }
@@ -67,7 +69,8 @@ impl<'a> Rows<'a> {
         for (job, _) in jobs.iter().copied() {
             rows.settled.extend(job.settled.iter().filter(|(id, _)| settled.insert(*id)));
             // What was encoded once is encoded again.
-            rows.notices.extend(job.notices.iter().filter_map(|notice| serde_json::to_vec(notice).ok()));
+            rows.notices.extend(job.append.notices.iter().filter_map(|notice| serde_json::to_vec(notice).ok()));
+            rows.births.extend(&job.births);
             for (seq, event) in (job.first..).zip(&job.events) {
                 rows.refs.extend(event.parts.iter().map(|part| (job.run_id, seq, part)));
                 rows.payloads.extend(event.parts.iter().filter(|part| hashes.insert(part.hash)));
@@ -82,6 +85,7 @@ impl<'a> Rows<'a> {
             leaves: round(self.queues.leaves.len()),
             queues: round(self.queues.queues.len()),
             notices: round(self.notices.len()),
+            births: round(self.births.len()),
             payloads: round(self.payloads.len()),
             refs: round(self.refs.len()),
         }
@@ -90,8 +94,8 @@ impl<'a> Rows<'a> {
 
 impl Seldom {
     fn largest(self) -> usize {
-        let Seldom { settled, leaves, queues, notices, payloads, refs } = self;
-        [settled, leaves, queues, notices, payloads, refs].into_iter().fold(0, usize::max)
+        let Seldom { settled, leaves, queues, notices, births, payloads, refs } = self;
+        [settled, leaves, queues, notices, births, payloads, refs].into_iter().fold(0, usize::max)
     }
 }
 
@@ -141,7 +145,7 @@ impl Statements {
 }
 
 /// The next size; beyond the largest a multiple of it.
-fn round(rows: usize) -> usize {
+pub(super) fn round(rows: usize) -> usize {
     match rows {
         0 => 0,
         rows => SIZES.into_iter().find(|size| rows <= *size).unwrap_or(rows.div_ceil(LARGEST) * LARGEST),
@@ -188,7 +192,7 @@ const CARRIED: &str = "INSERT INTO meta (key, value) SELECT 'a run is not there'
 
 fn text(shape: Shape, window_ns: i64) -> String {
     let Shape { pins, claims, seldom, going, plain, events } = shape;
-    let Seldom { settled, leaves, queues, notices, payloads, refs } = seldom;
+    let Seldom { settled, leaves, queues, notices, births, payloads, refs } = seldom;
     let mut text = String::from("BEGIN IMMEDIATE;\n");
     insert(&mut text, "pins (family, id, arm, run_id, at)", 5, pins, "");
     // A key that legacy noted, or that has run out, is taken; a run that takes its key again keeps the first time.
@@ -204,6 +208,8 @@ fn text(shape: Shape, window_ns: i64) -> String {
     over(&mut text, "DELETE FROM locks WHERE (run_id, name, step, item) IN (VALUES ", 4, leaves, ")");
     insert(&mut text, "locks (run_id, name, step, item, since)", 5, queues, " ON CONFLICT DO NOTHING");
     insert(&mut text, "notices (record)", 1, notices, "");
+    // Before the runs: the first append of a run removes its row.
+    insert(&mut text, "births (run_id, parent, at, record)", 4, births, " ON CONFLICT DO NOTHING");
     insert(&mut text, "payloads (hash, body)", 2, payloads, " ON CONFLICT DO NOTHING");
     insert(&mut text, "payload_refs (run_id, seq, path, hash)", 4, refs, "");
     over(&mut text, CARRY, CARRY_VALUES, going, ") AS given WHERE runs.run_id = given.column1");
@@ -216,8 +222,7 @@ fn text(shape: Shape, window_ns: i64) -> String {
     text
 }
 
-/// So many events of runs that are going are one statement: fewer hops than a transaction of several; beyond that the
-/// triggers cost more.
+/// So many events of runs that go on are one statement: fewer hops than a transaction of several.
 const CARRIED_MAX: usize = 6;
 
 fn carried(events: usize) -> String {
@@ -296,7 +301,7 @@ fn values(jobs: &[(&Job, &[NewPin])], runs: &Runs, rows: &Rows, shape: Shape, no
         row.maybe_blob(job.run.owner.map(|owner| owner.0));
         row.maybe_int(job.run.turn);
         row.int(job.run.updated);
-        row.int(i64::from(!job.pins.is_empty()));
+        row.int(i64::from(!job.append.pins.is_empty()));
         row.maybe_blob(job.run.job.map(|job| job.0));
         row.maybe_blob(job.run.parent.map(|parent| parent.0));
     }
@@ -364,6 +369,13 @@ impl Row {
         self.pad((shape.queues - rows.queues.queues.len()) * 5);
         rows.notices.iter().for_each(|notice| self.blob(notice));
         self.pad(shape.notices - rows.notices.len());
+        for birth in &rows.births {
+            self.blob(birth.run.0.as_bytes());
+            self.maybe_blob(birth.parent.map(|parent| parent.0));
+            self.int(birth.at);
+            self.blob(&birth.record);
+        }
+        self.pad((shape.births - rows.births.len()) * 4);
         for part in &rows.payloads {
             self.blob(&part.hash);
             self.blob(&part.body);
@@ -384,14 +396,5 @@ impl Row {
     }
 }
 
-/// The text of a look-up over so many rows of so many values, and how many values it binds: `{rows}` is replaced.
-pub(super) fn lookup(template: &str, columns: usize, rows: usize) -> SqlStr {
-    let row = format!("({})", vec!["?"; columns].join(","));
-    let rows = vec![row.as_str(); round(rows)].join(",");
-    AssertSqlSafe(template.replace("{rows}", &rows)).into_sql_str()
-}
-
-/// The most rows that one look-up takes.
-pub(super) const LOOKUP_ROWS_MAX: usize = LARGEST;
 #[cfg(test)]
 mod tests;

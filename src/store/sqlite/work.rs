@@ -14,7 +14,7 @@ use super::job::nanos;
 use super::moves::{Move, Moved};
 use super::{SqliteStore, read};
 use crate::names::{RunId, Seq, WorkerId};
-use crate::store::{LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work};
+use crate::store::{Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work};
 use crate::workflow::RunStatus;
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -115,6 +115,14 @@ impl Work for SqliteStore {
 
     fn notice_done(&self, number: u64) -> Answer<'_, ()> {
         self.moves(Move::NoticeDone(number.cast_signed()), nothing)
+    }
+
+    fn births(&self, limit: usize) -> Answer<'_, Vec<Birth>> {
+        read::births(&self.readers, limit).boxed()
+    }
+
+    fn drop_birth(&self, run: RunId) -> Answer<'_, ()> {
+        self.moves(Move::DropBirth(run), nothing)
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {

@@ -45,13 +45,13 @@ async fn a_runs_key_goes_with_the_run(which: Which) {
     let (run, other) = (run_id(1), run_id(2));
     for run in [run, other] {
         place.store.put_run_key(run, Some(vec![1, 2, 3])).await.unwrap();
-        place.store.append(append(run, 1, 2)).await.unwrap();
+        place.store.append(append(run, 1, 2).into()).await.unwrap();
     }
     place.reopen().await;
     assert_eq!(place.store.run_key(run).await.unwrap(), Some(vec![1, 2, 3]));
     let mut last = append(run, 3, 1);
     last.summary.status = RunStatus::Completed;
-    place.store.append(last).await.unwrap();
+    place.store.append(last.into()).await.unwrap();
     assert_eq!(place.store.run_key(run).await.unwrap(), None);
     assert_eq!(place.store.run_key(other).await.unwrap(), Some(vec![1, 2, 3]));
     place.store.put_run_key(other, None).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_runs_key_goes_with_the_run(which: Which) {
     place.store.put_run_key(run_id(3), Some(vec![4])).await.unwrap();
     let mut only = append(run_id(3), 1, 1);
     only.summary.status = RunStatus::Failed;
-    place.store.append(only).await.unwrap();
+    place.store.append(only.into()).await.unwrap();
     assert_eq!(place.store.run_key(run_id(3)).await.unwrap(), None);
 }
 

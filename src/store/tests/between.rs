@@ -51,8 +51,8 @@ async fn rows(store: &SharedStore, name: &str) -> Vec<(RunId, String, Option<u32
 async fn an_order_is_there_until_it_is_settled_once(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    store.append(append(run_id(1), 1, 1)).await.unwrap();
-    store.append(append(run_id(2), 1, 1)).await.unwrap();
+    store.append(append(run_id(1), 1, 1).into()).await.unwrap();
+    store.append(append(run_id(2), 1, 1).into()).await.unwrap();
     let (one, two) = (order(9, run_id(1)), order(3, run_id(1)));
     store.put_order(one.clone()).await.unwrap();
     store.put_order(two.clone()).await.unwrap();
@@ -73,28 +73,28 @@ async fn an_order_is_there_until_it_is_settled_once(which: Which) {
 async fn an_append_settles_what_it_came_from(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    store.append(append(run_id(1), 1, 1)).await.unwrap();
+    store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     for n in 1..=3 {
         store.put_order(order(n, run_id(1))).await.unwrap();
     }
     let settled = |n, answer| (Uuid::from_u128(n), answer);
     let refused = Append { settled: vec![settled(1, json!("no"))], ..append(run_id(1), 1, 1) };
-    store.append(refused).await.unwrap_err();
+    store.append(refused.into()).await.unwrap_err();
     assert_eq!(store.orders(run_id(1)).await.unwrap().len(), 3, "what is refused settles nothing");
     let both = vec![settled(1, json!("yes")), settled(2, json!(null)), settled(77, json!("nobody asked"))];
-    store.append(Append { settled: both, ..append(run_id(1), 2, 1) }).await.unwrap();
+    store.append(Arc::new(Append { settled: both, ..append(run_id(1), 2, 1) })).await.unwrap();
     assert_eq!(store.orders(run_id(1)).await.unwrap(), [order(3, run_id(1))]);
     assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(json!("yes")));
     assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!(null)));
     let late = vec![settled(1, json!("late"))];
-    store.append(Append { settled: late, ..append(run_id(1), 3, 1) }).await.unwrap();
+    store.append(Arc::new(Append { settled: late, ..append(run_id(1), 3, 1) })).await.unwrap();
     assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(json!("yes")));
 }
 
 async fn what_is_asked_of_an_ended_run_is_refused(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    store.append(standing(append(run_id(1), 1, 1), RunStatus::Cancelled)).await.unwrap();
+    store.append(standing(append(run_id(1), 1, 1), RunStatus::Cancelled).into()).await.unwrap();
     store.put_order(order(1, run_id(1))).await.unwrap();
     store.put_order(order(2, run_id(2))).await.unwrap();
     assert_eq!(store.orders(run_id(1)).await.unwrap(), []);
@@ -107,12 +107,12 @@ async fn the_end_of_a_run_settles_what_is_open(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
     for n in [1, 2] {
-        store.append(append(run_id(n), 1, 1)).await.unwrap();
+        store.append(append(run_id(n), 1, 1).into()).await.unwrap();
         store.put_order(order(n.into(), run_id(n))).await.unwrap();
         store.put_order(order((n + 10).into(), run_id(n))).await.unwrap();
     }
     let last = standing(append(run_id(1), 2, 1), RunStatus::Completed);
-    store.append(Append { settled: vec![(Uuid::from_u128(1), json!("done"))], ..last }).await.unwrap();
+    store.append(Arc::new(Append { settled: vec![(Uuid::from_u128(1), json!("done"))], ..last })).await.unwrap();
     let answer = async |n| store.order(Uuid::from_u128(n)).await.unwrap().unwrap().answer;
     assert_eq!(answer(1).await, Some(json!("done")));
     assert_eq!(answer(11).await, Some(run_has_ended()));
@@ -122,12 +122,12 @@ async fn the_end_of_a_run_settles_what_is_open(which: Which) {
 async fn locks_are_given_out_in_the_order_of_asking(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    let ask = |n, locks| store.append(Append { locks, ..append(run_id(n), 1, 1) });
+    let ask = |n, locks| store.append(Arc::new(Append { locks, ..append(run_id(n), 1, 1) }));
     ask(3, vec![queue("a", "x", None)]).await.unwrap();
     ask(1, vec![queue("a", "x", Some(1)), queue("a", "x", Some(0)), queue("b", "y", None)]).await.unwrap();
     ask(2, vec![queue("a", "x", None), queue("a", "x", None)]).await.unwrap();
     // Already there: it keeps its place.
-    store.append(Append { locks: vec![queue("a", "x", None)], ..append(run_id(3), 2, 1) }).await.unwrap();
+    store.append(Arc::new(Append { locks: vec![queue("a", "x", None)], ..append(run_id(3), 2, 1) })).await.unwrap();
     let of = |n, item| (run_id(n), "x".to_owned(), item);
     let expected = [of(3, None), of(1, Some(1)), of(1, Some(0)), of(2, None)];
     assert_eq!(rows(store, "a").await, expected);
@@ -142,14 +142,16 @@ async fn locks_are_given_out_in_the_order_of_asking(which: Which) {
     assert_eq!(store.locks(None, 2).await.unwrap(), all[..2]);
     let both = store.locks(Some(vec!["b".into(), "a".into()]), 99).await.unwrap();
     assert_eq!(both, all);
-    store.append(Append { locks: vec![leave("a", "x", None)], ..append(run_id(3), 3, 1) }).await.unwrap();
+    store.append(Arc::new(Append { locks: vec![leave("a", "x", None)], ..append(run_id(3), 3, 1) })).await.unwrap();
     assert_eq!(rows(store, "a").await, expected[1..]);
 
     let asks: Vec<_> = (10..40)
         .map(|n| {
             let store = store.clone();
             let locks = vec![queue("race", "x", None)];
-            tokio::spawn(async move { store.append(Append { locks, ..append(run_id(n), 1, 1) }).await.unwrap() })
+            tokio::spawn(
+                async move { store.append(Arc::new(Append { locks, ..append(run_id(n), 1, 1) })).await.unwrap() },
+            )
         })
         .collect();
     for ask in asks {
@@ -159,7 +161,7 @@ async fn locks_are_given_out_in_the_order_of_asking(which: Which) {
     while let Some((holder, ..)) = rows(store, "race").await.into_iter().next() {
         holders.push(holder);
         let locks = vec![leave("race", "x", None)];
-        store.append(Append { locks, ..append(holder, 2, 1) }).await.unwrap();
+        store.append(Arc::new(Append { locks, ..append(holder, 2, 1) })).await.unwrap();
     }
     holders.sort();
     assert_eq!(holders, (10..40).map(run_id).collect::<Vec<_>>(), "each holds it once");
@@ -169,20 +171,20 @@ async fn a_place_is_left_once_and_queued_for_anew(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
     let first = Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) };
-    store.append(first.clone()).await.unwrap();
-    store.append(Append { locks: vec![queue("a", "x", None)], ..append(run_id(2), 1, 1) }).await.unwrap();
+    store.append(first.clone().into()).await.unwrap();
+    store.append(Arc::new(Append { locks: vec![queue("a", "x", None)], ..append(run_id(2), 1, 1) })).await.unwrap();
     // It leaves and asks again in one append: to the end.
     let around = vec![leave("a", "x", None), queue("a", "x", None)];
-    store.append(Append { locks: around, ..append(run_id(1), 2, 1) }).await.unwrap();
+    store.append(Arc::new(Append { locks: around, ..append(run_id(1), 2, 1) })).await.unwrap();
     let holders = async || rows(store, "a").await.into_iter().map(|(run, ..)| run).collect::<Vec<_>>();
     assert_eq!(holders().await, [run_id(2), run_id(1)]);
     // Asks and leaves in one append: it does not stand there; what never stood there may leave.
     let there_and_back = vec![queue("b", "x", None), leave("b", "x", None), leave("c", "x", None)];
-    store.append(Append { locks: there_and_back, ..append(run_id(2), 2, 1) }).await.unwrap();
+    store.append(Arc::new(Append { locks: there_and_back, ..append(run_id(2), 2, 1) })).await.unwrap();
     assert_eq!(rows(store, "b").await, []);
     // An append that comes again changes nothing any more.
-    store.append(Append { locks: vec![leave("a", "x", None)], ..append(run_id(1), 3, 1) }).await.unwrap();
-    store.append(first).await.unwrap();
+    store.append(Arc::new(Append { locks: vec![leave("a", "x", None)], ..append(run_id(1), 3, 1) })).await.unwrap();
+    store.append(first.into()).await.unwrap();
     assert_eq!(holders().await, [run_id(2)]);
     // Handed in together.
     let appends = [
@@ -191,7 +193,7 @@ async fn a_place_is_left_once_and_queued_for_anew(which: Which) {
         Append { locks: vec![queue("d", "x", None)], ..append(run_id(4), 1, 1) },
         Append { locks: vec![queue("d", "x", None)], ..append(run_id(3), 3, 1) },
     ];
-    for done in futures_util::future::join_all(appends.map(|append| store.append(append))).await {
+    for done in futures_util::future::join_all(appends.map(|append| store.append(append.into()))).await {
         done.unwrap();
     }
     let holders: Vec<_> = rows(store, "d").await.into_iter().map(|(run, ..)| run).collect();
@@ -203,25 +205,25 @@ async fn the_end_of_a_run_frees_its_locks(which: Which) {
     let store = &place.store;
     for n in [1, 2] {
         let locks = vec![queue("a", "x", None), queue("b", "x", Some(7))];
-        store.append(Append { locks, ..append(run_id(n), 1, 1) }).await.unwrap();
+        store.append(Arc::new(Append { locks, ..append(run_id(n), 1, 1) })).await.unwrap();
     }
-    store.append(standing(append(run_id(1), 2, 1), RunStatus::Failed)).await.unwrap();
+    store.append(standing(append(run_id(1), 2, 1), RunStatus::Failed).into()).await.unwrap();
     assert_eq!(rows(store, "a").await, [(run_id(2), "x".to_owned(), None)]);
     assert_eq!(rows(store, "b").await, [(run_id(2), "x".to_owned(), Some(7))]);
     // It asks with its last append: in vain.
     let locks = vec![queue("c", "x", None)];
-    store.append(Append { locks, ..standing(append(run_id(2), 2, 1), RunStatus::Failed) }).await.unwrap();
+    store.append(Arc::new(Append { locks, ..standing(append(run_id(2), 2, 1), RunStatus::Failed) })).await.unwrap();
     assert_eq!(store.locks(None, 9).await.unwrap(), []);
 }
 
 async fn what_is_refused_changes_no_lock(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    store.append(Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) }).await.unwrap();
+    store.append(Arc::new(Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) })).await.unwrap();
     let bad = vec![leave("a", "x", None), queue("b", "x", None)];
     let notices = vec![notice(run_id(1), 1)];
-    store.append(Append { locks: bad.clone(), notices, ..append(run_id(1), 1, 1) }).await.unwrap_err();
-    store.append(Append { locks: bad, fence: Fence(7), ..append(run_id(1), 2, 1) }).await.unwrap_err();
+    store.append(Arc::new(Append { locks: bad.clone(), notices, ..append(run_id(1), 1, 1) })).await.unwrap_err();
+    store.append(Arc::new(Append { locks: bad, fence: Fence(7), ..append(run_id(1), 2, 1) })).await.unwrap_err();
     assert_eq!(rows(store, "a").await.len(), 1);
     assert_eq!(rows(store, "b").await.len(), 0);
     assert_eq!(store.notices(9).await.unwrap(), []);
@@ -231,8 +233,8 @@ async fn notices_are_numbered_and_stay_until_they_are_done(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
     let with = |n, notices| Append { notices, ..append(run_id(n), 1, 1) };
-    store.append(with(1, vec![notice(run_id(1), 1), notice(run_id(1), 2)])).await.unwrap();
-    store.append(with(2, vec![notice(run_id(2), 3)])).await.unwrap();
+    store.append(with(1, vec![notice(run_id(1), 1), notice(run_id(1), 2)]).into()).await.unwrap();
+    store.append(with(2, vec![notice(run_id(2), 3)]).into()).await.unwrap();
     let found = store.notices(9).await.unwrap();
     assert!(found.is_sorted_by_key(|notice| notice.number) && found[0].number > 0);
     let as_given: Vec<_> = found.iter().cloned().map(|notice| Notice { number: 0, ..notice }).collect();
@@ -242,7 +244,7 @@ async fn notices_are_numbered_and_stay_until_they_are_done(which: Which) {
         store.notice_done(found[done].number).await.unwrap();
     }
     assert_eq!(store.notices(9).await.unwrap(), []);
-    store.append(with(3, vec![notice(run_id(3), 4)])).await.unwrap();
+    store.append(with(3, vec![notice(run_id(3), 4)]).into()).await.unwrap();
     let later = store.notices(9).await.unwrap().remove(0);
     assert!(later.number > found[2].number, "a number is given once");
     store.notice_done(found[2].number).await.unwrap();
@@ -266,7 +268,7 @@ async fn news_tell_what_happens(which: Which) {
     };
     let run = run_id(1);
     let locks = vec![queue("a", "x", None), queue("b", "x", None)];
-    store.append(Append { locks, notices: vec![notice(run, 1)], ..append(run, 1, 1) }).await.unwrap();
+    store.append(Arc::new(Append { locks, notices: vec![notice(run, 1)], ..append(run, 1, 1) })).await.unwrap();
     hears(News::Notice).await;
     store.put_order(order(1, run)).await.unwrap();
     hears(News::Run(run)).await;
@@ -274,12 +276,12 @@ async fn news_tell_what_happens(which: Which) {
     hears(News::Order(Uuid::from_u128(1))).await;
     store.put_order(order(2, run)).await.unwrap();
     let settled = vec![(Uuid::from_u128(2), json!(2))];
-    store.append(Append { locks: vec![leave("a", "x", None)], settled, ..append(run, 2, 1) }).await.unwrap();
+    store.append(Arc::new(Append { locks: vec![leave("a", "x", None)], settled, ..append(run, 2, 1) })).await.unwrap();
     hears(News::Lock("a".into())).await;
     let queued = standing(append(run_id(2), 1, 1), RunStatus::Queued);
-    store.append(Append { release: true, ..queued }).await.unwrap();
+    store.append(Arc::new(Append { release: true, ..queued })).await.unwrap();
     hears(News::Run(run_id(2))).await;
-    store.append(standing(append(run, 3, 1), RunStatus::Completed)).await.unwrap();
+    store.append(standing(append(run, 3, 1), RunStatus::Completed).into()).await.unwrap();
     hears(News::Lock("b".into())).await;
     hears(News::Ended(run)).await;
 }
@@ -294,7 +296,7 @@ async fn runs_are_listed_by_job_and_parent(which: Which) {
         if n == 4 {
             one.summary.status = RunStatus::Failed;
         }
-        place.store.append(one).await.unwrap();
+        place.store.append(one.into()).await.unwrap();
     }
     let list = async |filter: RunFilter| {
         let runs = place.store.runs(filter).await.unwrap();
@@ -315,7 +317,7 @@ async fn what_goes_between_survives_a_restart(which: Which) {
     let mut place = Place::new(which).await;
     let locks = vec![queue("a", "x", Some(3))];
     let notices = vec![notice(run_id(1), 1)];
-    place.store.append(Append { locks, notices, ..append(run_id(1), 1, 1) }).await.unwrap();
+    place.store.append(Arc::new(Append { locks, notices, ..append(run_id(1), 1, 1) })).await.unwrap();
     place.store.put_order(order(1, run_id(1))).await.unwrap();
     place.store.put_order(order(2, run_id(1))).await.unwrap();
     place.store.settle_order(Uuid::from_u128(2), json!("done")).await.unwrap();
@@ -326,7 +328,7 @@ async fn what_goes_between_survives_a_restart(which: Which) {
     assert_eq!(store.orders(run_id(1)).await.unwrap(), [order(1, run_id(1))]);
     assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!("done")));
     let mut news = store.news();
-    store.append(standing(append(run_id(1), 2, 1), RunStatus::Completed)).await.unwrap();
+    store.append(standing(append(run_id(1), 2, 1), RunStatus::Completed).into()).await.unwrap();
     let heard = async { while news.recv().await.unwrap() != News::Lock("a".into()) {} };
     tokio::time::timeout(std::time::Duration::from_secs(20), heard).await.expect("a lock from before the restart");
 }

@@ -29,16 +29,17 @@ async fn fill(store: &impl Store) {
     let open = vec![(at(1), born(run_id(1), at(1)))];
     let summary = fold(open.iter().map(|(_, event)| event)).unwrap().summary(at(1));
     let locks = vec![LockChange::Queue { name: "sku:1".into(), step: "reserve".into(), item: None }];
-    store.append(Append { events: open, summary, locks, ..append(run_id(1), 1, 1) }).await.unwrap();
+    let births = vec![births::birth(9, Some(1))];
+    store.append(Arc::new(Append { events: open, summary, locks, births, ..append(run_id(1), 1, 1) })).await.unwrap();
     store.put_order(between::order(1, run_id(1))).await.unwrap();
     let mut large = answered(run_id(2), at(2));
     large.events[1].1 = Event::StepComputed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) };
     large.pins = vec![pin("17", Arm::Engine)];
     large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32] });
-    store.append(large).await.unwrap();
+    store.append(large.into()).await.unwrap();
     let old = Append { pins: vec![pin("18", Arm::Engine)], ..answered(run_id(3), past()) };
-    store.append(old).await.unwrap();
-    store.append(answered(run_id(4), past())).await.unwrap();
+    store.append(old.into()).await.unwrap();
+    store.append(answered(run_id(4), past()).into()).await.unwrap();
     assert_eq!(store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs, 2);
 }
 
@@ -103,6 +104,8 @@ async fn each_thing_that_is_wrong_is_found_and_named() {
         (format!("UPDATE runs SET pinned = 0 WHERE {two}"), Some(2), "retention does not know"),
         (format!("UPDATE locks SET {two}"), Some(2), "the queue of the lock `sku:1`"),
         (format!("UPDATE orders SET {two}"), Some(2), "something is asked of it"),
+        (format!("UPDATE births SET {two}"), Some(2), "a run that is to begin, and it has begun"),
+        ("DELETE FROM runs WHERE run_id IN (SELECT parent FROM births)".into(), Some(1), "it decided on the run"),
         (
             format!("INSERT INTO run_keys SELECT run_id, x'00' FROM pins WHERE id = '17' AND {two}"),
             Some(2),
@@ -161,6 +164,8 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         (format!("UPDATE runs SET pinned = false WHERE {two}"), Some(2), "retention does not know"),
         (format!("UPDATE locks SET {two}"), Some(2), "the queue of the lock `sku:1`"),
         (format!("UPDATE orders SET {two}"), Some(2), "something is asked of it"),
+        (format!("UPDATE births SET {two}"), Some(2), "a run that is to begin, and it has begun"),
+        ("DELETE FROM runs WHERE run_id IN (SELECT parent FROM births)".into(), Some(1), "it decided on the run"),
         (
             format!("INSERT INTO run_keys SELECT run_id, '' FROM pins WHERE {two} AND id = '17'"),
             Some(2),
@@ -180,7 +185,8 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
     assert!(shown.starts_with("postgres://"), "{shown}");
     // Looked at while somebody uses it: each damage stands in place of the one before it.
     database.query("CREATE SCHEMA kept");
-    let tables = ["events", "payloads", "payload_refs", "runs", "plans", "run_keys", "pins", "locks", "orders"];
+    let tables =
+        ["events", "payloads", "payload_refs", "runs", "plans", "run_keys", "pins", "locks", "orders", "births"];
     for table in tables {
         database.query(&format!("CREATE TABLE kept.{table} AS TABLE pointsman.{table}"));
     }
@@ -192,7 +198,8 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         assert_eq!(found.run, run.map(run_id), "{text}");
         assert!(!found.todo.is_empty());
         let mended = tables.map(|table| {
-            let more = if matches!(table, "pins" | "locks" | "orders") { "OVERRIDING SYSTEM VALUE" } else { "" };
+            let more =
+                if matches!(table, "pins" | "locks" | "orders" | "births") { "OVERRIDING SYSTEM VALUE" } else { "" };
             format!("DELETE FROM pointsman.{table}; INSERT INTO pointsman.{table} {more} TABLE kept.{table}; ")
         });
         database.query(&mended.concat());
@@ -275,7 +282,7 @@ async fn a_backup_is_taken_while_runs_are_appended_and_overwrites_nothing() {
         let store = store.clone();
         tokio::spawn(async move {
             for n in 100.. {
-                store.append(answered(run_id(n), at(3))).await.unwrap();
+                store.append(answered(run_id(n), at(3)).into()).await.unwrap();
                 tokio::task::yield_now().await;
             }
         })

@@ -28,8 +28,8 @@ on_every_store! {
 async fn what_was_appended_is_there_in_order(which: Which) {
     let place = Place::new(which).await;
     let run = run_id(1);
-    place.store.append(append(run, 1, 3)).await.unwrap();
-    place.store.append(append(run, 4, 2)).await.unwrap();
+    place.store.append(append(run, 1, 3).into()).await.unwrap();
+    place.store.append(append(run, 4, 2).into()).await.unwrap();
     let events = place.store.events(run, Seq::FIRST).await.unwrap();
     assert_eq!(events.iter().map(|e| e.seq.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     assert!(events.iter().all(|e| e.event == test_event(e.seq.0) && e.at == at(e.seq.0.cast_signed())));
@@ -42,10 +42,10 @@ async fn a_gap_or_a_place_taken_twice_is_a_conflict(which: Which) {
     let place = Place::new(which).await;
     let run = run_id(1);
     let conflict = |stored| Err(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) }));
-    assert_eq!(place.store.append(append(run, 2, 1)).await, conflict(0));
-    place.store.append(append(run, 1, 3)).await.unwrap();
+    assert_eq!(place.store.append(append(run, 2, 1).into()).await, conflict(0));
+    place.store.append(append(run, 1, 3).into()).await.unwrap();
     for first in [0, 1, 2, 3, 5, 9] {
-        assert_eq!(place.store.append(append(run, first, 2)).await, conflict(3), "first {first}");
+        assert_eq!(place.store.append(append(run, first, 2).into()).await, conflict(3), "first {first}");
     }
     assert_eq!(seqs(&place.store, run).await, [1, 2, 3]);
 }
@@ -56,12 +56,12 @@ async fn a_batch_that_comes_again_is_recognised(which: Which) {
     let mut first = append(run, 1, 2);
     first.pins = vec![pin("17", Arm::Engine)];
     first.claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32] });
-    place.store.append(first.clone()).await.unwrap();
-    place.store.append(first.clone()).await.unwrap();
-    place.store.append(append(run, 3, 1)).await.unwrap();
-    place.store.append(first.clone()).await.unwrap();
+    place.store.append(first.clone().into()).await.unwrap();
+    place.store.append(first.clone().into()).await.unwrap();
+    place.store.append(append(run, 3, 1).into()).await.unwrap();
+    place.store.append(first.clone().into()).await.unwrap();
     let together = append(run, 4, 1);
-    let (one, two) = tokio::join!(place.store.append(together.clone()), place.store.append(together));
+    let (one, two) = tokio::join!(place.store.append(together.clone().into()), place.store.append(together.into()));
     assert_eq!((one, two), (Ok(()), Ok(())));
     assert_eq!(seqs(&place.store, run).await, [1, 2, 3, 4]);
     assert_eq!(place.store.run(run).await.unwrap().unwrap().seq, Seq(4), "a repeat does not turn the summary back");
@@ -71,23 +71,23 @@ async fn an_append_without_events_is_refused(which: Which) {
     let place = Place::new(which).await;
     let mut empty = append(run_id(1), 1, 1);
     empty.events.clear();
-    assert!(matches!(place.store.append(empty).await, Err(AppendError::Refused(_))));
+    assert!(matches!(place.store.append(empty.into()).await, Err(AppendError::Refused(_))));
     assert_eq!(place.store.run(run_id(1)).await.unwrap(), None);
 }
 
 async fn one_bad_append_fails_alone(which: Which) {
     let place = Place::new(which).await;
-    place.store.append(append(run_id(1), 1, 1)).await.unwrap();
+    place.store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     let bad = append(run_id(1), 1, 1);
     let unpinned = { Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(4), 1, 1) } };
     let taken = { Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(5), 1, 1) } };
     let done = futures_util::future::join_all([
-        place.store.append(append(run_id(2), 1, 2)),
-        place.store.append(bad),
-        place.store.append(append(run_id(3), 1, 1)),
-        place.store.append(unpinned),
-        place.store.append(taken),
-        place.store.append(append(run_id(2), 3, 1)),
+        place.store.append(append(run_id(2), 1, 2).into()),
+        place.store.append(bad.into()),
+        place.store.append(append(run_id(3), 1, 1).into()),
+        place.store.append(unpinned.into()),
+        place.store.append(taken.into()),
+        place.store.append(append(run_id(2), 3, 1).into()),
     ])
     .await;
     let seq = Err(AppendError::Conflict(Conflict::Seq { stored: Seq(1) }));
@@ -104,7 +104,7 @@ async fn sixty_four_tasks_append_to_their_own_runs(which: Which) {
             let store = place.store.clone();
             tokio::spawn(async move {
                 for first in 1..=10 {
-                    store.append(append(run_id(n), first, 1)).await.unwrap();
+                    store.append(append(run_id(n), first, 1).into()).await.unwrap();
                 }
             })
         })
@@ -123,7 +123,7 @@ async fn sixty_four_tasks_race_for_one_place(which: Which) {
         let tasks: Vec<_> = (0..64)
             .map(|_| {
                 let store = place.store.clone();
-                tokio::spawn(async move { store.append(append(run_id(1), first, 1)).await })
+                tokio::spawn(async move { store.append(append(run_id(1), first, 1).into()).await })
             })
             .collect();
         let mut won = 0;
@@ -141,11 +141,11 @@ async fn sixty_four_tasks_race_for_one_place(which: Which) {
 async fn the_summary_is_the_last_one_given(which: Which) {
     let place = Place::new(which).await;
     let run = run_id(1);
-    place.store.append(append(run, 1, 1)).await.unwrap();
+    place.store.append(append(run, 1, 1).into()).await.unwrap();
     let mut last = append(run, 2, 1);
     last.summary.status = RunStatus::Failed;
     last.summary.note = Some("the bank said no".into());
-    place.store.append(last.clone()).await.unwrap();
+    place.store.append(last.clone().into()).await.unwrap();
     assert_eq!(place.store.run(run).await.unwrap(), Some(last.summary));
 }
 
@@ -156,14 +156,14 @@ async fn what_comes_after_an_end_is_kept_in_order(which: Which) {
     let ends = |first| standing(append(run, first, 1), RunStatus::Completed);
     // In one batch, where the store makes batches: nobody awaits in between.
     let steps = [append(run, 1, 1), ends(2), append(run, 3, 1), ends(4)];
-    let done = futures_util::future::join_all(steps.map(|step| place.store.append(step))).await;
+    let done = futures_util::future::join_all(steps.map(|step| place.store.append(step.into()))).await;
     assert_eq!(done, [Ok(()), Ok(()), Ok(()), Ok(())]);
-    place.store.append(append(run, 5, 2)).await.unwrap();
+    place.store.append(append(run, 5, 2).into()).await.unwrap();
     assert_eq!(seqs(&place.store, run).await, [1, 2, 3, 4, 5, 6]);
     assert_eq!(place.store.run(run).await.unwrap().map(|run| run.status), Some(RunStatus::Running));
     let open = RunFilter { statuses: vec![RunStatus::Running], limit: 9, ..RunFilter::default() };
     assert_eq!(place.store.runs(open).await.unwrap().len(), 1);
-    let gap = place.store.append(append(run, 8, 1)).await.unwrap_err();
+    let gap = place.store.append(append(run, 8, 1).into()).await.unwrap_err();
     assert!(matches!(gap, AppendError::Conflict(Conflict::Seq { stored: Seq(6) })), "{gap}");
 }
 
@@ -175,7 +175,7 @@ async fn runs_are_listed_newest_first_by_filter(which: Which) {
         one.summary.mode = if n == 3 { Mode::Dark } else { Mode::Real };
         one.summary.route = (n != 5).then(|| RouteId::new("orders.create"));
         one.summary.workflow = WorkflowName::new(if n == 6 { "campaign" } else { "create-order" });
-        place.store.append(one).await.unwrap();
+        place.store.append(one.into()).await.unwrap();
     }
     let list = async |filter: RunFilter| {
         let runs = place.store.runs(filter).await.unwrap();
@@ -198,16 +198,16 @@ async fn an_instance_has_one_owner(which: Which) {
     let store = &place.store;
     let with = |run, pins: Vec<NewPin>| Append { pins, ..append(run, 1, 1) };
     let taken = |id, owner| Err(AppendError::Conflict(Conflict::Pin { key: pin(id, Arm::Engine).key, owner }));
-    store.append(with(run_id(1), vec![pin("1", Arm::Engine), pin("2", Arm::Legacy)])).await.unwrap();
-    assert_eq!(store.append(with(run_id(2), vec![pin("1", Arm::Engine)])).await, taken("1", Arm::Engine));
+    store.append(with(run_id(1), vec![pin("1", Arm::Engine), pin("2", Arm::Legacy)]).into()).await.unwrap();
+    assert_eq!(store.append(with(run_id(2), vec![pin("1", Arm::Engine)]).into()).await, taken("1", Arm::Engine));
     assert_eq!(
-        store.append(with(run_id(2), vec![pin("3", Arm::Engine), pin("2", Arm::Engine)])).await,
+        store.append(with(run_id(2), vec![pin("3", Arm::Engine), pin("2", Arm::Engine)]).into()).await,
         taken("2", Arm::Legacy)
     );
     let twice = vec![pin("4", Arm::Engine), pin("4", Arm::Legacy)];
-    assert_eq!(store.append(with(run_id(2), twice)).await, taken("4", Arm::Engine));
+    assert_eq!(store.append(with(run_id(2), twice).into()).await, taken("4", Arm::Engine));
     let again = Append { pins: vec![pin("1", Arm::Engine), pin("5", Arm::Engine)], ..append(run_id(1), 2, 1) };
-    store.append(again).await.unwrap();
+    store.append(again.into()).await.unwrap();
 
     let one = store.pin(pin("1", Arm::Engine).key).await.unwrap().unwrap();
     assert_eq!((one.arm, one.run, one.at), (Arm::Engine, Some(run_id(1)), at(1)));
@@ -228,15 +228,15 @@ async fn a_retry_key_has_one_run(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
     let claim = |key: u8, request: u8| Some(Claim { key: RetryKey([key; 32]), request: [request; 32] });
-    store.append(Append { claim: claim(1, 1), ..append(run_id(1), 1, 1) }).await.unwrap();
+    store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(1), 1, 1) })).await.unwrap();
     let held = |same_request| Err(AppendError::Conflict(Conflict::Claim { run: run_id(1), same_request }));
-    assert_eq!(store.append(Append { claim: claim(1, 1), ..append(run_id(2), 1, 1) }).await, held(true));
-    assert_eq!(store.append(Append { claim: claim(1, 2), ..append(run_id(2), 1, 1) }).await, held(false));
-    store.append(Append { claim: claim(1, 1), ..append(run_id(1), 2, 1) }).await.unwrap();
+    assert_eq!(store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(2), 1, 1) })).await, held(true));
+    assert_eq!(store.append(Arc::new(Append { claim: claim(1, 2), ..append(run_id(2), 1, 1) })).await, held(false));
+    store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(1), 2, 1) })).await.unwrap();
 
     let two = Append { claim: claim(2, 1), ..append(run_id(3), 1, 1) };
     let three = Append { claim: claim(2, 1), ..append(run_id(4), 1, 1) };
-    let (two, three) = tokio::join!(store.append(two), store.append(three));
+    let (two, three) = tokio::join!(store.append(two.into()), store.append(three.into()));
     assert_eq!(two, Ok(()));
     let held = Conflict::Claim { run: run_id(3), same_request: true };
     assert_eq!(three, Err(AppendError::Conflict(held)));
@@ -247,7 +247,7 @@ async fn a_retry_key_has_one_run(which: Which) {
     let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
     assert_eq!((first.arm, first.run, first.request), (Arm::Legacy, None, None));
     assert_eq!(store.first_try(RetryKey([8; 32])).await.unwrap(), None);
-    store.append(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) }).await.unwrap();
+    store.append(Arc::new(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) })).await.unwrap();
     assert_eq!(store.first_try(RetryKey([9; 32])).await.unwrap().unwrap().arm, Arm::Engine);
 
     store.note_legacy_tries(vec![RetryKey([7; 32])]).await.unwrap();
@@ -266,9 +266,9 @@ async fn a_retry_key_runs_out(which: Which) {
     let place = Place::with(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
     let store = &place.store;
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32] });
-    store.append(Append { claim, ..append(run_id(1), 1, 1) }).await.unwrap();
+    store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
-    store.append(Append { claim, ..append(run_id(2), 1, 1) }).await.unwrap();
+    store.append(Arc::new(Append { claim, ..append(run_id(2), 1, 1) })).await.unwrap();
     store.note_legacy_tries(vec![RetryKey([1; 32])]).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
 }
@@ -276,10 +276,10 @@ async fn a_retry_key_runs_out(which: Which) {
 async fn what_conflicts_leaves_nothing(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    store.append(append(run_id(1), 1, 1)).await.unwrap();
+    store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     let claim = Some(Claim { key: RetryKey([7; 32]), request: [1; 32] });
     let bad = Append { pins: vec![pin("7", Arm::Engine)], claim, ..append(run_id(1), 1, 4) };
-    assert!(store.append(bad).await.is_err());
+    assert!(store.append(bad.into()).await.is_err());
     assert_eq!(seqs(store, run_id(1)).await, [1]);
     assert_eq!(store.pin(pin("7", Arm::Engine).key).await.unwrap(), None);
     assert_eq!(store.first_try(RetryKey([7; 32])).await.unwrap(), None);
@@ -290,7 +290,7 @@ async fn dark_and_live_both_arrive(which: Which) {
     let place = Place::new(which).await;
     let appends = (0..300).map(|n| {
         let priority = if n % 3 == 0 { Priority::Live } else { Priority::Dark };
-        place.store.append(Append { priority, ..append(run_id(n), 1, 2) })
+        place.store.append(Arc::new(Append { priority, ..append(run_id(n), 1, 2) }))
     });
     let done = futures_util::future::join_all(appends).await;
     assert!(done.iter().all(Result::is_ok));
@@ -299,18 +299,18 @@ async fn dark_and_live_both_arrive(which: Which) {
 
 async fn a_large_append_arrives_whole(which: Which) {
     let place = Place::new(which).await;
-    place.store.append(append(run_id(1), 1, 1_300)).await.unwrap();
-    place.store.append(append(run_id(1), 1_301, 513)).await.unwrap();
+    place.store.append(append(run_id(1), 1, 1_300).into()).await.unwrap();
+    place.store.append(append(run_id(1), 1_301, 513).into()).await.unwrap();
     assert_eq!(seqs(&place.store, run_id(1)).await, (1..=1_813).collect::<Vec<_>>());
 }
 
 async fn a_closed_store_refuses(which: Which) {
     let place = Place::new(which).await;
-    let handed_in = place.store.append(append(run_id(1), 1, 1));
+    let handed_in = place.store.append(append(run_id(1), 1, 1).into());
     place.store.close().await;
     handed_in.await.unwrap();
     assert!(!place.store.healthy());
-    assert!(matches!(place.store.append(append(run_id(1), 2, 1)).await, Err(AppendError::Refused(_))));
+    assert!(matches!(place.store.append(append(run_id(1), 2, 1).into()).await, Err(AppendError::Refused(_))));
     place.store.close().await;
 }
 
@@ -318,7 +318,7 @@ async fn a_restart_finds_all(which: Which) {
     let mut place = Place::new(which).await;
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32] });
     let first = Append { pins: vec![pin("17", Arm::Engine)], claim, ..append(run_id(1), 1, 2) };
-    place.store.append(first.clone()).await.unwrap();
+    place.store.append(first.clone().into()).await.unwrap();
     let secret = place.store.secret().await.unwrap();
     place.reopen().await;
     let store = &place.store;
@@ -327,7 +327,7 @@ async fn a_restart_finds_all(which: Which) {
     assert_eq!(store.pin(pin("17", Arm::Engine).key).await.unwrap().unwrap().run, Some(run_id(1)));
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap().unwrap().run, Some(run_id(1)));
     assert_eq!(store.secret().await.unwrap(), secret);
-    store.append(first).await.unwrap();
-    store.append(append(run_id(1), 3, 1)).await.unwrap();
+    store.append(first.into()).await.unwrap();
+    store.append(append(run_id(1), 3, 1).into()).await.unwrap();
     assert_eq!(seqs(store, run_id(1)).await, [1, 2, 3]);
 }

@@ -23,7 +23,7 @@ async fn child() {
     }
     let store = opened.unwrap();
     for n in 0..APPENDS {
-        let told = match store.append(append(run_id(n), 1, 2)).await {
+        let told = match store.append(append(run_id(n), 1, 2).into()).await {
             Ok(()) => "ok",
             Err(AppendError::Refused(_)) => "refused",
             Err(AppendError::Unavailable(_)) => "unavailable",

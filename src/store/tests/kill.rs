@@ -38,7 +38,7 @@ async fn child() {
                 let summary = fold(&all).unwrap().summary(at(0));
                 let locks = vec![LockChange::Queue { name: "a".into(), step: "s".into(), item: None }];
                 let append = Append { events, summary, locks, fence, ..append(run, skip as u64 + 1, 1) };
-                store.append(append).await.unwrap();
+                store.append(append.into()).await.unwrap();
                 writeln!(std::io::stdout().lock(), "ack {run} {}", all.len()).unwrap();
                 if let Taken::Mine(owned) = store.take(worker(1), run).await.unwrap() {
                     fence = owned.fence;

@@ -29,7 +29,7 @@ async fn every_mixture_of_filters_finds_its_runs(which: Which) {
         one.summary.route = (n % 4 != 0).then(|| RouteId::new(if n % 4 == 1 { "one" } else { "two" }));
         one.summary.workflow = WorkflowName::new(if n % 3 == 0 { "a" } else { "b" });
         all.insert(0, one.summary.clone());
-        place.store.append(one).await.unwrap();
+        place.store.append(one.into()).await.unwrap();
     }
     let open = RunStatus::OPEN.to_vec();
     let mixed = vec![RunStatus::Failed, RunStatus::Running];
@@ -70,8 +70,8 @@ async fn every_mixture_of_filters_finds_its_runs(which: Which) {
     }
     let counts = [(RunStatus::Running, 8), (RunStatus::WaitingSignal, 8), (RunStatus::Paused, 8)];
     assert_eq!(place.store.open_runs().await.unwrap(), counts, "what has not ended");
-    place.store.append(standing(append(run_id(0), 2, 1), RunStatus::Paused)).await.unwrap();
-    place.store.append(standing(append(run_id(3), 2, 1), RunStatus::Failed)).await.unwrap();
+    place.store.append(standing(append(run_id(0), 2, 1), RunStatus::Paused).into()).await.unwrap();
+    place.store.append(standing(append(run_id(3), 2, 1), RunStatus::Failed).into()).await.unwrap();
     let counts = [(RunStatus::Running, 7), (RunStatus::WaitingSignal, 8), (RunStatus::Paused, 8)];
     assert_eq!(place.store.open_runs().await.unwrap(), counts, "what moved since");
     let paused = RunFilter { statuses: vec![RunStatus::Paused], limit: 99, ..RunFilter::default() };
@@ -146,7 +146,7 @@ async fn a_hundred_thousand_runs_in_postgresql() {
                 if n % 10 == 0 {
                     run.summary.status = RunStatus::Failed;
                 }
-                store.append(run).await.unwrap();
+                store.append(run.into()).await.unwrap();
             }
         })
     });
@@ -154,7 +154,7 @@ async fn a_hundred_thousand_runs_in_postgresql() {
         done.unwrap();
     }
     for n in 200_000..200_100 {
-        store.append(append(run_id(n), 1, 1)).await.unwrap();
+        store.append(append(run_id(n), 1, 1).into()).await.unwrap();
     }
     println!("as they were written:");
     listed(&*store).await;
@@ -163,7 +163,7 @@ async fn a_hundred_thousand_runs_in_postgresql() {
     listed(&*store).await;
     for n in 200_000..200_100 {
         for seq in 2..50 {
-            store.append(append(run_id(n), seq, 1)).await.unwrap();
+            store.append(append(run_id(n), seq, 1).into()).await.unwrap();
         }
     }
     let in_place = "SELECT pg_stat_force_next_flush(); SELECT n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'runs'";

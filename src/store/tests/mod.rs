@@ -2,6 +2,7 @@
 
 mod beside;
 mod between;
+mod births;
 mod check;
 mod contract;
 mod disk;
@@ -183,6 +184,7 @@ pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
         locks: Vec::new(),
         notices: Vec::new(),
         settled: Vec::new(),
+        births: Vec::new(),
     }
 }
 

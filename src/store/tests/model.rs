@@ -25,6 +25,8 @@ struct Op {
     locks: Vec<(bool, u8, u8)>,
     notice: bool,
     settles: Option<u8>,
+    /// A run that it decides on.
+    birth: Option<u64>,
     then: Then,
 }
 
@@ -38,6 +40,7 @@ enum Then {
     Ask(u8, u64),
     Settle(u8),
     NoticeDone,
+    DropBirth(u64),
     Purge(u8),
 }
 
@@ -59,13 +62,15 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..5_u8, 0..5_u64).prop_map(|(order, run)| Then::Ask(order, run)),
         1 => (0..5_u8).prop_map(Then::Settle),
         1 => Just(Then::NoticeDone),
+        1 => (0..6_u64).prop_map(Then::DropBirth),
         1 => (0..2_u8).prop_map(Then::Purge),
     ];
     let settles = proptest::option::weighted(0.2, 0..5_u8);
-    let second = (fence, status, any::<bool>(), wake, locks, any::<bool>(), settles, then);
+    let birth = proptest::option::weighted(0.3, 0..6_u64);
+    let second = (fence, status, any::<bool>(), wake, locks, any::<bool>(), settles, birth, then);
     (first, second).prop_map(|(first, second)| {
         let (run, first, count, batch, pin, claim, dark, legacy_try) = first;
-        let (fence, status, release, wake, locks, notice, settles, then) = second;
+        let (fence, status, release, wake, locks, notice, settles, birth, then) = second;
         Op {
             run,
             first,
@@ -82,6 +87,7 @@ fn op() -> impl Strategy<Value = Op> {
             locks,
             notice,
             settles,
+            birth,
             then,
         }
     })
@@ -112,6 +118,7 @@ fn append_of(op: &Op) -> Append {
         locks: op.locks.iter().map(change).collect(),
         notices: op.notice.then_some(notice).into_iter().collect(),
         settled: op.settles.map(|id| (Uuid::from_u128(id.into()), json!(op.batch))).into_iter().collect(),
+        births: op.birth.map(|run| births::birth(run, Some(op.run))).into_iter().collect(),
         summary: RunSummary {
             wake: op.wake.map(|wake| Timestamp::from_second(wake).unwrap()),
             job: (op.run % 2 == 1).then_some(JobId(run_id(0).0)),
@@ -149,6 +156,7 @@ async fn look(store: &SharedStore) -> String {
         seen += &format!("{:?}\n", store.pin(pin(&key.to_string(), Arm::Engine).key).await);
         seen += &format!("{:?}\n", store.order(Uuid::from_u128(key.into())).await);
     }
+    seen += &format!("{:?}\n", store.births(99).await);
     seen += &format!("{:?}\n", store.wakes(99).await);
     let locks = store.locks(None, 99).await.unwrap();
     seen += &format!("{:?}\n", locks.into_iter().map(|row| LockRow { place: 0, ..row }).collect::<Vec<_>>());
@@ -178,6 +186,7 @@ async fn perform(store: &SharedStore, then: &Then) -> String {
             let done = first.first().map_or(0, |notice| notice.number);
             format!("{:?}", store.notice_done(done).await)
         }
+        Then::DropBirth(run) => format!("{:?}", store.drop_birth(run_id(*run)).await),
         Then::Purge(limit) => {
             let purged = store.purge(RunStatus::Completed, at(0), usize::from(*limit)).await.unwrap();
             format!("{} {}", purged.runs, purged.pinned)
@@ -215,10 +224,10 @@ async fn agree(which: Which, ops: &[Vec<Op>]) {
             if ended.is_some_and(|run| append.first > run.seq) {
                 continue;
             }
-            expected.push(memory.store.append(append.clone()).await);
+            expected.push(memory.store.append(append.clone().into()).await);
             taken.push(append);
         }
-        let given = futures_util::future::join_all(taken.into_iter().map(|a| other.store.append(a))).await;
+        let given = futures_util::future::join_all(taken.into_iter().map(|a| other.store.append(a.into()))).await;
         assert_eq!(given, expected, "{which:?}");
         for op in together {
             if let Some(key) = op.legacy_try {

@@ -24,7 +24,7 @@ async fn fill(store: &Arc<SqliteStore>, runs: std::ops::Range<u64>) {
                 if n % 20 == 1 {
                     run.pins = vec![pin(&n.to_string(), Arm::Engine)];
                 }
-                store.append(run).await.unwrap();
+                store.append(run.into()).await.unwrap();
             }
         })
     });
@@ -47,7 +47,7 @@ async fn appends_until<T>(
                 let (mut waits, mut n) = (Vec::new(), first + caller);
                 while !*stopped.borrow() {
                     let began = Instant::now();
-                    store.append(append(run_id(n), 1, 3)).await.unwrap();
+                    store.append(append(run_id(n), 1, 3).into()).await.unwrap();
                     waits.push(began.elapsed());
                     n += 4;
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -130,7 +130,7 @@ async fn a_hundred_thousand_runs_that_ended() {
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     fill(&store, 0..100_000).await;
     for n in 200_000..200_100 {
-        store.append(append(run_id(n), 1, 1)).await.unwrap();
+        store.append(append(run_id(n), 1, 1).into()).await.unwrap();
     }
     store.close().await;
     drop(store);

@@ -65,7 +65,7 @@ async fn ours(which: Which, callers: u64, events: u64) -> (Seen, f64) {
                     }
                     let append = append(run_id(run), first, events);
                     let asked = Instant::now();
-                    store.append(append).await.unwrap();
+                    store.append(append.into()).await.unwrap();
                     waits.push(asked.elapsed());
                     first += events;
                 }

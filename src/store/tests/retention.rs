@@ -33,11 +33,11 @@ async fn old_runs_go_by_status_longest_ended_first(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
     for (n, ago) in [(1, 9), (2, 3), (3, 5), (4, 7)] {
-        store.append(ended(run_id(n), RunStatus::Completed, past(ago))).await.unwrap();
+        store.append(ended(run_id(n), RunStatus::Completed, past(ago)).into()).await.unwrap();
     }
-    store.append(ended(run_id(5), RunStatus::Failed, past(0))).await.unwrap();
-    store.append(append(run_id(6), 1, 1)).await.unwrap();
-    store.append(ended(run_id(7), RunStatus::Completed, at(0))).await.unwrap();
+    store.append(ended(run_id(5), RunStatus::Failed, past(0)).into()).await.unwrap();
+    store.append(append(run_id(6), 1, 1).into()).await.unwrap();
+    store.append(ended(run_id(7), RunStatus::Completed, at(0)).into()).await.unwrap();
     store.put_order(between::order(1, run_id(2))).await.unwrap();
     let purge = async |status, before, limit| store.purge(status, before, limit).await.unwrap().runs;
     assert_eq!(purge(RunStatus::Completed, past(3), 9).await, 0);
@@ -61,13 +61,13 @@ async fn a_child_stays_until_its_parent_has_ended(which: Which) {
     let store = &place.store;
     let mut child = ended(run_id(2), RunStatus::Completed, past(1));
     child.summary.parent = Some(run_id(1));
-    store.append(append(run_id(1), 1, 1)).await.unwrap();
-    store.append(child).await.unwrap();
+    store.append(append(run_id(1), 1, 1).into()).await.unwrap();
+    store.append(child.into()).await.unwrap();
     let purge = async || store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs;
     assert_eq!(purge().await, 0);
     assert_eq!(left(store).await, [run_id(1), run_id(2)]);
     let over = standing(append(run_id(1), 2, 1), RunStatus::Failed);
-    store.append(over).await.unwrap();
+    store.append(over.into()).await.unwrap();
     assert_eq!(purge().await, 1);
     assert_eq!(left(store).await, [run_id(1)]);
 }
@@ -76,13 +76,16 @@ async fn a_pinned_run_leaves_its_summary_and_what_remains(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
     let one = Append { pins: vec![pin("17", Arm::Engine)], ..answered(run_id(1), past(1)) };
-    store.append(one.clone()).await.unwrap();
+    store.append(one.clone().into()).await.unwrap();
     let two = Append { pins: vec![pin("18", Arm::Engine)], ..append(run_id(2), 1, 1) };
-    store.append(two).await.unwrap();
+    store.append(two.into()).await.unwrap();
     // The last append of a run brings no pin: the one before did.
     let last = standing(append(run_id(2), 2, 1), RunStatus::Completed);
-    store.append(Append { summary: RunSummary { updated: past(2), ..last.summary.clone() }, ..last }).await.unwrap();
-    store.append(answered(run_id(3), past(3))).await.unwrap();
+    store
+        .append(Arc::new(Append { summary: RunSummary { updated: past(2), ..last.summary.clone() }, ..last }))
+        .await
+        .unwrap();
+    store.append(answered(run_id(3), past(3)).into()).await.unwrap();
     let purged = store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
     assert_eq!(purged, Purged { runs: 3, pinned: 2, payloads: 0 });
     assert_eq!(left(store).await, [run_id(1), run_id(2)]);
@@ -102,7 +105,7 @@ async fn a_run_whose_retry_key_has_not_run_out_stays(which: Which) {
     for (window, gone) in [(3_600, 0), (0, 1)] {
         let place = Place::with(which, Limits { retry_window_s: window, ..Limits::default() }).await;
         let store = &place.store;
-        store.append(Append { claim, ..ended(run_id(1), RunStatus::Completed, now) }).await.unwrap();
+        store.append(Arc::new(Append { claim, ..ended(run_id(1), RunStatus::Completed, now) })).await.unwrap();
         assert_eq!(store.purge(RunStatus::Completed, at(99), 9).await.unwrap().runs, gone);
     }
 }
@@ -110,9 +113,9 @@ async fn a_run_whose_retry_key_has_not_run_out_stays(which: Which) {
 async fn what_was_purged_stays_purged_after_a_restart(which: Which) {
     let mut place = Place::new(which).await;
     let pins = vec![pin("17", Arm::Engine)];
-    place.store.append(Append { pins, ..answered(run_id(1), past(1)) }).await.unwrap();
-    place.store.append(answered(run_id(2), past(1))).await.unwrap();
-    place.store.append(answered(run_id(3), at(1))).await.unwrap();
+    place.store.append(Arc::new(Append { pins, ..answered(run_id(1), past(1)) })).await.unwrap();
+    place.store.append(answered(run_id(2), past(1)).into()).await.unwrap();
+    place.store.append(answered(run_id(3), at(1)).into()).await.unwrap();
     place.store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
     place.reopen().await;
     let store = &place.store;
@@ -136,9 +139,9 @@ async fn large_parts_of_events_come_back_as_they_were(which: Which) {
         let append = ended(run, RunStatus::Completed, past(1));
         Append { events: (1..=count).map(|n| large(n, text)).collect(), ..append }
     };
-    place.store.append(of(run_id(1), 700, &text)).await.unwrap();
-    place.store.append(of(run_id(2), 3, &text)).await.unwrap();
-    place.store.append(of(run_id(3), 3, &text.replace('0', "x"))).await.unwrap();
+    place.store.append(of(run_id(1), 700, &text).into()).await.unwrap();
+    place.store.append(of(run_id(2), 3, &text).into()).await.unwrap();
+    place.store.append(of(run_id(3), 3, &text.replace('0', "x")).into()).await.unwrap();
     place.reopen().await;
     let store = &place.store;
     let read = async |run, from| store.events(run, Seq(from)).await.unwrap();

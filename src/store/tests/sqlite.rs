@@ -35,7 +35,7 @@ async fn what_a_newer_program_wrote_is_refused() {
     assert!(refused.contains("events of version 99,"), "{refused}");
     edit(&dir, "UPDATE meta SET value = x'32' WHERE key = 'event_version'").await;
     let store = open(&dir).await.unwrap();
-    store.append(append(run_id(1), 1, 3)).await.unwrap();
+    store.append(append(run_id(1), 1, 3).into()).await.unwrap();
     store.close().await;
     // Whatever was noted: it stands there.
     edit(&dir, "UPDATE events SET version = 98 WHERE seq = 2").await;
@@ -82,7 +82,7 @@ async fn events_of_the_first_version_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
     for (n, events) in (1..).zip(FIRST_VERSION) {
-        store.append(append(run_id(n), 1, events.len() as u64)).await.unwrap();
+        store.append(append(run_id(n), 1, events.len() as u64).into()).await.unwrap();
     }
     store.close().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("test.db"));
@@ -144,18 +144,18 @@ async fn not_trusted(events: u64) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
     for n in 1..=3 {
-        store.append(append(run_id(n), 1, 1)).await.unwrap();
-        store.append(append(run_id(n), 2, 1)).await.unwrap();
+        store.append(append(run_id(n), 1, 1).into()).await.unwrap();
+        store.append(append(run_id(n), 2, 1).into()).await.unwrap();
     }
     edit(&dir, "DELETE FROM events WHERE seq = 2; DELETE FROM runs WHERE pos = 1; UPDATE runs SET seq = 1 WHERE pos = 2; \
                 UPDATE runs SET turn = 0, owner = NULL WHERE pos = 3; INSERT INTO events SELECT 99, run_id, 2, at, kind, \
                 version, batch, event FROM events WHERE pos = 5").await;
-    let appends = (1..=3).map(|n| store.append(append(run_id(n), 3, events)));
+    let appends = (1..=3).map(|n| store.append(append(run_id(n), 3, events).into()));
     let done = futures_util::future::join_all(appends).await;
     let conflict = |stored| Err(AppendError::Conflict(crate::store::Conflict::Seq { stored: Seq(stored) }));
     assert_eq!(done, [conflict(0), conflict(1), Ok(())]);
-    store.append(append(run_id(2), 2, 1)).await.unwrap();
-    store.append(append(run_id(3), 3 + events, 1)).await.unwrap();
+    store.append(append(run_id(2), 2, 1).into()).await.unwrap();
+    store.append(append(run_id(3), 3 + events, 1).into()).await.unwrap();
     assert_eq!(store.run(run_id(3)).await.unwrap().map(|run| run.seq), Some(Seq(3 + events)));
     store.close().await;
     use sqlx::ConnectOptions;
@@ -170,7 +170,7 @@ async fn a_full_queue_refuses_at_once() {
     let limits = Limits { append_queue_max: 4, ..Limits::default() };
     let place = Place::with(Which::Sqlite, limits).await;
     // On this one thread the writer cannot run before somebody awaits.
-    let waiting: Vec<_> = (0..5).map(|n| place.store.append(append(run_id(n), 1, 1))).collect();
+    let waiting: Vec<_> = (0..5).map(|n| place.store.append(append(run_id(n), 1, 1).into())).collect();
     let done = futures_util::future::join_all(waiting).await;
     assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 4);
     assert!(matches!(&done[4], Err(AppendError::Refused(why)) if why.contains("append_queue_max")), "{done:?}");
@@ -180,9 +180,9 @@ async fn a_full_queue_refuses_at_once() {
 async fn a_caller_that_goes_away_takes_nothing_with_it() {
     let place = Place::new(Which::Sqlite).await;
     for n in 0..50 {
-        drop(place.store.append(append(run_id(n), 1, 2)));
+        drop(place.store.append(append(run_id(n), 1, 2).into()));
     }
-    place.store.append(append(run_id(50), 1, 1)).await.unwrap();
+    place.store.append(append(run_id(50), 1, 1).into()).await.unwrap();
     assert_eq!(place.store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap().len(), 51);
 }
 
@@ -190,9 +190,9 @@ async fn a_caller_that_goes_away_takes_nothing_with_it() {
 async fn live_goes_first() {
     let place = Place::with(Which::Sqlite, Limits { append_dark_batch_events_max: 2, ..Limits::default() }).await;
     // On this one thread the writer cannot run before somebody awaits: all of them wait when it begins.
-    let dark = |n| place.store.append(Append { priority: Priority::Dark, ..append(run_id(n), 1, 1) });
+    let dark = |n| place.store.append(Arc::new(Append { priority: Priority::Dark, ..append(run_id(n), 1, 1) }));
     let waiting: Vec<_> = (0..6).map(dark).collect();
-    place.store.append(append(run_id(6), 1, 1)).await.unwrap();
+    place.store.append(append(run_id(6), 1, 1).into()).await.unwrap();
     futures_util::future::join_all(waiting).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
     place.store.close().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.file().unwrap());
@@ -218,7 +218,7 @@ async fn a_full_disk_refuses_and_the_store_recovers_by_itself() {
     };
     let mut kept = 0;
     let refused = loop {
-        match store.append(big(kept)).await {
+        match store.append(big(kept).into()).await {
             Ok(()) => kept += 1,
             Err(error) => break error,
         }
@@ -236,6 +236,6 @@ async fn a_full_disk_refuses_and_the_store_recovers_by_itself() {
     })
     .await
     .expect("the probe finds out by itself");
-    store.append(append(run_id(kept), 1, 1)).await.unwrap();
+    store.append(append(run_id(kept), 1, 1).into()).await.unwrap();
     store.close().await;
 }

@@ -16,6 +16,8 @@ macro_rules! work_through {
             locks(names: Option<Vec<String>>, limit: usize) -> Vec<$crate::store::LockRow>;
             notices(limit: usize) -> Vec<$crate::store::Notice>;
             notice_done(number: u64) -> ();
+            births(limit: usize) -> Vec<$crate::store::Birth>;
+            drop_birth(run: $crate::names::RunId) -> ();
             purge(
                 status: $crate::workflow::RunStatus,
                 ended_before: jiff::Timestamp,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::look::run_id;
 use super::{Result, parse, rows, time, unread};
 use crate::names::{RunId, StepId};
-use crate::store::{LockRow, Notice, OrderRecord, Remains, StoreError};
+use crate::store::{Birth, LockRow, Notice, OrderRecord, Remains, StoreError};
 use crate::workflow::RunStatus;
 
 pub(in crate::store::sqlite) async fn wakes(pool: &SqlitePool, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
@@ -78,8 +78,19 @@ pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, limit: usize) -
     found.iter().map(notice).collect()
 }
 
-/// Runs that ended in this way before a time, the longest ended first, and whether each is pinned; none whose parent goes
-/// on, which may still have to see how they ended.
+pub(in crate::store::sqlite) async fn births(pool: &SqlitePool, limit: usize) -> Result<Vec<Birth>> {
+    type Found = (Vec<u8>, Option<Vec<u8>>, i64, Vec<u8>);
+    let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT ?";
+    let found: Vec<Found> = sqlx::query_as(text).bind(rows(limit)).fetch_all(pool).await.map_err(unread)?;
+    let birth = |(run, parent, at, record): Found| {
+        let parent = parent.map(known_run).transpose()?;
+        Ok(Birth { run: known_run(run)?, parent, record: parse(&record)?, at: time(at)? })
+    };
+    found.into_iter().map(birth).collect()
+}
+
+/// Runs that ended in this way before a time, the longest ended first, and whether each is pinned. Left out: those whose
+/// parent goes on, which may still have to see how they ended, and those that decided on a run which has not begun.
 pub(in crate::store::sqlite) async fn old(
     pool: &SqlitePool,
     status: RunStatus,
@@ -89,6 +100,7 @@ pub(in crate::store::sqlite) async fn old(
     // Whoever began one may not have recorded its end yet, and would begin it again.
     let text = "SELECT run_id, pinned FROM runs WHERE status = ? AND ended = 1 AND remains IS NULL AND updated < ? \
                 AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND above.ended = 0) \
+                AND NOT EXISTS (SELECT 1 FROM births WHERE births.parent = runs.run_id) \
                 ORDER BY updated, run_id LIMIT ?";
     let found: Vec<(Vec<u8>, bool)> = sqlx::query_as(text)
         .bind(status.as_str())

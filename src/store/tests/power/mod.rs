@@ -38,7 +38,7 @@ async fn child() {
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     for n in 0..APPENDS {
-        store.append(large(n)).await.unwrap();
+        store.append(large(n).into()).await.unwrap();
         println!("\nkept {n}");
     }
     std::process::abort();

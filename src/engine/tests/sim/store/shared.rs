@@ -81,6 +81,8 @@ impl Work for Shared {
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
         notices(limit: usize) -> Vec<Notice>;
         notice_done(number: u64) -> ();
+        births(limit: usize) -> Vec<crate::store::Birth>;
+        drop_birth(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         remains(run: RunId) -> Option<Remains>;
     }
@@ -93,7 +95,7 @@ impl Work for Shared {
 }
 
 impl Store for Shared {
-    fn append(&self, append: Append) -> BoxFuture<'_, Result<(), AppendError>> {
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let store = self.0.clone();
         Box::pin(handed(async move {
             match store.luck() {

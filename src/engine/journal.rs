@@ -72,6 +72,9 @@ pub(super) struct Keeper {
     pub lease: Arc<Lease>,
 }
 
+/// An append that was handed to the writer, and its reply.
+type AppendUnderWay = (Arc<Append>, BoxFuture<'static, Result<(), AppendError>>);
+
 pub(super) struct Journal {
     keeper: Option<Keeper>,
     priority: Priority,
@@ -87,7 +90,7 @@ pub(super) struct Journal {
     /// Whether an append of this run was ever answered with "unknown".
     uncertain: bool,
     refusals: u32,
-    under_way: Option<(Arc<Append>, BoxFuture<'static, Result<(), AppendError>>)>,
+    under_way: Option<AppendUnderWay>,
     /// Since when the run is certainly this process's: as of the last append that was kept, or that it was taken.
     hold: Option<Hold>,
     /// The same as of the append that is under way.

@@ -37,6 +37,9 @@ pub struct Limits {
     pub service_idle_connections_max: u64,
     /// How long an idle connection to a service is kept.
     pub service_idle_ms: u64,
+    /// A connection to a service that was idle for longer carries no call that must not be repeated; 0: each such call
+    /// opens a connection.
+    pub service_unrepeatable_idle_ms: u64,
     /// A client sends its head within this time.
     pub head_read_ms: u64,
     /// A connection without a request is closed after this time.
@@ -182,6 +185,7 @@ impl Default for Limits {
             client_connections_max: 10_000,
             service_idle_connections_max: 256,
             service_idle_ms: 30_000,
+            service_unrepeatable_idle_ms: 250, // servers' keep-alive time-outs begin at about 1 s
             head_read_ms: 10_000,
             client_idle_ms: 75_000,
             client_half_close_ms: 2_000,

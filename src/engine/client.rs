@@ -7,8 +7,8 @@
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
 //! never left; when it is not the call's turn in time (too many under way, too many a second, an open breaker:
 //! `service`), it never left either; and neither does a call of a run that may have become another process's while it
-//! waited (`lease`). A call that must not be repeated goes over a connection of its own (`links`), so
-//! that no stale pooled one makes its outcome unknown.
+//! waited (`lease`). A call that must not be repeated goes over a new connection, or over one that was used just
+//! before (`links`), so that no stale pooled one makes its outcome unknown.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -143,7 +143,11 @@ struct Wire {
 impl Wire {
     fn new(limits: &Limits) -> Self {
         Self {
-            links: Links::new(usize_of(limits.service_idle_connections_max), Limits::ms(limits.service_idle_ms)),
+            links: Links::new(
+                usize_of(limits.service_idle_connections_max),
+                Limits::ms(limits.service_idle_ms),
+                Limits::ms(limits.service_unrepeatable_idle_ms),
+            ),
             bounds: decode::Bounds::of(limits),
         }
     }
@@ -208,9 +212,7 @@ impl Wire {
                 return Heard::Unreadable { status, why, begins: decode::excerpt(&begins) };
             }
         };
-        if repeatable {
-            self.links.give_back(&there, link).await;
-        }
+        self.links.give_back(&there, link).await;
         match decode::coded(&head.headers, &bytes, self.bounds) {
             Ok(output) => Heard::Reply {
                 status,

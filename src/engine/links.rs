@@ -8,8 +8,12 @@
 //! When the other side is slow, the call waits until somebody drops it, and the connection goes with it; when it has
 //! closed an idle connection, that is seen before a request is given to it, but for the moment between; when it answers
 //! more than was asked, the connection is not used again.
+//!
+//! A request that must not be repeated gets a connection that was used before only where a close that crosses it on the
+//! wire is unlikely: the connection was idle for less than [`Links::unrepeatable_idle`], which is shorter than servers'
+//! keep-alive time-outs, and this server was seen to keep connections open after a reply and not to close them early.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -46,54 +50,112 @@ pub(super) struct Links {
     idle: Mutex<Idle>,
     idle_max: usize,
     idle_for: Duration,
+    /// An idle connection that is older carries no request that must not be repeated.
+    unrepeatable_idle: Duration,
 }
 
 #[derive(Default)]
 struct Idle {
-    by_authority: HashMap<Authority, Vec<(Link, Instant)>>,
+    by_authority: HashMap<Authority, Origin>,
     /// Somebody closes what is idle for too long.
     swept: bool,
 }
 
+/// One server's idle connections, the longest idle first, and what they showed of its keep-alive.
+#[derive(Default)]
+struct Origin {
+    idle: VecDeque<(Link, Instant)>,
+    /// A connection was open [`SURVIVED`] after its last reply.
+    keeps_open: bool,
+    /// When a connection was last found closed within [`EARLY`] of its last reply, which the reply did not announce.
+    closed_early: Option<Instant>,
+}
+
+/// A connection that is open so long after a reply was not closed with it.
+const SURVIVED: Duration = Duration::from_millis(20);
+/// A server that closes sooner does so without a time-out that a client could know.
+const EARLY: Duration = Duration::from_secs(1);
+/// So long after an early close, no request that must not be repeated is given to a used connection.
+const DISTRUST: Duration = Duration::from_secs(60);
+
+impl Origin {
+    /// Notes whether a connection was found open so long after its last reply.
+    fn observe(&mut self, open: bool, idle: Duration) {
+        if open {
+            self.keeps_open |= idle >= SURVIVED;
+        } else if idle < EARLY {
+            self.closed_early = Some(Instant::now());
+        }
+    }
+    /// Whether a request that must not be repeated may be given to a used connection.
+    fn is_trusted(&self) -> bool {
+        self.keeps_open && self.closed_early.is_none_or(|at| at.elapsed() >= DISTRUST)
+    }
+}
+
 impl Links {
-    pub fn new(idle_max: usize, idle_for: Duration) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), idle_max, idle_for })
+    pub fn new(idle_max: usize, idle_for: Duration, unrepeatable_idle: Duration) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), idle_max, idle_for, unrepeatable_idle })
     }
 
-    /// A connection for a request: one that is idle, where it may be one, or a new one. Once this has returned, a byte
+    /// A connection for a request: an idle one, where that may carry it, or a new one. Once this has returned, a byte
     /// may leave.
     ///
     /// # Errors
     /// There is none; nothing has left.
-    pub async fn take(&self, uri: &Uri, reuse: bool, connect: Duration) -> Result<Link, String> {
+    pub async fn take(&self, uri: &Uri, repeatable: bool, connect: Duration) -> Result<Link, String> {
         let authority = uri.authority().ok_or("its URL names no host")?;
-        while reuse && let Some(mut link) = self.pop(authority) {
-            if poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await {
-                return Ok(link);
-            }
+        match poll_fn(|cx| Poll::Ready(self.pop(authority, repeatable, cx))).await {
+            Some(link) => Ok(link),
+            None => Link::open(uri.clone(), connect).await,
         }
-        Link::open(uri.clone(), connect).await
     }
 
-    fn pop(&self, authority: &Authority) -> Option<Link> {
+    /// The idle connection that was used last, if it may carry such a request.
+    fn pop(&self, authority: &Authority, repeatable: bool, cx: &mut Context<'_>) -> Option<Link> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let (link, since) = idle.by_authority.get_mut(authority)?.pop()?;
-        (since.elapsed() < self.idle_for).then_some(link)
+        let origin = idle.by_authority.get_mut(authority)?;
+        if !repeatable && !origin.is_trusted() {
+            // The longest idle one shows whether the server keeps connections open at all.
+            let (mut link, since) = origin.idle.pop_front_if(|(_, since)| since.elapsed() >= SURVIVED)?;
+            let open = link.is_idle(cx);
+            origin.observe(open, since.elapsed());
+            if open {
+                origin.idle.push_front((link, since));
+            }
+            if !origin.is_trusted() {
+                return None;
+            }
+        }
+        let within = if repeatable { self.idle_for } else { self.unrepeatable_idle };
+        while let Some((mut link, since)) = origin.idle.pop_back_if(|(_, since)| since.elapsed() < within) {
+            let open = link.is_idle(cx);
+            origin.observe(open, since.elapsed());
+            if open {
+                return Some(link);
+            }
+            if !repeatable && !origin.is_trusted() {
+                return None;
+            }
+        }
+        None
     }
 
     /// For the next call.
     pub async fn give_back(self: &Arc<Self>, uri: &Uri, mut link: Link) {
         let Some(authority) = uri.authority() else { return };
-        if !poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await {
+        if !poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await || self.idle_max == 0 {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        match idle.by_authority.get_mut(authority) {
-            Some(links) if links.len() >= self.idle_max => return,
-            Some(links) => links.push((link, Instant::now())),
-            None if self.idle_max == 0 => return,
-            None => drop(idle.by_authority.insert(authority.clone(), vec![(link, Instant::now())])),
+        let origin = match idle.by_authority.get_mut(authority) {
+            Some(origin) => origin,
+            None => idle.by_authority.entry(authority.clone()).or_default(),
+        };
+        if origin.idle.len() >= self.idle_max {
+            return;
         }
+        origin.idle.push_back((link, Instant::now()));
         if !std::mem::replace(&mut idle.swept, true) {
             tokio::spawn(sweep(Arc::downgrade(self), self.idle_for));
         }
@@ -103,9 +165,9 @@ impl Links {
     async fn swept(&self) -> bool {
         poll_fn(|cx| {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.by_authority.retain(|_, links| {
-                links.retain_mut(|(link, since)| since.elapsed() < self.idle_for && link.is_idle(cx));
-                !links.is_empty()
+            idle.by_authority.retain(|_, origin| {
+                origin.idle.retain_mut(|(link, since)| since.elapsed() < self.idle_for && link.is_idle(cx));
+                !origin.idle.is_empty()
             });
             idle.swept = !idle.by_authority.is_empty();
             Poll::Ready(idle.swept)

@@ -4,6 +4,8 @@
   in-flight   1, 10, 100, 1,000 runs of ten POSTs in flight: runs/s, p50, p99
   for-each    one run whose `for_each` has 10,000 items, and one of 5,000 (10,000 events), 64 calls at a time; then each
               is asked for over the API (reading and folding alone: `src/store/tests/rate.rs`, with --keep FOLDER here)
+  children    one run that begins 1,000 others, and one that begins 2,000, 64 at a time: twice as many should take twice
+              as long
   waiting     10,000 runs that wait for a person: CPU and system calls over a time in which nothing happens, what the
               process keeps in memory for each
   finished    100,000 finished runs in the store: seconds until /readyz after a start, `runs list` over the API and by
@@ -38,6 +40,16 @@ respond: { status: 200, body: { sum: "${steps.sum.output}" } }
 EACH = """workflow: each
 steps:
   item: { for_each: "${request.body.items}", concurrency: 64, call: 'POST ${services.steps}/item', effect: shared, body: { n: "${item}" } }
+respond: { status: 200, body: { done: true } }
+"""
+CHILD = """workflow: child
+steps:
+  done: { call: 'POST ${services.steps}/child', effect: shared, body: { n: "${request.body.n}" } }
+respond: { status: 200, body: { n: "${request.body.n}" } }
+"""
+PARENT = """workflow: parent
+steps:
+  each: { for_each: "${request.body.items}", concurrency: 64, run: child, input: { n: "${item}" } }
 respond: { status: 200, body: { done: true } }
 """
 
@@ -123,6 +135,23 @@ def for_each(folder, steps, args, emit):
         shutil.copy(ours.folder / "bench.db", Path(args.keep) / "for-each.db")
 
 
+def children(folder, steps, args, emit):
+    ours = rig.Ours(folder, steps.url, [CHILD, PARENT], limits={"answer_ms": 600_000, "runs_in_flight_max": 20_000}, name="children")
+    by = ours.way(args.by)
+    for n, count in ((n, count) for n in range(args.rounds) for count in (1_000, 2_000)):
+        items = list(range(count))
+        url, _ = ours.target("parent", by)
+        cpu, began = rig.cpu_seconds(ours.process.pid), time.monotonic()
+        status, text = rig.ask(url, {"workflow": "parent", "input": {"items": items}} if by == "api" else {"items": items}, patience=600)
+        ours.settle(600)
+        took = time.monotonic() - began
+        spent = rig.cpu_seconds(ours.process.pid) - cpu
+        effects, twice = steps.effects()
+        emit(dict(work="children", round=n, count=count, by=by, status=status, took_s=round(took, 2), items_per_s=round(count / took), effects=effects,
+                  effects_twice=twice, cpu_us_per_step=round(spent / count * 1e6, 1), rss_mb=round(rig.rss_mb(ours.process.pid), 1)))
+    rig.end(ours.process)
+
+
 def waiting(folder, steps, args, emit):
     ours = rig.Ours(folder, steps.url, [WAITING], limits={"runs_in_flight_max": 20_000, "answer_ms": 2_000}, name="waiting")
     by, pid = ours.way(args.by), ours.process.pid
@@ -187,7 +216,7 @@ def finished(folder, steps, args, emit):
         rig.end(ours.process)
 
 
-WORKS = {"in-flight": in_flight, "for-each": for_each, "waiting": waiting, "finished": finished}
+WORKS = {"in-flight": in_flight, "for-each": for_each, "children": children, "waiting": waiting, "finished": finished}
 
 
 def main():

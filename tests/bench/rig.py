@@ -152,9 +152,9 @@ server {{ listen 127.0.0.1:{self.port} backlog=4096; location / {{ return 200 '{
 
 
 # --- our binary ----------------------------------------------------------------------------------------------------
-def sequence(steps, keyed_service="steps"):
+def sequence(steps, keyed_service="steps", name=None):
     """A workflow of so many POSTs one after the other, each fed with what the one before returned."""
-    text = [f"workflow: sequence-{steps}", "steps:"]
+    text = [f"workflow: {name or f'sequence-{steps}'}", "steps:"]
     for n in range(steps):
         fed = f'"${{steps.s{n - 1}.output.ok}}"' if n else "0"
         text.append(f"  s{n}: {{ call: 'POST ${{services.{keyed_service}}}/s{n}', effect: shared, body: {{ after: {fed} }} }}")
@@ -189,7 +189,7 @@ class Ours:
         for text in workflows:
             workflow = re.match(r"workflow: (\S+)", text).group(1)
             (self.flags / f"workflows/{workflow}.yaml").write_text(text)
-            routes.append(f"  - {{ id: {workflow}, match: {{ method: POST, path: /{workflow} }}, legacy: nobody, workflow: {workflow}, state: 'only' }}")
+            routes.append(f"  - {{ id: {workflow}, match: {{ method: POST, path: /{workflow} }}, legacy: nobody, workflow: {workflow}, state: 'only', force: {{ reason: bench }} }}")
         (self.flags / "routes/all.yaml").write_text("\n".join(routes) + "\n")
         self.admin = f"http://127.0.0.1:{self.admin_port}"
         self.process = None

@@ -35,7 +35,7 @@ struct Way {
 impl Way {
     async fn to(listener: &TcpListener, idle_max: usize, idle_for: Duration) -> Self {
         let uri = format!("http://{}/a/b?c=d", listener.local_addr().unwrap()).parse().unwrap();
-        Self { uri, links: Links::new(idle_max, idle_for) }
+        Self { uri, links: Links::new(idle_max, idle_for, idle_for) }
     }
     async fn take(&self) -> Link {
         self.links.take(&self.uri, true, PATIENCE).await.unwrap()
@@ -116,6 +116,59 @@ async fn what_the_other_side_closed_is_not_used() {
         way.links.give_back(&way.uri, link).await;
     }
     timeout(PATIENCE, other).await.unwrap().unwrap();
+}
+
+/// Answers so many requests on each connection, then closes it without having announced that; how many there were.
+async fn answers(listener: TcpListener, each: usize) -> usize {
+    let mut connections = 0;
+    while let Ok(Ok((mut stream, _))) = timeout(Duration::from_millis(500), listener.accept()).await {
+        connections += 1;
+        tokio::spawn(async move {
+            for _ in 0..each {
+                if heard(&mut stream).await.is_none() {
+                    return;
+                }
+                stream.write_all(OK.as_bytes()).await.unwrap();
+            }
+        });
+    }
+    connections
+}
+
+/// A call that must not be repeated; whether its connection had been used before.
+async fn once(way: &Way) -> bool {
+    let mut link = way.links.take(&way.uri, false, PATIENCE).await.unwrap();
+    let reused = link.reused;
+    let Ok(Exchanged::Whole(_)) = way.ask(&mut link, 99, PATIENCE).await else { panic!("no whole reply") };
+    way.links.give_back(&way.uri, link).await;
+    reused
+}
+
+#[tokio::test]
+async fn a_call_that_must_not_be_repeated_uses_a_connection_again_once_the_server_was_seen_to_keep_one_open() {
+    let listener = listener().await;
+    let way = Way::to(&listener, 9, PATIENCE).await;
+    let other = tokio::spawn(answers(listener, usize::MAX));
+    assert!(!once(&way).await, "nothing is known of the server");
+    let trusted = async { while !once(&way).await {} };
+    timeout(PATIENCE, trusted).await.unwrap();
+    for _ in 0..20 {
+        assert!(once(&way).await);
+    }
+    drop(way);
+    other.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_closes_unannounced_gets_a_connection_for_each_call_that_must_not_be_repeated() {
+    let listener = listener().await;
+    let way = Way::to(&listener, 9, PATIENCE).await;
+    let other = tokio::spawn(answers(listener, 1));
+    for _ in 0..200 {
+        assert!(!once(&way).await);
+    }
+    drop(way);
+    assert_eq!(other.await.unwrap(), 200);
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ pub struct StepDraft {
     /// Statuses that are a result and not a failure: `[2xx, 402]`. Default `[2xx]`.
     #[schemars(schema_with = "statuses")]
     pub accept: Option<Vec<Value>>,
-    /// Statuses that say for certain that nothing was done, beside 429 and 503.
+    /// Statuses that say for certain that nothing was done, beside 429.
     #[schemars(schema_with = "statuses")]
     pub not_done: Option<Vec<Value>>,
     /// The output where the call is rehearsed and not sent. May read `legacy`.

@@ -1,7 +1,8 @@
 //! What was heard of an attempt, and what it means by itself: before retries, probes and people.
 //!
-//! Always true: certainly not done is only what says so (no connection, an open breaker, 429, 503, `not_done`); no answer,
-//! half an answer and every other 5xx are unknown.
+//! Always true: an effect is certainly not done only where that is said (no connection, an open breaker, 429,
+//! `not_done`); no answer, half an answer and every other 5xx are unknown. 503 is one of them: a proxy in front of the
+//! service gives that answer also when the service was cut off after it had the request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::conflict::shorten_value;
-use super::{Call, Heard};
+use super::{Call, EffectClass, Heard};
 
 /// What an attempt comes to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,9 @@ pub(super) fn classify(call: &Call, heard: &Heard) -> Class {
         Heard::Reply { status, .. } if call.accept.contains(*status) => Class::Done,
         Heard::Unreadable { status, .. } if call.accept.contains(*status) => Class::Unreadable,
         Heard::Reply { status, .. } | Heard::Unreadable { status, .. } => match status {
-            429 | 503 => Class::NotDone,
+            429 => Class::NotDone,
+            // A read changes nothing, whether it was done or not.
+            503 if call.effect == EffectClass::Read => Class::NotDone,
             status if call.not_done.contains(*status) => Class::NotDone,
             500.. => Class::Unknown,
             _ => Class::Refused,

@@ -270,7 +270,7 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// Statuses that are a result (default 2xx).
     pub accept: Statuses,
-    /// Statuses that say for certain that nothing was done, beside 429 and 503.
+    /// Statuses that say for certain that nothing was done, beside 429.
     pub not_done: Statuses,
     /// The output where it is rehearsed.
     pub rehearse: Option<Template>,

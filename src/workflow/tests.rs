@@ -254,7 +254,7 @@ fn outcomes_are_told_apart() {
         (bench.run.status(), bench.run.failure().map(|failure| failure.kind))
     };
     assert_eq!(try_once(status(429)), (RunStatus::Failed, Some(FailureKind::Unavailable)));
-    assert_eq!(try_once(status(503)), (RunStatus::Failed, Some(FailureKind::Unavailable)));
+    assert_eq!(try_once(status(503)), (RunStatus::Paused, None), "a proxy says so after the service was cut off");
     assert_eq!(try_once(Heard::NotSent("x".into())), (RunStatus::Failed, Some(FailureKind::Unavailable)));
     assert_eq!(try_once(status(404)), (RunStatus::Failed, Some(FailureKind::Refused)));
     assert_eq!(try_once(status(500)), (RunStatus::Paused, None));
@@ -341,7 +341,7 @@ impl Fate {
         match self {
             Fate::Ok => ok(json!({"of": step.as_str(), "item": item, "total": 3, "list": [1, 2, 3]})),
             Fate::Refused => status(404),
-            Fate::NotDone => status(503),
+            Fate::NotDone => status(429),
             Fate::Unknown => Heard::TimedOut("x".into()),
             Fate::NotSent => Heard::NotSent("x".into()),
             Fate::Declined => status(402),

@@ -21,11 +21,12 @@ use crate::support::yard::{OPERATIONS, Track, Yard};
 type Place = (&'static str, u64);
 
 /// What goes wrong with one call, and for how many of its attempts.
-const TROUBLE: [(&str, Fault, usize); 8] = [
+const TROUBLE: [(&str, Fault, usize); 9] = [
     ("refused", Fault::Refuse(400), 1),
     ("conflict", Fault::Refuse(409), 1),
-    ("not done", Fault::Refuse(503), 1),
-    ("never done", Fault::Refuse(503), 100),
+    ("not done", Fault::Refuse(429), 1),
+    ("never done", Fault::Refuse(429), 100),
+    ("unavailable", Fault::Refuse(503), 1),
     ("broken", Fault::Refuse(500), 1),
     ("cut off before", Fault::Close, 1),
     ("cut off after", Fault::LoseReply, 1),

@@ -64,13 +64,13 @@ fn cases() -> Vec<(&'static str, Set)> {
         (
             "a fallback that runs anyway, and one that nobody takes",
             step(
-                "  a: { call: 'POST ${services.bank}/a', fallback: b }\n  b: { call: 'POST ${services.bank}/b' }\n  c: { set: 1, fallback_only: true }",
+                "  a: { call: 'POST ${services.bank}/a', not_done: [503], fallback: b }\n  b: { call: 'POST ${services.bank}/b' }\n  c: { set: 1, fallback_only: true }",
             ),
         ),
         (
             "a fallback for each item",
             step(
-                "  a: { for_each: [1], call: 'POST ${services.bank}/a', fallback: b }\n  b: { call: 'POST ${services.bank}/b', fallback_only: true }",
+                "  a: { for_each: [1], call: 'POST ${services.bank}/a', not_done: [503], fallback: b }\n  b: { call: 'POST ${services.bank}/b', fallback_only: true }",
             ),
         ),
         (

@@ -108,7 +108,7 @@ async fn a_fallback_answers_where_the_service_is_not_there() {
         "respond": { "status": 201, "body": { "id": "${steps.charge.output.id}", "by": "${steps.charge.by}" } },
     });
     let world = World::new(|seen, _| match seen.path.as_str() {
-        "/charges" => React::Retry(503, "0"),
+        "/charges" => React::Retry(429, "0"),
         _ => React::Json(200, json!({"id": 7})),
     })
     .await;

@@ -144,7 +144,7 @@ async fn what_is_nested_too_deep_to_be_read_again_is_not_written() {
 
 #[tokio::test]
 async fn a_resent_attempt_that_did_nothing_leaves_the_first_sending_unknown() {
-    let world = World::new(|_, before| if before == 0 { React::Hang } else { React::Json(503, json!({})) }).await;
+    let world = World::new(|_, before| if before == 0 { React::Hang } else { React::Json(429, json!({})) }).await;
     let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().respond(200, json!({}));
     let mut bench = Bench::new(&world, plan.build("w")).await;
     let caller = tokio::spawn(tower::ServiceExt::oneshot(bench.engine.arm(), request("w", Mode::Real, &json!({}))));

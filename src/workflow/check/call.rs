@@ -206,6 +206,16 @@ impl Check<'_> {
             );
             self.problems.warn(&site.key("retry").at_key(), message).hint(hint);
         }
+        let says_503 = call.not_done.contains(503) || call.accept.contains(503);
+        if draft.fallback.is_some() && call.effect != EffectClass::Read && !says_503 {
+            let message = "a 503 does not lead to the fallback: a proxy answers 503 also when the service was cut off \
+                           after it had the request, so the outcome is unknown and the run pauses";
+            let hint = format!(
+                "say `not_done: [503]` if every 503 of `{}`, and of each proxy in front of it, means that nothing was done",
+                call.service
+            );
+            self.problems.warn(&site.key("fallback").at_key(), message).hint(hint);
+        }
         if call.volatile && call.effect != EffectClass::Read {
             self.problems.warn(&site.key("volatile"), "`volatile` means something only for a `read`");
         }

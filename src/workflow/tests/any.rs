@@ -70,7 +70,8 @@ fn heard(fate: u8, step: &StepId) -> Heard {
     match fate % 16 {
         0 => status(404),
         1 => status(409),
-        2 | 3 => status(503),
+        2 => status(503),
+        3 => status(429),
         4 | 5 => lost(),
         6 => shut(500),
         7 => ok(json!({ "total": 1 })), // what a schema may refuse

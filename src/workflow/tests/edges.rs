@@ -43,7 +43,7 @@ fn an_attempt_that_did_nothing_does_not_make_the_one_before_it_known() {
     bench.settle();
     bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
     bench.settle();
-    bench.reply("charge", None, status(503)).unwrap();
+    bench.reply("charge", None, status(429)).unwrap();
     assert_eq!(bench.run.status(), RunStatus::Paused);
 }
 

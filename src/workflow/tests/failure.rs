@@ -25,8 +25,8 @@ fn a_fallback_takes_the_place_of_what_certainly_did_nothing() {
     let plan = plan(CHARGE);
     let mut bench = Bench::of_route(&plan);
     bench.settle();
-    bench.call("charge", status(503));
-    bench.call("charge", status(503));
+    bench.call("charge", status(429));
+    bench.call("charge", status(429));
     assert_eq!(bench.flying(), ["invoice"]);
     let heard = Heard::Reply {
         status: 201,
@@ -103,15 +103,15 @@ respond: { status: 200, body: '${steps.a.output}' }
     );
     let mut bench = Bench::of_route(&chain);
     bench.settle();
-    bench.call("a", status(503));
+    bench.call("a", status(429));
     bench.call("b", Heard::NotSent("x".into()));
     assert_eq!(bench.run.answer().unwrap().body.value(), json!({"from": "c"}));
     assert_eq!(bench.output("last")["output"], json!("c"));
 
     let mut bench = Bench::born(&chain, |started| started.request = Arc::new(json!({"body": {"items": [2]}})));
     bench.settle();
-    bench.call("a", status(503));
-    bench.call("b", status(503));
+    bench.call("a", status(429));
+    bench.call("b", status(429));
     assert_eq!(bench.run.status(), RunStatus::Failed);
     assert!(bench.run.failure().unwrap().message.contains("`b`"), "{:?}", bench.run.failure());
 }
@@ -148,10 +148,10 @@ fn a_probe_says_what_an_unknown_attempt_did() {
     yes.hears("charge", None, Part::Probe, ok(json!({"found": true, "charge": {"id": 3}})));
     assert_eq!(yes.run.answer().unwrap().body.value(), json!({"id": 3}));
     let mut no = probing();
-    no.hears("charge", None, Part::Probe, status(503));
+    no.hears("charge", None, Part::Probe, status(429));
     no.hears("charge", None, Part::Probe, ok(json!({"found": false})));
     assert_eq!(no.flying(), ["charge"], "the attempt counts as not done, and another is left");
-    no.call("charge", status(503));
+    no.call("charge", status(429));
     assert_eq!(no.run.failure().unwrap().kind, FailureKind::Unavailable);
     let mut unsure = probing();
     unsure.hears("charge", None, Part::Probe, ok(json!({})));
@@ -199,7 +199,7 @@ respond: { status: 200 }
     let mut bench = Bench::of_route(&plan);
     bench.settle();
     for _ in 0..3 {
-        bench.call("a", status(503)); // half of the pause is drawn
+        bench.call("a", status(429)); // half of the pause is drawn
     }
     assert_eq!(bench.run.status(), RunStatus::Failed, "5 and 10 seconds have passed, and 15 are too many");
 
@@ -209,7 +209,7 @@ respond: { status: 200 }
     bench.call("a", ok(json!({})));
     for _ in 0..4 {
         if bench.flying() == ["b"] {
-            bench.call("b", status(503));
+            bench.call("b", status(429));
         }
     }
     assert_eq!(bench.flying(), ["undo a"]);
@@ -235,7 +235,7 @@ fn a_person_goes_on_from_exactly_where_the_run_paused() {
     let plan = plan(ASKS);
     let mut bench = Bench::of_api(&plan);
     bench.settle();
-    bench.call("look", status(503));
+    bench.call("look", status(429));
     let conflict = bench.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp);
     assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"]);

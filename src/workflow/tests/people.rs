@@ -183,7 +183,7 @@ fn a_wait_for_the_next_attempt_is_cut_short() {
     bench.rest();
     let retry = |step: Option<&str>| Order::Retry { step: step.map(StepId::from) };
     assert!(matches!(bench.says("ann", retry(Some("a"))), Err(Refusal::NoSense(_))), "it is under way");
-    bench.replies("a", None, status(503));
+    bench.replies("a", None, status(429));
     assert_eq!((bench.flying().len(), bench.causes()), (0, vec!["retry"]));
     bench.says("ann", retry(None)).unwrap();
     assert_eq!(bench.flying(), ["a"]);
@@ -203,7 +203,7 @@ fn a_step_is_skipped_with_what_needs_it_and_only_where_that_makes_sense() {
     assert_eq!((bench.status(), bench.run.was_skipped(&"c".into())), (RunStatus::Completed, true));
     let mut bench = Bench::of_api(&plan);
     bench.rest();
-    bench.replies("a", None, status(503));
+    bench.replies("a", None, status(429));
     bench.says("ann", skip("a")).unwrap();
     assert_eq!(bench.status(), RunStatus::Completed, "an attempt that did nothing may be left");
     let mut bench = Bench::of_api(&plan);

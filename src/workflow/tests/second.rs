@@ -79,8 +79,8 @@ fn no_fallback_is_taken_while_an_earlier_attempt_may_have_been_done() {
     bench.settle();
     bench.call("charge", lost());
     bench.choose("charge", None, with(json!({"amount": 6}))).unwrap();
-    bench.call("charge", status(503));
-    bench.call("charge", status(503));
+    bench.call("charge", status(429));
+    bench.call("charge", status(429));
     let conflict = bench.run.conflict().unwrap();
     assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp, "no fallback by itself");
     assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"], "and none is offered");

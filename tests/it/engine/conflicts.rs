@@ -70,7 +70,7 @@ fn cases() -> Vec<Case> {
     let mut cases = vec![
         of("refused", &refused, CASH, Say::Refuse(409), &with_fallback),
         of("outcome_unknown", &refused, CASH, Say::Refuse(500), &all),
-        of("attempts_used_up", &used_up, "", Say::Refuse(503), &all),
+        of("attempts_used_up", &used_up, "", Say::Refuse(429), &all),
         of("schema", &unfit, "", Say::Done(200, json!({ "no": "id" })), &["skip", "take", "cancel"]),
         of("child_failed", child, "", Say::Refuse(400), &["retry", "skip", "take", "cancel"]),
         of("busy", &busy, "", Say::Refuse(423), &["wait", "skip", "cancel"]),

@@ -28,6 +28,7 @@ workflow: broken
 steps:
   charge:
     call: POST ${services.frail}/charges
+    not_done: [503]
     retry: { attempts: 2, base: 1ms, max: 2ms }
 respond: { status: 200, body: { attempts: 2 } }
 ";
@@ -75,7 +76,7 @@ respond: { status: 200, body: done }
 #[tokio::test(flavor = "multi_thread")]
 async fn fallbacks_take_the_place_of_what_was_not_done() {
     let plant = Plant::with(&[CHAIN]).await;
-    plant.works.next("POST /charges", Say::Refuse(503), 2);
+    plant.works.next("POST /charges", Say::Refuse(429), 2);
     plant.works.next("POST /invoices", Say::Refuse(429), 1);
     let data = plant.run("chain", json!({})).await;
     assert_eq!(data["output"], json!({ "by": "cash", "id": "POST /cash 1" }), "{data}");

@@ -16,6 +16,7 @@ mod stakes;
 mod structure;
 mod told;
 mod undoing;
+mod unknown;
 
 use std::time::Duration;
 

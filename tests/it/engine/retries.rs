@@ -88,10 +88,10 @@ async fn what_was_not_done_is_tried_again_with_the_same_key() {
     let seen = plant.works.seen("POST /charges");
     assert!(seen[0].key.is_some() && seen.iter().all(|call| call.key == seen[0].key), "{seen:?}");
     // Attempts used up, and nothing was done: it fails, and says over what.
-    plant.works.next("POST /charges", Say::Refuse(503), 3);
+    plant.works.next("POST /charges", Say::Refuse(429), 3);
     let data = plant.run("pay", json!({})).await;
     assert_eq!((&data["status"], &data["error"]["step_id"]), (&json!("failed"), &json!("charge")), "{data}");
-    assert_eq!((&data["error"]["status"], plant.works.count("POST /charges")), (&json!(503), 6));
+    assert_eq!((&data["error"]["status"], plant.works.count("POST /charges")), (&json!(429), 6));
     // An answer that was lost: the service takes the repetition for what it is.
     plant.works.next("POST /charges", Say::LoseReply, 1);
     plant.allowed.lost_replies = 1;
@@ -178,7 +178,7 @@ async fn statuses_are_what_the_step_says() {
 async fn deadlines_end_steps_and_runs_also_over_a_restart() {
     let mut plant = Plant::with(&[BOUNDED, HURRIED]).await;
     // Asked to come again after its deadline, a step does not wait for that.
-    plant.works.next("POST /charges", Say::Refuse(503), 1);
+    plant.works.next("POST /charges", Say::Refuse(429), 1);
     plant.works.next("POST /charges", busy_for(2), 1);
     let data = plant.run("bounded", json!({})).await;
     let run = super::path(&data);

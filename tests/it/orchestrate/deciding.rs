@@ -171,7 +171,7 @@ steps:
 respond: { status: 200, body: done }
 ",
     );
-    desk.bank.next(Act::Status(503), 1);
+    desk.bank.next(Act::Status(429), 1);
     let run = crate::support::until("the new workflow", || async {
         let ask = json!({ "workflow": "patient" });
         let reply = desk.call(http::Method::POST, super::RUN, &[("prefer", "respond-async")], &ask).await;

@@ -47,7 +47,7 @@ async fn broken_off(desk: &Desk, path: &str, after: u64, until: &str) -> String 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_is_followed_to_its_end() {
     let desk = Desk::open().await;
-    desk.bank.next(Act::Status(503), 1);
+    desk.bank.next(Act::Status(429), 1);
     desk.flags.write("workflows/order.yaml", &super::WORKFLOWS[0].1.replace("attempts: 1", "attempts: 3, base: 10ms"));
     let names = crate::support::until("a retry in the stream", || async {
         let ask = json!({ "workflow": "order", "input": { "sku": "a" }, "stream": true });
@@ -60,7 +60,7 @@ async fn a_start_is_followed_to_its_end() {
         let ids: Vec<u64> = told.iter().map(|(id, _)| *id).collect();
         assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "without a gap");
         let names: Vec<String> = told.into_iter().map(|(_, name)| name).collect();
-        desk.bank.next(Act::Status(503), usize::from(!names.iter().any(|name| name == "step_retrying")));
+        desk.bank.next(Act::Status(429), usize::from(!names.iter().any(|name| name == "step_retrying")));
         names.iter().any(|name| name == "step_retrying").then_some(names)
     })
     .await;

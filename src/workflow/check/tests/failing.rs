@@ -15,6 +15,7 @@ steps:
     on_conflict: fail
     on_failure: pause
     output: { schema: { type: object } }
+    not_done: [503]
     fallback: b
     probe: { call: "GET ${services.bank}/a?key=${key}", headers: { authorization: "${secrets.bank}" }, done: "${status == 200}", after: 5s }
     undo: { call: "POST ${services.stock}/a/${output.id}/undo", body: "${status}", timeout: 1s, retry: { attempts: 9 } }
@@ -38,7 +39,7 @@ respond: { status: 200 }
 
 #[test]
 fn fallbacks_take_one_place_and_nobody_waits_for_them() {
-    let call = "call: 'POST ${services.stock}/x'";
+    let call = "call: 'POST ${services.stock}/x', not_done: [503]";
     wrong(
         &format!("a: {{ {call}, fallback: z }}\nb: {{ {call}, fallback: b }}\nc: {{ {call}, fallback: a }}"),
         &[
@@ -65,6 +66,25 @@ fn fallbacks_take_one_place_and_nobody_waits_for_them() {
 }
 
 #[test]
+fn what_a_503_means_for_a_fallback_is_explained() {
+    let of = |step: &str| {
+        let by = "b: { call: 'POST ${services.stock}/x', fallback_only: true }";
+        Town::new().check(&steps(&format!("a: {{ {step}, fallback: b }}\n{by}"))).1
+    };
+    let warned = of("call: 'POST ${services.stock}/x'");
+    assert_eq!(warned.len(), 1, "{warned:#?}");
+    assert!(warned[0].starts_with("warning: w.steps.a.fallback: a 503 does not lead to the fallback"), "{warned:#?}");
+    assert!(warned[0].contains("say `not_done: [503]` if every 503 of `stock`"), "{warned:#?}");
+    for quiet in [
+        "call: 'POST ${services.stock}/x', not_done: [5xx]",
+        "call: 'POST ${services.stock}/x', accept: [2xx, 503]",
+        "call: 'GET ${services.stock}/x'",
+    ] {
+        assert_eq!(of(quiet), Vec::<String>::new(), "{quiet}");
+    }
+}
+
+#[test]
 fn an_undo_calls_what_takes_back_and_a_probe_what_answers() {
     wrong(
         "a: { call: 'POST ${services.stock}/x', undo: 'GET ${services.stock}/x', probe: { done: '${true}' } }\nb: { call: 'POST ${services.stock}/x', undo: {}, probe: { call: 'GET ${services.stock}/x' } }",
@@ -80,7 +100,7 @@ fn an_undo_calls_what_takes_back_and_a_probe_what_answers() {
 #[test]
 fn what_makes_no_sense_is_refused_with_a_hint() {
     wrong(
-        "a: { for_each: [1], call: 'POST ${services.stock}/x', fallback: b, failures: collect, on_failure: pause }\nb: { for_each: [1], set: 1, fallback_only: true }",
+        "a: { for_each: [1], call: 'POST ${services.stock}/x', not_done: [503], fallback: b, failures: collect, on_failure: pause }\nb: { for_each: [1], set: 1, fallback_only: true }",
         &[
             "w.steps.a.fallback: a step with `for_each` takes no `fallback`: some items may have been done (collect what failed (`failures: collect`) and read `steps.NAME.errors` in a step that follows)",
             "w.steps.a.on_failure: either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)",

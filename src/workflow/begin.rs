@@ -120,6 +120,7 @@ fn attempt(run: &Run, world: &World, step: &Step, call: &Call, item: Option<u32>
             Some(state) if state.until.is_some() => None, // as the first attempt said
             _ => until(),
         },
+        at: None,
     })
 }
 

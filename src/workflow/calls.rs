@@ -122,6 +122,10 @@ pub(super) struct CallState {
     pub gave: Option<Box<CallResult>>,
     /// How the last attempt ended, for people.
     pub why: Option<String>,
+    /// When an attempt was decided, of a probe.
+    pub at: Option<Timestamp>,
+    /// Until then an attempt of which nobody knows what it did may still take effect.
+    pub settled: Option<Timestamp>,
     /// What came back of the last attempt of which nobody knows what it did.
     pub evidence: Option<(Option<u16>, Option<Arc<Value>>)>,
 }
@@ -258,6 +262,8 @@ impl CallState {
             until: started.until,
             gave: None,
             why: None,
+            at: started.at,
+            settled: None,
             evidence: None,
         }
     }

@@ -47,7 +47,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
             }
             match part {
                 Part::Do => begin(run, plan, world, step, item, now),
-                Part::Probe => probe::begin(run, world, step, item),
+                Part::Probe => probe::begin(run, world, step, item, now),
                 Part::Undo => undo::begin(run, world, step, item),
             }
         }

@@ -208,8 +208,11 @@ pub struct ProbeDraft {
     /// Statuses that `done` may judge. Default `[2xx, 404]`.
     #[schemars(schema_with = "statuses")]
     pub accept: Option<Vec<Value>>,
-    /// How long after the attempt it asks: the service may still be at it. Default `1s`.
+    /// How long after the attempt it asks first. Default `1s`.
     pub after: Option<String>,
+    /// How long after it left an attempt may still take effect: until then a "no" is not believed and asked for again,
+    /// while a "yes" counts at once. Default `30s`; never less than the step's `timeout`.
+    pub settles: Option<String>,
     /// Whether the attempt took place; sees `output`, `status` and `headers` of what the probe got. Without a value
     /// nobody knows, and a person decides.
     pub done: Option<String>,

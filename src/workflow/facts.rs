@@ -203,6 +203,9 @@ pub struct StepStarted {
     /// Attempts and pauses are over then: of the step's `deadline`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// When it was decided. Only of a probe: a "no" counts only where it was asked late enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 /// A call ended for good.
@@ -251,6 +254,9 @@ pub struct RetryScheduled {
     /// What came back then, redacted and shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Arc<Value>>,
+    /// Until then an attempt whose outcome is unknown may still take effect (`settles` of its probe).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Timestamp>,
 }
 
 /// How a call ended.

@@ -69,7 +69,7 @@ impl Ended<'_> {
                 let expected = "a body that can be read, within output_bytes_max and output_depth_max";
                 self.unfit((status, BTreeMap::new(), Arc::default()), failure, response, expected)
             }
-            (Class::Refused, _) if uncertain => self.unknown(failure, response, Duration::ZERO),
+            (Class::Refused, _) if uncertain => self.unknown(failure, response),
             (Class::Refused, _) => {
                 let person = (is_conflict(failure.status) && pauses(self.run, self.step.trouble.on_conflict))
                     || self.step.trouble.on_failure == Some(OnTrouble::Pause)
@@ -92,7 +92,7 @@ impl Ended<'_> {
                 }
                 match self.retry(call, state, uncertain, &failure, &heard) {
                     Some(retry) => vec![retry],
-                    None if uncertain => self.unknown(failure, response, Duration::ZERO),
+                    None if uncertain => self.unknown(failure, response),
                     None => self.not_done(Outcome::NotDone { failure: self.too_late(call, state, failure) }, response),
                 }
             }
@@ -100,15 +100,7 @@ impl Ended<'_> {
                 Some(retry) => vec![retry],
                 // A read changes nothing, whatever became of it.
                 None if read => self.not_done(Outcome::Unknown { failure }, response),
-                None => {
-                    // The process that is thought dead may live, and its attempt with it until its time is over: a probe
-                    // that asks before would be told "no" and be wrong.
-                    let lives_on = match heard {
-                        Heard::Interrupted => call.timeout.unwrap_or(self.world.step_timeout),
-                        _ => Duration::ZERO,
-                    };
-                    self.unknown(failure, response, lives_on)
-                }
+                None => self.unknown(failure, response),
             },
         }
     }
@@ -190,16 +182,17 @@ impl Ended<'_> {
         }
     }
 
-    /// Nobody knows whether it was done: its probe asks once the attempt is over for sure, or a person does.
-    pub(super) fn unknown(&self, failure: Failure, response: Option<Arc<Value>>, lives_on: Duration) -> Vec<Event> {
+    /// Nobody knows whether it was done: its probe asks, or a person does.
+    pub(super) fn unknown(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
         if !self.run.compensates() {
             return vec![self.finished(Outcome::Unknown { failure })];
         }
         if let Some(probe) = &self.step.probe {
-            let at = self.now.checked_add(probe.after.saturating_add(lives_on)).unwrap_or(self.now);
+            let at = self.now.checked_add(probe.after).unwrap_or(self.now);
             let mut ask = self.retry_at(at, true, failure.message.clone(), false, true);
             if let Event::RetryScheduled(retry) = &mut ask {
                 (retry.status, retry.response) = (failure.status, response);
+                retry.settled = self.settled();
             }
             return vec![ask];
         }
@@ -252,8 +245,16 @@ impl Ended<'_> {
         let mut retry = self.retry_at(at, unknown, failure.message.clone(), shut, false);
         if let (Event::RetryScheduled(retry), true) = (&mut retry, unknown) {
             (retry.status, retry.response) = (failure.status, response(heard));
+            retry.settled = self.settled();
         }
         Some(retry)
+    }
+
+    /// Until when the attempt that ends now may still take effect, where a probe can tell. It left before now.
+    pub(super) fn settled(&self) -> Option<Timestamp> {
+        let probe = self.step.probe.as_ref()?;
+        let timeout = self.step.call(Part::Do).and_then(|call| call.timeout).unwrap_or(self.world.step_timeout);
+        self.now.checked_add(probe.settles.max(timeout)).ok()
     }
 
     /// Says why no other attempt follows, where attempts are left.
@@ -268,7 +269,7 @@ impl Ended<'_> {
     pub(super) fn retry_at(&self, at: Timestamp, unknown: bool, why: String, free: bool, probe: bool) -> Event {
         let (step, item) = (self.step.id.clone(), self.item);
         let (part, attempt) = (self.part, self.attempt);
-        let (status, response) = (None, None);
+        let (status, response, settled) = (None, None, None);
         Event::RetryScheduled(RetryScheduled {
             step,
             item,
@@ -281,6 +282,7 @@ impl Ended<'_> {
             probe,
             status,
             response,
+            settled,
         })
     }
 
@@ -323,7 +325,7 @@ pub(super) fn unfit(step: &Step, item: Option<u32>, output: &Value) -> Option<Fa
 }
 
 /// Exponential with full jitter; a service's `Retry-After` is honoured up to `max`.
-fn pause(retry: Retry, attempt: u32, jitter: f64, retry_after: Option<Duration>) -> SignedDuration {
+pub(super) fn pause(retry: Retry, attempt: u32, jitter: f64, retry_after: Option<Duration>) -> SignedDuration {
     let doubled = retry.base.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     let drawn = doubled.min(retry.max).mul_f64(jitter.clamp(0.0, 1.0));
     let asked = retry_after.unwrap_or_default().min(retry.max);

@@ -214,8 +214,10 @@ pub enum OnTrouble {
 pub struct Probe {
     /// The call: always a read.
     pub call: Call,
-    /// How long after the attempt it asks.
+    /// How long after the attempt it asks first.
     pub after: Duration,
+    /// How long after it left an attempt may still take effect: a "no" before that does not count.
+    pub settles: Duration,
     /// Whether it did; sees what the service answered. Without a value nobody knows.
     pub done: Expression,
     /// The step's output, where it did; `None` is what the service answered.

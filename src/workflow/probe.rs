@@ -2,25 +2,33 @@
 //!
 //! Always true: a probe only reads, is asked only about an unknown attempt, and what it says is an event. Where it says
 //! yes, the step is done with what the probe found; where no, the attempt counts as not done; where it cannot say, a
-//! person decides.
+//! person decides. A "no" counts only where it was asked for when the attempt could no longer take effect (`settles`):
+//! an earlier one is asked for again. All times are those of events, so they hold over a restart.
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::begin::first_request;
 use super::calls::{CallState, Phase};
 use super::conflict::conflict;
 use super::heard::{Class, classify};
-use super::outcome::Ended;
+use super::outcome::{Ended, pause};
 use super::world::call_scope;
 use super::{
-    ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Probe, Refusal, Run, Step,
+    ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Probe, Refusal, Retry, Run, Step,
     StepStarted, World,
 };
 
 /// The first or next attempt of a probe.
-pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) -> Result<Vec<Event>, Refusal> {
+pub(super) fn begin(
+    run: &Run,
+    world: &World,
+    step: &Step,
+    item: Option<u32>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
     let probe = step.probe.as_ref().ok_or(Refusal::NotDue("the step has no probe"))?;
     let state = run.call_state(&step.id, item, Part::Do).ok_or(Refusal::NotDue("nothing is unknown"))?;
     let started = |attempt, request| {
@@ -34,6 +42,7 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
             repeatable: true,
             request,
             until: None,
+            at: Some(now),
         })
     };
     match (state.phase, run.call_state(&step.id, item, Part::Probe)) {
@@ -67,7 +76,7 @@ pub(super) fn ended(ended: &Ended<'_>, state: &CallState, heard: Heard) -> Vec<E
     match (class, heard) {
         (Class::Done, Heard::Reply { status, headers, output, .. }) => {
             let headers = headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-            judged(ended, probe, status, Arc::new(Value::Object(headers)), output)
+            judged(ended, probe, state, status, Arc::new(Value::Object(headers)), output)
         }
         (Class::NotDone | Class::Unknown, heard) => match ended.retry(&probe.call, state, false, &failure, &heard) {
             Some(retry) => vec![retry],
@@ -77,7 +86,14 @@ pub(super) fn ended(ended: &Ended<'_>, state: &CallState, heard: Heard) -> Vec<E
     }
 }
 
-fn judged(ended: &Ended<'_>, probe: &Probe, status: u16, headers: Arc<Value>, reply: Arc<Value>) -> Vec<Event> {
+fn judged(
+    ended: &Ended<'_>,
+    probe: &Probe,
+    state: &CallState,
+    status: u16,
+    headers: Arc<Value>,
+    reply: Arc<Value>,
+) -> Vec<Event> {
     let mut scope = call_scope(&ended.world.plain(ended.run), ended.run, &ended.step.id, ended.item, Part::Probe);
     scope.set("output", reply.clone());
     scope.set("status", Arc::new(Value::from(status)));
@@ -94,6 +110,9 @@ fn judged(ended: &Ended<'_>, probe: &Probe, status: u16, headers: Arc<Value>, re
             events
         }
         Ok(false) => {
+            if let Some(again) = too_early(ended, probe, state) {
+                return vec![again];
+            }
             let mut events = vec![probed(ended, Some(false), reply)];
             let step = of_step(ended);
             let (call, state) = (ended.step.call(Part::Do), ended.run.call_state(&ended.step.id, ended.item, Part::Do));
@@ -109,6 +128,26 @@ fn judged(ended: &Ended<'_>, probe: &Probe, status: u16, headers: Arc<Value>, re
         }
         Err(error) => cannot_say(ended, &format!("its `done` has no value: {error}")),
     }
+}
+
+/// A "no" that was asked for while the attempt could still take effect: when it is asked for again.
+fn too_early(ended: &Ended<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
+    let attempt = ended.run.call_state(&ended.step.id, ended.item, Part::Do)?;
+    // Where an earlier version noted no time, it is counted from now.
+    let settled = attempt.settled.or_else(|| ended.settled())?;
+    if state.at.is_some_and(|asked| asked >= settled) {
+        return None;
+    }
+    let backoff = Retry { attempts: probe.call.retry.attempts, base: probe.after, max: probe.settles };
+    let at = ended.now.checked_add(pause(backoff, state.free + 1, ended.jitter, None)).unwrap_or(settled);
+    // The last one is asked for as soon as its answer counts.
+    let at = at.min(settled).max(ended.now);
+    let why = format!("its probe says no, which counts when it is asked from {settled:.0} on");
+    let mut again = ended.retry_at(at, false, why, true, false);
+    if let Event::RetryScheduled(retry) = &mut again {
+        retry.settled = Some(settled);
+    }
+    Some(again)
 }
 
 fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {

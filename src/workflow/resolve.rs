@@ -93,6 +93,7 @@ pub(super) fn resolve(
                     probe: false,
                     status: None,
                     response: None,
+                    settled: None,
                 }));
             }
         }
@@ -130,6 +131,7 @@ pub(super) fn resolve(
             probe: false,
             status: None,
             response: None,
+            settled: None,
         })),
     }
     Ok(events)

@@ -9,6 +9,7 @@ mod locks;
 mod others;
 mod people;
 mod people_any;
+mod probing;
 mod saga;
 mod second;
 mod stage;

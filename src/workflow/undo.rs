@@ -56,6 +56,7 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
             repeatable: undo.repeat_is_harmless(),
             request,
             until: None,
+            at: None,
         })
     };
     match run.call_state(&step.id, item, Part::Undo) {

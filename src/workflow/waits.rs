@@ -258,7 +258,8 @@ impl All<'_> {
                 let service = self.plan.step(step).and_then(|(_, step)| step.call(part)).map(|call| &call.service);
                 let shut = service.filter(|service| why.contains(&format!("the breaker of `{service}` is open")));
                 let cause = shut.map_or(Cause::Retry, |service| Cause::Breaker(service.clone()));
-                let what = format!("{of}`{step}` is tried again: {why}");
+                let tried = if part == Part::Probe { "is asked" } else { "is tried" };
+                let what = format!("{of}`{step}` {tried} again: {why}");
                 self.push(cause, about, at, Some(next), what, "that time, or retry it now");
             }
             // Its probe, or the conflict over it, says more.

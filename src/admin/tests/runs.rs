@@ -54,6 +54,7 @@ fn call(step: &str) -> Event {
             body: Payload::Empty,
         })),
         until: None,
+        at: None,
     })
 }
 

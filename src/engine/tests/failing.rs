@@ -126,7 +126,7 @@ async fn a_probe_finds_out_what_a_lost_reply_was_about() {
         "steps": { "charge": {
             "call": "POST ${services.world}/charges",
             "timeout": "50ms",
-            "probe": { "call": "GET ${services.world}/charges?key=${key}", "after": "1ms", "done": "${status == 200}" },
+            "probe": { "call": "GET ${services.world}/charges?key=${key}", "after": "1ms", "settles": "50ms", "done": "${status == 200}" },
         } },
         "respond": { "status": 201, "body": "${steps.charge.output}" },
     });

@@ -10,12 +10,15 @@ use serde_json::Value;
 use super::names::{Place, Spot};
 use super::step::Built;
 use super::{Check, draft, values};
+use crate::limits::Limits;
 use crate::problem::Site;
 use crate::workflow::definition::{FailuresDraft, ProbeDraft, StepDraft, UndoDraft};
 use crate::workflow::{Call, EffectClass, OnTrouble, Probe, Schema, Statuses, StepKind};
 
-/// How long after an attempt its probe asks.
+/// How long after an attempt its probe asks first.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
+/// How long after it left an attempt may still take effect.
+const PROBE_SETTLES: Duration = Duration::from_secs(30);
 
 /// What a step says about going wrong, before the order of all is known.
 #[derive(Default)]
@@ -163,6 +166,11 @@ impl Check<'_> {
         }
         let made = self.part(text, &at.key("call"), &at, &part, &["key"], place);
         let after = draft.after.as_ref().map(|text| self.span(text, &at.key("after")));
+        let timeout = call.timeout.unwrap_or_else(|| Limits::ms(self.known.limits.step_timeout_ms));
+        let settles = match &draft.settles {
+            None => Some(PROBE_SETTLES.max(timeout)),
+            Some(text) => self.settles(text, timeout, &at.key("settles")),
+        };
         let before = (place.spot, place.extra);
         (place.spot, place.extra) = (Spot::Value, &["key", "output", "status", "headers"]);
         let done = match &draft.done {
@@ -181,7 +189,22 @@ impl Check<'_> {
         }
         let after = after.unwrap_or(Some(PROBE_AFTER))?;
         let output = output.map_or(Some(None), |output| output.map(Some))?;
-        Some(Box::new(Probe { call, after, done: done?, output }))
+        Some(Box::new(Probe { call, after, settles: settles?, done: done?, output }))
+    }
+
+    /// An attempt that has not timed out may certainly still take effect.
+    fn settles(&mut self, text: &str, timeout: Duration, at: &Site) -> Option<Duration> {
+        let settles = self.span(text, at)?;
+        if settles < timeout {
+            let message = format!(
+                "`settles` ({text}) is shorter than the step's timeout ({} ms): an attempt may take effect until then",
+                timeout.as_millis()
+            );
+            let hint = "how long after it left the service may still commit a request: at least the step's `timeout`";
+            self.problems.error(at, message).hint(hint);
+            return None;
+        }
+        Some(settles)
     }
 
     /// A call beside the step's own. What it reads of other steps has ended before the step begins.

@@ -75,7 +75,8 @@ impl Run {
     }
 
     pub(super) fn retry_scheduled(&mut self, retry: &RetryScheduled) -> Result<(), String> {
-        let RetryScheduled { step, item, part, attempt, unknown, why, at, free, probe, status, response } = retry;
+        let RetryScheduled { step, item, part, attempt, unknown, why, at, free, probe, status, response, settled } =
+            retry;
         let call = match part {
             Part::Do => self.do_call(step, *item)?,
             Part::Probe | Part::Undo => self.aside(step, *item, *part)?,
@@ -92,6 +93,10 @@ impl Run {
         }
         if was == Phase::InFlight {
             self.in_flight -= 1;
+        }
+        if settled.is_some() && *part != Part::Undo {
+            let asked_about = self.do_call(step, *item)?;
+            asked_about.settled = asked_about.settled.max(*settled);
         }
         Ok(())
     }
@@ -326,7 +331,7 @@ impl Run {
 
 /// One more attempt of a call; the call itself where it is the first.
 fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -> Result<Option<CallState>, String> {
-    let StepStarted { step, attempt, request, key, until, .. } = started;
+    let StepStarted { step, attempt, request, key, until, at, .. } = started;
     match (call, request) {
         (None, Some(request)) if *attempt == 1 => Ok(Some(CallState::first(started, request, seq))),
         (Some(call), request)
@@ -343,6 +348,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
             call.phase = Phase::InFlight;
             call.asked = false;
             call.until = until.or(call.until);
+            call.at = *at;
             Ok(None)
         }
         _ => Err(format!("attempt {attempt} of `{step}` does not follow what came before")),

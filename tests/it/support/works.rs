@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
@@ -32,6 +32,8 @@ pub enum Say {
     LoseReply,
     /// The connection is closed before anything is done.
     Close,
+    /// Nobody is answered, and it is done after this time, whatever has become of the connection.
+    Late(Duration),
     /// It is done, and answered with these bytes.
     Bytes(&'static str, Bytes),
 }
@@ -172,6 +174,14 @@ impl Floor {
                 Ok(answer)
             }
             Some(Say::Close) => Err(Dropped),
+            Some(Say::Late(after)) => {
+                let (floor, name, seen, method) = (self.clone(), name.clone(), seen.clone(), call.method.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    floor.perform(&name, &seen, &method, None).map_err(drop)
+                });
+                std::future::pending().await
+            }
             Some(Say::LoseReply) => {
                 let _done = self.perform(&name, &seen, &call.method, None);
                 Err(Dropped)

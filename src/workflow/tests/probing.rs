@@ -1,0 +1,105 @@
+//! Probes: what an attempt of unknown outcome did, and from when on a "no" is believed.
+
+use super::kit::{lost, plan, take};
+use super::*;
+use crate::workflow::{ConflictKind, Part};
+
+const PROBED: &str = "
+workflow: w
+steps:
+  charge:
+    call: POST ${services.bank}/charges
+    retry: { attempts: 2, base: 1ms, max: 1ms }
+    probe:
+      call: GET ${services.bank}/charges?key=${key}
+      retry: { attempts: 2 }
+      done: ${output.found}
+      output: ${output.charge}
+    output: { schema: { required: [id] } }
+respond: { status: 200, body: '${steps.charge.output}' }
+";
+
+#[test]
+fn a_probe_says_what_an_unknown_attempt_did() {
+    let plan = plan(PROBED);
+    let probing = || {
+        let mut bench = Bench::of_route(&plan);
+        bench.settle();
+        let key = bench.run.attempt(&"charge".into(), None, Part::Do).unwrap().key.unwrap();
+        bench.call("charge", lost());
+        assert_eq!((bench.flying(), bench.run.status()), (vec!["probe charge".to_owned()], RunStatus::Running));
+        let probe = bench.run.attempt(&"charge".into(), None, Part::Probe).unwrap();
+        assert!(probe.request.url.ends_with(&format!("?key={key}")), "{}", probe.request.url);
+        bench
+    };
+    let mut yes = probing();
+    yes.hears("charge", None, Part::Probe, ok(json!({"found": true, "charge": {"id": 3}})));
+    assert_eq!(yes.run.answer().unwrap().body.value(), json!({"id": 3}));
+    let mut no = probing();
+    no.hears("charge", None, Part::Probe, status(429));
+    let left = no.now;
+    while no.flying() == ["probe charge"] {
+        let asked = no.now;
+        no.hears("charge", None, Part::Probe, ok(json!({"found": false})));
+        assert!(no.flying() == ["charge"] || no.now > asked, "asked again, and later each time");
+    }
+    assert_eq!(no.flying(), ["charge"], "the attempt counts as not done, and another is left");
+    assert!(no.now.duration_since(left).as_secs() >= 28, "but not before it could no longer take effect");
+    no.call("charge", status(429));
+    assert_eq!(no.run.failure().unwrap().kind, FailureKind::Unavailable);
+    let mut unsure = probing();
+    unsure.hears("charge", None, Part::Probe, ok(json!({})));
+    let conflict = unsure.run.conflict().unwrap();
+    assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
+    assert!(conflict.message.contains("could not say"), "{}", conflict.message);
+    let bad = unsure.choose("charge", None, take(json!({}))).unwrap_err();
+    assert!(matches!(bad, Refusal::BadValues(_)), "what people give is held against the schema: {bad}");
+    unsure.choose("charge", None, take(json!({"id": 4}))).unwrap();
+    assert_eq!(unsure.run.answer().unwrap().body.value(), json!({"id": 4}));
+}
+
+/// A service commits late, after its probe's first "no": it is found, and nothing is sent again.
+#[test]
+fn a_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
+    let plan = plan(PROBED);
+    for (heard, commits_after) in [(lost(), 3), (lost(), 29), (Heard::Interrupted, 20), (status(503), 29)] {
+        let mut bench = Bench::of_route(&plan);
+        bench.settle();
+        let sent = bench.now;
+        bench.call("charge", heard);
+        let mut asked = 0;
+        while bench.flying() == ["probe charge"] {
+            asked += 1;
+            let committed = bench.now.duration_since(sent).as_secs() >= commits_after;
+            let said = if committed { json!({"found": true, "charge": {"id": 3}}) } else { json!({"found": false}) };
+            bench.hears("charge", None, Part::Probe, ok(said));
+        }
+        assert!((2..=12).contains(&asked), "with back-off: {asked}");
+        assert_eq!(bench.run.answer().map(|answer| answer.body.value()), Some(json!({"id": 3})), "{:?}", bench.kinds());
+        let attempts = bench.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == Part::Do));
+        assert_eq!(attempts.count(), 1, "charged once");
+    }
+}
+
+/// Times are those of events: a run that is folded anew knows them too, and one of an older version counts from now.
+#[test]
+fn what_settles_is_known_from_events() {
+    let plan = plan(PROBED);
+    let mut bench = Bench::of_route(&plan);
+    bench.settle();
+    bench.call("charge", lost());
+    bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
+    let again = crate::workflow::fold(&bench.events).unwrap();
+    let settled = |run: &Run| run.call_state(&"charge".into(), None, Part::Do).and_then(|call| call.settled);
+    assert_eq!(settled(&again), Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(30)));
+    let mut older = bench.events.clone();
+    older.truncate(older.iter().position(|event| event.kind() == "retry_scheduled").unwrap() + 1);
+    let Some(Event::RetryScheduled(retry)) = older.last_mut() else { panic!("its outcome is unknown") };
+    retry.settled = None;
+    bench.run = crate::workflow::fold(&older).unwrap();
+    bench.events = older;
+    bench.settle();
+    let asked = bench.now;
+    bench.hears("charge", None, Part::Probe, ok(json!({"found": false})));
+    assert_eq!(settled(&bench.run), Some(asked + SignedDuration::from_secs(30)));
+}

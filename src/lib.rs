@@ -21,6 +21,7 @@
 //! - [`config`]: files to a checked set, or everything that is wrong with them
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic to see it all in
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
+//! - [`clock`]: what time it is, whatever is done to the machine's clock
 //! - [`app`]: puts the parts together, up and down; the only one that knows every module
 //! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: leaves for everybody
 //!
@@ -37,6 +38,7 @@ pub mod admin;
 pub mod affinity;
 pub mod app;
 pub mod cli;
+pub mod clock;
 pub mod compare;
 pub mod config;
 pub mod demo;

@@ -71,6 +71,8 @@ pub struct Vitals {
     pub engine_healthy: bool,
     /// Why not, where the store says so.
     pub store_trouble: Option<String>,
+    /// How the machine's clock differs from the process's time, where that is by more than a minute.
+    pub clock_trouble: Option<String>,
     /// Runs that a task moves now; one that waits has none.
     pub runs_in_flight: u64,
     /// Runs that nothing would ever move: a few of them.

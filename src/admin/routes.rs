@@ -29,6 +29,7 @@ pub(super) async fn status(admin: Admin) -> Answer<Status> {
         },
         engine_healthy: vitals.engine_healthy,
         store_trouble: vitals.store_trouble,
+        clock_trouble: vitals.clock_trouble,
         runs_in_flight: vitals.runs_in_flight,
         runs: parts.store.open_runs().await?.into_iter().collect(),
         stuck: vitals.stuck,

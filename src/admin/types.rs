@@ -51,6 +51,9 @@ pub struct Status {
     /// Why not, where the store says so: a full disk, a database that does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<String>,
+    /// How the machine's clock differs from the process's time, where that is by more than a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_trouble: Option<String>,
     /// Durable runs that are moving now.
     pub runs_in_flight: u64,
     /// Durable runs that have not ended, by status.

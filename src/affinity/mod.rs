@@ -24,13 +24,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use jiff::Timestamp;
 
 use self::behind::{Behind, Note};
 use self::cache::Cache;
 use self::families::Families;
 pub use self::tries::Took;
 use self::tries::Tries;
+use crate::clock;
 use crate::exchange::{Affinity, OwnerUnknown, Remembered};
 use crate::flag::{Arm, Owner, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -63,7 +63,7 @@ impl StoreAffinity {
         let keys_max = usize::try_from(limits.retry_keys_max).unwrap_or(usize::MAX);
         let EngineTries { keys, beyond } = store.engine_tries(keys_max).await?;
         beyond.into_iter().for_each(|route| tries.forget(route));
-        let now = Timestamp::now();
+        let now = clock::now();
         for (key, route, at) in keys.into_iter().rev() {
             let ago = Duration::try_from(now.duration_since(at)).unwrap_or_default();
             tries.taken_by_engine(key, &route, Instant::now(), ago);

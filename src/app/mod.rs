@@ -12,6 +12,8 @@ mod retention;
 mod services;
 mod stored;
 mod stores;
+mod time;
+mod vitals;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,9 +29,9 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::types::{ShadowLoad, StuckRun};
-use crate::admin::{self, AdminParts, Moves, Traffic, Vitals};
+use crate::admin::{self, AdminParts, Moves, Traffic};
 use crate::affinity::StoreAffinity;
+use crate::clock;
 use crate::config::{self, Freshness, Loaded, Overrides, Pace, Retention, Setup, StoreUrl, Watch};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
@@ -138,11 +140,11 @@ impl App {
             tokens: setup.settings.tokens.clone(),
             bound: admin,
             proxy: listen,
-            started: jiff::Timestamp::now(),
+            started: clock::now(),
             limits: limits.clone(),
             vitals: {
                 let (parts, freshness, stop) = (parts.clone(), freshness.clone(), stop.clone());
-                Arc::new(move || vitals(&parts, &freshness, stop.is_cancelled()))
+                Arc::new(move || vitals::of(&parts, &freshness, stop.is_cancelled()))
             },
             services: {
                 let engine = parts.engine.clone();
@@ -171,6 +173,7 @@ impl App {
         let mut tasks = vec![engine.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
         tasks.push(engine.spawn(behind::reload(parts.clone(), setup.clone(), freshness, changes)));
         tasks.push(engine.spawn(behind::health(parts.clone())));
+        tasks.push(engine.spawn(time::watch()));
         tasks.push(engine.spawn(retention::keep(parts.store.clone(), parts.retention.clone())));
         tasks.extend(recorder.map(|handle| engine.spawn(telemetry::upkeep(handle))));
 
@@ -254,6 +257,7 @@ impl Parts {
                 Arc::new(MemoryStore::new())
             }
         };
+        time::set(&store).await?;
         let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
         evidence.rest_on(&bases(setup));
         let ladder =
@@ -271,6 +275,7 @@ impl Parts {
             key_secret: store.secret().await.context("reading the store's secret")?,
             limits: limits.clone(),
             pins: pins.clone(),
+            clock: clock::process().clone(),
         }));
         engine.freeze(ladder.flags().load().freeze);
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
@@ -345,25 +350,6 @@ impl Moves for Moving {
             self.engine.freeze(self.ladder.flags().load().freeze);
             Ok(record)
         })
-    }
-}
-
-/// Stuck runs that a status names.
-const STUCK_SHOWN: usize = 20;
-
-fn vitals(parts: &Parts, freshness: &Freshness, stopping: bool) -> Vitals {
-    let load = parts.shadow.load();
-    let stuck = parts.engine.stuck().into_iter().map(|(run, why)| StuckRun { run_id: run.to_string(), why });
-    Vitals {
-        flags_age: freshness.age(),
-        flags_error: freshness.last_error(),
-        warnings: freshness.warnings(),
-        engine_healthy: parts.store.healthy(),
-        store_trouble: parts.store.trouble(),
-        runs_in_flight: parts.engine.runs_in_flight() as u64,
-        stuck: stuck.take(STUCK_SHOWN).collect(),
-        shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
-        not_ready: stopping.then(|| "stopping".to_owned()),
     }
 }
 

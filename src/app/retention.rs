@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
+use crate::clock;
 use crate::config::Retention;
 use crate::store::{Purged, SharedStore, StoreError};
 
@@ -52,7 +53,7 @@ async fn purge(
 ) -> Result<(), StoreError> {
     for (status, age) in retention.ages() {
         let age = SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX);
-        let Ok(before) = Timestamp::now().checked_sub(age) else { continue };
+        let Ok(before) = clock::now().checked_sub(age) else { continue };
         loop {
             let began = Instant::now();
             let Purged { runs, pinned, payloads } = store.purge(status, before, RUNS_AT_ONCE).await?;

@@ -66,6 +66,9 @@ pub(crate) fn text(status: &Status, paint: Paint) -> String {
         };
         out.push_str(&paint.tone(format!("the engine takes no new runs: {why}\n"), Tone::Bad));
     }
+    if let Some(trouble) = &status.clock_trouble {
+        out.push_str(&paint.tone(format!("clock: {}\n", harmless(trouble)), Tone::Bad));
+    }
     for stuck in &status.stuck {
         let line = format!("stuck: {}: {}\n", harmless(&stuck.run_id), harmless(&stuck.why));
         out.push_str(&paint.tone(line, Tone::Bad));

@@ -97,6 +97,7 @@ fn status_says_what_is_wrong() {
     value["freeze"] = json!("effects");
     value["engine_healthy"] = json!(false);
     value["store_trouble"] = json!("(code: 13) database or disk is full");
+    value["clock_trouble"] = json!("this machine's clock was set while the process runs");
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
     value["flags"]["warnings"] = json!(["flags/x:1:1: warning: look"]);
     let text = status::text(&read::<Status>(value), Paint(false));
@@ -104,6 +105,7 @@ fn status_says_what_is_wrong() {
         "FROZEN",
         "takes no new runs",
         "disk is full",
+        "clock: this machine's clock was set",
         "the last good set stays in force:\nerror: unknown key",
         "warning: flags/x",
     ] {

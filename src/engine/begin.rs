@@ -117,7 +117,7 @@ pub(super) async fn start(
         traceparent: None,
         until: None,
     };
-    let started = started(&plan, run, &input, origin, core.wall.now());
+    let started = started(&plan, run, &input, origin, core.clock.now());
     let (credentials, run_key) = Default::default();
     watch(run);
     born(core, Birth { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, place, permit).await

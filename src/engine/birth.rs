@@ -159,7 +159,7 @@ fn birth(
     let bounds = decode::Bounds::of(&core.limits);
     let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, bounds));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let now = core.wall.now();
+    let now = core.clock.now();
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),

@@ -277,7 +277,7 @@ fn newborn(core: &Core, parent: &RunStarted, begun: &Begun) -> Result<Newborn, C
         traceparent: parent.traceparent.clone(),
         until: parent.until,
     };
-    let started = begin::started(&plan, begun.child, &begun.input, origin, core.wall.now());
+    let started = begin::started(&plan, begun.child, &begun.input, origin, core.clock.now());
     Newborn::new(plan, started, snapshot).map_err(|misfit| begun.failed(misfit.to_string()))
 }
 

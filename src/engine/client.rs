@@ -25,6 +25,7 @@ use super::decode;
 use super::lease::Hold;
 use super::links::{self, Broken, Exchanged, Links};
 use super::service::Base;
+use crate::clock;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::workflow::{EffectClass, Heard, Mode};
@@ -218,7 +219,7 @@ impl Wire {
                 status,
                 headers: reply_headers(&head.headers),
                 output: Arc::new(output),
-                retry_after_ms: retry_after_ms(&head.headers, SystemTime::now()),
+                retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
             },
             Err(why) => Heard::Unreadable { status, why, begins: decode::excerpt(&bytes) },
         }

@@ -51,7 +51,7 @@ async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Exp
         }
     };
     let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
-    let conditions = Conditions { now: core.wall.now(), hold_effects: *core.freeze.borrow() == Freeze::Effects };
+    let conditions = Conditions { now: core.clock.now(), hold_effects: *core.freeze.borrow() == Freeze::Effects };
     let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {
@@ -104,7 +104,7 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDo
     let more = match &reason.cause {
         Cause::Lock(name) => {
             let rows = core.store.locks(Some(vec![name.clone()]), super::locks::ROWS_MAX).await.map_err(store)?;
-            queue(&rows, run, core.wall.now())
+            queue(&rows, run, core.clock.now())
         }
         Cause::Breaker(service) => breaker(core, service),
         Cause::Call => {
@@ -151,8 +151,8 @@ fn queue(rows: &[LockRow], run: RunId, now: Timestamp) -> Option<String> {
 fn breaker(core: &Core, service: &ServiceName) -> Option<String> {
     let snapshot = core.snapshot.load_full();
     let breaker = snapshot.services.get(service)?.view(service.clone()).breaker?;
-    let since = || ago(breaker.since, core.wall.now());
-    let left = breaker.next_probe.map(|at| at.duration_since(Timestamp::now()).as_secs().max(0));
+    let since = || ago(breaker.since, core.clock.now());
+    let left = breaker.next_probe.map(|at| at.duration_since(core.clock.now()).as_secs().max(0));
     Some(match (breaker.state, left) {
         (BreakerState::Open, Some(left)) => {
             format!("{service}'s breaker is open since {}, next probe in {left} s", since())
@@ -169,9 +169,9 @@ fn sentence(core: &Core, run: &RunSummary, waits: &[String], stuck: bool) -> Str
         (true, _) => {
             let why = core.stuck.list().into_iter().find(|(id, _)| *id == run.run_id).map(|(_, why)| why);
             let why = why.unwrap_or_else(|| "nothing would move it".to_owned());
-            format!("It is {status} and stuck since {}: {why}. This is a bug.", ago(run.updated, core.wall.now()))
+            format!("It is {status} and stuck since {}: {why}. This is a bug.", ago(run.updated, core.clock.now()))
         }
         (false, Some(first)) => format!("It is {status}: {first}."),
-        (false, None) => format!("It is {status} since {}.", ago(run.updated, core.wall.now())),
+        (false, None) => format!("It is {status} since {}.", ago(run.updated, core.clock.now())),
     }
 }

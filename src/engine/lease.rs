@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Core;
+use crate::clock::Moment;
 use crate::limits::Limits;
 
 /// How long this process's word holds, as far as it can know.
@@ -76,9 +77,9 @@ impl Hold {
 /// Says so now.
 pub(super) async fn renew(core: &Core) -> Result<(), crate::store::StoreError> {
     let lives = Limits::ms(core.limits.lease_ms);
-    let asked = Instant::now();
+    let (asked, moment) = (Instant::now(), Moment::now());
     if let Some(there) = core.store.beat(core.worker, core.worker_name.clone(), lives).await? {
-        core.wall.heard(there, asked);
+        core.clock.follow(there, moment);
     }
     core.lease.heard(asked);
     Ok(())

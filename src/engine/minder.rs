@@ -55,7 +55,7 @@ async fn mind(core: &Arc<Core>) {
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut again: Option<Instant> = None;
     while !*draining.borrow() {
-        let sleep = match core.alarm.due(core.wall.now()) {
+        let sleep = match core.alarm.due(core.clock.now()) {
             Due::Run(run) => {
                 turn_of(core, run).await;
                 continue;
@@ -67,7 +67,7 @@ async fn mind(core: &Arc<Core>) {
                 continue;
             }
             Due::At(at) => {
-                let left = Duration::try_from(at.duration_since(core.wall.now())).unwrap_or_default();
+                let left = Duration::try_from(at.duration_since(core.clock.now())).unwrap_or_default();
                 Some((left + Duration::from_millis(1)).min(SLEEP_MAX))
             }
             Due::Never => None,

@@ -77,6 +77,7 @@ use self::snapshot::Snapshot;
 use self::stuck::Stuck;
 use self::take::Reads;
 use crate::affinity::StoreAffinity;
+use crate::clock::ProcessClock;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{Freeze, Service};
 use crate::limits::Limits;
@@ -111,6 +112,8 @@ pub struct EngineParts {
     pub limits: Arc<Limits>,
     /// Hears what was pinned before the answer leaves.
     pub pins: Arc<StoreAffinity>,
+    /// The process's time; a shared store sets it.
+    pub clock: Arc<ProcessClock>,
 }
 
 /// The embedded orchestrator. Dropping it cuts every run where it is, as the end of the process would.
@@ -155,7 +158,8 @@ struct Core {
     recorded: Notify,
     /// Whether somebody minds the runs that rest.
     minding: AtomicBool,
-    wall: clock::Wall,
+    /// What time it is.
+    clock: Arc<ProcessClock>,
     freeze: watch::Sender<Freeze>,
     draining: watch::Sender<bool>,
     tasks: TaskTracker,
@@ -191,7 +195,7 @@ impl Engine {
     /// # Panics
     /// Outside a runtime.
     pub fn new(parts: EngineParts) -> Self {
-        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins } = parts;
+        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, pins, clock } = parts;
         let snapshot = Snapshot::new(0, &plans, &services, &secrets, key_secret, &limits, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
         let dark_max = runs_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100;
@@ -223,7 +227,7 @@ impl Engine {
             counted: Mutex::default(),
             recorded: Notify::new(),
             minding: AtomicBool::new(false),
-            wall: clock::Wall::default(),
+            clock,
             freeze: watch::Sender::new(Freeze::No),
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),

@@ -73,7 +73,7 @@ impl Newborn {
             core: core.clone(),
             snapshot,
             plan,
-            clock: Clock::starting(core.wall.now(), run.started().started),
+            clock: Clock::starting(core.clock.now(), run.started().started),
             run,
             credentials,
             executor,

@@ -92,7 +92,7 @@ async fn round(core: &Core, webhooks: &Webhooks, tries: &mut Tries, ours: bool) 
     let full = notices.len() == PAGE;
     let mut next: Option<Instant> = None;
     for notice in notices {
-        let age = core.wall.now().duration_since(notice.at);
+        let age = core.clock.now().duration_since(notice.at);
         let others = core.store.is_shared() && !ours && age < patience(core);
         if others && !tries.contains_key(&notice.number) {
             continue;

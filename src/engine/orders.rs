@@ -66,7 +66,7 @@ async fn elsewhere(
     let order = serde_json::to_value(order).map_err(|error| NotDone::Unreadable(error.to_string()))?;
     let id = Uuid::now_v7();
     let mut news = core.store.news();
-    let record = OrderRecord { id, run, order, by, at: core.wall.now(), answer: None };
+    let record = OrderRecord { id, run, order, by, at: core.clock.now(), answer: None };
     match timeout_at(until, core.store.put_order(record)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(store(&error.to_string(), true)),

@@ -44,7 +44,7 @@ pub(super) async fn rerun(core: &Arc<Core>, of: RunId, from: StepId, by: String)
         None => sealed(core, &old, before.credentials, by).await?,
     };
     let Heir { run, by, credentials, sealed, run_key } = heir;
-    let now = core.wall.now();
+    let now = core.clock.now();
     let started = RunStarted {
         run,
         route: None,

@@ -155,7 +155,7 @@ async fn opened(core: &Arc<Core>, mut seat: Seat, owned: Option<(Owned, Hold)>) 
 fn not_now(core: &Core, mut seat: Seat, error: &StoreError) {
     tracing::warn!(run = %seat.run(), %error, "the run cannot be taken now");
     seat.bounce(|| Reply::Not(NotDone::Store { why: error.to_string(), unknown: false }));
-    if let Ok(at) = core.wall.now().checked_add(AGAIN) {
+    if let Ok(at) = core.clock.now().checked_add(AGAIN) {
         core.alarm.at(seat.run(), at);
     }
 }
@@ -183,7 +183,7 @@ pub(super) async fn load(core: &Arc<Core>, seat: Seat, owned: &Owned, hold: Hold
                 core.stuck.note(id, &owned.summary.workflow, why);
             }
             // One answer that was lost is no reason to leave a run for ever.
-            if let (Unloaded::Withheld(_), Ok(at)) = (&unloaded, core.wall.now().checked_add(WITHHELD)) {
+            if let (Unloaded::Withheld(_), Ok(at)) = (&unloaded, core.clock.now().checked_add(WITHHELD)) {
                 core.alarm.at(id, at);
             }
             Err((seat, unloaded))
@@ -253,7 +253,7 @@ impl Read {
             core: core.clone(),
             snapshot,
             plan,
-            clock: Clock::starting(core.wall.now(), last),
+            clock: Clock::starting(core.clock.now(), last),
             run,
             credentials,
             executor,

@@ -98,7 +98,7 @@ pub(super) async fn unfinished(core: &Core, mut each: impl FnMut(&RunSummary)) -
 
 fn is_suspect(core: &Core, run: &RunSummary) -> bool {
     // A time that stands in the store comes up where the next times are read.
-    let waits = run.status.rests() || run.wake.is_some_and(|at| at > core.wall.now());
+    let waits = run.status.rests() || run.wake.is_some_and(|at| at > core.clock.now());
     !waits && !core.post.moves(run.run_id) && !core.alarm.knows(run.run_id) && !core.stuck.knows(run.run_id)
 }
 

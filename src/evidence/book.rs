@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{RouteEvidence, Seen};
+use crate::clock;
 use crate::compare::{Comparison, Kind, Verdict};
 use crate::exchange::{Outcome, Served};
 use crate::flag::{SkipReason, State};
@@ -111,7 +112,7 @@ impl Page {
             }
             Verdict::Mismatch => {
                 evidence.mismatched += 1;
-                saw(&mut evidence.seen, &comparison.fingerprint, Timestamp::now());
+                saw(&mut evidence.seen, &comparison.fingerprint, clock::now());
             }
         }
         for (rule, hits) in &comparison.ignored_by {

@@ -35,6 +35,7 @@ pub use book::Epoch;
 use book::{Book, Kept, Page};
 use samples::Waiting;
 
+use crate::clock;
 use crate::compare::Comparison;
 use crate::exchange::{Outcome, Served, Settle, Watch};
 use crate::flag::State;
@@ -266,7 +267,7 @@ impl Evidence {
             let kept = Kept { basis: page.basis.clone(), evidence: page.evidence.clone() };
             drop(page);
             let value = serde_json::to_value(kept).map_err(|e| StoreError(e.to_string()))?;
-            rows.push(EvidenceRecord { route, at: Timestamp::now(), value });
+            rows.push(EvidenceRecord { route, at: clock::now(), value });
             written.push(book);
         }
         if rows.is_empty() {

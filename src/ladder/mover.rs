@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 
 use super::board::{Board, freeze_of, freeze_word};
 use super::judge::{Wish, judge};
 use super::{Ask, By, Declared, FlipError, Flipped, Move, RouteStatus, export, files, horizon, status};
+use crate::clock;
 use crate::evidence::Evidence;
 use crate::flag::{Arm, FlagSet, Freeze, State};
 use crate::names::RouteId;
@@ -153,7 +153,7 @@ impl Mover {
             to: freeze_word(freeze).to_owned(),
             shares: None,
             by,
-            at: Timestamp::now(),
+            at: clock::now(),
             reason,
             forced: false,
             evidence: serde_json::Value::Null,
@@ -216,7 +216,7 @@ impl Mover {
             to: to.as_str().to_owned(),
             shares: Some(shares),
             by,
-            at: Timestamp::now(),
+            at: clock::now(),
             reason,
             forced,
             evidence,
@@ -280,7 +280,7 @@ impl Mover {
             to: state.as_str().to_owned(),
             shares,
             by,
-            at: Timestamp::now(),
+            at: clock::now(),
             reason,
             forced: false,
             evidence: serde_json::Value::Null,

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use jiff::Timestamp;
 use serde_json::Value;
 use tower::ServiceExt;
 
 use super::queue::Entry;
 use super::{EngineArm, RulesInForce, facts};
+use crate::clock;
 use crate::compare::{
     Body, Bounds, Comparison, Observation, Pair, Rules, TooMuch, Verdict, compare, sample_text, shorten,
 };
@@ -181,7 +181,7 @@ impl Runner {
         Sample {
             route: answered.flag.route.id.clone(),
             fingerprint: of.fingerprint,
-            at: Timestamp::now(),
+            at: clock::now(),
             run,
             differences: of.differences,
             legacy: reply(&answered.legacy),

@@ -99,6 +99,15 @@ impl std::fmt::Display for Conflict {
 #[error("{0}")]
 pub struct StoreError(pub String);
 
+/// What a store knows of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreTime {
+    /// Of a store that belongs to one process: when its newest event happened, where it has one.
+    NewestEvent(Option<Timestamp>),
+    /// Of a store that several processes share: what time it is for all of them.
+    Now(Timestamp),
+}
+
 /// A first try that is remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstTry {
@@ -139,6 +148,10 @@ pub trait Store: Work {
     fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>>;
     /// How many durable runs have not ended, by status, in the order of statuses.
     fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>>;
+    /// What the store knows of the time.
+    fn time(&self) -> BoxFuture<'_, Result<StoreTime, StoreError>> {
+        Box::pin(std::future::ready(Ok(StoreTime::NewestEvent(None))))
+    }
     /// Keeps a plan's source, by its id: a run keeps the plan that it started with. Durable before it returns.
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>>;
     /// A plan's source.

@@ -44,6 +44,7 @@ const COUNTERS: Lines = &[
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),
     ("pointsman_notices_total", "Messages to the webhooks of `notify`, by what became of them."),
     ("pointsman_purged_runs_total", "Ended runs that retention removed."),
+    ("pointsman_clock_jumps_total", "Times that the machine's clock was set by more than a minute."),
     ("pointsman_breaker_transitions_total", "Changes of a service's breaker, by the state it came into."),
     ("pointsman_service_refused_total", "Calls that were not sent to a service, by what held them."),
 ];
@@ -55,6 +56,7 @@ const GAUGES: Lines = &[
         "Where a route stands: 0 off, 1 shadow, 2 dark, 3 live, 4 only; as requested, and in effect.",
     ),
     ("pointsman_flags_age_seconds", "How long the flag files in force have been so."),
+    ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
     ("pointsman_evidence_pairs", "Pairs in the window that the gates look at."),
     ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
     ("pointsman_evidence_coverage", "The share of what was offered that was compared."),

@@ -1,15 +1,15 @@
 //! Two processes on one PostgreSQL: one is thought dead while it lives, loses its database, or has another idea of time.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pointsman::demo::world::Fault;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::faketime::{self, FakeClock};
 use crate::support::pair::{LEASE, Pair};
 use crate::support::seed::{said, seed};
-use crate::support::{until, until_true};
+use crate::support::{self, until, until_true};
 
 /// What a crowded machine may take beside the lease.
 const SLACK: Duration = Duration::from_secs(3);
@@ -96,28 +96,11 @@ async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
     judged("two::a_process_whose_database_is_silent_loses_its_runs_and_comes_back", took, pair.finish(1).await);
 }
 
-/// What makes a process see another time: by so much, or as a file says that may change.
-fn other_time(offset: &str) -> Option<Vec<(&'static str, String)>> {
-    let shown = Command::new("faketime").args(["-m", "-f", "+0", "env"]).output().ok()?;
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let library = shown.lines().find_map(|line| line.strip_prefix("LD_PRELOAD="))?.to_owned();
-    let mut all = vec![("LD_PRELOAD", library), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())];
-    match offset.strip_prefix("file:") {
-        Some(file) => {
-            all.push(("FAKETIME_TIMESTAMP_FILE", file.to_owned()));
-            all.push(("FAKETIME_CACHE_DURATION", "1".to_owned()));
-        }
-        None => all.push(("FAKETIME", offset.to_owned())),
-    }
-    Some(all)
-}
-
 const PAUSE: Duration = Duration::from_secs(4);
 
 /// Runs of both processes wait; one of them is wrong about the time, or its time jumps.
-async fn waits_with(test: &str, offset: &str, jump: impl Fn(usize)) {
-    let Some(time) = other_time(offset) else { panic!("faketime is not installed (tests/run does it)") };
-    let Some(pair) = Pair::start(&time).await else { return };
+async fn waits_with(test: &str, time: &[(&'static str, String)], jump: impl Fn(usize)) {
+    let Some(pair) = Pair::start(time).await else { return };
     let mut runs = Vec::new();
     for n in 0..2 * RUNS {
         runs.push(pair.begin(n % 2, &format!("{}s", PAUSE.as_secs())).await);
@@ -145,32 +128,33 @@ async fn waits_with(test: &str, offset: &str, jump: impl Fn(usize)) {
             }
         }
     }
+    let shown = support::process::said(&pair.both[1].cli(&["status"]).await);
+    if !shown.contains("the database's, and the process goes by the database's") {
+        wrong.push(format!("the status does not say that the machine's clock is wrong: {shown}"));
+    }
     // Nobody crashed, so nobody takes over what another one moves.
     wrong.extend(pair.finish(0).await);
-    let figures = format!("{} runs, the other clock {offset}, waited {earliest:.1?} to {latest:.1?}", runs.len());
+    let figures = format!("{} runs, waited {earliest:.1?} to {latest:.1?}", runs.len());
     said(test, seed(), &figures, &wrong);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_ahead_ends_no_wait_early() {
-    waits_with("two::a_clock_that_is_ahead_ends_no_wait_early", "+2h", |_| {}).await;
+    waits_with("two::a_clock_that_is_ahead_ends_no_wait_early", &faketime::offset("+2h"), |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_behind_holds_nobody_up() {
-    waits_with("two::a_clock_that_is_behind_holds_nobody_up", "-2h", |_| {}).await;
+    waits_with("two::a_clock_that_is_behind_holds_nobody_up", &faketime::offset("-2h"), |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_ends_no_wait_early() {
     let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("time");
-    let set = |offset: &str| std::fs::write(&file, format!("{offset}\n")).expect("written");
-    set("+0");
-    let offset = format!("file:{}", file.display());
-    waits_with("two::a_clock_that_jumps_ends_no_wait_early", &offset, |n| match n {
-        4 => set("+1h"),
-        8 => set("-1h"),
+    let clock = FakeClock::in_dir(dir.path());
+    waits_with("two::a_clock_that_jumps_ends_no_wait_early", &clock.env(), |n| match n {
+        4 => clock.set("+1h"),
+        8 => clock.set("-1h"),
         _ => {}
     })
     .await;

@@ -7,7 +7,7 @@ use crate::workflow::{RunStatus, RunSummary};
 /// A run that ended so many seconds ago.
 fn ended(n: u64, status: RunStatus, ago_s: i64) -> Append {
     let append = standing(append(run_id(n), 1, 1), status);
-    let updated = Timestamp::now().checked_sub(SignedDuration::from_secs(ago_s)).unwrap();
+    let updated = clock::now().checked_sub(SignedDuration::from_secs(ago_s)).unwrap();
     Append { summary: RunSummary { updated, ..append.summary }, ..append }
 }
 

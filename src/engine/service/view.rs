@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::breaker::BreakerState;
 use super::Base;
+use crate::clock;
 use crate::names::{RunId, ServiceName};
 
 /// A service now.
@@ -66,7 +67,7 @@ impl Base {
     }
     /// As it is now.
     pub fn view(&self, name: ServiceName) -> ServiceView {
-        let (wall, now) = (Timestamp::now(), self.now());
+        let (wall, now) = (clock::now(), self.now());
         let at = |at: std::time::Duration| {
             let apart = |span| SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
             let there = wall.checked_sub(apart(now.saturating_sub(at)));

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::affinity::StoreAffinity;
+use crate::clock;
 use crate::compare::{Body, Observation};
 use crate::engine::{Engine, EngineParts};
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, RunReport};
@@ -258,6 +259,7 @@ async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &L
         key_secret: [1; 32],
         limits: Arc::new(limits.clone()),
         pins: StoreAffinity::load(store.clone(), limits).await.unwrap(),
+        clock: clock::process().clone(),
     })
 }
 

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use self::tables::Tables;
@@ -22,6 +21,7 @@ use super::{
     Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
     RunFilter, SampleRecord, Store, StoreError, StoredEvent,
 };
+use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
@@ -93,7 +93,7 @@ impl Store for MemoryStore {
             Err(AppendError::Refused("the store is closed".into()))
         } else {
             let mut news = Vec::new();
-            let done = self.tables().append(Arc::unwrap_or_clone(append), Timestamp::now(), &mut news);
+            let done = self.tables().append(Arc::unwrap_or_clone(append), clock::now(), &mut news);
             self.tell(news);
             done
         };
@@ -154,15 +154,15 @@ impl Store for MemoryStore {
     }
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
-        self.with(|tables| tables.first_try(&key, Timestamp::now()))
+        self.with(|tables| tables.first_try(&key, clock::now()))
     }
 
     fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>> {
-        self.with(|tables| tables.engine_tries(limit, Timestamp::now()))
+        self.with(|tables| tables.engine_tries(limit, clock::now()))
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.with(|tables| tables.note_legacy(keys, Timestamp::now()))
+        self.with(|tables| tables.note_legacy(keys, clock::now()))
     }
 
     fn put_flips(

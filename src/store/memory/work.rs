@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::MemoryStore;
 use super::tables::{Run, Tables};
+use crate::clock;
 use crate::names::{RunId, WorkerId};
 use crate::store::{
     Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run,
@@ -118,7 +119,7 @@ impl Work for MemoryStore {
     }
 
     fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<Owned>> {
-        self.with(|tables| tables.take_due(worker, limit, Timestamp::now()))
+        self.with(|tables| tables.take_due(worker, limit, clock::now()))
     }
 
     fn wakes(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
@@ -162,7 +163,7 @@ impl Work for MemoryStore {
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {
-        self.with(|tables| tables.purge(status, ended_before, limit, Timestamp::now()))
+        self.with(|tables| tables.purge(status, ended_before, limit, clock::now()))
     }
 
     fn remains(&self, run: RunId) -> Answer<'_, Option<Remains>> {

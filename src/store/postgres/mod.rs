@@ -47,7 +47,7 @@ use super::codec::INLINE_BYTES_MIN;
 use super::job::Job;
 use super::{
     Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
-    Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoredEvent,
+    Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -180,6 +180,10 @@ impl Store for PostgresStore {
 
     fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>> {
         read::open_runs(&self.pool).boxed()
+    }
+
+    fn time(&self) -> BoxFuture<'_, Result<StoreTime, StoreError>> {
+        self.time_there().boxed()
     }
 
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -17,7 +17,7 @@ use super::text::{Result, column, json, name, parse, plain, record, rows, run_id
 use crate::names::{RunId, Seq, StepId, WorkerId};
 use crate::store::job::nanos;
 use crate::store::{
-    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run,
+    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, StoreTime, Taken, Work, no_such_run,
     run_has_ended,
 };
 use crate::workflow::RunStatus;
@@ -39,6 +39,13 @@ impl PostgresStore {
         let rows = self.pool.ask(make).await?;
         // Rounded down to what it said before it answered: nobody is ahead of it.
         rows.first().map(|row| time(column(row, 0)?)).transpose()
+    }
+
+    /// Rounded down to what it was before the answer left: nobody is ahead of it.
+    pub(super) async fn time_there(&self) -> Result<StoreTime> {
+        let rows = self.pool.ask(|| sqlx::query("SELECT now_ns()")).await?;
+        let now = rows.first().ok_or_else(|| StoreError("the database does not say what time it is".to_owned()))?;
+        Ok(StoreTime::Now(time(column(now, 0)?)?))
     }
 
     fn aside<T: Send + 'static>(

@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor, SqlSafeStr};
 use tokio::sync::oneshot;
@@ -14,6 +13,7 @@ use super::commit::Committer;
 use super::fault::Fault;
 use super::job::nanos;
 use super::moves::{self, Move, Moved};
+use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, News, SampleRecord, StoreError};
@@ -104,7 +104,7 @@ async fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> 
     tracing::error!(error = fault.text(), "the store did not commit");
     if let Fault::Unclear(_) = fault {
         committer.conn.drop_it();
-        if committer.conn.probe(nanos(Timestamp::now())).await.is_ok() {
+        if committer.conn.probe(nanos(clock::now())).await.is_ok() {
             match transact(task, committer, true).await {
                 Ok(wrote) => return Ok(tell(task, wrote, committer)),
                 Err(_) => committer.conn.roll_back().await,
@@ -125,7 +125,7 @@ fn tell(task: &Task, mut wrote: Wrote, committer: &mut Committer) -> Wrote {
 }
 
 async fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result<Wrote, Fault> {
-    let now_ns = nanos(Timestamp::now());
+    let now_ns = nanos(clock::now());
     let since = committer.since(now_ns);
     let conn = committer.conn.get().await?;
     conn.execute("BEGIN IMMEDIATE".into_sql_str()).await?;

@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::connection::Connection;
 use super::fault::Fault;
 use super::going::Going;
@@ -18,6 +16,7 @@ use super::job::{Job, nanos};
 use super::judge::{Fate, judge};
 use super::look::look;
 use super::statements::{LARGEST, Statements};
+use crate::clock;
 use crate::store::{AppendError, NewPin};
 
 /// How often a store that was healthy until now is asked about a commit in doubt, and the first pause between.
@@ -48,7 +47,7 @@ impl Committer {
 
     /// Commits what may be committed and answers every append.
     pub(super) async fn commit(&mut self, jobs: Vec<Job>, healthy: &AtomicBool) {
-        let now_ns = nanos(Timestamp::now());
+        let now_ns = nanos(clock::now());
         let fates = match self.attempt(&jobs, now_ns).await {
             Ok(fates) => {
                 healthy.store(true, Ordering::Release);
@@ -154,7 +153,7 @@ impl Committer {
         loop {
             self.conn.drop_it();
             asks -= 1;
-            let now_ns = nanos(Timestamp::now());
+            let now_ns = nanos(clock::now());
             let since = self.since(now_ns);
             let known = match self.conn.probe(now_ns).await {
                 Ok(()) => match self.conn.get().await {
@@ -177,7 +176,7 @@ impl Committer {
     /// Tries whether the store takes commits again.
     pub(super) async fn probe(&mut self, healthy: &AtomicBool) {
         self.conn.roll_back().await;
-        if self.conn.probe(nanos(Timestamp::now())).await.is_ok() {
+        if self.conn.probe(nanos(clock::now())).await.is_ok() {
             tracing::info!("the store takes commits again");
             healthy.store(true, Ordering::Release);
         }

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, oneshot};
@@ -49,9 +49,10 @@ use super::codec::INLINE_BYTES_MIN;
 use super::work::NEWS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
-    Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoredEvent,
+    Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
 };
 use super::{codec, job, judge};
+use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
@@ -94,7 +95,7 @@ impl SqliteStore {
     /// findings.
     pub async fn check(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked, StoreError> {
         let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
-        let since = Timestamp::now().checked_sub(window).map_or(i64::MIN, nanos);
+        let since = clock::now().checked_sub(window).map_or(i64::MIN, nanos);
         check::check(path.as_ref(), since).await
     }
 
@@ -203,6 +204,10 @@ impl Store for SqliteStore {
         read::open_runs(&self.readers).boxed()
     }
 
+    fn time(&self) -> BoxFuture<'_, Result<StoreTime, StoreError>> {
+        async move { Ok(StoreTime::NewestEvent(read::newest_event(&self.readers).await?)) }.boxed()
+    }
+
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Work::Plan(id, source))
     }
@@ -232,11 +237,11 @@ impl Store for SqliteStore {
     }
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
-        read::first_try(&self.readers, key, nanos(Timestamp::now()).saturating_sub(self.window_ns)).boxed()
+        read::first_try(&self.readers, key, nanos(clock::now()).saturating_sub(self.window_ns)).boxed()
     }
 
     fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>> {
-        read::engine_tries(&self.readers, nanos(Timestamp::now()).saturating_sub(self.window_ns), limit).boxed()
+        read::engine_tries(&self.readers, nanos(clock::now()).saturating_sub(self.window_ns), limit).boxed()
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -13,6 +13,7 @@ use super::aside::Aside;
 use super::job::nanos;
 use super::moves::{Move, Moved};
 use super::{SqliteStore, read};
+use crate::clock;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work};
 use crate::workflow::RunStatus;
@@ -27,7 +28,7 @@ impl SqliteStore {
 
     async fn purge_some(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged, StoreError> {
         // A run that ended before this has claimed its retry key before it too.
-        let since = nanos(Timestamp::now()).saturating_sub(self.window_ns);
+        let since = nanos(clock::now()).saturating_sub(self.window_ns);
         let mut runs = Vec::new();
         for (run, pinned) in read::old(&self.readers, status, nanos(ended_before).min(since), limit).await? {
             let remains = match pinned {

@@ -1,8 +1,10 @@
 //! Appends: in order, once, whole or not at all.
 
+use jiff::SignedDuration;
+
 use super::*;
 use crate::flag::RetryKey;
-use crate::store::{AppendError, Claim, Conflict, RunFilter};
+use crate::store::{AppendError, Claim, Conflict, RunFilter, StoreTime};
 
 on_every_store! {
     what_was_appended_is_there_in_order,
@@ -23,6 +25,7 @@ on_every_store! {
     a_large_append_arrives_whole,
     a_closed_store_refuses,
     a_restart_finds_all,
+    a_store_knows_the_time,
 }
 
 async fn what_was_appended_is_there_in_order(which: Which) {
@@ -312,6 +315,21 @@ async fn a_closed_store_refuses(which: Which) {
     assert!(!place.store.healthy());
     assert!(matches!(place.store.append(append(run_id(1), 2, 1).into()).await, Err(AppendError::Refused(_))));
     place.store.close().await;
+}
+
+/// A store of one process knows when its newest event happened; one that is shared, what time it is.
+async fn a_store_knows_the_time(which: Which) {
+    let place = Place::new(which).await;
+    place.store.append(append(run_id(1), 1, 5).into()).await.unwrap();
+    match (which, place.store.time().await.unwrap()) {
+        (Which::Memory, StoreTime::NewestEvent(None)) => {} // it is empty when its process starts
+        (Which::Sqlite, StoreTime::NewestEvent(Some(newest))) => assert_eq!(newest, at(5)),
+        (Which::Postgres, StoreTime::Now(there)) => {
+            let apart = there.duration_since(Timestamp::now()).abs();
+            assert!(apart < SignedDuration::from_secs(10), "{there}: it runs on the same machine");
+        }
+        (_, other) => panic!("{other:?}"),
+    }
 }
 
 async fn a_restart_finds_all(which: Which) {

@@ -1,7 +1,7 @@
 //! What only a file can get wrong.
 
 use super::*;
-use crate::store::{AppendError, RunFilter, Store};
+use crate::store::{AppendError, RunFilter, Store, StoreTime};
 
 async fn open(dir: &tempfile::TempDir) -> Result<SqliteStore, crate::store::StoreError> {
     SqliteStore::open(dir.path().join("test.db"), &Limits::default()).await
@@ -14,6 +14,21 @@ async fn edit(dir: &tempfile::TempDir, text: &'static str) {
     let mut conn = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     conn.execute(text.into_sql_str()).await.unwrap();
     conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_newest_event_is_the_latest_of_the_last_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await.unwrap();
+    assert_eq!(store.time().await.unwrap(), StoreTime::NewestEvent(None));
+    store.append(append(run_id(1), 1, 5).into()).await.unwrap();
+    let mut earlier = append(run_id(2), 1, 2);
+    earlier.events[1].0 = at(3);
+    store.append(earlier.into()).await.unwrap();
+    assert_eq!(store.time().await.unwrap(), StoreTime::NewestEvent(Some(at(5))));
+    store.close().await;
+    let again = open(&dir).await.unwrap();
+    assert_eq!(again.time().await.unwrap(), StoreTime::NewestEvent(Some(at(5))));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod beside;
 mod bounds;
 mod callers;
+mod clock;
 mod conflicts;
 mod control;
 mod elsewhere;

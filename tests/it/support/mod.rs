@@ -6,6 +6,7 @@
 
 pub mod checker;
 pub mod cluster;
+pub mod faketime;
 pub mod flags;
 pub mod lossy;
 pub mod metrics;

@@ -93,6 +93,7 @@ impl Yard {
             key_secret: [7; 32],
             limits: self.setup.limits.clone(),
             pins: StoreAffinity::load(store.clone(), &self.setup.limits).await.expect("pins"),
+            clock: pointsman::clock::process().clone(),
         });
         engine.recover().await.expect("the store answers");
         engine

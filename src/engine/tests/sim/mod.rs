@@ -52,7 +52,7 @@ fn simulate(seed: u64, what: What) -> (Figures, Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let done = runtime.block_on(async { Play::new(seed, what).await.play().await });
     drop((runtime, shown)); // whatever still moves
-    crate::engine::clock::simulated::end();
+    crate::clock::simulated::end();
     done
 }
 

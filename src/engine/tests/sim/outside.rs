@@ -13,8 +13,8 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::clock;
 use crate::engine::client::{Executor, Outgoing, withheld};
-use crate::engine::clock::wall;
 use crate::workflow::{EffectClass, Heard};
 
 /// What the world knows of a key.
@@ -96,7 +96,7 @@ impl Outside {
     }
     fn note(&self, call: &Outgoing, what: &str) {
         let key = call.headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or("-");
-        let line = format!("{} {} {} {key}: {what}", wall(), call.method, call.uri);
+        let line = format!("{} {} {} {key}: {what}", clock::now(), call.method, call.uri);
         self.0.lock().unwrap().log.push(line);
     }
 

@@ -12,7 +12,8 @@ use super::outside::{Outside, Way};
 use super::store::{Shared, SimStore};
 use super::{Figures, plans, verdict};
 use crate::affinity::StoreAffinity;
-use crate::engine::{Engine, EngineParts, Start, clock};
+use crate::clock::{self, ProcessClock};
+use crate::engine::{Engine, EngineParts, Start};
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkflowName};
@@ -134,9 +135,10 @@ impl Play {
             0..=34 => self.start(slot),
             35..=44 => self.kill(slot),
             45..=59 => self.raise(slot).await,
-            65..=69 if self.what == What::Anything => {
-                let wrong = SignedDuration::from_secs(self.random.i64(-7_200..7_200));
-                clock::simulated::skew(wrong);
+            65..=69 => {
+                // Further than what is followed: no time may come of it.
+                let wrong = self.random.i64(61..7_200) * if self.random.bool() { 1 } else { -1 };
+                clock::simulated::skew(SignedDuration::from_secs(wrong));
                 self.jumps += 1;
             }
             60..=64 => {
@@ -154,6 +156,9 @@ impl Play {
         if self.slots[slot].is_some() {
             return;
         }
+        if self.what == What::Alone {
+            clock::simulated::skew(SignedDuration::ZERO); // what it shows at the start is the time
+        }
         let store: SharedStore = Arc::new(Shared(self.store.clone()));
         let limits = Limits { lease_ms: 3_000, sweep_ms: 1_000, order_wait_ms: 5_000, ..Limits::default() };
         let Ok(pins) = StoreAffinity::load(store.clone(), &limits).await else { return };
@@ -166,6 +171,7 @@ impl Play {
             key_secret: [9; 32],
             limits: Arc::new(limits),
             pins,
+            clock: Arc::new(ProcessClock::starting()),
         });
         assert!(engine.core.instead.set(Arc::new(Way(self.outside.clone()))).is_ok());
         // One that cannot read the store ends, as the program does.

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 pub(super) use self::shared::Shared;
-use crate::engine::clock;
+use crate::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
@@ -119,10 +119,10 @@ impl SimStore {
             state.mute.remove(&worker)
         };
     }
-    /// Nobody is ahead of the store's clock, whatever his own says: no wait ends early, no time is negative.
+    /// No process is ahead of the time, whatever its machine's clock says: no wait ends early, no time is negative.
     fn look_at_times(&self, append: &Append) {
         let time = clock::simulated::time();
-        for (at, event) in append.events.iter().filter(|(at, _)| self.shared && Some(*at) > time) {
+        for (at, event) in append.events.iter().filter(|(at, _)| Some(*at) > time) {
             let early = format!("{} at {at}, and it is {time:?}", event.kind());
             self.state.lock().unwrap().early.push(format!("{}: {early}", append.run_id));
         }

@@ -7,6 +7,7 @@ mod list;
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
@@ -40,6 +41,17 @@ pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<V
             .await?
             .ok_or_else(|| StoreError(format!("payloads of {run} are missing: `pointsman store check` says which"))),
     }
+}
+
+/// Events among which the newest is looked for. They stand in the order of their commits, and those that were committed
+/// together may be out of order by what their runs' clocks differ.
+const NEWEST: i64 = 1_000;
+
+pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>> {
+    let text = "SELECT max(at) FROM (SELECT at FROM events ORDER BY pos DESC LIMIT ?)";
+    let (newest,): (Option<i64>,) = sqlx::query_as(text).bind(NEWEST).fetch_one(pool).await.map_err(unread)?;
+    let time = |nanos: i64| Timestamp::from_nanosecond(i128::from(nanos));
+    newest.map(time).transpose().map_err(|error| StoreError(format!("the time of an event cannot be read: {error}")))
 }
 
 /// `None` where a payload is missing.

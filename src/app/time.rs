@@ -1,0 +1,53 @@
+//! The process's time: set by what the store knows at the start, and compared with the machine's clock from then on.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::clock::{self, Disagreement, Moment, Notice};
+use crate::store::{SharedStore, StoreTime};
+
+/// The machine's clock is looked at this often.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Sets the process's time by the store, before anything is recorded or waited for.
+pub(super) async fn set(store: &SharedStore) -> anyhow::Result<()> {
+    let asked = Moment::now();
+    match store.time().await.context("asking the store for its time")? {
+        StoreTime::Now(now) => clock::process().follow(now, asked),
+        StoreTime::NewestEvent(newest) => {
+            if let Some(ahead) = newest.and_then(|newest| clock::process().not_before(newest)) {
+                tracing::warn!(newest_event = ?newest, "{}", Disagreement::StoreAhead(-ahead));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tells of each jump of the machine's clock, for as long as it is polled.
+pub(super) async fn watch() {
+    let jumps = metrics::counter!("pointsman_clock_jumps_total");
+    let offset = metrics::gauge!("pointsman_clock_offset_seconds");
+    jumps.increment(0);
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        ticks.tick().await;
+        let (notice, ahead) = clock::process().check();
+        offset.set(ahead.as_secs_f64());
+        match notice {
+            Some(Notice::Apart(disagreement)) => {
+                jumps.increment(u64::from(matches!(disagreement, Disagreement::Jumped(_))));
+                tracing::warn!(machine_ahead_s = ahead.as_secs(), "{disagreement}");
+            }
+            Some(Notice::Together) => {
+                tracing::info!("this machine's clock is within a minute of the process's time again");
+            }
+            None => {}
+        }
+    }
+}
+
+/// What a status says of the machine's clock, where it is more than a minute away.
+pub(super) fn trouble() -> Option<String> {
+    clock::process().disagreement().map(|disagreement| disagreement.to_string())
+}

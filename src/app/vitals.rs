@@ -1,0 +1,27 @@
+//! What the process says of itself: for `status` and `readyz`.
+
+use super::{Parts, time};
+use crate::admin::Vitals;
+use crate::admin::types::{ShadowLoad, StuckRun};
+use crate::config::Freshness;
+
+/// Stuck runs that a status names.
+const STUCK_SHOWN: usize = 20;
+
+/// At this moment.
+pub(super) fn of(parts: &Parts, freshness: &Freshness, stopping: bool) -> Vitals {
+    let load = parts.shadow.load();
+    let stuck = parts.engine.stuck().into_iter().map(|(run, why)| StuckRun { run_id: run.to_string(), why });
+    Vitals {
+        flags_age: freshness.age(),
+        flags_error: freshness.last_error(),
+        warnings: freshness.warnings(),
+        engine_healthy: parts.store.healthy(),
+        store_trouble: parts.store.trouble(),
+        clock_trouble: time::trouble(),
+        runs_in_flight: parts.engine.runs_in_flight() as u64,
+        stuck: stuck.take(STUCK_SHOWN).collect(),
+        shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
+        not_ready: stopping.then(|| "stopping".to_owned()),
+    }
+}

@@ -1,0 +1,186 @@
+//! The time of a process as arithmetic over readings of the machine's clocks: no clock is asked here.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::machine::Reading;
+
+/// The time is led towards the machine's clock by one part of so many: 500 ppm, 43 seconds a day.
+const LEAD_PART: i128 = 2_000;
+/// How far the machine's clock may be away to be followed: what is further was set, and may be wrong.
+const FOLLOWED_MAX: SignedDuration = SignedDuration::from_secs(60);
+/// The machine's clock is compared with the time this often at most.
+const COMPARED_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the machine's clock and the time are more than a minute apart, and by how much: positive where the machine's
+/// clock is ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disagreement {
+    /// The store's newest event was ahead of the machine's clock when the process started, and the time goes on there.
+    StoreAhead(SignedDuration),
+    /// The machine's clock was set while the process ran.
+    Jumped(SignedDuration),
+    /// The time is a shared store's, and this machine's clock differs from it.
+    NotTheStores(SignedDuration),
+}
+
+impl std::fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // `25h 3s ahead of`, or `3m behind`.
+        let seconds = |apart: &SignedDuration| SignedDuration::from_secs(apart.as_secs()).abs();
+        let side = |apart: &SignedDuration| if apart.is_negative() { "behind" } else { "ahead of" };
+        match self {
+            Self::StoreAhead(apart) => write!(
+                f,
+                "this machine's clock was {:#} behind the store's newest event when the process started: its time goes on \
+                 from that event; if the machine's clock is wrong, set it and restart",
+                seconds(apart)
+            ),
+            Self::Jumped(apart) => write!(
+                f,
+                "this machine's clock was set while the process runs, and is {:#} {} the process's time: timers go on as \
+                 if it had not been; if it is right now, restart to take its time",
+                seconds(apart),
+                side(apart)
+            ),
+            Self::NotTheStores(apart) => write!(
+                f,
+                "this machine's clock is {:#} {} the database's, and the process goes by the database's: set the one that \
+                 is wrong",
+                seconds(apart),
+                side(apart)
+            ),
+        }
+    }
+}
+
+/// What is new about the machine's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It is more than a minute away from the time, and was not, or was somewhere else.
+    Apart(Disagreement),
+    /// It is within a minute of the time again.
+    Together,
+}
+
+/// Whose time it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Machine,
+    SharedStore,
+}
+
+/// A process's time: at a moment, and how it goes on from there.
+#[derive(Clone, Debug)]
+pub(super) struct Timekeeper {
+    source: Source,
+    /// The time when the steady clock showed `boot`.
+    time: Timestamp,
+    boot: Duration,
+    /// How far it is still led towards the machine's clock, in nanoseconds.
+    lead: i128,
+    /// How far the store was ahead of the machine's clock at the start.
+    store_ahead: SignedDuration,
+    /// How far apart they were when it was last told.
+    told: SignedDuration,
+}
+
+impl Timekeeper {
+    /// Of a process that starts now.
+    pub(super) fn starting(reading: Reading) -> Self {
+        let Reading { wall, boot } = reading;
+        let (source, zero) = (Source::Machine, SignedDuration::ZERO);
+        Self { source, time: wall, boot, lead: 0, store_ahead: zero, told: zero }
+    }
+
+    /// What time it is. Never earlier than a time given for an earlier reading.
+    pub(super) fn now(&mut self, reading: Reading) -> Timestamp {
+        let now = self.at(reading.boot);
+        if reading.boot.saturating_sub(self.boot) >= COMPARED_EVERY {
+            (self.time, self.boot) = (now, reading.boot);
+            let apart = reading.wall.duration_since(now);
+            let followed = self.source == Source::Machine && apart.abs() <= FOLLOWED_MAX;
+            self.lead = if followed { apart.as_nanos() } else { 0 };
+        }
+        now
+    }
+
+    /// The time when the steady clock shows this. A lead is spread over the time that passes, so that the time goes
+    /// back nowhere and is led no further than to where the machine's clock was seen.
+    fn at(&self, boot: Duration) -> Timestamp {
+        let elapsed = i128::try_from(boot.saturating_sub(self.boot).as_nanos()).unwrap_or(i128::MAX);
+        let bound = elapsed / LEAD_PART;
+        let nanos = elapsed.saturating_add(self.lead.clamp(-bound, bound));
+        let passed = i64::try_from(nanos / 1_000_000_000).ok().and_then(|seconds| {
+            let rest = i32::try_from(nanos % 1_000_000_000).ok()?;
+            Some(SignedDuration::new(seconds, rest))
+        });
+        passed.and_then(|passed| self.time.checked_add(passed).ok()).unwrap_or(Timestamp::MAX)
+    }
+
+    /// It is at least this time now; by how much that is ahead of the machine's clock, where it is more than a minute.
+    pub(super) fn not_before(&mut self, newest_event: Timestamp, reading: Reading) -> Option<SignedDuration> {
+        let now = self.at(reading.boot).max(newest_event);
+        (self.time, self.boot, self.lead) = (now, reading.boot, 0);
+        let ahead = newest_event.duration_since(reading.wall);
+        if ahead <= FOLLOWED_MAX {
+            return None;
+        }
+        // What is said at the start is not said again.
+        (self.store_ahead, self.told) = (ahead, reading.wall.duration_since(now));
+        Some(ahead)
+    }
+
+    /// A shared store was asked at a moment, and said what time it is there; its answer came with this reading.
+    pub(super) fn follow(&mut self, store: Timestamp, asked: Duration, reading: Reading) {
+        let took = SignedDuration::try_from(reading.boot.saturating_sub(asked)).unwrap_or_default();
+        let latest = store.checked_add(took).unwrap_or(store);
+        // What an earlier answer said is kept as far as this one allows.
+        let time = match self.source {
+            Source::Machine => store,
+            Source::SharedStore => self.at(reading.boot).clamp(store, latest),
+        };
+        (self.source, self.time, self.boot, self.lead) = (Source::SharedStore, time, reading.boot, 0);
+    }
+
+    /// How far the machine's clock is ahead of the time.
+    fn apart(&self, reading: Reading) -> SignedDuration {
+        reading.wall.duration_since(self.at(reading.boot))
+    }
+
+    /// How they disagree, where they are more than a minute apart.
+    pub(super) fn disagreement(&self, reading: Reading) -> Option<Disagreement> {
+        let apart = self.apart(reading);
+        if apart.abs() <= FOLLOWED_MAX {
+            return None;
+        }
+        let as_at_start = apart.saturating_add(self.store_ahead).abs() <= FOLLOWED_MAX;
+        Some(match self.source {
+            Source::SharedStore => Disagreement::NotTheStores(apart),
+            Source::Machine if as_at_start => Disagreement::StoreAhead(apart),
+            Source::Machine => Disagreement::Jumped(apart),
+        })
+    }
+
+    /// What is new since this was last asked, and how far the machine's clock is ahead of the time.
+    pub(super) fn check(&mut self, reading: Reading) -> (Option<Notice>, SignedDuration) {
+        self.now(reading);
+        let apart = self.apart(reading);
+        let notice = match self.disagreement(reading) {
+            Some(disagreement) if apart.saturating_sub(self.told).abs() > FOLLOWED_MAX => {
+                self.told = apart;
+                Some(Notice::Apart(disagreement))
+            }
+            None if self.told != SignedDuration::ZERO => {
+                self.told = SignedDuration::ZERO;
+                Some(Notice::Together)
+            }
+            _ => None,
+        };
+        (notice, apart)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const START: &str = "2026-03-01T12:00:00Z";
+
+fn s(seconds: i64) -> SignedDuration {
+    SignedDuration::from_secs(seconds)
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A machine whose two clocks the test moves.
+struct Machine(Reading);
+
+impl Machine {
+    fn new() -> Self {
+        Self(Reading { wall: START.parse().unwrap(), boot: Duration::from_secs(5_000) })
+    }
+    /// So much time passes, and both clocks show it.
+    fn passes(&mut self, by: Duration) -> Reading {
+        self.0.boot += by;
+        self.set(SignedDuration::try_from(by).unwrap())
+    }
+    /// The wall's clock is set forward or back.
+    fn set(&mut self, by: SignedDuration) -> Reading {
+        self.0.wall = self.0.wall.checked_add(by).unwrap();
+        self.0
+    }
+}
+
+fn since_start(time: Timestamp) -> SignedDuration {
+    time.duration_since(START.parse().unwrap())
+}
+
+#[test]
+fn a_jump_of_the_machines_clock_moves_nothing() {
+    for jump in [s(86_400), s(-86_400), s(61), s(-61)] {
+        let mut machine = Machine::new();
+        let mut keeper = Timekeeper::starting(machine.0);
+        assert_eq!(since_start(keeper.now(machine.passes(ms(10_000)))), s(10));
+        assert_eq!(keeper.check(machine.0), (None, s(0)));
+        let jumped = machine.set(jump);
+        assert_eq!(since_start(keeper.now(jumped)), s(10));
+        assert_eq!(keeper.check(jumped), (Some(Notice::Apart(Disagreement::Jumped(jump))), jump));
+        // Nor later; and it is told once.
+        for second in 11..200 {
+            let later = machine.passes(ms(1_000));
+            assert_eq!(since_start(keeper.now(later)), s(second), "after a jump by {jump}");
+            assert_eq!(keeper.check(later), (None, jump));
+            assert_eq!(keeper.disagreement(later), Some(Disagreement::Jumped(jump)));
+        }
+        let back = machine.set(-jump);
+        assert_eq!(keeper.check(back), (Some(Notice::Together), s(0)));
+        assert_eq!(keeper.disagreement(back), None);
+        assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, s(0)));
+    }
+}
+
+#[test]
+fn every_further_jump_is_told_and_what_adds_up_too() {
+    let mut machine = Machine::new();
+    let mut keeper = Timekeeper::starting(machine.0);
+    let told = |keeper: &mut Timekeeper, reading| match keeper.check(reading).0 {
+        Some(Notice::Apart(Disagreement::Jumped(by))) => Some(by.as_secs()),
+        None => None,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(&mut keeper, machine.set(s(3_600))), Some(3_600));
+    assert_eq!(told(&mut keeper, machine.set(s(30))), None);
+    assert_eq!(told(&mut keeper, machine.set(s(31))), Some(3_661));
+    assert_eq!(told(&mut keeper, machine.set(s(-7_200))), Some(-3_539));
+    // Two that are small alone, before the first was caught up with.
+    let mut machine = Machine::new();
+    let mut keeper = Timekeeper::starting(machine.0);
+    assert_eq!(told(&mut keeper, machine.set(s(40))), None);
+    assert_eq!(told(&mut keeper, machine.set(s(40))), Some(80));
+}
+
+#[test]
+fn a_small_step_is_caught_up_with_slowly() {
+    for step in [s(10), s(-10), s(60), s(-60)] {
+        let mut machine = Machine::new();
+        let mut keeper = Timekeeper::starting(machine.0);
+        keeper.now(machine.passes(ms(1_000)));
+        keeper.now(machine.set(step));
+        // 500 ppm: 2,000 seconds for each.
+        let needed = 2_000 * step.as_secs().unsigned_abs();
+        for _ in 0..needed / 2 {
+            keeper.now(machine.passes(ms(1_000)));
+        }
+        let half = machine.0.wall.duration_since(keeper.now(machine.0));
+        assert!((half.as_millis() - step.as_millis() / 2).abs() < 5, "{half} of {step}");
+        for _ in 0..needed / 2 + 2 {
+            keeper.now(machine.passes(ms(1_000)));
+        }
+        assert_eq!(keeper.now(machine.0), machine.0.wall, "and no further");
+        assert_eq!(keeper.check(machine.0), (None, s(0)));
+    }
+}
+
+#[test]
+fn a_disagreement_says_what_to_do() {
+    let shown = |disagreement: Disagreement| disagreement.to_string();
+    let jumped = shown(Disagreement::Jumped(SignedDuration::new(90_061, 5_000_000)));
+    assert!(jumped.contains("is 25h 1m 1s ahead of the process's time"), "{jumped}");
+    assert!(shown(Disagreement::Jumped(s(-61))).contains("1m 1s behind the process's time"));
+    assert!(shown(Disagreement::StoreAhead(s(-7_200))).contains("was 2h behind the store's newest event"));
+    assert!(shown(Disagreement::NotTheStores(s(7_200))).contains("is 2h ahead of the database's"));
+}
+
+/// CLOCK_BOOTTIME counts the sleep, and so does the wall's clock.
+#[test]
+fn a_machine_that_slept_wakes_up_at_the_right_time() {
+    let mut machine = Machine::new();
+    let mut keeper = Timekeeper::starting(machine.0);
+    keeper.now(machine.passes(ms(1_500)));
+    let woken = machine.passes(Duration::from_secs(8 * 3_600));
+    assert_eq!(keeper.now(woken), woken.wall);
+    assert_eq!(keeper.check(woken), (None, s(0)));
+}
+
+#[test]
+fn time_starts_at_the_stores_newest_event() {
+    let mut machine = Machine::new();
+    let event = |by: i64| START.parse::<Timestamp>().unwrap().checked_add(s(by)).unwrap();
+    let mut keeper = Timekeeper::starting(machine.0);
+    assert_eq!(keeper.not_before(event(-5), machine.0), None);
+    assert_eq!(keeper.now(machine.0), machine.0.wall, "an older event changes nothing");
+    assert_eq!(keeper.not_before(event(60), machine.0), None, "not worth a word");
+    assert_eq!(keeper.now(machine.0), event(60));
+    assert_eq!(keeper.not_before(event(7_200), machine.0), Some(s(7_200)));
+    assert_eq!(keeper.now(machine.0), event(7_200));
+    // It was said; it is shown for as long as it is so, and the time goes on from there.
+    assert_eq!(keeper.check(machine.0), (None, s(-7_200)));
+    let later = machine.passes(ms(5_000));
+    assert_eq!(keeper.now(later), event(7_205));
+    assert_eq!(keeper.disagreement(later), Some(Disagreement::StoreAhead(s(-7_200))));
+    // The machine's clock is put right: a jump, whatever came before.
+    let right = machine.set(s(9_000));
+    assert_eq!(keeper.check(right), (Some(Notice::Apart(Disagreement::Jumped(s(1_800)))), s(1_800)));
+    assert_eq!(keeper.now(right), event(7_205));
+}
+
+/// The store answers late, early, from another time: the time is no further from its own than its answer took.
+#[test]
+fn the_time_of_a_shared_store_is_followed_within_what_its_answers_take() {
+    let mut machine = Machine::new();
+    let mut keeper = Timekeeper::starting(machine.0);
+    let begun: Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
+    // It says what time it is there the moment it is asked; heard after so long; how far the time is behind then.
+    let mut hear = |took: u64, set: i64| {
+        let there = |boot: Duration| {
+            let since = SignedDuration::try_from(boot).unwrap() - s(5_000);
+            begun.checked_add(since).unwrap().checked_add(s(set)).unwrap()
+        };
+        let (asked, said) = (machine.0.boot, there(machine.0.boot));
+        let heard = machine.passes(ms(took));
+        keeper.follow(said, asked, heard);
+        let behind = there(heard.boot).duration_since(keeper.now(heard)).as_millis();
+        machine.passes(ms(60_000));
+        behind
+    };
+    assert_eq!(hear(900, 0), 900, "it may have said so at once");
+    assert_eq!(hear(3, 0), 3, "a quicker answer says more");
+    assert_eq!(hear(2_000, 0), 3, "a slower one takes nothing back");
+    assert_eq!(hear(10, 3_600), 10, "its clock was put forward");
+    assert_eq!(hear(10, -3_600), 0, "and back: not before what it has just said");
+    let (notice, apart) = keeper.check(machine.0);
+    assert_eq!(notice, Some(Notice::Apart(Disagreement::NotTheStores(apart))), "years behind");
+    assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, apart), "said once, and not followed");
+}
+
+proptest! {
+    /// Whatever is done to the machine's clock, and whenever somebody asks: the time goes on as the steady clock does,
+    /// but for 500 ppm, and never past where the machine's clock was seen.
+    #[test]
+    fn time_goes_on_as_time_passes(
+        happens in prop::collection::vec((0_u64..5_000_000_000, prop_oneof![
+            4 => Just(0_i64),
+            2 => -70_000_000_000_i64..70_000_000_000,
+            1 => -1_000_000_000_000_000_i64..1_000_000_000_000_000,
+        ], any::<bool>()), 1..60),
+        ahead in -100_i64..10_000,
+    ) {
+        let mut machine = Machine::new();
+        let mut keeper = Timekeeper::starting(machine.0);
+        let event = machine.0.wall.checked_add(s(ahead)).unwrap();
+        keeper.not_before(event, machine.0);
+        let mut last = (keeper.now(machine.0), machine.0);
+        prop_assert!(last.0 >= event);
+        for (nanos, set, checked) in happens {
+            let passed = Duration::from_nanos(nanos);
+            machine.passes(passed);
+            let reading = machine.set(SignedDuration::from_nanos(set));
+            if checked {
+                let (_, apart) = keeper.check(reading);
+                prop_assert_eq!(keeper.disagreement(reading).is_some(), apart.abs() > FOLLOWED_MAX);
+            }
+            let now = keeper.now(reading);
+            let went = now.duration_since(last.0).as_nanos();
+            let bound = i128::from(nanos) / LEAD_PART + 1;
+            prop_assert!(went >= 0 && (went - i128::from(nanos)).abs() <= bound, "{went} ns in {nanos} ns");
+            last = (now, reading);
+        }
+    }
+
+    /// A step that is followed is caught up with, from either side, and the time stays there.
+    #[test]
+    fn what_is_followed_is_reached(step_ms in -60_000_i64..=60_000, every_ms in 1_000_u64..600_000) {
+        let mut machine = Machine::new();
+        let mut keeper = Timekeeper::starting(machine.0);
+        keeper.now(machine.passes(ms(1_000)));
+        keeper.now(machine.set(SignedDuration::from_millis(step_ms)));
+        let needed = 2_000 * step_ms.unsigned_abs();
+        for _ in 0..needed / every_ms + 3 {
+            let reading = machine.passes(ms(every_ms));
+            let left = reading.wall.duration_since(keeper.now(reading));
+            prop_assert!(left.as_millis().signum() * i128::from(step_ms.signum()) >= 0, "overshot by {left}");
+        }
+        prop_assert_eq!(keeper.now(machine.0), machine.0.wall);
+    }
+}

@@ -1,0 +1,52 @@
+//! A machine's clock that a test sets: libfaketime in front of the C library's `clock_gettime`.
+//!
+//! The wall's clock is what it says. The steady clocks are left alone: `CLOCK_MONOTONIC` by its own switch, and
+//! `CLOCK_BOOTTIME` besides because it is read from the kernel and not through the C library.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Environment for a process whose machine's clock is off by a fixed time (`+2h`).
+pub fn offset(by: &str) -> Vec<(&'static str, String)> {
+    let mut env = library();
+    env.push(("FAKETIME", by.to_owned()));
+    env
+}
+
+/// A machine's clock that may be set while a process runs.
+pub struct FakeClock(PathBuf);
+
+impl FakeClock {
+    /// The process looks at what is set this often.
+    pub const SEEN_AFTER: Duration = Duration::from_millis(1_100);
+
+    /// It is right to begin with. What is set is kept in a file of this directory.
+    pub fn in_dir(dir: &Path) -> Self {
+        let clock = Self(dir.join("clock-offset"));
+        clock.set("+0");
+        clock
+    }
+    /// It is off by so much from now on, counted from the right time.
+    pub fn set(&self, by: &str) {
+        // Never read half-written.
+        let next = self.0.with_extension("next");
+        std::fs::write(&next, format!("{by}\n")).expect("written");
+        std::fs::rename(&next, &self.0).expect("moved");
+    }
+    /// Environment for the process.
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        let mut env = library();
+        env.push(("FAKETIME_TIMESTAMP_FILE", self.0.display().to_string()));
+        env.push(("FAKETIME_CACHE_DURATION", "1".to_owned()));
+        env
+    }
+}
+
+fn library() -> Vec<(&'static str, String)> {
+    let shown = Command::new("faketime").args(["-m", "-f", "+0", "env"]).output();
+    let shown = shown.expect("faketime is not installed (tests/run does it)").stdout;
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    let library = shown.lines().find_map(|line| line.strip_prefix("LD_PRELOAD=")).expect("faketime names its library");
+    vec![("LD_PRELOAD", library.to_owned()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())]
+}

@@ -153,6 +153,8 @@ pub struct Limits {
     pub retry_window_s: u64,
     /// Retry keys of legacy kept in memory.
     pub retry_keys_max: u64,
+    /// The file that keeps which first tries legacy took until the store has them; it has this size from the start.
+    pub retry_keys_file_bytes_max: u64,
     /// PostgreSQL: connecting to it.
     pub store_connect_ms: u64,
     /// PostgreSQL: one statement, and its commit.
@@ -235,6 +237,7 @@ impl Default for Limits {
             payload_inline_bytes_max: 16 << 10,
             retry_window_s: 86_400,
             retry_keys_max: 100_000,
+            retry_keys_file_bytes_max: 16 << 20,
             store_connect_ms: 5_000,
             store_statement_ms: 10_000,
             store_lock_ms: 5_000,

@@ -3,18 +3,20 @@
 //! The question it answers: "legacy or engine, for this follow-up, for this retry?" Always true: a family in which
 //! nobody has pinned anything is answered at once, without the store and without a lock; what the engine's appends
 //! pinned in this process is known here before their answer leaves, because the engine says so ([`StoreAffinity::pinned`]);
-//! a first try is one arm's from the moment it is taken, before anything of it is on disk, and what the engine took is
-//! known without the store but for routes of which more was taken than is kept.
+//! a first try is one arm's from the moment it is taken, before anything of it is on disk; a key that legacy takes is in
+//! a file ([`KeyLog`]) before legacy is called, or that is said; what the engine took is known without the store but for
+//! routes of which more was taken than is kept.
 //! Who asks, and what becomes of the request, is `proxy`'s and `flag`'s business.
 //!
 //! When the store is slow, a question about a family with pins waits for it, and no longer than a bound; when it is
 //! gone, the answer is that it cannot be told, where the engine owns something, and legacy's where it owns nothing.
-//! What legacy took is kept in memory at once and written behind; what does not fit in the queue is kept in memory
-//! only.
 
 mod behind;
 mod cache;
 mod families;
+mod key_dir;
+mod key_file;
+mod key_log;
 #[cfg(test)]
 mod tests;
 mod tries;
@@ -24,14 +26,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use jiff::Timestamp;
 
 use self::behind::{Behind, Note};
 use self::cache::Cache;
 use self::families::Families;
+pub use self::key_dir::default_dir;
+pub use self::key_file::KeyFileError;
+pub use self::key_log::KeyLog;
 pub use self::tries::Took;
 use self::tries::Tries;
 use crate::clock;
-use crate::exchange::{Affinity, OwnerUnknown, Remembered};
+use crate::exchange::{Affinity, LegacyTake, OwnerUnknown, Remembered};
 use crate::flag::{Arm, Owner, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -48,27 +54,40 @@ pub struct StoreAffinity {
     families: Arc<Families>,
     cache: Cache,
     tries: Tries,
+    keys: Arc<KeyLog>,
     behind: Behind,
 }
 
 impl StoreAffinity {
-    /// Counts what is pinned, and starts what writes behind on the current runtime.
+    /// As [`StoreAffinity::open`], with retry keys in memory only until the store has them.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn load(store: SharedStore, limits: &Limits) -> Result<Arc<Self>, StoreError> {
+        Self::open(store, limits, KeyLog::in_memory(limits)).await
+    }
+
+    /// Counts what is pinned, and starts on the current runtime what moves retry keys to the store.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn open(store: SharedStore, limits: &Limits, keys: Arc<KeyLog>) -> Result<Arc<Self>, StoreError> {
         let families = Arc::new(Families::new(store.pin_counts().await?));
         let behind = Behind::start(store.clone(), families.clone());
         let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);
         let keys_max = usize::try_from(limits.retry_keys_max).unwrap_or(usize::MAX);
-        let EngineTries { keys, beyond } = store.engine_tries(keys_max).await?;
+        let EngineTries { keys: engines, beyond } = store.engine_tries(keys_max).await?;
         beyond.into_iter().for_each(|route| tries.forget(route));
         let now = clock::now();
-        for (key, route, at) in keys.into_iter().rev() {
-            let ago = Duration::try_from(now.duration_since(at)).unwrap_or_default();
-            tries.taken_by_engine(key, &route, Instant::now(), ago);
+        let ago = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
+        for (key, route, at) in engines.into_iter().rev() {
+            tries.taken_by_engine(key, &route, Instant::now(), ago(at));
         }
-        Ok(Arc::new(Self { store, families, cache: Cache::default(), tries, behind }))
+        for (key, at) in keys.waiting() {
+            tries.taken_by_legacy(key, Instant::now(), ago(at));
+        }
+        tokio::spawn(keys.clone().move_to_store(store.clone()));
+        Ok(Arc::new(Self { store, families, cache: Cache::default(), tries, keys, behind }))
     }
 
     /// A run has pinned an instance: said after its append, before its answer leaves. Saying it again for the same
@@ -91,14 +110,26 @@ impl StoreAffinity {
         self.families.get(family).is_some_and(|family| family.collided())
     }
 
-    /// Writes what was noted until now, or gives up where the store does not take it.
+    /// Until when a retry may come of a request of a route that legacy served though its key could not be noted.
+    pub fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
+        self.keys.unnoted_until(route)
+    }
+
+    /// Waits until the store has what was noted until now, or does not take it.
     pub async fn flush(&self) {
         self.behind.flush().await;
+        self.keys.flush().await;
     }
 
     /// Takes a first try for the engine, before its run begins, unless legacy has it.
     pub fn take_for_engine(&self, key: RetryKey, route: &RouteId) -> Took {
-        self.tries.take_for_engine(key, route, Instant::now())
+        let took = self.tries.take_for_engine(key, route, Instant::now());
+        // Legacy's keys that had to make room in memory: asked after it is taken, so that legacy cannot take it meanwhile.
+        if took == Took::Fresh && self.keys.is_waiting(&key) {
+            self.tries.release(&key);
+            return Took::Others;
+        }
+        took
     }
 
     /// The engine made nothing of a first try that it had taken, and nobody else was told to.
@@ -168,6 +199,10 @@ impl Affinity for StoreAffinity {
         if let Some(arm) = self.tries.arm(key, Instant::now()) {
             return ready(Ok(Some(arm))).boxed();
         }
+        // Asked before the store, to which it may be on its way.
+        if self.keys.is_waiting(key) {
+            return ready(Ok(Some(Arm::Legacy))).boxed();
+        }
         async move {
             match tokio::time::timeout(LOOK_MAX, self.store.first_try(*key)).await {
                 Ok(Ok(first)) => Ok(first.map(|first| first.arm)),
@@ -184,19 +219,17 @@ impl Affinity for StoreAffinity {
         .boxed()
     }
 
-    fn take_for_legacy(&self, key: RetryKey) -> bool {
-        match self.tries.take_for_legacy(key, Instant::now()) {
-            Took::Fresh => self.behind.note(Note::Try(key)),
-            Took::Again => {}
-            Took::Others => return false,
-        }
-        true
+    fn take_for_legacy(&self, key: RetryKey) -> LegacyTake {
+        self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
     }
 
-    fn note_legacy(&self, key: RetryKey) {
-        if self.tries.note(key, Instant::now()) {
-            self.behind.note(Note::Try(key));
-        }
+    fn give_to_legacy(&self, key: RetryKey) -> LegacyTake {
+        self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key).is_ok())
+    }
+
+    fn serve_unnoted(&self, route: &RouteId) {
+        metrics::counter!("pointsman_retry_keys_unnoted_total", "route" => route.to_string()).increment(1);
+        self.keys.serve_unnoted(route);
     }
 
     fn note_legacy_instance(&self, key: PinKey) {
@@ -209,5 +242,11 @@ impl Affinity for StoreAffinity {
             Some(Some((Arm::Legacy, _)) | None) => {}
             None => self.behind.note(Note::Instance(key)),
         }
+    }
+}
+
+impl Drop for StoreAffinity {
+    fn drop(&mut self) {
+        self.keys.close();
     }
 }

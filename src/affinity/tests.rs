@@ -140,7 +140,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let (mine, legacys) = (RetryKey([1; 32]), RetryKey([2; 32]));
     let claim = Some(crate::store::Claim { key: mine, request: [0; 32] });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
-    pins.note_legacy(legacys);
+    assert_eq!(pins.take_for_legacy(legacys), LegacyTake::Noted);
     assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));
     assert_eq!(store.looks(), 0, "known in memory");
     assert_eq!(pins.first_try(&mine).await, Ok(Some(Arm::Engine)));
@@ -160,7 +160,7 @@ async fn what_could_not_be_written_is_written_later() {
     for n in 0..2_000_u16 {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
-        pins.note_legacy(RetryKey(key));
+        assert_eq!(pins.take_for_legacy(RetryKey(key)), LegacyTake::Noted);
     }
     pins.flush().await;
     store.gone.store(false, Ordering::Relaxed);
@@ -189,4 +189,135 @@ async fn an_id_that_the_engine_owns_is_a_collision() {
     pins.flush().await;
     assert!(pins.collided(&family), "found in the store");
     assert!(!pins.collided(&RouteId::new("other")));
+}
+
+fn numbered(n: u32) -> RetryKey {
+    RetryKey(*blake3::hash(&n.to_le_bytes()).as_bytes())
+}
+
+/// The process ends without a word: what it had in memory is gone, its file stays.
+fn killed(pins: Arc<StoreAffinity>) {
+    drop(pins);
+}
+
+#[tokio::test]
+async fn a_key_that_the_store_never_got_is_found_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, limits) = (dir.path().join("s.keys"), Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() });
+    let store = Counting::new();
+    store.gone.store(true, Ordering::Relaxed);
+    let open = || KeyLog::open(&path, &limits);
+    let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
+    assert_eq!(pins.take_for_legacy(numbered(1)), LegacyTake::Noted);
+    assert!(open().is_err(), "it is locked");
+    killed(pins);
+
+    let keys = once_free(open).await;
+    let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
+    assert_eq!(pins.remembered(&RouteId::new("r"), &numbered(1)), Remembered::By(Arm::Legacy));
+    assert_eq!(pins.take_for_engine(numbered(1), &RouteId::new("r")), Took::Others);
+    store.gone.store(false, Ordering::Relaxed);
+    pins.flush().await;
+    pins.flush().await;
+    assert_eq!(store.first_try(numbered(1)).await.unwrap().unwrap().arm, Arm::Legacy);
+    killed(pins);
+    let keys = once_free(open).await;
+    assert!(keys.waiting().is_empty(), "the store has it");
+}
+
+/// Who moved the last batch and who syncs hold the file for a moment longer.
+async fn once_free(open: impl Fn() -> Result<Arc<KeyLog>, KeyFileError>) -> Arc<KeyLog> {
+    loop {
+        match open() {
+            Ok(keys) => return keys,
+            Err(KeyFileError::Locked(_)) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, limits) = (dir.path().join("s.keys"), Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() });
+    let store = Counting::new();
+    store.gone.store(true, Ordering::Relaxed);
+    let open = || KeyLog::open(&path, &limits);
+    let pins = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
+    let (route, other) = (RouteId::new("r"), RouteId::new("other"));
+    for n in 0..960 {
+        assert_eq!(pins.take_for_legacy(numbered(n)), LegacyTake::Noted);
+    }
+    assert_eq!(pins.take_for_legacy(numbered(960)), LegacyTake::NotNoted);
+    assert_eq!(pins.take_for_legacy(numbered(5)), LegacyTake::Noted, "it is noted already");
+    assert_eq!(pins.unnoted_until(&route), None);
+    pins.serve_unnoted(&route);
+    assert!(pins.unnoted_until(&route).is_some() && pins.unnoted_until(&other).is_none());
+    assert_eq!(pins.remembered(&route, &numbered(960)), Remembered::By(Arm::Legacy), "in memory at least");
+    killed(pins);
+
+    let pins = StoreAffinity::open(store.clone(), &limits, once_free(open).await).await.unwrap();
+    assert!(pins.unnoted_until(&route).is_some() && pins.unnoted_until(&other).is_none());
+    assert_eq!(pins.take_for_legacy(numbered(961)), LegacyTake::NotNoted);
+    store.gone.store(false, Ordering::Relaxed);
+    pins.flush().await;
+    pins.flush().await;
+    assert_eq!(pins.take_for_legacy(numbered(961)), LegacyTake::Noted, "there is room again");
+}
+
+/// 12,500 keys a second for four seconds, with less kept in memory than come in one: each is legacy's for whoever asks,
+/// at every moment, and in the store in the end.
+#[tokio::test]
+async fn many_new_keys_and_none_strays() {
+    const KEYS: u32 = 50_000;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { retry_keys_max: 1_000, retry_keys_file_bytes_max: 8 << 20, ..Limits::default() };
+    let store = Counting::new();
+    let keys = KeyLog::open(&dir.path().join("s.keys"), &limits).unwrap();
+    let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
+    let route = RouteId::new("r");
+    for n in 0..KEYS {
+        assert_eq!(pins.take_for_legacy(numbered(n)), LegacyTake::Noted);
+        match n % 25_000 {
+            5_000 => store.gone.store(true, Ordering::Relaxed),
+            15_000 => store.gone.store(false, Ordering::Relaxed),
+            _ => {}
+        }
+        if n % 1_000 == 0 {
+            tokio::task::yield_now().await;
+        }
+        let old = numbered(n / 2);
+        if store.first_try(old).await.is_ok_and(|first| first.is_none()) {
+            assert_eq!(pins.take_for_engine(old, &route), Took::Others, "{n}");
+            assert_eq!(pins.first_try(&old).await, Ok(Some(Arm::Legacy)), "{n}");
+        }
+    }
+    pins.flush().await;
+    pins.flush().await;
+    for n in 0..KEYS {
+        assert_eq!(store.first_try(numbered(n)).await.unwrap().unwrap().arm, Arm::Legacy, "{n}");
+    }
+}
+
+#[tokio::test]
+async fn processes_in_one_directory_have_a_file_each_and_inherit_those_of_the_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { retry_keys_file_bytes_max: 65_536, ..Limits::default() };
+    let open = || KeyLog::open_in(dir.path(), &[1; 32], &limits);
+    let (one, two) = (open().unwrap(), open().unwrap());
+    one.note(numbered(1)).unwrap();
+    two.note(numbered(2)).unwrap();
+    two.serve_unnoted(&RouteId::new("r"));
+    drop((one, two));
+    let both = loop {
+        let keys = once_free(open).await;
+        if keys.waiting().len() == 2 {
+            break keys;
+        }
+        drop(keys);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert!(both.unnoted_until(&RouteId::new("r")).is_some());
+    let other_store = KeyLog::open_in(dir.path(), &[2; 32], &limits).unwrap();
+    assert!(other_store.waiting().is_empty());
 }

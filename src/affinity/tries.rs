@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::exchange::LegacyTake;
 use crate::flag::{Arm, RetryKey};
 use crate::names::RouteId;
 
@@ -17,7 +18,7 @@ const SHARDS: usize = 16;
 /// What the engine took is kept at least for as many in each shard: runs that are not on disk yet are known only here.
 const SHARD_ENGINE_MIN: usize = 1_024;
 
-/// A window that ends after the end of time is as long.
+/// Saturates: a window past the largest instant ends after this.
 const LONG: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Keys for as long as the window, the oldest of an arm going first where there are too many.
@@ -41,11 +42,14 @@ struct Shard {
 struct Taken {
     /// When its window is over.
     until: Instant,
-    by: By,
+    holder: Holder,
 }
 
-enum By {
-    Legacy,
+enum Holder {
+    /// Whether the next process would know it, too.
+    Legacy {
+        noted: bool,
+    },
     Engine(RouteId),
 }
 
@@ -87,35 +91,47 @@ impl Tries {
         self.shard(key).arm(key, now)
     }
 
-    /// Takes a key for legacy, unless it is the engine's. A retry does not make the window longer.
-    pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant) -> Took {
+    /// Takes a key for legacy, unless it is the engine's. A retry does not make the window longer. `note` says whether
+    /// it could be noted; it is called under the lock, so that nobody finds the key neither here nor there.
+    pub(super) fn take_for_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
         let mut shard = self.shard(&key);
-        match shard.arm(&key, now) {
-            Some(Arm::Legacy) => Took::Again,
-            Some(Arm::Engine) => Took::Others,
-            None => {
-                self.put_legacy(&mut shard, key, now);
-                Took::Fresh
+        if shard.arm(&key, now) == Some(Arm::Engine) {
+            return LegacyTake::HeldByEngine;
+        }
+        self.put_legacy(&mut shard, key, now, note)
+    }
+
+    /// The key is legacy's now, whoever took it before. Whether it could be noted.
+    pub(super) fn give_to_legacy(&self, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
+        self.put_legacy(&mut self.shard(&key), key, now, note)
+    }
+
+    /// Legacy took this key some time ago, and that is noted.
+    pub(super) fn taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
+        let until = self.until(now, ago);
+        self.insert_legacy(&mut self.shard(&key), key, until, now, true);
+    }
+
+    fn put_legacy(&self, shard: &mut Shard, key: RetryKey, now: Instant, note: impl FnOnce() -> bool) -> LegacyTake {
+        let taken = shard.taken.get_mut(&key).filter(|taken| now < taken.until);
+        if let Some(Taken { holder: Holder::Legacy { noted }, .. }) = taken {
+            if !*noted {
+                *noted = note();
             }
+            return LegacyTake::of(*noted);
         }
+        let noted = note();
+        let until = self.until(now, Duration::ZERO);
+        self.insert_legacy(shard, key, until, now, noted);
+        LegacyTake::of(noted)
     }
 
-    /// The key is legacy's now, whoever took it before. Whether that is news.
-    pub(super) fn note(&self, key: RetryKey, now: Instant) -> bool {
-        let mut shard = self.shard(&key);
-        if shard.arm(&key, now) == Some(Arm::Legacy) {
-            return false;
-        }
-        self.put_legacy(&mut shard, key, now);
-        true
-    }
-
-    fn put_legacy(&self, shard: &mut Shard, key: RetryKey, now: Instant) {
+    fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, until: Instant, now: Instant, noted: bool) {
         while let Some((until, oldest)) = shard.legacy_by_age.front().copied()
             && (now >= until || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
         {
             shard.legacy_by_age.pop_front();
-            if shard.taken.get(&oldest).is_some_and(|taken| matches!(taken.by, By::Legacy) && taken.until == until) {
+            if shard.taken.get(&oldest).is_some_and(|taken| taken.is_legacys() && taken.until == until) {
                 shard.taken.remove(&oldest);
             }
         }
@@ -123,8 +139,7 @@ impl Tries {
             shard.taken.remove(&key);
             return;
         }
-        let until = self.until(now, Duration::ZERO);
-        shard.taken.insert(key, Taken { until, by: By::Legacy });
+        shard.taken.insert(key, Taken { until, holder: Holder::Legacy { noted } });
         shard.legacy_by_age.push_back((until, key));
     }
 
@@ -150,7 +165,7 @@ impl Tries {
             }
             shard.engine_by_age.pop_front();
             let route = match shard.taken.get(&oldest) {
-                Some(Taken { until, by: By::Engine(route) }) if *until == oldest_until => route.clone(),
+                Some(Taken { until, holder: Holder::Engine(route) }) if *until == oldest_until => route.clone(),
                 _ => continue, // given back since
             };
             shard.taken.remove(&oldest);
@@ -158,7 +173,7 @@ impl Tries {
                 self.forget(route);
             }
         }
-        shard.taken.insert(key, Taken { until, by: By::Engine(route.clone()) });
+        shard.taken.insert(key, Taken { until, holder: Holder::Engine(route.clone()) });
         shard.engine_by_age.push_back((until, key));
         Took::Fresh
     }
@@ -166,7 +181,7 @@ impl Tries {
     /// The engine made nothing of it.
     pub(super) fn release(&self, key: &RetryKey) {
         let mut shard = self.shard(key);
-        if shard.taken.get(key).is_some_and(|taken| matches!(taken.by, By::Engine(_))) {
+        if shard.taken.get(key).is_some_and(|taken| !taken.is_legacys()) {
             shard.taken.remove(key);
         }
     }
@@ -187,10 +202,19 @@ impl Tries {
 impl Shard {
     fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
         let taken = self.taken.get(key).filter(|taken| now < taken.until)?;
-        Some(match taken.by {
-            By::Legacy => Arm::Legacy,
-            By::Engine(_) => Arm::Engine,
+        Some(match taken.holder {
+            Holder::Legacy { .. } => Arm::Legacy,
+            Holder::Engine(_) => Arm::Engine,
         })
+    }
+}
+
+impl Taken {
+    fn is_legacys(&self) -> bool {
+        match self.holder {
+            Holder::Legacy { .. } => true,
+            Holder::Engine(_) => false,
+        }
     }
 }
 
@@ -209,11 +233,16 @@ mod tests {
     fn a_key_stays_for_the_window_from_its_first_try() {
         let tries = Tries::new(Duration::from_secs(10), 100);
         let begin = Instant::now();
-        assert!(tries.note(key(1), begin));
-        assert!(!tries.note(key(1), begin + Duration::from_secs(9)));
+        let noted = || true;
+        assert_eq!(tries.take_for_legacy(key(1), begin, noted), LegacyTake::Noted);
+        let once = || panic!("it is noted already");
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(9), once), LegacyTake::Noted);
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(9)), Some(Arm::Legacy));
         assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(10)), None);
-        assert!(tries.note(key(1), begin + Duration::from_secs(10)), "a first try again");
+        let full = || false;
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(10), full), LegacyTake::NotNoted);
+        assert_eq!(tries.arm(&key(1), begin + Duration::from_secs(11)), Some(Arm::Legacy), "a first try again");
+        assert_eq!(tries.take_for_legacy(key(1), begin + Duration::from_secs(12), noted), LegacyTake::Noted);
     }
 
     #[test]
@@ -221,7 +250,7 @@ mod tests {
         let tries = Tries::new(Duration::from_secs(1_000), 160);
         let begin = Instant::now();
         for n in 0..10_000 {
-            tries.note(key(n), begin + Duration::from_millis(n.into()));
+            tries.give_to_legacy(key(n), begin + Duration::from_millis(n.into()), || true);
         }
         let now = begin + Duration::from_secs(10);
         let kept: Vec<u32> = (0..10_000).filter(|n| tries.arm(&key(*n), now).is_some()).collect();
@@ -237,14 +266,15 @@ mod tests {
         let (now, route) = (Instant::now(), RouteId::from("r"));
         assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Fresh);
         assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Again);
-        assert_eq!(tries.take_for_legacy(key(1), now), Took::Others);
-        assert!(tries.note(key(1), now), "given back");
+        let never = || panic!("it is not legacy's");
+        assert_eq!(tries.take_for_legacy(key(1), now, never), LegacyTake::HeldByEngine);
+        assert_eq!(tries.give_to_legacy(key(1), now, || true), LegacyTake::Noted, "given back");
         tries.release(&key(1));
         assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Others);
-        assert_eq!(tries.take_for_legacy(key(1), now), Took::Again);
+        assert_eq!(tries.take_for_legacy(key(1), now, || true), LegacyTake::Noted);
         assert_eq!(tries.take_for_engine(key(2), &route, now), Took::Fresh);
         tries.release(&key(2));
-        assert_eq!(tries.take_for_legacy(key(2), now), Took::Fresh);
+        assert_eq!(tries.take_for_legacy(key(2), now, || true), LegacyTake::Noted);
         tries.taken_by_engine(key(3), &route, now, Duration::from_secs(9));
         assert_eq!(tries.arm(&key(3), now), Some(Arm::Engine));
         assert_eq!(tries.arm(&key(3), now + Duration::from_secs(1)), None, "claimed by the process before");
@@ -255,7 +285,7 @@ mod tests {
         let tries = Tries::new(Duration::from_secs(1_000), 16);
         let (now, route) = (Instant::now(), RouteId::from("r"));
         for n in 0..30_000 {
-            tries.note(key(n + 100_000), now);
+            tries.give_to_legacy(key(n + 100_000), now, || true);
             tries.take_for_engine(key(n), &route, now + Duration::from_millis(n.into()));
         }
         assert_eq!(tries.arm(&key(29_999), now), Some(Arm::Engine), "legacy's keys drive out none of the engine's");

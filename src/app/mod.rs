@@ -260,19 +260,22 @@ impl Parts {
         time::set(&store).await?;
         let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
         evidence.rest_on(&bases(setup));
+        let secret = store.secret().await.context("reading the store's secret")?;
+        let pins = stores::affinity(setup, &store, &secret).await?;
+        let unnoted = pins.clone();
+        evidence.ask_unnoted(move |route| unnoted.unnoted_until(route));
         let ladder =
             Ladder::open(declared(setup, 0), store.clone(), evidence.clone()).await.context("reading the flips")?;
         for orphan in ladder.orphans(&declared(setup, 0)).await.context("looking up what the engine owns")? {
             tracing::error!("{orphan}");
         }
-        let pins = StoreAffinity::load(store.clone(), &limits).await.context("reading the pins")?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
             plans: setup.workflows.clone(),
             services: setup.services.clone(),
             secrets: setup.settings.secrets.clone(),
             store_key: setup.settings.store_key.clone(),
-            key_secret: store.secret().await.context("reading the store's secret")?,
+            key_secret: secret,
             limits: limits.clone(),
             pins: pins.clone(),
             clock: clock::process().clone(),

@@ -1,17 +1,20 @@
-//! `store check` and `store backup`: a store is opened beside whatever uses it.
+//! `store check` and `store backup`: a store is opened beside whatever uses it. And the file beside it that keeps retry
+//! keys.
 //!
-//! Always true: nothing is changed in the store; a backup is read back before it is called done.
+//! Always true: a check changes nothing in the store; a backup is read back before it is called done.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::doors::runtime;
+use crate::affinity::{KeyFileError, KeyLog, StoreAffinity, default_dir};
 use crate::cli::{StoreCopy, StoreFinding, StorePlace, StoreReport};
-use crate::config::{self, Overrides, StoreUrl};
+use crate::config::{self, Overrides, Settings, Setup, StoreUrl};
 use crate::limits::Limits;
-use crate::store::{PostgresStore, SqliteStore, StoreChecked};
+use crate::store::{PostgresStore, SharedStore, SqliteStore, StoreChecked};
 
 /// `pointsman store check`.
 ///
@@ -67,6 +70,32 @@ fn report(checked: StoreChecked, place: String) -> StoreReport {
         todo: finding.todo,
     });
     StoreReport { place, runs, purged, events, payloads, findings: findings.collect(), unlisted }
+}
+
+/// Which arm owns what, over the store and the file of retry keys.
+pub(super) async fn affinity(
+    setup: &Setup,
+    store: &SharedStore,
+    secret: &[u8; 32],
+) -> anyhow::Result<Arc<StoreAffinity>> {
+    let keys = key_log(&setup.settings, secret, &setup.limits)?;
+    StoreAffinity::open(store.clone(), &setup.limits, keys).await.context("reading the pins")
+}
+
+/// The file of the retry keys that legacy took: beside a SQLite store, else in the directory that the settings name, else
+/// in the directory that services keep their state in. A store in memory has none: it knows nothing of them after a
+/// restart anyway.
+fn key_log(settings: &Settings, secret: &[u8; 32], limits: &Limits) -> Result<Arc<KeyLog>, KeyFileError> {
+    match (&settings.retry_keys_dir, &settings.store) {
+        (_, StoreUrl::Memory) => Ok(KeyLog::in_memory(limits)),
+        (Some(dir), _) => KeyLog::open_in(dir, secret, limits),
+        (None, StoreUrl::Sqlite(path)) => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".keys");
+            KeyLog::open(Path::new(&name), limits)
+        }
+        (None, StoreUrl::Postgres { .. }) => KeyLog::open_in(&default_dir()?, secret, limits),
+    }
 }
 
 /// How long a retry key may name a run that must be there.

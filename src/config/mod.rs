@@ -126,6 +126,8 @@ pub struct Settings {
     pub tokens: Vec<Token>,
     /// Where the store is.
     pub store: StoreUrl,
+    /// Where the file of retry keys is, if not where it is by itself.
+    pub retry_keys_dir: Option<PathBuf>,
     /// Seals credentials of callers; 32 bytes as 64 hex digits.
     pub store_key: Option<Secret>,
     /// By name; read from environment or file at load.
@@ -146,6 +148,7 @@ impl Settings {
             ("api.listen", self.api != newer.api),
             ("api.maestro", self.maestro != newer.maestro),
             ("store", self.store != newer.store),
+            ("retry_keys_dir", self.retry_keys_dir != newer.retry_keys_dir),
             ("store_key", key(self) != key(newer)),
             ("admin.tokens", self.tokens != newer.tokens),
             ("trust_forwarded", self.trust_forwarded != newer.trust_forwarded),

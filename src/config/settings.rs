@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -37,6 +37,9 @@ pub(crate) struct PointsmanDraft {
     pub secrets: BTreeMap<String, SecretDraft>,
     /// `sqlite:PATH` (default `sqlite:pointsman.db`), `postgres://USER@HOST:PORT/DATABASE` or `memory`.
     pub store: Option<String>,
+    /// The directory of the file that keeps which first tries legacy took until the store has them. Default: beside a
+    /// SQLite store; else `$STATE_DIRECTORY`, or a directory of this user among temporary files.
+    pub retry_keys_dir: Option<String>,
     /// The password of a PostgreSQL store.
     pub store_password: Option<SecretDraft>,
     /// 32 bytes as 64 hex digits or base64; seals the credentials of callers in the store.
@@ -122,6 +125,9 @@ const MAY_BE_ZERO: [&str; 5] =
 
 /// hyper refuses smaller buffers for a head.
 const HEAD_BYTES_MIN: u64 = 8_192;
+
+/// Less would keep too few keys for one commit of the store.
+const KEYS_FILE_BYTES_MIN: u64 = 65_536;
 
 /// Checks what a draft says beside its services.
 pub(crate) fn check(
@@ -222,6 +228,7 @@ pub(crate) fn check(
         maestro: draft.api.maestro,
         tokens,
         store: store?,
+        retry_keys_dir: draft.retry_keys_dir.as_ref().map(PathBuf::from),
         store_key,
         secrets,
         retention,
@@ -310,6 +317,12 @@ fn check_limits(limits: &Limits, site: &Site, problems: &mut Problems) {
     }
     if limits.shadow_service_share_percent > 100 {
         problems.error(&site.key("shadow_service_share_percent"), "a share is at most 100 percent");
+    }
+    if (1..KEYS_FILE_BYTES_MIN).contains(&limits.retry_keys_file_bytes_max) {
+        problems.error(
+            &site.key("retry_keys_file_bytes_max"),
+            format!("the file of retry keys needs at least {KEYS_FILE_BYTES_MIN} bytes"),
+        );
     }
     if (1..HEAD_BYTES_MIN).contains(&limits.head_bytes_max) {
         problems.error(&site.key("head_bytes_max"), format!("a head needs at least {HEAD_BYTES_MIN} bytes"));

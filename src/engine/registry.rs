@@ -110,7 +110,8 @@ impl Place {
     pub fn give_back(&mut self, pins: &StoreAffinity) {
         self.held = None;
         if let Some(key) = self.key {
-            pins.note_legacy(key);
+            // Whether it could be noted is asked again by whoever calls legacy.
+            pins.give_to_legacy(key);
         }
     }
     /// What was said holds no more: the run goes on.

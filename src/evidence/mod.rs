@@ -23,7 +23,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -52,7 +52,11 @@ pub struct Evidence {
     /// One flush at a time, so that an older page never overwrites a newer one.
     flushing: tokio::sync::Mutex<()>,
     scraping: Mutex<()>,
+    unnoted_until: OnceLock<Box<UnnotedUntil>>,
 }
+
+/// Until when a retry may come of a request that legacy served though its retry key could not be noted.
+type UnnotedUntil = dyn Fn(&RouteId) -> Option<Timestamp> + Send + Sync;
 
 /// What there is to say of one route since its workflow or rules last changed.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -149,6 +153,7 @@ impl Evidence {
             waiting: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
             scraping: Mutex::default(),
+            unnoted_until: OnceLock::new(),
         }))
     }
 
@@ -227,7 +232,22 @@ impl Evidence {
     /// # Errors
     /// The conditions that do not hold.
     pub fn gate(&self, route: &RouteId, from: State, to: State, live_share_is_all: bool) -> Result<(), Vec<String>> {
-        gate::gate(&self.of(route), from, to, live_share_is_all)
+        let evidence = gate::gate(&self.of(route), from, to, live_share_is_all);
+        let unnoted =
+            self.unnoted_until.get().and_then(|until| until(route)).filter(|_| to == State::Live && from < to);
+        let Some(until) = unnoted else { return evidence };
+        let mut missing = evidence.err().unwrap_or_default();
+        missing.push(format!(
+            "legacy served requests whose retry keys could not be noted: until {until:.0} the engine could perform a \
+             retry of theirs again"
+        ));
+        Err(missing)
+    }
+
+    /// Who knows of which routes legacy served requests whose retry keys could not be noted, and until when that
+    /// matters: the gate to `live` stays shut for so long. The first one that is told stays.
+    pub fn ask_unnoted(&self, until: impl Fn(&RouteId) -> Option<Timestamp> + Send + Sync + 'static) {
+        let _told_before = self.unnoted_until.set(Box::new(until));
     }
 
     /// One scrape at a time: sets the metrics to one look at every route, then renders.

@@ -21,6 +21,24 @@ pub enum Remembered {
     Unknown,
 }
 
+/// What became of taking a first try for legacy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegacyTake {
+    /// It is legacy's, and the next process would know it.
+    Noted,
+    /// It is legacy's, and only this process knows: a retry after its end could be performed by the engine.
+    NotNoted,
+    /// The engine has it.
+    HeldByEngine,
+}
+
+impl LegacyTake {
+    /// It is legacy's; whether that is noted.
+    pub fn of(noted: bool) -> Self {
+        if noted { Self::Noted } else { Self::NotNoted }
+    }
+}
+
 /// Looks up owners. The proxy asks before it decides.
 pub trait Affinity: Send + Sync {
     /// Who owns an instance. Answers at once, without the store, for a family in which the engine owns nothing.
@@ -33,11 +51,14 @@ pub trait Affinity: Send + Sync {
     fn remembered(&self, route: &RouteId, key: &RetryKey) -> Remembered;
     /// Which arm took the first try, where that is remembered.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>>;
-    /// Takes a first try for legacy, unless the engine has it by now: in memory at once, written behind, never waited
-    /// for. Whether legacy has it.
-    fn take_for_legacy(&self, key: RetryKey) -> bool;
-    /// Notes that legacy has a first try that the engine gave back.
-    fn note_legacy(&self, key: RetryKey);
+    /// Takes a first try for legacy, unless the engine has it by now. It is written to a file before this returns, and
+    /// goes to the store behind; the store is not waited for.
+    fn take_for_legacy(&self, key: RetryKey) -> LegacyTake;
+    /// Gives legacy a first try that the engine gave back; whether that could be noted.
+    fn give_to_legacy(&self, key: RetryKey) -> LegacyTake;
+    /// Legacy serves a request of a route though its key could not be noted: counted, and the gate to `live` stays shut
+    /// for as long as its retry may come.
+    fn serve_unnoted(&self, route: &RouteId);
     /// Notes that legacy created an instance: a dark twin may follow. Counts a collision where the engine owns the
     /// id. Never waited for.
     fn note_legacy_instance(&self, key: PinKey);

@@ -9,7 +9,7 @@ mod answered;
 mod arm;
 mod offer;
 
-pub use affinity::{Affinity, OwnerUnknown, Remembered};
+pub use affinity::{Affinity, LegacyTake, OwnerUnknown, Remembered};
 pub use answered::{Answered, RequestCopy};
 pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, Problem, RunReport, Source};
 pub use offer::{Offer, Outcome, Served, Settle, Ticket, Watch};

@@ -242,6 +242,11 @@ impl RouteFlag {
         let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
         Some(PinKey { family: creator.clone(), id: id.as_str().into() })
     }
+    /// Whether it is in `live` or above, or comes there again without a gate: when health is back or a freeze is lifted.
+    pub fn could_be_live(&self) -> bool {
+        let state = if self.effective.why == Why::Gate { self.effective.state } else { self.requested };
+        state >= State::Live
+    }
     /// Whether any request can be on a rung above `off`.
     pub fn is_flagged(&self) -> bool {
         let cohorts = self.route.cohorts.iter().map(|cohort| cohort.state.min(self.cap));

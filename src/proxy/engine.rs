@@ -20,10 +20,10 @@ use super::body::{Account, InBody, OutBody};
 use super::clock::{Phase, now};
 use super::exchange::{Exchange, Flagged, Upload, length};
 use super::meter::By;
-use super::relay::{by_legacy, note_fallback};
+use super::relay::{by_legacy, count_fallback};
 use super::respond::{Failure, Refused};
 use super::watch::fallback;
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, Served};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, LegacyTake, Problem, RequestCopy, Served};
 use crate::flag::{Because, Instance, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
@@ -70,12 +70,13 @@ pub(super) async fn answer(
     let (bytes, trailers) = match read {
         Read::Whole(bytes, trailers) => (bytes, trailers),
         // The engine has not heard of it; of a retry it has, and may have done it.
-        Read::TooLarge(prefix, rest)
-            if may_fall_back
-                && because == Because::Rung
-                && flagged.retry_key.is_none_or(|key| shared.pins.take_for_legacy(key)) =>
-        {
-            note_fallback(&exchange, &flagged);
+        Read::TooLarge(prefix, rest) if may_fall_back && because == Because::Rung => {
+            match flagged.retry_key.map_or(LegacyTake::Noted, |key| shared.pins.take_for_legacy(key)) {
+                LegacyTake::Noted => {}
+                LegacyTake::NotNoted => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
+                LegacyTake::HeldByEngine => return Err(exchange.refused(rung, Failure::TooLarge)),
+            }
+            count_fallback(&exchange, &flagged);
             let looked_at = fallback(&exchange, &flagged, &head);
             return by_legacy(exchange, head, InBody::prefixed(prefix, rest, account), looked_at, rung).await;
         }
@@ -104,7 +105,13 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
-            note_fallback(&exchange, &flagged);
+            if let Some(key) = flagged.retry_key
+                && shared.pins.give_to_legacy(key) == LegacyTake::NotNoted
+            {
+                shared.watch.served(route, Served::Error);
+                return Err(exchange.refused(rung, Failure::KeyNotNoted));
+            }
+            count_fallback(&exchange, &flagged);
             let looked_at = fallback(&exchange, &flagged, &head);
             return by_legacy(exchange, head, InBody::whole(bytes, trailers), looked_at, rung).await;
         }

@@ -80,14 +80,10 @@ pub(super) async fn by_legacy(
     Err(exchange.refused(rung, failure))
 }
 
-/// Remembers that legacy took a request which the engine gave back.
-pub(super) fn note_fallback(exchange: &Exchange<'_>, flagged: &Flagged) {
-    let shared = &exchange.client.shared;
+/// Counts a request that legacy answers instead of the engine.
+pub(super) fn count_fallback(exchange: &Exchange<'_>, flagged: &Flagged) {
     exchange.entry.meter.fell_back();
-    shared.watch.served(&flagged.flag.route.id, Served::FellBack);
-    if let Some(key) = flagged.retry_key {
-        shared.pins.note_legacy(key);
-    }
+    exchange.client.shared.watch.served(&flagged.flag.route.id, Served::FellBack);
 }
 
 fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {

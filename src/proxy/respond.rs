@@ -44,6 +44,8 @@ pub(super) enum Failure {
     Nobody(&'static str),
     /// Which arm took the first try cannot be told.
     FirstTryUnknown,
+    /// Legacy would be called, and its retry key cannot be noted.
+    KeyNotNoted,
     /// The engine has no answer.
     Engine(Problem),
     /// The engine did not keep its own deadline.
@@ -150,6 +152,13 @@ fn tell(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, b
         Failure::FirstTryUnknown => {
             let detail = format!("It cannot be told now which arm took the first try of this request. {NOT_BEGUN}");
             (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Nobody can answer safely now", detail, false)
+        }
+        Failure::KeyNotNoted => {
+            let detail = format!(
+                "Legacy would have answered, and that it took this request cannot be written down, so a retry could be \
+                 done by the workflow again (limits: retry_keys_file_bytes_max). {NOT_BEGUN}"
+            );
+            (S::SERVICE_UNAVAILABLE, "retry-key-not-noted", "Not started", detail, false)
         }
         Failure::EngineSilent => {
             let detail =

@@ -20,7 +20,7 @@ use super::hygiene;
 use super::relay::by_legacy;
 use super::respond::{Failure, Refused, refuse};
 use super::watch::watch;
-use crate::exchange::Remembered;
+use crate::exchange::{LegacyTake, Remembered};
 use crate::flag::{Arm, Decision, Found, InstanceId, Notes, Owner, RequestFacts, State, decide, decide_noting};
 
 /// Answers one request.
@@ -88,12 +88,16 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
     let retry_key = table.set.retry_key(flag, &facts);
     let mut look = None;
     let mut first_try_unknown = false;
+    let mut noted_before = false;
     if let Some(key) = &retry_key {
         match shared.pins.remembered(&flag.route.id, key) {
             Remembered::By(arm) => facts.first_try = Some(arm),
             Remembered::NotEngine => look = Some(key),
             Remembered::Unknown => match shared.pins.first_try(key).await {
-                Ok(arm) => facts.first_try = arm,
+                Ok(arm) => {
+                    facts.first_try = arm;
+                    noted_before = arm == Some(Arm::Legacy);
+                }
                 Err(_) => first_try_unknown = true,
             },
         }
@@ -107,6 +111,7 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
             Ok(None) => {}
             Ok(arm) => {
                 facts.first_try = arm;
+                noted_before = arm == Some(Arm::Legacy);
                 decision = decide(&table.set, flag, &facts);
             }
             Err(_) => first_try_unknown = true,
@@ -114,11 +119,19 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
     }
     // From here on it is legacy's, unless the engine was faster: another request with the same key may be on its way
     // under another set.
-    if let (Some(key), false, Decision::Legacy { .. }) = (&retry_key, first_try_unknown, &decision)
-        && !shared.pins.take_for_legacy(*key)
+    let mut key_not_noted = false;
+    if let (Some(key), false, Decision::Legacy { rung, .. }) =
+        (&retry_key, first_try_unknown || noted_before, &decision)
     {
-        facts.first_try = Some(Arm::Engine);
-        decision = decide(&table.set, flag, &facts);
+        match shared.pins.take_for_legacy(*key) {
+            LegacyTake::Noted => {}
+            LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
+            LegacyTake::NotNoted => shared.pins.serve_unnoted(&flag.route.id),
+            LegacyTake::HeldByEngine => {
+                facts.first_try = Some(Arm::Engine);
+                decision = decide(&table.set, flag, &facts);
+            }
+        }
     }
     let flag = flag.clone();
     let flagged = Flagged { flag, params, path, instance, retry_key };
@@ -126,6 +139,7 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if first_try_unknown => {
             Err(exchange.refused(rung, Failure::FirstTryUnknown))
         }
+        Decision::Legacy { rung, .. } if key_not_noted => Err(exchange.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, other } => {
             let (watched, tee) = watch(&exchange, &flagged, &head, &upload, rung, other);
             by_legacy(exchange, head, upload.stream(tee), watched, rung).await

@@ -18,6 +18,7 @@ mod json_server;
 mod kills;
 mod ladder;
 mod legacy_faults;
+mod legacy_keys;
 mod lost_replies;
 mod openapi;
 mod orchestrate;

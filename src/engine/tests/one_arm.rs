@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::kit::{Bench, React, World, abandoned, answer, refused, request};
-use crate::exchange::{Affinity, ArmRequest, Remembered};
+use crate::exchange::{Affinity, ArmRequest, LegacyTake, Remembered};
 use crate::flag::{Arm, RetryKey};
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -59,7 +59,7 @@ async fn legacy_cannot_take_what_the_engine_works_on_before_it_is_on_disk() {
         assert!(bench.runs().await.is_empty(), "nothing is on disk");
         let pins = &bench.engine.core.pins;
         assert_eq!(pins.remembered(&route, &KEY), Remembered::By(Arm::Engine));
-        assert!(!pins.take_for_legacy(KEY));
+        assert_eq!(pins.take_for_legacy(KEY), LegacyTake::HeldByEngine);
         world.open_gate();
     };
     let (first, ()) = tokio::join!(bench.ask(keyed()), flipped);
@@ -73,7 +73,7 @@ async fn legacy_cannot_take_what_the_engine_works_on_before_it_is_on_disk() {
 async fn the_engine_does_not_take_what_legacy_has() {
     let world = World::new(|_, _| React::Json(200, json!({}))).await;
     let bench = Bench::new(&world, plan()).await;
-    assert!(bench.engine.core.pins.take_for_legacy(KEY));
+    assert_eq!(bench.engine.core.pins.take_for_legacy(KEY), LegacyTake::Noted);
     assert_eq!(abandoned(bench.ask(keyed()).await).reason, "legacy_took_first_try");
     let only = ArmRequest { may_fall_back: false, ..keyed() };
     assert_eq!(refused(bench.ask(only.clone()).await).0.kind, "given-to-legacy");
@@ -101,7 +101,7 @@ async fn what_was_refused_before_it_began_is_nobodys() {
     let bench = Bench::new(&world, plan()).await;
     let unknown = ArmRequest { workflow: "x".into(), may_fall_back: false, ..keyed() };
     assert_eq!(refused(bench.ask(unknown).await).0.kind, "no-workflow");
-    assert!(bench.engine.core.pins.take_for_legacy(KEY));
+    assert_eq!(bench.engine.core.pins.take_for_legacy(KEY), LegacyTake::Noted);
 }
 
 #[tokio::test]

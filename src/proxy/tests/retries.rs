@@ -23,7 +23,7 @@ async fn a_retry_stays_on_its_arm() {
     let rig = Rig::new(&origin, at(State::Live)).await;
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Legacy)));
     assert_eq!(rig.ask(&keyed).await.status(), 200, "legacy had it first");
-    assert_eq!(rig.fakes.noted.lock().unwrap().len(), 1);
+    assert!(rig.fakes.noted.lock().unwrap().is_empty(), "the store has it");
     assert_eq!(rig.fakes.outcome().await, Outcome::Skipped(SkipReason::Retried));
     *rig.fakes.first_try.lock().unwrap() = Some(Err(OwnerUnknown));
     assert_eq!(rig.ask(&keyed).await.status(), 503, "it cannot be told");
@@ -67,4 +67,33 @@ async fn a_retry_that_the_engine_took_never_falls_back_for_its_size() {
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
     assert_eq!(rig.ask(keyed).await.status(), 413);
     assert!(origin.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_noted_is_served_below_live_only() {
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    let origin = Origin::says(OK).await;
+    for state in [State::Off, State::Shadow, State::Dark] {
+        let rig = Rig::new(&origin, at(state)).await;
+        rig.fakes.notes_nothing.store(true, SeqCst);
+        assert_eq!(rig.ask(keyed).await.status(), 200, "{state}");
+        assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 1, "{state}");
+    }
+    let served = origin.requests().len();
+    // The engine gives it back; it is too large for the engine.
+    for bytes in [1_000, 3] {
+        let limits = Limits { body_engine_bytes_max: bytes, ..Limits::default() };
+        let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
+        rig.fakes.notes_nothing.store(true, SeqCst);
+        rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
+        let refused = rig.ask(keyed).await;
+        assert_eq!(refused.status(), 503);
+        assert!(refused.text().contains("retry-key-not-noted"), "{}", refused.text());
+        assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 0);
+    }
+    assert_eq!(origin.requests().len(), served, "legacy was not called in live");
+    let rig = Rig::new(&origin, at(State::Live)).await;
+    rig.fakes.notes_nothing.store(true, SeqCst);
+    *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Legacy)));
+    assert_eq!(rig.ask(keyed).await.status(), 200, "the store knows that it is legacy's");
 }

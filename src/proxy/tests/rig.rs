@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -19,8 +19,8 @@ use tower::util::BoxCloneSyncService;
 use super::super::{Drained, Proxy, ProxyParts};
 use super::wire::{Message, Wire, soon};
 use crate::exchange::{
-    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, Offer, Outcome, OwnerUnknown, Problem, Remembered,
-    RunReport, Served, Settle, Source, Ticket, Watch,
+    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, LegacyTake, Offer, Outcome, OwnerUnknown, Problem,
+    Remembered, RunReport, Served, Settle, Source, Ticket, Watch,
 };
 use crate::flag::{Arm, FlagSet, Freeze, Instance, Match, Owner, PinKey, RetryKey, Route, Service, Shares, State};
 use crate::limits::Limits;
@@ -40,6 +40,9 @@ pub struct Fakes {
     pub engine_owns: AtomicBool,
     /// The engine takes the key between the look and the decision.
     pub overtaken: AtomicBool,
+    /// No key of legacy's can be noted.
+    pub notes_nothing: AtomicBool,
+    pub served_unnoted: AtomicU64,
     pub created: Mutex<Vec<PinKey>>,
     pub full: AtomicBool,
     pub changed: tokio::sync::Notify,
@@ -117,15 +120,21 @@ impl Affinity for Fakes {
             _ => Remembered::NotEngine,
         }
     }
-    fn take_for_legacy(&self, key: RetryKey) -> bool {
-        if self.overtaken.load(SeqCst) {
-            return false;
+    fn take_for_legacy(&self, key: RetryKey) -> LegacyTake {
+        match self.overtaken.load(SeqCst) {
+            true => LegacyTake::HeldByEngine,
+            false => self.give_to_legacy(key),
         }
-        self.note_legacy(key);
-        true
     }
-    fn note_legacy(&self, key: RetryKey) {
+    fn give_to_legacy(&self, key: RetryKey) -> LegacyTake {
+        if self.notes_nothing.load(SeqCst) {
+            return LegacyTake::NotNoted;
+        }
         self.noted.lock().unwrap().push(key);
+        LegacyTake::Noted
+    }
+    fn serve_unnoted(&self, _route: &RouteId) {
+        self.served_unnoted.fetch_add(1, SeqCst);
     }
     fn note_legacy_instance(&self, key: PinKey) {
         self.created.lock().unwrap().push(key);

@@ -2,6 +2,8 @@
 //!
 //! Counts (`when=N`) are each thread's own, from the moment of attaching.
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,8 +17,13 @@ pub struct Strace(Child);
 impl Strace {
     /// Attaches to every thread: `calls` (`fsync,fdatasync`) meet `fault` (`error=ENOSPC`, `signal=SIGKILL:when=3`).
     pub async fn inject(pid: u32, calls: &str, fault: &str) -> Self {
+        Self::inject_on(pid, calls, fault, &[]).await
+    }
+    /// The same for those calls alone that are about one of these files; about any, where none is named.
+    pub async fn inject_on(pid: u32, calls: &str, fault: &str, files: &[PathBuf]) -> Self {
         let strace = Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+            .args(files.iter().flat_map(|file| [OsStr::new("-P"), file.as_os_str()]))
             .args(["-e", &format!("inject={calls}:{fault}"), "-p", &pid.to_string()])
             .stdin(Stdio::null())
             .stderr(Stdio::null())

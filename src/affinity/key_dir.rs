@@ -1,0 +1,31 @@
+//! Where the file of retry keys stands by itself, for a store that is no file.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::PathBuf;
+
+use super::key_file::KeyFileError;
+
+/// The directory for the file where the settings name none and the store is no file: the service manager's, else one of
+/// this user's among temporary files.
+///
+/// # Errors
+/// It cannot be made for this user alone.
+pub fn default_dir() -> Result<PathBuf, KeyFileError> {
+    if let Some(dir) = std::env::var_os("STATE_DIRECTORY").filter(|dir| !dir.is_empty()) {
+        // Several are separated by colons; the first is as good as any.
+        let dir = dir.to_string_lossy().split(':').next().map(PathBuf::from).unwrap_or_default();
+        return Ok(dir);
+    }
+    let user = rustix::process::geteuid().as_raw();
+    let dir = std::env::temp_dir().join(format!("pointsman-{user}"));
+    let failed = |source| KeyFileError::Io { path: dir.clone(), what: "made", bytes: 0, source };
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let found = std::fs::symlink_metadata(&dir).map_err(failed)?;
+    if !found.is_dir() || found.uid() != user {
+        return Err(failed(std::io::Error::other("it belongs to somebody else")));
+    }
+    Ok(dir)
+}

@@ -1,0 +1,330 @@
+//! The file that keeps what legacy took until the store has it: its layout, and how it is read back.
+//!
+//! The question it answers: "which first tries had legacy taken when the last process ended?" Always true: the file has
+//! its full size, filled with zeros, before the first record is written, so that writing a record needs no space; it is
+//! locked to one process; each slot has a checksum of its own, and what does not match is skipped and counted. Which
+//! record may be written over is `key_log`'s business.
+//!
+//! A record is written with a plain `pwrite` and not synced: it survives the end of the process and a full disk. What was
+//! written within the last second before a power cut may be lost.
+//!
+//! Layout, in slots of 64 bytes: slot 0 names the format; slot 1 says up to which number all records are in the store;
+//! slots 2 to 63 say of routes when legacy last served a request of theirs whose key could not be noted; the rest is a
+//! ring of records.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::flag::RetryKey;
+use crate::names::RouteId;
+
+const SLOT: usize = 64;
+/// Slots before the ring.
+const HEAD_SLOTS: u64 = 64;
+const STORED_SLOT: u64 = 1;
+const UNNOTED_SLOTS: std::ops::Range<u64> = 2..HEAD_SLOTS - 1;
+/// Stands for every route, where there is no slot left for another one.
+const UNNOTED_ANY_SLOT: u64 = HEAD_SLOTS - 1;
+const MAGIC: &[u8; 8] = b"PMKEYS01";
+/// Zeros are written in pieces of this size, and the file is read in such pieces.
+const PIECE: usize = 1 << 20;
+
+type Slot = [u8; SLOT];
+
+/// A first try that legacy took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub seq: u64,
+    pub at: Timestamp,
+    pub key: RetryKey,
+}
+
+/// The file, open and locked.
+pub(super) struct KeyFile {
+    file: File,
+    path: PathBuf,
+    records: u64,
+    /// The route of each slot that says when it was served unnoted.
+    unnoted: Vec<[u8; 16]>,
+}
+
+/// What an opened file said.
+pub(super) struct Opened {
+    pub file: KeyFile,
+    /// All records up to this number are in the store.
+    pub stored: u64,
+    /// Records that may not be in the store, in order.
+    pub waiting: Vec<Record>,
+    /// The highest number of any record.
+    pub last: u64,
+    /// When legacy last served a request of a route whose key could not be noted.
+    pub unnoted: Vec<(UnnotedRoute, Timestamp)>,
+    /// Slots that could not be read.
+    pub skipped: u64,
+}
+
+/// A route as the file knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum UnnotedRoute {
+    Hash([u8; 16]),
+    Any,
+}
+
+impl UnnotedRoute {
+    pub(super) fn of(route: &RouteId) -> Self {
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&blake3::hash(route.as_str().as_bytes()).as_bytes()[..16]);
+        Self::Hash(hash)
+    }
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// Another process has it.
+    #[error("the file of retry keys {} is in use by another process", .0.display())]
+    Locked(PathBuf),
+    /// A newer version wrote it.
+    #[error("the file of retry keys {} was written by a newer version; start that version, or move the file away once nothing of it is needed (its keys are in the store unless that version was killed)", .0.display())]
+    Newer(PathBuf),
+    /// It cannot be made, read or written.
+    #[error("the file of retry keys {} cannot be {what}: {source}; it takes {bytes} bytes on disk (limits: retry_keys_file_bytes_max) in a directory that this process may write (`retry_keys_dir`)", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Its whole size.
+        bytes: u64,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl KeyFile {
+    /// Opens the file, or makes it with its full size; reads what it says. A file of another size is resized where
+    /// nothing in it waits for the store and the disk has room; else it is used as it is.
+    pub(super) fn open(path: &Path, bytes_max: u64, make: bool) -> Result<Opened, KeyFileError> {
+        let wanted = (bytes_max / SLOT as u64).max(HEAD_SLOTS + 1);
+        let failed =
+            |what| move |source| KeyFileError::Io { path: path.to_owned(), what, bytes: wanted * SLOT as u64, source };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(make).mode(0o600);
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        let file = options.open(path).map_err(failed("opened"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(KeyFileError::Locked(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed("locked")(error)),
+        }
+        let slots = file.metadata().map_err(failed("read"))?.len() / SLOT as u64;
+        if slots <= HEAD_SLOTS {
+            if let Err(error) = fill(&file, 0, wanted).and_then(|()| write_header(&file)).and_then(|()| file.sync_all())
+            {
+                let _not_there_either = std::fs::remove_file(path);
+                return Err(failed("made")(error));
+            }
+            let file = Self { file, path: path.to_owned(), records: wanted - HEAD_SLOTS, unnoted: Vec::new() };
+            return Ok(Opened { file, stored: 0, waiting: Vec::new(), last: 0, unnoted: Vec::new(), skipped: 0 });
+        }
+        let mut opened = Self { file, path: path.to_owned(), records: slots - HEAD_SLOTS, unnoted: Vec::new() }
+            .read()
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::Unsupported => KeyFileError::Newer(path.to_owned()),
+                _ => failed("read")(error),
+            })?;
+        if slots != wanted && opened.waiting.is_empty() {
+            opened.resize(slots, wanted);
+        }
+        Ok(opened)
+    }
+
+    fn read(mut self) -> io::Result<Opened> {
+        let mut head = vec![0; SLOT * HEAD_SLOTS as usize];
+        self.file.read_exact_at(&mut head, 0)?;
+        let head: Vec<&[u8]> = head.chunks_exact(SLOT).collect();
+        if &head[0][8..14] == b"PMKEYS" && checked(head[0]).is_some() && &head[0][8..16] != MAGIC {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let stored = checked(head[STORED_SLOT as usize]).map_or(0, |slot| number(slot, 8));
+        let mut skipped = head.iter().filter(|slot| checked(slot).is_none() && !is_empty(slot)).count() as u64;
+        let mut unnoted = Vec::new();
+        for place in UNNOTED_SLOTS.start..HEAD_SLOTS {
+            let Some(slot) = checked(head[place as usize]) else { continue };
+            let Some(at) = time(slot, 24) else { continue };
+            let mut hash = [0; 16];
+            hash.copy_from_slice(&slot[8..24]);
+            if place == UNNOTED_ANY_SLOT {
+                unnoted.push((UnnotedRoute::Any, at));
+            } else {
+                self.unnoted.push(hash);
+                unnoted.push((UnnotedRoute::Hash(hash), at));
+            }
+        }
+        let (mut waiting, mut last) = (Vec::new(), stored);
+        let mut piece = vec![0; PIECE];
+        let (mut at, end) = (HEAD_SLOTS * SLOT as u64, (HEAD_SLOTS + self.records) * SLOT as u64);
+        while at < end {
+            let bytes = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+            self.file.read_exact_at(&mut piece[..bytes], at)?;
+            for slot in piece[..bytes].chunks_exact(SLOT).filter(|slot| !is_empty(slot)) {
+                match checked(slot).and_then(|slot| Some((number(slot, 8), time(slot, 16)?, key(slot)))) {
+                    Some((seq, at, key)) => {
+                        last = last.max(seq);
+                        if seq > stored {
+                            waiting.push(Record { seq, at, key });
+                        }
+                    }
+                    None => skipped += 1,
+                }
+            }
+            at += bytes as u64;
+        }
+        waiting.sort_by_key(|record| record.seq);
+        Ok(Opened { file: self, stored, waiting, last, unnoted, skipped })
+    }
+
+    /// How many records it holds.
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A handle to sync it with, while others write.
+    pub(super) fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Writes a record in its slot of the ring.
+    pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+        let mut slot = [0; SLOT];
+        slot[8..16].copy_from_slice(&record.seq.to_le_bytes());
+        slot[16..24].copy_from_slice(&millis(record.at));
+        slot[24..56].copy_from_slice(&record.key.0);
+        self.put(HEAD_SLOTS + (record.seq - 1) % self.records, slot)
+    }
+
+    /// Says that all records up to a number are in the store.
+    pub(super) fn write_stored(&self, seq: u64) -> io::Result<()> {
+        let mut slot = [0; SLOT];
+        slot[8..16].copy_from_slice(&seq.to_le_bytes());
+        self.put(STORED_SLOT, slot)
+    }
+
+    /// Says when legacy last served a request of a route whose key could not be noted.
+    pub(super) fn write_unnoted(&mut self, route: UnnotedRoute, at: Timestamp) -> io::Result<()> {
+        let (place, hash) = match route {
+            UnnotedRoute::Any => (UNNOTED_ANY_SLOT, [0; 16]),
+            UnnotedRoute::Hash(hash) => {
+                let known = self.unnoted.iter().position(|other| *other == hash);
+                let room = (self.unnoted.len() as u64) < UNNOTED_SLOTS.end - UNNOTED_SLOTS.start;
+                match known {
+                    Some(place) => (UNNOTED_SLOTS.start + place as u64, hash),
+                    None if room => {
+                        self.unnoted.push(hash);
+                        (UNNOTED_SLOTS.start + self.unnoted.len() as u64 - 1, hash)
+                    }
+                    None => (UNNOTED_ANY_SLOT, [0; 16]),
+                }
+            }
+        };
+        let mut slot = [0; SLOT];
+        slot[8..24].copy_from_slice(&hash);
+        slot[24..32].copy_from_slice(&millis(at));
+        self.put(place, slot)
+    }
+
+    fn put(&self, place: u64, mut slot: Slot) -> io::Result<()> {
+        let sum = checksum(&slot);
+        slot[..8].copy_from_slice(&sum);
+        self.file.write_all_at(&slot, place * SLOT as u64)
+    }
+}
+
+impl Opened {
+    /// Gives the file another size, where nothing in it waits for the store.
+    fn resize(&mut self, slots: u64, wanted: u64) {
+        let file = &self.file.file;
+        let resized = match wanted > slots {
+            true => fill(file, slots, wanted).inspect_err(|_| {
+                let _stays_too_long = file.set_len(slots * SLOT as u64);
+            }),
+            false => file.set_len(wanted * SLOT as u64),
+        };
+        // Records that are in the store stand in other slots of the new ring: this number says to pass them over.
+        match resized.and_then(|()| self.file.write_stored(self.last)) {
+            Ok(()) => {
+                self.file.records = wanted - HEAD_SLOTS;
+                self.stored = self.last;
+            }
+            Err(error) => {
+                let (path, bytes) = (self.file.path.display(), slots * SLOT as u64);
+                tracing::warn!(%path, %error, bytes, "the file of retry keys keeps the size that it has");
+            }
+        }
+    }
+}
+
+/// Writes zeros from one slot to another: space that is allocated cannot run out later.
+fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; PIECE];
+    let (mut at, end) = (from * SLOT as u64, to * SLOT as u64);
+    while at < end {
+        let bytes = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+        file.write_all_at(&zeros[..bytes], at)?;
+        at += bytes as u64;
+    }
+    Ok(())
+}
+
+fn write_header(file: &File) -> io::Result<()> {
+    let mut slot = [0; SLOT];
+    slot[8..16].copy_from_slice(MAGIC);
+    let sum = checksum(&slot);
+    slot[..8].copy_from_slice(&sum);
+    file.write_all_at(&slot, 0)
+}
+
+fn checksum(slot: &[u8]) -> [u8; 8] {
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&blake3::hash(&slot[8..]).as_bytes()[..8]);
+    sum
+}
+
+fn checked(slot: &[u8]) -> Option<&[u8]> {
+    (!is_empty(slot) && checksum(slot) == slot[..8]).then_some(slot)
+}
+
+fn is_empty(slot: &[u8]) -> bool {
+    slot.iter().all(|byte| *byte == 0)
+}
+
+fn number(slot: &[u8], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&slot[at..at + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+fn millis(at: Timestamp) -> [u8; 8] {
+    at.as_millisecond().to_le_bytes()
+}
+
+fn time(slot: &[u8], at: usize) -> Option<Timestamp> {
+    Timestamp::from_millisecond(number(slot, at).cast_signed()).ok()
+}
+
+fn key(slot: &[u8]) -> RetryKey {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&slot[24..56]);
+    RetryKey(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! A key that legacy took, and then a crash, a full disk, or no way to write it down: a retry stays on its arm, whatever
+//! the flag says by then.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use pointsman::demo::http::Reply;
+use serde_json::{Value, json};
+
+use crate::support::seed::{said, seed};
+use crate::support::strace::Strace;
+use crate::support::town::{FAMILY, Town, some_order};
+use crate::support::until;
+
+const RUNGS: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
+
+/// Moves the family up to a state by hand.
+async fn force(town: &Town, to: &str) {
+    let row = town.pointsman.get("/api/v2/routes/orders.create").await;
+    let at = RUNGS.iter().position(|rung| row["row"]["requested"] == *rung).expect("a state");
+    let top = RUNGS.iter().position(|rung| *rung == to).expect("a state");
+    for rung in &RUNGS[(at + 1).min(top + 1)..=top] {
+        for route in FAMILY {
+            town.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+        }
+    }
+}
+
+/// From now on the store cannot write: the disk is full, and what is allocated already may be written over.
+async fn full_disk(town: &Town) -> Strace {
+    let store = town.store();
+    let beside = |end: &str| PathBuf::from(format!("{}{end}", store.display()));
+    let files = [store.clone(), beside("-wal"), beside("-journal")];
+    Strace::inject_on(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC", &files).await
+}
+
+async fn keyed(town: &Town, key: &str, number: u64) -> Reply {
+    let headers = [("idempotency-key", key)];
+    let reply = town.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
+    reply.unwrap_or_else(|why| panic!("{why}\n{}", town.pointsman.log()))
+}
+
+fn charges(town: &Town) -> u64 {
+    town.world.ledger().balance().total("charge")
+}
+
+/// In each round legacy takes some keyed orders, the process is killed some milliseconds after the last answer, comes
+/// back, the route goes to `live`, and the clients try again.
+async fn killed_after_legacy(test: &str, is_full: bool) {
+    const ORDERS: u64 = 12;
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    let (mut wrong, mut number) = (Vec::new(), 0);
+    for (state, wait) in [("off", 0), ("shadow", 7), ("dark", 13), ("live", 20), ("off", 3), ("live", 0)] {
+        force(&town, state).await;
+        if state == "live" && !is_full {
+            // Most callers are outside the share, so legacy answers them.
+            town.flip("orders.create", "live", &["--percent", "1", "--reason", "a small share"])
+                .await
+                .expect("it moves");
+        }
+        let full = if is_full { Some(full_disk(&town).await) } else { None };
+        let (mut taken, before) = (Vec::new(), charges(&town));
+        for _ in 0..ORDERS {
+            number += 1;
+            let key = format!("key-{number}");
+            let reply = keyed(&town, &key, number).await;
+            if reply.status != StatusCode::CREATED {
+                wrong.push(format!("{state}: {} {}", reply.status, reply.json()));
+            } else if reply.json()["id"].is_number() {
+                taken.push((key, number, reply.json()["id"].clone()));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        town.kill().await;
+        if let Some(full) = full {
+            full.end().await;
+        }
+        town.restart().await;
+        force(&town, "live").await;
+        town.flip("orders.create", "live", &["--percent", "100", "--reason", "all"]).await.expect("it moves");
+        if taken.len() < 6 {
+            wrong.push(format!("{state}: legacy took only {} of {ORDERS}", taken.len()));
+        }
+        for (key, number, id) in &taken {
+            let again = keyed(&town, key, *number).await;
+            if (again.status, &again.json()["id"]) != (StatusCode::CREATED, id) {
+                wrong.push(format!(
+                    "{state}, {key}: legacy made {id}, the retry got {} {}",
+                    again.status,
+                    again.json()
+                ));
+            }
+        }
+        let charged = charges(&town) - before;
+        if charged != ORDERS {
+            wrong.push(format!("{state}: {charged} charges for {ORDERS} orders"));
+        }
+        town.quiet().await;
+        town.lower("off").await;
+    }
+    town.finish().await;
+    said(test, seed(), &format!("{number} keyed orders, 6 kills, full disk: {is_full}"), &wrong);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_legacy_answered() {
+    killed_after_legacy("legacy_keys::killed_after_legacy_answered", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_legacy_answered_on_a_full_disk() {
+    killed_after_legacy("legacy_keys::killed_after_legacy_answered_on_a_full_disk", true).await;
+}
+
+/// Nothing at all can be written: below `live` legacy serves and the gate to `live` stays shut, also after a restart; in
+/// `live` nothing is started.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_cannot_be_noted() {
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    let nothing_written =
+        async |town: &Town| Strace::inject(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    force(&town, "live").await;
+    let sick = nothing_written(&town).await;
+    let before = charges(&town);
+    let refused = keyed(&town, "in-live", 1).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.json());
+    let said_so = refused.json();
+    assert!(said_so["type"].as_str().is_some_and(|kind| kind.ends_with("retry-key-not-noted")), "{said_so}");
+    assert!(said_so["detail"].as_str().is_some_and(|why| why.contains("Nothing was begun")), "{said_so}");
+    assert_eq!(charges(&town), before, "neither arm has begun");
+    sick.end().await;
+    until("the refused order to be taken", || async {
+        (keyed(&town, "in-live", 1).await.status == StatusCode::CREATED).then_some(())
+    })
+    .await;
+    assert_eq!(charges(&town), before + 1, "once");
+    town.quiet().await;
+
+    town.lower("dark").await;
+    let sick = nothing_written(&town).await;
+    let served = keyed(&town, "in-dark", 2).await;
+    assert_eq!(served.status, StatusCode::CREATED, "below `live` legacy serves: {}", served.json());
+    town.pointsman
+        .until_metric("it to be counted", |metrics| {
+            metrics.sum("pointsman_retry_keys_unnoted_total", &[("route", "orders.create")]) == 1.0
+        })
+        .await;
+    sick.end().await;
+    for follower in ["orders.get", "orders.cancel"] {
+        town.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
+    }
+    let shut = async |town: &Town| {
+        let reply =
+            town.pointsman.api(Method::POST, "/api/v2/routes/orders.create/flip", json!({ "to": "live" })).await;
+        (reply.status, reply.json().to_string())
+    };
+    let (status, why) = shut(&town).await;
+    assert!(status == StatusCode::CONFLICT && why.contains("could not be noted"), "{status} {why}");
+    // Written down as soon as that is possible.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    town.kill().await;
+    town.restart().await;
+    let (status, why) = shut(&town).await;
+    assert!(status == StatusCode::CONFLICT && why.contains("could not be noted"), "after a restart: {status} {why}");
+    let status: Value = town.pointsman.get("/api/v2/routes/orders.create").await;
+    assert!(status.to_string().contains("could not be noted"), "{status}");
+    force(&town, "live").await;
+    town.finish().await;
+    said("legacy_keys::a_key_that_cannot_be_noted", seed(), "2 keyed orders without a writable disk", &[]);
+}

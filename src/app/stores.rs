@@ -51,8 +51,9 @@ pub fn store_backup(place: StorePlace, to: PathBuf) -> anyhow::Result<StoreCopy>
     };
     runtime()?.block_on(async {
         let bytes = SqliteStore::back_up(&path, &to).await?;
-        let report = checked(&to, window(&limits)).await.context("the copy was written, and cannot be read back")?;
-        Ok(StoreCopy { bytes, report })
+        let copy = SqliteStore::check_copy(&to, window(&limits)).await;
+        let copy = copy.context("the copy was written, and cannot be read back")?;
+        Ok(StoreCopy { bytes, report: report(copy, format!("sqlite:{}", to.display())) })
     })
 }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::summary::current;
 use crate::names::{PlanId, RunId};
 use crate::workflow::{Event, RunSummary, fold};
 
@@ -85,20 +86,14 @@ pub(super) fn judge_secret(secret: Option<&[u8]>, checked: &mut StoreChecked) {
     checked.find(None, what, RESTORE);
 }
 
-/// An event whose row says what it is.
-pub(super) fn of_kind(event: Result<Event, String>, kind: &str) -> Result<Event, String> {
-    match event {
-        Ok(event) if event.kind() != kind => Err(format!("its row calls it `{kind}`, and it is `{}`", event.kind())),
-        event => event,
-    }
-}
-
 /// One run as a store has it.
 pub(super) struct RunRows<'a> {
     pub(super) run: RunId,
     pub(super) summary: &'a [u8],
     /// The last seq by its row.
-    pub(super) seq: u64,
+    pub(super) seq: i64,
+    /// When its last event happened, by its row.
+    pub(super) updated: Option<i64>,
     /// Only its summary is kept.
     pub(super) purged: bool,
     /// In the order of seqs.
@@ -116,24 +111,22 @@ pub(super) struct EventRow {
 
 /// Judges a run.
 pub(super) fn judge(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut StoreChecked) {
-    let RunRows { run, summary, seq, purged, events } = rows;
+    let RunRows { run, summary, seq, updated, purged, events } = rows;
     checked.runs += 1;
     checked.purged += u64::from(purged);
     checked.events += events.len() as u64;
     let id = Some(run);
-    let summary: Option<RunSummary> = match serde_json::from_slice(summary) {
+    let summary: Option<RunSummary> = match current(summary, seq, updated) {
         Ok(summary) => Some(summary),
         Err(error) => {
             checked.find(id, format!("its summary cannot be read: {error}"), RESTORE);
             None
         }
     };
+    let seq = seq.cast_unsigned();
     if let Some(summary) = &summary {
         if summary.run_id != run {
             checked.find(id, format!("its summary is of {}", summary.run_id), RESTORE);
-        }
-        if summary.seq.0 != seq {
-            checked.find(id, format!("its summary is of event {}, its row of event {seq}", summary.seq), REBUILD);
         }
         if !summary.status.is_final() && !plans.contains(&summary.plan_id) {
             let what = format!("it is {} and its plan {} is not there", summary.status.as_str(), summary.plan_id);
@@ -147,7 +140,8 @@ pub(super) fn judge(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut S
         checked.find(id, format!("where event {place} should be stands event {}", event.seq), RESTORE);
         return;
     }
-    if events.len() as u64 != seq {
+    let readable = events.iter().all(|event| event.event.is_ok());
+    if readable && events.len() as u64 != seq {
         checked.find(id, format!("its row says that it has {seq} events; there are {}", events.len()), RESTORE);
         return;
     }

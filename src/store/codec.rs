@@ -1,10 +1,14 @@
-//! How an event is written: as JSON, its large parts beside it.
+//! How the events of an append are written: as one value with a line for each, its time in nanoseconds since 1970, a
+//! space, and its JSON; their large parts beside it.
 //!
-//! Always true: what is read back is what was written. A part that is larger than the bound stands once under the hash
+//! Always true: what is read back is what was written. JSON as it is written here has no line ends in it, so that lines
+//! are told apart without reading them. A part that is larger than the bound stands once under the hash
 //! of its bytes, whoever refers to it; in the event there is `null` in its place, and which `null` is meant stands
 //! beside the event and never in it, so that nothing a user sends can look like a reference. No part stands in another:
 //! a large one within a large one is taken out alone where the rest of that is small. An event that is not larger than
 //! the bound is not looked at.
+
+use std::io::Write as _;
 
 use serde_json::Value;
 
@@ -24,16 +28,49 @@ pub(super) struct Part {
     pub(super) body: Vec<u8>,
 }
 
-/// The event as JSON, and the parts of it that are larger than so many bytes.
-pub(super) fn split(event: &Event, inline_max: usize) -> Result<(Vec<u8>, Vec<Part>), serde_json::Error> {
-    let whole = serde_json::to_vec(event)?;
-    if whole.len() <= inline_max {
-        return Ok((whole, Vec::new()));
+/// Adds the line of an event, and gives the parts of it that are larger than so many bytes.
+pub(super) fn write_line(
+    lines: &mut Vec<u8>,
+    at: i64,
+    event: &Event,
+    inline_max: usize,
+) -> Result<Vec<Part>, serde_json::Error> {
+    begin_line(lines, at);
+    let start = lines.len();
+    serde_json::to_writer(&mut *lines, event)?;
+    if lines.len() - start <= inline_max {
+        return Ok(Vec::new());
     }
-    let mut value: Value = serde_json::from_slice(&whole)?;
+    let mut value = serde_json::to_value(event)?;
     let mut parts = Vec::new();
     take_out(&mut value, inline_max, &mut String::new(), &mut parts)?;
-    Ok((serde_json::to_vec(&value)?, parts))
+    lines.truncate(start);
+    serde_json::to_writer(&mut *lines, &value)?;
+    Ok(parts)
+}
+
+/// Adds the line of an event whose JSON somebody else wrote. White space between its parts may be a line end: a space
+/// means the same.
+pub(super) fn copy_line(lines: &mut Vec<u8>, at: i64, json: &[u8]) {
+    begin_line(lines, at);
+    lines.extend(json.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+}
+
+fn begin_line(lines: &mut Vec<u8>, at: i64) {
+    if !lines.is_empty() {
+        lines.push(b'\n');
+    }
+    // Writing to a Vec does not fail.
+    let _ = write!(lines, "{at} ");
+}
+
+/// The events of a value, each as its time and its JSON, or why a line is none.
+pub(super) fn lines(value: &[u8]) -> impl Iterator<Item = Result<(i64, &[u8]), String>> {
+    value.split(|byte| *byte == b'\n').map(|line| {
+        let mut halves = line.splitn(2, |byte| *byte == b' ');
+        let at = halves.next().and_then(|at| std::str::from_utf8(at).ok()?.parse().ok());
+        at.zip(halves.next()).ok_or_else(|| "its line does not begin with a time".to_owned())
+    })
 }
 
 /// The event of this JSON with these parts, each a path and a body.
@@ -111,8 +148,11 @@ mod tests {
     const MAX: usize = 64;
 
     fn there_and_back(event: &Event, max: usize) -> Vec<Part> {
-        let (json, parts) = split(event, max).unwrap();
-        let back = join(&json, parts.iter().map(|part| (part.path.as_str(), part.body.as_slice()))).unwrap();
+        let mut written = Vec::new();
+        let parts = write_line(&mut written, -7, event, max).unwrap();
+        let (at, json) = lines(&written).next().unwrap().unwrap();
+        assert_eq!((at, lines(&written).count()), (-7, 1));
+        let back = join(json, parts.iter().map(|part| (part.path.as_str(), part.body.as_slice()))).unwrap();
         assert_eq!(back, *event);
         parts
     }
@@ -187,6 +227,26 @@ mod tests {
                     .prop_map(|fields| Value::Object(fields.into_iter().collect())),
             ]
         })
+    }
+
+    #[test]
+    fn each_event_has_its_line_whatever_stands_in_it() {
+        let mut written = Vec::new();
+        let events = [json!("a\nb \u{1}"), json!({ "n": 1 }), json!("z".repeat(500))].map(computed);
+        let mut parts = 0;
+        for (at, event) in (1..).zip(&events) {
+            parts += write_line(&mut written, at, event, 256).unwrap().len();
+        }
+        copy_line(&mut written, i64::MIN, b"{\"completed\":\n{}}");
+        let read: Vec<_> = lines(&written).map(Result::unwrap).collect();
+        assert_eq!(read.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1, 2, 3, i64::MIN]);
+        assert_eq!(join(read[0].1, []).unwrap(), events[0]);
+        assert_eq!(join(read[1].1, []).unwrap(), events[1]);
+        assert_eq!(join(read[3].1, []).unwrap(), Event::Completed {});
+        assert_eq!(parts, 1);
+        for broken in ["", " {}", "x {}", "1"] {
+            assert!(lines(broken.as_bytes()).all(|line| line.is_err()), "{broken}");
+        }
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! An append as the writer takes it: encoded by its caller, so that the writer only binds and commits.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -7,11 +8,15 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::codec::{self, Part};
+use super::summary::Listed;
 use super::work::turn_of;
 use crate::flag::Arm;
 use crate::names::{Fence, JobId, RunId, StepId, WorkerId};
 use crate::store::{Append, AppendError, Claim, LockChange, News, Priority};
-use crate::workflow::Event;
+use crate::workflow::{RunStatus, RunSummary};
+
+/// Room that the line of an event takes as a rule.
+const EVENT_BYTES_USUAL: usize = 320;
 
 /// One append, encoded.
 pub(super) struct Job {
@@ -19,8 +24,13 @@ pub(super) struct Job {
     /// The seq of the first event.
     pub(super) first: u64,
     pub(super) batch: Uuid,
-    pub(super) events: Vec<EventRow>,
+    /// A line for each event.
+    pub(super) events: Vec<u8>,
+    /// What is kept beside events, with the seq of its event.
+    pub(super) parts: Vec<(u64, Part)>,
     pub(super) run: RunRow,
+    /// The run's summary as JSON, where it is likely to be written: it is encoded by the caller then, not by the writer.
+    summary: Option<Vec<u8>>,
     /// As it was handed in.
     pub(super) append: Arc<Append>,
     pub(super) claim: Option<Claim>,
@@ -31,15 +41,6 @@ pub(super) struct Job {
     pub(super) settled: Vec<(Uuid, Vec<u8>)>,
     pub(super) births: Vec<BirthRow>,
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
-}
-
-/// One event, encoded.
-pub(super) struct EventRow {
-    pub(super) at: i64,
-    pub(super) kind: &'static str,
-    pub(super) event: Vec<u8>,
-    /// What is kept beside it, by its hash.
-    pub(super) parts: Vec<Part>,
 }
 
 /// A run that is to begin, encoded.
@@ -83,7 +84,7 @@ pub(super) struct RunRow {
     pub(super) owner: Option<WorkerId>,
     /// Of one that is nobody's: when its turn comes.
     pub(super) turn: Option<i64>,
-    pub(super) summary: Vec<u8>,
+    pub(super) listed: Listed,
 }
 
 impl Job {
@@ -98,8 +99,13 @@ impl Job {
         if events.is_empty() {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         }
-        let rows: Result<Vec<_>, _> = events.iter().map(|(at, event)| row(*at, event, inline_max)).collect();
         let unfit = |error| AppendError::Refused(format!("an event cannot be written as JSON: {error}"));
+        let mut parts = Vec::new();
+        let mut lines = Vec::with_capacity(events.len() * EVENT_BYTES_USUAL);
+        for ((at, event), seq) in events.iter().zip(first.0..) {
+            let large = codec::write_line(&mut lines, nanos(*at), event, inline_max).map_err(unfit)?;
+            parts.extend(large.into_iter().map(|part| (seq, part)));
+        }
         let ended = summary.status.is_final();
         let run = RunRow {
             ended,
@@ -112,9 +118,10 @@ impl Job {
             updated: nanos(summary.updated),
             owner: (!release && !ended).then_some(*worker),
             turn: release.then(|| turn_of(summary)).flatten().map(nanos),
-            summary: serde_json::to_vec(summary).map_err(unfit)?,
+            listed: Listed::from(summary),
         };
-        let events = rows.map_err(unfit)?;
+        let changes = first.0 == 1 || summary.status != RunStatus::Running;
+        let summary = changes.then(|| summary_json(summary));
         let settled: Result<Vec<_>, _> =
             settled.iter().map(|(id, answer)| Ok((*id, serde_json::to_vec(answer)?))).collect();
         let settled = settled.map_err(unfit)?;
@@ -125,7 +132,23 @@ impl Job {
         });
         let births = births.collect::<Result<Vec<_>, _>>().map_err(unfit)?;
         let (run_id, first, batch, claim, priority, fence) = (*run_id, first.0, *batch, *claim, *priority, *fence);
-        Ok(Self { run_id, first, batch, events, run, append, claim, priority, fence, locks, settled, births, reply })
+        Ok(Self {
+            run_id,
+            first,
+            batch,
+            events: lines,
+            parts,
+            run,
+            summary,
+            append,
+            claim,
+            priority,
+            fence,
+            locks,
+            settled,
+            births,
+            reply,
+        })
     }
 
     /// What others want to hear of it once it is written, but for what its end moves.
@@ -151,12 +174,30 @@ impl Job {
 
     /// The seq of the last event.
     pub(super) fn last(&self) -> u64 {
-        self.first + self.events.len() as u64 - 1
+        self.first + self.count() as u64 - 1
+    }
+
+    /// How many events it has.
+    pub(super) fn count(&self) -> usize {
+        self.append.events.len()
     }
 
     /// When its last event happened.
     pub(super) fn at(&self) -> i64 {
-        self.events.last().map_or(0, |event| event.at)
+        self.append.events.last().map_or(0, |(at, _)| nanos(*at))
+    }
+
+    /// The latest time of its events.
+    pub(super) fn latest(&self) -> i64 {
+        self.append.events.iter().map(|(at, _)| nanos(*at)).max().unwrap_or(0)
+    }
+
+    /// The run's summary as JSON.
+    pub(super) fn summary(&self) -> Cow<'_, [u8]> {
+        match &self.summary {
+            Some(written) => written.into(),
+            None => summary_json(&self.append.summary).into(),
+        }
     }
 }
 
@@ -174,9 +215,9 @@ impl From<&LockChange> for LockStep {
     }
 }
 
-fn row(at: Timestamp, event: &Event, inline_max: usize) -> Result<EventRow, serde_json::Error> {
-    let (json, parts) = codec::split(event, inline_max)?;
-    Ok(EventRow { at: nanos(at), kind: event.kind(), event: json, parts })
+/// A summary has no map whose keys are not text, so that encoding it does not fail.
+fn summary_json(summary: &RunSummary) -> Vec<u8> {
+    serde_json::to_vec(summary).unwrap_or_default()
 }
 
 /// Nanoseconds since 1970; times beyond the year 2262 are its end.

@@ -17,7 +17,7 @@ use crate::store::{AppendError, Conflict, NewPin};
 pub(super) struct Known {
     /// The last seq of each run and its owner's number; `None` where nobody looked: the schema will say.
     pub(super) heads: Option<HashMap<RunId, (u64, Fence)>>,
-    /// The batch that brought the event at a place.
+    /// The batch of the append that brought the event at a place.
     pub(super) batches: HashMap<(RunId, u64), Uuid>,
     /// Retry keys within their window.
     pub(super) claims: HashMap<RetryKey, (RunId, Option<[u8; 32]>)>,

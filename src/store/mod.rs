@@ -15,7 +15,9 @@ mod judge;
 mod memory;
 mod postgres;
 mod records;
+mod rows;
 mod sqlite;
+mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
 mod work;

@@ -209,7 +209,7 @@ async fn sessions_that_hang() {
 async fn tables_that_somebody_locks_up() {
     under_load("tables_that_somebody_locks_up", "only", async |cluster, _, load| {
         let mut back = Duration::ZERO;
-        for table in ["runs", "events", "retry_keys"] {
+        for table in ["runs", "appends", "retry_keys"] {
             let text = format!("BEGIN; LOCK TABLE pointsman.{table}; SELECT pg_sleep(3); ROLLBACK");
             block_in_place(|| cluster.query(&text)).expect("the lock is had");
             back = back.max(load.busy().await);

@@ -90,14 +90,16 @@ async fn a_database_is_checked_while_orders_are_taken_and_pg_dump_copies_it() {
     assert_eq!(copy.status.code(), Some(1), "{}", said(&copy));
     assert!(said(&copy).contains("pg_dump --schema=pointsman --file=copy.db"), "{}", said(&copy));
 
-    let one = "run_id = (SELECT run_id FROM pointsman.runs WHERE ended AND mode = 'real' LIMIT 1)";
+    let several = "(SELECT count(*) > 1 FROM pointsman.appends a WHERE a.run_id = r.run_id)";
+    let one =
+        format!("run_id = (SELECT run_id FROM pointsman.runs r WHERE ended AND mode = 'real' AND {several} LIMIT 1)");
     let (kept, lost) =
-        ("CREATE TABLE kept AS SELECT * FROM pointsman.events WHERE", "DELETE FROM pointsman.events WHERE");
-    block_in_place(|| cluster.query(&format!("{kept} {one} AND seq = 2; {lost} {one} AND seq = 2"))).expect("done");
+        ("CREATE TABLE kept AS SELECT * FROM pointsman.appends WHERE", "DELETE FROM pointsman.appends WHERE");
+    block_in_place(|| cluster.query(&format!("{kept} {one} AND first = 1; {lost} {one} AND first = 1"))).expect("done");
     let damaged = check().await;
     assert_eq!(damaged.status.code(), Some(1), "{}", said(&damaged));
-    assert!(said(&damaged).contains("where event 2 should be stands event 3"), "{}", said(&damaged));
-    block_in_place(|| cluster.query("INSERT INTO pointsman.events TABLE kept; DROP TABLE kept")).expect("mended");
+    assert!(said(&damaged).contains("where event 1 should be stands event"), "{}", said(&damaged));
+    block_in_place(|| cluster.query("INSERT INTO pointsman.appends TABLE kept; DROP TABLE kept")).expect("mended");
 
     block_in_place(|| cluster.query("CREATE DATABASE empty")).expect("made");
     let empty = url.replace("/postgres", "/empty").replace("//empty", "//postgres");
@@ -154,13 +156,13 @@ async fn what_a_newer_pointsman_wrote_is_refused_at_the_start() {
     town.quiet().await;
     assert_eq!(town.pointsman.stop().await, Some(0));
     let ask = |text: &str| block_in_place(|| cluster.query(text)).expect("done").trim().to_owned();
-    let some = "(run_id, seq) = (SELECT run_id, seq FROM pointsman.events ORDER BY run_id DESC, seq LIMIT 1)";
-    let version = ask(&format!("SELECT version FROM pointsman.events WHERE {some}"));
-    ask(&format!("UPDATE pointsman.events SET version = 99 WHERE {some}"));
+    let some = "(run_id, first) = (SELECT run_id, first FROM pointsman.appends ORDER BY run_id DESC, first LIMIT 1)";
+    let version = ask(&format!("SELECT version FROM pointsman.appends WHERE {some}"));
+    ask(&format!("UPDATE pointsman.appends SET version = 99 WHERE {some}"));
     let refused = town.try_restart().await;
     assert!(refused.contains("events of version 99 (such as event 1 of run_"), "{refused}");
     assert!(refused.contains("start that one"), "{refused}");
-    ask(&format!("UPDATE pointsman.events SET version = {version} WHERE version = 99"));
+    ask(&format!("UPDATE pointsman.appends SET version = {version} WHERE version = 99"));
     ask("INSERT INTO pointsman._sqlx_migrations (version, description, success, checksum, execution_time) \
          VALUES (77, 'later', true, '', 1)");
     let refused = town.try_restart().await;

@@ -30,6 +30,8 @@ pub(super) struct Address {
     pub(super) shown: String,
     pub(super) connect: Duration,
     pub(super) statement: Duration,
+    /// How long a process counts as living that is not heard of.
+    pub(super) lease: Duration,
     settle: String,
 }
 
@@ -58,7 +60,8 @@ impl Address {
             limits.store_statement_ms, limits.store_lock_ms, limits.store_statement_ms
         );
         let (connect, statement) = (Limits::ms(limits.store_connect_ms), Limits::ms(limits.store_statement_ms));
-        Ok(Self { options, shown, connect, statement: statement + GRACE, settle })
+        let lease = Limits::ms(limits.lease_ms);
+        Ok(Self { options, shown, connect, statement: statement + GRACE, lease, settle })
     }
 
     /// What a new connection is told.

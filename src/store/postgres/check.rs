@@ -5,14 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
 use super::address::Address;
 use super::open;
-use super::text::{plain, run_id, time};
+use super::text::{plain, run_id};
 use crate::names::{PlanId, RunId};
 use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge};
+use crate::store::rows::{AppendRow, Parts};
 use crate::store::{StoreError, codec};
 
 /// Runs that are read in one transaction.
@@ -56,7 +57,7 @@ async fn page(conn: &mut PgConnection, after: &mut Vec<u8>, checked: &mut StoreC
     for row in sqlx::query("SELECT id FROM plans").fetch_all(&mut *conn).await? {
         plans.insert(PlanId::new(row.try_get::<String, _>(0)?));
     }
-    let text = "SELECT run_id, summary, seq, purged FROM runs WHERE run_id > $1 ORDER BY run_id LIMIT $2";
+    let text = "SELECT run_id, summary, seq, purged, last_at FROM runs WHERE run_id > $1 ORDER BY run_id LIMIT $2";
     let rows = sqlx::query(text).bind(after.as_slice()).bind(PAGE).fetch_all(&mut *conn).await?;
     for row in &rows {
         let id: &[u8] = row.try_get(0)?;
@@ -65,8 +66,8 @@ async fn page(conn: &mut PgConnection, after: &mut Vec<u8>, checked: &mut StoreC
             continue;
         };
         let events = if purged { Vec::new() } else { events(conn, run).await? };
-        let seq = row.try_get::<i64, _>(2)?.cast_unsigned();
-        judge(RunRows { run, summary: row.try_get(1)?, seq, purged, events }, &plans, checked);
+        let (summary, seq, updated) = (row.try_get(1)?, row.try_get(2)?, row.try_get(4)?);
+        judge(RunRows { run, summary, seq, updated, purged, events }, &plans, checked);
     }
     if let Some(row) = rows.last() {
         *after = row.try_get(0)?;
@@ -75,52 +76,52 @@ async fn page(conn: &mut PgConnection, after: &mut Vec<u8>, checked: &mut StoreC
 }
 
 async fn events(conn: &mut PgConnection, run: RunId) -> sqlx::Result<Vec<EventRow>> {
-    let text = "SELECT e.seq, e.at, e.version, e.event, e.parts, f.path, f.hash, p.body FROM events e \
-                LEFT JOIN payload_refs f ON f.run_id = e.run_id AND f.seq = e.seq \
-                LEFT JOIN payloads p ON p.hash = f.hash WHERE e.run_id = $1 ORDER BY e.seq";
-    let rows = sqlx::query(text).bind(run.0.as_bytes().as_slice()).fetch_all(conn).await?;
-    let mut events: Vec<EventRow> = Vec::with_capacity(rows.len());
-    for rows in rows.chunk_by(|a, b| a.try_get::<i64, _>(0).ok() == b.try_get::<i64, _>(0).ok()) {
-        let Some(row) = rows.first() else { continue };
-        let event = match parts(rows)? {
-            Ok(parts) => codec::join(row.try_get(3)?, parts.iter().map(|(path, body)| (path.as_str(), *body))),
-            Err(why) => Err(why),
+    let id = run.0.as_bytes().as_slice();
+    let text = "SELECT f.seq, f.path, f.hash, p.body FROM payload_refs f LEFT JOIN payloads p ON p.hash = f.hash \
+                WHERE f.run_id = $1 ORDER BY f.seq";
+    let refs = sqlx::query(text).bind(id).fetch_all(&mut *conn).await?;
+    let mut paths = Vec::with_capacity(refs.len());
+    for row in &refs {
+        paths.push((row.try_get::<i64, _>(0)?.cast_unsigned(), plain(row.try_get(1)?)));
+    }
+    let mut parts = Parts::new();
+    for (row, (seq, path)) in refs.iter().zip(&paths) {
+        let parts = parts.entry(*seq).or_insert_with(|| Ok(Vec::new()));
+        let body = match (row.try_get::<&[u8], _>(2)?, row.try_get::<Option<&[u8]>, _>(3)?) {
+            (hash, Some(body)) if codec::hash(body) == hash => Ok(body),
+            (_, Some(_)) => Err(format!("its payload at {path} is not what its name says")),
+            (_, None) => Err(format!("its payload at {path} is missing")),
         };
-        events.push(EventRow {
-            seq: row.try_get::<i64, _>(0)?.cast_unsigned(),
-            at: time(row.try_get(1)?).unwrap_or_default(),
-            version: u64::try_from(row.try_get::<i16, _>(2)?).unwrap_or(u64::MAX),
-            event,
-        });
+        match (body, &mut *parts) {
+            (Ok(body), Ok(parts)) => parts.push((path.as_str(), body)),
+            (Err(why), _) => *parts = Err(why),
+            (Ok(_), Err(_)) => {}
+        }
+    }
+    let text = "SELECT a.first, a.last, a.version, a.events, a.parts, \
+                    (SELECT count(*) FROM payload_refs f WHERE f.run_id = a.run_id AND f.seq BETWEEN a.first AND a.last) \
+                FROM appends a WHERE a.run_id = $1 ORDER BY a.first";
+    let found = sqlx::query(text).bind(id).fetch_all(conn).await?;
+    let mut events = Vec::new();
+    for row in &found {
+        let version = i64::from(row.try_get::<i16, _>(2)?);
+        let (first, last) = (row.try_get(0)?, row.try_get(1)?);
+        let append = AppendRow { first, last, version, events: row.try_get(3)? };
+        let (expected, there): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
+        if expected != there {
+            let why = format!("{expected} payloads belong to its append; there are {there}");
+            parts.insert(append.first.cast_unsigned(), Err(why));
+        }
+        append.look(&parts, &mut events);
     }
     Ok(events)
-}
-
-/// The payloads of one event, or what is wrong with them.
-#[allow(clippy::type_complexity)] // two kinds of wrong: the database's and what stands in it
-fn parts(rows: &[PgRow]) -> sqlx::Result<Result<Vec<(String, &[u8])>, String>> {
-    let mut parts = Vec::new();
-    for row in rows {
-        let Some(path) = row.try_get::<Option<String>, _>(5)?.map(plain) else { continue };
-        match (row.try_get::<Option<&[u8]>, _>(6)?, row.try_get::<Option<&[u8]>, _>(7)?) {
-            (Some(hash), Some(body)) if codec::hash(body) == hash => parts.push((path, body)),
-            (Some(_), Some(_)) => return Ok(Err(format!("its payload at {path} is not what its name says"))),
-            _ => return Ok(Err(format!("its payload at {path} is missing"))),
-        }
-    }
-    match rows.first().map(|row| row.try_get::<i16, _>(4)).transpose()? {
-        Some(count) if usize::try_from(count) != Ok(parts.len()) => {
-            Ok(Err(format!("{count} payloads belong to it; there are {}", parts.len())))
-        }
-        _ => Ok(Ok(parts)),
-    }
 }
 
 /// What must not be there: a text that gives a run's id and a word, what is wrong with it, and what to do. `{}` is the
 /// word, `$1` the window of retry keys.
 const BETWEEN: &[(&str, &str, &str)] = &[
     (
-        "SELECT DISTINCT run_id, ''::bytea FROM events WHERE NOT EXISTS (SELECT FROM runs WHERE runs.run_id = events.run_id)",
+        "SELECT DISTINCT run_id, ''::bytea FROM appends WHERE NOT EXISTS (SELECT FROM runs WHERE runs.run_id = appends.run_id)",
         "it has events and no row: no listing shows it",
         RESTORE,
     ),
@@ -177,8 +178,8 @@ const BETWEEN: &[(&str, &str, &str)] = &[
         RESTORE,
     ),
     (
-        "SELECT run_id, convert_to(seq::text, 'UTF8') FROM payload_refs WHERE NOT EXISTS (SELECT FROM events \
-         WHERE events.run_id = payload_refs.run_id AND events.seq = payload_refs.seq)",
+        "SELECT run_id, convert_to(seq::text, 'UTF8') FROM payload_refs WHERE seq > coalesce((SELECT last FROM appends \
+         WHERE appends.run_id = payload_refs.run_id AND first <= payload_refs.seq ORDER BY first DESC LIMIT 1), 0)",
         "a payload belongs to its event {}, which is not there",
         RESTORE,
     ),

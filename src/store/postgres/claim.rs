@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::fault::Fault;
+use super::read::summary;
 use super::session::Session;
-use super::text::{record, rows, uuid};
+use super::text::{rows, uuid};
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{Owned, StoreError, Taken};
 
@@ -31,8 +32,8 @@ const COME_BACK: Duration = Duration::from_secs(1);
 const TAKE: &str = "UPDATE runs SET owner = $1, fence = fence + 1, turn = NULL, taken = NULL \
     WHERE run_id = $2 AND NOT ended AND (owner IS NULL OR owner = $1 OR NOT EXISTS \
         (SELECT FROM workers WHERE worker = runs.owner AND alive_until > statement_timestamp())) \
-    RETURNING fence, summary";
-const WHOSE: &str = "SELECT r.ended, r.summary, w.worker, w.name FROM runs r \
+    RETURNING fence, summary, seq, last_at";
+const WHOSE: &str = "SELECT r.ended, r.summary, r.seq, r.last_at, w.worker, w.name FROM runs r \
     LEFT JOIN workers w ON w.worker = r.owner WHERE r.run_id = $1";
 /// A run that another took since the look has another fence: it is left.
 const TAKE_DUE: &str = "WITH due AS ( \
@@ -47,7 +48,7 @@ const TAKE_DUE: &str = "WITH due AS ( \
         SELECT r.run_id FROM runs r JOIN due ON due.run_id = r.run_id AND due.fence = r.fence \
         WHERE NOT r.ended ORDER BY r.run_id LIMIT $3 FOR UPDATE OF r SKIP LOCKED \
     ) UPDATE runs SET owner = $1, fence = runs.fence + 1, turn = NULL, taken = $2 \
-      FROM free WHERE runs.run_id = free.run_id RETURNING runs.fence, runs.summary";
+      FROM free WHERE runs.run_id = free.run_id RETURNING runs.fence, runs.summary, runs.seq, runs.last_at";
 
 /// See the module.
 #[derive(Default)]
@@ -105,11 +106,11 @@ async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Tak
         let whose = session.ask(sqlx::query(WHOSE).bind(id)).await?;
         let Some(row) = whose.first() else { return Ok(Taken::Unknown) };
         if row.try_get(0)? {
-            return Ok(Taken::Ended(record(row, 1)?));
+            return Ok(Taken::Ended(summary(row, 1)?));
         }
-        match row.try_get::<Option<&[u8]>, _>(2)? {
+        match row.try_get::<Option<&[u8]>, _>(4)? {
             Some(other) => {
-                return Ok(Taken::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(3)? });
+                return Ok(Taken::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(5)? });
             }
             // It went or was left between the two looks.
             None if looks > 0 => {}
@@ -127,5 +128,5 @@ async fn take_due(session: &mut Session, worker: WorkerId, asking: Uuid, limit: 
 }
 
 fn owned(row: &PgRow) -> Result<Owned, Fault> {
-    Ok(Owned { fence: Fence(row.try_get::<i64, _>(0)?.cast_unsigned()), summary: record(row, 1)? })
+    Ok(Owned { fence: Fence(row.try_get::<i64, _>(0)?.cast_unsigned()), summary: summary(row, 1)? })
 }

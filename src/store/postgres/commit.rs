@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fault::Fault;
+use super::known::Known;
 use super::look::look;
 use super::news::Crier;
 use super::session::Session;
@@ -31,6 +32,7 @@ pub(super) struct Committer {
     pub(super) session: Session,
     pub(super) crier: Crier,
     statement: Statement,
+    known: Known,
     window_ns: i64,
 }
 
@@ -50,7 +52,7 @@ impl From<Fault> for Outcome {
 impl Committer {
     pub(super) fn new(session: Session, crier: Crier, window_ns: i64) -> Self {
         let statement = Statement::new(&crier.origin, window_ns);
-        Self { session, crier, statement, window_ns }
+        Self { session, crier, statement, known: Known::default(), window_ns }
     }
 
     /// Commits what may be committed and answers every append.
@@ -75,6 +77,7 @@ impl Committer {
                     break outcome;
                 }
                 Some(fault) => {
+                    self.known.forget();
                     if let Fault::Unclear(text) = fault {
                         doubt = Some(text.clone());
                     }
@@ -92,13 +95,20 @@ impl Committer {
                 }
             }
         };
+        if let Outcome { fault: None, fates: Some(fates) } = &outcome {
+            for (job, fate) in jobs.iter().zip(fates) {
+                if let Fate::Write(_) = fate {
+                    self.known.written(job);
+                }
+            }
+        }
         answer(jobs, outcome, doubt);
     }
 
     /// In one round trip, where nobody breaks a rule.
     async fn attempt(&mut self, jobs: &[Job]) -> Outcome {
         let all: Vec<(&Job, &[NewPin])> = jobs.iter().map(|job| (job, job.append.pins.as_slice())).collect();
-        if let Some(query) = self.statement.write(&all) {
+        if let Some(query) = self.statement.write(&all, &self.known) {
             match self.session.ask(query).await {
                 Ok(rows) => {
                     self.tell(&rows);
@@ -152,7 +162,7 @@ impl Committer {
             self.session.roll_back().await;
             return Outcome { fault: None, fates: Some(fates) };
         }
-        let done = match self.statement.write(&written) {
+        let done = match self.statement.write(&written, &self.known) {
             Some(query) => self.session.ask(query).await.map_err(surely),
             None => Err(Fault::Sure("appends that were judged to fit do not fit".into())),
         };

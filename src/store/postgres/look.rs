@@ -14,8 +14,9 @@ use crate::store::job::Job;
 use crate::store::judge::Known;
 
 const HELD: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
-const BATCHES: &str = "SELECT e.run_id, e.seq, e.batch FROM unnest($1, $2) AS want(run_id, seq) \
-    JOIN events e ON e.run_id = want.run_id AND e.seq = want.seq";
+const BATCHES: &str = "SELECT want.run_id, want.seq, a.batch FROM unnest($1, $2) AS want(run_id, seq) \
+    CROSS JOIN LATERAL (SELECT batch, last FROM appends WHERE appends.run_id = want.run_id \
+        AND appends.first <= want.seq ORDER BY appends.first DESC LIMIT 1) AS a WHERE a.last >= want.seq";
 const CLAIMS: &str = "SELECT key, run_id, request FROM retry_keys \
     WHERE key = ANY ($1) AND run_id IS NOT NULL AND at > now_ns() - $2 ORDER BY key FOR UPDATE";
 const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) AS want(family, id) \

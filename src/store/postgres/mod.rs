@@ -15,6 +15,7 @@ mod check;
 mod claim;
 mod commit;
 mod fault;
+mod known;
 mod look;
 mod news;
 mod open;
@@ -23,6 +24,7 @@ mod read;
 mod session;
 mod statement;
 mod text;
+mod upgrade;
 mod work;
 mod writer;
 
@@ -124,6 +126,12 @@ impl PostgresStore {
     ) -> Result<(StoreChecked, String), StoreError> {
         let address = Address::new(url, password, limits)?;
         Ok((check::check(&address, window_ns(limits)).await?, address.shown))
+    }
+
+    /// Makes the tables of an older version.
+    #[cfg(test)]
+    pub(super) async fn make_older(url: &Secret, version: i64) {
+        open::make_older(&Address::new(url, None, &Limits::default()).unwrap(), version).await.unwrap();
     }
 
     fn hand_in(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {

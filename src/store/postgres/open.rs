@@ -1,12 +1,12 @@
 //! Opens a database: brings its tables up, and refuses what a newer program wrote, what another program's is, and a
 //! standby. Processes that start together wait for each other here.
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, Row, SqlSafeStr};
 
 use super::address::{Address, SCHEMA};
 use super::text::run_id;
+use super::upgrade::{self, NEWEST, newer_tables};
 use crate::store::StoreError;
 use crate::store::check::newer_events;
 use crate::workflow::Event;
@@ -22,11 +22,18 @@ pub(super) async fn open(address: &Address) -> Result<[u8; 32], StoreError> {
         .map_err(|error| StoreError(format!("cannot connect to {}: {error}", address.shown)))?;
     look_at_server(&mut conn, address).await?;
     make_schema(&mut conn, address).await?;
-    migrate(&mut conn, address).await?;
+    upgrade::migrate(&mut conn, address).await?;
     check_version(&mut conn, address).await?;
     let secret = secret(&mut conn).await?;
     let _ = address.within(conn.close()).await;
     Ok(secret)
+}
+
+#[cfg(test)]
+pub(super) async fn make_older(address: &Address, version: i64) -> Result<(), StoreError> {
+    let mut conn = address.connect().await.map_err(|error| StoreError(error.to_string()))?;
+    make_schema(&mut conn, address).await?;
+    upgrade::take_steps(&mut conn, address, version).await
 }
 
 async fn look_at_server(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
@@ -81,54 +88,18 @@ async fn make_schema(conn: &mut PgConnection, address: &Address) -> Result<(), S
     Ok(())
 }
 
-fn steps() -> Migrator {
-    let first = include_str!("../schema/postgres/0001_first.sql").into_sql_str();
-    let lists = include_str!("../schema/postgres/0002_lists.sql").into_sql_str();
-    let flips = include_str!("../schema/postgres/0003_flips.sql").into_sql_str();
-    let births = include_str!("../schema/postgres/0004_births.sql").into_sql_str();
-    Migrator::with_migrations(vec![
-        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
-        Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
-        Migration::new(3, "flips".into(), MigrationType::Simple, flips, false),
-        Migration::new(4, "births".into(), MigrationType::Simple, births, false),
-    ])
-}
-
-fn newer_tables(shown: &str, version: i64) -> StoreError {
-    let known = steps().iter().map(|step| step.version).max().unwrap_or(0);
-    StoreError(format!(
-        "{shown} has tables of version {version}, this binary knows them up to version {known}: it was written by a \
-         newer pointsman; start that one, or give this one another database with --store"
-    ))
-}
-
-async fn migrate(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
-    let shown = &address.shown;
-    match steps().run_direct(None, conn, false).await {
-        Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(version)) => Err(newer_tables(shown, version)),
-        Err(error) => Err(StoreError(format!("cannot bring up the tables of {shown}: {error}"))),
-    }
-}
-
 /// Opens a database to look at it only, as this binary left it; nothing is made where nothing was.
 pub(super) async fn look_at(address: &Address) -> Result<PgConnection, StoreError> {
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
     let mut conn = address.connect_at_start().await.map_err(failed)?;
-    let known = steps().iter().map(|step| step.version).max().unwrap_or(0);
-    let text = "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = $1 AND tablename = '_sqlx_migrations'";
-    let there = sqlx::query(text).bind(SCHEMA).fetch_one(&mut conn).await.map_err(failed)?;
-    if !there.try_get::<bool, _>(0).map_err(failed)? {
-        return Err(StoreError(format!("there is no store of pointsman in {shown}")));
-    }
-    let text = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-    let version: i64 = sqlx::query(text).fetch_one(&mut conn).await.map_err(failed)?.try_get(0).map_err(failed)?;
-    match version.cmp(&known) {
-        std::cmp::Ordering::Equal => Ok(conn),
-        std::cmp::Ordering::Greater => Err(newer_tables(shown, version)),
-        std::cmp::Ordering::Less => Err(StoreError(format!(
-            "{shown} has tables of version {version}, this binary has version {known}: start it once with `serve`"
+    match upgrade::version(&mut conn).await.map_err(failed)? {
+        0 => Err(StoreError(format!("there is no store of pointsman in {shown}"))),
+        NEWEST => Ok(conn),
+        version if version > NEWEST => Err(newer_tables(shown, version)),
+        version => Err(StoreError(format!(
+            "{shown} has tables of version {version}, this binary has version {NEWEST}: start it once with `serve`, after \
+             a copy (`pg_dump --schema={SCHEMA}`), since an older one refuses the tables afterwards"
         ))),
     }
 }
@@ -144,8 +115,8 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
     let row = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_one(&mut *conn).await.map_err(failed)?;
     let noted: i32 = row.try_get(0).map_err(failed)?;
     // The first condition is its index's.
-    let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > $1 \
-                ORDER BY version DESC, run_id, seq LIMIT 1";
+    let text = "SELECT run_id, first, version FROM appends WHERE version > 2 AND version > $1 \
+                ORDER BY version DESC, run_id, first LIMIT 1";
     let newest = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_optional(conn).await.map_err(failed)?;
     let standing = newest.map(|row| {
         let run = row.try_get::<&[u8], _>(0).ok().and_then(|id| run_id(id).ok());

@@ -7,43 +7,64 @@ use super::pool::Pool;
 use super::text::{Result, arm, column, name, parse, plain, record, rows, run_id, text, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
-use crate::store::codec;
+use crate::store::rows::{AppendRow, Parts};
+use crate::store::summary::current;
 use crate::store::{EngineTries, FirstTry, FlipRecord, PinCount, PinRecord, RunFilter, StoreError, StoredEvent};
-use crate::workflow::{Event, RunStatus, RunSummary};
+use crate::workflow::{RunStatus, RunSummary};
 
-/// Payloads come with the event that they belong to, in one look: a purge may take them a moment later.
+/// Payloads come with the append that they belong to, in one look: a purge may take them a moment later.
 pub(super) async fn events(pool: &Pool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
-    let text = "SELECT e.seq, e.at, e.version, e.event, r.paths, r.bodies FROM events e LEFT JOIN LATERAL \
-                (SELECT array_agg(f.path) AS paths, array_agg(p.body) AS bodies \
-                 FROM payload_refs f JOIN payloads p ON p.hash = f.hash \
-                 WHERE f.run_id = e.run_id AND f.seq = e.seq) AS r ON e.parts > 0 \
-                WHERE e.run_id = $1 AND e.seq >= $2 ORDER BY e.seq";
-    let from = i64::try_from(from.0).unwrap_or(i64::MAX);
-    let found = pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice()).bind(from)).await?;
-    found.iter().map(event).collect()
+    let text = "SELECT a.first, a.last, a.version, a.events, a.parts, r.seqs, r.paths, r.bodies FROM appends a \
+                LEFT JOIN LATERAL (SELECT array_agg(f.seq) AS seqs, array_agg(f.path) AS paths, \
+                        array_agg(p.body) AS bodies \
+                    FROM payload_refs f JOIN payloads p ON p.hash = f.hash \
+                    WHERE f.run_id = a.run_id AND f.seq BETWEEN a.first AND a.last) AS r ON a.parts > 0 \
+                WHERE a.run_id = $1 AND a.last >= $2 AND a.first >= \
+                    coalesce((SELECT max(first) FROM appends WHERE run_id = $1 AND first <= $2), 0) \
+                ORDER BY a.first";
+    let seq = i64::try_from(from.0).unwrap_or(i64::MAX);
+    let found = pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice()).bind(seq)).await?;
+    let mut events = Vec::new();
+    for row in &found {
+        read_append(row, run, from, &mut events)?;
+    }
+    Ok(events)
 }
 
-fn event(row: &PgRow) -> Result<StoredEvent> {
-    let seq: i64 = column(row, 0)?;
-    let version: i16 = column(row, 2)?;
-    if i32::from(version) > i32::from(Event::VERSION) {
-        return Err(StoreError(format!(
-            "event {seq} has version {version}, this binary reads events up to version {}",
-            Event::VERSION
-        )));
-    }
+fn read_append(row: &PgRow, run: RunId, from: Seq, into: &mut Vec<StoredEvent>) -> Result<()> {
+    let append = append_row(row)?;
+    let expected: i64 = column(row, 4)?;
+    let seqs: Vec<i64> = column::<Option<_>>(row, 5)?.unwrap_or_default();
     let paths: Vec<String> =
-        column::<Option<Vec<String>>>(row, 4)?.unwrap_or_default().into_iter().map(plain).collect();
-    let bodies: Vec<Vec<u8>> = column::<Option<Vec<Vec<u8>>>>(row, 5)?.unwrap_or_default();
-    let parts = paths.iter().map(String::as_str).zip(bodies.iter().map(Vec::as_slice));
-    let event = codec::join(column(row, 3)?, parts).map_err(|why| StoreError(format!("event {seq}: {why}")))?;
-    Ok(StoredEvent { seq: Seq(seq.cast_unsigned()), at: time(column(row, 1)?)?, event })
+        column::<Option<Vec<String>>>(row, 6)?.unwrap_or_default().into_iter().map(plain).collect();
+    let bodies: Vec<Vec<u8>> = column::<Option<_>>(row, 7)?.unwrap_or_default();
+    if seqs.len() as i64 != expected {
+        return Err(StoreError(format!("payloads of {run} are missing: `pointsman store check` says which")));
+    }
+    let mut parts = Parts::new();
+    for ((seq, path), body) in seqs.iter().zip(&paths).zip(&bodies) {
+        if let Ok(parts) = parts.entry(seq.cast_unsigned()).or_insert_with(|| Ok(Vec::new())) {
+            parts.push((path.as_str(), body.as_slice()));
+        }
+    }
+    append.read(from, &parts, into)
+}
+
+/// The first four columns.
+fn append_row(row: &PgRow) -> Result<AppendRow<'_>> {
+    let version = i64::from(column::<i16>(row, 2)?);
+    Ok(AppendRow { first: column(row, 0)?, last: column(row, 1)?, version, events: column(row, 3)? })
 }
 
 pub(super) async fn run(pool: &Pool, run: RunId) -> Result<Option<RunSummary>> {
-    let text = "SELECT summary FROM runs WHERE run_id = $1";
+    let text = "SELECT summary, seq, last_at FROM runs WHERE run_id = $1";
     let found = pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
-    found.first().map(|row| record(row, 0)).transpose()
+    found.first().map(|row| summary(row, 0)).transpose()
+}
+
+/// A run's summary, from this column on: as it was written, its last seq, and when that happened.
+pub(super) fn summary(row: &PgRow, at: usize) -> Result<RunSummary> {
+    current(column(row, at)?, column(row, at + 1)?, column(row, at + 2)?)
 }
 
 /// Conditions of a listing with their values: only what is asked for stands in the statement, so that it finds its
@@ -99,7 +120,8 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
         all.add("run_id < $", Value::Bytes(before.0.as_bytes().to_vec()));
     }
     let Conditions { text, values } = all;
-    let text = format!("SELECT summary FROM runs WHERE true{text} ORDER BY run_id DESC LIMIT {}", rows(limit));
+    let text =
+        format!("SELECT summary, seq, last_at FROM runs WHERE true{text} ORDER BY run_id DESC LIMIT {}", rows(limit));
     let text = AssertSqlSafe(text).into_sql_str();
     let make = || {
         // A text for every limit and mixture is not worth keeping prepared.
@@ -110,7 +132,7 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
         })
     };
     let found = pool.ask(make).await?;
-    found.iter().map(|row| record(row, 0)).collect()
+    found.iter().map(|row| summary(row, 0)).collect()
 }
 
 /// How many runs have not ended, by status.

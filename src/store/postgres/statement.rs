@@ -9,6 +9,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, SqlSafeStr, SqlStr};
 
+use super::known::Known;
 use super::text::text;
 use crate::names::RunId;
 use crate::store::codec::Part;
@@ -28,7 +29,7 @@ pub(super) struct Statement {
 }
 
 /// How many values the statement takes.
-const VALUES: usize = 54;
+const VALUES: usize = 53;
 
 impl Statement {
     pub(super) fn new(origin: &str, window_ns: i64) -> Self {
@@ -38,12 +39,12 @@ impl Statement {
     }
 
     /// What writes these appends, all or none; it gives the news. Nothing where two of them do not fit together: then
-    /// somebody breaks a rule.
-    pub(super) fn write(&self, written: &Written<'_>) -> Option<Query<'_, Postgres, PgArguments>> {
+    /// somebody breaks a rule. Summaries that are known to stand there are left as they are.
+    pub(super) fn write(&self, written: &Written<'_>, known: &Known) -> Option<Query<'_, Postgres, PgArguments>> {
         let runs = runs(written)?;
         let query = sqlx::query(self.text.clone()).bind(&self.origin).bind(self.window_ns);
         let query = bind_keys(bind_pins(query, written), written)?;
-        let query = bind_payloads(bind_events(bind_runs(query, &runs), written), written);
+        let query = bind_payloads(bind_appends(bind_runs(query, &runs, known), written), written);
         Some(bind_births(bind_rest(query, written).bind(&self.ended), written))
     }
 }
@@ -106,8 +107,9 @@ fn bind_keys<'q>(query: Bound<'q>, written: &Written<'_>) -> Option<Bound<'q>> {
     )
 }
 
-fn bind_runs<'q>(query: Bound<'q>, runs: &BTreeMap<RunId, Run<'_>>) -> Bound<'q> {
+fn bind_runs<'q>(query: Bound<'q>, runs: &BTreeMap<RunId, Run<'_>>, known: &Known) -> Bound<'q> {
     let last = || runs.values().map(|run| &run.last.run);
+    let summary = |run: &Run<'_>| (!known.stands(run.last)).then(|| run.last.summary().into_owned());
     query
         .bind(runs.keys().map(id).collect::<Vec<_>>())
         .bind(runs.values().map(|run| run.last.fence.0.cast_signed()).collect::<Vec<_>>())
@@ -121,23 +123,21 @@ fn bind_runs<'q>(query: Bound<'q>, runs: &BTreeMap<RunId, Run<'_>>) -> Bound<'q>
         .bind(last().map(|row| row.mode).collect::<Vec<_>>())
         .bind(last().map(|row| row.job.as_ref().map(|job| job.0.as_bytes().as_slice())).collect::<Vec<_>>())
         .bind(last().map(|row| row.parent.as_ref().map(id)).collect::<Vec<_>>())
-        .bind(last().map(|row| row.summary.as_slice()).collect::<Vec<_>>())
+        .bind(runs.values().map(summary).collect::<Vec<Option<Vec<u8>>>>())
         .bind(last().map(|row| row.owner.as_ref().map(|owner| owner.0.as_bytes().as_slice())).collect::<Vec<_>>())
         .bind(last().map(|row| row.turn).collect::<Vec<_>>())
         .bind(runs.values().map(|run| run.pinned).collect::<Vec<_>>())
 }
 
-fn bind_events<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
-    let events = || written.iter().flat_map(|(job, _)| job.events.iter().map(|event| (*job, event)));
-    let seqs = written.iter().flat_map(|(job, _)| job.first..=job.last());
+fn bind_appends<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
+    let jobs = || written.iter().map(|(job, _)| *job);
     query
-        .bind(events().map(|(job, _)| id(&job.run_id)).collect::<Vec<_>>())
-        .bind(seqs.map(u64::cast_signed).collect::<Vec<_>>())
-        .bind(events().map(|(_, event)| event.at).collect::<Vec<_>>())
-        .bind(events().map(|(_, event)| event.kind).collect::<Vec<_>>())
-        .bind(events().map(|(job, _)| job.batch.as_bytes().as_slice()).collect::<Vec<_>>())
-        .bind(events().map(|(_, event)| event.event.as_slice()).collect::<Vec<_>>())
-        .bind(events().map(|(_, event)| i16::try_from(event.parts.len()).unwrap_or(i16::MAX)).collect::<Vec<_>>())
+        .bind(jobs().map(|job| id(&job.run_id)).collect::<Vec<_>>())
+        .bind(jobs().map(|job| job.first.cast_signed()).collect::<Vec<_>>())
+        .bind(jobs().map(|job| job.last().cast_signed()).collect::<Vec<_>>())
+        .bind(jobs().map(|job| job.batch.as_bytes().as_slice()).collect::<Vec<_>>())
+        .bind(jobs().map(|job| i64::try_from(job.parts.len()).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+        .bind(jobs().map(|job| job.events.as_slice()).collect::<Vec<_>>())
         .bind(i16::try_from(Event::VERSION).unwrap_or(i16::MAX))
 }
 
@@ -145,10 +145,8 @@ fn bind_payloads<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
     let mut bodies: BTreeMap<[u8; 32], &[u8]> = BTreeMap::new();
     let mut refs: Vec<(&Job, u64, &Part)> = Vec::new();
     for (job, _) in written {
-        for (seq, event) in (job.first..).zip(&job.events) {
-            bodies.extend(event.parts.iter().map(|part| (part.hash, part.body.as_slice())));
-            refs.extend(event.parts.iter().map(|part| (*job, seq, part)));
-        }
+        bodies.extend(job.parts.iter().map(|(_, part)| (part.hash, part.body.as_slice())));
+        refs.extend(job.parts.iter().map(|(seq, part)| (*job, *seq, part)));
     }
     query
         .bind(bodies.keys().map(|hash| hash.as_slice()).collect::<Vec<_>>())

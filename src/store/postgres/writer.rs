@@ -84,7 +84,7 @@ impl Writer {
             }
             if let Some(first) = first {
                 let batch = self.gather(first);
-                self.batch_events.record(batch.iter().map(|job| job.events.len()).sum::<usize>() as f64);
+                self.batch_events.record(batch.iter().map(|job| job.count()).sum::<usize>() as f64);
                 self.committer.commit(batch, &self.healthy).await;
             }
             // One at a time between batches: never kept out by appends, and never more than one in their way.
@@ -120,20 +120,20 @@ impl Writer {
     /// Whatever waits, live first, up to the bounds. A single append may be larger than they are.
     fn gather(&mut self, first: Job) -> Vec<Job> {
         let (mut live, mut dark) = match first.priority {
-            Priority::Live => (first.events.len(), 0),
-            Priority::Dark => (0, first.events.len()),
+            Priority::Live => (first.count(), 0),
+            Priority::Dark => (0, first.count()),
         };
         let mut batch = vec![first];
         while live < self.batch_events_max
             && let Ok(job) = self.live.try_recv()
         {
-            live += job.events.len();
+            live += job.count();
             batch.push(job);
         }
         while dark < self.dark_events_max
             && let Ok(job) = self.dark.try_recv()
         {
-            dark += job.events.len();
+            dark += job.count();
             batch.push(job);
         }
         batch

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{AssertSqlSafe, Connection as _, Executor, SqlSafeStr};
 
 use super::check::look_at;
+use super::open;
 use crate::store::StoreError;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -20,6 +21,8 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// How many bytes the copy has.
 pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
     let mut conn = look_at(from).await?;
+    // A copy of older tables is what one wants before a newer version brings them up.
+    open::refuse_newer_tables(&mut conn, from).await?;
     let failed = |error: String| StoreError(format!("cannot write {}: {error}", to.display()));
     if to.symlink_metadata().is_ok() {
         return Err(exists(to));

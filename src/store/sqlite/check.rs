@@ -10,11 +10,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row, SqlSafeStr};
 
 use super::look::run_id;
-use super::read::{self, time};
-use super::{codec, fault, open};
+use super::{codec, fault, open, read};
 use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
-use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge, judge_secret, of_kind};
+use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge, judge_secret};
+use crate::store::rows::Parts;
 
 /// Runs that are read in one transaction.
 const PAGE: i64 = 64;
@@ -24,7 +24,7 @@ const MALFORMED: &str = "malformed";
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Opens a database to look at it only.
+/// Opens a database to look at it only, whatever version its tables have.
 pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
     if !path.is_file() {
@@ -40,6 +40,53 @@ pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection> {
         .await
         .map_err(failed)?;
     open::refuse_another_programs(&mut conn, path).await?;
+    Ok(conn)
+}
+
+/// Looks at a copy that was just made: at all of it, or, where its tables are older than this binary looks into, whether
+/// the file is whole and how much it holds.
+pub(super) async fn check_copy(path: &Path, since: i64) -> Result<StoreChecked> {
+    let mut conn = look_at(path).await?;
+    let older = open::is_older(&mut conn, path).await?;
+    let mut checked = StoreChecked::default();
+    let done = if older { whole(&mut conn, &mut checked).await } else { Ok(()) };
+    let _ = conn.close().await; // it was only read
+    if !older {
+        return check(path, since).await;
+    }
+    if let Err(error) = done {
+        checked.find(None, format!("the database cannot be read to its end: {error}"), RESTORE);
+    }
+    Ok(checked)
+}
+
+async fn whole(conn: &mut SqliteConnection, checked: &mut StoreChecked) -> sqlx::Result<()> {
+    look_for_damage(conn, checked).await?;
+    let count = async |conn: &mut SqliteConnection, text: &'static str| -> sqlx::Result<u64> {
+        Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0.cast_unsigned())
+    };
+    checked.runs = count(conn, "SELECT count(*) FROM runs").await?;
+    checked.events = count(conn, "SELECT count(*) FROM events").await?;
+    // Moved halfway.
+    if count(conn, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'appends'").await? > 0 {
+        checked.events += count(conn, "SELECT coalesce(sum(last - first + 1), 0) FROM appends").await?;
+    }
+    Ok(())
+}
+
+async fn look_for_damage(conn: &mut SqliteConnection, checked: &mut StoreChecked) -> sqlx::Result<()> {
+    let damage: Vec<(String,)> = sqlx::query_as("PRAGMA quick_check(20)").fetch_all(&mut *conn).await?;
+    for (line,) in damage.into_iter().filter(|(line,)| line != "ok") {
+        checked.find(None, format!("the file is damaged: {line}"), RESTORE);
+    }
+    let secret: Option<(Vec<u8>,)> =
+        sqlx::query_as("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(&mut *conn).await?;
+    judge_secret(secret.as_ref().map(|(secret,)| secret.as_slice()), checked);
+    Ok(())
+}
+
+async fn look_within(path: &Path) -> Result<SqliteConnection> {
+    let mut conn = look_at(path).await?;
     open::refuse_other_tables(&mut conn, path).await?;
     Ok(conn)
 }
@@ -47,7 +94,7 @@ pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection> {
 /// Looks at everything. Claims of retry keys from before `since` may name runs that are gone.
 pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
     let mut checked = StoreChecked::default();
-    let mut conn = match look_at(path).await {
+    let mut conn = match look_within(path).await {
         Ok(conn) => conn,
         // It is a database of ours, as far as can be seen: what is wrong with it is what was asked.
         Err(StoreError(why)) if why.contains(MALFORMED) => {
@@ -67,13 +114,7 @@ pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
 }
 
 async fn all(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
-    let damage: Vec<(String,)> = sqlx::query_as("PRAGMA quick_check(20)").fetch_all(&mut *conn).await?;
-    for (line,) in damage.into_iter().filter(|(line,)| line != "ok") {
-        checked.find(None, format!("the file is damaged: {line}"), RESTORE);
-    }
-    let secret: Option<(Vec<u8>,)> =
-        sqlx::query_as("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(&mut *conn).await?;
-    judge_secret(secret.as_ref().map(|(secret,)| secret.as_slice()), checked);
+    look_for_damage(conn, checked).await?;
     let mut after = Vec::new();
     loop {
         conn.execute("BEGIN".into_sql_str()).await?;
@@ -92,16 +133,17 @@ async fn all(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64
 async fn page(conn: &mut SqliteConnection, after: &mut Vec<u8>, checked: &mut StoreChecked) -> sqlx::Result<usize> {
     let plans: Vec<(String,)> = sqlx::query_as("SELECT id FROM plans").fetch_all(&mut *conn).await?;
     let plans: BTreeSet<PlanId> = plans.into_iter().map(|(id,)| PlanId::new(id)).collect();
-    let text = "SELECT run_id, summary, seq, remains IS NOT NULL FROM runs WHERE run_id > ? ORDER BY run_id LIMIT ?";
-    let runs: Vec<(Vec<u8>, Vec<u8>, i64, bool)> =
-        sqlx::query_as(text).bind(after.clone()).bind(PAGE).fetch_all(&mut *conn).await?;
-    for (id, summary, seq, purged) in &runs {
+    let text = "SELECT run_id, summary, seq, updated, remains IS NOT NULL FROM runs WHERE run_id > ? \
+                ORDER BY run_id LIMIT ?";
+    type Found = (Vec<u8>, Vec<u8>, i64, i64, bool);
+    let runs: Vec<Found> = sqlx::query_as(text).bind(after.clone()).bind(PAGE).fetch_all(&mut *conn).await?;
+    for (id, summary, seq, updated, purged) in &runs {
         let Some(run) = run_id(id.clone()) else {
             checked.find(None, format!("a run has the broken id {id:02x?}"), RESTORE);
             continue;
         };
         let events = if *purged { Vec::new() } else { events(conn, run).await? };
-        let rows = RunRows { run, summary, seq: seq.cast_unsigned(), purged: *purged, events };
+        let rows = RunRows { run, summary, seq: *seq, updated: Some(*updated), purged: *purged, events };
         judge(rows, &plans, checked);
     }
     if let Some((id, ..)) = runs.last() {
@@ -111,35 +153,39 @@ async fn page(conn: &mut SqliteConnection, after: &mut Vec<u8>, checked: &mut St
 }
 
 async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<EventRow>> {
-    let text = "SELECT events.seq, events.at, events.version, events.event, refs.path, payloads.hash, payloads.body, \
-                events.kind \
-                FROM events LEFT JOIN payload_refs AS refs ON refs.run_id = events.run_id AND refs.seq = events.seq \
-                LEFT JOIN payloads ON payloads.hash = refs.hash WHERE events.run_id = ? ORDER BY events.seq";
-    let rows = sqlx::query(text).bind(run.0.as_bytes().as_slice()).fetch_all(conn).await?;
-    let mut events = Vec::with_capacity(rows.len());
-    let mut rows = rows.iter().peekable();
-    while let Some(row) = rows.next() {
-        let seq: i64 = row.try_get(0)?;
-        let mut parts = Vec::new();
-        let mut broken = None;
-        let mut part = Some(row);
-        while let Some(row) = part {
-            if let Some(path) = row.try_get::<Option<&str>, _>(4)? {
-                match (row.try_get::<Option<&[u8]>, _>(5)?, row.try_get::<Option<&[u8]>, _>(6)?) {
-                    (Some(hash), Some(body)) if codec::hash(body) == hash => parts.push((path, body)),
-                    (Some(_), Some(_)) => broken = Some(format!("its payload at {path} is not what its name says")),
-                    _ => broken = Some(format!("its payload at {path} is missing")),
-                }
-            }
-            part = rows.next_if(|next| next.try_get::<i64, _>(0).is_ok_and(|next| next == seq));
-        }
-        let at = time(row.try_get(1)?).unwrap_or_default();
-        let version: i64 = row.try_get(2)?;
-        let event = match broken {
-            Some(why) => Err(why),
-            None => of_kind(codec::join(row.try_get(3)?, parts), row.try_get(7)?),
+    let id = run.0.as_bytes().as_slice();
+    let text = "SELECT refs.seq, refs.path, payloads.hash, payloads.body FROM payload_refs AS refs \
+                LEFT JOIN payloads ON payloads.hash = refs.hash WHERE refs.run_id = ?";
+    let found = sqlx::query(text).bind(id).fetch_all(&mut *conn).await?;
+    let mut parts = Parts::new();
+    for row in &found {
+        let path: &str = row.try_get(1)?;
+        let parts = parts.entry(row.try_get::<i64, _>(0)?.cast_unsigned()).or_insert_with(|| Ok(Vec::new()));
+        let body = match (row.try_get::<Option<&[u8]>, _>(2)?, row.try_get::<Option<&[u8]>, _>(3)?) {
+            (Some(hash), Some(body)) if codec::hash(body) == hash => Ok(body),
+            (Some(_), Some(_)) => Err(format!("its payload at {path} is not what its name says")),
+            _ => Err(format!("its payload at {path} is missing")),
         };
-        events.push(EventRow { seq: seq.cast_unsigned(), at, version: version.cast_unsigned(), event });
+        match (body, &mut *parts) {
+            (Ok(body), Ok(parts)) => parts.push((path, body)),
+            (Err(why), _) => *parts = Err(why),
+            (Ok(_), Err(_)) => {}
+        }
+    }
+    let text = "SELECT first, last, version, events, parts, \
+                    (SELECT count(*) FROM payload_refs AS refs WHERE refs.run_id = appends.run_id \
+                     AND refs.seq BETWEEN appends.first AND appends.last) \
+                FROM appends WHERE run_id = ? ORDER BY first";
+    let found = sqlx::query(text).bind(id).fetch_all(conn).await?;
+    let mut events = Vec::new();
+    for row in &found {
+        let append = read::append_row(row, 3)?;
+        let (expected, there): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
+        if expected != there {
+            let why = format!("{expected} payloads belong to its append; there are {there}");
+            parts.insert(append.first.cast_unsigned(), Err(why));
+        }
+        append.look(&parts, &mut events);
     }
     Ok(events)
 }
@@ -148,8 +194,8 @@ async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<Eve
 /// word.
 const BETWEEN: &[(&str, &str, &str)] = &[
     (
-        "SELECT DISTINCT run_id, '' FROM events WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = events.run_id) \
-         AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = events.run_id)",
+        "SELECT DISTINCT run_id, '' FROM appends WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = appends.run_id) \
+         AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = appends.run_id)",
         "it has events and no row: no listing shows it",
         RESTORE,
     ),
@@ -205,8 +251,9 @@ const BETWEEN: &[(&str, &str, &str)] = &[
         RESTORE,
     ),
     (
-        "SELECT run_id, seq FROM payload_refs WHERE NOT EXISTS (SELECT 1 FROM events \
-         WHERE events.run_id = payload_refs.run_id AND events.seq = payload_refs.seq) \
+        "SELECT run_id, seq FROM payload_refs WHERE payload_refs.seq > coalesce((SELECT last FROM appends \
+         WHERE appends.run_id = payload_refs.run_id AND appends.first <= payload_refs.seq \
+         ORDER BY appends.first DESC LIMIT 1), 0) \
          AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = payload_refs.run_id)",
         "a payload belongs to its event {}, which is not there",
         RESTORE,

@@ -1,13 +1,14 @@
 //! Which appends only carry their run forward?
 //!
-//! Always true: this is a memory of what was written, and never trusted. A run that is going was written as running and
-//! open; of its next append that leaves it so, only what can differ is written: half the work. The statement itself
-//! compares the stored row, and where that is otherwise by now the batch fails whole and is written plainly. It forgets
-//! rather than grows.
+//! Always true: this is a memory of what was written, and never trusted alone. A run that is going was written as running
+//! and open; of its next append that leaves it so, and changes nothing of it that listings show, only the place and the
+//! time are written: half the work. The statement itself compares the stored row, and where that is otherwise by now the
+//! batch fails whole and is written plainly. It forgets rather than grows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::job::Job;
+use super::summary::Listed;
 use crate::names::RunId;
 use crate::store::NewPin;
 use crate::workflow::RunStatus;
@@ -15,9 +16,9 @@ use crate::workflow::RunStatus;
 /// Runs that are remembered; a run that was forgotten is written plainly once.
 const RUNS_MAX: usize = 16_384;
 
-/// Runs whose row says that they are going.
+/// Runs whose row says that they are going, each with what listings show of it.
 #[derive(Default)]
-pub(super) struct Going(HashSet<RunId>);
+pub(super) struct Going(HashMap<RunId, Listed>);
 
 /// The rows of runs that a batch writes.
 pub(super) struct Runs<'a> {
@@ -38,7 +39,10 @@ impl Going {
         }
         let jobs = || jobs.iter().map(|(job, _)| *job);
         let goes = |job: &&Job| {
-            is_going(job) && job.append.pins.is_empty() && self.0.contains(&job.run_id) && !twice.contains(&job.run_id)
+            is_going(job)
+                && job.append.pins.is_empty()
+                && self.0.get(&job.run_id) == Some(&job.run.listed)
+                && !twice.contains(&job.run_id)
         };
         let (going, plain): (Vec<_>, Vec<_>) = jobs().partition(goes);
         match going.len() > going_max {
@@ -56,7 +60,7 @@ impl Going {
         if self.0.len() >= RUNS_MAX {
             self.0.clear();
         }
-        self.0.insert(job.run_id);
+        self.0.insert(job.run_id, job.run.listed.clone());
     }
 
     /// Something is not as it was remembered, or nobody knows.

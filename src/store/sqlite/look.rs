@@ -15,7 +15,8 @@ use crate::names::{Fence, RouteId, RunId};
 
 const HEADS: &str = "SELECT want.column1, want.column2, \
     runs.seq, runs.fence, \
-    (SELECT batch FROM events WHERE events.run_id = want.column1 AND events.seq = want.column2) \
+    (SELECT batch FROM (SELECT batch, last FROM appends WHERE appends.run_id = want.column1 \
+        AND appends.first <= want.column2 ORDER BY appends.first DESC LIMIT 1) WHERE last >= want.column2) \
     FROM (VALUES {rows}) AS want LEFT JOIN runs ON runs.run_id = want.column1 WHERE want.column1 IS NOT NULL";
 const CLAIMS: &str = "SELECT retry_keys.key, retry_keys.run_id, retry_keys.request, retry_keys.at \
     FROM (VALUES {rows}) AS want CROSS JOIN retry_keys ON retry_keys.key = want.column1 \

@@ -23,6 +23,7 @@ mod open;
 mod queues;
 mod read;
 mod statements;
+mod upgrade;
 mod work;
 mod writer;
 
@@ -51,7 +52,7 @@ use super::{
     Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
     Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
 };
-use super::{codec, job, judge};
+use super::{codec, job, judge, summary};
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -60,6 +61,8 @@ use crate::workflow::{RunStatus, RunSummary};
 
 #[cfg(test)]
 pub(super) use self::connection::{SYNCHRONOUS, options as writer_options};
+#[cfg(test)]
+pub(super) use self::open::take_steps;
 
 /// A store in one SQLite file.
 pub struct SqliteStore {
@@ -97,6 +100,16 @@ impl SqliteStore {
         let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
         let since = clock::now().checked_sub(window).map_or(i64::MIN, nanos);
         check::check(path.as_ref(), since).await
+    }
+
+    /// Looks at a copy that [`SqliteStore::back_up`] made. Of one with older tables only whether it is whole.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::check`].
+    pub async fn check_copy(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked, StoreError> {
+        let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
+        let since = clock::now().checked_sub(window).map_or(i64::MIN, nanos);
+        check::check_copy(path.as_ref(), since).await
     }
 
     /// Copies a database to a file that does not exist, beside a process that may be appending to it; gives the size of

@@ -13,11 +13,11 @@ use super::fault::Fault;
 use super::hints::Hints;
 use super::look::run_id;
 use crate::names::{Fence, RunId, WorkerId};
+use crate::store::summary::current;
 use crate::store::{News, OrderRecord, Owned, Taken, no_such_run, run_has_ended};
-use crate::workflow::RunSummary;
 
-/// Rows of events that go in one transaction, and payloads.
-const SWEPT_EVENTS: u64 = 500;
+/// Rows of appends that go in one transaction, and payloads.
+const SWEPT_APPENDS: u64 = 200;
 const SWEPT_PAYLOADS: u64 = 16;
 
 pub(super) enum Move {
@@ -111,21 +111,21 @@ pub(super) fn written(asked: &Move, moved: &Moved, news: Vec<News>, hints: &mut 
 
 async fn take(conn: &mut SqliteConnection, worker: WorkerId, run: RunId) -> Result<Taken, Fault> {
     let text = "UPDATE runs SET owner = ?, turn = NULL, fence = fence + 1 WHERE run_id = ? AND ended = 0 \
-                RETURNING fence, summary";
-    let taken: Option<(i64, Vec<u8>)> = sqlx::query_as(text)
+                RETURNING fence, summary, seq, updated";
+    let taken: Option<OwnedRow> = sqlx::query_as(text)
         .bind(worker.0.as_bytes().as_slice())
         .bind(run.0.as_bytes().as_slice())
         .fetch_optional(&mut *conn)
         .await?;
-    if let Some((fence, summary)) = taken {
-        return Ok(Taken::Mine(owned(fence, &summary)?));
+    if let Some(row) = taken {
+        return Ok(Taken::Mine(owned(row)?));
     }
-    let ended: Option<(Vec<u8>,)> = sqlx::query_as("SELECT summary FROM runs WHERE run_id = ?")
+    let ended: Option<OwnedRow> = sqlx::query_as("SELECT fence, summary, seq, updated FROM runs WHERE run_id = ?")
         .bind(run.0.as_bytes().as_slice())
         .fetch_optional(conn)
         .await?;
     match ended {
-        Some((summary,)) => Ok(Taken::Ended(read(&summary)?)),
+        Some(row) => Ok(Taken::Ended(owned(row)?.summary)),
         None => Ok(Taken::Unknown),
     }
 }
@@ -137,10 +137,10 @@ async fn take_due(conn: &mut SqliteConnection, worker: WorkerId, limit: i64, now
                         UNION SELECT runs.run_id FROM orders CROSS JOIN runs ON runs.run_id = orders.run_id \
                         WHERE orders.answer IS NULL AND runs.ended = 0 AND runs.owner IS NULL \
                     ) ORDER BY run_id LIMIT ?3 \
-                ) RETURNING fence, summary";
-    let taken: Vec<(i64, Vec<u8>)> =
+                ) RETURNING fence, summary, seq, updated";
+    let taken: Vec<OwnedRow> =
         sqlx::query_as(text).bind(worker.0.as_bytes().as_slice()).bind(now_ns).bind(limit).fetch_all(conn).await?;
-    let mut taken = taken.iter().map(|(fence, summary)| owned(*fence, summary)).collect::<Result<Vec<_>, _>>()?;
+    let mut taken = taken.into_iter().map(owned).collect::<Result<Vec<_>, _>>()?;
     taken.sort_by_key(|owned| owned.summary.run_id);
     Ok(taken)
 }
@@ -199,10 +199,10 @@ async fn doom(conn: &mut SqliteConnection, runs: &[(RunId, Option<Vec<u8>>)]) ->
 }
 
 async fn sweep(conn: &mut SqliteConnection) -> Result<(u64, bool), Fault> {
-    let text = "DELETE FROM events WHERE pos IN \
-                (SELECT events.pos FROM purging CROSS JOIN events ON events.run_id = purging.run_id LIMIT ?)";
-    let events = sqlx::query(text).bind(SWEPT_EVENTS.cast_signed()).execute(&mut *conn).await?.rows_affected();
-    if events == SWEPT_EVENTS {
+    let text = "DELETE FROM appends WHERE pos IN \
+                (SELECT appends.pos FROM purging CROSS JOIN appends ON appends.run_id = purging.run_id LIMIT ?)";
+    let appends = sqlx::query(text).bind(SWEPT_APPENDS.cast_signed()).execute(&mut *conn).await?.rows_affected();
+    if appends == SWEPT_APPENDS {
         return Ok((0, false));
     }
     let text = "DELETE FROM payload_refs WHERE (run_id, seq, path) IN ( \
@@ -223,12 +223,12 @@ async fn sweep(conn: &mut SqliteConnection) -> Result<(u64, bool), Fault> {
     Ok((payloads, true))
 }
 
-fn owned(fence: i64, summary: &[u8]) -> Result<Owned, Fault> {
-    Ok(Owned { summary: read::<RunSummary>(summary)?, fence: Fence(fence.cast_unsigned()) })
-}
+/// Fence, summary, seq, and when the last event happened.
+type OwnedRow = (i64, Vec<u8>, i64, i64);
 
-fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
-    serde_json::from_slice(bytes).map_err(|error| Fault::Sure(format!("a stored record cannot be read: {error}")))
+fn owned((fence, summary, seq, updated): OwnedRow) -> Result<Owned, Fault> {
+    let summary = current(&summary, seq, Some(updated)).map_err(|error| Fault::Sure(error.0))?;
+    Ok(Owned { summary, fence: Fence(fence.cast_unsigned()) })
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Fault> {

@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, SqlSafeStr};
 use super::fault;
 use super::lock::Ownership;
 use super::look::run_id;
+use super::upgrade::{self, Broken};
 use crate::store::StoreError;
 use crate::store::check::newer_events;
 use crate::workflow::Event;
@@ -95,39 +96,80 @@ pub(super) async fn refuse_another_programs(conn: &mut SqliteConnection, path: &
     Ok(())
 }
 
-/// The steps that bring the tables up, in order.
-fn steps() -> Migrator {
+/// The steps that bring the tables up, in order, as far as one of them.
+fn steps(upto: i64) -> Migrator {
     let first = include_str!("../schema/0001_first.sql").into_sql_str();
     let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
     let work = include_str!("../schema/0003_work.sql").into_sql_str();
     let carried = include_str!("../schema/0004_carried.sql").into_sql_str();
     let lists = include_str!("../schema/0005_lists.sql").into_sql_str();
     let births = include_str!("../schema/0006_births.sql").into_sql_str();
-    Migrator::with_migrations(vec![
+    let appends = include_str!("../schema/0007_appends.sql").into_sql_str();
+    let moved = include_str!("../schema/0008_events_moved.sql").into_sql_str();
+    let mut steps = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
         Migration::new(3, "work".into(), MigrationType::Simple, work, false),
         Migration::new(4, "carried".into(), MigrationType::Simple, carried, false),
         Migration::new(5, "lists".into(), MigrationType::Simple, lists, false),
         Migration::new(6, "births".into(), MigrationType::Simple, births, false),
-    ])
+        Migration::new(APPENDS, "appends".into(), MigrationType::Simple, appends, false),
+        Migration::new(NEWEST, "events moved".into(), MigrationType::Simple, moved, false),
+    ];
+    steps.retain(|step| step.version <= upto);
+    Migrator::with_migrations(steps)
 }
 
-fn newest(steps: &Migrator) -> i64 {
-    steps.iter().map(|step| step.version).max().unwrap_or(0)
-}
+/// The step from which on events stand in rows of appends: those that an older file has are moved after it.
+const APPENDS: i64 = 7;
+/// The last step.
+const NEWEST: i64 = 8;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(
         "{} has tables of version {version}, this binary knows them up to version {}: it was written by a newer \
          pointsman; start that one, or give this one another file with --store",
         path.display(),
-        newest(&steps())
+        NEWEST
     ))
 }
 
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    match steps().run_direct(None, conn, false).await {
+    let shown = path.display().to_string();
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {}", fault::told(&error)));
+    let found = version(conn).await.map_err(failed)?;
+    if upgrade::is_older(conn).await.map_err(failed)? {
+        let events = upgrade::count(conn).await.map_err(failed)?;
+        if events > 0 {
+            tracing::warn!(
+                store = shown,
+                "the store has tables of version {found} and is brought up to version {NEWEST} now: about {events} events \
+                 are moved. This may be interrupted at any moment and goes on at the next start. An older pointsman \
+                 refuses the store from now on: the way back is a copy that `pointsman store backup` made before"
+            );
+        }
+    }
+    if found < APPENDS {
+        take_steps(conn, path, APPENDS).await?;
+    }
+    if upgrade::is_older(conn).await.map_err(failed)? {
+        match upgrade::move_events(conn, &shown).await {
+            Ok(()) => {}
+            Err(Broken::Database(error)) => return Err(failed(error)),
+            Err(Broken::Newer(why)) => return Err(newer_written(path, &why)),
+        }
+    }
+    take_steps(conn, path, NEWEST).await
+}
+
+/// Brings the tables up as far as a step.
+pub(in crate::store) async fn take_steps(
+    conn: &mut SqliteConnection,
+    path: &Path,
+    upto: i64,
+) -> Result<(), StoreError> {
+    match steps(upto).run_direct(None, conn, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(newer_tables(path, version)),
         Err(MigrateError::Execute(error)) => {
@@ -137,22 +179,49 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
     }
 }
 
+/// Which version the tables have; 0 where there are none.
+async fn version(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
+    let text = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
+    if !sqlx::query_as::<_, (bool,)>(text).fetch_one(&mut *conn).await?.0 {
+        return Ok(0);
+    }
+    let text = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0)
+}
+
+fn newer_written(path: &Path, why: &str) -> StoreError {
+    let path = path.display();
+    StoreError(format!("{path} has {why}; start that one, or give this one another file with --store"))
+}
+
+/// Whether the tables are those of an older version.
+pub(super) async fn is_older(conn: &mut SqliteConnection, path: &Path) -> Result<bool, StoreError> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
+    Ok(version(conn).await.map_err(failed)? < NEWEST)
+}
+
+/// For whoever copies: tables of an older version are as good, those of a newer one are not known to be whole.
+pub(super) async fn refuse_newer_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
+    match version(conn).await.map_err(failed)? {
+        0 => Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display()))),
+        found if found > NEWEST => Err(newer_tables(path, found)),
+        _ => Ok(()),
+    }
+}
+
 /// For whoever only looks, and cannot bring the tables up.
 pub(super) async fn refuse_other_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let text = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-    let found: Result<(i64,), sqlx::Error> = sqlx::query_as(text).fetch_one(conn).await;
-    let newest = newest(&steps());
-    match found {
-        Ok((version,)) if version == newest => Ok(()),
-        Ok((version,)) if version > newest => Err(newer_tables(path, version)),
-        Ok((version,)) => Err(StoreError(format!(
-            "{} has tables of version {version}, this binary looks at tables of version {newest}: start this pointsman \
-             with it once, which brings them up",
+    match version(conn).await {
+        Ok(0) => Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display()))),
+        Ok(NEWEST) => Ok(()),
+        Ok(version) if version > NEWEST => Err(newer_tables(path, version)),
+        Ok(version) => Err(StoreError(format!(
+            "{} has tables of version {version}, this binary looks at tables of version {NEWEST}: start this pointsman \
+             with it once, which brings them up; keep a copy by `pointsman store backup` before, since an older one \
+             refuses them afterwards",
             path.display()
         ))),
-        Err(error) if error.to_string().contains("no such table") => {
-            Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display())))
-        }
         Err(error) => Err(StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)))),
     }
 }
@@ -166,16 +235,13 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
         .map_err(failed)?;
     let noted = noted.and_then(|(text,)| String::from_utf8(text).ok()?.parse::<u16>().ok());
     // The first condition is its index's.
-    let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > ? \
-                ORDER BY version DESC, run_id, seq LIMIT 1";
+    let text = "SELECT run_id, first, version FROM appends WHERE version > 2 AND version > ? \
+                ORDER BY version DESC, run_id, first LIMIT 1";
     let newest: Option<(Vec<u8>, i64, i64)> =
         sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;
     let standing = newest.map(|(run, seq, version)| (run_id(run), seq, version));
     if let Some(why) = newer_events(noted, standing) {
-        let path = path.display();
-        return Err(StoreError(format!(
-            "{path} has {why}; start that one, or give this one another file with --store"
-        )));
+        return Err(newer_written(path, &why));
     }
     if noted != Some(Event::VERSION) {
         sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES ('event_version', ?)")

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::codec::Part;
 use super::going::Runs;
-use super::job::{BirthRow, EventRow, Job};
+use super::job::{BirthRow, Job};
 use super::queues::Queues;
 use crate::names::RunId;
 use crate::store::NewPin;
@@ -35,7 +35,7 @@ struct Shape {
     seldom: Seldom,
     going: usize,
     plain: usize,
-    events: usize,
+    appends: usize,
 }
 
 /// Kinds of rows that most batches have none of.
@@ -71,10 +71,8 @@ impl<'a> Rows<'a> {
             // What was encoded once is encoded again.
             rows.notices.extend(job.append.notices.iter().filter_map(|notice| serde_json::to_vec(notice).ok()));
             rows.births.extend(&job.births);
-            for (seq, event) in (job.first..).zip(&job.events) {
-                rows.refs.extend(event.parts.iter().map(|part| (job.run_id, seq, part)));
-                rows.payloads.extend(event.parts.iter().filter(|part| hashes.insert(part.hash)));
-            }
+            rows.refs.extend(job.parts.iter().map(|(seq, part)| (job.run_id, *seq, part)));
+            rows.payloads.extend(job.parts.iter().map(|(_, part)| part).filter(|part| hashes.insert(part.hash)));
         }
         rows
     }
@@ -103,7 +101,7 @@ impl Seldom {
 pub(super) struct Statements {
     window_ns: i64,
     texts: HashMap<Shape, Arc<str>>,
-    /// By the number of events, from one.
+    /// By the number of appends, from one.
     carried: [Arc<str>; CARRIED_MAX],
 }
 
@@ -122,15 +120,19 @@ impl Statements {
     ) -> (SqlStr, SqliteArguments, bool) {
         let pins: usize = jobs.iter().map(|(_, pins)| pins.len()).sum();
         let claims = jobs.iter().filter(|(job, _)| job.claim.is_some()).count();
-        let events: usize = jobs.iter().map(|(job, _)| job.events.len()).sum();
+        let appends = jobs.len();
         let rows = Rows::of(jobs);
         let seldom = rows.shape();
-        if runs.plain.is_empty() && pins + claims + seldom.largest() == 0 && events <= self.carried.len() {
-            return (AssertSqlSafe(self.carried[events - 1].clone()).into_sql_str(), carried_values(&runs.going), true);
+        if runs.plain.is_empty() && pins + claims + seldom.largest() == 0 && appends <= self.carried.len() {
+            return (
+                AssertSqlSafe(self.carried[appends - 1].clone()).into_sql_str(),
+                carried_values(&runs.going),
+                true,
+            );
         }
         let (going, plain) = (round(runs.going.len()), round(runs.plain.len()));
-        let shape = Shape { pins: round(pins), claims: round(claims), seldom, going, plain, events: round(events) };
-        let sizes = [shape.pins, shape.claims, seldom.largest(), going, plain, shape.events];
+        let shape = Shape { pins: round(pins), claims: round(claims), seldom, going, plain, appends: round(appends) };
+        let sizes = [shape.pins, shape.claims, seldom.largest(), going, plain, shape.appends];
         let kept = sizes.iter().all(|rows| *rows <= LARGEST);
         let window_ns = self.window_ns;
         if self.texts.len() >= TEXTS_MAX {
@@ -186,12 +188,12 @@ const GO_ON: &str = " ON CONFLICT (run_id) DO UPDATE SET first = excluded.first,
 const CARRY: &str = "UPDATE runs SET first = given.column2, \
                      seq = CASE WHEN given.column2 = runs.seq + 1 AND runs.fence = given.column4 AND runs.ended = 0 \
                      AND runs.turn IS NULL AND runs.status = 'running' THEN given.column3 END, \
-                     summary = given.column5, updated = given.column6, owner = given.column7 FROM (VALUES ";
-const CARRY_VALUES: usize = 7;
+                     updated = given.column5, owner = given.column6 FROM (VALUES ";
+const CARRY_VALUES: usize = 6;
 const CARRIED: &str = "INSERT INTO meta (key, value) SELECT 'a run is not there', NULL WHERE changes() <> ?;\n";
 
 fn text(shape: Shape, window_ns: i64) -> String {
-    let Shape { pins, claims, seldom, going, plain, events } = shape;
+    let Shape { pins, claims, seldom, going, plain, appends } = shape;
     let Seldom { settled, leaves, queues, notices, births, payloads, refs } = seldom;
     let mut text = String::from("BEGIN IMMEDIATE;\n");
     insert(&mut text, "pins (family, id, arm, run_id, at)", 5, pins, "");
@@ -217,33 +219,25 @@ fn text(shape: Shape, window_ns: i64) -> String {
         text.push_str(CARRIED);
     }
     insert(&mut text, RUNS, RUN_VALUES, plain, GO_ON);
-    insert(&mut text, "events (run_id, seq, at, kind, version, batch, event)", 7, events, "");
+    insert(&mut text, "appends (run_id, first, last, at, version, batch, parts, events)", 8, appends, "");
     text.push_str("COMMIT");
     text
 }
 
-/// So many events of runs that go on are one statement: fewer hops than a transaction of several.
+/// So many appends of runs that go on are one statement: fewer hops than a transaction of several.
 const CARRIED_MAX: usize = 6;
 
-fn carried(events: usize) -> String {
-    format!("INSERT INTO carried VALUES {}", vec!["(?,?,?,?,?,?,?,?,?,?,?,?)"; events].join(","))
+fn carried(appends: usize) -> String {
+    format!("INSERT INTO carried VALUES {}", vec!["(?,?,?,?,?,?,?,?,?,?,?)"; appends].join(","))
 }
 
 fn carried_values(going: &[&Job]) -> SqliteArguments {
     let mut row = Row(SqliteArguments::default());
     for job in going {
-        for (seq, event) in (job.first..).zip(&job.events) {
-            row.event(job, seq, event);
-            if seq < job.last() {
-                row.pad(5);
-                continue;
-            }
-            row.int(job.first.cast_signed());
-            row.int(job.fence.0.cast_signed());
-            row.blob(&job.run.summary);
-            row.int(job.run.updated);
-            row.maybe_blob(job.run.owner.map(|owner| owner.0));
-        }
+        row.append(job);
+        row.int(job.fence.0.cast_signed());
+        row.int(job.run.updated);
+        row.maybe_blob(job.run.owner.map(|owner| owner.0));
     }
     row.0
 }
@@ -279,7 +273,6 @@ fn values(jobs: &[(&Job, &[NewPin])], runs: &Runs, rows: &Rows, shape: Shape, no
         row.int(job.first.cast_signed());
         row.int(job.last().cast_signed());
         row.int(job.fence.0.cast_signed());
-        row.blob(&job.run.summary);
         row.int(job.run.updated);
         row.maybe_blob(job.run.owner.map(|owner| owner.0));
     }
@@ -296,7 +289,7 @@ fn values(jobs: &[(&Job, &[NewPin])], runs: &Runs, rows: &Rows, shape: Shape, no
         row.text(&job.run.workflow);
         row.maybe(job.run.route.as_deref());
         row.text(job.run.mode);
-        row.blob(&job.run.summary);
+        row.blob(&job.summary());
         row.int(job.fence.0.cast_signed());
         row.maybe_blob(job.run.owner.map(|owner| owner.0));
         row.maybe_int(job.run.turn);
@@ -306,11 +299,7 @@ fn values(jobs: &[(&Job, &[NewPin])], runs: &Runs, rows: &Rows, shape: Shape, no
         row.maybe_blob(job.run.parent.map(|parent| parent.0));
     }
     row.pad((shape.plain - runs.plain.len()) * RUN_VALUES);
-    for (job, _) in jobs {
-        for (seq, event) in (job.first..).zip(&job.events) {
-            row.event(job, seq, event);
-        }
-    }
+    jobs.iter().for_each(|(job, _)| row.append(job));
     row.0
 }
 
@@ -337,14 +326,15 @@ impl Row {
     fn maybe_blob(&mut self, value: Option<Uuid>) {
         let _ = self.0.add(value.as_ref().map(|value| value.as_bytes().as_slice()));
     }
-    fn event(&mut self, job: &Job, seq: u64, event: &EventRow) {
+    fn append(&mut self, job: &Job) {
         self.blob(job.run_id.0.as_bytes());
-        self.int(seq.cast_signed());
-        self.int(event.at);
-        self.text(event.kind);
+        self.int(job.first.cast_signed());
+        self.int(job.last().cast_signed());
+        self.int(job.latest());
         self.int(i64::from(Event::VERSION));
         self.blob(job.batch.as_bytes());
-        self.blob(&event.event);
+        self.int(i64::try_from(job.parts.len()).unwrap_or(i64::MAX));
+        self.blob(&job.events);
     }
     fn seldom(&mut self, rows: &Rows, shape: Seldom) {
         for (id, answer) in &rows.settled {

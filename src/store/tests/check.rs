@@ -36,11 +36,27 @@ async fn fill(store: &impl Store) {
     large.events[1].1 = Event::StepComputed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) };
     large.pins = vec![pin("17", Arm::Engine)];
     large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32] });
-    store.append(large.into()).await.unwrap();
+    for one in apart(large) {
+        store.append(one.into()).await.unwrap();
+    }
     let old = Append { pins: vec![pin("18", Arm::Engine)], ..answered(run_id(3), past()) };
     store.append(old.into()).await.unwrap();
     store.append(answered(run_id(4), past()).into()).await.unwrap();
     assert_eq!(store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs, 2);
+}
+
+/// The same as three appends: of the first event, of the second, and of the rest.
+fn apart(whole: Append) -> Vec<Append> {
+    let of = |from: usize, to: usize| {
+        let events = whole.events[from..to].to_vec();
+        let at = events.last().unwrap().0;
+        let summary = fold(whole.events[..to].iter().map(|(_, event)| event)).unwrap().summary(at);
+        let first = Seq(from as u64 + 1);
+        Append { first, events, summary, batch: Uuid::now_v7(), pins: Vec::new(), claim: None, ..whole.clone() }
+    };
+    let first = Append { claim: whole.claim, ..of(0, 1) };
+    let rest = Append { pins: whole.pins.clone(), ..of(2, whole.events.len()) };
+    vec![first, of(1, 2), rest]
 }
 
 async fn check(path: &Path) -> StoreChecked {
@@ -67,23 +83,28 @@ async fn a_sound_store_has_no_findings() {
 async fn each_thing_that_is_wrong_is_found_and_named() {
     let two = "run_id = (SELECT run_id FROM pins WHERE id = '17')";
     let cases = [
-        (format!("DELETE FROM events WHERE seq = 2 AND {two}"), Some(2), "where event 2 should be stands event 3"),
-        (format!("DELETE FROM events WHERE seq = 4 AND {two}"), Some(2), "has 4 events; there are 3"),
+        (format!("DELETE FROM appends WHERE first = 2 AND {two}"), Some(2), "where event 2 should be stands event 3"),
+        (format!("DELETE FROM appends WHERE first = 3 AND {two}"), Some(2), "has 4 events; there are 2"),
         (
-            format!("UPDATE events SET event = '{{' WHERE seq = 1 AND {two}"),
+            format!("UPDATE appends SET last = 5 WHERE first = 3 AND {two}"),
+            Some(2),
+            "event 3: its append should hold the events up to 5; it holds 2",
+        ),
+        (
+            format!("UPDATE appends SET events = '0 {{' WHERE first = 1 AND {two}"),
             Some(2),
             "event 1: an event cannot be read",
         ),
-        (format!("UPDATE events SET version = 99 WHERE seq = 3 AND {two}"), Some(2), "event 3 has version 99"),
+        (format!("UPDATE appends SET version = 99 WHERE first = 3 AND {two}"), Some(2), "event 3 has version 99"),
         (
-            format!("UPDATE events SET event = '{{\"completed\":{{}}}}', kind = 'completed' WHERE seq = 1 AND {two}"),
+            format!("UPDATE appends SET events = '0 {{\"completed\":{{}}}}' WHERE first = 1 AND {two}"),
             Some(2),
             "do not follow from each other",
         ),
         (
-            format!("UPDATE events SET kind = 'frobnicated' WHERE seq = 2 AND {two}"),
+            format!("UPDATE appends SET events = 'x' WHERE first = 2 AND {two}"),
             Some(2),
-            "event 2: its row calls it `frobnicated`, and it is `step_computed`",
+            "event 2: its line does not begin with a time",
         ),
         ("DELETE FROM meta".into(), None, "the store's secret is gone"),
         ("UPDATE meta SET value = x'00' WHERE key = 'secret'".into(), None, "the store's secret has 1 bytes"),
@@ -135,16 +156,21 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         format!("convert_to(replace(convert_from({column}, 'UTF8'), '{from}', '{to}'), 'UTF8')")
     };
     let cases = [
-        (format!("DELETE FROM events WHERE seq = 2 AND {two}"), Some(2), "where event 2 should be stands event 3"),
-        (format!("DELETE FROM events WHERE seq = 4 AND {two}"), Some(2), "has 4 events; there are 3"),
+        (format!("DELETE FROM appends WHERE first = 2 AND {two}"), Some(2), "where event 2 should be stands event 3"),
+        (format!("DELETE FROM appends WHERE first = 3 AND {two}"), Some(2), "has 4 events; there are 2"),
         (
-            format!("UPDATE events SET event = '{{' WHERE seq = 1 AND {two}"),
+            format!("UPDATE appends SET last = 5 WHERE first = 3 AND {two}"),
+            Some(2),
+            "event 3: its append should hold the events up to 5; it holds 2",
+        ),
+        (
+            format!("UPDATE appends SET events = '0 {{' WHERE first = 1 AND {two}"),
             Some(2),
             "event 1: an event cannot be read",
         ),
-        (format!("UPDATE events SET version = 99 WHERE seq = 3 AND {two}"), Some(2), "event 3 has version 99"),
+        (format!("UPDATE appends SET version = 99 WHERE first = 3 AND {two}"), Some(2), "event 3 has version 99"),
         (
-            format!("UPDATE events SET event = '{{\"completed\":{{}}}}' WHERE seq = 1 AND {two}"),
+            format!("UPDATE appends SET events = '0 {{\"completed\":{{}}}}' WHERE first = 1 AND {two}"),
             Some(2),
             "do not follow from each other",
         ),
@@ -156,7 +182,7 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         (format!("UPDATE runs SET summary = '{{}}' WHERE {two}"), Some(2), "its summary cannot be read"),
         ("DELETE FROM payloads".into(), Some(2), "its payload at /step_computed/output is missing"),
         ("UPDATE payloads SET body = '1'".into(), Some(2), "is not what its name says"),
-        ("DELETE FROM payload_refs".into(), Some(2), "1 payloads belong to it; there are 0"),
+        ("DELETE FROM payload_refs".into(), Some(2), "1 payloads belong to its append; there are 0"),
         ("DELETE FROM payload_refs".into(), None, "nothing refers to the payload"),
         (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has events and no row"),
         (format!("DELETE FROM runs WHERE {two}"), Some(2), "`orders.create 17` is pinned to it"),
@@ -186,7 +212,7 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
     // Looked at while somebody uses it: each damage stands in place of the one before it.
     database.query("CREATE SCHEMA kept");
     let tables =
-        ["events", "payloads", "payload_refs", "runs", "plans", "run_keys", "pins", "locks", "orders", "births"];
+        ["appends", "payloads", "payload_refs", "runs", "plans", "run_keys", "pins", "locks", "orders", "births"];
     for table in tables {
         database.query(&format!("CREATE TABLE kept.{table} AS TABLE pointsman.{table}"));
     }

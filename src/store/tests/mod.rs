@@ -17,6 +17,7 @@ mod rate;
 mod retention;
 mod sqlite;
 pub(crate) mod through;
+mod upgrade;
 
 /// The servers that the end-to-end tests use too.
 #[path = "../../../tests/it/support/cluster.rs"]

@@ -196,10 +196,10 @@ async fn what_is_not_ours_or_too_new_is_refused_and_the_password_is_not_told() {
     let store = open(&database).await;
     store.append(append(run_id(1), 1, 3).into()).await.unwrap();
     store.close().await;
-    database.query("UPDATE pointsman.events SET version = 98 WHERE seq = 2");
+    database.query("UPDATE pointsman.appends SET version = 98 WHERE first = 1");
     let newer = refused(database.url()).await;
-    assert!(newer.contains(&format!("events of version 98 (such as event 2 of {})", run_id(1))), "{newer}");
-    database.query("UPDATE pointsman.events SET version = 2");
+    assert!(newer.contains(&format!("events of version 98 (such as event 1 of {})", run_id(1))), "{newer}");
+    database.query("UPDATE pointsman.appends SET version = 2");
     database.query(
         "INSERT INTO pointsman._sqlx_migrations (version, description, success, checksum, execution_time) \
          VALUES (77, 'later', true, '', 1)",

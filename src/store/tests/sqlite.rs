@@ -53,10 +53,10 @@ async fn what_a_newer_program_wrote_is_refused() {
     store.append(append(run_id(1), 1, 3).into()).await.unwrap();
     store.close().await;
     // Whatever was noted: it stands there.
-    edit(&dir, "UPDATE events SET version = 98 WHERE seq = 2").await;
+    edit(&dir, "UPDATE appends SET version = 98 WHERE first = 1").await;
     let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
-    assert!(refused.contains(&format!("events of version 98 (such as event 2 of {})", run_id(1))), "{refused}");
-    edit(&dir, "UPDATE events SET version = 2").await;
+    assert!(refused.contains(&format!("events of version 98 (such as event 1 of {})", run_id(1))), "{refused}");
+    edit(&dir, "UPDATE appends SET version = 2").await;
     edit(
         &dir,
         "UPDATE meta SET value = x'31' WHERE key = 'event_version'; \
@@ -103,16 +103,13 @@ async fn events_of_the_first_version_are_read() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("test.db"));
     let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
     for (n, events) in (1..).zip(FIRST_VERSION) {
-        for (seq, event) in (1..).zip(events) {
-            let text = event.replace("RUN", &run_id(n).0.to_string());
-            sqlx::query("UPDATE events SET version = 1, event = ? WHERE run_id = ? AND seq = ?")
-                .bind(text.into_bytes())
-                .bind(run_id(n).0.as_bytes().as_slice())
-                .bind(seq as i64)
-                .execute(&mut conn)
-                .await
-                .unwrap();
-        }
+        let lines = events.iter().map(|event| format!("0 {}", event.replace("RUN", &run_id(n).0.to_string())));
+        sqlx::query("UPDATE appends SET version = 1, events = ? WHERE run_id = ?")
+            .bind(lines.collect::<Vec<_>>().join("\n").into_bytes())
+            .bind(run_id(n).0.as_bytes().as_slice())
+            .execute(&mut conn)
+            .await
+            .unwrap();
     }
     sqlx::Connection::close(conn).await.unwrap();
     edit(&dir, "UPDATE meta SET value = x'31' WHERE key = 'event_version'").await;
@@ -162,9 +159,13 @@ async fn not_trusted(events: u64) {
         store.append(append(run_id(n), 1, 1).into()).await.unwrap();
         store.append(append(run_id(n), 2, 1).into()).await.unwrap();
     }
-    edit(&dir, "DELETE FROM events WHERE seq = 2; DELETE FROM runs WHERE pos = 1; UPDATE runs SET seq = 1 WHERE pos = 2; \
-                UPDATE runs SET turn = 0, owner = NULL WHERE pos = 3; INSERT INTO events SELECT 99, run_id, 2, at, kind, \
-                version, batch, event FROM events WHERE pos = 5").await;
+    edit(
+        &dir,
+        "DELETE FROM appends WHERE first = 2; DELETE FROM runs WHERE pos = 1; UPDATE runs SET seq = 1 WHERE pos = 2; \
+                UPDATE runs SET turn = 0, owner = NULL WHERE pos = 3; INSERT INTO appends SELECT 99, run_id, 2, 2, at, \
+                version, batch, parts, events FROM appends WHERE pos = 5",
+    )
+    .await;
     let appends = (1..=3).map(|n| store.append(append(run_id(n), 3, events).into()));
     let done = futures_util::future::join_all(appends).await;
     let conflict = |stored| Err(AppendError::Conflict(crate::store::Conflict::Seq { stored: Seq(stored) }));
@@ -213,7 +214,7 @@ async fn live_goes_first() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.file().unwrap());
     let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
     let order: Vec<(Vec<u8>,)> =
-        sqlx::query_as("SELECT run_id FROM events ORDER BY pos").fetch_all(&mut conn).await.unwrap();
+        sqlx::query_as("SELECT run_id FROM appends ORDER BY pos").fetch_all(&mut conn).await.unwrap();
     let order: Vec<u64> =
         order.iter().map(|(run,)| (0..7).find(|n| run_id(*n).0.as_bytes() == run.as_slice()).unwrap()).collect();
     assert_eq!(order, [6, 0, 1, 2, 3, 4, 5]);
@@ -253,4 +254,35 @@ async fn a_full_disk_refuses_and_the_store_recovers_by_itself() {
     .expect("the probe finds out by itself");
     store.append(append(run_id(kept), 1, 1).into()).await.unwrap();
     store.close().await;
+}
+
+#[tokio::test]
+async fn an_append_is_one_row_and_a_summary_is_written_when_listings_change() {
+    let place = Place::new(Which::Sqlite).await;
+    let one = run_id(1);
+    let waits = |append: Append, note: Option<&str>| Append {
+        summary: RunSummary { note: note.map(str::to_owned), ..append.summary },
+        ..append
+    };
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.file().unwrap());
+    let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let mut written = Vec::new();
+    for (first, note) in [(1, None), (4, None), (7, None), (10, Some("why")), (13, Some("why")), (16, None)] {
+        place.store.append(waits(append(one, first, 3), note).into()).await.unwrap();
+        let (json,): (Vec<u8>,) = sqlx::query_as("SELECT summary FROM runs").fetch_one(&mut conn).await.unwrap();
+        written.push(serde_json::from_slice::<RunSummary>(&json).unwrap().seq.0);
+        let mut expected = summary(one, first + 2);
+        expected.note = note.map(str::to_owned);
+        assert_eq!(place.store.run(one).await.unwrap().unwrap(), expected);
+        let listed = place.store.runs(RunFilter { limit: 9, ..RunFilter::default() }).await.unwrap();
+        assert_eq!(listed, [expected]);
+    }
+    assert_eq!(written, [3, 3, 3, 12, 12, 18]);
+    let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM appends").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(rows, 6);
+    // From a place within an append, at its beginning, and behind the last.
+    for (from, count) in [(1, 18), (8, 11), (10, 9), (18, 1), (19, 0)] {
+        let events = place.store.events(one, Seq(from)).await.unwrap();
+        assert_eq!((events.len(), events.first().map_or(from, |event| event.seq.0)), (count, from));
+    }
 }

@@ -122,7 +122,7 @@ async fn a_store_that_is_newer_damaged_or_killed_is_never_a_silent_loss() {
     let checked = cli(&["store", "check", "--store", &store], &[]).await;
     assert!(checked.status.success(), "{}", said(&checked));
     // Written by a newer program: it says which run, and does not start.
-    spoil(&plant, "UPDATE events SET version = 99 WHERE seq = 2").await;
+    spoil(&plant, "UPDATE appends SET version = 99 WHERE last > 1").await;
     spoil(&plant, "UPDATE meta SET value = CAST('99' AS BLOB) WHERE key = 'event_version'").await;
     let Err(log) = Pointsman::try_start(&plant.start).await else {
         panic!("it starts over events that it cannot read")
@@ -130,7 +130,7 @@ async fn a_store_that_is_newer_damaged_or_killed_is_never_a_silent_loss() {
     assert!(log.contains("99") && log.contains(super::id(&run)) && log.contains("newer"), "{log}");
     let checked = cli(&["store", "check", "--store", &store], &[]).await;
     assert!(!checked.status.success() && said(&checked).contains(super::id(&run)), "{}", said(&checked));
-    spoil(&plant, "UPDATE events SET version = 2 WHERE seq = 2").await;
+    spoil(&plant, "UPDATE appends SET version = 2 WHERE version = 99").await;
     spoil(&plant, "UPDATE meta SET value = CAST('2' AS BLOB) WHERE key = 'event_version'").await;
     plant.back().await;
     plant.comes_to(&run, "completed").await;

@@ -6,13 +6,14 @@
 use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite};
 
-use super::{Result, parse, rows, unread};
+use super::{Result, rows, unread};
+use crate::store::summary::current;
 use crate::store::{RunFilter, StoreError};
 use crate::workflow::{RunStatus, RunSummary};
 
 pub(in crate::store::sqlite) async fn runs(pool: &SqlitePool, filter: RunFilter) -> Result<Vec<RunSummary>> {
-    let found: Vec<(Vec<u8>,)> = statement(filter).build_query_as().fetch_all(pool).await.map_err(unread)?;
-    found.iter().map(|(summary,)| parse(summary)).collect()
+    let found: Vec<(Vec<u8>, i64, i64)> = statement(filter).build_query_as().fetch_all(pool).await.map_err(unread)?;
+    found.iter().map(|(summary, seq, updated)| current(summary, *seq, Some(*updated))).collect()
 }
 
 /// The rows that are looked through, said as their index says it.
@@ -31,7 +32,7 @@ fn through(filter: &RunFilter) -> &'static str {
 }
 
 fn statement(filter: RunFilter) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("SELECT runs.summary FROM (SELECT pos, run_id FROM ");
+    let mut query = QueryBuilder::new("SELECT runs.summary, runs.seq, runs.updated FROM (SELECT pos, run_id FROM ");
     query.push(through(&filter));
     let RunFilter { statuses, workflow, route, mode, job, parent, before, limit } = filter;
     if !statuses.is_empty() {

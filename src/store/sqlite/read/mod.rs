@@ -14,10 +14,11 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 pub(super) use self::beside::{engine_tries, first_try, pin, pin_counts, pins, plan, records, run_key};
 pub(super) use self::between::{births, is_purging, locks, notices, old, order, orders, remains, wakes};
 pub(super) use self::list::{open_runs, runs};
-use super::codec;
 use crate::names::{RunId, Seq};
+use crate::store::rows::{AppendRow, Parts};
+use crate::store::summary::current;
 use crate::store::{StoreError, StoredEvent};
-use crate::workflow::{Event, RunSummary};
+use crate::workflow::RunSummary;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -43,12 +44,12 @@ pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<V
     }
 }
 
-/// Events among which the newest is looked for. They stand in the order of their commits, and those that were committed
+/// Appends among which the newest event is looked for. They stand in the order of their commits, and those that were committed
 /// together may be out of order by what their runs' clocks differ.
 const NEWEST: i64 = 1_000;
 
 pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>> {
-    let text = "SELECT max(at) FROM (SELECT at FROM events ORDER BY pos DESC LIMIT ?)";
+    let text = "SELECT max(at) FROM (SELECT at FROM appends ORDER BY pos DESC LIMIT ?)";
     let (newest,): (Option<i64>,) = sqlx::query_as(text).bind(NEWEST).fetch_one(pool).await.map_err(unread)?;
     let time = |nanos: i64| Timestamp::from_nanosecond(i128::from(nanos));
     newest.map(time).transpose().map_err(|error| StoreError(format!("the time of an event cannot be read: {error}")))
@@ -56,37 +57,49 @@ pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>>
 
 /// `None` where a payload is missing.
 async fn whole_events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Option<Vec<StoredEvent>>> {
-    let text = "SELECT events.seq, events.at, events.version, events.event, refs.path, refs.hash \
-                FROM events LEFT JOIN payload_refs AS refs ON refs.run_id = events.run_id AND refs.seq = events.seq \
-                WHERE events.run_id = ?1 AND events.seq >= ?2 \
-                AND NOT EXISTS (SELECT 1 FROM purging WHERE run_id = ?1) ORDER BY events.seq";
-    let rows = sqlx::query(text)
-        .bind(run.0.as_bytes().as_slice())
-        .bind(i64::try_from(from.0).unwrap_or(i64::MAX))
-        .fetch_all(pool)
-        .await
-        .map_err(unread)?;
-    let mut hashes = Vec::new();
-    for row in &rows {
-        hashes.extend(row.try_get::<Option<Vec<u8>>, _>(5).map_err(unread)?);
+    let text = "SELECT first, last, version, parts, events FROM appends WHERE run_id = ?1 AND last >= ?2 AND first >= \
+                coalesce((SELECT max(before.first) FROM appends AS before \
+                          WHERE before.run_id = ?1 AND before.first <= ?2), 0) \
+                AND NOT EXISTS (SELECT 1 FROM purging WHERE run_id = ?1) ORDER BY first";
+    let id = run.0.as_bytes().as_slice();
+    let from_seq = i64::try_from(from.0).unwrap_or(i64::MAX);
+    let found = sqlx::query(text).bind(id).bind(from_seq).fetch_all(pool).await.map_err(unread)?;
+    let mut appends = Vec::with_capacity(found.len());
+    let mut expected = 0;
+    for row in &found {
+        expected += row.try_get::<i64, _>(3).map_err(unread)?;
+        appends.push(append_row(row, 4).map_err(unread)?);
     }
-    let payloads = payloads(pool, hashes).await?;
-    let mut events = Vec::with_capacity(rows.len());
-    let mut rows = rows.iter().peekable();
-    while let Some(row) = rows.next() {
-        let seq: i64 = row.try_get(0).map_err(unread)?;
-        let mut parts = Vec::new();
-        let mut part = Some(row);
-        while let Some(row) = part {
-            if let Some(path) = row.try_get::<Option<&str>, _>(4).map_err(unread)? {
-                let Some(body) = payloads.get(row.try_get::<&[u8], _>(5).map_err(unread)?) else { return Ok(None) };
-                parts.push((path, body.as_slice()));
-            }
-            part = rows.next_if(|next| next.try_get::<i64, _>(0).is_ok_and(|next| next == seq));
+    let mut refs: Vec<(i64, String, Vec<u8>)> = Vec::new();
+    if let Some(append) = appends.first().filter(|_| expected > 0) {
+        let text = "SELECT seq, path, hash FROM payload_refs WHERE run_id = ? AND seq >= ? ORDER BY seq, path";
+        refs = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(pool).await.map_err(unread)?;
+        let last = appends.last().map_or(0, |append| append.last);
+        // What was appended since is not looked at.
+        refs.retain(|(seq, ..)| *seq <= last);
+    }
+    if refs.len() as i64 != expected {
+        return Ok(None);
+    }
+    let payloads = payloads(pool, refs.iter().map(|(.., hash)| hash.clone()).collect()).await?;
+    let mut parts = Parts::new();
+    for (seq, path, hash) in &refs {
+        let Some(body) = payloads.get(hash) else { return Ok(None) };
+        if let Ok(parts) = parts.entry(seq.cast_unsigned()).or_insert_with(|| Ok(Vec::new())) {
+            parts.push((path.as_str(), body.as_slice()));
         }
-        events.push(event(row, seq, parts)?);
+    }
+    let mut events = Vec::new();
+    for append in &appends {
+        append.read(from, &parts, &mut events)?;
     }
     Ok(Some(events))
+}
+
+/// The first three columns and the one that holds the events.
+pub(super) fn append_row(row: &SqliteRow, events: usize) -> sqlx::Result<AppendRow<'_>> {
+    let (first, last, version) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    Ok(AppendRow { first, last, version, events: row.try_get(events)? })
 }
 
 /// Payloads that one statement asks for.
@@ -109,20 +122,6 @@ async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap
     Ok(payloads)
 }
 
-fn event(row: &SqliteRow, seq: i64, parts: Vec<(&str, &[u8])>) -> Result<StoredEvent> {
-    let version: i64 = row.try_get(2).map_err(unread)?;
-    if version > i64::from(Event::VERSION) {
-        return Err(StoreError(format!(
-            "event {seq} has version {version}, this binary reads events up to version {}",
-            Event::VERSION
-        )));
-    }
-    let at = time(row.try_get(1).map_err(unread)?)?;
-    let event = codec::join(row.try_get(3).map_err(unread)?, parts)
-        .map_err(|error| StoreError(format!("event {seq}: {error}")))?;
-    Ok(StoredEvent { seq: Seq(seq.cast_unsigned()), at, event })
-}
-
 /// Findings of one kind that are read.
 pub(super) const FOUND_MAX: usize = 10_000;
 
@@ -131,10 +130,10 @@ pub(super) fn time(ns: i64) -> Result<jiff::Timestamp> {
 }
 
 pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunSummary>> {
-    let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT summary FROM runs WHERE run_id = ?")
+    let row: Option<(Vec<u8>, i64, i64)> = sqlx::query_as("SELECT summary, seq, updated FROM runs WHERE run_id = ?")
         .bind(run.0.as_bytes().as_slice())
         .fetch_optional(pool)
         .await
         .map_err(unread)?;
-    row.map(|(summary,)| parse(&summary)).transpose()
+    row.map(|(summary, seq, updated)| current(&summary, seq, Some(updated))).transpose()
 }

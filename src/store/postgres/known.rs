@@ -1,0 +1,42 @@
+//! Which summaries stand in the database as they would be written again?
+//!
+//! Always true: what is remembered was committed by this process under the run's fence, so that nobody has written the
+//! row's summary since: the statement that leaves it as it is asks for that fence. It forgets rather than grows, and all
+//! of it where a commit is in doubt.
+
+use std::collections::HashMap;
+
+use crate::names::{Fence, RunId};
+use crate::store::job::Job;
+use crate::store::summary::Listed;
+
+/// Runs that are remembered; the summary of one that was forgotten is written once more.
+const RUNS_MAX: usize = 16_384;
+
+#[derive(Default)]
+pub(super) struct Known(HashMap<RunId, (Fence, Listed)>);
+
+impl Known {
+    /// Whether the row shows what this append leaves.
+    pub(super) fn stands(&self, job: &Job) -> bool {
+        job.first > 1
+            && self.0.get(&job.run_id).is_some_and(|(fence, listed)| *fence == job.fence && *listed == job.run.listed)
+    }
+
+    /// It is committed.
+    pub(super) fn written(&mut self, job: &Job) {
+        if job.run.ended {
+            self.0.remove(&job.run_id);
+            return;
+        }
+        if self.0.len() >= RUNS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(job.run_id, (job.fence, job.run.listed.clone()));
+    }
+
+    /// Nobody knows what was written last.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+}

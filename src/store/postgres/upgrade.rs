@@ -1,0 +1,209 @@
+//! Brings an older database up: one process at a time, and while no older one works there.
+//!
+//! Always true: events are moved in batches of one transaction each, so that a process that ends at any moment leaves
+//! every event in exactly one of the two tables, and the next start goes on where it ended. The database has the number of
+//! the new tables before the first batch, and what an older process calls tells it that it is too old.
+
+use std::time::{Duration, Instant};
+
+use sqlx::Row;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor, SqlSafeStr, SqlStr};
+
+use super::address::{Address, SCHEMA};
+use super::text::run_id;
+use crate::store::StoreError;
+use crate::store::check::newer_events;
+use crate::workflow::Event;
+
+/// The step from which on events stand in rows of appends: those that an older database has are moved after it.
+const APPENDS: i64 = 5;
+/// The last step.
+pub(super) const NEWEST: i64 = 6;
+/// Held by whoever brings the tables up.
+const LOCK: i64 = 20_254;
+/// Between looks whether others have ended.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Events of one batch.
+const EVENTS_AT_ONCE: i64 = 2_000;
+/// How often it is said how far this is.
+const SAY_EVERY: Duration = Duration::from_secs(2);
+
+/// The steps that bring the tables up, in order, as far as one of them.
+fn steps(upto: i64) -> Migrator {
+    let first = include_str!("../schema/postgres/0001_first.sql").into_sql_str();
+    let lists = include_str!("../schema/postgres/0002_lists.sql").into_sql_str();
+    let flips = include_str!("../schema/postgres/0003_flips.sql").into_sql_str();
+    let births = include_str!("../schema/postgres/0004_births.sql").into_sql_str();
+    let appends = include_str!("../schema/postgres/0005_appends.sql").into_sql_str();
+    let moved = include_str!("../schema/postgres/0006_events_moved.sql").into_sql_str();
+    let mut steps = vec![
+        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
+        Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
+        Migration::new(3, "flips".into(), MigrationType::Simple, flips, false),
+        Migration::new(4, "births".into(), MigrationType::Simple, births, false),
+        Migration::new(APPENDS, "appends".into(), MigrationType::Simple, appends, false),
+        Migration::new(NEWEST, "events moved".into(), MigrationType::Simple, moved, false),
+    ];
+    steps.retain(|step| step.version <= upto);
+    Migrator::with_migrations(steps)
+}
+
+pub(super) fn newer_tables(shown: &str, version: i64) -> StoreError {
+    StoreError(format!(
+        "{shown} has tables of version {version}, this binary knows them up to version {NEWEST}: it was written by a \
+         newer pointsman; start that one, or give this one another database with --store"
+    ))
+}
+
+/// Brings the tables up; where they are, nothing is waited for.
+pub(super) async fn migrate(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
+    if version(conn).await.map_err(failed)? == NEWEST {
+        return take_steps(conn, address, NEWEST).await;
+    }
+    lock(conn, address).await?;
+    let done = migrate_alone(conn, address).await;
+    let unlocked = conn.execute(format_lock("pg_advisory_unlock")).await.map_err(failed);
+    done.and(unlocked.map(drop))
+}
+
+async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
+    let found = version(conn).await.map_err(failed)?;
+    if (1..APPENDS).contains(&found) {
+        let events: i64 = sqlx::query("SELECT count(*) FROM events")
+            .fetch_one(&mut *conn)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(failed)?;
+        if events > 0 {
+            tracing::warn!(
+                store = shown,
+                "the store has tables of version {found} and is brought up to version {NEWEST} now: {events} events are \
+                 moved. This may be interrupted at any moment and goes on at the next start. An older pointsman refuses \
+                 the store from now on: the way back is a copy that `pg_dump --schema={SCHEMA}` made before"
+            );
+        }
+        wait_for_older(conn, address, found).await?;
+    }
+    if found < APPENDS {
+        take_steps(conn, address, APPENDS).await?;
+    }
+    if found < NEWEST {
+        move_events(conn, address).await?;
+    }
+    take_steps(conn, address, NEWEST).await
+}
+
+/// Brings the tables up as far as a step.
+pub(in crate::store) async fn take_steps(
+    conn: &mut PgConnection,
+    address: &Address,
+    upto: i64,
+) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    match steps(upto).run_direct(None, conn, false).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(version)) => Err(newer_tables(shown, version)),
+        Err(error) => Err(StoreError(format!("cannot bring up the tables of {shown}: {error}"))),
+    }
+}
+
+/// Which version the tables have; 0 where there are none.
+pub(super) async fn version(conn: &mut PgConnection) -> sqlx::Result<i64> {
+    let text = "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = $1 AND tablename = '_sqlx_migrations'";
+    if !sqlx::query(text).bind(SCHEMA).fetch_one(&mut *conn).await?.try_get::<bool, _>(0)? {
+        return Ok(0);
+    }
+    let text = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    sqlx::query(text).fetch_one(conn).await?.try_get(0)
+}
+
+fn format_lock(function: &str) -> SqlStr {
+    AssertSqlSafe(format!("SELECT {function}({LOCK})")).into_sql_str()
+}
+
+/// Takes the lock, or refuses after as long as a connection may take.
+async fn lock(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
+    let began = Instant::now();
+    loop {
+        let row = sqlx::query(format_lock("pg_try_advisory_lock")).fetch_one(&mut *conn).await.map_err(failed)?;
+        if row.try_get(0).map_err(failed)? {
+            return Ok(());
+        }
+        if began.elapsed() > address.connect {
+            return Err(StoreError(format!(
+                "another pointsman is bringing up the tables of {shown}: start this one when that is done"
+            )));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Older processes cannot read what is written from now on: they end before it is. One that was killed counts as living
+/// until its lease is over.
+async fn wait_for_older(conn: &mut PgConnection, address: &Address, found: i64) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
+    let began = Instant::now();
+    loop {
+        let text = "SELECT name FROM workers WHERE alive_until > clock_timestamp() ORDER BY name";
+        let rows = sqlx::query(text).fetch_all(&mut *conn).await.map_err(failed)?;
+        let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+        let names = names.map_err(failed)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > address.lease * 2 {
+            return Err(StoreError(format!(
+                "{shown} has tables of version {found}, and pointsman of that version works there ({}): this one brings \
+                 them up to version {NEWEST}, which that one cannot read. Keep a copy (`pg_dump --schema={SCHEMA}`), stop \
+                 the older ones, and start this one again; nothing was changed",
+                names.join(", ")
+            )));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn move_events(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
+    // The first condition is its index's.
+    let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > $1 \
+                ORDER BY version DESC, run_id, seq LIMIT 1";
+    let newest = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;
+    let standing = newest.map(|row| {
+        let run = row.try_get::<&[u8], _>(0).ok().and_then(|id| run_id(id).ok());
+        Ok((run, row.try_get::<i64, _>(1)?, i64::from(row.try_get::<i16, _>(2)?)))
+    });
+    if let Some(why) = newer_events(None, standing.transpose().map_err(failed)?) {
+        return Err(StoreError(format!(
+            "{shown} has {why}; start that one, or give this one another database with --store"
+        )));
+    }
+    let (began, mut said, mut all) = (Instant::now(), Instant::now(), 0);
+    loop {
+        let row =
+            sqlx::query("SELECT move_events($1)").bind(EVENTS_AT_ONCE).fetch_one(&mut *conn).await.map_err(failed)?;
+        let moved: i64 = row.try_get(0).map_err(failed)?;
+        if moved == 0 {
+            break;
+        }
+        all += moved;
+        if said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            tracing::info!(store = shown, "bringing up the store: {all} events moved");
+        }
+    }
+    if all > 0 {
+        tracing::info!(store = shown, took = ?began.elapsed(), "the store is brought up: {all} events moved");
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! How the rows of appends become events again.
+//!
+//! Always true: a row that does not hold what its columns say is an error that names the event, and never fewer events.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::check::EventRow;
+use super::{StoreError, StoredEvent, codec};
+use crate::names::Seq;
+use crate::workflow::Event;
+
+/// The payloads of events, by seq, each with its path; or what is wrong with one of them.
+pub(super) type Parts<'a> = HashMap<u64, Result<Vec<(&'a str, &'a [u8])>, String>>;
+
+/// One append as a row has it.
+pub(super) struct AppendRow<'a> {
+    pub(super) first: i64,
+    pub(super) last: i64,
+    pub(super) version: i64,
+    /// A line for each event.
+    pub(super) events: &'a [u8],
+}
+
+impl<'a> AppendRow<'a> {
+    /// Adds its events from a place on.
+    pub(super) fn read(&self, from: Seq, parts: &Parts, into: &mut Vec<StoredEvent>) -> Result<(), StoreError> {
+        let (first, last, version) = (self.first, self.last, self.version);
+        if version > i64::from(Event::VERSION) {
+            return Err(StoreError(format!(
+                "event {first} has version {version}, this binary reads events up to version {}",
+                Event::VERSION
+            )));
+        }
+        let mut end = first;
+        for (seq, line) in self.lines() {
+            end = end.saturating_add(1);
+            if seq < from.0 {
+                continue;
+            }
+            let (at, event) = event(seq, line, parts).map_err(|why| StoreError(format!("event {seq}: {why}")))?;
+            let at = time(at).map_err(|why| StoreError(format!("event {seq}: {why}")))?;
+            into.push(StoredEvent { seq: Seq(seq), at, event });
+        }
+        match end == last.saturating_add(1) {
+            true => Ok(()),
+            false => Err(StoreError(format!(
+                "the append of the events {first} to {last} holds {} events: `pointsman store check` says more",
+                end - first
+            ))),
+        }
+    }
+
+    /// Adds its events as a check judges them.
+    pub(super) fn look(&self, parts: &Parts, into: &mut Vec<EventRow>) {
+        let version = self.version.cast_unsigned();
+        let (there, expected) = (self.lines().count() as i64, self.last - self.first + 1);
+        if there != expected {
+            let why = format!("its append should hold the events up to {}; it holds {there}", self.last);
+            let (seq, event) = (self.first.cast_unsigned(), Err(why));
+            into.push(EventRow { seq, at: Timestamp::default(), version, event });
+            return;
+        }
+        for (seq, line) in self.lines() {
+            let at = line.as_ref().ok().and_then(|(at, _)| time(*at).ok()).unwrap_or_default();
+            let event = event(seq, line, parts).map(|(_, event)| event);
+            into.push(EventRow { seq, at, version, event });
+        }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (u64, Result<(i64, &'a [u8]), String>)> + use<'a> {
+        (self.first.cast_unsigned()..).zip(codec::lines(self.events))
+    }
+}
+
+fn event(seq: u64, line: Result<(i64, &[u8]), String>, parts: &Parts) -> Result<(i64, Event), String> {
+    let (at, json) = line?;
+    let parts = match parts.get(&seq) {
+        Some(Ok(parts)) => parts.as_slice(),
+        Some(Err(why)) => return Err(why.clone()),
+        None => &[],
+    };
+    codec::join(json, parts.iter().copied()).map(|event| (at, event))
+}
+
+fn time(ns: i64) -> Result<Timestamp, String> {
+    Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| format!("a stored time: {error}"))
+}

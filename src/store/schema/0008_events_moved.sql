@@ -1,0 +1,2 @@
+-- All of its rows stand in `appends`.
+DROP TABLE events;

@@ -1,0 +1,255 @@
+//! A store that an older version wrote is brought up, whatever interrupts it, and nothing of it is lost.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+
+use super::*;
+use crate::store::Store;
+use crate::store::sqlite::take_steps;
+
+const DATABASE: &str = "POINTSMAN_TEST_UPGRADE_DATABASE";
+/// The last version whose events stood in rows of their own.
+const OLDER: i64 = 6;
+const RUNS: u64 = 20;
+const EVENTS: u64 = 1_000;
+
+async fn connect(path: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
+}
+
+fn facts(run: RunId, events: u64) -> Vec<Event> {
+    let mut facts = vec![born(run, at(0))];
+    facts.extend((1..events).map(test_event));
+    facts
+}
+
+/// A file as the older version left it: batches of three events, one payload that several events refer to.
+async fn older(path: &Path, runs: u64, events: u64) {
+    let options = crate::store::sqlite::writer_options(path);
+    let mut conn = options.connect().await.unwrap();
+    take_steps(&mut conn, path, OLDER).await.unwrap();
+    let mut write = conn.begin().await.unwrap();
+    sqlx::query("INSERT INTO plans VALUES ('plan_1', '{}')").execute(&mut *write).await.unwrap();
+    sqlx::query("INSERT INTO meta VALUES ('event_version', '2')").execute(&mut *write).await.unwrap();
+    let large = serde_json::to_vec(&json!("x".repeat(20_000))).unwrap();
+    let hash = *blake3::hash(&large).as_bytes();
+    let payload = sqlx::query("INSERT INTO payloads (hash, body) VALUES (?, ?)").bind(hash.to_vec()).bind(large);
+    payload.execute(&mut *write).await.unwrap();
+    for n in 1..=runs {
+        let run = run_id(n);
+        let id = run.0.as_bytes().to_vec();
+        let facts = facts(run, events);
+        for (seq, fact) in (1_i64..).zip(&facts) {
+            // Every hundredth has its output beside it.
+            let mut json = serde_json::to_vec(fact).unwrap();
+            if seq % 100 == 50 {
+                json =
+                    format!("{{\"step_computed\":{{\"step\":\"step-{}\",\n\"output\":null}}}}", seq - 1).into_bytes();
+                let text = "INSERT INTO payload_refs VALUES (?, ?, '/step_computed/output', ?)";
+                let put = sqlx::query(text).bind(id.clone()).bind(seq).bind(hash.to_vec());
+                put.execute(&mut *write).await.unwrap();
+            }
+            let text = "INSERT INTO events (run_id, seq, at, kind, version, batch, event) VALUES (?, ?, ?, ?, 2, ?, ?)";
+            let put = sqlx::query(text).bind(id.clone()).bind(seq).bind(seq * 7).bind(fact.kind());
+            let batch = Uuid::from_u64_pair(n, (seq as u64 - 1) / 3).as_bytes().to_vec();
+            put.bind(batch).bind(json).execute(&mut *write).await.unwrap();
+        }
+        let summary = fold(&facts).unwrap().summary(Timestamp::from_nanosecond(i128::from(events) * 7).unwrap());
+        let text = "INSERT INTO runs (run_id, first, seq, ended, status, workflow, route, mode, summary, turn, updated) \
+                    VALUES (?, 1, ?, 0, ?, 'create-order', 'orders.create', 'real', ?, 0, ?)";
+        // The trigger that keeps order knows no run yet: as a first append.
+        let put = sqlx::query(text).bind(id).bind(events as i64).bind(summary.status.as_str());
+        put.bind(serde_json::to_vec(&summary).unwrap()).bind(events as i64 * 7).execute(&mut *write).await.unwrap();
+    }
+    write.commit().await.unwrap();
+    conn.close().await.unwrap();
+}
+
+fn expected(run: RunId, events: u64) -> Vec<(u64, i64, Event)> {
+    let large = Arc::new(json!("x".repeat(20_000)));
+    let fact = |(seq, fact): (u64, Event)| match fact {
+        Event::StepComputed { step, .. } if seq % 100 == 50 => {
+            (seq, seq as i64 * 7, Event::StepComputed { step, output: large.clone() })
+        }
+        fact => (seq, seq as i64 * 7, fact),
+    };
+    (1..).zip(facts(run, events)).map(fact).collect()
+}
+
+async fn holds_all(store: &impl Store, runs: u64, events: u64) {
+    for n in 1..=runs {
+        let stored = store.events(run_id(n), Seq::FIRST).await.unwrap();
+        let stored = stored.into_iter().map(|stored| {
+            let at = stored.at.as_nanosecond() as i64;
+            (stored.seq.0, at, stored.event)
+        });
+        assert!(stored.eq(expected(run_id(n), events)), "run {n}");
+    }
+}
+
+/// The child: opens the database, and closes it. Does nothing where nobody asks for it.
+#[tokio::test]
+async fn child() {
+    let Some(path) = std::env::var_os(DATABASE) else { return };
+    SqliteStore::open(PathBuf::from(path), &Limits::default()).await.unwrap().close().await;
+}
+
+async fn rows(conn: &mut SqliteConnection, text: &'static str) -> Option<i64> {
+    sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await.ok().map(|(count,)| count)
+}
+
+#[tokio::test]
+async fn an_older_file_is_brought_up_though_the_process_is_killed_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    older(&path, RUNS, EVENTS).await;
+    let mut look = connect(&path).await;
+    let (mut kills, mut after) = (0, 0);
+    loop {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::upgrade::child", "--test-threads=1"])
+            .env(DATABASE, &path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ended = loop {
+            let moved = rows(&mut look, "SELECT sum(last - first + 1) FROM appends").await.unwrap_or(0);
+            if moved > after {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                break false;
+            }
+            if child.try_wait().unwrap().is_some() {
+                break true;
+            }
+        };
+        let moved = rows(&mut look, "SELECT sum(last - first + 1) FROM appends").await.unwrap_or(0);
+        let Some(left) = rows(&mut look, "SELECT count(*) FROM events").await else { break };
+        assert_eq!(moved + left, (RUNS * EVENTS) as i64, "every event stands in one of the two");
+        kills += i64::from(!ended && left > 0);
+        after = moved + 2_000;
+    }
+    assert!(kills >= 2, "it was killed in the middle {kills} times");
+    look.close().await.unwrap();
+
+    let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+    holds_all(&store, RUNS, EVENTS).await;
+    assert_eq!(store.run(run_id(3)).await.unwrap().unwrap().seq, Seq(EVENTS));
+    store.append(append(run_id(3), EVENTS + 1, 1).into()).await.unwrap();
+    assert_eq!(seqs(&(Arc::new(store) as SharedStore), run_id(3)).await.len() as u64, EVENTS + 1);
+    let mut conn = connect(&path).await;
+    // As one row each, but where a batch of the move ended within an append.
+    let appends = rows(&mut conn, "SELECT count(*) FROM appends WHERE last <= 1000").await.unwrap();
+    let whole = (RUNS * EVENTS.div_ceil(3)) as i64;
+    assert!((whole..whole + 30).contains(&appends), "{appends} rows for {whole} appends");
+    // What the version before says.
+    let refused = take_steps(&mut conn, &path, OLDER).await.unwrap_err().0;
+    assert!(refused.contains("has tables of version 7"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_older_file_is_copied_before_and_the_word_for_it_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("test.db"), dir.path().join("before.db"));
+    older(&path, 2, 120).await;
+    let secret = SqliteStore::check(&path, Duration::ZERO).await.unwrap_err().0;
+    assert!(secret.contains("keep a copy by `pointsman store backup`"), "{secret}");
+    SqliteStore::back_up(&path, &copy).await.unwrap();
+    let checked = SqliteStore::check_copy(&copy, Duration::ZERO).await.unwrap();
+    assert_eq!((checked.runs, checked.events), (2, 240));
+    let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
+    holds_all(&store, 2, 120).await;
+    store.close().await;
+    let checked = SqliteStore::check(&path, Duration::ZERO).await.unwrap();
+    assert_eq!((checked.findings, checked.events, checked.payloads), (Vec::new(), 240, 1));
+    // The copy is still what it was.
+    let mut conn = connect(&copy).await;
+    assert_eq!(rows(&mut conn, "SELECT count(*) FROM events").await, Some(240));
+    take_steps(&mut conn, &copy, OLDER).await.unwrap();
+}
+
+#[tokio::test]
+async fn events_of_a_newer_version_stop_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    older(&path, 1, 20).await;
+    let mut conn = connect(&path).await;
+    sqlx::query("UPDATE events SET version = 98 WHERE seq = 7").execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    let refused = SqliteStore::open(&path, &Limits::default()).await.map(|_| ()).unwrap_err().0;
+    assert!(refused.contains(&format!("events of version 98 (such as event 7 of {})", run_id(1))), "{refused}");
+}
+
+#[tokio::test]
+async fn an_older_database_is_brought_up_and_older_processes_are_told() {
+    if !Which::Postgres.is_here() {
+        return;
+    }
+    let database = super::cluster::shared().unwrap().database();
+    let url = Secret::new(database.url());
+    PostgresStore::make_older(&url, 4).await;
+    let run = run_id(1);
+    let facts = facts(run, 150);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let id = hex(run.0.as_bytes());
+    let large = serde_json::to_vec(&json!("x".repeat(20_000))).unwrap();
+    let mut text = String::from("SET search_path = pointsman; INSERT INTO plans VALUES ('plan_1', '{}');");
+    text +=
+        &format!("INSERT INTO payloads VALUES ('\\x{}', '\\x{}');", hex(blake3::hash(&large).as_bytes()), hex(&large));
+    for (seq, fact) in (1..).zip(&facts) {
+        let mut json = serde_json::to_vec(fact).unwrap();
+        let parts = i32::from(seq % 100 == 50);
+        if parts > 0 {
+            json = format!("{{\"step_computed\":{{\"step\":\"step-{}\",\n\"output\":null}}}}", seq - 1).into_bytes();
+            let hash = hex(blake3::hash(&large).as_bytes());
+            text +=
+                &format!("INSERT INTO payload_refs VALUES ('\\x{id}', {seq}, '/step_computed/output', '\\x{hash}');");
+        }
+        text += &format!(
+            "INSERT INTO events VALUES ('\\x{id}', {seq}, {}, 'k', 2, '\\x{:032x}', '\\x{}', {parts});",
+            seq * 7,
+            seq / 3,
+            hex(&json)
+        );
+    }
+    let summary = fold(&facts).unwrap().summary(Timestamp::from_nanosecond(150 * 7).unwrap());
+    text += &format!(
+        "INSERT INTO runs (run_id, seq, ended, updated, status, workflow, mode, summary, fence, pinned) \
+         VALUES ('\\x{id}', 150, false, 7, 'running', 'create-order', 'real', '\\x{}', 1, false); \
+         INSERT INTO workers VALUES ('\\x01', 'the older one', now() + interval '1 hour')",
+        hex(&serde_json::to_vec(&summary).unwrap())
+    );
+    database.query(&text);
+    let limits = Limits { lease_ms: 100, ..Limits::default() };
+    let refused = PostgresStore::open(&url, None, &limits).await.err().unwrap().0;
+    assert!(refused.contains("works there (the older one)") && refused.contains("pg_dump"), "{refused}");
+    assert_eq!(database.query("SELECT count(*) FROM pointsman.events").trim(), "150", "nothing was changed");
+    // It ends; and somebody who brought the tables up was killed halfway.
+    database.query("DELETE FROM pointsman.workers");
+    PostgresStore::make_older(&url, 5).await;
+    assert_eq!(database.query("SET search_path = pointsman; SELECT move_events(70)").trim(), "70");
+    let store = PostgresStore::open(&url, None, &limits).await.unwrap();
+    holds_all(&store, 1, 150).await;
+    assert_eq!(store.run(run).await.unwrap().unwrap(), summary);
+    store.append(append(run, 151, 1).into()).await.unwrap();
+    let (checked, _) = PostgresStore::check(&url, None, &limits).await.unwrap();
+    assert!(checked.findings.iter().all(|finding| finding.what.contains("summary")), "{:?}", checked.findings);
+    assert_eq!(checked.events, 151);
+    // What an older process asks for after all.
+    let nulls = vec!["NULL"; 54].join(", ");
+    let asks = [format!("PERFORM append_batch({nulls})"), "PERFORM seq FROM events".to_owned()];
+    for ask in asks {
+        let told = database.query(&format!(
+            "SET search_path = pointsman; SET client_min_messages = warning; \
+             CREATE OR REPLACE FUNCTION told() RETURNS text LANGUAGE plpgsql AS $$ BEGIN {ask}; RETURN 'nothing'; \
+             EXCEPTION WHEN SQLSTATE 'PM002' THEN RETURN SQLERRM; END $$; SELECT told()"
+        ));
+        assert!(told.contains("an older pointsman than the tables of its database"), "{ask}: {told}");
+    }
+    store.close().await;
+}

@@ -1,29 +1,35 @@
-//! Where the arms differ, and what that comes to.
+//! Where legacy and engine differ, and the evidence that comparisons add up to.
 
 use std::collections::{BTreeMap, HashMap};
 
 use axum::Json;
 use serde::Deserialize;
 
-use super::extract::{Asked, Named};
+use super::extract::{PathParams, QueryParams};
+use super::route_lookup::{find, ladder_status, next_rung};
+use super::state::{Admin, JsonResult};
 use super::types::{DiffGroup, Diffs, EvidenceView, Sample};
-use super::{Admin, Answer, routes};
+
 use crate::evidence::Seen;
 use crate::store::SampleRecord;
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Filter {
+pub(super) struct DiffsQuery {
     limit: Option<std::num::NonZeroU32>,
 }
 
-pub(super) async fn diffs(admin: Admin, Named(id): Named<String>, Asked(filter): Asked<Filter>) -> Answer<Diffs> {
+pub(super) async fn diffs(
+    admin: Admin,
+    PathParams(id): PathParams<String>,
+    QueryParams(filter): QueryParams<DiffsQuery>,
+) -> JsonResult<Diffs> {
     let parts = &admin.parts;
     let set = parts.ladder.flags();
-    let route = routes::find(&set, &id)?.route.id.clone();
-    // Samples are written behind; who asks wants to see the last ones too.
+    let route = find(&set, &id)?.route.id.clone();
+    // Samples are written in the background; flushed here, so that the newest are shown too.
     if let Err(error) = parts.evidence.flush().await {
-        tracing::warn!(%error, "the newest samples are not written yet and not shown");
+        tracing::warn!(%error, "the newest samples could not be written to the store and are not shown");
     }
     let limits = &parts.limits;
     let kept = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
@@ -34,24 +40,24 @@ pub(super) async fn diffs(admin: Admin, Named(id): Named<String>, Asked(filter):
     Ok(Json(Diffs { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, groups }))
 }
 
-/// Samples, newest first, by fingerprint: the most frequent first, of equals the most recent.
+/// Groups samples (given newest first) by fingerprint: the most frequent group first, of equals the most recent.
 fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, Seen>) -> Vec<DiffGroup> {
     let mut groups: Vec<DiffGroup> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut group_of: HashMap<String, usize> = HashMap::new();
     for sample in samples {
         let SampleRecord { route: _, fingerprint, at, run, differences, legacy, engine, request } = sample;
-        if let Some(group) = places.get(&fingerprint).and_then(|place| groups.get_mut(*place)) {
+        if let Some(group) = group_of.get(&fingerprint).and_then(|index| groups.get_mut(*index)) {
             group.count += 1;
             group.first_seen = group.first_seen.min(at);
             group.last_seen = group.last_seen.max(at);
             continue;
         }
-        places.insert(fingerprint.clone(), groups.len());
+        group_of.insert(fingerprint.clone(), groups.len());
         let run = run.map(|run| run.to_string());
         let sample = Sample { at, run, request, legacy, engine };
         groups.push(DiffGroup { fingerprint, count: 1, first_seen: at, last_seen: at, differences, sample });
     }
-    // Few of those that differed are kept; all were counted.
+    // Only some of the differing pairs are kept as samples; the evidence counted all of them.
     for group in &mut groups {
         if let Some(seen) = seen.get(&group.fingerprint) {
             group.count = group.count.max(seen.count);
@@ -63,10 +69,10 @@ fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, Seen>) -> Vec<DiffG
     groups
 }
 
-pub(super) async fn evidence(admin: Admin, Named(id): Named<String>) -> Answer<EvidenceView> {
+pub(super) async fn evidence(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<EvidenceView> {
     let set = admin.parts.ladder.flags();
-    let flag = routes::find(&set, &id)?;
+    let flag = find(&set, &id)?;
     let route = flag.route.id.clone();
-    let next = routes::standing(&admin, &route).as_ref().and_then(routes::next);
+    let next = ladder_status(&admin, &route).as_ref().and_then(next_rung);
     Ok(Json(EvidenceView { evidence: admin.parts.evidence.of(&route), route, next }))
 }

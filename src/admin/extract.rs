@@ -1,4 +1,4 @@
-//! What a call brings: its body, its query, the names in its path; each bounded, and told where it is wrong.
+//! A request's body, query and path parameters: each read within bounds; an error says where it is wrong.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,47 +11,47 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Shared;
-use super::guard::Who;
-use super::problem::Refusal;
+use super::access::Caller;
+use super::error::ApiError;
+use super::state::ApiState;
 use crate::workflow::{is_nested_beyond, values_in};
 
-/// A call's body arrives within this time.
+/// A request's body has to arrive within this time.
 const BODY_READ_MAX: Duration = Duration::from_secs(10);
 
-/// A JSON body, read within bounds; what is wrong with it is said with line and column.
-pub(super) struct Ask<T>(pub T, pub Who);
+/// A JSON body, read within bounds, and the caller; an error names line and column.
+pub(super) struct JsonBody<T>(pub T, pub Caller);
 
-impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Ask<T> {
-    type Rejection = Refusal;
+impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
         let (mut head, body) = request.into_parts();
-        let who = head.extensions.remove::<Who>().unwrap_or(Who::Anybody(None));
-        let bytes = read(body, shared.parts.limits.api_body_bytes_max).await?;
-        // A list of its members would be taken for a struct too.
+        let caller = head.extensions.remove::<Caller>().unwrap_or(Caller::Unverified(None));
+        let bytes = read(body, state.parts.limits.api_body_bytes_max).await?;
+        // serde would also read a struct from an array of its fields.
         if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-            return Err(Refusal::bad("the body: it is no JSON object"));
+            return Err(ApiError::bad("the body is not a JSON object"));
         }
-        let values_max = shared.parts.limits.output_values_max;
+        let values_max = state.parts.limits.output_values_max;
         if values_in(&bytes) as u64 > values_max {
             let detail = format!("the body has more than {values_max} values (output_values_max)");
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail));
+            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail));
         }
-        let asked = serde_json::from_slice(&bytes).map_err(|error| match is_nested_beyond(&error) {
-            true => too_deep(shared.parts.limits.output_depth_max),
-            false => Refusal::bad(format!("the body: {error}")),
+        let value = serde_json::from_slice(&bytes).map_err(|error| match is_nested_beyond(&error) {
+            true => too_deep(state.parts.limits.output_depth_max),
+            false => ApiError::bad(format!("the body: {error}")),
         })?;
-        Ok(Self(asked, who))
+        Ok(Self(value, caller))
     }
 }
 
-fn too_deep(depth_max: u64) -> Refusal {
+fn too_deep(depth_max: u64) -> ApiError {
     let detail = format!("the body is nested deeper than {depth_max} (output_depth_max)");
-    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "too-deep", "The body is nested too deep", detail)
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too-deep", "The body is nested too deep", detail)
 }
 
-async fn read(body: Body, bytes_max: u64) -> Result<bytes::Bytes, Refusal> {
+async fn read(body: Body, bytes_max: u64) -> Result<bytes::Bytes, ApiError> {
     let max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
     match tokio::time::timeout(BODY_READ_MAX, http_body_util::BodyExt::collect(http_body_util::Limited::new(body, max)))
         .await
@@ -59,54 +59,54 @@ async fn read(body: Body, bytes_max: u64) -> Result<bytes::Bytes, Refusal> {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             let detail = format!("the body is larger than {max} bytes (api_body_bytes_max)");
-            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail))
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail))
         }
-        Ok(Err(_)) => Err(Refusal::bad("the body broke off")),
+        Ok(Err(_)) => Err(ApiError::bad("the connection broke before the whole body had arrived")),
         Err(_) => {
             let detail = format!("the body did not arrive within {} s", BODY_READ_MAX.as_secs());
-            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "The body is too slow", detail))
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "The body is too slow", detail))
         }
     }
 }
 
-/// The query of a call; an unknown name in it is an error, as a misspelt filter would show too much.
-pub(super) struct Asked<T>(pub T);
+/// A request's query. An unknown parameter is an error: a misspelt filter would show too much.
+pub(super) struct QueryParams<T>(pub T);
 
-impl<T: DeserializeOwned + JsonSchema, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = Refusal;
+impl<T: DeserializeOwned + JsonSchema, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(head: &mut http::request::Parts, _state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(head: &mut http::request::Parts, _state: &S) -> Result<Self, ApiError> {
         match Query::<T>::try_from_uri(&head.uri) {
-            Ok(Query(asked)) => Ok(Self(asked)),
-            Err(_) => Err(misread::<T>(head.uri.query().unwrap_or_default())),
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(_) => Err(query_error::<T>(head.uri.query().unwrap_or_default())),
         }
     }
 }
 
-/// What is wrong with a query, parameter by parameter, held against what the path takes.
-fn misread<T: JsonSchema>(query: &str) -> Refusal {
+/// Says which parameter of a query is wrong, by the schema of what the path takes.
+fn query_error<T: JsonSchema>(query: &str) -> ApiError {
     let schema = schemars::schema_for!(T).to_value();
     let known: BTreeMap<&str, &Value> =
         schema["properties"].as_object().into_iter().flatten().map(|(name, of)| (name.as_str(), of)).collect();
     let names = known.keys().copied().collect::<Vec<_>>().join(", ");
     for (name, value) in crate::expression::pairs(query).as_object().into_iter().flatten() {
         let Some(of) = known.get(name.as_str()) else {
-            let meant = crate::problem::nearest(name, known.keys().copied());
-            let hint = meant.map_or(format!("it takes {names}"), |meant| format!("did you mean `{meant}`?"));
-            return Refusal::bad(format!("the query: there is no parameter `{}` here", short(name))).hint(hint);
+            let nearest = crate::problem::nearest(name, known.keys().copied());
+            let hint = nearest.map_or(format!("it takes {names}"), |nearest| format!("did you mean `{nearest}`?"));
+            return ApiError::bad(format!("the query: there is no parameter `{}` here", shortened(name))).hint(hint);
         };
         let Some(value) = value.as_str() else {
-            return Refusal::bad(format!("the query: `{name}` stands there twice"));
+            return ApiError::bad(format!("the query: `{name}` is given twice"));
         };
-        if let Some(wanted) = wanted(of, value) {
-            return Refusal::bad(format!("the query: `{name}` is {wanted}, not `{}`", short(value)));
+        if let Some(expected) = expected_type(of, value) {
+            return ApiError::bad(format!("the query: `{name}` has to be {expected}, not `{}`", shortened(value)));
         }
     }
-    Refusal::bad("the query cannot be read").hint(format!("it takes {names}"))
+    ApiError::bad("the query cannot be read").hint(format!("it takes {names}"))
 }
 
-/// What a parameter wants to be, where the value is something else.
-fn wanted(of: &Value, value: &str) -> Option<String> {
+/// What a parameter has to be; `None` where the value is that.
+fn expected_type(of: &Value, value: &str) -> Option<String> {
     let is = |word: &str| of["type"] == word || of["type"].as_array().is_some_and(|types| types.contains(&word.into()));
     if is("integer") {
         let least = of["minimum"].as_u64().unwrap_or(0);
@@ -119,22 +119,22 @@ fn wanted(of: &Value, value: &str) -> Option<String> {
     (is("boolean") && !matches!(value, "true" | "false")).then(|| "true or false".to_owned())
 }
 
-/// A value that somebody sent, within a sentence.
-fn short(text: &str) -> String {
-    let short: String = text.chars().take(60).collect();
-    if short.len() < text.len() { short + "…" } else { short }
+/// A value from the request, short enough for an error text.
+fn shortened(text: &str) -> String {
+    let start: String = text.chars().take(60).collect();
+    if start.len() < text.len() { start + "…" } else { start }
 }
 
-/// The names in a call's path.
-pub(super) struct Named<T>(pub T);
+/// The parameters in a request's path.
+pub(super) struct PathParams<T>(pub T);
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
-    type Rejection = Refusal;
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathParams<T> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(head: &mut http::request::Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(head: &mut http::request::Parts, state: &S) -> Result<Self, ApiError> {
         match Path::<T>::from_request_parts(head, state).await {
             Ok(Path(names)) => Ok(Self(names)),
-            Err(error) => Err(Refusal::bad(format!("the path: {}", error.body_text()))),
+            Err(error) => Err(ApiError::bad(format!("the path: {}", error.body_text()))),
         }
     }
 }

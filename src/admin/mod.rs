@@ -1,33 +1,36 @@
-//! What people and programs see of routes, differences and runs, and how they move a route.
+//! The HTTP API for people and programs: it shows routes, differences and runs, moves routes, starts runs and gives them
+//! orders.
 //!
-//! The question it answers: "what is going on, and may I change it?" Always true: every change is made by the ladder
-//! and recorded with who asked for it; nothing that is shown is executed by whoever looks at it (plain text and JSON
-//! only); bodies, rows, streams and waits are bounded. Every path stands in `table`, shapes in [`types`]; errors become
-//! responses in `problem`, who may come in is decided in `guard`.
+//! The question it answers: "what is going on, and may I change it?" Always true: every change is made by the ladder or
+//! the engine and recorded with who asked for it; responses are plain text, JSON or escaped HTML, so nothing that is
+//! shown is executed by the viewer; bodies, rows, streams and waits are bounded. Every path stands in `endpoints`, every
+//! JSON type in [`types`]; errors become responses in `error`; `access` decides who may call what.
 //!
-//! When the store is slow or gone, what needs it gets 503 within its own bound, and the rest goes on; a caller that
-//! sends nothing is cut after a bound.
+//! When the store is slow or gone, an endpoint that needs it answers 503 within its own bound, and the others go on. A
+//! client that sends nothing is disconnected after a bound.
 
-mod describe;
+mod access;
 mod differences;
+mod endpoints;
+mod error;
 mod extract;
-mod guard;
-mod moves;
+mod flips;
+mod openapi;
 mod orchestrate;
 mod parts;
-mod plain;
-mod problem;
+mod process;
 mod reference;
 pub mod replay;
+mod route_lookup;
 mod routes;
 mod serve;
 mod services;
-mod table;
+mod state;
+mod stream_slots;
 #[cfg(test)]
 mod tests;
 pub mod types;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::Router;
@@ -35,81 +38,64 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
-use serde_json::Value;
 
-pub use self::parts::{AdminParts, Desk, Moves, Traffic, Vitals};
+pub use self::parts::{AdminParts, EngineControl, LadderControl, ProcessStatus, RouteTraffic};
 pub use self::serve::serve;
 
-use self::guard::{Guard, Scope};
-use self::orchestrate::Streams;
-use self::problem::Refusal;
-use self::serve::Peer;
-use self::table::{Door, Row};
+use self::access::{AccessControl, Scope};
+use self::endpoints::{Access, Endpoint};
+use self::error::ApiError;
+use self::serve::PeerAddress;
+use self::state::{Admin, ApiState};
+use self::stream_slots::StreamSlots;
 
-/// What handlers share.
-struct Shared {
-    parts: AdminParts,
-    guard: Guard,
-    /// What `/openapi.json` says.
-    description: Value,
-    /// What `/` says.
-    index: String,
-    streams: Streams,
-    /// One scrape at a time, so that what is published right before is rendered from one look.
-    scrape: tokio::sync::Mutex<()>,
-}
-
-/// Handlers' state.
-type Admin = State<Arc<Shared>>;
-/// What handlers give.
-type Answer<T> = Result<axum::Json<T>, Refusal>;
-
-/// The API as a router.
+/// The whole API.
 pub fn router(parts: AdminParts) -> Router {
-    built(parts, table::table())
+    router_of(parts, endpoints::endpoints())
 }
 
-/// The part of it that applications may reach: runs alone.
+/// The endpoints for applications alone: runs, and the documentation.
 pub fn applications(parts: AdminParts) -> Router {
-    built(parts, table::table().into_iter().filter(|row| row.apps).collect())
+    router_of(parts, endpoints::endpoints().into_iter().filter(|endpoint| endpoint.for_applications).collect())
 }
 
-fn built(parts: AdminParts, rows: Vec<Row>) -> Router {
-    let guard = Guard::new(&parts.tokens, parts.bound);
-    let shared = Arc::new(Shared {
-        description: describe::document(&rows, guard.wants_tokens()),
-        index: describe::index(&rows),
-        streams: Streams::new(&parts.limits),
-        guard,
+fn router_of(parts: AdminParts, endpoints: Vec<Endpoint>) -> Router {
+    let access = AccessControl::new(&parts.tokens, parts.listen);
+    let state = Arc::new(ApiState {
+        openapi: openapi::document(&endpoints, access.requires_token()),
+        index: openapi::index(&endpoints),
+        stream_slots: StreamSlots::new(&parts.limits),
+        access,
         parts,
         scrape: tokio::sync::Mutex::default(),
     });
     let mut router = Router::new();
-    for row in rows {
-        let handler = match row.door {
-            Door::Open => row.handler,
-            Door::Wants(scope) => {
-                row.handler.route_layer(middleware::from_fn_with_state((shared.clone(), scope), admit))
+    for endpoint in endpoints {
+        let handler = match endpoint.access {
+            Access::Public => endpoint.handler,
+            Access::Scope(scope) => {
+                endpoint.handler.route_layer(middleware::from_fn_with_state((state.clone(), scope), authorize))
             }
-            Door::Older => row
+            Access::DeprecatedStart => endpoint
                 .handler
-                .route_layer(middleware::from_fn_with_state(shared.clone(), admit_older))
-                .route_layer(middleware::from_fn(orchestrate::mark)),
+                .route_layer(middleware::from_fn_with_state(state.clone(), authorize_deprecated_start))
+                .route_layer(middleware::from_fn(orchestrate::add_deprecation_headers)),
         };
-        router = router.route(row.path, handler);
+        router = router.route(endpoint.path, handler);
     }
     router
-        .fallback(nothing_here)
+        .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        // Outermost: no path is for another site's browser window, and no answer for a cache.
-        .layer(middleware::from_fn_with_state(shared.clone(), outermost))
-        .with_state(shared)
+        // Outermost: also unknown paths refuse requests of other web sites and are not cached.
+        .layer(middleware::from_fn_with_state(state.clone(), check_origin_and_secure))
+        .with_state(state)
 }
 
-async fn outermost(State(shared): Admin, request: Request, next: Next) -> Response {
-    let mut response = match shared.guard.same_origin(request.uri(), request.headers()) {
+/// Refuses a request that another web site made a browser send, and adds the security headers to every response.
+async fn check_origin_and_secure(State(state): Admin, request: Request, next: Next) -> Response {
+    let mut response = match state.access.check_origin(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+        Err(error) => error.into_response(),
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -121,39 +107,34 @@ async fn outermost(State(shared): Admin, request: Request, next: Next) -> Respon
     response
 }
 
-async fn admit(
-    State((shared, wants)): State<(Arc<Shared>, Scope)>,
+async fn authorize(
+    State((state, scope)): State<(Arc<ApiState>, Scope)>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Refusal> {
-    let who = shared.guard.admit(request.method(), request.headers(), wants)?;
-    request.extensions_mut().insert(who);
+) -> Result<Response, ApiError> {
+    let caller = state.access.authorize(request.method(), request.headers(), scope)?;
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
 
-async fn admit_older(State(shared): Admin, mut request: Request, next: Next) -> Result<Response, Refusal> {
-    let peer = request.extensions().get::<Peer>().copied();
-    let who = shared.guard.admit_older(request.method(), request.headers(), peer)?;
-    request.extensions_mut().insert(who);
+async fn authorize_deprecated_start(
+    State(state): Admin,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let peer = request.extensions().get::<PeerAddress>().copied();
+    let caller = state.access.authorize_deprecated_start(request.method(), request.headers(), peer)?;
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
 
-async fn nothing_here(request: Request) -> Refusal {
-    let detail = format!("nothing is at {}", request.uri().path());
-    Refusal::new(StatusCode::NOT_FOUND, "no-such-path", "There is nothing here", detail)
-        .hint("GET / lists what is here")
+async fn no_such_path(request: Request) -> ApiError {
+    let detail = format!("no endpoint has the path {}", request.uri().path());
+    ApiError::new(StatusCode::NOT_FOUND, "no-such-path", "There is no such path", detail)
+        .hint("GET / lists the endpoints")
 }
 
-async fn wrong_method(method: Method, request: Request) -> Refusal {
+async fn wrong_method(method: Method, request: Request) -> ApiError {
     let detail = format!("{} does not take {method}", request.uri().path());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", "The path does not take this method", detail)
-}
-
-impl Shared {
-    /// A bound on rows: as asked for, within the limit.
-    fn rows(&self, asked: Option<NonZeroU32>, default: usize) -> usize {
-        let max = usize::try_from(self.parts.limits.api_rows_max).unwrap_or(usize::MAX).max(1);
-        let asked = asked.map_or(default, |asked| usize::try_from(asked.get()).unwrap_or(usize::MAX));
-        asked.clamp(1, max)
-    }
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", "The path does not take this method", detail)
 }

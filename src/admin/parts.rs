@@ -1,4 +1,4 @@
-//! What the API is made of: given by whoever puts the process together.
+//! What the API needs from the rest of the process; `app` fills it in.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,93 +21,93 @@ use crate::store::{FlipRecord, SharedStore, StoreError};
 use crate::workflow::{Order, RunSummary};
 use tokio_util::sync::CancellationToken;
 
-/// All that the API shows and moves.
+/// Everything that the API shows and changes.
 #[derive(Clone)]
 pub struct AdminParts {
     /// Moves routes.
-    pub ladder: Arc<dyn Moves>,
+    pub ladder: Arc<dyn LadderControl>,
     /// What comparisons add up to.
     pub evidence: Arc<Evidence>,
-    /// Starts runs and tells them what people say.
-    pub desk: Arc<dyn Desk>,
-    /// Runs, flips, samples.
+    /// Starts runs and gives them orders.
+    pub engine: Arc<dyn EngineControl>,
+    /// Holds runs, flips and samples.
     pub store: SharedStore,
-    /// The exposition text of all metrics, brought up to now. Called by one scrape at a time.
-    pub render: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Who may come in; none is only possible on loopback.
+    /// Brings all metrics up to date and renders them as Prometheus text. Called by one scrape at a time.
+    pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The tokens; none is possible on a loopback listener only.
     pub tokens: Vec<Token>,
-    /// Where this listener is bound.
-    pub bound: SocketAddr,
-    /// Whether the older entrance for starts is there.
-    pub maestro: bool,
+    /// The address of this listener.
+    pub listen: SocketAddr,
+    /// Whether the deprecated `POST /api/maestro/produce` is open.
+    pub deprecated_start: bool,
     /// The names of the workflows in force.
     pub workflows: Arc<dyn Fn() -> Vec<WorkflowName> + Send + Sync>,
-    /// The listener goes away: streams end, and waits.
-    pub ending: CancellationToken,
-    /// Where the proxy listens.
-    pub proxy: SocketAddr,
+    /// Cancelled when the listener stops: streams and waits end then.
+    pub stopping: CancellationToken,
+    /// The address on which the proxy listens.
+    pub proxy_listen: SocketAddr,
     /// Since when the process runs.
     pub started: Timestamp,
-    /// The bounds in force.
+    /// The limits in force.
     pub limits: Arc<Limits>,
-    /// What the process says of itself now.
-    pub vitals: Arc<dyn Fn() -> Vitals + Send + Sync>,
-    /// What the proxy has seen of a route.
-    pub traffic: Arc<dyn Fn(&RouteId) -> Traffic + Send + Sync>,
-    /// Where the services stand that steps call, by name.
+    /// The state of the process now.
+    pub process_status: Arc<dyn Fn() -> ProcessStatus + Send + Sync>,
+    /// The traffic of a route.
+    pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
+    /// The services that steps call, by name.
     pub services: Arc<dyn Fn() -> Vec<ServiceRow> + Send + Sync>,
 }
 
-/// What the process says of itself at one moment.
+/// The state of the process at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Vitals {
-    /// Since the files in force were loaded.
+pub struct ProcessStatus {
+    /// How long ago the files in force were loaded.
     pub flags_age: Duration,
-    /// Why the files as they are now were refused.
+    /// Why the newest version of the files was refused, if it was.
     pub flags_error: Option<String>,
-    /// What `check` warns of in the files in force.
+    /// The warnings of `check` about the files in force.
     pub warnings: Vec<String>,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
-    /// Why not, where the store says so.
+    /// What is wrong with the store, where it says so.
     pub store_trouble: Option<String>,
     /// How the machine's clock differs from the process's time, where that is by more than a minute.
     pub clock_trouble: Option<String>,
-    /// Runs that a task moves now; one that waits has none.
+    /// Runs that have a task at the moment; a waiting run has none.
     pub runs_in_flight: u64,
-    /// Runs that nothing would ever move: a few of them.
+    /// Some of the runs that nothing will ever resume.
     pub stuck: Vec<StuckRun>,
-    /// How busy the shadow executor is.
+    /// The load of the shadow executor.
     pub shadow: ShadowLoad,
-    /// Why traffic should not be sent here, where it should not (starting, draining).
+    /// Why traffic should not be sent here now, if so: the process starts or drains.
     pub not_ready: Option<String>,
 }
 
-/// What the proxy has seen of a route since the process started.
+/// The traffic of a route since the process started.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Traffic {
+pub struct RouteTraffic {
     /// Requests answered.
     pub requests: u64,
-    /// What the proxy added to a request in the middle, microseconds.
+    /// The median time that the proxy added to a request, in microseconds.
     pub overhead_p50_us: Option<f64>,
 }
 
 /// What the API needs of the ladder.
-pub trait Moves: Send + Sync {
-    /// The set in force.
+pub trait LadderControl: Send + Sync {
+    /// The flag set in force.
     fn flags(&self) -> Arc<FlagSet>;
     /// Moves a route.
     fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>>;
     /// Sets the kill switch.
     fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, StoreError>>;
-    /// Where every route stands and what the next rung takes, in file order.
+    /// The state of every route and what its next rung requires, in file order.
     fn status(&self) -> Vec<RouteStatus>;
-    /// What a person should know before the engine stops answering a route.
+    /// The consequences that a person should know before the engine stops answering a route.
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
 /// What the API needs of the engine.
-pub trait Desk: Send + Sync {
+pub trait EngineControl: Send + Sync {
     /// As [`Engine::start`].
     fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>>;
     /// As [`Engine::start_watched`].
@@ -139,7 +139,7 @@ pub trait Desk: Send + Sync {
     fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, NotDone>>;
 }
 
-impl Desk for Engine {
+impl EngineControl for Engine {
     fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>> {
         Engine::start(self, start).boxed()
     }
@@ -170,7 +170,7 @@ impl Desk for Engine {
     }
 }
 
-impl Moves for Ladder {
+impl LadderControl for Ladder {
     fn flags(&self) -> Arc<FlagSet> {
         Ladder::flags(self).load_full()
     }

@@ -1,13 +1,13 @@
-//! The reference for users: the list of topics, and each topic, as text or as a simple page.
+//! The reference for users: the list of topics, and each topic, as plain text or as a simple HTML page.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 
-use super::extract::Named;
-use super::problem::Refusal;
+use super::error::ApiError;
+use super::extract::PathParams;
 use crate::docs::{self, Topic};
 
-/// Where the topics are.
+/// The path under which the topics are.
 pub(super) const DOCS: &str = "/docs";
 
 pub(super) async fn index(headers: HeaderMap) -> Response {
@@ -21,9 +21,9 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
     html(docs::page("Pointsman: topics", &docs::index(), &links(docs::TOPICS)))
 }
 
-pub(super) async fn topic(Named(name): Named<String>, headers: HeaderMap) -> Result<Response, Refusal> {
+pub(super) async fn topic(PathParams(name): PathParams<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     let names = docs::TOPICS.iter().map(|topic| topic.name);
-    let topic = docs::find(&name).map_err(|_| Refusal::unknown("topic", &name, names))?;
+    let topic = docs::find(&name).map_err(|_| ApiError::unknown("topic", &name, names))?;
     if !wants_html(&headers) {
         return Ok(plain(topic.text()));
     }
@@ -34,7 +34,7 @@ fn links(topics: &[Topic]) -> Vec<(String, &'static str)> {
     topics.iter().map(|topic| (format!("{DOCS}/{}", topic.name), topic.name)).collect()
 }
 
-/// A browser names HTML among what it takes; `curl` takes anything.
+/// A browser lists HTML in `Accept`; `curl` sends `*/*` and gets text.
 fn wants_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted

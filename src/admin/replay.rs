@@ -1,7 +1,6 @@
-//! A run's events, folded again: every state on the way.
+//! Replays a run's events: every state on the way, and where another plan would have decided differently.
 //!
-//! Always true: it is the same fold by which the run was moved, so what it shows is what the engine saw; it reads
-//! nothing and changes nothing.
+//! Always true: it is the same fold by which the engine moved the run, so it shows what the engine saw; it is pure.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,7 +13,7 @@ use crate::workflow::{Divergence, Event, Plan, Run, RunStatus, World, evolve, re
 /// A run after one of its events.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StateRow {
-    /// The event's place.
+    /// The event's sequence number.
     pub seq: u64,
     /// When it happened.
     pub at: Timestamp,
@@ -24,46 +23,46 @@ pub struct StateRow {
     pub step_id: Option<String>,
     /// The item of a `for_each`.
     pub item: Option<u64>,
-    /// Where the run stands after it.
+    /// The run's status after it.
     pub status: RunStatus,
     /// Steps that have ended by then.
     pub steps_ended: usize,
-    /// Calls that are under way, as `step` or `step[item]`.
+    /// Calls in flight after it, as `step` or `step[item]`.
     pub under_way: Vec<String>,
-    /// The status of the caller's answer, once it is fixed.
+    /// The HTTP status of the answer to the caller, once it is decided.
     pub answered: Option<u16>,
     /// Why it is paused or ended early.
     pub note: Option<String>,
 }
 
-/// Every state on the way, in order.
+/// The state after each event, in order.
 ///
 /// # Errors
-/// An event cannot be read, or does not fit behind those before it: the sentence says which.
+/// An event cannot be read, or is not valid after those before it; the text says which.
 pub fn states(events: &[EventRow]) -> Result<Vec<StateRow>, String> {
     let mut states = Vec::with_capacity(events.len());
     let mut run: Option<Run> = None;
     for row in events {
         let event = event(row)?;
-        let now = evolve(run.take(), &event).map_err(|misfit| misfit.to_string())?;
-        let (step_id, item) = place(row);
+        let after = evolve(run.take(), &event).map_err(|misfit| misfit.to_string())?;
+        let (step_id, item) = step_and_item(row);
         states.push(StateRow {
             seq: row.seq,
             at: row.at,
             kind: row.kind.clone(),
             step_id,
             item,
-            status: now.status(),
-            steps_ended: now.ended_steps(),
-            under_way: now
+            status: after.status(),
+            steps_ended: after.ended_steps(),
+            under_way: after
                 .in_flight()
                 .into_iter()
                 .map(|call| call.item.map_or(call.step.to_string(), |item| format!("{}[{item}]", call.step)))
                 .collect(),
-            answered: now.answer().map(|answer| answer.status),
-            note: now.note(),
+            answered: after.answer().map(|answer| answer.status),
+            note: after.note(),
         });
-        run = Some(now);
+        run = Some(after);
     }
     if states.is_empty() { Err("there are no events".to_owned()) } else { Ok(states) }
 }
@@ -73,28 +72,28 @@ fn event(row: &EventRow) -> Result<Event, String> {
         .map_err(|error| format!("event {} ({}) cannot be read: {error}", row.seq, row.kind))
 }
 
-/// The step and item that an event is about, where it is about one.
-fn place(row: &EventRow) -> (Option<String>, Option<u64>) {
-    // Externally tagged: the fact stands under its kind.
-    let fact = row.event.get(&row.kind);
-    let fact = fact.map(|fact| fact.get("conflict").unwrap_or(fact));
-    let step = fact.and_then(|fact| fact.get("step")?.as_str()).map(str::to_owned);
-    (step, fact.and_then(|fact| fact.get("item")?.as_u64()))
+/// The step and the item that an event is about, if any.
+fn step_and_item(row: &EventRow) -> (Option<String>, Option<u64>) {
+    // Events are externally tagged: the fields stand under the event's kind.
+    let fields = row.event.get(&row.kind);
+    let fields = fields.map(|fields| fields.get("conflict").unwrap_or(fields));
+    let step = fields.and_then(|fields| fields.get("step")?.as_str()).map(str::to_owned);
+    (step, fields.and_then(|fields| fields.get("item")?.as_u64()))
 }
 
 /// An event as the API shows it.
 ///
 /// # Errors
 /// It cannot be written as JSON.
-pub fn row(stored: StoredEvent) -> Result<EventRow, serde_json::Error> {
+pub fn event_row(stored: StoredEvent) -> Result<EventRow, serde_json::Error> {
     let StoredEvent { seq: Seq(seq), at, event } = stored;
     Ok(EventRow { seq, at, kind: event.kind().to_owned(), event: serde_json::to_value(event)? })
 }
 
-/// A place where another plan would have decided otherwise.
+/// A decision that another plan would have made differently.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OtherwiseRow {
-    /// The place of the event that stands in the history.
+pub struct DivergenceRow {
+    /// The sequence number of the event in the history.
     pub seq: u64,
     /// When it happened.
     pub at: Timestamp,
@@ -110,17 +109,17 @@ pub struct OtherwiseRow {
     pub would: String,
 }
 
-/// Every place where this plan would have decided otherwise than these events say.
+/// Every decision in these events that this plan would have made differently.
 ///
 /// # Errors
-/// An event cannot be read, or does not fit behind those before it.
-pub fn otherwise(events: &[EventRow], plan: &Plan, world: &World) -> Result<Vec<OtherwiseRow>, String> {
+/// An event cannot be read, or is not valid after those before it.
+pub fn divergences(events: &[EventRow], plan: &Plan, world: &World) -> Result<Vec<DivergenceRow>, String> {
     let events: Vec<(Timestamp, Event)> =
         events.iter().map(|row| Ok((row.at, event(row)?))).collect::<Result<_, String>>()?;
     let found = replay_with(&events, plan, world).map_err(|misfit| misfit.to_string())?;
     let row = |found: Divergence| {
         let Divergence { seq, at, step, item, kind, was, would } = found;
-        OtherwiseRow {
+        DivergenceRow {
             seq: seq.0,
             at,
             step_id: step.map(|step| step.to_string()),
@@ -133,13 +132,13 @@ pub fn otherwise(events: &[EventRow], plan: &Plan, world: &World) -> Result<Vec<
     Ok(found.into_iter().map(row).collect())
 }
 
-/// The workflow that these events are of, and the plan.
+/// The workflow and the plan of the run that these events are of.
 ///
 /// # Errors
-/// They do not begin with a birth.
-pub fn born(events: &[EventRow]) -> Result<(WorkflowName, PlanId), String> {
+/// The first event does not start a run.
+pub fn workflow_and_plan(events: &[EventRow]) -> Result<(WorkflowName, PlanId), String> {
     match events.first().map(event).transpose()? {
         Some(Event::RunStarted(started)) => Ok((started.workflow.clone(), started.plan.clone())),
-        _ => Err("there is no birth".to_owned()),
+        _ => Err("the first event is not `run_started`".to_owned()),
     }
 }

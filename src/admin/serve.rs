@@ -1,7 +1,7 @@
 //! Serves the API on a listener, within bounds.
 //!
-//! When a client sends its head too slowly it is cut; when there are too many, the rest waits in the kernel; when the
-//! process ends, what is under way is finished.
+//! A client that sends its request head too slowly is disconnected. When `CONNECTIONS_MAX` are open, further ones wait
+//! in the kernel's accept queue. When the process stops, requests in flight are finished, within a bound.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,29 +20,29 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-/// Open connections.
+/// The most connections that are open at once.
 const CONNECTIONS_MAX: usize = 256;
 /// A client sends its head within this time; an idle connection is closed after it.
 const HEAD_READ_MAX: Duration = Duration::from_secs(75);
-/// What is under way when it ends may take this long; a client that does not read its answer is left behind.
+/// At the stop, requests in flight may take this long; a client that does not read its response is then cut off.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// After a failed accept (too many files).
+/// The pause after a failed accept (too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Who is on the other side of the connection.
+/// The address on the other side of the connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub SocketAddr);
+pub(super) struct PeerAddress(pub SocketAddr);
 
-/// Serves until `stop` ends, then until what is under way has ended, within a bound.
+/// Serves until `stop` resolves, then finishes requests in flight, within `DRAIN_MAX`.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (stopping, stopped) = watch::channel(false);
     let connections = TaskTracker::new();
     let mut stop = pin!(stop);
     loop {
-        let place = tokio::select! {
+        let slot = tokio::select! {
             () = &mut stop => break,
-            place = places.clone().acquire_owned() => place,
+            slot = slots.clone().acquire_owned() => slot,
         };
         let accepted = tokio::select! {
             () = &mut stop => break,
@@ -50,14 +50,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, Peer(peer), router.clone(), stopped.clone());
+                let connection = connection(stream, PeerAddress(peer), router.clone(), stopped.clone());
                 connections.spawn(async move {
                     connection.await;
-                    drop(place);
+                    drop(slot);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the API cannot take a connection");
+                tracing::warn!(%error, "the API could not accept a connection; it tries again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -65,11 +65,11 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     let _ = stopping.send(true);
     connections.close();
     if tokio::time::timeout(DRAIN_MAX, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections to the API are left behind");
+        tracing::warn!(connections = connections.len(), "connections to the API did not end in time and are closed");
     }
 }
 
-async fn connection(stream: TcpStream, peer: Peer, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, peer: PeerAddress, router: Router, mut stopped: watch::Receiver<bool>) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
         async move {

@@ -1,10 +1,10 @@
-//! Where services stand: their breakers, and who is under way there.
+//! The services that steps call: breaker states, calls in flight, rates.
 
 use axum::Json;
 
+use super::state::{Admin, JsonResult};
 use super::types::ServiceRow;
-use super::{Admin, Answer};
 
-pub(super) async fn list(admin: Admin) -> Answer<Vec<ServiceRow>> {
+pub(super) async fn list(admin: Admin) -> JsonResult<Vec<ServiceRow>> {
     Ok(Json((admin.parts.services)()))
 }

@@ -1,11 +1,11 @@
-//! What the API says and is told, as JSON: the one place where the server and its clients agree.
+//! The JSON types of the API's requests and responses, shared by the server and its clients.
 //!
 //! The question it answers: "what does a person or a program see of routes, flips, differences and runs?" Always
-//! true: every field is written, an absent value as `null`; unknown fields are taken and ignored by clients, so that
-//! an older command reads a newer server; asks are strict (`deny_unknown_fields`), so that a misspelt `force` is never
-//! silently dropped. Errors are RFC 9457 problems ([`ApiProblem`], `application/problem+json`).
+//! true: a response has every field, an absent value as `null`; clients ignore unknown fields, so that an older command
+//! reads a newer server; requests are strict (`deny_unknown_fields`), so that a misspelt `force` is never silently
+//! dropped. Errors are RFC 9457 problems ([`ApiProblem`], `application/problem+json`).
 //!
-//! Which path takes and gives which of them stands in the table that the router and `/openapi.json` are made of.
+//! Which endpoint takes and returns which type stands in the table of endpoints.
 
 mod orchestration;
 mod orders;
@@ -26,21 +26,21 @@ pub use crate::workflow::{Mode, Part, RunStatus};
 pub use orchestration::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
-    RunPart, SentRequest, StepRow, UndoneRow, UndoneWord,
+    RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
 pub use orders::{
-    AdjustAsk, AnswerAsk, CancelAsk, ChoiceName, ExplanationView, FirstAnswer, PlainAsk, RerunAsk, ResolveAsk,
-    RetryAsk, RunAsk, RunCounts, SignalAsk, SkipAsk, ValueError,
+    AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
+    ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
 };
 pub use runs::{CheckpointRow, EventRow, RunList, RunRow};
-pub use services::{BreakerRow, BreakerWord, ServiceRow};
+pub use services::{BreakerRow, BreakerStateName, ServiceRow};
 
-/// Everything at a glance.
+/// The state of the process and of all routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// Which binary answers.
+    /// The version that runs, and since when.
     pub build: Build,
-    /// Where the proxy listens.
+    /// The address on which the proxy listens.
     pub listen: String,
     /// The kill switch.
     pub freeze: Freeze,
@@ -48,36 +48,36 @@ pub struct Status {
     pub flags: Flags,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
-    /// Why not, where the store says so: a full disk, a database that does not answer.
+    /// What is wrong with the store: a full disk, a database that does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<String>,
     /// How the machine's clock differs from the process's time, where that is by more than a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,
-    /// Durable runs that are moving now.
+    /// Durable runs that have a task at the moment; a waiting run has none.
     pub runs_in_flight: u64,
     /// Durable runs that have not ended, by status.
     #[serde(default)]
     pub runs: RunCounts,
-    /// Runs that nothing would ever move, the oldest first, and a few of them only: each is a bug.
+    /// Runs that nothing will ever resume, the oldest first, and only some of them: each is a bug.
     #[serde(default)]
     pub stuck: Vec<StuckRun>,
-    /// The shadow executor.
+    /// The load of the shadow executor.
     pub shadow: ShadowLoad,
     /// Every route, in file order.
     pub routes: Vec<RouteRow>,
 }
 
-/// A run that nothing would ever move.
+/// A run that nothing will ever resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StuckRun {
     /// The run.
     pub run_id: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// Which binary answers.
+/// The version that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Build {
     /// Its version.
@@ -89,23 +89,23 @@ pub struct Build {
 /// The set of files in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Flags {
-    /// Counts up with each swap of the set (files or flips).
+    /// Counts the swaps of the flag set, by files or by flips.
     pub generation: u64,
     /// Seconds since the files in force were loaded.
     pub age_s: f64,
-    /// Why the files as they are now were refused: the whole text, with file, line and column. `null` where the files
-    /// in force are the files as they are.
+    /// Why the newest version of the files was refused: the whole text, with file, line and column. `null` where that
+    /// version is in force.
     pub last_error: Option<String>,
     /// What `check` warns of in the files in force.
     pub warnings: Vec<String>,
 }
 
-/// How busy the arm is that nobody waits for.
+/// The load of the shadow executor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShadowLoad {
-    /// Waiting.
+    /// Copies of requests that wait.
     pub queue_depth: u64,
-    /// Under way.
+    /// Copies that are being executed.
     pub in_flight: u64,
 }
 
@@ -116,15 +116,15 @@ pub struct RouteRow {
     pub id: RouteId,
     /// `POST /orders`, with the host in front of the path where it has one.
     pub matches: String,
-    /// The service that answers it today.
+    /// The legacy service.
     pub legacy: String,
-    /// What the engine runs.
+    /// The workflow that the engine runs for it.
     pub workflow: Option<WorkflowName>,
-    /// What was asked for.
+    /// The state that was requested.
     pub requested: State,
-    /// What is in force, and why.
+    /// The state in force, and why.
     pub effective: Effective,
-    /// Why the gate was passed by hand, until the evidence has caught up.
+    /// The reason given for passing the gate by force, until the evidence suffices.
     #[serde(default)]
     pub forced: Option<String>,
     /// The shares in force.
@@ -135,7 +135,7 @@ pub struct RouteRow {
     pub mismatched: u64,
     /// Requests answered since the process started.
     pub requests: u64,
-    /// What the proxy added to a request in the middle, microseconds; `null` where nothing was measured.
+    /// The median time that the proxy added to a request, in microseconds; `null` where nothing was measured.
     pub overhead_p50_us: Option<f64>,
 }
 
@@ -144,16 +144,16 @@ pub struct RouteRow {
 pub struct RouteDetail {
     /// The row.
     pub row: RouteRow,
-    /// What the file declares.
+    /// The state that the file declares.
     pub declared: State,
     /// The last flip.
     pub flip: Option<FlipRow>,
-    /// Why the file's wish was refused; empty where it was not.
+    /// Why the state that the file declares was refused; empty where it was not.
     #[serde(default)]
     pub refused: Vec<String>,
-    /// The rung above and what it still takes: `null` at the top; an empty list where the gate is open.
+    /// The next rung and what it still requires: `null` at the top; with an empty list where the gate is open.
     pub next: Option<NextRung>,
-    /// What would have to be known before going down; empty where the engine owns nothing.
+    /// The consequences of lowering the route, as sentences; empty where the engine owns no instance.
     pub horizon: Vec<String>,
     /// How many instances each arm owns (`legacy`: dark twins), by arm.
     pub pins: BTreeMap<String, u64>,
@@ -161,7 +161,7 @@ pub struct RouteDetail {
     pub evidence: RouteEvidence,
 }
 
-/// What the next rung up still takes.
+/// The next rung up and what it still requires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NextRung {
     /// Which rung.
@@ -170,62 +170,62 @@ pub struct NextRung {
     pub missing: Vec<String>,
 }
 
-/// A wish to move a route.
+/// A request to move a route to another state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct FlipAsk {
-    /// Where to.
+pub struct FlipRequest {
+    /// The new state.
     pub to: State,
     /// The share from now on, percent.
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<f64>,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Pass the gate by hand; wants a reason.
+    /// Pass the gate without its evidence; requires a reason.
     #[serde(default)]
     pub force: bool,
-    /// The horizon was read: wanted from `only` downwards.
+    /// The consequences were read; required to lower a route from `only`.
     #[serde(default)]
     pub acknowledge: bool,
-    /// Who, where the listener needs no token: recorded as unverified.
+    /// The caller's name, where the listener requires no token: recorded as unverified.
     #[serde(default, rename = "as")]
     #[schemars(with = "Option<orders::PersonName>")]
     pub by: Option<String>,
 }
 
-/// A move that happened.
+/// A flip that was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct FlipDone {
+pub struct FlipResponse {
     /// The record; its number is 0 where nothing changed.
     pub flip: FlipRow,
-    /// Whether anything changed: a flip to where the route stands already is none.
+    /// Whether anything changed: a flip to the present state changes nothing.
     #[serde(default = "yes")]
     pub changed: bool,
-    /// What is in force now.
+    /// The state in force now.
     pub effective: Effective,
     /// The shares in force now.
     pub shares: Shares,
-    /// On the way down: what the caller should know, as sentences.
+    /// When lowered: the consequences, as sentences.
     pub horizon: Vec<String>,
-    /// Durable runs of the route's workflow that go on as they were born.
+    /// Durable runs of the route that have not ended; they continue as they were started.
     pub runs_in_flight: u64,
 }
 
-/// A wish to set the kill switch.
+/// A request to set the kill switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct FreezeAsk {
+pub struct FreezeRequest {
     /// On or off.
     pub on: bool,
     /// Also hold every private and shared step that has not begun.
     #[serde(default)]
     pub effects: bool,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as")]
     #[schemars(with = "Option<orders::PersonName>")]
     pub by: Option<String>,
@@ -233,8 +233,8 @@ pub struct FreezeAsk {
 
 /// The kill switch has been set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct FreezeDone {
-    /// As it is now.
+pub struct FreezeResponse {
+    /// The kill switch now.
     pub freeze: Freeze,
     /// The record.
     pub flip: FlipRow,
@@ -247,25 +247,25 @@ pub struct FreezeDone {
 pub struct FlipRow {
     /// Counts up.
     pub number: u64,
-    /// The route; `null` is the kill switch.
+    /// The route; `null` for the kill switch.
     pub route: Option<RouteId>,
-    /// From which state (the kill switch: `no`, `instances`, `effects`).
+    /// The state before (for the kill switch: `no`, `instances`, `effects`).
     pub from: String,
-    /// To which.
+    /// The state after.
     pub to: String,
     /// The shares from then on.
     pub shares: Option<Shares>,
-    /// Who.
+    /// Who made the change.
     pub by: String,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Why, as said.
+    /// The reason given.
     pub reason: Option<String>,
-    /// Whether the gate was passed by hand.
+    /// Whether the gate was passed by force.
     pub forced: bool,
 }
 
-/// What a route's differences come to.
+/// The differences of a route, grouped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diffs {
     /// The route.
@@ -283,7 +283,7 @@ pub struct Diffs {
 pub struct DiffGroup {
     /// Equal for equal sets of paths and kinds.
     pub fingerprint: String,
-    /// How many pairs differed so since the last change; few of them are kept.
+    /// How many pairs differed in this way since the last change; only some of them are kept.
     pub count: u64,
     /// When the first was seen.
     pub first_seen: Timestamp,
@@ -298,7 +298,7 @@ pub struct DiffGroup {
 /// One kept comparison, redacted before it was stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// The engine's run, as `run_…`.
     pub run: Option<String>,
@@ -310,36 +310,36 @@ pub struct Sample {
     pub engine: String,
 }
 
-/// A route's evidence with the words for it.
+/// A route's evidence and what the next rung still requires.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvidenceView {
     /// The route.
     pub route: RouteId,
     /// The counts.
     pub evidence: RouteEvidence,
-    /// What the next rung still takes.
+    /// The next rung and what it still requires.
     pub next: Option<NextRung>,
 }
 
 /// An error of the API: RFC 9457.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApiProblem {
-    /// What kind, as a URI reference.
+    /// The type of the problem, a URI reference.
     #[serde(rename = "type", default = "about_blank")]
     pub kind: String,
-    /// What happened, short and the same each time.
+    /// What happened, in a few words; the same for every problem of this type.
     #[serde(default)]
     pub title: String,
     /// The HTTP status.
     #[serde(default)]
     pub status: u16,
-    /// What happened here.
+    /// What happened in this case.
     #[serde(default)]
     pub detail: String,
     /// What a person can do about it.
     #[serde(default)]
     pub hint: Option<String>,
-    /// Each condition of a shut gate that does not hold, or each name that was meant; one line each.
+    /// Each condition of a shut gate that does not hold, or each name that exists; one line each.
     #[serde(default)]
     pub reasons: Vec<String>,
     /// What is wrong with the values that were sent, by JSON pointer.
@@ -348,10 +348,10 @@ pub struct ApiProblem {
     /// The run that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
-    /// Where that run stands.
+    /// The status of that run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_status: Option<RunStatus>,
-    /// The answer that the checkpoint has already.
+    /// The answer that the checkpoint was given before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<Box<FirstAnswer>>,
 }
@@ -360,7 +360,7 @@ fn about_blank() -> String {
     "about:blank".into()
 }
 
-/// A server that does not say whether anything changed did what it was asked.
+/// An older server does not send `changed`: it changed something then.
 fn yes() -> bool {
     true
 }

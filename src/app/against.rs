@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::admin::replay::{OtherwiseRow, born, otherwise};
+use crate::admin::replay::{DivergenceRow, divergences, workflow_and_plan};
 use crate::admin::types::EventRow;
 use crate::config::{self, Failed, Overrides, Setup};
 use crate::names::{PlanId, WorkflowName};
@@ -24,8 +24,8 @@ pub struct Against {
 pub enum Compared {
     /// The files hold the very plan that the run keeps.
     SamePlan,
-    /// Another plan of the same workflow: where it would have decided otherwise.
-    Otherwise(Vec<OtherwiseRow>),
+    /// Another plan of the same workflow: where it would have decided differently.
+    Diverges(Vec<DivergenceRow>),
     /// The files have no such workflow any more.
     Gone(WorkflowName),
 }
@@ -74,12 +74,12 @@ impl Against {
     /// # Errors
     /// Its events cannot be read.
     pub fn run(&self, events: &[EventRow]) -> Result<Compared, String> {
-        let (workflow, plan) = born(events)?;
+        let (workflow, plan) = workflow_and_plan(events)?;
         if self.holds(&workflow, &plan) {
             return Ok(Compared::SamePlan);
         }
         match self.plans.get(&workflow) {
-            Some(plan) => otherwise(events, plan, &self.world).map(Compared::Otherwise),
+            Some(plan) => divergences(events, plan, &self.world).map(Compared::Diverges),
             None => Ok(Compared::Gone(workflow)),
         }
     }

@@ -8,12 +8,12 @@
 mod against;
 mod behind;
 mod doors;
+mod process_status;
 mod retention;
 mod services;
 mod stored;
 mod stores;
 mod time;
-mod vitals;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, AdminParts, Moves, Traffic};
+use crate::admin::{self, AdminParts, LadderControl, RouteTraffic};
 use crate::affinity::StoreAffinity;
 use crate::clock;
 use crate::config::{self, Freshness, Loaded, Overrides, Pace, Retention, Setup, StoreUrl, Watch};
@@ -126,25 +126,25 @@ impl App {
             watch: parts.evidence.clone(),
         });
         let admin_parts = AdminParts {
-            desk: parts.engine.clone(),
-            maestro: setup.settings.maestro,
+            engine: parts.engine.clone(),
+            deprecated_start: setup.settings.maestro,
             workflows: {
                 let names = parts.workflows.clone();
                 Arc::new(move || names.load().to_vec())
             },
-            ending: admin_stop.clone(),
+            stopping: admin_stop.clone(),
             ladder: Arc::new(Moving { ladder: parts.ladder.clone(), engine: parts.engine.clone() }),
             evidence: parts.evidence.clone(),
             store: parts.store.clone(),
-            render: Arc::new(render),
+            render_metrics: Arc::new(render),
             tokens: setup.settings.tokens.clone(),
-            bound: admin,
-            proxy: listen,
+            listen: admin,
+            proxy_listen: listen,
             started: clock::now(),
             limits: limits.clone(),
-            vitals: {
+            process_status: {
                 let (parts, freshness, stop) = (parts.clone(), freshness.clone(), stop.clone());
-                Arc::new(move || vitals::of(&parts, &freshness, stop.is_cancelled()))
+                Arc::new(move || process_status::of(&parts, &freshness, stop.is_cancelled()))
             },
             services: {
                 let engine = parts.engine.clone();
@@ -154,15 +154,15 @@ impl App {
                 let proxy = proxy.clone();
                 Arc::new(move |route| {
                     let (requests, overhead_p50_us) = proxy.seen(route);
-                    Traffic { requests, overhead_p50_us }
+                    RouteTraffic { requests, overhead_p50_us }
                 })
             },
         };
-        let mut doors = vec![(admin_listener, admin::router(admin_parts.clone()))];
-        if let (Some(listener), Some(bound)) = (api_listener, api) {
-            doors.push((listener, admin::applications(AdminParts { bound, ..admin_parts })));
+        let mut listeners = vec![(admin_listener, admin::router(admin_parts.clone()))];
+        if let (Some(listener), Some(listen)) = (api_listener, api) {
+            listeners.push((listener, admin::applications(AdminParts { listen, ..admin_parts })));
         }
-        let doors: Vec<JoinHandle<()>> = doors
+        let listeners: Vec<JoinHandle<()>> = listeners
             .into_iter()
             .map(|(listener, router)| {
                 let stop = admin_stop.clone();
@@ -188,8 +188,8 @@ impl App {
                     task.abort();
                 }
                 admin_stop.cancel();
-                for door in doors {
-                    let _ = door.await; // a panic in there was logged by its own task
+                for listener in listeners {
+                    let _ = listener.await; // a panic in there was logged by its own task
                 }
                 if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
                     tracing::error!("the store does not close; what it acknowledged is there");
@@ -333,18 +333,18 @@ struct Moving {
     engine: Arc<Engine>,
 }
 
-impl Moves for Moving {
+impl LadderControl for Moving {
     fn flags(&self) -> Arc<FlagSet> {
-        Moves::flags(&*self.ladder)
+        LadderControl::flags(&*self.ladder)
     }
     fn status(&self) -> Vec<RouteStatus> {
-        Moves::status(&*self.ladder)
+        LadderControl::status(&*self.ladder)
     }
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>> {
-        Moves::horizon(&*self.ladder, route)
+        LadderControl::horizon(&*self.ladder, route)
     }
     fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>> {
-        Moves::flip(&*self.ladder, route, ask)
+        LadderControl::flip(&*self.ladder, route, ask)
     }
     fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, StoreError>> {
         Box::pin(async move {

@@ -1,6 +1,6 @@
 //! What the engine says of services, as the API says it.
 
-use crate::admin::types::{BreakerRow, BreakerWord, ServiceRow};
+use crate::admin::types::{BreakerRow, BreakerStateName, ServiceRow};
 use crate::engine::{BreakerState, BreakerView, Engine, ServiceView};
 
 /// Every service, by name.
@@ -23,9 +23,9 @@ fn row(view: ServiceView) -> ServiceRow {
     } = view;
     let breaker = breaker.map(|BreakerView { state, since, next_probe, calls, failed }| {
         let state = match state {
-            BreakerState::Closed => BreakerWord::Closed,
-            BreakerState::HalfOpen => BreakerWord::HalfOpen,
-            BreakerState::Open => BreakerWord::Open,
+            BreakerState::Closed => BreakerStateName::Closed,
+            BreakerState::HalfOpen => BreakerStateName::HalfOpen,
+            BreakerState::Open => BreakerStateName::Open,
         };
         BreakerRow { state, since, next_probe, calls, failed }
     });

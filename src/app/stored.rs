@@ -58,7 +58,7 @@ impl StoredRuns {
         if events.is_empty() {
             bail!("the store has no events of {id}");
         }
-        events.into_iter().map(|stored| replay::row(stored).context("an event cannot be shown")).collect()
+        events.into_iter().map(|stored| replay::event_row(stored).context("an event cannot be shown")).collect()
     }
     /// All runs that have not ended.
     ///

@@ -7,7 +7,7 @@ use super::args::Server;
 use super::client::{CallError, Client, component, query};
 use super::paint::{Field, Paint, Tone, ago, harmless, plain, why};
 use super::status::runs;
-use crate::admin::types::{FlipAsk, FlipDone, FlipRow, FreezeAsk, FreezeDone};
+use crate::admin::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse};
 use crate::flag::{Freeze, State};
 
 /// What `flip` was told.
@@ -27,9 +27,9 @@ fn who(server: &Server) -> Option<String> {
 
 pub(crate) fn flip(client: &Client, server: &Server, wish: Wish, paint: Paint) -> Result<Done, CallError> {
     let Wish { route, state, percent, reason, force, yes } = wish;
-    let ask = FlipAsk { to: state, percent, reason, force, acknowledge: yes, by: who(server) };
+    let ask = FlipRequest { to: state, percent, reason, force, acknowledge: yes, by: who(server) };
     let path = format!("/api/v2/routes/{}/flip", component(&route));
-    let (done, json) = client.post::<FlipDone>(&path, &ask)?;
+    let (done, json) = client.post::<FlipResponse>(&path, &ask)?;
     let flip = &done.flip;
     let share = match state {
         State::Off | State::Only => String::new(),
@@ -69,8 +69,8 @@ pub(crate) fn freeze(
     reason: Option<String>,
     paint: Paint,
 ) -> Result<Done, CallError> {
-    let ask = FreezeAsk { on, effects, reason, by: who(server) };
-    let (done, json) = client.post::<FreezeDone>("/api/v2/freeze", &ask)?;
+    let ask = FreezeRequest { on, effects, reason, by: who(server) };
+    let (done, json) = client.post::<FreezeResponse>("/api/v2/freeze", &ask)?;
     let what = match done.freeze {
         Freeze::No => paint.tone("the kill switch is off: routes are at their own states again", Tone::Good),
         Freeze::Instances => paint.tone(

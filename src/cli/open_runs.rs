@@ -34,8 +34,8 @@ pub(crate) fn check(
         }
         let (why, found) = match source.events(&run.run_id).map(|events| against.run(&events))? {
             Ok(Compared::SamePlan) => continue,
-            Ok(Compared::Otherwise(found)) if found.is_empty() => continue,
-            Ok(Compared::Otherwise(found)) => ("they would have decided otherwise", found),
+            Ok(Compared::Diverges(found)) if found.is_empty() => continue,
+            Ok(Compared::Diverges(found)) => ("they would have decided otherwise", found),
             Ok(Compared::Gone(_)) => ("they have no such workflow", Vec::new()),
             Err(_) => ("its events cannot be read by this version", Vec::new()),
         };

@@ -6,7 +6,7 @@ use super::Done;
 use super::args::{Replay, Server};
 use super::client::{CallError, Client, component, query};
 use super::paint::{Field, Paint, Tone, harmless, lasting, plain};
-use crate::admin::replay::{OtherwiseRow, StateRow, states};
+use crate::admin::replay::{DivergenceRow, StateRow, states};
 use crate::admin::types::{EventRow, RunList, RunStatus};
 use crate::app::{Against, Compared, OpenRun, StoredRuns};
 use crate::config::{Failed, Findings};
@@ -78,7 +78,7 @@ pub(crate) fn replay(replay: Replay, paint: Paint) -> Result<Done, CallError> {
     let against = Against::read(&flags, Some(&with), source.secret()?).map_err(|failed| refused(&failed, paint))?;
     let found = match against.run(&events).map_err(damaged)? {
         Compared::SamePlan => Vec::new(),
-        Compared::Otherwise(found) => found,
+        Compared::Diverges(found) => found,
         Compared::Gone(workflow) => {
             let message = format!("{run} is of the workflow `{workflow}`, which is not in the files");
             return Err(CallError::Unreachable(message, "name the file of that workflow".to_owned()));
@@ -96,7 +96,7 @@ pub(crate) fn replay(replay: Replay, paint: Paint) -> Result<Done, CallError> {
 const LOTS: &str = "values drawn by lot (`uuid`, `random`) are others without --store, and may show as differences\n";
 
 /// Where another plan would have decided otherwise, line by line.
-pub(super) fn otherwise(found: &[OtherwiseRow], paint: Paint) -> String {
+pub(super) fn otherwise(found: &[DivergenceRow], paint: Paint) -> String {
     if found.is_empty() {
         return paint.tone("it would have decided the same\n", Tone::Good);
     }

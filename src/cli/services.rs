@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::Done;
 use super::client::{CallError, Client};
 use super::paint::{Field, Paint, Tone, ago, count, lasting, plain};
-use crate::admin::types::{BreakerWord, ServiceRow};
+use crate::admin::types::{BreakerStateName, ServiceRow};
 
 pub(crate) fn show(client: &Client, paint: Paint) -> Result<Done, CallError> {
     let (services, json) = client.get::<Vec<ServiceRow>>("/api/v2/services")?;
@@ -35,9 +35,9 @@ fn row(service: &ServiceRow, now: Timestamp) -> Vec<Field> {
         None => [("off".to_owned(), Tone::Faint), plain("-"), plain("-"), plain("-")],
         Some(breaker) => {
             let state = match breaker.state {
-                BreakerWord::Closed => ("closed".to_owned(), Tone::Good),
-                BreakerWord::HalfOpen => ("half-open".to_owned(), Tone::Warn),
-                BreakerWord::Open => ("open".to_owned(), Tone::Bad),
+                BreakerStateName::Closed => ("closed".to_owned(), Tone::Good),
+                BreakerStateName::HalfOpen => ("half-open".to_owned(), Tone::Warn),
+                BreakerStateName::Open => ("open".to_owned(), Tone::Bad),
             };
             let probe = match breaker.next_probe.map(|at| at.duration_since(now).as_secs_f64()) {
                 None => "-".to_owned(),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::http::Client;
-use crate::admin::types::{ApiProblem, Diffs, FlipAsk, FlipDone, Orchestration, RouteDetail, Status};
+use crate::admin::types::{ApiProblem, Diffs, FlipRequest, FlipResponse, Orchestration, RouteDetail, Status};
 use crate::flag::State;
 use crate::workflow::RunStatus;
 
@@ -55,8 +55,8 @@ impl Control {
     ///
     /// # Errors
     /// The API does not answer.
-    pub async fn flip(&self, route: &str, to: State, reason: &str) -> anyhow::Result<Result<FlipDone, ApiProblem>> {
-        let ask = FlipAsk {
+    pub async fn flip(&self, route: &str, to: State, reason: &str) -> anyhow::Result<Result<FlipResponse, ApiProblem>> {
+        let ask = FlipRequest {
             to,
             percent: None,
             reason: Some(reason.to_owned()),

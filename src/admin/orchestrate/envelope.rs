@@ -1,15 +1,16 @@
-//! The envelope of a run, made from its events.
+//! Builds the envelope of a run: the JSON document in which the API shows it.
 //!
-//! Always true: it is a function of the events, of those of the runs below it, of the plan's source and of where routes
-//! stand, so that whoever asks again gets the same; requests, replies and items that it shows are redacted.
+//! Always true: it is a function of the events of the run and of its descendants, of the plan's source and of the
+//! routes, so that repeating the request gives the same; requests, responses and items in it are redacted.
 
 use serde_json::Value;
 
-use super::{Seen, open_checkpoints};
+use super::load::LoadedRun;
+use crate::admin::state::ApiState;
 use crate::admin::types::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
-    RunPart, SentRequest, StepRow, UndoneRow, UndoneWord,
+    RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
 use crate::compare::redact;
 use crate::names::{JobId, RunId, StepId};
@@ -18,16 +19,22 @@ use crate::workflow::{
     Asked, CallRecord, Conflict, Event, Failure, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
 };
 
-/// Where the paths of one run begin.
-pub(super) const RUN: &str = "/api/v2/orchestrate/run";
+/// The path of a run is this with its id.
+pub(super) const RUN_PATH: &str = "/api/v2/orchestrate/run";
 
-/// The envelope of what was seen. `route` is the method and path of the route that started it, where that is known.
-pub(super) fn envelope(seen: &Seen, delivery: Delivery, route: Option<(String, String)>) -> Orchestration {
-    let view = &seen.view;
-    let started = seen.started();
+/// The envelope of a run.
+pub(super) fn envelope(state: &ApiState, loaded: &LoadedRun, delivery: Delivery) -> Orchestration {
+    let view = &loaded.view;
+    let started = loaded.started();
+    // The method and path of the route that started it, where the route still exists.
+    let route = started.route.as_ref().and_then(|id| {
+        let set = state.parts.ladder.flags();
+        let matches = &set.route(id)?.route.matches;
+        Some((matches.method.to_string(), matches.path.clone()))
+    });
     let (run, job) = (view.run_id.to_string(), job_of(started).to_string());
-    let checkpoints = checkpoints(seen);
-    let base = format!("{RUN}/{run}");
+    let checkpoints = checkpoints(loaded);
+    let base = format!("{RUN_PATH}/{run}");
     Orchestration {
         object: OrchestrationObject::Orchestration,
         data: RunData {
@@ -61,18 +68,18 @@ pub(super) fn envelope(seen: &Seen, delivery: Delivery, route: Option<(String, S
                 seq: view.seq.0,
                 note: view.note.clone(),
             },
-            steps: steps(seen),
+            steps: steps(loaded),
             pending_checkpoint: checkpoints.first().cloned(),
             checkpoints,
-            conflicts: conflicts(seen),
-            output: output(seen),
-            undone: seen
+            conflicts: conflicts(loaded),
+            output: output(loaded),
+            undone: loaded
                 .run
                 .undone()
                 .into_iter()
                 .map(|(step, item, undone)| self::undone(step, item, undone))
                 .collect(),
-            error: seen.run.failure().filter(|_| view.status != RunStatus::Completed).map(error),
+            error: loaded.run.failure().filter(|_| view.status != RunStatus::Completed).map(error),
             audit_receipt: receipt(started, route),
             links: Links {
                 stream: format!("{base}/stream"),
@@ -84,14 +91,14 @@ pub(super) fn envelope(seen: &Seen, delivery: Delivery, route: Option<(String, S
     }
 }
 
-/// The request for a result that a run belongs to.
+/// The job of a run; the first run of a job has the job's UUID.
 pub(super) fn job_of(started: &RunStarted) -> JobId {
     started.job.unwrap_or(JobId(started.run.0))
 }
 
-/// The body of the answer.
-fn output(seen: &Seen) -> Value {
-    seen.run.answer().map_or(Value::Null, |answer| answer.body.value())
+/// The body of the run's answer to its caller.
+fn output(loaded: &LoadedRun) -> Value {
+    loaded.run.answer().map_or(Value::Null, |answer| answer.body.value())
 }
 
 fn error(failure: &Failure) -> RunError {
@@ -105,26 +112,26 @@ fn error(failure: &Failure) -> RunError {
     }
 }
 
-fn undone(step: &StepId, item: Option<u32>, undone: Undone) -> UndoneRow {
+fn undone(step: &StepId, item: Option<u32>, undone: Undone) -> UndoRow {
     let (state, why) = match undone {
-        Undone::NotYet => (UndoneWord::NotYet, None),
-        Undone::Undone => (UndoneWord::Undone, None),
-        Undone::Rehearsed => (UndoneWord::Rehearsed, None),
-        Undone::Left(why) => (UndoneWord::Left, Some(why)),
+        Undone::NotYet => (UndoState::NotYet, None),
+        Undone::Undone => (UndoState::Undone, None),
+        Undone::Rehearsed => (UndoState::Rehearsed, None),
+        Undone::Left(why) => (UndoState::Left, Some(why)),
     };
-    UndoneRow { step_id: step.to_string(), item, state, why }
+    UndoRow { step_id: step.to_string(), item, state, why }
 }
 
 fn receipt(started: &RunStarted, route: Option<(String, String)>) -> AuditReceipt {
     let (auth_mode, source) = match (&started.parent, &started.by) {
         (Some(parent), _) => {
-            (AuthMode::Run, ReceiptSource { method: String::new(), route: format!("{RUN}/{}", parent.run) })
+            (AuthMode::Run, ReceiptSource { method: String::new(), route: format!("{RUN_PATH}/{}", parent.run) })
         }
         (None, Some(by)) => {
             let mode = if by.ends_with(UNVERIFIED) { AuthMode::Loopback } else { AuthMode::Token };
             let path = match started.rerun_of {
-                Some(of) => format!("{RUN}/{of}/rerun"),
-                None => RUN.to_owned(),
+                Some(of) => format!("{RUN_PATH}/{of}/rerun"),
+                None => RUN_PATH.to_owned(),
             };
             (mode, ReceiptSource { method: "POST".to_owned(), route: path })
         }
@@ -143,20 +150,20 @@ fn receipt(started: &RunStarted, route: Option<(String, String)>) -> AuditReceip
 }
 
 /// Steps that have begun, in the order in which they did; then those of the plan that have not.
-fn steps(seen: &Seen) -> Vec<StepRow> {
+fn steps(loaded: &LoadedRun) -> Vec<StepRow> {
     let effect = |name: &str| {
-        seen.events.iter().find_map(|stored| match &stored.event {
+        loaded.events.iter().find_map(|stored| match &stored.event {
             Event::StepStarted(started) if started.step.as_str() == name => Some(started.effect.as_str().to_owned()),
             _ => None,
         })
     };
-    let mut rows: Vec<StepRow> = seen
+    let mut rows: Vec<StepRow> = loaded
         .view
         .steps
         .iter()
         .map(|step| StepRow {
             step_id: step.step.to_string(),
-            status: word(step.status).to_owned(),
+            status: step_status_name(step.status),
             started: Some(step.started),
             duration_ms: Some(step.duration_ms),
             attempts: step.attempts,
@@ -167,11 +174,11 @@ fn steps(seen: &Seen) -> Vec<StepRow> {
             note: step.note.as_deref().map(redact_line),
         })
         .collect();
-    for name in seen.planned() {
+    for name in loaded.planned_steps() {
         if !rows.iter().any(|row| row.step_id == name) {
             rows.push(StepRow {
                 step_id: name.to_owned(),
-                status: if seen.view.status.is_final() { "not_run" } else { "pending" }.to_owned(),
+                status: if loaded.view.status.is_final() { "not_run" } else { "pending" }.to_owned(),
                 started: None,
                 duration_ms: None,
                 attempts: 0,
@@ -186,27 +193,32 @@ fn steps(seen: &Seen) -> Vec<StepRow> {
     rows
 }
 
-/// A step's status in a word.
-pub(super) fn word(status: StepStatus) -> String {
+/// A step's status as JSON writes it.
+pub(super) fn step_status_name(status: StepStatus) -> String {
     match serde_json::to_value(status) {
-        Ok(Value::String(word)) => word,
+        Ok(Value::String(name)) => name,
         _ => String::new(),
     }
 }
 
-/// Its own, then those of the runs below it.
-fn checkpoints(seen: &Seen) -> Vec<PendingCheckpoint> {
-    let all = std::iter::once(&seen.run).chain(&seen.below);
-    all.flat_map(|run| open_checkpoints(run).into_iter().map(|asked| checkpoint(asked, run.id()))).collect()
+/// Open checkpoints: the run's own, the oldest first, then those of its descendants.
+fn checkpoints(loaded: &LoadedRun) -> Vec<PendingCheckpoint> {
+    let all = std::iter::once(&loaded.run).chain(&loaded.waiting_descendants);
+    all.flat_map(|run| {
+        let mut open: Vec<&Asked> = run.asked().collect();
+        open.sort_by_key(|asked| asked.at);
+        open.into_iter().map(|asked| checkpoint(asked, run.id()))
+    })
+    .collect()
 }
 
-/// The same.
-fn conflicts(seen: &Seen) -> Vec<OpenConflict> {
-    let all = std::iter::once(&seen.run).chain(&seen.below);
+/// Open conflicts: the run's own, then those of its descendants.
+fn conflicts(loaded: &LoadedRun) -> Vec<OpenConflict> {
+    let all = std::iter::once(&loaded.run).chain(&loaded.waiting_descendants);
     all.flat_map(|run| run.conflicts().iter().map(|conflict| self::conflict(conflict, run.id()))).collect()
 }
 
-/// A checkpoint as people see it.
+/// A checkpoint as the API shows it.
 pub(super) fn checkpoint(asked: &Asked, run: RunId) -> PendingCheckpoint {
     let Asked { checkpoint, step, item, kind, risk, question, schema, who, items, at, until, on_timeout, default: _ } =
         asked;
@@ -229,11 +241,11 @@ pub(super) fn checkpoint(asked: &Asked, run: RunId) -> PendingCheckpoint {
         opened: *at,
         until: *until,
         on_timeout: *on_timeout,
-        answer: format!("{RUN}/{run}/checkpoints/{checkpoint}"),
+        answer: format!("{RUN_PATH}/{run}/checkpoints/{checkpoint}"),
     }
 }
 
-/// A conflict as people see it.
+/// A conflict as the API shows it.
 pub(super) fn conflict(conflict: &Conflict, run: RunId) -> OpenConflict {
     let Conflict { kind, step, item, part, attempt, message, status, request, key, response, expected, choices } =
         conflict;
@@ -247,31 +259,32 @@ pub(super) fn conflict(conflict: &Conflict, run: RunId) -> OpenConflict {
         message: message.clone(),
         expected: expected.clone(),
         status: *status,
-        request: request.as_deref().map(sent),
+        request: request.as_deref().map(sent_request),
         idempotency_key: key.clone(),
         response: response.as_ref().map_or(Value::Null, |response| redacted(response)),
         choices: choices.clone(),
-        resolve: format!("{RUN}/{run}/resolve"),
+        resolve: format!("{RUN_PATH}/{run}/resolve"),
     }
 }
 
-fn sent(record: &CallRecord) -> SentRequest {
+fn sent_request(record: &CallRecord) -> SentRequest {
     let CallRecord { method, url, headers, body } = record;
     SentRequest {
         method: method.clone(),
         url: redact_line(url),
-        headers: headers.iter().map(|(name, value)| (name.clone(), header(name, value))).collect(),
+        headers: headers.iter().map(|(name, value)| (name.clone(), redacted_header(name, value))).collect(),
         body: redacted(&body.value()),
     }
 }
 
-/// A header whose name says that it is a credential shows stars.
-fn header(name: &str, value: &str) -> String {
+/// A header's value; redacted where the name is that of a credential.
+fn redacted_header(name: &str, value: &str) -> String {
     let fields = Value::Object([(name.to_owned(), Value::from(value))].into_iter().collect());
     redact(&fields).get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// Redacted by the names of keys; a value without keys has nothing to judge it by, and a person has to see it.
+/// A JSON value, redacted by the names of its keys. A bare number or boolean has no key to judge it by and is shown,
+/// since a person has to decide by it.
 fn redacted(value: &Value) -> Value {
     match value {
         Value::Object(_) => redact(value),

@@ -1,15 +1,15 @@
-//! Runs in a list.
+//! Lists runs, newest first, by page.
 
 use axum::Json;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::run_id;
-use crate::admin::extract::Asked;
-use crate::admin::problem::Refusal;
+use super::load::{parse_job_id, parse_run_id};
+use crate::admin::error::ApiError;
+use crate::admin::extract::QueryParams;
+use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{CheckpointRow, RunList, RunRow};
-use crate::admin::{Admin, Answer};
 use crate::names::{JobId, RouteId};
 use crate::store::RunFilter;
 use crate::workflow::{Mode, RunStatus, RunSummary};
@@ -17,8 +17,8 @@ use crate::workflow::{Mode, RunStatus, RunSummary};
 /// Which runs to list, newest first.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::admin) struct Filter {
-    /// One or several, with commas; `open` is all that have not ended.
+pub(in crate::admin) struct ListQuery {
+    /// One status or several, separated by commas; `open` is all that have not ended.
     #[schemars(regex(
         pattern = r"^(open|queued|running|waiting_checkpoint|waiting_signal|paused|compensating|completed|failed|cancelled|abandoned)(,(open|queued|running|waiting_checkpoint|waiting_signal|paused|compensating|completed|failed|cancelled|abandoned))*$"
     ))]
@@ -33,46 +33,46 @@ pub(in crate::admin) struct Filter {
     /// Only runs of this job.
     #[schemars(regex(pattern = r"^job_[0-9a-f]{32}$"))]
     job: Option<String>,
-    /// Only runs that this one began.
+    /// Only runs that this run started as steps.
     #[schemars(regex(pattern = r"^run_[0-9a-f]{32}$"))]
     parent: Option<String>,
-    /// Only runs born at or after this time (RFC 3339).
+    /// Only runs started at or after this time (RFC 3339).
     since: Option<Timestamp>,
     /// Only runs before this one: the next page.
     #[schemars(regex(pattern = r"^run_[0-9a-f]{32}$"))]
     before: Option<String>,
-    /// At most this many; 50 where nothing is said.
+    /// At most this many; 50 by default.
     limit: Option<std::num::NonZeroU32>,
 }
 
-pub(in crate::admin) async fn list(admin: Admin, Asked(filter): Asked<Filter>) -> Answer<RunList> {
-    let Filter { status, workflow, route, mode, job, parent, since, before, limit } = filter;
+pub(in crate::admin) async fn list(admin: Admin, QueryParams(filter): QueryParams<ListQuery>) -> JsonResult<RunList> {
+    let ListQuery { status, workflow, route, mode, job, parent, since, before, limit } = filter;
     let limit = admin.rows(limit, 50);
     let filter = RunFilter {
-        statuses: statuses(status.as_deref())?,
+        statuses: parse_statuses(status.as_deref())?,
         workflow,
         route: route.as_deref().map(RouteId::from),
-        mode: mode.as_deref().map(mode_of).transpose()?,
-        job: job.as_deref().map(job_id).transpose()?,
-        parent: parent.as_deref().map(run_id).transpose()?,
-        before: before.as_deref().map(run_id).transpose()?,
-        // One more says whether there is another page.
+        mode: mode.as_deref().map(parse_mode).transpose()?,
+        job: job.as_deref().map(parse_job_id).transpose()?,
+        parent: parent.as_deref().map(parse_run_id).transpose()?,
+        before: before.as_deref().map(parse_run_id).transpose()?,
+        // One more than asked for shows whether there is another page.
         limit: limit.saturating_add(1),
     };
     let mut runs = admin.parts.store.runs(filter).await?;
     let mut more = runs.len() > limit;
     runs.truncate(limit);
     if let Some(since) = since {
-        // Ids sort by time, so nothing behind the first older one is younger.
-        let young = runs.iter().take_while(|run| run.started >= since).count();
-        more &= young == runs.len();
-        runs.truncate(young);
+        // Run ids sort by start time: after the first that is too old, all are.
+        let recent = runs.iter().take_while(|run| run.started >= since).count();
+        more &= recent == runs.len();
+        runs.truncate(recent);
     }
     let next = runs.last().filter(|_| more).map(|run| run.run_id.to_string());
-    Ok(Json(RunList { runs: runs.into_iter().map(row).collect(), next }))
+    Ok(Json(RunList { runs: runs.into_iter().map(run_row).collect(), next }))
 }
 
-fn row(run: RunSummary) -> RunRow {
+fn run_row(run: RunSummary) -> RunRow {
     let RunSummary {
         run_id,
         workflow,
@@ -106,19 +106,15 @@ fn row(run: RunSummary) -> RunRow {
     }
 }
 
-fn job_id(text: &str) -> Result<JobId, Refusal> {
-    text.parse().map_err(|_| Refusal::bad(format!("`{text}` is not a job's id: they look like job_0190…")))
-}
-
-fn mode_of(text: &str) -> Result<Mode, Refusal> {
+fn parse_mode(text: &str) -> Result<Mode, ApiError> {
     let modes = [Mode::Real, Mode::Dark];
     modes
         .into_iter()
         .find(|mode| mode.as_str() == text)
-        .ok_or_else(|| Refusal::bad(format!("mode: `{text}` is not one of real, dark (rehearsed runs are not kept)")))
+        .ok_or_else(|| ApiError::bad(format!("mode: `{text}` is not one of real, dark (rehearsed runs are not kept)")))
 }
 
-fn statuses(text: Option<&str>) -> Result<Vec<RunStatus>, Refusal> {
+fn parse_statuses(text: Option<&str>) -> Result<Vec<RunStatus>, ApiError> {
     let mut statuses = Vec::new();
     for name in text.into_iter().flat_map(|text| text.split(',')) {
         if name == "open" {
@@ -128,7 +124,7 @@ fn statuses(text: Option<&str>) -> Result<Vec<RunStatus>, Refusal> {
         let known = RunStatus::OPEN.into_iter().chain(RunStatus::ENDED);
         let status = known.clone().find(|status| status.as_str() == name).ok_or_else(|| {
             let names: Vec<&str> = known.map(RunStatus::as_str).collect();
-            Refusal::bad(format!("status: `{name}` is not one of open, {}", names.join(", ")))
+            ApiError::bad(format!("status: `{name}` is not one of open, {}", names.join(", ")))
         })?;
         statuses.push(status);
     }

@@ -1,7 +1,7 @@
-//! What is said to a run: orders, answers, signals.
+//! Gives a run orders, answers to checkpoints, and signals.
 //!
-//! Always true: what was taken is on disk when it is answered, and the answer is the run after it; what is refused
-//! names the run's status and the reason.
+//! Always true: an accepted order is on disk before the response, which shows the run after it; a refusal names the
+//! run's status and the reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,25 +10,34 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Seen, envelope, find, start};
-use crate::admin::extract::{Ask, Named};
-use crate::admin::guard::Who;
-use crate::admin::problem::Refusal;
+use super::envelope::{RUN_PATH, envelope};
+use super::idempotency_key::{VALID_KEY, is_valid};
+use super::load::{LoadedRun, resolve_id};
+use crate::admin::access::Caller;
+use crate::admin::error::ApiError;
+use crate::admin::extract::{JsonBody, PathParams};
+use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{
-    AdjustAsk, AnswerAsk, CancelAsk, ChoiceName, Delivery, Orchestration, PlainAsk, RerunAsk, ResolveAsk, RetryAsk,
-    SignalAsk, SkipAsk,
+    AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, Delivery, Orchestration, PauseRequest, RerunRequest,
+    ResolveRequest, RetryRequest, SignalRequest, SkipRequest,
 };
-use crate::admin::{Admin, Answer};
+
 use crate::names::{CheckpointId, RunId, StepId};
 use crate::workflow::{Choice, Order, Said};
 
-/// An answer that was taken is on disk within this time, or its time is not shown.
-const ANSWER_KEPT_MAX: Duration = Duration::from_secs(2);
+/// How long an error response waits for the checkpoint's first answer to be on disk, in order to show its time.
+const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Says it, and shows the run after it.
-async fn say(admin: &Admin, id: &str, who: &Who, by: Option<&str>, order: Order) -> Answer<Orchestration> {
-    let by = who.name(by)?;
-    let run = find(admin, id).await?;
+/// Gives the run an order and shows the run after it.
+async fn give_order(
+    admin: &Admin,
+    id: &str,
+    caller: &Caller,
+    by: Option<&str>,
+    order: Order,
+) -> JsonResult<Orchestration> {
+    let by = caller.recorded_name(by)?;
+    let run = resolve_id(admin, id).await?;
     let step = match &order {
         Order::Skip { step, .. } | Order::Adjust { step, .. } | Order::Resolve { step, .. } => Some(step.clone()),
         Order::Retry { step } => step.clone(),
@@ -39,99 +48,99 @@ async fn say(admin: &Admin, id: &str, who: &Who, by: Option<&str>, order: Order)
         | Order::HandOver { .. }
         | Order::Signal { .. } => None,
     };
-    if let Err(error) = admin.parts.desk.order(run, order, by).await {
-        return Err(told(admin, run, step.as_ref(), Refusal::not_done(error, &run.to_string())).await);
+    if let Err(error) = admin.parts.engine.order(run, order, by).await {
+        return Err(with_run_details(admin, run, step.as_ref(), ApiError::not_done(error, &run.to_string())).await);
     }
-    Ok(Json(Seen::read(admin, run).await?.envelope(admin, Delivery::Sync)))
+    Ok(Json(envelope(admin, &LoadedRun::load(admin, run).await?, Delivery::Sync)))
 }
 
-/// A refusal with what a person needs to see of the run.
-async fn told(admin: &Admin, run: RunId, step: Option<&StepId>, mut refusal: Refusal) -> Refusal {
-    if refusal.0.kind.ends_with(":unknown-step")
-        && let (Some(step), Ok(seen)) = (step, Seen::read(admin, run).await)
+/// Adds to an error what a person needs to know of the run: the steps that exist, when the first answer was given.
+async fn with_run_details(admin: &Admin, run: RunId, step: Option<&StepId>, mut error: ApiError) -> ApiError {
+    if error.0.kind.ends_with(":unknown-step")
+        && let (Some(step), Ok(loaded)) = (step, LoadedRun::load(admin, run).await)
     {
-        let known = seen.planned().chain(seen.view.steps.iter().map(|step| step.step.as_str()));
+        let known = loaded.planned_steps().chain(loaded.view.steps.iter().map(|step| step.step.as_str()));
         let known: std::collections::BTreeSet<&str> = known.collect();
-        refusal = Refusal::unknown("step", step.as_str(), known.into_iter());
-        // The run that was asked is there: what is said to it names what is not.
-        refusal.0.status = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
-        refusal.0.run_id = Some(run.to_string());
-        refusal.0.run_status = Some(seen.view.status);
+        error = ApiError::unknown("step", step.as_str(), known.into_iter());
+        // Not 404: the path names a run that exists; the body names a step that does not.
+        error.0.status = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
+        error.0.run_id = Some(run.to_string());
+        error.0.run_status = Some(loaded.view.status);
     }
-    if let Some(first) = &mut refusal.0.first {
-        // It may be on its way to the disk still.
+    if let Some(first) = &mut error.0.first {
+        // The first answer may still be on its way to the disk.
         let before = crate::names::Seq(first.seq.saturating_sub(1));
-        admin.parts.desk.beyond(run, before, ANSWER_KEPT_MAX).await;
+        admin.parts.engine.beyond(run, before, FIRST_ANSWER_WAIT_MAX).await;
     }
-    if let Some(first) = &mut refusal.0.first
+    if let Some(first) = &mut error.0.first
         && let Ok(events) = admin.parts.store.events(run, crate::names::Seq(first.seq)).await
     {
         first.at = events.first().map(|stored| stored.at);
     }
-    refusal
+    error
 }
 
 pub(in crate::admin) async fn pause(
     admin: Admin,
-    Named(id): Named<String>,
-    Ask(ask, who): Ask<PlainAsk>,
-) -> Answer<Orchestration> {
-    let PlainAsk { reason, by } = ask;
-    say(&admin, &id, &who, by.as_deref(), Order::Pause { reason }).await
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<PauseRequest>,
+) -> JsonResult<Orchestration> {
+    let PauseRequest { reason, by } = request;
+    give_order(&admin, &id, &caller, by.as_deref(), Order::Pause { reason }).await
 }
 
 pub(in crate::admin) async fn resume(
     admin: Admin,
-    Named(id): Named<String>,
-    Ask(ask, who): Ask<PlainAsk>,
-) -> Answer<Orchestration> {
-    let PlainAsk { reason, by } = ask;
-    say(&admin, &id, &who, by.as_deref(), Order::Resume { reason }).await
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<PauseRequest>,
+) -> JsonResult<Orchestration> {
+    let PauseRequest { reason, by } = request;
+    give_order(&admin, &id, &caller, by.as_deref(), Order::Resume { reason }).await
 }
 
 pub(in crate::admin) async fn cancel(
     admin: Admin,
-    Named(id): Named<String>,
-    Ask(ask, who): Ask<CancelAsk>,
-) -> Answer<Orchestration> {
-    let CancelAsk { compensate, reason, by } = ask;
-    say(&admin, &id, &who, by.as_deref(), Order::Cancel { compensate, reason }).await
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<CancelRequest>,
+) -> JsonResult<Orchestration> {
+    let CancelRequest { compensate, reason, by } = request;
+    give_order(&admin, &id, &caller, by.as_deref(), Order::Cancel { compensate, reason }).await
 }
 
 pub(in crate::admin) async fn skip(
     admin: Admin,
-    Named(id): Named<String>,
-    Ask(ask, who): Ask<SkipAsk>,
-) -> Answer<Orchestration> {
-    let SkipAsk { step, reason, by } = ask;
-    say(&admin, &id, &who, by.as_deref(), Order::Skip { step: step.as_str().into(), reason }).await
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<SkipRequest>,
+) -> JsonResult<Orchestration> {
+    let SkipRequest { step, reason, by } = request;
+    give_order(&admin, &id, &caller, by.as_deref(), Order::Skip { step: step.as_str().into(), reason }).await
 }
 
 pub(in crate::admin) async fn adjust(
     admin: Admin,
-    Named(id): Named<String>,
-    Ask(ask, who): Ask<AdjustAsk>,
-) -> Answer<Orchestration> {
-    let AdjustAsk { step, item, input, reason, by } = ask;
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<AdjustRequest>,
+) -> JsonResult<Orchestration> {
+    let AdjustRequest { step, item, input, reason, by } = request;
     let order = Order::Adjust { step: step.as_str().into(), item, input: Arc::new(input), reason };
-    say(&admin, &id, &who, by.as_deref(), order).await
+    give_order(&admin, &id, &caller, by.as_deref(), order).await
 }
 
 pub(in crate::admin) async fn retry(
     admin: Admin,
-    Named(id): Named<String>,
-    Ask(ask, who): Ask<RetryAsk>,
-) -> Answer<Orchestration> {
-    let RetryAsk { step, by } = ask;
-    say(&admin, &id, &who, by.as_deref(), Order::Retry { step: step.as_deref().map(StepId::from) }).await
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<RetryRequest>,
+) -> JsonResult<Orchestration> {
+    let RetryRequest { step, by } = request;
+    give_order(&admin, &id, &caller, by.as_deref(), Order::Retry { step: step.as_deref().map(StepId::from) }).await
 }
 
 pub(in crate::admin) async fn resolve(
     admin: Admin,
-    Named(id): Named<String>,
-    Ask(ask, who): Ask<ResolveAsk>,
-) -> Answer<Orchestration> {
-    let ResolveAsk { step, item, choice, input, output, compensate, reason, by } = ask;
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<ResolveRequest>,
+) -> JsonResult<Orchestration> {
+    let ResolveRequest { step, item, choice, input, output, compensate, reason, by } = request;
     let choice = match (choice, input, output, compensate) {
         (ChoiceName::RetryWith, Some(input), None, None) => Choice::RetryWith { input: Arc::new(input) },
         (ChoiceName::Take, None, Some(output), None) => Choice::Take { output: Arc::new(output) },
@@ -140,70 +149,70 @@ pub(in crate::admin) async fn resolve(
         (ChoiceName::Skip, None, None, None) => Choice::Skip,
         (ChoiceName::Fallback, None, None, None) => Choice::Fallback,
         (ChoiceName::Wait, None, None, None) => Choice::Wait,
-        (ChoiceName::RetryWith, None, _, _) => return Err(Refusal::unfit("`retry_with` wants `input`")),
-        (ChoiceName::Take, _, None, _) => return Err(Refusal::unfit("`take` wants `output`")),
+        (ChoiceName::RetryWith, None, _, _) => return Err(ApiError::inconsistent("`retry_with` wants `input`")),
+        (ChoiceName::Take, _, None, _) => return Err(ApiError::inconsistent("`take` wants `output`")),
         _ => {
             let detail = "`input` goes with `retry_with`, `output` with `take`, `compensate` with `cancel`";
-            return Err(Refusal::unfit(detail));
+            return Err(ApiError::inconsistent(detail));
         }
     };
     let order = Order::Resolve { step: step.as_str().into(), item, choice, reason };
-    say(&admin, &id, &who, by.as_deref(), order).await
+    give_order(&admin, &id, &caller, by.as_deref(), order).await
 }
 
 pub(in crate::admin) async fn answer(
     admin: Admin,
-    Named((id, checkpoint)): Named<(String, String)>,
-    Ask(ask, who): Ask<AnswerAsk>,
-) -> Answer<Orchestration> {
-    let AnswerAsk { approve, values, approved, struck, note, by } = ask;
+    PathParams((id, checkpoint)): PathParams<(String, String)>,
+    JsonBody(request, caller): JsonBody<AnswerRequest>,
+) -> JsonResult<Orchestration> {
+    let AnswerRequest { approve, values, approved, struck, note, by } = request;
     let yes = values.is_some() || !approved.is_empty() || !struck.is_empty();
     let Some(approve) = approve.or(yes.then_some(true)) else {
-        return Err(Refusal::unfit("say `approve`, or give `values`, `approved` or `struck`"));
+        return Err(ApiError::inconsistent("give `approve`, `values`, `approved` or `struck`"));
     };
     let said = Said { approve, values: values.map(Arc::new), approved, struck, note };
     let order = Order::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), said };
-    say(&admin, &id, &who, by.as_deref(), order).await
+    give_order(&admin, &id, &caller, by.as_deref(), order).await
 }
 
 pub(in crate::admin) async fn signal(
     admin: Admin,
-    Named((id, name)): Named<(String, String)>,
-    Ask(ask, who): Ask<SignalAsk>,
-) -> Answer<Orchestration> {
-    let SignalAsk { payload, id: delivery, by } = ask;
-    if delivery.as_deref().is_some_and(|id| !start::named(id)) {
-        return Err(Refusal::bad(format!("the delivery's id {}", start::NAMED)));
+    PathParams((id, name)): PathParams<(String, String)>,
+    JsonBody(request, caller): JsonBody<SignalRequest>,
+) -> JsonResult<Orchestration> {
+    let SignalRequest { payload, id: delivery, by } = request;
+    if delivery.as_deref().is_some_and(|id| !is_valid(id)) {
+        return Err(ApiError::bad(format!("the signal's id {VALID_KEY}")));
     }
     let order = Order::Signal { name, payload: Arc::new(payload), id: delivery };
-    say(&admin, &id, &who, by.as_deref(), order).await
+    give_order(&admin, &id, &caller, by.as_deref(), order).await
 }
 
-/// Another run of the same job: 202, since it has only begun.
+/// Starts another run of the same job. The response is 202, since that run has only begun.
 pub(in crate::admin) async fn rerun(
     admin: Admin,
-    Named(id): Named<String>,
-    Ask(ask, who): Ask<RerunAsk>,
-) -> Result<Response, Refusal> {
-    let RerunAsk { from, by } = ask;
-    let by = who.name(by.as_deref())?;
-    let run = find(&admin, &id).await?;
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<RerunRequest>,
+) -> Result<Response, ApiError> {
+    let RerunRequest { from, by } = request;
+    let by = caller.recorded_name(by.as_deref())?;
+    let run = resolve_id(&admin, &id).await?;
     let step = StepId::from(from.as_str());
-    let started = match admin.parts.desk.rerun(run, step.clone(), by).await {
+    let started = match admin.parts.engine.rerun(run, step.clone(), by).await {
         Ok(started) => started,
-        Err(crate::engine::NotStarted::NoRun) => return Err(Refusal::no_run(&id)),
+        Err(crate::engine::NotStarted::NoRun) => return Err(ApiError::no_run(&id)),
         Err(error) => {
-            let mut refusal = told(&admin, run, Some(&step), Refusal::not_started(error)).await;
-            if let (None, Ok(seen)) = (refusal.0.run_status, Seen::read(&admin, run).await) {
-                refusal.0.run_id = Some(run.to_string());
-                refusal.0.run_status = Some(seen.view.status);
+            let mut error = with_run_details(&admin, run, Some(&step), ApiError::not_started(error)).await;
+            if let (None, Ok(loaded)) = (error.0.run_status, LoadedRun::load(&admin, run).await) {
+                error.0.run_id = Some(run.to_string());
+                error.0.run_status = Some(loaded.view.status);
             }
-            return Err(refusal);
+            return Err(error);
         }
     };
-    let seen = Seen::read(&admin, started.run).await?;
-    let mut response = (StatusCode::ACCEPTED, Json(seen.envelope(&admin, Delivery::Sync))).into_response();
-    if let Ok(location) = HeaderValue::from_str(&format!("{}/{}", envelope::RUN, started.run)) {
+    let loaded = LoadedRun::load(&admin, started.run).await?;
+    let mut response = (StatusCode::ACCEPTED, Json(envelope(&admin, &loaded, Delivery::Sync))).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("{}/{}", RUN_PATH, started.run)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)

@@ -1,11 +1,12 @@
-//! What happens to a run, as server-sent events.
+//! Streams the events of a run as server-sent events.
 //!
-//! Always true: every event of the run becomes one frame, in order and without a gap, whose `id:` is its place, so that
-//! `Last-Event-ID` goes on exactly where a connection broke; nothing is read ahead of the client. How many streams
-//! there are is bounded (`api_streams_max`).
+//! Always true: every event of the run becomes one server-sent event, in order and without a gap, whose `id:` is its
+//! sequence number, so that `Last-Event-ID` continues exactly where a connection broke; nothing is read ahead of the
+//! client. The number of streams is bounded (`api_streams_max`).
 //!
-//! When nothing happens a comment goes out now and then, by which a client that is gone is found out: its stream ends,
-//! its run does not. When the store does not answer, or the process ends, the stream ends and the client comes again.
+//! While nothing happens a comment is sent as a heartbeat; its failure shows that the client has disconnected: its stream
+//! ends, its run does not. When the store does not answer, or the process stops, the stream ends and the client
+//! reconnects.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,127 +17,113 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::{Seen, envelope, find};
-use crate::admin::extract::Named;
-use crate::admin::problem::Refusal;
+use super::envelope;
+use super::load::{LoadedRun, resolve_id};
+use crate::admin::error::ApiError;
+use crate::admin::extract::PathParams;
+use crate::admin::state::{Admin, ApiState};
+use crate::admin::stream_slots::StreamSlot;
 use crate::admin::types::Delivery;
-use crate::admin::{Admin, Shared};
 use crate::limits::Limits;
 use crate::names::{RunId, Seq};
 use crate::store::StoredEvent;
 use crate::workflow::{Event, Outcome, Run, evolve};
 
-/// Where a client goes on.
+/// The header in which a reconnecting client names the last event that it has.
 const LAST_EVENT_ID: &str = "last-event-id";
-/// After a break, a client comes again so soon.
-const COME_AGAIN_MS: u64 = 500;
-/// A run that nobody here hears of is looked for this often.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// The places for streams.
-pub(in crate::admin) struct Streams(Arc<Semaphore>, u64);
-
-/// One of them.
-pub(in crate::admin) struct Place(#[allow(dead_code)] OwnedSemaphorePermit); // held while the stream lives
-
-impl Streams {
-    pub(in crate::admin) fn new(limits: &Limits) -> Self {
-        let places = usize::try_from(limits.api_streams_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(places)), limits.api_streams_max)
-    }
-    /// A place, or a refusal: nobody waits for one.
-    pub(in crate::admin) fn place(&self) -> Result<Place, Refusal> {
-        self.0.clone().try_acquire_owned().map(Place).map_err(|_| {
-            let detail = format!("there are {} streams already (api_streams_max)", self.1);
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", "There are too many streams", detail)
-                .hint("ask without `stream`, or look again with GET")
-        })
-    }
-}
+/// How soon a client reconnects after a break.
+const RECONNECT_AFTER_MS: u64 = 500;
+/// How often the store is polled for events of a run that another process moves.
+const POLL_EVERY: Duration = Duration::from_millis(500);
 
 pub(in crate::admin) async fn stream(
     admin: Admin,
-    Named(id): Named<String>,
+    PathParams(id): PathParams<String>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let after = match headers.get(LAST_EVENT_ID) {
         None => 0,
         Some(value) => {
-            let place = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-            place.ok_or_else(|| Refusal::bad("Last-Event-ID is not a place of an event"))?
+            let seq = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+            seq.ok_or_else(|| ApiError::bad("Last-Event-ID is not the sequence number of an event"))?
         }
     };
-    let run = find(&admin, &id).await?;
-    let place = admin.streams.place()?;
-    follow(&admin, run, Seq(after), place).await
+    let run = resolve_id(&admin, &id).await?;
+    let slot = admin.stream_slots.acquire()?;
+    follow(&admin, run, Seq(after), slot).await
 }
 
-/// Everything of a run after a place.
-pub(super) async fn follow(shared: &Arc<Shared>, run: RunId, after: Seq, place: Place) -> Result<Response, Refusal> {
-    // What cannot be read is a problem, not a stream that breaks off.
-    let seen = Seen::read(shared, run).await?;
-    if seen.view.seq <= after && seen.run.is_final() {
-        // A client that comes again after the end is told so (and stops).
+/// Streams every event of a run after a sequence number.
+pub(super) async fn follow(
+    state: &Arc<ApiState>,
+    run: RunId,
+    after: Seq,
+    slot: StreamSlot,
+) -> Result<Response, ApiError> {
+    // Read before the response begins: events that cannot be read are then an error, not a stream that breaks off.
+    let loaded = LoadedRun::load(state, run).await?;
+    if loaded.view.seq <= after && loaded.run.is_final() {
+        // By the SSE standard, 204 tells a client not to reconnect.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let planned = seen.planned().map(str::to_owned).collect();
-    let heartbeat = Limits::ms(shared.parts.limits.api_heartbeat_ms);
+    let planned_steps = loaded.planned_steps().map(str::to_owned).collect();
+    let heartbeat = Limits::ms(state.parts.limits.api_heartbeat_ms);
     let follower = Follower {
-        shared: shared.clone(),
+        state: state.clone(),
         id: run,
         after,
-        planned,
+        planned_steps,
         folded: None,
-        read: seen.events.into(),
+        unsent: loaded.events.into(),
         heartbeat,
-        greeted: false,
-        ended: false,
-        _place: place,
+        has_sent_retry: false,
+        is_ended: false,
+        _slot: slot,
     };
-    let frames = futures_util::stream::unfold(follower, |mut follower| async move {
+    let chunks = futures_util::stream::unfold(follower, |mut follower| async move {
         let bytes = follower.next().await?;
         Some((Ok::<_, std::convert::Infallible>(bytes), follower))
     });
-    let mut response = Body::from_stream(frames).into_response();
+    let mut response = Body::from_stream(chunks).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // A proxy in between must not wait for more.
+    // Tells nginx not to buffer the response.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
 }
 
 struct Follower {
-    shared: Arc<Shared>,
+    state: Arc<ApiState>,
     id: RunId,
-    /// What the client has.
+    /// The last event that the client has.
     after: Seq,
-    planned: Vec<String>,
+    planned_steps: Vec<String>,
+    /// The run after the last event that was taken from `unsent`.
     folded: Option<Run>,
-    /// Read and not sent.
-    read: VecDeque<StoredEvent>,
+    /// Events that were read from the store and not sent.
+    unsent: VecDeque<StoredEvent>,
     heartbeat: Duration,
-    greeted: bool,
-    ended: bool,
-    _place: Place,
+    has_sent_retry: bool,
+    is_ended: bool,
+    _slot: StreamSlot,
 }
 
 impl Follower {
-    /// The next bytes; `None` is the end.
+    /// The next chunk of the response; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        if !std::mem::replace(&mut self.greeted, true) {
-            return Some(Bytes::from(format!("retry: {COME_AGAIN_MS}\n\n")));
+        if !std::mem::replace(&mut self.has_sent_retry, true) {
+            return Some(Bytes::from(format!("retry: {RECONNECT_AFTER_MS}\n\n")));
         }
         let quiet_since = Instant::now();
         loop {
-            if self.ended {
+            if self.is_ended {
                 return None;
             }
-            while let Some(stored) = self.read.pop_front() {
-                if let Some(frame) = self.frame(stored).await {
-                    return Some(frame);
+            while let Some(stored) = self.unsent.pop_front() {
+                if let Some(bytes) = self.encode(stored).await {
+                    return Some(bytes);
                 }
             }
             if self.folded.as_ref().is_some_and(Run::is_final) {
@@ -144,38 +131,38 @@ impl Follower {
             }
             let left = self.heartbeat.saturating_sub(quiet_since.elapsed());
             if left.is_zero() {
-                return Some(Bytes::from_static(b": still here\n\n"));
+                return Some(Bytes::from_static(b": heartbeat\n\n"));
             }
             let seq = self.folded.as_ref().map_or(Seq(0), Run::seq);
             tokio::select! {
-                () = self.shared.parts.ending.cancelled() => return None,
-                () = beyond(&self.shared, self.id, seq, left) => {}
+                () = self.state.parts.stopping.cancelled() => return None,
+                () = wait_for_event_after(&self.state, self.id, seq, left) => {}
             }
-            match self.shared.parts.store.events(self.id, seq.next()).await {
-                Ok(events) => self.read = events.into(),
+            match self.state.parts.store.events(self.id, seq.next()).await {
+                Ok(events) => self.unsent = events.into(),
                 Err(error) => {
-                    tracing::warn!(%error, run = %self.id, "a stream ends: the store does not answer");
-                    self.ended = true;
-                    return Some(Bytes::from_static(b": the store does not answer, come again\n\n"));
+                    tracing::warn!(%error, run = %self.id, "an event stream ends: the store does not answer");
+                    self.is_ended = true;
+                    return Some(Bytes::from_static(b": the store does not answer; reconnect\n\n"));
                 }
             }
         }
     }
 
-    /// The frame of one event; none where the client has it.
-    async fn frame(&mut self, stored: StoredEvent) -> Option<Bytes> {
+    /// One server-sent event; `None` where the client has it already.
+    async fn encode(&mut self, stored: StoredEvent) -> Option<Bytes> {
         let run = match evolve(self.folded.take(), &stored.event) {
             Ok(run) => run,
             Err(error) => {
-                tracing::error!(%error, run = %self.id, "a stream ends: the run's events cannot be read");
-                self.ended = true;
+                tracing::error!(%error, run = %self.id, "an event stream ends: the run's events cannot be read");
+                self.is_ended = true;
                 return Some(Bytes::from_static(b": the run's events cannot be read\n\n"));
             }
         };
         let seq = stored.seq;
-        let mut shown = None;
+        let mut encoded = None;
         if seq > self.after {
-            let (name, more) = self.told(&run, &stored).await;
+            let (name, more) = self.name_and_data(&run, &stored).await;
             let mut data = json!({
                 "run_id": self.id.to_string(), "seq": seq.0, "at": stored.at, "kind": stored.event.kind(),
                 "status": run.status(),
@@ -183,18 +170,18 @@ impl Follower {
             if let (Some(data), Value::Object(more)) = (data.as_object_mut(), more) {
                 data.extend(more);
             }
-            shown = Some(Bytes::from(format!("id: {seq}\nevent: {name}\ndata: {data}\n\n")));
+            encoded = Some(Bytes::from(format!("id: {seq}\nevent: {name}\ndata: {data}\n\n")));
         }
         self.folded = Some(run);
-        shown
+        encoded
     }
 
-    /// The name of an event's frame, and what it says beside place, time, kind and status.
-    async fn told(&self, run: &Run, stored: &StoredEvent) -> (&'static str, Value) {
+    /// The name of the server-sent event, and its data beside sequence number, time, kind and status.
+    async fn name_and_data(&self, run: &Run, stored: &StoredEvent) -> (&'static str, Value) {
         if run.is_final() {
-            let data = match Seen::read(&self.shared, self.id).await {
-                Ok(seen) => serde_json::to_value(seen.envelope(&self.shared, Delivery::Stream).data),
-                Err(refusal) => Ok(json!({ "error": refusal.0.detail })),
+            let data = match LoadedRun::load(&self.state, self.id).await {
+                Ok(loaded) => serde_json::to_value(envelope::envelope(&self.state, &loaded, Delivery::Stream).data),
+                Err(error) => Ok(json!({ "error": error.0.detail })),
             };
             return ("end", json!({ "data": data.unwrap_or_default() }));
         }
@@ -203,7 +190,7 @@ impl Follower {
                 "plan",
                 json!({
                     "job_id": envelope::job_of(started).to_string(), "plan_id": started.plan,
-                    "workflow": started.workflow, "steps": self.planned,
+                    "workflow": started.workflow, "steps": self.planned_steps,
                 }),
             ),
             Event::StepStarted(started) => (
@@ -214,7 +201,7 @@ impl Follower {
                 "step_finished",
                 json!({
                     "step_id": finished.step, "item": finished.item, "part": finished.part,
-                    "attempt": finished.attempt, "outcome": outcome(&finished.outcome),
+                    "attempt": finished.attempt, "outcome": outcome_name(&finished.outcome),
                 }),
             ),
             Event::RetryScheduled(retry) => (
@@ -303,20 +290,20 @@ impl Follower {
     }
 }
 
-/// Waits until there is something to read, or for so long.
-async fn beyond(shared: &Shared, run: RunId, seq: Seq, within: Duration) {
+/// Waits until the run has an event after `seq`, or for `within`.
+async fn wait_for_event_after(state: &ApiState, run: RunId, seq: Seq, within: Duration) {
     let began = Instant::now();
-    match shared.parts.desk.beyond(run, seq, within).await {
+    match state.parts.engine.beyond(run, seq, within).await {
         Some(last) if last > seq => {}
         Some(_) | None => {
-            // Whoever says "nothing" at once must not be asked in a circle.
-            let least = LOOK_EVERY.min(within);
+            // The engine returns at once for a run that it does not move: the pause keeps the loop from spinning.
+            let least = POLL_EVERY.min(within);
             tokio::time::sleep(least.saturating_sub(began.elapsed())).await;
         }
     }
 }
 
-fn outcome(outcome: &Outcome) -> &'static str {
+fn outcome_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done { .. } => "done",
         Outcome::NotDone { .. } => "not_done",

@@ -1,46 +1,46 @@
-//! The API from outside: one call in, one answer out.
+//! The API as a router: each test sends requests and reads the responses.
 
-mod description;
-mod desk;
-mod door;
-mod older;
+mod access;
+mod deprecated;
+mod fake_engine;
+mod openapi;
 mod orders;
 mod runs;
 mod starts;
 mod streams;
-mod world;
+mod test_api;
 
 use http::StatusCode;
 use serde_json::json;
 
-use self::world::{World, get, post};
+use self::test_api::{TestApi, get, post};
 
 #[tokio::test]
-async fn what_is_here_is_said_as_plain_text() {
-    let world = World::new().await;
-    let answer = world.call(get("/")).await;
+async fn the_index_and_the_probes_are_plain_text() {
+    let api = TestApi::new().await;
+    let answer = api.call(get("/")).await;
     assert_eq!((answer.status, answer.kind.as_str()), (StatusCode::OK, "text/plain; charset=utf-8"));
     assert!(answer.text.contains("/api/v2/status"));
     assert_eq!(answer.headers["x-content-type-options"], "nosniff");
-    assert_eq!(world.call(get("/healthz")).await.text, "ok\n");
-    assert_eq!(world.call(get("/readyz")).await.text, "ready\n");
-    assert_eq!(world.call(get("/metrics")).await.text, "up 1\n");
+    assert_eq!(api.call(get("/healthz")).await.text, "ok\n");
+    assert_eq!(api.call(get("/readyz")).await.text, "ready\n");
+    assert_eq!(api.call(get("/metrics")).await.text, "up 1\n");
 }
 
 #[tokio::test]
 async fn a_process_that_drains_is_not_ready() {
-    let mut world = World::new().await;
-    world.vitals.not_ready = Some("draining".into());
-    let answer = world.call(get("/readyz")).await;
+    let mut api = TestApi::new().await;
+    api.process.not_ready = Some("draining".into());
+    let answer = api.call(get("/readyz")).await;
     assert_eq!((answer.status, answer.text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n"));
-    assert_eq!(world.call(get("/healthz")).await.status, StatusCode::OK);
+    assert_eq!(api.call(get("/healthz")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn status_is_everything_at_a_glance() {
-    let mut world = World::new().await;
-    world.vitals.flags_error = Some("routes.yaml:3:1: unknown key `percnt`".into());
-    let status = world.call(get("/api/v2/status")).await.json();
+async fn status_shows_the_process_and_all_routes() {
+    let mut api = TestApi::new().await;
+    api.process.flags_error = Some("routes.yaml:3:1: unknown key `percnt`".into());
+    let status = api.call(get("/api/v2/status")).await.json();
     assert_eq!(status["freeze"], "no");
     assert_eq!(status["flags"]["last_error"], "routes.yaml:3:1: unknown key `percnt`");
     assert_eq!(status["engine_healthy"], true);
@@ -48,28 +48,28 @@ async fn status_is_everything_at_a_glance() {
     assert_eq!((&route["id"], &route["matches"]), (&json!("orders.create"), &json!("POST /orders")));
     assert_eq!(route["requests"], 12);
     assert_eq!(route["effective"], json!({ "state": "off", "why": "unproven" }));
-    assert_eq!(world.call(get("/api/v2/routes")).await.json(), status["routes"]);
+    assert_eq!(api.call(get("/api/v2/routes")).await.json(), status["routes"]);
 }
 
 #[tokio::test]
-async fn a_route_says_what_the_next_rung_takes() {
-    let world = World::new().await;
-    let route = world.call(get("/api/v2/routes/orders.create")).await.json();
+async fn a_route_shows_what_its_next_rung_requires() {
+    let api = TestApi::new().await;
+    let route = api.call(get("/api/v2/routes/orders.create")).await.json();
     assert_eq!(route["next"], json!({ "to": "shadow", "missing": [] }));
     assert_eq!(route["horizon"], json!([]));
-    world.move_to("orders.create", "shadow").await;
-    let route = world.call(get("/api/v2/routes/orders.create")).await.json();
+    api.move_to("orders.create", "shadow").await;
+    let route = api.call(get("/api/v2/routes/orders.create")).await.json();
     assert_eq!(route["next"]["to"], "dark");
     assert!(!route["next"]["missing"].as_array().unwrap().is_empty(), "no pairs yet");
     assert_eq!(route["flip"]["by"], "ada (unverified)");
 }
 
 #[tokio::test]
-async fn an_unknown_route_gets_the_names_there_are_the_nearest_first() {
-    let world = World::new().await;
+async fn an_unknown_route_is_404_with_the_known_ids_nearest_first() {
+    let api = TestApi::new().await;
     for call in [get("/api/v2/routes/orders.creat"), post("/api/v2/routes/orders.creat/flip", &json!({ "to": "off" }))]
     {
-        let answer = world.call(call).await;
+        let answer = api.call(call).await;
         assert_eq!((answer.status, answer.kind.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
         assert_eq!(answer.headers["x-pointsman-source"], "proxy");
         let problem = answer.json();
@@ -79,61 +79,61 @@ async fn an_unknown_route_gets_the_names_there_are_the_nearest_first() {
 }
 
 #[tokio::test]
-async fn a_flip_is_recorded_with_who_and_why() {
-    let world = World::new().await;
+async fn a_flip_is_recorded_with_caller_and_reason() {
+    let api = TestApi::new().await;
     let ask = json!({ "to": "shadow", "reason": "try it", "as": "ada" });
-    let done = world.call(post("/api/v2/routes/orders.create/flip", &ask)).await.json();
+    let done = api.call(post("/api/v2/routes/orders.create/flip", &ask)).await.json();
     assert_eq!(done["effective"]["state"], "shadow");
     assert_eq!((&done["changed"], &done["shares"]["shadow"]), (&json!(true), &json!(100.0)));
-    let flips = world.call(get("/api/v2/flips?route=orders.create&limit=1")).await.json();
+    let flips = api.call(get("/api/v2/flips?route=orders.create&limit=1")).await.json();
     assert_eq!(flips[0], done["flip"]);
     assert_eq!((&flips[0]["by"], &flips[0]["reason"]), (&json!("ada (unverified)"), &json!("try it")));
-    assert_eq!(world.call(get("/api/v2/flips?route=orders.show")).await.json(), json!([]));
+    assert_eq!(api.call(get("/api/v2/flips?route=orders.show")).await.json(), json!([]));
 }
 
 #[tokio::test]
-async fn a_shut_gate_is_409_with_every_reason() {
-    let world = World::new().await;
-    world.move_to("orders.create", "shadow").await;
-    let answer = world.call(post("/api/v2/routes/orders.create/flip", &json!({ "to": "dark" }))).await;
+async fn a_shut_gate_is_409_with_every_missing_condition() {
+    let api = TestApi::new().await;
+    api.move_to("orders.create", "shadow").await;
+    let answer = api.call(post("/api/v2/routes/orders.create/flip", &json!({ "to": "dark" }))).await;
     assert_eq!(answer.status, StatusCode::CONFLICT);
-    let route = world.call(get("/api/v2/routes/orders.create")).await.json();
+    let route = api.call(get("/api/v2/routes/orders.create")).await.json();
     assert_eq!((&route["row"]["requested"], &route["row"]["forced"]), (&json!("shadow"), &json!(null)));
     assert!(!route["next"]["missing"].as_array().unwrap().is_empty());
     assert_eq!(answer.json()["reasons"], route["next"]["missing"]);
     let ask = json!({ "to": "dark", "force": true, "reason": "a drill" });
-    assert_eq!(world.call(post("/api/v2/routes/orders.create/flip", &ask)).await.status, StatusCode::OK);
-    assert_eq!(world.call(get("/api/v2/status")).await.json()["routes"][0]["forced"], "a drill");
+    assert_eq!(api.call(post("/api/v2/routes/orders.create/flip", &ask)).await.status, StatusCode::OK);
+    assert_eq!(api.call(get("/api/v2/status")).await.json()["routes"][0]["forced"], "a drill");
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_409_too() {
-    let world = World::new().await;
+async fn force_without_a_reason_is_409() {
+    let api = TestApi::new().await;
     let ask = json!({ "to": "shadow", "force": true });
-    let answer = world.call(post("/api/v2/routes/orders.create/flip", &ask)).await;
+    let answer = api.call(post("/api/v2/routes/orders.create/flip", &ask)).await;
     assert_eq!(answer.status, StatusCode::CONFLICT);
     assert!(answer.text.contains("wants a reason"), "{}", answer.text);
 }
 
 #[tokio::test]
-async fn the_kill_switch() {
-    let world = World::new().await;
-    let done = world.call(post("/api/v2/freeze", &json!({ "on": true, "effects": true }))).await.json();
+async fn a_freeze_holds_effects_and_is_not_weakened_without_lifting_it() {
+    let api = TestApi::new().await;
+    let done = api.call(post("/api/v2/freeze", &json!({ "on": true, "effects": true }))).await.json();
     assert_eq!((&done["freeze"], &done["runs_in_flight"]), (&json!("effects"), &json!(3)));
-    assert_eq!(world.call(get("/api/v2/status")).await.json()["freeze"], "effects");
-    let weaker = world.call(post("/api/v2/freeze", &json!({ "on": true }))).await;
-    assert_eq!(weaker.status, StatusCode::CONFLICT, "it would let go of what is held");
+    assert_eq!(api.call(get("/api/v2/status")).await.json()["freeze"], "effects");
+    let weaker = api.call(post("/api/v2/freeze", &json!({ "on": true }))).await;
+    assert_eq!(weaker.status, StatusCode::CONFLICT, "it would release the held effects");
     assert!(weaker.text.contains("freeze --off"), "{}", weaker.text);
-    assert_eq!(world.call(get("/api/v2/status")).await.json()["freeze"], "effects");
-    let answer = world.call(post("/api/v2/freeze", &json!({ "on": false, "effects": true }))).await;
+    assert_eq!(api.call(get("/api/v2/status")).await.json()["freeze"], "effects");
+    let answer = api.call(post("/api/v2/freeze", &json!({ "on": false, "effects": true }))).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]
-async fn a_bad_body_is_told_where() {
-    let world = World::new().await;
+async fn a_malformed_body_is_400_with_line_and_field() {
+    let api = TestApi::new().await;
     let bad = async |body: &str| {
-        let answer = world.call(world::post_text("/api/v2/routes/orders.create/flip", body.to_owned())).await;
+        let answer = api.call(test_api::post_text("/api/v2/routes/orders.create/flip", body.to_owned())).await;
         (answer.status, answer.json()["detail"].as_str().unwrap_or_default().to_owned())
     };
     let (status, detail) = bad("{\n  \"to\": \"shadow\",\n  \"forse\": true\n}").await;
@@ -146,23 +146,23 @@ async fn a_bad_body_is_told_where() {
     let (status, detail) = bad(&format!("{{\"to\": \"{}\"}}", "x".repeat(2 << 20))).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(detail.contains("api_body_bytes_max"), "{detail}");
-    let answer = world.call(get("/api/v2/flips?rute=x")).await;
+    let answer = api.call(get("/api/v2/flips?rute=x")).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     assert!(answer.text.contains("rute"), "{}", answer.text);
 }
 
 #[tokio::test]
-async fn other_paths_and_methods_are_problems_too() {
-    let world = World::new().await;
-    let answer = world.call(get("/api/v2/nothing")).await;
+async fn unknown_paths_and_methods_are_problems() {
+    let api = TestApi::new().await;
+    let answer = api.call(get("/api/v2/nothing")).await;
     assert_eq!((answer.status, answer.kind.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
-    let answer = world.call(get("/api/v2/freeze")).await;
+    let answer = api.call(get("/api/v2/freeze")).await;
     assert_eq!((answer.status, answer.kind.as_str()), (StatusCode::METHOD_NOT_ALLOWED, "application/problem+json"));
 }
 
 #[tokio::test]
 async fn differences_are_grouped_by_fingerprint() {
-    let world = World::new().await;
+    let api = TestApi::new().await;
     let sample = |fingerprint: &str, n: i64| crate::store::SampleRecord {
         route: "orders.create".into(),
         fingerprint: fingerprint.into(),
@@ -174,16 +174,16 @@ async fn differences_are_grouped_by_fingerprint() {
         request: "POST /orders".into(),
     };
     let samples = vec![sample("a", 1), sample("b", 2), sample("b", 3), sample("c", 4)];
-    world.store.put_samples(samples, 9, 9).await.unwrap();
-    let diffs = world.call(get("/api/v2/routes/orders.create/diffs")).await.json();
+    api.store.put_samples(samples, 9, 9).await.unwrap();
+    let diffs = api.call(get("/api/v2/routes/orders.create/diffs")).await.json();
     let groups = diffs["groups"].as_array().unwrap();
     let seen: Vec<_> =
         groups.iter().map(|g| (g["fingerprint"].as_str().unwrap(), g["count"].as_u64().unwrap())).collect();
     assert_eq!(seen, [("b", 2), ("c", 1), ("a", 1)]);
     assert_eq!(groups[0]["sample"]["legacy"], "legacy 3", "the newest");
-    let diffs = world.call(get("/api/v2/routes/orders.create/diffs?limit=1")).await;
+    let diffs = api.call(get("/api/v2/routes/orders.create/diffs?limit=1")).await;
     assert_eq!(diffs.kind, "application/json");
     assert_eq!(diffs.json()["groups"].as_array().unwrap().len(), 1);
-    let evidence = world.call(get("/api/v2/routes/orders.create/evidence")).await.json();
+    let evidence = api.call(get("/api/v2/routes/orders.create/evidence")).await.json();
     assert_eq!((&evidence["route"], &evidence["next"]["to"]), (&json!("orders.create"), &json!("shadow")));
 }

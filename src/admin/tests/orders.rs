@@ -1,10 +1,10 @@
-//! What is said to a run, through the desk.
+//! Orders, answers and signals, as the engine receives them.
 
 use http::StatusCode;
 use serde_json::json;
 
-use super::runs::with_a_run;
-use super::world::{World, get, post};
+use super::runs::api_with_run;
+use super::test_api::{TestApi, get, post};
 use crate::engine::NotDone;
 use crate::store::tests::{run_id, summary};
 use crate::workflow::{Choice, Order, Refusal, Said};
@@ -13,56 +13,56 @@ fn path(rest: &str) -> String {
     format!("/api/v2/orchestrate/run/{}{rest}", run_id(1))
 }
 
-async fn said(world: &World, rest: &str, body: serde_json::Value) -> Order {
-    let answer = world.call(post(&path(rest), &body)).await;
+async fn said(api: &TestApi, rest: &str, body: serde_json::Value) -> Order {
+    let answer = api.call(post(&path(rest), &body)).await;
     assert_eq!(
         (answer.status, answer.json()["object"].clone()),
         (StatusCode::OK, json!("orchestration")),
         "{}",
         answer.text
     );
-    let (run, order, by) = world.desk.orders.lock().unwrap().pop().unwrap();
+    let (run, order, by) = api.engine.orders.lock().unwrap().pop().unwrap();
     assert_eq!((run, by.as_str()), (run_id(1), "ada (unverified)"));
     order
 }
 
 #[tokio::test]
-async fn every_order_is_handed_over_as_it_was_said() {
-    let world = with_a_run().await;
+async fn every_order_reaches_the_engine_unchanged() {
+    let api = api_with_run().await;
     let reason = Some("a drill".to_owned());
-    let pause = said(&world, "/pause", json!({ "reason": "a drill", "as": "ada" })).await;
+    let pause = said(&api, "/pause", json!({ "reason": "a drill", "as": "ada" })).await;
     assert_eq!(pause, Order::Pause { reason: reason.clone() });
-    assert_eq!(said(&world, "/resume", json!({ "as": "ada" })).await, Order::Resume { reason: None });
-    let cancel = said(&world, "/cancel", json!({ "as": "ada" })).await;
+    assert_eq!(said(&api, "/resume", json!({ "as": "ada" })).await, Order::Resume { reason: None });
+    let cancel = said(&api, "/cancel", json!({ "as": "ada" })).await;
     assert_eq!(cancel, Order::Cancel { compensate: true, reason: None });
-    let cancel = said(&world, "/cancel", json!({ "compensate": false, "as": "ada" })).await;
+    let cancel = said(&api, "/cancel", json!({ "compensate": false, "as": "ada" })).await;
     assert_eq!(cancel, Order::Cancel { compensate: false, reason: None });
-    let skip = said(&world, "/skip", json!({ "step": "mail", "reason": "a drill", "as": "ada" })).await;
+    let skip = said(&api, "/skip", json!({ "step": "mail", "reason": "a drill", "as": "ada" })).await;
     assert_eq!(skip, Order::Skip { step: "mail".into(), reason });
-    let adjust = said(&world, "/adjust", json!({ "step": "mail", "item": 3, "input": null, "as": "ada" })).await;
+    let adjust = said(&api, "/adjust", json!({ "step": "mail", "item": 3, "input": null, "as": "ada" })).await;
     let input = std::sync::Arc::new(json!(null));
     assert_eq!(adjust, Order::Adjust { step: "mail".into(), item: Some(3), input, reason: None });
-    assert_eq!(said(&world, "/retry", json!({ "as": "ada" })).await, Order::Retry { step: None });
+    assert_eq!(said(&api, "/retry", json!({ "as": "ada" })).await, Order::Retry { step: None });
     let take = json!({ "step": "charge", "choice": "take", "output": null, "as": "ada" });
     let choice = Choice::Take { output: std::sync::Arc::new(json!(null)) };
-    let order = said(&world, "/resolve", take).await;
+    let order = said(&api, "/resolve", take).await;
     assert_eq!(order, Order::Resolve { step: "charge".into(), item: None, choice, reason: None });
-    let signal = said(&world, "/signals/paid", json!({ "payload": { "n": 1 }, "id": "d1", "as": "ada" })).await;
+    let signal = said(&api, "/signals/paid", json!({ "payload": { "n": 1 }, "id": "d1", "as": "ada" })).await;
     let payload = std::sync::Arc::new(json!({ "n": 1 }));
     assert_eq!(signal, Order::Signal { name: "paid".into(), payload, id: Some("d1".into()) });
     let values = json!({ "selected_asset_id": "asset_1" });
-    let answer = said(&world, "/checkpoints/chk_1", json!({ "values": values, "as": "ada" })).await;
+    let answer = said(&api, "/checkpoints/chk_1", json!({ "values": values, "as": "ada" })).await;
     let yes = |values, approved, struck| Said { approve: true, values, approved, struck, note: None };
     let expected = yes(Some(std::sync::Arc::new(values)), vec![], vec![]);
     assert_eq!(answer, Order::Answer { checkpoint: "chk_1".into(), said: expected });
-    let review = said(&world, "/checkpoints/chk_1", json!({ "approved": [0, 2], "struck": [1], "as": "ada" })).await;
+    let review = said(&api, "/checkpoints/chk_1", json!({ "approved": [0, 2], "struck": [1], "as": "ada" })).await;
     let expected = yes(None, vec![0, 2], vec![1]);
     assert_eq!(review, Order::Answer { checkpoint: "chk_1".into(), said: expected });
 }
 
 #[tokio::test]
-async fn what_is_said_wrongly_reaches_no_run() {
-    let world = with_a_run().await;
+async fn a_malformed_order_does_not_reach_the_engine() {
+    let api = api_with_run().await;
     for (rest, body) in [
         ("/resolve", json!({ "step": "charge", "choice": "take" })),
         ("/resolve", json!({ "step": "charge", "choice": "retry_with" })),
@@ -75,22 +75,22 @@ async fn what_is_said_wrongly_reaches_no_run() {
         ("/pause", json!({ "reasn": "x" })),
         ("/pause", json!([null, null])),
     ] {
-        let answer = world.call(post(&path(rest), &body)).await;
+        let answer = api.call(post(&path(rest), &body)).await;
         let status = answer.status;
-        let told = status == StatusCode::BAD_REQUEST || status == StatusCode::UNPROCESSABLE_ENTITY;
-        assert!(told, "{rest} {body}: {status} {}", answer.text);
+        let explanation = status == StatusCode::BAD_REQUEST || status == StatusCode::UNPROCESSABLE_ENTITY;
+        assert!(explanation, "{rest} {body}: {status} {}", answer.text);
     }
-    assert!(world.desk.orders.lock().unwrap().is_empty());
+    assert!(api.engine.orders.lock().unwrap().is_empty());
     let gone = format!("/api/v2/orchestrate/run/{}/pause", run_id(9));
-    assert_eq!(world.call(post(&gone, &json!({}))).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(api.call(post(&gone, &json!({}))).await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn a_refusal_has_the_runs_status_and_the_reason() {
-    let world = with_a_run().await;
+async fn a_refused_order_shows_the_runs_status_and_the_reason() {
+    let api = api_with_run().await;
     let refused = async |refusal| {
-        *world.desk.refuse.lock().unwrap() = Some(NotDone::Refused { run: Box::new(summary(run_id(1), 5)), refusal });
-        let answer = world.call(post(&path("/skip"), &json!({ "step": "chrge" }))).await;
+        *api.engine.refuse.lock().unwrap() = Some(NotDone::Refused { run: Box::new(summary(run_id(1), 5)), refusal });
+        let answer = api.call(post(&path("/skip"), &json!({ "step": "chrge" }))).await;
         let problem = answer.json();
         assert_eq!((&problem["run_id"], &problem["run_status"]), (&json!(run_id(1).to_string()), &json!("running")));
         (answer.status.as_u16(), problem)
@@ -112,21 +112,21 @@ async fn a_refusal_has_the_runs_status_and_the_reason() {
 }
 
 #[tokio::test]
-async fn what_a_run_waits_for_is_said() {
-    let world = with_a_run().await;
-    let told = world.call(get(&path("/explain"))).await.json();
-    assert!(told["sentence"].as_str().unwrap().contains("breaker"), "{told}");
-    assert_eq!((&told["stuck"], &told["status"]), (&json!(false), &json!("running")));
+async fn explain_shows_what_a_run_waits_for() {
+    let api = api_with_run().await;
+    let explanation = api.call(get(&path("/explain"))).await.json();
+    assert!(explanation["sentence"].as_str().unwrap().contains("breaker"), "{explanation}");
+    assert_eq!((&explanation["stuck"], &explanation["status"]), (&json!(false), &json!("running")));
 }
 
 #[tokio::test]
-async fn a_rerun_is_another_run_that_has_begun() {
-    let world = with_a_run().await;
-    *world.desk.start.lock().unwrap() = Some(Ok(super::desk::started(run_id(1), true)));
-    let answer = world.call(post(&path("/rerun"), &json!({ "from": "charge" }))).await;
+async fn a_rerun_is_202_with_the_location_of_the_new_run() {
+    let api = api_with_run().await;
+    *api.engine.start.lock().unwrap() = Some(Ok(super::fake_engine::started(run_id(1), true)));
+    let answer = api.call(post(&path("/rerun"), &json!({ "from": "charge" }))).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(answer.headers["location"], path(""));
-    *world.desk.start.lock().unwrap() = Some(Err(crate::engine::NotStarted::NoSense("it runs".into())));
-    let answer = world.call(post(&path("/rerun"), &json!({ "from": "charge" }))).await;
+    *api.engine.start.lock().unwrap() = Some(Err(crate::engine::NotStarted::NoSense("it runs".into())));
+    let answer = api.call(post(&path("/rerun"), &json!({ "from": "charge" }))).await;
     assert_eq!(answer.status, StatusCode::CONFLICT);
 }

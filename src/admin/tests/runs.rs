@@ -1,4 +1,4 @@
-//! Runs, listed and in full.
+//! Runs: listed, in full, their events and outputs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::json;
 
-use super::world::{World, get};
+use super::test_api::{TestApi, get};
 use crate::names::{RunId, Seq};
 use crate::store::Append;
 use crate::store::tests::{append, at, run_id, summary};
@@ -63,68 +63,68 @@ fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
     Event::StepFinished(StepFinished { step: step.into(), item, part: crate::workflow::Part::Do, attempt: 1, outcome })
 }
 
-/// Goes on from [`with_a_run`] to the end.
-pub async fn ended(world: &World) {
+/// Appends the last events to the run of [`api_with_run`].
+pub async fn finish_run(api: &TestApi) {
     let answer =
         Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body: Payload::Text(r#"{"id":7}"#.to_owned()) });
     let events = vec![(at(6), Event::Responded { answer, pin: None }), (at(7), Event::Completed {})];
     let mut last = append(run_id(1), 6, 2);
     last.summary = crate::workflow::RunSummary { seq: Seq(7), status: RunStatus::Completed, ..summary(run_id(1), 7) };
-    world.store.append(Arc::new(Append { events, ..last })).await.unwrap();
+    api.store.append(Arc::new(Append { events, ..last })).await.unwrap();
 }
 
-pub async fn with_a_run() -> World {
-    let world = World::new().await;
+pub async fn api_with_run() -> TestApi {
+    let api = TestApi::new().await;
     let run = run_id(1);
     let source = json!({ "workflow": "create-order", "steps": { "late": {}, "charge": {}, "total": {}, "mail": {} } });
-    world.store.put_plan("plan_1".into(), source).await.unwrap();
+    api.store.put_plan("plan_1".into(), source).await.unwrap();
     let total = Event::StepComputed { step: "total".into(), output: Arc::new(json!({ "sum": 12.50 })) };
     let skipped = Event::StepSkipped { step: "mail".into(), item: None, reason: Skipped::Condition };
     let events = [started(run), total, call("charge"), done("charge", None, json!({ "id": 7 })), skipped];
     let events: Vec<_> = events.into_iter().enumerate().map(|(n, event)| (at(n as i64), event)).collect();
     let summary = crate::workflow::RunSummary { seq: Seq(5), ..summary(run, 5) };
-    world.store.append(Arc::new(Append { events, summary, ..append(run, 1, 1) })).await.unwrap();
-    world
+    api.store.append(Arc::new(Append { events, summary, ..append(run, 1, 1) })).await.unwrap();
+    api
 }
 
 #[tokio::test]
 async fn a_run_is_shown_in_an_envelope() {
-    let world = with_a_run().await;
-    let shown = world.call(get(&format!("/api/v2/orchestrate/run/{}", run_id(1)))).await;
+    let api = api_with_run().await;
+    let shown = api.call(get(&format!("/api/v2/orchestrate/run/{}", run_id(1)))).await;
     let pretty = serde_json::to_string_pretty(&shown.json()).unwrap() + "\n";
     let golden = include_str!("envelope.json");
-    assert_eq!(pretty, golden, "the envelope's shape is a promise");
+    assert_eq!(pretty, golden, "the envelope's shape is part of the API");
     let job = run_id(1).to_string().replace("run_", "job_");
-    assert_eq!(world.call(get(&format!("/api/v2/orchestrate/run/{job}"))).await.text, shown.text);
+    assert_eq!(api.call(get(&format!("/api/v2/orchestrate/run/{job}"))).await.text, shown.text);
 }
 
 #[tokio::test]
-async fn the_trail_is_paged() {
-    let world = with_a_run().await;
-    let events = world.call(get(&format!("/api/v2/orchestrate/run/{}/events?from=2&limit=2", run_id(1)))).await.json();
+async fn the_events_are_paged() {
+    let api = api_with_run().await;
+    let events = api.call(get(&format!("/api/v2/orchestrate/run/{}/events?from=2&limit=2", run_id(1)))).await.json();
     let seqs: Vec<_> = events.as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, [2, 3]);
     assert_eq!(events[0]["event"]["step_computed"]["output"]["sum"], json!(12.50));
 }
 
 #[tokio::test]
-async fn a_steps_output_is_its_value() {
-    let world = with_a_run().await;
+async fn a_steps_output_is_returned_as_json() {
+    let api = api_with_run().await;
     let output = |step: &str| get(&format!("/api/v2/orchestrate/run/{}/steps/{step}/output", run_id(1)));
-    assert_eq!(world.call(output("charge")).await.json(), json!({ "id": 7 }));
-    assert_eq!(world.call(output("total")).await.text, r#"{"sum":12.5}"#);
-    let none = world.call(output("mail")).await;
+    assert_eq!(api.call(output("charge")).await.json(), json!({ "id": 7 }));
+    assert_eq!(api.call(output("total")).await.text, r#"{"sum":12.5}"#);
+    let none = api.call(output("mail")).await;
     assert_eq!(
         (none.status, &none.json()["detail"]),
         (StatusCode::NOT_FOUND, &json!("step `mail` has no output: it is skipped"))
     );
-    let unknown = world.call(output("charg")).await;
+    let unknown = api.call(output("charg")).await;
     assert_eq!((unknown.status, &unknown.json()["hint"]), (StatusCode::NOT_FOUND, &json!("did you mean `charge`?")));
 }
 
 #[tokio::test]
 async fn a_fan_outs_output_is_a_list_in_the_items_order() {
-    let world = World::new().await;
+    let api = TestApi::new().await;
     let run = run_id(1);
     let items = vec![Arc::new(json!("a")), Arc::new(json!("b"))];
     let opened = Event::FanOutOpened { step: "reserve".into(), items, collect: false };
@@ -134,24 +134,24 @@ async fn a_fan_outs_output_is_a_list_in_the_items_order() {
     };
     let events = [started(run), opened, item_call(0), item_call(1), done("reserve", Some(1), json!("B"))];
     let events: Vec<_> = events.into_iter().map(|event| (at(0), event)).collect();
-    world.store.append(Arc::new(Append { events, ..append(run, 1, 1) })).await.unwrap();
+    api.store.append(Arc::new(Append { events, ..append(run, 1, 1) })).await.unwrap();
     let output = get(&format!("/api/v2/orchestrate/run/{run}/steps/reserve/output"));
-    assert_eq!(world.call(output).await.json(), json!([null, "B"]));
-    let detail = world.call(get(&format!("/api/v2/orchestrate/run/{run}"))).await.json();
+    assert_eq!(api.call(output).await.json(), json!([null, "B"]));
+    let detail = api.call(get(&format!("/api/v2/orchestrate/run/{run}"))).await.json();
     let step = &detail["data"]["steps"][0];
     assert_eq!((&step["items"], &step["items_ended"]), (&json!(2), &json!(1)));
 }
 
 #[tokio::test]
 async fn runs_are_listed_in_pages() {
-    let world = World::new().await;
+    let api = TestApi::new().await;
     for n in 1..=5 {
         let mut one = append(run_id(n), 1, 1);
         one.summary.status = if n == 2 { RunStatus::Completed } else { RunStatus::Running };
-        world.store.append(one.into()).await.unwrap();
+        api.store.append(one.into()).await.unwrap();
     }
     let list = async |query: &str| {
-        let list = world.call(get(&format!("/api/v2/orchestrate/runs?{query}"))).await.json();
+        let list = api.call(get(&format!("/api/v2/orchestrate/runs?{query}"))).await.json();
         let ids: Vec<String> =
             list["runs"].as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect();
         let numbers: Vec<u64> = ids.iter().map(|id| (1..=5).find(|n| run_id(*n).to_string() == *id).unwrap()).collect();
@@ -169,10 +169,10 @@ async fn runs_are_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_said() {
-    let world = World::new().await;
+async fn an_invalid_query_or_id_is_named_in_the_error() {
+    let api = TestApi::new().await;
     let detail = async |path: &str| {
-        let answer = world.call(get(path)).await;
+        let answer = api.call(get(path)).await;
         (answer.status.as_u16(), answer.json()["detail"].as_str().unwrap_or_default().to_owned())
     };
     let (status, text) = detail("/api/v2/orchestrate/runs?status=runing").await;
@@ -180,16 +180,16 @@ async fn what_is_asked_wrongly_is_said() {
     assert_eq!(detail("/api/v2/orchestrate/runs?mode=rehearse").await.0, 400);
     assert_eq!(detail("/api/v2/orchestrate/run/17").await.0, 400);
     for (query, said) in [
-        ("limit=abc", "the query: `limit` is a whole number from 1 to 4294967295, not `abc`"),
-        ("limit=0", "the query: `limit` is a whole number from 1 to 4294967295, not `0`"),
-        ("limit=1&limit=2", "the query: `limit` stands there twice"),
-        ("since=noon", "the query: `since` is a time like 2026-01-31T12:00:00Z, not `noon`"),
+        ("limit=abc", "the query: `limit` has to be a whole number from 1 to 4294967295, not `abc`"),
+        ("limit=0", "the query: `limit` has to be a whole number from 1 to 4294967295, not `0`"),
+        ("limit=1&limit=2", "the query: `limit` is given twice"),
+        ("since=noon", "the query: `since` has to be a time like 2026-01-31T12:00:00Z, not `noon`"),
         ("statsu=open", "the query: there is no parameter `statsu` here"),
     ] {
         let path = format!("/api/v2/orchestrate/runs?{query}");
         assert_eq!(detail(&path).await, (400, said.to_owned()), "{query}");
     }
-    let answer = world.call(get("/api/v2/orchestrate/runs?statsu=open")).await.json();
+    let answer = api.call(get("/api/v2/orchestrate/runs?statsu=open")).await.json();
     assert_eq!(answer["hint"], "did you mean `status`?");
     for rest in ["", "/events", "/steps/x/output"] {
         let path = format!("/api/v2/orchestrate/run/{}{rest}", run_id(9));

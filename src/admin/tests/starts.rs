@@ -1,20 +1,20 @@
-//! Starts, through the desk.
+//! Starts of runs.
 
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use super::desk::started;
-use super::runs::{ended, with_a_run};
-use super::world::{World, get, post};
+use super::fake_engine::started;
+use super::runs::{api_with_run, finish_run};
+use super::test_api::{TestApi, get, post};
 use crate::engine::NotStarted;
 use crate::store::tests::run_id;
 
 const PATH: &str = "/api/v2/orchestrate/run";
 
-async fn world_with(outcome: Result<crate::engine::Started, NotStarted>) -> World {
-    let world = with_a_run().await;
-    *world.desk.start.lock().unwrap() = Some(outcome);
-    world
+async fn api_with(outcome: Result<crate::engine::Started, NotStarted>) -> TestApi {
+    let api = api_with_run().await;
+    *api.engine.start.lock().unwrap() = Some(outcome);
+    api
 }
 
 fn ask() -> Value {
@@ -27,59 +27,59 @@ fn with(mut request: Request<axum::body::Body>, name: &'static str, value: &str)
 }
 
 #[tokio::test]
-async fn a_run_that_goes_on_is_202_after_the_bound() {
-    let world = world_with(Ok(started(run_id(1), true))).await;
-    let answer = world.call(post(PATH, &ask())).await;
+async fn a_run_that_has_not_ended_is_202_after_the_wait() {
+    let api = api_with(Ok(started(run_id(1), true))).await;
+    let answer = api.call(post(PATH, &ask())).await;
     assert_eq!((answer.status, answer.json()["data"]["status"].clone()), (StatusCode::ACCEPTED, json!("running")));
     assert_eq!(answer.headers["location"], format!("{PATH}/{}", run_id(1)));
     assert!(!answer.headers.contains_key("idempotent-replayed"));
-    let start = world.desk.starts.lock().unwrap().pop().unwrap();
+    let start = api.engine.starts.lock().unwrap().pop().unwrap();
     assert_eq!(
         (start.workflow.as_str(), &start.input, start.by.as_str()),
         ("create-order", &json!({ "n": 1 }), "ada (unverified)")
     );
     assert!(start.key.is_none());
-    let answer = world.call(with(post(PATH, &ask()), "prefer", "respond-async")).await;
+    let answer = api.call(with(post(PATH, &ask()), "prefer", "respond-async")).await;
     assert_eq!(answer.headers["preference-applied"], "respond-async");
 }
 
 #[tokio::test]
-async fn a_run_that_has_ended_is_200_whoever_asks_again() {
-    let world = world_with(Ok(started(run_id(1), false))).await;
-    ended(&world).await;
-    let answer = world.call(post(PATH, &ask())).await;
+async fn a_repeated_start_of_an_ended_run_is_200() {
+    let api = api_with(Ok(started(run_id(1), false))).await;
+    finish_run(&api).await;
+    let answer = api.call(post(PATH, &ask())).await;
     assert_eq!((answer.status, answer.json()["data"]["status"].clone()), (StatusCode::OK, json!("completed")));
     assert_eq!(answer.headers["idempotent-replayed"], "true");
     assert_eq!(answer.json()["data"]["output"], json!({ "id": 7 }));
 }
 
 #[tokio::test]
-async fn a_key_is_the_same_in_header_and_body_and_another_of_another_caller() {
-    let mut world = world_with(Ok(started(run_id(1), true))).await;
-    let key = |world: &World| world.desk.starts.lock().unwrap().pop().unwrap().key.unwrap();
-    world.call(with(post(PATH, &ask()), "idempotency-key", "k")).await;
-    let first = key(&world);
+async fn a_key_is_scoped_by_caller_and_equal_from_header_and_body() {
+    let mut api = api_with(Ok(started(run_id(1), true))).await;
+    let key = |api: &TestApi| api.engine.starts.lock().unwrap().pop().unwrap().key.unwrap();
+    api.call(with(post(PATH, &ask()), "idempotency-key", "k")).await;
+    let first = key(&api);
     let mut body = ask();
     body["idempotency_key"] = json!("k");
-    world.call(post(PATH, &body)).await;
-    assert_eq!(key(&world), first);
+    api.call(post(PATH, &body)).await;
+    assert_eq!(key(&api), first);
     body["input"] = json!({ "n": 2 });
-    world.call(post(PATH, &body)).await;
-    let other = key(&world);
+    api.call(post(PATH, &body)).await;
+    let other = key(&api);
     assert!(other.0 == first.0 && other.1 != first.1, "another body under the same key");
-    world.tokens = super::door::tokens();
-    world.call(with(post(PATH, &ask()), "authorization", super::door::RUNNER)).await;
-    assert_eq!(world.desk.starts.lock().unwrap().pop().unwrap().by, "runner");
-    let request = with(post(PATH, &ask()), "authorization", super::door::RUNNER);
-    world.call(with(request, "idempotency-key", "k")).await;
-    assert_ne!(key(&world).0, first.0);
+    api.tokens = super::access::tokens();
+    api.call(with(post(PATH, &ask()), "authorization", super::access::RUNNER)).await;
+    assert_eq!(api.engine.starts.lock().unwrap().pop().unwrap().by, "runner");
+    let request = with(post(PATH, &ask()), "authorization", super::access::RUNNER);
+    api.call(with(request, "idempotency-key", "k")).await;
+    assert_ne!(key(&api).0, first.0);
 }
 
 #[tokio::test]
-async fn what_is_not_started_says_why() {
+async fn a_refused_start_says_why() {
     let refused = async |outcome| {
-        let world = world_with(Err(outcome)).await;
-        let answer = world.call(post(PATH, &ask())).await;
+        let api = api_with(Err(outcome)).await;
+        let answer = api.call(post(PATH, &ask())).await;
         assert_eq!(answer.kind, "application/problem+json");
         (answer.status.as_u16(), answer.json())
     };
@@ -105,25 +105,25 @@ async fn what_is_not_started_says_why() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_start_reaches_no_desk() {
-    let world = world_with(Ok(started(run_id(1), true))).await;
-    let query = world.call(post(PATH, &json!({ "query": "order two apples" }))).await;
+async fn a_malformed_start_does_not_reach_the_engine() {
+    let api = api_with(Ok(started(run_id(1), true))).await;
+    let query = api.call(post(PATH, &json!({ "query": "order two apples" }))).await;
     assert_eq!(query.status, StatusCode::NOT_IMPLEMENTED);
     assert_eq!(query.json()["reasons"], json!(["create-order", "get-order"]));
     for body in [json!({}), json!({ "workflow": "a", "query": "b" })] {
-        assert_eq!(world.call(post(PATH, &body)).await.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+        assert_eq!(api.call(post(PATH, &body)).await.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
     }
     for body in [json!({ "workflow": "a", "inputs": 1 }), json!([]), json!(["a", null, 1])] {
-        assert_eq!(world.call(post(PATH, &body)).await.status, StatusCode::BAD_REQUEST, "{body}");
+        assert_eq!(api.call(post(PATH, &body)).await.status, StatusCode::BAD_REQUEST, "{body}");
     }
     let deep = (0..110).fold(json!(1), |inner, _| json!([inner]));
-    let answer = world.call(post(PATH, &json!({ "workflow": "a", "input": deep }))).await;
+    let answer = api.call(post(PATH, &json!({ "workflow": "a", "input": deep }))).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(answer.text.contains("output_depth_max"), "{}", answer.text);
     let deeper = format!("{{\"workflow\":\"a\",\"input\":{}1{}}}", "[".repeat(1_000), "]".repeat(1_000));
-    let answer = world.call(super::world::post_text(PATH, deeper)).await;
+    let answer = api.call(super::test_api::post_text(PATH, deeper)).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(answer.text.contains("output_depth_max"), "{}", answer.text);
-    assert!(world.desk.starts.lock().unwrap().is_empty());
-    assert_eq!(world.call(get(PATH)).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(api.engine.starts.lock().unwrap().is_empty());
+    assert_eq!(api.call(get(PATH)).await.status, StatusCode::METHOD_NOT_ALLOWED);
 }

@@ -1,4 +1,4 @@
-//! What happens, as server-sent events.
+//! Server-sent events of a run.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::runs::{ended, with_a_run};
-use super::world::{World, get, post};
+use super::runs::{api_with_run, finish_run};
+use super::test_api::{TestApi, get, post};
 use crate::limits::Limits;
 use crate::store::tests::run_id;
 
@@ -16,8 +16,8 @@ fn path() -> String {
     format!("/api/v2/orchestrate/run/{}/stream", run_id(1))
 }
 
-/// `(id, name, data)` of each frame.
-fn frames(text: &str) -> Vec<(u64, String, Value)> {
+/// `(id, name, data)` of each event.
+fn events(text: &str) -> Vec<(u64, String, Value)> {
     let field = |block: &str, name: &str| {
         block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned))
     };
@@ -30,13 +30,13 @@ fn frames(text: &str) -> Vec<(u64, String, Value)> {
 }
 
 #[tokio::test]
-async fn a_run_that_has_ended_is_told_whole_and_then_no_more() {
-    let world = with_a_run().await;
-    ended(&world).await;
-    let answer = world.call(get(&path())).await;
+async fn an_ended_run_is_streamed_whole_and_then_204() {
+    let api = api_with_run().await;
+    finish_run(&api).await;
+    let answer = api.call(get(&path())).await;
     assert_eq!((answer.status, answer.kind.as_str()), (StatusCode::OK, "text/event-stream"));
-    let told = frames(&answer.text);
-    let names: Vec<_> = told.iter().map(|(id, name, _)| (*id, name.as_str())).collect();
+    let streamed = events(&answer.text);
+    let names: Vec<_> = streamed.iter().map(|(id, name, _)| (*id, name.as_str())).collect();
     let expected = [
         (1, "plan"),
         (2, "step_finished"),
@@ -47,52 +47,52 @@ async fn a_run_that_has_ended_is_told_whole_and_then_no_more() {
         (7, "end"),
     ];
     assert_eq!(names, expected);
-    assert_eq!(told[0].2["steps"], json!(["late", "charge", "total", "mail"]));
-    assert_eq!((&told[4].2["outcome"], &told[4].2["status"]), (&json!("skipped"), &json!("running")));
+    assert_eq!(streamed[0].2["steps"], json!(["late", "charge", "total", "mail"]));
+    assert_eq!((&streamed[4].2["outcome"], &streamed[4].2["status"]), (&json!("skipped"), &json!("running")));
     assert_eq!(
-        (&told[6].2["data"]["status"], &told[6].2["data"]["job"]["mode"]),
+        (&streamed[6].2["data"]["status"], &streamed[6].2["data"]["job"]["mode"]),
         (&json!("completed"), &json!("stream"))
     );
     for last in 1..7 {
         let mut request = get(&path());
         request.headers_mut().insert("last-event-id", last.to_string().parse().unwrap());
-        let rest = frames(&world.call(request).await.text);
-        assert_eq!(rest, told[last..], "after {last}");
+        let rest = events(&api.call(request).await.text);
+        assert_eq!(rest, streamed[last..], "after {last}");
     }
     let mut request = get(&path());
     request.headers_mut().insert("last-event-id", "7".parse().unwrap());
-    assert_eq!(world.call(request).await.status, StatusCode::NO_CONTENT, "a client stops coming again");
+    assert_eq!(api.call(request).await.status, StatusCode::NO_CONTENT, "the client stops reconnecting");
     let mut request = get(&path());
     request.headers_mut().insert("last-event-id", "soon".parse().unwrap());
-    assert_eq!(world.call(request).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(api.call(request).await.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
-async fn what_happens_later_is_told_when_it_does() {
-    let mut world = with_a_run().await;
-    world.limits.api_heartbeat_ms = 20;
-    let response = world.router().oneshot(get(&path())).await.unwrap();
+async fn later_events_are_streamed_as_they_happen() {
+    let mut api = api_with_run().await;
+    api.limits.api_heartbeat_ms = 20;
+    let response = api.router().oneshot(get(&path())).await.unwrap();
     let mut body = response.into_body();
     let mut text = String::new();
     let mut more = async |text: &mut String, until: &str| {
         while !text.contains(until) {
             let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.expect("in time");
-            let frame = frame.expect("it goes on").unwrap();
+            let frame = frame.expect("the stream has not ended").unwrap();
             text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
         }
     };
-    more(&mut text, ": still here").await;
-    assert_eq!(frames(&text).len(), 5);
-    ended(&world).await;
+    more(&mut text, ": heartbeat").await;
+    assert_eq!(events(&text).len(), 5);
+    finish_run(&api).await;
     more(&mut text, "event: end").await;
-    assert_eq!(frames(&text).len(), 7);
+    assert_eq!(events(&text).len(), 7);
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_given_back() {
-    let mut world = with_a_run().await;
-    world.limits = Limits { api_streams_max: 1, ..world.limits.clone() };
-    let router = world.router();
+async fn streams_are_bounded_and_their_slots_released() {
+    let mut api = api_with_run().await;
+    api.limits = Limits { api_streams_max: 1, ..api.limits.clone() };
+    let router = api.router();
     let first = router.clone().oneshot(get(&path())).await.unwrap();
     let refused = router.clone().oneshot(get(&path())).await.unwrap();
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -101,16 +101,16 @@ async fn streams_are_bounded_and_given_back() {
 }
 
 #[tokio::test]
-async fn a_start_can_be_followed_at_once() {
-    let world = with_a_run().await;
-    ended(&world).await;
-    *world.desk.start.lock().unwrap() = Some(Ok(super::desk::started(run_id(1), true)));
+async fn a_start_can_respond_with_a_stream() {
+    let api = api_with_run().await;
+    finish_run(&api).await;
+    *api.engine.start.lock().unwrap() = Some(Ok(super::fake_engine::started(run_id(1), true)));
     let ask = json!({ "workflow": "create-order", "stream": true });
-    let answer = world.call(post("/api/v2/orchestrate/run", &ask)).await;
-    assert_eq!((answer.status, frames(&answer.text).len()), (StatusCode::OK, 7));
-    let mut world = World::new().await;
-    world.limits.api_streams_max = 0;
-    let refused = world.call(post("/api/v2/orchestrate/run", &ask)).await;
+    let answer = api.call(post("/api/v2/orchestrate/run", &ask)).await;
+    assert_eq!((answer.status, events(&answer.text).len()), (StatusCode::OK, 7));
+    let mut api = TestApi::new().await;
+    api.limits.api_streams_max = 0;
+    let refused = api.call(post("/api/v2/orchestrate/run", &ask)).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    assert!(world.desk.starts.lock().unwrap().is_empty(), "no run without its stream");
+    assert!(api.engine.starts.lock().unwrap().is_empty(), "no run without its stream");
 }

@@ -1,7 +1,7 @@
-//! The envelope: a run as programs and people see it.
+//! The envelope: the JSON document in which the API shows a run.
 //!
-//! Always true: it is made from the run's events alone, so that whoever asks again, of whichever process, gets the
-//! same; what it shows of requests and replies is redacted.
+//! Always true: it is made from the run's events alone, so that every process gives the same; what it shows of requests
+//! and responses is redacted.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ use crate::workflow::{AskedKind, ConflictKind, FailureKind, Mode, OnTimeout, Par
 /// A run, in an envelope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Orchestration {
-    /// What this is.
+    /// The type of this object.
     pub object: OrchestrationObject,
     /// The run.
     pub data: RunData,
@@ -23,7 +23,7 @@ pub struct Orchestration {
 /// `orchestration`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // it says what it is
+#[allow(missing_docs)] // a constant of the format
 pub enum OrchestrationObject {
     Orchestration,
 }
@@ -31,13 +31,13 @@ pub enum OrchestrationObject {
 /// A run in full.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunData {
-    /// The request for a result, `job_…`.
+    /// The job, `job_…`: one or several runs for the same result.
     pub job_id: String,
-    /// This execution for it, `run_…`.
+    /// The run, `run_…`.
     pub run_id: String,
-    /// The plan that it keeps.
+    /// The plan that it was started with and keeps.
     pub plan_id: PlanId,
-    /// Where it stands.
+    /// Its status.
     pub status: RunStatus,
     /// The job.
     pub job: JobPart,
@@ -45,38 +45,39 @@ pub struct RunData {
     pub run: RunPart,
     /// Its steps in the order in which they began, then those that have not.
     pub steps: Vec<StepRow>,
-    /// The first checkpoint that waits for an answer: of this run, or else of one below it.
+    /// The first checkpoint that waits for an answer: of this run, or else of one that it started.
     pub pending_checkpoint: Option<PendingCheckpoint>,
-    /// All that wait for one: those of this run, then those of runs that it began (a hundred runs at most).
+    /// All checkpoints that wait for an answer: those of this run, then those of runs that it started (at most a
+    /// hundred runs are looked at).
     pub checkpoints: Vec<PendingCheckpoint>,
-    /// What a person has to decide before it goes on: the same.
+    /// All conflicts that wait for a decision, in the same order.
     pub conflicts: Vec<OpenConflict>,
-    /// What it answered.
+    /// The body of its answer.
     pub output: Value,
-    /// Of a run that ends early: what became of what it had done, in the order in which it was done.
-    pub undone: Vec<UndoneRow>,
+    /// For a run that ends early: what happened to the effects that it had performed, in the order of performance.
+    pub undone: Vec<UndoRow>,
     /// Why it ended early.
     pub error: Option<RunError>,
-    /// Which request it came about by.
+    /// The request that started it.
     pub audit_receipt: AuditReceipt,
-    /// Where to look and what to say next.
+    /// Paths of this run.
     pub links: Links,
 }
 
 /// The job of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobPart {
-    /// What this is.
+    /// The type of this object.
     pub object: JobObject,
     /// `job_…`.
     pub id: String,
-    /// What kind.
+    /// Its kind.
     pub kind: JobKind,
     /// The status of its newest run.
     pub status: RunStatus,
-    /// How this answer is given.
+    /// The form of this response.
     pub mode: Delivery,
-    /// Whether a restart finds it.
+    /// Whether it survives a restart.
     pub durability: Durability,
     /// The run that is shown.
     pub run_id: String,
@@ -85,7 +86,7 @@ pub struct JobPart {
 /// `job`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // it says what it is
+#[allow(missing_docs)] // a constant of the format
 pub enum JobObject {
     Job,
 }
@@ -93,59 +94,59 @@ pub enum JobObject {
 /// `orchestration`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // it says what it is
+#[allow(missing_docs)] // a constant of the format
 pub enum JobKind {
     Orchestration,
 }
 
-/// How an answer is given.
+/// The form of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// As one document.
+    /// One JSON document.
     Sync,
-    /// As server-sent events.
+    /// Server-sent events.
     Stream,
 }
 
-/// Whether a restart finds it: a run that the API shows is always on disk.
+/// Whether a run survives a restart: a run that the API shows is always on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // it says what it is
+#[allow(missing_docs)] // a constant of the format
 pub enum Durability {
     Persisted,
 }
 
-/// One execution.
+/// The run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunPart {
-    /// What this is.
+    /// The type of this object.
     pub object: RunObject,
     /// `run_…`.
     pub id: String,
     /// Its job.
     pub job_id: String,
-    /// Where it stands.
+    /// Its status.
     pub status: RunStatus,
-    /// What it may send.
+    /// Which effects it may perform.
     pub mode: Mode,
-    /// The plan that it keeps.
+    /// The plan that it was started with and keeps.
     pub plan_id: PlanId,
     /// The workflow.
     pub workflow: WorkflowName,
     /// The route that started it.
     pub route: Option<RouteId>,
-    /// The run that began it as one of its steps.
+    /// The run that started it as one of its steps.
     pub parent: Option<String>,
     /// The run whose results it took over.
     pub rerun_of: Option<String>,
     /// Who started it, where that was no route.
     pub started_by: Option<String>,
-    /// When it was born.
+    /// When it was started.
     pub started: Timestamp,
     /// When its last event happened.
     pub updated: Timestamp,
-    /// The place of its last event.
+    /// The sequence number of its last event.
     pub seq: u64,
     /// Why it is paused or ended early.
     pub note: Option<String>,
@@ -154,7 +155,7 @@ pub struct RunPart {
 /// `run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // it says what it is
+#[allow(missing_docs)] // a constant of the format
 pub enum RunObject {
     Run,
 }
@@ -169,11 +170,11 @@ pub struct StepRow {
     pub status: String,
     /// When it began.
     pub started: Option<Timestamp>,
-    /// From its beginning to its last event.
+    /// From its start to its last event.
     pub duration_ms: Option<u64>,
     /// Attempts made, all items together.
     pub attempts: u32,
-    /// What it does to the world; `null` for steps that send nothing.
+    /// Its effect class; `null` for steps that send nothing.
     pub effect: Option<String>,
     /// Items of a `for_each`.
     pub items: Option<u32>,
@@ -181,7 +182,7 @@ pub struct StepRow {
     pub items_ended: Option<u32>,
     /// The status that a service answered with.
     pub http_status: Option<u16>,
-    /// What is worth saying.
+    /// Why it waits, was skipped or failed.
     pub note: Option<String>,
 }
 
@@ -190,7 +191,7 @@ pub struct StepRow {
 pub struct PendingCheckpoint {
     /// `chk_…`.
     pub id: String,
-    /// The run that asks: this one, or one that it began.
+    /// The run that asks: this one, or one that it started.
     pub run_id: String,
     /// The step.
     pub step_id: String,
@@ -198,30 +199,30 @@ pub struct PendingCheckpoint {
     pub item: Option<u32>,
     /// A question, an approval, or a review item by item.
     pub kind: AskedKind,
-    /// How much is at stake.
+    /// The risk of what is to be approved.
     pub risk: Risk,
-    /// For a person.
+    /// The question for a person.
     pub question: String,
     /// JSON Schema of the answer's `values`.
     pub schema: Value,
-    /// Who may answer; empty is everybody who may decide.
+    /// Who may answer; empty for everybody who may decide.
     pub who: Vec<String>,
-    /// Of a review: what the step would touch.
+    /// For a review: what the step would do.
     pub items: Vec<ReviewRow>,
     /// When it was asked.
     pub opened: Timestamp,
-    /// When it is answered by itself, or asked of others.
+    /// When it times out.
     pub until: Option<Timestamp>,
-    /// Which of the two, and how.
+    /// What happens then: it is answered by default, or escalated to others.
     pub on_timeout: OnTimeout,
     /// Where to POST the answer.
     pub answer: String,
 }
 
-/// One thing that a step of high risk would touch.
+/// One item of a high-risk step that a person reviews.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReviewRow {
-    /// Its place: what `approved` and `struck` name.
+    /// Its index, which `approved` and `struck` name.
     pub index: u32,
     /// What it would do.
     pub what: String,
@@ -229,20 +230,20 @@ pub struct ReviewRow {
     pub value: Value,
 }
 
-/// What a run waits for a person over.
+/// A conflict that waits for a person's decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenConflict {
-    /// What kind.
+    /// Its kind.
     pub kind: ConflictKind,
-    /// The run that is paused over it: this one, or one that it began.
+    /// The run that is paused by it: this one, or one that it started.
     pub run_id: String,
     /// The step.
     pub step_id: String,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// Which of its calls.
+    /// Which call of the step: the step itself, its probe or its undo.
     pub part: Part,
-    /// The attempt that is in question; 0 where none was made.
+    /// The attempt in question; 0 where none was made.
     pub attempt: u32,
     /// What happened.
     pub message: String,
@@ -252,14 +253,14 @@ pub struct OpenConflict {
     pub status: Option<u16>,
     /// What was sent, redacted.
     pub request: Option<SentRequest>,
-    /// The `Idempotency-Key` that it was sent under: what to ask the service about.
+    /// The `Idempotency-Key` that was sent, by which the service can be asked what happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// What came back, redacted.
     pub response: Value,
-    /// What may be chosen.
+    /// The decisions that are possible.
     pub choices: Vec<String>,
-    /// Where to POST the choice.
+    /// Where to POST the decision.
     pub resolve: String,
 }
 
@@ -270,16 +271,16 @@ pub struct SentRequest {
     pub method: String,
     /// The URL.
     pub url: String,
-    /// Its own headers.
+    /// The headers that the step sets.
     pub headers: Vec<(String, String)>,
-    /// The body: JSON where it is some.
+    /// The body; parsed where it is JSON.
     pub body: Value,
 }
 
 /// Why a run ended early.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunError {
-    /// What kind.
+    /// Its kind.
     pub kind: FailureKind,
     /// The step in which it happened.
     pub step_id: Option<String>,
@@ -291,87 +292,87 @@ pub struct RunError {
     pub message: String,
 }
 
-/// What became of something that a run had done, once it ends early.
+/// What happened to one effect of a run that ends early.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct UndoneRow {
+pub struct UndoRow {
     /// The step.
     pub step_id: String,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// What became of it.
-    pub state: UndoneWord,
-    /// Why it was left.
+    /// What happened to it.
+    pub state: UndoState,
+    /// Why it was not undone.
     pub why: Option<String>,
 }
 
-/// What became of something that was done.
+/// What happened to an effect of a run that ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum UndoneWord {
-    /// Its `undo` is to come, or under way.
+pub enum UndoState {
+    /// Its `undo` has not ended.
     NotYet,
-    /// It was taken back.
+    /// Its `undo` was performed.
     Undone,
-    /// Nothing was sent, and so nothing taken back.
+    /// The effect was rehearsed: nothing was sent, so there is nothing to undo.
     Rehearsed,
-    /// It stays as it is.
+    /// It was not undone.
     Left,
 }
 
-/// Which request a run came about by: the same for ever, also in the answer to a repetition.
+/// The request that started a run; it never changes, also not in the response to a repetition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditReceipt {
-    /// What this is.
+    /// The type of this object.
     pub object: ReceiptObject,
-    /// Names the request that the run answers, `req_…`.
+    /// The id of the request, `req_…`.
     pub request_id: String,
-    /// How its sender was known.
+    /// How its sender was authenticated.
     pub auth_mode: AuthMode,
-    /// Where it came in.
+    /// The endpoint or route that received it.
     pub source: ReceiptSource,
 }
 
 /// `audit_receipt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // it says what it is
+#[allow(missing_docs)] // a constant of the format
 pub enum ReceiptObject {
     AuditReceipt,
 }
 
-/// How the sender of a request was known.
+/// How the sender of a request was authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMode {
-    /// By a token.
+    /// With a token.
     Token,
-    /// It was on this machine, and gave a name that nobody verified.
+    /// Not at all: a caller on this machine, who may have given an unverified name.
     Loopback,
-    /// It was a client of a route, behind the proxy.
+    /// Not by us: a client of a route, through the proxy.
     Route,
     /// It was another run.
     Run,
 }
 
-/// Where a request came in.
+/// The endpoint or route that received a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReceiptSource {
-    /// The method; of a route whose file is gone, empty.
+    /// The method; empty for a route that no longer exists.
     pub method: String,
-    /// The path or its template; of a sub-run, the run that began it.
+    /// The path or its template; for a sub-run, the run that started it.
     pub route: String,
 }
 
-/// Where to look and what to say next.
+/// Paths of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Links {
-    /// This.
+    /// The run.
     #[serde(rename = "self")]
     pub this: String,
-    /// What happens, as server-sent events.
+    /// Its events as they happen, server-sent.
     pub stream: String,
     /// The audit trail.
     pub events: String,
-    /// What it waits for, in a sentence.
+    /// What it waits for, in one sentence.
     pub explain: String,
 }

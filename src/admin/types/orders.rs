@@ -1,4 +1,4 @@
-//! What the API is told about runs: starts, orders, answers, signals.
+//! Requests about runs: starts, orders, answers to checkpoints, signals.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,31 +10,32 @@ use serde_json::Value;
 
 use crate::workflow::RunStatus;
 
-/// A wish to run a workflow.
+/// Run a workflow.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RunAsk {
-    /// Which; either this or `query`.
+pub struct StartRequest {
+    /// The workflow; give either this or `query`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow: Option<String>,
-    /// What is wanted, in words: this version has no planner and answers with 501 and the workflows there are.
+    /// What is wanted, in words. This version has no planner: it answers 501 and lists the workflows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     /// The body of the workflow's request.
     pub input: Value,
-    /// Answer with server-sent events.
+    /// Respond with server-sent events.
     pub stream: bool,
-    /// Names the wish: asked again with it, the same run answers. The header `Idempotency-Key` says the same.
+    /// The idempotency key: a repetition with the same key returns the same run. The header `Idempotency-Key` does the
+    /// same.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f]{1,255}$"))]
     pub idempotency_key: Option<String>,
-    /// Who, where the listener needs no token: recorded as unverified.
+    /// The caller's name, where the listener requires no token: recorded as unverified.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
 }
 
-/// A name as somebody gives it: 1 to 64 characters, none that control.
+/// A name that a caller gives: 1 to 64 characters, no control characters.
 pub(super) struct PersonName;
 
 impl JsonSchema for PersonName {
@@ -46,35 +47,35 @@ impl JsonSchema for PersonName {
     }
 }
 
-/// Pause or go on.
+/// Pause or resume a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct PlainAsk {
-    /// Why; stands in the audit trail.
+pub struct PauseRequest {
+    /// Why; recorded in the audit trail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
 }
 
-/// End a run.
+/// Cancel a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct CancelAsk {
-    /// What is done and has an `undo` is undone first. Default: yes.
+pub struct CancelRequest {
+    /// Undo first what is done and has an `undo`. Default: true.
     pub compensate: bool,
-    /// Why.
+    /// The reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
 }
 
-impl Default for CancelAsk {
+impl Default for CancelRequest {
     fn default() -> Self {
         Self { compensate: true, reason: None, by: None }
     }
@@ -83,13 +84,13 @@ impl Default for CancelAsk {
 /// Skip a step that has not begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SkipAsk {
-    /// Which.
+pub struct SkipRequest {
+    /// The step.
     pub step: String,
-    /// Why.
+    /// The reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
@@ -98,18 +99,18 @@ pub struct SkipAsk {
 /// Give a step that has not begun another input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AdjustAsk {
-    /// Which.
+pub struct AdjustRequest {
+    /// The step.
     pub step: String,
     /// The item of a `for_each` that has opened.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub item: Option<u32>,
     /// The input: the body of a call, the value of a `set`, the input of a `run`.
     pub input: Value,
-    /// Why.
+    /// The reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
@@ -118,23 +119,23 @@ pub struct AdjustAsk {
 /// Start the next attempt now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RetryAsk {
-    /// Of which step; without it, of all that wait.
+pub struct RetryRequest {
+    /// The step; without it, all steps that wait for a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
 }
 
-/// Run again from a step: another run of the same job takes over the results before it.
+/// Run again from a step: another run of the same job takes over the results of the steps before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RerunAsk {
-    /// From which.
+pub struct RerunRequest {
+    /// The first step that is run again.
     pub from: String,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
@@ -143,74 +144,74 @@ pub struct RerunAsk {
 /// Decide a conflict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ResolveAsk {
+pub struct ResolveRequest {
     /// The step.
     pub step: String,
     /// The item of a `for_each`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub item: Option<u32>,
-    /// How.
+    /// The decision.
     pub choice: ChoiceName,
-    /// Of `retry_with`: the body or value to try with.
+    /// For `retry_with`: the body or value to send.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schemars(with = "Value")]
     pub input: Option<Value>,
-    /// Of `take`: the step's output.
+    /// For `take`: the step's output.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schemars(with = "Value")]
     pub output: Option<Value>,
-    /// Of `cancel`: what is done and has an `undo` is undone first. Default: yes.
+    /// For `cancel`: undo first what is done and has an `undo`. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<bool>,
-    /// Why.
+    /// The reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
 }
 
-/// `null` that is written is a value.
+/// Tells an explicit `null`, which is a value, from an absent field.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
-/// A place, also where it is written as `3.0`: of JSON that is the same number.
-fn place<E: serde::de::Error>(number: &serde_json::Number) -> Result<u32, E> {
-    let place = number.as_u64().or_else(|| {
+/// An index in a list. JSON clients may write it as `3.0`, which is the same number.
+fn index<E: serde::de::Error>(number: &serde_json::Number) -> Result<u32, E> {
+    let index = number.as_u64().or_else(|| {
         let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // whole, and within its bounds
         float.map(|float| float as u64)
     });
-    place
-        .and_then(|place| u32::try_from(place).ok())
-        .ok_or_else(|| E::custom(format!("{number} is no place in a list")))
+    index
+        .and_then(|index| u32::try_from(index).ok())
+        .ok_or_else(|| E::custom(format!("{number} is not an index in a list")))
 }
 
 fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    Option::<serde_json::Number>::deserialize(deserializer)?.as_ref().map(place).transpose()
+    Option::<serde_json::Number>::deserialize(deserializer)?.as_ref().map(index).transpose()
 }
 
 fn wholes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
-    Vec::<serde_json::Number>::deserialize(deserializer)?.iter().map(place).collect()
+    Vec::<serde_json::Number>::deserialize(deserializer)?.iter().map(index).collect()
 }
 
-/// How a conflict may be decided.
+/// The decisions about a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChoiceName {
-    /// Another attempt, with the same bytes and key.
+    /// Another attempt, with the same bytes and idempotency key.
     Retry,
-    /// Another attempt with this input, under a new key.
+    /// Another attempt with another input, under a new idempotency key.
     RetryWith,
     /// The step is skipped, and so is what needs it.
     Skip,
-    /// The step is done, with this output.
+    /// The step counts as done, with this output.
     Take,
-    /// The declared fallback takes its place.
+    /// The step's declared fallback runs instead.
     Fallback,
-    /// Of a lock that is held: wait for it.
+    /// For a lock that is held: wait for it.
     Wait,
     /// The run is cancelled.
     Cancel,
@@ -219,40 +220,40 @@ pub enum ChoiceName {
 /// An answer to a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct AnswerAsk {
-    /// Yes or no. Without it: yes, where `values`, `approved` or `struck` are given.
+pub struct AnswerRequest {
+    /// Yes or no. Defaults to yes where `values`, `approved` or `struck` are given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approve: Option<bool>,
-    /// What was asked for: the step's output.
+    /// The values that were asked for: they become the step's output.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schemars(with = "Value")]
     pub values: Option<Value>,
-    /// Of a review: the places that may be performed.
+    /// For a review: the indexes of the items that may be performed.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "wholes")]
     pub approved: Vec<u32>,
-    /// Of a review: the places that are struck out.
+    /// For a review: the indexes of the items that are struck out.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "wholes")]
     pub struck: Vec<u32>,
-    /// A remark.
+    /// A comment, recorded with the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
 }
 
-/// A signal.
+/// Deliver a signal.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct SignalAsk {
-    /// What it carries.
+pub struct SignalRequest {
+    /// The payload.
     pub payload: Value,
-    /// Names the delivery: a second one under the same id changes nothing.
+    /// The id of the delivery: a second delivery with the same id changes nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f]{1,255}$"))]
     pub id: Option<String>,
-    /// Who, where the listener needs no token.
+    /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PersonName>")]
     pub by: Option<String>,
@@ -263,15 +264,15 @@ pub struct SignalAsk {
 pub struct ExplanationView {
     /// The run.
     pub run_id: String,
-    /// Where it stands.
+    /// Its status.
     pub status: RunStatus,
-    /// What it waits for, since when, and what would move it.
+    /// What it waits for, since when, and what would resume it.
     pub sentence: String,
-    /// Each cause of its next step.
+    /// Each thing that it waits for.
     pub waits: Vec<String>,
-    /// When it wants to be looked at again, where nothing else moves it before.
+    /// When its next timer fires.
     pub wake: Option<Timestamp>,
-    /// Nothing would ever move it: a bug.
+    /// Nothing will ever resume it: a bug.
     pub stuck: bool,
 }
 
@@ -287,23 +288,23 @@ pub struct ValueError {
     pub detail: String,
 }
 
-/// The answer that a checkpoint has.
+/// The answer that a checkpoint was given before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FirstAnswer {
     /// Who gave it.
     pub by: String,
-    /// When.
+    /// When it happened.
     pub at: Option<Timestamp>,
-    /// The place of its event.
+    /// The sequence number of its event.
     pub seq: u64,
     /// Yes or no.
     pub approve: bool,
     /// The values.
     pub values: Value,
-    /// Of a review: what may be performed.
+    /// For a review: what may be performed.
     pub approved: Vec<u32>,
-    /// Of a review: what was struck out.
+    /// For a review: what was struck out.
     pub struck: Vec<u32>,
-    /// The remark.
+    /// The comment.
     pub note: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Runs and their events, as listings show them.
+//! Runs and their events, as lists show them.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -26,46 +26,46 @@ pub struct RunRow {
     pub job_id: String,
     /// The workflow.
     pub workflow: WorkflowName,
-    /// The plan it keeps.
+    /// The plan that it was started with and keeps.
     pub plan_id: PlanId,
     /// The route that started it.
     pub route: Option<RouteId>,
-    /// The run that began it as one of its steps.
+    /// The run that started it as one of its steps.
     pub parent: Option<String>,
-    /// What it may send.
+    /// Which effects it may perform.
     pub mode: Mode,
-    /// Where it stands.
+    /// Its status.
     pub status: RunStatus,
     /// The first checkpoint that waits for an answer.
     pub checkpoint: Option<CheckpointRow>,
-    /// When it was born.
+    /// When it was started.
     pub started: Timestamp,
     /// When its last event happened.
     pub updated: Timestamp,
-    /// When it wants to be looked at again, where nothing else moves it before.
+    /// When its next timer fires.
     pub wake: Option<Timestamp>,
     /// Why it is paused or failed.
     pub note: Option<String>,
 }
 
-/// A checkpoint in one word.
+/// A checkpoint in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointRow {
     /// `chk_…`.
     pub id: String,
-    /// How much is at stake.
+    /// The risk of what is to be approved.
     pub risk: Risk,
 }
 
 /// One event of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EventRow {
-    /// Its place.
+    /// Its sequence number.
     pub seq: u64,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// `step_started`.
+    /// Its kind, such as `step_started`.
     pub kind: String,
-    /// The fact, without secrets.
+    /// The whole event, without secrets.
     pub event: Value,
 }

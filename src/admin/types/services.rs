@@ -1,4 +1,4 @@
-//! Services that steps call, as the API says them.
+//! Services that steps call, as the API shows them.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::ServiceName;
 
-/// A service in one row. Rehearsed and dark runs have places of their own beside the real runs'.
+/// A service in one row. Calls of rehearsed and dark runs have a limit of their own (the fields `beside_…`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceRow {
     /// Its name.
@@ -15,43 +15,43 @@ pub struct ServiceRow {
     pub urls: Vec<String>,
     /// Its breaker; `null` where it is off.
     pub breaker: Option<BreakerRow>,
-    /// Calls of real runs under way.
+    /// Calls of real runs in flight.
     pub in_flight: u64,
-    /// As many as may be.
+    /// The most of them that may be in flight.
     pub calls_max: u64,
-    /// Calls of rehearsed and dark runs under way.
+    /// Calls of rehearsed and dark runs in flight.
     pub beside_in_flight: u64,
-    /// As many as may be.
+    /// The most of them that may be in flight.
     pub beside_calls_max: u64,
-    /// Calls that wait for a place or for the rate.
+    /// Calls that wait for one of these limits or for the rate.
     pub waiting: u64,
-    /// So many calls may begin in a time: `100/s`; `null` where there is no such bound.
+    /// The most calls that may begin in a time, as `100/s`; `null` where there is no such limit.
     pub rate: Option<String>,
-    /// So many of them may begin at once after a pause.
+    /// The most calls that may begin at once after a pause.
     pub burst: Option<u64>,
 }
 
-/// A breaker.
+/// A circuit breaker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BreakerRow {
     /// Its state.
-    pub state: BreakerWord,
+    pub state: BreakerStateName,
     /// Since when.
     #[schemars(with = "String")]
     pub since: Timestamp,
-    /// Open: from when on the next call goes through as a probe.
+    /// When it is open: the time from which the next call goes through as a probe.
     #[schemars(with = "Option<String>")]
     pub next_probe: Option<Timestamp>,
-    /// Closed: calls of real runs that ended within its window.
+    /// When it is closed: calls of real runs that ended within its window.
     pub calls: u64,
-    /// Those of them that failed.
+    /// How many of those failed.
     pub failed: u64,
 }
 
-/// A breaker's state.
+/// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum BreakerWord {
+pub enum BreakerStateName {
     /// Calls go through.
     Closed,
     /// Probes go through.

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{path, tone, value, who};
 use crate::admin::types::{
-    AdjustAsk, AnswerAsk, CancelAsk, ChoiceName, Orchestration, PlainAsk, RerunAsk, ResolveAsk, RetryAsk, RunStatus,
-    SignalAsk, SkipAsk,
+    AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, Orchestration, PauseRequest, RerunRequest, ResolveRequest,
+    RetryRequest, RunStatus, SignalRequest, SkipRequest,
 };
 use crate::cli::Done;
 use crate::cli::args::{Answer, Choice, OfStep, Plain, Resolve, Rest, Server};
@@ -44,22 +44,22 @@ pub(crate) fn say(client: &Client, said: Said, paint: Paint) -> Result<Done, Cal
     let by = who(said.server());
     let pauses = matches!(said, Said::Pause(_));
     let (path, ask) = match said {
-        Said::Pause(Plain { run, rest }) => (path(&run, "/pause"), json!(PlainAsk { reason: rest.reason, by })),
-        Said::Resume(Plain { run, rest }) => (path(&run, "/resume"), json!(PlainAsk { reason: rest.reason, by })),
+        Said::Pause(Plain { run, rest }) => (path(&run, "/pause"), json!(PauseRequest { reason: rest.reason, by })),
+        Said::Resume(Plain { run, rest }) => (path(&run, "/resume"), json!(PauseRequest { reason: rest.reason, by })),
         Said::Cancel { no_undo, plain: Plain { run, rest } } => {
-            (path(&run, "/cancel"), json!(CancelAsk { compensate: !no_undo, reason: rest.reason, by }))
+            (path(&run, "/cancel"), json!(CancelRequest { compensate: !no_undo, reason: rest.reason, by }))
         }
         Said::Skip { of: OfStep { run, step }, rest } => {
-            (path(&run, "/skip"), json!(SkipAsk { step, reason: rest.reason, by }))
+            (path(&run, "/skip"), json!(SkipRequest { step, reason: rest.reason, by }))
         }
         Said::Adjust { of: OfStep { run, step }, item, input, rest } => {
-            (path(&run, "/adjust"), json!(AdjustAsk { step, item, input: value(&input)?, reason: rest.reason, by }))
+            (path(&run, "/adjust"), json!(AdjustRequest { step, item, input: value(&input)?, reason: rest.reason, by }))
         }
-        Said::Retry { run, step, server: _ } => (path(&run, "/retry"), json!(RetryAsk { step, by })),
-        Said::Rerun { run, from, server: _ } => (path(&run, "/rerun"), json!(RerunAsk { from, by })),
+        Said::Retry { run, step, server: _ } => (path(&run, "/retry"), json!(RetryRequest { step, by })),
+        Said::Rerun { run, from, server: _ } => (path(&run, "/rerun"), json!(RerunRequest { from, by })),
         Said::Resolve(resolve) => {
             let Resolve { of: OfStep { run, step }, choice, item, input, output, no_undo, rest } = resolve;
-            let ask = ResolveAsk {
+            let ask = ResolveRequest {
                 step,
                 item,
                 choice: named(choice),
@@ -75,7 +75,7 @@ pub(crate) fn say(client: &Client, said: Said, paint: Paint) -> Result<Done, Cal
         Said::Signal { run, name, payload, id, server: _ } => {
             let payload = payload.as_deref().map(value).transpose()?.unwrap_or(Value::Null);
             let rest = format!("/signals/{}", crate::cli::client::component(&name));
-            (path(&run, &rest), json!(SignalAsk { payload, id, by }))
+            (path(&run, &rest), json!(SignalRequest { payload, id, by }))
         }
     };
     let (envelope, json) = client.post::<Orchestration>(&path, &ask)?;
@@ -107,7 +107,7 @@ fn answer(client: &Client, answer: Answer, by: Option<String>) -> Result<(String
             (pending.run_id, pending.id)
         }
     };
-    let ask = AnswerAsk {
+    let ask = AnswerRequest {
         approve: (yes || no).then_some(yes),
         values: values.as_deref().map(value).transpose()?,
         approved: approve,

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{path, tone, took};
 use crate::admin::types::{
     EventRow, ExplanationView, OpenConflict, Orchestration, Part, PendingCheckpoint, RunData, RunStatus, StepRow,
-    UndoneRow, UndoneWord,
+    UndoRow, UndoState,
 };
 use crate::cli::Done;
 use crate::cli::client::{CallError, Client};
@@ -128,12 +128,12 @@ fn is_open(status: &str) -> bool {
     matches!(status, "running" | "retrying" | "conflict" | "undoing") || status.starts_with("waiting")
 }
 
-fn undone(row: &UndoneRow) -> Vec<Field> {
-    let UndoneRow { step_id, item, state, why } = row;
+fn undone(row: &UndoRow) -> Vec<Field> {
+    let UndoRow { step_id, item, state, why } = row;
     let tone = match state {
-        UndoneWord::Undone | UndoneWord::Rehearsed => Tone::Good,
-        UndoneWord::NotYet => Tone::Low,
-        UndoneWord::Left => Tone::Warn,
+        UndoState::Undone | UndoState::Rehearsed => Tone::Good,
+        UndoState::NotYet => Tone::Low,
+        UndoState::Left => Tone::Warn,
     };
     let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
     vec![(place, Tone::Strong), (word(state), tone), plain(why.as_deref().unwrap_or_default())]

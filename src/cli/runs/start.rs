@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::follow::{Follow, progress};
 use super::{path, show, value, who};
-use crate::admin::types::{Orchestration, RunAsk, RunData, RunStatus};
+use crate::admin::types::{Orchestration, RunData, RunStatus, StartRequest};
 use crate::cli::Done;
 use crate::cli::args::Start;
 use crate::cli::client::{CallError, Client};
@@ -18,7 +18,7 @@ const WAIT: &str = "wait=8";
 
 pub(crate) fn start(client: &Client, start: Start, out: Paint, err: Paint) -> Result<Done, CallError> {
     let Start { workflow, input, key, follow, server } = start;
-    let ask = RunAsk {
+    let ask = StartRequest {
         workflow: Some(workflow),
         query: None,
         input: input.as_deref().map(value).transpose()?.unwrap_or_default(),

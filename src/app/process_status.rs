@@ -1,18 +1,18 @@
-//! What the process says of itself: for `status` and `readyz`.
+//! The state of the process, for `status` and `readyz`.
 
 use super::{Parts, time};
-use crate::admin::Vitals;
+use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
 use crate::config::Freshness;
 
-/// Stuck runs that a status names.
+/// The most stuck runs that `status` lists.
 const STUCK_SHOWN: usize = 20;
 
-/// At this moment.
-pub(super) fn of(parts: &Parts, freshness: &Freshness, stopping: bool) -> Vitals {
+/// The state now.
+pub(super) fn of(parts: &Parts, freshness: &Freshness, stopping: bool) -> ProcessStatus {
     let load = parts.shadow.load();
     let stuck = parts.engine.stuck().into_iter().map(|(run, why)| StuckRun { run_id: run.to_string(), why });
-    Vitals {
+    ProcessStatus {
         flags_age: freshness.age(),
         flags_error: freshness.last_error(),
         warnings: freshness.warnings(),

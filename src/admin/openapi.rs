@@ -1,7 +1,7 @@
-//! `/openapi.json`: the table of paths, described.
+//! Generates `/openapi.json` and the text of `/` from the table of endpoints.
 //!
-//! Always true: it is made of the table that the router is made of and of the types that are read and written, so that
-//! it cannot say anything else than what the process does.
+//! Always true: the router is made from the same table and serde from the same types, so the document cannot differ
+//! from what the process does.
 
 use std::collections::BTreeMap;
 
@@ -9,37 +9,38 @@ use http::Method;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::table::{Content, Door, Header, Row};
+use super::endpoints::{Access, Content, Endpoint, Header};
 use super::types::ApiProblem;
 
-/// OpenAPI 3.1. `secured`: whether the listener wants tokens.
-pub(super) fn document(rows: &[Row], secured: bool) -> Value {
-    // What leads from an envelope to a run: the paths with its id alone.
-    let followers = rows.iter().filter(|row| row.path.contains("/run/{id}") && names(row.path).count() == 1);
-    let links: Map<String, Value> = followers
-        .map(|row| {
-            let link = json!({ "operationId": row.id, "parameters": { "id": "$response.body#/data/run_id" } });
-            (row.id.to_owned(), link)
+/// The OpenAPI 3.1 document. `requires_token`: whether the listener requires tokens.
+pub(super) fn document(endpoints: &[Endpoint], requires_token: bool) -> Value {
+    // From a response that names a run, links lead to the paths whose only parameter is a run's id.
+    let linked =
+        endpoints.iter().filter(|endpoint| endpoint.path.contains("/run/{id}") && names(endpoint.path).count() == 1);
+    let links: Map<String, Value> = linked
+        .map(|endpoint| {
+            let link = json!({ "operationId": endpoint.id, "parameters": { "id": "$response.body#/data/run_id" } });
+            (endpoint.id.to_owned(), link)
         })
         .collect();
-    let mut writer = Writer {
+    let mut generator = DocumentGenerator {
         links: Value::Object(links),
-        asks: settings().into_generator(),
-        answers: settings().for_serialize().into_generator(),
-        secured,
+        requests: settings().into_generator(),
+        responses: settings().for_serialize().into_generator(),
+        requires_token,
     };
     let mut paths: Map<String, Value> = Map::new();
-    for row in rows {
-        let operation = writer.operation(row);
-        let path = paths.entry(row.path).or_insert_with(|| json!({}));
-        path[row.method.as_str().to_ascii_lowercase()] = operation;
+    for endpoint in endpoints {
+        let operation = generator.operation(endpoint);
+        let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        path[endpoint.method.as_str().to_ascii_lowercase()] = operation;
     }
     let mut schemas: BTreeMap<String, Value> = BTreeMap::new();
-    for generator in [&mut writer.asks, &mut writer.answers] {
+    for generator in [&mut generator.requests, &mut generator.responses] {
         schemas.extend(generator.take_definitions(true));
     }
     let mut components = json!({ "schemas": schemas });
-    if secured {
+    if requires_token {
         components["securitySchemes"] = json!({
             "token": { "type": "http", "scheme": "bearer", "description": "`admin.tokens` of pointsman.yaml" },
         });
@@ -56,7 +57,7 @@ pub(super) fn document(rows: &[Row], secured: bool) -> Value {
         "paths": paths,
         "components": components,
     });
-    bounded(&mut document);
+    add_integer_bounds(&mut document);
     document
 }
 
@@ -67,42 +68,43 @@ fn settings() -> SchemaSettings {
     })
 }
 
-struct Writer {
-    asks: SchemaGenerator,
-    answers: SchemaGenerator,
-    secured: bool,
+struct DocumentGenerator {
+    requests: SchemaGenerator,
+    responses: SchemaGenerator,
+    requires_token: bool,
     links: Value,
 }
 
-impl Writer {
-    fn operation(&mut self, row: &Row) -> Value {
-        let mut parameters: Vec<Value> = names(row.path).map(|name| path_parameter(row.path, name)).collect();
-        if let Some(query) = row.query {
-            parameters.extend(query_parameters(query(&mut self.asks).to_value()));
+impl DocumentGenerator {
+    fn operation(&mut self, endpoint: &Endpoint) -> Value {
+        let mut parameters: Vec<Value> = names(endpoint.path).map(|name| path_parameter(endpoint.path, name)).collect();
+        if let Some(query) = endpoint.query {
+            parameters.extend(query_parameters(query(&mut self.requests).to_value()));
         }
-        parameters.extend(row.headers.iter().map(header_parameter));
-        let mut operation = json!({ "operationId": row.id, "summary": row.about, "tags": [tag(row.path)] });
+        parameters.extend(endpoint.headers.iter().map(header_parameter));
+        let mut operation =
+            json!({ "operationId": endpoint.id, "summary": endpoint.about, "tags": [tag(endpoint.path)] });
         if !parameters.is_empty() {
             operation["parameters"] = json!(parameters);
         }
-        if let Some(body) = row.body {
-            let schema = body(&mut self.asks);
+        if let Some(body) = endpoint.body {
+            let schema = body(&mut self.requests);
             operation["requestBody"] =
                 json!({ "required": true, "content": { "application/json": { "schema": schema } } });
         }
-        operation["responses"] = self.responses(row);
-        match row.door {
-            Door::Open => {}
-            Door::Older => {
+        operation["responses"] = self.responses(endpoint);
+        match endpoint.access {
+            Access::Public => {}
+            Access::DeprecatedStart => {
                 operation["deprecated"] = json!(true);
-                if self.secured {
-                    // Callers on the same machine need none.
+                if self.requires_token {
+                    // Callers on the same machine need no token.
                     operation["security"] = json!([{}, { "token": [] }]);
                 }
             }
-            Door::Wants(scope) => {
+            Access::Scope(scope) => {
                 operation["description"] = json!(format!("Scope: `{}`.", scope.as_str()));
-                if self.secured {
+                if self.requires_token {
                     operation["security"] = json!([{ "token": [] }]);
                 }
             }
@@ -110,44 +112,48 @@ impl Writer {
         operation
     }
 
-    fn responses(&mut self, row: &Row) -> Value {
+    fn responses(&mut self, endpoint: &Endpoint) -> Value {
         let mut responses: BTreeMap<u16, Value> = BTreeMap::new();
-        for (status, content) in &row.answers {
-            let response = responses.entry(*status).or_insert_with(|| json!({ "description": about(*status) }));
+        for (status, content) in &endpoint.responses {
+            let response = responses.entry(*status).or_insert_with(|| json!({ "description": status_text(*status) }));
             match content {
                 Content::Json(shape) => {
-                    response["content"]["application/json"]["schema"] = json!(shape(&mut self.answers));
-                    if row.leads {
+                    response["content"]["application/json"]["schema"] = json!(shape(&mut self.responses));
+                    if endpoint.links_to_run {
                         response["links"] = self.links.clone();
                     }
                 }
                 Content::Text => response["content"]["text/plain"]["schema"] = json!({ "type": "string" }),
-                Content::Page => {
+                Content::TextOrHtml => {
                     for kind in ["text/plain", "text/html"] {
                         response["content"][kind]["schema"] = json!({ "type": "string" });
                     }
                 }
-                Content::Events => response["content"]["text/event-stream"]["schema"] = frame(),
-                Content::Nothing => {}
+                Content::EventStream => response["content"]["text/event-stream"]["schema"] = event_schema(),
+                Content::Empty => {}
             }
         }
-        // Host or Origin of somebody else's.
-        let mut refusals = vec![403];
-        if row.door != Door::Open {
-            refusals.extend([401, 503]);
+        // 403: the Host or Origin header names another site.
+        let mut errors = vec![403];
+        if endpoint.access != Access::Public {
+            errors.extend([401, 503]);
         }
-        if row.path.contains('{') || row.query.is_some() || row.body.is_some() || !row.headers.is_empty() {
-            refusals.push(400);
+        if endpoint.path.contains('{')
+            || endpoint.query.is_some()
+            || endpoint.body.is_some()
+            || !endpoint.headers.is_empty()
+        {
+            errors.push(400);
         }
-        if row.body.is_some() {
-            refusals.extend([408, 413, 415]);
+        if endpoint.body.is_some() {
+            errors.extend([408, 413, 415]);
         }
-        refusals.extend(row.refusals);
-        for status in refusals {
-            let problem = self.answers.subschema_for::<ApiProblem>();
+        errors.extend(endpoint.errors);
+        for status in errors {
+            let problem = self.responses.subschema_for::<ApiProblem>();
             responses.entry(status).or_insert_with(|| {
                 json!({
-                    "description": about(status),
+                    "description": status_text(status),
                     "content": { "application/problem+json": { "schema": problem } },
                 })
             });
@@ -158,10 +164,10 @@ impl Writer {
     }
 }
 
-/// One event of a stream.
-fn frame() -> Value {
+/// The schema of one server-sent event.
+fn event_schema() -> Value {
     let names = ["plan", "step_started", "step_finished", "step_retrying", "checkpoint", "conflict", "progress", "end"];
-    let fact = json!({
+    let data = json!({
         "type": "object",
         "required": ["run_id", "seq", "at", "kind", "status"],
         "properties": {
@@ -169,17 +175,17 @@ fn frame() -> Value {
             "seq": { "type": "integer", "minimum": 1 },
             "at": { "type": "string", "format": "date-time" },
             "kind": { "type": "string", "description": "The event of the audit trail" },
-            "status": { "type": "string", "description": "Where the run stands after it" },
+            "status": { "type": "string", "description": "The run's status after it" },
         },
     });
     json!({
         "type": "object",
-        "description": "One event. `Last-Event-ID` goes on behind its `id`; comments are signs of life.",
+        "description": "One event. A stream with its `id` as `Last-Event-ID` continues after it; comments are heartbeats.",
         "required": ["id", "event", "data"],
         "properties": {
-            "id": { "type": "string", "pattern": "^[0-9]+$", "description": "The place of the run's event" },
+            "id": { "type": "string", "pattern": "^[0-9]+$", "description": "The sequence number of the run's event" },
             "event": { "type": "string", "enum": names },
-            "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": fact },
+            "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": data },
         },
     })
 }
@@ -194,31 +200,31 @@ fn tag(path: &str) -> &'static str {
     }
 }
 
-fn about(status: u16) -> &'static str {
+fn status_text(status: u16) -> &'static str {
     match status {
         200 => "Done",
-        202 => "Under way: look again, or follow the stream",
-        204 => "There is nothing more",
-        400 => "The call is not what the path takes",
-        401 => "A token is needed",
-        403 => "Not from there, or not with this token",
-        404 => "There is no such thing",
+        202 => "Accepted and not finished: poll the run, or follow its stream",
+        204 => "The run has ended and the client has every event",
+        400 => "The request is malformed",
+        401 => "A token is required",
+        403 => "Another site's request, or a token without the scope",
+        404 => "Not found",
         408 => "The body did not arrive in time",
-        409 => "It is refused where things stand",
-        410 => "It was there, and was purged",
+        409 => "Refused in the present state",
+        410 => "The events were purged",
         413 => "The body is too large",
         415 => "The body is not JSON",
         422 => {
-            "A schema refuses the values, they make no sense together, they name a step that is not there, or a key belongs to another start"
+            "A schema refuses the values, they contradict each other, they name an unknown step, or the idempotency key belongs to another start"
         }
-        429 => "There are too many streams",
+        429 => "Too many streams are open",
         500 => "The run's events cannot be read",
         501 => "There is no planner in this version",
-        _ => "Not now: the store or the engine does not answer",
+        _ => "The store or the engine is not available",
     }
 }
 
-/// The names in a path.
+/// The names of a path's parameters.
 fn names(path: &'static str) -> impl Iterator<Item = &'static str> {
     path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
 }
@@ -249,7 +255,8 @@ fn header_parameter(header: &Header) -> Value {
     json!({ "name": name, "in": "header", "required": false, "description": about, "schema": schema })
 }
 
-/// The members of an object as parameters. What may be absent in a query is left out, never `null`.
+/// The properties of an object schema as query parameters; `null` is removed from their types, since an absent
+/// parameter is left out of a query.
 fn query_parameters(mut schema: Value) -> Vec<Value> {
     let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return Vec::new() };
     let members = std::mem::take(properties);
@@ -276,8 +283,8 @@ fn query_parameters(mut schema: Value) -> Vec<Value> {
         .collect()
 }
 
-/// Integers that have a width have its bound.
-fn bounded(value: &mut Value) {
+/// Adds the maximum of its width to every integer schema.
+fn add_integer_bounds(value: &mut Value) {
     match value {
         Value::Object(members) => {
             let max = match members.get("format").and_then(Value::as_str) {
@@ -291,20 +298,20 @@ fn bounded(value: &mut Value) {
             {
                 members.insert("maximum".into(), max);
             }
-            members.values_mut().for_each(bounded);
+            members.values_mut().for_each(add_integer_bounds);
         }
-        Value::Array(items) => items.iter_mut().for_each(bounded),
+        Value::Array(items) => items.iter_mut().for_each(add_integer_bounds),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-/// What is here, for a person.
-pub(super) fn index(rows: &[Row]) -> String {
+/// The list of endpoints that `/` shows.
+pub(super) fn index(endpoints: &[Endpoint]) -> String {
     let mut text = String::from("pointsman\n");
-    for row in rows.iter().filter(|row| row.path != "/") {
-        let method = if row.method == Method::GET { "GET " } else { "POST" };
-        text.push_str(&format!("{method} {:<56} {}\n", row.path, row.about));
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.path != "/") {
+        let method = if endpoint.method == Method::GET { "GET " } else { "POST" };
+        text.push_str(&format!("{method} {:<56} {}\n", endpoint.path, endpoint.about));
     }
-    text.push_str("The same on a terminal: pointsman status | flip | freeze | diffs | evidence | services | runs | explain | replay\n");
+    text.push_str("The same as commands: pointsman status | flip | freeze | diffs | evidence | services | runs | explain | replay\n");
     text
 }

@@ -10,11 +10,11 @@ use crate::ladder::FlipError;
 use crate::names::RouteId;
 use crate::store::StoreError;
 
-/// What a handler says instead of an answer.
+/// The error of a handler: the problem that is sent instead of a result.
 #[derive(Debug)]
-pub(super) struct Refusal(pub(super) Box<ApiProblem>);
+pub(super) struct ApiError(pub(super) Box<ApiProblem>);
 
-impl Refusal {
+impl ApiError {
     pub(super) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
         Self(Box::new(ApiProblem {
             kind: format!("urn:pointsman:problem:{kind}"),
@@ -40,59 +40,62 @@ impl Refusal {
         self
     }
 
-    /// The call itself is not what the API takes.
+    /// 400: the request is malformed.
     pub(super) fn bad(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The call is not what this path takes", detail)
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request is not what this path takes", detail)
     }
 
-    /// What the call says makes no sense together.
-    pub(super) fn unfit(detail: impl Into<String>) -> Self {
-        let title = "The call makes no sense";
+    /// 422: fields that are each valid contradict each other.
+    pub(super) fn inconsistent(detail: impl Into<String>) -> Self {
+        let title = "The fields of the request contradict each other";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-sense-together", title, detail)
     }
-    /// A weaker freeze would lift a stronger one without a word.
-    pub(super) fn frozen() -> Self {
+
+    /// 409: freezing new instances only would silently release the effects that a stronger freeze holds.
+    pub(super) fn weaker_freeze() -> Self {
         Self::new(
             StatusCode::CONFLICT,
             "frozen-with-effects",
             "A stronger freeze is in force",
-            "private and shared steps are held, and this would let all of them go at once: lift that first \
-             (`pointsman freeze --off`), then freeze new instances",
+            "private and shared steps are held, and this freeze would release all of them at once; nothing was \
+             changed. Lift the freeze in force first (`pointsman freeze --off`), then freeze new instances",
         )
     }
-    /// A name that nothing has; the names there are, the nearest first.
+
+    /// 404: nothing has this name. `reasons` lists the names there are, the nearest first.
     pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let mut known: Vec<&str> = known.collect();
-        let meant = crate::problem::nearest(name, known.iter().copied()).map(str::to_owned);
+        let nearest = crate::problem::nearest(name, known.iter().copied()).map(str::to_owned);
         known.sort_unstable();
         known.dedup();
-        known.sort_by_key(|other| (Some(*other) != meant.as_deref(), *other));
-        let refusal = Self::new(
+        known.sort_by_key(|other| (Some(*other) != nearest.as_deref(), *other));
+        let error = Self::new(
             StatusCode::NOT_FOUND,
             &format!("unknown-{what}"),
             &format!("There is no such {what}"),
             format!("no {what} `{name}`"),
         );
-        let refusal = match meant {
-            Some(meant) => refusal.hint(format!("did you mean `{meant}`?")),
-            None => refusal,
+        let error = match nearest {
+            Some(nearest) => error.hint(format!("did you mean `{nearest}`?")),
+            None => error,
         };
-        refusal.reasons(known.into_iter().map(str::to_owned).collect())
+        error.reasons(known.into_iter().map(str::to_owned).collect())
     }
 
-    /// A caller for whom an entrance is not.
-    pub(super) fn elsewhere(detail: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "not-for-you", "The entrance is not for this caller", detail)
-            .hint("POST the same to /api/v2/orchestrate/run with a token")
+    /// 403: the deprecated start endpoint does not take this caller.
+    pub(super) fn not_for_caller(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not-for-you", "The deprecated endpoint does not take this caller", detail)
+            .hint("POST the same body to /api/v2/orchestrate/run with a token")
     }
-    /// A run that the store does not have.
+
+    /// 404: the store has no such run.
     pub(super) fn no_run(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", format!("no run `{id}`")).hint(
             "rehearsed runs are not kept, and ended ones as long as `retention` says; `runs list` shows what there is",
         )
     }
 
-    /// A move that was refused.
+    /// A flip that was refused.
     pub(super) fn flip<'a>(error: FlipError, known: impl Iterator<Item = &'a RouteId>) -> Self {
         const TITLE: &str = "The route was not moved";
         let text = error.to_string();
@@ -100,20 +103,20 @@ impl Refusal {
             FlipError::UnknownRoute(id, _) => Self::unknown("route", id.as_str(), known.map(RouteId::as_str)),
             FlipError::GateShut(reasons) => Self::new(StatusCode::CONFLICT, "gate-shut", TITLE, text)
                 .reasons(reasons)
-                .hint("gather more evidence, or pass the gate by hand with force and a reason"),
+                .hint("gather more evidence, or pass the gate with `force` and a `reason`"),
             FlipError::Refused(_) => Self::new(StatusCode::CONFLICT, "flip-refused", TITLE, text),
             FlipError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, text),
         }
     }
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", "The store did not answer", error.0)
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.0).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! An API over memory.
+//! An API over a store in memory and a fake engine.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,9 +11,9 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::desk::FakeDesk;
-use crate::admin::serve::Peer;
-use crate::admin::{AdminParts, Traffic, Vitals, applications, router};
+use super::fake_engine::FakeEngine;
+use crate::admin::serve::PeerAddress;
+use crate::admin::{AdminParts, ProcessStatus, RouteTraffic, applications, router};
 use crate::config::Token;
 use crate::evidence::Evidence;
 use crate::flag::{Match, Route, Service, Shares, State};
@@ -59,20 +59,20 @@ fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
     })
 }
 
-/// An API and what stands behind it.
-pub struct World {
+/// The parts of the API, to be changed before a request.
+pub struct TestApi {
     pub store: SharedStore,
-    pub vitals: Vitals,
-    pub bound: SocketAddr,
+    pub process: ProcessStatus,
+    pub listen: SocketAddr,
     pub tokens: Vec<Token>,
-    pub desk: Arc<FakeDesk>,
+    pub engine: Arc<FakeEngine>,
     pub limits: Limits,
-    pub maestro: bool,
+    pub deprecated_start: bool,
     ladder: Arc<Ladder>,
     evidence: Arc<Evidence>,
 }
 
-impl World {
+impl TestApi {
     pub async fn new() -> Self {
         let store: SharedStore = Arc::new(MemoryStore::new());
         let evidence = Evidence::load(store.clone()).await.unwrap();
@@ -81,31 +81,31 @@ impl World {
         let services = BTreeMap::from([("shop".into(), service())]);
         let files = Declared { edition: 0, routes: vec![create, show], default_legacy: service(), services };
         let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
-        let vitals = Vitals { engine_healthy: true, runs_in_flight: 3, ..Vitals::default() };
-        let bound = "127.0.0.1:8081".parse().unwrap();
-        let desk = Arc::new(FakeDesk::new(store.clone()));
+        let process = ProcessStatus { engine_healthy: true, runs_in_flight: 3, ..ProcessStatus::default() };
+        let listen = "127.0.0.1:8081".parse().unwrap();
+        let engine = Arc::new(FakeEngine::new(store.clone()));
         let limits = Limits { api_wait_ms: 50, ..Limits::default() };
-        Self { store, vitals, bound, tokens: Vec::new(), desk, limits, maestro: true, ladder, evidence }
+        Self { store, process, listen, tokens: Vec::new(), engine, limits, deprecated_start: true, ladder, evidence }
     }
 
     fn parts(&self) -> AdminParts {
-        let vitals = self.vitals.clone();
+        let process = self.process.clone();
         AdminParts {
-            desk: self.desk.clone(),
-            maestro: self.maestro,
+            engine: self.engine.clone(),
+            deprecated_start: self.deprecated_start,
             workflows: Arc::new(|| vec!["create-order".into(), "get-order".into()]),
-            ending: tokio_util::sync::CancellationToken::new(),
+            stopping: tokio_util::sync::CancellationToken::new(),
             ladder: self.ladder.clone(),
             evidence: self.evidence.clone(),
             store: self.store.clone(),
-            render: Arc::new(|| "up 1\n".to_owned()),
+            render_metrics: Arc::new(|| "up 1\n".to_owned()),
             tokens: self.tokens.clone(),
-            bound: self.bound,
-            proxy: "127.0.0.1:8080".parse().unwrap(),
+            listen: self.listen,
+            proxy_listen: "127.0.0.1:8080".parse().unwrap(),
             started: at(0),
             limits: Arc::new(self.limits.clone()),
-            vitals: Arc::new(move || vitals.clone()),
-            traffic: Arc::new(|_| Traffic { requests: 12, overhead_p50_us: Some(40.0) }),
+            process_status: Arc::new(move || process.clone()),
+            traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
         }
     }
@@ -114,7 +114,7 @@ impl World {
         router(self.parts())
     }
 
-    /// A call of the listener for applications.
+    /// Sends a request to the listener for applications.
     pub async fn application(&self, request: Request<Body>) -> Answer {
         answer(applications(self.parts()), request).await
     }
@@ -131,8 +131,8 @@ impl World {
 }
 
 async fn answer(router: Router, mut request: Request<Body>) -> Answer {
-    if request.extensions().get::<Peer>().is_none() {
-        request.extensions_mut().insert(Peer("127.0.0.1:40000".parse().unwrap()));
+    if request.extensions().get::<PeerAddress>().is_none() {
+        request.extensions_mut().insert(PeerAddress("127.0.0.1:40000".parse().unwrap()));
     }
     let (head, body) = router.oneshot(request).await.unwrap().into_parts();
     let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();

@@ -1,4 +1,4 @@
-//! Who may come in.
+//! Access control: Host and Origin, content type, tokens and scopes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::world::{World, get, post};
+use super::test_api::{TestApi, get, post};
 use crate::config::Token;
 use crate::secret::Secret;
 
@@ -26,108 +26,108 @@ fn flip() -> http::Request<axum::body::Body> {
     post("/api/v2/routes/orders.create/flip", &json!({ "to": "shadow" }))
 }
 
-async fn state_is(world: &World, state: &str) -> bool {
-    let token = world.tokens.first().map(|token| format!("Bearer {}", token.secret.reveal()));
+async fn state_is(api: &TestApi, state: &str) -> bool {
+    let token = api.tokens.first().map(|token| format!("Bearer {}", token.secret.reveal()));
     let request = get("/api/v2/routes/orders.create");
     let request = match token {
         Some(token) => with(request, header::AUTHORIZATION, &token),
         None => request,
     };
-    world.call(request).await.json()["row"]["requested"] == state
+    api.call(request).await.json()["row"]["requested"] == state
 }
 
 #[tokio::test]
-async fn a_rebound_name_is_refused_on_every_path() {
-    let world = World::new().await;
+async fn a_foreign_host_header_is_refused_on_every_path() {
+    let api = TestApi::new().await;
     for host in ["evil.example", "evil.example:8081", "localhost.evil.example", "10.0.0.1", "127.0.0.1.evil.example"] {
         for path in ["/", "/metrics", "/healthz", "/api/v2/status"] {
-            let answer = world.call(with(get(path), header::HOST, host)).await;
+            let answer = api.call(with(get(path), header::HOST, host)).await;
             assert_eq!(answer.status, StatusCode::FORBIDDEN, "{host} {path}");
         }
-        assert_eq!(world.call(with(flip(), header::HOST, host)).await.status, StatusCode::FORBIDDEN, "{host}");
+        assert_eq!(api.call(with(flip(), header::HOST, host)).await.status, StatusCode::FORBIDDEN, "{host}");
     }
-    assert!(state_is(&world, "off").await, "nothing changed");
+    assert!(state_is(&api, "off").await, "nothing changed");
     let mut two = get("/api/v2/status");
     two.headers_mut().append(header::HOST, HeaderValue::from_static("evil.example"));
-    assert_eq!(world.call(two).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(api.call(two).await.status, StatusCode::FORBIDDEN);
     let mut none = get("/api/v2/status");
     none.headers_mut().remove(header::HOST);
-    assert_eq!(world.call(none).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(api.call(none).await.status, StatusCode::FORBIDDEN);
     for host in ["localhost", "LOCALHOST:8081", "127.0.0.1:8081", "127.0.0.1", "[::1]:8081", "[::1]", "localhost:9999"]
     {
-        assert_eq!(world.call(with(get("/"), header::HOST, host)).await.status, StatusCode::OK, "{host}");
+        assert_eq!(api.call(with(get("/"), header::HOST, host)).await.status, StatusCode::OK, "{host}");
     }
 }
 
 #[tokio::test]
-async fn another_site_is_refused() {
-    let world = World::new().await;
+async fn a_foreign_origin_header_is_refused() {
+    let api = TestApi::new().await;
     for origin in ["http://evil.example", "null", "http://localhost:3000", "file://", ""] {
-        let answer = world.call(with(flip(), header::ORIGIN, origin)).await;
+        let answer = api.call(with(flip(), header::ORIGIN, origin)).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origin}");
     }
-    assert!(state_is(&world, "off").await, "nothing changed");
-    assert_eq!(world.call(with(flip(), header::ORIGIN, "http://127.0.0.1:8081")).await.status, StatusCode::OK);
+    assert!(state_is(&api, "off").await, "nothing changed");
+    assert_eq!(api.call(with(flip(), header::ORIGIN, "http://127.0.0.1:8081")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn only_json_moves_anything() {
-    let world = World::new().await;
+async fn a_post_without_json_content_type_is_refused() {
+    let api = TestApi::new().await;
     for kind in
         ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx"]
     {
-        let answer = world.call(with(flip(), header::CONTENT_TYPE, kind)).await;
+        let answer = api.call(with(flip(), header::CONTENT_TYPE, kind)).await;
         assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind}");
     }
-    assert!(state_is(&world, "off").await, "nothing changed");
+    assert!(state_is(&api, "off").await, "nothing changed");
     let kind = "Application/JSON; charset=utf-8";
-    assert_eq!(world.call(with(flip(), header::CONTENT_TYPE, kind)).await.status, StatusCode::OK);
+    assert_eq!(api.call(with(flip(), header::CONTENT_TYPE, kind)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_name_on_loopback_is_recorded_as_unverified() {
-    let world = World::new().await;
-    let by = |answer: super::world::Answer| answer.json()["flip"]["by"].as_str().unwrap().to_owned();
-    assert_eq!(by(world.call(with(flip(), AS, "ada")).await), "ada (unverified)");
-    assert_eq!(by(world.call(flip()).await), "somebody on this machine (unverified)");
+    let api = TestApi::new().await;
+    let by = |answer: super::test_api::Answer| answer.json()["flip"]["by"].as_str().unwrap().to_owned();
+    assert_eq!(by(api.call(with(flip(), AS, "ada")).await), "ada (unverified)");
+    assert_eq!(by(api.call(flip()).await), "somebody on this machine (unverified)");
     let said = post("/api/v2/routes/orders.create/flip", &json!({ "to": "off", "as": "bob" }));
-    assert_eq!(by(world.call(with(said, AS, "ada")).await), "bob (unverified)");
+    assert_eq!(by(api.call(with(said, AS, "ada")).await), "bob (unverified)");
     let long = "x".repeat(65);
-    assert_eq!(world.call(with(flip(), AS, &long)).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(api.call(with(flip(), AS, &long)).await.status, StatusCode::BAD_REQUEST);
     let said = post("/api/v2/routes/orders.create/flip", &json!({ "to": "off", "as": "a\nb" }));
-    assert_eq!(world.call(said).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(api.call(said).await.status, StatusCode::BAD_REQUEST);
 }
 
 fn token(name: &str, secret: &str, may: &[&str]) -> Token {
     Token { name: name.into(), secret: Secret::new(secret), may: may.iter().map(|may| (*may).to_owned()).collect() }
 }
 
-async fn guarded() -> World {
-    let mut world = World::new().await;
-    world.bound = "192.0.2.1:8081".parse().unwrap();
-    world.tokens = vec![token("ops", "s3cret-ops", &["read", "flip"]), token("grafana", "s3cret-read", &["read"])];
-    world
+async fn api_with_tokens() -> TestApi {
+    let mut api = TestApi::new().await;
+    api.listen = "192.0.2.1:8081".parse().unwrap();
+    api.tokens = vec![token("ops", "s3cret-ops", &["read", "flip"]), token("grafana", "s3cret-read", &["read"])];
+    api
 }
 
 #[tokio::test]
 async fn off_loopback_a_token_is_needed_and_its_name_is_recorded() {
-    let world = guarded().await;
+    let api = api_with_tokens().await;
     for given in [None, Some("Bearer wrong"), Some("Bearer s3cret-op"), Some("Basic s3cret-ops"), Some("Bearer ")] {
         let request = given.map_or_else(flip, |given| with(flip(), header::AUTHORIZATION, given));
-        let answer = world.call(with(request, AS, "ops")).await;
+        let answer = api.call(with(request, AS, "ops")).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{given:?}");
         assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Bearer");
         assert!(!answer.text.contains("s3cret"), "{}", answer.text);
     }
-    assert!(state_is(&world, "off").await, "nothing changed");
+    assert!(state_is(&api, "off").await, "nothing changed");
     let said = post("/api/v2/routes/orders.create/flip", &json!({ "to": "shadow", "as": "somebody else" }));
-    let done = world.call(with(said, header::AUTHORIZATION, "bearer s3cret-ops")).await;
+    let done = api.call(with(said, header::AUTHORIZATION, "bearer s3cret-ops")).await;
     assert_eq!(done.json()["flip"]["by"], "ops");
-    assert!(state_is(&world, "shadow").await);
-    // What probes and scrapers ask needs none.
+    assert!(state_is(&api, "shadow").await);
+    // Probes and scrapers need no token.
     for path in ["/metrics", "/healthz", "/readyz", "/"] {
         assert_eq!(
-            world.call(with(get(path), header::HOST, "pointsman.internal")).await.status,
+            api.call(with(get(path), header::HOST, "pointsman.internal")).await.status,
             StatusCode::OK,
             "{path}"
         );
@@ -135,32 +135,32 @@ async fn off_loopback_a_token_is_needed_and_its_name_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_token_does_only_what_it_may() {
-    let world = guarded().await;
-    let answer = world.call(with(flip(), header::AUTHORIZATION, "Bearer s3cret-read")).await;
+async fn a_token_has_only_its_scopes() {
+    let api = api_with_tokens().await;
+    let answer = api.call(with(flip(), header::AUTHORIZATION, "Bearer s3cret-read")).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
     assert_eq!(answer.json()["detail"], "the token `grafana` may not `flip`");
-    assert!(state_is(&world, "off").await, "nothing changed");
-    let answer = world.call(with(get("/api/v2/status"), header::AUTHORIZATION, "Bearer s3cret-read")).await;
+    assert!(state_is(&api, "off").await, "nothing changed");
+    let answer = api.call(with(get("/api/v2/status"), header::AUTHORIZATION, "Bearer s3cret-read")).await;
     assert_eq!(answer.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn off_loopback_without_tokens_nobody_comes_in() {
-    let mut world = guarded().await;
-    world.tokens.clear();
-    assert_eq!(world.call(flip()).await.status, StatusCode::FORBIDDEN);
-    assert_eq!(world.call(get("/api/v2/status")).await.status, StatusCode::FORBIDDEN);
-    assert_eq!(world.call(get("/healthz")).await.status, StatusCode::OK);
+async fn off_loopback_without_tokens_every_caller_is_refused() {
+    let mut api = api_with_tokens().await;
+    api.tokens.clear();
+    assert_eq!(api.call(flip()).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(api.call(get("/api/v2/status")).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(api.call(get("/healthz")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn over_a_socket_and_drained() {
-    let world = World::new().await;
+async fn serving_over_a_socket_ends_at_the_stop() {
+    let api = TestApi::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let served = tokio::spawn(crate::admin::serve(listener, world.router(), async { drop(stopped.await) }));
+    let served = tokio::spawn(crate::admin::serve(listener, api.router(), async { drop(stopped.await) }));
     let mut idle = TcpStream::connect(address).await.unwrap();
     let mut client = TcpStream::connect(address).await.unwrap();
     let body = r#"{"to":"shadow"}"#;
@@ -173,7 +173,7 @@ async fn over_a_socket_and_drained() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"shadow\""), "{answer}");
-    // One that waits for nothing does not hold the end up.
+    // An idle connection does not delay the stop.
     stop.send(()).unwrap();
     tokio::time::timeout(Duration::from_secs(10), served).await.unwrap().unwrap();
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);

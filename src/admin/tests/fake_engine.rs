@@ -1,4 +1,4 @@
-//! A desk that says what a test tells it, over a store that a test fills.
+//! An engine that returns what a test sets, over a store that the test fills.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::admin::Desk;
+use crate::admin::EngineControl;
 use crate::engine::{Explanation, NotDone, NotStarted, Start, Started};
 use crate::names::{JobId, RunId, Seq, StepId};
 use crate::store::SharedStore;
 use crate::workflow::{Order, RunSummary};
 
-/// What was asked, and what is answered.
-pub struct FakeDesk {
+/// Records starts and orders, and returns the results that a test has set.
+pub struct FakeEngine {
     store: SharedStore,
     pub starts: Mutex<Vec<Start>>,
     pub orders: Mutex<Vec<(RunId, Order, String)>>,
@@ -25,7 +25,7 @@ pub fn started(run: RunId, fresh: bool) -> Started {
     Started { run, job: JobId(run.0), plan: "plan_1".into(), fresh }
 }
 
-impl FakeDesk {
+impl FakeEngine {
     pub fn new(store: SharedStore) -> Self {
         Self {
             store,
@@ -40,7 +40,7 @@ impl FakeDesk {
     }
 }
 
-impl Desk for FakeDesk {
+impl EngineControl for FakeEngine {
     fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>> {
         self.starts.lock().unwrap().push(start);
         let outcome = self.outcome();

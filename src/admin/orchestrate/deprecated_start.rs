@@ -1,38 +1,42 @@
-//! The older entrance for starts, on its way out.
+//! `POST /api/maestro/produce`, the deprecated way to start a run.
 //!
-//! Always true: it does what its successor does, with the same body and answer; every answer says since when it is
-//! deprecated (RFC 9745), when it goes (RFC 8594) and what takes its place. Only callers on this machine and holders of
-//! a token that may start runs come in; it can be switched off.
+//! Always true: request and response are those of its successor; every response says since when it is deprecated (RFC
+//! 9745), when it will be removed (RFC 8594) and what replaces it. Only callers on this machine and tokens that may
+//! start runs are accepted; `api.maestro: false` switches it off.
 
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::start;
-use crate::admin::Admin;
-use crate::admin::extract::Ask;
-use crate::admin::problem::Refusal;
-use crate::admin::types::RunAsk;
+use super::start::start;
+use crate::admin::error::ApiError;
+use crate::admin::extract::JsonBody;
+use crate::admin::state::Admin;
+use crate::admin::types::StartRequest;
 
 /// 2026-11-20, in seconds of the epoch.
 const DEPRECATED: HeaderValue = HeaderValue::from_static("@1795132800");
-/// When it goes.
+/// When it will be removed.
 const SUNSET: HeaderValue = HeaderValue::from_static("Fri, 31 Dec 2027 00:00:00 GMT");
-/// What takes its place.
+/// What replaces it.
 const SUCCESSOR: HeaderValue = HeaderValue::from_static("</api/v2/orchestrate/run>; rel=\"successor-version\"");
 
-pub(in crate::admin) async fn produce(admin: Admin, headers: HeaderMap, ask: Ask<RunAsk>) -> Result<Response, Refusal> {
-    if !admin.parts.maestro {
-        let detail = "the older entrance is switched off";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "switched-off", "The older entrance is closed", detail)
+pub(in crate::admin) async fn produce(
+    admin: Admin,
+    headers: HeaderMap,
+    ask: JsonBody<StartRequest>,
+) -> Result<Response, ApiError> {
+    if !admin.parts.deprecated_start {
+        let detail = "`api.maestro` is false";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "switched-off", "The endpoint is switched off", detail)
             .hint("POST the same to /api/v2/orchestrate/run"));
     }
     start(admin, headers, ask).await
 }
 
-/// Marks every answer, refusals too.
-pub(in crate::admin) async fn mark(request: Request, next: Next) -> Response {
+/// Adds the deprecation headers to every response, errors too.
+pub(in crate::admin) async fn add_deprecation_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await.into_response();
     let headers = response.headers_mut();
     headers.insert("deprecation", DEPRECATED);
@@ -46,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_dates_are_dates() {
+    fn the_dates_are_valid_in_their_formats() {
         let since: i64 = DEPRECATED.to_str().unwrap().trim_start_matches('@').parse().unwrap();
         assert_eq!(jiff::Timestamp::from_second(since).unwrap().to_string(), "2026-11-20T00:00:00Z");
         let until = httpdate::parse_http_date(SUNSET.to_str().unwrap()).unwrap();

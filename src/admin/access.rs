@@ -1,0 +1,239 @@
+//! Access control: who the caller of an endpoint is, and whether they may call it.
+//!
+//! Always true: a request that another web site makes a browser send is refused (by Host, Origin and content type),
+//! with tokens or without; tokens are compared by hash in constant time; without tokens only a loopback listener takes
+//! requests, and the name that a caller gives there is marked as unverified.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+
+use super::error::ApiError;
+use super::serve::PeerAddress;
+use crate::config::Token;
+use crate::workflow::UNVERIFIED;
+
+/// The header in which a caller without a token gives a name.
+pub(super) const AS: &str = "x-pointsman-as";
+/// Headers that a proxy adds: a request with one of them does not come from this machine for certain.
+const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+/// The longest name that is recorded.
+const NAME_CHARS_MAX: usize = 64;
+
+/// What an endpoint lets a caller do; a token lists the scopes that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Read routes, evidence and runs.
+    Read,
+    /// Start runs and send them signals.
+    Run,
+    /// Answer checkpoints, decide conflicts, pause, resume and cancel runs.
+    Decide,
+    /// Move routes, set the kill switch.
+    Flip,
+}
+
+impl Scope {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Scope::Read => "read",
+            Scope::Run => "run",
+            Scope::Decide => "decide",
+            Scope::Flip => "flip",
+        }
+    }
+}
+
+/// Who makes a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// The name of the token.
+    Token(String),
+    /// Somebody on this machine without a token, with the name in the header, if there is one.
+    Unverified(Option<String>),
+}
+
+impl Caller {
+    /// The name that is recorded. `given` is the name in the body; it counts only where there is no token.
+    pub(super) fn recorded_name(&self, given: Option<&str>) -> Result<String, ApiError> {
+        let given = given.map(valid_name).transpose()?;
+        let name = match self {
+            Caller::Token(name) => return Ok(name.clone()),
+            Caller::Unverified(name) => given.or(name.as_deref()).map(str::trim).filter(|name| !name.is_empty()),
+        };
+        Ok(format!("{}{UNVERIFIED}", name.unwrap_or("somebody on this machine")))
+    }
+}
+
+fn valid_name(name: &str) -> Result<&str, ApiError> {
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        return Err(ApiError::bad(format!("a name has 1 to {NAME_CHARS_MAX} characters and no control characters")));
+    }
+    Ok(name)
+}
+
+struct KnownToken {
+    name: String,
+    hash: blake3::Hash,
+    may: Vec<String>,
+}
+
+/// The tokens in force, and where the listener is bound.
+pub(super) struct AccessControl {
+    tokens: Vec<KnownToken>,
+    listen: SocketAddr,
+}
+
+impl AccessControl {
+    pub(super) fn new(tokens: &[Token], listen: SocketAddr) -> Self {
+        let known = |token: &Token| KnownToken {
+            name: token.name.clone(),
+            hash: blake3::hash(token.secret.reveal().as_bytes()),
+            may: token.may.clone(),
+        };
+        Self { tokens: tokens.iter().map(known).collect(), listen }
+    }
+
+    /// Refuses a request whose Host or Origin header names another site. Applies to every path.
+    pub(super) fn check_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.to_str().ok(),
+            (None, _) => uri.authority().map(http::uri::Authority::as_str),
+            (Some(_), Some(_)) => None,
+        };
+        let refused =
+            |what: &str| ApiError::new(StatusCode::FORBIDDEN, "foreign", "The request comes from another site", what);
+        if self.listen.ip().is_loopback() && !host.is_some_and(|host| self.names_this_host(host)) {
+            // DNS rebinding: another site's name, resolved to this machine, would make its pages same-origin with the API.
+            return Err(refused("the Host header does not name this machine").hint(format!(
+                "use http://{}/ or http://localhost:{}/",
+                self.listen,
+                self.listen.port()
+            )));
+        }
+        let mut origins = headers.get_all(header::ORIGIN).iter().map(|origin| origin.to_str().ok());
+        if !origins.all(|origin| origin.and_then(authority_of).is_some_and(|origin| Some(origin) == host)) {
+            return Err(refused("the Origin header names another site"));
+        }
+        Ok(())
+    }
+
+    fn names_this_host(&self, host: &str) -> bool {
+        let name = without_port(host);
+        let ip = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name).parse::<IpAddr>();
+        match ip {
+            Ok(ip) => ip.is_loopback() || ip == self.listen.ip(),
+            Err(_) => name.eq_ignore_ascii_case("localhost"),
+        }
+    }
+
+    /// The caller, where they have this scope.
+    pub(super) fn authorize(&self, method: &Method, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
+        let caller =
+            if self.tokens.is_empty() { self.local_caller(headers)? } else { self.token_holder(headers, scope)? };
+        require_json(method, headers)?;
+        Ok(caller)
+    }
+
+    /// The caller of the deprecated start endpoint: on this machine and not forwarded by a proxy, or with a token that
+    /// may start runs.
+    pub(super) fn authorize_deprecated_start(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        peer: Option<PeerAddress>,
+    ) -> Result<Caller, ApiError> {
+        let forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
+        let is_local = peer.is_some_and(|PeerAddress(peer)| peer.ip().to_canonical().is_loopback()) && !forwarded;
+        let caller = if headers.contains_key(header::AUTHORIZATION) && !self.tokens.is_empty() {
+            self.token_holder(headers, Scope::Run).map_err(|error| ApiError::not_for_caller(&error.0.detail))?
+        } else if is_local {
+            unverified(headers)?
+        } else {
+            return Err(ApiError::not_for_caller("it takes callers on this machine, and tokens that may `run`"));
+        };
+        require_json(method, headers)?;
+        Ok(caller)
+    }
+
+    /// Whether callers need a token.
+    pub(super) fn requires_token(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
+    fn local_caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        if !self.listen.ip().is_loopback() {
+            let detail = "this listener can be reached from other machines and no tokens are configured";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "no-tokens", "No caller is allowed", detail)
+                .hint("give `admin: { tokens: … }` in pointsman.yaml, or listen on 127.0.0.1"));
+        }
+        unverified(headers)
+    }
+
+    fn token_holder(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.split_once(' '));
+        let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+        let unauthorized = |detail: &str| ApiError::new(StatusCode::UNAUTHORIZED, "token", "A token is needed", detail);
+        let Some(given) = given else { return Err(unauthorized("send `Authorization: Bearer …`")) };
+        let hash = blake3::hash(given.as_bytes());
+        // Compared with every token, each in constant time, so that the time taken reveals nothing about a guess.
+        let mut found = None;
+        for token in &self.tokens {
+            if token.hash == hash {
+                found = Some(token);
+            }
+        }
+        let Some(token) = found else {
+            tracing::warn!("a request with an unknown token was refused");
+            return Err(unauthorized("the token is not known"));
+        };
+        if !token.may.iter().any(|may| may == scope.as_str()) {
+            let detail = format!("the token `{}` may not `{}`", token.name, scope.as_str());
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "The token may not do this", detail)
+                .hint(format!("it may: {}", token.may.join(", "))));
+        }
+        Ok(Caller::Token(token.name.clone()))
+    }
+}
+
+/// A caller without a token, with the name that they give.
+fn unverified(headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let name = headers
+        .get(AS)
+        .map(|name| name.to_str().map_err(|_| ApiError::bad("the name in X-Pointsman-As is not plain ASCII")));
+    let name = name.transpose()?.map(|name| valid_name(name).map(str::to_owned)).transpose()?;
+    Ok(Caller::Unverified(name))
+}
+
+/// Other content types are refused: an HTML form of another site can send those without a preflight request.
+fn require_json(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    if method != Method::GET && method != Method::HEAD && !is_json(headers) {
+        let title = "The request is not JSON";
+        let detail = "the Content-Type must be application/json";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", title, detail));
+    }
+    Ok(())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        Some(_) | None => host,
+    }
+}
+
+/// `host:port` of an origin; `None` for anything else, such as `null`.
+fn authority_of(origin: &str) -> Option<&str> {
+    origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
+}

@@ -1,0 +1,95 @@
+//! Flips and the kill switch.
+
+use axum::Json;
+use serde::Deserialize;
+
+use super::error::ApiError;
+use super::extract::{JsonBody, PathParams, QueryParams};
+use super::route_lookup::find;
+use super::state::{Admin, JsonResult};
+use super::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse};
+
+use crate::flag::{Freeze, Percent};
+use crate::ladder;
+use crate::names::RouteId;
+use crate::store::{FlipRecord, RunFilter, StoreError};
+use crate::workflow::RunStatus;
+
+pub(super) async fn flip(
+    admin: Admin,
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<FlipRequest>,
+) -> JsonResult<FlipResponse> {
+    let FlipRequest { to, percent, reason, force, acknowledge, by } = request;
+    let by = caller.recorded_name(by.as_deref())?;
+    let set = admin.parts.ladder.flags();
+    let route = find(&set, &id)?.route.id.clone();
+    let percent = percent
+        .map(|percent| {
+            Percent::new(percent).ok_or_else(|| ApiError::bad(format!("percent: {percent} is not between 0 and 100")))
+        })
+        .transpose()?;
+    let asked = ladder::Ask { to, percent, reason, force, acknowledge, by };
+    let flipped = admin.parts.ladder.flip(route.clone(), asked).await;
+    let ids = set.routes.iter().map(|flag| &flag.route.id);
+    let ladder::Flipped { flip, changed, effective, horizon } = flipped.map_err(|error| ApiError::flip(error, ids))?;
+    let shares = admin.parts.ladder.flags().route(&route).map(|flag| flag.shares).or(flip.shares).unwrap_or_default();
+    let runs_in_flight = open_runs(&admin, &route).await.unwrap_or_else(|error| {
+        // The flip is recorded: a count that cannot be read must not make it look refused.
+        tracing::warn!(%error, %route, "the flip is done; its runs in flight cannot be counted and are shown as 0");
+        0
+    });
+    Ok(Json(FlipResponse { flip: flip_row(flip), changed, effective, shares, horizon, runs_in_flight }))
+}
+
+/// How many runs of a route have not ended; counted up to `api_rows_max`.
+async fn open_runs(admin: &Admin, route: &RouteId) -> Result<u64, StoreError> {
+    let filter = RunFilter {
+        statuses: RunStatus::OPEN.to_vec(),
+        route: Some(route.clone()),
+        limit: admin.rows(None, usize::MAX),
+        ..RunFilter::default()
+    };
+    Ok(admin.parts.store.runs(filter).await?.len() as u64)
+}
+
+pub(super) async fn freeze(
+    admin: Admin,
+    JsonBody(request, caller): JsonBody<FreezeRequest>,
+) -> JsonResult<FreezeResponse> {
+    let FreezeRequest { on, effects, reason, by } = request;
+    let by = caller.recorded_name(by.as_deref())?;
+    let to = match (on, effects) {
+        (true, false) => Freeze::Instances,
+        (true, true) => Freeze::Effects,
+        (false, false) => Freeze::No,
+        (false, true) => return Err(ApiError::inconsistent("`effects` goes with `on: true`")),
+    };
+    if to == Freeze::Instances && admin.parts.ladder.flags().freeze == Freeze::Effects {
+        return Err(ApiError::weaker_freeze());
+    }
+    let flip = admin.parts.ladder.freeze(to, reason, by).await?;
+    let freeze = admin.parts.ladder.flags().freeze;
+    let runs_in_flight = (admin.parts.process_status)().runs_in_flight;
+    Ok(Json(FreezeResponse { freeze, flip: flip_row(flip), runs_in_flight }))
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FlipsQuery {
+    route: Option<String>,
+    limit: Option<std::num::NonZeroU32>,
+}
+
+pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQuery>) -> JsonResult<Vec<FlipRow>> {
+    let FlipsQuery { route, limit } = filter;
+    // A route that was removed from the files keeps its flips, so an unknown id is no error.
+    let flips = admin.parts.store.flips(route.as_deref().map(RouteId::from), admin.rows(limit, 100)).await?;
+    Ok(Json(flips.into_iter().map(flip_row).collect()))
+}
+
+/// A flip as the API shows it.
+pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
+    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, evidence: _ } = flip;
+    FlipRow { number, route, from, to, shares, by, at, reason, forced }
+}

@@ -1,0 +1,129 @@
+//! Reads one run: its state, its events, a step's output, what it waits for.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::envelope::{envelope, step_status_name};
+use super::load::{LoadedRun, resolve_id};
+use crate::admin::error::ApiError;
+use crate::admin::extract::{PathParams, QueryParams};
+use crate::admin::replay;
+use crate::admin::state::{Admin, JsonResult};
+use crate::admin::types::{Delivery, EventRow, ExplanationView, Orchestration};
+
+use crate::names::Seq;
+use crate::workflow::{Event, Outcome};
+
+pub(in crate::admin) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Orchestration> {
+    let run = resolve_id(&admin, &id).await?;
+    Ok(Json(envelope(&admin, &LoadedRun::load(&admin, run).await?, Delivery::Sync)))
+}
+
+/// Which events to return.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::admin) struct EventsQuery {
+    /// From this sequence number on; the first is 1.
+    from: Option<std::num::NonZeroU32>,
+    /// At most this many.
+    limit: Option<std::num::NonZeroU32>,
+}
+
+pub(in crate::admin) async fn events(
+    admin: Admin,
+    PathParams(id): PathParams<String>,
+    QueryParams(page): QueryParams<EventsQuery>,
+) -> JsonResult<Vec<EventRow>> {
+    let run = resolve_id(&admin, &id).await?;
+    let from = Seq(page.from.map_or(1, |from| u64::from(from.get())));
+    let events = admin.parts.store.events(run, from).await?;
+    if events.is_empty() && admin.parts.store.run(run).await?.is_none() {
+        return Err(ApiError::no_run(&id));
+    }
+    let rows = admin.rows(page.limit, usize::MAX);
+    Ok(Json(events.into_iter().take(rows).map(replay::event_row).collect::<Result<_, _>>().map_err(ApiError::damaged)?))
+}
+
+pub(in crate::admin) async fn explain(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<ExplanationView> {
+    let run = resolve_id(&admin, &id).await?;
+    let explanation =
+        admin.parts.engine.explain(run).await.map_err(|error| ApiError::not_done(error, &run.to_string()))?;
+    Ok(Json(ExplanationView {
+        run_id: explanation.run.run_id.to_string(),
+        status: explanation.run.status,
+        sentence: explanation.sentence,
+        waits: explanation.waits,
+        wake: explanation.run.wake,
+        stuck: explanation.stuck,
+    }))
+}
+
+pub(in crate::admin) async fn output(
+    admin: Admin,
+    PathParams((id, step)): PathParams<(String, String)>,
+) -> JsonResult<Value> {
+    let loaded = LoadedRun::load(&admin, resolve_id(&admin, &id).await?).await?;
+    if let Some(output) = loaded.run.output_of(&step) {
+        return Ok(Json(output.clone()));
+    }
+    let Some(found) = loaded.view.steps.iter().find(|seen| seen.step.as_str() == step) else {
+        let known: Vec<&str> =
+            loaded.planned_steps().chain(loaded.view.steps.iter().map(|step| step.step.as_str())).collect();
+        if known.contains(&step.as_str()) {
+            return Err(no_output(&step, "it has not begun"));
+        }
+        return Err(ApiError::unknown("step", &step, known.into_iter()));
+    };
+    let mut items: BTreeMap<u32, Value> = BTreeMap::new();
+    let mut whole = None;
+    for stored in &loaded.events {
+        let Some((of, item, output)) = output_in(&stored.event) else { continue };
+        if of != step {
+            continue;
+        }
+        match item {
+            Some(item) => drop(items.insert(item, output.clone())),
+            None => whole = Some(output.clone()),
+        }
+    }
+    if let Some(count) = found.items {
+        // An item without an output is null, so that positions are those of the list.
+        whole = Some((0..count).map(|item| items.remove(&item).unwrap_or(Value::Null)).collect());
+    }
+    whole.map(Json).ok_or_else(|| no_output(&step, &format!("it is {}", step_status_name(found.status))))
+}
+
+fn no_output(step: &str, why: &str) -> ApiError {
+    let detail = format!("step `{step}` has no output: {why}");
+    ApiError::new(StatusCode::NOT_FOUND, "no-output", "The step has no output", detail)
+}
+
+/// The output that an event records, with its step and item.
+fn output_in(event: &Event) -> Option<(&str, Option<u32>, &Value)> {
+    match event {
+        Event::StepFinished(finished) if finished.part.is_do() => match &finished.outcome {
+            Outcome::Done { output, .. } | Outcome::Rehearsed { output: Some(output), .. } => {
+                Some((finished.step.as_str(), finished.item, output))
+            }
+            Outcome::Rehearsed { output: None, .. }
+            | Outcome::NotDone { .. }
+            | Outcome::Unknown { .. }
+            | Outcome::Unfit { .. }
+            | Outcome::Failed { .. } => None,
+        },
+        Event::StepComputed { step, output } => Some((step.as_str(), None, output)),
+        Event::WaitEnded { step, output, .. } => Some((step.as_str(), None, output)),
+        Event::ChildEnded { step, item, output, .. } => Some((step.as_str(), *item, output)),
+        Event::Probed { step, item, done: Some(true), output, .. } => Some((step.as_str(), *item, output)),
+        Event::Resolved { step, item, choice: crate::workflow::Choice::Take { output }, .. } => {
+            Some((step.as_str(), *item, output))
+        }
+        Event::ResultTaken(taken) => Some((taken.step.as_str(), None, taken.fields.get("output")?)),
+        _ => None,
+    }
+}

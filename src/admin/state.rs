@@ -1,0 +1,39 @@
+//! What every handler is given: the parts of the API, access control, and what is computed once at the start.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde_json::Value;
+
+use super::access::AccessControl;
+use super::error::ApiError;
+use super::parts::AdminParts;
+use super::stream_slots::StreamSlots;
+
+/// What handlers share.
+pub(super) struct ApiState {
+    pub parts: AdminParts,
+    pub access: AccessControl,
+    /// The document that `/openapi.json` gives.
+    pub openapi: Value,
+    /// The text that `/` gives.
+    pub index: String,
+    pub stream_slots: StreamSlots,
+    /// Held during a scrape, so that gauges published just before rendering are those of that scrape.
+    pub scrape: tokio::sync::Mutex<()>,
+}
+
+/// The state, as axum hands it to a handler.
+pub(super) type Admin = State<Arc<ApiState>>;
+/// What a handler returns: JSON or a problem.
+pub(super) type JsonResult<T> = Result<axum::Json<T>, ApiError>;
+
+impl ApiState {
+    /// The number of rows to return: as requested, else the default, and never more than `api_rows_max`.
+    pub fn rows(&self, requested: Option<NonZeroU32>, default: usize) -> usize {
+        let max = usize::try_from(self.parts.limits.api_rows_max).unwrap_or(usize::MAX).max(1);
+        let requested = requested.map_or(default, |rows| usize::try_from(rows.get()).unwrap_or(usize::MAX));
+        requested.clamp(1, max)
+    }
+}

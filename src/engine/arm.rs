@@ -14,12 +14,14 @@ use uuid::Uuid;
 use super::Core;
 use super::birth::{New, prepare};
 use super::client::Executor;
-use super::driver::{Caller, Told};
-use super::journal::Keeper;
+use super::driver::Caller;
+use super::lease::Hold;
+use super::machine::{CallerAnswer, Writes};
 use super::newborn::{Newborn, Wished};
 use super::registry::{Held, Place, Verdict, Word};
 use super::replies;
 use super::snapshot::Snapshot;
+use super::writer::{Writer, WriterParts};
 use crate::affinity::Took;
 use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
 use crate::flag::Arm;
@@ -64,9 +66,9 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     core.spawn(newborn.driver(&core, Wished::Caller(caller)), permit);
 
     match timeout_at(deadline, told).await {
-        Ok(Ok(Told::Reply(reply))) => *reply,
-        Ok(Ok(Told::Other { run, same_request: false })) => replies::other_request(run),
-        Ok(Ok(Told::Other { run, same_request: true })) => {
+        Ok(Ok(CallerAnswer::Reply(reply))) => *reply,
+        Ok(Ok(CallerAnswer::OtherRun { run, same_request: false })) => replies::other_request(run),
+        Ok(Ok(CallerAnswer::OtherRun { run, same_request: true })) => {
             let word = core.registry.word(run);
             match attach(&core, &snapshot, run, word, fall_back, deadline).await {
                 Some(reply) => reply,
@@ -212,32 +214,35 @@ impl Core {
         }
     }
 
-    /// What a mode works with.
+    /// What performs the calls of a run of this mode, and what writes its events; a run that was taken comes with what
+    /// held then.
     pub(super) fn of_mode(
         &self,
         mode: Mode,
         plan: &Arc<Plan>,
         run_key: Option<Vec<u8>>,
         fence: Fence,
-    ) -> (Arc<dyn Executor>, Option<Keeper>, Priority) {
-        let keeper = Keeper {
-            store: self.store.clone(),
-            pins: self.pins.clone(),
-            plans: self.kept_plans.clone(),
-            plan: plan.clone(),
-            run_key,
-            worker: self.worker,
-            fence,
-            lease: self.lease.clone(),
+        hold: Option<Hold>,
+    ) -> (Arc<dyn Executor>, Option<(Writer, Writes)>) {
+        let writer = |priority| {
+            let parts = WriterParts {
+                store: self.store.clone(),
+                pins: self.pins.clone(),
+                plans: self.kept_plans.clone(),
+                plan: plan.clone(),
+                run_key,
+                lease: self.lease.clone(),
+            };
+            Some((Writer::new(parts, hold), Writes { priority, worker: self.worker, fence }))
         };
         #[cfg(test)]
         if let (Some(instead), Mode::Real) = (self.instead.get(), mode) {
-            return (instead.clone(), Some(keeper), Priority::Live);
+            return (instead.clone(), writer(Priority::Live));
         }
         match mode {
-            Mode::Rehearse => (self.rehearsing.clone(), None, Priority::Dark),
-            Mode::Dark => (self.sending_dark.clone(), Some(keeper), Priority::Dark),
-            Mode::Real => (self.sending_real.clone(), Some(keeper), Priority::Live),
+            Mode::Rehearse => (self.rehearsing.clone(), None),
+            Mode::Dark => (self.sending_dark.clone(), writer(Priority::Dark)),
+            Mode::Real => (self.sending_real.clone(), writer(Priority::Live)),
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
 use super::desk::{NotStarted, Start, Started};
-use super::driver::Born;
+use super::machine::StartAnswer;
 use super::newborn::{Newborn, Wished};
 use super::registry::{Held, Place};
 use super::{Core, decode, minder};
@@ -163,11 +163,11 @@ pub(super) async fn born(
     driver.takes_over(taken_over).map_err(|why| store(why, false))?;
     core.spawn(driver, Some(permit));
     match told.await {
-        Ok(Born::Kept) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
-        Ok(Born::Other { run, same_request: false }) => Err(NotStarted::KeyOfOther(run)),
-        Ok(Born::Other { run, same_request: true }) => before(core, run).await,
-        Ok(Born::Nothing(why)) => Err(store(why, false)),
-        Ok(Born::Unknown(why)) => Err(store(why, true)),
+        Ok(StartAnswer::Stored) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
+        Ok(StartAnswer::OtherRun { run, same_request: false }) => Err(NotStarted::KeyOfOther(run)),
+        Ok(StartAnswer::OtherRun { run, same_request: true }) => before(core, run).await,
+        Ok(StartAnswer::NotStored(why)) => Err(store(why, false)),
+        Ok(StartAnswer::Unknown(why)) => Err(store(why, true)),
         Err(_) => Err(store("the process ended before it was on disk".into(), true)),
     }
 }

@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
 use super::desk::NotDone;
+use super::machine::ChildEnd;
 use crate::names::{Fence, RunId};
-use crate::workflow::{Order, RunStatus, RunSummary};
+use crate::workflow::{Order, RunSummary};
 
 /// Letters that wait for one run's task.
 const LETTERS_MAX: usize = 16;
@@ -48,17 +48,6 @@ pub(super) enum Reply {
     Elsewhere,
     /// The task did not come to it.
     Again,
-}
-
-/// How a run ended that another one began.
-#[derive(Clone, Debug)]
-pub(super) struct ChildEnd {
-    pub child: RunId,
-    pub status: RunStatus,
-    pub output: Arc<Value>,
-    pub note: Option<String>,
-    /// It did something that a person may want to take back.
-    pub effects: bool,
 }
 
 /// Where every moving run of this process sits.
@@ -180,9 +169,9 @@ impl Seat {
         self.letters.close();
         true
     }
-    /// Whether this process took the run again under a higher number than this.
-    pub fn is_retaken(&self, fence: Fence) -> bool {
-        self.looks.retaken.load(Ordering::Acquire) > fence.0
+    /// The highest number under which this process took the run again since this seat was given.
+    pub fn taken_again(&self) -> Option<Fence> {
+        Some(self.looks.retaken.load(Ordering::Acquire)).filter(|fence| *fence > 0).map(Fence)
     }
     /// Whose it is.
     pub fn run(&self) -> RunId {

@@ -1,8 +1,8 @@
 //! Moves runs forward: claim, decide, append, perform, repeat.
 //!
 //! The question it answers: "who answers this request with a workflow, and does what it began survive?" A request
-//! comes in through [`Engine::arm`] (`arm`), its run is moved by one task (`driver`), whose events go to the store
-//! (`journal`) and whose calls go out through `client`, when it is their turn at the `service`. A run that only waits
+//! comes in through [`Engine::arm`] (`arm`), its run is moved by one task (`driver`) that asks a state machine (`machine`) what
+//! to do; its events go to the store through the `writer`, its calls through `client`, when it is their turn at the `service`. A run that only waits
 //! has no task: `alarm` knows what would wake it, `minder` wakes it, and what is said to it (`desk`) finds it wherever it
 //! is (`mail`, `orders`, `take`). Always true: a run is what its events say; a rehearsal can send only reads; a private
 //! or shared call leaves only after it is on disk. What a run does next is decided by `workflow`, which is pure; keeping
@@ -24,17 +24,17 @@ mod desk;
 mod driver;
 mod explain;
 mod follow;
-mod journal;
 mod lease;
 mod links;
 mod locks;
+mod machine;
 mod mail;
 mod minder;
 mod newborn;
 mod notifier;
+mod order_record;
 mod orders;
 mod outgoing;
-
 mod recover;
 mod registry;
 mod replies;
@@ -48,6 +48,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod watchdog;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -68,7 +69,6 @@ use self::alarm::Alarm;
 use self::client::{RehearsingClient, SendingClient, usize_of};
 use self::driver::Driver;
 use self::follow::Watchers;
-use self::journal::KeptPlans;
 use self::lease::Lease;
 use self::mail::Post;
 use self::registry::Registry;
@@ -76,6 +76,7 @@ use self::seal::Sealer;
 use self::snapshot::Snapshot;
 use self::stuck::Stuck;
 use self::take::Reads;
+use self::writer::KeptPlans;
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
 use crate::exchange::{ArmReply, ArmRequest};
@@ -341,7 +342,7 @@ impl Core {
     /// Drives a run in a task of its own.
     fn spawn(self: &Arc<Self>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
         let core = self.clone();
-        let real = driver.run.mode() == Mode::Real;
+        let real = driver.mode() == Mode::Real;
         let moved = async move {
             let _permit = permit;
             // `None`: the process ends; what is on disk is what the next one goes on from.

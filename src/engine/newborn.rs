@@ -1,7 +1,7 @@
 //! Brings a run into the world: one way for those that callers wait for, that programs start and that runs begin.
 //!
 //! Always true: a durable run is born with its first append, in its own seat; whoever wished it hears what became of
-//! that, once ([`Born`]). Who wished it and what it takes is settled before, by `arm`, `begin` and `children`.
+//! that, once ([`StartAnswer`]). Who wished it and what it takes is settled before, by `arm`, `begin` and `children`.
 //!
 //! When the store refuses for sure, nothing was born; when nobody knows, that is said, and its task goes on trying.
 
@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use super::Core;
 use super::clock::Clock;
-use super::driver::{Born, Caller, Driver, Parts};
-use super::journal::Journal;
+use super::driver::{Caller, Driver, Parts};
+use super::machine::StartAnswer;
 use super::mail::Seat;
 use super::registry::Place;
 use super::snapshot::Snapshot;
@@ -44,7 +44,7 @@ pub(super) enum Wished {
     /// A caller, for more than the birth.
     Caller(Caller),
     /// Whoever started it.
-    Starter(oneshot::Sender<Born>),
+    Starter(oneshot::Sender<StartAnswer>),
     /// Nobody: it is part of another run's task.
     Nobody,
 }
@@ -63,7 +63,7 @@ impl Newborn {
     /// What moves it, its birth noted.
     pub fn driver(self, core: &Arc<Core>, wished: Wished) -> Driver {
         let Self { plan, run, snapshot, credentials, run_key, claim, place, seat, depth } = self;
-        let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, run_key, Fence::FIRST);
+        let (executor, writer) = core.of_mode(run.mode(), &plan, run_key, Fence::FIRST, None);
         let (caller, starter) = match wished {
             Wished::Caller(caller) => (Some(caller), None),
             Wished::Starter(starter) => (None, Some(starter)),
@@ -77,7 +77,9 @@ impl Newborn {
             run,
             credentials,
             executor,
-            journal: Journal::new(keeper, priority, claim, Seq(0)),
+            writer,
+            claim,
+            stored: Seq(0),
             caller,
             place,
             seat,

@@ -26,7 +26,7 @@ pub(super) struct Snapshot {
     keyed: BTreeMap<ServiceName, bool>,
     /// The names of the secrets.
     names: BTreeSet<String>,
-    pub world: World,
+    pub world: Arc<World>,
 }
 
 impl Snapshot {
@@ -73,7 +73,7 @@ impl Snapshot {
             services,
             elsewhere: before.map_or_else(|| Arc::new(Base::elsewhere(limits)), |before| before.elsewhere.clone()),
             secrets: Arc::new(Value::Object(secrets)),
-            world,
+            world: Arc::new(world),
         }
     }
     /// A plan in force, by its id.

@@ -14,7 +14,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::clock::Clock;
 use super::desk::NotDone;
 use super::driver::{Driver, Parts};
-use super::journal::Journal;
 use super::lease::Hold;
 use super::mail::{Letter, Posted, Reply, Seat};
 use super::snapshot::Snapshot;
@@ -246,18 +245,19 @@ pub(super) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Re
 impl Read {
     fn driver(self, core: &Arc<Core>, seat: Seat, owned: &Owned, hold: Hold) -> Driver {
         let Read { run, last, plan, snapshot, credentials } = self;
-        let (executor, keeper, priority) = core.of_mode(run.mode(), &plan, None, owned.fence);
-        let journal = Journal::of_taken(keeper, priority, run.seq(), hold);
+        let (executor, writer) = core.of_mode(run.mode(), &plan, None, owned.fence, Some(hold));
         let place = core.registry.take(run.id(), None).ok();
         let mut driver = Driver::new(Parts {
             core: core.clone(),
             snapshot,
             plan,
             clock: Clock::starting(core.clock.now(), last),
+            stored: run.seq(),
             run,
             credentials,
             executor,
-            journal,
+            writer,
+            claim: None,
             caller: None,
             place,
             seat: Some(seat),

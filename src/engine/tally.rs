@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 
+use super::machine::Measure;
 use super::watchdog::{active, open_questions};
 use crate::names::{StepId, WorkflowName};
-use crate::workflow::{Creates, Event, Mode, Outcome, Risk, Run, RunStatus};
+use crate::workflow::{Mode, Risk, Run, RunStatus};
 
 /// Counts one run. An unfinished durable run is counted in its status wherever it rests or moves, a rehearsal while it
 /// moves.
@@ -62,79 +63,30 @@ impl Tally {
             active(&self.workflow, status).increment(1.0);
         }
     }
-    /// One more event.
-    pub fn see(&mut self, event: &Event, run: &Run) {
+    /// The run as it stands now.
+    pub fn count_run(&mut self, run: &Run) {
         self.count(Some(run.status()));
         // Most runs ask nobody anything.
-        if !self.asked.is_empty() || matches!(event, Event::CheckpointOpened(_)) {
+        if !self.asked.is_empty() || run.asked().next().is_some() {
             self.count_asked(run);
         }
-        match event {
-            Event::StepStarted(started) if started.attempt == 1 && started.part.is_do() => {
-                self.begun.insert((started.step.clone(), started.item), Instant::now());
-            }
-            Event::StepFinished(finished) if finished.part.is_do() => {
-                let outcome = match finished.outcome {
-                    Outcome::Done { .. } => "done",
-                    Outcome::NotDone { .. } => "not_done",
-                    Outcome::Unknown { .. } => "unknown",
-                    Outcome::Failed { .. } => "failed",
-                    Outcome::Rehearsed { .. } => "rehearsed",
-                    Outcome::Unfit { .. } => "unfit",
-                };
-                self.step_ended(&finished.step, finished.item, outcome);
-            }
-            Event::RetryScheduled(retry) => {
-                let (workflow, step) = (self.workflow.as_str().to_owned(), retry.step.as_str().to_owned());
+    }
+    /// Something to count.
+    pub fn see(&mut self, measure: &Measure, run: &Run) {
+        match measure {
+            Measure::StepBegan { step, item } => drop(self.begun.insert((step.clone(), *item), Instant::now())),
+            Measure::StepEnded { step, item, outcome } => self.step_ended(step, *item, outcome),
+            Measure::Retry { step } => {
+                let (workflow, step) = (self.workflow.as_str().to_owned(), step.as_str().to_owned());
                 counter!("pointsman_step_retries_total", "workflow" => workflow, "step" => step).increment(1);
             }
-            Event::Paused { conflict, .. } => {
-                self.step_ended(&conflict.step, conflict.item, "unknown");
-                tracing::warn!(run = %run.id(), step = %conflict.step, kind = conflict.kind.as_str(), "the run is paused");
+            Measure::Paused { step, item, conflict } => {
+                self.step_ended(step, *item, "unknown");
+                tracing::warn!(run = %run.id(), %step, kind = conflict, "the run is paused");
             }
-            Event::Responded { answer, pin: None }
-                if matches!(run.started().creates, Some(Creates::Engine { .. }))
-                    && (200..300).contains(&answer.status) =>
-            {
+            Measure::InstanceWithoutId => {
                 tracing::error!(run = %run.id(), "the answer says that it created an instance and has no id of it: follow-ups will not find it");
             }
-            Event::RunStarted(_)
-            | Event::StepStarted(_)
-            | Event::StepFinished(_)
-            | Event::StepComputed { .. }
-            | Event::StepSkipped { .. }
-            | Event::FanOutOpened { .. }
-            | Event::FailReached { .. }
-            | Event::Responded { .. }
-            | Event::AnswerFailed { .. }
-            | Event::PendingAnswered { .. }
-            | Event::DeadlinePassed {}
-            | Event::Completed {}
-            | Event::Failed { .. }
-            | Event::FallbackTaken { .. }
-            | Event::Probed { .. }
-            | Event::Resolved { .. }
-            | Event::PauseOrdered { .. }
-            | Event::Resumed { .. }
-            | Event::CancelOrdered { .. }
-            | Event::InputAdjusted { .. }
-            | Event::RetriedNow { .. }
-            | Event::CheckpointOpened(_)
-            | Event::CheckpointAnswered { .. }
-            | Event::CheckpointEscalated { .. }
-            | Event::WaitBegan { .. }
-            | Event::SignalReceived { .. }
-            | Event::WaitEnded { .. }
-            | Event::LockQueued { .. }
-            | Event::LockTaken { .. }
-            | Event::LockLeft { .. }
-            | Event::ChildStarted { .. }
-            | Event::ChildEnded { .. }
-            | Event::ResultTaken(_)
-            | Event::CompensationBegan { .. }
-            | Event::Superseded(_)
-            | Event::Cancelled { .. }
-            | Event::Abandoned { .. } => {}
         }
     }
     fn step_ended(&mut self, step: &StepId, item: Option<u32>, outcome: &'static str) {

@@ -1,173 +1,46 @@
-//! Moves one run forward: ask what is due, decide, note, perform, repeat.
+//! Runs one run's machine: performs what it puts out, and feeds back what came of it.
 //!
-//! Always true: a private or shared call leaves only after its `StepStarted` is on disk, a caller hears an answer only
-//! after it is on disk, and between reads nobody waits for the disk. The run is this task's alone. A run that only waits
-//! is put to rest (`rest`): its task ends, and nothing is left of it here but the time at which it wants to be woken.
+//! Always true: nothing is decided here. Outputs are performed in their order; the state of the kill switch and whether the
+//! process drains are fed before any other input, so that nothing begins that they forbid. When this task is dropped,
+//! what is in the store is what the next process goes on from.
 //!
-//! When a service is slow, its attempt times out while the others go on; when the store is, effects and answers wait
-//! and reads do not. When the caller's time is over, it hears so and the run goes on; when this task is dropped, what
-//! is on disk is what the next process goes on from.
+//! A slow service, a slow store and a slow child are futures here, and the run goes on beside them.
 
-mod advance;
-mod letters;
-mod notices;
-mod outside;
-mod rest;
-mod tell;
-mod watch;
+mod perform;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::oneshot;
+use jiff::Timestamp;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use uuid::Uuid;
-
-use self::outside::{Found, InLine, Minded};
-use self::watch::Watch;
 use super::Core;
-use super::children::{self, Mood};
+use super::children::SpawnGate;
 use super::client::Executor;
 use super::clock::Clock;
-use super::journal::Journal;
-use super::mail::{Letter, Reply, Seat};
+use super::machine::{
+    CallId, CallerAnswer, CallerTerms, End, Input, Machine, MachineParts, StartAnswer, Ticket, Writes,
+};
+use super::mail::{Asking, Letter, Reply, Seat};
 use super::registry::Place;
 use super::snapshot::Snapshot;
 use super::tally::Tally;
-use crate::exchange::ArmReply;
+use super::writer::Writer;
 use crate::flag::Freeze;
-use crate::names::{RunId, Seq, StepId};
-use crate::workflow::{Event, Heard, Mode, Part, Plan, Run, StepIndex};
-
-pub(super) use self::rest::Cause;
-
-/// What whoever waits for a run is told.
-pub(super) enum Told {
-    /// This.
-    Reply(Box<ArmReply>),
-    /// Another run has the retry key.
-    Other { run: RunId, same_request: bool },
-}
+use crate::names::Seq;
+use crate::store::Claim;
+use crate::workflow::{Event, Heard, Mode, Plan, Run};
 
 /// Who waits for a run's answer.
 pub(super) struct Caller {
-    pub tell: oneshot::Sender<Told>,
+    pub tell: oneshot::Sender<CallerAnswer>,
     pub may_fall_back: bool,
     /// A little before the caller's deadline: time to write down what is said then.
     pub until: Instant,
-}
-
-/// What became of a birth, for who started the run.
-#[derive(Debug)]
-pub(super) enum Born {
-    /// It is on disk.
-    Kept,
-    /// Another run has the key.
-    Other { run: RunId, same_request: bool },
-    /// Nothing is on disk, for sure.
-    Nothing(String),
-    /// Nobody knows.
-    Unknown(String),
-}
-
-/// A step's call, its attempt, and whether another process may have sent that attempt before.
-#[derive(Clone, Copy)]
-struct Call {
-    step: StepIndex,
-    item: Option<u32>,
-    part: Part,
-    attempt: u32,
-    again: bool,
-}
-
-/// The run as it stood when it was fixed what those who wait are told, once that place is on disk: what it has come to
-/// since may not be.
-struct Fixed {
-    seq: Seq,
-    run: Arc<Run>,
-}
-
-/// Names a call of the run.
-type CallName = (StepId, Option<u32>, Part);
-
-pub(super) struct Driver {
-    pub core: Arc<Core>,
-    pub snapshot: Arc<Snapshot>,
-    pub plan: Arc<Plan>,
-    pub run: Run,
-    pub credentials: BTreeMap<String, String>,
-    pub executor: Arc<dyn Executor>,
-    pub journal: Journal,
-    pub clock: Clock,
-    pub caller: Option<Caller>,
-    /// Tells who comes with the same retry key what becomes of it.
-    pub place: Option<Place>,
-    pub tally: Tally,
-    /// Where letters come; a rehearsal gets none.
-    seat: Option<Seat>,
-    /// Waits for the birth.
-    starter: Option<oneshot::Sender<Born>>,
-    depth: u64,
-    places: HashMap<StepId, StepIndex>,
-    calls: FuturesUnordered<BoxFuture<'static, (Call, Heard)>>,
-    /// Attempts that leave once this place is on disk.
-    gated: Vec<(Seq, CallName)>,
-    /// Attempts that another process may have sent already.
-    again: HashSet<CallName>,
-    /// Looks at what is outside the run: locks, runs that it began, what is asked through the store.
-    looks: FuturesUnordered<BoxFuture<'static, Found>>,
-    /// Where it stands in line for locks.
-    locks: HashMap<(StepId, Option<u32>), InLine>,
-    /// Runs that it began and looks after.
-    children: HashMap<RunId, Minded>,
-    /// Whether it begins any.
-    mood: Arc<Mood>,
-    /// One of them, or below them, waits for somebody.
-    below: bool,
-    /// What was said to them last, and what became of that, once it is known.
-    told: HashMap<RunId, (&'static str, Option<children::Heard>)>,
-    /// Messages to webhooks go in with what is pending.
-    recorded: bool,
-    /// What was asked through the store and taken up here.
-    taken_up: HashSet<Uuid>,
-    /// What is asked through the store.
-    orders: Watch,
-    /// Who asked something hears of it once this place is on disk.
-    asking: Vec<(Seq, oneshot::Sender<Reply>)>,
-    /// A step is held by the freeze.
-    held: bool,
-    /// What would begin is not begun, because the process drains.
-    withheld: bool,
-    /// It goes to rest: over this.
-    closing: Option<Cause>,
-    /// Up to here somebody waits for the disk.
-    need: Seq,
-    /// What those who wait are told.
-    fixed: Option<Fixed>,
-    abandoned: Option<&'static str>,
-    /// The caller's time is over, and it is told so once all is on disk.
-    late: Option<Fixed>,
-    wake: Option<jiff::Timestamp>,
-    stop: Option<Stop>,
-}
-
-/// Why a run is not driven any further here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    /// It has come to its end.
-    Settled,
-    /// It waits, and whatever it waits for wakes it.
-    Parked(Cause),
-    /// Nothing of it is kept, and nothing was done.
-    Discarded,
-    /// The process drains: the next one goes on.
-    Draining,
-    /// It belongs to somebody else, or its events do not fit.
-    Lost,
 }
 
 /// What a new driver is made of.
@@ -178,14 +51,85 @@ pub(super) struct Parts {
     pub run: Run,
     pub credentials: BTreeMap<String, String>,
     pub executor: Arc<dyn Executor>,
-    pub journal: Journal,
+    /// `None` of a rehearsal.
+    pub writer: Option<(Writer, Writes)>,
+    pub claim: Option<Claim>,
+    /// The place up to which the run is in the store.
+    pub stored: Seq,
     pub clock: Clock,
     pub caller: Option<Caller>,
+    /// Tells who comes with the same retry key what becomes of it.
     pub place: Option<Place>,
+    /// Where messages come; a rehearsal gets none.
     pub seat: Option<Seat>,
-    pub starter: Option<oneshot::Sender<Born>>,
+    /// Waits for the birth.
+    pub starter: Option<oneshot::Sender<StartAnswer>>,
     /// How many runs are above it; only of rehearsals.
     pub depth: u64,
+}
+
+pub(super) struct Driver {
+    core: Arc<Core>,
+    machine: Machine,
+    snapshot: Arc<Snapshot>,
+    credentials: BTreeMap<String, String>,
+    executor: Arc<dyn Executor>,
+    writer: Option<Writer>,
+    clock: Clock,
+    caller: Option<oneshot::Sender<CallerAnswer>>,
+    starter: Option<oneshot::Sender<StartAnswer>>,
+    place: Option<Place>,
+    seat: Option<Seat>,
+    takes_messages: bool,
+    tally: Tally,
+    spawn: Arc<SpawnGate>,
+    depth: u64,
+    /// Whoever ordered something and waits for an answer.
+    askers: HashMap<Ticket, oneshot::Sender<Reply>>,
+    tickets: u64,
+    calls: FuturesUnordered<BoxFuture<'static, (CallId, Heard)>>,
+    looks: FuturesUnordered<BoxFuture<'static, Input>>,
+    timer: Option<Timestamp>,
+    end: Option<End>,
+}
+
+/// What everybody obeys, as it was fed to the machine last.
+struct Levels {
+    freeze: watch::Receiver<Freeze>,
+    draining: watch::Receiver<bool>,
+    frozen: bool,
+    drains: bool,
+}
+
+impl Levels {
+    fn of(core: &Core) -> Self {
+        let (mut freeze, mut draining) = (core.freeze.subscribe(), core.draining.subscribe());
+        let frozen = *freeze.borrow_and_update() == Freeze::Effects;
+        let drains = *draining.borrow_and_update();
+        Self { freeze, draining, frozen, drains }
+    }
+    /// What has changed since the last time.
+    fn news(&mut self) -> Vec<Input> {
+        let mut news = Vec::new();
+        let frozen = *self.freeze.borrow_and_update() == Freeze::Effects;
+        if std::mem::replace(&mut self.frozen, frozen) != frozen {
+            news.push(Input::Freeze(frozen));
+        }
+        let drains = *self.draining.borrow_and_update();
+        if !std::mem::replace(&mut self.drains, drains) && drains {
+            news.push(Input::Drain);
+        }
+        news
+    }
+    async fn changed(&mut self) {
+        let closed = tokio::select! {
+            changed = self.freeze.changed() => changed.is_err(),
+            changed = self.draining.changed() => changed.is_err(),
+        };
+        if closed {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Driver {
@@ -197,7 +141,9 @@ impl Driver {
             run,
             credentials,
             executor,
-            journal,
+            writer,
+            claim,
+            stored,
             clock,
             caller,
             place,
@@ -205,141 +151,156 @@ impl Driver {
             starter,
             depth,
         } = parts;
-        let places = (0..plan.steps.len()).map(|place| (plan.steps[place].id.clone(), StepIndex(place))).collect();
-        let tally = Tally::of(&run, journal.durable() > Seq(0));
+        let (writer, writes) = writer.unzip();
+        let terms = caller
+            .as_ref()
+            .map(|caller| CallerTerms { may_fall_back: caller.may_fall_back, until: clock.at(caller.until) });
+        let tally = Tally::of(&run, stored > Seq(0));
+        let machine = Machine::new(MachineParts {
+            run,
+            plan,
+            world: snapshot.world.clone(),
+            stored,
+            writes,
+            claim,
+            caller: terms,
+            has_starter: starter.is_some(),
+            seed: fastrand::u64(..),
+            now: clock.now(),
+        });
         Self {
             core,
+            machine,
             snapshot,
-            plan,
-            run,
             credentials,
             executor,
-            journal,
+            writer,
             clock,
-            caller,
-            place,
-            tally,
-            seat,
+            caller: caller.map(|caller| caller.tell),
             starter,
+            place,
+            takes_messages: seat.is_some(),
+            seat,
+            tally,
+            spawn: Arc::default(),
             depth,
-            places,
+            askers: HashMap::new(),
+            tickets: 0,
             calls: FuturesUnordered::new(),
-            gated: Vec::new(),
-            again: HashSet::new(),
             looks: FuturesUnordered::new(),
-            locks: HashMap::new(),
-            children: HashMap::new(),
-            mood: Arc::default(),
-            below: false,
-            told: HashMap::new(),
-            recorded: false,
-            taken_up: HashSet::new(),
-            orders: Watch::default(),
-            asking: Vec::new(),
-            held: false,
-            withheld: false,
-            closing: None,
-            need: Seq(0),
-            fixed: None,
-            abandoned: None,
-            late: None,
-            wake: None,
-            stop: None,
+            timer: None,
+            end: None,
         }
     }
 
-    /// Notes the run's birth.
+    /// Records the run's birth.
     pub fn born(&mut self) {
-        let started = self.run.started().clone();
-        self.journal.push(started.started, Event::RunStarted(started), Seq::FIRST);
-        if self.starter.is_some() || self.run.started().parent.is_some() {
-            self.need = Seq::FIRST;
-        }
+        self.machine.born();
     }
-
-    /// Notes what a rerun takes over of the run before it.
+    /// Records what a rerun takes over of the run before it.
+    ///
+    /// # Errors
+    /// The events do not fit.
     pub fn takes_over(&mut self, events: Vec<Event>) -> Result<(), String> {
-        for event in events {
-            self.run.take_in(&event).map_err(|misfit| misfit.to_string())?;
-            self.journal.push(self.run.started().started, event, self.run.seq());
-        }
-        self.need = self.run.seq();
-        Ok(())
+        self.machine.take_over(events)
     }
-
-    /// Takes up what another process left: what may be sent again is, of the rest nobody knows what it did.
+    /// Takes up what another process left.
     pub fn take_up(&mut self) {
-        for attempt in self.run.in_flight() {
-            let name = (attempt.step.clone(), attempt.item, attempt.part);
-            if attempt.repeatable {
-                self.again.insert(name.clone());
-                self.gated.push((Seq(0), name));
-            } else if let Some(step) = self.places.get(&attempt.step).copied() {
-                let call =
-                    Call { step, item: attempt.item, part: attempt.part, attempt: attempt.attempt, again: false };
-                self.record(call, Heard::Interrupted);
-            }
-        }
-        self.look_after_children();
-        if self.core.store.is_shared() {
-            self.read_orders();
-        }
+        self.machine.take_up(self.core.store.is_shared());
+    }
+    /// What the run may send.
+    pub fn mode(&self) -> Mode {
+        self.machine.run().mode()
     }
 
     /// Drives the run until it has ended, only waits, or the process drains.
     pub async fn drive(mut self) -> Run {
-        let mut freeze = self.core.freeze.subscribe();
-        let mut draining = self.core.draining.subscribe();
+        let mut levels = Levels::of(&self.core);
+        let mut inputs = VecDeque::from([Input::Begin { frozen: levels.frozen, draining: levels.drains }]);
         loop {
-            if self.stop.is_none() {
-                let hold = *freeze.borrow_and_update() == Freeze::Effects && self.run.mode() != Mode::Rehearse;
-                let drain = *draining.borrow_and_update();
-                if self.closing.is_none() {
-                    self.advance(hold, drain).await;
-                    self.release();
-                    self.look_outside();
+            while let Some(input) = inputs.pop_front() {
+                inputs.extend(self.feed(input));
+                if let Some(end) = self.end {
+                    inputs.into_iter().for_each(|input| self.unfed(input));
+                    self.leave(end);
+                    return self.machine.into_run();
                 }
-                self.settle(drain);
-                if self.need > self.journal.durable() {
-                    let release = self.closing.is_some() && self.needs_nobody();
-                    self.journal.flush(&self.run, release);
+            }
+            let input = self.next(&mut levels).await;
+            inputs.extend(levels.news());
+            inputs.extend(input);
+        }
+    }
+
+    /// Feeds one input; what its outputs gave back at once.
+    fn feed(&mut self, input: Input) -> Option<Input> {
+        let mut back = None;
+        for output in self.machine.step(self.clock.now(), input) {
+            back = self.perform(output).or(back);
+        }
+        self.tally.count_run(self.machine.run());
+        back
+    }
+
+    /// The run's driver has ended before this could be fed: whoever sent it tries again.
+    fn unfed(&mut self, input: Input) {
+        match input {
+            Input::Order { ticket, .. } => {
+                if let Some(asker) = self.askers.remove(&ticket) {
+                    let _ = asker.send(Reply::Again); // whoever asked may have gone
                 }
-                self.tell();
             }
-            if let Some(stop) = self.stop {
-                self.leave(stop);
-                return self.run;
+            Input::ChildEnded(_) => self.core.alarm.now(self.machine.run().id()),
+            _ => {} // the next driver looks for itself
+        }
+    }
+
+    /// Waits for what happens next; `None`: the levels may have changed.
+    async fn next(&mut self, levels: &mut Levels) -> Option<Input> {
+        let timer = self.timer.map(|at| self.clock.until(at));
+        tokio::select! {
+            Some((call, heard)) = self.calls.next(), if !self.calls.is_empty() => Some(Input::Called { call, heard }),
+            Some(input) = self.looks.next(), if !self.looks.is_empty() => Some(input),
+            result = settled(&mut self.writer) => Some(Input::Appended(result)),
+            message = message(&mut self.seat), if self.takes_messages => Some(self.input_of(message)),
+            () = maybe(timer.map(tokio::time::sleep)) => Some(Input::Time),
+            () = gone(&mut self.caller) => {
+                self.caller = None;
+                Some(Input::CallerGone)
             }
-            let closing = self.closing.is_some();
-            let wake = self.wake.filter(|_| !closing).map(|at| self.clock.until(at));
-            let until = self.caller.as_ref().filter(|_| self.late.is_none()).map(|caller| caller.until);
-            let rehearsal = self.run.mode() == Mode::Rehearse;
-            let drains = *draining.borrow();
-            let caller = &mut self.caller;
-            tokio::select! {
-                Some((call, heard)) = self.calls.next(), if !self.calls.is_empty() => self.record(call, heard),
-                Some(found) = self.looks.next(), if !self.looks.is_empty() => self.found(found),
-                settled = self.journal.settled() => self.appended(settled),
-                post = post(&mut self.seat), if !closing => self.hear(post),
-                () = maybe(wake.map(tokio::time::sleep)) => {}
-                () = maybe(until.map(tokio::time::sleep_until)) => self.time_is_over(),
-                // Nobody looks at a rehearsal that nobody waits for, and a process that drains does not wait for an
-                // answer that nobody hears.
-                () = gone(caller), if rehearsal || drains => match rehearsal {
-                    true => self.stop = Some(Stop::Discarded),
-                    false => self.caller = None,
-                },
-                Ok(()) = freeze.changed() => {}
-                Ok(()) = draining.changed() => {}
+            () = levels.changed() => None,
+        }
+    }
+
+    fn input_of(&mut self, message: Option<Letter>) -> Input {
+        match message {
+            Some(Letter::Order(asking)) => {
+                let Asking { order, by, reply } = *asking;
+                let ticket = Ticket(self.tickets);
+                self.tickets += 1;
+                self.askers.insert(ticket, reply);
+                Input::Order { ticket, order, by }
             }
+            Some(Letter::Child(end)) => Input::ChildEnded(*end),
+            Some(Letter::Waits) => Input::WaitsBelow,
+            None => Input::Changed { taken_again: self.seat.as_ref().and_then(Seat::taken_again) },
         }
     }
 }
 
-/// What came to the run's seat: a letter, or that there is something to look at.
-async fn post(seat: &mut Option<Seat>) -> Option<Letter> {
-    let Some(seat) = seat else { return std::future::pending().await };
-    seat.next().await
+async fn settled(writer: &mut Option<Writer>) -> Result<(), crate::store::AppendError> {
+    match writer {
+        Some(writer) => writer.settled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next message, or `None` where there is something to look at outside the run.
+async fn message(seat: &mut Option<Seat>) -> Option<Letter> {
+    match seat {
+        Some(seat) => seat.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn maybe(timer: Option<impl Future<Output = ()>>) {
@@ -349,9 +310,9 @@ async fn maybe(timer: Option<impl Future<Output = ()>>) {
     }
 }
 
-async fn gone(caller: &mut Option<Caller>) {
+async fn gone(caller: &mut Option<oneshot::Sender<CallerAnswer>>) {
     match caller {
-        Some(caller) => caller.tell.closed().await,
+        Some(caller) => caller.closed().await,
         None => std::future::pending().await,
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::kit::{Bench, PATIENCE, React, World, checked, start};
-use crate::engine::children;
+use crate::engine::{children, machine};
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
@@ -291,7 +291,7 @@ async fn a_second_look_does_not_disturb_a_child_that_rests() {
     let run = start(&bench, json!({})).await.run;
     store.looked(1).await;
     let parent = crate::workflow::fold(bench.events(run).await.iter()).unwrap();
-    let begun = children::open_of(&parent).remove(0);
+    let begun = machine::open_children(&parent).next().unwrap();
     let child = begun.child;
     let core = bench.engine.core.clone();
     let started = parent.started().clone();
@@ -306,7 +306,7 @@ async fn a_second_look_does_not_disturb_a_child_that_rests() {
     tokio::time::timeout(PATIENCE, rests).await.expect("the child waits for its time");
     store.answer_looks(usize::MAX);
     let seen = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap();
-    assert!(matches!(seen, children::Looked::Alive));
+    assert!(matches!(seen, machine::ChildSeen::Alive));
     bench.rests(run).await;
     bench.rests(child).await;
     assert!(bench.engine.core.alarm.knows(child), "its time is still known");

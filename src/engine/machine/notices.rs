@@ -3,48 +3,44 @@
 //! Always true: a message goes in with the events that it tells of; it names the run, the step and the question, and holds
 //! no body, no answer and no secret.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Driver;
+use super::state::Machine;
 use crate::store::Notice;
 use crate::workflow::{Event, Mode};
 
-impl Driver {
+impl Machine {
     /// Records a message, where the workflow wants to be told of such an event.
     pub(super) fn notify(&mut self, event: &Event) {
         let Some(url) = &self.plan.notify else { return };
-        if self.run.mode() != Mode::Real || !self.journal.keeps() {
+        if self.run.mode() != Mode::Real || !self.log.is_durable() {
             return;
         }
         let Some(about) = about(event) else { return };
-        let base = url.service().and_then(|service| self.snapshot.services.get(service));
-        let Some(base) = base else {
+        let Some(base) = url.service().and_then(|service| self.world.base(&service.into())) else {
             tracing::error!(run = %self.run.id(), url = url.source(), "the service of `notify` has gone: nobody is told");
             return;
         };
-        let path = match url.evaluate(&self.snapshot.world.plain(&self.run)) {
+        let path = match url.evaluate(&self.world.plain(&self.run)) {
             Ok(path) => path,
             Err(error) => {
                 tracing::error!(run = %self.run.id(), %error, "`notify` has no URL: nobody is told");
                 return;
             }
         };
-        let at: Timestamp = self.clock.now();
         let mut body = json!({
             "object": "notice",
             "run_id": self.run.id().to_string(),
             "workflow": self.run.started().workflow.as_str(),
             "seq": self.run.seq(),
-            "at": at.to_string(),
+            "at": self.now.to_string(),
         });
         if let (Some(body), Value::Object(about)) = (body.as_object_mut(), about) {
             body.extend(about);
         }
-        let url = format!("{}{path}", base.first());
-        self.journal.notice(Notice { number: 0, run: self.run.id(), url, body, at });
-        self.recorded = true;
-        self.need = self.need.max(self.run.seq());
+        let url = format!("{base}{path}");
+        self.log.notice(Notice { number: 0, run: self.run.id(), url, body, at: self.now });
+        self.wants_stored(self.run.seq());
     }
 }
 

@@ -1,0 +1,208 @@
+//! What each output of the machine does to the world.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::Driver;
+use crate::engine::machine::{
+    Announcement, Departure, End, Input, LockLook, Measure, OrderAnswer, Output, RestCause, Ticket,
+};
+use crate::engine::mail::{Reply, Seat};
+use crate::engine::registry::Verdict;
+use crate::engine::{children, desk::NotDone, follow, locks, outgoing};
+use crate::flag::Freeze;
+use crate::names::Seq;
+use crate::workflow::{EffectClass, Heard};
+
+impl Driver {
+    /// Does what the machine puts out; what the machine wants to hear of it at once.
+    pub(super) fn perform(&mut self, output: Output) -> Option<Input> {
+        let run = self.machine.run().id();
+        match output {
+            Output::Append(append, pause) => {
+                if let Some(writer) = &mut self.writer {
+                    writer.hand_in(append, pause);
+                }
+            }
+            Output::Call(departure) => self.call(departure),
+            Output::Stored(seq) => self.stored(seq),
+            Output::MessagesStored => self.core.recorded.notify_one(),
+            Output::PinCollision(key) => {
+                if let Some(writer) = &self.writer {
+                    writer.collision(&key, run);
+                }
+            }
+            Output::LookAtLock(look, name) => {
+                self.core.alarm.mind_lock(run, &name);
+                let parent = self.machine.run().started().parent.clone();
+                let LockLook { step, item, .. } = look.clone();
+                let seen = locks::look(self.core.clone(), name, run, parent, step, item);
+                self.look(async move { Input::Lock { look, seen: seen.await } });
+            }
+            Output::LookAfterChild(spec) => {
+                if self.writer.is_some() {
+                    self.core.alarm.mind_child(run, spec.child);
+                }
+                let (child, started) = (spec.child, self.machine.run().started().clone());
+                let seen = children::look_after(self.core.clone(), started, self.spawn.clone(), spec, self.depth);
+                self.look(async move { Input::Child { child, seen: seen.await } });
+            }
+            Output::Spawn(policy) => self.spawn.set(policy),
+            Output::TellChild(child, order) => {
+                let told = children::say(self.core.clone(), child, order, run);
+                self.look(async move { Input::ChildTold { child, delivery: told.await } });
+            }
+            Output::ReadOrders => {
+                let store = self.core.store.clone();
+                self.look(async move { Input::StoreOrders(store.orders(run).await.ok()) });
+            }
+            Output::SettleOrder(id, answer) => {
+                let store = self.core.store.clone();
+                self.look(async move {
+                    if let Err(error) = store.settle_order(id, answer).await {
+                        tracing::debug!(order = %id, %error, "whoever asked is not told"); // and looks at the run
+                    }
+                    Input::OrderSettled
+                });
+            }
+            Output::AnswerOrder(ticket, answer) => self.answer_order(ticket, answer),
+            // Whoever waits may have gone.
+            Output::AnswerStarter(answer) => drop(self.starter.take().map(|starter| starter.send(answer))),
+            Output::AnswerCaller(answer) => drop(self.caller.take().map(|caller| caller.send(answer))),
+            Output::KeepKey => {
+                if let Some(place) = &mut self.place {
+                    place.keep();
+                }
+            }
+            Output::Born => {
+                if let Some(place) = &self.place {
+                    place.born();
+                }
+            }
+            Output::GiveKeyBack => {
+                if let Some(place) = &mut self.place {
+                    place.give_back(&self.core.pins);
+                }
+            }
+            Output::Announce(announcement) => {
+                if let Some(place) = &self.place {
+                    place.settle(|| match announcement {
+                        Announcement::Run(run) => Verdict::Run(run),
+                        Announcement::Reply(reply) => Verdict::Said(reply),
+                    });
+                }
+            }
+            Output::Retract => {
+                if let Some(place) = &self.place {
+                    place.unsettle();
+                }
+            }
+            Output::Measure(measure) => self.measure(&measure),
+            Output::Timer(at) => self.timer = at,
+            Output::CloseMailbox { held } => return Some(Input::MailboxClosed(self.close_mailbox(held))),
+            Output::End(end) => self.end = Some(end),
+        }
+        None
+    }
+
+    fn look(&mut self, look: impl Future<Output = Input> + Send + 'static) {
+        self.looks.push(Box::pin(look));
+    }
+
+    fn call(&mut self, Departure { id, attempt, now }: Departure) {
+        let made = outgoing::outgoing(
+            &self.core.limits,
+            &self.snapshot,
+            self.machine.plan(),
+            self.machine.run(),
+            &self.credentials,
+            id.step,
+            &attempt,
+            now,
+        );
+        let heard: BoxFuture<'static, Heard> = match made {
+            Ok(mut made) => {
+                let needs_hold = attempt.effect != EffectClass::Read;
+                made.hold = self.writer.as_ref().filter(|_| needs_hold).map(|writer| writer.hold());
+                self.executor.perform(attempt.effect, made)
+            }
+            Err(why) => Box::pin(std::future::ready(Heard::NotSent(why))),
+        };
+        self.calls.push(Box::pin(async move { (id, heard.await) }));
+    }
+
+    /// More of the run is in the store: those who wait for it hear so.
+    fn stored(&self, seq: Seq) {
+        let (run, now) = (self.machine.run(), self.machine.now());
+        let is_all = run.seq() == seq;
+        self.core.watchers.kept(run.id(), seq, || is_all.then(|| run.summary(now)));
+        if is_all {
+            follow::waits(&self.core, run);
+        }
+    }
+
+    fn answer_order(&mut self, ticket: Ticket, answer: OrderAnswer) {
+        let Some(asker) = self.askers.remove(&ticket) else { return };
+        let reply = match answer {
+            OrderAnswer::Done(run) => Reply::Done(run),
+            OrderAnswer::Refused { run, refusal } => Reply::Not(NotDone::Refused { run, refusal }),
+            OrderAnswer::Unknown(why) => Reply::Not(NotDone::Store { why: why.to_owned(), unknown: true }),
+            OrderAnswer::Elsewhere => Reply::Elsewhere,
+        };
+        let _ = asker.send(reply); // whoever asked may have gone
+    }
+
+    fn measure(&mut self, measure: &Measure) {
+        self.tally.see(measure, self.machine.run());
+    }
+
+    /// Takes no more messages; refused where one is there, or the freeze that held the run has just ended.
+    fn close_mailbox(&mut self, held: bool) -> bool {
+        let Some(seat) = &mut self.seat else { return false };
+        if held {
+            self.core.alarm.hold(seat.run());
+            if *self.core.freeze.borrow() != Freeze::Effects {
+                return false;
+            }
+        }
+        let closed = seat.close();
+        self.takes_messages = !closed;
+        closed
+    }
+
+    /// The task ends.
+    pub(super) fn leave(&mut self, end: End) {
+        let (run, core): (_, &Arc<_>) = (self.machine.run(), &self.core);
+        let (id, status) = (run.id(), run.status());
+        self.tally.ended(run, end == End::Discarded, matches!(end, End::Resting { .. }));
+        tracing::debug!(run = %id, status = status.as_str(), ?end, "run left");
+        match end {
+            End::Resting { cause, wake } => {
+                if let Some(at) = wake {
+                    core.alarm.at(id, at);
+                }
+                if cause == RestCause::Nothing {
+                    core.stuck.note(id, &run.started().workflow, "nothing would move it");
+                }
+            }
+            End::Settled => {
+                core.alarm.forget(id);
+                children::ended(core, run);
+            }
+            End::Discarded | End::Draining => {}
+            // One that was never born here may be another's, and rest.
+            End::Lost if self.machine.stored() == Seq(0) => {}
+            End::Lost => {
+                core.alarm.forget(id);
+                if self.machine.is_outdated(self.seat.as_ref().and_then(Seat::taken_again)) {
+                    core.alarm.now(id); // read anew, it goes on
+                }
+            }
+        }
+        if end != End::Lost {
+            let is_stuck = matches!(end, End::Resting { cause: RestCause::Nothing, .. });
+            core.stuck.forget_unless(id, is_stuck);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Which events are counted by metrics and logs, and as what.
+
+use crate::names::StepId;
+use crate::workflow::{Creates, Event, Outcome, Run};
+
+/// Something to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Measure {
+    /// The first attempt of a step (an item) began.
+    StepBegan { step: StepId, item: Option<u32> },
+    /// A step (an item) has an outcome.
+    StepEnded { step: StepId, item: Option<u32>, outcome: &'static str },
+    /// A step will be tried again.
+    Retry { step: StepId },
+    /// The run is paused over a conflict.
+    Paused { step: StepId, item: Option<u32>, conflict: &'static str },
+    /// The answer says that it created an instance and names none.
+    InstanceWithoutId,
+}
+
+impl Measure {
+    /// What is counted of an event; nothing of most.
+    pub fn of(event: &Event, run: &Run) -> Option<Self> {
+        Some(match event {
+            Event::StepStarted(started) if started.attempt == 1 && started.part.is_do() => {
+                Self::StepBegan { step: started.step.clone(), item: started.item }
+            }
+            Event::StepFinished(finished) if finished.part.is_do() => {
+                let outcome = match finished.outcome {
+                    Outcome::Done { .. } => "done",
+                    Outcome::NotDone { .. } => "not_done",
+                    Outcome::Unknown { .. } => "unknown",
+                    Outcome::Failed { .. } => "failed",
+                    Outcome::Rehearsed { .. } => "rehearsed",
+                    Outcome::Unfit { .. } => "unfit",
+                };
+                Self::StepEnded { step: finished.step.clone(), item: finished.item, outcome }
+            }
+            Event::RetryScheduled(retry) => Self::Retry { step: retry.step.clone() },
+            Event::Paused { conflict, .. } => {
+                Self::Paused { step: conflict.step.clone(), item: conflict.item, conflict: conflict.kind.as_str() }
+            }
+            Event::Responded { answer, pin: None }
+                if matches!(run.started().creates, Some(Creates::Engine { .. }))
+                    && (200..300).contains(&answer.status) =>
+            {
+                Self::InstanceWithoutId
+            }
+            Event::RunStarted(_)
+            | Event::StepStarted(_)
+            | Event::StepFinished(_)
+            | Event::StepComputed { .. }
+            | Event::StepSkipped { .. }
+            | Event::FanOutOpened { .. }
+            | Event::FailReached { .. }
+            | Event::Responded { .. }
+            | Event::AnswerFailed { .. }
+            | Event::PendingAnswered { .. }
+            | Event::DeadlinePassed {}
+            | Event::Completed {}
+            | Event::Failed { .. }
+            | Event::FallbackTaken { .. }
+            | Event::Probed { .. }
+            | Event::Resolved { .. }
+            | Event::PauseOrdered { .. }
+            | Event::Resumed { .. }
+            | Event::CancelOrdered { .. }
+            | Event::InputAdjusted { .. }
+            | Event::RetriedNow { .. }
+            | Event::CheckpointOpened(_)
+            | Event::CheckpointAnswered { .. }
+            | Event::CheckpointEscalated { .. }
+            | Event::WaitBegan { .. }
+            | Event::SignalReceived { .. }
+            | Event::WaitEnded { .. }
+            | Event::LockQueued { .. }
+            | Event::LockTaken { .. }
+            | Event::LockLeft { .. }
+            | Event::ChildStarted { .. }
+            | Event::ChildEnded { .. }
+            | Event::ResultTaken(_)
+            | Event::CompensationBegan { .. }
+            | Event::Superseded(_)
+            | Event::Cancelled { .. }
+            | Event::Abandoned { .. } => return None,
+        })
+    }
+}

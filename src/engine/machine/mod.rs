@@ -1,0 +1,40 @@
+//! One run's driver as a synchronous state machine: [`Machine::step`] takes what happened and returns what to do.
+//!
+//! The question it answers: "given what has happened to this run so far, what has to be done now, and what must wait?"
+//! It stands around the pure core of `workflow`: it asks what is due, lets the core decide, records the events, and says
+//! which append, call, answer, look or timer follows. There is no async, no clock, no random source and no store in here:
+//! the time comes with every input, identifiers and jitter come from a seed, and the same inputs give the same outputs.
+//!
+//! Always true: a private or shared call is returned only after the append that holds its `StepStarted` was acknowledged;
+//! a caller, whoever started the run and whoever ordered something are answered only with what was acknowledged; between
+//! reads nothing waits for the store; one append is under way at a time; one whose outcome is unknown is handed in again
+//! unchanged before anything else; a run that stops names what will wake it.
+//!
+//! What it leaves to others: `driver` performs the outputs and feeds back what came of them; `scheduler` and `mail` decide
+//! which run has a driver; what a workflow means is `workflow`'s business.
+
+mod advance;
+mod answers;
+mod caller;
+mod exchange;
+mod ids;
+mod log;
+mod looks;
+mod measure;
+mod notices;
+mod outside;
+mod rest;
+mod state;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub(super) use self::exchange::{
+    Announcement, CallId, CallerAnswer, ChildEnd, ChildSeen, ChildSpec, Delivery, Departure, End, Input, LockLook,
+    OrderAnswer, Output, RestCause, SpawnPolicy, StartAnswer, Ticket,
+};
+pub(super) use self::log::Writes;
+pub(super) use self::measure::Measure;
+#[cfg(test)]
+pub(super) use self::outside::open_children;
+pub(super) use self::state::{CallerTerms, Machine, MachineParts};

@@ -1,0 +1,71 @@
+//! The machine by itself: tables and properties, in milliseconds.
+
+mod crashes;
+mod orders_of_two;
+mod outcomes;
+mod rig;
+mod tables;
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::workflow::Plan;
+
+/// Workflows that between them have every kind of output.
+pub(super) fn plans() -> Vec<(&'static str, Arc<Plan>)> {
+    vec![
+        (
+            "saga",
+            rig::plan(&json!({
+                "workflow": "saga",
+                "steps": {
+                    "look": { "call": "GET ${services.stock}/look" },
+                    "take": {
+                        "needs": ["look"], "call": "POST ${services.stock}/take",
+                        "undo": "DELETE ${services.stock}/take/${output.id}",
+                    },
+                    "pay": { "needs": ["take"], "call": "POST ${services.bank}/pay", "on_conflict": "pause" },
+                },
+                "respond": { "status": 201, "body": { "id": "${steps.take.output.id}" } },
+            })),
+        ),
+        (
+            "items",
+            rig::plan(&json!({
+                "workflow": "items",
+                "steps": {
+                    "each": {
+                        "for_each": "${request.body.items}", "call": "POST ${services.bank}/each/${item}",
+                        "lock": { "key": "item:${item}", "busy": "wait" },
+                    },
+                },
+                "respond": { "status": 200, "body": {} },
+            })),
+        ),
+        (
+            "people",
+            rig::plan(&json!({
+                "workflow": "people",
+                "notify": "${services.stock}/hooks",
+                "steps": {
+                    "nap": { "wait": "3s" },
+                    "ask": { "needs": ["nap"], "checkpoint": { "question": "Go on?" } },
+                    "pay": { "needs": ["ask"], "call": "POST ${services.bank}/pay" },
+                },
+                "respond": { "status": 200, "body": {} },
+            })),
+        ),
+        (
+            "family",
+            rig::plan(&json!({
+                "workflow": "family",
+                "steps": {
+                    "sub": { "run": "child", "input": {} },
+                    "pay": { "needs": ["sub"], "call": "POST ${services.bank}/pay" },
+                },
+                "respond": { "status": 200, "body": {} },
+            })),
+        ),
+    ]
+}

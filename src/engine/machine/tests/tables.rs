@@ -1,0 +1,121 @@
+//! What follows from one thing that happened, case by case.
+
+use std::time::Duration;
+
+use super::plans;
+use super::rig::{Pending, Rig};
+use crate::engine::machine::{CallerAnswer, End, Input, RestCause};
+use crate::exchange::ArmReply;
+use crate::store::AppendError;
+use crate::workflow::RunStatus;
+
+fn rig(name: &str) -> Rig {
+    let (_, plan) = plans().into_iter().find(|(known, _)| *known == name).unwrap();
+    let mut rig = Rig::new(&plan);
+    rig.begin();
+    rig
+}
+
+/// Lets what is under way come to its end until an append of events is.
+fn to_append(rig: &mut Rig) {
+    while !matches!(rig.pending.front(), Some(Pending::Append(_))) {
+        let pending = rig.pending.pop_front().expect("something is under way");
+        let input = rig.resolve(pending);
+        rig.step(input);
+    }
+}
+
+#[test]
+fn a_read_does_not_wait_for_the_store_and_nothing_else_leaves_without_it() {
+    let mut rig = rig("saga");
+    assert!(matches!(rig.pending.pop_front(), Some(Pending::Call(read)) if read.attempt.step.as_str() == "look"));
+    assert!(rig.pending.is_empty(), "nothing of a run that only reads is written yet");
+    let mut rig = self::rig("saga");
+    to_append(&mut rig);
+    assert_eq!(rig.pending.len(), 1, "the shared call waits");
+}
+
+#[test]
+fn an_append_of_unknown_outcome_is_handed_in_again_unchanged_and_later_each_time() {
+    let mut rig = rig("saga");
+    to_append(&mut rig);
+    let Some(Pending::Append(first)) = rig.pending.pop_front() else { panic!("an append is under way") };
+    rig.pauses.clear();
+    for _ in 0..10 {
+        rig.step(Input::Appended(Err(AppendError::Unavailable("no answer".into()))));
+        let Some(Pending::Append(again)) = rig.pending.pop_front() else { panic!("it is handed in again") };
+        assert_eq!((again.batch, again.first, &again.events), (first.batch, first.first, &first.events));
+        assert!(rig.pending.is_empty(), "nothing leaves meanwhile");
+    }
+    let ms: Vec<_> = rig.pauses.iter().map(Duration::as_millis).collect();
+    assert_eq!(ms, [40, 80, 160, 320, 640, 1_280, 2_560, 2_560, 2_560, 2_560]);
+    let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
+    assert!(matches!(&**reply, ArmReply::Refused(problem, _) if problem.kind == "outcome-unknown"), "{reply:?}");
+    assert!(rig.wrong.is_empty(), "{:?}", rig.wrong);
+}
+
+#[test]
+fn a_first_append_that_is_refused_for_sure_gives_the_request_back() {
+    let mut rig = rig("saga");
+    to_append(&mut rig);
+    rig.pending.clear();
+    rig.step(Input::Appended(Err(AppendError::Refused("the disk is full".into()))));
+    assert_eq!(rig.end, Some(End::Discarded));
+    let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
+    assert!(matches!(&**reply, ArmReply::Abandoned(abandoned) if abandoned.reason == "store_refused"), "{reply:?}");
+}
+
+/// After an unknown outcome a refusal says nothing of the append before it.
+#[test]
+fn a_refusal_after_an_unknown_outcome_is_not_certain() {
+    let mut rig = rig("saga");
+    to_append(&mut rig);
+    rig.pending.clear();
+    rig.step(Input::Appended(Err(AppendError::Unavailable("no answer".into()))));
+    rig.pending.clear();
+    rig.step(Input::Appended(Err(AppendError::Refused("the disk is full".into()))));
+    assert_eq!(rig.end, None, "it goes on trying");
+    assert!(matches!(rig.pending.front(), Some(Pending::Append(_))));
+    rig.finish();
+    assert_eq!((rig.status(), rig.wrong), (Some(RunStatus::Completed), Vec::<String>::new()));
+}
+
+#[test]
+fn a_deadline_before_anything_was_handed_in_leaves_no_event() {
+    let mut rig = rig("saga");
+    rig.now = rig.timer.expect("the caller's time");
+    rig.step(Input::Time);
+    assert_eq!((rig.end, rig.kept.len()), (Some(End::Discarded), 0));
+}
+
+#[test]
+fn a_frozen_run_rests_over_the_freeze_and_goes_on_after_it() {
+    let mut rig = rig("saga");
+    rig.frozen = true;
+    rig.step(Input::Freeze(true));
+    let read = rig.pending.pop_front().unwrap();
+    let input = rig.resolve(read);
+    rig.step(input);
+    rig.step(Input::CallerGone);
+    assert!(rig.pending.is_empty() && rig.end.is_none(), "the caller waits, nothing leaves");
+    rig.frozen = false;
+    rig.step(Input::Freeze(false));
+    rig.finish();
+    assert_eq!((rig.status(), rig.wrong), (Some(RunStatus::Completed), Vec::<String>::new()));
+}
+
+#[test]
+fn a_run_that_waits_for_a_person_names_the_person_as_its_cause() {
+    let mut rig = rig("people");
+    while rig.end.is_none() {
+        let input = match rig.pending.pop_front() {
+            Some(pending) => rig.resolve(pending),
+            None => {
+                rig.now = rig.timer.expect("a time");
+                Input::Time
+            }
+        };
+        rig.step(input);
+    }
+    assert_eq!(rig.end, Some(End::Resting { cause: RestCause::Person, wake: None }));
+}

@@ -116,8 +116,10 @@ pub struct Limits {
     pub watchdog_ms: u64,
     /// How long somebody who asks something of a run waits for it to be done and on disk.
     pub order_wait_ms: u64,
-    /// Tries to deliver a message to a webhook.
+    /// How often a webhook may refuse a message (4xx) before it is given up.
     pub notice_attempts_max: u64,
+    /// Messages that wait for one webhook; beyond them the oldest are dropped.
+    pub notices_waiting_max: u64,
     /// After that age a message to a webhook is given up, seconds.
     pub notice_age_s: u64,
     /// A step's output.
@@ -222,6 +224,7 @@ impl Default for Limits {
             watchdog_ms: 300_000,
             order_wait_ms: 10_000,
             notice_attempts_max: 10,
+            notices_waiting_max: 10_000,
             notice_age_s: 86_400,
             output_bytes_max: 4 << 20,
             signals_max: 100,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::clock::{self, Disagreement, Moment, Notice};
+use crate::clock::{self, ClockChange, Disagreement, Moment};
 use crate::store::{SharedStore, StoreTime};
 
 /// The machine's clock is looked at this often.
@@ -32,14 +32,14 @@ pub(super) async fn watch() {
     let mut ticks = tokio::time::interval(EVERY);
     loop {
         ticks.tick().await;
-        let (notice, ahead) = clock::process().check();
+        let (change, ahead) = clock::process().check();
         offset.set(ahead.as_secs_f64());
-        match notice {
-            Some(Notice::Apart(disagreement)) => {
+        match change {
+            Some(ClockChange::Apart(disagreement)) => {
                 jumps.increment(u64::from(matches!(disagreement, Disagreement::Jumped(_))));
                 tracing::warn!(machine_ahead_s = ahead.as_secs(), "{disagreement}");
             }
-            Some(Notice::Together) => {
+            Some(ClockChange::Together) => {
                 tracing::info!("this machine's clock is within a minute of the process's time again");
             }
             None => {}

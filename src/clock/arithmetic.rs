@@ -57,7 +57,7 @@ impl std::fmt::Display for Disagreement {
 
 /// What is new about the machine's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum ClockChange {
     /// It is more than a minute away from the time, and was not, or was somewhere else.
     Apart(Disagreement),
     /// It is within a minute of the time again.
@@ -164,21 +164,21 @@ impl Timekeeper {
     }
 
     /// What is new since this was last asked, and how far the machine's clock is ahead of the time.
-    pub(super) fn check(&mut self, reading: Reading) -> (Option<Notice>, SignedDuration) {
+    pub(super) fn check(&mut self, reading: Reading) -> (Option<ClockChange>, SignedDuration) {
         self.now(reading);
         let apart = self.apart(reading);
-        let notice = match self.disagreement(reading) {
+        let change = match self.disagreement(reading) {
             Some(disagreement) if apart.saturating_sub(self.told).abs() > FOLLOWED_MAX => {
                 self.told = apart;
-                Some(Notice::Apart(disagreement))
+                Some(ClockChange::Apart(disagreement))
             }
             None if self.told != SignedDuration::ZERO => {
                 self.told = SignedDuration::ZERO;
-                Some(Notice::Together)
+                Some(ClockChange::Together)
             }
             _ => None,
         };
-        (notice, apart)
+        (change, apart)
     }
 }
 

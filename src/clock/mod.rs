@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::arithmetic::Timekeeper;
 
-pub use self::arithmetic::{Disagreement, Notice};
+pub use self::arithmetic::{ClockChange, Disagreement};
 #[cfg(test)]
 pub(crate) use self::machine::simulated;
 
@@ -86,7 +86,7 @@ impl ProcessClock {
         keeper.follow(store, asked.0, machine::read());
     }
     /// Compares the machine's clock with the time: what is new about that, and how far they are apart.
-    pub fn check(&self) -> (Option<Notice>, SignedDuration) {
+    pub fn check(&self) -> (Option<ClockChange>, SignedDuration) {
         let mut keeper = self.keeper();
         keeper.check(machine::read())
     }

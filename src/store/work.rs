@@ -24,7 +24,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{Birth, StoreError};
-use crate::names::{Fence, RunId, StepId, WorkerId};
+use crate::names::{Fence, RunId, ServiceName, StepId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
 /// A run that was taken.
@@ -118,6 +118,15 @@ pub struct Notice {
     pub number: u64,
     /// Of which run.
     pub run: RunId,
+    /// What `notify:` says in the workflow: its messages are sent in order. Empty where an older version recorded it.
+    #[serde(default)]
+    pub destination: String,
+    /// The service that receives it; not known where an older version recorded it.
+    #[serde(default)]
+    pub service: Option<ServiceName>,
+    /// Who recorded it, and sends it.
+    #[serde(default)]
+    pub by: Option<WorkerId>,
     /// Where to.
     pub url: String,
     /// What: no bodies, no secrets.
@@ -235,8 +244,8 @@ pub trait Work: Send + Sync + 'static {
     /// The queues of these locks, or of all, in the order of places; at most so many rows.
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> BoxFuture<'_, Result<Vec<LockRow>, StoreError>>;
 
-    /// Notices that were not sent, oldest first.
-    fn notices(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>, StoreError>>;
+    /// Notices with a number beyond this one that were not sent, oldest first; at most so many.
+    fn notices(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>, StoreError>>;
     /// It was sent, or given up.
     fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 

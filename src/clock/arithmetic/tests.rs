@@ -44,7 +44,7 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
         assert_eq!(keeper.check(machine.0), (None, s(0)));
         let jumped = machine.set(jump);
         assert_eq!(since_start(keeper.now(jumped)), s(10));
-        assert_eq!(keeper.check(jumped), (Some(Notice::Apart(Disagreement::Jumped(jump))), jump));
+        assert_eq!(keeper.check(jumped), (Some(ClockChange::Apart(Disagreement::Jumped(jump))), jump));
         // Nor later; and it is told once.
         for second in 11..200 {
             let later = machine.passes(ms(1_000));
@@ -53,7 +53,7 @@ fn a_jump_of_the_machines_clock_moves_nothing() {
             assert_eq!(keeper.disagreement(later), Some(Disagreement::Jumped(jump)));
         }
         let back = machine.set(-jump);
-        assert_eq!(keeper.check(back), (Some(Notice::Together), s(0)));
+        assert_eq!(keeper.check(back), (Some(ClockChange::Together), s(0)));
         assert_eq!(keeper.disagreement(back), None);
         assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, s(0)));
     }
@@ -64,7 +64,7 @@ fn every_further_jump_is_told_and_what_adds_up_too() {
     let mut machine = Machine::new();
     let mut keeper = Timekeeper::starting(machine.0);
     let told = |keeper: &mut Timekeeper, reading| match keeper.check(reading).0 {
-        Some(Notice::Apart(Disagreement::Jumped(by))) => Some(by.as_secs()),
+        Some(ClockChange::Apart(Disagreement::Jumped(by))) => Some(by.as_secs()),
         None => None,
         other => panic!("{other:?}"),
     };
@@ -140,7 +140,7 @@ fn time_starts_at_the_stores_newest_event() {
     assert_eq!(keeper.disagreement(later), Some(Disagreement::StoreAhead(s(-7_200))));
     // The machine's clock is put right: a jump, whatever came before.
     let right = machine.set(s(9_000));
-    assert_eq!(keeper.check(right), (Some(Notice::Apart(Disagreement::Jumped(s(1_800)))), s(1_800)));
+    assert_eq!(keeper.check(right), (Some(ClockChange::Apart(Disagreement::Jumped(s(1_800)))), s(1_800)));
     assert_eq!(keeper.now(right), event(7_205));
 }
 
@@ -168,8 +168,8 @@ fn the_time_of_a_shared_store_is_followed_within_what_its_answers_take() {
     assert_eq!(hear(2_000, 0), 3, "a slower one takes nothing back");
     assert_eq!(hear(10, 3_600), 10, "its clock was put forward");
     assert_eq!(hear(10, -3_600), 0, "and back: not before what it has just said");
-    let (notice, apart) = keeper.check(machine.0);
-    assert_eq!(notice, Some(Notice::Apart(Disagreement::NotTheStores(apart))), "years behind");
+    let (change, apart) = keeper.check(machine.0);
+    assert_eq!(change, Some(ClockChange::Apart(Disagreement::NotTheStores(apart))), "years behind");
     assert_eq!(keeper.check(machine.passes(ms(1_000))), (None, apart), "said once, and not followed");
 }
 

@@ -94,9 +94,9 @@ impl Log {
             None => (self.stored, self.handed) = (seq, seq),
         }
     }
-    /// A message that goes in with what is pending.
+    /// A message of this process that goes in with what is pending.
     pub fn notice(&mut self, notice: Notice) {
-        self.notices.push(notice);
+        self.notices.push(Notice { by: self.writes.map(|writes| writes.worker), ..notice });
     }
     /// An order that came through the store is answered by what is pending.
     pub fn answer(&mut self, order: Uuid, answer: serde_json::Value) {

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::state::Machine;
+use crate::names::ServiceName;
 use crate::store::Notice;
 use crate::workflow::{Event, Mode};
 
@@ -17,7 +18,8 @@ impl Machine {
             return;
         }
         let Some(about) = about(event) else { return };
-        let Some(base) = url.service().and_then(|service| self.world.base(&service.into())) else {
+        let service = url.service().map(ServiceName::new);
+        let Some(base) = service.as_ref().and_then(|service| self.world.base(service)) else {
             tracing::error!(run = %self.run.id(), url = url.source(), "the service of `notify` has gone: nobody is told");
             return;
         };
@@ -38,8 +40,9 @@ impl Machine {
         if let (Some(body), Value::Object(about)) = (body.as_object_mut(), about) {
             body.extend(about);
         }
-        let url = format!("{base}{path}");
-        self.log.notice(Notice { number: 0, run: self.run.id(), url, body, at: self.now });
+        let (destination, url) = (url.source().to_owned(), format!("{base}{path}"));
+        let (number, run, at) = (0, self.run.id(), self.now);
+        self.log.notice(Notice { number, run, destination, service, by: None, url, body, at });
         self.wants_stored(self.run.seq());
     }
 }

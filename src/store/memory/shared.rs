@@ -64,8 +64,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn notices(&self, limit: usize) -> Vec<Notice> {
-        self.notices.iter().take(limit).cloned().collect()
+    pub(super) fn notices(&self, after: u64, limit: usize) -> Vec<Notice> {
+        self.notices.iter().filter(|notice| notice.number > after).take(limit).cloned().collect()
     }
 
     pub(super) fn notice_done(&mut self, number: u64) {

@@ -146,8 +146,8 @@ impl Work for MemoryStore {
         self.with(|tables| tables.shared.locks(names.as_deref(), limit))
     }
 
-    fn notices(&self, limit: usize) -> Answer<'_, Vec<Notice>> {
-        self.with(|tables| tables.shared.notices(limit))
+    fn notices(&self, after: u64, limit: usize) -> Answer<'_, Vec<Notice>> {
+        self.with(|tables| tables.shared.notices(after, limit))
     }
 
     fn notice_done(&self, number: u64) -> Answer<'_, ()> {

@@ -125,9 +125,10 @@ impl PostgresStore {
         found.iter().map(row).collect()
     }
 
-    async fn unsent(&self, limit: usize) -> Result<Vec<Notice>> {
-        let text = "SELECT number, record FROM notices ORDER BY number LIMIT $1";
-        let found = self.pool.ask(|| sqlx::query(text).bind(rows(limit))).await?;
+    async fn unsent(&self, after: u64, limit: usize) -> Result<Vec<Notice>> {
+        let text = "SELECT number, record FROM notices WHERE number > $1 ORDER BY number LIMIT $2";
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let found = self.pool.ask(|| sqlx::query(text).bind(after).bind(rows(limit))).await?;
         let row = |row: &PgRow| {
             let number = column::<i64>(row, 0)?.cast_unsigned();
             Ok(Notice { number, ..record(row, 1)? })
@@ -224,8 +225,8 @@ impl Work for PostgresStore {
         self.queues(names, limit).boxed()
     }
 
-    fn notices(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>>> {
-        self.unsent(limit).boxed()
+    fn notices(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>>> {
+        self.unsent(after, limit).boxed()
     }
 
     fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<()>> {

@@ -110,8 +110,8 @@ impl Work for SqliteStore {
         read::locks(&self.readers, names, limit).boxed()
     }
 
-    fn notices(&self, limit: usize) -> Answer<'_, Vec<Notice>> {
-        read::notices(&self.readers, limit).boxed()
+    fn notices(&self, after: u64, limit: usize) -> Answer<'_, Vec<Notice>> {
+        read::notices(&self.readers, after, limit).boxed()
     }
 
     fn notice_done(&self, number: u64) -> Answer<'_, ()> {

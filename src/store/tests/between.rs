@@ -38,10 +38,6 @@ fn leave(name: &str, step: &str, item: Option<u32>) -> LockChange {
     LockChange::Leave { name: name.into(), step: step.into(), item }
 }
 
-fn notice(run: RunId, n: u64) -> Notice {
-    Notice { number: 0, run, url: "http://127.0.0.1/hook".into(), body: json!({ "n": n }), at: at(1) }
-}
-
 async fn rows(store: &SharedStore, name: &str) -> Vec<(RunId, String, Option<u32>)> {
     let rows = store.locks(Some(vec![name.to_owned()]), 99).await.unwrap();
     assert!(rows.is_sorted_by_key(|row| row.place) && rows.iter().all(|row| row.name == name));
@@ -226,7 +222,7 @@ async fn what_is_refused_changes_no_lock(which: Which) {
     store.append(Arc::new(Append { locks: bad, fence: Fence(7), ..append(run_id(1), 2, 1) })).await.unwrap_err();
     assert_eq!(rows(store, "a").await.len(), 1);
     assert_eq!(rows(store, "b").await.len(), 0);
-    assert_eq!(store.notices(9).await.unwrap(), []);
+    assert_eq!(store.notices(0, 9).await.unwrap(), []);
 }
 
 async fn notices_are_numbered_and_stay_until_they_are_done(which: Which) {
@@ -235,20 +231,22 @@ async fn notices_are_numbered_and_stay_until_they_are_done(which: Which) {
     let with = |n, notices| Append { notices, ..append(run_id(n), 1, 1) };
     store.append(with(1, vec![notice(run_id(1), 1), notice(run_id(1), 2)]).into()).await.unwrap();
     store.append(with(2, vec![notice(run_id(2), 3)]).into()).await.unwrap();
-    let found = store.notices(9).await.unwrap();
+    let found = store.notices(0, 9).await.unwrap();
     assert!(found.is_sorted_by_key(|notice| notice.number) && found[0].number > 0);
     let as_given: Vec<_> = found.iter().cloned().map(|notice| Notice { number: 0, ..notice }).collect();
     assert_eq!(as_given, [notice(run_id(1), 1), notice(run_id(1), 2), notice(run_id(2), 3)]);
-    assert_eq!(store.notices(2).await.unwrap(), found[..2]);
+    assert_eq!(store.notices(0, 2).await.unwrap(), found[..2]);
+    assert_eq!(store.notices(found[0].number, 9).await.unwrap(), found[1..]);
+    assert_eq!(store.notices(found[2].number, 9).await.unwrap(), []);
     for done in [1, 2, 0] {
         store.notice_done(found[done].number).await.unwrap();
     }
-    assert_eq!(store.notices(9).await.unwrap(), []);
+    assert_eq!(store.notices(0, 9).await.unwrap(), []);
     store.append(with(3, vec![notice(run_id(3), 4)]).into()).await.unwrap();
-    let later = store.notices(9).await.unwrap().remove(0);
+    let later = store.notices(0, 9).await.unwrap().remove(0);
     assert!(later.number > found[2].number, "a number is given once");
     store.notice_done(found[2].number).await.unwrap();
-    assert_eq!(store.notices(9).await.unwrap(), [later]);
+    assert_eq!(store.notices(0, 9).await.unwrap(), [later]);
 }
 
 async fn news_tell_what_happens(which: Which) {
@@ -324,7 +322,7 @@ async fn what_goes_between_survives_a_restart(which: Which) {
     place.reopen().await;
     let store = &place.store;
     assert_eq!(rows(store, "a").await, [(run_id(1), "x".to_owned(), Some(3))]);
-    assert_eq!(store.notices(9).await.unwrap().len(), 1);
+    assert_eq!(store.notices(0, 9).await.unwrap().len(), 1);
     assert_eq!(store.orders(run_id(1)).await.unwrap(), [order(1, run_id(1))]);
     assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!("done")));
     let mut news = store.news();

@@ -29,10 +29,10 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Append, MemoryStore, NewPin, PostgresStore, Priority, SharedStore, SqliteStore};
+use super::{Append, MemoryStore, NewPin, Notice, PostgresStore, Priority, SharedStore, SqliteStore};
 use crate::flag::{Arm, PinKey};
 use crate::limits::Limits;
-use crate::names::{Fence, RouteId, RunId, Seq, WorkerId, WorkflowName};
+use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
 use crate::workflow::{AnswerRecord, Event, Mode, Payload, RunStarted, RunStatus, RunSummary, fold};
 
@@ -240,6 +240,20 @@ pub(crate) fn answered(run: RunId, at: Timestamp) -> Append {
 /// A pin of an instance of `orders.create`.
 pub(crate) fn pin(id: &str, arm: Arm) -> NewPin {
     NewPin { key: PinKey { family: RouteId::new("orders.create"), id: id.into() }, arm }
+}
+
+/// A message about a run.
+pub(crate) fn notice(run: RunId, n: u64) -> Notice {
+    Notice {
+        number: 0,
+        run,
+        destination: "${services.ops}/hook".into(),
+        service: Some(ServiceName::new("ops")),
+        by: Some(worker(1)),
+        url: "http://127.0.0.1/hook".into(),
+        body: json!({ "n": n }),
+        at: at(1),
+    }
 }
 
 /// The seqs that are stored of a run.

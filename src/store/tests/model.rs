@@ -105,7 +105,7 @@ fn append_of(op: &Op) -> Append {
             false => LockChange::Leave { name, step, item },
         }
     };
-    let notice = Notice { number: 0, run, url: "http://127.0.0.1/".into(), body: json!(op.batch), at: at(1) };
+    let notice = Notice { body: json!(op.batch), ..notice(run, 1) };
     Append {
         batch: Uuid::from_u128(u128::from(op.batch)),
         pins: op.pin.iter().map(|(id, engine)| pin(&id.to_string(), arm(*engine))).collect(),
@@ -160,7 +160,7 @@ async fn look(store: &SharedStore) -> String {
     seen += &format!("{:?}\n", store.wakes(99).await);
     let locks = store.locks(None, 99).await.unwrap();
     seen += &format!("{:?}\n", locks.into_iter().map(|row| LockRow { place: 0, ..row }).collect::<Vec<_>>());
-    let notices = store.notices(99).await.unwrap();
+    let notices = store.notices(0, 99).await.unwrap();
     seen += &format!("{:?}\n", notices.into_iter().map(|notice| Notice { number: 0, ..notice }).collect::<Vec<_>>());
     seen
 }
@@ -182,7 +182,7 @@ async fn perform(store: &SharedStore, then: &Then) -> String {
             format!("{:?}", store.settle_order(Uuid::from_u128(u128::from(*order)), json!("by hand")).await)
         }
         Then::NoticeDone => {
-            let first = store.notices(1).await.unwrap();
+            let first = store.notices(0, 1).await.unwrap();
             let done = first.first().map_or(0, |notice| notice.number);
             format!("{:?}", store.notice_done(done).await)
         }

@@ -14,7 +14,7 @@ macro_rules! work_through {
             order(id: uuid::Uuid) -> Option<$crate::store::OrderRecord>;
             settle_order(id: uuid::Uuid, answer: serde_json::Value) -> ();
             locks(names: Option<Vec<String>>, limit: usize) -> Vec<$crate::store::LockRow>;
-            notices(limit: usize) -> Vec<$crate::store::Notice>;
+            notices(after: u64, limit: usize) -> Vec<$crate::store::Notice>;
             notice_done(number: u64) -> ();
             births(limit: usize) -> Vec<$crate::store::Birth>;
             drop_birth(run: $crate::names::RunId) -> ();

@@ -18,6 +18,7 @@ mod structure;
 mod told;
 mod undoing;
 mod unknown;
+mod webhooks;
 
 use std::time::Duration;
 

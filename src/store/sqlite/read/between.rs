@@ -68,8 +68,10 @@ pub(in crate::store::sqlite) async fn locks(
     found.into_iter().map(row).collect()
 }
 
-pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, limit: usize) -> Result<Vec<Notice>> {
-    let found: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT number, record FROM notices ORDER BY number LIMIT ?")
+pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, after: u64, limit: usize) -> Result<Vec<Notice>> {
+    let text = "SELECT number, record FROM notices WHERE number > ? ORDER BY number LIMIT ?";
+    let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(text)
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
         .bind(rows(limit))
         .fetch_all(pool)
         .await

@@ -79,7 +79,7 @@ impl Work for Shared {
         order(id: Uuid) -> Option<OrderRecord>;
         settle_order(id: Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
-        notices(limit: usize) -> Vec<Notice>;
+        notices(after: u64, limit: usize) -> Vec<Notice>;
         notice_done(number: u64) -> ();
         births(limit: usize) -> Vec<crate::store::Birth>;
         drop_birth(run: RunId) -> ();

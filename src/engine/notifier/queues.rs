@@ -1,0 +1,215 @@
+//! The messages to webhooks that wait: which is sent next, and when. No store and no network: a table that is tested by
+//! itself.
+//!
+//! Always true: a destination has at most one message under way, and its messages are sent in the order in which they
+//! were recorded; what a destination does to its messages delays those of no other. One that fails is tried again after a
+//! pause that doubles with each failure, with the same message.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use crate::names::ServiceName;
+use crate::store::Notice;
+
+/// The pause after the first failure; it doubles.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What bounds the queues.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Messages that wait for one destination; beyond them the oldest is dropped.
+    pub waiting_max: usize,
+    /// How often a receiver may refuse a message before it is given up.
+    pub refusals_max: u64,
+    /// At which age a message is given up.
+    pub age_max: SignedDuration,
+    /// Messages under way at the same time, to different destinations.
+    pub sending_max: usize,
+}
+
+/// What came of sending a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The receiver has it.
+    Delivered,
+    /// The receiver does not want this message (4xx).
+    Refused(String),
+    /// The receiver cannot be reached, or has trouble of its own.
+    Failed(String),
+}
+
+/// What follows from an attempt.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Settled {
+    /// These are not sent any more.
+    pub given_up: Vec<Arc<Notice>>,
+    /// The destination takes messages again, after so many failures.
+    pub recovered_after: Option<u32>,
+    /// It is tried again after this pause.
+    pub pause: Option<Duration>,
+}
+
+/// Where a message goes: what `notify:` says in the workflow, or the address where that was not recorded.
+fn destination(notice: &Notice) -> String {
+    if !notice.destination.is_empty() {
+        return notice.destination.clone();
+    }
+    notice.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/")
+}
+
+/// The messages that wait for one destination.
+struct Queue {
+    service: Option<ServiceName>,
+    /// By number: in the order in which they were recorded.
+    waiting: BTreeMap<u64, Waiting>,
+    /// The one that is under way.
+    sending: Option<u64>,
+    /// Failures since a message was last delivered.
+    failures: u32,
+    /// The end of the pause after a failure.
+    next_try: Option<Instant>,
+}
+
+struct Waiting {
+    notice: Arc<Notice>,
+    refusals: u64,
+    /// Another process may send it until then.
+    not_before: Instant,
+}
+
+impl Queue {
+    fn new(service: Option<ServiceName>) -> Self {
+        Self { service, waiting: BTreeMap::new(), sending: None, failures: 0, next_try: None }
+    }
+
+    /// The next message, and when its time comes. In order; only what is left to another process for now is passed by.
+    fn next(&self, now: Instant) -> Option<(Instant, u64)> {
+        if self.sending.is_some() {
+            return None;
+        }
+        let earliest = self.next_try.map_or(now, |next_try| next_try.max(now));
+        let due = |waiting: &Waiting| self.next_try.map_or(waiting.not_before, |next| next.max(waiting.not_before));
+        let first = self.waiting.iter().find(|(_, waiting)| waiting.not_before <= earliest);
+        let first =
+            first.or_else(|| self.waiting.iter().min_by_key(|(number, waiting)| (waiting.not_before, **number)));
+        first.map(|(number, waiting)| (due(waiting), *number))
+    }
+}
+
+/// All queues.
+pub(super) struct Queues {
+    bounds: Bounds,
+    by_destination: BTreeMap<String, Queue>,
+    sending: usize,
+}
+
+impl Queues {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, by_destination: BTreeMap::new(), sending: 0 }
+    }
+
+    /// A message that was recorded; one that is here already stays as it is. The message that is dropped for it, where
+    /// too many wait.
+    pub(super) fn add(&mut self, notice: Notice, not_before: Instant) -> Option<Arc<Notice>> {
+        let queue = self.by_destination.entry(destination(&notice));
+        let queue = queue.or_insert_with(|| Queue::new(notice.service.clone()));
+        let number = notice.number;
+        let waiting = Waiting { notice: Arc::new(notice), refusals: 0, not_before };
+        queue.waiting.entry(number).or_insert(waiting);
+        if queue.waiting.len() <= self.bounds.waiting_max.max(1) {
+            return None;
+        }
+        let oldest = queue.waiting.keys().copied().find(|number| Some(*number) != queue.sending)?;
+        queue.waiting.remove(&oldest).map(|dropped| dropped.notice)
+    }
+
+    /// The messages whose time has come, at most one for each destination: they are under way from now on.
+    pub(super) fn start_due(&mut self, now: Instant) -> Vec<Arc<Notice>> {
+        let mut due: Vec<(Instant, u64, &mut Queue)> = self
+            .by_destination
+            .values_mut()
+            .filter_map(|queue| {
+                queue.next(now).filter(|(due, _)| *due <= now).map(|(due, number)| (due, number, queue))
+            })
+            .collect();
+        // Whoever has been due for longest goes first where not all can.
+        due.sort_by_key(|(due, number, _)| (*due, *number));
+        let free = self.bounds.sending_max.saturating_sub(self.sending);
+        let started = due.into_iter().take(free).filter_map(|(_, number, queue)| {
+            queue.sending = Some(number);
+            Some(queue.waiting.get(&number)?.notice.clone())
+        });
+        let started: Vec<_> = started.collect();
+        self.sending += started.len();
+        started
+    }
+
+    /// When the next message is due; `None` where none is before something else happens.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        if self.sending >= self.bounds.sending_max {
+            return None;
+        }
+        self.by_destination.values().filter_map(|queue| queue.next(now).map(|(due, _)| due)).min()
+    }
+
+    /// A message is no longer under way. `time` is what the ages of messages are counted to.
+    pub(super) fn settle(&mut self, notice: &Notice, attempt: &Attempt, now: Instant, time: Timestamp) -> Settled {
+        let (destination, mut settled) = (destination(notice), Settled::default());
+        let Some(queue) = self.by_destination.get_mut(&destination) else { return settled };
+        if queue.sending != Some(notice.number) {
+            return settled;
+        }
+        queue.sending = None;
+        self.sending -= 1;
+        if *attempt == Attempt::Delivered {
+            queue.waiting.remove(&notice.number);
+            settled.recovered_after = (queue.failures > 0).then_some(queue.failures);
+            (queue.failures, queue.next_try) = (0, None);
+        } else {
+            let pause = PAUSE.saturating_mul(1 << queue.failures.min(16)).min(PAUSE_MAX);
+            queue.failures = queue.failures.saturating_add(1);
+            (queue.next_try, settled.pause) = (Some(now + pause), Some(pause));
+            let refused = matches!(attempt, Attempt::Refused(_));
+            if let Some(waiting) = queue.waiting.get_mut(&notice.number) {
+                waiting.refusals += u64::from(refused);
+            }
+            let Bounds { refusals_max, age_max, .. } = self.bounds;
+            let is_over = |waiting: &Waiting| {
+                waiting.refusals >= refusals_max.max(1) || time.duration_since(waiting.notice.at) > age_max
+            };
+            let over = queue.waiting.extract_if(.., |_, waiting| is_over(waiting));
+            settled.given_up = over.map(|(_, waiting)| waiting.notice).collect();
+        }
+        if queue.waiting.is_empty() {
+            self.by_destination.remove(&destination);
+        }
+        settled
+    }
+
+    /// Forgets what is not among the messages that the store has: another process has sent it.
+    pub(super) fn keep_only(&mut self, stored: &BTreeSet<u64>) {
+        for queue in self.by_destination.values_mut() {
+            let sending = queue.sending;
+            queue.waiting.retain(|number, _| stored.contains(number) || Some(*number) == sending);
+        }
+        self.by_destination.retain(|_, queue| !queue.waiting.is_empty());
+    }
+
+    /// How many messages wait or are under way, by service; `None` are those of which that was not recorded.
+    pub(super) fn waiting(&self) -> BTreeMap<Option<ServiceName>, usize> {
+        let mut counts = BTreeMap::new();
+        for queue in self.by_destination.values() {
+            *counts.entry(queue.service.clone()).or_default() += queue.waiting.len();
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests;

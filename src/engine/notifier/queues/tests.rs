@@ -1,0 +1,223 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::*;
+use crate::names::RunId;
+
+fn time(second: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+}
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn notice(number: u64, destination: &str) -> Notice {
+    Notice {
+        number,
+        run: RunId(Uuid::from_u128(number.into())),
+        destination: destination.to_owned(),
+        service: Some(ServiceName::new("ops")),
+        by: None,
+        url: "http://ops:80/hooks/17".into(),
+        body: Value::Null,
+        at: time(0),
+    }
+}
+
+fn bounds() -> Bounds {
+    Bounds { waiting_max: 100, refusals_max: 3, age_max: SignedDuration::from_hours(24), sending_max: 64 }
+}
+
+fn numbers(notices: &[Arc<Notice>]) -> Vec<u64> {
+    notices.iter().map(|notice| notice.number).collect()
+}
+
+fn failed() -> Attempt {
+    Attempt::Failed("gone".into())
+}
+
+#[test]
+fn a_destination_gets_its_messages_one_by_one_and_in_order() {
+    let (mut queues, now) = (Queues::new(bounds()), Instant::now());
+    for number in [3, 1, 2] {
+        assert_eq!(queues.add(notice(number, "a"), now), None);
+    }
+    for number in 1..=3 {
+        assert_eq!(queues.next_due(now), Some(now));
+        let started = queues.start_due(now);
+        assert_eq!(numbers(&started), [number]);
+        assert_eq!((queues.start_due(now).len(), queues.next_due(now)), (0, None), "one is under way");
+        assert_eq!(queues.settle(&started[0], &Attempt::Delivered, now, time(0)), Settled::default());
+    }
+    assert_eq!(queues.next_due(now), None);
+    assert!(queues.waiting().is_empty());
+}
+
+#[test]
+fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
+    let (mut queues, begun) = (Queues::new(bounds()), Instant::now());
+    queues.add(notice(1, "dead"), begun);
+    queues.add(notice(2, "dead"), begun);
+    let mut now = begun;
+    for (failures, pause) in (1..).zip([1, 2, 4, 8, 16, 32, 60, 60]) {
+        queues.add(notice(100 + failures, "alive"), now);
+        let started = queues.start_due(now);
+        assert_eq!(numbers(&started), [1, 100 + failures], "the same message again, and the other at once");
+        let settled = queues.settle(&started[0], &failed(), now, time(0));
+        assert_eq!(settled, Settled { pause: Some(s(pause)), ..Settled::default() });
+        queues.settle(&started[1], &Attempt::Delivered, now, time(0));
+        assert_eq!(queues.next_due(now), Some(now + s(pause)));
+        now += s(pause);
+    }
+    // It is back: the rest follows at once.
+    let started = queues.start_due(now);
+    let settled = queues.settle(&started[0], &Attempt::Delivered, now, time(0));
+    assert_eq!(settled.recovered_after, Some(8));
+    assert_eq!(numbers(&queues.start_due(now)), [2]);
+}
+
+#[test]
+fn what_is_refused_is_given_up_and_what_is_too_old() {
+    let (mut queues, mut now) = (Queues::new(bounds()), Instant::now());
+    for number in 1..=3 {
+        queues.add(notice(number, "a"), now);
+    }
+    for refusal in 1..=3 {
+        let started = queues.start_due(now);
+        assert_eq!(numbers(&started), [1]);
+        let settled = queues.settle(&started[0], &Attempt::Refused("it answered 404".into()), now, time(0));
+        assert_eq!(numbers(&settled.given_up), if refusal == 3 { vec![1] } else { vec![] });
+        now += s(60);
+    }
+    // Trouble of the receiver's own is waited out, however often it is tried; but for a day.
+    for _ in 0..20 {
+        let started = queues.start_due(now);
+        assert_eq!(numbers(&started), [2]);
+        assert_eq!(queues.settle(&started[0], &failed(), now, time(80_000)).given_up, []);
+        now += s(60);
+    }
+    let started = queues.start_due(now);
+    assert_eq!(numbers(&queues.settle(&started[0], &failed(), now, time(86_401)).given_up), [2, 3]);
+    assert!(queues.waiting().is_empty() && queues.next_due(now).is_none());
+}
+
+#[test]
+fn beyond_the_bound_the_oldest_is_dropped_that_is_not_under_way() {
+    let (mut queues, now) = (Queues::new(Bounds { waiting_max: 3, ..bounds() }), Instant::now());
+    queues.add(notice(1, "a"), now);
+    let started = queues.start_due(now);
+    for number in 2..=3 {
+        assert_eq!(queues.add(notice(number, "a"), now), None);
+    }
+    assert_eq!(queues.add(notice(4, "b"), now), None, "each destination has its own bound");
+    assert_eq!(queues.add(notice(5, "a"), now).map(|dropped| dropped.number), Some(2));
+    assert_eq!(queues.add(notice(5, "a"), now), None, "it is here already");
+    queues.settle(&started[0], &Attempt::Delivered, now, time(0));
+    assert_eq!(queues.waiting()[&Some(ServiceName::new("ops"))], 3);
+}
+
+#[test]
+fn no_more_are_under_way_than_may_and_who_waited_longest_goes_first() {
+    let (mut queues, now) = (Queues::new(Bounds { sending_max: 2, ..bounds() }), Instant::now());
+    for (number, destination) in (1..).zip(["a", "b", "c"]) {
+        queues.add(notice(number, destination), now);
+    }
+    let started = queues.start_due(now);
+    assert_eq!(numbers(&started), [1, 2]);
+    assert_eq!(queues.next_due(now), None, "whoever comes back makes room");
+    queues.settle(&started[0], &failed(), now, time(0));
+    assert_eq!(numbers(&queues.start_due(now + s(2))), [3]);
+}
+
+#[test]
+fn what_another_process_recorded_is_left_to_it_for_a_while_and_forgotten_when_sent() {
+    let (mut queues, now) = (Queues::new(bounds()), Instant::now());
+    queues.add(notice(1, "a"), now + s(60));
+    queues.add(notice(2, "a"), now);
+    let started = queues.start_due(now);
+    assert_eq!(numbers(&started), [2], "its own first");
+    queues.keep_only(&BTreeSet::from([1]));
+    queues.settle(&started[0], &Attempt::Delivered, now, time(0));
+    assert_eq!(queues.next_due(now), Some(now + s(60)));
+    assert_eq!(numbers(&queues.start_due(now + s(60))), [1]);
+    queues.add(notice(3, "a"), now);
+    queues.keep_only(&BTreeSet::new());
+    assert_eq!(queues.waiting().values().sum::<usize>(), 1, "what is under way stays until it is settled");
+}
+
+/// What an older version recorded says only where to.
+#[test]
+fn an_older_message_goes_by_its_address() {
+    let (mut queues, now) = (Queues::new(bounds()), Instant::now());
+    for (number, url) in (1..).zip(["http://a:80/hooks/1", "http://a:80/hooks/2", "http://b:80/hooks"]) {
+        queues.add(Notice { service: None, url: url.into(), ..notice(number, "") }, now);
+    }
+    assert_eq!(numbers(&queues.start_due(now)), [1, 3]);
+}
+
+proptest! {
+    /// Whatever receivers do: each message ends once, those of a destination are delivered in order, and nobody waits
+    /// for another destination.
+    #[test]
+    fn every_message_ends_once_and_in_order(
+        happens in prop::collection::vec((0_usize..4, 0_u8..10, 0_u64..40), 1..200),
+    ) {
+        let names = ["a", "b", "c", "d"];
+        let (mut queues, mut now) = (Queues::new(Bounds { waiting_max: 20, ..bounds() }), Instant::now());
+        let (mut ends, mut delivered) = (HashMap::<u64, u32>::new(), HashMap::<String, u64>::new());
+        let mut added = 0;
+        let mut under_way: Vec<Arc<Notice>> = Vec::new();
+        let mut all = happens.into_iter();
+        for step in 0..10_000 {
+            match all.next() {
+                Some((which, what, wait)) => {
+                    if what < 6 {
+                        added += 1;
+                        if let Some(dropped) = queues.add(notice(added, names[which]), now) {
+                            *ends.entry(dropped.number).or_default() += 1;
+                        }
+                    }
+                    if let Some(sent) = (!under_way.is_empty()).then(|| under_way.swap_remove(which % under_way.len())) {
+                        let attempt = match what {
+                            0..=4 => Attempt::Delivered,
+                            5..=7 => failed(),
+                            _ => Attempt::Refused("no".into()),
+                        };
+                        if attempt == Attempt::Delivered {
+                            *ends.entry(sent.number).or_default() += 1;
+                            let last = delivered.insert(sent.destination.clone(), sent.number).unwrap_or(0);
+                            prop_assert!(last < sent.number, "{} after {last}", sent.number);
+                        }
+                        for given_up in queues.settle(&sent, &attempt, now, time(0)).given_up {
+                            *ends.entry(given_up.number).or_default() += 1;
+                        }
+                    }
+                    now += Duration::from_millis(wait * 100);
+                }
+                // Everybody is well again.
+                None => {
+                    for sent in std::mem::take(&mut under_way) {
+                        *ends.entry(sent.number).or_default() += 1;
+                        queues.settle(&sent, &Attempt::Delivered, now, time(0));
+                    }
+                    now += s(60);
+                }
+            }
+            let started = queues.start_due(now);
+            for one in &started {
+                prop_assert!(!under_way.iter().any(|other| other.destination == one.destination));
+            }
+            under_way.extend(started);
+            if step > 0 && all.len() == 0 && under_way.is_empty() && queues.waiting().is_empty() {
+                break;
+            }
+        }
+        prop_assert!(queues.waiting().is_empty() && under_way.is_empty());
+        prop_assert_eq!(ends.len() as u64, added);
+        prop_assert!(ends.values().all(|times| *times == 1), "{ends:?}");
+    }
+}

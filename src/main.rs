@@ -1,9 +1,9 @@
-//! The binary: reads the command line and opens the doors to whatever runs a process or a store.
+//! The binary: gives the command line the functions that run a process or open a store.
 
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
-use pointsman::cli::{self, DemoOptions, Doors, Failure, ServeOptions};
+use pointsman::cli::{self, DemoOptions, Failure, ProcessCommands, ServeOptions};
 use pointsman::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -27,7 +27,7 @@ fn demo(options: DemoOptions) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
-    cli::main(&Doors {
+    cli::main(&ProcessCommands {
         serve,
         demo,
         store_check: pointsman::app::store_check,

@@ -1,6 +1,6 @@
 //! Runs held against flag files that did not make them.
 //!
-//! Always true: it only looks. Values that are drawn by lot (`uuid`, `random`) come from the store's secret: without it
+//! Always true: it only looks. Random values (`uuid`, `random`) come from the store's secret: without it
 //! they are others, and a workflow that draws is told so.
 
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ impl Against {
         .with_signals(size(limits.signals_max));
         Self { plans: setup.workflows, world, knows_lots: secret.is_some() }
     }
-    /// Whether values drawn by lot are those of the run.
+    /// Whether random values are those of the run.
     pub fn knows_lots(&self) -> bool {
         self.knows_lots
     }

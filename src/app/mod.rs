@@ -7,7 +7,7 @@
 
 mod against;
 mod behind;
-mod doors;
+mod commands;
 mod process_status;
 mod retention;
 mod services;
@@ -45,7 +45,7 @@ use crate::store::{FlipRecord, MemoryStore, PostgresStore, SharedStore, SqliteSt
 use crate::telemetry;
 
 pub use against::{Against, Compared};
-pub use doors::{demo, serve};
+pub use commands::{demo, serve};
 pub use stored::{OpenRun, StoredRuns};
 pub use stores::{store_backup, store_check};
 

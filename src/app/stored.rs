@@ -41,7 +41,7 @@ impl StoredRuns {
         let store = runtime.block_on(open(url))?;
         Ok(Self { store, runtime })
     }
-    /// What values drawn by lot come from.
+    /// The secret from which random values are derived.
     ///
     /// # Errors
     /// The store does not answer.

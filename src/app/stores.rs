@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::doors::runtime;
+use super::commands::runtime;
 use crate::affinity::{KeyFileError, KeyLog, StoreAffinity, default_dir};
-use crate::cli::{StoreCopy, StoreFinding, StorePlace, StoreReport};
+use crate::cli::{StoreCopy, StoreFinding, StoreLocation, StoreReport};
 use crate::config::{self, Overrides, Settings, Setup, StoreUrl};
 use crate::limits::Limits;
 use crate::store::{PostgresStore, SharedStore, SqliteStore, StoreChecked};
@@ -20,8 +20,8 @@ use crate::store::{PostgresStore, SharedStore, SqliteStore, StoreChecked};
 ///
 /// # Errors
 /// The flag files do not name a store that can be looked at, or it cannot be opened.
-pub fn store_check(place: StorePlace) -> anyhow::Result<StoreReport> {
-    let (store, limits) = named(place)?;
+pub fn store_check(location: StoreLocation) -> anyhow::Result<StoreReport> {
+    let (store, limits) = named(location)?;
     runtime()?.block_on(async {
         match store {
             StoreUrl::Sqlite(path) => checked(&path, window(&limits)).await,
@@ -38,8 +38,8 @@ pub fn store_check(place: StorePlace) -> anyhow::Result<StoreReport> {
 ///
 /// # Errors
 /// As [`store_check`]; or the file exists or cannot be written; or the database has a better way of its own.
-pub fn store_backup(place: StorePlace, to: PathBuf) -> anyhow::Result<StoreCopy> {
-    let (store, limits) = named(place)?;
+pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<StoreCopy> {
+    let (store, limits) = named(location)?;
     let path = match store {
         StoreUrl::Sqlite(path) => path,
         StoreUrl::Postgres { .. } => bail!(
@@ -63,14 +63,14 @@ async fn checked(path: &Path, window: Duration) -> anyhow::Result<StoreReport> {
     Ok(report(SqliteStore::check(path, window).await?, format!("sqlite:{}", path.display())))
 }
 
-fn report(checked: StoreChecked, place: String) -> StoreReport {
+fn report(checked: StoreChecked, location: String) -> StoreReport {
     let StoreChecked { runs, purged, events, payloads, findings, unlisted } = checked;
     let findings = findings.into_iter().map(|finding| StoreFinding {
         run: finding.run.map(|run| run.to_string()),
         what: finding.what,
         todo: finding.todo,
     });
-    StoreReport { place, runs, purged, events, payloads, findings: findings.collect(), unlisted }
+    StoreReport { location, runs, purged, events, payloads, findings: findings.collect(), unlisted }
 }
 
 /// Which arm owns what, over the store and the file of retry keys.
@@ -105,13 +105,13 @@ fn window(limits: &Limits) -> Duration {
 }
 
 /// The store that is named.
-fn named(place: StorePlace) -> anyhow::Result<(StoreUrl, Limits)> {
-    match place {
-        StorePlace::Url(url) => {
+fn named(location: StoreLocation) -> anyhow::Result<(StoreUrl, Limits)> {
+    match location {
+        StoreLocation::Url(url) => {
             let store = config::parse_store(&url, None).map_err(|why| anyhow::anyhow!("`--store`: {why}"))?;
             Ok((store, Limits::default()))
         }
-        StorePlace::Flags(dir) => {
+        StoreLocation::Flags(dir) => {
             // It is looked at where it stands, whether or not the secrets are there too.
             let over = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
             let setup = config::read(&dir, &over)?.setup;

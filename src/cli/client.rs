@@ -1,8 +1,8 @@
-//! Asks the API of a running pointsman.
+//! The HTTP client of a running process's API.
 //!
-//! The question it answers: "what does the server say?" A server that is slow is given up after ten seconds, one that
-//! is gone is named with what to do, an answer larger than the bound is refused; asking again is left to the person,
-//! since a flip may have happened.
+//! A server that does not answer within ten seconds is given up; one that cannot be reached is an error that says what
+//! to do; a response larger than the bound is refused. Nothing is retried, since a flip may have happened: that is left
+//! to the person.
 
 use std::future::Future;
 use std::time::Duration;
@@ -20,41 +20,41 @@ use serde_json::Value;
 use super::args::Server;
 use crate::admin::types::ApiProblem;
 
-/// One answer, all told.
+/// How long a request may take, from connecting to the last byte.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// A stream says now and then that it is there; one that does not is broken.
+/// A stream sends heartbeats: without any byte for this long it is broken.
 const QUIET_MAX: Duration = Duration::from_secs(60);
-/// The largest answer that is read.
+/// The largest response that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum CallError {
     /// The server refused, and says why.
     Refused(Box<ApiProblem>, Value),
-    /// There is no server, or it does not speak our language: what happened, and what to do.
+    /// No server, or not pointsman's API: what happened, and what to do.
     Unreachable(String, String),
 }
 
-/// A stream of events that is read.
+/// A response of server-sent events.
 pub(crate) struct Events {
     body: Incoming,
     read: Vec<u8>,
 }
 
-/// One of them.
+/// One server-sent event.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Event {
-    /// Where to go on behind it.
+    /// For `Last-Event-ID`.
     pub id: Option<String>,
     /// Its name.
     pub name: String,
-    /// What it says.
+    /// Its data.
     pub data: Value,
 }
 
 impl Event {
-    /// The lines of one block; `None` where they are only comments.
+    /// Parses the lines of one event; `None` where they are only comments.
     fn parse(block: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(block);
         let (mut id, mut name, mut data) = (None, "message".to_owned(), String::new());
@@ -81,13 +81,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Prepares; nothing is sent yet.
+    /// A client for this server; nothing is sent yet.
     pub fn new(server: &Server) -> Result<Self, CallError> {
         let base = server.admin.trim_end_matches('/').to_owned();
         let base = if base.contains("://") { base } else { format!("http://{base}") };
         let uri: Uri = base.parse().map_err(|error| {
             let example = "an example is --admin http://127.0.0.1:8081";
-            CallError::Unreachable(format!("`{base}` is no URL: {error}"), example.to_owned())
+            CallError::Unreachable(format!("`{base}` is not a URL: {error}"), example.to_owned())
         })?;
         if uri.scheme_str() != Some("http") {
             let hint = "this version speaks plain http to the API: use a tunnel, or an address on this machine";
@@ -101,25 +101,24 @@ impl Client {
             None => std::env::var("POINTSMAN_TOKEN").ok(),
         };
         let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CallError::Unreachable(format!("no runtime: {error}"), "try again".to_owned()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+            CallError::Unreachable(format!("the runtime cannot be created: {error}"), "try again".to_owned())
+        })?;
         Ok(Self { base, token, pool: Pool::builder(TokioExecutor::new()).build_http(), runtime })
     }
 
-    /// Asks, and reads the answer as `T` and as it came.
+    /// GET; returns the response as `T` and as raw JSON.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(T, Value), CallError> {
         self.call(Method::GET, path, None, &[])
     }
 
-    /// Tells, and reads the answer as `T` and as it came.
+    /// POST; returns the response as `T` and as raw JSON.
     pub fn post<T: DeserializeOwned>(&self, path: &str, ask: &impl serde::Serialize) -> Result<(T, Value), CallError> {
         let body = serde_json::to_value(ask).unwrap_or_default();
         self.call(Method::POST, path, Some(body), &[])
     }
 
-    /// The same, with a preference for how long the answer may take.
+    /// POST with a `Prefer` header, which says how long the server may wait.
     pub fn post_preferring<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -145,26 +144,26 @@ impl Client {
         self.read(path, status, &body)
     }
 
-    /// Waits, but not for ever.
+    /// Waits for a request, at most `ANSWER_TIME_MAX`.
     fn within<T>(&self, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         self.runtime.block_on(async {
             match tokio::time::timeout(ANSWER_TIME_MAX, work).await {
                 Ok(answer) => answer,
                 Err(_) => Err(CallError::Unreachable(
                     format!("{} did not answer within {} s", self.base, ANSWER_TIME_MAX.as_secs()),
-                    "what was asked may still happen: look with `pointsman status` before trying again".to_owned(),
+                    "the request may still take effect: look with `pointsman status` before you try again".to_owned(),
                 )),
             }
         })
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, status: StatusCode, body: &[u8]) -> Result<(T, Value), CallError> {
-        let value: Value = serde_json::from_slice(body).map_err(|_| self.stranger(status))?;
+        let value: Value = serde_json::from_slice(body).map_err(|_| self.not_pointsman(status))?;
         if !status.is_success() {
             if !value.get("title").is_some_and(Value::is_string) {
-                return Err(self.stranger(status));
+                return Err(self.not_pointsman(status));
             }
-            let problem: ApiProblem = serde_json::from_value(value.clone()).map_err(|_| self.stranger(status))?;
+            let problem: ApiProblem = serde_json::from_value(value.clone()).map_err(|_| self.not_pointsman(status))?;
             return Err(CallError::Refused(Box::new(problem), value));
         }
         match serde_json::from_value(value.clone()) {
@@ -176,7 +175,7 @@ impl Client {
         }
     }
 
-    /// Opens a stream of events; `None` where there is nothing more to come.
+    /// Opens an event stream; `None` where the run has ended and all its events were received.
     pub fn open(
         &self,
         method: Method,
@@ -195,7 +194,7 @@ impl Client {
             return Ok(Some(Events { body: response.into_body(), read: Vec::new() }));
         }
         let body = self.within(self.body(response))?;
-        Err(self.read::<Value>(path, status, &body).err().unwrap_or_else(|| self.stranger(status)))
+        Err(self.read::<Value>(path, status, &body).err().unwrap_or_else(|| self.not_pointsman(status)))
     }
 
     /// The next event of a stream; `None` is its end, which may be a break.
@@ -210,21 +209,21 @@ impl Client {
                 }
             }
             if events.read.len() > ANSWER_BYTES_MAX {
-                return Err(broke("one event is larger than any answer"));
+                return Err(broke("one event is larger than the largest response"));
             }
             let frame = self.runtime.block_on(async { tokio::time::timeout(QUIET_MAX, events.body.frame()).await });
             match frame {
                 Ok(Some(Ok(frame))) => events.read.extend(frame.into_data().unwrap_or_default()),
                 Ok(Some(Err(error))) => return Err(broke(&error.to_string())),
                 Ok(None) => return Ok(None),
-                Err(_) => return Err(broke("not even a sign of life came")),
+                Err(_) => return Err(broke("no heartbeat came")),
             }
         }
     }
 
     async fn body(&self, response: Response<Incoming>) -> Result<Bytes, CallError> {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-            CallError::Unreachable(format!("the answer of {} broke off: {error}", self.base), "try again".to_owned())
+            CallError::Unreachable(format!("the response of {} broke off: {error}", self.base), "try again".to_owned())
         })?;
         Ok(body.to_bytes())
     }
@@ -252,7 +251,10 @@ impl Client {
             None => Full::default(),
         };
         let request = request.body(body).map_err(|error| {
-            CallError::Unreachable(format!("this cannot be asked: {error}"), "check the name and the token".to_owned())
+            CallError::Unreachable(
+                format!("the request is not valid HTTP: {error}"),
+                "check the name and the token".to_owned(),
+            )
         })?;
         self.pool.request(request).await.map_err(|error| self.gone(&error))
     }
@@ -269,7 +271,7 @@ impl Client {
         )
     }
 
-    fn stranger(&self, status: StatusCode) -> CallError {
+    fn not_pointsman(&self, status: StatusCode) -> CallError {
         CallError::Unreachable(
             format!("{} answered {status}, and not as pointsman's API does", self.base),
             "is this the address of the API (`admin.listen`), and not of the proxy?".to_owned(),
@@ -277,12 +279,12 @@ impl Client {
     }
 }
 
-/// A name as one component of a path.
+/// A name, percent-encoded for a path.
 pub(crate) fn component(name: &str) -> String {
     percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// `?a=b&c=d` of what is there.
+/// `?a=b&c=d` of the parameters that have a value.
 pub(crate) fn query(parts: &[(&str, Option<String>)]) -> String {
     let parts = parts.iter().filter_map(|(name, value)| Some(format!("{name}={}", component(value.as_deref()?))));
     let joined = parts.collect::<Vec<_>>().join("&");

@@ -1,18 +1,18 @@
 //! `evidence`: what the comparisons of a route add up to.
 
-use super::Done;
 use super::client::{CallError, Client, component};
-use super::paint::{Field, Paint, Tone, count, harmless, plain};
+use super::format::{Formatter, TableCell, Tone, count, escape_control, plain};
+use super::output::Output;
 use crate::admin::types::EvidenceView;
 
-pub(crate) fn show(client: &Client, route: &str, paint: Paint) -> Result<Done, CallError> {
+pub(crate) fn show(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
     let (view, json) = client.get::<EvidenceView>(&format!("/api/v2/routes/{}/evidence", component(route)))?;
-    Ok(Done { text: text(&view, paint), json, fine: true })
+    Ok(Output { text: text(&view, format), json, is_ok: true })
 }
 
-pub(crate) fn text(view: &EvidenceView, paint: Paint) -> String {
+pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     let evidence = &view.evidence;
-    let number = |name: &str, number: u64, tone: Tone| -> Vec<Field> { vec![plain(name), (count(number), tone)] };
+    let number = |name: &str, number: u64, tone: Tone| -> Vec<TableCell> { vec![plain(name), (count(number), tone)] };
     let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Bad };
     let mut rows = vec![
         number("pairs in shadow", evidence.shadow_pairs, Tone::Plain),
@@ -28,34 +28,35 @@ pub(crate) fn text(view: &EvidenceView, paint: Paint) -> String {
         rows.extend(map.iter().map(|(reason, n)| number(&format!("{title}: {reason}"), *n, Tone::Faint)));
     }
     rows.extend(evidence.rule_hits.iter().map(|(rule, n)| number(&format!("made equal by: {rule}"), *n, Tone::Faint)));
-    let mut out = format!("{}\n\n", paint.tone(&view.route, Tone::Strong));
-    out.push_str(&paint.table(&["SINCE THE LAST CHANGE", "COUNT"], &[1], rows));
+    let mut out = format!("{}\n\n", format.tone(&view.route, Tone::Strong));
+    out.push_str(&format.table(&["SINCE THE LAST CHANGE", "COUNT"], &[1], rows));
     if evidence.pairs() > 0 {
-        out.push_str(&format!("\n{}\n", bound(view)));
+        out.push_str(&format!("\n{}\n", upper_bound_text(view)));
     }
     match &view.next {
-        None => out.push_str("\nit is at the top\n"),
+        None => out.push_str("\nthe route is on the highest rung\n"),
         Some(next) if next.missing.is_empty() => {
             let open = format!("the gate to {} is open", next.to);
-            out.push_str(&format!("\n{}: pointsman flip {} {}\n", paint.tone(open, Tone::Good), view.route, next.to));
+            out.push_str(&format!("\n{}: pointsman flip {} {}\n", format.tone(open, Tone::Good), view.route, next.to));
         }
         Some(next) => {
-            out.push_str(&format!("\n{}\n", paint.tone(format!("the gate to {} is shut:", next.to), Tone::Warn)));
+            out.push_str(&format!("\n{}\n", format.tone(format!("the gate to {} is shut:", next.to), Tone::Warn)));
             for missing in &next.missing {
-                out.push_str(&format!("  - {}\n", harmless(missing)));
+                out.push_str(&format!("  - {}\n", escape_control(missing)));
             }
         }
     }
     out
 }
 
-/// What the pairs say of all requests, and how many more would say less than one in a thousand.
-fn bound(view: &EvidenceView) -> String {
+/// The upper bound on the share of requests that differ, and how many more pairs would prove less than one in a
+/// thousand.
+fn upper_bound_text(view: &EvidenceView) -> String {
     let evidence = &view.evidence;
     let percent = evidence.mismatch_upper_bound() * 100.0;
     let more = match evidence.pairs_needed_for(0.001) {
         Some(0) | None => String::new(),
         Some(pairs) => format!("; {} more pairs without one for < 0.1%", count(pairs)),
     };
-    format!("at most {percent:.2}% of requests differ, at 95% however often one looks{more}")
+    format!("at most {percent:.2}% of requests differ (95% confidence, valid at every look){more}")
 }

@@ -1,7 +1,7 @@
-//! `help`: the topics of the reference, or what one command takes.
+//! `help`: the topics of the reference, or the options of one command.
 //!
-//! Always true: on a terminal a text is shown through the pager (PAGER, else `less`), elsewhere it is printed as it is. A
-//! pager that is not there, or that ends early, is no error.
+//! Always true: on a terminal a text is shown through the pager (PAGER, else `less`), elsewhere it is printed. A pager
+//! that is missing or ends early is no error.
 
 use std::io::{IsTerminal, Write};
 use std::process::{Command as Process, ExitCode, Stdio};
@@ -9,12 +9,12 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::args::{Globals, Line};
-use super::paint::{Paint, Tone};
-use super::{pretty, print};
+use super::args::{CommandLine, Globals};
+use super::format::{Formatter, Tone};
+use super::output::{pretty, print};
 use crate::docs::{self, Topic};
 
-/// Leaves a text that fits the screen on it, passes colours on, and does not clear.
+/// -F: exit at once where the text fits the screen; -R: pass colours; -X: leave the text on the screen.
 const PAGER: &str = "less -FRX";
 
 pub(super) fn help(words: &[String], globals: &Globals) -> ExitCode {
@@ -32,30 +32,30 @@ pub(super) fn help(words: &[String], globals: &Globals) -> ExitCode {
         Ok(_) => None,
         Err(nearest) => nearest,
     };
-    if let Some(text) = of_command(words) {
+    if let Some(text) = command_help(words) {
         return shown(globals, &json!({ "command": words.join(" "), "text": text }), &text);
     }
     let hint = match unknown {
         Some(nearest) => format!("did you mean `pointsman help {nearest}`?"),
         None => "`pointsman help` lists the topics, `pointsman --help` the commands".to_owned(),
     };
-    let err = Paint::new(globals.color, &std::io::stderr());
+    let err = Formatter::new(globals.color, &std::io::stderr());
     let (error, what) = (err.tone("error:", Tone::Bad), err.tone("what to do:", Tone::Strong));
     let _ =
         writeln!(std::io::stderr(), "{error} there is no topic and no command `{}`\n  {what} {hint}", words.join(" "));
     ExitCode::from(2)
 }
 
-/// A topic; where a command has the same name, how to see that one.
+/// A topic's text; where a command has the same name, with a note on how to see the command's help.
 fn text(topic: &Topic) -> String {
     let mut text = topic.text();
-    if Line::command().find_subcommand(topic.name).is_some() {
+    if CommandLine::command().find_subcommand(topic.name).is_some() {
         text.push_str(&format!("\n`pointsman {} --help` describes the command of this name.\n", topic.name));
     }
     text
 }
 
-/// The list of topics, for a person.
+/// The list of topics, as text.
 fn index() -> String {
     let width = docs::TOPICS.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
     let rows = docs::TOPICS.iter().map(|topic| format!("  {:<width$}  {}\n", topic.name, topic.title()));
@@ -69,9 +69,9 @@ fn topics() -> serde_json::Value {
     docs::TOPICS.iter().map(|topic| json!({ "name": topic.name, "title": topic.title() })).collect()
 }
 
-/// What a command takes, as its own `--help` says it.
-fn of_command(words: &[String]) -> Option<String> {
-    let mut command = Line::command();
+/// The text of a command's `--help`.
+fn command_help(words: &[String]) -> Option<String> {
+    let mut command = CommandLine::command();
     command.build();
     for word in words {
         command = command.find_subcommand(word)?.clone();
@@ -91,14 +91,14 @@ fn shown(globals: &Globals, json: &serde_json::Value, text: &str) -> ExitCode {
 /// Shows a text through the pager.
 ///
 /// # Errors
-/// There is none, or it could not be started: nothing was shown.
+/// The pager could not be started; nothing was shown.
 fn paged(text: &str) -> std::io::Result<()> {
     let pager = std::env::var("PAGER").unwrap_or_else(|_| PAGER.to_owned());
     let mut words = pager.split_whitespace();
     let program = words.next().ok_or(std::io::ErrorKind::NotFound)?;
     let mut pager = Process::new(program).args(words).stdin(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = pager.stdin.take() {
-        // A reader who has seen enough closes it.
+        // Fails where the reader quits before the end, which is no error.
         let _ = stdin.write_all(text.as_bytes());
     }
     pager.wait().map(drop)

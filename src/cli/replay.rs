@@ -1,81 +1,89 @@
-//! `replay`: a run's events folded again, from a running process or from a store that nobody uses.
+//! `replay`: the state of a run after each of its events, read from a running process or from a store that none uses.
 
 use serde_json::json;
 
-use super::Done;
 use super::args::{Replay, Server};
 use super::client::{CallError, Client, component, query};
-use super::paint::{Field, Paint, Tone, harmless, lasting, plain};
+use super::format::{Formatter, TableCell, Tone, duration_text, escape_control, plain};
+use super::output::Output;
 use crate::admin::replay::{DivergenceRow, StateRow, states};
 use crate::admin::types::{EventRow, RunList, RunStatus};
 use crate::app::{Against, Compared, OpenRun, StoredRuns};
 use crate::config::{Failed, Findings};
 use crate::problem::Severity;
 
-/// Where runs are read.
-pub(super) enum Source {
+/// Where runs are read from.
+pub(super) enum RunSource {
     /// A running process.
     Api(Box<Client>),
     /// A store that no process uses.
     Store(StoredRuns),
 }
 
-impl Source {
+impl RunSource {
     pub(super) fn new(store: Option<&str>, server: &Server) -> Result<Self, CallError> {
         match store {
-            Some(url) => StoredRuns::open(url).map(Source::Store).map_err(unread),
-            None => Client::new(server).map(Box::new).map(Source::Api),
+            Some(url) => StoredRuns::open(url).map(RunSource::Store).map_err(unread),
+            None => Client::new(server).map(Box::new).map(RunSource::Api),
         }
     }
-    /// The whole trail of a run.
+    /// All events of a run.
     pub(super) fn events(&self, run: &str) -> Result<Vec<EventRow>, CallError> {
         match self {
-            Source::Api(client) => all(client, run),
-            Source::Store(store) => store.events(run).map_err(unread),
+            RunSource::Api(client) => all_events(client, run),
+            RunSource::Store(store) => store.events(run).map_err(unread),
         }
     }
-    /// What values drawn by lot come from, where it can be known.
+    /// The secret from which random values are derived; unknown where runs are read from the API.
     pub(super) fn secret(&self) -> Result<Option<[u8; 32]>, CallError> {
         match self {
-            Source::Api(_) => Ok(None),
-            Source::Store(store) => store.secret().map(Some).map_err(unread),
+            RunSource::Api(_) => Ok(None),
+            RunSource::Store(store) => store.secret().map(Some).map_err(unread),
         }
     }
     /// All runs that have not ended.
     pub(super) fn open_runs(&self) -> Result<Vec<OpenRun>, CallError> {
         match self {
-            Source::Api(client) => open(client),
-            Source::Store(store) => store.open_runs().map_err(unread),
+            RunSource::Api(client) => open(client),
+            RunSource::Store(store) => store.open_runs().map_err(unread),
         }
     }
 }
 
 fn unread(error: anyhow::Error) -> CallError {
-    let hint = "a store of a running process is its own: ask it with --admin";
+    let hint = "a store that a process uses cannot be opened: ask the process with --admin";
     CallError::Unreachable(format!("{error:#}"), hint.to_owned())
 }
 
-pub(super) fn refused(failed: &Failed, paint: Paint) -> CallError {
+pub(super) fn files_refused(failed: &Failed, format: Formatter) -> CallError {
     let errors = failed.findings.0.iter().filter(|finding| finding.severity == Severity::Error).cloned();
     let failed = Failed { findings: Findings(errors.collect()) };
-    // It is told behind that word.
-    let text = failed.render(paint.0);
+    // The caller prints "error: " before it.
+    let text = failed.render(format.0);
     let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-    CallError::Unreachable(text, "mend the files; `pointsman check` says the same".to_owned())
+    CallError::Unreachable(text, "correct the files; `pointsman check` shows the same errors".to_owned())
 }
 
-pub(crate) fn replay(replay: Replay, paint: Paint) -> Result<Done, CallError> {
+pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallError> {
     let Replay { run, store, with, flags, server } = replay;
-    let source = Source::new(store.as_deref(), &server)?;
+    let source = RunSource::new(store.as_deref(), &server)?;
     let events = source.events(&run)?;
     let damaged = |why: String| {
-        CallError::Unreachable(format!("{run} cannot be replayed: {why}"), "use the version that wrote it".to_owned())
+        CallError::Unreachable(
+            format!("{run} cannot be replayed: {why}"),
+            "use the version of pointsman that wrote it".to_owned(),
+        )
     };
     let Some(with) = with else {
         let states = states(&events).map_err(damaged)?;
-        return Ok(Done { text: text(&states, paint), json: json!({ "run_id": run, "states": states }), fine: true });
+        return Ok(Output {
+            text: text(&states, format),
+            json: json!({ "run_id": run, "states": states }),
+            is_ok: true,
+        });
     };
-    let against = Against::read(&flags, Some(&with), source.secret()?).map_err(|failed| refused(&failed, paint))?;
+    let against =
+        Against::read(&flags, Some(&with), source.secret()?).map_err(|failed| files_refused(&failed, format))?;
     let found = match against.run(&events).map_err(damaged)? {
         Compared::SamePlan => Vec::new(),
         Compared::Diverges(found) => found,
@@ -84,21 +92,22 @@ pub(crate) fn replay(replay: Replay, paint: Paint) -> Result<Done, CallError> {
             return Err(CallError::Unreachable(message, "name the file of that workflow".to_owned()));
         }
     };
-    let mut text = otherwise(&found, paint);
-    // What decides the same does so whatever is drawn.
+    let mut text = divergence_table(&found, format);
+    // Without a divergence the decisions do not depend on random values.
     if !against.knows_lots() && !found.is_empty() {
-        text.push_str(&paint.tone(LOTS, Tone::Faint));
+        text.push_str(&format.tone(RANDOM_VALUES_NOTE, Tone::Faint));
     }
-    Ok(Done { text, json: json!({ "run_id": run, "otherwise": found }), fine: true })
+    Ok(Output { text, json: json!({ "run_id": run, "divergences": found }), is_ok: true })
 }
 
-/// What cannot be known without the store.
-const LOTS: &str = "values drawn by lot (`uuid`, `random`) are others without --store, and may show as differences\n";
+/// Added where the store's secret is unknown.
+const RANDOM_VALUES_NOTE: &str =
+    "without --store, random values (`uuid`, `random`) are not those of the run and may show as differences\n";
 
-/// Where another plan would have decided otherwise, line by line.
-pub(super) fn otherwise(found: &[DivergenceRow], paint: Paint) -> String {
+/// The decisions that another plan would have made differently, as a table.
+pub(super) fn divergence_table(found: &[DivergenceRow], format: Formatter) -> String {
     if found.is_empty() {
-        return paint.tone("it would have decided the same\n", Tone::Good);
+        return format.tone("it would have decided the same way\n", Tone::Good);
     }
     let rows = found.iter().map(|row| {
         let place = match (&row.step_id, row.item) {
@@ -108,11 +117,11 @@ pub(super) fn otherwise(found: &[DivergenceRow], paint: Paint) -> String {
         };
         vec![plain(row.seq), (place, Tone::Strong), plain(row.kind), plain(&row.was), (row.would.clone(), Tone::Warn)]
     });
-    paint.table(&["#", "STEP", "DIFFERS", "IT WAS", "IT WOULD HAVE BEEN"], &[0], rows.collect())
+    format.table(&["#", "STEP", "DIFFERS", "IT WAS", "IT WOULD HAVE BEEN"], &[0], rows.collect())
 }
 
-/// The whole trail, page by page.
-fn all(client: &Client, run: &str) -> Result<Vec<EventRow>, CallError> {
+/// All events of a run, page by page.
+fn all_events(client: &Client, run: &str) -> Result<Vec<EventRow>, CallError> {
     let mut all: Vec<EventRow> = Vec::new();
     loop {
         let from = all.last().map_or(1, |last| last.seq + 1);
@@ -145,21 +154,21 @@ fn open(client: &Client) -> Result<Vec<OpenRun>, CallError> {
     }
 }
 
-fn text(states: &[StateRow], paint: Paint) -> String {
+fn text(states: &[StateRow], format: Formatter) -> String {
     let first = states.first().map(|state| state.at);
     let rows = states.iter().map(|state| {
         let after = first.map_or(0.0, |first| state.at.duration_since(first).as_secs_f64().max(0.0));
         row(state, after)
     });
-    let header = ["#", "AFTER", "EVENT", "STEP", "STATUS", "ENDED", "UNDER WAY", "ANSWER", "NOTE"];
-    let mut text = paint.table(&header, &[0, 1, 5, 7], rows.collect());
+    let header = ["#", "AFTER", "EVENT", "STEP", "STATUS", "ENDED", "IN FLIGHT", "ANSWER", "NOTE"];
+    let mut text = format.table(&header, &[0, 1, 5, 7], rows.collect());
     if let Some(last) = states.last() {
-        text.push_str(&format!("\n{} events, and it stands at {}\n", states.len(), last.status.as_str()));
+        text.push_str(&format!("\n{} events; its status is {}\n", states.len(), last.status.as_str()));
     }
     text
 }
 
-fn row(state: &StateRow, after: f64) -> Vec<Field> {
+fn row(state: &StateRow, after: f64) -> Vec<TableCell> {
     let tone = match state.status {
         RunStatus::Completed => Tone::Good,
         RunStatus::Failed => Tone::Bad,
@@ -173,8 +182,8 @@ fn row(state: &StateRow, after: f64) -> Vec<Field> {
     };
     vec![
         plain(state.seq),
-        plain(lasting(after)),
-        (harmless(&state.kind), Tone::Strong),
+        plain(duration_text(after)),
+        (escape_control(&state.kind), Tone::Strong),
         plain(place),
         (state.status.as_str().to_owned(), tone),
         plain(state.steps_ended),

@@ -1,23 +1,23 @@
-//! `services`: breakers, and who is under way where.
+//! `services`: breakers, calls in flight and rates of the services that steps call.
 
 use jiff::Timestamp;
 
-use super::Done;
 use super::client::{CallError, Client};
-use super::paint::{Field, Paint, Tone, ago, count, lasting, plain};
+use super::format::{Formatter, TableCell, Tone, ago, count, duration_text, plain};
+use super::output::Output;
 use crate::admin::types::{BreakerStateName, ServiceRow};
 
-pub(crate) fn show(client: &Client, paint: Paint) -> Result<Done, CallError> {
+pub(crate) fn show(client: &Client, format: Formatter) -> Result<Output, CallError> {
     let (services, json) = client.get::<Vec<ServiceRow>>("/api/v2/services")?;
-    Ok(Done { text: text(&services, Timestamp::now(), paint), json, fine: true })
+    Ok(Output { text: text(&services, Timestamp::now(), format), json, is_ok: true })
 }
 
-pub(crate) fn text(services: &[ServiceRow], now: Timestamp, paint: Paint) -> String {
-    let header = ["SERVICE", "BREAKER", "SINCE", "NEXT PROBE", "FAILED", "UNDER WAY", "BESIDE", "WAITING", "RATE"];
-    paint.table(&header, &[4, 5, 6, 7], services.iter().map(|service| row(service, now)).collect())
+pub(crate) fn text(services: &[ServiceRow], now: Timestamp, format: Formatter) -> String {
+    let header = ["SERVICE", "BREAKER", "SINCE", "NEXT PROBE", "FAILED", "IN FLIGHT", "SHADOW/DARK", "WAITING", "RATE"];
+    format.table(&header, &[4, 5, 6, 7], services.iter().map(|service| row(service, now)).collect())
 }
 
-fn row(service: &ServiceRow, now: Timestamp) -> Vec<Field> {
+fn row(service: &ServiceRow, now: Timestamp) -> Vec<TableCell> {
     let ServiceRow {
         name,
         urls: _,
@@ -41,7 +41,7 @@ fn row(service: &ServiceRow, now: Timestamp) -> Vec<Field> {
             };
             let probe = match breaker.next_probe.map(|at| at.duration_since(now).as_secs_f64()) {
                 None => "-".to_owned(),
-                Some(left) if left > 0.0 => format!("in {}", lasting(left)),
+                Some(left) if left > 0.0 => format!("in {}", duration_text(left)),
                 Some(_) => "the next call".to_owned(),
             };
             let failed = match breaker.calls {
@@ -56,8 +56,8 @@ fn row(service: &ServiceRow, now: Timestamp) -> Vec<Field> {
         (Some(rate), None) => rate.clone(),
         (None, _) => "-".to_owned(),
     };
-    let waits = (count(*waiting), if *waiting > 0 { Tone::Warn } else { Tone::Plain });
+    let waiting = (count(*waiting), if *waiting > 0 { Tone::Warn } else { Tone::Plain });
     let own = of(*in_flight, *calls_max);
     let beside = of(*beside_in_flight, *beside_calls_max);
-    vec![(name.to_string(), Tone::Strong), state, since, probe, failed, own, beside, waits, plain(rate)]
+    vec![(name.to_string(), Tone::Strong), state, since, probe, failed, own, beside, waiting, plain(rate)]
 }

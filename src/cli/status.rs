@@ -1,4 +1,4 @@
-//! `status`: every route in a row that a person reads at a glance.
+//! `status`: the state of the process and of every route, one row each.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use super::args::{Globals, Server};
 use super::client::{CallError, Client};
-use super::paint::{Field, Paint, Tone, count, harmless, lasting, plain, why};
-use super::{Done, complain};
+use super::format::{Formatter, TableCell, Tone, count, duration_text, escape_control, plain, why};
+use super::output::{Output, report_error};
 use crate::admin::types::{RouteRow, Status};
 use crate::flag::{Freeze, State, Why};
 
-pub(crate) fn show(client: &Client, paint: Paint) -> Result<Done, CallError> {
+pub(crate) fn show(client: &Client, format: Formatter) -> Result<Output, CallError> {
     let (status, json) = client.get::<Status>("/api/v2/status")?;
-    Ok(Done { text: text(&status, paint), json, fine: true })
+    Ok(Output { text: text(&status, format), json, is_ok: true })
 }
 
-/// Shows it again and again until interrupted, or until the server is gone.
-pub(crate) fn watch(globals: &Globals, server: &Server, paint: Paint) -> ExitCode {
+/// Refreshes until it is interrupted or the server cannot be reached.
+pub(crate) fn watch(globals: &Globals, server: &Server, format: Formatter) -> ExitCode {
     loop {
-        match Client::new(server).and_then(|client| show(&client, paint)) {
+        match Client::new(server).and_then(|client| show(&client, format)) {
             Ok(done) => {
-                let clear = if paint.0 { "\u{1b}[2J\u{1b}[H" } else { "" };
+                let clear = if format.0 { "\u{1b}[2J\u{1b}[H" } else { "" };
                 let mut out = std::io::stdout().lock();
                 if write!(out, "{clear}{}", done.text).and_then(|()| out.flush()).is_err() {
-                    return ExitCode::SUCCESS; // nobody reads any more
+                    return ExitCode::SUCCESS; // stdout is closed
                 }
             }
             Err(error) => {
-                complain(globals, error);
+                report_error(globals, error);
                 return ExitCode::from(1);
             }
         }
@@ -36,58 +36,58 @@ pub(crate) fn watch(globals: &Globals, server: &Server, paint: Paint) -> ExitCod
     }
 }
 
-pub(crate) fn text(status: &Status, paint: Paint) -> String {
+pub(crate) fn text(status: &Status, format: Formatter) -> String {
     let mut out = String::new();
-    let build = format!("pointsman {}", harmless(&status.build.version));
+    let build = format!("pointsman {}", escape_control(&status.build.version));
     out.push_str(&format!(
-        "{}  proxy on {}  flags {} old, set {}  {} in flight  shadow {} waiting, {} under way\n",
-        paint.tone(build, Tone::Strong),
-        harmless(&status.listen),
-        lasting(status.flags.age_s),
+        "{}  proxy on {}  flags {} old, set {}  {} in flight  shadow {} waiting, {} in flight\n",
+        format.tone(build, Tone::Strong),
+        escape_control(&status.listen),
+        duration_text(status.flags.age_s),
         status.flags.generation,
-        runs(status.runs_in_flight),
+        run_count(status.runs_in_flight),
         count(status.shadow.queue_depth),
         count(status.shadow.in_flight),
     ));
     match status.freeze {
         Freeze::No => {}
-        Freeze::Instances => {
-            out.push_str(&paint.tone("FROZEN: no new engine instances (`pointsman freeze --off` ends it)\n", Tone::Bad))
-        }
-        Freeze::Effects => out.push_str(&paint.tone(
+        Freeze::Instances => out
+            .push_str(&format.tone("FROZEN: no new engine instances (`pointsman freeze --off` ends it)\n", Tone::Bad)),
+        Freeze::Effects => out.push_str(&format.tone(
             "FROZEN: no new engine instances, and every private and shared step that has not begun is held\n",
             Tone::Bad,
         )),
     }
     if !status.engine_healthy {
         let why = match &status.store_trouble {
-            Some(why) => format!("its store takes nothing: {}", harmless(why)),
+            Some(why) => format!("its store refuses writes: {}", escape_control(why)),
             None => "its store does not answer".to_owned(),
         };
-        out.push_str(&paint.tone(format!("the engine takes no new runs: {why}\n"), Tone::Bad));
+        out.push_str(&format.tone(format!("the engine takes no new runs: {why}\n"), Tone::Bad));
     }
     if let Some(trouble) = &status.clock_trouble {
-        out.push_str(&paint.tone(format!("clock: {}\n", harmless(trouble)), Tone::Bad));
+        out.push_str(&format.tone(format!("clock: {}\n", escape_control(trouble)), Tone::Bad));
     }
     for stuck in &status.stuck {
-        let line = format!("stuck: {}: {}\n", harmless(&stuck.run_id), harmless(&stuck.why));
-        out.push_str(&paint.tone(line, Tone::Bad));
+        let line = format!("stuck: {}: {}\n", escape_control(&stuck.run_id), escape_control(&stuck.why));
+        out.push_str(&format.tone(line, Tone::Bad));
     }
     out.push('\n');
     let header =
         ["ROUTE", "MATCHES", "REQUESTED", "EFFECTIVE", "WHY", "SHARE", "PAIRS", "MISMATCH", "REQUESTS", "OVERHEAD"];
     if !status.routes.is_empty() {
-        out.push_str(&paint.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
+        out.push_str(&format.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
     }
     if let Some(error) = &status.flags.last_error {
         out.push_str(&format!(
             "\n{}\n{}\n",
-            paint.tone("the flag files as they are now were refused; the last good set stays in force:", Tone::Bad),
-            harmless(error).trim_end()
+            format
+                .tone("the newest version of the flag files was refused; the last good set stays in force:", Tone::Bad),
+            escape_control(error).trim_end()
         ));
     }
     for warning in &status.flags.warnings {
-        out.push_str(&format!("\n{} {}", paint.tone("warning:", Tone::Warn), harmless(warning)));
+        out.push_str(&format!("\n{} {}", format.tone("warning:", Tone::Warn), escape_control(warning)));
     }
     if !status.flags.warnings.is_empty() {
         out.push('\n');
@@ -96,17 +96,17 @@ pub(crate) fn text(status: &Status, paint: Paint) -> String {
 }
 
 /// `3 runs`.
-pub(crate) fn runs(number: u64) -> String {
+pub(crate) fn run_count(number: u64) -> String {
     if number == 1 { "1 run".to_owned() } else { format!("{} runs", count(number)) }
 }
 
-fn row(route: &RouteRow) -> Vec<Field> {
+fn row(route: &RouteRow) -> Vec<TableCell> {
     let effective = route.effective;
     let lowered = effective.state < route.requested;
     let reason = match effective.why {
         Why::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
         Why::Requested => (String::new(), Tone::Plain),
-        // There is nothing to prove of `off`.
+        // `off` needs no evidence, so "unproven" would mislead.
         Why::Unproven if effective.state == State::Off => ("from the file".to_owned(), Tone::Faint),
         Why::Unproven => (why(effective.why).to_owned(), Tone::Faint),
         Why::Gate | Why::Guard | Why::Health | Why::Freeze => (why(effective.why).to_owned(), Tone::Warn),
@@ -135,7 +135,7 @@ fn row(route: &RouteRow) -> Vec<Field> {
         mismatch,
         plain(count(route.requests)),
         match route.overhead_p50_us {
-            Some(micros) => plain(lasting(micros / 1e6)),
+            Some(micros) => plain(duration_text(micros / 1e6)),
             None => plain("-"),
         },
     ]

@@ -2,57 +2,62 @@
 
 use serde_json::json;
 
-use super::args::{StoreOf, Stores};
-use super::paint::{Paint, Tone, harmless};
-use super::{Done, Doors, Failure, StoreFinding, StorePlace, StoreReport};
+use super::args::{StoreArgs, StoreCommand};
+use super::format::{Formatter, Tone, escape_control};
+use super::output::Output;
+use super::process_commands::{Failure, ProcessCommands, StoreFinding, StoreLocation, StoreReport};
 
-pub(super) fn run(command: Stores, doors: &Doors, paint: Paint) -> Result<Done, Failure> {
+pub(super) fn run(
+    command: StoreCommand,
+    process_commands: &ProcessCommands,
+    format: Formatter,
+) -> Result<Output, Failure> {
     match command {
-        Stores::Check { of } => Ok(checked(&(doors.store_check)(place(of))?, paint)),
-        Stores::Backup { file, of } => {
-            let copy = (doors.store_backup)(place(of), file.clone())?;
-            let done = checked(&copy.report, paint);
+        StoreCommand::Check { of } => Ok(report(&(process_commands.store_check)(location(of))?, format)),
+        StoreCommand::Backup { file, of } => {
+            let copy = (process_commands.store_backup)(location(of), file.clone())?;
+            let done = report(&copy.report, format);
             let name = file.display();
-            let text = format!("{} {name}, {} bytes\n{}", paint.tone("written:", Tone::Good), copy.bytes, done.text);
+            let text = format!("{} {name}, {} bytes\n{}", format.tone("written:", Tone::Good), copy.bytes, done.text);
             let json = json!({ "file": file, "bytes": copy.bytes, "check": done.json });
-            Ok(Done { text, json, fine: done.fine })
+            Ok(Output { text, json, is_ok: done.is_ok })
         }
     }
 }
 
-fn place(of: StoreOf) -> StorePlace {
+fn location(of: StoreArgs) -> StoreLocation {
     match of.store {
-        Some(url) => StorePlace::Url(url),
-        None => StorePlace::Flags(of.dir),
+        Some(url) => StoreLocation::Url(url),
+        None => StoreLocation::Flags(of.dir),
     }
 }
 
-pub(super) fn checked(report: &StoreReport, paint: Paint) -> Done {
-    let StoreReport { place, runs, purged, events, payloads, findings, unlisted } = report;
+pub(super) fn report(report: &StoreReport, format: Formatter) -> Output {
+    let StoreReport { location, runs, purged, events, payloads, findings, unlisted } = report;
     let mut text = String::new();
     for StoreFinding { run, what, todo } in findings {
         let about = run.as_deref().unwrap_or("store");
-        text += &format!("{} {}\n", paint.tone(format!("{about}:"), Tone::Bad), harmless(what));
-        text += &format!("  {} {}\n", paint.tone("what to do:", Tone::Strong), harmless(todo));
+        text += &format!("{} {}\n", format.tone(format!("{about}:"), Tone::Bad), escape_control(what));
+        text += &format!("  {} {}\n", format.tone("what to do:", Tone::Strong), escape_control(todo));
     }
     if *unlisted > 0 {
         text += &format!("and {unlisted} more\n");
     }
     let count = findings.len() as u64 + unlisted;
     let verdict = match count {
-        0 => paint.tone("sound", Tone::Good),
-        1 => paint.tone("1 finding", Tone::Bad),
-        count => paint.tone(format!("{count} findings"), Tone::Bad),
+        0 => format.tone("no faults", Tone::Good),
+        1 => format.tone("1 finding", Tone::Bad),
+        count => format.tone(format!("{count} findings"), Tone::Bad),
     };
     let kept = match purged {
         0 => String::new(),
-        purged => format!(" ({purged} of them purged but for their summaries)"),
+        purged => format!(" ({purged} of them purged except for their summaries)"),
     };
-    text += &format!("{place}: {verdict}; {runs} runs{kept}, {events} events, {payloads} payloads\n");
+    text += &format!("{location}: {verdict}; {runs} runs{kept}, {events} events, {payloads} payloads\n");
     let listed =
         findings.iter().map(|StoreFinding { run, what, todo }| json!({ "run": run, "what": what, "todo": todo }));
     let json = json!({
-        "store": place,
+        "store": location,
         "fine": count == 0,
         "runs": runs,
         "purged": purged,
@@ -61,5 +66,5 @@ pub(super) fn checked(report: &StoreReport, paint: Paint) -> Done {
         "findings": listed.collect::<Vec<_>>(),
         "unlisted": unlisted,
     });
-    Done { text, json, fine: count == 0 }
+    Output { text, json, is_ok: count == 0 }
 }

@@ -1,7 +1,7 @@
-//! What a person sees of canned answers, and what the server is asked.
+//! What the commands print for canned responses, and the requests that they send.
 
-mod documented;
-mod trails;
+mod docs;
+mod run_commands;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,14 +11,14 @@ use clap::Parser;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::args::{Line, Server};
+use super::args::{CommandLine, Server};
 use super::client::{CallError, Client};
-use super::paint::{Paint, harmless};
+use super::format::{Formatter, escape_control};
 use super::{diffs, evidence, flip, runs, services, status};
 use crate::admin::types::{Diffs, EventRow, EvidenceView, Orchestration, ServiceRow, Status};
 use crate::flag::State;
 
-/// Answers one request with this, and gives what it was asked.
+/// Responds to one request, and returns that request.
 fn serve_once(status: &'static str, body: Value) -> (Server, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let admin = format!("http://{}", listener.local_addr().expect("an address"));
@@ -77,12 +77,12 @@ fn a_status() -> Value {
 }
 
 #[test]
-fn status_is_read_at_a_glance() {
-    let text = status::text(&read::<Status>(a_status()), Paint(false));
+fn status_shows_one_row_for_each_route() {
+    let text = status::text(&read::<Status>(a_status()), Formatter(false));
     assert_eq!(
         text,
         "\
-pointsman 0.1.0  proxy on 127.0.0.1:8080  flags 62 s old, set 3  1 run in flight  shadow 0 waiting, 2 under way
+pointsman 0.1.0  proxy on 127.0.0.1:8080  flags 62 s old, set 3  1 run in flight  shadow 0 waiting, 2 in flight
 
 ROUTE          MATCHES       REQUESTED  EFFECTIVE  WHY                   SHARE  PAIRS   MISMATCH  REQUESTS  OVERHEAD
 orders.create  POST /orders  live       shadow     lowered by the guard    50%  1,204  3 (0.25%)    12,345     38 µs
@@ -92,7 +92,7 @@ orders.get     POST /orders  off        off        from the file             -  
 }
 
 #[test]
-fn status_says_what_is_wrong() {
+fn status_shows_every_trouble() {
     let mut value = a_status();
     value["freeze"] = json!("effects");
     value["engine_healthy"] = json!(false);
@@ -100,7 +100,7 @@ fn status_says_what_is_wrong() {
     value["clock_trouble"] = json!("this machine's clock was set while the process runs");
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
     value["flags"]["warnings"] = json!(["flags/x:1:1: warning: look"]);
-    let text = status::text(&read::<Status>(value), Paint(false));
+    let text = status::text(&read::<Status>(value), Formatter(false));
     for part in [
         "FROZEN",
         "takes no new runs",
@@ -114,15 +114,15 @@ fn status_says_what_is_wrong() {
 }
 
 #[test]
-fn colour_is_only_an_addition() {
-    let coloured = status::text(&read::<Status>(a_status()), Paint(true));
+fn colour_adds_no_text() {
+    let coloured = status::text(&read::<Status>(a_status()), Formatter(true));
     let mut plain = String::new();
     let mut parts = coloured.split('\u{1b}');
     plain.push_str(parts.next().unwrap_or(""));
     for part in parts {
         plain.push_str(part.split_once('m').map_or("", |(_, rest)| rest));
     }
-    let expected = status::text(&read::<Status>(a_status()), Paint(false));
+    let expected = status::text(&read::<Status>(a_status()), Formatter(false));
     let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
     assert_eq!(trimmed(&plain), trimmed(&expected));
     assert!(coloured.contains('\u{1b}'));
@@ -144,7 +144,7 @@ fn some_diffs() -> Value {
 
 #[test]
 fn diffs_show_a_sample_line_by_line() {
-    let text = diffs::text(&read::<Diffs>(some_diffs()), now(), Paint(false));
+    let text = diffs::text(&read::<Diffs>(some_diffs()), now(), Formatter(false));
     assert_eq!(
         text,
         "\
@@ -163,13 +163,13 @@ orders.create  40 pairs, 12 differ
       }
 "
     );
-    let coloured = diffs::text(&read::<Diffs>(some_diffs()), now(), Paint(true));
+    let coloured = diffs::text(&read::<Diffs>(some_diffs()), now(), Formatter(true));
     assert!(coloured.contains("\u{1b}[31") && coloured.contains("\u{1b}[32"), "{coloured:?}");
     assert!(!coloured.contains("\u{1b}[2J"), "recorded traffic must not steer the terminal");
 }
 
 #[test]
-fn a_flip_is_asked_and_told() {
+fn a_flip_sends_the_request_and_shows_the_response() {
     let (server, served) = serve_once(
         "200 OK",
         json!({
@@ -183,7 +183,7 @@ fn a_flip_is_asked_and_told() {
         }),
     );
     let client = Client::new(&server).expect("a client");
-    let wish = flip::Wish {
+    let options = flip::FlipOptions {
         route: "orders.create".into(),
         state: State::Shadow,
         percent: Some(50.0),
@@ -191,12 +191,12 @@ fn a_flip_is_asked_and_told() {
         force: false,
         yes: true,
     };
-    let done = flip::flip(&client, &server, wish, Paint(false)).expect("done");
+    let done = flip::flip(&client, &server, options, Formatter(false)).expect("done");
     assert_eq!(
         done.text,
         "orders.create live -> shadow at 50%, by ada (unverified)\n\
-         in force is off: frozen\n\
-         2 runs in flight go on as they were born\n\
+         the state in force is off: frozen\n\
+         2 runs in flight continue as they were started\n\
          horizon: 3 orders are known only to the engine\n"
     );
     let asked = served.join().expect("served");
@@ -208,7 +208,7 @@ fn a_flip_is_asked_and_told() {
 }
 
 #[test]
-fn a_shut_gate_is_a_refusal_with_its_reasons() {
+fn a_shut_gate_is_shown_with_its_reasons() {
     let (server, served) = serve_once(
         "409 Conflict",
         json!({
@@ -229,7 +229,7 @@ fn a_shut_gate_is_a_refusal_with_its_reasons() {
 }
 
 #[test]
-fn who_is_not_there_or_no_pointsman_is_named() {
+fn an_unreachable_server_and_one_that_is_not_pointsman_are_named() {
     let unreachable =
         |server: &Server| match Client::new(server).and_then(|client| client.get::<Status>("/api/v2/status")) {
             Err(CallError::Unreachable(message, _)) => message,
@@ -239,9 +239,9 @@ fn who_is_not_there_or_no_pointsman_is_named() {
     let server = |admin: String| Server { admin, by: None, token_file: None };
     assert!(unreachable(&server(format!("http://{free}"))).contains("no pointsman answers"));
     assert!(unreachable(&server("https://localhost:1".into())).contains("not an http URL"));
-    assert!(unreachable(&server("http://[".into())).contains("is no URL"));
-    let (stranger, served) = serve_once("404 Not Found", json!(["hello"]));
-    assert!(unreachable(&stranger).contains("not as pointsman's API does"));
+    assert!(unreachable(&server("http://[".into())).contains("is not a URL"));
+    let (not_pointsman, served) = serve_once("404 Not Found", json!(["hello"]));
+    assert!(unreachable(&not_pointsman).contains("not as pointsman's API does"));
     served.join().expect("served");
 }
 
@@ -259,7 +259,7 @@ fn runs_show_steps_and_events() {
     let envelope = read::<Orchestration>(an_envelope("running"));
     let events = json!([{ "seq": 1, "at": envelope.data.run.started, "kind": "run_started", "event": { "run_started": { "mode": "real" } } }]);
     let now = envelope.data.run.started + jiff::SignedDuration::from_mins(3);
-    let text = runs::text(&envelope.data, &read::<Vec<EventRow>>(events), now, Paint(false));
+    let text = runs::text(&envelope.data, &read::<Vec<EventRow>>(events), now, Formatter(false));
     let expected = format!(
         "\
 {run}  running  3 min of create-order in real mode, for orders.create
@@ -288,7 +288,7 @@ late    pending  -              0     -
 }
 
 #[test]
-fn a_paused_run_shows_the_commands_that_move_it() {
+fn a_paused_run_shows_the_commands_that_resume_it() {
     let mut envelope = an_envelope("paused");
     envelope["data"]["conflicts"] = json!([{
         "run_id": envelope["data"]["run_id"], "kind": "outcome_unknown", "step_id": "charge", "item": 2, "part": "do", "attempt": 1,
@@ -302,7 +302,7 @@ fn a_paused_run_shows_the_commands_that_move_it() {
         "opened": "2026-01-02T03:04:05Z", "until": "2026-01-02T04:04:05Z", "on_timeout": "reject", "answer": "/y",
     }]);
     let envelope = read::<Orchestration>(envelope);
-    let text = runs::text(&envelope.data, &[], now(), Paint(false));
+    let text = runs::text(&envelope.data, &[], now(), Formatter(false));
     let run = &envelope.data.run_id;
     for line in [
         "conflict in charge[2] (outcome unknown, attempt 1): it timed out".to_owned(),
@@ -319,24 +319,24 @@ fn a_paused_run_shows_the_commands_that_move_it() {
 }
 
 #[test]
-fn evidence_says_what_the_next_rung_takes() {
+fn evidence_shows_what_the_next_rung_requires() {
     let view = json!({
         "route": "orders.create",
         "evidence": serde_json::to_value(crate::evidence::RouteEvidence::default()).expect("json"),
         "next": { "to": "dark", "missing": ["8 of 20 pairs"] },
     });
-    let text = evidence::text(&read::<EvidenceView>(view), Paint(false));
+    let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
     assert!(text.ends_with("the gate to dark is shut:\n  - 8 of 20 pairs\n"), "{text}");
-    assert!(!text.contains("at most"), "nothing is said of no pairs: {text}");
+    assert!(!text.contains("at most"), "no bound without pairs: {text}");
     let clean = crate::evidence::RouteEvidence { dark_pairs: 449, matched: 449, ..Default::default() };
     let view = json!({ "route": "r", "evidence": serde_json::to_value(clean).expect("json"), "next": null });
-    let text = evidence::text(&read::<EvidenceView>(view), Paint(false));
-    let bound = "at most 1.00% of requests differ, at 95% however often one looks; 4,063 more pairs";
+    let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
+    let bound = "at most 1.00% of requests differ (95% confidence, valid at every look); 4,063 more pairs";
     assert!(text.contains(bound), "{text}");
 }
 
 #[test]
-fn services_are_read_at_a_glance() {
+fn services_show_one_row_each() {
     let service = |name: &str, breaker: Value, waiting: u64, rate: Value| {
         json!({
             "name": name, "urls": ["http://h"], "breaker": breaker, "in_flight": 3, "calls_max": 64,
@@ -353,20 +353,20 @@ fn services_are_read_at_a_glance() {
         service("none", Value::Null, 0, Value::Null),
     ]));
     assert_eq!(
-        services::text(&rows, now(), Paint(false)),
+        services::text(&rows, now(), Formatter(false)),
         "\
-SERVICE  BREAKER    SINCE    NEXT PROBE      FAILED  UNDER WAY   BESIDE  WAITING  RATE
-bank     open       5 s ago  in 12 s              -    3 of 64  0 of 12        2  -
-late     open       5 s ago  the next call        -    3 of 64  0 of 12        0  -
-mail     half-open  5 s ago  -                    -    3 of 64  0 of 12        0  100/s, burst 20
-shop     closed     5 s ago  -              1 of 20    3 of 64  0 of 12        0  -
-none     off        -        -                    -    3 of 64  0 of 12        0  -
+SERVICE  BREAKER    SINCE    NEXT PROBE      FAILED  IN FLIGHT  SHADOW/DARK  WAITING  RATE
+bank     open       5 s ago  in 12 s              -    3 of 64      0 of 12        2  -
+late     open       5 s ago  the next call        -    3 of 64      0 of 12        0  -
+mail     half-open  5 s ago  -                    -    3 of 64      0 of 12        0  100/s, burst 20
+shop     closed     5 s ago  -              1 of 20    3 of 64      0 of 12        0  -
+none     off        -        -                    -    3 of 64      0 of 12        0  -
 "
     );
 }
 
 #[test]
-fn the_line_is_read_as_the_help_says() {
+fn the_command_line_is_parsed_as_its_help_says() {
     let fine = [
         "status",
         "status --watch --json",
@@ -411,7 +411,7 @@ fn the_line_is_read_as_the_help_says() {
     ];
     for line in fine {
         let words = std::iter::once("pointsman").chain(line.split(' '));
-        assert!(Line::try_parse_from(words).is_ok(), "{line}");
+        assert!(CommandLine::try_parse_from(words).is_ok(), "{line}");
     }
     let wrong = [
         "",
@@ -431,45 +431,45 @@ fn the_line_is_read_as_the_help_says() {
     ];
     for line in wrong {
         let words = std::iter::once("pointsman").chain(line.split(' ').filter(|word| !word.is_empty()));
-        let error = Line::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} is taken"));
+        let error = CommandLine::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} is taken"));
         assert_eq!(error.exit_code(), 2, "{line}");
     }
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_written_out() {
-    assert_eq!(harmless("a\u{1b}[31m\r\n\u{202e}b\tc"), "a\\u{1b}[31m\\u{d}\n\\u{202e}b\\u{9}c");
+fn control_characters_are_escaped() {
+    assert_eq!(escape_control("a\u{1b}[31m\r\n\u{202e}b\tc"), "a\\u{1b}[31m\\u{d}\n\\u{202e}b\\u{9}c");
 }
 
 #[test]
-fn a_look_at_a_store_says_what_is_wrong_and_what_to_do() {
+fn a_store_check_shows_each_fault_and_what_to_do() {
     let report = super::StoreReport {
-        place: "sqlite:a.db".into(),
+        location: "sqlite:a.db".into(),
         runs: 3,
         purged: 1,
         events: 5,
         payloads: 1,
         ..super::StoreReport::default()
     };
-    let done = super::store::checked(&report, Paint(false));
-    assert!(done.fine);
+    let done = super::store::report(&report, Formatter(false));
+    assert!(done.is_ok);
     assert_eq!(
         done.text,
-        "sqlite:a.db: sound; 3 runs (1 of them purged but for their summaries), 5 events, 1 payloads\n"
+        "sqlite:a.db: no faults; 3 runs (1 of them purged except for their summaries), 5 events, 1 payloads\n"
     );
     let finding = super::StoreFinding {
         run: Some("run_1".into()),
         what: "where event 2 should be\u{1b}[2J stands event 3".into(),
         todo: "restore a backup".into(),
     };
-    let done = super::store::checked(&super::StoreReport { findings: vec![finding], ..report }, Paint(false));
-    assert!(!done.fine && done.text.contains("what to do: restore a backup") && done.text.contains("1 finding;"));
+    let done = super::store::report(&super::StoreReport { findings: vec![finding], ..report }, Formatter(false));
+    assert!(!done.is_ok && done.text.contains("what to do: restore a backup") && done.text.contains("1 finding;"));
     assert!(!done.text.contains('\u{1b}'));
     assert_eq!(done.json["findings"][0]["run"], "run_1");
-    assert!(Line::try_parse_from(["pointsman", "store", "check", "flags", "--store", "sqlite:x"]).is_err());
+    assert!(CommandLine::try_parse_from(["pointsman", "store", "check", "flags", "--store", "sqlite:x"]).is_err());
     for line in
         [&["store", "check"][..], &["store", "backup", "x.db", "flags"], &["store", "check", "--store", "memory"]]
     {
-        assert!(Line::try_parse_from([&["pointsman"][..], line].concat()).is_ok(), "{line:?}");
+        assert!(CommandLine::try_parse_from([&["pointsman"][..], line].concat()).is_ok(), "{line:?}");
     }
 }

@@ -1,5 +1,6 @@
-//! What may be typed.
+//! The command line as clap parses it; the comments on fields and variants are the text of `--help`.
 
+mod common;
 mod runs;
 
 use std::net::SocketAddr;
@@ -9,84 +10,51 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flag::State;
 
-pub(crate) use runs::{Answer, Choice, EventsOf, List, OfStep, Plain, Replay, Resolve, Rest, Runs, Start};
+pub(crate) use common::{Colour, Globals, Server};
+pub(crate) use runs::{
+    Answer, Choice, EventsArgs, ListArgs, ReasonArgs, Replay, Resolve, RunArgs, Runs, Start, StepArgs,
+};
 
 /// Moves legacy workflow endpoints onto an embedded engine, route by route and reversibly.
 #[derive(Debug, Parser)]
 #[command(name = "pointsman", version, disable_help_subcommand = true)]
-pub(crate) struct Line {
+pub(crate) struct CommandLine {
     #[command(flatten)]
     pub globals: Globals,
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What every command takes.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Globals {
-    /// Print data as JSON.
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// When to colour.
-    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
-    pub color: Colour,
-}
-
-/// What every command takes that talks to a running pointsman.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Server {
-    /// Where the API of a running pointsman is.
-    #[arg(long, env = "POINTSMAN_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:8081")]
-    pub admin: String,
-    /// Who you are, where the API needs no token (recorded as unverified). Default: the user's name.
-    #[arg(long = "as", value_name = "NAME")]
-    pub by: Option<String>,
-    /// A file with the API's token; POINTSMAN_TOKEN may hold the token itself.
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-}
-
-/// When to colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Colour {
-    /// On a terminal, unless NO_COLOR is set.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the whole ladder on a sample world: no file, no network, no other program.
     Demo {
-        /// End after the walk: 0 where every promise held, else 1.
+        /// Exit after the walk: with 0 where every promise held, else with 1.
         #[arg(long)]
         exit: bool,
     },
     /// Run the proxy, the engine and the API.
     Serve(Serve),
-    /// Say everything that is wrong with a directory of flag files, with its place.
+    /// Check a directory of flag files and print everything that is wrong, with file, line and column.
     Check {
         /// The directory with pointsman.yaml, routes/ and workflows/.
         #[arg(value_name = "DIR", default_value = "flags")]
         dir: PathBuf,
-        /// Secrets that are not on this machine are warnings.
+        /// Report secrets that are missing on this machine as warnings, not as errors.
         #[arg(long)]
         no_secrets: bool,
-        /// Also say which runs that have not ended these files could not have produced.
+        /// Also report open runs that these files could not have produced.
         #[arg(long)]
         against_open_runs: bool,
-        /// Read those of the store itself, of a process that does not run, instead of asking a running one.
+        /// Read open runs from a store that no process uses, instead of asking a running process.
         #[arg(long, value_name = "URL", requires = "against_open_runs")]
         store: Option<String>,
         #[command(flatten)]
         server: Server,
     },
-    /// Show where every route stands.
+    /// Show the state of every route.
     Status {
-        /// Show it again every two seconds.
+        /// Refresh every two seconds.
         #[arg(long)]
         watch: bool,
         #[command(flatten)]
@@ -101,13 +69,13 @@ pub(crate) enum Command {
         /// The share of requests or keys from now on.
         #[arg(long, value_name = "N", value_parser = percent)]
         percent: Option<f64>,
-        /// Why; stands in the record.
+        /// The reason; it is recorded.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
-        /// Pass the gate by hand; wants a reason and stays visible.
+        /// Pass the gate without its evidence; requires a reason and stays visible.
         #[arg(long, requires = "reason")]
         force: bool,
-        /// The horizon was read: wanted on the way down from `only`.
+        /// Confirm that the consequences were read; required to lower a route from `only`.
         #[arg(long, visible_alias = "acknowledge")]
         yes: bool,
         #[command(flatten)]
@@ -118,10 +86,10 @@ pub(crate) enum Command {
         /// Also hold every private and shared step that has not begun.
         #[arg(long, conflicts_with = "off")]
         effects: bool,
-        /// Take it off again.
+        /// Lift the freeze.
         #[arg(long)]
         off: bool,
-        /// Why; stands in the record.
+        /// The reason; it is recorded.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         #[command(flatten)]
@@ -137,7 +105,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
-    /// Show what the comparisons of a route add up to, and what the next rung still takes.
+    /// Show what the comparisons of a route add up to, and what the next rung still requires.
     Evidence {
         /// The route's id.
         route: String,
@@ -154,7 +122,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
-    /// Show the services that steps call: their breakers, who is under way there, their rates.
+    /// Show the services that steps call: their breakers, calls in flight, rates.
     Services {
         #[command(flatten)]
         server: Server,
@@ -164,19 +132,19 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Runs,
     },
-    /// Say in a sentence what a run waits for, since when, and what would move it.
+    /// Explain what a run waits for, since when, and what would resume it.
     Explain {
         /// The run's id, or its job's.
         run: String,
         #[command(flatten)]
         server: Server,
     },
-    /// Fold a run's events again and show every state on the way.
+    /// Replay a run's events and show the state after each.
     Replay(Replay),
-    /// Look at a store, or copy it; beside a running pointsman too.
+    /// Check a store, or copy it, also while a process uses it.
     Store {
         #[command(subcommand)]
-        command: Stores,
+        command: StoreCommand,
     },
     /// Explain how things work: the list of topics, or one of them; or describe a command.
     Help {
@@ -198,43 +166,43 @@ pub(crate) struct Serve {
     /// The directory with pointsman.yaml, routes/ and workflows/.
     #[arg(long, value_name = "DIR", default_value = "flags")]
     pub flags: PathBuf,
-    /// Where the proxy listens, instead of what the files say.
+    /// The address on which the proxy listens; overrides the files.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub listen: Option<SocketAddr>,
-    /// Where the API listens, instead of what the files say.
+    /// The address on which the API listens; overrides the files.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub admin: Option<SocketAddr>,
-    /// The store, instead of what the files say: `sqlite:PATH`, `postgres://USER@HOST:PORT/DATABASE` or `memory:`.
+    /// The store: `sqlite:PATH`, `postgres://USER@HOST:PORT/DATABASE` or `memory:`; overrides the files.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
 }
 
-/// What is done with a store.
+/// Commands for stores.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Stores {
-    /// Read all of it and say what should not be: a gap in a run's events, a summary that its events do not come to, a
-    /// pin of a run that is not there. Nothing is changed.
+pub(crate) enum StoreCommand {
+    /// Read the whole store and report faults: a gap in a run's events, a summary that differs from its events, a pin
+    /// of a run that does not exist. Nothing is changed.
     Check {
         #[command(flatten)]
-        of: StoreOf,
+        of: StoreArgs,
     },
-    /// Copy it to a file that does not exist yet, while runs go on.
+    /// Copy the store to a new file, while runs continue.
     Backup {
         /// The file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
-        of: StoreOf,
+        of: StoreArgs,
     },
 }
 
-/// Which store.
+/// The options that name a store.
 #[derive(Debug, Args)]
-pub(crate) struct StoreOf {
-    /// The directory of the flag files, whose `store:` is meant.
+pub(crate) struct StoreArgs {
+    /// The directory of flag files whose `store:` is used.
     #[arg(value_name = "DIR", default_value = "flags", conflicts_with = "store")]
     pub dir: PathBuf,
-    /// The store itself: `sqlite:PATH`, or to check it `postgres://…`.
+    /// The URL of the store: `sqlite:PATH`, or for `check` also `postgres://…`.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
 }
@@ -251,7 +219,7 @@ pub(crate) enum SchemaKind {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is no number"))?;
+    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is not a number"))?;
     match crate::flag::Percent::new(number) {
         Some(percent) => Ok(percent.as_f64()),
         None => Err(format!("{number} is not between 0 and 100")),

@@ -1,16 +1,16 @@
-//! What may be typed behind `runs`, and what is said of one run.
+//! `runs` and its commands, and the other commands for one run, as clap parses them.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::Server;
+use super::common::Server;
 
 /// Runs of the engine.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Runs {
     /// List runs, newest first.
-    List(List),
+    List(ListArgs),
     /// Show one run: its steps, what it waits for and what happened.
     Show {
         /// The run's id, or its job's.
@@ -18,41 +18,41 @@ pub(crate) enum Runs {
         #[command(flatten)]
         server: Server,
     },
-    /// Show what happened to a run, every event in full.
-    Events(EventsOf),
+    /// Show every event of a run in full.
+    Events(EventsArgs),
     /// Start a run of a workflow, and wait for it.
     Start(Start),
-    /// Show what happens to a run, as it happens, until it ends.
+    /// Show the events of a run as they happen, until it ends.
     Follow {
         /// The run's id, or its job's.
         run: String,
         #[command(flatten)]
         server: Server,
     },
-    /// Begin nothing more; what is under way ends.
-    Pause(Plain),
-    /// Go on.
-    Resume(Plain),
-    /// End a run; what is done and has an `undo` is undone.
+    /// Pause a run: calls in flight finish, nothing more begins.
+    Pause(RunArgs),
+    /// Resume a paused run.
+    Resume(RunArgs),
+    /// Cancel a run; steps that are done and have an `undo` are undone.
     Cancel {
         /// Undo nothing.
         #[arg(long)]
         no_undo: bool,
         #[command(flatten)]
-        plain: Plain,
+        plain: RunArgs,
     },
-    /// Skip a step that has not begun, or that only waits: for a time, a signal, its next attempt, or somebody to decide
-    /// its conflict.
+    /// Skip a step that has not begun, or that waits for a time, a signal, its next attempt or the decision of its
+    /// conflict.
     Skip {
         #[command(flatten)]
-        of: OfStep,
+        of: StepArgs,
         #[command(flatten)]
-        rest: Rest,
+        rest: ReasonArgs,
     },
     /// Give a step that has not begun another input.
     Adjust {
         #[command(flatten)]
-        of: OfStep,
+        of: StepArgs,
         /// The item of a `for_each`.
         #[arg(long, value_name = "N")]
         item: Option<u32>,
@@ -60,9 +60,9 @@ pub(crate) enum Runs {
         #[arg(long, value_name = "JSON|FILE")]
         input: String,
         #[command(flatten)]
-        rest: Rest,
+        rest: ReasonArgs,
     },
-    /// Start the next attempt now, of one step or of all that wait for one.
+    /// Start the next attempt now, of one step or of all steps that wait for one.
     Retry {
         /// The run's id, or its job's.
         run: String,
@@ -71,11 +71,11 @@ pub(crate) enum Runs {
         #[command(flatten)]
         server: Server,
     },
-    /// Run again from a step: another run takes over the results before it.
+    /// Run again from a step: another run takes over the results of the steps before it.
     Rerun {
         /// The run's id, or its job's.
         run: String,
-        /// The step.
+        /// The first step that is run again.
         #[arg(long, value_name = "STEP")]
         from: String,
         #[command(flatten)]
@@ -83,7 +83,7 @@ pub(crate) enum Runs {
     },
     /// Decide a conflict.
     Resolve(Resolve),
-    /// Answer what a run asks.
+    /// Answer a checkpoint.
     Answer(Answer),
     /// Deliver a signal.
     Signal {
@@ -91,10 +91,10 @@ pub(crate) enum Runs {
         run: String,
         /// The signal's name.
         name: String,
-        /// What it carries: JSON, a file with it, or `-`.
+        /// The payload: JSON, a file with it, or `-`.
         #[arg(long, value_name = "JSON|FILE")]
         payload: Option<String>,
-        /// Names the delivery: a second one under the same id changes nothing.
+        /// The id of the delivery: a second delivery with the same id changes nothing.
         #[arg(long)]
         id: Option<String>,
         #[command(flatten)]
@@ -104,8 +104,8 @@ pub(crate) enum Runs {
 
 /// `runs list`.
 #[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Only with this status, or several with commas; `open` is all that have not ended.
+pub(crate) struct ListArgs {
+    /// Only with this status, or several separated by commas; `open` is all that have not ended.
     #[arg(long, value_name = "STATUS")]
     pub status: Option<String>,
     /// Only of this workflow.
@@ -120,10 +120,10 @@ pub(crate) struct List {
     /// Only runs of this job.
     #[arg(long, value_name = "JOB")]
     pub job: Option<String>,
-    /// Only runs that this one began.
+    /// Only runs that this run started as steps.
     #[arg(long, value_name = "RUN")]
     pub parent: Option<String>,
-    /// Only runs born at or after this time (RFC 3339).
+    /// Only runs started at or after this time (RFC 3339).
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Show this many.
@@ -138,13 +138,13 @@ pub(crate) struct List {
 
 /// `runs events`.
 #[derive(Debug, Args)]
-pub(crate) struct EventsOf {
+pub(crate) struct EventsArgs {
     /// The run's id, or its job's.
     pub run: String,
-    /// From this place on; the first is 1.
+    /// From this sequence number on; the first is 1.
     #[arg(long, value_name = "SEQ", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub from: u64,
-    /// At most this many; all where nothing is said.
+    /// At most this many. Default: all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     #[command(flatten)]
@@ -159,29 +159,29 @@ pub(crate) struct Start {
     /// The body of its request: JSON, a file with it, or `-`.
     #[arg(long, value_name = "JSON|FILE")]
     pub input: Option<String>,
-    /// Names the start: asked again with it, the same run answers.
+    /// The idempotency key: a repetition with the same key returns the same run.
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
-    /// Show what happens, as it happens, until the run ends.
+    /// Show the events as they happen, until the run ends.
     #[arg(long)]
     pub follow: bool,
     #[command(flatten)]
     pub server: Server,
 }
 
-/// One run, and why.
+/// A run, and the reason of an order.
 #[derive(Debug, Args)]
-pub(crate) struct Plain {
+pub(crate) struct RunArgs {
     /// The run's id, or its job's.
     pub run: String,
     #[command(flatten)]
-    pub rest: Rest,
+    pub rest: ReasonArgs,
 }
 
-/// Why, and of whom it is asked.
+/// The reason of an order, and the server.
 #[derive(Debug, Args)]
-pub(crate) struct Rest {
-    /// Why; stands in the audit trail.
+pub(crate) struct ReasonArgs {
+    /// The reason; it is recorded in the audit trail.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     #[command(flatten)]
@@ -190,7 +190,7 @@ pub(crate) struct Rest {
 
 /// One step of one run.
 #[derive(Debug, Args)]
-pub(crate) struct OfStep {
+pub(crate) struct StepArgs {
     /// The run's id, or its job's.
     pub run: String,
     /// The step.
@@ -201,41 +201,41 @@ pub(crate) struct OfStep {
 #[derive(Debug, Args)]
 pub(crate) struct Resolve {
     #[command(flatten)]
-    pub of: OfStep,
-    /// How; `runs show` says which there are.
+    pub of: StepArgs,
+    /// The decision; `runs show` lists those that are possible.
     #[arg(value_enum)]
     pub choice: Choice,
     /// The item of a `for_each`.
     #[arg(long, value_name = "N")]
     pub item: Option<u32>,
-    /// Of `retry-with`: what to try with. JSON, a file with it, or `-`.
+    /// For `retry-with`: what to send. JSON, a file with it, or `-`.
     #[arg(long, value_name = "JSON|FILE")]
     pub input: Option<String>,
-    /// Of `take`: the step's output. JSON, a file with it, or `-`.
+    /// For `take`: the step's output. JSON, a file with it, or `-`.
     #[arg(long, value_name = "JSON|FILE")]
     pub output: Option<String>,
-    /// Of `cancel`: undo nothing.
+    /// For `cancel`: undo nothing.
     #[arg(long)]
     pub no_undo: bool,
     #[command(flatten)]
-    pub rest: Rest,
+    pub rest: ReasonArgs,
 }
 
-/// How a conflict is decided.
+/// The decisions about a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Choice {
-    /// Another attempt, with the same bytes and key.
+    /// Another attempt, with the same bytes and idempotency key.
     Retry,
-    /// Another attempt with another input, under a new key.
+    /// Another attempt with another input, under a new idempotency key.
     #[value(alias = "retry_with")]
     RetryWith,
     /// The step is skipped, and so is what needs it.
     Skip,
-    /// The step is done, with an output that is given.
+    /// The step counts as done, with an output that you give.
     Take,
-    /// The declared fallback takes its place.
+    /// The step's declared fallback runs instead.
     Fallback,
-    /// Of a lock that is held: wait for it.
+    /// For a lock that is held: wait for it.
     Wait,
     /// The run is cancelled.
     Cancel,
@@ -254,16 +254,16 @@ pub(crate) struct Answer {
     /// No.
     #[arg(long)]
     pub no: bool,
-    /// What was asked for: JSON, a file with it, or `-`.
+    /// The values that were asked for: JSON, a file with it, or `-`.
     #[arg(long, value_name = "JSON|FILE")]
     pub values: Option<String>,
-    /// Of a review: the places that may be performed.
+    /// For a review: the indexes of the items that may be performed.
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub approve: Vec<u32>,
-    /// Of a review: the places that are struck out.
+    /// For a review: the indexes of the items that are struck out.
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub strike: Vec<u32>,
-    /// A remark.
+    /// A comment, recorded with the answer.
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
     #[command(flatten)]
@@ -275,13 +275,13 @@ pub(crate) struct Answer {
 pub(crate) struct Replay {
     /// The run's id.
     pub run: String,
-    /// Read the store itself, of a process that does not run: `sqlite:PATH` or `postgres://…`. No API is asked then.
+    /// Read the run from a store that no process uses, `sqlite:PATH` or `postgres://…`, instead of from the API.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// Say where this workflow would have decided otherwise.
+    /// Show where this version of the workflow would have decided differently.
     #[arg(long, value_name = "FILE")]
     pub with: Option<PathBuf>,
-    /// The directory of flag files that it belongs to.
+    /// The directory of flag files to which that workflow belongs.
     #[arg(long, value_name = "DIR", default_value = "flags", requires = "with")]
     pub flags: PathBuf,
     #[command(flatten)]

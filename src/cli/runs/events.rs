@@ -1,30 +1,30 @@
-//! `runs events`: what happened to a run, every event in full.
+//! `runs events`: every event of a run in full.
 //!
-//! Always true: nothing is cut and nothing is left out between the first and the last line. The trail is read page by
-//! page; when the server is gone on the way, nothing is shown.
+//! Always true: no line is cut and no event is left out between the first and the last. Events are read page by page;
+//! when the server cannot be reached for one of the pages, nothing is shown.
 
 use serde_json::Value;
 
-use super::path;
+use super::common::path;
 use crate::admin::types::{EventRow, Orchestration};
-use crate::cli::Done;
-use crate::cli::args::EventsOf;
+use crate::cli::args::EventsArgs;
 use crate::cli::client::{CallError, Client, query};
-use crate::cli::paint::{Paint, Tone, harmless};
+use crate::cli::format::{Formatter, Tone, escape_control};
+use crate::cli::output::Output;
 
-pub(crate) fn events(client: &Client, of: &EventsOf, paint: Paint) -> Result<Done, CallError> {
+pub(crate) fn events(client: &Client, of: &EventsArgs, format: Formatter) -> Result<Output, CallError> {
     let (rows, json) = read(client, of)?;
-    let mut text: String = rows.iter().map(|row| line(row, paint)).collect();
+    let mut text: String = rows.iter().map(|row| line(row, format)).collect();
     if text.is_empty() {
         text.push_str("no event\n");
     }
-    Ok(Done { text, json, fine: true })
+    Ok(Output { text, json, is_ok: true })
 }
 
-/// The trail, as far as it is asked for: a page may be shorter than that.
-fn read(client: &Client, of: &EventsOf) -> Result<(Vec<EventRow>, Value), CallError> {
+/// The requested events, page by page: the server may return fewer per page than requested.
+fn read(client: &Client, of: &EventsArgs) -> Result<(Vec<EventRow>, Value), CallError> {
     let (mut rows, mut all, mut from) = (Vec::new(), Vec::new(), of.from);
-    // A job's newest run may be another one before the next page.
+    // A job's id is resolved once: its newest run may change between two pages.
     let run = match of.run.starts_with("job_") {
         true => client.get::<Orchestration>(&path(&of.run, ""))?.0.data.run_id,
         false => of.run.clone(),
@@ -46,10 +46,10 @@ fn read(client: &Client, of: &EventsOf) -> Result<(Vec<EventRow>, Value), CallEr
     Ok((rows, Value::Array(all)))
 }
 
-fn line(row: &EventRow, paint: Paint) -> String {
-    // Externally tagged: the kind stands before it already.
+fn line(row: &EventRow, format: Formatter) -> String {
+    // Events are externally tagged; the kind is printed before, so only the content is.
     let content = row.event.get(&row.kind).unwrap_or(&row.event).to_string();
-    let content = if content == "{}" { String::new() } else { format!("  {}", harmless(&content)) };
-    let kind = paint.tone(format!("{:<20}", harmless(&row.kind)), Tone::Strong);
+    let content = if content == "{}" { String::new() } else { format!("  {}", escape_control(&content)) };
+    let kind = format.tone(format!("{:<20}", escape_control(&row.kind)), Tone::Strong);
     format!("{:>5}  {:.3}  {kind}{content}\n", row.seq, row.at).replace(" \n", "\n")
 }

@@ -1,103 +1,101 @@
-//! `runs show`, `explain`: a run as a person reads it, with the very commands that move it on.
+//! `runs show` and `explain`: a run for people, with the commands that answer and resolve what it waits for.
 
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{path, tone, took};
+use super::common::{elapsed, path, status_tone};
 use crate::admin::types::{
     EventRow, ExplanationView, OpenConflict, Orchestration, Part, PendingCheckpoint, RunData, RunStatus, StepRow,
     UndoRow, UndoState,
 };
-use crate::cli::Done;
 use crate::cli::client::{CallError, Client};
-use crate::cli::paint::{Field, Paint, Tone, harmless, lasting, plain};
+use crate::cli::format::{Formatter, TableCell, Tone, duration_text, escape_control, plain};
+use crate::cli::output::Output;
 
-/// How much of one event's content, or of a value, is shown in its line.
+/// The most characters of one event's content, or of a value, that are shown in its line.
 const CHARS_MAX: usize = 160;
 
-pub(crate) fn show(client: &Client, run: &str, paint: Paint) -> Result<Done, CallError> {
+pub(crate) fn show(client: &Client, run: &str, format: Formatter) -> Result<Output, CallError> {
     let (envelope, mut json) = client.get::<Orchestration>(&path(run, ""))?;
-    // The trail of this very run: a job may have another newest one a moment later.
+    // By the run's id: a job's newest run may be another one by now.
     let (events, trail) = client.get::<Vec<EventRow>>(&path(&envelope.data.run_id, "/events"))?;
     if let Some(json) = json.as_object_mut() {
         json.insert("events".to_owned(), trail);
     }
-    Ok(Done { text: text(&envelope.data, &events, Timestamp::now(), paint), json, fine: true })
+    Ok(Output { text: text(&envelope.data, &events, Timestamp::now(), format), json, is_ok: true })
 }
 
 /// A run in full.
-pub(crate) fn text(data: &RunData, events: &[EventRow], now: Timestamp, paint: Paint) -> String {
-    let mut out = head(data, now, paint);
+pub(crate) fn text(data: &RunData, events: &[EventRow], now: Timestamp, format: Formatter) -> String {
+    let mut out = head(data, now, format);
     out.push('\n');
     let header = ["STEP", "STATUS", "EFFECT", "ATTEMPTS", "TOOK", "NOTE"];
-    out.push_str(&paint.table(&header, &[3, 4], data.steps.iter().map(|row| step(row, data.status, now)).collect()));
+    out.push_str(&format.table(&header, &[3, 4], data.steps.iter().map(|row| step(row, data.status, now)).collect()));
     for conflict in &data.conflicts {
         out.push('\n');
-        out.push_str(&self::conflict(conflict, data, paint));
+        out.push_str(&self::conflict(conflict, data, format));
     }
     for checkpoint in &data.checkpoints {
         out.push('\n');
-        out.push_str(&self::checkpoint(checkpoint, data, paint));
+        out.push_str(&self::checkpoint(checkpoint, data, format));
     }
     if !data.undone.is_empty() {
         out.push('\n');
-        out.push_str(&paint.table(
+        out.push_str(&format.table(
             &["DONE BEFORE", "UNDONE", "WHY NOT"],
             &[],
             data.undone.iter().map(undone).collect(),
         ));
     }
     if !data.output.is_null() {
-        out.push_str(&format!("\n{} {}\n", paint.tone("output", Tone::Strong), short(&data.output.to_string())));
+        out.push_str(&format!("\n{} {}\n", format.tone("output", Tone::Strong), short(&data.output.to_string())));
     }
     if !events.is_empty() {
         out.push('\n');
         let rows = events.iter().map(|event| self::event(event, data.run.started)).collect();
-        out.push_str(&paint.table(&["#", "AFTER", "EVENT", ""], &[0, 1], rows));
+        out.push_str(&format.table(&["#", "AFTER", "EVENT", ""], &[0, 1], rows));
         let shown = match data.run.seq.saturating_sub(events.len() as u64) {
             0 => String::new(),
             more => format!("{more} more; "),
         };
-        let whole = format!("\n{shown}in full: pointsman runs events {}\n", harmless(&data.run_id));
-        out.push_str(&paint.tone(whole, Tone::Faint));
+        let whole = format!("\n{shown}in full: pointsman runs events {}\n", escape_control(&data.run_id));
+        out.push_str(&format.tone(whole, Tone::Faint));
     }
     out
 }
 
-fn head(data: &RunData, now: Timestamp, paint: Paint) -> String {
+fn head(data: &RunData, now: Timestamp, format: Formatter) -> String {
     let run = &data.run;
-    let took = took(run.started, run.updated, data.status, now);
+    let took = elapsed(run.started, run.updated, data.status, now);
     let by = match (&run.route, &run.parent, &run.started_by) {
         (Some(route), _, _) => format!(", for {route}"),
-        (None, Some(parent), _) => format!(", for {}", harmless(parent)),
-        (None, None, Some(by)) => format!(", by {}", harmless(by)),
+        (None, Some(parent), _) => format!(", for {}", escape_control(parent)),
+        (None, None, Some(by)) => format!(", by {}", escape_control(by)),
         (None, None, None) => String::new(),
     };
     let mut out = format!(
         "{}  {}  {took} of {} in {} mode{by}\n",
-        paint.tone(harmless(&run.id), Tone::Strong),
-        paint.tone(data.status.as_str(), tone(data.status)),
+        format.tone(escape_control(&run.id), Tone::Strong),
+        format.tone(data.status.as_str(), status_tone(data.status)),
         run.workflow,
         run.mode.as_str(),
     );
-    let again = run.rerun_of.as_ref().map_or(String::new(), |of| format!("  again after {}", harmless(of)));
-    out.push_str(
-        &paint.tone(
-            format!("{}  {}  started {}{again}\n", harmless(&data.job_id), data.plan_id, run.started),
-            Tone::Faint,
-        ),
-    );
+    let again = run.rerun_of.as_ref().map_or(String::new(), |of| format!("  again after {}", escape_control(of)));
+    out.push_str(&format.tone(
+        format!("{}  {}  started {}{again}\n", escape_control(&data.job_id), data.plan_id, run.started),
+        Tone::Faint,
+    ));
     if let Some(note) = &run.note {
-        out.push_str(&format!("{}\n", paint.tone(harmless(note), tone(data.status))));
+        out.push_str(&format!("{}\n", format.tone(escape_control(note), status_tone(data.status))));
     }
     out
 }
 
-fn step(step: &StepRow, status: RunStatus, now: Timestamp) -> Vec<Field> {
+fn step(step: &StepRow, status: RunStatus, now: Timestamp) -> Vec<TableCell> {
     let tone = match step.status.as_str() {
         "done" => Tone::Good,
         "failed" | "unknown" => Tone::Bad,
-        "running" => Tone::Low,
+        "running" => Tone::Info,
         "skipped" | "not_run" | "pending" => Tone::Faint,
         _ => Tone::Plain,
     };
@@ -109,9 +107,9 @@ fn step(step: &StepRow, status: RunStatus, now: Timestamp) -> Vec<Field> {
     };
     #[allow(clippy::cast_precision_loss)] // shown with few digits
     let took = match step.started {
-        // It takes time until it ends, whether or not anything happens to it.
-        Some(started) if is_open(&step.status) => super::took(started, started, status, now),
-        _ => step.duration_ms.map_or("-".to_owned(), |ms| lasting(ms as f64 / 1e3)),
+        // An open step's duration counts up to now.
+        Some(started) if is_open(&step.status) => elapsed(started, started, status, now),
+        _ => step.duration_ms.map_or("-".to_owned(), |ms| duration_text(ms as f64 / 1e3)),
     };
     vec![
         (step.step_id.clone(), Tone::Strong),
@@ -123,30 +121,30 @@ fn step(step: &StepRow, status: RunStatus, now: Timestamp) -> Vec<Field> {
     ]
 }
 
-/// Whether a step with this status goes on.
+/// Whether a step with this status has begun and not ended.
 fn is_open(status: &str) -> bool {
     matches!(status, "running" | "retrying" | "conflict" | "undoing") || status.starts_with("waiting")
 }
 
-fn undone(row: &UndoRow) -> Vec<Field> {
+fn undone(row: &UndoRow) -> Vec<TableCell> {
     let UndoRow { step_id, item, state, why } = row;
     let tone = match state {
         UndoState::Undone | UndoState::Rehearsed => Tone::Good,
-        UndoState::NotYet => Tone::Low,
+        UndoState::NotYet => Tone::Info,
         UndoState::Left => Tone::Warn,
     };
     let place = item.map_or(step_id.clone(), |item| format!("{step_id}[{item}]"));
     vec![(place, Tone::Strong), (word(state), tone), plain(why.as_deref().unwrap_or_default())]
 }
 
-/// A step (an item), and the run where that is another one than what is shown.
+/// A step with its item, and its run where that is not the run that is shown.
 fn place(step: &str, item: Option<u32>, run: &str, data: &RunData) -> String {
     let place = item.map_or(step.to_owned(), |item| format!("{step}[{item}]"));
     if run == data.run_id { place } else { format!("{place} of {run}") }
 }
 
 /// A conflict, with the commands that resolve it.
-fn conflict(conflict: &OpenConflict, data: &RunData, paint: Paint) -> String {
+fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> String {
     let OpenConflict {
         kind,
         run_id,
@@ -163,23 +161,23 @@ fn conflict(conflict: &OpenConflict, data: &RunData, paint: Paint) -> String {
         choices,
         ..
     } = conflict;
-    let (run, place) = (harmless(run_id), place(step_id, *item, run_id, data));
+    let (run, place) = (escape_control(run_id), place(step_id, *item, run_id, data));
     let mut out = format!(
         "{} {} ({}, attempt {attempt}): {}\n",
-        paint.tone("conflict in", Tone::Bad),
-        paint.tone(harmless(&place), Tone::Strong),
+        format.tone("conflict in", Tone::Bad),
+        format.tone(escape_control(&place), Tone::Strong),
         word(kind),
-        harmless(message)
+        escape_control(message)
     );
     if let Some(expected) = expected {
-        out.push_str(&format!("  expected  {}\n", harmless(expected)));
+        out.push_str(&format!("  expected  {}\n", escape_control(expected)));
     }
     if let Some(request) = request {
         let body = if request.body.is_null() { String::new() } else { format!(" {}", request.body) };
-        out.push_str(&format!("  sent      {} {}{}\n", request.method, harmless(&request.url), short(&body)));
+        out.push_str(&format!("  sent      {} {}{}\n", request.method, escape_control(&request.url), short(&body)));
     }
     if let Some(key) = idempotency_key {
-        out.push_str(&format!("  under     Idempotency-Key: {}\n", harmless(key)));
+        out.push_str(&format!("  under     Idempotency-Key: {}\n", escape_control(key)));
     }
     if status.is_some() || !response.is_null() {
         let status = status.map_or(String::new(), |status| format!("{status} "));
@@ -191,31 +189,31 @@ fn conflict(conflict: &OpenConflict, data: &RunData, paint: Paint) -> String {
         let more = match choice.as_str() {
             "retry_with" => " --input JSON",
             "take" => " --output JSON",
-            // It is being undone already: what may be ordered is to leave the rest as it is.
+            // Undoing is in progress: a cancel can only stop it and leave the rest as it is.
             "cancel" if *part == Part::Undo => " --no-undo",
             _ => "",
         };
-        let choice = harmless(&choice.replace('_', "-"));
-        out.push_str(&format!("  pointsman runs resolve {run} {} {choice}{item}{more}\n", harmless(step_id)));
+        let choice = escape_control(&choice.replace('_', "-"));
+        out.push_str(&format!("  pointsman runs resolve {run} {} {choice}{item}{more}\n", escape_control(step_id)));
     }
     out
 }
 
 /// A checkpoint, with the command that answers it.
-fn checkpoint(checkpoint: &PendingCheckpoint, data: &RunData, paint: Paint) -> String {
+fn checkpoint(checkpoint: &PendingCheckpoint, data: &RunData, format: Formatter) -> String {
     let PendingCheckpoint { id, step_id, item, kind, risk, question, schema, who, items, until, on_timeout, .. } =
         checkpoint;
-    let (run, place) = (harmless(&checkpoint.run_id), place(step_id, *item, &checkpoint.run_id, data));
+    let (run, place) = (escape_control(&checkpoint.run_id), place(step_id, *item, &checkpoint.run_id, data));
     let mut out = format!(
         "{} {} ({}, risk {}): {}\n",
-        paint.tone("asked in", Tone::Warn),
-        paint.tone(harmless(&place), Tone::Strong),
+        format.tone("asked in", Tone::Warn),
+        format.tone(escape_control(&place), Tone::Strong),
         word(kind),
         risk.as_str(),
-        harmless(question)
+        escape_control(question)
     );
     if !who.is_empty() {
-        out.push_str(&format!("  of        {}\n", harmless(&who.join(", "))));
+        out.push_str(&format!("  of        {}\n", escape_control(&who.join(", "))));
     }
     if let Some(until) = until {
         out.push_str(&format!("  until     {until:.0}, then {}\n", word(on_timeout)));
@@ -224,30 +222,35 @@ fn checkpoint(checkpoint: &PendingCheckpoint, data: &RunData, paint: Paint) -> S
         out.push_str(&format!("  schema    {}\n", short(&schema.to_string())));
     }
     for item in items {
-        out.push_str(&format!("  {:>4}  {}  {}\n", item.index, harmless(&item.what), short(&item.value.to_string())));
+        out.push_str(&format!(
+            "  {:>4}  {}  {}\n",
+            item.index,
+            escape_control(&item.what),
+            short(&item.value.to_string())
+        ));
     }
     let how = match (word(kind).as_str(), items.is_empty()) {
         ("review", false) => "--approve 0,1 --strike 2".to_owned(),
         ("question", _) if !schema.is_null() => "--values JSON".to_owned(),
         _ => "--yes".to_owned(),
     };
-    out.push_str(&format!("  pointsman runs answer {run} {} {how}\n", harmless(id)));
-    out.push_str(&format!("  pointsman runs answer {run} {} --no\n", harmless(id)));
+    out.push_str(&format!("  pointsman runs answer {run} {} {how}\n", escape_control(id)));
+    out.push_str(&format!("  pointsman runs answer {run} {} --no\n", escape_control(id)));
     out
 }
 
-/// A word of a closed set, as JSON has it.
+/// An enum's name as JSON writes it, with spaces.
 fn word(word: &impl serde::Serialize) -> String {
     json!(word).as_str().unwrap_or_default().replace('_', " ")
 }
 
-fn event(event: &EventRow, started: Timestamp) -> Vec<Field> {
-    // Externally tagged: the kind stands in a column of its own already.
+fn event(event: &EventRow, started: Timestamp) -> Vec<TableCell> {
+    // Events are externally tagged; the kind has a column of its own.
     let content = event.event.get(&event.kind).unwrap_or(&event.event).to_string();
     let content = if content == "{}" { String::new() } else { content };
     vec![
         plain(event.seq),
-        plain(lasting(event.at.duration_since(started).as_secs_f64().max(0.0))),
+        plain(duration_text(event.at.duration_since(started).as_secs_f64().max(0.0))),
         (event.kind.clone(), Tone::Strong),
         (short(&content), Tone::Faint),
     ]
@@ -258,15 +261,15 @@ fn short(text: &str) -> String {
     if short.len() < text.len() {
         short.push('…');
     }
-    harmless(&short)
+    escape_control(&short)
 }
 
-pub(crate) fn explain(client: &Client, run: &str, paint: Paint) -> Result<Done, CallError> {
-    let (told, json) = client.get::<ExplanationView>(&path(run, "/explain"))?;
-    let tone = if told.stuck { Tone::Bad } else { Tone::Plain };
-    let mut text = format!("{}\n", paint.tone(harmless(&told.sentence), tone));
-    // The sentence says one of them already.
-    let others = told.waits.iter().filter(|wait| !told.sentence.contains(wait.as_str()));
-    text.extend(others.map(|wait| format!("  - {}\n", harmless(wait))));
-    Ok(Done { text, json, fine: !told.stuck })
+pub(crate) fn explain(client: &Client, run: &str, format: Formatter) -> Result<Output, CallError> {
+    let (view, json) = client.get::<ExplanationView>(&path(run, "/explain"))?;
+    let tone = if view.stuck { Tone::Bad } else { Tone::Plain };
+    let mut text = format!("{}\n", format.tone(escape_control(&view.sentence), tone));
+    // Not repeated where the sentence contains it.
+    let others = view.waits.iter().filter(|wait| !view.sentence.contains(wait.as_str()));
+    text.extend(others.map(|wait| format!("  - {}\n", escape_control(wait))));
+    Ok(Output { text, json, is_ok: !view.stuck })
 }

@@ -5,51 +5,52 @@ use std::io::Write;
 use http::Method;
 use serde_json::json;
 
-use super::follow::{Follow, progress};
-use super::{path, show, value, who};
+use super::common::{json_argument, path};
+use super::event_stream::{RunStream, progress};
+use super::show;
 use crate::admin::types::{Orchestration, RunData, RunStatus, StartRequest};
-use crate::cli::Done;
 use crate::cli::args::Start;
 use crate::cli::client::{CallError, Client};
-use crate::cli::paint::Paint;
+use crate::cli::format::Formatter;
+use crate::cli::output::Output;
 
-/// How long the server may wait for the run: shorter than what a call may take here.
+/// How long the server may wait for the run: shorter than the client's own bound on a request.
 const WAIT: &str = "wait=8";
 
-pub(crate) fn start(client: &Client, start: Start, out: Paint, err: Paint) -> Result<Done, CallError> {
+pub(crate) fn start(client: &Client, start: Start, out: Formatter, err: Formatter) -> Result<Output, CallError> {
     let Start { workflow, input, key, follow, server } = start;
     let ask = StartRequest {
         workflow: Some(workflow),
         query: None,
-        input: input.as_deref().map(value).transpose()?.unwrap_or_default(),
+        input: input.as_deref().map(json_argument).transpose()?.unwrap_or_default(),
         stream: follow,
         idempotency_key: key,
-        by: who(&server),
+        by: server.caller_name(),
     };
     const PATH: &str = "/api/v2/orchestrate/run";
     if follow {
         let first = client.open(Method::POST, PATH, Some(&json!(ask)), None)?;
-        return watch(client, Follow::new(first, None), out, err);
+        return watch(client, RunStream::new(first, None), out, err);
     }
     let (envelope, json) = client.post_preferring::<Orchestration>(PATH, &ask, WAIT)?;
     Ok(ended(&envelope.data, json, out))
 }
 
-pub(crate) fn follow(client: &Client, run: &str, out: Paint, err: Paint) -> Result<Done, CallError> {
-    // A job's newest run may change on the way: the one that is newest now is followed.
+pub(crate) fn follow(client: &Client, run: &str, out: Formatter, err: Formatter) -> Result<Output, CallError> {
+    // A job's newest run may change meanwhile: the one that is newest now is followed.
     let (envelope, _) = client.get::<Orchestration>(&path(run, ""))?;
     let run = envelope.data.run_id;
     let first = client.open(Method::GET, &path(&run, "/stream"), None, None)?;
-    watch(client, Follow::new(first, Some(run)), out, err)
+    watch(client, RunStream::new(first, Some(run)), out, err)
 }
 
-/// Tells what happens until the run ends, and shows it then.
-fn watch(client: &Client, mut follow: Follow, out: Paint, err: Paint) -> Result<Done, CallError> {
-    while let Some(frame) = follow.next(client)? {
-        // Nobody needs to read it.
-        let _ = std::io::stderr().write_all(progress(&frame, err).as_bytes());
+/// Prints events to stderr until the run ends, then returns the run.
+fn watch(client: &Client, mut stream: RunStream, out: Formatter, err: Formatter) -> Result<Output, CallError> {
+    while let Some(event) = stream.next(client)? {
+        // A closed stderr is no error.
+        let _ = std::io::stderr().write_all(progress(&event, err).as_bytes());
     }
-    let run = follow.run().ok_or_else(|| {
+    let run = stream.run().ok_or_else(|| {
         CallError::Unreachable(
             "the stream ended without a run".to_owned(),
             "look with `pointsman runs list`".to_owned(),
@@ -59,9 +60,9 @@ fn watch(client: &Client, mut follow: Follow, out: Paint, err: Paint) -> Result<
     Ok(ended(&envelope.data, json, out))
 }
 
-/// The run as it stands; a run that ended otherwise than it should is no success.
-fn ended(data: &RunData, json: serde_json::Value, paint: Paint) -> Done {
-    let fine = match data.status {
+/// The run's present state; the exit code is 1 for a run that failed, was cancelled or abandoned.
+fn ended(data: &RunData, json: serde_json::Value, format: Formatter) -> Output {
+    let is_ok = match data.status {
         RunStatus::Failed | RunStatus::Cancelled | RunStatus::Abandoned => false,
         RunStatus::Queued
         | RunStatus::Running
@@ -71,5 +72,5 @@ fn ended(data: &RunData, json: serde_json::Value, paint: Paint) -> Done {
         | RunStatus::Compensating
         | RunStatus::Completed => true,
     };
-    Done { text: show::text(data, &[], jiff::Timestamp::now(), paint), json, fine }
+    Output { text: show::text(data, &[], jiff::Timestamp::now(), format), json, is_ok }
 }

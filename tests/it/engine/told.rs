@@ -40,7 +40,7 @@ async fn a_run_is_replayed_state_by_state_and_under_another_plan() {
     assert!(statuses.contains(&"running") && statuses.contains(&"waiting_checkpoint"), "{statuses:?}");
     assert_eq!(statuses.last(), Some(&"completed"));
     assert_eq!(states.last().unwrap()["seq"], data["run"]["seq"]);
-    // Under another plan: where it would have decided otherwise.
+    // Under another plan: where it would have decided differently.
     let other = tempfile::tempdir().expect("a directory");
     let file = other.path().join("long.yaml");
     let changed = LONG.replace("attempts: 2", "attempts: 1").replace("amount: '${request.body.amount}'", "amount: 6");

@@ -110,7 +110,7 @@ async fn what_changed_files_would_have_decided_is_said() {
     let replayed = desk.pointsman.cli(&asked).await;
     assert!(replayed.status.success(), "{}", said(&replayed));
     let found: Value = serde_json::from_slice(&replayed.stdout).expect("stdout is data");
-    let first = &found["otherwise"][0];
+    let first = &found["divergences"][0];
     assert_eq!((&first["step_id"], &first["kind"]), (&json!("charge"), &json!("request")), "{found}");
     let check = ["check", &flags, "--against-open-runs"];
     let same = desk.pointsman.cli(&check).await;

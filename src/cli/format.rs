@@ -1,7 +1,7 @@
-//! How things look on a terminal.
+//! Formats output for a terminal: colours, tables, durations, numbers.
 //!
-//! Always true: colour is only added to text, never says anything by itself; what came from recorded traffic or from
-//! another machine is made harmless before it is shown ([`harmless`]), so that it cannot steer the terminal.
+//! Always true: colour only repeats what the text says; text that came from recorded traffic or from another machine is
+//! escaped before it is shown ([`escape_control`]), so that it cannot control the terminal.
 
 use std::io::IsTerminal;
 
@@ -12,7 +12,7 @@ use owo_colors::{OwoColorize, Style};
 use super::args::Colour;
 use crate::flag::{State, Why};
 
-/// What a piece of text is like.
+/// The meaning of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     Plain,
@@ -21,17 +21,17 @@ pub(crate) enum Tone {
     Bad,
     Warn,
     Good,
-    Low,
-    Middle,
+    Info,
+    Notice,
 }
 
 impl Tone {
-    /// A state's, the same everywhere.
+    /// The tone of a route's state, the same everywhere.
     pub fn of(state: State) -> Self {
         match state {
             State::Off => Tone::Faint,
-            State::Shadow => Tone::Low,
-            State::Dark => Tone::Middle,
+            State::Shadow => Tone::Info,
+            State::Dark => Tone::Notice,
             State::Live | State::Only => Tone::Good,
         }
     }
@@ -43,8 +43,8 @@ impl Tone {
             Tone::Bad => Style::new().red().bold(),
             Tone::Warn => Style::new().yellow(),
             Tone::Good => Style::new().green(),
-            Tone::Low => Style::new().cyan(),
-            Tone::Middle => Style::new().magenta(),
+            Tone::Info => Style::new().cyan(),
+            Tone::Notice => Style::new().magenta(),
         }
     }
     fn cell(self, text: &str) -> Cell {
@@ -56,45 +56,45 @@ impl Tone {
             Tone::Bad => cell.fg(Color::Red).add_attribute(Attribute::Bold),
             Tone::Warn => cell.fg(Color::DarkYellow),
             Tone::Good => cell.fg(Color::DarkGreen),
-            Tone::Low => cell.fg(Color::DarkCyan),
-            Tone::Middle => cell.fg(Color::DarkMagenta),
+            Tone::Info => cell.fg(Color::DarkCyan),
+            Tone::Notice => cell.fg(Color::DarkMagenta),
         }
     }
 }
 
 /// A cell of a table.
-pub(crate) type Field = (String, Tone);
+pub(crate) type TableCell = (String, Tone);
 
 /// A cell without a tone.
-pub(crate) fn plain(text: impl std::fmt::Display) -> Field {
+pub(crate) fn plain(text: impl std::fmt::Display) -> TableCell {
     (text.to_string(), Tone::Plain)
 }
 
-/// Whether to colour.
+/// Formats with colours, or without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Paint(pub bool);
+pub(crate) struct Formatter(pub bool);
 
-impl Paint {
-    /// For a stream.
+impl Formatter {
+    /// A formatter for an output stream.
     pub fn new(asked: Colour, stream: &impl IsTerminal) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Paint(match asked {
+        Formatter(match asked {
             Colour::Always => true,
             Colour::Never => false,
             Colour::Auto => stream.is_terminal() && !no_color && !dumb,
         })
     }
-    /// Text in a tone.
+    /// The text, coloured by its tone.
     pub fn tone(self, text: impl std::fmt::Display, tone: Tone) -> String {
         self.style(text, tone.style())
     }
-    /// Text in a style.
+    /// The text in a style.
     pub fn style(self, text: impl std::fmt::Display, style: Style) -> String {
         if self.0 { text.style(style).to_string() } else { text.to_string() }
     }
-    /// A table without borders; columns in `right` hold numbers.
-    pub fn table(self, header: &[&str], right: &[usize], rows: Vec<Vec<Field>>) -> String {
+    /// A table without borders; the columns in `right` are aligned to the right.
+    pub fn table(self, header: &[&str], right: &[usize], rows: Vec<Vec<TableCell>>) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).force_no_tty();
         if self.0 {
@@ -102,7 +102,7 @@ impl Paint {
         }
         table.set_header(header.iter().map(|name| Tone::Faint.cell(name)));
         for row in &rows {
-            table.add_row(row.iter().map(|(text, tone)| tone.cell(&harmless(text))));
+            table.add_row(row.iter().map(|(text, tone)| tone.cell(&escape_control(text))));
         }
         for (n, column) in table.column_iter_mut().enumerate() {
             column.set_padding((if n == 0 { 0 } else { 1 }, 1));
@@ -112,13 +112,14 @@ impl Paint {
     }
 }
 
-/// Text without anything that a terminal would obey: control characters but line breaks, and marks that turn the
-/// direction of text, are written as escapes.
-pub(crate) fn harmless(text: &str) -> String {
+/// Escapes what a terminal would interpret: control characters except line breaks, and marks that change the direction
+/// of text.
+pub(crate) fn escape_control(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (c.is_control() && c != '\n') || turns {
+        let changes_direction =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\n') || changes_direction {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
@@ -127,7 +128,7 @@ pub(crate) fn harmless(text: &str) -> String {
     out
 }
 
-/// Why a state is in force, in words.
+/// Why a state is in force.
 pub(crate) fn why(why: Why) -> &'static str {
     match why {
         Why::Requested => "as requested",
@@ -141,11 +142,11 @@ pub(crate) fn why(why: Why) -> &'static str {
 
 /// `3 s ago`, `5 min ago`, `2 h ago`, `4 d ago`.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
-    format!("{} ago", lasting(now.duration_since(at).as_secs_f64().max(0.0)))
+    format!("{} ago", duration_text(now.duration_since(at).as_secs_f64().max(0.0)))
 }
 
-/// Seconds as people say them.
-pub(crate) fn lasting(seconds: f64) -> String {
+/// A duration in the unit that suits it.
+pub(crate) fn duration_text(seconds: f64) -> String {
     match seconds {
         s if s < 0.0005 => format!("{:.0} µs", s * 1e6),
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),

@@ -19,11 +19,11 @@ pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
         let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
         let app = App::start(flags, over, engine.handle()).await?;
         // Nobody needs to read it.
-        let mut places = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
+        let mut addresses = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
         if let Some(api) = app.api {
-            places["api"] = api.to_string().into();
+            addresses["api"] = api.to_string().into();
         }
-        let _ = writeln!(std::io::stdout(), "{places}");
+        let _ = writeln!(std::io::stdout(), "{addresses}");
         let stopper = app.stopper();
         tokio::spawn(async move {
             tokio::select! {

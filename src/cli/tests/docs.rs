@@ -1,4 +1,4 @@
-//! Every command and option that README and reference show is one that is taken; every command is shown.
+//! README and reference compared with the command line: every shown command and option exists, every command is shown.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ fn documents() -> Vec<(String, String)> {
     std::iter::once(("README.md".to_owned(), readme)).chain(topics).collect()
 }
 
-/// The words of a command as a shell has them, up to a comment or a pipe.
+/// Splits a command into words as a shell does, up to a comment or a pipe.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -50,14 +50,14 @@ fn commands(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_command_that_is_shown_is_taken() {
+fn every_command_in_the_docs_is_valid() {
     let mut count = 0;
     for (name, text) in documents() {
         for command in commands(&text) {
             count += 1;
-            if let Err(error) = Line::try_parse_from(words(&command))
+            if let Err(error) = CommandLine::try_parse_from(words(&command))
                 && !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
-                // A span may name a command without what it takes.
+                // A code span may name a command without its arguments.
                 && !(error.kind() == ErrorKind::MissingRequiredArgument && words(&command).len() == 2)
                 && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
             {
@@ -81,18 +81,18 @@ fn all(command: &Command, before: &str, into: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_command_is_shown_somewhere() {
+fn every_command_is_in_the_docs() {
     let mut known = BTreeSet::new();
-    all(&Line::command(), "pointsman", &mut known);
+    all(&CommandLine::command(), "pointsman", &mut known);
     assert!(known.contains("pointsman runs start") && known.contains("pointsman demo"), "{known:?}");
     let shown: Vec<String> = documents().iter().flat_map(|(_, text)| commands(text)).collect();
-    let untold: Vec<&String> =
+    let missing: Vec<&String> =
         known.iter().filter(|command| !shown.iter().any(|shown| shown.starts_with(command.as_str()))).collect();
-    assert!(untold.is_empty(), "{untold:?}");
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
-fn every_option_that_is_named_exists() {
+fn every_option_in_the_docs_exists() {
     fn options(command: &Command, into: &mut BTreeSet<String>) {
         let longs =
             command.get_arguments().flat_map(|argument| argument.get_long_and_visible_aliases().unwrap_or_default());
@@ -100,7 +100,7 @@ fn every_option_that_is_named_exists() {
         command.get_subcommands().for_each(|command| options(command, into));
     }
     let mut known = BTreeSet::from(["help".to_owned()]);
-    let mut line = Line::command();
+    let mut line = CommandLine::command();
     line.build();
     options(&line, &mut known);
     // Of the scripts in `tests/bench`.
@@ -109,13 +109,13 @@ fn every_option_that_is_named_exists() {
         let spans = text.split("```").step_by(2).flat_map(|part| part.split('`').skip(1).step_by(2));
         for span in spans.filter(|span| span.starts_with("--")) {
             let option = span[2..].split([' ', '=']).next().unwrap_or_default();
-            assert!(known.contains(option) || others.contains(&option), "{name}: `{span}` is no option");
+            assert!(known.contains(option) || others.contains(&option), "{name}: `{span}` is not an option");
         }
     }
 }
 
 #[test]
-fn words_are_read_as_a_shell_does() {
+fn commands_are_split_as_a_shell_does() {
     assert_eq!(
         words("pointsman flip a live --reason \"two weeks\"   # up"),
         ["pointsman", "flip", "a", "live", "--reason", "two weeks"]

@@ -1,4 +1,4 @@
-//! Events, lists and streams of runs as people see them; what is said of orders.
+//! What the commands for runs print.
 
 use serde_json::{Value, json};
 
@@ -13,8 +13,8 @@ fn events_are_shown_in_full() {
     ]);
     let (server, served) = serve_once("200 OK", page.clone());
     let client = Client::new(&server).expect("a client");
-    let of = |from, limit| crate::cli::args::EventsOf { run: "run_1".into(), from, limit, server: server.clone() };
-    let done = runs::events(&client, &of(2, Some(2)), Paint(false)).expect("events");
+    let of = |from, limit| crate::cli::args::EventsArgs { run: "run_1".into(), from, limit, server: server.clone() };
+    let done = runs::events(&client, &of(2, Some(2)), Formatter(false)).expect("events");
     assert_eq!(done.json, page);
     let lines: Vec<&str> = done.text.lines().collect();
     assert_eq!(lines.len(), 2);
@@ -25,7 +25,7 @@ fn events_are_shown_in_full() {
 }
 
 #[test]
-fn the_list_names_parents_where_there_are_some_and_counts_what_goes_on_to_now() {
+fn a_list_has_a_column_for_parents_where_needed_and_open_runs_take_up_to_now() {
     let run = |n: u32, parent: Value, status: &str| {
         json!({
             "run_id": format!("run_{n}"), "job_id": "job_1", "workflow": "w", "plan_id": "plan_1", "route": null,
@@ -34,25 +34,25 @@ fn the_list_names_parents_where_there_are_some_and_counts_what_goes_on_to_now() 
         })
     };
     let rows = |value: Value| read::<Vec<crate::admin::types::RunRow>>(value);
-    let alone = runs::table(&rows(json!([run(1, Value::Null, "running")])), now(), Paint(false));
+    let alone = runs::table(&rows(json!([run(1, Value::Null, "running")])), now(), Formatter(false));
     assert!(!alone.contains("PARENT") && alone.contains(" 65 s "), "{alone}");
     let family = rows(json!([run(2, json!("run_1"), "completed"), run(1, Value::Null, "waiting_signal")]));
-    let family = runs::table(&family, now(), Paint(false));
+    let family = runs::table(&family, now(), Formatter(false));
     let lines: Vec<&str> = family.lines().collect();
     assert!(lines[0].contains("PARENT") && lines[1].contains(" run_1") && lines[1].contains(" 0 µs "), "{family}");
     assert!(lines[2].contains(" 65 s "), "{family}");
 }
 
 #[test]
-fn a_store_is_read_though_the_environment_names_an_api() {
-    // As the variable would: what the environment says counts as said.
+fn store_and_admin_may_both_be_given() {
+    // POINTSMAN_ADMIN in the environment counts as the option.
     let line = ["pointsman", "replay", "run_1", "--store", "sqlite:b.db", "--admin", "http://h:1"];
-    assert!(Line::try_parse_from(line).is_ok());
+    assert!(CommandLine::try_parse_from(line).is_ok());
 }
 
 #[test]
-fn a_stream_names_what_to_answer_and_whose_undo_it_is() {
-    let told = |name: &str, data: Value| runs::progress(name, data, Paint(false));
+fn a_streamed_checkpoint_shows_the_command_and_an_undo_its_step() {
+    let told = |name: &str, data: Value| runs::progress(name, data, Formatter(false));
     let asked = json!({ "run_id": "run_1", "checkpoint": { "id": "chk_1", "question": "Send it?" } });
     let text = told("checkpoint", asked);
     assert!(text.contains("chk_1 Send it?") && text.contains("pointsman runs answer run_1 chk_1 --yes"), "{text}");
@@ -63,7 +63,7 @@ fn a_stream_names_what_to_answer_and_whose_undo_it_is() {
 }
 
 #[test]
-fn explain_says_each_reason_once() {
+fn explain_shows_each_reason_once() {
     let first = "`a` waits for a time; until 2026-01-02T03:04:05Z (in 57 min); what moves it: that time";
     let told = json!({
         "run_id": "run_1", "status": "running", "sentence": format!("It is running: {first}."),
@@ -71,34 +71,36 @@ fn explain_says_each_reason_once() {
     });
     let (server, served) = serve_once("200 OK", told);
     let client = Client::new(&server).expect("a client");
-    let done = runs::explain(&client, "run_1", Paint(false)).expect("told");
+    let done = runs::explain(&client, "run_1", Formatter(false)).expect("told");
     assert_eq!(done.text, format!("It is running: {first}.\n  - its deadline ends it\n"));
     served.join().expect("served");
 }
 
 #[test]
-fn what_was_resolved_of_a_run_that_somebody_paused_goes_on_when_it_is_resumed() {
+fn an_order_to_a_paused_run_shows_how_to_resume_it() {
     let text_of = |envelope: Value| {
         let (server, served) = serve_once("200 OK", envelope);
         let client = Client::new(&server).expect("a client");
-        let rest = crate::cli::args::Rest { reason: None, server };
-        let plain = crate::cli::args::Plain { run: "run_1".into(), rest };
-        let said = runs::Said::Skip {
-            of: crate::cli::args::OfStep { run: "run_1".into(), step: "a".into() },
+        let rest = crate::cli::args::ReasonArgs { reason: None, server };
+        let plain = crate::cli::args::RunArgs { run: "run_1".into(), rest };
+        let said = runs::RunOrder::Skip {
+            of: crate::cli::args::StepArgs { run: "run_1".into(), step: "a".into() },
             rest: plain.rest,
         };
-        let text = runs::say(&client, said, Paint(false)).expect("said").text;
+        let text = runs::give_order(&client, said, Formatter(false)).expect("said").text;
         served.join().expect("served");
         text
     };
     let paused = an_envelope("paused");
     let run = paused["data"]["run_id"].as_str().expect("an id").to_owned();
-    assert!(text_of(paused).ends_with(&format!("taken; to go on: pointsman runs resume {run}\n")));
+    assert!(
+        text_of(paused).ends_with(&format!("accepted; the run is paused, to resume it: pointsman runs resume {run}\n"))
+    );
     assert!(!text_of(an_envelope("running")).contains("resume"));
 }
 
 #[test]
-fn a_second_answer_is_told_the_first() {
+fn a_refused_second_answer_shows_the_first() {
     let first = crate::admin::types::FirstAnswer {
         by: "ann".into(),
         at: Some(now()),
@@ -109,6 +111,6 @@ fn a_second_answer_is_told_the_first() {
         struck: vec![2],
         note: Some("fine".into()),
     };
-    let told = crate::cli::first(&first);
+    let told = crate::cli::output::first_answer(&first);
     assert_eq!(told, "  ann said yes at 2026-01-02T03:04:05Z (event 7): {\"n\":1}; struck 2; fine");
 }

@@ -1,17 +1,18 @@
-//! `check` and `schema`: what needs no running process.
+//! `check` and `schema`: they read files and need no running process.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::Done;
 use super::args::SchemaKind;
-use super::paint::{Paint, Tone};
+use super::format::{Formatter, Tone};
+use super::output::Output;
+use super::output::pretty;
 use crate::config::{self, FileKind, Findings, Overrides};
 
-pub(crate) fn check(dir: &Path, no_secrets: bool, paint: Paint) -> Done {
+pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
     let over = Overrides { secrets_may_be_absent: no_secrets, ..Overrides::default() };
-    let (findings, in_short) = match config::read(dir, &over) {
+    let (findings, counts) = match config::read(dir, &over) {
         Ok(loaded) => {
             let setup = &loaded.setup;
             let counts = format!(
@@ -24,17 +25,17 @@ pub(crate) fn check(dir: &Path, no_secrets: bool, paint: Paint) -> Done {
         }
         Err(failed) => (failed.findings, None),
     };
-    let mut text = if findings.is_empty() { String::new() } else { findings.render(paint.0) + "\n" };
-    let verdict = match &in_short {
-        Some(counts) => format!("{} ({counts})", paint.tone("fit to be in force", Tone::Good)),
-        None => paint.tone("refused", Tone::Bad),
+    let mut text = if findings.is_empty() { String::new() } else { findings.render(format.0) + "\n" };
+    let verdict = match &counts {
+        Some(counts) => format!("{} ({counts})", format.tone("valid", Tone::Good)),
+        None => format.tone("refused", Tone::Bad),
     };
     text.push_str(&format!("{}: {verdict}\n", dir.display()));
-    let json = json!({ "fine": in_short.is_some(), "findings": Findings::to_json(&findings) });
-    Done { text, json, fine: in_short.is_some() }
+    let json = json!({ "fine": counts.is_some(), "findings": Findings::to_json(&findings) });
+    Output { text, json, is_ok: counts.is_some() }
 }
 
-pub(crate) fn schema(kind: Option<SchemaKind>) -> Done {
+pub(crate) fn schema(kind: Option<SchemaKind>) -> Output {
     let one = |kind| config::schema(kind).clone();
     let json = match kind {
         Some(SchemaKind::Pointsman) => one(FileKind::Pointsman),
@@ -46,5 +47,5 @@ pub(crate) fn schema(kind: Option<SchemaKind>) -> Done {
             "workflow": one(FileKind::Workflow),
         }),
     };
-    Done { text: super::pretty(&json), json, fine: true }
+    Output { text: pretty(&json), json, is_ok: true }
 }

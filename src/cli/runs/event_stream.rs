@@ -1,48 +1,48 @@
-//! A run's stream, read to its end.
+//! Reads the event stream of a run to its end, across broken connections.
 //!
-//! Always true: after a break it goes on behind the last event that was shown, so that each is shown once. When the
-//! server is gone for longer than a few tries, that is said.
+//! Always true: after a break it continues after the last event that was shown, so that each is shown once. When the
+//! server cannot be reached for `BREAKS_MAX` attempts, that is an error.
 
 use std::time::Duration;
 
 use http::Method;
 use serde_json::Value;
 
-use super::path;
+use super::common::path;
 use crate::cli::client::{CallError, Client, Events};
-use crate::cli::paint::{Paint, Tone, harmless, lasting};
+use crate::cli::format::{Formatter, Tone, duration_text, escape_control};
 
-/// Breaks in a row without an event between them.
+/// The most breaks in a row without an event between them.
 const BREAKS_MAX: u32 = 20;
-/// After a break.
+/// The pause before reconnecting.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// One event of the stream.
-pub(super) struct Frame {
+/// One event.
+pub(super) struct StreamEvent {
     pub name: String,
     pub data: Value,
 }
 
-/// A stream that is read.
-pub(super) struct Follow {
+/// The event stream of a run.
+pub(super) struct RunStream {
     events: Option<Events>,
     run: Option<String>,
     last: Option<String>,
     breaks: u32,
-    ended: bool,
+    is_ended: bool,
 }
 
-impl Follow {
+impl RunStream {
     pub fn new(events: Option<Events>, run: Option<String>) -> Self {
-        Self { ended: events.is_none(), events, run, last: None, breaks: 0 }
+        Self { is_ended: events.is_none(), events, run, last: None, breaks: 0 }
     }
-    /// Which run it is.
+    /// The run, once an event or the caller has named it.
     pub fn run(&self) -> Option<&str> {
         self.run.as_deref()
     }
     /// The next event; `None` after the last.
-    pub fn next(&mut self, client: &Client) -> Result<Option<Frame>, CallError> {
-        while !self.ended {
+    pub fn next(&mut self, client: &Client) -> Result<Option<StreamEvent>, CallError> {
+        while !self.is_ended {
             if let Some(events) = &mut self.events {
                 match client.next(events) {
                     Ok(Some(event)) => {
@@ -51,28 +51,28 @@ impl Follow {
                         if let Some(run) = event.data.get("run_id").and_then(Value::as_str) {
                             self.run = Some(run.to_owned());
                         }
-                        self.ended = event.name == "end";
-                        return Ok(Some(Frame { name: event.name, data: event.data }));
+                        self.is_ended = event.name == "end";
+                        return Ok(Some(StreamEvent { name: event.name, data: event.data }));
                     }
                     Ok(None) | Err(CallError::Unreachable(..)) => self.events = None,
                     Err(refused @ CallError::Refused(..)) => return Err(refused),
                 }
             }
-            self.again(client)?;
+            self.reconnect(client)?;
         }
         Ok(None)
     }
-    /// Comes again, behind the last event.
-    fn again(&mut self, client: &Client) -> Result<(), CallError> {
+    /// Reconnects after the last event.
+    fn reconnect(&mut self, client: &Client) -> Result<(), CallError> {
         let Some(run) = self.run.clone() else {
-            let hint = "look with `pointsman runs list` before starting it again";
+            let hint = "the run may have been started: look with `pointsman runs list` before you start it again";
             return Err(CallError::Unreachable("the stream broke before it began".to_owned(), hint.to_owned()));
         };
         self.breaks += 1;
         std::thread::park_timeout(PAUSE);
         match client.open(Method::GET, &path(&run, "/stream"), None, self.last.as_deref()) {
             Ok(Some(events)) => self.events = Some(events),
-            Ok(None) => self.ended = true,
+            Ok(None) => self.is_ended = true,
             Err(gone @ CallError::Unreachable(..)) if self.breaks > BREAKS_MAX => return Err(gone),
             Err(CallError::Unreachable(..)) => {}
             Err(refused @ CallError::Refused(..)) => return Err(refused),
@@ -81,10 +81,10 @@ impl Follow {
     }
 }
 
-/// An event in a line.
-pub(super) fn progress(frame: &Frame, paint: Paint) -> String {
-    let data = &frame.data;
-    let text = |name: &str| data.get(name).and_then(Value::as_str).map(harmless);
+/// An event in one line.
+pub(super) fn progress(event: &StreamEvent, format: Formatter) -> String {
+    let data = &event.data;
+    let text = |name: &str| data.get(name).and_then(Value::as_str).map(escape_control);
     let place = match (text("step_id"), data.get("item").and_then(Value::as_u64)) {
         (Some(step), Some(item)) => format!(" {step}[{item}]"),
         (Some(step), None) => format!(" {step}"),
@@ -95,11 +95,11 @@ pub(super) fn progress(frame: &Frame, paint: Paint) -> String {
         Some("probe") => format!(" the probe of{place}"),
         _ => place,
     };
-    let (tone, rest) = match frame.name.as_str() {
+    let (tone, rest) = match event.name.as_str() {
         "plan" => (Tone::Strong, format!(" {}", text("run_id").unwrap_or_default())),
         "step_started" => {
             let attempt = data.get("attempt").and_then(Value::as_u64).filter(|attempt| *attempt > 1);
-            (Tone::Low, attempt.map_or(String::new(), |attempt| format!(" attempt {attempt}")))
+            (Tone::Info, attempt.map_or(String::new(), |attempt| format!(" attempt {attempt}")))
         }
         "step_finished" => {
             let outcome = text("outcome").unwrap_or_default();
@@ -111,16 +111,16 @@ pub(super) fn progress(frame: &Frame, paint: Paint) -> String {
         "checkpoint" => {
             let question = data.pointer("/checkpoint/question").and_then(Value::as_str).unwrap_or_default();
             let id = data.pointer("/checkpoint/id").or_else(|| data.get("escalated")).and_then(Value::as_str);
-            let (id, run) = (harmless(id.unwrap_or_default()), text("run_id").unwrap_or_default());
+            let (id, run) = (escape_control(id.unwrap_or_default()), text("run_id").unwrap_or_default());
             let answer =
                 format!("\n{:<13} answer with: pointsman runs answer {run} {id} --yes | --no | --values JSON", "");
-            (Tone::Warn, format!(" {id} {}{answer}", harmless(question)))
+            (Tone::Warn, format!(" {id} {}{answer}", escape_control(question)))
         }
         "conflict" => {
             let message = data.pointer("/conflict/message").and_then(Value::as_str).unwrap_or_default();
             let run = text("run_id").unwrap_or_default();
             let answer = format!("\n{:<13} how to resolve it: pointsman runs show {run}", "");
-            (Tone::Bad, format!(" {}{answer}", harmless(message)))
+            (Tone::Bad, format!(" {}{answer}", escape_control(message)))
         }
         "end" => {
             let started = data.pointer("/data/run/started").and_then(Value::as_str);
@@ -128,11 +128,11 @@ pub(super) fn progress(frame: &Frame, paint: Paint) -> String {
                 .and_then(|at| at.parse::<jiff::Timestamp>().ok())
                 .zip(text("at").and_then(|at| at.parse::<jiff::Timestamp>().ok()));
             let took = took.map_or(String::new(), |(from, to)| {
-                format!(" after {}", lasting(to.duration_since(from).as_secs_f64().max(0.0)))
+                format!(" after {}", duration_text(to.duration_since(from).as_secs_f64().max(0.0)))
             });
             (Tone::Strong, format!(" {}{took}", text("status").unwrap_or_default()))
         }
         _ => (Tone::Faint, format!(" {}", text("kind").unwrap_or_default())),
     };
-    format!("{}{place}{rest}\n", paint.tone(format!("{:<13}", harmless(&frame.name)), tone))
+    format!("{}{place}{rest}\n", format.tone(format!("{:<13}", escape_control(&event.name)), tone))
 }

@@ -1,0 +1,84 @@
+//! What a command prints: its result on stdout, an error on stderr.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+use super::args::Globals;
+use super::client::CallError;
+use super::format::{Formatter, Tone, escape_control};
+use crate::admin::types::FirstAnswer;
+
+/// The result of a command.
+pub(crate) struct Output {
+    /// For people.
+    pub text: String,
+    /// The same for programs.
+    pub json: Value,
+    /// Whether the exit code is 0, else 1.
+    pub is_ok: bool,
+}
+
+/// Prints an error to stderr for people, and with `--json` also to stdout as the API's problem.
+pub(super) fn report_error(globals: &Globals, error: CallError) {
+    let err = Formatter::new(globals.color, &std::io::stderr());
+    let mut lines = Vec::new();
+    let (hint, json) = match error {
+        CallError::Refused(problem, value) => {
+            lines.push(format!("{} {}", err.tone("refused:", Tone::Bad), escape_control(&problem.title)));
+            if !problem.detail.is_empty() && !problem.detail.eq_ignore_ascii_case(&problem.title) {
+                lines.push(format!("  {}", escape_control(&problem.detail)));
+            }
+            if let Some(status) = problem.run_status {
+                lines.push(format!("  the run is {}", status.as_str()));
+            }
+            lines.extend(problem.first.as_deref().map(first_answer));
+            if problem.status == 404 && !problem.reasons.is_empty() {
+                lines.push("  known are:".to_owned());
+            }
+            lines.extend(problem.reasons.iter().map(|reason| format!("  - {}", escape_control(reason))));
+            (problem.hint, value)
+        }
+        CallError::Unreachable(message, hint) => {
+            lines.push(format!("{} {}", err.tone("error:", Tone::Bad), escape_control(&message)));
+            (Some(hint), serde_json::json!({ "title": "unreachable", "detail": message }))
+        }
+    };
+    if let Some(hint) = hint {
+        lines.push(format!("  {} {}", err.tone("what to do:", Tone::Strong), escape_control(&hint)));
+    }
+    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+    if globals.json {
+        print(&pretty(&json));
+    }
+}
+
+/// The answer that the checkpoint was given before, in one line.
+pub(super) fn first_answer(first: &FirstAnswer) -> String {
+    let FirstAnswer { by, at, seq, approve, values, approved, struck, note } = first;
+    let at = at.map_or(String::new(), |at| format!(" at {at:.0}"));
+    let mut line = format!("  {} said {}{at} (event {seq})", escape_control(by), if *approve { "yes" } else { "no" });
+    if !values.is_null() {
+        line.push_str(&format!(": {}", escape_control(&values.to_string())));
+    }
+    for (word, places) in [("approved", approved), ("struck", struck)] {
+        if !places.is_empty() {
+            let places: Vec<String> = places.iter().map(u32::to_string).collect();
+            line.push_str(&format!("; {word} {}", places.join(", ")));
+        }
+    }
+    if let Some(note) = note {
+        line.push_str(&format!("; {}", escape_control(note)));
+    }
+    line
+}
+
+pub(super) fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+/// Prints to stdout. A closed pipe (`| head`) is no failure.
+pub(super) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,87 @@
+//! The commands that run a process or open a store. `main` gives them to the command line as functions, because `app`
+//! builds the process and this room must not know how.
+
+use std::path::PathBuf;
+
+use crate::config::Overrides;
+
+/// The options of `serve`.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The directory of the flag files.
+    pub flags: PathBuf,
+    /// Settings that the command line overrides.
+    pub over: Overrides,
+}
+
+/// The options of `demo`.
+#[derive(Clone, Copy, Debug)]
+pub struct DemoOptions {
+    /// Exit after the walk.
+    pub exit: bool,
+    /// Whether to colour.
+    pub colour: bool,
+}
+
+/// How a store is named.
+#[derive(Clone, Debug)]
+pub enum StoreLocation {
+    /// By the flag files of this directory.
+    Flags(PathBuf),
+    /// By its URL: `sqlite:PATH`, `postgres://…`.
+    Url(String),
+}
+
+/// A fault in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFinding {
+    /// The run concerned, if any.
+    pub run: Option<String>,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub todo: String,
+}
+
+/// The result of `store check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreReport {
+    /// The location of the store.
+    pub location: String,
+    /// All runs.
+    pub runs: u64,
+    /// Of those, the runs of which only the summary is kept.
+    pub purged: u64,
+    /// Events.
+    pub events: u64,
+    /// Payloads that are stored apart from their events.
+    pub payloads: u64,
+    /// The faults, up to a bound.
+    pub findings: Vec<StoreFinding>,
+    /// How many more faults there are.
+    pub unlisted: u64,
+}
+
+/// The result of `store backup`.
+#[derive(Clone, Debug)]
+pub struct StoreCopy {
+    /// The size of the copy.
+    pub bytes: u64,
+    /// The result of checking the copy.
+    pub report: StoreReport,
+}
+
+/// Why a command failed. A [`crate::config::Failed`] inside is shown with its lines and carets.
+pub type Failure = anyhow::Error;
+
+/// The commands that run a process (they return when it has ended) or open a store.
+pub struct ProcessCommands {
+    /// `serve`.
+    pub serve: fn(ServeOptions) -> Result<(), Failure>,
+    /// `demo`.
+    pub demo: fn(DemoOptions) -> Result<(), Failure>,
+    /// `store check`.
+    pub store_check: fn(StoreLocation) -> Result<StoreReport, Failure>,
+    /// `store backup`.
+    pub store_backup: fn(StoreLocation, PathBuf) -> Result<StoreCopy, Failure>,
+}

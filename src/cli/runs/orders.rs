@@ -1,0 +1,140 @@
+//! Orders to a run: pause, resume, cancel, skip, adjust, retry, rerun, resolve, answer, signal.
+
+use serde_json::{Value, json};
+
+use super::common::{json_argument, path, status_tone};
+use crate::admin::types::{
+    AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, Orchestration, PauseRequest, RerunRequest, ResolveRequest,
+    RetryRequest, RunStatus, SignalRequest, SkipRequest,
+};
+use crate::cli::args::{Answer, Choice, ReasonArgs, Resolve, RunArgs, Server, StepArgs};
+use crate::cli::client::{CallError, Client};
+use crate::cli::format::{Formatter, Tone, escape_control};
+use crate::cli::output::Output;
+
+/// One order, with its options.
+pub(crate) enum RunOrder {
+    Pause(RunArgs),
+    Resume(RunArgs),
+    Cancel { no_undo: bool, plain: RunArgs },
+    Skip { of: StepArgs, rest: ReasonArgs },
+    Adjust { of: StepArgs, item: Option<u32>, input: String, rest: ReasonArgs },
+    Retry { run: String, step: Option<String>, server: Server },
+    Rerun { run: String, from: String, server: Server },
+    Resolve(Resolve),
+    Answer(Answer),
+    Signal { run: String, name: String, payload: Option<String>, id: Option<String>, server: Server },
+}
+
+impl RunOrder {
+    /// The server that receives it.
+    pub(crate) fn server(&self) -> &Server {
+        match self {
+            RunOrder::Pause(plain) | RunOrder::Resume(plain) | RunOrder::Cancel { plain, .. } => &plain.rest.server,
+            RunOrder::Skip { rest, .. } | RunOrder::Adjust { rest, .. } => &rest.server,
+            RunOrder::Retry { server, .. } | RunOrder::Rerun { server, .. } | RunOrder::Signal { server, .. } => server,
+            RunOrder::Resolve(resolve) => &resolve.rest.server,
+            RunOrder::Answer(answer) => &answer.server,
+        }
+    }
+}
+
+/// Sends the order and shows the run's status after it.
+pub(crate) fn give_order(client: &Client, said: RunOrder, format: Formatter) -> Result<Output, CallError> {
+    let by = said.server().caller_name();
+    let pauses = matches!(said, RunOrder::Pause(_));
+    let (path, ask) = match said {
+        RunOrder::Pause(RunArgs { run, rest }) => {
+            (path(&run, "/pause"), json!(PauseRequest { reason: rest.reason, by }))
+        }
+        RunOrder::Resume(RunArgs { run, rest }) => {
+            (path(&run, "/resume"), json!(PauseRequest { reason: rest.reason, by }))
+        }
+        RunOrder::Cancel { no_undo, plain: RunArgs { run, rest } } => {
+            (path(&run, "/cancel"), json!(CancelRequest { compensate: !no_undo, reason: rest.reason, by }))
+        }
+        RunOrder::Skip { of: StepArgs { run, step }, rest } => {
+            (path(&run, "/skip"), json!(SkipRequest { step, reason: rest.reason, by }))
+        }
+        RunOrder::Adjust { of: StepArgs { run, step }, item, input, rest } => (
+            path(&run, "/adjust"),
+            json!(AdjustRequest { step, item, input: json_argument(&input)?, reason: rest.reason, by }),
+        ),
+        RunOrder::Retry { run, step, server: _ } => (path(&run, "/retry"), json!(RetryRequest { step, by })),
+        RunOrder::Rerun { run, from, server: _ } => (path(&run, "/rerun"), json!(RerunRequest { from, by })),
+        RunOrder::Resolve(resolve) => {
+            let Resolve { of: StepArgs { run, step }, choice, item, input, output, no_undo, rest } = resolve;
+            let ask = ResolveRequest {
+                step,
+                item,
+                choice: choice_name(choice),
+                input: input.as_deref().map(json_argument).transpose()?,
+                output: output.as_deref().map(json_argument).transpose()?,
+                compensate: (choice == Choice::Cancel).then_some(!no_undo),
+                reason: rest.reason,
+                by,
+            };
+            (path(&run, "/resolve"), json!(ask))
+        }
+        RunOrder::Answer(answer) => self::answer(client, answer, by)?,
+        RunOrder::Signal { run, name, payload, id, server: _ } => {
+            let payload = payload.as_deref().map(json_argument).transpose()?.unwrap_or(Value::Null);
+            let rest = format!("/signals/{}", crate::cli::client::component(&name));
+            (path(&run, &rest), json!(SignalRequest { payload, id, by }))
+        }
+    };
+    let (envelope, json) = client.post::<Orchestration>(&path, &ask)?;
+    let data = envelope.data;
+    let note = data.run.note.as_deref().map_or(String::new(), |note| format!("  {}", escape_control(note)));
+    let mut text = format!(
+        "{}  {}{note}\n",
+        format.tone(escape_control(&data.run_id), Tone::Strong),
+        format.tone(data.status.as_str(), status_tone(data.status)),
+    );
+    // The order was accepted, but somebody has paused the run: say how it continues.
+    if !pauses && data.status == RunStatus::Paused && data.conflicts.is_empty() {
+        text.push_str(&format!(
+            "accepted; the run is paused, to resume it: pointsman runs resume {}\n",
+            escape_control(&data.run_id)
+        ));
+    }
+    Ok(Output { text, json, is_ok: true })
+}
+
+fn answer(client: &Client, answer: Answer, by: Option<String>) -> Result<(String, Value), CallError> {
+    let Answer { run, checkpoint, yes, no, values, approve, strike, note, server: _ } = answer;
+    let (run, checkpoint) = match checkpoint {
+        Some(checkpoint) => (run, checkpoint),
+        None => {
+            let (envelope, _) = client.get::<Orchestration>(&path(&run, ""))?;
+            let pending = envelope.data.pending_checkpoint.ok_or_else(|| {
+                let message = format!("{run} has no open checkpoint: it is {}", envelope.data.status.as_str());
+                CallError::Unreachable(message, format!("look with `pointsman runs show {run}`"))
+            })?;
+            // The checkpoint may be of a run that this run started.
+            (pending.run_id, pending.id)
+        }
+    };
+    let ask = AnswerRequest {
+        approve: (yes || no).then_some(yes),
+        values: values.as_deref().map(json_argument).transpose()?,
+        approved: approve,
+        struck: strike,
+        note,
+        by,
+    };
+    let rest = format!("/checkpoints/{}", crate::cli::client::component(&checkpoint));
+    Ok((path(&run, &rest), json!(ask)))
+}
+
+fn choice_name(choice: Choice) -> ChoiceName {
+    match choice {
+        Choice::Retry => ChoiceName::Retry,
+        Choice::RetryWith => ChoiceName::RetryWith,
+        Choice::Skip => ChoiceName::Skip,
+        Choice::Take => ChoiceName::Take,
+        Choice::Fallback => ChoiceName::Fallback,
+        Choice::Wait => ChoiceName::Wait,
+        Choice::Cancel => ChoiceName::Cancel,
+    }
+}

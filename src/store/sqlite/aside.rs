@@ -5,14 +5,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Executor, SqlSafeStr};
+use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
 use super::commit::Committer;
 use super::fault::Fault;
 use super::job::nanos;
 use super::moves::{self, Move, Moved};
+use super::put::Now;
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
@@ -26,7 +26,6 @@ pub(super) enum Aside {
     Write(Work, Done),
     Flips(Flips, oneshot::Sender<Result<Vec<u64>, StoreError>>),
     Move(Move, oneshot::Sender<Result<Moved, StoreError>>),
-    Close(oneshot::Sender<()>),
 }
 
 /// What to write; repeating it does no harm.
@@ -55,22 +54,19 @@ pub(super) struct Flips {
 const PRUNED_AT_ONCE: i64 = 1_000;
 
 /// Performs one and answers it.
-pub(super) async fn perform(aside: Aside, committer: &mut Committer, healthy: &AtomicBool) {
+pub(super) fn perform(aside: Aside, committer: &mut Committer, healthy: &AtomicBool) {
     match aside {
         Aside::Write(work, done) => {
-            let result = twice(&Task::Work(work), committer, healthy).await;
+            let result = twice(&Task::Work(work), committer, healthy);
             let _ = done.send(result.map(|_| ()));
         }
         Aside::Flips(flips, done) => {
-            let result = twice(&Task::Flips(flips), committer, healthy).await;
+            let result = twice(&Task::Flips(flips), committer, healthy);
             let _ = done.send(result.map(|wrote| wrote.numbers));
         }
         Aside::Move(asked, done) => {
-            let result = twice(&Task::Move(asked), committer, healthy).await;
+            let result = twice(&Task::Move(asked), committer, healthy);
             let _ = done.send(result.map(|wrote| wrote.moved));
-        }
-        Aside::Close(done) => {
-            let _ = done.send(());
         }
     }
 }
@@ -91,23 +87,23 @@ struct Wrote {
 }
 
 /// Once, and again on a fresh connection where the first outcome is in doubt.
-async fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> Result<Wrote, StoreError> {
-    let fault = match transact(task, committer, false).await {
+fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> Result<Wrote, StoreError> {
+    let fault = match transact(task, committer, false) {
         Ok(wrote) => {
             healthy.store(true, Ordering::Release);
             return Ok(tell(task, wrote, committer));
         }
         Err(fault) => fault,
     };
-    committer.conn.roll_back().await;
+    committer.conn.roll_back();
     committer.told(&fault);
     tracing::error!(error = fault.text(), "the store did not commit");
     if let Fault::Unclear(_) = fault {
         committer.conn.drop_it();
-        if committer.conn.probe(nanos(clock::now())).await.is_ok() {
-            match transact(task, committer, true).await {
+        if committer.conn.probe(nanos(clock::now())).is_ok() {
+            match transact(task, committer, true) {
                 Ok(wrote) => return Ok(tell(task, wrote, committer)),
-                Err(_) => committer.conn.roll_back().await,
+                Err(_) => committer.conn.roll_back(),
             }
         }
     }
@@ -124,35 +120,33 @@ fn tell(task: &Task, mut wrote: Wrote, committer: &mut Committer) -> Wrote {
     wrote
 }
 
-async fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result<Wrote, Fault> {
-    let now_ns = nanos(clock::now());
-    let since = committer.since(now_ns);
-    let conn = committer.conn.get().await?;
-    conn.execute("BEGIN IMMEDIATE".into_sql_str()).await?;
+fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result<Wrote, Fault> {
+    let now = committer.now();
+    let conn = committer.conn.get()?;
+    conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let mut wrote = Wrote { numbers: Vec::new(), moved: Moved::Nothing, news: Vec::new() };
     match task {
-        Task::Flips(flips) => wrote.numbers = put_flips(conn, flips, again).await?,
-        Task::Work(work) => write(conn, work, now_ns, since).await?,
-        Task::Move(asked) => (wrote.moved, wrote.news) = moves::write(conn, asked, &committer.hints, now_ns).await?,
+        Task::Flips(flips) => wrote.numbers = put_flips(conn, flips, again)?,
+        Task::Work(work) => write(conn, work, now)?,
+        Task::Move(asked) => (wrote.moved, wrote.news) = moves::write(conn, asked, &committer.hints, now)?,
     }
-    conn.execute("COMMIT".into_sql_str()).await?;
+    conn.prepare_cached("COMMIT")?.execute([])?;
     Ok(wrote)
 }
 
-async fn put_flips(conn: &mut SqliteConnection, all: &Flips, again: bool) -> Result<Vec<u64>, Fault> {
+fn put_flips(conn: &Connection, all: &Flips, again: bool) -> Result<Vec<u64>, Fault> {
     let Flips { flips, declared } = all;
     if let Some(declared) = declared {
-        put_declared(conn, declared).await?;
+        put_declared(conn, declared)?;
     }
     if flips.is_empty() {
         return Ok(Vec::new());
     }
     let count = i64::try_from(flips.len()).unwrap_or(i64::MAX);
     let record = |flip: &FlipRecord, number: i64| json(&FlipRecord { number: number.cast_unsigned(), ..flip.clone() });
-    let mut last: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT number, record FROM flips ORDER BY number DESC LIMIT ?")
-        .bind(count)
-        .fetch_all(&mut *conn)
-        .await?;
+    let text = "SELECT number, record FROM flips ORDER BY number DESC LIMIT ?";
+    let mut last: Vec<(i64, Vec<u8>)> =
+        conn.prepare(text)?.query_map([count], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     last.reverse();
     // Nobody else writes: if the first try was kept, its flips are the last rows.
     if again && last.len() == flips.len() {
@@ -168,120 +162,83 @@ async fn put_flips(conn: &mut SqliteConnection, all: &Flips, again: bool) -> Res
     let mut numbers = Vec::with_capacity(flips.len());
     for flip in flips {
         number = number.saturating_add(1);
-        sqlx::query("INSERT INTO flips (number, route, record) VALUES (?, ?, ?)")
-            .bind(number)
-            .bind(flip.route.as_ref().map(RouteId::as_str))
-            .bind(record(flip, number)?)
-            .execute(&mut *conn)
-            .await?;
+        let route = flip.route.as_ref().map(RouteId::as_str);
+        let values = params![number, route, record(flip, number)?];
+        conn.prepare_cached("INSERT INTO flips (number, route, record) VALUES (?, ?, ?)")?.execute(values)?;
         numbers.push(number.cast_unsigned());
     }
     Ok(numbers)
 }
 
-async fn put_declared(conn: &mut SqliteConnection, declared: &[DeclaredState]) -> Result<(), Fault> {
-    conn.execute("DELETE FROM declared".into_sql_str()).await?;
+fn put_declared(conn: &Connection, declared: &[DeclaredState]) -> Result<(), Fault> {
+    conn.execute("DELETE FROM declared", [])?;
     for state in declared {
-        sqlx::query("INSERT OR REPLACE INTO declared (route, record) VALUES (?, ?)")
-            .bind(state.route.as_str())
-            .bind(json(state)?)
-            .execute(&mut *conn)
-            .await?;
+        let text = "INSERT OR REPLACE INTO declared (route, record) VALUES (?, ?)";
+        conn.prepare_cached(text)?.execute(params![state.route.as_str(), json(state)?])?;
     }
     Ok(())
 }
 
-async fn write(conn: &mut SqliteConnection, work: &Work, now_ns: i64, since: i64) -> Result<(), Fault> {
+fn write(conn: &Connection, work: &Work, now: Now) -> Result<(), Fault> {
     match work {
         Work::Plan(id, source) => {
-            sqlx::query("INSERT INTO plans (id, source) VALUES (?, ?) ON CONFLICT DO NOTHING")
-                .bind(id.as_str())
-                .bind(json(source)?)
-                .execute(conn)
-                .await?;
+            let text = "INSERT INTO plans (id, source) VALUES (?, ?) ON CONFLICT DO NOTHING";
+            conn.execute(text, params![id.as_str(), json(source)?])?;
         }
         Work::RunKey(run, Some(key)) => {
-            sqlx::query(
-                "INSERT INTO run_keys (run_id, key) VALUES (?, ?) ON CONFLICT DO UPDATE SET key = excluded.key",
-            )
-            .bind(run.0.as_bytes().as_slice())
-            .bind(key.as_slice())
-            .execute(conn)
-            .await?;
+            let text = "INSERT INTO run_keys (run_id, key) VALUES (?, ?) ON CONFLICT DO UPDATE SET key = excluded.key";
+            conn.prepare_cached(text)?.execute(params![run.0.as_bytes().as_slice(), key])?;
         }
         Work::RunKey(run, None) => {
-            sqlx::query("DELETE FROM run_keys WHERE run_id = ?")
-                .bind(run.0.as_bytes().as_slice())
-                .execute(conn)
-                .await?;
+            conn.execute("DELETE FROM run_keys WHERE run_id = ?", [run.0.as_bytes().as_slice()])?;
         }
         Work::LegacyTries(keys) => {
+            let mut note = conn.prepare_cached(
+                "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
+                 SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE retry_keys.at <= ?4",
+            )?;
             for key in keys {
-                sqlx::query(
-                    "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
-                     SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE retry_keys.at <= ?4",
-                )
-                .bind(key.0.as_slice())
-                .bind(Arm::Legacy.as_str())
-                .bind(now_ns)
-                .bind(since)
-                .execute(&mut *conn)
-                .await?;
+                note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), now.ns, now.since])?;
             }
             let prune = "DELETE FROM retry_keys WHERE pos IN \
                          (SELECT pos FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?)";
-            sqlx::query(prune).bind(since).bind(PRUNED_AT_ONCE).execute(conn).await?;
+            conn.prepare_cached(prune)?.execute([now.since, PRUNED_AT_ONCE])?;
         }
         Work::Samples { samples, per_fingerprint, fingerprints } => {
             for sample in samples {
-                put_sample(conn, sample, *per_fingerprint, *fingerprints).await?;
+                put_sample(conn, sample, *per_fingerprint, *fingerprints)?;
             }
         }
         Work::ClearSamples(route) => {
-            sqlx::query("DELETE FROM samples WHERE route = ?").bind(route.as_str()).execute(conn).await?;
+            conn.execute("DELETE FROM samples WHERE route = ?", [route.as_str()])?;
         }
         Work::Evidence(evidence) => {
             for record in evidence {
-                sqlx::query("INSERT OR REPLACE INTO evidence (route, record) VALUES (?, ?)")
-                    .bind(record.route.as_str())
-                    .bind(json(record)?)
-                    .execute(&mut *conn)
-                    .await?;
+                let text = "INSERT OR REPLACE INTO evidence (route, record) VALUES (?, ?)";
+                conn.prepare_cached(text)?.execute(params![record.route.as_str(), json(record)?])?;
             }
         }
     }
     Ok(())
 }
 
-async fn put_sample(
-    conn: &mut SqliteConnection,
+fn put_sample(
+    conn: &Connection,
     sample: &SampleRecord,
     per_fingerprint: usize,
     fingerprints: usize,
 ) -> Result<(), Fault> {
-    sqlx::query("INSERT INTO samples (route, fingerprint, record) VALUES (?, ?, ?)")
-        .bind(sample.route.as_str())
-        .bind(&sample.fingerprint)
-        .bind(json(sample)?)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query(
-        "DELETE FROM samples WHERE route = ?1 AND fingerprint = ?2 AND pos NOT IN \
-         (SELECT pos FROM samples WHERE route = ?1 AND fingerprint = ?2 ORDER BY pos DESC LIMIT ?3)",
-    )
-    .bind(sample.route.as_str())
-    .bind(&sample.fingerprint)
-    .bind(i64::try_from(per_fingerprint).unwrap_or(i64::MAX))
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query(
-        "DELETE FROM samples WHERE route = ?1 AND fingerprint NOT IN \
-         (SELECT fingerprint FROM samples WHERE route = ?1 GROUP BY fingerprint ORDER BY max(pos) DESC LIMIT ?2)",
-    )
-    .bind(sample.route.as_str())
-    .bind(i64::try_from(fingerprints).unwrap_or(i64::MAX))
-    .execute(conn)
-    .await?;
+    let (route, fingerprint) = (sample.route.as_str(), &sample.fingerprint);
+    let text = "INSERT INTO samples (route, fingerprint, record) VALUES (?, ?, ?)";
+    conn.prepare_cached(text)?.execute(params![route, fingerprint, json(sample)?])?;
+    let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint = ?2 AND pos NOT IN \
+                (SELECT pos FROM samples WHERE route = ?1 AND fingerprint = ?2 ORDER BY pos DESC LIMIT ?3)";
+    let kept = i64::try_from(per_fingerprint).unwrap_or(i64::MAX);
+    conn.prepare_cached(text)?.execute(params![route, fingerprint, kept])?;
+    let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint NOT IN \
+                (SELECT fingerprint FROM samples WHERE route = ?1 GROUP BY fingerprint ORDER BY max(pos) DESC LIMIT ?2)";
+    let kept = i64::try_from(fingerprints).unwrap_or(i64::MAX);
+    conn.prepare_cached(text)?.execute(params![route, kept])?;
     Ok(())
 }
 

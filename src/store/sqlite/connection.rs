@@ -1,35 +1,62 @@
-//! The writer's one connection: held, never pooled, opened again after an error that leaves it in doubt.
+//! The writer's one connection: held, never pooled, opened again after an error that leaves it in doubt. Its calls block:
+//! they are made on the writer's own thread.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection as _, Executor, SqlSafeStr};
+use rusqlite::Connection as Sqlite;
 
 use super::fault::Fault;
-use super::statements::TEXTS_MAX;
 
-/// How the writer opens the database. A commit is on disk when it returns; checkpoints are left to it (any other way
-/// was measured to be worse).
-pub(in crate::store) fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(synchronous())
+/// Statements that are kept prepared: more than the writer has.
+const STATEMENTS_MAX: usize = 64;
+/// How long a statement waits for another process that holds the file for a moment, such as a backup.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// How the writer opens the database.
+#[derive(Clone)]
+pub(in crate::store) struct Options {
+    path: PathBuf,
+    /// Pragmas beyond ours, each with its value.
+    more: Vec<(&'static str, String)>,
+}
+
+impl Options {
+    /// A commit is on disk when it returns; checkpoints are left to it (any other way was measured to be worse).
+    pub(in crate::store) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), more: Vec::new() }
+    }
+
+    /// The same with one more pragma.
+    #[cfg(test)]
+    pub(in crate::store) fn pragma(mut self, name: &'static str, value: &str) -> Self {
+        self.more.push((name, value.to_owned()));
+        self
+    }
+
+    /// Opens the database, which is made where it is not there.
+    pub(in crate::store) fn open(&self) -> rusqlite::Result<Sqlite> {
+        let conn = Sqlite::open(&self.path)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        conn.busy_timeout(BUSY)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "synchronous", synchronous())?;
         // What is deleted is overwritten: a run's key must not linger in a free page.
-        .pragma("secure_delete", "ON")
-        .statement_cache_capacity(TEXTS_MAX)
-        .thread_name(|_| "store-writer".to_owned())
-        .disable_statement_logging()
+        conn.pragma_update(None, "secure_delete", "ON")?;
+        for (name, value) in &self.more {
+            conn.pragma_update(None, name, value)?;
+        }
+        Ok(conn)
+    }
 }
 
 /// Every commit is synced before it is acknowledged.
-fn synchronous() -> SqliteSynchronous {
+fn synchronous() -> &'static str {
     #[cfg(test)]
     if std::env::var(SYNCHRONOUS).is_ok_and(|said| said == "normal") {
-        return SqliteSynchronous::Normal;
+        return "NORMAL";
     }
-    SqliteSynchronous::Full
+    "FULL"
 }
 
 /// What a test sets to see that it can fail.
@@ -38,60 +65,59 @@ pub(in crate::store) const SYNCHRONOUS: &str = "POINTSMAN_TEST_SYNCHRONOUS";
 
 /// The connection, or what opens the next one.
 pub(super) struct Connection {
-    options: SqliteConnectOptions,
-    open: Option<SqliteConnection>,
+    options: Options,
+    open: Option<Sqlite>,
 }
 
 impl Connection {
-    pub(super) fn new(options: SqliteConnectOptions, open: SqliteConnection) -> Self {
+    pub(super) fn new(options: Options, open: Sqlite) -> Self {
         Self { options, open: Some(open) }
     }
 
     /// The open connection, or a new one.
-    pub(super) async fn get(&mut self) -> Result<&mut SqliteConnection, Fault> {
+    pub(super) fn get(&mut self) -> Result<&Sqlite, Fault> {
         let open = match self.open.take() {
             Some(open) => open,
             // Nothing was begun on a connection that does not exist.
-            None => {
-                SqliteConnection::connect_with(&self.options).await.map_err(|error| Fault::Sure(error.to_string()))?
-            }
+            None => self.options.open().map_err(|error| Fault::Sure(error.to_string()))?,
         };
         Ok(self.open.insert(open))
     }
 
     /// Ends whatever transaction an error left open: plain statements after it would be lost with it. A connection
-    /// that cannot say that it has none is not used again.
-    pub(super) async fn roll_back(&mut self) {
-        let Some(open) = &mut self.open else { return };
-        match open.execute("ROLLBACK".into_sql_str()).await {
-            Ok(_) => {}
-            Err(error) if error.to_string().contains("no transaction is active") => {}
-            Err(_) => self.drop_it(),
+    /// that cannot end it is not used again.
+    pub(super) fn roll_back(&mut self) {
+        let Some(open) = &self.open else { return };
+        if !open.is_autocommit() && open.execute_batch("ROLLBACK").is_err() {
+            self.drop_it();
         }
     }
 
-    /// Leaves the connection to itself; the next use opens a new one. It is not waited for: it may hang on the disk.
+    /// Leaves the connection to itself; the next use opens a new one. Closing it is not waited for: it may hang on the
+    /// disk.
     pub(super) fn drop_it(&mut self) {
-        self.open = None;
+        if let Some(open) = self.open.take() {
+            // Where no thread is to be had it is closed here.
+            let _ = std::thread::Builder::new().name("store-closes".into()).spawn(move || drop(open));
+        }
     }
 
     /// Commits something harmless on a fresh connection. Once that has succeeded, a transaction that was in doubt is
     /// either seen by reads or will never be: its rest in the log has been written over.
-    pub(super) async fn probe(&mut self, now_ns: i64) -> Result<(), Fault> {
+    pub(super) fn probe(&mut self, now_ns: i64) -> Result<(), Fault> {
         let text = "INSERT INTO meta (key, value) VALUES ('probe', ?) \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-        let open = self.get().await?;
-        let done = sqlx::query(text).bind(now_ns).execute(open).await;
+        let done = self.get()?.execute(text, [now_ns]);
         if done.is_err() {
             self.drop_it();
         }
-        done.map(|_| ()).map_err(Fault::from)
+        done.map(drop).map_err(Fault::from)
     }
 
     /// Closes it and waits for that.
-    pub(super) async fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         if let Some(open) = self.open.take()
-            && let Err(error) = open.close().await
+            && let Err((_, error)) = open.close()
         {
             tracing::warn!(%error, "the store's connection did not close cleanly; nothing acknowledged is lost");
         }

@@ -19,19 +19,23 @@ impl Fault {
     }
 }
 
-impl From<sqlx::Error> for Fault {
-    fn from(error: sqlx::Error) -> Self {
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
-        match primary_code(&error) {
-            Some(19) => Fault::Constraint(text),
+        let Some(code) = error.sqlite_error().map(|error| error.extended_code) else {
+            // A value that was read is not what its column should hold: nothing is written after it.
+            return Fault::Sure(text);
+        };
+        match code & 0xff {
+            19 => Fault::Constraint(text),
             // SQL logic, busy, locked, read-only, too big. And full: SQLite says so where writing failed, and the mark
             // that makes a transaction whole in the log is the last thing written; what `fsync` says is another code.
-            Some(1 | 5 | 6 | 8 | 13 | 18) => Fault::Sure(text),
+            1 | 5 | 6 | 8 | 13 | 18 => Fault::Sure(text),
             // The same, where files may not grow further: SQLite has no word of its own for it.
-            Some(10) if code(&error) == Some(WRITE_FAILED) && is_limited() => {
+            10 if code == WRITE_FAILED && is_limited() => {
                 Fault::Sure(format!("{text}: the limit on file sizes (`ulimit -f`) is reached"))
             }
-            Some(_) | None => Fault::Unclear(text),
+            _ => Fault::Unclear(text),
         }
     }
 }
@@ -56,11 +60,8 @@ fn is_limited() -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
 }
 
-/// The extended result code of SQLite, where it is SQLite's.
-fn code(error: &sqlx::Error) -> Option<i32> {
-    error.as_database_error()?.code()?.parse().ok()
-}
-
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    code(error).map(|code| code & 0xff)
+    // The extended result code of SQLite, where it is SQLite's.
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::Connection;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -28,16 +28,16 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    pub(super) async fn load(conn: &mut SqliteConnection, news: broadcast::Sender<News>) -> Result<Self, Fault> {
+    pub(super) fn load(conn: &Connection, news: broadcast::Sender<News>) -> Result<Self, Fault> {
         let mut hints = Self { news, locks: HashMap::new(), orders: HashMap::new(), taker: None, strangers: true };
-        let locks: Vec<(Vec<u8>, String)> =
-            sqlx::query_as("SELECT DISTINCT run_id, name FROM locks").fetch_all(&mut *conn).await?;
-        for (run, name) in locks {
+        let mut locks = conn.prepare("SELECT DISTINCT run_id, name FROM locks")?;
+        for row in locks.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let (run, name): (Vec<u8>, String) = row?;
             hints.locks.entry(run_id(run).unwrap_or(RunId(Uuid::nil()))).or_default().insert(name);
         }
-        let orders: Vec<(Vec<u8>, Vec<u8>)> =
-            sqlx::query_as("SELECT run_id, id FROM orders WHERE answer IS NULL").fetch_all(conn).await?;
-        for (run, id) in orders {
+        let mut orders = conn.prepare("SELECT run_id, id FROM orders WHERE answer IS NULL")?;
+        for row in orders.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let (run, id): (Vec<u8>, Vec<u8>) = row?;
             if let (Some(run), Ok(id)) = (run_id(run), Uuid::from_slice(&id)) {
                 hints.orders.entry(run).or_default().insert(id);
             }

@@ -1,6 +1,6 @@
 //! Are these events on this disk, in this order, once?
 //!
-//! Always true: one task writes, on one connection ([`writer`]); a commit is on disk before it is acknowledged; the
+//! Always true: one thread writes, on one connection ([`writer`]); a commit is on disk before it is acknowledged; the
 //! file belongs to this process alone ([`lock`]); a crash at any moment leaves whole appends.
 //!
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
@@ -14,15 +14,14 @@ mod check;
 mod commit;
 mod connection;
 mod fault;
-mod going;
 mod hints;
 mod lock;
 mod look;
 mod moves;
 mod open;
-mod queues;
+mod put;
+mod queue;
 mod read;
-mod statements;
 mod upgrade;
 mod work;
 mod writer;
@@ -35,8 +34,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use jiff::SignedDuration;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use tokio::sync::mpsc::error::TrySendError;
+use sqlx::sqlite::SqlitePool;
 use tokio::sync::{broadcast, oneshot};
 
 use self::aside::{Aside, Flips, Work};
@@ -45,12 +43,13 @@ use self::connection::Connection;
 use self::fault::Fault;
 use self::hints::Hints;
 use self::job::{Job, nanos};
-use self::writer::{Inlet, Sizes, Writer};
+use self::queue::{NotTaken, Queue, Sizes};
+use self::writer::Writer;
 use super::codec::INLINE_BYTES_MIN;
 use super::work::NEWS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
-    Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
+    RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
 };
 use super::{codec, job, judge, summary};
 use crate::clock;
@@ -60,13 +59,13 @@ use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::workflow::{RunStatus, RunSummary};
 
 #[cfg(test)]
-pub(super) use self::connection::{SYNCHRONOUS, options as writer_options};
+pub(super) use self::connection::{Options, SYNCHRONOUS};
 #[cfg(test)]
-pub(super) use self::open::take_steps;
+pub(super) use self::open::{first_options, take_steps};
 
 /// A store in one SQLite file.
 pub struct SqliteStore {
-    inlet: Inlet,
+    queue: Arc<Queue>,
     readers: SqlitePool,
     healthy: Arc<AtomicBool>,
     trouble: Arc<Mutex<Option<String>>>,
@@ -74,12 +73,12 @@ pub struct SqliteStore {
     window_ns: i64,
     inline_max: usize,
     news: broadcast::Sender<News>,
-    queue: u64,
+    queue_max: u64,
     duration: metrics::Histogram,
 }
 
 impl SqliteStore {
-    /// Opens or makes a database and starts its writer on the current runtime. Metrics are registered here: install
+    /// Opens or makes a database and starts its writer. Metrics are registered here: install
     /// the recorder before.
     ///
     /// # Errors
@@ -87,7 +86,7 @@ impl SqliteStore {
     /// answer. The text says which and what to do.
     pub async fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, StoreError> {
         let path = lock::real_path(path.as_ref())?;
-        Self::open_with(&path, limits, connection::options(&path)).await
+        Self::open_with(&path, limits, connection::Options::new(&path)).await
     }
 
     /// Looks at all of a database, beside a process that may be using it; nothing is changed. A claim of a retry key that
@@ -125,12 +124,12 @@ impl SqliteStore {
     pub(super) async fn open_with(
         path: &Path,
         limits: &Limits,
-        options: SqliteConnectOptions,
+        options: connection::Options,
     ) -> Result<Self, StoreError> {
-        let open::Opened { ownership, mut writer, readers, secret } = open::open(path, &options).await?;
+        let open::Opened { ownership, writer, readers, secret } = open::open(path, &options).await?;
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let sizes = Sizes {
-            queue: size(limits.append_queue_max).min(tokio::sync::Semaphore::MAX_PERMITS),
+            queue: size(limits.append_queue_max),
             batch_events: size(limits.append_batch_events_max),
             dark_events: size(limits.append_dark_batch_events_max),
         };
@@ -138,29 +137,22 @@ impl SqliteStore {
         let healthy = Arc::new(AtomicBool::new(true));
         let news = broadcast::Sender::new(NEWS_MAX);
         let unread = |fault: Fault| StoreError(format!("cannot read {}: {}", path.display(), fault.text()));
-        let hints = Hints::load(&mut writer, news.clone()).await.map_err(unread)?;
+        let hints = Hints::load(&writer, news.clone()).map_err(unread)?;
         let committer = Committer::new(Connection::new(options, writer), hints, window_ns);
         let trouble = committer.trouble.clone();
-        let (writer, inlet) = Writer::new(committer, healthy.clone(), &sizes, ownership);
-        tokio::spawn(writer.run());
+        let queue = Arc::new(Queue::new(sizes));
+        let batch_events = metrics::histogram!("pointsman_append_batch_events");
+        Writer { queue: queue.clone(), committer, healthy: healthy.clone(), batch_events, ownership }.start()?;
         let duration = metrics::histogram!("pointsman_append_duration_seconds");
         let inline_max = size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
-        let queue = limits.append_queue_max;
-        Ok(Self { inlet, readers, healthy, trouble, secret, window_ns, inline_max, news, queue, duration })
+        let queue_max = limits.append_queue_max;
+        Ok(Self { queue, readers, healthy, trouble, secret, window_ns, inline_max, news, queue_max, duration })
     }
 
     fn hand_in(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
-        let queue = match append.priority {
-            Priority::Live => &self.inlet.live,
-            Priority::Dark => &self.inlet.dark,
-        };
-        queue.try_send(Job::new(append, self.inline_max, reply)?).map_err(|error| {
-            AppendError::Refused(match error {
-                TrySendError::Full(_) => format!("{} appends wait already (append_queue_max)", self.queue),
-                TrySendError::Closed(_) => "the store is closed".into(),
-            })
-        })?;
+        let job = Job::new(append, self.inline_max, reply)?;
+        self.queue.push(job).map_err(|error| AppendError::Refused(self.not_taken(error, "appends")))?;
         Ok(replied)
     }
 
@@ -169,12 +161,7 @@ impl SqliteStore {
         make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Aside,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         let (reply, replied) = oneshot::channel();
-        let sent = self.inlet.aside.try_send(make(reply)).map_err(|error| {
-            StoreError(match error {
-                TrySendError::Full(_) => format!("{} writes wait already (append_queue_max)", self.queue),
-                TrySendError::Closed(_) => "the store is closed".into(),
-            })
-        });
+        let sent = self.queue.push_aside(make(reply)).map_err(|error| StoreError(self.not_taken(error, "writes")));
         async move {
             sent?;
             replied.await.unwrap_or_else(|_| Err(StoreError("the store's writer has ended".into())))
@@ -182,8 +169,28 @@ impl SqliteStore {
         .boxed()
     }
 
+    fn not_taken(&self, why: NotTaken, what: &str) -> String {
+        match why {
+            NotTaken::Full => format!("{} {what} wait already (append_queue_max)", self.queue_max),
+            NotTaken::Closed => "the store is closed".into(),
+        }
+    }
+
+    /// Keeps the writer from taking anything, until it is let go.
+    #[cfg(test)]
+    pub(super) fn hold_writer(&self, held: bool) {
+        self.queue.hold(held);
+    }
+
     fn write(&self, work: Work) -> BoxFuture<'_, Result<(), StoreError>> {
         self.hand_aside(|done| Aside::Write(work, done))
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // What was handed in is finished.
+        self.queue.close(None);
     }
 }
 
@@ -335,11 +342,9 @@ impl Store for SqliteStore {
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             let (done, closed) = oneshot::channel();
-            // Waits for a place in the queue: closing comes after what was handed in. If the writer has ended there is
-            // nothing to wait for.
-            if self.inlet.aside.send(Aside::Close(done)).await.is_ok() {
-                let _ = closed.await;
-            }
+            // It comes after what was handed in. If the writer has ended already there is nothing to wait for.
+            self.queue.close(Some(done));
+            let _ = closed.await;
             self.readers.close().await;
         }
         .boxed()

@@ -4,21 +4,21 @@
 //! taken twice skips a number. A purge drops what is left of its runs in portions, so that appends wait for one of
 //! them at most; what it left undone is gone on with.
 
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 use super::fault::Fault;
 use super::hints::Hints;
 use super::look::run_id;
+use super::put::Now;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::summary::current;
 use crate::store::{News, OrderRecord, Owned, Taken, no_such_run, run_has_ended};
 
 /// Rows of appends that go in one transaction, and payloads.
-const SWEPT_APPENDS: u64 = 200;
-const SWEPT_PAYLOADS: u64 = 16;
+const SWEPT_APPENDS: u32 = 200;
+const SWEPT_PAYLOADS: u32 = 16;
 
 pub(super) enum Move {
     Leave(WorkerId),
@@ -47,51 +47,45 @@ pub(super) enum Moved {
 }
 
 /// Writes it, within a transaction; what is to be told goes out once that is committed.
-pub(super) async fn write(
-    conn: &mut SqliteConnection,
-    asked: &Move,
-    hints: &Hints,
-    now_ns: i64,
-) -> Result<(Moved, Vec<News>), Fault> {
+pub(super) fn write(conn: &Connection, asked: &Move, hints: &Hints, now: Now) -> Result<(Moved, Vec<News>), Fault> {
     let mut news = Vec::new();
     let moved = match asked {
         Move::Leave(worker) => {
             let text = "UPDATE runs SET owner = NULL, turn = 0 WHERE ended = 0 AND owner = ? RETURNING run_id";
-            let left: Vec<(Vec<u8>,)> =
-                sqlx::query_as(text).bind(worker.0.as_bytes().as_slice()).fetch_all(conn).await?;
-            news.extend(left.into_iter().filter_map(|(run,)| run_id(run)).map(News::Run));
+            let left: Vec<Vec<u8>> = all(conn, text, params![worker.0.as_bytes().as_slice()], |row| row.get(0))?;
+            news.extend(left.into_iter().filter_map(run_id).map(News::Run));
             Moved::Nothing
         }
-        Move::Take(worker, run) => Moved::Taken(take(conn, *worker, *run).await?),
+        Move::Take(worker, run) => Moved::Taken(take(conn, *worker, *run)?),
         Move::TakeDue(worker, limit) => {
             if hints.strangers_to(*worker) {
                 let text = "UPDATE runs SET owner = NULL, turn = 0 \
                             WHERE ended = 0 AND owner IS NOT NULL AND owner <> ?";
-                sqlx::query(text).bind(worker.0.as_bytes().as_slice()).execute(&mut *conn).await?;
+                conn.execute(text, [worker.0.as_bytes().as_slice()])?;
             }
-            Moved::Due(take_due(conn, *worker, *limit, now_ns).await?)
+            Moved::Due(take_due(conn, *worker, *limit, now.ns)?)
         }
         Move::Ask(order) => {
-            news.push(ask(conn, order).await?);
+            news.push(ask(conn, order)?);
             Moved::Nothing
         }
         Move::Settle(id, answer) => {
             let text = "UPDATE orders SET answer = ? WHERE id = ? AND answer IS NULL";
-            sqlx::query(text).bind(json(answer)?).bind(id.as_bytes().as_slice()).execute(conn).await?;
+            conn.prepare_cached(text)?.execute(params![json(answer)?, id.as_bytes().as_slice()])?;
             news.push(News::Order(*id));
             Moved::Nothing
         }
         Move::NoticeDone(number) => {
-            sqlx::query("DELETE FROM notices WHERE number = ?").bind(number).execute(conn).await?;
+            conn.prepare_cached("DELETE FROM notices WHERE number = ?")?.execute([number])?;
             Moved::Nothing
         }
         Move::DropBirth(run) => {
-            sqlx::query("DELETE FROM births WHERE run_id = ?").bind(run.0.as_bytes().as_slice()).execute(conn).await?;
+            conn.prepare_cached("DELETE FROM births WHERE run_id = ?")?.execute([run.0.as_bytes().as_slice()])?;
             Moved::Nothing
         }
-        Move::Doom(runs) => Moved::Doomed(doom(conn, runs).await?),
+        Move::Doom(runs) => Moved::Doomed(doom(conn, runs)?),
         Move::Sweep => {
-            let (payloads, done) = sweep(conn).await?;
+            let (payloads, done) = sweep(conn)?;
             Moved::Swept(payloads, done)
         }
     };
@@ -109,28 +103,32 @@ pub(super) fn written(asked: &Move, moved: &Moved, news: Vec<News>, hints: &mut 
     hints.tell(news);
 }
 
-async fn take(conn: &mut SqliteConnection, worker: WorkerId, run: RunId) -> Result<Taken, Fault> {
+/// Every row of a statement that is kept prepared.
+fn all<T>(
+    conn: &Connection,
+    text: &str,
+    values: impl rusqlite::Params,
+    row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    conn.prepare_cached(text)?.query_map(values, row)?.collect()
+}
+
+fn take(conn: &Connection, worker: WorkerId, run: RunId) -> Result<Taken, Fault> {
+    let run = run.0.as_bytes().as_slice();
     let text = "UPDATE runs SET owner = ?, turn = NULL, fence = fence + 1 WHERE run_id = ? AND ended = 0 \
                 RETURNING fence, summary, seq, updated";
-    let taken: Option<OwnedRow> = sqlx::query_as(text)
-        .bind(worker.0.as_bytes().as_slice())
-        .bind(run.0.as_bytes().as_slice())
-        .fetch_optional(&mut *conn)
-        .await?;
-    if let Some(row) = taken {
+    let taken = all(conn, text, params![worker.0.as_bytes().as_slice(), run], owned_row)?;
+    if let Some(row) = taken.into_iter().next() {
         return Ok(Taken::Mine(owned(row)?));
     }
-    let ended: Option<OwnedRow> = sqlx::query_as("SELECT fence, summary, seq, updated FROM runs WHERE run_id = ?")
-        .bind(run.0.as_bytes().as_slice())
-        .fetch_optional(conn)
-        .await?;
-    match ended {
+    let text = "SELECT fence, summary, seq, updated FROM runs WHERE run_id = ?";
+    match conn.prepare_cached(text)?.query_row([run], owned_row).optional()? {
         Some(row) => Ok(Taken::Ended(owned(row)?.summary)),
         None => Ok(Taken::Unknown),
     }
 }
 
-async fn take_due(conn: &mut SqliteConnection, worker: WorkerId, limit: i64, now_ns: i64) -> Result<Vec<Owned>, Fault> {
+fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Result<Vec<Owned>, Fault> {
     let text = "UPDATE runs SET owner = ?1, turn = NULL, fence = fence + 1 WHERE run_id IN ( \
                     SELECT run_id FROM ( \
                         SELECT run_id FROM runs WHERE turn IS NOT NULL AND turn <= ?2 \
@@ -138,93 +136,77 @@ async fn take_due(conn: &mut SqliteConnection, worker: WorkerId, limit: i64, now
                         WHERE orders.answer IS NULL AND runs.ended = 0 AND runs.owner IS NULL \
                     ) ORDER BY run_id LIMIT ?3 \
                 ) RETURNING fence, summary, seq, updated";
-    let taken: Vec<OwnedRow> =
-        sqlx::query_as(text).bind(worker.0.as_bytes().as_slice()).bind(now_ns).bind(limit).fetch_all(conn).await?;
+    let taken = all(conn, text, params![worker.0.as_bytes().as_slice(), now_ns, limit], owned_row)?;
     let mut taken = taken.into_iter().map(owned).collect::<Result<Vec<_>, _>>()?;
     taken.sort_by_key(|owned| owned.summary.run_id);
     Ok(taken)
 }
 
 /// What is asked of a run that will not come to it is settled at once.
-async fn ask(conn: &mut SqliteConnection, order: &OrderRecord) -> Result<News, Fault> {
-    let ended: Option<(bool,)> = sqlx::query_as("SELECT ended FROM runs WHERE run_id = ?")
-        .bind(order.run.0.as_bytes().as_slice())
-        .fetch_optional(&mut *conn)
-        .await?;
+fn ask(conn: &Connection, order: &OrderRecord) -> Result<News, Fault> {
+    let run = order.run.0.as_bytes().as_slice();
+    let ended: Option<bool> = conn
+        .prepare_cached("SELECT ended FROM runs WHERE run_id = ?")?
+        .query_row([run], |row| row.get(0))
+        .optional()?;
     let refused = match ended {
         None => Some(no_such_run()),
-        Some((ended,)) => ended.then(run_has_ended),
+        Some(ended) => ended.then(run_has_ended),
     };
     let record = json(&OrderRecord { answer: None, ..order.clone() })?;
-    sqlx::query("INSERT INTO orders (id, run_id, record, answer) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(order.id.as_bytes().as_slice())
-        .bind(order.run.0.as_bytes().as_slice())
-        .bind(record)
-        .bind(refused.as_ref().map(json).transpose()?)
-        .execute(conn)
-        .await?;
+    let text = "INSERT INTO orders (id, run_id, record, answer) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
+    let answer = refused.as_ref().map(json).transpose()?;
+    conn.prepare_cached(text)?.execute(params![order.id.as_bytes().as_slice(), run, record, answer])?;
     Ok(if refused.is_some() { News::Order(order.id) } else { News::Run(order.run) })
 }
 
-async fn doom(conn: &mut SqliteConnection, runs: &[(RunId, Option<Vec<u8>>)]) -> Result<u64, Fault> {
-    if runs.is_empty() {
-        return Ok(0);
-    }
-    let among = |text: &str| {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(text);
-        query.push(" WHERE run_id IN (");
-        let mut list = query.separated(", ");
-        for (run, _) in runs {
-            list.push_bind(run.0.as_bytes().to_vec());
-        }
-        query.push(")");
-        query
-    };
-    let mut doomed = among("INSERT INTO purging SELECT run_id FROM runs");
-    doomed.push(" AND ended = 1 AND remains IS NULL ON CONFLICT DO NOTHING");
-    let doomed = doomed.build().execute(&mut *conn).await?.rows_affected();
-    among("DELETE FROM orders").build().execute(&mut *conn).await?;
+fn doom(conn: &Connection, runs: &[(RunId, Option<Vec<u8>>)]) -> Result<u64, Fault> {
+    let mut doomed = 0;
     for (run, remains) in runs {
-        let Some(remains) = remains else { continue };
-        sqlx::query("UPDATE runs SET remains = ? WHERE run_id = ?")
-            .bind(remains.as_slice())
-            .bind(run.0.as_bytes().as_slice())
-            .execute(&mut *conn)
-            .await?;
+        let run = run.0.as_bytes().as_slice();
+        let text = "INSERT INTO purging SELECT run_id FROM runs \
+                    WHERE run_id = ? AND ended = 1 AND remains IS NULL ON CONFLICT DO NOTHING";
+        doomed += conn.prepare_cached(text)?.execute([run])?;
+        conn.prepare_cached("DELETE FROM orders WHERE run_id = ?")?.execute([run])?;
+        if let Some(remains) = remains {
+            conn.prepare_cached("UPDATE runs SET remains = ? WHERE run_id = ?")?.execute(params![remains, run])?;
+        }
+        let text = "DELETE FROM runs WHERE run_id = ? AND ended = 1 AND remains IS NULL";
+        conn.prepare_cached(text)?.execute([run])?;
     }
-    let mut dropped = among("DELETE FROM runs");
-    dropped.push(" AND ended = 1 AND remains IS NULL");
-    dropped.build().execute(conn).await?;
-    Ok(doomed)
+    Ok(doomed as u64)
 }
 
-async fn sweep(conn: &mut SqliteConnection) -> Result<(u64, bool), Fault> {
+fn sweep(conn: &Connection) -> Result<(u64, bool), Fault> {
     let text = "DELETE FROM appends WHERE pos IN \
                 (SELECT appends.pos FROM purging CROSS JOIN appends ON appends.run_id = purging.run_id LIMIT ?)";
-    let appends = sqlx::query(text).bind(SWEPT_APPENDS.cast_signed()).execute(&mut *conn).await?.rows_affected();
-    if appends == SWEPT_APPENDS {
+    if conn.prepare_cached(text)?.execute([SWEPT_APPENDS])? == SWEPT_APPENDS as usize {
         return Ok((0, false));
     }
     let text = "DELETE FROM payload_refs WHERE (run_id, seq, path) IN ( \
                     SELECT r.run_id, r.seq, r.path FROM purging CROSS JOIN payload_refs AS r ON r.run_id = purging.run_id \
                     LIMIT ? \
                 ) RETURNING hash";
-    let hashes: Vec<(Vec<u8>,)> = sqlx::query_as(text).bind(SWEPT_PAYLOADS.cast_signed()).fetch_all(&mut *conn).await?;
+    let hashes: Vec<Vec<u8>> = all(conn, text, [SWEPT_PAYLOADS], |row| row.get(0))?;
     let mut payloads = 0;
-    for (hash,) in &hashes {
+    for hash in &hashes {
         let text = "DELETE FROM payloads WHERE hash = ?1 \
                     AND NOT EXISTS (SELECT 1 FROM payload_refs WHERE payload_refs.hash = ?1)";
-        payloads += sqlx::query(text).bind(hash).execute(&mut *conn).await?.rows_affected();
+        payloads += conn.prepare_cached(text)?.execute([hash])? as u64;
     }
-    if hashes.len() as u64 == SWEPT_PAYLOADS {
+    if hashes.len() == SWEPT_PAYLOADS as usize {
         return Ok((payloads, false));
     }
-    sqlx::query("DELETE FROM purging").execute(conn).await?;
+    conn.execute("DELETE FROM purging", [])?;
     Ok((payloads, true))
 }
 
 /// Fence, summary, seq, and when the last event happened.
 type OwnedRow = (i64, Vec<u8>, i64, i64);
+
+fn owned_row(row: &Row<'_>) -> rusqlite::Result<OwnedRow> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+}
 
 fn owned((fence, summary, seq, updated): OwnedRow) -> Result<Owned, Fault> {
     let summary = current(&summary, seq, Some(updated)).map_err(|error| Fault::Sure(error.0))?;

@@ -5,9 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
-use sqlx::{ConnectOptions, SqlSafeStr};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
 
+use super::connection::Options;
 use super::fault;
 use super::lock::Ownership;
 use super::look::run_id;
@@ -23,21 +26,23 @@ const READER_WAIT: Duration = Duration::from_secs(5);
 /// An open database.
 pub(super) struct Opened {
     pub(super) ownership: Ownership,
-    pub(super) writer: SqliteConnection,
+    pub(super) writer: rusqlite::Connection,
     pub(super) readers: SqlitePool,
     pub(super) secret: [u8; 32],
 }
 
 /// Opens the database at a real path, the writer's connection by these options.
-pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<Opened, StoreError> {
+pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
     let ownership = Ownership::take(path).await?;
     let new = make_private(path)?;
     let failed = |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), fault::told(&error)));
-    let mut writer = options.connect().await.map_err(failed)?;
-    refuse_another_programs(&mut writer, path).await?;
-    migrate(&mut writer, path).await?;
-    check_version(&mut writer, path).await?;
-    let secret = secret(&mut writer).await?;
+    let mut conn = first_options(path).connect().await.map_err(failed)?;
+    refuse_another_programs(&mut conn, path).await?;
+    migrate(&mut conn, path).await?;
+    check_version(&mut conn, path).await?;
+    let secret = secret(&mut conn).await?;
+    let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
+    conn.close().await.map_err(failed)?;
     let reader = SqliteConnectOptions::new()
         .filename(path)
         .pragma("query_only", "ON")
@@ -55,6 +60,17 @@ pub(super) async fn open(path: &Path, options: &SqliteConnectOptions) -> Result<
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
     Ok(Opened { ownership, writer, readers, secret })
+}
+
+/// How the database is opened to be made ready.
+pub(in crate::store) fn first_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("secure_delete", "ON")
+        .disable_statement_logging()
 }
 
 /// Makes the file where it is not there, for its owner alone: it holds what callers sent, and the store's secret. SQLite

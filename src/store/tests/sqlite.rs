@@ -131,18 +131,16 @@ async fn the_database_of_another_program_is_refused() {
     assert!(refused.contains("of another program"), "{refused}");
 }
 
-#[tokio::test]
-async fn a_commit_is_on_disk_when_it_returns() {
-    use sqlx::{ConnectOptions, Row};
+#[test]
+fn a_commit_is_on_disk_when_it_returns() {
     let dir = tempfile::tempdir().unwrap();
-    let mut conn = super::super::sqlite::writer_options(&dir.path().join("x.db")).connect().await.unwrap();
-    let pragma = async |conn: &mut sqlx::SqliteConnection, text: &'static str| {
-        let row = sqlx::query(text).fetch_one(conn).await.unwrap();
-        row.try_get::<i64, _>(0).map_or_else(|_| row.get::<String, _>(0), |number| number.to_string())
-    };
-    assert_eq!(pragma(&mut conn, "PRAGMA synchronous").await, "2", "FULL");
-    assert_eq!(pragma(&mut conn, "PRAGMA journal_mode").await, "wal");
-    assert_eq!(pragma(&mut conn, "PRAGMA wal_autocheckpoint").await, "1000");
+    let conn = super::super::sqlite::Options::new(&dir.path().join("x.db")).open().unwrap();
+    let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(number("synchronous"), 2, "FULL");
+    assert_eq!(number("wal_autocheckpoint"), 1_000);
+    assert_eq!(number("secure_delete"), 1);
+    let mode = conn.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(mode, "wal");
 }
 
 #[tokio::test]
@@ -175,7 +173,7 @@ async fn not_trusted(events: u64) {
     assert_eq!(store.run(run_id(3)).await.unwrap().map(|run| run.seq), Some(Seq(3 + events)));
     store.close().await;
     use sqlx::ConnectOptions;
-    let mut conn = super::super::sqlite::writer_options(&dir.path().join("test.db")).connect().await.unwrap();
+    let mut conn = super::super::sqlite::first_options(&dir.path().join("test.db")).connect().await.unwrap();
     let rows: Vec<(i64, Option<i64>, bool)> =
         sqlx::query_as("SELECT pos, turn, owner IS NULL FROM runs ORDER BY pos").fetch_all(&mut conn).await.unwrap();
     assert_eq!(rows, [(2, None, false), (3, None, false)]);
@@ -184,12 +182,37 @@ async fn not_trusted(events: u64) {
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let limits = Limits { append_queue_max: 4, ..Limits::default() };
-    let place = Place::with(Which::Sqlite, limits).await;
-    // On this one thread the writer cannot run before somebody awaits.
-    let waiting: Vec<_> = (0..5).map(|n| place.store.append(append(run_id(n), 1, 1).into())).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap();
+    store.hold_writer(true);
+    let waiting: Vec<_> = (0..5).map(|n| store.append(append(run_id(n), 1, 1).into())).collect();
+    // What is no append waits in a queue of its own.
+    let plan = store.put_plan("plan_1".into(), json!({}));
+    store.hold_writer(false);
     let done = futures_util::future::join_all(waiting).await;
     assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 4);
     assert!(matches!(&done[4], Err(AppendError::Refused(why)) if why.contains("append_queue_max")), "{done:?}");
+    plan.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_handed_in_is_written_before_the_store_closes() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..20 {
+        let store = open(&dir).await.unwrap();
+        store.hold_writer(true);
+        let waiting: Vec<_> = (0..3).map(|of| store.append(append(run_id(n * 3 + of), 1, 1).into())).collect();
+        let closing = store.close();
+        store.hold_writer(false);
+        closing.await;
+        let done = futures_util::future::join_all(waiting).await;
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+        let late = store.append(append(run_id(99), 1, 1).into()).await;
+        assert!(matches!(&late, Err(AppendError::Refused(why)) if why.contains("closed")), "{late:?}");
+        store.close().await;
+    }
+    let store = open(&dir).await.unwrap();
+    assert_eq!(store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap().len(), 60);
 }
 
 #[tokio::test]
@@ -204,14 +227,18 @@ async fn a_caller_that_goes_away_takes_nothing_with_it() {
 
 #[tokio::test]
 async fn live_goes_first() {
-    let place = Place::with(Which::Sqlite, Limits { append_dark_batch_events_max: 2, ..Limits::default() }).await;
-    // On this one thread the writer cannot run before somebody awaits: all of them wait when it begins.
-    let dark = |n| place.store.append(Arc::new(Append { priority: Priority::Dark, ..append(run_id(n), 1, 1) }));
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { append_dark_batch_events_max: 2, ..Limits::default() };
+    let store = SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap();
+    store.hold_writer(true);
+    let dark = |n| store.append(Arc::new(Append { priority: Priority::Dark, ..append(run_id(n), 1, 1) }));
     let waiting: Vec<_> = (0..6).map(dark).collect();
-    place.store.append(append(run_id(6), 1, 1).into()).await.unwrap();
+    let live = store.append(append(run_id(6), 1, 1).into());
+    store.hold_writer(false);
+    live.await.unwrap();
     futures_util::future::join_all(waiting).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
-    place.store.close().await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.file().unwrap());
+    store.close().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("test.db"));
     let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
     let order: Vec<(Vec<u8>,)> =
         sqlx::query_as("SELECT run_id FROM appends ORDER BY pos").fetch_all(&mut conn).await.unwrap();
@@ -225,7 +252,7 @@ async fn a_full_disk_refuses_and_the_store_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     // SQLite says "full" of its own bound on pages just as it does of a disk.
-    let options = super::super::sqlite::writer_options(&path).pragma("max_page_count", "60");
+    let options = super::super::sqlite::Options::new(&path).pragma("max_page_count", "60");
     let store = SqliteStore::open_with(&path, &Limits::default(), options).await.unwrap();
     let big = |n| {
         let mut append = append(run_id(n), 1, 1);

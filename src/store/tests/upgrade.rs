@@ -29,7 +29,7 @@ fn facts(run: RunId, events: u64) -> Vec<Event> {
 
 /// A file as the older version left it: batches of three events, one payload that several events refer to.
 async fn older(path: &Path, runs: u64, events: u64) {
-    let options = crate::store::sqlite::writer_options(path);
+    let options = crate::store::sqlite::first_options(path);
     let mut conn = options.connect().await.unwrap();
     take_steps(&mut conn, path, OLDER).await.unwrap();
     let mut write = conn.begin().await.unwrap();

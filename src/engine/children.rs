@@ -146,18 +146,17 @@ async fn look(core: &Arc<Core>, parent: &RunStarted, gate: &SpawnGate, spec: &Ch
     if let Some(seen) = on_disk(core, spec).await? {
         return Ok(Found::Seen(seen));
     }
-    let never = |end| Ok(Found::Seen(ChildSeen::Ended(Box::new(end))));
     match gate.policy() {
-        SpawnPolicy::Never => return never(spec.never_born()),
+        SpawnPolicy::Never => return never(core, spec.never_born()).await,
         SpawnPolicy::Wait => return Ok(Found::Seen(ChildSeen::Unborn)),
         SpawnPolicy::Spawn => {}
     }
     if deep {
-        return never(spec.failed(self::deep(core)));
+        return never(core, spec.failed(self::deep(core))).await;
     }
     let told = match birth(core, parent, spec, seat) {
         Ok(told) => told,
-        Err(end) => return never(end),
+        Err(end) => return never(core, end).await,
     };
     Ok(match told.await {
         Ok(StartAnswer::Stored) => Found::Seen(ChildSeen::Alive),
@@ -168,6 +167,22 @@ async fn look(core: &Arc<Core>, parent: &RunStarted, gate: &SpawnGate, spec: &Ch
             Found::Refused
         }
     })
+}
+
+/// The child is not born, now or ever: its row in the outbox goes.
+async fn never(core: &Core, end: ChildEnd) -> Result<Found, StoreError> {
+    core.store.drop_birth(end.child).await?;
+    Ok(Found::Seen(ChildSeen::Ended(Box::new(end))))
+}
+
+/// A child that was decided on has no event yet: its parent's driver begins it, where that has not ended.
+pub(super) async fn deliver(core: &Arc<Core>, child: RunId, parent: RunId) -> Result<(), StoreError> {
+    if core.store.run(parent).await?.is_none_or(|parent| parent.status.is_final()) {
+        tracing::debug!(run = %child, %parent, "a child is not born: its parent has ended");
+        return core.store.drop_birth(child).await;
+    }
+    core.wake(parent);
+    Ok(())
 }
 
 /// The child as the store has it; `None` where it is not there.

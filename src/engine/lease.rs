@@ -51,6 +51,11 @@ impl Lease {
         }
         state.said = Some(said);
     }
+    /// The lease may have run out.
+    #[cfg(test)]
+    pub fn lapse(&self) {
+        self.state().tenure += 1;
+    }
     /// What holds from now on, of what the store says after this to be this process's: asked before the store is, because
     /// the lease may run out while its answer is on the way.
     pub fn hold(self: &Arc<Self>) -> Hold {

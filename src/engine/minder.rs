@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::alarm::Due;
 use super::lease::Hold;
-use super::{Core, lease, locks, notifier, watchdog};
+use super::{Core, births, lease, locks, notifier, watchdog};
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{News, Owned, StoreError};
@@ -40,10 +40,11 @@ pub(super) fn start(core: &Arc<Core>) {
         let leased = core.clone();
         core.beside(async move { lease::beat(&leased).await });
     }
-    let (minded, watched, told) = (core.clone(), core.clone(), core.clone());
+    let (minded, watched, told, begun) = (core.clone(), core.clone(), core.clone(), core.clone());
     core.beside(async move { mind(&minded).await });
     core.beside(async move { watchdog::watch(&watched).await });
     core.beside(async move { notifier::send(&told).await });
+    core.beside(async move { births::deliver(&begun).await });
 }
 
 async fn mind(core: &Arc<Core>) {

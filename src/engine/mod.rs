@@ -15,6 +15,7 @@ mod alarm;
 mod arm;
 mod begin;
 mod birth;
+mod births;
 mod breaker;
 mod children;
 mod client;

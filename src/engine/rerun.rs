@@ -3,7 +3,7 @@
 //! Always true: it keeps the plan of the run before it and answers nobody; what it takes over is on disk with its birth.
 //! A run has one heir: it is begun anew only where it is the newest of its job, and of all who ask at the same time one
 //! wins. A run that could go on ends first, with its heir's id and credentials on disk; the heir is born after that, and
-//! where it was not (a crash, a store that refuses) asking for the same rerun again bears it. What makes sense to take
+//! where it was not (a crash, a store that refuses) `births` bears it, and so does asking for the same rerun again. What makes sense to take
 //! over is judged by `workflow`.
 
 use std::collections::BTreeMap;

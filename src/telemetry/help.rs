@@ -77,6 +77,7 @@ const GAUGES: Lines = &[
     ("pointsman_runs_active", "Runs that have not ended, by status."),
     ("pointsman_notices_waiting", "Messages that wait for the webhooks of a service."),
     ("pointsman_runs_stuck", "Runs that nothing would move: each is a bug."),
+    ("pointsman_births_overdue", "Runs that were decided on and have not begun, and are begun again and again."),
     ("pointsman_checkpoints_open", "Questions to people that wait for an answer, by risk."),
     ("pointsman_breaker_state", "A service's breaker: 0 closed, 1 half-open, 2 open."),
     ("pointsman_service_calls_in_flight", "Calls under way to a service."),

@@ -272,6 +272,11 @@ impl Driver {
         }
     }
 
+    /// Whether certainly nobody else has taken the run since its last append.
+    fn is_owned(&self) -> bool {
+        self.writer.as_ref().is_none_or(|writer| writer.hold().is_good())
+    }
+
     fn input_of(&mut self, message: Option<Letter>) -> Input {
         match message {
             Some(Letter::Order(asking)) => {
@@ -279,7 +284,7 @@ impl Driver {
                 let ticket = Ticket(self.tickets);
                 self.tickets += 1;
                 self.askers.insert(ticket, reply);
-                Input::Order { ticket, order, by }
+                Input::Order { ticket, order, by, owned: self.is_owned() }
             }
             Some(Letter::Child(end)) => Input::ChildEnded(*end),
             Some(Letter::Waits) => Input::WaitsBelow,

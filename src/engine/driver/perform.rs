@@ -55,7 +55,11 @@ impl Driver {
             }
             Output::ReadOrders => {
                 let store = self.core.store.clone();
-                self.look(async move { Input::StoreOrders(store.orders(run).await.ok()) });
+                let hold = self.writer.as_ref().map(|writer| writer.hold());
+                self.look(async move {
+                    let orders = store.orders(run).await.ok();
+                    Input::StoreOrders { orders, owned: hold.is_none_or(|hold| hold.is_good()) }
+                });
             }
             Output::SettleOrder(id, answer) => {
                 let store = self.core.store.clone();
@@ -191,6 +195,7 @@ impl Driver {
                 children::ended(core, run);
             }
             End::Discarded | End::Draining => {}
+            End::Doubtful => core.alarm.now(id),
             // One that was never born here may be another's, and rest.
             End::Lost if self.machine.stored() == Seq(0) => {}
             End::Lost => {

@@ -61,10 +61,12 @@ impl Machine {
         stored.cloned().unwrap_or_else(|| self.run.summary(self.now))
     }
 
-    /// Somebody orders something: refused at once, or done and answered when it is in the store.
-    pub(super) fn order(&mut self, ticket: Ticket, order: Order, by: String) {
+    /// Somebody orders something: refused at once, or done and answered when it is in the store. What changes nothing is
+    /// answered from memory, and only where the run is certainly this process's.
+    pub(super) fn order(&mut self, ticket: Ticket, order: Order, by: String, owned: bool) {
         let name = order.name();
         match self.put(Command::Order { order, by: by.clone() }) {
+            Ok(0) | Err(_) if !owned => self.out.push(Output::AnswerOrder(ticket, OrderAnswer::Elsewhere)),
             Ok(_) => {
                 tracing::info!(run = %self.run.id(), command = name, by, "a command is taken");
                 self.goes_on();
@@ -100,6 +102,10 @@ impl Machine {
                 self.out.push(Output::Stored(self.log.stored()));
                 if messages {
                     self.out.push(Output::MessagesStored);
+                }
+                // The store took it from this process: the run is its own.
+                if std::mem::take(&mut self.left_orders) {
+                    self.read_orders();
                 }
             }
             Settled::NothingStored(why) => {

@@ -45,9 +45,16 @@ pub(in crate::engine) enum Input {
         order: Order,
         /// Who.
         by: String,
+        /// Certainly nobody else has taken the run since the last append: what the machine remembers may be told.
+        owned: bool,
     },
-    /// What is ordered through the store; `None`: it did not answer.
-    StoreOrders(Option<Vec<OrderRecord>>),
+    /// What is ordered through the store.
+    StoreOrders {
+        /// `None`: the store did not answer.
+        orders: Option<Vec<OrderRecord>>,
+        /// As of [`Input::Order`].
+        owned: bool,
+    },
     /// The answer to an order that came through the store was written, or cannot be.
     OrderSettled,
     /// The queue of a lock was looked at.
@@ -291,6 +298,9 @@ pub(in crate::engine) enum End {
     Discarded,
     /// The process ends: the next one goes on.
     Draining,
+    /// Another process may have taken the run, and somebody wants an answer that only its owner can give: it is taken
+    /// and read anew.
+    Doubtful,
     /// The run belongs to somebody else, or its events do not fit together.
     Lost,
 }

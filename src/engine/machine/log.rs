@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::birth_record::birth_of;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{Append, AppendError, Claim, Conflict, LockChange, NewPin, Notice, Priority};
@@ -132,6 +133,7 @@ impl Log {
         let (Some(writes), None, Some((updated, _))) = (self.writes, &self.under_way, self.pending.last()) else {
             return None;
         };
+        let births = self.pending.iter().filter_map(|(at, event)| birth_of(run.id(), *at, event)).collect();
         let append = Arc::new(Append {
             run_id: run.id(),
             first: self.handed.next(),
@@ -147,7 +149,7 @@ impl Log {
             release: release || run.is_final(),
             notices: std::mem::take(&mut self.notices),
             settled: std::mem::take(&mut self.answers),
-            births: Vec::new(),
+            births,
         });
         self.handed = run.seq();
         self.under_way = Some(append.clone());

@@ -15,6 +15,7 @@
 
 mod advance;
 mod answers;
+mod birth_record;
 mod caller;
 mod exchange;
 mod ids;
@@ -29,6 +30,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::birth_record::BirthRecord;
 pub(super) use self::exchange::{
     Announcement, CallId, CallerAnswer, ChildEnd, ChildSeen, ChildSpec, Delivery, Departure, End, Input, LockLook,
     OrderAnswer, Output, RestCause, SpawnPolicy, StartAnswer, Ticket,

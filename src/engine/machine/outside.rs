@@ -207,18 +207,19 @@ impl Machine {
         self.ask(Command::ChildEnded { child, status, output, note, effects });
     }
 
-    pub(super) fn orders_read(&mut self, orders: Option<Vec<OrderRecord>>) {
+    pub(super) fn orders_read(&mut self, orders: Option<Vec<OrderRecord>>, owned: bool) {
         self.looks = self.looks.saturating_sub(1);
         for order in orders.unwrap_or_default() {
-            self.take_order(order);
+            self.take_order(order, owned);
         }
         if self.store_orders.end() {
             self.read_orders();
         }
     }
 
-    /// What is ordered through the store is done once: its answer goes in with the events.
-    fn take_order(&mut self, record: OrderRecord) {
+    /// What is ordered through the store is done once: its answer goes in with the events. What changes nothing is left
+    /// where another process may have taken the run: only its owner answers.
+    fn take_order(&mut self, record: OrderRecord, owned: bool) {
         let OrderRecord { id, order, by, .. } = record;
         if !self.taken_up.insert(id) {
             return;
@@ -226,6 +227,11 @@ impl Machine {
         let answer = match serde_json::from_value::<Order>(order) {
             Err(error) => order_record::unreadable(&error),
             Ok(order) => match self.put(Command::Order { order, by }) {
+                Ok(0) | Err(_) if !owned => {
+                    self.taken_up.remove(&id);
+                    self.left_orders = true;
+                    return;
+                }
                 Err(refusal) => order_record::refused(&refusal),
                 Ok(0) => order_record::done(),
                 Ok(_) => {

@@ -66,6 +66,8 @@ impl Machine {
             if self.log.is_idle() && told {
                 self.end = Some(if standing { End::Settled } else { End::Draining });
             }
+        } else if self.left_orders && quiet && self.looks == 0 && self.log.is_idle() {
+            self.end = Some(End::Doubtful);
         } else if self.mailbox_closed {
             self.rests();
         } else if self.closing.is_none() && quiet {
@@ -120,7 +122,7 @@ impl Machine {
     pub(super) fn leave(&mut self, end: End) {
         for (_, ticket) in std::mem::take(&mut self.askers) {
             let answer = match end {
-                End::Lost => OrderAnswer::Elsewhere,
+                End::Lost | End::Doubtful => OrderAnswer::Elsewhere,
                 End::Settled => {
                     let run = Box::new(self.run.summary(self.now));
                     OrderAnswer::Refused { run, refusal: Refusal::Ended }

@@ -108,6 +108,8 @@ pub(in crate::engine) struct Machine {
     /// Orders of the store that were taken up here.
     pub(super) taken_up: BTreeSet<Uuid>,
     pub(super) store_orders: Looks,
+    /// An order in the store was left, because another process may have taken the run.
+    pub(super) left_orders: bool,
     /// Whoever ordered something is answered once this place is in the store.
     pub(super) askers: Vec<(Seq, Ticket)>,
     /// A step is held by the freeze.
@@ -166,6 +168,7 @@ impl Machine {
             told: HashMap::new(),
             taken_up: BTreeSet::new(),
             store_orders: Looks::default(),
+            left_orders: false,
             askers: Vec::new(),
             held: false,
             withheld: false,

@@ -28,8 +28,8 @@ impl Machine {
                 self.record(call, heard);
             }
             Input::Appended(result) => self.appended(result),
-            Input::Order { ticket, order, by } => self.order(ticket, order, by),
-            Input::StoreOrders(orders) => self.orders_read(orders),
+            Input::Order { ticket, order, by, owned } => self.order(ticket, order, by, owned),
+            Input::StoreOrders { orders, owned } => self.orders_read(orders, owned),
             Input::OrderSettled => self.looks = self.looks.saturating_sub(1),
             Input::Lock { look, seen } => self.lock_seen(look, seen),
             Input::Child { child, seen } => self.child_seen(child, seen),

@@ -283,6 +283,38 @@ async fn a_child_whose_birth_is_refused_is_born_later() {
     assert_eq!(store.refused.load(Ordering::SeqCst), 0);
 }
 
+/// The process ends between the append that decides on a child and the child's first: the next one begins it, once.
+#[tokio::test]
+async fn a_child_whose_birth_was_cut_off_is_born_by_the_next_process() {
+    let store = Slow::new(true, false, 0);
+    let (world, mut bench) = bench(&store, &calls()).await;
+    let run = start(&bench, json!({})).await.run;
+    store.looked(1).await;
+    let births = store.inner.births(9).await.unwrap();
+    assert_eq!(births.iter().map(|birth| birth.parent).collect::<Vec<_>>(), [Some(run)], "decided, and not begun");
+    bench.crash().await;
+    bench.with(&[&calls()]);
+    store.answer_looks(usize::MAX);
+    bench.recover().await;
+    assert_eq!(bench.ended(run).await.status, RunStatus::Completed);
+    assert_eq!((world.paths(), bench.runs().await.len()), (vec!["POST /child".to_owned()], 2));
+    assert!(store.inner.births(9).await.unwrap().is_empty());
+}
+
+/// A child that can never begin leaves no row behind.
+#[tokio::test]
+async fn what_is_never_born_is_not_delivered_for_ever() {
+    let store = Slow::new(true, false, 0);
+    let (_world, bench) = bench(&store, &calls()).await;
+    let run = start(&bench, json!({})).await.run;
+    store.looked(1).await;
+    order(&bench, run, cancel()).await;
+    assert_eq!(store.inner.births(9).await.unwrap().len(), 1);
+    store.answer_looks(usize::MAX);
+    assert_eq!(bench.ended(run).await.status, RunStatus::Cancelled);
+    assert!(store.inner.births(9).await.unwrap().is_empty());
+}
+
 /// Two looks see nothing; the first gives birth to the child, which rests when the second goes on.
 #[tokio::test]
 async fn a_second_look_does_not_disturb_a_child_that_rests() {

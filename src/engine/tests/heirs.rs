@@ -103,14 +103,35 @@ async fn what_an_heir_has_undone_is_not_taken_from_the_run_before_it() {
     assert_eq!(world.paths(), ["DELETE /one", "POST /one", "POST /one", "POST /two", "POST /two", "POST /two"]);
 }
 
-/// The process ends between the two appends.
+/// The process ends between the two appends: the next one begins the heir, and nobody has to ask.
+#[tokio::test]
+async fn an_heir_that_was_not_born_is_born_by_the_next_process() {
+    let (world, mut bench, run) = paused(1).await;
+    let to = RunId(uuid::Uuid::now_v7());
+    says(&bench, run, Order::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
+    let births = bench.store.births(9).await.unwrap();
+    assert_eq!(births.iter().map(|birth| (birth.run, birth.parent)).collect::<Vec<_>>(), [(to, Some(run))]);
+    bench.crash().await;
+    assert!(bench.store.run(to).await.unwrap().is_none());
+    bench.recover().await;
+    let born = async {
+        while bench.store.run(to).await.unwrap().is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(super::kit::PATIENCE, born).await.expect("it is born");
+    assert_eq!(bench.ended(to).await.status, RunStatus::Completed);
+    assert_eq!(world.paths(), ["POST /one", "POST /two", "POST /two"], "once");
+    assert_eq!((bench.store.births(9).await.unwrap().len(), bench.runs().await.len()), (0, 2));
+}
+
+/// Where nothing delivers it, the same may be asked again.
 #[tokio::test]
 async fn an_heir_that_was_not_born_is_born_when_the_same_is_asked_again() {
     let (world, mut bench, run) = paused(1).await;
     let to = RunId(uuid::Uuid::now_v7());
     says(&bench, run, Order::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
     bench.crash().await;
-    bench.recover().await;
     assert!(bench.store.run(to).await.unwrap().is_none());
     assert!(
         bench.store.run(run).await.unwrap().unwrap().note.unwrap().contains(&to.to_string()),

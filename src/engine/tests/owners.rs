@@ -78,6 +78,29 @@ async fn an_order_finds_a_run_that_another_process_moves() {
     assert_eq!(other.engine.order(nobody, retry(), "ann".into()).await, Err(NotDone::NoRun));
 }
 
+/// A process that was thought dead has a task that waits for a reply, while another moves the run: what is asked of the
+/// first is answered by the second, and never from what the first remembers.
+#[tokio::test]
+async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
+    let world = gated().await;
+    let store = through::shared();
+    let limits = Limits { sweep_ms: 50, order_wait_ms: 5_000, ..Limits::default() };
+    let zombie = Bench::over(&world, plan(), store.clone(), limits.clone(), None).await;
+    let other = Bench::over(&world, plan(), store.clone(), limits, None).await;
+    zombie.recover().await;
+    other.recover().await;
+    let run = start(&zombie, json!({})).await.run;
+    world.has_seen(1).await;
+    zombie.engine.core.lease.lapse();
+    store.dies(zombie.engine.core.worker);
+    other.until(run, |view| view.status == RunStatus::Paused).await;
+    assert!(zombie.engine.runs_in_flight() > 0, "it still waits for the reply");
+    let skip = Order::Resolve { step: "a".into(), item: None, choice: crate::workflow::Choice::Skip, reason: None };
+    let said = zombie.engine.order(run, skip, "ann".into()).await;
+    assert!(said.is_ok(), "where the run is, there is a conflict over `a`: {said:?}");
+    assert_eq!(other.engine.rest(run, PATIENCE).await.unwrap().status, RunStatus::Completed);
+}
+
 /// Its mover does not come to it: whoever asks hears that nobody knows, in time.
 #[tokio::test]
 async fn an_order_that_nobody_takes_is_unknown_in_time() {

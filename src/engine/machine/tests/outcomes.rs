@@ -66,7 +66,7 @@ impl Rig {
                 Input::Child { child: spec.child, seen }
             }
             Pending::Told(child) => Input::ChildTold { child, delivery: Delivery::Done },
-            Pending::Orders => Input::StoreOrders(Some(Vec::new())),
+            Pending::Orders => Input::StoreOrders { orders: Some(Vec::new()), owned: true },
             Pending::Settled => Input::OrderSettled,
         }
     }
@@ -130,7 +130,7 @@ impl Rig {
 
     fn ordered(&mut self, order: Order) -> Input {
         self.tickets += 1;
-        Input::Order { ticket: Ticket(self.tickets), order, by: "ann".into() }
+        Input::Order { ticket: Ticket(self.tickets), order, by: "ann".into(), owned: true }
     }
 
     pub fn cancel(&mut self, compensate: bool) -> Input {
@@ -167,7 +167,7 @@ impl Rig {
         for _ in 0..400 {
             match self.end {
                 Some(End::Settled | End::Discarded) => return self.check(),
-                Some(End::Lost) => {
+                Some(End::Lost | End::Doubtful) => {
                     self.say("the run was lost, and nobody else was there");
                     return;
                 }

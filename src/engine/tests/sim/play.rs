@@ -207,6 +207,9 @@ impl Play {
         let runs = all(self.store.kept()).await;
         let Some(run) = self.random.choice(runs.iter()) else { return };
         let reason = || Some("by lot".to_owned());
+        if self.random.u8(0..10) == 0 && run.parent.is_none() {
+            return self.rerun(slot, run);
+        }
         let order = match self.random.u8(0..8) {
             0 => Order::Pause { reason: reason() },
             1 | 2 => Order::Resume { reason: reason() },
@@ -222,6 +225,17 @@ impl Play {
             },
         };
         self.say(slot, run.run_id, order);
+    }
+
+    /// Somebody wants the run begun anew from a step; the process may end in the middle of it.
+    fn rerun(&mut self, slot: usize, run: &RunSummary) {
+        let Some(engine) = self.slots[slot].clone() else { return };
+        let steps = &self.plans[&run.workflow].steps;
+        let step = steps[self.random.usize(0..steps.len())].id.clone();
+        let of = run.run_id;
+        tokio::spawn(async move {
+            let _ = timeout(ANSWER, engine.rerun(of, step, "ann".into())).await; // what came of it stands in the store
+        });
     }
 
     fn say(&mut self, slot: usize, run: RunId, order: Order) {

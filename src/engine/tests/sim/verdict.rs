@@ -7,7 +7,7 @@ use super::outside::Outside;
 use super::play::Told;
 use super::store::SimStore;
 use crate::names::{Seq, WorkflowName};
-use crate::store::{Store, StoredEvent};
+use crate::store::{Store, StoredEvent, Work};
 use crate::workflow::{Event, Part, Plan, RunSummary, fold};
 
 /// I1 to I4, and what holds of times, locks and answers; how many events were looked at.
@@ -37,6 +37,13 @@ pub(super) async fn check(
         one(run, &kept, plans.contains_key(&run.workflow), wrong);
         held(run, &kept, &mut locks);
         for stored in &kept {
+            let decided = match &stored.event {
+                Event::Superseded(superseded) => Some(superseded.by),
+                _ => None,
+            };
+            if let Some(heir) = decided.filter(|heir| !runs.iter().any(|run| run.run_id == *heir)) {
+                wrong.push(format!("I1: {heir} is to take the place of {}, and was never born", run.run_id));
+            }
             if let Event::StepStarted(started) = &stored.event
                 && let Some(key) = &started.key
             {
@@ -44,6 +51,8 @@ pub(super) async fn check(
             }
         }
     }
+    let births = store.kept().births(10_000).await.unwrap_or_default();
+    wrong.extend(births.iter().map(|birth| format!("I1: {} is still to begin when all is over", birth.run)));
     wrong.extend(store.early());
     overlaps(locks, wrong);
     world(outside, &takes, wrong);

@@ -293,7 +293,8 @@ fn order_endpoints() -> Vec<Endpoint> {
         decide("/api/v2/orchestrate/run/{id}/resume", post(runs::resume), "resumeRun", "Resume a run")
             .body::<PauseRequest>(),
         decide("/api/v2/orchestrate/run/{id}/cancel", post(runs::cancel), "cancelRun", "Cancel a run")
-            .body::<CancelRequest>(),
+            .body::<CancelRequest>()
+            .responds(202, Content::Json(|generator| generator.subschema_for::<Orchestration>())),
         decide("/api/v2/orchestrate/run/{id}/skip", post(runs::skip), "skipStep", "Skip a step").body::<SkipRequest>(),
         decide("/api/v2/orchestrate/run/{id}/adjust", post(runs::adjust), "adjustStep", "Give a step another input")
             .body::<AdjustRequest>(),

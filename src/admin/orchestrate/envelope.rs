@@ -80,6 +80,7 @@ pub(super) fn envelope(state: &ApiState, loaded: &LoadedRun, delivery: Delivery)
                 .map(|(step, item, undone)| self::undone(step, item, undone))
                 .collect(),
             error: loaded.run.failure().filter(|_| view.status != RunStatus::Completed).map(error),
+            waits: Vec::new(),
             audit_receipt: receipt(started, route),
             links: Links {
                 stream: format!("{base}/stream"),

@@ -22,6 +22,7 @@ use crate::admin::types::{
     ResolveRequest, RetryRequest, SignalRequest, SkipRequest,
 };
 
+use crate::flag::Freeze;
 use crate::names::{CheckpointId, RunId, StepId};
 use crate::workflow::{Choice, Order, Said};
 
@@ -98,13 +99,23 @@ pub(in crate::admin) async fn resume(
     give_order(&admin, &id, &caller, by.as_deref(), Order::Resume { reason }).await
 }
 
+/// Cancels a run. Where the kill switch holds the undoing of its effects the response is 202, and says what waits.
 pub(in crate::admin) async fn cancel(
     admin: Admin,
     PathParams(id): PathParams<String>,
     JsonBody(request, caller): JsonBody<CancelRequest>,
-) -> JsonResult<Orchestration> {
+) -> Result<Response, ApiError> {
     let CancelRequest { compensate, reason, by } = request;
-    give_order(&admin, &id, &caller, by.as_deref(), Order::Cancel { compensate, reason }).await
+    let order = Order::Cancel { compensate, reason };
+    let Json(mut shown) = give_order(&admin, &id, &caller, by.as_deref(), order).await?;
+    let is_frozen = admin.parts.ladder.flags().freeze == Freeze::Effects;
+    if shown.data.status.is_final() || !is_frozen {
+        return Ok(Json(shown).into_response());
+    }
+    let run = resolve_id(&admin, &id).await?;
+    // The cancel is on disk already: where the run cannot be explained now, `explain` tells later.
+    shown.data.waits = admin.parts.engine.explain(run).await.map(|known| known.waits).unwrap_or_default();
+    Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
 }
 
 pub(in crate::admin) async fn skip(

@@ -58,6 +58,9 @@ pub struct RunData {
     pub undone: Vec<UndoRow>,
     /// Why it ended early.
     pub error: Option<RunError>,
+    /// What it waits for, in the answer to a cancel that the kill switch holds up; else empty, and left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<String>,
     /// The request that started it.
     pub audit_receipt: AuditReceipt,
     /// Paths of this run.

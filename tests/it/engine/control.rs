@@ -154,6 +154,35 @@ respond: { status: 200, body: paid }
     plant.finish().await;
 }
 
+/// Whoever cancels is answered at once, though nothing is undone before the freeze ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_during_a_freeze_of_effects_says_at_once_what_waits() {
+    const UNDONE: &str = "
+workflow: undone
+steps:
+  pay: { call: 'POST ${services.works}/payments', undo: 'DELETE ${services.works}/payments/1' }
+  ship: { needs: [pay], call: 'POST ${services.works}/ships' }
+respond: { status: 200, body: paid }
+";
+    let plant = Plant::with(&[UNDONE]).await;
+    plant.works.hold("POST /payments");
+    let run = plant.begun("undone", json!({})).await;
+    plant.arrives("POST /payments", 1).await;
+    plant.cli(&["freeze", "--effects", "--reason", "the bank is odd"]).await;
+    plant.works.open("POST /payments");
+    plant.explains(&run, "`ship` is held").await;
+    let asked = std::time::Instant::now();
+    let (status, answer) = plant.post(&format!("{run}/cancel"), json!({ "reason": "sold out" })).await;
+    assert!(asked.elapsed() < std::time::Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert_eq!((status, &answer["data"]["status"]), (202, &json!("compensating")), "{answer}");
+    assert!(answer["data"]["waits"][0].as_str().unwrap().contains("the end of the freeze"), "{answer}");
+    assert_eq!((plant.works.count("DELETE /payments"), plant.works.count("POST /ships")), (0, 0));
+    plant.cli(&["freeze", "--off"]).await;
+    plant.comes_to(&run, "cancelled").await;
+    assert_eq!(plant.works.done("DELETE /payments"), 1);
+    plant.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_refused_with_status_and_reason() {
     let plant = Plant::with(&[JOB]).await;

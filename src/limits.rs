@@ -153,8 +153,14 @@ pub struct Limits {
     pub payload_inline_bytes_max: u64,
     /// How long a client's retry stays on its arm, seconds.
     pub retry_window_s: u64,
-    /// Retry keys of legacy kept in memory.
+    /// Retry keys of each arm kept in memory, so that the store need not be asked for them.
     pub retry_keys_max: u64,
+    /// The set in memory of the retry keys that the engine took within the window, about 2 bytes each; when it is full
+    /// every keyed request asks the store.
+    pub engine_keys_set_bytes_max: u64,
+    /// The set in memory of all instances that the engine created and owns, about 2 bytes each, and as much for those of
+    /// which it has a twin; when it is full every follow-up of a family with such instances asks the store.
+    pub pins_set_bytes_max: u64,
     /// The file that keeps which first tries legacy took until the store has them; it has this size from the start.
     pub retry_keys_file_bytes_max: u64,
     /// PostgreSQL: connecting to it.
@@ -240,6 +246,8 @@ impl Default for Limits {
             payload_inline_bytes_max: 16 << 10,
             retry_window_s: 86_400,
             retry_keys_max: 100_000,
+            engine_keys_set_bytes_max: 64 << 20,
+            pins_set_bytes_max: 64 << 20,
             retry_keys_file_bytes_max: 16 << 20,
             store_connect_ms: 5_000,
             store_statement_ms: 10_000,

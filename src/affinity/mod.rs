@@ -4,19 +4,21 @@
 //! nobody has pinned anything is answered at once, without the store and without a lock; what the engine's appends
 //! pinned in this process is known here before their answer leaves, because the engine says so ([`StoreAffinity::pinned`]);
 //! a first try is one arm's from the moment it is taken, before anything of it is on disk; a key that legacy takes is in
-//! a file ([`KeyLog`]) before legacy is called, or that is said; what the engine took is known without the store but for
-//! routes of which more was taken than is kept.
+//! a file ([`KeyLog`]) before legacy is called, or that is said; what the engine took and owns stands in sets without false
+//! negatives (`sets`), so that the store is asked only where they say "perhaps".
 //! Who asks, and what becomes of the request, is `proxy`'s and `flag`'s business.
 //!
-//! When the store is slow, a question about a family with pins waits for it, and no longer than a bound; when it is
-//! gone, the answer is that it cannot be told, where the engine owns something, and legacy's where it owns nothing.
+//! When the store is slow, a question about what the engine may have waits for it, and no longer than a bound; when it is
+//! gone, the answer to that is that it cannot be told. Nobody else waits for it.
 
 mod behind;
 mod cache;
 mod families;
+mod filter;
 mod key_dir;
 mod key_file;
 mod key_log;
+mod sets;
 #[cfg(test)]
 mod tests;
 mod tries;
@@ -34,6 +36,7 @@ use self::families::Families;
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_log::KeyLog;
+use self::sets::Sets;
 pub use self::tries::Took;
 use self::tries::Tries;
 use crate::clock;
@@ -41,12 +44,10 @@ use crate::exchange::{Affinity, LegacyTake, OwnerUnknown, Remembered};
 use crate::flag::{Arm, Owner, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
-use crate::store::{EngineTries, NewPin, SharedStore, StoreError};
+use crate::store::{NewPin, SharedStore, StoreError};
 
 /// A look into the store takes no longer; the caller's request waits for it.
 const LOOK_MAX: Duration = Duration::from_secs(1);
-/// The same where legacy answers whatever it says, and only the other arm depends on it.
-const GLANCE_MAX: Duration = Duration::from_millis(20);
 
 /// Pins and retry keys over the store.
 pub struct StoreAffinity {
@@ -55,6 +56,7 @@ pub struct StoreAffinity {
     cache: Cache,
     tries: Tries,
     keys: Arc<KeyLog>,
+    sets: Arc<Sets>,
     behind: Behind,
 }
 
@@ -75,24 +77,21 @@ impl StoreAffinity {
         let families = Arc::new(Families::new(store.pin_counts().await?));
         let behind = Behind::start(store.clone(), families.clone());
         let tries = Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max);
-        let keys_max = usize::try_from(limits.retry_keys_max).unwrap_or(usize::MAX);
-        let EngineTries { keys: engines, beyond } = store.engine_tries(keys_max).await?;
-        beyond.into_iter().for_each(|route| tries.forget(route));
         let now = clock::now();
         let ago = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-        for (key, route, at) in engines.into_iter().rev() {
-            tries.taken_by_engine(key, &route, Instant::now(), ago(at));
-        }
         for (key, at) in keys.waiting() {
             tries.taken_by_legacy(key, Instant::now(), ago(at));
         }
         tokio::spawn(keys.clone().move_to_store(store.clone()));
-        Ok(Arc::new(Self { store, families, cache: Cache::default(), tries, keys, behind }))
+        let sets = Arc::new(Sets::new(limits, Instant::now()));
+        tokio::spawn(sets.clone().build(store.clone()));
+        Ok(Arc::new(Self { store, families, cache: Cache::default(), tries, keys, sets, behind }))
     }
 
     /// A run has pinned an instance: said after its append, before its answer leaves. Saying it again for the same
     /// instance does no harm.
     pub fn pinned(&self, pin: &NewPin, run: RunId) {
+        self.sets.pinned(&pin.key, pin.arm);
         if self.cache.pinned(&pin.key, pin.arm, Some(run)) {
             self.families.count(&pin.key.family, pin.arm);
         }
@@ -122,8 +121,12 @@ impl StoreAffinity {
     }
 
     /// Takes a first try for the engine, before its run begins, unless legacy has it.
-    pub fn take_for_engine(&self, key: RetryKey, route: &RouteId) -> Took {
-        let took = self.tries.take_for_engine(key, route, Instant::now());
+    pub fn take_for_engine(&self, key: RetryKey) -> Took {
+        let now = Instant::now();
+        let took = self.tries.take_for_engine(key, now);
+        if took == Took::Fresh {
+            self.sets.engine_took(&key, now, Duration::ZERO);
+        }
         // Legacy's keys that had to make room in memory: asked after it is taken, so that legacy cannot take it meanwhile.
         if took == Took::Fresh && self.keys.is_waiting(&key) {
             self.tries.release(&key);
@@ -137,20 +140,19 @@ impl StoreAffinity {
         self.tries.release(key);
     }
 
+    /// Whether the engine may own an instance of a family. Other processes pin in a store that they share: there only the
+    /// store can tell.
+    fn engine_may_own(&self, key: &PinKey) -> bool {
+        self.engine_owns_any(&key.family) && (self.store.is_shared() || self.sets.engine_may_own(key))
+    }
+
     async fn look(&self, key: &PinKey) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
         let before = self.cache.epoch();
-        let engine_owns = self.families.get(&key.family).is_some_and(|family| family.engine_owns());
-        let within = if engine_owns { LOOK_MAX } else { GLANCE_MAX };
-        let found = tokio::time::timeout(within, self.store.pin(key.clone())).await;
-        match found {
+        match tokio::time::timeout(LOOK_MAX, self.store.pin(key.clone())).await {
             Ok(Ok(pin)) => {
                 let known = pin.map(|pin| (pin.arm, pin.run));
                 self.cache.looked_up(key, known, before);
                 Ok(owner_of(known))
-            }
-            // Where the engine owns nothing, legacy answers; only the twin is not found.
-            Ok(Err(_)) | Err(_) if !self.families.get(&key.family).is_some_and(|family| family.engine_owns()) => {
-                Ok((Owner::Nobody, None))
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, family = %key.family, "cannot tell who owns an instance");
@@ -180,17 +182,24 @@ impl Affinity for StoreAffinity {
         if let Some(known) = self.cache.get(key) {
             return ready(Ok(owner_of(known))).boxed();
         }
-        self.look(key).boxed()
+        if self.engine_may_own(key) {
+            return self.look(key).boxed();
+        }
+        // Legacy answers; which run is the twin the engine looks up when it is asked for it, and nobody waits.
+        let may_have_twin = self.store.is_shared() || self.sets.may_have_twin(key);
+        let owner = if may_have_twin { Owner::LegacyWithTwin } else { Owner::Nobody };
+        ready(Ok((owner, None))).boxed()
     }
 
     fn engine_owns_any(&self, family: &RouteId) -> bool {
         self.families.get(family).is_some_and(|family| family.engine_owns())
     }
 
-    fn remembered(&self, route: &RouteId, key: &RetryKey) -> Remembered {
-        match self.tries.arm(key, Instant::now()) {
+    fn remembered(&self, key: &RetryKey) -> Remembered {
+        let now = Instant::now();
+        match self.tries.arm(key, now) {
             Some(arm) => Remembered::By(arm),
-            None if self.tries.forgot(route) => Remembered::Unknown,
+            None if self.sets.engine_may_have_taken(key, now) => Remembered::Unknown,
             None => Remembered::NotEngine,
         }
     }
@@ -240,7 +249,8 @@ impl Affinity for StoreAffinity {
         match self.cache.get(&key) {
             Some(Some((Arm::Engine, run))) => family.collide(&key, run),
             Some(Some((Arm::Legacy, _)) | None) => {}
-            None => self.behind.note(Note::Instance(key)),
+            None if self.engine_may_own(&key) => self.behind.note(Note::Instance(key)),
+            None => {}
         }
     }
 }

@@ -33,7 +33,8 @@ impl Store for Counting {
         plan(id: crate::names::PlanId) -> Stored<Option<serde_json::Value>>;
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> Stored<()>;
         run_key(run: RunId) -> Stored<Option<Vec<u8>>>;
-        engine_tries(limit: usize) -> Stored<EngineTries>;
+        engine_tries(after: Option<RetryKey>, limit: usize) -> Stored<Vec<(RetryKey, Timestamp)>>;
+        pinned(after: u64, limit: usize) -> Stored<Vec<(u64, PinKey, Arm)>>;
         pin_counts() -> Stored<Vec<crate::store::PinCount>>;
         pins(family: RouteId, arm: Arm, limit: usize) -> Stored<Vec<PinRecord>>;
         put_flips(flips: Vec<crate::store::FlipRecord>, declared: Option<Vec<crate::store::DeclaredState>>) -> Stored<Vec<u64>>;
@@ -110,27 +111,71 @@ async fn what_a_run_pinned_is_its_own_at_once_and_after_a_restart() {
     assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, Some(run_id(2)))));
     assert_eq!(store.looks(), 0);
 
-    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let pins = built(&store).await;
     for _ in 0..3 {
         assert_eq!(owner(&pins, "17").await, Ok((Owner::Engine, Some(run_id(1)))));
         assert_eq!(owner(&pins, "99").await, Ok((Owner::Nobody, None)));
+        assert_eq!(owner(&pins, "18").await, Ok((Owner::LegacyWithTwin, None)), "which twin, nobody waits for");
     }
-    assert_eq!(store.looks(), 2, "each is looked up once");
+    assert_eq!(store.looks(), 1, "what the engine owns, once");
     create(&store, &pins, 3, pin("99", Arm::Engine)).await;
     assert_eq!(owner(&pins, "99").await, Ok((Owner::Engine, Some(run_id(3)))), "a pin replaces nobody");
 }
 
+/// Everything is read from the store.
+async fn built(store: &Arc<Counting>) -> Arc<StoreAffinity> {
+    let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    while !pins.sets.are_built() {
+        tokio::task::yield_now().await;
+    }
+    pins
+}
+
 #[tokio::test]
-async fn a_store_that_is_gone_is_unknown_only_where_the_engine_owns_something() {
+async fn a_store_that_is_gone_is_unknown_only_where_the_engine_may_have_something() {
+    let store = Counting::new();
+    let pins = built(&store).await;
+    create(&store, &pins, 1, pin("1", Arm::Legacy)).await;
+    create(&store, &pins, 3, pin("3", Arm::Engine)).await;
+    let claim = Some(crate::store::Claim { key: RetryKey([1; 32]), request: [0; 32] });
+    store.append(Arc::new(Append { claim, ..append(run_id(9), 1, 1) })).await.unwrap();
+
+    let pins = built(&store).await;
+    store.gone.store(true, Ordering::Relaxed);
+    assert_eq!(owner(&pins, "1").await, Ok((Owner::LegacyWithTwin, None)));
+    assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
+    assert_eq!(pins.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
+    pins.note_legacy_instance(pin("2", Arm::Legacy).key);
+    pins.behind.flush().await;
+    assert_eq!(store.looks(), 0, "nobody asked it");
+    assert_eq!(owner(&pins, "3").await, Err(OwnerUnknown));
+    assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
+    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(OwnerUnknown));
+}
+
+/// Until the store has said what there is, it is asked.
+#[tokio::test]
+async fn a_set_that_is_not_built_says_perhaps() {
     let store = Counting::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    create(&store, &pins, 1, pin("1", Arm::Legacy)).await;
-    store.gone.store(true, Ordering::Relaxed);
-    assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)));
-    create(&store, &pins, 3, pin("3", Arm::Engine)).await;
-    assert_eq!(owner(&pins, "2").await, Err(OwnerUnknown));
-    assert_eq!(owner(&pins, "3").await, Ok((Owner::Engine, Some(run_id(3)))), "known here");
-    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Err(OwnerUnknown));
+    assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::Unknown);
+    assert_eq!(pins.first_try(&RetryKey([1; 32])).await, Ok(None));
+    let pins = built(&store).await;
+    assert_eq!(pins.remembered(&RetryKey([1; 32])), Remembered::NotEngine);
+}
+
+/// More keys than are kept in memory: each is still known to be perhaps the engine's.
+#[tokio::test]
+async fn keys_of_the_engine_beyond_those_in_memory_are_found() {
+    let store = Counting::new();
+    let pins = built(&store).await;
+    for n in 0..150_000 {
+        assert_eq!(pins.take_for_engine(numbered(n)), Took::Fresh);
+    }
+    let missed = (0..150_000).filter(|n| pins.remembered(&numbered(*n)) == Remembered::NotEngine).count();
+    let others = (200_000..210_000).filter(|n| pins.remembered(&numbered(*n)) == Remembered::Unknown).count();
+    assert_eq!(missed, 0);
+    assert!(others < 50, "{others} of 10,000 others would wait for the store");
 }
 
 #[tokio::test]
@@ -214,8 +259,8 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
 
     let keys = once_free(open).await;
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
-    assert_eq!(pins.remembered(&RouteId::new("r"), &numbered(1)), Remembered::By(Arm::Legacy));
-    assert_eq!(pins.take_for_engine(numbered(1), &RouteId::new("r")), Took::Others);
+    assert_eq!(pins.remembered(&numbered(1)), Remembered::By(Arm::Legacy));
+    assert_eq!(pins.take_for_engine(numbered(1)), Took::Others);
     store.gone.store(false, Ordering::Relaxed);
     pins.flush().await;
     pins.flush().await;
@@ -253,7 +298,7 @@ async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
     assert_eq!(pins.unnoted_until(&route), None);
     pins.serve_unnoted(&route);
     assert!(pins.unnoted_until(&route).is_some() && pins.unnoted_until(&other).is_none());
-    assert_eq!(pins.remembered(&route, &numbered(960)), Remembered::By(Arm::Legacy), "in memory at least");
+    assert_eq!(pins.remembered(&numbered(960)), Remembered::By(Arm::Legacy), "in memory at least");
     killed(pins);
 
     let pins = StoreAffinity::open(store.clone(), &limits, once_free(open).await).await.unwrap();
@@ -275,7 +320,6 @@ async fn many_new_keys_and_none_strays() {
     let store = Counting::new();
     let keys = KeyLog::open(&dir.path().join("s.keys"), &limits).unwrap();
     let pins = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
-    let route = RouteId::new("r");
     for n in 0..KEYS {
         assert_eq!(pins.take_for_legacy(numbered(n)), LegacyTake::Noted);
         match n % 25_000 {
@@ -288,7 +332,7 @@ async fn many_new_keys_and_none_strays() {
         }
         let old = numbered(n / 2);
         if store.first_try(old).await.is_ok_and(|first| first.is_none()) {
-            assert_eq!(pins.take_for_engine(old, &route), Took::Others, "{n}");
+            assert_eq!(pins.take_for_engine(old), Took::Others, "{n}");
             assert_eq!(pins.first_try(&old).await, Ok(Some(Arm::Legacy)), "{n}");
         }
     }

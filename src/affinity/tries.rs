@@ -1,16 +1,14 @@
 //! First tries, in memory: which arm took each.
 //!
 //! Always true: a key is one arm's; whoever takes it for an arm learns at once that the other has it, also where the
-//! engine's run is not on disk yet. What the engine took and had to be forgotten is remembered by route.
+//! engine's run is not on disk yet. Keys beyond a number make room, the oldest first: `sets` and `key_log` know of them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::exchange::LegacyTake;
 use crate::flag::{Arm, RetryKey};
-use crate::names::RouteId;
 
 /// Requests with a retry key note it here, so few of them meet at one lock.
 const SHARDS: usize = 16;
@@ -26,10 +24,6 @@ pub(super) struct Tries {
     shards: [Mutex<Shard>; SHARDS],
     window: Duration,
     shard_keys_max: usize,
-    /// Routes of which a key that the engine took was forgotten before its window was over.
-    forgotten: Mutex<HashSet<RouteId>>,
-    /// Whether there are any: requests meet at that lock only then.
-    forgets: AtomicBool,
 }
 
 #[derive(Default)]
@@ -50,7 +44,7 @@ enum Holder {
     Legacy {
         noted: bool,
     },
-    Engine(RouteId),
+    Engine,
 }
 
 /// What became of taking a key for an arm.
@@ -67,13 +61,7 @@ pub enum Took {
 impl Tries {
     pub(super) fn new(window: Duration, keys_max: u64) -> Self {
         let shard_keys_max = usize::try_from(keys_max).unwrap_or(usize::MAX).div_ceil(SHARDS);
-        Self {
-            shards: Default::default(),
-            window,
-            shard_keys_max,
-            forgotten: Mutex::default(),
-            forgets: AtomicBool::new(false),
-        }
+        Self { shards: Default::default(), window, shard_keys_max }
     }
 
     fn shard(&self, key: &RetryKey) -> MutexGuard<'_, Shard> {
@@ -144,13 +132,7 @@ impl Tries {
     }
 
     /// Takes a key for the engine, unless it is legacy's.
-    pub(super) fn take_for_engine(&self, key: RetryKey, route: &RouteId, now: Instant) -> Took {
-        self.taken_by_engine(key, route, now, Duration::ZERO)
-    }
-
-    /// The same, some time ago.
-    pub(super) fn taken_by_engine(&self, key: RetryKey, route: &RouteId, now: Instant, ago: Duration) -> Took {
-        let until = self.until(now, ago);
+    pub(super) fn take_for_engine(&self, key: RetryKey, now: Instant) -> Took {
         let mut shard = self.shard(&key);
         match shard.arm(&key, now) {
             Some(Arm::Engine) => return Took::Again,
@@ -158,22 +140,17 @@ impl Tries {
             None => {}
         }
         let keys_max = self.shard_keys_max.max(SHARD_ENGINE_MIN);
-        while let Some((oldest_until, oldest)) = shard.engine_by_age.front().copied() {
-            let over = now >= oldest_until;
-            if !over && shard.engine_by_age.len() < keys_max {
-                break;
-            }
+        while let Some((until, oldest)) = shard.engine_by_age.front().copied()
+            && (now >= until || shard.engine_by_age.len() >= keys_max)
+        {
             shard.engine_by_age.pop_front();
-            let route = match shard.taken.get(&oldest) {
-                Some(Taken { until, holder: Holder::Engine(route) }) if *until == oldest_until => route.clone(),
-                _ => continue, // given back since
-            };
-            shard.taken.remove(&oldest);
-            if !over {
-                self.forget(route);
+            // Unless it was given back since.
+            if shard.taken.get(&oldest).is_some_and(|taken| !taken.is_legacys() && taken.until == until) {
+                shard.taken.remove(&oldest);
             }
         }
-        shard.taken.insert(key, Taken { until, holder: Holder::Engine(route.clone()) });
+        let until = self.until(now, Duration::ZERO);
+        shard.taken.insert(key, Taken { until, holder: Holder::Engine });
         shard.engine_by_age.push_back((until, key));
         Took::Fresh
     }
@@ -185,18 +162,6 @@ impl Tries {
             shard.taken.remove(key);
         }
     }
-
-    /// The engine took keys of this route that are not known here.
-    pub(super) fn forget(&self, route: RouteId) {
-        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).insert(route);
-        self.forgets.store(true, Ordering::Release);
-    }
-
-    /// Whether the engine may have taken keys of this route that are not known here.
-    pub(super) fn forgot(&self, route: &RouteId) -> bool {
-        self.forgets.load(Ordering::Acquire)
-            && self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).contains(route)
-    }
 }
 
 impl Shard {
@@ -204,7 +169,7 @@ impl Shard {
         let taken = self.taken.get(key).filter(|taken| now < taken.until)?;
         Some(match taken.holder {
             Holder::Legacy { .. } => Arm::Legacy,
-            Holder::Engine(_) => Arm::Engine,
+            Holder::Engine => Arm::Engine,
         })
     }
 }
@@ -213,7 +178,7 @@ impl Taken {
     fn is_legacys(&self) -> bool {
         match self.holder {
             Holder::Legacy { .. } => true,
-            Holder::Engine(_) => false,
+            Holder::Engine => false,
         }
     }
 }
@@ -263,34 +228,30 @@ mod tests {
     #[test]
     fn a_key_is_one_arms() {
         let tries = Tries::new(Duration::from_secs(10), 100);
-        let (now, route) = (Instant::now(), RouteId::from("r"));
-        assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Fresh);
-        assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Again);
+        let now = Instant::now();
+        assert_eq!(tries.take_for_engine(key(1), now), Took::Fresh);
+        assert_eq!(tries.take_for_engine(key(1), now), Took::Again);
         let never = || panic!("it is not legacy's");
         assert_eq!(tries.take_for_legacy(key(1), now, never), LegacyTake::HeldByEngine);
         assert_eq!(tries.give_to_legacy(key(1), now, || true), LegacyTake::Noted, "given back");
         tries.release(&key(1));
-        assert_eq!(tries.take_for_engine(key(1), &route, now), Took::Others);
+        assert_eq!(tries.take_for_engine(key(1), now), Took::Others);
         assert_eq!(tries.take_for_legacy(key(1), now, || true), LegacyTake::Noted);
-        assert_eq!(tries.take_for_engine(key(2), &route, now), Took::Fresh);
+        assert_eq!(tries.take_for_engine(key(2), now), Took::Fresh);
         tries.release(&key(2));
         assert_eq!(tries.take_for_legacy(key(2), now, || true), LegacyTake::Noted);
-        tries.taken_by_engine(key(3), &route, now, Duration::from_secs(9));
-        assert_eq!(tries.arm(&key(3), now), Some(Arm::Engine));
-        assert_eq!(tries.arm(&key(3), now + Duration::from_secs(1)), None, "claimed by the process before");
     }
 
     #[test]
-    fn what_the_engine_took_is_bounded_and_what_is_forgotten_is_known_by_route() {
+    fn legacys_keys_drive_out_none_of_the_engines() {
         let tries = Tries::new(Duration::from_secs(1_000), 16);
-        let (now, route) = (Instant::now(), RouteId::from("r"));
+        let now = Instant::now();
         for n in 0..30_000 {
             tries.give_to_legacy(key(n + 100_000), now, || true);
-            tries.take_for_engine(key(n), &route, now + Duration::from_millis(n.into()));
+            tries.take_for_engine(key(n), now + Duration::from_millis(n.into()));
         }
-        assert_eq!(tries.arm(&key(29_999), now), Some(Arm::Engine), "legacy's keys drive out none of the engine's");
-        assert_eq!(tries.arm(&key(0), now), None);
-        assert!(tries.forgot(&route) && !tries.forgot(&RouteId::from("other")));
+        assert_eq!(tries.arm(&key(29_999), now), Some(Arm::Engine));
+        assert_eq!(tries.arm(&key(0), now), None, "the oldest made room");
         let kept: usize = tries.shards.iter().map(|shard| shard.lock().unwrap().taken.len()).sum();
         assert!(kept <= SHARDS * (SHARD_ENGINE_MIN + 1), "{kept}");
     }

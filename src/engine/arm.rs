@@ -24,8 +24,8 @@ use super::snapshot::Snapshot;
 use super::writer::{Writer, WriterParts};
 use crate::affinity::Took;
 use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
-use crate::flag::Arm;
-use crate::names::{Fence, RouteId, RunId, Seq};
+use crate::flag::{Arm, SkipReason};
+use crate::names::{Fence, RunId, Seq};
 use crate::store::{Claim, FirstTry, Priority};
 use crate::workflow::{Mode, Plan, fold};
 
@@ -38,9 +38,13 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     let fall_back = request.may_fall_back && request.mode == Mode::Real;
     let snapshot = core.snapshot_of(request.edition);
     let run = RunId(Uuid::now_v7());
+    let request = match with_twin(&core, request, deadline).await {
+        Ok(request) => request,
+        Err(reply) => return *reply,
+    };
     let claim = claim(&request);
     // First of all: whatever is in the way of a new run must not send a retry to legacy.
-    let mut place = match take_place(&core, &snapshot, run, &request.route, claim, fall_back, deadline).await {
+    let mut place = match take_place(&core, &snapshot, run, claim, fall_back, deadline).await {
         Ok(place) => place,
         Err(reply) => return *reply,
     };
@@ -80,6 +84,32 @@ pub(super) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     }
 }
 
+/// A follow-up that legacy answered, with the run that is its instance's twin: the proxy, for which nobody may wait, knew
+/// only that there may be one.
+async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
+    let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none()) else {
+        return Ok(request);
+    };
+    let why = match request.mode {
+        Mode::Real => return Ok(request),
+        Mode::Dark => SkipReason::NoTwin,
+        Mode::Rehearse => SkipReason::NoInstance,
+    };
+    let detail = match timeout_at(deadline, core.store.pin(instance.key.clone())).await {
+        Ok(Ok(Some(pin))) if pin.run.is_some() => {
+            instance.run = pin.run;
+            return Ok(request);
+        }
+        Ok(Ok(_)) => "The engine has no twin of the instance",
+        Ok(Err(_)) | Err(_) => "The store does not say which run is the twin of the instance",
+    };
+    let mut reply = replies::not_started(false, 503, "no_instance", detail);
+    if let ArmReply::Refused(_, report) = &mut reply {
+        report.unresolved = Some((why, detail.to_owned()));
+    }
+    Err(Box::new(reply))
+}
+
 /// What takes the retry key with the run's first append.
 fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
@@ -94,7 +124,6 @@ async fn take_place(
     core: &Core,
     snapshot: &Snapshot,
     run: RunId,
-    route: &RouteId,
     claim: Option<Claim>,
     fall_back: bool,
     deadline: Instant,
@@ -116,7 +145,7 @@ async fn take_place(
         }
     };
     let Some(claim) = claim else { return Ok(place) };
-    match core.pins.take_for_engine(claim.key, route) {
+    match core.pins.take_for_engine(claim.key) {
         Took::Fresh => place.hold(core.pins.clone(), claim.key),
         Took::Again => {}
         Took::Others => return Err(Box::new(replies::taken_by_legacy(fall_back))),

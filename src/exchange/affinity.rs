@@ -41,14 +41,15 @@ impl LegacyTake {
 
 /// Looks up owners. The proxy asks before it decides.
 pub trait Affinity: Send + Sync {
-    /// Who owns an instance. Answers at once, without the store, for a family in which the engine owns nothing.
+    /// Who owns an instance. Answers at once, without the store, unless the engine may own it. A twin of legacy's may be
+    /// none after all, where no run is named: whoever needs it looks it up.
     fn owner<'a>(&'a self, key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
     /// Whether the engine owns any instance of a family: then legacy's ids are held against its own, on every rung.
     /// Answers at once.
     fn engine_owns_any(&self, family: &RouteId) -> bool;
-    /// What can be told of a first try at once: legacy's answer waits for nothing else, where the engine cannot have
-    /// taken it.
-    fn remembered(&self, route: &RouteId, key: &RetryKey) -> Remembered;
+    /// What can be told of a first try at once: where the engine cannot have taken it, legacy's answer waits for
+    /// nothing.
+    fn remembered(&self, key: &RetryKey) -> Remembered;
     /// Which arm took the first try, where that is remembered.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>>;
     /// Takes a first try for legacy, unless the engine has it by now. It is written to a file before this returns, and

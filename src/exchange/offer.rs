@@ -36,7 +36,12 @@ pub enum Outcome {
 impl Outcome {
     /// Whether an engine instance is missing where this is the end: not where legacy made none either.
     fn leaves_a_gap(self) -> bool {
-        !matches!(self, Outcome::Skipped(SkipReason::LegacyRefused | SkipReason::LegacyFailed | SkipReason::Retried))
+        !matches!(
+            self,
+            Outcome::Skipped(
+                SkipReason::LegacyRefused | SkipReason::LegacyFailed | SkipReason::Retried | SkipReason::NoTwin
+            )
+        )
     }
 }
 

@@ -90,7 +90,7 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
     let mut first_try_unknown = false;
     let mut noted_before = false;
     if let Some(key) = &retry_key {
-        match shared.pins.remembered(&flag.route.id, key) {
+        match shared.pins.remembered(key) {
             Remembered::By(arm) => facts.first_try = Some(arm),
             Remembered::NotEngine => look = Some(key),
             Remembered::Unknown => match shared.pins.first_try(key).await {

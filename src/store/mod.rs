@@ -121,14 +121,8 @@ pub struct FirstTry {
     pub request: Option<[u8; 32]>,
 }
 
-/// First tries that the engine's runs claimed within the window.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EngineTries {
-    /// The newest first, each with the route that its run answers and when it was claimed.
-    pub keys: Vec<(RetryKey, RouteId, Timestamp)>,
-    /// Where there are more: the routes that they may belong to.
-    pub beyond: Vec<RouteId>,
-}
+/// A pinned instance with its place in the order of pins, and the arm that owns it.
+pub type PlacedPin = (u64, PinKey, Arm);
 
 /// How many instances of a family an arm owns.
 pub type PinCount = (RouteId, Arm, u64);
@@ -169,13 +163,21 @@ pub trait Store: Work {
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>>;
     /// How many instances each arm owns, by family.
     fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>>;
+    /// All pinned instances: at most so many, in the order in which they were pinned, after a place in it; each with its
+    /// place.
+    fn pinned(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<PlacedPin>, StoreError>>;
     /// Instances of a family owned by an arm, newest first.
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>>;
 
     /// Which arm took a first try, within the window.
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>>;
-    /// At most so many of the first tries that runs claimed within the window.
-    fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>>;
+    /// First tries that runs claimed within the window, each with when it was claimed: at most so many, in the order of
+    /// their keys, after a key.
+    fn engine_tries(
+        &self,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>>;
     /// Notes first tries that legacy took. A key that the engine's run claimed stays the engine's.
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>>;
 

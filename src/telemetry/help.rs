@@ -71,6 +71,15 @@ const GAUGES: Lines = &[
     ("pointsman_evidence_coverage", "The share of what was offered that was compared."),
     ("pointsman_shadow_queue_depth", "Shadow work that waits."),
     ("pointsman_shadow_in_flight", "Shadow work under way."),
+    ("pointsman_affinity_set_bytes", "Memory of the sets that say whom the store need not be asked about, by set."),
+    (
+        "pointsman_affinity_set_bytes_max",
+        "What each of these sets may take; when it is full the store is always asked.",
+    ),
+    (
+        "pointsman_affinity_set_entries",
+        "Entries of these sets: keys that the engine took, instances that it owns, twins.",
+    ),
     ("pointsman_retry_keys_waiting", "Retry keys that legacy took and that the store does not have yet."),
     ("pointsman_retry_keys_room", "How many retry keys may wait for the store; then no more can be noted."),
     ("pointsman_pins", "Keys that belong to one side, by the side."),

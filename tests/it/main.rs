@@ -27,6 +27,7 @@ mod postgres;
 mod reload;
 mod slow_clients;
 mod store;
+mod store_hangs;
 mod streams;
 mod support;
 mod two;

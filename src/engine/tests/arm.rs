@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::kit::{Bench, React, World, abandoned, answer, copy, refused, request};
-use crate::flag::{Freeze, RetryKey};
+use crate::exchange::ArmReply;
+use crate::flag::{Freeze, RetryKey, SkipReason};
 use crate::limits::Limits;
 use crate::names::{RouteId, Seq};
 use crate::secret::Secret;
@@ -310,6 +311,18 @@ async fn what_was_created_is_pinned_and_its_followers_see_what_the_run_left() {
             (&body["id"], &body["output"], &body["input"], &body["status"]),
             (&json!("17"), &json!({"id": 17}), &json!({"items": [1]}), &json!("completed"))
         );
+        // Who legacy answered was not kept waiting for the run's name.
+        let mut asked = request("f", Mode::Dark, &json!({}));
+        asked.instance = Some(crate::flag::InstanceId { key: key.clone(), run: None });
+        let (_, body, _) = answer(follower.ask(asked).await);
+        assert_eq!((&body["id"], &body["input"]), (&json!("17"), &json!({"items": [1]})));
+    }
+    for (mode, why) in [(Mode::Dark, SkipReason::NoTwin), (Mode::Rehearse, SkipReason::NoInstance)] {
+        let mut asked = request("f", mode, &json!({}));
+        let key = crate::flag::PinKey { id: "99".into(), ..key.clone() };
+        asked.instance = Some(crate::flag::InstanceId { key, run: None });
+        let ArmReply::Refused(_, report) = follower.ask(asked).await else { panic!("there is no such instance") };
+        assert_eq!(report.unresolved.map(|(why, _)| why), Some(why));
     }
 }
 

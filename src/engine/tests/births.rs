@@ -143,7 +143,8 @@ impl Store for Slow {
         pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
         first_try(key: crate::flag::RetryKey) -> Option<FirstTry>;
-        engine_tries(limit: usize) -> crate::store::EngineTries;
+        engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;
+        pinned(after: u64, limit: usize) -> Vec<(u64, crate::flag::PinKey, crate::flag::Arm)>;
         note_legacy_tries(keys: Vec<crate::flag::RetryKey>) -> ();
         put_flips(flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) -> Vec<u64>;
         flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;

@@ -8,7 +8,6 @@ use super::kit::{Bench, React, World, abandoned, answer, refused, request};
 use crate::exchange::{Affinity, ArmRequest, LegacyTake, Remembered};
 use crate::flag::{Arm, RetryKey};
 use crate::limits::Limits;
-use crate::names::RouteId;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, Plan, RunStatus};
@@ -53,20 +52,24 @@ async fn nothing_that_keeps_a_new_run_out_sends_a_retry_to_legacy() {
 async fn legacy_cannot_take_what_the_engine_works_on_before_it_is_on_disk() {
     let world = World::new(|_, _| React::Gated(200, json!({}))).await;
     let mut bench = Bench::new(&world, plan()).await;
-    let route = RouteId::from("orders.create");
     let flipped = async {
         world.has_seen(1).await;
         assert!(bench.runs().await.is_empty(), "nothing is on disk");
         let pins = &bench.engine.core.pins;
-        assert_eq!(pins.remembered(&route, &KEY), Remembered::By(Arm::Engine));
+        assert_eq!(pins.remembered(&KEY), Remembered::By(Arm::Engine));
         assert_eq!(pins.take_for_legacy(KEY), LegacyTake::HeldByEngine);
         world.open_gate();
     };
     let (first, ()) = tokio::join!(bench.ask(keyed()), flipped);
     assert_eq!(answer(first).0, 201);
     bench.crash().await;
-    assert_eq!(bench.engine.core.pins.remembered(&route, &KEY), Remembered::By(Arm::Engine), "the next process knows");
-    assert_eq!(bench.engine.core.pins.remembered(&route, &RetryKey([1; 32])), Remembered::NotEngine);
+    let pins = &bench.engine.core.pins;
+    assert_eq!(pins.first_try(&KEY).await, Ok(Some(Arm::Engine)), "the next process knows");
+    let other = RetryKey([1; 32]);
+    while pins.remembered(&other) != Remembered::NotEngine {
+        tokio::task::yield_now().await; // until what the store has is read
+    }
+    assert_eq!(pins.remembered(&KEY), Remembered::Unknown, "the store is asked");
 }
 
 #[tokio::test]
@@ -90,7 +93,7 @@ async fn what_is_given_back_is_legacys_before_anybody_hears_of_it() {
     let world = World::new(|_, _| React::Json(404, json!({}))).await;
     let bench = Bench::new(&world, plan()).await;
     assert_eq!(abandoned(bench.ask(keyed()).await).reason, "engine_failed");
-    assert_eq!(bench.engine.core.pins.remembered(&RouteId::from("orders.create"), &KEY), Remembered::By(Arm::Legacy));
+    assert_eq!(bench.engine.core.pins.remembered(&KEY), Remembered::By(Arm::Legacy));
     assert_eq!(abandoned(bench.ask(keyed()).await).reason, "legacy_took_first_try");
     assert_eq!(world.paths(), ["GET /price"]);
 }

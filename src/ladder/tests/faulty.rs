@@ -81,8 +81,11 @@ impl Store for Faulty {
     fn first_try(&self, key: RetryKey) -> Answer<'_, Option<FirstTry>> {
         self.inner.first_try(key)
     }
-    fn engine_tries(&self, limit: usize) -> Answer<'_, crate::store::EngineTries> {
-        self.inner.engine_tries(limit)
+    fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> Answer<'_, Vec<(RetryKey, jiff::Timestamp)>> {
+        self.inner.engine_tries(after, limit)
+    }
+    fn pinned(&self, after: u64, limit: usize) -> Answer<'_, Vec<(u64, PinKey, Arm)>> {
+        self.inner.pinned(after, limit)
     }
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> Answer<'_, ()> {
         self.inner.note_legacy_tries(keys)

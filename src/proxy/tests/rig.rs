@@ -114,7 +114,7 @@ impl Affinity for Fakes {
     fn engine_owns_any(&self, _family: &RouteId) -> bool {
         self.engine_owns.load(SeqCst)
     }
-    fn remembered(&self, _route: &RouteId, _key: &RetryKey) -> Remembered {
+    fn remembered(&self, _key: &RetryKey) -> Remembered {
         match *self.first_try.lock().unwrap() {
             Some(Ok(Some(Arm::Engine))) => Remembered::By(Arm::Engine),
             _ => Remembered::NotEngine,

@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use self::tables::Tables;
 use super::work::NEWS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord, PlacedPin,
     RunFilter, SampleRecord, Store, StoreError, StoredEvent,
 };
 use crate::clock;
@@ -149,6 +150,10 @@ impl Store for MemoryStore {
         self.with(|tables| tables.pin_counts())
     }
 
+    fn pinned(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<PlacedPin>, StoreError>> {
+        self.with(|tables| tables.pinned(after, limit))
+    }
+
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>> {
         self.with(|tables| tables.pins_of(&family, arm, limit))
     }
@@ -157,8 +162,12 @@ impl Store for MemoryStore {
         self.with(|tables| tables.first_try(&key, clock::now()))
     }
 
-    fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>> {
-        self.with(|tables| tables.engine_tries(limit, clock::now()))
+    fn engine_tries(
+        &self,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>> {
+        self.with(|tables| tables.engine_tries(after, limit, clock::now()))
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {

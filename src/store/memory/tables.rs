@@ -12,8 +12,8 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::work::turn_of;
 use crate::store::{
-    Append, AppendError, Birth, Conflict, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News,
-    PinCount, PinRecord, Remains, RunFilter, SampleRecord, StoreError, StoredEvent,
+    Append, AppendError, Birth, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount,
+    PinRecord, PlacedPin, Remains, RunFilter, SampleRecord, StoreError, StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -218,18 +218,23 @@ impl Tables {
         (now.duration_since(*at) < self.window).then(|| first.clone())
     }
 
-    pub(super) fn engine_tries(&self, limit: usize, now: Timestamp) -> EngineTries {
-        let live = self.tries.iter().filter(|(_, (_, at))| now.duration_since(*at) < self.window);
-        let of_engine = live.filter_map(|(key, (first, at))| {
-            let route = self.runs.get(&first.run?)?.summary.route.clone()?;
-            Some((*at, *key, route))
-        });
-        let mut all: Vec<_> = of_engine.collect();
-        all.sort_by_key(|(at, key, _)| (std::cmp::Reverse(*at), *key));
-        let mut beyond: Vec<_> = all.iter().skip(limit).map(|(_, _, route)| route.clone()).collect();
-        beyond.sort();
-        beyond.dedup();
-        EngineTries { keys: all.into_iter().take(limit).map(|(at, key, route)| (key, route, at)).collect(), beyond }
+    pub(super) fn engine_tries(
+        &self,
+        after: Option<RetryKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Vec<(RetryKey, Timestamp)> {
+        let live =
+            self.tries.iter().filter(|(_, (first, at))| first.run.is_some() && now.duration_since(*at) < self.window);
+        let mut all: Vec<_> = live.map(|(key, (_, at))| (*key, *at)).filter(|(key, _)| Some(*key) > after).collect();
+        all.sort();
+        all.truncate(limit);
+        all
+    }
+
+    pub(super) fn pinned(&self, after: u64, limit: usize) -> Vec<PlacedPin> {
+        let placed = self.pins.iter().zip(1_u64..).filter(|(_, place)| *place > after);
+        placed.take(limit).map(|(pin, place)| (place, pin.key.clone(), pin.arm)).collect()
     }
 
     pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {

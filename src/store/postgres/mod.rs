@@ -34,6 +34,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use jiff::Timestamp;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -48,8 +49,8 @@ use self::writer::{Inlet, Writer};
 use super::codec::INLINE_BYTES_MIN;
 use super::job::Job;
 use super::{
-    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord,
-    Priority, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, Priority,
+    RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -218,6 +219,10 @@ impl Store for PostgresStore {
         read::pin_counts(&self.pool).boxed()
     }
 
+    fn pinned(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<PlacedPin>, StoreError>> {
+        read::pinned(&self.pool, after, limit).boxed()
+    }
+
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>> {
         read::pins(&self.pool, family, arm, limit).boxed()
     }
@@ -226,8 +231,12 @@ impl Store for PostgresStore {
         read::first_try(&self.pool, key, self.window_ns).boxed()
     }
 
-    fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>> {
-        read::engine_tries(&self.pool, self.window_ns, limit).boxed()
+    fn engine_tries(
+        &self,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>> {
+        read::engine_tries(&self.pool, self.window_ns, after, limit).boxed()
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -1,5 +1,6 @@
 //! Reads of what appends wrote. Each is one statement.
 
+use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
@@ -9,7 +10,7 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::rows::{AppendRow, Parts};
 use crate::store::summary::current;
-use crate::store::{EngineTries, FirstTry, FlipRecord, PinCount, PinRecord, RunFilter, StoreError, StoredEvent};
+use crate::store::{FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, StoreError, StoredEvent};
 use crate::workflow::{RunStatus, RunSummary};
 
 /// Payloads come with the append that they belong to, in one look: a purge may take them a moment later.
@@ -199,24 +200,32 @@ pub(super) async fn first_try(pool: &Pool, key: RetryKey, window_ns: i64) -> Res
     Ok(Some(FirstTry { arm: arm(column(row, 0)?)?, run, request }))
 }
 
-pub(super) async fn engine_tries(pool: &Pool, window_ns: i64, limit: usize) -> Result<EngineTries> {
-    let text = "SELECT k.key, r.route, k.at FROM retry_keys k JOIN runs r ON r.run_id = k.run_id \
-                WHERE k.at > now_ns() - $1 AND r.route IS NOT NULL ORDER BY k.at DESC LIMIT $2";
-    let one_more = rows(limit.saturating_add(1));
-    let found = pool.ask(|| sqlx::query(text).bind(window_ns).bind(one_more)).await?;
-    let mut tries = EngineTries::default();
-    for row in found.iter().take(limit) {
-        if let Ok(key) = column::<&[u8]>(row, 0)?.try_into() {
-            tries.keys.push((RetryKey(key), RouteId::new(column::<String>(row, 1)?), time(column(row, 2)?)?));
-        }
-    }
-    if found.len() > limit {
-        let text = "SELECT DISTINCT route FROM runs WHERE mode = 'real' AND route IS NOT NULL";
-        for row in &pool.ask(|| sqlx::query(text)).await? {
-            tries.beyond.push(RouteId::new(column::<String>(row, 0)?));
-        }
-    }
-    Ok(tries)
+pub(super) async fn engine_tries(
+    pool: &Pool,
+    window_ns: i64,
+    after: Option<RetryKey>,
+    limit: usize,
+) -> Result<Vec<(RetryKey, Timestamp)>> {
+    let text = "SELECT key, at FROM retry_keys WHERE key > $1 AND run_id IS NOT NULL AND at > now_ns() - $2 \
+                ORDER BY key LIMIT $3";
+    let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
+    let found = pool.ask(|| sqlx::query(text).bind(after).bind(window_ns).bind(rows(limit))).await?;
+    let try_of = |row: &PgRow| {
+        let key = column::<&[u8]>(row, 0)?.try_into();
+        let key = key.map_err(|_| StoreError("a stored retry key has a wrong length".into()))?;
+        Ok((RetryKey(key), time(column(row, 1)?)?))
+    };
+    found.iter().map(try_of).collect()
+}
+
+pub(super) async fn pinned(pool: &Pool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {
+    let ask = "SELECT family, id, arm, run_id, at, pos FROM pins WHERE pos > $1 ORDER BY pos LIMIT $2";
+    let found = pool.ask(|| sqlx::query(ask).bind(after.cast_signed()).bind(rows(limit))).await?;
+    let pin_of = |row: &PgRow| {
+        let pin = pin_record(row)?;
+        Ok((column::<i64>(row, 5)?.cast_unsigned(), pin.key, pin.arm))
+    };
+    found.iter().map(pin_of).collect()
 }
 
 /// Records of JSON, by a statement of ours that takes an optional route and an optional limit.

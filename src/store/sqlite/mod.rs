@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use jiff::SignedDuration;
+use jiff::Timestamp;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{broadcast, oneshot};
 
@@ -48,7 +49,7 @@ use self::writer::Writer;
 use super::codec::INLINE_BYTES_MIN;
 use super::work::NEWS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EngineTries, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord, PlacedPin,
     RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
 };
 use super::{codec, job, judge, summary};
@@ -252,6 +253,10 @@ impl Store for SqliteStore {
         read::pin_counts(&self.readers).boxed()
     }
 
+    fn pinned(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<PlacedPin>, StoreError>> {
+        read::pinned(&self.readers, after, limit).boxed()
+    }
+
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>> {
         read::pins(&self.readers, family, arm, limit).boxed()
     }
@@ -260,8 +265,13 @@ impl Store for SqliteStore {
         read::first_try(&self.readers, key, nanos(clock::now()).saturating_sub(self.window_ns)).boxed()
     }
 
-    fn engine_tries(&self, limit: usize) -> BoxFuture<'_, Result<EngineTries, StoreError>> {
-        read::engine_tries(&self.readers, nanos(clock::now()).saturating_sub(self.window_ns), limit).boxed()
+    fn engine_tries(
+        &self,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>> {
+        let since = nanos(clock::now()).saturating_sub(self.window_ns);
+        read::engine_tries(&self.readers, since, after, limit).boxed()
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {

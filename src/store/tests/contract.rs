@@ -254,14 +254,13 @@ async fn a_retry_key_has_one_run(which: Which) {
     assert_eq!(store.first_try(RetryKey([9; 32])).await.unwrap().unwrap().arm, Arm::Engine);
 
     store.note_legacy_tries(vec![RetryKey([7; 32])]).await.unwrap();
-    let route = RouteId::new("orders.create");
-    let all = store.engine_tries(3).await.unwrap();
-    let mut found: Vec<_> = all.keys.into_iter().map(|(key, route, _)| (key, route)).collect();
-    found.sort();
-    let keys = [1, 2, 9].map(|key| (RetryKey([key; 32]), route.clone()));
-    assert_eq!((found, all.beyond), (keys.to_vec(), Vec::new()));
-    let some = store.engine_tries(2).await.unwrap();
-    assert_eq!((some.keys.len(), some.beyond), (2, vec![route]));
+    let all = store.engine_tries(None, 10).await.unwrap();
+    let keys = [1, 2, 9].map(|key| RetryKey([key; 32]));
+    assert_eq!(all.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "those that runs claimed, in order");
+    let first = store.engine_tries(None, 2).await.unwrap();
+    assert_eq!(first, all[..2]);
+    assert_eq!(store.engine_tries(Some(keys[1]), 2).await.unwrap(), all[2..]);
+    assert_eq!(store.engine_tries(Some(keys[2]), 2).await.unwrap(), []);
 }
 
 async fn a_retry_key_runs_out(which: Which) {

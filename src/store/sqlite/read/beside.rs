@@ -1,5 +1,6 @@
 //! Plans, keys, pins, first tries, and records kept as JSON.
 
+use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use super::super::look::run_id;
 use super::{Result, parse, rows, time, unread};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::{EngineTries, FirstTry, PinCount, PinRecord, StoreError};
+use crate::store::{FirstTry, PinCount, PinRecord, PlacedPin, StoreError};
 
 pub(in crate::store::sqlite) async fn plan(pool: &SqlitePool, id: PlanId) -> Result<Option<serde_json::Value>> {
     let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT source FROM plans WHERE id = ?")
@@ -93,22 +94,31 @@ pub(in crate::store::sqlite) async fn first_try(
     Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request: request.and_then(|bytes| bytes.try_into().ok()) }))
 }
 
-pub(in crate::store::sqlite) async fn engine_tries(pool: &SqlitePool, since: i64, limit: usize) -> Result<EngineTries> {
-    let text = "SELECT retry_keys.key, runs.route, retry_keys.at FROM retry_keys JOIN runs ON runs.run_id = retry_keys.run_id \
-                WHERE retry_keys.at > ? AND runs.route IS NOT NULL ORDER BY retry_keys.at DESC LIMIT ?";
-    let found: Vec<(Vec<u8>, String, i64)> =
-        sqlx::query_as(text).bind(since).bind(rows(limit.saturating_add(1))).fetch_all(pool).await.map_err(unread)?;
-    let more = found.len() > limit;
-    let key = |bytes: Vec<u8>| bytes.try_into().map(RetryKey).ok();
-    let keys = found.into_iter().take(limit);
-    let keys = keys.filter_map(|(bytes, route, at)| Some((key(bytes)?, RouteId::new(route), time(at).ok()?))).collect();
-    let mut beyond = Vec::new();
-    if more {
-        let text = "SELECT DISTINCT route FROM runs WHERE mode = 'real' AND route IS NOT NULL";
-        let routes: Vec<(String,)> = sqlx::query_as(text).fetch_all(pool).await.map_err(unread)?;
-        beyond.extend(routes.into_iter().map(|(route,)| RouteId::new(route)));
-    }
-    Ok(EngineTries { keys, beyond })
+pub(in crate::store::sqlite) async fn engine_tries(
+    pool: &SqlitePool,
+    since: i64,
+    after: Option<RetryKey>,
+    limit: usize,
+) -> Result<Vec<(RetryKey, Timestamp)>> {
+    let text = "SELECT key, at FROM retry_keys WHERE key > ? AND run_id IS NOT NULL AND at > ? ORDER BY key LIMIT ?";
+    let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
+    let found: Vec<(Vec<u8>, i64)> =
+        sqlx::query_as(text).bind(after).bind(since).bind(rows(limit)).fetch_all(pool).await.map_err(unread)?;
+    let try_of = |(key, at): (Vec<u8>, i64)| {
+        let key = key.try_into().map_err(|_| StoreError("a stored retry key has a wrong length".into()))?;
+        Ok((RetryKey(key), time(at)?))
+    };
+    found.into_iter().map(try_of).collect()
+}
+
+pub(in crate::store::sqlite) async fn pinned(pool: &SqlitePool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {
+    let text = "SELECT pos, family, id, arm FROM pins WHERE pos > ? ORDER BY pos LIMIT ?";
+    let found: Vec<(i64, String, String, String)> =
+        sqlx::query_as(text).bind(after.cast_signed()).bind(rows(limit)).fetch_all(pool).await.map_err(unread)?;
+    let pin_of = |(place, family, id, arm): (i64, String, String, String)| {
+        Ok((place.cast_unsigned(), PinKey { family: RouteId::new(family), id: id.into() }, known_arm(&arm)?))
+    };
+    found.into_iter().map(pin_of).collect()
 }
 
 /// Records kept as JSON in a column, by a text of ours that takes an optional route and an optional limit.

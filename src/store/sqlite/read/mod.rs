@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-pub(super) use self::beside::{engine_tries, first_try, pin, pin_counts, pins, plan, records, run_key};
+pub(super) use self::beside::{engine_tries, first_try, pin, pin_counts, pinned, pins, plan, records, run_key};
 pub(super) use self::between::{births, is_purging, locks, notices, old, order, orders, remains, wakes};
 pub(super) use self::list::{open_runs, runs};
 use crate::names::{RunId, Seq};

@@ -1,0 +1,185 @@
+//! What the engine took and what was pinned, in memory: "certainly not, or ask the store".
+//!
+//! Always true: until the sets are built from the store the answer is "perhaps"; from then on they have all that the
+//! store has, because what comes later is inserted before anybody else hears of it.
+//!
+//! When the store does not answer at the start, building goes on where it was, and meanwhile the store is asked.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::filter::{LastingSet, Size, WindowSet};
+use crate::clock;
+use crate::flag::{Arm, PinKey, RetryKey};
+use crate::limits::Limits;
+use crate::store::{SharedStore, StoreError};
+
+/// Rows that are read at once.
+const PAGE: usize = 5_000;
+/// A store that does not answer is asked again so much later.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Sets {
+    keys: RwLock<WindowSet>,
+    keys_built: AtomicBool,
+    /// Instances that the engine owns.
+    owned: RwLock<LastingSet>,
+    /// Instances of legacy's that have a twin.
+    twins: RwLock<LastingSet>,
+    pins_built: AtomicBool,
+    gauges: [Gauges; 3],
+}
+
+/// What is shown of one set.
+struct Gauges {
+    bytes: metrics::Gauge,
+    entries: metrics::Gauge,
+    was_full: AtomicBool,
+    name: &'static str,
+}
+
+impl Sets {
+    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+        let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        let (keys, pins) = (bytes(limits.engine_keys_set_bytes_max), bytes(limits.pins_set_bytes_max));
+        Self {
+            keys: RwLock::new(WindowSet::new(Duration::from_secs(limits.retry_window_s), keys, now)),
+            keys_built: AtomicBool::new(false),
+            owned: RwLock::new(LastingSet::new(pins)),
+            twins: RwLock::new(LastingSet::new(pins)),
+            pins_built: AtomicBool::new(false),
+            gauges: [Gauges::new("engine_keys", keys), Gauges::new("engine_pins", pins), Gauges::new("twins", pins)],
+        }
+    }
+
+    /// Whether the engine may have taken this first try within the window.
+    pub(super) fn engine_may_have_taken(&self, key: &RetryKey, now: Instant) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        !self.keys_built.load(Ordering::Acquire) || keys.may_contain(key_hash(key), now)
+    }
+
+    /// The engine took a first try some time ago.
+    pub(super) fn engine_took(&self, key: &RetryKey, now: Instant, ago: Duration) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let had_room = keys.insert(key_hash(key), now, ago);
+        self.gauges[0].show(keys.size(), had_room);
+    }
+
+    /// Whether the engine may own this instance.
+    pub(super) fn engine_may_own(&self, key: &PinKey) -> bool {
+        self.may_be_in(&self.owned, key)
+    }
+
+    /// Whether the engine may have a twin of this instance of legacy's.
+    pub(super) fn may_have_twin(&self, key: &PinKey) -> bool {
+        self.may_be_in(&self.twins, key)
+    }
+
+    fn may_be_in(&self, set: &RwLock<LastingSet>, key: &PinKey) -> bool {
+        let set = set.read().unwrap_or_else(PoisonError::into_inner);
+        !self.pins_built.load(Ordering::Acquire) || set.may_contain(pin_hash(key))
+    }
+
+    /// An instance is pinned: owned by the engine, or legacy's with a twin.
+    pub(super) fn pinned(&self, key: &PinKey, arm: Arm) {
+        let (set, gauges) = match arm {
+            Arm::Engine => (&self.owned, &self.gauges[1]),
+            Arm::Legacy => (&self.twins, &self.gauges[2]),
+        };
+        let mut set = set.write().unwrap_or_else(PoisonError::into_inner);
+        let had_room = set.insert(pin_hash(key));
+        gauges.show(set.size(), had_room);
+    }
+
+    /// Reads all that the store has.
+    pub(super) async fn build(self: Arc<Self>, store: SharedStore) {
+        let began = Instant::now();
+        let (mut keys, mut pins) = (0_u64, 0_u64);
+        let mut after = None;
+        loop {
+            let Some(page) = patient(store.engine_tries(after, PAGE).await).await else { continue };
+            let now = clock::now();
+            for (key, at) in &page {
+                let ago = Duration::try_from(now.duration_since(*at)).unwrap_or_default();
+                self.engine_took(key, Instant::now(), ago);
+            }
+            keys += page.len() as u64;
+            match page.last() {
+                Some((last, _)) if page.len() == PAGE => after = Some(*last),
+                _ => break,
+            }
+        }
+        self.keys_built.store(true, Ordering::Release);
+        let mut after = 0;
+        loop {
+            let Some(page) = patient(store.pinned(after, PAGE).await).await else { continue };
+            for (_, key, arm) in &page {
+                self.pinned(key, *arm);
+            }
+            pins += page.len() as u64;
+            match page.last() {
+                Some((last, ..)) if page.len() == PAGE => after = *last,
+                _ => break,
+            }
+        }
+        self.pins_built.store(true, Ordering::Release);
+        tracing::info!(keys, pins, took = ?began.elapsed(), "what the engine took and owns is known in memory");
+    }
+
+    /// Whether everything is read.
+    #[cfg(test)]
+    pub(super) fn are_built(&self) -> bool {
+        self.pins_built.load(Ordering::Acquire)
+    }
+}
+
+/// A page, or a pause where there is none.
+async fn patient<T>(page: Result<T, StoreError>) -> Option<T> {
+    match page {
+        Ok(page) => Some(page),
+        Err(error) => {
+            tracing::warn!(%error, "what the engine took and owns is not known in memory yet: the store is asked");
+            tokio::time::sleep(AGAIN).await;
+            None
+        }
+    }
+}
+
+impl Gauges {
+    fn new(name: &'static str, bytes_max: usize) -> Self {
+        metrics::gauge!("pointsman_affinity_set_bytes_max", "set" => name).set(bytes_max as f64);
+        let bytes = metrics::gauge!("pointsman_affinity_set_bytes", "set" => name);
+        let entries = metrics::gauge!("pointsman_affinity_set_entries", "set" => name);
+        Self { bytes, entries, was_full: AtomicBool::new(false), name }
+    }
+
+    fn show(&self, Size { bytes, entries }: Size, had_room: bool) {
+        self.bytes.set(bytes as f64);
+        self.entries.set(entries as f64);
+        if !had_room && !self.was_full.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                set = self.name,
+                bytes,
+                entries,
+                "a set of what the engine took or owns is full: the store is asked (limits: engine_keys_set_bytes_max, pins_set_bytes_max)"
+            );
+        }
+    }
+}
+
+/// Retry keys are hashes: a part of one is a hash.
+fn key_hash(key: &RetryKey) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&key.0[..8]);
+    u64::from_le_bytes(first)
+}
+
+fn pin_hash(key: &PinKey) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(key.family.as_str().as_bytes()).update(&[0]).update(key.id.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::types::EventRow;
 use crate::names::{PlanId, Seq, WorkflowName};
 use crate::store::StoredEvent;
-use crate::workflow::{Divergence, Event, Plan, Run, RunStatus, World, evolve, replay_with};
+use crate::workflow::{Divergence, Event, Plan, Run, RunStatus, World, evolve, fold, replay_with};
 
 /// A run after one of its events.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,6 +65,15 @@ pub fn states(events: &[EventRow]) -> Result<Vec<StateRow>, String> {
         run = Some(after);
     }
     if states.is_empty() { Err("there are no events".to_owned()) } else { Ok(states) }
+}
+
+/// The run that these events make.
+///
+/// # Errors
+/// As [`states`].
+pub fn folded(events: &[EventRow]) -> Result<Run, String> {
+    let events: Vec<Event> = events.iter().map(event).collect::<Result<_, _>>()?;
+    fold(&events).map_err(|misfit| misfit.to_string())
 }
 
 fn event(row: &EventRow) -> Result<Event, String> {

@@ -7,16 +7,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::admin::replay::{DivergenceRow, divergences, workflow_and_plan};
+use crate::admin::replay::{DivergenceRow, divergences, folded, workflow_and_plan};
 use crate::admin::types::EventRow;
 use crate::config::{self, Failed, Overrides, Setup};
-use crate::names::{PlanId, WorkflowName};
-use crate::workflow::{Plan, World};
+use crate::limits::Limits;
+use crate::names::{PlanId, ServiceName, WorkflowName};
+use crate::workflow::{Plan, World, missing};
 
 /// Checked files, to hold runs against.
 pub struct Against {
     plans: BTreeMap<WorkflowName, Arc<Plan>>,
     world: World,
+    /// The services, and whether each honours `Idempotency-Key`.
+    keyed: BTreeMap<ServiceName, bool>,
+    limits: Arc<Limits>,
     knows_lots: bool,
 }
 
@@ -58,8 +62,11 @@ impl Against {
             size(limits.run_calls_max),
         )
         .with_depth(size(limits.output_depth_max))
-        .with_signals(size(limits.signals_max));
-        Self { plans: setup.workflows, world, knows_lots: secret.is_some() }
+        .with_signals(size(limits.signals_max))
+        .with_workflows(setup.workflows.keys().cloned());
+        let keyed = setup.services.iter().map(|(name, service)| (name.clone(), service.keyed)).collect();
+        let limits = setup.limits.clone();
+        Self { plans: setup.workflows, world, keyed, limits, knows_lots: secret.is_some() }
     }
     /// Whether random values are those of the run.
     pub fn knows_lots(&self) -> bool {
@@ -68,6 +75,19 @@ impl Against {
     /// Whether the files hold the plan that a run keeps: nothing can differ then.
     pub fn holds(&self, workflow: &WorkflowName, plan: &PlanId) -> bool {
         self.plans.get(workflow).is_some_and(|held| held.id == *plan)
+    }
+    /// What a run's kept plan may still need and the files do not have, a sentence each.
+    ///
+    /// # Errors
+    /// Its events or its plan cannot be read.
+    pub fn misses(&self, events: &[EventRow], kept: &serde_json::Value) -> Result<Vec<String>, String> {
+        let plan = Plan::kept(kept, &self.keyed, &self.limits).map_err(|problems| {
+            let first = problems.iter().next().map_or_else(String::new, |problem| problem.message.clone());
+            format!("its plan cannot be read by this version: {first}")
+        })?;
+        let run = folded(events)?;
+        let missing = missing::all(&plan, Some(&run), &self.world).into_iter();
+        Ok(missing.map(|(step, missing)| format!("`{step}` needs {missing}")).collect())
     }
     /// Holds one run against the files.
     ///

@@ -60,6 +60,14 @@ impl StoredRuns {
         }
         events.into_iter().map(|stored| replay::event_row(stored).context("an event cannot be shown")).collect()
     }
+    /// The definition that a run keeps.
+    ///
+    /// # Errors
+    /// The store does not answer, or has none.
+    pub fn plan(&self, plan: &PlanId) -> anyhow::Result<serde_json::Value> {
+        let kept = self.runtime.block_on(self.store.plan(plan.clone())).context("reading a kept plan")?;
+        kept.with_context(|| format!("the store has no plan {plan}"))
+    }
     /// All runs that have not ended.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `check --against-open-runs`: the open runs that the files being checked could not have produced.
 //!
 //! Always true: nothing is changed. Such a run continues with the plan that it was started with.
+//! What its plan may still need and the files do not have is named: the run would pause there.
 
 use std::path::Path;
 
@@ -33,9 +34,15 @@ pub(crate) fn check(
         if against.holds(&run.workflow, &run.plan) {
             continue;
         }
-        let (why, found) = match source.events(&run.run_id).map(|events| against.run(&events))? {
+        let events = source.events(&run.run_id)?;
+        let misses = match against.misses(&events, &source.plan(run)?) {
+            Ok(misses) => misses,
+            Err(why) => vec![why],
+        };
+        let (why, found) = match against.run(&events) {
             Ok(Compared::SamePlan) => continue,
-            Ok(Compared::Diverges(found)) if found.is_empty() => continue,
+            Ok(Compared::Diverges(found)) if found.is_empty() && misses.is_empty() => continue,
+            Ok(Compared::Diverges(found)) if found.is_empty() => ("they lack what it still needs", found),
             Ok(Compared::Diverges(found)) => ("they would have decided differently", found),
             Ok(Compared::Gone(_)) => ("they have no such workflow", Vec::new()),
             Err(_) => ("its events cannot be read by this version", Vec::new()),
@@ -45,10 +52,16 @@ pub(crate) fn check(
             format.tone(escape_control(&run.run_id), Tone::Strong),
             run.workflow
         ));
+        for miss in &misses {
+            let line = std::format!("  {miss}: with these files it pauses there\n");
+            text.push_str(&format.tone(escape_control(&line), Tone::Warn));
+        }
         if !found.is_empty() {
             text.push_str(&divergence_table(&found, format));
         }
-        rows.push(json!({ "run_id": run.run_id, "workflow": run.workflow, "why": why, "divergences": found }));
+        rows.push(
+            json!({ "run_id": run.run_id, "workflow": run.workflow, "why": why, "misses": misses, "divergences": found }),
+        );
     }
     let verdict = match rows.len() {
         0 => {

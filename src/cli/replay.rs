@@ -1,6 +1,6 @@
 //! `replay`: the state of a run after each of its events, read from a running process or from a store that none uses.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Replay, Server};
 use super::client::{CallError, Client, component, query};
@@ -32,6 +32,16 @@ impl RunSource {
         match self {
             RunSource::Api(client) => all_events(client, run),
             RunSource::Store(store) => store.events(run).map_err(unread),
+        }
+    }
+    /// The definition that a run keeps.
+    pub(super) fn plan(&self, run: &OpenRun) -> Result<Value, CallError> {
+        match self {
+            RunSource::Api(client) => {
+                let path = format!("/api/v2/orchestrate/run/{}/plan", component(&run.run_id));
+                client.get::<Value>(&path).map(|(plan, _)| plan)
+            }
+            RunSource::Store(store) => store.plan(&run.plan).map_err(unread),
         }
     }
     /// The secret from which random values are derived; unknown where runs are read from the API.

@@ -40,11 +40,13 @@ pub(super) fn start(core: &Arc<Core>) {
         let leased = core.clone();
         core.beside(async move { lease::beat(&leased).await });
     }
-    let (minded, watched, told, begun) = (core.clone(), core.clone(), core.clone(), core.clone());
+    let (minded, watched, told, begun, reloads) =
+        (core.clone(), core.clone(), core.clone(), core.clone(), core.clone());
     core.beside(async move { mind(&minded).await });
     core.beside(async move { watchdog::watch(&watched).await });
     core.beside(async move { notifier::send(&told).await });
     core.beside(async move { births::deliver(&begun).await });
+    core.beside(async move { watchdog::after_reloads(&reloads).await });
 }
 
 async fn mind(core: &Arc<Core>) {

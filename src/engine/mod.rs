@@ -158,6 +158,8 @@ struct Core {
     counted: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
     /// This process recorded a message to a webhook.
     recorded: Notify,
+    /// Other files are in force.
+    reloaded: Notify,
     /// Whether somebody minds the runs that rest.
     minding: AtomicBool,
     /// What time it is.
@@ -228,6 +230,7 @@ impl Engine {
             reads: Reads::default(),
             counted: Mutex::default(),
             recorded: Notify::new(),
+            reloaded: Notify::new(),
             minding: AtomicBool::new(false),
             clock,
             freeze: watch::Sender::new(Freeze::No),
@@ -270,6 +273,7 @@ impl Engine {
             self.core.earlier.store(Arc::new(kept));
         }
         self.core.snapshot.store(Arc::new(newest));
+        self.core.reloaded.notify_one();
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held.

@@ -12,12 +12,12 @@ use jiff::Timestamp;
 use super::client::Outgoing;
 use super::snapshot::Snapshot;
 use crate::limits::Limits;
-use crate::workflow::{InFlight, Plan, Run, StepIndex, call_scope, wire};
+use crate::workflow::{Call, Heard, InFlight, Plan, Run, StepIndex, call_scope, missing, wire};
 
 /// What leaves for an attempt.
 ///
 /// # Errors
-/// It cannot leave: a secret has gone, the URL is none. Nothing was sent.
+/// It cannot leave: what was heard of it then. Nothing was sent.
 #[allow(clippy::too_many_arguments)] // what a request is made of, each from another hand
 pub(super) fn outgoing(
     limits: &Limits,
@@ -28,8 +28,26 @@ pub(super) fn outgoing(
     step: StepIndex,
     attempt: &InFlight,
     now: Timestamp,
+) -> Result<Outgoing, Heard> {
+    let step = plan.steps.get(step.0);
+    let call = step.and_then(|step| step.call(attempt.part));
+    if let Some(missing) = call.and_then(|call| missing::of_call(call, &snapshot.world)) {
+        return Err(Heard::Missing(format!("it needs {missing}, which is not in the files in force")));
+    }
+    made(limits, snapshot, call, run, credentials, attempt, now).map_err(Heard::NotSent)
+}
+
+#[allow(clippy::too_many_arguments)] // as above
+fn made(
+    limits: &Limits,
+    snapshot: &Snapshot,
+    call: Option<&Call>,
+    run: &Run,
+    credentials: &BTreeMap<String, String>,
+    attempt: &InFlight,
+    now: Timestamp,
 ) -> Result<Outgoing, String> {
-    let call = plan.steps.get(step.0).and_then(|step| step.call(attempt.part)).ok_or("the plan has no such call")?;
+    let call = call.ok_or("the plan has no such call")?;
     let base = match (snapshot.services.get(&call.service), call.url.base()) {
         (Some(base), _) => base,
         (None, Some(_)) => &snapshot.elsewhere,

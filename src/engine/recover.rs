@@ -43,6 +43,7 @@ pub(super) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
     .await?;
     watchdog::publish(core, &counts);
     minder::start(core);
+    core.reloaded.notify_one(); // by this process's start
     loop {
         let hold = core.lease.hold();
         let due = core.store.take_due(core.worker, PAGE).await?;

@@ -29,11 +29,6 @@ impl Sealer {
         }))
     }
 
-    /// Whether anything can be sealed.
-    pub fn has_key(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Credentials as ciphertext, and the key to them, itself sealed. `None` without a store key or randomness.
     pub fn seal(&self, run: RunId, credentials: &BTreeMap<String, String>) -> Option<Sealed> {
         let outer = self.0.as_ref()?;

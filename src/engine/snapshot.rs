@@ -1,6 +1,6 @@
 //! What the files say, as the engine uses it: swapped whole, and a run keeps the one that it started with.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::secret::Secret;
-use crate::workflow::{Known, Plan, World};
+use crate::workflow::{Plan, World};
 
 /// Plans, services and secrets in force together.
 pub(super) struct Snapshot {
@@ -22,10 +22,8 @@ pub(super) struct Snapshot {
     /// What calls that name a literal host share.
     pub elsewhere: Arc<Base>,
     pub secrets: Arc<Value>,
-    /// The services, and whether each honours `Idempotency-Key`: what a kept plan may refer to.
+    /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
-    /// The names of the secrets.
-    names: BTreeSet<String>,
     pub world: Arc<World>,
 }
 
@@ -41,7 +39,6 @@ impl Snapshot {
         before: Option<&Snapshot>,
     ) -> Self {
         let keyed = services.iter().map(|(name, service)| (name.clone(), service.keyed)).collect();
-        let names = secrets.keys().cloned().collect();
         let services: HashMap<_, _> = services
             .iter()
             .map(|(name, service)| {
@@ -62,14 +59,14 @@ impl Snapshot {
         )
         .with_depth(usize_of(limits.output_depth_max))
         .with_timeout(Limits::ms(limits.step_timeout_ms))
-        .with_signals(usize_of(limits.signals_max));
+        .with_signals(usize_of(limits.signals_max))
+        .with_workflows(plans.keys().cloned());
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();
         Self {
             edition,
             plans: plans.clone(),
             keyed,
-            names,
             services,
             elsewhere: before.map_or_else(|| Arc::new(Base::elsewhere(limits)), |before| before.elsewhere.clone()),
             secrets: Arc::new(Value::Object(secrets)),
@@ -81,9 +78,8 @@ impl Snapshot {
         self.plans.values().find(|plan| plan.id == *id).cloned()
     }
     /// A plan made again from the definition that the store kept.
-    pub fn rebuild(&self, source: &Value, has_store_key: bool, limits: &Limits) -> Option<Plan> {
-        let known = Known { services: &self.keyed, secrets: &self.names, has_store_key, limits };
-        match Plan::from_source(source, &known) {
+    pub fn rebuild(&self, source: &Value, limits: &Limits) -> Option<Plan> {
+        match Plan::kept(source, &self.keyed, limits) {
             Ok(plan) => Some(plan),
             Err(problems) => {
                 for problem in problems.iter() {

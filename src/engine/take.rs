@@ -230,16 +230,15 @@ pub(super) async fn read(core: &Core, id: RunId) -> Result<Read, Unloaded> {
     Ok(Read { run, last, plan, snapshot, credentials })
 }
 
-/// The plan that a run keeps: in force, or made again.
+/// The plan that a run keeps: in force, or made again, whatever today's files have.
 pub(super) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, Unloaded> {
     if let Some(plan) = snapshot.plan(id) {
         return Ok(plan);
     }
     let kept = core.store.plan(id.clone()).await.map_err(Unloaded::Store)?;
-    let has_key = core.sealer.has_key();
-    let plan = kept.and_then(|source| snapshot.rebuild(&source, has_key, &core.limits)).map(Arc::new);
+    let plan = kept.and_then(|source| snapshot.rebuild(&source, &core.limits)).map(Arc::new);
     plan.filter(|plan| plan.id == *id)
-        .ok_or_else(|| Unloaded::Unreadable(format!("its plan ({id}) cannot be made again")))
+        .ok_or_else(|| Unloaded::Unreadable(format!("its plan ({id}) cannot be read by this version")))
 }
 
 impl Read {

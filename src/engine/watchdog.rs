@@ -16,9 +16,11 @@ use super::Core;
 use crate::limits::Limits;
 use crate::names::{RunId, WorkflowName};
 use crate::store::{RunFilter, StoreError};
-use crate::workflow::{Risk, RunStatus, RunSummary};
+use crate::workflow::{Risk, RunStatus, RunSummary, missing};
 
 const PAGE: usize = 500;
+/// Until a store that did not answer is asked again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Between two pages, so that a long look holds up nobody.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -72,6 +74,34 @@ pub(super) async fn look(core: &Arc<Core>) -> Result<(), StoreError> {
         core.wake(parent);
     }
     Ok(())
+}
+
+/// Wakes, after each reload, the runs that may go on with the new files: those that wait for what the files before did
+/// not have, and those that could not be read. Reloads that come while it looks are one.
+pub(super) async fn after_reloads(core: &Arc<Core>) {
+    loop {
+        core.reloaded.notified().await;
+        let mut waiting: Vec<RunId> = core.stuck.list().into_iter().map(|(run, _)| run).collect();
+        let looked = unfinished(core, |run| {
+            if waits_for_files(run) {
+                waiting.push(run.run_id);
+            }
+        });
+        if let Err(error) = looked.await {
+            tracing::warn!(%error, "which runs wait for the new files cannot be read now; it is tried again");
+            tokio::time::sleep(Limits::ms(core.limits.watchdog_ms.max(1)).min(AGAIN)).await;
+            core.reloaded.notify_one();
+            continue;
+        }
+        for run in waiting {
+            core.wake(run);
+        }
+    }
+}
+
+/// Whether a run is paused over something that the files do not have.
+fn waits_for_files(run: &RunSummary) -> bool {
+    run.status == RunStatus::Paused && run.note.as_deref().is_some_and(missing::is_noted)
 }
 
 /// Every unfinished run, page by page; how many stand where.

@@ -12,6 +12,9 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// The largest that any setting allows.
+    pub const LARGEST: Self = Self { bytes_max: BYTES_CAP, depth_max: DEPTH_CAP };
+
     /// The bounds that `limits:` sets. The depth is capped: beyond it a parser that recurses would be at risk.
     pub fn of(limits: &Limits) -> Self {
         let bytes = usize::try_from(limits.expression_bytes_max).unwrap_or(BYTES_CAP);

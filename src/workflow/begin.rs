@@ -15,7 +15,7 @@ use super::risk::{self, Gate};
 use super::world::{call_scope, deeper_than};
 use super::{
     Call, CallRecord, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind, StepStarted,
-    World, lock, wire,
+    World, lock, missing, wire,
 };
 use crate::expression::{ExpressionError, ReadPath};
 use crate::names::{RunId, StepId};
@@ -51,7 +51,10 @@ pub(super) fn begin(
                     first(run, plan, world, step, call, item, now)
                 }
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
-                    Ok(vec![attempt(run, world, step, call, item, now, true)])
+                    Ok(vec![match missing::of_call(call, world) {
+                        Some(missing) => missing::pause(run, step, item, Part::Do, &missing),
+                        None => attempt(run, world, step, call, item, now, true),
+                    }])
                 }
                 Some(_) => Err(Refusal::NotDue("an attempt is under way")),
                 None if open.has_ended(slot) || slot as usize >= open.all() => {
@@ -74,6 +77,9 @@ fn first(
     item: Option<u32>,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
+    if let Some(missing) = missing::of_call(call, world) {
+        return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
+    }
     let sent = match risk::gate(run, plan, world, step, item, now) {
         Gate::Open => sends(run.mode(), call),
         Gate::Rehearse => false,

@@ -18,7 +18,7 @@ use super::rules::SubRun;
 use super::world::{call_scope, deeper_than};
 use super::{
     Action, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Order, Outcome, Part, Plan, Refusal, Run,
-    RunStatus, Skipped, Step, StepKind, World, lock, risk,
+    RunStatus, Skipped, Step, StepKind, World, lock, missing, risk,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::{RunId, StepId, WorkflowName};
@@ -108,6 +108,9 @@ pub(super) fn begin(
             Ok(output) => finished(step, item, 0, given(output)),
             Err(error) => failed(run, step, item, rehearse.reads(), &error),
         }]);
+    }
+    if let Some(missing) = missing::of_part(step, Part::Do, world) {
+        return Ok(vec![missing::pause(run, step, item, Part::Do, &missing)]);
     }
     if let Some(gate) = lock::gate(run, world, step, item) {
         return gate;

@@ -6,7 +6,8 @@
 //! fallback is taken any more; *skip* all that was done or may have been, listed for undoing or as unknown; *take* what
 //! was done, with another output; *fallback* nothing, because certainly nothing was done.
 
-use super::{Choice, ConflictKind, EffectClass, Run, Step, StepKind};
+use super::calls::CallState;
+use super::{Choice, ConflictKind, EffectClass, Part, Run, Step, StepKind};
 
 /// What a conflict is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ fn table(kind: ConflictKind, of: Of) -> &'static [&'static str] {
         (ConflictKind::Schema, Of::Effect | Of::Items | Of::Value | Of::Wait) => &["skip", "take"],
         (ConflictKind::Busy | ConflictKind::Deadlock, _) => &["wait", "skip"],
         (ConflictKind::ChildFailed, _) => &["retry", "skip", "take"],
+        // Nothing was sent.
+        (ConflictKind::Missing, _) => &["retry", "skip", "take", "fallback"],
     }
 }
 
@@ -73,7 +76,11 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
     choices.retain(|choice| match *choice {
         "fallback" => {
             let declared = step.is_some_and(|step| step.trouble.fallback.is_some());
-            declared && !ending && !step.is_some_and(|step| run.may_have_happened(&step.id, item))
+            let unknown = |step: &Step| {
+                let call = run.call_state(&step.id, item, Part::Do);
+                call.is_some_and(CallState::unknown_effect) || run.may_have_happened(&step.id, item)
+            };
+            declared && !ending && !step.is_some_and(unknown)
         }
         "retry_with" => !ending,
         _ => true,

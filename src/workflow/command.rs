@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Order, Part, RunStatus, StepIndex};
-use crate::names::{RunId, Seq, ServiceName};
+use crate::names::{RunId, Seq, ServiceName, StepId};
 
 /// What a run is asked to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +58,13 @@ pub enum Command {
         queued: Seq,
         /// What it shows.
         seen: LockSeen,
+    },
+    /// Go on where something was missing that the files in force have again.
+    Mended {
+        /// The step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
     },
     /// A time is over: of a checkpoint, a wait, a step, or the run. What it means is looked up.
     Elapse,
@@ -173,6 +180,8 @@ pub enum Heard {
     /// It never left: the run may have become another process's while the call waited for its turn. No attempt is used
     /// up; whoever owns the run then says so with the next one.
     Withheld(String),
+    /// It never left: a service or a secret is not in the files in force. No attempt is used up.
+    Missing(String),
     /// It left, and no whole reply came in time.
     TimedOut(String),
     /// It left, and the connection ended before a whole reply.

@@ -17,8 +17,8 @@ use super::respond::{answer_pending, respond};
 use super::world::{deeper_than, item_scope};
 use super::{
     Command, ConflictKind, Event, Failure, FailureKind, Order, Outcome, Part, Plan, Refusal, Run, Skipped, Step,
-    StepFinished, StepIndex, StepKind, World, checkpoint, child, control, ending, lock, probe, rerun, resolve, undo,
-    wait, wire,
+    StepFinished, StepIndex, StepKind, World, checkpoint, child, control, ending, lock, missing, probe, rerun, resolve,
+    undo, wait, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::StepId;
@@ -72,6 +72,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
             Order::Answer { checkpoint, said } => checkpoint::answer(run, plan, world, &checkpoint, said, &by),
             Order::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
         },
+        Command::Mended { step, item } => missing::mend(run, plan, world, &step, item, now),
         Command::Elapse => elapse(run, plan, now),
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)

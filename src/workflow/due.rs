@@ -11,7 +11,9 @@
 use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState, Undone};
-use super::{Call, Command, EffectClass, Mode, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, child};
+use super::{
+    Call, Command, EffectClass, Mode, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, child, missing,
+};
 use crate::names::{RunId, Seq};
 
 /// What somebody should do now.
@@ -76,7 +78,11 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
     let mut due = Due { run, plan, world, conditions, actions: Vec::new(), wake: None, room };
     due.deadline();
     if run.is_paused() {
-        // Only its own deadline moves it, or a person.
+        // Only its own deadline moves it, a person, or files that have what was missing.
+        due.actions.extend(
+            missing::mended(run, plan, world)
+                .map(|conflict| Action::Ask(Command::Mended { step: conflict.step.clone(), item: conflict.item })),
+        );
     } else if run.undoing.is_some() {
         due.compensating();
     } else if run.failing.is_some() {

@@ -169,6 +169,8 @@ pub enum ConflictKind {
     ChildFailed,
     /// Every step that the answer needs has ended, and no answer can be made.
     Answer,
+    /// A service, a secret or a workflow that the step needs is not in the files in force.
+    Missing,
 }
 
 impl ConflictKind {
@@ -185,6 +187,7 @@ impl ConflictKind {
             ConflictKind::Deadlock => "deadlock",
             ConflictKind::ChildFailed => "child_failed",
             ConflictKind::Answer => "answer",
+            ConflictKind::Missing => "missing",
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn classify(call: &Call, heard: &Heard) -> Class {
             500.. => Class::Unknown,
             _ => Class::Refused,
         },
-        Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::Withheld(_) => Class::NotDone,
+        Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::Withheld(_) | Heard::Missing(_) => Class::NotDone,
         Heard::TimedOut(_) | Heard::CutOff(_) | Heard::Interrupted => Class::Unknown,
     }
 }
@@ -51,6 +51,7 @@ pub(super) fn status_of(heard: &Heard) -> Option<u16> {
         Heard::NotSent(_)
         | Heard::BreakerOpen { .. }
         | Heard::Withheld(_)
+        | Heard::Missing(_)
         | Heard::TimedOut(_)
         | Heard::CutOff(_)
         | Heard::Interrupted => None,
@@ -61,7 +62,7 @@ pub(super) fn about(heard: &Heard) -> String {
     match heard {
         Heard::Reply { status, .. } => format!("the service answered {status}"),
         Heard::Unreadable { status, why, .. } => format!("the service answered {status}, and {why}"),
-        Heard::NotSent(why) | Heard::Withheld(why) => format!("it was not sent: {why}"),
+        Heard::NotSent(why) | Heard::Withheld(why) | Heard::Missing(why) => format!("it was not sent: {why}"),
         Heard::BreakerOpen { service, .. } => format!("it was not sent: the breaker of `{service}` is open"),
         Heard::TimedOut(why) => format!("no answer in time: {why}"),
         Heard::CutOff(why) => format!("cut off: {why}"),
@@ -77,6 +78,7 @@ pub(super) fn response(heard: &Heard) -> Option<Arc<Value>> {
         Heard::NotSent(_)
         | Heard::BreakerOpen { .. }
         | Heard::Withheld(_)
+        | Heard::Missing(_)
         | Heard::TimedOut(_)
         | Heard::CutOff(_)
         | Heard::Interrupted => None,
@@ -90,6 +92,7 @@ pub(super) fn retry_after(heard: &Heard) -> Option<Duration> {
         Heard::Unreadable { .. }
         | Heard::NotSent(_)
         | Heard::Withheld(_)
+        | Heard::Missing(_)
         | Heard::TimedOut(_)
         | Heard::CutOff(_)
         | Heard::Interrupted => None,

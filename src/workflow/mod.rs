@@ -26,6 +26,7 @@ mod facts;
 mod failure;
 mod heard;
 mod lock;
+pub mod missing;
 mod mode;
 mod outcome;
 mod payload;
@@ -67,6 +68,7 @@ pub use facts::{
     RunStarted, Skipped, StepFinished, StepStarted, Superseded, UnknownBefore,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
+pub use missing::Missing;
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;
 pub use people::{Asked, AskedKind, Choice, OnTimeout, Order, ReviewItem, Risk, Said, UNVERIFIED};

@@ -58,6 +58,10 @@ impl Ended<'_> {
         let response = response(&heard);
         // What an earlier attempt did stays unknown, whatever this one did: nothing takes the step's place.
         let tainted = self.run.may_have_happened(&self.step.id, self.item);
+        if matches!(heard, Heard::Missing(_)) {
+            // The next attempt finds that out before it begins, and pauses the run.
+            return vec![self.retry_at(self.now, uncertain, failure.message, true, false)];
+        }
         let busy = failure.status.filter(|_| class != Class::Done && !uncertain).and_then(|s| self.step.care.busy(s));
         if let Some(busy) = busy.filter(|_| !self.run.is_ending()) {
             return self.busy(call, state, busy, &failure, response);
@@ -226,7 +230,7 @@ impl Ended<'_> {
         heard: &Heard,
     ) -> Option<Event> {
         // Nothing was tried.
-        let shut = matches!(heard, Heard::BreakerOpen { .. } | Heard::Withheld(_));
+        let shut = matches!(heard, Heard::BreakerOpen { .. } | Heard::Withheld(_) | Heard::Missing(_));
         let stops = self.part == Part::Do && self.run.is_ending();
         if stops || (unknown && !state.repeatable) || (!shut && state.counted() >= call.retry.attempts) {
             return None;
@@ -295,9 +299,8 @@ impl Ended<'_> {
     pub(super) fn failure(&self, heard: &Heard, class: Class) -> Failure {
         let (status, about) = (status_of(heard), about(heard));
         let kind = match (heard, class) {
-            (Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::Withheld(_), _) | (_, Class::NotDone) => {
-                FailureKind::Unavailable
-            }
+            (Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::Withheld(_) | Heard::Missing(_), _)
+            | (_, Class::NotDone) => FailureKind::Unavailable,
             (Heard::TimedOut(_), _) => FailureKind::TimedOut,
             (Heard::CutOff(_) | Heard::Interrupted, _) | (_, Class::Unknown) => FailureKind::Broken,
             (Heard::Unreadable { .. }, _) => FailureKind::Bound,

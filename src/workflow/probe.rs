@@ -18,7 +18,7 @@ use super::outcome::{Ended, pause};
 use super::world::call_scope;
 use super::{
     ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Probe, Refusal, Retry, Run, Step,
-    StepStarted, World,
+    StepStarted, World, missing,
 };
 
 /// The first or next attempt of a probe.
@@ -45,6 +45,19 @@ pub(super) fn begin(
             at: Some(now),
         })
     };
+    // Without what it needs it cannot ask, and nobody can tell.
+    let cannot_ask = |why: String| {
+        let message = format!("it is unknown whether `{}` was done, and its probe cannot ask: {why}", step.id);
+        let (status, response) = state.evidence.clone().unwrap_or_default();
+        let failure = Failure { status, ..Failure::of_step(FailureKind::Expression, &step.id, item, message) };
+        let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
+        conflict.response = response;
+        Event::Paused { conflict: Box::new(conflict), gave: None }
+    };
+    let asks = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::Stuck);
+    if let Some(missing) = missing::of_call(&probe.call, world).filter(|_| asks) {
+        return Ok(vec![cannot_ask(format!("it needs {missing}, which is not in the files in force"))]);
+    }
     match (state.phase, run.call_state(&step.id, item, Part::Probe)) {
         (Phase::Probing, Some(CallState { phase: Phase::Waiting(_), attempt, .. })) => {
             Ok(vec![started(attempt + 1, None)])
@@ -52,16 +65,7 @@ pub(super) fn begin(
         (Phase::ToProbe(_) | Phase::Waiting(_), None) if state.unknown_effect() => {
             Ok(vec![match first_request(run, world, &probe.call, step, item, Part::Probe) {
                 Ok(request) => started(1, Some(Arc::new(request))),
-                Err((_, error)) => {
-                    let message =
-                        format!("it is unknown whether `{}` was done, and its probe cannot ask: {error}", step.id);
-                    let (status, response) = state.evidence.clone().unwrap_or_default();
-                    let failure =
-                        Failure { status, ..Failure::of_step(FailureKind::Expression, &step.id, item, message) };
-                    let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
-                    conflict.response = response;
-                    Event::Paused { conflict: Box::new(conflict), gave: None }
-                }
+                Err((_, error)) => cannot_ask(error.to_string()),
             }])
         }
         _ => Err(Refusal::NotDue("nothing is unknown, or its probe is under way")),

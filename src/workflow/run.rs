@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::beside::Beside;
 use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing, Unsettled};
 use super::{
-    AnswerRecord, CallRecord, Conflict, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded, Undone,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded,
+    Undone,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -274,10 +275,15 @@ impl Run {
                 let Superseded { by, from, who, .. } = &**superseded;
                 return Some(format!("{who} let {by} take its place, from `{from}`: what it did is that run's"));
             }
-            (None, Some(conflict), _) => match self.conflicts.len() {
-                1 => return Some(conflict.message.clone()),
-                more => return Some(format!("{} ({} conflicts are open)", conflict.message, more)),
-            },
+            (None, Some(first), _) => {
+                // What a reload may mend is recognised by its note.
+                let missing = self.conflicts.iter().find(|conflict| conflict.kind == ConflictKind::Missing);
+                let message = &missing.unwrap_or(first).message;
+                return Some(match self.conflicts.len() {
+                    1 => message.clone(),
+                    more => format!("{message} ({more} conflicts are open)"),
+                });
+            }
             (None, None, Some(Pause { by, reason })) => {
                 return Some(match reason {
                     Some(reason) => format!("{by} paused it: {reason}"),

@@ -6,6 +6,7 @@ mod failure;
 mod family;
 mod kit;
 mod locks;
+mod missing;
 mod others;
 mod people;
 mod people_any;
@@ -30,7 +31,9 @@ use super::{
 use crate::names::{RunId, ServiceName, StepId};
 
 fn world() -> World {
-    World::new([(&ServiceName::from("world"), "http://world".to_owned())], ["bank"], [7; 32], 100, 8)
+    let services = [("world", "http://world"), ("bank", ""), ("stock", "")];
+    let services = services.map(|(name, base)| (ServiceName::from(name), base.to_owned()));
+    World::new(services.iter().map(|(name, base)| (name, base.clone())), ["bank"], [7; 32], 100, 8)
 }
 
 fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {

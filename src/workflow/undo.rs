@@ -15,7 +15,7 @@ use super::heard::{Class, classify, response};
 use super::outcome::Ended;
 use super::{
     Call, ConflictKind, EffectClass, Event, Failure, Heard, Outcome, Part, Plan, Refusal, Run, Step, StepFinished,
-    StepStarted, World,
+    StepStarted, World, missing,
 };
 
 /// What is to be undone, in groups: those of one overlapped, each with all others of it.
@@ -59,12 +59,17 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
             at: None,
         })
     };
+    let missing = missing::of_call(undo, world).filter(|_| !done.rehearsed);
     match run.call_state(&step.id, item, Part::Undo) {
+        Some(state) if !matches!(state.phase, Phase::InFlight | Phase::Stuck) && missing.is_some() => {}
         Some(state) if matches!(state.phase, Phase::Waiting(_)) => {
             return Ok(vec![started(state.attempt + 1, state.key.clone(), None)]);
         }
         Some(_) => return Err(Refusal::NotDue("an attempt is under way")),
         None => {}
+    }
+    if let Some(missing) = missing {
+        return Ok(vec![missing::pause(run, step, item, Part::Undo, &missing)]);
     }
     let finished = |outcome| {
         Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Undo, attempt: 0, outcome })

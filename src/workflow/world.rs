@@ -4,7 +4,7 @@
 //! of callers: conditions, bodies, values and answers see it. The *masked* one has stars in their place: URLs and
 //! headers see it when a call is recorded. The *revealed* one is made by the engine at sending.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{Part, Run};
 use crate::expression::{ReadPath, Scope};
-use crate::names::{ServiceName, StepId};
+use crate::names::{ServiceName, StepId, WorkflowName};
 
 /// What stands in the place of a secret.
 pub use crate::secret::STARS;
@@ -25,6 +25,8 @@ pub struct World {
     pub services: Arc<Value>,
     /// The names of secrets, each with stars.
     pub masked_secrets: Arc<Value>,
+    /// The workflows that a `run` step may begin; `None` is any.
+    pub workflows: Option<Arc<BTreeSet<WorkflowName>>>,
     /// Keys idempotency keys.
     pub key_secret: [u8; 32],
     /// Items of one `for_each`.
@@ -97,6 +99,7 @@ impl World {
         Self {
             services: Arc::new(Value::Object(services)),
             masked_secrets: Arc::new(Value::Object(secrets)),
+            workflows: None,
             key_secret,
             items_max,
             run_calls_max: run_calls_max.max(1),
@@ -119,6 +122,11 @@ impl World {
     /// The same with another bound on signals.
     pub fn with_signals(mut self, signals_max: usize) -> Self {
         self.signals_max = signals_max;
+        self
+    }
+    /// The same where only these workflows are there.
+    pub fn with_workflows(mut self, workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
+        self.workflows = Some(Arc::new(workflows.into_iter().collect()));
         self
     }
     /// The same at the time of a decision.

@@ -20,7 +20,7 @@ mod start;
 mod stream;
 
 pub(super) use deprecated_start::{add_deprecation_headers, produce};
-pub(super) use inspect::{EventsQuery, events, explain, output, show};
+pub(super) use inspect::{EventsQuery, events, explain, output, plan, show};
 pub(super) use list::{ListQuery, list};
 pub(super) use orders::{adjust, answer, cancel, pause, rerun, resolve, resume, retry, signal, skip};
 pub(super) use start::start;

@@ -235,6 +235,10 @@ impl Driver {
     /// Feeds one input; what its outputs gave back at once.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut back = None;
+        if matches!(input, Input::Changed { .. }) && self.machine.run().misses_something() {
+            self.snapshot = self.core.snapshot.load_full();
+            self.machine.set_world(self.snapshot.world.clone());
+        }
         for output in self.machine.step(self.clock.now(), input) {
             back = self.perform(output).or(back);
         }

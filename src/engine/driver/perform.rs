@@ -131,7 +131,7 @@ impl Driver {
                 made.hold = self.writer.as_ref().filter(|_| needs_hold).map(|writer| writer.hold());
                 self.executor.perform(attempt.effect, made)
             }
-            Err(why) => Box::pin(std::future::ready(Heard::NotSent(why))),
+            Err(heard) => Box::pin(std::future::ready(heard)),
         };
         self.calls.push(Box::pin(async move { (id, heard.await) }));
     }

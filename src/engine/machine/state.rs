@@ -200,6 +200,10 @@ impl Machine {
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
+    /// Other files are in force.
+    pub fn set_world(&mut self, world: Arc<World>) {
+        self.world = world;
+    }
     /// The place up to which the run is in the store.
     pub fn stored(&self) -> Seq {
         self.log.stored()

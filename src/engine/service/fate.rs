@@ -32,7 +32,7 @@ pub(super) fn of(heard: &Heard, times: Times, too_slow: impl Fn(Duration) -> boo
         Heard::Reply { .. } | Heard::Unreadable { .. } => Fate::Succeeded,
         Heard::NotSent(_) | Heard::TimedOut(_) | Heard::CutOff(_) if crowded => Fate::Unsaid,
         Heard::NotSent(_) | Heard::TimedOut(_) | Heard::CutOff(_) => Fate::Failed,
-        Heard::Interrupted | Heard::BreakerOpen { .. } | Heard::Withheld(_) => Fate::Unsaid,
+        Heard::Interrupted | Heard::BreakerOpen { .. } | Heard::Withheld(_) | Heard::Missing(_) => Fate::Unsaid,
     }
 }
 

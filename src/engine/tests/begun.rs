@@ -154,13 +154,15 @@ async fn a_child_that_completed_is_undone_by_its_step() {
 }
 
 #[tokio::test]
-async fn a_child_that_cannot_begin_has_failed() {
+async fn a_child_whose_workflow_is_not_there_is_waited_for() {
     let world = World::new(|_, _| React::Json(200, json!({}))).await;
     let bench = Bench::new(&world, parent()).await; // there is no workflow `child`
     let run = start(&bench, json!({ "n": 1 })).await.run;
-    let ended = bench.ended(run).await;
-    assert_eq!(ended.status, RunStatus::Failed);
-    assert!(ended.note.unwrap().contains("no workflow `child`"));
+    let paused = bench.ended(run).await;
+    assert_eq!(paused.status, RunStatus::Paused);
+    assert!(paused.note.unwrap().contains("the workflow `child`, which is not in the files"));
+    bench.with(&[&child()]);
+    bench.until(run, |view| view.status == RunStatus::Completed).await;
 }
 
 /// A workflow that begins itself ends at a bound, in a rehearsal as in earnest.

@@ -101,7 +101,12 @@ impl Check<'_> {
             return None;
         };
         self.reads(parsed.reads(), url, before, at, place);
-        let keyed = *self.known.services.get(name)?;
+        let keyed = match self.known.services.get(name) {
+            Some(keyed) => *keyed,
+            // Of a service that is not there any more nothing is known that would make a repeat harmless.
+            None if self.kept => false,
+            None => return None,
+        };
         let service = ServiceName::new(name);
         Some((method, parsed, service, keyed))
     }

@@ -195,7 +195,7 @@ impl Check<'_> {
     /// An attempt that has not timed out may certainly still take effect.
     fn settles(&mut self, text: &str, timeout: Duration, at: &Site) -> Option<Duration> {
         let settles = self.span(text, at)?;
-        if settles < timeout {
+        if settles < timeout && !self.kept {
             let message = format!(
                 "`settles` ({text}) is shorter than the step's timeout ({} ms): an attempt may take effect until then",
                 timeout.as_millis()

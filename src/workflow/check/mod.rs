@@ -3,7 +3,8 @@
 //! The question it answers: "can this workflow be run?" Always true: a plan comes out only without errors; then its
 //! steps form a DAG, every expression reads only names that exist in its place, every step that it reads is among its
 //! needs, and every service and secret is declared. All problems are found in one go, each with its place and, where
-//! one can be given, a hint. The same check makes a plan again from the definition that the store kept.
+//! one can be given, a hint. The same code makes a plan again from the definition that a run keeps, without holding it
+//! against today's files.
 
 mod call;
 mod care;
@@ -50,16 +51,29 @@ impl Plan {
     /// Checks a definition (the JSON of a workflow file). Every problem is noted; errors leave no plan.
     pub fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems) -> Option<Plan> {
         let mut found = Problems::default();
-        let plan = check(source, site, known, &mut found);
+        let plan = check(source, site, known, false, &mut found);
         let good = !found.has_errors();
         problems.extend(found);
         plan.filter(|_| good)
     }
 
-    /// Makes a plan again from the definition that was kept.
+    /// Makes a plan again from the definition that a run keeps. It was checked when the run began and is not held
+    /// against today's files and limits: what they do not have is found when a step needs it.
     ///
     /// # Errors
-    /// What has become wrong with it since: a service or secret that is gone.
+    /// It is no definition that this version can read.
+    pub fn kept(source: &Value, services: &BTreeMap<ServiceName, bool>, limits: &Limits) -> Result<Plan, Problems> {
+        let known = Known { services, secrets: &BTreeSet::new(), has_store_key: true, limits };
+        let mut problems = Problems::default();
+        let plan = check(source, &Site::file("the kept workflow"), &known, true, &mut problems);
+        plan.filter(|_| !problems.has_errors()).ok_or(problems)
+    }
+
+    /// A checked plan, for tests.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    #[cfg(test)]
     pub fn from_source(source: &Value, known: &Known<'_>) -> Result<Plan, Problems> {
         let mut problems = Problems::default();
         Self::check(source, &Site::file("the kept workflow"), known, &mut problems).ok_or(problems)
@@ -69,6 +83,8 @@ impl Plan {
 /// What the check of every part needs.
 struct Check<'a> {
     known: &'a Known<'a>,
+    /// A run keeps it: what today's files do not have is no error.
+    kept: bool,
     bounds: Bounds,
     /// All steps, in the order of the file.
     steps: Vec<(&'a str, Site, StepDraft)>,
@@ -79,7 +95,7 @@ struct Check<'a> {
     reads: BTreeSet<ReadPath>,
 }
 
-fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems) -> Option<Plan> {
+fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &mut Problems) -> Option<Plan> {
     let draft: WorkflowDraft = draft(source, site, problems)?;
     if !values::is_name(&draft.workflow) {
         problems.error(&site.key("workflow"), values::bad_name("workflow", &draft.workflow));
@@ -89,7 +105,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
     if draft.steps.is_empty() {
         problems.error(&all, "a workflow has at least one step");
     }
-    if draft.steps.len() as u64 > known.limits.steps_max {
+    if draft.steps.len() as u64 > known.limits.steps_max && !kept {
         let message =
             format!("{} steps are more than the limit steps_max ({})", draft.steps.len(), known.limits.steps_max);
         problems.error(&all, message);
@@ -107,10 +123,10 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, problems: &mut Problems
         let step = self::draft::<StepDraft>(value, &at, problems).unwrap_or_default();
         steps.push((name.as_str(), at, step));
     }
-    let bounds = Bounds::of(known.limits);
+    let bounds = if kept { Bounds::LARGEST } else { Bounds::of(known.limits) };
     let drafts = steps.clone();
     let policies = draft.risks.len();
-    let mut check = Check { known, bounds, steps, policies, problems, reads: BTreeSet::new() };
+    let mut check = Check { known, kept, bounds, steps, policies, problems, reads: BTreeSet::new() };
     let built: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
     check.fallbacks(&built);
     let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));

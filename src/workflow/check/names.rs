@@ -132,7 +132,7 @@ impl Check<'_> {
                 (format!("{what} can be read only in a call's headers or URL"), Some(hint.to_owned()))
             });
             only.or_else(|| {
-                (!self.known.has_store_key).then(|| {
+                (!self.known.has_store_key && !self.kept).then(|| {
                     let message =
                         format!("{what} would stand in the store, and there is no `store_key` to seal it with");
                     (message, Some("declare `store_key: { file: … }` in pointsman.yaml".to_owned()))
@@ -221,7 +221,7 @@ impl Check<'_> {
         }
         match path.part(0) {
             None => Some(("name the service that is meant".to_owned(), Some("write services.NAME".to_owned()))),
-            Some(name) if self.known.services.contains_key(name) => None,
+            Some(name) if self.kept || self.known.services.contains_key(name) => None,
             Some(name) => {
                 let known = || self.known.services.keys().map(|name| name.as_str());
                 let list = || format!("declare it under `services:` in pointsman.yaml; there are {}", join(known()));
@@ -240,7 +240,7 @@ impl Check<'_> {
         }
         match path.part(0) {
             None => Some(("name the secret that is meant".to_owned(), Some("write secrets.NAME".to_owned()))),
-            Some(name) if self.known.secrets.contains(name) => None,
+            Some(name) if self.kept || self.known.secrets.contains(name) => None,
             Some(name) => {
                 let known = || self.known.secrets.iter().map(String::as_str);
                 let list = || "declare it under `secrets:` in pointsman.yaml".to_owned();

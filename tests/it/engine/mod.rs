@@ -12,6 +12,7 @@ mod envelope;
 mod keys;
 mod locks;
 mod questions;
+mod renamed;
 mod retries;
 mod stakes;
 mod structure;

@@ -1,0 +1,149 @@
+//! What a run's plan refers to and the files in force do not have: services, secrets, workflows.
+//!
+//! Always true: a run keeps its plan, so the files may lose something that it needs. Then nothing is sent and nothing
+//! fails: the run pauses with a conflict that names what is missing. As soon as files are in force that have it, the
+//! run goes on by itself; a person may choose something else before that.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::conflict::conflict;
+use super::resolve::{self, Resolution};
+use super::{
+    Call, CallBody, Choice, Conflict, ConflictKind, Event, Failure, FailureKind, Part, Plan, Refusal, Run, Step,
+    StepKind, World,
+};
+use crate::expression::ReadPath;
+use crate::names::{ServiceName, StepId, WorkflowName};
+
+/// Who resolves such a conflict where nobody did.
+const RELOAD: &str = "the files in force";
+
+/// How such a conflict is recognised in a run's note.
+const MARK: &str = "which is not in the files in force";
+
+/// Something that the files in force do not have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missing {
+    /// A service.
+    Service(ServiceName),
+    /// A secret.
+    Secret(String),
+    /// A workflow.
+    Workflow(WorkflowName),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Service(name) => write!(f, "the service `{name}`"),
+            Missing::Secret(name) => write!(f, "the secret `{name}`"),
+            Missing::Workflow(name) => write!(f, "the workflow `{name}`"),
+        }
+    }
+}
+
+/// Whether a run's note says that it waits for something that the files do not have.
+pub fn is_noted(note: &str) -> bool {
+    note.contains(MARK)
+}
+
+/// The first thing that a call needs and the files do not have.
+pub fn of_call(call: &Call, world: &World) -> Option<Missing> {
+    let service = world.base(&call.service).is_none().then(|| Missing::Service(call.service.clone()));
+    service.or_else(|| reads(call).find_map(|path| of_read(path, world)))
+}
+
+/// Every path that a call reads.
+fn reads(call: &Call) -> impl Iterator<Item = &ReadPath> {
+    let body: Vec<&[ReadPath]> = match &call.body {
+        CallBody::Empty | CallBody::Raw => Vec::new(),
+        CallBody::Json(template) | CallBody::Text(template) => vec![template.reads()],
+        CallBody::Form(fields) => fields.iter().map(|(_, template)| template.reads()).collect(),
+    };
+    let headers = call.headers.iter().map(|(_, template)| template.reads());
+    headers.chain([call.url.reads()]).chain(body).flatten()
+}
+
+fn of_read(path: &ReadPath, world: &World) -> Option<Missing> {
+    let name = path.part(0)?;
+    match path.root() {
+        "services" if world.services.get(name).is_none() => Some(Missing::Service(ServiceName::new(name))),
+        "secrets" if world.masked_secrets.get(name).is_none() => Some(Missing::Secret(name.to_owned())),
+        _ => None,
+    }
+}
+
+/// The first thing that one of a step's calls, or the run that it begins, needs and the files do not have.
+pub(super) fn of_part(step: &Step, part: Part, world: &World) -> Option<Missing> {
+    match (&step.kind, part) {
+        (StepKind::Run(child), Part::Do) => {
+            let known = world.workflows.as_ref().is_none_or(|workflows| workflows.contains(&child.workflow));
+            (!known).then(|| Missing::Workflow(child.workflow.clone()))
+        }
+        _ => of_call(step.call(part)?, world),
+    }
+}
+
+/// All that a plan refers to and the files do not have, by step; of a run only what may still be needed.
+pub fn all(plan: &Plan, run: Option<&Run>, world: &World) -> BTreeSet<(StepId, Missing)> {
+    let mut all = BTreeSet::new();
+    for step in &plan.steps {
+        let to_come = run.is_none_or(|run| !run.has_ended(&step.id) && !run.is_ending());
+        let done = run.is_none_or(|run| !run.was_skipped(&step.id));
+        let parts = [(Part::Do, to_come), (Part::Probe, to_come), (Part::Undo, done)];
+        for (part, _) in parts.into_iter().filter(|(_, needed)| *needed) {
+            all.extend(of_part(step, part, world).map(|missing| (step.id.clone(), missing)));
+        }
+    }
+    all
+}
+
+/// The run waits until the files have it, or a person decides.
+pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missing: &Missing) -> Event {
+    let what = match part {
+        Part::Undo => format!("what `{}` did cannot be undone", step.id),
+        Part::Do | Part::Probe => format!("`{}`", step.id),
+    };
+    let message = format!("{what}: it needs {missing}, {MARK}");
+    let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
+    let mut conflict = conflict(run, step, item, part, ConflictKind::Missing, &failure);
+    conflict.expected =
+        Some(format!("files that have {missing}: the run goes on by itself as soon as they are in force"));
+    Event::Paused { conflict: Box::new(conflict), gave: None }
+}
+
+/// Conflicts over what the files have again.
+pub(super) fn mended<'a>(run: &'a Run, plan: &'a Plan, world: &'a World) -> impl Iterator<Item = &'a Conflict> {
+    let missing = |conflict: &&Conflict| {
+        let step = plan.step(&conflict.step).map(|(_, step)| step);
+        conflict.kind == ConflictKind::Missing && step.is_some_and(|step| of_part(step, conflict.part, world).is_none())
+    };
+    run.conflicts().iter().filter(missing)
+}
+
+/// The run goes on where it stopped.
+pub(super) fn mend(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    step: &StepId,
+    item: Option<u32>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    if !mended(run, plan, world).any(|conflict| conflict.step == *step && conflict.item == item) {
+        return Err(Refusal::NotDue("it is still missing"));
+    }
+    let (reason, by) = (Some("they have it again".to_owned()), RELOAD.to_owned());
+    let resolution = Resolution { step: step.clone(), item, choice: Choice::Retry, reason, by };
+    resolve::resolve(run, plan, world, &resolution, now)
+}
+
+impl Run {
+    /// Whether it waits for something that the files do not have.
+    pub fn misses_something(&self) -> bool {
+        self.conflicts().iter().any(|conflict| conflict.kind == ConflictKind::Missing)
+    }
+}

@@ -66,7 +66,10 @@ impl ChildSpec {
 /// How a run ended, for the one that began it.
 fn end_of(run: &Run) -> ChildEnd {
     let output = run.answer().map_or(Value::Null, |answer| answer.body.value());
-    let (child, status, output) = (run.id(), run.status(), Arc::new(output));
+    // For its parent an early end is no result, declared or not.
+    let early = run.status() == RunStatus::Completed && run.failed_as_declared();
+    let status = if early { RunStatus::Failed } else { run.status() };
+    let (child, output) = (run.id(), Arc::new(output));
     ChildEnd { child, status, output, note: run.note(), effects: run.did_something() }
 }
 

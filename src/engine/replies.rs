@@ -1,6 +1,7 @@
 //! What callers are told: the one place where the engine makes answers and problems.
 //!
-//! Always true: a problem says whether trying again could do the work twice, and whether a shared step had begun.
+//! Always true: a problem says whether trying again could do the work twice, and whether a shared step was done or may
+//! have been.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -246,9 +247,9 @@ fn failed(run: &Run, failure: &Failure) -> Problem {
         FailureKind::Declared => "The workflow ended early",
     };
     let begun = match (run.shared_begun(), run.effects_begun()) {
-        (true, _) => "A shared step had begun, so sending the request again could do work twice.",
-        (false, true) => "No shared step had begun.",
-        (false, false) => "Nothing but reads had been done, so sending the request again does nothing twice.",
+        (true, _) => "A shared step was done or may have been, so sending the request again could do work twice.",
+        (false, true) => "No shared step was done.",
+        (false, false) => "Nothing but reads was done, so sending the request again does nothing twice.",
     };
     Problem {
         status: failure.kind.default_status(),

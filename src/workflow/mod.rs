@@ -19,6 +19,7 @@ mod decide;
 mod definition;
 mod drafts;
 mod due;
+mod effects;
 mod ending;
 mod event;
 mod evolve;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::beside::Beside;
 use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing, Unsettled};
+use super::effects::Touched;
 use super::{
     AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded,
     Undone,
@@ -54,8 +55,8 @@ pub struct Run {
     /// What stands between steps and their calls.
     pub(super) beside: Beside,
     pub(super) end: Option<End>,
-    pub(super) private_begun: bool,
-    pub(super) shared_begun: bool,
+    /// Effects that were done or may have been, of calls that are over.
+    pub(super) touched: Touched,
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
 }
 
@@ -166,14 +167,6 @@ impl Run {
     pub(super) fn compensates(&self) -> bool {
         self.cancel.as_ref().is_none_or(|cancel| cancel.compensate)
     }
-    /// Whether a private or shared step has begun.
-    pub fn effects_begun(&self) -> bool {
-        self.private_begun || self.shared_begun
-    }
-    /// Whether a shared step has begun.
-    pub fn shared_begun(&self) -> bool {
-        self.shared_begun
-    }
     /// The run that takes its place.
     pub fn superseded(&self) -> Option<&Superseded> {
         match &self.end {
@@ -261,14 +254,11 @@ impl Run {
     pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
         self.beside.place(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
     }
-    /// Whether it did something, or may have, that a person may want to take back.
-    pub fn did_something(&self) -> bool {
-        self.done.iter().any(|done| !done.rehearsed && !done.harmless) || !self.unknown.is_empty()
-    }
     /// Why it is paused or ended early, in a sentence.
     pub fn note(&self) -> Option<String> {
         let note = match (&self.end, self.conflicts.first(), &self.pause) {
-            (Some(End::Completed), _, _) => return None,
+            // It ended early as its workflow declares: what was done before is told all the same.
+            (Some(End::Completed), _, _) => self.failing.as_ref()?.message.clone(),
             (Some(End::Failed(failure)), _, _) => failure.message.clone(),
             (Some(End::Cancelled(why) | End::Abandoned(why)), _, _) => why.clone(),
             (Some(End::Superseded(superseded)), _, _) => {
@@ -351,27 +341,6 @@ impl Run {
             Some(call) => self.done.get(call.done),
             None => self.done.iter().rev().find(|done| done.step == *step && done.item == item),
         }
-    }
-    /// Calls of which it is unknown whether they took place, and that no person looks at yet.
-    pub(super) fn uncertain(&self) -> impl Iterator<Item = (&StepId, Option<u32>, &CallState)> {
-        self.steps.iter().flat_map(|(step, state)| {
-            let open = match state {
-                StepState::Open(open) => Some(open),
-                _ => None,
-            };
-            open.into_iter().flat_map(move |open| {
-                let calls = open.calls.iter();
-                calls
-                    .filter(|(_, call)| {
-                        call.unknown_effect() && matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_))
-                    })
-                    .map(move |(slot, call)| (step, open.items.as_ref().map(|_| *slot), call))
-            })
-        })
-    }
-    /// Whether an attempt of a step (an item) that nobody goes back to may have taken place.
-    pub(super) fn may_have_happened(&self, step: &StepId, item: Option<u32>) -> bool {
-        self.unknown.iter().any(|call| call.step == *step && call.item == item)
     }
     /// Whether a step has ended, with a result or skipped.
     pub(super) fn has_ended(&self, step: &StepId) -> bool {

@@ -38,11 +38,6 @@ impl Run {
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
                     self.intents.insert((step.clone(), *item, Part::Do), request.clone());
                 }
-                match effect {
-                    EffectClass::Read => {}
-                    EffectClass::Private => self.private_begun = true,
-                    EffectClass::Shared => self.shared_begun = true,
-                }
             }
             Part::Probe => {
                 let probing = self.asides.contains_key(&(step.clone(), *item, Part::Probe));
@@ -138,10 +133,15 @@ impl Run {
                     Some(StepState::Open(_)) => self.take_call(step, *item, *attempt)?,
                     _ => return Err(format!("`{step}` has ended")),
                 };
-                if call.is_some_and(|call| call.effect != EffectClass::Read)
-                    && matches!(outcome, Outcome::Unknown { .. })
-                {
-                    self.stays_unknown(step, *item, UNKNOWN.into());
+                match (call, outcome) {
+                    (Some(call), Outcome::Unknown { .. }) if call.effect != EffectClass::Read => {
+                        self.touch(call.effect);
+                        self.stays_unknown(step, *item, UNKNOWN.into());
+                    }
+                    // What a service refused it may have begun.
+                    (Some(call), Outcome::Failed { .. }) => self.touch(call.effect),
+                    (Some(call), _) if call.uncertain => self.touch(call.effect),
+                    (Some(_) | None, _) => {}
                 }
                 return self.call_failed(step, *item, failure);
             }
@@ -186,6 +186,9 @@ impl Run {
     ) {
         if !rehearsed && call.is_none_or(|call| call.effect == EffectClass::Read) {
             return;
+        }
+        if let Some(call) = call.filter(|_| !rehearsed) {
+            self.touch(call.effect);
         }
         let ended = self.seq.next();
         let value = item.and_then(|item| self.item(step, item));

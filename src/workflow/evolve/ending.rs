@@ -47,6 +47,7 @@ impl Run {
                 let output = gave.output.unwrap_or_default();
                 self.note_done(step, *item, Some(&began), gave.status, output, false);
             } else if unknown {
+                self.touch(began.effect);
                 self.stays_unknown(step, *item, UNKNOWN.into());
             }
         }
@@ -74,8 +75,13 @@ impl Run {
             if conflict.kind == ConflictKind::OutcomeUnknown {
                 call.uncertain = true;
             }
+            let refused = matches!(conflict.kind, ConflictKind::Refused | ConflictKind::UndoFailed);
+            let effect = call.effect;
             if std::mem::replace(&mut call.phase, Phase::Stuck) == Phase::InFlight {
                 self.in_flight -= 1;
+            }
+            if refused {
+                self.touch(effect);
             }
         }
         if conflict.kind == ConflictKind::Busy && *attempt == 0 {
@@ -155,6 +161,9 @@ impl Run {
 
     /// Nobody goes back to a call that may have taken place.
     pub(super) fn stays_unknown(&mut self, step: &StepId, item: Option<u32>, why: String) {
+        if let Some(effect) = self.call_state(step, item, Part::Do).map(|call| call.effect) {
+            self.touch(effect);
+        }
         if !self.may_have_happened(step, item) {
             self.unknown.push(Unsettled { step: step.clone(), item, why });
         }

@@ -82,8 +82,7 @@ fn born(started: &Arc<RunStarted>) -> Run {
         undoing: None,
         beside: Beside::default(),
         end: None,
-        private_begun: false,
-        shared_begun: false,
+        touched: Default::default(),
         intents: BTreeMap::new(),
     }
 }

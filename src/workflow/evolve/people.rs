@@ -10,7 +10,7 @@ use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 use crate::workflow::beside::{Ask, AskState, Child, OpenWait, Queued, Signal};
 use crate::workflow::calls::{CallResult, DoneCall, Open, Phase, StepState};
 use crate::workflow::run::Pause;
-use crate::workflow::{Asked, AskedKind, Mode, OnTimeout, ResultTaken, Run, RunStatus, Said};
+use crate::workflow::{Asked, AskedKind, EffectClass, OnTimeout, ResultTaken, Run, RunStatus, Said};
 
 /// How a run ended that another one began.
 pub(super) struct Ended {
@@ -239,8 +239,6 @@ impl Run {
         }
         open.queued.remove(&slot);
         open.begun();
-        // What it does is its own business: the request cannot be given back to legacy any more.
-        self.shared_begun |= self.mode() == Mode::Real;
         let child = Child { run: child, workflow: workflow.clone(), input: input.clone(), began, paused: false };
         self.beside.children.insert((step.clone(), item), child);
         Ok(())
@@ -263,6 +261,10 @@ impl Run {
         let slot = item.unwrap_or(0);
         let open = self.open(step, item)?;
         open.children.remove(&slot);
+        if effects {
+            self.touch(EffectClass::Shared);
+        }
+        let open = self.open(step, item)?;
         if status != RunStatus::Completed {
             open.next = open.next.min(slot); // what this comes to is said by the next event
             return Ok(());

@@ -60,7 +60,7 @@ async fn a_dark_run_asks_about_and_undoes_what_it_did_and_nothing_else() {
     plant.works.next("POST /drafts", Say::LoseReply, 1);
     plant.works.next("GET /found", Say::Done(200, json!({ "found": true, "id": 7 })), 1);
     let run = beside(&plant, true).await;
-    let data = plant.comes_to(&run, "failed").await;
+    let data = plant.comes_to(&run, "completed").await;
     assert_eq!((state(&data, "draft"), state(&data, "charge")), (&json!("undone"), &json!("rehearsed")), "{data}");
     assert_eq!(plant.works.seen("DELETE /drafts")[0].path, "/drafts/7", "what the probe found is taken back");
     // Its probe cannot say: the run pauses, as nobody asks people beside legacy it ends where somebody says so.

@@ -11,6 +11,7 @@ mod elsewhere;
 mod envelope;
 mod keys;
 mod locks;
+mod not_done;
 mod questions;
 mod renamed;
 mod retries;

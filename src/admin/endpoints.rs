@@ -270,8 +270,8 @@ fn run_endpoints() -> Vec<Endpoint> {
             .returns::<Vec<EventRow>>()
             .errors(&[404, 500]),
         read("/api/v2/orchestrate/run/{id}/plan", get(runs::plan), "runPlan", "The definition that it keeps")
-            .gives::<Value>()
-            .refuses(&[404, 500]),
+            .returns::<Value>()
+            .errors(&[404, 500]),
         read("/api/v2/orchestrate/run/{id}/explain", get(runs::explain), "explainRun", "What it waits for")
             .returns::<ExplanationView>()
             .errors(&[404, 409, 500]),

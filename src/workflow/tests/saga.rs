@@ -163,8 +163,8 @@ fn the_answer_is_given_before_undoing_and_a_fail_step_undoes_too() {
     let mut bench = Bench::of_route(&plan);
     until_last(&mut bench);
     assert_eq!((bench.run.status(), bench.run.answer().unwrap().status), (RunStatus::Compensating, 402));
-    while let Some(undo) = bench.flying().first().cloned() {
-        bench.undo(undo.trim_start_matches("undo "), ok(json!({})));
+    while let Some(undo) = bench.run.in_flight().first().cloned() {
+        bench.hears(undo.step.as_str(), undo.item, undo.part, ok(json!({})));
     }
     assert_eq!(bench.run.status(), RunStatus::Completed, "an end that the workflow declares is no failure");
     assert!(bench.run.note().is_some_and(|note| note.contains("undone: ")), "{:?}", bench.run.note());

@@ -373,23 +373,6 @@ async fn too_many_runs_are_refused_or_given_back() {
     assert_eq!(tokio::join!(first, second).0, 200);
 }
 
-/// A shared step that was certainly not done is none that had begun.
-#[tokio::test]
-async fn what_was_certainly_not_done_is_given_back_to_legacy() {
-    let world = World::new(|_, _| React::Retry(429, "0")).await;
-    let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).respond(200, json!({})).build("w");
-    let bench = Bench::new(&world, plan).await;
-    let mut asked = request("w", Mode::Real, &json!({}));
-    let (problem, _) = refused(bench.ask(asked.clone()).await);
-    assert_eq!((problem.status, problem.shared_step_begun), (503, Some(false)));
-    assert!(problem.detail.contains("Nothing but reads was done"), "{}", problem.detail);
-    asked.may_fall_back = true;
-    let given = abandoned(bench.ask(asked).await);
-    assert_eq!(given.reason, "engine_failed");
-    bench.until(given.run.unwrap(), |view| view.status == RunStatus::Abandoned).await;
-    assert_eq!(world.seen().len(), 2);
-}
-
 #[tokio::test]
 async fn a_freeze_of_effects_holds_what_has_not_begun() {
     let world = World::new(|_, _| React::Json(200, json!({}))).await;

@@ -194,3 +194,20 @@ async fn a_dark_run_that_goes_on_gives_nothing_to_compare() {
     world.open_gate();
     bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
 }
+
+/// A shared step that was certainly not done is none that had begun.
+#[tokio::test]
+async fn what_was_certainly_not_done_is_given_back_to_legacy() {
+    let world = World::new(|_, _| React::Retry(429, "0")).await;
+    let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).respond(200, json!({})).build("w");
+    let bench = Bench::new(&world, plan).await;
+    let mut asked = request("w", Mode::Real, &json!({}));
+    let (problem, _) = refused(bench.ask(asked.clone()).await);
+    assert_eq!((problem.status, problem.shared_step_begun), (503, Some(false)));
+    assert!(problem.detail.contains("Nothing but reads was done"), "{}", problem.detail);
+    asked.may_fall_back = true;
+    let given = abandoned(bench.ask(asked).await);
+    assert_eq!(given.reason, "engine_failed");
+    bench.until(given.run.unwrap(), |view| view.status == RunStatus::Abandoned).await;
+    assert_eq!(world.seen().len(), 2);
+}

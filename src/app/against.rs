@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::admin::replay::{DivergenceRow, divergences, folded, workflow_and_plan};
 use crate::admin::types::EventRow;
-use crate::config::{self, Failed, Overrides, Setup};
+use crate::config::{self, CheckFailed, Overrides, Setup};
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::workflow::{Plan, World, missing};
@@ -40,7 +40,7 @@ impl Against {
     ///
     /// # Errors
     /// All that is wrong with the files.
-    pub fn read(dir: &Path, instead: Option<&Path>, secret: Option<[u8; 32]>) -> Result<Self, Failed> {
+    pub fn read(dir: &Path, instead: Option<&Path>, secret: Option<[u8; 32]>) -> Result<Self, CheckFailed> {
         let over = Overrides { secrets_may_be_absent: true, ..Overrides::default() };
         let loaded = match instead {
             Some(file) => config::read_with(dir, file, &over)?,

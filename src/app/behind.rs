@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Orphans, Parts};
-use crate::config::{Change, Freshness, Setup};
+use crate::config::{Change, ReloadStatus, Setup};
 
 /// The store's health is looked at this often.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
@@ -21,7 +21,7 @@ const TAKE_AGAIN: Duration = Duration::from_secs(2);
 pub(super) async fn reload(
     parts: Parts,
     started_with: Setup,
-    freshness: Arc<Freshness>,
+    reload_status: Arc<ReloadStatus>,
     mut changes: mpsc::Receiver<Change>,
 ) {
     let mut untaken = None;
@@ -35,9 +35,9 @@ pub(super) async fn reload(
         match change {
             Change::Loaded(loaded) => match parts.take(&loaded.setup).await {
                 Ok(()) => {
-                    freshness.taken(loaded.warnings);
+                    reload_status.accepted(loaded.warnings);
                     tracing::info!("a new set of flag files is in force");
-                    let mut waiting = started_with.settings.wait_for_restart(&loaded.setup.settings);
+                    let mut waiting = started_with.settings.differing_until_restart(&loaded.setup.settings);
                     waiting.extend((started_with.limits != loaded.setup.limits).then_some("limits"));
                     if !waiting.is_empty() {
                         tracing::warn!(keys = waiting.join(", "), "changed, and in force only after the next start");
@@ -48,7 +48,7 @@ pub(super) async fn reload(
                         error = format!("{error:#}"),
                         "the new files pass the check, and cannot be put in force"
                     );
-                    freshness.refused_because(format!("{error:#}"));
+                    reload_status.refused_because(format!("{error:#}"));
                     // The store may take it later; what the engine owns does not go away.
                     untaken = (!error.is::<Orphans>()).then_some(loaded);
                 }
@@ -58,7 +58,7 @@ pub(super) async fn reload(
                     "the changed flag files are refused, the last good set stays:\n{}",
                     failed.render(false)
                 );
-                freshness.refused(&failed);
+                reload_status.refused(&failed);
             }
         }
     }

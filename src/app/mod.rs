@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, AdminParts, LadderControl, RouteTraffic};
 use crate::affinity::StoreAffinity;
 use crate::clock;
-use crate::config::{self, Freshness, Loaded, Overrides, Pace, Retention, Setup, StoreUrl, Watch};
+use crate::config::{self, FlagFileWatcher, Loaded, Overrides, ReloadStatus, Retention, Setup, StoreUrl, WatchTiming};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
@@ -68,7 +68,7 @@ impl App {
     /// Reads the files, brings everything up, and listens. Runs that the last process left are continued.
     ///
     /// # Errors
-    /// The files are refused ([`config::Failed`], with all that is wrong), the store cannot be opened, or an address is
+    /// The files are refused ([`config::CheckFailed`], with all that is wrong), the store cannot be opened, or an address is
     /// taken. Nothing was changed then.
     ///
     /// What belongs to the engine, its store and the admin listener lives in the runtime given; the proxy in the
@@ -94,8 +94,9 @@ impl App {
         let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
 
-        let freshness = Arc::new(Freshness::new(warnings));
-        let (watch, changes) = Watch::start(&flags, over, hash, Pace::default()).context("watching the flag files")?;
+        let reload_status = Arc::new(ReloadStatus::new(warnings));
+        let (watch, changes) =
+            FlagFileWatcher::start(&flags, over, hash, WatchTiming::default()).context("watching the flag files")?;
         watch.force_on_hangup().context("listening for SIGHUP")?;
 
         {
@@ -107,11 +108,11 @@ impl App {
         let stop = CancellationToken::new();
         let admin_stop = CancellationToken::new();
         let render = {
-            let (parts, freshness, recorder) = (parts.clone(), freshness.clone(), recorder.clone());
+            let (parts, reload_status, recorder) = (parts.clone(), reload_status.clone(), recorder.clone());
             move || {
                 parts.evidence.scrape(|| {
                     parts.shadow.publish();
-                    freshness.observe();
+                    reload_status.observe();
                     recorder.as_ref().map(telemetry::render).unwrap_or_default()
                 })
             }
@@ -143,8 +144,8 @@ impl App {
             started: clock::now(),
             limits: limits.clone(),
             process_status: {
-                let (parts, freshness, stop) = (parts.clone(), freshness.clone(), stop.clone());
-                Arc::new(move || process_status::of(&parts, &freshness, stop.is_cancelled()))
+                let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
+                Arc::new(move || process_status::of(&parts, &reload_status, stop.is_cancelled()))
             },
             services: {
                 let engine = parts.engine.clone();
@@ -171,7 +172,7 @@ impl App {
             .collect();
 
         let mut tasks = vec![engine.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
-        tasks.push(engine.spawn(behind::reload(parts.clone(), setup.clone(), freshness, changes)));
+        tasks.push(engine.spawn(behind::reload(parts.clone(), setup.clone(), reload_status, changes)));
         tasks.push(engine.spawn(behind::health(parts.clone())));
         tasks.push(engine.spawn(time::watch()));
         tasks.push(engine.spawn(retention::keep(parts.store.clone(), parts.retention.clone())));

@@ -3,19 +3,19 @@
 use super::{Parts, time};
 use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
-use crate::config::Freshness;
+use crate::config::ReloadStatus;
 
 /// The most stuck runs that `status` lists.
 const STUCK_SHOWN: usize = 20;
 
 /// The state now.
-pub(super) fn of(parts: &Parts, freshness: &Freshness, stopping: bool) -> ProcessStatus {
+pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) -> ProcessStatus {
     let load = parts.shadow.load();
     let stuck = parts.engine.stuck().into_iter().map(|(run, why)| StuckRun { run_id: run.to_string(), why });
     ProcessStatus {
-        flags_age: freshness.age(),
-        flags_error: freshness.last_error(),
-        warnings: freshness.warnings(),
+        flags_age: reload_status.age(),
+        flags_error: reload_status.last_error(),
+        warnings: reload_status.warnings(),
         engine_healthy: parts.store.healthy(),
         store_trouble: parts.store.trouble(),
         clock_trouble: time::trouble(),

@@ -40,7 +40,7 @@ pub use process_commands::{
 };
 use runs::RunOrder;
 
-use crate::config::{Failed, Overrides};
+use crate::config::{CheckFailed, Overrides};
 
 /// Parses the command line, executes the command, and returns the exit code.
 pub fn main(process_commands: &ProcessCommands) -> ExitCode {
@@ -144,7 +144,7 @@ fn with_client(
 fn exit_code(globals: &Globals, outcome: Result<(), Failure>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let err = Formatter::new(globals.color, &std::io::stderr());
-    let text = match error.downcast_ref::<Failed>() {
+    let text = match error.downcast_ref::<CheckFailed>() {
         Some(failed) => failed.render(err.0),
         None => format!("{} {}", err.tone("error:", Tone::Bad), escape_control(&format!("{error:#}"))),
     };

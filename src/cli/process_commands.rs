@@ -71,7 +71,7 @@ pub struct StoreCopy {
     pub report: StoreReport,
 }
 
-/// Why a command failed. A [`crate::config::Failed`] inside is shown with its lines and carets.
+/// Why a command failed. A [`crate::config::CheckFailed`] inside is shown with its lines and carets.
 pub type Failure = anyhow::Error;
 
 /// The commands that run a process (they return when it has ended) or open a store.

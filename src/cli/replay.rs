@@ -9,7 +9,7 @@ use super::output::Output;
 use crate::admin::replay::{DivergenceRow, StateRow, states};
 use crate::admin::types::{EventRow, RunList, RunStatus};
 use crate::app::{Against, Compared, OpenRun, StoredRuns};
-use crate::config::{Failed, Findings};
+use crate::config::{CheckFailed, Findings};
 use crate::problem::Severity;
 
 /// Where runs are read from.
@@ -65,9 +65,9 @@ fn unread(error: anyhow::Error) -> CallError {
     CallError::Unreachable(format!("{error:#}"), hint.to_owned())
 }
 
-pub(super) fn files_refused(failed: &Failed, format: Formatter) -> CallError {
+pub(super) fn files_refused(failed: &CheckFailed, format: Formatter) -> CallError {
     let errors = failed.findings.0.iter().filter(|finding| finding.severity == Severity::Error).cloned();
-    let failed = Failed { findings: Findings(errors.collect()) };
+    let failed = CheckFailed { findings: Findings(errors.collect()) };
     // The caller prints "error: " before it.
     let text = failed.render(format.0);
     let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();

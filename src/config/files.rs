@@ -1,9 +1,9 @@
 //! The files of a set, read once into memory.
 //!
-//! The question it answers: "what do the files say at one moment?" Always true: a [`Files`] was the same before and
-//! after it was read, or says that it was not; each file and their number is bounded; what editors and Kubernetes leave
-//! behind (hidden files, `..data`, `~`, `.swp`) is not looked at. What cannot be read is a finding with its path, and
-//! does not hide the other files. A slow disk makes reading slow and nothing else: it happens on a thread of its own.
+//! Always true: a [`Files`] is one consistent state of the directory, or says that it is not; each file and their number
+//! is bounded; temporary files of editors and Kubernetes (hidden files, `..data`, `~`, `.swp`) are ignored. A file that
+//! cannot be read is a finding with its path, and does not hide the other files. A slow disk delays the reading thread
+//! only.
 
 use std::fs;
 use std::io::Read;
@@ -15,7 +15,7 @@ use crate::problem::Severity;
 
 use super::render::Finding;
 
-/// Which of the three kinds of file.
+/// The three kinds of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileKind {
     /// `pointsman.yaml`.
@@ -29,12 +29,12 @@ pub enum FileKind {
 /// One file's text.
 pub(crate) struct File {
     pub kind: FileKind,
-    /// The directory as the person named it, and the name in it.
+    /// The path: the directory as the person gave it, and the file's name.
     pub name: String,
     pub text: String,
 }
 
-/// What the directory holds.
+/// The content of the directory.
 #[derive(Default)]
 pub(crate) struct Files {
     pub files: Vec<File>,
@@ -43,7 +43,7 @@ pub(crate) struct Files {
     pub hash: [u8; 32],
 }
 
-/// How often a set that changes while it is read is read again.
+/// How many times a set that changes while it is read is read.
 const READINGS_MAX: usize = 5;
 
 /// Reads a directory; again, while its files change under the reading.
@@ -60,7 +60,7 @@ pub(crate) fn read(dir: &Path) -> Files {
     files
 }
 
-/// What tells that a file has been written or replaced.
+/// Modification time and size: differs when a file has been written or replaced.
 type Stamp = (PathBuf, Option<(SystemTime, u64)>);
 
 fn stamps(dir: &Path) -> Vec<Stamp> {
@@ -80,12 +80,12 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-/// The entries that count, by name.
+/// The entries of a directory except temporary files, by name.
 fn listing(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if !is_passing(&path) {
+        if !is_temporary(&path) {
             paths.push(path);
         }
         if paths.len() > FLAG_FILES_MAX {
@@ -96,8 +96,8 @@ fn listing(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What editors and Kubernetes leave behind for a moment or for good.
-pub(crate) fn is_passing(path: &Path) -> bool {
+/// Whether this is a temporary or hidden file of an editor or of Kubernetes.
+pub(crate) fn is_temporary(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with('.')
         || name.starts_with('#')
@@ -159,15 +159,15 @@ fn workflow_of(text: &str) -> Option<&str> {
 }
 
 impl Files {
-    /// The same with another file in the place of the one that holds the same workflow.
+    /// The same set, with this file instead of the one that holds the same workflow.
     pub(crate) fn with_workflow(mut self, path: &Path) -> Self {
         let before = self.files.len();
         self.take(FileKind::Workflow, path);
         if let Some(taken) = self.files.get(before).and_then(|file| workflow_of(&file.text)).map(str::to_owned) {
             let last = self.files.len() - 1;
-            let mut place = 0..;
+            let mut index = 0..;
             self.files.retain(|file| {
-                let is_new = place.next() == Some(last);
+                let is_new = index.next() == Some(last);
                 is_new || file.kind != FileKind::Workflow || workflow_of(&file.text) != Some(taken.as_str())
             });
         }
@@ -176,7 +176,7 @@ impl Files {
     fn folder(&mut self, dir: &Path, name: &str, kind: FileKind) {
         let at = dir.join(name);
         if fs::symlink_metadata(&at).is_err() {
-            return; // without routes it is a plain proxy
+            return; // not an error: without routes, all requests go to legacy
         }
         let paths = match listing(&at) {
             Ok(paths) => paths,
@@ -204,7 +204,7 @@ impl Files {
                 self.findings.push(whole(&path, Severity::Warning, "this file is not read", Some(hint)));
             }
         }
-        // Workflows are started by the API too: without routes they make sense.
+        // A set without routes is sensible where it has workflows: the API starts those.
         let runs_only = kind == FileKind::Routes
             && listing(&dir.join("workflows")).unwrap_or_default().iter().any(|path| is_yaml(path));
         if taken == 0 && !runs_only {

@@ -1,9 +1,9 @@
-//! From the files of one moment to a set that may be in force.
+//! Builds a checked set from the files that were read.
 //!
-//! The order: every file is parsed and held against its schema; what has the right shape goes to the rooms' checks
+//! The order: every file is parsed and checked against its schema; what passes goes to the checks of the other rooms
 //! (services, then workflows, which name services, then routes, which name both, then the rules of each route);
-//! `cross` looks at the whole. Problems of all of them are shown together. A name whose own file is broken is known
-//! all the same, so that one mistake is not reported once for every place that uses the name.
+//! `cross_checks` checks the whole. The problems of all of them are shown together. A name whose own file is invalid
+//! counts as known, so that one mistake is not reported again by every use of the name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,51 +11,52 @@ use std::sync::Arc;
 
 use super::files::{FileKind, Files};
 use super::parse::parse;
-use super::render::{Failed, Finding, Findings};
-use super::store_url::veiled;
+use super::render::{CheckFailed, Finding, Findings};
+use super::setup::{Loaded, Overrides, Setup};
+use super::store_url::mask_password;
 use super::tree::{Node, Source};
-use super::{Loaded, Overrides, Setup, cross, rooms};
+use super::{check_files, cross_checks};
 use crate::problem::{Problems, Severity, Site};
 
-/// Checks the files of one moment.
+/// Checks files.
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub(crate) fn check(dir: &Path, read: Files, over: &Overrides) -> Result<Loaded, Failed> {
-    let mut bench = Bench { findings: Findings(read.findings), ..Bench::default() };
+pub(crate) fn check(dir: &Path, read: Files, over: &Overrides) -> Result<Loaded, CheckFailed> {
+    let mut builder = SetBuilder { findings: Findings(read.findings), ..SetBuilder::default() };
     for file in &read.files {
-        bench.take(file.kind, &file.name, &file.text);
+        builder.take(file.kind, &file.name, &file.text);
     }
-    let setup = bench.build(dir, over);
-    let findings = bench.report();
+    let setup = builder.build(dir, over);
+    let findings = builder.report();
     match setup {
         Some(setup) if !findings.has_errors() => Ok(Loaded { setup, warnings: findings, hash: read.hash }),
-        _ => Err(Failed { findings: never_silent(findings, dir) }),
+        _ => Err(CheckFailed { findings: with_some_error(findings, dir) }),
     }
 }
 
-/// A refusal always says something, even if a check failed without a word.
-fn never_silent(mut findings: Findings, dir: &Path) -> Findings {
+/// A refusal has at least one error, even if a check failed without one.
+fn with_some_error(mut findings: Findings, dir: &Path) -> Findings {
     if !findings.has_errors() {
-        let message = "the set could not be built, and no check said why: this is a mistake of ours";
+        let message = "the set could not be built, and no check reported an error: this is a bug in pointsman";
         findings.0.push(super::files::whole(dir, Severity::Error, message, None));
     }
     findings
 }
 
-/// What is being worked on.
+/// The files that were taken so far, and what was found.
 #[derive(Default)]
-struct Bench {
+struct SetBuilder {
     sources: Vec<(FileKind, Source)>,
     findings: Findings,
     problems: Problems,
 }
 
-impl Bench {
+impl SetBuilder {
     fn take(&mut self, kind: FileKind, name: &str, text: &str) {
-        let (source, faults) = parse(&Arc::from(name), text);
-        for fault in faults {
-            let finding = found(&source, Severity::Error, source.place(fault.span), fault.message, fault.hint);
+        let (source, errors) = parse(&Arc::from(name), text);
+        for error in errors {
+            let finding = found(&source, Severity::Error, source.position(error.span), error.message, error.hint);
             self.findings.0.push(finding);
         }
         self.sources.push((kind, source));
@@ -76,7 +77,7 @@ impl Bench {
         findings
     }
 
-    /// A text in which a room named another place (`FILE.routes[0]`), with the line in the place of the key path.
+    /// Replaces key paths in a text (`FILE.routes[0]`) by lines (`FILE:7`).
     fn with_lines(&self, text: &str) -> String {
         let mut out = text.to_owned();
         for (_, source) in &self.sources {
@@ -101,30 +102,30 @@ impl Bench {
         sources.filter_map(|(_, source)| Some((Site::file(source.file.clone()), source.root.as_ref()?)))
     }
 
-    /// Everything, as far as it can be checked.
+    /// Builds the set; checks as much as possible even where it cannot be built.
     fn build(&mut self, dir: &Path, over: &Overrides) -> Option<Setup> {
         let mut problems = Problems::default();
         let Some((main_site, node)) = self.of(FileKind::Pointsman).next() else {
-            // Without services every name would be unknown: the missing or unreadable file is the problem.
+            // Without services every name would be unknown; the missing or invalid file is reported already.
             return None;
         };
-        let main = rooms::main(node, &main_site, dir, over, &mut problems);
-        let mut workflows = rooms::workflows(self.of(FileKind::Workflow), &main, &mut problems);
+        let main = check_files::main(node, &main_site, dir, over, &mut problems);
+        let mut workflows = check_files::workflows(self.of(FileKind::Workflow), &main, &mut problems);
         for (_, source) in self.sources.iter().filter(|(kind, _)| *kind == FileKind::Workflow) {
             if source.root.as_ref().and_then(|root| root.get("workflow")).and_then(Node::text).is_none() {
-                // A file that does not say its name most likely holds the workflow that it is named after.
+                // A file without a readable name most likely holds the workflow that the file is named after.
                 let stem = Path::new(&*source.file).file_stem().unwrap_or_default().to_string_lossy();
                 workflows.entry((&*stem).into()).or_insert_with(|| (Site::file(source.file.clone()), None));
             }
         }
-        let routes = rooms::routes(self.of(FileKind::Routes), &main.services, &workflows, &mut problems);
+        let routes = check_files::routes(self.of(FileKind::Routes), &main.services, &workflows, &mut problems);
         let services_site = main_site.key("services");
         if let Some(settings) = &main.settings {
-            cross::loops(settings, &main, &services_site, &routes.routes, &mut problems);
-            cross::people(settings, &workflows, &mut problems);
+            cross_checks::loops(settings, &main, &services_site, &routes.routes, &mut problems);
+            cross_checks::people(settings, &workflows, &mut problems);
         }
-        cross::sub_runs(&workflows, &mut problems);
-        cross::routes(&routes.routes, &workflows, &mut problems);
+        cross_checks::sub_runs(&workflows, &mut problems);
+        cross_checks::routes(&routes.routes, &workflows, &mut problems);
         self.problems = problems;
         let services: Option<BTreeMap<_, _>> =
             main.services.into_iter().map(|(name, service)| Some((name, service?))).collect();
@@ -143,7 +144,7 @@ impl Bench {
     }
 }
 
-/// A site from the text that its `Display` wrote behind the file, and how long that text is.
+/// Parses the key path that a site's `Display` wrote after the file, and returns its length.
 fn key_path(file: &str, text: &str) -> (Site, usize) {
     let mut site = Site::file(file);
     let mut rest = text;
@@ -168,7 +169,7 @@ fn key_path(file: &str, text: &str) -> (Site, usize) {
 fn found(
     source: &Source,
     severity: Severity,
-    place: super::tree::Place,
+    place: super::tree::TextPosition,
     message: String,
     hint: Option<String>,
 ) -> Finding {
@@ -181,7 +182,7 @@ fn found(
         column: Some(place.column),
         message,
         hint,
-        source: veiled(&source.text[start..end]),
+        source: mask_password(&source.text[start..end]),
         span: (place.span.start - start)..(place.span.end - start),
     }
 }

@@ -1,9 +1,9 @@
-//! YAML text to a tree, within bounds.
+//! Parses YAML text into a tree, within bounds.
 //!
-//! The question it answers: "what does this text say, and is it YAML at all?" Always true: it reads YAML 1.2 (`off`,
-//! `yes` and `no` are texts); a number written with leading zeros is a text, so that no id loses digits; nesting,
-//! values and text are bounded after aliases are expanded. Refused, each with its place: a key twice in one map, tags,
-//! merge keys (`<<`), a second document, an alias inside its own anchor. It never panics, whatever the bytes.
+//! Always true: it reads YAML 1.2 (`off`, `yes` and `no` are strings); a number written with leading zeros is a string, so
+//! that no id loses digits; nesting, values and text are bounded after aliases are expanded. Refused, each with its
+//! position: a key twice in one map, tags, merge keys (`<<`), a second document, an alias inside its own anchor. No bytes
+//! make it panic.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, options};
 
-use super::scalar::plain;
-use super::tree::{Entry, Kind, Node, Source};
+use super::plain_scalar::plain_scalar;
+use super::tree::{Entry, Node, NodeKind, Source};
 use crate::limits::{FLAG_FILE_DEPTH_MAX, FLAG_FILE_TEXT_BYTES_MAX, FLAG_FILE_VALUES_MAX};
 
-/// Something that is wrong with the text itself.
+/// An error in the text itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct ParseError {
     /// Bytes of the text.
     pub span: Range<usize>,
     /// What is wrong.
@@ -26,22 +26,23 @@ pub(crate) struct Fault {
     pub hint: Option<String>,
 }
 
-/// Reads a file's text. Faults that leave the tree whole (a key twice) do not hide what else is wrong with it.
-pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<Fault>) {
+/// Parses a file's text. After an error that leaves the tree usable (a key twice), the tree is returned too, so that its
+/// other problems are found.
+pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<ParseError>) {
     let text: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(text).into();
     let mut builder = Builder { text: &text, ..Builder::default() };
     let outcome = builder.read();
-    let mut faults = builder.faults;
+    let mut errors = builder.errors;
     let mut failed_at = 0;
     let root = match outcome {
-        Ok(root) => root.or(Some(Node { span: 0..0, kind: Kind::Null })),
-        Err(fault) => {
-            failed_at = fault.span.start;
-            faults.push(fault);
+        Ok(root) => root.or(Some(Node { span: 0..0, kind: NodeKind::Null })),
+        Err(error) => {
+            failed_at = error.span.start;
+            errors.push(error);
             None
         }
     };
-    (Source { file: file.clone(), text: text.clone(), root, failed_at }, faults)
+    (Source { file: file.clone(), text: text.clone(), root, failed_at }, errors)
 }
 
 /// A list or map that has been opened.
@@ -60,7 +61,7 @@ struct Keys {
     seen: HashMap<Arc<str>, usize>,
 }
 
-/// A finished anchor: what an alias repeats.
+/// A complete anchor, which aliases repeat.
 struct Anchored {
     node: Node,
     height: usize,
@@ -76,11 +77,11 @@ struct Builder<'a> {
     values: usize,
     bytes: usize,
     root: Option<Node>,
-    faults: Vec<Fault>,
+    errors: Vec<ParseError>,
 }
 
 impl Builder<'_> {
-    fn read(&mut self) -> Result<Option<Node>, Fault> {
+    fn read(&mut self) -> Result<Option<Node>, ParseError> {
         let options = options! {
             emit_comments: false,
             flow_nesting_limit: FLAG_FILE_DEPTH_MAX,
@@ -89,13 +90,13 @@ impl Builder<'_> {
         let text = self.text;
         let mut documents = 0;
         for event in Parser::new_from_str_with_options(text, options) {
-            let (event, span) = event.map_err(|error| self.scan_fault(&error))?;
+            let (event, span) = event.map_err(|error| self.scan_error(&error))?;
             let span = self.byte(span.start)..self.byte(span.end);
             match event {
                 Event::DocumentStart(..) => {
                     documents += 1;
                     if documents > 1 {
-                        return Err(fault(span, "a second document in one file", "one file holds one document"));
+                        return Err(parse_error(span, "a second document in one file", "one file holds one document"));
                     }
                 }
                 Event::Scalar(value, style, anchor, tag) => {
@@ -121,19 +122,31 @@ impl Builder<'_> {
         Ok(self.root.take())
     }
 
-    fn scalar(&self, value: &str, style: ScalarStyle, tag: Option<&str>, span: Range<usize>) -> Result<Node, Fault> {
+    fn scalar(
+        &self,
+        value: &str,
+        style: ScalarStyle,
+        tag: Option<&str>,
+        span: Range<usize>,
+    ) -> Result<Node, ParseError> {
         let kind = match (tag, style) {
-            (Some("!!str"), _) => Kind::Text(value.into()),
-            (Some(tag), _) => return Err(tag_fault(span, tag)),
-            (None, ScalarStyle::Plain) => plain(value),
-            (None, _) => Kind::Text(value.into()),
+            (Some("!!str"), _) => NodeKind::Text(value.into()),
+            (Some(tag), _) => return Err(tag_error(span, tag)),
+            (None, ScalarStyle::Plain) => plain_scalar(value),
+            (None, _) => NodeKind::Text(value.into()),
         };
         Ok(Node { span, kind })
     }
 
-    fn open(&mut self, span: Range<usize>, anchor: usize, tag: Option<String>, map: Option<Keys>) -> Result<(), Fault> {
+    fn open(
+        &mut self,
+        span: Range<usize>,
+        anchor: usize,
+        tag: Option<String>,
+        map: Option<Keys>,
+    ) -> Result<(), ParseError> {
         if let Some(tag) = tag {
-            return Err(tag_fault(span, &tag));
+            return Err(tag_error(span, &tag));
         }
         self.count(1, 0, &span)?;
         if self.stack.len() >= FLAG_FILE_DEPTH_MAX {
@@ -143,11 +156,11 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn close(&mut self, end: usize) -> Result<(), Fault> {
+    fn close(&mut self, end: usize) -> Result<(), ParseError> {
         let Some(open) = self.stack.pop() else { return Ok(()) };
         let kind = match open.map {
-            Some(keys) => Kind::Map(keys.entries.into()),
-            None => Kind::List(open.items.into()),
+            Some(keys) => NodeKind::Map(keys.entries.into()),
+            None => NodeKind::List(open.items.into()),
         };
         let node = Node { span: open.span.start..end.max(open.span.start), kind };
         if open.anchor != 0 {
@@ -161,32 +174,32 @@ impl Builder<'_> {
         self.anchors.insert(id, Anchored { node, height, values, bytes });
     }
 
-    fn alias(&mut self, id: usize, span: Range<usize>) -> Result<(), Fault> {
+    fn alias(&mut self, id: usize, span: Range<usize>) -> Result<(), ParseError> {
         let Some(anchored) = self.anchors.get(&id) else {
-            return Err(fault(span, "an alias inside its own anchor", "write the value out"));
+            return Err(parse_error(span, "an alias inside its own anchor", "write the value out"));
         };
         let (values, bytes) = (anchored.values, anchored.bytes);
         if self.stack.len() + anchored.height > FLAG_FILE_DEPTH_MAX {
             return Err(too_deep(span));
         }
-        // Places inside point at the anchor, where the text stands.
+        // Positions inside an alias are those of the anchor, where the text is.
         let node = anchored.node.clone();
         self.count(values, bytes, &span)?;
         self.add(node)
     }
 
-    fn count(&mut self, values: usize, bytes: usize, span: &Range<usize>) -> Result<(), Fault> {
+    fn count(&mut self, values: usize, bytes: usize, span: &Range<usize>) -> Result<(), ParseError> {
         self.values = self.values.saturating_add(values);
         self.bytes = self.bytes.saturating_add(bytes);
         if self.values > FLAG_FILE_VALUES_MAX || self.bytes > FLAG_FILE_TEXT_BYTES_MAX {
             let message =
                 format!("the file is too large: more than {FLAG_FILE_VALUES_MAX} values with aliases expanded");
-            return Err(fault(span.clone(), message, "split it, or use fewer aliases"));
+            return Err(parse_error(span.clone(), message, "split it, or use fewer aliases"));
         }
         Ok(())
     }
 
-    fn add(&mut self, node: Node) -> Result<(), Fault> {
+    fn add(&mut self, node: Node) -> Result<(), ParseError> {
         let text = self.text;
         let Some(open) = self.stack.last_mut() else {
             self.root = Some(node);
@@ -198,14 +211,14 @@ impl Builder<'_> {
         };
         let Some((key, key_span)) = keys.pending.take() else {
             let key: Arc<str> = match &node.kind {
-                Kind::Text(text) => text.clone(),
-                Kind::Bool(bool) => bool.to_string().into(),
-                Kind::Number(number) => number.to_string().into(),
-                Kind::Null => {
-                    return Err(fault(node.span, "a key without a name", "write the key in front of the colon"));
+                NodeKind::Text(text) => text.clone(),
+                NodeKind::Bool(bool) => bool.to_string().into(),
+                NodeKind::Number(number) => number.to_string().into(),
+                NodeKind::Null => {
+                    return Err(parse_error(node.span, "a key without a name", "write the key in front of the colon"));
                 }
-                Kind::List(_) | Kind::Map(_) => {
-                    return Err(fault(
+                NodeKind::List(_) | NodeKind::Map(_) => {
+                    return Err(parse_error(
                         node.span,
                         "a list or a map as a key",
                         "a value that begins with `{`, `[` or `${` in a flow map needs quotes",
@@ -213,7 +226,7 @@ impl Builder<'_> {
                 }
             };
             if &*key == "<<" {
-                return Err(fault(
+                return Err(parse_error(
                     node.span,
                     "merge keys (`<<`) are not read",
                     "write the keys out, or alias one value",
@@ -224,10 +237,10 @@ impl Builder<'_> {
         };
         if let Some(first) = keys.seen.get(&key) {
             let line = text[..keys.entries[*first].key_span.start].matches('\n').count() + 1;
-            self.faults.push(fault(
+            self.errors.push(parse_error(
                 key_span,
-                format!("the key `{key}` stands twice in this map"),
-                format!("it stands in line {line} already; keep one of them"),
+                format!("the key `{key}` is twice in this map"),
+                format!("it is in line {line} too; keep one of them"),
             ));
         } else {
             keys.seen.insert(key.clone(), keys.entries.len());
@@ -236,7 +249,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A marker's byte, on a character boundary.
+    /// The byte offset of a marker, on a character boundary.
     fn byte(&self, marker: Marker) -> usize {
         let mut at = marker
             .byte_offset()
@@ -248,7 +261,7 @@ impl Builder<'_> {
         at
     }
 
-    fn scan_fault(&self, error: &ScanError) -> Fault {
+    fn scan_error(&self, error: &ScanError) -> ParseError {
         let at = self.byte(*error.marker());
         let line_start = self.text[..at].rfind('\n').map_or(0, |at| at + 1);
         let line = &self.text[line_start..];
@@ -266,23 +279,23 @@ impl Builder<'_> {
         } else {
             None
         };
-        Fault { span: at..at, message: format!("not YAML: {info}"), hint: hint.map(str::to_owned) }
+        ParseError { span: at..at, message: format!("not YAML: {info}"), hint: hint.map(str::to_owned) }
     }
 }
 
-fn fault(span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> Fault {
-    Fault { span, message: message.into(), hint: Some(hint.into()) }
+fn parse_error(span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> ParseError {
+    ParseError { span, message: message.into(), hint: Some(hint.into()) }
 }
 
-fn too_deep(span: Range<usize>) -> Fault {
-    fault(span, format!("nested deeper than {FLAG_FILE_DEPTH_MAX} levels"), "make it flatter")
+fn too_deep(span: Range<usize>) -> ParseError {
+    parse_error(span, format!("nested deeper than {FLAG_FILE_DEPTH_MAX} levels"), "make it flatter")
 }
 
-fn tag_fault(span: Range<usize>, tag: &str) -> Fault {
-    fault(span, format!("the tag `{tag}` is not read"), "leave it out; quote a value that is to stay text")
+fn tag_error(span: Range<usize>, tag: &str) -> ParseError {
+    parse_error(span, format!("the tag `{tag}` is not read"), "leave it out; quote a value that is to stay text")
 }
 
-/// How deep a value is nested, how many values it holds, and how much text.
+/// The depth of a value, the number of values in it, and the bytes of its text.
 fn measure(node: &Node) -> (usize, usize, usize) {
     let of = |children: &mut dyn Iterator<Item = &Node>| {
         let (mut height, mut values, mut bytes) = (0, 1, 0);
@@ -295,9 +308,9 @@ fn measure(node: &Node) -> (usize, usize, usize) {
         (height + 1, values, bytes)
     };
     match &node.kind {
-        Kind::List(items) => of(&mut items.iter()),
-        Kind::Map(entries) => of(&mut entries.iter().map(|entry| &entry.value)),
-        Kind::Text(text) => (0, 1, text.len()),
-        Kind::Null | Kind::Bool(_) | Kind::Number(_) => (0, 1, 0),
+        NodeKind::List(items) => of(&mut items.iter()),
+        NodeKind::Map(entries) => of(&mut entries.iter().map(|entry| &entry.value)),
+        NodeKind::Text(text) => (0, 1, text.len()),
+        NodeKind::Null | NodeKind::Bool(_) | NodeKind::Number(_) => (0, 1, 0),
     }
 }

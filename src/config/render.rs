@@ -18,7 +18,7 @@ pub struct Finding {
     /// Error or warning.
     #[serde(serialize_with = "severity_word")]
     pub severity: Severity,
-    /// The file or directory, as the person named it.
+    /// The path of the file or directory, as the person gave it.
     pub file: String,
     /// From 1; `null` where the whole file or directory is meant.
     pub line: Option<usize>,
@@ -100,7 +100,7 @@ impl Finding {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        let mut line = self.place();
+        let mut line = self.position();
         line.push_str(&format!(": {severity}: {}", self.message));
         if let Some(hint) = &self.hint {
             line.push_str(&format!(" ({hint})"));
@@ -109,7 +109,7 @@ impl Finding {
     }
 
     /// `FILE:LINE:COLUMN`, or the file alone.
-    pub fn place(&self) -> String {
+    pub fn position(&self) -> String {
         match (self.line, self.column) {
             (Some(line), Some(column)) => format!("{}:{line}:{column}", self.file),
             _ => self.file.clone(),
@@ -144,24 +144,24 @@ impl fmt::Display for Findings {
     }
 }
 
-/// Why a set of files was refused: all of it. Its text is the one that logs, `status` and the terminal show.
+/// Why a set of files was refused: everything that is wrong. Logs, `status` and the terminal show its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failed {
-    /// What was found, warnings too.
+pub struct CheckFailed {
+    /// All findings, warnings included.
     pub findings: Findings,
 }
 
-impl Failed {
+impl CheckFailed {
     /// With line, caret and hint. `colour` is for terminals only.
     pub fn render(&self, colour: bool) -> String {
         self.findings.render(colour)
     }
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for CheckFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.findings.fmt(f)
     }
 }
 
-impl std::error::Error for Failed {}
+impl std::error::Error for CheckFailed {}

@@ -1,6 +1,6 @@
-//! `retention:`: how long runs that have ended are kept.
+//! `retention:`: how long ended runs are kept.
 //!
-//! Always true: what is not said is kept for ever. Dropping them is `app`'s and the store's business.
+//! Always true: without an age, runs are kept for ever. `app` and the store drop them.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::problem::{Problems, Site};
 use crate::workflow::RunStatus;
 
-/// How long a run is kept after its end, by how it ended; `None` is for ever.
+/// How long a run is kept after its end, by its final status; `None` is for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Everything was done.
@@ -26,7 +26,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// How long runs are kept that ended in a way, for those ways that have an end.
+    /// The statuses whose runs are not kept for ever, with their ages.
     pub fn ages(&self) -> impl Iterator<Item = (RunStatus, Duration)> {
         let Self { completed, failed, cancelled, abandoned } = *self;
         let all = [
@@ -39,7 +39,7 @@ impl Retention {
     }
 }
 
-/// One age for all, or one for each way in which runs end.
+/// One age for all, or one for each final status.
 #[derive(Clone, Debug)]
 pub(crate) enum RetentionDraft {
     /// `30d`.
@@ -76,7 +76,7 @@ impl JsonSchema for RetentionDraft {
     fn schema_name() -> Cow<'static, str> {
         "Retention".into()
     }
-    // Names both types at once instead of `anyOf`: a validator then still says which key is unknown.
+    // Both types in one schema instead of `anyOf`: a validator can then still name the unknown key.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = RetentionMapDraft::json_schema(generator);
         schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
@@ -87,7 +87,7 @@ impl JsonSchema for RetentionDraft {
 /// The longest age; more is for ever.
 const AGE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Checks it. A run whose retry key has not run out is kept whatever stands here.
+/// Checks it. A run whose retry key has not expired is kept in any case.
 pub(super) fn check(
     draft: Option<&RetentionDraft>,
     retry_window: Duration,
@@ -155,7 +155,7 @@ fn age(text: &str, site: &Site, problems: &mut Problems) -> Option<Duration> {
         Some(age) => Some(age),
         None => {
             problems
-                .error(site, format!("`{text}` is no age"))
+                .error(site, format!("`{text}` is not an age"))
                 .hint("a whole number and its unit: 12h, 30d, 8w; leave it out to keep runs for ever");
             None
         }

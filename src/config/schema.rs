@@ -1,7 +1,7 @@
 //! The JSON Schemas of the three kinds of file.
 //!
-//! Always true: they are made from the drafts that are deserialized, so that what an editor completes, what `shape`
-//! refuses and what is read are one thing.
+//! Always true: they are generated from the drafts that are deserialized, so that an editor completes, `schema_check`
+//! accepts and serde reads the same keys.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::FileKind;
+use super::files::FileKind;
 use super::settings::PointsmanDraft;
 use crate::compare::RulesDraft;
 use crate::flag::file::{RouteFileDraft, ServiceDraft};
@@ -18,15 +18,15 @@ use crate::workflow::WorkflowDraft;
 /// The schema of a kind of file.
 pub fn schema(kind: FileKind) -> &'static Value {
     static POINTSMAN: LazyLock<Value> = LazyLock::new(|| {
-        let mut schema = made::<PointsmanDraft>("pointsman.yaml: listeners, services, store, limits");
-        let service = defined::<ServiceDraft>(&mut schema, "Service");
+        let mut schema = generated::<PointsmanDraft>("pointsman.yaml: listeners, services, store, limits");
+        let service = add_definition::<ServiceDraft>(&mut schema, "Service");
         schema["properties"]["services"]["additionalProperties"] = service;
         schema["required"] = json!(["services", "default_legacy"]);
         schema
     });
     static ROUTES: LazyLock<Value> = LazyLock::new(|| {
-        let mut schema = made::<RouteFileDraft>("routes/*.yaml: endpoints in front of legacy");
-        let rules = defined::<RulesDraft>(&mut schema, "Compare");
+        let mut schema = generated::<RouteFileDraft>("routes/*.yaml: endpoints in front of legacy");
+        let rules = add_definition::<RulesDraft>(&mut schema, "Compare");
         if let Some(compare) = schema.pointer_mut("/$defs/RouteDraft/properties/compare") {
             *compare = json!({
                 "description": "How pairs are compared.",
@@ -36,7 +36,7 @@ pub fn schema(kind: FileKind) -> &'static Value {
         schema
     });
     static WORKFLOW: LazyLock<Value> =
-        LazyLock::new(|| made::<WorkflowDraft>("workflows/*.yaml: a workflow that the engine runs"));
+        LazyLock::new(|| generated::<WorkflowDraft>("workflows/*.yaml: a workflow that the engine runs"));
     match kind {
         FileKind::Pointsman => &POINTSMAN,
         FileKind::Routes => &ROUTES,
@@ -44,14 +44,14 @@ pub fn schema(kind: FileKind) -> &'static Value {
     }
 }
 
-fn made<T: JsonSchema>(title: &str) -> Value {
+fn generated<T: JsonSchema>(title: &str) -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
     schema["title"] = json!(title);
     schema
 }
 
-/// Puts another type's schema among the definitions, and gives a reference to it.
-fn defined<T: JsonSchema>(schema: &mut Value, name: &str) -> Value {
+/// Adds another type's schema to the definitions, and returns a reference to it.
+fn add_definition<T: JsonSchema>(schema: &mut Value, name: &str) -> Value {
     let mut other = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
     let inner = other.as_object_mut().and_then(|other| {
         other.remove("$schema");

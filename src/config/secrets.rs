@@ -1,21 +1,21 @@
 //! Secrets, read from environment and files.
 //!
-//! Always true: a value never stands in a message; it is bounded, has no control characters, and is not empty. A file
-//! that does not answer holds back the loading and nothing else.
+//! Always true: a value is never part of a message; it is bounded, has no control characters, and is not empty. A file
+//! that blocks delays only the loading.
 
 use std::io::Read;
 use std::path::Path;
 
 use base64::Engine as _;
 
-use super::Overrides;
+use super::setup::Overrides;
 use crate::problem::{Problems, Site};
 use crate::secret::Secret;
 
-/// A token's or secret's bytes.
+/// The largest token or secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
-/// Reads a secret from where it is.
+/// Reads a secret from its environment variable or file.
 pub(super) fn secret(
     env: &Option<String>,
     file: &Option<String>,
@@ -34,11 +34,11 @@ pub(super) fn secret(
         }
         (None, Some(file)) => (site.key("file"), read_secret(&dir.join(file))),
         (Some(_), Some(_)) => {
-            problems.error(site, "both `env` and `file`").hint("keep one of them");
+            problems.error(site, "both `env` and `file` are given").hint("keep one of them");
             return None;
         }
         (None, None) => {
-            problems.error(site, "neither `env` nor `file`").hint("say where it is: `env: NAME` or `file: PATH`");
+            problems.error(site, "neither `env` nor `file` is given").hint("give `env: NAME` or `file: PATH`");
             return None;
         }
     };

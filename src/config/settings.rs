@@ -1,7 +1,7 @@
 //! `pointsman.yaml`, apart from its services: listeners, tokens, store, secrets, limits.
 //!
-//! Always true: a [`Settings`] was checked: its addresses are addresses and differ, the API off loopback has tokens,
-//! every secret that it names has been read. Reading secrets is `secrets`' business.
+//! Always true: a [`Settings`] was checked: its addresses are valid and differ, an API that can be reached from other
+//! machines has tokens, every secret that it names has been read (by `secrets`).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,38 +13,38 @@ use serde::Deserialize;
 
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
-use super::store_url::{STORES, parse_store, veiled};
-use super::{Overrides, Settings, Token};
+use super::setup::{Overrides, Settings, Token};
+use super::store_url::{STORES, mask_password, parse_store};
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
 
-/// What `pointsman.yaml` may say, beside `services:`.
+/// `pointsman.yaml`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PointsmanDraft {
-    /// Where the proxy listens, `ADDRESS:PORT`. Default `127.0.0.1:8080`.
+    /// The proxy's address, `ADDRESS:PORT`. Default `127.0.0.1:8080`.
     pub listen: Option<String>,
     /// The API, metrics and page.
     pub admin: AdminDraft,
-    /// Where applications start runs and look at them.
+    /// The listener on which applications start runs and read them.
     pub api: ApiDraft,
     /// Named HTTP bases: legacy services, and whatever steps call.
     pub services: serde_json::Map<String, serde_json::Value>,
-    /// The service that gets, untouched, what no route matches; all of it, where there is no route.
+    /// The service that gets, unchanged, every request that no route matches.
     pub default_legacy: Option<String>,
     /// Values for `${secrets.NAME}` in a call's headers and URL.
     pub secrets: BTreeMap<String, SecretDraft>,
     /// `sqlite:PATH` (default `sqlite:pointsman.db`), `postgres://USER@HOST:PORT/DATABASE` or `memory`.
     pub store: Option<String>,
-    /// The directory of the file that keeps which first tries legacy took until the store has them. Default: beside a
-    /// SQLite store; else `$STATE_DIRECTORY`, or a directory of this user among temporary files.
+    /// The directory of the file of retry keys, which holds the keys of first tries that legacy took until the store has
+    /// them. Default: beside a SQLite store; else `$STATE_DIRECTORY`, or a directory of this user among temporary files.
     pub retry_keys_dir: Option<String>,
     /// The password of a PostgreSQL store.
     pub store_password: Option<SecretDraft>,
-    /// 32 bytes as 64 hex digits or base64; seals the credentials of callers in the store.
+    /// 32 bytes as 64 hex digits or base64; encrypts the credentials of callers in the store.
     pub store_key: Option<SecretDraft>,
-    /// How long runs that have ended are kept; without it for ever.
+    /// How long ended runs are kept; without it for ever.
     pub retention: Option<RetentionDraft>,
     /// Bounds of the process.
     pub limits: Limits,
@@ -62,14 +62,14 @@ pub(crate) struct AdminDraft {
     pub tokens: Vec<TokenDraft>,
 }
 
-/// What applications may reach.
+/// The listener for applications.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ApiDraft {
     /// `ADDRESS:PORT` of a listener that serves the paths of runs alone: no flips, no metrics. It takes the tokens of
     /// `admin.tokens`. Without it they are on the API's listener only.
     pub listen: Option<String>,
-    /// Whether the older entrance, `POST /api/maestro/produce`, is open.
+    /// Whether the deprecated `POST /api/maestro/produce` is served.
     pub maestro: bool,
 }
 
@@ -83,7 +83,7 @@ impl Default for ApiDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenDraft {
-    /// Who it is, in every record of what it does.
+    /// Its name, recorded with everything that it does.
     pub name: String,
     /// The file that holds it.
     #[serde(default)]
@@ -91,25 +91,25 @@ pub(crate) struct TokenDraft {
     /// The environment variable that holds it.
     #[serde(default)]
     pub env: Option<String>,
-    /// What it may do.
+    /// Its scopes.
     pub may: Vec<Scope>,
 }
 
-/// What a token may do.
+/// The scopes of a token.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scope {
-    /// Look.
+    /// Read.
     Read,
     /// Start runs.
     Run,
-    /// Answer checkpoints and paused runs.
+    /// Answer checkpoints, decide conflicts, give orders to runs.
     Decide,
     /// Flip and freeze.
     Flip,
 }
 
-/// Where a secret is: an environment variable or a file.
+/// A secret, in an environment variable or a file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SecretDraft {
@@ -123,13 +123,13 @@ pub(crate) struct SecretDraft {
 const MAY_BE_ZERO: [&str; 5] =
     ["total_ms", "drain_ms", "shadow_drain_ms", "service_idle_connections_max", "shadow_service_share_percent"];
 
-/// hyper refuses smaller buffers for a head.
+/// hyper's smallest buffer for a request head.
 const HEAD_BYTES_MIN: u64 = 8_192;
 
-/// Less would keep too few keys for one commit of the store.
+/// A smaller file would hold too few keys for one commit of the store.
 const KEYS_FILE_BYTES_MIN: u64 = 65_536;
 
-/// Checks what a draft says beside its services.
+/// Checks everything in a draft except its services.
 pub(crate) fn check(
     draft: &PointsmanDraft,
     site: &Site,
@@ -149,20 +149,20 @@ pub(crate) fn check(
         None => address(draft.admin.listen.as_deref().unwrap_or("127.0.0.1:8081"), &admin_site, problems),
     };
     if let (Some(listen), Some(admin)) = (listen, admin)
-        && same_place(listen, admin)
+        && addresses_collide(listen, admin)
     {
         problems
-            .error(&admin_site, format!("the API would listen where the proxy listens, {listen}"))
+            .error(&admin_site, format!("the API has the proxy's address, {listen}"))
             .hint("give one of `listen` and `admin.listen` another port");
     }
     let api_site = site.key("api").key("listen");
     let api = draft.api.listen.as_deref().and_then(|text| address(text, &api_site, problems));
     for (key, other) in [("listen", listen), ("admin.listen", admin)] {
         if let (Some(api), Some(other)) = (api, other)
-            && same_place(api, other)
+            && addresses_collide(api, other)
         {
             problems
-                .error(&api_site, format!("applications would come in where `{key}` listens, {other}"))
+                .error(&api_site, format!("`api.listen` has the address of `{key}`, {other}"))
                 .hint("give `api.listen` another port, or leave it out: the API's listener serves the same paths");
         }
     }
@@ -182,7 +182,7 @@ pub(crate) fn check(
         let site = site.key("secrets").key(name.as_str());
         if !is_identifier(name) {
             problems
-                .error(&site.clone().at_key(), format!("`{name}` cannot be written in an expression"))
+                .error(&site.clone().at_key(), format!("`{name}` cannot be named in an expression"))
                 .hint("a secret's name has letters, digits and `_`, and begins with a letter");
         }
         if let Some(value) = secret(&draft.env, &draft.file, &site, dir, over, problems) {
@@ -204,11 +204,11 @@ pub(crate) fn check(
         secret(&at.env, &at.file, &site, dir, over, problems).map(Secret::new)
     });
     let store = match &over.store {
-        // No place in the files is to blame. What the files say of a password belongs to their store.
+        // The error has no position in the files. A password in the files belongs to the store that they name.
         Some(text) => {
             let password = password.filter(|_| text.starts_with("postgres"));
             parse_store(text, password).map_err(|why| {
-                problems.error(site, format!("`--store {}`: {why}", veiled(text))).hint(STORES);
+                problems.error(site, format!("`--store {}`: {why}", mask_password(text))).hint(STORES);
             })
         }
         None => parse_store(draft.store.as_deref().unwrap_or("sqlite:pointsman.db"), password).map_err(|why| {
@@ -236,8 +236,8 @@ pub(crate) fn check(
     })
 }
 
-/// Whether two listeners would be in each other's way.
-fn same_place(one: SocketAddr, other: SocketAddr) -> bool {
+/// Whether two listeners cannot both be bound.
+fn addresses_collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0
         && one.port() == other.port()
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
@@ -260,7 +260,7 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, (String, String)> {
         Ok(port) => format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for all addresses of this machine"),
         Err(_) => example,
     };
-    Err((format!("`{text}` is no address to listen on"), hint))
+    Err((format!("`{text}` is not an address to listen on"), hint))
 }
 
 fn address(text: &str, site: &Site, problems: &mut Problems) -> Option<SocketAddr> {
@@ -278,7 +278,8 @@ fn tokens(drafts: &[TokenDraft], site: &Site, dir: &Path, over: &Overrides, prob
     for (index, draft) in drafts.iter().enumerate() {
         let site = site.index(index);
         if draft.name.is_empty() || draft.name.contains(|c: char| c.is_control()) {
-            problems.error(&site.key("name"), "a token needs a name: it stands in every record of what it does");
+            problems
+                .error(&site.key("name"), "a token needs a name: it is recorded with everything that the token does");
         }
         if drafts[..index].iter().any(|other| other.name == draft.name) {
             problems.error(&site.key("name"), format!("two tokens are named `{}`", draft.name));
@@ -312,7 +313,7 @@ fn check_limits(limits: &Limits, site: &Site, problems: &mut Problems) {
     let Ok(serde_json::Value::Object(values)) = serde_json::to_value(limits) else { return };
     for (name, value) in &values {
         if value.as_u64() == Some(0) && !MAY_BE_ZERO.contains(&name.as_str()) {
-            problems.error(&site.key(name.as_str()), format!("`{name}` of 0 would let nothing through"));
+            problems.error(&site.key(name.as_str()), format!("`{name}: 0` would stop all work"));
         }
     }
     if limits.shadow_service_share_percent > 100 {
@@ -325,7 +326,7 @@ fn check_limits(limits: &Limits, site: &Site, problems: &mut Problems) {
         );
     }
     if (1..HEAD_BYTES_MIN).contains(&limits.head_bytes_max) {
-        problems.error(&site.key("head_bytes_max"), format!("a head needs at least {HEAD_BYTES_MIN} bytes"));
+        problems.error(&site.key("head_bytes_max"), format!("a request head needs at least {HEAD_BYTES_MIN} bytes"));
     }
 }
 

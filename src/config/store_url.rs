@@ -1,15 +1,15 @@
-//! Where the store is, as people write it.
+//! Parses the URL of the store.
 //!
-//! Always true: a password never stands in a message, and not in a line of source that is shown with one.
+//! Always true: a password is never part of a message, nor of the source line that is shown with it.
 
 use std::path::PathBuf;
 
-use super::StoreUrl;
+use super::setup::StoreUrl;
 use crate::secret::Secret;
 
 pub(super) const STORES: &str = "one of `sqlite:PATH`, `postgres://USER@HOST:PORT/DATABASE`, `memory`";
 
-/// What may follow the `?` of PostgreSQL's.
+/// The parameters that a PostgreSQL URL may have.
 const PARAMETERS: [&str; 12] = [
     "application_name",
     "dbname",
@@ -26,13 +26,13 @@ const PARAMETERS: [&str; 12] = [
 ];
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// Where a store is, with a password that stands beside its address.
+/// Parses a store's URL; the password may be given beside it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse_store(text: &str, password: Option<Secret>) -> Result<StoreUrl, String> {
     let url = match text.split_once(':').unwrap_or((text, "")) {
-        // Without the colon too: YAML takes `store: memory:` for a map in a line.
+        // Also without the colon: YAML reads `store: memory:` as a map.
         ("memory", "") => StoreUrl::Memory,
         ("sqlite", path) if !path.is_empty() => {
             StoreUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
@@ -41,17 +41,17 @@ pub fn parse_store(text: &str, password: Option<Secret>) -> Result<StoreUrl, Str
             check_postgres(rest)?;
             return Ok(StoreUrl::Postgres { url: Secret::new(text), password });
         }
-        _ => return Err(format!("`{}` is no store", veiled(text))),
+        _ => return Err(format!("`{}` is not a store's URL", mask_password(text))),
     };
     match password {
-        Some(_) => Err("a `store_password` is for PostgreSQL, which this is not".into()),
+        Some(_) => Err("`store_password` is for PostgreSQL, and this store is another".into()),
         None => Ok(url),
     }
 }
 
 fn check_postgres(rest: &str) -> Result<(), String> {
     let Some(rest) = rest.strip_prefix("//") else {
-        return Err("PostgreSQL's address begins with `postgres://`".into());
+        return Err("a PostgreSQL URL begins with `postgres://`".into());
     };
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let (server, _) = place.split_once('/').unwrap_or((place, ""));
@@ -63,17 +63,17 @@ fn check_postgres(rest: &str) -> Result<(), String> {
     if let Some(port) = port
         && port.parse::<u16>().is_err()
     {
-        return Err("what stands after the host's `:` is no port (a `@`, `:` or `/` in a password is written `%40`, \
+        return Err("the text after the host's `:` is not a port (a `@`, `:` or `/` in a password is written `%40`, \
                     `%3A`, `%2F`)"
             .into());
     }
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         if name == "password" {
-            return Err("a password does not belong behind the `?`: say `store_password: { file: … }`".into());
+            return Err("a password must not be a parameter of the URL: use `store_password: { file: … }`".into());
         }
         if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
-            return Err(format!("`{name}` is no parameter of PostgreSQL's address"));
+            return Err(format!("`{name}` is not a parameter of a PostgreSQL URL"));
         }
         if name == "sslmode" && !SSL_MODES.contains(&value) {
             return Err(format!("`sslmode` is one of {}", SSL_MODES.join(", ")));
@@ -82,23 +82,23 @@ fn check_postgres(rest: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The same text with stars for a password in an address; as long as it was, so that places in it stay.
-pub(super) fn veiled(line: &str) -> String {
-    let mut veiled = line.to_owned();
+/// The text with each password in a URL replaced by stars; the length stays, and so do positions in it.
+pub(super) fn mask_password(line: &str) -> String {
+    let mut mask_password = line.to_owned();
     let mut from = 0;
-    while let Some(at) = veiled[from..].find("://") {
+    while let Some(at) = mask_password[from..].find("://") {
         let begin = from + at + 3;
-        // Up to the last `@` of the word: whoever does not know that it must be written `%40` has one in the password.
-        let end = veiled[begin..].find(char::is_whitespace).map_or(veiled.len(), |end| begin + end);
-        if let Some(host) = veiled[begin..end].rfind('@')
-            && let Some(colon) = veiled[begin..begin + host].find(':')
+        // Up to the last `@` of the word: a password may contain one that should have been written `%40`.
+        let end = mask_password[begin..].find(char::is_whitespace).map_or(mask_password.len(), |end| begin + end);
+        if let Some(host) = mask_password[begin..end].rfind('@')
+            && let Some(colon) = mask_password[begin..begin + host].find(':')
         {
             let password = begin + colon + 1..begin + host;
-            veiled.replace_range(password.clone(), &"*".repeat(password.len()));
+            mask_password.replace_range(password.clone(), &"*".repeat(password.len()));
         }
         from = begin;
     }
-    veiled
+    mask_password
 }
 
 #[cfg(test)]
@@ -106,19 +106,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_checked_before_anybody_connects() {
+    fn a_store_url_is_checked_without_connecting() {
         let of = |text: &str| parse_store(text, None);
         assert!(matches!(of("postgres://ada:pw@db:5432/flags?sslmode=verify-full"), Ok(StoreUrl::Postgres { .. })));
         assert!(matches!(of("postgresql://[::1]:5432/flags"), Ok(StoreUrl::Postgres { .. })));
         assert!(matches!(of("postgres:///flags?host=/run/postgresql"), Ok(StoreUrl::Postgres { .. })));
         for (text, says) in [
             ("postgres:flags", "begins with"),
-            ("postgres://ada:s3cret@db:x/flags", "no port"),
-            ("postgres://ada:s3cret/x@db/flags", "no port"),
+            ("postgres://ada:s3cret@db:x/flags", "not a port"),
+            ("postgres://ada:s3cret/x@db/flags", "not a port"),
             ("postgres://db/flags?sslmode=on", "one of disable"),
-            ("postgres://db/flags?ssl=on", "no parameter"),
+            ("postgres://db/flags?ssl=on", "not a parameter"),
             ("postgres://db/flags?password=s3cret", "store_password"),
-            ("mysql://ada:s3cret@db/flags", "no store"),
+            ("mysql://ada:s3cret@db/flags", "not a store's URL"),
         ] {
             let why = of(text).unwrap_err();
             assert!(why.contains(says), "{text}: {why}");
@@ -128,12 +128,12 @@ mod tests {
     }
 
     #[test]
-    fn a_shown_line_hides_the_password_and_keeps_its_places() {
+    fn a_masked_line_keeps_its_length_and_hides_the_password() {
         let line = "store: postgres://ada:p@ss/w:ö@db:5432/flags # postgres://eve:x@y";
-        let shown = veiled(line);
+        let shown = mask_password(line);
         assert_eq!(shown, "store: postgres://ada:*********@db:5432/flags # postgres://eve:*@y");
         assert_eq!(shown.len(), line.len());
-        assert_eq!(veiled("listen: 127.0.0.1:1"), "listen: 127.0.0.1:1");
-        assert_eq!(veiled("postgres://ada@db:5432/x"), "postgres://ada@db:5432/x");
+        assert_eq!(mask_password("listen: 127.0.0.1:1"), "listen: 127.0.0.1:1");
+        assert_eq!(mask_password("postgres://ada@db:5432/x"), "postgres://ada@db:5432/x");
     }
 }

@@ -1,8 +1,7 @@
-//! A YAML file as a tree that knows where each key and value stands.
+//! A YAML file as a tree with the position of each key and value.
 //!
-//! Always true: every map's keys are texts and unique, every number is one that JSON can write, every span lies within
-//! the file's text on character boundaries. Reading the text is [`super::parse`]'s business, sense is everybody
-//! else's.
+//! Always true: the keys of a map are strings and unique, every number can be written as JSON, every span lies within
+//! the file's text on character boundaries. [`super::parse`] builds it; the checks read it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,28 +13,28 @@ use crate::problem::{Segment, Site};
 /// One file's text, and its tree where it could be read.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// The file, as the person named it.
+    /// The path, as the person gave it.
     pub file: Arc<str>,
     /// Its text.
     pub text: Arc<str>,
-    /// Its content; `None` where it is no YAML.
+    /// Its content; `None` where it is not YAML.
     pub root: Option<Node>,
-    /// Where reading it failed: what a site in a file without a tree points at.
+    /// Where parsing failed: the position of every problem in a file without a tree.
     pub failed_at: usize,
 }
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     /// Bytes of the text.
     pub span: Range<usize>,
-    /// What it is.
-    pub kind: Kind,
+    /// The value.
+    pub kind: NodeKind,
 }
 
-/// What a value is.
+/// A value.
 #[derive(Clone, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum NodeKind {
     Null,
     Bool(bool),
     Number(Number),
@@ -52,9 +51,9 @@ pub(crate) struct Entry {
     pub value: Node,
 }
 
-/// A place in a file's text.
+/// A position in a file's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct TextPosition {
     /// Bytes of the text; within one line.
     pub span: Range<usize>,
     /// From 1.
@@ -64,15 +63,15 @@ pub(crate) struct Place {
 }
 
 impl Node {
-    /// What a person calls this kind of value.
-    pub fn called(&self) -> &'static str {
+    /// The name of this type of value, for messages.
+    pub fn type_name(&self) -> &'static str {
         match &self.kind {
-            Kind::Null => "nothing",
-            Kind::Bool(_) => "true or false",
-            Kind::Number(_) => "a number",
-            Kind::Text(_) => "text",
-            Kind::List(_) => "a list",
-            Kind::Map(_) => "a map",
+            NodeKind::Null => "nothing",
+            NodeKind::Bool(_) => "true or false",
+            NodeKind::Number(_) => "a number",
+            NodeKind::Text(_) => "text",
+            NodeKind::List(_) => "a list",
+            NodeKind::Map(_) => "a map",
         }
     }
     /// The value under a key of a map.
@@ -86,33 +85,33 @@ impl Node {
     /// The entries of a map, else none.
     pub fn entries(&self) -> &[Entry] {
         match &self.kind {
-            Kind::Map(entries) => entries,
+            NodeKind::Map(entries) => entries,
             _ => &[],
         }
     }
     /// The items of a list, else none.
     pub fn items(&self) -> &[Node] {
         match &self.kind {
-            Kind::List(items) => items,
+            NodeKind::List(items) => items,
             _ => &[],
         }
     }
     /// The text, where it is one.
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Text(text) => Some(text),
+            NodeKind::Text(text) => Some(text),
             _ => None,
         }
     }
-    /// The same as JSON, without places.
+    /// The same as JSON, without positions.
     pub fn to_value(&self) -> Value {
         match &self.kind {
-            Kind::Null => Value::Null,
-            Kind::Bool(bool) => Value::Bool(*bool),
-            Kind::Number(number) => Value::Number(number.clone()),
-            Kind::Text(text) => Value::String(text.to_string()),
-            Kind::List(items) => Value::Array(items.iter().map(Node::to_value).collect()),
-            Kind::Map(entries) => {
+            NodeKind::Null => Value::Null,
+            NodeKind::Bool(bool) => Value::Bool(*bool),
+            NodeKind::Number(number) => Value::Number(number.clone()),
+            NodeKind::Text(text) => Value::String(text.to_string()),
+            NodeKind::List(items) => Value::Array(items.iter().map(Node::to_value).collect()),
+            NodeKind::Map(entries) => {
                 Value::Object(entries.iter().map(|e| (e.key.to_string(), e.value.to_value())).collect::<Map<_, _>>())
             }
         }
@@ -120,9 +119,9 @@ impl Node {
 }
 
 impl Source {
-    /// Where a site stands. A path that leads nowhere (a missing key) ends at the last part that exists.
-    pub fn locate(&self, site: &Site, offset: Option<usize>) -> Place {
-        let Some(root) = &self.root else { return self.place(self.failed_at..self.failed_at) };
+    /// The position of a site. A path that does not exist (a missing key) ends at its last part that does.
+    pub fn locate(&self, site: &Site, offset: Option<usize>) -> TextPosition {
+        let Some(root) = &self.root else { return self.position(self.failed_at..self.failed_at) };
         let mut node = root;
         let mut key_span: Option<&Range<usize>> = None;
         let mut whole = true;
@@ -135,7 +134,7 @@ impl Source {
                 whole = false;
                 break;
             };
-            // The place of an item without a key of its own is the item itself.
+            // An item of a list has no key: its position is that of the item.
             (key_span, node) = (key, value);
         }
         if whole
@@ -143,37 +142,37 @@ impl Source {
             && let Some(offset) = offset
             && let Some(at) = self.inside(node, offset)
         {
-            return self.place(at);
+            return self.position(at);
         }
         match key_span {
-            Some(span) if site.at_key || !whole || !is_scalar(node) => self.place(span.clone()),
-            _ if is_scalar(node) => self.place(node.span.clone()),
+            Some(span) if site.at_key || !whole || !is_scalar(node) => self.position(span.clone()),
+            _ if is_scalar(node) => self.position(node.span.clone()),
             // A list or map without a key: its first key, or its first character.
             _ => match (node.entries().first(), site.path.is_empty() && whole) {
-                (Some(entry), _) => self.place(entry.key_span.clone()),
-                (None, true) => self.place(node.span.start..node.span.start),
-                (None, false) => self.place(node.span.clone()),
+                (Some(entry), _) => self.position(entry.key_span.clone()),
+                (None, true) => self.position(node.span.start..node.span.start),
+                (None, false) => self.position(node.span.clone()),
             },
         }
     }
 
     /// Line and column of a span, which is cut to its first line.
-    pub fn place(&self, span: Range<usize>) -> Place {
+    pub fn position(&self, span: Range<usize>) -> TextPosition {
         let start = floor(&self.text, span.start.min(self.text.len()));
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
         let rest = &self.text[start..];
         let line_end = start + rest.find(['\n', '\r']).unwrap_or(rest.len());
         let end = floor(&self.text, span.end.clamp(start, line_end));
         let end = start + self.text[start..end].trim_end().len();
-        Place {
+        TextPosition {
             span: start..end,
             line: self.text[..start].matches('\n').count() + 1,
             column: self.text[line_start..start].chars().count() + 1,
         }
     }
 
-    /// The place of a character of a text value, where it can be told: escapes count as one character, lines of a
-    /// literal block lose their indentation.
+    /// The position of a character of a string value, where it can be computed: an escape counts as one character, lines
+    /// of a literal block lose their indentation.
     fn inside(&self, node: &Node, offset: usize) -> Option<Range<usize>> {
         let text = node.text()?;
         let source = self.text.get(node.span.clone())?;
@@ -209,7 +208,7 @@ fn in_quotes(source: &str, offset: usize, escape: char) -> Option<usize> {
                 chars.next()?;
             }
         } else if c == '\n' {
-            return None; // folded lines: not worth guessing
+            return None; // folded lines: the position cannot be computed
         }
     }
     chars.next().map(|(at, _)| at)
@@ -231,7 +230,7 @@ fn in_block(source: &str, text: &str, byte: usize) -> Option<usize> {
 }
 
 fn is_scalar(node: &Node) -> bool {
-    !matches!(node.kind, Kind::List(_) | Kind::Map(_))
+    !matches!(node.kind, NodeKind::List(_) | NodeKind::Map(_))
 }
 
 /// The character boundary at or before a byte.

@@ -9,13 +9,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::config::parse::parse;
-use crate::config::shape;
+use crate::config::schema_check;
 use crate::config::tree::Source;
 use crate::problem::Site;
 
 fn source(text: &str) -> Source {
-    let (source, faults) = parse(&Arc::from("f.yaml"), text);
-    assert_eq!(faults, [], "{text}");
+    let (source, errors) = parse(&Arc::from("f.yaml"), text);
+    assert_eq!(errors, [], "{text}");
     source
 }
 
@@ -23,15 +23,15 @@ fn value(text: &str) -> Value {
     source(text).root.expect("a tree").to_value()
 }
 
-/// `line:column: message (hint)` of each fault.
-fn faults(text: &str) -> Vec<String> {
-    let (source, faults) = parse(&Arc::from("f.yaml"), text);
-    let line = |fault: &crate::config::parse::Fault| {
-        let place = source.place(fault.span.clone());
-        let hint = fault.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-        format!("{}:{}: {}{hint}", place.line, place.column, fault.message)
+/// `line:column: message (hint)` of each error.
+fn errors(text: &str) -> Vec<String> {
+    let (source, errors) = parse(&Arc::from("f.yaml"), text);
+    let line = |error: &crate::config::parse::ParseError| {
+        let place = source.position(error.span.clone());
+        let hint = error.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{}:{}: {}{hint}", place.line, place.column, error.message)
     };
-    faults.iter().map(line).collect()
+    errors.iter().map(line).collect()
 }
 
 #[test]
@@ -57,49 +57,49 @@ fn aliases_repeat_a_value_and_point_at_the_anchor() {
 }
 
 #[test]
-fn what_is_no_yaml_for_us_is_named_with_its_place() {
+fn text_that_is_not_accepted_yaml_is_an_error_with_its_position() {
     assert_eq!(
-        faults("a: 1\nb: 2\na: 3\n"),
-        ["3:1: the key `a` stands twice in this map (it stands in line 1 already; keep one of them)"]
+        errors("a: 1\nb: 2\na: 3\n"),
+        ["3:1: the key `a` is twice in this map (it is in line 1 too; keep one of them)"]
     );
-    assert_eq!(faults("a: 1\n---\nb: 2\n"), ["2:1: a second document in one file (one file holds one document)"]);
+    assert_eq!(errors("a: 1\n---\nb: 2\n"), ["2:1: a second document in one file (one file holds one document)"]);
     assert_eq!(
-        faults("a: !!binary xx"),
+        errors("a: !!binary xx"),
         ["1:13: the tag `!!binary` is not read (leave it out; quote a value that is to stay text)"]
     );
-    assert_eq!(faults("a: &x [*x]"), ["1:8: an alias inside its own anchor (write the value out)"]);
+    assert_eq!(errors("a: &x [*x]"), ["1:8: an alias inside its own anchor (write the value out)"]);
     assert_eq!(
-        faults("b: &b {}\na:\n  <<: *b\n"),
+        errors("b: &b {}\na:\n  <<: *b\n"),
         ["3:3: merge keys (`<<`) are not read (write the keys out, or alias one value)"]
     );
     assert_eq!(
-        faults("a: { ? [1] : 2 }"),
+        errors("a: { ? [1] : 2 }"),
         ["1:8: a list or a map as a key (a value that begins with `{`, `[` or `${` in a flow map needs quotes)"]
     );
     let deep = "[".repeat(100);
-    assert!(faults(&deep)[0].starts_with("1:6"), "{:?}", faults(&deep));
-    let tab = faults("a:\n\tb: 1\n");
+    assert!(errors(&deep)[0].starts_with("1:6"), "{:?}", errors(&deep));
+    let tab = errors("a:\n\tb: 1\n");
     assert!(tab[0].starts_with("2:") && tab[0].ends_with("(indent with spaces, not with a tab)"), "{tab:?}");
 }
 
 #[test]
-fn a_billion_laughs_is_refused() {
+fn exponential_aliases_are_refused() {
     let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for n in 1..12 {
         let of = format!("*a{}, ", n - 1).repeat(10);
         text.push_str(&format!("a{n}: &a{n} [{of}]\n"));
     }
-    let faults = faults(&text);
-    assert!(faults[0].contains("too large"), "{faults:?}");
+    let errors = errors(&text);
+    assert!(errors[0].contains("too large"), "{errors:?}");
     let mut text = String::from("a0: &a0 [x]\n");
     for n in 1..100 {
         text.push_str(&format!("a{n}: &a{n} [*a{}]\n", n - 1));
     }
-    assert!(self::faults(&text)[0].contains("nested deeper"), "a chain of aliases");
+    assert!(self::errors(&text)[0].contains("nested deeper"), "a chain of aliases");
 }
 
 #[test]
-fn a_site_becomes_line_and_column() {
+fn a_site_is_located_by_line_and_column() {
     let text = "routes:\n  - id: a\n    when: 'x == ''y'' && z'\n    long: |\n      first ${1}\n      second ${2}\n    q: \"a\\\"b ${c}\"\n";
     let source = source(text);
     let item = Site::file("f.yaml").key("routes").index(0);
@@ -119,7 +119,7 @@ fn a_site_becomes_line_and_column() {
 }
 
 #[test]
-fn shape_names_every_key_and_value_that_does_not_fit() {
+fn the_schema_check_names_every_unknown_key_and_wrong_type() {
     let schema = json!({
         "type": "object", "additionalProperties": false, "required": ["id"],
         "properties": {
@@ -136,7 +136,7 @@ fn shape_names_every_key_and_value_that_does_not_fit() {
     });
     let text = "percnt: 5\npercent: { drak: 3 }\nstate: shaddow\ntags: [a, 1, {}]\nn: -1\nxyz: 1\n";
     let source = source(text);
-    let shaped = shape::check(source.root.as_ref().expect("tree"), &schema, &Site::file("f.yaml"));
+    let shaped = schema_check::check(source.root.as_ref().expect("tree"), &schema, &Site::file("f.yaml"));
     let problems = shaped.problems;
     let lines: Vec<String> = problems
         .iter()
@@ -164,23 +164,23 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let text = String::from_utf8_lossy(&bytes);
-        let (source, faults) = parse(&Arc::from("f.yaml"), &text);
-        for fault in faults {
-            let place = source.place(fault.span);
+        let (source, errors) = parse(&Arc::from("f.yaml"), &text);
+        for error in errors {
+            let place = source.position(error.span);
             prop_assert!(place.line >= 1 && place.column >= 1);
         }
     }
 
     #[test]
     fn no_yaml_like_text_makes_it_panic(text in "[-a-c:&*!|>'\"{}\\[\\],#?%@ \\n\\t0-9$.~é]{0,200}") {
-        let (source, faults) = parse(&Arc::from("f.yaml"), &text);
+        let (source, errors) = parse(&Arc::from("f.yaml"), &text);
         if let Some(root) = &source.root {
             let _ = root.to_value();
         } else {
-            prop_assert!(!faults.is_empty());
+            prop_assert!(!errors.is_empty());
         }
-        for fault in faults {
-            let _ = &source.text[source.place(fault.span).span];
+        for error in errors {
+            let _ = &source.text[source.position(error.span).span];
         }
         for offset in 0..5 {
             let site = Site::file("f.yaml").key("a");

@@ -1,4 +1,4 @@
-//! A good set, made bad in hundreds of ways: never a panic, always a place.
+//! Mutations of a valid set: no panic, and every finding has a position.
 
 use super::set::{POINTSMAN, ROUTES, Set, WORKFLOW};
 
@@ -44,8 +44,8 @@ fn mutants(text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_mutant_is_taken_or_refused_with_a_place() {
-    let set = Set::good();
+fn every_mutant_is_accepted_or_refused_with_a_position() {
+    let set = Set::valid();
     assert!(set.read().is_ok(), "{}", set.shown());
     let (mut tried, mut refused) = (0, 0);
     for (name, good) in FILES {
@@ -57,7 +57,7 @@ fn every_mutant_is_taken_or_refused_with_a_place() {
             refused += 1;
             let shown = failed.render(false);
             for finding in &failed.findings.0 {
-                let place = finding.place();
+                let place = finding.position();
                 assert!(finding.line.is_some() && finding.column.is_some(), "{name}, {what}: no place: {shown}");
                 assert!(shown.contains(&place), "{name}, {what}: {place} is not in: {shown}");
                 assert!(!finding.message.contains("a mistake of ours"), "{name}, {what}: {shown}\n{text}");
@@ -86,7 +86,7 @@ mod properties {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
-        fn a_splice_anywhere_never_panics_and_is_placed(
+        fn a_splice_never_panics_and_every_finding_has_a_position(
             which in 0..3_usize, at in 0.0..1.0_f64, cut in 0..40_usize,
             text in prop_oneof!["[-a-z:{}\\[\\]$ \\n\"'&*!|>]{0,30}", "\\PC{0,12}", Just("${".to_owned())],
         ) {

@@ -7,8 +7,8 @@ const R: &str = "routes/orders.yaml";
 const W: &str = "workflows/create-order.yaml";
 
 fn cases() -> Vec<(&'static str, Set)> {
-    let good = Set::good;
-    let edit = |file, from, to| Set::good().edit(file, from, to);
+    let good = Set::valid;
+    let edit = |file, from, to| Set::valid().edit(file, from, to);
     let step = |text: &str| good().edit(W, "respond:", &format!("{text}\nrespond:"));
     vec![
         ("a good set", good()),
@@ -52,7 +52,7 @@ fn cases() -> Vec<(&'static str, Set)> {
         ("a duration in quotes without a unit", edit(W, "workflow: create-order\n", "workflow: create-order\ndeadline: '30'\n")),
         ("no default", edit(P, "default_legacy: shop\n", "")),
         ("an unknown workflow", edit(R, "workflow: create-order", "workflow: create-ordr")),
-        ("a workflow whose file is no YAML is not reported as unknown", good().put(W, "workflow: [\n")),
+        ("a workflow whose file is not YAML is not reported as unknown", good().put(W, "workflow: [\n")),
         ("a service of a step that is unknown", edit(W, "services.bank", "services.bnk")),
         ("a step that does not exist", edit(W, "steps.charge.output", "steps.chrge.output")),
         (
@@ -179,7 +179,7 @@ fn cases() -> Vec<(&'static str, Set)> {
                 "store: memory\nretention: { completed: 0d, failed: soon, canceled: 1d, abandoned: 2h, cancelled: 200000w }",
             ),
         ),
-        ("retention that is no age", edit(P, "store: memory", "store: memory\nretention: 30")),
+        ("retention that is not an age", edit(P, "store: memory", "store: memory\nretention: 30")),
         ("a store of another kind", edit(P, "store: memory", "store: mysql://x")),
         (
             "a store's address with a password",
@@ -193,7 +193,7 @@ fn cases() -> Vec<(&'static str, Set)> {
 }
 
 #[test]
-fn each_refusal_reads_as_it_should() {
+fn each_refusal_has_its_expected_text() {
     let expected = include_str!("refusals.txt");
     let mut actual = String::new();
     for (name, set) in cases() {
@@ -212,7 +212,7 @@ fn each_refusal_reads_as_it_should() {
 
 #[test]
 fn colour_only_adds_to_the_plain_text() {
-    let failed = Set::good().edit(R, "percent: 50", "percnt: 50").read().err().expect("refused");
+    let failed = Set::valid().edit(R, "percent: 50", "percnt: 50").read().err().expect("refused");
     let coloured = failed.render(true);
     let mut plain = String::new();
     let mut rest = coloured.as_str();
@@ -227,8 +227,8 @@ fn colour_only_adds_to_the_plain_text() {
 }
 
 #[test]
-fn as_json_each_finding_has_its_place() {
-    let failed = Set::good().edit(R, "percent: 50", "percnt: 50").read().err().expect("refused");
+fn as_json_each_finding_has_its_position() {
+    let failed = Set::valid().edit(R, "percent: 50", "percnt: 50").read().err().expect("refused");
     let json = failed.findings.to_json();
     assert_eq!(json[0]["line"], 7);
     assert_eq!(json[0]["column"], 5);
@@ -237,7 +237,7 @@ fn as_json_each_finding_has_its_place() {
 }
 
 #[test]
-fn the_example_set_is_fit_to_be_in_force() {
+fn the_example_set_is_valid() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/flags");
     let loaded = crate::config::read(dir.as_ref(), &crate::config::Overrides::default());
     let loaded = loaded.unwrap_or_else(|failed| panic!("{failed}"));
@@ -247,7 +247,7 @@ fn the_example_set_is_fit_to_be_in_force() {
 
 #[test]
 fn an_unreadable_directory_is_named() {
-    let set = Set::good();
+    let set = Set::valid();
     let failed = crate::config::read(&set.dir().join("absent"), &crate::config::Overrides::default()).err();
     assert!(failed.expect("refused").render(false).contains("absent: cannot be read: No such file or directory"));
     let failed = crate::config::read(&set.dir().join(P), &crate::config::Overrides::default()).err();
@@ -255,7 +255,7 @@ fn an_unreadable_directory_is_named() {
 }
 
 #[test]
-fn the_schemas_take_the_example_set() {
+fn the_schemas_accept_the_example_set() {
     use crate::config::{FileKind, parse::parse, schema};
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("flags");
     let mut files = vec![(FileKind::Pointsman, root.join("pointsman.yaml"))];

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::config::{Failed, Loaded, Overrides, read};
+use crate::config::{CheckFailed, Loaded, Overrides, read};
 
 pub(super) const POINTSMAN: &str = "\
 listen: 127.0.0.1:8080
@@ -42,13 +42,13 @@ respond:
   body: { id: '${steps.charge.output.id}' }
 ";
 
-/// A good set in a directory of its own.
+/// A valid set in a directory of its own.
 pub(super) struct Set {
     home: TempDir,
 }
 
 impl Set {
-    pub fn good() -> Self {
+    pub fn valid() -> Self {
         let set = Set { home: tempfile::tempdir().expect("a directory") };
         set.put("pointsman.yaml", POINTSMAN)
             .put("routes/orders.yaml", ROUTES)
@@ -72,10 +72,10 @@ impl Set {
         std::fs::remove_file(self.dir().join(name)).expect("removed");
         self
     }
-    pub fn read(&self) -> Result<Loaded, Failed> {
+    pub fn read(&self) -> Result<Loaded, CheckFailed> {
         read(&self.dir(), &Overrides::default())
     }
-    /// What a person sees, with `flags` in the place of the directory.
+    /// The rendered findings, with `flags` instead of the directory.
     pub fn shown(&self) -> String {
         let text = match self.read() {
             Ok(loaded) => loaded.warnings.render(false),

@@ -1,27 +1,30 @@
-//! The watch: renames and symlink swaps are seen, bad sets change nothing, bursts are one change.
+//! The watcher sees renames and symlink swaps; an invalid set changes nothing; a burst is one change.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
 use super::set::{POINTSMAN, ROUTES, Set, WORKFLOW, write};
-use crate::config::{Change, Overrides, Pace, Watch, read};
+use crate::config::{Change, FlagFileWatcher, Overrides, WatchTiming, read};
 use crate::flag::State;
 
-/// So slow a poll that only an event can be the reason within the wait.
-const BY_EVENT: Pace =
-    Pace { quiet: Duration::from_millis(20), patience: Duration::from_millis(300), poll: Duration::from_secs(3_600) };
+/// Polling so rarely that only an event can report a change within `WAIT`.
+const BY_EVENT: WatchTiming = WatchTiming {
+    quiet: Duration::from_millis(20),
+    burst_max: Duration::from_millis(300),
+    poll: Duration::from_secs(3_600),
+};
 const WAIT: Duration = Duration::from_secs(20);
 
 struct Watched {
-    _watch: Watch,
+    _watch: FlagFileWatcher,
     changes: tokio::sync::mpsc::Receiver<Change>,
 }
 
 impl Watched {
-    fn new(dir: &Path, pace: Pace) -> Self {
+    fn new(dir: &Path, timing: WatchTiming) -> Self {
         let hash = read(dir, &Overrides::default()).map(|loaded| loaded.hash).unwrap_or_default();
-        let (watch, changes) = Watch::start(dir, Overrides::default(), hash, pace).expect("a thread");
+        let (watch, changes) = FlagFileWatcher::start(dir, Overrides::default(), hash, timing).expect("a thread");
         Self { _watch: watch, changes }
     }
     async fn next(&mut self) -> Change {
@@ -42,7 +45,7 @@ fn routes(state: &str) -> String {
 
 #[tokio::test]
 async fn an_editors_rename_is_one_change() {
-    let set = Set::good();
+    let set = Set::valid();
     let mut watched = Watched::new(&set.dir(), BY_EVENT);
     let at = set.dir().join("routes/orders.yaml");
     let aside = set.dir().join("routes/.orders.yaml.swp");
@@ -53,8 +56,8 @@ async fn an_editors_rename_is_one_change() {
 }
 
 #[tokio::test]
-async fn a_bad_set_is_refused_and_a_mended_one_is_taken() {
-    let set = Set::good();
+async fn an_invalid_set_is_refused_and_a_corrected_one_accepted() {
+    let set = Set::valid();
     let mut watched = Watched::new(&set.dir(), BY_EVENT);
     let at = set.dir().join("routes/orders.yaml");
     write(&at, routes("shaddow"));
@@ -66,7 +69,7 @@ async fn a_bad_set_is_refused_and_a_mended_one_is_taken() {
 
 #[tokio::test]
 async fn a_new_directory_and_a_new_file_are_seen() {
-    let set = Set::good().remove("routes/orders.yaml");
+    let set = Set::valid().remove("routes/orders.yaml");
     std::fs::remove_dir(set.dir().join("routes")).expect("removed");
     let mut watched = Watched::new(&set.dir(), BY_EVENT);
     write(&set.dir().join("routes/new.yaml"), routes("off"));
@@ -77,7 +80,7 @@ async fn a_new_directory_and_a_new_file_are_seen() {
 
 /// As the kubelet does it: `routes -> ..data/routes`, `..data -> ..2026_1`, swapped by a rename of the link.
 #[tokio::test]
-async fn a_symlink_swap_is_seen_again_and_again() {
+async fn every_symlink_swap_is_seen() {
     let home = tempfile::tempdir().expect("a directory");
     let flags = home.path().join("flags");
     let version = |name: &str, state: &str| {
@@ -106,12 +109,12 @@ async fn a_symlink_swap_is_seen_again_and_again() {
 }
 
 #[tokio::test]
-async fn the_poll_sees_what_no_event_told() {
-    let set = Set::good();
+async fn polling_finds_a_change_without_an_event() {
+    let set = Set::valid();
     let old = set.dir().with_file_name("flags-new");
-    let pace = Pace { poll: Duration::from_millis(50), ..BY_EVENT };
-    let mut watched = Watched::new(&set.dir(), pace);
-    // The directory itself is replaced: the watch stands on the old one.
+    let timing = WatchTiming { poll: Duration::from_millis(50), ..BY_EVENT };
+    let mut watched = Watched::new(&set.dir(), timing);
+    // The directory itself is replaced: the kernel still watches the old one.
     write(&old.join("pointsman.yaml"), POINTSMAN);
     write(&old.join("routes/orders.yaml"), routes("off"));
     write(&old.join("workflows/create-order.yaml"), WORKFLOW);
@@ -127,17 +130,17 @@ async fn the_poll_sees_what_no_event_told() {
 }
 
 #[tokio::test]
-async fn force_tells_the_same_set_again() {
-    let set = Set::good();
+async fn force_reports_an_unchanged_set() {
+    let set = Set::valid();
     let mut watched = Watched::new(&set.dir(), BY_EVENT);
-    watched._watch.nudge().force();
+    watched._watch.trigger().force();
     assert_eq!(watched.state().await, Ok(State::Shadow));
 }
 
 #[tokio::test]
-async fn a_hundred_bad_files_each_are_refused_and_the_good_one_is_taken_at_last() {
-    let set = Set::good();
-    let mut watched = Watched::new(&set.dir(), Pace { quiet: Duration::from_millis(1), ..BY_EVENT });
+async fn a_hundred_invalid_versions_are_refused_and_the_valid_one_accepted() {
+    let set = Set::valid();
+    let mut watched = Watched::new(&set.dir(), WatchTiming { quiet: Duration::from_millis(1), ..BY_EVENT });
     let at = set.dir().join("routes/orders.yaml");
     for n in 0..100 {
         write(&at, routes(&format!("bad{n}")));

@@ -1,20 +1,20 @@
-//! What a plain scalar of YAML means.
+//! The value of a plain (unquoted) YAML scalar.
 
 use serde_json::Number;
 
-use super::tree::Kind;
+use super::tree::NodeKind;
 
-/// A plain scalar by YAML's core schema; what JSON cannot write stays text.
-pub(super) fn plain(value: &str) -> Kind {
+/// A plain scalar by YAML's core schema; a number that JSON cannot write stays a string.
+pub(super) fn plain_scalar(value: &str) -> NodeKind {
     match value {
-        "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,
-        "true" | "True" | "TRUE" => return Kind::Bool(true),
-        "false" | "False" | "FALSE" => return Kind::Bool(false),
+        "" | "~" | "null" | "Null" | "NULL" => return NodeKind::Null,
+        "true" | "True" | "TRUE" => return NodeKind::Bool(true),
+        "false" | "False" | "FALSE" => return NodeKind::Bool(false),
         _ => {}
     }
     match number(value) {
-        Some(number) => Kind::Number(number),
-        None => Kind::Text(value.into()),
+        Some(number) => NodeKind::Number(number),
+        None => NodeKind::Text(value.into()),
     }
 }
 

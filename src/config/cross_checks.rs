@@ -1,29 +1,30 @@
-//! What only all files together can say.
+//! Checks that need all files together.
 //!
-//! Refused here: a legacy that is our own listener, an invariant that names a step which does not exist, a workflow that
-//! runs one which does not exist, or itself. Warned of:
-//! steps that a rehearsal does not send and has no output for, people whose names nobody verifies. What one route and the names it uses can say is the
-//! rooms' own business.
+//! Refused here: a legacy service that is our own listener, an invariant that names an unknown step, a workflow that runs
+//! an unknown one, or itself. Warned of: steps that a rehearsal neither sends nor has an output for, answerers whose names
+//! nobody verifies. One route and the names that it uses are checked by `flag`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use http::Uri;
 
-use super::Settings;
-use super::rooms::{Main, Workflows};
+use super::checked_files::{MainFile, PlacedRoute, Workflows};
+use super::setup::Settings;
 use crate::expression::Template;
 use crate::flag::{Instance, Route, State};
 use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site, nearest};
 use crate::workflow::{EffectClass, Plan, StepKind, Until};
 
-/// A route and where it stands.
-pub(crate) type Placed = (Site, Arc<Route>);
-
-/// A service that would send requests back to ourselves.
-pub(crate) fn loops(settings: &Settings, main: &Main, site: &Site, routes: &[Placed], problems: &mut Problems) {
+/// Services whose requests would come back to our own listeners.
+pub(crate) fn loops(
+    settings: &Settings,
+    main: &MainFile,
+    site: &Site,
+    routes: &[PlacedRoute],
+    problems: &mut Problems,
+) {
     for (name, service) in &main.services {
         let Some(service) = service else { continue };
         let site = site.key(name.as_str());
@@ -35,7 +36,7 @@ pub(crate) fn loops(settings: &Settings, main: &Main, site: &Site, routes: &[Pla
             let Some((which, _)) = ours.find(|(_, listener)| reaches(uri, *listener)) else { continue };
             let message = format!("{uri} is our own listener (`{which}`)");
             if is_legacy {
-                let hint = "a request would go round in a loop: name the legacy service's own address";
+                let hint = "requests would loop: name the legacy service's own address";
                 problems.error(&site, message).hint(hint);
             } else {
                 problems.warn(&site, message).hint("a step that calls it comes back as a request of its own");
@@ -65,11 +66,11 @@ fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
     }
 }
 
-/// What a route and its workflow must agree on.
-pub(crate) fn routes(routes: &[Placed], workflows: &Workflows, problems: &mut Problems) {
+/// Checks each route together with its workflow.
+pub(crate) fn routes(routes: &[PlacedRoute], workflows: &Workflows, problems: &mut Problems) {
     let mut warned = BTreeSet::new();
     for (site, route) in routes {
-        not_acted_on(site, route, problems);
+        unsupported_keys(site, route, problems);
         ungated_cohorts(site, route, problems);
         let workflow = route.workflow.as_ref().and_then(|name| workflows.get(name));
         let Some((file, Some(plan))) = workflow else { continue };
@@ -81,7 +82,8 @@ pub(crate) fn routes(routes: &[Placed], workflows: &Workflows, problems: &mut Pr
     }
 }
 
-/// An id that is handed out before its instance is pinned leads to legacy, which does not know it.
+/// Warns of an id that is returned before its instance is pinned: a follow-up would go to legacy, which does not know
+/// it.
 fn unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
     let creates = matches!(route.instance, Some(Instance::Creates { .. }));
     let Some(pending) = plan.pending.as_ref().filter(|_| creates) else { return };
@@ -96,8 +98,8 @@ fn unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Prob
     }
 }
 
-/// What is checked and has no effect in this version: whoever relies on it must hear so.
-fn not_acted_on(site: &Site, route: &Route, problems: &mut Problems) {
+/// Warns of keys that are checked but have no effect in this version.
+fn unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
     let keys = [
         ("guard", route.guard.is_some(), "watch the mismatch rate in the evidence, and flip down by hand"),
         ("invariants", !route.invariants.is_empty(), "judge replies outside until it does"),
@@ -109,7 +111,7 @@ fn not_acted_on(site: &Site, route: &Route, problems: &mut Problems) {
     }
 }
 
-/// A cohort that is answered by the engine while its route is not: no gate has looked at evidence for it.
+/// Warns of a cohort that the engine answers while its route is lower: no gate judged evidence for it.
 fn ungated_cohorts(site: &Site, route: &Route, problems: &mut Problems) {
     for (index, cohort) in route.cohorts.iter().enumerate() {
         if cohort.state >= State::Live && cohort.state > route.declared {
@@ -122,19 +124,19 @@ fn ungated_cohorts(site: &Site, route: &Route, problems: &mut Problems) {
     }
 }
 
-/// Steps that run another workflow, and which.
-type Begins = Vec<(StepId, WorkflowName)>;
+/// Steps that run another workflow, with its name.
+type SubRuns = Vec<(StepId, WorkflowName)>;
 
-/// Workflows that run others: the others exist, and none comes back to itself.
+/// Checks workflows that run others: those exist, and none runs itself again.
 pub(crate) fn sub_runs(workflows: &Workflows, problems: &mut Problems) {
-    let runs = |plan: &Plan| -> Begins {
+    let runs = |plan: &Plan| -> SubRuns {
         let runs = plan.steps.iter().filter_map(|step| match &step.kind {
             StepKind::Run(run) => Some((step.id.clone(), run.workflow.clone())),
             _ => None,
         });
         runs.collect()
     };
-    let all: BTreeMap<&WorkflowName, (&Site, Begins)> =
+    let all: BTreeMap<&WorkflowName, (&Site, SubRuns)> =
         workflows.iter().filter_map(|(name, (site, plan))| Some((name, (site, runs(plan.as_ref()?))))).collect();
     for (site, steps) in all.values() {
         for (step, wanted) in steps.iter().filter(|(_, wanted)| !workflows.contains_key(wanted)) {
@@ -200,7 +202,7 @@ pub(crate) fn people(settings: &Settings, workflows: &Workflows, problems: &mut 
     }
 }
 
-/// Steps that a rehearsal does not send and has no output for.
+/// Warns of steps that a rehearsal neither sends nor has an output for.
 fn rehearsals(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) {
     for step in &plan.steps {
         let asks = match &step.kind {

@@ -1,59 +1,42 @@
-//! From trees to what the rooms' checks make of them.
+//! Checks the content of each kind of file with the checks of `flag`, `workflow` and `compare`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::cross::Placed;
+use super::checked_files::{MainFile, Routes, Services, Workflows};
+use super::files::FileKind;
+use super::schema::schema;
+use super::schema_check::{self, SchemaCheck};
 use super::settings::{self, PointsmanDraft};
-use super::tree::{Kind, Node};
-use super::{FileKind, Overrides, Settings, schema::schema, shape, shape::Shaped};
+use super::setup::Overrides;
+use super::tree::{Node, NodeKind};
 use crate::compare::{CompareWorld, Rules, RulesDraft};
-use crate::flag::Service;
 use crate::flag::file::{RouteDraft, ServiceDraft, WorkflowFacts, World, check_routes, check_service};
-use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
 use crate::workflow::{EffectClass, Known, Plan, StepKind};
 
-/// Services by name; `None` where its own check failed.
-pub(crate) type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
-
-/// Workflows by name with the tops of their files; `None` where its own check failed.
-pub(crate) type Workflows = BTreeMap<WorkflowName, (Site, Option<Arc<Plan>>)>;
-
-/// What `pointsman.yaml` came to.
-#[derive(Default)]
-pub(crate) struct Main {
-    pub settings: Option<Settings>,
-    pub services: Services,
-    pub default_legacy: Option<ServiceName>,
-    pub limits: Limits,
-    /// Names of secrets, also of those that could not be read.
-    pub secrets: BTreeSet<String>,
-    /// Whether a store key is asked for.
-    pub store_key: bool,
-}
-
 /// Checks `pointsman.yaml`.
-pub(crate) fn main(node: &Node, site: &Site, dir: &Path, over: &Overrides, problems: &mut Problems) -> Main {
-    let shaped = shape::check(node, schema(FileKind::Pointsman), site);
+pub(crate) fn main(node: &Node, site: &Site, dir: &Path, over: &Overrides, problems: &mut Problems) -> MainFile {
+    let shaped = schema_check::check(node, schema(FileKind::Pointsman), site);
     let draft = pruned::<PointsmanDraft>(node.to_value(), site, &shaped);
     problems.extend(shaped.problems);
-    let Some(draft) = draft else { return Main::default() };
+    let Some(draft) = draft else { return MainFile::default() };
     let mut services = Services::new();
     for (name, value) in &draft.services {
         let site = site.key("services").key(name.as_str());
-        // What the shape refused stands in `problems` already.
+        // What the schema refuses is in `problems` already.
         let service = serde_json::from_value::<ServiceDraft>(value.clone()).ok();
         let service = service.and_then(|draft| check_service(name, &draft, &site, problems));
         services.insert(name.as_str().into(), service.map(Arc::new));
     }
     let default_legacy = draft.default_legacy.as_deref().map(ServiceName::from);
-    if default_legacy.is_none() && node.entry("default_legacy").is_some_and(|e| matches!(e.value.kind, Kind::Null)) {
+    if default_legacy.is_none() && node.entry("default_legacy").is_some_and(|e| matches!(e.value.kind, NodeKind::Null))
+    {
         problems
             .error(&site.key("default_legacy"), "`default_legacy` names no service")
             .hint("it is one of the names under `services:`");
@@ -67,13 +50,13 @@ pub(crate) fn main(node: &Node, site: &Site, dir: &Path, over: &Overrides, probl
     }
     let settings = settings::check(&draft, site, dir, over, problems);
     let secrets = draft.secrets.keys().cloned().collect();
-    Main { settings, services, default_legacy, limits: draft.limits, secrets, store_key: draft.store_key.is_some() }
+    MainFile { settings, services, default_legacy, limits: draft.limits, secrets, store_key: draft.store_key.is_some() }
 }
 
 /// Checks `workflows/*.yaml`.
 pub(crate) fn workflows<'a>(
     files: impl Iterator<Item = (Site, &'a Node)>,
-    main: &Main,
+    main: &MainFile,
     problems: &mut Problems,
 ) -> Workflows {
     let services = main.services.iter();
@@ -82,7 +65,7 @@ pub(crate) fn workflows<'a>(
         Known { services: &services, secrets: &main.secrets, has_store_key: main.store_key, limits: &main.limits };
     let mut workflows = Workflows::new();
     for (site, node) in files {
-        let shaped = shape::check(node, schema(FileKind::Workflow), &site);
+        let shaped = schema_check::check(node, schema(FileKind::Workflow), &site);
         let value = prune(node.to_value(), &site, &shaped);
         let well_shaped = shaped.problems.is_empty();
         // A key that is missing would be reported a second time.
@@ -103,12 +86,6 @@ pub(crate) fn workflows<'a>(
     workflows
 }
 
-/// All routes of all files, and each one's rules.
-pub(crate) struct Routes {
-    pub routes: Vec<Placed>,
-    pub rules: BTreeMap<RouteId, Arc<Rules>>,
-}
-
 /// Checks `routes/*.yaml`, all together.
 pub(crate) fn routes<'a>(
     files: impl Iterator<Item = (Site, &'a Node)>,
@@ -117,15 +94,15 @@ pub(crate) fn routes<'a>(
     problems: &mut Problems,
 ) -> Routes {
     let mut drafts: Vec<(Site, RouteDraft)> = Vec::new();
-    let mut maimed: Vec<Site> = Vec::new();
+    let mut incomplete: Vec<Site> = Vec::new();
     for (site, node) in files {
-        let shaped = shape::check(node, schema(FileKind::Routes), &site);
+        let shaped = schema_check::check(node, schema(FileKind::Routes), &site);
         let items = node.get("routes").map_or(&[][..], Node::items);
         for (index, item) in items.iter().enumerate() {
             let site = site.key("routes").index(index);
             if let Some(draft) = pruned::<RouteDraft>(item.to_value(), &site, &shaped) {
                 if shaped.refused.iter().any(|path| path.starts_with(&site.path)) {
-                    maimed.push(site.clone());
+                    incomplete.push(site.clone());
                 }
                 drafts.push((site, draft));
             }
@@ -139,8 +116,8 @@ pub(crate) fn routes<'a>(
     let facts = facts.collect();
     let mut own = Problems::default();
     let checked = check_routes(&drafts, &World { services, workflows: &facts }, &mut own);
-    // A warning may rest on what was left out of the draft.
-    own.retain(|p| p.severity == Severity::Error || !maimed.iter().any(|site| p.site.is_within(site)));
+    // A warning about an incomplete draft may be caused by what was removed from it.
+    own.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
     problems.extend(own);
     let mut rules = BTreeMap::new();
     for (site, draft) in &drafts {
@@ -150,7 +127,7 @@ pub(crate) fn routes<'a>(
         let value = draft.compare.clone().filter(|value| !value.is_null()).unwrap_or_else(|| serde_json::json!({}));
         let Ok(mut draft_rules) = serde_json::from_value::<RulesDraft>(value) else { continue };
         if !known {
-            // Its steps are unknown because its file is broken: that is the problem.
+            // Its steps are unknown because the workflow's file is invalid, which is reported already.
             draft_rules.assert.clear();
         }
         let steps: Vec<&str> = plan.iter().flat_map(|plan| plan.steps.iter().map(|step| step.id.as_str())).collect();
@@ -158,8 +135,8 @@ pub(crate) fn routes<'a>(
             rules.insert(draft.id.as_str().into(), Arc::new(checked));
         }
     }
-    let place = |id: &RouteId| drafts.iter().find(|(_, draft)| draft.id == id.as_str()).map(|(site, _)| site.clone());
-    let routes = checked.into_iter().filter_map(|route| Some((place(&route.id)?, Arc::new(route)))).collect();
+    let site_of = |id: &RouteId| drafts.iter().find(|(_, draft)| draft.id == id.as_str()).map(|(site, _)| site.clone());
+    let routes = checked.into_iter().filter_map(|route| Some((site_of(&route.id)?, Arc::new(route)))).collect();
     Routes { routes, rules }
 }
 
@@ -168,15 +145,15 @@ fn has_shared_step(plan: &Plan) -> bool {
     plan.steps.iter().any(|step| shared(&step.kind))
 }
 
-/// A draft without the parts whose shape was refused. `None` where too much is missing.
-fn pruned<T: DeserializeOwned>(value: Value, site: &Site, shaped: &Shaped) -> Option<T> {
+/// A draft without the parts that the schema refuses; `None` where it cannot be read without them.
+fn pruned<T: DeserializeOwned>(value: Value, site: &Site, shaped: &SchemaCheck) -> Option<T> {
     serde_json::from_value(prune(value, site, shaped)?).ok()
 }
 
-/// A value without the parts whose shape was refused, so that what is left is checked for sense all the same. `None`
-/// where the whole value was refused.
-fn prune(mut value: Value, site: &Site, shaped: &Shaped) -> Option<Value> {
-    // From the back, so that places in lists stay what they were.
+/// A value without the parts that the schema refuses, so that the rest is still checked. `None` where the whole value
+/// was refused.
+fn prune(mut value: Value, site: &Site, shaped: &SchemaCheck) -> Option<Value> {
+    // From the back, so that indexes in lists stay valid.
     let inside = shaped.refused.iter().rev().filter_map(|path| path.strip_prefix(site.path.as_slice()));
     for path in inside {
         let (last, parents) = path.split_last()?;

@@ -1,11 +1,11 @@
-//! How values and schemas are called in messages.
+//! Describes values and schemas in error messages.
 
 use serde_json::{Map, Value};
 
-use super::tree::{Kind, Node};
+use super::tree::{Node, NodeKind};
 use crate::problem::{Segment, Site};
 
-/// The schema's types; empty is any.
+/// The types that a schema allows; empty for any.
 pub(super) fn types(schema: &Map<String, Value>) -> Vec<&str> {
     match schema.get("type") {
         Some(Value::String(one)) => vec![one],
@@ -33,28 +33,30 @@ pub(super) fn expected(schema: &Map<String, Value>) -> String {
 
 pub(super) fn found(node: &Node) -> String {
     match &node.kind {
-        Kind::Bool(bool) => format!("`{bool}`"),
-        Kind::Number(number) => format!("the number {number}"),
-        Kind::Text(text) => format!("the text `{}`", short(text)),
-        _ => node.called().to_owned(),
+        NodeKind::Bool(bool) => format!("`{bool}`"),
+        NodeKind::Number(number) => format!("the number {number}"),
+        NodeKind::Text(text) => format!("the text `{}`", short(text)),
+        _ => node.type_name().to_owned(),
     }
 }
 
 pub(super) fn quotes(node: &Node, expected: &str) -> Option<String> {
     match &node.kind {
-        Kind::Text(text) if expected.contains("number") && serde_json::from_str::<serde_json::Number>(text).is_ok() => {
+        NodeKind::Text(text)
+            if expected.contains("number") && serde_json::from_str::<serde_json::Number>(text).is_ok() =>
+        {
             Some("write it without quotes".to_owned())
         }
-        Kind::Number(_) | Kind::Bool(_) if expected.contains("text") => Some("put it in quotes".to_owned()),
+        NodeKind::Number(_) | NodeKind::Bool(_) if expected.contains("text") => Some("put it in quotes".to_owned()),
         _ => None,
     }
 }
 
-/// What to write in the place of a number where a duration is wanted.
+/// A hint for a number where a duration is expected.
 pub(super) fn unit(node: &Node, schema: &Map<String, Value>, site: &Site) -> Option<String> {
     const KEYS: [&str; 11] =
         ["deadline", "timeout", "over", "open", "base", "max", "after", "connect", "first_byte", "within", "interval"];
-    let Kind::Number(number) = &node.kind else { return None };
+    let NodeKind::Number(number) = &node.kind else { return None };
     let key = match site.path.last()? {
         Segment::Key(key) => &**key,
         Segment::Index(_) => return None,
@@ -63,7 +65,7 @@ pub(super) fn unit(node: &Node, schema: &Map<String, Value>, site: &Site) -> Opt
         .then(|| format!("a duration has a unit: write {number}s"))
 }
 
-/// What a key is for, as its schema says it.
+/// The meaning of a key, from its schema's description.
 pub(super) fn described(schema: &Value) -> Option<String> {
     let text = schema.get("description")?.as_str()?.lines().next()?.trim_end_matches('.');
     let mut chars = text.chars();
@@ -84,7 +86,7 @@ pub(super) fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// A value within a message.
+/// A value, short enough for a message.
 pub(super) fn short(text: &str) -> String {
     let first = text.lines().next().unwrap_or("");
     if first.chars().count() > 60 || first.len() < text.len() {

@@ -1,29 +1,29 @@
-//! A tree held against the JSON Schema of what it should be.
+//! Checks a tree against the JSON Schema of its draft.
 //!
-//! The question it answers: "which keys does nobody read, and which values are of the wrong kind?" It walks the schema
-//! that `schemars` makes from a draft, so that the same types say what `check` refuses and what an editor completes.
-//! Always true: where it finds nothing, the draft can be deserialized. Only shape is judged here; sense (a percent of
-//! 150, a service that does not exist) is the business of the rooms' own checks.
+//! The question it answers: "which keys are unknown, and which values have the wrong type?" It walks the schema that
+//! `schemars` generates from a draft, so that the same types decide what `check` refuses and what an editor completes.
+//! Always true: where it finds nothing, the draft can be deserialized. Only keys and types are checked here; meaning (a
+//! percent of 150, a service that does not exist) is checked by `flag`, `workflow` and `compare`.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::tree::{Kind, Node};
-use super::wording::{described, expected, found, listed, or, quotes, short, types, unit};
+use super::messages::{described, expected, found, listed, or, quotes, short, types, unit};
+use super::tree::{Node, NodeKind};
 use crate::problem::{Problem, Problems, Segment, Site, nearest};
 
-/// What the walk found.
+/// The result of checking a tree.
 #[derive(Default)]
-pub(crate) struct Shaped {
+pub(crate) struct SchemaCheck {
     /// Everything that the schema does not allow.
     pub problems: Problems,
-    /// Where a key or value stands that does not fit: without these, what is left may still be checked for sense. A
-    /// missing key is not among them.
+    /// The paths of keys and values that the schema refuses: what is left without them can still be checked for meaning.
+    /// Missing keys are not among them.
     pub refused: Vec<Vec<Segment>>,
 }
 
-impl Shaped {
+impl SchemaCheck {
     fn error(&mut self, site: &Site, message: impl Into<String>) -> &mut Problem {
         self.refused.push(site.path.clone());
         self.problems.error(site, message)
@@ -31,8 +31,8 @@ impl Shaped {
 }
 
 /// Finds everything in `node` that the schema does not allow.
-pub(crate) fn check(node: &Node, schema: &Value, site: &Site) -> Shaped {
-    let mut shaped = Shaped::default();
+pub(crate) fn check(node: &Node, schema: &Value, site: &Site) -> SchemaCheck {
+    let mut shaped = SchemaCheck::default();
     Walk { root: schema }.value(node, schema, site, &mut shaped, 0);
     shaped
 }
@@ -43,11 +43,11 @@ struct Walk<'a> {
 
 /// Schemas refer to themselves (a list of lists); files are no deeper than this times a reference or two.
 const DEPTH_MAX: usize = 512;
-/// Keys that a hint names one by one; a longer list helps nobody.
+/// The most keys that a hint lists; a longer list would not help.
 const NAMED_MAX: usize = 24;
 
 impl Walk<'_> {
-    fn value(&self, node: &Node, schema: &Value, site: &Site, problems: &mut Shaped, depth: usize) {
+    fn value(&self, node: &Node, schema: &Value, site: &Site, problems: &mut SchemaCheck, depth: usize) {
         let schema = self.resolve(schema);
         let Some(schema) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return };
         for key in ["anyOf", "oneOf"] {
@@ -73,8 +73,8 @@ impl Walk<'_> {
             return;
         }
         match &node.kind {
-            Kind::Map(_) => self.map(node, schema, site, problems, depth),
-            Kind::List(items) => {
+            NodeKind::Map(_) => self.map(node, schema, site, problems, depth),
+            NodeKind::List(items) => {
                 if let Some(of) = schema.get("items") {
                     for (index, item) in items.iter().enumerate() {
                         self.value(item, of, &site.index(index), problems, depth + 1);
@@ -86,7 +86,7 @@ impl Walk<'_> {
                     problems.error(site, format!("expected at least {least} in this list, found {}", items.len()));
                 }
             }
-            Kind::Number(number) => {
+            NodeKind::Number(number) => {
                 let number = number.as_f64().unwrap_or(0.0);
                 let bound = |key| schema.get(key).and_then(Value::as_f64);
                 if let Some(least) = bound("minimum").filter(|least| number < *least) {
@@ -96,11 +96,11 @@ impl Walk<'_> {
                     problems.error(site, format!("expected a number up to {most}, found {number}"));
                 }
             }
-            Kind::Null | Kind::Bool(_) | Kind::Text(_) => {}
+            NodeKind::Null | NodeKind::Bool(_) | NodeKind::Text(_) => {}
         }
     }
 
-    fn map(&self, node: &Node, schema: &Map<String, Value>, site: &Site, problems: &mut Shaped, depth: usize) {
+    fn map(&self, node: &Node, schema: &Map<String, Value>, site: &Site, problems: &mut SchemaCheck, depth: usize) {
         let none = Map::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
         let others = schema.get("additionalProperties");
@@ -140,8 +140,8 @@ impl Walk<'_> {
         }
     }
 
-    /// One of several shapes: the one that takes this kind of value, else the one that has least against it.
-    fn one_of(&self, node: &Node, branches: &[Value], site: &Site, problems: &mut Shaped, depth: usize) {
+    /// One of several schemas: the errors of the branch that takes this type of value, of several the one with the fewest.
+    fn one_of(&self, node: &Node, branches: &[Value], site: &Site, problems: &mut SchemaCheck, depth: usize) {
         let branches: Vec<&Value> = branches.iter().map(|branch| self.resolve(branch)).collect();
         let mut all_words = BTreeSet::new();
         let mut fitting = Vec::new();
@@ -178,20 +178,20 @@ impl Walk<'_> {
             }
             return;
         }
-        let mut best: Option<Shaped> = None;
+        let mut best: Option<SchemaCheck> = None;
         for branch in fitting {
-            let mut tried = Shaped::default();
+            let mut tried = SchemaCheck::default();
             self.value(node, branch, site, &mut tried, depth + 1);
             if best.as_ref().is_none_or(|best| tried.problems.len() < best.problems.len()) {
                 best = Some(tried);
             }
         }
-        let Shaped { problems: found, refused } = best.unwrap_or_default();
+        let SchemaCheck { problems: found, refused } = best.unwrap_or_default();
         problems.problems.extend(found);
         problems.refused.extend(refused);
     }
 
-    /// Whether a branch is for this kind of value at all.
+    /// Whether a branch takes this type of value at all.
     fn may_accept(&self, schema: &Value, node: &Node, depth: usize) -> bool {
         let schema = self.resolve(schema);
         let Some(object) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return true };
@@ -206,7 +206,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What a person calls what a branch takes.
+    /// The names of the values that a branch takes, for messages.
     fn names(&self, schema: &Value, depth: usize) -> Vec<String> {
         let schema = self.resolve(schema);
         let Some(object) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return Vec::new() };
@@ -221,7 +221,7 @@ impl Walk<'_> {
         }
     }
 
-    fn word(&self, node: &Node, words: &[String], site: &Site, problems: &mut Shaped) {
+    fn word(&self, node: &Node, words: &[String], site: &Site, problems: &mut SchemaCheck) {
         let Some(text) = node.text() else {
             let list = listed(words.iter().map(String::as_str));
             problems.error(site, format!("expected one of {list}, found {}", found(node)));
@@ -264,13 +264,13 @@ fn accepts(schema: &Map<String, Value>, node: &Node) -> bool {
     let types = types(schema);
     types.is_empty()
         || types.iter().any(|name| match (*name, &node.kind) {
-            ("null", Kind::Null)
-            | ("boolean", Kind::Bool(_))
-            | ("number", Kind::Number(_))
-            | ("string", Kind::Text(_))
-            | ("array", Kind::List(_))
-            | ("object", Kind::Map(_)) => true,
-            ("integer", Kind::Number(number)) => number.is_i64() || number.is_u64(),
+            ("null", NodeKind::Null)
+            | ("boolean", NodeKind::Bool(_))
+            | ("number", NodeKind::Number(_))
+            | ("string", NodeKind::Text(_))
+            | ("array", NodeKind::List(_))
+            | ("object", NodeKind::Map(_)) => true,
+            ("integer", NodeKind::Number(number)) => number.is_i64() || number.is_u64(),
             _ => false,
         })
 }

@@ -1,0 +1,40 @@
+//! What the check of each kind of file gives to the checks after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::setup::Settings;
+use crate::compare::Rules;
+use crate::flag::{Route, Service};
+use crate::limits::Limits;
+use crate::names::{RouteId, ServiceName, WorkflowName};
+use crate::problem::Site;
+use crate::workflow::Plan;
+
+/// Services by name; `None` where their own check failed.
+pub(crate) type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
+
+/// Workflows by name, with their files; `None` where their own check failed.
+pub(crate) type Workflows = BTreeMap<WorkflowName, (Site, Option<Arc<Plan>>)>;
+
+/// A route and its position.
+pub(crate) type PlacedRoute = (Site, Arc<Route>);
+
+/// `pointsman.yaml`.
+#[derive(Default)]
+pub(crate) struct MainFile {
+    pub settings: Option<Settings>,
+    pub services: Services,
+    pub default_legacy: Option<ServiceName>,
+    pub limits: Limits,
+    /// Names of secrets, also of those that could not be read.
+    pub secrets: BTreeSet<String>,
+    /// Whether `store_key` is given.
+    pub store_key: bool,
+}
+
+/// All routes of all files, with the comparison rules of each.
+pub(crate) struct Routes {
+    pub routes: Vec<PlacedRoute>,
+    pub rules: BTreeMap<RouteId, Arc<Rules>>,
+}

@@ -1,0 +1,58 @@
+//! How old the files in force are, and why the newest version of them was refused.
+//!
+//! Always true: the age counts from when a set was put in force; an error stays until a valid set is put in force.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::render::{CheckFailed, Findings};
+
+/// What `status` and the metrics show of the files in force.
+pub struct ReloadStatus {
+    in_force_since: ArcSwap<(Instant, Findings)>,
+    error: ArcSwapOption<String>,
+}
+
+impl ReloadStatus {
+    /// A set with these warnings has just been put in force.
+    pub fn new(warnings: Findings) -> Self {
+        let status =
+            Self { in_force_since: ArcSwap::from_pointee((Instant::now(), warnings)), error: ArcSwapOption::empty() };
+        metrics::counter!("pointsman_flags_reload_failures_total").absolute(0);
+        status.observe();
+        status
+    }
+    /// A valid set was put in force.
+    pub fn accepted(&self, warnings: Findings) {
+        self.in_force_since.store(Arc::new((Instant::now(), warnings)));
+        self.error.store(None);
+        self.observe();
+    }
+    /// A set was refused by its check.
+    pub fn refused(&self, failed: &CheckFailed) {
+        self.refused_because(failed.render(false));
+    }
+    /// A set was refused for another reason (the store did not record its flips).
+    pub fn refused_because(&self, text: String) {
+        metrics::counter!("pointsman_flags_reload_failures_total").increment(1);
+        self.error.store(Some(Arc::new(text)));
+    }
+    /// How long the set has been in force.
+    pub fn age(&self) -> Duration {
+        self.in_force_since.load().0.elapsed()
+    }
+    /// The whole text of the last refusal, until a valid set is put in force.
+    pub fn last_error(&self) -> Option<String> {
+        self.error.load().as_deref().cloned()
+    }
+    /// The warnings about the set in force, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.in_force_since.load().1.0.iter().map(super::render::Finding::one_line).collect()
+    }
+    /// Writes the age to its metric; called before each scrape.
+    pub fn observe(&self) {
+        metrics::gauge!("pointsman_flags_age_seconds").set(self.age().as_secs_f64());
+    }
+}

@@ -1,0 +1,130 @@
+//! What a successful check builds from all files together.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::render::Findings;
+use super::retention::Retention;
+use crate::flag::{Route, Service};
+use crate::limits::Limits;
+use crate::names::{RouteId, ServiceName, WorkflowName};
+use crate::secret::Secret;
+use crate::workflow::Plan;
+
+/// Settings that the command line overrides.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Instead of `listen`.
+    pub listen: Option<SocketAddr>,
+    /// Instead of `admin.listen`.
+    pub admin: Option<SocketAddr>,
+    /// Instead of `store`.
+    pub store: Option<String>,
+    /// A missing secret is a warning, not an error: for a check on a machine that will not run the set.
+    pub secrets_may_be_absent: bool,
+}
+
+/// A valid set of files.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The set.
+    pub setup: Setup,
+    /// Warnings for people.
+    pub warnings: Findings,
+    /// Equal for equal files.
+    pub hash: [u8; 32],
+}
+
+/// All files, checked together.
+#[derive(Clone)]
+pub struct Setup {
+    /// Listeners, store, secrets.
+    pub settings: Settings,
+    /// By name.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// The service that gets requests which no route matches.
+    pub default_legacy: Arc<Service>,
+    /// In file order.
+    pub routes: Vec<Arc<Route>>,
+    /// By name.
+    pub workflows: BTreeMap<WorkflowName, Arc<Plan>>,
+    /// How each route's pairs are compared.
+    pub rules: BTreeMap<RouteId, Arc<crate::compare::Rules>>,
+    /// The limits.
+    pub limits: Arc<Limits>,
+}
+
+/// `pointsman.yaml` except its services and limits.
+#[derive(Clone)]
+pub struct Settings {
+    /// The proxy's listener.
+    pub listen: SocketAddr,
+    /// The listener of the API and the metrics.
+    pub admin: SocketAddr,
+    /// The listener for applications, which serves runs only.
+    pub api: Option<SocketAddr>,
+    /// Whether the deprecated `POST /api/maestro/produce` is served.
+    pub maestro: bool,
+    /// Tokens; required where a listener can be reached from other machines.
+    pub tokens: Vec<Token>,
+    /// The store.
+    pub store: StoreUrl,
+    /// The directory of the file of retry keys, where it is not the default one.
+    pub retry_keys_dir: Option<PathBuf>,
+    /// Encrypts credentials of callers; 32 bytes as 64 hex digits.
+    pub store_key: Option<Secret>,
+    /// By name; read from environment or file at load.
+    pub secrets: BTreeMap<String, Secret>,
+    /// How long ended runs are kept.
+    pub retention: Retention,
+    /// Incoming `X-Forwarded-*` are trusted and added to; otherwise they are replaced.
+    pub trust_forwarded: bool,
+}
+
+impl Settings {
+    /// The settings that differ and take effect only at the next start.
+    pub fn differing_until_restart(&self, newer: &Settings) -> Vec<&'static str> {
+        let key = |settings: &Settings| settings.store_key.as_ref().map(|key| key.reveal().to_owned());
+        let differs = [
+            ("listen", self.listen != newer.listen),
+            ("admin.listen", self.admin != newer.admin),
+            ("api.listen", self.api != newer.api),
+            ("api.maestro", self.maestro != newer.maestro),
+            ("store", self.store != newer.store),
+            ("retry_keys_dir", self.retry_keys_dir != newer.retry_keys_dir),
+            ("store_key", key(self) != key(newer)),
+            ("admin.tokens", self.tokens != newer.tokens),
+            ("trust_forwarded", self.trust_forwarded != newer.trust_forwarded),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
+/// A named bearer token of the API.
+#[derive(PartialEq, Eq, Clone)]
+pub struct Token {
+    /// Recorded as the author of everything it does.
+    pub name: String,
+    /// The token.
+    pub secret: Secret,
+    /// `read`, `run`, `decide`, `flip`.
+    pub may: Vec<String>,
+}
+
+/// The location of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `sqlite:PATH`, relative to the working directory.
+    Sqlite(PathBuf),
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; both hidden, since the address may hold a password.
+    Postgres {
+        /// The URL as it was written.
+        url: Secret,
+        /// A password that is given beside it.
+        password: Option<Secret>,
+    },
+    /// `memory:`; lost when the process ends.
+    Memory,
+}

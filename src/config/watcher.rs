@@ -1,0 +1,222 @@
+//! Watches the directory of the flag files.
+//!
+//! The question it answers: "has the set of files changed, and is the new one valid?" Always true: a change is reported
+//! at most once, as a whole checked set or as the reason why it was refused; what is in force is not touched here.
+//! Directories are watched, not files, so that editors' renames and Kubernetes' symlink swaps are seen; polling the
+//! content catches what the kernel does not report (network file systems, a directory that was replaced, a watch that
+//! could not be set up). It waits until a burst of changes has ended, within a bound. A receiver that does not take
+//! changes blocks this thread only, and a dropped receiver ends it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+
+use super::render::CheckFailed;
+use super::setup::{Loaded, Overrides};
+use super::{files, load};
+
+/// A change of the files.
+pub enum Change {
+    /// A valid set, to be put in force as a whole.
+    Loaded(Box<Loaded>),
+    /// An invalid set: what is in force stays.
+    Refused(CheckFailed),
+}
+
+/// How soon changes are noticed.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchTiming {
+    /// A burst has ended when nothing happened for this long.
+    pub quiet: Duration,
+    /// A burst that does not end is read after this long.
+    pub burst_max: Duration,
+    /// The content is read this often, even without an event from the kernel.
+    pub poll: Duration,
+}
+
+impl Default for WatchTiming {
+    fn default() -> Self {
+        Self { quiet: Duration::from_millis(80), burst_max: Duration::from_secs(1), poll: Duration::from_secs(5) }
+    }
+}
+
+/// Watches until it is dropped.
+pub struct FlagFileWatcher {
+    trigger: ReloadTrigger,
+}
+
+/// Makes a watcher read the files now; cheap to clone.
+#[derive(Clone)]
+pub struct ReloadTrigger {
+    wake: SyncSender<()>,
+    force: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+}
+
+impl ReloadTrigger {
+    /// Reads the files again and reports the result even if they are the same (secrets may have changed).
+    pub fn force(&self) {
+        self.force.store(true, Ordering::Release);
+        let _ = self.wake.try_send(()); // full: the thread will wake anyway
+    }
+}
+
+impl FlagFileWatcher {
+    /// Watches a directory for files whose hash differs from `seen` (that of the set in force).
+    ///
+    /// # Errors
+    /// The thread cannot be started. A directory that cannot be watched is no error: it is polled.
+    pub fn start(
+        dir: &Path,
+        over: Overrides,
+        seen: [u8; 32],
+        timing: WatchTiming,
+    ) -> std::io::Result<(Self, mpsc::Receiver<Change>)> {
+        let (wake, woken) = sync_channel(1);
+        let trigger = ReloadTrigger { wake, force: Arc::default(), stop: Arc::default() };
+        let (report, changes) = mpsc::channel(1);
+        let thread = WatcherThread { dir: dir.to_owned(), over, seen, timing, trigger: trigger.clone(), report };
+        std::thread::Builder::new().name("flags-watch".into()).spawn(move || thread.run(&woken))?;
+        Ok((Self { trigger }, changes))
+    }
+    /// Makes it read the files now.
+    pub fn trigger(&self) -> ReloadTrigger {
+        self.trigger.clone()
+    }
+    /// Reads the files again whenever the process gets SIGHUP, until the runtime ends.
+    ///
+    /// # Errors
+    /// The signal cannot be handled.
+    pub fn force_on_hangup(&self) -> std::io::Result<()> {
+        let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        let trigger = self.trigger();
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() && !trigger.stop.load(Ordering::Acquire) {
+                trigger.force();
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Drop for FlagFileWatcher {
+    fn drop(&mut self) {
+        self.trigger.stop.store(true, Ordering::Release);
+        let _ = self.trigger.wake.try_send(());
+    }
+}
+
+struct WatcherThread {
+    dir: PathBuf,
+    over: Overrides,
+    seen: [u8; 32],
+    timing: WatchTiming,
+    trigger: ReloadTrigger,
+    report: mpsc::Sender<Change>,
+}
+
+impl WatcherThread {
+    fn run(mut self, woken: &Receiver<()>) {
+        let wake = self.trigger.wake.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // An error (such as an overflow of the kernel's queue) may hide a change.
+            if event.map_or(true, |event| may_change(&event.kind)) {
+                let _ = wake.try_send(());
+            }
+        });
+        let mut watcher = match watcher {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!(%error, "the flag files cannot be watched; they are polled every few seconds");
+                None
+            }
+        };
+        let mut watched = BTreeMap::new();
+        loop {
+            if let Some(watcher) = &mut watcher {
+                self.watch_directories(watcher, &mut watched);
+            }
+            // Read after the watches are set up, so that no change between is missed.
+            if self.trigger.stop.load(Ordering::Acquire) || self.report.is_closed() || !self.check_for_change() {
+                return;
+            }
+            match woken.recv_timeout(self.timing.poll) {
+                Ok(()) => self.wait_until_quiet(woken),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Waits until nothing has happened for `quiet`, at most for `burst_max`.
+    fn wait_until_quiet(&self, woken: &Receiver<()>) {
+        let end = Instant::now() + self.timing.burst_max;
+        while !self.trigger.stop.load(Ordering::Acquire) && Instant::now() < end {
+            if woken.recv_timeout(self.timing.quiet).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads the files and reports a change. False where the receiver was dropped.
+    fn check_for_change(&mut self) -> bool {
+        let forced = self.trigger.force.swap(false, Ordering::AcqRel);
+        let read = files::read(&self.dir);
+        if read.hash == self.seen && !forced {
+            return true;
+        }
+        self.seen = read.hash;
+        let change = match load::check(&self.dir, read, &self.over) {
+            Ok(loaded) => Change::Loaded(Box::new(loaded)),
+            Err(failed) => Change::Refused(failed),
+        };
+        self.report.blocking_send(change).is_ok()
+    }
+
+    /// Watches the directories that the paths lead to now; called again, since a symlink may be swapped or a directory
+    /// replaced.
+    fn watch_directories(&self, watcher: &mut RecommendedWatcher, watched: &mut BTreeMap<PathBuf, PathBuf>) {
+        for dir in [self.dir.clone(), self.dir.join("routes"), self.dir.join("workflows")] {
+            let real = identity(&dir);
+            if watched.get(&dir) == real.as_ref() {
+                continue;
+            }
+            if watched.remove(&dir).is_some() {
+                let _ = watcher.unwatch(&dir); // fails where the directory was removed, and its watch with it
+            }
+            if let Some(real) = real {
+                match watcher.watch(&dir, RecursiveMode::NonRecursive) {
+                    Ok(()) => {
+                        watched.insert(dir, real);
+                    }
+                    Err(error) => {
+                        tracing::warn!(dir = %dir.display(), %error, "the directory cannot be watched; it is polled")
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The real path, device and inode of a directory: differs for another directory under the same name.
+fn identity(dir: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(dir).ok()?;
+    Some(std::fs::canonicalize(dir).ok()?.join(format!("{}:{}", meta.dev(), meta.ino())))
+}
+
+/// Whether an event can mean changed content. Reads cannot, and our own reading causes them.
+fn may_change(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}

@@ -4,25 +4,26 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Pair;
-use super::body::Form;
+use super::bounds::BoundExceeded;
 use super::findings::Findings;
-use super::ids::Ids;
+use super::id_map::IdMap;
 use super::observation::Observation;
+use super::pair::Pair;
+use super::parsed_body::ParsedBody;
 use super::redact;
 use super::rules::Rules;
-use super::verdict::{Kind, TooMuch};
+use super::verdict::Kind;
 use crate::expression::Scope;
 
 /// Judges every assert. One that does not hold, or cannot be evaluated, is a difference: an error is never a pass.
 pub(super) fn judge(
     pair: &Pair<'_>,
-    legacy: &Form,
-    engine: &Form,
+    legacy: &ParsedBody,
+    engine: &ParsedBody,
     rules: &Rules,
-    ids: &Ids,
-    found: &mut Findings<'_>,
-) -> Result<(), TooMuch> {
+    ids: &IdMap,
+    findings: &mut Findings<'_>,
+) -> Result<(), BoundExceeded> {
     if rules.asserts.is_empty() {
         return Ok(());
     }
@@ -35,27 +36,32 @@ pub(super) fn judge(
         scope.set("engine", Arc::new(engine)).set("intents", Arc::new(intents));
         scope
     };
-    // The same, with the engine's ids in legacy's words: an intent that names the engine's own order is right.
-    let renamed = (!ids.is_empty()).then(|| {
-        let body = engine.get("body").map(|body| ids.value_in_legacy_words(body)).unwrap_or_default();
+    // The same with the engine's ids replaced by legacy's: an intent that names the engine's own order is right.
+    let with_legacy_ids = (!ids.is_empty()).then(|| {
+        let body = engine.get("body").map(|body| ids.value_with_legacy_ids(body)).unwrap_or_default();
         let mut engine = engine.clone();
         engine["body"] = body;
-        scope(engine, ids.value_in_legacy_words(&intents))
+        scope(engine, ids.value_with_legacy_ids(&intents))
     });
     let as_is = scope(engine, intents);
     for (source, expression) in &rules.asserts {
-        found.look()?;
+        findings.check_time()?;
         match expression.holds(&as_is) {
             Ok(true) => {}
-            Ok(false) if renamed.as_ref().is_some_and(|scope| expression.holds(scope) == Ok(true)) => {
+            Ok(false) if with_legacy_ids.as_ref().is_some_and(|scope| expression.holds(scope) == Ok(true)) => {
                 if let Some((_, rule)) = rules.ids.first() {
-                    found.hit(*rule);
+                    findings.count_use(*rule);
                 }
             }
-            Ok(false) => found.plain(&path(source), Kind::Assert, Some("holds"), Some("does not hold")),
+            Ok(false) => findings.add_text(&path(source), Kind::Assert, Some("holds"), Some("does not hold")),
             Err(e) => {
                 let error = redact::shorten(&e.message, redact::VALUE_BYTES_MAX);
-                found.plain(&path(source), Kind::Assert, Some("holds"), Some(&format!("cannot be evaluated: {error}")));
+                findings.add_text(
+                    &path(source),
+                    Kind::Assert,
+                    Some("holds"),
+                    Some(&format!("cannot be evaluated: {error}")),
+                );
             }
         }
     }
@@ -66,13 +72,13 @@ fn path(source: &str) -> String {
     format!("assert {}", redact::shorten(source, 200))
 }
 
-fn reply(observation: &Observation, form: &Form) -> Value {
+fn reply(observation: &Observation, body: &ParsedBody) -> Value {
     let mut headers = Map::new();
     for name in observation.headers().keys() {
         let values: Vec<_> = observation.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
         headers.insert(name.as_str().to_owned(), Value::String(values.join(", ")));
     }
-    json!({ "status": observation.status().as_u16(), "headers": headers, "body": form.value() })
+    json!({ "status": observation.status().as_u16(), "headers": headers, "body": body.value() })
 }
 
 /// By step; a list where the step has items.

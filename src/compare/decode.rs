@@ -6,22 +6,22 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
-use super::verdict::TooMuch;
+use super::bounds::BoundExceeded;
 
-/// A body without its encodings, or why it still has them.
+/// A body, with its encodings removed where that is possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
     Plain(Bytes),
-    /// It is not what its header says, or the encoding is not known here.
+    /// The body as it came: it is not what its header says, or the encoding is not known here.
     Opaque(Bytes),
 }
 
-/// Codings on top of each other beyond this are nobody's real reply.
+/// Encodings on top of each other; no real reply has more.
 const LAYERS_MAX: usize = 4;
 
-pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Result<Decoded, TooMuch> {
+pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Result<Decoded, BoundExceeded> {
     if body.len() > bytes_max {
-        return Err(TooMuch::Size);
+        return Err(BoundExceeded::Size);
     }
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -64,10 +64,10 @@ pub fn unpacked(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Option<B
     }
 }
 
-fn read(from: impl Read, bytes_max: usize) -> Result<Option<Bytes>, TooMuch> {
+fn read(from: impl Read, bytes_max: usize) -> Result<Option<Bytes>, BoundExceeded> {
     let mut unpacked = Vec::new();
     match from.take(bytes_max as u64 + 1).read_to_end(&mut unpacked) {
-        Ok(_) if unpacked.len() > bytes_max => Err(TooMuch::Size),
+        Ok(_) if unpacked.len() > bytes_max => Err(BoundExceeded::Size),
         Ok(_) => Ok(Some(unpacked.into())),
         Err(_) => Ok(None),
     }

@@ -15,13 +15,13 @@ pub struct RulesDraft {
     pub headers: Option<Vec<String>>,
     /// Whether statuses are equal only when they are the same, or when they are of one class (2xx).
     pub status: StatusDraft,
-    /// Places that may differ: JSONPath (`$.created_at`) or `header.NAME`.
+    /// Values that may differ: JSONPath (`$.created_at`) or `header.NAME`.
     pub ignore: Vec<String>,
-    /// Places that hold ids (JSONPath): equal up to a one-to-one renaming between legacy's ids and the engine's.
+    /// Values that are ids (JSONPath): equal up to a one-to-one renaming between legacy's ids and the engine's.
     pub ids: Vec<String>,
     /// Arrays whose order does not matter: JSONPath to `set`, or to the name of the field that is their key.
     pub unordered: BTreeMap<String, String>,
-    /// Places that may be off by some: JSONPath to a number (absolute), or to a duration such as `2s` for times.
+    /// Values that may differ by some: JSONPath to a number (absolute), or to a duration such as `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
     /// Conditions over `request`, `legacy`, `engine` and `intents`: `${intents.charge.body.amount == legacy.body.total}`.
     pub assert: Vec<String>,
@@ -57,7 +57,7 @@ impl JsonSchema for ToleranceDraft {
 
 /// What rules may refer to.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CompareWorld<'a> {
+pub struct CompareContext<'a> {
     /// The names of the workflow's steps; empty where the route has no workflow.
     pub steps: &'a [&'a str],
 }

@@ -1,16 +1,16 @@
-//! When two values are equal: as they are, or nearly.
+//! When two values are equal: exactly, or within a tolerance.
 
 use serde_json::Value;
 
+use super::bounds::BoundExceeded;
 use super::findings::Findings;
 use super::number::{self, Decimal};
 use super::rules::Tolerance;
 use super::times;
-use super::verdict::TooMuch;
 
-/// Whether two documents say the same without any rule.
-pub(super) fn same(legacy: &Value, engine: &Value, found: &mut Findings<'_>) -> Result<bool, TooMuch> {
-    found.step()?;
+/// Whether two documents are equal without any rule.
+pub(super) fn same(legacy: &Value, engine: &Value, findings: &mut Findings<'_>) -> Result<bool, BoundExceeded> {
+    findings.step()?;
     Ok(match (legacy, engine) {
         (Value::Number(a), Value::Number(b)) => number::same(a, b),
         (Value::Array(a), Value::Array(b)) => {
@@ -18,7 +18,7 @@ pub(super) fn same(legacy: &Value, engine: &Value, found: &mut Findings<'_>) -> 
                 return Ok(false);
             }
             for (a, b) in a.iter().zip(b) {
-                if !same(a, b, found)? {
+                if !same(a, b, findings)? {
                     return Ok(false);
                 }
             }
@@ -30,7 +30,7 @@ pub(super) fn same(legacy: &Value, engine: &Value, found: &mut Findings<'_>) -> 
             }
             for (key, a) in a {
                 let Some(b) = b.get(key) else { return Ok(false) };
-                if !same(a, b, found)? {
+                if !same(a, b, findings)? {
                     return Ok(false);
                 }
             }
@@ -40,7 +40,7 @@ pub(super) fn same(legacy: &Value, engine: &Value, found: &mut Findings<'_>) -> 
     })
 }
 
-/// Whether two values are near enough.
+/// Whether two values differ by no more than a tolerance.
 pub(super) fn within(legacy: &Value, engine: &Value, by: &Tolerance) -> bool {
     match (by, legacy, engine) {
         (Tolerance::Number(by), Value::Number(a), Value::Number(b)) => {

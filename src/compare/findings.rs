@@ -1,30 +1,33 @@
-//! What a comparison has found so far, and how much it may still spend.
+//! What a comparison has found so far, within its bounds of differences and time.
 
-use super::place::Place;
-use super::redact;
-use super::rules::{RuleId, Rules};
-use super::verdict::{Comparison, Difference, Kind, TooMuch, Verdict};
 use serde_json::Value;
 
-/// The time is looked at once in this many steps.
-const STEPS_BETWEEN_LOOKS: u32 = 256;
+use super::bounds::BoundExceeded;
+use super::redact;
+use super::rules::{RuleId, Rules};
+use super::value_path::ValuePath;
+use super::verdict::{Comparison, Difference, Kind, Verdict};
 
+/// The time is checked once in this many steps.
+const STEPS_BETWEEN_CHECKS: u32 = 256;
+
+/// The differences, how often each rule was used, and how long it may go on.
 pub(super) struct Findings<'a> {
     differences: Vec<Difference>,
     max: usize,
     truncated: bool,
-    hits: Vec<u32>,
+    uses: Vec<u32>,
     steps: u32,
     expired: &'a dyn Fn() -> bool,
     stale_reads: bool,
     intents: bool,
 }
 
-/// How far the findings had come: to go back to when they are put in fewer words.
-pub(super) struct Mark {
+/// The findings at one moment, to roll back to where several differences are replaced by one.
+pub(super) struct Savepoint {
     differences: usize,
     truncated: bool,
-    hits: Vec<u32>,
+    uses: Vec<u32>,
 }
 
 impl<'a> Findings<'a> {
@@ -33,7 +36,7 @@ impl<'a> Findings<'a> {
             differences: Vec::new(),
             max: max.max(1),
             truncated: false,
-            hits: vec![0; rules.texts.len()],
+            uses: vec![0; rules.texts.len()],
             steps: 0,
             expired,
             stale_reads: false,
@@ -41,55 +44,67 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// One step of work.
-    pub(super) fn step(&mut self) -> Result<(), TooMuch> {
+    /// Counts one step of work, and checks the time now and then.
+    pub(super) fn step(&mut self) -> Result<(), BoundExceeded> {
         self.steps = self.steps.wrapping_add(1);
-        if self.steps.is_multiple_of(STEPS_BETWEEN_LOOKS) && (self.expired)() { Err(TooMuch::Time) } else { Ok(()) }
+        if self.steps.is_multiple_of(STEPS_BETWEEN_CHECKS) && (self.expired)() {
+            Err(BoundExceeded::Time)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Work that cannot be interrupted comes next.
-    pub(super) fn look(&self) -> Result<(), TooMuch> {
-        if (self.expired)() { Err(TooMuch::Time) } else { Ok(()) }
+    /// Checks the time before work that cannot be interrupted.
+    pub(super) fn check_time(&self) -> Result<(), BoundExceeded> {
+        if (self.expired)() { Err(BoundExceeded::Time) } else { Ok(()) }
     }
 
-    pub(super) fn any(&self) -> bool {
+    pub(super) fn has_differences(&self) -> bool {
         !self.differences.is_empty()
     }
 
+    /// There are more differences than are listed.
     pub(super) fn truncate(&mut self) {
         self.truncated = true;
     }
 
-    pub(super) fn hit(&mut self, rule: RuleId) {
-        if let Some(hits) = self.hits.get_mut(rule) {
-            *hits = hits.saturating_add(1);
+    /// A rule made something equal that is not.
+    pub(super) fn count_use(&mut self, rule: RuleId) {
+        if let Some(uses) = self.uses.get_mut(rule) {
+            *uses = uses.saturating_add(1);
         }
     }
 
-    /// From here on, body differences come from a world that legacy had changed already.
-    pub(super) fn as_stale_reads(&mut self, on: bool) {
+    /// From here on, differences are of kind `stale_read`: the engine read what legacy had changed already.
+    pub(super) fn set_stale_reads(&mut self, on: bool) {
         self.stale_reads = on;
     }
 
-    /// From here on, differences are differences of intents.
-    pub(super) fn as_intents(&mut self, on: bool) {
+    /// From here on, differences are of kind `intent`.
+    pub(super) fn set_in_intents(&mut self, on: bool) {
         self.intents = on;
     }
 
-    /// A difference of values somewhere in a body: redacted and shortened here.
-    pub(super) fn values(&mut self, place: &Place<'_>, kind: Kind, legacy: Option<&Value>, engine: Option<&Value>) {
-        let path = place.path();
-        if self.known(&path, self.kind(kind)) {
+    /// A difference of two values: redacted and shortened here.
+    pub(super) fn add_values(
+        &mut self,
+        path: &ValuePath<'_>,
+        kind: Kind,
+        legacy: Option<&Value>,
+        engine: Option<&Value>,
+    ) {
+        let text = path.text();
+        if self.is_listed(&text, self.reported_kind(kind)) {
             return;
         }
-        let show = |value: &Value| redact::show(place, value);
-        self.plain(&path, kind, legacy.map(show).as_deref(), engine.map(show).as_deref());
+        let show = |value: &Value| redact::show(path, value);
+        self.add_text(&text, kind, legacy.map(show).as_deref(), engine.map(show).as_deref());
     }
 
-    /// A difference whose values hold nothing to hide.
-    pub(super) fn plain(&mut self, path: &str, kind: Kind, legacy: Option<&str>, engine: Option<&str>) {
-        let kind = self.kind(kind);
-        if self.known(path, kind) {
+    /// A difference whose texts hold nothing that must be redacted.
+    pub(super) fn add_text(&mut self, path: &str, kind: Kind, legacy: Option<&str>, engine: Option<&str>) {
+        let kind = self.reported_kind(kind);
+        if self.is_listed(path, kind) {
             return;
         }
         if self.differences.len() >= self.max {
@@ -105,12 +120,12 @@ impl<'a> Findings<'a> {
         });
     }
 
-    /// The same difference in another element of an array is the same difference.
-    fn known(&self, path: &str, kind: Kind) -> bool {
+    /// Whether it is listed already: the same difference in another element of an array has the same path.
+    fn is_listed(&self, path: &str, kind: Kind) -> bool {
         self.differences.iter().any(|d| d.kind == kind && d.path == path)
     }
 
-    fn kind(&self, kind: Kind) -> Kind {
+    fn reported_kind(&self, kind: Kind) -> Kind {
         match kind {
             Kind::Missing | Kind::Extra | Kind::Value | Kind::Type | Kind::Order if self.intents => Kind::Intent,
             Kind::Missing | Kind::Extra | Kind::Value | Kind::Type | Kind::Order if self.stale_reads => Kind::StaleRead,
@@ -118,24 +133,24 @@ impl<'a> Findings<'a> {
         }
     }
 
-    pub(super) fn mark(&self) -> Mark {
-        Mark { differences: self.differences.len(), truncated: self.truncated, hits: self.hits.clone() }
+    pub(super) fn savepoint(&self) -> Savepoint {
+        Savepoint { differences: self.differences.len(), truncated: self.truncated, uses: self.uses.clone() }
     }
 
-    /// Whether anything was found since the mark.
-    pub(super) fn since(&self, mark: &Mark) -> bool {
-        self.differences.len() > mark.differences || self.truncated != mark.truncated
+    /// Whether anything was found since then.
+    pub(super) fn has_more_than(&self, savepoint: &Savepoint) -> bool {
+        self.differences.len() > savepoint.differences || self.truncated != savepoint.truncated
     }
 
-    pub(super) fn back_to(&mut self, mark: Mark) {
-        self.differences.truncate(mark.differences);
-        self.truncated = mark.truncated;
-        self.hits = mark.hits;
+    pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) {
+        self.differences.truncate(savepoint.differences);
+        self.truncated = savepoint.truncated;
+        self.uses = savepoint.uses;
     }
 
     pub(super) fn finish(self, rules: &Rules) -> Comparison {
         let ignored_by: Vec<(String, u32)> =
-            rules.texts.iter().cloned().zip(self.hits).filter(|(_, hits)| *hits > 0).collect();
+            rules.texts.iter().cloned().zip(self.uses).filter(|(_, uses)| *uses > 0).collect();
         let verdict = match (self.differences.is_empty() && !self.truncated, ignored_by.is_empty()) {
             (true, true) => Verdict::Match,
             (true, false) => Verdict::Ignored,

@@ -3,48 +3,48 @@
 use http::HeaderName;
 use http::header::CONTENT_TYPE;
 
-use super::Pair;
 use super::findings::Findings;
-use super::ids::Ids;
+use super::id_map::IdMap;
+use super::pair::Pair;
 use super::redact;
 use super::rules::Rules;
 use super::verdict::Kind;
 
-pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut Ids, found: &mut Findings<'_>) {
+pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &mut Findings<'_>) {
     for name in &rules.headers {
         let (legacy, engine) = (values(pair.legacy.headers(), name), values(pair.engine.headers(), name));
         if legacy == engine && ids.is_empty() {
             continue;
         }
-        let words = legacy.len() == engine.len()
+        let equal = legacy.len() == engine.len()
             && legacy
                 .iter()
                 .zip(&engine)
-                .all(|(a, b)| ids.same_text(a, b) || name == CONTENT_TYPE && media(a) == media(b));
+                .all(|(a, b)| ids.same_text(a, b) || name == CONTENT_TYPE && media_type(a) == media_type(b));
         let ignored = rules.ignored_headers.iter().find(|(ignored, _)| ignored == name);
         match ignored {
-            Some((_, rule)) if legacy != engine => found.hit(*rule),
+            Some((_, rule)) if legacy != engine => findings.count_use(*rule),
             Some(_) => {}
-            None if words => {
+            None if equal => {
                 if legacy != engine
                     && name != CONTENT_TYPE
                     && let Some((_, rule)) = rules.ids.first()
                 {
-                    found.hit(*rule);
+                    findings.count_use(*rule);
                 }
             }
             None => {
                 let show =
                     |values: &[String]| (!values.is_empty()).then(|| redact::header(name.as_str(), &values.join(", ")));
                 let path = format!("headers.{name}");
-                found.plain(&path, Kind::Header, show(&legacy).as_deref(), show(&engine).as_deref());
+                findings.add_text(&path, Kind::Header, show(&legacy).as_deref(), show(&engine).as_deref());
             }
         }
     }
 }
 
 fn values(headers: &http::HeaderMap, name: &HeaderName) -> Vec<String> {
-    // Bytes that are no text keep apart from each other in their escaped form.
+    // Bytes that are not text are compared in their escaped form.
     headers
         .get_all(name)
         .iter()
@@ -52,8 +52,8 @@ fn values(headers: &http::HeaderMap, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// A media type as it is meant: case and spaces do not count, and UTF-8 goes without saying.
-fn media(value: &str) -> (String, Vec<String>) {
+/// A media type in one spelling: without case, spaces and order of parameters; UTF-8 is the default charset.
+fn media_type(value: &str) -> (String, Vec<String>) {
     let mut parts = value.split(';').map(|part| part.trim().replace('"', "").to_ascii_lowercase());
     let essence = parts.next().unwrap_or_default();
     let mut parameters: Vec<String> =

@@ -1,4 +1,4 @@
-//! Numbers as they are written, without a detour over floating point.
+//! Decimal numbers at full precision, not converted to floating point.
 
 use std::cmp::Ordering;
 
@@ -11,7 +11,7 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
-    /// Reads a JSON number. `None` where it is none, or its exponent is beyond all use.
+    /// Reads a JSON number. `None` where it is not a number, or its exponent does not fit.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -71,7 +71,7 @@ impl Decimal {
         Some(if self.negative { -value } else { value })
     }
 
-    /// For sorting and for distances that no integer holds; infinite beyond its range.
+    /// For distances that fit no integer; infinite beyond its range.
     pub(super) fn float(&self) -> f64 {
         let digits: String = self.digits.iter().map(|d| char::from(b'0' + d)).collect();
         let sign = if self.negative { "-" } else { "" };
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_exponents_are_no_panic() {
+    fn a_huge_exponent_does_not_panic() {
         assert!(Decimal::parse("1e99999999999999999999").is_none());
         let huge = decimal("1e9223372036854775807");
         assert!(!huge.within(&decimal("1"), &decimal("1")));

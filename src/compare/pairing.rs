@@ -1,20 +1,21 @@
 //! Which elements of two arrays belong together.
 //!
-//! Elements are told apart by a *shape*: a hash that is equal for values that the rules call equal (ignored places
-//! left out, the engine's ids in legacy's words, tolerated places levelled). Shapes only propose pairs; each pair is
-//! compared afterwards, so a shape that lies makes a difference, never a match.
+//! Elements are paired by a hash that is equal for values that the rules call equal: ignored values are left out, the
+//! engine's ids are replaced by legacy's, tolerated values all hash alike. The hash only proposes pairs. Each pair is
+//! compared afterwards, so a collision can cause a difference, never a match.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
+use super::bounds::BoundExceeded;
+use super::context::Context;
+use super::id_map::id_text;
 use super::number::Decimal;
 use super::rules::Unordered;
-use super::verdict::TooMuch;
-use super::walk::{Walk, id_text};
 
-/// Places in legacy's and the engine's array; `None` where one has no partner.
+/// Indexes into legacy's and the engine's array; `None` where an element has no partner.
 pub(super) type Pairs = Vec<(Option<usize>, Option<usize>)>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,18 +24,18 @@ enum Side {
     Engine,
 }
 
-/// What a shape leaves open.
+/// How much two values with the same hash may differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Grain {
-    /// Nothing but ignored places.
-    Fine,
-    /// Tolerated places and unbound ids too.
+enum Precision {
+    /// In nothing but ignored values.
+    Exact,
+    /// In tolerated values and unbound ids too.
     Coarse,
 }
 
-/// Arrays of different length, in order: the common start and end are paired, and the rest by place.
-pub(super) fn aligned(walk: &mut Walk<'_, '_>, legacy: &[Value], engine: &[Value]) -> Result<Pairs, TooMuch> {
-    let (a, b) = both(walk, legacy, engine, Grain::Coarse)?;
+/// Arrays of different length, in order: the common start and end are paired, and the rest by index.
+pub(super) fn aligned(cx: &mut Context<'_, '_>, legacy: &[Value], engine: &[Value]) -> Result<Pairs, BoundExceeded> {
+    let (a, b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
     let front = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (middle_a, middle_b) = (a.len() - front - back, b.len() - front - back);
@@ -47,8 +48,8 @@ pub(super) fn aligned(walk: &mut Walk<'_, '_>, legacy: &[Value], engine: &[Value
 }
 
 /// Whether two arrays of one length hold the same elements in another order.
-pub(super) fn only_moved(walk: &mut Walk<'_, '_>, legacy: &[Value], engine: &[Value]) -> Result<bool, TooMuch> {
-    let (mut a, mut b) = both(walk, legacy, engine, Grain::Coarse)?;
+pub(super) fn only_moved(cx: &mut Context<'_, '_>, legacy: &[Value], engine: &[Value]) -> Result<bool, BoundExceeded> {
+    let (mut a, mut b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
     if a == b {
         return Ok(false);
     }
@@ -59,39 +60,39 @@ pub(super) fn only_moved(walk: &mut Walk<'_, '_>, legacy: &[Value], engine: &[Va
 
 /// Arrays whose order does not matter, in legacy's order.
 pub(super) fn matched(
-    walk: &mut Walk<'_, '_>,
+    cx: &mut Context<'_, '_>,
     legacy: &[Value],
     engine: &[Value],
     how: &Unordered,
-) -> Result<Pairs, TooMuch> {
+) -> Result<Pairs, BoundExceeded> {
     let mut partner: Vec<Option<usize>> = vec![None; legacy.len()];
     let mut taken = vec![false; engine.len()];
     if let Unordered::Key(field) = how {
-        let key = |walk: &Walk<'_, '_>, element: &Value, side| {
+        let key = |cx: &Context<'_, '_>, element: &Value, side| {
             let value = element.get(field)?;
             let text = id_text(value)?;
-            match (walk.marks.on(value).id, side) {
-                // A key that is itself an id is found only once it is bound.
-                (Some(_), Side::Engine) => walk.ids.legacy_of(text).map(str::to_owned),
-                (_, Side::Engine) => Some(walk.ids.in_legacy_words(text)),
+            match (cx.coverage.on(value).id, side) {
+                // A key that is itself an id has a partner only once it is bound.
+                (Some(_), Side::Engine) => cx.ids.legacy_of(text).map(str::to_owned),
+                (_, Side::Engine) => Some(cx.ids.with_legacy_ids(text)),
                 (_, Side::Legacy) => Some(text.to_owned()),
             }
         };
-        let a: Vec<_> = legacy.iter().map(|v| key(walk, v, Side::Legacy)).collect();
-        let b: Vec<_> = engine.iter().map(|v| key(walk, v, Side::Engine)).collect();
-        assign(&a, &b, &mut partner, &mut taken);
+        let a: Vec<_> = legacy.iter().map(|v| key(cx, v, Side::Legacy)).collect();
+        let b: Vec<_> = engine.iter().map(|v| key(cx, v, Side::Engine)).collect();
+        assign_partners(&a, &b, &mut partner, &mut taken);
     }
-    for grain in [Grain::Fine, Grain::Coarse] {
+    for precision in [Precision::Exact, Precision::Coarse] {
         if partner.iter().all(Option::is_some) || taken.iter().all(|t| *t) {
             break;
         }
-        let (a, b) = both(walk, legacy, engine, grain)?;
-        assign(&keep(a), &keep(b), &mut partner, &mut taken);
+        let (a, b) = hashes_of_both(cx, legacy, engine, precision)?;
+        assign_partners(&all_known(a), &all_known(b), &mut partner, &mut taken);
     }
     let rest: Vec<usize> = (0..engine.len()).filter(|n| !taken[*n]).collect();
     let alone = partner.iter().filter(|p| p.is_none()).count();
     let mut rest = rest.into_iter().peekable();
-    // One against one: what differs within says more than that one is missing and one is too many.
+    // One element is left on each side: a difference within says more than one missing and one extra element.
     let one_each = alone == 1 && rest.len() == 1 && matches!(how, Unordered::Set);
     let mut pairs: Pairs = Vec::with_capacity(legacy.len() + alone);
     for (n, partner) in partner.into_iter().enumerate() {
@@ -102,12 +103,12 @@ pub(super) fn matched(
     Ok(pairs)
 }
 
-fn keep(shapes: Vec<u64>) -> Vec<Option<u64>> {
-    shapes.into_iter().map(Some).collect()
+fn all_known(hashes: Vec<u64>) -> Vec<Option<u64>> {
+    hashes.into_iter().map(Some).collect()
 }
 
 /// Pairs equal keys that have no partner yet, each side in its order.
-fn assign<K: Hash + Eq>(a: &[Option<K>], b: &[Option<K>], partner: &mut [Option<usize>], taken: &mut [bool]) {
+fn assign_partners<K: Hash + Eq>(a: &[Option<K>], b: &[Option<K>], partner: &mut [Option<usize>], taken: &mut [bool]) {
     let mut free: HashMap<&K, VecDeque<usize>> = HashMap::new();
     for (n, key) in b.iter().enumerate() {
         if let Some(key) = key.as_ref().filter(|_| !taken[n]) {
@@ -126,38 +127,40 @@ fn assign<K: Hash + Eq>(a: &[Option<K>], b: &[Option<K>], partner: &mut [Option<
     }
 }
 
-fn both(
-    walk: &mut Walk<'_, '_>,
+/// The hashes of all elements of both arrays.
+fn hashes_of_both(
+    cx: &mut Context<'_, '_>,
     legacy: &[Value],
     engine: &[Value],
-    grain: Grain,
-) -> Result<(Vec<u64>, Vec<u64>), TooMuch> {
-    let mut shapes = |values: &[Value], side| -> Result<Vec<u64>, TooMuch> {
-        values.iter().map(|value| shape(walk, value, side, grain)).collect()
+    precision: Precision,
+) -> Result<(Vec<u64>, Vec<u64>), BoundExceeded> {
+    let mut hashes = |values: &[Value], side| -> Result<Vec<u64>, BoundExceeded> {
+        values.iter().map(|value| hash_of(cx, value, side, precision)).collect()
     };
-    Ok((shapes(legacy, Side::Legacy)?, shapes(engine, Side::Engine)?))
+    Ok((hashes(legacy, Side::Legacy)?, hashes(engine, Side::Engine)?))
 }
 
-fn shape(walk: &mut Walk<'_, '_>, value: &Value, side: Side, grain: Grain) -> Result<u64, TooMuch> {
-    walk.found.step()?;
-    let said = walk.marks.on(value);
+/// The hash of a value, as far as the rules compare it.
+fn hash_of(cx: &mut Context<'_, '_>, value: &Value, side: Side, precision: Precision) -> Result<u64, BoundExceeded> {
+    cx.findings.step()?;
+    let covered = cx.coverage.on(value);
     let mut hasher = DefaultHasher::new();
-    if said.ignore.is_some() {
+    if covered.ignore.is_some() {
         return Ok(0);
     }
-    if let Some(id) = id_text(value).filter(|_| said.id.is_some()) {
+    if let Some(id) = id_text(value).filter(|_| covered.id.is_some()) {
         let bound = match side {
-            Side::Legacy => Some(id).filter(|id| walk.ids.knows_legacy(id)),
-            Side::Engine => walk.ids.legacy_of(id),
+            Side::Legacy => Some(id).filter(|id| cx.ids.has_legacy(id)),
+            Side::Engine => cx.ids.legacy_of(id),
         };
-        match (bound, grain) {
+        match (bound, precision) {
             (Some(id), _) => ("id", id).hash(&mut hasher),
-            (None, Grain::Coarse) => "any id".hash(&mut hasher),
-            (None, Grain::Fine) => ("free id", id).hash(&mut hasher),
+            (None, Precision::Coarse) => "any id".hash(&mut hasher),
+            (None, Precision::Exact) => ("free id", id).hash(&mut hasher),
         }
         return Ok(hasher.finish());
     }
-    if said.is_tolerated() && grain == Grain::Coarse {
+    if covered.is_tolerated() && precision == Precision::Coarse {
         "tolerated".hash(&mut hasher);
         return Ok(hasher.finish());
     }
@@ -169,15 +172,15 @@ fn shape(walk: &mut Walk<'_, '_>, value: &Value, side: Side, grain: Grain) -> Re
             None => (2u8, number.as_str()).hash(&mut hasher),
         },
         Value::String(text) => match side {
-            Side::Engine if !walk.ids.is_empty() => (3u8, walk.ids.in_legacy_words(text)).hash(&mut hasher),
+            Side::Engine if !cx.ids.is_empty() => (3u8, cx.ids.with_legacy_ids(text)).hash(&mut hasher),
             Side::Engine | Side::Legacy => (3u8, text).hash(&mut hasher),
         },
         Value::Array(items) => {
             4u8.hash(&mut hasher);
             let mut sum = 0u64;
             for item in items {
-                let item = shape(walk, item, side, grain)?;
-                if said.is_unordered() {
+                let item = hash_of(cx, item, side, precision)?;
+                if covered.is_unordered() {
                     sum = sum.wrapping_add(item);
                 } else {
                     item.hash(&mut hasher);
@@ -189,11 +192,11 @@ fn shape(walk: &mut Walk<'_, '_>, value: &Value, side: Side, grain: Grain) -> Re
             5u8.hash(&mut hasher);
             let mut sum = 0u64;
             for (key, value) in map {
-                if walk.marks.on(value).ignore.is_some() {
+                if cx.coverage.on(value).ignore.is_some() {
                     continue;
                 }
                 let mut entry = DefaultHasher::new();
-                (key, shape(walk, value, side, grain)?).hash(&mut entry);
+                (key, hash_of(cx, value, side, precision)?).hash(&mut entry);
                 sum = sum.wrapping_add(entry.finish());
             }
             sum.hash(&mut hasher);

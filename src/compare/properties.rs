@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::tests::{held, json_reply, reply, rules};
+use super::tests::{compared, json_reply, reply, rules};
 use super::*;
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -53,7 +53,7 @@ fn scalars(value: &Value) -> usize {
 }
 
 fn verdict(legacy: &Value, engine: &Value, rules: &Rules) -> Verdict {
-    held(&json_reply(legacy), &json_reply(engine), rules).unwrap().verdict
+    compared(&json_reply(legacy), &json_reply(engine), rules).unwrap().verdict
 }
 
 proptest! {
@@ -91,7 +91,7 @@ proptest! {
         let (a, b) = (json!({"list": items.0}), json!({"list": items.1}));
         let set = rules(json!({"unordered": {"$.list": "set"}}));
         prop_assert_ne!(verdict(&a, &b, &set), Verdict::Mismatch);
-        let comparison = held(&json_reply(&a), &json_reply(&b), &Rules::default()).unwrap();
+        let comparison = compared(&json_reply(&a), &json_reply(&b), &Rules::default()).unwrap();
         prop_assert!(comparison.differences.iter().all(|d| d.kind == Kind::Order), "{:?}", comparison);
     }
 
@@ -123,11 +123,11 @@ proptest! {
         let rules = rules(json!({"ids": ["$..*"], "unordered": {"$..*": "set"}, "tolerance": {"$..a": "2s"}}));
         let headers = [("content-type", kind), ("content-encoding", coding)];
         for headers in [&headers[..], &headers[..1]] {
-            let _ = held(&reply(200, headers, a.clone()), &reply(200, &headers[..1], b.clone()), &rules);
+            let _ = compared(&reply(200, headers, a.clone()), &reply(200, &headers[..1], b.clone()), &rules);
         }
         let mut json = b"{\"a\":".to_vec();
         json.extend(&a);
-        let _ = held(&reply(200, &headers[..1], json), &reply(200, &headers[..1], b), &rules);
+        let _ = compared(&reply(200, &headers[..1], json), &reply(200, &headers[..1], b), &rules);
     }
 
     #[test]

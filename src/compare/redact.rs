@@ -1,81 +1,61 @@
 //! What may be shown and kept of a value.
 //!
-//! Always true: a value under a key that names a secret (`secret` knows which) is stars; a value without any key, of which nobody can tell
-//! what it is, is its digest; credentials inside strings (queries, bearer tokens) are stars. Redaction comes before
-//! anything is stored.
+//! Always true: a value under a key that names a secret (`secret` knows which) is replaced by stars; a value without any
+//! key, which may be anything, by its digest; credentials within strings (queries, bearer tokens) by stars. Redaction
+//! comes before anything is stored.
 
 use serde_json::{Map, Value};
 
-use super::body::digest;
-use super::place::Place;
+use super::digest::digest;
+use super::value_path::ValuePath;
 use crate::secret::{STARS, is_secret, redact_line};
 
-/// A value in a difference.
+/// The longest value that a difference shows.
 pub(super) const VALUE_BYTES_MAX: usize = 512;
 
 /// A value with everything secret replaced. A value without keys becomes its digest.
 pub fn redact(value: &Value) -> Value {
     match value {
-        Value::Object(_) => inner(value),
+        Value::Object(_) => under_key(value),
         Value::Array(items) => Value::Array(items.iter().map(redact).collect()),
         Value::Null | Value::Bool(_) => value.clone(),
         Value::Number(_) | Value::String(_) => Value::String(digest(scalar(value).as_bytes())),
     }
 }
 
-/// What stands under a key that is no secret.
-fn inner(value: &Value) -> Value {
+/// A value under a key that names no secret.
+fn under_key(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
             map.iter()
                 .map(|(key, value)| {
-                    let value = if is_secret(key) && !value.is_null() { Value::from(STARS) } else { inner(value) };
+                    let value = if is_secret(key) && !value.is_null() { Value::from(STARS) } else { under_key(value) };
                     (key.clone(), value)
                 })
                 .collect::<Map<_, _>>(),
         ),
-        Value::Array(items) => Value::Array(items.iter().map(inner).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(under_key).collect()),
         Value::String(text) => Value::String(redact_line(text)),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 
-/// A value at a place, as a difference shows it.
-pub(super) fn show(place: &Place<'_>, value: &Value) -> String {
+/// A value at this path, as a difference shows it.
+pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
     let mut keyed = false;
-    for key in place.keys() {
+    for key in path.keys() {
         if is_secret(key) {
             return STARS.to_owned();
         }
         keyed = true;
     }
-    let value = if keyed { inner(value) } else { redact(value) };
+    let value = if keyed { under_key(value) } else { redact(value) };
     shorten(&value.to_string(), VALUE_BYTES_MAX)
 }
 
 /// A header's value, as a difference shows it.
 pub(super) fn header(name: &str, value: &str) -> String {
     if is_secret(name) { STARS.to_owned() } else { redact_line(value) }
-}
-
-/// A body as a sample keeps it: redacted JSON, or the digest of anything else; at most `bytes_max` long.
-pub fn sample_text(headers: &http::HeaderMap, body: &super::Body, bounds: &super::Bounds) -> String {
-    let observation = super::Observation::new(
-        http::StatusCode::OK,
-        headers.clone(),
-        body.clone(),
-        std::time::Duration::ZERO,
-        Vec::new(),
-    );
-    match super::body::Form::of(&observation, bounds) {
-        Ok(super::body::Form::Empty) => String::new(),
-        Ok(super::body::Form::Json(value)) => {
-            serde_json::to_string_pretty(&redact(&value)).unwrap_or_else(|_| "unreadable".to_owned())
-        }
-        Ok(super::body::Form::Text(text)) => format!("text, {}", digest(text.as_bytes())),
-        Ok(super::body::Form::Bytes(bytes)) => digest(&bytes),
-        Err(too_much) => too_much.to_string(),
-    }
 }
 
 /// At most so many bytes, cut between characters.

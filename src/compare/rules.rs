@@ -7,13 +7,13 @@ use http::HeaderName;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-use super::draft::{CompareWorld, RulesDraft, StatusDraft};
+use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::number::Decimal;
 use super::times;
 use crate::expression::{Expression, ReadPath};
 use crate::problem::{Problems, Site, nearest};
 
-/// Names a rule for its count: its place in [`Rules::texts`].
+/// Identifies a rule where its uses are counted: its index in [`Rules::texts`].
 pub(super) type RuleId = usize;
 
 /// Checked rules of one route.
@@ -37,14 +37,14 @@ pub(super) enum Status {
     Class { rule: RuleId },
 }
 
-/// How elements of an array whose order does not matter find each other.
+/// How the elements of an array whose order does not matter are paired.
 #[derive(Clone, Debug)]
 pub(super) enum Unordered {
     Set,
     Key(String),
 }
 
-/// How far two values may be apart.
+/// By how much two values may differ.
 #[derive(Clone, Debug)]
 pub(super) enum Tolerance {
     Number(Decimal),
@@ -71,12 +71,17 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Checks a draft. `site` is the place of the `compare:` value.
-    pub fn check(draft: &RulesDraft, site: &Site, world: &CompareWorld<'_>, problems: &mut Problems) -> Option<Rules> {
+    /// Checks a draft. `site` is where the `compare:` value stands in its file.
+    pub fn check(
+        draft: &RulesDraft,
+        site: &Site,
+        world: &CompareContext<'_>,
+        problems: &mut Problems,
+    ) -> Option<Rules> {
         let before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         let mut rules = Rules { hash: hash_of(draft), ..Rules::default() };
         if draft.status == StatusDraft::Class {
-            rules.status = Status::Class { rule: rules.name("status class".into()) };
+            rules.status = Status::Class { rule: rules.register("status class".into()) };
         }
         if let Some(names) = &draft.headers {
             let site = site.key("headers");
@@ -87,17 +92,17 @@ impl Rules {
             let site = site.key("ignore").index(n);
             if let Some(name) = text.strip_prefix("header.") {
                 if let Some(name) = header(name, &site, problems) {
-                    let rule = rules.name(format!("ignore header.{name}"));
+                    let rule = rules.register(format!("ignore header.{name}"));
                     rules.ignored_headers.push((name, rule));
                 }
             } else if let Some(path) = path(text, &site, problems) {
-                let rule = rules.name(format!("ignore {text}"));
+                let rule = rules.register(format!("ignore {text}"));
                 rules.ignore.push((path, rule));
             }
         }
         for (n, text) in draft.ids.iter().enumerate() {
             if let Some(path) = path(text, &site.key("ids").index(n), problems) {
-                let rule = rules.name(format!("ids {text}"));
+                let rule = rules.register(format!("ids {text}"));
                 rules.ids.push((path, rule));
             }
         }
@@ -113,7 +118,7 @@ impl Rules {
                 key => Unordered::Key(key.into()),
             };
             if let Some(path) = path {
-                let rule = rules.name(format!("unordered {text}"));
+                let rule = rules.register(format!("unordered {text}"));
                 rules.unordered.push((path, rule, how));
             }
         }
@@ -122,7 +127,7 @@ impl Rules {
             let path = path(text, &site.clone().at_key(), problems);
             let by = tolerance(&by.0, &site, problems);
             if let (Some(path), Some(by)) = (path, by) {
-                let rule = rules.name(format!("tolerance {text}"));
+                let rule = rules.register(format!("tolerance {text}"));
                 rules.tolerance.push((path, rule, by));
             }
         }
@@ -135,12 +140,12 @@ impl Rules {
         (after == before).then_some(rules)
     }
 
-    /// Equal for equal rules: evidence that rests on other rules starts anew.
+    /// Equal for equal rules: evidence under other rules starts anew.
     pub fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// Whether the request is looked at.
+    /// Whether there are asserts: they read the request.
     pub fn has_asserts(&self) -> bool {
         !self.asserts.is_empty()
     }
@@ -149,7 +154,7 @@ impl Rules {
         !self.ids.is_empty()
     }
 
-    fn name(&mut self, text: String) -> RuleId {
+    fn register(&mut self, text: String) -> RuleId {
         self.texts.push(text);
         self.texts.len() - 1
     }
@@ -201,7 +206,7 @@ fn tolerance(value: &Value, site: &Site, problems: &mut Problems) -> Option<Tole
 
 const ROOTS: [&str; 4] = ["request", "legacy", "engine", "intents"];
 
-fn assert(text: &str, site: &Site, world: &CompareWorld<'_>, problems: &mut Problems) -> Option<Expression> {
+fn assert(text: &str, site: &Site, world: &CompareContext<'_>, problems: &mut Problems) -> Option<Expression> {
     let trimmed = text.trim();
     let Some(source) = trimmed.strip_prefix("${").and_then(|t| t.strip_suffix('}')) else {
         problems
@@ -220,14 +225,14 @@ fn assert(text: &str, site: &Site, world: &CompareWorld<'_>, problems: &mut Prob
             return None;
         }
     };
-    let mut fine = true;
+    let mut may = true;
     for read in expression.reads() {
-        fine &= may_read(read, site, world, problems);
+        may &= may_read(read, site, world, problems);
     }
-    fine.then_some(expression)
+    may.then_some(expression)
 }
 
-fn may_read(read: &ReadPath, site: &Site, world: &CompareWorld<'_>, problems: &mut Problems) -> bool {
+fn may_read(read: &ReadPath, site: &Site, world: &CompareContext<'_>, problems: &mut Problems) -> bool {
     let root = read.root();
     if !ROOTS.contains(&root) {
         let problem = problems.error(site, format!("an assert cannot read `{root}`"));

@@ -15,7 +15,7 @@ pub(super) const BOUNDS: Bounds = Bounds { differences: 64, depth: 128, bytes: 8
 pub(super) fn rules(draft: Value) -> Rules {
     let draft: RulesDraft = serde_json::from_value(draft).unwrap();
     let mut problems = Problems::default();
-    let world = CompareWorld { steps: &["price", "charge", "mail"] };
+    let world = CompareContext { steps: &["price", "charge", "mail"] };
     let rules = Rules::check(&draft, &Site::file("routes.yaml"), &world, &mut problems);
     rules.unwrap_or_else(|| panic!("{problems:?}"))
 }
@@ -33,13 +33,13 @@ pub(super) fn json_reply(body: &Value) -> Observation {
     reply(200, &[("content-type", "application/json")], body.to_string())
 }
 
-pub(super) fn held(legacy: &Observation, engine: &Observation, rules: &Rules) -> Result<Comparison, TooMuch> {
+pub(super) fn compared(legacy: &Observation, engine: &Observation, rules: &Rules) -> Result<Comparison, BoundExceeded> {
     let pair = Pair { legacy, engine, request: &Value::Null, stale_reads: false };
     compare(&pair, rules, &BOUNDS, &|| false)
 }
 
 fn bodies(legacy: Value, engine: Value, draft: Value) -> Comparison {
-    held(&json_reply(&legacy), &json_reply(&engine), &rules(draft)).unwrap()
+    compared(&json_reply(&legacy), &json_reply(&engine), &rules(draft)).unwrap()
 }
 
 fn found(comparison: &Comparison) -> Vec<(&str, Kind)> {
@@ -48,7 +48,7 @@ fn found(comparison: &Comparison) -> Vec<(&str, Kind)> {
 
 fn raw(legacy: &str, engine: &str) -> Verdict {
     let of = |body: &str| reply(200, &[("content-type", "application/json")], body.to_owned());
-    held(&of(legacy), &of(engine), &Rules::default()).unwrap().verdict
+    compared(&of(legacy), &of(engine), &Rules::default()).unwrap().verdict
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn numbers_keep_their_precision() {
 }
 
 #[test]
-fn each_kind_has_its_name_and_place() {
+fn each_kind_of_difference_has_its_label_and_path() {
     let legacy = json!({"a": 1, "b": [{"p": 1}, {"p": 2}], "c": "x", "gone": true, "o": [1, 2, 3]});
     let engine = json!({"a": "1", "b": [{"p": 1}, {"p": 3}], "c": "y", "new": true, "o": [3, 1, 2]});
     let comparison = bodies(legacy, engine, json!({}));
@@ -86,23 +86,23 @@ fn an_element_put_in_front_is_one_extra() {
 #[test]
 fn status_is_exact_or_by_class() {
     let (a, b, c) = (reply(200, &[], ""), reply(201, &[], ""), reply(404, &[], "other"));
-    assert_eq!(found(&held(&a, &b, &Rules::default()).unwrap()), [("status", Kind::Status)]);
+    assert_eq!(found(&compared(&a, &b, &Rules::default()).unwrap()), [("status", Kind::Status)]);
     let by_class = rules(json!({"status": "class"}));
-    let comparison = held(&a, &b, &by_class).unwrap();
+    let comparison = compared(&a, &b, &by_class).unwrap();
     assert_eq!((comparison.verdict, comparison.ignored_by), (Verdict::Ignored, vec![("status class".into(), 1)]));
-    assert_eq!(found(&held(&a, &c, &by_class).unwrap()), [("status", Kind::Status)]);
+    assert_eq!(found(&compared(&a, &c, &by_class).unwrap()), [("status", Kind::Status)]);
 }
 
 #[test]
 fn only_listed_headers_count() {
     let a = reply(200, &[("content-type", "application/json; charset=utf-8"), ("date", "x")], "{}");
     let b = reply(200, &[("content-type", "application/JSON"), ("location", "/a")], "{}");
-    let comparison = held(&a, &b, &Rules::default()).unwrap();
+    let comparison = compared(&a, &b, &Rules::default()).unwrap();
     assert_eq!(found(&comparison), [("headers.location", Kind::Header)]);
     let without = rules(json!({"headers": ["content-type"]}));
-    assert_eq!(held(&a, &b, &without).unwrap().verdict, Verdict::Match);
+    assert_eq!(compared(&a, &b, &without).unwrap().verdict, Verdict::Match);
     let ignoring = rules(json!({"ignore": ["header.location"]}));
-    assert_eq!(held(&a, &b, &ignoring).unwrap().verdict, Verdict::Ignored);
+    assert_eq!(compared(&a, &b, &ignoring).unwrap().verdict, Verdict::Ignored);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn ids_are_renamed_one_to_one_everywhere() {
     };
     let legacy = of("17", "/orders/17", "17", "/orders/17/self");
     let rules = rules(draft);
-    let verdict = |engine: Observation| held(&legacy, &engine, &rules).unwrap();
+    let verdict = |engine: Observation| compared(&legacy, &engine, &rules).unwrap();
     assert_eq!(verdict(of("run_9", "/orders/run_9", "run_9", "/orders/run_9/self")).verdict, Verdict::Ignored);
     assert_eq!(verdict(legacy.clone()).verdict, Verdict::Match);
     let wrong = verdict(of("run_9", "/orders/17", "run_9", "/orders/run_9/self"));
@@ -141,11 +141,11 @@ fn an_id_may_be_a_number_here_and_text_there() {
         reply(201, &[("content-type", "application/json"), ("location", location)], body)
     };
     let (legacy, rules) = (of(json!(17), "/orders/17"), rules(json!({"ids": ["$.id"]})));
-    let renamed = held(&legacy, &of(json!("0190f5d3"), "/orders/0190f5d3"), &rules).unwrap();
+    let renamed = compared(&legacy, &of(json!("0190f5d3"), "/orders/0190f5d3"), &rules).unwrap();
     assert_eq!((renamed.verdict, &*renamed.ignored_by), (Verdict::Ignored, &[("ids $.id".into(), 2)][..]));
-    let wrong = held(&legacy, &of(json!("0190f5d3"), "/orders/17"), &rules).unwrap();
+    let wrong = compared(&legacy, &of(json!("0190f5d3"), "/orders/17"), &rules).unwrap();
     assert_eq!(found(&wrong), [("headers.location", Kind::Header)]);
-    let none = held(&legacy, &of(json!(null), "/orders/17"), &rules).unwrap();
+    let none = compared(&legacy, &of(json!(null), "/orders/17"), &rules).unwrap();
     assert_eq!(found(&none), [("$.id", Kind::Type)]);
 }
 
@@ -241,7 +241,7 @@ fn secrets_do_not_show_in_differences() {
 }
 
 #[test]
-fn encodings_are_taken_off_and_bombs_are_too_large() {
+fn encodings_are_decoded_and_bombs_are_too_large() {
     let gzip = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(bytes).unwrap();
@@ -261,41 +261,41 @@ fn encodings_are_taken_off_and_bombs_are_too_large() {
     let plain = reply(200, &[("content-type", "application/json")], &json[..]);
     for (name, packed) in [("gzip", gzip(json)), ("deflate", deflate(json)), ("br", brotli(json))] {
         let packed = reply(200, &[("content-type", "application/json"), ("content-encoding", name)], packed);
-        assert_eq!(held(&plain, &packed, &Rules::default()).unwrap().verdict, Verdict::Match, "{name}");
+        assert_eq!(compared(&plain, &packed, &Rules::default()).unwrap().verdict, Verdict::Match, "{name}");
     }
     let bomb = gzip(&vec![b' '; 64 << 20]);
     let bomb = reply(200, &[("content-type", "application/json"), ("content-encoding", "gzip")], bomb);
-    assert_eq!(held(&plain, &bomb, &Rules::default()), Err(TooMuch::Size));
+    assert_eq!(compared(&plain, &bomb, &Rules::default()), Err(BoundExceeded::Size));
     let lie = reply(200, &[("content-type", "application/json"), ("content-encoding", "gzip")], "no gzip");
-    assert_eq!(held(&plain, &lie, &Rules::default()).unwrap().verdict, Verdict::Mismatch);
+    assert_eq!(compared(&plain, &lie, &Rules::default()).unwrap().verdict, Verdict::Mismatch);
 }
 
 #[test]
-fn depth_is_looked_at_before_parsing() {
+fn depth_is_checked_before_parsing() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let deep = reply(200, &[("content-type", "application/json")], deep);
-    assert_eq!(held(&deep, &deep, &Rules::default()), Err(TooMuch::Depth));
+    assert_eq!(compared(&deep, &deep, &Rules::default()), Err(BoundExceeded::Depth));
     let open = reply(200, &[("content-type", "application/json")], "{\"a\":".repeat(100_000));
-    assert_eq!(held(&open, &open, &Rules::default()), Err(TooMuch::Depth));
+    assert_eq!(compared(&open, &open, &Rules::default()), Err(BoundExceeded::Depth));
 }
 
 #[test]
-fn texts_are_compared_by_line_within_a_budget() {
+fn texts_are_compared_by_line_within_a_bound() {
     let text = |body: String| reply(200, &[("content-type", "text/plain")], body);
-    let same = held(&text("a\nb\nc\n".into()), &text("a\nx\nc\n".into()), &Rules::default()).unwrap();
+    let same = compared(&text("a\nb\nc\n".into()), &text("a\nx\nc\n".into()), &Rules::default()).unwrap();
     assert_eq!(found(&same), [("text", Kind::Value)]);
     assert!(!same.truncated);
     let lines = |seed: u32| {
         (0..200_000u32).map(|n| format!("{:024x}\n", u64::from(n) << 8 | u64::from(seed))).collect::<String>()
     };
-    let far = held(&text(lines(1)), &text(lines(2)), &Rules::default()).unwrap();
+    let far = compared(&text(lines(1)), &text(lines(2)), &Rules::default()).unwrap();
     assert_eq!((far.verdict, far.truncated), (Verdict::Mismatch, true));
     let one_line = |c: &str| text(c.repeat(5 << 20));
-    assert_eq!(held(&one_line("a"), &one_line("b"), &Rules::default()).unwrap().verdict, Verdict::Mismatch);
+    assert_eq!(compared(&one_line("a"), &one_line("b"), &Rules::default()).unwrap().verdict, Verdict::Mismatch);
 }
 
 #[test]
-fn time_that_is_used_up_is_no_match() {
+fn a_comparison_out_of_time_is_no_match() {
     let many: Vec<u32> = (0..10_000).collect();
     let legacy = json_reply(&json!({"many": many}));
     let looks = Cell::new(0);
@@ -304,7 +304,7 @@ fn time_that_is_used_up_is_no_match() {
         looks.get() > 3
     };
     let pair = Pair { legacy: &legacy, engine: &legacy, request: &Value::Null, stale_reads: false };
-    assert_eq!(compare(&pair, &Rules::default(), &BOUNDS, &expired), Err(TooMuch::Time));
+    assert_eq!(compare(&pair, &Rules::default(), &BOUNDS, &expired), Err(BoundExceeded::Time));
     let other = json_reply(&json!({"a": 0, "many": many}));
     let pair = Pair { legacy: &other, engine: &json_reply(&json!({"a": 1, "many": many})), ..pair };
     looks.set(0);
@@ -313,14 +313,14 @@ fn time_that_is_used_up_is_no_match() {
 }
 
 #[test]
-fn many_differences_are_cut() {
+fn too_many_differences_are_truncated() {
     let of = |seed: u32| json_reply(&Value::Object((0..100).map(|n| (format!("k{n}x"), json!(n + seed))).collect()));
-    let comparison = held(&of(0), &of(1), &Rules::default()).unwrap();
+    let comparison = compared(&of(0), &of(1), &Rules::default()).unwrap();
     assert_eq!((comparison.differences.len(), comparison.truncated), (64, true));
 }
 
 #[test]
-fn bad_rules_are_all_named_with_their_place() {
+fn bad_rules_are_all_reported_where_they_stand() {
     let draft: RulesDraft = serde_json::from_value(json!({
         "headers": ["content type"],
         "ignore": ["$.[", "header.x y", "created_at"],
@@ -331,7 +331,7 @@ fn bad_rules_are_all_named_with_their_place() {
     }))
     .unwrap();
     let mut problems = Problems::default();
-    let world = CompareWorld { steps: &["price", "charge"] };
+    let world = CompareContext { steps: &["price", "charge"] };
     assert!(Rules::check(&draft, &Site::file("r.yaml").key("compare"), &world, &mut problems).is_none());
     let all: Vec<String> = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect();
     assert_eq!(all.len(), 14, "{all:#?}");
@@ -341,7 +341,7 @@ fn bad_rules_are_all_named_with_their_place() {
 }
 
 #[test]
-fn the_hash_tells_rules_apart() {
+fn different_rules_have_different_hashes() {
     assert_eq!(rules(json!({})).hash(), Rules::default().hash());
     assert_ne!(rules(json!({"ids": ["$.id"]})).hash(), Rules::default().hash());
     assert_eq!(rules(json!({"ids": ["$.id"]})).hash(), rules(json!({"ids": ["$.id"]})).hash());

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 
 use similar::{Algorithm, DiffTag, capture_diff_slices};
 
-use super::body::digest;
+use super::bounds::BoundExceeded;
+use super::digest::digest;
 use super::findings::Findings;
-use super::verdict::{Kind, TooMuch};
+use super::verdict::Kind;
 
-/// Lines of both sides together that are still aligned; the work grows with their product in the worst case, and
-/// nothing can interrupt it.
+/// Lines of both texts together that are still aligned: in the worst case the work grows with their product, and it
+/// cannot be interrupted.
 const LINES_MAX: usize = 3_000;
 
 /// Compares two texts. Their lines have no keys that would tell a secret from a name, so their digests stand for them.
-pub(super) fn compare(legacy: &str, engine: &str, found: &mut Findings<'_>) -> Result<(), TooMuch> {
+pub(super) fn compare(legacy: &str, engine: &str, findings: &mut Findings<'_>) -> Result<(), BoundExceeded> {
     if legacy == engine {
         return Ok(());
     }
@@ -23,19 +24,19 @@ pub(super) fn compare(legacy: &str, engine: &str, found: &mut Findings<'_>) -> R
     let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (a, b) = (&a[front..a.len() - back], &b[front..b.len() - back]);
     if a.len() + b.len() > LINES_MAX {
-        found.plain("text", Kind::Value, Some(&digest(legacy.as_bytes())), Some(&digest(engine.as_bytes())));
-        found.truncate();
+        findings.add_text("text", Kind::Value, Some(&digest(legacy.as_bytes())), Some(&digest(engine.as_bytes())));
+        findings.truncate();
         return Ok(());
     }
-    found.look()?;
+    findings.check_time()?;
     // Lines as numbers: the alignment looks at each pair many times.
-    let mut names: HashMap<&str, u32> = HashMap::new();
-    let mut name = |line| {
-        let next = names.len() as u32;
-        *names.entry(line).or_insert(next)
+    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    let mut number = |line| {
+        let next = numbers.len() as u32;
+        *numbers.entry(line).or_insert(next)
     };
-    let left: Vec<u32> = a.iter().map(|line| name(line)).collect();
-    let right: Vec<u32> = b.iter().map(|line| name(line)).collect();
+    let left: Vec<u32> = a.iter().map(|line| number(line)).collect();
+    let right: Vec<u32> = b.iter().map(|line| number(line)).collect();
     for change in capture_diff_slices(Algorithm::Myers, &left, &right) {
         let (tag, old, new) = change.as_tag_tuple();
         let show = |lines: &[&str], from: usize| {
@@ -45,9 +46,9 @@ pub(super) fn compare(legacy: &str, engine: &str, found: &mut Findings<'_>) -> R
         let (was, is) = (show(&a[old.clone()], old.start), show(&b[new.clone()], new.start));
         match tag {
             DiffTag::Equal => {}
-            DiffTag::Delete => found.plain("text", Kind::Missing, Some(&was), None),
-            DiffTag::Insert => found.plain("text", Kind::Extra, None, Some(&is)),
-            DiffTag::Replace => found.plain("text", Kind::Value, Some(&was), Some(&is)),
+            DiffTag::Delete => findings.add_text("text", Kind::Missing, Some(&was), None),
+            DiffTag::Insert => findings.add_text("text", Kind::Extra, None, Some(&is)),
+            DiffTag::Replace => findings.add_text("text", Kind::Value, Some(&was), Some(&is)),
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Times and durations, as bodies and rules write them. No clock: only reading.
+//! Parses times and durations as bodies and rules write them.
 
 use serde_json::Value;
 

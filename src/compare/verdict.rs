@@ -64,24 +64,10 @@ pub struct Difference {
     pub engine: Option<String>,
 }
 
-/// Why two observations could not be held against each other: not a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum TooMuch {
-    /// A body is larger than the bound, or was when it was unpacked.
-    #[error("a body is too large to compare")]
-    Size,
-    /// A body is nested deeper than the bound.
-    #[error("a body is nested too deeply to compare")]
-    Depth,
-    /// The time was used up, and no difference had been found by then.
-    #[error("the time for the comparison is used up")]
-    Time,
-}
-
-/// Two observations held against each other.
+/// What comparing two observations came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// What it comes to.
+    /// The verdict.
     pub verdict: Verdict,
     /// Where they differ; empty unless a mismatch.
     pub differences: Vec<Difference>,

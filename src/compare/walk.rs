@@ -1,101 +1,96 @@
-//! Two JSON documents side by side.
+//! Two JSON documents, compared node by node.
 //!
-//! The same walk is made twice where ids are declared: first only to bind legacy's ids to the engine's, then to report
-//! with all bindings known, so that a reference in front of the id it refers to is judged rightly.
+//! Where ids are declared the documents are walked more than once: first to bind legacy's ids to the engine's, then to
+//! report differences with all bindings known. So a reference that comes before the id it refers to is judged rightly.
 
 use serde_json::{Map, Value};
 
+use super::bounds::BoundExceeded;
+use super::context::Context;
 use super::equal::{same, within};
-use super::findings::Findings;
-use super::ids::Ids;
-use super::marks::Marks;
+use super::id_map::id_text;
 use super::number;
 use super::pairing;
-use super::place::Place;
-use super::rules::{RuleId, Rules, Unordered};
-use super::verdict::{Kind, TooMuch};
+use super::rules::{RuleId, Unordered};
+use super::value_path::ValuePath;
+use super::verdict::Kind;
 
+/// One pass over two documents.
 pub(super) struct Walk<'a, 'f> {
-    pub(super) rules: &'a Rules,
-    pub(super) marks: &'a Marks,
-    pub(super) ids: &'a mut Ids,
-    pub(super) found: &'a mut Findings<'f>,
-    stage: Stage,
+    context: Context<'a, 'f>,
+    pass: Pass,
 }
 
-/// What the walk is for.
+/// What the pass is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// To bind the ids whose partner stands where it stands: not those in arrays without an order.
-    Anchor,
-    /// To bind the rest: elements of a set find each other by what is bound already.
-    Bind,
+enum Pass {
+    /// Binds ids that stand at the same path in both documents; arrays without an order are left out.
+    BindByPath,
+    /// Binds the ids in arrays without an order: their elements are paired by the ids that are bound already.
+    BindInUnordered,
+    /// Reports differences and binds nothing.
     Report,
 }
 
 impl<'a, 'f> Walk<'a, 'f> {
     /// Binds the ids of two bodies and reports nothing.
-    pub(super) fn bind(
-        rules: &'a Rules,
-        marks: &'a Marks,
-        ids: &'a mut Ids,
-        found: &'a mut Findings<'f>,
-        legacy: &Value,
-        engine: &Value,
-    ) -> Result<(), TooMuch> {
-        let mut walk = Self { rules, marks, ids, found, stage: Stage::Anchor };
-        walk.pair(&mut Place::of("$"), legacy, engine)?;
-        if !rules.unordered.is_empty() {
-            walk.stage = Stage::Bind;
-            walk.pair(&mut Place::of("$"), legacy, engine)?;
+    pub(super) fn bind_ids(context: Context<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
+        let mut walk = Self { context, pass: Pass::BindByPath };
+        walk.pair(&mut ValuePath::of("$"), legacy, engine)?;
+        if !walk.context.rules.unordered.is_empty() {
+            walk.pass = Pass::BindInUnordered;
+            walk.pair(&mut ValuePath::of("$"), legacy, engine)?;
         }
         Ok(())
     }
-    /// Reports, with the ids as they are bound.
-    pub(super) fn reporting(rules: &'a Rules, marks: &'a Marks, ids: &'a mut Ids, found: &'a mut Findings<'f>) -> Self {
-        Self { rules, marks, ids, found, stage: Stage::Report }
-    }
-    /// Walks two bodies.
-    pub(super) fn body(self, legacy: &Value, engine: &Value) -> Result<(), TooMuch> {
-        self.at(Place::of("$"), legacy, engine)
-    }
-    /// Walks two documents that stand at a place.
-    pub(super) fn at<'v>(mut self, mut place: Place<'v>, legacy: &'v Value, engine: &'v Value) -> Result<(), TooMuch> {
-        self.pair(&mut place, legacy, engine)
+    /// Reports the differences of two documents, with the ids as they are bound. Paths begin with `root`.
+    pub(super) fn report(
+        context: Context<'a, 'f>,
+        root: &str,
+        legacy: &Value,
+        engine: &Value,
+    ) -> Result<(), BoundExceeded> {
+        Self { context, pass: Pass::Report }.pair(&mut ValuePath::of(root), legacy, engine)
     }
 
     fn reports(&self) -> bool {
-        self.stage == Stage::Report
+        self.pass == Pass::Report
     }
 
-    fn pair<'v>(&mut self, place: &mut Place<'v>, legacy: &'v Value, engine: &'v Value) -> Result<(), TooMuch> {
-        self.found.step()?;
-        let said = self.marks.on_either(legacy, engine);
-        if let Some(rule) = said.ignore {
-            if self.reports() && !same(legacy, engine, self.found)? {
-                self.found.hit(rule);
+    /// Two values that stand at the same path.
+    fn pair<'v>(
+        &mut self,
+        path: &mut ValuePath<'v>,
+        legacy: &'v Value,
+        engine: &'v Value,
+    ) -> Result<(), BoundExceeded> {
+        self.context.findings.step()?;
+        let covered = self.context.coverage.on_either(legacy, engine);
+        if let Some(rule) = covered.ignore {
+            if self.reports() && !same(legacy, engine, self.context.findings)? {
+                self.context.findings.count_use(rule);
             }
             return Ok(());
         }
-        if let Some(rule) = said.id
-            && self.id(place, rule, legacy, engine)
+        if let Some(rule) = covered.id
+            && self.id(path, rule, legacy, engine)
         {
             return Ok(());
         }
-        if let Some((_, rule, by)) = said.tolerance.and_then(|n| self.rules.tolerance.get(n))
+        if let Some((_, rule, by)) = covered.tolerance.and_then(|n| self.context.rules.tolerance.get(n))
             && within(legacy, engine, by)
         {
-            if self.reports() && !same(legacy, engine, self.found)? {
-                self.found.hit(*rule);
+            if self.reports() && !same(legacy, engine, self.context.findings)? {
+                self.context.findings.count_use(*rule);
             }
             return Ok(());
         }
         let same = match (legacy, engine) {
-            (Value::Object(legacy), Value::Object(engine)) => return self.objects(place, legacy, engine),
+            (Value::Object(legacy), Value::Object(engine)) => return self.objects(path, legacy, engine),
             (Value::Array(a), Value::Array(b)) => {
-                return match said.unordered.and_then(|n| self.rules.unordered.get(n)) {
-                    Some((_, rule, how)) => self.unordered(place, a, b, *rule, how),
-                    None => self.ordered(place, (legacy, engine), a, b),
+                return match covered.unordered.and_then(|n| self.context.rules.unordered.get(n)) {
+                    Some((_, rule, how)) => self.unordered(path, a, b, *rule, how),
+                    None => self.ordered(path, (legacy, engine), a, b),
                 };
             }
             _ if !self.reports() => return Ok(()),
@@ -104,146 +99,138 @@ impl<'a, 'f> Walk<'a, 'f> {
             (Value::Number(a), Value::Number(b)) => number::same(a, b),
             (Value::String(a), Value::String(b)) => self.same_text(a, b),
             _ => {
-                self.found.values(place, Kind::Type, Some(legacy), Some(engine));
+                self.context.findings.add_values(path, Kind::Type, Some(legacy), Some(engine));
                 return Ok(());
             }
         };
         if !same {
-            self.found.values(place, Kind::Value, Some(legacy), Some(engine));
+            self.context.findings.add_values(path, Kind::Value, Some(legacy), Some(engine));
         }
         Ok(())
     }
 
+    /// Whether two strings are equal up to renamed ids; counts the rule where only that makes them equal.
     fn same_text(&mut self, legacy: &str, engine: &str) -> bool {
-        let same = self.ids.same_text(legacy, engine);
+        let same = self.context.ids.same_text(legacy, engine);
         if same
             && legacy != engine
-            && let Some((_, rule)) = self.rules.ids.first()
+            && let Some((_, rule)) = self.context.rules.ids.first()
         {
-            self.found.hit(*rule);
+            self.context.findings.count_use(*rule);
         }
         same
     }
 
-    /// Whether the two were judged as ids; what is no text or number is judged as what it is.
-    fn id(&mut self, place: &Place<'_>, rule: RuleId, legacy: &Value, engine: &Value) -> bool {
+    /// Binds or compares two ids; `false` where one of them is neither text nor number and is compared as any value.
+    fn id(&mut self, path: &ValuePath<'_>, rule: RuleId, legacy: &Value, engine: &Value) -> bool {
         let (Some(a), Some(b)) = (id_text(legacy), id_text(engine)) else { return false };
         if !self.reports() {
-            self.ids.bind(a, b);
-        } else if !self.ids.agree(a, b) {
-            self.found.values(place, Kind::Value, Some(legacy), Some(engine));
+            self.context.ids.bind(a, b);
+        } else if !self.context.ids.are_bound(a, b) {
+            self.context.findings.add_values(path, Kind::Value, Some(legacy), Some(engine));
         } else if legacy != engine {
-            // Also where one is a number and the other text: an id is a name, however it is written.
-            self.found.hit(rule);
+            // Also where one is a number and the other text: an id is the same however it is written.
+            self.context.findings.count_use(rule);
         }
         true
     }
 
     fn objects<'v>(
         &mut self,
-        place: &mut Place<'v>,
+        path: &mut ValuePath<'v>,
         legacy: &'v Map<String, Value>,
         engine: &'v Map<String, Value>,
-    ) -> Result<(), TooMuch> {
+    ) -> Result<(), BoundExceeded> {
         for (key, value) in legacy {
-            place.enter_key(key);
+            path.enter_key(key);
             match engine.get(key) {
-                Some(other) => self.pair(place, value, other)?,
-                None => self.alone(place, Kind::Missing, value),
+                Some(other) => self.pair(path, value, other)?,
+                None => self.unpaired(path, Kind::Missing, value),
             }
-            place.leave();
+            path.leave();
         }
         for (key, value) in engine {
             if !legacy.contains_key(key) {
-                place.enter_key(key);
-                self.alone(place, Kind::Extra, value);
-                place.leave();
+                path.enter_key(key);
+                self.unpaired(path, Kind::Extra, value);
+                path.leave();
             }
         }
         Ok(())
     }
 
-    /// A value that the other side does not have.
-    fn alone(&mut self, place: &Place<'_>, kind: Kind, value: &Value) {
+    /// A value that only one of the documents has.
+    fn unpaired(&mut self, path: &ValuePath<'_>, kind: Kind, value: &Value) {
         if !self.reports() {
             return;
         }
-        match (self.marks.on(value).ignore, kind) {
-            (Some(rule), _) => self.found.hit(rule),
-            (None, Kind::Missing) => self.found.values(place, kind, Some(value), None),
-            (None, _) => self.found.values(place, kind, None, Some(value)),
+        match (self.context.coverage.on(value).ignore, kind) {
+            (Some(rule), _) => self.context.findings.count_use(rule),
+            (None, Kind::Missing) => self.context.findings.add_values(path, kind, Some(value), None),
+            (None, _) => self.context.findings.add_values(path, kind, None, Some(value)),
         }
     }
 
     fn element<'v>(
         &mut self,
-        place: &mut Place<'v>,
+        path: &mut ValuePath<'v>,
         legacy: Option<&'v Value>,
         engine: Option<&'v Value>,
-    ) -> Result<(), TooMuch> {
-        place.enter_element();
+    ) -> Result<(), BoundExceeded> {
+        path.enter_element();
         match (legacy, engine) {
-            (Some(legacy), Some(engine)) => self.pair(place, legacy, engine)?,
-            (Some(legacy), None) => self.alone(place, Kind::Missing, legacy),
-            (None, Some(engine)) => self.alone(place, Kind::Extra, engine),
+            (Some(legacy), Some(engine)) => self.pair(path, legacy, engine)?,
+            (Some(legacy), None) => self.unpaired(path, Kind::Missing, legacy),
+            (None, Some(engine)) => self.unpaired(path, Kind::Extra, engine),
             (None, None) => {}
         }
-        place.leave();
+        path.leave();
         Ok(())
     }
 
     fn ordered<'v>(
         &mut self,
-        place: &mut Place<'v>,
+        path: &mut ValuePath<'v>,
         whole: (&'v Value, &'v Value),
         legacy: &'v [Value],
         engine: &'v [Value],
-    ) -> Result<(), TooMuch> {
-        let before = self.found.mark();
+    ) -> Result<(), BoundExceeded> {
+        let before = self.context.findings.savepoint();
         if legacy.len() != engine.len() && self.reports() {
-            for (a, b) in pairing::aligned(self, legacy, engine)? {
-                self.element(place, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
+            for (a, b) in pairing::aligned(&mut self.context, legacy, engine)? {
+                self.element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
             }
             return Ok(());
         }
         for (legacy, engine) in legacy.iter().zip(engine) {
-            self.element(place, Some(legacy), Some(engine))?;
+            self.element(path, Some(legacy), Some(engine))?;
         }
-        // Every element is there, only elsewhere: that is one difference.
-        if self.found.since(&before) && pairing::only_moved(self, legacy, engine)? {
-            self.found.back_to(before);
-            self.found.values(place, Kind::Order, Some(whole.0), Some(whole.1));
+        // The same elements in another order: reported as one difference.
+        if self.context.findings.has_more_than(&before) && pairing::only_moved(&mut self.context, legacy, engine)? {
+            self.context.findings.roll_back_to(before);
+            self.context.findings.add_values(path, Kind::Order, Some(whole.0), Some(whole.1));
         }
         Ok(())
     }
 
     fn unordered<'v>(
         &mut self,
-        place: &mut Place<'v>,
+        path: &mut ValuePath<'v>,
         legacy: &'v [Value],
         engine: &'v [Value],
         rule: RuleId,
         how: &Unordered,
-    ) -> Result<(), TooMuch> {
-        if self.stage == Stage::Anchor {
+    ) -> Result<(), BoundExceeded> {
+        if self.pass == Pass::BindByPath {
             return Ok(());
         }
-        let pairs = pairing::matched(self, legacy, engine, how)?;
+        let pairs = pairing::matched(&mut self.context, legacy, engine, how)?;
         if self.reports() && pairs.iter().any(|(a, b)| matches!((a, b), (Some(a), Some(b)) if a != b)) {
-            self.found.hit(rule);
+            self.context.findings.count_use(rule);
         }
         for (a, b) in pairs {
-            self.element(place, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
+            self.element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
         }
         Ok(())
-    }
-}
-
-/// An id as text, however it is typed.
-pub(super) fn id_text(value: &Value) -> Option<&str> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.as_str()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }

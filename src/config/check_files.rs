@@ -14,7 +14,7 @@ use super::schema_check::{self, SchemaCheck};
 use super::settings::{self, PointsmanDraft};
 use super::setup::Overrides;
 use super::tree::{Node, NodeKind};
-use crate::compare::{CompareWorld, Rules, RulesDraft};
+use crate::compare::{CompareContext, Rules, RulesDraft};
 use crate::flag::file::{RouteDraft, ServiceDraft, WorkflowFacts, World, check_routes, check_service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
@@ -131,7 +131,7 @@ pub(crate) fn routes<'a>(
             draft_rules.assert.clear();
         }
         let steps: Vec<&str> = plan.iter().flat_map(|plan| plan.steps.iter().map(|step| step.id.as_str())).collect();
-        if let Some(checked) = Rules::check(&draft_rules, &site, &CompareWorld { steps: &steps }, problems) {
+        if let Some(checked) = Rules::check(&draft_rules, &site, &CompareContext { steps: &steps }, problems) {
             rules.insert(draft.id.as_str().into(), Arc::new(checked));
         }
     }

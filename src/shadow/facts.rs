@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::exchange::RequestCopy;
 use crate::expression::pairs;
 
-pub(super) fn of(request: &RequestCopy) -> Value {
+pub(super) fn request_value(request: &RequestCopy) -> Value {
     let params: Map<String, Value> =
         request.params.iter().map(|(name, value)| (name.to_string(), value.clone().into())).collect();
     let mut headers = Map::new();

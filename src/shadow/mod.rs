@@ -1,69 +1,49 @@
-//! Runs the arm that nobody waits for, within a budget, and compares.
+//! Runs the engine beside legacy for requests that legacy has answered, within a budget, and compares.
 //!
 //! The question it answers: "what would the engine have done with this request?" A request that has been answered is
 //! offered; it waits in a queue that is bounded in entries and bytes; on threads of their own, at lower priority, the
 //! engine runs it, the two observations are compared, and its ticket is settled.
 //!
 //! Always true: offering never waits; every ticket is settled exactly once, whatever happens to the run; of a
-//! mismatch no more is kept than a redacted sample.
+//! mismatch only a redacted sample is kept.
 //!
 //! Which requests are offered is the proxy's business, what outcomes add up to is `evidence`'s.
 //!
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and
-//! counted; when it is gone or panics, each run fails by itself; when it answers after its time-out, nobody listens.
+//! counted; when it is gone or panics, each run fails by itself; an answer after the time-out is ignored.
 
 mod facts;
+mod parts;
 mod queue;
 mod run;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tower::util::BoxCloneSyncService;
 
-use queue::{Budget, Entry};
+use queue::{ByteBudget, Entry};
 use run::Runner;
 
-use crate::compare::{Body, Rules};
+pub use parts::{EngineArm, RulesInForce, ShadowParts};
+
+use crate::compare::Body;
 use crate::evidence::Evidence;
-use crate::exchange::{Answered, ArmReply, ArmRequest, Offer, Outcome, Ticket};
+use crate::exchange::{Answered, Offer, Outcome, Ticket};
 use crate::flag::SkipReason;
-use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::workflow::Mode;
 
-/// The engine as the shadow executor sees it.
-pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
-
-/// The rules in force by route; swapped whole when files change.
-pub type RulesInForce = Arc<ArcSwap<BTreeMap<RouteId, Arc<Rules>>>>;
-
-/// What the shadow executor is made of.
-pub struct ShadowParts {
-    /// The other arm.
-    pub engine: EngineArm,
-    /// Where outcomes go.
-    pub evidence: Arc<Evidence>,
-    /// How pairs are compared; a route that is not in it has the default rules.
-    pub rules: RulesInForce,
-    /// The bounds.
-    pub limits: Arc<Limits>,
-}
-
-/// Runs the arm that nobody waits for.
+/// The shadow executor.
 pub struct Shadow {
     queue: mpsc::Sender<Entry>,
-    budget: Arc<Budget>,
+    budget: Arc<ByteBudget>,
     in_flight: Arc<AtomicU64>,
     evidence: Arc<Evidence>,
     stop: watch::Sender<Stop>,
@@ -72,23 +52,23 @@ pub struct Shadow {
     runtime: Option<Runtime>,
 }
 
-/// How busy it is.
+/// How busy the shadow executor is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Waiting.
+    /// Entries that wait.
     pub queue_depth: u64,
-    /// Under way.
+    /// Runs under way.
     pub in_flight: u64,
 }
 
-/// How far closing has come.
+/// What the executor is told about its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
-    /// It is open.
+    /// Go on.
     No,
-    /// Take nothing more, finish what is there.
+    /// Take no more entries, and finish those that are there.
     Finish,
-    /// Give up what is there.
+    /// Abort what is there.
     Now,
 }
 
@@ -104,7 +84,7 @@ impl Shadow {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(size(limits.shadow_threads))
             .thread_name("shadow")
-            .on_thread_start(step_back)
+            .on_thread_start(lower_priority)
             .enable_all()
             .build()?;
         let (queue, waiting) = mpsc::channel(size(limits.shadow_queue_entries_max).min(Semaphore::MAX_PERMITS));
@@ -112,7 +92,7 @@ impl Shadow {
         let (done, ended) = watch::channel(false);
         let slots = Arc::new(Semaphore::new(slots_max));
         let in_flight = Arc::new(AtomicU64::new(0));
-        let budget = Arc::new(Budget::new(limits.shadow_queue_bytes_max));
+        let budget = Arc::new(ByteBudget::new(limits.shadow_queue_bytes_max));
         let runner = Arc::new(Runner {
             engine,
             evidence: Arc::clone(&evidence),
@@ -120,10 +100,10 @@ impl Shadow {
             limits,
             in_flight: Arc::clone(&in_flight),
         });
-        let work = work(waiting, stopping, slots, runner);
+        let entries = run_entries(waiting, stopping, slots, runner);
         runtime.spawn(async move {
-            work.await;
-            // Nobody may be left to hear it.
+            entries.await;
+            // The receiver may be gone.
             let _ = done.send(true);
         });
         Ok(Arc::new(Self { queue, budget, in_flight, evidence, stop, ended, runtime: Some(runtime) }))
@@ -152,24 +132,24 @@ impl Shadow {
             return;
         }
         self.stop.send_replace(Stop::Now);
-        // A run that never gives its thread back cannot be given up; its ticket is settled if it ever does.
-        if tokio::time::timeout(GIVING_UP, ended.wait_for(|ended| *ended)).await.is_err() {
+        // A run that never yields cannot be aborted; its ticket is settled if it ever ends.
+        if tokio::time::timeout(ABORT_TIMEOUT, ended.wait_for(|ended| *ended)).await.is_err() {
             tracing::warn!("a run of the shadow executor does not end");
         }
     }
 }
 
-/// How long giving up may take.
-const GIVING_UP: Duration = Duration::from_secs(1);
+/// How long aborting may take.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much lower the priority of these threads is.
+/// Added to the niceness of its threads.
 #[cfg(target_os = "linux")]
-const NICER: i32 = 10;
+const NICENESS: i32 = 10;
 
 /// Lowers the priority of the thread that calls it. Elsewhere than on Linux it would be that of the whole process.
-fn step_back() {
+fn lower_priority() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICER) {
+    if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::debug!(%error, "a shadow thread keeps its priority");
     }
 }
@@ -183,17 +163,17 @@ impl Offer for Shadow {
         ticket.on_drop(Outcome::Skipped(SkipReason::ShuttingDown));
         match answered.mode {
             Mode::Dark => ticket.wants_twin(),
-            // There will be nothing to compare with, and a rehearsal is for nothing else.
+            // There is nothing to compare with, and a rehearsal serves nothing else.
             Mode::Rehearse if *answered.legacy.body() == Body::TooLarge => {
                 return ticket.skip(SkipReason::BodyTooLarge);
             }
             Mode::Rehearse => {}
-            // A real run beside legacy's answer would do everything twice: no caller asks for it, and none gets it.
+            // A real run beside legacy would perform every effect twice: no caller asks for one, and none is run.
             Mode::Real => return ticket.settle(Outcome::Failed("mode")),
         }
-        let Some(held) = self.budget.hold(answered.bytes()) else { return ticket.skip(SkipReason::QueueFull) };
+        let Some(reserved) = self.budget.reserve(answered.bytes()) else { return ticket.skip(SkipReason::QueueFull) };
         let epoch = self.evidence.epoch(ticket.route());
-        match self.queue.try_send(Entry::new(ticket, answered, epoch, held)) {
+        match self.queue.try_send(Entry::new(ticket, answered, epoch, reserved)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(entry)) => entry.ticket.skip(SkipReason::QueueFull),
             Err(mpsc::error::TrySendError::Closed(entry)) => entry.ticket.skip(SkipReason::ShuttingDown),
@@ -209,14 +189,14 @@ impl Drop for Shadow {
     fn drop(&mut self) {
         self.stop.send_replace(Stop::Now);
         if let Some(runtime) = self.runtime.take() {
-            // Not waited for: this may be a thread that must not block. Tickets of dropped tasks settle themselves.
+            // Not waited for: this thread may not block. Tickets of dropped tasks settle themselves.
             runtime.shutdown_background();
         }
     }
 }
 
-/// Takes entries as slots come free, until told to stop; returns when every ticket that it was given is settled.
-async fn work(
+/// Runs entries as slots come free, until told to stop; returns when every ticket that it took is settled.
+async fn run_entries(
     mut waiting: mpsc::Receiver<Entry>,
     mut stop: watch::Receiver<Stop>,
     slots: Arc<Semaphore>,
@@ -224,7 +204,7 @@ async fn work(
 ) {
     let mut runs = JoinSet::new();
     let mut open = true;
-    let given_up = loop {
+    let aborted = loop {
         while runs.try_join_next().is_some() {}
         let next = async {
             // The slot comes first, so that what waits for one is still in the queue, and counted there.
@@ -254,7 +234,7 @@ async fn work(
             },
         }
     };
-    if !given_up {
+    if !aborted {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop == Stop::Now) => {}

@@ -1,4 +1,4 @@
-//! What waits for the other arm, and the bytes that it may keep alive.
+//! Answered requests that wait for the engine, and the memory that they may hold.
 //!
 //! Always true: the bytes of all entries that exist, waiting or under way, are within the budget.
 
@@ -9,51 +9,51 @@ use std::time::Instant;
 use crate::evidence::Epoch;
 use crate::exchange::{Answered, Ticket};
 
-/// An answered request on its way to the other arm.
+/// An answered request that waits for the engine, or is run by it.
 pub(super) struct Entry {
     pub(super) ticket: Ticket,
     pub(super) answered: Answered,
-    /// The evidence that it will count for.
+    /// The epoch of evidence in which it counts.
     pub(super) epoch: Epoch,
     pub(super) offered: Instant,
-    /// Given back when the entry is gone.
-    pub(super) held: Held,
+    /// Returned when the entry is dropped.
+    pub(super) reserved: ReservedBytes,
 }
 
 impl Entry {
-    pub(super) fn new(ticket: Ticket, answered: Answered, epoch: Epoch, held: Held) -> Self {
-        Self { ticket, answered, epoch, offered: Instant::now(), held }
+    pub(super) fn new(ticket: Ticket, answered: Answered, epoch: Epoch, reserved: ReservedBytes) -> Self {
+        Self { ticket, answered, epoch, offered: Instant::now(), reserved }
     }
 }
 
-/// Bytes that entries may keep alive.
-pub(super) struct Budget {
+/// Bytes that all entries together may hold in memory.
+pub(super) struct ByteBudget {
     free: AtomicU64,
 }
 
-/// Bytes that an entry keeps alive.
-pub(super) struct Held {
-    budget: Arc<Budget>,
+/// Bytes that one entry holds in memory.
+pub(super) struct ReservedBytes {
+    budget: Arc<ByteBudget>,
     bytes: u64,
 }
 
-impl Budget {
+impl ByteBudget {
     pub(super) fn new(bytes_max: u64) -> Self {
         Self { free: AtomicU64::new(bytes_max) }
     }
-    /// Takes bytes, or nothing where there are not enough.
-    pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+    /// Reserves so many bytes; `None` where fewer are free.
+    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<ReservedBytes> {
         let bytes = bytes as u64;
         let take = |free: u64| free.checked_sub(bytes);
         self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Held { budget: Arc::clone(self), bytes })
+        Some(ReservedBytes { budget: Arc::clone(self), bytes })
     }
     pub(super) fn has_room(&self) -> bool {
         self.free.load(Ordering::Acquire) > 0
     }
 }
 
-impl Drop for Held {
+impl Drop for ReservedBytes {
     fn drop(&mut self) {
         self.budget.free.fetch_add(self.bytes, Ordering::AcqRel);
     }

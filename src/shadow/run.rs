@@ -1,4 +1,4 @@
-//! One run of the other arm, from the queue to its outcome.
+//! One request that legacy answered: run by the engine, compared, settled.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
+use super::facts::request_value;
+use super::parts::{EngineArm, RulesInForce};
 use super::queue::Entry;
-use super::{EngineArm, RulesInForce, facts};
 use crate::clock;
 use crate::compare::{
-    Body, Bounds, Comparison, Observation, Pair, Rules, TooMuch, Verdict, compare, sample_text, shorten,
+    Body, BoundExceeded, Bounds, Comparison, Observation, Pair, Rules, Verdict, compare, sample_text, shorten,
 };
 use crate::evidence::{Epoch, Evidence, Sample};
 use crate::exchange::{Answered, ArmReply, ArmRequest, Outcome, Problem, RunReport};
@@ -32,61 +33,61 @@ pub(super) struct Runner {
     pub(super) in_flight: Arc<AtomicU64>,
 }
 
-/// One run under way.
-struct UnderWay<'a>(&'a AtomicU64);
+/// Counts one run as under way until it is dropped.
+struct InFlight<'a>(&'a AtomicU64);
 
-impl<'a> UnderWay<'a> {
+impl<'a> InFlight<'a> {
     fn begin(count: &'a AtomicU64) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(count)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// What the engine did, fit to be compared; or why it is not.
-enum Did {
-    This(Observation, RunReport),
-    Not(Outcome, RunReport),
+/// What the engine did, or why that cannot be compared.
+enum EngineResult {
+    Comparable(Observation, RunReport),
+    NotComparable(Outcome, RunReport),
 }
 
 impl Runner {
-    /// Runs it, compares, settles.
+    /// Asks the engine, compares, and settles the ticket.
     pub(super) async fn run(&self, entry: Entry) {
-        let _under_way = UnderWay::begin(&self.in_flight);
-        let Entry { mut ticket, answered, epoch, offered, held } = entry;
+        let _in_flight = InFlight::begin(&self.in_flight);
+        let Entry { mut ticket, answered, epoch, offered, reserved } = entry;
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         let outcome = match self.ask(&answered).await {
             Err(outcome) => outcome,
-            Ok(did) => {
-                let (Did::This(_, report) | Did::Not(_, report)) = &did;
+            Ok(result) => {
+                let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = &result;
                 if answered.mode == Mode::Dark && report.run.is_some() {
                     ticket.has_twin();
                     self.evidence.with_twin(ticket.route());
                 }
-                // Whatever happens in the comparison, it happens to this ticket alone.
-                let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(&answered, epoch, did)));
+                // A panic in the comparison fails this ticket alone.
+                let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(&answered, epoch, result)));
                 judged.unwrap_or(Outcome::Failed("panic"))
             }
         };
         ticket.settle(outcome);
-        drop(held);
+        drop(reserved);
     }
 
     /// Asks the engine, within its time.
-    async fn ask(&self, answered: &Answered) -> Result<Did, Outcome> {
+    async fn ask(&self, answered: &Answered) -> Result<EngineResult, Outcome> {
         let route = &answered.flag.route;
-        // A route above `off` has one: the check saw to it.
+        // The check refuses a route above `off` without a workflow.
         let Some(workflow) = route.workflow.clone() else { return Err(Outcome::Failed("no_workflow")) };
         let dark = answered.mode == Mode::Dark;
         let within = Limits::ms(self.limits.shadow_run_ms);
         let request = ArmRequest {
             route: route.id.clone(),
-            // Evidence rests on the newest files from the moment they are there: nothing older may count in it.
+            // The newest files: evidence under them counts only what they produce.
             edition: None,
             workflow,
             mode: answered.mode,
@@ -108,50 +109,53 @@ impl Runner {
         match tokio::time::timeout(within, asked).await {
             Err(_) => Err(Outcome::Failed("timeout")),
             Ok(Err(_)) => {
-                tracing::error!(route = %route.id, "the engine panicked in a run that nobody waits for");
+                tracing::error!(route = %route.id, "the engine panicked in a shadow run");
                 Err(Outcome::Failed("panic"))
             }
             Ok(Ok(Err(never))) => match never {},
-            Ok(Ok(Ok(reply))) => Ok(self.did(reply, started.elapsed())),
+            Ok(Ok(Ok(reply))) => Ok(self.result_of(reply, started.elapsed())),
         }
     }
 
-    fn did(&self, reply: ArmReply, latency: Duration) -> Did {
+    fn result_of(&self, reply: ArmReply, latency: Duration) -> EngineResult {
         match reply {
             ArmReply::Answer(answer) => {
                 let report = answer.report;
                 if let Some((reason, detail)) = &report.unresolved {
                     tracing::debug!(run = ?report.run, %detail, reason = reason.as_str(), "not comparable");
-                    return Did::Not(Outcome::Skipped(*reason), report);
+                    return EngineResult::NotComparable(Outcome::Skipped(*reason), report);
                 }
                 let whole = answer.body.len() as u64 <= self.limits.body_capture_bytes_max;
                 let body = if whole { Body::Whole(answer.body) } else { Body::TooLarge };
                 let intents = report.intents.clone();
-                Did::This(Observation::new(answer.status, answer.headers, body, latency, intents), report)
+                EngineResult::Comparable(
+                    Observation::new(answer.status, answer.headers, body, latency, intents),
+                    report,
+                )
             }
             ArmReply::Refused(problem, report) => match report.unresolved.as_ref().map(|(reason, _)| *reason) {
-                Some(reason) => Did::Not(Outcome::Skipped(reason), report),
+                Some(reason) => EngineResult::NotComparable(Outcome::Skipped(reason), report),
                 None => refused(problem, report, latency),
             },
-            ArmReply::Abandoned(_) => Did::Not(Outcome::Failed("abandoned"), RunReport::default()),
+            ArmReply::Abandoned(_) => EngineResult::NotComparable(Outcome::Failed("abandoned"), RunReport::default()),
         }
     }
 
-    fn judge(&self, answered: &Answered, epoch: Epoch, did: Did) -> Outcome {
-        let (engine, report) = match did {
-            Did::This(engine, report) => (engine, report),
-            Did::Not(outcome, _) => return outcome,
+    fn judge(&self, answered: &Answered, epoch: Epoch, result: EngineResult) -> Outcome {
+        let (engine, report) = match result {
+            EngineResult::Comparable(engine, report) => (engine, report),
+            EngineResult::NotComparable(outcome, _) => return outcome,
         };
         let route = &answered.flag.route.id;
         let rules: Arc<Rules> = self.rules.load().get(route).cloned().unwrap_or_default();
-        let request = if rules.has_asserts() { facts::of(&answered.request) } else { Value::Null };
+        let request = if rules.has_asserts() { request_value(&answered.request) } else { Value::Null };
         let pair =
             Pair { legacy: &answered.legacy, engine: &engine, request: &request, stale_reads: report.stale_reads };
         let end = Instant::now() + Limits::ms(self.limits.compare_ms);
         let comparison = match compare(&pair, &rules, &Bounds::of(&self.limits), &|| Instant::now() >= end) {
             Ok(comparison) => comparison,
-            Err(TooMuch::Size) => return Outcome::Skipped(SkipReason::BodyTooLarge),
-            Err(TooMuch::Depth | TooMuch::Time) => return Outcome::Skipped(SkipReason::OverBudget),
+            Err(BoundExceeded::Size) => return Outcome::Skipped(SkipReason::BodyTooLarge),
+            Err(BoundExceeded::Depth | BoundExceeded::Time) => return Outcome::Skipped(SkipReason::OverBudget),
         };
         let rung = if answered.mode == Mode::Dark { State::Dark } else { State::Shadow };
         self.evidence.compared(route, epoch, rung, &comparison, answered.legacy.latency(), engine.latency());
@@ -167,7 +171,7 @@ impl Runner {
         }
     }
 
-    fn sample(&self, answered: &Answered, engine: &Observation, run: Option<RunId>, of: Comparison) -> Sample {
+    fn sample(&self, answered: &Answered, engine: &Observation, run: Option<RunId>, comparison: Comparison) -> Sample {
         let bounds = Bounds::of(&self.limits);
         let bytes_max = usize::try_from(self.limits.sample_bytes_max / 3).unwrap_or(usize::MAX);
         let reply = |seen: &Observation| {
@@ -180,10 +184,10 @@ impl Runner {
         let body = sample_text(&request.headers, &Body::Whole(request.body.clone()), &bounds);
         Sample {
             route: answered.flag.route.id.clone(),
-            fingerprint: of.fingerprint,
+            fingerprint: comparison.fingerprint,
             at: clock::now(),
             run,
-            differences: of.differences,
+            differences: comparison.differences,
             legacy: reply(&answered.legacy),
             engine: reply(engine),
             request: shorten(&format!("{line}\n{body}"), bytes_max),
@@ -191,24 +195,31 @@ impl Runner {
     }
 }
 
-/// A problem instead of an answer. What the world is to blame for is a failure; the rest is what the caller would
-/// have got, and is compared.
-fn refused(problem: Problem, report: RunReport, latency: Duration) -> Did {
+/// The engine answered with a problem. One that a service or an overload caused counts as failed or skipped; any other is
+/// what the caller would have got, and is compared.
+fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResult {
     match problem.status {
-        503 if problem.kind == "too-many-runs" => Did::Not(Outcome::Skipped(SkipReason::OverBudget), report),
-        503 if problem.kind == "shutting-down" => Did::Not(Outcome::Skipped(SkipReason::ShuttingDown), report),
-        // A dark run goes on without us.
-        503 if problem.kind == "run-goes-on" => Did::Not(Outcome::Failed("timeout"), report),
-        502 => Did::Not(Outcome::Failed("refused_by_service"), report),
-        503 => Did::Not(Outcome::Failed("unavailable"), report),
-        504 => Did::Not(Outcome::Failed("timeout"), report),
+        503 if problem.kind == "too-many-runs" => {
+            EngineResult::NotComparable(Outcome::Skipped(SkipReason::OverBudget), report)
+        }
+        503 if problem.kind == "shutting-down" => {
+            EngineResult::NotComparable(Outcome::Skipped(SkipReason::ShuttingDown), report)
+        }
+        // The dark run goes on, and nobody waits for its answer.
+        503 if problem.kind == "run-goes-on" => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
+        502 => EngineResult::NotComparable(Outcome::Failed("refused_by_service"), report),
+        503 => EngineResult::NotComparable(Outcome::Failed("unavailable"), report),
+        504 => EngineResult::NotComparable(Outcome::Failed("timeout"), report),
         status => {
             let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
             let body = serde_json::to_vec(&problem).unwrap_or_default();
             let json = http::HeaderValue::from_static("application/problem+json");
             let headers = [(http::header::CONTENT_TYPE, json)].into_iter().collect();
             let intents = report.intents.clone();
-            Did::This(Observation::new(status, headers, Body::Whole(body.into()), latency, intents), report)
+            EngineResult::Comparable(
+                Observation::new(status, headers, Body::Whole(body.into()), latency, intents),
+                report,
+            )
         }
     }
 }

@@ -9,39 +9,39 @@ async fn a_full_queue_skips_at_once_by_entries_and_by_bytes() {
         (Limits { shadow_queue_bytes_max: 100_000, shadow_in_flight_max: 1, ..limits() }, 8_000),
     ] {
         let (arm, open) = gated();
-        let house = House::new(arm, limits, json!({})).await;
+        let rig = TestShadow::new(arm, limits, json!({})).await;
         let began = Instant::now();
         for _ in 0..200 {
-            house.offer(answered(Mode::Dark, &json!({"ok": true}), padding));
+            rig.offer(answered(Mode::Dark, &json!({"ok": true}), padding));
         }
         assert!(began.elapsed() < Duration::from_secs(2), "offering does not wait");
-        assert!(house.shadow.load().queue_depth <= 9);
+        assert!(rig.shadow.load().queue_depth <= 9);
         if padding == 0 {
-            assert!(!house.shadow.has_room());
+            assert!(!rig.shadow.has_room());
         }
         open.notify_one();
-        let seen = house.settled(200).await;
+        let seen = rig.settled(200).await;
         let taken = seen.matched;
         assert!((8..=10).contains(&taken), "{taken}");
         assert_eq!(seen.skipped.get("queue_full"), Some(&(200 - taken)));
         assert_eq!(seen.dark_without_twin, 200, "no durable run was made");
-        assert!(house.shadow.has_room());
-        house.shadow.drain(PATIENCE).await;
-        assert_eq!(house.shadow.load(), Load::default());
+        assert!(rig.shadow.has_room());
+        rig.shadow.drain(PATIENCE).await;
+        assert_eq!(rig.shadow.load(), Load::default());
     }
 }
 
 #[tokio::test]
 async fn draining_finishes_what_is_there_and_takes_nothing_more() {
     let (arm, open) = gated();
-    let house = House::new(arm, limits(), json!({})).await;
+    let rig = TestShadow::new(arm, limits(), json!({})).await;
     for _ in 0..100 {
-        house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+        rig.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
     }
     open.notify_one();
-    house.shadow.drain(PATIENCE).await;
-    house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
-    let seen = house.settled(101).await;
+    rig.shadow.drain(PATIENCE).await;
+    rig.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+    let seen = rig.settled(101).await;
     assert_eq!((seen.matched, seen.skipped.get("shutting_down")), (100, Some(&1)));
 }
 
@@ -49,23 +49,23 @@ async fn draining_finishes_what_is_there_and_takes_nothing_more() {
 async fn draining_gives_up_in_time_and_settles_the_rest() {
     let (arm, _never) = gated();
     let limits = Limits { shadow_in_flight_max: 4, ..limits() };
-    let house = House::new(arm, limits, json!({})).await;
+    let rig = TestShadow::new(arm, limits, json!({})).await;
     for _ in 0..50 {
-        house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+        rig.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
     }
-    house.shadow.drain(Duration::from_millis(50)).await;
-    let seen = house.settled(50).await;
+    rig.shadow.drain(Duration::from_millis(50)).await;
+    let seen = rig.settled(50).await;
     assert_eq!(seen.skipped.get("shutting_down"), Some(&50));
 }
 
 #[tokio::test]
 async fn dropping_it_settles_everything() {
     let (arm, _never) = gated();
-    let house = House::new(arm, Limits { shadow_in_flight_max: 4, ..limits() }, json!({})).await;
+    let rig = TestShadow::new(arm, Limits { shadow_in_flight_max: 4, ..limits() }, json!({})).await;
     for _ in 0..50 {
-        house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+        rig.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
     }
-    let House { shadow, evidence, .. } = house;
+    let TestShadow { shadow, evidence, .. } = rig;
     drop(shadow);
     let all = async {
         while testing::sums(&evidence, &id()) != (50, 50) {
@@ -87,11 +87,11 @@ async fn its_threads_step_back() {
             answer(&json!({}), RunReport::default())
         }
     });
-    let house = House::new(arm, limits(), json!({})).await;
+    let rig = TestShadow::new(arm, limits(), json!({})).await;
     let here = rustix::process::getpriority_process(None).unwrap();
-    house.offer(answered(Mode::Rehearse, &json!({}), 0));
-    house.settled(1).await;
-    assert_eq!(*nice.lock().unwrap(), Some((here + NICER).min(19)));
+    rig.offer(answered(Mode::Rehearse, &json!({}), 0));
+    rig.settled(1).await;
+    assert_eq!(*nice.lock().unwrap(), Some((here + NICENESS).min(19)));
     assert_eq!(rustix::process::getpriority_process(None).unwrap(), here, "and nobody else");
 }
 
@@ -118,17 +118,17 @@ async fn the_sum_holds_at_every_scrape_under_load() {
     };
     let limits =
         Limits { shadow_queue_entries_max: 64, shadow_in_flight_max: 16, shadow_run_ms: 20, ..Limits::default() };
-    let house = Arc::new(House::new(engine(reply), limits, json!({})).await);
+    let rig = Arc::new(TestShadow::new(engine(reply), limits, json!({})).await);
     let senders: Vec<_> = (0..4)
         .map(|sender| {
-            let house = house.clone();
+            let rig = rig.clone();
             tokio::spawn(async move {
                 for n in 0..EACH {
-                    let ticket = house.shadow.open(&id());
+                    let ticket = rig.shadow.open(&id());
                     match (n + sender) % 6 {
                         0 => drop(ticket),
                         1 => ticket.skip(SkipReason::Streaming),
-                        _ => house.shadow.offer(ticket, answered(Mode::Rehearse, &json!({"ok": true}), n as usize % 9)),
+                        _ => rig.shadow.offer(ticket, answered(Mode::Rehearse, &json!({"ok": true}), n as usize % 9)),
                     }
                     if n % 16 == 0 {
                         tokio::task::yield_now().await;
@@ -137,7 +137,7 @@ async fn the_sum_holds_at_every_scrape_under_load() {
             })
         })
         .collect();
-    let evidence = house.evidence.clone();
+    let evidence = rig.evidence.clone();
     let scraper = std::thread::spawn(move || {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
@@ -156,10 +156,10 @@ async fn the_sum_holds_at_every_scrape_under_load() {
     for sender in senders {
         sender.await.unwrap();
     }
-    house.shadow.drain(PATIENCE).await;
+    rig.shadow.drain(PATIENCE).await;
     let scraper = tokio::task::spawn_blocking(move || scraper.join()).await.unwrap();
     let (offered, looks) = scraper.expect("the sum holds at every scrape");
     assert_eq!(offered, 4 * EACH, "after {looks} scrapes");
-    house.evidence.settle(&id(), Outcome::Matched);
-    assert_eq!(testing::sums(&house.evidence, &id()), (4 * EACH + 1, 4 * EACH + 1));
+    rig.evidence.settle(&id(), Outcome::Matched);
+    assert_eq!(testing::sums(&rig.evidence, &id()), (4 * EACH + 1, 4 * EACH + 1));
 }

@@ -1,8 +1,9 @@
-//! The tests' own small language: a house with a shadow executor, requests to offer it, engines to ask.
+//! A shadow executor under test, requests to offer to it, and engines that it asks.
 
 mod load;
 mod runs;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
@@ -13,12 +14,16 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::service_fn;
+use tower::util::BoxCloneSyncService;
+
+use arc_swap::ArcSwap;
 
 use super::*;
-use crate::compare::{CompareWorld, Observation, RulesDraft};
+use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{RouteEvidence, testing};
-use crate::exchange::{ArmAnswer, Problem, RequestCopy, RunReport, Settle, Source};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, RunReport, Settle, Source};
 use crate::flag::{FlagSet, Freeze, Instance, Match, Route, RouteFlag, Service, Shares, State};
+use crate::limits::Limits;
 use crate::names::RunId;
 use crate::problem::{Problems, Site};
 
@@ -114,18 +119,18 @@ where
     }))
 }
 
-pub struct House {
+pub struct TestShadow {
     pub shadow: Arc<Shadow>,
     pub evidence: Arc<Evidence>,
     pub store: Arc<crate::evidence::testing::Memory>,
 }
 
-impl House {
+impl TestShadow {
     pub async fn new(engine: EngineArm, limits: Limits, rules: Value) -> Self {
         let (evidence, store) = testing::evidence().await;
         let draft: RulesDraft = serde_json::from_value(rules).unwrap();
         let mut problems = Problems::default();
-        let rules = Rules::check(&draft, &Site::file("r"), &CompareWorld::default(), &mut problems).unwrap();
+        let rules = Rules::check(&draft, &Site::file("r"), &CompareContext::default(), &mut problems).unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(BTreeMap::from([(id(), Arc::new(rules))])));
         let parts = ShadowParts { engine, evidence: evidence.clone(), rules, limits: Arc::new(limits) };
         Self { shadow: Shadow::start(parts).unwrap(), evidence, store }

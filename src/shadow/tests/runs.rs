@@ -9,13 +9,13 @@ async fn equal_replies_match_and_others_are_kept_redacted() {
         let report = RunReport::default();
         answer(&json!({"id": 17, "total": 5, "card": "4111"}), report)
     };
-    let house = House::new(engine(reply), limits(), json!({})).await;
-    house.offer(answered(Mode::Rehearse, &json!({"id": 17, "total": 5.0, "card": "4111"}), 0));
-    house.settled(1).await;
-    house.offer(answered(Mode::Rehearse, &json!({"id": 17, "total": 6, "card": "4222"}), 0));
-    let seen = house.settled(2).await;
+    let rig = TestShadow::new(engine(reply), limits(), json!({})).await;
+    rig.offer(answered(Mode::Rehearse, &json!({"id": 17, "total": 5.0, "card": "4111"}), 0));
+    rig.settled(1).await;
+    rig.offer(answered(Mode::Rehearse, &json!({"id": 17, "total": 6, "card": "4222"}), 0));
+    let seen = rig.settled(2).await;
     assert_eq!((seen.shadow_pairs, seen.matched, seen.mismatched), (2, 1, 1));
-    let samples = testing::samples(&house.evidence, &house.store, &id()).await;
+    let samples = testing::samples(&rig.evidence, &rig.store, &id()).await;
     assert_eq!(samples.len(), 1);
     let text = format!("{:?}", samples[0]);
     assert!(!text.contains("hunter2") && !text.contains("4111") && !text.contains("4222"), "{text}");
@@ -30,9 +30,9 @@ async fn a_dark_run_has_a_twin_and_counts_as_dark() {
         let run = Some(RunId("0190f5d3-0000-7000-8000-000000000000".parse().unwrap()));
         answer(&json!({"id": 17}), RunReport { run, ..RunReport::default() })
     };
-    let house = House::new(engine(reply), limits(), json!({})).await;
-    house.offer(answered(Mode::Dark, &json!({"id": 17}), 0));
-    let seen = house.settled(1).await;
+    let rig = TestShadow::new(engine(reply), limits(), json!({})).await;
+    rig.offer(answered(Mode::Dark, &json!({"id": 17}), 0));
+    let seen = rig.settled(1).await;
     assert_eq!((seen.dark_pairs, seen.dark_with_twin, seen.dark_without_twin), (1, 1, 0));
 }
 
@@ -69,12 +69,12 @@ async fn whatever_the_engine_does_ends_in_one_outcome() {
         }
     };
     let limits = Limits { shadow_run_ms: 100, ..limits() };
-    let house = House::new(engine(reply), limits, json!({})).await;
+    let rig = TestShadow::new(engine(reply), limits, json!({})).await;
     for n in 1..=7 {
-        house.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
-        house.settled(n).await;
+        rig.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
+        rig.settled(n).await;
     }
-    let seen = house.evidence.of(&id());
+    let seen = rig.evidence.of(&id());
     let failed = ["panic", "timeout", "unavailable", "abandoned"].map(|how| seen.failed.get(how).copied());
     assert_eq!(failed, [Some(1); 4], "{seen:?}");
     assert_eq!(seen.skipped.get("unresolved_effect"), Some(&1));
@@ -87,8 +87,8 @@ async fn an_assert_that_cannot_be_judged_is_a_mismatch_and_facts_are_there() {
     for (source, matches) in
         [("${request.body.items == [1] && request.query.dry == '1'}", true), ("${request.body.absent == 1}", false)]
     {
-        let house = House::new(engine(reply), limits(), json!({"assert": [source]})).await;
-        house.offer(answered(Mode::Rehearse, &json!({}), 0));
-        assert_eq!(house.settled(1).await.mismatched, u64::from(!matches), "{source}");
+        let rig = TestShadow::new(engine(reply), limits(), json!({"assert": [source]})).await;
+        rig.offer(answered(Mode::Rehearse, &json!({}), 0));
+        assert_eq!(rig.settled(1).await.mismatched, u64::from(!matches), "{source}");
     }
 }

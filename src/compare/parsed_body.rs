@@ -1,96 +1,63 @@
-//! What a body is: JSON, text, or bytes that only their digest tells apart.
+//! A body read by its type: JSON, text, or bytes of which only the digest is compared.
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
-use super::Bounds;
+use super::bounds::{BoundExceeded, Bounds};
 use super::decode::{Decoded, decode};
-use super::findings::Findings;
 use super::observation::{Body, Observation};
-use super::text;
-use super::verdict::{Kind, TooMuch};
 
 /// A body, unpacked and read.
 #[derive(Debug)]
-pub(super) enum Form {
+pub(super) enum ParsedBody {
     Empty,
     Json(Value),
     Text(String),
     Bytes(Bytes),
 }
 
-impl Form {
-    pub(super) fn of(observation: &Observation, bounds: &Bounds) -> Result<Self, TooMuch> {
-        let Body::Whole(raw) = observation.body() else { return Err(TooMuch::Size) };
+impl ParsedBody {
+    pub(super) fn of(observation: &Observation, bounds: &Bounds) -> Result<Self, BoundExceeded> {
+        let Body::Whole(raw) = observation.body() else { return Err(BoundExceeded::Size) };
         let plain = match decode(observation.headers(), raw, bounds.bytes)? {
             Decoded::Plain(plain) => plain,
-            Decoded::Opaque(raw) => return Ok(Form::Bytes(raw)),
+            Decoded::Opaque(raw) => return Ok(ParsedBody::Bytes(raw)),
         };
         if plain.is_empty() {
-            return Ok(Form::Empty);
+            return Ok(ParsedBody::Empty);
         }
         match declared(observation.headers()) {
-            Declared::Json => json(&plain, bounds).map(|json| json.unwrap_or(Form::Bytes(plain))),
+            Declared::Json => json(&plain, bounds).map(|json| json.unwrap_or(ParsedBody::Bytes(plain))),
             Declared::Text => Ok(as_text(plain)),
             Declared::Nothing => Ok(match json(&plain, bounds) {
                 Ok(Some(json)) => json,
-                // Nobody said that it is JSON: it need not be judged as such.
+                // Not declared as JSON: compared as text where it is too deep or not JSON.
                 Ok(None) | Err(_) => as_text(plain),
             }),
-            Declared::Other => Ok(Form::Bytes(plain)),
+            Declared::Other => Ok(ParsedBody::Bytes(plain)),
         }
     }
 
     /// As expressions see it.
     pub(super) fn value(&self) -> Value {
         match self {
-            Form::Json(value) => value.clone(),
-            Form::Text(text) => Value::String(text.clone()),
-            Form::Empty | Form::Bytes(_) => Value::Null,
+            ParsedBody::Json(value) => value.clone(),
+            ParsedBody::Text(text) => Value::String(text.clone()),
+            ParsedBody::Empty | ParsedBody::Bytes(_) => Value::Null,
         }
     }
 
-    fn name(&self) -> &'static str {
+    /// What a difference of types calls it.
+    pub(super) fn name(&self) -> &'static str {
         match self {
-            Form::Empty => "nothing",
-            Form::Json(_) => "JSON",
-            Form::Text(_) => "text",
-            Form::Bytes(_) => "bytes",
+            ParsedBody::Empty => "nothing",
+            ParsedBody::Json(_) => "JSON",
+            ParsedBody::Text(_) => "text",
+            ParsedBody::Bytes(_) => "bytes",
         }
     }
-}
-
-/// Bodies that are not both JSON.
-pub(super) fn differing_forms(legacy: &Form, engine: &Form, found: &mut Findings<'_>) -> Result<(), TooMuch> {
-    match (legacy, engine) {
-        (Form::Empty, Form::Empty) => Ok(()),
-        (Form::Text(legacy), Form::Text(engine)) => text::compare(legacy, engine, found),
-        (Form::Bytes(legacy), Form::Bytes(engine)) => {
-            if legacy != engine {
-                found.plain("body", Kind::Value, Some(&digest(legacy)), Some(&digest(engine)));
-            }
-            Ok(())
-        }
-        (Form::Empty, other) => {
-            found.plain("body", Kind::Extra, None, Some(other.name()));
-            Ok(())
-        }
-        (other, Form::Empty) => {
-            found.plain("body", Kind::Missing, Some(other.name()), None);
-            Ok(())
-        }
-        (legacy, engine) => {
-            found.plain("body", Kind::Type, Some(legacy.name()), Some(engine.name()));
-            Ok(())
-        }
-    }
-}
-
-/// What stands for bytes that are not shown.
-pub(super) fn digest(bytes: &[u8]) -> String {
-    format!("{} bytes, digest {}", bytes.len(), &blake3::hash(bytes).to_hex()[..16])
 }
 
 enum Declared {
@@ -118,10 +85,10 @@ fn declared(headers: &HeaderMap) -> Declared {
     }
 }
 
-fn as_text(plain: Bytes) -> Form {
+fn as_text(plain: Bytes) -> ParsedBody {
     match std::str::from_utf8(&plain) {
-        Ok(text) => Form::Text(text.to_owned()),
-        Err(_) => Form::Bytes(plain),
+        Ok(text) => ParsedBody::Text(text.to_owned()),
+        Err(_) => ParsedBody::Bytes(plain),
     }
 }
 
@@ -129,11 +96,11 @@ fn as_text(plain: Bytes) -> Form {
 const PARSER_DEPTH_MAX: usize = 127;
 
 /// `None` where it is no JSON. The depth is looked at first: the parser and everything after it recurse.
-fn json(plain: &[u8], bounds: &Bounds) -> Result<Option<Form>, TooMuch> {
+fn json(plain: &[u8], bounds: &Bounds) -> Result<Option<ParsedBody>, BoundExceeded> {
     if depth(plain) > bounds.depth.min(PARSER_DEPTH_MAX) {
-        return Err(TooMuch::Depth);
+        return Err(BoundExceeded::Depth);
     }
-    Ok(serde_json::from_slice(plain).ok().map(Form::Json))
+    Ok(serde_json::from_slice(plain).ok().map(ParsedBody::Json))
 }
 
 /// The deepest nesting of brackets outside strings.

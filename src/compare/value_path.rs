@@ -1,25 +1,25 @@
-//! Where a value stands, as differences name it.
+//! The path to a value within a document, as differences show it.
 
-/// One step down.
+/// One step from a value to one within it.
 #[derive(Clone, Copy, Debug)]
 enum Part<'a> {
     Key(&'a str),
-    /// Any element: the same difference in another place has the same path.
+    /// Any element of an array: the index is left out, so that the same difference in each has one path.
     Element,
 }
 
-/// A place in a document.
+/// The path to a value.
 #[derive(Clone, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct ValuePath<'a> {
     root: &'a str,
     parts: Vec<Part<'a>>,
 }
 
-/// Keys longer than this are data, not names.
+/// A key longer than this is data, not a name.
 const KEY_CHARS_MAX: usize = 48;
 const PATH_CHARS_MAX: usize = 256;
 
-impl<'a> Place<'a> {
+impl<'a> ValuePath<'a> {
     pub(super) fn of(root: &'a str) -> Self {
         Self { root, parts: Vec::new() }
     }
@@ -32,7 +32,7 @@ impl<'a> Place<'a> {
     pub(super) fn leave(&mut self) {
         self.parts.pop();
     }
-    /// The keys on the way, from the outermost.
+    /// The keys of the path, the outermost first.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.parts.iter().filter_map(|p| match p {
             Part::Key(key) => Some(*key),
@@ -40,13 +40,13 @@ impl<'a> Place<'a> {
         })
     }
     /// `$.items[*].price`.
-    pub(super) fn path(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let mut path = self.root.to_owned();
         for part in &self.parts {
             match part {
                 Part::Element => path.push_str("[*]"),
-                Part::Key(key) if is_data(key) => path.push_str("[*]"),
-                Part::Key(key) if is_name(key) => {
+                Part::Key(key) if is_id_key(key) => path.push_str("[*]"),
+                Part::Key(key) if is_plain_name(key) => {
                     path.push('.');
                     path.push_str(key);
                 }
@@ -64,8 +64,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Keys that are ids of something: a map by id is a list with another face.
-fn is_data(key: &str) -> bool {
+/// Keys that are ids: an object whose keys are ids is shown like an array.
+fn is_id_key(key: &str) -> bool {
     let many_digits = key.bytes().filter(u8::is_ascii_digit).count() * 3 >= key.len();
     key.chars().count() > KEY_CHARS_MAX
         || key.contains('@')
@@ -73,7 +73,7 @@ fn is_data(key: &str) -> bool {
         || (key.len() >= 16 && many_digits && key.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-' || b == b'_'))
 }
 
-fn is_name(key: &str) -> bool {
+fn is_plain_name(key: &str) -> bool {
     let mut chars = key.chars();
     chars.next().is_some_and(|c| c.is_alphabetic() || c == '_')
         && chars.all(|c| c.is_alphanumeric() || c == '_' || c == '-')

@@ -1,24 +1,25 @@
-//! Legacy's ids and the engine's, one to one.
+//! Which of legacy's ids is which of the engine's, one to one.
 //!
-//! Always true: no id of either side is bound to two of the other. The first binding stands; what contradicts it is a
-//! wrong reference, wherever it shows.
+//! Always true: no id of either arm is bound to two of the other. The first binding stays; a value that contradicts it is
+//! a wrong reference.
 
 use std::collections::HashMap;
 
+/// The bindings, in both directions.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ids {
+pub(super) struct IdMap {
     to_engine: HashMap<String, String>,
     to_legacy: HashMap<String, String>,
 }
 
-/// How far a name reaches: in strict reading `2026-11-17` is one word, in lax reading `17` is a word of it.
+/// Which characters belong to a word: strictly `2026-11-17` is one word, laxly `17` is a word of its own in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reading {
+enum WordBoundary {
     Strict,
     Lax,
 }
 
-impl Ids {
+impl IdMap {
     /// Binds two ids where both are free.
     pub(super) fn bind(&mut self, legacy: &str, engine: &str) {
         if !self.to_engine.contains_key(legacy) && !self.to_legacy.contains_key(engine) {
@@ -27,63 +28,79 @@ impl Ids {
         }
     }
     /// Whether two ids are bound to each other.
-    pub(super) fn agree(&self, legacy: &str, engine: &str) -> bool {
+    pub(super) fn are_bound(&self, legacy: &str, engine: &str) -> bool {
         self.to_engine.get(legacy).is_some_and(|bound| bound == engine)
     }
     /// Legacy's id for one of the engine's.
     pub(super) fn legacy_of(&self, engine: &str) -> Option<&str> {
         self.to_legacy.get(engine).map(String::as_str)
     }
-    /// Whether legacy's id is bound.
-    pub(super) fn knows_legacy(&self, legacy: &str) -> bool {
+    /// Whether this id of legacy's is bound.
+    pub(super) fn has_legacy(&self, legacy: &str) -> bool {
         self.to_engine.contains_key(legacy)
     }
     pub(super) fn is_empty(&self) -> bool {
         self.to_engine.is_empty()
     }
 
-    /// Whether two strings say the same, each in its own ids. `/orders/17` and `/orders/18` do where 17 and 18 are
-    /// bound; `/orders/17` on both sides does not then: the engine refers to something that is not there.
+    /// Whether two strings are equal up to renamed ids. `/orders/17` and `/orders/18` do where 17 and 18 are
+    /// bound; `/orders/17` on both sides does not then: the engine refers to an id that it never gave out.
     pub(super) fn same_text(&self, legacy: &str, engine: &str) -> bool {
         if self.is_empty() {
             return legacy == engine;
         }
-        let there = |reading| substitute(legacy, &self.to_engine, reading);
-        let back = |reading| substitute(engine, &self.to_legacy, reading);
+        let to_engine = |boundary| substitute(legacy, &self.to_engine, boundary);
+        let to_legacy = |boundary| substitute(engine, &self.to_legacy, boundary);
         if legacy == engine {
-            return there(Reading::Strict) == legacy && back(Reading::Strict) == engine;
+            return to_engine(WordBoundary::Strict) == legacy && to_legacy(WordBoundary::Strict) == engine;
         }
-        [Reading::Strict, Reading::Lax].into_iter().any(|reading| there(reading) == engine || back(reading) == legacy)
+        [WordBoundary::Strict, WordBoundary::Lax]
+            .into_iter()
+            .any(|boundary| to_engine(boundary) == engine || to_legacy(boundary) == legacy)
     }
 
-    /// The engine's text in legacy's ids, where it certainly speaks of them.
-    pub(super) fn in_legacy_words(&self, engine: &str) -> String {
-        substitute(engine, &self.to_legacy, Reading::Strict)
+    /// The engine's text with its ids replaced by legacy's, where they cannot be mistaken for something else.
+    pub(super) fn with_legacy_ids(&self, engine: &str) -> String {
+        substitute(engine, &self.to_legacy, WordBoundary::Strict)
     }
 
-    /// The engine's value in legacy's ids, whole strings and numbers as well as words in strings.
-    pub(super) fn value_in_legacy_words(&self, engine: &serde_json::Value) -> serde_json::Value {
+    /// The engine's value with its ids replaced by legacy's: whole strings, numbers, and words in strings.
+    pub(super) fn value_with_legacy_ids(&self, engine: &serde_json::Value) -> serde_json::Value {
         use serde_json::Value;
         match engine {
-            Value::String(text) => Value::String(substitute(text, &self.to_legacy, Reading::Lax)),
+            Value::String(text) => Value::String(substitute(text, &self.to_legacy, WordBoundary::Lax)),
             Value::Number(number) => match self.legacy_of(number.as_str()).and_then(|id| id.parse().ok()) {
                 Some(number) => Value::Number(number),
                 None => engine.clone(),
             },
-            Value::Array(items) => Value::Array(items.iter().map(|v| self.value_in_legacy_words(v)).collect()),
+            Value::Array(items) => Value::Array(items.iter().map(|v| self.value_with_legacy_ids(v)).collect()),
             Value::Object(map) => {
-                Value::Object(map.iter().map(|(k, v)| (k.clone(), self.value_in_legacy_words(v))).collect())
+                Value::Object(map.iter().map(|(k, v)| (k.clone(), self.value_with_legacy_ids(v))).collect())
             }
             Value::Null | Value::Bool(_) => engine.clone(),
         }
     }
 }
 
-fn substitute(text: &str, ids: &HashMap<String, String>, reading: Reading) -> String {
-    if let Some(other) = ids.get(text).filter(|_| reading == Reading::Lax || is_telling(text)) {
+/// An id as text, whether it is a JSON string or a number; `None` where the value is neither.
+pub(super) fn id_text(value: &serde_json::Value) -> Option<&str> {
+    match value {
+        serde_json::Value::String(text) => Some(text),
+        serde_json::Value::Number(number) => Some(number.as_str()),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Array(_)
+        | serde_json::Value::Object(_) => None,
+    }
+}
+
+/// The text with each word that is an id replaced by the id it is bound to.
+fn substitute(text: &str, ids: &HashMap<String, String>, boundary: WordBoundary) -> String {
+    if let Some(other) = ids.get(text).filter(|_| boundary == WordBoundary::Lax || is_distinctive(text)) {
         return other.clone();
     }
-    let of_word = |c: char| c.is_alphanumeric() || c == '_' || (reading == Reading::Strict && matches!(c, '-' | '.'));
+    let of_word =
+        |c: char| c.is_alphanumeric() || c == '_' || (boundary == WordBoundary::Strict && matches!(c, '-' | '.'));
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find(of_word) {
@@ -93,13 +110,13 @@ fn substitute(text: &str, ids: &HashMap<String, String>, reading: Reading) -> St
         // A full stop behind a word ends a sentence.
         let word = run[..end].trim_end_matches(['.', '-']);
         let word = if word.is_empty() { &run[..end] } else { word };
-        let refers = reading == Reading::Lax || is_telling(word) || out.ends_with(['/', '=', '#']);
-        match ids.get(word).filter(|_| refers) {
+        let is_reference = boundary == WordBoundary::Lax || is_distinctive(word) || out.ends_with(['/', '=', '#']);
+        match ids.get(word).filter(|_| is_reference) {
             Some(other) => out.push_str(other),
             None => out.push_str(word),
         }
         rest = &run[word.len()..];
-        // What was trimmed is no word of its own.
+        // The trimmed characters are copied as they are.
         let tail = rest.find(|c| !matches!(c, '.' | '-')).unwrap_or(rest.len());
         out.push_str(&rest[..tail]);
         rest = &rest[tail..];
@@ -109,7 +126,7 @@ fn substitute(text: &str, ids: &HashMap<String, String>, reading: Reading) -> St
 }
 
 /// An id that cannot be mistaken for a quantity.
-fn is_telling(id: &str) -> bool {
+fn is_distinctive(id: &str) -> bool {
     id.len() >= 8 || (!id.is_empty() && !id.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-'))
 }
 
@@ -117,8 +134,8 @@ fn is_telling(id: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn ids(pairs: &[(&str, &str)]) -> Ids {
-        let mut ids = Ids::default();
+    fn ids(pairs: &[(&str, &str)]) -> IdMap {
+        let mut ids = IdMap::default();
         for (legacy, engine) in pairs {
             ids.bind(legacy, engine);
         }
@@ -148,13 +165,13 @@ mod tests {
     #[test]
     fn a_binding_is_one_to_one() {
         let ids = ids(&[("1", "9"), ("2", "9"), ("1", "8")]);
-        assert!(ids.agree("1", "9"));
-        assert!(!ids.agree("2", "9"));
-        assert!(!ids.agree("1", "8"));
+        assert!(ids.are_bound("1", "9"));
+        assert!(!ids.are_bound("2", "9"));
+        assert!(!ids.are_bound("1", "8"));
     }
 
     #[test]
-    fn odd_ids_do_not_hang_or_panic() {
+    fn unusual_ids_do_not_hang_or_panic() {
         let ids = ids(&[("-", "."), ("", "x"), ("ä", "ö"), ("...", "a")]);
         for text in ["-", "--.--", "...", "", "ä-ä.ä", "a.-b", "👍.👍"] {
             ids.same_text(text, "x");

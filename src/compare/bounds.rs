@@ -1,0 +1,38 @@
+//! What bounds one comparison, and which bound ended it without a verdict.
+
+/// The bounds of one comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Differences listed.
+    pub differences: usize,
+    /// Nesting of a body.
+    pub depth: usize,
+    /// Bytes of a body, decoded.
+    pub bytes: usize,
+}
+
+impl Bounds {
+    /// From the limits in force.
+    pub fn of(limits: &crate::limits::Limits) -> Self {
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Self {
+            differences: size(limits.compare_differences_max),
+            depth: size(limits.compare_depth_max),
+            bytes: size(limits.compare_bytes_max),
+        }
+    }
+}
+
+/// Why two observations could not be compared: not a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum BoundExceeded {
+    /// A body is larger than the bound, or was when it was unpacked.
+    #[error("a body is too large to compare")]
+    Size,
+    /// A body is nested deeper than the bound.
+    #[error("a body is nested too deeply to compare")]
+    Depth,
+    /// The time was used up, and no difference had been found by then.
+    #[error("the time for the comparison is used up")]
+    Time,
+}

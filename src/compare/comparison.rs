@@ -1,0 +1,85 @@
+//! One comparison from its first step to its verdict.
+
+use super::bounds::{BoundExceeded, Bounds};
+use super::context::Context;
+use super::coverage::Coverage;
+use super::findings::Findings;
+use super::id_map::IdMap;
+use super::pair::Pair;
+use super::parsed_body::ParsedBody;
+use super::rules::{Rules, Status};
+use super::verdict::{Comparison, Kind};
+use super::walk::Walk;
+use super::{assert, headers, other_bodies};
+
+/// Compares two observations. `expired` is asked every now and then whether the time is used up: a comparison that has
+/// found a difference by then is a truncated mismatch, one that has not ends with [`BoundExceeded::Time`].
+///
+/// # Errors
+/// The bodies cannot be compared within the bounds: no verdict, so neither a match nor a mismatch.
+pub fn compare(
+    pair: &Pair<'_>,
+    rules: &Rules,
+    bounds: &Bounds,
+    expired: &dyn Fn() -> bool,
+) -> Result<Comparison, BoundExceeded> {
+    let mut findings = Findings::new(rules, bounds.differences, expired);
+    match judge(pair, rules, bounds, &mut findings) {
+        Ok(()) => {}
+        Err(BoundExceeded::Time) if findings.has_differences() => findings.truncate(),
+        Err(exceeded) => return Err(exceeded),
+    }
+    Ok(findings.finish(rules))
+}
+
+fn judge(pair: &Pair<'_>, rules: &Rules, bounds: &Bounds, findings: &mut Findings<'_>) -> Result<(), BoundExceeded> {
+    let same_class = compare_status(pair, rules, findings);
+    let legacy = ParsedBody::of(pair.legacy, bounds)?;
+    let engine = ParsedBody::of(pair.engine, bounds)?;
+
+    let mut ids = IdMap::default();
+    if let (ParsedBody::Json(legacy), ParsedBody::Json(engine)) = (&legacy, &engine) {
+        let coverage = Coverage::of(rules, legacy, engine, findings)?;
+        if rules.has_ids() {
+            Walk::bind_ids(Context { rules, coverage: &coverage, ids: &mut ids, findings }, legacy, engine)?;
+        }
+        headers::compare(pair, rules, &mut ids, findings);
+        // Where one refuses and the other succeeds the bodies have nothing in common: the status says it.
+        if same_class {
+            findings.set_stale_reads(pair.stale_reads);
+            let context = Context { rules, coverage: &coverage, ids: &mut ids, findings };
+            Walk::report(context, "$", legacy, engine)?;
+            findings.set_stale_reads(false);
+        }
+    } else {
+        headers::compare(pair, rules, &mut ids, findings);
+        if same_class {
+            findings.set_stale_reads(pair.stale_reads);
+            other_bodies::compare(&legacy, &engine, findings)?;
+            findings.set_stale_reads(false);
+        }
+    }
+
+    if !pair.legacy.intents().is_empty() && !pair.engine.intents().is_empty() {
+        let (legacy, engine) = (assert::intents(pair.legacy), assert::intents(pair.engine));
+        findings.set_in_intents(true);
+        let context = Context { rules, coverage: &Coverage::default(), ids: &mut ids, findings };
+        Walk::report(context, "intents", &legacy, &engine)?;
+        findings.set_in_intents(false);
+    }
+    assert::judge(pair, &legacy, &engine, rules, &ids, findings)
+}
+
+/// Compares the statuses; whether they are of one class.
+fn compare_status(pair: &Pair<'_>, rules: &Rules, findings: &mut Findings<'_>) -> bool {
+    let (legacy, engine) = (pair.legacy.status(), pair.engine.status());
+    let same_class = legacy.as_u16() / 100 == engine.as_u16() / 100;
+    match rules.status {
+        _ if legacy == engine => {}
+        Status::Class { rule } if same_class => findings.count_use(rule),
+        Status::Class { .. } | Status::Exact => {
+            findings.add_text("status", Kind::Status, Some(legacy.as_str()), Some(engine.as_str()));
+        }
+    }
+    same_class
+}

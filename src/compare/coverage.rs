@@ -1,0 +1,84 @@
+//! Which rules cover which nodes of two documents.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::bounds::BoundExceeded;
+use super::findings::Findings;
+use super::rules::{RuleId, Rules};
+
+/// Which rules cover which nodes. A node is identified by its address: the documents are not moved or changed meanwhile.
+#[derive(Default)]
+pub(super) struct Coverage(HashMap<*const Value, CoveringRules>);
+
+/// The rules that cover one node.
+#[derive(Clone, Copy, Default)]
+pub(super) struct CoveringRules {
+    pub(super) ignore: Option<RuleId>,
+    pub(super) id: Option<RuleId>,
+    /// An index into [`Rules::unordered`], and one into [`Rules::tolerance`].
+    pub(super) unordered: Option<usize>,
+    pub(super) tolerance: Option<usize>,
+}
+
+impl Coverage {
+    pub(super) fn of(
+        rules: &Rules,
+        legacy: &Value,
+        engine: &Value,
+        findings: &Findings<'_>,
+    ) -> Result<Self, BoundExceeded> {
+        let mut coverage = Coverage::default();
+        for document in [legacy, engine] {
+            for (path, rule) in &rules.ignore {
+                findings.check_time()?;
+                coverage.add(path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));
+            }
+            for (path, rule) in &rules.ids {
+                findings.check_time()?;
+                coverage.add(path, document, |rules| rules.id = rules.id.or(Some(*rule)));
+            }
+            for (n, (path, ..)) in rules.unordered.iter().enumerate() {
+                findings.check_time()?;
+                coverage.add(path, document, |rules| rules.unordered = rules.unordered.or(Some(n)));
+            }
+            for (n, (path, ..)) in rules.tolerance.iter().enumerate() {
+                findings.check_time()?;
+                coverage.add(path, document, |rules| rules.tolerance = rules.tolerance.or(Some(n)));
+            }
+        }
+        Ok(coverage)
+    }
+    fn add(&mut self, path: &serde_json_path::JsonPath, document: &Value, cover: impl Fn(&mut CoveringRules)) {
+        for node in path.query(document) {
+            cover(self.0.entry(std::ptr::from_ref(node)).or_default());
+        }
+    }
+    pub(super) fn on(&self, node: &Value) -> CoveringRules {
+        if self.0.is_empty() {
+            CoveringRules::default()
+        } else {
+            self.0.get(&std::ptr::from_ref(node)).copied().unwrap_or_default()
+        }
+    }
+    /// A rule that covers a node of one document covers the node at the same path of the other.
+    pub(super) fn on_either(&self, legacy: &Value, engine: &Value) -> CoveringRules {
+        let (a, b) = (self.on(legacy), self.on(engine));
+        CoveringRules {
+            ignore: a.ignore.or(b.ignore),
+            id: a.id.or(b.id),
+            unordered: a.unordered.or(b.unordered),
+            tolerance: a.tolerance.or(b.tolerance),
+        }
+    }
+}
+
+impl CoveringRules {
+    pub(super) fn is_tolerated(self) -> bool {
+        self.tolerance.is_some()
+    }
+    pub(super) fn is_unordered(self) -> bool {
+        self.unordered.is_some()
+    }
+}

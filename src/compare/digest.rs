@@ -1,0 +1,6 @@
+//! What stands for bytes that are not shown.
+
+/// Length and hash: equal for equal bytes.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    format!("{} bytes, digest {}", bytes.len(), &blake3::hash(bytes).to_hex()[..16])
+}

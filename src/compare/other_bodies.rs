@@ -1,0 +1,38 @@
+//! Bodies that are not both JSON.
+
+use super::bounds::BoundExceeded;
+use super::digest::digest;
+use super::findings::Findings;
+use super::parsed_body::ParsedBody;
+use super::text;
+use super::verdict::Kind;
+
+/// Compares them: text line by line, bytes by digest, and otherwise by their type.
+pub(super) fn compare(
+    legacy: &ParsedBody,
+    engine: &ParsedBody,
+    findings: &mut Findings<'_>,
+) -> Result<(), BoundExceeded> {
+    match (legacy, engine) {
+        (ParsedBody::Empty, ParsedBody::Empty) => Ok(()),
+        (ParsedBody::Text(legacy), ParsedBody::Text(engine)) => text::compare(legacy, engine, findings),
+        (ParsedBody::Bytes(legacy), ParsedBody::Bytes(engine)) => {
+            if legacy != engine {
+                findings.add_text("body", Kind::Value, Some(&digest(legacy)), Some(&digest(engine)));
+            }
+            Ok(())
+        }
+        (ParsedBody::Empty, other) => {
+            findings.add_text("body", Kind::Extra, None, Some(other.name()));
+            Ok(())
+        }
+        (other, ParsedBody::Empty) => {
+            findings.add_text("body", Kind::Missing, Some(other.name()), None);
+            Ok(())
+        }
+        (legacy, engine) => {
+            findings.add_text("body", Kind::Type, Some(legacy.name()), Some(engine.name()));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What the shadow executor is made of.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tower::util::BoxCloneSyncService;
+
+use crate::compare::Rules;
+use crate::evidence::Evidence;
+use crate::exchange::{ArmReply, ArmRequest};
+use crate::limits::Limits;
+use crate::names::RouteId;
+
+/// The engine, as the service that is asked.
+pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
+
+/// The rules in force by route; swapped whole when files change.
+pub type RulesInForce = Arc<ArcSwap<BTreeMap<RouteId, Arc<Rules>>>>;
+
+/// Given by whoever puts the process together.
+pub struct ShadowParts {
+    /// The arm that is run.
+    pub engine: EngineArm,
+    /// Where outcomes go.
+    pub evidence: Arc<Evidence>,
+    /// How pairs are compared; a route that is not in it has the default rules.
+    pub rules: RulesInForce,
+    /// The bounds.
+    pub limits: Arc<Limits>,
+}

@@ -290,7 +290,8 @@ impl Parts {
             limits,
         })
         .context("starting the shadow executor")?;
-        let retention = Arc::new(ArcSwap::from_pointee(setup.settings.retention));
+        retention::say(setup.settings.retention, &store);
+        let retention = Arc::new(ArcSwap::from_pointee(retention::in_force(setup.settings.retention, &store)));
         let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
         Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention, workflows })
     }
@@ -306,7 +307,7 @@ impl Parts {
         }
         self.engine.reload(edition, &setup.workflows, &setup.services, &setup.settings.secrets);
         self.rules.store(Arc::new(setup.rules.clone()));
-        self.retention.store(Arc::new(setup.settings.retention));
+        self.retention.store(Arc::new(retention::in_force(setup.settings.retention, &self.store)));
         self.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
         self.evidence.rest_on(&bases(setup));
         self.ladder.reload(declared(setup, edition)).await.context("recording what the files declare")?;

@@ -1,6 +1,7 @@
 //! `retention:`: how long ended runs are kept.
 //!
-//! Always true: without an age, runs are kept for ever. `app` and the store drop them.
+//! Always true: without `retention:` the store says how long: a new store has an age for all. Statuses that a list of ages
+//! leaves out are kept for ever. `app` and the store drop them.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -26,6 +27,10 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// One age for all.
+    pub fn all(age: Option<Duration>) -> Self {
+        Self { completed: age, failed: age, cancelled: age, abandoned: age }
+    }
     /// The statuses whose runs are not kept for ever, with their ages.
     pub fn ages(&self) -> impl Iterator<Item = (RunStatus, Duration)> {
         let Self { completed, failed, cancelled, abandoned } = *self;
@@ -42,14 +47,14 @@ impl Retention {
 /// One age for all, or one for each final status.
 #[derive(Clone, Debug)]
 pub(crate) enum RetentionDraft {
-    /// `30d`.
+    /// `30d`, or `forever`.
     All(String),
     /// `{ completed: 30d, failed: 90d }`; what is left out is kept for ever.
     Each(RetentionMapDraft),
 }
 
-/// How long runs that have ended are kept: one age for all (`30d`), or by how they ended; what is left out is kept for
-/// ever.
+/// How long runs that have ended are kept: one age for all (`30d`, `forever`), or by how they ended; what is left out is
+/// kept for ever. Without it, as long as the store said when it was made.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RetentionMapDraft {
@@ -84,6 +89,9 @@ impl JsonSchema for RetentionDraft {
     }
 }
 
+/// Runs are not dropped.
+const FOREVER: &str = "forever";
+
 /// The longest age; more is for ever.
 const AGE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -93,7 +101,7 @@ pub(super) fn check(
     retry_window: Duration,
     site: &Site,
     problems: &mut Problems,
-) -> Retention {
+) -> Option<Retention> {
     let mut read = |text: &str, site: &Site| {
         let age = age(text, site, problems)?;
         if age < retry_window {
@@ -110,24 +118,24 @@ pub(super) fn check(
         Some(age)
     };
     match draft {
-        None => Retention::default(),
-        Some(RetentionDraft::All(text)) => {
-            let age = read(text, site);
-            Retention { completed: age, failed: age, cancelled: age, abandoned: age }
-        }
+        None => None,
+        Some(RetentionDraft::All(text)) => Some(Retention::all(read(text, site))),
         Some(RetentionDraft::Each(map)) => {
             let mut of = |key: &str, text: &Option<String>| read(text.as_ref()?, &site.key(key));
-            Retention {
+            Some(Retention {
                 completed: of("completed", &map.completed),
                 failed: of("failed", &map.failed),
                 cancelled: of("cancelled", &map.cancelled),
                 abandoned: of("abandoned", &map.abandoned),
-            }
+            })
         }
     }
 }
 
 fn age(text: &str, site: &Site, problems: &mut Problems) -> Option<Duration> {
+    if text == FOREVER {
+        return None;
+    }
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let scale = match unit {
@@ -143,20 +151,18 @@ fn age(text: &str, site: &Site, problems: &mut Problems) -> Option<Duration> {
         Some(age) if age.is_zero() => {
             problems
                 .error(site, format!("`{text}` would drop every run as soon as it ends"))
-                .hint("leave `retention` out to keep runs for ever");
+                .hint("`forever` keeps them");
             None
         }
         Some(age) if age > AGE_MAX => {
-            problems
-                .error(site, format!("`{text}` is longer than a hundred years"))
-                .hint("leave it out to keep runs for ever");
+            problems.error(site, format!("`{text}` is longer than a hundred years")).hint("`forever` keeps them");
             None
         }
         Some(age) => Some(age),
         None => {
             problems
                 .error(site, format!("`{text}` is not an age"))
-                .hint("a whole number and its unit: 12h, 30d, 8w; leave it out to keep runs for ever");
+                .hint("a whole number and its unit: 12h, 30d, 8w; or `forever`");
             None
         }
     }

@@ -44,7 +44,7 @@ pub(crate) struct PointsmanDraft {
     pub store_password: Option<SecretDraft>,
     /// 32 bytes as 64 hex digits or base64; encrypts the credentials of callers in the store.
     pub store_key: Option<SecretDraft>,
-    /// How long ended runs are kept; without it for ever.
+    /// How long ended runs are kept; without it as long as the store said when it was made.
     pub retention: Option<RetentionDraft>,
     /// Bounds of the process.
     pub limits: Limits,

@@ -78,7 +78,7 @@ pub struct Settings {
     /// By name; read from environment or file at load.
     pub secrets: BTreeMap<String, Secret>,
     /// How long ended runs are kept.
-    pub retention: Retention,
+    pub retention: Option<Retention>,
     /// Incoming `X-Forwarded-*` are trusted and added to; otherwise they are replaced.
     pub trust_forwarded: bool,
 }

@@ -23,6 +23,7 @@ pub(crate) mod tests;
 mod work;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -127,6 +128,9 @@ pub type PlacedPin = (u64, PinKey, Arm);
 /// How many instances of a family an arm owns.
 pub type PinCount = (RouteId, Arm, u64);
 
+/// How long a store that is made new keeps runs after their end, where nobody says it.
+pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// A shared store.
 pub type SharedStore = Arc<dyn Store>;
 
@@ -214,6 +218,11 @@ pub trait Store: Work {
 
     /// The secret that keys shares, cohorts and idempotency keys: made at random on first use, the same ever after.
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;
+    /// How long runs are kept after their end where nobody says it: [`NEW_STORE_RETENTION`] in a store that was made with
+    /// it, for ever in one that is older.
+    fn usual_retention(&self) -> Option<Duration> {
+        None
+    }
     /// A cheap look whether the store takes appends now.
     fn healthy(&self) -> bool;
     /// While it is not healthy: what it said when it last took nothing, where that is known.

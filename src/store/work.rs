@@ -266,6 +266,8 @@ pub trait Work: Send + Sync + 'static {
         ended_before: Timestamp,
         limit: usize,
     ) -> BoxFuture<'_, Result<Purged, StoreError>>;
+    /// Drops retry keys that have run out, whoever took them, at most so many; how many went.
+    fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64, StoreError>>;
     /// What is kept of a pinned run that was purged; `None` of every other.
     fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>, StoreError>>;
 

@@ -44,3 +44,13 @@ async fn what_is_older_than_it_says_goes_and_a_changed_age_counts_at_once() {
     assert_eq!(left.iter().map(|run| run.run_id).collect::<Vec<_>>(), [run_id(202), run_id(200)]);
     keeping.abort();
 }
+
+#[tokio::test]
+async fn what_the_files_say_comes_before_what_the_store_said() {
+    let store: SharedStore = Arc::new(MemoryStore::new());
+    let month = Some(Duration::from_secs(30 * 86_400));
+    assert_eq!(in_force(None, &store), Retention::all(month));
+    assert_eq!(in_force(Some(Retention::default()), &store).ages().count(), 0, "`retention: forever`");
+    let failed = Retention { failed: Some(Duration::from_secs(60)), ..Retention::default() };
+    assert_eq!(in_force(Some(failed), &store), failed);
+}

@@ -188,3 +188,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn retention_is_one_age_for_all_or_for_ever_or_left_to_the_store() {
+    let read = |text: &str| {
+        let set = set::Set::valid().edit("pointsman.yaml", "store: memory", &format!("store: memory\n{text}"));
+        set.read().expect("a valid set").setup.settings.retention
+    };
+    let (day, week) = (std::time::Duration::from_secs(86_400), std::time::Duration::from_secs(7 * 86_400));
+    let all = crate::config::Retention::all;
+    assert_eq!(read(""), None);
+    assert_eq!(read("retention: forever"), Some(all(None)));
+    assert_eq!(read("retention: 7d"), Some(all(Some(week))));
+    let some = crate::config::Retention { completed: Some(day), ..all(None) };
+    assert_eq!(read("retention: { completed: 24h, failed: forever }"), Some(some));
+}

@@ -96,6 +96,7 @@ impl Work for Slow {
         births(limit: usize) -> Vec<crate::store::Birth>;
         drop_birth(run: RunId) -> ();
         purge(status: RunStatus, ended_before: jiff::Timestamp, limit: usize) -> Purged;
+        prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
     }
     fn news(&self) -> tokio::sync::broadcast::Receiver<News> {

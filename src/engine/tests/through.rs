@@ -202,6 +202,7 @@ impl Work for Through {
         births(limit: usize) -> Vec<crate::store::Birth>;
         drop_birth(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
+        prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
     }
     fn orders(&self, run: RunId) -> Said<'_, Vec<OrderRecord>> {

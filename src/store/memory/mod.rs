@@ -10,6 +10,7 @@ mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -19,8 +20,8 @@ use tokio::sync::broadcast;
 use self::tables::Tables;
 use super::work::NEWS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord, PlacedPin,
-    RunFilter, SampleRecord, Store, StoreError, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, NEW_STORE_RETENTION, News, PinCount,
+    PinRecord, PlacedPin, RunFilter, SampleRecord, Store, StoreError, StoredEvent,
 };
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -230,6 +231,10 @@ impl Store for MemoryStore {
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
         self.with(|tables| tables.secret()).map(|done| done?).boxed()
+    }
+
+    fn usual_retention(&self) -> Option<Duration> {
+        Some(NEW_STORE_RETENTION)
     }
 
     fn healthy(&self) -> bool {

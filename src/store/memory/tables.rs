@@ -247,6 +247,15 @@ impl Tables {
         self.tries.retain(|_, (_, at)| now.duration_since(*at) < window);
     }
 
+    pub(super) fn prune_retry_keys(&mut self, limit: usize, now: Timestamp) -> u64 {
+        let over = self.tries.iter().filter(|(_, (_, at))| now.duration_since(*at) >= self.window);
+        let over: Vec<RetryKey> = over.map(|(key, _)| *key).take(limit).collect();
+        for key in &over {
+            self.tries.remove(key);
+        }
+        over.len() as u64
+    }
+
     pub(super) fn put_flip(&mut self, mut flip: FlipRecord) -> u64 {
         flip.number = self.flips.len() as u64 + 1;
         self.flips.push(flip);

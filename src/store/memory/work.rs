@@ -166,6 +166,10 @@ impl Work for MemoryStore {
         self.with(|tables| tables.purge(status, ended_before, limit, clock::now()))
     }
 
+    fn prune_retry_keys(&self, limit: usize) -> Answer<'_, u64> {
+        self.with(|tables| tables.prune_retry_keys(limit, clock::now()))
+    }
+
     fn remains(&self, run: RunId) -> Answer<'_, Option<Remains>> {
         self.with(|tables| tables.runs.get(&run).and_then(|run| run.remains.clone()))
     }

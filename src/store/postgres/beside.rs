@@ -41,9 +41,16 @@ pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, window_ns
                ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
                WHERE held.at <= now_ns() - $2";
     pool.ask(|| sqlx::query(put).bind(&keys).bind(window_ns)).await?;
-    let prune = "DELETE FROM retry_keys WHERE key IN (SELECT key FROM retry_keys WHERE at <= now_ns() - $1 \
-                 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
-    pool.ask(|| sqlx::query(prune).bind(window_ns).bind(PRUNED_AT_ONCE)).await.map(drop)
+    prune_retry_keys(pool, window_ns, PRUNED_AT_ONCE).await.map(drop)
+}
+
+/// Drops keys that have run out; how many.
+pub(super) async fn prune_retry_keys(pool: &Pool, window_ns: i64, limit: i64) -> Result<u64> {
+    let prune = "WITH gone AS (DELETE FROM retry_keys WHERE key IN (SELECT key FROM retry_keys \
+                     WHERE at <= now_ns() - $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1) \
+                 SELECT count(*) FROM gone";
+    let found = pool.ask(|| sqlx::query(prune).bind(window_ns).bind(limit)).await?;
+    Ok(found.first().map(|row| column::<i64>(row, 0)).transpose()?.unwrap_or(0).cast_unsigned())
 }
 
 pub(super) async fn flips(

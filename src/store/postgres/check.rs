@@ -12,7 +12,7 @@ use super::address::Address;
 use super::open;
 use super::text::{plain, run_id};
 use crate::names::{PlanId, RunId};
-use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge};
+use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge, judge_secret};
 use crate::store::rows::{AppendRow, Parts};
 use crate::store::{StoreError, codec};
 
@@ -37,6 +37,8 @@ pub(super) async fn check(address: &Address, window_ns: i64) -> Result<StoreChec
 async fn all(conn: &mut PgConnection, checked: &mut StoreChecked, window_ns: i64) -> sqlx::Result<()> {
     // What is looked for over all rows takes as long as it takes.
     conn.execute("SET statement_timeout = 0; SET default_transaction_read_only = on".into_sql_str()).await?;
+    let secret = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(&mut *conn).await?;
+    judge_secret(secret.as_ref().map(|row| row.try_get(0)).transpose()?, checked);
     let mut after = Vec::new();
     loop {
         conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ".into_sql_str()).await?;

@@ -5,6 +5,7 @@
 //! is not there. It is said to be unavailable only where the database does not answer that either, in a bounded time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -34,6 +35,8 @@ pub(super) struct Committer {
     statement: Statement,
     known: Known,
     window_ns: i64,
+    /// What went wrong last, for people.
+    pub(super) trouble: Arc<Mutex<Option<String>>>,
 }
 
 /// What became of a batch.
@@ -52,7 +55,7 @@ impl From<Fault> for Outcome {
 impl Committer {
     pub(super) fn new(session: Session, crier: Crier, window_ns: i64) -> Self {
         let statement = Statement::new(&crier.origin, window_ns);
-        Self { session, crier, statement, known: Known::default(), window_ns }
+        Self { session, crier, statement, known: Known::default(), window_ns, trouble: Arc::default() }
     }
 
     /// Commits what may be committed and answers every append.
@@ -82,6 +85,7 @@ impl Committer {
                         doubt = Some(text.clone());
                     }
                     if !matches!(fault, Fault::Constraint(_)) {
+                        self.told(fault.text());
                         let was_healthy = healthy.swap(false, Ordering::AcqRel);
                         tracing::warn!(error = fault.text(), appends = jobs.len(), tries, "the store did not commit");
                         let again = doubt.is_some() && was_healthy && tries < TRIES && Instant::now() < deadline;
@@ -186,6 +190,11 @@ impl Committer {
         if let Some(Ok(news)) = rows.first().map(|row| column::<Vec<String>>(row, 0)) {
             self.crier.tell(&news);
         }
+    }
+
+    /// What people are told while the store takes nothing.
+    pub(super) fn told(&self, why: &str) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
     /// Tries whether the store takes commits again.

@@ -28,9 +28,9 @@ mod upgrade;
 mod work;
 mod writer;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -64,7 +64,10 @@ pub struct PostgresStore {
     pool: Pool,
     crier: Crier,
     healthy: Arc<AtomicBool>,
+    /// What went wrong last, for people.
+    trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
+    usual_retention: Option<Duration>,
     window_ns: i64,
     queue: u64,
     inline_max: usize,
@@ -81,12 +84,13 @@ impl PostgresStore {
     /// wrote it. The text says which and what to do, and holds no password.
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
-        let secret = open::open(&address).await?;
+        let open::Opened { secret, usual_retention } = open::open(&address).await?;
         let window_ns = window_ns(limits);
         let inline_max = usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
         let healthy = Arc::new(AtomicBool::new(true));
         let crier = Crier::new();
         let committer = Committer::new(Session::new(address.clone()), crier.clone(), window_ns);
+        let trouble = committer.trouble.clone();
         let (writer, inlet) = Writer::new(committer, healthy.clone(), limits);
         tokio::spawn(writer.run());
         let deaf = CancellationToken::new();
@@ -96,7 +100,9 @@ impl PostgresStore {
             pool: Pool::new(address, limits),
             crier,
             healthy,
+            trouble,
             secret,
+            usual_retention,
             window_ns,
             queue: limits.append_queue_max,
             inline_max,
@@ -296,8 +302,17 @@ impl Store for PostgresStore {
         ready(Ok(self.secret)).boxed()
     }
 
+    fn usual_retention(&self) -> Option<Duration> {
+        self.usual_retention
+    }
+
     fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        trouble.filter(|_| !self.healthy())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -1,32 +1,44 @@
 //! Opens a database: brings its tables up, and refuses what a newer program wrote, what another program's is, and a
 //! standby. Processes that start together wait for each other here.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, Row, SqlSafeStr};
 
 use super::address::{Address, SCHEMA};
 use super::text::run_id;
 use super::upgrade::{self, NEWEST, newer_tables};
-use crate::store::StoreError;
 use crate::store::check::newer_events;
+use crate::store::{NEW_STORE_RETENTION, StoreError};
 use crate::workflow::Event;
 
 /// The oldest server that has all that is used here.
 const VERSION_MIN: i32 = 130_000;
 
-/// Makes the database ready, and gives its secret.
-pub(super) async fn open(address: &Address) -> Result<[u8; 32], StoreError> {
+/// What a database that is ready says.
+pub(super) struct Opened {
+    pub(super) secret: [u8; 32],
+    /// How long runs are kept where nobody says it.
+    pub(super) usual_retention: Option<Duration>,
+}
+
+/// Makes the database ready.
+pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
     let mut conn = address
         .connect_at_start()
         .await
         .map_err(|error| StoreError(format!("cannot connect to {}: {error}", address.shown)))?;
     look_at_server(&mut conn, address).await?;
     make_schema(&mut conn, address).await?;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", address.shown));
+    let made_now = upgrade::version(&mut conn).await.map_err(failed)? == 0;
     upgrade::migrate(&mut conn, address).await?;
     check_version(&mut conn, address).await?;
     let secret = secret(&mut conn).await?;
+    let usual_retention = usual_retention(&mut conn, made_now).await.map_err(failed)?;
     let _ = address.within(conn.close()).await;
-    Ok(secret)
+    Ok(Opened { secret, usual_retention })
 }
 
 #[cfg(test)]
@@ -128,6 +140,18 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
             "{shown} has {why}; start that one, or give this one another database with --store"
         ))),
     }
+}
+
+/// What the database said when its tables were made. One of a version that said nothing keeps what it has.
+async fn usual_retention(conn: &mut PgConnection, made_now: bool) -> sqlx::Result<Option<Duration>> {
+    if made_now {
+        let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', $1) ON CONFLICT DO NOTHING";
+        let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();
+        sqlx::query(text).bind(seconds).execute(&mut *conn).await?;
+    }
+    let text = "SELECT value FROM meta WHERE key = 'usual_retention_s'";
+    let said = sqlx::query(text).fetch_optional(conn).await?.map(|row| row.try_get::<Vec<u8>, _>(0)).transpose()?;
+    Ok(said.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
 /// The secret: made at random on first use, the same ever after, for all processes.

@@ -82,6 +82,11 @@ impl Session {
         self.open.is_none() && self.not_before.is_some()
     }
 
+    /// Why the last try to open it failed.
+    pub(super) fn why(&self) -> &str {
+        &self.why
+    }
+
     /// How long until it is worth trying again.
     pub(super) fn next_try(&self) -> Duration {
         self.not_before.map_or(PAUSE_MIN, |then| then.saturating_duration_since(Instant::now()))

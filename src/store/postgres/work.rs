@@ -262,6 +262,10 @@ impl Work for PostgresStore {
         self.purged(status, ended_before, limit).boxed()
     }
 
+    fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64>> {
+        super::beside::prune_retry_keys(&self.pool, self.window_ns, rows(limit)).boxed()
+    }
+
     fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>>> {
         async move {
             let text = "SELECT remains FROM runs WHERE run_id = $1 AND remains IS NOT NULL";

@@ -113,6 +113,7 @@ impl Writer {
     /// Whoever claimed runs has found the database gone: nobody is sent here before the probe has found it again.
     fn is_noticed(&self) {
         if self.committer.session.is_away() && self.healthy.swap(false, Ordering::AcqRel) {
+            self.committer.told(self.committer.session.why());
             tracing::warn!("the store cannot be reached");
         }
     }

@@ -200,9 +200,7 @@ fn write(conn: &Connection, work: &Work, now: Now) -> Result<(), Fault> {
             for key in keys {
                 note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), now.ns, now.since])?;
             }
-            let prune = "DELETE FROM retry_keys WHERE pos IN \
-                         (SELECT pos FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?)";
-            conn.prepare_cached(prune)?.execute([now.since, PRUNED_AT_ONCE])?;
+            moves::prune_retry_keys(conn, now, PRUNED_AT_ONCE)?;
         }
         Work::Samples { samples, per_fingerprint, fingerprints } => {
             for sample in samples {

@@ -71,6 +71,7 @@ pub struct SqliteStore {
     healthy: Arc<AtomicBool>,
     trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
+    usual_retention: Option<Duration>,
     window_ns: i64,
     inline_max: usize,
     news: broadcast::Sender<News>,
@@ -127,7 +128,7 @@ impl SqliteStore {
         limits: &Limits,
         options: connection::Options,
     ) -> Result<Self, StoreError> {
-        let open::Opened { ownership, writer, readers, secret } = open::open(path, &options).await?;
+        let open::Opened { ownership, writer, readers, secret, usual_retention } = open::open(path, &options).await?;
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let sizes = Sizes {
             queue: size(limits.append_queue_max),
@@ -147,7 +148,19 @@ impl SqliteStore {
         let duration = metrics::histogram!("pointsman_append_duration_seconds");
         let inline_max = size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
         let queue_max = limits.append_queue_max;
-        Ok(Self { queue, readers, healthy, trouble, secret, window_ns, inline_max, news, queue_max, duration })
+        Ok(Self {
+            queue,
+            readers,
+            healthy,
+            trouble,
+            secret,
+            usual_retention,
+            window_ns,
+            inline_max,
+            news,
+            queue_max,
+            duration,
+        })
     }
 
     fn hand_in(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
@@ -338,6 +351,10 @@ impl Store for SqliteStore {
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
         ready(Ok(self.secret)).boxed()
+    }
+
+    fn usual_retention(&self) -> Option<Duration> {
+        self.usual_retention
     }
 
     fn healthy(&self) -> bool {

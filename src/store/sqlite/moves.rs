@@ -32,6 +32,8 @@ pub(super) enum Move {
     Doom(Vec<(RunId, Option<Vec<u8>>)>),
     /// A portion of what is left of dropped runs.
     Sweep,
+    /// Retry keys that have run out, at most so many.
+    PruneRetryKeys(i64),
 }
 
 /// What came of it.
@@ -44,6 +46,8 @@ pub(super) enum Moved {
     Doomed(u64),
     /// So many payloads, and whether nothing is left to sweep.
     Swept(u64, bool),
+    /// So many retry keys.
+    Pruned(u64),
 }
 
 /// Writes it, within a transaction; what is to be told goes out once that is committed.
@@ -88,6 +92,7 @@ pub(super) fn write(conn: &Connection, asked: &Move, hints: &Hints, now: Now) ->
             let (payloads, done) = sweep(conn)?;
             Moved::Swept(payloads, done)
         }
+        Move::PruneRetryKeys(limit) => Moved::Pruned(prune_retry_keys(conn, now, *limit)?),
     };
     Ok((moved, news))
 }
@@ -101,6 +106,12 @@ pub(super) fn written(asked: &Move, moved: &Moved, news: Vec<News>, hints: &mut 
         _ => {}
     }
     hints.tell(news);
+}
+
+/// Drops keys that have run out; how many.
+pub(super) fn prune_retry_keys(conn: &Connection, now: Now, limit: i64) -> Result<u64, Fault> {
+    let text = "DELETE FROM retry_keys WHERE pos IN (SELECT pos FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?)";
+    Ok(conn.prepare_cached(text)?.execute([now.since, limit])? as u64)
 }
 
 /// Every row of a statement that is kept prepared.

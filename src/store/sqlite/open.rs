@@ -15,8 +15,8 @@ use super::fault;
 use super::lock::Ownership;
 use super::look::run_id;
 use super::upgrade::{self, Broken};
-use crate::store::StoreError;
 use crate::store::check::newer_events;
+use crate::store::{NEW_STORE_RETENTION, StoreError};
 use crate::workflow::Event;
 
 /// Connections that read at the same time; more wait, and for no longer than this.
@@ -29,6 +29,8 @@ pub(super) struct Opened {
     pub(super) writer: rusqlite::Connection,
     pub(super) readers: SqlitePool,
     pub(super) secret: [u8; 32],
+    /// How long runs are kept where nobody says it.
+    pub(super) usual_retention: Option<Duration>,
 }
 
 /// Opens the database at a real path, the writer's connection by these options.
@@ -38,9 +40,11 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     let failed = |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), fault::told(&error)));
     let mut conn = first_options(path).connect().await.map_err(failed)?;
     refuse_another_programs(&mut conn, path).await?;
+    let made_now = version(&mut conn).await.map_err(failed)? == 0;
     migrate(&mut conn, path).await?;
     check_version(&mut conn, path).await?;
     let secret = secret(&mut conn).await?;
+    let usual_retention = usual_retention(&mut conn, made_now).await.map_err(failed)?;
     let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
     conn.close().await.map_err(failed)?;
     let reader = SqliteConnectOptions::new()
@@ -59,7 +63,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    Ok(Opened { ownership, writer, readers, secret })
+    Ok(Opened { ownership, writer, readers, secret, usual_retention })
 }
 
 /// How the database is opened to be made ready.
@@ -267,6 +271,18 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
             .map_err(failed)?;
     }
     Ok(())
+}
+
+/// What the store said when it was made. One of a version that said nothing keeps what it has.
+async fn usual_retention(conn: &mut SqliteConnection, made_now: bool) -> sqlx::Result<Option<Duration>> {
+    if made_now {
+        let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', ?) ON CONFLICT DO NOTHING";
+        let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();
+        sqlx::query(text).bind(seconds).execute(&mut *conn).await?;
+    }
+    let text = "SELECT value FROM meta WHERE key = 'usual_retention_s'";
+    let said: Option<(Vec<u8>,)> = sqlx::query_as(text).fetch_optional(conn).await?;
+    Ok(said.and_then(|(text,)| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
 /// The secret: made at random on first use, the same ever after.

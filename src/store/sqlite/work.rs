@@ -130,6 +130,11 @@ impl Work for SqliteStore {
         self.purge_some(status, ended_before, limit).boxed()
     }
 
+    fn prune_retry_keys(&self, limit: usize) -> Answer<'_, u64> {
+        let pruned = |moved| if let Moved::Pruned(keys) = moved { Some(keys) } else { None };
+        self.moves(Move::PruneRetryKeys(read::rows(limit)), pruned)
+    }
+
     fn remains(&self, run: RunId) -> Answer<'_, Option<Remains>> {
         read::remains(&self.readers, run).boxed()
     }

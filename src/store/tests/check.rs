@@ -188,6 +188,8 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         (format!("DELETE FROM runs WHERE {two}"), Some(2), "`orders.create 17` is pinned to it"),
         (format!("DELETE FROM runs WHERE {two}"), Some(2), "a retry key is claimed by it"),
         (format!("UPDATE runs SET pinned = false WHERE {two}"), Some(2), "retention does not know"),
+        ("DELETE FROM meta WHERE key = 'secret'".into(), None, "the store's secret is gone"),
+        ("UPDATE meta SET value = '\\x00' WHERE key = 'secret'".into(), None, "the store's secret has 1 bytes"),
         (format!("UPDATE locks SET {two}"), Some(2), "the queue of the lock `sku:1`"),
         (format!("UPDATE orders SET {two}"), Some(2), "something is asked of it"),
         (format!("UPDATE births SET {two}"), Some(2), "a run that is to begin, and it has begun"),
@@ -211,8 +213,19 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
     assert!(shown.starts_with("postgres://"), "{shown}");
     // Looked at while somebody uses it: each damage stands in place of the one before it.
     database.query("CREATE SCHEMA kept");
-    let tables =
-        ["appends", "payloads", "payload_refs", "runs", "plans", "run_keys", "pins", "locks", "orders", "births"];
+    let tables = [
+        "meta",
+        "appends",
+        "payloads",
+        "payload_refs",
+        "runs",
+        "plans",
+        "run_keys",
+        "pins",
+        "locks",
+        "orders",
+        "births",
+    ];
     for table in tables {
         database.query(&format!("CREATE TABLE kept.{table} AS TABLE pointsman.{table}"));
     }

@@ -17,7 +17,9 @@ mod rate;
 mod retention;
 mod sqlite;
 pub(crate) mod through;
+mod trouble;
 mod upgrade;
+mod usual;
 
 /// The servers that the end-to-end tests use too.
 #[path = "../../../tests/it/support/cluster.rs"]

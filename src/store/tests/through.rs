@@ -23,6 +23,7 @@ macro_rules! work_through {
                 ended_before: jiff::Timestamp,
                 limit: usize
             ) -> $crate::store::Purged;
+            prune_retry_keys(limit: usize) -> u64;
             remains(run: $crate::names::RunId) -> Option<$crate::store::Remains>;
         );
     };

@@ -84,6 +84,7 @@ impl Work for Shared {
         births(limit: usize) -> Vec<crate::store::Birth>;
         drop_birth(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
+        prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
     }
     fn news(&self) -> broadcast::Receiver<News> {

@@ -1,0 +1,51 @@
+//! A database that takes nothing says why, until it does again.
+
+use std::time::Duration;
+
+use super::cluster::shared;
+use super::*;
+use crate::store::AppendError;
+
+#[tokio::test]
+async fn while_nothing_is_taken_it_says_why() {
+    if !Which::Postgres.is_here() {
+        return;
+    }
+    let database = shared().unwrap().database();
+    let limits = Limits { store_connect_ms: 500, ..Limits::default() };
+    let store: SharedStore = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
+    store.append(append(run_id(1), 1, 1).into()).await.unwrap();
+    assert_eq!(store.trouble(), None);
+    let all = |setting: &str| {
+        database.query(&format!("ALTER DATABASE {} SET default_transaction_read_only = {setting}", database.name()));
+        database.query(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+    };
+    all("on");
+    let mut refused = store.append(append(run_id(1), 2, 1).into()).await;
+    for _ in 0..50 {
+        if matches!(&refused, Err(AppendError::Refused(why)) if why.contains("read-only")) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        refused = store.append(append(run_id(1), 2, 1).into()).await;
+    }
+    let trouble = store.trouble().unwrap_or_default();
+    assert!(!store.healthy() && trouble.contains("read-only"), "{trouble:?} after {refused:?}");
+    use sqlx::{Connection, Executor, SqlSafeStr};
+    let mut conn = sqlx::PgConnection::connect(&database.url()).await.unwrap();
+    let back = format!("ALTER DATABASE {} SET default_transaction_read_only = off", database.name());
+    for text in ["SET default_transaction_read_only = off".to_owned(), back] {
+        conn.execute(sqlx::AssertSqlSafe(text).into_sql_str()).await.unwrap();
+    }
+    conn.close().await.unwrap();
+    let found_again = async {
+        while store.append(append(run_id(1), 2, 1).into()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), found_again).await.expect("the database is found again");
+    assert_eq!(store.trouble(), None);
+}

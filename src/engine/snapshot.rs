@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::client::usize_of;
-use super::service::Base;
+use crate::engine::bounds::usize_of;
+use crate::engine::ports::service::Base;
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 
-use super::machine::Measure;
-use super::watchdog::{active, open_questions};
+use crate::engine::machine::Measure;
+use crate::engine::scheduler::gauges::{active, open_questions};
 use crate::names::{StepId, WorkflowName};
 use crate::workflow::{Mode, Risk, Run, RunStatus};
 

@@ -4,7 +4,7 @@
 //! process drains are fed before any other input, so that nothing begins that they forbid. When this task is dropped,
 //! what is in the store is what the next process goes on from.
 //!
-//! A slow service, a slow store and a slow child are futures here, and the run goes on beside them.
+//! A slow service, a slow store and a slow child are futures here, and the run goes on meanwhile.
 
 mod perform;
 
@@ -15,21 +15,21 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 
-use super::Core;
-use super::children::SpawnGate;
-use super::client::Executor;
-use super::clock::Clock;
-use super::machine::{
+use crate::engine::clock::Clock;
+use crate::engine::context::Core;
+use crate::engine::machine::{
     CallId, CallerAnswer, CallerTerms, End, Input, Machine, MachineParts, StartAnswer, Ticket, Writes,
 };
-use super::mail::{Asking, Letter, Reply, Seat};
-use super::registry::Place;
-use super::snapshot::Snapshot;
-use super::tally::Tally;
-use super::writer::Writer;
+use crate::engine::ports::client::Executor;
+use crate::engine::ports::writer::Writer;
+use crate::engine::scheduler::mailbox::{Asking, Message, Reply, Slot};
+use crate::engine::scheduler::registry::Registration;
+use crate::engine::scheduler::spawn_gate::SpawnGate;
+use crate::engine::snapshot::Snapshot;
+use crate::engine::tally::Tally;
 use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::store::Claim;
@@ -59,10 +59,10 @@ pub(super) struct Parts {
     pub clock: Clock,
     pub caller: Option<Caller>,
     /// Tells who comes with the same retry key what becomes of it.
-    pub place: Option<Place>,
+    pub registration: Option<Registration>,
     /// Where messages come; a rehearsal gets none.
-    pub seat: Option<Seat>,
-    /// Waits for the birth.
+    pub slot: Option<Slot>,
+    /// Waits for the run's first append.
     pub starter: Option<oneshot::Sender<StartAnswer>>,
     /// How many runs are above it; only of rehearsals.
     pub depth: u64,
@@ -78,8 +78,8 @@ pub(super) struct Driver {
     clock: Clock,
     caller: Option<oneshot::Sender<CallerAnswer>>,
     starter: Option<oneshot::Sender<StartAnswer>>,
-    place: Option<Place>,
-    seat: Option<Seat>,
+    registration: Option<Registration>,
+    slot: Option<Slot>,
     takes_messages: bool,
     tally: Tally,
     spawn: Arc<SpawnGate>,
@@ -103,7 +103,7 @@ struct Levels {
 
 impl Levels {
     fn of(core: &Core) -> Self {
-        let (mut freeze, mut draining) = (core.freeze.subscribe(), core.draining.subscribe());
+        let (mut freeze, mut draining) = (core.process.freeze.subscribe(), core.process.draining.subscribe());
         let frozen = *freeze.borrow_and_update() == Freeze::Effects;
         let drains = *draining.borrow_and_update();
         Self { freeze, draining, frozen, drains }
@@ -146,8 +146,8 @@ impl Driver {
             stored,
             clock,
             caller,
-            place,
-            seat,
+            registration,
+            slot,
             starter,
             depth,
         } = parts;
@@ -178,9 +178,9 @@ impl Driver {
             clock,
             caller: caller.map(|caller| caller.tell),
             starter,
-            place,
-            takes_messages: seat.is_some(),
-            seat,
+            registration,
+            takes_messages: slot.is_some(),
+            slot,
             tally,
             spawn: Arc::default(),
             depth,
@@ -193,7 +193,7 @@ impl Driver {
         }
     }
 
-    /// Records the run's birth.
+    /// Records the run's first event.
     pub fn born(&mut self) {
         self.machine.born();
     }
@@ -206,7 +206,7 @@ impl Driver {
     }
     /// Takes up what another process left.
     pub fn take_up(&mut self) {
-        self.machine.take_up(self.core.store.is_shared());
+        self.machine.take_up(self.core.ports.store.is_shared());
     }
     /// What the run may send.
     pub fn mode(&self) -> Mode {
@@ -236,7 +236,7 @@ impl Driver {
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut back = None;
         if matches!(input, Input::Changed { .. }) && self.machine.run().misses_something() {
-            self.snapshot = self.core.snapshot.load_full();
+            self.snapshot = self.core.files.snapshot.load_full();
             self.machine.set_world(self.snapshot.world.clone());
         }
         for output in self.machine.step(self.clock.now(), input) {
@@ -254,7 +254,7 @@ impl Driver {
                     let _ = asker.send(Reply::Again); // whoever asked may have gone
                 }
             }
-            Input::ChildEnded(_) => self.core.alarm.now(self.machine.run().id()),
+            Input::ChildEnded(_) => self.core.schedule.timers.now(self.machine.run().id()),
             _ => {} // the next driver looks for itself
         }
     }
@@ -266,7 +266,7 @@ impl Driver {
             Some((call, heard)) = self.calls.next(), if !self.calls.is_empty() => Some(Input::Called { call, heard }),
             Some(input) = self.looks.next(), if !self.looks.is_empty() => Some(input),
             result = settled(&mut self.writer) => Some(Input::Appended(result)),
-            message = message(&mut self.seat), if self.takes_messages => Some(self.input_of(message)),
+            message = message(&mut self.slot), if self.takes_messages => Some(self.input_of(message)),
             () = maybe(timer.map(tokio::time::sleep)) => Some(Input::Time),
             () = gone(&mut self.caller) => {
                 self.caller = None;
@@ -281,19 +281,35 @@ impl Driver {
         self.writer.as_ref().is_none_or(|writer| writer.hold().is_good())
     }
 
-    fn input_of(&mut self, message: Option<Letter>) -> Input {
+    fn input_of(&mut self, message: Option<Message>) -> Input {
         match message {
-            Some(Letter::Order(asking)) => {
+            Some(Message::Order(asking)) => {
                 let Asking { order, by, reply } = *asking;
                 let ticket = Ticket(self.tickets);
                 self.tickets += 1;
                 self.askers.insert(ticket, reply);
                 Input::Order { ticket, order, by, owned: self.is_owned() }
             }
-            Some(Letter::Child(end)) => Input::ChildEnded(*end),
-            Some(Letter::Waits) => Input::WaitsBelow,
-            None => Input::Changed { taken_again: self.seat.as_ref().and_then(Seat::taken_again) },
+            Some(Message::Child(end)) => Input::ChildEnded(*end),
+            Some(Message::Waits) => Input::WaitsBelow,
+            None => Input::Changed { taken_again: self.slot.as_ref().and_then(Slot::taken_again) },
         }
+    }
+}
+
+/// Drives a run in a task of its own.
+pub(super) fn spawn(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
+    let cut = core.process.cut.clone();
+    let real = driver.mode() == Mode::Real;
+    let moved = async move {
+        let _permit = permit;
+        // `None`: the process ends; what is on disk is what the next one goes on from.
+        let _cut = cut.run_until_cancelled(driver.drive()).await;
+    };
+    // What nobody is answered by keeps to its caller's threads, which step back for others.
+    match real {
+        true => drop(core.process.tasks.spawn_on(moved, &core.process.threads)),
+        false => drop(core.process.tasks.spawn(moved)),
     }
 }
 
@@ -305,9 +321,9 @@ async fn settled(writer: &mut Option<Writer>) -> Result<(), crate::store::Append
 }
 
 /// The next message, or `None` where there is something to look at outside the run.
-async fn message(seat: &mut Option<Seat>) -> Option<Letter> {
-    match seat {
-        Some(seat) => seat.next().await,
+async fn message(slot: &mut Option<Slot>) -> Option<Message> {
+    match slot {
+        Some(slot) => slot.next().await,
         None => std::future::pending().await,
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::Driver;
-use crate::engine::machine::{
-    Announcement, Departure, End, Input, LockLook, Measure, OrderAnswer, Output, RestCause, Ticket,
-};
-use crate::engine::mail::{Reply, Seat};
-use crate::engine::registry::Verdict;
-use crate::engine::{children, desk::NotDone, follow, locks, outgoing};
+use crate::engine::api::children;
+use crate::engine::api::types::NotDone;
+use crate::engine::machine::{Departure, End, Input, LockLook, Measure, OrderAnswer, Output, RestCause, Ticket};
+use crate::engine::ports::locks;
+use crate::engine::ports::outgoing;
+use crate::engine::scheduler::mailbox::{Reply, Slot};
 use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{EffectClass, Heard};
@@ -27,14 +27,14 @@ impl Driver {
             }
             Output::Call(departure) => self.call(departure),
             Output::Stored(seq) => self.stored(seq),
-            Output::MessagesStored => self.core.recorded.notify_one(),
+            Output::MessagesStored => self.core.ports.recorded.notify_one(),
             Output::PinCollision(key) => {
                 if let Some(writer) = &self.writer {
                     writer.collision(&key, run);
                 }
             }
             Output::LookAtLock(look, name) => {
-                self.core.alarm.mind_lock(run, &name);
+                self.core.schedule.timers.watch_lock(run, &name);
                 let parent = self.machine.run().started().parent.clone();
                 let LockLook { step, item, .. } = look.clone();
                 let seen = locks::look(self.core.clone(), name, run, parent, step, item);
@@ -42,10 +42,11 @@ impl Driver {
             }
             Output::LookAfterChild(spec) => {
                 if self.writer.is_some() {
-                    self.core.alarm.mind_child(run, spec.child);
+                    self.core.schedule.timers.watch_child(run, spec.child);
                 }
                 let (child, started) = (spec.child, self.machine.run().started().clone());
-                let seen = children::look_after(self.core.clone(), started, self.spawn.clone(), spec, self.depth);
+                let seen =
+                    self.core.run_tasks.look_after(self.core.clone(), started, self.spawn.clone(), spec, self.depth);
                 self.look(async move { Input::Child { child, seen: seen.await } });
             }
             Output::Spawn(policy) => self.spawn.set(policy),
@@ -54,7 +55,7 @@ impl Driver {
                 self.look(async move { Input::ChildTold { child, delivery: told.await } });
             }
             Output::ReadOrders => {
-                let store = self.core.store.clone();
+                let store = self.core.ports.store.clone();
                 let hold = self.writer.as_ref().map(|writer| writer.hold());
                 self.look(async move {
                     let orders = store.orders(run).await.ok();
@@ -62,7 +63,7 @@ impl Driver {
                 });
             }
             Output::SettleOrder(id, answer) => {
-                let store = self.core.store.clone();
+                let store = self.core.ports.store.clone();
                 self.look(async move {
                     if let Err(error) = store.settle_order(id, answer).await {
                         tracing::debug!(order = %id, %error, "whoever asked is not told"); // and looks at the run
@@ -75,31 +76,28 @@ impl Driver {
             Output::AnswerStarter(answer) => drop(self.starter.take().map(|starter| starter.send(answer))),
             Output::AnswerCaller(answer) => drop(self.caller.take().map(|caller| caller.send(answer))),
             Output::KeepKey => {
-                if let Some(place) = &mut self.place {
-                    place.keep();
+                if let Some(registration) = &mut self.registration {
+                    registration.keep();
                 }
             }
             Output::Born => {
-                if let Some(place) = &self.place {
-                    place.born();
+                if let Some(registration) = &self.registration {
+                    registration.born();
                 }
             }
             Output::GiveKeyBack => {
-                if let Some(place) = &mut self.place {
-                    place.give_back(&self.core.pins);
+                if let Some(registration) = &mut self.registration {
+                    registration.give_back(&self.core.ports.pins);
                 }
             }
             Output::Announce(announcement) => {
-                if let Some(place) = &self.place {
-                    place.settle(|| match announcement {
-                        Announcement::Run(run) => Verdict::Run(run),
-                        Announcement::Reply(reply) => Verdict::Said(reply),
-                    });
+                if let Some(registration) = &self.registration {
+                    registration.settle(|| announcement);
                 }
             }
             Output::Retract => {
-                if let Some(place) = &self.place {
-                    place.unsettle();
+                if let Some(registration) = &self.registration {
+                    registration.unsettle();
                 }
             }
             Output::Measure(measure) => self.measure(&measure),
@@ -116,7 +114,7 @@ impl Driver {
 
     fn call(&mut self, Departure { id, attempt, now }: Departure) {
         let made = outgoing::outgoing(
-            &self.core.limits,
+            &self.core.files.limits,
             &self.snapshot,
             self.machine.plan(),
             self.machine.run(),
@@ -140,9 +138,9 @@ impl Driver {
     fn stored(&self, seq: Seq) {
         let (run, now) = (self.machine.run(), self.machine.now());
         let is_all = run.seq() == seq;
-        self.core.watchers.kept(run.id(), seq, || is_all.then(|| run.summary(now)));
+        self.core.schedule.watchers.kept(run.id(), seq, || is_all.then(|| run.summary(now)));
         if is_all {
-            follow::waits(&self.core, run);
+            children::waits(&self.core, run);
         }
     }
 
@@ -163,14 +161,14 @@ impl Driver {
 
     /// Takes no more messages; refused where one is there, or the freeze that held the run has just ended.
     fn close_mailbox(&mut self, held: bool) -> bool {
-        let Some(seat) = &mut self.seat else { return false };
+        let Some(slot) = &mut self.slot else { return false };
         if held {
-            self.core.alarm.hold(seat.run());
-            if *self.core.freeze.borrow() != Freeze::Effects {
+            self.core.schedule.timers.hold(slot.run());
+            if *self.core.process.freeze.borrow() != Freeze::Effects {
                 return false;
             }
         }
-        let closed = seat.close();
+        let closed = slot.close();
         self.takes_messages = !closed;
         closed
     }
@@ -184,30 +182,30 @@ impl Driver {
         match end {
             End::Resting { cause, wake } => {
                 if let Some(at) = wake {
-                    core.alarm.at(id, at);
+                    core.schedule.timers.at(id, at);
                 }
                 if cause == RestCause::Nothing {
-                    core.stuck.note(id, &run.started().workflow, "nothing would move it");
+                    core.schedule.stuck.note(id, &run.started().workflow, "nothing would move it");
                 }
             }
             End::Settled => {
-                core.alarm.forget(id);
+                core.schedule.timers.forget(id);
                 children::ended(core, run);
             }
             End::Discarded | End::Draining => {}
-            End::Doubtful => core.alarm.now(id),
+            End::Doubtful => core.schedule.timers.now(id),
             // One that was never born here may be another's, and rest.
             End::Lost if self.machine.stored() == Seq(0) => {}
             End::Lost => {
-                core.alarm.forget(id);
-                if self.machine.is_outdated(self.seat.as_ref().and_then(Seat::taken_again)) {
-                    core.alarm.now(id); // read anew, it goes on
+                core.schedule.timers.forget(id);
+                if self.machine.is_outdated(self.slot.as_ref().and_then(Slot::taken_again)) {
+                    core.schedule.timers.now(id); // read anew, it goes on
                 }
             }
         }
         if end != End::Lost {
             let is_stuck = matches!(end, End::Resting { cause: RestCause::Nothing, .. });
-            core.stuck.forget_unless(id, is_stuck);
+            core.schedule.stuck.forget_unless(id, is_stuck);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::names::{RunId, Seq};
 use crate::workflow::{Action, Command, Conditions, EffectClass, Event, Heard, LockSeen, Mode, Refusal, decide, due};
 
 impl Machine {
-    /// Records the run's birth.
+    /// Records the run's first event.
     pub fn born(&mut self) {
         let started = self.run.started().clone();
         let waited_for = self.has_starter || started.parent.is_some();

@@ -5,7 +5,7 @@
 use super::exchange::{Announcement, CallerAnswer, End, OrderAnswer, Output, StartAnswer, Ticket};
 use super::log::Settled;
 use super::state::{Fixed, Machine};
-use crate::engine::replies;
+use crate::engine::machine::replies;
 use crate::exchange::{Abandoned, ArmReply};
 use crate::names::Seq;
 use crate::store::AppendError;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::exchange::{Announcement, CallerAnswer, End, Output};
 use super::state::{Fixed, Machine};
-use crate::engine::replies;
+use crate::engine::machine::replies;
 use crate::exchange::{Abandoned, ArmReply};
 use crate::workflow::{Command, Mode, Run};
 

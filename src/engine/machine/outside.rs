@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::exchange::{ChildEnd, ChildSeen, ChildSpec, Delivery, LockLook, Output, SpawnPolicy};
 use super::looks::Looks;
 use super::state::{InQueue, Machine, OpenChild};
-use crate::engine::order_record;
+use crate::engine::machine::order_record;
 use crate::names::{Fence, RunId, Seq};
 use crate::store::OrderRecord;
 use crate::workflow::{Command, Event, LockSeen, Order, Run, StepIndex};

@@ -30,7 +30,7 @@ pub(in crate::engine) struct MachineParts {
     pub claim: Option<Claim>,
     /// Who waits for the run's answer.
     pub caller: Option<CallerTerms>,
-    /// Whether somebody waits for the run's birth.
+    /// Whether somebody waits for the run's first append.
     pub has_starter: bool,
     /// Identifiers and jitter are drawn from it.
     pub seed: u64,

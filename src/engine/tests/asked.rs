@@ -49,7 +49,7 @@ async fn a_run_that_asks_rests_and_goes_on_with_the_answer_in_the_next_process_t
             bench.crash().await;
             assert_eq!(bench.recover().await.resumed, 0);
         }
-        assert!(!bench.engine.core.alarm.knows(run), "nothing of it is kept in memory");
+        assert!(!bench.engine.core.schedule.timers.knows(run), "nothing of it is kept in memory");
         let explained = bench.engine.explain(run).await.unwrap();
         assert!(!explained.stuck && explained.sentence.contains("Shall it go?"), "{explained:?}");
         tokio::time::sleep(Duration::from_millis(50)).await; // what is looked at once, at the start
@@ -166,12 +166,12 @@ async fn a_long_wait_is_a_time_in_the_store_and_a_short_one_is_over_soon() {
     let run = start(&bench, json!({})).await.run;
     let look = async {
         let began = |events: Vec<Event>| events.iter().filter(|event| matches!(event, Event::WaitBegan { .. })).count();
-        while began(bench.events(run).await) < 2 || bench.engine.core.post.moves(run) {
+        while began(bench.events(run).await) < 2 || bench.engine.core.schedule.mailboxes.moves(run) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
     tokio::time::timeout(super::kit::PATIENCE, look).await.unwrap();
-    assert_eq!(bench.engine.core.alarm.len(), 1);
+    assert_eq!(bench.engine.core.schedule.timers.len(), 1);
     let wake = bench.store.run(run).await.unwrap().unwrap().wake.unwrap();
     assert!(wake.duration_since(jiff::Timestamp::now()).as_secs() > 3_500);
 }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::kit::{Bench, PATIENCE, React, World, checked, start};
-use crate::engine::{children, machine};
+use crate::engine::api::child;
+use crate::engine::machine;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
@@ -264,7 +265,7 @@ async fn a_letter_to_a_child_does_not_keep_it_from_being_born() {
     let child = crate::workflow::fold(bench.events(run).await.iter()).unwrap().children().next().unwrap().run;
     let core = bench.engine.core.clone();
     let said = tokio::spawn(async move {
-        crate::engine::orders::order(&core, child, Order::Pause { reason: None }, "bob".into()).await
+        crate::engine::api::orders::order(&core, child, Order::Pause { reason: None }, "bob".into()).await
     });
     store.takes().await;
     store.answer_looks(usize::MAX);
@@ -329,11 +330,11 @@ async fn a_second_look_does_not_disturb_a_child_that_rests() {
     let child = begun.child;
     let core = bench.engine.core.clone();
     let started = parent.started().clone();
-    let second = tokio::spawn(children::look_after(core, started, Arc::default(), begun, 0));
+    let second = tokio::spawn(child::look_after(core, started, Arc::default(), begun, 0));
     store.looked(2).await;
     store.answer_looks(1);
     let rests = async {
-        while !bench.engine.core.alarm.knows(child) || bench.engine.core.post.moves(child) {
+        while !bench.engine.core.schedule.timers.knows(child) || bench.engine.core.schedule.mailboxes.moves(child) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
@@ -343,7 +344,7 @@ async fn a_second_look_does_not_disturb_a_child_that_rests() {
     assert!(matches!(seen, machine::ChildSeen::Alive));
     bench.rests(run).await;
     bench.rests(child).await;
-    assert!(bench.engine.core.alarm.knows(child), "its time is still known");
+    assert!(bench.engine.core.schedule.timers.knows(child), "its time is still known");
     order(&bench, run, cancel()).await;
     assert_eq!(bench.ended(run).await.status, RunStatus::Cancelled);
 }
@@ -356,10 +357,10 @@ async fn the_watchdog_sees_that_a_child_is_missing() {
     let run = start(&bench, json!({})).await.run;
     bench.rests(run).await;
     let lost = RunId(uuid::Uuid::now_v7());
-    bench.engine.core.alarm.mind_child(run, lost);
-    crate::engine::watchdog::look(&bench.engine.core).await.unwrap();
+    bench.engine.core.schedule.timers.watch_child(run, lost);
+    crate::engine::scheduler::watchdog::look(&bench.engine.core).await.unwrap();
     let woken = async {
-        while bench.engine.core.alarm.parent_of(lost).is_some() {
+        while bench.engine.core.schedule.timers.parent_of(lost).is_some() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::kit::{Bench, React, World, checked, copy, request, start};
-use crate::engine::{NotDone, NotStarted, Started};
+use crate::engine::NotDone;
+use crate::engine::NotStarted;
+use crate::engine::Started;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::secret::Secret;
@@ -176,7 +178,7 @@ async fn an_heir_has_the_credentials_of_the_caller() {
     bench.ask(asked).await;
     let run = bench.runs().await[0].run_id;
     // It is handed over, and the process ends before the heir is born.
-    let heir = crate::engine::rerun::tests_hand_over(&bench.engine, run, "a").await;
+    let heir = crate::engine::api::rerun::tests_hand_over(&bench.engine, run, "a").await;
     bench.crash().await;
     assert_eq!(again(&bench, run, "a").await.unwrap().run, heir);
     assert_eq!(bench.ended(heir).await.status, RunStatus::Completed);

@@ -19,7 +19,8 @@ use tower::ServiceExt;
 use crate::affinity::StoreAffinity;
 use crate::clock;
 use crate::compare::{Body, Observation};
-use crate::engine::{Engine, EngineParts};
+use crate::engine::Engine;
+use crate::engine::EngineParts;
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, Problem, RequestCopy, RunReport};
 use crate::flag::Service;
 use crate::limits::Limits;
@@ -169,8 +170,8 @@ impl Bench {
         let last = std::mem::replace(&mut self.engine, next);
         let core = last.core.clone();
         drop(last);
-        core.tasks.close();
-        tokio::time::timeout(PATIENCE, core.tasks.wait()).await.unwrap();
+        core.process.tasks.close();
+        tokio::time::timeout(PATIENCE, core.process.tasks.wait()).await.unwrap();
     }
     pub async fn recover(&self) -> crate::engine::Recovered {
         self.engine.recover().await.unwrap()
@@ -237,7 +238,7 @@ impl Bench {
     /// Waits until the run has no task.
     pub async fn rests(&self, run: RunId) {
         let look = async {
-            while self.engine.core.post.moves(run) {
+            while self.engine.core.schedule.mailboxes.moves(run) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };

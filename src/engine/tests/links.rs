@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::kit::PATIENCE;
-use crate::engine::links::{Broken, Exchanged, Link, Links, to_origin};
+use crate::engine::ports::connections::{Broken, Exchanged, Link, Links, to_origin};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 

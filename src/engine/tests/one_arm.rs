@@ -35,7 +35,7 @@ async fn nothing_that_keeps_a_new_run_out_sends_a_retry_to_legacy() {
         world.has_seen(1).await; // a read is under way, and nothing is on disk
         let mut crowded = Box::pin(bench.ask(keyed()));
         assert!(futures_util::poll!(&mut crowded).is_pending());
-        bench.engine.core.draining.send_replace(true);
+        bench.engine.core.process.draining.send_replace(true);
         let mut draining = Box::pin(bench.ask(keyed()));
         assert!(futures_util::poll!(&mut draining).is_pending());
         world.open_gate();
@@ -55,7 +55,7 @@ async fn legacy_cannot_take_what_the_engine_works_on_before_it_is_on_disk() {
     let flipped = async {
         world.has_seen(1).await;
         assert!(bench.runs().await.is_empty(), "nothing is on disk");
-        let pins = &bench.engine.core.pins;
+        let pins = &bench.engine.core.ports.pins;
         assert_eq!(pins.remembered(&KEY), Remembered::By(Arm::Engine));
         assert_eq!(pins.take_for_legacy(KEY), LegacyTake::HeldByEngine);
         world.open_gate();
@@ -63,7 +63,7 @@ async fn legacy_cannot_take_what_the_engine_works_on_before_it_is_on_disk() {
     let (first, ()) = tokio::join!(bench.ask(keyed()), flipped);
     assert_eq!(answer(first).0, 201);
     bench.crash().await;
-    let pins = &bench.engine.core.pins;
+    let pins = &bench.engine.core.ports.pins;
     assert_eq!(pins.first_try(&KEY).await, Ok(Some(Arm::Engine)), "the next process knows");
     let other = RetryKey([1; 32]);
     while pins.remembered(&other) != Remembered::NotEngine {
@@ -76,7 +76,7 @@ async fn legacy_cannot_take_what_the_engine_works_on_before_it_is_on_disk() {
 async fn the_engine_does_not_take_what_legacy_has() {
     let world = World::new(|_, _| React::Json(200, json!({}))).await;
     let bench = Bench::new(&world, plan()).await;
-    assert_eq!(bench.engine.core.pins.take_for_legacy(KEY), LegacyTake::Noted);
+    assert_eq!(bench.engine.core.ports.pins.take_for_legacy(KEY), LegacyTake::Noted);
     assert_eq!(abandoned(bench.ask(keyed()).await).reason, "legacy_took_first_try");
     let only = ArmRequest { may_fall_back: false, ..keyed() };
     assert_eq!(refused(bench.ask(only.clone()).await).0.kind, "given-to-legacy");
@@ -93,7 +93,7 @@ async fn what_is_given_back_is_legacys_before_anybody_hears_of_it() {
     let world = World::new(|_, _| React::Json(404, json!({}))).await;
     let bench = Bench::new(&world, plan()).await;
     assert_eq!(abandoned(bench.ask(keyed()).await).reason, "engine_failed");
-    assert_eq!(bench.engine.core.pins.remembered(&KEY), Remembered::By(Arm::Legacy));
+    assert_eq!(bench.engine.core.ports.pins.remembered(&KEY), Remembered::By(Arm::Legacy));
     assert_eq!(abandoned(bench.ask(keyed()).await).reason, "legacy_took_first_try");
     assert_eq!(world.paths(), ["GET /price"]);
 }
@@ -104,7 +104,7 @@ async fn what_was_refused_before_it_began_is_nobodys() {
     let bench = Bench::new(&world, plan()).await;
     let unknown = ArmRequest { workflow: "x".into(), may_fall_back: false, ..keyed() };
     assert_eq!(refused(bench.ask(unknown).await).0.kind, "no-workflow");
-    assert_eq!(bench.engine.core.pins.take_for_legacy(KEY), LegacyTake::Noted);
+    assert_eq!(bench.engine.core.ports.pins.take_for_legacy(KEY), LegacyTake::Noted);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::kit::{Bench, PATIENCE, React, World, checked, request, start};
 use super::through;
-use crate::engine::{NotDone, Start};
+use crate::engine::NotDone;
+use crate::engine::Start;
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
 use crate::store::Work;
@@ -71,7 +72,7 @@ async fn a_step_beside_the_one_that_waits_keeps_nobody_waiting_for_ever() {
     bench.engine.order(second, go, "ann".into()).await.unwrap();
     soon("the second one's child stands in line", async || queued(4).await).await;
     soon("all rest", async || {
-        bench.runs().await.iter().filter(|run| bench.engine.core.post.moves(run.run_id)).count() == 1
+        bench.runs().await.iter().filter(|run| bench.engine.core.schedule.mailboxes.moves(run.run_id)).count() == 1
     })
     .await;
     assert!(bench.runs().await.iter().all(|run| run.status != RunStatus::Paused), "{:#?}", bench.runs().await);
@@ -259,7 +260,7 @@ async fn a_run_that_comes_back_is_not_left_to_the_task_that_lost_it() {
     bench.recover().await;
     let run = start(&bench, json!({})).await.run;
     world.has_seen(1).await;
-    store.dies(bench.engine.core.worker);
+    store.dies(bench.engine.core.schedule.worker);
     let taken = store.take(crate::names::WorkerId(uuid::Uuid::from_u128(7)), run).await.unwrap();
     assert!(matches!(taken, crate::store::Taken::Mine(_)), "{taken:?}");
     assert_eq!(bench.ended(run).await.status, RunStatus::Completed, "the first reply never comes");

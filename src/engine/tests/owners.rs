@@ -91,8 +91,8 @@ async fn a_task_that_lost_its_run_does_not_answer_from_memory() {
     other.recover().await;
     let run = start(&zombie, json!({})).await.run;
     world.has_seen(1).await;
-    zombie.engine.core.lease.lapse();
-    store.dies(zombie.engine.core.worker);
+    zombie.engine.core.schedule.lease.lapse();
+    store.dies(zombie.engine.core.schedule.worker);
     other.until(run, |view| view.status == RunStatus::Paused).await;
     assert!(zombie.engine.runs_in_flight() > 0, "it still waits for the reply");
     let skip = Order::Resolve { step: "a".into(), item: None, choice: crate::workflow::Choice::Skip, reason: None };
@@ -113,7 +113,7 @@ async fn an_order_that_nobody_takes_is_unknown_in_time() {
     other.recover().await;
     let run = start(&mover, json!({})).await.run;
     world.has_seen(1).await;
-    let worker = mover.engine.core.worker;
+    let worker = mover.engine.core.schedule.worker;
     mover.crash().await; // its lease goes on for a while
     let said = other.engine.order(run, retry(), "ann".into()).await;
     assert!(matches!(said, Err(NotDone::Store { unknown: true, .. })), "{said:?}");
@@ -136,7 +136,7 @@ async fn what_a_dead_process_left_moves_in_another() {
     other.recover().await;
     let run = start(&mover, json!({})).await.run;
     world.has_seen(1).await;
-    let worker = mover.engine.core.worker;
+    let worker = mover.engine.core.schedule.worker;
     mover.crash().await;
     store.dies(worker);
     world.open_gate();

@@ -56,7 +56,7 @@ async fn the_next_process_wakes_what_waits_and_reads_nothing_before() {
     bench.crash().await;
     let recovered = bench.recover().await;
     assert_eq!((recovered.resumed, recovered.waiting), (0, 1), "it is counted all the same");
-    assert!(!bench.engine.core.post.moves(run) && bench.engine.core.alarm.knows(run));
+    assert!(!bench.engine.core.schedule.mailboxes.moves(run) && bench.engine.core.schedule.timers.knows(run));
     assert_eq!(bench.engine.rest(run, PATIENCE).await.unwrap().status, RunStatus::Completed);
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(world.seen().len(), 2);
@@ -108,11 +108,11 @@ async fn a_thousand_runs_that_wait_cost_nothing() {
         bench.rests(started.run).await;
     }
     assert_eq!(bench.engine.runs_in_flight(), 0);
-    assert_eq!(bench.engine.core.alarm.len(), 1_000);
+    assert_eq!(bench.engine.core.schedule.timers.len(), 1_000);
     let before = asked.load(Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(asked.load(Ordering::SeqCst), before, "the store is asked nothing while nothing happens");
-    assert_eq!(bench.engine.core.woken.available_permits(), Limits::default().runs_in_flight_max as usize);
+    assert_eq!(bench.engine.core.schedule.woken.available_permits(), Limits::default().runs_in_flight_max as usize);
 }
 
 /// Runs are woken, looked at and asked things at any moment of their going to rest; each still comes to its end, and
@@ -179,6 +179,6 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
     bench.crash().await;
     let recovered = bench.recover().await;
     assert_eq!((recovered.resumed, recovered.paused, recovered.waiting), (0, 1, 0));
-    assert!(!bench.engine.core.alarm.knows(run), "nothing is kept of it in memory");
+    assert!(!bench.engine.core.schedule.timers.knows(run), "nothing is kept of it in memory");
     assert!(bench.engine.stuck().is_empty());
 }

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::kit::{Bench, PATIENCE, React, World, checked, start};
-use crate::engine::{NotDone, NotStarted, Start, Started};
+use crate::engine::NotDone;
+use crate::engine::NotStarted;
+use crate::engine::Start;
+use crate::engine::Started;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, Seq};
 use crate::workflow::{Order, Refusal, RunStatus};
@@ -54,7 +57,7 @@ async fn what_makes_no_sense_is_refused_and_starts_nothing() {
     let wrong = Start { input: json!({ "n": "1" }), ..keyed(1, 1) };
     let Err(NotStarted::BadInput(why)) = bench.engine.start(wrong).await else { panic!() };
     assert!(why[0].starts_with("/n: "), "{why:?}");
-    bench.engine.core.draining.send_replace(true);
+    bench.engine.core.process.draining.send_replace(true);
     assert!(matches!(bench.engine.start(keyed(1, 1)).await, Err(NotStarted::NotNow(_))));
     assert!(bench.runs().await.is_empty());
 }

@@ -86,6 +86,10 @@ impl Rig {
         if departure.attempt.effect == EffectClass::Read {
             return;
         }
+        if self.not_done {
+            let step = departure.attempt.step.clone();
+            self.say(format!("`{step}` is done after the caller was told that nothing will be"));
+        }
         let key = departure.attempt.key.clone().unwrap_or_default();
         let is_keyed = departure.attempt.repeatable;
         let times = self.arrivals.entry(key).or_default();

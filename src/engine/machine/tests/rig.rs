@@ -63,6 +63,8 @@ pub(super) struct Rig {
     /// Arrivals of private and shared calls, by key.
     pub arrivals: BTreeMap<String, usize>,
     pub caller: Vec<CallerAnswer>,
+    /// The caller was told that nothing was done and nothing will be.
+    pub not_done: bool,
     pub fence: u64,
     pub tickets: u64,
     pub luck: Option<Luck>,
@@ -130,6 +132,7 @@ impl Rig {
             end: None,
             arrivals: BTreeMap::new(),
             caller: Vec::new(),
+            not_done: false,
             fence: 1,
             tickets: 0,
             luck: None,
@@ -281,6 +284,16 @@ impl Rig {
         }
         if !self.caller.is_empty() {
             self.say("the caller is answered twice");
+        }
+        if let CallerAnswer::Reply(reply) = &answer {
+            self.not_done |= match &**reply {
+                ArmReply::Abandoned(_) => true,
+                ArmReply::Refused(problem, _) => problem.detail.contains("Nothing was done"),
+                ArmReply::Answer(_) => false,
+            };
+        }
+        if self.not_done && !self.arrivals.is_empty() {
+            self.say("the caller is told that nothing was done, and something was");
         }
         self.caller.push(answer);
     }

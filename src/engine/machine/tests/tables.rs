@@ -88,6 +88,33 @@ fn a_deadline_before_anything_was_handed_in_leaves_no_event() {
     assert_eq!((rig.end, rig.kept.len()), (Some(End::Discarded), 0));
 }
 
+/// The caller's time is over while the append of a shared step is under way: whatever becomes of the append, the caller is
+/// not told that nothing was done.
+#[test]
+fn a_deadline_while_an_effect_is_recorded_never_says_not_started() {
+    for outcome in [Ok(()), Err(AppendError::Unavailable("no answer".into()))] {
+        let mut rig = rig("saga");
+        to_append(&mut rig);
+        rig.now = rig.timer.expect("the caller's time");
+        rig.step(Input::Time);
+        assert!(rig.caller.is_empty() && rig.end.is_none(), "nothing is told before the append is settled");
+        let Some(pending) = rig.pending.pop_front() else { panic!("an append is under way") };
+        match outcome {
+            Ok(()) => {
+                let input = rig.resolve(pending);
+                rig.step(input);
+            }
+            Err(error) => rig.step(Input::Appended(Err(error))),
+        }
+        rig.finish();
+        let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
+        let ArmReply::Refused(problem, _) = &**reply else { panic!("{reply:?}") };
+        assert!(["run-goes-on", "outcome-unknown"].contains(&problem.kind.as_str()), "{problem:?}");
+        assert_eq!(problem.shared_step_begun, Some(true), "{problem:?}");
+        assert_eq!((rig.status(), rig.wrong), (Some(RunStatus::Completed), Vec::<String>::new()));
+    }
+}
+
 #[test]
 fn a_frozen_run_rests_over_the_freeze_and_goes_on_after_it() {
     let mut rig = rig("saga");

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clock;
-use crate::engine::client::{Executor, Outgoing, withheld};
+use crate::engine::ports::client::{Executor, Outgoing, withheld};
 use crate::workflow::{EffectClass, Heard};
 
 /// What the world knows of a key.

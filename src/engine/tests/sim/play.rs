@@ -13,7 +13,9 @@ use super::store::{Shared, SimStore};
 use super::{Figures, plans, verdict};
 use crate::affinity::StoreAffinity;
 use crate::clock::{self, ProcessClock};
-use crate::engine::{Engine, EngineParts, Start};
+use crate::engine::Engine;
+use crate::engine::EngineParts;
+use crate::engine::Start;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkflowName};
@@ -144,7 +146,7 @@ impl Play {
             60..=64 => {
                 let mute = self.random.bool();
                 if let Some(engine) = &self.slots[slot] {
-                    self.store.mute(engine.core.worker, mute);
+                    self.store.mute(engine.core.schedule.worker, mute);
                 }
             }
             _ => self.somebody_speaks(slot).await,
@@ -173,7 +175,7 @@ impl Play {
             pins,
             clock: Arc::new(ProcessClock::starting()),
         });
-        assert!(engine.core.instead.set(Arc::new(Way(self.outside.clone()))).is_ok());
+        assert!(engine.core.ports.instead.set(Arc::new(Way(self.outside.clone()))).is_ok());
         // One that cannot read the store ends, as the program does.
         if engine.recover().await.is_ok() {
             self.slots[slot] = Some(Arc::new(engine));
@@ -183,8 +185,8 @@ impl Play {
     /// The process ends where it is.
     fn kill(&mut self, slot: usize) {
         if let Some(engine) = self.slots[slot].take() {
-            engine.core.cut.cancel();
-            engine.core.draining.send_replace(true); // nobody asks a process that is gone
+            engine.core.process.cut.cancel();
+            engine.core.process.draining.send_replace(true); // nobody asks a process that is gone
             self.kills += 1;
         }
     }

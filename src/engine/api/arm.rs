@@ -1,0 +1,232 @@
+//! One request to the engine's arm, from its checks to its reply.
+//!
+//! Always true: whatever happens to the run, the caller is told something within its deadline; a request of which no
+//! run was made has done nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use crate::affinity::Took;
+use crate::engine::api::prepare::{New, prepare};
+use crate::engine::api::prepared::{PreparedRun, Waiter};
+use crate::engine::context::Core;
+use crate::engine::driver::{self, Caller};
+use crate::engine::machine::Announcement;
+use crate::engine::machine::CallerAnswer;
+use crate::engine::machine::replies;
+use crate::engine::scheduler::registry::{Announced, Held, Registration};
+use crate::engine::snapshot::Snapshot;
+use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
+use crate::flag::{Arm, SkipReason};
+use crate::names::{RunId, Seq};
+use crate::store::{Claim, FirstTry};
+use crate::workflow::{Mode, fold};
+
+/// What is kept of the caller's time for a look into the store.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Answers a request.
+pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
+    let deadline = Instant::now() + request.deadline;
+    let fall_back = request.may_fall_back && request.mode == Mode::Real;
+    let snapshot = core.snapshot_of(request.edition);
+    let run = RunId(Uuid::now_v7());
+    let request = match with_twin(&core, request, deadline).await {
+        Ok(request) => request,
+        Err(reply) => return *reply,
+    };
+    let claim = claim(&request);
+    // First of all: whatever is in the way of a new run must not send a retry to legacy.
+    let mut registration = match register(&core, &snapshot, run, claim, fall_back, deadline).await {
+        Ok(registration) => registration,
+        Err(reply) => return *reply,
+    };
+    let New { plan, permit, started, credentials, run_key } =
+        match prepare(&core, &snapshot, &request, run, fall_back, deadline).await {
+            Ok(new) => new,
+            Err(reply) => {
+                if matches!(*reply, ArmReply::Abandoned(_)) {
+                    registration.give_back(&core.ports.pins);
+                }
+                return *reply;
+            }
+        };
+    let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
+        return problem(run, "the run was not born");
+    };
+    let (tell, told) = oneshot::channel();
+    // A little of the time is kept for writing down what is said when it is over.
+    let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
+    prepared.slot = core.slot_of_new(&prepared.run);
+    let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
+    let caller = Caller { tell, may_fall_back: fall_back, until };
+    driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
+
+    match timeout_at(deadline, told).await {
+        Ok(Ok(CallerAnswer::Reply(reply))) => *reply,
+        Ok(Ok(CallerAnswer::OtherRun { run, same_request: false })) => replies::other_request(run),
+        Ok(Ok(CallerAnswer::OtherRun { run, same_request: true })) => {
+            let announced = core.schedule.registry.announced(run);
+            match attach(&core, &snapshot, run, announced, fall_back, deadline).await {
+                Some(reply) => reply,
+                None => problem(run, "it left nothing"),
+            }
+        }
+        Ok(Err(_)) => problem(run, "the run's task ended"),
+        Err(_) => problem(run, "the store did not answer in time"),
+    }
+}
+
+/// A follow-up that legacy answered, with the run that is its instance's twin: the proxy, for which nobody may wait, knew
+/// only that there may be one.
+async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
+    let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none()) else {
+        return Ok(request);
+    };
+    let why = match request.mode {
+        Mode::Real => return Ok(request),
+        Mode::Dark => SkipReason::NoTwin,
+        Mode::Rehearse => SkipReason::NoInstance,
+    };
+    let detail = match timeout_at(deadline, core.ports.store.pin(instance.key.clone())).await {
+        Ok(Ok(Some(pin))) if pin.run.is_some() => {
+            instance.run = pin.run;
+            return Ok(request);
+        }
+        Ok(Ok(_)) => "The engine has no twin of the instance",
+        Ok(Err(_)) | Err(_) => "The store does not say which run is the twin of the instance",
+    };
+    let mut reply = replies::not_started(false, 503, "no_instance", detail);
+    if let ArmReply::Refused(_, report) = &mut reply {
+        report.unresolved = Some((why, detail.to_owned()));
+    }
+    Err(Box::new(reply))
+}
+
+/// What takes the retry key with the run's first append.
+fn claim(request: &ArmRequest) -> Option<Claim> {
+    match request.mode {
+        Mode::Real => request.retry_key.map(|key| Claim { key, request: request_hash(&request.request) }),
+        Mode::Rehearse | Mode::Dark => None,
+    }
+}
+
+/// Makes sure that nobody else has the retry key, in this process or on disk: another run's answer is this request's
+/// too, and what legacy took is legacy's. Only then may a failure give the request back to legacy.
+async fn register(
+    core: &Core,
+    snapshot: &Snapshot,
+    run: RunId,
+    claim: Option<Claim>,
+    fall_back: bool,
+    deadline: Instant,
+) -> Result<Registration, Box<ArmReply>> {
+    let mut registration = loop {
+        match core.schedule.registry.take(run, claim) {
+            Ok(registration) => break registration,
+            Err(Held { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
+            Err(Held { run, announced, .. }) => {
+                // A run that came to nothing leaves the key to the next.
+                if let Some(reply) = attach(core, snapshot, run, announced, fall_back, deadline).await {
+                    return Err(Box::new(reply));
+                }
+                if Instant::now() >= deadline {
+                    return Err(Box::new(problem(run, "it had no answer in time")));
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let Some(claim) = claim else { return Ok(registration) };
+    match core.ports.pins.take_for_engine(claim.key) {
+        Took::Fresh => registration.hold(core.ports.pins.clone(), claim.key),
+        Took::Again => {}
+        Took::Others => return Err(Box::new(replies::taken_by_legacy(fall_back))),
+    }
+    match timeout_at(deadline, core.ports.store.first_try(claim.key)).await {
+        Ok(Ok(Some(FirstTry { run: Some(run), request, .. }))) => {
+            registration.keep();
+            drop(registration);
+            if request.is_some_and(|request| request != claim.request) {
+                return Err(Box::new(replies::other_request(run)));
+            }
+            let announced = core.schedule.registry.announced(run);
+            let reply = attach(core, snapshot, run, announced, fall_back, deadline).await;
+            Err(Box::new(reply.unwrap_or_else(|| problem(run, "it left nothing"))))
+        }
+        Ok(Ok(Some(FirstTry { arm: Arm::Legacy, .. }))) => {
+            registration.give_back(&core.ports.pins);
+            Err(Box::new(replies::taken_by_legacy(fall_back)))
+        }
+        Ok(Ok(_)) => Ok(registration),
+        Ok(Err(_)) | Err(_) => {
+            let why = "the store does not say whether an earlier try was taken";
+            Err(Box::new(ArmReply::Refused(replies::unknown_of(None, why, None), Default::default())))
+        }
+    }
+}
+
+fn problem(run: RunId, why: &str) -> ArmReply {
+    let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };
+    ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
+}
+
+/// What makes two requests with one retry key the same.
+fn request_hash(request: &RequestCopy) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let method: &Method = &request.method;
+    for part in [method.as_str().as_bytes(), request.path.as_bytes(), request.query.as_deref().unwrap_or("").as_bytes()]
+    {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.update(&request.body);
+    *hasher.finalize().as_bytes()
+}
+
+/// The answer of another run that has the same retry key: what it is, or will be within the deadline. `None` where
+/// that run left nothing.
+async fn attach(
+    core: &Core,
+    snapshot: &Snapshot,
+    id: RunId,
+    announced: Option<Announced>,
+    fall_back: bool,
+    deadline: Instant,
+) -> Option<ArmReply> {
+    // The rest is for a look into the store.
+    let until = deadline.checked_sub(LOOK).unwrap_or(deadline);
+    if let Some(mut announced) = announced
+        && let Ok(Ok(announcement)) = timeout_at(until, announced.wait_for(Option::is_some)).await
+    {
+        match announcement.clone() {
+            Some(Announcement::Reply(reply)) => return Some(replies::said(*reply, fall_back)),
+            Some(Announcement::Run(run)) => {
+                let plan = snapshot.plan(&run.started().plan);
+                if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back) {
+                    return Some(reply);
+                }
+            }
+            None => {}
+        }
+    }
+    let events = match timeout_at(deadline, core.ports.store.events(id, Seq::FIRST)).await {
+        Ok(Ok(events)) if events.is_empty() => return None,
+        Ok(Ok(events)) => events,
+        Ok(Err(_)) | Err(_) => return Some(problem(id, "the store does not answer")),
+    };
+    let Ok(run) = fold(events.iter().map(|stored| &stored.event)) else {
+        return Some(problem(id, "the run's events cannot be read"));
+    };
+    let plan = snapshot.plan(&run.started().plan);
+    let reply = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back);
+    Some(reply.unwrap_or_else(|| match plan {
+        Some(plan) => replies::still_running(&run, &plan, &snapshot.world),
+        None => problem(id, "the run has no answer yet"),
+    }))
+}

@@ -1,0 +1,207 @@
+//! What a request becomes: a run that can begin, or the reason why not.
+//!
+//! Always true: nothing has begun by then; of the request only those parts are kept that the plan reads, and credentials
+//! only sealed. Whose retry key it is was settled before, by `arm`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use crate::compare::{Body, Observation};
+use crate::engine::api::start;
+use crate::engine::context::Core;
+use crate::engine::machine::replies;
+use crate::engine::ports::decode;
+use crate::engine::snapshot::Snapshot;
+use crate::exchange::{ArmReply, ArmRequest};
+use crate::flag::{InstanceId, SkipReason};
+use crate::names::{RunId, Seq};
+use crate::store::{Remains, StoreError};
+use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, RunStatus, deeper_than, evolve, fold, input_refused};
+
+/// All that a new run is made of.
+pub(in crate::engine) struct New {
+    pub plan: Arc<Plan>,
+    pub permit: Option<OwnedSemaphorePermit>,
+    pub started: RunStarted,
+    pub credentials: BTreeMap<String, String>,
+    pub run_key: Option<Vec<u8>>,
+}
+
+/// Whether a run of this request can be made now; nothing has begun by then.
+pub(in crate::engine) async fn prepare(
+    core: &Core,
+    snapshot: &Snapshot,
+    request: &ArmRequest,
+    run: RunId,
+    fall_back: bool,
+    deadline: Instant,
+) -> Result<New, Box<ArmReply>> {
+    let not_started = |reason, detail: &str| Err(Box::new(replies::not_started(fall_back, 503, reason, detail)));
+    if *core.process.draining.borrow() {
+        return not_started("shutting_down", "This process is shutting down");
+    }
+    let Some(plan) = snapshot.plans.get(&request.workflow).cloned() else {
+        return not_started("no_workflow", &format!("There is no workflow `{}`", request.workflow));
+    };
+    let family = request.creates.as_ref().map(|(family, _)| family);
+    // Where legacy may not answer in its stead the alert has to do.
+    if fall_back && family.is_some_and(|family| core.ports.pins.collided(family)) {
+        return not_started("pin_collision", "Both arms have given out one id");
+    }
+    let permit = match core.runs_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {
+        None => None,
+        Some(Ok(permit)) => Some(permit),
+        Some(Err(_)) => {
+            return not_started("too_many_runs", "As many runs are in flight as may be (runs_in_flight_max)");
+        }
+    };
+    let body = decode::request_body(&request.request, decode::Bounds::of(&core.files.limits));
+    if let Err(why) = plan.check_input(&body) {
+        return Err(Box::new(bad_input(core, snapshot, &plan, request, run, &body, &why)));
+    }
+    let instance = match load_instance(core, &plan, request.instance.as_ref(), deadline).await {
+        Ok(instance) => instance,
+        Err(why) => {
+            let mut reply = replies::not_started(fall_back, 503, "no_instance", why);
+            if let ArmReply::Refused(_, report) = &mut reply {
+                report.unresolved = Some((SkipReason::NoInstance, why.to_owned()));
+            }
+            return Err(Box::new(reply));
+        }
+    };
+    match birth(core, &plan, request, run, &body, instance) {
+        Ok((started, credentials, run_key)) => Ok(New { plan, permit, started, credentials, run_key }),
+        Err(why) => not_started("no_store_key", why),
+    }
+}
+
+/// What a request gets whose body the workflow does not take: what `respond` says of it, or a problem.
+fn bad_input(
+    core: &Core,
+    snapshot: &Snapshot,
+    plan: &Plan,
+    request: &ArmRequest,
+    run: RunId,
+    body: &Value,
+    why: &[String],
+) -> ArmReply {
+    let declared = birth(core, plan, request, run, body, None).ok().and_then(|(started, ..)| {
+        let never_begun = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
+        input_refused(&never_begun, plan, &snapshot.world, &why.join("; "))
+    });
+    match declared {
+        Some(answer) => replies::answered(&answer, Default::default()),
+        None => replies::bad_input(why),
+    }
+}
+
+/// What the run that created the instance left: `id`, `input`, `output`, `status`.
+async fn load_instance(
+    core: &Core,
+    plan: &Plan,
+    instance: Option<&InstanceId>,
+    deadline: Instant,
+) -> Result<Option<Arc<Value>>, &'static str> {
+    let Some(instance) = instance else { return Ok(None) };
+    if !plan.reads.iter().any(|path| path.root() == "instance") {
+        return Ok(None);
+    }
+    let run = instance.run.ok_or("It is not known which run created the instance")?;
+    let silent = "The store does not say what is known of the instance";
+    let known = timeout_at(deadline, known_of(core, run)).await.map_err(|_| silent)?;
+    let (remains, status) = known.map_err(|_| silent)?.ok_or("Nothing is known of the instance")?;
+    let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
+    Ok(Some(Arc::new(serde_json::json!({
+        "id": &*instance.key.id,
+        "input": remains.input,
+        "output": remains.output.filter(shallow),
+        "status": status.as_str(),
+    }))))
+}
+
+/// What its events say, or what is kept of them where they were purged.
+async fn known_of(core: &Core, run: RunId) -> Result<Option<(Remains, RunStatus)>, StoreError> {
+    let events = core.ports.store.events(run, Seq::FIRST).await?;
+    if let Ok(folded) = fold(events.iter().map(|stored| &stored.event)) {
+        return Ok(Some((Remains::of_run(&folded), folded.status())));
+    }
+    if !events.is_empty() {
+        return Ok(None);
+    }
+    let remains = core.ports.store.remains(run).await?;
+    let summary = core.ports.store.run(run).await?;
+    Ok(remains.zip(summary).map(|(remains, summary)| (remains, summary.status)))
+}
+
+/// The run's first fact, the credentials that it may send on, and the sealed key to them.
+type Born = (RunStarted, BTreeMap<String, String>, Option<Vec<u8>>);
+
+/// What a request becomes.
+fn birth(
+    core: &Core,
+    plan: &Plan,
+    request: &ArmRequest,
+    run: RunId,
+    body: &Value,
+    instance: Option<Arc<Value>>,
+) -> Result<Born, &'static str> {
+    let facts = decode::facts(&request.request, body, plan);
+    let durable = request.mode != Mode::Rehearse;
+    let sealed = match durable && !facts.credentials.is_empty() {
+        true => {
+            let sealed = core.ports.sealer.seal(run, &facts.credentials);
+            Some(sealed.ok_or("The workflow reads credentials of the caller, and there is no store_key")?)
+        }
+        false => None,
+    };
+    let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
+    let bounds = decode::Bounds::of(&core.files.limits);
+    let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, bounds));
+    let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let now = core.process.clock.now();
+    let started = RunStarted {
+        run,
+        workflow: plan.workflow.clone(),
+        plan: plan.id.clone(),
+        mode: request.mode,
+        route: Some(request.route.clone()),
+        started: now,
+        request: facts.request,
+        credentials: facts.credentials.keys().cloned().collect(),
+        sealed,
+        legacy: legacy.map(Arc::new),
+        instance,
+        creates: creates(request, bounds),
+        traceparent: trace.map(str::to_owned),
+        job: None,
+        parent: None,
+        rerun_of: None,
+        by: None,
+        until: start::until(plan, now),
+    };
+    Ok((started, facts.credentials, run_key))
+}
+
+/// What the answer will create: under the engine's own id, or, of a dark run, under legacy's.
+fn creates(request: &ArmRequest, bounds: decode::Bounds) -> Option<Creates> {
+    let (family, path) = request.creates.as_ref()?;
+    match request.mode {
+        Mode::Rehearse => None,
+        Mode::Real => Some(Creates::Engine { family: family.clone(), path: path.to_string() }),
+        Mode::Dark => {
+            let legacy: &Observation = request.legacy.as_ref().filter(|legacy| legacy.status().is_success())?;
+            let Body::Whole(bytes) = legacy.body() else { return None };
+            let body = decode::coded(legacy.headers(), bytes, bounds).ok()?;
+            let id = match path.query(&body).first()? {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Some(Creates::Twin { family: family.clone(), id })
+        }
+    }
+}

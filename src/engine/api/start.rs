@@ -1,0 +1,220 @@
+//! Runs that people and programs start.
+//!
+//! Always true: of all starts with one key, in this process and before it, one makes a run, and all get that one; a
+//! birth is on disk before anybody hears of it. Such a run has no route and answers nobody: what `respond` gives is its
+//! output.
+//!
+//! When the store refuses for sure, nothing was started; when it does not answer, that is said, and asking again with
+//! the same key does nothing twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use uuid::Uuid;
+
+use crate::engine::api::prepared::{PreparedRun, Waiter};
+use crate::engine::api::types::{NotStarted, Start, Started};
+use crate::engine::context::Core;
+use crate::engine::driver;
+use crate::engine::machine::StartAnswer;
+use crate::engine::ports::decode;
+use crate::engine::scheduler::registry::{Held, Registration};
+use crate::exchange::RequestCopy;
+use crate::names::{JobId, RunId};
+use crate::store::{Claim, FirstTry};
+use crate::workflow::{Event, Mode, Parent, Plan, RunStarted};
+
+/// What expressions see as the path of a request that came to no route.
+const PATH: &str = "/api/v2/orchestrate/run";
+
+/// Where a run comes from that no route started.
+pub(in crate::engine) struct Origin {
+    pub mode: Mode,
+    pub by: Option<String>,
+    pub job: Option<JobId>,
+    pub parent: Option<Parent>,
+    pub legacy: Option<Arc<Value>>,
+    pub traceparent: Option<String>,
+    /// Not longer than this.
+    pub until: Option<Timestamp>,
+}
+
+/// When a run of the plan that is born now is over, finished or not.
+pub(in crate::engine) fn until(plan: &Plan, now: Timestamp) -> Option<Timestamp> {
+    plan.deadline.and_then(|deadline| now.checked_add(deadline).ok())
+}
+
+/// The first fact of a run that no route started: its request is a POST of the input.
+pub(in crate::engine) fn started(plan: &Plan, run: RunId, input: &Value, origin: Origin, now: Timestamp) -> RunStarted {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let request = RequestCopy {
+        method: http::Method::POST,
+        path: PATH.to_owned(),
+        query: None,
+        params: Vec::new(),
+        headers,
+        body: Bytes::from(input.to_string()),
+        peer: [127, 0, 0, 1].into(),
+        received: SystemTime::now(),
+    };
+    let facts = decode::facts(&request, input, plan);
+    let Origin { mode, by, job, parent, legacy, traceparent, until } = origin;
+    let until = [until, self::until(plan, now)].into_iter().flatten().min();
+    RunStarted {
+        run,
+        workflow: plan.workflow.clone(),
+        plan: plan.id.clone(),
+        mode,
+        route: None,
+        started: now,
+        request: facts.request,
+        credentials: Vec::new(),
+        sealed: None,
+        legacy: legacy.filter(|_| plan.reads.iter().any(|path| path.root() == "legacy")),
+        instance: None,
+        creates: None,
+        traceparent,
+        job,
+        parent,
+        rerun_of: None,
+        by,
+        until,
+    }
+}
+
+/// Starts a run. Whoever wants to wait for it gets to watch it before it is born, where this asking makes it.
+pub(in crate::engine) async fn start(
+    core: &Arc<Core>,
+    start: Start,
+    watch: impl FnOnce(RunId) + Send,
+) -> Result<Started, NotStarted> {
+    let Start { workflow, input, by, key } = start;
+    let snapshot = core.files.snapshot.load_full();
+    let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
+        let known = snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect();
+        return Err(NotStarted::NoWorkflow { workflow: workflow.as_str().to_owned(), known });
+    };
+    plan.check_input(&input).map_err(NotStarted::BadInput)?;
+    let claim = key.map(|(key, request)| Claim { key, request });
+    let run = RunId(Uuid::now_v7());
+    let registration = match register(core, run, claim).await? {
+        Ok(registration) => registration,
+        Err(other) => return before(core, other).await,
+    };
+    let permit = admitted(core)?;
+    let origin = Origin {
+        mode: Mode::Real,
+        by: Some(by),
+        job: None,
+        parent: None,
+        legacy: None,
+        traceparent: None,
+        until: None,
+    };
+    let started = started(&plan, run, &input, origin, core.process.clock.now());
+    let (credentials, run_key) = Default::default();
+    watch(run);
+    born(core, Birth { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, registration, permit).await
+}
+
+/// A permit for one more run, where the process is not draining.
+pub(in crate::engine) fn admitted(core: &Core) -> Result<OwnedSemaphorePermit, NotStarted> {
+    if *core.process.draining.borrow() {
+        return Err(NotStarted::NotNow("this process is shutting down".into()));
+    }
+    let full = |_| NotStarted::NotNow("as many runs are in flight as may be (runs_in_flight_max)".into());
+    core.schedule.runs.clone().try_acquire_owned().map_err(full)
+}
+
+/// What a run is born with.
+pub(in crate::engine) struct Birth {
+    pub plan: Arc<Plan>,
+    pub started: RunStarted,
+    /// Of the run before it.
+    pub taken_over: Vec<Event>,
+    pub credentials: BTreeMap<String, String>,
+    pub run_key: Option<Vec<u8>>,
+    pub claim: Option<Claim>,
+}
+
+/// Brings a run into the world and waits until that is on disk.
+pub(in crate::engine) async fn born(
+    core: &Arc<Core>,
+    birth: Birth,
+    registration: Registration,
+    permit: OwnedSemaphorePermit,
+) -> Result<Started, NotStarted> {
+    let Birth { plan, started, taken_over, credentials, run_key, claim } = birth;
+    let store = |why: String, unknown| NotStarted::Store { why, unknown };
+    core.run_tasks.supervise(core);
+    let (id, job, plan_id) = (started.run, started.job, plan.id.clone());
+    let prepared = PreparedRun::new(plan, started, core.files.snapshot.load_full());
+    let prepared = prepared.map_err(|misfit| store(misfit.to_string(), false))?;
+    let slot = core.slot_of_new(&prepared.run);
+    let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };
+    let (tell, told) = oneshot::channel();
+    let mut driver = prepared.driver(core, Waiter::Starter(tell));
+    driver.takes_over(taken_over).map_err(|why| store(why, false))?;
+    driver::spawn(core, driver, Some(permit));
+    match told.await {
+        Ok(StartAnswer::Stored) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
+        Ok(StartAnswer::OtherRun { run, same_request: false }) => Err(NotStarted::KeyOfOther(run)),
+        Ok(StartAnswer::OtherRun { run, same_request: true }) => before(core, run).await,
+        Ok(StartAnswer::NotStored(why)) => Err(store(why, false)),
+        Ok(StartAnswer::Unknown(why)) => Err(store(why, true)),
+        Err(_) => Err(store("the process ended before it was on disk".into(), true)),
+    }
+}
+
+/// A place for the run and its key, or the run that has the key and is on disk.
+pub(in crate::engine) async fn register(
+    core: &Arc<Core>,
+    run: RunId,
+    claim: Option<Claim>,
+) -> Result<Result<Registration, RunId>, NotStarted> {
+    loop {
+        let registration = match core.schedule.registry.take(run, claim) {
+            Ok(registration) => registration,
+            Err(Held { run, same_request: false, .. }) => return Err(NotStarted::KeyOfOther(run)),
+            Err(Held { run, mut kept, .. }) => {
+                if kept.wait_for(|kept| *kept).await.is_ok() {
+                    return Ok(Err(run));
+                }
+                // It left, with nothing on disk or in doubt: the store knows.
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let Some(claim) = claim else { return Ok(Ok(registration)) };
+        return match core.ports.store.first_try(claim.key).await {
+            Ok(Some(FirstTry { run: Some(run), request, .. })) => match request {
+                Some(request) if request != claim.request => Err(NotStarted::KeyOfOther(run)),
+                _ => Ok(Err(run)),
+            },
+            Ok(_) => Ok(Ok(registration)),
+            Err(error) => Err(NotStarted::Store {
+                why: format!("the store does not say whether the key was used before: {error}"),
+                unknown: true,
+            }),
+        };
+    }
+}
+
+/// A run that an earlier start made.
+async fn before(core: &Core, run: RunId) -> Result<Started, NotStarted> {
+    match core.ports.store.run(run).await {
+        Ok(Some(summary)) => {
+            Ok(Started { run, job: summary.job.unwrap_or(JobId(run.0)), plan: summary.plan_id, fresh: false })
+        }
+        Ok(None) => Err(NotStarted::Store { why: format!("{run} has the key and is not there"), unknown: true }),
+        Err(error) => Err(NotStarted::Store { why: error.to_string(), unknown: true }),
+    }
+}

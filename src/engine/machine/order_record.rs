@@ -1,0 +1,69 @@
+//! Answers to orders that came through the store, as the store keeps them.
+//!
+//! Always true: a refusal comes back as it was, and one that a newer version wrote as a sentence.
+
+use serde_json::{Value, json};
+
+use crate::workflow::Refusal;
+
+/// It is done: what the store keeps.
+pub(in crate::engine) fn done() -> Value {
+    json!({ "done": true })
+}
+
+/// What was asked makes no sense to this version.
+pub(in crate::engine) fn unreadable(error: &serde_json::Error) -> Value {
+    refused(&Refusal::NoSense(format!("it cannot be read by the process that moves the run: {error}")))
+}
+
+/// It is refused: what the store keeps.
+pub(in crate::engine) fn refused(refusal: &Refusal) -> Value {
+    let text = || json!({ "no_sense": refusal.to_string() });
+    let kept = match refusal {
+        Refusal::NotDue(_) => text(), // of interest only to whoever asked the core
+        refusal => serde_json::to_value(refusal).unwrap_or_else(|_| text()),
+    };
+    json!({ "refused": kept })
+}
+
+/// The refusal that the store kept; `None` where there is no such run.
+pub(in crate::engine) fn refusal_of(kept: &Value) -> Option<Refusal> {
+    match kept.as_str() {
+        // These two are the store's own words.
+        Some("the run has ended") => return Some(Refusal::Ended),
+        Some("there is no such run") => return None,
+        Some(_) | None => {}
+    }
+    let newer = |_| Refusal::NoSense(kept.as_str().map_or_else(|| kept.to_string(), str::to_owned));
+    Some(serde_json::from_value(kept.clone()).unwrap_or_else(newer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Seq;
+    use crate::workflow::Said;
+
+    #[test]
+    fn a_refusal_comes_through_the_store_as_it_was() {
+        let said = Said { approve: true, values: None, approved: vec![1], struck: Vec::new(), note: None };
+        for refusal in [
+            Refusal::Ended,
+            Refusal::NoSuchStep,
+            Refusal::NoSuchCheckpoint,
+            Refusal::NotYours("bob decides".into()),
+            Refusal::NoSense("it is not paused".into()),
+            Refusal::BadValues(vec!["/a: is no string".into()]),
+            Refusal::AnsweredBefore { by: "bob".into(), said: Box::new(said), seq: Seq(7) },
+        ] {
+            assert_eq!(refusal_of(&refused(&refusal)["refused"]), Some(refusal));
+        }
+        assert_eq!(refusal_of(&refused(&Refusal::NotDue("x"))["refused"]), Some(Refusal::NoSense("not due: x".into())));
+        let newer = refusal_of(&json!({ "later": 1 }));
+        assert!(matches!(newer, Some(Refusal::NoSense(text)) if text.contains("later")), "a newer process said so");
+        assert_eq!(refusal_of(&crate::store::run_has_ended()["refused"]), Some(Refusal::Ended));
+        assert_eq!(refusal_of(&crate::store::no_such_run()["refused"]), None);
+        assert_eq!(refusal_of(&json!("the run has ended")), Some(Refusal::Ended));
+        assert_eq!(refusal_of(&json!("there is no such run")), None);
+    }
+}

@@ -1,0 +1,317 @@
+//! What callers are told: the one place where the engine makes answers and problems.
+//!
+//! Always true: a problem says whether trying again could do the work twice, and whether a shared step was done or may
+//! have been.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use crate::compare::Intent;
+use crate::exchange::{Abandoned, ArmAnswer, ArmReply, Problem, RunReport, Source};
+use crate::flag::{PinKey, SkipReason};
+use crate::names::RunId;
+use crate::workflow::{
+    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Run, RunStatus, StepKind, World, sends, wire,
+};
+
+/// The reply that a run has come to, for whoever asks with its retry key; `None` while there is none.
+pub(in crate::engine) fn of_run(
+    run: &Run,
+    plan: Option<&Plan>,
+    world: &World,
+    may_fall_back: bool,
+) -> Option<ArmReply> {
+    let report = report(run, plan);
+    if let Some(answer) = run.answer() {
+        return Some(answered(answer, report));
+    }
+    match run.status() {
+        RunStatus::Abandoned if may_fall_back => {
+            Some(ArmReply::Abandoned(Abandoned { reason: "abandoned_before", run: Some(run.id()) }))
+        }
+        RunStatus::Abandoned => Some(ArmReply::Refused(given_to_legacy(Some(run.id())), report)),
+        RunStatus::Failed | RunStatus::Cancelled | RunStatus::Compensating => {
+            let problem = run.failure().map(|failure| failed(run, failure));
+            Some(ArmReply::Refused(problem.unwrap_or_else(|| unknown(Some(run), "the run failed")), report))
+        }
+        RunStatus::Paused | RunStatus::WaitingCheckpoint => Some(pending(run, plan, world).unwrap_or_else(|| {
+            let detail = run.note().unwrap_or_else(|| "it asks somebody".into());
+            let detail = format!(
+                "The run waits for a person: {detail}. A person decides how it goes on. Sending the request again with the same \
+                 retry key does nothing twice and gets the run's answer; without one it could."
+            );
+            let problem = Problem {
+                status: 503,
+                kind: "run-paused".into(),
+                title: "The run waits for a person".into(),
+                detail,
+                source: Source::Workflow,
+                run: Some(run.id()),
+                retry_after_s: Some(30),
+                shared_step_begun: Some(run.shared_begun()),
+            };
+            ArmReply::Refused(problem, report.clone())
+        })),
+        RunStatus::Queued
+        | RunStatus::Running
+        | RunStatus::WaitingSignal
+        | RunStatus::Completed => None,
+    }
+}
+
+/// What a caller gets whose time is over while the run goes on.
+pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) -> ArmReply {
+    // Beside legacy's answer it would be compared with what it does not stand for.
+    let pending = pending(run, Some(plan), world).filter(|_| run.mode() == Mode::Real);
+    pending.unwrap_or_else(|| {
+        let problem = Problem {
+            status: 503,
+            kind: "run-goes-on".into(),
+            title: "The run has no answer yet".into(),
+            detail:
+                "The run goes on. Sending the request again with the same retry key does nothing twice and gets the \
+                     run's answer; without one it could do the work twice."
+                    .into(),
+            source: Source::Workflow,
+            run: Some(run.id()),
+            retry_after_s: Some(1),
+            shared_step_begun: Some(run.shared_begun()),
+        };
+        ArmReply::Refused(problem, report(run, Some(plan)))
+    })
+}
+
+/// A rehearsal whose time is over: it is dropped.
+pub(in crate::engine) fn rehearsal_too_long(run: &Run, plan: &Plan) -> ArmReply {
+    let problem = Problem {
+        status: 504,
+        kind: "deadline".into(),
+        title: "The rehearsal did not end in time".into(),
+        detail: "Nothing but reads was sent.".into(),
+        source: Source::Workflow,
+        run: Some(run.id()),
+        retry_after_s: None,
+        shared_step_begun: Some(false),
+    };
+    ArmReply::Refused(problem, report(run, Some(plan)))
+}
+
+/// `respond.pending`, where it is declared: as it was fixed, or where it says of nothing that it was created.
+fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
+    if let Some(answer) = run.pending() {
+        return Some(answered(answer, report(run, plan)));
+    }
+    if run.mode() == Mode::Real && run.started().creates.is_some() {
+        return None; // what it names is not pinned
+    }
+    let answer = wire::pending_answer(plan?, &world.plain(run))?;
+    Some(answered(&answer, report(run, plan)))
+}
+
+/// An answer as it goes out.
+pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> ArmReply {
+    let mut headers = HeaderMap::with_capacity(record.headers.len());
+    for (name, value) in &record.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
+            headers.append(name, value);
+        }
+    }
+    ArmReply::Answer(ArmAnswer {
+        // The core gives no other statuses.
+        status: StatusCode::from_u16(record.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        headers,
+        body: Bytes::from(record.body.bytes()),
+        report,
+    })
+}
+
+/// A request that the workflow's input schema refuses: an answer like any other, and no run was made.
+pub(in crate::engine) fn bad_input(why: &[String]) -> ArmReply {
+    let body = serde_json::json!({
+        "type": "urn:pointsman:problem:bad-input",
+        "title": "The request's body is not what the workflow takes",
+        "status": 422,
+        "detail": why.join("; "),
+    });
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert("x-pointsman-source", HeaderValue::from_static(Source::Workflow.as_str()));
+    ArmReply::Answer(ArmAnswer {
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        headers,
+        body: Bytes::from(body.to_string()),
+        report: RunReport::default(),
+    })
+}
+
+/// Nothing was made of the request.
+pub(in crate::engine) fn not_started(may_fall_back: bool, status: u16, reason: &'static str, detail: &str) -> ArmReply {
+    if may_fall_back {
+        return ArmReply::Abandoned(Abandoned { reason, run: None });
+    }
+    let problem = Problem {
+        status,
+        kind: reason.replace('_', "-"),
+        title: "The workflow was not started".into(),
+        detail: format!("{detail}. Nothing was done, so sending the request again does nothing twice."),
+        source: Source::Workflow,
+        run: None,
+        retry_after_s: (status == 503).then_some(1),
+        shared_step_begun: Some(false),
+    };
+    ArmReply::Refused(problem, RunReport::default())
+}
+
+/// The same retry key came with another request.
+pub(in crate::engine) fn other_request(run: RunId) -> ArmReply {
+    let problem = Problem {
+        status: 422,
+        kind: "retry-key-reused".into(),
+        title: "The retry key belongs to another request".into(),
+        detail: "The same key came before with another request. Nothing was done for this one.".into(),
+        source: Source::Workflow,
+        run: Some(run),
+        retry_after_s: None,
+        shared_step_begun: None,
+    };
+    ArmReply::Refused(problem, RunReport { run: Some(run), ..RunReport::default() })
+}
+
+/// Whether the run's events were kept, or what it did, is unknown.
+pub(in crate::engine) fn unknown(run: Option<&Run>, why: &str) -> Problem {
+    unknown_of(run.map(Run::id), why, run.map(Run::shared_begun))
+}
+
+/// As [`unknown`], where no more than this is known of the run.
+pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_begun: Option<bool>) -> Problem {
+    Problem {
+        status: 503,
+        kind: "outcome-unknown".into(),
+        title: "The outcome is unknown".into(),
+        detail: format!(
+            "It is unknown what became of the request ({why}). Without a retry key, sending it again could do the work \
+             twice."
+        ),
+        source: Source::Workflow,
+        run,
+        retry_after_s: Some(5),
+        shared_step_begun,
+    }
+}
+
+/// What was said of a run of which nothing is kept, to somebody who came with the same retry key.
+pub(in crate::engine) fn said(reply: ArmReply, may_fall_back: bool) -> ArmReply {
+    match reply {
+        ArmReply::Abandoned(abandoned) if !may_fall_back => {
+            ArmReply::Refused(given_to_legacy(abandoned.run), RunReport::default())
+        }
+        reply => reply,
+    }
+}
+
+/// Legacy took the first try.
+pub(in crate::engine) fn taken_by_legacy(may_fall_back: bool) -> ArmReply {
+    match may_fall_back {
+        true => ArmReply::Abandoned(Abandoned { reason: "legacy_took_first_try", run: None }),
+        false => ArmReply::Refused(given_to_legacy(None), RunReport::default()),
+    }
+}
+
+fn given_to_legacy(run: Option<RunId>) -> Problem {
+    Problem {
+        status: 503,
+        kind: "given-to-legacy".into(),
+        title: "The request was given back to legacy".into(),
+        detail: "An earlier try with this retry key was given back to legacy before anything was done here. Whether \
+                 legacy did it is not known here; sending it again could do the work twice."
+            .into(),
+        source: Source::Workflow,
+        run,
+        retry_after_s: None,
+        shared_step_begun: Some(false),
+    }
+}
+
+fn failed(run: &Run, failure: &Failure) -> Problem {
+    let title = match failure.kind {
+        FailureKind::Refused => "A service refused a step of the workflow",
+        FailureKind::Unavailable => "A service that the workflow needs is not available",
+        FailureKind::TimedOut => "A service that the workflow needs did not answer in time",
+        FailureKind::Broken => "A service that the workflow needs failed",
+        FailureKind::Schema => "A service gave a step of the workflow what its schema refuses",
+        FailureKind::Cancelled => "The run was cancelled",
+        FailureKind::Rejected => "A person said no to a step of the workflow",
+        FailureKind::ChildFailed => "A workflow that this one runs did not complete",
+        FailureKind::Expression
+        | FailureKind::Unresolved
+        | FailureKind::Bound
+        | FailureKind::NoAnswer
+        | FailureKind::NeedsPerson
+        | FailureKind::NeedsSignal => "The workflow failed",
+        FailureKind::Declared => "The workflow ended early",
+    };
+    let begun = match (run.shared_begun(), run.effects_begun()) {
+        (true, _) => "A shared step was done or may have been, so sending the request again could do work twice.",
+        (false, true) => "No shared step was done.",
+        (false, false) => "Nothing but reads was done, so sending the request again does nothing twice.",
+    };
+    Problem {
+        status: failure.kind.default_status(),
+        kind: format!("workflow-{}", failure.kind.as_str().replace('_', "-")),
+        title: title.into(),
+        detail: format!("{}. {begun}", failure.message),
+        source: Source::Workflow,
+        run: Some(run.id()),
+        retry_after_s: failure.retry_after_ms.map(|ms| ms.div_ceil(1_000)),
+        shared_step_begun: Some(run.shared_begun()),
+    }
+}
+
+/// What a run did, beside its answer.
+pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
+    let place = |step: &crate::names::StepId| {
+        plan.and_then(|plan| plan.steps.iter().position(|known| known.id == *step)).unwrap_or(usize::MAX)
+    };
+    let mut intents: Vec<_> = run.intents().collect();
+    intents.sort_by_key(|(step, item, part, _)| (*part, place(step), *item));
+    let intents = intents
+        .into_iter()
+        .map(|(step, item, part, record)| Intent {
+            // What an `undo` would have sent goes by a name of its own.
+            step: if part == Part::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
+            item,
+            method: record.method.parse().unwrap_or_default(),
+            url: record.url.clone(),
+            headers: record.headers.clone(),
+            body: record.body.value(),
+        })
+        .collect();
+    let unresolved = match (run.failure(), run.status()) {
+        (Some(failure), _) if failure.kind == FailureKind::Unresolved => {
+            Some((SkipReason::UnresolvedEffect, failure.message.clone()))
+        }
+        (Some(failure), _) if failure.kind == FailureKind::NeedsPerson => {
+            Some((SkipReason::NeedsPerson, failure.message.clone()))
+        }
+        (Some(failure), _) if failure.kind == FailureKind::NeedsSignal => {
+            Some((SkipReason::NeedsSignal, failure.message.clone()))
+        }
+        (_, RunStatus::Paused) if run.mode() != Mode::Real => {
+            Some((SkipReason::NeedsPerson, run.note().unwrap_or_default()))
+        }
+        _ => None,
+    };
+    let volatile = |step: &crate::workflow::Step| match &step.kind {
+        StepKind::Call(call) => call.volatile && sends(run.mode(), call),
+        _ => false,
+    };
+    RunReport {
+        run: Some(run.id()),
+        status: Some(run.status()),
+        intents,
+        unresolved,
+        pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
+        stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
+    }
+}

@@ -1,0 +1,244 @@
+//! Outward calls.
+//!
+//! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which cannot be made of anything
+//! but a `read`; a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not
+//! followed, a reply's body is bounded, each attempt ends within its time.
+//!
+//! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
+//! never left; when it is not the call's turn in time (too many under way, too many a second, an open breaker:
+//! `service`), it never left either; and neither does a call of a run that may have become another process's while it
+//! waited (`lease`). A call that must not be repeated goes over a new connection, or over one that was used just
+//! before (`links`), so that no stale pooled one makes its outcome unknown.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method, Request, Uri};
+use http_body_util::Full;
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock;
+use crate::engine::bounds::usize_of;
+use crate::engine::ports::connections::{self, Broken, Exchanged, Links};
+use crate::engine::ports::decode;
+use crate::engine::ports::service::Base;
+use crate::engine::scheduler::lease::Hold;
+use crate::limits::Limits;
+use crate::names::RunId;
+use crate::workflow::{EffectClass, Heard, Mode};
+
+/// A request, ready to leave.
+pub(in crate::engine) struct Outgoing {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// One attempt, from waiting for its turn to the last byte of the reply.
+    pub timeout: Duration,
+    /// Sending it again does no harm.
+    pub repeatable: bool,
+    /// What its run may send.
+    pub mode: Mode,
+    /// Its run.
+    pub run: RunId,
+    /// Where it waits for its turn.
+    pub base: Arc<Base>,
+    /// It leaves only while this holds.
+    pub hold: Option<Hold>,
+}
+
+/// Why a call does not leave after all, asked just before its first byte: its run may be another process's.
+pub(in crate::engine) fn withheld(hold: Option<&Hold>) -> Option<Heard> {
+    let why = "the store has not heard of this process for so long that the run may be another's";
+    hold.filter(|hold| !hold.is_good()).map(|_| Heard::Withheld(why.into()))
+}
+
+/// A call that only reads: there is no other way to make one.
+pub(in crate::engine) struct ReadCall(Outgoing);
+
+impl ReadCall {
+    /// Only of a `read`.
+    pub fn new(effect: EffectClass, call: Outgoing) -> Option<Self> {
+        match effect {
+            EffectClass::Read => Some(Self(call)),
+            EffectClass::Private | EffectClass::Shared => None,
+        }
+    }
+}
+
+/// A call that a run of its mode may send.
+pub(in crate::engine) struct SendCall(Outgoing);
+
+impl SendCall {
+    /// Only what the mode allows.
+    pub fn new(mode: Mode, effect: EffectClass, call: Outgoing) -> Option<Self> {
+        mode.sends(effect).then_some(Self(call))
+    }
+}
+
+/// Performs the attempts of a run.
+pub(in crate::engine) trait Executor: Send + Sync {
+    /// Sends a call, where this executor can; what it cannot never left.
+    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, Heard>;
+}
+
+/// Sends reads.
+#[derive(Clone)]
+pub(in crate::engine) struct RehearsingClient(Wire);
+
+impl RehearsingClient {
+    pub fn new(limits: &Limits) -> Self {
+        Self(Wire::new(limits))
+    }
+    /// Sends a read.
+    pub async fn read(self, call: ReadCall) -> Heard {
+        self.0.call(call.0).await
+    }
+}
+
+impl Executor for RehearsingClient {
+    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, Heard> {
+        match ReadCall::new(effect, call) {
+            Some(call) => Box::pin(self.clone().read(call)),
+            None => Box::pin(std::future::ready(Heard::NotSent("a rehearsal sends only reads".into()))),
+        }
+    }
+}
+
+/// Sends what a mode allows.
+#[derive(Clone)]
+pub(in crate::engine) struct SendingClient {
+    wire: Wire,
+    mode: Mode,
+}
+
+impl SendingClient {
+    pub fn new(limits: &Limits, mode: Mode) -> Self {
+        Self { wire: Wire::new(limits), mode }
+    }
+    /// Sends a call.
+    pub async fn send(self, call: SendCall) -> Heard {
+        self.wire.call(call.0).await
+    }
+}
+
+impl Executor for SendingClient {
+    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, Heard> {
+        match SendCall::new(self.mode, effect, call) {
+            Some(call) => Box::pin(self.clone().send(call)),
+            None => Box::pin(std::future::ready(Heard::NotSent("the run's mode does not send this".into()))),
+        }
+    }
+}
+
+/// Connections of one kind of run.
+#[derive(Clone)]
+struct Wire {
+    links: Arc<Links>,
+    bounds: decode::Bounds,
+}
+
+impl Wire {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            links: Links::new(
+                usize_of(limits.service_idle_connections_max),
+                Limits::ms(limits.service_idle_ms),
+                Limits::ms(limits.service_unrepeatable_idle_ms),
+            ),
+            bounds: decode::Bounds::of(limits),
+        }
+    }
+
+    async fn call(self, call: Outgoing) -> Heard {
+        let ends = Instant::now() + call.timeout;
+        let turn = match call.base.turn(call.mode, call.run, ends).await {
+            Ok(turn) => turn,
+            Err(refused) => return refused,
+        };
+        // What has no time left is not sent: it would only be unknown what it did.
+        if Instant::now() >= ends {
+            return Heard::NotSent("its time was over before it left".into());
+        }
+        let heard = self.send(call, ends).await;
+        turn.heard(&heard);
+        heard
+    }
+
+    async fn send(self, call: Outgoing, ends: Instant) -> Heard {
+        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, run: _, base, hold } = call;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let (head_ends, within) = match base.first_byte().filter(|first| Instant::now() + *first < ends) {
+            Some(first_byte) => (Instant::now() + first_byte, first_byte),
+            None => (ends, timeout),
+        };
+        let there = request.uri().clone();
+        connections::to_origin(&mut request);
+        let (link, exchanged) = loop {
+            let mut link = match timeout_at(head_ends, self.links.take(&there, repeatable, base.connect())).await {
+                Ok(Ok(link)) => link,
+                Ok(Err(why)) => return Heard::NotSent(why),
+                // Without a connection not a byte has left.
+                Err(_) => return Heard::NotSent(format!("no connection within {} ms", within.as_millis())),
+            };
+            if let Some(withheld) = withheld(hold.as_ref()) {
+                return withheld;
+            }
+            match link.exchange(request, self.bounds.bytes, head_ends, ends).await {
+                Ok(exchanged) => break (link, exchanged),
+                // The other side had closed it: another one takes it.
+                Err((Broken::NotSent(_), Some(unsent))) if link.reused => request = unsent,
+                Err((Broken::NotSent(why), _)) => return Heard::NotSent(why),
+                Err((Broken::CutOff(why), _)) => return Heard::CutOff(why),
+            }
+        };
+        let (head, body) = match exchanged {
+            Exchanged::Whole(reply) => reply,
+            Exchanged::NoHead => return Heard::TimedOut(format!("within {} ms", within.as_millis())),
+            Exchanged::NoEnd => {
+                return Heard::TimedOut(format!("its body did not end within {} ms", timeout.as_millis()));
+            }
+        };
+        let status = head.status.as_u16();
+        let bytes = match body {
+            Ok(bytes) => bytes,
+            Err(begins) => {
+                let why = format!("its body is larger than the limit output_bytes_max ({})", self.bounds.bytes);
+                return Heard::Unreadable { status, why, begins: decode::excerpt(&begins) };
+            }
+        };
+        self.links.give_back(&there, link).await;
+        match decode::coded(&head.headers, &bytes, self.bounds) {
+            Ok(output) => Heard::Reply {
+                status,
+                headers: reply_headers(&head.headers),
+                output: Arc::new(output),
+                retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
+            },
+            Err(why) => Heard::Unreadable { status, why, begins: decode::excerpt(&bytes) },
+        }
+    }
+}
+
+/// A reply's headers, less what would hand a service's session to whoever reads the events.
+fn reply_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut headers = decode::headers(headers);
+    headers.remove("set-cookie");
+    headers
+}
+
+fn retry_after_ms(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(seconds.saturating_mul(1_000));
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    u64::try_from(at.duration_since(now).unwrap_or_default().as_millis()).ok()
+}

@@ -1,0 +1,222 @@
+//! Bytes of a body to the value that expressions see, and requests and replies to the parts that a plan reads.
+//!
+//! Always true: JSON by content type, a form as a map, text as a string, anything else as bytes that may be passed on;
+//! only the parts that the plan names are kept, and credentials of the caller never are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde_json::{Map, Value};
+
+use crate::compare::{Body, Observation, unpacked};
+use crate::exchange::RequestCopy;
+use crate::expression::ReadPath;
+use crate::expression::pairs;
+use crate::limits::Limits;
+use crate::workflow::{
+    CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, values_in, wire,
+};
+
+/// How deep a decoded body may be.
+pub(in crate::engine) fn depth_max(limits: &Limits) -> usize {
+    usize::try_from(limits.output_depth_max).unwrap_or(usize::MAX).min(VALUE_DEPTH_MAX)
+}
+
+/// How large and how deep a decoded body may be, and of how many values.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct Bounds {
+    pub bytes: usize,
+    pub depth: usize,
+    pub values: usize,
+}
+
+impl Bounds {
+    pub(in crate::engine) fn of(limits: &Limits) -> Self {
+        let size = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
+        let (bytes, values) = (size(limits.output_bytes_max), size(limits.output_values_max));
+        Self { bytes, depth: depth_max(limits), values }
+    }
+}
+
+/// The decoded value of a body.
+///
+/// # Errors
+/// It says that it is JSON and is not, or is nested deeper or has more values than the bounds.
+pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: Bounds) -> Result<Value, String> {
+    let Bounds { bytes: _, depth: depth_max, values: values_max } = bounds;
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    let kind = content_type.unwrap_or_default().to_ascii_lowercase();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.ends_with("/json") || kind.ends_with("+json") {
+        if values_in(bytes) > values_max {
+            return Err(format!("its body has more values than the limit output_values_max ({values_max})"));
+        }
+        let too_deep = || format!("its body is nested deeper than the limit output_depth_max ({depth_max})");
+        let value = serde_json::from_slice(bytes).map_err(|error| match is_nested_beyond(&error) {
+            true => too_deep(),
+            false => format!("its body is no JSON: {error}"),
+        })?;
+        return if deeper_than(&value, depth_max) { Err(too_deep()) } else { Ok(value) };
+    }
+    if kind == "application/x-www-form-urlencoded" {
+        return Ok(pairs(&String::from_utf8_lossy(bytes)));
+    }
+    let text = kind.starts_with("text/") || kind.ends_with("/xml") || kind.ends_with("+xml");
+    if text && let Ok(text) = std::str::from_utf8(bytes) {
+        return Ok(Value::String(text.to_owned()));
+    }
+    if kind.is_empty()
+        && values_in(bytes) <= values_max
+        && let Ok(value) = serde_json::from_slice(bytes)
+        && !deeper_than(&value, depth_max)
+    {
+        return Ok(value);
+    }
+    Ok(wire::bytes_value(bytes, content_type))
+}
+
+/// The decoded value of a body that came with these headers, its `Content-Encoding` taken off where that can be done
+/// within the bound.
+///
+/// # Errors
+/// As [`body`].
+pub(in crate::engine) fn coded(headers: &HeaderMap, bytes: &Bytes, limits: Bounds) -> Result<Value, String> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    match unpacked(headers, bytes, limits.bytes) {
+        Some(plain) => body(&plain, content_type, limits),
+        None => body(bytes, content_type, limits)
+            .map_err(|why| format!("{why} (its content-encoding cannot be taken off here within the limits)")),
+    }
+}
+
+/// How much is shown of a body that cannot be read.
+const EXCERPT_CHARS_MAX: usize = 200;
+
+/// How a body begins that cannot be read, for a person.
+pub(in crate::engine) fn excerpt(bytes: &[u8]) -> String {
+    let few = &bytes[..bytes.len().min(EXCERPT_CHARS_MAX * 4)];
+    let text = String::from_utf8_lossy(few);
+    let mut shown: String = text.chars().take(EXCERPT_CHARS_MAX).collect();
+    if shown.len() < text.len() || few.len() < bytes.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Headers as expressions see them: names in lower case, repeated ones joined.
+pub(in crate::engine) fn headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        all.entry(name.as_str().to_owned())
+            .and_modify(|known| {
+                known.push_str(", ");
+                known.push_str(&value);
+            })
+            .or_insert_with(|| value.into_owned());
+    }
+    all
+}
+
+/// What a plan reads of a request: the parts to keep, and the credentials to seal.
+pub(in crate::engine) struct Facts {
+    /// Without credentials.
+    pub request: Arc<Value>,
+    /// Only those that the plan reads.
+    pub credentials: BTreeMap<String, String>,
+}
+
+/// The decoded body of a request; what is no JSON although it says so is text.
+pub(in crate::engine) fn request_body(request: &RequestCopy, bounds: Bounds) -> Value {
+    coded(&request.headers, &request.body, bounds)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&request.body).into_owned()))
+}
+
+/// What a plan reads of a request.
+pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan) -> Facts {
+    let raw =
+        plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
+    let wanted: Vec<&[Arc<str>]> =
+        plan.reads.iter().filter(|path| path.root() == "request").map(|path| &path.0[1..]).collect();
+    let reads = |part: &str| wanted.iter().any(|path| path.first().is_none_or(|first| **first == *part));
+    let mut parts = Map::new();
+    if reads("method") {
+        parts.insert("method".into(), request.method.as_str().into());
+    }
+    if reads("path") {
+        parts.insert("path".into(), request.path.clone().into());
+    }
+    if reads("params") {
+        let params = request.params.iter().map(|(name, value)| (name.to_string(), value.clone().into())).collect();
+        parts.insert("params".into(), Value::Object(params));
+    }
+    if reads("query") {
+        parts.insert("query".into(), pairs(request.query.as_deref().unwrap_or_default()));
+    }
+    let mut credentials = BTreeMap::new();
+    if reads("headers") {
+        let all = headers(&request.headers);
+        let (hidden, shown): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.into_iter().partition(|(name, _)| CREDENTIALS.contains(&name.as_str()));
+        parts.insert(
+            "headers".into(),
+            Value::Object(shown.into_iter().map(|(name, value)| (name, value.into())).collect()),
+        );
+        let whole = wanted.iter().any(|path| path.len() < 2);
+        credentials.extend(hidden.into_iter().filter(|(name, _)| {
+            whole || wanted.iter().any(|path| path.get(1).is_some_and(|n| n.eq_ignore_ascii_case(name)))
+        }));
+    }
+    if reads("body") {
+        parts.insert("body".into(), body.clone());
+    }
+    if raw || reads("raw") {
+        let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        parts.insert("raw".into(), wire::bytes_value(&request.body, content_type));
+    }
+    // A body or header that nobody names is not kept.
+    let mut whole = Value::Object(parts);
+    prune(&mut whole, &wanted, raw);
+    Facts { request: Arc::new(whole), credentials }
+}
+
+fn prune(value: &mut Value, wanted: &[&[Arc<str>]], raw: bool) {
+    if wanted.iter().any(|path| path.is_empty()) {
+        return;
+    }
+    let Value::Object(members) = value else { return };
+    members.retain(|name, _| (raw && name == "raw") || wanted.iter().any(|path| *path[0] == **name));
+    for (name, member) in members.iter_mut() {
+        if raw && name == "raw" {
+            continue;
+        }
+        let inner: Vec<&[Arc<str>]> = wanted.iter().filter(|path| *path[0] == **name).map(|path| &path[1..]).collect();
+        prune(member, &inner, false);
+    }
+}
+
+/// What a plan reads of legacy's reply; `None` where it reads nothing of it.
+pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], bounds: Bounds) -> Option<Value> {
+    let wanted: Vec<&[Arc<str>]> =
+        reads.iter().filter(|path| path.root() == "legacy").map(|path| &path.0[1..]).collect();
+    if wanted.is_empty() {
+        return None;
+    }
+    let mut parts = Map::new();
+    parts.insert("status".into(), observation.status().as_u16().into());
+    let shown = headers(observation.headers()).into_iter().filter(|(name, _)| name != "set-cookie");
+    parts.insert("headers".into(), Value::Object(shown.map(|(name, value)| (name, value.into())).collect()));
+    if let Body::Whole(bytes) = observation.body()
+        && let Ok(body) = coded(observation.headers(), bytes, bounds)
+    {
+        parts.insert("body".into(), body);
+    }
+    let mut whole = Value::Object(parts);
+    prune(&mut whole, &wanted, false);
+    Some(whole)
+}

@@ -1,0 +1,113 @@
+//! A recorded request becomes one that can leave: secrets filled in, key and trace added.
+//!
+//! Always true: the bytes of the body are the recorded ones; what is filled in here is never kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use jiff::Timestamp;
+
+use crate::engine::ports::client::Outgoing;
+use crate::engine::snapshot::Snapshot;
+use crate::limits::Limits;
+use crate::workflow::{Call, Heard, InFlight, Plan, Run, StepIndex, call_scope, missing, wire};
+
+/// What leaves for an attempt.
+///
+/// # Errors
+/// It cannot leave: what was heard of it then. Nothing was sent.
+#[allow(clippy::too_many_arguments)] // what a request is made of, each from another hand
+pub(in crate::engine) fn outgoing(
+    limits: &Limits,
+    snapshot: &Snapshot,
+    plan: &Plan,
+    run: &Run,
+    credentials: &BTreeMap<String, String>,
+    step: StepIndex,
+    attempt: &InFlight,
+    now: Timestamp,
+) -> Result<Outgoing, Heard> {
+    let step = plan.steps.get(step.0);
+    let call = step.and_then(|step| step.call(attempt.part));
+    if let Some(missing) = call.and_then(|call| missing::of_call(call, &snapshot.world)) {
+        return Err(Heard::Missing(format!("it needs {missing}, which is not in the files in force")));
+    }
+    made(limits, snapshot, call, run, credentials, attempt, now).map_err(Heard::NotSent)
+}
+
+#[allow(clippy::too_many_arguments)] // as above
+fn made(
+    limits: &Limits,
+    snapshot: &Snapshot,
+    call: Option<&Call>,
+    run: &Run,
+    credentials: &BTreeMap<String, String>,
+    attempt: &InFlight,
+    now: Timestamp,
+) -> Result<Outgoing, String> {
+    let call = call.ok_or("the plan has no such call")?;
+    let base = match (snapshot.services.get(&call.service), call.url.base()) {
+        (Some(base), _) => base,
+        (None, Some(_)) => &snapshot.elsewhere,
+        (None, None) => return Err(format!("there is no service `{}`", call.service)),
+    };
+    let record = &attempt.request;
+    let shown = wire::base_of(call, &snapshot.world);
+    let path = record.url.strip_prefix(shown);
+    let hidden = wire::has_hidden_parts(call);
+    let revealed = hidden.then(|| {
+        let scope = snapshot.world.revealed(run, snapshot.secrets.clone(), credentials);
+        wire::reveal(call, &call_scope(&scope, run, &attempt.step, attempt.item, attempt.part))
+    });
+    let (path, filled) = match revealed {
+        Some(revealed) => {
+            // What is wrong with the value may show it, and this is kept.
+            let (path, headers) = revealed.map_err(|_| "its URL or a header has no value now".to_owned())?;
+            (Some(path), headers)
+        }
+        None => (path.map(str::to_owned), Vec::new()),
+    };
+    let there = if call.url.base().is_some() { shown } else { base.next() };
+    let url = path.map_or_else(|| record.url.clone(), |path| format!("{there}{path}"));
+    let uri = url.parse::<Uri>().map_err(|error| format!("its URL is none: {error}"))?;
+
+    let mut headers = HeaderMap::new();
+    for (name, value) in record.headers.iter().chain(&filled) {
+        // A name that comes again is the same header with its secrets filled in.
+        insert(&mut headers, name, value)?;
+    }
+    if let Some(trace) = &run.started().traceparent {
+        insert(&mut headers, "traceparent", trace)?;
+    }
+    if let Some(key) = &attempt.key {
+        insert(&mut headers, "idempotency-key", key)?;
+    }
+    Ok(Outgoing {
+        method: record.method.parse::<Method>().map_err(|error| error.to_string())?,
+        uri,
+        headers,
+        body: Bytes::from(record.body.bytes()),
+        timeout: within(call.timeout.unwrap_or_else(|| Limits::ms(limits.step_timeout_ms)), attempt, now),
+        repeatable: attempt.repeatable,
+        mode: run.mode(),
+        run: run.id(),
+        base: base.clone(),
+        hold: None,
+    })
+}
+
+/// No attempt takes longer than the step's deadline leaves.
+fn within(timeout: Duration, attempt: &InFlight, now: Timestamp) -> Duration {
+    let left = attempt.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
+    left.map_or(timeout, |left| left.min(timeout))
+}
+
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {
+    let name = HeaderName::try_from(name).map_err(|error| format!("header `{name}`: {error}"))?;
+    let mut value = HeaderValue::try_from(value).map_err(|error| format!("header `{name}`: {error}"))?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! Credentials of callers, as ciphertext.
+//!
+//! Always true: a run's credentials are sealed with a key of its own, which is sealed with one derived from `store_key`
+//! and goes from the store in the commit that ends the run. So who has the store alone reads nothing, and who has
+//! `store_key` too reads nothing of a run that has ended.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+
+use crate::names::RunId;
+use crate::secret::Secret;
+
+const NONCE_BYTES: usize = 24;
+const KEY_BYTES: usize = 32;
+
+/// Seals and opens.
+pub(in crate::engine) struct Sealer(Option<XChaCha20Poly1305>);
+
+impl Sealer {
+    /// With this key, if there is one.
+    pub fn new(store_key: Option<&Secret>) -> Self {
+        Self(store_key.map(|key| {
+            let key = blake3::derive_key("pointsman 1 credentials of callers", key.reveal().as_bytes());
+            XChaCha20Poly1305::new(&key.into())
+        }))
+    }
+
+    /// Credentials as ciphertext, and the key to them, itself sealed. `None` without a store key or randomness.
+    pub fn seal(&self, run: RunId, credentials: &BTreeMap<String, String>) -> Option<Sealed> {
+        let outer = self.0.as_ref()?;
+        let mut key = [0; KEY_BYTES];
+        getrandom::fill(&mut key).ok()?;
+        let inner = XChaCha20Poly1305::new(&key.into());
+        let text = serde_json::to_vec(credentials).ok()?;
+        Some(Sealed { credentials: STANDARD.encode(encrypt(&inner, run, &text)?), key: encrypt(outer, run, &key)? })
+    }
+
+    /// What was sealed for this run, with its sealed key.
+    pub fn open(&self, run: RunId, credentials: &str, key: &[u8]) -> Option<BTreeMap<String, String>> {
+        let key: [u8; KEY_BYTES] = decrypt(self.0.as_ref()?, run, key)?.try_into().ok()?;
+        let inner = XChaCha20Poly1305::new(&key.into());
+        serde_json::from_slice(&decrypt(&inner, run, &STANDARD.decode(credentials).ok()?)?).ok()
+    }
+}
+
+/// Sealed credentials.
+pub(in crate::engine) struct Sealed {
+    /// In the run's first event.
+    pub credentials: String,
+    /// Beside the run, as long as it lives.
+    pub key: Vec<u8>,
+}
+
+fn encrypt(cipher: &XChaCha20Poly1305, run: RunId, text: &[u8]) -> Option<Vec<u8>> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).ok()?;
+    let payload = Payload { msg: text, aad: run.0.as_bytes() };
+    let sealed = cipher.encrypt(&XNonce::from(nonce), payload).ok()?;
+    Some([&nonce[..], &sealed].concat())
+}
+
+fn decrypt(cipher: &XChaCha20Poly1305, run: RunId, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES)?;
+    let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
+    cipher.decrypt(&XNonce::from(nonce), Payload { msg: sealed, aad: run.0.as_bytes() }).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens_only_for_its_run_and_keys() {
+        let run = RunId(uuid::Uuid::now_v7());
+        let credentials = BTreeMap::from([("cookie".to_owned(), "sid=1".to_owned())]);
+        let sealer = Sealer::new(Some(&Secret::new("k")));
+        let Sealed { credentials: sealed, key } = sealer.seal(run, &credentials).unwrap();
+        assert!(!sealed.contains("sid"));
+        assert_eq!(sealer.open(run, &sealed, &key), Some(credentials.clone()));
+        assert_eq!(sealer.open(RunId(uuid::Uuid::now_v7()), &sealed, &key), None);
+        assert_eq!(Sealer::new(Some(&Secret::new("other"))).open(run, &sealed, &key), None);
+        let other = sealer.seal(run, &credentials).unwrap();
+        assert_eq!(sealer.open(run, &sealed, &other.key), None);
+        assert!(Sealer::new(None).seal(run, &credentials).is_none());
+    }
+}

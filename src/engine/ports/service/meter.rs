@@ -1,0 +1,126 @@
+//! What metrics and the log say of one service.
+
+use metrics::{Counter, Gauge, counter, gauge};
+
+use crate::engine::ports::breaker::{BreakerState, Change};
+use crate::names::ServiceName;
+
+/// What calls to hosts that no service names are counted under: no name of a service has a space.
+const ELSEWHERE: &str = "literal hosts";
+
+/// Why a call was not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Breaker,
+    Rate,
+    Calls,
+}
+
+/// Registered handles: nothing is looked up per call.
+pub(super) struct Meter {
+    name: Option<ServiceName>,
+    state: Gauge,
+    closed: Counter,
+    half_open: Counter,
+    opened: Counter,
+    in_flight: Gauge,
+    by_breaker: Counter,
+    by_rate: Counter,
+    by_calls: Counter,
+}
+
+impl Meter {
+    pub fn new(name: Option<&ServiceName>, has_breaker: bool, has_rate: bool) -> Self {
+        let service = || name.map_or(ELSEWHERE, ServiceName::as_str).to_owned();
+        let to = |state: BreakerState| match has_breaker {
+            true => {
+                counter!("pointsman_breaker_transitions_total", "service" => service(), "to" => word(state))
+            }
+            false => Counter::noop(),
+        };
+        let refused = |by: &'static str, can: bool| match can {
+            true => counter!("pointsman_service_refused_total", "service" => service(), "by" => by),
+            false => Counter::noop(),
+        };
+        let state = match has_breaker {
+            true => gauge!("pointsman_breaker_state", "service" => service()),
+            false => Gauge::noop(),
+        };
+        Self {
+            state,
+            closed: to(BreakerState::Closed),
+            half_open: to(BreakerState::HalfOpen),
+            opened: to(BreakerState::Open),
+            in_flight: gauge!("pointsman_service_calls_in_flight", "service" => service()),
+            by_breaker: refused("breaker", has_breaker),
+            by_rate: refused("rate", has_rate),
+            by_calls: refused("calls", true),
+            name: name.cloned(),
+        }
+    }
+    /// A breaker in this state is in force, or none is any more.
+    pub fn stands(&self, state: BreakerState) {
+        self.state.set(match state {
+            BreakerState::Closed => 0.0,
+            BreakerState::HalfOpen => 1.0,
+            BreakerState::Open => 2.0,
+        });
+    }
+    /// A call is under way.
+    pub fn begun(&self) {
+        self.in_flight.increment(1.0);
+    }
+    /// It is not any more.
+    pub fn ended(&self) {
+        self.in_flight.decrement(1.0);
+    }
+    /// A call stayed here.
+    pub fn refused(&self, by: By) {
+        match by {
+            By::Breaker => self.by_breaker.increment(1),
+            By::Rate => self.by_rate.increment(1),
+            By::Calls => self.by_calls.increment(1),
+        }
+    }
+    /// The breaker changed; `in_force` where newer files have not replaced it.
+    pub fn changed(&self, change: Change, in_force: bool) {
+        let Change { from, to, counts, open_for } = change;
+        let service = self.name.as_ref().map_or(ELSEWHERE, ServiceName::as_str);
+        let (from, state) = (from.as_str(), to.as_str());
+        match to {
+            BreakerState::Open => {
+                self.opened.increment(1);
+                let (calls, failed, open_ms) = (counts.calls, counts.failed, open_for.unwrap_or_default().as_millis());
+                tracing::warn!(
+                    service,
+                    from,
+                    to = state,
+                    calls,
+                    failed,
+                    open_ms,
+                    "the breaker opens: no calls go there"
+                );
+            }
+            BreakerState::HalfOpen => {
+                self.half_open.increment(1);
+                tracing::info!(service, from, to = state, "the breaker lets probes through");
+            }
+            BreakerState::Closed => {
+                self.closed.increment(1);
+                tracing::info!(service, from, to = state, "the breaker closes: the service answers again");
+            }
+        }
+        if in_force {
+            self.stands(to);
+        }
+    }
+}
+
+/// A state as a label.
+fn word(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::Closed => "closed",
+        BreakerState::HalfOpen => "half_open",
+        BreakerState::Open => "open",
+    }
+}

@@ -1,0 +1,128 @@
+//! The port through which a run's events go to the store.
+//!
+//! Always true: a run's plan and the key to its credentials are in the store before its first event; pins are known to
+//! this process before anybody is told that an append was acknowledged; a private or shared call carries the hold of the
+//! last append that was acknowledged. What an outcome means is `machine`'s business.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::affinity::StoreAffinity;
+use crate::engine::scheduler::lease::{Hold, Lease};
+use crate::flag::PinKey;
+use crate::names::{PlanId, RunId, Seq};
+use crate::store::{Append, AppendError, Conflict, NewPin, SharedStore};
+use crate::workflow::Plan;
+
+const KNOWN_PLANS_MAX: usize = 1_024;
+
+/// Plans that the store is known to have.
+#[derive(Clone, Default)]
+pub(in crate::engine) struct KeptPlans(Arc<Mutex<HashSet<PlanId>>>);
+
+impl KeptPlans {
+    fn has(&self, id: &PlanId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+    fn note(&self, id: &PlanId) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_PLANS_MAX {
+            known.clear(); // asking the store again is all that it costs
+        }
+        known.insert(id.clone());
+    }
+}
+
+/// What every append of a run needs.
+#[derive(Clone)]
+pub(in crate::engine) struct WriterParts {
+    pub store: SharedStore,
+    /// Hears of pins before the answer leaves.
+    pub pins: Arc<StoreAffinity>,
+    pub plans: KeptPlans,
+    pub plan: Arc<Plan>,
+    /// Opens the run's sealed credentials.
+    pub run_key: Option<Vec<u8>>,
+    pub lease: Arc<Lease>,
+}
+
+/// Writes the events of one run: one append at a time.
+pub(in crate::engine) struct Writer {
+    parts: WriterParts,
+    under_way: Option<BoxFuture<'static, Result<(), AppendError>>>,
+    pins: Vec<NewPin>,
+    run: Option<RunId>,
+    /// Since when the run is certainly this process's: as of the last append that was acknowledged, or that it was taken.
+    hold: Hold,
+    /// The same as of the append that is under way.
+    next_hold: Option<Hold>,
+}
+
+impl Writer {
+    /// Of a run that was taken while this held; `None` of a new one.
+    pub fn new(parts: WriterParts, hold: Option<Hold>) -> Self {
+        let hold = hold.unwrap_or_else(|| parts.lease.hold());
+        Self { parts, under_way: None, pins: Vec::new(), run: None, hold, next_hold: None }
+    }
+    /// Whether the run is certainly this process's.
+    pub fn hold(&self) -> Hold {
+        self.hold.clone()
+    }
+    /// Hands an append in, after a pause.
+    pub fn hand_in(&mut self, append: Arc<Append>, pause: Duration) {
+        self.run = Some(append.run_id);
+        self.pins.clone_from(&append.pins);
+        if pause.is_zero() {
+            self.next_hold = Some(self.parts.lease.hold());
+        }
+        self.under_way = Some(hand_in(self.parts.clone(), append, pause));
+    }
+    /// Waits for the append that is under way; for ever where none is. May be dropped and called again.
+    pub async fn settled(&mut self) -> Result<(), AppendError> {
+        let Some(future) = &mut self.under_way else { return std::future::pending().await };
+        let result = future.await;
+        self.under_way = None;
+        if result.is_ok() {
+            if let Some(hold) = self.next_hold.take() {
+                self.hold = hold;
+            }
+            for (pin, run) in std::mem::take(&mut self.pins).iter().zip(self.run.into_iter().cycle()) {
+                self.parts.pins.pinned(pin, run);
+            }
+        }
+        result
+    }
+    /// The id that the run gave its instance is the other arm's.
+    pub fn collision(&self, key: &PinKey, run: RunId) {
+        self.parts.pins.collision(key, run);
+    }
+}
+
+fn hand_in(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFuture<'static, Result<(), AppendError>> {
+    Box::pin(async move {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let WriterParts { store, pins: _, plans, plan, run_key, lease: _ } = parts;
+        if !plans.has(&plan.id) {
+            let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
+            put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;
+            plans.note(&plan.id);
+        }
+        let (run, first) = (append.run_id, append.first);
+        let Some(key) = run_key.filter(|_| first == Seq::FIRST) else { return store.append(append).await };
+        let put = store.put_run_key(run, Some(key)).await;
+        put.map_err(|error| AppendError::Refused(format!("the run's key was not kept: {error}")))?;
+        let kept = store.append(append).await;
+        if matches!(kept, Err(AppendError::Refused(_) | AppendError::Conflict(Conflict::Claim { .. })))
+            && let Err(error) = store.put_run_key(run, None).await
+        {
+            // It opens nothing: the run's events are not there.
+            tracing::debug!(%run, %error, "a key without a run stays");
+        }
+        kept
+    })
+}

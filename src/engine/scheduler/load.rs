@@ -1,0 +1,75 @@
+//! Reads a run from the store, with what moves it.
+//!
+//! Always true: what cannot be read is left as it is, and named.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::engine::context::Core;
+use crate::engine::snapshot::Snapshot;
+use crate::names::{PlanId, RunId, Seq};
+use crate::store::StoreError;
+use crate::workflow::{Plan, Run, fold};
+
+/// Why a run cannot be moved here.
+pub(in crate::engine) enum Unloaded {
+    /// The store does not answer.
+    Store(StoreError),
+    /// Its events or its plan cannot be read.
+    Unreadable(String),
+    /// Its events were not given, though the store answers: they cannot be read, or the answer was lost.
+    Withheld(String),
+}
+
+/// A run as it stands on disk, with what moves it.
+pub(in crate::engine) struct Read {
+    pub run: Run,
+    pub last: Timestamp,
+    pub plan: Arc<Plan>,
+    pub snapshot: Arc<Snapshot>,
+    pub credentials: BTreeMap<String, String>,
+}
+
+/// Reads a run, whoever moves it.
+pub(in crate::engine) async fn read(core: &Core, id: RunId) -> Result<Read, Unloaded> {
+    let _turn = core.schedule.reads.0.acquire().await; // never closed
+    let events = match core.ports.store.events(id, Seq::FIRST).await {
+        Ok(events) => events,
+        Err(error) => {
+            // Where the store answers otherwise, it is this run's events that cannot be read: the others go on.
+            core.ports.store.run(id).await.map_err(Unloaded::Store)?;
+            return Err(Unloaded::Withheld(format!("its events cannot be read: {error}")));
+        }
+    };
+    let run = fold(events.iter().map(|stored| &stored.event))
+        .map_err(|misfit| Unloaded::Unreadable(format!("its events cannot be read: {misfit}")))?;
+    let last = events.last().map_or(run.started().started, |stored| stored.at);
+    drop(events);
+    let started = run.started().clone();
+    let snapshot = core.files.snapshot.load_full();
+    let plan = plan_of(core, &snapshot, &started.plan).await?;
+    let credentials = match &started.sealed {
+        None => Default::default(),
+        Some(sealed) => {
+            let key = core.ports.store.run_key(id).await.map_err(Unloaded::Store)?.unwrap_or_default();
+            core.ports.sealer.open(id, sealed, &key).unwrap_or_else(|| {
+                tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
+                Default::default()
+            })
+        }
+    };
+    Ok(Read { run, last, plan, snapshot, credentials })
+}
+
+/// The plan that a run keeps: in force, or made again, whatever today's files have.
+pub(in crate::engine) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, Unloaded> {
+    if let Some(plan) = snapshot.plan(id) {
+        return Ok(plan);
+    }
+    let kept = core.ports.store.plan(id.clone()).await.map_err(Unloaded::Store)?;
+    let plan = kept.and_then(|source| snapshot.rebuild(&source, &core.files.limits)).map(Arc::new);
+    plan.filter(|plan| plan.id == *id)
+        .ok_or_else(|| Unloaded::Unreadable(format!("its plan ({id}) cannot be read by this version")))
+}

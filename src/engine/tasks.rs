@@ -1,0 +1,40 @@
+//! Where those who schedule runs meet those who move them.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::engine::api::child;
+use crate::engine::context::{Core, RunTasks};
+use crate::engine::machine::{ChildSeen, ChildSpec};
+use crate::engine::scheduler::claim;
+use crate::engine::scheduler::lease::Hold;
+use crate::engine::scheduler::mailbox::Slot;
+use crate::engine::scheduler::spawn_gate::SpawnGate;
+use crate::engine::scheduler::supervisor;
+use crate::store::Owned;
+use crate::workflow::RunStarted;
+
+/// Drivers, in tasks of the engine's runtime.
+pub(super) struct Tasks;
+
+impl RunTasks for Tasks {
+    fn open(&self, core: Arc<Core>, slot: Slot, owned: Option<(Owned, Hold)>, permit: Option<OwnedSemaphorePermit>) {
+        claim::open(&core, slot, owned, permit);
+    }
+    fn look_after(
+        &self,
+        core: Arc<Core>,
+        parent: Arc<RunStarted>,
+        gate: Arc<SpawnGate>,
+        spec: ChildSpec,
+        depth: u64,
+    ) -> BoxFuture<'static, ChildSeen> {
+        child::look_after(core, parent, gate, spec, depth).boxed()
+    }
+    fn supervise(&self, core: &Arc<Core>) {
+        supervisor::start(core);
+    }
+}

@@ -1,4 +1,4 @@
-//! The demo's hand on the product: the same API that every other client uses.
+//! The demo's client of the product's API, the one that every other client uses.
 //!
 //! When the API does not answer, that is an error of the demo with the address in it; nothing is asked twice.
 

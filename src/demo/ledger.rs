@@ -40,7 +40,7 @@ impl Entry {
     }
 }
 
-/// What is to be written down.
+/// A delivery that is to be recorded.
 #[derive(Clone, Debug)]
 pub struct Delivery<'a> {
     /// Which service.
@@ -59,9 +59,9 @@ pub struct Delivery<'a> {
     pub trace: Option<&'a str>,
 }
 
-/// How a delivery was taken.
+/// What became of a delivery.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Taken {
+pub enum DeliveryResult {
     /// An effect, with this answer.
     Accepted(Value),
     /// The answer of the first delivery with this key.
@@ -71,7 +71,7 @@ pub enum Taken {
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct Records {
     entries: Vec<Entry>,
     keys: HashMap<(String, String), (Vec<u8>, Value)>,
     numbers: BTreeMap<String, u64>,
@@ -79,7 +79,7 @@ struct Book {
 
 /// The ledger; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger(Arc<Mutex<Book>>);
+pub struct Ledger(Arc<Mutex<Records>>);
 
 /// Counts of a ledger.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -102,13 +102,13 @@ impl Balance {
 }
 
 impl Ledger {
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn records(&self) -> MutexGuard<'_, Records> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Takes a delivery: at most one effect per service and key. `answer` is made from a number that counts up with
+    /// Records a delivery: at most one effect per service and key. `answer` is made from a number that counts up with
     /// each effect of the operation.
-    pub fn take(&self, delivery: Delivery<'_>, answer: impl FnOnce(u64) -> Value) -> Taken {
-        let mut book = self.book();
+    pub fn record(&self, delivery: Delivery<'_>, answer: impl FnOnce(u64) -> Value) -> DeliveryResult {
+        let mut records = self.records();
         let mut entry = Entry {
             at: Timestamp::now(),
             service: delivery.service.to_owned(),
@@ -119,32 +119,32 @@ impl Ledger {
             trace: delivery.trace.map(str::to_owned),
             duplicate: false,
         };
-        let slot = delivery.key.map(|key| (delivery.service.to_owned(), key.to_owned()));
-        if let Some((body, first)) = slot.as_ref().and_then(|slot| book.keys.get(slot)) {
+        let keyed = delivery.key.map(|key| (delivery.service.to_owned(), key.to_owned()));
+        if let Some((body, first)) = keyed.as_ref().and_then(|keyed| records.keys.get(keyed)) {
             if body != delivery.body {
-                return Taken::KeyReused;
+                return DeliveryResult::KeyReused;
             }
             let first = first.clone();
             entry.duplicate = true;
-            book.entries.push(entry);
-            return Taken::Repeated(first);
+            records.entries.push(entry);
+            return DeliveryResult::Repeated(first);
         }
-        let number = book.numbers.entry(delivery.operation.to_owned()).or_insert(0);
+        let number = records.numbers.entry(delivery.operation.to_owned()).or_insert(0);
         *number += 1;
         let answer = answer(*number);
-        if let Some(slot) = slot {
-            book.keys.insert(slot, (delivery.body.to_vec(), answer.clone()));
+        if let Some(keyed) = keyed {
+            records.keys.insert(keyed, (delivery.body.to_vec(), answer.clone()));
         }
-        book.entries.push(entry);
-        Taken::Accepted(answer)
+        records.entries.push(entry);
+        DeliveryResult::Accepted(answer)
     }
     /// All lines so far.
     pub fn entries(&self) -> Vec<Entry> {
-        self.book().entries.clone()
+        self.records().entries.clone()
     }
     /// How many lines there are.
     pub fn len(&self) -> usize {
-        self.book().entries.len()
+        self.records().entries.len()
     }
     /// Nothing was done yet.
     pub fn is_empty(&self) -> bool {
@@ -152,11 +152,11 @@ impl Ledger {
     }
     /// The counts so far.
     pub fn balance(&self) -> Balance {
-        let book = self.book();
+        let records = self.records();
         let mut balance = Balance::default();
         // An order charges once and mails once; whoever caused a second one of the same trace did it twice.
         let mut once: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-        for entry in &book.entries {
+        for entry in &records.entries {
             if entry.duplicate {
                 balance.repeated_deliveries += 1;
                 continue;
@@ -197,12 +197,12 @@ mod tests {
     #[test]
     fn one_effect_per_key() {
         let ledger = Ledger::default();
-        let first = ledger.take(charge(Some("k"), b"a", "engine:1"), |n| json!({ "id": n }));
-        assert_eq!(first, Taken::Accepted(json!({ "id": 1 })));
-        let again = ledger.take(charge(Some("k"), b"a", "engine:1"), |n| json!({ "id": n }));
-        assert_eq!(again, Taken::Repeated(json!({ "id": 1 })));
-        let other = ledger.take(charge(Some("k"), b"b", "engine:1"), |n| json!({ "id": n }));
-        assert_eq!(other, Taken::KeyReused);
+        let first = ledger.record(charge(Some("k"), b"a", "engine:1"), |n| json!({ "id": n }));
+        assert_eq!(first, DeliveryResult::Accepted(json!({ "id": 1 })));
+        let again = ledger.record(charge(Some("k"), b"a", "engine:1"), |n| json!({ "id": n }));
+        assert_eq!(again, DeliveryResult::Repeated(json!({ "id": 1 })));
+        let other = ledger.record(charge(Some("k"), b"b", "engine:1"), |n| json!({ "id": n }));
+        assert_eq!(other, DeliveryResult::KeyReused);
         let balance = ledger.balance();
         assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1));
         assert!(balance.duplicates.is_empty());
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn both_arms_for_one_request_are_a_duplicate() {
         let ledger = Ledger::default();
-        ledger.take(charge(Some("k"), b"a", "engine:1"), |n| json!(n));
-        ledger.take(charge(None, b"a", "legacy:7"), |n| json!(n));
+        ledger.record(charge(Some("k"), b"a", "engine:1"), |n| json!(n));
+        ledger.record(charge(None, b"a", "legacy:7"), |n| json!(n));
         assert_eq!(ledger.balance().duplicates.len(), 1);
     }
 }

@@ -19,7 +19,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::http::{Answer, Call, Client, Outage, Server, json as reply};
-use super::pace::Pace;
+use super::latency::Latency;
 use super::studio;
 
 type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
@@ -37,7 +37,7 @@ struct State {
 struct Shop {
     world: Arc<str>,
     client: Client,
-    pace: Pace,
+    latency: Latency,
     state: Arc<Mutex<State>>,
 }
 
@@ -62,9 +62,9 @@ impl Legacy {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn start(address: SocketAddr, world: &str, pace: Pace) -> io::Result<Self> {
+    pub async fn start(address: SocketAddr, world: &str, latency: Latency) -> io::Result<Self> {
         let client = Client::new(Duration::from_secs(10));
-        let shop = Shop { world: world.into(), client, pace, state: Arc::default() };
+        let shop = Shop { world: world.into(), client, latency, state: Arc::default() };
         let handling = shop.clone();
         let server = Server::start(address, move |call| {
             let shop = handling.clone();
@@ -102,7 +102,7 @@ impl Shop {
 
     async fn handle(&self, call: Call) -> Answer {
         self.state().served += 1;
-        self.pace.take(3.0).await;
+        self.latency.wait(3.0).await;
         let result = match (call.method.as_str(), call.segments().as_slice()) {
             ("POST", ["quotes"]) => self.quote(&call),
             ("POST", ["orders"]) => self.create(&call).await,
@@ -262,8 +262,8 @@ mod tests {
     const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
     async fn town() -> (World, Legacy, Client) {
-        let world = World::start(LOCAL, Pace::instant()).await.expect("a port");
-        let legacy = Legacy::start(LOCAL, &world.url(), Pace::instant()).await.expect("a port");
+        let world = World::start(LOCAL, Latency::instant()).await.expect("a port");
+        let legacy = Legacy::start(LOCAL, &world.url(), Latency::instant()).await.expect("a port");
         (world, legacy, Client::new(Duration::from_secs(5)))
     }
 

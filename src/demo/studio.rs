@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// The price of one piece in cents; nothing for an article that nobody sells.
 pub fn price_in_cents(sku: &str) -> Option<u64> {
-    // A closed list would make a dull shop: the price follows from the name.
+    // There is no list of articles: the price is computed from the name.
     (!sku.is_empty() && sku.len() <= 32).then(|| 199 + u64::from(checksum(sku) % 4_801))
 }
 

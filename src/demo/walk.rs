@@ -7,9 +7,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::console::Console;
 use super::control::Control;
 use super::http::Outage;
-use super::story::Story;
 use super::traffic::Traffic;
 use super::{Legacy, files};
 use crate::admin::types::{Diffs, RouteDetail};
@@ -21,14 +21,14 @@ const CREATOR: &str = "orders.create";
 const CAMPAIGNS: &str = "campaigns.create";
 /// The longest wait for a gate or a difference.
 const AT_MOST: Duration = Duration::from_secs(20);
-/// Pairs without a difference that the tale wants to see after the mending.
+/// Pairs without a difference that the walk waits for after the workflow was mended.
 const PAIRS: u64 = 50;
 /// Groups of differences that are shown in full.
 const GROUPS_SHOWN: usize = 2;
 /// How long a state is shown at least.
 const SHOWN: Duration = Duration::from_secs(3);
 
-/// Everything that a walk touches.
+/// What the walk needs.
 pub struct Walk<'a> {
     /// The product.
     pub control: Control,
@@ -38,8 +38,8 @@ pub struct Walk<'a> {
     pub legacy: &'a Legacy,
     /// The flag files that are in force.
     pub flags: &'a Path,
-    /// The teller.
-    pub story: &'a mut Story,
+    /// Where it prints.
+    pub console: &'a mut Console,
     /// How `diffs` shows differences, coloured or not.
     pub render: fn(&Diffs, bool) -> String,
     /// What did not hold.
@@ -63,12 +63,12 @@ impl Walk<'_> {
     }
 
     async fn off(&mut self) -> anyhow::Result<()> {
-        self.story.chapter("off", "Legacy answers everything. Nothing is captured, nothing is buffered.");
+        self.console.chapter("off", "Legacy answers everything. Nothing is captured, nothing is buffered.");
         self.show(SHOWN, |_| true).await.map(drop)
     }
 
     async fn shadow(&mut self) -> anyhow::Result<()> {
-        self.story.chapter(
+        self.console.chapter(
             "shadow",
             "Legacy answers. After each reply the engine rehearses a copy: it reads, and sends nothing else.",
         );
@@ -76,60 +76,60 @@ impl Walk<'_> {
         self.raise(CAMPAIGNS, State::Shadow).await?;
         let found = self.show(SHOWN, |route| route.evidence.mismatched > 0 && route.row.pairs >= PAIRS).await?;
         if found.evidence.mismatched == 0 {
-            self.broke("shadow did not find the defect of the workflow as it was first written");
+            self.report_broken("shadow did not find the defect of the workflow as it was first written");
         }
         let mut diffs = self.control.diffs(CREATOR).await?;
-        self.story.say(&format!("$ pointsman diffs {CREATOR}"));
+        self.console.say(&format!("$ pointsman diffs {CREATOR}"));
         // The two that a person understands first; the command itself shows all of them.
         diffs.groups.sort_by_key(|group| group.differences.len());
         let more = diffs.groups.len().saturating_sub(GROUPS_SHOWN);
         diffs.groups.truncate(GROUPS_SHOWN);
-        let text = (self.render)(&diffs, self.story.colour());
-        self.story.say(text.trim_end());
+        let text = (self.render)(&diffs, self.console.colour());
+        self.console.say(text.trim_end());
         if more > 0 {
-            self.story.say(&format!("… and {more} more groups"));
+            self.console.say(&format!("… and {more} more groups"));
         }
         let missing = self.control.route(CREATOR).await?.next.map(|next| next.missing).unwrap_or_default();
-        self.story.say("what the gate to dark still wants:");
+        self.console.say("what the gate to dark still wants:");
         for sentence in &missing {
-            self.story.say(&format!("- {sentence}"));
+            self.console.say(&format!("- {sentence}"));
         }
         if !missing.iter().any(|sentence| sentence.contains("mismatch")) {
-            self.broke("the gate to dark does not mind that the arms differ");
+            self.report_broken("the gate to dark does not mind that the arms differ");
         }
         Ok(())
     }
 
     async fn mend(&mut self) -> anyhow::Result<()> {
-        self.story.chapter(
+        self.console.chapter(
             "mended",
             "The total was cut off instead of rounded, and goods were reserved in the quote's order:",
         );
         for line in files::what_was_mended() {
-            self.story.say(&line);
+            self.console.say(&line);
         }
         let before = self.control.status().await?.flags.generation;
         files::mend(self.flags)?;
         let begun = Instant::now();
         while self.control.status().await?.flags.generation == before {
             if begun.elapsed() > AT_MOST {
-                self.broke("the mended file was not loaded");
+                self.report_broken("the mended file was not loaded");
                 anyhow::bail!("the mended file was not loaded within {AT_MOST:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.story.good(&format!("loaded without a restart, {} ms after it was saved", begun.elapsed().as_millis()));
+        self.console.kept(&format!("loaded without a restart, {} ms after it was saved", begun.elapsed().as_millis()));
         let clean = |route: &RouteDetail| route.row.pairs >= PAIRS && route.row.mismatched == 0;
         let clean = self.show(Duration::ZERO, clean).await?;
         if clean.row.mismatched > 0 {
-            self.broke("the mended workflow differs from legacy");
+            self.report_broken("the mended workflow differs from legacy");
         }
-        self.story.good(&format!("evidence is clean: {} pairs, {} differ", clean.row.pairs, clean.row.mismatched));
+        self.console.kept(&format!("evidence is clean: {} pairs, {} differ", clean.row.pairs, clean.row.mismatched));
         Ok(())
     }
 
     async fn dark(&mut self) -> anyhow::Result<()> {
-        self.story.chapter(
+        self.console.chapter(
             "dark",
             "Legacy answers. Every request also becomes a durable run; what legacy shares with it stays rehearsed.",
         );
@@ -139,7 +139,7 @@ impl Walk<'_> {
     }
 
     async fn live(&mut self) -> anyhow::Result<()> {
-        self.story.chapter("live", "The engine answers, its effects are real. Legacy is the fallback.");
+        self.console.chapter("live", "The engine answers, its effects are real. Legacy is the fallback.");
         self.family(State::Live).await?;
         self.raise(CAMPAIGNS, State::Live).await?;
         self.show(SHOWN, |route| route.evidence.engine_answers >= 50).await?;
@@ -147,13 +147,13 @@ impl Walk<'_> {
             let tally = self.traffic.tally();
             (side_by_side(&tally.order_latencies), side_by_side(&tally.campaign_latencies))
         };
-        self.story.good(&format!("an order: {orders}"));
-        self.story.good(&format!("a campaign, whose parts now run at the same time: {campaigns}"));
+        self.console.kept(&format!("an order: {orders}"));
+        self.console.kept(&format!("a campaign, whose parts now run at the same time: {campaigns}"));
         Ok(())
     }
 
     async fn outage_in_live(&mut self) -> anyhow::Result<()> {
-        self.story.chapter("outage", "Legacy goes down, every connection is cut. The routes in live go on.");
+        self.console.chapter("outage", "Legacy goes down, every connection is cut. The routes in live go on.");
         self.traffic.lists(false);
         // What legacy created only legacy can answer: let those rounds end first.
         self.traffic.turn().await;
@@ -166,26 +166,26 @@ impl Walk<'_> {
     }
 
     async fn back_and_up_again(&mut self) -> anyhow::Result<()> {
-        self.story.chapter("step back", "Down is always open, at once, under load: from live to off.");
+        self.console.chapter("step back", "Down is always open, at once, under load: from live to off.");
         let before = self.failed();
         let kept = self.traffic.tally().engine_order.clone();
         for route in [CREATOR].into_iter().chain(FOLLOWERS.into_iter().rev()) {
             match self.control.flip(route, State::Off, "a step back under load").await? {
                 Ok(done) if route == CREATOR => {
                     for line in &done.horizon {
-                        self.story.say(line);
+                        self.console.say(line);
                     }
                 }
                 Ok(_) => {}
-                Err(refusal) => self.broke(&format!("{route} could not go down: {}", refusal.detail)),
+                Err(refusal) => self.report_broken(&format!("{route} could not go down: {}", refusal.detail)),
             }
         }
         self.show(SHOWN / 2, |_| true).await?;
         if let Some(id) = kept {
             let read = self.traffic.read(&id).await;
             match read {
-                Ok(_) => self.story.good(&format!("order {id}, made in live, is still read through the engine")),
-                Err(why) => self.broke(&format!("an order made in live was lost by the step back: {why}")),
+                Ok(_) => self.console.kept(&format!("order {id}, made in live, is still read through the engine")),
+                Err(why) => self.report_broken(&format!("an order made in live was lost by the step back: {why}")),
             }
         }
         for rung in [State::Shadow, State::Dark, State::Live] {
@@ -197,7 +197,8 @@ impl Walk<'_> {
     }
 
     async fn only(&mut self) -> anyhow::Result<()> {
-        self.story.chapter("only", "The engine answers, legacy is never called. Then legacy goes down and stays down.");
+        self.console
+            .chapter("only", "The engine answers, legacy is never called. Then legacy goes down and stays down.");
         self.traffic.turn().await;
         let before = self.failed();
         self.family(State::Only).await?;
@@ -206,9 +207,9 @@ impl Walk<'_> {
         self.legacy.outage(Outage::Gone);
         self.show(SHOWN, |_| true).await?;
         if self.legacy.served() == served {
-            self.story.good("legacy was called 0 times, and nobody noticed that it is gone");
+            self.console.kept("legacy was called 0 times, and nobody noticed that it is gone");
         } else {
-            self.broke("legacy was called by a route in only");
+            self.report_broken("legacy was called by a route in only");
         }
         self.promise_none_failed(before, "in only, with legacy down");
         Ok(())
@@ -229,10 +230,10 @@ impl Walk<'_> {
             let Err(refusal) = self.control.flip(route, to, "the demo's walk").await? else { return Ok(()) };
             let why = if refusal.reasons.is_empty() { refusal.detail } else { refusal.reasons.join("; ") };
             if begun.elapsed() > AT_MOST {
-                self.broke(&format!("the gate of {route} to {to} stayed shut: {why}"));
+                self.report_broken(&format!("the gate of {route} to {to} stayed shut: {why}"));
                 anyhow::bail!("the gate of {route} to {to} stayed shut");
             }
-            self.story.progress(&format!("{route} to {to} waits: {why}"));
+            self.console.progress(&format!("{route} to {to} waits: {why}"));
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
     }
@@ -265,7 +266,7 @@ impl Walk<'_> {
                 tally.failed,
             )
         };
-        self.story.progress(&line);
+        self.console.progress(&line);
     }
 
     fn failed(&self) -> u64 {
@@ -274,13 +275,13 @@ impl Walk<'_> {
 
     fn promise_none_failed(&mut self, before: u64, when: &str) {
         match self.failed() - before {
-            0 => self.story.good(&format!("no request failed {when}")),
-            failed => self.broke(&format!("{failed} requests failed {when}")),
+            0 => self.console.kept(&format!("no request failed {when}")),
+            failed => self.report_broken(&format!("{failed} requests failed {when}")),
         }
     }
 
-    fn broke(&mut self, what: &str) {
-        self.story.bad(what);
+    fn report_broken(&mut self, what: &str) {
+        self.console.broken(what);
         self.broken.push(what.to_owned());
     }
 }

@@ -22,8 +22,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::http::{Answer, Call, Dropped, Server, empty, json as reply};
-use super::ledger::{Delivery, Ledger, Taken};
-use super::pace::Pace;
+use super::latency::Latency;
+use super::ledger::{Delivery, DeliveryResult, Ledger};
 use super::studio;
 
 /// What goes wrong with one call.
@@ -59,7 +59,7 @@ struct Charge {
 #[derive(Clone, Debug)]
 struct Desk {
     ledger: Ledger,
-    pace: Pace,
+    latency: Latency,
     state: Arc<Mutex<State>>,
 }
 
@@ -75,8 +75,8 @@ impl World {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn start(address: SocketAddr, pace: Pace) -> io::Result<Self> {
-        let desk = Desk { ledger: Ledger::default(), pace, state: Arc::default() };
+    pub async fn start(address: SocketAddr, latency: Latency) -> io::Result<Self> {
+        let desk = Desk { ledger: Ledger::default(), latency, state: Arc::default() };
         let handling = desk.clone();
         let server = Server::start(address, move |call| {
             let desk = handling.clone();
@@ -150,9 +150,9 @@ impl Desk {
             Some(Fault::None | Fault::LoseReply | Fault::Linger(_)) | None => {}
         }
         // The effect happens midway, so that a caller who gives up may have caused it.
-        self.pace.take(ms / 2.0).await;
+        self.latency.wait(ms / 2.0).await;
         let answer = self.perform(operation, &call);
-        self.pace.take(ms / 2.0).await;
+        self.latency.wait(ms / 2.0).await;
         match fault {
             Some(Fault::LoseReply) => return Err(Dropped),
             Some(Fault::Linger(duration)) => tokio::time::sleep(duration).await,
@@ -242,11 +242,11 @@ impl Desk {
         };
         let trace = call.header("traceparent").split('-').nth(1);
         let body = if call.method == Method::DELETE { call.path.as_bytes() } else { &call.body[..] };
-        let taken = self.ledger.take(Delivery { service, operation, key, body, amount, caused_by, trace }, answer);
+        let taken = self.ledger.record(Delivery { service, operation, key, body, amount, caused_by, trace }, answer);
         let made = if call.method == Method::POST { StatusCode::CREATED } else { StatusCode::OK };
         match taken {
-            Taken::Accepted(answer) | Taken::Repeated(answer) => reply(made, &answer),
-            Taken::KeyReused => {
+            DeliveryResult::Accepted(answer) | DeliveryResult::Repeated(answer) => reply(made, &answer),
+            DeliveryResult::KeyReused => {
                 let why = json!({ "error": "this Idempotency-Key came with another request before" });
                 reply(StatusCode::UNPROCESSABLE_ENTITY, &why)
             }

@@ -1,4 +1,4 @@
-//! Values that must not be seen, and what is shown in their place.
+//! Values that must not be shown, and what is shown instead.
 
 mod redact;
 
@@ -11,7 +11,7 @@ pub use redact::{STARS, is_secret, redact_line};
 pub struct Secret(Arc<str>);
 
 impl Secret {
-    /// Hides a value.
+    /// Wraps a value.
     pub fn new(value: impl Into<Arc<str>>) -> Self {
         Self(value.into())
     }

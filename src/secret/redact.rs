@@ -1,12 +1,12 @@
-//! What must not be seen of texts that people are shown: the one place that knows which names are secret.
+//! Redacts texts that people are shown: the one place that knows which names are secret.
 //!
-//! Always true: what a name says is secret is stars, in JSON, in queries and in forms alike; credentials inside texts
-//! (bearer tokens, `user:password@`) are stars.
+//! Always true: a value under a secret name is replaced by stars, in JSON, queries and forms alike; so are credentials
+//! within texts (bearer tokens, `user:password@`).
 
-/// What stands in the place of what must not be seen.
+/// Shown instead of a secret.
 pub const STARS: &str = "***";
 
-/// Words that make a key secret, wherever they stand in it.
+/// Words that make a key secret wherever they occur in it.
 const SECRET_WORDS: &[&str] = &[
     "authorization",
     "cookie",
@@ -24,11 +24,11 @@ const SECRET_WORDS: &[&str] = &[
     "signature",
     "sessionid",
 ];
-/// Words that make a key secret where they stand alone in it (`card`, `card_cvv`, but not `discard`).
+/// Words that make a key secret where they are a part of their own (`card`, `card_cvv`, but not `discard`).
 const SECRET_PARTS: &[&str] =
     &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt"];
 
-/// Whether what stands under a key is not to be seen.
+/// Whether the value under this key is secret.
 pub fn is_secret(key: &str) -> bool {
     let plain: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     if SECRET_WORDS.iter().any(|word| plain.contains(word)) {

@@ -1,11 +1,11 @@
-//! What each metric says, in a line: the `# HELP` of the exposition.
+//! The description of each metric, in a line: the `# HELP` of the exposition.
 //!
-//! Always true: every metric that a room counts stands here, under the kind it has there; a test reads the sources for
-//! names. Who counts them is the business of the rooms.
+//! Always true: every metric that is recorded anywhere is listed here with its kind; a test searches the sources for
+//! names.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// Tells the recorder all of them.
+/// Registers all descriptions with the recorder.
 pub(super) fn describe() {
     for (name, help) in COUNTERS {
         describe_counter!(*name, *help);
@@ -18,17 +18,17 @@ pub(super) fn describe() {
     }
 }
 
-/// Every metric that the rooms count, by kind: its name, and what it says.
+/// Every metric, by kind: its name and its description.
 pub fn metrics() -> [(&'static str, Lines); 3] {
     [("counter", COUNTERS), ("gauge", GAUGES), ("histogram", HISTOGRAMS)]
 }
 
-/// Names, and what they say.
+/// Names and descriptions.
 pub type Lines = &'static [(&'static str, &'static str)];
 
 const COUNTERS: Lines = &[
     ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
-    ("pointsman_unkeyed_total", "Requests whose key could not be read; they were drawn by lot."),
+    ("pointsman_unkeyed_total", "Requests whose key could not be read; their cohort was chosen at random."),
     ("pointsman_cohort_errors_total", "Requests whose cohort could not be computed."),
     ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
     ("pointsman_flag_flips_total", "Moves of a route from one state to another, by who moved it."),
@@ -37,17 +37,20 @@ const COUNTERS: Lines = &[
         "Changed flag files that were refused; the last good set stayed in force.",
     ),
     ("pointsman_offered_total", "Pairs of answers offered for comparison."),
-    ("pointsman_comparisons_total", "Pairs of answers, by what came of comparing them, and why."),
+    ("pointsman_comparisons_total", "Pairs of answers, by outcome of the comparison and reason."),
     ("pointsman_differences_total", "Differences found between answers, by kind."),
-    ("pointsman_pin_collisions_total", "Keys that both sides had created an instance for."),
+    ("pointsman_pin_collisions_total", "Ids for which both arms had created an instance."),
     (
         "pointsman_retry_keys_unnoted_total",
         "Requests that legacy served below `live` though their retry key could not be noted: the gate to `live` stays shut.",
     ),
     ("pointsman_retry_keys_skipped_total", "Records of the file of retry keys that were torn and are skipped."),
-    ("pointsman_runs_total", "Runs that ended, by how."),
+    ("pointsman_runs_total", "Runs that ended, by outcome."),
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),
-    ("pointsman_notices_total", "Messages to the webhooks of `notify`, by the service and by what became of them."),
+    (
+        "pointsman_notices_total",
+        "Messages to the webhooks of `notify`, by service and outcome (sent, given_up, dropped).",
+    ),
     (
         "pointsman_notice_failures_total",
         "Messages to webhooks that were not delivered and are tried again, by the service.",
@@ -55,7 +58,7 @@ const COUNTERS: Lines = &[
     ("pointsman_purged_runs_total", "Ended runs that retention removed."),
     ("pointsman_clock_jumps_total", "Times that the machine's clock was set by more than a minute."),
     ("pointsman_breaker_transitions_total", "Changes of a service's breaker, by the state it came into."),
-    ("pointsman_service_refused_total", "Calls that were not sent to a service, by what held them."),
+    ("pointsman_service_refused_total", "Calls that were not sent to a service, by reason."),
 ];
 
 const GAUGES: Lines = &[
@@ -64,13 +67,13 @@ const GAUGES: Lines = &[
         "pointsman_flag_state",
         "Where a route stands: 0 off, 1 shadow, 2 dark, 3 live, 4 only; as requested, and in effect.",
     ),
-    ("pointsman_flags_age_seconds", "How long the flag files in force have been so."),
+    ("pointsman_flags_age_seconds", "Since the flag files in force were loaded."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
-    ("pointsman_evidence_pairs", "Pairs in the window that the gates look at."),
+    ("pointsman_evidence_pairs", "Pairs in the window that the gates are judged by."),
     ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
     ("pointsman_evidence_coverage", "The share of what was offered that was compared."),
-    ("pointsman_shadow_queue_depth", "Shadow work that waits."),
-    ("pointsman_shadow_in_flight", "Shadow work under way."),
+    ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
+    ("pointsman_shadow_in_flight", "Shadow runs under way."),
     ("pointsman_affinity_set_bytes", "Memory of the sets that say whom the store need not be asked about, by set."),
     (
         "pointsman_affinity_set_bytes_max",
@@ -82,7 +85,7 @@ const GAUGES: Lines = &[
     ),
     ("pointsman_retry_keys_waiting", "Retry keys that legacy took and that the store does not have yet."),
     ("pointsman_retry_keys_room", "How many retry keys may wait for the store; then no more can be noted."),
-    ("pointsman_pins", "Keys that belong to one side, by the side."),
+    ("pointsman_pins", "Instances that an arm owns, by arm."),
     ("pointsman_runs_active", "Runs that have not ended, by status."),
     ("pointsman_notices_waiting", "Messages that wait for the webhooks of a service."),
     ("pointsman_runs_stuck", "Runs that nothing would move: each is a bug."),
@@ -95,8 +98,8 @@ const GAUGES: Lines = &[
 const HISTOGRAMS: Lines = &[
     ("pointsman_request_duration_seconds", "From a request's head to its answer's head, by who answered."),
     ("pointsman_proxy_overhead_seconds", "What the proxy itself adds to a request."),
-    ("pointsman_paired_latency_seconds", "How much slower one side of a pair was, by which."),
-    ("pointsman_shadow_lag_seconds", "From the offer of shadow work to its beginning."),
+    ("pointsman_paired_latency_seconds", "How much slower the slower arm of a pair was, by arm."),
+    ("pointsman_shadow_lag_seconds", "From the offer of a request to the start of its shadow run."),
     ("pointsman_step_duration_seconds", "How long steps took, by outcome."),
     ("pointsman_append_duration_seconds", "How long events took to reach the disk."),
     ("pointsman_append_batch_events", "Events in one commit."),
@@ -110,11 +113,11 @@ mod tests {
     use super::*;
 
     /// Names in quotes, in all sources.
-    fn counted(dir: &Path, names: &mut BTreeSet<String>) {
+    fn metric_names(dir: &Path, names: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                counted(&path, names);
+                metric_names(&path, names);
             } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("telemetry/help.rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let quoted = text.split("\"pointsman_").skip(1).filter_map(|rest| rest.split_once('"'));
@@ -128,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_says_what_it_is() {
+    fn every_metric_has_a_description() {
         let mut names = BTreeSet::new();
-        counted(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
+        metric_names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
         let told: BTreeSet<String> =
             [COUNTERS, GAUGES, HISTOGRAMS].concat().iter().map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(told, names);
@@ -142,6 +145,6 @@ mod tests {
         let Some(handle) = crate::telemetry::recorder() else { return };
         metrics::gauge!("pointsman_shadow_queue_depth").set(0.0);
         let text = handle.render();
-        assert!(text.contains("# HELP pointsman_shadow_queue_depth Shadow work that waits."), "{text}");
+        assert!(text.contains("# HELP pointsman_shadow_queue_depth Requests that wait in the shadow queue."), "{text}");
     }
 }

@@ -64,7 +64,7 @@ async fn during_the_mail() {
 /// Several kills at arbitrary moments under load.
 #[tokio::test(flavor = "multi_thread")]
 async fn again_and_again_under_load() {
-    let mut town = Town::paced(pointsman::demo::Pace::new(0.3, 7), |_| {}).await;
+    let mut town = Town::paced(pointsman::demo::Latency::new(0.3, 7), |_| {}).await;
     town.climb("live").await;
     town.allowed.unacknowledged = true;
     let mut random = fastrand::Rng::with_seed(11);

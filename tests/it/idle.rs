@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Method;
-use pointsman::demo::Pace;
+use pointsman::demo::Latency;
 use serde_json::json;
 use tokio::task::block_in_place;
 
@@ -32,7 +32,7 @@ async fn a_store_where_nothing_happens_is_left_alone() {
         return;
     };
     let limits = format!("limits: {{ sweep_ms: {}, lease_ms: {} }}\n", SWEEP.as_millis(), LEASE.as_millis());
-    let mut town = Town::on(Some(cluster.url()), Pace::instant(), |flags| {
+    let mut town = Town::on(Some(cluster.url()), Latency::instant(), |flags| {
         flags.write("workflows/waiter.yaml", WAITER);
         flags.edit("pointsman.yaml", |text| text + &limits);
     })

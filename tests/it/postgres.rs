@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
-use pointsman::demo::Pace;
+use pointsman::demo::Latency;
 use tokio::task::block_in_place;
 
 use crate::support::cluster::Cluster;
@@ -39,7 +39,7 @@ impl Scene {
         let line = Lossy::to(cluster.address(), seed()).await;
         let url = cluster.url().replace(&cluster.address().to_string(), &line.address().to_string());
         let change = |flags: &FlagsDir| flags.edit("pointsman.yaml", |text| text + LIMITS);
-        let mut town = Town::on(Some(url + "?sslmode=disable"), Pace::instant(), change).await;
+        let mut town = Town::on(Some(url + "?sslmode=disable"), Latency::instant(), change).await;
         town.climb(state).await;
         town.quiet().await;
         town.allowed.unacknowledged = true;

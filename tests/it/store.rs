@@ -1,7 +1,7 @@
 //! What people do with a store: look at it, copy it, let it forget. Always beside the process that uses it.
 
 use http::Method;
-use pointsman::demo::Pace;
+use pointsman::demo::Latency;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
@@ -66,7 +66,7 @@ async fn a_database_is_checked_while_orders_are_taken_and_pg_dump_copies_it() {
         return;
     };
     let url = cluster.url();
-    let mut town = Town::on(Some(url.clone()), Pace::instant(), |_| {}).await;
+    let mut town = Town::on(Some(url.clone()), Latency::instant(), |_| {}).await;
     town.climb("live").await;
     town.allowed.unacknowledged = true;
     let check = async || cli(&["store", "check", "--store", &url, "--json"], &[]).await;
@@ -149,7 +149,7 @@ async fn what_a_newer_pointsman_wrote_is_refused_at_the_start() {
         eprintln!("not tried: PostgreSQL is not installed");
         return;
     };
-    let mut town = Town::on(Some(cluster.url()), Pace::instant(), |_| {}).await;
+    let mut town = Town::on(Some(cluster.url()), Latency::instant(), |_| {}).await;
     town.climb("live").await;
     town.round().await;
     town.allowed.unacknowledged = true;

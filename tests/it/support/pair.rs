@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use pointsman::demo::{Legacy, Pace, World};
+use pointsman::demo::{Latency, Legacy, World};
 use pointsman::limits::Limits;
 use pointsman::secret::Secret;
 use pointsman::store::{PostgresStore, SharedStore};
@@ -66,8 +66,8 @@ impl Pair {
             eprintln!("not tried: PostgreSQL is not installed");
             return None;
         };
-        let world = World::start(LOCAL, Pace::instant()).await.expect("a port");
-        let legacy = Legacy::start(LOCAL, &world.url(), Pace::instant()).await.expect("a port");
+        let world = World::start(LOCAL, Latency::instant()).await.expect("a port");
+        let legacy = Legacy::start(LOCAL, &world.url(), Latency::instant()).await.expect("a port");
         let flags = FlagsDir::example(&legacy.url(), &world.url());
         flags.write("workflows/relay.yaml", RELAY);
         let lease = LEASE.as_millis();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use pointsman::demo::http::{Client, NoReply, Reply};
-use pointsman::demo::{Legacy, Pace, World};
+use pointsman::demo::{Latency, Legacy, World};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -45,16 +45,16 @@ impl Town {
     }
     /// The same with changed files.
     pub async fn with(change: impl FnOnce(&FlagsDir)) -> Self {
-        Self::paced(Pace::instant(), change).await
+        Self::paced(Latency::instant(), change).await
     }
     /// The same with a world that takes its time.
-    pub async fn paced(pace: Pace, change: impl FnOnce(&FlagsDir)) -> Self {
-        Self::on(None, pace, change).await
+    pub async fn paced(latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
+        Self::on(None, latency, change).await
     }
     /// The same on another store than a file of its own.
-    pub async fn on(store: Option<String>, pace: Pace, change: impl FnOnce(&FlagsDir)) -> Self {
-        let world = World::start(LOCAL, pace.clone()).await.expect("a port");
-        let legacy = Legacy::start(LOCAL, &world.url(), pace).await.expect("a port");
+    pub async fn on(store: Option<String>, latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
+        let world = World::start(LOCAL, latency.clone()).await.expect("a port");
+        let legacy = Legacy::start(LOCAL, &world.url(), latency).await.expect("a port");
         let flags = FlagsDir::example(&legacy.url(), &world.url());
         change(&flags);
         let dir = tempfile::tempdir().expect("a directory");

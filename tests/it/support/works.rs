@@ -13,7 +13,7 @@ use http::{Method, Response, StatusCode, header};
 use http_body_util::Full;
 use pointsman::demo::Ledger;
 use pointsman::demo::http::{Answer, Call, Dropped, Server, json as reply};
-use pointsman::demo::ledger::{Delivery, Taken};
+use pointsman::demo::ledger::{Delivery, DeliveryResult};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -226,9 +226,9 @@ impl Floor {
             caused_by,
             trace: None,
         };
-        match self.ledger.take(delivery, answer) {
-            Taken::Accepted(body) | Taken::Repeated(body) => Ok(body),
-            Taken::KeyReused => {
+        match self.ledger.record(delivery, answer) {
+            DeliveryResult::Accepted(body) | DeliveryResult::Repeated(body) => Ok(body),
+            DeliveryResult::KeyReused => {
                 let error = json!({ "error": "this key came with other bytes" });
                 Err(Box::new(reply(StatusCode::BAD_REQUEST, &error)))
             }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use pointsman::affinity::StoreAffinity;
 use pointsman::config::{self, Overrides, Setup};
-use pointsman::demo::{Entry, Pace, World};
+use pointsman::demo::{Entry, Latency, World};
 use pointsman::engine::{Engine, EngineParts, Start};
 use pointsman::exchange::{ArmReply, ArmRequest, RequestCopy};
 use pointsman::flag::{InstanceId, PinKey};
@@ -54,7 +54,7 @@ pub struct Yard {
 impl Yard {
     /// The example set with changed files.
     pub async fn new(change: impl FnOnce(&FlagsDir)) -> Self {
-        let world = World::start(LOCAL, Pace::instant()).await.expect("a port");
+        let world = World::start(LOCAL, Latency::instant()).await.expect("a port");
         let flags = FlagsDir::example("http://127.0.0.1:9", &world.url());
         flags.write("workflows/saga-order.yaml", &saga(&flags));
         change(&flags);

@@ -1,8 +1,7 @@
-//! Sets the stage, plays the walk, and settles the account.
+//! The demo from start to end: starts the sample services and the product, walks the ladder, checks the promises.
 //!
-//! The question it answers: "did every promise hold, from the first request to the last?" The product is started by
-//! whoever calls (it is handed a directory of files and wishes for addresses), so that the demo runs what everybody
-//! runs. Always true: the files and the store are in a directory of their own, which is removed at the end.
+//! The question it answers: "did every promise hold, from the first request to the last?" The caller starts the
+//! product (it gets a directory of files and the addresses to listen on), so that the demo runs the same program. Always true: the files and the store are in a directory of their own, which is removed at the end.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::account::{self, Line};
+use super::campaign::Launch;
+use super::console::Console;
 use super::control::Control;
 use super::http::Outage;
-use super::launch::Launch;
-use super::story::Story;
+use super::promises::{self, Promise};
 use super::traffic::Traffic;
 use super::walk::Walk;
-use super::{Legacy, Pace, World, files};
+use super::{Latency, Legacy, World, files};
 use crate::admin::types::Diffs;
 
 /// How many clients there are.
@@ -27,7 +26,7 @@ const CLIENTS: usize = 12;
 /// How long runs may take to end after the last request.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// What the demo is told.
+/// The options of `demo`.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
     /// Ends after the walk instead of staying up.
@@ -36,9 +35,9 @@ pub struct DemoOptions {
     pub render: fn(&Diffs, bool) -> String,
 }
 
-/// What the demo wants of the product.
+/// How the product is to be started.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct ProductSettings {
     /// The directory of the flag files.
     pub flags: PathBuf,
     /// Where the proxy should listen.
@@ -62,39 +61,39 @@ pub struct Product {
     pub stop: Stop,
 }
 
-/// Plays the demo; whether every promise held.
+/// Runs the demo; whether every promise held.
 ///
 /// # Errors
 /// A port or a directory cannot be had, the product does not start, or the outcome was asked for and the walk was told
 /// to end before there was one.
 pub async fn run(
     options: &DemoOptions,
-    start: impl AsyncFnOnce(Wanted) -> anyhow::Result<Product>,
+    start: impl AsyncFnOnce(ProductSettings) -> anyhow::Result<Product>,
 ) -> anyhow::Result<bool> {
-    let dir = Directory::new()?;
-    let mut story = Story::new();
-    let pace = Pace::new(1.0, 20_261_120);
+    let dir = TemporaryDirectory::new()?;
+    let mut console = Console::new();
+    let latency = Latency::new(1.0, 20_261_120);
     // The ports that the files name, so that what the README says works here too; any others where those are taken.
-    let world = match World::start(wish(9100, options.exit), pace.clone()).await {
+    let world = match World::start(preferred_address(9100, options.exit), latency.clone()).await {
         Ok(world) => world,
-        Err(_) => World::start(any(), pace.clone()).await?,
+        Err(_) => World::start(any_port_address(), latency.clone()).await?,
     };
-    let legacy = match Legacy::start(wish(9000, options.exit), &world.url(), pace.clone()).await {
+    let legacy = match Legacy::start(preferred_address(9000, options.exit), &world.url(), latency.clone()).await {
         Ok(legacy) => legacy,
-        Err(_) => Legacy::start(any(), &world.url(), pace).await?,
+        Err(_) => Legacy::start(any_port_address(), &world.url(), latency).await?,
     };
     let flags = dir.0.join("flags");
     files::write(&flags, &legacy.url(), &world.url())?;
     let store = dir.0.join("pointsman.db");
-    let product = start(Wanted {
+    let product = start(ProductSettings {
         flags: flags.clone(),
-        listen: free(8080, options.exit),
-        admin: free(8081, options.exit),
+        listen: free_address(8080, options.exit),
+        admin: free_address(8081, options.exit),
         store,
     })
     .await?;
     let admin = format!("http://{}", product.admin);
-    story.chapter("demo", "A shop's orders move from legacy to the engine, and back, and on.");
+    console.chapter("demo", "A shop's orders move from legacy to the engine, and back, and on.");
     for (what, where_) in [
         ("clients ask proxy", format!("http://{}", product.listen)),
         ("API and metrics admin", admin.clone()),
@@ -102,12 +101,12 @@ pub async fn run(
         ("outside world with ledger", format!("{}/ledger", world.url())),
         ("flag files", flags.display().to_string()),
     ] {
-        story.say(&format!("{what} {where_}"));
+        console.say(&format!("{what} {where_}"));
     }
 
     let mut traffic = Traffic::start(&format!("http://{}", product.listen), CLIENTS);
     let control = Control::new(&admin);
-    let unheard = story.unheard();
+    let output_closed = console.output_closed();
     let mut interrupted = false;
     let (walked, mut broken) = {
         let mut walk = Walk {
@@ -115,13 +114,13 @@ pub async fn run(
             traffic: &traffic,
             legacy: &legacy,
             flags: &flags,
-            story: &mut story,
+            console: &mut console,
             render: options.render,
             broken: Vec::new(),
         };
         let walked = tokio::select! {
             walked = walk.all() => walked,
-            () = told_to_end(&unheard) => {
+            () = asked_to_end(&output_closed) => {
                 interrupted = true;
                 Err(anyhow::anyhow!("told to end"))
             }
@@ -129,54 +128,54 @@ pub async fn run(
         (walked, walk.broken)
     };
     if interrupted {
-        story.chapter("ended", "Told to end in the middle of the walk.");
+        console.chapter("ended", "Told to end in the middle of the walk.");
     } else if let Err(error) = walked {
         let why = format!("the walk ended early: {error:#}");
-        story.bad(&why);
+        console.broken(&why);
         broken.push(why);
     }
     traffic.stop().await;
     if !interrupted && broken.is_empty() {
-        let mut launch = Launch { control: &control, world: &world, story: &story, broken: &mut broken };
+        let mut launch = Launch { control: &control, world: &world, console: &console, broken: &mut broken };
         if let Err(error) = launch.all().await {
             let why = format!("the campaign ended early: {error:#}");
-            story.bad(&why);
+            console.broken(&why);
             broken.push(why);
         }
     }
-    settle(&control).await;
-    let lines = account::settle(world.ledger(), &traffic.tally());
-    close(&story, &lines, &traffic, interrupted, &mut broken);
+    wait_for_runs(&control).await;
+    let promises = promises::check(world.ledger(), &traffic.tally());
+    report(&console, &promises, &traffic, interrupted, &mut broken);
 
     if !options.exit && !interrupted {
         legacy.outage(Outage::None);
-        let gentle = Traffic::start(&format!("http://{}", product.listen), 2);
-        look_around(&story, &admin, &flags, product.listen);
-        story.rest();
-        told_to_end(&unheard).await;
-        drop(gentle);
+        let light_traffic = Traffic::start(&format!("http://{}", product.listen), 2);
+        suggest_commands(&console, &admin, &flags, product.listen);
+        console.end_progress();
+        asked_to_end(&output_closed).await;
+        drop(light_traffic);
     }
-    story.rest();
+    console.end_progress();
     (product.stop)().await;
-    // Who asked for the outcome of the walk must not take half of it for the whole.
+    // With `--exit` half a walk is no outcome.
     anyhow::ensure!(!(interrupted && options.exit && broken.is_empty()), "told to end before the walk was over");
     Ok(broken.is_empty())
 }
 
-/// Ctrl-C, SIGTERM, or nobody reads what is told. A failure to listen for them is taken as one: nobody could end the
-/// demo otherwise.
-async fn told_to_end(unheard: &Notify) {
+/// Waits for Ctrl-C, SIGTERM or a closed stdout. Where signals cannot be listened for it returns at once: the demo could
+/// not be ended otherwise.
+async fn asked_to_end(output_closed: &Notify) {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminated) = signal(SignalKind::terminate()) else { return };
     tokio::select! {
         _heard = tokio::signal::ctrl_c() => {}
         _heard = terminated.recv() => {}
-        () = unheard.notified() => {}
+        () = output_closed.notified() => {}
     }
 }
 
 /// Waits until no durable run is under way, within a bound.
-async fn settle(control: &Control) {
+async fn wait_for_runs(control: &Control) {
     let begun = Instant::now();
     while begun.elapsed() < SETTLE {
         if control.status().await.is_ok_and(|status| status.runs_in_flight == 0) {
@@ -186,32 +185,33 @@ async fn settle(control: &Control) {
     }
 }
 
-fn close(story: &Story, lines: &[Line], traffic: &Traffic, interrupted: bool, broken: &mut Vec<String>) {
-    story.chapter("account", "What callers were told against what the ledger says was done.");
-    for line in lines {
-        let text = format!("{:<56}{:>8}", line.what, line.count);
-        if line.holds() {
-            story.good(&text);
+fn report(console: &Console, promises: &[Promise], traffic: &Traffic, interrupted: bool, broken: &mut Vec<String>) {
+    console.chapter("account", "What callers were told against what the ledger says was done.");
+    for promise in promises {
+        let text = format!("{:<56}{:>8}", promise.what, promise.count);
+        if promise.holds() {
+            console.kept(&text);
         } else {
-            let why = format!("{text}, and should be {}", line.due);
-            story.bad(&why);
+            let why = format!("{text}, and should be {}", promise.expected);
+            console.broken(&why);
             broken.push(why);
         }
     }
     for failure in &traffic.tally().failures {
-        story.say(failure);
+        console.say(failure);
     }
     match broken.len() {
-        0 if interrupted => story.chapter("balanced", "What was done until then is as promised."),
-        0 => story.chapter("balanced", "Every promise held."),
-        1 => story.chapter("BROKEN", "1 promise did not hold."),
-        n => story.chapter("BROKEN", &format!("{n} promises did not hold.")),
+        0 if interrupted => console.chapter("balanced", "What was done until then is as promised."),
+        0 => console.chapter("balanced", "Every promise held."),
+        1 => console.chapter("BROKEN", "1 promise did not hold."),
+        n => console.chapter("BROKEN", &format!("{n} promises did not hold.")),
     }
 }
 
-fn look_around(story: &Story, admin: &str, flags: &Path, listen: SocketAddr) {
-    story.chapter("look around", "Everything stays up, with a little traffic, until Ctrl-C. Try, in another terminal:");
-    story.say(&format!("export POINTSMAN_ADMIN={admin}"));
+fn suggest_commands(console: &Console, admin: &str, flags: &Path, listen: SocketAddr) {
+    console
+        .chapter("look around", "Everything stays up, with a little traffic, until Ctrl-C. Try, in another terminal:");
+    console.say(&format!("export POINTSMAN_ADMIN={admin}"));
     for command in [
         "pointsman status",
         "pointsman diffs orders.create",
@@ -219,32 +219,32 @@ fn look_around(story: &Story, admin: &str, flags: &Path, listen: SocketAddr) {
         "pointsman flip orders.create live --reason 'a step back' --yes",
         "pointsman freeze --reason 'a look at the switch'",
     ] {
-        story.say(command);
+        console.say(command);
     }
-    story.say(&format!("curl -s {admin}/metrics"));
-    story.say(&format!("curl -s http://{listen}/orders"));
-    story.say(&format!("edit {}", flags.join("workflows/create-order.yaml").display()));
+    console.say(&format!("curl -s {admin}/metrics"));
+    console.say(&format!("curl -s http://{listen}/orders"));
+    console.say(&format!("edit {}", flags.join("workflows/create-order.yaml").display()));
 }
 
-fn any() -> SocketAddr {
+fn any_port_address() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 }
 
-/// Scripts get any port: two of them may run at the same time.
-fn wish(port: u16, any_port: bool) -> SocketAddr {
+/// This port, or any: scripts take any, because two of them may run at the same time.
+fn preferred_address(port: u16, any_port: bool) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), if any_port { 0 } else { port })
 }
 
-/// The port that the files name, if nobody has it now.
-fn free(port: u16, any_port: bool) -> SocketAddr {
-    let wish = wish(port, any_port);
-    if std::net::TcpListener::bind(wish).is_ok() { wish } else { any() }
+/// The port that the files name if it is free, else any.
+fn free_address(port: u16, any_port: bool) -> SocketAddr {
+    let preferred = preferred_address(port, any_port);
+    if std::net::TcpListener::bind(preferred).is_ok() { preferred } else { any_port_address() }
 }
 
-/// A directory that goes with the demo.
-struct Directory(PathBuf);
+/// A directory that is removed when it is dropped.
+struct TemporaryDirectory(PathBuf);
 
-impl Directory {
+impl TemporaryDirectory {
     fn new() -> std::io::Result<Self> {
         let dir = std::env::temp_dir().join(format!("pointsman-demo-{}", uuid::Uuid::now_v7().simple()));
         std::fs::create_dir_all(&dir)?;
@@ -252,9 +252,9 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
-        // What cannot be removed is left to the system's own cleaning.
+        // What cannot be removed stays in the system's temporary directory.
         let _removed = std::fs::remove_dir_all(&self.0);
     }
 }

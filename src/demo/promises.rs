@@ -1,36 +1,36 @@
-//! The account at the end: what callers were told against what was done.
+//! The check at the end: what callers were told against what was done.
 //!
-//! PURE. Always true: every promise that the demo makes is one line here, and a line that does not hold is a broken
+//! PURE. Always true: every promise of the demo is one row here; a row whose count is not the expected one is a broken
 //! promise.
 
 use super::Ledger;
 use super::traffic::Tally;
 
-/// One line of the account.
+/// One promise: a count, and what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct Promise {
     /// What is counted.
     pub what: String,
     /// How many.
     pub count: u64,
-    /// How many it has to be.
-    pub due: u64,
+    /// How many it must be.
+    pub expected: u64,
 }
 
-impl Line {
+impl Promise {
     /// Whether it is as promised.
     pub fn holds(&self) -> bool {
-        self.count == self.due
+        self.count == self.expected
     }
 }
 
-/// Holds the ledger against what callers were told.
-pub fn settle(ledger: &Ledger, tally: &Tally) -> Vec<Line> {
+/// Compares the ledger with what callers were told.
+pub fn check(ledger: &Ledger, tally: &Tally) -> Vec<Promise> {
     let balance = ledger.balance();
-    let line = |what: &str, count: u64, due: u64| Line { what: what.to_owned(), count, due };
+    let line = |what: &str, count: u64, expected: u64| Promise { what: what.to_owned(), count, expected };
     let mut rehearsed = 0;
     let mut both = 0;
-    // Drafts are the new side's alone, and the campaign's ads belong to runs that no request began.
+    // Only the engine makes drafts, and the campaign's ads belong to runs that no request began.
     let asked = |e: &&super::Entry| !e.duplicate && e.operation != "draft" && e.service != "ads";
     for entry in ledger.entries().iter().filter(asked) {
         let answered_by_engine = entry.trace.as_ref().is_some_and(|t| tally.engine_traces.contains(t));

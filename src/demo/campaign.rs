@@ -1,24 +1,24 @@
-//! A campaign is launched, with people in it: a review item by item, a conflict, and a saga that undoes.
+//! The chapter with a campaign: a person's review item by item, a conflict, and a saga that undoes.
 //!
-//! Always true: everything goes through the API that every other client uses, and what it says is held against the
+//! Always true: everything goes through the API that every other client uses, and what it says is compared with the
 //! ledger: what was struck out was never booked, what was resolved was booked once, what was undone is taken back.
 
 use serde_json::{Value, json};
 
+use super::console::Console;
 use super::control::Control;
-use super::story::Story;
 use super::world::{Fault, World};
 use crate::admin::types::{Orchestration, PendingCheckpoint};
 use crate::workflow::RunStatus;
 
-/// Everything that the chapter touches.
+/// What the chapter needs.
 pub struct Launch<'a> {
     /// The product.
     pub control: &'a Control,
     /// The outside world, for its refusals and its ledger.
     pub world: &'a World,
-    /// The teller.
-    pub story: &'a Story,
+    /// Where it prints.
+    pub console: &'a Console,
     /// What did not hold.
     pub broken: &'a mut Vec<String>,
 }
@@ -29,7 +29,7 @@ impl Launch<'_> {
     /// # Errors
     /// The product does not answer.
     pub async fn all(&mut self) -> anyhow::Result<()> {
-        self.story.chapter(
+        self.console.chapter(
             "people",
             "A campaign is launched through the API. Its bookings are of high risk: a person looks at each.",
         );
@@ -45,18 +45,18 @@ impl Launch<'_> {
         let struck = review.items.len().saturating_sub(1);
         let approved: Vec<u32> = review.items.iter().map(|item| item.index).take(struck).collect();
         let rest: Vec<u32> = review.items.iter().map(|item| item.index).skip(struck).collect();
-        self.story.say(&format!("approved: {approved:?}, struck out: {rest:?}"));
+        self.console.say(&format!("approved: {approved:?}, struck out: {rest:?}"));
         // The first booking meets a refusal that no machine can resolve.
         self.world.fault("book", Fault::Refuse(409), 1);
         let said = json!({ "approved": approved, "struck": rest, "as": "mara" });
         let run = self.control.answer(&review.answer, &said).await?;
         let run = self.control.at_rest(run, &[RunStatus::Paused]).await?;
         let Some(conflict) = run.data.conflicts.first() else {
-            self.broke(&format!("a 409 did not pause the run: it is {}", run.data.status.as_str()));
+            self.report_broken(&format!("a 409 did not pause the run: it is {}", run.data.status.as_str()));
             return Ok(());
         };
-        self.story.say(&format!("the run is {}: {}", run.data.status.as_str(), conflict.message));
-        self.story.say(&format!("choices: {}", conflict.choices.join(", ")));
+        self.console.say(&format!("the run is {}: {}", run.data.status.as_str(), conflict.message));
+        self.console.say(&format!("choices: {}", conflict.choices.join(", ")));
         let mut choice = json!({ "step": conflict.step_id, "choice": "retry", "as": "mara" });
         if let (Some(item), Some(fields)) = (conflict.item, choice.as_object_mut()) {
             fields.insert("item".to_owned(), item.into());
@@ -80,11 +80,11 @@ impl Launch<'_> {
         let all: Vec<u32> = review.items.iter().map(|item| item.index).collect();
         let run = self.control.answer(&review.answer, &json!({ "approved": all, "as": "mara" })).await?;
         let run = self.control.at_rest(run, &[RunStatus::Failed]).await?;
-        self.story.say(&format!("announcing it was refused for good; the run {}:", run.data.status.as_str()));
+        self.console.say(&format!("announcing it was refused for good; the run {}:", run.data.status.as_str()));
         for row in &run.data.undone {
             let item = row.item.map(|item| format!("[{item}]")).unwrap_or_default();
             let state = serde_json::to_value(row.state)?;
-            self.story.say(&format!("- {}{item}: {}", row.step_id, state.as_str().unwrap_or_default()));
+            self.console.say(&format!("- {}{item}: {}", row.step_id, state.as_str().unwrap_or_default()));
         }
         let (booked, back) = (self.count("book") - booked, self.count("book-back") - back);
         let (set_aside, returned) = (self.count("budget") - set_aside, self.count("budget-back") - returned);
@@ -99,12 +99,15 @@ impl Launch<'_> {
     /// The review that the run waits for, shown.
     fn review(&mut self, run: &Orchestration) -> Option<PendingCheckpoint> {
         let Some(review) = run.data.pending_checkpoint.clone().filter(|review| !review.items.is_empty()) else {
-            self.broke(&format!("a step of high risk was not reviewed: the run is {}", run.data.status.as_str()));
+            self.report_broken(&format!(
+                "a step of high risk was not reviewed: the run is {}",
+                run.data.status.as_str()
+            ));
             return None;
         };
-        self.story.say(&format!("{} is {}: {}", run.data.run_id, run.data.status.as_str(), review.question));
+        self.console.say(&format!("{} is {}: {}", run.data.run_id, run.data.status.as_str(), review.question));
         for item in &review.items {
-            self.story.say(&format!("  [{}] {}  {}", item.index, item.what, item.value));
+            self.console.say(&format!("  [{}] {}  {}", item.index, item.what, item.value));
         }
         Some(review)
     }
@@ -116,13 +119,13 @@ impl Launch<'_> {
 
     fn expect(&mut self, holds: bool, what: &str) {
         match holds {
-            true => self.story.good(what),
-            false => self.broke(what),
+            true => self.console.kept(what),
+            false => self.report_broken(what),
         }
     }
 
-    fn broke(&mut self, what: &str) {
-        self.story.bad(what);
+    fn report_broken(&mut self, what: &str) {
+        self.console.broken(what);
         self.broken.push(what.to_owned());
     }
 }

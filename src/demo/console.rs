@@ -1,4 +1,4 @@
-//! What the demo tells: chapters on stdout, live progress on a terminal.
+//! What the demo prints: chapters on stdout, live progress on a terminal.
 //!
 //! Always true: without a terminal nothing moves and nothing is coloured; the same sentences come as plain lines.
 
@@ -10,28 +10,28 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use owo_colors::OwoColorize;
 use tokio::sync::Notify;
 
-/// Without a terminal the progress is told at most this often.
+/// Without a terminal progress is printed at most this often.
 const PLAIN_PAUSE: Duration = Duration::from_secs(2);
 
-/// The teller.
+/// Prints chapters, sentences and progress.
 #[derive(Debug)]
-pub struct Story {
+pub struct Console {
     bar: ProgressBar,
     colour: bool,
     live: bool,
     begun: Instant,
-    told: Instant,
-    unheard: Arc<Notify>,
+    progress_at: Instant,
+    closed: Arc<Notify>,
 }
 
-impl Default for Story {
+impl Default for Console {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Story {
-    /// Looks whether somebody watches.
+impl Console {
+    /// Finds out whether stdout and stderr are terminals.
     pub fn new() -> Self {
         let live = std::io::stderr().is_terminal();
         let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -41,7 +41,7 @@ impl Story {
         }
         bar.enable_steady_tick(Duration::from_millis(120));
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { bar, colour, live, begun: Instant::now(), told: Instant::now(), unheard: Arc::default() }
+        Self { bar, colour, live, begun: Instant::now(), progress_at: Instant::now(), closed: Arc::default() }
     }
     /// Whether what is printed may be coloured.
     pub fn colour(&self) -> bool {
@@ -62,13 +62,13 @@ impl Story {
             self.print(&format!("         {line}"));
         }
     }
-    /// Something that went as promised.
-    pub fn good(&self, text: &str) {
+    /// A promise that was kept.
+    pub fn kept(&self, text: &str) {
         let mark = if self.colour { "ok".green().to_string() } else { "ok".to_owned() };
         self.print(&format!("    {mark}   {text}"));
     }
-    /// Something that did not.
-    pub fn bad(&self, text: &str) {
+    /// A promise that was broken.
+    pub fn broken(&self, text: &str) {
         let mark = if self.colour { "BROKEN".red().to_string() } else { "BROKEN".to_owned() };
         self.print(&format!("  {mark} {text}"));
     }
@@ -76,23 +76,23 @@ impl Story {
     pub fn progress(&mut self, text: &str) {
         if self.live {
             self.bar.set_message(text.to_owned());
-        } else if self.told.elapsed() >= PLAIN_PAUSE {
-            self.told = Instant::now();
+        } else if self.progress_at.elapsed() >= PLAIN_PAUSE {
+            self.progress_at = Instant::now();
             self.say(text);
         }
     }
-    /// Nobody reads any more (a closed pipe): to be waited for.
-    pub fn unheard(&self) -> Arc<Notify> {
-        self.unheard.clone()
+    /// Notified when stdout is closed (a pipe that nobody reads any more).
+    pub fn output_closed(&self) -> Arc<Notify> {
+        self.closed.clone()
     }
-    /// No more progress.
-    pub fn rest(&self) {
+    /// Ends the progress line.
+    pub fn end_progress(&self) {
         self.bar.finish_and_clear();
     }
     fn print(&self, line: &str) {
-        let told = self.bar.suspend(|| writeln!(std::io::stdout(), "{line}"));
-        if told.is_err() {
-            self.unheard.notify_one();
+        let printed = self.bar.suspend(|| writeln!(std::io::stdout(), "{line}"));
+        if printed.is_err() {
+            self.closed.notify_one();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How long a sample service takes.
+//! The latency of the sample services.
 //!
 //! Always true: the sequence of latencies follows from the seed. Real services are mostly quick and sometimes not, so
 //! one call in twenty takes three times as long.
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 /// Latencies with seeded jitter; clones share the sequence.
 #[derive(Clone, Debug)]
-pub struct Pace {
+pub struct Latency {
     scale: f64,
     random: Arc<Mutex<fastrand::Rng>>,
 }
 
-impl Pace {
-    /// Latencies as they are written, times `scale`.
+impl Latency {
+    /// Latencies in milliseconds as the callers give them, times `scale`.
     pub fn new(scale: f64, seed: u64) -> Self {
         Self { scale, random: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))) }
     }
@@ -28,8 +28,8 @@ impl Pace {
         let tail = if random.u8(0..20) == 0 { 3.0 } else { 1.0 };
         Duration::from_secs_f64(ms * self.scale * tail * (0.75 + 0.5 * random.f64()) / 1_000.0)
     }
-    /// Takes around `ms` milliseconds.
-    pub async fn take(&self, ms: f64) {
+    /// Waits around `ms` milliseconds.
+    pub async fn wait(&self, ms: f64) {
         let duration = self.draw(ms);
         if !duration.is_zero() {
             tokio::time::sleep(duration).await;

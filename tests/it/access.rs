@@ -1,4 +1,4 @@
-//! Who may change what; and what recorded traffic may not do: show a secret, or be anything but inert text.
+//! Access to the API; and recorded traffic, which must show no secret and is shown as inert text.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ fn bearer(token: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_changes_without_a_credential_that_may() {
+async fn changes_require_a_token_with_the_scope() {
     let origin = Origin::start(Act::Json("{}")).await;
     let flags = FlagsDir::passthrough(&origin.url());
     flags.edit("pointsman.yaml", |text| {
@@ -88,7 +88,7 @@ async fn nothing_changes_without_a_credential_that_may() {
     let flips = ask(&pointsman, "GET /api/v2/flips", &[("authorization", &looker)], &Value::Null).await;
     assert_eq!(flips.body, b"[]", "nothing was changed: {}", String::from_utf8_lossy(&flips.body));
 
-    // Who has the right one is who the token says, whatever else is said.
+    // With a token, its name is recorded, whatever name the request gives.
     let claims = [("authorization", mover.as_str()), ("x-pointsman-as", "root")];
     let flip = ask(&pointsman, "POST /api/v2/routes/things/flip", &claims, &json!({ "to": "shadow" })).await;
     assert_eq!(flip.status, 200, "{}", String::from_utf8_lossy(&flip.body));
@@ -100,15 +100,15 @@ async fn nothing_changes_without_a_credential_that_may() {
     assert_eq!(pointsman.stop().await, Some(0));
 }
 
-/// What must be nowhere but at legacy and, for the header, at the service that a step sends it to.
+/// May only be found at legacy and, for the header, at the service to which a step sends it.
 const SECRET: &str = "hunter2-0d9f";
 
-/// Says something else than the workflow, and too much.
+/// A legacy whose replies differ from the workflow's and contain secrets.
 const REPLY: &str = r#"{"id":1,"token":"hunter2-0d9f","login":{"password":"hunter2-0d9f"},"next":"/x?api_key=hunter2-0d9f",
 "session":["hunter2-0d9f"],"note":"<script>alert(1)</script>\u001b[2J"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_and_markup_of_recorded_traffic_do_no_harm() {
+async fn recorded_traffic_is_redacted_and_shown_as_inert_text() {
     let (legacy, who) = (Origin::start(Act::Json(REPLY)).await, Origin::start(Act::Json("{\"name\":\"a\"}")).await);
     let flags = FlagsDir::passthrough(&legacy.url());
     let key = "ab".repeat(32);

@@ -1,4 +1,4 @@
-//! A service that is ill, slow or picky: the breaker, the rate and the times of steps' calls.
+//! Calls of steps to a service that fails, is slow or limits its callers: breaker, rate and timeouts.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -27,11 +27,11 @@ const LEGACY: &str = r#"{"id":"l1"}"#;
 const GOOD: &str = r#"{"id":"b1"}"#;
 
 impl Town {
-    /// `terms` are the bank's beside its URL.
+    /// `terms` are the settings of the service `bank` beside its URL.
     async fn start(terms: &str) -> Self {
         Self::at(None, "only", terms).await
     }
-    /// The same with a bank somewhere else, and the route in another state.
+    /// The same with another address of the bank, and the route in another state.
     async fn at(address: Option<SocketAddr>, state: &str, terms: &str) -> Self {
         let legacy = Origin::start(Act::Json(LEGACY)).await;
         let bank = Origin::start(Act::Json(GOOD)).await;
@@ -69,7 +69,7 @@ impl Town {
     async fn pay(&self) -> StatusCode {
         self.send("/pay").await.status
     }
-    /// So many at the same time; how many of them were answered in good order.
+    /// Sends `count` requests at the same time; returns how many succeeded.
     async fn pay_at_once(&self, count: usize) -> usize {
         let replies = futures_util::future::join_all((0..count).map(|_| self.pay())).await;
         replies.into_iter().filter(|status| status.is_success()).count()
@@ -104,7 +104,7 @@ fn refused(metrics: &Metrics, by: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_service_is_left_alone_and_everybody_can_see_it() {
+async fn an_open_breaker_stops_calls_and_is_visible() {
     let town = Town::start(", breaker: { min: 5, over: 60s, open: 60s }").await;
     town.bank.otherwise(Act::Status(500));
     for _ in 0..5 {
@@ -133,7 +133,7 @@ async fn a_dead_service_is_left_alone_and_everybody_can_see_it() {
     assert_eq!(json[0]["breaker"]["state"], "open");
     assert!(town.pointsman.log().contains("the breaker opens"), "{}", town.pointsman.log());
 
-    // Files that say the same of the service keep its breaker; others begin anew.
+    // Files with the same settings of the service keep its breaker; changed settings reset it.
     let generation = || async { town.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
     town.flags.edit("routes/pay.yaml", |text| text.replace("state: only }\n", "state: only, deadline: 9s }\n"));
@@ -145,7 +145,7 @@ async fn a_dead_service_is_left_alone_and_everybody_can_see_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_while_a_few_probes_go_through_and_close_it() {
+async fn successful_probes_close_the_breaker() {
     let town = Town::start(", breaker: { min: 4, over: 60s, open: 300ms, open_max: 400ms, probes: 2 }").await;
     town.bank.otherwise(Act::Status(503));
     for _ in 0..4 {
@@ -157,7 +157,7 @@ async fn after_a_while_a_few_probes_go_through_and_close_it() {
     assert_eq!((town.bank.count(), went(&metrics, "half_open"), went(&metrics, "open")), (5, 1.0, 2.0), "it failed");
 
     town.until_probes_may_go().await;
-    // Long enough for all to have come before the probes are answered.
+    // Slow enough for all calls to arrive before the probes are answered.
     town.bank.otherwise(Act::Slow(Duration::from_secs(4), GOOD));
     assert_eq!(town.pay_at_once(20).await, 2, "the probes are answered, the others fail at once");
     assert_eq!(town.bank.count(), 7);
@@ -170,7 +170,7 @@ async fn after_a_while_a_few_probes_go_through_and_close_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_failure_does_not_open_it_and_what_is_too_slow_does() {
+async fn client_errors_do_not_open_the_breaker_and_slow_calls_do() {
     let town = Town::start(", breaker: { min: 4, over: 60s, slow: 500ms, open: 60s }").await;
     town.bank.next(Act::Status(429), 10);
     town.bank.next(Act::Status(404), 10);
@@ -186,7 +186,7 @@ async fn what_is_no_failure_does_not_open_it_and_what_is_too_slow_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_breaker_that_is_off_lets_everything_through() {
+async fn a_breaker_that_is_off_stops_no_call() {
     let town = Town::start(", breaker: off").await;
     town.bank.otherwise(Act::Status(500));
     for _ in 0..30 {
@@ -197,7 +197,7 @@ async fn a_breaker_that_is_off_lets_everything_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dark_runs_see_the_breaker_and_never_move_it() {
+async fn dark_runs_obey_the_breaker_and_do_not_count_in_it() {
     let town = Town::at(None, "dark", ", breaker: { min: 5, over: 60s, open: 60s }").await;
     town.bank.otherwise(Act::Status(500));
     let settled = |m: &Metrics| m.sum("pointsman_comparisons_total", &[("route", "pay")]);
@@ -223,7 +223,7 @@ async fn dark_runs_see_the_breaker_and_never_move_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_gets_no_more_calls_a_second_than_it_takes() {
+async fn a_service_gets_no_more_calls_per_second_than_its_rate() {
     let town = Town::start(", rate: 20/s, burst: 4").await;
     let begun = Instant::now();
     assert_eq!(town.pay_at_once(44).await, 44, "all wait for their turn");
@@ -234,7 +234,7 @@ async fn a_service_gets_no_more_calls_a_second_than_it_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_turn_does_not_come_in_time_has_not_left() {
+async fn a_call_that_times_out_waiting_for_the_rate_was_not_sent() {
     let town = Town::start(", rate: 1/m").await;
     assert_eq!(town.pay_at_once(5).await, 1);
     assert_eq!(town.bank.count(), 1);
@@ -245,7 +245,7 @@ async fn whose_turn_does_not_come_in_time_has_not_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_times_of_a_service_hold_for_steps() {
+async fn the_timeouts_of_a_service_apply_to_steps() {
     let town = Town::start(", first_byte: 200ms").await;
     town.bank.otherwise(Act::Stall);
     let begun = Instant::now();
@@ -259,7 +259,7 @@ async fn the_times_of_a_service_hold_for_steps() {
     assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the limit's 20 s");
 }
 
-/// An address at which no connection comes about: its queue is full, and nobody takes any out.
+/// An address that accepts no connection: its accept queue is full.
 async fn unreachable() -> (SocketAddr, impl Sized) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
     let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");

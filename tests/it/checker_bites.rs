@@ -1,4 +1,4 @@
-//! The checker itself: each kind of violation, made on purpose, is found by name.
+//! Tests of the checker itself: it finds each kind of violation, made on purpose, by name.
 
 use std::collections::BTreeMap;
 use std::panic::catch_unwind;
@@ -41,7 +41,7 @@ fn wrong(lines: &[Entry], placed: &[Value], allowed: &Allowed) -> Vec<String> {
 }
 
 #[test]
-fn a_ledger_that_is_wrong_is_found() {
+fn violations_in_the_ledger_are_found() {
     let (lines, placed) = sound();
     assert!(wrong(&lines, &placed, &Allowed::default()).is_empty());
     let again = |entry: Entry| Entry { duplicate: true, ..entry };
@@ -74,7 +74,7 @@ fn a_ledger_that_is_wrong_is_found() {
 }
 
 #[test]
-fn an_account_that_does_not_balance_is_found() {
+fn unbalanced_comparison_counts_are_found() {
     let scrape = |settled: u32| {
         Metrics::parse(&format!(
             "pointsman_offered_total{{route=\"a\"}} 3\n\
@@ -88,7 +88,7 @@ fn an_account_that_does_not_balance_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_whose_events_are_wrong_is_found() {
+async fn violations_in_a_runs_events_are_found() {
     let town = Town::start().await;
     town.climb("live").await;
     town.order().await;

@@ -8,7 +8,7 @@ use pointsman::demo::world::Fault;
 use crate::support::town::{Town, some_order};
 use crate::support::until_true;
 
-/// Kills while one call of `operation` is under way, restarts, and waits until every run has ended.
+/// Kills the process while one call of `operation` is in flight, restarts it, and waits until every run has ended.
 async fn killed_during(operation: &'static str) {
     let mut town = Town::start().await;
     town.climb("live").await;
@@ -42,28 +42,28 @@ async fn killed_during(operation: &'static str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn during_a_read() {
+async fn killed_during_a_read() {
     killed_during("quote").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn during_a_reservation() {
+async fn killed_during_a_reservation() {
     killed_during("reserve").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn during_the_charge() {
+async fn killed_during_the_charge() {
     killed_during("charge").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn during_the_mail() {
+async fn killed_during_the_mail() {
     killed_during("mail").await;
 }
 
 /// Several kills at arbitrary moments under load.
 #[tokio::test(flavor = "multi_thread")]
-async fn again_and_again_under_load() {
+async fn killed_repeatedly_under_load() {
     let mut town = Town::paced(pointsman::demo::Latency::new(0.3, 7), |_| {}).await;
     town.climb("live").await;
     town.allowed.unacknowledged = true;

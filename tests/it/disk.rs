@@ -1,5 +1,5 @@
-//! A full disk: every write of the store fails with ENOSPC for a while, or files may not grow. A broken one: what is
-//! synced fails with EIO. A slow one: each sync takes its time.
+//! Disk faults: every write of the store fails with ENOSPC for a while, or files may not grow (a full disk); every sync
+//! fails with EIO (a broken disk); every sync is slow (a slow disk).
 
 use std::time::{Duration, Instant};
 
@@ -62,13 +62,13 @@ async fn campaign(town: &Town) -> (String, String) {
     (text(&data["run_id"]), text(&data["pending_checkpoint"]["id"]))
 }
 
-/// All of it is approved; whether that is on disk.
+/// Approves everything; returns whether the answer is on disk.
 async fn approved(town: &Town, (run, checkpoint): &(String, String)) -> bool {
     let path = format!("{RUNS}/{run}/checkpoints/{checkpoint}");
     let reply = town.pointsman.api(Method::POST, &path, json!({ "approve": true, "approved": [0, 1] })).await;
     let (status, said) = (reply.status.as_u16(), reply.json());
     assert!(matches!(status, 200 | 409 | 503), "{status} {said}");
-    // 409: an answer of which nobody knew has become an event meanwhile.
+    // 409: an earlier answer with an unknown outcome was recorded after all.
     status != 503
 }
 
@@ -84,7 +84,7 @@ fn done(town: &Town, operation: &str) -> u64 {
     town.world.ledger().balance().total(operation)
 }
 
-/// A run waits for a person while the disk takes nothing: what is said then is said again, and done once.
+/// The disk fails while a run waits for a person: the answer is repeated until it is accepted, and performed once.
 async fn while_it_waits(test: &str, sick: impl AsyncFn(&Town) -> Sick) {
     let mut town = Town::start().await;
     town.allowed.unacknowledged = true;
@@ -102,7 +102,7 @@ async fn while_it_waits(test: &str, sick: impl AsyncFn(&Town) -> Sick) {
     said(test, seed(), "1 run, 1 answer given again", &[]);
 }
 
-/// A run takes back what it did while the disk takes nothing: it is taken back once, and the run ends.
+/// The disk fails while a run is undone: every effect is undone once, and the run ends.
 async fn while_it_compensates(test: &str, sick: impl AsyncFn(&Town) -> Sick) {
     let mut town = Town::start().await;
     town.allowed.unacknowledged = true;
@@ -128,7 +128,7 @@ async fn full_while_a_run_waits() {
     while_it_waits("disk::full_while_a_run_waits", full).await;
 }
 
-/// A write beyond the limit is a signal that ends whoever does not listen for it.
+/// A write beyond the limit raises SIGXFSZ, which by default ends the process.
 #[tokio::test(flavor = "multi_thread")]
 async fn limited_while_a_run_waits() {
     while_it_waits("disk::limited_while_a_run_waits", limited).await;
@@ -195,10 +195,10 @@ async fn only_says_that_nothing_was_started() {
     said("disk::only_says_that_nothing_was_started", seed(), "1 order on a full disk", &[]);
 }
 
-/// Each sync takes a while: whoever is answered by legacy does not notice, and whoever is answered by the engine waits
-/// for what is written down for him, and gets it.
+/// Every sync is slow: requests that legacy answers are not delayed; requests that the engine answers wait for their own
+/// appends and succeed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_disk_holds_up_only_what_is_written_down() {
+async fn a_slow_disk_delays_only_requests_that_append() {
     const SYNC: Duration = Duration::from_millis(120);
     const ORDERS: usize = 6;
     let town = Town::start().await;
@@ -224,12 +224,12 @@ async fn a_slow_disk_holds_up_only_what_is_written_down() {
     if usual > SYNC {
         wrong.push(format!("legacy's answers take {usual:?} behind a sync of {SYNC:?}"));
     }
-    // The birth with the first call; the calls that follow each other; the answer.
+    // One append for the start with the first call, one for each further call in sequence, one for the answer.
     if late > 12 * SYNC {
         wrong.push(format!("the engine's answers take {late:?}"));
     }
     town.finish().await;
     let figures =
         format!("{ORDERS} orders, each sync {SYNC:?}: legacy answers in {usual:.1?}, the engine in {late:.1?}");
-    said("disk::a_slow_disk_holds_up_only_what_is_written_down", seed(), &figures, &wrong);
+    said("disk::a_slow_disk_delays_only_requests_that_append", seed(), &figures, &wrong);
 }

@@ -1,4 +1,4 @@
-//! SIGTERM under load: no request fails, no step is half recorded.
+//! SIGTERM under load: requests in flight are answered, every begun step is recorded.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::town::{Town, some_order};
 use crate::support::{Metrics, PATIENCE, checker, until_true};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_under_way_are_answered_and_new_ones_are_not_taken() {
+async fn requests_in_flight_are_answered_and_new_ones_refused() {
     let town = Town::start().await;
     town.climb("live").await;
     let before = town.world.arrived("charge");
@@ -39,9 +39,9 @@ async fn requests_under_way_are_answered_and_new_ones_are_not_taken() {
     town.finish().await;
 }
 
-/// Clients that keep sending while the process is told to end: whatever reached an arm was answered, each answer is
-/// whole, and after the end nobody is let in.
-async fn nothing_begun_is_left_unanswered(state: &str) {
+/// Clients that keep sending while the process drains: every request that reached an arm is answered, every answer is
+/// complete, and nothing is accepted after the end.
+async fn every_begun_request_is_answered(state: &str) {
     let mut town = Town::start().await;
     town.climb(state).await;
     let served = town.legacy.served();
@@ -64,7 +64,7 @@ async fn nothing_begun_is_left_unanswered(state: &str) {
         until_true("traffic", || answered.load(Ordering::SeqCst) >= 40).await;
         town.pointsman.terminate();
     };
-    // The last scrape before the end is looked at like every other.
+    // The last scrape before the end has to balance like every other.
     let looking = async {
         let (api, url) = (Client::new(PATIENCE), format!("{}/metrics", town.pointsman.admin_url()));
         let mut scrapes = 0;
@@ -88,10 +88,10 @@ async fn nothing_begun_is_left_unanswered(state: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_keep_sending_lose_nothing_in_shadow() {
-    nothing_begun_is_left_unanswered("shadow").await;
+    every_begun_request_is_answered("shadow").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_keep_sending_lose_nothing_in_live() {
-    nothing_begun_is_left_unanswered("live").await;
+    every_begun_request_is_answered("live").await;
 }

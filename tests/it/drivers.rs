@@ -1,9 +1,9 @@
-//! What every workflow gets for free: each of its calls fails in turn, and each is made twice.
+//! Generic tests of every workflow of the example set: each of its calls fails in turn, and each is made twice.
 //!
-//! A clean run says which calls a workflow makes. Then, for each of them and each kind of trouble, a run meets it there:
-//! it comes to a defined end, with nothing half done. And for each of them the process ends after the effect and before
-//! its record: what goes on sends the same key and bytes again, or asks a person. A workflow that is added to the
-//! example set is driven too.
+//! A run without faults shows which calls a workflow makes. Then each kind of fault is injected into each call: the run
+//! has to come to a defined end without partial effects. And for each call the process is killed after the effect and
+//! before its record: the next process sends the same key and bytes again, or asks a person. A workflow that is added to
+//! the example set is tested without further work.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ async fn yard(keyed: bool) -> Yard {
     .await
 }
 
-/// Every call that a clean run makes, and what it does to the world.
+/// Every call that a run without faults makes, and its effects.
 async fn calls(yard: &Yard, workflow: &WorkflowName) -> (Vec<Place>, BTreeMap<String, u64>) {
     let track = yard.track(workflow).await;
     let before = yard.arrived();
@@ -62,18 +62,18 @@ async fn calls(yard: &Yard, workflow: &WorkflowName) -> (Vec<Place>, BTreeMap<St
     (counts.flat_map(|(operation, count)| (0..count).map(move |nth| (operation, nth))).collect(), track.effects())
 }
 
-/// The call at a place meets this; those of its operation before it do not.
+/// Injects a fault into one call; earlier calls of the same operation meet none.
 fn spoil(yard: &Yard, (operation, nth): Place, fault: Fault, times: usize) {
     yard.world.fault(operation, Fault::None, usize::try_from(nth).expect("few"));
     yard.world.fault(operation, fault, times);
 }
 
-/// A DELETE: made twice it does what it does once.
+/// Whether the operation is a DELETE, which is idempotent.
 fn is_repeatable(operation: &str) -> bool {
     matches!(operation, "release" | "budget-back" | "book-back")
 }
 
-/// Where a run stands in the end, and whether that is an end.
+/// The final state of a run; records a violation where it is none.
 async fn ended(track: &Track<'_>, clean: &BTreeMap<String, u64>, wrong: &mut Vec<String>) -> &'static str {
     let Some(run) = track.rest().await else {
         if !track.effects().is_empty() {
@@ -92,7 +92,7 @@ async fn ended(track: &Track<'_>, clean: &BTreeMap<String, u64>, wrong: &mut Vec
     run.status.as_str()
 }
 
-/// A run that waits for a person, once for each thing that the person may choose: all of them come to an end.
+/// Repeats a run that waits for a person once for each possible decision: all of them have to end.
 async fn each_choice(
     yard: &Yard,
     workflow: &WorkflowName,
@@ -175,7 +175,7 @@ async fn each_call_fails_in_turn(keyed: bool) {
                 let mut found = Vec::new();
                 let end = ended(&track, &clean, &mut found).await;
                 found.extend(track.violations(times as u64).await);
-                // Where a repeat could do it twice, nothing goes a second time by itself.
+                // Where a repetition could have a second effect, nothing is sent again automatically.
                 if !keyed && track.ledger().iter().any(|line| line.duplicate && !is_repeatable(&line.operation)) {
                     found.push("a call whose outcome is unknown was sent again".into());
                 }

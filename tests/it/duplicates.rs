@@ -1,4 +1,4 @@
-//! One request delivered many times, at once and across a crash: one run, one answer, one set of effects.
+//! One request delivered many times, concurrently and across a crash: one run, one answer, one set of effects.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{PATIENCE, until_true};
 
 const KEY: [(&str, &str); 1] = [("idempotency-key", "the-one")];
 
-/// The same request so many times at once; every answer is the same created order.
+/// Sends the same request `times` times concurrently; every answer has to be the same created order.
 async fn delivered(town: &Town, times: usize, body: &Value) -> Value {
     let replies = join_all((0..times).map(|_| town.send_with(Method::POST, "/orders", &KEY, body))).await;
     let replies: Vec<Reply> = replies.into_iter().map(|reply| reply.expect("a reply")).collect();
@@ -60,7 +60,7 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deliveries_that_a_kill_cut_off_get_the_run_that_goes_on() {
+async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
     let mut town = Town::start().await;
     town.climb("live").await;
     let before = (runs(&town).await, town.world.ledger().balance().total("charge"));
@@ -84,11 +84,11 @@ async fn deliveries_that_a_kill_cut_off_get_the_run_that_goes_on() {
     let after = (runs(&town).await, town.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     town.finish().await;
-    let test = "duplicates::deliveries_that_a_kill_cut_off_get_the_run_that_goes_on";
+    let test = "duplicates::deliveries_repeated_after_a_kill_get_the_recovered_run";
     said_at_the_end(test, seed(), "41 deliveries, 1 kill, 1 run", &[]);
 }
 
-/// The same start so many times at once; the run that all of them got, and what was said of it.
+/// Sends the same start `times` times concurrently; returns the responses, all of the same run.
 async fn posted(town: &Town, times: usize, input: &Value, wanted: StatusCode) -> Vec<Value> {
     let url = format!("{}/api/v2/orchestrate/run", town.pointsman.admin_url());
     let body = json!({ "workflow": "create-order", "input": input, "idempotency_key": "the-one" });
@@ -132,7 +132,7 @@ async fn two_hundred_starts_with_one_key_are_one_run_also_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn starts_that_a_kill_cut_off_get_the_run_that_goes_on() {
+async fn starts_repeated_after_a_kill_get_the_recovered_run() {
     let mut town = Town::start().await;
     town.allowed.unacknowledged = true;
     let input = some_order(9);
@@ -154,6 +154,6 @@ async fn starts_that_a_kill_cut_off_get_the_run_that_goes_on() {
     let balance = town.world.ledger().balance();
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1), "{balance:?}");
     town.finish().await;
-    let test = "duplicates::starts_that_a_kill_cut_off_get_the_run_that_goes_on";
+    let test = "duplicates::starts_repeated_after_a_kill_get_the_recovered_run";
     said_at_the_end(test, seed(), "220 starts, 1 kill, 1 run", &[]);
 }

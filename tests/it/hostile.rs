@@ -1,4 +1,4 @@
-//! Bodies and heads that mean harm: refused, or passed on unchanged, and never more memory than the bounds allow.
+//! Malicious request heads and bodies: refused, or passed on unchanged, within the bounds on memory.
 
 use std::io::Write as _;
 
@@ -68,7 +68,7 @@ async fn ambiguous_requests_never_reach_legacy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ambiguous_paths_cannot_walk_round_a_flag() {
+async fn ambiguous_paths_do_not_bypass_a_route() {
     let town = Town::start().await;
     town.climb("shadow").await;
     for path in ["/orders%2F1", "//orders", "/orders//1/cancel", "/x/%2e%2e%2Forders"] {
@@ -78,7 +78,7 @@ async fn ambiguous_paths_cannot_walk_round_a_flag() {
     }
     let offered = |m: &crate::support::Metrics| m.sum("pointsman_offered_total", &[("route", "orders.create")]);
     let before = offered(&town.pointsman.metrics().await);
-    // Dot segments are resolved: this is /orders, and its flag holds.
+    // Dot segments are resolved: this is /orders, and its route applies.
     let body = some_order(1).to_string();
     let length = body.len();
     let request = format!(

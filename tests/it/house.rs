@@ -1,5 +1,5 @@
-//! The house keeps its own rules: which room may know which, that no files of a room import each other in a circle, how
-//! long a file is, which crates are in the binary.
+//! Rules for the source: which room (top-level module) may import which, no import circle between the files of a room,
+//! how long a file may be, which crates are in the binary.
 
 #[path = "house/imports.rs"] // also found where this file is compiled by itself
 mod imports;
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Who may know whom. The leaves are for everybody; a room is also allowed to know itself.
+/// Which rooms each room may import, beside itself and these leaves.
 const LEAVES: &[&str] = &["limits", "names", "problem", "secret", "expression"];
 const ARROWS: &[(&str, &[&str])] = &[
     ("limits", &[]),
@@ -37,7 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("demo", &["admin", "flag", "workflow"]),
     ("main", &["cli"]),
 ];
-/// May know every room.
+/// Rooms that may import every room.
 const KNOWS_ALL: &[&str] = &["app", "lib"];
 /// Rooms whose files still import each other in a circle. Nothing is added here; a room without a circle is taken out.
 const CIRCLES: &[&str] = &["app", "evidence", "expression", "ladder", "proxy", "store", "workflow"];
@@ -129,7 +129,7 @@ fn knows(code: &str) -> Vec<String> {
 }
 
 #[test]
-fn arrows_between_rooms_go_one_way() {
+fn rooms_import_only_the_rooms_in_the_table() {
     let table: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
     let known_rooms: Vec<&str> = ARROWS.iter().map(|(room, _)| *room).chain(KNOWS_ALL.iter().copied()).collect();
     let mut wrong = Vec::new();
@@ -141,7 +141,7 @@ fn arrows_between_rooms_go_one_way() {
             wrong.push(format!("{}: the room `{room}` stands in no list of arrows", path.display()));
             continue;
         };
-        // Inside a room's own tests the memory store and other rooms' types may stand in for the world.
+        // Tests of a room may use the memory store and types of other rooms.
         let is_test =
             path.iter().any(|p| p == "tests" || p == "tests.rs" || p.to_string_lossy().ends_with("_tests.rs"));
         let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -185,14 +185,14 @@ fn no_two_files_of_a_room_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn the_arrow_reader_sees_every_form() {
+fn every_form_of_import_is_found() {
     assert_eq!(knows("use crate::flag::State;"), ["flag"]);
     assert_eq!(knows("use crate::{flag::{A, B}, store, names::X};"), ["flag", "store", "names"]);
     assert_eq!(knows("let x = crate::engine::run();"), ["engine"]);
 }
 
 #[test]
-fn pure_rooms_know_no_clock_no_io_no_async() {
+fn pure_rooms_use_no_clock_no_io_no_async() {
     let mut wrong = Vec::new();
     for (path, room, code) in rooms() {
         let is_test =
@@ -212,7 +212,7 @@ fn pure_rooms_know_no_clock_no_io_no_async() {
 }
 
 #[test]
-fn no_file_hides_a_second_noun() {
+fn no_file_is_too_long() {
     let long: Vec<String> = rooms()
         .into_iter()
         .map(|(path, _, _)| {
@@ -230,7 +230,7 @@ fn no_file_hides_a_second_noun() {
 }
 
 #[test]
-fn one_copy_of_each_and_nothing_banned() {
+fn one_copy_of_each_crate_and_no_banned_one() {
     let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).expect("Cargo.lock");
     let mut copies: BTreeMap<&str, u32> = BTreeMap::new();
     for line in lock.lines() {
@@ -252,7 +252,7 @@ fn one_copy_of_each_and_nothing_banned() {
     }
 }
 
-/// The crates that are built. Cargo.lock also names what a crate would take with features that nobody asked for.
+/// The crates that are built. Cargo.lock also lists dependencies of features that are not enabled.
 fn built() -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let tree = Command::new(cargo)

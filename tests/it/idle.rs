@@ -1,5 +1,4 @@
-//! While nothing happens, a database is asked nothing but what keeps a process known as alive, and one slow look around:
-//! how many runs wait makes no difference.
+//! An idle process sends the database only heartbeats and one slow poll, however many runs wait.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +14,18 @@ use crate::support::until;
 
 const WAITER: &str =
     "workflow: waiter\nsteps:\n  pause: { wait: 24h }\nrespond: { status: 200, body: { done: true } }\n";
-/// Runs that wait all the time.
+/// The number of waiting runs.
 const WAITING: usize = 200;
-/// For so long it is listened to.
+/// How long statements are recorded.
 const WINDOW: Duration = Duration::from_secs(12);
-/// A look around, and a word that the process lives.
+/// The intervals of the poll and of the heartbeat.
 const SWEEP: Duration = Duration::from_secs(4);
 const LEASE: Duration = Duration::from_secs(9);
-/// What one look around may ask, whatever waits: what is due, the next times, the notices.
+/// The most statements of one poll, whatever waits: due runs, next timers, notices.
 const ASKED_A_SWEEP: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_where_nothing_happens_is_left_alone() {
+async fn an_idle_process_sends_only_heartbeats_and_polls() {
     let Some(cluster) = block_in_place(Cluster::start) else {
         eprintln!("not tried: PostgreSQL is not installed");
         return;
@@ -49,7 +48,7 @@ async fn a_store_where_nothing_happens_is_left_alone() {
         (resting.trim() == WAITING.to_string()).then_some(())
     })
     .await;
-    // What came with their beginning is over: the second look around from here has nothing left to do.
+    // The work of starting the runs is over after the second poll from here.
     tokio::time::sleep(2 * SWEEP).await;
     block_in_place(|| cluster.write_down());
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -62,7 +61,7 @@ async fn a_store_where_nothing_happens_is_left_alone() {
         *kinds.entry(text.chars().take(70).collect()).or_default() += 1;
     }
     let times = |every: Duration| (WINDOW.as_millis() / every.as_millis()) as usize + 1;
-    // Beats, looks around, and one word on the session that listens.
+    // Heartbeats, polls, and one statement on the listening session.
     let bound = times(LEASE / 3) + times(SWEEP) * ASKED_A_SWEEP + 1;
     println!("{} statements in {WINDOW:?} (bound {bound}) while {WAITING} runs wait: {kinds:#?}", asked.len());
     assert!(!asked.is_empty(), "nothing was written down");

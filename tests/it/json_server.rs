@@ -1,4 +1,4 @@
-//! A legacy that nobody here wrote: json-server from npm, through all five states and back, moved by the CLI.
+//! A third-party legacy (json-server from npm) through all five states and back, moved by the CLI.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -102,7 +102,7 @@ impl Front {
         let made = self.ask(Method::POST, "/posts", &post).await.json();
         assert_eq!((&made["title"], &made["views"]), (&post["title"], &post["views"]));
         self.made.push(made.clone());
-        // A follow-up that comes before dark has its twin could not be compared.
+        // A follow-up that arrives before its dark twin exists could not be compared.
         self.pointsman
             .until_metric("the shadow executor to be idle", |metrics| {
                 let busy = |name: &str| metrics.sum(name, &[]);

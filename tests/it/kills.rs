@@ -1,7 +1,7 @@
 //! kill -9 at every event boundary: at the n-th time that the store syncs its file, and at the n-th write to a socket.
 //!
-//! After each kill the next process goes on: every run finishes, nothing acknowledged is lost, and what was under way
-//! is sent at most once more. A seed picks every few of the boundaries; `POINTSMAN_ALL=1` takes them all.
+//! After each kill the next process continues: every run finishes, nothing acknowledged is lost, and calls that were in
+//! flight are sent at most once more. A seed picks some of the boundaries; `POINTSMAN_ALL=1` takes them all.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::support::strace::Strace;
 use crate::support::town::{Town, id, some_order};
 use crate::support::until_true;
 
-/// Every route of the example set answers with the engine from the start.
+/// A town whose routes are all answered by the engine from the start.
 async fn live() -> Town {
     let mut town = Town::with(|flags| {
         for file in ["routes/orders.yaml", "routes/campaigns.yaml"] {
@@ -31,7 +31,7 @@ async fn live() -> Town {
     town
 }
 
-/// Some of everything, at the same time; what is answered is noted. Whether all was answered.
+/// Sends requests of every kind concurrently and records the acknowledged ones; returns whether all were answered.
 async fn traffic(town: &Town, round: u64) -> bool {
     let one = |number: u64| async move {
         let made = town.send(Method::POST, "/orders", &some_order(number)).await?;
@@ -50,7 +50,7 @@ async fn traffic(town: &Town, round: u64) -> bool {
     first.is_ok() && second.is_ok() && campaign.is_ok()
 }
 
-/// Calls that were made again since a line of the ledger, and those that were made more than once again.
+/// How many calls were repeated since an entry of the ledger, and which were repeated more than once.
 fn again(town: &Town, since: usize) -> (usize, Vec<String>) {
     let mut extra: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
     for line in town.world.ledger().entries().into_iter().skip(since).filter(|line| line.duplicate) {
@@ -94,11 +94,11 @@ async fn killed_at(test: &str, calls: &str, stride: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_each_sync_of_the_store() {
-    killed_at("kills::at_each_sync_of_the_store", "fsync,fdatasync", 3).await;
+async fn killed_at_each_sync_of_the_store() {
+    killed_at("kills::killed_at_each_sync_of_the_store", "fsync,fdatasync", 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_each_write_to_a_socket() {
-    killed_at("kills::at_each_write_to_a_socket", "sendto,writev", 5).await;
+async fn killed_at_each_write_to_a_socket() {
+    killed_at("kills::killed_at_each_write_to_a_socket", "sendto,writev", 5).await;
 }

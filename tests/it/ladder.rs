@@ -1,4 +1,4 @@
-//! The ladder from outside: every state up and down, and what each of them promises.
+//! The ladder from outside: every state up and down, and the promises of each.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,7 +46,7 @@ async fn nothing_leaves_the_engine_in_shadow_and_dark() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_defect_is_found_in_shadow_shuts_the_gate_and_is_mended_without_a_restart() {
+async fn a_defect_is_found_in_shadow_shuts_the_gate_and_is_corrected_without_a_restart() {
     let town = Town::with(|flags| {
         flags.edit("workflows/create-order.yaml", |text| text.replace("* 100.0 + 0.5)", "* 100.0)"));
     })
@@ -67,9 +67,9 @@ async fn a_defect_is_found_in_shadow_shuts_the_gate_and_is_mended_without_a_rest
     town.finish().await;
 }
 
-/// Evidence that a mended file begins is of the mended file alone, also where requests never stop.
+/// After a corrected file is loaded, evidence counts the corrected workflow only, also under constant load.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_defect_that_is_mended_under_load_leaves_nothing_in_the_new_evidence() {
+async fn a_defect_corrected_under_load_leaves_no_trace_in_the_new_evidence() {
     let (wrong, right) = ("* 100.0)", "* 100.0 + 0.5)");
     let town = Town::with(|flags| flags.edit("workflows/create-order.yaml", |text| text.replace(right, wrong))).await;
     town.climb("shadow").await;
@@ -106,7 +106,7 @@ async fn a_defect_that_is_mended_under_load_leaves_nothing_in_the_new_evidence()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_engine_made_stays_with_it_after_off_and_a_restart() {
+async fn instances_of_the_engine_stay_with_it_after_off_and_a_restart() {
     let mut town = Town::start().await;
     town.climb("live").await;
     let (kept, cancelled) = (town.order().await, town.order().await);
@@ -144,7 +144,7 @@ async fn a_retry_stays_on_the_arm_of_its_first_try() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_key_with_another_body_is_refused_and_many_at_once_make_one_order() {
+async fn a_key_with_another_body_is_refused_and_concurrent_repetitions_make_one_order() {
     let town = Town::start().await;
     town.climb("live").await;
     let key = [("idempotency-key", "one")];
@@ -167,7 +167,7 @@ async fn the_same_key_with_another_body_is_refused_and_many_at_once_make_one_ord
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_falls_back_where_nothing_was_begun_and_only_says_so() {
+async fn live_falls_back_where_nothing_had_begun_and_only_answers_503() {
     let town = Town::start().await;
     town.climb("live").await;
     town.world.fault("quote", Fault::Refuse(503), 8);
@@ -197,7 +197,7 @@ async fn only_never_calls_legacy() {
 
 /// I6: in off, shadow and dark the caller's bytes are legacy's own.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_callers_bytes_are_legacys_own_in_off_shadow_and_dark() {
+async fn responses_are_legacys_bytes_in_off_shadow_and_dark() {
     let origin = Origin::start(Act::Json(r#"{"id":1, "odd" : [1.0,1e3,"\u00e9"],  "n":12345678901234567890}"#)).await;
     let flags = FlagsDir::passthrough(&origin.url());
     flags.write(
@@ -260,7 +260,7 @@ async fn freeze_stops_new_instances_and_keeps_the_engines_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_of_commands_name_what_was_meant() {
+async fn refused_commands_suggest_the_nearest_name() {
     let town = Town::start().await;
     let unknown = town.pointsman.cli(&["flip", "orders.crate", "shadow"]).await;
     assert_eq!(unknown.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! A legacy that is slow, dead or lying, and what the proxy makes of it; and what it does to a healthy exchange.
+//! How the proxy answers when legacy is slow, unreachable or violates HTTP; and what it changes in a healthy exchange.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ async fn a_legacy_that_closes_is_a_502_and_a_cut_body_is_never_completed() {
     let mut front = front().await;
     front.origin.next(Act::Close, 1);
     let closed = front.get().await;
-    // A fresh connection that was closed without a byte: nothing tells whether the request was seen.
+    // A fresh connection that was closed without a byte: whether legacy saw the request is unknown.
     is_problem(&closed, 502);
     for act in [Act::CutMidBody, Act::CutMidChunks] {
         front.origin.next(act.clone(), 1);

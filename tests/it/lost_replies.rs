@@ -1,7 +1,9 @@
-//! Replies of the outside world are lost by lot, callers hang up by lot, and the same key is sent until it is answered.
+//! Replies of the outside world are lost at random, callers hang up at random, and repeat the same key until they are
+//! answered.
 //!
-//! Where a service honours keys, what nobody knows of is sent again, with the same bytes. Where it does not, a person
-//! looks it up: what took place is taken over, what did not is sent once more; nothing goes a second time by itself.
+//! Where a service honours keys, a call with an unknown outcome is sent again with the same bytes. Where it does not, a
+//! person decides: an effect that happened is taken over, one that did not is sent once more; nothing is sent again
+//! automatically.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -31,7 +33,7 @@ async fn town(keyed: bool) -> Town {
             })
         });
         flags.edit("pointsman.yaml", |text| {
-            // The breaker has tests of its own: here it would only hold calls back.
+            // The breaker has tests of its own; here it is off, so that it stops no call.
             let text = text.replace("keyed: true", &format!("keyed: {keyed}, breaker: off"));
             format!("{text}limits: {{ step_timeout_ms: 400 }}\n")
         });
@@ -41,7 +43,7 @@ async fn town(keyed: bool) -> Town {
     town
 }
 
-/// What each call of the outside world meets: mostly nothing.
+/// The fault of each call of the outside world: mostly none.
 fn faults(random: &mut fastrand::Rng) -> BTreeMap<&'static str, Vec<Fault>> {
     let mut draw = || match random.u8(0..20) {
         0..=2 => Fault::LoseReply,
@@ -53,7 +55,7 @@ fn faults(random: &mut fastrand::Rng) -> BTreeMap<&'static str, Vec<Fault>> {
     OPERATIONS.map(|operation| (operation, (0..CALLS).map(|_| draw()).collect())).into()
 }
 
-/// One order, under one key, until it is confirmed; how often the caller asked.
+/// Repeats one order under one key until it is confirmed; returns how often it was sent.
 async fn insists(town: &Town, number: u64, mut random: fastrand::Rng) -> u64 {
     let (key, order) = (format!("key-{number}"), some_order(number));
     let headers = [("idempotency-key", key.as_str())];
@@ -84,7 +86,7 @@ async fn key_of(town: &Town, run: &str, conflict: &Value) -> Option<String> {
     Some(of.next()?["key"].as_str()?.to_owned())
 }
 
-/// Decides whatever nobody knows, after a look at the ledger, until all is done; how often.
+/// Decides every conflict by the ledger until all is done; returns how many there were.
 async fn person(town: &Town, done: &Cell<bool>) -> u64 {
     let mut decided = 0;
     loop {
@@ -155,11 +157,11 @@ async fn replies_are_lost(test: &str, keyed: bool) {
 }
 
 #[tokio::test]
-async fn where_keys_are_honoured_it_is_sent_again() {
-    replies_are_lost("lost_replies::where_keys_are_honoured_it_is_sent_again", true).await;
+async fn with_keys_an_unknown_outcome_is_sent_again() {
+    replies_are_lost("lost_replies::with_keys_an_unknown_outcome_is_sent_again", true).await;
 }
 
 #[tokio::test]
-async fn where_they_are_not_a_person_looks() {
-    replies_are_lost("lost_replies::where_they_are_not_a_person_looks", false).await;
+async fn without_keys_an_unknown_outcome_is_decided_by_a_person() {
+    replies_are_lost("lost_replies::without_keys_an_unknown_outcome_is_decided_by_a_person", false).await;
 }

@@ -1,4 +1,4 @@
-//! The integration binary: the house's own rules, and end-to-end tests against the real binary.
+//! The integration tests: rules for the source, and end-to-end tests of the real binary.
 
 mod access;
 mod breaker;

@@ -1,4 +1,4 @@
-//! The description of the API, held against a running process by a tester that nobody here wrote (schemathesis).
+//! The OpenAPI document compared with a running process by a third-party tester (schemathesis).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio::process::Command;
 use crate::support::process::Start;
 use crate::support::{FlagsDir, Pointsman};
 
-/// All told; it usually takes half a minute.
+/// The bound on the whole run; it usually takes half a minute.
 const TIME_MAX: Duration = Duration::from_secs(300);
 
-/// What the checks expect beyond their own defaults: there is no planner (501, described), and a schema cannot say
-/// everything that makes no sense together (422, described).
+/// Settings that differ from the tester's defaults: there is no planner (501, described), and a schema cannot express
+/// every contradiction between fields (422, described).
 const CONFIG: &str = r#"
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "501"]
@@ -33,7 +33,7 @@ fn schemathesis() -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_finds_nothing_that_the_description_does_not_say() {
+async fn a_third_party_tester_finds_no_undescribed_behaviour() {
     let binary = schemathesis();
     assert!(binary.is_file(), "schemathesis is not installed: run tests/run");
     let flags = FlagsDir::empty();

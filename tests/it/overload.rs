@@ -1,4 +1,4 @@
-//! An overloaded shadow: the caller does not notice, nothing grows, everything is counted.
+//! An overloaded shadow executor: callers are not delayed, memory stays bounded, everything is counted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ async fn a_slow_engine_arm_fills_the_queue_and_is_counted() {
         off.push(begun.elapsed());
     }
     town.climb("shadow").await;
-    // Only the engine's arm asks for quotes: legacy computes its own.
+    // Only the engine's arm calls for quotes: legacy computes its own.
     town.world.fault("quote", Fault::Delay(Duration::from_millis(500)), 100_000);
     let mut shadow = Vec::new();
     for n in 0..120 {
@@ -76,7 +76,7 @@ async fn a_dead_engine_arm_is_counted_as_failed() {
     town.finish().await;
 }
 
-/// Load and scrapes at the same time, until the load is over: the account balances in each of them.
+/// Scrapes continuously until the load is over: the comparison counts have to balance in every scrape.
 async fn balances_while(town: &Town, load: impl Future<Output = ()>) {
     let over = AtomicBool::new(false);
     let load = async {

@@ -1,10 +1,10 @@
-//! A hundred bad sets of files under load: the last good set stays, errors name file and line, no request fails.
+//! A hundred invalid sets of files under load: the last valid set stays, errors name file and line, no request fails.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::support::town::{Town, breathe};
 
-/// What a person, an editor or a disk does to a file: a new text for one of the files.
+/// A damaged version of a file, as a person, an editor or a disk might cause it.
 fn spoil(random: &mut fastrand::Rng, good: &str) -> String {
     match random.u8(0..8) {
         0 => good[..random.usize(1..good.len())].to_owned() + "\n  - {",
@@ -19,7 +19,7 @@ fn spoil(random: &mut fastrand::Rng, good: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_bad_files_change_nothing() {
+async fn a_hundred_invalid_files_change_nothing() {
     let town = Town::start().await;
     let name = "routes/orders.yaml";
     let good = std::fs::read_to_string(town.flags.file(name)).expect("readable");
@@ -41,7 +41,7 @@ async fn a_hundred_bad_files_change_nothing() {
                 continue;
             }
             tried += 1;
-            // No two alike: what has not changed is not read again.
+            // All different: an unchanged file is not read again.
             let bad = format!("{bad}\n# try {tried}\n");
             let before = failures(&town.pointsman.metrics().await);
             town.flags.write(name, &bad);
@@ -65,7 +65,7 @@ async fn a_hundred_bad_files_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_set_at_the_start_is_refused_with_every_problem() {
+async fn an_invalid_set_at_the_start_is_refused_with_every_problem() {
     use crate::support::process::{Start, cli, said};
     use crate::support::{FlagsDir, Pointsman};
 
@@ -86,7 +86,7 @@ async fn a_bad_set_at_the_start_is_refused_with_every_problem() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_would_orphan_the_engines_orders_change_nothing() {
+async fn files_that_remove_the_service_of_existing_instances_are_refused() {
     let town = Town::start().await;
     town.climb("live").await;
     let kept = town.order().await;

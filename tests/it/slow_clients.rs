@@ -1,4 +1,5 @@
-//! Clients that dribble, stall, or do not read: cut at the set time, while others are served and memory stays flat.
+//! Clients that send slowly, stall, or do not read: disconnected at their limit, while others are served and memory stays
+//! constant.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +17,14 @@ use crate::support::pump::Pump;
 use crate::support::town::breathe;
 use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
-/// Of each kind.
+/// Clients of each kind.
 const EACH: usize = 60;
-/// What they may cost together: those who do not read have the buffers of a connection full on both sides, and nobody
-/// more than that.
+/// The memory that all of them may cost: clients that do not read fill the buffers of their connections on both sides;
+/// the others less.
 const GROWTH_KIB_MAX: u64 = (EACH as u64) * (2 << 10) + (16 << 10);
-/// A byte as often as this.
+/// The pause between two bytes of a slow sender.
 const DRIBBLE: Duration = Duration::from_millis(100);
-/// How much later than its limit a cut may come on a machine that has a lot else to do.
+/// How much later than its limit a client may be disconnected on a busy machine.
 const LATE: Duration = Duration::from_secs(3);
 
 /// A kind of slow client.
@@ -31,9 +32,9 @@ struct Kind {
     what: &'static str,
     /// What it sends at once.
     begins: &'static str,
-    /// What it then sends, piece by piece, for ever.
+    /// What it then sends repeatedly.
     dribbles: Option<&'static str>,
-    /// When it is to be cut.
+    /// When it has to be disconnected.
     limit: Duration,
 }
 
@@ -67,8 +68,8 @@ const KINDS: [Kind; 5] = [
 const LIMITS: &str = "limits: { head_read_ms: 1500, body_idle_ms: 1500, total_ms: 4000, client_idle_ms: 2500, \
      linger_ms: 300, service_idle_ms: 1000 }\n";
 
-/// How long the other side held out.
-async fn held_out(to: SocketAddr, kind: &Kind) -> Duration {
+/// How long the connection stayed open.
+async fn time_until_closed(to: SocketAddr, kind: &Kind) -> Duration {
     // Taken before the other side can have accepted: its clock never starts earlier than ours.
     let begun = Instant::now();
     let mut stream = TcpStream::connect(to).await.expect("a connection");
@@ -97,7 +98,7 @@ async fn held_out(to: SocketAddr, kind: &Kind) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_are_cut_in_time_and_nobody_else_notices() {
+async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
     let pump = Pump::start().await;
     let flags = FlagsDir::passthrough(&pump.url());
     flags.edit("pointsman.yaml", |text| text + LIMITS);
@@ -112,7 +113,7 @@ async fn slow_clients_are_cut_in_time_and_nobody_else_notices() {
 
     let listen = pointsman.listen;
     let slow = join_all(KINDS.iter().map(|kind| async move {
-        let times = join_all((0..EACH).map(|_| held_out(listen, kind))).await;
+        let times = join_all((0..EACH).map(|_| time_until_closed(listen, kind))).await;
         let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
         let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
         eprintln!("{EACH} clients, each {}: cut after {first:?} to {last:?}, limit {:?}", kind.what, kind.limit);
@@ -127,7 +128,7 @@ async fn slow_clients_are_cut_in_time_and_nobody_else_notices() {
             stream.write_all(request.as_bytes()).await.expect("a head is taken");
             held.push(stream);
         }
-        // Who does not read does not see the cut either: what is looked at is what the process holds.
+        // A client that does not read cannot see the disconnection: the process's open sockets are counted instead.
         until("those who do not read to be cut", || async { (pointsman.open_files() <= files + 8).then_some(()) })
             .await;
         drop(held);

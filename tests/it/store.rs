@@ -1,4 +1,4 @@
-//! What people do with a store: look at it, copy it, let it forget. Always beside the process that uses it.
+//! Operations on a store while a process uses it: check, backup, retention.
 
 use http::Method;
 use pointsman::demo::Latency;
@@ -14,7 +14,7 @@ fn url(path: &std::path::Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_checked_and_copied_while_orders_are_taken() {
+async fn a_store_is_checked_and_backed_up_under_load() {
     let mut town = Town::start().await;
     town.climb("live").await;
     let copy = town.flags.file("copy.db");
@@ -60,7 +60,7 @@ async fn it_is_checked_and_copied_while_orders_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_is_checked_while_orders_are_taken_and_pg_dump_copies_it() {
+async fn a_database_is_checked_under_load_and_pg_dump_copies_it() {
     let Some(cluster) = block_in_place(Cluster::start) else {
         eprintln!("not tried: PostgreSQL is not installed");
         return;
@@ -110,7 +110,7 @@ async fn a_database_is_checked_while_orders_are_taken_and_pg_dump_copies_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_old_goes_and_an_order_is_still_followed_up() {
+async fn old_runs_are_purged_and_their_orders_still_followed_up() {
     let mut town = Town::with(|flags| {
         flags.edit("pointsman.yaml", |text| text + "\nretention: 1s\nlimits: { retry_window_s: 1 }\n");
     })
@@ -142,9 +142,9 @@ async fn what_is_old_goes_and_an_order_is_still_followed_up() {
     town.finish().await;
 }
 
-/// Events or tables that a newer pointsman wrote are not guessed at: the process does not start, and says which.
+/// The process refuses to start on events or tables of a newer version, and names them.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_newer_pointsman_wrote_is_refused_at_the_start() {
+async fn events_and_tables_of_a_newer_version_are_refused_at_the_start() {
     let Some(cluster) = block_in_place(Cluster::start) else {
         eprintln!("not tried: PostgreSQL is not installed");
         return;
@@ -173,9 +173,9 @@ async fn what_a_newer_pointsman_wrote_is_refused_at_the_start() {
     town.finish().await;
 }
 
-/// A limit on file sizes is met like a full disk: the process lives, says so, and leaves no half of a copy.
+/// A limit on file sizes acts like a full disk: the process survives, reports it, and leaves no partial copy.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_on_file_sizes_ends_nobody() {
+async fn a_limit_on_file_sizes_does_not_end_the_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let within = |blocks: u32, arguments: String| {
         let script = format!("ulimit -f {blocks}; exec \"$0\" {arguments}");

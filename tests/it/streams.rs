@@ -1,4 +1,4 @@
-//! A gibibyte up and a gibibyte down: it streams, in `off` and where a copy is asked for, and memory stays flat.
+//! A gibibyte up and a gibibyte down: both are streamed, in `off` and where a copy is captured, in constant memory.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::support::{FlagsDir, Pointsman, checker};
 
 const GIB: u64 = 1 << 30;
 
-/// What a body may cost, whatever its size.
+/// The memory that a body may cost, whatever its size.
 const GROWTH_KIB_MAX: u64 = 32 << 10;
 
 async fn upload(to: SocketAddr, bytes: u64) {
@@ -38,7 +38,7 @@ async fn download(from: SocketAddr, bytes: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gibibyte_each_way_keeps_memory_flat() {
+async fn a_gibibyte_each_way_takes_constant_memory() {
     let pump = Pump::start().await;
     let flags = FlagsDir::passthrough(&pump.url());
     flags

@@ -1,4 +1,4 @@
-//! Two processes on one PostgreSQL: one is thought dead while it lives, loses its database, or has another idea of time.
+//! Two processes on one PostgreSQL: one stands still beyond its lease, loses its database, or has a wrong clock.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use crate::support::pair::{LEASE, Pair};
 use crate::support::seed::{said, seed};
 use crate::support::{self, until, until_true};
 
-/// What a crowded machine may take beside the lease.
+/// How long a takeover may take beside the lease, on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
-/// Runs that are under way when something happens.
+/// The number of runs in flight when a fault happens.
 const RUNS: usize = 6;
 
 /// So many runs of the first process whose charge is under way.
@@ -27,7 +27,7 @@ async fn under_way(pair: &Pair) -> Vec<String> {
     runs
 }
 
-/// The first process takes new work, and it is done.
+/// Checks that the first process accepts and finishes new runs.
 async fn works_again(pair: &Pair) {
     until("the first process to be ready", || async {
         let reply = pair.both[0].try_api("/readyz").await?;
@@ -54,9 +54,9 @@ fn judged(test: &str, took: Duration, mut wrong: Vec<String>) {
     );
 }
 
-/// A process stands still for longer than its lease, and goes on: what it wanted to write down is refused.
+/// A process stands still for longer than its lease and continues: its appends are refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_comes_back_is_fenced() {
+async fn a_process_that_resumes_after_its_lease_is_fenced() {
     let Some(pair) = Pair::start(&[]).await else { return };
     let runs = under_way(&pair).await;
     pair.both[0].signal(Signal::STOP);
@@ -65,10 +65,10 @@ async fn a_process_that_comes_back_is_fenced() {
     let took = since.elapsed();
     pair.both[0].signal(Signal::CONT);
     works_again(&pair).await;
-    judged("two::a_process_that_comes_back_is_fenced", took, pair.finish(1).await);
+    judged("two::a_process_that_resumes_after_its_lease_is_fenced", took, pair.finish(1).await);
 }
 
-/// A process loses its database in the middle of calls: the other one goes on with its runs, and it recovers unaided.
+/// A process loses its database in the middle of calls: the other one continues its runs, and it recovers by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_without_its_database_loses_its_runs_and_comes_back() {
     let Some(pair) = Pair::start(&[]).await else { return };
@@ -82,7 +82,7 @@ async fn a_process_without_its_database_loses_its_runs_and_comes_back() {
     judged("two::a_process_without_its_database_loses_its_runs_and_comes_back", took, pair.finish(1).await);
 }
 
-/// The same where nothing comes through, and nothing says so.
+/// The same where packets are dropped silently instead of connections being reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
     let Some(pair) = Pair::start(&[]).await else { return };
@@ -98,7 +98,7 @@ async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
 
 const PAUSE: Duration = Duration::from_secs(4);
 
-/// Runs of both processes wait; one of them is wrong about the time, or its time jumps.
+/// Runs of both processes wait; one process has a wrong clock, or its clock jumps.
 async fn waits_with(test: &str, time: &[(&'static str, String)], jump: impl Fn(usize)) {
     let Some(pair) = Pair::start(time).await else { return };
     let mut runs = Vec::new();
@@ -132,7 +132,7 @@ async fn waits_with(test: &str, time: &[(&'static str, String)], jump: impl Fn(u
     if !shown.contains("the database's, and the process goes by the database's") {
         wrong.push(format!("the status does not say that the machine's clock is wrong: {shown}"));
     }
-    // Nobody crashed, so nobody takes over what another one moves.
+    // No process crashed, so none takes over another's runs.
     wrong.extend(pair.finish(0).await);
     let figures = format!("{} runs, waited {earliest:.1?} to {latest:.1?}", runs.len());
     said(test, seed(), &figures, &wrong);
@@ -144,8 +144,8 @@ async fn a_clock_that_is_ahead_ends_no_wait_early() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_behind_holds_nobody_up() {
-    waits_with("two::a_clock_that_is_behind_holds_nobody_up", &faketime::offset("-2h"), |_| {}).await;
+async fn a_clock_that_is_behind_delays_no_other_process() {
+    waits_with("two::a_clock_that_is_behind_delays_no_other_process", &faketime::offset("-2h"), |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

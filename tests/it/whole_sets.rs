@@ -1,4 +1,4 @@
-//! Sets that are swapped whole, as Kubernetes swaps a mounted directory, under load: each request sees one of them.
+//! Whole sets of files are swapped under load, as Kubernetes swaps a mounted directory: each request sees one set only.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -15,8 +15,8 @@ use crate::support::{PATIENCE, Pointsman, until};
 /// Swaps under load.
 const SWAPS: usize = 12;
 
-/// A set all of whose files carry its name. What only this set has (the workflow), a request that another set decided
-/// could not find; what both have (the service) it could get from the wrong one.
+/// A set whose files all contain its name. Its workflow is in no other set, so a request of another set would not find
+/// it; its service is in both, so such a request could get the wrong one.
 fn write(base: &Path, dir: &str, legacy: &str, own: &str) {
     let name = dir.trim_start_matches('.');
     let dir = base.join(dir);

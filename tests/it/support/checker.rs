@@ -1,4 +1,4 @@
-//! The checker: what must hold after every test, whatever was done to the town.
+//! The checker: the invariants that must hold after every test.
 //!
 //! - I1 every acknowledged run exists, its events contiguous from 1
 //! - I2 at most one recorded outcome per run, step and item

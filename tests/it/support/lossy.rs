@@ -1,4 +1,4 @@
-//! A line to PostgreSQL that loses replies: the server has committed what it was sent, and nobody hears of it.
+//! A TCP proxy to PostgreSQL that loses replies to commits: the server has committed, and the client does not learn it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

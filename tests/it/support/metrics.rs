@@ -1,4 +1,4 @@
-//! One scrape, as a table that can be asked.
+//! One scrape, parsed.
 
 use std::collections::BTreeMap;
 

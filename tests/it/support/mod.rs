@@ -1,4 +1,4 @@
-//! The small language of the end-to-end tests.
+//! Helpers of the end-to-end tests.
 //!
 //! A test starts a [`town::Town`] (outside world, legacy, the real binary), does something to it, and ends with
 //! [`town::Town::finish`], which runs the checker over store, ledger and metrics; a town that is dropped unfinished fails
@@ -36,7 +36,7 @@ pub const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0
 /// The longest that a test waits for anything: generous, since all of them run at once.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Looks again and again until `look` gives something; fails the test by name when that takes too long.
+/// Polls until `look` returns something; fails the test with `what` when that takes longer than `PATIENCE`.
 pub async fn until<T, F, Fut>(what: &str, mut look: F) -> T
 where
     F: FnMut() -> Fut,

@@ -1,4 +1,4 @@
-//! A scriptable legacy: it counts what it saw, and fails in the ways that legacies fail.
+//! A scriptable legacy: it records requests, and fails as scripted.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

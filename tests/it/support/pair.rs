@@ -1,4 +1,4 @@
-//! Two processes on one PostgreSQL, over one outside world. The first one's way to the database is a [`Wire`].
+//! Two processes on one PostgreSQL, with one outside world. The first reaches the database through a [`Wire`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use super::process::Start;
 use super::wire::Wire;
 use super::{FlagsDir, LOCAL, Pointsman, checker, until};
 
-/// For so long a process owns what it moves after its last word.
+/// The lease of a process on its runs, from its last heartbeat.
 pub const LEASE: Duration = Duration::from_millis(2_000);
 
 /// A mail, a time to wait, a charge, another mail.

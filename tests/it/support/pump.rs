@@ -1,4 +1,4 @@
-//! A legacy that takes and gives as many bytes as it is asked for, and holds none of them.
+//! A legacy that receives and sends bodies of any size in constant memory.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! What is drawn by lot in a test can be drawn again.
+//! The random seed of a test, which can be set to repeat it.
 
 /// The seed of this run: `POINTSMAN_SEED`, or a new one.
 pub fn seed() -> u64 {

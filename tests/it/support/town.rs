@@ -1,4 +1,4 @@
-//! A whole town: outside world, legacy, the binary in front of it, and clients.
+//! A complete test system: outside world, legacy, the binary in front of it, and a client.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use super::checker::{self, Allowed};
 use super::process::{self, Start};
 use super::{FlagsDir, LOCAL, PATIENCE, Pointsman};
 
-/// The family of the example set; whoever is raised before the creator stands first.
+/// The family of the example set, in the order in which its routes are raised.
 pub const FAMILY: [&str; 3] = ["orders.get", "orders.cancel", "orders.create"];
 
 /// See the module.

@@ -1,4 +1,4 @@
-//! A wire in user space: a TCP proxy whose connections can be cut, and that can be left unplugged.
+//! A TCP proxy whose connections can be reset, or which can drop everything silently.
 
 use std::net::SocketAddr;
 
@@ -8,14 +8,14 @@ use tokio::task::JoinSet;
 
 use super::LOCAL;
 
-/// How the wire is.
+/// The state of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// It carries.
+    /// It forwards.
     Whole,
-    /// Connections are reset, new ones too.
+    /// It resets connections, new ones too.
     Cut,
-    /// Connections stand, and nothing comes through.
+    /// Connections stay open, and nothing is forwarded.
     Silent,
 }
 
@@ -51,7 +51,7 @@ impl Wire {
     pub fn cut(&self) {
         self.state.send_replace(State::Cut);
     }
-    /// Lets nothing through any more, and says nothing.
+    /// Forwards nothing any more; connections stay open.
     pub fn hush(&self) {
         self.state.send_replace(State::Silent);
     }

@@ -1,4 +1,5 @@
-//! An engine in this process over the sample world: hundreds of runs a second, each of which can be cut at any call.
+//! An engine in the test's own process over the sample world: hundreds of runs a second, each of which can be killed at
+//! any call.
 //!
 //! One world and one set of checked files for all runs of a test; every run has a store and an engine of its own, so
 //! that what one leaves behind (an open breaker, a paused run) is not the next one's.

@@ -23,8 +23,8 @@ use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::SharedStore;
 
-/// Keys written to the store together.
-const BATCH_MAX: usize = 4_096;
+/// Keys written to the store together: few enough that no append waits for long.
+const BATCH_MAX: usize = 512;
 /// While the store takes nothing it is asked this often, and the file is synced this often.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A route that was served unnoted is written down this often at most, and as served so much later.

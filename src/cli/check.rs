@@ -12,9 +12,13 @@ use crate::config::{self, FileKind, Findings, Overrides};
 
 pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
     let over = Overrides { secrets_may_be_absent: no_secrets, ..Overrides::default() };
+    // Of each route that the engine may have a part in: what scopes its retry keys.
+    let mut scopes: Vec<(String, String)> = Vec::new();
     let (findings, counts) = match config::read(dir, &over) {
         Ok(loaded) => {
             let setup = &loaded.setup;
+            let flagged = setup.routes.iter().filter(|route| route.workflow.is_some());
+            scopes.extend(flagged.map(|route| (route.id.to_string(), route.caller.describe())));
             let counts = format!(
                 "{} routes, {} workflows, {} services",
                 setup.routes.len(),
@@ -31,7 +35,13 @@ pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
         None => format.tone("refused", Tone::Bad),
     };
     text.push_str(&format!("{}: {verdict}\n", dir.display()));
-    let json = json!({ "fine": counts.is_some(), "findings": Findings::to_json(&findings) });
+    for (route, scope) in &scopes {
+        text.push_str(&format!("{route}: retry keys are scoped by {scope}\n"));
+    }
+    let scopes: serde_json::Map<_, _> = scopes.into_iter().map(|(route, scope)| (route, json!(scope))).collect();
+    let json = json!({
+        "fine": counts.is_some(), "findings": Findings::to_json(&findings), "retry_keys_scoped_by": scopes,
+    });
     Output { text, json, is_ok: counts.is_some() }
 }
 

@@ -91,6 +91,7 @@ pub(crate) fn routes<'a>(
     files: impl Iterator<Item = (Site, &'a Node)>,
     services: &Services,
     workflows: &Workflows,
+    read: &dyn Fn(&str) -> Result<Option<String>, String>,
     problems: &mut Problems,
 ) -> Routes {
     let mut drafts: Vec<(Site, RouteDraft)> = Vec::new();
@@ -115,7 +116,7 @@ pub(crate) fn routes<'a>(
     });
     let facts = facts.collect();
     let mut own = Problems::default();
-    let checked = check_routes(&drafts, &World { services, workflows: &facts }, &mut own);
+    let checked = check_routes(&drafts, &World { services, workflows: &facts, read }, &mut own);
     // A warning about an incomplete draft may be caused by what was removed from it.
     own.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
     problems.extend(own);

@@ -118,7 +118,8 @@ impl SetBuilder {
                 workflows.entry((&*stem).into()).or_insert_with(|| (Site::file(source.file.clone()), None));
             }
         }
-        let routes = check_files::routes(self.of(FileKind::Routes), &main.services, &workflows, &mut problems);
+        let read = |file: &str| super::secrets::public_keys(&dir.join(file), over);
+        let routes = check_files::routes(self.of(FileKind::Routes), &main.services, &workflows, &read, &mut problems);
         let services_site = main_site.key("services");
         if let Some(settings) = &main.settings {
             cross_checks::loops(settings, &main, &services_site, &routes.routes, &mut problems);

@@ -63,6 +63,15 @@ pub(super) fn secret(
     None
 }
 
+/// Reads a file of public keys. `None` where it is not there and may be absent.
+pub(super) fn public_keys(path: &Path, over: &Overrides) -> Result<Option<String>, String> {
+    match read_secret(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(_) if over.secrets_may_be_absent && !path.exists() => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
 fn read_secret(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let mut text = String::new();

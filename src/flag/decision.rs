@@ -27,6 +27,8 @@ pub struct RequestFacts<'a> {
     pub owner: Owner,
     /// The arm that took the first try of this request, where it is a retry.
     pub first_try: Option<Arm>,
+    /// The time, in seconds since 1970: tokens of callers end.
+    pub now_s: i64,
 }
 
 /// Which arm owns an instance.

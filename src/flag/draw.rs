@@ -8,7 +8,7 @@
 use http::header::HeaderName;
 
 use super::facts::scope;
-use super::{Percent, RequestFacts, RetryKey, Route};
+use super::{Percent, RequestFacts, RetryKey, RetryKeys, Route, VerifiedCaller};
 use crate::names::RouteId;
 
 /// The keys of the hashes, one for each purpose.
@@ -37,28 +37,50 @@ impl Salts {
         place(&self.cohort, family, key)
     }
     /// What tells a client's retry: hashed, and scoped by route and caller. `None` where the request names none.
-    pub fn retry(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKey> {
+    pub fn retry(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         const DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
-        let mut hasher = blake3::Hasher::new_keyed(&self.retry);
-        // Each part with its length in front, so that no two lists of parts look alike.
-        let mut add = |part: &[u8]| {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-        };
-        add(route.id.as_str().as_bytes());
+        let mut parts = Parts(blake3::Hasher::new_keyed(&self.retry));
+        // A route keeps its keys when it is renamed.
+        parts.add(route.first_id().as_str().as_bytes());
         match &route.retry_key {
             Some(template) => {
                 let key = template.evaluate_text(&scope(template.reads(), facts)).ok();
-                add(key.filter(|key| !key.is_empty())?.as_bytes());
+                parts.add(key.filter(|key| !key.is_empty())?.as_bytes());
             }
-            None => add(facts.headers.get(DEFAULT).filter(|key| !key.is_empty())?.as_bytes()),
+            None => parts.add(facts.headers.get(DEFAULT).filter(|key| !key.is_empty())?.as_bytes()),
         }
-        for name in &route.caller {
+        let mut any_caller = parts.clone();
+        let verified = route.caller.token.as_ref().and_then(|keys| keys.verified(facts.headers, facts.now_s));
+        if let Some(VerifiedCaller { issuer, subject }) = &verified {
+            parts.add(issuer.as_bytes());
+            parts.add(subject.as_bytes());
+            // No name of a header, which is what stands last otherwise.
+            parts.add(b"\0verified");
+            return Some(RetryKeys { scoped: parts.key(), any_caller: None });
+        }
+        for name in &route.caller.headers {
             for value in facts.headers.get_all(name) {
-                add(value.as_bytes());
+                parts.add(value.as_bytes());
             }
-            add(name.as_str().as_bytes());
+            parts.add(name.as_str().as_bytes());
         }
-        Some(RetryKey(*hasher.finalize().as_bytes()))
+        any_caller.add(b"\0any caller");
+        let any_caller = route.caller.is_refreshable().then(|| any_caller.key());
+        Some(RetryKeys { scoped: parts.key(), any_caller })
+    }
+}
+
+/// A hash over a list of parts.
+#[derive(Clone)]
+struct Parts(blake3::Hasher);
+
+impl Parts {
+    /// With its length in front, so that no two lists of parts look alike.
+    fn add(&mut self, part: &[u8]) {
+        self.0.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    fn key(&self) -> RetryKey {
+        RetryKey(*self.0.finalize().as_bytes())
     }
 }
 

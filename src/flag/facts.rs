@@ -88,6 +88,7 @@ mod tests {
             draw: 0,
             owner: Owner::Nobody,
             first_try: None,
+            now_s: 0,
         };
         for (template, text) in [
             ("${request.method} ${request.path} ${request.peer}", "GET /orders/17 127.0.0.1"),

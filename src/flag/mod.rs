@@ -8,6 +8,7 @@
 //! is known of the request goes to `decide`, which asks `draw` on which side of a share a caller is and `facts` what an
 //! expression sees. Where all of it comes from is [`file`].
 
+mod caller;
 mod decide;
 mod decision;
 mod draw;
@@ -24,11 +25,12 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use caller::{CallerScope, TokenKeys, VerifiedCaller};
 pub use decide::{decide, decide_noting};
 pub use decision::{Arm, Because, Decision, Notes, Other, Owner, RequestFacts, SkipReason};
 pub use facts::scope as facts_scope;
 pub use path::{Normalised, Refusal, normalise};
-pub use pin::{InstanceId, PinKey, RetryKey};
+pub use pin::{InstanceId, PinKey, RetryKey, RetryKeys};
 pub use route::{Cohort, Guard, Instance, Match, Route};
 pub use service::{Breaker, Rate, Service};
 pub use set::{Effective, FlagSet, Found, Freeze, Resolved, RouteFlag, Standing, Why};

@@ -27,3 +27,13 @@ pub struct InstanceId {
 /// A client's retry key, scoped by route and caller and hashed, so that no credential is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RetryKey(pub [u8; 32]);
+
+/// What tells a client's retry of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryKeys {
+    /// Scoped by route and caller.
+    pub scoped: RetryKey,
+    /// Scoped by the route alone, where the caller's scope is a credential that nobody verified: it may be another one
+    /// in the same caller's next try.
+    pub any_caller: Option<RetryKey>,
+}

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::Method;
 use serde_json_path::JsonPath;
 
-use super::{Service, Shares, State};
+use super::{CallerScope, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
 
@@ -37,8 +37,8 @@ pub struct Route {
     pub instance: Option<Instance>,
     /// What tells a client's retry from a new request; the default is the `Idempotency-Key` header.
     pub retry_key: Option<Template>,
-    /// The headers whose values scope the retry key by caller (default `authorization`).
-    pub caller: Vec<HeaderName>,
+    /// What scopes the retry key by caller (default: the header `authorization`).
+    pub caller: CallerScope,
     /// The caller's answer is due within this time.
     pub deadline: Option<Duration>,
     /// Legacy may be called again for a comparison, in `live`.

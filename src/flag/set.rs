@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::draw::Salts;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, Refusal, match_key, normalise, readings};
-use super::{Instance, PinKey, RequestFacts, RetryKey, Route, Service, Shares, State};
+use super::{Instance, PinKey, RequestFacts, RetryKeys, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
 
 /// Every route with its flag, in force together. Immutable; swapped whole.
@@ -226,7 +226,7 @@ impl FlagSet {
     }
 
     /// What tells a client's retry of this request from a new one; `None` where the request names no such key.
-    pub fn retry_key(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKey> {
+    pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         self.salts.retry(&flag.route, facts)
     }
 

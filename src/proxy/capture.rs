@@ -12,7 +12,6 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 
-use super::body::RequestCapture;
 use super::clock::now;
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::{Affinity, Answered, Offer, RequestCopy, Ticket};
@@ -24,6 +23,28 @@ use crate::workflow::Mode;
 const INLINE_BYTES_MAX: usize = 16 << 10;
 /// A packed reply is searched for it up to this size.
 const UNPACKED_BYTES_MAX: usize = 4 << 20;
+
+/// The copy of a request's body that is taken while it streams.
+#[derive(Default)]
+pub(super) struct RequestCapture {
+    pub bytes: BytesMut,
+    pub bytes_max: usize,
+    pub too_large: bool,
+    /// When the last byte went by.
+    pub ended: Option<u64>,
+}
+
+impl RequestCapture {
+    pub(super) fn take(&mut self, frame: &Bytes) {
+        if self.too_large || self.bytes.len() + frame.len() > self.bytes_max {
+            self.too_large = true;
+            self.bytes = BytesMut::new();
+        } else {
+            // A copy: a slice would keep the whole read buffer alive.
+            self.bytes.extend_from_slice(frame);
+        }
+    }
+}
 
 /// A request that is to be compared, while legacy works on it.
 pub(super) struct Watched {

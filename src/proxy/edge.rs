@@ -26,13 +26,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::body::OutBody;
 use super::clock::{Clock, Overdue, Phase, instant, now};
 use super::exchange::Client;
 use super::headers::Forwarder;
+use super::reply_body::ReplyBody;
+use super::shared::{Drained, Shared};
 use super::socket::{ClientIo, Look, look};
 use super::switch;
-use super::{Drained, Shared};
 use crate::limits::Limits;
 
 /// After a drain begins: how long a new connection may take to send its first request. It was in the kernel's queue, so
@@ -151,7 +151,7 @@ type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
 /// Carries one connection to its end.
 async fn drive<S>(connection: Connection<S>, shared: &Shared, clock: &Clock, stream: &TcpStream)
 where
-    S: Service<Request<Incoming>, Response = Response<OutBody>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible>,
     S::Future: Send + 'static,
 {
     let bounds = &shared.bounds;

@@ -16,11 +16,13 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::body::{Account, InBody, OutBody};
 use super::clock::{Phase, now};
 use super::exchange::{Exchange, Flagged, Upload, length};
+use super::keys;
 use super::meter::By;
 use super::relay::{by_legacy, count_fallback};
+use super::reply_body::ReplyBody;
+use super::request_body::{Account, RequestBody};
 use super::respond::{Failure, Refused};
 use super::watch::fallback;
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, LegacyTake, Problem, RequestCopy, Served};
@@ -48,7 +50,7 @@ pub(super) async fn answer(
     rung: State,
     may_fall_back: bool,
     because: Because,
-) -> Result<Response<OutBody>, Refused> {
+) -> Result<Response<ReplyBody>, Refused> {
     let client = exchange.client;
     let (shared, clock) = (&client.shared, &client.clock);
     // A workflow speaks no other protocol, and legacy in its stead is asked for the same.
@@ -71,14 +73,14 @@ pub(super) async fn answer(
         Read::Whole(bytes, trailers) => (bytes, trailers),
         // The engine has not heard of it; of a retry it has, and may have done it.
         Read::TooLarge(prefix, rest) if may_fall_back && because == Because::Rung => {
-            match flagged.retry_key.map_or(LegacyTake::Noted, |key| shared.pins.take_for_legacy(key)) {
+            match keys::take_for_legacy(&*shared.pins, flagged.retry_keys) {
                 LegacyTake::Noted => {}
                 LegacyTake::NotNoted => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
                 LegacyTake::HeldByEngine => return Err(exchange.refused(rung, Failure::TooLarge)),
             }
             count_fallback(&exchange, &flagged);
             let looked_at = fallback(&exchange, &flagged, &head);
-            return by_legacy(exchange, head, InBody::prefixed(prefix, rest, account), looked_at, rung).await;
+            return by_legacy(exchange, head, RequestBody::prefixed(prefix, rest, account), looked_at, rung).await;
         }
         Read::TooLarge(..) => return Err(exchange.refused(rung, Failure::TooLarge)),
         Read::Broken => return Err(exchange.refused(rung, Failure::Body)),
@@ -105,15 +107,13 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
-            if let Some(key) = flagged.retry_key
-                && shared.pins.give_to_legacy(key) == LegacyTake::NotNoted
-            {
+            if keys::give_to_legacy(&*shared.pins, flagged.retry_keys) == LegacyTake::NotNoted {
                 shared.watch.served(route, Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }
             count_fallback(&exchange, &flagged);
             let looked_at = fallback(&exchange, &flagged, &head);
-            return by_legacy(exchange, head, InBody::whole(bytes, trailers), looked_at, rung).await;
+            return by_legacy(exchange, head, RequestBody::whole(bytes, trailers), looked_at, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {
             shared.watch.served(route, Served::Error);
@@ -157,7 +157,7 @@ fn request(
             Some(Instance::Creates { id }) => Some((route.id.clone(), id.clone())),
             Some(Instance::Follows { .. }) | None => None,
         },
-        retry_key: flagged.retry_key,
+        retry_key: flagged.retry_key(),
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
     })
@@ -205,7 +205,7 @@ fn served(problem: &Problem) -> Served {
     }
 }
 
-fn respond(exchange: &Exchange<'_>, answer: ArmAnswer, rung: State) -> Response<OutBody> {
+fn respond(exchange: &Exchange<'_>, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
     // Framing is ours.
     for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE] {
@@ -214,7 +214,7 @@ fn respond(exchange: &Exchange<'_>, answer: ArmAnswer, rung: State) -> Response<
     let clock = &exchange.client.clock;
     clock.enter(Phase::Reply);
     let finish = exchange.finish(rung, By::Engine, status);
-    let mut response = Response::new(OutBody::full(body, clock.clone(), Some(finish)));
+    let mut response = Response::new(ReplyBody::full(body, clock.clone(), Some(finish)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

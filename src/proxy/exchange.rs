@@ -13,15 +13,16 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Shared;
-use super::body::{Account, InBody, RequestCapture};
+use super::capture::RequestCapture;
 use super::clock::Clock;
 use super::headers::Forwarder;
 use super::meter::{By, Finish};
+use super::request_body::{Account, RequestBody};
 use super::respond::{Failure, Refused};
+use super::shared::Shared;
 use super::table::{Entry, Table};
 use crate::exchange::RequestCopy;
-use crate::flag::{Instance, InstanceId, RetryKey, RouteFlag, State};
+use crate::flag::{Instance, InstanceId, RetryKey, RetryKeys, RouteFlag, State};
 
 /// What the requests of one client connection share.
 pub(super) struct Client {
@@ -41,10 +42,10 @@ pub(super) struct Upload {
 
 impl Upload {
     /// As it comes.
-    pub(super) fn stream(self, tee: Option<Arc<Mutex<RequestCapture>>>) -> InBody {
+    pub(super) fn stream(self, tee: Option<Arc<Mutex<RequestCapture>>>) -> RequestBody {
         match http_body::Body::is_end_stream(&self.incoming) {
-            true => InBody::empty(),
-            false => InBody::streamed(self.incoming, self.account, tee),
+            true => RequestBody::empty(),
+            false => RequestBody::streamed(self.incoming, self.account, tee),
         }
     }
     pub(super) fn is_empty(&self) -> bool {
@@ -77,10 +78,14 @@ pub(super) struct Flagged {
     pub params: Vec<(Arc<str>, String)>,
     pub path: String,
     pub instance: Option<InstanceId>,
-    pub retry_key: Option<RetryKey>,
+    pub retry_keys: Option<RetryKeys>,
 }
 
 impl Flagged {
+    /// What tells its retries.
+    pub(super) fn retry_key(&self) -> Option<RetryKey> {
+        self.retry_keys.map(|keys| keys.scoped)
+    }
     /// Its replies name what they created.
     pub(super) fn creates(&self) -> bool {
         matches!(self.flag.route.instance, Some(Instance::Creates { .. }))

@@ -12,13 +12,13 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 
-use super::body::InBody;
 use super::clock::{Clock, now};
 use super::pool::{ConnectError, Target, Upstream};
+use super::request_body::RequestBody;
 
 /// A connection to legacy that one exchange holds.
 pub(super) struct Lease {
-    sender: SendRequest<InBody>,
+    sender: SendRequest<RequestBody>,
     target: Arc<Target>,
     /// Microseconds that it took to have a connection.
     pub connecting: u64,
@@ -50,7 +50,7 @@ pub(super) enum CallError {
 /// Asks legacy.
 pub(super) async fn call(
     upstream: &Upstream,
-    mut request: Request<InBody>,
+    mut request: Request<RequestBody>,
     clock: &Clock,
 ) -> Result<(Response<Incoming>, Lease), CallError> {
     *request.version_mut() = Version::HTTP_11;
@@ -97,7 +97,10 @@ pub(super) async fn call(
     }
 }
 
-async fn connection(upstream: &Upstream, fresh: bool) -> Result<(SendRequest<InBody>, Arc<Target>, bool), CallError> {
+async fn connection(
+    upstream: &Upstream,
+    fresh: bool,
+) -> Result<(SendRequest<RequestBody>, Arc<Target>, bool), CallError> {
     let mut why = None;
     for target in upstream.in_turn() {
         if !fresh && let Some(sender) = target.take().await {
@@ -113,7 +116,7 @@ async fn connection(upstream: &Upstream, fresh: bool) -> Result<(SendRequest<InB
 }
 
 /// A copy of a request that may be sent twice.
-fn repeatable(request: &Request<InBody>) -> Option<Request<InBody>> {
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let idempotent = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
@@ -121,7 +124,7 @@ fn repeatable(request: &Request<InBody>) -> Option<Request<InBody>> {
     if !idempotent || !http_body::Body::is_end_stream(request.body()) {
         return None;
     }
-    let mut copy = Request::new(InBody::empty());
+    let mut copy = Request::new(RequestBody::empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();

@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
 //! `hygiene` (is it unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with
-//! `legacy` over `pool`) or `engine`; `watch`, `body` and `capture` carry frames and copies, `respond` is the one place where errors become
+//! `legacy` over `pool`) or `engine`; `request_body`, `reply_body`, `watch` and `capture` carry frames and copies, `respond` is the one place where errors become
 //! answers.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which hears of it only
@@ -15,7 +15,6 @@
 //! When a side is slow, the connection's clock ends the wait; when one is gone, the other is cut, never completed; a
 //! retry of ours happens only where it cannot do the work twice.
 
-mod body;
 mod capture;
 mod clock;
 mod edge;
@@ -23,12 +22,16 @@ mod engine;
 mod exchange;
 mod headers;
 mod hygiene;
+mod keys;
 mod legacy;
 mod meter;
 mod open;
 mod pool;
 mod relay;
+mod reply_body;
+mod request_body;
 mod respond;
+mod shared;
 mod socket;
 mod switch;
 mod table;
@@ -38,25 +41,21 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::util::BoxCloneSyncService;
 
-use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, Watch};
+use crate::exchange::{Affinity, Offer, Watch};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::names::RouteId;
+use shared::Shared;
+pub use shared::{Drained, EngineArm};
 use table::Table;
-
-/// The engine, as the proxy knows it.
-pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 
 /// What a proxy is made of.
 pub struct ProxyParts {
@@ -76,36 +75,10 @@ pub struct ProxyParts {
     pub watch: Arc<dyn Watch>,
 }
 
-/// How a drain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
-    /// Connections that were cut because their requests did not finish within the bound.
-    pub cut: usize,
-    /// How long it took.
-    pub took: Duration,
-}
-
 /// The proxy. Cheap to clone; several listeners may be served by one, as long as one drain is meant for all.
 #[derive(Clone)]
 pub struct Proxy {
     shared: Arc<Shared>,
-}
-
-/// What all connections share.
-struct Shared {
-    flags: Arc<ArcSwap<FlagSet>>,
-    table: ArcSwap<Table>,
-    limits: Arc<Limits>,
-    bounds: clock::Bounds,
-    trust_forwarded: bool,
-    engine: EngineArm,
-    pins: Arc<dyn Affinity>,
-    offer: Arc<dyn Offer>,
-    watch: Arc<dyn Watch>,
-    open: open::Open,
-    tasks: TaskTracker,
-    drain: AtomicU8,
-    cut: CancellationToken,
 }
 
 impl Proxy {
@@ -141,20 +114,5 @@ impl Proxy {
     /// arm.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
         edge::serve(self.shared.clone(), listener, shutdown).await
-    }
-}
-
-impl Shared {
-    /// The flags in force, ready to serve. One request keeps what it got.
-    fn table(&self) -> Arc<Table> {
-        let table = self.table.load_full();
-        let flags = self.flags.load();
-        if Arc::ptr_eq(&table.set, &flags) {
-            return table;
-        }
-        // Whoever comes first after a swap prepares it; another thread may do the same work and one of the two stays.
-        let fresh = Arc::new(Table::new(flags.clone(), &self.limits, Some(&table)));
-        self.table.store(fresh.clone());
-        fresh
     }
 }

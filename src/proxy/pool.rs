@@ -17,8 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::body::InBody;
 use super::clock::now;
+use super::request_body::RequestBody;
 use crate::flag::Service;
 use crate::limits::Limits;
 
@@ -30,7 +30,7 @@ thread_local! {
 }
 
 struct Idle {
-    sender: SendRequest<InBody>,
+    sender: SendRequest<RequestBody>,
     since: u64,
 }
 
@@ -84,7 +84,7 @@ impl Target {
     }
 
     /// An idle connection that looks alive.
-    pub(super) async fn take(&self) -> Option<SendRequest<InBody>> {
+    pub(super) async fn take(&self) -> Option<SendRequest<RequestBody>> {
         let home = SHARD.with(Cell::get);
         for step in 0..SHARDS {
             while let Some(mut idle) = self.pop((home + step) % SHARDS) {
@@ -111,7 +111,7 @@ impl Target {
         idle
     }
 
-    pub(super) fn give_back(&self, sender: SendRequest<InBody>) {
+    pub(super) fn give_back(&self, sender: SendRequest<RequestBody>) {
         if sender.is_closed() || self.idle_count.load(Relaxed) >= self.idle_max {
             return;
         }
@@ -133,7 +133,7 @@ impl Target {
     }
 
     /// A new connection.
-    pub(super) async fn connect(&self, within: Duration) -> Result<SendRequest<InBody>, ConnectError> {
+    pub(super) async fn connect(&self, within: Duration) -> Result<SendRequest<RequestBody>, ConnectError> {
         let stream = match timeout(within, TcpStream::connect((self.host.as_str(), self.port))).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) => return Err(ConnectError::Refused(e)),

@@ -8,13 +8,14 @@ use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{InBody, OutBody};
 use super::capture::Watched;
 use super::clock::{Overdue, Phase, now};
 use super::exchange::{Client, Exchange, Flagged};
 use super::headers::strip_reply;
 use super::legacy::{self, CallError};
 use super::meter::By;
+use super::reply_body::ReplyBody;
+use super::request_body::RequestBody;
 use super::respond::{Failure, Refused};
 use super::tunnel;
 use crate::exchange::Served;
@@ -25,10 +26,10 @@ use crate::limits::Limits;
 pub(super) async fn by_legacy(
     mut exchange: Exchange<'_>,
     head: request::Parts,
-    body: InBody,
+    body: RequestBody,
     watched: Option<Watched>,
     rung: State,
-) -> Result<Response<OutBody>, Refused> {
+) -> Result<Response<ReplyBody>, Refused> {
     let (client, entry) = (exchange.client, exchange.entry);
     let clock = &client.clock;
     let mut request = Request::new(body);
@@ -59,7 +60,7 @@ pub(super) async fn by_legacy(
             entry.meter.overhead(asked.saturating_sub(exchange.began) + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
             let unmodified = parts.status == StatusCode::NOT_MODIFIED && parts.headers.contains_key(CONTENT_LENGTH);
-            let mut body = OutBody::legacy(incoming, lease, tee, clock.clone(), Some(finish));
+            let mut body = ReplyBody::legacy(incoming, lease, tee, clock.clone(), Some(finish));
             if unmodified {
                 body = body.unmodified();
             }

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-use super::body::OutBody;
 use super::clock::{Clock, Overdue, Phase};
 use super::hygiene::Dirty;
 use super::legacy::CallError;
 use super::meter::{By, Finish, Meter};
 use super::pool::ConnectError;
+use super::reply_body::ReplyBody;
 use crate::exchange::{Problem, Source};
 use crate::flag::{Refusal, State};
 
@@ -190,7 +190,7 @@ fn source(failure: &Failure) -> Source {
 }
 
 /// The answer.
-pub(super) fn refuse(refused: Refused, clock: &Arc<Clock>, began: u64) -> Response<OutBody> {
+pub(super) fn refuse(refused: Refused, clock: &Arc<Clock>, began: u64) -> Response<ReplyBody> {
     let Refused { failure, counted } = refused;
     log(&failure, counted.as_ref().map(|(meter, _)| meter.route()));
     let (status, kind, title, detail, close) = tell(&failure);
@@ -214,7 +214,7 @@ pub(super) fn refuse(refused: Refused, clock: &Arc<Clock>, began: u64) -> Respon
     let by = if source == Source::Workflow { By::Engine } else { By::Proxy };
     let finish = counted.map(|(meter, rung)| Finish { meter, rung, by, status, began });
     clock.enter(Phase::Reply);
-    let mut response = Response::new(OutBody::full(body, clock.clone(), finish));
+    let mut response = Response::new(ReplyBody::full(body, clock.clone(), finish));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);

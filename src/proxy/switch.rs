@@ -14,17 +14,20 @@ use http::{Request, Response, Uri, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{Account, OutBody};
 use super::exchange::{Client, Exchange, Flagged, Upload};
 use super::hygiene;
+use super::keys;
 use super::relay::by_legacy;
+use super::reply_body::ReplyBody;
+use super::request_body::Account;
 use super::respond::{Failure, Refused, refuse};
 use super::watch::watch;
+use crate::clock;
 use crate::exchange::{LegacyTake, Remembered};
 use crate::flag::{Arm, Decision, Found, InstanceId, Notes, Owner, RequestFacts, State, decide, decide_noting};
 
 /// Answers one request.
-pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<OutBody>, Infallible> {
+pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
     let no_body = http_body::Body::is_end_stream(request.body());
     let (turn, began) = client.clock.begin(client.shared.bounds.first_byte, no_body);
     let (head, incoming) = request.into_parts();
@@ -35,7 +38,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     })
 }
 
-type Answer = Result<Response<OutBody>, Box<Refused>>;
+type Answer = Result<Response<ReplyBody>, Box<Refused>>;
 
 async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began: u64) -> Answer {
     let clean = hygiene::check(&head).map_err(|dirty| Refused::early(Failure::Dirty(dirty)))?;
@@ -78,6 +81,7 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
         draw: fastrand::u64(..),
         owner: Owner::Nobody,
         first_try: None,
+        now_s: clock::now().as_second(),
     };
     let mut instance = None;
     if let Some(key) = flag.follows(&params) {
@@ -85,15 +89,15 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
         facts.owner = owner;
         instance = Some(InstanceId { key, run });
     }
-    let retry_key = table.set.retry_key(flag, &facts);
+    let retry_keys = table.set.retry_keys(flag, &facts);
     let mut look = None;
     let mut first_try_unknown = false;
     let mut noted_before = false;
-    if let Some(key) = &retry_key {
-        match shared.pins.remembered(key) {
+    if let Some(keys) = &retry_keys {
+        match shared.pins.remembered(&keys.scoped) {
             Remembered::By(arm) => facts.first_try = Some(arm),
-            Remembered::NotEngine => look = Some(key),
-            Remembered::Unknown => match shared.pins.first_try(key).await {
+            Remembered::NotEngine => look = Some(keys),
+            Remembered::Unknown => match keys::first_try(&*shared.pins, keys).await {
                 Ok(arm) => {
                     facts.first_try = arm;
                     noted_before = arm == Some(Arm::Legacy);
@@ -106,8 +110,8 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
     let mut decision = decide_noting(&table.set, flag, &facts, &mut notes);
     exchange.entry.meter.noted(notes);
     // What legacy took before this process only the store knows, and only who would ask the engine has to.
-    if let (Some(key), Decision::Engine { .. }) = (look, &decision) {
-        match shared.pins.first_try(key).await {
+    if let (Some(keys), Decision::Engine { .. }) = (look, &decision) {
+        match keys::first_try(&*shared.pins, keys).await {
             Ok(None) => {}
             Ok(arm) => {
                 facts.first_try = arm;
@@ -120,10 +124,8 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
     // From here on it is legacy's, unless the engine was faster: another request with the same key may be on its way
     // under another set.
     let mut key_not_noted = false;
-    if let (Some(key), false, Decision::Legacy { rung, .. }) =
-        (&retry_key, first_try_unknown || noted_before, &decision)
-    {
-        match shared.pins.take_for_legacy(*key) {
+    if let (false, Decision::Legacy { rung, .. }) = (first_try_unknown || noted_before, &decision) {
+        match keys::take_for_legacy(&*shared.pins, retry_keys) {
             LegacyTake::Noted => {}
             LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
             LegacyTake::NotNoted => shared.pins.serve_unnoted(&flag.route.id),
@@ -134,7 +136,7 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
         }
     }
     let flag = flag.clone();
-    let flagged = Flagged { flag, params, path, instance, retry_key };
+    let flagged = Flagged { flag, params, path, instance, retry_keys };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if first_try_unknown => {
             Err(exchange.refused(rung, Failure::FirstTryUnknown))

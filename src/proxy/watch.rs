@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use http::request;
 
-use super::body::RequestCapture;
-use super::capture::Watched;
+use super::capture::{RequestCapture, Watched};
 use super::exchange::{Exchange, Flagged, Upload, length};
 use crate::exchange::Ticket;
 use crate::flag::{Other, SkipReason, State};
@@ -78,7 +77,7 @@ fn watched(
         request: flagged.copy(exchange.client, head),
         body,
         instance: flagged.instance.clone(),
-        retry_key: flagged.retry_key,
+        retry_key: flagged.retry_key(),
         began: exchange.began,
         bytes_max: usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX),
         offer: shared.offer.clone(),

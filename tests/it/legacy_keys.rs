@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use pointsman::demo::http::Reply;
 use serde_json::{Value, json};
 
@@ -170,4 +171,85 @@ async fn a_key_that_cannot_be_noted() {
     force(&town, "live").await;
     town.finish().await;
     said("legacy_keys::a_key_that_cannot_be_noted", seed(), "2 keyed orders without a writable disk", &[]);
+}
+
+/// Made for these tests.
+const ISSUER_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJmIriGl/lFIMRvw/I51sMjzblw8Fu7lrUslE+C1xKTX
+-----END PRIVATE KEY-----
+";
+const ISSUER_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
+-----END PUBLIC KEY-----
+";
+
+/// The n-th token of a caller.
+fn token(subject: &str, n: u64) -> String {
+    let now = jiff::Timestamp::now().as_second();
+    let claims = json!({ "iss": "issuer", "sub": subject, "aud": "shop", "exp": now + 600, "jti": n });
+    let key = EncodingKey::from_ed_pem(ISSUER_PRIVATE.as_bytes()).expect("a key");
+    encode(&Header::new(Algorithm::EdDSA), &claims, &key).expect("a token")
+}
+
+async fn with_token(town: &Town, key: &str, token: &str, number: u64) -> Reply {
+    let bearer = format!("Bearer {token}");
+    let headers = [("idempotency-key", key), ("authorization", bearer.as_str())];
+    let reply = town.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
+    reply.unwrap_or_else(|why| panic!("{why}\n{}", town.pointsman.log()))
+}
+
+/// An order under one token, and its retry under the next one, on the other side of a flip, both ways.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refreshed_token_is_the_same_caller() {
+    let town = Town::with(|flags| {
+        flags.write("issuer.pem", ISSUER_PUBLIC);
+        flags.edit("routes/orders.yaml", |text| {
+            let creates = "    instance: { creates: $.id }";
+            assert!(text.contains(creates), "the example's family");
+            let caller = "    caller: { jwt: { keys: issuer.pem, audience: shop } }";
+            text.replace(creates, &format!("{caller}\n{creates}"))
+        });
+    })
+    .await;
+    let mut town = town;
+    town.allowed.unacknowledged = true;
+    let by_legacy = with_token(&town, "one", &token("ada", 1), 1).await;
+    assert!(by_legacy.json()["id"].is_number(), "{}", by_legacy.json());
+    force(&town, "live").await;
+    let before = charges(&town);
+    let again = with_token(&town, "one", &token("ada", 2), 1).await;
+    assert_eq!((again.status, &again.json()["id"]), (StatusCode::CREATED, &by_legacy.json()["id"]));
+    let by_engine = with_token(&town, "two", &token("ada", 3), 2).await;
+    assert!(by_engine.json()["id"].is_string(), "{}", by_engine.json());
+    let others = with_token(&town, "two", &token("eve", 1), 2).await;
+    assert!(others.json()["id"].is_string() && others.json()["id"] != by_engine.json()["id"], "another caller's own");
+    for (state, n) in [("live", 4), ("off", 5)] {
+        town.lower(state).await;
+        let again = with_token(&town, "two", &token("ada", n), 2).await;
+        assert_eq!(again.json()["id"], by_engine.json()["id"], "{state}: {}", again.json());
+    }
+    assert_eq!(charges(&town), before + 2, "each once");
+    for order in [&by_engine, &others] {
+        town.note(order.json());
+    }
+    town.finish().await;
+    said("legacy_keys::a_refreshed_token_is_the_same_caller", seed(), "3 orders, 6 tokens", &[]);
+}
+
+/// Nobody verifies the token: what legacy took under one stays with legacy under the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_legacy_took_stays_there_under_another_credential() {
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    let first = with_token(&town, "one", "first", 1).await;
+    assert!(first.json()["id"].is_number(), "{}", first.json());
+    let before = charges(&town);
+    town.kill().await;
+    town.restart().await;
+    force(&town, "live").await;
+    let again = with_token(&town, "one", "second", 1).await;
+    assert_eq!((again.status, &again.json()["id"]), (StatusCode::CREATED, &first.json()["id"]), "{}", again.json());
+    assert_eq!(charges(&town), before);
+    town.finish().await;
+    said("legacy_keys::a_key_that_legacy_took_stays_there_under_another_credential", seed(), "1 order", &[]);
 }

@@ -49,7 +49,7 @@ fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
         cohorts: Vec::new(),
         instance: None,
         retry_key: None,
-        caller: Vec::new(),
+        caller: Vec::new().into(),
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

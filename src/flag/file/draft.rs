@@ -52,8 +52,8 @@ pub struct RouteDraft {
     pub instance: Option<InstanceDraft>,
     /// What tells a client's retry from a new request; the default is the header `Idempotency-Key`.
     pub retry_key: Option<String>,
-    /// The headers whose values scope the retry key by caller; the default is `authorization`.
-    pub caller: Option<OneOrMore>,
+    /// What scopes the retry key by caller: headers (the default is `authorization`), or a verified token.
+    pub caller: Option<CallerDraft>,
     /// The caller's answer is due within this time: `5s`.
     pub deadline: Option<String>,
     /// Legacy may be called again for a comparison, in `live`.
@@ -181,6 +181,36 @@ pub enum PercentDraft {
     Each(BTreeMap<String, f64>),
 }
 
+/// What scopes a retry key by caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallerDraft {
+    /// The values of headers.
+    Headers(OneOrMore),
+    /// Issuer and subject of a verified token; else the values of headers.
+    Token(TokenDraft),
+}
+
+/// A bearer token of the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenDraft {
+    /// What verifies it.
+    pub jwt: JwtDraft,
+    /// Without a verified token: the headers whose values count; the default is `authorization`.
+    #[serde(default)]
+    pub headers: Option<OneOrMore>,
+}
+
+/// A JSON Web Token.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtDraft {
+    /// The file of public keys, a JWK set or PEM, relative to the directory of the flag files.
+    pub keys: String,
+    /// Whom it must be for (`aud`).
+    pub audience: OneOrMore,
+}
+
 /// A text, or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OneOrMore {
@@ -223,6 +253,15 @@ impl<'de> Deserialize<'de> for PercentDraft {
     }
 }
 
+impl<'de> Deserialize<'de> for CallerDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            value @ Value::Object(_) => read(value).map(Self::Token),
+            value => read(value).map(Self::Headers),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for OneOrMore {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
@@ -261,6 +300,45 @@ impl JsonSchema for PercentDraft {
             "description": "The share of the rung in `state`, or of each rung by name; 0 to 100.",
             "type": ["number", "object"],
             "properties": { "shadow": { "type": "number" }, "dark": { "type": "number" }, "live": { "type": "number" } },
+            "additionalProperties": false
+        })
+    }
+}
+
+impl JsonSchema for CallerDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Caller".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "What scopes the retry key by caller: headers, or a verified token.",
+            "type": ["string", "array", "object"],
+            "items": { "type": "string" },
+            "properties": {
+                "jwt": {
+                    "description": "Issuer and subject of a verified bearer token.",
+                    "type": "object",
+                    "properties": {
+                        "keys": {
+                            "description": "The file of public keys, a JWK set or PEM, relative to the directory of the flag files.",
+                            "type": "string"
+                        },
+                        "audience": {
+                            "description": "Whom it must be for (`aud`).",
+                            "type": ["string", "array"],
+                            "items": { "type": "string" }
+                        }
+                    },
+                    "required": ["keys", "audience"],
+                    "additionalProperties": false
+                },
+                "headers": {
+                    "description": "Without a verified token: the headers whose values count.",
+                    "type": ["string", "array"],
+                    "items": { "type": "string" }
+                }
+            },
+            "required": ["jwt"],
             "additionalProperties": false
         })
     }

@@ -19,8 +19,8 @@ mod tests;
 
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
-    CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, MatchDraft, OneOrMore, PathsDraft,
-    PercentDraft, RouteDraft, RouteFileDraft, ServiceDraft, ServiceMapDraft,
+    CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, MatchDraft, OneOrMore,
+    PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, ServiceDraft, ServiceMapDraft, TokenDraft,
 };
 pub use routes::check_routes;
 pub use services::check_service;
@@ -40,6 +40,8 @@ pub struct World<'a> {
     pub services: &'a BTreeMap<ServiceName, Option<Arc<Service>>>,
     /// The workflows.
     pub workflows: &'a BTreeMap<WorkflowName, Option<WorkflowFacts>>,
+    /// Reads a file beside them: public keys. `None` where it may be absent here, and is.
+    pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }
 
 /// What a route's check wants to know of a workflow.

@@ -7,9 +7,11 @@ use http::header::AUTHORIZATION;
 
 use super::family::together;
 use super::words::{check_name, duration};
-use super::{OneOrMore, PathsDraft, RouteDraft, WorkflowFacts, World, matching, meant, parts};
+use super::{
+    CallerDraft, JwtDraft, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, World, matching, meant, parts,
+};
 use crate::flag::matcher::params;
-use crate::flag::{Route, Service, Shares, State};
+use crate::flag::{CallerScope, Route, Service, Shares, State, TokenKeys};
 use crate::names::WorkflowName;
 use crate::problem::{Problems, Site};
 
@@ -76,7 +78,7 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
     let cohorts = parts::cohorts(cohorts, &names, &at("cohorts"), problems);
     let instance = instance.as_ref().and_then(|draft| parts::instance(draft, &names, &at("instance"), problems));
     let retry = retry_key.as_ref().and_then(|text| parts::template(text, &names, &at("retry_key"), problems));
-    let caller = callers(caller.as_ref(), &at("caller"), problems);
+    let caller = caller_scope(caller.as_ref(), world, &at("caller"), problems);
     let deadline = deadline.as_ref().and_then(|text| duration(text, &at("deadline"), problems));
     let guard = guard.as_ref().map(|draft| parts::guard(draft, &at("guard"), problems));
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
@@ -106,7 +108,7 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
         cohorts,
         instance,
         retry_key: retry,
-        caller,
+        caller: caller?,
         deadline,
         replay_safe: *replay_safe,
         strict_paths: *paths == Some(PathsDraft::Strict),
@@ -150,7 +152,27 @@ fn facts(name: &str, world: &World<'_>, site: &Site, problems: &mut Problems) ->
     }
 }
 
-fn callers(draft: Option<&OneOrMore>, site: &Site, problems: &mut Problems) -> Vec<HeaderName> {
+fn caller_scope(
+    draft: Option<&CallerDraft>,
+    world: &World<'_>,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<CallerScope> {
+    let (token, headers) = match draft {
+        None => (None, vec![AUTHORIZATION]),
+        Some(CallerDraft::Headers(names)) => (None, headers(names, site, problems)),
+        Some(CallerDraft::Token(TokenDraft { jwt, headers: names })) => {
+            let others = match names {
+                Some(names) => headers(names, &site.key("headers"), problems),
+                None => vec![AUTHORIZATION],
+            };
+            (token_keys(jwt, world, &site.key("jwt"), problems)?, others)
+        }
+    };
+    Some(CallerScope { token, headers })
+}
+
+fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<HeaderName> {
     let mut header = |name: &str, site: &Site| match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) => Some(name),
         Err(_) => {
@@ -158,12 +180,50 @@ fn callers(draft: Option<&OneOrMore>, site: &Site, problems: &mut Problems) -> V
             None
         }
     };
-    match draft {
-        None => vec![AUTHORIZATION],
-        Some(OneOrMore::One(name)) => header(name, site).into_iter().collect(),
-        Some(OneOrMore::More(names)) => {
+    match names {
+        OneOrMore::One(name) => header(name, site).into_iter().collect(),
+        OneOrMore::More(names) => {
             let names = names.iter().enumerate();
             names.filter_map(|(place, name)| header(name, &site.index(place))).collect()
+        }
+    }
+}
+
+/// `None` where a problem was found; `Some(None)` where the keys may be absent here.
+fn token_keys(
+    draft: &JwtDraft,
+    world: &World<'_>,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<Option<Arc<TokenKeys>>> {
+    let JwtDraft { keys, audience } = draft;
+    let audience = match audience {
+        OneOrMore::One(one) => vec![one.clone()],
+        OneOrMore::More(all) => all.clone(),
+    };
+    if audience.is_empty() || audience.iter().any(|one| one.trim().is_empty()) {
+        problems.error(&site.key("audience"), "a token must be for somebody").hint(
+            "the `aud` of the tokens that this API takes; one for another API says nothing about the caller here",
+        );
+        return None;
+    }
+    match (world.read)(keys) {
+        Ok(Some(text)) => match TokenKeys::read(&text, audience) {
+            Ok(keys) => Some(Some(Arc::new(keys))),
+            Err(why) => {
+                problems
+                    .error(&site.key("keys"), format!("the file `{keys}` {why}"))
+                    .hint("public keys of the issuer: its JWK set, or PEM");
+                None
+            }
+        },
+        Ok(None) => {
+            problems.warn(&site.key("keys"), format!("the file `{keys}` is not here: no token can be verified"));
+            Some(None)
+        }
+        Err(why) => {
+            problems.error(&site.key("keys"), why).hint("it is read when the files are loaded");
+            None
         }
     }
 }

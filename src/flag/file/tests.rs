@@ -28,8 +28,13 @@ fn check(routes: Value) -> (Vec<Route>, Vec<String>) {
     let site = Site::file("r.yaml").key("routes");
     let drafts: Vec<_> = file.routes.into_iter().enumerate().map(|(n, draft)| (site.index(n), draft)).collect();
     let (services, workflows) = world_parts();
+    let read = |file: &str| match file {
+        "bad.pem" => Ok(Some("hello".to_owned())),
+        _ => Err(format!("the file `{file}` cannot be read")),
+    };
     let mut problems = Problems::default();
-    let routes = check_routes(&drafts, &World { services: &services, workflows: &workflows }, &mut problems);
+    let routes =
+        check_routes(&drafts, &World { services: &services, workflows: &workflows, read: &read }, &mut problems);
     (routes, told(&problems))
 }
 
@@ -81,7 +86,7 @@ fn a_whole_route_is_read() {
     assert_eq!(create.deadline, Some(std::time::Duration::from_millis(1_500)));
     assert_eq!(create.guard.as_ref().and_then(|g| g.mismatch), Some(0.001));
     assert_eq!(create.invariants[0].0, "${reply.body.total >= 0}");
-    assert!(create.strict_paths && create.caller == ["x-user"] && create.force.as_deref() == Some("a drill"));
+    assert!(create.strict_paths && create.caller.headers == ["x-user"] && create.force.as_deref() == Some("a drill"));
     assert_eq!(routes[1].shares.dark, Percent::new(20.0).unwrap());
     assert!(matches!(&routes[1].instance, Some(Instance::Follows { creator, param })
         if creator.as_str() == "orders.create" && param == "id"));
@@ -139,6 +144,13 @@ fn what_each_field_refuses() {
         (json!({ "instance": { "follows": "x", "key": "path.idd" } }), ".instance.key", "did you mean `id`?"),
         (json!({ "instance": { "follows": "x", "key": "path.id" } }), ".instance.follows", "no route is called `x`"),
         (json!({ "caller": ["a b"] }), ".caller[0]", "is no header"),
+        (json!({ "caller": { "jwt": { "keys": "gone.pem", "audience": "a" } } }), ".caller.jwt.keys", "cannot be read"),
+        (json!({ "caller": { "jwt": { "keys": "bad.pem", "audience": "a" } } }), ".caller.jwt.keys", "neither"),
+        (
+            json!({ "caller": { "jwt": { "keys": "bad.pem", "audience": [] } } }),
+            ".caller.jwt.audience",
+            "must be for somebody",
+        ),
         (json!({ "deadline": "5 parsecs" }), ".deadline", "is no duration"),
         (json!({ "deadline": "0s" }), ".deadline", "not between 1ms and 24h"),
         (json!({ "guard": { "mismatch": "1" } }), ".guard.mismatch", "is no rate"),

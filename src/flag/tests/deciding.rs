@@ -44,6 +44,7 @@ impl Ask {
             draw: self.draw,
             owner: self.owner,
             first_try: self.first_try,
+            now_s: 0,
         };
         let mut notes = Notes::default();
         let decision = decide_noting(set, set.route(&id.into()).unwrap(), &facts, &mut notes);
@@ -271,8 +272,9 @@ fn retry_keys_are_scoped_by_route_and_caller() {
             draw: 0,
             owner: Owner::Nobody,
             first_try: None,
+            now_s: 0,
         };
-        set.retry_key(set.route(&id.into()).unwrap(), &facts)
+        set.retry_keys(set.route(&id.into()).unwrap(), &facts)
     };
     let one = key("create", &[("idempotency-key", "k"), ("authorization", "a")]);
     assert!(one.is_some());
@@ -283,8 +285,12 @@ fn retry_keys_are_scoped_by_route_and_caller() {
         key("create", &[("idempotency-key", "l"), ("authorization", "a")]),
         key("create", &[("idempotency-key", "k")]),
     ] {
-        assert!(other.is_some() && other != one);
+        assert!(other.is_some() && other.map(|keys| keys.scoped) != one.map(|keys| keys.scoped));
     }
+    let any = |keys: Option<RetryKeys>| keys.and_then(|keys| keys.any_caller);
+    assert!(any(one).is_some());
+    assert_eq!(any(one), any(key("create", &[("idempotency-key", "k"), ("authorization", "b")])), "a refreshed one");
+    assert_ne!(any(one), any(key("create", &[("idempotency-key", "l"), ("authorization", "a")])));
     assert_eq!(key("create", &[("authorization", "a")]), None);
     assert_eq!(key("create", &[("idempotency-key", "")]), None);
 }

@@ -39,7 +39,7 @@ pub fn route(id: &str, method: Method, path: &str) -> Route {
         cohorts: Vec::new(),
         instance: None,
         retry_key: None,
-        caller: vec![http::header::AUTHORIZATION],
+        caller: vec![http::header::AUTHORIZATION].into(),
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

@@ -39,7 +39,7 @@ fn files(states: &[(&str, State)]) -> Declared {
         cohorts: Vec::new(),
         instance: None,
         retry_key: None,
-        caller: Vec::new(),
+        caller: Vec::new().into(),
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

@@ -38,7 +38,7 @@ async fn a_retry_stays_on_its_arm() {
     let rig = Rig::new(&origin, at(State::Live)).await;
     rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
     assert_eq!(rig.ask(&keyed).await.status(), 200);
-    assert_eq!(rig.fakes.noted.lock().unwrap().len(), 1, "from now on it is legacy's");
+    assert_eq!(rig.fakes.noted.lock().unwrap().len(), 2, "from now on it is legacy's, under any credential");
 }
 
 #[tokio::test]

@@ -267,7 +267,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
         cohorts: Vec::new(),
         instance: None,
         retry_key: None,
-        caller: vec![http::header::AUTHORIZATION],
+        caller: vec![http::header::AUTHORIZATION].into(),
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

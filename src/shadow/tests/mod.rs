@@ -56,7 +56,7 @@ fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
         cohorts: Vec::new(),
         instance: Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() }),
         retry_key: None,
-        caller: Vec::new(),
+        caller: Vec::new().into(),
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

@@ -1,0 +1,210 @@
+//! PURE. Who a request comes from, as far as its retry key is concerned.
+//!
+//! The question it answers: "is this the same caller as before?" Always true: a token counts only where its signature,
+//! its algorithm, its audience and its end were verified; anything else is a header that anybody could send, and its
+//! bytes are the scope. A token that is refreshed has the same issuer and subject, and so the same scope.
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde::Deserialize;
+
+/// Clocks of those who make tokens may be so far off, seconds.
+const LEEWAY_S: i64 = 60;
+/// A longer token is not looked at.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
+const RSA: [Algorithm; 6] =
+    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+
+/// What scopes a route's retry keys by caller.
+#[derive(Clone, Debug)]
+pub struct CallerScope {
+    /// Verifies bearer tokens, whose issuer and subject are the scope then.
+    pub token: Option<std::sync::Arc<TokenKeys>>,
+    /// Where there is no verified token: the headers whose values are the scope.
+    pub headers: Vec<HeaderName>,
+}
+
+/// Public keys, and whom a token must be for.
+pub struct TokenKeys {
+    keys: Vec<Key>,
+    audience: Vec<String>,
+}
+
+struct Key {
+    id: Option<String>,
+    /// Which algorithms a token may name that is verified with it: never one with a shared secret, never `none`.
+    algorithms: Vec<Algorithm>,
+    key: DecodingKey,
+}
+
+/// The verified issuer and subject of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedCaller {
+    /// Who made the token.
+    pub issuer: String,
+    /// Whom it stands for.
+    pub subject: String,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    exp: f64,
+    #[serde(default)]
+    nbf: Option<f64>,
+}
+
+impl From<Vec<HeaderName>> for CallerScope {
+    fn from(headers: Vec<HeaderName>) -> Self {
+        Self { token: None, headers }
+    }
+}
+
+impl CallerScope {
+    /// Whether the header that scopes may be another one in the same caller's next try: a credential that is refreshed.
+    pub fn is_refreshable(&self) -> bool {
+        self.headers.iter().any(|name| [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name))
+    }
+
+    /// What scopes, for people.
+    pub fn describe(&self) -> String {
+        let headers = match self.headers.as_slice() {
+            [] => "nothing else: all callers share them".to_owned(),
+            headers => {
+                let names: Vec<String> = headers.iter().map(|name| format!("`{name}`")).collect();
+                format!("the value of {}", names.join(" and "))
+            }
+        };
+        match &self.token {
+            None => headers,
+            Some(keys) => format!(
+                "issuer and subject of a verified token for {} ({} keys), and without one {headers}",
+                keys.audience.iter().map(|audience| format!("`{audience}`")).collect::<Vec<_>>().join(" or "),
+                keys.keys.len(),
+            ),
+        }
+    }
+}
+
+impl std::fmt::Debug for TokenKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenKeys({} keys, {:?})", self.keys.len(), self.audience)
+    }
+}
+
+impl TokenKeys {
+    /// Reads public keys: a JWK set, one JWK, or PEM.
+    ///
+    /// # Errors
+    /// What is wrong with them, as the rest of a sentence about the file.
+    pub fn read(text: &str, audience: Vec<String>) -> Result<Self, String> {
+        let keys = if text.trim_start().starts_with('{') { jwks(text)? } else { pem(text)? };
+        if keys.is_empty() {
+            return Err("holds no public key that verifies signatures (RSA, EC P-256 or P-384, Ed25519)".into());
+        }
+        Ok(Self { keys, audience })
+    }
+
+    /// The caller of a request with a bearer token that holds at a moment (seconds since 1970).
+    pub fn verified(&self, headers: &HeaderMap, now_s: i64) -> Option<VerifiedCaller> {
+        let mut all = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (all.next(), all.next()) else { return None };
+        let (kind, token) = value.to_str().ok()?.trim().split_once(' ')?;
+        let token = token.trim_start();
+        if !kind.eq_ignore_ascii_case("bearer") || token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let header = decode_header(token).ok()?;
+        let fits = |key: &&Key| {
+            key.algorithms.contains(&header.alg) && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
+        };
+        let claims = self.keys.iter().filter(fits).find_map(|key| {
+            let mut validation = Validation::new(header.alg);
+            validation.algorithms = vec![header.alg];
+            validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+            validation.set_audience(&self.audience);
+            // Held against the time of the process, below.
+            validation.validate_exp = false;
+            decode::<Claims>(token, &key.key, &validation).ok()
+        })?;
+        let Claims { iss, sub, exp, nbf } = claims.claims;
+        let now = now_s as f64;
+        let holds = exp + LEEWAY_S as f64 > now && nbf.is_none_or(|nbf| nbf - LEEWAY_S as f64 <= now);
+        (holds && !iss.is_empty() && !sub.is_empty()).then_some(VerifiedCaller { issuer: iss, subject: sub })
+    }
+}
+
+fn jwks(text: &str) -> Result<Vec<Key>, String> {
+    let parsed: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
+    let listed = match parsed.get("keys") {
+        Some(_) => serde_json::from_value::<JwkSet>(parsed).map(|set| set.keys),
+        None => serde_json::from_value::<Jwk>(parsed).map(|key| vec![key]),
+    };
+    let listed = listed.map_err(|error| format!("is no JWK set: {error}"))?;
+    let mut keys = Vec::new();
+    for jwk in listed {
+        if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
+            continue;
+        }
+        let algorithms = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => RSA.to_vec(),
+            AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
+                EllipticCurve::P256 => vec![Algorithm::ES256],
+                EllipticCurve::P384 => vec![Algorithm::ES384],
+                EllipticCurve::P521 | EllipticCurve::Ed25519 => continue,
+            },
+            AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
+            AlgorithmParameters::OctetKey(_) => {
+                return Err(
+                    "holds a shared secret (`oct`): who can verify with it can also sign; give public keys".into()
+                );
+            }
+        };
+        let algorithms = match jwk.common.key_algorithm {
+            None => algorithms,
+            Some(only) => algorithms.into_iter().filter(|algorithm| names(only, *algorithm)).collect(),
+        };
+        let key = DecodingKey::from_jwk(&jwk).map_err(|error| format!("holds a key that cannot be read: {error}"))?;
+        if !algorithms.is_empty() {
+            keys.push(Key { id: jwk.common.key_id, algorithms, key });
+        }
+    }
+    Ok(keys)
+}
+
+/// Whether a JWK's `alg` is this algorithm.
+fn names(named: KeyAlgorithm, algorithm: Algorithm) -> bool {
+    named.to_string() == format!("{algorithm:?}")
+}
+
+fn pem(text: &str) -> Result<Vec<Key>, String> {
+    const BEGIN: &str = "-----BEGIN ";
+    let mut keys = Vec::new();
+    for (at, _) in text.match_indices(BEGIN) {
+        let block = text[at..].split_once("-----END ").and_then(|(body, rest)| {
+            let end = rest.split_once("-----")?.0.len();
+            Some(&text[at..at + body.len() + "-----END ".len() + end + "-----".len()])
+        });
+        let block = block.ok_or("holds a PEM block that does not end")?;
+        if block.contains("PRIVATE KEY") {
+            return Err("holds a private key: give the public one, and take this one away".into());
+        }
+        let readings = [
+            (DecodingKey::from_rsa_pem(block.as_bytes()), RSA.to_vec()),
+            (DecodingKey::from_ec_pem(block.as_bytes()), vec![Algorithm::ES256, Algorithm::ES384]),
+            (DecodingKey::from_ed_pem(block.as_bytes()), vec![Algorithm::EdDSA]),
+        ];
+        let read = readings.into_iter().find_map(|(key, algorithms)| Some((key.ok()?, algorithms)));
+        let (key, algorithms) = read.ok_or(
+            "holds a PEM block that is no public key (RSA, EC or Ed25519; of a certificate, give the public key)",
+        )?;
+        keys.push(Key { id: None, algorithms, key });
+    }
+    if keys.is_empty() { Err("holds neither a JWK set nor PEM".into()) } else { Ok(keys) }
+}
+
+#[cfg(test)]
+mod tests;

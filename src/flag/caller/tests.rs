@@ -1,0 +1,155 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use super::*;
+
+const NOW: i64 = 2_000_000_000;
+/// Made for these tests.
+const ED_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJmIriGl/lFIMRvw/I51sMjzblw8Fu7lrUslE+C1xKTX
+-----END PRIVATE KEY-----
+";
+const ED_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
+-----END PUBLIC KEY-----
+";
+const EC_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgkRgW46pGPOMi4uKf
+wT7pTHLQjO4vl52fLx+ZJDIuZ92hRANCAAQQeCbyluk8iJAm9vWw2CQi8NUXc5lM
+xJpK8IGUy0nTRXTX4zrb0SbYYSDK/Y/yhwviwN2odkZrtp8w01IZin9Z
+-----END PRIVATE KEY-----
+";
+const EC_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEHgm8pbpPIiQJvb1sNgkIvDVF3OZ
+TMSaSvCBlMtJ00V01+M629Em2GEgyv2P8ocL4sDdqHZGa7afMNNSGYp/WQ==
+-----END PUBLIC KEY-----
+";
+
+fn claims() -> Value {
+    json!({ "iss": "https://issuer", "sub": "ada", "aud": "orders", "exp": NOW + 300 })
+}
+
+fn signed(claims: &Value) -> String {
+    let key = EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes()).unwrap();
+    encode(&Header::new(Algorithm::EdDSA), claims, &key).unwrap()
+}
+
+fn with(token: &str) -> HeaderMap {
+    HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())])
+}
+
+fn keys(text: &str) -> TokenKeys {
+    TokenKeys::read(text, vec!["orders".into(), "shop".into()]).unwrap()
+}
+
+fn caller(keys: &TokenKeys, claims: &Value) -> Option<VerifiedCaller> {
+    keys.verified(&with(&signed(claims)), NOW)
+}
+
+fn ada() -> Option<VerifiedCaller> {
+    Some(VerifiedCaller { issuer: "https://issuer".into(), subject: "ada".into() })
+}
+
+fn jwk() -> Value {
+    let body: String = ED_PUBLIC.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(body).unwrap();
+    json!({ "kty": "OKP", "crv": "Ed25519", "kid": "one", "use": "sig", "x": URL_SAFE_NO_PAD.encode(&der[der.len() - 32..]) })
+}
+
+#[test]
+fn a_token_counts_where_everything_about_it_holds() {
+    let keys = keys(ED_PUBLIC);
+    assert_eq!(caller(&keys, &claims()), ada());
+    let also = |name: &str, value: Value| {
+        let mut claims = claims();
+        claims[name] = value;
+        caller(&keys, &claims)
+    };
+    assert_eq!(also("aud", json!(["other", "shop"])), ada());
+    assert_eq!(also("exp", json!(NOW + 1)), ada());
+    assert_eq!(also("jti", json!("another one")), ada(), "a refreshed token is the same caller");
+    for (name, value) in [
+        ("exp", json!(NOW - 61)),
+        ("exp", Value::Null),
+        ("aud", json!("another-api")),
+        ("aud", Value::Null),
+        ("iss", Value::Null),
+        ("sub", json!("")),
+        ("nbf", json!(NOW + 61)),
+    ] {
+        assert_eq!(also(name, value.clone()), None, "{name}: {value}");
+    }
+    for name in ["exp", "aud", "iss", "sub"] {
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().remove(name);
+        assert_eq!(caller(&keys, &claims), None, "without {name}");
+    }
+    assert_ne!(also("sub", json!("eve")), ada());
+}
+
+#[test]
+fn a_token_that_was_tampered_with_or_names_a_weak_algorithm_does_not() {
+    let keys = keys(ED_PUBLIC);
+    let token = signed(&claims());
+    let parts: Vec<&str> = token.split('.').collect();
+    let eve = URL_SAFE_NO_PAD.encode(claims().to_string().replace("ada", "eve"));
+    let forged = format!("{}.{eve}.{}", parts[0], parts[2]);
+    let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
+    let unsigned = format!("{none}.{}.", parts[1]);
+    // The public key as a shared secret, which everybody has.
+    let secret = EncodingKey::from_secret(ED_PUBLIC.as_bytes());
+    let shared = encode(&Header::new(Algorithm::HS256), &claims(), &secret).unwrap();
+    let other = EncodingKey::from_ec_pem(EC_PRIVATE.as_bytes()).unwrap();
+    let other = encode(&Header::new(Algorithm::ES256), &claims(), &other).unwrap();
+    for bad in [forged, unsigned, shared, other, String::new(), "a.b.c".to_owned(), "x".repeat(20_000)] {
+        assert_eq!(keys.verified(&with(&bad), NOW), None, "{bad:.60}");
+    }
+    let mut twice = with(&token);
+    twice.append(AUTHORIZATION, "Basic abc".parse().unwrap());
+    assert_eq!(keys.verified(&twice, NOW), None, "which of them would legacy read?");
+    assert_eq!(keys.verified(&HeaderMap::new(), NOW), None);
+}
+
+#[test]
+fn keys_come_as_a_set_or_as_pem() {
+    for text in [json!({ "keys": [jwk()] }).to_string(), jwk().to_string(), format!("{EC_PUBLIC}{ED_PUBLIC}")] {
+        assert_eq!(caller(&keys(&text), &claims()), ada(), "{text}");
+    }
+    let key = EncodingKey::from_ec_pem(EC_PRIVATE.as_bytes()).unwrap();
+    let token = encode(&Header::new(Algorithm::ES256), &claims(), &key).unwrap();
+    assert_eq!(keys(EC_PUBLIC).verified(&with(&token), NOW), ada());
+    let mut named = Header::new(Algorithm::EdDSA);
+    named.kid = Some("two".into());
+    let key = EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes()).unwrap();
+    let token = encode(&named, &claims(), &key).unwrap();
+    assert_eq!(keys(&json!({ "keys": [jwk()] }).to_string()).verified(&with(&token), NOW), None, "another key's");
+}
+
+#[test]
+fn what_cannot_verify_is_refused_with_a_reason() {
+    let secret = json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }).to_string();
+    for (text, why) in [
+        (ED_PRIVATE, "a private key"),
+        (secret.as_str(), "a shared secret"),
+        (r#"{"keys": []}"#, "no public key"),
+        ("{", "no JSON"),
+        (r#"{"keys": [{"kty": "?"}]}"#, "no JWK set"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no public key"),
+        ("-----BEGIN PUBLIC KEY-----\n", "does not end"),
+        ("hello", "neither"),
+    ] {
+        let error = TokenKeys::read(text, vec!["orders".into()]).unwrap_err();
+        assert!(error.contains(why), "{text:.40}: {error}");
+    }
+}
+
+#[test]
+fn what_scopes_is_said() {
+    let of = |scope: CallerScope| scope.describe();
+    assert_eq!(of(vec![AUTHORIZATION].into()), "the value of `authorization`");
+    assert_eq!(of(Vec::new().into()), "nothing else: all callers share them");
+    let scope = CallerScope { token: Some(std::sync::Arc::new(keys(ED_PUBLIC))), headers: vec![AUTHORIZATION] };
+    assert!(of(scope).starts_with("issuer and subject of a verified token for `orders` or `shop` (1 keys)"));
+}

@@ -55,7 +55,7 @@ respond: { status: 200, body: { done: true } }
 
 
 async def post_many(url, body_of, count, connections):
-    """Exactly so many POSTs over so many connections: how often each status came."""
+    """Sends exactly this many POSTs over this many connections; returns how often each status came."""
     host, port = url.split("/")[2].split(":")
     path = "/" + url.split("/", 3)[3]
     numbers, statuses = iter(range(count)), {}
@@ -164,7 +164,7 @@ def waiting(folder, steps, args, emit):
     time.sleep(5)
     row.update(rss_mb=round(rig.rss_mb(pid), 1), kb_per_run=round((rig.rss_mb(pid) - before) * 1e3 / RUNS_WAITING, 2))
     row["waiting"] = sum(1 for run in runs_of(ours, "status=waiting_checkpoint&limit=1000"))
-    # Nobody asks anything while we look: what happens is the process's own doing.
+    # No request is sent while we measure: all activity is the process's own.
     appended = ours.metrics()["pointsman_append_batch_events_count"]
     time.sleep(2)
     io = lambda: {key: int(value) for key, value in (line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())}
@@ -175,7 +175,7 @@ def waiting(folder, steps, args, emit):
     row.update(idle_s=round(took, 1), cpu_share=round((rig.cpu_seconds(pid) - cpu) / took, 5), reads=after["syscr"] - calls["syscr"],
                writes=after["syscw"] - calls["syscw"])
     if shutil.which("strace"):
-        # SQLite takes its locks with fcntl: a query that touches nothing else shows there.
+        # SQLite takes its locks with fcntl: even a query that reads only cached pages is seen there.
         traced = subprocess.run(["timeout", "-s", "INT", "10", "strace", "-f", "-c", "-e", "trace=fcntl,pread64,pwrite64,fsync,fdatasync", "-p", str(pid)],
                                 capture_output=True, text=True)
         counts = {fields[-1]: int(fields[3]) for fields in (line.split() for line in traced.stderr.splitlines()) if len(fields) >= 5 and fields[3].isdigit()}

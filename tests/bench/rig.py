@@ -87,7 +87,7 @@ def rss_mb(pid):
 
 
 def others_busy(seconds=1.0):
-    """The share of all cores that is busy before we begin: whoever compiles beside us makes figures noisy."""
+    """The share of all cores that is busy before the bench begins: other work makes figures noisy."""
     def look():
         fields = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
         return sum(fields), fields[3] + fields[4]
@@ -108,7 +108,7 @@ def work_folder(parent=None):
 
 
 def fsync_us(folder, times=200):
-    """The median of one 4 KiB write in place and fdatasync: what the disk alone takes of every commit."""
+    """The median of one 4 KiB write in place and fdatasync: the share of the disk alone in every commit."""
     path, spent = Path(folder) / "fsync-probe", []
     with open(path, "wb", buffering=0) as f:
         f.write(b"x" * 4096 * times)
@@ -153,7 +153,7 @@ server {{ listen 127.0.0.1:{self.port} backlog=4096; location / {{ return 200 '{
 
 # --- our binary ----------------------------------------------------------------------------------------------------
 def sequence(steps, keyed_service="steps", name=None):
-    """A workflow of so many POSTs one after the other, each fed with what the one before returned."""
+    """A workflow of `steps` sequential POSTs, each with the output of the one before as input."""
     text = [f"workflow: {name or f'sequence-{steps}'}", "steps:"]
     for n in range(steps):
         fed = f'"${{steps.s{n - 1}.output.ok}}"' if n else "0"
@@ -162,7 +162,7 @@ def sequence(steps, keyed_service="steps", name=None):
 
 
 def fan(steps, keyed_service="steps"):
-    """A workflow of so many POSTs at the same time."""
+    """A workflow of `steps` concurrent POSTs."""
     text = [f"workflow: fan-{steps}", "steps:"]
     text += [f"  s{n}: {{ call: 'POST ${{services.{keyed_service}}}/s{n}', effect: shared, body: {{ n: {n} }} }}" for n in range(steps)]
     return "\n".join(text + ["respond:", "  status: 200", f'  body: {{ last: "${{steps.s{steps - 1}.output.ok}}" }}', ""])
@@ -240,7 +240,7 @@ SCALE = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
 def wrk(folder, url, body, connections, seconds):
-    """Keeps so many requests in flight: requests, how many were bad, requests/s, p50 and p99 in ms."""
+    """Keeps a number of requests in flight; returns requests, failures, requests/s, p50 and p99 in ms."""
     script = Path(folder) / "post.lua"
     script.write_text(f'wrk.method = "POST"\nwrk.body = [[{body}]]\nwrk.headers["content-type"] = "application/json"\n')
     out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "--latency", "-s", script, url],

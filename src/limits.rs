@@ -163,6 +163,8 @@ pub struct Limits {
     pub pins_set_bytes_max: u64,
     /// The file that keeps which first tries legacy took until the store has them; it has this size from the start.
     pub retry_keys_file_bytes_max: u64,
+    /// How long a flip or a freeze waits for the store before its outcome is said to be not known yet.
+    pub move_answer_ms: u64,
     /// PostgreSQL: connecting to it.
     pub store_connect_ms: u64,
     /// PostgreSQL: one statement, and its commit.
@@ -249,6 +251,7 @@ impl Default for Limits {
             engine_keys_set_bytes_max: 64 << 20,
             pins_set_bytes_max: 64 << 20,
             retry_keys_file_bytes_max: 16 << 20,
+            move_answer_ms: 8_000,
             store_connect_ms: 5_000,
             store_statement_ms: 10_000,
             store_lock_ms: 5_000,

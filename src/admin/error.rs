@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::types::ApiProblem;
 use crate::exchange::Source;
-use crate::ladder::FlipError;
+use crate::ladder::{FlipCommand, FlipError, FreezeError, NotKnown};
 use crate::names::RouteId;
 use crate::store::StoreError;
 
@@ -23,6 +23,7 @@ impl ApiError {
             detail: detail.into(),
             hint: None,
             reasons: Vec::new(),
+            commands: Vec::new(),
             errors: Vec::new(),
             run_id: None,
             run_status: None,
@@ -40,6 +41,12 @@ impl ApiError {
         self
     }
 
+    /// Commands that would do what was asked, one after the other.
+    fn commands(mut self, commands: Vec<FlipCommand>) -> Self {
+        self.0.commands = commands.iter().map(FlipCommand::to_string).collect();
+        self
+    }
+
     /// 400: the request is malformed.
     pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request is not what this path takes", detail)
@@ -51,15 +58,32 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-sense-together", title, detail)
     }
 
-    /// 409: freezing new instances only would silently release the effects that a stronger freeze holds.
-    pub(super) fn weaker_freeze() -> Self {
-        Self::new(
-            StatusCode::CONFLICT,
-            "frozen-with-effects",
-            "A stronger freeze is in force",
-            "private and shared steps are held, and this freeze would release all of them at once; nothing was \
-             changed. Lift the freeze in force first (`pointsman freeze --off`), then freeze new instances",
-        )
+    /// The kill switch was not set.
+    pub(super) fn freeze(error: FreezeError) -> Self {
+        const TITLE: &str = "The kill switch was not set";
+        match error {
+            // Freezing new instances only would silently release the effects that a stronger freeze holds.
+            FreezeError::Weaker => Self::new(
+                StatusCode::CONFLICT,
+                "frozen-with-effects",
+                "A stronger freeze is in force",
+                format!(
+                    "{error}; nothing was changed. Lift the freeze in force first (`pointsman freeze --off`), then freeze \
+                     new instances"
+                ),
+            ),
+            FreezeError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, error.to_string()),
+            FreezeError::NotKnown(not_known) => Self::not_known(not_known),
+        }
+    }
+
+    /// 503: the store did not answer a move in time.
+    fn not_known(why: NotKnown) -> Self {
+        let (kind, title) = match why {
+            NotKnown::Busy => ("move-waits", "Another move is under way"),
+            NotKnown::Pending => ("outcome-unknown", "It is not known yet whether this is recorded"),
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, why.to_string())
     }
 
     /// 404: nothing has this name. `reasons` lists the names there are, the nearest first.
@@ -101,11 +125,15 @@ impl ApiError {
         let text = error.to_string();
         match error {
             FlipError::UnknownRoute(id, _) => Self::unknown("route", id.as_str(), known.map(RouteId::as_str)),
-            FlipError::GateShut(reasons) => Self::new(StatusCode::CONFLICT, "gate-shut", TITLE, text)
+            FlipError::GateShut { reasons, commands } => Self::new(StatusCode::CONFLICT, "gate-shut", TITLE, text)
                 .reasons(reasons)
-                .hint("gather more evidence, or pass the gate with `force` and a `reason`"),
-            FlipError::Refused(_) => Self::new(StatusCode::CONFLICT, "flip-refused", TITLE, text),
+                .hint("gather more evidence, or pass the gate with `force` and a `reason`")
+                .commands(commands),
+            FlipError::Refused { commands, .. } => {
+                Self::new(StatusCode::CONFLICT, "flip-refused", TITLE, text).commands(commands)
+            }
             FlipError::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, text),
+            FlipError::NotKnown(not_known) => Self::not_known(not_known),
         }
     }
 }

@@ -65,10 +65,7 @@ pub(super) async fn freeze(
         (false, false) => Freeze::No,
         (false, true) => return Err(ApiError::inconsistent("`effects` goes with `on: true`")),
     };
-    if to == Freeze::Instances && admin.parts.ladder.flags().freeze == Freeze::Effects {
-        return Err(ApiError::weaker_freeze());
-    }
-    let flip = admin.parts.ladder.freeze(to, reason, by).await?;
+    let flip = admin.parts.ladder.freeze(to, reason, by).await.map_err(ApiError::freeze)?;
     let freeze = admin.parts.ladder.flags().freeze;
     let runs_in_flight = (admin.parts.process_status)().runs_in_flight;
     Ok(Json(FreezeResponse { freeze, flip: flip_row(flip), runs_in_flight }))

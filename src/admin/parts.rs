@@ -14,10 +14,10 @@ use crate::config::Token;
 use crate::engine::{Engine, Explanation, NotDone, NotStarted, Start, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
-use crate::ladder::{Ask, FlipError, Flipped, Ladder, RouteStatus};
+use crate::ladder::{Ask, FlipError, Flipped, FreezeError, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
-use crate::store::{FlipRecord, SharedStore, StoreError};
+use crate::store::{FlipRecord, SharedStore};
 use crate::workflow::{Order, RunSummary};
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +79,7 @@ pub struct ProcessStatus {
     pub stuck: Vec<StuckRun>,
     /// The load of the shadow executor.
     pub shadow: ShadowLoad,
-    /// Why traffic should not be sent here now, if so: the process starts or drains.
+    /// Why a start would not be taken now, where it would not.
     pub not_ready: Option<String>,
 }
 
@@ -99,7 +99,7 @@ pub trait LadderControl: Send + Sync {
     /// Moves a route.
     fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>>;
     /// Sets the kill switch.
-    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, StoreError>>;
+    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, FreezeError>>;
     /// The state of every route and what its next rung requires, in file order.
     fn status(&self) -> Vec<RouteStatus>;
     /// The consequences that a person should know before the engine stops answering a route.
@@ -177,7 +177,7 @@ impl LadderControl for Ladder {
     fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>> {
         async move { Ladder::flip(self, &route, ask).await }.boxed()
     }
-    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, StoreError>> {
+    fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, FreezeError>> {
         Ladder::freeze(self, to, reason, by).boxed()
     }
     fn status(&self) -> Vec<RouteStatus> {

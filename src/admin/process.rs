@@ -20,7 +20,7 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether traffic may be sent here. An unhealthy engine does not make the process unready: legacy still answers.
+/// Whether a start would be taken: the store takes writes, and the process does not stop.
 pub(super) async fn readyz(admin: Admin) -> Response {
     match (admin.parts.process_status)().not_ready {
         None => "ready\n".into_response(),

@@ -10,7 +10,7 @@ use super::flips::flip_row;
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, ApiState, JsonResult};
 use super::types::{Build, Flags, RouteDetail, RouteRow, Status};
-use crate::flag::{FlagSet, RouteFlag};
+use crate::flag::{FlagSet, Instance, RouteFlag};
 use crate::ladder::RouteStatus;
 use crate::names::RouteId;
 
@@ -85,6 +85,10 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         matches: format!("{} {host}{}", route.matches.method, route.matches.path),
         legacy: route.legacy.name.to_string(),
         workflow: route.workflow.clone(),
+        follows: match &route.instance {
+            Some(Instance::Follows { creator, .. }) => Some(creator.clone()),
+            Some(Instance::Creates { .. }) | None => None,
+        },
         requested: flag.requested,
         effective: flag.effective,
         forced: status.and_then(|status| status.forced.clone()),

@@ -120,6 +120,9 @@ pub struct RouteRow {
     pub legacy: String,
     /// The workflow that the engine runs for it.
     pub workflow: Option<WorkflowName>,
+    /// The route that creates the instances that this one follows up.
+    #[serde(default)]
+    pub follows: Option<RouteId>,
     /// The state that was requested.
     pub requested: State,
     /// The state in force, and why.
@@ -342,6 +345,9 @@ pub struct ApiProblem {
     /// Each condition of a shut gate that does not hold, or each name that exists; one line each.
     #[serde(default)]
     pub reasons: Vec<String>,
+    /// Commands that would do what was asked, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
     /// What is wrong with the values that were sent, by JSON pointer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ValueError>,

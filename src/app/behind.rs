@@ -3,12 +3,13 @@
 //! Always true: a bad set of files changes nothing and is told where it can be seen; a good one is in force whole. A
 //! store that is not healthy holds new instances back before the next request finds out by itself.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Orphans, Parts};
+use super::parts::{Orphans, Parts};
 use crate::config::{Change, ReloadStatus, Setup};
 
 /// The store's health is looked at this often.
@@ -16,6 +17,9 @@ const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
 /// A good set that the store refused is tried again this often: nobody else would, until a file changes.
 const TAKE_AGAIN: Duration = Duration::from_secs(2);
+
+/// A set that the store keeps waiting for longer is told of.
+const SAID_AFTER: Duration = Duration::from_secs(2);
 
 /// Takes good sets and refuses bad ones, for as long as the files are watched.
 pub(super) async fn reload(
@@ -33,7 +37,7 @@ pub(super) async fn reload(
         let Some(change) = change else { return };
         untaken = None;
         match change {
-            Change::Loaded(loaded) => match parts.take(&loaded.setup).await {
+            Change::Loaded(loaded) => match taken(&parts, &loaded.setup, &reload_status).await {
                 Ok(()) => {
                     reload_status.accepted(loaded.warnings);
                     tracing::info!("a new set of flag files is in force");
@@ -46,7 +50,7 @@ pub(super) async fn reload(
                 Err(error) => {
                     tracing::error!(
                         error = format!("{error:#}"),
-                        "the new files pass the check, and cannot be put in force"
+                        "the new files pass the check, and cannot be put in force: the last good set stays"
                     );
                     reload_status.refused_because(format!("{error:#}"));
                     // The store may take it later; what the engine owns does not go away.
@@ -64,12 +68,26 @@ pub(super) async fn reload(
     }
 }
 
-/// Tells the ladder of the store's health, and the engine of the kill switch.
+/// Puts a set in force, and says so where the store keeps that waiting.
+async fn taken(parts: &Parts, setup: &Setup, reload_status: &ReloadStatus) -> anyhow::Result<()> {
+    let mut taking = pin!(parts.take(setup));
+    if let Ok(outcome) = tokio::time::timeout(SAID_AFTER, &mut taking).await {
+        return outcome;
+    }
+    let waiting = "the new files pass the check and are not in force: the store has not answered, so it is not known yet \
+                   whether the flips that they make are recorded. They come in force as a whole as soon as the store says \
+                   that they are; else nothing changes";
+    tracing::warn!("{waiting}");
+    reload_status.refused_because(waiting.to_owned());
+    taking.await
+}
+
+/// Tells the ladder of the store's health.
 pub(super) async fn health(parts: Parts) {
     let mut ticks = tokio::time::interval(HEALTH_EVERY);
     loop {
         ticks.tick().await;
-        parts.ladder.set_health(parts.store.healthy());
-        parts.engine.freeze(parts.ladder.flags().load().freeze);
+        let look = parts.ladder.look();
+        parts.ladder.set_health(look, parts.store.healthy());
     }
 }

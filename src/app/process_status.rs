@@ -1,6 +1,7 @@
 //! The state of the process, for `status` and `readyz`.
 
-use super::{Parts, time};
+use super::parts::Parts;
+use super::time;
 use crate::admin::ProcessStatus;
 use crate::admin::types::{ShadowLoad, StuckRun};
 use crate::config::ReloadStatus;
@@ -22,6 +23,15 @@ pub(super) fn of(parts: &Parts, reload_status: &ReloadStatus, stopping: bool) ->
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck: stuck.take(STUCK_SHOWN).collect(),
         shadow: ShadowLoad { queue_depth: load.queue_depth, in_flight: load.in_flight },
-        not_ready: stopping.then(|| "stopping".to_owned()),
+        not_ready: not_ready(parts, stopping),
     }
+}
+
+/// Why a start would not be taken now.
+fn not_ready(parts: &Parts, stopping: bool) -> Option<String> {
+    if stopping || parts.engine.is_draining() {
+        return Some("stopping".to_owned());
+    }
+    let trouble = || parts.store.trouble().unwrap_or_else(|| "the last write failed".to_owned());
+    (!parts.store.healthy()).then(|| format!("the store takes nothing: {}", trouble()))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::commands::runtime;
+use super::runtimes::runtime;
 use crate::affinity::{KeyFileError, KeyLog, StoreAffinity, default_dir};
 use crate::cli::{StoreCopy, StoreFinding, StoreLocation, StoreReport};
 use crate::config::{self, Overrides, Settings, Setup, StoreUrl};

@@ -11,6 +11,7 @@ use crate::admin::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, Fre
 use crate::flag::{Freeze, State};
 
 /// The options of `flip`.
+#[derive(Clone)]
 pub(crate) struct FlipOptions {
     pub route: String,
     pub state: State,
@@ -23,10 +24,10 @@ pub(crate) struct FlipOptions {
 pub(crate) fn flip(
     client: &Client,
     server: &Server,
-    options: FlipOptions,
+    options: &FlipOptions,
     format: Formatter,
 ) -> Result<Output, CallError> {
-    let FlipOptions { route, state, percent, reason, force, yes } = options;
+    let FlipOptions { route, state, percent, reason, force, yes } = options.clone();
     let ask = FlipRequest { to: state, percent, reason, force, acknowledge: yes, by: server.caller_name() };
     let path = format!("/api/v2/routes/{}/flip", component(&route));
     let (done, json) = client.post::<FlipResponse>(&path, &ask)?;

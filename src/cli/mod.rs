@@ -10,7 +10,7 @@ mod check;
 mod client;
 mod diffs;
 mod evidence;
-
+mod family;
 mod flip;
 mod format;
 mod help;
@@ -84,7 +84,10 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Status { server, .. } => with_client(&server, |client| status::show(client, out)),
         Command::Flip { route, state, percent, reason, force, yes, server } => {
             let options = flip::FlipOptions { route, state, percent, reason, force, yes };
-            with_client(&server, |client| flip::flip(client, &server, options, out))
+            with_client(&server, |client| match options.route.strip_suffix(".*") {
+                Some(family) => family::flip(client, &server, family, &options, out),
+                None => flip::flip(client, &server, &options, out),
+            })
         }
         Command::Freeze { effects, off, reason, server } => {
             with_client(&server, |client| flip::freeze(client, &server, !off, effects, reason, out))

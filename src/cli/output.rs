@@ -23,6 +23,7 @@ pub(crate) struct Output {
 pub(super) fn report_error(globals: &Globals, error: CallError) {
     let err = Formatter::new(globals.color, &std::io::stderr());
     let mut lines = Vec::new();
+    let mut commands = Vec::new();
     let (hint, json) = match error {
         CallError::Refused(problem, value) => {
             lines.push(format!("{} {}", err.tone("refused:", Tone::Bad), escape_control(&problem.title)));
@@ -37,6 +38,7 @@ pub(super) fn report_error(globals: &Globals, error: CallError) {
                 lines.push("  known are:".to_owned());
             }
             lines.extend(problem.reasons.iter().map(|reason| format!("  - {}", escape_control(reason))));
+            commands = problem.commands;
             (problem.hint, value)
         }
         CallError::Unreachable(message, hint) => {
@@ -46,6 +48,10 @@ pub(super) fn report_error(globals: &Globals, error: CallError) {
     };
     if let Some(hint) = hint {
         lines.push(format!("  {} {}", err.tone("what to do:", Tone::Strong), escape_control(&hint)));
+    }
+    if !commands.is_empty() {
+        lines.push(format!("  {}", err.tone("this would pass:", Tone::Strong)));
+        lines.extend(commands.iter().map(|command| format!("    {}", escape_control(command))));
     }
     let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
     if globals.json {

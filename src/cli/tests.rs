@@ -191,7 +191,7 @@ fn a_flip_sends_the_request_and_shows_the_response() {
         force: false,
         yes: true,
     };
-    let done = flip::flip(&client, &server, options, Formatter(false)).expect("done");
+    let done = flip::flip(&client, &server, &options, Formatter(false)).expect("done");
     assert_eq!(
         done.text,
         "orders.create live -> shadow at 50%, by ada (unverified)\n\

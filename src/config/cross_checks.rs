@@ -71,7 +71,7 @@ pub(crate) fn routes(routes: &[PlacedRoute], workflows: &Workflows, problems: &m
     let mut warned = BTreeSet::new();
     for (site, route) in routes {
         unsupported_keys(site, route, problems);
-        ungated_cohorts(site, route, problems);
+        unproven(site, route, problems);
         let workflow = route.workflow.as_ref().and_then(|name| workflows.get(name));
         let Some((file, Some(plan))) = workflow else { continue };
         if warned.insert(&plan.workflow) {
@@ -111,15 +111,28 @@ fn unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
     }
 }
 
-/// Warns of a cohort that the engine answers while its route is lower: no gate judged evidence for it.
-fn ungated_cohorts(site: &Site, route: &Route, problems: &mut Problems) {
+/// States that no evidence stands behind, as far as files can tell: they count up to `shadow`.
+fn unproven(site: &Site, route: &Route, problems: &mut Problems) {
+    if route.declared > State::Shadow && route.force.is_none() {
+        let message = format!(
+            "where no flip and no evidence stands behind it (a first start, a new route), `{}` stands at `shadow` and not \
+             at `{}`",
+            route.id, route.declared
+        );
+        problems
+            .warn(&site.key("state"), message)
+            .hint("`force: { reason: … }` beside it passes the gates by hand; else flip it up, one state at a time");
+    }
+    let above = |state: State| state > State::Shadow && state > route.declared;
     for (index, cohort) in route.cohorts.iter().enumerate() {
-        if cohort.state >= State::Live && cohort.state > route.declared {
-            let message =
-                format!("no gate looks at evidence before the cohort `{}` is `{}`", cohort.name, cohort.state);
+        if above(cohort.state) && cohort.force.is_none() {
+            let message = format!(
+                "the cohort `{}` has no evidence of its own: above the state of its route it counts up to `shadow`",
+                cohort.name
+            );
             problems
                 .warn(&site.key("cohorts").index(index).key("state"), message)
-                .hint("read the evidence of the route yourself before you let the engine answer these callers");
+                .hint("`force: { reason: … }` beside it puts these callers there by hand");
         }
     }
 }

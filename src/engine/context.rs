@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
+use crate::engine::kill_switch::KillSwitch;
 use crate::engine::machine::{ChildSeen, ChildSpec, Writes};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::seal::Sealer;
@@ -29,7 +30,6 @@ use crate::engine::scheduler::stuck::Stuck;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::watchers::Watchers;
 use crate::engine::snapshot::Snapshot;
-use crate::flag::Freeze;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, WorkerId, WorkflowName};
 use crate::store::{Owned, Priority, SharedStore};
@@ -119,7 +119,7 @@ pub(super) struct Schedule {
 pub(super) struct Process {
     /// What time it is.
     pub clock: Arc<ProcessClock>,
-    pub freeze: watch::Sender<Freeze>,
+    pub kill_switch: Arc<KillSwitch>,
     pub draining: watch::Sender<bool>,
     pub tasks: TaskTracker,
     /// Background tasks: the supervisor, the watchdog, webhooks, the outbox.

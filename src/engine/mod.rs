@@ -15,6 +15,7 @@ mod bounds;
 mod clock;
 mod context;
 mod driver;
+mod kill_switch;
 mod machine;
 mod ports;
 mod scheduler;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 use self::api::arm;
 use self::bounds::usize_of;
 use self::context::{Core, Files, Ports, Process, Schedule};
+use self::kill_switch::KillSwitch;
 use self::ports::client::{RehearsingClient, SendingClient};
 use self::ports::seal::Sealer;
 use self::ports::writer::KeptPlans;
@@ -121,14 +123,16 @@ impl Engine {
             limits: limits.clone(),
             reloaded: Notify::new(),
         };
+        let kill_switch = KillSwitch::new();
+        let sending = |mode| Arc::new(SendingClient::new(&limits, mode, kill_switch.clone()));
         let ports = Ports {
             store,
             pins,
             sealer: Sealer::new(store_key.as_ref()),
             kept_plans: KeptPlans::default(),
             rehearsing: Arc::new(RehearsingClient::new(&limits)),
-            sending_dark: Arc::new(SendingClient::new(&limits, Mode::Dark)),
-            sending_real: Arc::new(SendingClient::new(&limits, Mode::Real)),
+            sending_dark: sending(Mode::Dark),
+            sending_real: sending(Mode::Real),
             #[cfg(test)]
             instead: std::sync::OnceLock::new(),
             recorded: Notify::new(),
@@ -151,7 +155,7 @@ impl Engine {
         };
         let process = Process {
             clock,
-            freeze: watch::Sender::new(Freeze::No),
+            kill_switch,
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),
             besides: TaskTracker::new(),
@@ -194,10 +198,11 @@ impl Engine {
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held.
-    /// What takes a finished step back is such a step too.
-    pub fn freeze(&self, freeze: Freeze) {
-        self.core.process.freeze.send_if_modified(|now| std::mem::replace(now, freeze) != freeze);
-        if freeze != Freeze::Effects {
+    /// What takes a finished step back is such a step too. When this returns, nothing begins any more that the word
+    /// forbids, whenever it was decided; a word that is older than the one in force changes nothing.
+    pub async fn freeze(&self, version: u64, freeze: Freeze) {
+        self.core.process.kill_switch.set(version, freeze).await;
+        if self.core.process.kill_switch.word() != Freeze::Effects {
             self.core.schedule.timers.released().into_iter().for_each(|run| self.core.wake(run));
         }
     }
@@ -213,6 +218,11 @@ impl Engine {
         let mut services: Vec<_> = snapshot.services.iter().map(|(name, base)| base.view(name.clone())).collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
         services
+    }
+
+    /// Whether it takes no new runs, because the process ends.
+    pub fn is_draining(&self) -> bool {
+        *self.core.process.draining.borrow()
     }
 
     /// How many runs are moving now.

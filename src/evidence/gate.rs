@@ -12,13 +12,12 @@ const FAILED_PERCENT: u64 = 10;
 /// The share of dark requests that may have no twin, percent.
 const WITHOUT_TWIN_PERCENT: u64 = 10;
 
-/// `Err` has every condition that does not hold, each a sentence that says how far it is.
-pub(super) fn gate(
-    evidence: &RouteEvidence,
-    from: State,
-    to: State,
-    live_share_is_all: bool,
-) -> Result<(), Vec<String>> {
+/// Whether a route may go up from one rung to the next, by its evidence. A route that follows instances has no pairs in
+/// shadow: who asks for it does not ask here.
+///
+/// # Errors
+/// Every condition that does not hold, each a sentence that says how far it is.
+pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all: bool) -> Result<(), Vec<String>> {
     let mut missing = Vec::new();
     match (from, to) {
         (State::Off, State::Shadow) => {}

@@ -23,11 +23,12 @@ pub(crate) mod testing;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use self::gate::gate;
 /// A kept comparison, for whoever makes one.
 pub use crate::store::SampleRecord as Sample;
 pub use book::Epoch;
@@ -52,11 +53,7 @@ pub struct Evidence {
     /// One flush at a time, so that an older page never overwrites a newer one.
     flushing: tokio::sync::Mutex<()>,
     scraping: Mutex<()>,
-    unnoted_until: OnceLock<Box<UnnotedUntil>>,
 }
-
-/// Until when a retry may come of a request that legacy served though its retry key could not be noted.
-type UnnotedUntil = dyn Fn(&RouteId) -> Option<Timestamp> + Send + Sync;
 
 /// What there is to say of one route since its workflow or rules last changed.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -153,7 +150,6 @@ impl Evidence {
             waiting: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
             scraping: Mutex::default(),
-            unnoted_until: OnceLock::new(),
         }))
     }
 
@@ -226,28 +222,11 @@ impl Evidence {
         self.book(route).page().evidence.clone()
     }
 
-    /// Whether a route may go up from one rung to the next; otherwise every condition that does not hold, as
-    /// sentences. A route that follows instances has no pairs in shadow: who asks for it does not ask here.
-    ///
-    /// # Errors
-    /// The conditions that do not hold.
-    pub fn gate(&self, route: &RouteId, from: State, to: State, live_share_is_all: bool) -> Result<(), Vec<String>> {
-        let evidence = gate::gate(&self.of(route), from, to, live_share_is_all);
-        let unnoted =
-            self.unnoted_until.get().and_then(|until| until(route)).filter(|_| to == State::Live && from < to);
-        let Some(until) = unnoted else { return evidence };
-        let mut missing = evidence.err().unwrap_or_default();
-        missing.push(format!(
-            "legacy served requests whose retry keys could not be noted: until {until:.0} the engine could perform a \
-             retry of theirs again"
-        ));
-        Err(missing)
-    }
-
-    /// Who knows of which routes legacy served requests whose retry keys could not be noted, and until when that
-    /// matters: the gate to `live` stays shut for so long. The first one that is told stays.
-    pub fn ask_unnoted(&self, until: impl Fn(&RouteId) -> Option<Timestamp> + Send + Sync + 'static) {
-        let _told_before = self.unnoted_until.set(Box::new(until));
+    /// The same as far as it rests on this: evidence of another basis is none.
+    pub fn on_basis(&self, route: &RouteId, basis: &str) -> RouteEvidence {
+        let book = self.book(route);
+        let page = book.page();
+        if page.basis.as_deref() == Some(basis) { page.evidence.clone() } else { RouteEvidence::default() }
     }
 
     /// One scrape at a time: sets the metrics to one look at every route, then renders.

@@ -35,6 +35,8 @@ pub struct ArmRequest {
     pub creates: Option<(RouteId, serde_json_path::JsonPath)>,
     /// What tells its retries: the same key gets the same run's answer.
     pub retry_key: Option<RetryKey>,
+    /// A run of it is a new instance of a rung below `only`: where instances are frozen by then, none is made.
+    pub new_instance: bool,
     /// Legacy may still answer: where nothing has begun the engine gives the request back as [`Abandoned`].
     pub may_fall_back: bool,
     /// The answer is due within this time.
@@ -83,6 +85,9 @@ pub struct RunReport {
     /// A `volatile: true` read was sent after legacy acted: what differs behind it is of kind `stale_read`.
     pub stale_reads: bool,
 }
+
+/// Why the engine gives a request back that came in between: new instances are frozen.
+pub const FROZEN: &str = "frozen";
 
 /// The engine gave the request back.
 #[derive(Clone, Debug)]

@@ -11,5 +11,5 @@ mod offer;
 
 pub use affinity::{Affinity, LegacyTake, OwnerUnknown, Remembered};
 pub use answered::{Answered, RequestCopy};
-pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, Problem, RunReport, Source};
+pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, FROZEN, Problem, RunReport, Source};
 pub use offer::{Offer, Outcome, Served, Settle, Ticket, Watch};

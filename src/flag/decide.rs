@@ -160,7 +160,7 @@ fn cohort(flag: &RouteFlag, facts: &RequestFacts<'_>, notes: &mut Notes) -> Opti
     flag.route.cohorts.iter().find_map(|cohort| {
         let holds = cohort.when.holds(&scope(cohort.when.reads(), facts));
         notes.cohort_errors += u32::from(holds.is_err());
-        holds.unwrap_or(false).then(|| cohort.state.min(flag.cap))
+        holds.unwrap_or(false).then(|| flag.rung_of(cohort))
     })
 }
 

@@ -147,11 +147,13 @@ pub enum SkipReason {
     /// A retry that its first try's arm took: compared once already.
     Retried,
     ShuttingDown,
+    /// New instances are frozen, since it was decided.
+    Frozen,
 }
 
 impl SkipReason {
     /// All, for the metric's closed set.
-    pub const ALL: [SkipReason; 16] = [
+    pub const ALL: [SkipReason; 17] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
         SkipReason::OverBudget,
@@ -168,6 +170,7 @@ impl SkipReason {
         SkipReason::NoTwin,
         SkipReason::Retried,
         SkipReason::ShuttingDown,
+        SkipReason::Frozen,
     ];
     /// The label.
     pub fn as_str(self) -> &'static str {
@@ -188,6 +191,7 @@ impl SkipReason {
             SkipReason::NoTwin => "no_twin",
             SkipReason::Retried => "retried",
             SkipReason::ShuttingDown => "shutting_down",
+            SkipReason::Frozen => "frozen",
         }
     }
 }

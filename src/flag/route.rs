@@ -82,6 +82,8 @@ pub struct Cohort {
     pub when: Expression,
     /// Their rung.
     pub state: State,
+    /// `force: {reason}` beside it: they may stand above the route without evidence of their own.
+    pub force: Option<String>,
 }
 
 /// What a route does with instances.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::draw::Salts;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, Refusal, match_key, normalise, readings};
-use super::{Instance, PinKey, RequestFacts, RetryKeys, Route, Service, Shares, State};
+use super::{Cohort, Instance, PinKey, RequestFacts, RetryKeys, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
 
 /// Every route with its flag, in force together. Immutable; swapped whole.
@@ -47,6 +47,8 @@ pub struct RouteFlag {
     pub shares: Shares,
     /// The highest rung that guard, health and kill switch allow: cohorts are capped by it.
     pub cap: State,
+    /// The rung that the route stands on apart from those: a cohort above it wants force.
+    pub own: State,
     /// The route that creates the instances which this one creates or follows; itself where there are none.
     pub family: RouteId,
     /// The oldest id of that route: shares are drawn by it, so that a rename moves nobody to another side.
@@ -80,8 +82,8 @@ pub enum Why {
     Freeze,
 }
 
-/// The kill switch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// The kill switch, ordered: each holds what the one before does, and more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Freeze {
     /// Off.
@@ -154,6 +156,7 @@ impl FlagSet {
                 effective: standing.effective(freeze),
                 shares: standing.shares,
                 cap: standing.cap(freeze),
+                own: standing.own(),
                 draws_by: first_ids.get(&family).unwrap_or(&family).clone(),
                 family,
                 route,
@@ -244,12 +247,17 @@ impl RouteFlag {
     }
     /// Whether it is in `live` or above, or comes there again without a gate: when health is back or a freeze is lifted.
     pub fn could_be_live(&self) -> bool {
-        let state = if self.effective.why == Why::Gate { self.effective.state } else { self.requested };
-        state >= State::Live
+        self.own >= State::Live
+    }
+    /// The rung of a cohort: what its rule says, capped like the route; above the route's own rung no evidence stands
+    /// behind it, so that it counts up to `shadow` unless it is forced.
+    pub fn rung_of(&self, cohort: &Cohort) -> State {
+        let unforced = if cohort.force.is_some() { State::Only } else { self.own.max(State::Shadow) };
+        cohort.state.min(self.cap).min(unforced)
     }
     /// Whether any request can be on a rung above `off`.
     pub fn is_flagged(&self) -> bool {
-        let cohorts = self.route.cohorts.iter().map(|cohort| cohort.state.min(self.cap));
+        let cohorts = self.route.cohorts.iter().map(|cohort| self.rung_of(cohort));
         cohorts.fold(self.effective.state, State::max) > State::Off
     }
 }
@@ -276,6 +284,11 @@ impl Standing {
             }
         }
         effective
+    }
+
+    /// What was asked for, as far as the gate let it through.
+    pub fn own(&self) -> State {
+        self.gate.map_or(self.requested, |gate| gate.min(self.requested))
     }
 
     /// The highest rung that guard, health and kill switch allow.

@@ -2,7 +2,7 @@
 
 use metrics::{counter, gauge};
 
-use super::By;
+use super::types::FlipSource;
 use crate::flag::FlagSet;
 use crate::names::RouteId;
 use crate::store::FlipRecord;
@@ -28,7 +28,7 @@ fn show(route: &str, kind: &'static str, rank: u8) {
 }
 
 /// Counts one flip.
-pub(super) fn flipped(flip: &FlipRecord, by: By) {
+pub(super) fn flipped(flip: &FlipRecord, by: FlipSource) {
     let route = flip.route.as_ref().map_or(KILL_SWITCH, |route| route.as_str());
     let labels = [
         ("route", route.to_owned()),

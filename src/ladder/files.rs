@@ -1,87 +1,122 @@
 //! What a change of the files does to where routes stand.
 //!
 //! Always true: only a change of what a file declared when it was last read is a flip by `file`, and it goes through
-//! the same gate. What the gate refuses stays where it is and is shown as asked for; the store goes on remembering the
-//! older declaration, so that the wish is judged again at the next reading, also over a restart, until somebody flips.
+//! the same gate. A route without any flip stands as its file says up to `shadow`; above that the file wants a reason to
+//! pass the gates by hand (`force`), else the gate decides. What the gate refuses stays where it is and is shown as
+//! asked for; the store goes on remembering the older declaration, so that it is judged again at the next reading, also
+//! over a restart, until somebody flips.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use super::gate::{Gate, Shut, Wanted};
+use super::positions::{Positions, RoutePosition, state_of};
+use super::types::{Declared, Move};
+use crate::flag::{Instance, Route, Standing, State};
 
-use super::board::{Board, Place, state_of};
-use super::judge::{Wish, judge};
-use super::{Declared, FlipError, Move};
-use crate::evidence::Evidence;
-use crate::flag::{Instance, Route, State};
+/// The highest state that a file sets without flip, evidence or force: nothing is kept there but evidence.
+const UNPROVEN_MAX: State = State::Shadow;
 
-/// Takes newly checked files over into the board. What comes back are the flips by `file` that this makes, in order;
-/// the board has them already.
-pub(super) fn adopt(board: &mut Board, declared: Declared, evidence: &Evidence) -> Vec<Move> {
-    let places: BTreeMap<_, _> =
-        declared.routes.iter().map(|route| (route.id.clone(), take_over(board, route))).collect();
-    board.places = places;
+/// Where routes stand under newly checked files, and the flips by `file` that this makes, in order; the positions have
+/// them already.
+pub(super) fn adopt(before: &Positions, declared: Declared, gate: &Gate) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
-    board.declared = declared;
+    let mut after = Positions { declared, ..before.clone() };
+    after.routes = routes.iter().map(|route| (route.id.clone(), take_over(before, route))).collect();
     // Followers first: a creator cannot go above them.
     routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
-    let moves = routes.iter().filter_map(|route| reconcile(board, route, evidence)).collect();
-    board.remembered.retain(|id, _| board.places.contains_key(id));
-    moves
+    let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
+    after.remembered.retain(|id, _| after.routes.contains_key(id));
+    (after, moves)
 }
 
-/// The place of a route of the new files: where it stood, or where a new one stands.
-fn take_over(board: &Board, route: &Arc<Route>) -> Place {
-    let Some(known) = board.places.get(&route.id) else { return board.place(route) };
-    Place { route: Arc::clone(route), ..known.clone() }
+/// The position of a route of the new files: as it was, or as its last flip says, else as the store remembers the file,
+/// else as the file says now.
+fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition {
+    if let Some(known) = before.routes.get(&route.id) {
+        let last = before.last_flip(route).cloned();
+        return RoutePosition { route: route.clone(), last, ..known.clone() };
+    }
+    let mut standing = Standing::declared(route);
+    let last = before.last_flip(route).cloned();
+    if let Some(flip) = &last {
+        standing.requested = state_of(flip);
+        standing.shares = flip.shares.unwrap_or(standing.shares);
+        standing.unproven = false;
+    } else if let Some(remembered) = before.remembered(route) {
+        // Whether it was in force is not remembered.
+        standing.requested = remembered.state.min(UNPROVEN_MAX);
+        standing.shares = remembered.shares;
+    }
+    RoutePosition { route: route.clone(), standing, last, refused: Vec::new() }
 }
 
-fn reconcile(board: &mut Board, route: &Route, evidence: &Evidence) -> Option<Move> {
-    let mut place = board.places.get(&route.id)?.clone();
-    // A wish that was refused earlier is forgotten, and judged anew where the file still has it.
-    place.standing.requested = place.last.as_ref().map_or_else(|| place.stands(), state_of);
-    place.standing.gate = None;
-    place.refused.clear();
+fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Move> {
+    let mut at = positions.routes.get(&route.id)?.clone();
+    // What was refused earlier is forgotten, and judged anew where the file still asks for it.
+    at.standing.requested = at.last.as_ref().map_or_else(|| at.stands(), state_of);
+    at.standing.gate = None;
+    at.refused.clear();
 
-    let now = place.declared();
-    let changed = match board.remembered.get(&route.id) {
-        Some(remembered) => *remembered != now,
-        None => place.last.is_some(),
-    };
+    let now = at.declared();
+    let remembered = positions.remembered(route);
+    let has_flip = at.last.is_some();
+    let changed = remembered.map_or(has_flip, |remembered| remembered != now);
     let mut made = None;
-    if !changed || place.is_at(now.state, now.shares) {
-        board.remembered.insert(route.id.clone(), now);
+    if !changed && !has_flip {
+        at.standing.unproven = true;
+        at.standing.shares = now.shares;
+        at.standing.requested = now.state;
+        if now.state > UNPROVEN_MAX && route.force.is_none() {
+            at.standing.requested = UNPROVEN_MAX;
+            made = ask(positions, &mut at, now.state, route, gate);
+        }
+        positions.remembered.insert(route.id.clone(), now);
+    } else if !changed || at.is_at(now.state, now.shares) {
+        positions.remembered.insert(route.id.clone(), now);
     } else {
-        let reason = route.force.clone();
-        let wish = Wish { to: now.state, shares: now.shares, force: reason.is_some(), reason };
-        match judge(board, evidence, &place, &wish) {
-            Ok(passed) => {
-                let Wish { to, shares, reason, .. } = wish;
-                let from = place.stands();
-                made = Some(Move { route: route.id.clone(), from, to, shares, reason, forced: passed.forced });
-                place.standing.requested = to;
-                place.standing.shares = shares;
-                place.standing.unproven = false;
-                board.remembered.insert(route.id.clone(), now);
-            }
-            Err(error) => {
-                place.refused = match error {
-                    FlipError::GateShut(sentences) => sentences,
-                    other => vec![other.to_string()],
-                };
-                let stays = place.stands();
-                tracing::warn!(
-                    route = %route.id, wanted = %now.state, %stays, why = %place.refused.join("; "),
-                    "the file asks for more than the gate allows"
-                );
-                place.standing.gate = Some(stays);
-                place.standing.requested = now.state;
-            }
+        made = ask(positions, &mut at, now.state, route, gate);
+        if made.is_some() {
+            positions.remembered.insert(route.id.clone(), now);
         }
     }
     // A flip may stand above `off` while the file took the workflow away.
-    if route.workflow.is_none() && place.stands() > State::Off {
-        place.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
-        place.standing.gate = Some(State::Off);
+    if route.workflow.is_none() && at.stands() > State::Off {
+        at.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
+        at.standing.gate = Some(State::Off);
     }
-    board.places.insert(route.id.clone(), place);
+    positions.routes.insert(route.id.clone(), at);
     made
+}
+
+/// Moves a position as its file asks, through the gate; where that refuses, it stays and says why.
+fn ask(positions: &Positions, at: &mut RoutePosition, to: State, route: &Route, gate: &Gate) -> Option<Move> {
+    let (shares, reason) = (route.shares, route.force.clone());
+    let wanted = Wanted { to, shares, force: reason.is_some(), reason };
+    match gate.judge(positions, at, &wanted) {
+        Ok(passed) => {
+            let from = at.stands();
+            at.standing.requested = to;
+            at.standing.shares = shares;
+            at.standing.unproven = false;
+            Some(Move { route: route.id.clone(), from, to, shares, reason: wanted.reason, forced: passed.forced })
+        }
+        Err(shut) => {
+            at.refused = match shut {
+                Shut::Gate(sentences) => sentences,
+                Shut::Senseless(sentence) => vec![sentence],
+            };
+            let stays = at.stands();
+            if at.last.is_none() {
+                at.refused.push(format!(
+                    "no flip and no evidence stands behind `state: {to}` of the file: `force: {{ reason: … }}` beside it \
+                     passes the gate by hand"
+                ));
+            }
+            tracing::warn!(
+                route = %route.id, wanted = %to, %stays, why = %at.refused.join("; "),
+                "the file asks for more than the gate allows"
+            );
+            at.standing.gate = Some(stays);
+            at.standing.requested = to;
+            None
+        }
+    }
 }

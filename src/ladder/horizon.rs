@@ -1,7 +1,7 @@
 //! What a person should know before the engine stops answering: in `live` and `only` legacy is not written, so what
 //! the engine made is not there.
 
-use super::board::{Board, Place};
+use super::positions::{Positions, RoutePosition};
 use crate::flag::{Instance, Route, State};
 use crate::names::RouteId;
 
@@ -15,14 +15,14 @@ pub(super) fn family(route: &Route) -> Option<&RouteId> {
 }
 
 /// Sentences for the way down from `live` or `only`; none where the engine owns nothing of the family.
-pub(super) fn sentences(board: &Board, place: &Place, engine_owns: u64) -> Vec<String> {
-    let Some(family) = family(&place.route).filter(|_| engine_owns > 0) else { return Vec::new() };
+pub(super) fn sentences(positions: &Positions, at: &RoutePosition, engine_owns: u64) -> Vec<String> {
+    let Some(family) = family(&at.route).filter(|_| engine_owns > 0) else { return Vec::new() };
     let (noun, verb) = if engine_owns == 1 { ("instance", "stays") } else { ("instances", "stay") };
     let mut sentences = vec![format!(
         "the engine owns {engine_owns} {noun} of `{family}` that legacy does not know; they {verb} with the engine, \
          whatever the flag says",
     )];
-    let lists = lists(board, family);
+    let lists = lists(positions, family);
     if lists.is_empty() {
         sentences.push("lists that legacy answers will not show them".to_owned());
     }
@@ -33,24 +33,24 @@ pub(super) fn sentences(board: &Board, place: &Place, engine_owns: u64) -> Vec<S
 }
 
 /// GET routes on the paths above the family's instances, as far as legacy answers them.
-fn lists<'a>(board: &'a Board, family: &RouteId) -> Vec<&'a Place> {
-    let creator = board.places.get(family);
+fn lists<'a>(positions: &'a Positions, family: &RouteId) -> Vec<&'a RoutePosition> {
+    let creator = positions.routes.get(family);
     let mut above: Vec<(&str, Option<&str>)> = Vec::new();
     if let Some(creator) = creator {
         above.push((&creator.route.matches.path, creator.route.matches.host.as_deref()));
     }
-    for follower in board.followers(family) {
+    for follower in positions.followers(family) {
         let matches = &follower.route.matches;
         let Some(Instance::Follows { param, .. }) = &follower.route.instance else { continue };
         if let Some((parent, _)) = matches.path.split_once(&format!("/{{{param}}}")) {
             above.push((parent, matches.host.as_deref()));
         }
     }
-    let is_list = |place: &&Place| {
-        let matches = &place.route.matches;
+    let is_list = |other: &&RoutePosition| {
+        let matches = &other.route.matches;
         matches.method == http::Method::GET
-            && place.stands() < State::Live
+            && other.stands() < State::Live
             && above.contains(&(matches.path.as_str(), matches.host.as_deref()))
     };
-    board.places.values().filter(is_list).collect()
+    positions.routes.values().filter(is_list).collect()
 }

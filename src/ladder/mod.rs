@@ -1,151 +1,98 @@
 //! Where each route stands, and how it moves: the only place that swaps the flag set.
 //!
 //! The question it answers: "may this route go there, and what is in force now?" Always true: a flip is in the store
-//! before it is in force; the set in force was checked whole; moves happen one after the other. What a request gets
-//! from the set is `flag`'s business, whether evidence suffices is `evidence`'s.
+//! before it is in force; the set in force was checked whole; moves happen one after the other; what limits a route
+//! beside its moves (guard, health, kill switch) comes in by version, and late news changes nothing (`in_force`). What
+//! a request gets from the set is `flag`'s business, whether evidence suffices is `evidence`'s.
 //!
 //! When the store is slow, moves wait for each other and requests for none of them: they read the set that is in force.
-//! When it is gone, a move fails and nothing changes. When it recorded a flip and its answer was lost, the flip is
-//! found by reading back. A caller that goes away in the middle of a move does not stop it.
+//! When it refuses, a move fails and nothing changes. When its answer was lost, the outcome is looked up until it is
+//! known (`record`); whoever asked is told within a bound that it is not known yet. A caller that goes away in the
+//! middle of a move does not stop it.
 
-mod board;
+mod command;
 mod export;
 mod files;
+mod gate;
 mod horizon;
-mod judge;
+mod in_force;
 mod mover;
 mod orphans;
+mod positions;
+mod record;
 mod status;
+mod types;
+mod versioned;
+mod way;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::task::JoinError;
+use tokio::time::{Instant, timeout, timeout_at};
 
+pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
+pub use types::{Ask, Declared, FlipError, Flipped, FreezeError, GateCondition, NotKnown, Obey};
 
+use self::gate::Gate;
 use self::mover::Mover;
 use crate::evidence::Evidence;
-use crate::flag::{FlagSet, Freeze, Percent, Route, Service, Shares, State};
-use crate::names::{RouteId, ServiceName};
+use crate::flag::{FlagSet, Freeze, State};
+use crate::names::RouteId;
 use crate::store::{FlipRecord, SharedStore, StoreError};
 
 /// Holds the flag set in force and moves routes.
 pub struct Ladder {
     mover: Arc<Mover>,
+    looks: AtomicU64,
+    answer_within: Duration,
 }
 
-/// What the files say, checked.
-#[derive(Clone)]
-pub struct Declared {
-    /// Tells these files from those before: what is decided by them is run by them.
-    pub edition: u64,
-    /// The routes.
-    pub routes: Vec<Arc<Route>>,
-    /// Where unmatched requests go.
-    pub default_legacy: Arc<Service>,
-    /// All services.
-    pub services: BTreeMap<ServiceName, Arc<Service>>,
+/// What a ladder works with.
+pub struct LadderParts {
+    /// Where flips and declarations are kept.
+    pub store: SharedStore,
+    /// What gates look at.
+    pub evidence: Arc<Evidence>,
+    /// What they look at beside it.
+    pub conditions: Vec<Arc<dyn GateCondition>>,
+    /// How long a move waits for the store before whoever asked is told that its outcome is not known yet.
+    pub answer_within: Duration,
 }
 
-/// A wish to move.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// Where to.
-    pub to: State,
-    /// The share from now on; `None` keeps the one that the rung has.
-    pub percent: Option<Percent>,
-    /// Why.
-    pub reason: Option<String>,
-    /// Pass the gate by hand; wants a reason.
-    pub force: bool,
-    /// The horizon was read: wanted from `only` downwards.
-    pub acknowledge: bool,
-    /// Who.
-    pub by: String,
-}
-
-/// A move that happened.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Flipped {
-    /// The record. Its number is 0 where nothing was recorded, because the route stood there already.
-    pub flip: FlipRecord,
-    /// Whether anything changed: a flip to where the route stands already is none.
-    pub changed: bool,
-    /// What is in force now, and why if it is not what was asked.
-    pub effective: crate::flag::Effective,
-    /// On the way down: what the caller should know (instances the engine owns that legacy does not know, list routes
-    /// that will not show them), as sentences.
-    pub horizon: Vec<String>,
-}
-
-/// Why a move was refused.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum FlipError {
-    /// No such route; the nearest name.
-    #[error("no route `{0}`")]
-    UnknownRoute(RouteId, Option<String>),
-    /// The gate is shut: each condition that does not hold.
-    #[error("the gate is shut: {}", .0.join("; "))]
-    GateShut(Vec<String>),
-    /// It makes no sense: a share below 100 without a key, above its followers, no workflow, force without reason,
-    /// from `only` without acknowledgement (with the horizon).
-    #[error("{0}")]
-    Refused(String),
-    /// The store did not take it: nothing changed.
-    #[error("the store did not record the flip, nothing changed: {0}")]
-    Store(#[from] StoreError),
-}
-
-/// One move, before it is recorded.
-#[derive(Clone, Debug)]
-struct Move {
-    route: RouteId,
-    from: State,
-    to: State,
-    shares: Shares,
-    reason: Option<String>,
-    forced: bool,
-}
-
-/// Who moves, as the metric tells it: a closed set, never a person's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    Api,
-    File,
-}
-
-impl By {
-    fn as_str(self) -> &'static str {
-        match self {
-            By::Api => "api",
-            By::File => "file",
-        }
-    }
-}
+/// A look at something that limits routes, taken before it is looked at: of two looks the later one counts, whichever
+/// comes back first.
+#[derive(Clone, Copy, Debug)]
+pub struct Look(u64);
 
 impl Ladder {
     /// Takes the files' declarations and the store's flips, and puts the first set in force. The last flip of a route
     /// wins over what its file declares, unless the file declares something else than when it was last read: that is a
-    /// flip by `file`, through the gate. A route without any flip stands as its file declares, unproven.
+    /// flip by `file`, through the gate. A route without any flip stands as its file declares up to `shadow`, and above
+    /// that by force alone, unproven.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn open(
-        declared: Declared,
-        store: SharedStore,
-        evidence: Arc<Evidence>,
-    ) -> Result<Arc<Self>, StoreError> {
-        let mover = Arc::new(Mover::open(declared, store, evidence).await?);
-        Ok(Arc::new(Self { mover }))
+    pub async fn open(declared: Declared, parts: LadderParts) -> Result<Arc<Self>, StoreError> {
+        let LadderParts { store, evidence, conditions, answer_within } = parts;
+        let mover = Arc::new(Mover::open(declared, store, Gate { evidence, conditions }).await?);
+        Ok(Arc::new(Self { mover, looks: AtomicU64::new(0), answer_within }))
     }
 
     /// The set in force; readers load it once for each request.
     pub fn flags(&self) -> &Arc<ArcSwap<FlagSet>> {
         self.mover.flags()
+    }
+
+    /// The kill switch stops this too; the one in force is obeyed when this returns.
+    pub async fn obeyed_by(&self, other: Arc<dyn Obey>) {
+        self.mover.obeyed_by(other).await;
     }
 
     /// What the engine owns and nobody would follow up any more under these files: as sentences, none where all is well.
@@ -158,40 +105,74 @@ impl Ladder {
         Ok(orphans::sentences(&pins, Some(&self.flags().load()), &declared.routes))
     }
 
-    /// A newly checked set of files: swapped in whole. Changed declarations are flips by `file`, through the gate;
-    /// evidence that rests on older plans or rules must have been started anew before, or the gate looks at that.
+    /// Puts a newly checked set of files in force as one transaction: judged whole, what it moves and declares recorded
+    /// together, `recorded` called, then swapped in. `recorded` puts in force what goes with the files beside the flags;
+    /// it is called once, or not at all where nothing was recorded. Returns once the outcome is known, however long the
+    /// store takes.
     ///
     /// # Errors
-    /// The store does not answer: nothing changed.
-    pub async fn reload(&self, declared: Declared) -> Result<(), StoreError> {
+    /// Nothing was recorded and nothing changed.
+    pub async fn reload(&self, declared: Declared, recorded: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
         let mover = Arc::clone(&self.mover);
-        let work = tokio::spawn(async move { mover.reload(declared).await });
-        work.await.unwrap_or_else(|error| Err(StoreError(format!("the reload did not end: {error}"))))
+        let turn = mover.turn().await;
+        let work = tokio::spawn(async move { mover.reload(turn, declared, recorded).await });
+        work.await.unwrap_or_else(|error| Err(not_ended(&error)))
     }
 
     /// Moves a route. A move to where it stands already changes nothing and says so.
     ///
     /// # Errors
-    /// See [`FlipError`]; nothing changed.
+    /// See [`FlipError`]; nothing changed, unless it is [`NotKnown::Pending`].
     pub async fn flip(&self, route: &RouteId, ask: Ask) -> Result<Flipped, FlipError> {
+        let until = Instant::now() + self.answer_within;
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
-        let work = tokio::spawn(async move { mover.flip(&route, ask).await });
-        work.await.unwrap_or_else(|error| Err(StoreError(format!("the flip did not end: {error}")).into()))
+        let turn = timeout_at(until, mover.turn()).await.map_err(|_| NotKnown::Busy)?;
+        let work = tokio::spawn(async move { mover.flip(turn, &route, ask).await });
+        let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
+        joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
-    /// Sets the kill switch.
+    /// Sets the kill switch. When this has returned, everything that obeys it does: nothing of the kind begins any more,
+    /// whenever it was decided.
     ///
     /// # Errors
-    /// The store does not answer: nothing changed.
-    pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<FlipRecord, StoreError> {
+    /// See [`FreezeError`]; nothing changed, unless it is [`NotKnown::Pending`].
+    pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<FlipRecord, FreezeError> {
+        let until = Instant::now() + self.answer_within;
         let mover = Arc::clone(&self.mover);
-        let work = tokio::spawn(async move { mover.freeze(freeze, reason, by).await });
-        work.await.unwrap_or_else(|error| Err(StoreError(format!("the freeze did not end: {error}"))))
+        let turn = timeout_at(until, mover.turn()).await.map_err(|_| NotKnown::Busy)?;
+        let work = tokio::spawn(async move { mover.freeze(turn, freeze, reason, by).await });
+        let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
+        joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }
 
-    /// The engine's health: while false, no new instances below `only`.
-    pub fn set_health(&self, healthy: bool) {
-        self.mover.set_health(healthy);
+    /// Announces a look at the engine's health or at what the guard judges by.
+    pub fn look(&self) -> Look {
+        Look(self.looks.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    /// The engine's health as a look found it: while false, no new instances below `only`.
+    pub fn set_health(&self, Look(version): Look, healthy: bool) {
+        if !self.mover.in_force().set_health(version, healthy) {
+            return;
+        }
+        if healthy {
+            tracing::info!("the engine is healthy again: routes stand where they were asked to");
+        } else {
+            tracing::warn!(
+                "the engine is not healthy: no new instances, routes below `only` stand at `shadow` at most"
+            );
+        }
+    }
+
+    /// The highest state that the guard allows a route, as a look found it; `None` where it limits nothing.
+    pub fn set_guard(&self, Look(version): Look, route: &RouteId, limit: Option<State>) {
+        if self.mover.in_force().set_guard(route, version, limit) {
+            match limit {
+                Some(limit) => tracing::warn!(%route, %limit, "the guard lowers a route"),
+                None => tracing::info!(%route, "the guard limits a route no more"),
+            }
+        }
     }
 
     /// Where every route stands and what the next rung takes, in file order.
@@ -205,6 +186,12 @@ impl Ladder {
     /// # Errors
     /// No such route, or the store does not answer.
     pub async fn horizon(&self, route: &RouteId) -> Result<Vec<String>, FlipError> {
-        self.mover.horizon(route).await
+        timeout(self.answer_within, self.mover.horizon(route))
+            .await
+            .unwrap_or_else(|_| Err(StoreError("it does not answer".into()).into()))
     }
+}
+
+fn not_ended(error: &JoinError) -> StoreError {
+    StoreError(format!("the move did not end: {error}"))
 }

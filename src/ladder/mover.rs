@@ -1,151 +1,182 @@
 //! Moves, one after the other: judged, recorded, then in force.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::OwnedMutexGuard;
 
-use super::board::{Board, freeze_of, freeze_word};
-use super::judge::{Wish, judge};
-use super::{Ask, By, Declared, FlipError, Flipped, Move, RouteStatus, export, files, horizon, status};
+use super::gate::{Gate, Shut, Wanted};
+use super::in_force::{InForce, Inputs};
+use super::positions::{Positions, RoutePosition, freeze_of, freeze_word};
+use super::record::{Recording, record, row};
+use super::status::RouteStatus;
+use super::types::{Ask, Declared, FlipError, FlipSource, Flipped, FreezeError, Move, Obey};
+use super::{export, files, horizon, status, way};
 use crate::clock;
-use crate::evidence::Evidence;
 use crate::flag::{Arm, FlagSet, Freeze, State};
 use crate::names::RouteId;
 use crate::problem::nearest;
-use crate::store::{DeclaredState, FlipRecord, PinCount, SharedStore, StoreError};
+use crate::store::{FlipRecord, PinCount, SharedStore, StoreError};
 
 pub(super) struct Mover {
     store: SharedStore,
-    evidence: Arc<Evidence>,
-    flags: Arc<ArcSwap<FlagSet>>,
-    /// Held for a whole move, so that each is judged by what the one before it left.
-    turn: tokio::sync::Mutex<()>,
-    /// What is in force. Locked only for looks and for the swap, never while the store is asked.
-    board: Mutex<Board>,
+    gate: Gate,
+    in_force: InForce,
+    /// Held for a whole move, until its outcome is in force: each is judged by what the one before it left.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    obeying: Mutex<Vec<Arc<dyn Obey>>>,
 }
 
+/// The right to move: one at a time has it.
+pub(super) type Turn = OwnedMutexGuard<()>;
+
 impl Mover {
-    pub async fn open(declared: Declared, store: SharedStore, evidence: Arc<Evidence>) -> Result<Self, StoreError> {
+    pub async fn open(declared: Declared, store: SharedStore, gate: Gate) -> Result<Self, StoreError> {
         let secret = store.secret().await?;
-        let mut flips = BTreeMap::new();
-        let mut freeze = Freeze::No;
-        for flip in store.last_flips().await? {
-            match flip.route.clone() {
-                Some(route) => drop(flips.insert(route, flip)),
-                None => freeze = freeze_of(&flip),
-            }
-        }
-        let remembered = store.declared().await?.into_iter().map(|state| (state.route.clone(), state)).collect();
-        let mut board = Board {
-            declared: Declared { routes: Vec::new(), ..declared.clone() },
-            places: BTreeMap::new(),
-            flips,
-            remembered,
-            freeze,
-            healthy: true,
-            generation: 0,
-            secret,
-        };
-        let moves = files::adopt(&mut board, declared, &evidence);
-        let flags = Arc::new(ArcSwap::from_pointee(board.flag_set()));
-        let mover =
-            Self { store, evidence, flags, turn: tokio::sync::Mutex::default(), board: Mutex::new(board.clone()) };
-        mover.adopted(board, moves).await?;
+        let flips = store.last_flips().await?;
+        let kill_switch = flips.iter().find(|flip| flip.route.is_none());
+        let kill_switch = kill_switch.map_or((0, Freeze::No), |flip| (flip.number, freeze_of(flip)));
+        let before = Positions::remembering(&declared, flips, store.declared().await?);
+        let (after, moves) = files::adopt(&before, declared, &gate);
+        let in_force = InForce::new(before.clone(), kill_switch, secret);
+        let mover = Self { store, gate, in_force, turn: Arc::default(), obeying: Mutex::default() };
+        mover.adopted(&before, after, moves, || {}).await?;
         Ok(mover)
     }
 
     pub fn flags(&self) -> &Arc<ArcSwap<FlagSet>> {
-        &self.flags
+        self.in_force.flags()
+    }
+
+    pub fn in_force(&self) -> &InForce {
+        &self.in_force
+    }
+
+    pub async fn turn(&self) -> Turn {
+        self.turn.clone().lock_owned().await
     }
 
     pub fn status(&self) -> Vec<RouteStatus> {
-        let board = self.board();
-        let places = board.declared.routes.iter().filter_map(|route| board.places.get(&route.id));
-        places.map(|place| status::of(&board, &self.evidence, place)).collect()
+        let inputs = self.in_force.inputs();
+        let Positions { declared, routes, .. } = &inputs.positions;
+        let routes = declared.routes.iter().filter_map(|route| routes.get(&route.id));
+        routes.map(|at| status::of(&inputs, &self.gate, at)).collect()
     }
 
-    pub async fn reload(&self, declared: Declared) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
-        let mut board = self.board().clone();
-        let moves = files::adopt(&mut board, declared, &self.evidence);
-        self.adopted(board, moves).await
+    /// The kill switch stops this too, from now on and before any word about it is acknowledged.
+    pub async fn obeyed_by(&self, other: Arc<dyn Obey>) {
+        self.obeying().push(other.clone());
+        let (version, freeze) = self.in_force.kill_switch();
+        other.obey(version, freeze).await;
     }
 
-    /// Records what new files moved and what they declare, then puts the board in force.
-    async fn adopted(&self, mut board: Board, moves: Vec<Move>) -> Result<(), StoreError> {
+    pub async fn reload(
+        &self,
+        _turn: Turn,
+        declared: Declared,
+        recorded: impl FnOnce() + Send,
+    ) -> Result<(), StoreError> {
+        let before = self.in_force.inputs().positions;
+        let (after, moves) = files::adopt(&before, declared, &self.gate);
+        self.adopted(&before, after, moves, recorded).await
+    }
+
+    /// Records what new files moved and what they declare, tells that it is recorded, then puts it in force.
+    async fn adopted(
+        &self,
+        before: &Positions,
+        mut after: Positions,
+        moves: Vec<Move>,
+        recorded: impl FnOnce() + Send,
+    ) -> Result<(), StoreError> {
         let mut flips = Vec::new();
         for step in moves {
             let route = step.route.clone();
             if matches!(step.from, State::Live | State::Only) && step.to < State::Live {
                 // The files have nobody to read it to; it must not keep the way down shut either.
-                for sentence in self.look(&board, &route).await.unwrap_or_default() {
+                for sentence in self.look(&after, &route).await.unwrap_or_default() {
                     tracing::warn!(%route, from = %step.from, to = %step.to, "{sentence}");
                 }
             }
-            flips.push(self.written(step, By::File.as_str().to_owned()));
+            flips.push(self.row(&after, step, FlipSource::File.as_str().to_owned()));
         }
-        let flips = self.record(flips, Some(board.remembered.values().cloned().collect())).await?;
+        // Where the files move nothing, the store is not needed.
+        if !flips.is_empty() || after.remembered != before.remembered {
+            let declared = Some(after.remembered.values().cloned().collect());
+            flips = record(&self.store, Recording { flips, declared }).await?;
+        }
         for flip in &flips {
             if let Some(route) = &flip.route {
-                board.flipped(route, flip.clone());
+                after.flipped(route, flip.clone());
             }
         }
-        let mut now = self.board();
-        // Health may have changed in the meantime; all else only changes in its turn.
-        board.set_health(now.healthy);
-        *now = board;
-        self.put_in_force(&mut now);
-        drop(now);
-        flips.iter().for_each(|flip| told(flip, By::File));
+        recorded();
+        self.in_force.set_positions(after);
+        flips.iter().for_each(|flip| log(flip, FlipSource::File));
         Ok(())
     }
 
-    pub async fn flip(&self, route: &RouteId, ask: Ask) -> Result<Flipped, FlipError> {
-        let _turn = self.turn.lock().await;
+    pub async fn flip(&self, _turn: Turn, route: &RouteId, ask: Ask) -> Result<Flipped, FlipError> {
         let Ask { to, percent, reason, force, acknowledge, by } = ask;
-        let board = self.board().clone();
-        let place = board.places.get(route).ok_or_else(|| unknown(&board, route))?;
-        let from = place.stands();
+        let Inputs { mut positions, .. } = self.in_force.inputs();
+        let at = positions.routes.get(route).ok_or_else(|| unknown(&positions, route))?;
+        let from = at.stands();
         let shares = match percent {
             Some(_) if matches!(to, State::Off | State::Only) => {
-                return Err(FlipError::Refused(format!("`{to}` has no share: it holds for everybody")));
+                let why = format!("`{to}` has no share: it holds for everybody");
+                let commands = way::commands(&positions, &self.gate, at, to, at.standing.shares, reason.as_deref());
+                return Err(FlipError::Refused { why, commands });
             }
-            Some(percent) => place.standing.shares.with(to, percent),
-            None => place.standing.shares,
+            Some(percent) => at.standing.shares.with(to, percent),
+            None => at.standing.shares,
         };
         let leaves = matches!(from, State::Live | State::Only) && to < from;
-        if place.is_at(to, shares) && !(force && place.standing.unproven) {
-            return Ok(self.unchanged(&board, route, by));
+        if at.is_at(to, shares) && !(force && at.standing.unproven) {
+            return Ok(self.unchanged(at, by));
         }
-        let wish = Wish { to, shares, force, reason };
-        let passed = judge(&board, &self.evidence, place, &wish)?;
-        let horizon = if leaves { self.look(&board, route).await? } else { Vec::new() };
+        let wanted = Wanted { to, shares, force, reason };
+        let way = |wanted: &Wanted| {
+            way::commands(&positions, &self.gate, at, wanted.to, wanted.shares, wanted.reason.as_deref())
+        };
+        let passed = self.gate.judge(&positions, at, &wanted).map_err(|shut| match shut {
+            Shut::Gate(reasons) => FlipError::GateShut { reasons, commands: way(&wanted) },
+            Shut::Senseless(why) => FlipError::Refused { why, commands: way(&wanted) },
+        })?;
+        let horizon = if leaves { self.look(&positions, route).await? } else { Vec::new() };
         if from == State::Only && to < from && !acknowledge {
             let why = "in `only` legacy was not called at all; going down wants an acknowledgement";
             let known = if horizon.is_empty() { String::new() } else { format!(": {}", horizon.join("; ")) };
-            return Err(FlipError::Refused(format!("`{route}` is `only`: {why}{known}")));
+            return Err(FlipError::Refused {
+                why: format!("`{route}` is `only`: {why}{known}"),
+                commands: way(&wanted),
+            });
         }
 
-        // A flip ends a wish of the file that the gate refused: the store remembers the file as it is from now on.
-        let mut remembered = board.remembered.clone();
-        remembered.insert(route.clone(), place.declared());
-        let forced = passed.forced || (force && place.standing.unproven);
-        let step = Move { route: route.clone(), from, to, shares, reason: wish.reason, forced };
-        let flip = self.record_one(self.written(step, by), Some(remembered.values().cloned().collect())).await?;
-        let mut now = self.board();
-        now.remembered = remembered;
-        now.flipped(route, flip.clone());
-        self.put_in_force(&mut now);
-        let effective = effective(&now, route);
-        drop(now);
-        told(&flip, By::Api);
-        Ok(Flipped { flip, changed: true, effective, horizon })
+        let forced = passed.forced || (force && at.standing.unproven);
+        // A flip ends what the file asked for in vain: the store remembers the file as it is from now on.
+        let now = at.declared();
+        let step = Move { route: route.clone(), from, to, shares, reason: wanted.reason, forced };
+        let flip = self.row(&positions, step, by);
+        positions.remembered.insert(route.clone(), now);
+        let flip = self.record_one(flip, Some(positions.remembered.values().cloned().collect())).await?;
+        positions.flipped(route, flip.clone());
+        self.in_force.set_positions(positions);
+        log(&flip, FlipSource::Api);
+        Ok(Flipped { flip, changed: true, effective: self.in_force.effective(route), horizon })
     }
 
-    pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<FlipRecord, StoreError> {
-        let _turn = self.turn.lock().await;
-        let from = self.board().freeze;
+    /// Returns once all who obey the kill switch do: nothing that it forbids begins any more.
+    pub async fn freeze(
+        &self,
+        _turn: Turn,
+        freeze: Freeze,
+        reason: Option<String>,
+        by: String,
+    ) -> Result<FlipRecord, FreezeError> {
+        let from = self.in_force.inputs().freeze();
+        if freeze != Freeze::No && freeze < from {
+            return Err(FreezeError::Weaker);
+        }
         let flip = FlipRecord {
             number: 0,
             route: None,
@@ -159,37 +190,21 @@ impl Mover {
             evidence: serde_json::Value::Null,
         };
         let flip = self.record_one(flip, None).await?;
-        let mut now = self.board();
-        now.freeze = freeze;
-        self.put_in_force(&mut now);
-        drop(now);
-        told(&flip, By::Api);
+        self.in_force.set_freeze(flip.number, freeze);
+        let obeying = self.obeying().clone();
+        for other in obeying {
+            other.obey(flip.number, freeze).await;
+        }
+        log(&flip, FlipSource::Api);
         Ok(flip)
     }
 
-    pub fn set_health(&self, healthy: bool) {
-        let mut now = self.board();
-        if now.healthy == healthy {
-            return;
-        }
-        now.set_health(healthy);
-        self.put_in_force(&mut now);
-        drop(now);
-        if healthy {
-            tracing::info!("the engine is healthy again: routes stand where they were asked to");
-        } else {
-            tracing::warn!(
-                "the engine is not healthy: no new instances, routes below `only` stand at `shadow` at most"
-            );
-        }
-    }
-
     pub async fn horizon(&self, route: &RouteId) -> Result<Vec<String>, FlipError> {
-        let board = self.board().clone();
-        if !board.places.contains_key(route) {
-            return Err(unknown(&board, route));
+        let positions = self.in_force.inputs().positions;
+        if !positions.routes.contains_key(route) {
+            return Err(unknown(&positions, route));
         }
-        Ok(self.look(&board, route).await?)
+        Ok(self.look(&positions, route).await?)
     }
 
     /// How many instances each arm owns, by family.
@@ -198,123 +213,59 @@ impl Mover {
     }
 
     /// The horizon of a route: what the engine owns is asked of the store.
-    async fn look(&self, board: &Board, route: &RouteId) -> Result<Vec<String>, StoreError> {
-        let Some(place) = board.places.get(route) else { return Ok(Vec::new()) };
-        let Some(family) = horizon::family(&place.route) else { return Ok(Vec::new()) };
+    async fn look(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
+        let Some(at) = positions.routes.get(route) else { return Ok(Vec::new()) };
+        let Some(family) = horizon::family(&at.route) else { return Ok(Vec::new()) };
         let counts = self.store.pin_counts().await?;
         let owned = counts.iter().filter(|(id, arm, _)| id == family && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
-        Ok(horizon::sentences(board, place, owned))
+        Ok(horizon::sentences(positions, at, owned))
     }
 
-    fn written(&self, step: Move, by: String) -> FlipRecord {
-        let Move { route, from, to, shares, reason, forced } = step;
-        let evidence = serde_json::to_value(self.evidence.of(&route)).unwrap_or_default();
-        FlipRecord {
-            number: 0,
-            route: Some(route),
-            from: from.as_str().to_owned(),
-            to: to.as_str().to_owned(),
-            shares: Some(shares),
-            by,
-            at: clock::now(),
-            reason,
-            forced,
-            evidence,
-        }
+    /// A move as it is recorded, with the evidence of this moment.
+    fn row(&self, positions: &Positions, step: Move, by: String) -> FlipRecord {
+        let evidence = positions.routes.get(&step.route).map(|at| self.gate.evidence_of(positions, at));
+        row(step, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 
     async fn record_one(
         &self,
         flip: FlipRecord,
-        declared: Option<Vec<DeclaredState>>,
+        declared: Option<Vec<crate::store::DeclaredState>>,
     ) -> Result<FlipRecord, StoreError> {
-        let mut recorded = self.record(vec![flip], declared).await?;
+        let mut recorded = record(&self.store, Recording { flips: vec![flip], declared }).await?;
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
     }
 
-    /// Records flips, and what the files declare, in one transaction. Where the store's answer is lost, it is read back
-    /// before it counts as failed.
-    async fn record(
-        &self,
-        mut flips: Vec<FlipRecord>,
-        declared: Option<Vec<DeclaredState>>,
-    ) -> Result<Vec<FlipRecord>, StoreError> {
-        let numbers = match self.store.put_flips(flips.clone(), declared.clone()).await {
-            Ok(numbers) => numbers,
-            Err(error) => self.read_back(&flips, declared).await.ok().flatten().ok_or(error)?,
-        };
-        for (flip, number) in flips.iter_mut().zip(numbers) {
-            flip.number = number;
-        }
-        Ok(flips)
-    }
-
-    /// The numbers of flips that were recorded though the store did not say so; `None` where they were not.
-    async fn read_back(
-        &self,
-        flips: &[FlipRecord],
-        declared: Option<Vec<DeclaredState>>,
-    ) -> Result<Option<Vec<u64>>, StoreError> {
-        let stored = self.store.flips(None, flips.len()).await?;
-        let is_it = |(kept, flip): (&FlipRecord, &FlipRecord)| {
-            kept.route == flip.route && kept.at == flip.at && kept.by == flip.by && kept.to == flip.to
-        };
-        let all = stored.len() == flips.len() && stored.iter().rev().zip(flips).all(is_it);
-        if flips.is_empty() {
-            let mut declared = declared.unwrap_or_default();
-            declared.sort_by(|a, b| a.route.cmp(&b.route));
-            return Ok((self.store.declared().await? == declared).then(Vec::new));
-        }
-        Ok(all.then(|| stored.iter().rev().map(|flip| flip.number).collect()))
-    }
-
-    fn unchanged(&self, board: &Board, route: &RouteId, by: String) -> Flipped {
-        let place = board.places.get(route);
-        let state = place.map_or(State::Off, |place| place.stands());
-        let shares = place.map(|place| place.standing.shares);
+    fn unchanged(&self, at: &RoutePosition, by: String) -> Flipped {
+        let (route, state) = (&at.route.id, at.stands());
         let reason = Some(format!("`{route}` is `{state}` already"));
         let flip = FlipRecord {
             number: 0,
             route: Some(route.clone()),
             from: state.as_str().to_owned(),
             to: state.as_str().to_owned(),
-            shares,
+            shares: Some(at.standing.shares),
             by,
             at: clock::now(),
             reason,
             forced: false,
             evidence: serde_json::Value::Null,
         };
-        Flipped { flip, changed: false, effective: effective(board, route), horizon: Vec::new() }
+        Flipped { flip, changed: false, effective: self.in_force.effective(route), horizon: Vec::new() }
     }
 
-    /// Swaps the set for what the board comes to.
-    fn put_in_force(&self, board: &mut Board) {
-        board.generation += 1;
-        let set = Arc::new(board.flag_set());
-        let before = self.flags.swap(Arc::clone(&set));
-        let gone = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());
-        export::states(&set, &gone.cloned().collect::<Vec<_>>());
-    }
-
-    fn board(&self) -> MutexGuard<'_, Board> {
-        // What a panicking holder left is a whole board: fields are set only after all that can fail.
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    fn obeying(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Obey>>> {
+        self.obeying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn unknown(board: &Board, route: &RouteId) -> FlipError {
-    let near = nearest(route.as_str(), board.places.keys().map(RouteId::as_str));
+fn unknown(positions: &Positions, route: &RouteId) -> FlipError {
+    let near = nearest(route.as_str(), positions.routes.keys().map(RouteId::as_str));
     FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
 }
 
-fn effective(board: &Board, route: &RouteId) -> crate::flag::Effective {
-    let off = crate::flag::Effective { state: State::Off, why: crate::flag::Why::Requested };
-    board.places.get(route).map_or(off, |place| place.standing.effective(board.freeze))
-}
-
-fn told(flip: &FlipRecord, by: By) {
-    export::flipped(flip, by);
+fn log(flip: &FlipRecord, source: FlipSource) {
+    export::flipped(flip, source);
     let FlipRecord { number, route, from, to, shares: _, by, at: _, reason, forced, evidence: _ } = flip;
     let route = route.as_ref().map_or("(kill switch)", RouteId::as_str);
     tracing::info!(number, route, %from, %to, %by, reason = reason.as_deref(), forced, "flipped");

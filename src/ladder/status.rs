@@ -1,8 +1,8 @@
 //! Where a route stands, as the API and the CLI tell it.
 
-use super::board::{Board, Place};
-use super::judge::{is_still_forced, next};
-use crate::evidence::Evidence;
+use super::gate::Gate;
+use super::in_force::Inputs;
+use super::positions::RoutePosition;
 use crate::flag::{Effective, Shares, State};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
@@ -22,7 +22,7 @@ pub struct RouteStatus {
     pub shares: Shares,
     /// No flip stands behind it: it is as its file declares.
     pub unproven: bool,
-    /// Why the gate was passed by hand, until the evidence has caught up.
+    /// Why the gate was passed by hand, by a flip or the file, until the evidence has caught up.
     pub forced: Option<String>,
     /// Why the file's wish was refused; empty where it was not.
     pub refused: Vec<String>,
@@ -41,19 +41,17 @@ pub struct NextRung {
     pub missing: Vec<String>,
 }
 
-pub(super) fn of(board: &Board, evidence: &Evidence, place: &Place) -> RouteStatus {
-    let forced = is_still_forced(evidence, place);
-    let reason = |flip: &FlipRecord| flip.reason.clone().unwrap_or_default();
+pub(super) fn of(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> RouteStatus {
     RouteStatus {
-        route: place.route.id.clone(),
-        declared: place.route.declared,
-        requested: place.standing.requested,
-        effective: place.standing.effective(board.freeze),
-        shares: place.standing.shares,
-        unproven: place.standing.unproven,
-        forced: place.last.as_ref().filter(|_| forced).map(reason),
-        refused: place.refused.clone(),
-        last: place.last.clone(),
-        next: next(board, evidence, place).map(|(to, missing)| NextRung { to, missing }),
+        route: at.route.id.clone(),
+        declared: at.route.declared,
+        requested: at.standing.requested,
+        effective: inputs.effective(at),
+        shares: at.standing.shares,
+        unproven: at.standing.unproven,
+        forced: gate.still_forced(&inputs.positions, at),
+        refused: at.refused.clone(),
+        last: at.last.clone(),
+        next: gate.next(&inputs.positions, at).map(|(to, missing)| NextRung { to, missing }),
     }
 }

@@ -25,7 +25,7 @@ use super::reply_body::ReplyBody;
 use super::request_body::{Account, RequestBody};
 use super::respond::{Failure, Refused};
 use super::watch::fallback;
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, LegacyTake, Problem, RequestCopy, Served};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, FROZEN, LegacyTake, Problem, RequestCopy, Served};
 use crate::flag::{Because, Instance, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
@@ -88,7 +88,9 @@ pub(super) async fn answer(
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
     let edition = exchange.table.set.edition;
-    let Some(request) = request(&flagged, edition, copy, may_fall_back, &shared.limits) else {
+    // What a freeze stops: neither a retry nor a follow-up, and nothing in `only`.
+    let new_instance = because == Because::Rung && rung != State::Only;
+    let Some(request) = request(&flagged, edition, copy, new_instance, may_fall_back, &shared.limits) else {
         return Err(exchange.refused(rung, Failure::EngineGaveBack));
     };
     let deadline = request.deadline.saturating_add(GRACE);
@@ -111,7 +113,10 @@ pub(super) async fn answer(
                 shared.watch.served(route, Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }
-            count_fallback(&exchange, &flagged);
+            // Frozen since it was decided: the engine did nothing wrong.
+            if abandoned.reason != FROZEN {
+                count_fallback(&exchange, &flagged);
+            }
             let looked_at = fallback(&exchange, &flagged, &head);
             return by_legacy(exchange, head, RequestBody::whole(bytes, trailers), looked_at, rung).await;
         }
@@ -141,6 +146,7 @@ fn request(
     flagged: &Flagged,
     edition: u64,
     copy: RequestCopy,
+    new_instance: bool,
     may_fall_back: bool,
     limits: &Limits,
 ) -> Option<ArmRequest> {
@@ -158,6 +164,7 @@ fn request(
             Some(Instance::Follows { .. }) | None => None,
         },
         retry_key: flagged.retry_key(),
+        new_instance,
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
     })

@@ -100,6 +100,7 @@ impl Runner {
             },
             // A rehearsal leaves nothing behind that a retry could find.
             retry_key: answered.retry_key.filter(|_| dark),
+            new_instance: dark,
             may_fall_back: false,
             deadline: within,
         };
@@ -202,6 +203,7 @@ fn refused(problem: Problem, report: RunReport, latency: Duration) -> EngineResu
         503 if problem.kind == "too-many-runs" => {
             EngineResult::NotComparable(Outcome::Skipped(SkipReason::OverBudget), report)
         }
+        503 if problem.kind == "frozen" => EngineResult::NotComparable(Outcome::Skipped(SkipReason::Frozen), report),
         503 if problem.kind == "shutting-down" => {
             EngineResult::NotComparable(Outcome::Skipped(SkipReason::ShuttingDown), report)
         }

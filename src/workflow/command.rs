@@ -177,8 +177,8 @@ pub enum Heard {
         /// When the next probe may go, milliseconds from now.
         retry_after_ms: u64,
     },
-    /// It never left: the run may have become another process's while the call waited for its turn. No attempt is used
-    /// up; whoever owns the run then says so with the next one.
+    /// It never left, held back at the last moment: the run may have become another process's while the call waited for
+    /// its turn, or effects were frozen meanwhile. No attempt is used up.
     Withheld(String),
     /// It never left: a service or a secret is not in the files in force. No attempt is used up.
     Missing(String),

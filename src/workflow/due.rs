@@ -58,7 +58,7 @@ pub enum Action {
 pub struct Conditions {
     /// The time.
     pub now: Timestamp,
-    /// Private and shared steps that have not begun are held.
+    /// No attempt of a private or shared step begins, and none of an undo.
     pub hold_effects: bool,
 }
 
@@ -221,8 +221,8 @@ impl Due<'_> {
             match call.phase {
                 // Another input is asked about before it is tried.
                 Phase::Waiting(_) if call.renew && self.run.beside.asks(&step.id, item) => {}
-                Phase::Waiting(at) => self.attempt(index, item, Part::Do, at),
-                Phase::ToProbe(at) => self.attempt(index, item, Part::Probe, at),
+                Phase::Waiting(at) => self.attempt(index, step, item, Part::Do, at),
+                Phase::ToProbe(at) => self.attempt(index, step, item, Part::Probe, at),
                 Phase::Probing => self.aside(index, step, item, Part::Probe),
                 Phase::InFlight | Phase::Stuck => {}
             }
@@ -260,14 +260,26 @@ impl Due<'_> {
         }
     }
 
-    fn attempt(&mut self, index: StepIndex, item: Option<u32>, part: Part, at: Timestamp) {
-        if at <= self.conditions.now { self.begin(index, item, part) } else { self.wait(at) }
+    /// Another attempt, once its time has come; an effect waits for the end of a freeze, tried before or not.
+    fn attempt(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part, at: Timestamp) {
+        let is_effect = match part {
+            Part::Do => is_effect(self.run, step),
+            Part::Undo => undo_is_effect(self.run, step),
+            Part::Probe => false,
+        };
+        if self.conditions.hold_effects && is_effect {
+            self.actions.push(Action::Held(index));
+        } else if at <= self.conditions.now {
+            self.begin(index, item, part);
+        } else {
+            self.wait(at);
+        }
     }
 
     /// The next attempt of a probe or an undo that has begun.
     fn aside(&mut self, index: StepIndex, step: &Step, item: Option<u32>, part: Part) {
         if let Some(CallState { phase: Phase::Waiting(at), .. }) = self.run.call_state(&step.id, item, part) {
-            self.attempt(index, item, part, *at);
+            self.attempt(index, step, item, part, *at);
         }
     }
 
@@ -280,12 +292,12 @@ impl Due<'_> {
             for (slot, call) in &open.calls {
                 let item = open.items.as_ref().map(|_| *slot);
                 match call.phase {
-                    Phase::Waiting(at) if call.asked => self.attempt(index, item, Part::Do, at),
+                    Phase::Waiting(at) if call.asked => self.attempt(index, step, item, Part::Do, at),
                     Phase::Probing => self.aside(index, step, item, Part::Probe),
                     Phase::ToProbe(at) | Phase::Waiting(at)
                         if call.unknown_effect() && step.probe.is_some() && run.compensates() =>
                     {
-                        self.attempt(index, item, Part::Probe, at);
+                        self.attempt(index, step, item, Part::Probe, at);
                     }
                     Phase::ToProbe(_) | Phase::Waiting(_) | Phase::InFlight | Phase::Stuck => {}
                 }

@@ -52,8 +52,10 @@ impl Town {
             "routes/pay.yaml",
             &format!(
                 "routes:\n\
-                 - {{ id: pay, match: {{ method: POST, path: /pay }}, legacy: shop, workflow: pay, state: {state} }}\n\
-                 - {{ id: real, match: {{ method: POST, path: /real }}, legacy: shop, workflow: pay, state: only }}\n"
+                 - {{ id: pay, match: {{ method: POST, path: /pay }}, legacy: shop, workflow: pay, state: {state}, \
+                 force: {{ reason: a test }} }}\n\
+                 - {{ id: real, match: {{ method: POST, path: /real }}, legacy: shop, workflow: pay, \
+                 force: {{ reason: a test }}, state: only }}\n"
             ),
         );
         let dir = tempfile::tempdir().expect("a directory");

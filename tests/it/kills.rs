@@ -21,7 +21,7 @@ async fn live() -> Town {
             flags.edit(file, |text| {
                 ["create-order", "get-order", "cancel-order", "create-campaign"].iter().fold(text, |text, workflow| {
                     let off = format!("workflow: {workflow}\n    state: off");
-                    text.replace(&off, &off.replace("off", "live"))
+                    text.replace(&off, &off.replace("off", "live\n    force: { reason: a test }"))
                 })
             });
         }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::origin::{Act, Origin};
 use crate::support::process::{Start, said};
 use crate::support::raw::Raw;
+use crate::support::strace::Strace;
 use crate::support::town::{Town, id, some_order};
 use crate::support::{FlagsDir, Pointsman, until};
 
@@ -275,5 +276,132 @@ async fn refused_commands_suggest_the_nearest_name() {
     let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
     assert_eq!(status["routes"].as_array().map(Vec::len), Some(5));
     assert_ne!(json!(null), status["routes"][0]["effective"]);
+    town.finish().await;
+}
+
+/// A first start, a cohort, a new route: what no flip and no evidence stands behind counts up to `shadow`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_alone_puts_nothing_above_shadow() {
+    let staff = "    cohorts: [ { name: staff, when: '${request.headers[\"x-staff\"] == \"1\"}', state: live } ]\n";
+    let town = Town::with(|flags| {
+        flags.edit("routes/orders.yaml", |text| {
+            ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
+                let off = format!("workflow: {workflow}\n    state: off\n");
+                text.replace(&off, &off.replace("off", "live"))
+            })
+        });
+        flags.edit("routes/campaigns.yaml", |text| {
+            text.replace("    state: off\n", &format!("    state: off\n{staff}"))
+        });
+    })
+    .await;
+    assert!(!is_engines(&town.order().await), "legacy answers");
+    let row = async || town.pointsman.get("/api/v2/routes/orders.create").await;
+    let shown = row().await;
+    assert_eq!(shown["row"]["effective"], json!({ "state": "shadow", "why": "gate" }), "{shown}");
+    assert!(shown["refused"].to_string().contains("force: { reason"), "{shown}");
+    assert!(town.pointsman.log().contains("asks for more than the gate allows"));
+    let checked = said(&town.pointsman.cli(&["check", &town.flags.path().display().to_string()]).await);
+    assert!(checked.contains("stands at `shadow` and not at `live`"), "{checked}");
+    assert!(checked.contains("the cohort `staff` has no evidence of its own"), "{checked}");
+    let staff = [("x-staff", "1")];
+    let brief = json!({ "product": "tea", "audience": "everybody" });
+    let runs = async || {
+        let real = town.pointsman.get("/api/v2/orchestrate/runs?limit=100").await["runs"].clone();
+        real.as_array().expect("a list").iter().filter(|run| run["route"] == "campaigns.create").count()
+    };
+    assert!(town.send_with(Method::POST, "/campaigns", &staff, &brief).await.expect("a reply").status.is_success());
+    assert_eq!(runs().await, 0, "legacy answers the cohort too");
+
+    // By hand it counts, and stays marked.
+    for file in ["routes/orders.yaml", "routes/campaigns.yaml"] {
+        town.flags.edit(file, |text| {
+            text.replace("state: live\n", "state: live\n    force: { reason: we know }\n")
+                .replace("state: live }", "state: live, force: { reason: our own } }")
+        });
+    }
+    until("the files", || async { (row().await["row"]["effective"]["state"] == "live").then_some(()) }).await;
+    let shown = row().await["row"].clone();
+    assert_eq!((&shown["effective"]["why"], &shown["forced"]), (&json!("unproven"), &json!("we know")));
+    assert!(is_engines(&town.order().await));
+    let _answered = town.send_with(Method::POST, "/campaigns", &staff, &brief).await.expect("a reply");
+    until("the cohort's run", || async { (runs().await > 0).then_some(()) }).await;
+    town.finish_waiting().await;
+}
+
+/// What a refused flip prints is typed as it stands, and passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_flip_prints_the_commands_that_pass() {
+    let town = Town::start().await;
+    let obey = async |refusal: &str| {
+        let commands: Vec<&str> = refusal.lines().filter_map(|line| line.trim().strip_prefix("pointsman ")).collect();
+        assert!(!commands.is_empty(), "{refusal}");
+        for command in &commands {
+            let arguments: Vec<String> = command.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect();
+            let output = town.pointsman.cli(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            assert!(output.status.success(), "{command}: {}", said(&output));
+        }
+        commands.len()
+    };
+    let state = async || town.pointsman.get("/api/v2/routes/orders.create").await["row"]["requested"].clone();
+    let followers_first = town.flip("orders.create", "shadow", &[]).await.expect_err("above its followers");
+    assert_eq!((obey(&followers_first).await, state().await), (3, json!("shadow")));
+    let gate = town.flip("orders.create", "only", &["--reason", "drill"]).await.expect_err("shut");
+    assert!(gate.contains("--force --reason 'drill'"), "{gate}");
+    assert_eq!((obey(&gate).await, state().await), (3, json!("only")));
+    let down = town.flip("orders.create", "live", &[]).await.expect_err("wants an acknowledgement");
+    assert!(down.contains("pointsman flip orders.create live --yes"), "{down}");
+    assert_eq!((obey(&down).await, state().await), (1, json!("live")));
+    let nothing_helps = town.flip("orders.list", "shadow", &[]).await.expect_err("no workflow");
+    assert!(!nothing_helps.contains("pointsman flip"), "{nothing_helps}");
+    town.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_family_moves_in_one_command_and_stops_at_the_first_refusal() {
+    let town = Town::start().await;
+    let states = async || {
+        let rows = town.pointsman.get("/api/v2/routes").await;
+        let of = |id: &str| {
+            let row = rows.as_array().expect("a list").iter().find(|row| row["id"] == id).expect("a row").clone();
+            row["requested"].as_str().expect("a state").to_owned()
+        };
+        ["orders.get", "orders.cancel", "orders.create", "orders.list"].map(of)
+    };
+    let up = town.flip("orders.*", "shadow", &["--reason", "together"]).await.expect("no gate");
+    assert!(up.contains("orders.list has no workflow"), "{up}");
+    assert_eq!(states().await, ["shadow", "shadow", "shadow", "off"]);
+    // Followers pass, the creator has no pairs.
+    let refused = town.flip("orders.*", "dark", &[]).await.expect_err("the creator's gate is shut");
+    assert!(
+        refused.contains("stopped at `orders.create`") && refused.contains("orders.get shadow -> dark"),
+        "{refused}"
+    );
+    assert_eq!(states().await, ["dark", "dark", "shadow", "off"]);
+    town.flip("orders.*", "live", &["--force", "--reason", "a drill"]).await.expect("by hand");
+    assert_eq!(states().await, ["live", "live", "live", "off"]);
+    let down = town.flip("orders.*", "off", &["--reason", "back"]).await.expect("down is always open");
+    let first = down.lines().find(|line| line.contains("->")).expect("moves");
+    assert!(first.contains("orders.create"), "the creator goes first: {down}");
+    assert_eq!(states().await, ["off"; 4]);
+    let none = town.flip("nobody.*", "off", &[]).await.expect_err("no such family");
+    assert!(none.contains("nobody.*"), "{none}");
+    town.finish().await;
+}
+
+/// A probe takes traffic away where a start would be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_is_only_who_would_take_a_start() {
+    let town = Town::start().await;
+    let ready = async || town.pointsman.try_api("/readyz").await.expect("a reply").status.as_u16();
+    assert_eq!(ready().await, 200);
+    let full = Strace::inject(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    let channels = json!([{ "channel": "radio", "amount": 70 }]);
+    let start = json!({ "workflow": "launch-campaign", "input": { "product": "tea", "channels": channels } });
+    let refused = town.pointsman.api(Method::POST, "/api/v2/orchestrate/run", start).await;
+    assert!(!refused.status.is_success(), "{}", refused.json());
+    until("the probe to say so", || async { (ready().await == 503).then_some(()) }).await;
+    full.end().await;
+    until("the probe to be green", || async { (ready().await == 200).then_some(()) }).await;
     town.finish().await;
 }

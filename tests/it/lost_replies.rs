@@ -29,7 +29,7 @@ async fn town(keyed: bool) -> Town {
         flags.edit("routes/orders.yaml", |text| {
             ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
                 let off = format!("workflow: {workflow}\n    state: off");
-                text.replace(&off, &off.replace("off", "live"))
+                text.replace(&off, &off.replace("off", "live\n    force: { reason: a test }"))
             })
         });
         flags.edit("pointsman.yaml", |text| {

@@ -11,6 +11,7 @@ mod drain;
 mod drivers;
 mod duplicates;
 mod engine;
+mod freeze;
 mod hostile;
 mod house;
 mod idle;

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::support::strace::Strace;
 use crate::support::town::{Town, breathe};
+use crate::support::until;
 
 /// A damaged version of a file, as a person, an editor or a disk might cause it.
 fn spoil(random: &mut fastrand::Rng, good: &str) -> String {
@@ -106,4 +108,147 @@ async fn files_that_remove_the_service_of_existing_instances_are_refused() {
     })
     .await;
     town.finish().await;
+}
+
+/// The example set with its orders in shadow; `more` goes into pointsman.yaml.
+async fn in_shadow(more: &'static str) -> Town {
+    Town::with(|flags| {
+        flags.edit("routes/orders.yaml", |text| {
+            ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
+                let off = format!("workflow: {workflow}\n    state: off");
+                text.replace(&off, &off.replace("off", "shadow"))
+            })
+        });
+        flags.edit("pointsman.yaml", |text| format!("{text}{more}"));
+    })
+    .await
+}
+
+/// Two routes go up and the workflow of a third changes, in files that pass the check; the files as they were.
+fn two_moves(town: &Town) -> [(&'static str, String); 3] {
+    let edits: [(&str, &str, &str); 3] = [
+        ("routes/orders.yaml", "workflow: cancel-order\n    state: shadow", "workflow: cancel-order\n    state: dark"),
+        ("routes/campaigns.yaml", "state: off", "state: shadow"),
+        ("workflows/create-order.yaml", "* 100.0 + 0.5)", "* 100.0 + 0.25)"),
+    ];
+    edits.map(|(name, from, to)| {
+        let good = std::fs::read_to_string(town.flags.file(name)).expect("readable");
+        assert!(good.contains(from), "{name}");
+        town.flags.write(name, &good.replace(from, to));
+        (name, good)
+    })
+}
+
+const BEFORE: [&str; 2] = ["shadow", "off"];
+const AFTER: [&str; 2] = ["dark", "shadow"];
+
+async fn last_error(town: &Town) -> Option<String> {
+    town.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
+}
+
+/// Where the two stand, as the API and the metrics say, and how many flips are recorded of them.
+async fn both(town: &Town) -> ([String; 2], usize) {
+    const ROUTES: [&str; 2] = ["orders.cancel", "campaigns.create"];
+    let metrics = town.pointsman.metrics().await;
+    let mut states = ROUTES.map(str::to_owned);
+    for state in &mut states {
+        let route = state.clone();
+        let row = town.pointsman.get(&format!("/api/v2/routes/{route}")).await["row"].clone();
+        *state = row["effective"]["state"].as_str().expect("a state").to_owned();
+        let rank = metrics.sum("pointsman_flag_state", &[("route", &route), ("kind", "effective")]);
+        let ranks = ["off", "shadow", "dark"];
+        assert_eq!(ranks.get(rank as usize).copied(), Some(state.as_str()), "{route}");
+    }
+    let flips = town.pointsman.get("/api/v2/flips?limit=500").await;
+    let of_both = |flip: &&serde_json::Value| ROUTES.iter().any(|route| flip["route"] == *route);
+    (states, flips.as_array().expect("a list").iter().filter(of_both).count())
+}
+
+async fn pairs(town: &Town) -> u64 {
+    let evidence = town.pointsman.get("/api/v2/routes/orders.create/evidence").await;
+    evidence["evidence"]["shadow_pairs"].as_u64().unwrap_or_default()
+}
+
+/// Its creator has pairs that a changed workflow would clear.
+async fn with_pairs(more: &'static str) -> Town {
+    let town = in_shadow(more).await;
+    for _ in 0..5 {
+        town.order().await;
+    }
+    town.idle().await;
+    assert_eq!(pairs(&town).await, 5);
+    town
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_a_full_disk_keeps_out_change_nothing_at_all() {
+    let mut town = with_pairs("").await;
+    let full = Strace::inject(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    let good = two_moves(&town);
+    let told = until("the refusal", || last_error(&town)).await;
+    assert!(told.contains("nothing changed"), "{told}");
+    assert_eq!(both(&town).await, (BEFORE.map(str::to_owned), 0));
+    assert_eq!(pairs(&town).await, 5, "the workflow is the one before, and so is its evidence");
+    for (name, text) in &good {
+        town.flags.write(name, text);
+    }
+    until("the good set to be back", || async { last_error(&town).await.is_none().then_some(()) }).await;
+    full.end().await;
+    town.kill().await;
+    town.restart().await;
+    assert_eq!(both(&town).await, (BEFORE.map(str::to_owned), 0));
+    two_moves(&town);
+    until("both to move", || async { (both(&town).await == (AFTER.map(str::to_owned), 2)).then_some(()) }).await;
+    town.finish().await;
+}
+
+/// The store stands still in the middle of the record: nobody says that nothing changed, nothing is in force before the
+/// store has spoken, and then all of it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_a_hanging_store_keeps_waiting_are_told_of_and_come_in_force_whole() {
+    let town = with_pairs("limits: { move_answer_ms: 1500 }\n").await;
+    let hangs = Strace::inject(town.pointsman.pid(), "fsync,fdatasync", "delay_enter=15000000").await;
+    two_moves(&town);
+    let told = until("the word", || last_error(&town)).await;
+    assert!(told.contains("not known yet") && !told.contains("nothing changed"), "{told}");
+    assert_eq!(both(&town).await.0, BEFORE);
+    assert_eq!(pairs(&town).await, 5);
+    let refused = town.flip("orders.create", "off", &["--reason", "meanwhile"]).await.expect_err("it waits");
+    assert!(refused.contains("not begun") && refused.contains("nothing changed"), "{refused}");
+    until("both to move", || async { (both(&town).await == (AFTER.map(str::to_owned), 2)).then_some(()) }).await;
+    hangs.end().await;
+    until("the word to go", || async { last_error(&town).await.is_none().then_some(()) }).await;
+    town.finish().await;
+}
+
+/// kill -9 at each of the writes that record a change of the files: either nothing of it is there, or all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
+    for calls in ["pwrite64", "fdatasync"] {
+        for n in 1..=3 {
+            let mut town = in_shadow("").await;
+            let fault = format!("signal=SIGKILL:when={n}");
+            let strace = Strace::inject(town.pointsman.pid(), calls, &fault).await;
+            let good = two_moves(&town);
+            // It dies there, or has fewer of them to make.
+            let gone = || async { town.pointsman.try_api("/api/v2/status").await.is_none() };
+            for _ in 0..100 {
+                if gone().await {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            strace.end().await;
+            town.kill().await;
+            // As recorded, without the files that asked for it.
+            for (name, text) in &good {
+                town.flags.write(name, text);
+            }
+            town.restart().await;
+            let (states, flips) = both(&town).await;
+            assert_eq!(states, BEFORE, "{calls} {n}");
+            assert!(flips == 0 || flips == 4, "{calls} {n}: both up and both down again, or nothing: {flips}");
+            town.finish().await;
+        }
+    }
 }

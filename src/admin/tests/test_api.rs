@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,7 +18,7 @@ use crate::admin::{AdminParts, ProcessStatus, RouteTraffic, applications, router
 use crate::config::Token;
 use crate::evidence::Evidence;
 use crate::flag::{Match, Route, Service, Shares, State};
-use crate::ladder::{Declared, Ladder};
+use crate::ladder::{Declared, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::store::tests::at;
 use crate::store::{MemoryStore, SharedStore};
@@ -79,8 +80,20 @@ impl TestApi {
         let create = route("orders.create", Method::POST, "/orders");
         let show = route("orders.show", Method::GET, "/orders/{id}");
         let services = BTreeMap::from([("shop".into(), service())]);
-        let files = Declared { edition: 0, routes: vec![create, show], default_legacy: service(), services };
-        let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
+        let files = Declared {
+            edition: 0,
+            routes: vec![create, show],
+            default_legacy: service(),
+            services,
+            bases: BTreeMap::new(),
+        };
+        let parts = LadderParts {
+            store: store.clone(),
+            evidence: evidence.clone(),
+            conditions: Vec::new(),
+            answer_within: Duration::from_secs(5),
+        };
+        let ladder = Ladder::open(files, parts).await.unwrap();
         let process = ProcessStatus { engine_healthy: true, runs_in_flight: 3, ..ProcessStatus::default() };
         let listen = "127.0.0.1:8081".parse().unwrap();
         let engine = Arc::new(FakeEngine::new(store.clone()));

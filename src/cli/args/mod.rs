@@ -62,7 +62,7 @@ pub(crate) enum Command {
     },
     /// Move a route to another state: one rung up on passing evidence, or down any distance.
     Flip {
-        /// The route's id.
+        /// The route's id; `NAME.*` for all routes whose ids begin so, in the right order.
         route: String,
         /// off, shadow, dark, live or only.
         state: State,

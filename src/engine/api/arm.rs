@@ -16,12 +16,13 @@ use crate::engine::api::prepare::{New, prepare};
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::context::Core;
 use crate::engine::driver::{self, Caller};
+use crate::engine::kill_switch::Beginning;
 use crate::engine::machine::Announcement;
 use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
 use crate::engine::scheduler::registry::{Announced, Held, Registration};
 use crate::engine::snapshot::Snapshot;
-use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
+use crate::exchange::{ArmReply, ArmRequest, FROZEN, RequestCopy};
 use crate::flag::{Arm, SkipReason};
 use crate::names::{RunId, Seq};
 use crate::store::{Claim, FirstTry};
@@ -56,6 +57,12 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
                 return *reply;
             }
         };
+    // From here to the run's task nothing waits: a freeze that has returned finds the run made, or none.
+    let pass = core.process.kill_switch.begin(Beginning::Instance);
+    if request.new_instance && pass.is_none() {
+        registration.give_back(&core.ports.pins);
+        return replies::not_started(fall_back, 503, FROZEN, "New instances are frozen");
+    }
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return problem(run, "the run was not born");
     };
@@ -66,6 +73,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
     let caller = Caller { tell, may_fall_back: fall_back, until };
     driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
+    drop(pass);
 
     match timeout_at(deadline, told).await {
         Ok(Ok(CallerAnswer::Reply(reply))) => *reply,

@@ -51,8 +51,8 @@ async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Exp
         }
     };
     let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
-    let conditions =
-        Conditions { now: core.process.clock.now(), hold_effects: *core.process.freeze.borrow() == Freeze::Effects };
+    let hold_effects = core.process.kill_switch.word() == Freeze::Effects;
+    let conditions = Conditions { now: core.process.clock.now(), hold_effects };
     let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {

@@ -103,7 +103,7 @@ struct Levels {
 
 impl Levels {
     fn of(core: &Core) -> Self {
-        let (mut freeze, mut draining) = (core.process.freeze.subscribe(), core.process.draining.subscribe());
+        let (mut freeze, mut draining) = (core.process.kill_switch.subscribe(), core.process.draining.subscribe());
         let frozen = *freeze.borrow_and_update() == Freeze::Effects;
         let drains = *draining.borrow_and_update();
         Self { freeze, draining, frozen, drains }

@@ -164,7 +164,7 @@ impl Driver {
         let Some(slot) = &mut self.slot else { return false };
         if held {
             self.core.schedule.timers.hold(slot.run());
-            if *self.core.process.freeze.borrow() != Freeze::Effects {
+            if self.core.process.kill_switch.word() != Freeze::Effects {
                 return false;
             }
         }

@@ -7,15 +7,19 @@
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
 //! never left; when it is not the call's turn in time (too many under way, too many a second, an open breaker:
 //! `service`), it never left either; and neither does a call of a run that may have become another process's while it
-//! waited (`lease`). A call that must not be repeated goes over a new connection, or over one that was used just
-//! before (`links`), so that no stale pooled one makes its outcome unknown.
+//! waited (`lease`), nor an effect while effects are frozen (`kill_switch`). A call that must not be repeated goes over a
+//! new connection, or over one that was used just before (`links`), so that no stale pooled one makes its outcome
+//! unknown.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::poll;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
@@ -23,6 +27,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::clock;
 use crate::engine::bounds::usize_of;
+use crate::engine::kill_switch::{Beginning, KillSwitch};
 use crate::engine::ports::connections::{self, Broken, Exchanged, Links};
 use crate::engine::ports::decode;
 use crate::engine::ports::service::Base;
@@ -71,12 +76,12 @@ impl ReadCall {
 }
 
 /// A call that a run of its mode may send.
-pub(in crate::engine) struct SendCall(Outgoing);
+pub(in crate::engine) struct SendCall(Outgoing, EffectClass);
 
 impl SendCall {
     /// Only what the mode allows.
     pub fn new(mode: Mode, effect: EffectClass, call: Outgoing) -> Option<Self> {
-        mode.sends(effect).then_some(Self(call))
+        mode.sends(effect).then_some(Self(call, effect))
     }
 }
 
@@ -96,7 +101,7 @@ impl RehearsingClient {
     }
     /// Sends a read.
     pub async fn read(self, call: ReadCall) -> Heard {
-        self.0.call(call.0).await
+        self.0.call(call.0, None).await
     }
 }
 
@@ -114,15 +119,17 @@ impl Executor for RehearsingClient {
 pub(in crate::engine) struct SendingClient {
     wire: Wire,
     mode: Mode,
+    kill_switch: Arc<KillSwitch>,
 }
 
 impl SendingClient {
-    pub fn new(limits: &Limits, mode: Mode) -> Self {
-        Self { wire: Wire::new(limits), mode }
+    pub fn new(limits: &Limits, mode: Mode, kill_switch: Arc<KillSwitch>) -> Self {
+        Self { wire: Wire::new(limits), mode, kill_switch }
     }
-    /// Sends a call.
-    pub async fn send(self, call: SendCall) -> Heard {
-        self.wire.call(call.0).await
+    /// Sends a call; what is an effect leaves only while the kill switch allows it.
+    pub async fn send(self, SendCall(call, effect): SendCall) -> Heard {
+        let kill_switch = Some(&*self.kill_switch).filter(|_| effect != EffectClass::Read);
+        self.wire.call(call, kill_switch).await
     }
 }
 
@@ -154,7 +161,7 @@ impl Wire {
         }
     }
 
-    async fn call(self, call: Outgoing) -> Heard {
+    async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> Heard {
         let ends = Instant::now() + call.timeout;
         let turn = match call.base.turn(call.mode, call.run, ends).await {
             Ok(turn) => turn,
@@ -164,12 +171,12 @@ impl Wire {
         if Instant::now() >= ends {
             return Heard::NotSent("its time was over before it left".into());
         }
-        let heard = self.send(call, ends).await;
+        let heard = self.send(call, ends, kill_switch).await;
         turn.heard(&heard);
         heard
     }
 
-    async fn send(self, call: Outgoing, ends: Instant) -> Heard {
+    async fn send(self, call: Outgoing, ends: Instant, kill_switch: Option<&KillSwitch>) -> Heard {
         let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, run: _, base, hold } = call;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -191,7 +198,22 @@ impl Wire {
             if let Some(withheld) = withheld(hold.as_ref()) {
                 return withheld;
             }
-            match link.exchange(request, self.bounds.bytes, head_ends, ends).await {
+            let pass = match kill_switch.map(|switch| switch.begin(Beginning::Effect)) {
+                Some(None) => return Heard::Withheld("private and shared steps are frozen".into()),
+                Some(pass) => pass,
+                None => None,
+            };
+            let exchanged = {
+                let mut exchange = pin!(link.exchange(request, self.bounds.bytes, head_ends, ends));
+                // With the first poll the request is on the connection: it has begun.
+                let first = poll!(exchange.as_mut());
+                drop(pass);
+                match first {
+                    Poll::Ready(exchanged) => exchanged,
+                    Poll::Pending => exchange.await,
+                }
+            };
+            match exchanged {
                 Ok(exchanged) => break (link, exchanged),
                 // The other side had closed it: another one takes it.
                 Err((Broken::NotSent(_), Some(unsent))) if link.reused => request = unsent,

@@ -382,7 +382,7 @@ async fn a_freeze_of_effects_holds_what_has_not_begun() {
         .respond(200, json!({}))
         .build("w");
     let bench = Bench::new(&world, plan).await;
-    bench.engine.freeze(Freeze::Effects);
+    bench.engine.freeze(1, Freeze::Effects).await;
     let asked = async { answer(bench.ask(request("w", Mode::Real, &json!({}))).await).0 };
     let watch = async {
         world.has_seen(1).await;
@@ -390,7 +390,7 @@ async fn a_freeze_of_effects_holds_what_has_not_begun() {
             tokio::task::yield_now().await;
         }
         assert_eq!(world.paths(), ["GET /read"]);
-        bench.engine.freeze(Freeze::No);
+        bench.engine.freeze(2, Freeze::No).await;
     };
     assert_eq!(tokio::join!(asked, watch).0, 200);
 }

@@ -148,13 +148,13 @@ async fn a_freeze_holds_effects_without_a_task_and_its_end_lets_them_go() {
     let bench =
         Bench::new(&world, asks(json!({ "a": { "call": "POST ${services.world}/a" } }), json!({ "status": 200 })))
             .await;
-    bench.engine.freeze(Freeze::Effects);
+    bench.engine.freeze(1, Freeze::Effects).await;
     let run = start(&bench, json!({})).await.run;
     bench.rests(run).await;
     assert!(bench.engine.stuck().is_empty() && world.seen().is_empty());
     let explained = bench.engine.explain(run).await.unwrap();
     assert!(!explained.stuck && explained.waits.iter().any(|wait| wait.contains("froz")), "{explained:?}");
-    bench.engine.freeze(Freeze::No);
+    bench.engine.freeze(2, Freeze::No).await;
     assert_eq!(bench.ended(run).await.status, RunStatus::Completed);
 }
 

@@ -306,6 +306,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         instance: None,
         creates: None,
         retry_key: None,
+        new_instance: false,
         may_fall_back: false,
         deadline: Duration::from_secs(8),
     }

@@ -107,8 +107,10 @@ pub struct CohortDraft {
     pub name: String,
     /// A condition over the request, never its body: `${request.headers["x-staff"] == "1"}`.
     pub when: String,
-    /// Their rung.
+    /// Their rung. Above the route's own it counts up to `shadow`, or with `force`.
     pub state: State,
+    /// Puts them above the route without evidence of their own.
+    pub force: Option<ForceDraft>,
 }
 
 /// What a route does with instances: `creates`, or `follows` and `key`.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json_path::JsonPath;
 
 use super::words::{check_name, condition, rate};
-use super::{CohortDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, meant};
+use super::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, meant};
 use crate::expression::{Expression, ReadPath, Template};
 use crate::flag::facts::PARTS;
 use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
@@ -85,7 +85,7 @@ pub fn template(text: &str, params: &[&str], site: &Site, problems: &mut Problem
 pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &mut Problems) -> Vec<Cohort> {
     let mut names = HashSet::new();
     let mut cohorts = Vec::new();
-    for (place, CohortDraft { name, when, state }) in drafts.iter().enumerate() {
+    for (place, CohortDraft { name, when, state, force }) in drafts.iter().enumerate() {
         let site = site.index(place);
         check_name("name for a cohort", name, &site.key("name"), problems);
         if !names.insert(name) {
@@ -93,9 +93,19 @@ pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &
         }
         let Some(when) = condition(when, &site.key("when"), problems) else { continue };
         only_facts(when.reads(), params, &site.key("when"), problems);
-        cohorts.push(Cohort { name: name.clone(), when, state: *state });
+        let force = forced(force.as_ref(), &site.key("force"), problems);
+        cohorts.push(Cohort { name: name.clone(), when, state: *state, force });
     }
     cohorts
+}
+
+/// The reason for which a gate is passed by hand.
+pub fn forced(draft: Option<&ForceDraft>, site: &Site, problems: &mut Problems) -> Option<String> {
+    let reason = &draft?.reason;
+    if reason.trim().is_empty() {
+        problems.error(&site.key("reason"), "passing the gate by hand wants a reason");
+    }
+    Some(reason.clone())
 }
 
 /// What is decided before the body is read cannot read it.

@@ -67,9 +67,7 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
     if workflow.is_none() {
         needs_workflow(draft, site, problems);
     }
-    if force.as_ref().is_some_and(|force| force.reason.trim().is_empty()) {
-        problems.error(&at("force").key("reason"), "passing the gate by hand wants a reason");
-    }
+    let forced = parts::forced(force.as_ref(), &at("force"), problems);
     let shares = match percent {
         Some(percent) => parts::shares(percent, *state, key.is_some(), &at("percent"), problems),
         None => Shares::default(),
@@ -102,7 +100,7 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
         legacy: legacy?,
         workflow: workflow.as_deref().map(WorkflowName::from),
         declared: *state,
-        force: force.as_ref().map(|force| force.reason.clone()),
+        force: forced,
         shares,
         key,
         cohorts,

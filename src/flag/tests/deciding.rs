@@ -70,6 +70,7 @@ pub(super) fn family(standing: &Standing, freeze: Freeze, cohorts: &[(&str, Stat
         name: "some".into(),
         when: Expression::parse(when).unwrap(),
         state: *state,
+        force: Some("a test".into()),
     };
     create.cohorts = cohorts.iter().map(cohort).collect();
     let mut follow = route("follow", Method::GET, "/orders/{id}");

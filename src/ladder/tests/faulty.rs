@@ -19,6 +19,8 @@ pub struct Faulty {
     pub refuse: AtomicBool,
     /// Flips are taken and the answer is lost.
     pub lose: AtomicBool,
+    /// Flips cannot be read.
+    pub silent: AtomicBool,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -91,6 +93,9 @@ impl Store for Faulty {
         self.inner.note_legacy_tries(keys)
     }
     fn flips(&self, route: Option<RouteId>, limit: usize) -> Answer<'_, Vec<FlipRecord>> {
+        if self.silent.load(Ordering::SeqCst) {
+            return fails();
+        }
         self.inner.flips(route, limit)
     }
     fn last_flips(&self) -> Answer<'_, Vec<FlipRecord>> {

@@ -2,33 +2,90 @@
 
 use super::*;
 
+/// The same files with `force` at these routes.
+fn forcing(states: &[(&str, State)], routes: &[&str]) -> Declared {
+    let force = |files, id: &&str| edited(files, id, |route| route.force = Some("we know".into()));
+    routes.iter().fold(files(states), force)
+}
+
 #[tokio::test]
-async fn without_flips_the_file_is_taken_as_it_is_unproven() {
-    let house = House::open(files(&[("bare", State::Live), ("plain", State::Only)])).await;
+async fn without_a_flip_a_file_counts_up_to_shadow() {
+    let asks = [("bare", State::Live), ("plain", State::Shadow), ("follow", State::Only)];
+    let mut house = House::open(files(&asks)).await;
+    for _ in 0..3 {
+        assert_eq!(house.state("bare"), stands(State::Shadow, Why::Gate));
+        assert_eq!(house.state("plain"), stands(State::Shadow, Why::Unproven));
+        assert_eq!(house.state("follow"), stands(State::Shadow, Why::Gate));
+        let status = house.status("bare");
+        assert_eq!((status.requested, status.declared, status.forced), (State::Live, State::Live, None));
+        assert!(status.refused.iter().any(|why| why.contains("force: { reason")), "{:?}", status.refused);
+        assert_eq!(house.flips().await, 0);
+        house.ladder.reload(files(&asks), || {}).await.unwrap();
+        assert_eq!(house.state("bare"), stands(State::Shadow, Why::Gate));
+        house = house.restarted(files(&asks)).await;
+    }
+    // Neither does what the file said then lead anywhere else.
+    house = house.restarted(files(&[("bare", State::Dark)])).await;
+    assert_eq!(house.state("bare"), stands(State::Shadow, Why::Gate));
+    house.ladder.reload(files(&[]), || {}).await.unwrap();
+    assert_eq!(house.state("bare"), stands(State::Off, Why::Requested));
+}
+
+#[tokio::test]
+async fn by_force_a_file_counts_without_a_flip_and_is_unproven() {
+    let asks = forcing(&[("bare", State::Live), ("plain", State::Only)], &["bare", "plain"]);
+    let house = House::open(asks.clone()).await;
     assert_eq!(house.state("bare"), stands(State::Live, Why::Unproven));
     assert_eq!(house.state("plain"), stands(State::Only, Why::Unproven));
-    assert_eq!(house.flips().await, 0);
-    let house = house.restarted(files(&[("bare", State::Live), ("plain", State::Only)])).await;
+    assert_eq!((house.status("bare").forced.as_deref(), house.flips().await), (Some("we know"), 0));
+    let house = house.restarted(asks).await;
     assert_eq!(house.state("bare"), stands(State::Live, Why::Unproven));
 
     let done = house.flip("bare", forced(State::Live)).await.unwrap();
     assert!(done.changed && done.flip.forced, "standing by it is a flip, where it is forced");
     assert_eq!(house.status("bare").forced.as_deref(), Some("a drill"));
     assert_eq!(house.state("bare"), stands(State::Live, Why::Requested));
+    house.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
+    assert_eq!(house.state("bare"), stands(State::Live, Why::Requested), "a flip stands behind it");
+    assert_eq!(house.state("plain").state, State::Off, "and the file of the other has changed");
+}
+
+#[tokio::test]
+async fn a_new_route_stands_at_shadow_and_a_renamed_one_where_it_was() {
+    let without = |mut files: Declared, id: &str| {
+        files.routes.retain(|route| route.id.as_str() != id);
+        files
+    };
+    let house = House::open(without(files(&[]), "bare")).await;
+    house.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
+    assert_eq!(house.state("bare"), stands(State::Shadow, Why::Gate), "it is new");
+
+    house.flip("plain", forced(State::Live)).await.unwrap();
+    let renamed = |was: &[&str]| {
+        let was = was.iter().map(|id| RouteId::from(*id)).collect();
+        edited(files(&[("plain", State::Live)]), "plain", |route| (route.id, route.was) = ("new".into(), was))
+    };
+    house.ladder.reload(renamed(&["plain"]), || {}).await.unwrap();
+    assert_eq!(house.state("new"), stands(State::Live, Why::Requested));
+    assert_eq!(house.status("new").forced.as_deref(), Some("a drill"));
+    let house = house.restarted(renamed(&["plain"])).await;
+    assert_eq!(house.state("new"), stands(State::Live, Why::Requested));
+    house.ladder.reload(renamed(&[]), || {}).await.unwrap();
+    assert_eq!(house.state("new"), stands(State::Shadow, Why::Gate), "without `was` it is a new route");
 }
 
 #[tokio::test]
 async fn only_a_change_of_the_file_is_a_flip() {
     let house = House::open(files(&[("plain", State::Off)])).await;
     house.flip("plain", to(State::Shadow)).await.unwrap();
-    house.ladder.reload(files(&[("plain", State::Off)])).await.unwrap();
+    house.ladder.reload(files(&[("plain", State::Off)]), || {}).await.unwrap();
     assert_eq!(house.state("plain").state, State::Shadow, "the file says what it said before");
     let house = house.restarted(files(&[("plain", State::Off)])).await;
     assert_eq!(house.state("plain").state, State::Shadow, "also over a restart");
 
-    house.ladder.reload(files(&[("plain", State::Shadow)])).await.unwrap();
+    house.ladder.reload(files(&[("plain", State::Shadow)]), || {}).await.unwrap();
     assert_eq!(house.flips().await, 1, "the file comes to say what is in force");
-    house.ladder.reload(files(&[("plain", State::Off)])).await.unwrap();
+    house.ladder.reload(files(&[("plain", State::Off)]), || {}).await.unwrap();
     let last = house.status("plain").last.unwrap();
     assert_eq!((last.by.as_str(), last.from.as_str(), last.to.as_str()), ("file", "shadow", "off"));
     assert_eq!(house.state("plain").state, State::Off);
@@ -48,7 +105,7 @@ async fn what_the_gate_refuses_loads_and_stays() {
     let house = House::open(files(&[])).await;
     house.flip("plain", to(State::Shadow)).await.unwrap();
     let asks = files(&[("plain", State::Live), ("bare", State::Dark)]);
-    house.ladder.reload(asks.clone()).await.unwrap();
+    house.ladder.reload(asks.clone(), || {}).await.unwrap();
     assert_eq!(house.state("plain"), stands(State::Shadow, Why::Gate));
     assert_eq!(house.state("bare"), stands(State::Off, Why::Gate));
     let status = house.status("plain");
@@ -59,15 +116,15 @@ async fn what_the_gate_refuses_loads_and_stays() {
     // It is still asked for after a restart, and forgotten when the file takes it back.
     let house = house.restarted(asks.clone()).await;
     assert_eq!(house.state("plain"), stands(State::Shadow, Why::Gate));
-    house.ladder.reload(files(&[])).await.unwrap();
+    house.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(house.state("plain"), stands(State::Shadow, Why::Requested));
     assert!(house.status("plain").refused.is_empty());
 
     // A flip ends it, also over a restart.
-    house.ladder.reload(asks.clone()).await.unwrap();
+    house.ladder.reload(asks.clone(), || {}).await.unwrap();
     assert!(house.flip("plain", to(State::Shadow)).await.unwrap().changed);
     assert_eq!(house.state("plain"), stands(State::Shadow, Why::Requested));
-    house.ladder.reload(asks.clone()).await.unwrap();
+    house.ladder.reload(asks.clone(), || {}).await.unwrap();
     assert_eq!(house.state("plain"), stands(State::Shadow, Why::Requested));
     let house = house.restarted(asks).await;
     assert_eq!(house.state("plain"), stands(State::Shadow, Why::Requested));
@@ -80,31 +137,32 @@ async fn a_file_passes_the_gate_by_force() {
         let reason = Some(reason.to_owned());
         edited(files(&[("bare", State::Live)]), "bare", |route| route.force = reason)
     };
-    house.ladder.reload(files(&[("bare", State::Live)])).await.unwrap();
+    house.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
     assert_eq!(house.state("bare"), stands(State::Off, Why::Gate));
-    house.ladder.reload(force("we know")).await.unwrap();
+    house.ladder.reload(force("we know"), || {}).await.unwrap();
     assert_eq!(house.state("bare"), stands(State::Live, Why::Requested));
     let last = house.status("bare").last.unwrap();
     assert!(last.forced && last.by == "file" && last.reason.as_deref() == Some("we know"));
-    house.ladder.reload(force("another word")).await.unwrap();
+    house.ladder.reload(force("another word"), || {}).await.unwrap();
     assert_eq!(house.flips().await, 1);
 }
 
 #[tokio::test]
 async fn files_raise_followers_before_their_creator() {
     let house = House::open(files(&[])).await;
-    house.ladder.reload(files(&[("create", State::Shadow), ("follow", State::Shadow)])).await.unwrap();
+    house.ladder.reload(files(&[("create", State::Shadow), ("follow", State::Shadow)]), || {}).await.unwrap();
     assert_eq!(house.state("create"), stands(State::Shadow, Why::Requested));
     // The follower passes, the creator does not.
-    house.ladder.reload(files(&[("create", State::Dark), ("follow", State::Dark)])).await.unwrap();
+    house.ladder.reload(files(&[("create", State::Dark), ("follow", State::Dark)]), || {}).await.unwrap();
     assert_eq!(house.state("follow"), stands(State::Dark, Why::Requested));
     assert_eq!(house.state("create"), stands(State::Shadow, Why::Gate));
 }
 
 #[tokio::test]
 async fn files_go_down_from_only_without_being_asked() {
-    let house = House::open(files(&[("bare", State::Only)])).await;
-    house.ladder.reload(files(&[("bare", State::Off)])).await.unwrap();
+    let house = House::open(forcing(&[("bare", State::Only)], &["bare"])).await;
+    assert_eq!(house.state("bare"), stands(State::Only, Why::Unproven));
+    house.ladder.reload(files(&[("bare", State::Off)]), || {}).await.unwrap();
     assert_eq!(house.state("bare"), stands(State::Off, Why::Requested));
 }
 
@@ -116,10 +174,10 @@ async fn routes_come_and_go() {
     };
     let house = House::open(files(&[])).await;
     house.flip("bare", forced(State::Live)).await.unwrap();
-    house.ladder.reload(without(files(&[]))).await.unwrap();
+    house.ladder.reload(without(files(&[])), || {}).await.unwrap();
     assert!(house.ladder.flags().load().route(&"bare".into()).is_none());
     assert!(matches!(house.flip("bare", to(State::Off)).await, Err(FlipError::UnknownRoute(..))));
-    house.ladder.reload(files(&[])).await.unwrap();
+    house.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(house.state("bare"), stands(State::Off, Why::Requested), "put in anew it declares anew: a flip by file");
     assert_eq!(house.status("bare").last.unwrap().by, "file");
 }
@@ -128,10 +186,10 @@ async fn routes_come_and_go() {
 async fn a_route_that_loses_its_workflow_is_off_until_it_has_one_again() {
     let house = House::open(files(&[])).await;
     house.flip("bare", forced(State::Live)).await.unwrap();
-    house.ladder.reload(edited(files(&[]), "bare", |route| route.workflow = None)).await.unwrap();
+    house.ladder.reload(edited(files(&[]), "bare", |route| route.workflow = None), || {}).await.unwrap();
     assert_eq!(house.state("bare"), stands(State::Off, Why::Gate));
     assert_eq!(house.status("bare").requested, State::Live);
-    house.ladder.reload(files(&[])).await.unwrap();
+    house.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(house.state("bare"), stands(State::Live, Why::Requested));
 }
 

@@ -137,12 +137,12 @@ async fn health_lowers_and_lets_go_without_a_flip() {
     let house = House::open(files(&[])).await;
     house.flip("bare", forced(State::Live)).await.unwrap();
     house.flip("plain", forced(State::Only)).await.unwrap();
-    house.ladder.set_health(false);
+    house.ladder.set_health(house.ladder.look(), false);
     assert_eq!(house.state("bare"), stands(State::Shadow, Why::Health));
     assert_eq!(house.state("plain"), stands(State::Only, Why::Requested));
-    house.ladder.reload(files(&[])).await.unwrap();
+    house.ladder.reload(files(&[]), || {}).await.unwrap();
     assert_eq!(house.state("bare"), stands(State::Shadow, Why::Health));
-    house.ladder.set_health(true);
+    house.ladder.set_health(house.ladder.look(), true);
     assert_eq!(house.state("bare"), stands(State::Live, Why::Requested));
     assert_eq!(house.flips().await, 2);
 }
@@ -156,7 +156,7 @@ async fn when_the_store_fails_nothing_changes() {
     let error = house.flip("plain", forced(State::Live)).await.unwrap_err();
     assert!(matches!(error, FlipError::Store(_)), "{error}");
     assert!(house.ladder.freeze(Freeze::Instances, None, "ann".into()).await.is_err());
-    assert!(house.ladder.reload(files(&[("bare", State::Shadow)])).await.is_err());
+    assert!(house.ladder.reload(files(&[("bare", State::Shadow)]), || {}).await.is_err());
     let set = house.ladder.flags().load_full();
     assert_eq!((set.generation, set.freeze), (generation, Freeze::No));
     assert_eq!(house.state("plain").state, State::Shadow);

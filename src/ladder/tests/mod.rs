@@ -3,6 +3,8 @@
 mod faulty;
 mod files;
 mod flips;
+mod outcomes;
+mod races;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use self::faulty::Faulty;
 use super::*;
 use crate::exchange::{Served, Watch};
 use crate::expression::Template;
-use crate::flag::{Effective, Instance, Match, Why};
+use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, Why};
 
 /// A family, a list, and two plain routes. `key` is the key of `plain`.
 fn files(states: &[(&str, State)]) -> Declared {
@@ -62,6 +64,7 @@ fn files(states: &[(&str, State)]) -> Declared {
         routes,
         default_legacy: Arc::clone(&shop),
         services: BTreeMap::from([("shop".into(), shop)]),
+        bases: BTreeMap::new(),
     }
 }
 
@@ -70,6 +73,16 @@ fn edited(mut files: Declared, id: &str, edit: impl FnOnce(&mut Route)) -> Decla
     let route = files.routes.iter_mut().find(|route| route.id.as_str() == id).unwrap();
     edit(Arc::make_mut(route));
     files
+}
+
+async fn opened(files: Declared, store: &Arc<Faulty>, evidence: &Arc<Evidence>) -> Result<Arc<Ladder>, StoreError> {
+    let parts = LadderParts {
+        store: store.clone(),
+        evidence: evidence.clone(),
+        conditions: Vec::new(),
+        answer_within: Duration::from_secs(5),
+    };
+    Ladder::open(files, parts).await
 }
 
 struct House {
@@ -82,13 +95,13 @@ impl House {
     async fn open(files: Declared) -> Self {
         let store = Arc::new(Faulty::default());
         let evidence = Evidence::load(store.clone()).await.unwrap();
-        let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
+        let ladder = opened(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
     }
     /// A new process on the same store.
     async fn restarted(self, files: Declared) -> Self {
         let Self { store, evidence, ladder: _ } = self;
-        let ladder = Ladder::open(files, store.clone(), evidence.clone()).await.unwrap();
+        let ladder = opened(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
     }
     async fn flip(&self, route: &str, ask: Ask) -> Result<Flipped, FlipError> {

@@ -30,7 +30,7 @@ respond: { status: 200, body: { id: '${steps.draft.output.id}' } }
 
 const ROUTE: &str = "
 routes:
-- { id: dark, match: { method: POST, path: /dark }, legacy: plain, workflow: dark, state: dark }
+- { id: dark, match: { method: POST, path: /dark }, legacy: plain, workflow: dark, state: dark, force: { reason: a test } }
 ";
 
 /// A request that legacy answers; the run that came of it beside.

@@ -72,12 +72,14 @@ routes:
   legacy: plain
   workflow: pauses
   state: only
+  force: { reason: a test }
   retry_key: ${request.headers[\"idempotency-key\"]}
 - id: asked
   match: { method: POST, path: /asked }
   legacy: plain
   workflow: asks
   state: only
+  force: { reason: a test }
   retry_key: ${request.headers[\"idempotency-key\"]}
 ";
 

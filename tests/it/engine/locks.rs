@@ -202,6 +202,7 @@ routes:
   legacy: plain
   workflow: dark
   state: dark
+  force: { reason: a test }
 ";
 
 #[tokio::test(flavor = "multi_thread")]

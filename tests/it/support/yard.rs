@@ -170,6 +170,7 @@ impl Track<'_> {
             instance,
             creates: None,
             retry_key: None,
+            new_instance: false,
             may_fall_back: false,
             deadline: Duration::from_secs(20),
         };

@@ -1,0 +1,191 @@
+//! What lives as long as the process: how it is made, how new files are taken over, how it comes to rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+
+use super::{retention, stores, time};
+use crate::affinity::StoreAffinity;
+use crate::clock;
+use crate::config::{Retention, Setup, StoreUrl};
+use crate::engine::{Engine, EngineParts};
+use crate::evidence::Evidence;
+use crate::flag::{Freeze, State};
+use crate::ladder::{Declared, GateCondition, Ladder, LadderParts, Obey};
+use crate::limits::Limits;
+use crate::names::{RouteId, WorkflowName};
+use crate::shadow::{Shadow, ShadowParts};
+use crate::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
+
+/// A set of files under which nobody would follow up what the engine owns.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Orphans(String);
+
+/// What lives as long as the process.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub store: SharedStore,
+    pub evidence: Arc<Evidence>,
+    pub ladder: Arc<Ladder>,
+    pub engine: Arc<Engine>,
+    pub pins: Arc<StoreAffinity>,
+    pub shadow: Arc<Shadow>,
+    rules: crate::shadow::RulesInForce,
+    pub retention: Arc<ArcSwap<Retention>>,
+    /// The names of the workflows in force.
+    pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
+}
+
+impl Parts {
+    /// Makes all of it.
+    ///
+    /// # Errors
+    /// The store cannot be opened or read, or threads cannot be started.
+    pub async fn open(setup: &Setup) -> anyhow::Result<Self> {
+        let limits = setup.limits.clone();
+        let store: SharedStore = match &setup.settings.store {
+            StoreUrl::Sqlite(path) => Arc::new(
+                SqliteStore::open(path, &limits)
+                    .await
+                    .with_context(|| format!("opening the store sqlite:{}", path.display()))?,
+            ),
+            StoreUrl::Postgres { url, password } => {
+                Arc::new(PostgresStore::open(url, password.as_ref(), &limits).await.context("opening the store")?)
+            }
+            StoreUrl::Memory => {
+                tracing::warn!("the store is memory: flips, runs and pins are gone with the process");
+                Arc::new(MemoryStore::new())
+            }
+        };
+        time::set(&store).await?;
+        let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
+        evidence.rest_on(&bases(setup));
+        let secret = store.secret().await.context("reading the store's secret")?;
+        let pins = stores::affinity(setup, &store, &secret).await?;
+        let ladder = LadderParts {
+            store: store.clone(),
+            evidence: evidence.clone(),
+            conditions: vec![pins.clone()],
+            answer_within: Limits::ms(limits.move_answer_ms),
+        };
+        let ladder = Ladder::open(declared(setup, 0), ladder).await.context("recording what the files declare")?;
+        for orphan in ladder.orphans(&declared(setup, 0)).await.context("looking up what the engine owns")? {
+            tracing::error!("{orphan}");
+        }
+        let engine = Arc::new(Engine::new(EngineParts {
+            store: store.clone(),
+            plans: setup.workflows.clone(),
+            services: setup.services.clone(),
+            secrets: setup.settings.secrets.clone(),
+            store_key: setup.settings.store_key.clone(),
+            key_secret: secret,
+            limits: limits.clone(),
+            pins: pins.clone(),
+            clock: clock::process().clone(),
+        }));
+        ladder.obeyed_by(engine.clone()).await;
+        let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
+        let shadow = Shadow::start(ShadowParts {
+            engine: engine.arm(),
+            evidence: evidence.clone(),
+            rules: rules.clone(),
+            limits,
+        })
+        .context("starting the shadow executor")?;
+        retention::say(setup.settings.retention, &store);
+        let retention = Arc::new(ArcSwap::from_pointee(retention::in_force(setup.settings.retention, &store)));
+        let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
+        Ok(Self { store, evidence, ladder, engine, pins, shadow, rules, retention, workflows })
+    }
+
+    /// Puts a checked set in force as a whole: what it moves is recorded, then workflows, rules and evidence follow, and
+    /// flags last, so that no request finds a route without its workflow and rules. What is decided by the flags of an
+    /// edition is run by the workflows of it, also in between. Returns once the outcome is known.
+    ///
+    /// # Errors
+    /// Nothing changed.
+    pub async fn take(&self, setup: &Setup) -> anyhow::Result<()> {
+        let edition = self.ladder.flags().load().edition + 1;
+        let declared = declared(setup, edition);
+        let orphans = self.ladder.orphans(&declared).await.context("looking up what the engine owns")?;
+        if !orphans.is_empty() {
+            return Err(Orphans(orphans.join("\n")).into());
+        }
+        let recorded = {
+            let (parts, setup) = (self.clone(), setup.clone());
+            move || {
+                parts.engine.reload(edition, &setup.workflows, &setup.services, &setup.settings.secrets);
+                parts.rules.store(Arc::new(setup.rules.clone()));
+                parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
+                parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
+                parts.evidence.rest_on(&bases(&setup));
+            }
+        };
+        let taken = self.ladder.reload(declared, recorded).await;
+        taken.context("the store did not record what the files declare, nothing changed")
+    }
+
+    /// Lets all that is under way come to rest, and writes what was to be written behind.
+    pub async fn drain(&self, limits: &Limits) {
+        self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
+        self.engine.drain(Limits::ms(limits.drain_ms)).await;
+        let within = Limits::ms(limits.drain_ms);
+        if tokio::time::timeout(within, self.pins.flush()).await.is_err() {
+            tracing::error!("the last retry keys of legacy were not written: the store does not answer");
+        }
+        match tokio::time::timeout(within, self.evidence.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last evidence was not written"),
+            Err(_) => tracing::error!("the last evidence was not written: the store does not answer"),
+        }
+    }
+}
+
+fn declared(setup: &Setup, edition: u64) -> Declared {
+    Declared {
+        edition,
+        routes: setup.routes.clone(),
+        default_legacy: setup.default_legacy.clone(),
+        services: setup.services.clone(),
+        bases: bases(setup).into_iter().collect(),
+    }
+}
+
+/// What each route's evidence rests on: the plan and the rules. Where that changes, evidence starts anew.
+fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
+    let hashes: BTreeMap<_, _> = setup.rules.iter().map(|(route, rules)| (route, rules.hash())).collect();
+    setup
+        .routes
+        .iter()
+        .map(|route| {
+            let plan = route.workflow.as_ref().and_then(|name| setup.workflows.get(name));
+            let plan = plan.map_or_else(String::new, |plan| plan.id.to_string());
+            let rules = hashes.get(&route.id).map_or_else(String::new, ToString::to_string);
+            (route.id.clone(), format!("{plan} {rules}"))
+        })
+        .collect()
+}
+
+impl Obey for Engine {
+    fn obey(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
+        Box::pin(self.freeze(version, freeze))
+    }
+}
+
+/// Legacy served requests whose retry keys could not be noted: in `live` their retries could be performed again.
+impl GateCondition for StoreAffinity {
+    fn missing(&self, route: &RouteId, from: State, to: State) -> Vec<String> {
+        let until = self.unnoted_until(route).filter(|_| to == State::Live && from < to);
+        let sentence = |until| {
+            format!(
+                "legacy served requests whose retry keys could not be noted: until {until:.0} the engine could perform a \
+                 retry of theirs again"
+            )
+        };
+        until.map(sentence).into_iter().collect()
+    }
+}

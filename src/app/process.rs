@@ -1,0 +1,197 @@
+//! A process, from its files to its end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::parts::Parts;
+use super::{behind, process_status, retention, services, time};
+use crate::admin::{self, AdminParts, RouteTraffic};
+use crate::clock;
+use crate::config::{self, FlagFileWatcher, Loaded, Overrides, ReloadStatus, WatchTiming};
+use crate::limits::Limits;
+use crate::proxy::{Proxy, ProxyParts};
+use crate::telemetry;
+
+/// Evidence is written behind this often.
+const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
+
+/// A running process: its addresses, and the way to end it.
+pub struct App {
+    /// Where the proxy listens.
+    pub listen: SocketAddr,
+    /// Where API and metrics listen.
+    pub admin: SocketAddr,
+    /// Where applications reach runs, if they have a listener of their own.
+    pub api: Option<SocketAddr>,
+    stop: CancellationToken,
+    ended: JoinHandle<()>,
+}
+
+impl App {
+    /// Reads the files, brings everything up, and listens. Runs that the last process left are continued.
+    ///
+    /// # Errors
+    /// The files are refused ([`config::CheckFailed`], with all that is wrong), the store cannot be opened, or an address is
+    /// taken. Nothing was changed then.
+    ///
+    /// What belongs to the engine, its store and the admin listener lives in the runtime given; the proxy in the
+    /// caller's.
+    pub async fn start(flags: PathBuf, over: Overrides, engine: &Handle) -> anyhow::Result<Self> {
+        let Loaded { setup, warnings, hash } = config::read(&flags, &over)?;
+        for warning in &warnings.0 {
+            tracing::warn!(problem = %warning.one_line(), "the files are taken with a warning");
+        }
+        let limits = setup.limits.clone();
+        let recorder = telemetry::recorder();
+        let parts = {
+            let setup = setup.clone();
+            engine.spawn(async move { Parts::open(&setup).await }).await??
+        };
+
+        let listener = bind(setup.settings.listen, "listen").await?;
+        let admin_listener = engine.spawn(bind(setup.settings.admin, "admin.listen")).await??;
+        let api_listener = match setup.settings.api {
+            Some(address) => Some(engine.spawn(bind(address, "api.listen")).await??),
+            None => None,
+        };
+        let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+
+        let reload_status = Arc::new(ReloadStatus::new(warnings));
+        let (watch, changes) =
+            FlagFileWatcher::start(&flags, over, hash, WatchTiming::default()).context("watching the flag files")?;
+        watch.force_on_hangup().context("listening for SIGHUP")?;
+
+        {
+            let parts = parts.clone();
+            engine.spawn(async move { parts.engine.recover().await }).await?
+        }
+        .context("continuing the runs that the last process left")?;
+
+        let stop = CancellationToken::new();
+        let admin_stop = CancellationToken::new();
+        let render = {
+            let (parts, reload_status, recorder) = (parts.clone(), reload_status.clone(), recorder.clone());
+            move || {
+                parts.evidence.scrape(|| {
+                    parts.shadow.publish();
+                    reload_status.observe();
+                    recorder.as_ref().map(telemetry::render).unwrap_or_default()
+                })
+            }
+        };
+        let proxy = Proxy::new(ProxyParts {
+            flags: parts.ladder.flags().clone(),
+            limits: limits.clone(),
+            trust_forwarded: setup.settings.trust_forwarded,
+            engine: parts.engine.arm(),
+            pins: parts.pins.clone(),
+            offer: parts.shadow.clone(),
+            watch: parts.evidence.clone(),
+        });
+        let admin_parts = AdminParts {
+            engine: parts.engine.clone(),
+            deprecated_start: setup.settings.maestro,
+            workflows: {
+                let names = parts.workflows.clone();
+                Arc::new(move || names.load().to_vec())
+            },
+            stopping: admin_stop.clone(),
+            ladder: parts.ladder.clone(),
+            evidence: parts.evidence.clone(),
+            store: parts.store.clone(),
+            render_metrics: Arc::new(render),
+            tokens: setup.settings.tokens.clone(),
+            listen: admin,
+            proxy_listen: listen,
+            started: clock::now(),
+            limits: limits.clone(),
+            process_status: {
+                let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
+                Arc::new(move || process_status::of(&parts, &reload_status, stop.is_cancelled()))
+            },
+            services: {
+                let engine = parts.engine.clone();
+                Arc::new(move || services::rows(&engine))
+            },
+            traffic: {
+                let proxy = proxy.clone();
+                Arc::new(move |route| {
+                    let (requests, overhead_p50_us) = proxy.seen(route);
+                    RouteTraffic { requests, overhead_p50_us }
+                })
+            },
+        };
+        let mut listeners = vec![(admin_listener, admin::router(admin_parts.clone()))];
+        if let (Some(listener), Some(listen)) = (api_listener, api) {
+            listeners.push((listener, admin::applications(AdminParts { listen, ..admin_parts })));
+        }
+        let listeners: Vec<JoinHandle<()>> = listeners
+            .into_iter()
+            .map(|(listener, router)| {
+                let stop = admin_stop.clone();
+                engine.spawn(async move { admin::serve(listener, router, stop.cancelled()).await })
+            })
+            .collect();
+
+        let mut tasks = vec![engine.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        tasks.push(engine.spawn(behind::reload(parts.clone(), setup.clone(), reload_status, changes)));
+        tasks.push(engine.spawn(behind::health(parts.clone())));
+        tasks.push(engine.spawn(time::watch()));
+        tasks.push(engine.spawn(retention::keep(parts.store.clone(), parts.retention.clone())));
+        tasks.extend(recorder.map(|handle| engine.spawn(telemetry::upkeep(handle))));
+
+        let ended = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                let drained = proxy.serve(listener, stop).await;
+                drop(watch);
+                tracing::info!(cut_off = drained.cut, took = ?drained.took, "no more requests");
+                parts.drain(&limits).await;
+                for task in tasks {
+                    task.abort();
+                }
+                admin_stop.cancel();
+                for listener in listeners {
+                    let _ = listener.await; // a panic in there was logged by its own task
+                }
+                if tokio::time::timeout(Limits::ms(limits.drain_ms), parts.store.close()).await.is_err() {
+                    tracing::error!("the store does not close; what it acknowledged is there");
+                }
+                tracing::info!("ended");
+            }
+        });
+        tracing::info!(%listen, %admin, "listening");
+        Ok(Self { listen, admin, api, stop, ended })
+    }
+
+    /// What ends it, from anywhere.
+    pub fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits until it has ended by [`App::stopper`].
+    pub async fn ended(self) {
+        if let Err(error) = self.ended.await {
+            tracing::error!(%error, "the process ended badly");
+        }
+    }
+
+    /// Stops accepting, lets requests, the shadow queue and runs finish within their bounds, and ends.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.ended().await;
+    }
+}
+
+async fn bind(address: SocketAddr, key: &'static str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address} (`{key}`)"))
+}

@@ -1,0 +1,123 @@
+//! `flip NAME.*`: all routes whose ids begin alike, one after the other.
+//!
+//! Always true: what goes down goes first, creators before what follows them; what goes up goes after that, followers
+//! before their creator; so no creator ever stands above its followers. The first refusal ends it, and what moved before
+//! is said.
+
+use serde_json::{Value, json};
+
+use super::args::Server;
+use super::client::{CallError, Client};
+use super::flip::{self, FlipOptions};
+use super::format::{Formatter, escape_control};
+use super::output::Output;
+use crate::admin::types::RouteRow;
+use crate::flag::{State, Why};
+
+pub(crate) fn flip(
+    client: &Client,
+    server: &Server,
+    family: &str,
+    options: &FlipOptions,
+    format: Formatter,
+) -> Result<Output, CallError> {
+    let (rows, _) = client.get::<Vec<RouteRow>>("/api/v2/routes")?;
+    let (order, without) = order(&rows, family, options.state);
+    if order.is_empty() {
+        let hint = "`pointsman status` lists the routes; only those with a workflow move".to_owned();
+        return Err(CallError::Unreachable(format!("no route `{family}.*` has a workflow"), hint));
+    }
+    let (mut text, mut moved) = (String::new(), Vec::new());
+    for (at, row) in order.iter().enumerate() {
+        let one = FlipOptions { route: row.id.to_string(), ..options.clone() };
+        match flip::flip(client, server, &one, format) {
+            Ok(done) => {
+                text.push_str(&done.text);
+                moved.push(done.json);
+            }
+            Err(error) => {
+                let left = order.get(at + 1..).unwrap_or_default().iter().map(|row| row.id.as_str());
+                return Err(stopped(error, row.id.as_str(), &moved, &left.collect::<Vec<_>>()));
+            }
+        }
+    }
+    for row in without {
+        text.push_str(&format!("{} has no workflow: it stays off\n", escape_control(row.id.as_str())));
+    }
+    Ok(Output { text, json: Value::Array(moved), is_ok: true })
+}
+
+/// The routes of a family in the order in which they move, and those that cannot.
+fn order<'a>(rows: &'a [RouteRow], family: &str, to: State) -> (Vec<&'a RouteRow>, Vec<&'a RouteRow>) {
+    let begins = |row: &&RouteRow| row.id.as_str().strip_prefix(family).is_some_and(|rest| rest.starts_with('.'));
+    let (mut order, without): (Vec<_>, Vec<_>) = rows.iter().filter(begins).partition(|row| row.workflow.is_some());
+    order.sort_by_key(|row| {
+        let goes_up = to > stands(row);
+        // Down before up; creators first on the way down, last on the way up.
+        (goes_up, goes_up != row.follows.is_some())
+    });
+    (order, without)
+}
+
+/// The rung that a route stands on: what was asked for, unless the gate holds it.
+fn stands(row: &RouteRow) -> State {
+    if row.effective.why == Why::Gate { row.effective.state } else { row.requested }
+}
+
+/// The refusal of one route, with what happened to the others.
+fn stopped(error: CallError, at: &str, moved: &[Value], left: &[&str]) -> CallError {
+    let names = |flips: &[Value]| {
+        let name = |flip: &Value| {
+            let part = |key: &str| flip["flip"][key].as_str().unwrap_or("?").to_owned();
+            match flip["changed"].as_bool() {
+                Some(false) => format!("{} is {} already", part("route"), part("to")),
+                _ => format!("{} {} -> {}", part("route"), part("from"), part("to")),
+            }
+        };
+        flips.iter().map(name).collect::<Vec<_>>().join(", ")
+    };
+    let before = if moved.is_empty() { "nothing".to_owned() } else { names(moved) };
+    let after = if left.is_empty() { "nothing".to_owned() } else { left.join(", ") };
+    let others = format!("stopped at `{at}`; moved before it: {before}; not tried: {after}");
+    match error {
+        CallError::Refused(mut problem, mut value) => {
+            problem.detail = format!("{}. {others}", problem.detail);
+            value["moved"] = json!(moved);
+            value["not_tried"] = json!(left);
+            CallError::Refused(problem, value)
+        }
+        CallError::Unreachable(message, hint) => CallError::Unreachable(format!("{message} ({others})"), hint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str, follows: Option<&str>, workflow: bool, state: State) -> RouteRow {
+        serde_json::from_value(json!({
+            "id": id, "matches": "GET /", "legacy": "shop", "workflow": workflow.then_some("w"), "follows": follows,
+            "requested": state, "effective": { "state": state, "why": "requested" },
+            "shares": { "shadow": 100.0, "dark": 100.0, "live": 100.0 },
+            "pairs": 0, "mismatched": 0, "requests": 0, "overhead_p50_us": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn followers_before_the_creator_upwards_and_the_reverse_downwards() {
+        let rows = [
+            row("orders.create", None, true, State::Shadow),
+            row("orders.get", Some("orders.create"), true, State::Shadow),
+            row("orders.list", None, false, State::Off),
+            row("orders.cancel", Some("orders.create"), true, State::Live),
+            row("ordersx.create", None, true, State::Off),
+        ];
+        let ids = |to| order(&rows, "orders", to).0.into_iter().map(|row| row.id.as_str()).collect::<Vec<_>>();
+        assert_eq!(ids(State::Only), ["orders.get", "orders.cancel", "orders.create"]);
+        assert_eq!(ids(State::Off), ["orders.create", "orders.get", "orders.cancel"]);
+        assert_eq!(ids(State::Dark), ["orders.cancel", "orders.get", "orders.create"], "down before up");
+        assert_eq!(order(&rows, "orders", State::Off).1[0].id.as_str(), "orders.list");
+        assert!(order(&rows, "order", State::Off).0.is_empty());
+    }
+}

@@ -1,0 +1,143 @@
+//! The one place that computes what is in force, and swaps it in.
+//!
+//! Always true: the set in force is a function of the newest of each input: where routes stand by flips and files, the
+//! guard's limits, the engine's health, the kill switch. An input carries the version of what it was made of, and an
+//! older one is dropped, so whoever comes late changes nothing; computing and swapping is one step under one lock, so
+//! sets come in force in the order in which they were computed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::export;
+use super::positions::{Positions, RoutePosition};
+use super::types::Declared;
+use super::versioned::Versioned;
+use crate::flag::{Effective, FlagSet, Freeze, Standing, State, Why};
+use crate::names::RouteId;
+
+/// See the module.
+pub(super) struct InForce {
+    inputs: Mutex<Inputs>,
+    flags: Arc<ArcSwap<FlagSet>>,
+}
+
+/// All that the set in force is made of.
+#[derive(Clone)]
+pub(super) struct Inputs {
+    pub positions: Positions,
+    kill_switch: Versioned<Freeze>,
+    health: Versioned<bool>,
+    guards: BTreeMap<RouteId, Versioned<Option<State>>>,
+    /// Counts up with each swap.
+    generation: u64,
+    secret: [u8; 32],
+}
+
+impl Inputs {
+    /// The kill switch.
+    pub fn freeze(&self) -> Freeze {
+        *self.kill_switch.get()
+    }
+
+    /// A route's standing with all that limits it.
+    fn standing(&self, position: &RoutePosition) -> Standing {
+        let guard = self.guards.get(&position.route.id).and_then(|limit| *limit.get());
+        Standing { guard, healthy: *self.health.get(), ..position.standing.clone() }
+    }
+
+    /// What is in force for a route, and why.
+    pub fn effective(&self, position: &RoutePosition) -> Effective {
+        self.standing(position).effective(self.freeze())
+    }
+
+    fn flag_set(&self) -> FlagSet {
+        let positions = &self.positions;
+        let standings = positions.routes.iter().map(|(id, position)| (id.clone(), self.standing(position))).collect();
+        let Declared { edition, routes, default_legacy, services, bases: _ } = positions.declared.clone();
+        FlagSet::new(self.generation, routes, &standings, default_legacy, services, self.freeze(), self.secret)
+            .of_edition(edition)
+    }
+}
+
+impl InForce {
+    /// Puts a first set in force; the engine counts as healthy until somebody looked.
+    pub fn new(positions: Positions, kill_switch: (u64, Freeze), secret: [u8; 32]) -> Self {
+        let kill_switch = Versioned::new(kill_switch.0, kill_switch.1);
+        let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
+        let inputs = Inputs { positions, kill_switch, health, guards, generation: 1, secret };
+        let set = inputs.flag_set();
+        export::states(&set, &[]);
+        Self { inputs: Mutex::new(inputs), flags: Arc::new(ArcSwap::from_pointee(set)) }
+    }
+
+    /// The set in force.
+    pub fn flags(&self) -> &Arc<ArcSwap<FlagSet>> {
+        &self.flags
+    }
+
+    /// All inputs as they are now.
+    pub fn inputs(&self) -> Inputs {
+        self.lock().clone()
+    }
+
+    /// The kill switch and the number of its flip.
+    pub fn kill_switch(&self) -> (u64, Freeze) {
+        let inputs = self.lock();
+        (inputs.kill_switch.version(), inputs.freeze())
+    }
+
+    /// Where routes stand from now on. Only one caller at a time moves routes.
+    pub fn set_positions(&self, positions: Positions) {
+        self.change(|inputs| {
+            inputs.guards.retain(|id, _| positions.routes.contains_key(id));
+            inputs.positions = positions;
+            true
+        });
+    }
+
+    /// The kill switch, by the number of its flip; whether that changed anything.
+    pub fn set_freeze(&self, version: u64, freeze: Freeze) -> bool {
+        self.change(|inputs| inputs.kill_switch.set(version, freeze))
+    }
+
+    /// The engine's health, by the number of the look; whether that changed anything.
+    pub fn set_health(&self, version: u64, healthy: bool) -> bool {
+        self.change(|inputs| inputs.health.set(version, healthy))
+    }
+
+    /// The highest state that the guard allows a route; whether that changed anything.
+    pub fn set_guard(&self, route: &RouteId, version: u64, limit: Option<State>) -> bool {
+        self.change(|inputs| {
+            let known = inputs.positions.routes.contains_key(route);
+            known && inputs.guards.entry(route.clone()).or_insert(Versioned::new(0, None)).set(version, limit)
+        })
+    }
+
+    /// What is in force for a route now.
+    pub fn effective(&self, route: &RouteId) -> Effective {
+        let inputs = self.lock();
+        let off = Effective { state: State::Off, why: Why::Requested };
+        inputs.positions.routes.get(route).map_or(off, |position| inputs.effective(position))
+    }
+
+    /// Changes inputs and, where they changed, swaps in what they come to.
+    fn change(&self, change: impl FnOnce(&mut Inputs) -> bool) -> bool {
+        let mut inputs = self.lock();
+        if !change(&mut inputs) {
+            return false;
+        }
+        inputs.generation += 1;
+        let set = Arc::new(inputs.flag_set());
+        let before = self.flags.swap(Arc::clone(&set));
+        let gone = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());
+        export::states(&set, &gone.cloned().collect::<Vec<_>>());
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inputs> {
+        // What a panicking holder left is whole: each input is set in one step.
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,123 @@
+//! Where every route stands by flips and files: plain data. What may move is `gate`'s business, what limits it beside
+//! that is `in_force`'s, what is durable is the mover's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::types::Declared;
+use crate::flag::{Freeze, Instance, Route, Shares, Standing, State};
+use crate::names::RouteId;
+use crate::store::{DeclaredState, FlipRecord};
+
+/// Where one route stands.
+#[derive(Clone)]
+pub(super) struct RoutePosition {
+    pub route: Arc<Route>,
+    /// Without guard and health, which are not moves.
+    pub standing: Standing,
+    /// The last flip, where there is one.
+    pub last: Option<FlipRecord>,
+    /// Why the file's state was refused, where it was.
+    pub refused: Vec<String>,
+}
+
+/// All routes, and what is remembered of flips and files.
+#[derive(Clone)]
+pub(super) struct Positions {
+    pub declared: Declared,
+    pub routes: BTreeMap<RouteId, RoutePosition>,
+    /// The last flip of every route that ever had one, also of those that are in no file now.
+    pub flips: BTreeMap<RouteId, FlipRecord>,
+    /// What the store remembers of the files.
+    pub remembered: BTreeMap<RouteId, DeclaredState>,
+}
+
+impl RoutePosition {
+    /// The rung that the route stands on: what was asked for, or less where the gate refused the file's state.
+    pub fn stands(&self) -> State {
+        self.standing.own()
+    }
+    /// Whether it stands there already, and nothing else was asked for.
+    pub fn is_at(&self, to: State, shares: Shares) -> bool {
+        self.standing.requested == to && self.standing.shares == shares && self.stands() == to
+    }
+    /// What its file declares now.
+    pub fn declared(&self) -> DeclaredState {
+        let Route { id, declared, shares, .. } = &*self.route;
+        DeclaredState { route: id.clone(), state: *declared, shares: *shares }
+    }
+    fn moved(&mut self, to: State, shares: Shares, flip: FlipRecord) {
+        self.standing.requested = to;
+        self.standing.shares = shares;
+        self.standing.unproven = false;
+        self.standing.gate = None;
+        self.last = Some(flip);
+        self.refused.clear();
+    }
+}
+
+impl Positions {
+    /// Before any file was read: what the store remembers.
+    pub fn remembering(declared: &Declared, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
+        let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
+        Self {
+            declared: Declared { routes: Vec::new(), ..declared.clone() },
+            routes: BTreeMap::new(),
+            flips: flips.into_iter().filter_map(by_route).collect(),
+            remembered: remembered.into_iter().map(|state| (state.route.clone(), state)).collect(),
+        }
+    }
+
+    /// Notes a flip of a route.
+    pub fn flipped(&mut self, route: &RouteId, flip: FlipRecord) {
+        self.flips.insert(route.clone(), flip.clone());
+        if let Some(position) = self.routes.get_mut(route) {
+            let shares = flip.shares.unwrap_or(position.standing.shares);
+            position.moved(state_of(&flip), shares, flip);
+        }
+    }
+
+    /// The last flip of a route, also under an id that it had before.
+    pub fn last_flip(&self, route: &Route) -> Option<&FlipRecord> {
+        route.ids().filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
+    }
+
+    /// What the store remembers of a route's file, also under an id that it had before.
+    pub fn remembered(&self, route: &Route) -> Option<DeclaredState> {
+        let known = route.ids().find_map(|id| self.remembered.get(id))?;
+        Some(DeclaredState { route: route.id.clone(), ..known.clone() })
+    }
+
+    /// The routes that follow up what this one creates.
+    pub fn followers<'a>(&'a self, creator: &'a RouteId) -> impl Iterator<Item = &'a RoutePosition> {
+        self.routes.values().filter(
+            move |other| matches!(&other.route.instance, Some(Instance::Follows { creator: c, .. }) if c == creator),
+        )
+    }
+}
+
+/// The state that a flip went to. One that this binary does not know keeps the engine out.
+pub(super) fn state_of(flip: &FlipRecord) -> State {
+    flip.to.parse().unwrap_or_else(|error| {
+        tracing::warn!(route = ?flip.route, number = flip.number, %error, "a stored flip cannot be read: off");
+        State::Off
+    })
+}
+
+/// The kill switch as records write it.
+pub(super) fn freeze_word(freeze: Freeze) -> &'static str {
+    match freeze {
+        Freeze::No => "no",
+        Freeze::Instances => "instances",
+        Freeze::Effects => "effects",
+    }
+}
+
+/// The kill switch that a flip set. One that this binary does not know holds everything.
+pub(super) fn freeze_of(flip: &FlipRecord) -> Freeze {
+    let known = [Freeze::No, Freeze::Instances, Freeze::Effects].into_iter().find(|f| freeze_word(*f) == flip.to);
+    known.unwrap_or_else(|| {
+        tracing::warn!(number = flip.number, to = %flip.to, "a stored freeze cannot be read: everything is held");
+        Freeze::Effects
+    })
+}

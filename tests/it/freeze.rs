@@ -1,0 +1,194 @@
+//! The kill switch from outside: once it is acknowledged, nothing of the kind begins, whenever it was decided.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::Method;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::process::said;
+use crate::support::raw::Raw;
+use crate::support::seed::{said as told, seed};
+use crate::support::town::{Town, breathe, some_order};
+use crate::support::until;
+
+/// A call that was handed to the socket before the acknowledgement may be counted by its receiver this much later.
+const IN_TRANSIT: Duration = Duration::from_millis(150);
+
+/// Orders are the engine's from the start; `more` goes into pointsman.yaml.
+async fn live(more: &str) -> Town {
+    Town::with(|flags| {
+        flags.edit("routes/orders.yaml", |text| {
+            ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
+                let off = format!("workflow: {workflow}\n    state: off");
+                text.replace(&off, &off.replace("off", "live\n    force: { reason: a test }"))
+            })
+        });
+        flags.edit("pointsman.yaml", |text| format!("{text}{more}"));
+    })
+    .await
+}
+
+fn is_engines(order: &Value) -> bool {
+    order["id"].is_string()
+}
+
+async fn freeze(town: &Town, arguments: &[&str]) -> String {
+    let output = town.pointsman.cli(&[&["freeze"], arguments].concat()).await;
+    assert!(output.status.success(), "{}", said(&output));
+    said(&output)
+}
+
+/// A request's head was decided while the route was live, its body comes after the freeze: legacy takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_on_its_way_begins_nothing() {
+    let town = live("").await;
+    assert!(is_engines(&town.order().await));
+    let body = some_order(7).to_string();
+    let mut client = Raw::connect(town.pointsman.url()["http://".len()..].parse().expect("an address")).await;
+    let head = format!(
+        "POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\ntraceparent: \
+         00-0000000000000000000000000000abcd-000000000000abcd-01\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    client.send(head).await;
+    // It is asked for once the engine's side waits for it.
+    assert_eq!(client.reply().await.status, 100);
+    freeze(&town, &["--reason", "a look around"]).await;
+    client.send(body).await;
+    let reply = client.reply().await;
+    let order: Value = serde_json::from_slice(&reply.body).expect("JSON");
+    assert!(reply.status == 201 && !is_engines(&order), "{} {order}", reply.status);
+    town.note(order);
+    // No fault of the engine: its row of answers goes on.
+    let evidence = town.pointsman.get("/api/v2/routes/orders.create/evidence").await["evidence"].clone();
+    assert_eq!((&evidence["engine_answers"], &evidence["engine_errors"]), (&json!(1), &json!(0)), "{evidence}");
+    freeze(&town, &["--off"]).await;
+    town.finish().await;
+}
+
+/// Calls wait for their service's rate when effects are frozen: none of them leaves, and none is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_for_their_turn_do_not_leave() {
+    const CALLS: usize = 12;
+    let mut town = Town::with(|flags| {
+        flags.edit("pointsman.yaml", |text| {
+            text.replace("/bank\"], keyed: true }", "/bank\"], keyed: true, rate: 5/s, burst: 1 }")
+        });
+        flags.write(
+            "workflows/pay-all.yaml",
+            &format!(
+                "workflow: pay-all\n\
+                 steps:\n  \
+                 pay:\n    for_each: ${{request.body.all}}\n    concurrency: {CALLS}\n    \
+                 call: POST ${{services.bank}}/charges\n    body: {{ order: '${{item}}', amount: 1 }}\n    retry: {{ attempts: 1 }}\n\
+                 respond: {{ status: 200, body: {{}} }}\n"
+            ),
+        );
+    })
+    .await;
+    town.allowed.unacknowledged = true;
+    let all: Vec<usize> = (0..CALLS).collect();
+    let ask = json!({ "workflow": "pay-all", "input": { "all": all } });
+    let path = "/api/v2/orchestrate/run";
+    let client = pointsman::demo::http::Client::new(crate::support::PATIENCE);
+    let url = format!("{}{path}", town.pointsman.admin_url());
+    let begun = client.json(Method::POST, &url, &[("prefer", "respond-async")], &ask).await.expect("a reply").json();
+    let run = begun["data"]["run_id"].as_str().unwrap_or_else(|| panic!("{begun}")).to_owned();
+    let charged = || town.world.ledger().balance().total("charge");
+    until("the first calls", || async { (charged() >= 2).then_some(()) }).await;
+    let answer = freeze(&town, &["--effects", "--reason", "the bank is odd"]).await;
+    assert!(answer.contains("in flight"), "{answer}");
+    tokio::time::sleep(IN_TRANSIT).await;
+    let before = charged();
+    assert!((before as usize) < CALLS / 2, "most of them wait: {before}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(charged(), before, "none begins after the acknowledgement");
+    let explained = said(&town.pointsman.cli(&["explain", &run]).await);
+    assert!(explained.contains("is held"), "{explained}");
+    freeze(&town, &["--off"]).await;
+    until("the run to end", || async {
+        (town.pointsman.get(&format!("{path}/{run}")).await["data"]["status"] == "completed").then_some(())
+    })
+    .await;
+    assert_eq!(charged() as usize, CALLS, "each of them once");
+    town.finish().await;
+}
+
+/// Requests never stop while the switch is thrown and lifted again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
+    const ROUNDS: usize = 30;
+    let mut town = live("limits: { answer_ms: 20000 }\n").await;
+    town.allowed.unacknowledged = true;
+    let over = AtomicBool::new(false);
+    let load = async {
+        let one = async |worker: u64| {
+            let mut number = worker;
+            while !over.load(Ordering::SeqCst) {
+                number += 8;
+                let reply = town.send(Method::POST, "/orders", &some_order(number)).await.expect("a reply");
+                if reply.status.is_success() {
+                    town.note(reply.json());
+                }
+                breathe().await;
+            }
+        };
+        futures_util::future::join_all((0..8).map(one)).await;
+    };
+    // From an acknowledgement to the moment at which its end was asked for.
+    let throwing = async {
+        let (mut instances, mut effects) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let with_effects = round % 2 == 1;
+            let switch = async |body: Value| {
+                let reply = town.pointsman.api(Method::POST, "/api/v2/freeze", body).await;
+                assert!(reply.status.is_success(), "{}", reply.json());
+            };
+            switch(json!({ "on": true, "effects": with_effects })).await;
+            let from = Timestamp::now();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let window = (from, Timestamp::now());
+            instances.push(window);
+            if with_effects {
+                effects.push(window);
+            }
+            switch(json!({ "on": false, "effects": false })).await;
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+        over.store(true, Ordering::SeqCst);
+        (instances, effects)
+    };
+    let ((), (instances, effects)) = tokio::join!(load, throwing);
+    let mut wrong = Vec::new();
+    let mut made = 0;
+    let mut before = String::new();
+    loop {
+        let page = town.pointsman.get(&format!("/api/v2/orchestrate/runs?limit=500{before}")).await;
+        let runs = page["runs"].as_array().cloned().unwrap_or_default();
+        for run in &runs {
+            let started: Timestamp =
+                run["started"].as_str().unwrap_or_else(|| panic!("{run}")).parse().expect("a time");
+            made += usize::from(run["route"] == "orders.create");
+            let inside = instances.iter().any(|(from, to)| *from < started && started < *to);
+            if inside && run["route"] == "orders.create" {
+                wrong.push(format!("an instance began at {started}"));
+            }
+        }
+        match runs.last().filter(|_| runs.len() == 500) {
+            Some(last) => before = format!("&before={}", last["run_id"].as_str().expect("an id")),
+            None => break,
+        }
+    }
+    let late = jiff::SignedDuration::try_from(IN_TRANSIT).expect("short");
+    let entries = town.world.ledger().entries();
+    let held = |at: Timestamp| effects.iter().any(|(from, to)| at > *from + late && at < *to);
+    let begun = entries.iter().filter(|entry| entry.by_engine() && !entry.duplicate && held(entry.at));
+    wrong.extend(begun.map(|entry| format!("`{}` began at {}", entry.operation, entry.at)));
+    let engines = entries.iter().filter(|entry| entry.by_engine()).count();
+    assert!(made > ROUNDS && engines > ROUNDS, "the engine worked in between: {made} runs, {engines} effects");
+    town.finish().await;
+    let figures = format!("{ROUNDS} freezes, {made} instances and {engines} effects in between");
+    told("freeze::under_load_nothing_begins_between_an_acknowledgement_and_its_end", seed(), &figures, &wrong);
+}

@@ -20,6 +20,7 @@ use crate::engine::kill_switch::KillSwitch;
 use crate::engine::machine::{ChildSeen, ChildSpec, Writes};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::seal::Sealer;
+use crate::engine::ports::veil::{self, Veil};
 use crate::engine::ports::writer::{KeptPlans, Writer, WriterParts};
 use crate::engine::scheduler::lease::{Hold, Lease};
 use crate::engine::scheduler::mailbox::{Mailboxes, Slot};
@@ -31,8 +32,8 @@ use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::watchers::Watchers;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
-use crate::names::{Fence, RunId, WorkerId, WorkflowName};
-use crate::store::{Owned, Priority, SharedStore};
+use crate::names::{Fence, RunId, Seq, WorkerId, WorkflowName};
+use crate::store::{Owned, Priority, SharedStore, StoreError, StoredEvent};
 use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
 
 /// What those who schedule runs, and the runs themselves, know of those who move runs.
@@ -78,7 +79,7 @@ pub(super) struct Files {
 pub(super) struct Ports {
     pub store: SharedStore,
     pub pins: Arc<StoreAffinity>,
-    pub sealer: Sealer,
+    pub sealer: Arc<Sealer>,
     pub kept_plans: KeptPlans,
     pub rehearsing: Arc<RehearsingClient>,
     pub sending_dark: Arc<SendingClient>,
@@ -130,6 +131,10 @@ pub(super) struct Process {
 }
 
 impl Core {
+    /// All events of a run, its sensitive values in clear.
+    pub async fn events(&self, run: RunId) -> Result<Vec<StoredEvent>, StoreError> {
+        Ok(veil::open(&self.ports.sealer, run, self.ports.store.events(run, Seq::FIRST).await?))
+    }
     /// What the files say that a request was decided by.
     pub fn snapshot_of(&self, edition: Option<u64>) -> Arc<Snapshot> {
         let newest = self.files.snapshot.load_full();
@@ -155,6 +160,7 @@ impl Core {
         run_key: Option<Vec<u8>>,
         fence: Fence,
         hold: Option<Hold>,
+        veil: Option<Veil>,
     ) -> (Arc<dyn Executor>, Option<(Writer, Writes)>) {
         let writer = |priority| {
             let parts = WriterParts {
@@ -164,6 +170,7 @@ impl Core {
                 plan: plan.clone(),
                 run_key,
                 lease: self.schedule.lease.clone(),
+                veil: veil.clone(),
             };
             Some((Writer::new(parts, hold), Writes { priority, worker: self.schedule.worker, fence }))
         };

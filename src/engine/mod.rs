@@ -124,13 +124,13 @@ impl Engine {
             reloaded: Notify::new(),
         };
         let kill_switch = KillSwitch::new();
-        let sending = |mode| Arc::new(SendingClient::new(&limits, mode, kill_switch.clone()));
+        let sending = |mode| Arc::new(SendingClient::new(&limits, &key_secret, mode, kill_switch.clone()));
         let ports = Ports {
             store,
             pins,
-            sealer: Sealer::new(store_key.as_ref()),
+            sealer: Arc::new(Sealer::new(store_key.as_ref())),
             kept_plans: KeptPlans::default(),
-            rehearsing: Arc::new(RehearsingClient::new(&limits)),
+            rehearsing: Arc::new(RehearsingClient::new(&limits, &key_secret)),
             sending_dark: sending(Mode::Dark),
             sending_real: sending(Mode::Real),
             #[cfg(test)]

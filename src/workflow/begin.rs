@@ -144,7 +144,7 @@ pub(super) fn first_request(
     let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
     let left = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
     let given = left.as_ref().or(given.map(|given| &**given));
-    wire::call_record(call, world, &run.started.request, &scope, &masked, given)
+    wire::call_record(call, world, run, &scope, &masked, given)
 }
 
 fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<CallRecord>, item: Option<u32>) -> Event {

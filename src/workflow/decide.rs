@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::BytesMark;
 use super::begin::begin;
 use super::calls::StepState;
 use super::conflict::{conflict, pauses};
@@ -171,7 +172,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
                 Err(error) => failed(run, step, None, template.reads(), &error),
             }
         }
-        (StepKind::Fail(answer), _) => match wire::answer(answer, &scope) {
+        (StepKind::Fail(answer), _) => match wire::answer(answer, &scope, BytesMark::of_run(world, run)) {
             Ok(answer) => Event::FailReached { step: step.id.clone(), answer: Arc::new(answer) },
             Err((reads, error)) => failed(run, step, None, &reads, &error),
         },

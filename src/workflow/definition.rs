@@ -44,6 +44,10 @@ pub struct WorkflowDraft {
 pub struct InputDraft {
     /// JSON Schema of the request's body.
     pub schema: Option<Value>,
+    /// JSONPaths in the request's body whose values are not written down in clear: `[$.card.number]`.
+    pub sensitive: Vec<String>,
+    /// Headers of the request, and of replies, whose values are not written down in clear.
+    pub sensitive_headers: Vec<String>,
 }
 
 /// One step: exactly one of `call`, `set`, `checkpoint`, `wait`, `run` and `fail`. Every string may hold `${ … }`.
@@ -89,6 +93,9 @@ pub struct StepDraft {
 
     /// What the call does to the world. Default `read` for GET, HEAD and OPTIONS, else `shared`.
     pub effect: Option<EffectClass>,
+    /// JSONPaths in the step's output whose values are not written down in clear: `[$.access_token]`. Of a `for_each`,
+    /// in each item's.
+    pub sensitive: Vec<String>,
     /// Headers of the call. They may read `secrets`.
     #[schemars(schema_with = "fields")]
     pub headers: Map<String, Value>,

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::calls::CallState;
 use super::conflict::conflict;
 use super::respond::answer_about;
-use super::{ConflictKind, Event, Failure, FailureKind, Part, Plan, Refusal, Run, World, undo};
+use super::{BytesMark, ConflictKind, Event, Failure, FailureKind, Part, Plan, Refusal, Run, World, undo};
 use crate::names::StepId;
 
 /// Ends the run, or goes one phase on.
@@ -70,8 +70,9 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
     if run.answer.is_some() {
         return Vec::new();
     }
-    let answer =
-        run.declared.clone().or_else(|| answer_about(plan, "failed", &world.answering(run, None)).map(Arc::new));
+    let answer = run.declared.clone().or_else(|| {
+        answer_about(plan, "failed", &world.answering(run, None), BytesMark::of_run(world, run)).map(Arc::new)
+    });
     answer.map(|answer| Event::Responded { answer, pin: None }).into_iter().collect()
 }
 

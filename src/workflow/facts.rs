@@ -58,6 +58,12 @@ pub struct RunStarted {
     /// When it is over, finished or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// Values that stand for bytes are marked ([`super::BytesMark`]); not in runs of earlier versions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bytes_marked: bool,
+    /// Its plan declares sensitive values: in the store they are sealed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sensitive: bool,
 }
 
 /// The step of another run that began this one.

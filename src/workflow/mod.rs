@@ -7,6 +7,7 @@
 
 mod begin;
 mod beside;
+mod bytes;
 mod calls;
 mod check;
 mod checkpoint;
@@ -41,6 +42,7 @@ mod respond;
 mod risk;
 mod rules;
 mod run;
+mod sensitive;
 mod span;
 mod status;
 mod summary;
@@ -55,6 +57,7 @@ mod waits;
 pub mod wire;
 mod world;
 
+pub use bytes::BytesMark;
 pub use calls::{InFlight, Undone};
 pub use check::Known;
 pub use child::OpenChild;
@@ -81,6 +84,7 @@ pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use rerun::rerun;
 pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Question, SubRun, Until, Wait};
 pub use run::Run;
+pub use sensitive::{Sensitive, SensitivePath, WITHIN_CHARS_MIN, hidden, shown};
 pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use summary::{RunStatus, RunSummary};

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::rules::{Care, Policy, Question, SubRun, Wait};
-use super::{CREDENTIALS, EffectClass, Part};
+use super::{CREDENTIALS, EffectClass, Part, Sensitive};
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
 
@@ -40,6 +40,8 @@ pub struct Plan {
     pub notify: Option<UrlTemplate>,
     /// The run's total: when it is over, the run ends early, and what was done is undone.
     pub deadline: Option<Duration>,
+    /// What of its runs is not written down in clear.
+    pub(super) sensitive: Sensitive,
     /// The compiled schema.
     pub(super) input: Option<Schema>,
 }

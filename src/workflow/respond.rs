@@ -12,8 +12,8 @@ use super::conflict::pauses;
 use super::decide::failure;
 use super::resolve::given;
 use super::{
-    AnswerRecord, Conflict, ConflictKind, Creates, Event, Failure, FailureKind, Part, Payload, Pinned, Plan, Refusal,
-    Run, World, wire,
+    AnswerRecord, BytesMark, Conflict, ConflictKind, Creates, Event, Failure, FailureKind, Part, Payload, Pinned, Plan,
+    Refusal, Run, World, wire,
 };
 use crate::expression::Scope;
 
@@ -32,7 +32,7 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
         return Ok(vec![no_answer(run, Failure::of_run(FailureKind::NoAnswer, message))]);
     };
     let respond = plan.respond.get(entry).ok_or(Refusal::NotDue("no such entry"))?;
-    Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None)) {
+    Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None), BytesMark::of_run(world, run)) {
         Ok(answer) => {
             let pin = pin(run, &answer);
             Event::Responded { answer: Arc::new(answer), pin }
@@ -79,7 +79,7 @@ pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &World) -> Result<Ve
     if run.answer.is_some() || run.pending.is_some() {
         return Err(Refusal::Answered);
     }
-    let answer = wire::pending_answer(plan, &world.plain(run)).ok_or(Refusal::NotDue("there is no such answer"))?;
+    let answer = wire::pending_answer(plan, world, run).ok_or(Refusal::NotDue("there is no such answer"))?;
     let pin = pin(run, &answer);
     Ok(vec![Event::PendingAnswered { answer: Arc::new(answer), pin }])
 }
@@ -106,15 +106,15 @@ fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
 }
 
 /// What the caller gets instead of a problem, where an entry of `respond` asks for this and holds.
-pub(super) fn answer_about(plan: &Plan, name: &str, scope: &Scope) -> Option<AnswerRecord> {
+pub(super) fn answer_about(plan: &Plan, name: &str, scope: &Scope, mark: BytesMark) -> Option<AnswerRecord> {
     plan.respond.iter().find_map(|entry| {
         let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
-        when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope).ok())?
+        when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, scope, mark).ok())?
     })
 }
 
 /// What the caller gets whose body the workflow does not take, where `respond` says so. `run` is one that was never
 /// begun.
 pub fn input_refused(run: &Run, plan: &Plan, world: &World, why: &str) -> Option<AnswerRecord> {
-    answer_about(plan, "input_error", &world.answering(run, Some(why)))
+    answer_about(plan, "input_error", &world.answering(run, Some(why)), BytesMark::of_run(world, run))
 }

@@ -328,7 +328,7 @@ impl Judge<'_> {
             StepKind::Call(call) => {
                 let masked = call_scope(&world.masked(run), run, &step.id, item, Part::Do);
                 let body = body_of(run, call, step, item, &scope).map_err(broken)?;
-                let record = wire::call_record(call, world, &run.started.request, &scope, &masked, Some(&body));
+                let record = wire::call_record(call, world, run, &scope, &masked, Some(&body));
                 let record = record.map_err(broken)?;
                 let touches = if call.effect == EffectClass::Read { ", reads only" } else { "" };
                 let value = match (&body, item.and_then(|item| run.item(&step.id, item))) {

@@ -206,6 +206,7 @@ impl PlanBuilder {
             dependents: Vec::new(),
             notify: None,
             deadline: None,
+            sensitive: Default::default(),
             input,
         })
     }

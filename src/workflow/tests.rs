@@ -1,6 +1,7 @@
 //! The core against a fake world: any plan, any outcome, any order, any crash.
 
 mod any;
+mod bytes;
 mod edges;
 mod effects;
 mod failure;
@@ -54,6 +55,8 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         traceparent: None,
         job: None,
         parent: None,
+        bytes_marked: true,
+        sensitive: false,
         rerun_of: None,
         by: None,
         until: None,

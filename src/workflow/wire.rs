@@ -6,34 +6,16 @@
 use serde_json::Value;
 
 use super::world::{STARS, reads_hidden};
-use super::{Answer, AnswerRecord, Call, CallBody, CallRecord, Payload, Plan, World};
+use super::{Answer, AnswerRecord, BytesMark, Call, CallBody, CallRecord, Payload, Plan, Run, World};
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
 type Broken = (Vec<ReadPath>, ExpressionError);
-
-/// The member that marks bytes which are neither JSON nor text: `{"$bytes": base64, "content_type": …}`. It may be
-/// passed on as a body, or answered with.
-pub const BYTES: &str = "$bytes";
-
-/// Bytes as a value that expressions can pass on.
-pub fn bytes_value(bytes: &[u8], content_type: Option<&str>) -> Value {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(bytes);
-    serde_json::json!({ BYTES: text, "content_type": content_type })
-}
-
-/// The bytes and content type of such a value.
-fn as_bytes(value: &Value) -> Option<(Payload, Option<String>)> {
-    let text = value.as_object()?.get(BYTES)?.as_str()?;
-    let payload = Payload::of(&Payload::Base64(text.to_owned()).bytes());
-    Some((payload, value.get("content_type").and_then(Value::as_str).map(str::to_owned)))
-}
 
 /// A call as it is recorded. `given` is what a person gave in place of the body.
 pub(super) fn call_record(
     call: &Call,
     world: &World,
-    request: &Value,
+    run: &Run,
     plain: &Scope,
     masked: &Scope,
     given: Option<&Value>,
@@ -45,8 +27,8 @@ pub(super) fn call_record(
         headers.push((name.as_str().to_owned(), value));
     }
     let (body, content_type) = match given {
-        Some(given) => given_body(&call.body, given),
-        None => body(&call.body, request, plain)?,
+        Some(given) => given_body(&call.body, given, BytesMark::of_run(world, run)),
+        None => body(&call.body, &run.started.request, plain, BytesMark::of_run(world, run))?,
     };
     if let Some(content_type) = content_type
         && !headers.iter().any(|(name, _)| name == "content-type")
@@ -82,12 +64,12 @@ pub fn reveal(call: &Call, revealed: &Scope) -> Result<(String, Vec<(String, Str
     Ok((path, headers))
 }
 
-fn body(body: &CallBody, request: &Value, scope: &Scope) -> Result<(Payload, Option<String>), Broken> {
+fn body(body: &CallBody, request: &Value, scope: &Scope, mark: BytesMark) -> Result<(Payload, Option<String>), Broken> {
     Ok(match body {
         CallBody::Empty => (Payload::Empty, None),
         CallBody::Json(template) => {
             let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
-            match as_bytes(&value) {
+            match mark.bytes(&value) {
                 Some(bytes) => bytes,
                 None => (Payload::Text(value.to_string()), Some("application/json".into())),
             }
@@ -109,12 +91,12 @@ fn body(body: &CallBody, request: &Value, scope: &Scope) -> Result<(Payload, Opt
             let text = template.evaluate_lines(scope).map_err(|error| (template.reads().to_vec(), error))?;
             (Payload::of(text.as_bytes()), Some("text/plain; charset=utf-8".into()))
         }
-        CallBody::Raw => request.get("raw").and_then(as_bytes).unwrap_or((Payload::Empty, None)),
+        CallBody::Raw => request.get("raw").and_then(|raw| mark.bytes(raw)).unwrap_or((Payload::Empty, None)),
     })
 }
 
 /// What a person gave, in the shape that the call's body has.
-fn given_body(body: &CallBody, given: &Value) -> (Payload, Option<String>) {
+fn given_body(body: &CallBody, given: &Value, mark: BytesMark) -> (Payload, Option<String>) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match (body, given.as_object()) {
         (CallBody::Form(_), Some(fields)) => {
@@ -130,7 +112,7 @@ fn given_body(body: &CallBody, given: &Value) -> (Payload, Option<String>) {
             (Payload::of(form.as_bytes()), Some("application/x-www-form-urlencoded".into()))
         }
         (CallBody::Text(_), _) => (Payload::of(text(given).as_bytes()), Some("text/plain; charset=utf-8".into())),
-        _ => match as_bytes(given) {
+        _ => match mark.bytes(given) {
             Some(bytes) => bytes,
             None => (Payload::Text(given.to_string()), Some("application/json".into())),
         },
@@ -148,7 +130,7 @@ fn form_component(text: &mut String, value: &str) {
 }
 
 /// An answer as it goes to the caller.
-pub(super) fn answer(answer: &Answer, scope: &Scope) -> Result<AnswerRecord, Broken> {
+pub(super) fn answer(answer: &Answer, scope: &Scope, mark: BytesMark) -> Result<AnswerRecord, Broken> {
     let status = answer.status.evaluate(scope).map_err(|error| (answer.status.reads().to_vec(), error))?;
     let status = match &status {
         Value::Number(number) => number.as_u64(),
@@ -170,7 +152,7 @@ pub(super) fn answer(answer: &Answer, scope: &Scope) -> Result<AnswerRecord, Bro
         return Ok(AnswerRecord { status, headers, body: Payload::Empty });
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
-    let (body, content_type) = match (as_bytes(&value), &value, &declared) {
+    let (body, content_type) = match (mark.bytes(&value), &value, &declared) {
         (Some(bytes), _, _) => bytes,
         // Text stays text where the answer says that it is no JSON.
         (None, Value::String(text), Some(declared)) if !declared.contains("json") => {
@@ -185,6 +167,6 @@ pub(super) fn answer(answer: &Answer, scope: &Scope) -> Result<AnswerRecord, Bro
 }
 
 /// What the caller gets while the run goes on without an answer, where the plan declares it and it has a value.
-pub fn pending_answer(plan: &Plan, scope: &Scope) -> Option<AnswerRecord> {
-    answer(plan.pending.as_ref()?, scope).ok()
+pub fn pending_answer(plan: &Plan, world: &World, run: &Run) -> Option<AnswerRecord> {
+    answer(plan.pending.as_ref()?, &world.plain(run), BytesMark::of_run(world, run)).ok()
 }

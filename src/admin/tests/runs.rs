@@ -32,6 +32,8 @@ fn started(run: RunId) -> Event {
         traceparent: None,
         job: None,
         parent: None,
+        bytes_marked: true,
+        sensitive: false,
         rerun_of: None,
         by: None,
         until: None,

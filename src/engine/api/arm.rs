@@ -24,7 +24,7 @@ use crate::engine::scheduler::registry::{Announced, Held, Registration};
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest, FROZEN, RequestCopy};
 use crate::flag::{Arm, SkipReason};
-use crate::names::{RunId, Seq};
+use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
 use crate::workflow::{Mode, fold};
 
@@ -223,7 +223,7 @@ async fn attach(
             None => {}
         }
     }
-    let events = match timeout_at(deadline, core.ports.store.events(id, Seq::FIRST)).await {
+    let events = match timeout_at(deadline, core.events(id)).await {
         Ok(Ok(events)) if events.is_empty() => return None,
         Ok(Ok(events)) => events,
         Ok(Err(_)) | Err(_) => return Some(problem(id, "the store does not answer")),

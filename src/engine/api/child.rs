@@ -22,9 +22,9 @@ use crate::engine::driver;
 use crate::engine::machine::{ChildEnd, ChildSeen, ChildSpec, SpawnPolicy, StartAnswer};
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
-use crate::names::{RunId, Seq};
+use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{Mode, Parent, Run, RunStarted, RunStatus, fold};
+use crate::workflow::{BytesMark, Mode, Parent, Run, RunStarted, RunStatus, fold};
 
 /// Until the store is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -124,7 +124,7 @@ async fn on_disk(core: &Core, spec: &ChildSpec) -> Result<Option<ChildSeen>, Sto
     if !summary.status.is_final() {
         return Ok(Some(ChildSeen::Alive));
     }
-    let events = core.ports.store.events(spec.child, Seq::FIRST).await?;
+    let events = core.events(spec.child).await?;
     let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
     let unreadable = |misfit| {
         let failed = spec.failed(format!("its events cannot be read: {misfit}"));
@@ -164,6 +164,7 @@ fn prepared(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepar
         legacy: parent.legacy.clone(),
         traceparent: parent.traceparent.clone(),
         until: parent.until,
+        mark: BytesMark::new(&core.files.key_secret),
     };
     let started = start::started(&plan, spec.child, &spec.input, origin, core.process.clock.now());
     PreparedRun::new(plan, started, snapshot).map_err(|misfit| spec.failed(misfit.to_string()))

@@ -14,7 +14,7 @@ use crate::engine::context::Core;
 use crate::engine::ports::breaker::BreakerState;
 use crate::engine::scheduler::load::{self, Unloaded};
 use crate::flag::Freeze;
-use crate::names::{RunId, Seq, ServiceName};
+use crate::names::{RunId, ServiceName};
 use crate::store::LockRow;
 use crate::workflow::{Cause, Conditions, Reason, RunSummary, Since, ago, fold, waits};
 
@@ -38,7 +38,7 @@ async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Exp
         let sentence = format!("It has ended: {}.", summary.status.as_str());
         return Ok((Explanation { run: summary, sentence, waits: Vec::new(), stuck: false }, false));
     }
-    let events = core.ports.store.events(id, Seq::FIRST).await.map_err(store)?;
+    let events = core.events(id).await.map_err(store)?;
     let run =
         fold(events.iter().map(|stored| &stored.event)).map_err(|misfit| NotDone::Unreadable(misfit.to_string()))?;
     let snapshot = core.files.snapshot.load_full();

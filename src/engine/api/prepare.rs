@@ -18,7 +18,7 @@ use crate::engine::ports::decode;
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::flag::{InstanceId, SkipReason};
-use crate::names::{RunId, Seq};
+use crate::names::RunId;
 use crate::store::{Remains, StoreError};
 use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, RunStatus, deeper_than, evolve, fold, input_refused};
 
@@ -59,7 +59,7 @@ pub(in crate::engine) async fn prepare(
             return not_started("too_many_runs", "As many runs are in flight as may be (runs_in_flight_max)");
         }
     };
-    let body = decode::request_body(&request.request, decode::Bounds::of(&core.files.limits));
+    let body = decode::request_body(&request.request, decode::Bounds::of(&core.files.limits, &core.files.key_secret));
     if let Err(why) = plan.check_input(&body) {
         return Err(Box::new(bad_input(core, snapshot, &plan, request, run, &body, &why)));
     }
@@ -125,7 +125,7 @@ async fn load_instance(
 
 /// What its events say, or what is kept of them where they were purged.
 async fn known_of(core: &Core, run: RunId) -> Result<Option<(Remains, RunStatus)>, StoreError> {
-    let events = core.ports.store.events(run, Seq::FIRST).await?;
+    let events = core.events(run).await?;
     if let Ok(folded) = fold(events.iter().map(|stored| &stored.event)) {
         return Ok(Some((Remains::of_run(&folded), folded.status())));
     }
@@ -149,7 +149,8 @@ fn birth(
     body: &Value,
     instance: Option<Arc<Value>>,
 ) -> Result<Born, &'static str> {
-    let facts = decode::facts(&request.request, body, plan);
+    let bounds = decode::Bounds::of(&core.files.limits, &core.files.key_secret);
+    let facts = decode::facts(&request.request, body, plan, bounds.mark);
     let durable = request.mode != Mode::Rehearse;
     let sealed = match durable && !facts.credentials.is_empty() {
         true => {
@@ -159,7 +160,6 @@ fn birth(
         false => None,
     };
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
-    let bounds = decode::Bounds::of(&core.files.limits);
     let legacy = request.legacy.as_ref().and_then(|legacy| decode::legacy(legacy, &plan.reads, bounds));
     let trace = request.request.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let now = core.process.clock.now();
@@ -179,6 +179,8 @@ fn birth(
         traceparent: trace.map(str::to_owned),
         job: None,
         parent: None,
+        bytes_marked: true,
+        sensitive: !plan.sensitive_values().is_empty(),
         rerun_of: None,
         by: None,
         until: start::until(plan, now),

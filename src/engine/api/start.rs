@@ -29,7 +29,7 @@ use crate::engine::scheduler::registry::{Held, Registration};
 use crate::exchange::RequestCopy;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, FirstTry};
-use crate::workflow::{Event, Mode, Parent, Plan, RunStarted};
+use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RunStarted};
 
 /// What expressions see as the path of a request that came to no route.
 const PATH: &str = "/api/v2/orchestrate/run";
@@ -44,6 +44,8 @@ pub(in crate::engine) struct Origin {
     pub traceparent: Option<String>,
     /// Not longer than this.
     pub until: Option<Timestamp>,
+    /// Marks what stands for bytes.
+    pub mark: BytesMark,
 }
 
 /// When a run of the plan that is born now is over, finished or not.
@@ -65,8 +67,8 @@ pub(in crate::engine) fn started(plan: &Plan, run: RunId, input: &Value, origin:
         peer: [127, 0, 0, 1].into(),
         received: SystemTime::now(),
     };
-    let facts = decode::facts(&request, input, plan);
-    let Origin { mode, by, job, parent, legacy, traceparent, until } = origin;
+    let facts = decode::facts(&request, input, plan, origin.mark);
+    let Origin { mode, by, job, parent, legacy, traceparent, until, mark: _ } = origin;
     let until = [until, self::until(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,
@@ -84,6 +86,8 @@ pub(in crate::engine) fn started(plan: &Plan, run: RunId, input: &Value, origin:
         traceparent,
         job,
         parent,
+        bytes_marked: true,
+        sensitive: !plan.sensitive_values().is_empty(),
         rerun_of: None,
         by,
         until,
@@ -118,6 +122,7 @@ pub(in crate::engine) async fn start(
         legacy: None,
         traceparent: None,
         until: None,
+        mark: BytesMark::new(&core.files.key_secret),
     };
     let started = started(&plan, run, &input, origin, core.process.clock.now());
     let (credentials, run_key) = Default::default();

@@ -12,7 +12,7 @@ use crate::exchange::{Abandoned, ArmAnswer, ArmReply, Problem, RunReport, Source
 use crate::flag::{PinKey, SkipReason};
 use crate::names::RunId;
 use crate::workflow::{
-    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Run, RunStatus, StepKind, World, sends, wire,
+    AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Run, RunStatus, StepKind, World, sends, shown, wire,
 };
 
 /// The reply that a run has come to, for whoever asks with its retry key; `None` while there is none.
@@ -105,7 +105,7 @@ fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
     if run.mode() == Mode::Real && run.started().creates.is_some() {
         return None; // what it names is not pinned
     }
-    let answer = wire::pending_answer(plan?, &world.plain(run))?;
+    let answer = wire::pending_answer(plan?, world, run)?;
     Some(answered(&answer, report(run, plan)))
 }
 
@@ -277,6 +277,10 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     intents.sort_by_key(|(step, item, part, _)| (*part, place(step), *item));
     let intents = intents
         .into_iter()
+        .map(|(step, item, part, record)| {
+            let starred = plan.filter(|plan| !plan.sensitive_values().is_empty()).map(|plan| shown(plan, run, record));
+            (step, item, part, starred.unwrap_or_else(|| record.clone()))
+        })
         .map(|(step, item, part, record)| Intent {
             // What an `undo` would have sent goes by a name of its own.
             step: if part == Part::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },

@@ -96,8 +96,8 @@ pub(in crate::engine) trait Executor: Send + Sync {
 pub(in crate::engine) struct RehearsingClient(Wire);
 
 impl RehearsingClient {
-    pub fn new(limits: &Limits) -> Self {
-        Self(Wire::new(limits))
+    pub fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
+        Self(Wire::new(limits, key_secret))
     }
     /// Sends a read.
     pub async fn read(self, call: ReadCall) -> Heard {
@@ -123,8 +123,8 @@ pub(in crate::engine) struct SendingClient {
 }
 
 impl SendingClient {
-    pub fn new(limits: &Limits, mode: Mode, kill_switch: Arc<KillSwitch>) -> Self {
-        Self { wire: Wire::new(limits), mode, kill_switch }
+    pub fn new(limits: &Limits, key_secret: &[u8; 32], mode: Mode, kill_switch: Arc<KillSwitch>) -> Self {
+        Self { wire: Wire::new(limits, key_secret), mode, kill_switch }
     }
     /// Sends a call; what is an effect leaves only while the kill switch allows it.
     pub async fn send(self, SendCall(call, effect): SendCall) -> Heard {
@@ -150,14 +150,14 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
         Self {
             links: Links::new(
                 usize_of(limits.service_idle_connections_max),
                 Limits::ms(limits.service_idle_ms),
                 Limits::ms(limits.service_unrepeatable_idle_ms),
             ),
-            bounds: decode::Bounds::of(limits),
+            bounds: decode::Bounds::of(limits, key_secret),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::expression::ReadPath;
 use crate::expression::pairs;
 use crate::limits::Limits;
 use crate::workflow::{
-    CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, values_in, wire,
+    BytesMark, CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, values_in,
 };
 
 /// How deep a decoded body may be.
@@ -31,13 +31,15 @@ pub(in crate::engine) struct Bounds {
     pub bytes: usize,
     pub depth: usize,
     pub values: usize,
+    /// Marks what stands for bytes.
+    pub mark: BytesMark,
 }
 
 impl Bounds {
-    pub(in crate::engine) fn of(limits: &Limits) -> Self {
+    pub(in crate::engine) fn of(limits: &Limits, key_secret: &[u8; 32]) -> Self {
         let size = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
         let (bytes, values) = (size(limits.output_bytes_max), size(limits.output_values_max));
-        Self { bytes, depth: depth_max(limits), values }
+        Self { bytes, depth: depth_max(limits), values, mark: BytesMark::new(key_secret) }
     }
 }
 
@@ -46,7 +48,7 @@ impl Bounds {
 /// # Errors
 /// It says that it is JSON and is not, or is nested deeper or has more values than the bounds.
 pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: Bounds) -> Result<Value, String> {
-    let Bounds { bytes: _, depth: depth_max, values: values_max } = bounds;
+    let Bounds { bytes: _, depth: depth_max, values: values_max, mark } = bounds;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -77,7 +79,7 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
     {
         return Ok(value);
     }
-    Ok(wire::bytes_value(bytes, content_type))
+    Ok(mark.value(bytes, content_type))
 }
 
 /// The decoded value of a body that came with these headers, its `Content-Encoding` taken off where that can be done
@@ -138,7 +140,7 @@ pub(in crate::engine) fn request_body(request: &RequestCopy, bounds: Bounds) -> 
 }
 
 /// What a plan reads of a request.
-pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan) -> Facts {
+pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, mark: BytesMark) -> Facts {
     let raw =
         plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
     let wanted: Vec<&[Arc<str>]> =
@@ -177,7 +179,7 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan)
     }
     if raw || reads("raw") {
         let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        parts.insert("raw".into(), wire::bytes_value(&request.body, content_type));
+        parts.insert("raw".into(), mark.value(&request.body, content_type));
     }
     // A body or header that nobody names is not kept.
     let mut whole = Value::Object(parts);

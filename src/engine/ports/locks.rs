@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::context::Core;
-use crate::names::{RunId, Seq, StepId};
+use crate::names::{RunId, StepId};
 use crate::store::{LockRow, StoreError};
 use crate::workflow::{Event, Knot, LockSeen, Parent};
 
@@ -157,7 +157,7 @@ impl Families<'_> {
         if let Some(parent) = self.parents.get(&run) {
             return Ok(parent.clone());
         }
-        let events = self.core.ports.store.events(run, Seq::FIRST).await?;
+        let events = self.core.events(run).await?;
         let parent = events.first().and_then(|first| match &first.event {
             Event::RunStarted(started) => started.parent.clone(),
             _ => None,

@@ -12,5 +12,6 @@ pub(super) mod locks;
 pub(super) mod outgoing;
 pub(super) mod seal;
 pub(super) mod service;
+pub(super) mod veil;
 pub(super) mod webhooks;
 pub(super) mod writer;

@@ -18,20 +18,42 @@ const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
 
 /// Seals and opens.
-pub(in crate::engine) struct Sealer(Option<XChaCha20Poly1305>);
+pub(in crate::engine) struct Sealer {
+    credentials: Option<XChaCha20Poly1305>,
+    /// Sensitive values: these are opened for as long as their run is kept.
+    values: Option<XChaCha20Poly1305>,
+}
 
 impl Sealer {
     /// With this key, if there is one.
     pub fn new(store_key: Option<&Secret>) -> Self {
-        Self(store_key.map(|key| {
-            let key = blake3::derive_key("pointsman 1 credentials of callers", key.reveal().as_bytes());
-            XChaCha20Poly1305::new(&key.into())
-        }))
+        let cipher = |purpose: &str| {
+            store_key.map(|key| XChaCha20Poly1305::new(&blake3::derive_key(purpose, key.reveal().as_bytes()).into()))
+        };
+        Self {
+            credentials: cipher("pointsman 1 credentials of callers"),
+            values: cipher("pointsman 1 sensitive values"),
+        }
+    }
+
+    /// Whether anything can be sealed.
+    pub fn has_key(&self) -> bool {
+        self.values.is_some()
+    }
+
+    /// A sensitive value as ciphertext that opens for this run alone.
+    pub fn seal_text(&self, run: RunId, text: &str) -> Option<String> {
+        encrypt(self.values.as_ref()?, run, text.as_bytes()).map(|sealed| STANDARD.encode(sealed))
+    }
+
+    /// What was sealed so for this run.
+    pub fn open_text(&self, run: RunId, sealed: &str) -> Option<String> {
+        String::from_utf8(decrypt(self.values.as_ref()?, run, &STANDARD.decode(sealed).ok()?)?).ok()
     }
 
     /// Credentials as ciphertext, and the key to them, itself sealed. `None` without a store key or randomness.
     pub fn seal(&self, run: RunId, credentials: &BTreeMap<String, String>) -> Option<Sealed> {
-        let outer = self.0.as_ref()?;
+        let outer = self.credentials.as_ref()?;
         let mut key = [0; KEY_BYTES];
         getrandom::fill(&mut key).ok()?;
         let inner = XChaCha20Poly1305::new(&key.into());
@@ -41,7 +63,7 @@ impl Sealer {
 
     /// What was sealed for this run, with its sealed key.
     pub fn open(&self, run: RunId, credentials: &str, key: &[u8]) -> Option<BTreeMap<String, String>> {
-        let key: [u8; KEY_BYTES] = decrypt(self.0.as_ref()?, run, key)?.try_into().ok()?;
+        let key: [u8; KEY_BYTES] = decrypt(self.credentials.as_ref()?, run, key)?.try_into().ok()?;
         let inner = XChaCha20Poly1305::new(&key.into());
         serde_json::from_slice(&decrypt(&inner, run, &STANDARD.decode(credentials).ok()?)?).ok()
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::affinity::StoreAffinity;
+use crate::engine::ports::veil::Veil;
 use crate::engine::scheduler::lease::{Hold, Lease};
 use crate::flag::PinKey;
 use crate::names::{PlanId, RunId, Seq};
@@ -47,6 +48,8 @@ pub(in crate::engine) struct WriterParts {
     /// Opens the run's sealed credentials.
     pub run_key: Option<Vec<u8>>,
     pub lease: Arc<Lease>,
+    /// Seals the run's sensitive values, where its plan declares any.
+    pub veil: Option<Veil>,
 }
 
 /// Writes the events of one run: one append at a time.
@@ -78,7 +81,16 @@ impl Writer {
         if pause.is_zero() {
             self.next_hold = Some(self.parts.lease.hold());
         }
-        self.under_way = Some(hand_in(self.parts.clone(), append, pause));
+        let sealed = match &mut self.parts.veil {
+            None => Some(append),
+            Some(veil) => veil.seal(&append).map(Arc::new),
+        };
+        self.under_way = Some(match sealed {
+            Some(append) => hand_in(self.parts.clone(), append, pause),
+            None => Box::pin(std::future::ready(Err(AppendError::Refused(
+                "what is sensitive cannot be sealed: there is no store_key, or no randomness".into(),
+            )))),
+        });
     }
     /// Waits for the append that is under way; for ever where none is. May be dropped and called again.
     pub async fn settled(&mut self) -> Result<(), AppendError> {
@@ -106,7 +118,7 @@ fn hand_in(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let WriterParts { store, pins: _, plans, plan, run_key, lease: _ } = parts;
+        let WriterParts { store, pins: _, plans, plan, run_key, lease: _, veil: _ } = parts;
         if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
             put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;

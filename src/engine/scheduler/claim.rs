@@ -127,8 +127,8 @@ pub(in crate::engine) async fn load(
 
 impl Read {
     fn driver(self, core: &Arc<Core>, slot: Slot, owned: &Owned, hold: Hold) -> Driver {
-        let Read { run, last, plan, snapshot, credentials } = self;
-        let (executor, writer) = core.of_mode(run.mode(), &plan, None, owned.fence, Some(hold));
+        let Read { run, last, plan, snapshot, credentials, veil } = self;
+        let (executor, writer) = core.of_mode(run.mode(), &plan, None, owned.fence, Some(hold), veil);
         let registration = core.schedule.registry.take(run.id(), None).ok();
         let mut driver = Driver::new(Parts {
             core: core.clone(),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::engine::context::Core;
+use crate::engine::ports::veil::Veil;
 use crate::engine::snapshot::Snapshot;
-use crate::names::{PlanId, RunId, Seq};
+use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
 use crate::workflow::{Plan, Run, fold};
 
@@ -30,12 +31,14 @@ pub(in crate::engine) struct Read {
     pub plan: Arc<Plan>,
     pub snapshot: Arc<Snapshot>,
     pub credentials: BTreeMap<String, String>,
+    /// Seals its sensitive values.
+    pub veil: Option<Veil>,
 }
 
 /// Reads a run, whoever moves it.
 pub(in crate::engine) async fn read(core: &Core, id: RunId) -> Result<Read, Unloaded> {
     let _turn = core.schedule.reads.0.acquire().await; // never closed
-    let events = match core.ports.store.events(id, Seq::FIRST).await {
+    let events = match core.events(id).await {
         Ok(events) => events,
         Err(error) => {
             // Where the store answers otherwise, it is this run's events that cannot be read: the others go on.
@@ -46,10 +49,11 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId) -> Result<Read, Unlo
     let run = fold(events.iter().map(|stored| &stored.event))
         .map_err(|misfit| Unloaded::Unreadable(format!("its events cannot be read: {misfit}")))?;
     let last = events.last().map_or(run.started().started, |stored| stored.at);
-    drop(events);
     let started = run.started().clone();
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
+    let veil = Veil::of(&core.ports.sealer, &plan, id, events.iter().map(|stored| &stored.event));
+    drop(events);
     let credentials = match &started.sealed {
         None => Default::default(),
         Some(sealed) => {
@@ -60,7 +64,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId) -> Result<Read, Unlo
             })
         }
     };
-    Ok(Read { run, last, plan, snapshot, credentials })
+    Ok(Read { run, last, plan, snapshot, credentials, veil })
 }
 
 /// The plan that a run keeps: in force, or made again, whatever today's files have.

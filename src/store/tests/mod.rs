@@ -219,6 +219,8 @@ pub(crate) fn born(run: RunId, at: Timestamp) -> Event {
         traceparent: None,
         job: None,
         parent: None,
+        bytes_marked: true,
+        sensitive: false,
         rerun_of: None,
         by: None,
         until: None,

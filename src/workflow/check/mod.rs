@@ -14,6 +14,7 @@ mod notify;
 mod order;
 mod people;
 mod respond;
+mod sensitive;
 mod step;
 mod values;
 
@@ -131,6 +132,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
     check.fallbacks(&built);
     let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));
     let risks = check.policies(&draft.risks, site);
+    let sensitive = check.sensitive(&draft, site);
     let notify = draft.notify.as_ref().and_then(|text| check.notify(text, &site.key("notify")));
     let order = check.order(&built);
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &built);
@@ -151,6 +153,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
         reads,
         notify,
         deadline,
+        sensitive,
         input: input.map(|(_, input)| input),
     })
 }

@@ -2,6 +2,7 @@
 //! over store and ledger after each test.
 
 mod beside;
+mod bodies;
 mod bounds;
 mod callers;
 mod clock;
@@ -15,6 +16,7 @@ mod not_done;
 mod questions;
 mod renamed;
 mod retries;
+mod sealed;
 mod stakes;
 mod structure;
 mod told;

@@ -107,6 +107,8 @@ fn first(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         parent: None,
         rerun_of: None,
         by: None,
+        bytes_marked: true,
+        sensitive: false,
         until: None,
     };
     evolve(None, &Event::RunStarted(Arc::new(started))).unwrap()

@@ -1,0 +1,87 @@
+//! Bytes that are neither JSON nor text, as a value that expressions pass on.
+//!
+//! Always true: such a value is known by its mark, which is made with a secret of the store over the bytes and their
+//! type. So a JSON body that only looks like one (`{"$bytes": …}`), from a caller or from a service, stays JSON
+//! wherever it is passed on; nobody outside can make a mark.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::{Payload, Run, World};
+
+/// The member that holds the bytes: `{"$bytes": base64, "content_type": …, "$mark": …}`.
+const BYTES: &str = "$bytes";
+const CONTENT_TYPE: &str = "content_type";
+const MARK: &str = "$mark";
+/// Hexadecimal digits of a mark: 128 bits.
+const MARK_DIGITS: usize = 32;
+
+/// Makes such values, and tells them from JSON that looks like them.
+#[derive(Clone, Copy)]
+pub struct BytesMark {
+    key: [u8; 32],
+    /// Values without a mark count: in runs that began before there were marks.
+    unmarked: bool,
+}
+
+impl BytesMark {
+    /// With the store's secret.
+    pub fn new(key_secret: &[u8; 32]) -> Self {
+        let key = *blake3::keyed_hash(key_secret, b"bytes that expressions pass on").as_bytes();
+        Self { key, unmarked: false }
+    }
+    /// As it is for one run.
+    pub(super) fn of_run(world: &World, run: &Run) -> Self {
+        Self { unmarked: !run.started.bytes_marked, ..Self::new(&world.key_secret) }
+    }
+    /// Bytes as a value.
+    pub fn value(&self, bytes: &[u8], content_type: Option<&str>) -> Value {
+        let text = STANDARD.encode(bytes);
+        let mark = self.mark(&text, content_type);
+        json!({ BYTES: text, CONTENT_TYPE: content_type, MARK: mark })
+    }
+    /// The bytes and content type of such a value; `None` of any other.
+    pub(super) fn bytes(&self, value: &Value) -> Option<(Payload, Option<String>)> {
+        let members = value.as_object()?;
+        let text = members.get(BYTES)?.as_str()?;
+        let content_type = members.get(CONTENT_TYPE).and_then(Value::as_str);
+        let marked = match members.get(MARK) {
+            Some(mark) => mark.as_str() == Some(self.mark(text, content_type).as_str()),
+            None => self.unmarked,
+        };
+        let payload = || Payload::of(&Payload::Base64(text.to_owned()).bytes());
+        marked.then(|| (payload(), content_type.map(str::to_owned)))
+    }
+    fn mark(&self, text: &str, content_type: Option<&str>) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(text.as_bytes()).update(b"\n").update(content_type.unwrap_or_default().as_bytes());
+        hasher.finalize().to_hex().as_str().chars().take(MARK_DIGITS).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_marked_stands_for_bytes() {
+        let mark = BytesMark::new(&[7; 32]);
+        let value = mark.value(&[0, 159, 146], Some("image/png"));
+        let (payload, content_type) = mark.bytes(&value).unwrap();
+        assert_eq!((payload.bytes(), content_type.as_deref()), (vec![0, 159, 146], Some("image/png")));
+        let mut unmarked = value.clone();
+        unmarked.as_object_mut().unwrap().remove(MARK);
+        let mut forged = value.clone();
+        forged[MARK] = json!("0123456789abcdef0123456789abcdef");
+        let mut other = value.clone();
+        other[CONTENT_TYPE] = json!("text/html");
+        for value in [&unmarked, &forged, &other, &json!("text"), &json!({})] {
+            assert_eq!(mark.bytes(value), None, "{value}");
+        }
+        assert_eq!(BytesMark::new(&[8; 32]).bytes(&value), None, "another store's");
+        let earlier = BytesMark { unmarked: true, ..mark };
+        assert!(earlier.bytes(&unmarked).is_some() && earlier.bytes(&value).is_some());
+        assert_eq!(earlier.bytes(&forged), None);
+    }
+}

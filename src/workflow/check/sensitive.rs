@@ -1,0 +1,54 @@
+//! What is declared as `sensitive:`, and whether it can be sealed.
+
+use super::Check;
+use crate::names::StepId;
+use crate::problem::Site;
+use crate::workflow::definition::{StepDraft, WorkflowDraft};
+use crate::workflow::{Sensitive, SensitivePath};
+
+impl Check<'_> {
+    /// Of the request and of every step.
+    pub(super) fn sensitive(&mut self, draft: &WorkflowDraft, site: &Site) -> Sensitive {
+        let at = site.key("input");
+        let input = draft.input.clone().unwrap_or_default();
+        let body = self.paths(&input.sensitive, &at.key("sensitive"));
+        if !input.sensitive_headers.is_empty() {
+            self.wants_key(&at.key("sensitive_headers"));
+        }
+        let headers = input.sensitive_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let drafts: Vec<(String, Site, StepDraft)> =
+            self.steps.iter().map(|(name, site, step)| ((*name).to_owned(), site.clone(), step.clone())).collect();
+        let mut steps = Vec::new();
+        for (name, site, step) in drafts.into_iter().filter(|(_, _, step)| !step.sensitive.is_empty()) {
+            let at = site.key("sensitive");
+            if step.fail.is_some() || step.checkpoint.is_some() {
+                self.problems.error(&at.clone().at_key(), "`sensitive` belongs to a step that gives an output");
+            }
+            steps.push((StepId::new(name), self.paths(&step.sensitive, &at)));
+        }
+        Sensitive { body, headers, steps }
+    }
+
+    fn paths(&mut self, texts: &[String], at: &Site) -> Vec<SensitivePath> {
+        if !texts.is_empty() {
+            self.wants_key(at);
+        }
+        let mut paths = Vec::with_capacity(texts.len());
+        for (place, text) in texts.iter().enumerate() {
+            match SensitivePath::parse(text) {
+                Ok(path) => paths.push(path),
+                Err(message) => drop(self.problems.error(&at.index(place), message)),
+            }
+        }
+        paths
+    }
+
+    /// Nothing can be sealed without a key.
+    fn wants_key(&mut self, at: &Site) {
+        if !self.known.has_store_key && !self.kept {
+            let message = "what is sensitive would stand in the store, and there is no `store_key` to seal it with";
+            let hint = "declare `store_key: { file: … }` in pointsman.yaml";
+            self.problems.error(&at.clone().at_key(), message).hint(hint);
+        }
+    }
+}

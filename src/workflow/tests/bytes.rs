@@ -1,0 +1,64 @@
+//! Bodies that look like ours stay what they are.
+
+use super::kit::plan;
+use super::*;
+use crate::workflow::{BytesMark, Payload};
+
+const ECHO: &str = "
+workflow: w
+steps:
+  echo: { call: 'POST ${services.stock}/echo', body: '${request.body}' }
+  pass: { set: '${steps.echo.output}' }
+respond: { status: 200, body: '${steps.pass.output}' }
+";
+
+/// Any JSON, with names that are ours among the others.
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-zA-Z0-9+/=]{0,12}".prop_map(Value::from),
+    ];
+    let name = prop_oneof![Just("$bytes"), Just("content_type"), Just("$mark"), Just("a"), Just("$sealed")];
+    leaf.prop_recursive(4, 32, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(name.clone().prop_map(str::to_owned), inner, 0..5)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// What the service got, and what the caller gets, where the service answers with this.
+fn echo(plan: &Plan, sent: &Value, answered: &Value, marked: bool) -> (Payload, Payload) {
+    let mut bench = Bench::born(plan, |started| {
+        (started.request, started.bytes_marked) = (Arc::new(json!({ "body": sent })), marked);
+    });
+    bench.settle();
+    let got = bench.run.attempt(&"echo".into(), None, crate::workflow::Part::Do).unwrap().request.body.clone();
+    bench.call("echo", ok(answered.clone()));
+    (got, bench.run.answer().unwrap().body.clone())
+}
+
+proptest! {
+    #[test]
+    fn json_that_is_echoed_stays_json(value in values()) {
+        let text = Payload::Text(value.to_string());
+        prop_assert_eq!(echo(&plan(ECHO), &value, &value, true), (text.clone(), text));
+    }
+}
+
+#[test]
+fn bytes_are_passed_on_as_bytes_and_old_events_still_read() {
+    let plan = plan(ECHO);
+    let marked = BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"));
+    let bytes = Payload::of(&[1, 2, 255]);
+    assert_eq!(echo(&plan, &marked, &marked, true), (bytes.clone(), bytes.clone()));
+    let old = json!({ "$bytes": "AQL/", "content_type": "image/png" });
+    assert_eq!(echo(&plan, &old, &old, false), (bytes.clone(), bytes));
+    let started = started(&plan, Mode::Real, json!({}));
+    let mut kept = serde_json::to_value(&started).unwrap();
+    kept.as_object_mut().unwrap().remove("bytes_marked");
+    assert!(!serde_json::from_value::<RunStarted>(kept).unwrap().bytes_marked, "of an earlier version");
+}

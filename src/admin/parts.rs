@@ -17,7 +17,7 @@ use crate::flag::{FlagSet, Freeze};
 use crate::ladder::{Ask, FlipError, Flipped, FreezeError, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
-use crate::store::{FlipRecord, SharedStore};
+use crate::store::{FlipRecord, SharedStore, StoredEvent};
 use crate::workflow::{Order, RunSummary};
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +106,9 @@ pub trait LadderControl: Send + Sync {
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
+/// Waits until a run rests; its events from the first on, where they need not be read from the store.
+pub type WaitForRest<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
+
 /// What the API needs of the engine.
 pub trait EngineControl: Send + Sync {
     /// As [`Engine::start`].
@@ -115,11 +118,11 @@ pub trait EngineControl: Send + Sync {
         &self,
         start: Start,
         within: Duration,
-    ) -> BoxFuture<'_, Result<(Started, BoxFuture<'_, ()>), NotStarted>> {
+    ) -> BoxFuture<'_, Result<(Started, WaitForRest<'_>), NotStarted>> {
         async move {
             let started = self.start(start).await?;
             let run = started.run;
-            Ok((started, self.rest(run, within).map(drop).boxed()))
+            Ok((started, self.rest(run, within).map(|_| None).boxed()))
         }
         .boxed()
     }
@@ -147,7 +150,7 @@ impl EngineControl for Engine {
         &self,
         start: Start,
         within: Duration,
-    ) -> BoxFuture<'_, Result<(Started, BoxFuture<'_, ()>), NotStarted>> {
+    ) -> BoxFuture<'_, Result<(Started, WaitForRest<'_>), NotStarted>> {
         Engine::start_watched(self, start, within).boxed()
     }
     fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {

@@ -52,6 +52,11 @@ pub(super) fn record(ended: &Ended<'_>, heard: Heard) -> Result<Vec<Event>, Refu
 impl Ended<'_> {
     fn of_step(&self, call: &Call, state: &CallState, heard: Heard) -> Vec<Event> {
         let class = classify(call, &heard);
+        // Nothing is built for a failure where there is none.
+        let heard = match (class, heard) {
+            (Class::Done, Heard::Reply { status, headers, output, .. }) => return self.done(status, headers, output),
+            (_, heard) => heard,
+        };
         let failure = self.failure(&heard, class);
         let read = state.effect == EffectClass::Read;
         let uncertain = !read && (state.uncertain || self.again);
@@ -67,7 +72,6 @@ impl Ended<'_> {
             return self.busy(call, state, busy, &failure, response);
         }
         match (class, heard) {
-            (Class::Done, Heard::Reply { status, headers, output, .. }) => self.done(status, headers, output),
             (Class::Done | Class::Unreadable, heard) => {
                 let status = status_of(&heard).unwrap_or(200);
                 let expected = "a body that can be read, within output_bytes_max and output_depth_max";

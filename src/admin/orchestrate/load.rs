@@ -25,8 +25,13 @@ pub(super) struct LoadedRun {
 
 impl LoadedRun {
     pub async fn load(state: &ApiState, run: RunId) -> Result<Self, ApiError> {
+        let events = state.parts.store.events(run, Seq::FIRST).await?;
+        Self::of_events(state, run, events).await
+    }
+
+    /// Of all its events.
+    pub async fn of_events(state: &ApiState, run: RunId, events: Vec<StoredEvent>) -> Result<Self, ApiError> {
         let store = &state.parts.store;
-        let events = store.events(run, Seq::FIRST).await?;
         if events.is_empty() {
             return Err(match store.run(run).await? {
                 Some(summary) => ApiError::purged(&summary),

@@ -22,6 +22,7 @@ use crate::engine::Start;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq};
+use crate::store::StoredEvent;
 use crate::workflow::deeper_than;
 
 pub(in crate::admin) async fn start(
@@ -62,13 +63,14 @@ pub(in crate::admin) async fn start(
         }
         None => {
             let (started, rest) = engine.start_watched(start, wait.bound).await.map_err(ApiError::not_started)?;
+            let mut events = None;
             if !wait.bound.is_zero() {
                 tokio::select! {
-                    () = rest => {}
+                    collected = rest => events = collected,
                     () = admin.parts.stopping.cancelled() => {}
                 }
             }
-            let response = run_response(&admin, started.run).await?;
+            let response = run_response(&admin, started.run, events).await?;
             (started, response)
         }
     };
@@ -85,9 +87,12 @@ pub(in crate::admin) async fn start(
     Ok(response)
 }
 
-/// The run in its present state.
-async fn run_response(state: &ApiState, run: RunId) -> Result<Response, ApiError> {
-    let loaded = LoadedRun::load(state, run).await?;
+/// The run in its present state: as its events say, where they are at hand, else as the store has it.
+async fn run_response(state: &ApiState, run: RunId, events: Option<Vec<StoredEvent>>) -> Result<Response, ApiError> {
+    let loaded = match events {
+        Some(events) => LoadedRun::of_events(state, run, events).await?,
+        None => LoadedRun::load(state, run).await?,
+    };
     let rests = loaded.view.status.rests() || !loaded.waiting_descendants.is_empty();
     let status = if rests { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(envelope(state, &loaded, Delivery::Sync))).into_response())

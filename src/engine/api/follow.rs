@@ -15,7 +15,7 @@ use crate::engine::api::children::WAITING;
 use crate::engine::context::Core;
 use crate::engine::scheduler::watchers::OnDisk;
 use crate::names::{RunId, Seq};
-use crate::store::RunFilter;
+use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{RunStatus, RunSummary, StepKind};
 
 /// How often a run that another process moves is looked at.
@@ -35,6 +35,11 @@ impl Watch {
     /// Of a run: what is kept from now on is heard.
     pub fn of(core: &Arc<Core>, run: RunId) -> Self {
         let news = core.schedule.watchers.subscribe(run);
+        Self { core: core.clone(), run, news }
+    }
+    /// Of a run that has not begun: its events are collected too.
+    pub fn of_new(core: &Arc<Core>, run: RunId) -> Self {
+        let news = core.schedule.watchers.subscribe_from_the_first(run);
         Self { core: core.clone(), run, news }
     }
 }
@@ -83,17 +88,19 @@ enum Moved {
 
 /// The run once it rests, or one below it waits for somebody; or as it stands when the time is over.
 pub(in crate::engine) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Option<RunSummary> {
-    rested(Watch::of(core, run), Moved::Look, within).await
+    rested(&mut Watch::of(core, run), Moved::Look, within).await
 }
 
-/// The same of a run that was watched before it began: nothing has been missed, so that the store is not asked.
-pub(in crate::engine) async fn new_run_rest(mut watch: Watch, within: Duration) -> Option<RunSummary> {
+/// The same of a run that was watched before it began: nothing has been missed, so that the store is not asked. All its
+/// events then, where they are few enough.
+pub(in crate::engine) async fn new_run_rest(mut watch: Watch, within: Duration) -> Option<Vec<StoredEvent>> {
     let until = Instant::now() + within;
     let moved = if watch.news.borrow().seq.is_some() { Moved::News } else { changed(&mut watch, until).await };
-    rested(watch, moved, until.saturating_duration_since(Instant::now())).await
+    let run = rested(&mut watch, moved, until.saturating_duration_since(Instant::now())).await?;
+    watch.core.schedule.watchers.events(watch.run, run.seq)
 }
 
-async fn rested(mut watch: Watch, mut moved: Moved, within: Duration) -> Option<RunSummary> {
+async fn rested(watch: &mut Watch, mut moved: Moved, within: Duration) -> Option<RunSummary> {
     let until = Instant::now() + within;
     let (core, run) = (watch.core.clone(), watch.run);
     let (mut last, mut below) = (None, 0);
@@ -103,8 +110,8 @@ async fn rested(mut watch: Watch, mut moved: Moved, within: Duration) -> Option<
         below = seen.below;
         if moved == Moved::News && !seen.ended {
             // Without a summary more is on its way to the disk, and it does not rest.
-            if let Some(summary) = seen.summary {
-                last = Some((*summary).clone());
+            if let Some(summary) = seen.summary() {
+                last = Some(summary.clone());
             }
         } else {
             last = stored(&core, run, until).await.or(last);
@@ -118,7 +125,7 @@ async fn rested(mut watch: Watch, mut moved: Moved, within: Duration) -> Option<
         {
             return last;
         }
-        moved = changed(&mut watch, until).await;
+        moved = changed(watch, until).await;
     }
 }
 

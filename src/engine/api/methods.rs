@@ -21,6 +21,7 @@ use crate::engine::api::rerun;
 use crate::engine::api::start;
 use crate::engine::api::types::{Explanation, NotDone, NotStarted, Start, Started};
 use crate::names::{PlanId, RunId, Seq, StepId};
+use crate::store::StoredEvent;
 use crate::workflow::{Order, RunSummary};
 
 impl Engine {
@@ -31,8 +32,9 @@ impl Engine {
     pub async fn start(&self, start: Start) -> Result<Started, NotStarted> {
         start::start(&self.core, start, |_| {}).await
     }
-    /// Starts a run; and what waits until it has ended or waits for a person or a signal, at most so long. Cheaper than
-    /// [`Engine::rest`] after [`Engine::start`]: the store is not asked where nothing can have been missed.
+    /// Starts a run; and what waits until it has ended or waits for a person or a signal, at most so long, and gives its
+    /// events where all of them were collected here. Cheaper than [`Engine::rest`] after [`Engine::start`]: the store is
+    /// not asked where nothing can have been missed.
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -40,14 +42,14 @@ impl Engine {
         &self,
         start: Start,
         within: Duration,
-    ) -> Result<(Started, BoxFuture<'_, ()>), NotStarted> {
+    ) -> Result<(Started, BoxFuture<'_, Option<Vec<StoredEvent>>>), NotStarted> {
         let mut watch = None;
-        let started = start::start(&self.core, start, |run| watch = Some(Watch::of(&self.core, run))).await?;
+        let started = start::start(&self.core, start, |run| watch = Some(Watch::of_new(&self.core, run))).await?;
         let rest = match watch.filter(|_| started.fresh) {
             Some(watch) => follow::new_run_rest(watch, within).boxed(),
-            None => follow::rest(&self.core, started.run, within).boxed(),
+            None => follow::rest(&self.core, started.run, within).map(|_| None).boxed(),
         };
-        Ok((started, rest.map(drop).boxed()))
+        Ok((started, rest))
     }
     /// The source of a plan of the files in force.
     pub fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {

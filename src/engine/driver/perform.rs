@@ -10,6 +10,7 @@ use crate::engine::api::types::NotDone;
 use crate::engine::machine::{Departure, End, Input, LockLook, Measure, OrderAnswer, Output, RestCause, Ticket};
 use crate::engine::ports::locks;
 use crate::engine::ports::outgoing;
+use crate::engine::ports::writer::Writer;
 use crate::engine::scheduler::mailbox::{Reply, Slot};
 use crate::flag::Freeze;
 use crate::names::Seq;
@@ -135,10 +136,11 @@ impl Driver {
     }
 
     /// More of the run is in the store: those who wait for it hear so.
-    fn stored(&self, seq: Seq) {
-        let (run, now) = (self.machine.run(), self.machine.now());
+    fn stored(&mut self, seq: Seq) {
+        let append = self.writer.as_mut().and_then(Writer::take_stored);
+        let run = self.machine.run();
         let is_all = run.seq() == seq;
-        self.core.schedule.watchers.kept(run.id(), seq, || is_all.then(|| run.summary(now)));
+        self.core.schedule.watchers.stored(run.id(), seq, append, is_all);
         if is_all {
             children::waits(&self.core, run);
         }

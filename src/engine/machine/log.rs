@@ -67,8 +67,8 @@ pub(super) struct Log {
     uncertain: bool,
     refusals: u32,
     under_way: Option<Arc<Append>>,
-    /// The run as it stands in the store, once an append was acknowledged.
-    summary: Option<Box<RunSummary>>,
+    /// The last append that was acknowledged.
+    last: Option<Arc<Append>>,
 }
 
 impl Log {
@@ -85,7 +85,7 @@ impl Log {
             uncertain: false,
             refusals: 0,
             under_way: None,
-            summary: None,
+            last: None,
         }
     }
     /// Records an event that the run has taken in at this place.
@@ -113,7 +113,7 @@ impl Log {
     }
     /// The run as it stands in the store, where anything of it was stored here.
     pub fn summary(&self) -> Option<&RunSummary> {
-        self.summary.as_deref()
+        self.last.as_deref().map(|append| &append.summary)
     }
     /// Under which number it appends.
     pub fn fence(&self) -> Option<Fence> {
@@ -176,9 +176,7 @@ impl Log {
                 let append = self.under_way.take()?;
                 (self.stored, self.refusals) = (self.handed, 0);
                 let messages = !append.notices.is_empty();
-                // The writer has let go of it by now, as a rule: then nothing is copied.
-                let summary = Arc::try_unwrap(append).map_or_else(|shared| shared.summary.clone(), |own| own.summary);
-                self.summary = Some(Box::new(summary));
+                self.last = Some(append);
                 Settled::Stored { messages }
             }
             Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.stored == Seq(0) => {

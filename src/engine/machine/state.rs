@@ -208,10 +208,6 @@ impl Machine {
     pub fn stored(&self) -> Seq {
         self.log.stored()
     }
-    /// The time of the last input, as the run sees it.
-    pub fn now(&self) -> Timestamp {
-        self.now
-    }
     /// The events up to this place are to be in the store soon.
     pub(super) fn wants_stored(&mut self, seq: Seq) {
         self.need = self.need.max(seq);

@@ -58,6 +58,10 @@ pub(in crate::engine) struct Writer {
     under_way: Option<BoxFuture<'static, Result<(), AppendError>>>,
     pins: Vec<NewPin>,
     run: Option<RunId>,
+    /// What is under way.
+    appending: Option<Arc<Append>>,
+    /// The last append that was acknowledged, until somebody takes it.
+    stored: Option<Arc<Append>>,
     /// Since when the run is certainly this process's: as of the last append that was acknowledged, or that it was taken.
     hold: Hold,
     /// The same as of the append that is under way.
@@ -68,7 +72,7 @@ impl Writer {
     /// Of a run that was taken while this held; `None` of a new one.
     pub fn new(parts: WriterParts, hold: Option<Hold>) -> Self {
         let hold = hold.unwrap_or_else(|| parts.lease.hold());
-        Self { parts, under_way: None, pins: Vec::new(), run: None, hold, next_hold: None }
+        Self { parts, under_way: None, pins: Vec::new(), run: None, appending: None, stored: None, hold, next_hold: None }
     }
     /// Whether the run is certainly this process's.
     pub fn hold(&self) -> Hold {
@@ -77,6 +81,7 @@ impl Writer {
     /// Hands an append in, after a pause.
     pub fn hand_in(&mut self, append: Arc<Append>, pause: Duration) {
         self.run = Some(append.run_id);
+        self.appending = Some(append.clone());
         self.pins.clone_from(&append.pins);
         if pause.is_zero() {
             self.next_hold = Some(self.parts.lease.hold());
@@ -97,7 +102,9 @@ impl Writer {
         let Some(future) = &mut self.under_way else { return std::future::pending().await };
         let result = future.await;
         self.under_way = None;
+        let append = self.appending.take();
         if result.is_ok() {
+            self.stored = append;
             if let Some(hold) = self.next_hold.take() {
                 self.hold = hold;
             }
@@ -106,6 +113,10 @@ impl Writer {
             }
         }
         result
+    }
+    /// The append that was acknowledged last.
+    pub fn take_stored(&mut self) -> Option<Arc<Append>> {
+        self.stored.take()
     }
     /// The id that the run gave its instance is the other arm's.
     pub fn collision(&self, key: &PinKey, run: RunId) {

@@ -36,7 +36,8 @@ async fn works_again(pair: &Pair) {
     .await;
     let mut more = Vec::new();
     for _ in 0..3 {
-        // Each connection of the pool that broke with the line may refuse once, and says so: nothing was started.
+        // Each of the pool's four connections may refuse as the line comes back, and one that is made anew once more; each
+        // says that nothing was started.
         more.push(pair.begin_at_last(0, "10ms", 8).await);
     }
     pair.completed(1, &more).await;

@@ -81,7 +81,6 @@ impl Writer {
     /// Hands an append in, after a pause.
     pub fn hand_in(&mut self, append: Arc<Append>, pause: Duration) {
         self.run = Some(append.run_id);
-        self.appending = Some(append.clone());
         self.pins.clone_from(&append.pins);
         if pause.is_zero() {
             self.next_hold = Some(self.parts.lease.hold());
@@ -90,6 +89,7 @@ impl Writer {
             None => Some(append),
             Some(veil) => veil.seal(&append).map(Arc::new),
         };
+        self.appending.clone_from(&sealed); // whoever hears of it hears what the store has
         self.under_way = Some(match sealed {
             Some(append) => hand_in(self.parts.clone(), append, pause),
             None => Box::pin(std::future::ready(Err(AppendError::Refused(

@@ -72,7 +72,16 @@ impl Writer {
     /// Of a run that was taken while this held; `None` of a new one.
     pub fn new(parts: WriterParts, hold: Option<Hold>) -> Self {
         let hold = hold.unwrap_or_else(|| parts.lease.hold());
-        Self { parts, under_way: None, pins: Vec::new(), run: None, appending: None, stored: None, hold, next_hold: None }
+        Self {
+            parts,
+            under_way: None,
+            pins: Vec::new(),
+            run: None,
+            appending: None,
+            stored: None,
+            hold,
+            next_hold: None,
+        }
     }
     /// Whether the run is certainly this process's.
     pub fn hold(&self) -> Hold {

@@ -82,8 +82,11 @@ impl Watchers {
     fn entry(&self, run: RunId, collected: Option<Collected>) -> watch::Receiver<OnDisk> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut all = self.all();
-        let entry =
-            all.entry(run).or_insert_with(|| Entry { count: 0, sender: watch::Sender::new(OnDisk::default()), collected });
+        let entry = all.entry(run).or_insert_with(|| Entry {
+            count: 0,
+            sender: watch::Sender::new(OnDisk::default()),
+            collected,
+        });
         entry.count += 1;
         entry.sender.subscribe()
     }

@@ -135,6 +135,12 @@ impl StoreAffinity {
         took
     }
 
+    /// Whether the store has to be asked if the engine took this before. Other processes take keys in a store that they
+    /// share: there only the store can tell.
+    pub fn may_have_been_taken(&self, key: &RetryKey) -> bool {
+        self.store.is_shared() || self.remembered(key) != Remembered::NotEngine
+    }
+
     /// The engine made nothing of a first try that it had taken, and nobody else was told to.
     pub fn release(&self, key: &RetryKey) {
         self.tries.release(key);

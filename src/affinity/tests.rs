@@ -137,7 +137,7 @@ async fn a_store_that_is_gone_is_unknown_only_where_the_engine_may_have_somethin
     let pins = built(&store).await;
     create(&store, &pins, 1, pin("1", Arm::Legacy)).await;
     create(&store, &pins, 3, pin("3", Arm::Engine)).await;
-    let claim = Some(crate::store::Claim { key: RetryKey([1; 32]), request: [0; 32] });
+    let claim = Some(crate::store::Claim { key: RetryKey([1; 32]), request: [0; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(9), 1, 1) })).await.unwrap();
 
     let pins = built(&store).await;
@@ -183,7 +183,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let store = Counting::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let (mine, legacys) = (RetryKey([1; 32]), RetryKey([2; 32]));
-    let claim = Some(crate::store::Claim { key: mine, request: [0; 32] });
+    let claim = Some(crate::store::Claim { key: mine, request: [0; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(pins.take_for_legacy(legacys), LegacyTake::Noted);
     assert_eq!(pins.first_try(&legacys).await, Ok(Some(Arm::Legacy)));

@@ -32,6 +32,24 @@ pub struct RequestCopy {
     pub received: SystemTime,
 }
 
+impl RequestCopy {
+    /// What makes two requests with one retry key the same.
+    pub fn digest(&self) -> [u8; 32] {
+        request_digest(&self.method, &self.path, self.query.as_deref(), &self.body)
+    }
+}
+
+/// What makes two requests with one retry key the same.
+pub fn request_digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [method.as_str(), path, query.unwrap_or("")] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.update(body);
+    *hasher.finalize().as_bytes()
+}
+
 /// A request that legacy has answered to the last byte, with what the other arm needs. It is made only by the code
 /// that has seen the reply end.
 #[derive(Clone)]

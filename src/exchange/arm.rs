@@ -37,6 +37,8 @@ pub struct ArmRequest {
     pub retry_key: Option<RetryKey>,
     /// A run of it is a new instance of a rung below `only`: where instances are frozen by then, none is made.
     pub new_instance: bool,
+    /// The same key for any caller, where the caller's scope is a credential that nobody verified.
+    pub any_caller: Option<RetryKey>,
     /// Legacy may still answer: where nothing has begun the engine gives the request back as [`Abandoned`].
     pub may_fall_back: bool,
     /// The answer is due within this time.
@@ -117,6 +119,33 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
     /// Whether a step with a shared effect had begun.
     pub shared_step_begun: Option<bool>,
+}
+
+impl Problem {
+    const HELD: &str = "retry-key-held";
+
+    /// The engine has the same request under another credential: a retry of the same caller's, or another caller's, and
+    /// nobody can tell which.
+    pub fn held_under_another_credential() -> Self {
+        Self {
+            status: 409,
+            kind: Self::HELD.into(),
+            title: "The retry key came before under another credential".into(),
+            detail: "The same request with the same retry key was taken before under another credential, which nobody \
+                     verified. Nothing was done for this one: send it with the first credential to get its answer, or \
+                     with another key to have it done again."
+                .into(),
+            source: Source::Proxy,
+            run: None,
+            retry_after_s: None,
+            shared_step_begun: None,
+        }
+    }
+
+    /// Whether it is that one.
+    pub fn is_held_under_another_credential(&self) -> bool {
+        self.kind == Self::HELD
+    }
 }
 
 /// Who made an error: the header `x-pointsman-source`.

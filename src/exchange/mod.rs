@@ -10,6 +10,6 @@ mod arm;
 mod offer;
 
 pub use affinity::{Affinity, LegacyTake, OwnerUnknown, Remembered};
-pub use answered::{Answered, RequestCopy};
+pub use answered::{Answered, RequestCopy, request_digest};
 pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, FROZEN, Problem, RunReport, Source};
 pub use offer::{Offer, Outcome, Served, Settle, Ticket, Watch};

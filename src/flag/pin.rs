@@ -28,6 +28,17 @@ pub struct InstanceId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RetryKey(pub [u8; 32]);
 
+impl RetryKey {
+    /// The key under which the engine has one request, whoever sent it: `self` is for any caller. All requests of one such
+    /// key share the first half, so that a set can tell before the request's body has come.
+    pub fn of_request(&self, digest: &[u8; 32]) -> Self {
+        let half = |part: &[u8]| *blake3::keyed_hash(&self.0, part).as_bytes();
+        let mut key = half(b"first half");
+        key[16..].copy_from_slice(&half(digest)[16..]);
+        Self(key)
+    }
+}
+
 /// What tells a client's retry of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryKeys {

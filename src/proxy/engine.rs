@@ -8,22 +8,20 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Response, request};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http::{Response, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::clock::{Phase, now};
-use super::exchange::{Exchange, Flagged, Upload, length};
+use super::exchange::{Exchange, Flagged, length};
 use super::keys;
 use super::meter::By;
 use super::relay::{by_legacy, count_fallback};
 use super::reply_body::ReplyBody;
-use super::request_body::{Account, RequestBody};
+use super::request_body::RequestBody;
 use super::respond::{Failure, Refused};
+use super::upload::{Read, Upload};
 use super::watch::fallback;
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, FROZEN, LegacyTake, Problem, RequestCopy, Served};
 use crate::flag::{Because, Instance, State};
@@ -32,14 +30,6 @@ use crate::workflow::Mode;
 
 /// How much later than its deadline the engine may be before it is given up.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// A request's body, read.
-enum Read {
-    Whole(Bytes, Option<HeaderMap>),
-    /// Larger than the limit: what was read, and the rest.
-    TooLarge(Bytes, Incoming),
-    Broken,
-}
 
 /// The engine answers; or gives the request back to legacy.
 pub(super) async fn answer(
@@ -59,20 +49,14 @@ pub(super) async fn answer(
         head.headers.remove(CONNECTION);
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
-    let Upload { mut incoming, account } = upload;
     let ours = now().saturating_sub(exchange.began);
     clock.enter(Phase::Upload);
     let declared = length(&head.headers);
-    let read = match clock.watch(read(&mut incoming, &account, bytes_max, declared)).await {
-        Ok(Some(Ok((bytes, trailers)))) => Read::Whole(bytes, trailers),
-        Ok(Some(Err(prefix))) => Read::TooLarge(prefix, incoming),
-        Ok(None) => Read::Broken,
+    let (bytes, trailers) = match clock.watch(upload.read(bytes_max, declared)).await {
         Err(overdue) => return Err(exchange.refused(rung, Failure::Overdue(overdue))),
-    };
-    let (bytes, trailers) = match read {
-        Read::Whole(bytes, trailers) => (bytes, trailers),
+        Ok(Read::Whole(bytes, trailers)) => (bytes, trailers),
         // The engine has not heard of it; of a retry it has, and may have done it.
-        Read::TooLarge(prefix, rest) if may_fall_back && because == Because::Rung => {
+        Ok(Read::TooLarge(prefix, rest, account)) if may_fall_back && because == Because::Rung => {
             match keys::take_for_legacy(&*shared.pins, flagged.retry_keys) {
                 LegacyTake::Noted => {}
                 LegacyTake::NotNoted => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
@@ -82,8 +66,8 @@ pub(super) async fn answer(
             let looked_at = fallback(&exchange, &flagged, &head);
             return by_legacy(exchange, head, RequestBody::prefixed(prefix, rest, account), looked_at, rung).await;
         }
-        Read::TooLarge(..) => return Err(exchange.refused(rung, Failure::TooLarge)),
-        Read::Broken => return Err(exchange.refused(rung, Failure::Body)),
+        Ok(Read::TooLarge(..)) => return Err(exchange.refused(rung, Failure::TooLarge)),
+        Ok(Read::Broken) => return Err(exchange.refused(rung, Failure::Body)),
     };
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
@@ -126,6 +110,9 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
             tracing::debug!(route = %route, kind = problem.kind, run = ?report.run, "the engine refused");
+            if problem.is_held_under_another_credential() {
+                keys::count_held(route);
+            }
             shared.watch.served(route, served(&problem));
             Failure::Engine(problem)
         }
@@ -165,40 +152,10 @@ fn request(
         },
         retry_key: flagged.retry_key(),
         new_instance,
+        any_caller: flagged.retry_keys.and_then(|keys| keys.any_caller),
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
     })
-}
-
-/// Reads a body up to a limit: whole (`Ok`), or what came before the limit (`Err`). `None`: it broke off.
-async fn read(
-    incoming: &mut Incoming,
-    account: &Account,
-    bytes_max: usize,
-    declared: Option<u64>,
-) -> Option<Result<(Bytes, Option<HeaderMap>), Bytes>> {
-    if declared.is_some_and(|n| n > bytes_max as u64) {
-        return Some(Err(Bytes::new()));
-    }
-    let mut whole = BytesMut::new();
-    let mut trailers = None;
-    account.clock.client_is_slow(account.turn);
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.ok()?;
-        account.clock.uploaded(account.turn);
-        account.clock.client_is_slow(account.turn);
-        match frame.into_data() {
-            Ok(data) => {
-                whole.extend_from_slice(&data);
-                if whole.len() > bytes_max {
-                    return Some(Err(whole.freeze()));
-                }
-            }
-            Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
-        }
-    }
-    account.clock.request_ended(account.turn);
-    Some(Ok((whole.freeze(), trailers)))
 }
 
 /// A refusal of what the caller sent is an answer like a declared 4xx; another is an error, and where it cannot be told

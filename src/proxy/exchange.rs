@@ -4,20 +4,17 @@
 //! only for routes that the engine may have a part in.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode, request};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::capture::RequestCapture;
 use super::clock::Clock;
 use super::headers::Forwarder;
 use super::meter::{By, Finish};
-use super::request_body::{Account, RequestBody};
 use super::respond::{Failure, Refused};
 use super::shared::Shared;
 use super::table::{Entry, Table};
@@ -32,25 +29,6 @@ pub(super) struct Client {
     pub peer: IpAddr,
     /// Its place among the open connections, which a tunnel keeps.
     pub place: Arc<OwnedSemaphorePermit>,
-}
-
-/// A request's body as it came.
-pub(super) struct Upload {
-    pub incoming: Incoming,
-    pub account: Account,
-}
-
-impl Upload {
-    /// As it comes.
-    pub(super) fn stream(self, tee: Option<Arc<Mutex<RequestCapture>>>) -> RequestBody {
-        match http_body::Body::is_end_stream(&self.incoming) {
-            true => RequestBody::empty(),
-            false => RequestBody::streamed(self.incoming, self.account, tee),
-        }
-    }
-    pub(super) fn is_empty(&self) -> bool {
-        http_body::Body::is_end_stream(&self.incoming)
-    }
 }
 
 /// A request on its way: what every arm needs to know.

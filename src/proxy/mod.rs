@@ -6,8 +6,8 @@
 //! answers.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which hears of it only
-//! through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; on `off` nothing is captured and nothing is buffered; one
-//! flag set per request.
+//! through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; on `off` nothing is captured, and nothing is
+//! buffered unless the engine may hold the same request under another credential; one flag set per request.
 //!
 //! Who decides is `flag`'s business, what the other arm does `shadow`'s, what a run does the engine's, which the proxy
 //! knows only as a tower service.
@@ -36,6 +36,7 @@ mod socket;
 mod switch;
 mod table;
 mod tunnel;
+mod upload;
 mod watch;
 
 #[cfg(test)]

@@ -54,6 +54,24 @@ impl RequestBody {
         Self { source: Source::Prefixed(Some(prefix), rest), account: Some(account), tee: None }
     }
 
+    /// What goes by is copied; what was read before is copied at once.
+    pub(super) fn copied_to(mut self, tee: Option<Arc<Mutex<RequestCapture>>>) -> Self {
+        if let Some(tee) = tee {
+            let mut copy = tee.lock().unwrap_or_else(PoisonError::into_inner);
+            match &self.source {
+                Source::Whole(bytes, _) => {
+                    bytes.iter().for_each(|bytes| copy.take(bytes));
+                    copy.ended = Some(now());
+                }
+                Source::Prefixed(prefix, _) => prefix.iter().for_each(|bytes| copy.take(bytes)),
+                Source::Empty | Source::Incoming(_) => {}
+            }
+            drop(copy);
+            self.tee = Some(tee);
+        }
+        self
+    }
+
     fn ended(&mut self) {
         if let Some(tee) = &self.tee {
             tee.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(now());

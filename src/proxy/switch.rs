@@ -14,16 +14,18 @@ use http::{Request, Response, Uri, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::exchange::{Client, Exchange, Flagged, Upload};
+use super::clock::Phase;
+use super::exchange::{Client, Exchange, Flagged, length};
 use super::hygiene;
 use super::keys;
 use super::relay::by_legacy;
 use super::reply_body::ReplyBody;
 use super::request_body::Account;
 use super::respond::{Failure, Refused, refuse};
+use super::upload::Upload;
 use super::watch::watch;
 use crate::clock;
-use crate::exchange::{LegacyTake, Remembered};
+use crate::exchange::{LegacyTake, Problem, Remembered, request_digest};
 use crate::flag::{Arm, Decision, Found, InstanceId, Notes, Owner, RequestFacts, State, decide, decide_noting};
 
 /// Answers one request.
@@ -32,7 +34,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     let (turn, began) = client.clock.begin(client.shared.bounds.first_byte, no_body);
     let (head, incoming) = request.into_parts();
     let account = Account { clock: client.clock.clone(), turn };
-    Ok(match answer(&client, head, Upload { incoming, account }, began).await {
+    Ok(match answer(&client, head, Upload::new(incoming, account), began).await {
         Ok(response) => response,
         Err(refused) => refuse(*refused, &client.clock, began),
     })
@@ -66,7 +68,7 @@ async fn answer(client: &Client, mut head: request::Parts, upload: Upload, began
 }
 
 /// A request of a route that the engine may have a part in.
-async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts, upload: Upload) -> Answer {
+async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts, mut upload: Upload) -> Answer {
     let client = exchange.client;
     let (shared, table) = (&client.shared, exchange.table);
     let Found { flag, params } = found;
@@ -119,6 +121,35 @@ async fn flagged(exchange: Exchange<'_>, found: Found<'_>, head: request::Parts,
                 decision = decide(&table.set, flag, &facts);
             }
             Err(_) => first_try_unknown = true,
+        }
+    }
+    // Only the whole request tells whether the engine has it under another credential of the same caller.
+    let any_caller = retry_keys.and_then(|keys| keys.any_caller);
+    if let (Some(any_caller), Decision::Legacy { rung, .. }, None) = (any_caller, &decision, facts.first_try)
+        && !first_try_unknown
+        && keys::may_be_held(&*shared.pins, &any_caller)
+    {
+        let refused = |failure| Err(Box::new(exchange.refused(*rung, failure)));
+        let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
+        client.clock.enter(Phase::Upload);
+        if let Err(overdue) = client.clock.watch(upload.read_ahead(bytes_max, length(&head.headers))).await {
+            return refused(Failure::Overdue(overdue));
+        }
+        // What is larger the engine cannot have.
+        match upload.whole() {
+            Err(()) => return refused(Failure::Body),
+            Ok(None) => {}
+            Ok(Some(body)) => {
+                let digest = request_digest(&head.method, &path, head.uri.query(), body);
+                match keys::is_held(&*shared.pins, &any_caller, &digest).await {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        keys::count_held(&flag.route.id);
+                        return refused(Failure::Engine(Problem::held_under_another_credential()));
+                    }
+                    Err(_) => first_try_unknown = true,
+                }
+            }
         }
     }
     // From here on it is legacy's, unless the engine was faster: another request with the same key may be on its way

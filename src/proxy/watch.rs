@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use http::request;
 
 use super::capture::{RequestCapture, Watched};
-use super::exchange::{Exchange, Flagged, Upload, length};
+use super::exchange::{Exchange, Flagged, length};
+use super::upload::Upload;
 use crate::exchange::Ticket;
 use crate::flag::{Other, SkipReason, State};
 use crate::workflow::Mode;

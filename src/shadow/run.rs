@@ -101,6 +101,7 @@ impl Runner {
             // A rehearsal leaves nothing behind that a retry could find.
             retry_key: answered.retry_key.filter(|_| dark),
             new_instance: dark,
+            any_caller: None,
             may_fall_back: false,
             deadline: within,
         };

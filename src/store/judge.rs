@@ -54,11 +54,12 @@ fn one(job: &Job, known: &mut Known) -> Fate {
             return Fate::Reject(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) }));
         }
     }
-    if let Some(claim) = &job.claim
-        && let Some((run, request)) = known.claims.get(&claim.key)
-        && *run != job.run_id
-    {
-        let same_request = *request == Some(claim.request);
+    if let Some((claim, key, (run, request))) = job.claim.as_ref().and_then(|claim| {
+        let held = |key| known.claims.get(&key).filter(|(run, _)| *run != job.run_id).map(|held| (claim, key, held));
+        claim.keys().find_map(held)
+    }) {
+        // Another caller's answer is nobody else's.
+        let same_request = key == claim.key && *request == Some(claim.request);
         return Fate::Reject(AppendError::Conflict(Conflict::Claim { run: *run, same_request }));
     }
     let mut fresh: HashMap<PinKey, Arm> = HashMap::new();
@@ -77,7 +78,9 @@ fn one(job: &Job, known: &mut Known) -> Fate {
         known.pins.insert(pin.key.clone(), (pin.arm, Some(job.run_id)));
     }
     if let Some(claim) = &job.claim {
-        known.claims.entry(claim.key).or_insert((job.run_id, Some(claim.request)));
+        for key in claim.keys() {
+            known.claims.entry(key).or_insert((job.run_id, Some(claim.request)));
+        }
     }
     if let Some(heads) = &mut known.heads {
         heads.insert(job.run_id, (job.last(), job.fence));

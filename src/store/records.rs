@@ -84,6 +84,15 @@ pub struct Claim {
     pub key: RetryKey,
     /// A hash of the request, so that the same key with another request is told apart.
     pub request: [u8; 32],
+    /// The same request under any credential, where nobody verified the caller's: the run has it too.
+    pub any_caller: Option<RetryKey>,
+}
+
+impl Claim {
+    /// The rows that it takes.
+    pub fn keys(&self) -> impl Iterator<Item = RetryKey> + use<> {
+        std::iter::once(self.key).chain(self.any_caller)
+    }
 }
 
 /// One event as stored.

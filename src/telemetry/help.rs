@@ -44,6 +44,10 @@ const COUNTERS: Lines = &[
         "pointsman_retry_keys_unnoted_total",
         "Requests that legacy served below `live` though their retry key could not be noted: the gate to `live` stays shut.",
     ),
+    (
+        "pointsman_retry_keys_held_total",
+        "Requests refused with 409 because the engine has the same one, with its retry key, under another credential.",
+    ),
     ("pointsman_retry_keys_skipped_total", "Records of the file of retry keys that were torn and are skipped."),
     ("pointsman_runs_total", "Runs that ended, by outcome."),
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),

@@ -253,3 +253,65 @@ async fn a_key_that_legacy_took_stays_there_under_another_credential() {
     town.finish().await;
     said("legacy_keys::a_key_that_legacy_took_stays_there_under_another_credential", seed(), "1 order", &[]);
 }
+
+/// Nobody verifies the token: what the engine took under one is refused under the next, in `live` and in `off`,
+/// and neither arm does it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_engine_took_is_refused_under_another_credential() {
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    force(&town, "live").await;
+    let before = charges(&town);
+    let first = with_token(&town, "one", "first", 1).await;
+    assert!(first.json()["id"].is_string(), "{}", first.json());
+    let refused = async |town: &Town, when: &str| {
+        let again = with_token(town, "one", "second", 1).await;
+        assert_eq!(again.status, StatusCode::CONFLICT, "{when}: {}", again.json());
+        let problem = again.json();
+        assert!(problem["type"].as_str().is_some_and(|kind| kind.ends_with("retry-key-held")), "{when}: {problem}");
+        assert!(problem["detail"].as_str().is_some_and(|why| why.contains("Nothing was done")), "{when}: {problem}");
+        let own = with_token(town, "one", "first", 1).await;
+        assert_eq!((own.status, &own.json()["id"]), (StatusCode::CREATED, &first.json()["id"]), "{when}");
+    };
+    refused(&town, "live").await;
+    let other_body = with_token(&town, "one", "third", 2).await;
+    assert!(other_body.json()["id"].is_string(), "another caller's own: {}", other_body.json());
+    town.lower("off").await;
+    refused(&town, "off").await;
+    let by_legacy = with_token(&town, "one", "fourth", 3).await;
+    assert!(by_legacy.json()["id"].is_number(), "another caller's own: {}", by_legacy.json());
+    assert_eq!(charges(&town), before + 3, "each once");
+    for order in [&first, &other_body] {
+        town.note(order.json());
+    }
+    town.finish().await;
+    let test = "legacy_keys::a_key_that_the_engine_took_is_refused_under_another_credential";
+    said(test, seed(), "3 orders, 4 tokens, 1 key", &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_engine_took_before_a_kill_is_refused_under_another_credential() {
+    let mut town = Town::start().await;
+    town.allowed.unacknowledged = true;
+    force(&town, "live").await;
+    let before = charges(&town);
+    let first = with_token(&town, "one", "first", 1).await;
+    town.quiet().await;
+    town.kill().await;
+    town.restart().await;
+    for state in ["live", "off"] {
+        town.lower(state).await;
+        let again = with_token(&town, "one", "second", 1).await;
+        assert_eq!(again.status, StatusCode::CONFLICT, "{state}: {}", again.json());
+    }
+    town.pointsman
+        .until_metric("both to be counted", |metrics| {
+            metrics.sum("pointsman_retry_keys_held_total", &[("route", "orders.create")]) == 2.0
+        })
+        .await;
+    assert_eq!(charges(&town), before + 1, "once");
+    town.note(first.json());
+    town.finish().await;
+    let test = "legacy_keys::a_key_that_the_engine_took_before_a_kill_is_refused_under_another_credential";
+    said(test, seed(), "1 order, 2 tokens", &[]);
+}

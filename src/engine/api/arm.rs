@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
@@ -22,7 +21,7 @@ use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
 use crate::engine::scheduler::registry::{Announced, Held, Registration};
 use crate::engine::snapshot::Snapshot;
-use crate::exchange::{ArmReply, ArmRequest, FROZEN, RequestCopy};
+use crate::exchange::{ArmReply, ArmRequest, FROZEN, Problem};
 use crate::flag::{Arm, SkipReason};
 use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
@@ -119,7 +118,10 @@ async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
 /// What takes the retry key with the run's first append.
 fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
-        Mode::Real => request.retry_key.map(|key| Claim { key, request: request_hash(&request.request) }),
+        Mode::Real => request.retry_key.map(|key| {
+            let digest = request.request.digest();
+            Claim { key, request: digest, any_caller: request.any_caller.map(|any| any.of_request(&digest)) }
+        }),
         Mode::Rehearse | Mode::Dark => None,
     }
 }
@@ -151,7 +153,8 @@ async fn register(
         }
     };
     let Some(claim) = claim else { return Ok(registration) };
-    match core.ports.pins.take_for_engine(claim.key) {
+    let took = core.ports.pins.take_for_engine(claim.key);
+    match took {
         Took::Fresh => registration.hold(core.ports.pins.clone(), claim.key),
         Took::Again => {}
         Took::Others => return Err(Box::new(replies::taken_by_legacy(fall_back))),
@@ -171,30 +174,50 @@ async fn register(
             registration.give_back(&core.ports.pins);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
-        Ok(Ok(_)) => Ok(registration),
-        Ok(Err(_)) | Err(_) => {
-            let why = "the store does not say whether an earlier try was taken";
-            Err(Box::new(ArmReply::Refused(replies::unknown_of(None, why, None), Default::default())))
-        }
+        // What this caller's own earlier try has, it has under any credential.
+        Ok(Ok(_)) if took == Took::Again => Ok(registration),
+        Ok(Ok(_)) => under_any_credential(core, claim, registration, deadline).await,
+        Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
+}
+
+/// Takes the request for the engine under any credential, where nobody verified the caller's; refuses it where it came
+/// under another one before.
+async fn under_any_credential(
+    core: &Core,
+    claim: Claim,
+    mut registration: Registration,
+    deadline: Instant,
+) -> Result<Registration, Box<ArmReply>> {
+    let Some(any_caller) = claim.any_caller else { return Ok(registration) };
+    let held = || Box::new(ArmReply::Refused(Problem::held_under_another_credential(), Default::default()));
+    let pins = &core.ports.pins;
+    // Asked before it is taken, which enters it into the set.
+    let may_be_stored = pins.may_have_been_taken(&any_caller);
+    match pins.take_for_engine(any_caller) {
+        Took::Fresh => registration.hold(pins.clone(), any_caller),
+        Took::Again => return Err(held()),
+        // Legacy takes none of these.
+        Took::Others => {}
+    }
+    if !may_be_stored {
+        return Ok(registration);
+    }
+    match timeout_at(deadline, core.ports.store.first_try(any_caller)).await {
+        Ok(Ok(Some(_))) => Err(held()),
+        Ok(Ok(None)) => Ok(registration),
+        Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
+    }
+}
+
+fn first_try_unknown() -> ArmReply {
+    let why = "the store does not say whether an earlier try was taken";
+    ArmReply::Refused(replies::unknown_of(None, why, None), Default::default())
 }
 
 fn problem(run: RunId, why: &str) -> ArmReply {
     let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };
     ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
-}
-
-/// What makes two requests with one retry key the same.
-fn request_hash(request: &RequestCopy) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    let method: &Method = &request.method;
-    for part in [method.as_str().as_bytes(), request.path.as_bytes(), request.query.as_deref().unwrap_or("").as_bytes()]
-    {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.update(&request.body);
-    *hasher.finalize().as_bytes()
 }
 
 /// The answer of another run that has the same retry key: what it is, or will be within the deadline. `None` where

@@ -112,7 +112,7 @@ async fn read(core: &Core, of: RunId) -> Result<Read, NotStarted> {
 /// One run takes the place of another: of two that want to, the store knows one.
 fn claim(of: RunId) -> Claim {
     let key = blake3::derive_key("pointsman 1 takes the registration of a run", of.0.as_bytes());
-    Claim { key: RetryKey(key), request: [0; 32] }
+    Claim { key: RetryKey(key), request: [0; 32], any_caller: None }
 }
 
 /// An id behind the other's, whatever this machine's clock says: the newest run of a job is the one that counts.

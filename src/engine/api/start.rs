@@ -107,7 +107,7 @@ pub(in crate::engine) async fn start(
         return Err(NotStarted::NoWorkflow { workflow: workflow.as_str().to_owned(), known });
     };
     plan.check_input(&input).map_err(NotStarted::BadInput)?;
-    let claim = key.map(|(key, request)| Claim { key, request });
+    let claim = key.map(|(key, request)| Claim { key, request, any_caller: None });
     let run = RunId(Uuid::now_v7());
     let registration = match register(core, run, claim).await? {
         Ok(registration) => registration,

@@ -50,8 +50,8 @@ pub(in crate::engine) struct Registration {
     key: Option<RetryKey>,
     announced: watch::Sender<Option<Announcement>>,
     kept: watch::Sender<bool>,
-    /// The first try that is held against legacy for as long as nothing of the run may be on disk.
-    held: Option<(Arc<StoreAffinity>, RetryKey)>,
+    /// The keys that are held against others for as long as nothing of the run may be on disk.
+    held: Vec<(Arc<StoreAffinity>, RetryKey)>,
 }
 
 impl Registry {
@@ -75,7 +75,14 @@ impl Registry {
         }
         let (announced, receiver) = watch::channel(None);
         registrations.runs.insert(run, receiver);
-        Ok(Registration { registry: self.clone(), run, key: claim.map(|claim| claim.key), announced, kept, held: None })
+        Ok(Registration {
+            registry: self.clone(),
+            run,
+            key: claim.map(|claim| claim.key),
+            announced,
+            kept,
+            held: Vec::new(),
+        })
     }
     /// What becomes of a run that is moving now.
     pub fn announced(&self, run: RunId) -> Option<Announced> {
@@ -84,9 +91,9 @@ impl Registry {
 }
 
 impl Registration {
-    /// The key was taken from legacy for this run; it is released with this, unless it is kept or given back before.
+    /// The key was taken for this run; it is released with this, unless it is kept or given back before.
     pub fn hold(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
-        self.held = Some((pins, key));
+        self.held.push((pins, key));
     }
     /// The run's first event is on disk.
     pub fn born(&self) {
@@ -96,14 +103,16 @@ impl Registration {
     }
     /// Something of the run may be on disk: the key stays the engine's.
     pub fn keep(&mut self) {
-        self.held = None;
+        self.held.clear();
     }
     /// The request is legacy's from now on: said before anybody is told, so that no third one begins in between.
     pub fn give_back(&mut self, pins: &StoreAffinity) {
-        self.held = None;
         if let Some(key) = self.key {
             // Whether it could be noted is asked again by whoever calls legacy.
             pins.give_to_legacy(key);
+        }
+        for (pins, key) in self.held.drain(..).filter(|(_, key)| Some(*key) != self.key) {
+            pins.release(&key);
         }
     }
     /// Withdraws what was announced: the run continues.
@@ -120,7 +129,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some((pins, key)) = self.held.take() {
+        for (pins, key) in self.held.drain(..) {
             pins.release(&key);
         }
         let mut registrations = self.registry.registrations();

@@ -307,6 +307,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         creates: None,
         retry_key: None,
         new_instance: false,
+        any_caller: None,
         may_fall_back: false,
         deadline: Duration::from_secs(8),
     }

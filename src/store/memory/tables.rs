@@ -92,12 +92,13 @@ impl Tables {
         if append.first.0 != head + 1 {
             return Err(AppendError::Conflict(Conflict::Seq { stored: Seq(head) }));
         }
-        if let Some(claim) = &append.claim
-            && let Some(FirstTry { run: Some(run), request, .. }) = self.first_try(&claim.key, now)
-            && run != append.run_id
-        {
-            let same_request = request == Some(claim.request);
-            return Err(AppendError::Conflict(Conflict::Claim { run, same_request }));
+        for (claim, key) in append.claim.iter().flat_map(|claim| claim.keys().map(move |key| (claim, key))) {
+            if let Some(FirstTry { run: Some(run), request, .. }) = self.first_try(&key, now)
+                && run != append.run_id
+            {
+                let same_request = key == claim.key && request == Some(claim.request);
+                return Err(AppendError::Conflict(Conflict::Claim { run, same_request }));
+            }
         }
         for (place, pin) in append.pins.iter().enumerate() {
             let taken = self.pin(&pin.key).filter(|p| p.arm != pin.arm || p.run != Some(append.run_id)).map(|p| p.arm);
@@ -117,8 +118,10 @@ impl Tables {
         if let Some(claim) = append.claim {
             let first = FirstTry { arm: Arm::Engine, run: Some(append.run_id), request: Some(claim.request) };
             // A run that claims its key again keeps the time of its first claim.
-            if self.first_try(&claim.key, now).is_none_or(|held| held.run.is_none()) {
-                self.tries.insert(claim.key, (first, now));
+            for key in claim.keys() {
+                if self.first_try(&key, now).is_none_or(|held| held.run.is_none()) {
+                    self.tries.insert(key, (first.clone(), now));
+                }
             }
         }
         for birth in append.births {

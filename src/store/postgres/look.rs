@@ -9,9 +9,9 @@ use super::session::Session;
 use super::text::{arm, name, run_id, uuid};
 use crate::flag::{PinKey, RetryKey};
 use crate::names::{Fence, RouteId};
-use crate::store::StoreError;
 use crate::store::job::Job;
 use crate::store::judge::Known;
+use crate::store::{Claim, StoreError};
 
 const HELD: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
 const BATCHES: &str = "SELECT want.run_id, want.seq, a.batch FROM unnest($1, $2) AS want(run_id, seq) \
@@ -43,9 +43,9 @@ pub(super) async fn look(session: &mut Session, jobs: &[Job], window_ns: i64) ->
         known.batches.insert(place, uuid(row.try_get(2)?)?);
     }
 
-    let keys: Vec<&[u8]> =
-        jobs.iter().filter_map(|job| job.claim.as_ref()).map(|claim| claim.key.0.as_slice()).collect();
+    let keys: Vec<RetryKey> = jobs.iter().filter_map(|job| job.claim.as_ref()).flat_map(Claim::keys).collect();
     if !keys.is_empty() {
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.0.as_slice()).collect();
         for row in session.ask(sqlx::query(CLAIMS).bind(&keys).bind(window_ns)).await? {
             let Ok(key) = row.try_get::<&[u8], _>(0)?.try_into() else { continue };
             let request = row.try_get::<Option<&[u8]>, _>(2)?.and_then(|request| request.try_into().ok());

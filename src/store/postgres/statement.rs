@@ -94,9 +94,11 @@ fn bind_pins<'q>(query: Bound<'q>, written: &Written<'_>) -> Bound<'q> {
 fn bind_keys<'q>(query: Bound<'q>, written: &Written<'_>) -> Option<Bound<'q>> {
     let mut keys: BTreeMap<[u8; 32], (RunId, [u8; 32])> = BTreeMap::new();
     for (job, claim) in written.iter().filter_map(|(job, _)| job.claim.map(|claim| (job, claim))) {
-        let (run, _) = keys.entry(claim.key.0).or_insert((job.run_id, claim.request));
-        if *run != job.run_id {
-            return None;
+        for key in claim.keys() {
+            let (run, _) = keys.entry(key.0).or_insert((job.run_id, claim.request));
+            if *run != job.run_id {
+                return None;
+            }
         }
     }
     Some(

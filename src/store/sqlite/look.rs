@@ -7,6 +7,7 @@ use super::fault::Fault;
 use super::job::{Job, arm};
 use super::judge::Known;
 use crate::names::{Fence, RunId};
+use crate::store::Claim;
 
 const HEAD: &str = "SELECT seq, fence FROM runs WHERE run_id = ?";
 const BATCH: &str = "SELECT last, batch FROM appends WHERE run_id = ? AND first <= ? ORDER BY first DESC LIMIT 1";
@@ -36,14 +37,14 @@ pub(super) fn look(conn: &Connection, job: &Job, since: i64) -> Result<Known, Fa
         }
     }
     known.heads = Some(heads);
-    if let Some(claim) = &job.claim {
+    for key in job.claim.iter().flat_map(Claim::keys) {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let found: Option<(Vec<u8>, Option<Vec<u8>>)> =
-            conn.prepare_cached(CLAIM)?.query_row(params![claim.key.0.as_slice(), since], row).optional()?;
+            conn.prepare_cached(CLAIM)?.query_row(params![key.0.as_slice(), since], row).optional()?;
         if let Some((run, request)) = found
             && let Some(run) = run_id(run)
         {
-            known.claims.insert(claim.key, (run, request.and_then(|request| request.try_into().ok())));
+            known.claims.insert(key, (run, request.and_then(|request| request.try_into().ok())));
         }
     }
     for pin in &job.append.pins {

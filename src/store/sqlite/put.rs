@@ -173,9 +173,11 @@ fn put_pins(conn: &Connection, job: &Job, pins: &[NewPin]) -> Result<(), Fault> 
 
 fn put_claim(conn: &Connection, job: &Job, now: Now) -> Result<(), Fault> {
     if let Some(claim) = &job.claim {
-        let (key, run) = (claim.key.0.as_slice(), job.run_id.0.as_bytes().as_slice());
-        let request = claim.request.as_slice();
-        conn.prepare_cached(CLAIM)?.execute(params![key, Arm::Engine.as_str(), run, request, now.ns, now.since])?;
+        let (run, request) = (job.run_id.0.as_bytes().as_slice(), claim.request.as_slice());
+        for key in claim.keys() {
+            let values = params![key.0.as_slice(), Arm::Engine.as_str(), run, request, now.ns, now.since];
+            conn.prepare_cached(CLAIM)?.execute(values)?;
+        }
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ async fn fill(store: &impl Store) {
     let mut large = answered(run_id(2), at(2));
     large.events[1].1 = Event::StepComputed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) };
     large.pins = vec![pin("17", Arm::Engine)];
-    large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32] });
+    large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32], any_caller: None });
     for one in apart(large) {
         store.append(one.into()).await.unwrap();
     }

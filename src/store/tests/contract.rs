@@ -58,7 +58,7 @@ async fn a_batch_that_comes_again_is_recognised(which: Which) {
     let run = run_id(1);
     let mut first = append(run, 1, 2);
     first.pins = vec![pin("17", Arm::Engine)];
-    first.claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32] });
+    first.claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], any_caller: None });
     place.store.append(first.clone().into()).await.unwrap();
     place.store.append(first.clone().into()).await.unwrap();
     place.store.append(append(run, 3, 1).into()).await.unwrap();
@@ -230,7 +230,8 @@ async fn an_instance_has_one_owner(which: Which) {
 async fn a_retry_key_has_one_run(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    let claim = |key: u8, request: u8| Some(Claim { key: RetryKey([key; 32]), request: [request; 32] });
+    let claim =
+        |key: u8, request: u8| Some(Claim { key: RetryKey([key; 32]), request: [request; 32], any_caller: None });
     store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(1), 1, 1) })).await.unwrap();
     let held = |same_request| Err(AppendError::Conflict(Conflict::Claim { run: run_id(1), same_request }));
     assert_eq!(store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(2), 1, 1) })).await, held(true));
@@ -244,6 +245,21 @@ async fn a_retry_key_has_one_run(which: Which) {
     let held = Conflict::Claim { run: run_id(3), same_request: true };
     assert_eq!(three, Err(AppendError::Conflict(held)));
 
+    // The request of another caller, or of the same one under another credential, is no run's answer.
+    let any = |key: u8, any: u8| {
+        Some(Claim { key: RetryKey([key; 32]), request: [1; 32], any_caller: Some(RetryKey([any; 32])) })
+    };
+    store.append(Arc::new(Append { claim: any(30, 31), ..append(run_id(5), 1, 1) })).await.unwrap();
+    let held = |run| Err(AppendError::Conflict(Conflict::Claim { run, same_request: false }));
+    let other = Append { claim: any(32, 31), ..append(run_id(6), 1, 1) };
+    assert_eq!(store.append(other.into()).await, held(run_id(5)));
+    assert_eq!(store.first_try(RetryKey([32; 32])).await.unwrap(), None, "nothing of it is kept");
+    assert_eq!(store.first_try(RetryKey([31; 32])).await.unwrap().unwrap().run, Some(run_id(5)));
+    let one = Append { claim: any(33, 35), ..append(run_id(7), 1, 1) };
+    let other = Append { claim: any(34, 35), ..append(run_id(8), 1, 1) };
+    let (one, other) = tokio::join!(store.append(one.into()), store.append(other.into()));
+    assert_eq!((one, other), (Ok(()), held(run_id(7))));
+
     store.note_legacy_tries(vec![RetryKey([1; 32]), RetryKey([9; 32])]).await.unwrap();
     let first = store.first_try(RetryKey([1; 32])).await.unwrap().unwrap();
     assert_eq!((first.arm, first.run, first.request), (Arm::Engine, Some(run_id(1)), Some([1; 32])));
@@ -255,19 +271,19 @@ async fn a_retry_key_has_one_run(which: Which) {
 
     store.note_legacy_tries(vec![RetryKey([7; 32])]).await.unwrap();
     let all = store.engine_tries(None, 10).await.unwrap();
-    let keys = [1, 2, 9].map(|key| RetryKey([key; 32]));
+    let keys = [1, 2, 9, 30, 31, 33, 35].map(|key| RetryKey([key; 32]));
     assert_eq!(all.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "those that runs claimed, in order");
     let first = store.engine_tries(None, 2).await.unwrap();
     assert_eq!(first, all[..2]);
-    assert_eq!(store.engine_tries(Some(keys[1]), 2).await.unwrap(), all[2..]);
-    assert_eq!(store.engine_tries(Some(keys[2]), 2).await.unwrap(), []);
+    assert_eq!(store.engine_tries(Some(keys[1]), 2).await.unwrap(), all[2..4]);
+    assert_eq!(store.engine_tries(Some(keys[6]), 2).await.unwrap(), []);
 }
 
 async fn a_retry_key_runs_out(which: Which) {
     // With no window at all every key has run out as soon as it is there.
     let place = Place::with(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
     let store = &place.store;
-    let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32] });
+    let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
     store.append(Arc::new(Append { claim, ..append(run_id(2), 1, 1) })).await.unwrap();
@@ -279,7 +295,7 @@ async fn what_conflicts_leaves_nothing(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
-    let claim = Some(Claim { key: RetryKey([7; 32]), request: [1; 32] });
+    let claim = Some(Claim { key: RetryKey([7; 32]), request: [1; 32], any_caller: None });
     let bad = Append { pins: vec![pin("7", Arm::Engine)], claim, ..append(run_id(1), 1, 4) };
     assert!(store.append(bad.into()).await.is_err());
     assert_eq!(seqs(store, run_id(1)).await, [1]);
@@ -333,7 +349,7 @@ async fn a_store_knows_the_time(which: Which) {
 
 async fn a_restart_finds_all(which: Which) {
     let mut place = Place::new(which).await;
-    let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32] });
+    let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], any_caller: None });
     let first = Append { pins: vec![pin("17", Arm::Engine)], claim, ..append(run_id(1), 1, 2) };
     place.store.append(first.clone().into()).await.unwrap();
     let secret = place.store.secret().await.unwrap();

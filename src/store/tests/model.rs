@@ -109,7 +109,11 @@ fn append_of(op: &Op) -> Append {
     Append {
         batch: Uuid::from_u128(u128::from(op.batch)),
         pins: op.pin.iter().map(|(id, engine)| pin(&id.to_string(), arm(*engine))).collect(),
-        claim: op.claim.map(|(key, request)| Claim { key: RetryKey([key; 32]), request: [request; 32] }),
+        claim: op.claim.map(|(key, request)| Claim {
+            key: RetryKey([key; 32]),
+            request: [request; 32],
+            any_caller: None,
+        }),
         // One priority for all of a run, as the engine has it: two queues keep no order between them.
         priority: if op.dark { Priority::Dark } else { Priority::Live },
         worker: worker(7),

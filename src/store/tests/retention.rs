@@ -100,7 +100,7 @@ async fn a_pinned_run_leaves_its_summary_and_what_remains(which: Which) {
 }
 
 async fn a_run_whose_retry_key_has_not_run_out_stays(which: Which) {
-    let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32] });
+    let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], any_caller: None });
     let now = Timestamp::now();
     for (window, gone) in [(3_600, 0), (0, 1)] {
         let place = Place::with(which, Limits { retry_window_s: window, ..Limits::default() }).await;

@@ -36,7 +36,7 @@ async fn keys_that_have_run_out_go_though_legacy_never_takes_one(which: Which) {
     let limits = Limits { retry_window_s: 1, ..Limits::default() };
     let place = Place::with(which, limits).await;
     let claim = |n: u64, key: u8| Append {
-        claim: Some(Claim { key: RetryKey([key; 32]), request: [0; 32] }),
+        claim: Some(Claim { key: RetryKey([key; 32]), request: [0; 32], any_caller: None }),
         ..append(run_id(n), 1, 1)
     };
     for n in 1..=5 {

@@ -171,6 +171,7 @@ impl Track<'_> {
             creates: None,
             retry_key: None,
             new_instance: false,
+            any_caller: None,
             may_fall_back: false,
             deadline: Duration::from_secs(20),
         };

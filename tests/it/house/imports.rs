@@ -65,7 +65,8 @@ impl Sources {
             match &tokens[at] {
                 Token::Sign('{') => depth += 1,
                 Token::Sign('}') => depth = depth.saturating_sub(1),
-                Token::Name(word) if word == "use" => {
+                // Not the `use<…>` of a return type, which names what it captures.
+                Token::Name(word) if word == "use" && tokens.get(at + 1) != Some(&Token::Sign('<')) => {
                     let end = at + tokens[at..].iter().position(|t| *t == Token::Sign(';')).unwrap_or(0);
                     let is_reexport = depth == 0 && is_public(&tokens[..at]);
                     read_use(&tokens[at + 1..end], &[], is_reexport, &mut module.imports);

@@ -16,6 +16,10 @@ use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{EffectClass, Heard};
 
+/// How long a run is left whose orders only its certain owner may answer. Taken again at once, before the lease is renewed,
+/// it would be left again, and so on.
+const DOUBTFUL_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
+
 impl Driver {
     /// Does what the machine puts out; what the machine wants to hear of it at once.
     pub(super) fn perform(&mut self, output: Output) -> Option<Input> {
@@ -195,7 +199,10 @@ impl Driver {
                 children::ended(core, run);
             }
             End::Discarded | End::Draining => {}
-            End::Doubtful => core.schedule.timers.now(id),
+            End::Doubtful => match core.process.clock.now().checked_add(DOUBTFUL_PAUSE) {
+                Ok(at) => core.schedule.timers.at(id, at),
+                Err(_) => core.schedule.timers.now(id),
+            },
             // One that was never born here may be another's, and rest.
             End::Lost if self.machine.stored() == Seq(0) => {}
             End::Lost => {

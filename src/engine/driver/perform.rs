@@ -16,8 +16,8 @@ use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{EffectClass, Heard};
 
-/// How long a run is left whose orders only its certain owner may answer. Taken again at once, before the lease is renewed,
-/// it would be left again, and so on.
+/// The pause before a run is claimed again that was given up because orders waited for it and this process's lease was not
+/// certain. Without a pause it would be claimed and given up in a loop until the lease is renewed.
 const DOUBTFUL_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
 
 impl Driver {

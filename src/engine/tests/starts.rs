@@ -49,6 +49,19 @@ async fn a_start_is_on_disk_and_its_output_is_what_respond_gives() {
 }
 
 #[tokio::test]
+async fn whoever_starts_a_run_and_waits_gets_its_events_as_the_store_has_them() {
+    let bench = bench().await;
+    let (started, rest) = bench.engine.start_watched(keyed(1, 1), PATIENCE).await.unwrap();
+    let collected = rest.await.expect("all events were collected");
+    assert_eq!(collected, bench.store.events(started.run, Seq::FIRST).await.unwrap());
+    let run = crate::workflow::fold(collected.iter().map(|stored| &stored.event)).unwrap();
+    assert_eq!(run.status(), RunStatus::Completed);
+    // The same key names the run that is there: this start saw none of its events.
+    let (again, rest) = bench.engine.start_watched(keyed(1, 1), PATIENCE).await.unwrap();
+    assert_eq!((again.run, again.fresh, rest.await), (started.run, false, None));
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused_and_starts_nothing() {
     let bench = bench().await;
     let other = Start { workflow: "x".into(), ..keyed(1, 1) };

@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::workflow::{CallRecord, Payload};
+    use crate::workflow::{EndingEvent, StepEvent};
 
     const MAX: usize = 64;
 
@@ -158,7 +159,7 @@ mod tests {
     }
 
     fn computed(output: Value) -> Event {
-        Event::StepComputed { step: "s".into(), output: Arc::new(output) }
+        Event::Step(StepEvent::Computed { step: "s".into(), output: Arc::new(output) })
     }
 
     #[test]
@@ -242,7 +243,7 @@ mod tests {
         assert_eq!(read.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1, 2, 3, i64::MIN]);
         assert_eq!(join(read[0].1, []).unwrap(), events[0]);
         assert_eq!(join(read[1].1, []).unwrap(), events[1]);
-        assert_eq!(join(read[3].1, []).unwrap(), Event::Completed {});
+        assert_eq!(join(read[3].1, []).unwrap(), Event::Ending(EndingEvent::Completed {}));
         assert_eq!(parts, 1);
         for broken in ["", " {}", "x {}", "1"] {
             assert!(lines(broken.as_bytes()).all(|line| line.is_err()), "{broken}");

@@ -16,8 +16,8 @@ use super::decide::{failed, finished, skipped};
 use super::rules::{Asking, OnReject, Question};
 use super::world::deeper_than;
 use super::{
-    Asked, AskedKind, Event, Failure, FailureKind, Mode, OnTimeout, Outcome, Plan, Refusal, ReviewItem, Risk, Run,
-    Said, Skipped, Step, StepKind, UNVERIFIED, World, risk,
+    Asked, AskedKind, CheckpointEvent, Event, Failure, FailureKind, Mode, OnTimeout, Outcome, Plan, Refusal,
+    ReviewItem, Risk, Run, Said, Skipped, Step, StepEvent, StepKind, UNVERIFIED, World, risk,
 };
 use crate::names::{CheckpointId, StepId};
 
@@ -107,7 +107,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
         }
     }
     if run.mode() == Mode::Real {
-        return vec![Event::CheckpointOpened(Box::new(asked))];
+        return vec![Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked)))];
     }
     let Some(rehearse) = &question.rehearse else { return vec![needs_person(step, None)] };
     let values = match rehearse.evaluate(&world.plain(run)) {
@@ -121,7 +121,10 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
     }
     let checkpoint = asked.checkpoint.clone();
     let said = Said { values: Some(Arc::new(values)), ..yes() };
-    vec![Event::CheckpointOpened(Box::new(asked)), Event::CheckpointAnswered { checkpoint, said, by: REHEARSAL.into() }]
+    vec![
+        Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
+        Event::Checkpoint(CheckpointEvent::Answered { checkpoint, said, by: REHEARSAL.into() }),
+    ]
 }
 
 /// A run that only rehearses cannot go on behind this.
@@ -218,7 +221,11 @@ fn answered(run: &Run, step: &Step, ask: &Ask, said: Said, by: &str) -> Vec<Even
     let asked = &ask.asked;
     let all_struck = asked.kind == AskedKind::Review && said.approve && said.struck.len() == asked.items.len();
     let (approve, note) = (said.approve, said.note.clone());
-    let mut events = vec![Event::CheckpointAnswered { checkpoint: asked.checkpoint.clone(), said, by: by.to_owned() }];
+    let mut events = vec![Event::Checkpoint(CheckpointEvent::Answered {
+        checkpoint: asked.checkpoint.clone(),
+        said,
+        by: by.to_owned(),
+    })];
     let on_reject = match &step.kind {
         StepKind::Checkpoint(question) => question.on_reject,
         _ => step.care.on_reject,
@@ -245,7 +252,7 @@ fn answered(run: &Run, step: &Step, ask: &Ask, said: Said, by: &str) -> Vec<Even
 fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
     match item {
         None => skipped(run, step, Skipped::Rejected),
-        Some(_) => vec![Event::StepSkipped { step: step.id.clone(), item, reason: Skipped::Rejected }],
+        Some(_) => vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason: Skipped::Rejected })],
     }
 }
 
@@ -263,7 +270,7 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
             let (who, until) = (escalate.who.clone(), later(now, escalate.timeout));
             let on_timeout = Some(if escalate.approve { OnTimeout::Approve } else { OnTimeout::Reject });
             let checkpoint = asked.checkpoint.clone();
-            return Some(vec![Event::CheckpointEscalated { checkpoint, who, until, on_timeout }]);
+            return Some(vec![Event::Checkpoint(CheckpointEvent::Escalated { checkpoint, who, until, on_timeout })]);
         }
         (OnTimeout::Escalate, Some(escalate)) => escalate.approve,
         (OnTimeout::Approve, _) => true,

@@ -17,8 +17,8 @@ use super::risk::{Gate, as_asked};
 use super::rules::SubRun;
 use super::world::{call_scope, deeper_than};
 use super::{
-    Action, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Order, Outcome, Part, Plan, Refusal, Run,
-    RunStatus, Skipped, Step, StepKind, World, lock, missing, risk,
+    Action, ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Order, Outcome,
+    Part, Plan, Refusal, Run, RunStatus, Skipped, Step, StepKind, World, lock, missing, risk,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::{RunId, StepId, WorkflowName};
@@ -125,13 +125,13 @@ pub(super) fn begin(
         let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
         return Ok(vec![finished(step, item, 0, Outcome::Failed { failure })]);
     }
-    Ok(vec![Event::ChildStarted {
+    Ok(vec![Event::Child(ChildEvent::Started {
         step: step.id.clone(),
         item,
         child: id,
         workflow: child.workflow.clone(),
         input: Arc::new(input),
-    }])
+    })])
 }
 
 /// A result that no call gave.
@@ -160,7 +160,7 @@ pub(super) fn ended(
         RunStatus::Completed => super::outcome::unfit(step, item, &output),
         _ => None,
     };
-    let mut events = vec![Event::ChildEnded {
+    let mut events = vec![Event::Child(ChildEvent::Ended {
         step: step_id,
         item,
         child,
@@ -169,7 +169,7 @@ pub(super) fn ended(
         note: note.clone(),
         effects,
         unfit: unfit.is_some(),
-    }];
+    })];
     let (kind, expected, person, why) = match (status, unfit) {
         (RunStatus::Completed, None) => return Ok(events),
         // It is done: another one would do it a second time.
@@ -190,7 +190,7 @@ pub(super) fn ended(
             let mut conflict = conflict(run, step, item, Part::Do, kind, &why);
             conflict.response = shorten_value(&output);
             conflict.expected = Some(expected);
-            Event::Paused { conflict: Box::new(conflict), gave: None }
+            Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
         }
         false => finished(step, item, 0, Outcome::Failed { failure: why }),
     });

@@ -12,7 +12,7 @@ use super::calls::{Phase, StepState};
 use super::decide::skipped;
 use super::resolve::{self, Resolution};
 use super::world::deeper_than;
-use super::{CallBody, Choice, Event, Part, Plan, Refusal, Run, Skipped, Step, StepKind, World};
+use super::{CallBody, Choice, ControlEvent, Event, Part, Plan, Refusal, Run, Skipped, Step, StepKind, World};
 use crate::names::StepId;
 
 fn no_sense<T>(why: impl Into<String>) -> Result<T, Refusal> {
@@ -32,7 +32,7 @@ pub(super) fn pause(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<E
     goes_on(run)?;
     match &run.pause {
         Some(pause) => no_sense(format!("{} has paused it already", pause.by)),
-        None => Ok(vec![Event::PauseOrdered { by: by.to_owned(), reason }]),
+        None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by: by.to_owned(), reason })]),
     }
 }
 
@@ -42,7 +42,7 @@ pub(super) fn resume(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<
         let parent = run.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
         return match parent && pause.by != by {
             true => no_sense(format!("{} paused it, not the run that began it", pause.by)),
-            false => Ok(vec![Event::Resumed { by: by.to_owned(), reason }]),
+            false => Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason })]),
         };
     }
     match run.conflict() {
@@ -140,7 +140,7 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjusted: Adjusted) 
         let message = format!("the input is nested deeper than output_depth_max ({})", world.output_depth_max);
         return Err(Refusal::BadValues(vec![message]));
     }
-    Ok(vec![Event::InputAdjusted { step: id.clone(), item, input, by, reason }])
+    Ok(vec![Event::Control(ControlEvent::InputAdjusted { step: id.clone(), item, input, by, reason })])
 }
 
 fn named(id: &StepId, item: Option<u32>) -> String {
@@ -191,10 +191,12 @@ pub(super) fn retry(
             .calls
             .iter()
             .filter(|(_, call)| matches!(call.phase, Phase::Waiting(at) | Phase::ToProbe(at) if at > now));
-        events.extend(waiting.map(|(slot, _)| Event::RetriedNow {
-            step: id.clone(),
-            item: open.items.as_ref().map(|_| *slot),
-            by: by.to_owned(),
+        events.extend(waiting.map(|(slot, _)| {
+            Event::Control(ControlEvent::RetriedNow {
+                step: id.clone(),
+                item: open.items.as_ref().map(|_| *slot),
+                by: by.to_owned(),
+            })
         }));
     }
     match (events.is_empty(), of) {

@@ -17,9 +17,9 @@ use super::outcome::{Ended, record, unfit};
 use super::respond::{answer_pending, respond};
 use super::world::{deeper_than, item_scope};
 use super::{
-    Command, ConflictKind, Event, Failure, FailureKind, Order, Outcome, Part, Plan, Refusal, Run, Skipped, Step,
-    StepFinished, StepIndex, StepKind, World, checkpoint, child, control, ending, lock, missing, probe, rerun, resolve,
-    undo, wait, wire,
+    Command, ConflictEvent, ConflictKind, EndingEvent, Event, Failure, FailureKind, Order, Outcome, Part, Plan,
+    Refusal, Run, Skipped, Step, StepEvent, StepFinished, StepIndex, StepKind, World, checkpoint, child, control,
+    ending, lock, missing, probe, rerun, resolve, undo, wait, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::StepId;
@@ -92,7 +92,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
             if run.answer.is_some() {
                 return Err(Refusal::Answered);
             }
-            Ok(vec![Event::Abandoned { to: "legacy".into(), reason: reason.into() }])
+            Ok(vec![Event::Ending(EndingEvent::Abandoned { to: "legacy".into(), reason: reason.into() })])
         }
     }
 }
@@ -139,7 +139,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
         && !run.is_paused()
     {
         let (step, reason) = (step.id.clone(), Skipped::NotNeeded);
-        return Ok(vec![Event::StepSkipped { step, item: None, reason }]);
+        return Ok(vec![Event::Step(StepEvent::Skipped { step, item: None, reason })]);
     }
     may_begin(run, plan, step)?;
     if skipped_by_needs(run, plan, step) {
@@ -154,7 +154,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
     Ok(vec![match (&step.kind, items) {
         (StepKind::Call(_) | StepKind::Run(_), Some(items)) => {
             let collect = step.for_each.as_ref().is_some_and(|for_each| for_each.collect);
-            Event::FanOutOpened { step: step.id.clone(), items, collect }
+            Event::Step(StepEvent::FanOutOpened { step: step.id.clone(), items, collect })
         }
         (StepKind::Call(_) | StepKind::Run(_), None) => return Err(Refusal::NotDue("a call begins")),
         (StepKind::Checkpoint(question), _) => return Ok(checkpoint::open(run, world, step, question, now)),
@@ -173,7 +173,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
             }
         }
         (StepKind::Fail(answer), _) => match wire::answer(answer, &scope, BytesMark::of_run(world, run)) {
-            Ok(answer) => Event::FailReached { step: step.id.clone(), answer: Arc::new(answer) },
+            Ok(answer) => Event::Step(StepEvent::FailReached { step: step.id.clone(), answer: Arc::new(answer) }),
             Err((reads, error)) => failed(run, step, None, &reads, &error),
         },
     }])
@@ -181,7 +181,7 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
 
 /// A step that will not run. Where it was to take another's place, that one has failed after all.
 pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
-    let mut events = vec![Event::StepSkipped { step: step.id.clone(), item: None, reason }];
+    let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item: None, reason })];
     if let Some(place) = run.replaced.get(&step.id)
         && let Some(StepState::Replaced { failure, .. }) = run.steps.get(place)
     {
@@ -238,7 +238,7 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
         _ => unfit(step, None, &output),
     };
     match failure {
-        None => Event::StepComputed { step: step.id.clone(), output },
+        None => Event::Step(StepEvent::Computed { step: step.id.clone(), output }),
         Some(failure) => troubled(run, step, None, ConflictKind::Schema, failure),
     }
 }
@@ -263,7 +263,7 @@ pub(super) fn troubled(run: &Run, step: &Step, item: Option<u32>, kind: Conflict
         return finished(step, item, attempt, Outcome::Failed { failure });
     }
     let conflict = conflict(run, step, item, Part::Do, kind, &failure);
-    Event::Paused { conflict: Box::new(conflict), gave: None }
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
 /// An expression has no value: because nobody declared the output of a rehearsed step, or for another reason.

@@ -11,7 +11,10 @@ use jiff::Timestamp;
 use super::calls::CallState;
 use super::conflict::conflict;
 use super::respond::answer_about;
-use super::{BytesMark, ConflictKind, Event, Failure, FailureKind, Part, Plan, Refusal, Run, World, undo};
+use super::{
+    AnswerEvent, BytesMark, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, Part,
+    Plan, Refusal, Run, World, undo,
+};
 use crate::names::StepId;
 
 /// Ends the run, or goes one phase on.
@@ -25,11 +28,11 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
         }
         return match &run.unanswered {
             None if run.answer.is_none() => Err(Refusal::NotDue("the answer is to come")),
-            None => Ok(vec![Event::Completed {}]),
+            None => Ok(vec![Event::Ending(EndingEvent::Completed {})]),
             // All is done, but for the answer: nothing is undone for that.
             Some(failure) => {
                 let mut events = early_answer(run, plan, world);
-                events.push(Event::Failed { failure: failure.clone() });
+                events.push(Event::Ending(EndingEvent::Failed { failure: failure.clone() }));
                 Ok(events)
             }
         };
@@ -52,15 +55,17 @@ pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Even
     if run.undoing.is_none() && compensates {
         let undo = undo::list(run, plan);
         if !undo.is_empty() {
-            events.push(Event::CompensationBegan { undo });
+            events.push(Event::Ending(EndingEvent::CompensationBegan { undo }));
             return Ok(events);
         }
     }
     events.push(match &run.cancel {
-        Some(cancel) => Event::Cancelled { by: cancel.by.clone(), reason: cancel.reason.clone() },
+        Some(cancel) => Event::Ending(EndingEvent::Cancelled { by: cancel.by.clone(), reason: cancel.reason.clone() }),
         // A `fail` step with a status below 500 is an outcome that the workflow declares.
-        None if run.declared.as_ref().is_some_and(|answer| answer.status < 500) => Event::Completed {},
-        None => Event::Failed { failure: failure.clone() },
+        None if run.declared.as_ref().is_some_and(|answer| answer.status < 500) => {
+            Event::Ending(EndingEvent::Completed {})
+        }
+        None => Event::Ending(EndingEvent::Failed { failure: failure.clone() }),
     });
     Ok(events)
 }
@@ -73,7 +78,7 @@ fn early_answer(run: &Run, plan: &Plan, world: &World) -> Vec<Event> {
     let answer = run.declared.clone().or_else(|| {
         answer_about(plan, "failed", &world.answering(run, None), BytesMark::of_run(world, run)).map(Arc::new)
     });
-    answer.map(|answer| Event::Responded { answer, pin: None }).into_iter().collect()
+    answer.map(|answer| Event::Answer(AnswerEvent::Responded { answer, pin: None })).into_iter().collect()
 }
 
 /// Nobody knows whether this was done, and it is not asked for again: a person decides what is to be undone.
@@ -86,13 +91,13 @@ fn unknown(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>, call: &Call
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, step, item, message) };
     let mut conflict = conflict(run, of, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
     conflict.response = response;
-    Some(Event::Paused { conflict: Box::new(conflict), gave: None })
+    Some(Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None }))
 }
 
 /// A time is over: is it the run's own?
 pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
     let over = run.started.until.is_some_and(|until| until <= now) && run.failing.is_none();
-    if over { vec![Event::DeadlinePassed {}] } else { Vec::new() }
+    if over { vec![Event::Ending(EndingEvent::DeadlinePassed {})] } else { Vec::new() }
 }
 
 /// Somebody wants the run to end.
@@ -104,6 +109,6 @@ pub(super) fn cancel(run: &Run, compensate: bool, reason: Option<String>, by: &s
         (None, true, true) => Err(Refusal::NoSense(
             "what was done is being undone already; without compensation the rest would be left as it is".into(),
         )),
-        _ => Ok(vec![Event::CancelOrdered { by: by.to_owned(), compensate, reason }]),
+        _ => Ok(vec![Event::Control(ControlEvent::CancelOrdered { by: by.to_owned(), compensate, reason })]),
     }
 }

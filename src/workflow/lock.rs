@@ -1,6 +1,6 @@
 //! Named locks: a place in a queue before a step (an item) begins, and what happens where another stands before it.
 //!
-//! Always true: a step that declares a lock begins only after [`Event::LockTaken`]; it leaves the queue when it ends,
+//! Always true: a step that declares a lock begins only after [`LockEvent::Taken`]; it leaves the queue when it ends,
 //! however it ends, and a run that ends stands in none. A step that has not got the lock leaves the queue when its run
 //! pauses, over whatever, or is cancelled, so that it holds nobody up; when the run goes on it stands in line anew. Who
 //! stands first is the store's business; here only what it says is judged, and only of the place that it was asked about.
@@ -13,7 +13,8 @@ use super::decide::{failed, finished, skipped};
 use super::rules::Busy;
 use super::world::call_scope;
 use super::{
-    ConflictKind, Event, Failure, FailureKind, LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, World,
+    ChildEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, LockEvent,
+    LockSeen, Mode, Outcome, Part, Refusal, Run, Skipped, Step, StepEvent, World,
 };
 use crate::names::Seq;
 
@@ -48,7 +49,7 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
         return Some(Ok(vec![finished(step, item, 0, Outcome::Failed { failure })]));
     }
     let name = if run.mode() == Mode::Dark { format!("dark:{name}") } else { name };
-    Some(Ok(vec![Event::LockQueued { step: step.id.clone(), item, name }]))
+    Some(Ok(vec![Event::Lock(LockEvent::Queued { step: step.id.clone(), item, name })]))
 }
 
 /// The lock's queue was looked at, for the place that was taken in it with the event at `queued`.
@@ -67,11 +68,11 @@ pub(super) fn seen(
     let ask = |kind, message: String| {
         let failure = Failure::of_step(FailureKind::Unavailable, &step.id, item, message);
         let conflict = conflict(run, step, item, Part::Do, kind, &failure);
-        Ok(vec![Event::Paused { conflict: Box::new(conflict), gave: None }])
+        Ok(vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })])
     };
     let name = &place.name;
     match seen {
-        LockSeen::First => Ok(vec![Event::LockTaken { step: step.id.clone(), item, name: name.clone() }]),
+        LockSeen::First => Ok(vec![Event::Lock(LockEvent::Taken { step: step.id.clone(), item, name: name.clone() })]),
         // However often: while it is so, waiting ends nothing.
         LockSeen::Deadlock { knots } => {
             let knots: Vec<_> = knots.iter().map(ToString::to_string).collect();
@@ -92,13 +93,17 @@ pub(super) fn seen(
 pub(super) fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
     match item {
         None => skipped(run, step, Skipped::Busy),
-        Some(_) => vec![Event::StepSkipped { step: step.id.clone(), item, reason: Skipped::Busy }],
+        Some(_) => vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason: Skipped::Busy })],
     }
 }
 
 /// A run that does not wait.
 pub(super) fn cancel(step: &Step, why: &str) -> Event {
-    Event::CancelOrdered { by: format!("`{}`", step.id), compensate: true, reason: Some(why.to_owned()) }
+    Event::Control(ControlEvent::CancelOrdered {
+        by: format!("`{}`", step.id),
+        compensate: true,
+        reason: Some(why.to_owned()),
+    })
 }
 
 /// What a decision comes to, with the places in queues that it gives up.
@@ -115,34 +120,28 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
                     && finished.step == *step
                     && (finished.item.is_none() || finished.item == *item)
             }
-            Event::StepSkipped { step: of, item: which, .. } => of == step && (which.is_none() || which == item),
-            Event::StepComputed { step: of, .. } | Event::FallbackTaken { step: of, .. } => of == step,
-            Event::ChildEnded { step: of, item: which, .. } => of == step && which == item,
-            Event::Paused { .. } | Event::PauseOrdered { .. } | Event::CancelOrdered { .. } => !taken,
-            Event::CompensationBegan { .. }
-            | Event::Completed {}
-            | Event::Failed { .. }
-            | Event::Cancelled { .. }
-            | Event::Superseded(_)
-            | Event::Abandoned { .. } => true,
+            Event::Step(StepEvent::Skipped { step: of, item: which, .. }) => {
+                of == step && (which.is_none() || which == item)
+            }
+            Event::Step(StepEvent::Computed { step: of, .. } | StepEvent::FallbackTaken { step: of, .. }) => of == step,
+            Event::Child(ChildEvent::Ended { step: of, item: which, .. }) => of == step && which == item,
+            Event::Conflict(ConflictEvent::Paused { .. })
+            | Event::Control(ControlEvent::PauseOrdered { .. } | ControlEvent::CancelOrdered { .. }) => !taken,
+            Event::Ending(EndingEvent::DeadlinePassed {}) => false,
+            Event::Ending(_) => true,
             _ => false,
         };
         let leaving: Vec<_> =
             run.beside.places.iter().filter(|(place, queued)| gives_up(place, queued.taken)).collect();
-        let last = matches!(
-            event,
-            Event::CompensationBegan { .. }
-                | Event::Completed {}
-                | Event::Failed { .. }
-                | Event::Cancelled { .. }
-                | Event::Superseded(_)
-                | Event::Abandoned { .. }
-        );
+        let last = match &event {
+            Event::Ending(ending) => ending.is_last() || matches!(ending, EndingEvent::CompensationBegan { .. }),
+            _ => false,
+        };
         let mut leave = Vec::new();
         for (place, queued) in leaving {
             if left.insert(place) {
                 let (step, item) = place.clone();
-                leave.push(Event::LockLeft { step, item, name: queued.name.clone() });
+                leave.push(Event::Lock(LockEvent::Left { step, item, name: queued.name.clone() }));
             }
         }
         // Nothing comes after a run's end.

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::conflict::conflict;
 use super::resolve::{self, Resolution};
 use super::{
-    Call, CallBody, Choice, Conflict, ConflictKind, Event, Failure, FailureKind, Part, Plan, Refusal, Run, Step,
-    StepKind, World,
+    Call, CallBody, Choice, Conflict, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Part, Plan, Refusal,
+    Run, Step, StepKind, World,
 };
 use crate::expression::ReadPath;
 use crate::names::{ServiceName, StepId, WorkflowName};
@@ -112,7 +112,7 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: Part, missi
     let mut conflict = conflict(run, step, item, part, ConflictKind::Missing, &failure);
     conflict.expected =
         Some(format!("files that have {missing}: the run goes on by itself as soon as they are in force"));
-    Event::Paused { conflict: Box::new(conflict), gave: None }
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
 /// Conflicts over what the files have again.

@@ -65,7 +65,10 @@ pub use command::{Command, Heard, Knot, LockSeen, Refusal};
 pub use decide::{decide, input_refused};
 pub use definition::WorkflowDraft;
 pub use due::{Action, Conditions, due, sends};
-pub use event::Event;
+pub use event::{
+    AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Event, LockEvent, StepEvent,
+    WaitEvent,
+};
 pub use evolve::{Misfit, evolve, fold};
 pub use facts::{
     AnswerRecord, CallRecord, Creates, DoneBefore, Outcome, Parent, Part, Pinned, ResultTaken, RetryScheduled,

@@ -17,8 +17,8 @@ use super::conflict::{conflict, pauses, shorten_value};
 use super::heard::{Class, about, classify, is_conflict, response, retry_after, status_of};
 use super::rules::Busy;
 use super::{
-    Call, Conflict, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, OnTrouble, Outcome, Part, Plan,
-    Refusal, Retry, RetryScheduled, Run, Step, StepFinished, World, lock, probe, undo,
+    Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, OnTrouble, Outcome,
+    Part, Plan, Refusal, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, lock, probe, undo,
 };
 
 /// An attempt that ended.
@@ -166,7 +166,7 @@ impl Ended<'_> {
         conflict.status = Some(status);
         conflict.response = response;
         conflict.expected = Some(expected.into());
-        vec![Event::Paused { conflict: Box::new(conflict), gave: Some(Box::new(outcome)) }]
+        vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: Some(Box::new(outcome)) })]
     }
 
     /// Certainly nothing was done, and no attempt is left.
@@ -182,7 +182,7 @@ impl Ended<'_> {
         }
         if let Some(by) = self.step.trouble.fallback.and_then(|by| self.plan.steps.get(by.0)) {
             let (step, by) = (self.step.id.clone(), by.id.clone());
-            return vec![Event::FallbackTaken { step, by, failure: failure.clone() }];
+            return vec![Event::Step(StepEvent::FallbackTaken { step, by, failure: failure.clone() })];
         }
         match self.step.trouble.on_failure {
             Some(OnTrouble::Pause) => self.pause(ConflictKind::AttemptsUsedUp, failure, response),
@@ -217,7 +217,7 @@ impl Ended<'_> {
         let mut conflict = self.conflict(kind, failure);
         conflict.response = response;
         conflict.expected = self.step.call(Part::Do).map(|call| format!("a status among {}", call.accept));
-        vec![Event::Paused { conflict: Box::new(conflict), gave: None }]
+        vec![Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })]
     }
 
     fn conflict(&self, kind: ConflictKind, failure: &Failure) -> Conflict {

@@ -17,8 +17,8 @@ use super::heard::{Class, classify};
 use super::outcome::{Ended, pause};
 use super::world::call_scope;
 use super::{
-    ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Probe, Refusal, Retry, Run, Step,
-    StepStarted, World, missing,
+    ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Probe, Refusal, Retry,
+    Run, Step, StepEvent, StepStarted, World, missing,
 };
 
 /// The first or next attempt of a probe.
@@ -52,7 +52,7 @@ pub(super) fn begin(
         let failure = Failure { status, ..Failure::of_step(FailureKind::Expression, &step.id, item, message) };
         let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
         conflict.response = response;
-        Event::Paused { conflict: Box::new(conflict), gave: None }
+        Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
     };
     let asks = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::Stuck);
     if let Some(missing) = missing::of_call(&probe.call, world).filter(|_| asks) {
@@ -171,7 +171,7 @@ fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {
 
 fn probed(ended: &Ended<'_>, done: Option<bool>, output: Arc<Value>) -> Event {
     let attempt = of_step(ended).attempt;
-    Event::Probed { step: ended.step.id.clone(), item: ended.item, attempt, done, output }
+    Event::Step(StepEvent::Probed { step: ended.step.id.clone(), item: ended.item, attempt, done, output })
 }
 
 /// The attempt that was asked about.

@@ -13,8 +13,9 @@ use serde_json::Value;
 use super::due::due;
 use super::respond::ANSWER;
 use super::{
-    Action, Asked, CallRecord, Command, Conditions, Event, FailureKind, Heard, Misfit, Outcome, Part, Plan, Run,
-    Skipped, StepFinished, StepKind, World, decide, evolve,
+    Action, AnswerEvent, Asked, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
+    EndingEvent, Event, FailureKind, Heard, LockEvent, Misfit, Outcome, Part, Plan, Run, Skipped, StepEvent,
+    StepFinished, StepKind, WaitEvent, World, decide, evolve,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -91,7 +92,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
             Some(run) => Judge { run, plan, world, at: *at }.judge(event),
         };
         let seq = run.as_ref().map_or(Seq::FIRST, |run| run.seq().next());
-        let (step, item) = place(event).map_or((None, None), |(step, item)| (Some(step.clone()), item));
+        let (step, item) = event.subject().map_or((None, None), |(step, item)| (Some(step.clone()), item));
         found.extend(judged.into_iter().map(|(kind, was, would)| Divergence {
             seq,
             at: *at,
@@ -101,7 +102,7 @@ pub fn replay_with(events: &[(Timestamp, Event)], plan: &Plan, world: &World) ->
             was,
             would,
         }));
-        by_hand = matches!(event, Event::Resolved { step, .. } if step.as_str() == ANSWER);
+        by_hand = matches!(event, Event::Conflict(ConflictEvent::Resolved { step, .. }) if step.as_str() == ANSWER);
         run = Some(evolve(run, event)?);
     }
     Ok(found)
@@ -119,51 +120,6 @@ fn born(event: &Event, plan: &Plan) -> Vec<Found> {
             vec![(DivergenceKind::Input, "the run began".into(), would)]
         }
     }
-}
-
-/// The step (the item) that an event is about.
-pub(super) fn place(event: &Event) -> Option<(&StepId, Option<u32>)> {
-    Some(match event {
-        Event::StepStarted(started) => (&started.step, started.item),
-        Event::StepFinished(finished) => (&finished.step, finished.item),
-        Event::RetryScheduled(retry) => (&retry.step, retry.item),
-        Event::StepSkipped { step, item, .. }
-        | Event::Probed { step, item, .. }
-        | Event::Resolved { step, item, .. }
-        | Event::InputAdjusted { step, item, .. }
-        | Event::RetriedNow { step, item, .. }
-        | Event::LockQueued { step, item, .. }
-        | Event::LockTaken { step, item, .. }
-        | Event::LockLeft { step, item, .. }
-        | Event::ChildStarted { step, item, .. }
-        | Event::ChildEnded { step, item, .. } => (step, *item),
-        Event::StepComputed { step, .. }
-        | Event::FanOutOpened { step, .. }
-        | Event::FailReached { step, .. }
-        | Event::FallbackTaken { step, .. }
-        | Event::WaitBegan { step, .. }
-        | Event::WaitEnded { step, .. } => (step, None),
-        Event::Paused { conflict, .. } => (&conflict.step, conflict.item),
-        Event::CheckpointOpened(asked) => (&asked.step, asked.item),
-        Event::ResultTaken(taken) => (&taken.step, None),
-        Event::RunStarted(_)
-        | Event::Responded { .. }
-        | Event::PendingAnswered { .. }
-        | Event::DeadlinePassed {}
-        | Event::AnswerFailed { .. }
-        | Event::PauseOrdered { .. }
-        | Event::Resumed { .. }
-        | Event::CancelOrdered { .. }
-        | Event::CheckpointAnswered { .. }
-        | Event::CheckpointEscalated { .. }
-        | Event::SignalReceived { .. }
-        | Event::CompensationBegan { .. }
-        | Event::Cancelled { .. }
-        | Event::Superseded(_)
-        | Event::Completed {}
-        | Event::Failed { .. }
-        | Event::Abandoned { .. } => return None,
-    })
 }
 
 struct Judge<'a> {
@@ -188,17 +144,20 @@ impl Judge<'_> {
                 }
             }
             Event::StepFinished(StepFinished { outcome: Outcome::Rehearsed { .. }, part: Part::Do, .. })
-            | Event::StepComputed { .. }
-            | Event::StepSkipped { reason: Skipped::Condition | Skipped::Needs | Skipped::NotNeeded, .. }
-            | Event::FanOutOpened { .. }
-            | Event::FailReached { .. }
-            | Event::CheckpointOpened(_)
-            | Event::WaitBegan { .. }
-            | Event::LockQueued { .. } => self.begins(event, RunId(uuid::Uuid::nil())),
-            Event::ChildStarted { child, .. } => self.begins(event, *child),
+            | Event::Step(StepEvent::Computed { .. })
+            | Event::Step(StepEvent::Skipped {
+                reason: Skipped::Condition | Skipped::Needs | Skipped::NotNeeded,
+                ..
+            })
+            | Event::Step(StepEvent::FanOutOpened { .. })
+            | Event::Step(StepEvent::FailReached { .. })
+            | Event::Checkpoint(CheckpointEvent::Opened(_))
+            | Event::Wait(WaitEvent::Began { .. })
+            | Event::Lock(LockEvent::Queued { .. }) => self.begins(event, RunId(uuid::Uuid::nil())),
+            Event::Child(ChildEvent::Started { child, .. }) => self.begins(event, *child),
             Event::StepFinished(finished) if finished.part == Part::Do => self.ended(event, finished),
-            Event::Responded { .. } if self.run.failure().is_none() => self.answers(event),
-            Event::Completed {} => return self.more(),
+            Event::Answer(AnswerEvent::Responded { .. }) if self.run.failure().is_none() => self.answers(event),
+            Event::Ending(EndingEvent::Completed {}) => return self.more(),
             _ => None,
         };
         found.into_iter().collect()
@@ -206,7 +165,7 @@ impl Judge<'_> {
 
     /// What the plan makes of a step whose turn has come.
     fn begins(&self, event: &Event, child: RunId) -> Option<Found> {
-        let (id, item) = place(event)?;
+        let (id, item) = event.subject()?;
         let Some((step, of)) = self.plan.step(id) else {
             return Some((DivergenceKind::NoStep, told(event), format!("there is no step `{id}`")));
         };
@@ -246,14 +205,17 @@ impl Judge<'_> {
                 (was, would) => std::mem::discriminant(was) == std::mem::discriminant(would),
             },
             (
-                Event::WaitBegan { step: was, until: was_until, signal: was_signal },
-                Event::WaitBegan { step: would, until: would_until, signal: would_signal },
+                Event::Wait(WaitEvent::Began { step: was, until: was_until, signal: was_signal }),
+                Event::Wait(WaitEvent::Began { step: would, until: would_until, signal: would_signal }),
             ) => (was, was_signal) == (would, would_signal) && same_time(*was_until, *would_until),
-            (Event::CheckpointOpened(was), Event::CheckpointOpened(would)) => {
+            (Event::Checkpoint(CheckpointEvent::Opened(was)), Event::Checkpoint(CheckpointEvent::Opened(would))) => {
                 let again = Asked { at: was.at, until: was.until, ..(**would).clone() };
                 **was == again && same_time(was.until, would.until)
             }
-            (Event::FanOutOpened { items: was, .. }, Event::FanOutOpened { items: would, .. }) => was == would,
+            (
+                Event::Step(StepEvent::FanOutOpened { items: was, .. }),
+                Event::Step(StepEvent::FanOutOpened { items: would, .. }),
+            ) => was == would,
             (was, would) => was == would,
         };
         (!same).then(|| (DivergenceKind::Decision, told(was), told(would)))
@@ -304,7 +266,10 @@ impl Judge<'_> {
         let events = decide(self.run, self.plan, self.world, command, self.at).ok()?;
         let would = events.first()?;
         match (event, would) {
-            (Event::Responded { answer: was, .. }, Event::Responded { answer: would, .. }) if was == would => None,
+            (
+                Event::Answer(AnswerEvent::Responded { answer: was, .. }),
+                Event::Answer(AnswerEvent::Responded { answer: would, .. }),
+            ) if was == would => None,
             (was, would) => Some((DivergenceKind::Answer, told(was), told(would))),
         }
     }
@@ -363,34 +328,36 @@ fn told(event: &Event) -> String {
             | Outcome::Failed { failure }
             | Outcome::Unfit { failure, .. } => format!("`{}` fails: {}", finished.step, failure.message),
         },
-        Event::StepSkipped { step, .. } => format!("`{step}` is skipped"),
-        Event::StepComputed { step, output } => {
+        Event::Step(StepEvent::Skipped { step, .. }) => format!("`{step}` is skipped"),
+        Event::Step(StepEvent::Computed { step, output }) => {
             let shown = super::conflict::shorten_value(output);
             format!("`{step}` gives {}", shown.map_or_else(|| "null".into(), |shown| shown.to_string()))
         }
-        Event::FanOutOpened { step, items, .. } => format!("`{step}` has {} items", items.len()),
-        Event::FailReached { step, answer } => format!("`{step}` ends the run with {}", answer.status),
-        Event::Responded { answer, .. } => match super::conflict::shorten_value(&answer.body.value()) {
-            Some(body) => format!("the answer is {} with {body}", answer.status),
-            None => format!("the answer is {}", answer.status),
-        },
-        Event::AnswerFailed { failure } => format!("there is no answer: {}", failure.message),
-        Event::Paused { conflict, .. } => format!("the run pauses: {}", conflict.message),
+        Event::Step(StepEvent::FanOutOpened { step, items, .. }) => format!("`{step}` has {} items", items.len()),
+        Event::Step(StepEvent::FailReached { step, answer }) => format!("`{step}` ends the run with {}", answer.status),
+        Event::Answer(AnswerEvent::Responded { answer, .. }) => {
+            match super::conflict::shorten_value(&answer.body.value()) {
+                Some(body) => format!("the answer is {} with {body}", answer.status),
+                None => format!("the answer is {}", answer.status),
+            }
+        }
+        Event::Answer(AnswerEvent::Failed { failure }) => format!("there is no answer: {}", failure.message),
+        Event::Conflict(ConflictEvent::Paused { conflict, .. }) => format!("the run pauses: {}", conflict.message),
         Event::RetryScheduled(retry) => format!("`{}` is tried again: {}", retry.step, retry.why),
-        Event::CheckpointOpened(asked) => {
+        Event::Checkpoint(CheckpointEvent::Opened(asked)) => {
             format!("people are asked about `{}` ({} risk): {}", asked.step, asked.risk.as_str(), asked.question)
         }
-        Event::WaitBegan { step, until, signal } => match (signal, until) {
+        Event::Wait(WaitEvent::Began { step, until, signal }) => match (signal, until) {
             (Some(signal), _) => format!("`{step}` waits for the signal `{signal}`"),
             (None, Some(until)) => format!("`{step}` waits until {until}"),
             (None, None) => format!("`{step}` waits"),
         },
-        Event::LockQueued { step, name, .. } => format!("`{step}` asks for the lock `{name}`"),
-        Event::ChildStarted { step, workflow, input, .. } => {
+        Event::Lock(LockEvent::Queued { step, name, .. }) => format!("`{step}` asks for the lock `{name}`"),
+        Event::Child(ChildEvent::Started { step, workflow, input, .. }) => {
             let shown = super::conflict::shorten_value(input);
             format!("`{step}` runs `{workflow}` with {}", shown.map_or_else(|| "null".into(), |v| v.to_string()))
         }
-        Event::FallbackTaken { step, by, .. } => format!("`{by}` takes the place of `{step}`"),
+        Event::Step(StepEvent::FallbackTaken { step, by, .. }) => format!("`{by}` takes the place of `{step}`"),
         other => other.kind().replace('_', " "),
     }
 }

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::calls::{DoneCall, StepState, Undone};
 use super::{
-    ConflictKind, DoneBefore, Event, Mode, Plan, Refusal, ResultTaken, Run, RunStatus, StepIndex, Superseded,
-    UnknownBefore,
+    ConflictKind, DoneBefore, EndingEvent, Event, Mode, Plan, Refusal, ResultTaken, Run, RunStatus, StepEvent,
+    StepIndex, Superseded, UnknownBefore,
 };
 use crate::names::{RunId, StepId};
 
@@ -54,7 +54,14 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
             .collect();
         let unknown = old.unknown.iter().filter(|call| call.step == step);
         let unknown = unknown.map(|call| UnknownBefore { item: call.item, why: call.why.clone() }).collect();
-        Event::ResultTaken(Box::new(ResultTaken { step, origin, skipped, fields: Arc::new(fields), done, unknown }))
+        Event::Step(StepEvent::ResultTaken(Box::new(ResultTaken {
+            step,
+            origin,
+            skipped,
+            fields: Arc::new(fields),
+            done,
+            unknown,
+        })))
     });
     Ok(events.collect())
 }
@@ -142,8 +149,14 @@ pub(super) fn hand_over(
     who: String,
 ) -> Result<Vec<Event>, Refusal> {
     let handed = rerun(old, plan, &from)?.into_iter().filter_map(|event| match event {
-        Event::ResultTaken(taken) => Some(taken.step),
+        Event::Step(StepEvent::ResultTaken(taken)) => Some(taken.step),
         _ => None,
     });
-    Ok(vec![Event::Superseded(Box::new(Superseded { by: to, from, handed: handed.collect(), sealed, who }))])
+    Ok(vec![Event::Ending(EndingEvent::Superseded(Box::new(Superseded {
+        by: to,
+        from,
+        handed: handed.collect(),
+        sealed,
+        who,
+    })))])
 }

@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::choices::{choices, why_not};
 use super::world::deeper_than;
 use super::{
-    Choice, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled, Run, Skipped,
-    Step, StepFinished, StepKind, World, ending, respond,
+    Choice, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled,
+    Run, Skipped, Step, StepEvent, StepFinished, StepKind, World, ending, respond,
 };
 use crate::names::StepId;
 
@@ -55,14 +55,14 @@ pub(super) fn resolve(
             offered.join(", ")
         )));
     }
-    let resolved = Event::Resolved {
+    let resolved = Event::Conflict(ConflictEvent::Resolved {
         step: step.clone(),
         item: *item,
         part: conflict.part,
         choice: choice.clone(),
         by: by.clone(),
         reason: reason.clone(),
-    };
+    });
     let mut events = vec![resolved];
     let Some(of) = of else {
         match choice {
@@ -98,7 +98,7 @@ pub(super) fn resolve(
             }
         }
         (Choice::Skip, Part::Do | Part::Probe) => {
-            events.push(Event::StepSkipped { step: step.clone(), item: *item, reason: Skipped::ByHand });
+            events.push(Event::Step(StepEvent::Skipped { step: step.clone(), item: *item, reason: Skipped::ByHand }));
         }
         (Choice::Take { output }, Part::Do | Part::Probe) => {
             events.push(taken(of, *item, conflict.attempt, output, world)?);
@@ -115,7 +115,7 @@ pub(super) fn resolve(
                 message: conflict.message.clone(),
                 retry_after_ms: None,
             };
-            events.push(Event::FallbackTaken { step: step.clone(), by: by.id.clone(), failure });
+            events.push(Event::Step(StepEvent::FallbackTaken { step: step.clone(), by: by.id.clone(), failure }));
         }
         // It stands in the lock's queue anew; a service is asked again.
         (Choice::Wait, _) if conflict.attempt == 0 => {}
@@ -172,7 +172,7 @@ fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, worl
             let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output };
             Event::StepFinished(StepFinished { step: step_id, item, part: Part::Do, attempt, outcome })
         }
-        _ => Event::StepComputed { step: step_id, output },
+        _ => Event::Step(StepEvent::Computed { step: step_id, output }),
     })
 }
 

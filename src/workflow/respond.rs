@@ -12,8 +12,8 @@ use super::conflict::pauses;
 use super::decide::failure;
 use super::resolve::given;
 use super::{
-    AnswerRecord, BytesMark, Conflict, ConflictKind, Creates, Event, Failure, FailureKind, Part, Payload, Pinned, Plan,
-    Refusal, Run, World, wire,
+    AnswerEvent, AnswerRecord, BytesMark, Conflict, ConflictEvent, ConflictKind, Creates, Event, Failure, FailureKind,
+    Part, Payload, Pinned, Plan, Refusal, Run, World, wire,
 };
 use crate::expression::Scope;
 
@@ -35,7 +35,7 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
     Ok(vec![match wire::answer(&respond.answer, &world.answering(run, None), BytesMark::of_run(world, run)) {
         Ok(answer) => {
             let pin = pin(run, &answer);
-            Event::Responded { answer: Arc::new(answer), pin }
+            Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin })
         }
         Err((reads, error)) => no_answer(run, failure(run, None, None, &reads, &error)),
     }])
@@ -45,7 +45,7 @@ pub(super) fn respond(run: &Run, plan: &Plan, world: &World, entry: Option<usize
 /// none.
 fn no_answer(run: &Run, failure: Failure) -> Event {
     if failure.kind == FailureKind::Unresolved || !pauses(run, None) {
-        return Event::AnswerFailed { failure };
+        return Event::Answer(AnswerEvent::Failed { failure });
     }
     let kind = ConflictKind::Answer;
     let conflict = Conflict {
@@ -62,7 +62,7 @@ fn no_answer(run: &Run, failure: Failure) -> Event {
         expected: Some("the answer that `respond` declares; all steps that it waits for have ended".into()),
         choices: choices(run, None, None, kind).into_iter().map(str::to_owned).collect(),
     };
-    Event::Paused { conflict: Box::new(conflict), gave: None }
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
 /// The answer that a person gives.
@@ -71,7 +71,7 @@ pub(super) fn taken(run: &Run, output: &Value, world: &World) -> Result<Event, R
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let answer = AnswerRecord { status: 200, headers, body: Payload::Text(output.to_string()) };
     let pin = pin(run, &answer);
-    Ok(Event::Responded { answer: Arc::new(answer), pin })
+    Ok(Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin }))
 }
 
 /// What the caller gets while the run goes on. An id in it is pinned as one in the answer is.
@@ -81,7 +81,7 @@ pub(super) fn answer_pending(run: &Run, plan: &Plan, world: &World) -> Result<Ve
     }
     let answer = wire::pending_answer(plan, world, run).ok_or(Refusal::NotDue("there is no such answer"))?;
     let pin = pin(run, &answer);
-    Ok(vec![Event::PendingAnswered { answer: Arc::new(answer), pin }])
+    Ok(vec![Event::Answer(AnswerEvent::Pending { answer: Arc::new(answer), pin })])
 }
 
 /// What the answer creates: only a success creates anything, and what is pinned already is not pinned again.

@@ -19,8 +19,8 @@ use super::plan::Step;
 use super::rules::Level;
 use super::world::{call_scope, item_scope};
 use super::{
-    AskedKind, Call, CallBody, ConflictKind, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Part, Plan,
-    ReviewItem, Risk, Run, StepKind, World, wire,
+    AskedKind, Call, CallBody, CheckpointEvent, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind,
+    Mode, Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, World, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
@@ -80,7 +80,7 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     };
     let asked = judged.about(risk).and_then(|about| ask(run, world, step, &step.care.asking, about, now));
     Gate::First(vec![match asked {
-        Ok(asked) => Event::CheckpointOpened(Box::new(asked)),
+        Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
     }])
 }
@@ -125,7 +125,7 @@ pub(super) fn reopened(run: &Run, step: &Step, item: Option<u32>, by: &str) -> E
     let message = format!("`{}`: {by} said no to its other input", step.id);
     let failure = Failure::of_step(FailureKind::Rejected, &step.id, item, message);
     let conflict = conflict(run, step, item, Part::Do, ConflictKind::Refused, &failure);
-    Event::Paused { conflict: Box::new(conflict), gave: None }
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
 /// The body of a call without what was struck out of it; `None` where nothing was.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::{CallRecord, Event, Outcome, Payload, Plan, Run, STARS};
+use super::{CallRecord, ChildEvent, ConflictEvent, Event, Outcome, Payload, Plan, Run, STARS, StepEvent, WaitEvent};
 use crate::names::StepId;
 
 /// Shorter values are replaced only where they are the whole text: within a longer one they would be everywhere.
@@ -161,14 +161,18 @@ impl Sensitive {
                 self.header(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
             }
             Event::StepFinished(finished) => self.outcome(&finished.step, &finished.outcome, into),
-            Event::Paused { conflict, gave: Some(gave) } => self.outcome(&conflict.step, gave, into),
-            Event::Probed { step, output, .. } => self.output(step, output, into),
-            Event::Resolved { step, choice: super::Choice::Take { output }, .. } => self.output(step, output, into),
-            Event::StepComputed { step, output } | Event::WaitEnded { step, output, .. } => {
+            Event::Conflict(ConflictEvent::Paused { conflict, gave: Some(gave) }) => {
+                self.outcome(&conflict.step, gave, into)
+            }
+            Event::Step(StepEvent::Probed { step, output, .. }) => self.output(step, output, into),
+            Event::Conflict(ConflictEvent::Resolved { step, choice: super::Choice::Take { output }, .. }) => {
                 self.output(step, output, into)
             }
-            Event::ChildEnded { step, output, .. } => self.output(step, output, into),
-            Event::ResultTaken(taken) => {
+            Event::Step(StepEvent::Computed { step, output }) | Event::Wait(WaitEvent::Ended { step, output, .. }) => {
+                self.output(step, output, into)
+            }
+            Event::Child(ChildEvent::Ended { step, output, .. }) => self.output(step, output, into),
+            Event::Step(StepEvent::ResultTaken(taken)) => {
                 let fields: &Arc<Value> = &taken.fields;
                 match fields.get("output") {
                     // Of a `for_each` the outputs of its items.

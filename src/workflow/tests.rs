@@ -94,6 +94,9 @@ impl<'a> Bench<'a> {
             if let Event::StepStarted(started) = &event {
                 self.sent.push((started.step.clone(), started.item, started.attempt, started.effect));
             }
+            let written = serde_json::to_value(&event).unwrap();
+            assert!(written.get(event.kind()).is_some(), "{written}");
+            assert_eq!(serde_json::from_str::<Event>(&written.to_string()).unwrap(), event);
             self.run = evolve(Some(self.run.clone()), &event).unwrap();
             self.events.push(event);
             assert_eq!(fold(&self.events).unwrap(), self.run, "the fold of the events is the live state");

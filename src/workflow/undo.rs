@@ -14,8 +14,8 @@ use super::due::sends;
 use super::heard::{Class, classify, response};
 use super::outcome::Ended;
 use super::{
-    Call, ConflictKind, EffectClass, Event, Failure, Heard, Outcome, Part, Plan, Refusal, Run, Step, StepFinished,
-    StepStarted, World, missing,
+    Call, ConflictEvent, ConflictKind, EffectClass, Event, Failure, Heard, Outcome, Part, Plan, Refusal, Run, Step,
+    StepFinished, StepStarted, World, missing,
 };
 
 /// What is to be undone, in groups: those of one overlapped, each with all others of it.
@@ -130,5 +130,5 @@ fn failed(
     let mut conflict = conflict(run, step, item, Part::Undo, ConflictKind::UndoFailed, failure);
     conflict.response = response;
     conflict.expected = step.call(Part::Undo).map(|call| format!("a status among {}", call.accept));
-    Event::Paused { conflict: Box::new(conflict), gave: None }
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }

@@ -1,5 +1,6 @@
 //! A run as people look at it: its steps with status, attempts and times.
 
+mod groups;
 mod settled;
 
 use std::collections::BTreeMap;
@@ -7,11 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::respond::ANSWER;
-use super::{
-    Asked, Choice, Conflict, ConflictKind, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, Skipped, StepStatus,
-    Undone, evolve,
-};
+use super::{Asked, Conflict, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, StepStatus, Undone, evolve};
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
 /// A run and its steps.
@@ -211,127 +208,13 @@ impl Steps {
                 // Another item says nothing of the one that failed.
                 step.note = if step.items.is_some() { note.or(step.note.take()) } else { note };
             }
-            Event::StepComputed { step, .. } => self.mark(step, at, StepStatus::Done, None),
-            Event::StepSkipped { step, item: Some(_), .. } => {
-                let step = self.step(step, at);
-                if let Some(ended) = &mut step.items_ended {
-                    *ended += 1;
-                }
-            }
-            Event::StepSkipped { step, item: None, reason } => {
-                let why = match reason {
-                    Skipped::Condition => "its `if` is false",
-                    Skipped::Needs => "something that it needs was skipped",
-                    Skipped::ByHand => "somebody said so",
-                    Skipped::Rejected => "a checkpoint said no",
-                    Skipped::Busy => "its lock is held, and it does not wait",
-                    Skipped::NotNeeded => "nothing needs this fallback",
-                };
-                self.mark(step, at, StepStatus::Skipped, Some(why.into()));
-            }
-            Event::FanOutOpened { step, items, .. } => {
-                let step = self.step(step, at);
-                step.items = u32::try_from(items.len()).ok();
-                step.items_ended = Some(0);
-                step.status = if items.is_empty() { StepStatus::Done } else { StepStatus::Running };
-            }
-            Event::FailReached { step, answer } => {
-                let note = format!("the run ends with {}", answer.status);
-                self.mark(step, at, StepStatus::Done, Some(note));
-            }
-            Event::Paused { conflict, .. } if conflict.kind == ConflictKind::Answer => {}
-            Event::Paused { conflict, .. } => {
-                let step = self.step(&conflict.step, at);
-                step.status = match conflict.kind {
-                    ConflictKind::OutcomeUnknown => StepStatus::Unknown,
-                    _ => StepStatus::Conflict,
-                };
-                step.note = Some(conflict.message.clone());
-            }
-            Event::CheckpointOpened(asked) => {
-                self.mark(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
-            }
-            Event::CheckpointAnswered { checkpoint, said, by } => {
-                if let Some(ask) = run.beside.asks.get(checkpoint) {
-                    let note = format!("{by} said {}", if said.approve { "yes" } else { "no" });
-                    self.mark(&ask.asked.step, at, StepStatus::Running, Some(note));
-                }
-            }
-            Event::WaitBegan { step, signal, until } => {
-                let (status, note) = match (signal, until) {
-                    (Some(signal), _) => (StepStatus::WaitingSignal, waits_for(signal, run)),
-                    (None, Some(until)) => (StepStatus::WaitingTime, format!("it waits until {until:.0}")),
-                    (None, None) => (StepStatus::WaitingTime, "it waits".to_owned()),
-                };
-                self.mark(step, at, status, Some(note));
-            }
-            Event::SignalReceived { name, .. } => self.refused(name, at, run),
-            Event::WaitEnded { step, .. } => self.clear(step, at, StepStatus::Done),
-            Event::LockQueued { step, name, .. } => {
-                self.mark(step, at, StepStatus::WaitingLock, Some(format!("it waits for the lock `{name}`")));
-            }
-            Event::LockTaken { step, .. } => self.clear(step, at, StepStatus::Running),
-            Event::ChildStarted { step, child, workflow, .. } => {
-                self.mark(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
-            }
-            Event::ChildEnded { step, child, status: RunStatus::Completed, unfit, .. } => {
-                let step = self.step(step, at);
-                if let (Some(ended), false) = (&mut step.items_ended, unfit) {
-                    *ended += 1;
-                }
-                step.note = Some(format!("{child} has completed"));
-            }
-            // What comes of it is said by the next event.
-            Event::ChildEnded { step, .. } => drop(self.step(step, at)),
-            Event::ResultTaken(taken) => {
-                let status = if taken.skipped { StepStatus::Skipped } else { StepStatus::Done };
-                self.mark(&taken.step, at, status, Some(format!("taken over from {}", taken.origin)));
-            }
-            Event::FallbackTaken { step, by, failure } => {
-                let step = self.step(step, at);
-                step.status = StepStatus::Replaced;
-                step.note = Some(format!("`{by}` takes its place: {}", failure.message));
-            }
-            Event::Probed { step, done, .. } => {
-                let step = self.step(step, at);
-                step.note = Some(
-                    match done {
-                        Some(true) => "its probe says that it was done",
-                        Some(false) => "its probe says that nothing was done",
-                        None => "its probe could not say what was done",
-                    }
-                    .into(),
-                );
-            }
-            Event::Resolved { step, .. } if step.as_str() == ANSWER => {}
-            Event::Resolved { step, part, choice, by, .. } => {
-                let step = self.step(step, at);
-                step.status = match (part, choice) {
-                    (Part::Undo, Choice::Take { .. }) => StepStatus::Undone,
-                    (Part::Undo, Choice::Skip) => StepStatus::Done,
-                    (Part::Undo, _) => StepStatus::Undoing,
-                    (Part::Do | Part::Probe, _) => StepStatus::Running,
-                };
-                step.note = Some(format!("{by} chose `{}`", choice.name()));
-            }
-            Event::RunStarted(_)
-            | Event::Responded { .. }
-            | Event::AnswerFailed { .. }
-            | Event::PendingAnswered { .. }
-            | Event::DeadlinePassed {}
-            | Event::Completed {}
-            | Event::Failed { .. }
-            | Event::PauseOrdered { .. }
-            | Event::Resumed { .. }
-            | Event::CancelOrdered { .. }
-            | Event::InputAdjusted { .. }
-            | Event::RetriedNow { .. }
-            | Event::CheckpointEscalated { .. }
-            | Event::LockLeft { .. }
-            | Event::CompensationBegan { .. }
-            | Event::Cancelled { .. }
-            | Event::Superseded(_)
-            | Event::Abandoned { .. } => {}
+            Event::Step(event) => self.see_step(at, event),
+            Event::Wait(event) => self.see_wait(at, event, run),
+            Event::Lock(event) => self.see_lock(at, event),
+            Event::Child(event) => self.see_child(at, event),
+            Event::Checkpoint(event) => self.see_checkpoint(at, event, run),
+            Event::Conflict(event) => self.see_conflict(at, event),
+            Event::RunStarted(_) | Event::Control(_) | Event::Answer(_) | Event::Ending(_) => {}
         }
     }
 

@@ -11,14 +11,15 @@ use serde_json::Value;
 use super::decide::{failed, finished};
 use super::rules::{Until, Wait};
 use super::world::deeper_than;
-use super::{Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Step, StepKind, World, span};
+use super::{Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Step, StepKind, WaitEvent, World, span};
 use crate::expression::{ExpressionError, Template};
 use crate::names::Seq;
 
 /// A step of kind `wait` begins.
 pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Timestamp) -> Vec<Event> {
-    let began =
-        |until, signal: Option<&String>| Event::WaitBegan { step: step.id.clone(), until, signal: signal.cloned() };
+    let began = |until, signal: Option<&String>| {
+        Event::Wait(WaitEvent::Began { step: step.id.clone(), until, signal: signal.cloned() })
+    };
     let value = |template: &Template, read: &dyn Fn(&Value) -> Result<Timestamp, String>| {
         let value = template.evaluate(&world.plain(run));
         let value = value.and_then(|value| read(&value).map_err(ExpressionError::new));
@@ -49,7 +50,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, wait: &Wait, now: Time
 
 /// It waits for a signal: one that came before is taken at once.
 fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began: Event) -> Vec<Event> {
-    let ended = |signal, output| Event::WaitEnded { step: step.id.clone(), signal: Some(signal), output };
+    let ended = |signal, output| Event::Wait(WaitEvent::Ended { step: step.id.clone(), signal: Some(signal), output });
     if run.mode() != Mode::Real {
         let Some(rehearse) = &wait.rehearse else {
             let message = format!("`{}` waits for the signal `{name}`, and has no `rehearse:`", step.id);
@@ -61,7 +62,7 @@ fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began:
             Ok(payload) => {
                 let payload = Arc::new(payload);
                 let (name, by) = (name.to_owned(), "rehearse".to_owned());
-                let came = Event::SignalReceived { name, payload: payload.clone(), id: None, by };
+                let came = Event::Wait(WaitEvent::SignalReceived { name, payload: payload.clone(), id: None, by });
                 vec![began, came, ended(Seq(run.seq().0 + 2), payload)]
             }
         };
@@ -126,9 +127,14 @@ pub(super) fn receive(
         let message = format!("{} signals came that no step has taken: the limit signals_max", world.signals_max);
         return Err(Refusal::NoSense(message));
     }
-    let mut events = vec![Event::SignalReceived { name, payload: payload.clone(), id, by: by.to_owned() }];
+    let mut events =
+        vec![Event::Wait(WaitEvent::SignalReceived { name, payload: payload.clone(), id, by: by.to_owned() })];
     if let Some(step) = waiting {
-        events.push(Event::WaitEnded { step: step.id.clone(), signal: Some(run.seq().next()), output: payload });
+        events.push(Event::Wait(WaitEvent::Ended {
+            step: step.id.clone(),
+            signal: Some(run.seq().next()),
+            output: payload,
+        }));
     }
     Ok(events)
 }
@@ -148,6 +154,6 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
             let failure = Failure::of_step(FailureKind::TimedOut, id, None, message);
             finished(step, None, 0, Outcome::Failed { failure })
         }
-        _ => Event::WaitEnded { step: id.clone(), signal: None, output: Arc::new(Value::Null) },
+        _ => Event::Wait(WaitEvent::Ended { step: id.clone(), signal: None, output: Arc::new(Value::Null) }),
     }])
 }

@@ -9,9 +9,8 @@ use jiff::Timestamp;
 
 use super::calls::{CallState, Phase, Place, StepState};
 use super::due::due;
-use super::replay::place;
 use super::span::{ago, ahead};
-use super::{Action, Conditions, ConflictKind, Event, Part, Plan, Run, StepKind, World};
+use super::{Action, Conditions, ConflictKind, ControlEvent, Event, Part, Plan, Run, StepKind, World};
 use crate::names::{CheckpointId, RunId, ServiceName, StepId};
 
 /// One thing that a run waits for.
@@ -100,12 +99,12 @@ impl Since {
     }
     /// One more event.
     pub fn see(&mut self, at: Timestamp, event: &Event) {
-        if let Some((step, item)) = place(event) {
+        if let Some((step, item)) = event.subject() {
             self.places.insert((step.clone(), item), at);
         }
         match event {
-            Event::PauseOrdered { .. } => self.paused = Some(at),
-            Event::Resumed { .. } => self.paused = None,
+            Event::Control(ControlEvent::PauseOrdered { .. }) => self.paused = Some(at),
+            Event::Control(ControlEvent::Resumed { .. }) => self.paused = None,
             _ => {}
         }
         self.last = Some(at);

@@ -17,7 +17,7 @@ use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{Delivery, EventRow, ExplanationView, Orchestration};
 
 use crate::names::Seq;
-use crate::workflow::{Event, Outcome};
+use crate::workflow::{ChildEvent, ConflictEvent, Event, Outcome, StepEvent, WaitEvent};
 
 pub(in crate::admin) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Orchestration> {
     let run = resolve_id(&admin, &id).await?;
@@ -124,14 +124,19 @@ fn output_in(event: &Event) -> Option<(&str, Option<u32>, &Value)> {
             | Outcome::Unfit { .. }
             | Outcome::Failed { .. } => None,
         },
-        Event::StepComputed { step, output } => Some((step.as_str(), None, output)),
-        Event::WaitEnded { step, output, .. } => Some((step.as_str(), None, output)),
-        Event::ChildEnded { step, item, output, .. } => Some((step.as_str(), *item, output)),
-        Event::Probed { step, item, done: Some(true), output, .. } => Some((step.as_str(), *item, output)),
-        Event::Resolved { step, item, choice: crate::workflow::Choice::Take { output }, .. } => {
+        Event::Step(StepEvent::Computed { step, output }) => Some((step.as_str(), None, output)),
+        Event::Wait(WaitEvent::Ended { step, output, .. }) => Some((step.as_str(), None, output)),
+        Event::Child(ChildEvent::Ended { step, item, output, .. }) => Some((step.as_str(), *item, output)),
+        Event::Step(StepEvent::Probed { step, item, done: Some(true), output, .. }) => {
             Some((step.as_str(), *item, output))
         }
-        Event::ResultTaken(taken) => Some((taken.step.as_str(), None, taken.fields.get("output")?)),
+        Event::Conflict(ConflictEvent::Resolved {
+            step,
+            item,
+            choice: crate::workflow::Choice::Take { output },
+            ..
+        }) => Some((step.as_str(), *item, output)),
+        Event::Step(StepEvent::ResultTaken(taken)) => Some((taken.step.as_str(), None, taken.fields.get("output")?)),
         _ => None,
     }
 }

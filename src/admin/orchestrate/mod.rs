@@ -11,6 +11,7 @@
 mod deprecated_start;
 mod envelope;
 mod errors;
+mod event_data;
 mod idempotency_key;
 mod inspect;
 mod list;

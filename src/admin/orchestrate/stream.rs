@@ -19,8 +19,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::envelope;
 use super::load::{LoadedRun, resolve_id};
+use super::{envelope, event_data};
 use crate::admin::error::ApiError;
 use crate::admin::extract::PathParams;
 use crate::admin::state::{Admin, ApiState};
@@ -29,7 +29,7 @@ use crate::admin::types::Delivery;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq};
 use crate::store::StoredEvent;
-use crate::workflow::{Event, Outcome, Run, evolve};
+use crate::workflow::{Event, Run, evolve};
 
 /// The header in which a reconnecting client names the last event that it has.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -185,108 +185,14 @@ impl Follower {
             };
             return ("end", json!({ "data": data.unwrap_or_default() }));
         }
-        match &stored.event {
-            Event::RunStarted(started) => (
-                "plan",
-                json!({
-                    "job_id": envelope::job_of(started).to_string(), "plan_id": started.plan,
-                    "workflow": started.workflow, "steps": self.planned_steps,
-                }),
-            ),
-            Event::StepStarted(started) => (
-                "step_started",
-                json!({ "step_id": started.step, "item": started.item, "part": started.part, "attempt": started.attempt }),
-            ),
-            Event::StepFinished(finished) => (
-                "step_finished",
-                json!({
-                    "step_id": finished.step, "item": finished.item, "part": finished.part,
-                    "attempt": finished.attempt, "outcome": outcome_name(&finished.outcome),
-                }),
-            ),
-            Event::RetryScheduled(retry) => (
-                "step_retrying",
-                json!({
-                    "step_id": retry.step, "item": retry.item, "part": retry.part, "attempt": retry.attempt,
-                    "unknown": retry.unknown, "why": retry.why, "next": retry.at,
-                }),
-            ),
-            Event::StepComputed { step, .. } => ("step_finished", json!({ "step_id": step, "outcome": "done" })),
-            Event::StepSkipped { step, item, reason } => {
-                ("step_finished", json!({ "step_id": step, "item": item, "outcome": "skipped", "why": reason }))
-            }
-            Event::FailReached { step, .. } => ("step_finished", json!({ "step_id": step, "outcome": "done" })),
-            Event::WaitBegan { step, until, signal } => {
-                ("step_started", json!({ "step_id": step, "until": until, "signal": signal }))
-            }
-            Event::WaitEnded { step, .. } => ("step_finished", json!({ "step_id": step, "outcome": "done" })),
-            Event::ChildStarted { step, item, child, workflow, .. } => (
-                "step_started",
-                json!({ "step_id": step, "item": item, "child": child.to_string(), "workflow": workflow }),
-            ),
-            Event::ChildEnded { step, item, child, status, note, .. } => (
-                "step_finished",
-                json!({ "step_id": step, "item": item, "child": child.to_string(), "outcome": status, "why": note }),
-            ),
-            Event::FallbackTaken { step, by, failure } => {
-                ("step_retrying", json!({ "step_id": step, "fallback": by, "why": failure.message }))
-            }
-            Event::CheckpointOpened(asked) => {
-                ("checkpoint", json!({ "checkpoint": envelope::checkpoint(asked, self.id) }))
-            }
-            Event::CheckpointEscalated { checkpoint, who, until, on_timeout } => {
-                let said = json!({ "escalated": checkpoint, "who": who, "until": until, "on_timeout": on_timeout });
-                ("checkpoint", said)
-            }
-            Event::Paused { conflict, .. } => {
-                ("conflict", json!({ "conflict": envelope::conflict(conflict, self.id) }))
-            }
-            Event::CheckpointAnswered { checkpoint, said, by } => {
-                ("progress", json!({ "checkpoint_id": checkpoint, "approve": said.approve, "by": by }))
-            }
-            Event::Resolved { step, item, choice, by, reason, .. } => {
-                ("progress", json!({ "step_id": step, "item": item, "choice": choice.name(), "by": by, "why": reason }))
-            }
-            Event::PauseOrdered { by, reason } | Event::Resumed { by, reason } | Event::Cancelled { by, reason } => {
-                ("progress", json!({ "by": by, "why": reason }))
-            }
-            Event::CancelOrdered { by, compensate, reason } => {
-                ("progress", json!({ "by": by, "compensate": compensate, "why": reason }))
-            }
-            Event::InputAdjusted { step, item, by, reason, .. } => {
-                ("progress", json!({ "step_id": step, "item": item, "by": by, "why": reason }))
-            }
-            Event::RetriedNow { step, item, by } => ("progress", json!({ "step_id": step, "item": item, "by": by })),
-            Event::SignalReceived { name, by, .. } => ("progress", json!({ "signal": name, "by": by })),
-            Event::LockQueued { step, item, name }
-            | Event::LockTaken { step, item, name }
-            | Event::LockLeft { step, item, name } => {
-                ("progress", json!({ "step_id": step, "item": item, "lock": name }))
-            }
-            Event::Probed { step, item, attempt, done, .. } => {
-                ("progress", json!({ "step_id": step, "item": item, "attempt": attempt, "done": done }))
-            }
-            Event::FanOutOpened { step, items, .. } => ("progress", json!({ "step_id": step, "items": items.len() })),
-            Event::ResultTaken(taken) => {
-                ("progress", json!({ "step_id": taken.step, "origin": taken.origin.to_string() }))
-            }
-            Event::Responded { answer, .. } | Event::PendingAnswered { answer, .. } => {
-                ("progress", json!({ "answer": answer.status }))
-            }
-            Event::AnswerFailed { failure } | Event::Failed { failure } => {
-                ("progress", json!({ "why": failure.message }))
-            }
-            Event::Abandoned { to, reason } => ("progress", json!({ "to": to, "why": reason })),
-            Event::CompensationBegan { undo } => {
-                let undo: Vec<Value> = undo.iter().map(|together| json!(together)).collect();
-                ("progress", json!({ "undo": undo }))
-            }
-            Event::Superseded(superseded) => {
-                let (by, from) = (superseded.by.to_string(), &superseded.from);
-                ("progress", json!({ "superseded_by": by, "from": from, "by": superseded.who }))
-            }
-            Event::Completed {} | Event::DeadlinePassed {} => ("progress", Value::Null),
+        if let Event::RunStarted(started) = &stored.event {
+            let data = json!({
+                "job_id": envelope::job_of(started).to_string(), "plan_id": started.plan,
+                "workflow": started.workflow, "steps": self.planned_steps,
+            });
+            return ("plan", data);
         }
+        event_data::name_and_data(&stored.event, self.id)
     }
 }
 
@@ -300,16 +206,5 @@ async fn wait_for_event_after(state: &ApiState, run: RunId, seq: Seq, within: Du
             let least = POLL_EVERY.min(within);
             tokio::time::sleep(least.saturating_sub(began.elapsed())).await;
         }
-    }
-}
-
-fn outcome_name(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done { .. } => "done",
-        Outcome::NotDone { .. } => "not_done",
-        Outcome::Unknown { .. } => "unknown",
-        Outcome::Unfit { .. } => "unfit",
-        Outcome::Failed { .. } => "failed",
-        Outcome::Rehearsed { .. } => "rehearsed",
     }
 }

@@ -11,8 +11,8 @@ use crate::names::{RunId, Seq};
 use crate::store::Append;
 use crate::store::tests::{append, at, run_id, summary};
 use crate::workflow::{
-    AnswerRecord, CallRecord, EffectClass, Event, Mode, Outcome, Payload, RunStarted, RunStatus, Skipped, StepFinished,
-    StepStarted,
+    AnswerEvent, AnswerRecord, CallRecord, EffectClass, EndingEvent, Event, Mode, Outcome, Payload, RunStarted,
+    RunStatus, Skipped, StepEvent, StepFinished, StepStarted,
 };
 
 fn started(run: RunId) -> Event {
@@ -69,7 +69,10 @@ fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
 pub async fn finish_run(api: &TestApi) {
     let answer =
         Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body: Payload::Text(r#"{"id":7}"#.to_owned()) });
-    let events = vec![(at(6), Event::Responded { answer, pin: None }), (at(7), Event::Completed {})];
+    let events = vec![
+        (at(6), Event::Answer(AnswerEvent::Responded { answer, pin: None })),
+        (at(7), Event::Ending(EndingEvent::Completed {})),
+    ];
     let mut last = append(run_id(1), 6, 2);
     last.summary = crate::workflow::RunSummary { seq: Seq(7), status: RunStatus::Completed, ..summary(run_id(1), 7) };
     api.store.append(Arc::new(Append { events, ..last })).await.unwrap();
@@ -80,8 +83,8 @@ pub async fn api_with_run() -> TestApi {
     let run = run_id(1);
     let source = json!({ "workflow": "create-order", "steps": { "late": {}, "charge": {}, "total": {}, "mail": {} } });
     api.store.put_plan("plan_1".into(), source).await.unwrap();
-    let total = Event::StepComputed { step: "total".into(), output: Arc::new(json!({ "sum": 12.50 })) };
-    let skipped = Event::StepSkipped { step: "mail".into(), item: None, reason: Skipped::Condition };
+    let total = Event::Step(StepEvent::Computed { step: "total".into(), output: Arc::new(json!({ "sum": 12.50 })) });
+    let skipped = Event::Step(StepEvent::Skipped { step: "mail".into(), item: None, reason: Skipped::Condition });
     let events = [started(run), total, call("charge"), done("charge", None, json!({ "id": 7 })), skipped];
     let events: Vec<_> = events.into_iter().enumerate().map(|(n, event)| (at(n as i64), event)).collect();
     let summary = crate::workflow::RunSummary { seq: Seq(5), ..summary(run, 5) };
@@ -129,7 +132,7 @@ async fn a_fan_outs_output_is_a_list_in_the_items_order() {
     let api = TestApi::new().await;
     let run = run_id(1);
     let items = vec![Arc::new(json!("a")), Arc::new(json!("b"))];
-    let opened = Event::FanOutOpened { step: "reserve".into(), items, collect: false };
+    let opened = Event::Step(StepEvent::FanOutOpened { step: "reserve".into(), items, collect: false });
     let item_call = |item| match call("reserve") {
         Event::StepStarted(started) => Event::StepStarted(StepStarted { item: Some(item), ..started }),
         other => other,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{RunId, StepId};
 use crate::store::Birth;
-use crate::workflow::Event;
+use crate::workflow::{ChildEvent, EndingEvent, Event};
 
 /// What is needed to begin a run, beside the run that decided on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,8 +23,10 @@ pub(in crate::engine) enum BirthRecord {
 /// The row of an event that decides on a run.
 pub(super) fn birth_of(run: RunId, at: Timestamp, event: &Event) -> Option<Birth> {
     let (born, record) = match event {
-        Event::ChildStarted { child, .. } => (*child, BirthRecord::Child),
-        Event::Superseded(superseded) => (superseded.by, BirthRecord::Heir { from: superseded.from.clone() }),
+        Event::Child(ChildEvent::Started { child, .. }) => (*child, BirthRecord::Child),
+        Event::Ending(EndingEvent::Superseded(superseded)) => {
+            (superseded.by, BirthRecord::Heir { from: superseded.from.clone() })
+        }
         _ => return None,
     };
     // A record of names and texts is always JSON.

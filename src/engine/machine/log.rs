@@ -16,7 +16,7 @@ use super::birth_record::birth_of;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{Append, AppendError, Claim, Conflict, LockChange, NewPin, Notice, Priority};
-use crate::workflow::{Event, Run, RunSummary};
+use crate::workflow::{AnswerEvent, Event, LockEvent, Run, RunSummary};
 
 /// How this process writes a run's events.
 #[derive(Clone, Copy, Debug)]
@@ -200,10 +200,10 @@ impl Log {
 
 fn lock_change_of(event: &Event) -> Option<LockChange> {
     match event {
-        Event::LockQueued { step, item, name } => {
+        Event::Lock(LockEvent::Queued { step, item, name }) => {
             Some(LockChange::Queue { name: name.clone(), step: step.clone(), item: *item })
         }
-        Event::LockLeft { step, item, name } => {
+        Event::Lock(LockEvent::Left { step, item, name }) => {
             Some(LockChange::Leave { name: name.clone(), step: step.clone(), item: *item })
         }
         _ => None,
@@ -211,7 +211,9 @@ fn lock_change_of(event: &Event) -> Option<LockChange> {
 }
 
 fn pin_of(event: &Event) -> Option<NewPin> {
-    let (Event::Responded { pin: Some(pin), .. } | Event::PendingAnswered { pin: Some(pin), .. }) = event else {
+    let Event::Answer(AnswerEvent::Responded { pin: Some(pin), .. } | AnswerEvent::Pending { pin: Some(pin), .. }) =
+        event
+    else {
         return None;
     };
     let key = PinKey { family: pin.family.clone(), id: pin.id.as_str().into() };

@@ -1,7 +1,7 @@
 //! Which events are counted by metrics and logs, and as what.
 
 use crate::names::StepId;
-use crate::workflow::{Creates, Event, Outcome, Run};
+use crate::workflow::{AnswerEvent, ConflictEvent, Creates, Event, Outcome, Run};
 
 /// Something to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +37,10 @@ impl Measure {
                 Self::StepEnded { step: finished.step.clone(), item: finished.item, outcome }
             }
             Event::RetryScheduled(retry) => Self::Retry { step: retry.step.clone() },
-            Event::Paused { conflict, .. } => {
+            Event::Conflict(ConflictEvent::Paused { conflict, .. }) => {
                 Self::Paused { step: conflict.step.clone(), item: conflict.item, conflict: conflict.kind.as_str() }
             }
-            Event::Responded { answer, pin: None }
+            Event::Answer(AnswerEvent::Responded { answer, pin: None })
                 if matches!(run.started().creates, Some(Creates::Engine { .. }))
                     && (200..300).contains(&answer.status) =>
             {
@@ -49,40 +49,15 @@ impl Measure {
             Event::RunStarted(_)
             | Event::StepStarted(_)
             | Event::StepFinished(_)
-            | Event::StepComputed { .. }
-            | Event::StepSkipped { .. }
-            | Event::FanOutOpened { .. }
-            | Event::FailReached { .. }
-            | Event::Responded { .. }
-            | Event::AnswerFailed { .. }
-            | Event::PendingAnswered { .. }
-            | Event::DeadlinePassed {}
-            | Event::Completed {}
-            | Event::Failed { .. }
-            | Event::FallbackTaken { .. }
-            | Event::Probed { .. }
-            | Event::Resolved { .. }
-            | Event::PauseOrdered { .. }
-            | Event::Resumed { .. }
-            | Event::CancelOrdered { .. }
-            | Event::InputAdjusted { .. }
-            | Event::RetriedNow { .. }
-            | Event::CheckpointOpened(_)
-            | Event::CheckpointAnswered { .. }
-            | Event::CheckpointEscalated { .. }
-            | Event::WaitBegan { .. }
-            | Event::SignalReceived { .. }
-            | Event::WaitEnded { .. }
-            | Event::LockQueued { .. }
-            | Event::LockTaken { .. }
-            | Event::LockLeft { .. }
-            | Event::ChildStarted { .. }
-            | Event::ChildEnded { .. }
-            | Event::ResultTaken(_)
-            | Event::CompensationBegan { .. }
-            | Event::Superseded(_)
-            | Event::Cancelled { .. }
-            | Event::Abandoned { .. } => return None,
+            | Event::Step(_)
+            | Event::Wait(_)
+            | Event::Lock(_)
+            | Event::Child(_)
+            | Event::Checkpoint(_)
+            | Event::Conflict(ConflictEvent::Resolved { .. })
+            | Event::Control(_)
+            | Event::Answer(_)
+            | Event::Ending(_) => return None,
         })
     }
 }

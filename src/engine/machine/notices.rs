@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::state::Machine;
 use crate::names::ServiceName;
 use crate::store::Notice;
-use crate::workflow::{Event, Mode};
+use crate::workflow::{CheckpointEvent, ConflictEvent, ControlEvent, Event, Mode};
 
 impl Machine {
     /// Records a message, where the workflow wants to be told of such an event.
@@ -50,15 +50,15 @@ impl Machine {
 /// What is told of an event; nothing of most.
 fn about(event: &Event) -> Option<Value> {
     Some(match event {
-        Event::Paused { conflict, .. } => json!({
+        Event::Conflict(ConflictEvent::Paused { conflict, .. }) => json!({
             "event": "paused",
             "step": conflict.step.as_str(),
             "item": conflict.item,
             "conflict": conflict.kind.as_str(),
             "choices": conflict.choices,
         }),
-        Event::PauseOrdered { by, .. } => json!({ "event": "paused", "by": by }),
-        Event::CheckpointOpened(asked) => json!({
+        Event::Control(ControlEvent::PauseOrdered { by, .. }) => json!({ "event": "paused", "by": by }),
+        Event::Checkpoint(CheckpointEvent::Opened(asked)) => json!({
             "event": "checkpoint_opened",
             "checkpoint_id": asked.checkpoint.as_str(),
             "step": asked.step.as_str(),
@@ -68,7 +68,7 @@ fn about(event: &Event) -> Option<Value> {
             "who": asked.who,
             "until": asked.until.map(|until| until.to_string()),
         }),
-        Event::CheckpointEscalated { checkpoint, who, until, on_timeout: _ } => json!({
+        Event::Checkpoint(CheckpointEvent::Escalated { checkpoint, who, until, on_timeout: _ }) => json!({
             "event": "checkpoint_escalated",
             "checkpoint_id": checkpoint.as_str(),
             "who": who,

@@ -11,7 +11,9 @@ use super::state::{InQueue, Machine, OpenChild};
 use crate::engine::machine::order_record;
 use crate::names::{Fence, RunId, Seq};
 use crate::store::OrderRecord;
-use crate::workflow::{Command, Event, LockSeen, Order, Run, StepIndex};
+use crate::workflow::{
+    CheckpointEvent, ChildEvent, Command, Event, LockEvent, LockSeen, Order, Run, StepIndex, WaitEvent,
+};
 
 /// The children that a run has begun and that have not ended for it.
 pub(in crate::engine) fn open_children(run: &Run) -> impl Iterator<Item = ChildSpec> + '_ {
@@ -42,7 +44,7 @@ impl Machine {
     /// What an event brings about outside the run, and what others can see only once it is in the store.
     pub(super) fn begins_outside(&mut self, event: &Event) {
         match event {
-            Event::ChildStarted { step, item, child, workflow, input } => {
+            Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {
                 let spec = ChildSpec {
                     child: *child,
                     step: step.clone(),
@@ -53,15 +55,13 @@ impl Machine {
                 let open = OpenChild { seq: self.run.seq(), spec, due: true, looks: Looks::Idle };
                 self.children.insert(*child, open);
             }
-            Event::ChildEnded { child, .. } => {
+            Event::Child(ChildEvent::Ended { child, .. }) => {
                 self.children.remove(child);
                 return;
             }
-            Event::CheckpointOpened(_)
-            | Event::CheckpointEscalated { .. }
-            | Event::WaitBegan { .. }
-            | Event::LockQueued { .. }
-            | Event::LockLeft { .. } => {}
+            Event::Checkpoint(CheckpointEvent::Opened(_) | CheckpointEvent::Escalated { .. })
+            | Event::Wait(WaitEvent::Began { .. })
+            | Event::Lock(LockEvent::Queued { .. } | LockEvent::Left { .. }) => {}
             _ => return,
         }
         self.wants_stored(self.run.seq());

@@ -13,7 +13,7 @@ use crate::names::{RouteId, Seq};
 use crate::secret::Secret;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{EffectClass, Event, Mode, RunStatus, StepStatus};
+use crate::workflow::{AnswerEvent, EffectClass, Event, Mode, RunStatus, StepStatus};
 
 #[tokio::test]
 async fn what_depends_on_nothing_runs_at_once_and_the_answer_is_on_disk() {
@@ -40,7 +40,7 @@ async fn what_depends_on_nothing_runs_at_once_and_the_answer_is_on_disk() {
     let run = report.run.unwrap();
     assert_eq!(body["run"], run.0.simple().to_string());
     let events = bench.events(run).await;
-    assert!(events.iter().any(|event| matches!(event, Event::Responded { .. })));
+    assert!(events.iter().any(|event| matches!(event, Event::Answer(AnswerEvent::Responded { .. }))));
     assert!(!serde_json::to_string(&events).unwrap().contains("s3cret"));
     bench.until(run, |view| view.status == RunStatus::Completed).await;
 }

@@ -12,7 +12,7 @@ use crate::engine::NotDone;
 use crate::flag::{Freeze, RetryKey};
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::workflow::{Event, Mode, Order, Plan, Refusal, RunStatus, Said};
+use crate::workflow::{Event, Mode, Order, Plan, Refusal, RunStatus, Said, WaitEvent};
 
 fn asks(steps: Value, respond: Value) -> Arc<Plan> {
     checked(&json!({ "workflow": "w", "steps": steps, "respond": respond }), false)
@@ -165,7 +165,9 @@ async fn a_long_wait_is_a_time_in_the_store_and_a_short_one_is_over_soon() {
     let bench = Bench::new(&world, asks(steps, json!({ "status": 200 }))).await;
     let run = start(&bench, json!({})).await.run;
     let look = async {
-        let began = |events: Vec<Event>| events.iter().filter(|event| matches!(event, Event::WaitBegan { .. })).count();
+        let began = |events: Vec<Event>| {
+            events.iter().filter(|event| matches!(event, Event::Wait(WaitEvent::Began { .. }))).count()
+        };
         while began(bench.events(run).await) < 2 || bench.engine.core.schedule.mailboxes.moves(run) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -9,7 +9,7 @@ use super::kit::{Bench, PATIENCE, React, World, checked, legacy, request, start}
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::limits::Limits;
 use crate::names::{JobId, RunId};
-use crate::workflow::{Event, Mode, Order, Plan, RunStatus};
+use crate::workflow::{AnswerEvent, Event, Mode, Order, Plan, RunStatus};
 
 fn parent() -> Arc<Plan> {
     checked(
@@ -78,7 +78,7 @@ async fn a_parent_rests_until_its_child_has_ended() {
     let events = bench.events(run).await;
     let answered = events
         .iter()
-        .any(|event| matches!(event, Event::Responded { answer, .. } if answer.body.value() == json!({"n": 2})));
+        .any(|event| matches!(event, Event::Answer(AnswerEvent::Responded { answer, .. }) if answer.body.value() == json!({"n": 2})));
     assert!(answered, "{events:?}");
     assert_eq!(world.paths(), ["GET /child", "POST /child", "POST /last"]);
 }

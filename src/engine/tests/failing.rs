@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::kit::{Bench, React, World, answer, checked, legacy, refused, request};
 use crate::exchange::ArmRequest;
-use crate::workflow::{Choice, Event, Mode, Order, Part, RunStatus, fold};
+use crate::workflow::{Choice, ConflictEvent, Event, Mode, Order, Part, RunStatus, fold};
 
 fn real() -> ArmRequest {
     request("w", Mode::Real, &json!({"items": ["x", "y"]}))
@@ -176,7 +176,9 @@ async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
     assert_ne!(charges[0].header("idempotency-key"), charges[1].header("idempotency-key"), "another body, another key");
     assert!(bench.engine.order(run, resolve, "bob".into()).await.is_err(), "the run has ended");
     let events = bench.events(run).await;
-    assert!(events.iter().any(|event| matches!(event, Event::Resolved { by, part: Part::Do, .. } if by == "ann")));
+    assert!(events.iter().any(
+        |event| matches!(event, Event::Conflict(ConflictEvent::Resolved { by, part: Part::Do, .. }) if by == "ann")
+    ));
 }
 
 #[tokio::test]

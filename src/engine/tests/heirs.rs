@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::names::RunId;
 use crate::secret::Secret;
 use crate::store::MemoryStore;
-use crate::workflow::{Event, Mode, Order, Plan, RunStatus};
+use crate::workflow::{EndingEvent, Event, Mode, Order, Plan, RunStatus};
 
 /// `one` is undone by a DELETE; `two` is refused as long as the world likes.
 fn plan() -> Arc<Plan> {
@@ -68,7 +68,9 @@ async fn a_paused_run_ends_when_another_takes_its_place() {
     }
     assert_eq!(world.paths(), ["POST /one", "POST /two", "POST /two"], "nothing is undone behind its back");
     let superseded = bench.events(run).await.pop();
-    assert!(matches!(superseded, Some(Event::Superseded(superseded)) if superseded.by == heir.run));
+    assert!(
+        matches!(superseded, Some(Event::Ending(EndingEvent::Superseded(superseded))) if superseded.by == heir.run)
+    );
     let Err(NotStarted::NoSense(why)) = again(&bench, run, "two").await else { panic!() };
     assert!(why.contains(&heir.run.to_string()), "the newest run of a job is begun anew: {why}");
     assert!(again(&bench, heir.run, "two").await.is_ok());

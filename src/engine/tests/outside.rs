@@ -13,7 +13,7 @@ use crate::exchange::ArmReply;
 use crate::limits::Limits;
 use crate::store::Work;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{Choice, Event, Mode, Order, Plan, RunStatus};
+use crate::workflow::{AnswerEvent, Choice, Event, Mode, Order, Plan, RunStatus};
 
 async fn soon(what: &str, mut is: impl AsyncFnMut() -> bool) {
     let look = async {
@@ -198,7 +198,7 @@ async fn nobody_is_told_what_is_not_on_disk() {
     };
     let ((reply, run), _) = tokio::join!(told, script);
     let events = bench.events(run).await;
-    let answered = events.iter().any(|event| matches!(event, Event::Responded { .. }));
+    let answered = events.iter().any(|event| matches!(event, Event::Answer(AnswerEvent::Responded { .. })));
     match reply {
         ArmReply::Answer(answer) => assert!(answered, "{} is told and not written: {events:?}", answer.status),
         ArmReply::Refused(problem, _) => assert_eq!(problem.kind, "run-paused"),

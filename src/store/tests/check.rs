@@ -33,7 +33,8 @@ async fn fill(store: &impl Store) {
     store.append(Arc::new(Append { events: open, summary, locks, births, ..append(run_id(1), 1, 1) })).await.unwrap();
     store.put_order(between::order(1, run_id(1))).await.unwrap();
     let mut large = answered(run_id(2), at(2));
-    large.events[1].1 = Event::StepComputed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) };
+    large.events[1].1 =
+        Event::Step(StepEvent::Computed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) });
     large.pins = vec![pin("17", Arm::Engine)];
     large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32], any_caller: None });
     for one in apart(large) {

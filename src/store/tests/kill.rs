@@ -13,7 +13,7 @@ const CALLERS: u64 = 8;
 /// Every third is large enough to stand beside its event.
 fn large_event(n: u64) -> Event {
     let output = json!("x".repeat(if n.is_multiple_of(3) { 20_000 } else { 10 }));
-    Event::StepComputed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) }
+    Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) })
 }
 
 /// The child: appends until it is killed, one line for each acknowledgement. Does nothing where nobody asks for it.

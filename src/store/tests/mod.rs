@@ -36,7 +36,9 @@ use crate::flag::{Arm, PinKey};
 use crate::limits::Limits;
 use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
-use crate::workflow::{AnswerRecord, Event, Mode, Payload, RunStarted, RunStatus, RunSummary, fold};
+use crate::workflow::{
+    AnswerEvent, AnswerRecord, EndingEvent, Event, Mode, Payload, RunStarted, RunStatus, RunSummary, StepEvent, fold,
+};
 
 /// Which store a case runs on.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +139,7 @@ fn what_finds_newer_events_knows_the_newest_version() {
 
 /// Some fact of a run; different for different numbers.
 pub(crate) fn test_event(n: u64) -> Event {
-    Event::StepComputed { step: format!("step-{n}").as_str().into(), output: Arc::new(json!({ "n": n })) }
+    Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(json!({ "n": n })) })
 }
 
 /// A time, `n` seconds into the test's world.
@@ -234,8 +236,8 @@ pub(crate) fn answered(run: RunId, at: Timestamp) -> Append {
     let events = vec![
         (at, born(run, at)),
         (at, test_event(1)),
-        (at, Event::Responded { answer, pin: None }),
-        (at, Event::Completed {}),
+        (at, Event::Answer(AnswerEvent::Responded { answer, pin: None })),
+        (at, Event::Ending(EndingEvent::Completed {})),
     ];
     let summary = fold(events.iter().map(|(_, event)| event)).unwrap().summary(at);
     Append { events, summary, ..append(run, 1, 1) }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::cluster::{Database, shared};
 use super::*;
-use crate::store::{AppendError, News, Owned, RunFilter, StoreError, Taken};
+use crate::store::{AppendError, LockChange, News, Owned, RunFilter, StoreError, Taken};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -55,8 +55,7 @@ async fn two_processes_share_runs_and_the_one_that_slept_is_shut_out() {
     let taken = two.take_due(worker(2), 9).await.unwrap();
     assert_eq!(taken, [Owned { summary: summary(run_id(1), 1), fence: Fence(2) }]);
     two.append(by(append(run_id(1), 2, 1), 2, 2).into()).await.unwrap();
-    let zombie = by(append(run_id(1), 2, 1), 1, 1);
-    assert_eq!(one.append(zombie.into()).await, Err(AppendError::Fenced(run_id(1))));
+    assert_eq!(one.append(by(append(run_id(1), 2, 1), 1, 1).into()).await, Err(AppendError::Fenced(run_id(1))));
     assert_eq!(seqs(&one, run_id(1)).await, [1, 2]);
     one.close().await;
     two.close().await;
@@ -70,7 +69,7 @@ async fn two_processes_never_hold_one_lock_and_never_pin_one_instance() {
         .map(|n| {
             let store = stores[(n % 2) as usize].clone();
             tokio::spawn(async move {
-                let locks = vec![crate::store::LockChange::Queue { name: "l".into(), step: "s".into(), item: None }];
+                let locks = vec![LockChange::Queue { name: "l".into(), step: "s".into(), item: None }];
                 let pins = vec![pin(&(n / 4).to_string(), Arm::Engine)];
                 store.append(Arc::new(Append { locks, ..append(run_id(n), 1, 1) })).await.unwrap();
                 // Whoever was told that it stands there sees everybody who came before it.
@@ -136,7 +135,7 @@ async fn names_with_odd_characters_come_back_as_they_were() {
     let Some(database) = database() else { return };
     let store = open(&database).await;
     let odd = "a\0b\u{1a}c\n\"";
-    let queue = crate::store::LockChange::Queue { name: odd.into(), step: "s".into(), item: Some(u32::MAX) };
+    let queue = LockChange::Queue { name: odd.into(), step: "s".into(), item: Some(u32::MAX) };
     let pins = vec![pin(odd, Arm::Engine)];
     store.append(Arc::new(Append { pins, locks: vec![queue], ..append(run_id(1), 1, 1) })).await.unwrap();
     let row = store.locks(Some(vec![odd.into()]), 9).await.unwrap().remove(0);
@@ -156,13 +155,14 @@ async fn a_name_may_be_long_and_a_check_finds_what_is_wrong() {
     let store = open(&database).await;
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     let long: String = (0..9_000).map(|_| fastrand::alphanumeric()).collect();
-    let queue = crate::store::LockChange::Queue { name: long.clone(), step: "s".into(), item: None };
-    let open_run = vec![(at(1), born(run_id(1), at(1)))];
-    let summary = fold(open_run.iter().map(|(_, event)| event)).unwrap().summary(at(1));
-    let locks = vec![queue];
-    store.append(Arc::new(Append { events: open_run, summary, locks, ..append(run_id(1), 1, 1) })).await.unwrap();
+    let queue = LockChange::Queue { name: long.clone(), step: "s".into(), item: None };
+    let events = vec![(at(1), born(run_id(1), at(1)))];
+    let summary = fold([&events[0].1]).unwrap().summary(at(1));
+    let opening = Append { events, summary, locks: vec![queue], ..append(run_id(1), 1, 1) };
+    store.append(Arc::new(opening)).await.unwrap();
     let mut large = answered(run_id(2), at(2));
-    large.events[1].1 = Event::StepComputed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) };
+    let output = Arc::new(json!("x".repeat(50_000)));
+    large.events[1].1 = Event::Step(StepEvent::Computed { step: "a".into(), output });
     large.pins = vec![pin(&long, Arm::Engine)];
     store.append(large.clone().into()).await.unwrap();
     assert_eq!(store.events(run_id(2), Seq(2)).await.unwrap()[0].event, large.events[1].1);

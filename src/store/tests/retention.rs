@@ -129,7 +129,7 @@ async fn what_was_purged_stays_purged_after_a_restart(which: Which) {
 /// An event with a large part.
 fn large(n: u64, text: &str) -> (Timestamp, Event) {
     let output = json!({ "n": n, "null": null, "body": text, "items": [text, { "a/b~c": text }] });
-    (past(1), Event::StepComputed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) })
+    (past(1), Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) }))
 }
 
 async fn large_parts_of_events_come_back_as_they_were(which: Which) {

@@ -72,8 +72,8 @@ async fn older(path: &Path, runs: u64, events: u64) {
 fn expected(run: RunId, events: u64) -> Vec<(u64, i64, Event)> {
     let large = Arc::new(json!("x".repeat(20_000)));
     let fact = |(seq, fact): (u64, Event)| match fact {
-        Event::StepComputed { step, .. } if seq % 100 == 50 => {
-            (seq, seq as i64 * 7, Event::StepComputed { step, output: large.clone() })
+        Event::Step(StepEvent::Computed { step, .. }) if seq % 100 == 50 => {
+            (seq, seq as i64 * 7, Event::Step(StepEvent::Computed { step, output: large.clone() }))
         }
         fact => (seq, seq as i64 * 7, fact),
     };

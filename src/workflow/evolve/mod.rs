@@ -5,6 +5,7 @@
 
 mod calls;
 mod ending;
+mod groups;
 mod people;
 
 use std::collections::BTreeMap;
@@ -13,9 +14,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::beside::Beside;
-use super::calls::{Open, StepState};
-use super::run::End;
-use super::{Event, Failure, FailureKind, Run, RunStarted, Skipped};
+use super::calls::StepState;
+use super::{Event, Run, RunStarted, Skipped};
 use crate::names::{Seq, StepId};
 
 /// An event that does not fit what came before.
@@ -109,109 +109,15 @@ impl Run {
             Event::StepStarted(started) => self.step_started(started),
             Event::RetryScheduled(retry) => self.retry_scheduled(retry),
             Event::StepFinished(finished) => self.step_finished(finished),
-            Event::StepComputed { step, output } => {
-                self.not_begun(step)?;
-                self.done(step, None, vec![("output", (**output).clone())]);
-                Ok(())
-            }
-            Event::StepSkipped { step, item, reason } => self.step_skipped(step, *item, *reason),
-            Event::FanOutOpened { step, items, collect } => {
-                self.not_begun(step)?;
-                let open = Open { items: Some(Arc::new(items.clone())), collect: *collect, ..Open::default() };
-                self.steps.insert(step.clone(), StepState::Open(open));
-                self.step_may_be_done(step);
-                Ok(())
-            }
-            Event::FailReached { step, answer } => {
-                self.not_begun(step)?;
-                self.end_step(step, StepState::Failed, Vec::new());
-                if self.failing.is_none() {
-                    let message = format!("`{step}` ended the run with {}", answer.status);
-                    self.fail(Failure::of_step(FailureKind::Declared, step, None, message));
-                    self.declared = Some(answer.clone());
-                }
-                Ok(())
-            }
-            Event::AnswerFailed { failure } => {
-                // What was done is done: the steps go on, and the run ends without having answered.
-                self.unanswered = Some(failure.clone());
-                Ok(())
-            }
-            Event::Responded { answer, pin } => {
-                if self.answer.is_some() {
-                    return Err("the answer is fixed already".into());
-                }
-                self.answer = Some(answer.clone());
-                self.pinned = pin.clone().or(self.pinned.take());
-                Ok(())
-            }
-            Event::PendingAnswered { answer, pin } => {
-                if self.answer.is_some() || self.pending.is_some() {
-                    return Err("the caller has an answer already".into());
-                }
-                self.pending = Some(answer.clone());
-                self.pinned = pin.clone().or(self.pinned.take());
-                Ok(())
-            }
-            Event::Paused { conflict, gave } => self.paused(conflict, gave.as_deref()),
-            Event::Resolved { step, item, part, choice, by, .. } => self.resolved(step, *item, *part, choice, by),
-            Event::FallbackTaken { step, by, failure } => self.fallback_taken(step, by, failure),
-            Event::Probed { step, item, attempt, done, .. } => self.probed(step, *item, *attempt, *done),
-            Event::CancelOrdered { by, compensate, reason } => {
-                self.cancel_ordered(by, *compensate, reason.as_deref());
-                Ok(())
-            }
-            Event::DeadlinePassed {} => {
-                self.fail(Failure::of_run(FailureKind::TimedOut, "the run's deadline has passed"));
-                Ok(())
-            }
-            Event::CompensationBegan { undo } => self.compensation_began(undo),
-            Event::PauseOrdered { by, reason } => self.pause_ordered(by, reason.as_deref()),
-            Event::Resumed { .. } => match self.pause.take() {
-                Some(_) => Ok(()),
-                None => Err("it is not paused".into()),
-            },
-            Event::InputAdjusted { step, item, input, .. } => self.input_adjusted(step, *item, input),
-            Event::RetriedNow { step, item, .. } => self.retried_now(step, *item),
-            Event::CheckpointOpened(asked) => self.checkpoint_opened(asked),
-            Event::CheckpointAnswered { checkpoint, said, by } => self.checkpoint_answered(checkpoint, said, by),
-            Event::CheckpointEscalated { checkpoint, who, until, on_timeout } => {
-                self.checkpoint_escalated(checkpoint, who, *until, *on_timeout)
-            }
-            Event::WaitBegan { step, until, signal } => self.wait_began(step, *until, signal.as_ref()),
-            Event::SignalReceived { name, payload, id, .. } => {
-                self.signal_received(name, payload, id.as_ref());
-                Ok(())
-            }
-            Event::WaitEnded { step, signal, output } => self.wait_ended(step, *signal, output),
-            Event::LockQueued { step, item, name } => self.lock_queued(step, *item, name),
-            Event::LockTaken { step, item, name } => self.lock_taken(step, *item, name),
-            Event::LockLeft { step, item, .. } => self.lock_left(step, *item),
-            Event::ChildStarted { step, item, child, workflow, input } => {
-                self.child_started(step, *item, *child, workflow, input)
-            }
-            Event::ChildEnded { step, item, child, status, output, note: _, effects, unfit } => {
-                let ended = people::Ended { child: *child, status: *status, effects: *effects, unfit: *unfit };
-                self.child_ended(step, *item, &ended, output)
-            }
-            Event::ResultTaken(taken) => self.result_taken(taken),
-            Event::Superseded(superseded) => self.ended(End::Superseded(superseded.clone())),
-            Event::Completed {} => self.ended(End::Completed),
-            Event::Failed { failure } => self.ended(End::Failed(failure.clone())),
-            Event::Cancelled { by, reason } => {
-                let why = match reason {
-                    Some(reason) => format!("{by} cancelled it: {reason}"),
-                    None => format!("{by} cancelled it"),
-                };
-                self.ended(End::Cancelled(why))
-            }
-            Event::Abandoned { reason, .. } => {
-                if self.effects_begun() || self.answer.is_some() {
-                    return Err("a private or shared step has begun, or the caller has an answer".into());
-                }
-                self.end = Some(End::Abandoned(reason.clone()));
-                Ok(())
-            }
+            Event::Step(event) => self.step_event(event),
+            Event::Wait(event) => self.wait_event(event),
+            Event::Lock(event) => self.lock_event(event),
+            Event::Child(event) => self.child_event(event),
+            Event::Checkpoint(event) => self.checkpoint_event(event),
+            Event::Conflict(event) => self.conflict_event(event),
+            Event::Control(event) => self.control_event(event),
+            Event::Answer(event) => self.answer_event(event),
+            Event::Ending(event) => self.ending_event(event),
         }
     }
 

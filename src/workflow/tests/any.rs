@@ -3,7 +3,7 @@
 
 use super::kit::{lost, plan, shut, take};
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Order, Part, Undone};
+use crate::workflow::{Choice, ConflictEvent, ConflictKind, ControlEvent, Order, Part, StepEvent, Undone};
 
 #[derive(Clone, Debug)]
 struct Step {
@@ -148,21 +148,23 @@ fn promises(bench: &Bench<'_>) {
             Event::RetryScheduled(retry) if retry.part == Part::Do && retry.unknown => {
                 unknown.insert((retry.step.clone(), retry.item));
             }
-            Event::Paused { conflict, .. } if conflict.kind == ConflictKind::OutcomeUnknown => {
+            Event::Conflict(ConflictEvent::Paused { conflict, .. })
+                if conflict.kind == ConflictKind::OutcomeUnknown =>
+            {
                 unknown.insert((conflict.step.clone(), conflict.item));
             }
-            Event::Probed { step, item, done: Some(false), .. } => {
+            Event::Step(StepEvent::Probed { step, item, done: Some(false), .. }) => {
                 unknown.remove(&(step.clone(), *item));
             }
             // Whatever somebody chose: what may have been done may have been done.
-            Event::Resolved { step, item, .. } => drop(asked.insert((step.clone(), *item))),
+            Event::Conflict(ConflictEvent::Resolved { step, item, .. }) => drop(asked.insert((step.clone(), *item))),
             // A read changes nothing, whatever became of it.
-            Event::FallbackTaken { step, .. } => {
+            Event::Step(StepEvent::FallbackTaken { step, .. }) => {
                 let (_, of) = bench.plan.step(step).unwrap();
                 let read = of.call(Part::Do).is_some_and(|call| call.effect == EffectClass::Read);
                 assert!(read || !unknown.contains(&(step.clone(), None)), "`{step}` may have been done");
             }
-            Event::CancelOrdered { .. } => cancelled = true,
+            Event::Control(ControlEvent::CancelOrdered { .. }) => cancelled = true,
             _ => {}
         }
     }

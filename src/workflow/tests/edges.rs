@@ -1,6 +1,7 @@
 //! Cases at the edges: what does not fit, what nobody knows, what a body or a pause may be.
 
 use super::*;
+use crate::workflow::EndingEvent;
 
 #[test]
 fn a_retry_waits_as_long_as_the_service_asks_but_no_longer_than_may_be() {
@@ -29,10 +30,10 @@ fn events_that_do_not_fit_are_errors() {
         outcome: Outcome::Done { status: 200, headers: BTreeMap::new(), output: Arc::new(Value::Null) },
     });
     assert!(evolve(Some(bench.run.clone()), &finished).is_err());
-    assert!(evolve(None, &Event::Completed {}).is_err());
+    assert!(evolve(None, &Event::Ending(EndingEvent::Completed {})).is_err());
     assert!(evolve(Some(bench.run.clone()), &bench.events[0]).is_err());
-    let ended = evolve(Some(bench.run), &Event::Completed {}).unwrap();
-    assert!(evolve(Some(ended), &Event::Completed {}).is_err());
+    let ended = evolve(Some(bench.run), &Event::Ending(EndingEvent::Completed {})).unwrap();
+    assert!(evolve(Some(ended), &Event::Ending(EndingEvent::Completed {})).is_err());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::kit::{lost, plan, shut, take};
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Part, Payload, Skipped};
+use crate::workflow::{AnswerEvent, Choice, ConflictKind, Part, Payload, Skipped, StepEvent};
 
 const CHARGE: &str = "
 workflow: w
@@ -50,7 +50,7 @@ fn a_fallback_that_nobody_took_is_not_needed_and_after_unknown_nobody_takes_it()
     bench.settle();
     bench.call("charge", ok(json!({})));
     assert_eq!(bench.run.status(), RunStatus::Completed);
-    let not_needed = Event::StepSkipped { step: "invoice".into(), item: None, reason: Skipped::NotNeeded };
+    let not_needed = Event::Step(StepEvent::Skipped { step: "invoice".into(), item: None, reason: Skipped::NotNeeded });
     assert!(bench.events.contains(&not_needed), "{:?}", bench.kinds());
 
     let mut bench = Bench::of_route(&plan);
@@ -308,7 +308,7 @@ fn the_answer_while_a_run_goes_on_is_pinned_once() {
     bench.call("a", ok(json!({})));
     assert!(matches!(
         bench.events.iter().find(|event| event.kind() == "responded"),
-        Some(Event::Responded { pin: None, .. })
+        Some(Event::Answer(AnswerEvent::Responded { pin: None, .. }))
     ));
     assert_eq!(bench.run.pinned().cloned(), pinned);
 }

@@ -2,7 +2,7 @@
 
 use super::kit::{plan, take};
 use super::*;
-use crate::workflow::{Choice, ConflictKind, Order, Parent, Part, Undone, view};
+use crate::workflow::{ChildEvent, Choice, ConflictKind, Order, Parent, Part, Undone, view};
 
 const TRIP: &str = "
 workflow: w
@@ -65,8 +65,8 @@ fn what_completed_is_never_begun_again_though_its_output_is_refused() {
         let conflict = bench.run.conflict().unwrap();
         assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Schema, 0));
         assert_eq!(conflict.choices, ["skip", "take", "cancel"]);
-        let ended = bench.events.iter().find(|event| matches!(event, Event::ChildEnded { .. }));
-        let Some(Event::ChildEnded { status, unfit, .. }) = ended else { panic!() };
+        let ended = bench.events.iter().find(|event| matches!(event, Event::Child(ChildEvent::Ended { .. })));
+        let Some(Event::Child(ChildEvent::Ended { status, unfit, .. })) = ended else { panic!() };
         assert_eq!((*status, *unfit), (RunStatus::Completed, true), "the event says what happened");
         bench
     };

@@ -3,7 +3,7 @@
 use super::kit::plan;
 use super::stage::yes;
 use super::*;
-use crate::workflow::{Choice, ConflictKind, DivergenceKind, Order, Part, replay_with, rerun};
+use crate::workflow::{Choice, ConflictKind, DivergenceKind, Order, Part, StepEvent, replay_with, rerun};
 
 fn parent(more: &str) -> Plan {
     plan(&format!(
@@ -152,7 +152,7 @@ fn a_rerun_takes_over_what_does_not_depend_on_its_step() {
         .unwrap()
         .iter()
         .map(|event| match event {
-            Event::ResultTaken(taken) => taken.step.as_str().to_owned(),
+            Event::Step(StepEvent::ResultTaken(taken)) => taken.step.as_str().to_owned(),
             _ => panic!(),
         })
         .collect();

@@ -5,7 +5,7 @@ use super::kit::{lost, plan, take};
 use super::locks::knot;
 use super::stage::{items, no, with, yes};
 use super::*;
-use crate::workflow::{AskedKind, Choice, LockSeen, Order, Part, replay_with};
+use crate::workflow::{AskedKind, CheckpointEvent, ChildEvent, Choice, LockEvent, LockSeen, Order, Part, replay_with};
 
 fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
     proptest::collection::vec((0u8..7, any::<u8>(), any::<u8>()), 1..6)
@@ -196,10 +196,10 @@ fn promises(bench: &Bench<'_>) {
     let (mut held, mut queued) = (BTreeSet::new(), BTreeSet::new());
     for event in &bench.events {
         match event {
-            Event::CheckpointOpened(ask) => {
+            Event::Checkpoint(CheckpointEvent::Opened(ask)) => {
                 asked.insert(ask.checkpoint.clone(), ask.clone());
             }
-            Event::CheckpointAnswered { checkpoint, said, .. } => {
+            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, said, .. }) => {
                 let ask = asked.remove(checkpoint).expect("answered once");
                 if said.approve {
                     let struck =
@@ -207,16 +207,16 @@ fn promises(bench: &Bench<'_>) {
                     approved.insert(ask.step.clone(), (struck, true));
                 }
             }
-            Event::LockQueued { step, item, .. } => assert!(queued.insert((step.clone(), *item))),
-            Event::LockTaken { step, item, .. } => assert!(held.insert((step.clone(), *item))),
-            Event::LockLeft { step, item, .. } => {
+            Event::Lock(LockEvent::Queued { step, item, .. }) => assert!(queued.insert((step.clone(), *item))),
+            Event::Lock(LockEvent::Taken { step, item, .. }) => assert!(held.insert((step.clone(), *item))),
+            Event::Lock(LockEvent::Left { step, item, .. }) => {
                 assert!(queued.remove(&(step.clone(), *item)), "it stood in a queue");
                 held.remove(&(step.clone(), *item));
             }
             Event::StepStarted(started) if started.part == Part::Do => {
                 begins(bench, &approved, &held, &started.step, started.item);
             }
-            Event::ChildStarted { step, item, .. } => begins(bench, &approved, &held, step, *item),
+            Event::Child(ChildEvent::Started { step, item, .. }) => begins(bench, &approved, &held, step, *item),
             _ => {}
         }
     }

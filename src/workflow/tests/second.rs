@@ -3,7 +3,9 @@
 use super::kit::{lost, plan, take};
 use super::stage::{items, yes};
 use super::*;
-use crate::workflow::{Cause, Choice, ConflictKind, OnTimeout, Order, Part, StepStatus, Undone, replay_with, rerun};
+use crate::workflow::{
+    Cause, Choice, ConflictKind, OnTimeout, Order, Part, StepEvent, StepStatus, Undone, replay_with, rerun,
+};
 
 fn with(input: Value) -> Choice {
     Choice::RetryWith { input: Arc::new(input) }
@@ -155,7 +157,9 @@ fn a_rerun_does_not_do_again_what_may_have_been_done() {
     bench.call("charge", lost());
     bench.choose("charge", None, Choice::Skip).unwrap();
     let taken = rerun(&bench.run, &plan, &"z".into()).unwrap();
-    let carried = taken.iter().any(|event| matches!(event, Event::ResultTaken(taken) if taken.unknown.len() == 1));
+    let carried = taken
+        .iter()
+        .any(|event| matches!(event, Event::Step(StepEvent::ResultTaken(taken)) if taken.unknown.len() == 1));
     assert!(carried, "{taken:?}");
 }
 

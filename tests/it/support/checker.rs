@@ -16,7 +16,7 @@ use pointsman::limits::Limits;
 use pointsman::names::Seq;
 use pointsman::secret::Secret;
 use pointsman::store::{PostgresStore, RunFilter, SharedStore, SqliteStore, StoredEvent};
-use pointsman::workflow::{Event, Mode, Part, RunSummary, fold};
+use pointsman::workflow::{Event, Mode, Part, RunSummary, StepEvent, fold};
 use serde_json::Value;
 
 use super::Metrics;
@@ -141,7 +141,9 @@ pub fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<Strin
     for event in events {
         let named = match &event.event {
             Event::StepFinished(done) if done.part == Part::Do => Some((done.step.to_string(), done.item)),
-            Event::StepComputed { step, .. } | Event::StepSkipped { step, .. } => Some((step.to_string(), None)),
+            Event::Step(StepEvent::Computed { step, .. }) | Event::Step(StepEvent::Skipped { step, .. }) => {
+                Some((step.to_string(), None))
+            }
             _ => None,
         };
         if let Some((step, item)) = named

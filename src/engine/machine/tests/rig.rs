@@ -18,7 +18,9 @@ use crate::exchange::ArmReply;
 use crate::limits::Limits;
 use crate::names::{Fence, PlanId, RunId, Seq, ServiceName, WorkerId};
 use crate::store::{Append, Priority};
-use crate::workflow::{EffectClass, Event, Known, Mode, Plan, Run, RunStarted, RunStatus, World, evolve, fold};
+use crate::workflow::{
+    ChildEvent, EffectClass, Event, Known, Mode, Plan, Run, RunStarted, RunStatus, World, evolve, fold,
+};
 
 /// Something that is under way and will be answered.
 pub(super) enum Pending {
@@ -201,7 +203,7 @@ impl Rig {
             }
             Output::LookAtLock(look, _) => self.pending.push_back(Pending::Lock(look)),
             Output::LookAfterChild(spec) => {
-                let begun = |(_, event): &(_, Event)| matches!(event, Event::ChildStarted { child, .. } if *child == spec.child);
+                let begun = |(_, event): &(_, Event)| matches!(event, Event::Child(ChildEvent::Started { child, .. }) if *child == spec.child);
                 if !self.kept[..self.acknowledged].iter().any(begun) {
                     self.say("a child is looked after whose parent's event is not in the store");
                 }

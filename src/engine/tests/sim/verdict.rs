@@ -8,7 +8,7 @@ use super::play::Told;
 use super::store::SimStore;
 use crate::names::{Seq, WorkflowName};
 use crate::store::{Store, StoredEvent, Work};
-use crate::workflow::{Event, Part, Plan, RunSummary, fold};
+use crate::workflow::{CheckpointEvent, EndingEvent, Event, LockEvent, Part, Plan, RunSummary, WaitEvent, fold};
 
 /// I1 to I4, and what holds of times, locks and answers; how many events were looked at.
 pub(super) async fn check(
@@ -38,7 +38,7 @@ pub(super) async fn check(
         held(run, &kept, &mut locks);
         for stored in &kept {
             let decided = match &stored.event {
-                Event::Superseded(superseded) => Some(superseded.by),
+                Event::Ending(EndingEvent::Superseded(superseded)) => Some(superseded.by),
                 _ => None,
             };
             if let Some(heir) = decided.filter(|heir| !runs.iter().any(|run| run.run_id == *heir)) {
@@ -78,11 +78,11 @@ fn one(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut Vec<St
             Event::StepFinished(done) if done.part == Part::Do && !outcomes.insert((done.step.clone(), done.item)) => {
                 wrong.push(format!("I2: {id} has two outcomes of {} {:?}", done.step, done.item));
             }
-            Event::CheckpointAnswered { checkpoint, .. } if !answered.insert(checkpoint.clone()) => {
+            Event::Checkpoint(CheckpointEvent::Answered { checkpoint, .. }) if !answered.insert(checkpoint.clone()) => {
                 wrong.push(format!("{id}: checkpoint {checkpoint} is answered twice"));
             }
-            Event::WaitBegan { step, until, .. } => drop(waits.insert(step.clone(), *until)),
-            Event::WaitEnded { step, signal: None, .. }
+            Event::Wait(WaitEvent::Began { step, until, .. }) => drop(waits.insert(step.clone(), *until)),
+            Event::Wait(WaitEvent::Ended { step, signal: None, .. })
                 if waits.get(step).copied().flatten().is_some_and(|until| until > stored.at) =>
             {
                 wrong.push(format!("{id}: `{step}` waits until {:?} and goes on at {}", waits[step], stored.at));
@@ -113,10 +113,10 @@ fn held(run: &RunSummary, events: &[StoredEvent], into: &mut Vec<Held>) {
     };
     for stored in events {
         match &stored.event {
-            Event::LockTaken { step, item, name } => {
+            Event::Lock(LockEvent::Taken { step, item, name }) => {
                 open.insert((name.clone(), step.to_string(), *item), stored.at);
             }
-            Event::LockLeft { step, item, name } => {
+            Event::Lock(LockEvent::Left { step, item, name }) => {
                 close(&mut open, &(name.clone(), step.to_string(), *item), stored.at);
             }
             _ => {}

@@ -26,7 +26,7 @@ const IMAGES: usize = 48;
 fn large(n: u64) -> Append {
     let run = run_id(n);
     let output = json!(format!("{n}:{}", "x".repeat(BYTES)));
-    let all = [born(run, at(0)), Event::StepComputed { step: "step".into(), output: Arc::new(output) }];
+    let all = [born(run, at(0)), Event::Step(StepEvent::Computed { step: "step".into(), output: Arc::new(output) })];
     let summary = fold(&all).unwrap().summary(at(0));
     Append { events: all.map(|event| (at(0), event)).into(), summary, ..append(run, 1, 1) }
 }

@@ -1,0 +1,41 @@
+//! What the caller is told.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{AnswerRecord, Failure, Pinned};
+use super::kinds;
+
+/// What was decided of the caller's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum AnswerEvent {
+    /// The caller's answer is fixed.
+    #[serde(rename = "responded")]
+    Responded {
+        /// The answer.
+        answer: Arc<AnswerRecord>,
+        /// The instance that the answer created.
+        pin: Option<Pinned>,
+    },
+    /// The caller got this while the run goes on.
+    #[serde(rename = "pending_answered")]
+    Pending {
+        /// The answer.
+        answer: Arc<AnswerRecord>,
+        /// The instance that it names.
+        pin: Option<Pinned>,
+    },
+    /// No answer could be made.
+    #[serde(rename = "answer_failed")]
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+kinds!(AnswerEvent {
+    AnswerEvent::Responded { .. } => "responded",
+    AnswerEvent::Pending { .. } => "pending_answered",
+    AnswerEvent::Failed { .. } => "answer_failed",
+});

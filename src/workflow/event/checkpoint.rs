@@ -1,0 +1,54 @@
+//! Checkpoints: where a run waits for a person.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::super::{Asked, OnTimeout, Said};
+use super::{Subject, kinds};
+use crate::names::CheckpointId;
+
+/// What happened to a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum CheckpointEvent {
+    /// The run waits for a person.
+    #[serde(rename = "checkpoint_opened")]
+    Opened(Box<Asked>),
+    /// A person (or the time-out) answered.
+    #[serde(rename = "checkpoint_answered")]
+    Answered {
+        /// Which.
+        checkpoint: CheckpointId,
+        /// What.
+        said: Said,
+        /// Who; `time-out` is nobody.
+        by: String,
+    },
+    /// Nobody answered in time: others are asked.
+    #[serde(rename = "checkpoint_escalated")]
+    Escalated {
+        /// Which.
+        checkpoint: CheckpointId,
+        /// Who may answer now.
+        who: Vec<String>,
+        /// Until when.
+        until: Option<Timestamp>,
+        /// How it is answered by itself then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_timeout: Option<OnTimeout>,
+    },
+}
+
+kinds!(CheckpointEvent {
+    CheckpointEvent::Opened(_) => "checkpoint_opened",
+    CheckpointEvent::Answered { .. } => "checkpoint_answered",
+    CheckpointEvent::Escalated { .. } => "checkpoint_escalated",
+});
+
+impl CheckpointEvent {
+    pub(super) fn subject(&self) -> Subject<'_> {
+        match self {
+            CheckpointEvent::Opened(asked) => Some((&asked.step, asked.item)),
+            CheckpointEvent::Answered { .. } | CheckpointEvent::Escalated { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Runs that `run` steps begin.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::RunStatus;
+use super::{Subject, kinds};
+use crate::names::{RunId, StepId, WorkflowName};
+
+/// What happened to a run that a `run` step (an item of it) begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ChildEvent {
+    /// A `run` step begins another run, under this id.
+    #[serde(rename = "child_started")]
+    Started {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The run's id.
+        child: RunId,
+        /// Its workflow.
+        workflow: WorkflowName,
+        /// Its input: the body of its request.
+        input: Arc<Value>,
+    },
+    /// That run ended.
+    #[serde(rename = "child_ended")]
+    Ended {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The run's id.
+        child: RunId,
+        /// How.
+        status: RunStatus,
+        /// The body of its answer.
+        output: Arc<Value>,
+        /// Why it did not complete.
+        note: Option<String>,
+        /// It did something that a person may want to take back.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        effects: bool,
+        /// It completed, and its answer is not what the step promises: the next event says what comes of that.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unfit: bool,
+    },
+}
+
+kinds!(ChildEvent {
+    ChildEvent::Started { .. } => "child_started",
+    ChildEvent::Ended { .. } => "child_ended",
+});
+
+impl ChildEvent {
+    pub(super) fn subject(&self) -> Subject<'_> {
+        match self {
+            ChildEvent::Started { step, item, .. } | ChildEvent::Ended { step, item, .. } => Some((step, *item)),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde hands it over
+fn is_yes(value: &bool) -> bool {
+    *value
+}

@@ -1,0 +1,51 @@
+//! What the run cannot decide by itself, and how somebody resolved it.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{Choice, Conflict, Outcome, Part};
+use super::{Subject, kinds};
+use crate::names::StepId;
+
+/// What happened to a conflict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictEvent {
+    /// The run cannot go on without a person.
+    Paused {
+        /// Over what.
+        conflict: Box<Conflict>,
+        /// What the attempt gave, where it was done all the same ([`Outcome::Unfit`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gave: Option<Box<Outcome>>,
+    },
+    /// Somebody resolved a conflict.
+    Resolved {
+        /// The step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// Of which part of the step.
+        #[serde(default, skip_serializing_if = "Part::is_do")]
+        part: Part,
+        /// How.
+        choice: Choice,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+}
+
+kinds!(ConflictEvent {
+    ConflictEvent::Paused { .. } => "paused",
+    ConflictEvent::Resolved { .. } => "resolved",
+});
+
+impl ConflictEvent {
+    pub(super) fn subject(&self) -> Subject<'_> {
+        match self {
+            ConflictEvent::Paused { conflict, .. } => Some((&conflict.step, conflict.item)),
+            ConflictEvent::Resolved { step, item, .. } => Some((step, *item)),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Orders of people that steer a run (`runs pause`, `cancel`, `adjust`, …).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Subject, kinds};
+use crate::names::StepId;
+
+/// An order of somebody.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlEvent {
+    /// Somebody asked the run to begin nothing more.
+    PauseOrdered {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// It goes on.
+    Resumed {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Somebody asked for the run's end.
+    CancelOrdered {
+        /// Who.
+        by: String,
+        /// What is done and has an `undo` is undone first.
+        compensate: bool,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// A step that has not begun gets this input.
+    InputAdjusted {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The input.
+        input: Arc<Value>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// A wait was cut short: the next attempt starts now.
+    RetriedNow {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// Who.
+        by: String,
+    },
+}
+
+kinds!(ControlEvent {
+    ControlEvent::PauseOrdered { .. } => "pause_ordered",
+    ControlEvent::Resumed { .. } => "resumed",
+    ControlEvent::CancelOrdered { .. } => "cancel_ordered",
+    ControlEvent::InputAdjusted { .. } => "input_adjusted",
+    ControlEvent::RetriedNow { .. } => "retried_now",
+});
+
+impl ControlEvent {
+    pub(super) fn subject(&self) -> Subject<'_> {
+        match self {
+            ControlEvent::InputAdjusted { step, item, .. } | ControlEvent::RetriedNow { step, item, .. } => {
+                Some((step, *item))
+            }
+            ControlEvent::PauseOrdered { .. } | ControlEvent::Resumed { .. } | ControlEvent::CancelOrdered { .. } => {
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! How a run turns towards its end, and how it ends.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{Failure, Superseded};
+use super::kinds;
+use crate::names::StepId;
+
+/// A run turns towards its end, or ends. After one for which [`EndingEvent::is_last`] holds nothing follows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndingEvent {
+    /// The run's deadline has passed: it ends early.
+    DeadlinePassed {},
+    /// What is done and has an `undo` is being undone.
+    CompensationBegan {
+        /// In this order; those of one inner list at the same time.
+        undo: Vec<Vec<(StepId, Option<u32>)>>,
+    },
+    /// Every step ended.
+    Completed {},
+    /// The run ended early.
+    Failed {
+        /// Over what.
+        failure: Failure,
+    },
+    /// The run ended because somebody said so.
+    Cancelled {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// The run ended because another one takes its place.
+    Superseded(Box<Superseded>),
+    /// The run was given up before anything private or shared began; legacy answers.
+    Abandoned {
+        /// Who takes the request instead.
+        to: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+kinds!(EndingEvent {
+    EndingEvent::DeadlinePassed {} => "deadline_passed",
+    EndingEvent::CompensationBegan { .. } => "compensation_began",
+    EndingEvent::Completed {} => "completed",
+    EndingEvent::Failed { .. } => "failed",
+    EndingEvent::Cancelled { .. } => "cancelled",
+    EndingEvent::Superseded(_) => "superseded",
+    EndingEvent::Abandoned { .. } => "abandoned",
+});
+
+impl EndingEvent {
+    /// The run has ended with it.
+    pub fn is_last(&self) -> bool {
+        match self {
+            EndingEvent::DeadlinePassed {} | EndingEvent::CompensationBegan { .. } => false,
+            EndingEvent::Completed {}
+            | EndingEvent::Failed { .. }
+            | EndingEvent::Cancelled { .. }
+            | EndingEvent::Superseded(_)
+            | EndingEvent::Abandoned { .. } => true,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Past-tense facts of a run.
+//!
+//! Always true: the first event is [`Event::RunStarted`] and carries all that the run may ever need of its request; a
+//! step's outward call is two facts, [`Event::StepStarted`] before it leaves and [`Event::StepFinished`] after, and a
+//! step (an item of a fan-out) has at most one [`Event::StepFinished`] of each part, however many attempts it took. No event holds
+//! a secret: recorded headers and URLs show stars in their place, credentials of callers are ciphertext.
+//!
+//! Kinds that are handled alike are one group, with a file of its own here; who reads a run's history has one arm for
+//! each group. As it is written an event does not show its group: it is its kind and its content (`{"lock_taken": {…}}`).
+
+mod answer;
+mod checkpoint;
+mod child;
+mod conflict;
+mod control;
+mod ending;
+mod lock;
+mod step;
+mod tagged;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use answer::AnswerEvent;
+pub use checkpoint::CheckpointEvent;
+pub use child::ChildEvent;
+pub use conflict::ConflictEvent;
+pub use control::ControlEvent;
+pub use ending::EndingEvent;
+pub use lock::LockEvent;
+pub use step::StepEvent;
+pub use wait::WaitEvent;
+
+use super::{RetryScheduled, RunStarted, StepFinished, StepStarted};
+use crate::names::StepId;
+
+/// The names of a group's kinds, as they stand in the store.
+macro_rules! kinds {
+    ($group:ident { $($pattern:pat => $name:literal,)+ }) => {
+        impl $group {
+            /// The names of all its kinds.
+            pub(super) const KINDS: &'static [&'static str] = &[$($name),+];
+
+            /// Its name in the store and in listings.
+            pub fn kind(&self) -> &'static str {
+                match self { $($pattern => $name),+ }
+            }
+        }
+    };
+}
+use kinds;
+
+/// The step that an event is about, and the item of its `for_each`.
+type Subject<'a> = Option<(&'a StepId, Option<u32>)>;
+
+/// One fact. Externally tagged on purpose: with arbitrary-precision numbers serde's other taggings break integers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The run was born.
+    RunStarted(Arc<RunStarted>),
+    /// An attempt of a call is about to leave.
+    StepStarted(StepStarted),
+    /// A call ended for good.
+    StepFinished(StepFinished),
+    /// An attempt ended without a result; the next one starts at a time.
+    RetryScheduled(RetryScheduled),
+    /// What happened to a step beside its calls.
+    #[serde(untagged)]
+    Step(StepEvent),
+    /// What happened to a `wait` step, or to a signal.
+    #[serde(untagged)]
+    Wait(WaitEvent),
+    /// What happened to a step's place in the queue of a lock.
+    #[serde(untagged)]
+    Lock(LockEvent),
+    /// What happened to a run that a `run` step begins.
+    #[serde(untagged)]
+    Child(ChildEvent),
+    /// What happened to a checkpoint.
+    #[serde(untagged)]
+    Checkpoint(CheckpointEvent),
+    /// What happened to a conflict.
+    #[serde(untagged)]
+    Conflict(ConflictEvent),
+    /// An order of somebody.
+    #[serde(untagged)]
+    Control(ControlEvent),
+    /// What was decided of the caller's answer.
+    #[serde(untagged)]
+    Answer(AnswerEvent),
+    /// The run turns towards its end, or ends.
+    #[serde(untagged)]
+    Ending(EndingEvent),
+}
+
+impl Event {
+    /// The version of this event's shape; a reader refuses newer ones.
+    pub const VERSION: u16 = 2;
+
+    /// Its name in the store and in listings (`step_started`).
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::RunStarted(_) => "run_started",
+            Event::StepStarted(_) => "step_started",
+            Event::StepFinished(_) => "step_finished",
+            Event::RetryScheduled(_) => "retry_scheduled",
+            Event::Step(event) => event.kind(),
+            Event::Wait(event) => event.kind(),
+            Event::Lock(event) => event.kind(),
+            Event::Child(event) => event.kind(),
+            Event::Checkpoint(event) => event.kind(),
+            Event::Conflict(event) => event.kind(),
+            Event::Control(event) => event.kind(),
+            Event::Answer(event) => event.kind(),
+            Event::Ending(event) => event.kind(),
+        }
+    }
+
+    /// The step that it is about, and the item of its `for_each`; `None` where it is about the run.
+    pub(in crate::workflow) fn subject(&self) -> Option<(&StepId, Option<u32>)> {
+        match self {
+            Event::StepStarted(started) => Some((&started.step, started.item)),
+            Event::StepFinished(finished) => Some((&finished.step, finished.item)),
+            Event::RetryScheduled(retry) => Some((&retry.step, retry.item)),
+            Event::Step(event) => event.subject(),
+            Event::Wait(event) => event.subject(),
+            Event::Lock(event) => event.subject(),
+            Event::Child(event) => event.subject(),
+            Event::Checkpoint(event) => event.subject(),
+            Event::Conflict(event) => event.subject(),
+            Event::Control(event) => event.subject(),
+            Event::RunStarted(_) | Event::Answer(_) | Event::Ending(_) => None,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What happened to a step, or to an item of it, beside its calls.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::{AnswerRecord, Failure, ResultTaken, Skipped};
+use super::{Subject, kinds};
+use crate::names::StepId;
+
+/// What happened to a step, or to an item of it, beside its calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepEvent {
+    /// A `set` step has its value.
+    #[serde(rename = "step_computed")]
+    Computed {
+        /// Which step.
+        step: StepId,
+        /// Its value.
+        output: Arc<Value>,
+    },
+    /// A step will not run.
+    #[serde(rename = "step_skipped")]
+    Skipped {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`, where not the whole step is skipped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
+        /// Why not.
+        reason: Skipped,
+    },
+    /// A `for_each` knows its items.
+    FanOutOpened {
+        /// Which step.
+        step: StepId,
+        /// The items, in order.
+        items: Vec<Arc<Value>>,
+        /// Items that fail are collected, and the others go on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        collect: bool,
+    },
+    /// A `fail` step was reached: the run ends with this answer.
+    FailReached {
+        /// Which step.
+        step: StepId,
+        /// The answer.
+        answer: Arc<AnswerRecord>,
+    },
+    /// Attempts of a step are used up or useless, and nothing was done: its fallback takes its place.
+    FallbackTaken {
+        /// Which step.
+        step: StepId,
+        /// Its fallback.
+        by: StepId,
+        /// Why: what the step would have failed with.
+        failure: Failure,
+    },
+    /// A probe said what an unknown attempt did.
+    Probed {
+        /// Which step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+        /// The attempt that was asked about.
+        attempt: u32,
+        /// Whether it took place; `None` where the probe could not say.
+        done: Option<bool>,
+        /// What the probe answered, as `output` of the step where it was done.
+        output: Arc<Value>,
+    },
+    /// A rerun takes over what the run before it had.
+    ResultTaken(Box<ResultTaken>),
+}
+
+kinds!(StepEvent {
+    StepEvent::Computed { .. } => "step_computed",
+    StepEvent::Skipped { .. } => "step_skipped",
+    StepEvent::FanOutOpened { .. } => "fan_out_opened",
+    StepEvent::FailReached { .. } => "fail_reached",
+    StepEvent::FallbackTaken { .. } => "fallback_taken",
+    StepEvent::Probed { .. } => "probed",
+    StepEvent::ResultTaken(_) => "result_taken",
+});
+
+impl StepEvent {
+    pub(super) fn subject(&self) -> Subject<'_> {
+        match self {
+            StepEvent::Skipped { step, item, .. } | StepEvent::Probed { step, item, .. } => Some((step, *item)),
+            StepEvent::Computed { step, .. }
+            | StepEvent::FanOutOpened { step, .. }
+            | StepEvent::FailReached { step, .. }
+            | StepEvent::FallbackTaken { step, .. } => Some((step, None)),
+            StepEvent::ResultTaken(taken) => Some((&taken.step, None)),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! How an event is read: its kind says which group the content belongs to.
+//!
+//! By hand, since serde's derived `untagged` puts the content aside in a form that breaks arbitrary-precision numbers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, VariantAccess, Visitor};
+use serde::{Deserialize, forward_to_deserialize_any};
+
+use super::{
+    AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Event, LockEvent, StepEvent,
+    WaitEvent,
+};
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_enum("Event", &[], EventVisitor)
+    }
+}
+
+struct EventVisitor;
+
+impl<'de> Visitor<'de> for EventVisitor {
+    type Value = Event;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event: its kind and its content")
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Event, A::Error> {
+        let (kind, content) = data.variant_seed(KindSeed)?;
+        let tagged = |kind, content| Tagged { kind, content };
+        match kind {
+            Kind::RunStarted => content.newtype_variant().map(|started| Event::RunStarted(Arc::new(started))),
+            Kind::StepStarted => content.newtype_variant().map(Event::StepStarted),
+            Kind::StepFinished => content.newtype_variant().map(Event::StepFinished),
+            Kind::RetryScheduled => content.newtype_variant().map(Event::RetryScheduled),
+            Kind::Step(kind) => StepEvent::deserialize(tagged(kind, content)).map(Event::Step),
+            Kind::Wait(kind) => WaitEvent::deserialize(tagged(kind, content)).map(Event::Wait),
+            Kind::Lock(kind) => LockEvent::deserialize(tagged(kind, content)).map(Event::Lock),
+            Kind::Child(kind) => ChildEvent::deserialize(tagged(kind, content)).map(Event::Child),
+            Kind::Checkpoint(kind) => CheckpointEvent::deserialize(tagged(kind, content)).map(Event::Checkpoint),
+            Kind::Conflict(kind) => ConflictEvent::deserialize(tagged(kind, content)).map(Event::Conflict),
+            Kind::Control(kind) => ControlEvent::deserialize(tagged(kind, content)).map(Event::Control),
+            Kind::Answer(kind) => AnswerEvent::deserialize(tagged(kind, content)).map(Event::Answer),
+            Kind::Ending(kind) => EndingEvent::deserialize(tagged(kind, content)).map(Event::Ending),
+        }
+    }
+}
+
+/// A kind, and the group that it belongs to.
+enum Kind {
+    RunStarted,
+    StepStarted,
+    StepFinished,
+    RetryScheduled,
+    Step(&'static str),
+    Wait(&'static str),
+    Lock(&'static str),
+    Child(&'static str),
+    Checkpoint(&'static str),
+    Conflict(&'static str),
+    Control(&'static str),
+    Answer(&'static str),
+    Ending(&'static str),
+}
+
+impl Kind {
+    fn of(name: &str) -> Option<Self> {
+        let within = |kinds: &'static [&'static str]| kinds.iter().copied().find(|kind| *kind == name);
+        Some(match name {
+            "run_started" => Kind::RunStarted,
+            "step_started" => Kind::StepStarted,
+            "step_finished" => Kind::StepFinished,
+            "retry_scheduled" => Kind::RetryScheduled,
+            _ => within(StepEvent::KINDS)
+                .map(Kind::Step)
+                .or_else(|| within(AnswerEvent::KINDS).map(Kind::Answer))
+                .or_else(|| within(EndingEvent::KINDS).map(Kind::Ending))
+                .or_else(|| within(WaitEvent::KINDS).map(Kind::Wait))
+                .or_else(|| within(LockEvent::KINDS).map(Kind::Lock))
+                .or_else(|| within(ChildEvent::KINDS).map(Kind::Child))
+                .or_else(|| within(CheckpointEvent::KINDS).map(Kind::Checkpoint))
+                .or_else(|| within(ConflictEvent::KINDS).map(Kind::Conflict))
+                .or_else(|| within(ControlEvent::KINDS).map(Kind::Control))?,
+        })
+    }
+}
+
+/// Reads a kind without keeping a copy of its name.
+struct KindSeed;
+
+impl<'de> DeserializeSeed<'de> for KindSeed {
+    type Value = Kind;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Kind, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for KindSeed {
+    type Value = Kind;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the kind of an event")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Kind, E> {
+        Kind::of(name).ok_or_else(|| E::custom(format_args!("unknown kind of event `{name}`")))
+    }
+}
+
+/// Gives a group the kind that was read already, and the content that has not been.
+struct Tagged<V> {
+    kind: &'static str,
+    content: V,
+}
+
+impl<'de, V: VariantAccess<'de>> Deserializer<'de> for Tagged<V> {
+    type Error = V::Error;
+
+    fn deserialize_any<W: Visitor<'de>>(self, visitor: W) -> Result<W::Value, Self::Error> {
+        visitor.visit_enum(self)
+    }
+
+    forward_to_deserialize_any! {
+        <W: Visitor<'de>>
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de, V: VariantAccess<'de>> EnumAccess<'de> for Tagged<V> {
+    type Error = V::Error;
+    type Variant = V;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, V), Self::Error> {
+        let kind: StrDeserializer<'_, V::Error> = serde::de::IntoDeserializer::into_deserializer(self.kind);
+        Ok((seed.deserialize(kind)?, self.content))
+    }
+}

@@ -1,0 +1,64 @@
+use super::*;
+use crate::workflow::Part;
+
+const ALONE: [&str; 4] = ["run_started", "step_started", "step_finished", "retry_scheduled"];
+
+fn all_kinds() -> Vec<&'static str> {
+    let groups = [
+        StepEvent::KINDS,
+        WaitEvent::KINDS,
+        LockEvent::KINDS,
+        ChildEvent::KINDS,
+        CheckpointEvent::KINDS,
+        ConflictEvent::KINDS,
+        ControlEvent::KINDS,
+        AnswerEvent::KINDS,
+        EndingEvent::KINDS,
+    ];
+    ALONE.into_iter().chain(groups.into_iter().flatten().copied()).collect()
+}
+
+fn refusal(json: &str) -> String {
+    serde_json::from_str::<Event>(json).unwrap_err().to_string()
+}
+
+#[test]
+fn every_kind_is_one_that_its_group_reads() {
+    let all = all_kinds();
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len(), "each name stands once");
+    assert_eq!(all.len(), 39);
+    for kind in all {
+        // A number is no event's content: the kind was known, and its content is what is refused.
+        let why = refusal(&format!(r#"{{"{kind}":7}}"#));
+        assert!(why.contains("invalid type: integer"), "{kind}: {why}");
+    }
+}
+
+#[test]
+fn an_unknown_kind_is_named() {
+    assert!(refusal(r#"{"step_forgotten":{}}"#).contains("unknown kind of event `step_forgotten`"));
+}
+
+#[test]
+fn an_event_is_written_as_its_kind_and_its_content() {
+    let queued = LockEvent::Queued { step: "take".into(), item: Some(3), name: "sku:a".into() };
+    let written = r#"{"lock_queued":{"step":"take","item":3,"name":"sku:a"}}"#;
+    assert_eq!(serde_json::to_string(&Event::Lock(queued.clone())).unwrap(), written);
+    assert_eq!(serde_json::from_str::<Event>(written).unwrap(), Event::Lock(queued));
+    let completed = r#"{"completed":{}}"#;
+    assert_eq!(serde_json::from_str::<Event>(completed).unwrap(), Event::Ending(EndingEvent::Completed {}));
+    assert_eq!(serde_json::to_string(&Event::Ending(EndingEvent::Completed {})).unwrap(), completed);
+}
+
+#[test]
+fn numbers_keep_their_digits_within_a_group() {
+    let written = r#"{"step_computed":{"step":"s","output":{"n":123456789012345678901234567890.10,"i":7}}}"#;
+    let read: Event = serde_json::from_str(written).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), written);
+    let resolved = r#"{"resolved":{"step":"s","item":2,"choice":"skip","by":"ann","reason":null}}"#;
+    let Event::Conflict(ConflictEvent::Resolved { item: Some(2), part: Part::Do, .. }) =
+        serde_json::from_str(resolved).unwrap()
+    else {
+        panic!("it is a resolution of item 2");
+    };
+}

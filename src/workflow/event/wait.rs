@@ -1,0 +1,62 @@
+//! `wait` steps, and the signals that end them.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Subject, kinds};
+use crate::names::{Seq, StepId};
+
+/// What happened to a `wait` step, or to a signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum WaitEvent {
+    /// A `wait` step began to wait.
+    #[serde(rename = "wait_began")]
+    Began {
+        /// Which step.
+        step: StepId,
+        /// Until when.
+        until: Option<Timestamp>,
+        /// For which signal.
+        signal: Option<String>,
+    },
+    /// A signal came; kept until a step takes it.
+    #[serde(rename = "signal_received")]
+    SignalReceived {
+        /// Its name.
+        name: String,
+        /// What it carries.
+        payload: Arc<Value>,
+        /// Names the delivery.
+        id: Option<String>,
+        /// Who sent it.
+        by: String,
+    },
+    /// A `wait` step is over.
+    #[serde(rename = "wait_ended")]
+    Ended {
+        /// Which step.
+        step: StepId,
+        /// The sequence number of the signal's event that ended it; `None` where the time did.
+        signal: Option<Seq>,
+        /// Its output: the signal's payload.
+        output: Arc<Value>,
+    },
+}
+
+kinds!(WaitEvent {
+    WaitEvent::Began { .. } => "wait_began",
+    WaitEvent::SignalReceived { .. } => "signal_received",
+    WaitEvent::Ended { .. } => "wait_ended",
+});
+
+impl WaitEvent {
+    pub(super) fn subject(&self) -> Subject<'_> {
+        match self {
+            WaitEvent::Began { step, .. } | WaitEvent::Ended { step, .. } => Some((step, None)),
+            WaitEvent::SignalReceived { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The events of each group, handed to what they change.
+
+use std::sync::Arc;
+
+use super::people::Ended;
+use crate::workflow::calls::{Open, StepState};
+use crate::workflow::run::End;
+use crate::workflow::{
+    AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Failure, FailureKind,
+    LockEvent, Run, StepEvent, WaitEvent,
+};
+
+impl Run {
+    pub(super) fn step_event(&mut self, event: &StepEvent) -> Result<(), String> {
+        match event {
+            StepEvent::Computed { step, output } => {
+                self.not_begun(step)?;
+                self.done(step, None, vec![("output", (**output).clone())]);
+                Ok(())
+            }
+            StepEvent::Skipped { step, item, reason } => self.step_skipped(step, *item, *reason),
+            StepEvent::FanOutOpened { step, items, collect } => {
+                self.not_begun(step)?;
+                let open = Open { items: Some(Arc::new(items.clone())), collect: *collect, ..Open::default() };
+                self.steps.insert(step.clone(), StepState::Open(open));
+                self.step_may_be_done(step);
+                Ok(())
+            }
+            StepEvent::FailReached { step, answer } => {
+                self.not_begun(step)?;
+                self.end_step(step, StepState::Failed, Vec::new());
+                if self.failing.is_none() {
+                    let message = format!("`{step}` ended the run with {}", answer.status);
+                    self.fail(Failure::of_step(FailureKind::Declared, step, None, message));
+                    self.declared = Some(answer.clone());
+                }
+                Ok(())
+            }
+            StepEvent::FallbackTaken { step, by, failure } => self.fallback_taken(step, by, failure),
+            StepEvent::Probed { step, item, attempt, done, .. } => self.probed(step, *item, *attempt, *done),
+            StepEvent::ResultTaken(taken) => self.result_taken(taken),
+        }
+    }
+
+    pub(super) fn wait_event(&mut self, event: &WaitEvent) -> Result<(), String> {
+        match event {
+            WaitEvent::Began { step, until, signal } => self.wait_began(step, *until, signal.as_ref()),
+            WaitEvent::SignalReceived { name, payload, id, .. } => {
+                self.signal_received(name, payload, id.as_ref());
+                Ok(())
+            }
+            WaitEvent::Ended { step, signal, output } => self.wait_ended(step, *signal, output),
+        }
+    }
+
+    pub(super) fn lock_event(&mut self, event: &LockEvent) -> Result<(), String> {
+        match event {
+            LockEvent::Queued { step, item, name } => self.lock_queued(step, *item, name),
+            LockEvent::Taken { step, item, name } => self.lock_taken(step, *item, name),
+            LockEvent::Left { step, item, .. } => self.lock_left(step, *item),
+        }
+    }
+
+    pub(super) fn child_event(&mut self, event: &ChildEvent) -> Result<(), String> {
+        match event {
+            ChildEvent::Started { step, item, child, workflow, input } => {
+                self.child_started(step, *item, *child, workflow, input)
+            }
+            ChildEvent::Ended { step, item, child, status, output, note: _, effects, unfit } => {
+                let ended = Ended { child: *child, status: *status, effects: *effects, unfit: *unfit };
+                self.child_ended(step, *item, &ended, output)
+            }
+        }
+    }
+
+    pub(super) fn checkpoint_event(&mut self, event: &CheckpointEvent) -> Result<(), String> {
+        match event {
+            CheckpointEvent::Opened(asked) => self.checkpoint_opened(asked),
+            CheckpointEvent::Answered { checkpoint, said, by } => self.checkpoint_answered(checkpoint, said, by),
+            CheckpointEvent::Escalated { checkpoint, who, until, on_timeout } => {
+                self.checkpoint_escalated(checkpoint, who, *until, *on_timeout)
+            }
+        }
+    }
+
+    pub(super) fn conflict_event(&mut self, event: &ConflictEvent) -> Result<(), String> {
+        match event {
+            ConflictEvent::Paused { conflict, gave } => self.paused(conflict, gave.as_deref()),
+            ConflictEvent::Resolved { step, item, part, choice, by, .. } => {
+                self.resolved(step, *item, *part, choice, by)
+            }
+        }
+    }
+
+    pub(super) fn control_event(&mut self, event: &ControlEvent) -> Result<(), String> {
+        match event {
+            ControlEvent::CancelOrdered { by, compensate, reason } => {
+                self.cancel_ordered(by, *compensate, reason.as_deref());
+                Ok(())
+            }
+            ControlEvent::PauseOrdered { by, reason } => self.pause_ordered(by, reason.as_deref()),
+            ControlEvent::Resumed { .. } => match self.pause.take() {
+                Some(_) => Ok(()),
+                None => Err("it is not paused".into()),
+            },
+            ControlEvent::InputAdjusted { step, item, input, .. } => self.input_adjusted(step, *item, input),
+            ControlEvent::RetriedNow { step, item, .. } => self.retried_now(step, *item),
+        }
+    }
+
+    pub(super) fn answer_event(&mut self, event: &AnswerEvent) -> Result<(), String> {
+        match event {
+            AnswerEvent::Failed { failure } => {
+                // What was done is done: the steps go on, and the run ends without having answered.
+                self.unanswered = Some(failure.clone());
+                Ok(())
+            }
+            AnswerEvent::Responded { answer, pin } => {
+                if self.answer.is_some() {
+                    return Err("the answer is fixed already".into());
+                }
+                self.answer = Some(answer.clone());
+                self.pinned = pin.clone().or(self.pinned.take());
+                Ok(())
+            }
+            AnswerEvent::Pending { answer, pin } => {
+                if self.answer.is_some() || self.pending.is_some() {
+                    return Err("the caller has an answer already".into());
+                }
+                self.pending = Some(answer.clone());
+                self.pinned = pin.clone().or(self.pinned.take());
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn ending_event(&mut self, event: &EndingEvent) -> Result<(), String> {
+        match event {
+            EndingEvent::DeadlinePassed {} => {
+                self.fail(Failure::of_run(FailureKind::TimedOut, "the run's deadline has passed"));
+                Ok(())
+            }
+            EndingEvent::CompensationBegan { undo } => self.compensation_began(undo),
+            EndingEvent::Superseded(superseded) => self.ended(End::Superseded(superseded.clone())),
+            EndingEvent::Completed {} => self.ended(End::Completed),
+            EndingEvent::Failed { failure } => self.ended(End::Failed(failure.clone())),
+            EndingEvent::Cancelled { by, reason } => {
+                let why = match reason {
+                    Some(reason) => format!("{by} cancelled it: {reason}"),
+                    None => format!("{by} cancelled it"),
+                };
+                self.ended(End::Cancelled(why))
+            }
+            EndingEvent::Abandoned { reason, .. } => {
+                if self.effects_begun() || self.answer.is_some() {
+                    return Err("a private or shared step has begun, or the caller has an answer".into());
+                }
+                self.end = Some(End::Abandoned(reason.clone()));
+                Ok(())
+            }
+        }
+    }
+}

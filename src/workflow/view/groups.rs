@@ -1,0 +1,147 @@
+//! What each group of events says about the steps of a run.
+
+use jiff::Timestamp;
+
+use super::{Steps, waits_for};
+use crate::workflow::respond::ANSWER;
+use crate::workflow::{
+    CheckpointEvent, ChildEvent, Choice, ConflictEvent, ConflictKind, LockEvent, Part, Run, RunStatus, Skipped,
+    StepEvent, StepStatus, WaitEvent,
+};
+
+impl Steps {
+    pub(super) fn see_step(&mut self, at: Timestamp, event: &StepEvent) {
+        match event {
+            StepEvent::Computed { step, .. } => self.mark(step, at, StepStatus::Done, None),
+            StepEvent::Skipped { step, item: Some(_), .. } => {
+                let step = self.step(step, at);
+                if let Some(ended) = &mut step.items_ended {
+                    *ended += 1;
+                }
+            }
+            StepEvent::Skipped { step, item: None, reason } => {
+                let why = match reason {
+                    Skipped::Condition => "its `if` is false",
+                    Skipped::Needs => "something that it needs was skipped",
+                    Skipped::ByHand => "somebody said so",
+                    Skipped::Rejected => "a checkpoint said no",
+                    Skipped::Busy => "its lock is held, and it does not wait",
+                    Skipped::NotNeeded => "nothing needs this fallback",
+                };
+                self.mark(step, at, StepStatus::Skipped, Some(why.into()));
+            }
+            StepEvent::FanOutOpened { step, items, .. } => {
+                let step = self.step(step, at);
+                step.items = u32::try_from(items.len()).ok();
+                step.items_ended = Some(0);
+                step.status = if items.is_empty() { StepStatus::Done } else { StepStatus::Running };
+            }
+            StepEvent::FailReached { step, answer } => {
+                let note = format!("the run ends with {}", answer.status);
+                self.mark(step, at, StepStatus::Done, Some(note));
+            }
+            StepEvent::ResultTaken(taken) => {
+                let status = if taken.skipped { StepStatus::Skipped } else { StepStatus::Done };
+                self.mark(&taken.step, at, status, Some(format!("taken over from {}", taken.origin)));
+            }
+            StepEvent::FallbackTaken { step, by, failure } => {
+                let step = self.step(step, at);
+                step.status = StepStatus::Replaced;
+                step.note = Some(format!("`{by}` takes its place: {}", failure.message));
+            }
+            StepEvent::Probed { step, done, .. } => {
+                let step = self.step(step, at);
+                step.note = Some(
+                    match done {
+                        Some(true) => "its probe says that it was done",
+                        Some(false) => "its probe says that nothing was done",
+                        None => "its probe could not say what was done",
+                    }
+                    .into(),
+                );
+            }
+        }
+    }
+
+    pub(super) fn see_wait(&mut self, at: Timestamp, event: &WaitEvent, run: &Run) {
+        match event {
+            WaitEvent::Began { step, signal, until } => {
+                let (status, note) = match (signal, until) {
+                    (Some(signal), _) => (StepStatus::WaitingSignal, waits_for(signal, run)),
+                    (None, Some(until)) => (StepStatus::WaitingTime, format!("it waits until {until:.0}")),
+                    (None, None) => (StepStatus::WaitingTime, "it waits".to_owned()),
+                };
+                self.mark(step, at, status, Some(note));
+            }
+            WaitEvent::SignalReceived { name, .. } => self.refused(name, at, run),
+            WaitEvent::Ended { step, .. } => self.clear(step, at, StepStatus::Done),
+        }
+    }
+
+    pub(super) fn see_lock(&mut self, at: Timestamp, event: &LockEvent) {
+        match event {
+            LockEvent::Queued { step, name, .. } => {
+                self.mark(step, at, StepStatus::WaitingLock, Some(format!("it waits for the lock `{name}`")));
+            }
+            LockEvent::Taken { step, .. } => self.clear(step, at, StepStatus::Running),
+            LockEvent::Left { .. } => {}
+        }
+    }
+
+    pub(super) fn see_child(&mut self, at: Timestamp, event: &ChildEvent) {
+        match event {
+            ChildEvent::Started { step, child, workflow, .. } => {
+                self.mark(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
+            }
+            ChildEvent::Ended { step, child, status: RunStatus::Completed, unfit, .. } => {
+                let step = self.step(step, at);
+                if let (Some(ended), false) = (&mut step.items_ended, unfit) {
+                    *ended += 1;
+                }
+                step.note = Some(format!("{child} has completed"));
+            }
+            // What comes of it is said by the next event.
+            ChildEvent::Ended { step, .. } => drop(self.step(step, at)),
+        }
+    }
+
+    pub(super) fn see_checkpoint(&mut self, at: Timestamp, event: &CheckpointEvent, run: &Run) {
+        match event {
+            CheckpointEvent::Opened(asked) => {
+                self.mark(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
+            }
+            CheckpointEvent::Answered { checkpoint, said, by } => {
+                if let Some(ask) = run.beside.asks.get(checkpoint) {
+                    let note = format!("{by} said {}", if said.approve { "yes" } else { "no" });
+                    self.mark(&ask.asked.step, at, StepStatus::Running, Some(note));
+                }
+            }
+            CheckpointEvent::Escalated { .. } => {}
+        }
+    }
+
+    pub(super) fn see_conflict(&mut self, at: Timestamp, event: &ConflictEvent) {
+        match event {
+            ConflictEvent::Paused { conflict, .. } if conflict.kind == ConflictKind::Answer => {}
+            ConflictEvent::Paused { conflict, .. } => {
+                let step = self.step(&conflict.step, at);
+                step.status = match conflict.kind {
+                    ConflictKind::OutcomeUnknown => StepStatus::Unknown,
+                    _ => StepStatus::Conflict,
+                };
+                step.note = Some(conflict.message.clone());
+            }
+            ConflictEvent::Resolved { step, .. } if step.as_str() == ANSWER => {}
+            ConflictEvent::Resolved { step, part, choice, by, .. } => {
+                let step = self.step(step, at);
+                step.status = match (part, choice) {
+                    (Part::Undo, Choice::Take { .. }) => StepStatus::Undone,
+                    (Part::Undo, Choice::Skip) => StepStatus::Done,
+                    (Part::Undo, _) => StepStatus::Undoing,
+                    (Part::Do | Part::Probe, _) => StepStatus::Running,
+                };
+                step.note = Some(format!("{by} chose `{}`", choice.name()));
+            }
+        }
+    }
+}

@@ -17,6 +17,8 @@ pub const FLAG_FILE_DEPTH_MAX: usize = 64;
 pub const FLAG_FILE_VALUES_MAX: usize = 100_000;
 /// Text of one flag file's values, each alias counted as often as it is used.
 pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
+/// Earlier ids of one route (`was`).
+pub const EARLIER_IDS_MAX: usize = 16;
 
 /// The bounds in force.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]

@@ -44,13 +44,25 @@ pub(super) async fn flip(
 
 /// How many runs of a route have not ended; counted up to `api_rows_max`.
 async fn open_runs(admin: &Admin, route: &RouteId) -> Result<u64, StoreError> {
-    let filter = RunFilter {
-        statuses: RunStatus::OPEN.to_vec(),
-        route: Some(route.clone()),
-        limit: admin.rows(None, usize::MAX),
-        ..RunFilter::default()
-    };
-    Ok(admin.parts.store.runs(filter).await?.len() as u64)
+    let mut open = 0;
+    for id in all_ids(admin, route) {
+        let filter = RunFilter {
+            statuses: RunStatus::OPEN.to_vec(),
+            route: Some(id),
+            limit: admin.rows(None, usize::MAX),
+            ..RunFilter::default()
+        };
+        open += admin.parts.store.runs(filter).await?.len() as u64;
+    }
+    Ok(open)
+}
+
+/// A route's id and those that it had before, under which its runs and flips were recorded.
+fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
+    match admin.parts.ladder.flags().route(route) {
+        Some(flag) => flag.route.ids().cloned().collect(),
+        None => vec![route.clone()],
+    }
 }
 
 pub(super) async fn freeze(
@@ -80,8 +92,19 @@ pub(super) struct FlipsQuery {
 
 pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQuery>) -> JsonResult<Vec<FlipRow>> {
     let FlipsQuery { route, limit } = filter;
+    let rows = admin.rows(limit, 100);
+    let Some(route) = route else {
+        let flips = admin.parts.store.flips(None, rows).await?;
+        return Ok(Json(flips.into_iter().map(flip_row).collect()));
+    };
     // A route that was removed from the files keeps its flips, so an unknown id is no error.
-    let flips = admin.parts.store.flips(route.as_deref().map(RouteId::from), admin.rows(limit, 100)).await?;
+    let route = RouteId::from(route.as_str());
+    let mut flips = Vec::new();
+    for id in all_ids(&admin, &route) {
+        flips.extend(admin.parts.store.flips(Some(id), rows).await?);
+    }
+    flips.sort_by_key(|flip| std::cmp::Reverse(flip.number));
+    flips.truncate(rows);
     Ok(Json(flips.into_iter().map(flip_row).collect()))
 }
 

@@ -52,11 +52,10 @@ pub(super) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> Js
     let horizon = admin.parts.ladder.horizon(route.id.clone()).await;
     let horizon = horizon.map_err(|error| ApiError::flip(error, ids))?;
     let counts = admin.parts.store.pin_counts().await?;
-    let pins: BTreeMap<String, u64> = counts
-        .into_iter()
-        .filter(|(family, _, _)| *family == flag.family)
-        .map(|(_, arm, count)| (arm.as_str().to_owned(), count))
-        .collect();
+    let mut pins: BTreeMap<String, u64> = BTreeMap::new();
+    for (_, arm, count) in counts.iter().filter(|(family, ..)| flag.family.ids().any(|id| id == family)) {
+        *pins.entry(arm.as_str().to_owned()).or_default() += count;
+    }
     Ok(Json(RouteDetail {
         row: route_row(&admin, flag, status.as_ref()),
         declared: route.declared,

@@ -1,42 +1,67 @@
-//! What is pinned, by family: counts, and whether an id was given out twice.
+//! What is pinned, by the id of the creator that pins are stored under: counts, and whether an id was given out twice.
 //!
-//! Always true: a family that stands here has at least one pin. Readers take no lock.
+//! Always true: an id that stands here has at least one pin. Readers take no lock.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::flag::{Arm, PinKey};
+use crate::flag::{self, Arm, PinKey};
 use crate::names::{RouteId, RunId};
 use crate::store::PinCount;
 
-/// All families with pins. They are routes of the flag files, so there are few.
-pub(super) struct Families(ArcSwap<HashMap<RouteId, Arc<Family>>>);
+/// All ids with pins. They are routes of the flag files, so there are few.
+pub(super) struct Families {
+    by_id: ArcSwap<HashMap<RouteId, Arc<Family>>>,
+    /// Routes for which the metrics say that something is pinned.
+    published: Mutex<HashSet<RouteId>>,
+}
 
-/// One family.
+/// What is pinned under one id.
+#[derive(Default)]
 pub(super) struct Family {
     engine: AtomicU64,
     legacy: AtomicU64,
     collided: AtomicBool,
-    engine_gauge: metrics::Gauge,
-    legacy_gauge: metrics::Gauge,
-    collisions: metrics::Counter,
+    collisions: AtomicU64,
 }
 
 impl Families {
     pub(super) fn new(counts: Vec<PinCount>) -> Self {
         let mut families: HashMap<RouteId, Arc<Family>> = HashMap::new();
         for (route, arm, count) in counts {
-            let family = families.entry(route).or_insert_with_key(Family::new);
+            let family = families.entry(route).or_default();
             family.add(arm, count);
         }
-        Self(ArcSwap::from_pointee(families))
+        Self { by_id: ArcSwap::from_pointee(families), published: Mutex::default() }
     }
 
     pub(super) fn get(&self, family: &RouteId) -> Option<Arc<Family>> {
-        self.0.load().get(family).cloned()
+        self.by_id.load().get(family).cloned()
+    }
+
+    /// Sets the metrics to what is pinned now: of a family by its creator's id of now, of what is in no file by the id
+    /// that it is stored under.
+    pub(super) fn publish<'a>(&self, families: impl Iterator<Item = &'a flag::Family>) {
+        let by_id = self.by_id.load();
+        let now: HashMap<&RouteId, &RouteId> =
+            families.flat_map(|family| family.ids().map(|id| (id, family.id()))).collect();
+        let mut counts: HashMap<RouteId, Counts> = HashMap::new();
+        for (id, family) in &**by_id {
+            let shown = now.get(id).copied().unwrap_or(id);
+            let counts = counts.entry(shown.clone()).or_default();
+            counts.engine += family.engine.load(Ordering::Acquire);
+            counts.legacy += family.legacy.load(Ordering::Acquire);
+            counts.collisions += family.collisions.load(Ordering::Acquire);
+        }
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in published.iter().filter(|id| !counts.contains_key(*id)) {
+            show(gone, Counts::default());
+        }
+        counts.iter().for_each(|(id, counts)| show(id, *counts));
+        *published = counts.into_keys().collect();
     }
 
     /// One more instance.
@@ -45,9 +70,9 @@ impl Families {
             return family.add(arm, 1);
         }
         // Two that come first at the same time agree on one entry: what loses the swap is made again from the winner's.
-        self.0.rcu(|families| {
+        self.by_id.rcu(|families| {
             let mut families = HashMap::clone(families);
-            families.entry(route.clone()).or_insert_with_key(Family::new);
+            families.entry(route.clone()).or_default();
             families
         });
         if let Some(family) = self.get(route) {
@@ -56,26 +81,28 @@ impl Families {
     }
 }
 
-impl Family {
-    fn new(route: &RouteId) -> Arc<Self> {
-        let gauge = |arm: Arm| metrics::gauge!("pointsman_pins", "route" => route.to_string(), "arm" => arm.as_str());
-        Arc::new(Self {
-            engine: AtomicU64::new(0),
-            legacy: AtomicU64::new(0),
-            collided: AtomicBool::new(false),
-            engine_gauge: gauge(Arm::Engine),
-            legacy_gauge: gauge(Arm::Legacy),
-            collisions: metrics::counter!("pointsman_pin_collisions_total", "route" => route.to_string()),
-        })
-    }
+/// What the metrics say of a route.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    engine: u64,
+    legacy: u64,
+    collisions: u64,
+}
 
+fn show(route: &RouteId, Counts { engine, legacy, collisions }: Counts) {
+    for (arm, count) in [(Arm::Engine, engine), (Arm::Legacy, legacy)] {
+        metrics::gauge!("pointsman_pins", "route" => route.to_string(), "arm" => arm.as_str()).set(count as f64);
+    }
+    metrics::counter!("pointsman_pin_collisions_total", "route" => route.to_string()).absolute(collisions);
+}
+
+impl Family {
     fn add(&self, arm: Arm, count: u64) {
-        let (counter, gauge) = match arm {
-            Arm::Engine => (&self.engine, &self.engine_gauge),
-            Arm::Legacy => (&self.legacy, &self.legacy_gauge),
+        let counter = match arm {
+            Arm::Engine => &self.engine,
+            Arm::Legacy => &self.legacy,
         };
         counter.fetch_add(count, Ordering::AcqRel);
-        gauge.increment(count as f64);
     }
 
     /// Whether the engine owns any instance.
@@ -86,7 +113,7 @@ impl Family {
     /// Both arms have given out one id.
     pub(super) fn collide(&self, key: &PinKey, run: Option<RunId>) {
         self.collided.store(true, Ordering::Release);
-        self.collisions.increment(1);
+        self.collisions.fetch_add(1, Ordering::AcqRel);
         let run = run.map(|run| run.to_string());
         tracing::error!(
             route = %key.family, id = %key.id, run = run.as_deref(),

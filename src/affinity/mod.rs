@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::{BoxFuture, ready, try_join_all};
 use jiff::Timestamp;
 
 use self::behind::{Behind, Note};
@@ -41,7 +41,7 @@ pub use self::tries::Took;
 use self::tries::Tries;
 use crate::clock;
 use crate::exchange::{Affinity, LegacyTake, OwnerUnknown, Remembered};
-use crate::flag::{Arm, Owner, PinKey, RetryKey};
+use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
 use crate::store::{NewPin, SharedStore, StoreError};
@@ -105,13 +105,19 @@ impl StoreAffinity {
     }
 
     /// Whether both arms have given out one id: no new instances of that family are to be made by the engine.
-    pub fn collided(&self, family: &RouteId) -> bool {
-        self.families.get(family).is_some_and(|family| family.collided())
+    pub fn collided(&self, family: &Family) -> bool {
+        family.ids().any(|id| self.families.get(id).is_some_and(|family| family.collided()))
     }
 
-    /// Until when a retry may come of a request of a route that legacy served though its key could not be noted.
-    pub fn unnoted_until(&self, route: &RouteId) -> Option<Timestamp> {
-        self.keys.unnoted_until(route)
+    /// Sets the metrics of these families to what is pinned now.
+    pub fn publish<'a>(&self, families: impl Iterator<Item = &'a Family>) {
+        self.families.publish(families);
+    }
+
+    /// Until when a retry may come of a request that legacy served though its key could not be noted, of a route that has
+    /// or had one of these ids.
+    pub fn unnoted_until<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<Timestamp> {
+        ids.filter_map(|id| self.keys.unnoted_until(id)).max()
     }
 
     /// Waits until the store has what was noted until now, or does not take it.
@@ -149,15 +155,32 @@ impl StoreAffinity {
     /// Whether the engine may own an instance of a family. Other processes pin in a store that they share: there only the
     /// store can tell.
     fn engine_may_own(&self, key: &PinKey) -> bool {
-        self.engine_owns_any(&key.family) && (self.store.is_shared() || self.sets.engine_may_own(key))
+        let owns_any = self.families.get(&key.family).is_some_and(|family| family.engine_owns());
+        owns_any && (self.store.is_shared() || self.sets.engine_may_own(key))
     }
 
-    async fn look(&self, key: &PinKey) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
+    /// What can be told of a pin without the store; `None` where only the store can tell.
+    fn owner_in_memory(&self, key: &PinKey) -> Option<(Owner, Option<RunId>)> {
+        if self.families.get(&key.family).is_none() {
+            return Some((Owner::Nobody, None));
+        }
+        if let Some(known) = self.cache.get(key) {
+            return Some(owner_of(known));
+        }
+        if self.engine_may_own(key) {
+            return None;
+        }
+        // Legacy answers; which run is the twin the engine looks up when it is asked for it, and nobody waits.
+        let may_have_twin = self.store.is_shared() || self.sets.may_have_twin(key);
+        Some((if may_have_twin { Owner::LegacyWithTwin } else { Owner::Nobody }, None))
+    }
+
+    async fn look(&self, key: PinKey) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
         let before = self.cache.epoch();
         match tokio::time::timeout(LOOK_MAX, self.store.pin(key.clone())).await {
             Ok(Ok(pin)) => {
                 let known = pin.map(|pin| (pin.arm, pin.run));
-                self.cache.looked_up(key, known, before);
+                self.cache.looked_up(&key, known, before);
                 Ok(owner_of(known))
             }
             Ok(Err(error)) => {
@@ -172,6 +195,18 @@ impl StoreAffinity {
     }
 }
 
+/// Whose an instance is of which pins under several ids of its family say this: the engine's where one says so, since
+/// legacy knows nothing of that.
+fn stronger(one: (Owner, Option<RunId>), other: (Owner, Option<RunId>)) -> (Owner, Option<RunId>) {
+    let rank = |(owner, run): &(Owner, Option<RunId>)| match owner {
+        Owner::Unknown => 4,
+        Owner::Engine => 3,
+        Owner::LegacyWithTwin => 1 + u8::from(run.is_some()),
+        Owner::Nobody => 0,
+    };
+    if rank(&other) > rank(&one) { other } else { one }
+}
+
 fn owner_of(pin: Option<(Arm, Option<RunId>)>) -> (Owner, Option<RunId>) {
     match pin {
         None => (Owner::Nobody, None),
@@ -181,24 +216,27 @@ fn owner_of(pin: Option<(Arm, Option<RunId>)>) -> (Owner, Option<RunId>) {
 }
 
 impl Affinity for StoreAffinity {
-    fn owner<'a>(&'a self, key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>> {
-        if self.families.get(&key.family).is_none() {
-            return ready(Ok((Owner::Nobody, None))).boxed();
+    fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>> {
+        let mut known = (Owner::Nobody, None);
+        let mut unknown = Vec::new();
+        for key in key.pin_keys() {
+            match self.owner_in_memory(&key) {
+                Some(owner) => known = stronger(known, owner),
+                None => unknown.push(key),
+            }
         }
-        if let Some(known) = self.cache.get(key) {
-            return ready(Ok(owner_of(known))).boxed();
+        if unknown.is_empty() || known.0 == Owner::Engine {
+            return ready(Ok(known)).boxed();
         }
-        if self.engine_may_own(key) {
-            return self.look(key).boxed();
+        async move {
+            let found = try_join_all(unknown.into_iter().map(|key| self.look(key))).await?;
+            Ok(found.into_iter().fold(known, stronger))
         }
-        // Legacy answers; which run is the twin the engine looks up when it is asked for it, and nobody waits.
-        let may_have_twin = self.store.is_shared() || self.sets.may_have_twin(key);
-        let owner = if may_have_twin { Owner::LegacyWithTwin } else { Owner::Nobody };
-        ready(Ok((owner, None))).boxed()
+        .boxed()
     }
 
-    fn engine_owns_any(&self, family: &RouteId) -> bool {
-        self.families.get(family).is_some_and(|family| family.engine_owns())
+    fn engine_owns_any(&self, family: &Family) -> bool {
+        family.ids().any(|id| self.families.get(id).is_some_and(|family| family.engine_owns()))
     }
 
     fn remembered(&self, key: &RetryKey) -> Remembered {
@@ -247,16 +285,15 @@ impl Affinity for StoreAffinity {
         self.keys.serve_unnoted(route);
     }
 
-    fn note_legacy_instance(&self, key: PinKey) {
-        let Some(family) = self.families.get(&key.family) else { return };
-        if !family.engine_owns() {
-            return;
-        }
-        match self.cache.get(&key) {
-            Some(Some((Arm::Engine, run))) => family.collide(&key, run),
-            Some(Some((Arm::Legacy, _)) | None) => {}
-            None if self.engine_may_own(&key) => self.behind.note(Note::Instance(key)),
-            None => {}
+    fn note_legacy_instance(&self, key: InstanceKey) {
+        for key in key.pin_keys() {
+            let Some(family) = self.families.get(&key.family).filter(|family| family.engine_owns()) else { continue };
+            match self.cache.get(&key) {
+                Some(Some((Arm::Engine, run))) => family.collide(&key, run),
+                Some(Some((Arm::Legacy, _)) | None) => {}
+                None if self.engine_may_own(&key) => self.behind.note(Note::Instance(key)),
+                None => {}
+            }
         }
     }
 }

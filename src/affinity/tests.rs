@@ -84,7 +84,7 @@ impl Counting {
 }
 
 async fn owner(pins: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunId>), OwnerUnknown> {
-    pins.owner(&pin(id, Arm::Engine).key).await
+    pins.owner(&pin(id, Arm::Engine).key.into()).await
 }
 
 async fn create(store: &Counting, pins: &StoreAffinity, n: u64, pin: NewPin) {
@@ -145,7 +145,7 @@ async fn a_store_that_is_gone_is_unknown_only_where_the_engine_may_have_somethin
     assert_eq!(owner(&pins, "1").await, Ok((Owner::LegacyWithTwin, None)));
     assert_eq!(owner(&pins, "2").await, Ok((Owner::Nobody, None)), "an order of legacy's");
     assert_eq!(pins.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
-    pins.note_legacy_instance(pin("2", Arm::Legacy).key);
+    pins.note_legacy_instance(pin("2", Arm::Legacy).key.into());
     pins.behind.flush().await;
     assert_eq!(store.looks(), 0, "nobody asked it");
     assert_eq!(owner(&pins, "3").await, Err(OwnerUnknown));
@@ -221,19 +221,70 @@ async fn what_could_not_be_written_is_written_later() {
 async fn an_id_that_the_engine_owns_is_a_collision() {
     let store = Counting::new();
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let family = RouteId::new("orders.create");
+    let family = Family::from(RouteId::new("orders.create"));
     create(&store, &pins, 1, pin("17", Arm::Engine)).await;
-    pins.note_legacy_instance(pin("18", Arm::Legacy).key);
+    pins.note_legacy_instance(pin("18", Arm::Legacy).key.into());
     pins.flush().await;
     assert!(!pins.collided(&family));
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key);
+    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
     assert!(pins.collided(&family));
 
     let pins = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    pins.note_legacy_instance(pin("17", Arm::Legacy).key);
+    pins.note_legacy_instance(pin("17", Arm::Legacy).key.into());
     pins.flush().await;
     assert!(pins.collided(&family), "found in the store");
-    assert!(!pins.collided(&RouteId::new("other")));
+    assert!(!pins.collided(&RouteId::new("other").into()));
+}
+
+/// Pins stand under the id that the creator had when they were made; requests name it by all that it has and had.
+#[tokio::test]
+async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
+    let store = Counting::new();
+    let pins = built(&store).await;
+    let under = |family: &str, id: &str, arm| NewPin { key: PinKey { family: family.into(), id: id.into() }, arm };
+    create(&store, &pins, 1, under("oldest", "1", Arm::Engine)).await;
+    create(&store, &pins, 2, under("old", "2", Arm::Engine)).await;
+    create(&store, &pins, 3, under("now", "3", Arm::Legacy)).await;
+    create(&store, &pins, 4, under("oldest", "3", Arm::Engine)).await;
+    create(&store, &pins, 5, under("others", "5", Arm::Engine)).await;
+    let (family, other) = (renamed("now", &["old", "oldest"]), Family::from(RouteId::new("other")));
+    let restarted = built(&store).await;
+    for pins in [&pins, &restarted] {
+        let owner = async |id: &str| pins.owner(&InstanceKey { family: family.clone(), id: id.into() }).await;
+        assert_eq!(owner("1").await, Ok((Owner::Engine, Some(run_id(1)))));
+        assert_eq!(owner("2").await, Ok((Owner::Engine, Some(run_id(2)))));
+        assert_eq!(owner("3").await, Ok((Owner::Engine, Some(run_id(4)))), "legacy knows nothing of it");
+        assert_eq!(owner("5").await, Ok((Owner::Nobody, None)), "another family's");
+        assert!(pins.engine_owns_any(&family) && !pins.engine_owns_any(&other));
+        assert!(!pins.collided(&family));
+        pins.note_legacy_instance(InstanceKey { family: family.clone(), id: "2".into() });
+        pins.flush().await;
+        assert!(pins.collided(&family) && !pins.collided(&other), "legacy gave out an id of the engine's");
+    }
+}
+
+/// What the metrics say of a family stands under its creator's id of now.
+#[test]
+fn pins_are_counted_under_the_id_of_now() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let shows = |line: &str| assert!(handle.render().lines().any(|l| l == line), "{line}\n{}", handle.render());
+    metrics::with_local_recorder(&recorder, || {
+        let counts = [("old", 2), ("now", 1), ("in no file", 4)];
+        let families =
+            Families::new(counts.iter().map(|(id, count)| (RouteId::from(*id), Arm::Engine, *count)).collect());
+        families.publish([Family::from(RouteId::new("old"))].iter());
+        shows(r#"pointsman_pins{route="old",arm="engine"} 2"#);
+        families.publish([renamed("now", &["old"])].iter());
+        shows(r#"pointsman_pins{route="now",arm="engine"} 3"#);
+        shows(r#"pointsman_pins{route="old",arm="engine"} 0"#);
+        shows(r#"pointsman_pins{route="in no file",arm="engine"} 4"#);
+    });
+}
+
+/// The family of a creator with earlier ids.
+fn renamed(id: &str, was: &[&str]) -> Family {
+    Family::new(id.into(), was.iter().map(|id| RouteId::from(*id)).collect())
 }
 
 fn numbered(n: u32) -> RetryKey {
@@ -295,14 +346,18 @@ async fn a_full_ring_says_so_and_shuts_the_gate_also_after_a_restart() {
     }
     assert_eq!(pins.take_for_legacy(numbered(960)), LegacyTake::NotNoted);
     assert_eq!(pins.take_for_legacy(numbered(5)), LegacyTake::Noted, "it is noted already");
-    assert_eq!(pins.unnoted_until(&route), None);
+    assert_eq!(pins.unnoted_until(std::iter::once(&route)), None);
     pins.serve_unnoted(&route);
-    assert!(pins.unnoted_until(&route).is_some() && pins.unnoted_until(&other).is_none());
+    assert!(
+        pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
+    );
     assert_eq!(pins.remembered(&numbered(960)), Remembered::By(Arm::Legacy), "in memory at least");
     killed(pins);
 
     let pins = StoreAffinity::open(store.clone(), &limits, once_free(open).await).await.unwrap();
-    assert!(pins.unnoted_until(&route).is_some() && pins.unnoted_until(&other).is_none());
+    assert!(
+        pins.unnoted_until(std::iter::once(&route)).is_some() && pins.unnoted_until(std::iter::once(&other)).is_none()
+    );
     assert_eq!(pins.take_for_legacy(numbered(961)), LegacyTake::NotNoted);
     store.gone.store(false, Ordering::Relaxed);
     pins.flush().await;

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::{Retention, Setup, StoreUrl};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
-use crate::flag::{Freeze, State};
+use crate::flag::{Freeze, Route, State};
 use crate::ladder::{Declared, GateCondition, Ladder, LadderParts, Obey};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
@@ -63,6 +63,7 @@ impl Parts {
         };
         time::set(&store).await?;
         let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
+        evidence.renamed(earlier_ids(setup));
         evidence.rest_on(&bases(setup));
         let secret = store.secret().await.context("reading the store's secret")?;
         let pins = stores::affinity(setup, &store, &secret).await?;
@@ -122,6 +123,7 @@ impl Parts {
                 parts.rules.store(Arc::new(setup.rules.clone()));
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
+                parts.evidence.renamed(earlier_ids(&setup));
                 parts.evidence.rest_on(&bases(&setup));
             }
         };
@@ -155,6 +157,11 @@ fn declared(setup: &Setup, edition: u64) -> Declared {
     }
 }
 
+/// Each route, and the ids that it had before.
+fn earlier_ids(setup: &Setup) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
+    setup.routes.iter().map(|route| (&route.id, route.was.as_slice()))
+}
+
 /// What each route's evidence rests on: the plan and the rules. Where that changes, evidence starts anew.
 fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
     let hashes: BTreeMap<_, _> = setup.rules.iter().map(|(route, rules)| (route, rules.hash())).collect();
@@ -178,8 +185,8 @@ impl Obey for Engine {
 
 /// Legacy served requests whose retry keys could not be noted: in `live` their retries could be performed again.
 impl GateCondition for StoreAffinity {
-    fn missing(&self, route: &RouteId, from: State, to: State) -> Vec<String> {
-        let until = self.unnoted_until(route).filter(|_| to == State::Live && from < to);
+    fn missing(&self, route: &Route, from: State, to: State) -> Vec<String> {
+        let until = self.unnoted_until(route.ids()).filter(|_| to == State::Live && from < to);
         let sentence = |until| {
             format!(
                 "legacy served requests whose retry keys could not be noted: until {until:.0} the engine could perform a \

@@ -83,6 +83,7 @@ impl App {
             move || {
                 parts.evidence.scrape(|| {
                     parts.shadow.publish();
+                    parts.pins.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
                     reload_status.observe();
                     recorder.as_ref().map(telemetry::render).unwrap_or_default()
                 })

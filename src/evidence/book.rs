@@ -98,6 +98,15 @@ impl Page {
         anew
     }
 
+    /// Goes on with the evidence of another page, which is left without any. What was counted since the process started
+    /// stays where it is.
+    pub(super) fn take_over(&mut self, other: &mut Self) {
+        self.basis = other.basis.take();
+        self.epoch = other.epoch;
+        self.evidence = std::mem::take(&mut other.evidence);
+        (self.dirty, other.dirty) = (true, true);
+    }
+
     pub(super) fn compared(&mut self, rung: State, comparison: &Comparison) {
         let evidence = &mut self.evidence;
         match rung {

@@ -49,6 +49,8 @@ pub struct Evidence {
     store: SharedStore,
     limits: Limits,
     books: RwLock<BTreeMap<RouteId, Arc<Book>>>,
+    /// The id of now for each that a route had before.
+    renames: RwLock<BTreeMap<RouteId, RouteId>>,
     waiting: Mutex<Waiting>,
     /// One flush at a time, so that an older page never overwrites a newer one.
     flushing: tokio::sync::Mutex<()>,
@@ -136,6 +138,8 @@ impl Evidence {
         let mut books = BTreeMap::new();
         for EvidenceRecord { route, at: _, value } in store.evidence().await? {
             match serde_json::from_value::<Kept>(value) {
+                // What was under it is under another id by now.
+                Ok(kept) if kept.basis.is_none() && kept.evidence == RouteEvidence::default() => {}
                 Ok(kept) => {
                     books.insert(route, Arc::new(Book::kept(kept)));
                 }
@@ -147,10 +151,32 @@ impl Evidence {
             store,
             limits: limits.clone(),
             books: RwLock::new(books),
+            renames: RwLock::default(),
             waiting: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
             scraping: Mutex::default(),
         }))
+    }
+
+    /// Says which ids routes had before. What stands under one of them is the route's from now on, and so is what is
+    /// still under way under it; a route that has evidence of its own keeps that. Call it before [`Evidence::rest_on`].
+    pub fn renamed<'a>(&self, routes: impl Iterator<Item = (&'a RouteId, &'a [RouteId])>) {
+        let mut books = self.books.write().unwrap_or_else(PoisonError::into_inner);
+        let mut renames = self.renames.write().unwrap_or_else(PoisonError::into_inner);
+        renames.clear();
+        for (route, was) in routes {
+            renames.extend(was.iter().map(|old| (old.clone(), route.clone())));
+            let has_any = |id: &&RouteId| books.get(*id).is_some_and(|book| book.page().basis.is_some());
+            if has_any(&route) {
+                continue;
+            }
+            let Some(old) = was.iter().find(has_any) else { continue };
+            let Some(from) = books.get(old).cloned() else { continue };
+            let to = books.entry(route.clone()).or_default();
+            to.page().take_over(&mut from.page());
+            self.waiting().move_to(old, route);
+            tracing::info!(%route, was = %old, "the evidence of a renamed route goes on");
+        }
     }
 
     /// Says which routes exist and what their evidence rests on (a hash of plan id and rules): where that changed,
@@ -203,11 +229,12 @@ impl Evidence {
 
     /// Whether another sample of this kind is wanted: a cheap look before one is made.
     pub fn wants(&self, route: &RouteId, epoch: Epoch, fingerprint: &str) -> bool {
-        self.epoch(route) == epoch && self.waiting().wants(route, fingerprint, &self.limits)
+        self.epoch(route) == epoch && self.waiting().wants(&self.id_now(route), fingerprint, &self.limits)
     }
 
     /// Keeps a sample, written behind. Redacted before it comes here.
     pub fn keep(&self, epoch: Epoch, sample: Sample) {
+        let sample = Sample { route: self.id_now(&sample.route), ..sample };
         let book = self.book(&sample.route);
         // Under the page's lock, so that a sample of the old epoch cannot slip in behind the clearing.
         let page = book.page();
@@ -222,11 +249,13 @@ impl Evidence {
         self.book(route).page().evidence.clone()
     }
 
-    /// The same as far as it rests on this: evidence of another basis is none.
-    pub fn on_basis(&self, route: &RouteId, basis: &str) -> RouteEvidence {
-        let book = self.book(route);
-        let page = book.page();
-        if page.basis.as_deref() == Some(basis) { page.evidence.clone() } else { RouteEvidence::default() }
+    /// What there is to say of a route that has or had one of these ids, as far as it rests on this: evidence of another
+    /// basis is none.
+    pub fn on_basis<'a>(&self, ids: impl Iterator<Item = &'a RouteId>, basis: &str) -> RouteEvidence {
+        let books = self.books.read().unwrap_or_else(PoisonError::into_inner);
+        let pages = ids.filter_map(|id| books.get(id)).map(|book| book.page());
+        let mut fitting = pages.filter(|page| page.basis.as_deref() == Some(basis));
+        fitting.next().map(|page| page.evidence.clone()).unwrap_or_default()
     }
 
     /// One scrape at a time: sets the metrics to one look at every route, then renders.
@@ -251,9 +280,9 @@ impl Evidence {
     /// The store does not answer: nothing is lost, the next flush tries again.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.flushing.lock().await;
-        let (clear, samples) = self.waiting().take();
-        if let Err(error) = self.write_samples(&clear, &samples).await {
-            self.waiting().put_back(clear, samples);
+        let waiting = self.waiting().take();
+        if let Err(error) = waiting.write(&*self.store, &self.limits).await {
+            self.waiting().put_back(waiting);
             return Err(error);
         }
         let mut rows = Vec::new();
@@ -291,21 +320,15 @@ impl Evidence {
         }
     }
 
-    async fn write_samples(&self, clear: &[RouteId], samples: &[Sample]) -> Result<(), StoreError> {
-        for route in clear {
-            self.store.clear_samples(route.clone()).await?;
-        }
-        if samples.is_empty() {
-            return Ok(());
-        }
-        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let per_fingerprint = size(self.limits.samples_per_fingerprint_max);
-        let fingerprints = size(self.limits.fingerprints_per_route_max);
-        self.store.put_samples(samples.to_vec(), per_fingerprint, fingerprints).await
+    /// The id that a route has now, where it had this one before.
+    fn id_now(&self, route: &RouteId) -> RouteId {
+        let renames = self.renames.read().unwrap_or_else(PoisonError::into_inner);
+        renames.get(route).unwrap_or(route).clone()
     }
 
     /// The account of a route; routes come from the files, so there are few.
     fn book(&self, route: &RouteId) -> Arc<Book> {
+        let route = &self.id_now(route);
         if let Some(book) = self.books.read().unwrap_or_else(PoisonError::into_inner).get(route) {
             return Arc::clone(book);
         }

@@ -93,6 +93,69 @@ async fn another_basis_starts_anew_and_forgets_what_was_under_way() {
     assert_eq!(evidence.of(&route()).shadow_pairs, 1, "the same basis changes nothing");
 }
 
+fn renamed<'a>(evidence: &Evidence, routes: &[(&'a RouteId, &'a [RouteId])]) {
+    evidence.renamed(routes.iter().copied());
+}
+
+#[tokio::test]
+async fn a_renamed_route_goes_on_with_its_evidence() {
+    let store = memory();
+    let evidence = on(&store).await;
+    let [next, last] = ["orders.make", "orders.new"].map(RouteId::new);
+    let was = [route()];
+    evidence.rest_on(&[(route(), "one".into())]);
+    for verdict in [Verdict::Match, Verdict::Mismatch] {
+        pair(&evidence, State::Dark, verdict);
+    }
+    let epoch = evidence.epoch(&route());
+    evidence.keep(epoch, sample("stored"));
+    evidence.flush().await.unwrap();
+    evidence.keep(epoch, sample("waiting"));
+    assert_eq!(evidence.on_basis([&next, &route()].into_iter(), "one").pairs(), 2, "before the new files are in force");
+
+    renamed(&evidence, &[(&next, &was)]);
+    evidence.rest_on(&[(next.clone(), "one".into())]);
+    assert_eq!(evidence.of(&next).dark_pairs, 2);
+    // What was under way under the old id.
+    pair(&evidence, State::Dark, Verdict::Match);
+    evidence.keep(epoch, sample("late"));
+    assert_eq!((evidence.of(&next).matched, evidence.on_basis([&next].into_iter(), "one").matched), (2, 2));
+    let kept = async |route: &RouteId| store.samples(route.clone(), 10).await.unwrap().len();
+    evidence.flush().await.unwrap();
+    assert_eq!((kept(&next).await, kept(&route()).await), (3, 0));
+
+    // Another process, and the next rename.
+    let evidence = on(&store).await;
+    let was = [next.clone(), route()];
+    renamed(&evidence, &[(&last, &was)]);
+    evidence.rest_on(&[(last.clone(), "one".into())]);
+    assert_eq!((evidence.of(&last).pairs(), evidence.of(&last).seen["f"].count), (3, 1));
+    evidence.flush().await.unwrap();
+    assert_eq!((kept(&last).await, kept(&next).await), (3, 0));
+
+    // Back to the first id, with other rules at the same time.
+    let was = [last.clone(), next.clone()];
+    let first = route();
+    renamed(&evidence, &[(&first, &was)]);
+    assert_eq!(evidence.of(&first).pairs(), 3);
+    evidence.rest_on(&[(first.clone(), "two".into())]);
+    pair(&evidence, State::Dark, Verdict::Match);
+    evidence.flush().await.unwrap();
+    assert_eq!((evidence.of(&first).pairs(), kept(&first).await, kept(&last).await), (1, 0, 0));
+    let later = on(&store).await;
+    assert_eq!((later.of(&first).pairs(), later.of(&last).pairs()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_route_with_evidence_of_its_own_keeps_that() {
+    let evidence = on(&memory()).await;
+    let old = RouteId::new("old");
+    evidence.rest_on(&[(route(), "one".into()), (old.clone(), "one".into())]);
+    pair(&evidence, State::Shadow, Verdict::Match);
+    renamed(&evidence, &[(&route(), &[old])]);
+    assert_eq!(evidence.of(&route()).pairs(), 1);
+}
+
 #[tokio::test]
 async fn samples_of_one_kind_are_few() {
     let store = memory();

@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use crate::flag::{Arm, Owner, PinKey, RetryKey};
+use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey};
 use crate::names::{RouteId, RunId};
 
 /// Whether something is pinned cannot be told now.
@@ -43,10 +43,10 @@ impl LegacyTake {
 pub trait Affinity: Send + Sync {
     /// Who owns an instance. Answers at once, without the store, unless the engine may own it. A twin of legacy's may be
     /// none after all, where no run is named: whoever needs it looks it up.
-    fn owner<'a>(&'a self, key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
+    fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
     /// Whether the engine owns any instance of a family: then legacy's ids are held against its own, on every rung.
     /// Answers at once.
-    fn engine_owns_any(&self, family: &RouteId) -> bool;
+    fn engine_owns_any(&self, family: &Family) -> bool;
     /// What can be told of a first try at once: where the engine cannot have taken it, legacy's answer waits for
     /// nothing.
     fn remembered(&self, key: &RetryKey) -> Remembered;
@@ -62,5 +62,5 @@ pub trait Affinity: Send + Sync {
     fn serve_unnoted(&self, route: &RouteId);
     /// Notes that legacy created an instance: a dark twin may follow. Counts a collision where the engine owns the
     /// id. Never waited for.
-    fn note_legacy_instance(&self, key: PinKey);
+    fn note_legacy_instance(&self, key: InstanceKey);
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RequestCopy;
 use crate::compare::{Intent, Observation};
-use crate::flag::{InstanceId, PinKey, RetryKey};
+use crate::flag::{Family, InstanceId, PinKey, RetryKey};
 use crate::names::{RouteId, RunId, WorkflowName};
 use crate::workflow::{Mode, RunStatus};
 
@@ -31,8 +31,8 @@ pub struct ArmRequest {
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
     /// Where the id of a created instance stands in the reply, and the family it belongs to: the engine pins it
-    /// before the reply leaves (the creator's route id and the JSONPath).
-    pub creates: Option<(RouteId, serde_json_path::JsonPath)>,
+    /// before the reply leaves.
+    pub creates: Option<(Family, serde_json_path::JsonPath)>,
     /// What tells its retries: the same key gets the same run's answer.
     pub retry_key: Option<RetryKey>,
     /// A run of it is a new instance of a rung below `only`: where instances are frozen by then, none is made.

@@ -189,7 +189,7 @@ impl Key<'_> {
             return true;
         }
         match self.text() {
-            Some(key) => set.salts().cohort(&flag.draws_by, key).is_in(share),
+            Some(key) => set.salts().cohort(flag.family.first_id(), key).is_in(share),
             None => {
                 notes.without_key = true;
                 false
@@ -201,7 +201,7 @@ impl Key<'_> {
         let (set, flag, draw) = (self.set, self.flag, self.facts.draw);
         match self.text() {
             _ if shares.shadow == super::Percent::ALL => true,
-            Some(key) => set.salts().sample(&flag.draws_by, key).is_in(shares.shadow),
+            Some(key) => set.salts().sample(flag.family.first_id(), key).is_in(shares.shadow),
             None => Place::of_draw(draw).is_in(shares.shadow),
         }
     }

@@ -30,7 +30,7 @@ pub use decide::{decide, decide_noting};
 pub use decision::{Arm, Because, Decision, Notes, Other, Owner, RequestFacts, SkipReason};
 pub use facts::scope as facts_scope;
 pub use path::{Normalised, Refusal, normalise};
-pub use pin::{InstanceId, PinKey, RetryKey, RetryKeys};
+pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys};
 pub use route::{Cohort, Guard, Instance, Match, Route};
 pub use service::{Breaker, Rate, Service};
 pub use set::{Effective, FlagSet, Found, Freeze, Resolved, RouteFlag, Standing, Why};

@@ -4,22 +4,86 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Route;
 use crate::names::{RouteId, RunId};
 
-/// A family (the creator's route id) and an instance's id in it.
+/// The route that creates a family's instances: its id, and the ids that it had before, under any of which they may be
+/// pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Family {
+    id: RouteId,
+    /// The newest first.
+    was: Arc<[RouteId]>,
+}
+
+impl Family {
+    /// Of a creator with this id, and those that it had before, the newest first.
+    pub fn new(id: RouteId, was: Arc<[RouteId]>) -> Self {
+        Self { id, was }
+    }
+    /// The family of what this route creates.
+    pub fn of(creator: &Route) -> Self {
+        Self::new(creator.id.clone(), creator.was.iter().cloned().collect())
+    }
+    /// Its creator's id now.
+    pub fn id(&self) -> &RouteId {
+        &self.id
+    }
+    /// Its creator's oldest id: a rename does not change it, so new instances are pinned under it and shares are drawn
+    /// by it.
+    pub fn first_id(&self) -> &RouteId {
+        self.was.last().unwrap_or(&self.id)
+    }
+    /// All ids that its creator has and had.
+    pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
+        std::iter::once(&self.id).chain(self.was.iter())
+    }
+}
+
+impl From<RouteId> for Family {
+    /// Of a creator that had no other id before.
+    fn from(id: RouteId) -> Self {
+        Self { id, was: Arc::default() }
+    }
+}
+
+/// An instance as requests name it. Its pin stands under one of its family's ids.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InstanceKey {
+    /// Its family.
+    pub family: Family,
+    /// Its id as text, as it stands in the reply and in paths.
+    pub id: Arc<str>,
+}
+
+impl InstanceKey {
+    /// Under what its pin may stand.
+    pub fn pin_keys(&self) -> impl Iterator<Item = PinKey> {
+        self.family.ids().map(|family| PinKey { family: family.clone(), id: self.id.clone() })
+    }
+}
+
+impl From<PinKey> for InstanceKey {
+    /// In a family whose creator had no other id before.
+    fn from(PinKey { family, id }: PinKey) -> Self {
+        Self { family: family.into(), id }
+    }
+}
+
+/// What a pin is stored under: an id that the family's creator has or had, and the instance's id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PinKey {
-    /// The creator's route id.
+    /// The creator's route id, or an earlier one of it.
     pub family: RouteId,
     /// The instance's id as text, as it stands in the reply and in paths.
     pub id: Arc<str>,
 }
 
 /// An instance that a request follows up.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstanceId {
     /// Family and id, as the caller knows it.
-    pub key: PinKey,
+    pub key: InstanceKey,
     /// The run that created it on the engine's side (real or dark), where there is one.
     pub run: Option<RunId>,
 }

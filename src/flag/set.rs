@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::draw::Salts;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, Refusal, match_key, normalise, readings};
-use super::{Cohort, Instance, PinKey, RequestFacts, RetryKeys, Route, Service, Shares, State};
+use super::{Cohort, Family, Instance, InstanceKey, RequestFacts, RetryKeys, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
 
 /// Every route with its flag, in force together. Immutable; swapped whole.
@@ -49,10 +49,8 @@ pub struct RouteFlag {
     pub cap: State,
     /// The rung that the route stands on apart from those: a cohort above it wants force.
     pub own: State,
-    /// The route that creates the instances which this one creates or follows; itself where there are none.
-    pub family: RouteId,
-    /// The oldest id of that route: shares are drawn by it, so that a rename moves nobody to another side.
-    pub draws_by: RouteId,
+    /// Of the route that creates the instances which this one creates or follows; its own where there are none.
+    pub family: Family,
 }
 
 /// The lowest of requested, guard, health and kill switch.
@@ -142,14 +140,14 @@ impl FlagSet {
     ) -> Self {
         let matcher = Matcher::new(&routes);
         let by_id = routes.iter().enumerate().map(|(place, route)| (route.id.clone(), place)).collect();
-        let first_ids: HashMap<RouteId, RouteId> =
-            routes.iter().map(|route| (route.id.clone(), route.first_id().clone())).collect();
+        let families: HashMap<RouteId, Family> =
+            routes.iter().map(|route| (route.id.clone(), Family::of(route))).collect();
         let flag = |route: Arc<Route>| {
             let declared = Standing::declared(&route);
             let standing = standings.get(&route.id).unwrap_or(&declared);
-            let family = match &route.instance {
-                Some(Instance::Follows { creator, .. }) => creator.clone(),
-                Some(Instance::Creates { .. }) | None => route.id.clone(),
+            let creator = match &route.instance {
+                Some(Instance::Follows { creator, .. }) => creator,
+                Some(Instance::Creates { .. }) | None => &route.id,
             };
             Arc::new(RouteFlag {
                 requested: standing.requested,
@@ -157,8 +155,7 @@ impl FlagSet {
                 shares: standing.shares,
                 cap: standing.cap(freeze),
                 own: standing.own(),
-                draws_by: first_ids.get(&family).unwrap_or(&family).clone(),
-                family,
+                family: families.get(creator).cloned().unwrap_or_else(|| creator.clone().into()),
                 route,
             })
         };
@@ -240,10 +237,10 @@ impl FlagSet {
 
 impl RouteFlag {
     /// The instance that a request follows up, where the route follows any.
-    pub fn follows(&self, params: &[(Arc<str>, String)]) -> Option<PinKey> {
-        let Some(Instance::Follows { creator, param }) = &self.route.instance else { return None };
+    pub fn follows(&self, params: &[(Arc<str>, String)]) -> Option<InstanceKey> {
+        let Some(Instance::Follows { param, .. }) = &self.route.instance else { return None };
         let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
-        Some(PinKey { family: creator.clone(), id: id.as_str().into() })
+        Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
     /// Whether it is in `live` or above, or comes there again without a gate: when health is back or a freeze is lifted.
     pub fn could_be_live(&self) -> bool {

@@ -106,16 +106,16 @@ impl Gate {
     fn shut(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<String> {
         let all = at.standing.shares.live == Percent::ALL;
         let mut missing = gate(&self.evidence_of(positions, at), from, to, all).err().unwrap_or_default();
-        missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route.id, from, to)));
+        missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
         missing
     }
 
-    /// Evidence that counts under the files that these positions belong to.
+    /// Evidence that counts under the files that these positions belong to. While a route is being renamed, that stands
+    /// under its earlier id.
     pub fn evidence_of(&self, positions: &Positions, at: &RoutePosition) -> RouteEvidence {
-        let id = &at.route.id;
-        match positions.declared.bases.get(id) {
-            Some(basis) => self.evidence.on_basis(id, basis),
-            None => self.evidence.of(id),
+        match positions.declared.bases.get(&at.route.id) {
+            Some(basis) => self.evidence.on_basis(at.route.ids(), basis),
+            None => self.evidence.of(&at.route.id),
         }
     }
 }

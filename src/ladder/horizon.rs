@@ -1,22 +1,14 @@
 //! What a person should know before the engine stops answering: in `live` and `only` legacy is not written, so what
 //! the engine made is not there.
 
+use super::family::creator;
 use super::positions::{Positions, RoutePosition};
-use crate::flag::{Instance, Route, State};
+use crate::flag::{Instance, State};
 use crate::names::RouteId;
-
-/// The creator of the instances that a route makes or follows; `None` where it has to do with none.
-pub(super) fn family(route: &Route) -> Option<&RouteId> {
-    match &route.instance {
-        Some(Instance::Creates { .. }) => Some(&route.id),
-        Some(Instance::Follows { creator, .. }) => Some(creator),
-        None => None,
-    }
-}
 
 /// Sentences for the way down from `live` or `only`; none where the engine owns nothing of the family.
 pub(super) fn sentences(positions: &Positions, at: &RoutePosition, engine_owns: u64) -> Vec<String> {
-    let Some(family) = family(&at.route).filter(|_| engine_owns > 0) else { return Vec::new() };
+    let Some(family) = creator(&at.route).filter(|_| engine_owns > 0) else { return Vec::new() };
     let (noun, verb) = if engine_owns == 1 { ("instance", "stays") } else { ("instances", "stay") };
     let mut sentences = vec![format!(
         "the engine owns {engine_owns} {noun} of `{family}` that legacy does not know; they {verb} with the engine, \

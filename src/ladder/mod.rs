@@ -12,6 +12,7 @@
 
 mod command;
 mod export;
+mod family;
 mod files;
 mod gate;
 mod horizon;

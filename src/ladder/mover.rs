@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::OwnedMutexGuard;
 
+use super::family::family;
 use super::gate::{Gate, Shut, Wanted};
 use super::in_force::{InForce, Inputs};
 use super::positions::{Positions, RoutePosition, freeze_of, freeze_word};
@@ -215,9 +216,10 @@ impl Mover {
     /// The horizon of a route: what the engine owns is asked of the store.
     async fn look(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
         let Some(at) = positions.routes.get(route) else { return Ok(Vec::new()) };
-        let Some(family) = horizon::family(&at.route) else { return Ok(Vec::new()) };
+        let Some(family) = family(&at.route, &positions.declared.routes) else { return Ok(Vec::new()) };
         let counts = self.store.pin_counts().await?;
-        let owned = counts.iter().filter(|(id, arm, _)| id == family && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
+        let is_its_own = |id: &RouteId| family.ids().any(|own| own == id);
+        let owned = counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
         Ok(horizon::sentences(positions, at, owned))
     }
 

@@ -1,11 +1,11 @@
 //! What nobody would follow up any more under a new set of files: what the engine owns stays with the engine, so the
-//! routes that lead to it have to stay too.
+//! routes that lead to it have to stay too, under whatever id.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::horizon::family;
-use crate::flag::{Arm, FlagSet, Route};
+use super::family::{creator, family};
+use crate::flag::{Arm, FlagSet, Instance, Route};
 use crate::names::RouteId;
 use crate::store::PinCount;
 
@@ -17,14 +17,23 @@ pub(super) fn sentences(pins: &[PinCount], now: Option<&FlagSet>, next: &[Arc<Ro
         .filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0)
         .map(|(family, _, count)| (family, *count))
         .collect();
+    // Pins are stored under the id that their creator had first, or had when they were made.
     let mut leading: Vec<(&RouteId, &RouteId)> = owned.keys().map(|creator| (*creator, *creator)).collect();
     let standing = now.into_iter().flat_map(|set| &set.routes).filter(|flag| flag.route.workflow.is_some());
-    leading.extend(standing.filter_map(|flag| {
-        let family = family(&flag.route).filter(|family| owned.contains_key(family))?;
-        (*family != flag.route.id).then_some((&flag.route.id, family))
-    }));
+    for flag in standing.filter(|flag| flag.route.id != *flag.family.id()) {
+        leading.extend(flag.family.ids().filter(|id| owned.contains_key(id)).map(|id| (&flag.route.id, id)));
+    }
+    let creates = |route: &Route, to: &RouteId| {
+        matches!(route.instance, Some(Instance::Creates { .. })) && route.ids().any(|own| own == to)
+    };
+    // Where nobody creates these any more, that is told once, of the creator.
+    let leads = |route: &Route, to: &RouteId| match family(route, next) {
+        Some(family) if next.iter().any(|route| creates(route, to)) => family.ids().any(|id| id == to),
+        Some(_) | None => creator(route).is_some(),
+    };
     let still_leads = |id: &RouteId, to: &RouteId| {
-        next.iter().any(|route| route.id == *id && route.workflow.is_some() && family(route) == Some(to))
+        let is_it = |route: &&Arc<Route>| route.workflow.is_some() && route.ids().any(|own| own == id);
+        next.iter().filter(is_it).any(|route| if id == to { creates(route, to) } else { leads(route, to) })
     };
     leading
         .into_iter()
@@ -34,7 +43,7 @@ pub(super) fn sentences(pins: &[PinCount], now: Option<&FlagSet>, next: &[Arc<Ro
             format!(
                 "the engine owns {count} of `{to}`, and `{route}` leads to them no more (gone, or without its workflow or \
                  `instance`): legacy would be asked for what it does not know. Leave the route in the files; its state \
-                 may be `off`"
+                 may be `off`. Where it has another id now, say so there: `was: [{route}]`"
             )
         })
         .collect()

@@ -153,5 +153,5 @@ pub trait Obey: Send + Sync {
 /// One more condition of the gates, beside evidence.
 pub trait GateCondition: Send + Sync {
     /// What is in the way of this move upwards, as sentences; none where nothing is. `--force` with a reason passes it.
-    fn missing(&self, route: &RouteId, from: State, to: State) -> Vec<String>;
+    fn missing(&self, route: &Route, from: State, to: State) -> Vec<String>;
 }

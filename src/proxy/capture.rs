@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode};
 use super::clock::now;
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::{Affinity, Answered, Offer, RequestCopy, Ticket};
-use crate::flag::{FlagSet, Instance, InstanceId, PinKey, RetryKey, RouteFlag, SkipReason};
+use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RetryKey, RouteFlag, SkipReason};
 use crate::workflow::Mode;
 
 /// Replies up to this size are searched for the id of what they created on the spot; larger ones on a thread that
@@ -172,7 +172,7 @@ fn note_instance(watched: &Watched, headers: &HeaderMap, reply: &Bytes) {
             && let Ok(json) = serde_json::from_slice::<serde_json::Value>(&reply)
             && let Some(id) = id.query(&json).exactly_one().ok().and_then(text)
         {
-            pins.note_legacy_instance(PinKey { family: flag.route.id.clone(), id: id.into() });
+            pins.note_legacy_instance(InstanceKey { family: flag.family.clone(), id: id.into() });
         }
     };
     match tokio::runtime::Handle::try_current() {

@@ -147,7 +147,7 @@ fn request(
         legacy: None,
         instance: flagged.instance.clone(),
         creates: match &route.instance {
-            Some(Instance::Creates { id }) => Some((route.id.clone(), id.clone())),
+            Some(Instance::Creates { id }) => Some((flagged.flag.family.clone(), id.clone())),
             Some(Instance::Follows { .. }) | None => None,
         },
         retry_key: flagged.retry_key(),

@@ -52,7 +52,7 @@ pub(super) fn watch(
         None
     });
     // On `off` nothing is looked at, unless legacy could give out an id that the engine owns.
-    let creates = flagged.creates() && (rung != State::Off || shared.pins.engine_owns_any(&flagged.flag.route.id));
+    let creates = flagged.creates() && (rung != State::Off || shared.pins.engine_owns_any(&flagged.flag.family));
     if compare.is_none() && !creates {
         return (None, None);
     }

@@ -95,7 +95,7 @@ impl Runner {
             legacy: Some(Arc::clone(&answered.legacy)),
             instance: answered.instance.clone(),
             creates: match &route.instance {
-                Some(Instance::Creates { id }) if dark => Some((route.id.clone(), id.clone())),
+                Some(Instance::Creates { id }) if dark => Some((answered.flag.family.clone(), id.clone())),
                 Some(Instance::Creates { .. } | Instance::Follows { .. }) | None => None,
             },
             // A rehearsal leaves nothing behind that a retry could find.

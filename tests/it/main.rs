@@ -26,6 +26,7 @@ mod orchestrate;
 mod overload;
 mod postgres;
 mod reload;
+mod renames;
 mod slow_clients;
 mod store;
 mod store_hangs;

@@ -100,14 +100,18 @@ async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
         Mode::Dark => SkipReason::NoTwin,
         Mode::Rehearse => SkipReason::NoInstance,
     };
-    let detail = match timeout_at(deadline, core.ports.store.pin(instance.key.clone())).await {
-        Ok(Ok(Some(pin))) if pin.run.is_some() => {
-            instance.run = pin.run;
-            return Ok(request);
+    let mut detail = "The engine has no twin of the instance";
+    let keys: Vec<_> = instance.key.pin_keys().collect();
+    for key in keys {
+        match timeout_at(deadline, core.ports.store.pin(key)).await {
+            Ok(Ok(Some(pin))) if pin.run.is_some() => {
+                instance.run = pin.run;
+                return Ok(request);
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => detail = "The store does not say which run is the twin of the instance",
         }
-        Ok(Ok(_)) => "The engine has no twin of the instance",
-        Ok(Err(_)) | Err(_) => "The store does not say which run is the twin of the instance",
-    };
+    }
     let mut reply = replies::not_started(false, 503, "no_instance", detail);
     if let ArmReply::Refused(_, report) = &mut reply {
         report.unresolved = Some((why, detail.to_owned()));

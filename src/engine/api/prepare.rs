@@ -191,6 +191,7 @@ fn birth(
 /// What the answer will create: under the engine's own id, or, of a dark run, under legacy's.
 fn creates(request: &ArmRequest, bounds: decode::Bounds) -> Option<Creates> {
     let (family, path) = request.creates.as_ref()?;
+    let family = family.first_id();
     match request.mode {
         Mode::Rehearse => None,
         Mode::Real => Some(Creates::Engine { family: family.clone(), path: path.to_string() }),

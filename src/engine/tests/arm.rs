@@ -288,7 +288,7 @@ async fn what_was_created_is_pinned_and_its_followers_see_what_the_run_left() {
     let store = std::sync::Arc::new(MemoryStore::with_limits(&limits));
     let bench = Bench::over(&world, plan, store, Limits::default(), None).await;
     let mut asked = request("w", Mode::Real, &json!({"items": [1]}));
-    asked.creates = Some((family.clone(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    asked.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
     let (_, _, report) = answer(bench.ask(asked).await);
     let key = crate::flag::PinKey { family, id: "17".into() };
     assert_eq!(report.pinned, Some(key.clone()));
@@ -305,7 +305,7 @@ async fn what_was_created_is_pinned_and_its_followers_see_what_the_run_left() {
             assert_eq!((gone.pinned, bench.store.events(created, Seq::FIRST).await.unwrap().len()), (1, 0));
         }
         let mut asked = request("f", Mode::Real, &json!({}));
-        asked.instance = Some(crate::flag::InstanceId { key: key.clone(), run: report.run });
+        asked.instance = Some(crate::flag::InstanceId { key: key.clone().into(), run: report.run });
         let (_, body, _) = answer(follower.ask(asked).await);
         assert_eq!(
             (&body["id"], &body["output"], &body["input"], &body["status"]),
@@ -313,14 +313,14 @@ async fn what_was_created_is_pinned_and_its_followers_see_what_the_run_left() {
         );
         // Who legacy answered was not kept waiting for the run's name.
         let mut asked = request("f", Mode::Dark, &json!({}));
-        asked.instance = Some(crate::flag::InstanceId { key: key.clone(), run: None });
+        asked.instance = Some(crate::flag::InstanceId { key: key.clone().into(), run: None });
         let (_, body, _) = answer(follower.ask(asked).await);
         assert_eq!((&body["id"], &body["input"]), (&json!("17"), &json!({"items": [1]})));
     }
     for (mode, why) in [(Mode::Dark, SkipReason::NoTwin), (Mode::Rehearse, SkipReason::NoInstance)] {
         let mut asked = request("f", mode, &json!({}));
         let key = crate::flag::PinKey { id: "99".into(), ..key.clone() };
-        asked.instance = Some(crate::flag::InstanceId { key, run: None });
+        asked.instance = Some(crate::flag::InstanceId { key: key.into(), run: None });
         let ArmReply::Refused(_, report) = follower.ask(asked).await else { panic!("there is no such instance") };
         assert_eq!(report.unresolved.map(|(why, _)| why), Some(why));
     }

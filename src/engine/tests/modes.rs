@@ -48,7 +48,7 @@ async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
     let mut asked = request("order", Mode::Dark, &json!({}));
     asked.legacy = Some(legacy(201, &json!({"payment_id": "p1", "id": 99})));
     let family = RouteId::from("orders.create");
-    asked.creates = Some((family.clone(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    asked.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
     let (_, _, report) = answer(bench.ask(asked).await);
     assert_eq!(world.paths(), ["GET /price", "POST /drafts"]);
     assert_eq!(report.intents.len(), 3, "also of the private step, which was sent");
@@ -115,7 +115,8 @@ async fn an_id_that_legacy_gave_out_ends_new_instances_and_one_of_its_own_does_n
         let bench = Bench::new(&world, plan.clone()).await;
         let create = |mode| {
             let mut asked = request("w", mode, &json!({}));
-            asked.creates = Some((RouteId::from("orders.create"), serde_json_path::JsonPath::parse("$.id").unwrap()));
+            asked.creates =
+                Some((RouteId::from("orders.create").into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
             asked.legacy = (mode == Mode::Dark).then(|| legacy(201, &json!({"id": 17})));
             asked.may_fall_back = true;
             asked
@@ -146,7 +147,7 @@ async fn a_packed_reply_of_legacy_is_read_as_what_is_in_it() {
     let mut asked = request("order", Mode::Dark, &json!({}));
     asked.legacy = Some(std::sync::Arc::new(seen));
     let family = RouteId::from("orders.create");
-    asked.creates = Some((family.clone(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    asked.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
     let (_, _, report) = answer(bench.ask(asked).await);
     assert_eq!(report.unresolved, None, "what `rehearse:` reads is there");
     assert!(bench.store.pin(PinKey { family, id: "99".into() }).await.unwrap().is_some(), "and its id has a twin");

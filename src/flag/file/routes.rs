@@ -12,6 +12,7 @@ use super::{
 };
 use crate::flag::matcher::params;
 use crate::flag::{CallerScope, Route, Service, Shares, State, TokenKeys};
+use crate::limits::EARLIER_IDS_MAX;
 use crate::names::WorkflowName;
 use crate::problem::{Problems, Site};
 
@@ -60,6 +61,10 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
     check_name("id for a route", id, &at("id"), problems);
     for (place, id) in was.iter().enumerate() {
         check_name("id for a route", id, &at("was").index(place), problems);
+    }
+    if was.len() > EARLIER_IDS_MAX {
+        let message = format!("{} earlier ids are listed, and {EARLIER_IDS_MAX} may be", was.len());
+        problems.error(&at("was"), message).hint("leave out the oldest under which nothing is kept any more");
     }
     let matches = matching::matching(matches, &at("match"), problems);
     let legacy = service(legacy, world, &at("legacy"), problems);

@@ -210,3 +210,53 @@ async fn files_that_orphan_what_the_engine_owns_are_told() {
         assert_eq!(house.ladder.orphans(&idle).await.unwrap().len(), 1, "{id} without its workflow");
     }
 }
+
+/// Pins stay under the id that the creator had when they were made.
+#[tokio::test]
+async fn a_rename_orphans_nothing_where_the_files_say_it() {
+    let house = House::open(files(&[])).await;
+    let named = |creator: (&str, &[&str]), follower: (&str, &[&str])| {
+        let was = |ids: &[&str]| ids.iter().map(|id| RouteId::from(*id)).collect();
+        let mut files =
+            edited(files(&[]), "create", |route| (route.id, route.was) = (creator.0.into(), was(creator.1)));
+        files = edited(files, "follow", |route| (route.id, route.was) = (follower.0.into(), was(follower.1)));
+        edited(files, follower.0, |route| {
+            route.instance = Some(Instance::Follows { creator: creator.0.into(), param: "id".into() });
+        })
+    };
+    let told = async |house: &House, files: &Declared| house.ladder.orphans(files).await.unwrap();
+    let told_of_both = told(&house, &named(("make", &[]), ("read", &[]))).await;
+    assert!(told_of_both.len() == 2 && told_of_both[0].contains("`was: [create]`"), "{told_of_both:?}");
+    let told_of_one = told(&house, &named(("make", &["create"]), ("read", &[]))).await;
+    assert!(told_of_one.len() == 1 && told_of_one[0].contains("`was: [follow]`"), "{told_of_one:?}");
+    // A chain; then the first name again; and one under which nothing stands.
+    for (creator, follower) in [
+        (("make", &["create"][..]), ("read", &["follow"][..])),
+        (("new", &["make", "create"]), ("read", &["follow"])),
+        (("create", &["new", "make"]), ("follow", &["read"])),
+        (("create", &["new", "make", "older"]), ("follow", &["read"])),
+    ] {
+        let files = named(creator, follower);
+        assert_eq!(told(&house, &files).await, Vec::<String>::new(), "{creator:?}");
+        house.ladder.reload(files, || {}).await.unwrap();
+        let horizon = house.ladder.horizon(&creator.0.into()).await.unwrap();
+        assert!(horizon[0].contains("the engine owns 2 instances"), "{horizon:?}");
+    }
+    let dropped = told(&house, &named(("other", &["create"]), ("other.read", &["read"]))).await;
+    assert!(dropped.len() == 1 && dropped[0].contains("`follow` leads to them no more"), "{dropped:?}");
+}
+
+/// A rename and a move in one change of the files: the gate looks at what stands under the earlier id.
+#[tokio::test]
+async fn a_route_is_renamed_and_moved_at_once() {
+    let house = House::open(files(&[])).await;
+    house.flip("plain", forced(State::Live)).await.unwrap();
+    house.evidence.rest_on(&[("plain".into(), "one".into())]);
+    house.answers("plain");
+    let mut next = edited(files(&[("plain", State::Only)]), "plain", |route| {
+        (route.id, route.was) = ("new".into(), vec!["plain".into()]);
+    });
+    next.bases.insert("new".into(), "one".into());
+    house.ladder.reload(next, || {}).await.unwrap();
+    assert_eq!(house.state("new"), stands(State::Only, Why::Requested));
+}

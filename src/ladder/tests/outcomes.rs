@@ -137,9 +137,9 @@ async fn the_gate_looks_at_evidence_of_the_files_that_it_judges() {
 async fn other_conditions_keep_a_gate_shut() {
     struct Keys(AtomicBool);
     impl GateCondition for Keys {
-        fn missing(&self, route: &RouteId, from: State, to: State) -> Vec<String> {
+        fn missing(&self, route: &Route, from: State, to: State) -> Vec<String> {
             let shut = self.0.load(Ordering::SeqCst) && (from, to) == (State::Live, State::Only);
-            shut.then(|| format!("a key of {route} was not noted")).into_iter().collect()
+            shut.then(|| format!("a key of {} was not noted", route.id)).into_iter().collect()
         }
     }
     let keys = Arc::new(Keys(AtomicBool::new(true)));

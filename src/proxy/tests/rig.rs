@@ -22,7 +22,9 @@ use crate::exchange::{
     Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, LegacyTake, Offer, Outcome, OwnerUnknown, Problem,
     Remembered, RunReport, Served, Settle, Source, Ticket, Watch,
 };
-use crate::flag::{Arm, FlagSet, Freeze, Instance, Match, Owner, PinKey, RetryKey, Route, Service, Shares, State};
+use crate::flag::{
+    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, Route, Service, Shares, State,
+};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
 
@@ -43,7 +45,7 @@ pub struct Fakes {
     /// No key of legacy's can be noted.
     pub notes_nothing: AtomicBool,
     pub served_unnoted: AtomicU64,
-    pub created: Mutex<Vec<PinKey>>,
+    pub created: Mutex<Vec<InstanceKey>>,
     pub full: AtomicBool,
     pub changed: tokio::sync::Notify,
 }
@@ -103,7 +105,7 @@ impl Watch for Fakes {
 }
 
 impl Affinity for Fakes {
-    fn owner<'a>(&'a self, _key: &'a PinKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>> {
+    fn owner<'a>(&'a self, _key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>> {
         let owner = *self.owner.lock().unwrap();
         Box::pin(async move { owner.map(|owner| (owner, None)).ok_or(OwnerUnknown) })
     }
@@ -111,7 +113,7 @@ impl Affinity for Fakes {
         let arm = *self.first_try.lock().unwrap();
         Box::pin(async move { arm.unwrap_or(Ok(None)) })
     }
-    fn engine_owns_any(&self, _family: &RouteId) -> bool {
+    fn engine_owns_any(&self, _family: &Family) -> bool {
         self.engine_owns.load(SeqCst)
     }
     fn remembered(&self, _key: &RetryKey) -> Remembered {
@@ -136,7 +138,7 @@ impl Affinity for Fakes {
     fn serve_unnoted(&self, _route: &RouteId) {
         self.served_unnoted.fetch_add(1, SeqCst);
     }
-    fn note_legacy_instance(&self, key: PinKey) {
+    fn note_legacy_instance(&self, key: InstanceKey) {
         self.created.lock().unwrap().push(key);
         self.changed.notify_waiters();
     }

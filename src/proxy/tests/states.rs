@@ -58,7 +58,7 @@ async fn shadow_and_dark_offer_what_was_answered() {
         assert_eq!(*offered.legacy.body(), Body::Whole("{\"id\":\"o-17\"}".into()));
         let created = rig.fakes.created.lock().unwrap().clone();
         assert_eq!(created.len(), 1);
-        assert_eq!((created[0].family.as_str(), &*created[0].id), ("orders.create", "o-17"));
+        assert_eq!((created[0].family.id().as_str(), &*created[0].id), ("orders.create", "o-17"));
         assert!(rig.fakes.asked.lock().unwrap().is_empty(), "the engine is not the proxy's business here");
     }
 }
@@ -286,7 +286,7 @@ async fn what_the_engine_created_is_followed_up_there_in_every_state() {
         let asked = rig.fakes.asked.lock().unwrap().pop().unwrap();
         assert!(!asked.may_fall_back);
         let instance = asked.instance.unwrap();
-        assert_eq!((instance.key.family.as_str(), &*instance.key.id), ("orders.create", "e-1"));
+        assert_eq!((instance.key.family.id().as_str(), &*instance.key.id), ("orders.create", "e-1"));
         // Given back or not told whose it is: never legacy's 404.
         rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
         assert_eq!(rig.ask(&get("/orders/e-1")).await.status(), 503, "{state}");

@@ -26,7 +26,7 @@ async fn equal_replies_match_and_others_are_kept_redacted() {
 #[tokio::test]
 async fn a_dark_run_has_a_twin_and_counts_as_dark() {
     let reply = |request: ArmRequest| async move {
-        assert_eq!(request.creates.unwrap().0, id());
+        assert_eq!(*request.creates.unwrap().0.id(), id());
         let run = Some(RunId("0190f5d3-0000-7000-8000-000000000000".parse().unwrap()));
         answer(&json!({"id": 17}), RunReport { run, ..RunReport::default() })
     };

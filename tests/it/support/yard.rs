@@ -15,7 +15,7 @@ use pointsman::config::{self, Overrides, Setup};
 use pointsman::demo::{Entry, Latency, World};
 use pointsman::engine::{Engine, EngineParts, Start};
 use pointsman::exchange::{ArmReply, ArmRequest, RequestCopy};
-use pointsman::flag::{InstanceId, PinKey};
+use pointsman::flag::{InstanceId, InstanceKey};
 use pointsman::names::{RouteId, RunId, Seq, WorkflowName};
 use pointsman::store::{MemoryStore, RunFilter, SharedStore, StoredEvent};
 use pointsman::workflow::{Mode, Order, Plan, Run, RunStatus, RunSummary, Said, fold};
@@ -129,7 +129,7 @@ impl Track<'_> {
         };
         let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
         let id = body["id"].as_str().expect("an id").into();
-        InstanceId { key: PinKey { family: RouteId::from("orders.create"), id }, run: answer.report.run }
+        InstanceId { key: InstanceKey { family: RouteId::from("orders.create").into(), id }, run: answer.report.run }
     }
     /// The request, until it is answered; of a workflow without a route the start, until the run rests.
     pub async fn ask(&self) {

@@ -19,8 +19,6 @@ pub(super) struct Snapshot {
     pub edition: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     pub services: HashMap<ServiceName, Arc<Base>>,
-    /// What calls that name a literal host share.
-    pub elsewhere: Arc<Base>,
     pub secrets: Arc<Value>,
     /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
@@ -68,7 +66,6 @@ impl Snapshot {
             plans: plans.clone(),
             keyed,
             services,
-            elsewhere: before.map_or_else(|| Arc::new(Base::elsewhere(limits)), |before| before.elsewhere.clone()),
             secrets: Arc::new(Value::Object(secrets)),
             world: Arc::new(world),
         }

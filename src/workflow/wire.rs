@@ -40,10 +40,9 @@ pub(super) fn call_record(
     Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body })
 }
 
-/// The base URL of a call: its own literal one, or its service's.
+/// The base URL of a call's service, as records show it.
 pub fn base_of<'a>(call: &'a Call, world: &'a World) -> &'a str {
-    let base = call.url.base().or_else(|| world.base(&call.service)).unwrap_or_default();
-    base.trim_end_matches('/')
+    world.base(&call.service).unwrap_or_default().trim_end_matches('/')
 }
 
 /// Whether URL or headers of a call hold something that its record does not show.

@@ -115,8 +115,7 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDo
         Cause::Breaker(service) => breaker(core, service),
         Cause::Call => {
             let snapshot = core.files.snapshot.load_full();
-            let mut bases = snapshot.services.values().chain(std::iter::once(&snapshot.elsewhere));
-            bases.find_map(|base| base.kept_waiting(run))
+            snapshot.services.values().find_map(|base| base.kept_waiting(run))
         }
         Cause::Due if !core.schedule.mailboxes.moves(run) && core.ports.store.is_shared() => {
             Some("no task of this process moves it: another process may".to_owned())

@@ -48,11 +48,7 @@ fn made(
     now: Timestamp,
 ) -> Result<Outgoing, String> {
     let call = call.ok_or("the plan has no such call")?;
-    let base = match (snapshot.services.get(&call.service), call.url.base()) {
-        (Some(base), _) => base,
-        (None, Some(_)) => &snapshot.elsewhere,
-        (None, None) => return Err(format!("there is no service `{}`", call.service)),
-    };
+    let base = snapshot.services.get(&call.service).ok_or_else(|| format!("there is no service `{}`", call.service))?;
     let record = &attempt.request;
     let shown = wire::base_of(call, &snapshot.world);
     let path = record.url.strip_prefix(shown);
@@ -69,8 +65,7 @@ fn made(
         }
         None => (path.map(str::to_owned), Vec::new()),
     };
-    let there = if call.url.base().is_some() { shown } else { base.next() };
-    let url = path.map_or_else(|| record.url.clone(), |path| format!("{there}{path}"));
+    let url = path.map_or_else(|| record.url.clone(), |path| format!("{}{path}", base.next()));
     let uri = url.parse::<Uri>().map_err(|error| format!("its URL is none: {error}"))?;
 
     let mut headers = HeaderMap::new();

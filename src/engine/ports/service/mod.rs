@@ -13,7 +13,7 @@
 //! our own queue must not open the breaker.
 
 mod fate;
-mod meter;
+mod metrics;
 mod rate;
 #[cfg(test)]
 mod tests;
@@ -36,13 +36,13 @@ use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
 use crate::workflow::{Heard, Mode};
 use fate::Times;
-use meter::{By, Meter};
+use metrics::{RefusedBy, ServiceMetrics};
 use rate::Rates;
 use waiting::Waiting;
 
 /// A service's URLs, places, breaker and rate.
 pub(in crate::engine) struct Base {
-    name: Option<ServiceName>,
+    name: ServiceName,
     terms: Terms,
     next: AtomicUsize,
     real: Arc<Semaphore>,
@@ -50,12 +50,12 @@ pub(in crate::engine) struct Base {
     beside: Arc<Semaphore>,
     started: Instant,
     guarded: Mutex<Guarded>,
-    under_way: Arc<Number>,
-    beside_under_way: Arc<Number>,
+    under_way: Arc<CallCount>,
+    beside_under_way: Arc<CallCount>,
     waiting: Waiting,
     /// No newer files say otherwise.
     in_force: AtomicBool,
-    meter: Meter,
+    metrics: ServiceMetrics,
 }
 
 /// What the files say of it: where that is the same, everything else is kept.
@@ -88,26 +88,8 @@ impl Base {
             breaker: service.breaker,
             rate: service.rate,
         };
-        Self::new(Some(service.name.clone()), terms, limits)
-    }
-
-    /// What calls that name a literal host share: they go to any host, so there is no breaker and no rate.
-    pub fn elsewhere(limits: &Limits) -> Self {
-        let calls_max = places(limits.service_calls_max);
-        let terms = Terms {
-            urls: Vec::new(),
-            calls_max,
-            beside_max: share_of(calls_max, limits),
-            connect: Limits::ms(limits.connect_ms),
-            first_byte: None,
-            breaker: None,
-            rate: None,
-        };
-        Self::new(None, terms, limits)
-    }
-
-    fn new(name: Option<ServiceName>, terms: Terms, limits: &Limits) -> Self {
-        let meter = Meter::new(name.as_ref(), terms.breaker.is_some(), terms.rate.is_some());
+        let name = service.name.clone();
+        let metrics = ServiceMetrics::new(&name, terms.breaker.is_some(), terms.rate.is_some());
         let share = limits.shadow_service_share_percent;
         let guarded =
             Guarded { breaker: terms.breaker.map(Breaker::new), rates: terms.rate.map(|rate| Rates::new(rate, share)) };
@@ -122,7 +104,7 @@ impl Base {
             beside_under_way: Arc::default(),
             waiting: Waiting::default(),
             in_force: AtomicBool::new(false),
-            meter,
+            metrics,
             terms,
         }
     }
@@ -136,7 +118,7 @@ impl Base {
                     before.retire();
                 }
                 self.in_force.store(true, Ordering::Relaxed);
-                self.meter.stands(BreakerState::Closed);
+                self.metrics.stands(BreakerState::Closed);
                 Arc::new(self)
             }
         }
@@ -145,7 +127,7 @@ impl Base {
     /// Newer files say otherwise: runs that began before go on with it, and it is not shown any more.
     pub fn retire(&self) {
         self.in_force.store(false, Ordering::Relaxed);
-        self.meter.stands(BreakerState::Closed);
+        self.metrics.stands(BreakerState::Closed);
     }
 
     /// The base that records show.
@@ -185,7 +167,7 @@ impl Base {
                 waits = Some(self.waiting.one(run));
                 let Ok(Ok(place)) = tokio::time::timeout_at(ends, gate.clone().acquire_owned()).await else {
                     let by_rate = self.guarded().rates.as_ref().is_some_and(|rates| rates.is_busy(self.now()));
-                    return Err(self.refused(if by_rate { By::Rate } else { By::Calls }));
+                    return Err(self.refused(if by_rate { RefusedBy::Rate } else { RefusedBy::Calls }));
                 };
                 place
             }
@@ -196,14 +178,14 @@ impl Base {
         }
         drop(waits);
         let pass = self.admit(mode)?;
-        self.meter.begun();
+        self.metrics.begun();
         Ok(Turn {
             base: self.clone(),
             pass,
             came,
             began: self.now(),
             ends: ends.duration_since(self.started),
-            _under_way: Counted::one(under_way),
+            _under_way: CountedCall::one(under_way),
             _place: place,
         })
     }
@@ -223,7 +205,7 @@ impl Base {
                 },
             };
             // Nobody waits for what cannot come in time.
-            let at = next.map_err(|_| self.refused(By::Rate))?;
+            let at = next.map_err(|_| self.refused(RefusedBy::Rate))?;
             tokio::time::sleep_until(self.started + at).await;
             if mode == Mode::Real {
                 return Ok(());
@@ -264,24 +246,23 @@ impl Base {
     /// Told while it is guarded, so that the last one told is the last one that happened.
     fn changed(&self, change: Option<Change>, _guarded: &MutexGuard<'_, Guarded>) {
         if let Some(change) = change {
-            self.meter.changed(change, self.in_force.load(Ordering::Relaxed));
+            self.metrics.changed(change, self.in_force.load(Ordering::Relaxed));
         }
     }
 
     fn shut(&self, shut: Shut, now: Duration) -> Heard {
-        self.meter.refused(By::Breaker);
+        self.metrics.refused(RefusedBy::Breaker);
         let left = shut.retry_at.saturating_sub(now);
         // Rounded up: who comes again then does not come too early.
         let retry_after_ms = u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        let service = self.name.clone().unwrap_or_else(|| ServiceName::from(""));
-        Heard::BreakerOpen { service, retry_after_ms }
+        Heard::BreakerOpen { service: self.name.clone(), retry_after_ms }
     }
 
-    fn refused(&self, by: By) -> Heard {
-        self.meter.refused(by);
+    fn refused(&self, by: RefusedBy) -> Heard {
+        self.metrics.refused(by);
         Heard::NotSent(match (by, &self.terms.rate) {
-            (By::Rate, Some(rate)) => format!("the service takes no more than {rate}"),
-            (By::Rate, None) | (By::Calls, _) | (By::Breaker, _) => {
+            (RefusedBy::Rate, Some(rate)) => format!("the service takes no more than {rate}"),
+            (RefusedBy::Rate, None) | (RefusedBy::Calls, _) | (RefusedBy::Breaker, _) => {
                 "the service has as many calls under way as it may".to_owned()
             }
         })
@@ -304,7 +285,7 @@ pub(in crate::engine) struct Turn {
     came: Duration,
     began: Duration,
     ends: Duration,
-    _under_way: Counted,
+    _under_way: CountedCall,
     _place: OwnedSemaphorePermit,
 }
 
@@ -322,34 +303,34 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.base.meter.ended();
+        self.base.metrics.ended();
         if let Some(pass) = self.pass.take() {
             self.base.settle(pass, Fate::Unsaid);
         }
     }
 }
 
-/// How many there are now.
+/// How many calls are under way.
 #[derive(Default)]
-struct Number(AtomicUsize);
+struct CallCount(AtomicUsize);
 
-impl Number {
+impl CallCount {
     fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One of them, until it is dropped.
-struct Counted(Arc<Number>);
+/// Counts one call until it is dropped.
+struct CountedCall(Arc<CallCount>);
 
-impl Counted {
-    fn one(number: &Arc<Number>) -> Self {
+impl CountedCall {
+    fn one(number: &Arc<CallCount>) -> Self {
         number.0.fetch_add(1, Ordering::Relaxed);
         Self(number.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedCall {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -53,7 +53,7 @@ impl Base {
         if !self.waiting.has(run) {
             return None;
         }
-        let name = self.name.as_ref().map_or("that host", ServiceName::as_str);
+        let name = &self.name;
         let (under_way, beside) = (self.under_way.get(), self.beside_under_way.get());
         let mut says =
             format!("it waits for its turn at {name}: {under_way} of {} calls under way", self.terms.calls_max);

@@ -1,24 +1,21 @@
-//! What metrics and the log say of one service.
+//! Metrics and log lines of one service.
 
 use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::engine::ports::breaker::{BreakerState, Change};
 use crate::names::ServiceName;
 
-/// What calls to hosts that no service names are counted under: no name of a service has a space.
-const ELSEWHERE: &str = "literal hosts";
-
-/// Why a call was not let through.
+/// What refused a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum RefusedBy {
     Breaker,
     Rate,
     Calls,
 }
 
-/// Registered handles: nothing is looked up per call.
-pub(super) struct Meter {
-    name: Option<ServiceName>,
+/// Handles are registered once: no call looks one up.
+pub(super) struct ServiceMetrics {
+    name: ServiceName,
     state: Gauge,
     closed: Counter,
     half_open: Counter,
@@ -29,9 +26,9 @@ pub(super) struct Meter {
     by_calls: Counter,
 }
 
-impl Meter {
-    pub fn new(name: Option<&ServiceName>, has_breaker: bool, has_rate: bool) -> Self {
-        let service = || name.map_or(ELSEWHERE, ServiceName::as_str).to_owned();
+impl ServiceMetrics {
+    pub fn new(name: &ServiceName, has_breaker: bool, has_rate: bool) -> Self {
+        let service = || name.as_str().to_owned();
         let to = |state: BreakerState| match has_breaker {
             true => {
                 counter!("pointsman_breaker_transitions_total", "service" => service(), "to" => word(state))
@@ -55,10 +52,10 @@ impl Meter {
             by_breaker: refused("breaker", has_breaker),
             by_rate: refused("rate", has_rate),
             by_calls: refused("calls", true),
-            name: name.cloned(),
+            name: name.clone(),
         }
     }
-    /// A breaker in this state is in force, or none is any more.
+    /// Sets the gauge of the breaker that is in force.
     pub fn stands(&self, state: BreakerState) {
         self.state.set(match state {
             BreakerState::Closed => 0.0,
@@ -66,26 +63,26 @@ impl Meter {
             BreakerState::Open => 2.0,
         });
     }
-    /// A call is under way.
+    /// A call has left.
     pub fn begun(&self) {
         self.in_flight.increment(1.0);
     }
-    /// It is not any more.
+    /// It has ended.
     pub fn ended(&self) {
         self.in_flight.decrement(1.0);
     }
-    /// A call stayed here.
-    pub fn refused(&self, by: By) {
+    /// A call was refused here.
+    pub fn refused(&self, by: RefusedBy) {
         match by {
-            By::Breaker => self.by_breaker.increment(1),
-            By::Rate => self.by_rate.increment(1),
-            By::Calls => self.by_calls.increment(1),
+            RefusedBy::Breaker => self.by_breaker.increment(1),
+            RefusedBy::Rate => self.by_rate.increment(1),
+            RefusedBy::Calls => self.by_calls.increment(1),
         }
     }
     /// The breaker changed; `in_force` where newer files have not replaced it.
     pub fn changed(&self, change: Change, in_force: bool) {
         let Change { from, to, counts, open_for } = change;
-        let service = self.name.as_ref().map_or(ELSEWHERE, ServiceName::as_str);
+        let service = self.name.as_str();
         let (from, state) = (from.as_str(), to.as_str());
         match to {
             BreakerState::Open => {

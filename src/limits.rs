@@ -153,6 +153,14 @@ pub struct Limits {
     pub append_dark_batch_events_max: u64,
     /// An event larger than this keeps its large parts once, by their hash, bytes.
     pub payload_inline_bytes_max: u64,
+    /// A run gets a snapshot when so many events came since its last one: whoever takes it reads only what came after.
+    pub run_snapshot_every_events: u64,
+    /// A larger snapshot of a run is not kept, and all of its events are read; 0: none is kept.
+    pub run_snapshot_bytes_max: u64,
+    /// The shortest time between two snapshots of one run.
+    pub run_snapshot_pause_ms: u64,
+    /// Runs that wait for a snapshot; more go without until they have more events.
+    pub run_snapshots_waiting_max: u64,
     /// How long a client's retry stays on its arm, seconds.
     pub retry_window_s: u64,
     /// Retry keys of each arm kept in memory, so that the store need not be asked for them.
@@ -248,6 +256,10 @@ impl Default for Limits {
             append_queue_max: 4_096,
             append_dark_batch_events_max: 64,
             payload_inline_bytes_max: 16 << 10,
+            run_snapshot_every_events: 1_000,
+            run_snapshot_bytes_max: 16 << 20,
+            run_snapshot_pause_ms: 1_000,
+            run_snapshots_waiting_max: 1_024,
             retry_window_s: 86_400,
             retry_keys_max: 100_000,
             engine_keys_set_bytes_max: 64 << 20,

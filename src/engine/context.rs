@@ -26,6 +26,7 @@ use crate::engine::scheduler::lease::{Hold, Lease};
 use crate::engine::scheduler::mailbox::{Mailboxes, Slot};
 use crate::engine::scheduler::reads::Reads;
 use crate::engine::scheduler::registry::Registry;
+use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::engine::scheduler::stuck::Stuck;
 use crate::engine::scheduler::timers::Timers;
@@ -109,6 +110,8 @@ pub(super) struct Schedule {
     pub timers: Arc<Timers>,
     pub stuck: Stuck,
     pub reads: Reads,
+    /// Which runs are to get a snapshot.
+    pub run_snapshots: Arc<RunSnapshots>,
     pub watchers: Watchers,
     /// What the gauge of unfinished runs names.
     pub counted: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
@@ -170,6 +173,7 @@ impl Core {
                 plan: plan.clone(),
                 run_key,
                 lease: self.schedule.lease.clone(),
+                snapshots: self.schedule.run_snapshots.clone(),
                 veil: veil.clone(),
             };
             Some((Writer::new(parts, hold), Writes { priority, worker: self.schedule.worker, fence }))

@@ -49,6 +49,7 @@ use self::ports::writer::KeptPlans;
 use self::scheduler::lease::Lease;
 use self::scheduler::reads::Reads;
 use self::scheduler::recover;
+use self::scheduler::run_snapshots::RunSnapshots;
 use self::scheduler::stuck::Stuck;
 use self::scheduler::watchers::Watchers;
 use self::snapshot::Snapshot;
@@ -149,6 +150,7 @@ impl Engine {
             timers: Arc::default(),
             stuck: Stuck::default(),
             reads: Reads::default(),
+            run_snapshots: Arc::new(RunSnapshots::new(&limits)),
             watchers: Watchers::default(),
             counted: Mutex::default(),
             supervised: AtomicBool::new(false),

@@ -17,6 +17,7 @@ mod outside;
 mod owners;
 mod rest;
 mod sim;
+mod snapshots;
 mod starts;
 mod stores;
 mod through;

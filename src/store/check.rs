@@ -10,8 +10,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::summary::current;
+use super::{RunSnapshot, StoreError};
 use crate::names::{PlanId, RunId};
-use crate::workflow::{Event, RunSummary, fold};
+use crate::workflow::{Event, FOLD, Run, RunSummary, fold};
 
 /// Findings that are listed; more are only counted.
 const LISTED_MAX: usize = 10_000;
@@ -98,6 +99,8 @@ pub(super) struct RunRows<'a> {
     pub(super) purged: bool,
     /// In the order of seqs.
     pub(super) events: Vec<EventRow>,
+    /// What was kept of it, or why that cannot be read.
+    pub(super) snapshot: Option<Result<RunSnapshot, StoreError>>,
 }
 
 /// One event as a store has it.
@@ -111,7 +114,7 @@ pub(super) struct EventRow {
 
 /// Judges a run.
 pub(super) fn judge(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut StoreChecked) {
-    let RunRows { run, summary, seq, updated, purged, events } = rows;
+    let RunRows { run, summary, seq, updated, purged, events, snapshot } = rows;
     checked.runs += 1;
     checked.purged += u64::from(purged);
     checked.events += events.len() as u64;
@@ -166,6 +169,9 @@ pub(super) fn judge(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut S
         Ok(folded) => folded,
         Err(misfit) => return checked.find(id, format!("its events do not follow from each other: {misfit}"), RESTORE),
     };
+    if let Some(why) = snapshot.and_then(|snapshot| differing(snapshot, &facts)) {
+        checked.find(id, why, "nothing is lost: the run is read from its events, and gets another snapshot");
+    }
     if let (Some(summary), Some(at)) = (summary, last_at) {
         // When it wants to be looked at again follows from its plan too.
         let expected = RunSummary { wake: summary.wake, ..folded.summary(at) };
@@ -173,6 +179,22 @@ pub(super) fn judge(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut S
             let differ = differ(&summary, &expected);
             checked.find(id, format!("its summary is not what its events come to: {differ}"), REBUILD);
         }
+    }
+}
+
+/// Why a snapshot is not what the run's events come to. Those of a binary that folds otherwise are not looked into.
+fn differing(snapshot: Result<RunSnapshot, StoreError>, facts: &[Event]) -> Option<String> {
+    let RunSnapshot { seq, fold: by, body, .. } = match snapshot {
+        Ok(snapshot) if snapshot.fold == FOLD => snapshot,
+        Ok(_) => return None,
+        Err(error) => return Some(error.0),
+    };
+    let before = usize::try_from(seq.0).ok().and_then(|seq| facts.get(..seq));
+    match (Run::from_snapshot(&body), before.map(fold)) {
+        (Err(why), _) => Some(why),
+        (Ok(_), None) => Some(format!("its snapshot stands at event {seq}, which is not there")),
+        (Ok(kept), Some(folded)) if folded.as_ref() == Ok(&kept) => None,
+        (Ok(_), Some(_)) => Some(format!("its snapshot at event {seq} (fold {by}) is not what its events come to")),
     }
 }
 

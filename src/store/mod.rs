@@ -33,7 +33,7 @@ pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
     Append, Birth, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter,
-    SampleRecord, StoredEvent,
+    RunSnapshot, SampleRecord, StoredEvent,
 };
 pub use sqlite::SqliteStore;
 pub use work::{

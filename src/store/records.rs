@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{LockChange, Notice};
+use super::{LockChange, Notice, StoreError, codec};
 use crate::compare::Difference;
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
 use crate::names::{Fence, JobId, RouteId, RunId, Seq, WorkerId};
@@ -104,6 +104,32 @@ pub struct StoredEvent {
     pub at: Timestamp,
     /// The fact.
     pub event: Event,
+}
+
+/// A run as it stood after an event, opaque to the store: whoever takes the run folds only the events after it. It can be
+/// made again from events at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunSnapshot {
+    /// The run.
+    pub run: RunId,
+    /// The last event that is in it.
+    pub seq: Seq,
+    /// When that event happened.
+    pub at: Timestamp,
+    /// Names the rules by which events were folded ([`crate::workflow::FOLD`]): who folds by others does not use it.
+    pub fold: String,
+    /// The run, at least one byte.
+    pub body: Vec<u8>,
+}
+
+impl RunSnapshot {
+    /// Itself, where this is the hash of its body.
+    pub(super) fn checked(self, hash: &[u8]) -> Result<Self, StoreError> {
+        match codec::hash(&self.body) == hash {
+            true => Ok(self),
+            false => Err(StoreError(format!("the snapshot of {} at event {} is damaged", self.run, self.seq))),
+        }
+    }
 }
 
 /// Which runs to list; newest first.

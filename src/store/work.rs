@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Birth, StoreError};
+use super::{Birth, RunSnapshot, StoreError};
 use crate::names::{Fence, RunId, ServiceName, StepId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
@@ -207,7 +207,7 @@ pub(super) fn turn_of(summary: &RunSummary) -> Option<Timestamp> {
 /// News that wait for a slow listener; what is beyond is lost to it, and it looks for itself.
 pub(super) const NEWS_MAX: usize = 1_024;
 
-/// Ownership, orders, locks, notices, retention.
+/// Ownership, orders, locks, notices, snapshots of runs, retention.
 pub trait Work: Send + Sync + 'static {
     /// The worker lives for so long from now on; what time it is for the store, where several processes share it (their
     /// own clocks may differ). Where the store belongs to one process it costs nothing.
@@ -254,6 +254,13 @@ pub trait Work: Send + Sync + 'static {
     /// The run is not to begin any more: its row is removed. Durable before it returns; nothing happens where there is
     /// none.
     fn drop_birth(&self, run: RunId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Keeps a run as it stood after an event, in place of what was kept of it for fewer events. Nothing happens where the
+    /// run is not there, has fewer events, or is purged. Appends go first: one that is handed in meanwhile waits for a
+    /// portion of it at most.
+    fn put_run_snapshot(&self, snapshot: RunSnapshot) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// What was kept of a run for the most events; what is not whole is not there. An error where it is damaged.
+    fn run_snapshot(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSnapshot>, StoreError>>;
 
     /// Drops at most so many runs that ended in this way before a time, the longest ended first, with their events and
     /// what was asked of them. A pinned one keeps its summary and its [`Remains`]. A run whose retry key may not have run

@@ -59,6 +59,10 @@ const COUNTERS: Lines = &[
         "pointsman_notice_failures_total",
         "Messages to webhooks that were not delivered and are tried again, by the service.",
     ),
+    (
+        "pointsman_run_snapshots_total",
+        "Snapshots of long runs, by outcome (written, too_large, not_written, left_out, read, other_fold, broken).",
+    ),
     ("pointsman_purged_runs_total", "Ended runs that retention removed."),
     ("pointsman_clock_jumps_total", "Times that the machine's clock was set by more than a minute."),
     ("pointsman_breaker_transitions_total", "Changes of a service's breaker, by the state it came into."),

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::calls::Place;
+use super::serde_forms::pairs;
 use super::{Asked, Said};
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
@@ -18,13 +20,15 @@ use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 const DELIVERIES_MAX: usize = 1_000;
 
 /// What a run knows beside its steps and calls.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Beside {
     /// All that was asked.
     pub asks: BTreeMap<CheckpointId, Ask>,
     /// What a step (an item) was asked about last; gone when what was asked about has changed.
+    #[serde(with = "pairs")]
     pub current: BTreeMap<Place, CheckpointId>,
     /// How often people were asked about a step (an item).
+    #[serde(with = "pairs")]
     pub times: BTreeMap<Place, u32>,
     /// Steps that wait for a time or a signal.
     pub waits: BTreeMap<StepId, OpenWait>,
@@ -33,10 +37,12 @@ pub(super) struct Beside {
     /// Names of deliveries, oldest first.
     pub deliveries: VecDeque<String>,
     /// Places in locks' queues.
+    #[serde(with = "pairs")]
     pub places: BTreeMap<Place, Queued>,
     /// Steps (items) whose lock a person was asked about and that have not got it: they are not asked about again.
     pub asked_locks: BTreeSet<Place>,
     /// Runs that it began and that have not ended.
+    #[serde(with = "pairs")]
     pub children: BTreeMap<Place, Child>,
     /// Items that got another input when others of their step had begun: they are asked about alone.
     pub changed: BTreeSet<Place>,
@@ -45,7 +51,7 @@ pub(super) struct Beside {
 }
 
 /// A question to people.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ask {
     /// As it stands: who may answer and until when change with an escalation.
     pub asked: Arc<Asked>,
@@ -54,7 +60,7 @@ pub(super) struct Ask {
 }
 
 /// Where a question stands.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum AskState {
     /// Nobody has answered.
     Open,
@@ -78,14 +84,14 @@ impl Ask {
 }
 
 /// A `wait` step that has begun.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct OpenWait {
     pub until: Option<Timestamp>,
     pub signal: Option<String>,
 }
 
 /// A signal that came.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Signal {
     pub seq: Seq,
     pub name: String,
@@ -93,7 +99,7 @@ pub(super) struct Signal {
 }
 
 /// A place in a lock's queue.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Queued {
     pub name: String,
     /// The place of the event with which it stood in line.
@@ -105,7 +111,7 @@ pub(super) struct Queued {
 }
 
 /// A run that this one began.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Child {
     pub run: RunId,
     pub workflow: WorkflowName,

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::serde_forms::{pairs, present};
 use super::{CallRecord, EffectClass, Failure, Part, StepStarted};
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
@@ -16,7 +18,7 @@ use crate::names::{RunId, Seq, StepId, WorkflowName};
 pub(super) type Place = (StepId, Option<u32>);
 
 /// A step that has begun.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum StepState {
     /// Calls are under way or to come.
     Open(Open),
@@ -39,7 +41,7 @@ pub(super) enum StepState {
 }
 
 /// A step whose calls are under way.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Open {
     /// The items of a fan-out; `None` is a single call.
     pub items: Option<Arc<Vec<Arc<Value>>>>,
@@ -96,7 +98,7 @@ impl Open {
 }
 
 /// A call that has begun.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct CallState {
     pub attempt: u32,
     /// The place of its first attempt's event.
@@ -127,11 +129,19 @@ pub(super) struct CallState {
     /// Until then an attempt of which nobody knows what it did may still take effect.
     pub settled: Option<Timestamp>,
     /// What came back of the last attempt of which nobody knows what it did.
-    pub evidence: Option<(Option<u16>, Option<Arc<Value>>)>,
+    pub evidence: Option<Evidence>,
+}
+
+/// What came back of an attempt of which nobody knows what it did.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Evidence {
+    pub status: Option<u16>,
+    #[serde(with = "present")]
+    pub response: Option<Arc<Value>>,
 }
 
 /// Where a call stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// An attempt was sent, or is about to be.
     InFlight,
@@ -146,20 +156,26 @@ pub(super) enum Phase {
 }
 
 /// What a call gave.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct CallResult {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    #[serde(with = "present", skip_serializing_if = "Option::is_none")]
     pub output: Option<Arc<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub undeclared: Option<String>,
 }
 
 /// A private or shared call that was done (or rehearsed), in the order of completion: what an `undo` works on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct DoneCall {
     pub step: StepId,
     pub item: Option<u32>,
     /// The item itself.
+    #[serde(with = "present")]
     pub value: Option<Arc<Value>>,
     /// Its first attempt.
     pub began: Seq,
@@ -178,7 +194,7 @@ pub(super) struct DoneCall {
 }
 
 /// A call of which it stays unknown whether it took place.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Unsettled {
     pub step: StepId,
     pub item: Option<u32>,
@@ -187,7 +203,7 @@ pub(super) struct Unsettled {
 }
 
 /// A compensation under way.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Undoing {
     /// One group after the other; those of one at the same time.
     pub groups: Vec<Vec<Place>>,
@@ -196,11 +212,12 @@ pub(super) struct Undoing {
     /// How many of that group have not ended.
     pub left: usize,
     /// What becomes of each.
+    #[serde(with = "pairs")]
     pub calls: BTreeMap<Place, UndoCall>,
 }
 
 /// The undoing of one call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct UndoCall {
     /// Its place in the run's list of what was done.
     pub done: usize,
@@ -208,7 +225,7 @@ pub(super) struct UndoCall {
 }
 
 /// What became of something that was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Undone {
     /// Its `undo` is to come, or under way.
     NotYet,

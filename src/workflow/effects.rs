@@ -5,12 +5,14 @@
 //! probe did), it does not count any more. So a run whose only effect was certainly not done can be given back to
 //! legacy, and its caller is told that nothing was done.
 
+use serde::{Deserialize, Serialize};
+
 use super::calls::{CallState, Phase, StepState};
 use super::{EffectClass, Mode, Run};
 use crate::names::StepId;
 
 /// Classes of effect that were done or may have been.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Touched {
     private: bool,
     shared: bool,

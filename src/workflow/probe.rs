@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::begin::first_request;
-use super::calls::{CallState, Phase};
+use super::calls::{CallState, Evidence, Phase};
 use super::conflict::conflict;
 use super::heard::{Class, classify};
 use super::outcome::{Ended, pause};
@@ -48,7 +48,7 @@ pub(super) fn begin(
     // Without what it needs it cannot ask, and nobody can tell.
     let cannot_ask = |why: String| {
         let message = format!("it is unknown whether `{}` was done, and its probe cannot ask: {why}", step.id);
-        let (status, response) = state.evidence.clone().unwrap_or_default();
+        let Evidence { status, response } = state.evidence.clone().unwrap_or_default();
         let failure = Failure { status, ..Failure::of_step(FailureKind::Expression, &step.id, item, message) };
         let mut conflict = conflict(run, step, item, Part::Do, ConflictKind::OutcomeUnknown, &failure);
         conflict.response = response;
@@ -159,7 +159,7 @@ fn cannot_say(ended: &Ended<'_>, why: &str) -> Vec<Event> {
     let state = ended.run.call_state(&ended.step.id, ended.item, Part::Do);
     let first = state.and_then(|state| state.why.clone()).unwrap_or_default();
     let message = format!("{first}; its probe could not say: {why}");
-    let (status, response) = state.and_then(|state| state.evidence.clone()).unwrap_or_default();
+    let Evidence { status, response } = state.and_then(|state| state.evidence.clone()).unwrap_or_default();
     let failure = Failure { status, ..Failure::of_step(FailureKind::Broken, &ended.step.id, ended.item, message) };
     let mut events = vec![probed(ended, None, Arc::default())];
     events.extend(match ended.run.compensates() {

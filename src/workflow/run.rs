@@ -1,16 +1,18 @@
 //! What a run has come to: the fold of its events.
 //!
-//! Always true: only [`super::evolve`] makes one or changes one, live and in replay; two folds of the same events are
-//! equal. It knows nothing of its plan: which step comes next is [`super::due`]'s business.
+//! Always true: only [`super::evolve`] makes one or changes one, live and in replay, and what it made may be kept and read
+//! back ([`super::run_snapshot`]); two folds of the same events are equal. It knows nothing of its plan: which step comes next is [`super::due`]'s business.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::beside::Beside;
 use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing, Unsettled};
 use super::effects::Touched;
+use super::serde_forms::pairs;
 use super::{
     AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded,
     Undone,
@@ -18,7 +20,7 @@ use super::{
 use crate::names::{RunId, Seq, StepId};
 
 /// A run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub(super) started: Arc<RunStarted>,
     pub(super) seq: Seq,
@@ -28,8 +30,10 @@ pub struct Run {
     /// What expressions see under `steps`.
     pub(super) outputs: Arc<Value>,
     /// Probes and undos that have begun and not ended.
+    #[serde(with = "pairs")]
     pub(super) asides: BTreeMap<(StepId, Option<u32>, Part), CallState>,
     /// What people gave instead of what the plan says, for steps and items.
+    #[serde(with = "pairs")]
     pub(super) inputs: BTreeMap<Place, Arc<Value>>,
     /// Fallbacks that were taken, and whose place each takes.
     pub(super) replaced: BTreeMap<StepId, StepId>,
@@ -57,6 +61,7 @@ pub struct Run {
     pub(super) end: Option<End>,
     /// Effects that were done or may have been, of calls that are over.
     pub(super) touched: Touched,
+    #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
 }
 
@@ -67,7 +72,7 @@ pub(super) const UNKNOWN: &str = "it is unknown whether it was done";
 type Left<'a> = BTreeMap<&'a StepId, BTreeMap<Option<u32>, Option<String>>>;
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum End {
     Completed,
     Failed(Failure),
@@ -77,7 +82,7 @@ pub(super) enum End {
 }
 
 /// Somebody asked for the run's end.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cancel {
     pub by: String,
     pub compensate: bool,
@@ -85,7 +90,7 @@ pub(super) struct Cancel {
 }
 
 /// Somebody asked it to begin nothing more.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pause {
     pub by: String,
     pub reason: Option<String>,

@@ -15,6 +15,7 @@ mod people_any;
 mod probing;
 mod saga;
 mod second;
+mod snapshots;
 mod stage;
 mod stakes;
 

@@ -16,6 +16,7 @@ use crate::engine::api::start::{self, Birth};
 use crate::engine::api::types::{NotDone, NotStarted, Started};
 use crate::engine::context::Core;
 use crate::engine::scheduler::load::{self, Read, Unloaded};
+use crate::engine::scheduler::stored_run::Beginning;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
 use crate::store::{Claim, RunFilter};
@@ -103,7 +104,7 @@ async fn newest(core: &Core, of: RunId, job: JobId) -> Result<(), NotStarted> {
 }
 
 async fn read(core: &Core, of: RunId) -> Result<Read, NotStarted> {
-    load::read(core, of).await.map_err(|unloaded| match unloaded {
+    load::read(core, of, Beginning::FirstEvent).await.map_err(|unloaded| match unloaded {
         Unloaded::Store(error) => store(error),
         Unloaded::Unreadable(why) | Unloaded::Withheld(why) => NotStarted::NoSense(why),
     })

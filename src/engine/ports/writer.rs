@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use crate::affinity::StoreAffinity;
 use crate::engine::ports::veil::Veil;
 use crate::engine::scheduler::lease::{Hold, Lease};
+use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::flag::PinKey;
 use crate::names::{PlanId, RunId, Seq};
 use crate::store::{Append, AppendError, Conflict, NewPin, SharedStore};
@@ -48,6 +49,8 @@ pub(in crate::engine) struct WriterParts {
     /// Opens the run's sealed credentials.
     pub run_key: Option<Vec<u8>>,
     pub lease: Arc<Lease>,
+    /// Hears of what is in the store.
+    pub snapshots: Arc<RunSnapshots>,
     /// Seals the run's sensitive values, where its plan declares any.
     pub veil: Option<Veil>,
 }
@@ -113,6 +116,9 @@ impl Writer {
         self.under_way = None;
         let append = self.appending.take();
         if result.is_ok() {
+            if let (Some(append), None) = (&append, &self.parts.veil) {
+                self.parts.snapshots.stored(append);
+            }
             self.stored = append;
             if let Some(hold) = self.next_hold.take() {
                 self.hold = hold;
@@ -138,7 +144,7 @@ fn hand_in(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let WriterParts { store, pins: _, plans, plan, run_key, lease: _, veil: _ } = parts;
+        let WriterParts { store, pins: _, plans, plan, run_key, lease: _, snapshots: _, veil: _ } = parts;
         if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
             put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;

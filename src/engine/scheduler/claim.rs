@@ -17,6 +17,7 @@ use crate::engine::driver::{Driver, Parts};
 use crate::engine::scheduler::lease::Hold;
 use crate::engine::scheduler::load::{Read, Unloaded, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
+use crate::engine::scheduler::stored_run::Beginning;
 use crate::store::{Owned, StoreError, Taken};
 use crate::workflow::Refusal;
 
@@ -98,7 +99,20 @@ pub(in crate::engine) async fn load(
 ) -> Result<Driver, (Slot, Unloaded)> {
     let id = slot.run();
     core.schedule.timers.forget(id);
-    match read(core, id).await {
+    // Nobody appends to it and nobody purges it meanwhile.
+    let beginning = match owned.summary.seq.0 >= core.schedule.run_snapshots.every() {
+        true => Beginning::Snapshot,
+        false => Beginning::FirstEvent,
+    };
+    let mut found = read(core, id, beginning).await;
+    if let Ok(early) = &found
+        && early.from_snapshot
+        && early.run.seq() != owned.summary.seq
+    {
+        tracing::warn!(run = %id, "the snapshot of the run leads elsewhere than its row says: all of its events are read");
+        found = read(core, id, Beginning::FirstEvent).await;
+    }
+    match found {
         Ok(read) if read.run.seq() == owned.summary.seq => Ok(read.driver(core, slot, owned, hold)),
         Ok(read) => {
             // Whoever appended to it would be refused for ever.
@@ -127,7 +141,7 @@ pub(in crate::engine) async fn load(
 
 impl Read {
     fn driver(self, core: &Arc<Core>, slot: Slot, owned: &Owned, hold: Hold) -> Driver {
-        let Read { run, last, plan, snapshot, credentials, veil } = self;
+        let Read { run, last, plan, snapshot, credentials, veil, from_snapshot: _ } = self;
         let (executor, writer) = core.of_mode(run.mode(), &plan, None, owned.fence, Some(hold), veil);
         let registration = core.schedule.registry.take(run.id(), None).ok();
         let mut driver = Driver::new(Parts {

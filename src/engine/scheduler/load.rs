@@ -9,10 +9,11 @@ use jiff::Timestamp;
 
 use crate::engine::context::Core;
 use crate::engine::ports::veil::Veil;
+use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun, Unread};
 use crate::engine::snapshot::Snapshot;
 use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
-use crate::workflow::{Plan, Run, fold};
+use crate::workflow::{Plan, Run};
 
 /// Why a run cannot be moved here.
 pub(in crate::engine) enum Unloaded {
@@ -33,22 +34,25 @@ pub(in crate::engine) struct Read {
     pub credentials: BTreeMap<String, String>,
     /// Seals its sensitive values.
     pub veil: Option<Veil>,
+    /// Its events before its snapshot were not read.
+    pub from_snapshot: bool,
 }
 
 /// Reads a run, whoever moves it.
-pub(in crate::engine) async fn read(core: &Core, id: RunId) -> Result<Read, Unloaded> {
+pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<Read, Unloaded> {
     let _turn = core.schedule.reads.0.acquire().await; // never closed
-    let events = match core.events(id).await {
-        Ok(events) => events,
-        Err(error) => {
+    let StoredRun { run, last, events, from_snapshot } = match stored_run::read(core, id, beginning).await {
+        Ok(stored) => stored,
+        Err(unread @ Unread::Misfit(_)) => return Err(Unloaded::Unreadable(unread.to_string())),
+        Err(Unread::Store(error)) => {
             // Where the store answers otherwise, it is this run's events that cannot be read: the others go on.
             core.ports.store.run(id).await.map_err(Unloaded::Store)?;
             return Err(Unloaded::Withheld(format!("its events cannot be read: {error}")));
         }
     };
-    let run = fold(events.iter().map(|stored| &stored.event))
-        .map_err(|misfit| Unloaded::Unreadable(format!("its events cannot be read: {misfit}")))?;
-    let last = events.last().map_or(run.started().started, |stored| stored.at);
+    if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.started().sensitive {
+        core.schedule.run_snapshots.want(id);
+    }
     let started = run.started().clone();
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
@@ -64,7 +68,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId) -> Result<Read, Unlo
             })
         }
     };
-    Ok(Read { run, last, plan, snapshot, credentials, veil })
+    Ok(Read { run, last, plan, snapshot, credentials, veil, from_snapshot })
 }
 
 /// The plan that a run keeps: in force, or made again, whatever today's files have.

@@ -20,6 +20,7 @@ use crate::engine::ports::webhooks;
 use crate::engine::scheduler::heartbeat;
 use crate::engine::scheduler::lease::Hold;
 use crate::engine::scheduler::outbox;
+use crate::engine::scheduler::snapshot_writer;
 use crate::engine::scheduler::timers::Due;
 use crate::engine::scheduler::watchdog;
 use crate::limits::Limits;
@@ -51,6 +52,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     core.beside(async move { webhooks::send(&told).await });
     core.beside(async move { outbox::deliver(&begun).await });
     core.beside(async move { watchdog::after_reloads(&reloads).await });
+    snapshot_writer::start(core);
 }
 
 async fn mind(core: &Arc<Core>) {

@@ -16,8 +16,8 @@ use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
-    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, SampleRecord, Store, StoreError, StoredEvent, Taken,
-    Work,
+    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoredEvent, Taken, Work,
 };
 use crate::workflow::{Order, Plan, RunStatus, RunSummary};
 
@@ -99,6 +99,8 @@ impl Work for Slow {
         purge(status: RunStatus, ended_before: jiff::Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
+        put_run_snapshot(snapshot: RunSnapshot) -> ();
+        run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
     fn news(&self) -> tokio::sync::broadcast::Receiver<News> {
         self.inner.news()

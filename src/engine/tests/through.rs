@@ -14,8 +14,8 @@ use uuid::Uuid;
 use crate::names::{RunId, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
-    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, SampleRecord, SharedStore, Store, StoreError,
-    StoredEvent, Taken, Work,
+    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, SharedStore, Store,
+    StoreError, StoredEvent, Taken, Work,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -204,6 +204,8 @@ impl Work for Through {
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
+        put_run_snapshot(snapshot: RunSnapshot) -> ();
+        run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
     fn orders(&self, run: RunId) -> Said<'_, Vec<OrderRecord>> {
         self.count();

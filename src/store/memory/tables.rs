@@ -13,7 +13,7 @@ use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::work::turn_of;
 use crate::store::{
     Append, AppendError, Birth, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount,
-    PinRecord, PlacedPin, Remains, RunFilter, SampleRecord, StoreError, StoredEvent,
+    PinRecord, PlacedPin, Remains, RunFilter, RunSnapshot, SampleRecord, StoreError, StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -30,6 +30,7 @@ pub(super) struct Run {
     /// Of one that was purged, and is pinned.
     pub(super) remains: Option<Remains>,
     pub(super) purged: bool,
+    pub(super) snapshot: Option<RunSnapshot>,
 }
 
 pub(super) struct Tables {
@@ -140,6 +141,7 @@ impl Tables {
             pinned: false,
             remains: None,
             purged: false,
+            snapshot: None,
         });
         for ((at, event), seq) in append.events.into_iter().zip(append.first.0..) {
             run.events.push((append.batch, StoredEvent { seq: Seq(seq), at, event }));

@@ -13,8 +13,8 @@ use super::tables::{Run, Tables};
 use crate::clock;
 use crate::names::{RunId, WorkerId};
 use crate::store::{
-    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work, no_such_run,
-    run_has_ended,
+    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, RunSnapshot, StoreError, Taken, Work,
+    no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -73,6 +73,15 @@ impl Tables {
         self.shared.put_order(order, refused, news);
     }
 
+    fn put_run_snapshot(&mut self, snapshot: RunSnapshot) {
+        let run = self.runs.get_mut(&snapshot.run).filter(|run| run.summary.seq >= snapshot.seq && !run.purged);
+        if let Some(run) = run
+            && run.snapshot.as_ref().is_none_or(|kept| kept.seq <= snapshot.seq)
+        {
+            run.snapshot = Some(snapshot);
+        }
+    }
+
     fn purge(&mut self, status: RunStatus, ended_before: Timestamp, limit: usize, now: Timestamp) -> Purged {
         // A run that ended before this has claimed its retry key before it too.
         let ended_before = now.checked_sub(self.window).map_or(ended_before, |since| ended_before.min(since));
@@ -93,6 +102,7 @@ impl Tables {
                     run.purged = true;
                     run.remains = Remains::of(run.events.iter().map(|(_, stored)| &stored.event));
                     run.events = Vec::new();
+                    run.snapshot = None;
                 }
                 None => {
                     self.runs.remove(&id);
@@ -160,6 +170,14 @@ impl Work for MemoryStore {
 
     fn drop_birth(&self, run: RunId) -> Answer<'_, ()> {
         self.with(|tables| tables.births.retain(|birth| birth.run != run))
+    }
+
+    fn put_run_snapshot(&self, snapshot: RunSnapshot) -> Answer<'_, ()> {
+        self.with(|tables| tables.put_run_snapshot(snapshot))
+    }
+
+    fn run_snapshot(&self, run: RunId) -> Answer<'_, Option<RunSnapshot>> {
+        self.with(|tables| tables.runs.get(&run).and_then(|run| run.snapshot.clone()))
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {

@@ -1,4 +1,4 @@
-//! What is written beside appends: plans, keys, flips, declarations, samples, evidence, legacy's retry keys.
+//! What is written beside appends: plans, keys, flips, declarations, samples, evidence, legacy's retry keys, snapshots.
 //!
 //! Always true: each is one statement with its own commit, and writing it twice is as good as once; each flip carries an
 //! id by which its second writing is recognised.
@@ -9,7 +9,8 @@ use super::pool::Pool;
 use super::text::{Result, column, json, text};
 use crate::flag::RetryKey;
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord, StoreError};
+use crate::store::job::nanos;
+use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, RunSnapshot, SampleRecord, StoreError, codec};
 
 /// Retry keys that have run out go in portions of this size.
 const PRUNED_AT_ONCE: i64 = 1_000;
@@ -30,6 +31,22 @@ pub(super) async fn run_key(pool: &Pool, run: RunId, key: Option<Vec<u8>>) -> Re
         }
         None => pool.ask(|| sqlx::query("DELETE FROM run_keys WHERE run_id = $1").bind(run)).await.map(drop),
     }
+}
+
+/// Whoever drops the run waits for this, or this for it: no snapshot stays behind.
+pub(super) async fn run_snapshot(pool: &Pool, snapshot: &RunSnapshot) -> Result<()> {
+    let RunSnapshot { run, seq, at, fold, body } = snapshot;
+    let put = "WITH whole AS (SELECT FROM runs WHERE run_id = $1 AND seq >= $2 AND NOT purged FOR KEY SHARE) \
+               INSERT INTO run_snapshots AS kept (run_id, seq, at, fold, hash, body) \
+               SELECT $1, $2, $3, $4, $5, $6 FROM whole \
+               ON CONFLICT (run_id) DO UPDATE SET seq = excluded.seq, at = excluded.at, fold = excluded.fold, \
+                   hash = excluded.hash, body = excluded.body WHERE kept.seq <= excluded.seq";
+    let hash = codec::hash(body);
+    let make = || {
+        let query = sqlx::query(put).bind(run.0.as_bytes().as_slice()).bind(seq.0.cast_signed()).bind(nanos(*at));
+        query.bind(fold.as_str()).bind(hash.as_slice()).bind(body.as_slice())
+    };
+    pool.ask(make).await.map(drop)
 }
 
 pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, window_ns: i64) -> Result<()> {

@@ -9,8 +9,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
 use super::address::Address;
-use super::open;
 use super::text::{plain, run_id};
+use super::{open, read};
 use crate::names::{PlanId, RunId};
 use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge, judge_secret};
 use crate::store::rows::{AppendRow, Parts};
@@ -68,8 +68,10 @@ async fn page(conn: &mut PgConnection, after: &mut Vec<u8>, checked: &mut StoreC
             continue;
         };
         let events = if purged { Vec::new() } else { events(conn, run).await? };
+        let snapshot = sqlx::query(read::RUN_SNAPSHOT).bind(id).fetch_optional(&mut *conn).await?;
+        let snapshot = snapshot.map(|row| read::snapshot_of(&row, run));
         let (summary, seq, updated) = (row.try_get(1)?, row.try_get(2)?, row.try_get(4)?);
-        judge(RunRows { run, summary, seq, updated, purged, events }, &plans, checked);
+        judge(RunRows { run, summary, seq, updated, purged, events, snapshot }, &plans, checked);
     }
     if let Some(row) = rows.last() {
         *after = row.try_get(0)?;
@@ -166,6 +168,12 @@ const BETWEEN: &[(&str, &str, &str)] = &[
     (
         "SELECT run_id, ''::bytea FROM runs WHERE ended AND (owner IS NOT NULL OR turn IS NOT NULL)",
         "it has ended, and somebody owns it or is to take it",
+        HARMLESS,
+    ),
+    (
+        "SELECT run_id, ''::bytea FROM run_snapshots WHERE NOT EXISTS \
+         (SELECT FROM runs WHERE runs.run_id = run_snapshots.run_id AND NOT runs.purged)",
+        "it has a snapshot, and no events",
         HARMLESS,
     ),
     (

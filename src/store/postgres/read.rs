@@ -10,7 +10,9 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::rows::{AppendRow, Parts};
 use crate::store::summary::current;
-use crate::store::{FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, StoreError, StoredEvent};
+use crate::store::{
+    FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
+};
 use crate::workflow::{RunStatus, RunSummary};
 
 /// Payloads come with the append that they belong to, in one look: a purge may take them a moment later.
@@ -49,6 +51,20 @@ fn read_append(row: &PgRow, run: RunId, from: Seq, into: &mut Vec<StoredEvent>) 
         }
     }
     append.read(from, &parts, into)
+}
+
+pub(super) const RUN_SNAPSHOT: &str = "SELECT seq, at, fold, hash, body FROM run_snapshots WHERE run_id = $1";
+
+pub(super) async fn run_snapshot(pool: &Pool, run: RunId) -> Result<Option<RunSnapshot>> {
+    let found = pool.ask(|| sqlx::query(RUN_SNAPSHOT).bind(run.0.as_bytes().as_slice())).await?;
+    found.first().map(|row| snapshot_of(row, run)).transpose()
+}
+
+/// What [`RUN_SNAPSHOT`] gave.
+pub(super) fn snapshot_of(row: &PgRow, run: RunId) -> Result<RunSnapshot> {
+    let (seq, at) = (Seq(column::<i64>(row, 0)?.cast_unsigned()), time(column(row, 1)?)?);
+    let (fold, body) = (column(row, 2)?, column(row, 4)?);
+    RunSnapshot { run, seq, at, fold, body }.checked(column(row, 3)?)
 }
 
 /// The first four columns.

@@ -19,8 +19,10 @@ use crate::workflow::Event;
 
 /// The step from which on events stand in rows of appends: those that an older database has are moved after it.
 const APPENDS: i64 = 5;
+/// The step before which all of them are.
+const MOVED: i64 = 6;
 /// The last step.
-pub(super) const NEWEST: i64 = 6;
+pub(super) const NEWEST: i64 = 7;
 /// Held by whoever brings the tables up.
 const LOCK: i64 = 20_254;
 /// Between looks whether others have ended.
@@ -38,13 +40,15 @@ fn steps(upto: i64) -> Migrator {
     let births = include_str!("../schema/postgres/0004_births.sql").into_sql_str();
     let appends = include_str!("../schema/postgres/0005_appends.sql").into_sql_str();
     let moved = include_str!("../schema/postgres/0006_events_moved.sql").into_sql_str();
+    let run_snapshots = include_str!("../schema/postgres/0007_run_snapshots.sql").into_sql_str();
     let mut steps = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
         Migration::new(3, "flips".into(), MigrationType::Simple, flips, false),
         Migration::new(4, "births".into(), MigrationType::Simple, births, false),
         Migration::new(APPENDS, "appends".into(), MigrationType::Simple, appends, false),
-        Migration::new(NEWEST, "events moved".into(), MigrationType::Simple, moved, false),
+        Migration::new(MOVED, "events moved".into(), MigrationType::Simple, moved, false),
+        Migration::new(NEWEST, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
     ];
     steps.retain(|step| step.version <= upto);
     Migrator::with_migrations(steps)
@@ -93,7 +97,7 @@ async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(),
     if found < APPENDS {
         take_steps(conn, address, APPENDS).await?;
     }
-    if found < NEWEST {
+    if found < MOVED {
         move_events(conn, address).await?;
     }
     take_steps(conn, address, NEWEST).await

@@ -17,8 +17,8 @@ use super::text::{Result, column, json, name, parse, plain, record, rows, run_id
 use crate::names::{RunId, Seq, StepId, WorkerId};
 use crate::store::job::nanos;
 use crate::store::{
-    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, StoreTime, Taken, Work, no_such_run,
-    run_has_ended,
+    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, RunSnapshot, StoreError, StoreTime, Taken, Work,
+    no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -256,6 +256,14 @@ impl Work for PostgresStore {
             self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await.map(drop)
         }
         .boxed()
+    }
+
+    fn put_run_snapshot(&self, snapshot: RunSnapshot) -> BoxFuture<'_, Result<()>> {
+        async move { super::beside::run_snapshot(&self.pool, &snapshot).await }.boxed()
+    }
+
+    fn run_snapshot(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSnapshot>>> {
+        read::run_snapshot(&self.pool, run).boxed()
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> BoxFuture<'_, Result<Purged>> {

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row, SqlSafeStr};
 
 use super::look::run_id;
-use super::{codec, fault, open, read};
+use super::{codec, fault, open, read, run_snapshots};
 use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
 use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge, judge_secret};
@@ -143,7 +143,9 @@ async fn page(conn: &mut SqliteConnection, after: &mut Vec<u8>, checked: &mut St
             continue;
         };
         let events = if *purged { Vec::new() } else { events(conn, run).await? };
-        let rows = RunRows { run, summary, seq: *seq, updated: Some(*updated), purged: *purged, events };
+        let snapshot = run_snapshots::newest(&mut *conn, run).await?;
+        let (seq, updated, purged) = (*seq, Some(*updated), *purged);
+        let rows = RunRows { run, summary, seq, updated, purged, events, snapshot };
         judge(rows, &plans, checked);
     }
     if let Some((id, ..)) = runs.last() {
@@ -237,6 +239,13 @@ const BETWEEN: &[(&str, &str, &str)] = &[
     (
         "SELECT run_id, '' FROM runs WHERE ended = 1 AND (owner IS NOT NULL OR turn IS NOT NULL)",
         "it has ended, and somebody owns it or is to take it",
+        HARMLESS,
+    ),
+    (
+        "SELECT DISTINCT run_id, '' FROM run_snapshots WHERE NOT EXISTS \
+         (SELECT 1 FROM runs WHERE runs.run_id = run_snapshots.run_id AND runs.remains IS NULL) \
+         AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = run_snapshots.run_id)",
+        "it has a snapshot, and no events",
         HARMLESS,
     ),
     (

@@ -22,6 +22,7 @@ mod open;
 mod put;
 mod queue;
 mod read;
+mod run_snapshots;
 mod upgrade;
 mod work;
 mod writer;

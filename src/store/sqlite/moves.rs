@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::hints::Hints;
 use super::look::run_id;
 use super::put::Now;
+use super::run_snapshots::{self, DROPPED_AT_ONCE, Portion};
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::summary::current;
 use crate::store::{News, OrderRecord, Owned, Taken, no_such_run, run_has_ended};
@@ -28,6 +29,10 @@ pub(super) enum Move {
     Settle(Uuid, Value),
     NoticeDone(i64),
     DropBirth(RunId),
+    /// A portion of a snapshot.
+    PutSnapshot(Portion),
+    /// A portion of what a snapshot of a run, by this name, makes useless.
+    DropSnapshots(RunId, Uuid),
     /// Runs to drop, each with what remains of it (JSON) where it is pinned.
     Doom(Vec<(RunId, Option<Vec<u8>>)>),
     /// A portion of what is left of dropped runs.
@@ -48,6 +53,8 @@ pub(super) enum Moved {
     Swept(u64, bool),
     /// So many retry keys.
     Pruned(u64),
+    /// So many portions of snapshots were written, or dropped.
+    Portions(usize),
 }
 
 /// Writes it, within a transaction; what is to be told goes out once that is committed.
@@ -87,6 +94,8 @@ pub(super) fn write(conn: &Connection, asked: &Move, hints: &Hints, now: Now) ->
             conn.prepare_cached("DELETE FROM births WHERE run_id = ?")?.execute([run.0.as_bytes().as_slice()])?;
             Moved::Nothing
         }
+        Move::PutSnapshot(portion) => Moved::Portions(usize::from(run_snapshots::put(conn, portion)?)),
+        Move::DropSnapshots(run, put) => Moved::Portions(run_snapshots::drop_older(conn, *run, *put)?),
         Move::Doom(runs) => Moved::Doomed(doom(conn, runs)?),
         Move::Sweep => {
             let (payloads, done) = sweep(conn)?;
@@ -192,6 +201,9 @@ fn sweep(conn: &Connection) -> Result<(u64, bool), Fault> {
     let text = "DELETE FROM appends WHERE pos IN \
                 (SELECT appends.pos FROM purging CROSS JOIN appends ON appends.run_id = purging.run_id LIMIT ?)";
     if conn.prepare_cached(text)?.execute([SWEPT_APPENDS])? == SWEPT_APPENDS as usize {
+        return Ok((0, false));
+    }
+    if run_snapshots::sweep(conn)? == DROPPED_AT_ONCE as usize {
         return Ok((0, false));
     }
     let text = "DELETE FROM payload_refs WHERE (run_id, seq, path) IN ( \

@@ -126,6 +126,7 @@ fn steps(upto: i64) -> Migrator {
     let births = include_str!("../schema/0006_births.sql").into_sql_str();
     let appends = include_str!("../schema/0007_appends.sql").into_sql_str();
     let moved = include_str!("../schema/0008_events_moved.sql").into_sql_str();
+    let run_snapshots = include_str!("../schema/0009_run_snapshots.sql").into_sql_str();
     let mut steps = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
@@ -134,7 +135,8 @@ fn steps(upto: i64) -> Migrator {
         Migration::new(5, "lists".into(), MigrationType::Simple, lists, false),
         Migration::new(6, "births".into(), MigrationType::Simple, births, false),
         Migration::new(APPENDS, "appends".into(), MigrationType::Simple, appends, false),
-        Migration::new(NEWEST, "events moved".into(), MigrationType::Simple, moved, false),
+        Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
+        Migration::new(NEWEST, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
     ];
     steps.retain(|step| step.version <= upto);
     Migrator::with_migrations(steps)
@@ -143,7 +145,7 @@ fn steps(upto: i64) -> Migrator {
 /// The step from which on events stand in rows of appends: those that an older file has are moved after it.
 const APPENDS: i64 = 7;
 /// The last step.
-const NEWEST: i64 = 8;
+const NEWEST: i64 = 9;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(

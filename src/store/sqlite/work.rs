@@ -12,10 +12,13 @@ use uuid::Uuid;
 use super::aside::Aside;
 use super::job::nanos;
 use super::moves::{Move, Moved};
+use super::run_snapshots::{self, DROPPED_AT_ONCE};
 use super::{SqliteStore, read};
 use crate::clock;
 use crate::names::{RunId, Seq, WorkerId};
-use crate::store::{Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, StoreError, Taken, Work};
+use crate::store::{
+    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, RunSnapshot, StoreError, Taken, Work,
+};
 use crate::workflow::RunStatus;
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -53,6 +56,18 @@ impl SqliteStore {
             }
         }
         Ok(purged)
+    }
+
+    async fn keep_snapshot(&self, snapshot: RunSnapshot) -> Result<(), StoreError> {
+        let written = |moved| if let Moved::Portions(count) = moved { Some(count) } else { None };
+        let (put, portions) = run_snapshots::portions(&snapshot);
+        for portion in portions {
+            if self.moves(Move::PutSnapshot(portion), written).await? == 0 {
+                return Ok(());
+            }
+        }
+        while self.moves(Move::DropSnapshots(snapshot.run, put), written).await? == DROPPED_AT_ONCE as usize {}
+        Ok(())
     }
 
     /// As JSON: `null` where its events tell nothing.
@@ -124,6 +139,14 @@ impl Work for SqliteStore {
 
     fn drop_birth(&self, run: RunId) -> Answer<'_, ()> {
         self.moves(Move::DropBirth(run), nothing)
+    }
+
+    fn put_run_snapshot(&self, snapshot: RunSnapshot) -> Answer<'_, ()> {
+        self.keep_snapshot(snapshot).boxed()
+    }
+
+    fn run_snapshot(&self, run: RunId) -> Answer<'_, Option<RunSnapshot>> {
+        async move { run_snapshots::newest(&self.readers, run).await.map_err(read::unread)?.transpose() }.boxed()
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::store::{LockChange, Store, StoreChecked};
+use crate::store::{LockChange, RunSnapshot, Store, StoreChecked};
 
 const WINDOW: Duration = Duration::from_secs(86_400);
 
@@ -40,6 +40,10 @@ async fn fill(store: &impl Store) {
     for one in apart(large) {
         store.append(one.into()).await.unwrap();
     }
+    let two = store.events(run_id(2), Seq::FIRST).await.unwrap();
+    let body = fold(two[..2].iter().map(|stored| &stored.event)).unwrap().to_snapshot().unwrap();
+    let fold = crate::workflow::FOLD.to_owned();
+    store.put_run_snapshot(RunSnapshot { run: run_id(2), seq: Seq(2), at: at(2), fold, body }).await.unwrap();
     let old = Append { pins: vec![pin("18", Arm::Engine)], ..answered(run_id(3), past()) };
     store.append(old.into()).await.unwrap();
     store.append(answered(run_id(4), past()).into()).await.unwrap();
@@ -107,6 +111,10 @@ async fn each_thing_that_is_wrong_is_found_and_named() {
             Some(2),
             "event 2: its line does not begin with a time",
         ),
+        ("UPDATE run_snapshots SET body = x'00'".into(), Some(2), "the snapshot of run_"),
+        ("UPDATE run_snapshots SET seq = 1".into(), Some(2), "its snapshot at event 1"),
+        ("UPDATE run_snapshots SET seq = 9".into(), Some(2), "its snapshot stands at event 9, which is not there"),
+        ("UPDATE run_snapshots SET run_id = x'00'".into(), None, "it has a snapshot, and no events"),
         ("DELETE FROM meta".into(), None, "the store's secret is gone"),
         ("UPDATE meta SET value = x'00' WHERE key = 'secret'".into(), None, "the store's secret has 1 bytes"),
         (
@@ -189,6 +197,10 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         (format!("DELETE FROM runs WHERE {two}"), Some(2), "`orders.create 17` is pinned to it"),
         (format!("DELETE FROM runs WHERE {two}"), Some(2), "a retry key is claimed by it"),
         (format!("UPDATE runs SET pinned = false WHERE {two}"), Some(2), "retention does not know"),
+        ("UPDATE run_snapshots SET body = '\\x00'".into(), Some(2), "the snapshot of run_"),
+        ("UPDATE run_snapshots SET seq = 1".into(), Some(2), "its snapshot at event 1"),
+        ("UPDATE run_snapshots SET seq = 9".into(), Some(2), "its snapshot stands at event 9, which is not there"),
+        ("UPDATE run_snapshots SET run_id = '\\x00'".into(), None, "it has a snapshot, and no events"),
         ("DELETE FROM meta WHERE key = 'secret'".into(), None, "the store's secret is gone"),
         ("UPDATE meta SET value = '\\x00' WHERE key = 'secret'".into(), None, "the store's secret has 1 bytes"),
         (format!("UPDATE locks SET {two}"), Some(2), "the queue of the lock `sku:1`"),
@@ -226,6 +238,7 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         "locks",
         "orders",
         "births",
+        "run_snapshots",
     ];
     for table in tables {
         database.query(&format!("CREATE TABLE kept.{table} AS TABLE pointsman.{table}"));

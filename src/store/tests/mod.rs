@@ -15,6 +15,7 @@ mod power;
 mod purge;
 mod rate;
 mod retention;
+mod run_snapshots;
 mod sqlite;
 pub(crate) mod through;
 mod trouble;

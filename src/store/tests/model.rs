@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::flag::RetryKey;
 use crate::names::JobId;
-use crate::store::{Claim, LockChange, LockRow, Notice, RunFilter, Taken};
+use crate::store::{Claim, LockChange, LockRow, Notice, RunFilter, RunSnapshot, Taken};
 
 #[derive(Clone, Debug)]
 struct Op {
@@ -42,6 +42,7 @@ enum Then {
     NoticeDone,
     DropBirth(u64),
     Purge(u8),
+    Snapshot(u64, u64),
 }
 
 /// Few names, so that operations meet.
@@ -64,6 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Then::NoticeDone),
         1 => (0..6_u64).prop_map(Then::DropBirth),
         1 => (0..2_u8).prop_map(Then::Purge),
+        2 => (0..4_u64, 1..6_u64).prop_map(|(run, seq)| Then::Snapshot(run, seq)),
     ];
     let settles = proptest::option::weighted(0.2, 0..5_u8);
     let birth = proptest::option::weighted(0.3, 0..6_u64);
@@ -147,6 +149,7 @@ async fn look(store: &SharedStore) -> String {
         seen += &format!("{:?}\n", store.events(run_id(run), Seq::FIRST).await);
         seen += &format!("{:?}\n", store.orders(run_id(run)).await);
         seen += &format!("{:?}\n", store.remains(run_id(run)).await);
+        seen += &format!("{:?}\n", store.run_snapshot(run_id(run)).await);
         seen += &format!("{:?}\n", store.runs(RunFilter { job: Some(JobId(run_id(run).0)), ..all.clone() }).await);
         seen += &format!("{:?}\n", store.runs(RunFilter { parent: Some(run_id(run)), ..all.clone() }).await);
     }
@@ -194,6 +197,12 @@ async fn perform(store: &SharedStore, then: &Then) -> String {
         Then::Purge(limit) => {
             let purged = store.purge(RunStatus::Completed, at(0), usize::from(*limit)).await.unwrap();
             format!("{} {}", purged.runs, purged.pinned)
+        }
+        Then::Snapshot(run, seq) => {
+            let body = vec![*seq as u8];
+            let snapshot =
+                RunSnapshot { run: run_id(*run), seq: Seq(*seq), at: at(*seq as i64), fold: "f".into(), body };
+            format!("{:?}", store.put_run_snapshot(snapshot).await)
         }
     }
 }

@@ -25,6 +25,8 @@ macro_rules! work_through {
             ) -> $crate::store::Purged;
             prune_retry_keys(limit: usize) -> u64;
             remains(run: $crate::names::RunId) -> Option<$crate::store::Remains>;
+            put_run_snapshot(snapshot: $crate::store::RunSnapshot) -> ();
+            run_snapshot(run: $crate::names::RunId) -> Option<$crate::store::RunSnapshot>;
         );
     };
     (@each $store:ty, $field:ident, $($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {

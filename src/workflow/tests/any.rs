@@ -187,6 +187,7 @@ fn promises(bench: &Bench<'_>) {
     }
     let text = serde_json::to_string(&bench.events).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), bench.events);
+    snapshots::any_place_does(&bench.events);
     assert!(view(bench.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).is_ok());
 }
 

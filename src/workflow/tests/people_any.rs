@@ -257,6 +257,7 @@ fn plays(steps: &[(u8, u8, u8)], script: &[u8]) {
     promises(&bench);
     let text = serde_json::to_string(&bench.events).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), bench.events.clone());
+    snapshots::any_place_does(&bench.events);
     assert!(view(bench.events.iter().map(|event| (bench.now, event))).is_ok());
 }
 

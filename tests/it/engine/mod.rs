@@ -12,6 +12,7 @@ mod elsewhere;
 mod envelope;
 mod keys;
 mod locks;
+mod long_runs;
 mod not_done;
 mod questions;
 mod renamed;

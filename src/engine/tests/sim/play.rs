@@ -162,7 +162,15 @@ impl Play {
             clock::simulated::skew(SignedDuration::ZERO); // what it shows at the start is the time
         }
         let store: SharedStore = Arc::new(Shared(self.store.clone()));
-        let limits = Limits { lease_ms: 3_000, sweep_ms: 1_000, order_wait_ms: 5_000, ..Limits::default() };
+        let limits = Limits {
+            lease_ms: 3_000,
+            sweep_ms: 1_000,
+            order_wait_ms: 5_000,
+            // Nearly every run that is taken again is read from a snapshot.
+            run_snapshot_every_events: 3,
+            run_snapshot_pause_ms: 100,
+            ..Limits::default()
+        };
         let Ok(pins) = StoreAffinity::load(store.clone(), &limits).await else { return };
         let engine = Engine::new(EngineParts {
             store,

@@ -24,8 +24,8 @@ use crate::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
-    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, SampleRecord, Store, StoreError, StoredEvent, Taken,
-    Work,
+    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
+    StoredEvent, Taken, Work,
 };
 use crate::workflow::{RunStatus, RunSummary};
 

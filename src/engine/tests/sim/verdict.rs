@@ -8,7 +8,7 @@ use super::play::Told;
 use super::store::SimStore;
 use crate::names::{Seq, WorkflowName};
 use crate::store::{Store, StoredEvent, Work};
-use crate::workflow::{CheckpointEvent, EndingEvent, Event, LockEvent, Part, Plan, RunSummary, WaitEvent, fold};
+use crate::workflow::{CheckpointEvent, EndingEvent, Event, LockEvent, Part, Plan, Run, RunSummary, WaitEvent, fold};
 
 /// I1 to I4, and what holds of times, locks and answers; how many events were looked at.
 pub(super) async fn check(
@@ -36,6 +36,7 @@ pub(super) async fn check(
         events += kept.len();
         one(run, &kept, plans.contains_key(&run.workflow), wrong);
         held(run, &kept, &mut locks);
+        snapshot(store, run, &kept, wrong).await;
         for stored in &kept {
             let decided = match &stored.event {
                 Event::Ending(EndingEvent::Superseded(superseded)) => Some(superseded.by),
@@ -57,6 +58,16 @@ pub(super) async fn check(
     overlaps(locks, wrong);
     world(outside, &takes, wrong);
     events
+}
+
+/// A snapshot is what the events up to it come to.
+async fn snapshot(store: &Arc<SimStore>, run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
+    let Ok(Some(kept)) = store.kept().run_snapshot(run.run_id).await else { return };
+    let before = usize::try_from(kept.seq.0).ok().and_then(|seq| events.get(..seq));
+    let folded = before.and_then(|before| fold(before.iter().map(|stored| &stored.event)).ok());
+    if Run::from_snapshot(&kept.body).ok() != folded || folded.is_none() {
+        wrong.push(format!("the snapshot of {} at {} is not what its events come to", run.run_id, kept.seq));
+    }
 }
 
 fn one(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut Vec<String>) {

@@ -22,7 +22,7 @@ use crate::workflow::RunSummary;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-fn unread(error: sqlx::Error) -> StoreError {
+pub(super) fn unread(error: sqlx::Error) -> StoreError {
     StoreError(format!("the store did not answer: {error}"))
 }
 

@@ -86,6 +86,8 @@ impl Work for Shared {
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
+        put_run_snapshot(snapshot: RunSnapshot) -> ();
+        run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
     fn news(&self) -> broadcast::Receiver<News> {
         self.0.news.subscribe()

@@ -1,0 +1,102 @@
+//! Snapshots of runs, in portions.
+//!
+//! Always true: each portion is a transaction of its own, so that an append waits for one of them at most, both when a
+//! snapshot is written and when it goes. A snapshot is read when all of its portions are there, and is what was written:
+//! a hash says so. A writing that ended halfway is dropped with the next one of its run, or with the run.
+
+use rusqlite::{Connection, params};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, Sqlite};
+use uuid::Uuid;
+
+use super::fault::Fault;
+use super::job::nanos;
+use super::{codec, read};
+use crate::names::{RunId, Seq};
+use crate::store::{RunSnapshot, StoreError};
+
+/// What one transaction writes of a snapshot.
+const PART_BYTES: usize = 128 << 10;
+/// Portions that one transaction drops.
+pub(super) const DROPPED_AT_ONCE: u32 = 2;
+
+/// A portion of a snapshot.
+pub(super) struct Portion {
+    run: RunId,
+    put: Uuid,
+    part: i64,
+    parts: i64,
+    seq: i64,
+    at: i64,
+    fold: String,
+    hash: [u8; 32],
+    body: Vec<u8>,
+}
+
+/// A snapshot as portions, in order; the name of its writing.
+pub(super) fn portions(snapshot: &RunSnapshot) -> (Uuid, impl Iterator<Item = Portion>) {
+    let put = Uuid::from_u128(fastrand::u128(..));
+    let hash = codec::hash(&snapshot.body);
+    let parts = snapshot.body.chunks(PART_BYTES);
+    let count = i64::try_from(parts.len()).unwrap_or(i64::MAX);
+    let portions = (0..).zip(parts).map(move |(part, body)| Portion {
+        run: snapshot.run,
+        put,
+        part,
+        parts: count,
+        seq: snapshot.seq.0.cast_signed(),
+        at: nanos(snapshot.at),
+        fold: snapshot.fold.clone(),
+        hash,
+        body: body.to_vec(),
+    });
+    (put, portions)
+}
+
+/// Writes a portion; `false` where the run is not there, has fewer events, or is purged.
+pub(super) fn put(conn: &Connection, portion: &Portion) -> Result<bool, Fault> {
+    let Portion { run, put, part, parts, seq, at, fold, hash, body } = portion;
+    let text = "INSERT INTO run_snapshots (run_id, put, part, parts, seq, at, fold, hash, body) \
+                SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 \
+                FROM runs WHERE run_id = ?1 AND seq >= ?5 AND remains IS NULL \
+                ON CONFLICT (run_id, put, part) DO UPDATE SET body = excluded.body";
+    let (run, put) = (run.0.as_bytes().as_slice(), put.as_bytes().as_slice());
+    let values = params![run, put, part, parts, seq, at, fold, hash.as_slice(), body];
+    Ok(conn.prepare_cached(text)?.execute(values)? > 0)
+}
+
+/// Drops some portions that a whole snapshot of the run makes useless: those that were begun before it and do not stand
+/// for more events; how many.
+pub(super) fn drop_older(conn: &Connection, run: RunId, put: Uuid) -> Result<usize, Fault> {
+    let text = "DELETE FROM run_snapshots WHERE pos IN (SELECT old.pos FROM run_snapshots AS old, \
+                    (SELECT min(pos) AS pos, max(seq) AS seq FROM run_snapshots WHERE run_id = ?1 AND put = ?2) AS new \
+                WHERE old.run_id = ?1 AND old.put <> ?2 AND old.pos < new.pos AND old.seq <= new.seq LIMIT ?3)";
+    let values = params![run.0.as_bytes().as_slice(), put.as_bytes().as_slice(), DROPPED_AT_ONCE];
+    Ok(conn.prepare_cached(text)?.execute(values)?)
+}
+
+/// Drops some portions of runs that are purged; how many.
+pub(super) fn sweep(conn: &Connection) -> Result<usize, Fault> {
+    let text = "DELETE FROM run_snapshots WHERE pos IN (SELECT s.pos FROM purging \
+                CROSS JOIN run_snapshots AS s ON s.run_id = purging.run_id LIMIT ?)";
+    Ok(conn.prepare_cached(text)?.execute([DROPPED_AT_ONCE])?)
+}
+
+/// The snapshot of a run that stands for the most events, of those that are whole.
+pub(super) async fn newest(
+    store: impl sqlx::Executor<'_, Database = Sqlite>,
+    run: RunId,
+) -> sqlx::Result<Option<Result<RunSnapshot, StoreError>>> {
+    let text = "SELECT seq, at, fold, hash, body FROM run_snapshots WHERE run_id = ?1 AND put = \
+                (SELECT put FROM run_snapshots WHERE run_id = ?1 GROUP BY put HAVING count(*) = max(parts) \
+                 ORDER BY max(seq) DESC, max(pos) DESC LIMIT 1) \
+                AND NOT EXISTS (SELECT 1 FROM purging WHERE run_id = ?1) ORDER BY part";
+    let rows = sqlx::query(text).bind(run.0.as_bytes().as_slice()).fetch_all(store).await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let hash: &[u8] = first.try_get(3)?;
+    let bodies = rows.iter().map(|row: &SqliteRow| row.try_get(4)).collect::<sqlx::Result<Vec<&[u8]>>>()?;
+    let body = bodies.concat();
+    let at = read::time(first.try_get(1)?);
+    let (seq, fold) = (Seq(first.try_get::<i64, _>(0)?.cast_unsigned()), first.try_get(2)?);
+    Ok(Some(at.and_then(|at| RunSnapshot { run, seq, at, fold, body }.checked(hash))))
+}

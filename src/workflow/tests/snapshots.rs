@@ -1,0 +1,63 @@
+//! A run that is read back goes on as the one that was written.
+
+use super::*;
+
+/// From whatever place the run was written and read back, the rest of the events come to the same.
+pub(super) fn any_place_does(events: &[Event]) {
+    let whole = fold(events).unwrap();
+    for place in (1..=events.len()).step_by(events.len() / 12 + 1) {
+        let (before, after) = events.split_at(place);
+        let run = fold(before).unwrap();
+        let bytes = run.to_snapshot().unwrap();
+        let mut back = Run::from_snapshot(&bytes).unwrap();
+        assert_eq!(back, run, "at {place}: {}", String::from_utf8_lossy(&bytes));
+        after.iter().for_each(|event| back.take_in(event).unwrap());
+        assert_eq!(back, whole, "at {place}");
+    }
+}
+
+fn each() -> Plan {
+    kit::plan(
+        "workflow: w\nsteps:\n  a: { for_each: '${request.body.items}', call: 'POST ${services.stock}/a', body: '${item}' }\nrespond: { status: 200, body: 1 }\n",
+    )
+}
+
+/// What a service gave may be nothing, `null`, or a number that no machine word holds.
+#[test]
+fn what_a_step_gave_comes_back_to_the_last_digit() {
+    let numbers = r#"{ "n": 123456789012345678901234567890.10, "e": 1e400, "z": -0, "big": 18446744073709551615 }"#;
+    for output in [Value::Null, json!([null, {}]), serde_json::from_str(numbers).unwrap()] {
+        let plan = each();
+        let mut bench = Bench::of_route(&plan);
+        bench.settle();
+        bench.item("a", 0, ok(output.clone()));
+        let back = Run::from_snapshot(&bench.run.to_snapshot().unwrap()).unwrap();
+        assert_eq!(back, bench.run);
+        let open = back.open_step(&"a".into()).unwrap();
+        assert_eq!(open.results[&0].output.as_deref(), Some(&output));
+        assert_eq!(serde_json::to_string(&open.results[&0].output).unwrap(), serde_json::to_string(&output).unwrap());
+        any_place_does(&bench.events);
+    }
+}
+
+/// As deep as a step's output may be (`output_depth_max`).
+#[test]
+fn an_output_as_deep_as_the_bound_comes_back() {
+    let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    let plan = each();
+    let mut bench = Bench::of_route(&plan);
+    bench.world = world().with_depth(100);
+    bench.settle();
+    bench.item("a", 1, ok(deep));
+    any_place_does(&bench.events);
+}
+
+#[test]
+fn what_is_no_run_is_an_error() {
+    let plan = each();
+    let bytes = Bench::of_route(&plan).run.to_snapshot().unwrap();
+    for broken in [&bytes[..bytes.len() - 1], b"", b"{}", b"null"] {
+        assert!(Run::from_snapshot(broken).unwrap_err().contains("a snapshot cannot be read"));
+    }
+    assert_eq!(crate::workflow::FOLD.len(), 32);
+}

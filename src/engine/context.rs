@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -13,11 +13,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
 use crate::engine::kill_switch::KillSwitch;
-use crate::engine::machine::{ChildSeen, ChildSpec, Writes};
+use crate::engine::machine::{ChildSeen, ChildSpec, Ids, Writes};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::veil::{self, Veil};
@@ -123,6 +124,8 @@ pub(super) struct Schedule {
 pub(super) struct Process {
     /// What time it is.
     pub clock: Arc<ProcessClock>,
+    /// Draws identifiers: of runs, of orders.
+    pub ids: Mutex<Ids>,
     pub kill_switch: Arc<KillSwitch>,
     pub draining: watch::Sender<bool>,
     pub tasks: TaskTracker,
@@ -131,6 +134,14 @@ pub(super) struct Process {
     pub cut: CancellationToken,
     /// The runtime of durable runs: the one in which the engine was made.
     pub threads: Handle,
+}
+
+impl Process {
+    /// A version 7 identifier of this process's time, which a jump of the machine's clock does not move: later ones are
+    /// greater.
+    pub fn new_id(&self) -> Uuid {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(self.clock.now())
+    }
 }
 
 impl Core {

@@ -43,6 +43,7 @@ use self::api::arm;
 use self::bounds::usize_of;
 use self::context::{Core, Files, Ports, Process, Schedule};
 use self::kill_switch::KillSwitch;
+use self::machine::Ids;
 use self::ports::client::{RehearsingClient, SendingClient};
 use self::ports::seal::Sealer;
 use self::ports::writer::KeptPlans;
@@ -157,6 +158,7 @@ impl Engine {
         };
         let process = Process {
             clock,
+            ids: Mutex::new(Ids::new(fastrand::u64(..))),
             kill_switch,
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -28,8 +27,6 @@ pub struct RequestCopy {
     pub body: Bytes,
     /// The client's address.
     pub peer: IpAddr,
-    /// When its head arrived.
-    pub received: SystemTime,
 }
 
 impl RequestCopy {

@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode, request};
@@ -78,7 +77,6 @@ impl Flagged {
             headers: head.headers.clone(),
             body: bytes::Bytes::new(),
             peer: client.peer,
-            received: SystemTime::now(),
         }
     }
 }

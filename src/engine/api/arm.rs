@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 use crate::affinity::Took;
 use crate::engine::api::prepare::{New, prepare};
@@ -35,7 +34,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     let deadline = Instant::now() + request.deadline;
     let fall_back = request.may_fall_back && request.mode == Mode::Real;
     let snapshot = core.snapshot_of(request.edition);
-    let run = RunId(Uuid::now_v7());
+    let run = RunId(core.process.new_id());
     let request = match with_twin(&core, request, deadline).await {
         Ok(request) => request,
         Err(reply) => return *reply,

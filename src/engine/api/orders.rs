@@ -12,7 +12,6 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 use crate::engine::api::types::NotDone;
 use crate::engine::context::Core;
@@ -70,7 +69,7 @@ async fn elsewhere(
     until: Instant,
 ) -> Result<RunSummary, NotDone> {
     let order = serde_json::to_value(order).map_err(|error| NotDone::Unreadable(error.to_string()))?;
-    let id = Uuid::now_v7();
+    let id = core.process.new_id();
     let mut news = core.ports.store.news();
     let record = OrderRecord { id, run, order, by, at: core.process.clock.now(), answer: None };
     match timeout_at(until, core.ports.store.put_order(record)).await {

@@ -116,9 +116,9 @@ fn claim(of: RunId) -> Claim {
     Claim { key: RetryKey(key), request: [0; 32], any_caller: None }
 }
 
-/// An id behind the other's, whatever this machine's clock says: the newest run of a job is the one that counts.
-fn id_after(of: RunId) -> RunId {
-    let id = Uuid::now_v7();
+/// `id`, or one behind the other run's where another process's clock was ahead: the newest run of a job is the one that
+/// counts.
+fn id_after(of: RunId, id: Uuid) -> RunId {
     if id > of.0 {
         return RunId(id);
     }
@@ -168,7 +168,7 @@ async fn hand_over(core: &Arc<Core>, before: &Read, from: &StepId, by: String) -
 /// An heir under a new id.
 async fn sealed(core: &Core, old: &Run, credentials: BTreeMap<String, String>, by: String) -> Result<Heir, NotStarted> {
     opened(old, &credentials)?;
-    let run = id_after(old.id());
+    let run = id_after(old.id(), core.process.new_id());
     let sealed = match credentials.is_empty() {
         true => None,
         false => {

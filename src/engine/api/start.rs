@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -17,7 +16,6 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use uuid::Uuid;
 
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::types::{NotStarted, Start, Started};
@@ -65,7 +63,6 @@ pub(in crate::engine) fn started(plan: &Plan, run: RunId, input: &Value, origin:
         headers,
         body: Bytes::from(input.to_string()),
         peer: [127, 0, 0, 1].into(),
-        received: SystemTime::now(),
     };
     let facts = decode::facts(&request, input, plan, origin.mark);
     let Origin { mode, by, job, parent, legacy, traceparent, until, mark: _ } = origin;
@@ -108,7 +105,7 @@ pub(in crate::engine) async fn start(
     };
     plan.check_input(&input).map_err(NotStarted::BadInput)?;
     let claim = key.map(|(key, request)| Claim { key, request, any_caller: None });
-    let run = RunId(Uuid::now_v7());
+    let run = RunId(core.process.new_id());
     let registration = match register(core, run, claim).await? {
         Ok(registration) => registration,
         Err(other) => return before(core, other).await,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::{Builder, Uuid};
 
 /// Draws from one seed.
-pub(super) struct Ids {
+pub(in crate::engine) struct Ids {
     random: fastrand::Rng,
     last_ms: u64,
     counter: u16,

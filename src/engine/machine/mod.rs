@@ -37,6 +37,7 @@ pub(super) use self::exchange::{
     Announcement, CallId, CallerAnswer, ChildEnd, ChildSeen, ChildSpec, Delivery, Departure, End, Input, LockLook,
     OrderAnswer, Output, RestCause, SpawnPolicy, StartAnswer, Ticket,
 };
+pub(super) use self::ids::Ids;
 pub(super) use self::log::Writes;
 pub(super) use self::measure::Measure;
 #[cfg(test)]

@@ -110,7 +110,9 @@ async fn a_restart_takes_the_machines_time_and_never_goes_back() {
     // The machine's clock says so at the start, and nothing speaks against it: twelve hours are over.
     plant.comes_to(&first, "completed").await;
     assert!(!plant.cli(&["status"]).await.contains("clock:"));
-    let newest = newest_event(&plant, &first).await;
+    let ahead = plant.begun("waits", json!({ "pause": "1ms" })).await;
+    plant.comes_to(&ahead, "completed").await;
+    let newest = newest_event(&plant, &ahead).await;
     assert!(newest.duration_since(Timestamp::now()).as_secs() > 80_000, "{newest}");
     // The machine's clock is right again, and the store's newest event is a day ahead of it.
     clock.set("+0");
@@ -131,6 +133,7 @@ async fn a_restart_takes_the_machines_time_and_never_goes_back() {
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "it waited {took:?}");
     let second = plant.begun("waits", json!({ "pause": "1ms" })).await;
     plant.comes_to(&second, "completed").await;
+    assert!(second > ahead, "{second} is listed as older than {ahead}, which began before it");
     let events = plant.events(&second).await;
     for event in &events {
         let at: Timestamp = event["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");

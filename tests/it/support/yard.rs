@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -158,7 +158,6 @@ impl Track<'_> {
             headers,
             body: Bytes::from(body.to_string()),
             peer: [127, 0, 0, 1].into(),
-            received: SystemTime::now(),
         };
         let asked = ArmRequest {
             route,

@@ -10,6 +10,7 @@
 
 mod check;
 mod codec;
+mod error;
 mod job;
 mod judge;
 mod memory;
@@ -29,78 +30,19 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 pub use check::{StoreChecked, StoreFinding};
+pub use error::{AppendError, Conflict, StoreError};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
-    Append, Birth, Claim, DeclaredState, EvidenceRecord, FlipRecord, NewPin, PinRecord, Priority, RunFilter,
-    RunSnapshot, SampleRecord, StoredEvent,
+    Append, Birth, Claim, DeclaredState, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, Notice, OrderRecord,
+    PinRecord, Priority, RunFilter, RunSnapshot, SampleRecord, StoredEvent,
 };
 pub use sqlite::SqliteStore;
-pub use work::{
-    LockChange, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, Taken, Work, no_such_run, run_has_ended,
-};
+pub use work::{News, Owned, Purged, Remains, Taken, Work, no_such_run, run_has_ended};
 
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::workflow::{RunStatus, RunSummary};
-
-/// Why events were not appended. Callers do different things with each.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// Another append took these places, a pin belongs to another run, or the retry key is another run's: read again.
-    #[error("conflict: {0}")]
-    Conflict(Conflict),
-    /// The run belongs to a newer owner now: stop.
-    #[error("fenced: run {0} has a newer owner")]
-    Fenced(RunId),
-    /// Nothing was written, for sure (disk full before the commit, queue full, store closed).
-    #[error("refused, nothing was written: {0}")]
-    Refused(String),
-    /// Whether it was written is unknown: read back before anything else.
-    #[error("unavailable, the outcome is unknown: {0}")]
-    Unavailable(String),
-}
-
-/// What an append ran into.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Conflict {
-    /// The run has events at these places already (of another batch).
-    Seq {
-        /// The last seq that is stored.
-        stored: Seq,
-    },
-    /// The retry key belongs to another run.
-    Claim {
-        /// Which run has it.
-        run: RunId,
-        /// Whether its request was the same.
-        same_request: bool,
-    },
-    /// The instance is pinned to somebody else.
-    Pin {
-        /// Which instance.
-        key: PinKey,
-        /// The arm that has it: another run's of the same arm, or the other arm's.
-        owner: Arm,
-    },
-}
-
-impl std::fmt::Display for Conflict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Conflict::Seq { stored } => write!(f, "the run is at seq {stored} already"),
-            Conflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
-            Conflict::Pin { key, owner } => {
-                write!(f, "`{}` of {} is {}'s already", key.id, key.family, owner.as_str())
-            }
-        }
-    }
-}
-
-/// The store did not answer, or holds what this binary cannot read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(pub String);
 
 /// What a store knows of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{LockChange, Notice, StoreError, codec};
+use super::{StoreError, codec};
 use crate::compare::Difference;
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
-use crate::names::{Fence, JobId, RouteId, RunId, Seq, WorkerId};
+use crate::names::{Fence, JobId, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
 use crate::workflow::{Event, Mode, RunStatus, RunSummary};
 
 /// Events of one run, with what must become durable in the same commit.
@@ -40,7 +41,7 @@ pub struct Append {
     /// Messages to webhooks.
     pub notices: Vec<Notice>,
     /// What was asked of the run through the store and is settled by these events, with the answers.
-    pub settled: Vec<(Uuid, serde_json::Value)>,
+    pub settled: Vec<(Uuid, Value)>,
     /// Runs that these events decide to begin.
     pub births: Vec<Birth>,
 }
@@ -54,7 +55,7 @@ pub struct Birth {
     /// The run that decided it, where a run did. It is not purged while this row is there.
     pub parent: Option<RunId>,
     /// What is needed to begin it, opaque to the store.
-    pub record: serde_json::Value,
+    pub record: Value,
     /// When it was decided.
     pub at: Timestamp,
 }
@@ -93,6 +94,53 @@ impl Claim {
     pub fn keys(&self) -> impl Iterator<Item = RetryKey> + use<> {
         std::iter::once(self.key).chain(self.any_caller)
     }
+}
+
+/// A change of a lock's queue that goes in with an append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockChange {
+    /// The step (the item) stands at the end of the queue, unless it stands there already.
+    Queue {
+        /// The lock.
+        name: String,
+        /// The step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+    },
+    /// It stands there no more.
+    Leave {
+        /// The lock.
+        name: String,
+        /// The step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+    },
+}
+
+/// A message to a webhook, recorded before it is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Counts up; given by the store, 0 when it is handed in.
+    pub number: u64,
+    /// Of which run.
+    pub run: RunId,
+    /// What `notify:` says in the workflow: its messages are sent in order. Empty where an older version recorded it.
+    #[serde(default)]
+    pub destination: String,
+    /// The service that receives it; not known where an older version recorded it.
+    #[serde(default)]
+    pub service: Option<ServiceName>,
+    /// Who recorded it, and sends it.
+    #[serde(default)]
+    pub by: Option<WorkerId>,
+    /// Where to.
+    pub url: String,
+    /// What: no bodies, no secrets.
+    pub body: Value,
+    /// When it was recorded.
+    pub at: Timestamp,
 }
 
 /// One event as stored.
@@ -166,6 +214,40 @@ pub struct PinRecord {
     pub at: Timestamp,
 }
 
+/// Something asked of a run that another process moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrderRecord {
+    /// Names the asking, so that it is done once.
+    pub id: Uuid,
+    /// Of which run.
+    pub run: RunId,
+    /// What, as JSON of `workflow::Order`.
+    pub order: Value,
+    /// Who asks.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// What came of it, once it is settled: opaque here.
+    pub answer: Option<Value>,
+}
+
+/// One place in a lock's queue; the first holds the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRow {
+    /// The lock.
+    pub name: String,
+    /// Counts up over all locks: first come, first served.
+    pub place: u64,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepId,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
 /// One change of a route's flag (or of the kill switch, where `route` is `None`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlipRecord {
@@ -188,7 +270,7 @@ pub struct FlipRecord {
     /// Whether the gate was passed by hand.
     pub forced: bool,
     /// The evidence at that moment, as JSON.
-    pub evidence: serde_json::Value,
+    pub evidence: Value,
 }
 
 /// What a file declared when it was last read: only a change of that is a flip by `file`.
@@ -231,5 +313,5 @@ pub struct EvidenceRecord {
     /// When it was written.
     pub at: Timestamp,
     /// The content.
-    pub value: serde_json::Value,
+    pub value: Value,
 }

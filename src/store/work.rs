@@ -23,8 +23,8 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Birth, RunSnapshot, StoreError};
-use crate::names::{Fence, RunId, ServiceName, StepId, WorkerId};
+use super::{Birth, LockRow, Notice, OrderRecord, RunSnapshot, StoreError};
+use crate::names::{Fence, RunId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
 /// A run that was taken.
@@ -52,87 +52,6 @@ pub enum Taken {
     Ended(RunSummary),
     /// There is no such run.
     Unknown,
-}
-
-/// Something asked of a run that another process moves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OrderRecord {
-    /// Names the asking, so that it is done once.
-    pub id: Uuid,
-    /// Of which run.
-    pub run: RunId,
-    /// What, as JSON of `workflow::Order`.
-    pub order: Value,
-    /// Who asks.
-    pub by: String,
-    /// When.
-    pub at: Timestamp,
-    /// What came of it, once it is settled: opaque here.
-    pub answer: Option<Value>,
-}
-
-/// A change of a lock's queue that goes in with an append.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LockChange {
-    /// The step (the item) stands at the end of the queue, unless it stands there already.
-    Queue {
-        /// The lock.
-        name: String,
-        /// The step.
-        step: StepId,
-        /// The item of a `for_each`.
-        item: Option<u32>,
-    },
-    /// It stands there no more.
-    Leave {
-        /// The lock.
-        name: String,
-        /// The step.
-        step: StepId,
-        /// The item of a `for_each`.
-        item: Option<u32>,
-    },
-}
-
-/// One place in a lock's queue; the first holds the lock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockRow {
-    /// The lock.
-    pub name: String,
-    /// Counts up over all locks: first come, first served.
-    pub place: u64,
-    /// The run.
-    pub run: RunId,
-    /// The step.
-    pub step: StepId,
-    /// The item of a `for_each`.
-    pub item: Option<u32>,
-    /// Since when.
-    pub since: Timestamp,
-}
-
-/// A message to a webhook, recorded before it is sent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Notice {
-    /// Counts up; given by the store, 0 when it is handed in.
-    pub number: u64,
-    /// Of which run.
-    pub run: RunId,
-    /// What `notify:` says in the workflow: its messages are sent in order. Empty where an older version recorded it.
-    #[serde(default)]
-    pub destination: String,
-    /// The service that receives it; not known where an older version recorded it.
-    #[serde(default)]
-    pub service: Option<ServiceName>,
-    /// Who recorded it, and sends it.
-    #[serde(default)]
-    pub by: Option<WorkerId>,
-    /// Where to.
-    pub url: String,
-    /// What: no bodies, no secrets.
-    pub body: Value,
-    /// When it was recorded.
-    pub at: Timestamp,
 }
 
 /// What happened in the store that a waiting process wants to know at once. Lossy: whoever lags looks for itself, and

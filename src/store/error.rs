@@ -1,0 +1,62 @@
+//! Why a store did not do what was asked.
+
+use crate::flag::{Arm, PinKey};
+use crate::names::{RunId, Seq};
+
+/// Why events were not appended. Each variant asks for another reaction of the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The append contradicts what is stored: read the run again.
+    #[error("conflict: {0}")]
+    Conflict(Conflict),
+    /// The fencing token is outdated, because another worker took the run over: stop moving it.
+    #[error("fenced: run {0} has a newer owner")]
+    Fenced(RunId),
+    /// Certainly nothing was written (disk full before the commit, queue full, store closed).
+    #[error("refused, nothing was written: {0}")]
+    Refused(String),
+    /// It is unknown whether the events were written: read the run back before anything else.
+    #[error("unavailable, the outcome is unknown: {0}")]
+    Unavailable(String),
+}
+
+/// What an append contradicts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// The run already has events of another append with these numbers, or the events before them are missing.
+    Seq {
+        /// The last seq that is stored.
+        stored: Seq,
+    },
+    /// The retry key belongs to another run.
+    Claim {
+        /// The run that claimed it.
+        run: RunId,
+        /// Whether that run's request was the same.
+        same_request: bool,
+    },
+    /// The instance is pinned to another run or to the other arm.
+    Pin {
+        /// The instance.
+        key: PinKey,
+        /// The arm that owns it.
+        owner: Arm,
+    },
+}
+
+impl std::fmt::Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Conflict::Seq { stored } => write!(f, "the run is at seq {stored} already"),
+            Conflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
+            Conflict::Pin { key, owner } => {
+                write!(f, "`{}` of {} is {}'s already", key.id, key.family, owner.as_str())
+            }
+        }
+    }
+}
+
+/// The store did not answer, or holds something that this binary cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);

@@ -10,7 +10,7 @@ use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, JsonResult};
 use super::types::{DiffGroup, Diffs, EvidenceView, Sample};
 
-use crate::evidence::Seen;
+use crate::evidence::FingerprintCount;
 use crate::store::SampleRecord;
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -41,7 +41,7 @@ pub(super) async fn diffs(
 }
 
 /// Groups samples (given newest first) by fingerprint: the most frequent group first, of equals the most recent.
-fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, Seen>) -> Vec<DiffGroup> {
+fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, FingerprintCount>) -> Vec<DiffGroup> {
     let mut groups: Vec<DiffGroup> = Vec::new();
     let mut group_of: HashMap<String, usize> = HashMap::new();
     for sample in samples {

@@ -89,7 +89,7 @@ fn query_error<T: JsonSchema>(query: &str) -> ApiError {
     let known: BTreeMap<&str, &Value> =
         schema["properties"].as_object().into_iter().flatten().map(|(name, of)| (name.as_str(), of)).collect();
     let names = known.keys().copied().collect::<Vec<_>>().join(", ");
-    for (name, value) in crate::expression::pairs(query).as_object().into_iter().flatten() {
+    for (name, value) in crate::expression::parse_form(query).as_object().into_iter().flatten() {
         let Some(of) = known.get(name.as_str()) else {
             let nearest = crate::problem::nearest(name, known.keys().copied());
             let hint = nearest.map_or(format!("it takes {names}"), |nearest| format!("did you mean `{nearest}`?"));

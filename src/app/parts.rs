@@ -63,8 +63,8 @@ impl Parts {
         };
         time::set(&store).await?;
         let evidence = Evidence::load_with(store.clone(), &limits).await.context("reading the evidence")?;
-        evidence.renamed(earlier_ids(setup));
-        evidence.rest_on(&bases(setup));
+        evidence.set_renames(earlier_ids(setup));
+        evidence.set_basis(&bases(setup));
         let secret = store.secret().await.context("reading the store's secret")?;
         let pins = stores::affinity(setup, &store, &secret).await?;
         let ladder = LadderParts {
@@ -123,8 +123,8 @@ impl Parts {
                 parts.rules.store(Arc::new(setup.rules.clone()));
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
-                parts.evidence.renamed(earlier_ids(&setup));
-                parts.evidence.rest_on(&bases(&setup));
+                parts.evidence.set_renames(earlier_ids(&setup));
+                parts.evidence.set_basis(&bases(&setup));
             }
         };
         let taken = self.ladder.reload(declared, recorded).await;

@@ -126,7 +126,7 @@ impl App {
             traffic: {
                 let proxy = proxy.clone();
                 Arc::new(move |route| {
-                    let (requests, overhead_p50_us) = proxy.seen(route);
+                    let (requests, overhead_p50_us) = proxy.status_counts(route);
                     RouteTraffic { requests, overhead_p50_us }
                 })
             },

@@ -15,7 +15,7 @@ use super::settings::{self, PointsmanDraft};
 use super::setup::Overrides;
 use super::tree::{Node, NodeKind};
 use crate::compare::{CompareContext, Rules, RulesDraft};
-use crate::flag::file::{RouteDraft, ServiceDraft, WorkflowFacts, World, check_routes, check_service};
+use crate::flag::file::{KnownNames, RouteDraft, ServiceDraft, WorkflowFacts, check_routes, check_service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
 use crate::workflow::{EffectClass, Known, Plan, StepKind};
@@ -116,7 +116,7 @@ pub(crate) fn routes<'a>(
     });
     let facts = facts.collect();
     let mut own = Problems::default();
-    let checked = check_routes(&drafts, &World { services, workflows: &facts, read }, &mut own);
+    let checked = check_routes(&drafts, &KnownNames { services, workflows: &facts, read }, &mut own);
     // A warning about an incomplete draft may be caused by what was removed from it.
     own.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
     problems.extend(own);

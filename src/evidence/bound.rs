@@ -1,11 +1,11 @@
-//! How high the mismatch rate can still be.
+//! The upper bound of a mismatch rate.
 
-/// The error that is accepted over the whole life of the evidence, however often it is looked at.
+/// The accepted probability that the bound is ever too low, however often it is read.
 const ALPHA: f64 = 0.05;
 
 /// The anytime-valid 95 % upper bound of a rate, after `hits` in `pairs`: the highest rate that the pairs have not
 /// refuted. A rate `p` is refuted once the pairs are twenty times likelier under rates spread evenly below `p` than
-/// under `p` itself (Ville's inequality makes that hold at every look at once).
+/// under `p` itself. By Ville's inequality this holds at all points in time together.
 pub(super) fn upper(pairs: u64, hits: u64) -> f64 {
     if pairs == 0 || hits >= pairs {
         return 1.0;
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_mismatch_the_bound_falls_as_is_known() {
+    fn without_a_mismatch_the_bound_has_the_published_values() {
         for (rate, pairs) in [(0.01, 449), (0.001, 4_512), (0.0001, 45_137)] {
             let needed = clean_pairs_for(rate);
             assert!(needed.abs_diff(pairs) <= 1, "{rate}: {needed} and not {pairs}");
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_lies_above_the_rate_and_falls_with_more_of_the_same() {
+    fn the_bound_is_above_the_rate_and_falls_with_more_pairs_at_the_same_rate() {
         for (pairs, hits) in [(1, 0), (20, 0), (20, 1), (20, 19), (1_000, 37), (1_000_000, 12)] {
             let (bound, later) = (upper(pairs, hits), upper(pairs * 10, hits * 10));
             assert!(bound > hits as f64 / pairs as f64 && bound <= 1.0, "{pairs} {hits} {bound}");
@@ -115,8 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_at_every_look_at_once() {
-        // 2,000 lives of 300 pairs at a true rate of 3 %: how many ever see a bound below it?
+    fn the_bound_holds_however_often_it_is_read() {
+        // 2,000 histories of 300 pairs at a true rate of 3 %: in how many is the bound ever below it?
         let mut random = fastrand::Rng::with_seed(7);
         let table: Vec<Vec<f64>> = (0..=30).map(|k| (0..=300).map(|n| upper(n.max(k), k)).collect()).collect();
         let ever_wrong = (0..2_000)

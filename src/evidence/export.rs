@@ -1,17 +1,17 @@
 //! Evidence as metrics.
 //!
-//! A recorder renders one metric after the other, while counting goes on; so nothing is counted in it as it happens.
-//! Before each scrape every route is looked at once, under its lock, and the counters are set to what was seen.
+//! The metrics recorder renders one metric after the other while counting goes on, and sums would disagree. So nothing
+//! is counted in the recorder directly: before each scrape every route's counters are copied once, under their lock.
 
 use metrics::{counter, gauge};
 
-use super::RouteEvidence;
-use super::book::{Page, Totals};
+use super::counters::{Counters, Totals};
+use super::route::RouteEvidence;
 use crate::names::RouteId;
 
-/// Sets all metrics of one route to one look at it.
-pub(super) fn publish(route: &RouteId, page: &Page) {
-    let Page { basis: _, epoch: _, evidence, totals, dirty: _ } = page;
+/// Sets all metrics of one route from one copy of its counters.
+pub(super) fn publish(route: &RouteId, counters: &Counters) {
+    let Counters { basis: _, generation: _, evidence, totals, dirty: _ } = counters;
     let name = || route.as_str().to_owned();
     let Totals { offered, matched, ignored, mismatched, skipped, failed, differences } = totals;
     counter!("pointsman_offered_total", "route" => name()).absolute(*offered);

@@ -1,19 +1,19 @@
-//! Whether a route's evidence lets it go up one rung. Pure: a function of the evidence alone.
+//! Whether a route's evidence allows it to go up one rung. A pure function of the evidence.
 
-use super::RouteEvidence;
+use super::route::RouteEvidence;
 use crate::flag::State;
 
-/// Pairs wanted before a rung.
-const PAIRS: u64 = 20;
-/// Answers of the engine in a row wanted before `only`.
-const ANSWERS: u64 = 50;
+/// Compared pairs required before a route goes up.
+const PAIRS_MIN: u64 = 20;
+/// Consecutive answers of the engine required before `only`.
+const ANSWERS_MIN: u64 = 50;
 /// The share of runs that may have failed, percent.
-const FAILED_PERCENT: u64 = 10;
+const FAILED_PERCENT_MAX: u64 = 10;
 /// The share of dark requests that may have no twin, percent.
-const WITHOUT_TWIN_PERCENT: u64 = 10;
+const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
 
-/// Whether a route may go up from one rung to the next, by its evidence. A route that follows instances has no pairs in
-/// shadow: who asks for it does not ask here.
+/// Whether a route may go up from one rung to the next, by its evidence. The caller must not ask for a follower in
+/// shadow: it follows instances that have no twin there, and so has no pairs.
 ///
 /// # Errors
 /// Every condition that does not hold, each a sentence that says how far it is.
@@ -22,29 +22,29 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     match (from, to) {
         (State::Off, State::Shadow) => {}
         (State::Shadow, State::Dark) => {
-            pairs(evidence.shadow_pairs + evidence.dark_pairs, "", &mut missing);
-            no_mismatch(evidence, &mut missing);
-            failures(evidence, &mut missing);
+            check_pairs(evidence.shadow_pairs + evidence.dark_pairs, "", &mut missing);
+            check_mismatches(evidence, &mut missing);
+            check_failures(evidence, &mut missing);
         }
         (State::Dark, State::Live) => {
-            pairs(evidence.dark_pairs, " in dark", &mut missing);
-            no_mismatch(evidence, &mut missing);
-            failures(evidence, &mut missing);
-            twins(evidence, &mut missing);
+            check_pairs(evidence.dark_pairs, " in dark", &mut missing);
+            check_mismatches(evidence, &mut missing);
+            check_failures(evidence, &mut missing);
+            check_twins(evidence, &mut missing);
         }
         (State::Live, State::Only) => {
             if !live_share_is_all {
                 missing.push("needs a share of 100 % in live".to_owned());
             }
             let answers = evidence.engine_answers;
-            if answers < ANSWERS {
+            if answers < ANSWERS_MIN {
                 let since = match evidence.engine_errors {
                     0 => "since the last change".to_owned(),
                     n => format!("since the last of {n} errors, fallbacks or unknown outcomes"),
                 };
-                let more = ANSWERS - answers;
+                let more = ANSWERS_MIN - answers;
                 missing.push(format!(
-                    "needs {more} more {} of the engine without error in a row ({answers} of {ANSWERS} {since})",
+                    "needs {more} more {} of the engine without error in a row ({answers} of {ANSWERS_MIN} {since})",
                     if more == 1 { "answer" } else { "answers" },
                 ));
             }
@@ -55,43 +55,43 @@ pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all:
     if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
-fn pairs(have: u64, place: &str, missing: &mut Vec<String>) {
-    if have < PAIRS {
-        let more = PAIRS - have;
+fn check_pairs(have: u64, place: &str, missing: &mut Vec<String>) {
+    if have < PAIRS_MIN {
+        let more = PAIRS_MIN - have;
         let noun = if more == 1 { "pair" } else { "pairs" };
-        missing.push(format!("needs {more} more compared {noun}{place} ({have} of {PAIRS})"));
+        missing.push(format!("needs {more} more compared {noun}{place} ({have} of {PAIRS_MIN})"));
     }
 }
 
-fn no_mismatch(evidence: &RouteEvidence, missing: &mut Vec<String>) {
+fn check_mismatches(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     if evidence.mismatched > 0 {
         missing.push(format!(
-            "has {} open {} since the workflow or the rules last changed: mend the workflow or the rules, which starts the evidence anew",
+            "has {} open {} since the workflow or the rules last changed: mend the workflow or the rules, which starts the evidence from zero",
             evidence.mismatched,
             if evidence.mismatched == 1 { "mismatch" } else { "mismatches" },
         ));
     }
 }
 
-fn failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {
+fn check_failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     let failed = evidence.failed.values().sum::<u64>();
     let all = evidence.pairs() + failed;
-    if failed * 100 > all * FAILED_PERCENT {
+    if failed * 100 > all * FAILED_PERCENT_MAX {
         let share = failed as f64 * 100.0 / all as f64;
         missing.push(format!(
-            "has {share:.1} % of the engine's runs failed ({failed} of {all}), and {FAILED_PERCENT} % may fail"
+            "has {share:.1} % of the engine's runs failed ({failed} of {all}), and {FAILED_PERCENT_MAX} % may fail"
         ));
     }
 }
 
-fn twins(evidence: &RouteEvidence, missing: &mut Vec<String>) {
+fn check_twins(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     let without = evidence.dark_without_twin;
     let all = evidence.dark_with_twin + without;
-    // In integers, so that exactly the share passes.
-    if without * 100 > all * WITHOUT_TWIN_PERCENT {
+    // In integers, so that a share of exactly the maximum passes.
+    if without * 100 > all * WITHOUT_TWIN_PERCENT_MAX {
         let share = without as f64 * 100.0 / all as f64;
         missing.push(format!(
-            "has {share:.1} % of dark requests without a twin ({without} of {all}), and {WITHOUT_TWIN_PERCENT} % may have none"
+            "has {share:.1} % of dark requests without a twin ({without} of {all}), and {WITHOUT_TWIN_PERCENT_MAX} % may have none"
         ));
     }
 }
@@ -105,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn shadow_wants_nothing() {
+    fn shadow_has_no_conditions() {
         assert!(gate(&RouteEvidence::default(), State::Off, State::Shadow, false).is_ok());
     }
 
     #[test]
-    fn dark_wants_pairs_without_a_mismatch() {
+    fn dark_requires_pairs_without_a_mismatch() {
         let mut e = RouteEvidence { shadow_pairs: 12, ..Default::default() };
         assert_eq!(missing(&e, State::Shadow, State::Dark, false), ["needs 8 more compared pairs (12 of 20)"]);
         e.shadow_pairs = 20;
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_fails_a_lot_stays_where_it_is() {
+    fn too_many_failed_runs_are_refused() {
         let mut e = RouteEvidence { shadow_pairs: 90, ..Default::default() };
         e.failed.insert("timeout".into(), 10);
         assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn live_wants_pairs_made_in_dark_and_twins() {
+    fn live_requires_pairs_made_in_dark_and_twins() {
         let mut e = RouteEvidence { shadow_pairs: 900, dark_pairs: 19, dark_with_twin: 19, ..Default::default() };
         assert_eq!(missing(&e, State::Dark, State::Live, false), ["needs 1 more compared pair in dark (19 of 20)"]);
         e.dark_pairs = 90;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_wants_everybody_and_answers_in_a_row() {
+    fn only_requires_a_full_share_and_consecutive_answers() {
         let mut e = RouteEvidence { engine_answers: 49, ..Default::default() };
         let why = missing(&e, State::Live, State::Only, false);
         assert_eq!(why.len(), 2, "{why:?}");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn two_rungs_at_once_are_refused_and_down_is_free() {
+    fn two_rungs_at_once_are_refused_and_going_down_is_always_allowed() {
         let e = RouteEvidence { shadow_pairs: 900, dark_pairs: 900, engine_answers: 900, ..Default::default() };
         for (from, to) in [(State::Off, State::Dark), (State::Shadow, State::Live), (State::Off, State::Only)] {
             assert_eq!(missing(&e, from, to, true).len(), 1);

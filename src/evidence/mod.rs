@@ -1,20 +1,21 @@
-//! What comparisons add up to for a route, and whether it may move.
+//! Counts what comparisons found for each route, and says whether a route may move.
 //!
 //! The question it answers: "how sure are we that the engine does what legacy does?"
 //!
-//! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed`, at every moment
-//! that anybody can look, because both sides are counted under one lock and scraped from one look. Evidence rests on a
-//! workflow and on rules; where those change it starts anew, and what was under way meanwhile does not count.
+//! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever it is read,
+//! because both sides change under one lock and are scraped from one copy. Evidence has a basis (the workflow and the
+//! rules): when the basis changes, the evidence starts again from zero, and comparisons that began before do not count.
 //!
-//! Who compares is `shadow`'s business, who moves a route is `ladder`'s.
+//! `shadow` compares; `ladder` moves routes.
 //!
-//! The store is written behind: a slow one delays nobody, one that is gone costs what has not been written since
-//! (counts go on in memory), and what was written twice is the same row.
+//! Evidence is written to the store behind: a slow store delays nobody, an unreachable one loses at most the evidence
+//! since the last write (counting goes on in memory), and a repeated write is the same row.
 
-mod book;
 mod bound;
+mod counters;
 mod export;
 mod gate;
+mod route;
 mod samples;
 
 #[cfg(test)]
@@ -26,99 +27,34 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 pub use self::gate::gate;
-/// A kept comparison, for whoever makes one.
+/// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
-pub use book::Epoch;
+pub use counters::Generation;
+pub use route::{FingerprintCount, RouteEvidence};
 
-use book::{Book, Kept, Page};
-use samples::Waiting;
+use counters::{Counters, SharedCounters, StoredEvidence};
+use samples::PendingSamples;
 
 use crate::clock;
 use crate::compare::Comparison;
-use crate::exchange::{Outcome, Served, Settle, Watch};
+use crate::exchange::{Outcome, Served, ServedObserver, Settle};
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::{EvidenceRecord, SharedStore, StoreError};
 
-/// The evidence of all routes: in memory, written behind to the store.
+/// The evidence of all routes: in memory, written to the store behind.
 pub struct Evidence {
     store: SharedStore,
     limits: Limits,
-    books: RwLock<BTreeMap<RouteId, Arc<Book>>>,
-    /// The id of now for each that a route had before.
+    routes: RwLock<BTreeMap<RouteId, Arc<SharedCounters>>>,
+    /// The current id for each earlier id of a route.
     renames: RwLock<BTreeMap<RouteId, RouteId>>,
-    waiting: Mutex<Waiting>,
-    /// One flush at a time, so that an older page never overwrites a newer one.
+    pending: Mutex<PendingSamples>,
+    /// One flush at a time, so that older counts never overwrite newer ones.
     flushing: tokio::sync::Mutex<()>,
     scraping: Mutex<()>,
-}
-
-/// What there is to say of one route since its workflow or rules last changed.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(default)]
-pub struct RouteEvidence {
-    /// Pairs made in shadow.
-    pub shadow_pairs: u64,
-    /// Pairs made in dark.
-    pub dark_pairs: u64,
-    /// Of all pairs, those that matched, by rule or without.
-    pub matched: u64,
-    /// Of all pairs, those equal only by a rule.
-    pub ignored: u64,
-    /// Of all pairs, those that differ: open until the workflow or the rules change.
-    pub mismatched: u64,
-    /// Not compared, by reason.
-    pub skipped: BTreeMap<String, u64>,
-    /// Failed, by reason.
-    pub failed: BTreeMap<String, u64>,
-    /// Dark requests that have a twin: a durable run was made.
-    pub dark_with_twin: u64,
-    /// Dark requests that have no twin.
-    pub dark_without_twin: u64,
-    /// Answers of the engine in live in a row: since the last change, and since the last error.
-    pub engine_answers: u64,
-    /// Errors, unknown outcomes and fallbacks of the engine in live since the last change.
-    pub engine_errors: u64,
-    /// Each rule's hits: how often it made something equal.
-    pub rule_hits: BTreeMap<String, u64>,
-    /// Pairs that differ, by the fingerprint of where: every one is counted, few are kept as samples.
-    pub seen: BTreeMap<String, Seen>,
-}
-
-/// How often pairs differed in one way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-pub struct Seen {
-    /// How many.
-    pub count: u64,
-    /// The first of them.
-    pub first: Timestamp,
-    /// The last of them.
-    pub last: Timestamp,
-}
-
-impl RouteEvidence {
-    /// All pairs.
-    pub fn pairs(&self) -> u64 {
-        self.shadow_pairs + self.dark_pairs
-    }
-    /// The 95 % upper bound of the mismatch rate, valid however often it is looked at; 1 where there is nothing yet.
-    pub fn mismatch_upper_bound(&self) -> f64 {
-        bound::upper(self.pairs(), self.mismatched)
-    }
-    /// How many more pairs without a mismatch bring the bound below a rate; `None` where a mismatch is open.
-    pub fn pairs_needed_for(&self, rate: f64) -> Option<u64> {
-        (self.mismatched == 0).then(|| bound::clean_pairs_for(rate).saturating_sub(self.pairs()))
-    }
-    /// The share of offered requests that was compared, 0 to 1; 1 where nothing was offered.
-    pub fn coverage(&self) -> f64 {
-        let not = self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>();
-        let all = self.pairs() + not;
-        if all == 0 { 1.0 } else { self.pairs() as f64 / all as f64 }
-    }
 }
 
 impl Evidence {
@@ -135,83 +71,84 @@ impl Evidence {
     /// # Errors
     /// The store does not answer.
     pub async fn load_with(store: SharedStore, limits: &Limits) -> Result<Arc<Self>, StoreError> {
-        let mut books = BTreeMap::new();
+        let mut routes = BTreeMap::new();
         for EvidenceRecord { route, at: _, value } in store.evidence().await? {
-            match serde_json::from_value::<Kept>(value) {
-                // What was under it is under another id by now.
-                Ok(kept) if kept.basis.is_none() && kept.evidence == RouteEvidence::default() => {}
-                Ok(kept) => {
-                    books.insert(route, Arc::new(Book::kept(kept)));
+            match serde_json::from_value::<StoredEvidence>(value) {
+                // Left empty by a rename: its evidence is under the new id.
+                Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
+                Ok(stored) => {
+                    routes.insert(route, Arc::new(SharedCounters::restore(stored)));
                 }
-                // Evidence is a means, not a truth: what another binary wrote otherwise is gathered again.
-                Err(error) => tracing::warn!(%route, %error, "stored evidence cannot be read and starts anew"),
+                // Not an error: evidence in the format of another version can be gathered again.
+                Err(error) => {
+                    tracing::warn!(%route, %error, "stored evidence cannot be read; the route's evidence starts from zero");
+                }
             }
         }
         Ok(Arc::new(Self {
             store,
             limits: limits.clone(),
-            books: RwLock::new(books),
+            routes: RwLock::new(routes),
             renames: RwLock::default(),
-            waiting: Mutex::default(),
+            pending: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
             scraping: Mutex::default(),
         }))
     }
 
-    /// Says which ids routes had before. What stands under one of them is the route's from now on, and so is what is
-    /// still under way under it; a route that has evidence of its own keeps that. Call it before [`Evidence::rest_on`].
-    pub fn renamed<'a>(&self, routes: impl Iterator<Item = (&'a RouteId, &'a [RouteId])>) {
-        let mut books = self.books.write().unwrap_or_else(PoisonError::into_inner);
+    /// Sets the earlier ids of routes. Evidence under an earlier id becomes the route's, also from comparisons that still
+    /// run under that id; a route that already has evidence keeps its own. Call it before [`Evidence::set_basis`].
+    pub fn set_renames<'a>(&self, ids: impl Iterator<Item = (&'a RouteId, &'a [RouteId])>) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         let mut renames = self.renames.write().unwrap_or_else(PoisonError::into_inner);
         renames.clear();
-        for (route, was) in routes {
+        for (route, was) in ids {
             renames.extend(was.iter().map(|old| (old.clone(), route.clone())));
-            let has_any = |id: &&RouteId| books.get(*id).is_some_and(|book| book.page().basis.is_some());
+            let has_any = |id: &&RouteId| routes.get(*id).is_some_and(|shared| shared.lock().basis.is_some());
             if has_any(&route) {
                 continue;
             }
             let Some(old) = was.iter().find(has_any) else { continue };
-            let Some(from) = books.get(old).cloned() else { continue };
-            let to = books.entry(route.clone()).or_default();
-            to.page().take_over(&mut from.page());
-            self.waiting().move_to(old, route);
-            tracing::info!(%route, was = %old, "the evidence of a renamed route goes on");
+            let Some(from) = routes.get(old).cloned() else { continue };
+            let to = routes.entry(route.clone()).or_default();
+            to.lock().take_evidence(&mut from.lock());
+            self.pending().rename(old, route);
+            tracing::info!(%route, was = %old, "a renamed route keeps its evidence");
         }
     }
 
-    /// Says which routes exist and what their evidence rests on (a hash of plan id and rules): where that changed,
-    /// the evidence starts anew. Call it once the new plans and rules are in force: what was offered before and is
-    /// still under way then does not count.
-    pub fn rest_on(&self, bases: &[(RouteId, String)]) {
+    /// Sets each route's basis (a hash of plan id and rules). Where it changed, the evidence starts from zero. Call it
+    /// once the new plans and rules are in force: requests offered before, and not compared yet, do not count.
+    pub fn set_basis(&self, bases: &[(RouteId, String)]) {
         for (route, basis) in bases {
-            if self.book(route).page().rest_on(basis) {
-                tracing::info!(%route, "the workflow or the rules changed: the evidence starts anew");
-                self.waiting().clear(route);
+            if self.counters(route).lock().set_basis(basis) {
+                tracing::info!(%route, "the workflow or the rules changed: the evidence starts from zero");
+                self.pending().clear(route);
             }
         }
     }
 
-    /// Which evidence a request belongs to that is offered now.
-    pub fn epoch(&self, route: &RouteId) -> Epoch {
-        Epoch(self.book(route).page().epoch)
+    /// The generation of evidence to which a request that is offered now belongs.
+    pub fn generation(&self, route: &RouteId) -> Generation {
+        Generation(self.counters(route).lock().generation)
     }
 
-    /// Notes a pair, before its ticket is settled. One of an epoch that is over counts in the totals only.
-    pub fn compared(
+    /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only.
+    pub fn record_pair(
         &self,
         route: &RouteId,
-        epoch: Epoch,
+        generation: Generation,
         rung: State,
         comparison: &Comparison,
         legacy: Duration,
         engine: Duration,
     ) {
         {
-            let book = self.book(route);
-            let mut page = book.page();
-            page.differed(comparison);
-            if page.epoch == epoch.0 {
-                page.compared(rung, comparison);
+            let shared = self.counters(route);
+            let mut counters = shared.lock();
+            counters.count_differences(comparison);
+            if counters.generation == generation.0 {
+                counters.record_pair(rung, comparison);
             }
         }
         let slower = if engine > legacy { "engine" } else { "legacy" };
@@ -219,147 +156,149 @@ impl Evidence {
             .record(engine.abs_diff(legacy).as_secs_f64());
     }
 
-    /// Notes that a dark request has a twin.
-    pub fn with_twin(&self, route: &RouteId) {
-        let book = self.book(route);
-        let mut page = book.page();
-        page.evidence.dark_with_twin += 1;
-        page.dirty = true;
+    /// Counts a dark request that has a twin.
+    pub fn record_twin(&self, route: &RouteId) {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        counters.evidence.dark_with_twin += 1;
+        counters.dirty = true;
     }
 
-    /// Whether another sample of this kind is wanted: a cheap look before one is made.
-    pub fn wants(&self, route: &RouteId, epoch: Epoch, fingerprint: &str) -> bool {
-        self.epoch(route) == epoch && self.waiting().wants(&self.id_now(route), fingerprint, &self.limits)
+    /// Whether another sample with this fingerprint would be kept; asked before one is built.
+    pub fn wants_sample(&self, route: &RouteId, generation: Generation, fingerprint: &str) -> bool {
+        self.generation(route) == generation
+            && self.pending().wants_sample(&self.current_id(route), fingerprint, &self.limits)
     }
 
-    /// Keeps a sample, written behind. Redacted before it comes here.
-    pub fn keep(&self, epoch: Epoch, sample: Sample) {
-        let sample = Sample { route: self.id_now(&sample.route), ..sample };
-        let book = self.book(&sample.route);
-        // Under the page's lock, so that a sample of the old epoch cannot slip in behind the clearing.
-        let page = book.page();
-        let mut waiting = self.waiting();
-        if page.epoch == epoch.0 && waiting.wants(&sample.route, &sample.fingerprint, &self.limits) {
-            waiting.push(sample);
+    /// Keeps a sample, to be written behind. It must already be redacted.
+    pub fn keep_sample(&self, generation: Generation, sample: Sample) {
+        let sample = Sample { route: self.current_id(&sample.route), ..sample };
+        let shared = self.counters(&sample.route);
+        // The counters stay locked, so that a sample of the old generation is not added after `set_basis` cleared them.
+        let counters = shared.lock();
+        let mut pending = self.pending();
+        if counters.generation == generation.0 && pending.wants_sample(&sample.route, &sample.fingerprint, &self.limits)
+        {
+            pending.push(sample);
         }
     }
 
-    /// What there is to say of a route.
+    /// The evidence of a route.
     pub fn of(&self, route: &RouteId) -> RouteEvidence {
-        self.book(route).page().evidence.clone()
+        self.counters(route).lock().evidence.clone()
     }
 
-    /// What there is to say of a route that has or had one of these ids, as far as it rests on this: evidence of another
-    /// basis is none.
-    pub fn on_basis<'a>(&self, ids: impl Iterator<Item = &'a RouteId>, basis: &str) -> RouteEvidence {
-        let books = self.books.read().unwrap_or_else(PoisonError::into_inner);
-        let pages = ids.filter_map(|id| books.get(id)).map(|book| book.page());
-        let mut fitting = pages.filter(|page| page.basis.as_deref() == Some(basis));
-        fitting.next().map(|page| page.evidence.clone()).unwrap_or_default()
+    /// The evidence of a route that has or had one of these ids, where it has this basis; else none.
+    pub fn of_basis<'a>(&self, ids: impl Iterator<Item = &'a RouteId>, basis: &str) -> RouteEvidence {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let counters = ids.filter_map(|id| routes.get(id)).map(|shared| shared.lock());
+        let mut fitting = counters.filter(|counters| counters.basis.as_deref() == Some(basis));
+        fitting.next().map(|counters| counters.evidence.clone()).unwrap_or_default()
     }
 
-    /// One scrape at a time: sets the metrics to one look at every route, then renders.
+    /// Sets the metrics from one copy of every route, then renders them; one scrape at a time.
     pub fn scrape<T>(&self, render: impl FnOnce() -> T) -> T {
         let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         self.publish();
         render()
     }
 
-    /// Sets the metrics to one look at every route. Whoever renders meanwhile sees two looks mixed: see [`Evidence::scrape`].
+    /// Sets the metrics from one copy of every route. Rendering at the same time would mix two copies:
+    /// [`Evidence::scrape`] prevents that.
     pub fn publish(&self) {
-        let seen: Vec<(RouteId, Page)> =
-            self.all().into_iter().map(|(route, book)| (route, book.page().clone())).collect();
-        for (route, page) in &seen {
-            export::publish(route, page);
+        let copies: Vec<(RouteId, Counters)> =
+            self.all().into_iter().map(|(route, shared)| (route, shared.lock().clone())).collect();
+        for (route, counters) in &copies {
+            export::publish(route, counters);
         }
     }
 
-    /// Writes what has not been written.
+    /// Writes what changed since the last flush.
     ///
     /// # Errors
-    /// The store does not answer: nothing is lost, the next flush tries again.
+    /// The store does not answer. Nothing is lost: the next flush tries again.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.flushing.lock().await;
-        let waiting = self.waiting().take();
-        if let Err(error) = waiting.write(&*self.store, &self.limits).await {
-            self.waiting().put_back(waiting);
+        let pending = self.pending().take();
+        if let Err(error) = pending.write(&*self.store, &self.limits).await {
+            self.pending().put_back(pending);
             return Err(error);
         }
         let mut rows = Vec::new();
         let mut written = Vec::new();
-        for (route, book) in self.all() {
-            let mut page = book.page();
-            if !std::mem::take(&mut page.dirty) {
+        for (route, shared) in self.all() {
+            let mut counters = shared.lock();
+            if !std::mem::take(&mut counters.dirty) {
                 continue;
             }
-            let kept = Kept { basis: page.basis.clone(), evidence: page.evidence.clone() };
-            drop(page);
-            let value = serde_json::to_value(kept).map_err(|e| StoreError(e.to_string()))?;
+            let stored = StoredEvidence { basis: counters.basis.clone(), evidence: counters.evidence.clone() };
+            drop(counters);
+            let value = serde_json::to_value(stored).map_err(|e| StoreError(e.to_string()))?;
             rows.push(EvidenceRecord { route, at: clock::now(), value });
-            written.push(book);
+            written.push(shared);
         }
         if rows.is_empty() {
             return Ok(());
         }
         let outcome = self.store.put_evidence(rows).await;
         if outcome.is_err() {
-            written.iter().for_each(|book| book.page().dirty = true);
+            written.iter().for_each(|shared| shared.lock().dirty = true);
         }
         outcome
     }
 
-    /// Flushes from time to time, for ever. Whoever ends it flushes once more.
+    /// Flushes at an interval, until cancelled; whoever cancels it flushes once more.
     pub async fn write_behind(self: Arc<Self>, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             if let Err(error) = self.flush().await {
-                tracing::warn!(%error, "evidence is not written yet");
+                tracing::warn!(%error, "evidence is not written yet; it is kept in memory and written at the next flush");
             }
         }
     }
 
-    /// The id that a route has now, where it had this one before.
-    fn id_now(&self, route: &RouteId) -> RouteId {
+    /// The current id of a route that may have had this one before.
+    fn current_id(&self, route: &RouteId) -> RouteId {
         let renames = self.renames.read().unwrap_or_else(PoisonError::into_inner);
         renames.get(route).unwrap_or(route).clone()
     }
 
-    /// The account of a route; routes come from the files, so there are few.
-    fn book(&self, route: &RouteId) -> Arc<Book> {
-        let route = &self.id_now(route);
-        if let Some(book) = self.books.read().unwrap_or_else(PoisonError::into_inner).get(route) {
-            return Arc::clone(book);
+    /// The counters of a route. Routes come from files, so there are few.
+    fn counters(&self, route: &RouteId) -> Arc<SharedCounters> {
+        let route = &self.current_id(route);
+        if let Some(counters) = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
+            return Arc::clone(counters);
         }
-        let mut books = self.books.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(books.entry(route.clone()).or_default())
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(routes.entry(route.clone()).or_default())
     }
 
-    fn all(&self) -> Vec<(RouteId, Arc<Book>)> {
-        let books = self.books.read().unwrap_or_else(PoisonError::into_inner);
-        books.iter().map(|(route, book)| (route.clone(), Arc::clone(book))).collect()
+    fn all(&self) -> Vec<(RouteId, Arc<SharedCounters>)> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        routes.iter().map(|(route, counters)| (route.clone(), Arc::clone(counters))).collect()
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> std::sync::MutexGuard<'_, PendingSamples> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Settle for Evidence {
     fn settle(&self, route: &RouteId, outcome: Outcome) {
-        self.book(route).page().settle(outcome);
+        self.counters(route).lock().settle(outcome);
     }
     fn without_twin(&self, route: &RouteId) {
-        let book = self.book(route);
-        let mut page = book.page();
-        page.evidence.dark_without_twin += 1;
-        page.dirty = true;
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        counters.evidence.dark_without_twin += 1;
+        counters.dirty = true;
     }
 }
 
-impl Watch for Evidence {
+impl ServedObserver for Evidence {
     fn served(&self, route: &RouteId, served: Served) {
-        self.book(route).page().served(served);
+        self.counters(route).lock().served(served);
     }
 }

@@ -1,24 +1,24 @@
-//! Samples that wait to be written.
+//! Samples that are not written to the store yet.
 //!
-//! Always true: bounded in number; of one route and fingerprint no more wait than the store would keep.
+//! Always true: their number is bounded, and for one route and fingerprint there are no more than the store would keep.
 
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::{SampleRecord, Store, StoreError};
 
-/// Samples waiting for the store, all routes together.
-const WAITING_MAX: usize = 512;
+/// Samples not written yet, over all routes.
+const PENDING_SAMPLES_MAX: usize = 512;
 
-/// A change of what the store keeps, before the samples that wait are put there.
+/// A change of stored samples, to be written before the pending samples.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Change {
-    /// The samples of a route belong to evidence that is no more.
+pub(super) enum SampleChange {
+    /// Deletes the samples of a route, because its evidence started from zero.
     Clear(RouteId),
-    /// The samples of one route are another's now: the route has another id.
+    /// Moves the samples of a renamed route to its new id.
     Move { from: RouteId, to: RouteId },
 }
 
-impl Change {
+impl SampleChange {
     fn concerns(&self, route: &RouteId) -> bool {
         match self {
             Self::Clear(cleared) => cleared == route,
@@ -27,52 +27,52 @@ impl Change {
     }
 }
 
-/// What waits for the store beside the evidence itself.
+/// What a flush has to write beside the evidence itself.
 #[derive(Default)]
-pub(super) struct Waiting {
-    /// In this order.
-    pub(super) changes: Vec<Change>,
+pub(super) struct PendingSamples {
+    /// In the order in which they are written.
+    pub(super) changes: Vec<SampleChange>,
     pub(super) samples: Vec<SampleRecord>,
 }
 
-impl Waiting {
-    pub(super) fn wants(&self, route: &RouteId, fingerprint: &str, limits: &Limits) -> bool {
+impl PendingSamples {
+    pub(super) fn wants_sample(&self, route: &RouteId, fingerprint: &str, limits: &Limits) -> bool {
         let same = self.samples.iter().filter(|s| s.route == *route && s.fingerprint == fingerprint).count();
-        self.samples.len() < WAITING_MAX && (same as u64) < limits.samples_per_fingerprint_max
+        self.samples.len() < PENDING_SAMPLES_MAX && (same as u64) < limits.samples_per_fingerprint_max
     }
     pub(super) fn push(&mut self, sample: SampleRecord) {
         self.samples.push(sample);
     }
-    /// The evidence of a route starts anew: what it rested on goes.
+    /// Drops the samples of a route and marks the stored ones for deletion.
     pub(super) fn clear(&mut self, route: &RouteId) {
         self.samples.retain(|s| s.route != *route);
-        self.change(Change::Clear(route.clone()), route);
+        self.add_change(SampleChange::Clear(route.clone()), route);
     }
-    /// A route has another id now.
-    pub(super) fn move_to(&mut self, from: &RouteId, to: &RouteId) {
+    /// Moves the samples of a renamed route to its new id.
+    pub(super) fn rename(&mut self, from: &RouteId, to: &RouteId) {
         self.samples.iter_mut().filter(|s| s.route == *from).for_each(|s| s.route = to.clone());
-        self.change(Change::Move { from: from.clone(), to: to.clone() }, to);
+        self.add_change(SampleChange::Move { from: from.clone(), to: to.clone() }, to);
     }
-    /// Notes a change, unless the last one of the route is the same.
-    fn change(&mut self, change: Change, route: &RouteId) {
+    /// Adds a change, unless the last one of the route is the same.
+    fn add_change(&mut self, change: SampleChange, route: &RouteId) {
         if self.changes.iter().rev().find(|other| other.concerns(route)) != Some(&change) {
             self.changes.push(change);
         }
     }
-    /// Takes everything, to be written.
+    /// Takes everything, to write it.
     pub(super) fn take(&mut self) -> Self {
         std::mem::take(self)
     }
-    /// Puts back what could not be written, in front of what came meanwhile.
+    /// Puts back what could not be written, before what was added meanwhile.
     pub(super) fn put_back(&mut self, Self { mut changes, samples }: Self) {
         for mut sample in samples {
-            // What was changed meanwhile concerns these too.
-            let mut is_wanted = self.samples.len() < WAITING_MAX;
+            // Changes added meanwhile apply to these samples too.
+            let mut is_wanted = self.samples.len() < PENDING_SAMPLES_MAX;
             for change in &self.changes {
                 match change {
-                    Change::Clear(route) => is_wanted &= sample.route != *route,
-                    Change::Move { from, to } if sample.route == *from => sample.route = to.clone(),
-                    Change::Move { .. } => {}
+                    SampleChange::Clear(route) => is_wanted &= sample.route != *route,
+                    SampleChange::Move { from, to } if sample.route == *from => sample.route = to.clone(),
+                    SampleChange::Move { .. } => {}
                 }
             }
             if is_wanted {
@@ -82,19 +82,19 @@ impl Waiting {
         changes.append(&mut self.changes);
         self.changes = changes;
     }
-    /// Writes all of it.
+    /// Writes the changes, then the samples.
     pub(super) async fn write(&self, store: &dyn Store, limits: &Limits) -> Result<(), StoreError> {
         for change in &self.changes {
             match change {
-                Change::Clear(route) => store.clear_samples(route.clone()).await?,
-                Change::Move { from, to } => move_samples(store, from, to, limits).await?,
+                SampleChange::Clear(route) => store.clear_samples(route.clone()).await?,
+                SampleChange::Move { from, to } => move_samples(store, from, to, limits).await?,
             }
         }
         put_samples(store, self.samples.clone(), limits).await
     }
 }
 
-/// Gives stored samples to another route. Done twice, it has the same result.
+/// Moves stored samples to another route. Repeating it has the same result.
 async fn move_samples(store: &dyn Store, from: &RouteId, to: &RouteId, limits: &Limits) -> Result<(), StoreError> {
     let kept = size(limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max));
     let mut samples = store.samples(from.clone(), kept).await?;

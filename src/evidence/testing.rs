@@ -1,4 +1,4 @@
-//! For the tests of rooms that settle: evidence without a disk, and a look into it.
+//! For tests of other rooms: evidence over a store in memory, and access to its counts.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ pub(crate) async fn evidence() -> (Arc<Evidence>, Arc<Memory>) {
     (evidence, store)
 }
 
-/// What was offered, and the sum of the outcomes, in one look.
+/// The number of offered requests and the sum of all outcomes, read together.
 pub(crate) fn sums(evidence: &Evidence, route: &RouteId) -> (u64, u64) {
-    let totals = evidence.book(route).page().totals.clone();
+    let totals = evidence.counters(route).lock().totals.clone();
     (totals.offered, totals.outcomes())
 }
 

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::compare::{Difference, Kind, Verdict};
 use crate::exchange::Ticket;
@@ -10,7 +12,7 @@ fn route() -> RouteId {
     RouteId::new("orders.create")
 }
 
-async fn on(store: &SharedStore) -> Arc<Evidence> {
+async fn evidence_over(store: &SharedStore) -> Arc<Evidence> {
     Evidence::load(store.clone()).await.unwrap()
 }
 
@@ -30,8 +32,15 @@ fn comparison(verdict: Verdict) -> Comparison {
 }
 
 fn pair(evidence: &Evidence, rung: State, verdict: Verdict) {
-    let epoch = evidence.epoch(&route());
-    evidence.compared(&route(), epoch, rung, &comparison(verdict), Duration::from_millis(2), Duration::from_millis(5));
+    let generation = evidence.generation(&route());
+    evidence.record_pair(
+        &route(),
+        generation,
+        rung,
+        &comparison(verdict),
+        Duration::from_millis(2),
+        Duration::from_millis(5),
+    );
 }
 
 fn sample(fingerprint: &str) -> Sample {
@@ -50,16 +59,16 @@ fn sample(fingerprint: &str) -> Sample {
 #[tokio::test]
 async fn pairs_add_up_and_survive_a_restart() {
     let store = memory();
-    let evidence = on(&store).await;
-    evidence.rest_on(&[(route(), "one".into())]);
+    let evidence = evidence_over(&store).await;
+    evidence.set_basis(&[(route(), "one".into())]);
     pair(&evidence, State::Shadow, Verdict::Match);
     pair(&evidence, State::Dark, Verdict::Ignored);
     pair(&evidence, State::Dark, Verdict::Mismatch);
     evidence.settle(&route(), Outcome::Skipped(SkipReason::QueueFull));
     evidence.flush().await.unwrap();
 
-    let later = on(&store).await;
-    later.rest_on(&[(route(), "one".into())]);
+    let later = evidence_over(&store).await;
+    later.set_basis(&[(route(), "one".into())]);
     let kept = later.of(&route());
     assert_eq!(kept, evidence.of(&route()));
     assert_eq!((kept.shadow_pairs, kept.dark_pairs, kept.matched, kept.ignored, kept.mismatched), (1, 2, 2, 1, 1));
@@ -70,65 +79,65 @@ async fn pairs_add_up_and_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn another_basis_starts_anew_and_forgets_what_was_under_way() {
+async fn another_basis_starts_from_zero_and_ignores_comparisons_that_began_before() {
     let store = memory();
-    let evidence = on(&store).await;
-    evidence.rest_on(&[(route(), "one".into())]);
+    let evidence = evidence_over(&store).await;
+    evidence.set_basis(&[(route(), "one".into())]);
     pair(&evidence, State::Shadow, Verdict::Mismatch);
-    let before = evidence.epoch(&route());
-    evidence.keep(before, sample("f"));
+    let before = evidence.generation(&route());
+    evidence.keep_sample(before, sample("f"));
     evidence.flush().await.unwrap();
     assert_eq!(store.samples(route(), 10).await.unwrap().len(), 1);
 
-    evidence.rest_on(&[(route(), "two".into())]);
+    evidence.set_basis(&[(route(), "two".into())]);
     let late = comparison(Verdict::Mismatch);
-    evidence.compared(&route(), before, State::Shadow, &late, Duration::ZERO, Duration::ZERO);
-    evidence.keep(before, sample("f"));
+    evidence.record_pair(&route(), before, State::Shadow, &late, Duration::ZERO, Duration::ZERO);
+    evidence.keep_sample(before, sample("f"));
     evidence.flush().await.unwrap();
     assert_eq!(evidence.of(&route()), RouteEvidence::default());
     assert!(store.samples(route(), 10).await.unwrap().is_empty());
 
     pair(&evidence, State::Shadow, Verdict::Match);
-    evidence.rest_on(&[(route(), "two".into())]);
+    evidence.set_basis(&[(route(), "two".into())]);
     assert_eq!(evidence.of(&route()).shadow_pairs, 1, "the same basis changes nothing");
 }
 
-fn renamed<'a>(evidence: &Evidence, routes: &[(&'a RouteId, &'a [RouteId])]) {
-    evidence.renamed(routes.iter().copied());
+fn set_renames<'a>(evidence: &Evidence, routes: &[(&'a RouteId, &'a [RouteId])]) {
+    evidence.set_renames(routes.iter().copied());
 }
 
 #[tokio::test]
 async fn a_renamed_route_goes_on_with_its_evidence() {
     let store = memory();
-    let evidence = on(&store).await;
+    let evidence = evidence_over(&store).await;
     let [next, last] = ["orders.make", "orders.new"].map(RouteId::new);
     let was = [route()];
-    evidence.rest_on(&[(route(), "one".into())]);
+    evidence.set_basis(&[(route(), "one".into())]);
     for verdict in [Verdict::Match, Verdict::Mismatch] {
         pair(&evidence, State::Dark, verdict);
     }
-    let epoch = evidence.epoch(&route());
-    evidence.keep(epoch, sample("stored"));
+    let generation = evidence.generation(&route());
+    evidence.keep_sample(generation, sample("stored"));
     evidence.flush().await.unwrap();
-    evidence.keep(epoch, sample("waiting"));
-    assert_eq!(evidence.on_basis([&next, &route()].into_iter(), "one").pairs(), 2, "before the new files are in force");
+    evidence.keep_sample(generation, sample("waiting"));
+    assert_eq!(evidence.of_basis([&next, &route()].into_iter(), "one").pairs(), 2, "before the new files are in force");
 
-    renamed(&evidence, &[(&next, &was)]);
-    evidence.rest_on(&[(next.clone(), "one".into())]);
+    set_renames(&evidence, &[(&next, &was)]);
+    evidence.set_basis(&[(next.clone(), "one".into())]);
     assert_eq!(evidence.of(&next).dark_pairs, 2);
     // What was under way under the old id.
     pair(&evidence, State::Dark, Verdict::Match);
-    evidence.keep(epoch, sample("late"));
-    assert_eq!((evidence.of(&next).matched, evidence.on_basis([&next].into_iter(), "one").matched), (2, 2));
+    evidence.keep_sample(generation, sample("late"));
+    assert_eq!((evidence.of(&next).matched, evidence.of_basis([&next].into_iter(), "one").matched), (2, 2));
     let kept = async |route: &RouteId| store.samples(route.clone(), 10).await.unwrap().len();
     evidence.flush().await.unwrap();
     assert_eq!((kept(&next).await, kept(&route()).await), (3, 0));
 
     // Another process, and the next rename.
-    let evidence = on(&store).await;
+    let evidence = evidence_over(&store).await;
     let was = [next.clone(), route()];
-    renamed(&evidence, &[(&last, &was)]);
-    evidence.rest_on(&[(last.clone(), "one".into())]);
+    set_renames(&evidence, &[(&last, &was)]);
+    evidence.set_basis(&[(last.clone(), "one".into())]);
     assert_eq!((evidence.of(&last).pairs(), evidence.of(&last).seen["f"].count), (3, 1));
     evidence.flush().await.unwrap();
     assert_eq!((kept(&last).await, kept(&next).await), (3, 0));
@@ -136,57 +145,59 @@ async fn a_renamed_route_goes_on_with_its_evidence() {
     // Back to the first id, with other rules at the same time.
     let was = [last.clone(), next.clone()];
     let first = route();
-    renamed(&evidence, &[(&first, &was)]);
+    set_renames(&evidence, &[(&first, &was)]);
     assert_eq!(evidence.of(&first).pairs(), 3);
-    evidence.rest_on(&[(first.clone(), "two".into())]);
+    evidence.set_basis(&[(first.clone(), "two".into())]);
     pair(&evidence, State::Dark, Verdict::Match);
     evidence.flush().await.unwrap();
     assert_eq!((evidence.of(&first).pairs(), kept(&first).await, kept(&last).await), (1, 0, 0));
-    let later = on(&store).await;
+    let later = evidence_over(&store).await;
     assert_eq!((later.of(&first).pairs(), later.of(&last).pairs()), (1, 0));
 }
 
 #[tokio::test]
 async fn a_route_with_evidence_of_its_own_keeps_that() {
-    let evidence = on(&memory()).await;
+    let evidence = evidence_over(&memory()).await;
     let old = RouteId::new("old");
-    evidence.rest_on(&[(route(), "one".into()), (old.clone(), "one".into())]);
+    evidence.set_basis(&[(route(), "one".into()), (old.clone(), "one".into())]);
     pair(&evidence, State::Shadow, Verdict::Match);
-    renamed(&evidence, &[(&route(), &[old])]);
+    set_renames(&evidence, &[(&route(), &[old])]);
     assert_eq!(evidence.of(&route()).pairs(), 1);
 }
 
 #[tokio::test]
-async fn samples_of_one_kind_are_few() {
+async fn samples_of_one_fingerprint_are_bounded() {
     let store = memory();
-    let evidence = on(&store).await;
-    let epoch = evidence.epoch(&route());
+    let evidence = evidence_over(&store).await;
+    let generation = evidence.generation(&route());
     for _ in 0..50 {
-        evidence.keep(epoch, sample("same"));
+        evidence.keep_sample(generation, sample("same"));
     }
-    evidence.keep(epoch, sample("other"));
-    assert!(!evidence.wants(&route(), epoch, "same") && evidence.wants(&route(), epoch, "other"));
+    evidence.keep_sample(generation, sample("other"));
+    assert!(
+        !evidence.wants_sample(&route(), generation, "same") && evidence.wants_sample(&route(), generation, "other")
+    );
     evidence.flush().await.unwrap();
     assert_eq!(store.samples(route(), 100).await.unwrap().len(), 4);
 }
 
 #[tokio::test]
-async fn a_store_that_is_gone_costs_nothing_once_it_is_back() {
+async fn a_failed_flush_loses_nothing() {
     let store = memory();
-    let evidence = on(&store).await;
-    evidence.rest_on(&[(route(), "one".into())]);
+    let evidence = evidence_over(&store).await;
+    evidence.set_basis(&[(route(), "one".into())]);
     pair(&evidence, State::Shadow, Verdict::Match);
-    let epoch = evidence.epoch(&route());
-    evidence.keep(epoch, sample("f"));
+    let generation = evidence.generation(&route());
+    evidence.keep_sample(generation, sample("f"));
     store.close().await;
     assert!(evidence.flush().await.is_err());
-    assert!(evidence.flush().await.is_err(), "it is still to be written");
+    assert!(evidence.flush().await.is_err(), "the rows are still marked as not written");
     assert_eq!(evidence.of(&route()).shadow_pairs, 1);
 }
 
 #[tokio::test]
-async fn an_error_of_the_engine_starts_its_row_anew() {
-    let evidence = on(&memory()).await;
+async fn an_engine_error_resets_the_count_of_consecutive_answers() {
+    let evidence = evidence_over(&memory()).await;
     for served in [Served::Answered, Served::Answered, Served::FellBack, Served::Answered] {
         evidence.served(&route(), served);
     }
@@ -196,14 +207,14 @@ async fn an_error_of_the_engine_starts_its_row_anew() {
 
 #[tokio::test]
 async fn a_dark_request_ends_with_or_without_a_twin() {
-    let evidence = on(&memory()).await;
-    let ticket = |wants: bool, has: bool| {
+    let evidence = evidence_over(&memory()).await;
+    let ticket = |expect_twin: bool, twin_made: bool| {
         let mut ticket = Ticket::new(route(), evidence.clone());
-        if wants {
-            ticket.wants_twin();
+        if expect_twin {
+            ticket.expect_twin();
         }
-        if has {
-            ticket.has_twin();
+        if twin_made {
+            ticket.twin_made();
         }
         ticket
     };
@@ -218,8 +229,8 @@ async fn a_dark_request_ends_with_or_without_a_twin() {
 }
 
 #[tokio::test]
-async fn every_look_sees_sums_that_hold() {
-    let evidence = on(&memory()).await;
+async fn sums_agree_whenever_they_are_read() {
+    let evidence = evidence_over(&memory()).await;
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for n in 0..4u32 {
@@ -241,22 +252,22 @@ async fn every_look_sees_sums_that_hold() {
         }
         scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
-                let totals = evidence.book(&route()).page().totals.clone();
+                let totals = evidence.counters(&route()).lock().totals.clone();
                 assert_eq!(totals.offered, totals.outcomes());
                 done.store(totals.offered == 20_000, Ordering::Release);
             }
         });
     });
-    assert_eq!(evidence.book(&route()).page().totals.offered, 20_000);
+    assert_eq!(evidence.counters(&route()).lock().totals.offered, 20_000);
 }
 
 #[test]
-fn a_scrape_shows_one_look() {
+fn a_scrape_shows_one_copy_of_the_counters() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     metrics::with_local_recorder(&recorder, || {
-        let evidence = runtime.block_on(on(&memory()));
+        let evidence = runtime.block_on(evidence_over(&memory()));
         pair(&evidence, State::Shadow, Verdict::Mismatch);
         evidence.settle(&route(), Outcome::Mismatched);
         evidence.settle(&route(), Outcome::Skipped(SkipReason::NotSampled));

@@ -1,66 +1,66 @@
-//! Which arm owns what was created, and which took a first try.
+//! Which arm owns an instance, and which took the first try of a request.
 
 use futures_util::future::BoxFuture;
 
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey};
 use crate::names::{RouteId, RunId};
 
-/// Whether something is pinned cannot be told now.
+/// The owner of an instance is not known now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the store did not answer, so it cannot be told which arm owns this instance")]
+#[error("the store did not answer, so it is not known which arm owns this instance")]
 pub struct OwnerUnknown;
 
-/// What can be told of a first try without the store.
+/// What is known of a first try without asking the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remembered {
-    /// This arm took it.
+    /// This arm took the first try.
     By(Arm),
-    /// The engine did not. Legacy may have, before this process.
+    /// The engine did not take it. Legacy may have, before this process started.
     NotEngine,
-    /// Only the store can tell.
+    /// Only the store knows.
     Unknown,
 }
 
-/// What became of taking a first try for legacy.
+/// The result of taking a first try for legacy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegacyTake {
-    /// It is legacy's, and the next process would know it.
+    /// Legacy has it, and that is recorded: it survives the end of this process.
     Noted,
-    /// It is legacy's, and only this process knows: a retry after its end could be performed by the engine.
+    /// Legacy has it, and only this process knows: after its end, the engine could perform a retry.
     NotNoted,
     /// The engine has it.
     HeldByEngine,
 }
 
 impl LegacyTake {
-    /// It is legacy's; whether that is noted.
+    /// Legacy has it; `noted` says whether that is recorded.
     pub fn of(noted: bool) -> Self {
         if noted { Self::Noted } else { Self::NotNoted }
     }
 }
 
-/// Looks up owners. The proxy asks before it decides.
+/// Looks up owners of instances and of retry keys. The proxy asks before it decides.
 pub trait Affinity: Send + Sync {
-    /// Who owns an instance. Answers at once, without the store, unless the engine may own it. A twin of legacy's may be
-    /// none after all, where no run is named: whoever needs it looks it up.
+    /// The owner of an instance. Answers at once, without the store, unless the engine may own it. A legacy instance with
+    /// a twin but without a run id may have no twin after all; the caller looks it up when it needs it.
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), OwnerUnknown>>;
-    /// Whether the engine owns any instance of a family: then legacy's ids are held against its own, on every rung.
+    /// Whether the engine owns any instance of a family: then legacy's ids are compared with its own, on every rung.
     /// Answers at once.
     fn engine_owns_any(&self, family: &Family) -> bool;
-    /// What can be told of a first try at once: where the engine cannot have taken it, legacy's answer waits for
-    /// nothing.
+    /// What is known of a first try without the store: where the engine cannot have taken it, legacy's answer need not
+    /// wait.
     fn remembered(&self, key: &RetryKey) -> Remembered;
-    /// Which arm took the first try, where that is remembered.
+    /// Which arm took the first try, where it was recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, OwnerUnknown>>;
-    /// Takes a first try for legacy, unless the engine has it by now. It is written to a file before this returns, and
-    /// goes to the store behind; the store is not waited for.
+    /// Takes a first try for legacy, unless the engine has it by now. The key is in a file before this returns, and is
+    /// written to the store behind.
     fn take_for_legacy(&self, key: RetryKey) -> LegacyTake;
-    /// Gives legacy a first try that the engine gave back; whether that could be noted.
+    /// Records for legacy a first try that the engine gave back.
     fn give_to_legacy(&self, key: RetryKey) -> LegacyTake;
-    /// Legacy serves a request of a route though its key could not be noted: counted, and the gate to `live` stays shut
-    /// for as long as its retry may come.
+    /// Reports that legacy serves a request whose key could not be recorded: counted, and the gate to `live` stays shut
+    /// as long as a retry may come.
     fn serve_unnoted(&self, route: &RouteId);
-    /// Notes that legacy created an instance: a dark twin may follow. Counts a collision where the engine owns the
-    /// id. Never waited for.
+    /// Records that legacy created an instance; a dark twin may follow. Counts a collision where the engine owns the id.
+    /// Never waits.
     fn note_legacy_instance(&self, key: InstanceKey);
 }

@@ -30,13 +30,13 @@ pub struct RequestCopy {
 }
 
 impl RequestCopy {
-    /// What makes two requests with one retry key the same.
+    /// The digest of the request: two requests with one retry key are the same where it is equal.
     pub fn digest(&self) -> [u8; 32] {
         request_digest(&self.method, &self.path, self.query.as_deref(), &self.body)
     }
 }
 
-/// What makes two requests with one retry key the same.
+/// The digest of a request: two requests with one retry key are the same where it is equal.
 pub fn request_digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for part in [method.as_str(), path, query.unwrap_or("")] {
@@ -47,8 +47,8 @@ pub fn request_digest(method: &Method, path: &str, query: Option<&str>, body: &[
     *hasher.finalize().as_bytes()
 }
 
-/// A request that legacy has answered to the last byte, with what the other arm needs. It is made only by the code
-/// that has seen the reply end.
+/// A request that legacy has answered completely, with what the engine needs. Only the code that has seen the reply's
+/// end builds it.
 #[derive(Clone)]
 pub struct Answered {
     /// The flag set it was decided with.
@@ -63,12 +63,12 @@ pub struct Answered {
     pub legacy: Arc<Observation>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
-    /// What tells its retries.
+    /// The key that its retries share.
     pub retry_key: Option<RetryKey>,
 }
 
 impl Answered {
-    /// Bytes that it keeps alive while it waits: bodies and a flat share for heads.
+    /// Bytes of memory that it holds: bodies, and a flat amount for heads.
     pub fn bytes(&self) -> usize {
         let body = match self.legacy.body() {
             crate::compare::Body::Whole(bytes) => bytes.len(),

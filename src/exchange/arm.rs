@@ -1,4 +1,4 @@
-//! One request to an arm, and its reply.
+//! A request to the engine, and its reply.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::flag::{Family, InstanceId, PinKey, RetryKey};
 use crate::names::{RouteId, RunId, WorkflowName};
 use crate::workflow::{Mode, RunStatus};
 
-/// What the engine is asked: a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
+/// A request to the engine, which is a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
 #[derive(Clone)]
 pub struct ArmRequest {
     /// The route.
     pub route: RouteId,
-    /// The files that it was decided by and is run by; `None` for those that are newest by then.
+    /// The version of the files by which it was decided and is run; `None` for the newest.
     pub edition: Option<u64>,
     /// What to run.
     pub workflow: WorkflowName,
@@ -30,22 +30,22 @@ pub struct ArmRequest {
     pub legacy: Option<Arc<Observation>>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
-    /// Where the id of a created instance stands in the reply, and the family it belongs to: the engine pins it
-    /// before the reply leaves.
+    /// The family and the JSONPath of a created instance's id in the reply: the engine pins the instance before the reply
+    /// leaves.
     pub creates: Option<(Family, serde_json_path::JsonPath)>,
-    /// What tells its retries: the same key gets the same run's answer.
+    /// The key that its retries share: the same key gets the answer of the same run.
     pub retry_key: Option<RetryKey>,
-    /// A run of it is a new instance of a rung below `only`: where instances are frozen by then, none is made.
+    /// Its run is a new instance on a rung below `only`: where instances are frozen by then, none is created.
     pub new_instance: bool,
-    /// The same key for any caller, where the caller's scope is a credential that nobody verified.
+    /// The retry key for any caller, where the caller's scope is a credential that nobody verified.
     pub any_caller: Option<RetryKey>,
-    /// Legacy may still answer: where nothing has begun the engine gives the request back as [`Abandoned`].
+    /// Legacy may still answer: where nothing has begun, the engine may return the request as [`Abandoned`].
     pub may_fall_back: bool,
     /// The answer is due within this time.
     pub deadline: Duration,
 }
 
-/// What the engine says.
+/// The engine's reply.
 #[derive(Clone, Debug)]
 pub enum ArmReply {
     /// An answer for the caller (or, rehearsed, for the comparison).
@@ -53,7 +53,7 @@ pub enum ArmReply {
     /// Nothing private or shared has begun, nothing will, and that is on disk (or nothing was handed to the writer):
     /// legacy may be called. Only where `may_fall_back`.
     Abandoned(Abandoned),
-    /// No answer: a problem for the caller. Carries whether a shared step had begun.
+    /// No answer: a problem for the caller, which says whether a shared step had begun.
     Refused(Problem, RunReport),
 }
 
@@ -75,32 +75,32 @@ pub struct ArmAnswer {
 pub struct RunReport {
     /// Which run. `None` where none was made.
     pub run: Option<RunId>,
-    /// Where it stands.
+    /// The run's status.
     pub status: Option<RunStatus>,
     /// What its rehearsed steps would have sent, and its private steps beside legacy sent, in step order.
     pub intents: Vec<Intent>,
-    /// Why a rehearsal could not go on, where it could not: `unresolved_effect`, `needs_person`, `needs_signal`; the
-    /// comparison is skipped for it, and `detail` names the step and expression.
+    /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped with
+    /// this reason: `unresolved_effect`, `needs_person` or `needs_signal`.
     pub unresolved: Option<(crate::flag::SkipReason, String)>,
-    /// What was pinned.
+    /// The instance that was pinned.
     pub pinned: Option<PinKey>,
-    /// A `volatile: true` read was sent after legacy acted: what differs behind it is of kind `stale_read`.
+    /// A `volatile: true` read was sent after legacy acted: differences that depend on it are of kind `stale_read`.
     pub stale_reads: bool,
 }
 
-/// Why the engine gives a request back that came in between: new instances are frozen.
+/// The reason of [`Abandoned`] where new instances were frozen after the decision.
 pub const FROZEN: &str = "frozen";
 
-/// The engine gave the request back.
+/// The engine returns the request without having done anything.
 #[derive(Clone, Debug)]
 pub struct Abandoned {
     /// Why, for metrics and logs: a closed set.
     pub reason: &'static str,
-    /// The run that was given up, if one was on disk.
+    /// The run that was abandoned, if one was on disk.
     pub run: Option<RunId>,
 }
 
-/// An RFC 9457 problem that we produce.
+/// An RFC 9457 problem that Pointsman produces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The HTTP status.
@@ -111,7 +111,7 @@ pub struct Problem {
     pub title: String,
     /// What happened here, and whether trying again could do the work twice.
     pub detail: String,
-    /// Who made it.
+    /// Where the error came from.
     pub source: Source,
     /// The run, where there is one.
     pub run: Option<RunId>,
@@ -124,8 +124,8 @@ pub struct Problem {
 impl Problem {
     const HELD: &str = "retry-key-held";
 
-    /// The engine has the same request under another credential: a retry of the same caller's, or another caller's, and
-    /// nobody can tell which.
+    /// The engine has the same request under another credential. It may be a retry by the same caller or a request of
+    /// another caller; without a verified credential that is not known.
     pub fn held_under_another_credential() -> Self {
         Self {
             status: 409,
@@ -142,13 +142,13 @@ impl Problem {
         }
     }
 
-    /// Whether it is that one.
+    /// Whether it is the problem of [`Problem::held_under_another_credential`].
     pub fn is_held_under_another_credential(&self) -> bool {
         self.kind == Self::HELD
     }
 }
 
-/// Who made an error: the header `x-pointsman-source`.
+/// Where an error came from: the header `x-pointsman-source`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {

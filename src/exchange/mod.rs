@@ -1,7 +1,7 @@
-//! PURE. What the arms hand to each other.
+//! PURE. The types that proxy, shadow executor and engine exchange.
 //!
-//! The question it answers: "what does one side of the switch need to know of the other?" Both arms are tower
-//! services over these types, so `proxy` and `shadow` never see the engine, and the engine never sees them.
+//! The question it answers: "what does one side need to know of the other?" The arms are tower services over these
+//! types, so `proxy` and `shadow` do not import the engine, and the engine does not import them.
 //! Always true: an [`Answered`] exists only once the reply does; a [`Ticket`] ends in exactly one outcome.
 
 mod affinity;
@@ -12,4 +12,4 @@ mod offer;
 pub use affinity::{Affinity, LegacyTake, OwnerUnknown, Remembered};
 pub use answered::{Answered, RequestCopy, request_digest};
 pub use arm::{Abandoned, ArmAnswer, ArmReply, ArmRequest, FROZEN, Problem, RunReport, Source};
-pub use offer::{Offer, Outcome, Served, Settle, Ticket, Watch};
+pub use offer::{Offer, Outcome, Served, ServedObserver, Settle, Ticket};

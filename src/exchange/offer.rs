@@ -1,4 +1,4 @@
-//! How an answered request reaches the arm that nobody waits for.
+//! How an answered request reaches the shadow executor, and how its comparison is accounted for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use super::Answered;
 use crate::flag::SkipReason;
 use crate::names::RouteId;
 
-/// Takes answered requests to the other arm. Neither method is async and neither waits: what cannot be taken is
-/// settled as skipped.
+/// Takes answered requests to the shadow executor. No method is async or waits: a request that cannot be taken is settled
+/// as skipped.
 pub trait Offer: Send + Sync {
-    /// Opens the account of one request that should be compared. It must be settled; a dropped ticket settles itself.
+    /// Opens the ticket of one request that should be compared. It must be settled; a dropped ticket settles itself.
     fn open(&self, route: &RouteId) -> Ticket;
     /// Hands over an answered request, or settles its ticket as skipped where the queue is full.
     fn offer(&self, ticket: Ticket, answered: Answered);
-    /// Whether the shadow executor can take a copy at all now: a cheap look before bodies are captured.
+    /// Whether the shadow executor can take a request now; asked before bodies are captured.
     fn has_room(&self) -> bool;
 }
 
@@ -23,7 +23,7 @@ pub trait Offer: Send + Sync {
 pub enum Outcome {
     /// Equal.
     Matched,
-    /// Equal by rule.
+    /// Equal only because of a rule.
     Ignored,
     /// Different.
     Mismatched,
@@ -34,8 +34,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether an engine instance is missing where this is the end: not where legacy made none either.
-    fn leaves_a_gap(self) -> bool {
+    /// Whether a twin is missing after this outcome: not where legacy created no instance either.
+    fn misses_twin(self) -> bool {
         !matches!(
             self,
             Outcome::Skipped(
@@ -45,31 +45,31 @@ impl Outcome {
     }
 }
 
-/// Who keeps the account: counts `offered` and the outcome together, so that the sum holds at every scrape.
+/// Counts tickets: `offered` and the outcome together, so that their sums agree at every scrape.
 pub trait Settle: Send + Sync {
     /// One request of `route` has ended as `outcome`. Called exactly once for each ticket.
     fn settle(&self, route: &RouteId, outcome: Outcome);
-    /// One request of `route` on dark has ended without a durable run. Called at most once for each ticket, before it
-    /// is settled.
+    /// One request of `route` in `dark` has ended without a durable run. Called at most once for each ticket, before it is
+    /// settled.
     fn without_twin(&self, route: &RouteId) {
         let _ = route;
     }
 }
 
-/// The right and the duty to say once how a request ended.
+/// Must be settled exactly once, with the outcome of one request that should be compared.
 pub struct Ticket {
     route: RouteId,
-    account: Option<Arc<dyn Settle>>,
+    settler: Option<Arc<dyn Settle>>,
     on_drop: Outcome,
     twin_missing: bool,
 }
 
 impl Ticket {
-    /// Opens an account. Until told otherwise, dropping it means that the client went away.
-    pub fn new(route: RouteId, account: Arc<dyn Settle>) -> Self {
+    /// Opens a ticket. Dropping it settles it as "client went away", unless [`Ticket::on_drop`] says otherwise.
+    pub fn new(route: RouteId, settler: Arc<dyn Settle>) -> Self {
         Self {
             route,
-            account: Some(account),
+            settler: Some(settler),
             on_drop: Outcome::Skipped(SkipReason::ClientWentAway),
             twin_missing: false,
         }
@@ -78,31 +78,31 @@ impl Ticket {
     pub fn route(&self) -> &RouteId {
         &self.route
     }
-    /// What a drop without a word will mean from now on.
+    /// Sets the outcome with which a drop settles it from now on.
     pub fn on_drop(&mut self, outcome: Outcome) {
         self.on_drop = outcome;
     }
-    /// The request is on dark: from now until [`Ticket::has_twin`], its end is an end without a durable run.
-    pub fn wants_twin(&mut self) {
+    /// The request is in `dark`: it counts as without twin unless [`Ticket::twin_made`] is called before it is settled.
+    pub fn expect_twin(&mut self) {
         self.twin_missing = true;
     }
-    /// The engine has made a durable run of it.
-    pub fn has_twin(&mut self) {
+    /// The engine has created a durable run for it.
+    pub fn twin_made(&mut self) {
         self.twin_missing = false;
     }
-    /// Ends it.
+    /// Settles it with an outcome.
     pub fn settle(mut self, outcome: Outcome) {
         self.end(outcome);
     }
     fn end(&mut self, outcome: Outcome) {
-        if let Some(account) = self.account.take() {
-            if self.twin_missing && outcome.leaves_a_gap() {
-                account.without_twin(&self.route);
+        if let Some(settler) = self.settler.take() {
+            if self.twin_missing && outcome.misses_twin() {
+                settler.without_twin(&self.route);
             }
-            account.settle(&self.route, outcome);
+            settler.settle(&self.route, outcome);
         }
     }
-    /// Ends it as skipped.
+    /// Settles it as skipped.
     pub fn skip(self, reason: SkipReason) {
         self.settle(Outcome::Skipped(reason));
     }
@@ -120,10 +120,10 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// How the engine served a caller in `live` or `only`: what the gate to `only` and the guard look at.
+/// How the engine served a caller in `live` or `only`; the gate to `only` and the guard use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Served {
-    /// It answered (also with a declared 4xx).
+    /// It answered, possibly with a declared 4xx.
     Answered,
     /// It gave the request back and legacy answered.
     FellBack,
@@ -133,8 +133,8 @@ pub enum Served {
     Unknown,
 }
 
-/// Hears of every answer of the engine.
-pub trait Watch: Send + Sync {
+/// Is told of every answer of the engine.
+pub trait ServedObserver: Send + Sync {
     /// The engine served one request of a route.
     fn served(&self, route: &RouteId, served: Served);
 }

@@ -5,9 +5,9 @@ use crate::limits::Limits;
 /// The bounds of one expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Its source.
+    /// Bytes of its source.
     pub bytes_max: usize,
-    /// Its brackets within brackets.
+    /// Levels of nested brackets.
     pub depth_max: usize,
 }
 
@@ -15,7 +15,7 @@ impl Bounds {
     /// The largest that any setting allows.
     pub const LARGEST: Self = Self { bytes_max: BYTES_CAP, depth_max: DEPTH_CAP };
 
-    /// The bounds that `limits:` sets. The depth is capped: beyond it a parser that recurses would be at risk.
+    /// The bounds that `limits:` sets, capped: deeper nesting could overflow the stack of the recursive parser.
     pub fn of(limits: &Limits) -> Self {
         let bytes = usize::try_from(limits.expression_bytes_max).unwrap_or(BYTES_CAP);
         let depth = usize::try_from(limits.expression_depth_max).unwrap_or(DEPTH_CAP);
@@ -29,17 +29,17 @@ impl Default for Bounds {
     }
 }
 
-/// No setting allows more source than this.
+/// The most that `expression_bytes_max` can allow.
 const BYTES_CAP: usize = 64 << 10;
-/// No setting allows deeper brackets than this.
+/// The most that `expression_depth_max` can allow.
 const DEPTH_CAP: usize = 32;
 /// Names, literals and operators of one expression.
 pub(super) const TOKENS_MAX: usize = 512;
-/// `!!!x`, `--x`.
+/// Unary operators in a row: `!!!x`, `--x`.
 pub(super) const UNARY_RUN_MAX: usize = 8;
-/// `a ? b : c ? d : …`.
+/// `? :` in one expression.
 pub(super) const TERNARIES_MAX: usize = 32;
-/// `map` within `map`: each multiplies the work.
+/// Nested macros (`map` within `map`); each level multiplies the work.
 pub(super) const MACRO_DEPTH_MAX: usize = 4;
-/// What one evaluation may do: nodes visited, values copied, 32 bytes of text each.
+/// The budget of one evaluation, in units: a node visited, a value copied, or 32 bytes of text.
 pub(super) const WORK_MAX: u64 = 2_000_000;

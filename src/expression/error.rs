@@ -6,27 +6,27 @@
 pub struct ExpressionError {
     /// What is wrong, for a person.
     pub message: String,
-    /// Characters from the start of the template text.
+    /// Where it is, in characters from the start of the text.
     pub offset: Option<usize>,
-    /// The path that was absent, where that is why (`steps.charge.output.id`).
+    /// The absent path (`steps.charge.output.id`), where that is the cause.
     pub absent: Option<String>,
 }
 
 impl ExpressionError {
-    /// An error without a place.
+    /// An error without an offset.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), offset: None, absent: None }
     }
-    /// An error at a character.
+    /// An error at an offset.
     pub(super) fn at(message: impl Into<String>, offset: usize) -> Self {
         Self { message: message.into(), offset: Some(offset), absent: None }
     }
-    /// A path that is not there.
+    /// An error because a path is absent.
     pub(super) fn absent(path: String) -> Self {
         Self { message: format!("`{path}` is absent"), offset: None, absent: Some(path) }
     }
-    /// The same error, seen from a text in which its expression begins at a character.
-    pub(super) fn moved(mut self, by: usize) -> Self {
+    /// The same error with the offset of a longer text, in which the expression begins `by` characters from the start.
+    pub(super) fn offset_by(mut self, by: usize) -> Self {
         self.offset = Some(self.offset.unwrap_or(0) + by);
         self
     }

@@ -1,7 +1,7 @@
-//! From a tree and a scope to a value.
+//! Evaluates a tree in a scope.
 //!
-//! What a path leads to is borrowed; only what becomes part of a computed value is copied. All work is counted against
-//! one budget, which no `&&`, `||` or `default` can hide.
+//! The value at a path is borrowed; only what becomes part of a computed value is copied. All work is counted against
+//! one budget; exceeding it is an error that `&&`, `||` and `default` do not recover from.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,15 +11,16 @@ use serde_json::{Map, Value};
 
 use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
-use super::follow::{follow, size};
+use super::lookup::lookup;
 use super::node::{self, Node, Part, Root};
 use super::number::Num;
-use super::scope::{Given, Scope};
+use super::scope::{Scope, ScopeValue};
+use super::value::{kind, work};
 
-type Members = BTreeMap<Arc<str>, Given>;
+type Members = BTreeMap<Arc<str>, ScopeValue>;
 
-/// A value under way.
-pub(super) enum Val<'s> {
+/// The value of a node: borrowed from the scope, or computed.
+pub(super) enum Evaluated<'s> {
     Ref(&'s Value),
     Own(Value),
     Members(&'s Members),
@@ -27,22 +28,22 @@ pub(super) enum Val<'s> {
 
 /// The value of a tree.
 pub(super) fn evaluate(node: &Node, scope: &Scope) -> Result<Value, ExpressionError> {
-    let mut run = Run { scope, locals: Vec::new(), work: 0 };
+    let mut run = Evaluation { scope, locals: Vec::new(), work: 0 };
     Ok(match run.value(node)? {
-        Val::Ref(value) => value.clone(),
-        Val::Own(value) => value,
-        Val::Members(members) => Given::Map(Arc::new(members.clone())).to_value(),
+        Evaluated::Ref(value) => value.clone(),
+        Evaluated::Own(value) => value,
+        Evaluated::Members(members) => ScopeValue::Map(Arc::new(members.clone())).to_value(),
     })
 }
 
-pub(super) struct Run<'s> {
+pub(super) struct Evaluation<'s> {
     scope: &'s Scope,
-    /// The variables of the macros around.
-    pub(super) locals: Vec<Val<'s>>,
+    /// The variables of the enclosing macros, outermost first.
+    pub(super) locals: Vec<Evaluated<'s>>,
     pub(super) work: u64,
 }
 
-impl<'s> Run<'s> {
+impl<'s> Evaluation<'s> {
     pub(super) fn charge(&mut self, work: u64) -> Result<(), ExpressionError> {
         self.work = self.work.saturating_add(work);
         if self.work > WORK_MAX {
@@ -55,18 +56,18 @@ impl<'s> Run<'s> {
 
     /// A copy that becomes part of a computed value.
     fn copy(&mut self, value: &Value) -> Result<Value, ExpressionError> {
-        self.charge(size(value))?;
+        self.charge(work(value))?;
         Ok(value.clone())
     }
 
-    /// As JSON, borrowed where it can be.
+    /// The value of a node as JSON, borrowed where possible.
     pub(super) fn json(&mut self, node: &'s Node) -> Result<Cow<'s, Value>, ExpressionError> {
         Ok(match self.value(node)? {
-            Val::Ref(value) => Cow::Borrowed(value),
-            Val::Own(value) => Cow::Owned(value),
-            Val::Members(members) => {
-                let value = Given::Map(Arc::new(members.clone())).to_value();
-                self.charge(size(&value))?;
+            Evaluated::Ref(value) => Cow::Borrowed(value),
+            Evaluated::Own(value) => Cow::Owned(value),
+            Evaluated::Members(members) => {
+                let value = ScopeValue::Map(Arc::new(members.clone())).to_value();
+                self.charge(work(&value))?;
                 Cow::Owned(value)
             }
         })
@@ -82,14 +83,14 @@ impl<'s> Run<'s> {
     pub(super) fn bool(&mut self, node: &'s Node, what: &str) -> Result<bool, ExpressionError> {
         match &*self.json(node)? {
             Value::Bool(bool) => Ok(*bool),
-            other => Err(ExpressionError::new(format!("{what} takes true or false, not {}", node::kind(other)))),
+            other => Err(ExpressionError::new(format!("{what} takes true or false, not {}", kind(other)))),
         }
     }
 
-    fn value(&mut self, node: &'s Node) -> Result<Val<'s>, ExpressionError> {
+    fn value(&mut self, node: &'s Node) -> Result<Evaluated<'s>, ExpressionError> {
         self.charge(1)?;
         match node {
-            Node::Constant(value) => Ok(Val::Ref(value)),
+            Node::Constant(value) => Ok(Evaluated::Ref(value)),
             Node::Path(Root::Name(name), parts) => self.path(name, parts),
             Node::Path(Root::Local(slot, name), parts) => self.local(*slot, name, parts),
             Node::Select(inner, part) => {
@@ -105,34 +106,42 @@ impl<'s> Run<'s> {
                             Ok(index) => Part::Index(index),
                             Err(_) => return Err(ExpressionError::absent(self.describe(node))),
                         },
-                        Num::Double(_) => return Err(ExpressionError::new("a place in a list is a whole number")),
+                        Num::Double(_) => return Err(ExpressionError::new("the index of a list is a whole number")),
                     },
-                    other => return Err(ExpressionError::new(format!("{} cannot be looked up", node::kind(other)))),
+                    other => {
+                        return Err(ExpressionError::new(format!(
+                            "a key is a string or a whole number, not {}",
+                            kind(other)
+                        )));
+                    }
                 };
                 let inner = self.value(inner)?;
                 self.member(inner, &part, node)
             }
             Node::Has(inner) => match self.value(inner) {
-                Ok(_) => Ok(Val::Own(Value::Bool(true))),
-                Err(error) if error.absent.is_some() => Ok(Val::Own(Value::Bool(false))),
+                Ok(_) => Ok(Evaluated::Own(Value::Bool(true))),
+                Err(error) if error.absent.is_some() => Ok(Evaluated::Own(Value::Bool(false))),
                 Err(error) => Err(error),
             },
             Node::Default(inner, fallback) => match self.value(inner) {
-                Ok(Val::Ref(Value::Null) | Val::Own(Value::Null)) => self.value(fallback),
+                Ok(Evaluated::Ref(Value::Null) | Evaluated::Own(Value::Null)) => self.value(fallback),
                 Err(error) if error.absent.is_some() => self.value(fallback),
                 other => other,
             },
-            Node::Logic { decides, left, right } => self.logic(*decides, left, right).map(|b| Val::Own(Value::Bool(b))),
-            Node::Not(inner) => Ok(Val::Own(Value::Bool(!self.bool(inner, "`!`")?))),
+            Node::Logic { decides, left, right } => {
+                self.logic(*decides, left, right).map(|b| Evaluated::Own(Value::Bool(b)))
+            }
+            Node::Not(inner) => Ok(Evaluated::Own(Value::Bool(!self.bool(inner, "`!`")?))),
             Node::Choose(condition, yes, no) => {
                 let condition = self.bool(condition, "`? :`")?;
                 self.value(if condition { yes } else { no })
             }
-            other => self.computed(other).map(Val::Own),
+            other => self.computed(other).map(Evaluated::Own),
         }
     }
 
-    /// What is always a new value. Apart from [`Run::value`], so that deep paths recurse through small frames.
+    /// Nodes whose value is always new. Separate from [`Evaluation::value`], so that the recursion through deep paths
+    /// has small stack frames.
     fn computed(&mut self, node: &'s Node) -> Result<Value, ExpressionError> {
         match node {
             Node::List(nodes) => {
@@ -147,40 +156,40 @@ impl<'s> Run<'s> {
                 let left = self.json(left)?;
                 let right = self.json(right)?;
                 let copied =
-                    if let Value::String(_) | Value::Array(_) = &*left { size(&left) + size(&right) } else { 1 };
+                    if let Value::String(_) | Value::Array(_) = &*left { work(&left) + work(&right) } else { 1 };
                 self.charge(copied)?;
                 operator.apply(left, right)
             }
             Node::Negate(inner) => match &*self.json(inner)? {
                 Value::Number(number) => Num::of(number).negate()?.value(),
-                other => Err(ExpressionError::new(format!("`-` takes a number, not {}", node::kind(other)))),
+                other => Err(ExpressionError::new(format!("`-` takes a number, not {}", kind(other)))),
             },
             Node::Matches(inner, regex) => match &*self.json(inner)? {
                 Value::String(text) => {
                     self.charge(text.len() as u64 / 32)?;
                     Ok(Value::Bool(regex.is_match(text)))
                 }
-                other => Err(ExpressionError::new(format!("matches() takes a string, not {}", node::kind(other)))),
+                other => Err(ExpressionError::new(format!("matches() takes a string, not {}", kind(other)))),
             },
             Node::Call(function, nodes) => {
                 let mut args = Vec::with_capacity(nodes.len());
                 for node in nodes {
                     args.push(self.json(node)?);
                 }
-                let cost = args.iter().map(|arg| size(arg)).sum::<u64>();
+                let cost = args.iter().map(|arg| work(arg)).sum::<u64>();
                 self.charge(cost)?;
                 let value = function.apply(args)?;
-                self.charge(size(&value))?;
+                self.charge(work(&value))?;
                 Ok(value)
             }
-            Node::Draw(draw, name) => match (&*self.json(name)?, self.scope.draws()) {
-                (Value::String(name), Some(key)) => Ok(draw.value(key, name)),
-                (Value::String(_), None) => Err(ExpressionError::new("nothing can be drawn here")),
+            Node::PseudoRandom(pseudo_random, name) => match (&*self.json(name)?, self.scope.random_key()) {
+                (Value::String(name), Some(key)) => Ok(pseudo_random.value(key, name)),
+                (Value::String(_), None) => Err(ExpressionError::new("uuid() and random() are not available here")),
                 (other, _) => {
-                    Err(ExpressionError::new(format!("what is drawn has a name in quotes, not {}", node::kind(other))))
+                    Err(ExpressionError::new(format!("uuid() and random() take a name in quotes, not {}", kind(other))))
                 }
             },
-            Node::Macro(inner) => self.each(inner),
+            Node::Macro(inner) => self.evaluate_macro(inner),
             _ => self.owned(node),
         }
     }
@@ -191,12 +200,12 @@ impl<'s> Run<'s> {
             let key = match &*self.json(key)? {
                 Value::String(key) => key.clone(),
                 other => {
-                    return Err(ExpressionError::new(format!("a map's key is a string, not {}", node::kind(other))));
+                    return Err(ExpressionError::new(format!("a map's key is a string, not {}", kind(other))));
                 }
             };
             let value = self.owned(value)?;
             if map.insert(key.clone(), value).is_some() {
-                return Err(ExpressionError::new(format!("the key `{key}` stands twice in a map")));
+                return Err(ExpressionError::new(format!("the key `{key}` is in the map twice")));
             }
         }
         Ok(Value::Object(map))
@@ -216,11 +225,11 @@ impl<'s> Run<'s> {
         }
     }
 
-    fn path(&self, name: &Arc<str>, parts: &'s [Part]) -> Result<Val<'s>, ExpressionError> {
+    fn path(&self, name: &Arc<str>, parts: &'s [Part]) -> Result<Evaluated<'s>, ExpressionError> {
         let mut given = self.scope.get(name).ok_or_else(|| ExpressionError::absent(name.to_string()))?;
         let mut rest = parts;
-        while let Given::Map(members) = given {
-            let Some((part, after)) = rest.split_first() else { return Ok(Val::Members(members)) };
+        while let ScopeValue::Map(members) = given {
+            let Some((part, after)) = rest.split_first() else { return Ok(Evaluated::Members(members)) };
             let member = match part {
                 Part::Key(key) => members.get(key),
                 Part::Index(_) => None,
@@ -229,34 +238,34 @@ impl<'s> Run<'s> {
             given = member.ok_or_else(|| ExpressionError::absent(node::path_text(name, &parts[..so_far])))?;
             rest = after;
         }
-        let Given::Value(value) = given else { return Err(ExpressionError::absent(name.to_string())) };
-        follow(value, rest, || node::path_text(name, &parts[..parts.len() - rest.len()])).map(Val::Ref)
+        let ScopeValue::Value(value) = given else { return Err(ExpressionError::absent(name.to_string())) };
+        lookup(value, rest, || node::path_text(name, &parts[..parts.len() - rest.len()])).map(Evaluated::Ref)
     }
 
-    fn local(&mut self, slot: usize, name: &Arc<str>, parts: &'s [Part]) -> Result<Val<'s>, ExpressionError> {
+    fn local(&mut self, slot: usize, name: &Arc<str>, parts: &'s [Part]) -> Result<Evaluated<'s>, ExpressionError> {
         let found = match self.locals.get(slot) {
-            Some(Val::Ref(value)) => return follow(value, parts, || name.to_string()).map(Val::Ref),
-            Some(Val::Own(value)) => follow(value, parts, || name.to_string())?.clone(),
-            Some(Val::Members(_)) | None => return Err(ExpressionError::absent(name.to_string())),
+            Some(Evaluated::Ref(value)) => return lookup(value, parts, || name.to_string()).map(Evaluated::Ref),
+            Some(Evaluated::Own(value)) => lookup(value, parts, || name.to_string())?.clone(),
+            Some(Evaluated::Members(_)) | None => return Err(ExpressionError::absent(name.to_string())),
         };
-        self.charge(size(&found))?;
-        Ok(Val::Own(found))
+        self.charge(work(&found))?;
+        Ok(Evaluated::Own(found))
     }
 
-    fn member(&mut self, inner: Val<'s>, part: &Part, node: &'s Node) -> Result<Val<'s>, ExpressionError> {
+    fn member(&mut self, inner: Evaluated<'s>, part: &Part, node: &'s Node) -> Result<Evaluated<'s>, ExpressionError> {
         let found = match (inner, part) {
-            (Val::Ref(value), part) => super::follow::get(value, part).map(Val::Ref),
-            (Val::Members(members), Part::Key(key)) => match members.get(key) {
-                Some(Given::Value(value)) => Some(Val::Ref(value)),
-                Some(Given::Map(members)) => Some(Val::Members(members)),
+            (Evaluated::Ref(value), part) => super::lookup::get(value, part).map(Evaluated::Ref),
+            (Evaluated::Members(members), Part::Key(key)) => match members.get(key) {
+                Some(ScopeValue::Value(value)) => Some(Evaluated::Ref(value)),
+                Some(ScopeValue::Map(members)) => Some(Evaluated::Members(members)),
                 None => None,
             },
-            (Val::Members(_), Part::Index(_)) => None,
-            (Val::Own(Value::Object(mut map)), Part::Key(key)) => map.swap_remove(&**key).map(Val::Own),
-            (Val::Own(Value::Array(mut list)), Part::Index(index)) => {
-                (*index < list.len()).then(|| Val::Own(list.swap_remove(*index)))
+            (Evaluated::Members(_), Part::Index(_)) => None,
+            (Evaluated::Own(Value::Object(mut map)), Part::Key(key)) => map.swap_remove(&**key).map(Evaluated::Own),
+            (Evaluated::Own(Value::Array(mut list)), Part::Index(index)) => {
+                (*index < list.len()).then(|| Evaluated::Own(list.swap_remove(*index)))
             }
-            (Val::Own(_), _) => None,
+            (Evaluated::Own(_), _) => None,
         };
         match found {
             Some(found) => Ok(found),

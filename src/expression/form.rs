@@ -1,9 +1,9 @@
-//! A query or a form as expressions see it: the one reading that routes, workflows and comparisons share.
+//! A query or form body (`a=1&b=2`) as expressions see it; routes, workflows and comparisons all parse it here.
 
 use serde_json::{Map, Value};
 
-/// `a=1&b=2` as a map of text; a name that comes again has a list, and `+` is a space, as forms write it.
-pub fn pairs(raw: &str) -> Value {
+/// A map of strings. A name that occurs several times has a list of them; `+` is a space, as HTML forms encode it.
+pub fn parse_form(raw: &str) -> Value {
     let mut map = Map::new();
     for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -30,8 +30,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_come_again_are_lists() {
-        assert_eq!(pairs("a=1&b=x+y%21&a=2&&c&a=3"), json!({ "a": ["1", "2", "3"], "b": "x y!", "c": "" }));
-        assert_eq!(pairs(""), json!({}));
+    fn repeated_names_are_lists() {
+        assert_eq!(parse_form("a=1&b=x+y%21&a=2&&c&a=3"), json!({ "a": ["1", "2", "3"], "b": "x y!", "c": "" }));
+        assert_eq!(parse_form(""), json!({}));
     }
 }

@@ -1,7 +1,7 @@
 //! The functions of expressions. Each can be written `f(a, b)` or `a.f(b)`.
 //!
-//! Beside these stand the macros `has`, `map`, `filter`, `all`, `exists`, `exists_one`, and `default` and `matches`, which are
-//! nodes of their own because they do not evaluate all that they are given.
+//! The macros `has`, `map`, `filter`, `all`, `exists`, `exists_one` and the functions `default`, `matches`, `uuid` and
+//! `random` are not here: they are nodes of their own, because they do more than compute on evaluated arguments.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -11,9 +11,9 @@ use serde_json::{Number, Value};
 
 use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
-use super::node::kind;
 use super::number::Num;
 use super::operators::{equal, order};
+use super::value::kind;
 
 type Args<'a> = [Cow<'a, Value>];
 type Outcome = Result<Value, ExpressionError>;
@@ -29,7 +29,7 @@ struct Entry {
 }
 
 impl Function {
-    /// By name, with how many values it takes.
+    /// The function with this name, and how many arguments it takes.
     pub(super) fn of(name: &str) -> Option<(Self, RangeInclusive<usize>)> {
         TABLE.iter().find(|entry| entry.name == name).map(|entry| (Self(entry), entry.takes.clone()))
     }
@@ -88,11 +88,11 @@ static TABLE: &[Entry] = &[
     entry!("size", 1..=1, size),
     entry!("keys", 1..=1, |a| match &*a[0] {
         Value::Object(map) => Ok(map.keys().map(|key| Value::from(key.as_str())).collect()),
-        other => Err(wanted("a map", other)),
+        other => Err(type_error("a map", other)),
     }),
     entry!("values", 1..=1, |a| match &*a[0] {
         Value::Object(map) => Ok(map.values().cloned().collect()),
-        other => Err(wanted("a map", other)),
+        other => Err(type_error("a map", other)),
     }),
     entry!("sort", 1..=1, sort),
     entry!("reverse", 1..=1, |a| Ok(list(&a[0])?.iter().rev().cloned().collect())),
@@ -102,22 +102,22 @@ static TABLE: &[Entry] = &[
     }),
 ];
 
-fn wanted(what: &str, got: &Value) -> ExpressionError {
+fn type_error(what: &str, got: &Value) -> ExpressionError {
     ExpressionError::new(format!("takes {what}, not {}", kind(got)))
 }
 
 fn text(value: &Value) -> Result<&str, ExpressionError> {
-    value.as_str().ok_or_else(|| wanted("a string", value))
+    value.as_str().ok_or_else(|| type_error("a string", value))
 }
 
 fn list(value: &Value) -> Result<&Vec<Value>, ExpressionError> {
-    value.as_array().ok_or_else(|| wanted("a list", value))
+    value.as_array().ok_or_else(|| type_error("a list", value))
 }
 
 fn number(value: &Value) -> Result<Num, ExpressionError> {
     match value {
         Value::Number(number) => Ok(Num::of(number)),
-        other => Err(wanted("a number", other)),
+        other => Err(type_error("a number", other)),
     }
 }
 
@@ -126,12 +126,12 @@ pub(super) fn scalar(value: &Value) -> Result<String, ExpressionError> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => Err(wanted("a string, a number or a bool", value)),
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(type_error("a string, a number or a bool", value)),
     }
 }
 
-/// Refuses before the memory is taken.
-fn room(bytes: usize) -> Result<(), ExpressionError> {
+/// Refuses a result that is too large, before memory is allocated for it.
+fn check_size(bytes: usize) -> Result<(), ExpressionError> {
     match bytes as u64 / 32 > WORK_MAX {
         true => Err(ExpressionError::new("the result is too large")),
         false => Ok(()),
@@ -141,29 +141,29 @@ fn room(bytes: usize) -> Result<(), ExpressionError> {
 fn join(args: &Args<'_>) -> Outcome {
     let between = args.get(1).map_or(Ok(""), |s| text(s))?;
     let parts = list(&args[0])?.iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
-    room(between.len().saturating_mul(parts.len()))?;
+    check_size(between.len().saturating_mul(parts.len()))?;
     Ok(parts.join(between).into())
 }
 
 fn replace(args: &Args<'_>) -> Outcome {
     let (whole, from, to) = (text(&args[0])?, text(&args[1])?, text(&args[2])?);
-    room(whole.matches(from).count().saturating_mul(to.len()))?;
+    check_size(whole.matches(from).count().saturating_mul(to.len()))?;
     Ok(whole.replace(from, to).into())
 }
 
-/// By characters; ends beyond the text are the text's end.
+/// Counts characters; an index beyond the text means its end.
 fn substring(args: &Args<'_>) -> Outcome {
     let whole = text(&args[0])?;
-    let place = |value: &Value| match number(value)? {
-        Num::Int(at) => usize::try_from(at.max(0)).map_err(|_| ExpressionError::new("the place is too large")),
+    let index = |value: &Value| match number(value)? {
+        Num::Int(at) => usize::try_from(at.max(0)).map_err(|_| ExpressionError::new("the index is too large")),
         Num::Double(_) => Err(ExpressionError::new("takes whole numbers")),
     };
-    let from = place(&args[1])?;
-    let to = args.get(2).map_or(Ok(usize::MAX), |to| place(to))?;
+    let from = index(&args[1])?;
+    let to = args.get(2).map_or(Ok(usize::MAX), |to| index(to))?;
     Ok(whole.chars().skip(from).take(to.saturating_sub(from)).collect::<String>().into())
 }
 
-/// In characters; -1 where it is not in it.
+/// The index in characters, or -1 where the text does not contain the part.
 fn index_of(args: &Args<'_>) -> Outcome {
     let (whole, part) = (text(&args[0])?, text(&args[1])?);
     let at = whole.find(part).map(|byte| whole[..byte].chars().count());
@@ -186,7 +186,7 @@ fn whole(value: &Value, how: fn(f64) -> f64) -> Outcome {
     }
 }
 
-/// Of a list, or of several values.
+/// The smallest or largest of a list, or of several arguments.
 fn extreme(args: &Args<'_>, wins: Ordering) -> Outcome {
     let values: Vec<&Value> = match args {
         [one] => list(one)?.iter().collect(),
@@ -196,7 +196,7 @@ fn extreme(args: &Args<'_>, wins: Ordering) -> Outcome {
     for value in values {
         let better = match best {
             None => true,
-            Some(best) => order(value, best).ok_or_else(|| wanted("values that have an order", value))? == wins,
+            Some(best) => order(value, best).ok_or_else(|| type_error("values that have an order", value))? == wins,
         };
         best = if better { Some(value) } else { best };
     }
@@ -210,7 +210,7 @@ fn int(args: &Args<'_>) -> Outcome {
             Ok(int) => Ok(int.into()),
             Err(_) => Err(ExpressionError::new("the text is not a whole number")),
         },
-        other => Err(wanted("a number or a string", other)),
+        other => Err(type_error("a number or a string", other)),
     }
 }
 
@@ -218,7 +218,7 @@ fn double(args: &Args<'_>) -> Outcome {
     let double = match &*args[0] {
         Value::Number(number) => Num::of(number).double(),
         Value::String(text) => text.trim().parse().map_err(|_| ExpressionError::new("the text is not a number"))?,
-        other => return Err(wanted("a number or a string", other)),
+        other => return Err(type_error("a number or a string", other)),
     };
     let number = Number::from_f64(double).ok_or_else(|| ExpressionError::new("not a finite number"))?;
     Ok(Value::Number(number))
@@ -229,11 +229,11 @@ fn size(args: &Args<'_>) -> Outcome {
         Value::String(text) => Ok(text.chars().count().into()),
         Value::Array(list) => Ok(list.len().into()),
         Value::Object(map) => Ok(map.len().into()),
-        other => Err(wanted("a string, a list or a map", other)),
+        other => Err(type_error("a string, a list or a map", other)),
     }
 }
 
-/// Numbers or strings, not mixed.
+/// Sorts numbers or strings, not both together.
 fn sort(args: &Args<'_>) -> Outcome {
     let mut sorted = list(&args[0])?.clone();
     let orderly = sorted.windows(2).all(|pair| order(&pair[0], &pair[1]).is_some() || equal(&pair[0], &pair[1]));

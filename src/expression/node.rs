@@ -6,9 +6,9 @@ use std::sync::Arc;
 use regex::Regex;
 use serde_json::Value;
 
-use super::draw::Draw;
 use super::functions::Function;
 use super::operators::Operator;
+use super::pseudo_random::PseudoRandom;
 
 /// A node.
 pub(super) enum Node {
@@ -28,7 +28,7 @@ pub(super) enum Node {
     Map(Vec<(Node, Node)>),
     /// `a + b`.
     Binary(Operator, Box<Node>, Box<Node>),
-    /// `a && b`, `a || b`: the value that decides at once.
+    /// `a && b`, `a || b`. `decides` is the value of one side that settles the result: false for `&&`, true for `||`.
     Logic { decides: bool, left: Box<Node>, right: Box<Node> },
     /// `!a`.
     Not(Box<Node>),
@@ -43,8 +43,8 @@ pub(super) enum Node {
     /// A function of values.
     Call(Function, Vec<Node>),
     /// `uuid("name")`, `random("name")`.
-    Draw(Draw, Box<Node>),
-    /// `list.map(x, …)` and its kin.
+    PseudoRandom(PseudoRandom, Box<Node>),
+    /// `list.map(x, …)` and the other macros.
     Macro(Box<Macro>),
 }
 
@@ -53,7 +53,7 @@ pub(super) enum Node {
 pub(super) enum Root {
     /// A name of the scope.
     Name(Arc<str>),
-    /// The variable of a macro: its slot, and its name for messages.
+    /// The variable of a macro: its index among the variables of the enclosing macros, and its name for messages.
     Local(usize, Arc<str>),
 }
 
@@ -62,7 +62,7 @@ pub(super) enum Root {
 pub(super) enum Part {
     /// A key.
     Key(Arc<str>),
-    /// A place in a list.
+    /// An index into a list.
     Index(usize),
 }
 
@@ -72,14 +72,14 @@ pub(super) struct Macro {
     pub(super) range: Node,
     /// `map(x, filter, …)` and `filter`.
     pub(super) filter: Option<Node>,
-    /// The predicate, or what each element becomes.
+    /// The predicate, or the value that replaces each element.
     pub(super) body: Node,
 }
 
 /// What a macro does with its body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MacroKind {
-    /// `all` (decides at `false`) and `exists` (decides at `true`).
+    /// `all` (the first `false` decides) and `exists` (the first `true` decides).
     Quantifier { decides: bool },
     /// `exists_one`.
     One,
@@ -120,16 +120,4 @@ fn is_name(key: &str) -> bool {
     let mut chars = key.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// What kind of value it is, for a message.
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a bool",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a map",
-    }
 }

@@ -1,7 +1,7 @@
-//! Numbers: JSON's, with every digit, and arithmetic on them.
+//! Arithmetic on JSON numbers.
 //!
-//! A number without a fraction or exponent is an integer (i128 within, what i64 and u64 hold without); every other is a
-//! double. Mixed arithmetic gives a double. A double that is whole stays a double: `10.0 * 2` is `20.0`.
+//! A number without a fraction or exponent is an integer: computed as i128, and a result must fit i64 or u64. Every
+//! other number is a double. Mixed arithmetic gives a double. A whole double stays a double: `10.0 * 2` is `20.0`.
 
 use std::cmp::Ordering;
 
@@ -97,8 +97,8 @@ impl Num {
         }
     }
 
-    /// To a number of decimal digits, half away from zero, on the digits that people see: 1.005 gives 1.01 although
-    /// the double next to 1.005 is a little less.
+    /// Rounds to decimal digits, half away from zero, on the number's decimal text: 1.005 gives 1.01, although the
+    /// double nearest to 1.005 is slightly less.
     pub(super) fn round(self, digits: usize) -> Num {
         match self {
             Num::Int(int) => Num::Int(int),
@@ -107,7 +107,7 @@ impl Num {
         }
     }
 
-    /// A whole double as an integer: what `floor`, `ceil`, `round(x)` and `int` give.
+    /// The integer part: what `floor`, `ceil`, `round(x)` and `int` return.
     pub(super) fn whole(self) -> Result<Num, ExpressionError> {
         match self {
             Num::Double(double) if double.abs() < 1e19 => Ok(Num::Int(double as i128)),
@@ -117,12 +117,12 @@ impl Num {
     }
 }
 
-/// Exact: a large integer and the double next to it are not equal.
+/// Compares exactly: converting a large integer to a double first would make it equal to its neighbours.
 fn compare_int_double(int: i128, double: f64) -> Option<Ordering> {
     if double.is_nan() {
         return None;
     }
-    // Integers come from JSON or from u64/i64: a double beyond them is larger or smaller than all.
+    // Beyond the range of i128, so the sign alone decides.
     if double.abs() >= 1e38 {
         return Some(if double > 0.0 { Ordering::Less } else { Ordering::Greater });
     }

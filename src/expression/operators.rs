@@ -7,8 +7,8 @@ use cel::common::ast::operators;
 use serde_json::Value;
 
 use super::error::ExpressionError;
-use super::node::kind;
 use super::number::Num;
+use super::value::kind;
 
 /// A binary operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) enum Operator {
 }
 
 impl Operator {
-    /// By the name that CEL's syntax tree gives it.
+    /// The operator that CEL's syntax tree gives this name.
     pub(super) fn of(name: &str) -> Option<Self> {
         Some(match name {
             operators::ADD => Operator::Add,
@@ -96,7 +96,7 @@ impl Operator {
                 (Value::String(_), Value::String(_)) | (Value::Array(_), Value::Array(_)) => {}
                 _ => return Err(self.refuse(&left, &right)),
             }
-            // Taken over instead of copied where the left side was computed: a chain of `+` stays linear.
+            // A computed left side is extended in place, so that a chain of `+` takes linear time.
             return Ok(match (left.into_owned(), right) {
                 (Value::String(mut text), right) => {
                     text.push_str(right.as_str().unwrap_or_default());

@@ -1,6 +1,7 @@
-//! From source text to the tree that is evaluated.
+//! Parses source text into the tree that is evaluated.
 //!
-//! The bounds are checked on the text first, so that the recursive parser and the recursion here have a known depth.
+//! The bounds are checked on the text first, so that the crate's recursive parser and the recursion here have a bounded
+//! depth.
 
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use regex::RegexBuilder;
 use serde_json::Value;
 
 use super::bounds::{Bounds, MACRO_DEPTH_MAX};
-use super::draw::Draw;
 use super::error::ExpressionError;
 use super::functions::Function;
 use super::node::{Macro, MacroKind, Node, Part, Root};
 use super::operators::Operator;
+use super::pseudo_random::PseudoRandom;
 use super::scan;
 use crate::problem::nearest;
 
@@ -28,13 +29,13 @@ pub(super) fn parse(source: &str, bounds: &Bounds) -> Result<Node, ExpressionErr
     Lowering { source, info: &info, locals: Vec::new() }.node(&tree)
 }
 
-/// The first syntax error, in words.
+/// The first syntax error, worded for a person.
 fn syntax(source: &str, errors: &cel::ParseErrors) -> ExpressionError {
     let Some(error) = errors.errors.first() else {
         return ExpressionError::new("not a CEL expression");
     };
     let message = error.msg.strip_prefix("Syntax error: ").unwrap_or(&error.msg);
-    // The parser lists every token that it would have taken: no help to a person.
+    // The parser lists every token that it would have accepted, which helps nobody.
     let message =
         message.split(" expecting ").next().unwrap_or(message).replace("mismatched input '<EOF>'", "it ends too early");
     let message = match error.msg.contains("invalid argument to has() macro") {
@@ -57,7 +58,7 @@ struct Lowering<'a> {
 impl Lowering<'_> {
     fn error(&self, at: &IdedExpr, message: impl Into<String>) -> ExpressionError {
         let byte = self.info.offset_for(at.id).map_or(0, |(start, _)| start as usize);
-        ExpressionError::at(message, scan::characters(self.source, byte))
+        ExpressionError::at(message, scan::characters_before(self.source, byte))
     }
 
     fn boxed(&mut self, tree: &IdedExpr) -> Result<Box<Node>, ExpressionError> {
@@ -145,8 +146,8 @@ impl Lowering<'_> {
                     regex.map_err(|e| self.error(pattern, format!("bad pattern: {}", one_line(&e.to_string()))))?;
                 Ok(Node::Matches(self.boxed(text)?, regex))
             }
-            ("uuid", [name]) => Ok(Node::Draw(Draw::Uuid, self.boxed(name)?)),
-            ("random", [name]) => Ok(Node::Draw(Draw::Random, self.boxed(name)?)),
+            ("uuid", [name]) => Ok(Node::PseudoRandom(PseudoRandom::Uuid, self.boxed(name)?)),
+            ("random", [name]) => Ok(Node::PseudoRandom(PseudoRandom::Random, self.boxed(name)?)),
             ("uuid" | "random", _) => {
                 let name = &call.func_name;
                 Err(self.error(
@@ -168,7 +169,7 @@ impl Lowering<'_> {
         let Some((function, takes)) = Function::of(name) else {
             let known = Function::names()
                 .chain(["default", "matches", "uuid", "random", "has", "map", "filter", "all", "exists"]);
-            let meant = elsewhere(name)
+            let meant = name_elsewhere(name)
                 .or_else(|| nearest(name, known))
                 .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
             return Err(self.error(tree, format!("unknown function `{name}`{meant}")));
@@ -217,12 +218,12 @@ impl Lowering<'_> {
     }
 }
 
-/// Joins a constant part to a path.
+/// Selects a member; on a path it becomes one more part of the path.
 fn member(operand: Node, part: Part) -> Node {
     match operand {
         Node::Path(root, mut parts) => {
             let part = match part {
-                Part::Key(key) if matches!(root, Root::Name(_)) && names_headers(&root, &parts) => {
+                Part::Key(key) if matches!(root, Root::Name(_)) && is_headers_map(&root, &parts) => {
                     Part::Key(key.to_ascii_lowercase().into())
                 }
                 part => part,
@@ -234,8 +235,8 @@ fn member(operand: Node, part: Part) -> Node {
     }
 }
 
-/// What other languages call a function that there is.
-fn elsewhere(name: &str) -> Option<&'static str> {
+/// The function here that other languages know by this name.
+fn name_elsewhere(name: &str) -> Option<&'static str> {
     Some(match name {
         "len" | "length" | "count" => "size",
         "lower" | "toLower" | "toLowerCase" | "lowercase" => "lowerAscii",
@@ -253,8 +254,8 @@ fn elsewhere(name: &str) -> Option<&'static str> {
     })
 }
 
-/// `request.headers`, `legacy.headers`, `steps.X.headers`: header names are lower case, however they are written.
-fn names_headers(root: &Root, parts: &[Part]) -> bool {
+/// Whether this is `request.headers`, `legacy.headers` or `steps.X.headers`, whose keys are lower case.
+fn is_headers_map(root: &Root, parts: &[Part]) -> bool {
     let at = if &**root.name() == "steps" { 1 } else { 0 };
     parts.len() == at + 1 && matches!(&parts[at], Part::Key(key) if &**key == "headers")
 }

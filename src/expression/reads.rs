@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::node::{Node, Part, Root};
 
-/// A full path that an expression reads: `steps.price.output.total`, `request.headers.x-tenant`. A part that is
-/// computed (`a[b]`) or a place in a list (`a[0]`) ends the path.
+/// A full path that an expression reads: `steps.price.output.total`, `request.headers.x-tenant`. It ends before a part
+/// that is computed (`a[b]`) or an index into a list (`a[0]`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReadPath(pub Vec<Arc<str>>);
 
@@ -70,8 +70,8 @@ fn walk(node: &Node, found: &mut BTreeSet<ReadPath>) {
             walk(yes, found);
             walk(no, found);
         }
-        Node::Draw(draw, name) => {
-            found.insert(ReadPath(vec![draw.read_as().into()]));
+        Node::PseudoRandom(pseudo_random, name) => {
+            found.insert(ReadPath(vec![pseudo_random.root_name().into()]));
             walk(name, found);
         }
         Node::List(nodes) | Node::Call(_, nodes) => nodes.iter().for_each(|node| walk(node, found)),

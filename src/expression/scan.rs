@@ -1,5 +1,5 @@
-//! The lexical surface of CEL: what a template needs to find the end of `${ … }`, and what bounds an expression before
-//! a recursive parser sees it. Strings and comments are skipped as CEL reads them.
+//! A lexer for CEL: finds the end of `${ … }` in a template, and checks an expression's bounds before a recursive
+//! parser sees it. Strings and comments are skipped by CEL's rules.
 
 use super::bounds::{Bounds, TERNARIES_MAX, TOKENS_MAX, UNARY_RUN_MAX};
 use super::error::ExpressionError;
@@ -23,7 +23,7 @@ pub(super) enum Item {
     Other,
 }
 
-/// Items with the byte range of each; blanks and comments are left out.
+/// Items with the byte range of each; whitespace and comments are left out.
 pub(super) struct Items<'a> {
     source: &'a str,
     at: usize,
@@ -114,7 +114,7 @@ pub(super) fn within(source: &str, bounds: &Bounds) -> Result<(), ExpressionErro
             bounds.bytes_max
         )));
     }
-    let at = |range: &std::ops::Range<usize>| characters(source, range.start);
+    let at = |range: &std::ops::Range<usize>| characters_before(source, range.start);
     let too_deep =
         format!("the expression is nested too deeply; {} levels are taken (expression_depth_max)", bounds.depth_max);
     let (mut open, mut chain, mut tokens, mut unary, mut ternaries) = (Vec::new(), 0, 0, 0, 0);
@@ -128,7 +128,7 @@ pub(super) fn within(source: &str, bounds: &Bounds) -> Result<(), ExpressionErro
                 chain += OPERATOR;
             }
             Item::Close(c) => match open.pop() {
-                // What a bracket holds ends with it; a call or an index is one link more of the chain around.
+                // The chain within the brackets ends; the call or index itself adds one operator to the outer chain.
                 Some((opened, around)) if closing(opened) == c => chain = around + OPERATOR,
                 _ => return Err(ExpressionError::at(format!("`{c}` closes nothing"), at(&range))),
             },
@@ -139,7 +139,7 @@ pub(super) fn within(source: &str, bounds: &Bounds) -> Result<(), ExpressionErro
                     "in" | "+" | "*" | "/" | "%" | "<" | ">" => chain + OPERATOR,
                     "=" => chain + OPERATOR / 2,
                     "." => chain + 1,
-                    // `&&` and `||` are balanced by the parser; a comma begins anew.
+                    // The parser builds a balanced tree of `&&` and `||`; a comma begins a new chain.
                     "&" | "|" | "," | ":" => open.last().map_or(0, |(_, around)| around + OPERATOR),
                     _ => chain,
                 }
@@ -159,9 +159,9 @@ pub(super) fn within(source: &str, bounds: &Bounds) -> Result<(), ExpressionErro
     }
 }
 
-/// The weight of an operator or a call in a chain: what it costs of the parser's stack, in units of a `.name`.
+/// How much of the parser's stack an operator or a call in a chain takes; `.name` takes 1.
 const OPERATOR: usize = 4;
-/// The heaviest chain, brackets around it included.
+/// The most that one chain may take, with the chains that enclose it.
 const CHAIN_MAX: usize = 256;
 
 fn closing(open: char) -> char {
@@ -172,13 +172,13 @@ fn closing(open: char) -> char {
     }
 }
 
-/// How many characters stand before a byte.
-pub(super) fn characters(text: &str, byte: usize) -> usize {
+/// The number of characters before a byte.
+pub(super) fn characters_before(text: &str, byte: usize) -> usize {
     text.char_indices().take_while(|(at, _)| *at < byte).count()
 }
 
-/// A text short enough for a message.
-pub(super) fn short(text: &str) -> String {
+/// The text, cut to a length that fits a message.
+pub(super) fn shorten(text: &str) -> String {
     if text.chars().count() <= 60 {
         return text.to_owned();
     }

@@ -1,13 +1,13 @@
-//! Values with `${ … }` in their strings.
+//! Templates: values with `${ … }` in their strings.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::Expression;
 use super::bounds::Bounds;
 use super::error::ExpressionError;
 use super::functions::scalar;
+use super::parsed::Expression;
 use super::reads::{self, ReadPath};
 use super::scan::{self, Item, Items};
 use super::scope::Scope;
@@ -34,14 +34,14 @@ enum Tree {
 /// A piece of a text.
 pub(super) enum Piece {
     Literal(String),
-    Filled(Expression),
+    Expression(Expression),
 }
 
 impl Template {
-    /// Parses every string of the tree. On an error, also the key path within `value` where it stands.
+    /// Parses every string of the tree.
     ///
     /// # Errors
-    /// All errors, each with where it stands.
+    /// All errors, each with the key path within `value`.
     pub fn parse(value: &Value) -> Result<Self, Vec<(Vec<Segment>, ExpressionError)>> {
         Self::parse_within(value, &Bounds::default())
     }
@@ -72,7 +72,7 @@ impl Template {
         Tree::text(text, bounds).map(Self::of)
     }
 
-    /// A value that is taken as it is, `${` and all.
+    /// A value that is not parsed: `${` stays as it is.
     pub fn constant(value: Value) -> Self {
         Self::of(Tree::Constant(value))
     }
@@ -89,14 +89,14 @@ impl Template {
         &self.0.reads
     }
 
-    /// What each string of the tree reads, with the key path to it; strings that read nothing are left out.
-    pub fn places(&self) -> Vec<(Vec<Segment>, &[ReadPath])> {
+    /// What each expression of the tree reads, with the key path to its string.
+    pub fn reads_by_location(&self) -> Vec<(Vec<Segment>, &[ReadPath])> {
         let mut found = Vec::new();
-        self.0.tree.places(&mut Vec::new(), &mut found);
+        self.0.tree.reads_by_location(&mut Vec::new(), &mut found);
         found
     }
 
-    /// The value, where it reads nothing and computes nothing.
+    /// The value, where the template contains no expression.
     pub fn as_constant(&self) -> Option<&Value> {
         match &self.0.tree {
             Tree::Constant(value) => Some(value),
@@ -112,7 +112,7 @@ impl Template {
         }
     }
 
-    /// The value with everything filled in.
+    /// The value, with each expression replaced by its value.
     ///
     /// # Errors
     /// The first expression that fails.
@@ -120,8 +120,8 @@ impl Template {
         self.0.tree.evaluate(scope)
     }
 
-    /// The value as text that may have several lines (numbers and bools as JSON writes them; maps and lists are an
-    /// error): the body of a `text:`, a field of a form.
+    /// The value as text that may contain line breaks (numbers and bools as JSON writes them): the body of a `text:`, a
+    /// field of a form.
     ///
     /// # Errors
     /// As [`Template::evaluate`]; a map, a list or null.
@@ -129,7 +129,7 @@ impl Template {
         scalar(&self.evaluate(scope)?).map_err(|e| ExpressionError::new(format!("text {}", e.message)))
     }
 
-    /// The value as text (numbers and bools as JSON writes them; maps and lists are an error).
+    /// The value as one line of text (numbers and bools as JSON writes them).
     ///
     /// # Errors
     /// As [`Template::evaluate`]; a map, a list or null; CR or LF in the result.
@@ -142,26 +142,41 @@ impl Template {
     }
 }
 
+impl Expression {
+    /// Parses a condition or a key as files write it: the whole text is one `${ … }`.
+    ///
+    /// # Errors
+    /// As [`Expression::parse`]; text that is anything but one `${ … }`.
+    pub fn parse_braced(text: &str, bounds: &Bounds) -> Result<Self, ExpressionError> {
+        match Template::parse_str_within(text, bounds)?.single() {
+            Some(expression) => Ok(expression.clone()),
+            None => {
+                Err(ExpressionError::new(format!("`{}` is not one expression; write `${{ … }}`", scan::shorten(text))))
+            }
+        }
+    }
+}
+
 impl Tree {
-    fn places<'a>(&'a self, at: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, &'a [ReadPath])>) {
+    fn reads_by_location<'a>(&'a self, at: &mut Vec<Segment>, found: &mut Vec<(Vec<Segment>, &'a [ReadPath])>) {
         match self {
             Tree::Constant(_) => {}
             Tree::One(expression) => found.push((at.clone(), expression.reads())),
             Tree::Text(pieces) => found.extend(pieces.iter().filter_map(|piece| match piece {
                 Piece::Literal(_) => None,
-                Piece::Filled(expression) => Some((at.clone(), expression.reads())),
+                Piece::Expression(expression) => Some((at.clone(), expression.reads())),
             })),
             Tree::List(trees) => {
                 for (index, tree) in trees.iter().enumerate() {
                     at.push(Segment::Index(index));
-                    tree.places(at, found);
+                    tree.reads_by_location(at, found);
                     at.pop();
                 }
             }
             Tree::Map(trees) => {
                 for (key, tree) in trees {
                     at.push(Segment::Key(key.as_str().into()));
-                    tree.places(at, found);
+                    tree.reads_by_location(at, found);
                     at.pop();
                 }
             }
@@ -218,7 +233,7 @@ impl Tree {
         Ok(match pieces.pop() {
             None => Tree::Constant(Value::String(String::new())),
             Some(Piece::Literal(text)) if pieces.is_empty() => Tree::Constant(Value::String(text)),
-            Some(Piece::Filled(expression)) if pieces.is_empty() => Tree::One(expression),
+            Some(Piece::Expression(expression)) if pieces.is_empty() => Tree::One(expression),
             Some(last) => {
                 pieces.push(last);
                 Tree::Text(pieces)
@@ -239,7 +254,7 @@ impl Tree {
             Tree::One(expression) => found.push(expression.reads()),
             Tree::Text(pieces) => found.extend(pieces.iter().filter_map(|piece| match piece {
                 Piece::Literal(_) => None,
-                Piece::Filled(expression) => Some(expression.reads()),
+                Piece::Expression(expression) => Some(expression.reads()),
             })),
             Tree::List(trees) => trees.iter().for_each(|tree| tree.reads(found)),
             Tree::Map(trees) => trees.iter().for_each(|(_, tree)| tree.reads(found)),
@@ -255,7 +270,7 @@ impl Tree {
                 for piece in pieces {
                     match piece {
                         Piece::Literal(literal) => text.push_str(literal),
-                        Piece::Filled(expression) => text.push_str(&filled(expression, scope)?),
+                        Piece::Expression(expression) => text.push_str(&evaluate_in_text(expression, scope)?),
                     }
                 }
                 Value::String(text)
@@ -272,13 +287,13 @@ impl Tree {
     }
 }
 
-/// The value of an expression within text.
-pub(super) fn filled(expression: &Expression, scope: &Scope) -> Result<String, ExpressionError> {
+/// The value of an expression that stands in text, as text.
+pub(super) fn evaluate_in_text(expression: &Expression, scope: &Scope) -> Result<String, ExpressionError> {
     scalar(&expression.evaluate(scope)?)
-        .map_err(|e| ExpressionError::new(format!("`{}` in text {}", scan::short(expression.source()), e.message)))
+        .map_err(|e| ExpressionError::new(format!("`{}` in text {}", scan::shorten(expression.source()), e.message)))
 }
 
-/// Cuts a text into literal pieces and `${ … }`. Neighbouring literals are joined.
+/// Splits a text into literals and expressions. Adjacent literals are joined.
 pub(super) fn pieces(text: &str, bounds: &Bounds) -> Result<Vec<Piece>, ExpressionError> {
     let (mut pieces, mut literal, mut at) = (Vec::new(), String::new(), 0);
     while let Some(found) = text[at..].find("${") {
@@ -292,13 +307,13 @@ pub(super) fn pieces(text: &str, bounds: &Bounds) -> Result<Vec<Piece>, Expressi
         literal.push_str(&text[at..dollar]);
         let start = dollar + 2;
         let length = end_of(&text[start..])
-            .ok_or_else(|| ExpressionError::at("`${` is not closed", scan::characters(text, dollar)))?;
+            .ok_or_else(|| ExpressionError::at("`${` is not closed", scan::characters_before(text, dollar)))?;
         let expression = Expression::parse_within(text[start..start + length].trim_end(), bounds)
-            .map_err(|error| error.moved(scan::characters(text, start)))?;
+            .map_err(|error| error.offset_by(scan::characters_before(text, start)))?;
         if !literal.is_empty() {
             pieces.push(Piece::Literal(std::mem::take(&mut literal)));
         }
-        pieces.push(Piece::Filled(expression));
+        pieces.push(Piece::Expression(expression));
         at = start + length + 1;
     }
     literal.push_str(&text[at..]);
@@ -308,7 +323,7 @@ pub(super) fn pieces(text: &str, bounds: &Bounds) -> Result<Vec<Piece>, Expressi
     Ok(pieces)
 }
 
-/// Where the `}` stands that closes a `${`: the first that is in no string and closes no bracket of the expression.
+/// The byte offset of the `}` that closes a `${`: the first that is not in a string and closes no `{` of the expression.
 fn end_of(rest: &str) -> Option<usize> {
     let mut open = 0usize;
     for (item, range) in Items::new(rest) {

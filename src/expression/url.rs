@@ -1,4 +1,4 @@
-//! URLs of calls. A value can fill a path segment or a part of the query, and never make one.
+//! URLs of calls. A value can fill a path segment or a part of the query, and never add one.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::error::ExpressionError;
 use super::reads::{self, ReadPath};
 use super::scan;
 use super::scope::Scope;
-use super::template::{Piece, filled, pieces};
+use super::template::{Piece, evaluate_in_text, pieces};
 
 /// All but what RFC 3986 calls unreserved.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -46,11 +46,11 @@ impl UrlTemplate {
         let mut pieces = pieces(text, bounds)?;
         let reads = reads::union(pieces.iter().filter_map(|piece| match piece {
             Piece::Literal(_) => None,
-            Piece::Filled(expression) => Some(expression.reads()),
+            Piece::Expression(expression) => Some(expression.reads()),
         }));
         let (mut service, mut base) = (None, None);
         match pieces.first() {
-            Some(Piece::Filled(expression)) => {
+            Some(Piece::Expression(expression)) => {
                 let name = match expression.reads() {
                     [path] if path.root() == "services" && path.0.len() == 2 => path.part(0),
                     _ => None,
@@ -83,16 +83,16 @@ impl UrlTemplate {
                 None
             }
         };
-        for (place, piece) in pieces.iter().enumerate() {
+        for (index, piece) in pieces.iter().enumerate() {
             match piece {
-                Piece::Literal(literal) => literal_part(literal)?,
-                Piece::Filled(_) => {}
+                Piece::Literal(literal) => check_literal(literal)?,
+                Piece::Expression(_) => {}
             }
-            let begins = match piece {
+            let begins_path = match piece {
                 Piece::Literal(literal) => literal.is_empty() || literal.starts_with(['/', '?']),
-                Piece::Filled(_) => false,
+                Piece::Expression(_) => false,
             };
-            if place == 0 && !begins {
+            if index == 0 && !begins_path {
                 return Err(ExpressionError::new("after the service comes `/`, and then the path"));
             }
         }
@@ -125,28 +125,28 @@ impl UrlTemplate {
     /// An expression that fails; a value that is no scalar; a dot segment or an empty segment made by a value.
     pub fn evaluate(&self, scope: &Scope) -> Result<String, ExpressionError> {
         let mut url = String::new();
-        // Where the segment under way begins, and whether a value had a part in it.
-        let (mut segment, mut by_value, mut in_path) = (0, false, true);
+        // The start of the current path segment, and whether a value is part of it.
+        let (mut segment, mut has_value, mut in_path) = (0, false, true);
         for piece in &self.0.pieces {
             match piece {
                 Piece::Literal(literal) => {
                     for c in literal.chars() {
                         if in_path && (c == '/' || c == '?') {
-                            segment_made(&url[segment..], by_value)?;
-                            (segment, by_value, in_path) = (url.len() + 1, false, c == '/');
+                            check_segment(&url[segment..], has_value)?;
+                            (segment, has_value, in_path) = (url.len() + 1, false, c == '/');
                         }
                         url.push(c);
                     }
                 }
-                Piece::Filled(expression) => {
-                    let text = filled(expression, scope)?;
+                Piece::Expression(expression) => {
+                    let text = evaluate_in_text(expression, scope)?;
                     url.extend(utf8_percent_encode(&text, COMPONENT));
-                    by_value = true;
+                    has_value = true;
                 }
             }
         }
         if in_path {
-            segment_made(url.get(segment..).unwrap_or(""), by_value)?;
+            check_segment(url.get(segment..).unwrap_or(""), has_value)?;
         }
         Ok(url)
     }
@@ -158,23 +158,24 @@ fn names_service(source: &str, name: &str) -> bool {
     [format!("services.{name}"), format!("services[\"{name}\"]"), format!("services['{name}']")].contains(&source)
 }
 
-/// What a person wrote is sent as it stands, so it must already be a URL.
-fn literal_part(literal: &str) -> Result<(), ExpressionError> {
+/// Literals are sent unchanged, so they must be valid in a URL.
+fn check_literal(literal: &str) -> Result<(), ExpressionError> {
     match literal
         .chars()
         .find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '\\' | '"' | '<' | '>' | '{' | '}' | '`' | '^' | '|'))
     {
         Some(c) => {
-            let message = format!("{c:?} cannot stand in a URL (`{}`); write it percent-encoded", scan::short(literal));
+            let message =
+                format!("{c:?} cannot stand in a URL (`{}`); write it percent-encoded", scan::shorten(literal));
             Err(ExpressionError::new(message))
         }
         None => Ok(()),
     }
 }
 
-/// A value must not climb (`..`), stand still (`.`) or vanish: `/orders/${id}` with an empty id is another resource.
-fn segment_made(segment: &str, by_value: bool) -> Result<(), ExpressionError> {
-    if !by_value {
+/// A value must not make a segment `..`, `.` or empty: the URL would name another resource.
+fn check_segment(segment: &str, has_value: bool) -> Result<(), ExpressionError> {
+    if !has_value {
         return Ok(());
     }
     match segment.to_ascii_lowercase().replace("%2e", ".").as_str() {

@@ -1,8 +1,8 @@
-//! PURE. Who a request comes from, as far as its retry key is concerned.
+//! PURE. The caller of a request, as the scope of its retry key.
 //!
 //! The question it answers: "is this the same caller as before?" Always true: a token counts only where its signature,
-//! its algorithm, its audience and its end were verified; anything else is a header that anybody could send, and its
-//! bytes are the scope. A token that is refreshed has the same issuer and subject, and so the same scope.
+//! algorithm, audience and expiry were verified; any other credential is a header that anybody could send, and its
+//! bytes are the scope. A refreshed token has the same issuer and subject, and so the same scope.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
@@ -10,9 +10,9 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgo
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 
-/// Clocks of those who make tokens may be so far off, seconds.
+/// The tolerated difference to the clocks of token issuers.
 const LEEWAY_S: i64 = 60;
-/// A longer token is not looked at.
+/// A longer token is not verified.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 const RSA: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
@@ -20,13 +20,13 @@ const RSA: [Algorithm; 6] =
 /// What scopes a route's retry keys by caller.
 #[derive(Clone, Debug)]
 pub struct CallerScope {
-    /// Verifies bearer tokens, whose issuer and subject are the scope then.
+    /// Verifies bearer tokens. The issuer and subject of a verified one are the scope.
     pub token: Option<std::sync::Arc<TokenKeys>>,
-    /// Where there is no verified token: the headers whose values are the scope.
+    /// The headers whose values are the scope of a request without a verified token.
     pub headers: Vec<HeaderName>,
 }
 
-/// Public keys, and whom a token must be for.
+/// Public keys that verify tokens, and the accepted audiences.
 pub struct TokenKeys {
     keys: Vec<Key>,
     audience: Vec<String>,
@@ -34,7 +34,7 @@ pub struct TokenKeys {
 
 struct Key {
     id: Option<String>,
-    /// Which algorithms a token may name that is verified with it: never one with a shared secret, never `none`.
+    /// The algorithms that a token verified with this key may name: never one with a shared secret, never `none`.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
@@ -42,9 +42,9 @@ struct Key {
 /// The verified issuer and subject of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedCaller {
-    /// Who made the token.
+    /// Who issued the token.
     pub issuer: String,
-    /// Whom it stands for.
+    /// Whom the token identifies.
     pub subject: String,
 }
 
@@ -64,18 +64,18 @@ impl From<Vec<HeaderName>> for CallerScope {
 }
 
 impl CallerScope {
-    /// Whether the header that scopes may be another one in the same caller's next try: a credential that is refreshed.
+    /// Whether the same caller may send other header values in its next try, because a credential was refreshed.
     pub fn is_refreshable(&self) -> bool {
         self.headers.iter().any(|name| [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name))
     }
 
-    /// What scopes, for people.
+    /// The scope, described for people.
     pub fn describe(&self) -> String {
         let headers = match self.headers.as_slice() {
             [] => "nothing else: all callers share them".to_owned(),
             headers => {
-                let names: Vec<String> = headers.iter().map(|name| format!("`{name}`")).collect();
-                format!("the value of {}", names.join(" and "))
+                let is_algorithm: Vec<String> = headers.iter().map(|name| format!("`{name}`")).collect();
+                format!("the value of {}", is_algorithm.join(" and "))
             }
         };
         match &self.token {
@@ -99,17 +99,17 @@ impl TokenKeys {
     /// Reads public keys: a JWK set, one JWK, or PEM.
     ///
     /// # Errors
-    /// What is wrong with them, as the rest of a sentence about the file.
+    /// What is wrong, worded as the end of a sentence that begins with the file.
     pub fn read(text: &str, audience: Vec<String>) -> Result<Self, String> {
-        let keys = if text.trim_start().starts_with('{') { jwks(text)? } else { pem(text)? };
+        let keys = if text.trim_start().starts_with('{') { parse_jwks(text)? } else { parse_pem(text)? };
         if keys.is_empty() {
             return Err("holds no public key that verifies signatures (RSA, EC P-256 or P-384, Ed25519)".into());
         }
         Ok(Self { keys, audience })
     }
 
-    /// The caller of a request with a bearer token that holds at a moment (seconds since 1970).
-    pub fn verified(&self, headers: &HeaderMap, now_s: i64) -> Option<VerifiedCaller> {
+    /// The caller, where the request has a bearer token that is valid at `now_s` (seconds since 1970).
+    pub fn verify(&self, headers: &HeaderMap, now_s: i64) -> Option<VerifiedCaller> {
         let mut all = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (all.next(), all.next()) else { return None };
         let (kind, token) = value.to_str().ok()?.trim().split_once(' ')?;
@@ -126,24 +126,24 @@ impl TokenKeys {
             validation.algorithms = vec![header.alg];
             validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
             validation.set_audience(&self.audience);
-            // Held against the time of the process, below.
+            // Checked below, against the time of the process instead of the machine's.
             validation.validate_exp = false;
             decode::<Claims>(token, &key.key, &validation).ok()
         })?;
         let Claims { iss, sub, exp, nbf } = claims.claims;
         let now = now_s as f64;
-        let holds = exp + LEEWAY_S as f64 > now && nbf.is_none_or(|nbf| nbf - LEEWAY_S as f64 <= now);
-        (holds && !iss.is_empty() && !sub.is_empty()).then_some(VerifiedCaller { issuer: iss, subject: sub })
+        let in_time = exp + LEEWAY_S as f64 > now && nbf.is_none_or(|nbf| nbf - LEEWAY_S as f64 <= now);
+        (in_time && !iss.is_empty() && !sub.is_empty()).then_some(VerifiedCaller { issuer: iss, subject: sub })
     }
 }
 
-fn jwks(text: &str) -> Result<Vec<Key>, String> {
-    let parsed: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
+fn parse_jwks(text: &str) -> Result<Vec<Key>, String> {
+    let parsed: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
     let listed = match parsed.get("keys") {
         Some(_) => serde_json::from_value::<JwkSet>(parsed).map(|set| set.keys),
         None => serde_json::from_value::<Jwk>(parsed).map(|key| vec![key]),
     };
-    let listed = listed.map_err(|error| format!("is no JWK set: {error}"))?;
+    let listed = listed.map_err(|error| format!("is not a JWK set: {error}"))?;
     let mut keys = Vec::new();
     for jwk in listed {
         if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
@@ -165,7 +165,7 @@ fn jwks(text: &str) -> Result<Vec<Key>, String> {
         };
         let algorithms = match jwk.common.key_algorithm {
             None => algorithms,
-            Some(only) => algorithms.into_iter().filter(|algorithm| names(only, *algorithm)).collect(),
+            Some(only) => algorithms.into_iter().filter(|algorithm| is_algorithm(only, *algorithm)).collect(),
         };
         let key = DecodingKey::from_jwk(&jwk).map_err(|error| format!("holds a key that cannot be read: {error}"))?;
         if !algorithms.is_empty() {
@@ -176,11 +176,11 @@ fn jwks(text: &str) -> Result<Vec<Key>, String> {
 }
 
 /// Whether a JWK's `alg` is this algorithm.
-fn names(named: KeyAlgorithm, algorithm: Algorithm) -> bool {
+fn is_algorithm(named: KeyAlgorithm, algorithm: Algorithm) -> bool {
     named.to_string() == format!("{algorithm:?}")
 }
 
-fn pem(text: &str) -> Result<Vec<Key>, String> {
+fn parse_pem(text: &str) -> Result<Vec<Key>, String> {
     const BEGIN: &str = "-----BEGIN ";
     let mut keys = Vec::new();
     for (at, _) in text.match_indices(BEGIN) {
@@ -190,7 +190,7 @@ fn pem(text: &str) -> Result<Vec<Key>, String> {
         });
         let block = block.ok_or("holds a PEM block that does not end")?;
         if block.contains("PRIVATE KEY") {
-            return Err("holds a private key: give the public one, and take this one away".into());
+            return Err("holds a private key: give the public one, and remove this one".into());
         }
         let readings = [
             (DecodingKey::from_rsa_pem(block.as_bytes()), RSA.to_vec()),
@@ -199,7 +199,7 @@ fn pem(text: &str) -> Result<Vec<Key>, String> {
         ];
         let read = readings.into_iter().find_map(|(key, algorithms)| Some((key.ok()?, algorithms)));
         let (key, algorithms) = read.ok_or(
-            "holds a PEM block that is no public key (RSA, EC or Ed25519; of a certificate, give the public key)",
+            "holds a PEM block that is not a public key (RSA, EC or Ed25519; of a certificate, give the public key)",
         )?;
         keys.push(Key { id: None, algorithms, key });
     }

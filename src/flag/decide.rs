@@ -1,30 +1,37 @@
-//! PURE. The decision itself: the table of the five states, with shares, floors, cohorts, pins and retries.
+//! PURE. The decision: the table of the five states, with shares, cohorts, pins and retries.
 //!
-//! The question it answers: "who answers this request, and what happens beside it?" Always true: [`decide`] is total;
-//! a shared effect is real in exactly one arm; on the rung `only` legacy is never named. In this order: an instance of
-//! the engine's is the engine's whatever the flag says; a retry stays on the arm of its first try; then the rung.
+//! The question it answers: "which arm answers this request, and what does the other one do?" Always true: [`decide`]
+//! is total; a shared effect is real in exactly one arm; on the rung `only` no decision names legacy. Checked in this
+//! order: a request for an instance that the engine owns goes to the engine in every state; a retry stays on the arm of
+//! its first try; then the rung decides.
 
 use http::header;
 use http::{HeaderMap, Method};
 
-use super::draw::Place;
 use super::facts::scope;
+use super::hashes::Bucket;
 use super::{
-    Arm, Because, Decision, FlagSet, Instance, Notes, Other, Owner, RequestFacts, RouteFlag, Shares, SkipReason, State,
+    Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, Instance, Owner, RequestFacts, RouteFlag,
+    Shares, SkipReason, State,
 };
 
 /// Decides one request. Total: every flag set and every request has a decision.
 pub fn decide(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Decision {
-    decide_noting(set, flag, facts, &mut Notes::default())
+    decide_with_diagnostics(set, flag, facts, &mut DecisionDiagnostics::default())
 }
 
-/// As [`decide`], and notes what should be counted beside it.
-pub fn decide_noting(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, notes: &mut Notes) -> Decision {
+/// As [`decide`]; also reports what should be counted.
+pub fn decide_with_diagnostics(
+    set: &FlagSet,
+    flag: &RouteFlag,
+    facts: &RequestFacts<'_>,
+    diagnostics: &mut DecisionDiagnostics,
+) -> Decision {
     let state = flag.effective.state;
     match facts.owner {
-        Owner::Engine => return Decision::Engine { rung: state, may_fall_back: false, because: Because::Pin },
+        Owner::Engine => return Decision::Engine { rung: state, may_fall_back: false, reason: EngineReason::Pin },
         Owner::Unknown => {
-            let why = "it cannot be told now which arm owns what the request follows up; nothing was begun";
+            let why = "it cannot be determined now which arm owns the instance that this request follows up; nothing was begun";
             return Decision::Nobody { rung: state, why };
         }
         Owner::Nobody | Owner::LegacyWithTwin => {}
@@ -32,40 +39,42 @@ pub fn decide_noting(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, 
     if let Some(arm) = facts.first_try {
         return retried(state, arm);
     }
-    match rung(set, flag, facts, notes) {
-        Rung::Off => Decision::Legacy { rung: State::Off, other: Other::None },
-        Rung::NotSampled => Decision::Legacy { rung: State::Shadow, other: Other::Skip(SkipReason::NotSampled) },
-        Rung::Shadow => {
-            let other = if is_follower_without_twin(flag, facts) {
-                Other::Skip(SkipReason::NoInstance)
-            } else {
-                comparable(facts, Other::Rehearse)
-            };
-            Decision::Legacy { rung: State::Shadow, other }
+    match rung(set, flag, facts, diagnostics) {
+        Rung::Off => Decision::Legacy { rung: State::Off, engine_work: EngineWork::None },
+        Rung::NotSampled => {
+            Decision::Legacy { rung: State::Shadow, engine_work: EngineWork::Skip(SkipReason::NotSampled) }
         }
-        Rung::Dark => Decision::Legacy { rung: State::Dark, other: dark(flag, facts) },
-        // What legacy created only legacy can answer.
-        Rung::Live if is_follower(flag) => Decision::Legacy { rung: State::Live, other: dark(flag, facts) },
-        Rung::Live => Decision::Engine { rung: State::Live, may_fall_back: true, because: Because::Rung },
-        Rung::Only => Decision::Engine { rung: State::Only, may_fall_back: false, because: Because::Rung },
+        Rung::Shadow => {
+            let engine_work = if is_follower_without_twin(flag, facts) {
+                EngineWork::Skip(SkipReason::NoInstance)
+            } else {
+                comparable(facts, EngineWork::Rehearse)
+            };
+            Decision::Legacy { rung: State::Shadow, engine_work }
+        }
+        Rung::Dark => Decision::Legacy { rung: State::Dark, engine_work: dark(flag, facts) },
+        // Legacy created the instance, so only legacy can answer.
+        Rung::Live if is_follower(flag) => Decision::Legacy { rung: State::Live, engine_work: dark(flag, facts) },
+        Rung::Live => Decision::Engine { rung: State::Live, may_fall_back: true, reason: EngineReason::Rung },
+        Rung::Only => Decision::Engine { rung: State::Only, may_fall_back: false, reason: EngineReason::Rung },
     }
 }
 
-/// A retry stays with the arm that took the first try. The engine may give it back where its run was given up for
-/// legacy, which is on disk by then.
+/// A retry stays on the arm that took the first try. The engine may still return it: where its run was abandoned to
+/// legacy, that is on disk.
 fn retried(state: State, arm: Arm) -> Decision {
     match (arm, state) {
         (Arm::Engine, _) => {
-            Decision::Engine { rung: state, may_fall_back: state != State::Only, because: Because::Retry }
+            Decision::Engine { rung: state, may_fall_back: state != State::Only, reason: EngineReason::Retry }
         }
         (Arm::Legacy, State::Only) => {
             let why = "legacy took the first try of this request and is never called in `only`: doing it again could \
                        do the work twice";
             Decision::Nobody { rung: state, why }
         }
-        (Arm::Legacy, State::Off) => Decision::Legacy { rung: state, other: Other::None },
+        (Arm::Legacy, State::Off) => Decision::Legacy { rung: state, engine_work: EngineWork::None },
         (Arm::Legacy, State::Shadow | State::Dark | State::Live) => {
-            Decision::Legacy { rung: state, other: Other::Skip(SkipReason::Retried) }
+            Decision::Legacy { rung: state, engine_work: EngineWork::Skip(SkipReason::Retried) }
         }
     }
 }
@@ -78,22 +87,22 @@ fn is_follower_without_twin(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool 
     is_follower(flag) && facts.owner != Owner::LegacyWithTwin
 }
 
-fn dark(flag: &RouteFlag, facts: &RequestFacts<'_>) -> Other {
+fn dark(flag: &RouteFlag, facts: &RequestFacts<'_>) -> EngineWork {
     if is_follower_without_twin(flag, facts) {
-        return Other::Skip(SkipReason::NoTwin);
+        return EngineWork::Skip(SkipReason::NoTwin);
     }
-    comparable(facts, Other::Dark)
+    comparable(facts, EngineWork::Dark)
 }
 
-/// The other arm's part, unless the replies could not be held against each other.
-fn comparable(facts: &RequestFacts<'_>, other: Other) -> Other {
+/// `engine_work`, unless the replies could not be compared.
+fn comparable(facts: &RequestFacts<'_>, engine_work: EngineWork) -> EngineWork {
     if facts.method == Method::CONNECT || facts.headers.contains_key(header::UPGRADE) {
-        return Other::Skip(SkipReason::Streaming);
+        return EngineWork::Skip(SkipReason::Streaming);
     }
     if facts.method == Method::HEAD || is_conditional(facts.headers) {
-        return Other::Skip(SkipReason::Conditional);
+        return EngineWork::Skip(SkipReason::Conditional);
     }
-    other
+    engine_work
 }
 
 fn is_conditional(headers: &HeaderMap) -> bool {
@@ -108,7 +117,7 @@ fn is_conditional(headers: &HeaderMap) -> bool {
     CONDITIONS.iter().any(|name| headers.contains_key(name))
 }
 
-/// Where one request stands: the states, and outside the sample of `shadow`.
+/// The rung of one request: a state, or `shadow` without being sampled.
 enum Rung {
     Off,
     NotSampled,
@@ -118,13 +127,13 @@ enum Rung {
     Only,
 }
 
-fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, notes: &mut Notes) -> Rung {
+fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: &mut DecisionDiagnostics) -> Rung {
     let state = flag.effective.state;
-    // Nobody is taken down from `only`: legacy may be gone by then.
+    // A cohort never lowers a caller from `only`: legacy may no longer exist.
     if state != State::Only
-        && let Some(state) = cohort(flag, facts, notes)
+        && let Some(state) = cohort(flag, facts, diagnostics)
     {
-        // A cohort is a rung for all of it: no share applies.
+        // A cohort's rung applies to all of its callers: no share applies.
         return match state {
             State::Off => Rung::Off,
             State::Shadow => Rung::Shadow,
@@ -140,9 +149,9 @@ fn rung(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, notes: &mut N
         State::Only => Rung::Only,
         State::Shadow => sampled(&mut key, shares),
         State::Dark | State::Live => {
-            if state == State::Live && key.is_in_cohort(shares, State::Live, notes) {
+            if state == State::Live && key.is_in_cohort(shares, State::Live, diagnostics) {
                 Rung::Live
-            } else if key.is_in_cohort(shares, State::Dark, notes) {
+            } else if key.is_in_cohort(shares, State::Dark, diagnostics) {
                 Rung::Dark
             } else {
                 sampled(&mut key, shares)
@@ -155,16 +164,17 @@ fn sampled(key: &mut Key<'_>, shares: Shares) -> Rung {
     if key.is_sampled(shares) { Rung::Shadow } else { Rung::NotSampled }
 }
 
-/// The rung of the first cohort that holds, no higher than guard, health and kill switch allow. An error is a no.
-fn cohort(flag: &RouteFlag, facts: &RequestFacts<'_>, notes: &mut Notes) -> Option<State> {
+/// The rung of the first cohort whose condition is true, no higher than guard, health and kill switch allow. A condition
+/// that fails counts as false.
+fn cohort(flag: &RouteFlag, facts: &RequestFacts<'_>, diagnostics: &mut DecisionDiagnostics) -> Option<State> {
     flag.route.cohorts.iter().find_map(|cohort| {
         let holds = cohort.when.holds(&scope(cohort.when.reads(), facts));
-        notes.cohort_errors += u32::from(holds.is_err());
+        diagnostics.cohort_errors += u32::from(holds.is_err());
         holds.unwrap_or(false).then(|| flag.rung_of(cohort))
     })
 }
 
-/// The caller's key, evaluated at most once and only where a share asks for it.
+/// The caller's key, evaluated at most once and only where a share needs it.
 struct Key<'a> {
     set: &'a FlagSet,
     flag: &'a RouteFlag,
@@ -181,8 +191,8 @@ impl Key<'_> {
         });
         text.as_deref()
     }
-    /// At 100 % everybody is in, also without a key.
-    fn is_in_cohort(&mut self, shares: Shares, rung: State, notes: &mut Notes) -> bool {
+    /// A share of 100 % includes callers without a key.
+    fn is_in_cohort(&mut self, shares: Shares, rung: State, diagnostics: &mut DecisionDiagnostics) -> bool {
         let (set, flag) = (self.set, self.flag);
         let share = shares.of(rung);
         if share == super::Percent::ALL {
@@ -191,18 +201,18 @@ impl Key<'_> {
         match self.text() {
             Some(key) => set.salts().cohort(flag.family.first_id(), key).is_in(share),
             None => {
-                notes.without_key = true;
+                diagnostics.without_key = true;
                 false
             }
         }
     }
-    /// By key, or without one by the request's own draw.
+    /// By the hash of the key, or without a key by the request's random number.
     fn is_sampled(&mut self, shares: Shares) -> bool {
-        let (set, flag, draw) = (self.set, self.flag, self.facts.draw);
+        let (set, flag, random) = (self.set, self.flag, self.facts.random);
         match self.text() {
             _ if shares.shadow == super::Percent::ALL => true,
             Some(key) => set.salts().sample(flag.family.first_id(), key).is_in(shares.shadow),
-            None => Place::of_draw(draw).is_in(shares.shadow),
+            None => Bucket::from_hash(random).is_in(shares.shadow),
         }
     }
 }

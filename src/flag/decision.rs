@@ -1,4 +1,4 @@
-//! What one request gets: a pure function of the flag set and facts of the request.
+//! The decision for one request: its inputs and its outcome.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,26 +21,26 @@ pub struct RequestFacts<'a> {
     pub peer: IpAddr,
     /// The values of the path template's parameters.
     pub params: &'a [(Arc<str>, String)],
-    /// A number drawn for this request, for sampling where the route has no key.
-    pub draw: u64,
+    /// A random number for this request: samples it where the route has no key.
+    pub random: u64,
     /// Which arm owns the instance that the request follows up.
     pub owner: Owner,
     /// The arm that took the first try of this request, where it is a retry.
     pub first_try: Option<Arm>,
-    /// The time, in seconds since 1970: tokens of callers end.
+    /// The time in seconds since 1970, to check when callers' tokens expire.
     pub now_s: i64,
 }
 
 /// Which arm owns an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// The request follows up nothing, or nobody pinned what it follows up: legacy's.
+    /// The request follows up no instance, or one without a pin, which is legacy's.
     Nobody,
-    /// The engine created it in `live` or `only`: it is answered there, whatever the flag says.
+    /// The engine created it in `live` or `only`, and answers for it in every state.
     Engine,
     /// Legacy created it and the engine has a dark twin of it.
     LegacyWithTwin,
-    /// Whether the engine owns it cannot be told now: 503, never legacy's 404.
+    /// Not known now, because the store does not answer: 503, never legacy's 404.
     Unknown,
 }
 
@@ -55,7 +55,7 @@ pub enum Arm {
 }
 
 impl Arm {
-    /// As metrics and messages write it.
+    /// The name in metrics and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Arm::Legacy => "legacy",
@@ -64,49 +64,49 @@ impl Arm {
     }
 }
 
-/// What should be counted beside a decision.
+/// What went wrong while deciding, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// The caller has no key value (absent, empty, or an error), and so was outside a share of `dark` or `live`.
+pub struct DecisionDiagnostics {
+    /// The caller had no key value (absent, empty, or an error), and so was outside a share of `dark` or `live`.
     pub without_key: bool,
-    /// Cohorts whose `when` could not be evaluated, which is a no.
+    /// Cohorts whose `when` could not be evaluated, and so counted as false.
     pub cohort_errors: u32,
 }
 
-/// Who answers one request, and what happens beside it.
+/// Which arm answers one request, and what the other one does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Legacy answers.
     Legacy {
-        /// `off`, `shadow` or `dark`; `live` where a retry stays with legacy or an instance is legacy's. Never `only`.
+        /// `off`, `shadow` or `dark`; `live` where a retry stays with legacy or legacy owns the instance. Never `only`.
         rung: State,
         /// What the engine does after the reply.
-        other: Other,
+        engine_work: EngineWork,
     },
     /// The engine answers, every effect real.
     Engine {
         /// The rung that this request is on.
         rung: State,
-        /// Whether legacy may answer where nothing has begun; never in `only`, never for a pinned instance.
+        /// Whether legacy may answer if the engine has begun nothing; never in `only`, never for a pinned instance.
         may_fall_back: bool,
-        /// Why it is the engine.
-        because: Because,
+        /// Why the engine answers.
+        reason: EngineReason,
     },
     /// Nobody can answer safely: 503.
     Nobody {
         /// The rung that this request is on.
         rung: State,
-        /// Why, for the problem's text.
+        /// Why, for the problem document.
         why: &'static str,
     },
 }
 
-/// What the engine does beside an answer of legacy.
+/// What the engine does after legacy has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Other {
-    /// Nothing, and nothing is counted: the request is on `off`.
+pub enum EngineWork {
+    /// Nothing, and nothing is counted: the request is in `off`.
     None,
-    /// It should be compared and is not: counted.
+    /// Nothing, although the request should be compared: counted with the reason.
     Skip(SkipReason),
     /// A rehearsal, in memory.
     Rehearse,
@@ -116,16 +116,16 @@ pub enum Other {
 
 /// Why the engine answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Because {
-    /// The rung says so.
+pub enum EngineReason {
+    /// The request's rung is `live` or `only`.
     Rung,
-    /// It owns the instance.
+    /// The engine owns the instance.
     Pin,
-    /// It took the first try of this request.
+    /// The engine took the first try of this request.
     Retry,
 }
 
-/// Why a request that should be compared was not: the label `reason` of `outcome="skipped"`.
+/// Why a request that should be compared was not: the metric label `reason` where `outcome` is `skipped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // each label says it
@@ -144,10 +144,10 @@ pub enum SkipReason {
     NeedsSignal,
     NoInstance,
     NoTwin,
-    /// A retry that its first try's arm took: compared once already.
+    /// A retry, taken by the arm of its first try, which was compared.
     Retried,
     ShuttingDown,
-    /// New instances are frozen, since it was decided.
+    /// New instances were frozen after the decision.
     Frozen,
 }
 

@@ -1,19 +1,19 @@
-//! PURE. What expressions of a route see of a request: `request.method`, `.path`, `.params`, `.query`, `.headers` and
-//! `.peer`, never the body.
+//! PURE. What a route's expressions can read of a request: `request.method`, `.path`, `.params`, `.query`, `.headers`
+//! and `.peer`, never the body.
 //!
 //! The question it answers: "what does `request` mean in a key, a cohort or a retry key?" Only what the expression
-//! reads is built. A header or query parameter that comes more than once is a list of its values in the query, and one
-//! text joined by commas in the headers.
+//! reads is built. A repeated query parameter is a list of its values; the values of a repeated header are joined by
+//! commas.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::RequestFacts;
-use crate::expression::{ReadPath, Scope, pairs};
+use crate::expression::{ReadPath, Scope, parse_form};
 
-/// What `request` has where the body cannot be read.
-pub const PARTS: [&str; 6] = ["method", "path", "params", "query", "headers", "peer"];
+/// The members of `request` where the body cannot be read.
+pub const REQUEST_PARTS: [&str; 6] = ["method", "path", "params", "query", "headers", "peer"];
 
 /// The scope of an expression that reads these paths.
 pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
@@ -29,7 +29,7 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
                 request.entry(part).or_insert_with(|| Value::Object(params.collect()));
             }
             "query" => {
-                request.entry(part).or_insert_with(|| pairs(facts.query.unwrap_or_default()));
+                request.entry(part).or_insert_with(|| parse_form(facts.query.unwrap_or_default()));
             }
             "headers" => headers(&mut request, read.part(1), facts),
             _ => {}
@@ -85,7 +85,7 @@ mod tests {
             headers: &headers,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             params: &[("id".into(), "17".into())],
-            draw: 0,
+            random: 0,
             owner: Owner::Nobody,
             first_try: None,
             now_s: 0,

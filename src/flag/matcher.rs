@@ -1,8 +1,8 @@
-//! PURE. Which route a path belongs to.
+//! PURE. Finds the route of a path.
 //!
 //! The question it answers: "which route, and what are its parameters?" Always true: a route of the request's host
-//! beats one without a host, a static segment beats a parameter, and a GET route takes HEAD unless a HEAD route of the
-//! same shape is there. Nothing is allocated while a route without parameters is found. Keys come from `path`.
+//! beats one without a host, a static segment beats a parameter, and a GET route takes HEAD unless there is a HEAD route
+//! of the same shape. Finding a route without parameters allocates nothing. Keys come from `path`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ pub struct Matcher {
     params: Vec<Box<[Arc<str>]>>,
 }
 
-/// A router for each method: a handful, so that a scan beats a hash.
+/// A router for each method; a list, because searching a few entries is faster than hashing.
 #[derive(Default)]
 struct Methods(Vec<(Method, Router<usize>)>);
 
-/// The place of the route, and its parameters.
+/// The index of the route, and its parameters.
 pub type Hit = (usize, Vec<(Arc<str>, String)>);
 
 impl Matcher {
-    /// Builds it. Of routes of equal shape the first wins; a check has refused the others.
+    /// Of routes with equal shape the first wins; the check of the files refuses such routes.
     pub fn new(routes: &[Arc<Route>]) -> Self {
         let mut matcher = Self::default();
         for (place, route) in routes.iter().enumerate() {
@@ -38,7 +38,7 @@ impl Matcher {
             matcher.params.push(params(&matches.path).map(Arc::from).collect());
             matcher.methods(matches).insert(&matches.method, &matches.path, place);
         }
-        // After all others, so that HEAD routes of the same shape are there already.
+        // After all others, so that HEAD routes of the same shape win.
         for (place, route) in routes.iter().enumerate().filter(|(_, r)| r.matches.method == Method::GET) {
             matcher.methods(&route.matches).insert(&Method::HEAD, &route.matches.path, place);
         }
@@ -81,7 +81,7 @@ impl Methods {
             self.0.push((method.clone(), Router::new()));
             self.0.len() - 1
         });
-        // A second route of the same shape is not inserted: the first has it.
+        // Inserting a second route of the same shape fails, and the first stays.
         let _ = self.0[at].1.insert(match_key(template).into_owned(), place);
     }
 

@@ -1,29 +1,30 @@
-//! PURE. Which path a raw path means: resolved once, and the resolved one is both matched and forwarded.
+//! PURE. Normalises a raw path once; the normalised path is both matched and forwarded.
 //!
-//! The question it answers: "what will the origin read in this path, and can two readers differ over it?" A path
-//! confusion is a way round a flag, so: dot segments (`..`, `%2e%2E`) are resolved here and never forwarded; other
-//! encodings are forwarded as the client wrote them and decoded for matching; what readers differ over (`//`, `%2F`,
-//! `%5C`, a backslash) is called ambiguous, and [`readings`] lists everything that an origin may take it for. NUL, CR,
-//! LF, a broken `%` and a `..` above the root are refused. Which route a path belongs to is `matcher`'s business.
+//! The question it answers: "which path will the origin see, and could servers interpret it differently?" A path that
+//! the origin interprets differently would bypass a flag. Therefore dot segments (`..`, `%2e%2E`) are resolved here and
+//! never forwarded; other encodings are forwarded as the client wrote them and decoded for matching; a path that
+//! servers interpret differently (`//`, `%2F`, `%5C`, a backslash) is called ambiguous, and [`readings`] lists every
+//! interpretation that an origin may choose. NUL, CR, LF, a malformed `%` and a `..` above the root are refused.
+//! `matcher` finds the route.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// An ambiguous path longer than this is not looked at in all its readings, each of which costs a pass.
+/// A longer ambiguous path is refused, because each of its readings costs a pass over it.
 pub const AMBIGUOUS_BYTES_MAX: usize = 4_096;
 
 /// A path with its dot segments resolved: what is forwarded, and what is matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Normalised<'a> {
-    /// What is forwarded.
+    /// The path to match and forward.
     pub path: Cow<'a, str>,
-    /// Two readers may take it for two things: it has `//`, `%2F`, `%5C` or a backslash.
+    /// Servers interpret it differently: it has `//`, `%2F`, `%5C` or a backslash.
     pub ambiguous: bool,
 }
 
 /// Why a path is answered with 400: a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
+pub enum PathRefusal {
     /// It does not start with a slash.
     #[error("the path does not start with a slash")]
     NotAbsolute,
@@ -34,12 +35,12 @@ pub enum Refusal {
     #[error("the path has a NUL, CR or LF")]
     Control,
     /// More `..` than segments.
-    #[error("the path climbs above the root")]
+    #[error("the path goes above the root")]
     AboveRoot,
     /// Ambiguous, and one reading is a route whose flag is above `off`.
     #[error("the path has `//`, `%2F`, `%5C` or a backslash, and one way to read it is a route that is being migrated")]
     Ambiguous,
-    /// Ambiguous, and longer than what is looked at in all its readings.
+    /// Ambiguous, and too long to check all its readings.
     #[error("the path has `//`, `%2F`, `%5C` or a backslash, and is longer than {AMBIGUOUS_BYTES_MAX} bytes")]
     AmbiguousTooLong,
     /// Ambiguous, and one reading is a route that says `paths: strict`.
@@ -47,23 +48,23 @@ pub enum Refusal {
     Strict,
 }
 
-impl Refusal {
-    /// A label: one word.
+impl PathRefusal {
+    /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Refusal::NotAbsolute => "not_absolute",
-            Refusal::Percent => "percent",
-            Refusal::Control => "control",
-            Refusal::AboveRoot => "above_root",
-            Refusal::Ambiguous => "ambiguous",
-            Refusal::AmbiguousTooLong => "ambiguous_too_long",
-            Refusal::Strict => "strict",
+            PathRefusal::NotAbsolute => "not_absolute",
+            PathRefusal::Percent => "percent",
+            PathRefusal::Control => "control",
+            PathRefusal::AboveRoot => "above_root",
+            PathRefusal::Ambiguous => "ambiguous",
+            PathRefusal::AmbiguousTooLong => "ambiguous_too_long",
+            PathRefusal::Strict => "strict",
         }
     }
 }
 
-/// What one look at the bytes tells.
-struct Look {
+/// What one pass over the bytes finds.
+struct PathScan {
     dots: bool,
     ambiguous: bool,
 }
@@ -72,41 +73,41 @@ struct Look {
 ///
 /// # Errors
 /// A path that no origin should see.
-pub fn normalise(raw: &str) -> Result<Normalised<'_>, Refusal> {
-    let look = look(raw)?;
-    if !look.dots {
-        return Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: look.ambiguous });
+pub fn normalise(raw: &str) -> Result<Normalised<'_>, PathRefusal> {
+    let scan = scan(raw)?;
+    if !scan.dots {
+        return Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: scan.ambiguous });
     }
     match resolve_dots(raw, Dots { encoded: true, refuse_above_root: true })? {
-        None => Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: look.ambiguous }),
-        // What was ambiguous may have stood in a segment that `..` took away.
+        None => Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: scan.ambiguous }),
+        // The ambiguous part may have been in a segment that `..` removed.
         Some(path) => {
-            let ambiguous = self::look(&path)?.ambiguous;
+            let ambiguous = self::scan(&path)?.ambiguous;
             Ok(Normalised { path: Cow::Owned(path), ambiguous })
         }
     }
 }
 
-fn look(path: &str) -> Result<Look, Refusal> {
+fn scan(path: &str) -> Result<PathScan, PathRefusal> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
-        return Err(Refusal::NotAbsolute);
+        return Err(PathRefusal::NotAbsolute);
     }
-    let mut look = Look { dots: false, ambiguous: false };
+    let mut scan = PathScan { dots: false, ambiguous: false };
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'/' => match bytes.get(at + 1) {
-                Some(b'/') => look.ambiguous = true,
-                Some(b'.' | b'%') => look.dots = true,
+                Some(b'/') => scan.ambiguous = true,
+                Some(b'.' | b'%') => scan.dots = true,
                 _ => {}
             },
-            b'\\' => look.ambiguous = true,
-            0 | b'\r' | b'\n' => return Err(Refusal::Control),
+            b'\\' => scan.ambiguous = true,
+            0 | b'\r' | b'\n' => return Err(PathRefusal::Control),
             b'%' => {
-                match encoded(bytes, at).ok_or(Refusal::Percent)? {
-                    0 | b'\r' | b'\n' => return Err(Refusal::Control),
-                    b'/' | b'\\' => look.ambiguous = true,
+                match encoded(bytes, at).ok_or(PathRefusal::Percent)? {
+                    0 | b'\r' | b'\n' => return Err(PathRefusal::Control),
+                    b'/' | b'\\' => scan.ambiguous = true,
                     _ => {}
                 }
                 at += 2;
@@ -115,26 +116,26 @@ fn look(path: &str) -> Result<Look, Refusal> {
         }
         at += 1;
     }
-    Ok(look)
+    Ok(scan)
 }
 
-/// The byte that `%XY` at a place stands for.
+/// The byte that `%XY` at an index encodes.
 fn encoded(bytes: &[u8], at: usize) -> Option<u8> {
     let digit = |b: &u8| char::from(*b).to_digit(16);
     let (high, low) = (digit(bytes.get(at + 1)?)?, digit(bytes.get(at + 2)?)?);
     u8::try_from(high * 16 + low).ok()
 }
 
-/// How a reader takes dot segments.
+/// How a server resolves dot segments.
 #[derive(Clone, Copy)]
 struct Dots {
     /// `%2e` is a dot.
     encoded: bool,
-    /// Above the root a path is refused; else, as origins do, it stays there.
+    /// A `..` above the root is refused; otherwise it stays at the root, as origins do.
     refuse_above_root: bool,
 }
 
-/// How many dots a dot segment stands for.
+/// The number of dots of a dot segment (1 or 2); 0 for any other segment.
 fn dots(segment: &str, encoded: bool) -> usize {
     let (mut rest, mut count) = (segment.as_bytes(), 0);
     loop {
@@ -151,16 +152,16 @@ fn dots(segment: &str, encoded: bool) -> usize {
     }
 }
 
-/// Takes `.` and `..` out. `None` where there is none.
-fn resolve_dots(path: &str, rule: Dots) -> Result<Option<String>, Refusal> {
+/// Resolves `.` and `..`. `None` where there are none.
+fn resolve_dots(path: &str, rule: Dots) -> Result<Option<String>, PathRefusal> {
     let segments = path.get(1..).unwrap_or_default();
     if segments.split('/').all(|segment| dots(segment, rule.encoded) == 0) {
         return Ok(None);
     }
     let mut kept: Vec<&str> = Vec::new();
-    let mut open = false;
+    let mut ends_with_dots = false;
     for segment in segments.split('/') {
-        open = match dots(segment, rule.encoded) {
+        ends_with_dots = match dots(segment, rule.encoded) {
             0 => {
                 kept.push(segment);
                 false
@@ -168,7 +169,7 @@ fn resolve_dots(path: &str, rule: Dots) -> Result<Option<String>, Refusal> {
             1 => true,
             _ => {
                 if kept.pop().is_none() && rule.refuse_above_root {
-                    return Err(Refusal::AboveRoot);
+                    return Err(PathRefusal::AboveRoot);
                 }
                 true
             }
@@ -180,14 +181,14 @@ fn resolve_dots(path: &str, rule: Dots) -> Result<Option<String>, Refusal> {
         resolved.push_str(segment);
     }
     // A dot segment at the end leaves the slash before it.
-    if open {
+    if ends_with_dots {
         resolved.push('/');
     }
     Ok(Some(resolved))
 }
 
-/// A path as it is matched: every encoding decoded once, but those of slash and backslash. Bytes that are no UTF-8 stay
-/// encoded, so that two of them never look alike.
+/// The key that a path is matched by: every encoding is decoded once, except those of slash and backslash. Bytes that are
+/// not UTF-8 stay encoded, so that different bytes give different keys.
 pub fn match_key(path: &str) -> Cow<'_, str> {
     let bytes = path.as_bytes();
     if !bytes.contains(&b'%') {
@@ -235,15 +236,15 @@ pub fn readings(path: &str) -> Vec<String> {
         }
     };
     for (slash, backslash) in [(false, false), (true, false), (false, true), (true, true)] {
-        let text = unfold(path, slash, backslash);
-        let merged = merge(&text);
+        let text = decode_slashes(path, slash, backslash);
+        let merged = merge_slashes(&text);
         read(&text);
         read(&merged);
         for encoded in [true, false] {
             let resolve = |text: &str| resolve_dots(text, Dots { encoded, refuse_above_root: false }).ok().flatten();
             if let Some(resolved) = resolve(&text) {
                 read(&resolved);
-                read(&merge(&resolved));
+                read(&merge_slashes(&resolved));
             }
             if let Some(resolved) = resolve(&merged) {
                 read(&resolved);
@@ -253,8 +254,8 @@ pub fn readings(path: &str) -> Vec<String> {
     readings
 }
 
-/// Turns `%2F` and both spellings of the backslash into slashes, where a reader does.
-fn unfold(path: &str, slash: bool, backslash: bool) -> String {
+/// Turns `%2F`, and both spellings of the backslash, into slashes, as some servers do.
+fn decode_slashes(path: &str, slash: bool, backslash: bool) -> String {
     let bytes = path.as_bytes();
     let mut text = String::with_capacity(path.len());
     let mut skip = 0;
@@ -276,7 +277,7 @@ fn unfold(path: &str, slash: bool, backslash: bool) -> String {
     text
 }
 
-fn merge(path: &str) -> String {
+fn merge_slashes(path: &str) -> String {
     let mut text = String::with_capacity(path.len());
     for letter in path.chars() {
         if letter != '/' || !text.ends_with('/') {

@@ -1,4 +1,4 @@
-//! What names an instance, and what names a client's retry.
+//! The keys of pins and of client retries.
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ impl From<PinKey> for InstanceKey {
 pub struct PinKey {
     /// The creator's route id, or an earlier one of it.
     pub family: RouteId,
-    /// The instance's id as text, as it stands in the reply and in paths.
+    /// The instance's id as text, as in the reply and in paths.
     pub id: Arc<str>,
 }
 
@@ -93,8 +93,8 @@ pub struct InstanceId {
 pub struct RetryKey(pub [u8; 32]);
 
 impl RetryKey {
-    /// The key under which the engine has one request, whoever sent it: `self` is for any caller. All requests of one such
-    /// key share the first half, so that a set can tell before the request's body has come.
+    /// The key of one request (by its digest) under this key for any caller. All requests of one key share the first
+    /// half, so that a set of first halves can answer before the body was read.
     pub fn of_request(&self, digest: &[u8; 32]) -> Self {
         let half = |part: &[u8]| *blake3::keyed_hash(&self.0, part).as_bytes();
         let mut key = half(b"first half");
@@ -103,12 +103,12 @@ impl RetryKey {
     }
 }
 
-/// What tells a client's retry of one request.
+/// The retry keys of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryKeys {
     /// Scoped by route and caller.
     pub scoped: RetryKey,
-    /// Scoped by the route alone, where the caller's scope is a credential that nobody verified: it may be another one
-    /// in the same caller's next try.
+    /// Scoped by the route alone, where the caller's scope is a credential that nobody verified: the same caller's next
+    /// try may carry another one.
     pub any_caller: Option<RetryKey>,
 }

@@ -15,9 +15,9 @@ use crate::names::{RouteId, WorkflowName};
 pub struct Route {
     /// Its id: unique, a metric label.
     pub id: RouteId,
-    /// Ids that it had before, the newest first: what is kept under them is its own.
+    /// Ids that it had before, the newest first: records under them belong to it.
     pub was: Vec<RouteId>,
-    /// Which requests are its.
+    /// Which requests belong to it.
     pub matches: Match,
     /// The service that answers it today.
     pub legacy: Arc<Service>,
@@ -29,13 +29,13 @@ pub struct Route {
     pub force: Option<String>,
     /// Each rung's share as the file says it.
     pub shares: Shares,
-    /// What callers are told apart by, for shares.
+    /// Identifies the caller, for shares.
     pub key: Option<Template>,
     /// Rules that put some callers on another rung, in order.
     pub cohorts: Vec<Cohort>,
     /// What the route does with instances.
     pub instance: Option<Instance>,
-    /// What tells a client's retry from a new request; the default is the `Idempotency-Key` header.
+    /// The same value marks a retry of the same request; the default is the `Idempotency-Key` header.
     pub retry_key: Option<Template>,
     /// What scopes the retry key by caller (default: the header `authorization`).
     pub caller: CallerScope,
@@ -43,7 +43,7 @@ pub struct Route {
     pub deadline: Option<Duration>,
     /// Legacy may be called again for a comparison, in `live`.
     pub replay_safe: bool,
-    /// Ambiguous paths are refused, not only where they would match a flag.
+    /// Ambiguous paths are refused wherever they would match this route, also in `off`.
     pub strict_paths: bool,
     /// The rule that lowers the state by itself.
     pub guard: Option<Guard>,
@@ -56,7 +56,7 @@ impl Route {
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
         std::iter::once(&self.id).chain(&self.was)
     }
-    /// The oldest of its ids: what is hashed by it stays the same over renames.
+    /// The oldest of its ids; hashes use it, so that they survive a rename.
     pub fn first_id(&self) -> &RouteId {
         self.was.last().unwrap_or(&self.id)
     }
@@ -82,16 +82,16 @@ pub struct Cohort {
     pub when: Expression,
     /// Their rung.
     pub state: State,
-    /// `force: {reason}` beside it: they may stand above the route without evidence of their own.
+    /// `force: {reason}` beside it: the cohort may be above the route without evidence of its own.
     pub force: Option<String>,
 }
 
 /// What a route does with instances.
 #[derive(Clone)]
 pub enum Instance {
-    /// The reply creates one; its id stands at this JSONPath in the reply's body.
+    /// The reply creates one; its id is at this JSONPath in the reply's body.
     Creates {
-        /// Where the id stands.
+        /// Where the id is.
         id: JsonPath,
     },
     /// It follows up instances that another route created.

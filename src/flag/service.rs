@@ -17,15 +17,15 @@ pub struct Service {
     pub connect: Option<Duration>,
     /// Overrides the limit for the first byte as legacy; ends a step's attempt earlier than its `timeout` would.
     pub first_byte: Option<Duration>,
-    /// Overrides the limit on steps' calls under way at the same time.
+    /// Overrides the limit on steps' calls in flight at the same time.
     pub calls_max: Option<u64>,
-    /// When steps' calls are not even tried; none is `breaker: off`.
+    /// When steps' calls are refused without being tried; `None` is `breaker: off`.
     pub breaker: Option<Breaker>,
-    /// How many calls of steps may begin in a time.
+    /// The highest rate at which calls of steps may begin.
     pub rate: Option<Rate>,
 }
 
-/// When calls to a service are not even tried.
+/// When calls to a service are refused without being tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Breaker {
     /// It opens where this share of calls failed, above 0.0, at most 1.0 …
@@ -45,7 +45,7 @@ pub struct Breaker {
 }
 
 impl Default for Breaker {
-    /// In force where a service says nothing: half of at least 20 calls in 10 s failed.
+    /// The breaker of a service that declares none: opens where half of at least 20 calls in 10 s failed.
     fn default() -> Self {
         Self {
             failures: 0.5,
@@ -59,14 +59,14 @@ impl Default for Breaker {
     }
 }
 
-/// How many calls may begin in a time.
+/// The highest rate at which calls may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// So many, at least one …
+    /// This many calls, at least one …
     pub calls: u64,
     /// … in this time.
     pub per: Duration,
-    /// So many may begin at once after a pause, at least one.
+    /// How many may begin at once after a pause, at least one.
     pub burst: u64,
 }
 

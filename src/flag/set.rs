@@ -1,4 +1,4 @@
-//! The set of flags that one request keeps from its first byte to its last.
+//! The flags of all routes. One request uses one set from its first byte to its last.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -8,9 +8,9 @@ use http::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::draw::Salts;
+use super::hashes::Salts;
 use super::matcher::{Hit, Matcher};
-use super::path::{AMBIGUOUS_BYTES_MAX, Refusal, match_key, normalise, readings};
+use super::path::{AMBIGUOUS_BYTES_MAX, PathRefusal, match_key, normalise, readings};
 use super::{Cohort, Family, Instance, InstanceKey, RequestFacts, RetryKeys, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName};
 
@@ -18,11 +18,11 @@ use crate::names::{RouteId, ServiceName};
 pub struct FlagSet {
     /// Counts up with each swap.
     pub generation: u64,
-    /// Which files it was made of: the engine runs what the same files say.
+    /// The version of the files that it was built from: the engine runs the workflows of the same files.
     pub edition: u64,
     /// In file order.
     pub routes: Vec<Arc<RouteFlag>>,
-    /// What no route matches goes there untouched.
+    /// Requests that no route matches are forwarded to it unchanged.
     pub default_legacy: Arc<Service>,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
@@ -31,8 +31,8 @@ pub struct FlagSet {
     matcher: Matcher,
     by_id: HashMap<RouteId, usize>,
     salts: Salts,
-    /// No route is above `off` or strict: an ambiguous path walks round nothing.
-    any_path_goes: bool,
+    /// No route is above `off` or strict, so an ambiguous path can bypass nothing.
+    allows_ambiguous_paths: bool,
 }
 
 /// A route and its flag.
@@ -45,11 +45,11 @@ pub struct RouteFlag {
     pub effective: Effective,
     /// The shares in force.
     pub shares: Shares,
-    /// The highest rung that guard, health and kill switch allow: cohorts are capped by it.
+    /// The highest rung that guard, health and kill switch allow; it caps cohorts.
     pub cap: State,
-    /// The rung that the route stands on apart from those: a cohort above it wants force.
-    pub own: State,
-    /// Of the route that creates the instances which this one creates or follows; its own where there are none.
+    /// The requested rung, as far as the gate granted it; a cohort above it needs `force`.
+    pub granted: State,
+    /// The family of the route that creates the instances; the route's own where it neither creates nor follows any.
     pub family: Family,
 }
 
@@ -68,7 +68,7 @@ pub struct Effective {
 pub enum Why {
     /// As requested.
     Requested,
-    /// As the file declares it; no flip has been recorded, so nothing proves it.
+    /// As the file declares it; no flip was recorded, so no evidence supports it.
     Unproven,
     /// The file asks for more than the evidence allows.
     Gate,
@@ -93,14 +93,14 @@ pub enum Freeze {
     Effects,
 }
 
-/// Where a route stands, apart from what its file says: made from flips, guard and health.
+/// The inputs of a route's effective state: flips, gate, guard and health.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Standing {
+pub struct StateInputs {
     /// The last flip's state, or the file's.
     pub requested: State,
     /// The shares in force.
     pub shares: Shares,
-    /// Whether any flip stands behind it.
+    /// No flip was recorded for it.
     pub unproven: bool,
     /// The highest state that the gate let through, where the file asks for more.
     pub gate: Option<State>,
@@ -111,7 +111,7 @@ pub struct Standing {
 }
 
 /// The route that a request belongs to.
-pub struct Found<'a> {
+pub struct FoundRoute<'a> {
     /// Route and flag.
     pub flag: &'a Arc<RouteFlag>,
     /// The template's parameters.
@@ -119,20 +119,20 @@ pub struct Found<'a> {
 }
 
 /// A request's path and route.
-pub struct Resolved<'set, 'raw> {
+pub struct ResolvedPath<'set, 'raw> {
     /// What is forwarded: dot segments resolved, else as the client wrote it.
     pub path: Cow<'raw, str>,
     /// Its route; `None` is the default legacy.
-    pub found: Option<Found<'set>>,
+    pub found: Option<FoundRoute<'set>>,
 }
 
 impl FlagSet {
-    /// Builds a set. `secret` keys the hashes of shares and cohorts, so that nobody outside can choose a side. A route
-    /// without a standing stands as its file declares, unproven.
+    /// Builds a set. `secret` keys the hashes of shares and cohorts, so that no client can choose its bucket. A route
+    /// without inputs has the state that its file declares, unproven.
     pub fn new(
         generation: u64,
         routes: Vec<Arc<Route>>,
-        standings: &BTreeMap<RouteId, Standing>,
+        inputs: &BTreeMap<RouteId, StateInputs>,
         default_legacy: Arc<Service>,
         services: BTreeMap<ServiceName, Arc<Service>>,
         freeze: Freeze,
@@ -143,35 +143,46 @@ impl FlagSet {
         let families: HashMap<RouteId, Family> =
             routes.iter().map(|route| (route.id.clone(), Family::of(route))).collect();
         let flag = |route: Arc<Route>| {
-            let declared = Standing::declared(&route);
-            let standing = standings.get(&route.id).unwrap_or(&declared);
+            let declared = StateInputs::declared(&route);
+            let inputs = inputs.get(&route.id).unwrap_or(&declared);
             let creator = match &route.instance {
                 Some(Instance::Follows { creator, .. }) => creator,
                 Some(Instance::Creates { .. }) | None => &route.id,
             };
             Arc::new(RouteFlag {
-                requested: standing.requested,
-                effective: standing.effective(freeze),
-                shares: standing.shares,
-                cap: standing.cap(freeze),
-                own: standing.own(),
+                requested: inputs.requested,
+                effective: inputs.effective(freeze),
+                shares: inputs.shares,
+                cap: inputs.cap(freeze),
+                granted: inputs.granted(),
                 family: families.get(creator).cloned().unwrap_or_else(|| creator.clone().into()),
                 route,
             })
         };
         let routes: Vec<_> = routes.into_iter().map(flag).collect();
-        let any_path_goes = !routes.iter().any(|flag| flag.is_flagged() || flag.route.strict_paths);
+        let allows_ambiguous_paths = !routes.iter().any(|flag| flag.is_flagged() || flag.route.strict_paths);
         let salts = Salts::new(&secret);
-        Self { generation, edition: 0, routes, default_legacy, services, freeze, matcher, by_id, salts, any_path_goes }
+        Self {
+            generation,
+            edition: 0,
+            routes,
+            default_legacy,
+            services,
+            freeze,
+            matcher,
+            by_id,
+            salts,
+            allows_ambiguous_paths,
+        }
     }
 
-    /// The same, made of these files.
-    pub fn of_edition(self, edition: u64) -> Self {
+    /// The same set with the version of its files.
+    pub fn with_edition(self, edition: u64) -> Self {
         Self { edition, ..self }
     }
 
-    /// What to do with a raw path (without query): the path to forward and the route it belongs to. What readers differ
-    /// over belongs to no route, and is refused where one reading is a route above `off` or one with strict paths.
+    /// Resolves a raw path (without query): the path to forward and its route. An ambiguous path belongs to no route,
+    /// and is refused where one reading is a route above `off` or one with strict paths.
     ///
     /// # Errors
     /// Why it is answered with 400.
@@ -180,44 +191,44 @@ impl FlagSet {
         method: &Method,
         host: Option<&str>,
         raw: &'raw str,
-    ) -> Result<Resolved<'_, 'raw>, Refusal> {
+    ) -> Result<ResolvedPath<'_, 'raw>, PathRefusal> {
         // `OPTIONS *` is about the server, not about a path.
         if raw == "*" && method == Method::OPTIONS {
-            return Ok(Resolved { path: Cow::Borrowed(raw), found: None });
+            return Ok(ResolvedPath { path: Cow::Borrowed(raw), found: None });
         }
         let normalised = normalise(raw)?;
         if !normalised.ambiguous {
             let found = self.find(method, host, &normalised.path);
-            return Ok(Resolved { path: normalised.path, found });
+            return Ok(ResolvedPath { path: normalised.path, found });
         }
-        if self.any_path_goes {
-            return Ok(Resolved { path: normalised.path, found: None });
+        if self.allows_ambiguous_paths {
+            return Ok(ResolvedPath { path: normalised.path, found: None });
         }
         if normalised.path.len() > AMBIGUOUS_BYTES_MAX {
-            return Err(Refusal::AmbiguousTooLong);
+            return Err(PathRefusal::AmbiguousTooLong);
         }
         for reading in readings(&normalised.path) {
             let Some(found) = self.matcher.find(method, host, &reading).and_then(|hit| self.found(hit)) else {
                 continue;
             };
             if found.flag.is_flagged() {
-                return Err(Refusal::Ambiguous);
+                return Err(PathRefusal::Ambiguous);
             }
             if found.flag.route.strict_paths {
-                return Err(Refusal::Strict);
+                return Err(PathRefusal::Strict);
             }
         }
-        Ok(Resolved { path: normalised.path, found: None })
+        Ok(ResolvedPath { path: normalised.path, found: None })
     }
 
     /// The route of a request, by host, method and normalised path. A static segment beats a parameter; a GET route
     /// takes HEAD. No allocation where the route has no parameters.
-    pub fn find<'a>(&'a self, method: &Method, host: Option<&str>, path: &str) -> Option<Found<'a>> {
+    pub fn find<'a>(&'a self, method: &Method, host: Option<&str>, path: &str) -> Option<FoundRoute<'a>> {
         self.matcher.find(method, host, &match_key(path)).and_then(|hit| self.found(hit))
     }
 
-    fn found(&self, (place, params): Hit) -> Option<Found<'_>> {
-        self.routes.get(place).map(|flag| Found { flag, params })
+    fn found(&self, (place, params): Hit) -> Option<FoundRoute<'_>> {
+        self.routes.get(place).map(|flag| FoundRoute { flag, params })
     }
 
     /// A route by id.
@@ -225,7 +236,7 @@ impl FlagSet {
         self.by_id.get(id).and_then(|place| self.routes.get(*place))
     }
 
-    /// What tells a client's retry of this request from a new one; `None` where the request names no such key.
+    /// The retry keys of this request; `None` where it has none.
     pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         self.salts.retry(&flag.route, facts)
     }
@@ -242,14 +253,14 @@ impl RouteFlag {
         let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
-    /// Whether it is in `live` or above, or comes there again without a gate: when health is back or a freeze is lifted.
+    /// Whether it is in `live` or above, or returns there without a gate once health is back or a freeze is lifted.
     pub fn could_be_live(&self) -> bool {
-        self.own >= State::Live
+        self.granted >= State::Live
     }
-    /// The rung of a cohort: what its rule says, capped like the route; above the route's own rung no evidence stands
-    /// behind it, so that it counts up to `shadow` unless it is forced.
+    /// The rung of a cohort: what its rule says, capped like the route. Above the route's granted rung it has no evidence,
+    /// so it is limited to `shadow` unless it is forced.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
-        let unforced = if cohort.force.is_some() { State::Only } else { self.own.max(State::Shadow) };
+        let unforced = if cohort.force.is_some() { State::Only } else { self.granted.max(State::Shadow) };
         cohort.state.min(self.cap).min(unforced)
     }
     /// Whether any request can be on a rung above `off`.
@@ -259,13 +270,13 @@ impl RouteFlag {
     }
 }
 
-impl Standing {
-    /// As the file declares it, with nothing to prove or to lower it.
+impl StateInputs {
+    /// As the file declares it: unproven, and lowered by nothing.
     pub fn declared(route: &Route) -> Self {
         Self { requested: route.declared, shares: route.shares, unproven: true, gate: None, guard: None, healthy: true }
     }
 
-    /// The lowest of all that bears on the state; `only` is never lowered by guard, health or kill switch.
+    /// The lowest of requested, gate, guard, health and kill switch; the last three never lower `only`.
     pub fn effective(&self, freeze: Freeze) -> Effective {
         let mut effective = match self.gate {
             Some(gate) if gate < self.requested => Effective { state: gate, why: Why::Gate },
@@ -283,8 +294,8 @@ impl Standing {
         effective
     }
 
-    /// What was asked for, as far as the gate let it through.
-    pub fn own(&self) -> State {
+    /// The requested state, as far as the gate granted it.
+    pub fn granted(&self) -> State {
         self.gate.map_or(self.requested, |gate| gate.min(self.requested))
     }
 
@@ -293,8 +304,8 @@ impl Standing {
         self.limits(freeze).into_iter().map(|(limit, _)| limit).fold(State::Only, State::min)
     }
 
-    /// What each allows. Engine instances are new ones in `dark` too (a durable twin is one), so whatever stops them
-    /// leaves `shadow`, which keeps nothing but evidence.
+    /// The highest state that each allows. `dark` also makes new engine instances (its durable twins), so what stops
+    /// those allows `shadow`, which keeps only evidence.
     fn limits(&self, freeze: Freeze) -> [(State, Why); 3] {
         let freeze = match freeze {
             Freeze::No => State::Only,

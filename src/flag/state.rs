@@ -26,7 +26,7 @@ impl State {
     /// From the bottom to the top.
     pub const ALL: [State; 5] = [State::Off, State::Shadow, State::Dark, State::Live, State::Only];
 
-    /// As files, commands and metrics write it.
+    /// The name in files, commands and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Off => "off",
@@ -78,7 +78,7 @@ impl Percent {
     /// Nobody.
     pub const NONE: Percent = Percent(0);
 
-    /// From percent as people write it.
+    /// From a number of percent; `None` where it is not between 0 and 100.
     pub fn new(percent: f64) -> Option<Self> {
         (percent.is_finite() && (0.0..=100.0).contains(&percent)).then(|| Percent((percent * 100.0).round() as u16))
     }
@@ -120,7 +120,7 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
-/// The share that each rung keeps. `off` and `only` have none: they hold for everybody.
+/// The share that each rung keeps. `off` and `only` have none: they apply to everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shares {
     /// Of requests (without a `key`) or keys.

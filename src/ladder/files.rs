@@ -9,7 +9,7 @@
 use super::gate::{Gate, Shut, Wanted};
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{Declared, Move};
-use crate::flag::{Instance, Route, Standing, State};
+use crate::flag::{Instance, Route, State, StateInputs};
 
 /// The highest state that a file sets without flip, evidence or force: nothing is kept there but evidence.
 const UNPROVEN_MAX: State = State::Shadow;
@@ -34,25 +34,25 @@ fn take_over(before: &Positions, route: &std::sync::Arc<Route>) -> RoutePosition
         let last = before.last_flip(route).cloned();
         return RoutePosition { route: route.clone(), last, ..known.clone() };
     }
-    let mut standing = Standing::declared(route);
+    let mut inputs = StateInputs::declared(route);
     let last = before.last_flip(route).cloned();
     if let Some(flip) = &last {
-        standing.requested = state_of(flip);
-        standing.shares = flip.shares.unwrap_or(standing.shares);
-        standing.unproven = false;
+        inputs.requested = state_of(flip);
+        inputs.shares = flip.shares.unwrap_or(inputs.shares);
+        inputs.unproven = false;
     } else if let Some(remembered) = before.remembered(route) {
         // Whether it was in force is not remembered.
-        standing.requested = remembered.state.min(UNPROVEN_MAX);
-        standing.shares = remembered.shares;
+        inputs.requested = remembered.state.min(UNPROVEN_MAX);
+        inputs.shares = remembered.shares;
     }
-    RoutePosition { route: route.clone(), standing, last, refused: Vec::new() }
+    RoutePosition { route: route.clone(), inputs, last, refused: Vec::new() }
 }
 
 fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Move> {
     let mut at = positions.routes.get(&route.id)?.clone();
     // What was refused earlier is forgotten, and judged anew where the file still asks for it.
-    at.standing.requested = at.last.as_ref().map_or_else(|| at.stands(), state_of);
-    at.standing.gate = None;
+    at.inputs.requested = at.last.as_ref().map_or_else(|| at.stands(), state_of);
+    at.inputs.gate = None;
     at.refused.clear();
 
     let now = at.declared();
@@ -61,11 +61,11 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     let changed = remembered.map_or(has_flip, |remembered| remembered != now);
     let mut made = None;
     if !changed && !has_flip {
-        at.standing.unproven = true;
-        at.standing.shares = now.shares;
-        at.standing.requested = now.state;
+        at.inputs.unproven = true;
+        at.inputs.shares = now.shares;
+        at.inputs.requested = now.state;
         if now.state > UNPROVEN_MAX && route.force.is_none() {
-            at.standing.requested = UNPROVEN_MAX;
+            at.inputs.requested = UNPROVEN_MAX;
             made = ask(positions, &mut at, now.state, route, gate);
         }
         positions.remembered.insert(route.id.clone(), now);
@@ -80,7 +80,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gate: &Gate) -> Option<Mo
     // A flip may stand above `off` while the file took the workflow away.
     if route.workflow.is_none() && at.stands() > State::Off {
         at.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
-        at.standing.gate = Some(State::Off);
+        at.inputs.gate = Some(State::Off);
     }
     positions.routes.insert(route.id.clone(), at);
     made
@@ -93,9 +93,9 @@ fn ask(positions: &Positions, at: &mut RoutePosition, to: State, route: &Route, 
     match gate.judge(positions, at, &wanted) {
         Ok(passed) => {
             let from = at.stands();
-            at.standing.requested = to;
-            at.standing.shares = shares;
-            at.standing.unproven = false;
+            at.inputs.requested = to;
+            at.inputs.shares = shares;
+            at.inputs.unproven = false;
             Some(Move { route: route.id.clone(), from, to, shares, reason: wanted.reason, forced: passed.forced })
         }
         Err(shut) => {
@@ -114,8 +114,8 @@ fn ask(positions: &Positions, at: &mut RoutePosition, to: State, route: &Route, 
                 route = %route.id, wanted = %to, %stays, why = %at.refused.join("; "),
                 "the file asks for more than the gate allows"
             );
-            at.standing.gate = Some(stays);
-            at.standing.requested = to;
+            at.inputs.gate = Some(stays);
+            at.inputs.requested = to;
             None
         }
     }

@@ -59,7 +59,7 @@ impl Gate {
     pub fn next(&self, positions: &Positions, at: &RoutePosition) -> Option<(State, Vec<String>)> {
         let from = at.stands();
         let to = State::ALL.into_iter().find(|state| state.below() == Some(from))?;
-        let wanted = Wanted { to, shares: at.standing.shares, force: false, reason: None };
+        let wanted = Wanted { to, shares: at.inputs.shares, force: false, reason: None };
         let mut sentences = senseless(positions, at, &wanted);
         sentences.extend(self.missing(positions, at, to));
         Some((to, sentences))
@@ -104,7 +104,7 @@ impl Gate {
 
     /// What keeps one gate shut: first what evidence lacks, then the other conditions.
     fn shut(&self, positions: &Positions, at: &RoutePosition, from: State, to: State) -> Vec<String> {
-        let all = at.standing.shares.live == Percent::ALL;
+        let all = at.inputs.shares.live == Percent::ALL;
         let mut missing = gate(&self.evidence_of(positions, at), from, to, all).err().unwrap_or_default();
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
         missing
@@ -114,7 +114,7 @@ impl Gate {
     /// under its earlier id.
     pub fn evidence_of(&self, positions: &Positions, at: &RoutePosition) -> RouteEvidence {
         match positions.declared.bases.get(&at.route.id) {
-            Some(basis) => self.evidence.on_basis(at.route.ids(), basis),
+            Some(basis) => self.evidence.of_basis(at.route.ids(), basis),
             None => self.evidence.of(&at.route.id),
         }
     }

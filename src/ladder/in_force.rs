@@ -14,7 +14,7 @@ use super::export;
 use super::positions::{Positions, RoutePosition};
 use super::types::Declared;
 use super::versioned::Versioned;
-use crate::flag::{Effective, FlagSet, Freeze, Standing, State, Why};
+use crate::flag::{Effective, FlagSet, Freeze, State, StateInputs, Why};
 use crate::names::RouteId;
 
 /// See the module.
@@ -42,22 +42,22 @@ impl Inputs {
     }
 
     /// A route's standing with all that limits it.
-    fn standing(&self, position: &RoutePosition) -> Standing {
+    fn inputs(&self, position: &RoutePosition) -> StateInputs {
         let guard = self.guards.get(&position.route.id).and_then(|limit| *limit.get());
-        Standing { guard, healthy: *self.health.get(), ..position.standing.clone() }
+        StateInputs { guard, healthy: *self.health.get(), ..position.inputs.clone() }
     }
 
     /// What is in force for a route, and why.
     pub fn effective(&self, position: &RoutePosition) -> Effective {
-        self.standing(position).effective(self.freeze())
+        self.inputs(position).effective(self.freeze())
     }
 
     fn flag_set(&self) -> FlagSet {
         let positions = &self.positions;
-        let standings = positions.routes.iter().map(|(id, position)| (id.clone(), self.standing(position))).collect();
+        let inputs = positions.routes.iter().map(|(id, position)| (id.clone(), self.inputs(position))).collect();
         let Declared { edition, routes, default_legacy, services, bases: _ } = positions.declared.clone();
-        FlagSet::new(self.generation, routes, &standings, default_legacy, services, self.freeze(), self.secret)
-            .of_edition(edition)
+        FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
+            .with_edition(edition)
     }
 }
 

@@ -125,14 +125,14 @@ impl Mover {
         let shares = match percent {
             Some(_) if matches!(to, State::Off | State::Only) => {
                 let why = format!("`{to}` has no share: it holds for everybody");
-                let commands = way::commands(&positions, &self.gate, at, to, at.standing.shares, reason.as_deref());
+                let commands = way::commands(&positions, &self.gate, at, to, at.inputs.shares, reason.as_deref());
                 return Err(FlipError::Refused { why, commands });
             }
-            Some(percent) => at.standing.shares.with(to, percent),
-            None => at.standing.shares,
+            Some(percent) => at.inputs.shares.with(to, percent),
+            None => at.inputs.shares,
         };
         let leaves = matches!(from, State::Live | State::Only) && to < from;
-        if at.is_at(to, shares) && !(force && at.standing.unproven) {
+        if at.is_at(to, shares) && !(force && at.inputs.unproven) {
             return Ok(self.unchanged(at, by));
         }
         let wanted = Wanted { to, shares, force, reason };
@@ -153,7 +153,7 @@ impl Mover {
             });
         }
 
-        let forced = passed.forced || (force && at.standing.unproven);
+        let forced = passed.forced || (force && at.inputs.unproven);
         // A flip ends what the file asked for in vain: the store remembers the file as it is from now on.
         let now = at.declared();
         let step = Move { route: route.clone(), from, to, shares, reason: wanted.reason, forced };
@@ -246,7 +246,7 @@ impl Mover {
             route: Some(route.clone()),
             from: state.as_str().to_owned(),
             to: state.as_str().to_owned(),
-            shares: Some(at.standing.shares),
+            shares: Some(at.inputs.shares),
             by,
             at: clock::now(),
             reason,

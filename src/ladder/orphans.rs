@@ -19,14 +19,14 @@ pub(super) fn sentences(pins: &[PinCount], now: Option<&FlagSet>, next: &[Arc<Ro
         .collect();
     // Pins are stored under the id that their creator had first, or had when they were made.
     let mut leading: Vec<(&RouteId, &RouteId)> = owned.keys().map(|creator| (*creator, *creator)).collect();
-    let standing = now.into_iter().flat_map(|set| &set.routes).filter(|flag| flag.route.workflow.is_some());
-    for flag in standing.filter(|flag| flag.route.id != *flag.family.id()) {
+    let set = now.into_iter().flat_map(|set| &set.routes).filter(|flag| flag.route.workflow.is_some());
+    for flag in set.filter(|flag| flag.route.id != *flag.family.id()) {
         leading.extend(flag.family.ids().filter(|id| owned.contains_key(id)).map(|id| (&flag.route.id, id)));
     }
     let creates = |route: &Route, to: &RouteId| {
         matches!(route.instance, Some(Instance::Creates { .. })) && route.ids().any(|own| own == to)
     };
-    // Where nobody creates these any more, that is told once, of the creator.
+    // Where no route creates these any more, only the creator is reported.
     let leads = |route: &Route, to: &RouteId| match family(route, next) {
         Some(family) if next.iter().any(|route| creates(route, to)) => family.ids().any(|id| id == to),
         Some(_) | None => creator(route).is_some(),

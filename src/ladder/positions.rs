@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::types::Declared;
-use crate::flag::{Freeze, Instance, Route, Shares, Standing, State};
+use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FlipRecord};
 
@@ -14,7 +14,7 @@ use crate::store::{DeclaredState, FlipRecord};
 pub(super) struct RoutePosition {
     pub route: Arc<Route>,
     /// Without guard and health, which are not moves.
-    pub standing: Standing,
+    pub inputs: StateInputs,
     /// The last flip, where there is one.
     pub last: Option<FlipRecord>,
     /// Why the file's state was refused, where it was.
@@ -35,11 +35,11 @@ pub(super) struct Positions {
 impl RoutePosition {
     /// The rung that the route stands on: what was asked for, or less where the gate refused the file's state.
     pub fn stands(&self) -> State {
-        self.standing.own()
+        self.inputs.granted()
     }
     /// Whether it stands there already, and nothing else was asked for.
     pub fn is_at(&self, to: State, shares: Shares) -> bool {
-        self.standing.requested == to && self.standing.shares == shares && self.stands() == to
+        self.inputs.requested == to && self.inputs.shares == shares && self.stands() == to
     }
     /// What its file declares now.
     pub fn declared(&self) -> DeclaredState {
@@ -47,10 +47,10 @@ impl RoutePosition {
         DeclaredState { route: id.clone(), state: *declared, shares: *shares }
     }
     fn moved(&mut self, to: State, shares: Shares, flip: FlipRecord) {
-        self.standing.requested = to;
-        self.standing.shares = shares;
-        self.standing.unproven = false;
-        self.standing.gate = None;
+        self.inputs.requested = to;
+        self.inputs.shares = shares;
+        self.inputs.unproven = false;
+        self.inputs.gate = None;
         self.last = Some(flip);
         self.refused.clear();
     }
@@ -72,7 +72,7 @@ impl Positions {
     pub fn flipped(&mut self, route: &RouteId, flip: FlipRecord) {
         self.flips.insert(route.clone(), flip.clone());
         if let Some(position) = self.routes.get_mut(route) {
-            let shares = flip.shares.unwrap_or(position.standing.shares);
+            let shares = flip.shares.unwrap_or(position.inputs.shares);
             position.moved(state_of(&flip), shares, flip);
         }
     }

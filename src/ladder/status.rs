@@ -45,10 +45,10 @@ pub(super) fn of(inputs: &Inputs, gate: &Gate, at: &RoutePosition) -> RouteStatu
     RouteStatus {
         route: at.route.id.clone(),
         declared: at.route.declared,
-        requested: at.standing.requested,
+        requested: at.inputs.requested,
         effective: inputs.effective(at),
-        shares: at.standing.shares,
-        unproven: at.standing.unproven,
+        shares: at.inputs.shares,
+        unproven: at.inputs.unproven,
         forced: gate.still_forced(&inputs.positions, at),
         refused: at.refused.clone(),
         last: at.last.clone(),

@@ -27,7 +27,7 @@ pub(super) fn commands(
         let below = positions.followers(id).filter(|follower| follower.stands() < to);
         let below: Vec<RoutePosition> = below.cloned().collect();
         for follower in below {
-            let Some(command) = command(&positions, gate, &follower, to, follower.standing.shares, reason) else {
+            let Some(command) = command(&positions, gate, &follower, to, follower.inputs.shares, reason) else {
                 return Vec::new();
             };
             raise(&mut positions, &command);
@@ -53,7 +53,7 @@ fn command(
     let from = at.stands();
     // A share without a key holds for nobody in particular: everybody then.
     let no_key = matches!(to, State::Dark | State::Live) && at.route.key.is_none() && shares.of(to) < Percent::ALL;
-    let asked = (shares.of(to) != at.standing.shares.of(to)).then(|| shares.of(to));
+    let asked = (shares.of(to) != at.inputs.shares.of(to)).then(|| shares.of(to));
     let percent = if no_key { Some(Percent::ALL) } else { asked };
     let shares = percent.map_or(shares, |percent| shares.with(to, percent));
     let plain = FlipCommand {
@@ -74,7 +74,7 @@ fn command(
 /// As if the command had been given.
 fn raise(positions: &mut Positions, command: &FlipCommand) {
     if let Some(at) = positions.routes.get_mut(&command.route) {
-        at.standing.requested = command.to;
-        at.standing.gate = None;
+        at.inputs.requested = command.to;
+        at.inputs.gate = None;
     }
 }

@@ -1,9 +1,9 @@
-//! What does the other arm get to see, and when?
+//! Copies a request and legacy's reply for the comparison.
 //!
-//! A [`Tee`] rides on a reply that is to be compared. Always true: the caller's frames go by first and unchanged; a copy
-//! is kept up to the capture limit; the ticket is settled exactly once, and an offer is made only when the reply has
-//! ended whole, after its last frame was handed on. Offering is not async and never waits; running the other arm is
-//! `shadow`'s business.
+//! A [`CapturedReply`] accompanies a reply that is to be compared. Always true: the caller's frames are passed on first
+//! and unchanged; a copy is kept up to the capture limit; the ticket is settled exactly once, and the exchange is offered
+//! only when the reply has ended completely, after its last frame was passed on. Offering is not async and never waits;
+//! `shadow` runs the engine.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,49 +12,47 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 
-use super::clock::now;
+use super::wait::now;
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::{Affinity, Answered, Offer, RequestCopy, Ticket};
 use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RetryKey, RouteFlag, SkipReason};
 use crate::workflow::Mode;
 
-/// Replies up to this size are searched for the id of what they created on the spot; larger ones on a thread that
-/// nobody waits for.
+/// Replies up to this size are searched for the created instance's id at once; larger ones on another thread.
 const INLINE_BYTES_MAX: usize = 16 << 10;
-/// A packed reply is searched for it up to this size.
+/// Compressed replies are searched up to this decompressed size.
 const UNPACKED_BYTES_MAX: usize = 4 << 20;
 
 /// The copy of a request's body that is taken while it streams.
 #[derive(Default)]
-pub(super) struct RequestCapture {
+pub(super) struct BodyCopy {
     pub bytes: BytesMut,
     pub bytes_max: usize,
     pub too_large: bool,
-    /// When the last byte went by.
+    /// When the last byte was passed on.
     pub ended: Option<u64>,
 }
 
-impl RequestCapture {
+impl BodyCopy {
     pub(super) fn take(&mut self, frame: &Bytes) {
         if self.too_large || self.bytes.len() + frame.len() > self.bytes_max {
             self.too_large = true;
             self.bytes = BytesMut::new();
         } else {
-            // A copy: a slice would keep the whole read buffer alive.
+            // Copied, because a slice would keep the whole read buffer alive.
             self.bytes.extend_from_slice(frame);
         }
     }
 }
 
-/// A request that is to be compared, while legacy works on it.
-pub(super) struct Watched {
-    /// The duty to say how it ended, and what the other arm may send. `None`: the reply is only looked at for the id
-    /// of what it created.
+/// A request that is to be compared, until legacy replies.
+pub(super) struct CapturedRequest {
+    /// The ticket, and the mode of the engine's run. `None`: the reply is only searched for the created instance's id.
     pub compare: Option<(Ticket, Mode)>,
     pub flags: Arc<FlagSet>,
     pub flag: Arc<RouteFlag>,
     pub request: RequestCopy,
-    pub body: Option<Arc<Mutex<RequestCapture>>>,
+    pub body: Option<Arc<Mutex<BodyCopy>>>,
     pub instance: Option<InstanceId>,
     pub retry_key: Option<RetryKey>,
     pub began: u64,
@@ -63,16 +61,21 @@ pub(super) struct Watched {
     pub pins: Arc<dyn Affinity>,
 }
 
-impl Watched {
-    /// It is not compared after all.
+impl CapturedRequest {
+    /// Settles the ticket as skipped.
     pub(super) fn skip(mut self, reason: SkipReason) {
         if let Some((ticket, _)) = self.compare.take() {
             ticket.skip(reason);
         }
     }
 
-    /// Legacy's reply begins. Settles at once where it will not be compared.
-    pub(super) fn replying(self, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Option<Box<Tee>> {
+    /// Legacy's reply begins. Settles at once where it cannot be compared.
+    pub(super) fn on_reply_head(
+        self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: Option<u64>,
+    ) -> Option<Box<CapturedReply>> {
         let refused = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let streams = status == StatusCode::SWITCHING_PROTOCOLS
             || headers.get(http::header::CONTENT_TYPE).is_some_and(|t| {
@@ -85,7 +88,12 @@ impl Watched {
             () => {
                 let capacity = length.unwrap_or(0).min(64 << 10) as usize;
                 let bytes = BytesMut::with_capacity(capacity);
-                return Some(Box::new(Tee { watched: self, status, headers: headers.clone(), bytes: Some(bytes) }));
+                return Some(Box::new(CapturedReply {
+                    captured: self,
+                    status,
+                    headers: headers.clone(),
+                    bytes: Some(bytes),
+                }));
             }
         };
         self.skip(why);
@@ -93,20 +101,20 @@ impl Watched {
     }
 }
 
-/// A reply of legacy that is to be compared.
-pub(super) struct Tee {
-    watched: Watched,
+/// A reply of legacy that is to be compared, and its request.
+pub(super) struct CapturedReply {
+    captured: CapturedRequest,
     status: StatusCode,
     headers: HeaderMap,
     /// `None` once it is larger than the limit.
     bytes: Option<BytesMut>,
 }
 
-impl Tee {
-    /// A frame went by.
+impl CapturedReply {
+    /// Copies a frame that was passed on.
     pub(super) fn take(&mut self, frame: &Bytes) {
         if let Some(bytes) = &mut self.bytes {
-            if bytes.len() + frame.len() > self.watched.bytes_max {
+            if bytes.len() + frame.len() > self.captured.bytes_max {
                 self.bytes = None;
             } else {
                 bytes.extend_from_slice(frame);
@@ -114,28 +122,28 @@ impl Tee {
         }
     }
 
-    /// Legacy broke off in the middle.
-    pub(super) fn legacy_broke(self: Box<Self>) {
-        self.watched.skip(SkipReason::LegacyFailed);
+    /// Legacy's reply ended with an error.
+    pub(super) fn on_legacy_error(self: Box<Self>) {
+        self.captured.skip(SkipReason::LegacyFailed);
     }
 
-    /// The reply has ended whole. (Dropped without this, the client went away: the ticket knows.)
+    /// The reply has ended completely. Dropping without this means that the client went away, and settles the ticket so.
     pub(super) fn finish(self: Box<Self>) {
-        let Tee { mut watched, status, headers, bytes } = *self;
+        let CapturedReply { mut captured, status, headers, bytes } = *self;
         let reply = bytes.map(BytesMut::freeze);
         if let Some(reply) = &reply
             && status.is_success()
         {
-            note_instance(&watched, &headers, reply);
+            note_instance(&captured, &headers, reply);
         }
-        let Some((ticket, mode)) = watched.compare.take() else { return };
-        let (body, sent) = match &watched.body {
-            None => (Bytes::new(), watched.began),
+        let Some((ticket, mode)) = captured.compare.take() else { return };
+        let (body, sent) = match &captured.body {
+            None => (Bytes::new(), captured.began),
             Some(capture) => {
                 let mut capture = capture.lock().unwrap_or_else(PoisonError::into_inner);
                 match (capture.too_large, capture.ended) {
                     (true, _) => return ticket.skip(SkipReason::BodyTooLarge),
-                    // Legacy answered without waiting for the body: there is no whole request to give.
+                    // Legacy answered before the body ended, so there is no complete request to offer.
                     (false, None) => return ticket.skip(SkipReason::Streaming),
                     (false, Some(ended)) => (std::mem::take(&mut capture.bytes).freeze(), ended),
                 }
@@ -144,28 +152,28 @@ impl Tee {
         let Some(reply) = reply else { return ticket.skip(SkipReason::BodyTooLarge) };
         let latency = Duration::from_micros(now().saturating_sub(sent));
         let legacy = Observation::new(status, headers, Body::Whole(reply), latency, Vec::new());
-        watched.request.body = body;
+        captured.request.body = body;
         let answered = Answered {
-            flags: watched.flags,
-            flag: watched.flag,
+            flags: captured.flags,
+            flag: captured.flag,
             mode,
-            request: Arc::new(watched.request),
+            request: Arc::new(captured.request),
             legacy: Arc::new(legacy),
-            instance: watched.instance,
-            retry_key: watched.retry_key,
+            instance: captured.instance,
+            retry_key: captured.retry_key,
         };
-        watched.offer.offer(ticket, answered);
+        captured.offer.offer(ticket, answered);
     }
 }
 
-/// Tells the pins what legacy created.
-fn note_instance(watched: &Watched, headers: &HeaderMap, reply: &Bytes) {
-    if !matches!(watched.flag.route.instance, Some(Instance::Creates { .. })) || reply.is_empty() {
+/// Records the instance that legacy created.
+fn note_instance(captured: &CapturedRequest, headers: &HeaderMap, reply: &Bytes) {
+    if !matches!(captured.flag.route.instance, Some(Instance::Creates { .. })) || reply.is_empty() {
         return;
     }
-    // What is packed may be large inside.
+    // A compressed reply may be large once it is decompressed.
     let large = reply.len() > INLINE_BYTES_MAX || headers.contains_key(CONTENT_ENCODING);
-    let (flag, pins, reply, headers) = (watched.flag.clone(), watched.pins.clone(), reply.clone(), headers.clone());
+    let (flag, pins, reply, headers) = (captured.flag.clone(), captured.pins.clone(), reply.clone(), headers.clone());
     let note = move || {
         if let Some(Instance::Creates { id }) = &flag.route.instance
             && let Some(reply) = unpacked(&headers, &reply, UNPACKED_BYTES_MAX)
@@ -181,7 +189,7 @@ fn note_instance(watched: &Watched, headers: &HeaderMap, reply: &Bytes) {
     }
 }
 
-/// An id as it stands in paths.
+/// An id as paths contain it.
 fn text(id: &serde_json::Value) -> Option<String> {
     match id {
         serde_json::Value::String(text) => Some(text.clone()),

@@ -1,10 +1,10 @@
-//! How does a connection live and end?
+//! Client connections: accepting, serving and draining them.
 //!
-//! Accepts, carries one connection per task, and drains. Always true: open connections are bounded (more wait in the
-//! kernel's queue); a connection has one lazy timer, armed no later than any wait that may begin after it, so a request
-//! arms none; a client that is gone ends everything that was done for it, and one that only closed its sending side gets
-//! its answer. On a drain nothing new is accepted, idle connections close, what is under way finishes with
-//! `connection: close`, and what is left at the bound is cut.
+//! Serves each connection in a task of its own. Always true: open connections are bounded (more wait in the kernel's
+//! queue); a connection has one timer, armed no later than the end of any wait that may begin after it, so a request arms
+//! none; a client that is gone ends the work for it, and one that only closed its sending side gets its answer. During a
+//! drain nothing new is accepted, idle connections close, requests in flight finish with `connection: close`, and what is
+//! left at the time limit is cut.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -26,30 +26,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::{Clock, Overdue, Phase, instant, now};
 use super::exchange::Client;
 use super::headers::Forwarder;
 use super::reply_body::ReplyBody;
 use super::shared::{Drained, Shared};
-use super::socket::{ClientIo, Look, look};
+use super::socket::{ClientIo, Peek, peek};
 use super::switch;
+use super::wait::{ConnectionWait, Overdue, Phase, instant, now};
 use crate::limits::Limits;
 
 /// After a drain begins: how long a new connection may take to send its first request. It was in the kernel's queue, so
-/// its request is mostly there already.
+/// its request has mostly arrived.
 const FIRST_REQUEST_MICROS: u64 = 250_000;
-/// After accepting failed (no descriptors left): how long until the next try.
+/// The pause after accepting failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// After the drain's bound: how long cut connections may take to be gone.
+/// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
 
-/// How far a drain has come.
+/// The state of a drain.
 pub(super) mod drain {
-    /// Serving.
+    /// Serving normally.
     pub const NO: u8 = 0;
-    /// Finishing what is under way.
+    /// Finishing requests in flight.
     pub const FINISH: u8 = 1;
-    /// Cutting.
+    /// Cutting connections.
     pub const CUT: u8 = 2;
 }
 
@@ -70,9 +70,9 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
             () = shutdown.cancelled() => break,
             (accepted, permit) = accept => match (accepted, permit) {
                 (Ok((stream, peer)), Ok(permit)) => open(&shared, stream, peer, permit),
-                (Err(error), _) if is_passing(&error) => tracing::debug!(%error, "a connection ended before it began"),
+                (Err(error), _) if is_transient(&error) => tracing::debug!(%error, "a connection ended before it began"),
                 (Err(error), _) => {
-                    tracing::warn!(%error, "connections cannot be accepted");
+                    tracing::warn!(%error, "connections cannot be accepted; trying again after a pause");
                     sleep(ACCEPT_PAUSE).await;
                 }
                 // The semaphore is never closed.
@@ -81,7 +81,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
             _ = sweep.tick() => shared.table().sweep(),
         }
     }
-    // Who is in the kernel's queue has been promised an answer.
+    // Connections in the kernel's queue are established for their clients, who expect an answer.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
         let Ok(permit) = room.clone().try_acquire_owned() else { break };
         open(&shared, stream, peer, permit);
@@ -90,8 +90,8 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
     finish(&shared).await
 }
 
-/// The client's doing, not ours.
-fn is_passing(error: &std::io::Error) -> bool {
+/// The client caused it; accepting works.
+fn is_transient(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
@@ -107,27 +107,28 @@ async fn finish(shared: &Shared) -> Drained {
     shared.cut.cancel();
     shared.open.wake();
     if !finished && timeout(CUT_WAIT, shared.tasks.wait()).await.is_err() {
-        tracing::warn!(left = shared.tasks.len(), "connections outlive the drain");
+        tracing::warn!(left = shared.tasks.len(), "connections are still open after the drain cut them");
     }
     Drained { cut, took: began.elapsed() }
 }
 
 fn open(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
-    // Without it small writes wait for acknowledgements; a failure costs only time.
+    // Otherwise small writes wait for acknowledgements; a failure only costs time.
     let _ = stream.set_nodelay(true);
     let shared = shared.clone();
     shared.clone().tasks.spawn(async move {
-        let clock = Arc::new(Clock::new());
+        let wait = Arc::new(ConnectionWait::new());
         let stream = Arc::new(stream);
-        let _open = shared.open.enter(clock.clone());
+        let _open = shared.open.enter(wait.clone());
         let peer = peer.ip();
         let forwarder = Forwarder::new(peer, shared.trust_forwarded);
-        let place = Arc::new(permit);
-        let client = Arc::new(Client { shared: shared.clone(), clock: clock.clone(), forwarder, peer, place });
+        let connection_permit = Arc::new(permit);
+        let client =
+            Arc::new(Client { shared: shared.clone(), wait: wait.clone(), forwarder, peer, connection_permit });
         let service = service_fn(move |request: Request<Incoming>| switch::serve(client.clone(), request));
-        let io = TokioIo::new(ClientIo::new(stream.clone(), clock.clone()));
+        let io = TokioIo::new(ClientIo::new(stream.clone(), wait.clone()));
         let connection = builder(&shared.limits).serve_connection(io, service).with_upgrades();
-        drive(connection, &shared, &clock, &stream).await;
+        drive(connection, &shared, &wait, &stream).await;
     });
 }
 
@@ -139,7 +140,7 @@ fn builder(limits: &Limits) -> http1::Builder {
         .header_read_timeout(None)
         .max_header_size(head)
         .max_buf_size(head.saturating_mul(2).max(128 << 10));
-    // 100 is what hyper has room for without allocating.
+    // Up to 100 fields hyper parses without allocating.
     if limits.head_fields_max != 100 {
         builder.max_headers(usize::try_from(limits.head_fields_max).unwrap_or(100).max(1));
     }
@@ -148,22 +149,22 @@ fn builder(limits: &Limits) -> http1::Builder {
 
 type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
 
-/// Carries one connection to its end.
-async fn drive<S>(connection: Connection<S>, shared: &Shared, clock: &Clock, stream: &TcpStream)
+/// Serves one connection to its end.
+async fn drive<S>(connection: Connection<S>, shared: &Shared, wait: &ConnectionWait, stream: &TcpStream)
 where
     S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible>,
     S::Future: Send + 'static,
 {
-    let bounds = &shared.bounds;
-    let mut armed = clock.due(bounds).0.min(now().saturating_add(bounds.look));
+    let wait_limits = &shared.wait_limits;
+    let mut armed = wait.due(wait_limits).0.min(now().saturating_add(wait_limits.check_every));
     let mut connection = pin!(connection);
     let mut timer = pin!(sleep_until(instant(armed)));
     let mut closing = false;
-    let (mut told_turn, mut unseen_turn) = (0, 0);
+    let (mut answered_no, mut peeked_no) = (0, 0);
     let mut drain_since = None;
     poll_fn(|cx: &mut Context<'_>| {
-        // Before the drain's state is read: who drains writes it, then wakes.
-        clock.waker.register(cx.waker());
+        // Registered before the drain's state is read: the drain writes the state and then wakes.
+        wait.waker.register(cx.waker());
         loop {
             let drain = shared.drain.load(Acquire);
             if drain == drain::CUT {
@@ -171,7 +172,7 @@ where
             }
             if drain == drain::FINISH && !closing {
                 let since = *drain_since.get_or_insert_with(now);
-                if clock.turns() > 0 || now() >= since + FIRST_REQUEST_MICROS {
+                if wait.exchange_count() > 0 || now() >= since + FIRST_REQUEST_MICROS {
                     closing = true;
                     connection.as_mut().graceful_shutdown();
                 } else if since + FIRST_REQUEST_MICROS < armed {
@@ -179,27 +180,27 @@ where
                     timer.as_mut().reset(instant(armed));
                 }
             }
-            let turns = clock.turns();
+            let exchange_count = wait.exchange_count();
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 if let Err(error) = ended {
                     tracing::trace!(%error, "a client connection ended");
                 }
                 return Poll::Ready(());
             }
-            if drain == drain::FINISH && !closing && clock.turns() > turns {
+            if drain == drain::FINISH && !closing && wait.exchange_count() > exchange_count {
                 continue;
             }
-            // hyper does not look at the socket while a request is under way.
-            let under_way = matches!(clock.phase(), Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::Arm);
-            if under_way && clock.is_request_done() && !clock.has_fin() && unseen_turn != clock.turns() {
-                match look(stream, cx) {
-                    Look::Quiet => {}
-                    Look::Bytes => unseen_turn = clock.turns(),
-                    Look::Fin => clock.saw_fin(),
-                    Look::Reset => return Poll::Ready(()),
+            // hyper does not read the socket while a request is in flight.
+            let in_flight = matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::Arm);
+            if in_flight && wait.is_request_done() && !wait.has_fin() && peeked_no != wait.exchange_count() {
+                match peek(stream, cx) {
+                    Peek::Nothing => {}
+                    Peek::Bytes => peeked_no = wait.exchange_count(),
+                    Peek::Fin => wait.saw_fin(),
+                    Peek::Reset => return Poll::Ready(()),
                 }
             }
-            let (due, _) = clock.due(bounds);
+            let (due, _) = wait.due(wait_limits);
             if due < armed {
                 armed = due;
                 timer.as_mut().reset(instant(armed));
@@ -207,17 +208,17 @@ where
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let (due, why) = clock.due(bounds);
+            let (due, why) = wait.due(wait_limits);
             let at = now();
             if due <= at {
-                // Answered once; whatever is overdue after that is cut.
-                if why == Overdue::Cut || told_turn == clock.turns() {
+                // An exchange is answered once; another overrun cuts the connection.
+                if why == Overdue::Cut || answered_no == wait.exchange_count() {
                     return Poll::Ready(());
                 }
-                told_turn = clock.turns();
-                clock.fire(why);
+                answered_no = wait.exchange_count();
+                wait.report_overdue(why);
             }
-            armed = due.max(at + 1).min(at.saturating_add(bounds.look));
+            armed = due.max(at + 1).min(at.saturating_add(wait_limits.check_every));
             timer.as_mut().reset(instant(armed));
         }
     })

@@ -1,10 +1,9 @@
-//! The engine answers: how does a streamed request become a run, and what if it cannot?
+//! Answers from the engine.
 //!
-//! Always true: the body is read whole, up to the limit, before the engine hears of the request; what is larger goes to
-//! legacy where that is allowed, prefix first, and is refused where it is not. Legacy is called after the engine only
-//! when the engine gave the request back ([`ArmReply::Abandoned`]) and the decision allows it; never after a refusal or
-//! a missed deadline, since nobody knows then what was done. When the caller goes away the run goes on: it is the
-//! engine's.
+//! Always true: the body is read completely, up to the limit, before the engine gets the request; a larger one goes to
+//! legacy where that is allowed, and is refused where it is not. Legacy is called after the engine only when the engine
+//! returned the request ([`ArmReply::Abandoned`]) and the decision allows it; never after a refusal or a missed deadline,
+//! because then it is unknown what was done. When the caller goes away the run continues.
 
 use std::time::Duration;
 
@@ -13,74 +12,75 @@ use http::{Response, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::clock::{Phase, now};
-use super::exchange::{Exchange, Flagged, length};
-use super::keys;
-use super::meter::By;
-use super::relay::{by_legacy, count_fallback};
+use super::exchange::{Exchange, FlaggedRequest, length};
+use super::plan_capture::capture_fallback;
+use super::relay::{answer_from_legacy, count_fallback};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::{Failure, Refused};
-use super::upload::{Read, Upload};
-use super::watch::fallback;
+use super::retry_keys;
+use super::route_metrics::AnsweredBy;
+use super::upload::{ReadBody, Upload};
+use super::wait::{Phase, now};
 use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, FROZEN, LegacyTake, Problem, RequestCopy, Served};
-use crate::flag::{Because, Instance, State};
+use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
 
-/// How much later than its deadline the engine may be before it is given up.
+/// How long after its deadline the engine's answer is still awaited.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The engine answers; or gives the request back to legacy.
+/// Answers from the engine, or from legacy where the engine returns the request.
 pub(super) async fn answer(
     mut exchange: Exchange<'_>,
-    flagged: Flagged,
+    flagged: FlaggedRequest,
     mut head: request::Parts,
     upload: Upload,
     rung: State,
     may_fall_back: bool,
-    because: Because,
+    reason: EngineReason,
 ) -> Result<Response<ReplyBody>, Refused> {
     let client = exchange.client;
-    let (shared, clock) = (&client.shared, &client.clock);
-    // A workflow speaks no other protocol, and legacy in its stead is asked for the same.
+    let (shared, wait) = (&client.shared, &client.wait);
+    // A workflow speaks no other protocol, so legacy as its fallback is not asked for one either.
     exchange.upgrade = None;
     if head.headers.remove(UPGRADE).is_some() {
         head.headers.remove(CONNECTION);
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
     let ours = now().saturating_sub(exchange.began);
-    clock.enter(Phase::Upload);
+    wait.enter(Phase::Upload);
     let declared = length(&head.headers);
-    let (bytes, trailers) = match clock.watch(upload.read(bytes_max, declared)).await {
+    let (bytes, trailers) = match wait.or_overdue(upload.read(bytes_max, declared)).await {
         Err(overdue) => return Err(exchange.refused(rung, Failure::Overdue(overdue))),
-        Ok(Read::Whole(bytes, trailers)) => (bytes, trailers),
-        // The engine has not heard of it; of a retry it has, and may have done it.
-        Ok(Read::TooLarge(prefix, rest, account)) if may_fall_back && because == Because::Rung => {
-            match keys::take_for_legacy(&*shared.pins, flagged.retry_keys) {
+        Ok(ReadBody::Whole(bytes, trailers)) => (bytes, trailers),
+        // The engine has not seen it, except as the first try of a retry, which it may have performed.
+        Ok(ReadBody::TooLarge(prefix, rest, progress)) if may_fall_back && reason == EngineReason::Rung => {
+            match retry_keys::take_for_legacy(&*shared.pins, flagged.retry_keys) {
                 LegacyTake::Noted => {}
                 LegacyTake::NotNoted => return Err(exchange.refused(rung, Failure::KeyNotNoted)),
                 LegacyTake::HeldByEngine => return Err(exchange.refused(rung, Failure::TooLarge)),
             }
             count_fallback(&exchange, &flagged);
-            let looked_at = fallback(&exchange, &flagged, &head);
-            return by_legacy(exchange, head, RequestBody::prefixed(prefix, rest, account), looked_at, rung).await;
+            let captured = capture_fallback(&exchange, &flagged, &head);
+            return answer_from_legacy(exchange, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
+                .await;
         }
-        Ok(Read::TooLarge(..)) => return Err(exchange.refused(rung, Failure::TooLarge)),
-        Ok(Read::Broken) => return Err(exchange.refused(rung, Failure::Body)),
+        Ok(ReadBody::TooLarge(..)) => return Err(exchange.refused(rung, Failure::TooLarge)),
+        Ok(ReadBody::Broken) => return Err(exchange.refused(rung, Failure::Body)),
     };
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, &head) };
     let edition = exchange.table.set.edition;
-    // What a freeze stops: neither a retry nor a follow-up, and nothing in `only`.
-    let new_instance = because == Because::Rung && rung != State::Only;
+    // A freeze stops new instances, but no retries, no follow-ups, and nothing in `only`.
+    let new_instance = reason == EngineReason::Rung && rung != State::Only;
     let Some(request) = request(&flagged, edition, copy, new_instance, may_fall_back, &shared.limits) else {
         return Err(exchange.refused(rung, Failure::EngineGaveBack));
     };
     let deadline = request.deadline.saturating_add(GRACE);
-    clock.enter(Phase::Arm);
+    wait.enter(Phase::Arm);
     let asked = now();
-    let reply = clock.watch(timeout(deadline, shared.engine.clone().oneshot(request))).await;
+    let reply = wait.or_overdue(timeout(deadline, shared.engine.clone().oneshot(request))).await;
     let replied = now();
     let route = &flagged.flag.route.id;
     let failure = match reply {
@@ -88,21 +88,21 @@ pub(super) async fn answer(
             shared.watch.served(route, Served::Answered);
             let response = respond(&exchange, answer, rung);
             let ours = ours + asked.saturating_sub(read_at) + now().saturating_sub(replied);
-            exchange.entry.meter.overhead(ours);
+            exchange.entry.route_metrics.overhead(ours);
             return Ok(response);
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
-            if keys::give_to_legacy(&*shared.pins, flagged.retry_keys) == LegacyTake::NotNoted {
+            if retry_keys::give_to_legacy(&*shared.pins, flagged.retry_keys) == LegacyTake::NotNoted {
                 shared.watch.served(route, Served::Error);
                 return Err(exchange.refused(rung, Failure::KeyNotNoted));
             }
-            // Frozen since it was decided: the engine did nothing wrong.
+            // Frozen after the decision: not a failure of the engine.
             if abandoned.reason != FROZEN {
                 count_fallback(&exchange, &flagged);
             }
-            let looked_at = fallback(&exchange, &flagged, &head);
-            return by_legacy(exchange, head, RequestBody::whole(bytes, trailers), looked_at, rung).await;
+            let captured = capture_fallback(&exchange, &flagged, &head);
+            return answer_from_legacy(exchange, head, RequestBody::whole(bytes, trailers), captured, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {
             shared.watch.served(route, Served::Error);
@@ -111,7 +111,7 @@ pub(super) async fn answer(
         Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
             tracing::debug!(route = %route, kind = problem.kind, run = ?report.run, "the engine refused");
             if problem.is_held_under_another_credential() {
-                keys::count_held(route);
+                retry_keys::count_held(route);
             }
             shared.watch.served(route, served(&problem));
             Failure::Engine(problem)
@@ -128,9 +128,9 @@ pub(super) async fn answer(
     Err(exchange.refused(rung, failure))
 }
 
-/// What the engine is asked. `None` where the route has no workflow, which a check refuses.
+/// The request to the engine. `None` where the route has no workflow, which the check of the files refuses.
 fn request(
-    flagged: &Flagged,
+    flagged: &FlaggedRequest,
     edition: u64,
     copy: RequestCopy,
     new_instance: bool,
@@ -158,12 +158,12 @@ fn request(
     })
 }
 
-/// A refusal of what the caller sent is an answer like a declared 4xx; another is an error, and where it cannot be told
-/// what was done it is unknown.
+/// A refusal of the caller's request counts as an answer, like a declared 4xx; any other refusal is an error, or unknown
+/// where it is not known what was done.
 fn served(problem: &Problem) -> Served {
     match problem.status {
         400..500 => Served::Answered,
-        // Its run goes on, or waits for a person: nobody knows yet what it will have done.
+        // Its run continues or waits for a person, so its outcome is not known yet.
         _ if matches!(problem.kind.as_str(), "outcome-unknown" | "run-goes-on" | "run-paused") => Served::Unknown,
         _ => Served::Error,
     }
@@ -171,14 +171,14 @@ fn served(problem: &Problem) -> Served {
 
 fn respond(exchange: &Exchange<'_>, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
-    // Framing is ours.
+    // The proxy frames the reply itself.
     for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
-    let clock = &exchange.client.clock;
-    clock.enter(Phase::Reply);
-    let finish = exchange.finish(rung, By::Engine, status);
-    let mut response = Response::new(ReplyBody::full(body, clock.clone(), Some(finish)));
+    let wait = &exchange.client.wait;
+    wait.enter(Phase::Reply);
+    let finish = exchange.finish(rung, AnsweredBy::Engine, status);
+    let mut response = Response::new(ReplyBody::full(body, wait.clone(), Some(finish)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

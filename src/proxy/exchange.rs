@@ -1,7 +1,7 @@
-//! What is known of one request on its way, whichever arm answers.
+//! One request in the proxy, whichever arm answers.
 //!
-//! Always true: an [`Exchange`] borrows one table, and so one flag set, from the head to the reply; a [`Flagged`] exists
-//! only for routes that the engine may have a part in.
+//! Always true: an [`Exchange`] borrows one table, and so one flag set, from the head to the reply; a [`FlaggedRequest`]
+//! exists only for routes with a workflow.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,46 +11,46 @@ use http::{HeaderMap, StatusCode, request};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::clock::Clock;
 use super::headers::Forwarder;
-use super::meter::{By, Finish};
 use super::respond::{Failure, Refused};
+use super::route_metrics::{AnsweredBy, Finish};
 use super::shared::Shared;
-use super::table::{Entry, Table};
+use super::table::{RouteEntry, Table};
+use super::wait::ConnectionWait;
 use crate::exchange::RequestCopy;
 use crate::flag::{Instance, InstanceId, RetryKey, RetryKeys, RouteFlag, State};
 
 /// What the requests of one client connection share.
 pub(super) struct Client {
     pub shared: Arc<Shared>,
-    pub clock: Arc<Clock>,
+    pub wait: Arc<ConnectionWait>,
     pub forwarder: Forwarder,
     pub peer: IpAddr,
-    /// Its place among the open connections, which a tunnel keeps.
-    pub place: Arc<OwnedSemaphorePermit>,
+    /// Counts it among the open connections; a tunnel keeps it.
+    pub connection_permit: Arc<OwnedSemaphorePermit>,
 }
 
-/// A request on its way: what every arm needs to know.
+/// A request that is being answered.
 pub(super) struct Exchange<'a> {
     pub client: &'a Client,
     pub table: &'a Table,
-    pub entry: &'a Arc<Entry>,
+    pub entry: &'a Arc<RouteEntry>,
     pub began: u64,
-    /// Asks for another protocol.
+    /// The client asks for another protocol.
     pub upgrade: Option<OnUpgrade>,
 }
 
 impl Exchange<'_> {
     pub(super) fn refused(&self, rung: State, failure: Failure) -> Refused {
-        Refused { failure, counted: Some((self.entry.meter.clone(), rung)) }
+        Refused { failure, counted: Some((self.entry.route_metrics.clone(), rung)) }
     }
-    pub(super) fn finish(&self, rung: State, by: By, status: StatusCode) -> Finish {
-        Finish { meter: self.entry.meter.clone(), rung, by, status, began: self.began }
+    pub(super) fn finish(&self, rung: State, answered_by: AnsweredBy, status: StatusCode) -> Finish {
+        Finish { route_metrics: self.entry.route_metrics.clone(), rung, answered_by, status, began: self.began }
     }
 }
 
-/// What is known of a request of a route that has a workflow.
-pub(super) struct Flagged {
+/// A request of a route that has a workflow.
+pub(super) struct FlaggedRequest {
     pub flag: Arc<RouteFlag>,
     pub params: Vec<(Arc<str>, String)>,
     pub path: String,
@@ -58,12 +58,12 @@ pub(super) struct Flagged {
     pub retry_keys: Option<RetryKeys>,
 }
 
-impl Flagged {
-    /// What tells its retries.
+impl FlaggedRequest {
+    /// The key that its retries share.
     pub(super) fn retry_key(&self) -> Option<RetryKey> {
         self.retry_keys.map(|keys| keys.scoped)
     }
-    /// Its replies name what they created.
+    /// Whether its route creates instances.
     pub(super) fn creates(&self) -> bool {
         matches!(self.flag.route.instance, Some(Instance::Creates { .. }))
     }

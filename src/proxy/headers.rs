@@ -1,8 +1,9 @@
-//! Which fields go on, and which do we add?
+//! Header fields that are removed from messages, and those that are added.
 //!
-//! Always true: hop-by-hop fields and those that `Connection` names stay here, in both directions; framing fields
-//! (`content-length`, `transfer-encoding`) are never among them. The client's `Host` is passed on as it is, so that
-//! legacy answers as it would without us. Values that are the same for all requests of a connection are made once.
+//! Always true: hop-by-hop fields and those that `Connection` names are removed, in both directions; framing fields
+//! (`content-length`, `transfer-encoding`) are never among them. The client's `Host` is passed on unchanged, so that
+//! legacy answers as it would without the proxy. Values that are the same for all requests of a connection are built
+//! once.
 
 use std::net::IpAddr;
 
@@ -21,10 +22,10 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Fields of one hop, beside those that `Connection` names.
+/// Hop-by-hop fields, beside those that `Connection` names.
 static HOP: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, UPGRADE];
-/// Fields of a request that are answered here.
-static OURS: [HeaderName; 3] = [TE, EXPECT, HTTP2_SETTINGS];
+/// Fields of a request that are addressed to the proxy.
+static FOR_PROXY: [HeaderName; 3] = [TE, EXPECT, HTTP2_SETTINGS];
 
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
@@ -43,14 +44,14 @@ impl Forwarder {
         Self { peer: peer.unwrap_or(HeaderValue::from_static("unknown")), trust }
     }
 
-    /// Takes the fields of this hop out of a request, and gives it a trace.
+    /// Removes hop-by-hop fields from a request, and adds a `traceparent` where it has none.
     pub(super) fn strip_request(&self, headers: &mut HeaderMap, upgrade: bool) {
-        let ours = has_any(headers, &OURS);
+        let for_proxy = has_any(headers, &FOR_PROXY);
         let wants_trailers =
-            ours && headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+            for_proxy && headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
         let protocol = if upgrade { headers.remove(UPGRADE) } else { None };
         strip(headers);
-        if ours {
+        if for_proxy {
             headers.remove(EXPECT);
             headers.remove(HTTP2_SETTINGS);
         }
@@ -66,7 +67,7 @@ impl Forwarder {
         }
     }
 
-    /// Adds what legacy is told of the client.
+    /// Adds the fields that tell legacy about the client.
     pub(super) fn forward(&self, headers: &mut HeaderMap) {
         if self.trust {
             let known = join(headers, &X_FORWARDED_FOR, &self.peer);
@@ -90,8 +91,8 @@ impl Forwarder {
     }
 }
 
-/// Takes the fields of this hop out of a reply, and mends framing that could be read in two ways. `false`: the reply
-/// was framed twice, so its connection is not used again.
+/// Removes hop-by-hop fields from a reply, and keeps one framing where it has two. `false`: the reply was framed twice,
+/// so its connection is not reused.
 pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
     let protocol = if switching { headers.remove(UPGRADE) } else { None };
     strip(headers);
@@ -100,15 +101,15 @@ pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
         headers.insert(CONNECTION, UPGRADE_TOKEN);
     }
     headers.append(VIA, POINTSMAN);
-    let mut clear = true;
+    let mut framed_once = true;
     if headers.contains_key(TRANSFER_ENCODING) {
-        clear = headers.remove(CONTENT_LENGTH).is_none();
+        framed_once = headers.remove(CONTENT_LENGTH).is_none();
     } else {
         let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
         if let Some(first) = lengths.next()
             && (lengths.next().is_some() || first.as_bytes().contains(&b','))
         {
-            // All are equal, else the reply would not have been read.
+            // All are equal, else hyper would have refused the reply.
             let one = tokens(first).next().and_then(|one| HeaderValue::from_bytes(one).ok());
             match one {
                 Some(one) => headers.insert(CONTENT_LENGTH, one),
@@ -116,7 +117,7 @@ pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool) -> bool {
             };
         }
     }
-    clear
+    framed_once
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -144,7 +145,7 @@ fn strip(headers: &mut HeaderMap) {
     headers.remove(UPGRADE);
 }
 
-/// One look over the few fields of a message, which mostly has none of these, costs less than a search for each.
+/// One pass over the fields: most messages have none of these, so it is cheaper than a lookup of each name.
 fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
     headers.keys().any(|name| names.contains(name))
 }
@@ -196,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_made_traceparent_is_a_valid_one() {
+    fn a_generated_traceparent_is_valid() {
         assert!(is_traceparent(traceparent(0, 0).as_bytes()));
         assert!(is_traceparent(traceparent(u128::MAX, u64::MAX).as_bytes()));
         assert!(is_traceparent(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));

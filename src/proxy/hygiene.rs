@@ -1,83 +1,83 @@
-//! Is this request unambiguous?
+//! Refuses request heads that servers could interpret differently.
 //!
-//! hyper has refused what it cannot frame (spaces before colons, conflicting lengths, bad chunk sizes, …); this looks at
-//! what it lets through and two readers could read in two ways. Always true: what passes has one Host, one framing, and
-//! no field that another parser could take for a framing field. Nothing is repaired: what is ambiguous is refused and
-//! the connection closed, since what follows on it cannot be trusted. The path is `flag`'s business.
+//! hyper has refused what it cannot frame (spaces before colons, conflicting lengths, bad chunk sizes, …); this checks
+//! what hyper accepts. Always true: a head that passes has one Host, one framing, and no field that another parser could
+//! take for a framing field. Nothing is repaired: an ambiguous request is refused and its connection closed, since the
+//! bytes that follow cannot be trusted. `flag` checks the path.
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Version, request};
 
-/// Why a request is refused.
+/// Why a request's head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dirty {
-    /// Two readers could take it for two different requests.
+pub(super) enum HeadRefusal {
+    /// Servers could interpret it as different requests.
     Ambiguous(&'static str),
-    /// We are no tunnel.
+    /// CONNECT is not served.
     Connect,
-    /// It expects something that nobody here can give.
+    /// An `Expect` other than `100-continue`.
     Expectation,
-    /// It has been through too many of us: the addresses make a loop.
+    /// It has passed through too many Pointsmen: their addresses form a loop.
     Loop,
 }
 
 /// Pointsmen that one request may pass through.
 const VIA_MAX: usize = 8;
 
-/// What the switch wants to know of a clean head.
+/// A head that passed the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Clean {
-    /// It asks for another protocol, and may have it.
+pub(super) struct CheckedHead {
+    /// It asks for another protocol that may be forwarded.
     pub upgrade: bool,
 }
 
-/// Looks at a head.
-pub(super) fn check(head: &request::Parts) -> Result<Clean, Dirty> {
+/// Checks a head.
+pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     if head.method == Method::CONNECT {
-        return Err(Dirty::Connect);
+        return Err(HeadRefusal::Connect);
     }
     if head.version != Version::HTTP_11 && head.version != Version::HTTP_10 {
-        return Err(Dirty::Ambiguous("the version is neither HTTP/1.1 nor HTTP/1.0"));
+        return Err(HeadRefusal::Ambiguous("the version is neither HTTP/1.1 nor HTTP/1.0"));
     }
-    let host = host(head)?;
-    target(head, host)?;
-    framing(&head.headers)?;
+    let host = check_host(head)?;
+    check_target(head, host)?;
+    check_framing(&head.headers)?;
     let mut via = 0;
     for (name, value) in &head.headers {
         if name.as_str().as_bytes().contains(&b'_') {
-            twin(name.as_str())?;
+            check_underscore_name(name.as_str())?;
         } else if name == http::header::VIA {
             via += value.as_bytes().split(|b| *b == b',').filter(|part| part.ends_with(b" pointsman")).count();
         }
     }
     if via >= VIA_MAX {
-        return Err(Dirty::Loop);
+        return Err(HeadRefusal::Loop);
     }
     if let Some(expect) = head.headers.get(EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
-        return Err(Dirty::Expectation);
+        return Err(HeadRefusal::Expectation);
     }
-    let named = connection(&head.headers)?;
-    let upgrade = named && head.version == Version::HTTP_11 && wanted_upgrade(&head.headers);
-    Ok(Clean { upgrade })
+    let names_upgrade = check_connection(&head.headers)?;
+    let upgrade = names_upgrade && head.version == Version::HTTP_11 && wants_upgrade(&head.headers);
+    Ok(CheckedHead { upgrade })
 }
 
-fn host(head: &request::Parts) -> Result<Option<&HeaderValue>, Dirty> {
+fn check_host(head: &request::Parts) -> Result<Option<&HeaderValue>, HeadRefusal> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Err(Dirty::Ambiguous("there are two Host fields"));
+        return Err(HeadRefusal::Ambiguous("there are two Host fields"));
     }
     match host {
-        None if head.version == Version::HTTP_11 => Err(Dirty::Ambiguous("there is no Host field")),
+        None if head.version == Version::HTTP_11 => Err(HeadRefusal::Ambiguous("there is no Host field")),
         None => Ok(None),
         Some(host) if is_host(host.as_bytes()) => Ok(Some(host)),
-        Some(_) => Err(Dirty::Ambiguous("the Host field is no host and port")),
+        Some(_) => Err(HeadRefusal::Ambiguous("the Host field is not a host and port")),
     }
 }
 
-/// Name or address, and a port.
+/// Whether it is a name or address, with an optional port.
 fn is_host(host: &[u8]) -> bool {
     let name_end = match host.first() {
         Some(b'[') => match host.iter().position(|b| *b == b']') {
@@ -99,59 +99,59 @@ fn is_host(host: &[u8]) -> bool {
     named && ported
 }
 
-fn target(head: &request::Parts, host: Option<&HeaderValue>) -> Result<(), Dirty> {
+fn check_target(head: &request::Parts, host: Option<&HeaderValue>) -> Result<(), HeadRefusal> {
     match head.uri.authority() {
         None => {
             let path = head.uri.path();
             match path.as_bytes().first() {
                 Some(b'/') => Ok(()),
                 Some(b'*') if path == "*" && head.method == Method::OPTIONS => Ok(()),
-                _ => Err(Dirty::Ambiguous("the target is no path")),
+                _ => Err(HeadRefusal::Ambiguous("the target is not a path")),
             }
         }
         Some(authority) => {
             if !matches!(head.uri.scheme_str(), Some("http" | "https")) {
-                return Err(Dirty::Ambiguous("the target's scheme is not http"));
+                return Err(HeadRefusal::Ambiguous("the target's scheme is not http"));
             }
             if authority.as_str().contains('@') {
-                return Err(Dirty::Ambiguous("the target names a user"));
+                return Err(HeadRefusal::Ambiguous("the target names a user"));
             }
             match host {
                 Some(host) if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => Ok(()),
-                Some(_) => Err(Dirty::Ambiguous("target and Host field name different hosts")),
-                None => Err(Dirty::Ambiguous("the target names a host and there is no Host field")),
+                Some(_) => Err(HeadRefusal::Ambiguous("target and Host field name different hosts")),
+                None => Err(HeadRefusal::Ambiguous("the target names a host and there is no Host field")),
             }
         }
     }
 }
 
-fn framing(headers: &HeaderMap) -> Result<(), Dirty> {
+fn check_framing(headers: &HeaderMap) -> Result<(), HeadRefusal> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
     if codings.next().is_some() {
-        return Err(Dirty::Ambiguous("there are two Transfer-Encoding fields"));
+        return Err(HeadRefusal::Ambiguous("there are two Transfer-Encoding fields"));
     }
     if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return Err(Dirty::Ambiguous("the Transfer-Encoding is not just `chunked`"));
+        return Err(HeadRefusal::Ambiguous("the Transfer-Encoding is not just `chunked`"));
     }
     Ok(())
 }
 
-/// Some servers read `Content_Length` as `Content-Length`.
-fn twin(name: &str) -> Result<(), Dirty> {
+/// Refuses names like `Content_Length`, which some servers read as `Content-Length`.
+fn check_underscore_name(name: &str) -> Result<(), HeadRefusal> {
     const FRAMING: [&str; 7] =
         ["content-length", "transfer-encoding", "host", "connection", "upgrade", "expect", "trailer"];
     let same = |known: &str| {
         known.len() == name.len() && known.bytes().zip(name.bytes()).all(|(k, n)| k == n || (k == b'-' && n == b'_'))
     };
     match FRAMING.iter().any(|known| same(known)) {
-        true => Err(Dirty::Ambiguous("a field's name differs from a framing field only by an underscore")),
+        true => Err(HeadRefusal::Ambiguous("a field's name differs from a framing field only by an underscore")),
         false => Ok(()),
     }
 }
 
-/// Refuses a Connection field that would take the framing away; tells whether it names `upgrade`.
-fn connection(headers: &HeaderMap) -> Result<bool, Dirty> {
+/// Refuses a Connection field that names a framing field; returns whether it names `upgrade`.
+fn check_connection(headers: &HeaderMap) -> Result<bool, HeadRefusal> {
     let mut upgrade = false;
     for value in headers.get_all(CONNECTION) {
         for token in tokens(value) {
@@ -159,7 +159,7 @@ fn connection(headers: &HeaderMap) -> Result<bool, Dirty> {
                 .iter()
                 .any(|framing| token.eq_ignore_ascii_case(framing))
             {
-                return Err(Dirty::Ambiguous("Connection names a field that frames or routes the request"));
+                return Err(HeadRefusal::Ambiguous("Connection names a field that frames or routes the request"));
             }
             upgrade |= token.eq_ignore_ascii_case(b"upgrade");
         }
@@ -172,8 +172,8 @@ pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// HTTP/2 is not spoken here, and a tunnel into it would walk round every check: that wish is not heard.
-fn wanted_upgrade(headers: &HeaderMap) -> bool {
+/// Whether it asks for a protocol other than HTTP/2, which is never forwarded: its requests would bypass all checks.
+fn wants_upgrade(headers: &HeaderMap) -> bool {
     let mut any = false;
     for token in headers.get_all(UPGRADE).iter().flat_map(tokens) {
         if token.len() >= 3 && token[..3].eq_ignore_ascii_case(b"h2c") || token.eq_ignore_ascii_case(b"http/2.0") {

@@ -1,9 +1,9 @@
-//! What does legacy say to this request?
+//! Sends a request to legacy.
 //!
-//! Always true: a request is sent again only where its first connection had been idle in the pool, not a byte of a
-//! reply came, and a repeat is harmless: hyper gave the request back untouched, or it is an idempotent one without a
-//! body. Every failure tells whether anything was sent. When legacy is slow, the connection's clock ends the wait; when
-//! the caller goes, dropping this future closes legacy's connection.
+//! Always true: a request is sent again only where its first connection had been idle in the pool, no byte of a reply
+//! came, and a repeat is harmless: hyper returned the request unsent, or it is idempotent and without a body. Every
+//! failure says whether anything was sent. When legacy is slow, the limits in `wait` end the wait; when the caller goes
+//! away, dropping this future closes legacy's connection.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 
-use super::clock::{Clock, now};
 use super::pool::{ConnectError, Target, Upstream};
 use super::request_body::RequestBody;
+use super::wait::{ConnectionWait, now};
 
 /// A connection to legacy that one exchange holds.
-pub(super) struct Lease {
+pub(super) struct LegacyConnection {
     sender: SendRequest<RequestBody>,
     target: Arc<Target>,
     /// Microseconds that it took to have a connection.
@@ -27,11 +27,11 @@ pub(super) struct Lease {
     pub reusable: bool,
 }
 
-impl Lease {
-    /// Both messages ended whole.
-    pub(super) fn give_back(self) {
+impl LegacyConnection {
+    /// Returns it for reuse: both messages ended completely.
+    pub(super) fn return_to_pool(self) {
         if self.reusable {
-            self.target.give_back(self.sender);
+            self.target.return_to_pool(self.sender);
         }
     }
 }
@@ -43,16 +43,16 @@ pub(super) enum CallError {
     Unreachable(ConnectError),
     /// It was sent, in part or whole, and the connection ended before a reply.
     Closed(hyper::Error),
-    /// What came back is no reply.
+    /// The bytes that came back are not an HTTP reply.
     Invalid(hyper::Error),
 }
 
-/// Asks legacy.
+/// Sends a request to legacy and awaits the head of the reply.
 pub(super) async fn call(
     upstream: &Upstream,
     mut request: Request<RequestBody>,
-    clock: &Clock,
-) -> Result<(Response<Incoming>, Lease), CallError> {
+    wait: &ConnectionWait,
+) -> Result<(Response<Incoming>, LegacyConnection), CallError> {
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
     let named = request.headers().contains_key(HOST);
@@ -67,18 +67,18 @@ pub(super) async fn call(
             request.headers_mut().insert(HOST, target.authority.clone());
         }
         let again = if reused { repeatable(&request) } else { None };
-        clock.first_byte_within(upstream.first_byte);
+        wait.first_byte_within(upstream.first_byte);
         let sent = now();
-        clock.sending();
+        wait.sending();
         let mut failed = match sender.try_send_request(request).await {
             Ok(response) => {
                 let connecting = sent.saturating_sub(asked);
-                return Ok((response, Lease { sender, target, connecting, sent, reusable: true }));
+                return Ok((response, LegacyConnection { sender, target, connecting, sent, reusable: true }));
             }
             Err(failed) => failed,
         };
         if reused {
-            // The idle connection was closed under our hands. At most once, then a new one is made.
+            // The idle connection was closed meanwhile. After one such failure a new connection is opened.
             stale += 1;
             if let Some(untouched) = failed.take_message() {
                 request = untouched;
@@ -115,7 +115,7 @@ async fn connection(
     Err(CallError::Unreachable(why.unwrap_or_else(nowhere)))
 }
 
-/// A copy of a request that may be sent twice.
+/// A copy of a request, where it may be sent twice.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let idempotent = matches!(
         *request.method(),

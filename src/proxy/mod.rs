@@ -1,43 +1,43 @@
-//! Takes bytes from a client, carries out the decision, gives bytes back.
+//! The reverse proxy: takes a client's request, carries out the decision, and returns the reply.
 //!
 //! The question it answers: "what does this caller get?" A request enters at `edge` (connections, drain), passes
-//! `hygiene` (is it unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with
-//! `legacy` over `pool`) or `engine`; `request_body`, `reply_body`, `watch` and `capture` carry frames and copies, `respond` is the one place where errors become
-//! answers.
+//! `hygiene` (is its head unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay`
+//! (with `legacy` over `pool`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and `capture`
+//! copy them, and `respond` is the one place where errors become answers.
 //!
-//! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which hears of it only
-//! through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; on `off` nothing is captured, and nothing is
-//! buffered unless the engine may hold the same request under another credential; one flag set per request.
+//! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
+//! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured, and
+//! nothing is buffered unless the engine may hold the same request under another credential; one flag set per request.
 //!
-//! Who decides is `flag`'s business, what the other arm does `shadow`'s, what a run does the engine's, which the proxy
-//! knows only as a tower service.
+//! `flag` decides, `shadow` runs the other arm, and the engine runs workflows; the proxy knows the engine only as a tower
+//! service.
 //!
-//! When a side is slow, the connection's clock ends the wait; when one is gone, the other is cut, never completed; a
-//! retry of ours happens only where it cannot do the work twice.
+//! When a side is slow, a limit in `wait` ends the wait; when one is gone, the other is cut and its message never
+//! completed; the proxy itself retries only where that cannot do the work twice.
 
 mod capture;
-mod clock;
 mod edge;
 mod engine;
 mod exchange;
 mod headers;
 mod hygiene;
-mod keys;
 mod legacy;
-mod meter;
-mod open;
+mod open_connections;
+mod plan_capture;
 mod pool;
 mod relay;
 mod reply_body;
 mod request_body;
 mod respond;
+mod retry_keys;
+mod route_metrics;
 mod shared;
 mod socket;
 mod switch;
 mod table;
 mod tunnel;
 mod upload;
-mod watch;
+mod wait;
 
 #[cfg(test)]
 mod tests;
@@ -50,7 +50,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::exchange::{Affinity, Offer, Watch};
+use crate::exchange::{Affinity, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -58,9 +58,9 @@ use shared::Shared;
 pub use shared::{Drained, EngineArm};
 use table::Table;
 
-/// What a proxy is made of.
+/// The parts of a proxy.
 pub struct ProxyParts {
-    /// The flags in force; swapped whole by whoever reloads and flips.
+    /// The flags in force; a reload or flip swaps the whole set.
     pub flags: Arc<ArcSwap<FlagSet>>,
     /// The bounds.
     pub limits: Arc<Limits>,
@@ -68,36 +68,36 @@ pub struct ProxyParts {
     pub trust_forwarded: bool,
     /// The engine.
     pub engine: EngineArm,
-    /// Who owns instances and retries.
+    /// Looks up the owners of instances and retry keys.
     pub pins: Arc<dyn Affinity>,
-    /// The way to the arm that nobody waits for.
+    /// Takes answered requests to the shadow executor.
     pub offer: Arc<dyn Offer>,
-    /// Hears how the engine served callers.
-    pub watch: Arc<dyn Watch>,
+    /// Is told how the engine served callers.
+    pub watch: Arc<dyn ServedObserver>,
 }
 
-/// The proxy. Cheap to clone; several listeners may be served by one, as long as one drain is meant for all.
+/// The proxy. Cheap to clone; one may serve several listeners, which then drain together.
 #[derive(Clone)]
 pub struct Proxy {
     shared: Arc<Shared>,
 }
 
 impl Proxy {
-    /// A proxy that serves nobody yet.
+    /// A proxy that serves no listener yet.
     pub fn new(parts: ProxyParts) -> Self {
         let ProxyParts { flags, limits, trust_forwarded, engine, pins, offer, watch } = parts;
         let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, None));
         let shared = Shared {
             flags,
             table,
-            bounds: clock::Bounds::new(&limits),
+            wait_limits: wait::WaitLimits::new(&limits),
             limits,
             trust_forwarded,
             engine,
             pins,
             offer,
             watch,
-            open: open::Open::default(),
+            open: open_connections::OpenConnections::default(),
             tasks: TaskTracker::new(),
             drain: AtomicU8::new(edge::drain::NO),
             cut: CancellationToken::new(),
@@ -105,14 +105,14 @@ impl Proxy {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Requests of a route that were answered since the start, and the middle of our own share of them, microseconds.
-    pub fn seen(&self, route: &RouteId) -> (u64, Option<f64>) {
-        self.shared.table().meter(route).map_or((0, None), |meter| meter.seen())
+    /// The number of requests of a route answered since the start, and the median of the proxy's overhead in microseconds.
+    pub fn status_counts(&self, route: &RouteId) -> (u64, Option<f64>) {
+        self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.status_counts())
     }
 
-    /// Serves a listener until `shutdown`, then drains: nothing new is accepted, requests under way finish within
-    /// `limits.drain_ms`. When this returns, no request is under way; what they offered may still wait for the other
-    /// arm.
+    /// Serves a listener until `shutdown`, then drains: nothing new is accepted, requests in flight finish within
+    /// `limits.drain_ms`. When this returns, no request is in flight; what they offered may still wait in the shadow
+    /// queue.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
         edge::serve(self.shared.clone(), listener, shutdown).await
     }

@@ -1,10 +1,9 @@
-//! Is there a connection to this service already?
+//! The pool of idle connections to services.
 //!
-//! Always true: a connection that is taken out belongs to one exchange and comes back only after both of its messages
-//! ended whole; idle ones are bounded in number and age. Taking and giving back touch a list of the thread's own, so
-//! requests on different threads share no lock; only when that list is empty another thread's is tried, without
-//! waiting. A connection that the other side closed is noticed by its task and never handed out; the moment between is
-//! `legacy`'s business.
+//! Always true: a connection that was taken belongs to one exchange and returns only after both of its messages ended
+//! completely; idle connections are bounded in number and age. Each thread has a list of its own, so requests on
+//! different threads share no lock; only when that list is empty another thread's is tried, without waiting. A connection
+//! that the other side closed is noticed by its task and not handed out; `legacy` handles one that is closed just after.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::clock::now;
 use super::request_body::RequestBody;
+use super::wait::now;
 use crate::flag::Service;
 use crate::limits::Limits;
 
@@ -40,7 +39,7 @@ pub(super) struct Target {
     port: u16,
     /// For requests that name no host.
     pub authority: HeaderValue,
-    /// What stands before each path; mostly nothing.
+    /// The base path in front of each path; mostly empty.
     base: String,
     idle: [Mutex<Vec<Idle>>; SHARDS],
     idle_count: AtomicUsize,
@@ -74,7 +73,7 @@ impl Target {
         }
     }
 
-    /// The target of a request: the same, or below the base path.
+    /// The target of a request below the base path; `None` where there is no base path.
     pub(super) fn uri(&self, origin: &Uri) -> Option<Uri> {
         if self.base.is_empty() {
             return None;
@@ -83,13 +82,13 @@ impl Target {
         format!("{}{path}", self.base).parse().ok()
     }
 
-    /// An idle connection that looks alive.
+    /// An idle connection that is not known to be closed.
     pub(super) async fn take(&self) -> Option<SendRequest<RequestBody>> {
         let home = SHARD.with(Cell::get);
         for step in 0..SHARDS {
             while let Some(mut idle) = self.pop((home + step) % SHARDS) {
                 let fresh = now().saturating_sub(idle.since) < self.idle_micros;
-                // It came back when its reply ended, perhaps a moment before its own task noticed.
+                // It returned when its reply ended, possibly just before its own task noticed the end.
                 if fresh && !idle.sender.is_closed() && (idle.sender.is_ready() || idle.sender.ready().await.is_ok()) {
                     return Some(idle.sender);
                 }
@@ -111,7 +110,7 @@ impl Target {
         idle
     }
 
-    pub(super) fn give_back(&self, sender: SendRequest<RequestBody>) {
+    pub(super) fn return_to_pool(&self, sender: SendRequest<RequestBody>) {
         if sender.is_closed() || self.idle_count.load(Relaxed) >= self.idle_max {
             return;
         }
@@ -121,7 +120,7 @@ impl Target {
         self.idle_count.fetch_add(1, Relaxed);
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes connections that have been idle for too long.
     fn sweep(&self) {
         let now = now();
         for shard in &self.idle {
@@ -139,17 +138,17 @@ impl Target {
             Ok(Err(e)) => return Err(ConnectError::Refused(e)),
             Err(_) => return Err(ConnectError::TimedOut),
         };
-        // Without it small writes wait for acknowledgements; a failure costs only time.
+        // Otherwise small writes wait for acknowledgements; a failure only costs time.
         let _ = stream.set_nodelay(true);
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .max_header_size(self.head_bytes_max)
-            // What is read ahead for a client that does not read; it also has to hold a head.
+            // Bounds what is read ahead for a client that does not read; a head must fit too.
             .max_buf_size(self.head_bytes_max.saturating_mul(2))
             .handshake(TokioIo::new(stream))
             .await
             .map_err(ConnectError::Handshake)?;
-        // It ends when its last sender and its bodies are gone, or the other side closes; the exchange on it hears of
-        // any error itself.
+        // It ends when its sender and bodies are dropped, or the other side closes; the exchange that uses it gets any
+        // error itself.
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
         Ok(sender)
     }
@@ -176,7 +175,7 @@ impl Upstream {
             service,
         }
     }
-    /// Its addresses, beginning with the one whose turn it is.
+    /// Its addresses in round-robin order.
     pub(super) fn in_turn(&self) -> impl Iterator<Item = &Arc<Target>> {
         let start = if self.targets.len() > 1 { self.next.fetch_add(1, Relaxed) } else { 0 };
         let n = self.targets.len();

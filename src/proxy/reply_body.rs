@@ -1,8 +1,8 @@
-//! A reply's body on its way to the client.
+//! The body of a reply to the client.
 //!
-//! Always true: frames go by as they come; an error on legacy's side becomes an error on the client's, so that a reply that
-//! was cut is never completed. What happens when a reply ends is settled when its body is dropped: by then hyper has the
-//! last frame.
+//! Always true: frames are passed on as they come; an error on legacy's side becomes an error on the client's, so that a
+//! truncated reply is never completed. The end of a reply is handled when its body is dropped: by then hyper has the last
+//! frame.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,46 +12,45 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::capture::Tee;
-use super::clock::Clock;
-use super::legacy::Lease;
-use super::meter::Finish;
+use super::capture::CapturedReply;
+use super::legacy::LegacyConnection;
 use super::request_body::BoxError;
+use super::route_metrics::Finish;
+use super::wait::ConnectionWait;
 
 enum Reply {
     Legacy(Incoming),
     Full(Option<Bytes>),
-    /// Nothing, and its length must not be known: hyper drops the `content-length` of a 304 whose body it knows to
-    /// be empty.
+    /// Empty, but of unknown length: hyper drops the `content-length` of a 304 whose body it knows to be empty.
     Unmodified(bool),
 }
 
-/// A reply's body on its way to the client.
+/// The body of a reply to the client.
 pub(super) struct ReplyBody {
     reply: Reply,
-    lease: Option<Lease>,
-    tee: Option<Box<Tee>>,
+    connection: Option<LegacyConnection>,
+    capture: Option<Box<CapturedReply>>,
     finish: Option<Finish>,
-    clock: Arc<Clock>,
+    wait: Arc<ConnectionWait>,
     ended: bool,
 }
 
 impl ReplyBody {
-    /// What we say ourselves, or the engine's answer.
-    pub(super) fn full(bytes: Bytes, clock: Arc<Clock>, finish: Option<Finish>) -> Self {
-        Self { reply: Reply::Full(Some(bytes)), lease: None, tee: None, finish, clock, ended: false }
+    /// A problem of the proxy's, or the engine's answer.
+    pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, finish: Option<Finish>) -> Self {
+        Self { reply: Reply::Full(Some(bytes)), connection: None, capture: None, finish, wait, ended: false }
     }
-    /// Legacy's reply as it comes.
+    /// Legacy's reply, streamed.
     pub(super) fn legacy(
         body: Incoming,
-        lease: Lease,
-        tee: Option<Box<Tee>>,
-        clock: Arc<Clock>,
+        connection: LegacyConnection,
+        capture: Option<Box<CapturedReply>>,
+        wait: Arc<ConnectionWait>,
         finish: Option<Finish>,
     ) -> Self {
-        Self { reply: Reply::Legacy(body), lease: Some(lease), tee, finish, clock, ended: false }
+        Self { reply: Reply::Legacy(body), connection: Some(connection), capture, finish, wait, ended: false }
     }
-    /// A 304 that says how long the body would be.
+    /// The body of a 304 whose head declares a length.
     pub(super) fn unmodified(mut self) -> Self {
         if self.is_end_stream() {
             self.reply = Reply::Unmodified(false);
@@ -60,7 +59,7 @@ impl ReplyBody {
     }
 
     fn is_whole(&self) -> bool {
-        // hyper does not poll what may have no bytes.
+        // hyper does not poll a body that must be empty.
         self.ended || self.is_end_stream() || matches!(self.reply, Reply::Unmodified(_))
     }
 }
@@ -83,18 +82,18 @@ impl Body for ReplyBody {
             }
             Reply::Legacy(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    this.clock.progress();
+                    this.wait.progress();
                     if frame.is_trailers() {
                         this.ended = true;
                     }
-                    if let (Some(tee), Some(data)) = (&mut this.tee, frame.data_ref()) {
-                        tee.take(data);
+                    if let (Some(capture), Some(data)) = (&mut this.capture, frame.data_ref()) {
+                        capture.take(data);
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Some(Err(e)) => {
-                    if let Some(tee) = this.tee.take() {
-                        tee.legacy_broke();
+                    if let Some(capture) = this.capture.take() {
+                        capture.on_legacy_error();
                     }
                     Poll::Ready(Some(Err(e.into())))
                 }
@@ -124,22 +123,22 @@ impl Body for ReplyBody {
 impl Drop for ReplyBody {
     fn drop(&mut self) {
         let whole = self.is_whole();
-        if let Some(lease) = self.lease.take()
+        if let Some(connection) = self.connection.take()
             && whole
-            && self.clock.is_request_done()
+            && self.wait.is_request_done()
         {
-            lease.give_back();
+            connection.return_to_pool();
         }
-        if let Some(tee) = self.tee.take()
+        if let Some(capture) = self.capture.take()
             && whole
         {
-            tee.finish();
+            capture.finish();
         }
         if let Some(finish) = self.finish.take() {
             finish.record();
         }
-        if self.clock.is_request_done() {
-            self.clock.enter(super::clock::Phase::Idle);
+        if self.wait.is_request_done() {
+            self.wait.enter(super::wait::Phase::Idle);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! A request's body on its way to legacy.
+//! The body of a request to legacy.
 //!
-//! Always true: frames go by as they come, none is held back, and none is kept unless somebody asked for a copy; an error
-//! on the client's side becomes an error on legacy's, so that a request that was cut is never completed.
+//! Always true: frames are passed on as they come, and copied only where a copy was asked for; an error on the client's
+//! side becomes an error on legacy's, so that a truncated request is never completed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +12,15 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::capture::RequestCapture;
-use super::clock::{Clock, now};
+use super::capture::BodyCopy;
+use super::wait::{ConnectionWait, now};
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The exchange that a request's body belongs to.
-pub(super) struct Account {
-    pub clock: Arc<Clock>,
-    pub turn: u32,
+/// Reports the progress of a request's body to its connection's wait.
+pub(super) struct BodyProgress {
+    pub wait: Arc<ConnectionWait>,
+    pub exchange_no: u32,
 }
 
 enum Source {
@@ -30,54 +30,54 @@ enum Source {
     Prefixed(Option<Bytes>, Incoming),
 }
 
-/// A request's body on its way to legacy.
+/// The body of a request to legacy.
 pub(super) struct RequestBody {
     source: Source,
-    account: Option<Account>,
-    tee: Option<Arc<Mutex<RequestCapture>>>,
+    progress: Option<BodyProgress>,
+    copy: Option<Arc<Mutex<BodyCopy>>>,
 }
 
 impl RequestBody {
     pub(super) fn empty() -> Self {
-        Self { source: Source::Empty, account: None, tee: None }
+        Self { source: Source::Empty, progress: None, copy: None }
     }
-    /// As it comes.
-    pub(super) fn streamed(body: Incoming, account: Account, tee: Option<Arc<Mutex<RequestCapture>>>) -> Self {
-        Self { source: Source::Incoming(body), account: Some(account), tee }
+    /// Streamed from the client.
+    pub(super) fn streamed(body: Incoming, progress: BodyProgress, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
+        Self { source: Source::Incoming(body), progress: Some(progress), copy }
     }
-    /// Read before, for an arm that gave it back.
+    /// Read completely before, for the engine, which gave the request back.
     pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self { source: Source::Whole(Some(bytes), trailers), account: None, tee: None }
+        Self { source: Source::Whole(Some(bytes), trailers), progress: None, copy: None }
     }
-    /// Read in part before, and the rest as it comes.
-    pub(super) fn prefixed(prefix: Bytes, rest: Incoming, account: Account) -> Self {
-        Self { source: Source::Prefixed(Some(prefix), rest), account: Some(account), tee: None }
+    /// Read in part before; the rest is streamed.
+    pub(super) fn prefixed(prefix: Bytes, rest: Incoming, progress: BodyProgress) -> Self {
+        Self { source: Source::Prefixed(Some(prefix), rest), progress: Some(progress), copy: None }
     }
 
-    /// What goes by is copied; what was read before is copied at once.
-    pub(super) fn copied_to(mut self, tee: Option<Arc<Mutex<RequestCapture>>>) -> Self {
-        if let Some(tee) = tee {
-            let mut copy = tee.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Copies what is passed on; what was read before is copied at once.
+    pub(super) fn copied_to(mut self, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
+        if let Some(copy) = copy {
+            let mut bytes_copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
             match &self.source {
                 Source::Whole(bytes, _) => {
-                    bytes.iter().for_each(|bytes| copy.take(bytes));
-                    copy.ended = Some(now());
+                    bytes.iter().for_each(|bytes| bytes_copy.take(bytes));
+                    bytes_copy.ended = Some(now());
                 }
-                Source::Prefixed(prefix, _) => prefix.iter().for_each(|bytes| copy.take(bytes)),
+                Source::Prefixed(prefix, _) => prefix.iter().for_each(|bytes| bytes_copy.take(bytes)),
                 Source::Empty | Source::Incoming(_) => {}
             }
-            drop(copy);
-            self.tee = Some(tee);
+            drop(bytes_copy);
+            self.copy = Some(copy);
         }
         self
     }
 
     fn ended(&mut self) {
-        if let Some(tee) = &self.tee {
-            tee.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(now());
+        if let Some(copy) = &self.copy {
+            copy.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(now());
         }
-        if let Some(account) = self.account.take() {
-            account.clock.request_ended(account.turn);
+        if let Some(progress) = self.progress.take() {
+            progress.wait.request_ended(progress.exchange_no);
         }
     }
 }
@@ -106,17 +106,17 @@ impl Body for RequestBody {
         let end = incoming.is_end_stream();
         match polled {
             Poll::Pending => {
-                if let Some(account) = &self.account {
-                    account.clock.client_is_slow(account.turn);
+                if let Some(progress) = &self.progress {
+                    progress.wait.client_is_slow(progress.exchange_no);
                 }
                 Poll::Pending
             }
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(account) = &self.account {
-                    account.clock.uploaded(account.turn);
+                if let Some(progress) = &self.progress {
+                    progress.wait.uploaded(progress.exchange_no);
                 }
-                if let (Some(tee), Some(data)) = (&self.tee, frame.data_ref()) {
-                    tee.lock().unwrap_or_else(PoisonError::into_inner).take(data);
+                if let (Some(copy), Some(data)) = (&self.copy, frame.data_ref()) {
+                    copy.lock().unwrap_or_else(PoisonError::into_inner).take(data);
                 }
                 if end || frame.is_trailers() {
                     self.ended();
@@ -124,8 +124,8 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(e))) => {
-                if let Some(account) = self.account.take() {
-                    account.clock.request_broke(account.turn);
+                if let Some(progress) = self.progress.take() {
+                    progress.wait.request_broke(progress.exchange_no);
                 }
                 Poll::Ready(Some(Err(e.into())))
             }

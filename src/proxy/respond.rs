@@ -1,7 +1,7 @@
-//! How does an error become an answer?
+//! Turns errors into answers; the only place that does.
 //!
-//! In this one place. Always true: each is an RFC 9457 problem with `x-pointsman-source`, and its sentence tells whether
-//! trying again could do the work twice.
+//! Always true: each answer is an RFC 9457 problem with `x-pointsman-source`, and its detail says whether trying again
+//! could do the work twice.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-use super::clock::{Clock, Overdue, Phase};
-use super::hygiene::Dirty;
+use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
-use super::meter::{By, Finish, Meter};
 use super::pool::ConnectError;
 use super::reply_body::ReplyBody;
+use super::route_metrics::{AnsweredBy, Finish, RouteMetrics};
+use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::exchange::{Problem, Source};
-use crate::flag::{Refusal, State};
+use crate::flag::{PathRefusal, State};
 
 const SOURCE: HeaderName = HeaderName::from_static("x-pointsman-source");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -24,41 +24,41 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// Why a request has no answer from an arm.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The head is ambiguous.
-    Dirty(Dirty),
-    /// The path is.
-    Path(Refusal),
-    /// Path and query cannot be put together again.
+    /// The head is refused.
+    Head(HeadRefusal),
+    /// The path is refused.
+    Path(PathRefusal),
+    /// The normalised path and the query do not form a valid target.
     Target,
-    /// The client's body broke off or is framed wrongly.
+    /// The client's body ended early or is framed wrongly.
     Body,
     /// The body is larger than the engine takes, and legacy may not be called.
     TooLarge,
     /// A wait was too long.
     Overdue(Overdue),
-    /// No reply of legacy.
+    /// Legacy gave no reply.
     Legacy(CallError),
-    /// Legacy switched to another protocol unasked.
+    /// Legacy switched to another protocol that nobody asked for.
     Switched,
-    /// Nobody can answer safely.
+    /// No arm can answer safely.
     Nobody(&'static str),
-    /// Which arm took the first try cannot be told.
+    /// It is not known which arm took the first try.
     FirstTryUnknown,
-    /// Legacy would be called, and its retry key cannot be noted.
+    /// Legacy would be called, and the retry key cannot be recorded.
     KeyNotNoted,
     /// The engine has no answer.
     Engine(Problem),
-    /// The engine did not keep its own deadline.
+    /// The engine did not answer by its own deadline.
     EngineSilent,
-    /// The engine gave back what it must not give back.
+    /// The engine gave back a request that legacy may not answer.
     EngineGaveBack,
 }
 
 /// A request that is answered with a problem.
 pub(super) struct Refused {
     pub failure: Failure,
-    /// Where it is counted, once its route is known.
-    pub counted: Option<(Arc<Meter>, State)>,
+    /// The route's metrics and the rung, once they are known.
+    pub counted: Option<(Arc<RouteMetrics>, State)>,
 }
 
 impl Refused {
@@ -67,37 +67,41 @@ impl Refused {
     }
 }
 
-/// Nothing was sent: safe to try again.
+/// Where nothing was sent.
 const NOTHING_SENT: &str = "Nothing was sent to it, so trying again cannot do the work twice.";
-/// It may have been done.
+/// Where it was sent and may have been done.
 const PERHAPS_DONE: &str =
     "The request was sent to it and may have been carried out: trying again could do the work twice.";
-/// Refused before anybody saw it.
+/// Where it was refused before any arm got it.
 const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
 
 /// The problem's parts: status, kind, title, detail, and whether the connection must be closed.
-fn tell(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, bool) {
+fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, bool) {
     use StatusCode as S;
     let bad = |kind, title, why: String| (S::BAD_REQUEST, kind, title, format!("{why}. Nothing was forwarded."), true);
     match failure {
-        Failure::Dirty(Dirty::Ambiguous(why)) => bad("ambiguous-request", "The request is ambiguous", sentence(why)),
-        Failure::Dirty(Dirty::Connect) => {
-            let detail = "This is no tunnel: CONNECT is not served.".into();
+        Failure::Head(HeadRefusal::Ambiguous(why)) => {
+            bad("ambiguous-request", "The request is ambiguous", capitalise(why))
+        }
+        Failure::Head(HeadRefusal::Connect) => {
+            let detail = "CONNECT is not served; nothing was forwarded.".into();
             (S::NOT_IMPLEMENTED, "no-tunnel", "CONNECT is not served", detail, true)
         }
-        Failure::Dirty(Dirty::Expectation) => {
+        Failure::Head(HeadRefusal::Expectation) => {
             let detail = format!("Only `Expect: 100-continue` can be met. {NOT_BEGUN}");
             (S::EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met", detail, true)
         }
-        Failure::Dirty(Dirty::Loop) => {
-            let detail = format!("The request came through here before: a service's address leads back. {NOT_BEGUN}");
+        Failure::Head(HeadRefusal::Loop) => {
+            let detail = format!(
+                "The request came through this proxy before: a service's address leads back to it. {NOT_BEGUN}"
+            );
             (S::LOOP_DETECTED, "loop", "The request goes in circles", detail, true)
         }
-        Failure::Path(why) => bad("bad-path", "The path is ambiguous or broken", sentence(&why.to_string())),
+        Failure::Path(why) => bad("bad-path", "The path is ambiguous or broken", capitalise(&why.to_string())),
         Failure::Target => bad("bad-path", "The path is ambiguous or broken", "The target cannot be read".into()),
         Failure::Body => {
             let detail =
-                "The request's body broke off or is framed wrongly; what was begun with it was cut off.".into();
+                "The request's body ended early or is framed wrongly; the forwarded request was aborted.".into();
             (S::BAD_REQUEST, "bad-body", "The body is broken", detail, true)
         }
         Failure::TooLarge => {
@@ -106,7 +110,7 @@ fn tell(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, b
             (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail, true)
         }
         Failure::Overdue(Overdue::Client) => {
-            let detail = "The request's body stopped coming (limits: body_idle_ms).".into();
+            let detail = "No more of the request's body arrived (limits: body_idle_ms).".into();
             (S::REQUEST_TIMEOUT, "body-timeout", "The body stopped coming", detail, true)
         }
         Failure::Overdue(Overdue::Upload) => {
@@ -137,32 +141,31 @@ fn tell(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, b
             (S::BAD_GATEWAY, "legacy-closed", "The service broke off", detail, false)
         }
         Failure::Legacy(CallError::Invalid(_)) => {
-            let detail = format!("What the service sent is no HTTP reply. {PERHAPS_DONE}");
+            let detail = format!("The service's reply is not HTTP. {PERHAPS_DONE}");
             (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
         }
         Failure::Switched => {
-            let detail =
-                format!("The service switched to another protocol, which nobody had asked for. {PERHAPS_DONE}");
+            let detail = format!("The service switched to another protocol without being asked. {PERHAPS_DONE}");
             (S::BAD_GATEWAY, "legacy-invalid", "The service's reply is broken", detail, false)
         }
         Failure::Nobody(why) => {
-            let detail = format!("{}.", sentence(why));
+            let detail = format!("{}.", capitalise(why));
             (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Nobody can answer safely now", detail, false)
         }
         Failure::FirstTryUnknown => {
-            let detail = format!("It cannot be told now which arm took the first try of this request. {NOT_BEGUN}");
+            let detail = format!("It is not known now which arm took the first try of this request. {NOT_BEGUN}");
             (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Nobody can answer safely now", detail, false)
         }
         Failure::KeyNotNoted => {
             let detail = format!(
-                "Legacy would have answered, and that it took this request cannot be written down, so a retry could be \
-                 done by the workflow again (limits: retry_keys_file_bytes_max). {NOT_BEGUN}"
+                "Legacy would answer this request, but its retry key cannot be recorded, so the workflow could perform \
+                 a retry again (limits: retry_keys_file_bytes_max). {NOT_BEGUN}"
             );
             (S::SERVICE_UNAVAILABLE, "retry-key-not-noted", "Not started", detail, false)
         }
         Failure::EngineSilent => {
             let detail =
-                "The workflow gave no answer in time; it may go on: trying again could do the work twice.".into();
+                "The workflow gave no answer in time and may continue: trying again could do the work twice.".into();
             (S::GATEWAY_TIMEOUT, "engine-timeout", "The workflow did not answer in time", detail, false)
         }
         Failure::EngineGaveBack => {
@@ -176,12 +179,12 @@ fn tell(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, b
     }
 }
 
-fn sentence(text: &str) -> String {
+fn capitalise(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// Who made it.
+/// Where the error came from.
 fn source(failure: &Failure) -> Source {
     match failure {
         Failure::Engine(problem) => problem.source,
@@ -190,10 +193,10 @@ fn source(failure: &Failure) -> Source {
 }
 
 /// The answer.
-pub(super) fn refuse(refused: Refused, clock: &Arc<Clock>, began: u64) -> Response<ReplyBody> {
+pub(super) fn refuse(refused: Refused, wait: &Arc<ConnectionWait>, began: u64) -> Response<ReplyBody> {
     let Refused { failure, counted } = refused;
-    log(&failure, counted.as_ref().map(|(meter, _)| meter.route()));
-    let (status, kind, title, detail, close) = tell(&failure);
+    log(&failure, counted.as_ref().map(|(route_metrics, _)| route_metrics.route()));
+    let (status, kind, title, detail, close) = describe(&failure);
     let source = source(&failure);
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
@@ -211,10 +214,10 @@ pub(super) fn refuse(refused: Refused, clock: &Arc<Clock>, began: u64) -> Respon
             (document(&problem, status), None)
         }
     };
-    let by = if source == Source::Workflow { By::Engine } else { By::Proxy };
-    let finish = counted.map(|(meter, rung)| Finish { meter, rung, by, status, began });
-    clock.enter(Phase::Reply);
-    let mut response = Response::new(ReplyBody::full(body, clock.clone(), finish));
+    let answered_by = if source == Source::Workflow { AnsweredBy::Engine } else { AnsweredBy::Proxy };
+    let finish = counted.map(|(route_metrics, rung)| Finish { route_metrics, rung, answered_by, status, began });
+    wait.enter(Phase::Reply);
+    let mut response = Response::new(ReplyBody::full(body, wait.clone(), finish));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
@@ -247,7 +250,7 @@ fn document(problem: &Problem, status: StatusCode) -> Bytes {
     Bytes::from(text)
 }
 
-/// What the caller is not told.
+/// Logs what the answer does not contain.
 fn log(failure: &Failure, route: Option<&str>) {
     match failure {
         Failure::Legacy(CallError::Unreachable(ConnectError::Refused(error))) => {
@@ -257,14 +260,18 @@ fn log(failure: &Failure, route: Option<&str>) {
             tracing::warn!(route, %error, "legacy cannot be connected");
         }
         Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)) => {
-            tracing::warn!(route, "legacy cannot be connected in time");
+            tracing::warn!(route, "legacy cannot be reached in time; nothing was sent");
         }
         Failure::Legacy(CallError::Closed(error) | CallError::Invalid(error)) => {
-            tracing::warn!(route, %error, "legacy gave no reply");
+            tracing::warn!(route, %error, "legacy gave no valid reply; the request may have been carried out");
         }
-        Failure::Overdue(why) => tracing::info!(route, ?why, "a wait was too long"),
+        Failure::Overdue(why) => tracing::info!(route, ?why, "a wait exceeded its limit"),
         Failure::EngineSilent | Failure::EngineGaveBack => {
-            tracing::error!(route, ?failure, "the engine did not keep its word");
+            tracing::error!(
+                route,
+                ?failure,
+                "the engine gave no answer by its deadline, or gave back a request that legacy may not answer"
+            );
         }
         other => tracing::debug!(route, failure = ?other, "refused"),
     }

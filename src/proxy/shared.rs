@@ -1,4 +1,4 @@
-//! What all connections of a proxy share.
+//! The state that all connections of a proxy share.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 
-use super::clock::Bounds;
-use super::open::Open;
+use super::open_connections::OpenConnections;
 use super::table::Table;
-use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, Watch};
+use super::wait::WaitLimits;
+use crate::exchange::{Affinity, ArmReply, ArmRequest, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 
@@ -23,38 +23,38 @@ pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that were cut because their requests did not finish within the bound.
+    /// Connections that were cut because their requests did not finish in time.
     pub cut: usize,
     /// How long it took.
     pub took: Duration,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 pub(super) struct Shared {
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub table: ArcSwap<Table>,
     pub limits: Arc<Limits>,
-    pub bounds: Bounds,
+    pub wait_limits: WaitLimits,
     pub trust_forwarded: bool,
     pub engine: EngineArm,
     pub pins: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
-    pub watch: Arc<dyn Watch>,
-    pub open: Open,
+    pub watch: Arc<dyn ServedObserver>,
+    pub open: OpenConnections,
     pub tasks: TaskTracker,
     pub drain: AtomicU8,
     pub cut: CancellationToken,
 }
 
 impl Shared {
-    /// The flags in force, ready to serve. One request keeps what it got.
+    /// The table of the flags in force. A request uses one table to its end.
     pub(super) fn table(&self) -> Arc<Table> {
         let table = self.table.load_full();
         let flags = self.flags.load();
         if Arc::ptr_eq(&table.set, &flags) {
             return table;
         }
-        // Whoever comes first after a swap prepares it; another thread may do the same work and one of the two stays.
+        // The first request after a swap builds the table. Two threads may build it at once; then the later one stays.
         let fresh = Arc::new(Table::new(flags.clone(), &self.limits, Some(&table)));
         self.table.store(fresh.clone());
         fresh

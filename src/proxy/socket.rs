@@ -1,9 +1,9 @@
-//! Is the client still there, and does it move?
+//! The client's socket as hyper reads and writes it.
 //!
-//! A client's socket as hyper reads and writes it. Always true: each byte that moves is noted on the connection's
-//! [`Clock`]; closing after an early answer waits for the client to stop sending (bounded by the clock and by bytes),
-//! because closing a socket with unread bytes sends a reset that can destroy the answer on its way. hyper with
-//! half-closing allowed does not look at the socket while a request is under way, so [`gone`] does.
+//! Always true: moving bytes restart the limit in [`ConnectionWait`]; closing after an early answer waits for the client
+//! to stop sending (bounded in time and bytes), because closing a socket with unread bytes sends a reset that can destroy
+//! the answer on its way. hyper with half-closing allowed does not read the socket while a request is in flight, so
+//! [`peek`] finds out whether the client is gone.
 
 use std::io;
 use std::pin::Pin;
@@ -13,30 +13,30 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::clock::{Clock, Phase};
+use super::wait::{ConnectionWait, Phase};
 
-/// Bytes that are read and thrown away after an early answer.
+/// Bytes that are read and discarded after an early answer.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// The client's side of one connection.
 pub(super) struct ClientIo {
     pub(super) stream: Arc<TcpStream>,
-    pub(super) clock: Arc<Clock>,
+    pub(super) wait: Arc<ConnectionWait>,
     shut: bool,
-    thrown_away: usize,
+    discarded: usize,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: Arc<TcpStream>, clock: Arc<Clock>) -> Self {
-        Self { stream, clock, shut: false, thrown_away: 0 }
+    pub(super) fn new(stream: Arc<TcpStream>, wait: Arc<ConnectionWait>) -> Self {
+        Self { stream, wait, shut: false, discarded: 0 }
     }
 }
 
-/// What a look at a socket in the middle of an exchange shows.
-pub(super) enum Look {
-    /// Nothing to read: the client waits.
-    Quiet,
-    /// The next request is there already: nothing more can be seen.
+/// What peeking at a socket during an exchange shows.
+pub(super) enum Peek {
+    /// Nothing to read: the client is waiting.
+    Nothing,
+    /// Bytes of the next request; what comes after them cannot be seen.
     Bytes,
     /// It closed its sending side.
     Fin,
@@ -44,19 +44,19 @@ pub(super) enum Look {
     Reset,
 }
 
-/// Looks without taking anything; costs no system call while nothing has come.
-pub(super) fn look(stream: &TcpStream, cx: &mut Context<'_>) -> Look {
+/// Peeks without consuming; costs no system call while nothing has arrived.
+pub(super) fn peek(stream: &TcpStream, cx: &mut Context<'_>) -> Peek {
     let mut byte = [0_u8; 1];
     match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-        Poll::Pending => Look::Quiet,
-        Poll::Ready(Ok(0)) => Look::Fin,
-        Poll::Ready(Ok(_)) => Look::Bytes,
-        Poll::Ready(Err(_)) => Look::Reset,
+        Poll::Pending => Peek::Nothing,
+        Poll::Ready(Ok(0)) => Peek::Fin,
+        Poll::Ready(Ok(_)) => Peek::Bytes,
+        Poll::Ready(Err(_)) => Peek::Reset,
     }
 }
 
-/// Reads once. A read that leaves room has emptied the socket: its readiness is taken back at once (by answering
-/// `WouldBlock` for the moment before the read), which saves a system call that would only find that out.
+/// Reads once. A read that leaves room in the buffer has emptied the socket: its readiness is cleared at once (by
+/// returning `WouldBlock` to `try_io`), which saves the system call that would find it empty.
 fn read(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
     let mut got = Err(io::ErrorKind::WouldBlock.into());
     let outer = stream.try_io(Interest::READABLE, || {
@@ -78,11 +78,11 @@ impl AsyncRead for ClientIo {
             ready!(self.stream.poll_read_ready(cx))?;
             match read(&self.stream, buf) {
                 Ok(0) => {
-                    self.clock.saw_fin();
+                    self.wait.saw_fin();
                     return Poll::Ready(Ok(()));
                 }
                 Ok(_) => {
-                    self.clock.heard();
+                    self.wait.on_client_bytes();
                     return Poll::Ready(Ok(()));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -102,8 +102,8 @@ impl ClientIo {
             ready!(self.stream.poll_write_ready(cx))?;
             match write(&self.stream) {
                 Ok(n) => {
-                    if self.clock.phase() == Phase::Reply {
-                        self.clock.progress();
+                    if self.wait.phase() == Phase::Reply {
+                        self.wait.progress();
                     }
                     return Poll::Ready(Ok(n));
                 }
@@ -134,22 +134,22 @@ impl AsyncWrite for ClientIo {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
             self.shut = true;
-            let idle = matches!(self.clock.phase(), Phase::Idle | Phase::Tunnel);
+            let idle = matches!(self.wait.phase(), Phase::Idle | Phase::Tunnel);
             let result = rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write);
-            if result.is_err() || idle || self.clock.has_fin() {
+            if result.is_err() || idle || self.wait.has_fin() {
                 return Poll::Ready(Ok(()));
             }
-            self.clock.enter(Phase::Linger);
+            self.wait.enter(Phase::Linger);
         }
-        // The clock cuts this where the client goes on sending or never closes.
+        // The limit of `Phase::Linger` ends this where the client goes on sending or never closes.
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             let mut waste = [0_u8; 8 << 10];
             match self.stream.try_read(&mut waste) {
                 Ok(0) => return Poll::Ready(Ok(())),
                 Ok(n) => {
-                    self.thrown_away += n;
-                    if self.thrown_away > LINGER_BYTES_MAX {
+                    self.discarded += n;
+                    if self.discarded > LINGER_BYTES_MAX {
                         return Poll::Ready(Ok(()));
                     }
                 }

@@ -1,14 +1,13 @@
-//! What belongs to a route besides its flag?
+//! The flag set in force, with each route's metric handles and upstream.
 //!
-//! A flag set, and for each of its routes the metric handles and the way to its service; made once per set, so that a
-//! request looks nothing up by name. Always true: a request holds one [`Table`], and so one flag set, from its head to
-//! its last byte; services that a reload did not change keep their connections.
+//! Built once per set, so that a request looks nothing up by name. Always true: a request holds one [`Table`], and so one
+//! flag set, from its head to its last byte; services that a reload did not change keep their connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::meter::Meter;
 use super::pool::Upstream;
+use super::route_metrics::RouteMetrics;
 use crate::flag::{FlagSet, RouteFlag, Service};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
@@ -16,58 +15,59 @@ use crate::names::{RouteId, ServiceName};
 /// The label of requests that no route matches.
 const DEFAULT: &str = "default";
 
-/// One route's handles.
-pub(super) struct Entry {
-    pub meter: Arc<Meter>,
+/// One route's metric handles and upstream.
+pub(super) struct RouteEntry {
+    pub route_metrics: Arc<RouteMetrics>,
     pub upstream: Arc<Upstream>,
 }
 
-/// A flag set, ready to serve.
+/// A flag set with the handles of its routes.
 pub(super) struct Table {
     pub set: Arc<FlagSet>,
-    /// By the flag's address, which the set keeps in place.
-    entries: HashMap<usize, Arc<Entry>>,
-    default: Arc<Entry>,
-    meters: HashMap<RouteId, Arc<Meter>>,
+    /// By the address of the `RouteFlag`, which does not move while the set exists.
+    entries: HashMap<usize, Arc<RouteEntry>>,
+    default: Arc<RouteEntry>,
+    route_metrics: HashMap<RouteId, Arc<RouteMetrics>>,
     upstreams: HashMap<ServiceName, Arc<Upstream>>,
 }
 
 impl Table {
-    /// Prepares a set; takes over what the one before has already.
+    /// Builds the table of a set; reuses the handles and connections of the one before.
     pub(super) fn new(set: Arc<FlagSet>, limits: &Limits, before: Option<&Table>) -> Self {
-        let mut meters = HashMap::new();
+        let mut all_metrics = HashMap::new();
         let mut upstreams = HashMap::new();
         let mut upstream = |service: &Arc<Service>| {
             let known = before.and_then(|b| b.upstreams.get(&service.name)).filter(|u| *u.service == **service);
             let made = || known.cloned().unwrap_or_else(|| Arc::new(Upstream::new(service.clone(), limits)));
             upstreams.entry(service.name.clone()).or_insert_with(made).clone()
         };
-        let meter = |route: &RouteId| {
-            let known = before.and_then(|b| b.meters.get(route));
-            known.cloned().unwrap_or_else(|| Arc::new(Meter::new(route.as_str())))
+        let metrics_of = |route: &RouteId| {
+            let known = before.and_then(|b| b.route_metrics.get(route));
+            known.cloned().unwrap_or_else(|| Arc::new(RouteMetrics::new(route.as_str())))
         };
         let mut entries = HashMap::with_capacity(set.routes.len());
         for flag in &set.routes {
             let id = &flag.route.id;
-            let meter = meters.entry(id.clone()).or_insert_with(|| meter(id)).clone();
-            entries.insert(address(flag), Arc::new(Entry { meter, upstream: upstream(&flag.route.legacy) }));
+            let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(id)).clone();
+            entries
+                .insert(address(flag), Arc::new(RouteEntry { route_metrics, upstream: upstream(&flag.route.legacy) }));
         }
-        let meter = match before {
-            Some(before) => before.default.meter.clone(),
-            None => Arc::new(Meter::new(DEFAULT)),
+        let route_metrics = match before {
+            Some(before) => before.default.route_metrics.clone(),
+            None => Arc::new(RouteMetrics::new(DEFAULT)),
         };
-        let default = Arc::new(Entry { meter, upstream: upstream(&set.default_legacy) });
-        Self { set, entries, default, meters, upstreams }
+        let default = Arc::new(RouteEntry { route_metrics, upstream: upstream(&set.default_legacy) });
+        Self { set, entries, default, route_metrics: all_metrics, upstreams }
     }
 
-    /// A route's handles; the default's where there is no route.
-    pub(super) fn entry(&self, flag: Option<&Arc<RouteFlag>>) -> &Arc<Entry> {
+    /// A route's entry; the default one where there is no route.
+    pub(super) fn entry(&self, flag: Option<&Arc<RouteFlag>>) -> &Arc<RouteEntry> {
         flag.and_then(|flag| self.entries.get(&address(flag))).unwrap_or(&self.default)
     }
 
-    /// What was counted of a route.
-    pub(super) fn meter(&self, route: &RouteId) -> Option<&Arc<Meter>> {
-        self.meters.get(route)
+    /// The metrics of a route.
+    pub(super) fn route_metrics(&self, route: &RouteId) -> Option<&Arc<RouteMetrics>> {
+        self.route_metrics.get(route)
     }
 
     /// Closes connections to services that have been idle for too long.

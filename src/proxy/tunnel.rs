@@ -1,7 +1,7 @@
-//! What happens after `101 Switching Protocols`?
+//! The tunnel after `101 Switching Protocols`.
 //!
-//! Bytes go both ways until one side ends, nothing moves for the idle limit, or a drain runs out of time. Always true:
-//! nothing is read into; a tunnel holds no request and is not compared.
+//! Passes bytes both ways until one side ends, nothing moves for the idle limit, or a drain runs out of time. Always
+//! true: the bytes are not interpreted; a tunnel holds no request and is not compared.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::now;
+use super::wait::now;
 
-/// Carries bytes between two upgraded connections.
-pub(super) async fn carry(client: OnUpgrade, legacy: OnUpgrade, idle: Duration, cut: CancellationToken) {
+/// Passes bytes between two upgraded connections.
+pub(super) async fn copy_both_ways(client: OnUpgrade, legacy: OnUpgrade, idle: Duration, cut: CancellationToken) {
     let upgraded = tokio::time::timeout(idle, async { tokio::try_join!(client, legacy) });
     let (client, legacy) = match upgraded.await {
         Ok(Ok(both)) => both,
-        Ok(Err(error)) => return tracing::debug!(%error, "an upgrade came to nothing"),
+        Ok(Err(error)) => return tracing::debug!(%error, "an upgrade failed"),
         Err(_) => return tracing::debug!("an upgrade was not completed in time"),
     };
     let moved = Arc::new(AtomicU64::new(now()));
-    let mut client = Noted { io: TokioIo::new(client), moved: moved.clone() };
-    let mut legacy = Noted { io: TokioIo::new(legacy), moved: moved.clone() };
+    let mut client = ActivityIo { io: TokioIo::new(client), moved: moved.clone() };
+    let mut legacy = ActivityIo { io: TokioIo::new(legacy), moved: moved.clone() };
     tokio::select! {
         ended = copy_bidirectional(&mut client, &mut legacy) => {
             if let Err(error) = ended {
-                tracing::debug!(%error, "a tunnel broke off");
+                tracing::debug!(%error, "a tunnel ended with an error");
             }
         }
         () = stalled(&moved, idle) => tracing::debug!("a tunnel was idle for too long"),
@@ -38,7 +38,7 @@ pub(super) async fn carry(client: OnUpgrade, legacy: OnUpgrade, idle: Duration, 
     }
 }
 
-/// Returns when nothing has moved for a time.
+/// Returns when no bytes have moved for the idle limit.
 async fn stalled(moved: &AtomicU64, idle: Duration) {
     let idle = u64::try_from(idle.as_micros()).unwrap_or(u64::MAX);
     loop {
@@ -46,17 +46,17 @@ async fn stalled(moved: &AtomicU64, idle: Duration) {
         if due <= now() {
             return;
         }
-        tokio::time::sleep_until(super::clock::instant(due)).await;
+        tokio::time::sleep_until(super::wait::instant(due)).await;
     }
 }
 
-/// Notes when bytes move.
-struct Noted {
+/// Records when bytes last moved.
+struct ActivityIo {
     io: TokioIo<Upgraded>,
     moved: Arc<AtomicU64>,
 }
 
-impl AsyncRead for Noted {
+impl AsyncRead for ActivityIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if polled.is_ready() {
@@ -66,7 +66,7 @@ impl AsyncRead for Noted {
     }
 }
 
-impl AsyncWrite for Noted {
+impl AsyncWrite for ActivityIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
         if polled.is_ready() {

@@ -1,6 +1,6 @@
-//! A request's body as it came, and how much of it is read before an arm has it.
+//! A request's body from the client, of which a part may be read before an arm gets it.
 //!
-//! Always true: what was read ahead is part of what the arm gets; no more is read ahead than a limit.
+//! Always true: the arm gets what was read ahead too; no more than a limit is read ahead.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,104 +9,106 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::capture::RequestCapture;
-use super::request_body::{Account, RequestBody};
+use super::capture::BodyCopy;
+use super::request_body::{BodyProgress, RequestBody};
 
-/// A request's body on its way to an arm.
+/// A request's body from the client.
 pub(super) struct Upload {
     incoming: Incoming,
-    account: Account,
-    ahead: Option<Ahead>,
+    progress: BodyProgress,
+    ahead: Option<ReadAhead>,
 }
 
-/// What was read of it.
-enum Ahead {
+/// What was read ahead.
+enum ReadAhead {
     Whole(Bytes, Option<HeaderMap>),
-    /// It is larger than the limit: what came before that.
+    /// It is larger than the limit: the part that was read.
     Prefix(Bytes),
     Broken,
 }
 
-/// A request's body, read.
-pub(super) enum Read {
+/// A request's body, read up to a limit.
+pub(super) enum ReadBody {
     Whole(Bytes, Option<HeaderMap>),
-    /// Larger than the limit: what was read, and the rest.
-    TooLarge(Bytes, Incoming, Account),
+    /// Larger than the limit: the part that was read, and the rest.
+    TooLarge(Bytes, Incoming, BodyProgress),
     Broken,
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming, account: Account) -> Self {
-        Self { incoming, account, ahead: None }
+    pub(super) fn new(incoming: Incoming, progress: BodyProgress) -> Self {
+        Self { incoming, progress, ahead: None }
     }
 
-    /// As it comes; what was read ahead comes first.
-    pub(super) fn stream(self, tee: Option<Arc<Mutex<RequestCapture>>>) -> RequestBody {
+    /// Streams it to legacy, beginning with what was read ahead.
+    pub(super) fn stream(self, copy: Option<Arc<Mutex<BodyCopy>>>) -> RequestBody {
         match self.ahead {
-            Some(Ahead::Whole(bytes, None)) if bytes.is_empty() => RequestBody::empty(),
-            Some(Ahead::Whole(bytes, trailers)) => RequestBody::whole(bytes, trailers).copied_to(tee),
-            Some(Ahead::Prefix(prefix)) => RequestBody::prefixed(prefix, self.incoming, self.account).copied_to(tee),
-            Some(Ahead::Broken) | None if http_body::Body::is_end_stream(&self.incoming) => RequestBody::empty(),
-            Some(Ahead::Broken) | None => RequestBody::streamed(self.incoming, self.account, tee),
+            Some(ReadAhead::Whole(bytes, None)) if bytes.is_empty() => RequestBody::empty(),
+            Some(ReadAhead::Whole(bytes, trailers)) => RequestBody::whole(bytes, trailers).copied_to(copy),
+            Some(ReadAhead::Prefix(prefix)) => {
+                RequestBody::prefixed(prefix, self.incoming, self.progress).copied_to(copy)
+            }
+            Some(ReadAhead::Broken) | None if http_body::Body::is_end_stream(&self.incoming) => RequestBody::empty(),
+            Some(ReadAhead::Broken) | None => RequestBody::streamed(self.incoming, self.progress, copy),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         match &self.ahead {
-            Some(Ahead::Whole(bytes, _)) => bytes.is_empty(),
-            Some(Ahead::Prefix(_)) => false,
-            Some(Ahead::Broken) | None => http_body::Body::is_end_stream(&self.incoming),
+            Some(ReadAhead::Whole(bytes, _)) => bytes.is_empty(),
+            Some(ReadAhead::Prefix(_)) => false,
+            Some(ReadAhead::Broken) | None => http_body::Body::is_end_stream(&self.incoming),
         }
     }
 
-    /// Reads it up to a limit; its declared length may say at once that it is larger.
+    /// Reads it up to a limit; a larger declared length ends this at once.
     pub(super) async fn read_ahead(&mut self, bytes_max: usize, declared: Option<u64>) {
         if self.ahead.is_none() {
-            self.ahead = Some(read(&mut self.incoming, &self.account, bytes_max, declared).await);
+            self.ahead = Some(read(&mut self.incoming, &self.progress, bytes_max, declared).await);
         }
     }
 
-    /// What was read ahead, where that is all of it. An error: it broke off.
+    /// The body, where all of it was read ahead. An error: it ended early.
     pub(super) fn whole(&self) -> Result<Option<&Bytes>, ()> {
         match &self.ahead {
-            Some(Ahead::Whole(bytes, _)) => Ok(Some(bytes)),
-            Some(Ahead::Prefix(_)) | None => Ok(None),
-            Some(Ahead::Broken) => Err(()),
+            Some(ReadAhead::Whole(bytes, _)) => Ok(Some(bytes)),
+            Some(ReadAhead::Prefix(_)) | None => Ok(None),
+            Some(ReadAhead::Broken) => Err(()),
         }
     }
 
     /// Reads it up to a limit.
-    pub(super) async fn read(mut self, bytes_max: usize, declared: Option<u64>) -> Read {
+    pub(super) async fn read(mut self, bytes_max: usize, declared: Option<u64>) -> ReadBody {
         self.read_ahead(bytes_max, declared).await;
         match self.ahead {
-            Some(Ahead::Whole(bytes, trailers)) => Read::Whole(bytes, trailers),
-            Some(Ahead::Prefix(prefix)) => Read::TooLarge(prefix, self.incoming, self.account),
-            Some(Ahead::Broken) | None => Read::Broken,
+            Some(ReadAhead::Whole(bytes, trailers)) => ReadBody::Whole(bytes, trailers),
+            Some(ReadAhead::Prefix(prefix)) => ReadBody::TooLarge(prefix, self.incoming, self.progress),
+            Some(ReadAhead::Broken) | None => ReadBody::Broken,
         }
     }
 }
 
-async fn read(incoming: &mut Incoming, account: &Account, bytes_max: usize, declared: Option<u64>) -> Ahead {
+async fn read(incoming: &mut Incoming, progress: &BodyProgress, bytes_max: usize, declared: Option<u64>) -> ReadAhead {
     if declared.is_some_and(|n| n > bytes_max as u64) {
-        return Ahead::Prefix(Bytes::new());
+        return ReadAhead::Prefix(Bytes::new());
     }
     let mut whole = BytesMut::new();
     let mut trailers = None;
-    account.clock.client_is_slow(account.turn);
+    progress.wait.client_is_slow(progress.exchange_no);
     while let Some(frame) = incoming.frame().await {
-        let Ok(frame) = frame else { return Ahead::Broken };
-        account.clock.uploaded(account.turn);
-        account.clock.client_is_slow(account.turn);
+        let Ok(frame) = frame else { return ReadAhead::Broken };
+        progress.wait.uploaded(progress.exchange_no);
+        progress.wait.client_is_slow(progress.exchange_no);
         match frame.into_data() {
             Ok(data) => {
                 whole.extend_from_slice(&data);
                 if whole.len() > bytes_max {
-                    return Ahead::Prefix(whole.freeze());
+                    return ReadAhead::Prefix(whole.freeze());
                 }
             }
             Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
         }
     }
-    account.clock.request_ended(account.turn);
-    Ahead::Whole(whole.freeze(), trailers)
+    progress.wait.request_ended(progress.exchange_no);
+    ReadAhead::Whole(whole.freeze(), trailers)
 }

@@ -4,7 +4,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
 use crate::exchange::RequestCopy;
-use crate::expression::pairs;
+use crate::expression::parse_form;
 
 pub(super) fn request_value(request: &RequestCopy) -> Value {
     let params: Map<String, Value> =
@@ -19,7 +19,7 @@ pub(super) fn request_value(request: &RequestCopy) -> Value {
         "method": request.method.as_str(),
         "path": request.path,
         "params": params,
-        "query": pairs(request.query.as_deref().unwrap_or_default()),
+        "query": parse_form(request.query.as_deref().unwrap_or_default()),
         "headers": headers,
         "peer": request.peer.to_string(),
         "body": body(request),
@@ -31,7 +31,7 @@ fn body(request: &RequestCopy) -> Value {
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match std::str::from_utf8(&request.body) {
         Err(_) | Ok("") => Value::Null,
-        Ok(text) if kind == "application/x-www-form-urlencoded" => pairs(text),
+        Ok(text) if kind == "application/x-www-form-urlencoded" => parse_form(text),
         Ok(text) if kind.ends_with("/json") || kind.ends_with("+json") || kind.is_empty() => {
             serde_json::from_str(text).unwrap_or_else(|_| text.into())
         }

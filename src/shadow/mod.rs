@@ -162,7 +162,7 @@ impl Offer for Shadow {
     fn offer(&self, mut ticket: Ticket, answered: Answered) {
         ticket.on_drop(Outcome::Skipped(SkipReason::ShuttingDown));
         match answered.mode {
-            Mode::Dark => ticket.wants_twin(),
+            Mode::Dark => ticket.expect_twin(),
             // There is nothing to compare with, and a rehearsal serves nothing else.
             Mode::Rehearse if *answered.legacy.body() == Body::TooLarge => {
                 return ticket.skip(SkipReason::BodyTooLarge);
@@ -172,8 +172,8 @@ impl Offer for Shadow {
             Mode::Real => return ticket.settle(Outcome::Failed("mode")),
         }
         let Some(reserved) = self.budget.reserve(answered.bytes()) else { return ticket.skip(SkipReason::QueueFull) };
-        let epoch = self.evidence.epoch(ticket.route());
-        match self.queue.try_send(Entry::new(ticket, answered, epoch, reserved)) {
+        let generation = self.evidence.generation(ticket.route());
+        match self.queue.try_send(Entry::new(ticket, answered, generation, reserved)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(entry)) => entry.ticket.skip(SkipReason::QueueFull),
             Err(mpsc::error::TrySendError::Closed(entry)) => entry.ticket.skip(SkipReason::ShuttingDown),

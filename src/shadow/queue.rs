@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::evidence::Epoch;
+use crate::evidence::Generation;
 use crate::exchange::{Answered, Ticket};
 
 /// An answered request that waits for the engine, or is run by it.
@@ -14,15 +14,15 @@ pub(super) struct Entry {
     pub(super) ticket: Ticket,
     pub(super) answered: Answered,
     /// The epoch of evidence in which it counts.
-    pub(super) epoch: Epoch,
+    pub(super) generation: Generation,
     pub(super) offered: Instant,
     /// Returned when the entry is dropped.
     pub(super) reserved: ReservedBytes,
 }
 
 impl Entry {
-    pub(super) fn new(ticket: Ticket, answered: Answered, epoch: Epoch, reserved: ReservedBytes) -> Self {
-        Self { ticket, answered, epoch, offered: Instant::now(), reserved }
+    pub(super) fn new(ticket: Ticket, answered: Answered, generation: Generation, reserved: ReservedBytes) -> Self {
+        Self { ticket, answered, generation, offered: Instant::now(), reserved }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::compare::{
     Body, BoundExceeded, Bounds, Comparison, Observation, Pair, Rules, Verdict, compare, sample_text, shorten,
 };
-use crate::evidence::{Epoch, Evidence, Sample};
+use crate::evidence::{Evidence, Generation, Sample};
 use crate::exchange::{Answered, ArmReply, ArmRequest, Outcome, Problem, RunReport};
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
@@ -59,18 +59,18 @@ impl Runner {
     /// Asks the engine, compares, and settles the ticket.
     pub(super) async fn run(&self, entry: Entry) {
         let _in_flight = InFlight::begin(&self.in_flight);
-        let Entry { mut ticket, answered, epoch, offered, reserved } = entry;
+        let Entry { mut ticket, answered, generation, offered, reserved } = entry;
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         let outcome = match self.ask(&answered).await {
             Err(outcome) => outcome,
             Ok(result) => {
                 let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = &result;
                 if answered.mode == Mode::Dark && report.run.is_some() {
-                    ticket.has_twin();
-                    self.evidence.with_twin(ticket.route());
+                    ticket.twin_made();
+                    self.evidence.record_twin(ticket.route());
                 }
                 // A panic in the comparison fails this ticket alone.
-                let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(&answered, epoch, result)));
+                let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(&answered, generation, result)));
                 judged.unwrap_or(Outcome::Failed("panic"))
             }
         };
@@ -143,7 +143,7 @@ impl Runner {
         }
     }
 
-    fn judge(&self, answered: &Answered, epoch: Epoch, result: EngineResult) -> Outcome {
+    fn judge(&self, answered: &Answered, generation: Generation, result: EngineResult) -> Outcome {
         let (engine, report) = match result {
             EngineResult::Comparable(engine, report) => (engine, report),
             EngineResult::NotComparable(outcome, _) => return outcome,
@@ -160,13 +160,13 @@ impl Runner {
             Err(BoundExceeded::Depth | BoundExceeded::Time) => return Outcome::Skipped(SkipReason::OverBudget),
         };
         let rung = if answered.mode == Mode::Dark { State::Dark } else { State::Shadow };
-        self.evidence.compared(route, epoch, rung, &comparison, answered.legacy.latency(), engine.latency());
+        self.evidence.record_pair(route, generation, rung, &comparison, answered.legacy.latency(), engine.latency());
         match comparison.verdict {
             Verdict::Match => Outcome::Matched,
             Verdict::Ignored => Outcome::Ignored,
             Verdict::Mismatch => {
-                if self.evidence.wants(route, epoch, &comparison.fingerprint) {
-                    self.evidence.keep(epoch, self.sample(answered, &engine, report.run, comparison));
+                if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
+                    self.evidence.keep_sample(generation, self.sample(answered, &engine, report.run, comparison));
                 }
                 Outcome::Mismatched
             }

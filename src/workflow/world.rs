@@ -193,7 +193,7 @@ impl World {
             "mode": started.mode.as_str(),
         });
         scope.set("run", Arc::new(about));
-        scope.set_draws(self.draws(run));
+        scope.set_random_key(self.draws(run));
         if let Some(now) = self.now {
             scope.set("now", Value::String(now.to_string()));
         }

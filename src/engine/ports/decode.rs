@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::compare::{Body, Observation, unpacked};
 use crate::exchange::RequestCopy;
 use crate::expression::ReadPath;
-use crate::expression::pairs;
+use crate::expression::parse_form;
 use crate::limits::Limits;
 use crate::workflow::{
     BytesMark, CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, values_in,
@@ -66,7 +66,7 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
         return if deeper_than(&value, depth_max) { Err(too_deep()) } else { Ok(value) };
     }
     if kind == "application/x-www-form-urlencoded" {
-        return Ok(pairs(&String::from_utf8_lossy(bytes)));
+        return Ok(parse_form(&String::from_utf8_lossy(bytes)));
     }
     let text = kind.starts_with("text/") || kind.ends_with("/xml") || kind.ends_with("+xml");
     if text && let Ok(text) = std::str::from_utf8(bytes) {
@@ -158,7 +158,7 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
         parts.insert("params".into(), Value::Object(params));
     }
     if reads("query") {
-        parts.insert("query".into(), pairs(request.query.as_deref().unwrap_or_default()));
+        parts.insert("query".into(), parse_form(request.query.as_deref().unwrap_or_default()));
     }
     let mut credentials = BTreeMap::new();
     if reads("headers") {

@@ -21,7 +21,7 @@ fn scope() -> Scope {
             })),
         )
         .set("index", Arc::new(json!(1)))
-        .set_member("steps", "price", Given::map([("output", Given::from(json!({"total": 1000.0})))]));
+        .set_member("steps", "price", ScopeValue::map([("output", ScopeValue::from(json!({"total": 1000.0})))]));
     scope
 }
 
@@ -133,7 +133,7 @@ fn macros() {
 }
 
 #[test]
-fn absent_is_named_by_its_whole_path() {
+fn an_absent_value_is_named_by_its_whole_path() {
     let absent = |source: &str| eval(source).unwrap_err().absent;
     assert_eq!(absent("request.body.customer.email").as_deref(), Some("request.body.customer"));
     assert_eq!(absent("steps.charge.output.id").as_deref(), Some("steps.charge"));
@@ -170,7 +170,7 @@ fn reads_are_full_paths_without_macro_variables() {
 }
 
 #[test]
-fn what_is_refused_is_refused_at_its_place() {
+fn errors_have_an_offset() {
     let error = |source: &str| {
         let error = Expression::parse(source).unwrap_err();
         (error.message, error.offset)
@@ -190,7 +190,7 @@ fn what_is_refused_is_refused_at_its_place() {
     assert!(error(&"a".repeat(4097)).0.starts_with("the expression has 4097 bytes; at most 4096"));
 }
 
-/// The worst shapes that the bounds let through, on a thread with the smallest stack that the process uses.
+/// The deepest trees that the bounds allow, on a thread with the smallest stack that the process uses.
 #[test]
 fn the_deepest_expressions_fit_a_small_stack() {
     let deepest = [
@@ -228,7 +228,7 @@ fn work_is_bounded() {
     assert!(fails("s.replace('', s)").contains("too large"));
 }
 
-/// Where plain CEL gives an answer, ours is the same.
+/// Where the crate `cel` gives a value, ours is the same.
 #[test]
 fn agrees_with_the_crate_where_both_answer() {
     let sources = [
@@ -276,10 +276,10 @@ fn plain(value: &cel::Value) -> Value {
 }
 
 #[test]
-fn what_is_drawn_is_the_same_for_a_key_and_a_name() {
+fn pseudo_random_values_are_the_same_for_a_key_and_a_name() {
     let draw = |key: u8, source: &str| {
         let mut scope = scope();
-        scope.set_draws([key; 32]);
+        scope.set_random_key([key; 32]);
         Expression::parse(source).unwrap().evaluate(&scope)
     };
     let id = draw(1, "uuid('order')").unwrap();
@@ -290,8 +290,8 @@ fn what_is_drawn_is_the_same_for_a_key_and_a_name() {
     assert_ne!(draw(1, "uuid('other')").unwrap(), id);
     assert_eq!(draw(1, "uuid('order-' + string(index))").unwrap(), draw(1, "uuid('order-1')").unwrap());
     assert_eq!(draw(1, "random('a') >= 0.0 && random('a') < 1.0 && random('a') == random('a')").unwrap(), json!(true));
-    fails("uuid('a')", "nothing can be drawn here");
+    fails("uuid('a')", "uuid() and random() are not available here");
     fails("uuid()", "`uuid` takes a name, `uuid(\"order\")`: the same name gives the same value");
-    assert_eq!(draw(1, "random(1)").unwrap_err().message, "what is drawn has a name in quotes, not a number");
+    assert_eq!(draw(1, "random(1)").unwrap_err().message, "uuid() and random() take a name in quotes, not a number");
     assert_eq!(Expression::parse("random('a')").unwrap().reads()[0].root(), "random()");
 }

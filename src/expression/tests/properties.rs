@@ -14,7 +14,7 @@ proptest! {
     }
 
     #[test]
-    fn any_heap_of_tokens_is_parsed_or_refused(tokens in prop::collection::vec(prop::sample::select(vec![
+    fn any_sequence_of_tokens_is_parsed_or_refused(tokens in prop::collection::vec(prop::sample::select(vec![
         "a", "request", ".", "body", "n", "[", "]", "(", ")", "{", "}", "1", "2.5", "'s'", "+", "-", "*", "/", "%", "?", ":",
         "!", "==", "<", "in", "&&", "||", ",", ".map(x,", ".filter(", "has(", "size(", "default(", "x", "true", "null", "`", "\"", "\\", "$", "${",
     ]), 0..30)) {
@@ -32,13 +32,13 @@ proptest! {
     #[test]
     fn escaped_text_is_kept(text in "[a-z${} ]{0,30}") {
         let escaped = text.replace("${", "$${");
-        // A `$` before an escape would be read with it.
+        // A `$` directly before an escape would become part of it.
         prop_assume!(!text.contains("$${"));
         prop_assert_eq!(Template::parse_str(&escaped).unwrap().evaluate(&Scope::new()).unwrap(), Value::String(text));
     }
 
     #[test]
-    fn mixed_arithmetic_is_the_doubles(a in -1_000_000i64..1_000_000, b in -1.0e6f64..1.0e6) {
+    fn mixed_arithmetic_equals_arithmetic_on_doubles(a in -1_000_000i64..1_000_000, b in -1.0e6f64..1.0e6) {
         let mut scope = Scope::new();
         scope.set("a", Arc::new(json!(a))).set("b", Arc::new(json!(b)));
         for (sign, expected) in [("+", a as f64 + b), ("-", a as f64 - b), ("*", a as f64 * b)] {
@@ -50,7 +50,7 @@ proptest! {
     }
 
     #[test]
-    fn rounding_is_near_and_whole_in_its_digits(x in -1.0e9f64..1.0e9, digits in 0usize..6) {
+    fn rounding_is_close_and_has_no_more_digits_than_asked(x in -1.0e9f64..1.0e9, digits in 0usize..6) {
         let mut scope = Scope::new();
         scope.set("x", Arc::new(json!(x)));
         let rounded = Expression::parse(&format!("round(x, {digits})")).unwrap().evaluate(&scope).unwrap();

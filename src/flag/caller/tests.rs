@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 
 const NOW: i64 = 2_000_000_000;
-/// Made for these tests.
+/// Keys generated for these tests.
 const ED_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIJmIriGl/lFIMRvw/I51sMjzblw8Fu7lrUslE+C1xKTX
 -----END PRIVATE KEY-----
@@ -45,7 +45,7 @@ fn keys(text: &str) -> TokenKeys {
 }
 
 fn caller(keys: &TokenKeys, claims: &Value) -> Option<VerifiedCaller> {
-    keys.verified(&with(&signed(claims)), NOW)
+    keys.verify(&with(&signed(claims)), NOW)
 }
 
 fn ada() -> Option<VerifiedCaller> {
@@ -59,7 +59,7 @@ fn jwk() -> Value {
 }
 
 #[test]
-fn a_token_counts_where_everything_about_it_holds() {
+fn a_token_is_verified_only_where_all_its_claims_are_valid() {
     let keys = keys(ED_PUBLIC);
     assert_eq!(caller(&keys, &claims()), ada());
     let also = |name: &str, value: Value| {
@@ -90,7 +90,7 @@ fn a_token_counts_where_everything_about_it_holds() {
 }
 
 #[test]
-fn a_token_that_was_tampered_with_or_names_a_weak_algorithm_does_not() {
+fn a_forged_token_or_a_weak_algorithm_is_refused() {
     let keys = keys(ED_PUBLIC);
     let token = signed(&claims());
     let parts: Vec<&str> = token.split('.').collect();
@@ -104,39 +104,39 @@ fn a_token_that_was_tampered_with_or_names_a_weak_algorithm_does_not() {
     let other = EncodingKey::from_ec_pem(EC_PRIVATE.as_bytes()).unwrap();
     let other = encode(&Header::new(Algorithm::ES256), &claims(), &other).unwrap();
     for bad in [forged, unsigned, shared, other, String::new(), "a.b.c".to_owned(), "x".repeat(20_000)] {
-        assert_eq!(keys.verified(&with(&bad), NOW), None, "{bad:.60}");
+        assert_eq!(keys.verify(&with(&bad), NOW), None, "{bad:.60}");
     }
     let mut twice = with(&token);
     twice.append(AUTHORIZATION, "Basic abc".parse().unwrap());
-    assert_eq!(keys.verified(&twice, NOW), None, "which of them would legacy read?");
-    assert_eq!(keys.verified(&HeaderMap::new(), NOW), None);
+    assert_eq!(keys.verify(&twice, NOW), None, "two Authorization fields: legacy may read either");
+    assert_eq!(keys.verify(&HeaderMap::new(), NOW), None);
 }
 
 #[test]
-fn keys_come_as_a_set_or_as_pem() {
+fn keys_are_read_from_a_jwk_set_one_jwk_or_pem() {
     for text in [json!({ "keys": [jwk()] }).to_string(), jwk().to_string(), format!("{EC_PUBLIC}{ED_PUBLIC}")] {
         assert_eq!(caller(&keys(&text), &claims()), ada(), "{text}");
     }
     let key = EncodingKey::from_ec_pem(EC_PRIVATE.as_bytes()).unwrap();
     let token = encode(&Header::new(Algorithm::ES256), &claims(), &key).unwrap();
-    assert_eq!(keys(EC_PUBLIC).verified(&with(&token), NOW), ada());
+    assert_eq!(keys(EC_PUBLIC).verify(&with(&token), NOW), ada());
     let mut named = Header::new(Algorithm::EdDSA);
     named.kid = Some("two".into());
     let key = EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes()).unwrap();
     let token = encode(&named, &claims(), &key).unwrap();
-    assert_eq!(keys(&json!({ "keys": [jwk()] }).to_string()).verified(&with(&token), NOW), None, "another key's");
+    assert_eq!(keys(&json!({ "keys": [jwk()] }).to_string()).verify(&with(&token), NOW), None, "another key's");
 }
 
 #[test]
-fn what_cannot_verify_is_refused_with_a_reason() {
+fn files_without_public_keys_are_refused_with_a_reason() {
     let secret = json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }).to_string();
     for (text, why) in [
         (ED_PRIVATE, "a private key"),
         (secret.as_str(), "a shared secret"),
         (r#"{"keys": []}"#, "no public key"),
-        ("{", "no JSON"),
-        (r#"{"keys": [{"kty": "?"}]}"#, "no JWK set"),
-        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no public key"),
+        ("{", "not JSON"),
+        (r#"{"keys": [{"kty": "?"}]}"#, "not a JWK set"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "not a public key"),
         ("-----BEGIN PUBLIC KEY-----\n", "does not end"),
         ("hello", "neither"),
     ] {
@@ -146,7 +146,7 @@ fn what_cannot_verify_is_refused_with_a_reason() {
 }
 
 #[test]
-fn what_scopes_is_said() {
+fn the_scope_is_described() {
     let of = |scope: CallerScope| scope.describe();
     assert_eq!(of(vec![AUTHORIZATION].into()), "the value of `authorization`");
     assert_eq!(of(Vec::new().into()), "nothing else: all callers share them");

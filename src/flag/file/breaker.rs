@@ -1,4 +1,4 @@
-//! A service's `breaker`, `rate` and `burst`: what the files may say, and its check.
+//! A service's `breaker`, `rate` and `burst`: their form in the files, and their checks.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::words::{duration, rate as share};
+use super::values::{duration, rate as share};
 use crate::flag::{Breaker, Rate};
 use crate::problem::{Problems, Site};
 
-/// Probes of one half-open time: more would be the load that the service has to be kept from.
+/// Probes while half-open: more would be the load that the breaker is to keep from the service.
 const PROBES_MAX: u32 = 100;
-/// Calls of one unit of time; more is no bound.
+/// The highest rate; beyond it a rate limits nothing.
 const RATE_MAX: u64 = 1_000_000;
 
-/// `off`, or when it opens.
+/// `off`, or when the breaker opens.
 #[derive(Clone, Debug)]
 pub enum BreakerDraft {
     /// `off` or `on`.
     Word(String),
-    /// On, with some of its figures.
+    /// On, with some of its settings.
     Map(BreakerMapDraft),
 }
 
-/// When calls of steps are not even tried. What is left out is as in the default.
+/// When calls of steps are refused without being tried. What is left out has its default.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BreakerMapDraft {
@@ -77,7 +77,7 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
             match word.as_str() {
                 "on" => return Some(default),
                 "off" => {}
-                _ => drop(problems.error(site, format!("`{word}` is no breaker")).hint(hint)),
+                _ => drop(problems.error(site, format!("`{word}` is not a breaker setting")).hint(hint)),
             }
             return None;
         }
@@ -88,24 +88,24 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
     let failures = failures.as_ref().and_then(|text| share(text, &site.key("failures"), problems));
     if failures == Some(0.0) {
         problems
-            .error(&site.key("failures"), "with 0% it would open while all is well")
+            .error(&site.key("failures"), "with 0% it would open without any failure")
             .hint("a small share is for example 5%; `min: 1` with `failures: 100%` opens at the first failure");
     }
     if *min == Some(0) {
-        problems.error(&site.key("min"), "without a call there is no share that failed").hint("at least 1");
+        problems.error(&site.key("min"), "a share of failed calls needs at least one call").hint("at least 1");
     }
     match *probes {
         Some(0) => {
             problems.error(&site.key("probes"), "without a probe it would never close").hint("at least 1");
         }
         Some(probes) if probes > PROBES_MAX => {
-            let hint = format!("at most {PROBES_MAX}: they go to a service that may be ill");
-            problems.error(&site.key("probes"), format!("{probes} probes are no probes")).hint(hint);
+            let hint = format!("at most {PROBES_MAX}: they go to a service that may be overloaded");
+            problems.error(&site.key("probes"), format!("{probes} probes are too many")).hint(hint);
         }
         Some(_) | None => {}
     }
     let open_for = opens.unwrap_or(default.open);
-    // Who asks for a longer time than the default's most has said both.
+    // An `open` longer than the default `open_max` raises `open_max` with it.
     let open_max = opens_max.unwrap_or(default.open_max.max(open_for));
     if open_max < open_for {
         let message =
@@ -147,7 +147,7 @@ pub(super) fn rate(text: Option<&String>, burst: Option<u64>, site: &Site, probl
     });
     match parsed {
         Some((calls, per)) if (1..=RATE_MAX).contains(&calls) => {
-            // Without a word of bursts a tenth of a second's worth: enough to keep pace, too little to be felt.
+            // The default burst is a tenth of a second's calls: enough to keep up the rate, too small to overload.
             let burst = burst.unwrap_or(calls / (10 * per.as_secs())).max(1);
             Some(Rate { calls, per, burst })
         }
@@ -157,7 +157,7 @@ pub(super) fn rate(text: Option<&String>, burst: Option<u64>, site: &Site, probl
         }
         None => {
             let hint = "a whole number and its time: 100/s, 600/m, 1000/h";
-            problems.error(&site, format!("`{text}` is no rate of calls")).hint(hint);
+            problems.error(&site, format!("`{text}` is not a rate of calls")).hint(hint);
             None
         }
     }

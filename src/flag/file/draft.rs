@@ -1,5 +1,5 @@
-//! What the files ask, as serde and JSON Schema see it. Where a value may be written in two ways, it is read by hand:
-//! an untagged enum would break numbers.
+//! The form of the files, for serde and JSON Schema. Where a value may be written in two ways it is deserialised by
+//! hand, because an untagged enum would lose digits of numbers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub struct RouteDraft {
     /// Ids that the route had before, the newest first: it keeps their flips, evidence, pins and retry keys.
     #[serde(default)]
     pub was: Vec<String>,
-    /// Which requests are its.
+    /// Which requests belong to it.
     #[serde(rename = "match")]
     pub matches: MatchDraft,
     /// The service that answers it today.
@@ -43,14 +43,14 @@ pub struct RouteDraft {
     pub force: Option<ForceDraft>,
     /// The share of requests or keys: of the rung in `state`, or of each rung by name.
     pub percent: Option<PercentDraft>,
-    /// What callers are told apart by, for shares: a template over the request, never its body.
+    /// Identifies the caller, for shares: a template over the request, never its body.
     pub key: Option<String>,
     /// Rules that put some callers on another rung, in order.
     #[serde(default)]
     pub cohorts: Vec<CohortDraft>,
     /// What it does with instances.
     pub instance: Option<InstanceDraft>,
-    /// What tells a client's retry from a new request; the default is the header `Idempotency-Key`.
+    /// The same value marks a retry of the same request; the default is the header `Idempotency-Key`.
     pub retry_key: Option<String>,
     /// What scopes the retry key by caller: headers (the default is `authorization`), or a verified token.
     pub caller: Option<CallerDraft>,
@@ -59,7 +59,7 @@ pub struct RouteDraft {
     /// Legacy may be called again for a comparison, in `live`.
     #[serde(default)]
     pub replay_safe: bool,
-    /// `strict` refuses paths that readers differ over.
+    /// `strict` refuses paths that servers interpret differently.
     pub paths: Option<PathsDraft>,
     /// How pairs are compared.
     #[serde(default)]
@@ -117,7 +117,7 @@ pub struct CohortDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceDraft {
-    /// Where the id stands in the reply: a JSONPath.
+    /// Where the id is in the reply: a JSONPath.
     pub creates: Option<String>,
     /// The route that creates what this one follows up.
     pub follows: Option<String>,
@@ -127,7 +127,7 @@ pub struct InstanceDraft {
     pub ends: Option<Value>,
 }
 
-/// What happens to paths that readers differ over (`//`, `%2F`, `%5C`).
+/// What happens to paths that servers interpret differently (`//`, `%2F`, `%5C`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathsDraft {
@@ -151,7 +151,7 @@ pub struct GuardDraft {
     pub over: Option<u64>,
 }
 
-/// A named HTTP base, with all that may be said of it.
+/// A named HTTP base with its settings.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceMapDraft {
@@ -160,17 +160,17 @@ pub struct ServiceMapDraft {
     /// It honours `Idempotency-Key`.
     #[serde(default)]
     pub keyed: bool,
-    /// Connecting takes no longer, as legacy and for steps: `2s`.
+    /// The longest time to connect, as legacy and for steps: `2s`.
     pub connect: Option<String>,
-    /// The first byte of a reply takes no longer, as legacy and for steps (there within the step's `timeout`): `30s`.
+    /// The longest time until a reply's first byte, as legacy and for steps (within the step's `timeout`): `30s`.
     pub first_byte: Option<String>,
-    /// Calls of steps under way at the same time.
+    /// Calls of steps in flight at the same time.
     pub calls_max: Option<u64>,
-    /// When calls of steps are not even tried; on by default, `off` switches it off.
+    /// When calls of steps are refused without being tried; on by default, `off` switches it off.
     pub breaker: Option<BreakerDraft>,
-    /// So many calls of steps may begin in a time: `100/s`, `600/m`, `1000/h`.
+    /// How many calls of steps may begin: `100/s`, `600/m`, `1000/h`.
     pub rate: Option<String>,
-    /// So many of them may begin at once after a pause.
+    /// How many of them may begin at once after a pause.
     pub burst: Option<u64>,
 }
 
@@ -196,7 +196,7 @@ pub enum CallerDraft {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenDraft {
-    /// What verifies it.
+    /// How it is verified.
     pub jwt: JwtDraft,
     /// Without a verified token: the headers whose values count; the default is `authorization`.
     #[serde(default)]
@@ -209,7 +209,7 @@ pub struct TokenDraft {
 pub struct JwtDraft {
     /// The file of public keys, a JWK set or PEM, relative to the directory of the flag files.
     pub keys: String,
-    /// Whom it must be for (`aud`).
+    /// The accepted audiences (`aud`).
     pub audience: OneOrMore,
 }
 
@@ -225,7 +225,7 @@ pub enum OneOrMore {
 /// Conditions: a list, or a map by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvariantsDraft {
-    /// Named by what they say.
+    /// Each named by its own text.
     List(Vec<String>),
     /// By name.
     Named(BTreeMap<String, String>),
@@ -291,7 +291,7 @@ impl<'de> Deserialize<'de> for ServiceDraft {
     }
 }
 
-// The schemas name both types at once instead of `anyOf`: a validator then still says which key is unknown.
+// The schemas list both types instead of `anyOf`, so that a validator still names the unknown key.
 
 impl JsonSchema for PercentDraft {
     fn schema_name() -> Cow<'static, str> {
@@ -326,7 +326,7 @@ impl JsonSchema for CallerDraft {
                             "type": "string"
                         },
                         "audience": {
-                            "description": "Whom it must be for (`aud`).",
+                            "description": "The accepted audiences (`aud`).",
                             "type": ["string", "array"],
                             "items": { "type": "string" }
                         }

@@ -1,27 +1,27 @@
-//! What can be wrong between routes: two of one id, two for the same request, families that do not fit.
+//! Checks between routes: equal ids, equal requests, and families that contradict each other.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::{RouteDraft, meant};
+use super::{RouteDraft, suggest};
 use crate::flag::matcher::shape;
 use crate::flag::{Instance, Route};
 use crate::problem::{Problems, Site};
 
-/// Checks routes against each other: ids over all drafts, the rest over those that are right by themselves. `checked`
-/// is as long as `drafts`.
-pub fn together(drafts: &[(Site, RouteDraft)], checked: &[Option<Route>], problems: &mut Problems) {
-    same_ids(drafts, problems);
-    earlier_ids(drafts, problems);
+/// Checks routes against each other: ids over all drafts, the rest over the routes without errors of their own.
+/// `checked` is as long as `drafts`.
+pub fn check_across_routes(drafts: &[(Site, RouteDraft)], checked: &[Option<Route>], problems: &mut Problems) {
+    check_unique_ids(drafts, problems);
+    check_earlier_ids(drafts, problems);
     let routes = drafts.iter().zip(checked).filter_map(|((site, _), route)| Some((site, route.as_ref()?)));
     let routes: Vec<(&Site, &Route)> = routes.collect();
-    same_requests(&routes, problems);
+    check_distinct_requests(&routes, problems);
     for (site, route) in &routes {
-        follows(route, site, &routes, drafts, problems);
+        check_follower(route, site, &routes, drafts, problems);
     }
 }
 
-fn same_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
+fn check_unique_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
     let mut seen: HashMap<&str, &Site> = HashMap::new();
     for (site, draft) in drafts {
         match seen.entry(&draft.id) {
@@ -29,19 +29,19 @@ fn same_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
             Entry::Occupied(first) => {
                 problems
                     .error(&site.key("id"), format!("two routes are called `{}`", draft.id))
-                    .hint(format!("the other stands at {}", first.get()));
+                    .hint(format!("the other is at {}", first.get()));
             }
         }
     }
 }
 
-/// An id under `was` belongs to nobody else: no route has it now, and no other route had it before.
-fn earlier_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
+/// An earlier id belongs to one route: no route has it now, and no other route lists it under `was`.
+fn check_earlier_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
     let ids: HashMap<&str, &Site> = drafts.iter().map(|(site, draft)| (draft.id.as_str(), site)).collect();
     let mut seen: HashMap<&str, (&Site, &str)> = HashMap::new();
     for (site, draft) in drafts {
-        for (place, was) in draft.was.iter().enumerate() {
-            let at = site.key("was").index(place);
+        for (index, was) in draft.was.iter().enumerate() {
+            let at = site.key("was").index(index);
             if *was == draft.id {
                 problems
                     .error(&at, format!("`{was}` is the route's id now"))
@@ -49,7 +49,7 @@ fn earlier_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
             } else if let Some(other) = ids.get(was.as_str()) {
                 problems
                     .error(&at, format!("a route is still called `{was}`"))
-                    .hint(format!("it stands at {other}: rename it too, or leave it out of `was`"));
+                    .hint(format!("it is at {other}: rename it too, or leave it out of `was`"));
             }
             match seen.entry(was) {
                 Entry::Vacant(free) => drop(free.insert((site, &draft.id))),
@@ -65,24 +65,24 @@ fn earlier_ids(drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
 }
 
 /// Two routes of one method, host and shape would match the same requests.
-fn same_requests(routes: &[(&Site, &Route)], problems: &mut Problems) {
+fn check_distinct_requests(routes: &[(&Site, &Route)], problems: &mut Problems) {
     let mut seen: HashMap<_, (&Site, &Route)> = HashMap::new();
     for (site, route) in routes {
         let key = (&route.matches.method, route.matches.host.as_deref(), shape(&route.matches.path));
         match seen.entry(key) {
             Entry::Vacant(free) => drop(free.insert((site, route))),
             Entry::Occupied(first) => {
-                let (place, other) = first.get();
+                let (other_site, other) = first.get();
                 problems
                     .error(&site.key("match"), format!("`{}` matches the same requests as `{}`", route.id, other.id))
-                    .hint(format!("`{}` stands at {place}; method, path or host must differ", other.id));
+                    .hint(format!("`{}` is at {other_site}; method, path or host must differ", other.id));
             }
         }
     }
 }
 
 /// A follower's creator exists, creates, and is not declared above it.
-fn follows(
+fn check_follower(
     route: &Route,
     site: &Site,
     routes: &[(&Site, &Route)],
@@ -93,21 +93,21 @@ fn follows(
     let at = site.key("instance").key("follows");
     let creates = |route: &Route| matches!(route.instance, Some(Instance::Creates { .. }));
     let Some((_, found)) = routes.iter().find(|(_, other)| other.id == *creator) else {
-        // One that is there but wrong has its own problems.
+        // A creator with errors of its own is reported already.
         if !drafts.iter().any(|(_, draft)| draft.id == creator.as_str()) {
             let creators = routes.iter().filter(|(_, other)| creates(other)).map(|(_, other)| other.id.as_str());
-            problems.error(&at, format!("no route is called `{creator}`")).hint(meant(creator.as_str(), creators));
+            problems.error(&at, format!("no route is called `{creator}`")).hint(suggest(creator.as_str(), creators));
         }
         return;
     };
     if !creates(found) {
         problems
             .error(&at, format!("`{creator}` creates no instances"))
-            .hint(format!("say at `{creator}` where the id stands: instance: {{ creates: $.id }}"));
+            .hint(format!("say at `{creator}` where the id is: instance: {{ creates: $.id }}"));
     } else if found.declared > route.declared {
         let message = format!("`{creator}` is declared `{}`, above its follower `{}`", found.declared, route.id);
         problems
             .error(&site.key("state"), message)
-            .hint(format!("followers go first: raise `{}` to `{}` too", route.id, found.declared));
+            .hint(format!("raise followers first: `{}` to `{}` too", route.id, found.declared));
     }
 }

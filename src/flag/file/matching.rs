@@ -11,7 +11,7 @@ use crate::flag::{Match, normalise};
 use crate::problem::{Problems, Site, nearest};
 
 /// Checks which requests are a route's.
-pub fn matching(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Option<Match> {
+pub fn check_match(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Option<Match> {
     let MatchDraft { method, path, host } = draft;
     let method = check_method(method, &site.key("method"), problems);
     let path = check_template(path, &site.key("path"), problems);
@@ -22,18 +22,18 @@ pub fn matching(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> Opt
     Some(Match { method: method?, path: path?, host })
 }
 
-/// Those that are sent every day.
+/// The common methods; a similar name is probably a spelling mistake.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
 
 fn check_method(text: &str, site: &Site, problems: &mut Problems) -> Option<Method> {
     let upper = text.to_ascii_uppercase();
     match Method::from_bytes(upper.as_bytes()) {
         Ok(Method::CONNECT) => {
-            problems.error(site, "CONNECT makes a tunnel and has no path that could be matched");
+            problems.error(site, "CONNECT opens a tunnel and has no path to match");
             None
         }
         Ok(method) if upper == text => {
-            // Any token is a method, and one that nobody sends matches nothing without a word.
+            // HTTP allows any token as a method, but a misspelt one would silently match nothing.
             if !METHODS.contains(&text)
                 && let Some(near) = nearest(text, METHODS)
             {
@@ -46,7 +46,7 @@ fn check_method(text: &str, site: &Site, problems: &mut Problems) -> Option<Meth
             None
         }
         Err(_) => {
-            problems.error(site, format!("`{text}` is no method"));
+            problems.error(site, format!("`{text}` is not a method"));
             None
         }
     }
@@ -55,7 +55,7 @@ fn check_method(text: &str, site: &Site, problems: &mut Problems) -> Option<Meth
 fn check_host(text: &str, site: &Site, problems: &mut Problems) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
     if text.is_empty() || !text.chars().all(plain) {
-        problems.error(site, format!("`{text}` is no host")).hint("a plain name or address: shop.example.com");
+        problems.error(site, format!("`{text}` is not a host")).hint("a plain name or address: shop.example.com");
         return None;
     }
     let name = host_name(text);
@@ -66,14 +66,17 @@ fn check_host(text: &str, site: &Site, problems: &mut Problems) -> Option<String
     Some(name.to_ascii_lowercase())
 }
 
-/// A template that starts with a slash, has one spelling, and whose parameters are whole segments.
+/// A template that starts with a slash, is in normal form, and whose parameters are whole segments.
 fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<String> {
     let mut refuse = |message: String, hint: &str| {
         problems.error(site, message).hint(hint);
         None
     };
     if path.contains(['?', '#']) || path.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return refuse(format!("`{path}` has a character that no path has"), "a path, without query: /orders/{id}");
+        return refuse(
+            format!("`{path}` has a character that paths cannot have"),
+            "a path, without query: /orders/{id}",
+        );
     }
     match normalise(path) {
         Err(refusal) => return refuse(format!("`{path}` can match nothing: {refusal}"), "for example /orders/{id}"),
@@ -94,10 +97,10 @@ fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<St
         let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         let Some(name) = name.filter(|name| is_identifier(name)) else {
             let hint = "a parameter is a whole segment: `/orders/{id}`, not `/order-{id}`, `{*rest}` or `{id?}`";
-            return refuse(format!("`{segment}` is no parameter"), hint);
+            return refuse(format!("`{segment}` is not a parameter"), hint);
         };
         if !names.insert(name) {
-            return refuse(format!("the parameter `{name}` is there twice"), "each needs a name of its own");
+            return refuse(format!("the parameter `{name}` is used twice"), "each needs a name of its own");
         }
     }
     Some(path.to_owned())

@@ -1,9 +1,9 @@
-//! PURE. From what a file asks to what is checked: routes and services.
+//! PURE. Checks routes and services as files declare them.
 //!
-//! The question it answers: "may these routes be in force, and if not, what must be mended?" Drafts are the shape of
-//! the files and may be wrong in sense; a [`Route`](super::Route) or [`Service`](super::Service) comes only out of a
-//! check that found no error. Every problem is reported, not only the first. Unknown keys and wrong types are found
-//! before, by the JSON Schema of the drafts; `compare:` is handed on unread.
+//! The question it answers: "may these routes be in force, and if not, what must be corrected?" Drafts have the form of
+//! the files and may make no sense; only a check without errors builds a [`Route`](super::Route) or
+//! [`Service`](super::Service). Every problem is reported, not only the first. Unknown keys and wrong types are found
+//! before, by the JSON Schema of the drafts; `compare:` is passed on unread.
 
 mod breaker;
 mod draft;
@@ -12,7 +12,7 @@ mod matching;
 mod parts;
 mod routes;
 mod services;
-mod words;
+mod values;
 
 #[cfg(test)]
 mod tests;
@@ -32,27 +32,26 @@ use super::Service;
 use crate::names::{ServiceName, WorkflowName};
 use crate::problem::nearest;
 
-/// What the files name beside the routes. `None` is a name whose own check failed: it is known, and is not reported a
-/// second time.
+/// The names that routes may use. `None` is a name whose own check failed: it exists, and is not reported again.
 #[derive(Clone, Copy)]
-pub struct World<'a> {
+pub struct KnownNames<'a> {
     /// The services.
     pub services: &'a BTreeMap<ServiceName, Option<Arc<Service>>>,
     /// The workflows.
     pub workflows: &'a BTreeMap<WorkflowName, Option<WorkflowFacts>>,
-    /// Reads a file beside them: public keys. `None` where it may be absent here, and is.
+    /// Reads another file of the directory, with public keys. `None` where it is absent and may be.
     pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }
 
-/// What a route's check wants to know of a workflow.
+/// What the check of a route needs to know of a workflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkflowFacts {
-    /// A step of it has a shared effect.
+    /// At least one step has a shared effect.
     pub shared_steps: bool,
 }
 
-/// What to do about a name that nobody knows.
-fn meant<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+/// A hint for an unknown name: the nearest known one, or all of them.
+fn suggest<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     match nearest(word, known.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => match known.collect::<Vec<_>>() {

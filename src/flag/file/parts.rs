@@ -4,19 +4,20 @@ use std::collections::HashSet;
 
 use serde_json_path::JsonPath;
 
-use super::words::{check_name, condition, rate};
-use super::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, meant};
+use super::values::{check_name, condition, rate};
+use super::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, suggest};
 use crate::expression::{Expression, ReadPath, Template};
-use crate::flag::facts::PARTS;
+use crate::flag::facts::REQUEST_PARTS;
 use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
 use crate::problem::{Problems, Site};
 
-/// Requests that a guard wants to have seen, where it does not say.
-const GUARD_OVER: u64 = 500;
+/// Requests over which a guard judges, unless it says otherwise.
+const GUARD_OVER_DEFAULT: u64 = 500;
 /// The names that an invariant may read.
 const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];
 
-/// Each rung's share. Below 100 in `dark` and `live` there must be a key, or a caller would change sides.
+/// Each rung's share. A share below 100 in `dark` and `live` needs a key: without one, requests of the same caller would
+/// get different arms.
 pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, problems: &mut Problems) -> Shares {
     let mut shares = Shares::default();
     let mut set = |rung: State, number: f64, site: &Site, problems: &mut Problems| {
@@ -28,8 +29,8 @@ pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, prob
             problems.error(site, format!("percent {number} is finer than 0.01"));
         }
         if percent < Percent::ALL && matches!(rung, State::Dark | State::Live) && !keyed {
-            problems.error(site, format!("a share below 100 in `{rung}` wants a `key`")).hint(
-                "without one a caller would change sides from request to request: key: ${request.headers[\"…\"]}",
+            problems.error(site, format!("a share below 100 in `{rung}` needs a `key`")).hint(
+                "without one, requests of the same caller would get different arms: key: ${request.headers[\"…\"]}",
             );
         }
         shares = shares.with(rung, percent);
@@ -51,7 +52,7 @@ pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, prob
                     }
                     Ok(State::Off | State::Only) | Err(_) => {
                         problems
-                            .error(&site.key(&**name).at_key(), format!("`{name}` is no rung with a share"))
+                            .error(&site.key(&**name).at_key(), format!("`{name}` is not a rung with a share"))
                             .hint("shadow, dark and live have one");
                     }
                 }
@@ -99,19 +100,19 @@ pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &
     cohorts
 }
 
-/// The reason for which a gate is passed by hand.
+/// The reason for passing the gate by hand.
 pub fn forced(draft: Option<&ForceDraft>, site: &Site, problems: &mut Problems) -> Option<String> {
     let reason = &draft?.reason;
     if reason.trim().is_empty() {
-        problems.error(&site.key("reason"), "passing the gate by hand wants a reason");
+        problems.error(&site.key("reason"), "passing the gate by hand needs a reason");
     }
     Some(reason.clone())
 }
 
-/// What is decided before the body is read cannot read it.
+/// Refuses expressions that read more than the request's head: they are evaluated before the body is read.
 fn only_facts(reads: &[ReadPath], params: &[&str], site: &Site, problems: &mut Problems) {
     for read in reads {
-        let hint = format!("here `request` has {}", PARTS.join(", "));
+        let hint = format!("here `request` has {}", REQUEST_PARTS.join(", "));
         if read.root() != "request" {
             problems.error(site, format!("`{}` cannot be read here", read.root())).hint("only `request` can");
             continue;
@@ -122,23 +123,25 @@ fn only_facts(reads: &[ReadPath], params: &[&str], site: &Site, problems: &mut P
             }
             (Some(part @ ("body" | "raw" | "form" | "text")), _) => {
                 problems
-                    .error(site, format!("it reads `request.{part}`: the decision is made before the body is there"))
+                    .error(site, format!("it reads `request.{part}`: the decision is made before the body is read"))
                     .hint(hint);
             }
-            (Some(part), _) if !PARTS.contains(&part) => {
-                problems.error(site, format!("a request has no `{part}`")).hint(meant(part, PARTS.into_iter()));
+            (Some(part), _) if !REQUEST_PARTS.contains(&part) => {
+                problems
+                    .error(site, format!("a request has no `{part}`"))
+                    .hint(suggest(part, REQUEST_PARTS.into_iter()));
             }
             (Some("params"), Some(name)) if !params.contains(&name) => {
                 problems
                     .error(site, format!("the path has no parameter `{name}`"))
-                    .hint(meant(name, params.iter().copied()));
+                    .hint(suggest(name, params.iter().copied()));
             }
             _ => {}
         }
     }
 }
 
-/// What a route does with instances. Whether the creator exists is looked at when all routes are known.
+/// What a route does with instances. That the creator exists is checked when all routes are known.
 pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Instance> {
     let InstanceDraft { creates, follows, key, ends } = draft;
     if ends.is_some() {
@@ -157,7 +160,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
                 Ok(id) => Some(Instance::Creates { id }),
                 Err(error) => {
                     let site = site.key("creates");
-                    problems.error(&site, format!("`{path}` is no JSONPath: {error}")).hint("for example $.id");
+                    problems.error(&site, format!("`{path}` is not a JSONPath: {error}")).hint("for example $.id");
                     None
                 }
             }
@@ -165,16 +168,16 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
         (None, Some(creator)) => {
             let example = "the path parameter that holds the instance's id: key: path.id";
             let Some(key) = key else {
-                problems.error(&site.key("follows"), "a follower wants a `key`").hint(example);
+                problems.error(&site.key("follows"), "a follower needs a `key`").hint(example);
                 return None;
             };
             let site = site.key("key");
             let Some(param) = key.strip_prefix("path.") else {
-                problems.error(&site, format!("`{key}` is no path parameter")).hint(example);
+                problems.error(&site, format!("`{key}` is not a path parameter")).hint(example);
                 return None;
             };
             if !params.contains(&param) {
-                let hint = meant(param, params.iter().copied());
+                let hint = suggest(param, params.iter().copied());
                 problems.error(&site, format!("the path has no parameter `{param}`")).hint(hint);
                 return None;
             }
@@ -189,7 +192,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
     }
 }
 
-/// A guard that can trip.
+/// A guard with at least one condition.
 pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard {
     let GuardDraft { mismatch, errors, p99_ratio, over } = draft;
     let mut share = |key: &str, text: &Option<String>| rate(text.as_ref()?, &site.key(key), problems);
@@ -198,17 +201,17 @@ pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard 
         problems.error(&site.key("p99_ratio"), "a ratio is above 0").hint("1.5 is half as slow again as legacy");
     }
     if mismatch.is_none() && errors.is_none() && p99_ratio.is_none() {
-        problems.error(site, "this guard watches nothing").hint("mismatch: 0.1%, errors: 1% or p99_ratio: 1.5");
+        problems.error(site, "this guard has no condition").hint("mismatch: 0.1%, errors: 1% or p99_ratio: 1.5");
     }
     Guard {
         mismatch: mismatch_rate,
         errors: error_rate,
         p99_ratio: *p99_ratio,
-        over: over.unwrap_or(GUARD_OVER).max(1),
+        over: over.unwrap_or(GUARD_OVER_DEFAULT).max(1),
     }
 }
 
-/// Conditions by name; in a list each is called by what it says.
+/// Conditions by name; in a list, each is named by its own text.
 pub fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems) -> Vec<(String, Expression)> {
     let entries: Vec<(Site, String, &str)> = match draft {
         InvariantsDraft::List(list) => {
@@ -222,7 +225,7 @@ pub fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems)
     for (site, name, text) in entries {
         let Some(expression) = condition(text, &site, problems) else { continue };
         for root in expression.reads().iter().map(ReadPath::root).filter(|root| !INVARIANT_ROOTS.contains(root)) {
-            let hint = meant(root, INVARIANT_ROOTS.into_iter());
+            let hint = suggest(root, INVARIANT_ROOTS.into_iter());
             problems.error(&site, format!("`{root}` cannot be read by an invariant")).hint(hint);
         }
         invariants.push((name, expression));

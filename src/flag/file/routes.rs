@@ -5,10 +5,11 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
-use super::family::together;
-use super::words::{check_name, duration};
+use super::family::check_across_routes;
+use super::values::{check_name, duration};
 use super::{
-    CallerDraft, JwtDraft, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, World, matching, meant, parts,
+    CallerDraft, JwtDraft, KnownNames, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, matching, parts,
+    suggest,
 };
 use crate::flag::matcher::params;
 use crate::flag::{CallerScope, Route, Service, Shares, State, TokenKeys};
@@ -16,24 +17,24 @@ use crate::limits::EARLIER_IDS_MAX;
 use crate::names::WorkflowName;
 use crate::problem::{Problems, Site};
 
-/// Checks all routes of all files together; each site is the route's place in its file. What comes back are the routes
-/// in which nothing is wrong; where `problems` has errors they must not be put in force.
-pub fn check_routes(drafts: &[(Site, RouteDraft)], world: &World<'_>, problems: &mut Problems) -> Vec<Route> {
-    let checked: Vec<_> = drafts.iter().map(|(site, draft)| check_route(draft, site, world, problems)).collect();
-    together(drafts, &checked, problems);
+/// Checks all routes of all files together; each site is where the route is in its file. Returns the routes without
+/// errors; where `problems` has errors, none of them may be put in force.
+pub fn check_routes(drafts: &[(Site, RouteDraft)], known: &KnownNames<'_>, problems: &mut Problems) -> Vec<Route> {
+    let checked: Vec<_> = drafts.iter().map(|(site, draft)| check_route(draft, site, known, problems)).collect();
+    check_across_routes(drafts, &checked, problems);
     checked.into_iter().flatten().collect()
 }
 
-fn check_route(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Problems) -> Option<Route> {
+fn check_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems: &mut Problems) -> Option<Route> {
     let mut own = Problems::default();
-    let route = built(draft, site, world, &mut own);
+    let route = build_route(draft, site, known, &mut own);
     let route = route.filter(|_| !own.has_errors());
     problems.extend(own);
     route
 }
 
-fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Problems) -> Option<Route> {
-    // Destructured whole, so that a new field is an error until it is checked.
+fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems: &mut Problems) -> Option<Route> {
+    // All fields are destructured, so that a new field does not compile until it is checked.
     let RouteDraft {
         id,
         was,
@@ -55,7 +56,7 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
         guard,
         invariants,
     } = draft;
-    let names: Vec<&str> = params(&matches.path).collect();
+    let path_params: Vec<&str> = params(&matches.path).collect();
     let at = |key: &str| site.key(key);
 
     check_name("id for a route", id, &at("id"), problems);
@@ -63,39 +64,39 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
         check_name("id for a route", id, &at("was").index(place), problems);
     }
     if was.len() > EARLIER_IDS_MAX {
-        let message = format!("{} earlier ids are listed, and {EARLIER_IDS_MAX} may be", was.len());
-        problems.error(&at("was"), message).hint("leave out the oldest under which nothing is kept any more");
+        let message = format!("{} earlier ids are listed; at most {EARLIER_IDS_MAX} are allowed", was.len());
+        problems.error(&at("was"), message).hint("leave out the oldest that no record uses any more");
     }
-    let matches = matching::matching(matches, &at("match"), problems);
-    let legacy = service(legacy, world, &at("legacy"), problems);
-    let facts = workflow.as_ref().and_then(|name| facts(name, world, &at("workflow"), problems));
+    let matches = matching::check_match(matches, &at("match"), problems);
+    let legacy = service(legacy, known, &at("legacy"), problems);
+    let workflow_facts = workflow.as_ref().and_then(|name| workflow_facts(name, known, &at("workflow"), problems));
     if workflow.is_none() {
-        needs_workflow(draft, site, problems);
+        check_workflow_named(draft, site, problems);
     }
     let forced = parts::forced(force.as_ref(), &at("force"), problems);
     let shares = match percent {
         Some(percent) => parts::shares(percent, *state, key.is_some(), &at("percent"), problems),
         None => Shares::default(),
     };
-    let key = key.as_ref().and_then(|text| parts::template(text, &names, &at("key"), problems));
-    let cohorts = parts::cohorts(cohorts, &names, &at("cohorts"), problems);
-    let instance = instance.as_ref().and_then(|draft| parts::instance(draft, &names, &at("instance"), problems));
-    let retry = retry_key.as_ref().and_then(|text| parts::template(text, &names, &at("retry_key"), problems));
-    let caller = caller_scope(caller.as_ref(), world, &at("caller"), problems);
+    let key = key.as_ref().and_then(|text| parts::template(text, &path_params, &at("key"), problems));
+    let cohorts = parts::cohorts(cohorts, &path_params, &at("cohorts"), problems);
+    let instance = instance.as_ref().and_then(|draft| parts::instance(draft, &path_params, &at("instance"), problems));
+    let retry = retry_key.as_ref().and_then(|text| parts::template(text, &path_params, &at("retry_key"), problems));
+    let caller = caller_scope(caller.as_ref(), known, &at("caller"), problems);
     let deadline = deadline.as_ref().and_then(|text| duration(text, &at("deadline"), problems));
     let guard = guard.as_ref().map(|draft| parts::guard(draft, &at("guard"), problems));
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
-    if facts.is_some_and(|facts| facts.shared_steps) {
+    if workflow_facts.is_some_and(|workflow_facts| workflow_facts.shared_steps) {
         if *replay_safe {
             problems
                 .error(&at("replay_safe"), "a workflow with a shared step is not safe to replay")
-                .hint("legacy would do the work a second time: leave `replay_safe` out");
+                .hint("legacy would do the work twice: leave `replay_safe` out");
         }
         if retry_key.is_none() && matches.as_ref().is_some_and(|m| !m.method.is_safe()) {
             problems
                 .warn(&at("id"), "without the header `Idempotency-Key` a client's retry is a new request here")
-                .hint("say what tells a retry: retry_key: ${request.headers[\"idempotency-key\"]}");
+                .hint("name what marks a retry: retry_key: ${request.headers[\"idempotency-key\"]}");
         }
     }
     Some(Route {
@@ -120,35 +121,35 @@ fn built(draft: &RouteDraft, site: &Site, world: &World<'_>, problems: &mut Prob
     })
 }
 
-/// Above `off` the engine needs something to run.
-fn needs_workflow(draft: &RouteDraft, site: &Site, problems: &mut Problems) {
+/// Above `off` the engine needs a workflow to run.
+fn check_workflow_named(draft: &RouteDraft, site: &Site, problems: &mut Problems) {
     if draft.state > State::Off {
         problems
-            .error(&site.key("state"), format!("`{}` wants a `workflow`", draft.state))
+            .error(&site.key("state"), format!("`{}` needs a `workflow`", draft.state))
             .hint("name what the engine runs, or leave the route `off`");
     }
     for (place, cohort) in draft.cohorts.iter().enumerate().filter(|(_, cohort)| cohort.state > State::Off) {
         let site = site.key("cohorts").index(place).key("state");
-        problems.error(&site, format!("a cohort on `{}` wants a `workflow` of the route", cohort.state));
+        problems.error(&site, format!("a cohort on `{}` needs a `workflow` of the route", cohort.state));
     }
 }
 
-fn service(name: &str, world: &World<'_>, site: &Site, problems: &mut Problems) -> Option<Arc<Service>> {
-    match world.services.get(name) {
+fn service(name: &str, known: &KnownNames<'_>, site: &Site, problems: &mut Problems) -> Option<Arc<Service>> {
+    match known.services.get(name) {
         Some(service) => service.clone(),
         None => {
-            let hint = meant(name, world.services.keys().map(|name| name.as_str()));
+            let hint = suggest(name, known.services.keys().map(|name| name.as_str()));
             problems.error(site, format!("no service is called `{name}`")).hint(hint);
             None
         }
     }
 }
 
-fn facts(name: &str, world: &World<'_>, site: &Site, problems: &mut Problems) -> Option<WorkflowFacts> {
-    match world.workflows.get(name) {
-        Some(facts) => *facts,
+fn workflow_facts(name: &str, known: &KnownNames<'_>, site: &Site, problems: &mut Problems) -> Option<WorkflowFacts> {
+    match known.workflows.get(name) {
+        Some(workflow_facts) => *workflow_facts,
         None => {
-            let hint = meant(name, world.workflows.keys().map(|name| name.as_str()));
+            let hint = suggest(name, known.workflows.keys().map(|name| name.as_str()));
             problems.error(site, format!("no workflow is called `{name}`")).hint(hint);
             None
         }
@@ -157,7 +158,7 @@ fn facts(name: &str, world: &World<'_>, site: &Site, problems: &mut Problems) ->
 
 fn caller_scope(
     draft: Option<&CallerDraft>,
-    world: &World<'_>,
+    known: &KnownNames<'_>,
     site: &Site,
     problems: &mut Problems,
 ) -> Option<CallerScope> {
@@ -169,7 +170,7 @@ fn caller_scope(
                 Some(names) => headers(names, &site.key("headers"), problems),
                 None => vec![AUTHORIZATION],
             };
-            (token_keys(jwt, world, &site.key("jwt"), problems)?, others)
+            (token_keys(jwt, known, &site.key("jwt"), problems)?, others)
         }
     };
     Some(CallerScope { token, headers })
@@ -179,7 +180,7 @@ fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<Heade
     let mut header = |name: &str, site: &Site| match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) => Some(name),
         Err(_) => {
-            problems.error(site, format!("`{name}` is no header")).hint("the name alone: authorization");
+            problems.error(site, format!("`{name}` is not a header name")).hint("the name alone: authorization");
             None
         }
     };
@@ -192,10 +193,10 @@ fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<Heade
     }
 }
 
-/// `None` where a problem was found; `Some(None)` where the keys may be absent here.
+/// `None` where a problem was found; `Some(None)` where the file is absent and may be.
 fn token_keys(
     draft: &JwtDraft,
-    world: &World<'_>,
+    known: &KnownNames<'_>,
     site: &Site,
     problems: &mut Problems,
 ) -> Option<Option<Arc<TokenKeys>>> {
@@ -205,12 +206,12 @@ fn token_keys(
         OneOrMore::More(all) => all.clone(),
     };
     if audience.is_empty() || audience.iter().any(|one| one.trim().is_empty()) {
-        problems.error(&site.key("audience"), "a token must be for somebody").hint(
+        problems.error(&site.key("audience"), "a token needs an audience").hint(
             "the `aud` of the tokens that this API takes; one for another API says nothing about the caller here",
         );
         return None;
     }
-    match (world.read)(keys) {
+    match (known.read)(keys) {
         Ok(Some(text)) => match TokenKeys::read(&text, audience) {
             Ok(keys) => Some(Some(Arc::new(keys))),
             Err(why) => {
@@ -221,7 +222,7 @@ fn token_keys(
             }
         },
         Ok(None) => {
-            problems.warn(&site.key("keys"), format!("the file `{keys}` is not here: no token can be verified"));
+            problems.warn(&site.key("keys"), format!("the file `{keys}` is absent: no token can be verified"));
             Some(None)
         }
         Err(why) => {

@@ -3,7 +3,7 @@
 use http::Uri;
 
 use super::breaker;
-use super::words::{check_name, duration};
+use super::values::{check_name, duration};
 use super::{ServiceDraft, ServiceMapDraft};
 use crate::flag::{Service, normalise};
 use crate::problem::{Problems, Site};
@@ -15,16 +15,16 @@ pub fn check_service(name: &str, draft: &ServiceDraft, site: &Site, problems: &m
     let service = match draft {
         ServiceDraft::Url(url) => {
             let draft = ServiceMapDraft { urls: vec![url.clone()], ..ServiceMapDraft::default() };
-            built(name, &draft, site, |_| site.clone(), &mut own)
+            build_service(name, &draft, site, |_| site.clone(), &mut own)
         }
-        ServiceDraft::Map(draft) => built(name, draft, site, |place| site.key("urls").index(place), &mut own),
+        ServiceDraft::Map(draft) => build_service(name, draft, site, |place| site.key("urls").index(place), &mut own),
     };
     let bad = own.has_errors();
     problems.extend(own);
     (!bad).then_some(service)
 }
 
-fn built(
+fn build_service(
     name: &str,
     draft: &ServiceMapDraft,
     site: &Site,
@@ -55,20 +55,20 @@ fn base(text: &str, site: &Site, problems: &mut Problems) -> Option<Uri> {
     let example = "for example http://127.0.0.1:9000 or http://shop.internal/api";
     let uri: Uri = match text.parse() {
         Ok(uri) => uri,
-        Err(error) => return refuse(format!("`{text}` is no URL: {error}"), example),
+        Err(error) => return refuse(format!("`{text}` is not a URL: {error}"), example),
     };
     match uri.scheme_str() {
         Some("http") => {}
         Some("https") => {
-            let hint = "put TLS towards the service into a local forwarder, and name that one's http:// address";
+            let hint = "let a local forwarder do TLS towards the service, and name the forwarder's http:// address";
             return refuse("https is not supported by this version".into(), hint);
         }
-        _ => return refuse(format!("`{text}` is no http URL"), example),
+        _ => return refuse(format!("`{text}` is not an http URL"), example),
     }
     let authority = uri.authority()?;
     if authority.as_str().contains('@') {
         let hint = "name credentials under `secrets:`, and use them in a step's headers";
-        return refuse("a base URL holds no user name or password".into(), hint);
+        return refuse("a base URL cannot have a user name or password".into(), hint);
     }
     if authority.host().is_empty() || authority.port_u16() == Some(0) {
         return refuse(format!("`{text}` names no host and port that can be called"), example);
@@ -78,7 +78,7 @@ fn base(text: &str, site: &Site, problems: &mut Problems) -> Option<Uri> {
     }
     let path = uri.path();
     if !normalise(path).is_ok_and(|normalised| !normalised.ambiguous && normalised.path == path) {
-        return refuse(format!("the base path `{path}` has segments that servers read in several ways"), example);
+        return refuse(format!("the base path `{path}` has segments that servers interpret differently"), example);
     }
     let text = format!("http://{authority}{}", path.trim_end_matches('/'));
     text.parse().ok()

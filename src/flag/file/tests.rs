@@ -1,4 +1,4 @@
-//! What files get told.
+//! The problems that checks of files report.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::problem::{Problems, Severity, Site};
 type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
 type Workflows = BTreeMap<WorkflowName, Option<WorkflowFacts>>;
 
-fn world_parts() -> (Services, Workflows) {
+fn known_names() -> (Services, Workflows) {
     let shop = crate::flag::tests::service("shop");
     let services = [("shop".into(), Some(shop)), ("broken".into(), None)].into();
     let workflows = [
@@ -22,32 +22,32 @@ fn world_parts() -> (Services, Workflows) {
     (services, workflows.into())
 }
 
-/// Checks routes as one file; the problems as `severity place: message [hint]`.
+/// Checks routes as one file; problems are given as `severity site: message [hint]`.
 fn check(routes: Value) -> (Vec<Route>, Vec<String>) {
     let file: RouteFileDraft = serde_json::from_value(json!({ "routes": routes })).unwrap();
     let site = Site::file("r.yaml").key("routes");
     let drafts: Vec<_> = file.routes.into_iter().enumerate().map(|(n, draft)| (site.index(n), draft)).collect();
-    let (services, workflows) = world_parts();
+    let (services, workflows) = known_names();
     let read = |file: &str| match file {
         "bad.pem" => Ok(Some("hello".to_owned())),
         _ => Err(format!("the file `{file}` cannot be read")),
     };
     let mut problems = Problems::default();
     let routes =
-        check_routes(&drafts, &World { services: &services, workflows: &workflows, read: &read }, &mut problems);
-    (routes, told(&problems))
+        check_routes(&drafts, &KnownNames { services: &services, workflows: &workflows, read: &read }, &mut problems);
+    (routes, messages(&problems))
 }
 
-fn told(problems: &Problems) -> Vec<String> {
-    let told = problems.iter().map(|p| {
+fn messages(problems: &Problems) -> Vec<String> {
+    let messages = problems.iter().map(|p| {
         let severity = if p.severity == Severity::Error { "error" } else { "warning" };
         let hint = p.hint.as_ref().map_or(String::new(), |hint| format!(" [{hint}]"));
         format!("{severity} {}: {}{hint}", p.site, p.message)
     });
-    told.collect()
+    messages.collect()
 }
 
-/// A route that is right, changed by a patch.
+/// A correct route, changed by a patch.
 fn with(patch: Value) -> Value {
     let mut route = json!({ "id": "orders.get", "match": { "method": "GET", "path": "/orders/{id}" },
         "legacy": "shop", "workflow": "read-order" });
@@ -57,16 +57,16 @@ fn with(patch: Value) -> Value {
     route
 }
 
-/// The one problem that a patch leads to.
-fn only(patch: Value) -> String {
-    let (_, told) = check(json!([with(patch.clone())]));
-    assert_eq!(told.len(), 1, "{patch}: {told:#?}");
-    told[0].clone()
+/// The only problem that a patch causes.
+fn only_problem(patch: Value) -> String {
+    let (_, messages) = check(json!([with(patch.clone())]));
+    assert_eq!(messages.len(), 1, "{patch}: {messages:#?}");
+    messages[0].clone()
 }
 
 #[test]
 fn a_whole_route_is_read() {
-    let (routes, told) = check(json!([
+    let (routes, messages) = check(json!([
         { "id": "orders.create", "match": { "method": "POST", "path": "/orders", "host": "Shop.Example.com" },
           "legacy": "shop", "workflow": "create-order", "state": "shadow", "percent": 50,
           "key": "${request.headers[\"x-tenant\"]}", "retry_key": "${request.headers[\"idempotency-key\"]}",
@@ -78,7 +78,7 @@ fn a_whole_route_is_read() {
         with(json!({ "state": "dark", "percent": { "dark": 20, "shadow": 5 }, "key": "${request.params.id}",
           "instance": { "follows": "orders.create", "key": "path.id" } })),
     ]));
-    assert!(told.is_empty(), "{told:#?}");
+    assert!(messages.is_empty(), "{messages:#?}");
     let create = &routes[0];
     assert_eq!(create.matches.host.as_deref(), Some("shop.example.com"));
     assert_eq!(create.shares.shadow, Percent::new(50.0).unwrap());
@@ -93,122 +93,120 @@ fn a_whole_route_is_read() {
 }
 
 #[test]
-fn names_that_nobody_knows() {
+fn unknown_names_are_reported() {
     assert_eq!(
-        only(json!({ "legacy": "shpo" })),
+        only_problem(json!({ "legacy": "shpo" })),
         "error r.yaml.routes[0].legacy: no service is called `shpo` [did you mean `shop`?]"
     );
     assert_eq!(
-        only(json!({ "workflow": "raed-order" })),
+        only_problem(json!({ "workflow": "raed-order" })),
         "error r.yaml.routes[0].workflow: no workflow is called `raed-order` [did you mean `read-order`?]"
     );
-    let (routes, told) = check(json!([with(json!({ "legacy": "broken", "workflow": "broken" }))]));
-    assert!(routes.is_empty() && told.is_empty(), "what is wrong itself is reported once, elsewhere");
+    let (routes, messages) = check(json!([with(json!({ "legacy": "broken", "workflow": "broken" }))]));
+    assert!(routes.is_empty() && messages.is_empty(), "a name whose own check failed is reported there only");
 }
 
 #[test]
-fn what_each_field_refuses() {
+fn each_field_is_checked() {
     let key = "${request.headers[\"x\"]}";
     for (patch, place, message) in [
-        (json!({ "id": "Orders Get" }), ".id", "is no id for a route"),
-        (json!({ "was": ["Orders Get"] }), ".was[0]", "is no id for a route"),
+        (json!({ "id": "Orders Get" }), ".id", "is not a valid id for a route"),
+        (json!({ "was": ["Orders Get"] }), ".was[0]", "is not a valid id for a route"),
         (json!({ "was": ["orders.get"] }), ".was[0]", "is the route's id now"),
         (json!({ "was": ["a", "a"] }), ".was[1]", "is listed twice"),
         (json!({ "percent": 150, "state": "shadow" }), ".percent", "percent 150 is not between 0 and 100"),
         (json!({ "percent": { "live": 150 }, "key": key }), ".percent.live", "percent 150 is not between"),
         (json!({ "percent": 0.001, "state": "shadow" }), ".percent", "finer than 0.01"),
-        (json!({ "percent": 20, "state": "dark" }), ".percent", "a share below 100 in `dark` wants a `key`"),
-        (json!({ "percent": { "live": 20 } }), ".percent.live", "a share below 100 in `live` wants a `key`"),
+        (json!({ "percent": 20, "state": "dark" }), ".percent", "a share below 100 in `dark` needs a `key`"),
+        (json!({ "percent": { "live": 20 } }), ".percent.live", "a share below 100 in `live` needs a `key`"),
         (json!({ "percent": 20 }), ".percent", "`off` has no share"),
-        (json!({ "percent": { "off": 20 } }), ".percent.off", "`off` is no rung with a share"),
-        (json!({ "state": "shadow", "workflow": null }), ".state", "`shadow` wants a `workflow`"),
+        (json!({ "percent": { "off": 20 } }), ".percent.off", "`off` is not a rung with a share"),
+        (json!({ "state": "shadow", "workflow": null }), ".state", "`shadow` needs a `workflow`"),
         (json!({ "key": "${request.headers[" }), ".key", ""),
-        (json!({ "key": "${request.body.tenant}" }), ".key", "before the body is there"),
+        (json!({ "key": "${request.body.tenant}" }), ".key", "before the body is read"),
         (json!({ "key": "${string(request)}" }), ".key", "reads the whole request"),
         (json!({ "key": "${steps.price.output}" }), ".key", "`steps` cannot be read here"),
         (json!({ "key": "${request.headrs.x}" }), ".key", "has no `headrs` [did you mean `headers`?]"),
         (json!({ "key": "${request.params.order}" }), ".key", "no parameter `order`"),
         (json!({ "key": "always" }), ".key", "the same for every caller"),
-        (json!({ "retry_key": "${request.body.id}" }), ".retry_key", "before the body is there"),
+        (json!({ "retry_key": "${request.body.id}" }), ".retry_key", "before the body is read"),
         (json!({ "cohorts": [{ "name": "a", "when": "true", "state": "off" }] }), ".cohorts[0].when", "${true}"),
         (
             json!({ "cohorts": [{ "name": "a", "when": "${request.body.x}", "state": "off" }] }),
             ".cohorts[0].when",
             "before the body",
         ),
-        (json!({ "instance": { "creates": "id" } }), ".instance.creates", "is no JSONPath"),
+        (json!({ "instance": { "creates": "id" } }), ".instance.creates", "is not a JSONPath"),
         (json!({ "instance": { "creates": "$.id", "ends": "${true}" } }), ".instance.ends", "not supported"),
         (json!({ "instance": {} }), ".instance", "either created or followed"),
-        (json!({ "instance": { "follows": "x" } }), ".instance.follows", "wants a `key`"),
-        (json!({ "instance": { "follows": "x", "key": "query.id" } }), ".instance.key", "is no path parameter"),
+        (json!({ "instance": { "follows": "x" } }), ".instance.follows", "needs a `key`"),
+        (json!({ "instance": { "follows": "x", "key": "query.id" } }), ".instance.key", "is not a path parameter"),
         (json!({ "instance": { "follows": "x", "key": "path.idd" } }), ".instance.key", "did you mean `id`?"),
         (json!({ "instance": { "follows": "x", "key": "path.id" } }), ".instance.follows", "no route is called `x`"),
-        (json!({ "caller": ["a b"] }), ".caller[0]", "is no header"),
+        (json!({ "caller": ["a b"] }), ".caller[0]", "is not a header name"),
         (json!({ "caller": { "jwt": { "keys": "gone.pem", "audience": "a" } } }), ".caller.jwt.keys", "cannot be read"),
         (json!({ "caller": { "jwt": { "keys": "bad.pem", "audience": "a" } } }), ".caller.jwt.keys", "neither"),
         (
             json!({ "caller": { "jwt": { "keys": "bad.pem", "audience": [] } } }),
             ".caller.jwt.audience",
-            "must be for somebody",
+            "needs an audience",
         ),
-        (json!({ "deadline": "5 parsecs" }), ".deadline", "is no duration"),
+        (json!({ "deadline": "5 parsecs" }), ".deadline", "is not a duration"),
         (json!({ "deadline": "0s" }), ".deadline", "not between 1ms and 24h"),
-        (json!({ "guard": { "mismatch": "1" } }), ".guard.mismatch", "is no rate"),
-        (json!({ "guard": { "over": 5 } }), ".guard", "watches nothing"),
+        (json!({ "guard": { "mismatch": "1" } }), ".guard.mismatch", "is not a rate"),
+        (json!({ "guard": { "over": 5 } }), ".guard", "has no condition"),
         (json!({ "guard": { "p99_ratio": 0.0 } }), ".guard.p99_ratio", "above 0"),
         (json!({ "invariants": { "a": "${rpely.status < 500}" } }), ".invariants.a", "did you mean `reply`?"),
-        (json!({ "force": { "reason": " " } }), ".force.reason", "wants a reason"),
+        (json!({ "force": { "reason": " " } }), ".force.reason", "needs a reason"),
         (json!({ "workflow": "create-order", "replay_safe": true }), ".replay_safe", "not safe to replay"),
         (json!({ "match": { "method": "get", "path": "/a" } }), ".match.method", "upper case: `GET`"),
         (json!({ "match": { "method": "CONNECT", "path": "/a" } }), ".match.method", "tunnel"),
         (json!({ "match": { "method": "GET", "path": "a" } }), ".match.path", "does not start with a slash"),
-        (json!({ "match": { "method": "GET", "path": "/a?b" } }), ".match.path", "no path has"),
+        (json!({ "match": { "method": "GET", "path": "/a?b" } }), ".match.path", "paths cannot have"),
         (json!({ "match": { "method": "GET", "path": "/a/../b" } }), ".match.path", "write `/b`"),
         (json!({ "match": { "method": "GET", "path": "/a//b" } }), ".match.path", "can match nothing"),
-        (json!({ "match": { "method": "GET", "path": "/a/x{b}" } }), ".match.path", "is no parameter"),
-        (json!({ "match": { "method": "GET", "path": "/{*rest}" } }), ".match.path", "is no parameter"),
-        (json!({ "match": { "method": "GET", "path": "/%7Ba%7D" } }), ".match.path", "is no parameter"),
-        (json!({ "match": { "method": "GET", "path": "/{a}/{a}" } }), ".match.path", "is there twice"),
+        (json!({ "match": { "method": "GET", "path": "/a/x{b}" } }), ".match.path", "is not a parameter"),
+        (json!({ "match": { "method": "GET", "path": "/{*rest}" } }), ".match.path", "is not a parameter"),
+        (json!({ "match": { "method": "GET", "path": "/%7Ba%7D" } }), ".match.path", "is not a parameter"),
+        (json!({ "match": { "method": "GET", "path": "/{a}/{a}" } }), ".match.path", "is used twice"),
         (json!({ "match": { "method": "GET", "path": "/a", "host": "x:80" } }), ".match.host", "without port"),
-        (json!({ "match": { "method": "GET", "path": "/a", "host": "*.x" } }), ".match.host", "is no host"),
+        (json!({ "match": { "method": "GET", "path": "/a", "host": "*.x" } }), ".match.host", "is not a host"),
     ] {
-        let told = only(patch.clone());
-        assert!(told.contains(&format!("r.yaml.routes[0]{place}: ")), "{patch}: {told}");
-        assert!(told.contains(message), "{patch}: {told}");
+        let messages = only_problem(patch.clone());
+        assert!(messages.contains(&format!("r.yaml.routes[0]{place}: ")), "{patch}: {messages}");
+        assert!(messages.contains(message), "{patch}: {messages}");
     }
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
-    let (_, told) = check(json!([with(json!({ "legacy": "x", "workflow": "y", "percent": 150, "deadline": "z",
+fn all_problems_are_reported_at_once() {
+    let (_, messages) = check(json!([with(json!({ "legacy": "x", "workflow": "y", "percent": 150, "deadline": "z",
         "state": "live", "key": "${" }))]));
-    assert_eq!(told.len(), 5, "{told:#?}");
+    assert_eq!(messages.len(), 5, "{messages:#?}");
 }
 
 #[test]
-fn shared_steps_want_a_retry_key() {
+fn shared_steps_need_a_retry_key() {
     let post = json!({ "workflow": "create-order", "match": { "method": "POST", "path": "/a" } });
-    assert!(only(post).starts_with("warning r.yaml.routes[0].id: without the header `Idempotency-Key`"));
+    assert!(only_problem(post).starts_with("warning r.yaml.routes[0].id: without the header `Idempotency-Key`"));
 }
 
 #[test]
-fn routes_against_each_other() {
+fn equal_routes_are_refused() {
     let other = |id: &str, path: &str| with(json!({ "id": id, "match": { "method": "GET", "path": path } }));
-    let (_, told) =
+    let (_, messages) =
         check(json!([other("a", "/orders/{id}"), other("b", "/%6Frders/{order}"), other("c", "/orders/x")]));
     assert_eq!(
-        told,
-        [
-            "error r.yaml.routes[1].match: `b` matches the same requests as `a` [`a` stands at r.yaml.routes[0]; method, \
-          path or host must differ]"
-        ]
+        messages,
+        ["error r.yaml.routes[1].match: `b` matches the same requests as `a` [`a` is at r.yaml.routes[0]; method, \
+          path or host must differ]"]
     );
-    let (_, told) = check(json!([other("a", "/x"), other("a", "/y")]));
-    assert_eq!(told, ["error r.yaml.routes[1].id: two routes are called `a` [the other stands at r.yaml.routes[0]]"]);
+    let (_, messages) = check(json!([other("a", "/x"), other("a", "/y")]));
+    assert_eq!(messages, ["error r.yaml.routes[1].id: two routes are called `a` [the other is at r.yaml.routes[0]]"]);
 }
 
 #[test]
-fn families_fit() {
+fn families_are_checked() {
     let creator = |state: &str| {
         with(json!({ "id": "create", "match": { "method": "POST", "path": "/orders" }, "state": state,
             "instance": { "creates": "$.id" } }))
@@ -217,65 +215,65 @@ fn families_fit() {
         with(json!({ "state": state, "instance": { "follows": creator, "key": "path.id" } }))
     };
     assert!(check(json!([creator("dark"), follower("create", "live")])).1.is_empty());
-    let (_, told) = check(json!([creator("dark"), follower("create", "shadow")]));
+    let (_, messages) = check(json!([creator("dark"), follower("create", "shadow")]));
     assert_eq!(
-        told,
-        ["error r.yaml.routes[1].state: `create` is declared `dark`, above its follower `orders.get` [followers go \
-          first: raise `orders.get` to `dark` too]"]
+        messages,
+        ["error r.yaml.routes[1].state: `create` is declared `dark`, above its follower `orders.get` [raise \
+          followers first: `orders.get` to `dark` too]"]
     );
-    let (_, told) = check(json!([creator("off"), follower("craete", "off")]));
-    assert!(told[0].contains("no route is called `craete` [did you mean `create`?]"), "{told:?}");
+    let (_, messages) = check(json!([creator("off"), follower("craete", "off")]));
+    assert!(messages[0].contains("no route is called `craete` [did you mean `create`?]"), "{messages:?}");
     let plain = with(json!({ "id": "plain", "match": { "method": "POST", "path": "/x" } }));
-    let (_, told) = check(json!([plain, follower("plain", "off")]));
-    assert!(told[0].contains("`plain` creates no instances"), "{told:?}");
+    let (_, messages) = check(json!([plain, follower("plain", "off")]));
+    assert!(messages[0].contains("`plain` creates no instances"), "{messages:?}");
 }
 
 #[test]
-fn services_are_plain_http_bases() {
+fn services_are_checked() {
     let service = |draft: Value| {
         let draft: ServiceDraft = serde_json::from_value(draft).unwrap();
         let mut problems = Problems::default();
         let service = check_service("shop", &draft, &Site::file("p.yaml").key("services").key("shop"), &mut problems);
-        (service, told(&problems))
+        (service, messages(&problems))
     };
-    let (shop, told) = service(json!("http://127.0.0.1:9000/api/"));
-    assert_eq!(shop.unwrap().urls[0].to_string(), "http://127.0.0.1:9000/api", "{told:?}");
+    let (shop, messages) = service(json!("http://127.0.0.1:9000/api/"));
+    assert_eq!(shop.unwrap().urls[0].to_string(), "http://127.0.0.1:9000/api", "{messages:?}");
     let (shop, _) = service(json!("http://127.0.0.1:9000"));
     assert_eq!(shop.unwrap().urls[0].authority().unwrap(), "127.0.0.1:9000");
-    let (stock, told) = service(json!({ "urls": ["http://a:1", "http://b:2"], "keyed": true, "connect": "1s",
+    let (stock, messages) = service(json!({ "urls": ["http://a:1", "http://b:2"], "keyed": true, "connect": "1s",
         "first_byte": "2s", "calls_max": 7 }));
     let stock = stock.unwrap();
-    assert!(stock.keyed && stock.urls.len() == 2 && stock.calls_max == Some(7) && told.is_empty());
+    assert!(stock.keyed && stock.urls.len() == 2 && stock.calls_max == Some(7) && messages.is_empty());
     for (draft, message) in [
         (json!("https://shop"), "https is not supported by this version"),
-        (json!("ftp://shop"), "is no http URL"),
-        (json!("shop:9000"), "is no http URL"),
-        (json!("http://u:p@shop"), "holds no user name or password"),
+        (json!("ftp://shop"), "is not an http URL"),
+        (json!("shop:9000"), "is not an http URL"),
+        (json!("http://u:p@shop"), "cannot have a user name or password"),
         (json!("http://shop/?a=b"), "neither query nor fragment"),
-        (json!("http://shop/a/../b"), "read in several ways"),
-        (json!("http://"), "is no URL"),
+        (json!("http://shop/a/../b"), "interpret differently"),
+        (json!("http://"), "is not a URL"),
         (json!({ "urls": [] }), "has no URL"),
         (json!({ "urls": ["http://a"], "calls_max": 0 }), "no call could ever be made"),
-        (json!({ "urls": ["http://a"], "connect": "soon" }), "is no duration"),
+        (json!({ "urls": ["http://a"], "connect": "soon" }), "is not a duration"),
     ] {
-        let (service, told) = service(draft.clone());
-        assert!(service.is_none() && told.len() == 1 && told[0].contains(message), "{draft}: {told:?}");
+        let (service, messages) = service(draft.clone());
+        assert!(service.is_none() && messages.len() == 1 && messages[0].contains(message), "{draft}: {messages:?}");
     }
 }
 
-fn bounds(draft: Value) -> (Option<Service>, Vec<String>) {
+fn check_bank(draft: Value) -> (Option<Service>, Vec<String>) {
     let mut map = json!({ "urls": ["http://a:1"] });
     map.as_object_mut().unwrap().extend(draft.as_object().unwrap().clone());
     let mut problems = Problems::default();
     let draft = serde_json::from_value(map).unwrap();
     let service = check_service("bank", &draft, &Site::file("p.yaml"), &mut problems);
-    (service, told(&problems))
+    (service, messages(&problems))
 }
 
 #[test]
-fn a_breaker_is_on_unless_it_is_off() {
+fn a_breaker_is_on_by_default() {
     let seconds = Duration::from_secs;
-    let breaker = |draft: Value| bounds(draft).0.unwrap().breaker;
+    let breaker = |draft: Value| check_bank(draft).0.unwrap().breaker;
     let default = Breaker::default();
     assert_eq!(breaker(json!({})), Some(default));
     assert_eq!(breaker(json!({ "breaker": "on" })), Some(default));
@@ -284,12 +282,13 @@ fn a_breaker_is_on_unless_it_is_off() {
     let draft = json!({ "breaker": { "failures": "20%", "over": "1m", "min": 5, "slow": "2s", "open": "90s" } });
     let (failures, over, open, open_max) = (0.2, seconds(60), seconds(90), seconds(90));
     let expected = Breaker { failures, over, min: 5, slow: Some(seconds(2)), open, open_max, ..default };
-    assert_eq!(breaker(draft), Some(expected), "its longest time is never shorter than its first");
+    assert_eq!(breaker(draft), Some(expected), "`open_max` is never shorter than `open`");
 }
 
 #[test]
-fn a_rate_has_a_burst() {
-    let rate = |draft: Value| bounds(draft).0.unwrap().rate.map(|rate| (rate.calls, rate.per.as_secs(), rate.burst));
+fn a_rate_has_a_default_burst() {
+    let rate =
+        |draft: Value| check_bank(draft).0.unwrap().rate.map(|rate| (rate.calls, rate.per.as_secs(), rate.burst));
     assert_eq!(rate(json!({})), None);
     assert_eq!(rate(json!({ "rate": "100/s" })), Some((100, 1, 10)));
     assert_eq!(rate(json!({ "rate": "100/s", "burst": 20 })), Some((100, 1, 20)));
@@ -297,20 +296,20 @@ fn a_rate_has_a_burst() {
     assert_eq!(rate(json!({ "rate": "1000/h" })), Some((1_000, 3_600, 1)));
     for (draft, message) in [
         (json!({ "rate": "0/s" }), "0 is not between 1 and"),
-        (json!({ "rate": "1/d" }), "is no rate of calls"),
-        (json!({ "rate": "-1/s" }), "is no rate of calls"),
+        (json!({ "rate": "1/d" }), "is not a rate of calls"),
+        (json!({ "rate": "-1/s" }), "is not a rate of calls"),
         (json!({ "rate": "1/s", "burst": 0 }), "no call could ever begin"),
         (json!({ "burst": 1 }), "goes with `rate`"),
         (json!({ "breaker": { "failures": "101%" } }), "not between 0% and 100%"),
-        (json!({ "breaker": { "probes": 101 } }), "are no probes"),
+        (json!({ "breaker": { "probes": 101 } }), "are too many"),
     ] {
-        let (service, told) = bounds(draft.clone());
-        assert!(service.is_none() && told.len() == 1 && told[0].contains(message), "{draft}: {told:?}");
+        let (service, messages) = check_bank(draft.clone());
+        assert!(service.is_none() && messages.len() == 1 && messages[0].contains(message), "{draft}: {messages:?}");
     }
 }
 
 #[test]
-fn schemas_close_their_maps() {
+fn schemas_refuse_unknown_keys() {
     for schema in [schemars::schema_for!(RouteFileDraft), schemars::schema_for!(ServiceDraft)] {
         let text = serde_json::to_string(&schema).unwrap();
         assert!(text.contains("\"additionalProperties\":false") && !text.contains("anyOf\":[{\"type\":\"string\"}"));
@@ -330,15 +329,15 @@ fn an_earlier_id_belongs_to_one_route_and_to_none_that_exists() {
     let at = |id: &str, path: &str, was: &[&str]| {
         with(json!({ "id": id, "match": { "method": "GET", "path": path }, "was": was }))
     };
-    let (routes, told) = check(json!([at("a", "/a", &["old.a", "older.a"]), at("b", "/b", &[])]));
-    assert!(told.is_empty(), "{told:#?}");
+    let (routes, messages) = check(json!([at("a", "/a", &["old.a", "older.a"]), at("b", "/b", &[])]));
+    assert!(messages.is_empty(), "{messages:#?}");
     assert_eq!(routes[0].was, ["old.a".into(), "older.a".into()]);
     assert_eq!(routes[0].first_id().as_str(), "older.a");
     assert_eq!(routes[1].first_id().as_str(), "b");
 
-    let (_, told) = check(json!([at("a", "/a", &["b"]), at("b", "/b", &["a"])]));
-    assert_eq!(told.len(), 2, "a circle: {told:#?}");
-    assert!(told[0].contains("routes[0].was[0]: a route is still called `b`"), "{told:#?}");
-    let (_, told) = check(json!([at("a", "/a", &["old"]), at("b", "/b", &["old"])]));
-    assert!(told.len() == 1 && told[0].contains("`old` is an earlier id of two routes"), "{told:#?}");
+    let (_, messages) = check(json!([at("a", "/a", &["b"]), at("b", "/b", &["a"])]));
+    assert_eq!(messages.len(), 2, "a circle: {messages:#?}");
+    assert!(messages[0].contains("routes[0].was[0]: a route is still called `b`"), "{messages:#?}");
+    let (_, messages) = check(json!([at("a", "/a", &["old"]), at("b", "/b", &["old"])]));
+    assert!(messages.len() == 1 && messages[0].contains("`old` is an earlier id of two routes"), "{messages:#?}");
 }

@@ -1,9 +1,9 @@
-//! Tests of the room as a whole.
+//! Tests of the module as a whole.
 
-mod deciding;
-mod finding;
+mod decisions;
+mod matching;
+mod paths;
 mod properties;
-mod spelling;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,11 +49,11 @@ pub fn route(id: &str, method: Method, path: &str) -> Route {
     }
 }
 
-pub fn standing(state: State) -> Standing {
-    Standing { requested: state, shares: Shares::default(), unproven: false, gate: None, guard: None, healthy: true }
+pub fn state_inputs(state: State) -> StateInputs {
+    StateInputs { requested: state, shares: Shares::default(), unproven: false, gate: None, guard: None, healthy: true }
 }
 
-pub fn set(routes: Vec<Route>, standings: BTreeMap<RouteId, Standing>, freeze: Freeze) -> FlagSet {
+pub fn set(routes: Vec<Route>, inputs: BTreeMap<RouteId, StateInputs>, freeze: Freeze) -> FlagSet {
     let routes = routes.into_iter().map(Arc::new).collect();
-    FlagSet::new(1, routes, &standings, service("shop"), BTreeMap::new(), freeze, [7; 32])
+    FlagSet::new(1, routes, &inputs, service("shop"), BTreeMap::new(), freeze, [7; 32])
 }

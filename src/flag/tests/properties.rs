@@ -1,8 +1,8 @@
-//! What holds for every set and every request.
+//! Properties of every set and every request.
 
 use proptest::prelude::*;
 
-use super::deciding::{Ask, engine, family, percents, shared};
+use super::decisions::{TestRequest, engine, family, percents, shared};
 use super::*;
 
 fn some_state() -> impl Strategy<Value = State> {
@@ -17,8 +17,8 @@ prop_compose! {
         guard in proptest::option::weighted(0.3, some_state()),
         healthy in proptest::bool::weighted(0.8),
         unproven in any::<bool>(),
-    ) -> Standing {
-        Standing {
+    ) -> StateInputs {
+        StateInputs {
             requested,
             shares: percents(shadow.into(), dark.into(), live.into()),
             unproven, gate, guard, healthy,
@@ -31,44 +31,47 @@ fn some_freeze() -> impl Strategy<Value = Freeze> {
 }
 
 prop_compose! {
-    fn some_ask()(
+    fn any_request()(
         method in prop_oneof![Just(Method::POST), Just(Method::GET), Just(Method::HEAD)],
         tenant in proptest::option::weighted(0.8, 0..500u32),
         staff in any::<bool>(),
         conditional in proptest::bool::weighted(0.1),
-        draw in any::<u64>(),
+        random in any::<u64>(),
         owner in prop_oneof![
             4 => Just(Owner::Nobody), 1 => Just(Owner::Engine), 1 => Just(Owner::LegacyWithTwin), 1 => Just(Owner::Unknown)
         ],
         first_try in prop_oneof![4 => Just(None), 1 => Just(Some(Arm::Legacy)), 1 => Just(Some(Arm::Engine))],
-    ) -> Ask {
-        let mut ask = match tenant {
-            Some(tenant) => Ask::tenant(tenant.to_string()),
-            None => Ask::new(),
+    ) -> TestRequest {
+        let mut request = match tenant {
+            Some(tenant) => TestRequest::tenant(tenant.to_string()),
+            None => TestRequest::new(),
         };
-        if staff { ask = ask.with("x-staff", "1") }
-        if conditional { ask = ask.with("if-match", "*") }
-        Ask { method, draw, owner, first_try, ..ask }
+        if staff { request = request.with("x-staff", "1") }
+        if conditional { request = request.with("if-match", "*") }
+        TestRequest { method, random, owner, first_try, ..request }
     }
 }
 
-/// In which arms a shared effect is real.
+/// The arms in which a shared effect is real.
 fn real(decision: Decision) -> Vec<Arm> {
     match decision {
         // Neither a rehearsal nor a dark run sends shared steps.
-        Decision::Legacy { other: Other::None | Other::Skip(_) | Other::Rehearse | Other::Dark, .. } => {
+        Decision::Legacy {
+            engine_work: EngineWork::None | EngineWork::Skip(_) | EngineWork::Rehearse | EngineWork::Dark,
+            ..
+        } => {
             vec![Arm::Legacy]
         }
-        // Legacy answers only where the engine has begun nothing and never will.
+        // Legacy answers only where the engine has begun nothing and never will, so one arm is real.
         Decision::Engine { .. } => vec![Arm::Engine],
         Decision::Nobody { .. } => vec![],
     }
 }
 
-/// How far up a decision is.
+/// A number that is higher for a higher rung; 0 where the request was not sampled.
 fn height(decision: Decision) -> u8 {
     match decision {
-        Decision::Legacy { other: Other::Skip(SkipReason::NotSampled), .. } => 0,
+        Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::NotSampled), .. } => 0,
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } | Decision::Nobody { rung, .. } => rung.rank(),
     }
 }
@@ -80,19 +83,19 @@ proptest! {
 
     #[test]
     fn every_request_has_one_safe_decision(
-        standing in some_standing(), freeze in some_freeze(), ask in some_ask(),
+        state_inputs in some_standing(), freeze in some_freeze(), request in any_request(),
         follow in any::<bool>(), cohort in proptest::option::weighted(0.5, some_state()),
     ) {
         let cohorts: Vec<_> = cohort.map(|state| (STAFF, state)).into_iter().collect();
-        let set = family(&standing, freeze, &cohorts);
+        let set = family(&state_inputs, freeze, &cohorts);
         let id = if follow { "follow" } else { "create" };
         let flag = set.route(&id.into()).unwrap();
         let effective = flag.effective.state;
-        let decision = ask.decide(&set, id);
-        let pinned = ask.owner == Owner::Engine;
-        let retried = ask.first_try.is_some();
+        let decision = request.decide(&set, id);
+        let pinned = request.owner == Owner::Engine;
+        let retried = request.first_try.is_some();
 
-        // Totality is that we are here. A shared effect is real in at most one arm, and in one unless nobody answers.
+        // A shared effect is real in exactly one arm, or in none where nobody answers.
         prop_assert_eq!(real(decision).len(), usize::from(!matches!(decision, Decision::Nobody { .. })));
         // `only` never names legacy.
         if effective == State::Only {
@@ -102,25 +105,25 @@ proptest! {
         if let Decision::Legacy { rung, .. } = decision {
             prop_assert!(rung < State::Only);
         }
-        // What the engine owns is the engine's.
+        // The engine answers for the instances that it owns.
         if pinned {
-            prop_assert_eq!(decision, engine(effective, false, Because::Pin));
+            prop_assert_eq!(decision, engine(effective, false, EngineReason::Pin));
         }
-        // A retry stays, or nobody answers it.
-        if let Some(arm) = ask.first_try && !pinned && ask.owner != Owner::Unknown {
+        // A retry stays on its arm, or nobody answers it.
+        if let Some(arm) = request.first_try && !pinned && request.owner != Owner::Unknown {
             prop_assert!(real(decision).iter().all(|real| *real == arm), "{:?}", decision);
         }
         // The engine answers something new only where a rung says so, and no rung is above the cap but `only`.
-        if let Decision::Engine { rung, because: Because::Rung, .. } = decision {
+        if let Decision::Engine { rung, reason: EngineReason::Rung, .. } = decision {
             prop_assert!(rung >= State::Live && !pinned && !retried);
             prop_assert!(rung <= flag.cap || effective == State::Only);
         }
-        if let Decision::Legacy { other: Other::Dark, .. } = decision {
+        if let Decision::Legacy { engine_work: EngineWork::Dark, .. } = decision {
             prop_assert!(flag.cap >= State::Dark);
         }
-        // A follow-up of nothing that the engine knows is not given to it below `only`.
-        if follow && ask.owner == Owner::Nobody && effective != State::Only && !retried {
-            let untouched = matches!(decision, Decision::Legacy { other: Other::None | Other::Skip(_), .. });
+        // Below `only` the engine gets no follow-up of an instance that it does not know.
+        if follow && request.owner == Owner::Nobody && effective != State::Only && !retried {
+            let untouched = matches!(decision, Decision::Legacy { engine_work: EngineWork::None | EngineWork::Skip(_), .. });
             prop_assert!(untouched, "{:?}", decision);
         }
     }
@@ -128,26 +131,26 @@ proptest! {
     #[test]
     fn raising_a_share_only_adds_keys(
         state in some_state(), shares in (0..=100u8, 0..=100u8, 0..=100u8), rung in 0..3usize, to in 0..=100u8,
-        ask in some_ask(),
+        request in any_request(),
     ) {
-        let ask = Ask { owner: Owner::Nobody, first_try: None, ..ask };
+        let request = TestRequest { owner: Owner::Nobody, first_try: None, ..request };
         let mut numbers = [shares.0, shares.1, shares.2];
         let build = |n: [u8; 3]| shared(state, percents(n[0].into(), n[1].into(), n[2].into()));
-        let before = ask.decide(&build(numbers), "create");
+        let before = request.decide(&build(numbers), "create");
         numbers[rung] = numbers[rung].max(to);
-        let after = ask.decide(&build(numbers), "create");
+        let after = request.decide(&build(numbers), "create");
         prop_assert!(height(after) >= height(before), "{:?} then {:?}", before, after);
     }
 
     #[test]
     fn lowering_a_state_lowers_every_request(
-        standing in some_standing(), lower in some_state(), freeze in some_freeze(), ask in some_ask(),
+        state_inputs in some_standing(), lower in some_state(), freeze in some_freeze(), request in any_request(),
     ) {
-        let ask = Ask { owner: Owner::Nobody, first_try: None, ..ask };
-        let below = Standing { requested: lower.min(standing.requested), ..standing.clone() };
-        // From `only`, which nothing lowers by itself, a step down meets guard, health and freeze: lower all the same.
-        let before = ask.decide(&family(&standing, freeze, &[]), "create");
-        let after = ask.decide(&family(&below, freeze, &[]), "create");
+        let request = TestRequest { owner: Owner::Nobody, first_try: None, ..request };
+        let below = StateInputs { requested: lower.min(state_inputs.requested), ..state_inputs.clone() };
+        // Guard, health and freeze do not apply in `only` but do one step below it: the result is still lower.
+        let before = request.decide(&family(&state_inputs, freeze, &[]), "create");
+        let after = request.decide(&family(&below, freeze, &[]), "create");
         prop_assert!(height(after) <= height(before), "{:?} then {:?}", before, after);
         if below.requested < State::Live {
             prop_assert!(!matches!(after, Decision::Engine { .. }), "{:?}", after);
@@ -155,15 +158,15 @@ proptest! {
     }
 
     #[test]
-    fn who_is_live_would_be_dark(live in 0..=100u8, more in 0..=100u8, tenant in 0..5_000u32) {
+    fn a_caller_in_a_share_of_live_is_in_the_same_share_of_dark(live in 0..=100u8, more in 0..=100u8, tenant in 0..5_000u32) {
         let dark = live.saturating_add(more).min(100);
-        let ask = Ask::tenant(tenant.to_string());
+        let request = TestRequest::tenant(tenant.to_string());
         let is_live = matches!(
-            ask.decide(&shared(State::Live, percents(0.0, 0.0, live.into())), "create"),
+            request.decide(&shared(State::Live, percents(0.0, 0.0, live.into())), "create"),
             Decision::Engine { .. }
         );
         let is_dark = matches!(
-            ask.decide(&shared(State::Dark, percents(0.0, dark.into(), 0.0)), "create"),
+            request.decide(&shared(State::Dark, percents(0.0, dark.into(), 0.0)), "create"),
             Decision::Legacy { rung: State::Dark, .. }
         );
         prop_assert!(!is_live || is_dark);

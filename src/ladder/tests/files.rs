@@ -251,7 +251,7 @@ async fn a_rename_orphans_nothing_where_the_files_say_it() {
 async fn a_route_is_renamed_and_moved_at_once() {
     let house = House::open(files(&[])).await;
     house.flip("plain", forced(State::Live)).await.unwrap();
-    house.evidence.rest_on(&[("plain".into(), "one".into())]);
+    house.evidence.set_basis(&[("plain".into(), "one".into())]);
     house.answers("plain");
     let mut next = edited(files(&[("plain", State::Only)]), "plain", |route| {
         (route.id, route.was) = ("new".into(), vec!["plain".into()]);

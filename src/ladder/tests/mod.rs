@@ -13,7 +13,7 @@ use http::Method;
 
 use self::faulty::Faulty;
 use super::*;
-use crate::exchange::{Served, Watch};
+use crate::exchange::{Served, ServedObserver};
 use crate::expression::Template;
 use crate::flag::{Effective, Instance, Match, Percent, Route, Service, Shares, Why};
 

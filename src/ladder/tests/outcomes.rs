@@ -119,7 +119,7 @@ async fn files_that_move_nothing_need_no_store() {
 async fn the_gate_looks_at_evidence_of_the_files_that_it_judges() {
     let house = House::open(files(&[])).await;
     house.flip("plain", forced(State::Live)).await.unwrap();
-    house.evidence.rest_on(&[("plain".into(), "one".into())]);
+    house.evidence.set_basis(&[("plain".into(), "one".into())]);
     house.answers("plain");
     let based = |basis: &str| {
         let mut files = files(&[("plain", State::Only)]);

@@ -1,20 +1,21 @@
-//! Raw requests that two readers could read in two ways: refused and closed, or one request read in one way.
+//! Raw requests that servers could interpret differently: each is refused and its connection closed, or is forwarded as
+//! one request.
 
 use super::rig::{OK, Origin, Rig, Setup, get};
 use crate::flag::State;
 
-/// What becomes of a request.
-enum Fate {
+/// The expected result.
+enum Expected {
     /// Refused with one of these, the connection closed, nothing forwarded.
     Refused(&'static [u16]),
-    /// Forwarded once, with this request line and body.
+    /// Forwarded once, with this request line and this body.
     One(&'static str, &'static str),
 }
-use Fate::{One, Refused};
+use Expected::{One, Refused};
 
-const BAD: Fate = Refused(&[400]);
+const BAD: Expected = Refused(&[400]);
 
-const CORPUS: &[(&str, &str, Fate)] = &[
+const CORPUS: &[(&str, &str, Expected)] = &[
     ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", BAD),
     ("two equal hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", BAD),
     ("no host", "GET / HTTP/1.1\r\n\r\n", BAD),
@@ -118,7 +119,7 @@ const CORPUS: &[(&str, &str, Fate)] = &[
 #[tokio::test]
 async fn each_is_refused_and_closed_or_is_one_request() {
     for (name, raw, fate) in CORPUS {
-        let origin = Origin::says(OK).await;
+        let origin = Origin::always_answers(OK).await;
         let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
         let mut client = rig.connect().await;
         client.send(raw).await;
@@ -148,7 +149,7 @@ async fn each_is_refused_and_closed_or_is_one_request() {
 
 #[tokio::test]
 async fn heads_that_are_too_large_are_refused() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let long = "x".repeat(70 << 10);
     let many: String = (0..101).map(|i| format!("X-{i}: 1\r\n")).collect();
@@ -162,7 +163,7 @@ async fn heads_that_are_too_large_are_refused() {
 
 #[tokio::test]
 async fn a_refusal_reaches_a_client_that_is_still_sending() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nHost: b\r\nContent-Length: 500000\r\n\r\n").await;

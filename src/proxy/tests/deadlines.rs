@@ -1,4 +1,4 @@
-//! Whoever is slow, gone or lying: what the other side gets, and that nothing is left behind.
+//! Slow, absent and misbehaving clients and origins: what the other side gets, and that nothing stays open.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::rig::{OK, Origin, Rig, Setup, get, post};
-use super::wire::soon;
+use super::wire::bounded;
 use crate::limits::Limits;
 
 fn setup(limits: Limits) -> Setup {
@@ -32,7 +32,7 @@ async fn silent() -> (Origin, Arc<Notify>, Arc<Notify>) {
 }
 
 #[tokio::test]
-async fn a_silent_legacy_is_given_up_in_time_and_the_connection_lives_on() {
+async fn a_silent_legacy_times_out_and_the_client_connection_stays_open() {
     let (origin, _, ended) = silent().await;
     let rig = Rig::new(&origin, setup(Limits { first_byte_ms: 100, ..Limits::default() })).await;
     let mut client = rig.connect().await;
@@ -45,12 +45,12 @@ async fn a_silent_legacy_is_given_up_in_time_and_the_connection_lives_on() {
         assert_eq!(reply.field("content-type"), Some("application/problem+json"));
         assert!(reply.text().contains("could do the work twice"), "{}", reply.text());
         assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(2), "{took:?}");
-        soon("legacy's connection ends", ended.notified()).await;
+        bounded("legacy's connection ends", ended.notified()).await;
     }
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_says_that_nothing_was_sent() {
+async fn an_unreachable_service_gives_a_502_that_says_that_nothing_was_sent() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let rig = Rig::at(nobody, Setup::default()).await;
     let reply = rig.ask(&get("/gone")).await;
@@ -61,14 +61,14 @@ async fn a_service_that_is_not_there_says_that_nothing_was_sent() {
 }
 
 #[tokio::test]
-async fn a_reply_that_is_no_http_is_a_502() {
-    let origin = Origin::says("SSH-2.0-OpenSSH_9.6\r\n\r\n").await;
+async fn a_reply_that_is_not_http_is_a_502() {
+    let origin = Origin::always_answers("SSH-2.0-OpenSSH_9.6\r\n\r\n").await;
     let rig = Rig::new(&origin, Setup::default()).await;
     assert_eq!(rig.ask(&get("/ssh")).await.status(), 502);
 }
 
 #[tokio::test]
-async fn a_reply_that_is_cut_is_cut_for_the_client_too() {
+async fn a_truncated_reply_is_truncated_for_the_client_too() {
     for reply in [
         "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
@@ -103,39 +103,39 @@ async fn a_reply_that_stalls_is_cut() {
 }
 
 #[tokio::test]
-async fn a_client_that_resets_ends_legacys_work_at_once() {
+async fn a_reset_by_the_client_closes_legacys_connection_at_once() {
     let (origin, asked, ended) = silent().await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;
     client.send(get("/work")).await;
-    soon("legacy works", asked.notified()).await;
+    bounded("legacy works", asked.notified()).await;
     rustix::net::sockopt::set_socket_linger(&client.stream, Some(Duration::ZERO)).unwrap();
     drop(client);
-    soon("legacy's connection ends", ended.notified()).await;
+    bounded("legacy's connection ends", ended.notified()).await;
 }
 
 #[tokio::test]
-async fn a_client_that_closes_ends_legacys_work_soon() {
+async fn a_close_by_the_client_closes_legacys_connection_soon() {
     for request in [get("/work"), post("/work", "abc")] {
         let (origin, asked, ended) = silent().await;
         let rig = Rig::new(&origin, setup(Limits { client_half_close_ms: 100, ..Limits::default() })).await;
         let mut client = rig.connect().await;
         client.send(request).await;
-        soon("legacy works", asked.notified()).await;
+        bounded("legacy works", asked.notified()).await;
         drop(client);
-        soon("legacy's connection ends", ended.notified()).await;
+        bounded("legacy's connection ends", ended.notified()).await;
     }
 }
 
 #[tokio::test]
-async fn a_client_that_closes_in_the_middle_of_its_body_leaves_no_half_request() {
+async fn a_client_that_closes_within_its_body_leaves_no_partial_request() {
     let (origin, asked, ended) = silent().await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
-    soon("legacy works", asked.notified()).await;
+    bounded("legacy works", asked.notified()).await;
     drop(client);
-    soon("legacy's connection ends", ended.notified()).await;
+    bounded("legacy's connection ends", ended.notified()).await;
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_body_that_is_framed_wrongly_is_never_completed() {
     let reply = client.message(true).await.expect("an answer");
     assert_eq!(reply.status(), 400);
     rig.fakes.changed.notify_waiters();
-    soon("legacy saw the end", async {
+    bounded("legacy saw the end", async {
         while origin.requests().is_empty() {
             tokio::task::yield_now().await;
         }
@@ -163,19 +163,19 @@ async fn a_body_that_is_framed_wrongly_is_never_completed() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_sending_its_body_is_told_so() {
+async fn a_client_that_stops_sending_its_body_gets_a_408() {
     let (origin, _, ended) = silent().await;
     let rig = Rig::new(&origin, setup(Limits { body_idle_ms: 100, ..Limits::default() })).await;
     let mut client = rig.connect().await;
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
     let reply = client.message(true).await.expect("an answer");
     assert_eq!((reply.status(), reply.field("connection")), (408, Some("close")));
-    soon("legacy's connection ends", ended.notified()).await;
+    bounded("legacy's connection ends", ended.notified()).await;
 }
 
 #[tokio::test]
-async fn a_slow_upload_that_moves_is_no_silent_legacy() {
-    let origin = Origin::says(OK).await;
+async fn a_slow_upload_does_not_count_as_a_silent_legacy() {
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, setup(Limits { first_byte_ms: 150, body_idle_ms: 5_000, ..Limits::default() })).await;
     let mut client = rig.connect().await;
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
@@ -187,8 +187,8 @@ async fn a_slow_upload_that_moves_is_no_silent_legacy() {
 }
 
 #[tokio::test]
-async fn heads_and_idle_connections_have_their_time() {
-    let origin = Origin::says(OK).await;
+async fn slow_heads_and_idle_connections_are_closed_in_time() {
+    let origin = Origin::always_answers(OK).await;
     let limits = Limits { head_read_ms: 100, client_idle_ms: 100, ..Limits::default() };
     let rig = Rig::new(&origin, setup(limits)).await;
     let mut mute = rig.connect().await;
@@ -202,7 +202,7 @@ async fn heads_and_idle_connections_have_their_time() {
 }
 
 #[tokio::test]
-async fn a_request_has_a_total_where_one_is_set() {
+async fn a_request_has_a_total_time_limit_where_one_is_set() {
     let origin = Origin::script(|mut wire, _| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
@@ -215,7 +215,7 @@ async fn a_request_has_a_total_where_one_is_set() {
     let rig = Rig::new(&origin, setup(Limits { total_ms: 200, ..Limits::default() })).await;
     let mut client = rig.connect().await;
     client.send(get("/forever")).await;
-    let rest = soon("the cut", client.rest()).await;
+    let rest = bounded("the cut", client.rest()).await;
     assert!(!rest.ends_with(b"0\r\n\r\n"));
 }
 

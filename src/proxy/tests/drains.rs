@@ -1,4 +1,4 @@
-//! A drain: nothing new, what is under way finishes, the bound is kept.
+//! A drain: nothing new is accepted, requests in flight finish, the time limit is kept.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::rig::{OK, Origin, Rig, Setup, get};
-use super::wire::{Wire, soon};
+use super::wire::{Wire, bounded};
 use crate::limits::Limits;
 
 /// An origin that answers when it is told to.
@@ -31,18 +31,18 @@ async fn waiting() -> (Origin, watch::Sender<bool>, watch::Receiver<usize>) {
 }
 
 #[tokio::test]
-async fn what_is_under_way_finishes_and_the_rest_closes() {
+async fn requests_in_flight_finish_and_other_connections_close() {
     let (origin, go, mut asked) = waiting().await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut busy = rig.connect().await;
     busy.send(get("/busy")).await;
     let mut fresh = rig.connect().await;
-    soon("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
+    bounded("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
     rig.shutdown.cancel();
     // It was accepted, or waits in the kernel's queue: its first request is answered.
     fresh.send(get("/fresh")).await;
-    soon("the late request", asked.wait_for(|n| *n == 2)).await.unwrap();
-    soon("nothing more is accepted", async {
+    bounded("the late request", asked.wait_for(|n| *n == 2)).await.unwrap();
+    bounded("nothing more is accepted", async {
         while TcpStream::connect(rig.address).await.is_ok() {
             tokio::task::yield_now().await;
         }
@@ -54,38 +54,38 @@ async fn what_is_under_way_finishes_and_the_rest_closes() {
         assert_eq!((reply.status(), reply.field("connection")), (200, Some("close")));
         wire.ends().await;
     }
-    let drained = soon("the drain", rig.served).await.unwrap();
+    let drained = bounded("the drain", rig.served).await.unwrap();
     assert_eq!(drained.cut, 0);
 }
 
 #[tokio::test]
 async fn idle_connections_close_at_once() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut idle = rig.connect().await;
     assert_eq!(idle.ask(&get("/")).await.status(), 200);
     rig.shutdown.cancel();
     idle.ends().await;
-    let drained = soon("the drain", rig.served).await.unwrap();
+    let drained = bounded("the drain", rig.served).await.unwrap();
     assert!(drained.cut == 0 && drained.took < Duration::from_secs(5));
 }
 
 #[tokio::test]
-async fn what_does_not_finish_is_cut_at_the_bound() {
+async fn requests_that_do_not_finish_are_cut_at_the_time_limit() {
     let (origin, _go, mut asked) = waiting().await;
     let rig = Rig::new(&origin, Setup { limits: Limits { drain_ms: 100, ..Limits::default() }, ..Setup::default() });
     let rig = rig.await;
     let mut busy = rig.connect().await;
     busy.send(get("/busy")).await;
-    soon("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
+    bounded("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
     rig.shutdown.cancel();
     busy.ends().await;
-    assert_eq!(soon("the drain", rig.served).await.unwrap().cut, 1);
+    assert_eq!(bounded("the drain", rig.served).await.unwrap().cut, 1);
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_wait_for_room() {
-    let origin = Origin::says(OK).await;
+async fn connections_beyond_the_limit_wait_in_the_kernels_queue() {
+    let origin = Origin::always_answers(OK).await;
     let limits = Limits { client_connections_max: 1, ..Limits::default() };
     let rig = Rig::new(&origin, Setup { limits, ..Setup::default() }).await;
     let mut first = rig.connect().await;

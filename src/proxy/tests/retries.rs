@@ -1,4 +1,4 @@
-//! A request and its retries are one arm's.
+//! A request and its retries get the same arm.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -19,7 +19,7 @@ async fn a_retry_stays_on_its_arm() {
         "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k-1\r\nContent-Length: {}\r\n\r\n{ORDER}",
         ORDER.len()
     );
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Live)).await;
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Legacy)));
     assert_eq!(rig.ask(&keyed).await.status(), 200, "legacy had it first");
@@ -42,8 +42,8 @@ async fn a_retry_stays_on_its_arm() {
 }
 
 #[tokio::test]
-async fn a_request_that_the_engine_took_under_another_set_is_not_legacys() {
-    let origin = Origin::says(OK).await;
+async fn a_request_that_the_engine_took_under_another_flag_set_is_not_given_to_legacy() {
+    let origin = Origin::always_answers(OK).await;
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
     for state in [State::Off, State::Shadow, State::Dark] {
         let rig = Rig::new(&origin, at(state)).await;
@@ -59,8 +59,8 @@ async fn a_request_that_the_engine_took_under_another_set_is_not_legacys() {
 }
 
 #[tokio::test]
-async fn a_retry_that_the_engine_took_never_falls_back_for_its_size() {
-    let origin = Origin::says(OK).await;
+async fn a_retry_of_an_engine_request_does_not_fall_back_because_of_its_size() {
+    let origin = Origin::always_answers(OK).await;
     let limits = Limits { body_engine_bytes_max: 3, ..Limits::default() };
     let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
     *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
@@ -70,9 +70,9 @@ async fn a_retry_that_the_engine_took_never_falls_back_for_its_size() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_noted_is_served_below_live_only() {
+async fn requests_whose_key_cannot_be_recorded_are_served_below_live_only() {
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     for state in [State::Off, State::Shadow, State::Dark] {
         let rig = Rig::new(&origin, at(state)).await;
         rig.fakes.notes_nothing.store(true, SeqCst);

@@ -1,4 +1,4 @@
-//! A proxy on real sockets, with a scripted origin and fakes for everything else.
+//! A test rig: a proxy on real sockets, with a scripted origin and fakes for everything else.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -17,10 +17,10 @@ use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
 use super::super::{Drained, Proxy, ProxyParts};
-use super::wire::{Message, Wire, soon};
+use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
     Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, LegacyTake, Offer, Outcome, OwnerUnknown, Problem,
-    Remembered, RunReport, Served, Settle, Source, Ticket, Watch,
+    Remembered, RunReport, Served, ServedObserver, Settle, Source, Ticket,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Match, Owner, RetryKey, Route, Service, Shares, State,
@@ -28,7 +28,7 @@ use crate::flag::{
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
 
-/// What happened beside the replies.
+/// Fakes behind the proxy's traits, which record their calls.
 #[derive(Default)]
 pub struct Fakes {
     pub outcomes: Mutex<Vec<Outcome>>,
@@ -40,9 +40,9 @@ pub struct Fakes {
     pub first_try: Mutex<Option<Result<Option<Arm>, OwnerUnknown>>>,
     pub noted: Mutex<Vec<RetryKey>>,
     pub engine_owns: AtomicBool,
-    /// The engine takes the key between the look and the decision.
+    /// The engine takes the key between the lookup and the decision.
     pub overtaken: AtomicBool,
-    /// No key of legacy's can be noted.
+    /// No key can be recorded for legacy.
     pub notes_nothing: AtomicBool,
     pub served_unnoted: AtomicU64,
     pub created: Mutex<Vec<InstanceKey>>,
@@ -51,9 +51,9 @@ pub struct Fakes {
 }
 
 impl Fakes {
-    /// Waits until something is so.
+    /// Waits until `look` finds something.
     pub async fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
-        soon(what, async {
+        bounded(what, async {
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
@@ -97,7 +97,7 @@ impl Offer for FakeOffer {
     }
 }
 
-impl Watch for Fakes {
+impl ServedObserver for Fakes {
     fn served(&self, _route: &RouteId, served: Served) {
         self.served.lock().unwrap().push(served);
         self.changed.notify_waiters();
@@ -172,7 +172,7 @@ pub fn engine_refuses(kind: &str) -> ArmReply {
     ArmReply::Refused(problem, RunReport::default())
 }
 
-/// The origin, and what it saw.
+/// An origin that records its requests.
 #[derive(Clone)]
 pub struct Origin {
     pub address: SocketAddr,
@@ -181,7 +181,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Each connection is the script's.
+    /// Runs the script on each connection.
     pub async fn script<F, Fut>(script: F) -> Self
     where
         F: Fn(Wire, Arc<Mutex<Vec<Message>>>) -> Fut + Send + 'static,
@@ -200,7 +200,7 @@ impl Origin {
         origin
     }
     /// Answers each request with the same bytes, on kept connections.
-    pub async fn says(reply: &'static str) -> Self {
+    pub async fn always_answers(reply: &'static str) -> Self {
         Self::script(move |mut wire, seen| async move {
             while let Some(request) = wire.message(true).await {
                 seen.lock().unwrap().push(request);
@@ -331,7 +331,7 @@ impl Rig {
         Self { address, flags, fakes, shutdown, served }
     }
     pub async fn connect(&self) -> Wire {
-        Wire::new(soon("connecting", TcpStream::connect(self.address)).await.unwrap())
+        Wire::new(bounded("connecting", TcpStream::connect(self.address)).await.unwrap())
     }
     /// One request on a connection of its own.
     pub async fn ask(&self, request: &str) -> Message {

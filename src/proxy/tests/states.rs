@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says, flag_set, get, post};
-use super::wire::soon;
+use super::wire::bounded;
 use crate::compare::Body;
 use crate::exchange::{Outcome, Served};
 use crate::flag::{Owner, SkipReason, State};
@@ -21,8 +21,8 @@ fn skipped(reason: SkipReason) -> Outcome {
 }
 
 #[tokio::test]
-async fn in_off_too_legacys_ids_are_held_against_the_engines() {
-    let origin = Origin::says(OK).await;
+async fn in_off_legacys_ids_are_compared_with_the_engines_too() {
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Off)).await;
     rig.fakes.engine_owns.store(true, SeqCst);
     assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), 200);
@@ -32,7 +32,7 @@ async fn in_off_too_legacys_ids_are_held_against_the_engines() {
 
 #[tokio::test]
 async fn off_captures_nothing() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Off)).await;
     assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), 200);
     assert!(rig.fakes.outcomes.lock().unwrap().is_empty());
@@ -43,7 +43,7 @@ async fn off_captures_nothing() {
 #[tokio::test]
 async fn shadow_and_dark_offer_what_was_answered() {
     for (state, mode) in [(State::Shadow, Mode::Rehearse), (State::Dark, Mode::Dark)] {
-        let origin = Origin::says(OK).await;
+        let origin = Origin::always_answers(OK).await;
         let rig = Rig::new(&origin, at(state)).await;
         let reply = rig.ask(&post("/orders?q=1", ORDER)).await;
         assert_eq!(reply.text(), "{\"id\":\"o-17\"}");
@@ -82,7 +82,7 @@ async fn the_offer_comes_after_the_last_byte() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_compared_is_counted_with_its_reason() {
+async fn requests_that_cannot_be_compared_are_counted_with_the_reason() {
     let plain = || post("/orders", ORDER);
     let events = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nContent-Length: 2\r\n\r\nok";
     let big = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n012345678901234567890123456789";
@@ -117,7 +117,7 @@ async fn what_cannot_be_compared_is_counted_with_its_reason() {
 
 #[tokio::test]
 async fn a_large_request_in_chunks_is_not_kept() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let limits = Limits { body_capture_bytes_max: 20, ..Limits::default() };
     let rig = Rig::new(&origin, Setup { limits, ..at(State::Dark) }).await;
     let body = "x".repeat(30);
@@ -146,7 +146,7 @@ async fn an_answer_before_the_request_is_whole_is_not_compared() {
 
 #[tokio::test]
 async fn a_full_queue_captures_nothing() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Shadow)).await;
     rig.fakes.full.store(true, SeqCst);
     assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), 200);
@@ -171,7 +171,7 @@ async fn a_client_that_goes_away_while_legacy_works_is_counted() {
 
 #[tokio::test]
 async fn live_answers_from_the_engine() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Live)).await;
     rig.fakes.answers.lock().unwrap().push_back(engine_says("{\"id\":\"e-1\"}"));
     let reply = rig.ask(&post("/orders", ORDER)).await;
@@ -187,12 +187,12 @@ async fn live_answers_from_the_engine() {
 }
 
 #[tokio::test]
-async fn what_the_engine_gives_back_legacy_gets_whole() {
+async fn a_request_that_the_engine_gives_back_reaches_legacy_completely() {
     for request in [
         post("/orders", ORDER),
         format!("POST /orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n{ORDER}\r\n0\r\n\r\n"),
     ] {
-        let origin = Origin::says(OK).await;
+        let origin = Origin::always_answers(OK).await;
         let rig = Rig::new(&origin, at(State::Live)).await;
         rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
         let mut client = rig.connect().await;
@@ -220,7 +220,7 @@ async fn a_body_too_large_for_the_engine_goes_to_legacy_or_is_refused() {
         (State::Only, post("/orders", &body)),
         (State::Only, chunked),
     ] {
-        let origin = Origin::says(OK).await;
+        let origin = Origin::always_answers(OK).await;
         let limits = Limits { body_engine_bytes_max: 1_000, ..Limits::default() };
         let rig = Rig::new(&origin, Setup { limits, ..at(state) }).await;
         let reply = rig.ask(&request).await;
@@ -244,7 +244,7 @@ async fn a_refusal_of_the_engine_is_the_callers_answer_and_legacy_is_not_called(
         (State::Live, "run-goes-on", Served::Unknown),
         (State::Only, "engine-unavailable", Served::Error),
     ] {
-        let origin = Origin::says(OK).await;
+        let origin = Origin::always_answers(OK).await;
         let rig = Rig::new(&origin, at(state)).await;
         rig.fakes.answers.lock().unwrap().push_back(engine_refuses(kind));
         let reply = rig.ask(&post("/orders", ORDER)).await;
@@ -260,7 +260,7 @@ async fn a_refusal_of_the_engine_is_the_callers_answer_and_legacy_is_not_called(
 
 #[tokio::test]
 async fn only_never_calls_legacy_whatever_the_engine_says() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let setup =
         Setup { change: |route| route.deadline = Some(std::time::Duration::from_millis(50)), ..at(State::Only) };
     let rig = Rig::new(&origin, setup).await;
@@ -276,9 +276,9 @@ async fn only_never_calls_legacy_whatever_the_engine_says() {
 }
 
 #[tokio::test]
-async fn what_the_engine_created_is_followed_up_there_in_every_state() {
+async fn instances_of_the_engine_are_followed_up_there_in_every_state() {
     for state in State::ALL {
-        let origin = Origin::says(OK).await;
+        let origin = Origin::always_answers(OK).await;
         let rig = Rig::new(&origin, at(state)).await;
         *rig.fakes.owner.lock().unwrap() = Some(Owner::Engine);
         rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
@@ -287,7 +287,7 @@ async fn what_the_engine_created_is_followed_up_there_in_every_state() {
         assert!(!asked.may_fall_back);
         let instance = asked.instance.unwrap();
         assert_eq!((instance.key.family.id().as_str(), &*instance.key.id), ("orders.create", "e-1"));
-        // Given back or not told whose it is: never legacy's 404.
+        // Given back, or its owner unknown: never legacy's 404.
         rig.fakes.answers.lock().unwrap().push_back(engine_gives_back());
         assert_eq!(rig.ask(&get("/orders/e-1")).await.status(), 503, "{state}");
         *rig.fakes.owner.lock().unwrap() = None;
@@ -297,8 +297,8 @@ async fn what_the_engine_created_is_followed_up_there_in_every_state() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_does_not_bring_legacy_in() {
-    let origin = Origin::says(OK).await;
+async fn legacy_is_not_called_when_the_caller_goes_away() {
+    let origin = Origin::always_answers(OK).await;
     let limits = Limits { client_half_close_ms: 50, ..Limits::default() };
     let rig = Rig::new(&origin, Setup { limits, ..at(State::Live) }).await;
     let mut client = rig.connect().await;
@@ -306,7 +306,7 @@ async fn a_caller_that_leaves_does_not_bring_legacy_in() {
     rig.fakes.until("the engine works", |f| (!f.asked.lock().unwrap().is_empty()).then_some(())).await;
     drop(client);
     rig.shutdown.cancel();
-    soon("the drain", rig.served).await.unwrap();
+    bounded("the drain", rig.served).await.unwrap();
     assert!(origin.requests().is_empty());
 }
 
@@ -328,7 +328,7 @@ async fn a_request_keeps_the_flags_it_started_with_and_a_swap_keeps_the_connecti
     let rig = Rig::new(&origin, at(State::Shadow)).await;
     let mut client = rig.connect().await;
     client.send(post("/orders", ORDER)).await;
-    soon("legacy works", async {
+    bounded("legacy works", async {
         while origin.requests().is_empty() {
             tokio::task::yield_now().await;
         }

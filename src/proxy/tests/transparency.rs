@@ -1,11 +1,11 @@
 //! What a client and an origin see of each other through the proxy.
 
 use super::rig::{OK, Origin, Rig, Setup, get, post};
-use super::wire::soon;
+use super::wire::bounded;
 
 #[tokio::test]
-async fn a_request_goes_through_as_it_is() {
-    let origin = Origin::says(OK).await;
+async fn a_request_is_forwarded_unchanged() {
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let reply = rig.ask("POST /anything/%41?q=1&q=%20 HTTP/1.1\r\nHost: Shop.Test:81\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 3\r\n\r\nabc").await;
     assert_eq!(reply.status(), 200);
@@ -20,8 +20,8 @@ async fn a_request_goes_through_as_it_is() {
 }
 
 #[tokio::test]
-async fn fields_of_this_hop_stay_here() {
-    let origin = Origin::says(
+async fn hop_by_hop_fields_are_removed() {
+    let origin = Origin::always_answers(
         "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Secret\r\nX-Secret: s\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\nX-Kept: k\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
@@ -44,15 +44,16 @@ async fn fields_of_this_hop_stay_here() {
 
 #[tokio::test]
 async fn a_reply_whose_connection_field_names_its_framing_keeps_it() {
-    let origin = Origin::says("HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 2\r\n\r\nok").await;
+    let origin =
+        Origin::always_answers("HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 2\r\n\r\nok").await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let reply = rig.ask(&get("/")).await;
     assert_eq!((reply.field("content-length"), reply.text().as_str()), (Some("2"), "ok"));
 }
 
 #[tokio::test]
-async fn legacy_is_told_of_the_client_and_strangers_are_not_believed() {
-    let origin = Origin::says(OK).await;
+async fn forwarded_fields_are_replaced_unless_trusted() {
+    let origin = Origin::always_answers(OK).await;
     let forged = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n\r\n";
     let rig = Rig::new(&origin, Setup::default()).await;
     rig.ask(forged).await;
@@ -69,8 +70,8 @@ async fn legacy_is_told_of_the_client_and_strangers_are_not_believed() {
 }
 
 #[tokio::test]
-async fn a_trace_is_made_only_where_there_is_none() {
-    let origin = Origin::says(OK).await;
+async fn a_traceparent_is_added_only_where_there_is_none() {
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     rig.ask(&get("/")).await;
@@ -84,8 +85,8 @@ async fn a_trace_is_made_only_where_there_is_none() {
 }
 
 #[tokio::test]
-async fn trailers_go_both_ways() {
-    let origin = Origin::says(
+async fn trailers_are_forwarded_both_ways() {
+    let origin = Origin::always_answers(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n",
     )
     .await;
@@ -102,7 +103,7 @@ async fn trailers_go_both_ways() {
 
 #[tokio::test]
 async fn a_client_that_waits_for_100_gets_it_and_legacy_the_body() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;
     client.send("POST /e HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
@@ -115,7 +116,7 @@ async fn a_client_that_waits_for_100_gets_it_and_legacy_the_body() {
 
 #[tokio::test]
 async fn a_refused_client_is_not_asked_for_its_body() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;
     client.send("POST /e HTTP/1.1\r\nHost: a\r\nHost: b\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
@@ -127,7 +128,7 @@ async fn a_refused_client_is_not_asked_for_its_body() {
 }
 
 #[tokio::test]
-async fn replies_without_a_body_stay_so() {
+async fn replies_without_a_body_stay_without_one() {
     for (method, reply, length) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n", Some("1234")),
         ("GET", "HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n", None),
@@ -135,7 +136,7 @@ async fn replies_without_a_body_stay_so() {
         ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 77\r\n\r\n", Some("77")),
         ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Some("0")),
     ] {
-        let origin = Origin::says(reply).await;
+        let origin = Origin::always_answers(reply).await;
         let rig = Rig::new(&origin, Setup::default()).await;
         let mut client = rig.connect().await;
         for _ in 0..2 {
@@ -151,7 +152,7 @@ async fn replies_without_a_body_stay_so() {
 }
 
 #[tokio::test]
-async fn framing_is_kept_and_an_odd_reason_too() {
+async fn framing_and_reason_phrases_are_kept() {
     let origin = Origin::script(|mut wire, _| async move {
         while let Some(request) = wire.message(true).await {
             let body = if request.line().contains("chunked") {
@@ -174,14 +175,14 @@ async fn framing_is_kept_and_an_odd_reason_too() {
 
 #[tokio::test]
 async fn a_chunked_get_keeps_its_body() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     rig.ask("GET /g HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
     assert_eq!(origin.only_request().text(), "abc");
 }
 
 #[tokio::test]
-async fn each_event_of_a_stream_is_seen_before_the_next_is_made() {
+async fn each_event_of_a_stream_arrives_before_the_next_is_sent() {
     let origin = Origin::script(|mut wire, _| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await;
@@ -233,8 +234,8 @@ async fn another_protocol_is_passed_through() {
 }
 
 #[tokio::test]
-async fn http2_over_an_upgrade_is_not_offered() {
-    let origin = Origin::says(OK).await;
+async fn an_upgrade_to_http2_is_not_forwarded() {
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let reply = rig
         .ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n")
@@ -246,7 +247,7 @@ async fn http2_over_an_upgrade_is_not_offered() {
 
 #[tokio::test]
 async fn half_closed_clients_get_their_answer() {
-    let origin = Origin::says(OK).await;
+    let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = rig.connect().await;
     client.send(get("/half")).await;
@@ -296,7 +297,7 @@ async fn a_post_on_a_stale_connection_is_not_sent_twice() {
 }
 
 #[tokio::test]
-async fn large_bodies_do_not_pile_up() {
+async fn large_replies_are_not_buffered() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 2_048; // 128 MiB
     // The origin sends only as fast as the client takes: what is between them is bounded by buffers.
@@ -322,14 +323,14 @@ async fn large_bodies_do_not_pile_up() {
     let mut read = 0;
     let mut ahead_max = 0;
     while read < CHUNK * CHUNKS {
-        read += soon("a chunk", client.exactly(CHUNK.min(CHUNK * CHUNKS - read))).await.unwrap().len();
+        read += bounded("a chunk", client.exactly(CHUNK.min(CHUNK * CHUNKS - read))).await.unwrap().len();
         ahead_max = ahead_max.max(sent.load(std::sync::atomic::Ordering::SeqCst).saturating_sub(read));
     }
     assert!(ahead_max < 24 << 20, "{ahead_max} bytes between origin and client");
 }
 
 #[tokio::test]
-async fn large_uploads_do_not_pile_up() {
+async fn large_uploads_are_not_buffered() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 1_024; // 64 MiB
     // The origin takes one piece at a time, and only when the client has sent ahead as far as it can.

@@ -1,4 +1,4 @@
-//! Both ends of a wire, as raw bytes: what a client or an origin sends and sees.
+//! One end of a raw connection, as a client or an origin.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// No wait in these tests is longer.
+/// The longest wait in these tests.
 pub const BOUND: Duration = Duration::from_secs(10);
 
 /// Bounds a wait.
-pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+pub async fn bounded<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(BOUND, future).await {
         Ok(output) => output,
         Err(_) => panic!("{what}: not within {BOUND:?}"),
@@ -23,7 +23,7 @@ pub struct Wire {
     seen: Vec<u8>,
 }
 
-/// A message as it stood on the wire.
+/// A message as it was on the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     pub head: String,
@@ -57,7 +57,7 @@ impl Wire {
         Self { stream, seen: Vec::new() }
     }
     pub async fn send(&mut self, text: impl AsRef<[u8]>) {
-        soon("sending", self.stream.write_all(text.as_ref())).await.expect("the other end takes it");
+        bounded("sending", self.stream.write_all(text.as_ref())).await.expect("the other end takes it");
     }
     /// Closes the sending side.
     pub async fn fin(&mut self) {
@@ -65,7 +65,7 @@ impl Wire {
     }
     async fn more(&mut self) -> bool {
         let mut buffer = [0_u8; 16 << 10];
-        match soon("reading", self.stream.read(&mut buffer)).await {
+        match bounded("reading", self.stream.read(&mut buffer)).await {
             Ok(0) | Err(_) => false,
             Ok(n) => {
                 self.seen.extend_from_slice(&buffer[..n]);
@@ -73,7 +73,7 @@ impl Wire {
             }
         }
     }
-    /// Up to and with a mark; `None` where the connection ends before.
+    /// Reads up to and including a mark; `None` where the connection ends before.
     pub async fn until(&mut self, mark: &str) -> Option<String> {
         loop {
             if let Some(at) = self.seen.windows(mark.len()).position(|w| w == mark.as_bytes()) {
@@ -98,7 +98,7 @@ impl Wire {
         while self.more().await {}
         std::mem::take(&mut self.seen)
     }
-    /// The other end closes, and nothing more comes.
+    /// Asserts that the other end closes without sending more.
     pub async fn ends(&mut self) {
         let rest = self.rest().await;
         assert!(rest.is_empty(), "more came: {}", String::from_utf8_lossy(&rest));
@@ -134,7 +134,7 @@ impl Wire {
         }
         Some(message)
     }
-    /// A reply with its body; interim ones are passed over.
+    /// The final reply with its body; interim replies are skipped.
     pub async fn reply(&mut self) -> Message {
         loop {
             let peeked = self.message(true).await.expect("a whole reply");

@@ -43,7 +43,7 @@ impl Check<'_> {
     pub(super) fn template(&mut self, value: &Value, site: &Site, place: &mut Place<'_>) -> Option<Template> {
         match Template::parse_within(value, &self.bounds) {
             Ok(template) => {
-                for (at, reads) in template.places() {
+                for (at, reads) in template.reads_by_location() {
                     let mut site = site.clone();
                     site.path.extend(at.iter().cloned());
                     let text = text_at(value, &at).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Macros: what is done for each element of a list, or each key of a map.
+//! Macros (`map`, `filter`, `all`, …): evaluated for each element of a list, or each key of a map.
 
 use std::borrow::Cow;
 
@@ -6,19 +6,20 @@ use serde_json::{Map, Value};
 
 use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
-use super::evaluate::{Run, Val};
-use super::node::{self, Macro, MacroKind};
+use super::evaluate::{Evaluated, Evaluation};
+use super::node::{Macro, MacroKind};
+use super::value::kind;
 
-impl<'s> Run<'s> {
-    pub(super) fn each(&mut self, inner: &'s Macro) -> Result<Value, ExpressionError> {
-        let elements: Vec<Val<'s>> = match self.json(&inner.range)? {
-            Cow::Borrowed(Value::Array(list)) => list.iter().map(Val::Ref).collect(),
-            Cow::Owned(Value::Array(list)) => list.into_iter().map(Val::Own).collect(),
+impl<'s> Evaluation<'s> {
+    pub(super) fn evaluate_macro(&mut self, inner: &'s Macro) -> Result<Value, ExpressionError> {
+        let elements: Vec<Evaluated<'s>> = match self.json(&inner.range)? {
+            Cow::Borrowed(Value::Array(list)) => list.iter().map(Evaluated::Ref).collect(),
+            Cow::Owned(Value::Array(list)) => list.into_iter().map(Evaluated::Own).collect(),
             map if map.is_object() => {
                 let keys = map.as_object().into_iter().flat_map(Map::keys);
-                keys.map(|key| Val::Own(Value::String(key.clone()))).collect()
+                keys.map(|key| Evaluated::Own(Value::String(key.clone()))).collect()
             }
-            other => return Err(ExpressionError::new(format!("{} cannot be gone through", node::kind(&other)))),
+            other => return Err(ExpressionError::new(format!("a macro takes a list or a map, not {}", kind(&other)))),
         };
         self.charge(elements.len() as u64)?;
         let (mut list, mut held, mut failed) = (Vec::new(), 0, None);
@@ -46,7 +47,7 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// One element: `None` where the filter leaves it out.
+    /// The body for one element; `None` where the filter excludes it.
     fn element(&mut self, inner: &'s Macro) -> Result<Option<Value>, ExpressionError> {
         if let Some(filter) = &inner.filter
             && !self.bool(filter, "a filter")?

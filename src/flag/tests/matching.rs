@@ -1,4 +1,4 @@
-//! Which route a raw request belongs to, and that no spelling of a path walks round a flag.
+//! The route of a raw request, and that no spelling of a path bypasses a flag.
 
 use proptest::prelude::*;
 
@@ -21,17 +21,17 @@ fn shop() -> FlagSet {
         strict,
     ];
     let shadow = ["orders.create", "orders.get", "orders.cancel", "space"];
-    let standings = shadow.into_iter().map(|id| (id.into(), standing(State::Shadow))).collect();
-    set(routes, standings, Freeze::No)
+    let inputs = shadow.into_iter().map(|id| (id.into(), state_inputs(State::Shadow))).collect();
+    set(routes, inputs, Freeze::No)
 }
 
-fn find(set: &FlagSet, method: &Method, host: Option<&str>, raw: &str) -> Result<Option<String>, Refusal> {
+fn find(set: &FlagSet, method: &Method, host: Option<&str>, raw: &str) -> Result<Option<String>, PathRefusal> {
     let found = set.resolve(method, host, raw)?.found;
     Ok(found.map(|found| found.flag.route.id.to_string()))
 }
 
 #[test]
-fn the_nearest_route_wins() {
+fn the_most_specific_route_wins() {
     let set = shop();
     for (method, host, path, id) in [
         (Method::POST, None, "/orders", Some("orders.create")),
@@ -56,7 +56,7 @@ fn the_nearest_route_wins() {
 }
 
 #[test]
-fn parameters_are_decoded_and_named_as_the_route_names_them() {
+fn parameters_are_decoded_and_have_the_routes_names() {
     let set = shop();
     let found = set.find(&Method::POST, None, "/orders/%31%37%20x/cancel").unwrap();
     assert_eq!(found.params, vec![("order".into(), "17 x".to_owned())]);
@@ -65,25 +65,26 @@ fn parameters_are_decoded_and_named_as_the_route_names_them() {
 }
 
 #[test]
-fn ambiguous_paths_reach_the_default_or_nobody() {
+fn ambiguous_paths_go_to_the_default_or_are_refused() {
     let set = shop();
     for (method, raw, answer) in [
-        (Method::POST, "//orders", Err(Refusal::Ambiguous)),
-        (Method::POST, "/x%2F..%2Forders", Err(Refusal::Ambiguous)),
-        (Method::GET, "/orders%5c17", Err(Refusal::Ambiguous)),
-        (Method::GET, "/orders/a%2Fb", Err(Refusal::Ambiguous)),
-        (Method::GET, "/a%20b%2F7", Err(Refusal::Ambiguous)),
+        (Method::POST, "//orders", Err(PathRefusal::Ambiguous)),
+        (Method::POST, "/x%2F..%2Forders", Err(PathRefusal::Ambiguous)),
+        (Method::GET, "/orders%5c17", Err(PathRefusal::Ambiguous)),
+        (Method::GET, "/orders/a%2Fb", Err(PathRefusal::Ambiguous)),
+        (Method::GET, "/a%20b%2F7", Err(PathRefusal::Ambiguous)),
         (Method::GET, "/quiet//17", Ok(None)),
         (Method::GET, "/quiet/a%2Fb", Ok(None)),
         (Method::GET, "/nothing//here", Ok(None)),
-        (Method::GET, "/files//17", Err(Refusal::Strict)),
-        (Method::GET, "/files/a%2Fb", Err(Refusal::Strict)),
+        (Method::GET, "/files//17", Err(PathRefusal::Strict)),
+        (Method::GET, "/files/a%2Fb", Err(PathRefusal::Strict)),
     ] {
         assert_eq!(find(&set, &method, None, raw), answer, "{method} {raw}");
     }
 }
 
-/// What a lenient origin does to a path: some of decoding, turning backslashes, merging, resolving, in its own order.
+/// How a lenient origin may normalise a path: any of decoding, replacing backslashes and merging slashes, and then
+/// resolving dot segments before or after merging.
 fn origin(path: &str, decode: bool, backslash: bool, merge_first: bool) -> String {
     let mut text = path.to_owned();
     if decode {
@@ -117,10 +118,10 @@ fn origin(path: &str, decode: bool, backslash: bool, merge_first: bool) -> Strin
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// The path that is forwarded is the one that was matched, and where any origin would read a flagged route in it,
-    /// it was matched to that route or refused.
+    /// The forwarded path is the matched path, and where any origin would interpret it as a flagged route, it was matched
+    /// to that route or refused.
     #[test]
-    fn no_spelling_walks_round_a_flag(
+    fn no_spelling_bypasses_a_flag(
         parts in proptest::collection::vec(
             prop_oneof![
                 4 => Just("orders"), 2 => Just("%6Frders"), 4 => Just("/"), 2 => Just("//"), 2 => Just("%2f"),
@@ -134,7 +135,7 @@ proptest! {
         let raw = format!("/{}", parts.concat());
         let method = if post { Method::POST } else { Method::GET };
         let Ok(resolved) = set.resolve(&method, None, &raw) else { return Ok(()) };
-        let id = |found: &Option<Found<'_>>| found.as_ref().map(|f| f.flag.route.id.clone());
+        let id = |found: &Option<FoundRoute<'_>>| found.as_ref().map(|f| f.flag.route.id.clone());
 
         let again = set.resolve(&method, None, &resolved.path);
         prop_assert!(again.is_ok_and(|again| again.path == resolved.path && id(&again.found) == id(&resolved.found)));
@@ -151,7 +152,7 @@ proptest! {
         }
     }
 
-    /// The matcher agrees with the plain meaning of templates.
+    /// The matcher agrees with a simple implementation.
     #[test]
     fn the_matcher_agrees_with_a_naive_one(
         templates in proptest::collection::btree_set(

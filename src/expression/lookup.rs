@@ -1,11 +1,12 @@
-//! From a value along constant parts to what it holds, and what a value costs.
+//! Looks up a constant path within a value.
 
 use serde_json::Value;
 
 use super::error::ExpressionError;
 use super::node::{self, Part};
+use super::value::kind;
 
-/// What a part leads to.
+/// The member or element that a part names.
 pub(super) fn get<'v>(value: &'v Value, part: &Part) -> Option<&'v Value> {
     match (value, part) {
         (Value::Object(map), Part::Key(key)) => map.get(&**key),
@@ -14,8 +15,8 @@ pub(super) fn get<'v>(value: &'v Value, part: &Part) -> Option<&'v Value> {
     }
 }
 
-/// Follows constant parts; what is missing on the way is named from the root.
-pub(super) fn follow<'v>(
+/// The value at the end of constant parts. An error names the absent path from the root, which `from` gives.
+pub(super) fn lookup<'v>(
     value: &'v Value,
     parts: &[Part],
     from: impl Fn() -> String,
@@ -28,20 +29,10 @@ pub(super) fn follow<'v>(
                 || matches!((value, part), (Value::Array(_), Part::Key(_)))
             {
                 let holder = node::path_text(&from(), &parts[..at]);
-                error.message = format!("{}: `{holder}` is {}", error.message, node::kind(value));
+                error.message = format!("{}: `{holder}` is {}", error.message, kind(value));
             }
             error
         })?;
     }
     Ok(value)
-}
-
-/// What copying or reading a value costs.
-pub(super) fn size(value: &Value) -> u64 {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
-        Value::String(text) => 1 + text.len() as u64 / 32,
-        Value::Array(list) => 1 + list.iter().map(size).sum::<u64>(),
-        Value::Object(map) => 1 + map.iter().map(|(key, value)| 1 + key.len() as u64 / 32 + size(value)).sum::<u64>(),
-    }
 }

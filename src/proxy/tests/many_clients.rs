@@ -1,24 +1,24 @@
-//! Many clients, some of which leave at any moment, and an origin that closes when it likes: nobody ever gets another's
-//! reply, and every ticket is settled once.
+//! Many clients that disconnect at random, and an origin that closes at random: no client gets another's reply, and every
+//! ticket is settled once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::rig::{Origin, Rig, Setup};
-use super::wire::soon;
+use super::wire::bounded;
 use crate::flag::State;
 
 const CLIENTS: u64 = 24;
 const REQUESTS: u64 = 60;
 
-/// Answers with the request's own mark; sometimes in pieces, sometimes closing after it, sometimes instead of it.
-async fn fickle() -> Origin {
+/// Answers with the request's own mark; at random in pieces, closes after the answer, or closes without one.
+async fn unreliable_origin() -> Origin {
     Origin::script(|mut wire, _| async move {
-        let mut luck = fastrand::Rng::new();
+        let mut random = fastrand::Rng::new();
         while let Some(request) = wire.message(true).await {
             let mark = request.field("x-mark").unwrap_or("none").to_owned();
             let body = format!("{mark}/{}", request.text());
-            let reply = match luck.u8(..10) {
+            let reply = match random.u8(..10) {
                 0 => return,
                 1 => format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}"),
                 2 | 3 => format!(
@@ -28,11 +28,11 @@ async fn fickle() -> Origin {
                 4 => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", body.len() + 1, body),
                 _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
             };
-            let cut = reply.contains("Connection: close") || luck.u8(..20) == 0 || {
+            let cut = reply.contains("Connection: close") || random.u8(..20) == 0 || {
                 reply.starts_with("HTTP/1.1 200 OK\r\nContent-Length")
                     && !reply.contains(&format!(": {}\r\n\r\n", body.len()))
             };
-            for piece in reply.as_bytes().chunks(luck.usize(1..200)) {
+            for piece in reply.as_bytes().chunks(random.usize(1..200)) {
                 if tokio::io::AsyncWriteExt::write_all(&mut wire.stream, piece).await.is_err() {
                     return;
                 }
@@ -47,24 +47,24 @@ async fn fickle() -> Origin {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_gets_anothers_reply() {
-    let origin = fickle().await;
+    let origin = unreliable_origin().await;
     let rig = Arc::new(Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await);
     let (whole, cut, left, failed) = (counter(), counter(), counter(), counter());
     let mut tasks = Vec::new();
     for client in 0..CLIENTS {
         let (rig, whole, cut, left, failed) = (rig.clone(), whole.clone(), cut.clone(), left.clone(), failed.clone());
         tasks.push(tokio::spawn(async move {
-            let mut luck = fastrand::Rng::with_seed(client);
+            let mut random = fastrand::Rng::with_seed(client);
             let mut wire = rig.connect().await;
             for n in 0..REQUESTS {
                 let mark = format!("{client}-{n}");
-                let body = "b".repeat(luck.usize(..300));
+                let body = "b".repeat(random.usize(..300));
                 let request = format!(
                     "POST /orders HTTP/1.1\r\nHost: a\r\nX-Mark: {mark}\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 );
                 let sent = tokio::io::AsyncWriteExt::write_all(&mut wire.stream, request.as_bytes()).await;
-                if sent.is_ok() && luck.u8(..8) == 0 {
+                if sent.is_ok() && random.u8(..8) == 0 {
                     // Leaves without waiting.
                     left.fetch_add(1, SeqCst);
                     wire = rig.connect().await;
@@ -95,7 +95,7 @@ async fn nobody_gets_anothers_reply() {
         }));
     }
     for task in tasks {
-        soon("a client", task).await.expect("no client saw a wrong reply");
+        bounded("a client", task).await.expect("no client saw a wrong reply");
     }
     let asked = (CLIENTS * REQUESTS) as usize;
     rig.fakes

@@ -1,4 +1,4 @@
-//! What a raw path is taken for.
+//! How raw paths are normalised.
 
 use proptest::prelude::*;
 
@@ -29,29 +29,29 @@ fn dot_segments_are_resolved_however_they_are_written() {
 }
 
 #[test]
-fn what_no_origin_should_see_is_refused() {
+fn malformed_paths_are_refused() {
     for (raw, why) in [
-        ("/..", Refusal::AboveRoot),
-        ("/a/%2e./../b", Refusal::AboveRoot),
-        ("/%zz", Refusal::Percent),
-        ("/100%", Refusal::Percent),
-        ("/a%2", Refusal::Percent),
-        ("/a%00b", Refusal::Control),
-        ("/a%0d%0ab", Refusal::Control),
-        ("a", Refusal::NotAbsolute),
-        ("", Refusal::NotAbsolute),
+        ("/..", PathRefusal::AboveRoot),
+        ("/a/%2e./../b", PathRefusal::AboveRoot),
+        ("/%zz", PathRefusal::Percent),
+        ("/100%", PathRefusal::Percent),
+        ("/a%2", PathRefusal::Percent),
+        ("/a%00b", PathRefusal::Control),
+        ("/a%0d%0ab", PathRefusal::Control),
+        ("a", PathRefusal::NotAbsolute),
+        ("", PathRefusal::NotAbsolute),
     ] {
         assert_eq!(normalise(raw), Err(why), "{raw}");
     }
 }
 
 #[test]
-fn ambiguous_paths_are_forwarded_as_they_are() {
+fn ambiguous_paths_are_not_changed() {
     for raw in ["//a", "/a//b", "/a%2Fb", "/a%2fb", "/a%5Cb", "/a\\b", "/..%2Fb"] {
         assert_eq!(normalise(raw), Ok(Normalised { path: Cow::Borrowed(raw), ambiguous: true }), "{raw}");
     }
-    assert!(!normalise("/a%2Fb/../c").unwrap().ambiguous, "the slash went with its segment");
-    assert!(!normalise("/a%252Fb").unwrap().ambiguous, "decoded once, it is data");
+    assert!(!normalise("/a%2Fb/../c").unwrap().ambiguous, "the encoded slash was in a removed segment");
+    assert!(!normalise("/a%252Fb").unwrap().ambiguous, "decoded once, it is not a slash");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn keys_are_decoded_once() {
 }
 
 #[test]
-fn readings_hold_what_lenient_origins_make_of_it() {
+fn readings_include_the_interpretations_of_lenient_origins() {
     for (path, read) in [
         ("//orders", "/orders"),
         ("/x%2F..%2Forders", "/orders"),

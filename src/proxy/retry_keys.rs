@@ -1,8 +1,8 @@
-//! The retry keys of one request, and the arm that has them.
+//! The retry keys of one request, and which arm has them.
 //!
-//! Always true: where the caller's scope is a credential that nobody verified, what legacy takes is also noted for any
-//! caller, so that the next try with a refreshed one stays with legacy; what the engine took is refused under another
-//! one, and legacy is not asked.
+//! Always true: where the caller's scope is a credential that nobody verified, a request that legacy takes is also
+//! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine took
+//! is refused under another credential, and legacy is not called.
 
 use crate::exchange::{Affinity, LegacyTake, OwnerUnknown, Remembered};
 use crate::flag::{Arm, RetryKey, RetryKeys};
@@ -17,7 +17,7 @@ pub(super) fn take_for_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>) -> L
     }
 }
 
-/// Gives legacy what the engine gave back.
+/// Records for legacy a request that the engine gave back.
 pub(super) fn give_to_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
     let Some(RetryKeys { scoped, any_caller }) = keys else { return LegacyTake::Noted };
     match (pins.give_to_legacy(scoped), any_caller) {
@@ -26,12 +26,12 @@ pub(super) fn give_to_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>) -> Le
     }
 }
 
-/// Whether the engine may have a request with this key, of whatever body, under another credential of the same caller.
+/// Whether the engine may have a request with this key, with any body, under another credential of the same caller.
 pub(super) fn may_be_held(pins: &dyn Affinity, any_caller: &RetryKey) -> bool {
     pins.remembered(&any_caller.of_request(&[0; 32])) != Remembered::NotEngine
 }
 
-/// Whether the engine has this very request under another credential. What legacy holds stays with legacy.
+/// Whether the engine has this exact request under another credential. A request that legacy has stays with legacy.
 pub(super) async fn is_held(
     pins: &dyn Affinity,
     any_caller: &RetryKey,
@@ -42,14 +42,13 @@ pub(super) async fn is_held(
     Ok(first? != Some(Arm::Legacy) && held? == Some(Arm::Engine))
 }
 
-/// A request was refused because the engine has it under another credential.
+/// Counts a request that was refused because the engine has it under another credential.
 pub(super) fn count_held(route: &RouteId) {
     metrics::counter!("pointsman_retry_keys_held_total", "route" => route.to_string()).increment(1);
-    tracing::info!(%route, "a retry key came before with the same request under another credential: nothing is done");
+    tracing::info!(%route, "a retry key came before with the same request under another credential; the request was refused");
 }
 
-/// Which arm took the first try, as far as the store knows; under another credential of the same caller only legacy
-/// counts.
+/// Which arm took the first try, according to the store; for another credential of the same caller only legacy counts.
 pub(super) async fn first_try(pins: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, OwnerUnknown> {
     let any_caller = async {
         match &keys.any_caller {

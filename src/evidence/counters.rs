@@ -1,6 +1,6 @@
-//! The account of one route.
+//! The counters of one route.
 //!
-//! Always true: everything in a [`Book`] changes under its one lock, so whoever looks at it sees sums that hold.
+//! Always true: everything in a [`SharedCounters`] changes under its one lock, so its sums agree whenever it is read.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,33 +8,33 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{RouteEvidence, Seen};
+use super::route::{FingerprintCount, RouteEvidence};
 use crate::clock;
 use crate::compare::{Comparison, Kind, Verdict};
 use crate::exchange::{Outcome, Served};
 use crate::flag::{SkipReason, State};
 
-/// Labels of failures kept apart; they are literals of the program, and this bounds a mistake.
+/// Failure labels that are counted separately. Labels are literals of the program; the bound guards against a mistake.
 const FAILURES_MAX: usize = 32;
-/// Rules whose hits are kept apart.
+/// Rules whose hits are counted separately.
 const RULES_MAX: usize = 256;
-/// Ways to differ that are counted apart; beyond, the one that was not seen for longest goes.
-const WAYS_MAX: usize = 256;
+/// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
+const FINGERPRINTS_MAX: usize = 256;
 
-/// Which evidence something belongs to: it changes when the evidence starts anew.
+/// The generation of a route's evidence: it increases each time the evidence starts from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Epoch(pub(super) u64);
+pub struct Generation(pub(super) u64);
 
-/// The account of one route.
+/// The counters of one route behind their lock.
 #[derive(Default)]
-pub(super) struct Book(Mutex<Page>);
+pub(super) struct SharedCounters(Mutex<Counters>);
 
-/// What is in it.
+/// The counters of one route.
 #[derive(Clone, Default)]
-pub(super) struct Page {
-    /// What the evidence rests on.
+pub(super) struct Counters {
+    /// The hash of the plan id and the rules by which the evidence was made.
     pub(super) basis: Option<String>,
-    pub(super) epoch: u64,
+    pub(super) generation: u64,
     /// Since the basis last changed.
     pub(super) evidence: RouteEvidence,
     /// Since the process started.
@@ -43,7 +43,7 @@ pub(super) struct Page {
     pub(super) dirty: bool,
 }
 
-/// Counts since the process started: what is scraped.
+/// Counts since the process started, for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) offered: u64,
@@ -55,15 +55,15 @@ pub(super) struct Totals {
     pub(super) differences: BTreeMap<Kind, u64>,
 }
 
-/// As the store keeps it.
+/// What the store keeps of a route.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct StoredEvidence {
     pub(super) basis: Option<String>,
     pub(super) evidence: RouteEvidence,
 }
 
 impl Totals {
-    /// The outcomes together.
+    /// The sum of all outcomes.
     #[cfg(test)]
     pub(super) fn outcomes(&self) -> u64 {
         let named = self.matched + self.ignored + self.mismatched;
@@ -71,43 +71,42 @@ impl Totals {
     }
 }
 
-impl Book {
-    pub(super) fn kept(kept: Kept) -> Self {
-        Self(Mutex::new(Page { basis: kept.basis, evidence: kept.evidence, ..Page::default() }))
+impl SharedCounters {
+    pub(super) fn restore(stored: StoredEvidence) -> Self {
+        Self(Mutex::new(Counters { basis: stored.basis, evidence: stored.evidence, ..Counters::default() }))
     }
 
-    pub(super) fn page(&self) -> MutexGuard<'_, Page> {
-        // Counters are left whole by whoever panicked while holding them: each change is a few additions.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Counters> {
+        // A poisoned lock is safe to use: a change is a few additions that cannot panic half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Page {
-    /// Starts anew where the basis is another; whether it did.
-    pub(super) fn rest_on(&mut self, basis: &str) -> bool {
+impl Counters {
+    /// Sets the basis and, where an earlier one was different, starts the evidence from zero. True where it did.
+    pub(super) fn set_basis(&mut self, basis: &str) -> bool {
         if self.basis.as_deref() == Some(basis) {
             return false;
         }
-        let anew = self.basis.is_some();
+        let restarts = self.basis.is_some();
         self.basis = Some(basis.to_owned());
         self.dirty = true;
-        if anew {
-            self.epoch += 1;
+        if restarts {
+            self.generation += 1;
             self.evidence = RouteEvidence::default();
         }
-        anew
+        restarts
     }
 
-    /// Goes on with the evidence of another page, which is left without any. What was counted since the process started
-    /// stays where it is.
-    pub(super) fn take_over(&mut self, other: &mut Self) {
+    /// Takes the evidence of other counters, which are left without any. Totals since the process started stay.
+    pub(super) fn take_evidence(&mut self, other: &mut Self) {
         self.basis = other.basis.take();
-        self.epoch = other.epoch;
+        self.generation = other.generation;
         self.evidence = std::mem::take(&mut other.evidence);
         (self.dirty, other.dirty) = (true, true);
     }
 
-    pub(super) fn compared(&mut self, rung: State, comparison: &Comparison) {
+    pub(super) fn record_pair(&mut self, rung: State, comparison: &Comparison) {
         let evidence = &mut self.evidence;
         match rung {
             State::Dark => evidence.dark_pairs += 1,
@@ -121,7 +120,7 @@ impl Page {
             }
             Verdict::Mismatch => {
                 evidence.mismatched += 1;
-                saw(&mut evidence.seen, &comparison.fingerprint, clock::now());
+                count_fingerprint(&mut evidence.seen, &comparison.fingerprint, clock::now());
             }
         }
         for (rule, hits) in &comparison.ignored_by {
@@ -132,13 +131,13 @@ impl Page {
         self.dirty = true;
     }
 
-    pub(super) fn differed(&mut self, comparison: &Comparison) {
+    pub(super) fn count_differences(&mut self, comparison: &Comparison) {
         for difference in &comparison.differences {
             *self.totals.differences.entry(difference.kind).or_default() += 1;
         }
     }
 
-    /// Counts what was offered and how it ended in one go.
+    /// Counts an offered request and its outcome in one step.
     pub(super) fn settle(&mut self, outcome: Outcome) {
         let totals = &mut self.totals;
         totals.offered += 1;
@@ -172,16 +171,16 @@ impl Page {
     }
 }
 
-fn saw(seen: &mut BTreeMap<String, Seen>, fingerprint: &str, now: Timestamp) {
+fn count_fingerprint(seen: &mut BTreeMap<String, FingerprintCount>, fingerprint: &str, now: Timestamp) {
     if let Some(seen) = seen.get_mut(fingerprint) {
         seen.count += 1;
         seen.last = now;
         return;
     }
-    if seen.len() >= WAYS_MAX
+    if seen.len() >= FINGERPRINTS_MAX
         && let Some(stale) = seen.iter().min_by_key(|(_, seen)| seen.last).map(|(stale, _)| stale.clone())
     {
         seen.remove(&stale);
     }
-    seen.insert(fingerprint.to_owned(), Seen { count: 1, first: now, last: now });
+    seen.insert(fingerprint.to_owned(), FingerprintCount { count: 1, first: now, last: now });
 }

@@ -1,45 +1,45 @@
-//! Is this request to be compared, and what is copied for that?
+//! Decides whether a request is compared, and what is copied for that.
 //!
-//! Always true: a request that should be compared opens one ticket, before legacy is asked; what can be told to be
-//! incomparable by then is settled at once and costs no copy.
+//! Always true: a request that should be compared opens one ticket, before legacy is called; one that is known by then
+//! to be incomparable is settled at once and costs no copy.
 
 use std::sync::{Arc, Mutex};
 
 use http::request;
 
-use super::capture::{RequestCapture, Watched};
-use super::exchange::{Exchange, Flagged, length};
+use super::capture::{BodyCopy, CapturedRequest};
+use super::exchange::{Exchange, FlaggedRequest, length};
 use super::upload::Upload;
 use crate::exchange::Ticket;
-use crate::flag::{Other, SkipReason, State};
+use crate::flag::{EngineWork, SkipReason, State};
 use crate::workflow::Mode;
 
-pub(super) type Tees = (Option<Watched>, Option<Arc<Mutex<RequestCapture>>>);
+pub(super) type CapturePlan = (Option<CapturedRequest>, Option<Arc<Mutex<BodyCopy>>>);
 
-/// Opens the account of a request that should be compared, and the copies that are taken for it.
-pub(super) fn watch(
+/// Opens the ticket of a request that should be compared, and prepares the copies for it.
+pub(super) fn plan_capture(
     exchange: &Exchange<'_>,
-    flagged: &Flagged,
+    flagged: &FlaggedRequest,
     head: &request::Parts,
     upload: &Upload,
     rung: State,
-    other: Other,
-) -> Tees {
+    engine_work: EngineWork,
+) -> CapturePlan {
     let shared = &exchange.client.shared;
     let bytes_max = usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX);
-    let mode = match other {
-        Other::None => None,
-        Other::Skip(reason) => {
+    let mode = match engine_work {
+        EngineWork::None => None,
+        EngineWork::Skip(reason) => {
             shared.offer.open(&flagged.flag.route.id).skip(reason);
             None
         }
-        Other::Rehearse => Some(Mode::Rehearse),
-        Other::Dark => Some(Mode::Dark),
+        EngineWork::Rehearse => Some(Mode::Rehearse),
+        EngineWork::Dark => Some(Mode::Dark),
     };
     let compare = mode.and_then(|mode| {
         let mut ticket = shared.offer.open(&flagged.flag.route.id);
         if mode == Mode::Dark {
-            ticket.wants_twin();
+            ticket.expect_twin();
         }
         let too_large = length(&head.headers).is_some_and(|n| n > bytes_max as u64);
         let why = match () {
@@ -51,27 +51,27 @@ pub(super) fn watch(
         ticket.skip(why);
         None
     });
-    // On `off` nothing is looked at, unless legacy could give out an id that the engine owns.
+    // In `off` the reply is not searched, unless legacy could return an id that the engine owns.
     let creates = flagged.creates() && (rung != State::Off || shared.pins.engine_owns_any(&flagged.flag.family));
     if compare.is_none() && !creates {
         return (None, None);
     }
     let body = (compare.is_some() && !upload.is_empty())
-        .then(|| Arc::new(Mutex::new(RequestCapture { bytes_max, ..RequestCapture::default() })));
-    let watched = watched(exchange, flagged, head, compare, body.clone());
-    (Some(watched), body)
+        .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
+    let captured_request = captured_request(exchange, flagged, head, compare, body.clone());
+    (Some(captured_request), body)
 }
 
-/// A reply that is looked at: for the comparison, or only for what it creates.
-fn watched(
+/// A request whose reply is captured: for the comparison, or only for the created instance's id.
+fn captured_request(
     exchange: &Exchange<'_>,
-    flagged: &Flagged,
+    flagged: &FlaggedRequest,
     head: &request::Parts,
     compare: Option<(Ticket, Mode)>,
-    body: Option<Arc<Mutex<RequestCapture>>>,
-) -> Watched {
+    body: Option<Arc<Mutex<BodyCopy>>>,
+) -> CapturedRequest {
     let shared = &exchange.client.shared;
-    Watched {
+    CapturedRequest {
         compare,
         flags: exchange.table.set.clone(),
         flag: flagged.flag.clone(),
@@ -86,7 +86,11 @@ fn watched(
     }
 }
 
-/// A fallback's reply: never compared, looked at for what it creates.
-pub(super) fn fallback(exchange: &Exchange<'_>, flagged: &Flagged, head: &request::Parts) -> Option<Watched> {
-    flagged.creates().then(|| watched(exchange, flagged, head, None, None))
+/// The capture of a fallback: never compared, only searched for the created instance's id.
+pub(super) fn capture_fallback(
+    exchange: &Exchange<'_>,
+    flagged: &FlaggedRequest,
+    head: &request::Parts,
+) -> Option<CapturedRequest> {
+    flagged.creates().then(|| captured_request(exchange, flagged, head, None, None))
 }

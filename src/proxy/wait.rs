@@ -1,9 +1,9 @@
-//! How long has this client connection waited, and for whom?
+//! What a client connection waits for, and since when.
 //!
-//! One [`Clock`] per client connection, written with plain atomics by whoever makes progress: the connection's own
-//! task, and the task that feeds the request's body to legacy. Always true: a phase has one limit, and progress moves
-//! its start; nothing here allocates, locks or arms a timer. The edge's one lazy timer per connection reads it, so a
-//! request costs no timer of its own. What an overrun means for the caller is `respond`'s business.
+//! One [`ConnectionWait`] per client connection, updated with plain atomics by the connection's own task and by the task
+//! that sends the request's body to legacy. Always true: each phase has one limit, and progress restarts it; nothing here
+//! allocates, locks or arms a timer. `edge` has one timer per connection that reads it, so a request needs no timer of
+//! its own. `respond` turns an overrun into an answer.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -17,12 +17,12 @@ use crate::limits::Limits;
 
 static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Microseconds since the process began to look.
+/// Microseconds since the first call in this process.
 pub(super) fn now() -> u64 {
     BASE.elapsed().as_micros() as u64
 }
 
-/// The same moment for a timer.
+/// The same point in time, for a timer.
 pub(super) fn instant(micros: u64) -> Instant {
     *BASE + Duration::from_micros(micros)
 }
@@ -46,9 +46,9 @@ pub(super) enum Phase {
     Reply,
     /// An arm with a deadline of its own: the engine, or a connect.
     Arm,
-    /// The client to close after an early answer.
+    /// For the client to close, after an early answer.
     Linger,
-    /// Nothing here: the connection speaks another protocol and has a bound of its own.
+    /// Nothing here: the connection speaks another protocol, which has a limit of its own.
     Tunnel,
 }
 
@@ -65,7 +65,7 @@ impl Phase {
     ];
 }
 
-/// Which wait was too long.
+/// The wait that was too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Overdue {
@@ -77,13 +77,13 @@ pub(super) enum Overdue {
     FirstByte,
     /// The whole request took too long.
     Total,
-    /// Nothing that an answer could tell: the connection is cut.
+    /// A wait without an answer: the connection is cut.
     Cut,
 }
 
 /// The limits in microseconds.
 #[derive(Clone, Debug)]
-pub(super) struct Bounds {
+pub(super) struct WaitLimits {
     idle: u64,
     head: u64,
     pub(super) first_byte: u64,
@@ -91,14 +91,14 @@ pub(super) struct Bounds {
     total: u64,
     half_close: u64,
     linger: u64,
-    /// The timer looks at least this often, so that it is never armed later than a wait that begins after it.
-    pub(super) look: u64,
+    /// The timer runs at least this often, so that it is never armed later than the end of a wait that begins after it.
+    pub(super) check_every: u64,
 }
 
-impl Bounds {
+impl WaitLimits {
     pub(super) fn new(limits: &Limits) -> Self {
         let micros = |ms: u64| ms.saturating_mul(1_000).max(1);
-        let mut bounds = Self {
+        let mut wait_limits = Self {
             idle: micros(limits.client_idle_ms),
             head: micros(limits.head_read_ms),
             first_byte: micros(limits.first_byte_ms),
@@ -106,10 +106,15 @@ impl Bounds {
             total: if limits.total_ms == 0 { NEVER } else { micros(limits.total_ms) },
             half_close: micros(limits.client_half_close_ms),
             linger: micros(limits.linger_ms),
-            look: 0,
+            check_every: 0,
         };
-        bounds.look = bounds.idle.min(bounds.head).min(bounds.first_byte).min(bounds.body).min(bounds.total);
-        bounds
+        wait_limits.check_every = wait_limits
+            .idle
+            .min(wait_limits.head)
+            .min(wait_limits.first_byte)
+            .min(wait_limits.body)
+            .min(wait_limits.total);
+        wait_limits
     }
 
     fn of(&self, phase: Phase, first_byte: u64) -> u64 {
@@ -124,29 +129,29 @@ impl Bounds {
     }
 }
 
-/// Where one client connection stands.
+/// The state of one client connection's wait.
 #[derive(Default)]
-pub(super) struct Clock {
+pub(super) struct ConnectionWait {
     phase: AtomicU8,
     since: AtomicU64,
     began: AtomicU64,
     first_byte: AtomicU64,
-    /// The exchange under way; a body that outlives its exchange no longer counts.
-    turn: AtomicU32,
+    /// The number of the current exchange; updates from the body of an earlier one are ignored.
+    exchange_no: AtomicU32,
     request_done: AtomicBool,
     request_broken: AtomicBool,
     waits_for_client: AtomicBool,
     fin: AtomicU64,
-    fired: AtomicU8,
+    overdue_reported: AtomicU8,
     /// Wakes the connection's task, which keeps it registered.
     pub(super) waker: AtomicWaker,
 }
 
-impl Clock {
+impl ConnectionWait {
     pub(super) fn new() -> Self {
-        let clock = Self::default();
-        clock.enter(Phase::Head);
-        clock
+        let wait = Self::default();
+        wait.enter(Phase::Head);
+        wait
     }
     pub(super) fn phase(&self) -> Phase {
         Phase::ALL[usize::from(self.phase.load(Relaxed)).min(Phase::ALL.len() - 1)]
@@ -155,71 +160,71 @@ impl Clock {
         self.since.store(now(), Relaxed);
         self.phase.store(phase as u8, Relaxed);
     }
-    /// Something moved.
+    /// Restarts the limit of the current phase: bytes moved.
     pub(super) fn progress(&self) {
         self.since.store(now(), Relaxed);
     }
-    /// Bytes came from the client.
-    pub(super) fn heard(&self) {
+    /// Bytes arrived from the client.
+    pub(super) fn on_client_bytes(&self) {
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head);
         }
     }
-    /// A request's head is complete. Gives the exchange's number and when it began.
+    /// A request's head is complete. Returns the exchange's number and when it began.
     pub(super) fn begin(&self, first_byte: u64, no_body: bool) -> (u32, u64) {
         let at = now();
-        let turn = self.turn.load(Relaxed).wrapping_add(1);
-        self.turn.store(turn, Relaxed);
+        let exchange_no = self.exchange_no.load(Relaxed).wrapping_add(1);
+        self.exchange_no.store(exchange_no, Relaxed);
         self.began.store(at, Relaxed);
         self.first_byte.store(first_byte, Relaxed);
         self.request_done.store(no_body, Relaxed);
         self.request_broken.store(false, Relaxed);
         self.waits_for_client.store(false, Relaxed);
-        self.fired.store(0, Relaxed);
+        self.overdue_reported.store(0, Relaxed);
         self.since.store(at, Relaxed);
         self.phase.store(Phase::Arm as u8, Relaxed);
-        (turn, at)
+        (exchange_no, at)
     }
-    /// Another limit for the first byte: the service has one of its own.
+    /// Sets the limit for the first byte, which a service may override.
     pub(super) fn first_byte_within(&self, micros: u64) {
         self.first_byte.store(micros, Relaxed);
     }
-    /// How many exchanges there were.
-    pub(super) fn turns(&self) -> u32 {
-        self.turn.load(Relaxed)
+    /// The number of exchanges so far.
+    pub(super) fn exchange_count(&self) -> u32 {
+        self.exchange_no.load(Relaxed)
     }
     /// The request goes to legacy now.
     pub(super) fn sending(&self) {
         self.enter(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload });
     }
-    /// A frame of the request's body went by.
-    pub(super) fn uploaded(&self, turn: u32) {
-        if self.turn.load(Relaxed) == turn {
+    /// A frame of the request's body was passed on.
+    pub(super) fn uploaded(&self, exchange_no: u32) {
+        if self.exchange_no.load(Relaxed) == exchange_no {
             self.waits_for_client.store(false, Relaxed);
             self.progress();
         }
     }
-    /// The body has nothing to give: the client is slow, not legacy.
-    pub(super) fn client_is_slow(&self, turn: u32) {
-        if self.turn.load(Relaxed) == turn {
+    /// No body frame is available: the wait is for the client, not for legacy.
+    pub(super) fn client_is_slow(&self, exchange_no: u32) {
+        if self.exchange_no.load(Relaxed) == exchange_no {
             self.waits_for_client.store(true, Relaxed);
         }
     }
     /// The request's body is complete.
-    pub(super) fn request_ended(&self, turn: u32) {
-        if self.turn.load(Relaxed) == turn {
+    pub(super) fn request_ended(&self, exchange_no: u32) {
+        if self.exchange_no.load(Relaxed) == exchange_no {
             self.request_done.store(true, Relaxed);
             self.since.store(now(), Relaxed);
             let (from, to) = (Phase::Upload as u8, Phase::FirstByte as u8);
             if self.phase.compare_exchange(from, to, Relaxed, Relaxed).is_ok() {
-                // From here on nobody reads the client's socket: its task begins to watch it.
+                // From here on nobody reads the client's socket, so its task begins to peek at it.
                 self.waker.wake();
             }
         }
     }
-    /// The request's body broke off: bad framing, or the client is gone.
-    pub(super) fn request_broke(&self, turn: u32) {
-        if self.turn.load(Relaxed) == turn {
+    /// The request's body ended with an error: bad framing, or the client is gone.
+    pub(super) fn request_broke(&self, exchange_no: u32) {
+        if self.exchange_no.load(Relaxed) == exchange_no {
             self.request_broken.store(true, Relaxed);
         }
     }
@@ -236,13 +241,13 @@ impl Clock {
     pub(super) fn has_fin(&self) -> bool {
         self.fin.load(Relaxed) != 0
     }
-    /// Tells the exchange that it is overdue; it answers when it is polled next.
-    pub(super) fn fire(&self, why: Overdue) {
-        self.fired.store(why as u8, Relaxed);
+    /// Reports to the exchange that it is overdue; it answers when it is polled next.
+    pub(super) fn report_overdue(&self, why: Overdue) {
+        self.overdue_reported.store(why as u8, Relaxed);
         self.enter(Phase::Linger);
     }
-    pub(super) fn fired(&self) -> Option<Overdue> {
-        match self.fired.load(Relaxed) {
+    pub(super) fn overdue_reported(&self) -> Option<Overdue> {
+        match self.overdue_reported.load(Relaxed) {
             1 => Some(Overdue::Client),
             2 => Some(Overdue::Upload),
             3 => Some(Overdue::FirstByte),
@@ -251,21 +256,21 @@ impl Clock {
         }
     }
 
-    /// The future's output, or why the wait for it is over. Polled by the connection's own task, which the edge wakes.
-    pub(super) async fn watch<F: Future>(&self, future: F) -> Result<F::Output, Overdue> {
+    /// The future's output, or the reported overrun. Polled by the connection's own task, which `edge` wakes.
+    pub(super) async fn or_overdue<F: Future>(&self, future: F) -> Result<F::Output, Overdue> {
         let mut future = std::pin::pin!(future);
-        std::future::poll_fn(|cx| match self.fired() {
+        std::future::poll_fn(|cx| match self.overdue_reported() {
             Some(why) => Poll::Ready(Err(why)),
             None => future.as_mut().poll(cx).map(Ok),
         })
         .await
     }
 
-    /// When the present wait ends, and what that means.
-    pub(super) fn due(&self, bounds: &Bounds) -> (u64, Overdue) {
+    /// When the current wait is overdue, and as what.
+    pub(super) fn due(&self, wait_limits: &WaitLimits) -> (u64, Overdue) {
         let phase = self.phase();
         let since = self.since.load(Relaxed);
-        let mut due = since.saturating_add(bounds.of(phase, self.first_byte.load(Relaxed)));
+        let mut due = since.saturating_add(wait_limits.of(phase, self.first_byte.load(Relaxed)));
         let mut why = match phase {
             Phase::Idle | Phase::Head | Phase::Reply | Phase::Arm | Phase::Linger | Phase::Tunnel => Overdue::Cut,
             Phase::Upload if self.waits_for_client.load(Relaxed) => Overdue::Client,
@@ -273,16 +278,16 @@ impl Clock {
             Phase::FirstByte => Overdue::FirstByte,
         };
         if matches!(phase, Phase::Upload | Phase::FirstByte | Phase::Reply | Phase::Arm) {
-            let total = self.began.load(Relaxed).saturating_add(bounds.total);
+            let total = self.began.load(Relaxed).saturating_add(wait_limits.total);
             if total < due {
                 due = total;
                 why = if phase == Phase::Reply { Overdue::Cut } else { Overdue::Total };
             }
             let fin = self.fin.load(Relaxed);
             if fin != 0 {
-                // Whoever only closed the sending side is served as long as something moves; a client that is gone
-                // answers our first bytes with a reset.
-                let gone = fin.max(since).saturating_add(bounds.half_close);
+                // A client that only closed its sending side is served as long as bytes move; a client that is gone
+                // answers the first bytes with a reset.
+                let gone = fin.max(since).saturating_add(wait_limits.half_close);
                 if gone < due {
                     (due, why) = (gone, Overdue::Cut);
                 }

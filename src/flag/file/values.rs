@@ -1,4 +1,4 @@
-//! Small words of the files: names, durations, rates, conditions.
+//! Simple values of the files: names, durations, rates, conditions.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ const NAME_CHARS_MAX: usize = 64;
 /// The longest duration that a route or service may be given.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Notes what is wrong with an id or a service's name.
+/// Checks an id or name.
 pub fn check_name(what: &str, name: &str, site: &Site, problems: &mut Problems) {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
     if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(plain) {
         problems
-            .error(site, format!("`{name}` is no {what}"))
+            .error(site, format!("`{name}` is not a valid {what}"))
             .hint(format!("lower case letters, digits, `.`, `_` and `-`; 1 to {NAME_CHARS_MAX} of them"));
     }
 }
@@ -40,13 +40,13 @@ pub fn duration(text: &str, site: &Site, problems: &mut Problems) -> Option<Dura
         Some(duration) => Some(duration),
         None => {
             let hint = "a whole number and its unit: 50ms, 5s, 2m, 1h";
-            problems.error(site, format!("`{text}` is no duration")).hint(hint);
+            problems.error(site, format!("`{text}` is not a duration")).hint(hint);
             None
         }
     }
 }
 
-/// A rate as people write it, `0.1%`, as a share of 1.
+/// A rate as people write it (`0.1%`), as a number from 0 to 1.
 pub fn rate(text: &str, site: &Site, problems: &mut Problems) -> Option<f64> {
     let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
     match percent {
@@ -56,7 +56,7 @@ pub fn rate(text: &str, site: &Site, problems: &mut Problems) -> Option<f64> {
             None
         }
         None => {
-            problems.error(site, format!("`{text}` is no rate")).hint("a number and a percent sign: 0.1%");
+            problems.error(site, format!("`{text}` is not a rate")).hint("a number and a percent sign: 0.1%");
             None
         }
     }

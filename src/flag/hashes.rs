@@ -1,9 +1,9 @@
-//! PURE. Which side of a share a caller is on.
+//! PURE. Keyed hashes of a request: the bucket that places a caller inside or outside a share, and the retry key.
 //!
-//! The question it answers: "is this one among the first N percent?" Always true: the same secret, family and key give
-//! the same place, so raising a share only adds keys, and whoever is in 10 % live is in 20 % dark. Sampling and cohort
-//! use keys of their own, so that the sampled are no special part of the cohort. The family and not the route counts:
-//! a caller's follow-ups stand where their creator stands.
+//! The question it answers: "is this caller among the first N percent?" Always true: the same secret, family and key
+//! give the same bucket, so raising a share only adds keys, and a caller in 10 % live is also in 20 % dark. Sampling and
+//! cohorts hash under different keys, so that the sample is independent of the cohort. The family is hashed instead of
+//! the route, so that a caller's follow-ups are on the same side as the request that created the instance.
 
 use http::header::HeaderName;
 
@@ -18,28 +18,28 @@ pub struct Salts {
     retry: [u8; 32],
 }
 
-/// A place from 0 to 9,999: inside a share where it is below the share's hundredths.
+/// A number from 0 to 9,999: inside a share where it is below the share's hundredths of a percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(u16);
+pub struct Bucket(u16);
 
 impl Salts {
-    /// From the store's secret.
+    /// Derives the hash keys from the store's secret.
     pub fn new(secret: &[u8; 32]) -> Self {
         let salt = |name: &[u8]| *blake3::keyed_hash(secret, name).as_bytes();
         Self { sample: salt(b"share: sample"), cohort: salt(b"share: cohort"), retry: salt(b"retry") }
     }
-    /// Where a key stands for sampling, in `shadow`.
-    pub fn sample(&self, family: &RouteId, key: &str) -> Place {
-        place(&self.sample, family, key)
+    /// The bucket of a key for sampling in `shadow`.
+    pub fn sample(&self, family: &RouteId, key: &str) -> Bucket {
+        bucket(&self.sample, family, key)
     }
-    /// Where a key stands for `dark` and `live`.
-    pub fn cohort(&self, family: &RouteId, key: &str) -> Place {
-        place(&self.cohort, family, key)
+    /// The bucket of a key for the shares of `dark` and `live`.
+    pub fn cohort(&self, family: &RouteId, key: &str) -> Bucket {
+        bucket(&self.cohort, family, key)
     }
-    /// What tells a client's retry: hashed, and scoped by route and caller. `None` where the request names none.
+    /// The hashed retry key, scoped by route and caller. `None` where the request has none.
     pub fn retry(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         const DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
-        let mut parts = Parts(blake3::Hasher::new_keyed(&self.retry));
+        let mut parts = KeyHasher(blake3::Hasher::new_keyed(&self.retry));
         // A route keeps its keys when it is renamed.
         parts.add(route.first_id().as_str().as_bytes());
         match &route.retry_key {
@@ -50,11 +50,11 @@ impl Salts {
             None => parts.add(facts.headers.get(DEFAULT).filter(|key| !key.is_empty())?.as_bytes()),
         }
         let mut any_caller = parts.clone();
-        let verified = route.caller.token.as_ref().and_then(|keys| keys.verified(facts.headers, facts.now_s));
+        let verified = route.caller.token.as_ref().and_then(|keys| keys.verify(facts.headers, facts.now_s));
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
             parts.add(issuer.as_bytes());
             parts.add(subject.as_bytes());
-            // No name of a header, which is what stands last otherwise.
+            // Not a header name, which is the last part otherwise: the two kinds of key never collide.
             parts.add(b"\0verified");
             return Some(RetryKeys { scoped: parts.key(), any_caller: None });
         }
@@ -72,10 +72,10 @@ impl Salts {
 
 /// A hash over a list of parts.
 #[derive(Clone)]
-struct Parts(blake3::Hasher);
+struct KeyHasher(blake3::Hasher);
 
-impl Parts {
-    /// With its length in front, so that no two lists of parts look alike.
+impl KeyHasher {
+    /// Prefixed with the length, so that no two lists of parts hash alike.
     fn add(&mut self, part: &[u8]) {
         self.0.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
@@ -84,19 +84,19 @@ impl Parts {
     }
 }
 
-fn place(salt: &[u8; 32], family: &RouteId, key: &str) -> Place {
+fn bucket(salt: &[u8; 32], family: &RouteId, key: &str) -> Bucket {
     let mut hasher = blake3::Hasher::new_keyed(salt);
     hasher.update(family.as_str().as_bytes()).update(&[0]).update(key.as_bytes());
     let mut first = [0; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    Place::of_draw(u64::from_le_bytes(first))
+    Bucket::from_hash(u64::from_le_bytes(first))
 }
 
-impl Place {
-    /// The place of an evenly drawn number.
-    pub fn of_draw(draw: u64) -> Self {
+impl Bucket {
+    /// The bucket of a uniformly distributed number.
+    pub fn from_hash(number: u64) -> Self {
         // The upper part of the product is below 10,000.
-        Self(u16::try_from((u128::from(draw) * 10_000) >> 64).unwrap_or(u16::MAX))
+        Self(u16::try_from((u128::from(number) * 10_000) >> 64).unwrap_or(u16::MAX))
     }
     /// Whether it is inside a share.
     pub fn is_in(self, share: Percent) -> bool {

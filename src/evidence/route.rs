@@ -1,0 +1,71 @@
+//! The evidence of one route: counts since its workflow or rules last changed, and the figures computed from them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::bound;
+
+/// The evidence of one route since its workflow or rules last changed.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+pub struct RouteEvidence {
+    /// Pairs made in shadow.
+    pub shadow_pairs: u64,
+    /// Pairs made in dark.
+    pub dark_pairs: u64,
+    /// Of all pairs, those that are equal, with or without the help of a rule.
+    pub matched: u64,
+    /// Of all pairs, those equal only by a rule.
+    pub ignored: u64,
+    /// Of all pairs, those that differ: open until the workflow or the rules change.
+    pub mismatched: u64,
+    /// Not compared, by reason.
+    pub skipped: BTreeMap<String, u64>,
+    /// Failed, by reason.
+    pub failed: BTreeMap<String, u64>,
+    /// Dark requests that have a twin: a durable run was made.
+    pub dark_with_twin: u64,
+    /// Dark requests that have no twin.
+    pub dark_without_twin: u64,
+    /// Consecutive answers of the engine in live without an error, since the last change.
+    pub engine_answers: u64,
+    /// Errors, unknown outcomes and fallbacks of the engine in live since the last change.
+    pub engine_errors: u64,
+    /// For each rule, how often it made a difference count as equal.
+    pub rule_hits: BTreeMap<String, u64>,
+    /// Pairs that differ, by the fingerprint of their differences. All are counted; few are kept as samples.
+    pub seen: BTreeMap<String, FingerprintCount>,
+}
+
+/// How often pairs with one fingerprint were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct FingerprintCount {
+    /// How many.
+    pub count: u64,
+    /// When the first was seen.
+    pub first: Timestamp,
+    /// When the last was seen.
+    pub last: Timestamp,
+}
+
+impl RouteEvidence {
+    /// All pairs.
+    pub fn pairs(&self) -> u64 {
+        self.shadow_pairs + self.dark_pairs
+    }
+    /// The 95 % upper bound of the mismatch rate, valid however often it is read; 1 where there are no pairs.
+    pub fn mismatch_upper_bound(&self) -> f64 {
+        bound::upper(self.pairs(), self.mismatched)
+    }
+    /// How many more pairs without a mismatch bring the bound below a rate; `None` where there is a mismatch.
+    pub fn pairs_needed_for(&self, rate: f64) -> Option<u64> {
+        (self.mismatched == 0).then(|| bound::clean_pairs_for(rate).saturating_sub(self.pairs()))
+    }
+    /// The share of offered requests that was compared, 0 to 1; 1 where nothing was offered.
+    pub fn coverage(&self) -> f64 {
+        let not = self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>();
+        let all = self.pairs() + not;
+        if all == 0 { 1.0 } else { self.pairs() as f64 / all as f64 }
+    }
+}

@@ -1,0 +1,153 @@
+//! The metrics of one route.
+//!
+//! Handles are registered once per route and kept over reloads, so that no request looks a name up. Always true: label
+//! values are closed sets (route ids from the files, states, arms, code classes); a series exists once something was
+//! counted in it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use http::StatusCode;
+use metrics::{Counter, Histogram, counter, histogram};
+
+use super::wait::now;
+use crate::flag::{DecisionDiagnostics, State};
+
+/// Who answered: the label `answered_by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnsweredBy {
+    Legacy,
+    Engine,
+    /// The proxy itself, with a problem.
+    Proxy,
+}
+
+const ANSWERED_BY: [&str; 3] = ["legacy", "engine", "proxy"];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const SERIES: usize = State::ALL.len() * ANSWERED_BY.len() * CLASSES.len();
+
+/// The metric handles of one route.
+pub(super) struct RouteMetrics {
+    route: Arc<str>,
+    requests: Box<[OnceLock<Counter>; SERIES]>,
+    duration: [OnceLock<Histogram>; 3],
+    overhead: Histogram,
+    fallbacks: OnceLock<Counter>,
+    status_counts: StatusCounts,
+}
+
+/// The counts that `status` shows: requests, and a histogram of the proxy's overhead by powers of two of a microsecond.
+#[derive(Default)]
+struct StatusCounts {
+    requests: AtomicU64,
+    overhead: [AtomicU64; 24],
+}
+
+impl RouteMetrics {
+    /// Requests answered, and the median of the proxy's overhead in microseconds (interpolated within a power of two).
+    pub(super) fn status_counts(&self) -> (u64, Option<f64>) {
+        let counts: Vec<u64> = self.status_counts.overhead.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+        let half = counts.iter().sum::<u64>() as f64 / 2.0;
+        let mut below = 0.0;
+        let mut median = None;
+        for (power, count) in counts.into_iter().map(|n| n as f64).enumerate() {
+            if count > 0.0 && below + count >= half {
+                let low = if power == 0 { 0.0 } else { f64::from(1u32 << (power - 1)) };
+                let high = f64::from(1u32 << power);
+                median = Some(low + (high - low) * (half - below) / count);
+                break;
+            }
+            below += count;
+        }
+        (self.status_counts.requests.load(Ordering::Relaxed), median)
+    }
+    pub(super) fn new(route: &str) -> Self {
+        Self {
+            route: route.into(),
+            requests: Box::new([const { OnceLock::new() }; SERIES]),
+            duration: [const { OnceLock::new() }; 3],
+            overhead: histogram!("pointsman_proxy_overhead_seconds"),
+            fallbacks: OnceLock::new(),
+            status_counts: StatusCounts::default(),
+        }
+    }
+    /// The route that it counts for.
+    pub(super) fn route(&self) -> &str {
+        &self.route
+    }
+    fn label(&self) -> String {
+        self.route.as_ref().to_owned()
+    }
+    fn answered(&self, rung: State, answered_by: AnsweredBy, status: StatusCode, micros: u64) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        let place = (usize::from(rung.rank()) * ANSWERED_BY.len() + answered_by as usize) * CLASSES.len() + class;
+        let requests = self.requests[place].get_or_init(|| {
+            counter!(
+                "pointsman_requests_total", "route" => self.label(), "state" => rung.as_str(),
+                "answered_by" => ANSWERED_BY[answered_by as usize], "code_class" => CLASSES[class]
+            )
+        });
+        requests.increment(1);
+        self.status_counts.requests.fetch_add(1, Ordering::Relaxed);
+        let duration = self.duration[answered_by as usize].get_or_init(
+            || histogram!("pointsman_request_duration_seconds", "route" => self.label(), "arm" => ANSWERED_BY[answered_by as usize]),
+        );
+        duration.record(seconds(micros));
+    }
+    /// Records the time that the proxy itself took, until the reply's head.
+    pub(super) fn overhead(&self, micros: u64) {
+        self.overhead.record(seconds(micros));
+        let power = (u64::BITS - micros.leading_zeros()) as usize;
+        self.status_counts.overhead[power.min(self.status_counts.overhead.len() - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+    /// Counts what went wrong while deciding. Rare, so the series are looked up by name.
+    pub(super) fn count_diagnostics(&self, diagnostics: DecisionDiagnostics) {
+        let DecisionDiagnostics { without_key, cohort_errors } = diagnostics;
+        if without_key {
+            counter!("pointsman_unkeyed_total", "route" => self.label()).increment(1);
+        }
+        if cohort_errors > 0 {
+            counter!("pointsman_cohort_errors_total", "route" => self.label()).increment(u64::from(cohort_errors));
+        }
+    }
+    /// Counts a request that the engine gave back to legacy.
+    pub(super) fn fell_back(&self) {
+        self.fallbacks.get_or_init(|| counter!("pointsman_fallbacks_total", "route" => self.label())).increment(1);
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// Counts one answer when its last byte has been passed on.
+pub(super) struct Finish {
+    pub route_metrics: Arc<RouteMetrics>,
+    pub rung: State,
+    pub answered_by: AnsweredBy,
+    pub status: StatusCode,
+    pub began: u64,
+}
+
+impl Finish {
+    pub(super) fn record(self) {
+        let Finish { route_metrics, rung, answered_by, status, began } = self;
+        route_metrics.answered(rung, answered_by, status, now().saturating_sub(began));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_overhead_is_within_its_power_of_two() {
+        let route_metrics = RouteMetrics::new("orders.create");
+        assert_eq!(route_metrics.status_counts(), (0, None));
+        for micros in [3, 90, 100, 110, 5_000] {
+            route_metrics.overhead(micros);
+        }
+        let (_, median) = route_metrics.status_counts();
+        assert!(median.is_some_and(|us| (64.0..128.0).contains(&us)), "{median:?}");
+    }
+}

@@ -1,0 +1,37 @@
+//! Limits of waits, and which side is overdue.
+
+use crate::limits::Limits;
+use crate::proxy::wait::{ConnectionWait, NEVER, Overdue, Phase, WaitLimits, now};
+
+#[test]
+fn updates_from_an_earlier_exchange_are_ignored() {
+    let wait = ConnectionWait::new();
+    let (first, _) = wait.begin(1, false);
+    wait.sending();
+    let (second, _) = wait.begin(1, false);
+    wait.sending();
+    wait.request_ended(first);
+    assert!(!wait.is_request_done());
+    assert_eq!(wait.phase(), Phase::Upload);
+    wait.request_ended(second);
+    assert_eq!(wait.phase(), Phase::FirstByte);
+}
+
+#[test]
+fn the_side_that_is_waited_for_is_overdue() {
+    let limits = Limits { client_half_close_ms: 5, ..Limits::default() };
+    let wait_limits = WaitLimits::new(&limits);
+    let wait = ConnectionWait::new();
+    let (exchange_no, _) = wait.begin(wait_limits.first_byte, false);
+    assert_eq!(wait.due(&wait_limits).0, NEVER, "an arm with its own deadline has none here");
+    wait.sending();
+    assert_eq!(wait.due(&wait_limits).1, Overdue::Upload);
+    wait.client_is_slow(exchange_no);
+    assert_eq!(wait.due(&wait_limits).1, Overdue::Client);
+    wait.request_ended(exchange_no);
+    assert_eq!(wait.due(&wait_limits).1, Overdue::FirstByte);
+    wait.saw_fin();
+    let (due, why) = wait.due(&wait_limits);
+    assert_eq!(why, Overdue::Cut);
+    assert!(due <= now() + 5_000);
+}

@@ -15,7 +15,7 @@ use super::render::{CheckFailed, Finding, Findings};
 use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
 use super::tree::{Node, Source};
-use super::{check_files, cross_checks};
+use super::{check_files, child_undo, cross_checks};
 use crate::problem::{Problems, Severity, Site};
 
 /// Checks files.
@@ -126,6 +126,7 @@ impl SetBuilder {
             cross_checks::people(settings, &workflows, &mut problems);
         }
         cross_checks::sub_runs(&workflows, &mut problems);
+        child_undo::check(&workflows, &mut problems);
         cross_checks::routes(&routes.routes, &workflows, &mut problems);
         self.problems = problems;
         let services: Option<BTreeMap<_, _>> =

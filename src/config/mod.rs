@@ -16,6 +16,7 @@
 
 mod check_files;
 mod checked_files;
+mod child_undo;
 mod cross_checks;
 mod files;
 mod load;

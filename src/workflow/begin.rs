@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::calls::{Phase, StepState};
-use super::decide::{enter, failed, finished, may_begin, skipped, too_deep};
+use super::calls::{Open, Phase, StepState};
+use super::decide::{enter, failed, finished, may_begin, skipped, too_deep, troubled};
 use super::due::{sends, skipped_by_needs};
 use super::outcome::unfit;
 use super::risk::{self, Gate};
 use super::world::{call_scope, deeper_than};
 use super::{
-    Call, CallRecord, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind, StepStarted,
-    World, lock, missing, wire,
+    Call, CallRecord, ConflictKind, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind,
+    StepStarted, World, fallback, lock, missing, wire,
 };
-use crate::expression::{ExpressionError, ReadPath};
+use crate::expression::{ExpressionError, ReadPath, Template};
 use crate::names::{RunId, StepId};
 
 pub(super) fn begin(
@@ -33,7 +33,11 @@ pub(super) fn begin(
     if !asked {
         may_begin(run, plan, step)?;
     }
-    let StepKind::Call(call) = &step.kind else { return Err(Refusal::NotDue("the step calls nobody")) };
+    let call = match (&step.kind, item) {
+        (StepKind::Call(call), _) => call,
+        (StepKind::Set(value), Some(item)) => return compute(run, plan, world, step, value, item),
+        _ => return Err(Refusal::NotDue("the step calls nobody")),
+    };
     match (run.steps.get(&step.id), item) {
         (None, None) if step.for_each.is_none() => {
             if skipped_by_needs(run, plan, step) {
@@ -57,14 +61,53 @@ pub(super) fn begin(
                     }])
                 }
                 Some(_) => Err(Refusal::NotDue("an attempt is under way")),
-                None if open.has_ended(slot) || slot as usize >= open.all() => {
-                    Err(Refusal::NotDue("it has ended, or there is no such item"))
-                }
-                None => first(run, plan, world, step, call, item, now),
+                None if !may_begin_item(open, slot) => Err(Refusal::NotDue("it has ended, or there is no such item")),
+                None => match fallback::not_run(run, plan, world, step, item) {
+                    Some(events) => Ok(events),
+                    None => first(run, plan, world, step, call, item, now),
+                },
             }
         }
         _ => Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),
     }
+}
+
+/// Whether an item (a single call is 0) has not begun, and is to.
+pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
+    open.takes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
+}
+
+/// A value in the place of an item.
+fn compute(
+    run: &Run,
+    plan: &Plan,
+    world: &World,
+    step: &Step,
+    value: &Template,
+    item: u32,
+) -> Result<Vec<Event>, Refusal> {
+    if !run.open_step(&step.id).is_some_and(|open| open.taken.is_some() && may_begin_item(open, item)) {
+        return Err(Refusal::NotDue("it takes no item's place, or has ended"));
+    }
+    let item = Some(item);
+    if let Some(events) = fallback::not_run(run, plan, world, step, item) {
+        return Ok(events);
+    }
+    let scope = call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    let output = match run.inputs.get(&(step.id.clone(), item)) {
+        Some(given) => given.clone(),
+        None => match value.evaluate(&scope) {
+            Ok(output) => Arc::new(output),
+            Err(error) => return Ok(vec![failed(run, step, item, value.reads(), &error)]),
+        },
+    };
+    if deeper_than(&output, world.output_depth_max) {
+        return Ok(vec![too_deep(step, item, world)]);
+    }
+    Ok(vec![match unfit(step, item, &output) {
+        Some(failure) => troubled(run, step, item, ConflictKind::Schema, failure),
+        None => finished(step, item, 0, Outcome::Done { status: 200, headers: Default::default(), output }),
+    }])
 }
 
 /// The first attempt of a call, or the first with another input: after what has to be said before it.

@@ -59,6 +59,22 @@ pub(super) struct Open {
     pub results: BTreeMap<u32, CallResult>,
     /// By item: ended without one, where that is collected.
     pub failures: BTreeMap<u32, Failure>,
+    /// By item: it did nothing, and the step's fallback runs in its place.
+    pub replaced: BTreeMap<u32, Replaced>,
+    /// By item: the step that gave its result in its place; only where the step declares a fallback.
+    pub by: Option<BTreeMap<u32, StepId>>,
+    /// Only of a fallback that runs item by item: the items whose place it takes. No others begin, and the step ends
+    /// with the one whose items they are.
+    pub taken: Option<BTreeSet<u32>>,
+}
+
+/// An item that did nothing, and in whose place a fallback runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Replaced {
+    /// The fallback.
+    pub by: StepId,
+    /// Why: what the item would have failed with.
+    pub failure: Failure,
 }
 
 impl Open {
@@ -79,15 +95,24 @@ impl Open {
         !(self.calls.contains_key(&slot)
             || self.children.contains(&slot)
             || self.queued.contains(&slot)
+            || self.replaced.contains_key(&slot)
             || self.has_ended(slot))
     }
-    /// How many take up room: under way, or about to be.
+    /// How many take up room: under way, or about to be; an item whose fallback runs is one of them.
     pub fn under_way(&self) -> usize {
-        self.calls.len() + self.children.len() + self.queued.len()
+        self.calls.len() + self.children.len() + self.queued.len() + self.replaced.len()
     }
     /// Whether no call and no run has begun, and none has ended.
     pub fn nothing_begun(&self) -> bool {
-        self.calls.is_empty() && self.children.is_empty() && self.ended() == 0
+        self.calls.is_empty() && self.children.is_empty() && self.replaced.is_empty() && self.ended() == 0
+    }
+    /// Whether a call is under way or to come again, or a run that an item began.
+    pub fn has_calls(&self) -> bool {
+        !self.calls.is_empty() || !self.children.is_empty()
+    }
+    /// Whether an item may begin: of a fallback only one whose place it takes.
+    pub fn takes(&self, slot: u32) -> bool {
+        (slot as usize) < self.all() && self.taken.as_ref().is_none_or(|taken| taken.contains(&slot))
     }
     /// A call has begun, or ended without having begun.
     pub fn begun(&mut self) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::begin::may_begin_item;
 use super::conflict::{conflict, pauses, shorten_value};
 use super::decide::{enter, failed, finished, may_begin, skipped};
 use super::due::skipped_by_needs;
@@ -18,7 +19,7 @@ use super::rules::SubRun;
 use super::world::{call_scope, deeper_than};
 use super::{
     Action, ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Order, Outcome,
-    Part, Plan, Refusal, Run, RunStatus, Skipped, Step, StepKind, World, lock, missing, risk,
+    Part, Plan, Refusal, Run, RunStatus, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::{RunId, StepId, WorkflowName};
@@ -88,9 +89,11 @@ pub(super) fn begin(
             }
         }
         (Some(open), item) if open.items.is_some() == item.is_some() => {
-            let slot = item.unwrap_or(0);
-            if open.children.contains(&slot) || open.has_ended(slot) || slot as usize >= open.all() {
+            if !may_begin_item(open, item.unwrap_or(0)) {
                 return Err(Refusal::NotDue("it has begun, or there is no such item"));
+            }
+            if let Some(events) = fallback::not_run(run, plan, world, step, item) {
+                return Ok(events);
             }
         }
         _ => return Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),

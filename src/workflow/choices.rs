@@ -55,7 +55,7 @@ fn table(kind: ConflictKind, of: Of) -> &'static [&'static str] {
             &["retry", "retry_with", "skip", "take", "fallback"]
         }
         (ConflictKind::Expression, Of::Wait) => &["retry", "skip", "take"],
-        (ConflictKind::Expression, Of::Items) => &["retry", "skip", "take", "fallback"],
+        (ConflictKind::Expression, Of::Items) => &["retry", "skip", "take"],
         (ConflictKind::Expression, Of::Read | Of::Effect | Of::Value) => {
             &["retry", "retry_with", "skip", "take", "fallback"]
         }
@@ -75,7 +75,8 @@ pub(super) fn choices(run: &Run, step: Option<&Step>, item: Option<u32>, kind: C
     let mut choices = table(kind, of(step, item)).to_vec();
     choices.retain(|choice| match *choice {
         "fallback" => {
-            let declared = step.is_some_and(|step| step.trouble.fallback.is_some());
+            // Of a `for_each` it takes the place of items, and they are not known yet.
+            let declared = step.is_some_and(|step| step.trouble.fallback.is_some()) && of(step, item) != Of::Items;
             let unknown = |step: &Step| {
                 let call = run.call_state(&step.id, item, Part::Do);
                 call.is_some_and(CallState::unknown_effect) || run.may_have_happened(&step.id, item)
@@ -108,6 +109,7 @@ pub(super) fn why_not(
         (Choice::Fallback, ..) if step.is_none_or(|step| step.trouble.fallback.is_none()) => {
             "the step declares no `fallback`"
         }
+        (Choice::Fallback, Of::Items, _) => "its fallback takes the place of items, and they are not known yet",
         (Choice::Fallback, _, ConflictKind::OutcomeUnknown) => {
             "it may have been done, and a fallback would do it a second time"
         }

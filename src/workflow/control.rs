@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::calls::{Phase, StepState};
+use super::calls::{Open, Phase, StepState};
 use super::decide::skipped;
 use super::resolve::{self, Resolution};
 use super::world::deeper_than;
@@ -74,8 +74,17 @@ pub(super) fn skip(
         let item = conflict.item.unwrap_or(0);
         return no_sense(format!("a decision about item {item} of `{id}` is open: resolve that one"));
     }
+    let place = step.replaces.and_then(|place| plan.steps.get(place.0)).map(|place| &place.id);
     match run.steps.get(id) {
-        None => {}
+        None => {
+            if let Some(place) = place.filter(|_| !run.replaced.contains_key(id)) {
+                return no_sense(format!("`{id}` runs only where it takes the place of `{place}`"));
+            }
+        }
+        Some(StepState::Open(Open { taken: Some(_), .. })) => {
+            let place = place.map_or("another step", |place| place.as_str());
+            return no_sense(format!("`{id}` takes the place of items of `{place}`, which cannot be skipped together"));
+        }
         Some(StepState::Open(open)) if open.nothing_begun() && open.ended() == 0 => {}
         Some(StepState::Open(open)) if open.items.is_none() => match open.calls.get(&0) {
             Some(call) if matches!(call.phase, Phase::Waiting(_)) && !call.unknown_effect() => {}
@@ -116,7 +125,7 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjusted: Adjusted) 
     if run.conflict_over(id, item).is_some() {
         return no_sense(format!("a decision about `{id}` is open: choose `retry_with` there"));
     }
-    match (run.steps.get(id), item, step.for_each.is_some()) {
+    match (run.steps.get(id), item, plan.runs_by_item(step)) {
         (None, None, false) => {}
         (None, _, true) => return no_sense(format!("the items of `{id}` are not known yet")),
         (None, Some(_), false) => return no_sense(format!("`{id}` has no items")),
@@ -128,8 +137,7 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjusted: Adjusted) 
             if slot as usize >= open.all() {
                 return no_sense(format!("`{id}` has no item {slot}: it has {}", open.all()));
             }
-            let begun = open.calls.contains_key(&slot) || open.children.contains(&slot) || open.has_ended(slot);
-            if begun {
+            if !(open.is_new(slot) || open.queued.contains(&slot)) {
                 return no_sense(format!("{} has begun", named(id, item)));
             }
         }

@@ -154,7 +154,8 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
     Ok(vec![match (&step.kind, items) {
         (StepKind::Call(_) | StepKind::Run(_), Some(items)) => {
             let collect = step.for_each.as_ref().is_some_and(|for_each| for_each.collect);
-            Event::Step(StepEvent::FanOutOpened { step: step.id.clone(), items, collect })
+            let fallback = step.trouble.fallback.is_some();
+            Event::Step(StepEvent::FanOutOpened { step: step.id.clone(), items, collect, fallback })
         }
         (StepKind::Call(_) | StepKind::Run(_), None) => return Err(Refusal::NotDue("a call begins")),
         (StepKind::Checkpoint(question), _) => return Ok(checkpoint::open(run, world, step, question, now)),

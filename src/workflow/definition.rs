@@ -148,7 +148,8 @@ pub struct StepDraft {
     pub on_conflict: Option<OnTrouble>,
     /// When the call fails for good: `fail` (default), or `pause`, and a person decides.
     pub on_failure: Option<OnTrouble>,
-    /// Another step that takes this one's place when it certainly did nothing.
+    /// Another step that takes this one's place when it certainly did nothing; of a `for_each` the place of single
+    /// items.
     pub fallback: Option<String>,
     /// It runs only as another step's `fallback`.
     pub fallback_only: bool,

@@ -11,6 +11,7 @@
 use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState, Undone};
+use super::world::call_scope;
 use super::{
     Call, Command, EffectClass, Mode, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, child, missing,
 };
@@ -189,7 +190,7 @@ impl Due<'_> {
         let single = matches!(step.kind, StepKind::Call(_) | StepKind::Run(_)) && step.for_each.is_none();
         if !single || skipped_by_needs(run, plan, step) {
             self.actions.push(Action::Ask(Command::Advance { step: index }));
-        } else if self.conditions.hold_effects && is_effect(run, step) && condition_holds(run, self.world, step) {
+        } else if self.conditions.hold_effects && is_effect(run, step) && condition_holds(run, self.world, step, None) {
             self.actions.push(Action::Held(index));
         } else {
             self.first(index, step, None);
@@ -227,7 +228,7 @@ impl Due<'_> {
                 Phase::InFlight | Phase::Stuck => {}
             }
         }
-        let (Some(items), Some(for_each)) = (&open.items, &step.for_each) else {
+        let Some(items) = &open.items else {
             // A single call that a person wants begun anew.
             let anew = open.items.is_none() && open.nothing_begun() && !self.run.beside.asks(&step.id, None);
             if anew && !self.in_queue(index, step, None) {
@@ -243,13 +244,22 @@ impl Due<'_> {
         }
         let queued = open.queued.iter().copied().filter(|slot| !self.in_queue(index, step, Some(*slot)));
         let queued: Vec<u32> = queued.collect();
-        let room = for_each.concurrency.max(1).saturating_sub(open.under_way());
-        let last = u32::try_from(items.len()).unwrap_or(u32::MAX);
         let fresh = |slot: &u32| open.is_new(*slot) && !self.run.beside.asks(&step.id, Some(*slot));
-        let next: Vec<u32> = queued.into_iter().chain((open.next..last).filter(fresh).take(room)).collect();
+        let next: Vec<u32> = match (&open.taken, &step.for_each) {
+            // In the place of items, which take up the room of their step.
+            (Some(taken), _) if step.needs.iter().all(|need| self.run.has_ended(&self.plan.steps[need.0].id)) => {
+                queued.into_iter().chain(taken.iter().copied().filter(fresh)).collect()
+            }
+            (None, Some(for_each)) => {
+                let room = for_each.concurrency.max(1).saturating_sub(open.under_way());
+                let last = u32::try_from(items.len()).unwrap_or(u32::MAX);
+                queued.into_iter().chain((open.next..last).filter(fresh).take(room)).collect()
+            }
+            (Some(_), _) | (None, None) => return,
+        };
         let held = self.conditions.hold_effects && is_effect(self.run, step);
         for slot in next {
-            if held {
+            if held && (open.taken.is_none() || condition_holds(self.run, self.world, step, Some(slot))) {
                 self.actions.push(Action::Held(index));
                 break;
             }
@@ -353,8 +363,9 @@ fn undo_is_effect(run: &Run, step: &Step) -> bool {
 }
 
 /// Whether a held step would run: one that would be skipped, or fails over its condition, is not held.
-fn condition_holds(run: &Run, world: &World, step: &Step) -> bool {
-    step.condition.as_ref().is_none_or(|condition| condition.holds(&world.plain(run)) == Ok(true))
+fn condition_holds(run: &Run, world: &World, step: &Step, item: Option<u32>) -> bool {
+    let scope = || call_scope(&world.plain(run), run, &step.id, item, Part::Do);
+    step.condition.as_ref().is_none_or(|condition| condition.holds(&scope()) == Ok(true))
 }
 
 /// The first entry of `respond` whose steps have ended and whose condition holds. A condition without a value is no.

@@ -120,10 +120,11 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
                     && finished.step == *step
                     && (finished.item.is_none() || finished.item == *item)
             }
-            Event::Step(StepEvent::Skipped { step: of, item: which, .. }) => {
-                of == step && (which.is_none() || which == item)
-            }
-            Event::Step(StepEvent::Computed { step: of, .. } | StepEvent::FallbackTaken { step: of, .. }) => of == step,
+            Event::Step(
+                StepEvent::Skipped { step: of, item: which, .. }
+                | StepEvent::FallbackTaken { step: of, item: which, .. },
+            ) => of == step && (which.is_none() || which == item),
+            Event::Step(StepEvent::Computed { step: of, .. }) => of == step,
             Event::Child(ChildEvent::Ended { step: of, item: which, .. }) => of == step && which == item,
             Event::Conflict(ConflictEvent::Paused { .. })
             | Event::Control(ControlEvent::PauseOrdered { .. } | ControlEvent::CancelOrdered { .. }) => !taken,

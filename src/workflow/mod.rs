@@ -26,6 +26,7 @@ mod event;
 mod evolve;
 mod facts;
 mod failure;
+mod fallback;
 mod heard;
 mod lock;
 pub mod missing;

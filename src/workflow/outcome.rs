@@ -18,7 +18,7 @@ use super::heard::{Class, about, classify, is_conflict, response, retry_after, s
 use super::rules::Busy;
 use super::{
     Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, OnTrouble, Outcome,
-    Part, Plan, Refusal, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, lock, probe, undo,
+    Part, Plan, Refusal, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock, probe, undo,
 };
 
 /// An attempt that ended.
@@ -94,7 +94,8 @@ impl Ended<'_> {
                     && state.until.is_none()
                     && self.run.started.route.is_some()
                     && self.run.answer.is_none();
-                let elsewhere = (self.step.trouble.fallback.is_some() && !tainted) || hurries;
+                let fallback = !tainted && fallback::of(self.run, self.plan, self.step, self.item).is_some();
+                let elsewhere = fallback || hurries;
                 if shut && !uncertain && elsewhere && !self.run.is_ending() {
                     return self.not_done(Outcome::NotDone { failure }, response);
                 }
@@ -180,9 +181,9 @@ impl Ended<'_> {
         if self.run.may_have_happened(&self.step.id, self.item) {
             return self.pause(ConflictKind::AttemptsUsedUp, failure, response);
         }
-        if let Some(by) = self.step.trouble.fallback.and_then(|by| self.plan.steps.get(by.0)) {
-            let (step, by) = (self.step.id.clone(), by.id.clone());
-            return vec![Event::Step(StepEvent::FallbackTaken { step, by, failure: failure.clone() })];
+        if let Some(by) = fallback::of(self.run, self.plan, self.step, self.item) {
+            let (step, item, by) = (self.step.id.clone(), self.item, by.id.clone());
+            return vec![Event::Step(StepEvent::FallbackTaken { step, item, by, failure: failure.clone() })];
         }
         match self.step.trouble.on_failure {
             Some(OnTrouble::Pause) => self.pause(ConflictKind::AttemptsUsedUp, failure, response),

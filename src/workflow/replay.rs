@@ -357,7 +357,10 @@ fn told(event: &Event) -> String {
             let shown = super::conflict::shorten_value(input);
             format!("`{step}` runs `{workflow}` with {}", shown.map_or_else(|| "null".into(), |v| v.to_string()))
         }
-        Event::Step(StepEvent::FallbackTaken { step, by, .. }) => format!("`{by}` takes the place of `{step}`"),
+        Event::Step(StepEvent::FallbackTaken { step, item, by, .. }) => match item {
+            Some(item) => format!("`{by}` takes the place of item {item} of `{step}`"),
+            None => format!("`{by}` takes the place of `{step}`"),
+        },
         other => other.kind().replace('_', " "),
     }
 }

@@ -13,7 +13,7 @@ use super::choices::{choices, why_not};
 use super::world::deeper_than;
 use super::{
     Choice, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled,
-    Run, Skipped, Step, StepEvent, StepFinished, StepKind, World, ending, respond,
+    Run, Skipped, Step, StepEvent, StepFinished, StepKind, World, ending, fallback, respond,
 };
 use crate::names::StepId;
 
@@ -106,7 +106,8 @@ pub(super) fn resolve(
         // The choice says it all.
         (Choice::Skip | Choice::Take { .. }, Part::Undo) => {}
         (Choice::Fallback, _) => {
-            let by = of.trouble.fallback.and_then(|by| plan.steps.get(by.0)).ok_or(Refusal::NoSuchStep)?;
+            let gone = || Refusal::NoSense(format!("the fallback of `{step}` has ended, and takes no other place"));
+            let by = fallback::of(run, plan, of, *item).ok_or_else(gone)?;
             let failure = Failure {
                 kind: FailureKind::Unavailable,
                 step: Some(step.clone()),
@@ -115,7 +116,8 @@ pub(super) fn resolve(
                 message: conflict.message.clone(),
                 retry_after_ms: None,
             };
-            events.push(Event::Step(StepEvent::FallbackTaken { step: step.clone(), by: by.id.clone(), failure }));
+            let (step, item, by) = (step.clone(), *item, by.id.clone());
+            events.push(Event::Step(StepEvent::FallbackTaken { step, item, by, failure }));
         }
         // It stands in the lock's queue anew; a service is asked again.
         (Choice::Wait, _) if conflict.attempt == 0 => {}
@@ -168,7 +170,8 @@ fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, worl
     }
     let (step_id, output) = (step.id.clone(), output.clone());
     Ok(match &step.kind {
-        StepKind::Call(_) | StepKind::Run(_) if !each => {
+        // Of a single item there is no other event that says what it gave.
+        kind if item.is_some() || (!each && matches!(kind, StepKind::Call(_) | StepKind::Run(_))) => {
             let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output };
             Event::StepFinished(StepFinished { step: step_id, item, part: Part::Do, attempt, outcome })
         }

@@ -20,7 +20,7 @@ use super::rules::Level;
 use super::world::{call_scope, item_scope};
 use super::{
     AskedKind, Call, CallBody, CheckpointEvent, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind,
-    Mode, Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, World, wire,
+    Mode, Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, World, fallback, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
@@ -54,7 +54,10 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
     if run.mode() != Mode::Real {
         return beside_legacy(run, plan, world, step, item);
     }
-    let changed = run.beside.changed.contains(&(step.id.clone(), item)) || is_renewed(run, step, item);
+    // What takes the place of items is judged one by one: which of them it is to take nobody knows before.
+    let changed = run.beside.changed.contains(&(step.id.clone(), item))
+        || is_renewed(run, step, item)
+        || fallback::by_item(run, step);
     let answer = |ask: &Ask| match (ask.is_open(), ask.approved()) {
         (true, _) => Some(Gate::Shut),
         (false, Some(_)) => Some(Gate::Open),
@@ -88,7 +91,7 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
 /// Nobody is asked: what would have to be asked about is rehearsed, or the run cannot go on.
 fn beside_legacy(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Gate {
     // An expression is judged item by item here; what is fixed holds for all.
-    let alone = item.filter(|_| matches!(step.care.risk, Some(Level::Computed(_))));
+    let alone = item.filter(|_| matches!(step.care.risk, Some(Level::Computed(_))) || fallback::by_item(run, step));
     match (Judge { run, plan, world, step, item: alone }).risk() {
         Ok(Risk::Low) => return Gate::Open,
         Ok(Risk::Medium | Risk::High) => {}

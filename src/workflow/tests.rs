@@ -1,6 +1,7 @@
 //! The core against a fake world: any plan, any outcome, any order, any crash.
 
 mod any;
+mod by_item;
 mod bytes;
 mod edges;
 mod effects;

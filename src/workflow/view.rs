@@ -1,6 +1,7 @@
 //! A run as people look at it: its steps with status, attempts and times.
 
 mod groups;
+mod items;
 mod settled;
 
 use std::collections::BTreeMap;
@@ -207,11 +208,12 @@ impl Steps {
                 step.http_status = http_status.or(step.http_status);
                 // Another item says nothing of the one that failed.
                 step.note = if step.items.is_some() { note.or(step.note.take()) } else { note };
+                self.place_ended(&finished.step, finished.item, at, run);
             }
-            Event::Step(event) => self.see_step(at, event),
+            Event::Step(event) => self.see_step(at, event, run),
             Event::Wait(event) => self.see_wait(at, event, run),
             Event::Lock(event) => self.see_lock(at, event),
-            Event::Child(event) => self.see_child(at, event),
+            Event::Child(event) => self.see_child(at, event, run),
             Event::Checkpoint(event) => self.see_checkpoint(at, event, run),
             Event::Conflict(event) => self.see_conflict(at, event),
             Event::RunStarted(_) | Event::Control(_) | Event::Answer(_) | Event::Ending(_) => {}

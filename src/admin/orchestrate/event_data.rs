@@ -54,8 +54,8 @@ fn of_step(event: &StepEvent) -> NameAndData {
             ("step_finished", json!({ "step_id": step, "item": item, "outcome": "skipped", "why": reason }))
         }
         StepEvent::FailReached { step, .. } => ("step_finished", json!({ "step_id": step, "outcome": "done" })),
-        StepEvent::FallbackTaken { step, by, failure } => {
-            ("step_retrying", json!({ "step_id": step, "fallback": by, "why": failure.message }))
+        StepEvent::FallbackTaken { step, item, by, failure } => {
+            ("step_retrying", json!({ "step_id": step, "item": item, "fallback": by, "why": failure.message }))
         }
         StepEvent::Probed { step, item, attempt, done, .. } => {
             ("progress", json!({ "step_id": step, "item": item, "attempt": attempt, "done": done }))

@@ -132,7 +132,8 @@ async fn a_fan_outs_output_is_a_list_in_the_items_order() {
     let api = TestApi::new().await;
     let run = run_id(1);
     let items = vec![Arc::new(json!("a")), Arc::new(json!("b"))];
-    let opened = Event::Step(StepEvent::FanOutOpened { step: "reserve".into(), items, collect: false });
+    let opened =
+        Event::Step(StepEvent::FanOutOpened { step: "reserve".into(), items, collect: false, fallback: false });
     let item_call = |item| match call("reserve") {
         Event::StepStarted(started) => Event::StepStarted(StepStarted { item: Some(item), ..started }),
         other => other,

@@ -118,6 +118,21 @@ fn cases() -> Vec<(&'static str, Set)> {
         ),
         ("a workflow that runs one that does not exist", step("  more:\n    run: create-ordr")),
         (
+            "a workflow that does not take back what another one did",
+            step(
+                "  first: { run: other }\n  each: { needs: [first], for_each: [1, 2], run: other, undo: 'POST ${services.bank}/back' }\n  harmless: { needs: [each], run: reads }\n  accepted: { needs: [each], run: nested, reversible: false }\n  items: { needs: [each, charge], for_each: [1, 2], run: nested, input: '${item}' }\n  last: { needs: [items, accepted, harmless, first], run: other }",
+            )
+            .put(
+                "workflows/other.yaml",
+                "workflow: other\nsteps:\n  write: { call: 'POST ${services.bank}/writes', rehearse: {} }\nrespond: { status: 200 }\n",
+            )
+            .put("workflows/nested.yaml", "workflow: nested\nsteps:\n  in: { run: other }\nrespond: { status: 200 }\n")
+            .put(
+                "workflows/reads.yaml",
+                "workflow: reads\nsteps:\n  look: { call: 'GET ${services.bank}/x' }\nrespond: { status: 200 }\n",
+            ),
+        ),
+        (
             "workflows that run each other",
             step("  more:\n    run: other").put(
                 "workflows/other.yaml",

@@ -1,7 +1,7 @@
 //! What a step says about going wrong: deadlines, what a person decides, fallback, probe, undo, and what its output has
 //! to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use http::Method;
@@ -51,13 +51,8 @@ impl Check<'_> {
         if draft.failures.is_some() && draft.for_each.is_none() {
             self.problems.error(&site.key("failures").at_key(), "`failures` belongs to `for_each`");
         }
-        if draft.for_each.is_some() && draft.fallback.is_some() {
-            let message = "a step with `for_each` takes no `fallback`: some items may have been done";
-            let hint = "collect what failed (`failures: collect`) and read `steps.NAME.errors` in a step that follows";
-            self.problems.error(&site.key("fallback").at_key(), message).hint(hint);
-        }
         if draft.for_each.is_some() && draft.fallback_only {
-            let message = "a fallback runs in the place of one call and takes no `for_each`";
+            let message = "a fallback runs in the place of one call or one item and takes no `for_each`";
             self.problems.error(&site.key("fallback_only").at_key(), message);
         }
         if draft.failures == Some(FailuresDraft::Collect) && draft.on_failure == Some(OnTrouble::Pause) {
@@ -224,6 +219,20 @@ impl Check<'_> {
         made
     }
 
+    /// The steps that take the place of single items: fallbacks of a `for_each`, and theirs.
+    pub(super) fn find_by_item(&mut self) {
+        let of = |name: &str| self.steps.iter().find(|(known, ..)| *known == name)?.2.fallback.as_deref();
+        let first = self.steps.iter().filter(|(.., draft)| draft.for_each.is_some());
+        let mut open: Vec<&str> = first.filter_map(|(.., draft)| draft.fallback.as_deref()).collect();
+        let mut found = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if found.insert(name.to_owned()) {
+                open.extend(of(name));
+            }
+        }
+        self.by_item = found;
+    }
+
     /// Fallbacks exist, take one place each, are read by nobody, and do not wait for each other.
     pub(super) fn fallbacks(&mut self, built: &[Built]) {
         let mut places: BTreeMap<&str, &str> = BTreeMap::new();
@@ -246,6 +255,13 @@ impl Check<'_> {
             if !other.failing.fallback_only {
                 let message = format!("`{by}` runs anyway, so it cannot take the place of `{}`", step.id);
                 self.problems.error(&at, message).hint(format!("say `fallback_only: true` in `{by}`"));
+            }
+            let items = matches!(other.kind, Some(StepKind::Checkpoint(_) | StepKind::Wait(_) | StepKind::Fail(_)));
+            if items && self.by_item.contains(by) {
+                let message = format!(
+                    "`{by}` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can"
+                );
+                self.problems.error(&at, message);
             }
             match places.get(by.as_str()) {
                 Some(first) => {

@@ -89,6 +89,8 @@ struct Check<'a> {
     bounds: Bounds,
     /// All steps, in the order of the file.
     steps: Vec<(&'a str, Site, StepDraft)>,
+    /// Steps that take the place of single items of a `for_each`.
+    by_item: BTreeSet<String>,
     /// Lines of the workflow's `risks`.
     policies: usize,
     problems: &'a mut Problems,
@@ -127,7 +129,9 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
     let bounds = if kept { Bounds::LARGEST } else { Bounds::of(known.limits) };
     let drafts = steps.clone();
     let policies = draft.risks.len();
-    let mut check = Check { known, kept, bounds, steps, policies, problems, reads: BTreeSet::new() };
+    let (by_item, reads) = Default::default();
+    let mut check = Check { known, kept, bounds, steps, by_item, policies, problems, reads };
+    check.find_by_item();
     let built: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
     check.fallbacks(&built);
     let deadline = draft.deadline.as_ref().and_then(|text| check.span(text, &site.key("deadline")));

@@ -93,7 +93,10 @@ impl Check<'_> {
                 "run" | "instance" | "now" | "uuid()" | "random()" => None,
                 name if place.extra.contains(&name) => None,
                 "item" | "index" if place.item => None,
-                "item" | "index" => Some((format!("`{}` exists only in a step with `for_each`", path.root()), None)),
+                "item" | "index" => Some((
+                    format!("`{}` exists only in a step with `for_each`, and in what is its fallback", path.root()),
+                    None,
+                )),
                 "services" => self.service(path, place.spot),
                 "secrets" => self.secret(path, place.spot),
                 "legacy" if place.spot == Spot::Rehearse => None,

@@ -57,14 +57,17 @@ impl Check<'_> {
                 }
             }
         }
-        let mut place = Place { spot: Spot::Value, item: false, needs: &mut needs, extra: &[] };
+        // In the place of an item it sees what the item does, in its `if` too.
+        let by_item = self.by_item.contains(name);
+        let mut place = Place { spot: Spot::Value, item: by_item, needs: &mut needs, extra: &[] };
         let condition = draft.condition.as_ref().and_then(|text| self.condition(text, &site.key("if"), &mut place));
         let for_each = self.for_each(site, draft, &mut place);
-        place.item = draft.for_each.is_some();
+        place.item = by_item || draft.for_each.is_some();
         let kind = self.kind(site, draft, &mut place);
         let care = self.care(site, draft, &mut place);
         let mut beside = BTreeSet::new();
-        let mut place = Place { spot: Spot::Value, item: draft.for_each.is_some(), needs: &mut beside, extra: &[] };
+        let item = by_item || draft.for_each.is_some();
+        let mut place = Place { spot: Spot::Value, item, needs: &mut beside, extra: &[] };
         let failing = self.failing(site, draft, kind.as_ref(), &mut place);
         if beside.remove(name) {
             let problem =

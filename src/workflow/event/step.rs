@@ -41,6 +41,9 @@ pub enum StepEvent {
         /// Items that fail are collected, and the others go on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         collect: bool,
+        /// The step declares a fallback, which runs in the place of single items.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        fallback: bool,
     },
     /// A `fail` step was reached: the run ends with this answer.
     FailReached {
@@ -49,10 +52,13 @@ pub enum StepEvent {
         /// The answer.
         answer: Arc<AnswerRecord>,
     },
-    /// Attempts of a step are used up or useless, and nothing was done: its fallback takes its place.
+    /// Attempts of a step (an item) are used up or useless, and nothing was done: the step's fallback takes its place.
     FallbackTaken {
         /// Which step.
         step: StepId,
+        /// The item of a `for_each`: only of this one the fallback takes the place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
         /// Its fallback.
         by: StepId,
         /// Why: what the step would have failed with.
@@ -88,11 +94,12 @@ kinds!(StepEvent {
 impl StepEvent {
     pub(super) fn subject(&self) -> Subject<'_> {
         match self {
-            StepEvent::Skipped { step, item, .. } | StepEvent::Probed { step, item, .. } => Some((step, *item)),
+            StepEvent::Skipped { step, item, .. }
+            | StepEvent::FallbackTaken { step, item, .. }
+            | StepEvent::Probed { step, item, .. } => Some((step, *item)),
             StepEvent::Computed { step, .. }
             | StepEvent::FanOutOpened { step, .. }
-            | StepEvent::FailReached { step, .. }
-            | StepEvent::FallbackTaken { step, .. } => Some((step, None)),
+            | StepEvent::FailReached { step, .. } => Some((step, None)),
             StepEvent::ResultTaken(taken) => Some((&taken.step, None)),
         }
     }

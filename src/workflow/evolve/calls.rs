@@ -9,7 +9,7 @@ use crate::names::{Seq, StepId};
 use crate::workflow::calls::{CallResult, CallState, DoneCall, Evidence, Open, Phase, StepState};
 use crate::workflow::run::UNKNOWN;
 use crate::workflow::{
-    CallRecord, EffectClass, Failure, Mode, Outcome, Part, RetryScheduled, Run, StepFinished, StepStarted,
+    CallRecord, EffectClass, Mode, Outcome, Part, RetryScheduled, Run, Skipped, StepFinished, StepStarted,
 };
 
 impl Run {
@@ -166,10 +166,8 @@ impl Run {
         let gave = call.as_ref().and_then(|call| call.gave.as_ref()?.output.clone());
         let output = gave.or_else(|| result.output.clone()).unwrap_or_default();
         self.note_done(step, *item, call.as_ref(), result.status, output, rehearsed);
-        let open = self.open(step, *item)?;
-        open.results.insert(item.unwrap_or(0), result);
-        open.begun();
-        self.step_may_be_done(step);
+        self.open(step, *item)?;
+        self.call_ended(step, item.unwrap_or(0), result);
         Ok(())
     }
 
@@ -203,29 +201,7 @@ impl Run {
         self.intents.insert((step.clone(), item, Part::Do), intent.clone());
     }
 
-    /// A call ended without a result: the run fails, unless the step collects such items.
-    fn call_failed(&mut self, step: &StepId, item: Option<u32>, failure: &Failure) -> Result<(), String> {
-        if let (Some(StepState::Open(open)), Some(slot)) = (self.steps.get_mut(step), item)
-            && open.collect
-        {
-            if open.has_ended(slot) {
-                return Err(format!("the call of `{step}` has ended"));
-            }
-            open.failures.insert(slot, failure.clone());
-            open.begun();
-            self.step_may_be_done(step);
-            return Ok(());
-        }
-        // Other items may be under way: the step stays open until they have ended.
-        let others = self.open_step(step).is_some_and(|open| !open.calls.is_empty() || !open.children.is_empty());
-        if !others {
-            self.end_step(step, StepState::Failed, Vec::new());
-        }
-        self.fail(failure.clone());
-        Ok(())
-    }
-
-    pub(super) fn item_skipped(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
+    pub(super) fn item_skipped(&mut self, step: &StepId, item: Option<u32>, reason: Skipped) -> Result<(), String> {
         let slot = item.unwrap_or(0);
         let open = self.open(step, item)?;
         if open.has_ended(slot) || open.calls.get(&slot).is_some_and(|call| call.phase == Phase::InFlight) {
@@ -236,10 +212,16 @@ impl Run {
         }
         open.calls.remove(&slot);
         open.queued.remove(&slot);
-        open.results.insert(slot, CallResult::default());
-        open.begun();
+        match reason {
+            // An item that was to take another's place and does not: the next event says what becomes of that one.
+            Skipped::Condition | Skipped::Needs | Skipped::NotNeeded => {
+                open.results.insert(slot, CallResult::default());
+            }
+            Skipped::ByHand | Skipped::Rejected | Skipped::Busy => {
+                self.call_ended(step, slot, CallResult::default());
+            }
+        }
         self.beside.void(step, item);
-        self.step_may_be_done(step);
         Ok(())
     }
 
@@ -274,8 +256,10 @@ impl Run {
             if undeclared.is_none() {
                 fields.push(("struck", Value::from(self.beside.struck.get(step).copied().unwrap_or(0))));
             }
+            self.end_stand_ins(step, false);
             self.done(step, undeclared, fields);
-        } else if ending && open.calls.is_empty() && open.children.is_empty() {
+        } else if ending && !self.items_under_way(step) {
+            self.end_stand_ins(step, true);
             self.end_step(step, StepState::Failed, Vec::new());
         }
     }
@@ -292,7 +276,7 @@ impl Run {
         match self.steps.get_mut(step) {
             Some(StepState::Open(open)) => match (&open.items, item) {
                 (None, None) => Ok(open),
-                (Some(items), Some(item)) if (item as usize) < items.len() => Ok(open),
+                (Some(_), Some(item)) if open.takes(item) => Ok(open),
                 _ => Err(format!("`{step}` has no such item")),
             },
             _ => Err(format!("`{step}` is not under way")),
@@ -359,7 +343,7 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
 }
 
 /// What expressions see of a step whose calls have all ended: one result, or a list in the items' order.
-fn collect(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
+pub(super) fn collect(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
     let undeclared = open.results.values().find_map(|result| result.undeclared.clone());
     if undeclared.is_some() {
         return (undeclared, Vec::new());
@@ -378,6 +362,10 @@ fn collect(open: &Open) -> (Option<String>, Vec<(&'static str, Value)>) {
         Value::Array(slots.map(|slot| open.results.get(&slot).map_or(Value::Null, what)).collect())
     };
     let mut fields = vec![("output", of_all(&output)), ("status", of_all(&status)), ("headers", of_all(&headers))];
+    if let Some(by) = &open.by {
+        let name = |slot: u32| by.get(&slot).map_or(Value::Null, |by| Value::String(by.as_str().to_owned()));
+        fields.push(("by", (0u32..).take(items.len()).map(name).collect()));
+    }
     if open.collect {
         let errors = open.failures.iter().map(|(index, failure)| {
             serde_json::json!({ "index": index, "status": failure.status, "message": failure.message })

@@ -169,22 +169,6 @@ impl Run {
         }
     }
 
-    pub(super) fn fallback_taken(&mut self, step: &StepId, by: &StepId, failure: &Failure) -> Result<(), String> {
-        self.not_begun(by)?;
-        let under_way = match self.steps.get(step) {
-            None => false,
-            Some(StepState::Open(open)) if open.items.is_none() => {
-                open.calls.get(&0).is_some_and(|call| call.phase == Phase::InFlight)
-            }
-            Some(_) => return Err(format!("`{step}` has ended, or is a fan-out")),
-        };
-        self.in_flight -= usize::from(under_way);
-        let failure = Box::new(failure.clone());
-        self.steps.insert(step.clone(), StepState::Replaced { by: by.clone(), failure });
-        self.replaced.insert(by.clone(), step.clone());
-        Ok(())
-    }
-
     pub(super) fn cancel_ordered(&mut self, by: &str, compensate: bool, reason: Option<&str>) {
         let message = match reason {
             Some(reason) => format!("{by} cancelled it: {reason}"),

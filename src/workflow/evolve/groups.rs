@@ -1,5 +1,6 @@
 //! The events of each group, handed to what they change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::people::Ended;
@@ -19,9 +20,10 @@ impl Run {
                 Ok(())
             }
             StepEvent::Skipped { step, item, reason } => self.step_skipped(step, *item, *reason),
-            StepEvent::FanOutOpened { step, items, collect } => {
+            StepEvent::FanOutOpened { step, items, collect, fallback } => {
                 self.not_begun(step)?;
-                let open = Open { items: Some(Arc::new(items.clone())), collect: *collect, ..Open::default() };
+                let by = fallback.then(BTreeMap::new);
+                let open = Open { items: Some(Arc::new(items.clone())), collect: *collect, by, ..Open::default() };
                 self.steps.insert(step.clone(), StepState::Open(open));
                 self.step_may_be_done(step);
                 Ok(())
@@ -36,7 +38,10 @@ impl Run {
                 }
                 Ok(())
             }
-            StepEvent::FallbackTaken { step, by, failure } => self.fallback_taken(step, by, failure),
+            StepEvent::FallbackTaken { step, item: None, by, failure } => self.fallback_taken(step, by, failure),
+            StepEvent::FallbackTaken { step, item: Some(item), by, failure } => {
+                self.item_replaced(step, *item, by, failure)
+            }
             StepEvent::Probed { step, item, attempt, done, .. } => self.probed(step, *item, *attempt, *done),
             StepEvent::ResultTaken(taken) => self.result_taken(taken),
         }

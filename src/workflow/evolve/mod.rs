@@ -5,6 +5,7 @@
 
 mod calls;
 mod ending;
+mod fallback;
 mod groups;
 mod people;
 
@@ -123,7 +124,7 @@ impl Run {
 
     fn step_skipped(&mut self, step: &StepId, item: Option<u32>, reason: Skipped) -> Result<(), String> {
         if item.is_some() {
-            return self.item_skipped(step, item);
+            return self.item_skipped(step, item, reason);
         }
         match self.steps.get(step) {
             None | Some(StepState::Open(_)) if !self.calls_under_way(step) => {}
@@ -167,8 +168,10 @@ impl Run {
         state: StepState,
         fields: Vec<(&'static str, Value)>,
     ) {
+        // One that runs item by item takes the place of items: their step ends by itself.
+        let whole = |place: &&StepId| matches!(self.steps.get(*place), Some(StepState::Replaced { .. }));
         let place = match &state {
-            StepState::Done { .. } | StepState::Failed => self.replaced.get(step).cloned(),
+            StepState::Done { .. } | StepState::Failed => self.replaced.get(step).filter(whole).cloned(),
             StepState::Skipped | StepState::Open(_) | StepState::Replaced { .. } => None,
         };
         if let Some(place) = place {

@@ -40,7 +40,7 @@ impl Run {
             (None, None) => false,
             (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
                 let slot = item.unwrap_or(0);
-                open.calls.contains_key(&slot) || open.children.contains(&slot) || open.has_ended(slot)
+                !(open.is_new(slot) || open.queued.contains(&slot))
             }
             _ => true,
         };
@@ -234,7 +234,7 @@ impl Run {
         }
         let slot = item.unwrap_or(0);
         let open = self.open(step, item)?;
-        if open.calls.contains_key(&slot) || open.has_ended(slot) || !open.children.insert(slot) {
+        if !(open.is_new(slot) || open.queued.contains(&slot)) || !open.children.insert(slot) {
             return Err(format!("`{step}` has begun already"));
         }
         open.queued.remove(&slot);
@@ -269,13 +269,8 @@ impl Run {
             open.next = open.next.min(slot); // what this comes to is said by the next event
             return Ok(());
         }
-        match unfit {
-            // It was done; what the step comes to is said by the next event.
-            true => open.next = open.next.min(slot),
-            false => {
-                open.results.insert(slot, CallResult { output: Some(output.clone()), ..CallResult::default() });
-                open.begun();
-            }
+        if unfit {
+            open.next = open.next.min(slot); // it was done; what the step comes to is said by the next event
         }
         self.done.push(DoneCall {
             step: step.clone(),
@@ -291,7 +286,7 @@ impl Run {
             child: Some((child, known.workflow)),
         });
         if !unfit {
-            self.step_may_be_done(step);
+            self.call_ended(step, slot, CallResult { output: Some(output.clone()), ..CallResult::default() });
         }
         Ok(())
     }

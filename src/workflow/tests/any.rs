@@ -56,9 +56,26 @@ fn plan_of(steps: &[Step]) -> Plan {
             if has(6) && !has(4) {
                 made["failures"] = json!("collect");
             }
-        } else if has(2) {
+        }
+        if has(2) {
             made["fallback"] = json!(format!("f{place}"));
-            let by = json!({ "call": "POST ${services.bank}/y", "fallback_only": true, "retry": { "attempts": 1 } });
+            let mut by =
+                json!({ "call": "POST ${services.bank}/y", "fallback_only": true, "retry": { "attempts": 1 } });
+            if has(5) {
+                // In the place of items, and some of those have fallbacks of their own, or none.
+                by["body"] = json!({ "item": "${item}", "index": "${index}" });
+                by["undo"] = json!("DELETE ${services.bank}/y/${item}");
+                match step.attempts {
+                    1 => by["if"] = json!("${index != 1}"),
+                    _ => {
+                        by["fallback"] = json!(format!("g{place}"));
+                        all.insert(
+                            format!("g{place}"),
+                            json!({ "set": { "of": "${item}" }, "fallback_only": true, "if": "${item != 2}" }),
+                        );
+                    }
+                }
+            }
             all.insert(format!("f{place}"), by);
         }
         all.insert(format!("s{place}"), made);
@@ -159,10 +176,10 @@ fn promises(bench: &Bench<'_>) {
             // Whatever somebody chose: what may have been done may have been done.
             Event::Conflict(ConflictEvent::Resolved { step, item, .. }) => drop(asked.insert((step.clone(), *item))),
             // A read changes nothing, whatever became of it.
-            Event::Step(StepEvent::FallbackTaken { step, .. }) => {
+            Event::Step(StepEvent::FallbackTaken { step, item, .. }) => {
                 let (_, of) = bench.plan.step(step).unwrap();
                 let read = of.call(Part::Do).is_some_and(|call| call.effect == EffectClass::Read);
-                assert!(read || !unknown.contains(&(step.clone(), None)), "`{step}` may have been done");
+                assert!(read || !unknown.contains(&(step.clone(), *item)), "`{step}` may have been done");
             }
             Event::Control(ControlEvent::CancelOrdered { .. }) => cancelled = true,
             _ => {}
@@ -188,7 +205,32 @@ fn promises(bench: &Bench<'_>) {
     let text = serde_json::to_string(&bench.events).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap(), bench.events);
     snapshots::any_place_does(&bench.events);
-    assert!(view(bench.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).is_ok());
+    let view = view(bench.events.iter().map(|event| (Timestamp::UNIX_EPOCH, event))).unwrap();
+    for step in &view.steps {
+        assert!(step.items_ended <= step.items, "more items have ended than there are: {step:?}");
+    }
+    by_item(bench, &view);
+}
+
+/// Of a run that completed each item has its place, and what was done in its place names who did it.
+fn by_item(bench: &Bench<'_>, view: &crate::workflow::RunView) {
+    if bench.run.status() != RunStatus::Completed {
+        return;
+    }
+    for step in bench.plan.steps.iter().filter(|step| step.for_each.is_some() && step.trouble.fallback.is_some()) {
+        let Some(output) = bench.run.output_of(step.id.as_str()).and_then(Value::as_array) else { continue };
+        let by = bench.run.outputs[step.id.as_str()]["by"].as_array().expect("a list");
+        assert_eq!((by.len(), output.len()), (3, 3));
+        let shown = view.steps.iter().find(|shown| shown.step == step.id).unwrap();
+        assert_eq!((shown.items, shown.items_ended), (Some(3), Some(3)), "{shown:?}");
+        for (item, by) in (0u32..).zip(by) {
+            let taken = bench.events.iter().any(|event| {
+                matches!(event, Event::Step(StepEvent::FallbackTaken { step: of, item: Some(which), .. })
+                    if *of == step.id && *which == item)
+            });
+            assert!(taken || by.is_null(), "item {item} of `{}` was done by {by}", step.id);
+        }
+    }
 }
 
 proptest! {

@@ -75,6 +75,22 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
         if bit(1) && matches!(kind, 0 | 3 | 5 | 6) {
             step["on_reject"] = json!("skip");
         }
+        if *kind == 6 && !bit(0) {
+            // In its place, or in that of its items, something that asks, waits for a lock, or is another run.
+            step["fallback"] = json!(format!("f{place}"));
+            let mut by = match bit(3) {
+                true => {
+                    json!({ "call": "POST ${services.stock}/y", "retry": { "attempts": 1 }, "lock": { "key": "k" } })
+                }
+                false => json!({ "run": "child" }),
+            };
+            by["fallback_only"] = json!(true);
+            by["risk"] = json!(if bit(5) { "medium" } else { "low" });
+            if bit(4) && bit(7) {
+                by["if"] = json!("${index != 1}");
+            }
+            all.insert(format!("f{place}"), by);
+        }
         all.insert(format!("s{place}"), step);
     }
     plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())

@@ -10,14 +10,11 @@ use crate::workflow::{
 };
 
 impl Steps {
-    pub(super) fn see_step(&mut self, at: Timestamp, event: &StepEvent) {
+    pub(super) fn see_step(&mut self, at: Timestamp, event: &StepEvent, run: &Run) {
         match event {
             StepEvent::Computed { step, .. } => self.mark(step, at, StepStatus::Done, None),
-            StepEvent::Skipped { step, item: Some(_), .. } => {
-                let step = self.step(step, at);
-                if let Some(ended) = &mut step.items_ended {
-                    *ended += 1;
-                }
+            StepEvent::Skipped { step, item: Some(item), reason } => {
+                self.item_skipped((step, *item), *reason, at, run);
             }
             StepEvent::Skipped { step, item: None, reason } => {
                 let why = match reason {
@@ -44,7 +41,10 @@ impl Steps {
                 let status = if taken.skipped { StepStatus::Skipped } else { StepStatus::Done };
                 self.mark(&taken.step, at, status, Some(format!("taken over from {}", taken.origin)));
             }
-            StepEvent::FallbackTaken { step, by, failure } => {
+            StepEvent::FallbackTaken { step, item: Some(item), by, failure } => {
+                self.item_replaced((step, *item), by, &failure.message, at);
+            }
+            StepEvent::FallbackTaken { step, item: None, by, failure } => {
                 let step = self.step(step, at);
                 step.status = StepStatus::Replaced;
                 step.note = Some(format!("`{by}` takes its place: {}", failure.message));
@@ -88,17 +88,18 @@ impl Steps {
         }
     }
 
-    pub(super) fn see_child(&mut self, at: Timestamp, event: &ChildEvent) {
+    pub(super) fn see_child(&mut self, at: Timestamp, event: &ChildEvent, run: &Run) {
         match event {
             ChildEvent::Started { step, child, workflow, .. } => {
                 self.mark(step, at, StepStatus::WaitingChild, Some(format!("{child} runs `{workflow}`")));
             }
-            ChildEvent::Ended { step, child, status: RunStatus::Completed, unfit, .. } => {
-                let step = self.step(step, at);
+            ChildEvent::Ended { step: id, item, child, status: RunStatus::Completed, unfit, .. } => {
+                let step = self.step(id, at);
+                step.note = Some(format!("{child} has completed"));
                 if let (Some(ended), false) = (&mut step.items_ended, unfit) {
                     *ended += 1;
+                    self.place_ended(id, *item, at, run);
                 }
-                step.note = Some(format!("{child} has completed"));
             }
             // What comes of it is said by the next event.
             ChildEvent::Ended { step, .. } => drop(self.step(step, at)),

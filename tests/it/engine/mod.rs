@@ -10,6 +10,7 @@ mod conflicts;
 mod control;
 mod elsewhere;
 mod envelope;
+mod items;
 mod keys;
 mod locks;
 mod long_runs;

@@ -138,3 +138,43 @@ async fn what_is_gone_is_undone_and_what_is_unknown_is_asked_about_first() {
     assert_eq!((plant.works.done("POST /charges"), plant.works.done("POST /refunds")), (2, 2));
     plant.finish().await;
 }
+
+const ABOVE: &str = "
+workflow: above
+steps:
+  look: { call: 'GET ${services.works}/looks' }
+  sub: { needs: [look], run: writes }
+  last: { needs: [sub], call: 'POST ${services.works}/lasts' }
+respond: { status: 200, body: done }
+";
+
+const WRITES: &str = "
+workflow: writes
+steps:
+  write: { call: 'POST ${services.works}/writes', undo: 'DELETE ${services.works}/writes/1' }
+respond: { status: 200, body: written }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_completed_child_did_stays_done_without_an_undo_and_check_says_so() {
+    let plant = Plant::with(&[ABOVE, WRITES]).await;
+    plant.works.next("POST /lasts", Say::Refuse(402), 1);
+    let data = plant.run("above", json!({})).await;
+    let data = plant.comes_to(&path(&data), "failed").await;
+    assert_eq!((plant.works.done("POST /writes"), plant.works.count("DELETE /writes")), (1, 0), "{data}");
+    let flags = plant.flags.path().display().to_string();
+    let (code, said) = plant.cli_said(&["check", &flags]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let warning = "`sub` runs `writes`, which has effects, and declares no `undo`";
+    assert!(said.contains(warning) && said.contains("afterwards (`last`)"), "{said}");
+    for mended in ["run: writes, undo: 'DELETE ${services.works}/writes/1'", "run: writes, reversible: false"] {
+        plant.flags.edit("workflows/above.yaml", |text| {
+            let end = text.find(" }\n  last").expect("the step's end");
+            let at = text.find("run: writes").expect("the step");
+            format!("{}{mended}{}", &text[..at], &text[end..])
+        });
+        let (code, said) = plant.cli_said(&["check", &flags]).await;
+        assert!(code == Some(0) && !said.contains(warning), "{mended}: {said}");
+    }
+    plant.finish().await;
+}

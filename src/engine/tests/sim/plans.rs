@@ -30,7 +30,17 @@ fn definitions() -> Vec<Value> {
                     "call": "POST ${services.stock}/reserve/${item}", "body": { "n": "${item}" },
                     "lock": { "key": "sku:${item}", "busy": "wait" },
                     "undo": "DELETE ${services.stock}/reserve/${output.id}",
+                    "fallback": "borrow",
                 },
+                // In the place of single items, and where it does nothing either, a note.
+                "borrow": {
+                    "fallback_only": true, "call": "POST ${services.bank}/borrow/${item}", "timeout": "1s",
+                    "retry": { "attempts": 2, "base": "50ms", "max": "100ms" },
+                    "lock": { "key": "sku:${item}", "busy": "wait" },
+                    "undo": { "call": "POST ${services.stock}/return", "body": { "of": "${output.id}" } },
+                    "fallback": "owe",
+                },
+                "owe": { "fallback_only": true, "set": { "id": "${index}" } },
                 "charge": {
                     "needs": ["reserve"], "timeout": "1s",
                     "call": "POST ${services.bank}/charge", "body": { "of": "${run.id}" },

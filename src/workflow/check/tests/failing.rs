@@ -98,13 +98,34 @@ fn an_undo_calls_what_takes_back_and_a_probe_what_answers() {
 }
 
 #[test]
+fn what_takes_the_place_of_items_sees_them_and_nothing_else_does() {
+    let call = "call: 'POST ${services.stock}/x', not_done: [503]";
+    let plan = good(&steps(&format!(
+        "a: {{ for_each: [1], {call}, fallback: b }}\nb: {{ {call}, fallback_only: true, fallback: c, if: '${{item > 0}}', body: '${{index}}', undo: 'DELETE ${{services.stock}}/${{item}}', probe: {{ call: 'GET ${{services.stock}}/${{item}}', done: '${{index == 0}}' }} }}\nc: {{ run: other, input: '${{item}}', fallback_only: true }}\nd: {{ set: '${{steps.a.by[0]}}' }}"
+    )));
+    let by_item = |name: &str| plan.runs_by_item(plan.step(&StepId::from(name)).unwrap().1);
+    assert_eq!(["a", "b", "c", "d"].map(by_item), [true, true, true, false]);
+    wrong(
+        &format!(
+            "a: {{ {call}, fallback: b }}\nb: {{ {call}, fallback_only: true, body: '${{item}}' }}\nc: {{ for_each: [1], {call}, fallback: d }}\nd: {{ fail: {{ status: 409 }}, fallback_only: true }}\ne: {{ for_each: [1], {call}, fallback: f }}\nf: {{ wait: 1s, fallback_only: true }}\ng: {{ for_each: [1], {call} }}\nh: {{ set: '${{steps.g.by}} ${{steps.c.status}}' }}"
+        ),
+        &[
+            "w.steps.b.body+2: `item` exists only in a step with `for_each`, and in what is its fallback",
+            "w.steps.h.set+2: `g` has no `fallback`, so nobody else does it",
+            "w.steps.h.set+16: `c` is many calls (`for_each`) and has no `status` of its own",
+            "w.steps.c.fallback: `d` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can",
+            "w.steps.e.fallback: `f` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can",
+        ],
+    );
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_a_hint() {
     wrong(
         "a: { for_each: [1], call: 'POST ${services.stock}/x', not_done: [503], fallback: b, failures: collect, on_failure: pause }\nb: { for_each: [1], set: 1, fallback_only: true }",
         &[
-            "w.steps.a.fallback: a step with `for_each` takes no `fallback`: some items may have been done (collect what failed (`failures: collect`) and read `steps.NAME.errors` in a step that follows)",
             "w.steps.a.on_failure: either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)",
-            "w.steps.b.fallback_only: a fallback runs in the place of one call and takes no `for_each`",
+            "w.steps.b.fallback_only: a fallback runs in the place of one call or one item and takes no `for_each`",
         ],
     );
     wrong(

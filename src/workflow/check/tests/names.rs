@@ -72,8 +72,8 @@ fn names_are_refused_where_they_do_not_belong() {
     wrong(
         "a: { set: '${item.x}' }\nb: { for_each: '${[index]}', set: '${item}' }",
         &[
-            "w.steps.a.set+2: `item` exists only in a step with `for_each`",
-            "w.steps.b.for_each+3: `index` exists only in a step with `for_each`",
+            "w.steps.a.set+2: `item` exists only in a step with `for_each`, and in what is its fallback",
+            "w.steps.b.for_each+3: `index` exists only in a step with `for_each`, and in what is its fallback",
         ],
     );
     let legacy = "what the engine does must not depend on legacy's reply";

@@ -1,0 +1,152 @@
+//! What events do to steps and items in whose place a fallback runs, and to those fallbacks.
+//!
+//! Always true: a fallback takes the place of a whole step, or of items of one step: then it is open with the same
+//! items, begins only those whose place it takes, and ends with that step. What such an item comes to also is what the
+//! item comes to whose place it takes; of fallbacks of fallbacks all the way up.
+
+use std::collections::BTreeSet;
+
+use crate::names::StepId;
+use crate::workflow::calls::{CallResult, Open, Phase, Replaced, StepState};
+use crate::workflow::{Failure, Run};
+
+use super::calls::collect;
+
+impl Run {
+    /// A fallback takes the place of a whole step.
+    pub(super) fn fallback_taken(&mut self, step: &StepId, by: &StepId, failure: &Failure) -> Result<(), String> {
+        self.not_begun(by)?;
+        let under_way = match self.steps.get(step) {
+            None => false,
+            Some(StepState::Open(open)) if open.items.is_none() => {
+                open.calls.get(&0).is_some_and(|call| call.phase == Phase::InFlight)
+            }
+            Some(_) => return Err(format!("`{step}` has ended, or is a fan-out")),
+        };
+        self.in_flight -= usize::from(under_way);
+        let failure = Box::new(failure.clone());
+        self.steps.insert(step.clone(), StepState::Replaced { by: by.clone(), failure });
+        self.replaced.insert(by.clone(), step.clone());
+        Ok(())
+    }
+
+    /// A fallback takes the place of one item.
+    pub(super) fn item_replaced(
+        &mut self,
+        step: &StepId,
+        item: u32,
+        by: &StepId,
+        failure: &Failure,
+    ) -> Result<(), String> {
+        let open = self.open(step, Some(item))?;
+        if open.has_ended(item) || open.children.contains(&item) || open.replaced.contains_key(&item) {
+            return Err(format!("item {item} of `{step}` has ended, or another step runs in its place"));
+        }
+        let under_way = open.calls.remove(&item).is_some_and(|call| call.phase == Phase::InFlight);
+        open.queued.remove(&item);
+        open.replaced.insert(item, Replaced { by: by.clone(), failure: failure.clone() });
+        open.begun();
+        let (items, collect) = (open.items.clone(), open.collect);
+        self.in_flight -= usize::from(under_way);
+        match self.steps.get_mut(by) {
+            None => {
+                let taken = Some(BTreeSet::from([item]));
+                let open = Open { items, collect, taken, ..Open::default() };
+                self.steps.insert(by.clone(), StepState::Open(open));
+                self.replaced.insert(by.clone(), step.clone());
+            }
+            Some(StepState::Open(open)) if self.replaced.get(by) == Some(step) => {
+                let new = open.taken.as_mut().is_some_and(|taken| taken.insert(item));
+                if !new {
+                    return Err(format!("`{by}` has taken the place of item {item} before"));
+                }
+            }
+            Some(_) => return Err(format!("`{by}` has begun already")),
+        }
+        Ok(())
+    }
+
+    /// The step whose items' place a fallback takes.
+    fn stands_in_for(&self, step: &StepId) -> Option<StepId> {
+        self.open_step(step)?.taken.as_ref()?;
+        self.replaced.get(step).cloned()
+    }
+
+    /// The fallback that runs in the place of some of a step's items.
+    fn stand_in(&self, step: &StepId) -> Option<StepId> {
+        let by = self.replaced.iter().find(|(_, place)| *place == step).map(|(by, _)| by)?;
+        self.open_step(by)?.taken.as_ref().map(|_| by.clone())
+    }
+
+    /// A call (an item) has come to a result, or is skipped, and so has the item whose place it took.
+    pub(super) fn call_ended(&mut self, step: &StepId, slot: u32, result: CallResult) {
+        let mut at = step.clone();
+        loop {
+            if let Some(StepState::Open(open)) = self.steps.get_mut(&at) {
+                if open.replaced.remove(&slot).is_some()
+                    && let (Some(by), Some(_)) = (&mut open.by, &result.output)
+                {
+                    by.insert(slot, step.clone());
+                }
+                open.results.insert(slot, result.clone());
+                open.begun();
+            }
+            match self.stands_in_for(&at) {
+                Some(place) => at = place,
+                None => break,
+            }
+        }
+        self.step_may_be_done(&at);
+    }
+
+    /// A call (an item) ended without a result: the run fails, unless the step collects such items.
+    pub(super) fn call_failed(&mut self, step: &StepId, item: Option<u32>, failure: &Failure) -> Result<(), String> {
+        let mut collects = false;
+        let mut at = step.clone();
+        loop {
+            if let (Some(StepState::Open(open)), Some(slot)) = (self.steps.get_mut(&at), item) {
+                if open.has_ended(slot) {
+                    return Err(format!("the call of `{step}` has ended"));
+                }
+                open.replaced.remove(&slot);
+                if open.collect {
+                    collects = true;
+                    open.failures.insert(slot, failure.clone());
+                    open.begun();
+                }
+            }
+            match self.stands_in_for(&at) {
+                Some(place) => at = place,
+                None => break,
+            }
+        }
+        if collects {
+            self.step_may_be_done(&at);
+            return Ok(());
+        }
+        // Other items may be under way: the step stays open until they have ended.
+        if !self.items_under_way(&at) {
+            self.end_stand_ins(&at, true);
+            self.end_step(&at, StepState::Failed, Vec::new());
+        }
+        self.fail(failure.clone());
+        Ok(())
+    }
+
+    /// Whether calls of the step, or of what runs in the place of its items, have begun and not ended.
+    pub(super) fn items_under_way(&self, step: &StepId) -> bool {
+        let own = self.open_step(step).is_some_and(Open::has_calls);
+        own || self.stand_in(step).is_some_and(|by| self.items_under_way(&by))
+    }
+
+    /// What ran in the place of a step's items ends with it.
+    pub(super) fn end_stand_ins(&mut self, step: &StepId, failed: bool) {
+        let Some(by) = self.stand_in(step) else { return };
+        self.end_stand_ins(&by, failed);
+        let Some(open) = self.open_step(&by).filter(|_| !failed) else {
+            return self.end_step(&by, StepState::Failed, Vec::new());
+        };
+        let (undeclared, fields) = collect(open);
+        self.done(&by, undeclared, fields);
+    }
+}

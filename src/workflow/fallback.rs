@@ -1,0 +1,77 @@
+//! Which step takes the place of what certainly did nothing, and whether it runs.
+//!
+//! Always true: a fallback takes the place of a whole step, or, of a `for_each`, of single items: an item keeps its
+//! place in the list, and its fallback sees `item` and `index` as the item does. One whose `if` is false, or which
+//! needs what was skipped, does not run: then what it was to replace has failed after all.
+
+use super::calls::StepState;
+use super::due::skipped_by_needs;
+use super::world::call_scope;
+use super::{Event, Outcome, Part, Plan, Run, Skipped, Step, StepEvent, StepFinished, World, decide};
+
+/// The fallback that a step (an item) declares and that can still be taken.
+pub(super) fn of<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) -> Option<&'p Step> {
+    let by = plan.steps.get(step.trouble.fallback?.0)?;
+    let free = match run.steps.get(&by.id) {
+        None => plan.runs_by_item(step) == item.is_some(),
+        Some(StepState::Open(open)) => item.is_some() && open.taken.is_some(),
+        Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed | StepState::Replaced { .. }) => false,
+    };
+    free.then_some(by)
+}
+
+/// Whether a step runs in the place of single items.
+pub(super) fn by_item(run: &Run, step: &Step) -> bool {
+    run.open_step(&step.id).is_some_and(|open| open.taken.is_some())
+}
+
+/// Of an item in whose place a fallback would begin now: what happens where it does not run after all.
+pub(super) fn not_run(run: &Run, plan: &Plan, world: &World, step: &Step, item: Option<u32>) -> Option<Vec<Event>> {
+    if !by_item(run, step) || run.call_state(&step.id, item, Part::Do).is_some() {
+        return None;
+    }
+    if skipped_by_needs(run, plan, step) {
+        return Some(skipped(run, step, item, Skipped::Needs));
+    }
+    let condition = step.condition.as_ref()?;
+    match condition.holds(&call_scope(&world.plain(run), run, &step.id, item, Part::Do)) {
+        Ok(true) => None,
+        Ok(false) => Some(skipped(run, step, item, Skipped::Condition)),
+        Err(error) => Some(vec![decide::failed(run, step, item, condition.reads(), &error)]),
+    }
+}
+
+/// A fallback does not run for an item: the item whose place it was to take has failed after all.
+fn skipped(run: &Run, step: &Step, item: Option<u32>, reason: Skipped) -> Vec<Event> {
+    let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason })];
+    let place = run.replaced.get(&step.id);
+    let replaced = place.and_then(|place| run.open_step(place)?.replaced.get(&item?));
+    if let (Some(place), Some(replaced)) = (place, replaced) {
+        let outcome = Outcome::NotDone { failure: replaced.failure.clone() };
+        events.push(Event::StepFinished(StepFinished {
+            step: place.clone(),
+            item,
+            part: Part::Do,
+            attempt: 0,
+            outcome,
+        }));
+    }
+    events
+}
+
+impl Plan {
+    /// Whether a step has items: a `for_each`, and what takes the place of its items.
+    pub fn runs_by_item(&self, step: &Step) -> bool {
+        let place = |step: &Step| self.steps.get(step.replaces?.0);
+        let mut at = Some(step);
+        // A chain of fallbacks is no longer than the plan.
+        for _ in 0..=self.steps.len() {
+            match at {
+                Some(step) if step.for_each.is_some() => return true,
+                Some(step) => at = place(step),
+                None => return false,
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,41 @@
+//! What is shown of the items of a `for_each` in whose place a fallback runs.
+
+use jiff::Timestamp;
+
+use super::Steps;
+use crate::names::StepId;
+use crate::workflow::{Run, Skipped, StepStatus};
+
+impl Steps {
+    /// A fallback takes the place of one item: its own items are those whose place it takes.
+    pub(super) fn item_replaced(&mut self, (step, item): (&StepId, u32), by: &StepId, why: &str, at: Timestamp) {
+        self.mark(step, at, StepStatus::Running, Some(format!("`{by}` takes the place of item {item}: {why}")));
+        let by = self.step(by, at);
+        by.items = Some(by.items.unwrap_or(0) + 1);
+        by.items_ended.get_or_insert(0);
+        by.status = StepStatus::Running;
+    }
+
+    /// One item will not run.
+    pub(super) fn item_skipped(&mut self, (step, item): (&StepId, u32), reason: Skipped, at: Timestamp, run: &Run) {
+        if let Some(ended) = &mut self.step(step, at).items_ended {
+            *ended += 1;
+        }
+        // Where it was to take another item's place and does not, the next event says how that one ends.
+        if matches!(reason, Skipped::ByHand | Skipped::Rejected | Skipped::Busy) {
+            self.place_ended(step, Some(item), at, run);
+        }
+    }
+
+    /// An item has ended, and so has the one whose place it took.
+    pub(super) fn place_ended(&mut self, step: &StepId, item: Option<u32>, at: Timestamp, run: &Run) {
+        let mut step = step;
+        // A chain of fallbacks has no circle.
+        while let (Some(_), Some(place)) = (item, run.replaced.get(step)) {
+            if let Some(ended) = &mut self.step(place, at).items_ended {
+                *ended += 1;
+            }
+            step = place;
+        }
+    }
+}

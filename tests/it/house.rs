@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["app", "admin", "config", "demo", "docs", "flag", "telemetry"]),
     ("demo", &["admin", "flag", "workflow"]),
     ("main", &["cli"]),
+    ("build", &[]), // the build script
 ];
 /// Rooms that may import every room.
 const KNOWS_ALL: &[&str] = &["app", "lib"];
@@ -263,4 +264,16 @@ fn built() -> BTreeSet<String> {
     assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
     let text = String::from_utf8(tree.stdout).expect("names are text");
     text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_top_level_holds_what_was_agreed() {
+    const AGREED: &[&str] = &["Cargo.lock", "Cargo.toml", "README.md", "dashboards", "deploy", "flags", "src", "tests"];
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let there = fs::read_dir(top).expect("the project's folder").filter_map(Result::ok);
+    let names = there.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // Cargo makes `target` here unless it is told otherwise.
+    let extra: Vec<_> =
+        names.filter(|name| !name.starts_with('.') && name != "target" && !AGREED.contains(&name.as_str())).collect();
+    assert!(extra.is_empty(), "the top level holds only {AGREED:?}, not {extra:?}");
 }

@@ -17,7 +17,7 @@ fn main() -> io::Result<()> {
             hash = fnv(fnv(hash, &part.len().to_le_bytes()), part);
         }
     }
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/build.rs");
     println!("cargo:rerun-if-changed=src/names.rs");
     println!("cargo:rerun-if-changed=src/workflow");
     println!("cargo:rustc-env=POINTSMAN_FOLD={hash:032x}");

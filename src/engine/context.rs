@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
 use crate::engine::kill_switch::KillSwitch;
-use crate::engine::machine::{ChildSeen, ChildSpec, Ids, Writes};
+use crate::engine::machine::{ChildSpec, ChildState, Ids, Writes};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::veil::{self, Veil};
@@ -50,7 +50,7 @@ pub(super) trait RunTasks: Send + Sync {
         gate: Arc<SpawnGate>,
         child: ChildSpec,
         depth: u64,
-    ) -> BoxFuture<'static, ChildSeen>;
+    ) -> BoxFuture<'static, ChildState>;
     /// Sees to it, from now on, that resting runs are woken.
     fn supervise(&self, core: &Arc<Core>);
 }

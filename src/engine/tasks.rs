@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::engine::api::child;
 use crate::engine::context::{Core, RunTasks};
-use crate::engine::machine::{ChildSeen, ChildSpec};
+use crate::engine::machine::{ChildSpec, ChildState};
 use crate::engine::scheduler::claim;
 use crate::engine::scheduler::lease::Hold;
 use crate::engine::scheduler::mailbox::Slot;
@@ -31,7 +31,7 @@ impl RunTasks for Tasks {
         gate: Arc<SpawnGate>,
         spec: ChildSpec,
         depth: u64,
-    ) -> BoxFuture<'static, ChildSeen> {
+    ) -> BoxFuture<'static, ChildState> {
         child::look_after(core, parent, gate, spec, depth).boxed()
     }
     fn supervise(&self, core: &Arc<Core>) {

@@ -69,7 +69,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
     prepared.slot = core.slot_of_new(&prepared.run);
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
-    let caller = Caller { tell, may_fall_back: fall_back, until };
+    let caller = Caller { tell, may_fall_back: fall_back, answer_by: until };
     driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
     drop(pass);
 
@@ -239,7 +239,7 @@ async fn attach(
         && let Ok(Ok(announcement)) = timeout_at(until, announced.wait_for(Option::is_some)).await
     {
         match announcement.clone() {
-            Some(Announcement::Reply(reply)) => return Some(replies::said(*reply, fall_back)),
+            Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, fall_back)),
             Some(Announcement::Run(run)) => {
                 let plan = snapshot.plan(&run.started().plan);
                 if let Some(reply) = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back) {

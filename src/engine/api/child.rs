@@ -19,7 +19,7 @@ use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::start::{self, Origin};
 use crate::engine::context::Core;
 use crate::engine::driver;
-use crate::engine::machine::{ChildEnd, ChildSeen, ChildSpec, SpawnPolicy, StartAnswer};
+use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, SpawnPolicy, StartAnswer};
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::names::RunId;
@@ -51,9 +51,9 @@ pub(in crate::engine) async fn look_after(
     gate: Arc<SpawnGate>,
     spec: ChildSpec,
     depth: u64,
-) -> ChildSeen {
+) -> ChildState {
     if parent.mode == Mode::Rehearse {
-        return ChildSeen::Ended(Box::new(rehearse(&core, &parent, spec, depth).await));
+        return ChildState::Ended(Box::new(rehearse(&core, &parent, spec, depth).await));
     }
     loop {
         let pause = match look(&core, &parent, &gate, &spec).await {
@@ -70,7 +70,7 @@ pub(in crate::engine) async fn look_after(
 }
 
 enum Found {
-    Seen(ChildSeen),
+    Seen(ChildState),
     /// Somebody sits in its slot, and it is not on disk: it is being born, or somebody says something to it.
     Taken,
     /// Its first append was refused.
@@ -91,7 +91,7 @@ async fn look(core: &Arc<Core>, parent: &RunStarted, gate: &SpawnGate, spec: &Ch
     }
     match gate.policy() {
         SpawnPolicy::Never => return never(core, spec.never_born()).await,
-        SpawnPolicy::Wait => return Ok(Found::Seen(ChildSeen::Unborn)),
+        SpawnPolicy::Wait => return Ok(Found::Seen(ChildState::NotBorn)),
         SpawnPolicy::Spawn => {}
     }
     if deep {
@@ -102,7 +102,7 @@ async fn look(core: &Arc<Core>, parent: &RunStarted, gate: &SpawnGate, spec: &Ch
         Err(end) => return never(core, end).await,
     };
     Ok(match told.await {
-        Ok(StartAnswer::Stored) => Found::Seen(ChildSeen::Alive),
+        Ok(StartAnswer::Stored) => Found::Seen(ChildState::Running),
         // Its task tries again, or has ended: its slot and the store tell which.
         Ok(StartAnswer::Unknown(_) | StartAnswer::OtherRun { .. }) | Err(_) => Found::Taken,
         Ok(StartAnswer::NotStored(why)) => {
@@ -115,14 +115,14 @@ async fn look(core: &Arc<Core>, parent: &RunStarted, gate: &SpawnGate, spec: &Ch
 /// The child never begins: its row of the outbox is removed.
 async fn never(core: &Core, end: ChildEnd) -> Result<Found, StoreError> {
     core.ports.store.drop_birth(end.child).await?;
-    Ok(Found::Seen(ChildSeen::Ended(Box::new(end))))
+    Ok(Found::Seen(ChildState::Ended(Box::new(end))))
 }
 
 /// The child as the store has it; `None` where it is not there.
-async fn on_disk(core: &Core, spec: &ChildSpec) -> Result<Option<ChildSeen>, StoreError> {
+async fn on_disk(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState>, StoreError> {
     let Some(summary) = core.ports.store.run(spec.child).await? else { return Ok(None) };
     if !summary.status.is_final() {
-        return Ok(Some(ChildSeen::Alive));
+        return Ok(Some(ChildState::Running));
     }
     let events = core.events(spec.child).await?;
     let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
@@ -130,7 +130,7 @@ async fn on_disk(core: &Core, spec: &ChildSpec) -> Result<Option<ChildSeen>, Sto
         let failed = spec.failed(format!("its events cannot be read: {misfit}"));
         ChildEnd { status: summary.status, effects: true, ..failed } // who knows what it did
     };
-    Ok(Some(ChildSeen::Ended(Box::new(end.unwrap_or_else(unreadable)))))
+    Ok(Some(ChildState::Ended(Box::new(end.unwrap_or_else(unreadable)))))
 }
 
 fn deep(core: &Core) -> String {

@@ -82,7 +82,7 @@ impl PreparedRun {
             executor,
             writer,
             claim,
-            stored: Seq(0),
+            durable_seq: Seq(0),
             caller,
             registration,
             slot,

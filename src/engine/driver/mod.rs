@@ -39,8 +39,8 @@ use crate::workflow::{Event, Heard, Mode, Plan, Run};
 pub(super) struct Caller {
     pub tell: oneshot::Sender<CallerAnswer>,
     pub may_fall_back: bool,
-    /// A little before the caller's deadline: time to write down what is said then.
-    pub until: Instant,
+    /// A little before the caller's deadline, to leave time for recording what it is answered.
+    pub answer_by: Instant,
 }
 
 /// What a new driver is made of.
@@ -54,8 +54,8 @@ pub(super) struct Parts {
     /// `None` of a rehearsal.
     pub writer: Option<(Writer, Writes)>,
     pub claim: Option<Claim>,
-    /// The place up to which the run is in the store.
-    pub stored: Seq,
+    /// Sequence number of the last durable event; 0 for a new run.
+    pub durable_seq: Seq,
     pub clock: Clock,
     pub caller: Option<Caller>,
     /// Tells who comes with the same retry key what becomes of it.
@@ -143,7 +143,7 @@ impl Driver {
             executor,
             writer,
             claim,
-            stored,
+            durable_seq,
             clock,
             caller,
             registration,
@@ -154,13 +154,13 @@ impl Driver {
         let (writer, writes) = writer.unzip();
         let terms = caller
             .as_ref()
-            .map(|caller| CallerTerms { may_fall_back: caller.may_fall_back, until: clock.at(caller.until) });
-        let tally = Tally::of(&run, stored > Seq(0));
+            .map(|caller| CallerTerms { may_fall_back: caller.may_fall_back, answer_by: clock.at(caller.answer_by) });
+        let tally = Tally::of(&run, durable_seq > Seq(0));
         let machine = Machine::new(MachineParts {
             run,
             plan,
             world: snapshot.world.clone(),
-            stored,
+            durable_seq,
             writes,
             claim,
             caller: terms,
@@ -195,18 +195,18 @@ impl Driver {
 
     /// Records the run's first event.
     pub fn born(&mut self) {
-        self.machine.born();
+        self.machine.record_birth();
     }
     /// Records what a rerun takes over of the run before it.
     ///
     /// # Errors
     /// The events do not fit.
     pub fn takes_over(&mut self, events: Vec<Event>) -> Result<(), String> {
-        self.machine.take_over(events)
+        self.machine.record_carried_over(events)
     }
     /// Takes up what another process left.
     pub fn take_up(&mut self) {
-        self.machine.take_up(self.core.ports.store.is_shared());
+        self.machine.recover(self.core.ports.store.is_shared());
     }
     /// What the run may send.
     pub fn mode(&self) -> Mode {
@@ -235,7 +235,7 @@ impl Driver {
     /// Feeds one input; what its outputs gave back at once.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut back = None;
-        if matches!(input, Input::Changed { .. }) && self.machine.run().misses_something() {
+        if matches!(input, Input::ExternalChange { .. }) && self.machine.run().misses_something() {
             self.snapshot = self.core.files.snapshot.load_full();
             self.machine.set_world(self.snapshot.world.clone());
         }
@@ -263,9 +263,9 @@ impl Driver {
     async fn next(&mut self, levels: &mut Levels) -> Option<Input> {
         let timer = self.timer.map(|at| self.clock.until(at));
         tokio::select! {
-            Some((call, heard)) = self.calls.next(), if !self.calls.is_empty() => Some(Input::Called { call, heard }),
+            Some((call, heard)) = self.calls.next(), if !self.calls.is_empty() => Some(Input::CallFinished { call, heard }),
             Some(input) = self.looks.next(), if !self.looks.is_empty() => Some(input),
-            result = settled(&mut self.writer) => Some(Input::Appended(result)),
+            result = settled(&mut self.writer) => Some(Input::AppendFinished(result)),
             message = message(&mut self.slot), if self.takes_messages => Some(self.input_of(message)),
             () = maybe(timer.map(tokio::time::sleep)) => Some(Input::Time),
             () = gone(&mut self.caller) => {
@@ -291,8 +291,8 @@ impl Driver {
                 Input::Order { ticket, order, by, owned: self.is_owned() }
             }
             Some(Message::Child(end)) => Input::ChildEnded(*end),
-            Some(Message::Waits) => Input::WaitsBelow,
-            None => Input::Changed { taken_again: self.slot.as_ref().and_then(Slot::taken_again) },
+            Some(Message::Waits) => Input::DescendantWaits,
+            None => Input::ExternalChange { reacquired: self.slot.as_ref().and_then(Slot::taken_again) },
         }
     }
 }

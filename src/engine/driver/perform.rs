@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::Driver;
 use crate::engine::api::children;
 use crate::engine::api::types::NotDone;
-use crate::engine::machine::{Departure, End, Input, LockLook, Measure, OrderAnswer, Output, RestCause, Ticket};
+use crate::engine::machine::{CallRequest, End, Input, LockQuery, Measure, OrderAnswer, Output, RestCause, Ticket};
 use crate::engine::ports::locks;
 use crate::engine::ports::outgoing;
 use crate::engine::ports::writer::Writer;
@@ -31,33 +31,33 @@ impl Driver {
                 }
             }
             Output::Call(departure) => self.call(departure),
-            Output::Stored(seq) => self.stored(seq),
-            Output::MessagesStored => self.core.ports.recorded.notify_one(),
+            Output::Durable(seq) => self.stored(seq),
+            Output::NoticesDurable => self.core.ports.recorded.notify_one(),
             Output::PinCollision(key) => {
                 if let Some(writer) = &self.writer {
                     writer.collision(&key, run);
                 }
             }
-            Output::LookAtLock(look, name) => {
+            Output::QueryLock(query, name) => {
                 self.core.schedule.timers.watch_lock(run, &name);
                 let parent = self.machine.run().started().parent.clone();
-                let LockLook { step, item, .. } = look.clone();
+                let LockQuery { step, item, .. } = query.clone();
                 let seen = locks::look(self.core.clone(), name, run, parent, step, item);
-                self.look(async move { Input::Lock { look, seen: seen.await } });
+                self.look(async move { Input::Lock { query, seen: seen.await } });
             }
-            Output::LookAfterChild(spec) => {
+            Output::EnsureChild(spec) => {
                 if self.writer.is_some() {
                     self.core.schedule.timers.watch_child(run, spec.child);
                 }
                 let (child, started) = (spec.child, self.machine.run().started().clone());
                 let seen =
                     self.core.run_tasks.look_after(self.core.clone(), started, self.spawn.clone(), spec, self.depth);
-                self.look(async move { Input::Child { child, seen: seen.await } });
+                self.look(async move { Input::Child { child, state: seen.await } });
             }
-            Output::Spawn(policy) => self.spawn.set(policy),
-            Output::TellChild(child, order) => {
+            Output::SetSpawnPolicy(policy) => self.spawn.set(policy),
+            Output::OrderChild(child, order) => {
                 let told = children::say(self.core.clone(), child, order, run);
-                self.look(async move { Input::ChildTold { child, delivery: told.await } });
+                self.look(async move { Input::ChildOrderSettled { child, delivery: told.await } });
             }
             Output::ReadOrders => {
                 let store = self.core.ports.store.clone();
@@ -67,30 +67,30 @@ impl Driver {
                     Input::StoreOrders { orders, owned: hold.is_none_or(|hold| hold.is_good()) }
                 });
             }
-            Output::SettleOrder(id, answer) => {
+            Output::StoreOrderAnswer(id, answer) => {
                 let store = self.core.ports.store.clone();
                 self.look(async move {
                     if let Err(error) = store.settle_order(id, answer).await {
                         tracing::debug!(order = %id, %error, "whoever asked is not told"); // and looks at the run
                     }
-                    Input::OrderSettled
+                    Input::OrderAnswerStored
                 });
             }
             Output::AnswerOrder(ticket, answer) => self.answer_order(ticket, answer),
             // Whoever waits may have gone.
             Output::AnswerStarter(answer) => drop(self.starter.take().map(|starter| starter.send(answer))),
             Output::AnswerCaller(answer) => drop(self.caller.take().map(|caller| caller.send(answer))),
-            Output::KeepKey => {
+            Output::RetainRetryKey => {
                 if let Some(registration) = &mut self.registration {
                     registration.keep();
                 }
             }
-            Output::Born => {
+            Output::BirthDurable => {
                 if let Some(registration) = &self.registration {
                     registration.born();
                 }
             }
-            Output::GiveKeyBack => {
+            Output::ReleaseRetryKey => {
                 if let Some(registration) = &mut self.registration {
                     registration.give_back(&self.core.ports.pins);
                 }
@@ -107,7 +107,9 @@ impl Driver {
             }
             Output::Measure(measure) => self.measure(&measure),
             Output::Timer(at) => self.timer = at,
-            Output::CloseMailbox { held } => return Some(Input::MailboxClosed(self.close_mailbox(held))),
+            Output::CloseMailbox { has_frozen_step } => {
+                return Some(Input::MailboxClosed(self.close_mailbox(has_frozen_step)));
+            }
             Output::End(end) => self.end = Some(end),
         }
         None
@@ -117,7 +119,7 @@ impl Driver {
         self.looks.push(Box::pin(look));
     }
 
-    fn call(&mut self, Departure { id, attempt, now }: Departure) {
+    fn call(&mut self, CallRequest { id, attempt, now }: CallRequest) {
         let made = outgoing::outgoing(
             &self.core.files.limits,
             &self.snapshot,
@@ -165,10 +167,10 @@ impl Driver {
         self.tally.see(measure, self.machine.run());
     }
 
-    /// Takes no more messages; refused where one is there, or the freeze that held the run has just ended.
-    fn close_mailbox(&mut self, held: bool) -> bool {
+    /// Closes the mailbox; false where it holds a message, or the freeze that held a step has just ended.
+    fn close_mailbox(&mut self, has_frozen_step: bool) -> bool {
         let Some(slot) = &mut self.slot else { return false };
-        if held {
+        if has_frozen_step {
             self.core.schedule.timers.hold(slot.run());
             if self.core.process.kill_switch.word() != Freeze::Effects {
                 return false;
@@ -199,15 +201,15 @@ impl Driver {
                 children::ended(core, run);
             }
             End::Discarded | End::Draining => {}
-            End::Doubtful => match core.process.clock.now().checked_add(DOUBTFUL_PAUSE) {
+            End::OwnershipUncertain => match core.process.clock.now().checked_add(DOUBTFUL_PAUSE) {
                 Ok(at) => core.schedule.timers.at(id, at),
                 Err(_) => core.schedule.timers.now(id),
             },
             // One that was never born here may be another's, and rest.
-            End::Lost if self.machine.stored() == Seq(0) => {}
+            End::Lost if self.machine.durable_seq() == Seq(0) => {}
             End::Lost => {
                 core.schedule.timers.forget(id);
-                if self.machine.is_outdated(self.slot.as_ref().and_then(Slot::taken_again)) {
+                if self.machine.is_superseded(self.slot.as_ref().and_then(Slot::taken_again)) {
                     core.schedule.timers.now(id); // read anew, it goes on
                 }
             }

@@ -1,8 +1,8 @@
-//! Everything that a run can do without the world, and what then leaves for it.
+//! Lets the core decide all that is due, records the events, and sends the attempts that may leave.
 
 use jiff::Timestamp;
 
-use super::exchange::{CallId, Departure, End, Output};
+use super::exchange::{CallId, CallRequest, End, Output};
 use super::measure::Measure;
 use super::state::{CallName, Machine};
 use crate::names::{RunId, Seq};
@@ -10,77 +10,78 @@ use crate::workflow::{Action, Command, Conditions, EffectClass, Event, Heard, Lo
 
 impl Machine {
     /// Records the run's first event.
-    pub fn born(&mut self) {
+    pub fn record_birth(&mut self) {
         let started = self.run.started().clone();
-        let waited_for = self.has_starter || started.parent.is_some();
+        let is_awaited = self.has_starter || started.parent.is_some();
         self.log.push(started.started, Event::RunStarted(started), Seq::FIRST);
-        if waited_for {
-            self.wants_stored(Seq::FIRST);
+        if is_awaited {
+            self.require_durable(Seq::FIRST);
         }
     }
 
-    /// Records what a rerun takes over of the run before it.
+    /// Records the events that a rerun carries over from the run it supersedes.
     ///
     /// # Errors
-    /// The events do not fit.
-    pub fn take_over(&mut self, events: Vec<Event>) -> Result<(), String> {
+    /// The events do not fit this run.
+    pub fn record_carried_over(&mut self, events: Vec<Event>) -> Result<(), String> {
         for event in events {
             self.run.take_in(&event).map_err(|misfit| misfit.to_string())?;
             self.log.push(self.run.started().started, event, self.run.seq());
         }
-        self.wants_stored(self.run.seq());
+        self.require_durable(self.run.seq());
         Ok(())
     }
 
-    /// Takes up what another process left: an attempt that may be sent again is, of the others the outcome is unknown.
-    pub fn take_up(&mut self, is_shared: bool) {
+    /// Continues a run that another driver left: attempts in flight are sent again where they are repeatable; the outcome of
+    /// the others is unknown.
+    pub fn recover(&mut self, is_shared: bool) {
         for attempt in self.run.in_flight() {
             let name = (attempt.step.clone(), attempt.item, attempt.part);
             if attempt.repeatable {
-                self.again.insert(name.clone());
-                self.gated.push((Seq(0), name));
-            } else if let Some(step) = self.step_places.get(&attempt.step).copied() {
-                let call =
-                    CallId { step, item: attempt.item, part: attempt.part, attempt: attempt.attempt, again: false };
-                self.record(call, Heard::Interrupted);
+                self.possible_repeats.insert(name.clone());
+                self.unsent_attempts.push((Seq(0), name));
+            } else if let Some(step) = self.step_indexes.get(&attempt.step).copied() {
+                let (item, part, attempt) = (attempt.item, attempt.part, attempt.attempt);
+                let call = CallId { step, item, part, attempt, may_be_repeat: false };
+                self.record_result(call, Heard::Interrupted);
             }
         }
-        self.look_after_children();
+        self.query_children();
         if is_shared {
             self.read_orders();
         }
     }
 
-    /// Does all that can be done without the world.
+    /// Applies everything that is due, until what remains waits for an input.
     pub(super) fn advance(&mut self) {
         let hold_effects = self.frozen && self.run.mode() != Mode::Rehearse;
         loop {
-            if self.run.failure().is_some() && !self.run.failed_as_declared() && self.give_back("engine_failed") {
+            if self.run.failure().is_some() && !self.run.failed_as_declared() && self.release_request("engine_failed") {
                 return;
             }
             let conditions = Conditions { now: self.now, hold_effects };
-            (self.wake, self.held, self.withheld) = (None, false, false);
+            (self.wake_at, self.has_frozen_step, self.has_deferred_start) = (None, false, false);
             let mut moved = false;
             let mut locks = Vec::new();
             for action in due(&self.run, &self.plan, &self.world, conditions) {
                 match action {
-                    // A process that ends begins nothing that nobody waits for.
+                    // A draining process begins nothing that no caller waits for.
                     Action::Ask(Command::Begin { .. }) | Action::Child { .. }
                         if self.draining && self.caller.is_none() =>
                     {
-                        self.withheld = true;
+                        self.has_deferred_start = true;
                     }
-                    Action::Ask(command) => moved |= self.ask(command),
-                    Action::Wait(at) => self.wake = Some(self.wake.map_or(at, |known| known.min(at))),
-                    Action::Held(_) => self.held = true,
+                    Action::Ask(command) => moved |= self.try_command(command),
+                    Action::Wait(at) => self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at))),
+                    Action::Held(_) => self.has_frozen_step = true,
                     Action::Child { step, item } => {
                         let child = RunId(self.ids.next(self.now));
-                        moved |= self.ask(Command::BeginChild { step, item, child });
+                        moved |= self.try_command(Command::BeginChild { step, item, child });
                     }
-                    Action::TellChild { child, order } => self.tell_child(child, order),
-                    // A rehearsal has locks of its own, and nobody else is there.
+                    Action::TellChild { child, order } => self.order_child(child, order),
+                    // A rehearsal has lock names of its own, which nobody else queues for.
                     Action::Lock { step, item, queued, .. } if !self.log.is_durable() => {
-                        moved |= self.ask(Command::LockSeen { step, item, queued, seen: LockSeen::First });
+                        moved |= self.try_command(Command::LockSeen { step, item, queued, seen: LockSeen::First });
                     }
                     Action::Lock { step, item, name, queued } => locks.push((step, item, name, queued)),
                 }
@@ -88,27 +89,27 @@ impl Machine {
                     return;
                 }
             }
-            self.waits_for_locks(locks);
-            match self.wake {
+            self.set_lock_waits(locks);
+            match self.wake_at {
                 _ if moved => {}
-                Some(at) if self.run.mode() == Mode::Rehearse => self.put_forward(at),
+                Some(at) if self.run.mode() == Mode::Rehearse => self.advance_clock(at),
                 _ => return,
             }
         }
     }
 
-    /// Lets a rehearsal's time until then elapse at once.
-    fn put_forward(&mut self, to: Timestamp) {
+    /// Advances a rehearsal's virtual clock, so that its waits elapse at once.
+    fn advance_clock(&mut self, to: Timestamp) {
         let more = to.duration_since(self.now);
         if more.is_positive() {
-            self.ahead = self.ahead.checked_add(more).unwrap_or(self.ahead);
+            self.clock_offset = self.clock_offset.checked_add(more).unwrap_or(self.clock_offset);
             self.now = to;
         }
     }
 
-    /// Asks the core; whether it agreed.
-    pub(super) fn ask(&mut self, command: Command) -> bool {
-        match self.put(command) {
+    /// Applies a command; false where the core refuses it, which is normal for one that came too late.
+    pub(super) fn try_command(&mut self, command: Command) -> bool {
+        match self.apply_command(command) {
             Ok(_) => true,
             Err(refusal) => {
                 tracing::trace!(run = %self.run.id(), %refusal, "not due");
@@ -117,19 +118,18 @@ impl Machine {
         }
     }
 
-    /// Asks the core; how many events came of it.
-    pub(super) fn put(&mut self, command: Command) -> Result<usize, Refusal> {
+    /// Lets the core decide a command and records the events; returns how many.
+    pub(super) fn apply_command(&mut self, command: Command) -> Result<usize, Refusal> {
         let events = decide(&self.run, &self.plan, &self.world, command, self.now)?;
         let count = events.len();
         for event in events {
-            self.note(event);
+            self.record_event(event);
         }
         Ok(count)
     }
 
-    /// The one place where an event comes into being. Its time is that of the decision, so that what was decided by it
-    /// can be decided again.
-    fn note(&mut self, event: Event) {
+    /// The one place where an event is recorded. Its time is that of the decision, so that the decision can be replayed.
+    fn record_event(&mut self, event: Event) {
         if self.end.is_some() {
             return;
         }
@@ -141,42 +141,43 @@ impl Machine {
         self.out.extend(Measure::of(&event, &self.run).map(Output::Measure));
         if let Event::StepStarted(started) = &event {
             let seq = if started.effect == EffectClass::Read { Seq(0) } else { self.run.seq() };
-            self.wants_stored(seq);
-            self.gated.push((seq, (started.step.clone(), started.item, started.part)));
+            self.require_durable(seq);
+            self.unsent_attempts.push((seq, (started.step.clone(), started.item, started.part)));
         }
-        self.begins_outside(&event);
+        self.track_external(&event);
         self.notify(&event);
         self.log.push(self.now, event, self.run.seq());
     }
 
-    /// Lets attempts leave whose `StepStarted` is in the store.
-    pub(super) fn release(&mut self) {
-        if self.gated.is_empty() || self.end.is_some() {
+    /// Sends the attempts whose `StepStarted` is durable.
+    pub(super) fn send_ready_attempts(&mut self) {
+        if self.unsent_attempts.is_empty() || self.end.is_some() {
             return;
         }
-        let stored = self.log.stored();
-        for (seq, name) in std::mem::take(&mut self.gated) {
-            match seq > stored {
-                true => self.gated.push((seq, name)),
-                false => self.send(name),
+        let durable = self.log.durable_seq();
+        for (seq, name) in std::mem::take(&mut self.unsent_attempts) {
+            match seq > durable {
+                true => self.unsent_attempts.push((seq, name)),
+                false => self.send_attempt(name),
             }
         }
     }
 
-    fn send(&mut self, name: CallName) {
+    fn send_attempt(&mut self, name: CallName) {
         let (step, item, part) = &name;
         let Some(attempt) = self.run.attempt(step, *item, *part) else { return };
-        let Some(place) = self.step_places.get(step).copied() else { return };
-        let again = self.again.remove(&name);
-        let id = CallId { step: place, item: attempt.item, part: attempt.part, attempt: attempt.attempt, again };
-        self.calls += 1;
-        self.out.push(Output::Call(Departure { id, attempt, now: self.now }));
+        let Some(index) = self.step_indexes.get(step).copied() else { return };
+        let may_be_repeat = self.possible_repeats.remove(&name);
+        let id =
+            CallId { step: index, item: attempt.item, part: attempt.part, attempt: attempt.attempt, may_be_repeat };
+        self.calls_in_flight += 1;
+        self.out.push(Output::Call(CallRequest { id, attempt, now: self.now }));
     }
 
-    /// Records what came of an attempt.
-    pub(super) fn record(&mut self, call: CallId, heard: Heard) {
-        let CallId { step, item, part, attempt, again } = call;
+    /// Records the result of an attempt.
+    pub(super) fn record_result(&mut self, call: CallId, heard: Heard) {
+        let CallId { step, item, part, attempt, may_be_repeat: again } = call;
         let jitter = self.ids.jitter();
-        self.ask(Command::Record { step, item, part, attempt, heard, again, jitter });
+        self.try_command(Command::Record { step, item, part, attempt, heard, again, jitter });
     }
 }

@@ -1,4 +1,4 @@
-//! Which runs an event decides on, as rows of the store's outbox.
+//! The outbox rows of the runs that an event begins.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,20 +7,20 @@ use crate::names::{RunId, StepId};
 use crate::store::Birth;
 use crate::workflow::{ChildEvent, EndingEvent, Event};
 
-/// What is needed to begin a run, beside the run that decided on it.
+/// What is needed to begin a run, in addition to the events of the run that decided on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(in crate::engine) enum BirthRecord {
-    /// A step of the other run began it: all else stands in that run's events.
+    /// A step of the other run began it; that run's events hold the rest.
     Child,
-    /// It takes the other run's place.
+    /// A rerun that supersedes the other run.
     Heir {
-        /// From this step on.
+        /// The first step that it does anew.
         from: StepId,
     },
 }
 
-/// The row of an event that decides on a run.
+/// The outbox row of an event that begins a run; `None` for all other events.
 pub(super) fn birth_of(run: RunId, at: Timestamp, event: &Event) -> Option<Birth> {
     let (born, record) = match event {
         Event::Child(ChildEvent::Started { child, .. }) => (*child, BirthRecord::Child),
@@ -29,7 +29,7 @@ pub(super) fn birth_of(run: RunId, at: Timestamp, event: &Event) -> Option<Birth
         }
         _ => return None,
     };
-    // A record of names and texts is always JSON.
+    // Serializing it cannot fail: it holds only strings.
     let record = serde_json::to_value(&record).unwrap_or_default();
     Some(Birth { run: born, parent: Some(run), record, at })
 }

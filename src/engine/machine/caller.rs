@@ -1,37 +1,36 @@
-//! The caller's time, and whether its request may still go to legacy.
+//! The caller's deadline, and whether its request may still go to legacy.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::exchange::{Announcement, CallerAnswer, End, Output};
-use super::state::{Fixed, Machine};
+use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
 use crate::exchange::{Abandoned, ArmReply};
 use crate::workflow::{Command, Mode, Run};
 
-impl Fixed {
-    /// The run as it stands now.
-    pub fn now(run: &Run) -> Self {
+impl DecidedReply {
+    pub fn from_run(run: &Run) -> Self {
         Self { seq: run.seq(), run: Arc::new(run.clone()) }
     }
-    /// Something else would be told now; an answer stays what it is.
+    /// Whether another reply would be decided now; the run's answer never changes.
     pub fn is_outdated(&self, run: &Run) -> bool {
         self.run.answer().is_none() && (self.run.status() != run.status() || run.answer().is_some())
     }
 }
 
 impl Machine {
-    /// Sees whether the caller's time is over; it is told so once.
-    pub(super) fn caller_time(&mut self, now: Timestamp) {
-        let is_over = self.caller.is_some_and(|caller| caller.until <= now);
-        if is_over && self.late.is_none() && self.end.is_none() {
-            self.time_is_over();
+    /// Answers the caller, once, when its deadline has come.
+    pub(super) fn check_caller_deadline(&mut self, now: Timestamp) {
+        let is_over = self.caller.is_some_and(|caller| caller.answer_by <= now);
+        if is_over && self.deadline_reply.is_none() && self.end.is_none() {
+            self.handle_caller_deadline();
         }
     }
 
-    pub(super) fn time_is_over(&mut self) {
-        if self.give_back("deadline") {
+    pub(super) fn handle_caller_deadline(&mut self) {
+        if self.release_request("deadline") {
             return;
         }
         if self.run.mode() == Mode::Rehearse {
@@ -39,39 +38,39 @@ impl Machine {
             self.discard(reply);
             return;
         }
-        self.fix_pending();
-        self.late = Some(Fixed::now(&self.run));
-        self.wants_stored(self.run.seq());
+        self.decide_pending_answer();
+        self.deadline_reply = Some(DecidedReply::from_run(&self.run));
+        self.require_durable(self.run.seq());
     }
 
-    /// What a caller gets while the run goes on is an event like its answer: what it names is pinned with it.
-    pub(super) fn fix_pending(&mut self) {
-        let wanted = self.run.mode() == Mode::Real && self.run.answer().is_none() && self.run.pending().is_none();
-        if wanted && self.caller.is_some() && self.plan.pending.is_some() {
-            self.ask(Command::AnswerPending);
+    /// Records `respond.pending` as an event, so that the instance that it names is pinned before the caller reads it.
+    pub(super) fn decide_pending_answer(&mut self) {
+        let is_open = self.run.mode() == Mode::Real && self.run.answer().is_none() && self.run.pending().is_none();
+        if is_open && self.caller.is_some() && self.plan.pending.is_some() {
+            self.try_command(Command::AnswerPending);
         }
     }
 
-    /// Gives the request back to legacy, where that may still be. A run of which nothing was handed to the writer is
-    /// dropped without an event.
-    pub(super) fn give_back(&mut self, reason: &'static str) -> bool {
-        let may = self.run.mode() == Mode::Real && self.caller.is_some_and(|caller| caller.may_fall_back);
-        if !may || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
+    /// Gives the request back to legacy; false where that is not allowed any more. A run of which nothing was submitted to
+    /// the writer is dropped without an event.
+    pub(super) fn release_request(&mut self, reason: &'static str) -> bool {
+        let may_fall_back = self.run.mode() == Mode::Real && self.caller.is_some_and(|caller| caller.may_fall_back);
+        if !may_fall_back || self.run.effects_begun() || self.run.answer().is_some() || self.run.is_final() {
             return false;
         }
-        if self.log.is_untouched() {
+        if self.log.is_unsubmitted() {
             self.discard(ArmReply::Abandoned(Abandoned { reason, run: None }));
             return true;
         }
-        self.abandoned = Some(reason);
-        self.ask(Command::Abandon { reason })
+        self.abandon_reason = Some(reason);
+        self.try_command(Command::Abandon { reason })
     }
 
-    /// Nothing of the run is kept: everybody who waits is told the same.
+    /// Ends a run of which nothing is kept; everybody who waits gets this reply.
     pub(super) fn discard(&mut self, reply: ArmReply) {
         let reply = Box::new(reply);
         if matches!(*reply, ArmReply::Abandoned(_)) {
-            self.out.push(Output::GiveKeyBack);
+            self.out.push(Output::ReleaseRetryKey);
         }
         self.out.push(Output::Announce(Announcement::Reply(reply.clone())));
         if self.caller.take().is_some() {
@@ -80,8 +79,8 @@ impl Machine {
         self.end = Some(End::Discarded);
     }
 
-    /// The outcome is unknown to the caller; the run goes on, and so do those who wait for its answer.
-    pub(super) fn tell_unknown(&mut self, why: &str) {
+    /// Tells the caller that the outcome is unknown. The run goes on, and its retry key still leads to its answer.
+    pub(super) fn answer_caller_unknown(&mut self, why: &str) {
         if self.caller.take().is_some() {
             let problem = replies::unknown(Some(&self.run), why);
             let reply = ArmReply::Refused(problem, replies::report(&self.run, Some(&self.plan)));

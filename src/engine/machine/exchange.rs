@@ -1,6 +1,6 @@
-//! What goes into a run's machine and what comes out of it.
+//! The inputs and outputs of a run's machine.
 //!
-//! Always true: these are plain values; nothing in here can wait, be sent to twice, or be dropped with an effect.
+//! Always true: these are plain values, without futures, channels or side effects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,139 +19,121 @@ use crate::workflow::{Heard, InFlight, LockSeen, Order, Part, Refusal, Run, RunS
 /// Something that happened.
 #[derive(Debug)]
 pub(in crate::engine) enum Input {
-    /// The driver is ready: nothing of the run has been done here before. Comes first, and once.
+    /// The first input, and only the first.
     Begin {
-        /// Private and shared steps that have not begun are held.
+        /// Private and shared steps that have not begun are held by the kill switch.
         frozen: bool,
-        /// The process ends soon.
+        /// The process drains.
         draining: bool,
     },
-    /// Time has passed: the timer that was asked for is over, or may be.
+    /// The timer has elapsed, or may have.
     Time,
-    /// An attempt of a call is over.
-    Called {
-        /// Which.
-        call: CallId,
-        /// What came of it.
-        heard: Heard,
-    },
-    /// The append that is under way is settled.
-    Appended(Result<(), AppendError>),
-    /// Somebody orders something and waits for an answer.
+    /// An attempt of a call has a result.
+    CallFinished { call: CallId, heard: Heard },
+    /// The append in flight has a result.
+    AppendFinished(Result<(), AppendError>),
+    /// An order, whose sender waits for an answer.
     Order {
-        /// Names the answer.
+        /// Identifies the answer.
         ticket: Ticket,
-        /// What.
         order: Order,
-        /// Who.
         by: String,
-        /// Certainly nobody else has taken the run since the last append: what the machine remembers may be told.
+        /// Certainly no other process has taken the run since the last append, so the run in memory is current.
         owned: bool,
     },
-    /// What is ordered through the store.
+    /// The orders for the run that the store holds.
     StoreOrders {
         /// `None`: the store did not answer.
         orders: Option<Vec<OrderRecord>>,
-        /// As of [`Input::Order`].
+        /// As in [`Input::Order`].
         owned: bool,
     },
-    /// The answer to an order that came through the store was written, or cannot be.
-    OrderSettled,
-    /// The queue of a lock was looked at.
+    /// Storing the answer to an order of the store has ended, in success or failure.
+    OrderAnswerStored,
+    /// The state of a lock's queue.
     Lock {
-        /// Which.
-        look: LockLook,
-        /// `None`: the step does not stand in it.
+        query: LockQuery,
+        /// `None`: the step is not in the queue, or the store did not answer.
         seen: Option<LockSeen>,
     },
-    /// A child was looked at.
-    Child {
-        /// Which.
-        child: RunId,
-        /// What was seen.
-        seen: ChildSeen,
-    },
-    /// An order for a child was delivered, or not.
-    ChildTold {
-        /// Which.
-        child: RunId,
-        /// What became of it.
-        delivery: Delivery,
-    },
-    /// A child says that it has ended.
+    /// The state of a child.
+    Child { child: RunId, state: ChildState },
+    /// The result of sending an order to a child.
+    ChildOrderSettled { child: RunId, delivery: Delivery },
+    /// A child reports that it has ended.
     ChildEnded(ChildEnd),
-    /// A run below this one waits for a person or a signal: a caller does not wait with it.
-    WaitsBelow,
+    /// A descendant waits for a person or a signal: the caller is answered instead of waiting too.
+    DescendantWaits,
     /// A lock, a child or an order in the store may have changed.
-    Changed {
-        /// The highest number under which this process took the run again while this driver had it.
-        taken_again: Option<Fence>,
+    ExternalChange {
+        /// The newest fencing token under which this process acquired the run again while this driver had it.
+        reacquired: Option<Fence>,
     },
-    /// The kill switch was moved.
+    /// The kill switch changed: whether private and shared steps are held.
     Freeze(bool),
-    /// The process ends soon.
+    /// The process drains.
     Drain,
-    /// Nobody waits for the answer any more.
+    /// The caller has stopped waiting.
     CallerGone,
-    /// The answer to [`Output::CloseMailbox`]: closed, or something had come.
+    /// The result of [`Output::CloseMailbox`]; false: a message had come.
     MailboxClosed(bool),
 }
 
 /// Something to do. Outputs are performed in their order.
 #[derive(Debug)]
 pub(in crate::engine) enum Output {
-    /// Hand this to the store's writer, after this pause.
+    /// Submit this to the store's writer after this pause.
     Append(Arc<Append>, Duration),
     /// Send a call.
-    Call(Departure),
-    /// The run's events up to here are in the store.
-    Stored(Seq),
-    /// An append that was acknowledged holds messages to webhooks.
-    MessagesStored,
-    /// The id of the instance that the run created is another arm's.
+    Call(CallRequest),
+    /// Events up to here are durable.
+    Durable(Seq),
+    /// A durable append holds messages to webhooks.
+    NoticesDurable,
+    /// The other arm owns the id of the instance that the run created.
     PinCollision(PinKey),
-    /// Look at a lock's queue.
-    LookAtLock(LockLook, String),
-    /// See that a child exists, or how it ended.
-    LookAfterChild(ChildSpec),
-    /// Whether children may be born now; in force before any look that follows.
-    Spawn(SpawnPolicy),
-    /// Order something of a child.
-    TellChild(RunId, Order),
-    /// Read what is ordered through the store.
+    /// Query the queue of the lock with this name.
+    QueryLock(LockQuery, String),
+    /// Begin a child unless it exists; report its state.
+    EnsureChild(ChildSpec),
+    /// Whether children may be born now; takes effect before any [`Output::EnsureChild`] that follows.
+    SetSpawnPolicy(SpawnPolicy),
+    /// Send an order to a child.
+    OrderChild(RunId, Order),
+    /// Read the orders for the run that the store holds.
     ReadOrders,
-    /// Answer an order that came through the store and changed nothing.
-    SettleOrder(Uuid, Value),
-    /// Answer somebody who ordered something.
+    /// Store the answer to an order of the store that recorded no event.
+    StoreOrderAnswer(Uuid, Value),
+    /// Answer the sender of an order.
     AnswerOrder(Ticket, OrderAnswer),
     /// Answer whoever started the run.
     AnswerStarter(StartAnswer),
     /// Answer the caller.
     AnswerCaller(CallerAnswer),
-    /// The run may be in the store: its retry key stays the engine's.
-    KeepKey,
-    /// The run's first event is in the store.
-    Born,
-    /// The request is legacy's from now on.
-    GiveKeyBack,
+    /// The run may be stored, so the engine keeps its retry key.
+    RetainRetryKey,
+    /// The run's first event is durable.
+    BirthDurable,
+    /// The request belongs to legacy from now on, and so does its retry key.
+    ReleaseRetryKey,
     /// Tell those who came with the same retry key.
     Announce(Announcement),
-    /// What was announced holds no more: the run goes on.
+    /// Withdraw the announcement: the run goes on.
     Retract,
-    /// Something to count.
+    /// Record in metrics and logs.
     Measure(Measure),
-    /// Feed [`Input::Time`] at this time; it takes the place of the one before.
+    /// Feed [`Input::Time`] at this time; replaces the timer before.
     Timer(Option<Timestamp>),
-    /// Take no more messages, and feed [`Input::MailboxClosed`] at once.
+    /// Close the mailbox if it is empty, and feed [`Input::MailboxClosed`] at once.
     CloseMailbox {
-        /// The run is held by the freeze: it has to be woken when that ends.
-        held: bool,
+        /// The freeze holds a step: the end of the freeze has to wake the run.
+        has_frozen_step: bool,
     },
     /// The driver ends; nothing follows.
     End(End),
 }
 
-/// Names somebody who waits for the answer to an order.
+/// Identifies the answer to an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::engine) struct Ticket(pub u64);
 
@@ -162,28 +144,28 @@ pub(in crate::engine) struct CallId {
     pub item: Option<u32>,
     pub part: Part,
     pub attempt: u32,
-    /// Another process may have sent this attempt before.
-    pub again: bool,
+    /// The process before may have sent this attempt already.
+    pub may_be_repeat: bool,
 }
 
-/// An attempt that leaves now.
+/// An attempt to be sent now.
 #[derive(Debug)]
-pub(in crate::engine) struct Departure {
+pub(in crate::engine) struct CallRequest {
     pub id: CallId,
     pub attempt: InFlight,
     pub now: Timestamp,
 }
 
-/// One look at a lock's queue.
+/// Which place in a lock's queue is queried.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct LockLook {
+pub(in crate::engine) struct LockQuery {
     pub step: StepId,
     pub item: Option<u32>,
-    /// The place of the event with which the step joined the queue.
+    /// Sequence number of the event with which the step joined the queue.
     pub queued: Seq,
 }
 
-/// What a run begins for one of its steps.
+/// A child that a step begins.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::engine) struct ChildSpec {
     pub child: RunId,
@@ -193,36 +175,36 @@ pub(in crate::engine) struct ChildSpec {
     pub input: Arc<Value>,
 }
 
-/// How a run ended that another one began.
+/// How a child ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::engine) struct ChildEnd {
     pub child: RunId,
     pub status: RunStatus,
     pub output: Arc<Value>,
     pub note: Option<String>,
-    /// It did something that a person may want to take back.
+    /// It performed effects, which a person may want to undo.
     pub effects: bool,
 }
 
-/// What a look at a child came to.
+/// The state of a child.
 #[derive(Debug)]
-pub(in crate::engine) enum ChildSeen {
-    /// It is in the store and has not ended.
-    Alive,
-    /// It is not in the store, and is not born while its parent is paused.
-    Unborn,
+pub(in crate::engine) enum ChildState {
+    /// It is stored and has not ended.
+    Running,
+    /// It is not stored, and is not born while its parent is paused.
+    NotBorn,
     /// It has ended, or can never begin.
     Ended(Box<ChildEnd>),
 }
 
-/// What became of an order for a child.
+/// The result of sending an order to a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Delivery {
-    /// It is done, or refused.
+    /// The child did or refused it.
     Done,
-    /// The child is not in the store: order it again when a look has found it.
+    /// The child is not stored yet: the order is sent again once it is running.
     NoRun,
-    /// Unknown: order it again.
+    /// Unknown: the order is sent again.
     Unknown,
 }
 
@@ -230,55 +212,58 @@ pub(in crate::engine) enum Delivery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::engine) enum SpawnPolicy {
-    /// They may.
     Spawn = 0,
-    /// The run is paused: not until it goes on.
+    /// Not before the run is resumed.
     Wait = 1,
-    /// The run ends: never.
+    /// The run is ending.
     Never = 2,
 }
 
-/// What a caller is told.
+/// The answer to the caller.
 #[derive(Debug)]
 pub(in crate::engine) enum CallerAnswer {
-    /// This.
     Reply(Box<ArmReply>),
     /// Another run has the retry key.
-    OtherRun { run: RunId, same_request: bool },
+    OtherRun {
+        run: RunId,
+        same_request: bool,
+    },
 }
 
-/// What whoever started the run is told.
+/// The answer to whoever started the run.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::engine) enum StartAnswer {
-    /// Its first event is in the store.
+    /// The run's first event is durable.
     Stored,
     /// Another run has the key.
     OtherRun { run: RunId, same_request: bool },
-    /// Nothing is in the store, for sure.
+    /// Certainly nothing is stored.
     NotStored(String),
-    /// Whether it is in the store is unknown.
+    /// Whether anything is stored is unknown.
     Unknown(String),
 }
 
-/// What whoever ordered something is told.
+/// The answer to the sender of an order.
 #[derive(Debug)]
 pub(in crate::engine) enum OrderAnswer {
-    /// It is done, and in the store: the run then.
+    /// It is done and durable; the run after it.
     Done(Box<RunSummary>),
-    /// It is refused.
-    Refused { run: Box<RunSummary>, refusal: Refusal },
+    Refused {
+        run: Box<RunSummary>,
+        refusal: Refusal,
+    },
     /// Whether it was done is unknown.
     Unknown(&'static str),
-    /// Another process has the run.
+    /// Another process owns the run.
     Elsewhere,
 }
 
-/// What those are told who came with the retry key of this run.
+/// What those are told who came with the same retry key.
 #[derive(Clone, Debug)]
 pub(in crate::engine) enum Announcement {
     /// The run has an answer, has ended, or waits for a person.
     Run(Arc<Run>),
-    /// Nothing of the run is kept, and this was answered.
+    /// Nothing of the run is kept; this was its caller's reply.
     Reply(Box<ArmReply>),
 }
 
@@ -289,36 +274,30 @@ pub(in crate::engine) enum End {
     Settled,
     /// The run waits.
     Resting {
-        /// What for.
         cause: RestCause,
-        /// The time at which it wants to go on, if any.
+        /// The time at which it goes on, if any.
         wake: Option<Timestamp>,
     },
     /// Nothing of the run is kept, and nothing was done.
     Discarded,
-    /// The process ends: the next one goes on.
+    /// The process drains: the next one goes on.
     Draining,
-    /// Another process may have taken the run, and somebody wants an answer that only its owner can give: it is taken
-    /// and read anew.
-    Doubtful,
-    /// The run belongs to somebody else, or its events do not fit together.
+    /// Another process may have taken the run, and an order needs an answer that only its owner can give: the run is
+    /// acquired and loaded again.
+    OwnershipUncertain,
+    /// Another process owns the run, or its events contradict each other.
     Lost,
 }
 
 /// What wakes a run that rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum RestCause {
-    /// A time.
     Time,
-    /// A person.
     Person,
-    /// A signal.
     Signal,
-    /// The end of a freeze.
+    /// The end of the freeze.
     Freeze,
-    /// A lock.
     Lock,
-    /// A child.
     Child,
     /// Nothing: a bug.
     Nothing,

@@ -1,9 +1,9 @@
-//! Identifiers and jitter from a seed, so that a machine is repeatable.
+//! Identifiers and jitter from a seed: the same seed gives the same ones.
 
 use jiff::Timestamp;
 use uuid::{Builder, Uuid};
 
-/// Draws from one seed.
+/// A generator of both.
 pub(in crate::engine) struct Ids {
     random: fastrand::Rng,
     last_ms: u64,
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_grow_and_repeat_from_their_seed() {
+    fn identifiers_increase_and_are_the_same_for_the_same_seed() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let drawn = |seed| {
             let mut ids = Ids::new(seed);

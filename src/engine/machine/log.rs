@@ -1,10 +1,10 @@
 //! A run's events on their way to the store.
 //!
-//! Always true: one append is under way at a time, so places are given out in order; an append whose outcome is unknown,
-//! or that was refused after others had been kept, is handed in again with the same batch id until the store says what
-//! became of it. Without a store (a rehearsal) an event counts as stored when it is recorded.
+//! Always true: one append is in flight at a time, so sequence numbers are assigned in order; an append whose outcome is
+//! unknown, or that was refused after earlier ones were stored, is retried with the same batch id until its outcome is
+//! known. Without a store (a rehearsal) an event counts as durable when it is recorded.
 //!
-//! When the store is slow, events wait here and go in together with the next append.
+//! When the store is slow, events wait here and share the next append.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,31 +24,40 @@ pub(in crate::engine) struct Writes {
     pub priority: Priority,
     /// This process.
     pub worker: WorkerId,
-    /// Under which number it owns the run.
+    /// The fencing token under which it owns the run.
     pub fence: Fence,
 }
 
-/// The first pause before an append is handed in again; doubled with each refusal.
-const AGAIN: Duration = Duration::from_millis(20);
-/// It is doubled no more often than this.
-const DOUBLED_MAX: u32 = 7;
+/// Half of the first pause before an append is retried; each failure doubles the pause.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// After so many failures the pause stays as it is.
+const DOUBLINGS_MAX: u32 = 7;
 
-/// What became of an append.
+/// What the result of an append means for the run.
 #[derive(Debug, PartialEq)]
-pub(super) enum Settled {
-    /// It is in the store; whether it held messages to webhooks.
-    Stored { messages: bool },
-    /// Nothing of the run is in the store, for sure, and this was its first append.
+pub(super) enum AppendOutcome {
+    Durable {
+        has_notices: bool,
+    },
+    /// It was the run's first append and was certainly not stored.
     NothingStored(String),
-    /// It is not in the store, or that is unknown: it is to be handed in again after a pause. How often that has been
-    /// said since the last one that was stored.
-    Again { why: String, times: u32, pause: Duration },
-    /// The id that the run gave its instance is taken: the same is to be handed in without it. Whether the other arm has
-    /// it.
-    PinTaken { key: PinKey, by_other_arm: bool },
-    /// Another run has the retry key; nothing of this one is in the store.
-    KeyTaken { run: RunId, same_request: bool },
-    /// The run belongs to somebody else now.
+    /// It was not stored, or that is unknown: retry it after a pause. `failures` counts since the last success.
+    Retry {
+        why: String,
+        failures: u32,
+        pause: Duration,
+    },
+    /// The id of the run's instance is pinned by another run, of either arm: append without pins.
+    PinTaken {
+        key: PinKey,
+        by_other_arm: bool,
+    },
+    /// Another run has the retry key; nothing of this one is stored.
+    KeyTaken {
+        run: RunId,
+        same_request: bool,
+    },
+    /// Another process owns the run now.
     Lost(String),
 }
 
@@ -57,142 +66,143 @@ pub(super) struct Log {
     claim: Option<Claim>,
     pending: Vec<(Timestamp, Event)>,
     notices: Vec<Notice>,
-    /// Orders that came through the store and are answered by what is pending.
-    answers: Vec<(Uuid, serde_json::Value)>,
-    /// Up to here the events are in the store.
-    stored: Seq,
-    /// Up to here they have been handed to the writer.
-    handed: Seq,
+    /// Answers to orders that came through the store, to be stored with the pending events.
+    order_answers: Vec<(Uuid, serde_json::Value)>,
+    /// The last durable event.
+    durable_seq: Seq,
+    /// The last event that was submitted to the writer.
+    submitted_seq: Seq,
     /// Whether the outcome of an append of this run was ever unknown.
-    uncertain: bool,
-    refusals: u32,
-    under_way: Option<Arc<Append>>,
-    /// The last append that was acknowledged.
-    last: Option<Arc<Append>>,
+    had_unknown_outcome: bool,
+    failures: u32,
+    in_flight: Option<Arc<Append>>,
+    last_durable: Option<Arc<Append>>,
 }
 
 impl Log {
-    /// Of a run that is in the store up to a place (0 is a new one).
-    pub fn new(writes: Option<Writes>, claim: Option<Claim>, stored: Seq) -> Self {
+    /// The log of a run that is durable up to this event (0: a new run).
+    pub fn new(writes: Option<Writes>, claim: Option<Claim>, durable_seq: Seq) -> Self {
         Self {
             writes,
             claim,
             pending: Vec::new(),
             notices: Vec::new(),
-            answers: Vec::new(),
-            stored,
-            handed: stored,
-            uncertain: false,
-            refusals: 0,
-            under_way: None,
-            last: None,
+            order_answers: Vec::new(),
+            durable_seq,
+            submitted_seq: durable_seq,
+            had_unknown_outcome: false,
+            failures: 0,
+            in_flight: None,
+            last_durable: None,
         }
     }
-    /// Records an event that the run has taken in at this place.
+    /// Adds an event that has this sequence number.
     pub fn push(&mut self, at: Timestamp, event: Event, seq: Seq) {
         match self.writes {
             Some(_) => self.pending.push((at, event)),
-            None => (self.stored, self.handed) = (seq, seq),
+            None => (self.durable_seq, self.submitted_seq) = (seq, seq),
         }
     }
-    /// A message of this process that goes in with what is pending.
-    pub fn notice(&mut self, notice: Notice) {
+    /// Adds a message to a webhook, stored with the pending events.
+    pub fn push_notice(&mut self, notice: Notice) {
         self.notices.push(Notice { by: self.writes.map(|writes| writes.worker), ..notice });
     }
-    /// An order that came through the store is answered by what is pending.
-    pub fn answer(&mut self, order: Uuid, answer: serde_json::Value) {
-        self.answers.push((order, answer));
+    /// Adds the answer to an order that came through the store, stored with the pending events.
+    pub fn push_order_answer(&mut self, order: Uuid, answer: serde_json::Value) {
+        self.order_answers.push((order, answer));
     }
-    /// Whether anything is stored at all.
+    /// Whether the run is stored at all; a rehearsal is not.
     pub fn is_durable(&self) -> bool {
         self.writes.is_some()
     }
-    /// Up to here the events are in the store.
-    pub fn stored(&self) -> Seq {
-        self.stored
+    /// The last durable event.
+    pub fn durable_seq(&self) -> Seq {
+        self.durable_seq
     }
-    /// The run as it stands in the store, where anything of it was stored here.
+    /// The run as of the last durable append; `None` before this driver's first.
     pub fn summary(&self) -> Option<&RunSummary> {
-        self.last.as_deref().map(|append| &append.summary)
+        self.last_durable.as_deref().map(|append| &append.summary)
     }
-    /// Under which number it appends.
+    /// The fencing token of its appends.
     pub fn fence(&self) -> Option<Fence> {
         self.writes.map(|writes| writes.fence)
     }
-    /// The writer was never given anything.
-    pub fn is_untouched(&self) -> bool {
-        self.handed == Seq(0)
+    /// Whether nothing of the run was ever submitted to the writer.
+    pub fn is_unsubmitted(&self) -> bool {
+        self.submitted_seq == Seq(0)
     }
-    /// Nothing is pending and nothing is under way.
+    /// Whether nothing is pending or in flight.
     pub fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.under_way.is_none()
+        self.pending.is_empty() && self.in_flight.is_none()
     }
 
-    /// The next append, where something is pending and none is under way. With `release` the run is nobody's after it.
+    /// The next append, where events are pending and no append is in flight. With `release` nobody owns the run after it.
     pub fn next(&mut self, run: &Run, release: bool, batch: impl FnOnce() -> Uuid) -> Option<Arc<Append>> {
-        let (Some(writes), None, Some((updated, _))) = (self.writes, &self.under_way, self.pending.last()) else {
+        let (Some(writes), None, Some((updated, _))) = (self.writes, &self.in_flight, self.pending.last()) else {
             return None;
         };
         let births = self.pending.iter().filter_map(|(at, event)| birth_of(run.id(), *at, event)).collect();
         let append = Arc::new(Append {
             run_id: run.id(),
-            first: self.handed.next(),
+            first: self.submitted_seq.next(),
             summary: run.summary(*updated),
             pins: self.pending.iter().filter_map(|(_, event)| pin_of(event)).collect(),
             locks: self.pending.iter().filter_map(|(_, event)| lock_change_of(event)).collect(),
             events: std::mem::take(&mut self.pending),
             batch: batch(),
-            claim: if self.is_untouched() { self.claim } else { None },
+            claim: if self.is_unsubmitted() { self.claim } else { None },
             priority: writes.priority,
             worker: writes.worker,
             fence: writes.fence,
             release: release || run.is_final(),
             notices: std::mem::take(&mut self.notices),
-            settled: std::mem::take(&mut self.answers),
+            settled: std::mem::take(&mut self.order_answers),
             births,
         });
-        self.handed = run.seq();
-        self.under_way = Some(append.clone());
+        self.submitted_seq = run.seq();
+        self.in_flight = Some(append.clone());
         Some(append)
     }
 
-    /// The append that is under way, to be handed in again as it is.
-    pub fn again(&self) -> Option<Arc<Append>> {
-        self.under_way.clone()
+    /// The append in flight, to be retried unchanged.
+    pub fn in_flight(&self) -> Option<Arc<Append>> {
+        self.in_flight.clone()
     }
 
-    /// The same without pins, as another append.
-    pub fn again_without_pins(&mut self, batch: Uuid) -> Option<Arc<Append>> {
-        let append = Arc::unwrap_or_clone(self.under_way.take()?);
-        self.under_way = Some(Arc::new(Append { pins: Vec::new(), batch, ..append }));
-        self.again()
+    /// Replaces the append in flight by one without pins, which is another batch.
+    pub fn without_pins(&mut self, batch: Uuid) -> Option<Arc<Append>> {
+        let append = Arc::unwrap_or_clone(self.in_flight.take()?);
+        self.in_flight = Some(Arc::new(Append { pins: Vec::new(), batch, ..append }));
+        self.in_flight()
     }
 
-    /// What the outcome of the append that is under way means.
-    pub fn settle(&mut self, result: Result<(), AppendError>) -> Option<Settled> {
-        let append = self.under_way.as_ref()?;
+    /// Takes the result of the append in flight; `None` where there is none.
+    pub fn complete(&mut self, result: Result<(), AppendError>) -> Option<AppendOutcome> {
+        let append = self.in_flight.as_ref()?;
         Some(match result {
             Ok(()) => {
-                let append = self.under_way.take()?;
-                (self.stored, self.refusals) = (self.handed, 0);
-                let messages = !append.notices.is_empty();
-                self.last = Some(append);
-                Settled::Stored { messages }
+                let append = self.in_flight.take()?;
+                (self.durable_seq, self.failures) = (self.submitted_seq, 0);
+                let has_notices = !append.notices.is_empty();
+                self.last_durable = Some(append);
+                AppendOutcome::Durable { has_notices }
             }
-            Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.stored == Seq(0) => {
-                Settled::KeyTaken { run, same_request }
+            Err(AppendError::Conflict(Conflict::Claim { run, same_request })) if self.durable_seq == Seq(0) => {
+                AppendOutcome::KeyTaken { run, same_request }
             }
             Err(AppendError::Conflict(Conflict::Pin { key, owner })) if !append.pins.is_empty() => {
                 let by_other_arm = !append.pins.iter().any(|pin| pin.key == key && pin.arm == owner);
-                Settled::PinTaken { key, by_other_arm }
+                AppendOutcome::PinTaken { key, by_other_arm }
             }
-            Err(error @ (AppendError::Conflict(_) | AppendError::Fenced(_))) => Settled::Lost(error.to_string()),
-            Err(AppendError::Refused(why)) if self.stored == Seq(0) && !self.uncertain => Settled::NothingStored(why),
+            Err(error @ (AppendError::Conflict(_) | AppendError::Fenced(_))) => AppendOutcome::Lost(error.to_string()),
+            Err(AppendError::Refused(why)) if self.durable_seq == Seq(0) && !self.had_unknown_outcome => {
+                AppendOutcome::NothingStored(why)
+            }
             Err(error @ (AppendError::Refused(_) | AppendError::Unavailable(_))) => {
-                self.uncertain |= matches!(error, AppendError::Unavailable(_));
-                self.refusals = self.refusals.saturating_add(1);
-                let pause = AGAIN.saturating_mul(1 << self.refusals.min(DOUBLED_MAX));
-                Settled::Again { why: error.to_string(), times: self.refusals, pause }
+                self.had_unknown_outcome |= matches!(error, AppendError::Unavailable(_));
+                self.failures = self.failures.saturating_add(1);
+                let pause = RETRY_PAUSE.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX));
+                AppendOutcome::Retry { why: error.to_string(), failures: self.failures, pause }
             }
         })
     }

@@ -1,25 +1,37 @@
-//! Which events are counted by metrics and logs, and as what.
+//! What metrics and logs record of a run's events.
 
 use crate::names::StepId;
 use crate::workflow::{AnswerEvent, ConflictEvent, Creates, Event, Outcome, Run};
 
-/// Something to count.
+/// One thing to count or log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Measure {
-    /// The first attempt of a step (an item) began.
-    StepBegan { step: StepId, item: Option<u32> },
-    /// A step (an item) has an outcome.
-    StepEnded { step: StepId, item: Option<u32>, outcome: &'static str },
-    /// A step will be tried again.
-    Retry { step: StepId },
+    /// The first attempt of a step, or of an item of it, began.
+    StepBegan {
+        step: StepId,
+        item: Option<u32>,
+    },
+    /// A step, or an item of it, has an outcome.
+    StepEnded {
+        step: StepId,
+        item: Option<u32>,
+        outcome: &'static str,
+    },
+    Retry {
+        step: StepId,
+    },
     /// The run is paused over a conflict.
-    Paused { step: StepId, item: Option<u32>, conflict: &'static str },
-    /// The answer says that it created an instance and names none.
+    Paused {
+        step: StepId,
+        item: Option<u32>,
+        conflict: &'static str,
+    },
+    /// The answer of a run that creates an instance holds no id of it.
     InstanceWithoutId,
 }
 
 impl Measure {
-    /// What is counted of an event; nothing of most.
+    /// What is recorded of an event: `None` for most.
     pub fn of(event: &Event, run: &Run) -> Option<Self> {
         Some(match event {
             Event::StepStarted(started) if started.attempt == 1 && started.part.is_do() => {

@@ -1,17 +1,17 @@
 //! One run's driver as a synchronous state machine: [`Machine::step`] takes what happened and returns what to do.
 //!
 //! The question it answers: "given what has happened to this run so far, what has to be done now, and what must wait?"
-//! It stands around the pure core of `workflow`: it asks what is due, lets the core decide, records the events, and says
-//! which append, call, answer, look or timer follows. There is no async, no clock, no random source and no store in here:
-//! the time comes with every input, identifiers and jitter come from a seed, and the same inputs give the same outputs.
+//! It wraps the pure core of `workflow`: it asks what is due, lets the core decide, records the events, and returns the
+//! appends, calls, answers, queries and timers that follow. It has no async, no clock, no random source and no store: the
+//! time comes with every input, identifiers and jitter come from a seed, and the same inputs give the same outputs.
 //!
-//! Always true: a private or shared call is returned only after the append that holds its `StepStarted` was acknowledged;
-//! a caller, whoever started the run and whoever ordered something are answered only with what was acknowledged; between
-//! reads nothing waits for the store; one append is under way at a time; one whose outcome is unknown is handed in again
-//! unchanged before anything else; a run that stops names what will wake it.
+//! Always true: a private or shared call is returned only after the append with its `StepStarted` was acknowledged; the
+//! caller, the starter and those who ordered something are answered only with acknowledged events; between reads nothing
+//! waits for the store; one append is in flight at a time; one whose outcome is unknown is retried unchanged before any
+//! other; a run that rests names what will wake it.
 //!
-//! What it leaves to others: `driver` performs the outputs and feeds back what came of them; `scheduler` and `mail` decide
-//! which run has a driver; what a workflow means is `workflow`'s business.
+//! What it leaves to others: `driver` performs the outputs and feeds back their results; `scheduler` decides which run has
+//! a driver; what a workflow means is `workflow`'s business.
 
 mod advance;
 mod answers;
@@ -20,11 +20,11 @@ mod caller;
 mod exchange;
 mod ids;
 mod log;
-mod looks;
 mod measure;
 mod notices;
 pub(super) mod order_record;
 mod outside;
+mod query_state;
 pub(super) mod replies;
 mod rest;
 mod state;
@@ -34,7 +34,7 @@ mod tests;
 
 pub(super) use self::birth_record::BirthRecord;
 pub(super) use self::exchange::{
-    Announcement, CallId, CallerAnswer, ChildEnd, ChildSeen, ChildSpec, Delivery, Departure, End, Input, LockLook,
+    Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, Delivery, End, Input, LockQuery,
     OrderAnswer, Output, RestCause, SpawnPolicy, StartAnswer, Ticket,
 };
 pub(super) use self::ids::Ids;

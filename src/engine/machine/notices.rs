@@ -1,7 +1,7 @@
-//! What a webhook is told of a run: that it waits for a person.
+//! The messages to webhooks that a run waits for a person.
 //!
-//! Always true: a message goes in with the events that it tells of; it names the run, the step and the question, and holds
-//! no body, no answer and no secret.
+//! Always true: a message is stored in the same append as its event; it names the run, the step and the question, and
+//! contains no body, no answer and no secret.
 
 use serde_json::{Value, json};
 
@@ -11,22 +11,28 @@ use crate::store::Notice;
 use crate::workflow::{CheckpointEvent, ConflictEvent, ControlEvent, Event, Mode};
 
 impl Machine {
-    /// Records a message, where the workflow wants to be told of such an event.
+    /// Adds a message for an event, where the workflow has a `notify` and the event is of such a kind.
     pub(super) fn notify(&mut self, event: &Event) {
         let Some(url) = &self.plan.notify else { return };
         if self.run.mode() != Mode::Real || !self.log.is_durable() {
             return;
         }
-        let Some(about) = about(event) else { return };
+        let Some(details) = details_of(event) else { return };
         let service = url.service().map(ServiceName::new);
         let Some(base) = service.as_ref().and_then(|service| self.world.base(service)) else {
-            tracing::error!(run = %self.run.id(), url = url.source(), "the service of `notify` has gone: nobody is told");
+            tracing::error!(
+                run = %self.run.id(), url = url.source(),
+                "the service that `notify` names is not declared any more: no message is sent"
+            );
             return;
         };
         let path = match url.evaluate(&self.world.plain(&self.run)) {
             Ok(path) => path,
             Err(error) => {
-                tracing::error!(run = %self.run.id(), %error, "`notify` has no URL: nobody is told");
+                tracing::error!(
+                    run = %self.run.id(), %error,
+                    "the URL of `notify` cannot be evaluated: no message is sent"
+                );
                 return;
             }
         };
@@ -37,18 +43,18 @@ impl Machine {
             "seq": self.run.seq(),
             "at": self.now.to_string(),
         });
-        if let (Some(body), Value::Object(about)) = (body.as_object_mut(), about) {
-            body.extend(about);
+        if let (Some(body), Value::Object(details)) = (body.as_object_mut(), details) {
+            body.extend(details);
         }
         let (destination, url) = (url.source().to_owned(), format!("{base}{path}"));
         let (number, run, at) = (0, self.run.id(), self.now);
-        self.log.notice(Notice { number, run, destination, service, by: None, url, body, at });
-        self.wants_stored(self.run.seq());
+        self.log.push_notice(Notice { number, run, destination, service, by: None, url, body, at });
+        self.require_durable(self.run.seq());
     }
 }
 
-/// What is told of an event; nothing of most.
-fn about(event: &Event) -> Option<Value> {
+/// What a message says of an event; `None` for an event of which no message is sent.
+fn details_of(event: &Event) -> Option<Value> {
     Some(match event {
         Event::Conflict(ConflictEvent::Paused { conflict, .. }) => json!({
             "event": "paused",

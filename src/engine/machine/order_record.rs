@@ -1,22 +1,22 @@
-//! Answers to orders that came through the store, as the store keeps them.
+//! The stored form of answers to orders that came through the store.
 //!
-//! Always true: a refusal comes back as it was, and one that a newer version wrote as a sentence.
+//! Always true: a refusal is read back as it was written; one that this version does not know is read as a sentence.
 
 use serde_json::{Value, json};
 
 use crate::workflow::Refusal;
 
-/// It is done: what the store keeps.
+/// The answer to an order that was done.
 pub(in crate::engine) fn done() -> Value {
     json!({ "done": true })
 }
 
-/// What was asked makes no sense to this version.
+/// The answer to an order that this version cannot read.
 pub(in crate::engine) fn unreadable(error: &serde_json::Error) -> Value {
     refused(&Refusal::NoSense(format!("it cannot be read by the process that moves the run: {error}")))
 }
 
-/// It is refused: what the store keeps.
+/// The answer to an order that was refused.
 pub(in crate::engine) fn refused(refusal: &Refusal) -> Value {
     let text = || json!({ "no_sense": refusal.to_string() });
     let kept = match refusal {
@@ -26,10 +26,10 @@ pub(in crate::engine) fn refused(refusal: &Refusal) -> Value {
     json!({ "refused": kept })
 }
 
-/// The refusal that the store kept; `None` where there is no such run.
+/// Reads a stored refusal; `None` where it says that there is no such run.
 pub(in crate::engine) fn refusal_of(kept: &Value) -> Option<Refusal> {
     match kept.as_str() {
-        // These two are the store's own words.
+        // The store itself writes these two.
         Some("the run has ended") => return Some(Refusal::Ended),
         Some("there is no such run") => return None,
         Some(_) | None => {}
@@ -45,7 +45,7 @@ mod tests {
     use crate::workflow::Said;
 
     #[test]
-    fn a_refusal_comes_through_the_store_as_it_was() {
+    fn a_refusal_is_read_back_from_the_store_as_it_was_written() {
         let said = Said { approve: true, values: None, approved: vec![1], struck: Vec::new(), note: None };
         for refusal in [
             Refusal::Ended,

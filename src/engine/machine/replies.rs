@@ -1,4 +1,4 @@
-//! What callers are told: the one place where the engine makes answers and problems.
+//! Replies to callers: the one place where the engine builds answers and problems.
 //!
 //! Always true: a problem says whether trying again could do the work twice, and whether a shared step was done or may
 //! have been.
@@ -15,7 +15,7 @@ use crate::workflow::{
     AnswerRecord, Failure, FailureKind, Mode, Part, Plan, Run, RunStatus, StepKind, World, sends, shown, wire,
 };
 
-/// The reply that a run has come to, for whoever asks with its retry key; `None` while there is none.
+/// The reply of a run, for its caller and for every request with its retry key; `None` while there is none.
 pub(in crate::engine) fn of_run(
     run: &Run,
     plan: Option<&Plan>,
@@ -60,9 +60,9 @@ pub(in crate::engine) fn of_run(
     }
 }
 
-/// What a caller gets whose time is over while the run goes on.
+/// The reply at the caller's deadline, while the run goes on.
 pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) -> ArmReply {
-    // Beside legacy's answer it would be compared with what it does not stand for.
+    // In shadow and dark it would be compared with legacy's final answer, for which it does not stand.
     let pending = pending(run, Some(plan), world).filter(|_| run.mode() == Mode::Real);
     pending.unwrap_or_else(|| {
         let problem = Problem {
@@ -82,7 +82,7 @@ pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) ->
     })
 }
 
-/// A rehearsal whose time is over: it is dropped.
+/// The reply of a rehearsal that was discarded at its deadline.
 pub(in crate::engine) fn rehearsal_too_long(run: &Run, plan: &Plan) -> ArmReply {
     let problem = Problem {
         status: 504,
@@ -97,19 +97,19 @@ pub(in crate::engine) fn rehearsal_too_long(run: &Run, plan: &Plan) -> ArmReply 
     ArmReply::Refused(problem, report(run, Some(plan)))
 }
 
-/// `respond.pending`, where it is declared: as it was fixed, or where it says of nothing that it was created.
+/// The `respond.pending` answer: the recorded one, or, where the run creates no instance, evaluated now.
 fn pending(run: &Run, plan: Option<&Plan>, world: &World) -> Option<ArmReply> {
     if let Some(answer) = run.pending() {
         return Some(answered(answer, report(run, plan)));
     }
     if run.mode() == Mode::Real && run.started().creates.is_some() {
-        return None; // what it names is not pinned
+        return None; // it would name an instance that is not pinned
     }
     let answer = wire::pending_answer(plan?, world, run)?;
     Some(answered(&answer, report(run, plan)))
 }
 
-/// An answer as it goes out.
+/// A recorded answer as an HTTP reply.
 pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> ArmReply {
     let mut headers = HeaderMap::with_capacity(record.headers.len());
     for (name, value) in &record.headers {
@@ -118,7 +118,7 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
         }
     }
     ArmReply::Answer(ArmAnswer {
-        // The core gives no other statuses.
+        // The core records only valid statuses.
         status: StatusCode::from_u16(record.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         headers,
         body: Bytes::from(record.body.bytes()),
@@ -126,7 +126,7 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
     })
 }
 
-/// A request that the workflow's input schema refuses: an answer like any other, and no run was made.
+/// The answer to a request that the workflow's input schema refuses; no run was made.
 pub(in crate::engine) fn bad_input(why: &[String]) -> ArmReply {
     let body = serde_json::json!({
         "type": "urn:pointsman:problem:bad-input",
@@ -145,7 +145,7 @@ pub(in crate::engine) fn bad_input(why: &[String]) -> ArmReply {
     })
 }
 
-/// Nothing was made of the request.
+/// The reply to a request for which no run was started.
 pub(in crate::engine) fn not_started(may_fall_back: bool, status: u16, reason: &'static str, detail: &str) -> ArmReply {
     if may_fall_back {
         return ArmReply::Abandoned(Abandoned { reason, run: None });
@@ -163,7 +163,7 @@ pub(in crate::engine) fn not_started(may_fall_back: bool, status: u16, reason: &
     ArmReply::Refused(problem, RunReport::default())
 }
 
-/// The same retry key came with another request.
+/// The reply to a request whose retry key belongs to another request.
 pub(in crate::engine) fn other_request(run: RunId) -> ArmReply {
     let problem = Problem {
         status: 422,
@@ -178,12 +178,12 @@ pub(in crate::engine) fn other_request(run: RunId) -> ArmReply {
     ArmReply::Refused(problem, RunReport { run: Some(run), ..RunReport::default() })
 }
 
-/// Whether the run's events were kept, or what it did, is unknown.
+/// The problem where it is unknown whether the run's events were stored, or what it did.
 pub(in crate::engine) fn unknown(run: Option<&Run>, why: &str) -> Problem {
     unknown_of(run.map(Run::id), why, run.map(Run::shared_begun))
 }
 
-/// As [`unknown`], where no more than this is known of the run.
+/// As [`unknown`], where the run itself is not at hand.
 pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_begun: Option<bool>) -> Problem {
     Problem {
         status: 503,
@@ -200,8 +200,8 @@ pub(in crate::engine) fn unknown_of(run: Option<RunId>, why: &str, shared_step_b
     }
 }
 
-/// What was said of a run of which nothing is kept, to somebody who came with the same retry key.
-pub(in crate::engine) fn said(reply: ArmReply, may_fall_back: bool) -> ArmReply {
+/// The reply of a run of which nothing is kept, for another request with the same retry key.
+pub(in crate::engine) fn shared_reply(reply: ArmReply, may_fall_back: bool) -> ArmReply {
     match reply {
         ArmReply::Abandoned(abandoned) if !may_fall_back => {
             ArmReply::Refused(given_to_legacy(abandoned.run), RunReport::default())
@@ -210,7 +210,7 @@ pub(in crate::engine) fn said(reply: ArmReply, may_fall_back: bool) -> ArmReply 
     }
 }
 
-/// Legacy took the first try.
+/// The reply where legacy took the first try of the retry key.
 pub(in crate::engine) fn taken_by_legacy(may_fall_back: bool) -> ArmReply {
     match may_fall_back {
         true => ArmReply::Abandoned(Abandoned { reason: "legacy_took_first_try", run: None }),
@@ -268,13 +268,13 @@ fn failed(run: &Run, failure: &Failure) -> Problem {
     }
 }
 
-/// What a run did, beside its answer.
+/// What a run did apart from its answer, for comparison and for metrics.
 pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
-    let place = |step: &crate::names::StepId| {
+    let position = |step: &crate::names::StepId| {
         plan.and_then(|plan| plan.steps.iter().position(|known| known.id == *step)).unwrap_or(usize::MAX)
     };
     let mut intents: Vec<_> = run.intents().collect();
-    intents.sort_by_key(|(step, item, part, _)| (*part, place(step), *item));
+    intents.sort_by_key(|(step, item, part, _)| (*part, position(step), *item));
     let intents = intents
         .into_iter()
         .map(|(step, item, part, record)| {
@@ -282,7 +282,7 @@ pub(in crate::engine) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
             (step, item, part, starred.unwrap_or_else(|| record.clone()))
         })
         .map(|(step, item, part, record)| Intent {
-            // What an `undo` would have sent goes by a name of its own.
+            // The intent of an `undo` gets a name of its own, so that it is not compared with the step's.
             step: if part == Part::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
             item,
             method: record.method.parse().unwrap_or_default(),

@@ -1,25 +1,25 @@
 //! When a driver ends: its run has ended, or waits for something that wakes it.
 //!
-//! Always true: a run is put to rest only where nothing is under way, no message waits in its mailbox, and whoever waited
-//! for its answer has been told; a message that comes later finds no driver and wakes the run. What wakes it is known
-//! before its last append leaves.
+//! Always true: a run rests only where nothing is in flight, its mailbox is empty and its caller has been answered; a
+//! message that comes later finds no driver and wakes the run. What will wake it is known before its last append is
+//! submitted.
 
 use jiff::SignedDuration;
 
 use super::exchange::{End, OrderAnswer, Output, RestCause};
-use super::state::{Fixed, Machine};
+use super::state::{DecidedReply, Machine};
 use crate::workflow::{Mode, Refusal, RunStatus};
 
-/// A pause that is shorter stays in the driver: putting a run to rest and waking it costs more.
-const SHORT: SignedDuration = SignedDuration::from_secs(1);
+/// Through a shorter wait the driver stays: ending it and loading the run again would cost more.
+const REST_MIN: SignedDuration = SignedDuration::from_secs(1);
 
 impl Machine {
     fn rest_cause(&self) -> RestCause {
         match self.run.status() {
             RunStatus::Paused | RunStatus::WaitingCheckpoint => RestCause::Person,
             RunStatus::WaitingSignal => RestCause::Signal,
-            _ if self.wake.is_some() => RestCause::Time,
-            _ if self.held => RestCause::Freeze,
+            _ if self.wake_at.is_some() => RestCause::Time,
+            _ if self.has_frozen_step => RestCause::Freeze,
             _ if !self.locks.is_empty() => RestCause::Lock,
             _ if self.has_children() => RestCause::Child,
             _ => RestCause::Nothing,
@@ -30,105 +30,112 @@ impl Machine {
         self.run.children().next().is_some()
     }
 
-    /// Sees what somebody waits for the store for, and whether anything is left to do.
-    pub(super) fn settle(&mut self) {
+    /// Decides the reply to those who wait, what has to become durable, and whether the driver ends.
+    pub(super) fn check_completion(&mut self) {
         if self.end.is_some() {
             return;
         }
         let status = self.run.status();
-        let quiet = self.calls == 0 && self.gated.is_empty();
+        let is_quiet = self.calls_in_flight == 0 && self.unsent_attempts.is_empty();
         // A caller never waits for a person.
-        let person = status == RunStatus::Paused || (status == RunStatus::WaitingCheckpoint && quiet);
-        let ended = self.run.is_final();
-        // A run that fails has nothing else to say while it undoes what was done.
-        let said = self.run.answer().is_some() || status == RunStatus::Compensating;
-        let answered = self.run.mode() == Mode::Real && said;
-        if (ended || answered || person) && self.fixed.as_ref().is_none_or(|fixed| fixed.is_outdated(&self.run)) {
-            if person {
-                self.fix_pending();
+        let waits_for_person = status == RunStatus::Paused || (status == RunStatus::WaitingCheckpoint && is_quiet);
+        let has_ended = self.run.is_final();
+        // A run that fails has its answer before it has undone what was done.
+        let has_answer = self.run.answer().is_some() || status == RunStatus::Compensating;
+        let may_answer_early = self.run.mode() == Mode::Real && has_answer;
+        if (has_ended || may_answer_early || waits_for_person)
+            && self.decided_reply.as_ref().is_none_or(|reply| reply.is_outdated(&self.run))
+        {
+            if waits_for_person {
+                self.decide_pending_answer();
             }
             if std::mem::take(&mut self.announced) {
                 self.out.push(Output::Retract);
             }
-            self.fixed = Some(Fixed::now(&self.run));
-            self.wants_stored(self.run.seq());
+            self.decided_reply = Some(DecidedReply::from_run(&self.run));
+            self.require_durable(self.run.seq());
         }
-        if self.waits_below && quiet && self.caller.is_some() && self.late.is_none() && self.fixed.is_none() {
-            self.time_is_over(); // nor for one that a run below it waits for
+        let is_unanswered = self.caller.is_some() && self.deadline_reply.is_none() && self.decided_reply.is_none();
+        if self.descendant_waits && is_quiet && is_unanswered {
+            self.handle_caller_deadline(); // a caller does not wait for a descendant's person either
         }
-        let told = self.caller.is_none() || self.fixed.is_some();
-        let standing = ended || (person && quiet && !self.log.is_durable());
-        let drained = self.draining && self.caller.is_none() && quiet && self.withheld;
+        let is_answered = self.caller.is_none() || self.decided_reply.is_some();
+        let is_over = has_ended || (waits_for_person && is_quiet && !self.log.is_durable());
+        let is_drained = self.draining && self.caller.is_none() && is_quiet && self.has_deferred_start;
         if self.end.is_some() {
-            // The caller's request was given back, and nothing of the run is kept.
-        } else if standing || drained {
-            self.wants_stored(self.run.seq());
-            if self.log.is_idle() && told {
-                self.end = Some(if standing { End::Settled } else { End::Draining });
+            // Handling the caller's deadline has discarded the run.
+        } else if is_over || is_drained {
+            self.require_durable(self.run.seq());
+            if self.log.is_idle() && is_answered {
+                self.end = Some(if is_over { End::Settled } else { End::Draining });
             }
-        } else if self.left_orders && quiet && self.looks == 0 && self.log.is_idle() {
-            self.end = Some(End::Doubtful);
+        } else if self.has_deferred_orders && is_quiet && self.requests_in_flight == 0 && self.log.is_idle() {
+            self.end = Some(End::OwnershipUncertain);
         } else if self.mailbox_closed {
-            self.rests();
-        } else if self.closing.is_none() && quiet {
-            // A wait that nobody hears of otherwise is in the store, however short: the next process waits on.
-            if self.wake.is_some() && self.caller.is_none() {
-                self.wants_stored(self.run.seq());
+            self.finish_resting();
+        } else if self.closing.is_none() && is_quiet {
+            // Even a short wait is made durable: after a crash the next process waits only for what is left of it.
+            if self.wake_at.is_some() && self.caller.is_none() {
+                self.require_durable(self.run.seq());
             }
-            if told || self.late.is_some() {
-                self.put_to_rest();
+            if is_answered || self.deadline_reply.is_some() {
+                self.try_to_rest();
             }
         }
     }
 
-    /// Nothing is under way: the run rests, unless it wants to go on soon or a message has just come.
-    fn put_to_rest(&mut self) {
-        let unseen = self.children.values().any(|child| child.due);
-        let busy = self.looks > 0 || unseen || self.withheld || self.expects_message;
-        let soon = self.wake.is_some_and(|at| at.duration_since(self.now) < SHORT);
-        let looks_on = self.locks.values().any(|queue| queue.due || !queue.looks.is_idle());
-        if self.log.is_durable() && !busy && !soon && !looks_on {
+    /// Closes the mailbox in order to rest, unless the run will go on soon or waits for the result of a query.
+    fn try_to_rest(&mut self) {
+        let has_unqueried_child = self.children.values().any(|child| child.needs_query);
+        let has_unqueried_lock = self.locks.values().any(|wait| wait.needs_query || !wait.query.is_idle());
+        let is_busy = self.requests_in_flight > 0
+            || has_unqueried_child
+            || has_unqueried_lock
+            || self.has_deferred_start
+            || self.expects_message;
+        let goes_on_soon = self.wake_at.is_some_and(|at| at.duration_since(self.now) < REST_MIN);
+        if self.log.is_durable() && !is_busy && !goes_on_soon {
             self.closing = Some(self.rest_cause());
-            self.out.push(Output::CloseMailbox { held: self.held });
+            self.out.push(Output::CloseMailbox { has_frozen_step: self.has_frozen_step });
         }
     }
 
-    /// The mailbox is closed, or something had come.
-    pub(super) fn mailbox_closed(&mut self, closed: bool) {
+    /// Goes on resting where the mailbox was closed; else waits for the message that had come.
+    pub(super) fn handle_mailbox_closed(&mut self, closed: bool) {
         if self.closing.is_none() {
             return;
         }
         if closed {
             self.mailbox_closed = true;
-            self.wants_stored(self.run.seq());
+            self.require_durable(self.run.seq());
         } else {
             (self.closing, self.expects_message) = (None, true);
         }
     }
 
-    fn rests(&mut self) {
+    fn finish_resting(&mut self) {
         if let Some(cause) = self.closing.filter(|_| self.log.is_idle()) {
-            self.end = Some(End::Resting { cause, wake: self.wake });
+            self.end = Some(End::Resting { cause, wake: self.wake_at });
         }
     }
 
-    /// Whether a message or the time alone moves it: then it can be nobody's. For the others this process listens; when
-    /// that ends, the next one takes them at once.
-    pub(super) fn needs_nobody(&self) -> bool {
-        self.locks.is_empty() && !self.held && !self.has_children()
+    /// Whether nobody has to own the resting run, because only a message or a time moves it. What a run waits for
+    /// otherwise, its owner watches; when that process ends, the next one takes the run at once.
+    pub(super) fn can_release_ownership(&self) -> bool {
+        self.locks.is_empty() && !self.has_frozen_step && !self.has_children()
     }
 
-    /// The driver ends: nobody who ordered something is left without an answer.
-    pub(super) fn leave(&mut self, end: End) {
-        for (_, ticket) in std::mem::take(&mut self.askers) {
+    /// Ends the driver, and answers the orders that have no answer yet.
+    pub(super) fn finish(&mut self, end: End) {
+        for (_, ticket) in std::mem::take(&mut self.order_replies) {
             let answer = match end {
-                End::Lost | End::Doubtful => OrderAnswer::Elsewhere,
+                End::Lost | End::OwnershipUncertain => OrderAnswer::Elsewhere,
                 End::Settled => {
                     let run = Box::new(self.run.summary(self.now));
                     OrderAnswer::Refused { run, refusal: Refusal::Ended }
                 }
                 End::Resting { .. } | End::Discarded | End::Draining => {
-                    OrderAnswer::Unknown("the run was left before it was on disk")
+                    OrderAnswer::Unknown("the run's task ended before the order was on disk")
                 }
             };
             self.out.push(Output::AnswerOrder(ticket, answer));

@@ -1,4 +1,4 @@
-//! All that a run's machine remembers between two inputs.
+//! The state that a run's machine keeps between two inputs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use uuid::Uuid;
 use super::exchange::{ChildSpec, Delivery, End, Output, RestCause, SpawnPolicy, Ticket};
 use super::ids::Ids;
 use super::log::{Log, Writes};
-use super::looks::Looks;
+use super::query_state::QueryState;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
 use crate::workflow::{Part, Plan, Run, StepIndex, World};
 
-/// Names a call of the run.
+/// Identifies a call of the run: step, item, and whether it does, probes or undoes.
 pub(super) type CallName = (StepId, Option<u32>, Part);
 
-/// What a machine is made of.
+/// What a machine is built from.
 pub(in crate::engine) struct MachineParts {
     pub run: Run,
     pub plan: Arc<Plan>,
     pub world: Arc<World>,
-    /// The place up to which the run is in the store.
-    pub stored: Seq,
-    /// `None` of a rehearsal: nothing is stored.
+    /// Sequence number of the last durable event; 0 for a new run.
+    pub durable_seq: Seq,
+    /// `None` for a rehearsal: nothing is stored.
     pub writes: Option<Writes>,
-    /// What the first append takes.
+    /// The retry key that the first append claims.
     pub claim: Option<Claim>,
-    /// Who waits for the run's answer.
+    /// The caller that waits for the run's answer.
     pub caller: Option<CallerTerms>,
     /// Whether somebody waits for the run's first append.
     pub has_starter: bool,
-    /// Identifiers and jitter are drawn from it.
+    /// Seeds identifiers and jitter.
     pub seed: u64,
     pub now: Timestamp,
 }
@@ -41,37 +41,38 @@ pub(in crate::engine) struct MachineParts {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct CallerTerms {
     pub may_fall_back: bool,
-    /// A little before the caller's deadline: time to write down what is answered then.
-    pub until: Timestamp,
+    /// A little before the caller's deadline, to leave time for recording what it is answered.
+    pub answer_by: Timestamp,
 }
 
-/// The run as it stood when it was decided what those who wait are told, and the place that has to be in the store
-/// before: what it has come to since may not be there.
-pub(super) struct Fixed {
+/// A reply that was decided and not sent yet. It is made from the run as it was then, because later events may not be
+/// durable when it is sent.
+pub(super) struct DecidedReply {
+    /// It may be sent once this event is durable.
     pub seq: Seq,
     pub run: Arc<Run>,
 }
 
-/// A step that waits in a lock's queue, behind others as far as is known.
-pub(super) struct InQueue {
+/// A step that waits in a lock's queue.
+pub(super) struct LockWait {
     pub step: StepIndex,
     pub name: String,
-    /// The place of the event with which it joined: it is looked for once that is in the store.
+    /// The event with which it joined the queue, which is queried once that event is durable.
     pub queued: Seq,
-    pub due: bool,
-    pub looks: Looks,
+    pub needs_query: bool,
+    pub query: QueryState,
 }
 
-/// A run that this one began.
+/// A run that this one began and that has not ended.
 pub(super) struct OpenChild {
-    /// It is looked for once this place is in the store.
+    /// The child is queried once this event is durable.
     pub seq: Seq,
     pub spec: ChildSpec,
-    pub due: bool,
-    pub looks: Looks,
+    pub needs_query: bool,
+    pub query: QueryState,
 }
 
-/// A run's driver: see the module's head.
+/// A run's driver as a state machine: see the head of `machine`.
 pub(in crate::engine) struct Machine {
     pub(super) run: Run,
     pub(super) plan: Arc<Plan>,
@@ -80,136 +81,135 @@ pub(in crate::engine) struct Machine {
     pub(super) ids: Ids,
     /// The time of the last input.
     pub(super) now: Timestamp,
-    /// By how much a rehearsal's time is ahead: durations elapse at once.
-    pub(super) ahead: SignedDuration,
+    /// How far a rehearsal's virtual clock is ahead of the real one: its waits elapse at once.
+    pub(super) clock_offset: SignedDuration,
     pub(super) out: Vec<Output>,
     pub(super) frozen: bool,
     pub(super) draining: bool,
     pub(super) caller: Option<CallerTerms>,
     pub(super) caller_gone: bool,
     pub(super) has_starter: bool,
-    pub(super) step_places: HashMap<StepId, StepIndex>,
-    /// Calls that were sent and whose replies have not come.
-    pub(super) calls: usize,
-    /// Attempts that leave once this place is in the store.
-    pub(super) gated: Vec<(Seq, CallName)>,
+    pub(super) step_indexes: HashMap<StepId, StepIndex>,
+    pub(super) calls_in_flight: usize,
+    /// Attempts that are sent once their `StepStarted`, at this sequence number, is durable (0: at once).
+    pub(super) unsent_attempts: Vec<(Seq, CallName)>,
     /// Attempts that another process may have sent already.
-    pub(super) again: HashSet<CallName>,
-    /// Looks and messages that are under way.
-    pub(super) looks: usize,
-    /// Where it waits for locks.
-    pub(super) locks: BTreeMap<(StepId, Option<u32>), InQueue>,
+    pub(super) possible_repeats: HashSet<CallName>,
+    /// Queries and messages to locks, children and the store in flight.
+    pub(super) requests_in_flight: usize,
+    /// The locks that steps wait for.
+    pub(super) locks: BTreeMap<(StepId, Option<u32>), LockWait>,
     pub(super) children: BTreeMap<RunId, OpenChild>,
     pub(super) spawn: SpawnPolicy,
-    /// A child, or a run below one, waits for somebody.
-    pub(super) waits_below: bool,
-    /// What was ordered of each child last, and what became of that once it is known.
-    pub(super) told: HashMap<RunId, (&'static str, Option<Delivery>)>,
-    /// Orders of the store that were taken up here.
-    pub(super) taken_up: BTreeSet<Uuid>,
-    pub(super) store_orders: Looks,
-    /// An order in the store was left, because another process may have taken the run.
-    pub(super) left_orders: bool,
-    /// Whoever ordered something is answered once this place is in the store.
-    pub(super) askers: Vec<(Seq, Ticket)>,
-    /// A step is held by the freeze.
-    pub(super) held: bool,
-    /// What would begin is not begun, because the process ends soon.
-    pub(super) withheld: bool,
-    /// The mailbox is being closed, or is closed: over this.
+    /// A child or another descendant waits for a person or a signal.
+    pub(super) descendant_waits: bool,
+    /// The last order sent to each child, and its delivery once known.
+    pub(super) child_orders: HashMap<RunId, (&'static str, Option<Delivery>)>,
+    /// Orders that came through the store and were handled here.
+    pub(super) handled_orders: BTreeSet<Uuid>,
+    pub(super) orders_query: QueryState,
+    /// An order in the store was left unhandled, because another process may have taken the run.
+    pub(super) has_deferred_orders: bool,
+    /// Orders that are answered once this sequence number is durable.
+    pub(super) order_replies: Vec<(Seq, Ticket)>,
+    /// The freeze keeps a step from beginning.
+    pub(super) has_frozen_step: bool,
+    /// A step or child is not begun, because the process drains.
+    pub(super) has_deferred_start: bool,
+    /// The mailbox is closed or being closed, to rest for this cause.
     pub(super) closing: Option<RestCause>,
     pub(super) mailbox_closed: bool,
-    /// The mailbox was not closed, because something had come: not asked again before that is here.
+    /// The mailbox could not be closed, because a message had come: it is not tried again before that message is fed.
     pub(super) expects_message: bool,
-    /// Up to here somebody waits for the store.
-    pub(super) need: Seq,
-    /// What those who wait are told.
-    pub(super) fixed: Option<Fixed>,
-    /// They were told that.
+    /// Events up to here have to become durable, because something waits for them.
+    pub(super) required_seq: Seq,
+    pub(super) decided_reply: Option<DecidedReply>,
+    /// The decided reply was announced to those who came with the same retry key.
     pub(super) announced: bool,
-    pub(super) abandoned: Option<&'static str>,
-    /// The caller's time is over: what it is told once it is in the store.
-    pub(super) late: Option<Fixed>,
-    pub(super) wake: Option<Timestamp>,
-    /// The timer that was asked for last.
-    pub(super) timer: Option<Timestamp>,
-    pub(super) born_told: bool,
-    pub(super) key_kept: bool,
+    /// Why the run was abandoned to legacy.
+    pub(super) abandon_reason: Option<&'static str>,
+    /// What the caller gets because its deadline has come.
+    pub(super) deadline_reply: Option<DecidedReply>,
+    /// The earliest time that a step waits for.
+    pub(super) wake_at: Option<Timestamp>,
+    pub(super) armed_timer: Option<Timestamp>,
+    /// [`Output::BirthDurable`] was returned.
+    pub(super) birth_reported: bool,
+    /// [`Output::RetainRetryKey`] was returned.
+    pub(super) retry_key_retained: bool,
     pub(super) end: Option<End>,
 }
 
 impl Machine {
     pub fn new(parts: MachineParts) -> Self {
-        let MachineParts { run, plan, world, stored, writes, claim, caller, has_starter, seed, now } = parts;
-        let step_places = plan.steps.iter().enumerate().map(|(place, step)| (step.id.clone(), StepIndex(place)));
+        let MachineParts { run, plan, world, durable_seq, writes, claim, caller, has_starter, seed, now } = parts;
+        let step_indexes = plan.steps.iter().enumerate().map(|(index, step)| (step.id.clone(), StepIndex(index)));
         Self {
-            step_places: step_places.collect(),
-            log: Log::new(writes, claim, stored),
+            step_indexes: step_indexes.collect(),
+            log: Log::new(writes, claim, durable_seq),
             ids: Ids::new(seed),
             run,
             plan,
             world,
             now,
-            ahead: SignedDuration::ZERO,
+            clock_offset: SignedDuration::ZERO,
             out: Vec::new(),
             frozen: false,
             draining: false,
             caller,
             caller_gone: false,
             has_starter,
-            calls: 0,
-            gated: Vec::new(),
-            again: HashSet::new(),
-            looks: 0,
+            calls_in_flight: 0,
+            unsent_attempts: Vec::new(),
+            possible_repeats: HashSet::new(),
+            requests_in_flight: 0,
             locks: BTreeMap::new(),
             children: BTreeMap::new(),
             spawn: SpawnPolicy::Spawn,
-            waits_below: false,
-            told: HashMap::new(),
-            taken_up: BTreeSet::new(),
-            store_orders: Looks::default(),
-            left_orders: false,
-            askers: Vec::new(),
-            held: false,
-            withheld: false,
+            descendant_waits: false,
+            child_orders: HashMap::new(),
+            handled_orders: BTreeSet::new(),
+            orders_query: QueryState::default(),
+            has_deferred_orders: false,
+            order_replies: Vec::new(),
+            has_frozen_step: false,
+            has_deferred_start: false,
             closing: None,
             mailbox_closed: false,
             expects_message: false,
-            need: Seq(0),
-            fixed: None,
+            required_seq: Seq(0),
+            decided_reply: None,
             announced: false,
-            abandoned: None,
-            late: None,
-            wake: None,
-            timer: None,
-            born_told: false,
-            key_kept: false,
+            abandon_reason: None,
+            deadline_reply: None,
+            wake_at: None,
+            armed_timer: None,
+            birth_reported: false,
+            retry_key_retained: false,
             end: None,
         }
     }
 
-    /// The run as far as it has come, stored or not.
+    /// The run with all its events, durable or not.
     pub fn run(&self) -> &Run {
         &self.run
     }
-    /// The run, when the driver has ended.
     pub fn into_run(self) -> Run {
         self.run
     }
-    /// What it runs.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
-    /// Other files are in force.
+    /// Replaces what expressions see of the files, after a reload.
     pub fn set_world(&mut self, world: Arc<World>) {
         self.world = world;
     }
-    /// The place up to which the run is in the store.
-    pub fn stored(&self) -> Seq {
-        self.log.stored()
+    /// Sequence number of the last durable event.
+    pub fn durable_seq(&self) -> Seq {
+        self.log.durable_seq()
     }
-    /// The events up to this place are to be in the store soon.
-    pub(super) fn wants_stored(&mut self, seq: Seq) {
-        self.need = self.need.max(seq);
+    /// Has the events up to this one appended as soon as no other append is in flight.
+    pub(super) fn require_durable(&mut self, seq: Seq) {
+        self.required_seq = self.required_seq.max(seq);
     }
 }

@@ -1,4 +1,4 @@
-//! One input in, what it makes necessary out.
+//! [`Machine::step`]: one input in, the outputs that it makes necessary out.
 
 use jiff::Timestamp;
 
@@ -7,65 +7,66 @@ use super::state::Machine;
 use crate::workflow::Mode;
 
 impl Machine {
-    /// Takes in something that happened at a time; what to do now, in this order. After [`Output::End`] nothing comes.
+    /// Applies an input that happened at this time and returns the outputs to perform, in order. Nothing follows
+    /// [`Output::End`].
     pub fn step(&mut self, now: Timestamp, input: Input) -> Vec<Output> {
         if self.end.is_none() {
-            self.now = self.now.max(now.checked_add(self.ahead).unwrap_or(now));
-            self.take_in(input);
-            self.caller_time(now);
+            self.now = self.now.max(now.checked_add(self.clock_offset).unwrap_or(now));
+            self.apply_input(input);
+            self.check_caller_deadline(now);
             self.proceed();
         }
         std::mem::take(&mut self.out)
     }
 
-    fn take_in(&mut self, input: Input) {
+    fn apply_input(&mut self, input: Input) {
         self.expects_message &= matches!(input, Input::MailboxClosed(_));
         match input {
             Input::Begin { frozen, draining } => (self.frozen, self.draining) = (frozen, draining),
             Input::Time => {}
-            Input::Called { call, heard } => {
-                self.calls = self.calls.saturating_sub(1);
-                self.record(call, heard);
+            Input::CallFinished { call, heard } => {
+                self.calls_in_flight = self.calls_in_flight.saturating_sub(1);
+                self.record_result(call, heard);
             }
-            Input::Appended(result) => self.appended(result),
-            Input::Order { ticket, order, by, owned } => self.order(ticket, order, by, owned),
-            Input::StoreOrders { orders, owned } => self.orders_read(orders, owned),
-            Input::OrderSettled => self.looks = self.looks.saturating_sub(1),
-            Input::Lock { look, seen } => self.lock_seen(look, seen),
-            Input::Child { child, seen } => self.child_seen(child, seen),
-            Input::ChildTold { child, delivery } => self.child_told(child, delivery),
-            Input::ChildEnded(end) => self.child_ended(end),
-            Input::WaitsBelow => self.waits_below = true,
-            Input::Changed { taken_again } => self.changed(taken_again),
+            Input::AppendFinished(result) => self.handle_append_result(result),
+            Input::Order { ticket, order, by, owned } => self.handle_order(ticket, order, by, owned),
+            Input::StoreOrders { orders, owned } => self.handle_store_orders(orders, owned),
+            Input::OrderAnswerStored => self.requests_in_flight = self.requests_in_flight.saturating_sub(1),
+            Input::Lock { query, seen } => self.handle_lock_state(query, seen),
+            Input::Child { child, state } => self.handle_child_state(child, state),
+            Input::ChildOrderSettled { child, delivery } => self.handle_child_order(child, delivery),
+            Input::ChildEnded(end) => self.handle_child_end(end),
+            Input::DescendantWaits => self.descendant_waits = true,
+            Input::ExternalChange { reacquired } => self.handle_external_change(reacquired),
             Input::Freeze(frozen) => self.frozen = frozen,
             Input::Drain => self.draining = true,
             Input::CallerGone => self.caller_gone = true,
-            Input::MailboxClosed(closed) => self.mailbox_closed(closed),
+            Input::MailboxClosed(closed) => self.handle_mailbox_closed(closed),
         }
     }
 
-    /// Does all that can be done now.
+    /// Goes as far as possible without another input.
     fn proceed(&mut self) {
-        self.caller_left();
+        self.handle_caller_gone();
         if self.end.is_none() {
             if self.closing.is_none() {
                 self.advance();
-                self.release();
-                self.look_outside();
+                self.send_ready_attempts();
+                self.query_external();
             }
-            self.settle();
+            self.check_completion();
             self.flush();
-            self.tell();
+            self.send_replies();
         }
         match self.end {
-            Some(end) => self.leave(end),
+            Some(end) => self.finish(end),
             None => self.arm_timer(),
         }
     }
 
-    /// Nobody looks at a rehearsal that nobody waits for, and a process that ends does not wait for an answer that
-    /// nobody hears.
-    fn caller_left(&mut self) {
+    /// Discards a rehearsal whose caller has gone, since its result is for nobody; and lets a draining process leave the
+    /// run without waiting for its answer.
+    fn handle_caller_gone(&mut self) {
         if !self.caller_gone || self.caller.is_none() {
             return;
         }
@@ -76,14 +77,14 @@ impl Machine {
         }
     }
 
-    /// Hands in what is pending, where somebody waits for it.
+    /// Appends the pending events, where something waits for them.
     fn flush(&mut self) {
-        // While it is not known whether the mailbox closes, nobody may be told that the run is nobody's.
+        // Whether the append may release ownership depends on whether the mailbox closes.
         let undecided = self.closing.is_some() && !self.mailbox_closed;
-        if self.end.is_some() || undecided || self.need <= self.log.stored() {
+        if self.end.is_some() || undecided || self.required_seq <= self.log.durable_seq() {
             return;
         }
-        let release = self.mailbox_closed && self.needs_nobody();
+        let release = self.mailbox_closed && self.can_release_ownership();
         let (ids, now) = (&mut self.ids, self.now);
         if let Some(append) = self.log.next(&self.run, release, || ids.next(now)) {
             self.out.push(Output::Append(append, std::time::Duration::ZERO));
@@ -91,11 +92,11 @@ impl Machine {
     }
 
     fn arm_timer(&mut self) {
-        let wake = self.wake.filter(|_| self.closing.is_none());
-        let caller = self.caller.filter(|_| self.late.is_none()).map(|caller| caller.until);
+        let wake = self.wake_at.filter(|_| self.closing.is_none());
+        let caller = self.caller.filter(|_| self.deadline_reply.is_none()).map(|caller| caller.answer_by);
         let timer = [wake, caller].into_iter().flatten().min();
-        if timer != self.timer {
-            self.timer = timer;
+        if timer != self.armed_timer {
+            self.armed_timer = timer;
             self.out.push(Output::Timer(timer));
         }
     }

@@ -149,7 +149,7 @@ impl Read {
             snapshot,
             plan,
             clock: Clock::starting(core.process.clock.now(), last),
-            stored: run.seq(),
+            durable_seq: run.seq(),
             run,
             credentials,
             executor,

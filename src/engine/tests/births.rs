@@ -343,7 +343,7 @@ async fn a_second_look_does_not_disturb_a_child_that_rests() {
     tokio::time::timeout(PATIENCE, rests).await.expect("the child waits for its time");
     store.answer_looks(usize::MAX);
     let seen = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap();
-    assert!(matches!(seen, machine::ChildSeen::Alive));
+    assert!(matches!(seen, machine::ChildState::Running));
     bench.rests(run).await;
     bench.rests(child).await;
     assert!(bench.engine.core.schedule.timers.knows(child), "its time is still known");

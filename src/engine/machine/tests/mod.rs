@@ -1,10 +1,10 @@
-//! The machine by itself: tables and properties, in milliseconds.
+//! Tests of the machine alone, without async, store or network: single cases, exhaustive searches and random faults.
 
+mod cases;
 mod crashes;
-mod orders_of_two;
-mod outcomes;
+mod faults;
+mod input_pairs;
 mod rig;
-mod tables;
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::workflow::Plan;
 
-/// Workflows that between them have every kind of output.
+/// Workflows that together cause every kind of output.
 pub(super) fn plans() -> Vec<(&'static str, Arc<Plan>)> {
     vec![
         (

@@ -1,7 +1,7 @@
-//! A world for one machine: a store, services, locks and children that answer when the test says so.
+//! A simulated environment for one machine: a store, services, locks and children that answer when the test says so.
 //!
-//! It checks every output as it comes: nothing leaves and nobody is answered before the append was acknowledged, and one
-//! append is under way at a time. What is wrong is collected, so that a search can name all of it.
+//! It checks every output: no effect is sent and nobody is answered before the append was acknowledged, and one append is in
+//! flight at a time. Violations are collected, so that an exhaustive search can report all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::engine::machine::{
-    CallerAnswer, CallerTerms, ChildSpec, Departure, End, Input, LockLook, Machine, MachineParts, OrderAnswer, Output,
-    RestCause, StartAnswer, Writes,
+    CallRequest, CallerAnswer, CallerTerms, ChildSpec, End, Input, LockQuery, Machine, MachineParts, OrderAnswer,
+    Output, RestCause, StartAnswer, Writes,
 };
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
@@ -22,28 +22,28 @@ use crate::workflow::{
     ChildEvent, EffectClass, Event, Known, Mode, Plan, Run, RunStarted, RunStatus, World, evolve, fold,
 };
 
-/// Something that is under way and will be answered.
+/// A request of the machine that was not answered yet.
 pub(super) enum Pending {
     Append(Arc<Append>),
-    Call(Departure),
-    Lock(LockLook),
+    Call(CallRequest),
+    Lock(LockQuery),
     Child(ChildSpec),
-    Told(RunId),
+    ChildOrder(RunId),
     Orders,
-    Settled,
+    OrderAnswer,
 }
 
-/// Which of the things under way happened though the process ended before it heard so.
+/// Which pending requests took effect, though the process crashed before it received their results.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Crash {
     pub appends_written: bool,
     pub calls_arrived: bool,
 }
 
-/// What may go wrong, drawn from a seed.
-pub(super) struct Luck {
+/// Random faults.
+pub(super) struct Faults {
     pub random: fastrand::Rng,
-    /// Of a hundred.
+    /// The share of requests that fail.
     pub percent: u8,
 }
 
@@ -53,8 +53,8 @@ pub(super) struct Rig {
     pub machine: Machine,
     pub now: Timestamp,
     pub frozen: bool,
-    /// What the store holds, and how many of these events were acknowledged.
-    pub kept: Vec<(Timestamp, Event)>,
+    /// The stored events, of which the first `acknowledged` are known to the machine.
+    pub stored: Vec<(Timestamp, Event)>,
     pub acknowledged: usize,
     pub batches: HashSet<Uuid>,
     pub pending: VecDeque<Pending>,
@@ -65,16 +65,14 @@ pub(super) struct Rig {
     /// Arrivals of private and shared calls, by key.
     pub arrivals: BTreeMap<String, usize>,
     pub caller: Vec<CallerAnswer>,
-    /// The caller was told that nothing was done and nothing will be.
-    pub not_done: bool,
+    /// The caller was told that nothing was done: from then on nothing may be.
+    pub told_nothing_done: bool,
     pub fence: u64,
     pub tickets: u64,
-    pub luck: Option<Luck>,
-    pub wrong: Vec<String>,
-    /// The pauses that appends were handed in after.
+    pub faults: Option<Faults>,
+    pub violations: Vec<String>,
+    /// The pauses before appends.
     pub pauses: Vec<std::time::Duration>,
-    /// How many steps were taken, and with how many outputs the next crash comes.
-    pub steps: usize,
 }
 
 pub(super) fn plan(definition: &Value) -> Arc<Plan> {
@@ -117,17 +115,17 @@ fn first(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
 }
 
 impl Rig {
-    /// A new run with a caller who may be given back to legacy, and waits for 20 s.
+    /// A new run whose caller waits for 20 s and whose request may go back to legacy.
     pub fn new(plan: &Arc<Plan>) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let caller = CallerTerms { may_fall_back: true, until: now + SignedDuration::from_secs(20) };
+        let caller = CallerTerms { may_fall_back: true, answer_by: now + SignedDuration::from_secs(20) };
         let mut rig = Self {
             plan: plan.clone(),
             world: world(),
             machine: machine(plan, &world(), first(plan, Mode::Real, now), 0, 1, Some(caller), now),
             now,
             frozen: false,
-            kept: Vec::new(),
+            stored: Vec::new(),
             acknowledged: 0,
             batches: HashSet::new(),
             pending: VecDeque::new(),
@@ -136,15 +134,14 @@ impl Rig {
             end: None,
             arrivals: BTreeMap::new(),
             caller: Vec::new(),
-            not_done: false,
+            told_nothing_done: false,
             fence: 1,
             tickets: 0,
-            luck: None,
-            wrong: Vec::new(),
+            faults: None,
+            violations: Vec::new(),
             pauses: Vec::new(),
-            steps: 0,
         };
-        rig.machine.born();
+        rig.machine.record_birth();
         rig
     }
 
@@ -157,9 +154,8 @@ impl Rig {
         self.step_until(input, usize::MAX);
     }
 
-    /// Feeds an input and performs only so many of its outputs; how many there were.
+    /// Feeds an input and performs at most this many outputs; returns how many were performed.
     pub fn step_until(&mut self, input: Input, outputs_max: usize) -> usize {
-        self.steps += 1;
         let mut inputs = VecDeque::from([input]);
         let mut outputs = 0;
         while let Some(input) = inputs.pop_front() {
@@ -177,70 +173,70 @@ impl Rig {
         outputs
     }
 
-    pub fn say(&mut self, what: impl Into<String>) {
-        self.wrong.push(what.into());
+    pub fn report(&mut self, what: impl Into<String>) {
+        self.violations.push(what.into());
     }
 
     pub fn stored_run(&self) -> Option<Run> {
-        fold(self.kept[..self.acknowledged].iter().map(|(_, event)| event)).ok()
+        fold(self.stored[..self.acknowledged].iter().map(|(_, event)| event)).ok()
     }
 
     fn perform(&mut self, output: Output) -> Option<Input> {
         if self.end.is_some() {
-            self.say(format!("an output after the end: {output:?}"));
+            self.report(format!("an output after the end: {output:?}"));
         }
         match output {
             Output::Append(append, pause) => {
                 self.pauses.push(pause);
                 if self.pending.iter().any(|pending| matches!(pending, Pending::Append(_))) {
-                    self.say("two appends are under way");
+                    self.report("two appends are in flight");
                 }
                 self.pending.push_back(Pending::Append(append));
             }
-            Output::Call(departure) => self.departs(departure),
-            Output::Stored(seq) if seq != Seq(self.acknowledged as u64) => {
-                self.say(format!("{seq} counts as stored, and {} are acknowledged", self.acknowledged));
+            Output::Call(call) => self.record_call(call),
+            Output::Durable(seq) if seq != Seq(self.acknowledged as u64) => {
+                self.report(format!("{seq} is reported as durable, and {} are acknowledged", self.acknowledged));
             }
-            Output::LookAtLock(look, _) => self.pending.push_back(Pending::Lock(look)),
-            Output::LookAfterChild(spec) => {
+            Output::QueryLock(query, _) => self.pending.push_back(Pending::Lock(query)),
+            Output::EnsureChild(spec) => {
                 let begun = |(_, event): &(_, Event)| matches!(event, Event::Child(ChildEvent::Started { child, .. }) if *child == spec.child);
-                if !self.kept[..self.acknowledged].iter().any(begun) {
-                    self.say("a child is looked after whose parent's event is not in the store");
+                if !self.stored[..self.acknowledged].iter().any(begun) {
+                    self.report("a child is begun whose parent's event is not acknowledged");
                 }
                 self.pending.push_back(Pending::Child(spec));
             }
-            Output::TellChild(child, _) => self.pending.push_back(Pending::Told(child)),
+            Output::OrderChild(child, _) => self.pending.push_back(Pending::ChildOrder(child)),
             Output::ReadOrders => self.pending.push_back(Pending::Orders),
-            Output::SettleOrder(..) => self.pending.push_back(Pending::Settled),
+            Output::StoreOrderAnswer(..) => self.pending.push_back(Pending::OrderAnswer),
             Output::AnswerOrder(_, OrderAnswer::Done(run)) if run.seq > Seq(self.acknowledged as u64) => {
-                self.say(format!("an order is answered with {}, which is not in the store", run.seq));
+                self.report(format!("an order is answered with {}, which is not acknowledged", run.seq));
             }
             Output::AnswerStarter(StartAnswer::Stored) if self.acknowledged == 0 => {
-                self.say("the starter is answered before the birth is in the store");
+                self.report("the starter is answered before the birth is acknowledged");
             }
             Output::AnswerCaller(answer) => self.caller_answered(answer),
             Output::Timer(at) => self.timer = at,
             Output::CloseMailbox { .. } => {
-                if self.luck.as_mut().is_some_and(|luck| luck.random.u8(0..4) == 0) {
-                    self.mailbox.push_back(Input::Changed { taken_again: None });
+                if self.faults.as_mut().is_some_and(|faults| faults.random.u8(0..4) == 0) {
+                    self.mailbox.push_back(Input::ExternalChange { reacquired: None });
                 }
                 return Some(Input::MailboxClosed(self.mailbox.is_empty()));
             }
             Output::End(end) => {
                 if let End::Resting { cause: RestCause::Nothing, .. } = end {
-                    self.say("it rests, and nothing would wake it");
+                    self.report("the run rests, and nothing will wake it");
                 }
                 self.end = Some(end);
             }
-            Output::Stored(_)
+            Output::Durable(_)
             | Output::AnswerOrder(..)
             | Output::AnswerStarter(_)
-            | Output::MessagesStored
+            | Output::NoticesDurable
             | Output::PinCollision(_)
-            | Output::Spawn(_)
-            | Output::KeepKey
-            | Output::Born
-            | Output::GiveKeyBack
+            | Output::SetSpawnPolicy(_)
+            | Output::RetainRetryKey
+            | Output::BirthDurable
+            | Output::ReleaseRetryKey
             | Output::Announce(_)
             | Output::Retract
             | Output::Measure(_) => {}
@@ -248,22 +244,22 @@ impl Rig {
         None
     }
 
-    /// A private or shared call leaves only after its event was acknowledged.
-    fn departs(&mut self, departure: Departure) {
-        let attempt = &departure.attempt;
+    /// Checks that the `StepStarted` of a private or shared call was acknowledged.
+    fn record_call(&mut self, call: CallRequest) {
+        let attempt = &call.attempt;
         let begun = |(_, event): &(_, Event)| {
             matches!(event, Event::StepStarted(started)
                 if started.step == attempt.step && started.item == attempt.item && started.part == attempt.part
                     && started.attempt == attempt.attempt)
         };
-        if attempt.effect != EffectClass::Read && !self.kept[..self.acknowledged].iter().any(begun) {
+        if attempt.effect != EffectClass::Read && !self.stored[..self.acknowledged].iter().any(begun) {
             let (step, number) = (attempt.step.clone(), attempt.attempt);
-            self.say(format!("attempt {number} of `{step}` leaves before its event is in the store"));
+            self.report(format!("attempt {number} of `{step}` is sent before its event is acknowledged"));
         }
-        self.pending.push_back(Pending::Call(departure));
+        self.pending.push_back(Pending::Call(call));
     }
 
-    /// A caller is answered only with what the store holds.
+    /// Checks that the caller is answered once, and only with acknowledged events.
     fn caller_answered(&mut self, answer: CallerAnswer) {
         let stored = self.stored_run();
         let is_stored = match &answer {
@@ -284,27 +280,27 @@ impl Rig {
         };
         if !is_stored {
             let stored = stored.map(|run| run.status());
-            self.say(format!("the caller is answered {answer:?}, and the store has {stored:?}"));
+            self.report(format!("the caller is answered {answer:?}, and the store has {stored:?}"));
         }
         if !self.caller.is_empty() {
-            self.say("the caller is answered twice");
+            self.report("the caller is answered twice");
         }
         if let CallerAnswer::Reply(reply) = &answer {
-            self.not_done |= match &**reply {
+            self.told_nothing_done |= match &**reply {
                 ArmReply::Abandoned(_) => true,
                 ArmReply::Refused(problem, _) => problem.detail.contains("Nothing was done"),
                 ArmReply::Answer(_) => false,
             };
         }
-        if self.not_done && !self.arrivals.is_empty() {
-            self.say("the caller is told that nothing was done, and something was");
+        if self.told_nothing_done && !self.arrivals.is_empty() {
+            self.report("the caller is told that nothing was done, and something was");
         }
         self.caller.push(answer);
     }
 
-    /// The run as the store has it.
+    /// The status of the stored run.
     pub fn status(&self) -> Option<RunStatus> {
-        fold(self.kept.iter().map(|(_, event)| event)).ok().map(|run| run.status())
+        fold(self.stored.iter().map(|(_, event)| event)).ok().map(|run| run.status())
     }
 }
 
@@ -312,7 +308,7 @@ pub(super) fn machine(
     plan: &Arc<Plan>,
     world: &Arc<World>,
     run: Run,
-    stored: u64,
+    durable_seq: u64,
     fence: u64,
     caller: Option<CallerTerms>,
     now: Timestamp,
@@ -322,7 +318,7 @@ pub(super) fn machine(
         run,
         plan: plan.clone(),
         world: world.clone(),
-        stored: Seq(stored),
+        durable_seq: Seq(durable_seq),
         writes: Some(writes),
         claim: None,
         caller,

@@ -1,4 +1,4 @@
-//! What the world does with what is under way, and what becomes of a run when its process ends.
+//! How pending requests end, with injected faults; and what happens to a run after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,116 +7,116 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::rig::{Crash, Pending, Rig, machine};
-use crate::engine::machine::{ChildEnd, ChildSeen, Delivery, Departure, End, Input, Ticket};
+use crate::engine::machine::{CallRequest, ChildEnd, ChildState, Delivery, End, Input, Ticket};
 use crate::names::{RunId, Seq};
 use crate::store::{Append, AppendError};
 use crate::workflow::{EffectClass, Event, Heard, LockSeen, Order, Part, RunStatus, Said, fold};
 
 impl Rig {
-    /// Something under way comes to its end: the input that tells so.
+    /// Ends a pending request: the input with its result.
     pub fn resolve(&mut self, pending: Pending) -> Input {
-        let lot = self.luck.as_mut().and_then(|luck| {
-            let is_bad = luck.random.u8(0..100) < luck.percent;
-            is_bad.then(|| luck.random.u8(0..4))
+        let fault = self.faults.as_mut().and_then(|faults| {
+            let is_faulty = faults.random.u8(0..100) < faults.percent;
+            is_faulty.then(|| faults.random.u8(0..4))
         });
         match pending {
-            Pending::Append(append) => match lot {
-                Some(0) => Input::Appended(Err(AppendError::Refused("by lot".into()))),
-                Some(1) => Input::Appended(Err(AppendError::Unavailable("by lot".into()))),
+            Pending::Append(append) => match fault {
+                Some(0) => Input::AppendFinished(Err(AppendError::Refused("injected".into()))),
+                Some(1) => Input::AppendFinished(Err(AppendError::Unavailable("injected".into()))),
                 Some(_) => {
                     self.write(&append);
-                    Input::Appended(Err(AppendError::Unavailable("written, by lot".into())))
+                    Input::AppendFinished(Err(AppendError::Unavailable("stored, injected".into())))
                 }
                 None => {
                     self.write(&append);
-                    self.acknowledged = self.kept.len();
+                    self.acknowledged = self.stored.len();
                     drop(append);
-                    Input::Appended(Ok(()))
+                    Input::AppendFinished(Ok(()))
                 }
             },
-            Pending::Call(departure) => {
-                let heard = match lot {
-                    Some(0) => Heard::NotSent("by lot".into()),
-                    Some(1) => Heard::TimedOut("by lot".into()),
+            Pending::Call(call) => {
+                let heard = match fault {
+                    Some(0) => Heard::NotSent("injected".into()),
+                    Some(1) => Heard::TimedOut("injected".into()),
                     Some(2) => {
-                        self.arrives(&departure);
-                        Heard::CutOff("done, by lot".into())
+                        self.record_arrival(&call);
+                        Heard::CutOff("done, injected".into())
                     }
                     Some(_) => reply(429, json!({})),
                     None => {
-                        self.arrives(&departure);
+                        self.record_arrival(&call);
                         reply(200, json!({ "id": 1, "found": true }))
                     }
                 };
-                Input::Called { call: departure.id, heard }
+                Input::CallFinished { call: call.id, heard }
             }
-            Pending::Lock(look) => {
-                let seen = match lot {
+            Pending::Lock(query) => {
+                let seen = match fault {
                     Some(0) => None,
                     Some(1) => Some(LockSeen::Behind { holder: RunId(Uuid::from_u128(9)) }),
                     _ => Some(LockSeen::First),
                 };
-                Input::Lock { look, seen }
+                Input::Lock { query, seen }
             }
             Pending::Child(spec) => {
-                let seen = match lot {
-                    Some(0) => ChildSeen::Alive,
-                    _ => ChildSeen::Ended(Box::new(child_end(spec.child))),
+                let state = match fault {
+                    Some(0) => ChildState::Running,
+                    _ => ChildState::Ended(Box::new(child_end(spec.child))),
                 };
-                Input::Child { child: spec.child, seen }
+                Input::Child { child: spec.child, state }
             }
-            Pending::Told(child) => Input::ChildTold { child, delivery: Delivery::Done },
+            Pending::ChildOrder(child) => Input::ChildOrderSettled { child, delivery: Delivery::Done },
             Pending::Orders => Input::StoreOrders { orders: Some(Vec::new()), owned: true },
-            Pending::Settled => Input::OrderSettled,
+            Pending::OrderAnswer => Input::OrderAnswerStored,
         }
     }
 
-    /// The store takes an append: once, at its place.
+    /// Stores an append: a batch once, in order.
     fn write(&mut self, append: &Append) {
         if !self.batches.insert(append.batch) {
             return;
         }
-        if append.first != Seq(self.kept.len() as u64 + 1) {
-            self.say(format!("an append begins at {} and the store has {}", append.first, self.kept.len()));
+        if append.first != Seq(self.stored.len() as u64 + 1) {
+            self.report(format!("an append begins at {} and the store has {}", append.first, self.stored.len()));
         }
-        self.kept.extend(append.events.iter().cloned());
+        self.stored.extend(append.events.iter().cloned());
     }
 
-    fn arrives(&mut self, departure: &Departure) {
-        if departure.attempt.effect == EffectClass::Read {
+    fn record_arrival(&mut self, call: &CallRequest) {
+        if call.attempt.effect == EffectClass::Read {
             return;
         }
-        if self.not_done {
-            let step = departure.attempt.step.clone();
-            self.say(format!("`{step}` is done after the caller was told that nothing will be"));
+        if self.told_nothing_done {
+            let step = call.attempt.step.clone();
+            self.report(format!("`{step}` is done after the caller was told that nothing will be"));
         }
-        let key = departure.attempt.key.clone().unwrap_or_default();
-        let is_keyed = departure.attempt.repeatable;
+        let key = call.attempt.key.clone().unwrap_or_default();
+        let is_keyed = call.attempt.repeatable;
         let times = self.arrivals.entry(key).or_default();
         *times += 1;
         if *times > 1 && !is_keyed {
-            let step = departure.attempt.step.clone();
-            self.say(format!("I3: `{step}` was done twice"));
+            let step = call.attempt.step.clone();
+            self.report(format!("I3: `{step}` was done twice"));
         }
     }
 
-    /// The process ends here; the next one goes on from what the store holds.
+    /// Crashes the process; another driver continues from the stored events.
     pub fn crash(&mut self, crash: Crash) {
         for pending in std::mem::take(&mut self.pending) {
             match pending {
                 Pending::Append(append) if crash.appends_written => self.write(&append),
-                Pending::Call(departure) if crash.calls_arrived => self.arrives(&departure),
+                Pending::Call(call) if crash.calls_arrived => self.record_arrival(&call),
                 _ => {}
             }
         }
-        self.revive();
+        self.recover();
     }
 
-    /// Another driver takes the run up, where there is one.
-    pub fn revive(&mut self) {
+    /// Loads the run from the stored events into another driver, unless it has ended or was never stored.
+    pub fn recover(&mut self) {
         self.pending.clear();
         (self.end, self.timer) = (None, None);
-        self.acknowledged = self.kept.len();
+        self.acknowledged = self.stored.len();
         let Some(run) = self.stored_run() else {
             self.end = Some(End::Discarded);
             return;
@@ -126,29 +126,29 @@ impl Rig {
             return;
         }
         self.fence += 1;
-        self.machine = machine(&self.plan, &self.world, run, self.kept.len() as u64, self.fence, None, self.now);
-        self.machine.take_up(false);
-        self.mailbox = self.help().into_iter().collect();
+        self.machine = machine(&self.plan, &self.world, run, self.stored.len() as u64, self.fence, None, self.now);
+        self.machine.recover(false);
+        self.mailbox = self.next_human_action().into_iter().collect();
         self.begin();
     }
 
-    fn ordered(&mut self, order: Order) -> Input {
+    fn order_input(&mut self, order: Order) -> Input {
         self.tickets += 1;
         Input::Order { ticket: Ticket(self.tickets), order, by: "ann".into(), owned: true }
     }
 
     pub fn cancel(&mut self, compensate: bool) -> Input {
-        self.ordered(Order::Cancel { compensate, reason: None })
+        self.order_input(Order::Cancel { compensate, reason: None })
     }
     pub fn pause(&mut self) -> Input {
-        self.ordered(Order::Pause { reason: None })
+        self.order_input(Order::Pause { reason: None })
     }
     pub fn resume(&mut self) -> Input {
-        self.ordered(Order::Resume { reason: None })
+        self.order_input(Order::Resume { reason: None })
     }
 
-    /// What a person does about a run that waits.
-    fn help(&mut self) -> Option<Input> {
+    /// The order with which a person moves a run on that waits for one.
+    fn next_human_action(&mut self) -> Option<Input> {
         let run = self.machine.run();
         let asked = run.asked().next().cloned();
         let order = match run.status() {
@@ -162,17 +162,17 @@ impl Rig {
             RunStatus::WaitingSignal => Order::Signal { name: "go".into(), payload: Arc::default(), id: None },
             _ => return None,
         };
-        Some(self.ordered(order))
+        Some(self.order_input(order))
     }
 
-    /// Lets everything under way come to its end in its order, until the run has ended; with all that a world does for a
-    /// run that rests.
+    /// Moves the run to its end: answers pending requests in order, lets time pass, lifts the freeze, acts for people, and
+    /// wakes the run where it rests.
     pub fn finish(&mut self) {
         for _ in 0..400 {
             match self.end {
                 Some(End::Settled | End::Discarded) => return self.check(),
-                Some(End::Lost | End::Doubtful) => {
-                    self.say("the run was lost, and nobody else was there");
+                Some(End::Lost | End::OwnershipUncertain) => {
+                    self.report("the driver gave up the run, though no other process exists");
                     return;
                 }
                 Some(End::Resting { .. } | End::Draining) => {
@@ -180,7 +180,7 @@ impl Rig {
                         self.now = self.now.max(wake);
                     }
                     self.frozen = false;
-                    self.revive();
+                    self.recover();
                     continue;
                 }
                 None => {}
@@ -199,33 +199,33 @@ impl Rig {
                     self.frozen = false;
                     Input::Freeze(false)
                 }
-                (None, None) => match self.help() {
-                    Some(help) => help,
+                (None, None) => match self.next_human_action() {
+                    Some(action) => action,
                     None => {
                         let status = self.machine.run().status();
-                        self.say(format!("it is {status:?}, and nothing is under way"));
+                        self.report(format!("the run is {status:?}, and nothing is pending"));
                         return;
                     }
                 },
             };
             self.step(input);
         }
-        let kinds: Vec<_> = self.kept.iter().map(|(_, event)| event.kind()).collect();
-        self.say(format!("it does not come to an end: {kinds:?}"));
+        let kinds: Vec<_> = self.stored.iter().map(|(_, event)| event.kind()).collect();
+        self.report(format!("the run does not end: {kinds:?}"));
     }
 
-    /// What must hold when all is over.
+    /// Checks the invariants of a run that has ended.
     fn check(&mut self) {
-        let events: Vec<_> = self.kept.iter().map(|(_, event)| event.clone()).collect();
+        let events: Vec<_> = self.stored.iter().map(|(_, event)| event.clone()).collect();
         if events.is_empty() {
             if !self.arrivals.is_empty() {
-                self.say("I1: something was done, and no event tells of it");
+                self.report("I1: an effect was performed, and no event records it");
             }
             return;
         }
         match fold(&events) {
-            Err(misfit) => self.say(format!("I4: the events do not fold: {misfit}")),
-            Ok(run) if !run.is_final() => self.say(format!("the run is left {:?}", run.status())),
+            Err(misfit) => self.report(format!("I4: the events do not fold: {misfit}")),
+            Ok(run) if !run.is_final() => self.report(format!("the run is still {:?}", run.status())),
             Ok(_) => {}
         }
         let (mut outcomes, mut keys) = (BTreeSet::new(), BTreeSet::new());
@@ -234,18 +234,18 @@ impl Rig {
                 Event::StepFinished(done)
                     if done.part == Part::Do && !outcomes.insert((done.step.clone(), done.item)) =>
                 {
-                    self.say(format!("I2: `{}` has two outcomes", done.step));
+                    self.report(format!("I2: `{}` has two outcomes", done.step));
                 }
                 Event::StepStarted(started) => keys.extend(started.key.clone()),
                 _ => {}
             }
         }
-        let untold: Vec<_> = self.arrivals.keys().filter(|key| !keys.contains(*key)).cloned().collect();
-        if !untold.is_empty() {
-            self.say(format!("I1: {untold:?} was done, and no event tells of it"));
+        let unrecorded: Vec<_> = self.arrivals.keys().filter(|key| !keys.contains(*key)).cloned().collect();
+        if !unrecorded.is_empty() {
+            self.report(format!("I1: {unrecorded:?} were performed, and no event records them"));
         }
-        if self.kept.windows(2).any(|pair| pair[0].0 > pair[1].0) {
-            self.say("time goes back");
+        if self.stored.windows(2).any(|pair| pair[0].0 > pair[1].0) {
+            self.report("time goes back");
         }
     }
 }

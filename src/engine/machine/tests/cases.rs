@@ -1,4 +1,4 @@
-//! What follows from one thing that happened, case by case.
+//! Single cases: what the machine does after one event.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn rig(name: &str) -> Rig {
     rig
 }
 
-/// Lets what is under way come to its end until an append of events is.
+/// Answers pending requests until the next one is an append.
 fn to_append(rig: &mut Rig) {
     while !matches!(rig.pending.front(), Some(Pending::Append(_))) {
         let pending = rig.pending.pop_front().expect("something is under way");
@@ -29,94 +29,94 @@ fn to_append(rig: &mut Rig) {
 fn a_read_does_not_wait_for_the_store_and_nothing_else_leaves_without_it() {
     let mut rig = rig("saga");
     assert!(matches!(rig.pending.pop_front(), Some(Pending::Call(read)) if read.attempt.step.as_str() == "look"));
-    assert!(rig.pending.is_empty(), "nothing of a run that only reads is written yet");
+    assert!(rig.pending.is_empty(), "a run that has only read is not appended yet");
     let mut rig = self::rig("saga");
     to_append(&mut rig);
     assert_eq!(rig.pending.len(), 1, "the shared call waits");
 }
 
 #[test]
-fn an_append_of_unknown_outcome_is_handed_in_again_unchanged_and_later_each_time() {
+fn an_append_of_unknown_outcome_is_retried_unchanged_with_growing_pauses() {
     let mut rig = rig("saga");
     to_append(&mut rig);
     let Some(Pending::Append(first)) = rig.pending.pop_front() else { panic!("an append is under way") };
     rig.pauses.clear();
     for _ in 0..10 {
-        rig.step(Input::Appended(Err(AppendError::Unavailable("no answer".into()))));
-        let Some(Pending::Append(again)) = rig.pending.pop_front() else { panic!("it is handed in again") };
-        assert_eq!((again.batch, again.first, &again.events), (first.batch, first.first, &first.events));
-        assert!(rig.pending.is_empty(), "nothing leaves meanwhile");
+        rig.step(Input::AppendFinished(Err(AppendError::Unavailable("no answer".into()))));
+        let Some(Pending::Append(retry)) = rig.pending.pop_front() else { panic!("the append is retried") };
+        assert_eq!((retry.batch, retry.first, &retry.events), (first.batch, first.first, &first.events));
+        assert!(rig.pending.is_empty(), "no call is sent meanwhile");
     }
     let ms: Vec<_> = rig.pauses.iter().map(Duration::as_millis).collect();
     assert_eq!(ms, [40, 80, 160, 320, 640, 1_280, 2_560, 2_560, 2_560, 2_560]);
     let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
     assert!(matches!(&**reply, ArmReply::Refused(problem, _) if problem.kind == "outcome-unknown"), "{reply:?}");
-    assert!(rig.wrong.is_empty(), "{:?}", rig.wrong);
+    assert!(rig.violations.is_empty(), "{:?}", rig.violations);
 }
 
 #[test]
-fn a_first_append_that_is_refused_for_sure_gives_the_request_back() {
+fn a_first_append_that_is_certainly_refused_gives_the_request_back_to_legacy() {
     let mut rig = rig("saga");
     to_append(&mut rig);
     rig.pending.clear();
-    rig.step(Input::Appended(Err(AppendError::Refused("the disk is full".into()))));
+    rig.step(Input::AppendFinished(Err(AppendError::Refused("the disk is full".into()))));
     assert_eq!(rig.end, Some(End::Discarded));
     let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
     assert!(matches!(&**reply, ArmReply::Abandoned(abandoned) if abandoned.reason == "store_refused"), "{reply:?}");
 }
 
-/// After an unknown outcome a refusal says nothing of the append before it.
+/// The refusal of a retry says nothing of the first try, which may have been stored.
 #[test]
 fn a_refusal_after_an_unknown_outcome_is_not_certain() {
     let mut rig = rig("saga");
     to_append(&mut rig);
     rig.pending.clear();
-    rig.step(Input::Appended(Err(AppendError::Unavailable("no answer".into()))));
+    rig.step(Input::AppendFinished(Err(AppendError::Unavailable("no answer".into()))));
     rig.pending.clear();
-    rig.step(Input::Appended(Err(AppendError::Refused("the disk is full".into()))));
-    assert_eq!(rig.end, None, "it goes on trying");
+    rig.step(Input::AppendFinished(Err(AppendError::Refused("the disk is full".into()))));
+    assert_eq!(rig.end, None, "the append is retried");
     assert!(matches!(rig.pending.front(), Some(Pending::Append(_))));
     rig.finish();
-    assert_eq!((rig.status(), rig.wrong), (Some(RunStatus::Completed), Vec::<String>::new()));
+    assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
 }
 
 #[test]
-fn a_deadline_before_anything_was_handed_in_leaves_no_event() {
+fn a_deadline_before_the_first_append_discards_the_run_without_an_event() {
     let mut rig = rig("saga");
-    rig.now = rig.timer.expect("the caller's time");
+    rig.now = rig.timer.expect("the caller's deadline");
     rig.step(Input::Time);
-    assert_eq!((rig.end, rig.kept.len()), (Some(End::Discarded), 0));
+    assert_eq!((rig.end, rig.stored.len()), (Some(End::Discarded), 0));
 }
 
-/// The caller's time is over while the append of a shared step is under way: whatever becomes of the append, the caller is
-/// not told that nothing was done.
+/// The caller's deadline comes while the append of a shared step is in flight: whatever its outcome, the caller is not told
+/// that nothing was done.
 #[test]
 fn a_deadline_while_an_effect_is_recorded_never_says_not_started() {
     for outcome in [Ok(()), Err(AppendError::Unavailable("no answer".into()))] {
         let mut rig = rig("saga");
         to_append(&mut rig);
-        rig.now = rig.timer.expect("the caller's time");
+        rig.now = rig.timer.expect("the caller's deadline");
         rig.step(Input::Time);
-        assert!(rig.caller.is_empty() && rig.end.is_none(), "nothing is told before the append is settled");
-        let Some(pending) = rig.pending.pop_front() else { panic!("an append is under way") };
+        assert!(rig.caller.is_empty() && rig.end.is_none(), "no answer before the result of the append");
+        let Some(pending) = rig.pending.pop_front() else { panic!("an append is in flight") };
         match outcome {
             Ok(()) => {
                 let input = rig.resolve(pending);
                 rig.step(input);
             }
-            Err(error) => rig.step(Input::Appended(Err(error))),
+            Err(error) => rig.step(Input::AppendFinished(Err(error))),
         }
         rig.finish();
         let [CallerAnswer::Reply(reply)] = &rig.caller[..] else { panic!("the caller is told: {:?}", rig.caller) };
         let ArmReply::Refused(problem, _) = &**reply else { panic!("{reply:?}") };
         assert!(["run-goes-on", "outcome-unknown"].contains(&problem.kind.as_str()), "{problem:?}");
         assert_eq!(problem.shared_step_begun, Some(true), "{problem:?}");
-        assert_eq!((rig.status(), rig.wrong), (Some(RunStatus::Completed), Vec::<String>::new()));
+        assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
     }
 }
 
 #[test]
-fn a_frozen_run_rests_over_the_freeze_and_goes_on_after_it() {
+fn a_frozen_run_waits_for_the_end_of_the_freeze_and_completes_after_it() {
     let mut rig = rig("saga");
     rig.frozen = true;
     rig.step(Input::Freeze(true));
@@ -124,11 +124,11 @@ fn a_frozen_run_rests_over_the_freeze_and_goes_on_after_it() {
     let input = rig.resolve(read);
     rig.step(input);
     rig.step(Input::CallerGone);
-    assert!(rig.pending.is_empty() && rig.end.is_none(), "the caller waits, nothing leaves");
+    assert!(rig.pending.is_empty() && rig.end.is_none(), "the caller waits, and no call is sent");
     rig.frozen = false;
     rig.step(Input::Freeze(false));
     rig.finish();
-    assert_eq!((rig.status(), rig.wrong), (Some(RunStatus::Completed), Vec::<String>::new()));
+    assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
 }
 
 #[test]

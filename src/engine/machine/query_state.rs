@@ -1,0 +1,43 @@
+//! Whether a query of a lock, a child or the run's orders is in flight, and whether it has to be repeated.
+//!
+//! Always true: one query of a thing is in flight at a time. A change that is notified meanwhile makes its result stale, and
+//! it is repeated once it completes: no change is missed.
+
+/// The query of one thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum QueryState {
+    #[default]
+    Idle,
+    /// Stale: something changed since it was sent.
+    InFlight { stale: bool },
+}
+
+impl QueryState {
+    /// Something may have changed. Returns whether a query has to be sent now.
+    pub fn request(&mut self) -> bool {
+        let is_idle = self.is_idle();
+        *self = QueryState::InFlight { stale: !is_idle };
+        is_idle
+    }
+    /// The query has completed. Returns whether it has to be repeated.
+    pub fn complete(&mut self) -> bool {
+        std::mem::take(self) == QueryState::InFlight { stale: true }
+    }
+    pub fn is_idle(self) -> bool {
+        self == QueryState::Idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_during_a_query_cause_exactly_one_more_query() {
+        let mut query = QueryState::default();
+        assert!(query.request() && !query.request() && !query.request());
+        assert!(query.complete() && query.is_idle());
+        assert!(query.request() && !query.complete(), "one more, however many changes there were");
+        assert!(!query.complete(), "completing without a query changes nothing");
+    }
+}

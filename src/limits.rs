@@ -19,6 +19,8 @@ pub const FLAG_FILE_VALUES_MAX: usize = 100_000;
 pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
 /// Earlier ids of one route (`was`).
 pub const EARLIER_IDS_MAX: usize = 16;
+/// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
+pub const EARLIER_SCOPES_MAX: usize = 8;
 
 /// The bounds in force.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -71,6 +72,7 @@ impl Parts {
             store: store.clone(),
             evidence: evidence.clone(),
             conditions: vec![pins.clone()],
+            retry_window: Duration::from_secs(limits.retry_window_s),
             answer_within: Limits::ms(limits.move_answer_ms),
         };
         let ladder = Ladder::open(declared(setup, 0), ladder).await.context("recording what the files declare")?;

@@ -39,6 +39,8 @@ pub struct ArmRequest {
     pub new_instance: bool,
     /// The retry key for any caller, where the caller's scope is a credential that nobody verified.
     pub any_caller: Option<RetryKey>,
+    /// The same by the scopes that the files had before: a request that the engine took under one of these is refused.
+    pub any_caller_before: Vec<RetryKey>,
     /// Legacy may still answer: where nothing has begun, the engine may return the request as [`Abandoned`].
     pub may_fall_back: bool,
     /// The answer is due within this time.

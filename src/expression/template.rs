@@ -21,6 +21,8 @@ pub struct Template(Arc<Inner>);
 struct Inner {
     tree: Tree,
     reads: Vec<ReadPath>,
+    /// What it was parsed from, where that was one string.
+    text: Option<Box<str>>,
 }
 
 enum Tree {
@@ -53,7 +55,7 @@ impl Template {
     pub fn parse_within(value: &Value, bounds: &Bounds) -> Result<Self, Vec<(Vec<Segment>, ExpressionError)>> {
         let mut errors = Vec::new();
         let tree = Tree::parse(value, bounds, &mut Vec::new(), &mut errors);
-        if errors.is_empty() { Ok(Self::of(tree)) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self::of(tree, None)) } else { Err(errors) }
     }
 
     /// Parses one string.
@@ -69,19 +71,24 @@ impl Template {
     /// # Errors
     /// The first error.
     pub fn parse_str_within(text: &str, bounds: &Bounds) -> Result<Self, ExpressionError> {
-        Tree::text(text, bounds).map(Self::of)
+        Tree::text(text, bounds).map(|tree| Self::of(tree, Some(text.into())))
     }
 
     /// A value that is not parsed: `${` stays as it is.
     pub fn constant(value: Value) -> Self {
-        Self::of(Tree::Constant(value))
+        Self::of(Tree::Constant(value), None)
     }
 
-    fn of(tree: Tree) -> Self {
+    fn of(tree: Tree, text: Option<Box<str>>) -> Self {
         let mut lists = Vec::new();
         tree.reads(&mut lists);
         let reads = reads::union(lists);
-        Self(Arc::new(Inner { tree, reads }))
+        Self(Arc::new(Inner { tree, reads, text }))
+    }
+
+    /// The string that it was parsed from, where it was one string.
+    pub fn text(&self) -> Option<&str> {
+        self.0.text.as_deref()
     }
 
     /// Every full path that any part reads, sorted, each once.

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The tolerated difference to the clocks of token issuers.
 const LEEWAY_S: i64 = 60;
@@ -29,7 +29,16 @@ pub struct CallerScope {
 /// Public keys that verify tokens, and the accepted audiences.
 pub struct TokenKeys {
     keys: Vec<Key>,
-    audience: Vec<String>,
+    source: TokenSource,
+}
+
+/// What public keys were read from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenSource {
+    /// A JWK set, one JWK, or PEM.
+    pub keys: String,
+    /// Whom a token must be for: one of these.
+    pub audience: Vec<String>,
 }
 
 struct Key {
@@ -82,7 +91,7 @@ impl CallerScope {
             None => headers,
             Some(keys) => format!(
                 "issuer and subject of a verified token for {} ({} keys), and without one {headers}",
-                keys.audience.iter().map(|audience| format!("`{audience}`")).collect::<Vec<_>>().join(" or "),
+                keys.source.audience.iter().map(|audience| format!("`{audience}`")).collect::<Vec<_>>().join(" or "),
                 keys.keys.len(),
             ),
         }
@@ -91,7 +100,7 @@ impl CallerScope {
 
 impl std::fmt::Debug for TokenKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TokenKeys({} keys, {:?})", self.keys.len(), self.audience)
+        write!(f, "TokenKeys({} keys, {:?})", self.keys.len(), self.source.audience)
     }
 }
 
@@ -105,7 +114,12 @@ impl TokenKeys {
         if keys.is_empty() {
             return Err("holds no public key that verifies signatures (RSA, EC P-256 or P-384, Ed25519)".into());
         }
-        Ok(Self { keys, audience })
+        Ok(Self { keys, source: TokenSource { keys: text.to_owned(), audience } })
+    }
+
+    /// What they were read from.
+    pub fn source(&self) -> &TokenSource {
+        &self.source
     }
 
     /// The caller, where the request has a bearer token that is valid at `now_s` (seconds since 1970).
@@ -125,7 +139,7 @@ impl TokenKeys {
             let mut validation = Validation::new(header.alg);
             validation.algorithms = vec![header.alg];
             validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
-            validation.set_audience(&self.audience);
+            validation.set_audience(&self.source.audience);
             // Checked below, against the time of the process instead of the machine's.
             validation.validate_exp = false;
             decode::<Claims>(token, &key.key, &validation).ok()

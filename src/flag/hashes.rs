@@ -8,7 +8,8 @@
 use http::header::HeaderName;
 
 use super::facts::scope;
-use super::{Percent, RequestFacts, RetryKey, RetryKeys, Route, VerifiedCaller};
+use super::{CallerScope, EarlierScope, Percent, RequestFacts, RetryKey, RetryKeys, Route, VerifiedCaller};
+use crate::expression::Template;
 use crate::names::RouteId;
 
 /// The keys of the hashes, one for each purpose.
@@ -36,13 +37,30 @@ impl Salts {
     pub fn cohort(&self, family: &RouteId, key: &str) -> Bucket {
         bucket(&self.cohort, family, key)
     }
-    /// The hashed retry key, scoped by route and caller. `None` where the request has none.
+    /// The hashed retry key, scoped by route and caller. `None` where the request has none. The route's oldest id is
+    /// hashed, so that a renamed route keeps its keys.
     pub fn retry(&self, route: &Route, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
+        self.retry_keys(route.first_id(), route.retry_key.as_ref(), &route.caller, facts)
+    }
+    /// The same as it was before the files changed; `None` also where no retry of that may come any more.
+    pub fn retry_before(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
+        let EarlierScope { route, key, caller, until_s } = earlier;
+        if facts.now_s >= *until_s {
+            return None;
+        }
+        self.retry_keys(route, key.as_ref(), caller, facts)
+    }
+    fn retry_keys(
+        &self,
+        route: &RouteId,
+        key: Option<&Template>,
+        caller: &CallerScope,
+        facts: &RequestFacts<'_>,
+    ) -> Option<RetryKeys> {
         const DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
         let mut parts = KeyHasher(blake3::Hasher::new_keyed(&self.retry));
-        // A route keeps its keys when it is renamed.
-        parts.add(route.first_id().as_str().as_bytes());
-        match &route.retry_key {
+        parts.add(route.as_str().as_bytes());
+        match key {
             Some(template) => {
                 let key = template.evaluate_text(&scope(template.reads(), facts)).ok();
                 parts.add(key.filter(|key| !key.is_empty())?.as_bytes());
@@ -50,7 +68,7 @@ impl Salts {
             None => parts.add(facts.headers.get(DEFAULT).filter(|key| !key.is_empty())?.as_bytes()),
         }
         let mut any_caller = parts.clone();
-        let verified = route.caller.token.as_ref().and_then(|keys| keys.verify(facts.headers, facts.now_s));
+        let verified = caller.token.as_ref().and_then(|keys| keys.verify(facts.headers, facts.now_s));
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
             parts.add(issuer.as_bytes());
             parts.add(subject.as_bytes());
@@ -58,14 +76,14 @@ impl Salts {
             parts.add(b"\0verified");
             return Some(RetryKeys { scoped: parts.key(), any_caller: None });
         }
-        for name in &route.caller.headers {
+        for name in &caller.headers {
             for value in facts.headers.get_all(name) {
                 parts.add(value.as_bytes());
             }
             parts.add(name.as_str().as_bytes());
         }
         any_caller.add(b"\0any caller");
-        let any_caller = route.caller.is_refreshable().then(|| any_caller.key());
+        let any_caller = caller.is_refreshable().then(|| any_caller.key());
         Some(RetryKeys { scoped: parts.key(), any_caller })
     }
 }

@@ -17,6 +17,7 @@ mod hashes;
 mod matcher;
 mod path;
 mod pin;
+mod retry;
 mod route;
 mod service;
 mod set;
@@ -25,13 +26,14 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use caller::{CallerScope, TokenKeys, VerifiedCaller};
+pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use decide::{decide, decide_with_diagnostics};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use facts::scope as facts_scope;
 pub use path::{Normalised, PathRefusal, normalise};
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, RetryKey, RetryKeys};
+pub use retry::{EarlierScope, RetryScope};
 pub use route::{Cohort, Guard, Instance, Match, Route};
 pub use service::{Breaker, Rate, Service};
-pub use set::{Effective, FlagSet, FoundRoute, Freeze, ResolvedPath, RouteFlag, StateInputs, Why};
+pub use set::{EarlierScopes, Effective, FlagSet, FoundRoute, Freeze, ResolvedPath, RouteFlag, StateInputs, Why};
 pub use state::{Percent, Shares, State};

@@ -11,8 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::hashes::Salts;
 use super::matcher::{Hit, Matcher};
 use super::path::{AMBIGUOUS_BYTES_MAX, PathRefusal, match_key, normalise, readings};
-use super::{Cohort, Family, Instance, InstanceKey, RequestFacts, RetryKeys, Route, Service, Shares, State};
+use super::{
+    Cohort, EarlierScope, Family, Instance, InstanceKey, RequestFacts, RetryKeys, Route, Service, Shares, State,
+};
 use crate::names::{RouteId, ServiceName};
+
+/// The scopes of retry keys that earlier files had, by the present id of the route, the newest first.
+pub type EarlierScopes = HashMap<RouteId, Vec<EarlierScope>>;
 
 /// Every route with its flag, in force together. Immutable; swapped whole.
 pub struct FlagSet {
@@ -31,6 +36,7 @@ pub struct FlagSet {
     matcher: Matcher,
     by_id: HashMap<RouteId, usize>,
     salts: Salts,
+    earlier_scopes: Arc<EarlierScopes>,
     /// No route is above `off` or strict, so an ambiguous path can bypass nothing.
     allows_ambiguous_paths: bool,
 }
@@ -172,6 +178,7 @@ impl FlagSet {
             matcher,
             by_id,
             salts,
+            earlier_scopes: Arc::default(),
             allows_ambiguous_paths,
         }
     }
@@ -179,6 +186,11 @@ impl FlagSet {
     /// The same set with the version of its files.
     pub fn with_edition(self, edition: u64) -> Self {
         Self { edition, ..self }
+    }
+
+    /// The same, with the scopes of retry keys that earlier files had.
+    pub fn with_earlier_scopes(self, earlier_scopes: Arc<EarlierScopes>) -> Self {
+        Self { earlier_scopes, ..self }
     }
 
     /// Resolves a raw path (without query): the path to forward and its route. An ambiguous path belongs to no route,
@@ -239,6 +251,16 @@ impl FlagSet {
     /// The retry keys of this request; `None` where it has none.
     pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         self.salts.retry(&flag.route, facts)
+    }
+
+    /// The same by the scopes that earlier files had, for as long as a retry of a key under them may come. Nearly always
+    /// none.
+    pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Vec<RetryKeys> {
+        if self.earlier_scopes.is_empty() {
+            return Vec::new();
+        }
+        let scopes = self.earlier_scopes.get(&flag.route.id).into_iter().flatten();
+        scopes.filter_map(|scope| self.salts.retry_before(scope, facts)).collect()
     }
 
     pub(super) fn salts(&self) -> &Salts {

@@ -8,7 +8,9 @@
 
 use super::gate::{Gate, Shut, Wanted};
 use super::positions::{Positions, RoutePosition, state_of};
+use super::scopes;
 use super::types::{Declared, Move};
+use crate::clock;
 use crate::flag::{Instance, Route, State, StateInputs};
 
 /// The highest state that a file sets without flip, evidence or force: nothing is kept there but evidence.
@@ -24,6 +26,8 @@ pub(super) fn adopt(before: &Positions, declared: Declared, gate: &Gate) -> (Pos
     routes.sort_by_key(|route| !matches!(route.instance, Some(Instance::Follows { .. })));
     let moves = routes.iter().filter_map(|route| reconcile(&mut after, route, gate)).collect();
     after.remembered.retain(|id, _| after.routes.contains_key(id));
+    after.scopes = scopes::adopt(&before.scopes, &routes, clock::now(), gate.retry_window);
+    after.looked_up = scopes::looked_up(&after.scopes, gate.retry_window);
     (after, moves)
 }
 

@@ -4,9 +4,12 @@
 //! a share without a key, a creator above its followers) no force passes; what evidence lacks, force and a reason do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::positions::{Positions, RoutePosition};
+use super::scopes;
 use super::types::GateCondition;
+use crate::clock;
 use crate::evidence::{Evidence, RouteEvidence, gate};
 use crate::flag::{Instance, Percent, Shares, State};
 
@@ -15,6 +18,8 @@ pub(super) struct Gate {
     pub evidence: Arc<Evidence>,
     /// Beside evidence.
     pub conditions: Vec<Arc<dyn GateCondition>>,
+    /// How long a client's retry may come.
+    pub retry_window: Duration,
 }
 
 /// Where somebody wants a route to go.
@@ -107,6 +112,9 @@ impl Gate {
         let all = at.inputs.shares.live == Percent::ALL;
         let mut missing = gate(&self.evidence_of(positions, at), from, to, all).err().unwrap_or_default();
         missing.extend(self.conditions.iter().flat_map(|condition| condition.missing(&at.route, from, to)));
+        if let (State::Live, Some(scopes)) = (to, positions.scopes.get(&at.route.id)) {
+            missing.extend(scopes::forgotten(scopes, clock::now(), self.retry_window));
+        }
         missing
     }
 

@@ -58,6 +58,7 @@ impl Inputs {
         let Declared { edition, routes, default_legacy, services, bases: _ } = positions.declared.clone();
         FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
             .with_edition(edition)
+            .with_earlier_scopes(Arc::clone(&positions.looked_up))
     }
 }
 

@@ -21,6 +21,7 @@ mod mover;
 mod orphans;
 mod positions;
 mod record;
+mod scopes;
 mod status;
 mod types;
 mod versioned;
@@ -63,6 +64,8 @@ pub struct LadderParts {
     pub evidence: Arc<Evidence>,
     /// What they look at beside it.
     pub conditions: Vec<Arc<dyn GateCondition>>,
+    /// How long a client's retry may come (`retry_window_s`).
+    pub retry_window: Duration,
     /// How long a move waits for the store before whoever asked is told that its outcome is not known yet.
     pub answer_within: Duration,
 }
@@ -81,8 +84,8 @@ impl Ladder {
     /// # Errors
     /// The store does not answer.
     pub async fn open(declared: Declared, parts: LadderParts) -> Result<Arc<Self>, StoreError> {
-        let LadderParts { store, evidence, conditions, answer_within } = parts;
-        let mover = Arc::new(Mover::open(declared, store, Gate { evidence, conditions }).await?);
+        let LadderParts { store, evidence, conditions, retry_window, answer_within } = parts;
+        let mover = Arc::new(Mover::open(declared, store, Gate { evidence, conditions, retry_window }).await?);
         Ok(Arc::new(Self { mover, looks: AtomicU64::new(0), answer_within }))
     }
 

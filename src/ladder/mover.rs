@@ -12,7 +12,7 @@ use super::positions::{Positions, RoutePosition, freeze_of, freeze_word};
 use super::record::{Recording, record, row};
 use super::status::RouteStatus;
 use super::types::{Ask, Declared, FlipError, FlipSource, Flipped, FreezeError, Move, Obey};
-use super::{export, files, horizon, status, way};
+use super::{export, files, horizon, scopes, status, way};
 use crate::clock;
 use crate::flag::{Arm, FlagSet, Freeze, State};
 use crate::names::RouteId;
@@ -102,9 +102,9 @@ impl Mover {
             flips.push(self.row(&after, step, FlipSource::File.as_str().to_owned()));
         }
         // Where the files move nothing, the store is not needed.
-        if !flips.is_empty() || after.remembered != before.remembered {
-            let declared = Some(after.remembered.values().cloned().collect());
-            flips = record(&self.store, Recording { flips, declared }).await?;
+        let known = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
+        if !flips.is_empty() || after.remembered != before.remembered || after.scopes != known {
+            flips = record(&self.store, Recording { flips, declared: Some(after.rows()) }).await?;
         }
         for flip in &flips {
             if let Some(route) = &flip.route {
@@ -159,7 +159,7 @@ impl Mover {
         let step = Move { route: route.clone(), from, to, shares, reason: wanted.reason, forced };
         let flip = self.row(&positions, step, by);
         positions.remembered.insert(route.clone(), now);
-        let flip = self.record_one(flip, Some(positions.remembered.values().cloned().collect())).await?;
+        let flip = self.record_one(flip, Some(positions.rows())).await?;
         positions.flipped(route, flip.clone());
         self.in_force.set_positions(positions);
         log(&flip, FlipSource::Api);

@@ -1,13 +1,14 @@
 //! Where every route stands by flips and files: plain data. What may move is `gate`'s business, what limits it beside
 //! that is `in_force`'s, what is durable is the mover's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::scopes::Scopes;
 use super::types::Declared;
-use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
+use crate::flag::{EarlierScopes, Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
-use crate::store::{DeclaredState, FlipRecord};
+use crate::store::{DeclaredState, FileState, FlipRecord};
 
 /// Where one route stands.
 #[derive(Clone)]
@@ -29,7 +30,11 @@ pub(super) struct Positions {
     /// The last flip of every route that ever had one, also of those that are in no file now.
     pub flips: BTreeMap<RouteId, FlipRecord>,
     /// What the store remembers of the files.
-    pub remembered: BTreeMap<RouteId, DeclaredState>,
+    pub remembered: BTreeMap<RouteId, FileState>,
+    /// What scopes retry keys by the files, and did before.
+    pub scopes: Scopes,
+    /// The earlier ones of them, as requests are held against them.
+    pub looked_up: Arc<EarlierScopes>,
 }
 
 impl RoutePosition {
@@ -42,9 +47,8 @@ impl RoutePosition {
         self.inputs.requested == to && self.inputs.shares == shares && self.stands() == to
     }
     /// What its file declares now.
-    pub fn declared(&self) -> DeclaredState {
-        let Route { id, declared, shares, .. } = &*self.route;
-        DeclaredState { route: id.clone(), state: *declared, shares: *shares }
+    pub fn declared(&self) -> FileState {
+        FileState { state: self.route.declared, shares: self.route.shares }
     }
     fn moved(&mut self, to: State, shares: Shares, flip: FlipRecord) {
         self.inputs.requested = to;
@@ -60,11 +64,14 @@ impl Positions {
     /// Before any file was read: what the store remembers.
     pub fn remembering(declared: &Declared, flips: Vec<FlipRecord>, remembered: Vec<DeclaredState>) -> Self {
         let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
+        let scopes = remembered.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
         Self {
             declared: Declared { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
             flips: flips.into_iter().filter_map(by_route).collect(),
-            remembered: remembered.into_iter().map(|state| (state.route.clone(), state)).collect(),
+            remembered: remembered.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
+            scopes,
+            looked_up: Arc::default(),
         }
     }
 
@@ -83,9 +90,19 @@ impl Positions {
     }
 
     /// What the store remembers of a route's file, also under an id that it had before.
-    pub fn remembered(&self, route: &Route) -> Option<DeclaredState> {
-        let known = route.ids().find_map(|id| self.remembered.get(id))?;
-        Some(DeclaredState { route: route.id.clone(), ..known.clone() })
+    pub fn remembered(&self, route: &Route) -> Option<FileState> {
+        route.ids().find_map(|id| self.remembered.get(id)).copied()
+    }
+
+    /// All that is to be remembered, as the store keeps it.
+    pub fn rows(&self) -> Vec<DeclaredState> {
+        let routes: BTreeSet<&RouteId> = self.remembered.keys().chain(self.scopes.keys()).collect();
+        let row = |route: &RouteId| DeclaredState {
+            route: route.clone(),
+            file: self.remembered.get(route).copied(),
+            retry: self.scopes.get(route).cloned(),
+        };
+        routes.into_iter().map(row).collect()
     }
 
     /// The routes that follow up what this one creates.

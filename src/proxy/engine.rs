@@ -138,6 +138,7 @@ fn request(
     limits: &Limits,
 ) -> Option<ArmRequest> {
     let route = &flagged.flag.route;
+    let any_caller = flagged.retry_keys.and_then(|keys| keys.any_caller);
     Some(ArmRequest {
         route: route.id.clone(),
         edition: Some(edition),
@@ -152,7 +153,8 @@ fn request(
         },
         retry_key: flagged.retry_key(),
         new_instance,
-        any_caller: flagged.retry_keys.and_then(|keys| keys.any_caller),
+        any_caller,
+        any_caller_before: flagged.any_caller.iter().copied().filter(|key| Some(*key) != any_caller).collect(),
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
     })

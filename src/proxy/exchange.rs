@@ -56,6 +56,8 @@ pub(super) struct FlaggedRequest {
     pub path: String,
     pub instance: Option<InstanceId>,
     pub retry_keys: Option<RetryKeys>,
+    /// What may have been taken for any caller: by its keys of now, and by those that the files gave it before.
+    pub any_caller: Vec<RetryKey>,
 }
 
 impl FlaggedRequest {

@@ -26,20 +26,26 @@ pub(super) fn give_to_legacy(pins: &dyn Affinity, keys: Option<RetryKeys>) -> Le
     }
 }
 
-/// Whether the engine may have a request with this key, with any body, under another credential of the same caller.
-pub(super) fn may_be_held(pins: &dyn Affinity, any_caller: &RetryKey) -> bool {
-    pins.remembered(&any_caller.of_request(&[0; 32])) != Remembered::NotEngine
+/// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
+/// caller.
+pub(super) fn may_be_held(pins: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+    any_caller.iter().any(|key| pins.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
 /// Whether the engine has this exact request under another credential. A request that legacy has stays with legacy.
 pub(super) async fn is_held(
     pins: &dyn Affinity,
-    any_caller: &RetryKey,
+    any_caller: &[RetryKey],
     digest: &[u8; 32],
 ) -> Result<bool, OwnerUnknown> {
-    let request = any_caller.of_request(digest);
-    let (first, held) = tokio::join!(pins.first_try(any_caller), pins.first_try(&request));
-    Ok(first? != Some(Arm::Legacy) && held? == Some(Arm::Engine))
+    for key in any_caller {
+        let request = key.of_request(digest);
+        let (first, held) = tokio::join!(pins.first_try(key), pins.first_try(&request));
+        if first? != Some(Arm::Legacy) && held? == Some(Arm::Engine) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Counts a request that was refused because the engine has it under another credential.
@@ -48,8 +54,79 @@ pub(super) fn count_held(route: &RouteId) {
     tracing::info!(%route, "a retry key came before with the same request under another credential; the request was refused");
 }
 
+/// What is known of the first try of a request, under its present keys and those by the scopes that the files had before.
+pub(super) struct FirstTry {
+    /// The keys that the request goes on with: those that its first try had, else the present ones.
+    pub keys: Option<RetryKeys>,
+    /// The arm that took it.
+    pub arm: Option<Arm>,
+    /// The store did not answer.
+    pub is_unknown: bool,
+    /// Legacy took it, and that is in the store.
+    pub is_noted: bool,
+    /// Of all keys, those for any caller.
+    pub any_caller: Vec<RetryKey>,
+    /// Keys that the engine did not take; whether legacy did before this process started, only the store knows.
+    not_in_engine: Vec<RetryKeys>,
+}
+
+impl FirstTry {
+    /// Looks it up. Waits for the store only where the engine may have it.
+    pub(super) async fn look_up(pins: &dyn Affinity, present: Option<RetryKeys>, earlier: Vec<RetryKeys>) -> Self {
+        let mut found = Self {
+            keys: present,
+            arm: None,
+            is_unknown: false,
+            is_noted: false,
+            any_caller: Vec::new(),
+            not_in_engine: Vec::new(),
+        };
+        let mut perhaps_in_engine = Vec::new();
+        for keys in present.into_iter().chain(earlier) {
+            if let Some(key) = keys.any_caller.filter(|key| !found.any_caller.contains(key)) {
+                found.any_caller.push(key);
+            }
+            match pins.remembered(&keys.scoped) {
+                Remembered::By(arm) => {
+                    found.set_taken(keys, arm);
+                    return found;
+                }
+                Remembered::Unknown => perhaps_in_engine.push(keys),
+                Remembered::NotEngine => found.not_in_engine.push(keys),
+            }
+        }
+        found.ask_store(pins, perhaps_in_engine).await;
+        found
+    }
+
+    /// Asks the store for what legacy took before this process started: needed only where the engine would answer.
+    pub(super) async fn look_up_in_legacy(&mut self, pins: &dyn Affinity) {
+        let keys = std::mem::take(&mut self.not_in_engine);
+        self.ask_store(pins, keys).await;
+    }
+
+    async fn ask_store(&mut self, pins: &dyn Affinity, keys: Vec<RetryKeys>) {
+        for keys in keys {
+            match first_try(pins, &keys).await {
+                Ok(Some(arm)) => {
+                    self.set_taken(keys, arm);
+                    self.is_noted = arm == Arm::Legacy;
+                    self.is_unknown = false;
+                    return;
+                }
+                Ok(None) => {}
+                Err(OwnerUnknown) => self.is_unknown = true,
+            }
+        }
+    }
+
+    fn set_taken(&mut self, keys: RetryKeys, arm: Arm) {
+        (self.keys, self.arm) = (Some(keys), Some(arm));
+    }
+}
+
 /// Which arm took the first try, according to the store; for another credential of the same caller only legacy counts.
-pub(super) async fn first_try(pins: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, OwnerUnknown> {
+async fn first_try(pins: &dyn Affinity, keys: &RetryKeys) -> Result<Option<Arm>, OwnerUnknown> {
     let any_caller = async {
         match &keys.any_caller {
             Some(key) => pins.first_try(key).await,

@@ -21,11 +21,11 @@ use super::relay::answer_from_legacy;
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Failure, Refused, refuse};
-use super::retry_keys;
+use super::retry_keys::{self, FirstTry};
 use super::upload::Upload;
 use super::wait::Phase;
 use crate::clock;
-use crate::exchange::{LegacyTake, Problem, Remembered, request_digest};
+use crate::exchange::{LegacyTake, Problem, request_digest};
 use crate::flag::{
     Arm, Decision, DecisionDiagnostics, FoundRoute, InstanceId, Owner, RequestFacts, State, decide,
     decide_with_diagnostics,
@@ -94,44 +94,24 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         facts.owner = owner;
         instance = Some(InstanceId { key, run });
     }
-    let retry_keys = table.set.retry_keys(flag, &facts);
-    let mut not_in_engine = None;
-    let mut first_try_unknown = false;
-    let mut noted_before = false;
-    if let Some(keys) = &retry_keys {
-        match shared.pins.remembered(&keys.scoped) {
-            Remembered::By(arm) => facts.first_try = Some(arm),
-            Remembered::NotEngine => not_in_engine = Some(keys),
-            Remembered::Unknown => match retry_keys::first_try(&*shared.pins, keys).await {
-                Ok(arm) => {
-                    facts.first_try = arm;
-                    noted_before = arm == Some(Arm::Legacy);
-                }
-                Err(_) => first_try_unknown = true,
-            },
-        }
-    }
+    let (present, earlier) = (table.set.retry_keys(flag, &facts), table.set.earlier_retry_keys(flag, &facts));
+    let mut first_try = FirstTry::look_up(&*shared.pins, present, earlier).await;
+    facts.first_try = first_try.arm;
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision = decide_with_diagnostics(&table.set, flag, &facts, &mut diagnostics);
     exchange.entry.route_metrics.count_diagnostics(diagnostics);
     // Only the store knows what legacy took before this process started, and only a decision for the engine depends on
     // it.
-    if let (Some(keys), Decision::Engine { .. }) = (not_in_engine, &decision) {
-        match retry_keys::first_try(&*shared.pins, keys).await {
-            Ok(None) => {}
-            Ok(arm) => {
-                facts.first_try = arm;
-                noted_before = arm == Some(Arm::Legacy);
-                decision = decide(&table.set, flag, &facts);
-            }
-            Err(_) => first_try_unknown = true,
+    if let (Decision::Engine { .. }, None) = (&decision, first_try.arm) {
+        first_try.look_up_in_legacy(&*shared.pins).await;
+        if first_try.arm.is_some() {
+            facts.first_try = first_try.arm;
+            decision = decide(&table.set, flag, &facts);
         }
     }
     // Whether the engine has this request under another credential of the same caller depends on its body too.
-    let any_caller = retry_keys.and_then(|keys| keys.any_caller);
-    if let (Some(any_caller), Decision::Legacy { rung, .. }, None) = (any_caller, &decision, facts.first_try)
-        && !first_try_unknown
-        && retry_keys::may_be_held(&*shared.pins, &any_caller)
+    if let (Decision::Legacy { rung, .. }, None, false) = (&decision, first_try.arm, first_try.is_unknown)
+        && retry_keys::may_be_held(&*shared.pins, &first_try.any_caller)
     {
         let refused = |failure| Err(Box::new(exchange.refused(*rung, failure)));
         let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
@@ -145,13 +125,13 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
             Ok(None) => {}
             Ok(Some(body)) => {
                 let digest = request_digest(&head.method, &path, head.uri.query(), body);
-                match retry_keys::is_held(&*shared.pins, &any_caller, &digest).await {
+                match retry_keys::is_held(&*shared.pins, &first_try.any_caller, &digest).await {
                     Ok(false) => {}
                     Ok(true) => {
                         retry_keys::count_held(&flag.route.id);
                         return refused(Failure::Engine(Problem::held_under_another_credential()));
                     }
-                    Err(_) => first_try_unknown = true,
+                    Err(_) => first_try.is_unknown = true,
                 }
             }
         }
@@ -159,8 +139,8 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
     // From here on legacy has it, unless the engine was faster: another request with the same key may be in flight under
     // another flag set.
     let mut key_not_noted = false;
-    if let (false, Decision::Legacy { rung, .. }) = (first_try_unknown || noted_before, &decision) {
-        match retry_keys::take_for_legacy(&*shared.pins, retry_keys) {
+    if let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown || first_try.is_noted, &decision) {
+        match retry_keys::take_for_legacy(&*shared.pins, first_try.keys) {
             LegacyTake::Noted => {}
             LegacyTake::NotNoted if flag.could_be_live() || *rung >= State::Live => key_not_noted = true,
             LegacyTake::NotNoted => shared.pins.serve_unnoted(&flag.route.id),
@@ -171,9 +151,10 @@ async fn flagged(exchange: Exchange<'_>, found: FoundRoute<'_>, head: request::P
         }
     }
     let flag = flag.clone();
-    let flagged = FlaggedRequest { flag, params, path, instance, retry_keys };
+    let FirstTry { keys: retry_keys, any_caller, is_unknown, .. } = first_try;
+    let flagged = FlaggedRequest { flag, params, path, instance, retry_keys, any_caller };
     match decision {
-        Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if first_try_unknown => {
+        Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
             Err(exchange.refused(rung, Failure::FirstTryUnknown))
         }
         Decision::Legacy { rung, .. } if key_not_noted => Err(exchange.refused(rung, Failure::KeyNotNoted)),

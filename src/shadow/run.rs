@@ -102,6 +102,7 @@ impl Runner {
             retry_key: answered.retry_key.filter(|_| dark),
             new_instance: dark,
             any_caller: None,
+            any_caller_before: Vec::new(),
             may_fall_back: false,
             deadline: within,
         };

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{StoreError, codec};
 use crate::compare::Difference;
-use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
+use crate::flag::{Arm, PinKey, RetryKey, RetryScope, Shares, State};
 use crate::names::{Fence, JobId, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
 use crate::workflow::{Event, Mode, RunStatus, RunSummary};
 
@@ -273,15 +273,72 @@ pub struct FlipRecord {
     pub evidence: Value,
 }
 
-/// What a file declared when it was last read: only a change of that is a flip by `file`.
+/// What is remembered of what the files said of a route.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "DeclaredRow", into = "DeclaredRow")]
 pub struct DeclaredState {
     /// The route.
     pub route: RouteId,
+    /// What its file declared when it was last taken over; `None`: nothing was, or the route is in no file now.
+    pub file: Option<FileState>,
+    /// What its retry keys are scoped by; `None` in a row that an older binary wrote.
+    pub retry: Option<RetryScopes>,
+}
+
+/// The same as it is stored. Older binaries wrote all but `retry`.
+#[derive(Serialize, Deserialize)]
+struct DeclaredRow {
+    route: RouteId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shares: Option<Shares>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<RetryScopes>,
+}
+
+impl From<DeclaredRow> for DeclaredState {
+    fn from(DeclaredRow { route, state, shares, retry }: DeclaredRow) -> Self {
+        let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
+        Self { route, file, retry }
+    }
+}
+
+impl From<DeclaredState> for DeclaredRow {
+    fn from(DeclaredState { route, file, retry }: DeclaredState) -> Self {
+        let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
+        Self { route, state, shares, retry }
+    }
+}
+
+/// What a file declares of a route: only a change of that is a flip by `file`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FileState {
     /// Its state in the file.
     pub state: State,
     /// Its shares in the file.
     pub shares: Shares,
+}
+
+/// What a route's retry keys are scoped by, and were before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetryScopes {
+    /// By the files that were read last; `None` where no key is noted, since the route has no workflow or is gone.
+    pub now: Option<RetryScope>,
+    /// Those before it under which retries may still come, the newest first.
+    pub earlier: Vec<ReplacedScope>,
+    /// When the newest of those was replaced that are not among them, because they were too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<Timestamp>,
+}
+
+/// A scope that files replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplacedScope {
+    /// What it was.
+    pub scope: RetryScope,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// One kept comparison, redacted before it came here.

@@ -2,6 +2,7 @@
 
 mod access;
 mod breaker;
+mod caller_changes;
 mod checker_bites;
 mod crash;
 mod dashboard;

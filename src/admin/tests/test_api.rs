@@ -91,6 +91,7 @@ impl TestApi {
             store: store.clone(),
             evidence: evidence.clone(),
             conditions: Vec::new(),
+            retry_window: Duration::from_secs(86_400),
             answer_within: Duration::from_secs(5),
         };
         let ladder = Ladder::open(files, parts).await.unwrap();

@@ -20,8 +20,8 @@ use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
 use crate::engine::scheduler::registry::{Announced, Held, Registration};
 use crate::engine::snapshot::Snapshot;
-use crate::exchange::{ArmReply, ArmRequest, FROZEN, Problem};
-use crate::flag::{Arm, SkipReason};
+use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, Problem};
+use crate::flag::{Arm, RetryKey, SkipReason};
 use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
 use crate::workflow::{Mode, fold};
@@ -45,6 +45,11 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Ok(registration) => registration,
         Err(reply) => return *reply,
     };
+    if let Some(claim) = claim
+        && let Err(reply) = not_held_before(&core, claim, &request.any_caller_before).await
+    {
+        return *reply;
+    }
     let New { plan, permit, started, credentials, run_key } =
         match prepare(&core, &snapshot, &request, run, fall_back, deadline).await {
             Ok(new) => new,
@@ -193,13 +198,12 @@ async fn under_any_credential(
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
     let Some(any_caller) = claim.any_caller else { return Ok(registration) };
-    let held = || Box::new(ArmReply::Refused(Problem::held_under_another_credential(), Default::default()));
     let pins = &core.ports.pins;
     // Asked before it is taken, which enters it into the set.
     let may_be_stored = pins.may_have_been_taken(&any_caller);
     match pins.take_for_engine(any_caller) {
         Took::Fresh => registration.hold(pins.clone(), any_caller),
-        Took::Again => return Err(held()),
+        Took::Again => return Err(held_under_another_credential()),
         // Legacy takes none of these.
         Took::Others => {}
     }
@@ -207,10 +211,30 @@ async fn under_any_credential(
         return Ok(registration);
     }
     match timeout_at(deadline, core.ports.store.first_try(any_caller)).await {
-        Ok(Ok(Some(_))) => Err(held()),
+        Ok(Ok(Some(_))) => Err(held_under_another_credential()),
         Ok(Ok(None)) => Ok(registration),
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
+}
+
+/// Refuses what the engine took under another credential, by keys that the files gave it before.
+async fn not_held_before(core: &Core, claim: Claim, any_caller: &[RetryKey]) -> Result<(), Box<ArmReply>> {
+    for key in any_caller.iter().map(|key| key.of_request(&claim.request)) {
+        let pins = &core.ports.pins;
+        if !pins.may_have_been_taken(&key) {
+            continue;
+        }
+        match pins.first_try(&key).await {
+            Ok(Some(Arm::Engine)) => return Err(held_under_another_credential()),
+            Ok(_) => {}
+            Err(_) => return Err(Box::new(first_try_unknown())),
+        }
+    }
+    Ok(())
+}
+
+fn held_under_another_credential() -> Box<ArmReply> {
+    Box::new(ArmReply::Refused(Problem::held_under_another_credential(), Default::default()))
 }
 
 fn first_try_unknown() -> ArmReply {

@@ -307,6 +307,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         retry_key: None,
         new_instance: false,
         any_caller: None,
+        any_caller_before: Vec::new(),
         may_fall_back: false,
         deadline: Duration::from_secs(8),
     }

@@ -5,6 +5,7 @@ mod files;
 mod flips;
 mod outcomes;
 mod races;
+mod scopes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,6 +81,7 @@ async fn opened(files: Declared, store: &Arc<Faulty>, evidence: &Arc<Evidence>) 
         store: store.clone(),
         evidence: evidence.clone(),
         conditions: Vec::new(),
+        retry_window: Duration::from_secs(86_400),
         answer_within: Duration::from_secs(5),
     };
     Ladder::open(files, parts).await

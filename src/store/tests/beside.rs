@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::compare::{Difference, Kind};
-use crate::flag::{Percent, Shares, State};
-use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord};
+use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
+use crate::store::{DeclaredState, EvidenceRecord, FileState, FlipRecord, ReplacedScope, RetryScopes, SampleRecord};
 
 on_every_store! {
     a_plan_is_kept_by_its_id,
@@ -90,7 +90,10 @@ async fn flips_are_numbered_and_the_last_of_each_route_is_known(which: Which) {
 
 async fn declarations_are_replaced_whole(which: Which) {
     let place = Place::new(which).await;
-    let of = |route: &str, state| DeclaredState { route: route.into(), state, shares: Shares::default() };
+    let of = |route: &str, state| {
+        let file = Some(FileState { state, shares: Shares::default() });
+        DeclaredState { route: route.into(), file, retry: None }
+    };
     place.store.put_flips(Vec::new(), Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
     assert_eq!(place.store.declared().await.unwrap(), [of("a", State::Off), of("b", State::Live)]);
     place.store.put_flips(vec![flip(Some("c"), "only")], Some(vec![of("c", State::Only)])).await.unwrap();
@@ -100,6 +103,27 @@ async fn declarations_are_replaced_whole(which: Which) {
     place.store.put_flips(Vec::new(), Some(Vec::new())).await.unwrap();
     assert_eq!(place.store.declared().await.unwrap(), []);
     assert_eq!(place.store.flips(None, 9).await.unwrap().len(), 2);
+    let scope = |header: &str| RetryScope {
+        route: "a".into(),
+        key: Some("${request.headers.x}".into()),
+        headers: vec![header.into()],
+        token: Some(TokenSource { keys: "PEM".into(), audience: vec!["us".into()] }),
+    };
+    let at = Timestamp::from_second(7).unwrap();
+    let earlier = vec![ReplacedScope { scope: scope("x-b"), at }];
+    let retry = |now| Some(RetryScopes { now, earlier: earlier.clone(), forgotten: Some(at) });
+    let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None) };
+    let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];
+    place.store.put_flips(Vec::new(), Some(rows.clone())).await.unwrap();
+    assert_eq!(place.store.declared().await.unwrap(), rows);
+}
+
+/// As older versions wrote them.
+#[test]
+fn a_declaration_without_scopes_is_read() {
+    let row = serde_json::json!({ "route": "a", "state": "dark", "shares": Shares::default() });
+    let read: DeclaredState = serde_json::from_value(row).unwrap();
+    assert_eq!((read.file.unwrap().state, read.retry), (State::Dark, None));
 }
 
 async fn samples_are_capped_by_fingerprint_and_by_route(which: Which) {

@@ -171,6 +171,7 @@ impl Track<'_> {
             retry_key: None,
             new_instance: false,
             any_caller: None,
+            any_caller_before: Vec::new(),
             may_fall_back: false,
             deadline: Duration::from_secs(20),
         };

@@ -1,0 +1,143 @@
+//! PURE. What tells a client's retry on a route and scopes it by caller: as the files say it, in a form that can be kept,
+//! and as they said it before.
+//!
+//! The question it answers: "under which other keys may the first try of this request stand?" Always true: a scope that
+//! was kept gives the keys that it gave when it was in force, for as long as a retry may come.
+
+use http::HeaderName;
+use serde::{Deserialize, Serialize};
+
+use super::caller::{CallerScope, TokenKeys, TokenSource};
+use super::route::Route;
+use crate::expression::Template;
+use crate::names::RouteId;
+
+/// What a route's retry keys are made of besides the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryScope {
+    /// The oldest id of the route.
+    pub route: RouteId,
+    /// `retry_key`, where the files have one.
+    pub key: Option<String>,
+    /// Headers that scope it by caller.
+    pub headers: Vec<String>,
+    /// What verifies tokens that do.
+    pub token: Option<TokenSource>,
+}
+
+/// One that is in force no more: what came under it is still looked up.
+pub struct EarlierScope {
+    pub(super) route: RouteId,
+    pub(super) key: Option<Template>,
+    pub(super) caller: CallerScope,
+    /// Until then a retry of what came under it may come, seconds since 1970.
+    pub(super) until_s: i64,
+}
+
+impl RetryScope {
+    /// What the files say of a route.
+    pub fn of(route: &Route) -> Self {
+        let CallerScope { token, headers } = &route.caller;
+        Self {
+            route: route.first_id().clone(),
+            key: route.retry_key.as_ref().and_then(Template::text).map(str::to_owned),
+            headers: headers.iter().map(|name| name.as_str().to_owned()).collect(),
+            token: token.as_ref().map(|keys| keys.source().clone()),
+        }
+    }
+
+    /// Reads it back, to be looked up until a moment (seconds since 1970).
+    ///
+    /// # Errors
+    /// This binary does not understand what another one kept.
+    pub fn until(&self, until_s: i64) -> Result<EarlierScope, String> {
+        let Self { route, key, headers, token } = self;
+        let key = key.as_ref().map(|text| Template::parse_str(text).map_err(|error| error.to_string()));
+        let header = |name: &String| HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string());
+        let token = token.as_ref().map(|source| TokenKeys::read(&source.keys, source.audience.clone()));
+        let caller = CallerScope {
+            token: token.transpose()?.map(std::sync::Arc::new),
+            headers: headers.iter().map(header).collect::<Result<_, _>>()?,
+        };
+        Ok(EarlierScope { route: route.clone(), key: key.transpose()?, caller, until_s })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::flag::tests::{route, set};
+    use crate::flag::{FlagSet, Freeze, Owner, RequestFacts, RetryKeys};
+
+    const ISSUER: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
+-----END PUBLIC KEY-----
+";
+
+    fn of(route: Route) -> FlagSet {
+        set(vec![route], BTreeMap::new(), Freeze::No)
+    }
+
+    /// The keys of one request at a moment: those of now, and those before.
+    fn keys(set: &FlagSet, now_s: i64) -> (Option<RetryKeys>, Vec<RetryKeys>) {
+        let headers = [("idempotency-key", "k"), ("x-key", "other"), ("x-caller", "c"), ("authorization", "a")];
+        let headers: HeaderMap =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let facts = RequestFacts {
+            method: &Method::POST,
+            path: "/orders",
+            query: None,
+            headers: &headers,
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            params: &[],
+            random: 0,
+            owner: Owner::Nobody,
+            first_try: None,
+            now_s,
+        };
+        let flag = &set.routes[0];
+        (set.retry_keys(flag, &facts), set.earlier_retry_keys(flag, &facts))
+    }
+
+    #[test]
+    fn a_kept_scope_gives_the_keys_that_it_gave() {
+        let plain = || route("a", Method::POST, "/orders");
+        let template = Template::parse_str("${request.headers[\"x-key\"]}").unwrap();
+        let tokens = TokenKeys::read(ISSUER, vec!["shop".into()]).unwrap();
+        let by_token = CallerScope { token: Some(Arc::new(tokens)), headers: vec!["x-caller".parse().unwrap()] };
+        let before = [
+            plain(),
+            Route { caller: vec!["x-caller".parse().unwrap()].into(), ..plain() },
+            Route { retry_key: Some(template), ..plain() },
+            Route { was: vec!["b".into(), "c".into()], ..plain() },
+            Route { caller: by_token, ..plain() },
+        ];
+        for (n, before) in before.into_iter().enumerate() {
+            let scope = RetryScope::of(&before);
+            let kept: RetryScope = serde_json::from_value(serde_json::to_value(&scope).unwrap()).unwrap();
+            assert_eq!(kept, scope);
+            let earlier = HashMap::from([(RouteId::from("a"), vec![kept.until(100).unwrap()])]);
+            let now = Route { caller: Vec::new().into(), ..plain() };
+            let (given, none) = keys(&of(before), 99);
+            let set = of(now).with_earlier_scopes(Arc::new(earlier));
+            assert_eq!((keys(&set, 99).1, none), (vec![given.unwrap()], vec![]), "{n}");
+            assert_ne!(keys(&set, 99).0, given, "{n}");
+            assert!(keys(&set, 100).1.is_empty(), "{n}: its time is over");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let scope = RetryScope::of(&route("a", Method::POST, "/orders"));
+        assert!(RetryScope { key: Some("${".into()), ..scope.clone() }.until(1).is_err());
+        assert!(RetryScope { headers: vec!["no header".into()], ..scope.clone() }.until(1).is_err());
+        let token = Some(TokenSource { keys: "no keys".into(), audience: Vec::new() });
+        assert!(RetryScope { token, ..scope }.until(1).is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! What scoped each route's retry keys before the files changed, kept for as long as a retry may come.
+//!
+//! Always true: a scope that files replace is looked up until no retry of what came under it may come any more; beyond a
+//! number of them the oldest is forgotten, which is said and keeps the gate to `live` shut for as long.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::flag::{EarlierScopes, RetryScope, Route};
+use crate::limits::EARLIER_SCOPES_MAX;
+use crate::names::RouteId;
+use crate::store::{ReplacedScope, RetryScopes};
+
+/// By route; also of routes that are in no file now.
+pub(super) type Scopes = BTreeMap<RouteId, RetryScopes>;
+
+/// First tries may come under a scope so long after the moment that is noted as its end: its successor is in force a
+/// little later, and what is under way by then keeps the set that it began with.
+const UNDER_WAY: Duration = Duration::from_secs(600);
+
+/// Until when a retry may come of what came under a scope that was replaced at a moment.
+fn until(at: Timestamp, window: Duration) -> Timestamp {
+    let window = window.saturating_add(UNDER_WAY);
+    at.checked_add(window).unwrap_or(Timestamp::MAX)
+}
+
+/// What new files make of it.
+pub(super) fn adopt(before: &Scopes, routes: &[Arc<Route>], now: Timestamp, window: Duration) -> Scopes {
+    let (mut known, mut after) = (before.clone(), Scopes::new());
+    for route in routes {
+        // Without a workflow no key is noted.
+        let mut scopes =
+            RetryScopes { now: route.workflow.is_some().then(|| RetryScope::of(route)), ..Default::default() };
+        for was in route.ids().filter_map(|id| known.remove(id)) {
+            replace(&mut scopes, was, now);
+        }
+        settle(&mut scopes, now, window);
+        if scopes.earlier.first().is_some_and(|replaced| replaced.at == now) {
+            let until = until(now, window);
+            tracing::info!(route = %route.id, %until, "what scopes its retry keys changed: the earlier scope is looked up, too");
+        }
+        if scopes.forgotten != before.get(&route.id).and_then(|before| before.forgotten) && scopes.forgotten.is_some() {
+            tracing::warn!(
+                route = %route.id, kept = EARLIER_SCOPES_MAX,
+                "what scopes its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
+                 what came under it are new requests"
+            );
+        }
+        after.insert(route.id.clone(), scopes);
+    }
+    for (id, was) in known {
+        let mut gone = RetryScopes::default();
+        replace(&mut gone, was, now);
+        settle(&mut gone, now, window);
+        after.insert(id, gone);
+    }
+    after.retain(|_, scopes| *scopes != RetryScopes::default());
+    after
+}
+
+/// The same without what has run out.
+pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scopes {
+    let mut scopes = scopes.clone();
+    scopes.values_mut().for_each(|scopes| settle(scopes, now, window));
+    scopes.retain(|_, scopes| *scopes != RetryScopes::default());
+    scopes
+}
+
+/// These come after those.
+fn replace(scopes: &mut RetryScopes, RetryScopes { now, earlier, forgotten }: RetryScopes, at: Timestamp) {
+    scopes.earlier.extend(now.filter(|now| scopes.now.as_ref() != Some(now)).map(|scope| ReplacedScope { scope, at }));
+    scopes.earlier.extend(earlier);
+    scopes.forgotten = scopes.forgotten.max(forgotten);
+}
+
+/// The newest first, each once, within its time and the bound.
+fn settle(RetryScopes { now, earlier, forgotten }: &mut RetryScopes, at: Timestamp, window: Duration) {
+    earlier.sort_by_key(|replaced| Reverse(replaced.at));
+    let mut kept: Vec<ReplacedScope> = Vec::new();
+    for replaced in earlier.drain(..) {
+        let is_known = now.iter().chain(kept.iter().map(|kept| &kept.scope)).any(|scope| *scope == replaced.scope);
+        if !is_known && until(replaced.at, window) > at {
+            kept.push(replaced);
+        }
+    }
+    if kept.len() > EARLIER_SCOPES_MAX {
+        *forgotten = (*forgotten).max(Some(kept[EARLIER_SCOPES_MAX].at));
+        kept.truncate(EARLIER_SCOPES_MAX);
+    }
+    *forgotten = forgotten.filter(|at_replaced| until(*at_replaced, window) > at);
+    *earlier = kept;
+}
+
+/// The earlier scopes as requests are held against them.
+pub(super) fn looked_up(scopes: &Scopes, window: Duration) -> Arc<EarlierScopes> {
+    let mut all = EarlierScopes::new();
+    for (route, scopes) in scopes {
+        for ReplacedScope { scope, at } in &scopes.earlier {
+            match scope.until(until(*at, window).as_second()) {
+                Ok(earlier) => all.entry(route.clone()).or_default().push(earlier),
+                Err(why) => tracing::warn!(
+                    %route, why,
+                    "an earlier scope of its retry keys cannot be read and is not looked up: retries of what came under \
+                     it are new requests"
+                ),
+            }
+        }
+    }
+    Arc::new(all)
+}
+
+/// What keeps the gate to `live` shut: a scope that is not looked up any more.
+pub(super) fn forgotten(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<String> {
+    let until = until(scopes.forgotten?, window);
+    (until > now).then(|| {
+        format!(
+            "what scopes the retry keys changed more than {EARLIER_SCOPES_MAX} times: until {until:.0} the engine could \
+             perform a retry of what came under an older scope again"
+        )
+    })
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::console::Console;
 use super::control::Control;
-use super::world::{Fault, World};
+use super::world::{Fault, OutsideWorld};
 use crate::admin::types::{Orchestration, PendingCheckpoint};
 use crate::workflow::RunStatus;
 
@@ -16,7 +16,7 @@ pub struct Launch<'a> {
     /// The product.
     pub control: &'a Control,
     /// The outside world, for its refusals and its ledger.
-    pub world: &'a World,
+    pub world: &'a OutsideWorld,
     /// Where it prints.
     pub console: &'a Console,
     /// What did not hold.

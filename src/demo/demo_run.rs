@@ -18,7 +18,7 @@ use super::http::Outage;
 use super::promises::{self, Promise};
 use super::traffic::Traffic;
 use super::walk::Walk;
-use super::{Latency, Legacy, World, files};
+use super::{Latency, Legacy, OutsideWorld, files};
 use crate::admin::types::Diffs;
 
 /// How many clients there are.
@@ -74,9 +74,9 @@ pub async fn run(
     let mut console = Console::new();
     let latency = Latency::new(1.0, 20_261_120);
     // The ports that the files name, so that what the README says works here too; any others where those are taken.
-    let world = match World::start(preferred_address(9100, options.exit), latency.clone()).await {
+    let world = match OutsideWorld::start(preferred_address(9100, options.exit), latency.clone()).await {
         Ok(world) => world,
-        Err(_) => World::start(any_port_address(), latency.clone()).await?,
+        Err(_) => OutsideWorld::start(any_port_address(), latency.clone()).await?,
     };
     let legacy = match Legacy::start(preferred_address(9000, options.exit), &world.url(), latency.clone()).await {
         Ok(legacy) => legacy,

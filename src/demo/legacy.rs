@@ -256,13 +256,13 @@ fn unprocessable(why: String) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::World;
+    use crate::demo::OutsideWorld;
     use crate::demo::world::Fault;
 
     const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-    async fn town() -> (World, Legacy, Client) {
-        let world = World::start(LOCAL, Latency::instant()).await.expect("a port");
+    async fn town() -> (OutsideWorld, Legacy, Client) {
+        let world = OutsideWorld::start(LOCAL, Latency::instant()).await.expect("a port");
         let legacy = Legacy::start(LOCAL, &world.url(), Latency::instant()).await.expect("a port");
         (world, legacy, Client::new(Duration::from_secs(5)))
     }

@@ -24,4 +24,4 @@ pub use demo_run::{DemoOptions, Product, ProductSettings, run};
 pub use latency::Latency;
 pub use ledger::{Balance, Entry, Ledger};
 pub use legacy::Legacy;
-pub use world::World;
+pub use world::OutsideWorld;

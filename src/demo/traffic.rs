@@ -295,12 +295,12 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::demo::{Latency, Legacy, World};
+    use crate::demo::{Latency, Legacy, OutsideWorld};
 
     #[tokio::test]
     async fn traffic_against_legacy_alone_balances() {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let world = World::start(any, Latency::instant()).await.expect("a port");
+        let world = OutsideWorld::start(any, Latency::instant()).await.expect("a port");
         let legacy = Legacy::start(any, &world.url(), Latency::instant()).await.expect("a port");
         let mut traffic = Traffic::start(&legacy.url(), 3);
         for _ in 0..3 {

@@ -65,12 +65,12 @@ struct Desk {
 
 /// The outside world, listening.
 #[derive(Debug)]
-pub struct World {
+pub struct OutsideWorld {
     server: Server,
     desk: Desk,
 }
 
-impl World {
+impl OutsideWorld {
     /// Listens.
     ///
     /// # Errors

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::origin::{Act, Origin};
-use crate::support::process::{Start, cli, said};
-use crate::support::raw::{Raw, RawReply};
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::{Start, cli, output_text};
+use crate::support::raw_connection::{RawConnection, RawReply};
 use crate::support::{FlagsDir, Pointsman, until};
 
 const LOOKER: &str = "looker-0123456789abcdef";
@@ -28,7 +28,7 @@ async fn ask(to: &Pointsman, line: &str, headers: Headers<'_>, body: &Value) -> 
         request += &format!("{name}: {value}\r\n");
     }
     request += &format!("\r\n{body}");
-    Raw::connect(to.admin).await.send(request).await.reply().await
+    RawConnection::connect(to.admin).await.send(request).await.reply().await
 }
 
 fn bearer(token: &str) -> String {
@@ -37,7 +37,7 @@ fn bearer(token: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_require_a_token_with_the_scope() {
-    let origin = Origin::start(Act::Json("{}")).await;
+    let origin = Origin::start(OriginReply::Json("{}")).await;
     let flags = FlagsDir::passthrough(&origin.url());
     flags.edit("pointsman.yaml", |text| {
         text + "admin:\n  tokens:\n    - { name: looker, env: LOOKER, may: [read] }\n    - { name: mover, env: MOVER, may: [read, flip] }\n"
@@ -83,8 +83,8 @@ async fn changes_require_a_token_with_the_scope() {
     let env = [("POINTSMAN_ADMIN", pointsman.admin_url()), ("POINTSMAN_TOKEN", LOOKER.to_owned())];
     let env = env.each_ref().map(|(k, v)| (*k, v.as_str()));
     let refused = cli(&["flip", "things", "shadow"], &env).await;
-    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
-    assert!(!said(&refused).contains(LOOKER), "a token is never shown");
+    assert_eq!(refused.status.code(), Some(1), "{}", output_text(&refused));
+    assert!(!output_text(&refused).contains(LOOKER), "a token is never shown");
     let flips = ask(&pointsman, "GET /api/v2/flips", &[("authorization", &looker)], &Value::Null).await;
     assert_eq!(flips.body, b"[]", "nothing was changed: {}", String::from_utf8_lossy(&flips.body));
 
@@ -109,7 +109,8 @@ const REPLY: &str = r#"{"id":1,"token":"hunter2-0d9f","login":{"password":"hunte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_traffic_is_redacted_and_shown_as_inert_text() {
-    let (legacy, who) = (Origin::start(Act::Json(REPLY)).await, Origin::start(Act::Json("{\"name\":\"a\"}")).await);
+    let (legacy, who) =
+        (Origin::start(OriginReply::Json(REPLY)).await, Origin::start(OriginReply::Json("{\"name\":\"a\"}")).await);
     let flags = FlagsDir::passthrough(&legacy.url());
     let key = "ab".repeat(32);
     flags.write(
@@ -146,9 +147,9 @@ async fn recorded_traffic_is_redacted_and_shown_as_inert_text() {
     );
     for state in ["shadow", "dark", "live"] {
         let flipped = pointsman.cli(&["flip", "things", state, "--force", "--reason", "only secrets matter"]).await;
-        assert!(flipped.status.success(), "{}", said(&flipped));
+        assert!(flipped.status.success(), "{}", output_text(&flipped));
         for _ in 0..3 {
-            let reply = Raw::connect(pointsman.listen).await.send(&request).await.reply().await;
+            let reply = RawConnection::connect(pointsman.listen).await.send(&request).await.reply().await;
             assert_eq!(reply.status, 200, "in {state}: {}", String::from_utf8_lossy(&reply.body));
         }
     }
@@ -161,7 +162,7 @@ async fn recorded_traffic_is_redacted_and_shown_as_inert_text() {
     })
     .await;
     assert!(!shown.contains(SECRET), "shown by the API: {shown}");
-    let diffs = said(&pointsman.cli(&["diffs", "things"]).await);
+    let diffs = output_text(&pointsman.cli(&["diffs", "things"]).await);
     assert!(diffs.contains("$.id") && !diffs.contains(SECRET), "{diffs}");
     assert!(!diffs.contains('\u{1b}'), "recorded text steers nobody's terminal: {diffs:?}");
     let runs = pointsman.get("/api/v2/orchestrate/runs?limit=20").await.to_string();

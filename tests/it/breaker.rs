@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::support::origin::{Act, Origin};
-use crate::support::process::{Start, said};
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::{Start, output_text};
 use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman, until};
 
 /// A legacy, a bank, and the binary between them. `POST /pay` asks the bank once for each request.
-struct Town {
+struct TestSystem {
     bank: Origin,
     flags: FlagsDir,
     pointsman: Pointsman,
@@ -26,15 +26,15 @@ struct Town {
 const LEGACY: &str = r#"{"id":"l1"}"#;
 const GOOD: &str = r#"{"id":"b1"}"#;
 
-impl Town {
+impl TestSystem {
     /// `terms` are the settings of the service `bank` beside its URL.
     async fn start(terms: &str) -> Self {
         Self::at(None, "only", terms).await
     }
     /// The same with another address of the bank, and the route in another state.
     async fn at(address: Option<SocketAddr>, state: &str, terms: &str) -> Self {
-        let legacy = Origin::start(Act::Json(LEGACY)).await;
-        let bank = Origin::start(Act::Json(GOOD)).await;
+        let legacy = Origin::start(OriginReply::Json(LEGACY)).await;
+        let bank = Origin::start(OriginReply::Json(GOOD)).await;
         let flags = FlagsDir::passthrough(&legacy.url());
         let url = address.map_or_else(|| bank.url(), |address| format!("http://{address}"));
         flags.edit("pointsman.yaml", |text| {
@@ -107,157 +107,158 @@ fn refused(metrics: &Metrics, by: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_breaker_stops_calls_and_is_visible() {
-    let town = Town::start(", breaker: { min: 5, over: 60s, open: 60s }").await;
-    town.bank.otherwise(Act::Status(500));
+    let system = TestSystem::start(", breaker: { min: 5, over: 60s, open: 60s }").await;
+    system.bank.otherwise(OriginReply::Status(500));
     for _ in 0..5 {
-        assert!(town.pay().await.is_server_error());
+        assert!(system.pay().await.is_server_error());
     }
-    assert_eq!((town.bank.count(), town.state().await.as_str()), (5, "open"));
+    assert_eq!((system.bank.count(), system.state().await.as_str()), (5, "open"));
     let begun = Instant::now();
     for _ in 0..20 {
-        assert!(town.pay().await.is_server_error());
+        assert!(system.pay().await.is_server_error());
     }
-    assert!(begun.elapsed() < Duration::from_secs(20), "nobody waits for what is known to fail");
-    assert_eq!(town.bank.count(), 5, "no call leaves while it is open");
+    assert!(begun.elapsed() < Duration::from_secs(20), "no call waits for a service that is known to fail");
+    assert_eq!(system.bank.count(), 5, "no call leaves while it is open");
 
-    let metrics = town.pointsman.metrics().await;
+    let metrics = system.pointsman.metrics().await;
     assert_eq!(bank(&metrics, "pointsman_breaker_state"), 2.0);
     assert_eq!((went(&metrics, "open"), refused(&metrics, "breaker")), (1.0, 20.0));
     assert_eq!(bank(&metrics, "pointsman_service_calls_in_flight"), 0.0);
     let shop = metrics.sum("pointsman_breaker_state", &[("service", "shop")]);
-    assert_eq!(shop, 0.0, "another service's is its own");
-    let shown = town.shown().await;
+    assert_eq!(shop, 0.0, "the breaker of another service is not affected");
+    let shown = system.shown().await;
     assert!(shown["breaker"]["next_probe"].is_string() && shown["in_flight"] == 0, "{shown}");
-    let table = said(&town.pointsman.cli(&["services"]).await);
+    let table = output_text(&system.pointsman.cli(&["services"]).await);
     let line = table.lines().find(|line| line.starts_with("bank")).expect("the bank's line");
     assert!(line.contains("open") && line.contains(" in "), "{table}");
-    let json: Value = serde_json::from_slice(&town.pointsman.cli(&["services", "--json"]).await.stdout).expect("JSON");
+    let json: Value =
+        serde_json::from_slice(&system.pointsman.cli(&["services", "--json"]).await.stdout).expect("JSON");
     assert_eq!(json[0]["breaker"]["state"], "open");
-    assert!(town.pointsman.log().contains("the breaker opens"), "{}", town.pointsman.log());
+    assert!(system.pointsman.log().contains("the breaker opens"), "{}", system.pointsman.log());
 
     // Files with the same settings of the service keep its breaker; changed settings reset it.
-    let generation = || async { town.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+    let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
-    town.flags.edit("routes/pay.yaml", |text| text.replace("state: only }\n", "state: only, deadline: 9s }\n"));
+    system.flags.edit("routes/pay.yaml", |text| text.replace("state: only }\n", "state: only, deadline: 9s }\n"));
     until("the files to be taken", || async { (generation().await > before).then_some(()) }).await;
-    assert_eq!(town.state().await, "open");
-    town.flags.edit("pointsman.yaml", |text| text.replace("min: 5", "min: 6"));
-    until("a new breaker", || async { (town.state().await == "closed").then_some(()) }).await;
-    town.pointsman.until_metric("a new breaker", |m| bank(m, "pointsman_breaker_state") == 0.0).await;
+    assert_eq!(system.state().await, "open");
+    system.flags.edit("pointsman.yaml", |text| text.replace("min: 5", "min: 6"));
+    until("a new breaker", || async { (system.state().await == "closed").then_some(()) }).await;
+    system.pointsman.until_metric("a new breaker", |m| bank(m, "pointsman_breaker_state") == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn successful_probes_close_the_breaker() {
-    let town = Town::start(", breaker: { min: 4, over: 60s, open: 300ms, open_max: 400ms, probes: 2 }").await;
-    town.bank.otherwise(Act::Status(503));
+    let system = TestSystem::start(", breaker: { min: 4, over: 60s, open: 300ms, open_max: 400ms, probes: 2 }").await;
+    system.bank.otherwise(OriginReply::Status(503));
     for _ in 0..4 {
-        assert!(town.pay().await.is_server_error());
+        assert!(system.pay().await.is_server_error());
     }
-    town.until_probes_may_go().await;
-    assert!(town.pay().await.is_server_error());
-    let metrics = town.pointsman.metrics().await;
-    assert_eq!((town.bank.count(), went(&metrics, "half_open"), went(&metrics, "open")), (5, 1.0, 2.0), "it failed");
+    system.until_probes_may_go().await;
+    assert!(system.pay().await.is_server_error());
+    let metrics = system.pointsman.metrics().await;
+    assert_eq!((system.bank.count(), went(&metrics, "half_open"), went(&metrics, "open")), (5, 1.0, 2.0), "it failed");
 
-    town.until_probes_may_go().await;
+    system.until_probes_may_go().await;
     // Slow enough for all calls to arrive before the probes are answered.
-    town.bank.otherwise(Act::Slow(Duration::from_secs(4), GOOD));
-    assert_eq!(town.pay_at_once(20).await, 2, "the probes are answered, the others fail at once");
-    assert_eq!(town.bank.count(), 7);
-    assert_eq!(town.state().await, "closed");
-    town.bank.otherwise(Act::Json(GOOD));
-    assert_eq!(town.pay_at_once(20).await, 20);
-    let metrics = town.pointsman.metrics().await;
+    system.bank.otherwise(OriginReply::Slow(Duration::from_secs(4), GOOD));
+    assert_eq!(system.pay_at_once(20).await, 2, "the probes are answered, the others fail at once");
+    assert_eq!(system.bank.count(), 7);
+    assert_eq!(system.state().await, "closed");
+    system.bank.otherwise(OriginReply::Json(GOOD));
+    assert_eq!(system.pay_at_once(20).await, 20);
+    let metrics = system.pointsman.metrics().await;
     assert_eq!((went(&metrics, "closed"), bank(&metrics, "pointsman_breaker_state")), (1.0, 0.0));
     assert_eq!(refused(&metrics, "breaker"), 18.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_errors_do_not_open_the_breaker_and_slow_calls_do() {
-    let town = Town::start(", breaker: { min: 4, over: 60s, slow: 500ms, open: 60s }").await;
-    town.bank.next(Act::Status(429), 10);
-    town.bank.next(Act::Status(404), 10);
+    let system = TestSystem::start(", breaker: { min: 4, over: 60s, slow: 500ms, open: 60s }").await;
+    system.bank.next(OriginReply::Status(429), 10);
+    system.bank.next(OriginReply::Status(404), 10);
     for _ in 0..20 {
-        assert!(!town.pay().await.is_success());
+        assert!(!system.pay().await.is_success());
     }
-    let shown = town.shown().await;
+    let shown = system.shown().await;
     assert_eq!((&shown["breaker"]["state"], &shown["breaker"]["calls"]), (&json!("closed"), &json!(20)));
     assert_eq!(shown["breaker"]["failed"], 0);
-    town.bank.otherwise(Act::Slow(Duration::from_millis(700), GOOD));
-    assert_eq!(town.pay_at_once(20).await, 20, "slow is still an answer");
-    assert_eq!(town.state().await, "open");
+    system.bank.otherwise(OriginReply::Slow(Duration::from_millis(700), GOOD));
+    assert_eq!(system.pay_at_once(20).await, 20, "slow is still an answer");
+    assert_eq!(system.state().await, "open");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_that_is_off_stops_no_call() {
-    let town = Town::start(", breaker: off").await;
-    town.bank.otherwise(Act::Status(500));
+    let system = TestSystem::start(", breaker: off").await;
+    system.bank.otherwise(OriginReply::Status(500));
     for _ in 0..30 {
-        assert!(town.pay().await.is_server_error());
+        assert!(system.pay().await.is_server_error());
     }
-    assert_eq!(town.bank.count(), 30);
-    assert_eq!(town.shown().await["breaker"], Value::Null);
+    assert_eq!(system.bank.count(), 30);
+    assert_eq!(system.shown().await["breaker"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dark_runs_obey_the_breaker_and_do_not_count_in_it() {
-    let town = Town::at(None, "dark", ", breaker: { min: 5, over: 60s, open: 60s }").await;
-    town.bank.otherwise(Act::Status(500));
+    let system = TestSystem::at(None, "dark", ", breaker: { min: 5, over: 60s, open: 60s }").await;
+    system.bank.otherwise(OriginReply::Status(500));
     let settled = |m: &Metrics| m.sum("pointsman_comparisons_total", &[("route", "pay")]);
     for _ in 0..20 {
-        assert_eq!(town.pay().await, StatusCode::OK, "legacy answers");
+        assert_eq!(system.pay().await, StatusCode::OK, "legacy answers");
     }
-    town.pointsman.until_metric("all to be compared", |m| settled(m) == 20.0).await;
-    assert_eq!(town.bank.count(), 20, "every dark run called the bank, and failed");
-    assert_eq!(town.state().await, "closed");
-    assert_eq!(town.shown().await["breaker"]["calls"], 0);
+    system.pointsman.until_metric("all to be compared", |m| settled(m) == 20.0).await;
+    assert_eq!(system.bank.count(), 20, "every dark run called the bank, and failed");
+    assert_eq!(system.state().await, "closed");
+    assert_eq!(system.shown().await["breaker"]["calls"], 0);
 
     for _ in 0..5 {
-        assert!(town.send("/real").await.status.is_server_error());
+        assert!(system.send("/real").await.status.is_server_error());
     }
-    assert_eq!((town.state().await.as_str(), town.bank.count()), ("open", 25));
-    town.bank.otherwise(Act::Json(GOOD));
+    assert_eq!((system.state().await.as_str(), system.bank.count()), ("open", 25));
+    system.bank.otherwise(OriginReply::Json(GOOD));
     for _ in 0..10 {
-        assert_eq!(town.pay().await, StatusCode::OK);
+        assert_eq!(system.pay().await, StatusCode::OK);
     }
-    let metrics = town.pointsman.until_metric("all to be compared", |m| settled(m) == 30.0).await;
-    assert_eq!((town.state().await.as_str(), town.bank.count()), ("open", 25), "it refuses them too");
+    let metrics = system.pointsman.until_metric("all to be compared", |m| settled(m) == 30.0).await;
+    assert_eq!((system.state().await.as_str(), system.bank.count()), ("open", 25), "it refuses them too");
     assert_eq!(refused(&metrics, "breaker"), 10.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_gets_no_more_calls_per_second_than_its_rate() {
-    let town = Town::start(", rate: 20/s, burst: 4").await;
+    let system = TestSystem::start(", rate: 20/s, burst: 4").await;
     let begun = Instant::now();
-    assert_eq!(town.pay_at_once(44).await, 44, "all wait for their turn");
+    assert_eq!(system.pay_at_once(44).await, 44, "all wait for their turn");
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(1_990), "4 at once and 40 at 20 a second take 2 s, not {took:?}");
-    let shown = town.shown().await;
+    let shown = system.shown().await;
     assert_eq!((&shown["rate"], &shown["burst"], &shown["waiting"]), (&json!("20/s"), &json!(4), &json!(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_times_out_waiting_for_the_rate_was_not_sent() {
-    let town = Town::start(", rate: 1/m").await;
-    assert_eq!(town.pay_at_once(5).await, 1);
-    assert_eq!(town.bank.count(), 1);
-    let metrics = town.pointsman.metrics().await;
+    let system = TestSystem::start(", rate: 1/m").await;
+    assert_eq!(system.pay_at_once(5).await, 1);
+    assert_eq!(system.bank.count(), 1);
+    let metrics = system.pointsman.metrics().await;
     assert_eq!((refused(&metrics, "rate"), bank(&metrics, "pointsman_breaker_state")), (4.0, 0.0));
-    let text = String::from_utf8_lossy(&town.send("/pay").await.body).into_owned();
+    let text = String::from_utf8_lossy(&system.send("/pay").await.body).into_owned();
     assert!(text.contains("no more than 1/m"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_timeouts_of_a_service_apply_to_steps() {
-    let town = Town::start(", first_byte: 200ms").await;
-    town.bank.otherwise(Act::Stall);
+    let system = TestSystem::start(", first_byte: 200ms").await;
+    system.bank.otherwise(OriginReply::Stall);
     let begun = Instant::now();
-    assert!(town.pay().await.is_server_error());
+    assert!(system.pay().await.is_server_error());
     assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the step's own 20 s");
 
     let (address, _crowd) = unreachable().await;
-    let town = Town::at(Some(address), "only", ", connect: 200ms").await;
+    let system = TestSystem::at(Some(address), "only", ", connect: 200ms").await;
     let begun = Instant::now();
-    assert!(town.pay().await.is_server_error());
+    assert!(system.pay().await.is_server_error());
     assert!(begun.elapsed() < Duration::from_secs(15), "sooner than the limit's 20 s");
 }
 

@@ -6,8 +6,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use pointsman::demo::http::Reply;
 use serde_json::{Value, json};
 
-use crate::support::seed::{said, seed};
-use crate::support::town::{FAMILY, Town, some_order};
+use crate::support::seed::{report_violations, seed};
+use crate::support::test_system::{FAMILY, TestSystem, some_order};
 use crate::support::until;
 
 const ORDERS: &str = "routes/orders.yaml";
@@ -41,10 +41,10 @@ const BY_CUSTOMER: &str = "    caller: x-customer\n";
 const BY_TOKEN: &str = "    caller: { jwt: { keys: issuer.pem, audience: shop }, headers: x-customer }\n";
 const BY_NOBODY: &str = "    caller: []\n";
 
-async fn reloaded(town: &Town, text: &str) {
-    let generation = || async { town.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+async fn reloaded(system: &TestSystem, text: &str) {
+    let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
-    town.flags.write(ORDERS, text);
+    system.flags.write(ORDERS, text);
     until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
 }
 
@@ -59,9 +59,9 @@ struct Order {
 }
 
 impl Order {
-    async fn placed(town: &Town, key: &'static str, number: u64, credential: &str) -> Self {
+    async fn placed(system: &TestSystem, key: &'static str, number: u64, credential: &str) -> Self {
         let mut order = Self { key, number, customer: "c-1", credential: credential.to_owned(), order: Value::Null };
-        let reply = order.sent(town).await;
+        let reply = order.sent(system).await;
         assert_eq!(reply.status, StatusCode::CREATED, "{key}: {}", reply.json());
         order.order = reply.json();
         order
@@ -73,124 +73,129 @@ impl Order {
     fn id(&self) -> &Value {
         &self.order["id"]
     }
-    async fn sent(&self, town: &Town) -> Reply {
+    async fn sent(&self, system: &TestSystem) -> Reply {
         let headers =
             [("idempotency-key", self.key), ("x-customer", self.customer), ("authorization", self.credential.as_str())];
-        let reply = town.send_with(Method::POST, "/orders", &headers, &some_order(self.number)).await;
-        reply.unwrap_or_else(|why| panic!("{why}\n{}", town.pointsman.log()))
+        let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(self.number)).await;
+        reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
     }
-    async fn is_found(&self, town: &Town, when: &str) {
-        let again = self.sent(town).await;
+    async fn is_found(&self, system: &TestSystem, when: &str) {
+        let again = self.sent(system).await;
         let (status, again) = (again.status, again.json());
         assert_eq!((status, &again["id"]), (StatusCode::CREATED, self.id()), "{when}, {}: {again}", self.key);
     }
 }
 
-async fn raise(town: &Town, to: &str) {
+async fn raise(system: &TestSystem, to: &str) {
     const RUNGS: [&str; 4] = ["off", "shadow", "dark", "live"];
-    let row = town.pointsman.get("/api/v2/routes/orders.create").await;
+    let row = system.pointsman.get("/api/v2/routes/orders.create").await;
     let rank = |state: &str| RUNGS.iter().position(|rung| *rung == state).expect("a state");
     for rung in &RUNGS[rank(row["row"]["requested"].as_str().expect("a state")) + 1..=rank(to)] {
         for route in FAMILY {
-            town.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+            system.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
         }
     }
 }
 
-fn charges(town: &Town) -> u64 {
-    town.world.ledger().balance().total("charge")
+fn charges(system: &TestSystem) -> u64 {
+    system.world.ledger().balance().total("charge")
 }
 
 /// All are found in every state, and nothing is done.
-async fn all_are_found(town: &Town, orders: &[&Order], when: &str) {
-    let before = charges(town);
+async fn all_are_found(system: &TestSystem, orders: &[&Order], when: &str) {
+    let before = charges(system);
     for state in ["live", "dark", "off"] {
-        town.lower(state).await;
+        system.lower(state).await;
         for order in orders {
-            order.is_found(town, &format!("{when}, {state}")).await;
+            order.is_found(system, &format!("{when}, {state}")).await;
         }
     }
-    town.idle().await;
-    raise(town, "live").await;
-    assert_eq!(charges(town), before, "{when}: nothing is done again");
+    system.wait_for_shadow_idle().await;
+    raise(system, "live").await;
+    assert_eq!(charges(system), before, "{when}: nothing is done again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_caller_loses_no_retry() {
-    let mut town = Town::with(|flags| flags.write("issuer.pem", ISSUER_PUBLIC)).await;
-    town.allowed.unacknowledged = true;
-    let good = std::fs::read_to_string(town.flags.file(ORDERS)).expect("readable");
-    let by_legacy = Order::placed(&town, "one", 1, "a").await;
-    raise(&town, "live").await;
-    let by_engine = Order::placed(&town, "two", 2, "a").await;
+    let mut system = TestSystem::with(|flags| flags.write("issuer.pem", ISSUER_PUBLIC)).await;
+    system.allowed.unacknowledged = true;
+    let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
+    let by_legacy = Order::placed(&system, "one", 1, "a").await;
+    raise(&system, "live").await;
+    let by_engine = Order::placed(&system, "two", 2, "a").await;
     assert!(by_legacy.id().is_number() && by_engine.id().is_string(), "each arm took one");
 
     // By the customer and not by the credential any more.
-    reloaded(&town, &scoped(&good, BY_CUSTOMER)).await;
-    all_are_found(&town, &[&by_legacy, &by_engine], "a reload").await;
-    let third = Order::placed(&town, "three", 3, "a").await;
+    reloaded(&system, &scoped(&good, BY_CUSTOMER)).await;
+    all_are_found(&system, &[&by_legacy, &by_engine], "a reload").await;
+    let third = Order::placed(&system, "three", 3, "a").await;
     assert!(third.id().is_string(), "a key that nobody had is new: {}", third.id());
     // A refreshed credential: as the scope of then had it.
-    by_legacy.with("b").is_found(&town, "a refreshed credential").await;
+    by_legacy.with("b").is_found(&system, "a refreshed credential").await;
     for state in ["live", "off"] {
-        town.lower(state).await;
-        let held = by_engine.with("b").sent(&town).await;
+        system.lower(state).await;
+        let held = by_engine.with("b").sent(&system).await;
         assert_eq!(held.status, StatusCode::CONFLICT, "{state}: {}", held.json());
     }
-    third.with("b").is_found(&town, "the credential scopes nothing now").await;
-    raise(&town, "live").await;
+    third.with("b").is_found(&system, "the credential scopes nothing now").await;
+    raise(&system, "live").await;
 
     // By a token, over a kill; the store and the key file know the rest.
-    town.quiet().await;
-    town.kill().await;
-    town.flags.write(ORDERS, &scoped(&good, BY_TOKEN));
-    town.restart().await;
-    all_are_found(&town, &[&by_legacy, &by_engine, &third], "a restart").await;
-    let by_token = Order::placed(&town, "four", 4, &token(1)).await;
+    system.wait_for_runs_to_end().await;
+    system.kill().await;
+    system.flags.write(ORDERS, &scoped(&good, BY_TOKEN));
+    system.restart().await;
+    all_are_found(&system, &[&by_legacy, &by_engine, &third], "a restart").await;
+    let by_token = Order::placed(&system, "four", 4, &token(1)).await;
     let next = by_token.with(&token(2));
-    next.is_found(&town, "a refreshed token").await;
-    town.lower("off").await;
-    let with_token = Order::placed(&town, "five", 5, &token(3)).await;
+    next.is_found(&system, "a refreshed token").await;
+    system.lower("off").await;
+    let with_token = Order::placed(&system, "five", 5, &token(3)).await;
     assert!(with_token.id().is_number(), "legacy took it: {}", with_token.id());
 
     // By nothing at all, over a restart and by a reload: what verifies tokens was kept.
-    assert_eq!(town.pointsman.stop().await, Some(0), "it ends in order");
-    town.flags.write(ORDERS, &scoped(&good, BY_NOBODY));
-    std::fs::remove_file(town.flags.file("issuer.pem")).expect("it was there");
-    town.restart().await;
-    raise(&town, "live").await;
+    assert_eq!(system.pointsman.stop().await, Some(0), "it ends in order");
+    system.flags.write(ORDERS, &scoped(&good, BY_NOBODY));
+    std::fs::remove_file(system.flags.file("issuer.pem")).expect("it was there");
+    system.restart().await;
+    raise(&system, "live").await;
     let later = with_token.with(&token(4));
     let all = [&by_legacy, &by_engine, &third, &next, &later];
-    all_are_found(&town, &all, "without any scope").await;
-    reloaded(&town, &scoped(&good, BY_CUSTOMER)).await;
-    all_are_found(&town, &all, "back to an earlier scope").await;
-    town.kill().await;
-    town.restart().await;
-    all_are_found(&town, &all, "and once more").await;
-    assert_eq!(charges(&town), 5, "each once");
+    all_are_found(&system, &all, "without any scope").await;
+    reloaded(&system, &scoped(&good, BY_CUSTOMER)).await;
+    all_are_found(&system, &all, "back to an earlier scope").await;
+    system.kill().await;
+    system.restart().await;
+    all_are_found(&system, &all, "and once more").await;
+    assert_eq!(charges(&system), 5, "each once");
     for order in [by_engine, third, by_token] {
-        town.note(order.order);
+        system.record_order(order.order);
     }
-    town.finish().await;
-    said("caller_changes::a_change_of_caller_loses_no_retry", seed(), "5 orders, 4 changes, 4 restarts", &[]);
+    system.finish().await;
+    report_violations(
+        "caller_changes::a_change_of_caller_loses_no_retry",
+        seed(),
+        "5 orders, 4 changes, 4 restarts",
+        &[],
+    );
 }
 
 /// What tells a retry changes, too: another header names it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_what_tells_a_retry_loses_none() {
-    let mut town = Town::start().await;
-    town.allowed.unacknowledged = true;
-    let good = std::fs::read_to_string(town.flags.file(ORDERS)).expect("readable");
-    let by_legacy = Order::placed(&town, "one", 1, "a").await;
-    raise(&town, "live").await;
-    let by_engine = Order::placed(&town, "two", 2, "a").await;
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
+    let by_legacy = Order::placed(&system, "one", 1, "a").await;
+    raise(&system, "live").await;
+    let by_engine = Order::placed(&system, "two", 2, "a").await;
     let other = good.replacen("request.headers[\"idempotency-key\"]", "request.headers[\"x-request-id\"]", 1);
-    reloaded(&town, &other).await;
-    all_are_found(&town, &[&by_legacy, &by_engine], "a reload").await;
-    town.kill().await;
-    town.restart().await;
-    all_are_found(&town, &[&by_legacy, &by_engine], "a restart").await;
-    town.note(by_engine.order);
-    town.finish().await;
-    said("caller_changes::a_change_of_what_tells_a_retry_loses_none", seed(), "2 orders, 1 change", &[]);
+    reloaded(&system, &other).await;
+    all_are_found(&system, &[&by_legacy, &by_engine], "a reload").await;
+    system.kill().await;
+    system.restart().await;
+    all_are_found(&system, &[&by_legacy, &by_engine], "a restart").await;
+    system.record_order(by_engine.order);
+    system.finish().await;
+    report_violations("caller_changes::a_change_of_what_tells_a_retry_loses_none", seed(), "2 orders, 1 change", &[]);
 }

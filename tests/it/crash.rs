@@ -5,40 +5,40 @@ use std::time::Duration;
 use http::Method;
 use pointsman::demo::world::Fault;
 
-use crate::support::town::{Town, some_order};
+use crate::support::test_system::{TestSystem, some_order};
 use crate::support::until_true;
 
 /// Kills the process while one call of `operation` is in flight, restarts it, and waits until every run has ended.
 async fn killed_during(operation: &'static str) {
-    let mut town = Town::start().await;
-    town.climb("live").await;
-    town.round().await;
-    let before = town.world.arrived(operation);
-    town.world.fault(operation, Fault::Delay(Duration::from_secs(30)), 1);
+    let mut system = TestSystem::start().await;
+    system.climb_to("live").await;
+    system.create_read_cancel().await;
+    let before = system.world.arrived(operation);
+    system.world.fault(operation, Fault::Delay(Duration::from_secs(30)), 1);
     {
         let body = some_order(1);
-        let asked = town.send(Method::POST, "/orders", &body);
-        let arrived = until_true("the call to arrive", || town.world.arrived(operation) > before);
+        let asked = system.send(Method::POST, "/orders", &body);
+        let arrived = until_true("the call to arrive", || system.world.arrived(operation) > before);
         tokio::select! {
             _ = asked => panic!("it was answered before it was killed"),
             () = arrived => {}
         }
     }
-    let before = ["charge", "mail"].map(|o| town.world.ledger().balance().total(o));
-    town.kill().await;
-    town.allowed.unacknowledged = true;
-    town.world.heal();
-    town.restart().await;
-    town.quiet().await;
-    let balance = town.world.ledger().balance();
+    let before = ["charge", "mail"].map(|o| system.world.ledger().balance().total(o));
+    system.kill().await;
+    system.allowed.unacknowledged = true;
+    system.world.heal();
+    system.restart().await;
+    system.wait_for_runs_to_end().await;
+    let balance = system.world.ledger().balance();
     assert!(balance.duplicates.is_empty(), "{balance:?}");
     if operation != "quote" {
         // A shared step had begun, so the run finishes by itself: what was cut off and what follows is done, once.
         let charges = before[0] + u64::from(operation != "mail");
         assert_eq!([charges, before[1] + 1], ["charge", "mail"].map(|o| balance.total(o)), "{balance:?}");
     }
-    town.round().await;
-    town.finish().await;
+    system.create_read_cancel().await;
+    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,35 +64,35 @@ async fn killed_during_the_mail() {
 /// Several kills at arbitrary moments under load.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_repeatedly_under_load() {
-    let mut town = Town::paced(pointsman::demo::Latency::new(0.3, 7), |_| {}).await;
-    town.climb("live").await;
-    town.allowed.unacknowledged = true;
+    let mut system = TestSystem::with_latency(pointsman::demo::Latency::new(0.3, 7), |_| {}).await;
+    system.climb_to("live").await;
+    system.allowed.unacknowledged = true;
     let mut random = fastrand::Rng::with_seed(11);
     for kill in 1..=5 {
-        let target = town.world.ledger().len() + random.usize(5..40);
+        let target = system.world.ledger().len() + random.usize(5..40);
         {
             let load = async {
                 loop {
                     let bodies: Vec<_> = (0..4).map(|n| some_order(n + kill * 10)).collect();
-                    let asked = bodies.iter().map(|body| town.send(Method::POST, "/orders", body));
+                    let asked = bodies.iter().map(|body| system.send(Method::POST, "/orders", body));
                     for reply in futures_util::future::join_all(asked).await.into_iter().flatten() {
                         if reply.status.is_success() {
-                            town.note(reply.json());
+                            system.record_order(reply.json());
                         }
                     }
                 }
             };
-            let ledger = town.world.ledger();
+            let ledger = system.world.ledger();
             tokio::select! {
                 () = load => {}
                 () = until_true("some effects", || ledger.len() >= target) => {}
             }
         }
-        town.kill().await;
-        town.restart().await;
+        system.kill().await;
+        system.restart().await;
     }
-    town.quiet().await;
-    let runs = town.pointsman.get("/api/v2/orchestrate/runs?status=paused&limit=10").await;
+    system.wait_for_runs_to_end().await;
+    let runs = system.pointsman.get("/api/v2/orchestrate/runs?status=paused&limit=10").await;
     assert_eq!(runs["runs"].as_array().map(Vec::len), Some(0), "every service is keyed, so nothing waits: {runs}");
-    town.finish().await;
+    system.finish().await;
 }

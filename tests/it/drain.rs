@@ -9,21 +9,21 @@ use pointsman::demo::world::Fault;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::support::town::{Town, some_order};
+use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{Metrics, PATIENCE, checker, until_true};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_are_answered_and_new_ones_refused() {
-    let town = Town::start().await;
-    town.climb("live").await;
-    let before = town.world.arrived("charge");
-    town.world.fault("charge", Fault::Delay(Duration::from_millis(800)), 6);
+    let system = TestSystem::start().await;
+    system.climb_to("live").await;
+    let before = system.world.arrived("charge");
+    system.world.fault("charge", Fault::Delay(Duration::from_millis(800)), 6);
     let told = AtomicBool::new(false);
     let bodies: Vec<_> = (0..6).map(some_order).collect();
-    let asked = futures_util::future::join_all(bodies.iter().map(|body| town.send(Method::POST, "/orders", body)));
+    let asked = futures_util::future::join_all(bodies.iter().map(|body| system.send(Method::POST, "/orders", body)));
     let telling = async {
-        until_true("all to be under way", || town.world.arrived("charge") >= before + 6).await;
-        town.pointsman.terminate();
+        until_true("all to be under way", || system.world.arrived("charge") >= before + 6).await;
+        system.pointsman.terminate();
         told.store(true, Ordering::SeqCst);
     };
     let (replies, ()) = tokio::join!(asked, telling);
@@ -31,42 +31,42 @@ async fn requests_in_flight_are_answered_and_new_ones_refused() {
     for reply in replies {
         let reply = reply.expect("an answer in spite of SIGTERM");
         assert_eq!(reply.status, StatusCode::CREATED);
-        town.note(reply.json());
+        system.record_order(reply.json());
     }
-    let mut town = town;
-    assert_eq!(town.pointsman.ended().await, Some(0));
-    town.restart().await;
-    town.finish().await;
+    let mut system = system;
+    assert_eq!(system.pointsman.ended().await, Some(0));
+    system.restart().await;
+    system.finish().await;
 }
 
 /// Clients that keep sending while the process drains: every request that reached an arm is answered, every answer is
 /// complete, and nothing is accepted after the end.
 async fn every_begun_request_is_answered(state: &str) {
-    let mut town = Town::start().await;
-    town.climb(state).await;
-    let served = town.legacy.served();
+    let mut system = TestSystem::start().await;
+    system.climb_to(state).await;
+    let served = system.legacy.served();
     let answered = AtomicUsize::new(0);
     let client = |number: u64| {
-        let (town, answered) = (&town, &answered);
+        let (system, answered) = (&system, &answered);
         async move {
             for n in 0.. {
                 // No reply is fine, and the end: the listener is closed, or the connection was. An order that was
                 // begun all the same would stand in the ledger without an answer.
                 let body = some_order(number * 1_000 + n);
-                let Ok(reply) = town.send(Method::POST, "/orders", &body).await else { return };
+                let Ok(reply) = system.send(Method::POST, "/orders", &body).await else { return };
                 assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.json());
-                town.note(reply.json());
+                system.record_order(reply.json());
                 answered.fetch_add(1, Ordering::SeqCst);
             }
         }
     };
     let telling = async {
         until_true("traffic", || answered.load(Ordering::SeqCst) >= 40).await;
-        town.pointsman.terminate();
+        system.pointsman.terminate();
     };
     // The last scrape before the end has to balance like every other.
     let looking = async {
-        let (api, url) = (Client::new(PATIENCE), format!("{}/metrics", town.pointsman.admin_url()));
+        let (api, url) = (Client::new(PATIENCE), format!("{}/metrics", system.pointsman.admin_url()));
         let mut scrapes = 0;
         while let Ok(reply) = api.json(Method::GET, &url, &[], &Value::Null).await {
             checker::identity(&Metrics::parse(&String::from_utf8_lossy(&reply.body)));
@@ -75,15 +75,15 @@ async fn every_begun_request_is_answered(state: &str) {
         scrapes
     };
     let (_, (), scrapes) = tokio::join!(futures_util::future::join_all((0..6).map(client)), telling, looking);
-    assert!(TcpStream::connect(town.pointsman.listen).await.is_err(), "nobody is let in any more");
-    assert_eq!(town.pointsman.ended().await, Some(0), "{}", town.pointsman.log());
+    assert!(TcpStream::connect(system.pointsman.listen).await.is_err(), "nobody is let in any more");
+    assert_eq!(system.pointsman.ended().await, Some(0), "{}", system.pointsman.log());
     let answered = answered.load(Ordering::SeqCst);
     eprintln!("{answered} answers in {state}, {scrapes} scrapes until the end");
     if state != "live" {
-        assert_eq!(town.legacy.served() - served, answered as u64, "what reached legacy was answered");
+        assert_eq!(system.legacy.served() - served, answered as u64, "what reached legacy was answered");
     }
-    town.restart().await;
-    town.finish().await;
+    system.restart().await;
+    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

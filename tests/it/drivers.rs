@@ -14,11 +14,11 @@ use pointsman::names::{StepId, WorkflowName};
 use pointsman::workflow::{Choice, Order, Run, RunStatus, Undone};
 use serde_json::json;
 
+use crate::support::in_process_engine::{InProcessEngine, OPERATIONS, WorkflowRun};
 use crate::support::until_true;
-use crate::support::yard::{OPERATIONS, Track, Yard};
 
-/// One call of a workflow: the operation, and how many of it came before in the run.
-type Place = (&'static str, u64);
+/// One call of a workflow: the operation, and how many calls of it came before in the run.
+type CallPosition = (&'static str, u64);
 
 /// What goes wrong with one call, and for how many of its attempts.
 const TROUBLE: [(&str, Fault, usize); 9] = [
@@ -34,8 +34,8 @@ const TROUBLE: [(&str, Fault, usize); 9] = [
 ];
 
 /// The example set with short times; every POST goes to a service that honours keys, or none does.
-async fn yard(keyed: bool) -> Yard {
-    Yard::new(|flags| {
+async fn rig(keyed: bool) -> InProcessEngine {
+    InProcessEngine::new(|flags| {
         flags.edit("pointsman.yaml", |text| {
             let text = if keyed { text } else { text.replace("keyed: true", "keyed: false") };
             format!("{text}limits: {{ step_timeout_ms: 300 }}\n")
@@ -50,22 +50,25 @@ async fn yard(keyed: bool) -> Yard {
 }
 
 /// Every call that a run without faults makes, and its effects.
-async fn calls(yard: &Yard, workflow: &WorkflowName) -> (Vec<Place>, BTreeMap<String, u64>) {
-    let track = yard.track(workflow).await;
-    let before = yard.arrived();
-    track.ask().await;
-    let run = track.rest().await.expect("a run");
+async fn calls(rig: &InProcessEngine, workflow: &WorkflowName) -> (Vec<CallPosition>, BTreeMap<String, u64>) {
+    let workflow_run = rig.prepare(workflow).await;
+    let before = rig.arrived();
+    workflow_run.ask().await;
+    let run = workflow_run.rest().await.expect("a run");
     assert_eq!(run.status, RunStatus::Completed, "{workflow} is clean: {:?}", run.note);
-    assert_eq!(track.violations(0).await, Vec::<String>::new());
-    let after = yard.arrived();
+    assert_eq!(workflow_run.violations(0).await, Vec::<String>::new());
+    let after = rig.arrived();
     let counts = OPERATIONS.iter().map(|operation| (*operation, after[operation] - before[operation]));
-    (counts.flat_map(|(operation, count)| (0..count).map(move |nth| (operation, nth))).collect(), track.effects())
+    (
+        counts.flat_map(|(operation, count)| (0..count).map(move |nth| (operation, nth))).collect(),
+        workflow_run.effects(),
+    )
 }
 
 /// Injects a fault into one call; earlier calls of the same operation meet none.
-fn spoil(yard: &Yard, (operation, nth): Place, fault: Fault, times: usize) {
-    yard.world.fault(operation, Fault::None, usize::try_from(nth).expect("few"));
-    yard.world.fault(operation, fault, times);
+fn spoil(rig: &InProcessEngine, (operation, nth): CallPosition, fault: Fault, times: usize) {
+    rig.world.fault(operation, Fault::None, usize::try_from(nth).expect("few"));
+    rig.world.fault(operation, fault, times);
 }
 
 /// Whether the operation is a DELETE, which is idempotent.
@@ -74,16 +77,16 @@ fn is_repeatable(operation: &str) -> bool {
 }
 
 /// The final state of a run; records a violation where it is none.
-async fn ended(track: &Track<'_>, clean: &BTreeMap<String, u64>, wrong: &mut Vec<String>) -> &'static str {
-    let Some(run) = track.rest().await else {
-        if !track.effects().is_empty() {
-            wrong.push(format!("I1: no run is kept, and this was done: {:?}", track.effects()));
+async fn ended(workflow_run: &WorkflowRun<'_>, clean: &BTreeMap<String, u64>, wrong: &mut Vec<String>) -> &'static str {
+    let Some(run) = workflow_run.rest().await else {
+        if !workflow_run.effects().is_empty() {
+            wrong.push(format!("I1: no run is kept, and this was done: {:?}", workflow_run.effects()));
         }
         return "none";
     };
     match run.status {
-        RunStatus::Completed if track.effects() != *clean => {
-            wrong.push(format!("completed, with {:?} instead of {clean:?}", track.effects()));
+        RunStatus::Completed if workflow_run.effects() != *clean => {
+            wrong.push(format!("completed, with {:?} instead of {clean:?}", workflow_run.effects()));
         }
         RunStatus::Completed => {}
         RunStatus::Failed | RunStatus::Paused if run.note.is_some() => {}
@@ -94,20 +97,20 @@ async fn ended(track: &Track<'_>, clean: &BTreeMap<String, u64>, wrong: &mut Vec
 
 /// Repeats a run that waits for a person once for each possible decision: all of them have to end.
 async fn each_choice(
-    yard: &Yard,
+    rig: &InProcessEngine,
     workflow: &WorkflowName,
-    place: Place,
+    place: CallPosition,
     fault: Fault,
     wrong: &mut Vec<String>,
 ) -> usize {
     let mut choices: Option<Vec<String>> = None;
     let mut tried = 0;
     while choices.as_ref().is_none_or(|choices| tried < choices.len()) {
-        let track = yard.track(workflow).await;
-        spoil(yard, place, fault, 1);
-        track.ask().await;
-        let Some(run) = track.rest().await.filter(|run| run.status == RunStatus::Paused) else { return tried };
-        let conflict = track.folded(run.run_id).await.conflict().cloned().expect("a conflict");
+        let workflow_run = rig.prepare(workflow).await;
+        spoil(rig, place, fault, 1);
+        workflow_run.ask().await;
+        let Some(run) = workflow_run.rest().await.filter(|run| run.status == RunStatus::Paused) else { return tried };
+        let conflict = workflow_run.folded(run.run_id).await.conflict().cloned().expect("a conflict");
         let choice = choices.get_or_insert(conflict.choices)[tried].clone();
         tried += 1;
         let chosen = match choice.as_str() {
@@ -123,37 +126,42 @@ async fn each_choice(
             }
         };
         let order = Order::Resolve { step: conflict.step.clone(), item: conflict.item, choice: chosen, reason: None };
-        if let Err(why) = track.engine().order(run.run_id, order, "ann".into()).await {
+        if let Err(why) = workflow_run.engine().order(run.run_id, order, "ann".into()).await {
             wrong.push(format!("{choice} is offered and refused: {why}"));
             continue;
         }
-        let mut end = track.rest().await.expect("the run");
+        let mut end = workflow_run.rest().await.expect("the run");
         if end.status == RunStatus::Paused && matches!(choice.as_str(), "retry_with" | "take" | "skip") {
             // What was given, or left out, made no sense to what follows or to the answer: it is asked again, and there is
             // a way out.
-            let asked = track.folded(run.run_id).await.conflict().cloned().expect("a conflict");
+            let asked = workflow_run.folded(run.run_id).await.conflict().cloned().expect("a conflict");
             let (step, item, choice) = (asked.step, asked.item, Choice::Cancel { compensate: true });
             let out = Order::Resolve { step, item, choice, reason: None };
-            track.engine().order(run.run_id, out, "ann".into()).await.expect("it is offered");
-            end = track.rest().await.expect("the run");
+            workflow_run.engine().order(run.run_id, out, "ann".into()).await.expect("it is offered");
+            end = workflow_run.rest().await.expect("the run");
         }
         if !end.status.is_final() {
             wrong.push(format!("after {choice} it is {}: {:?}", end.status.as_str(), end.note));
         }
         let again = u64::from(choice == "retry");
-        wrong.extend(track.violations(again).await.into_iter().map(|found| format!("{choice}: {found}")));
+        wrong.extend(workflow_run.violations(again).await.into_iter().map(|found| format!("{choice}: {found}")));
         let over = (conflict.step.clone(), conflict.item);
-        let run = track.folded(run.run_id).await;
+        let run = workflow_run.folded(run.run_id).await;
         // Whoever cancels over an unknown outcome, or skips it, leaves that one as it is, and the run says so.
         let left = matches!(choice.as_str(), "cancel" | "skip");
-        wrong.extend(not_undone(yard, workflow, &run, left.then_some(&over)));
+        wrong.extend(not_undone(rig, workflow, &run, left.then_some(&over)));
     }
     tried
 }
 
 /// What is done, declares an `undo`, and was left as it is by a run that did not complete.
-fn not_undone(yard: &Yard, workflow: &WorkflowName, run: &Run, but: Option<&(StepId, Option<u32>)>) -> Vec<String> {
-    let plan = yard.plan(workflow);
+fn not_undone(
+    rig: &InProcessEngine,
+    workflow: &WorkflowName,
+    run: &Run,
+    but: Option<&(StepId, Option<u32>)>,
+) -> Vec<String> {
+    let plan = rig.plan(workflow);
     let declared = |step| plan.step(step).is_some_and(|(_, step)| step.undo.is_some());
     let left = run.undone().into_iter().filter(|(step, item, undone)| {
         let known = but.is_some_and(|(id, of)| *step == id && item == of);
@@ -163,27 +171,28 @@ fn not_undone(yard: &Yard, workflow: &WorkflowName, run: &Run, but: Option<&(Ste
 }
 
 async fn each_call_fails_in_turn(keyed: bool) {
-    let yard = yard(keyed).await;
+    let rig = rig(keyed).await;
     let (mut cases, mut choices, mut wrong, mut ends) = (0, 0, Vec::new(), BTreeMap::<_, u32>::new());
-    for workflow in yard.workflows() {
-        let (places, clean) = calls(&yard, &workflow).await;
+    for workflow in rig.workflows() {
+        let (places, clean) = calls(&rig, &workflow).await;
         for place in places {
             for (name, fault, times) in TROUBLE {
-                let track = yard.track(&workflow).await;
-                spoil(&yard, place, fault, times);
-                track.ask().await;
+                let workflow_run = rig.prepare(&workflow).await;
+                spoil(&rig, place, fault, times);
+                workflow_run.ask().await;
                 let mut found = Vec::new();
-                let end = ended(&track, &clean, &mut found).await;
-                found.extend(track.violations(times as u64).await);
+                let end = ended(&workflow_run, &clean, &mut found).await;
+                found.extend(workflow_run.violations(times as u64).await);
                 // Where a repetition could have a second effect, nothing is sent again automatically.
-                if !keyed && track.ledger().iter().any(|line| line.duplicate && !is_repeatable(&line.operation)) {
+                if !keyed && workflow_run.ledger().iter().any(|line| line.duplicate && !is_repeatable(&line.operation))
+                {
                     found.push("a call whose outcome is unknown was sent again".into());
                 }
-                if let Some(run) = track.run().await.filter(|run| run.status.is_final()) {
-                    found.extend(not_undone(&yard, &workflow, &track.folded(run.run_id).await, None));
+                if let Some(run) = workflow_run.run().await.filter(|run| run.status.is_final()) {
+                    found.extend(not_undone(&rig, &workflow, &workflow_run.folded(run.run_id).await, None));
                 }
                 if end == "paused" && name != "broken" {
-                    choices += each_choice(&yard, &workflow, place, fault, &mut found).await;
+                    choices += each_choice(&rig, &workflow, place, fault, &mut found).await;
                 }
                 wrong.extend(found.into_iter().map(|found| format!("{workflow}, {place:?} {name}: {found}")));
                 *ends.entry((name, end)).or_default() += 1;
@@ -198,35 +207,35 @@ async fn each_call_fails_in_turn(keyed: bool) {
 }
 
 async fn each_call_is_made_twice(keyed: bool) {
-    let yard = yard(keyed).await;
+    let rig = rig(keyed).await;
     let (mut cases, mut wrong, mut ends, mut extra) = (0, Vec::new(), BTreeMap::<_, u32>::new(), 0);
-    for workflow in yard.workflows() {
-        let (places, clean) = calls(&yard, &workflow).await;
+    for workflow in rig.workflows() {
+        let (places, clean) = calls(&rig, &workflow).await;
         for place in places {
-            let mut track = yard.track(&workflow).await;
-            let arrived = yard.world.arrived(place.0);
-            spoil(&yard, place, Fault::Linger(Duration::from_secs(30)), 1);
+            let mut workflow_run = rig.prepare(&workflow).await;
+            let arrived = rig.world.arrived(place.0);
+            spoil(&rig, place, Fault::Linger(Duration::from_secs(30)), 1);
             {
                 // This world does what it is asked as it arrives.
-                let asked = track.ask();
-                let done = until_true("the call to be done", || yard.world.arrived(place.0) > arrived + place.1);
+                let asked = workflow_run.ask();
+                let done = until_true("the call to be done", || rig.world.arrived(place.0) > arrived + place.1);
                 tokio::select! {
                     _ = asked => panic!("{workflow} {place:?}: it was answered before the process ended"),
                     () = done => {}
                 }
             }
-            yard.world.heal();
-            track.crash().await;
+            rig.world.heal();
+            workflow_run.crash().await;
             let mut found = Vec::new();
-            let end = ended(&track, &clean, &mut found).await;
-            found.extend(track.violations(1).await);
+            let end = ended(&workflow_run, &clean, &mut found).await;
+            found.extend(workflow_run.violations(1).await);
             if keyed && !matches!(end, "completed" | "none") {
                 found.push(format!("it is {end}, though a repeat is harmless"));
             }
-            if !keyed && track.ledger().iter().any(|line| line.duplicate && !is_repeatable(&line.operation)) {
+            if !keyed && workflow_run.ledger().iter().any(|line| line.duplicate && !is_repeatable(&line.operation)) {
                 found.push("a call whose outcome is unknown was sent again".into());
             }
-            extra += track.ledger().iter().filter(|line| line.duplicate).count();
+            extra += workflow_run.ledger().iter().filter(|line| line.duplicate).count();
             wrong.extend(found.into_iter().map(|found| format!("{workflow}, {place:?}: {found}")));
             *ends.entry(end).or_default() += 1;
             cases += 1;

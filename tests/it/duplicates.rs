@@ -8,15 +8,15 @@ use pointsman::demo::http::{Client, Reply};
 use pointsman::demo::world::Fault;
 use serde_json::{Value, json};
 
-use crate::support::seed::{said as said_at_the_end, seed};
-use crate::support::town::{Town, some_order};
+use crate::support::seed::{report_violations, seed};
+use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{PATIENCE, until_true};
 
 const KEY: [(&str, &str); 1] = [("idempotency-key", "the-one")];
 
 /// Sends the same request `times` times concurrently; every answer has to be the same created order.
-async fn delivered(town: &Town, times: usize, body: &Value) -> Value {
-    let replies = join_all((0..times).map(|_| town.send_with(Method::POST, "/orders", &KEY, body))).await;
+async fn delivered(system: &TestSystem, times: usize, body: &Value) -> Value {
+    let replies = join_all((0..times).map(|_| system.send_with(Method::POST, "/orders", &KEY, body))).await;
     let replies: Vec<Reply> = replies.into_iter().map(|reply| reply.expect("a reply")).collect();
     for reply in &replies {
         assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.json());
@@ -26,76 +26,76 @@ async fn delivered(town: &Town, times: usize, body: &Value) -> Value {
     replies[0].json()
 }
 
-async fn another_body_is_refused(town: &Town) {
-    let other = town.send_with(Method::POST, "/orders", &KEY, &some_order(8)).await.expect("a reply");
+async fn another_body_is_refused(system: &TestSystem) {
+    let other = system.send_with(Method::POST, "/orders", &KEY, &some_order(8)).await.expect("a reply");
     assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", other.json());
 }
 
-async fn runs(town: &Town) -> usize {
-    let runs = town.pointsman.get("/api/v2/orchestrate/runs?route=orders.create&mode=real&limit=1000").await;
+async fn runs(system: &TestSystem) -> usize {
+    let runs = system.pointsman.get("/api/v2/orchestrate/runs?route=orders.create&mode=real&limit=1000").await;
     runs["runs"].as_array().map_or(0, Vec::len)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
-    let mut town = Town::start().await;
-    town.climb("live").await;
-    let before = (runs(&town).await, town.world.ledger().balance().total("charge"));
+    let mut system = TestSystem::start().await;
+    system.climb_to("live").await;
+    let before = (runs(&system).await, system.world.ledger().balance().total("charge"));
     let body = some_order(7);
-    let first = delivered(&town, 200, &body).await;
+    let first = delivered(&system, 200, &body).await;
     assert!(first["id"].is_string(), "the engine made it: {first}");
-    town.note(first.clone());
-    another_body_is_refused(&town).await;
-    town.kill().await;
-    town.restart().await;
-    assert_eq!(delivered(&town, 200, &body).await, first, "what was said before the kill is said again");
-    another_body_is_refused(&town).await;
-    town.lower("off").await;
-    assert_eq!(delivered(&town, 20, &body).await, first, "and whatever the flag says");
-    let after = (runs(&town).await, town.world.ledger().balance().total("charge"));
+    system.record_order(first.clone());
+    another_body_is_refused(&system).await;
+    system.kill().await;
+    system.restart().await;
+    assert_eq!(delivered(&system, 200, &body).await, first, "what was said before the kill is said again");
+    another_body_is_refused(&system).await;
+    system.lower("off").await;
+    assert_eq!(delivered(&system, 20, &body).await, first, "and whatever the flag says");
+    let after = (runs(&system).await, system.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
-    town.finish().await;
+    system.finish().await;
     let test = "duplicates::two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill";
-    said_at_the_end(test, seed(), "422 deliveries, 1 kill, 1 run", &[]);
+    report_violations(test, seed(), "422 deliveries, 1 kill, 1 run", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
-    let mut town = Town::start().await;
-    town.climb("live").await;
-    let before = (runs(&town).await, town.world.ledger().balance().total("charge"));
+    let mut system = TestSystem::start().await;
+    system.climb_to("live").await;
+    let before = (runs(&system).await, system.world.ledger().balance().total("charge"));
     let body = some_order(9);
-    let arrived = town.world.arrived("charge");
-    town.world.fault("charge", Fault::Delay(Duration::from_secs(30)), 1);
+    let arrived = system.world.arrived("charge");
+    system.world.fault("charge", Fault::Delay(Duration::from_secs(30)), 1);
     {
-        let asked = join_all((0..20).map(|_| town.send_with(Method::POST, "/orders", &KEY, &body)));
-        let under_way = until_true("the charge to arrive", || town.world.arrived("charge") > arrived);
+        let asked = join_all((0..20).map(|_| system.send_with(Method::POST, "/orders", &KEY, &body)));
+        let under_way = until_true("the charge to arrive", || system.world.arrived("charge") > arrived);
         tokio::select! {
             replies = asked => panic!("{} answers before the kill", replies.len()),
             () = under_way => {}
         }
     }
-    town.kill().await;
-    town.world.heal();
-    town.restart().await;
-    let order = delivered(&town, 20, &body).await;
-    town.note(order);
-    another_body_is_refused(&town).await;
-    let after = (runs(&town).await, town.world.ledger().balance().total("charge"));
+    system.kill().await;
+    system.world.heal();
+    system.restart().await;
+    let order = delivered(&system, 20, &body).await;
+    system.record_order(order);
+    another_body_is_refused(&system).await;
+    let after = (runs(&system).await, system.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
-    town.finish().await;
+    system.finish().await;
     let test = "duplicates::deliveries_repeated_after_a_kill_get_the_recovered_run";
-    said_at_the_end(test, seed(), "41 deliveries, 1 kill, 1 run", &[]);
+    report_violations(test, seed(), "41 deliveries, 1 kill, 1 run", &[]);
 }
 
 /// Sends the same start `times` times concurrently; returns the responses, all of the same run.
-async fn posted(town: &Town, times: usize, input: &Value, wanted: StatusCode) -> Vec<Value> {
-    let url = format!("{}/api/v2/orchestrate/run", town.pointsman.admin_url());
+async fn posted(system: &TestSystem, times: usize, input: &Value, wanted: StatusCode) -> Vec<Value> {
+    let url = format!("{}/api/v2/orchestrate/run", system.pointsman.admin_url());
     let body = json!({ "workflow": "create-order", "input": input, "idempotency_key": "the-one" });
     let client = Client::new(PATIENCE);
     let replies = join_all((0..times).map(|_| client.json(Method::POST, &url, &[], &body))).await;
     let of = |reply: Result<Reply, _>| {
-        let reply = reply.unwrap_or_else(|why| panic!("{why}\n{}", town.pointsman.log()));
+        let reply = reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()));
         assert_eq!(reply.status, wanted, "{}", reply.json());
         let mut data = reply.json()["data"].clone();
         // Each asking has a receipt of its own.
@@ -113,47 +113,47 @@ fn one_answer(said: &[Value]) -> &Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_starts_with_one_key_are_one_run_also_after_a_kill() {
-    let mut town = Town::start().await;
-    town.allowed.unacknowledged = true;
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
     let input = some_order(7);
-    let said = posted(&town, 200, &input, StatusCode::OK).await;
+    let said = posted(&system, 200, &input, StatusCode::OK).await;
     let first = one_answer(&said).clone();
-    posted(&town, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
-    town.kill().await;
-    town.restart().await;
-    let said = posted(&town, 200, &input, StatusCode::OK).await;
+    posted(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    system.kill().await;
+    system.restart().await;
+    let said = posted(&system, 200, &input, StatusCode::OK).await;
     assert_eq!(*one_answer(&said), first, "what was said before the kill is said again");
-    posted(&town, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
-    let balance = town.world.ledger().balance();
+    posted(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    let balance = system.world.ledger().balance();
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 0), "{balance:?}");
-    town.finish().await;
+    system.finish().await;
     let test = "duplicates::two_hundred_starts_with_one_key_are_one_run_also_after_a_kill";
-    said_at_the_end(test, seed(), "440 starts, 1 kill, 1 run", &[]);
+    report_violations(test, seed(), "440 starts, 1 kill, 1 run", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn starts_repeated_after_a_kill_get_the_recovered_run() {
-    let mut town = Town::start().await;
-    town.allowed.unacknowledged = true;
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
     let input = some_order(9);
-    town.world.fault("charge", Fault::Linger(Duration::from_secs(30)), 1);
+    system.world.fault("charge", Fault::Linger(Duration::from_secs(30)), 1);
     {
-        let asked = posted(&town, 100, &input, StatusCode::OK);
-        let under_way = until_true("the charge to arrive", || town.world.arrived("charge") > 0);
+        let asked = posted(&system, 100, &input, StatusCode::OK);
+        let under_way = until_true("the charge to arrive", || system.world.arrived("charge") > 0);
         tokio::select! {
             _ = asked => panic!("answered before the kill"),
             () = under_way => {}
         }
     }
-    town.kill().await;
-    town.world.heal();
-    town.restart().await;
-    let said = posted(&town, 100, &input, StatusCode::OK).await;
+    system.kill().await;
+    system.world.heal();
+    system.restart().await;
+    let said = posted(&system, 100, &input, StatusCode::OK).await;
     one_answer(&said);
-    posted(&town, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
-    let balance = town.world.ledger().balance();
+    posted(&system, 20, &some_order(8), StatusCode::UNPROCESSABLE_ENTITY).await;
+    let balance = system.world.ledger().balance();
     assert_eq!((balance.total("charge"), balance.repeated_deliveries), (1, 1), "{balance:?}");
-    town.finish().await;
+    system.finish().await;
     let test = "duplicates::starts_repeated_after_a_kill_get_the_recovered_run";
-    said_at_the_end(test, seed(), "220 starts, 1 kill, 1 run", &[]);
+    report_violations(test, seed(), "220 starts, 1 kill, 1 run", &[]);
 }

@@ -1,4 +1,4 @@
-//! The kill switch from outside: once it is acknowledged, nothing of the kind begins, whenever it was decided.
+//! The kill switch from outside: once it is acknowledged, nothing that it stops begins, even if it was decided before.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,18 +7,18 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::process::said;
-use crate::support::raw::Raw;
-use crate::support::seed::{said as told, seed};
-use crate::support::town::{Town, breathe, some_order};
+use crate::support::process::output_text;
+use crate::support::raw_connection::RawConnection;
+use crate::support::seed::{report_violations, seed};
+use crate::support::test_system::{TestSystem, short_pause, some_order};
 use crate::support::until;
 
 /// A call that was handed to the socket before the acknowledgement may be counted by its receiver this much later.
 const IN_TRANSIT: Duration = Duration::from_millis(150);
 
-/// Orders are the engine's from the start; `more` goes into pointsman.yaml.
-async fn live(more: &str) -> Town {
-    Town::with(|flags| {
+/// The engine answers orders from the start; `more` goes into pointsman.yaml.
+async fn live(more: &str) -> TestSystem {
+    TestSystem::with(|flags| {
         flags.edit("routes/orders.yaml", |text| {
             ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
                 let off = format!("workflow: {workflow}\n    state: off");
@@ -34,19 +34,20 @@ fn is_engines(order: &Value) -> bool {
     order["id"].is_string()
 }
 
-async fn freeze(town: &Town, arguments: &[&str]) -> String {
-    let output = town.pointsman.cli(&[&["freeze"], arguments].concat()).await;
-    assert!(output.status.success(), "{}", said(&output));
-    said(&output)
+async fn freeze(system: &TestSystem, arguments: &[&str]) -> String {
+    let output = system.pointsman.cli(&[&["freeze"], arguments].concat()).await;
+    assert!(output.status.success(), "{}", output_text(&output));
+    output_text(&output)
 }
 
 /// A request's head was decided while the route was live, its body comes after the freeze: legacy takes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_was_on_its_way_begins_nothing() {
-    let town = live("").await;
-    assert!(is_engines(&town.order().await));
+async fn a_request_in_flight_begins_nothing() {
+    let system = live("").await;
+    assert!(is_engines(&system.order().await));
     let body = some_order(7).to_string();
-    let mut client = Raw::connect(town.pointsman.url()["http://".len()..].parse().expect("an address")).await;
+    let mut client =
+        RawConnection::connect(system.pointsman.url()["http://".len()..].parse().expect("an address")).await;
     let head = format!(
         "POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\ntraceparent: \
          00-0000000000000000000000000000abcd-000000000000abcd-01\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
@@ -55,24 +56,24 @@ async fn a_request_that_was_on_its_way_begins_nothing() {
     client.send(head).await;
     // It is asked for once the engine's side waits for it.
     assert_eq!(client.reply().await.status, 100);
-    freeze(&town, &["--reason", "a look around"]).await;
+    freeze(&system, &["--reason", "a look around"]).await;
     client.send(body).await;
     let reply = client.reply().await;
     let order: Value = serde_json::from_slice(&reply.body).expect("JSON");
     assert!(reply.status == 201 && !is_engines(&order), "{} {order}", reply.status);
-    town.note(order);
+    system.record_order(order);
     // No fault of the engine: its row of answers goes on.
-    let evidence = town.pointsman.get("/api/v2/routes/orders.create/evidence").await["evidence"].clone();
+    let evidence = system.pointsman.get("/api/v2/routes/orders.create/evidence").await["evidence"].clone();
     assert_eq!((&evidence["engine_answers"], &evidence["engine_errors"]), (&json!(1), &json!(0)), "{evidence}");
-    freeze(&town, &["--off"]).await;
-    town.finish().await;
+    freeze(&system, &["--off"]).await;
+    system.finish().await;
 }
 
 /// Calls wait for their service's rate when effects are frozen: none of them leaves, and none is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_their_turn_do_not_leave() {
     const CALLS: usize = 12;
-    let mut town = Town::with(|flags| {
+    let mut system = TestSystem::with(|flags| {
         flags.edit("pointsman.yaml", |text| {
             text.replace("/bank\"], keyed: true }", "/bank\"], keyed: true, rate: 5/s, burst: 1 }")
         });
@@ -88,51 +89,51 @@ async fn calls_that_wait_for_their_turn_do_not_leave() {
         );
     })
     .await;
-    town.allowed.unacknowledged = true;
+    system.allowed.unacknowledged = true;
     let all: Vec<usize> = (0..CALLS).collect();
     let ask = json!({ "workflow": "pay-all", "input": { "all": all } });
     let path = "/api/v2/orchestrate/run";
     let client = pointsman::demo::http::Client::new(crate::support::PATIENCE);
-    let url = format!("{}{path}", town.pointsman.admin_url());
+    let url = format!("{}{path}", system.pointsman.admin_url());
     let begun = client.json(Method::POST, &url, &[("prefer", "respond-async")], &ask).await.expect("a reply").json();
     let run = begun["data"]["run_id"].as_str().unwrap_or_else(|| panic!("{begun}")).to_owned();
-    let charged = || town.world.ledger().balance().total("charge");
+    let charged = || system.world.ledger().balance().total("charge");
     until("the first calls", || async { (charged() >= 2).then_some(()) }).await;
-    let answer = freeze(&town, &["--effects", "--reason", "the bank is odd"]).await;
+    let answer = freeze(&system, &["--effects", "--reason", "the bank is odd"]).await;
     assert!(answer.contains("in flight"), "{answer}");
     tokio::time::sleep(IN_TRANSIT).await;
     let before = charged();
     assert!((before as usize) < CALLS / 2, "most of them wait: {before}");
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(charged(), before, "none begins after the acknowledgement");
-    let explained = said(&town.pointsman.cli(&["explain", &run]).await);
+    let explained = output_text(&system.pointsman.cli(&["explain", &run]).await);
     assert!(explained.contains("is held"), "{explained}");
-    freeze(&town, &["--off"]).await;
+    freeze(&system, &["--off"]).await;
     until("the run to end", || async {
-        (town.pointsman.get(&format!("{path}/{run}")).await["data"]["status"] == "completed").then_some(())
+        (system.pointsman.get(&format!("{path}/{run}")).await["data"]["status"] == "completed").then_some(())
     })
     .await;
     assert_eq!(charged() as usize, CALLS, "each of them once");
-    town.finish().await;
+    system.finish().await;
 }
 
 /// Requests never stop while the switch is thrown and lifted again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     const ROUNDS: usize = 30;
-    let mut town = live("limits: { answer_ms: 20000 }\n").await;
-    town.allowed.unacknowledged = true;
+    let mut system = live("limits: { answer_ms: 20000 }\n").await;
+    system.allowed.unacknowledged = true;
     let over = AtomicBool::new(false);
     let load = async {
         let one = async |worker: u64| {
             let mut number = worker;
             while !over.load(Ordering::SeqCst) {
                 number += 8;
-                let reply = town.send(Method::POST, "/orders", &some_order(number)).await.expect("a reply");
+                let reply = system.send(Method::POST, "/orders", &some_order(number)).await.expect("a reply");
                 if reply.status.is_success() {
-                    town.note(reply.json());
+                    system.record_order(reply.json());
                 }
-                breathe().await;
+                short_pause().await;
             }
         };
         futures_util::future::join_all((0..8).map(one)).await;
@@ -143,7 +144,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
         for round in 0..ROUNDS {
             let with_effects = round % 2 == 1;
             let switch = async |body: Value| {
-                let reply = town.pointsman.api(Method::POST, "/api/v2/freeze", body).await;
+                let reply = system.pointsman.api(Method::POST, "/api/v2/freeze", body).await;
                 assert!(reply.status.is_success(), "{}", reply.json());
             };
             switch(json!({ "on": true, "effects": with_effects })).await;
@@ -165,7 +166,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     let mut made = 0;
     let mut before = String::new();
     loop {
-        let page = town.pointsman.get(&format!("/api/v2/orchestrate/runs?limit=500{before}")).await;
+        let page = system.pointsman.get(&format!("/api/v2/orchestrate/runs?limit=500{before}")).await;
         let runs = page["runs"].as_array().cloned().unwrap_or_default();
         for run in &runs {
             let started: Timestamp =
@@ -182,13 +183,18 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
         }
     }
     let late = jiff::SignedDuration::try_from(IN_TRANSIT).expect("short");
-    let entries = town.world.ledger().entries();
+    let entries = system.world.ledger().entries();
     let held = |at: Timestamp| effects.iter().any(|(from, to)| at > *from + late && at < *to);
     let begun = entries.iter().filter(|entry| entry.by_engine() && !entry.duplicate && held(entry.at));
     wrong.extend(begun.map(|entry| format!("`{}` began at {}", entry.operation, entry.at)));
     let engines = entries.iter().filter(|entry| entry.by_engine()).count();
     assert!(made > ROUNDS && engines > ROUNDS, "the engine worked in between: {made} runs, {engines} effects");
-    town.finish().await;
+    system.finish().await;
     let figures = format!("{ROUNDS} freezes, {made} instances and {engines} effects in between");
-    told("freeze::under_load_nothing_begins_between_an_acknowledgement_and_its_end", seed(), &figures, &wrong);
+    report_violations(
+        "freeze::under_load_nothing_begins_between_an_acknowledgement_and_its_end",
+        seed(),
+        &figures,
+        &wrong,
+    );
 }

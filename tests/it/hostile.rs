@@ -8,15 +8,15 @@ use http::{Method, Request};
 use http_body_util::Full;
 use pointsman::demo::http::Client;
 
-use crate::support::origin::{Act, Origin};
+use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
-use crate::support::raw::Raw;
-use crate::support::town::{Town, some_order};
+use crate::support::raw_connection::RawConnection;
+use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{FlagsDir, PATIENCE, Pointsman, checker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_requests_never_reach_legacy() {
-    let origin = Origin::start(Act::Json("{}")).await;
+    let origin = Origin::start(OriginReply::Json("{}")).await;
     let flags = FlagsDir::passthrough(&origin.url());
     let dir = tempfile::tempdir().expect("a directory");
     let start =
@@ -42,7 +42,7 @@ async fn ambiguous_requests_never_reach_legacy() {
     ];
     for head in heads {
         let request = format!("POST /x HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\nhello{smuggled}");
-        let answer = Raw::connect(pointsman.listen).await.send(&request).await.done().await.rest().await;
+        let answer = RawConnection::connect(pointsman.listen).await.send(&request).await.done().await.rest().await;
         let text = String::from_utf8_lossy(&answer);
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{head:?} got {text}");
     }
@@ -55,47 +55,52 @@ async fn ambiguous_requests_never_reach_legacy() {
         format!("GET /x HTTP/1.1\r\nhost: a\r\nx-big: {}\r\n\r\n", "y".repeat(200_000)),
     ];
     for request in &requests {
-        let answer = Raw::connect(pointsman.listen).await.send(request).await.done().await.rest().await;
+        let answer = RawConnection::connect(pointsman.listen).await.send(request).await.done().await.rest().await;
         let text = String::from_utf8_lossy(&answer);
         let shown: String = request.chars().take(80).collect();
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{shown:?} got {text}");
     }
     let seen = origin.seen();
     assert!(seen.is_empty(), "reached legacy: {:?}", seen.iter().map(|s| &s.line).collect::<Vec<_>>());
-    let fine = Raw::connect(pointsman.listen).await.send("GET /fine HTTP/1.1\r\nhost: a\r\n\r\n").await.reply().await;
+    let fine = RawConnection::connect(pointsman.listen)
+        .await
+        .send("GET /fine HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .reply()
+        .await;
     assert_eq!(fine.status, 200);
     assert_eq!(pointsman.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_paths_do_not_bypass_a_route() {
-    let town = Town::start().await;
-    town.climb("shadow").await;
+    let system = TestSystem::start().await;
+    system.climb_to("shadow").await;
     for path in ["/orders%2F1", "//orders", "/orders//1/cancel", "/x/%2e%2e%2Forders"] {
         let request = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}");
-        let answer = Raw::connect(town.pointsman.listen).await.send(request).await.reply().await;
+        let answer = RawConnection::connect(system.pointsman.listen).await.send(request).await.reply().await;
         assert!(answer.status == 400 || answer.status == 404, "{path}: {}", answer.status);
     }
     let offered = |m: &crate::support::Metrics| m.sum("pointsman_offered_total", &[("route", "orders.create")]);
-    let before = offered(&town.pointsman.metrics().await);
+    let before = offered(&system.pointsman.metrics().await);
     // Dot segments are resolved: this is /orders, and its route applies.
     let body = some_order(1).to_string();
     let length = body.len();
     let request = format!(
         "POST /x/../orders HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     );
-    let answer = Raw::connect(town.pointsman.listen).await.send(request).await.reply().await;
+    let answer = RawConnection::connect(system.pointsman.listen).await.send(request).await.reply().await;
     assert_eq!(answer.status, 201);
-    town.note(serde_json::from_slice(&answer.body).expect("JSON"));
-    town.pointsman.until_metric("the offer", |m| offered(m) > before).await;
-    town.finish().await;
+    system.record_order(serde_json::from_slice(&answer.body).expect("JSON"));
+    system.pointsman.until_metric("the offer", |m| offered(m) > before).await;
+    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn oversized_and_hostile_bodies_are_answered_by_legacy_and_counted() {
-    let town = Town::start().await;
-    town.climb("shadow").await;
-    let base = town.pointsman.resident_kib();
+    let system = TestSystem::start().await;
+    system.climb_to("shadow").await;
+    let base = system.pointsman.resident_kib();
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..64 {
@@ -113,7 +118,7 @@ async fn oversized_and_hostile_bodies_are_answered_by_legacy_and_counted() {
     for (what, body, encoding) in bodies {
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri(format!("{}/orders", town.pointsman.url()))
+            .uri(format!("{}/orders", system.pointsman.url()))
             .header("content-type", "application/json");
         if let Some(encoding) = encoding {
             request = request.header("content-encoding", encoding);
@@ -122,14 +127,15 @@ async fn oversized_and_hostile_bodies_are_answered_by_legacy_and_counted() {
         let reply = client.send(request).await.unwrap_or_else(|e| panic!("{what}: {e}"));
         assert!(reply.status.is_client_error(), "{what}: legacy says no itself: {}", reply.status);
     }
-    town.pointsman
+    system
+        .pointsman
         .until_metric("everything to be settled", |m| {
             checker::identity(m);
             let waiting = m.sum("pointsman_shadow_queue_depth", &[]) + m.sum("pointsman_shadow_in_flight", &[]);
             waiting == 0.0 && m.sum("pointsman_offered_total", &[("route", "orders.create")]) >= 5.0
         })
         .await;
-    let grown = town.pointsman.resident_kib().saturating_sub(base);
+    let grown = system.pointsman.resident_kib().saturating_sub(base);
     assert!(grown < 200 << 10, "grew by {grown} KiB");
-    town.finish().await;
+    system.finish().await;
 }

@@ -8,8 +8,8 @@ use pointsman::demo::Latency;
 use serde_json::json;
 use tokio::task::block_in_place;
 
-use crate::support::cluster::Cluster;
-use crate::support::town::Town;
+use crate::support::postgres_server::Cluster;
+use crate::support::test_system::TestSystem;
 use crate::support::until;
 
 const WAITER: &str =
@@ -31,7 +31,7 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
         return;
     };
     let limits = format!("limits: {{ sweep_ms: {}, lease_ms: {} }}\n", SWEEP.as_millis(), LEASE.as_millis());
-    let mut town = Town::on(Some(cluster.url()), Latency::instant(), |flags| {
+    let mut system = TestSystem::on(Some(cluster.url()), Latency::instant(), |flags| {
         flags.write("workflows/waiter.yaml", WAITER);
         flags.edit("pointsman.yaml", |text| text + &limits);
     })
@@ -39,7 +39,7 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
     for _ in 0..WAITING {
         let body = json!({ "workflow": "waiter", "input": {}, "stream": false });
         let path = "/api/v2/orchestrate/run";
-        let begun = town.pointsman.api_with(Method::POST, path, &[("prefer", "respond-async")], body).await;
+        let begun = system.pointsman.api_with(Method::POST, path, &[("prefer", "respond-async")], body).await;
         assert!(begun.status.is_success(), "{}", begun.json());
     }
     let waits = "SELECT count(*) FROM pointsman.runs WHERE NOT ended AND owner IS NULL AND turn IS NOT NULL";
@@ -50,11 +50,11 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
     .await;
     // The work of starting the runs is over after the second poll from here.
     tokio::time::sleep(2 * SWEEP).await;
-    block_in_place(|| cluster.write_down());
+    block_in_place(|| cluster.log_statements());
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let before = block_in_place(|| cluster.written_down()).len();
+    let before = block_in_place(|| cluster.logged_statements()).len();
     tokio::time::sleep(WINDOW).await;
-    let asked = block_in_place(|| cluster.written_down()).split_off(before);
+    let asked = block_in_place(|| cluster.logged_statements()).split_off(before);
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for statement in &asked {
         let text = statement.split_once(": ").map_or(statement.as_str(), |(_, text)| text);
@@ -66,6 +66,6 @@ async fn an_idle_process_sends_only_heartbeats_and_polls() {
     println!("{} statements in {WINDOW:?} (bound {bound}) while {WAITING} runs wait: {kinds:#?}", asked.len());
     assert!(!asked.is_empty(), "nothing was written down");
     assert!(asked.len() <= bound, "{} statements, at most {bound} are explained: {kinds:#?}", asked.len());
-    town.allowed.unacknowledged = true;
-    town.finish_waiting().await;
+    system.allowed.unacknowledged = true;
+    system.finish_waiting().await;
 }

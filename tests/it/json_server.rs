@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::process::{Start, said};
+use crate::support::process::{Start, output_text};
 use crate::support::{FlagsDir, PATIENCE, Pointsman, checker};
 
 const SERVER: &str = "const s = require('json-server'), app = s.create(); app.use(s.defaults({ logger: false })); \
@@ -96,7 +96,7 @@ impl Front {
         reply
     }
     /// Creates a post and reads it back, twice.
-    async fn round(&mut self) -> Value {
+    async fn create_read_cancel(&mut self) -> Value {
         let n = self.made.len();
         let post = json!({ "title": format!("post {n}, \u{e9}"), "views": n });
         let made = self.ask(Method::POST, "/posts", &post).await.json();
@@ -127,11 +127,15 @@ impl Front {
                 return;
             }
             for _ in 0..10 {
-                self.round().await;
+                self.create_read_cancel().await;
             }
         }
         let output = self.pointsman.cli(&["flip", route, to, "--reason", "the walk"]).await;
-        panic!("{route} to {to}: {}\n{}", said(&output), said(&self.pointsman.cli(&["diffs", route]).await));
+        panic!(
+            "{route} to {to}: {}\n{}",
+            output_text(&output),
+            output_text(&self.pointsman.cli(&["diffs", route]).await)
+        );
     }
     async fn entries(&self) -> Vec<Value> {
         let url = format!("{}/entries", self.legacy);
@@ -164,7 +168,7 @@ async fn all_five_states_up_and_down() {
             front.raise("posts.get", state).await;
             front.raise("posts.create", state).await;
         }
-        by_state.push(front.round().await);
+        by_state.push(front.create_read_cancel().await);
         checker::identity(&front.pointsman.metrics().await);
     }
     let engines: Vec<bool> = by_state.iter().map(|made| made["id"].is_string()).collect();
@@ -173,9 +177,9 @@ async fn all_five_states_up_and_down() {
         for route in ["posts.create", "posts.get"] {
             let flip = ["flip", route, state, "--reason", "back again", "--acknowledge"];
             let output = front.pointsman.cli(&flip).await;
-            assert!(output.status.success(), "{}", said(&output));
+            assert!(output.status.success(), "{}", output_text(&output));
         }
-        front.round().await;
+        front.create_read_cancel().await;
         checker::identity(&front.pointsman.metrics().await);
     }
     for made in &by_state {

@@ -9,14 +9,14 @@ use http::Method;
 use pointsman::demo::http::NoReply;
 use serde_json::{Value, json};
 
-use crate::support::seed::{all, said, seed};
+use crate::support::seed::{report_violations, seed, tries_everything};
 use crate::support::strace::Strace;
-use crate::support::town::{Town, id, some_order};
+use crate::support::test_system::{TestSystem, id, some_order};
 use crate::support::until_true;
 
-/// A town whose routes are all answered by the engine from the start.
-async fn live() -> Town {
-    let mut town = Town::with(|flags| {
+/// A system in which the engine answers all routes from the start.
+async fn live() -> TestSystem {
+    let mut system = TestSystem::with(|flags| {
         for file in ["routes/orders.yaml", "routes/campaigns.yaml"] {
             flags.edit(file, |text| {
                 ["create-order", "get-order", "cancel-order", "create-campaign"].iter().fold(text, |text, workflow| {
@@ -27,33 +27,33 @@ async fn live() -> Town {
         }
     })
     .await;
-    town.allowed.unacknowledged = true;
-    town
+    system.allowed.unacknowledged = true;
+    system
 }
 
 /// Sends requests of every kind concurrently and records the acknowledged ones; returns whether all were answered.
-async fn traffic(town: &Town, round: u64) -> bool {
+async fn traffic(system: &TestSystem, round: u64) -> bool {
     let one = |number: u64| async move {
-        let made = town.send(Method::POST, "/orders", &some_order(number)).await?;
+        let made = system.send(Method::POST, "/orders", &some_order(number)).await?;
         if made.status.is_success() {
             let order = made.json();
             let path = format!("/orders/{}", id(&order));
-            town.note(order);
-            town.send(Method::GET, &path, &Value::Null).await?;
-            town.send(Method::POST, &format!("{path}/cancel"), &Value::Null).await?;
+            system.record_order(order);
+            system.send(Method::GET, &path, &Value::Null).await?;
+            system.send(Method::POST, &format!("{path}/cancel"), &Value::Null).await?;
         }
         Ok::<_, NoReply>(())
     };
     let brief = json!({ "product": "tea", "audience": "everybody" });
-    let campaign = town.send(Method::POST, "/campaigns", &brief);
+    let campaign = system.send(Method::POST, "/campaigns", &brief);
     let (first, second, campaign) = tokio::join!(one(round * 2), one(round * 2 + 1), campaign);
     first.is_ok() && second.is_ok() && campaign.is_ok()
 }
 
 /// How many calls were repeated since an entry of the ledger, and which were repeated more than once.
-fn again(town: &Town, since: usize) -> (usize, Vec<String>) {
+fn again(system: &TestSystem, since: usize) -> (usize, Vec<String>) {
     let mut extra: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
-    for line in town.world.ledger().entries().into_iter().skip(since).filter(|line| line.duplicate) {
+    for line in system.world.ledger().entries().into_iter().skip(since).filter(|line| line.duplicate) {
         *extra.entry((line.operation, line.key)).or_default() += 1;
     }
     let wrong =
@@ -63,34 +63,35 @@ fn again(town: &Town, since: usize) -> (usize, Vec<String>) {
 
 async fn killed_at(test: &str, calls: &str, stride: usize) {
     let seed = seed();
-    let (first, stride) = if all() { (1, 1) } else { (1 + usize::try_from(seed).unwrap_or(0) % stride, stride) };
-    let mut town = live().await;
-    assert!(traffic(&town, 0).await); // connections and caches are warm, so that boundaries are those of events
+    let (first, stride) =
+        if tries_everything() { (1, 1) } else { (1 + usize::try_from(seed).unwrap_or(0) % stride, stride) };
+    let mut system = live().await;
+    assert!(traffic(&system, 0).await); // connections and caches are warm, so that boundaries are those of events
     let (mut kills, mut sent_again, mut wrong) = (0, 0, Vec::new());
     for n in (first..2_000).step_by(stride) {
-        let since = town.world.ledger().len();
-        let strace = Strace::inject(town.pointsman.pid(), calls, &format!("signal=SIGKILL:when={n}")).await;
-        if traffic(&town, n as u64).await && !town.pointsman.is_gone() {
+        let since = system.world.ledger().len();
+        let strace = Strace::inject(system.pointsman.pid(), calls, &format!("signal=SIGKILL:when={n}")).await;
+        if traffic(&system, n as u64).await && !system.pointsman.is_gone() {
             strace.end().await;
             break;
         }
-        until_true("the process to be gone", || town.pointsman.is_gone()).await;
+        until_true("the process to be gone", || system.pointsman.is_gone()).await;
         strace.end().await;
         kills += 1;
-        town.allowed.crashes += 1;
-        town.restart().await;
-        town.quiet().await;
-        let (times, twice) = again(&town, since);
+        system.allowed.crashes += 1;
+        system.restart().await;
+        system.wait_for_runs_to_end().await;
+        let (times, twice) = again(&system, since);
         sent_again += times;
         wrong.extend(twice.into_iter().map(|what| format!("kill at {calls} no. {n}: {what}")));
-        let paused = town.pointsman.get("/api/v2/orchestrate/runs?status=paused&limit=10").await;
+        let paused = system.pointsman.get("/api/v2/orchestrate/runs?status=paused&limit=10").await;
         if paused["runs"].as_array().is_none_or(|runs| !runs.is_empty()) {
             wrong.push(format!("kill at {calls} no. {n}: every service is keyed, and a run waits: {paused}"));
         }
     }
     assert!(kills > 0, "it was never killed");
-    town.finish().await;
-    said(test, seed, &format!("{kills} kills at {calls}, {sent_again} calls sent again"), &wrong);
+    system.finish().await;
+    report_violations(test, seed, &format!("{kills} kills at {calls}, {sent_again} calls sent again"), &wrong);
 }
 
 #[tokio::test(flavor = "multi_thread")]

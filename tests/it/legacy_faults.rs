@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::origin::{Act, Origin};
+use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
-use crate::support::raw::{Raw, RawReply};
+use crate::support::raw_connection::{RawConnection, RawReply};
 use crate::support::{FlagsDir, Pointsman};
 
 struct Front {
@@ -15,7 +15,7 @@ struct Front {
 }
 
 async fn front() -> Front {
-    let origin = Origin::start(Act::Json("{}")).await;
+    let origin = Origin::start(OriginReply::Json("{}")).await;
     let flags = FlagsDir::passthrough(&origin.url());
     flags.edit("pointsman.yaml", |text| {
         format!("{text}limits: {{ first_byte_ms: 400, body_idle_ms: 400, connect_ms: 400 }}\n")
@@ -29,7 +29,7 @@ async fn front() -> Front {
 impl Front {
     async fn get(&self) -> RawReply {
         let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
-        Raw::connect(self.pointsman.listen).await.send(request).await.reply().await
+        RawConnection::connect(self.pointsman.listen).await.send(request).await.reply().await
     }
 }
 
@@ -44,11 +44,11 @@ fn is_problem(reply: &RawReply, status: u16) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_legacy_is_a_504_in_time() {
     let mut front = front().await;
-    front.origin.next(Act::Stall, 1);
+    front.origin.next(OriginReply::Stall, 1);
     let begun = Instant::now();
     is_problem(&front.get().await, 504);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    front.origin.next(Act::Slow(Duration::from_millis(50), "{}"), 1);
+    front.origin.next(OriginReply::Slow(Duration::from_millis(50), "{}"), 1);
     assert_eq!(front.get().await.status, 200);
     assert_eq!(front.pointsman.stop().await, Some(0));
 }
@@ -56,14 +56,14 @@ async fn a_stalled_legacy_is_a_504_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_legacy_that_closes_is_a_502_and_a_cut_body_is_never_completed() {
     let mut front = front().await;
-    front.origin.next(Act::Close, 1);
+    front.origin.next(OriginReply::Close, 1);
     let closed = front.get().await;
     // A fresh connection that was closed without a byte: whether legacy saw the request is unknown.
     is_problem(&closed, 502);
-    for act in [Act::CutMidBody, Act::CutMidChunks] {
+    for act in [OriginReply::CutMidBody, OriginReply::CutMidChunks] {
         front.origin.next(act.clone(), 1);
         let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
-        let bytes = Raw::connect(front.pointsman.listen).await.send(request).await.rest().await;
+        let bytes = RawConnection::connect(front.pointsman.listen).await.send(request).await.rest().await;
         let text = String::from_utf8_lossy(&bytes);
         let whole = text.ends_with("0\r\n\r\n") || text.contains("content-length: 9\r\n");
         assert!(!whole, "{act:?} was passed on as whole: {text}");
@@ -83,7 +83,7 @@ async fn a_dead_legacy_is_a_502() {
         Start { flags: dead.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
     let mut other = Pointsman::start(&start).await;
     let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
-    is_problem(&Raw::connect(other.listen).await.send(request).await.reply().await, 502);
+    is_problem(&RawConnection::connect(other.listen).await.send(request).await.reply().await, 502);
     assert_eq!(other.stop().await, Some(0));
     assert_eq!(front.pointsman.stop().await, Some(0));
 }
@@ -93,7 +93,7 @@ async fn hop_by_hop_fields_stay_on_their_hop() {
     let mut front = front().await;
     let request = "GET /x?a=%20 HTTP/1.1\r\nhost: shop.example\r\nconnection: keep-alive, x-mine\r\nx-mine: 1\r\n\
                    te: trailers\r\nproxy-authorization: secret\r\nx-forwarded-for: 6.6.6.6\r\nx-kept: yes\r\n\r\n";
-    let reply = Raw::connect(front.pointsman.listen).await.send(request).await.reply().await;
+    let reply = RawConnection::connect(front.pointsman.listen).await.send(request).await.reply().await;
     assert_eq!(reply.status, 200);
     let seen = front.origin.seen().remove(0);
     assert_eq!(seen.line, "GET /x?a=%20 HTTP/1.1");
@@ -111,7 +111,7 @@ async fn hop_by_hop_fields_stay_on_their_hop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_waits_for_100_continue_and_arrives_whole() {
     let mut front = front().await;
-    let mut raw = Raw::connect(front.pointsman.listen).await;
+    let mut raw = RawConnection::connect(front.pointsman.listen).await;
     raw.send("POST /up HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n").await;
     let said = raw.reply().await;
     assert_eq!(said.status, 100);

@@ -13,8 +13,8 @@ use http::Method;
 use pointsman::demo::world::Fault;
 use serde_json::{Value, json};
 
-use crate::support::seed::{said, seed};
-use crate::support::town::{Town, some_order};
+use crate::support::seed::{report_violations, seed};
+use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{PATIENCE, until};
 
 const ORDERS: u64 = 24;
@@ -24,8 +24,8 @@ const OPERATIONS: [&str; 3] = ["reserve", "charge", "mail"];
 const RUNS: &str = "/api/v2/orchestrate/run";
 
 /// The engine answers orders from the start; every service honours keys, or none does.
-async fn town(keyed: bool) -> Town {
-    let mut town = Town::with(|flags| {
+async fn system(keyed: bool) -> TestSystem {
+    let mut system = TestSystem::with(|flags| {
         flags.edit("routes/orders.yaml", |text| {
             ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
                 let off = format!("workflow: {workflow}\n    state: off");
@@ -39,8 +39,8 @@ async fn town(keyed: bool) -> Town {
         });
     })
     .await;
-    town.allowed.unacknowledged = true;
-    town
+    system.allowed.unacknowledged = true;
+    system
 }
 
 /// The fault of each call of the outside world: mostly none.
@@ -56,53 +56,53 @@ fn faults(random: &mut fastrand::Rng) -> BTreeMap<&'static str, Vec<Fault>> {
 }
 
 /// Repeats one order under one key until it is confirmed; returns how often it was sent.
-async fn insists(town: &Town, number: u64, mut random: fastrand::Rng) -> u64 {
+async fn insists(system: &TestSystem, number: u64, mut random: fastrand::Rng) -> u64 {
     let (key, order) = (format!("key-{number}"), some_order(number));
     let headers = [("idempotency-key", key.as_str())];
     let (mut asked, deadline) = (0, tokio::time::Instant::now() + PATIENCE);
     loop {
         asked += 1;
-        let sent = town.send_with(Method::POST, "/orders", &headers, &order);
+        let sent = system.send_with(Method::POST, "/orders", &headers, &order);
         // Some callers hang up before they are answered.
         let patience = if random.u8(0..4) == 0 { Duration::from_millis(random.u64(1..80)) } else { PATIENCE };
         if let Ok(Ok(reply)) = tokio::time::timeout(patience, sent).await {
             let status = reply.status.as_u16();
-            assert!(matches!(status, 201 | 409 | 503 | 504), "{status}: {}\n{}", reply.json(), town.pointsman.log());
+            assert!(matches!(status, 201 | 409 | 503 | 504), "{status}: {}\n{}", reply.json(), system.pointsman.log());
             if status == 201 {
-                town.note(reply.json());
+                system.record_order(reply.json());
                 return asked;
             }
         }
-        assert!(tokio::time::Instant::now() < deadline, "order {number} is not confirmed:\n{}", town.pointsman.log());
+        assert!(tokio::time::Instant::now() < deadline, "order {number} is not confirmed:\n{}", system.pointsman.log());
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
 }
 
 /// The key under which a call of a run was sent.
-async fn key_of(town: &Town, run: &str, conflict: &Value) -> Option<String> {
-    let events = town.pointsman.get(&format!("{RUNS}/{run}/events")).await;
+async fn key_of(system: &TestSystem, run: &str, conflict: &Value) -> Option<String> {
+    let events = system.pointsman.get(&format!("{RUNS}/{run}/events")).await;
     let started = events.as_array()?.iter().rev().filter_map(|event| event["event"].get("step_started"));
     let mut of = started.filter(|step| step["step"] == conflict["step_id"] && step["item"] == conflict["item"]);
     Some(of.next()?["key"].as_str()?.to_owned())
 }
 
 /// Decides every conflict by the ledger until all is done; returns how many there were.
-async fn person(town: &Town, done: &Cell<bool>) -> u64 {
+async fn person(system: &TestSystem, done: &Cell<bool>) -> u64 {
     let mut decided = 0;
     loop {
-        let paused = town.pointsman.get("/api/v2/orchestrate/runs?status=paused").await;
+        let paused = system.pointsman.get("/api/v2/orchestrate/runs?status=paused").await;
         let runs = paused["runs"].as_array().into_iter().flatten();
         for run in runs.filter_map(|run| run["run_id"].as_str()) {
-            let shown = town.pointsman.get(&format!("{RUNS}/{run}")).await;
+            let shown = system.pointsman.get(&format!("{RUNS}/{run}")).await;
             for conflict in shown["data"]["conflicts"].as_array().into_iter().flatten() {
-                let key = key_of(town, run, conflict).await;
-                let took_place = town.world.ledger().entries().iter().any(|line| line.key == key && !line.duplicate);
+                let key = key_of(system, run, conflict).await;
+                let took_place = system.world.ledger().entries().iter().any(|line| line.key == key && !line.duplicate);
                 let mut body = json!({ "step": conflict["step_id"], "item": conflict["item"], "choice": "retry" });
                 if took_place {
                     body["choice"] = "take".into();
                     body["output"] = json!({ "id": "looked up" });
                 }
-                let reply = town.pointsman.api(Method::POST, &format!("{RUNS}/{run}/resolve"), body).await;
+                let reply = system.pointsman.api(Method::POST, &format!("{RUNS}/{run}/resolve"), body).await;
                 assert!(matches!(reply.status.as_u16(), 200 | 409), "{} {}", reply.status, reply.json());
                 decided += u64::from(reply.status.is_success());
             }
@@ -117,43 +117,43 @@ async fn person(town: &Town, done: &Cell<bool>) -> u64 {
 async fn replies_are_lost(test: &str, keyed: bool) {
     let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut town = town(keyed).await;
+    let mut system = system(keyed).await;
     let drawn = faults(&mut random);
     for (operation, faults) in &drawn {
-        faults.iter().for_each(|fault| town.world.fault(operation, *fault, 1));
+        faults.iter().for_each(|fault| system.world.fault(operation, *fault, 1));
     }
     let done = Cell::new(false);
     let all = async {
         let mut asked = 0;
         for some in (0..ORDERS).collect::<Vec<_>>().chunks(8) {
-            let some = some.iter().map(|number| insists(&town, *number, random.fork()));
+            let some = some.iter().map(|number| insists(&system, *number, random.fork()));
             asked += futures_util::future::join_all(some).await.iter().sum::<u64>();
         }
         done.set(true);
         asked
     };
-    let (asked, decided) = tokio::join!(all, person(&town, &done));
-    let met = |operation: &str| usize::try_from(town.world.arrived(operation)).expect("few").min(CALLS);
+    let (asked, decided) = tokio::join!(all, person(&system, &done));
+    let met = |operation: &str| usize::try_from(system.world.arrived(operation)).expect("few").min(CALLS);
     let met = drawn.iter().map(|(operation, faults)| {
         faults[..met(operation)].iter().filter(|fault| **fault != Fault::None).count() as u64
     });
     let met = met.sum::<u64>();
-    let again = town.world.ledger().entries().iter().filter(|line| line.duplicate).count() as u64;
+    let again = system.world.ledger().entries().iter().filter(|line| line.duplicate).count() as u64;
     let mut wrong = Vec::new();
     if again > if keyed { met } else { 0 } {
         wrong.push(format!("{again} calls were made again after {met} faults, keys honoured: {keyed}"));
     }
     until("every run to end", || async {
-        let open = town.pointsman.get("/api/v2/orchestrate/runs?status=open").await;
+        let open = system.pointsman.get("/api/v2/orchestrate/runs?status=open").await;
         open["runs"].as_array().is_some_and(Vec::is_empty).then_some(())
     })
     .await;
-    town.allowed.lost_replies = met;
-    town.finish().await;
+    system.allowed.lost_replies = met;
+    system.finish().await;
     let figures = format!(
         "{ORDERS} orders, asked {asked} times, {met} faults, {again} calls made again, {decided} decisions of a person"
     );
-    said(test, seed, &figures, &wrong);
+    report_violations(test, seed, &figures, &wrong);
 }
 
 #[tokio::test]

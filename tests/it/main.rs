@@ -3,7 +3,7 @@
 mod access;
 mod breaker;
 mod caller_changes;
-mod checker_bites;
+mod checker_tests;
 mod crash;
 mod dashboard;
 mod disk;
@@ -33,5 +33,5 @@ mod store;
 mod store_hangs;
 mod streams;
 mod support;
-mod two;
+mod two_processes;
 mod whole_sets;

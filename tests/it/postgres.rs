@@ -1,6 +1,6 @@
-//! The real binary on PostgreSQL, whose server is restarted, loses its sessions, and stands still, under load: what was
-//! acknowledged is there, nothing is done twice, callers wait for a bounded time and are told clearly, and the process
-//! recovers by itself. Commits whose reply is lost are among the faults, and a server that takes no writes for a while.
+//! The real binary on PostgreSQL under load, while the server is restarted, loses its sessions, hangs, accepts no writes,
+//! or its replies to commits are lost: everything acknowledged is there, nothing is done twice, callers get a clear answer
+//! within a bounded time, and the process recovers by itself.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,24 +10,24 @@ use http::Method;
 use pointsman::demo::Latency;
 use tokio::task::block_in_place;
 
-use crate::support::cluster::Cluster;
-use crate::support::lossy::Lossy;
-use crate::support::seed::{said, seed};
-use crate::support::town::{Town, some_order};
+use crate::support::lossy_proxy::LossyProxy;
+use crate::support::postgres_server::Cluster;
+use crate::support::seed::{report_violations, seed};
+use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{FlagsDir, until, until_true};
 
-/// What the process is told of the database, milliseconds.
+/// The process's limits for the database.
 const LIMITS: &str = "limits: { store_connect_ms: 1000, store_statement_ms: 1000, store_lock_ms: 500 }\n";
-/// How long a caller may wait at most: some waits for the database one after the other, and legacy behind them.
+/// The longest that a caller may wait: several waits for the database in sequence, and then legacy.
 const BOUND: Duration = Duration::from_secs(20);
 /// Callers at the same time.
 const CALLERS: u64 = 4;
 
-/// A server, a town whose line to it may lose replies, and its family raised to a state.
+/// A database server, a system that is connected to it through a lossy proxy, with its family raised to a state.
 struct Scene {
     cluster: Cluster,
-    line: Lossy,
-    town: Town,
+    line: LossyProxy,
+    system: TestSystem,
 }
 
 impl Scene {
@@ -36,18 +36,18 @@ impl Scene {
             eprintln!("not tried: PostgreSQL is not installed");
             return None;
         };
-        let line = Lossy::to(cluster.address(), seed()).await;
+        let line = LossyProxy::to(cluster.address(), seed()).await;
         let url = cluster.url().replace(&cluster.address().to_string(), &line.address().to_string());
         let change = |flags: &FlagsDir| flags.edit("pointsman.yaml", |text| text + LIMITS);
-        let mut town = Town::on(Some(url + "?sslmode=disable"), Latency::instant(), change).await;
-        town.climb(state).await;
-        town.quiet().await;
-        town.allowed.unacknowledged = true;
-        Some(Self { cluster, line, town })
+        let mut system = TestSystem::on(Some(url + "?sslmode=disable"), Latency::instant(), change).await;
+        system.climb_to(state).await;
+        system.wait_for_runs_to_end().await;
+        system.allowed.unacknowledged = true;
+        Some(Self { cluster, line, system })
     }
 }
 
-/// What goes on while faults happen.
+/// The load while faults happen.
 #[derive(Default)]
 struct Load {
     stop: AtomicBool,
@@ -64,7 +64,7 @@ impl Load {
     }
 }
 
-/// What callers saw.
+/// The results of callers.
 #[derive(Default)]
 struct Seen {
     answers: BTreeMap<String, u64>,
@@ -72,14 +72,14 @@ struct Seen {
 }
 
 /// Callers place orders until it ends; every answer is a success or a clear error, within the bound.
-async fn drive(town: &Town, load: &Load) -> Seen {
+async fn drive(system: &TestSystem, load: &Load) -> Seen {
     let number = AtomicU64::new(seed() % 1_000);
     let caller = async || {
         let mut seen = Seen::default();
         while !load.stop.load(Ordering::Relaxed) {
             let body = some_order(number.fetch_add(1, Ordering::Relaxed));
             let begun = Instant::now();
-            let reply = tokio::time::timeout(BOUND, town.send(Method::POST, "/orders", &body)).await;
+            let reply = tokio::time::timeout(BOUND, system.send(Method::POST, "/orders", &body)).await;
             let reply = reply.unwrap_or_else(|_| panic!("a caller waits for more than {BOUND:?}"));
             let reply = reply.unwrap_or_else(|error| panic!("a caller got no answer: {error}"));
             seen.slowest = seen.slowest.max(begun.elapsed());
@@ -87,7 +87,7 @@ async fn drive(town: &Town, load: &Load) -> Seen {
                 let order = reply.json();
                 let by_engine = order["id"].is_string();
                 load.by_engine.fetch_add(u64::from(by_engine), Ordering::Relaxed);
-                town.note(order);
+                system.record_order(order);
                 if by_engine { "engine" } else { "legacy" }.to_owned()
             } else {
                 let text = String::from_utf8_lossy(&reply.body).into_owned();
@@ -107,16 +107,16 @@ async fn drive(town: &Town, load: &Load) -> Seen {
     all
 }
 
-/// What faults there were, and how long it took at most until the engine had answered some orders after one.
+/// The faults, and the longest time after one until the engine had answered some orders.
 struct Done {
     faults: u64,
     kind: &'static str,
     back: Duration,
 }
 
-/// Runs faults under load, and lets the checker look at everything.
-async fn under_load(test: &str, state: &str, faults: impl AsyncFnOnce(&mut Cluster, &Lossy, &Load) -> Done) {
-    let Some(Scene { mut cluster, line, town }) = Scene::set(state).await else { return };
+/// Runs faults under load, and then the checker.
+async fn under_load(test: &str, state: &str, faults: impl AsyncFnOnce(&mut Cluster, &LossyProxy, &Load) -> Done) {
+    let Some(Scene { mut cluster, line, system }) = Scene::set(state).await else { return };
     let load = Load::default();
     let fault = async {
         load.busy().await;
@@ -124,18 +124,18 @@ async fn under_load(test: &str, state: &str, faults: impl AsyncFnOnce(&mut Clust
         load.stop.store(true, Ordering::Relaxed);
         done
     };
-    let (seen, Done { faults, kind, back }) = tokio::join!(drive(&town, &load), fault);
+    let (seen, Done { faults, kind, back }) = tokio::join!(drive(&system, &load), fault);
     let Seen { answers, slowest } = seen;
     let cases: u64 = answers.values().sum();
-    town.finish().await;
+    system.finish().await;
     let figures = format!(
         "{cases} orders {answers:?}, {faults} {kind}, slowest answer {slowest:.1?} (bound {BOUND:?}), 40 orders by the \
          engine at most {back:.1?} after a fault"
     );
-    said(&format!("postgres::{test}"), seed(), &figures, &[]);
+    report_violations(&format!("postgres::{test}"), seed(), &figures, &[]);
 }
 
-/// Stops the server in some way and starts it again after some time, so often.
+/// Repeatedly stops the server and starts it again after some time.
 async fn restarts(cluster: &Cluster, load: &Load, mode: &str) -> Done {
     let mut back = Duration::ZERO;
     for away in [0, 300, 1_500] {
@@ -173,8 +173,8 @@ async fn sessions_ended_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn standing_still_for_longer_than_anybody_waits() {
-    under_load("standing_still_for_longer_than_anybody_waits", "live", async |cluster, _, load| {
+async fn hanging_for_longer_than_any_timeout() {
+    under_load("hanging_for_longer_than_any_timeout", "live", async |cluster, _, load| {
         let mut back = Duration::ZERO;
         for _ in 0..2 {
             block_in_place(|| cluster.freeze());
@@ -187,7 +187,7 @@ async fn standing_still_for_longer_than_anybody_waits() {
     .await;
 }
 
-/// The sessions of the server stand still, one by one, and the server itself goes on.
+/// The sessions of the server hang one by one, while the server itself continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_hang() {
     under_load("sessions_that_hang", "live", async |cluster, _, load| {
@@ -204,10 +204,10 @@ async fn sessions_that_hang() {
     .await;
 }
 
-/// Somebody else holds a lock of the tables for longer than anybody waits.
+/// Another session locks the tables for longer than any timeout.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_somebody_locks_up() {
-    under_load("tables_that_somebody_locks_up", "only", async |cluster, _, load| {
+async fn tables_locked_by_another_session() {
+    under_load("tables_locked_by_another_session", "only", async |cluster, _, load| {
         let mut back = Duration::ZERO;
         for table in ["runs", "appends", "retry_keys"] {
             let text = format!("BEGIN; LOCK TABLE pointsman.{table}; SELECT pg_sleep(3); ROLLBACK");
@@ -219,8 +219,8 @@ async fn tables_that_somebody_locks_up() {
     .await;
 }
 
-/// The server answers everything and takes no writes, as one does that was made a standby: a session that says so
-/// (25006) is of no more use, however well it answers.
+/// The server answers queries and refuses writes, as after a demotion to standby: a session that returns 25006 must be
+/// discarded, although its pings succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_no_writes() {
     under_load("a_server_that_takes_no_writes", "live", async |cluster, _, load| {
@@ -245,11 +245,11 @@ async fn a_server_that_takes_no_writes() {
     .await;
 }
 
-/// Which session of the server has the lock that every writer's session holds.
+/// The session that holds the writer's lock.
 const WRITER: &str =
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid::bigint = 28781";
 
-/// The server commits what it was sent, and nobody hears of it: it is found, and not written or done again.
+/// The server commits and its reply is lost: the append is recognised, and neither written nor performed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn committed_and_the_reply_was_lost() {
     under_load("committed_and_the_reply_was_lost", "only", async |_, line, load| {
@@ -257,7 +257,7 @@ async fn committed_and_the_reply_was_lost() {
         for round in 1..=6 {
             line.lose_one_in(8);
             until_true("replies to be lost", || line.lost() >= 10 * round).await;
-            line.mend();
+            line.stop_losing();
             back = back.max(load.busy().await);
         }
         Done { faults: line.lost(), kind: "replies to commits lost", back }
@@ -274,7 +274,7 @@ async fn a_standby_takes_over() {
         block_in_place(|| cluster.stop("immediate"));
         tokio::time::sleep(Duration::from_secs(1)).await;
         block_in_place(|| standby.promote());
-        line.lead_to(standby.address());
+        line.redirect_to(standby.address());
         let back = load.busy().await;
         *cluster = standby;
         Done { faults: 1, kind: "takeovers by a standby", back }

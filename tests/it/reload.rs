@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::support::strace::Strace;
-use crate::support::town::{Town, breathe};
+use crate::support::test_system::{TestSystem, short_pause};
 use crate::support::until;
 
 /// A damaged version of a file, as a person, an editor or a disk might cause it.
@@ -22,15 +22,15 @@ fn spoil(random: &mut fastrand::Rng, good: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_invalid_files_change_nothing() {
-    let town = Town::start().await;
+    let system = TestSystem::start().await;
     let name = "routes/orders.yaml";
-    let good = std::fs::read_to_string(town.flags.file(name)).expect("readable");
+    let good = std::fs::read_to_string(system.flags.file(name)).expect("readable");
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = async {
         while !stop.load(Ordering::SeqCst) {
-            town.round().await;
+            system.create_read_cancel().await;
             answered.fetch_add(1, Ordering::SeqCst);
-            breathe().await;
+            short_pause().await;
         }
     };
     let spoiling = async {
@@ -45,30 +45,30 @@ async fn a_hundred_invalid_files_change_nothing() {
             tried += 1;
             // All different: an unchanged file is not read again.
             let bad = format!("{bad}\n# try {tried}\n");
-            let before = failures(&town.pointsman.metrics().await);
-            town.flags.write(name, &bad);
-            town.pointsman.until_metric("the refusal", |m| failures(m) > before).await;
+            let before = failures(&system.pointsman.metrics().await);
+            system.flags.write(name, &bad);
+            system.pointsman.until_metric("the refusal", |m| failures(m) > before).await;
             if tried % 20 == 0 {
-                let error = town.pointsman.get("/api/v2/status").await["flags"]["last_error"].clone();
+                let error = system.pointsman.get("/api/v2/status").await["flags"]["last_error"].clone();
                 let text = error.as_str().unwrap_or_default();
                 assert!(text.contains("orders.yaml:"), "names file and line: {text}");
             }
         }
-        town.flags.write(name, &good);
+        system.flags.write(name, &good);
         crate::support::until("the good set to be back", || async {
-            town.pointsman.get("/api/v2/status").await["flags"]["last_error"].is_null().then_some(())
+            system.pointsman.get("/api/v2/status").await["flags"]["last_error"].is_null().then_some(())
         })
         .await;
         stop.store(true, Ordering::SeqCst);
     };
     tokio::join!(load, spoiling);
     eprintln!("100 bad files, {} rounds meanwhile, 0 failed", answered.load(Ordering::SeqCst));
-    town.finish().await;
+    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_set_at_the_start_is_refused_with_every_problem() {
-    use crate::support::process::{Start, cli, said};
+    use crate::support::process::{Start, cli, output_text};
     use crate::support::{FlagsDir, Pointsman};
 
     let flags = FlagsDir::example("http://127.0.0.1:1", "http://127.0.0.1:2");
@@ -84,35 +84,35 @@ async fn an_invalid_set_at_the_start_is_refused_with_every_problem() {
     let path = flags.path().display().to_string();
     let checked = cli(&["check", &path], &[]).await;
     assert_eq!(checked.status.code(), Some(1));
-    assert!(said(&checked).contains("did you mean `retry`"), "{}", said(&checked));
+    assert!(output_text(&checked).contains("did you mean `retry`"), "{}", output_text(&checked));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_remove_the_service_of_existing_instances_are_refused() {
-    let town = Town::start().await;
-    town.climb("live").await;
-    let kept = town.order().await;
-    town.lower("off").await;
+    let system = TestSystem::start().await;
+    system.climb_to("live").await;
+    let kept = system.order().await;
+    system.lower("off").await;
     let name = "routes/orders.yaml";
-    let good = std::fs::read_to_string(town.flags.file(name)).expect("readable");
-    town.flags.write(name, &good.replacen("workflow: get-order", "# workflow: get-order", 1));
+    let good = std::fs::read_to_string(system.flags.file(name)).expect("readable");
+    system.flags.write(name, &good.replacen("workflow: get-order", "# workflow: get-order", 1));
     let told = crate::support::until("the refusal", || async {
-        town.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
+        system.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
     })
     .await;
     assert!(told.contains("the engine owns") && told.contains("`orders.get`"), "{told}");
-    assert_eq!(town.read(&kept).await["id"], kept["id"], "the set before stays in force");
-    town.flags.write(name, &good);
+    assert_eq!(system.read(&kept).await["id"], kept["id"], "the set before stays in force");
+    system.flags.write(name, &good);
     crate::support::until("the good set to be back", || async {
-        town.pointsman.get("/api/v2/status").await["flags"]["last_error"].is_null().then_some(())
+        system.pointsman.get("/api/v2/status").await["flags"]["last_error"].is_null().then_some(())
     })
     .await;
-    town.finish().await;
+    system.finish().await;
 }
 
 /// The example set with its orders in shadow; `more` goes into pointsman.yaml.
-async fn in_shadow(more: &'static str) -> Town {
-    Town::with(|flags| {
+async fn in_shadow(more: &'static str) -> TestSystem {
+    TestSystem::with(|flags| {
         flags.edit("routes/orders.yaml", |text| {
             ["create-order", "get-order", "cancel-order"].iter().fold(text, |text, workflow| {
                 let off = format!("workflow: {workflow}\n    state: off");
@@ -125,16 +125,16 @@ async fn in_shadow(more: &'static str) -> Town {
 }
 
 /// Two routes go up and the workflow of a third changes, in files that pass the check; the files as they were.
-fn two_moves(town: &Town) -> [(&'static str, String); 3] {
+fn two_moves(system: &TestSystem) -> [(&'static str, String); 3] {
     let edits: [(&str, &str, &str); 3] = [
         ("routes/orders.yaml", "workflow: cancel-order\n    state: shadow", "workflow: cancel-order\n    state: dark"),
         ("routes/campaigns.yaml", "state: off", "state: shadow"),
         ("workflows/create-order.yaml", "* 100.0 + 0.5)", "* 100.0 + 0.25)"),
     ];
     edits.map(|(name, from, to)| {
-        let good = std::fs::read_to_string(town.flags.file(name)).expect("readable");
+        let good = std::fs::read_to_string(system.flags.file(name)).expect("readable");
         assert!(good.contains(from), "{name}");
-        town.flags.write(name, &good.replace(from, to));
+        system.flags.write(name, &good.replace(from, to));
         (name, good)
     })
 }
@@ -142,96 +142,96 @@ fn two_moves(town: &Town) -> [(&'static str, String); 3] {
 const BEFORE: [&str; 2] = ["shadow", "off"];
 const AFTER: [&str; 2] = ["dark", "shadow"];
 
-async fn last_error(town: &Town) -> Option<String> {
-    town.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
+async fn last_error(system: &TestSystem) -> Option<String> {
+    system.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
 }
 
-/// Where the two stand, as the API and the metrics say, and how many flips are recorded of them.
-async fn both(town: &Town) -> ([String; 2], usize) {
+/// The states of the two routes by API and metrics, and the number of their recorded flips.
+async fn both(system: &TestSystem) -> ([String; 2], usize) {
     const ROUTES: [&str; 2] = ["orders.cancel", "campaigns.create"];
-    let metrics = town.pointsman.metrics().await;
+    let metrics = system.pointsman.metrics().await;
     let mut states = ROUTES.map(str::to_owned);
     for state in &mut states {
         let route = state.clone();
-        let row = town.pointsman.get(&format!("/api/v2/routes/{route}")).await["row"].clone();
+        let row = system.pointsman.get(&format!("/api/v2/routes/{route}")).await["row"].clone();
         *state = row["effective"]["state"].as_str().expect("a state").to_owned();
         let rank = metrics.sum("pointsman_flag_state", &[("route", &route), ("kind", "effective")]);
         let ranks = ["off", "shadow", "dark"];
         assert_eq!(ranks.get(rank as usize).copied(), Some(state.as_str()), "{route}");
     }
-    let flips = town.pointsman.get("/api/v2/flips?limit=500").await;
+    let flips = system.pointsman.get("/api/v2/flips?limit=500").await;
     let of_both = |flip: &&serde_json::Value| ROUTES.iter().any(|route| flip["route"] == *route);
     (states, flips.as_array().expect("a list").iter().filter(of_both).count())
 }
 
-async fn pairs(town: &Town) -> u64 {
-    let evidence = town.pointsman.get("/api/v2/routes/orders.create/evidence").await;
+async fn pairs(system: &TestSystem) -> u64 {
+    let evidence = system.pointsman.get("/api/v2/routes/orders.create/evidence").await;
     evidence["evidence"]["shadow_pairs"].as_u64().unwrap_or_default()
 }
 
-/// Its creator has pairs that a changed workflow would clear.
-async fn with_pairs(more: &'static str) -> Town {
-    let town = in_shadow(more).await;
+/// The creator has pairs, which a changed workflow would clear.
+async fn with_pairs(more: &'static str) -> TestSystem {
+    let system = in_shadow(more).await;
     for _ in 0..5 {
-        town.order().await;
+        system.order().await;
     }
-    town.idle().await;
-    assert_eq!(pairs(&town).await, 5);
-    town
+    system.wait_for_shadow_idle().await;
+    assert_eq!(pairs(&system).await, 5);
+    system
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_a_full_disk_keeps_out_change_nothing_at_all() {
-    let mut town = with_pairs("").await;
-    let full = Strace::inject(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
-    let good = two_moves(&town);
-    let told = until("the refusal", || last_error(&town)).await;
+async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
+    let mut system = with_pairs("").await;
+    let full = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    let good = two_moves(&system);
+    let told = until("the refusal", || last_error(&system)).await;
     assert!(told.contains("nothing changed"), "{told}");
-    assert_eq!(both(&town).await, (BEFORE.map(str::to_owned), 0));
-    assert_eq!(pairs(&town).await, 5, "the workflow is the one before, and so is its evidence");
+    assert_eq!(both(&system).await, (BEFORE.map(str::to_owned), 0));
+    assert_eq!(pairs(&system).await, 5, "the workflow is the one before, and so is its evidence");
     for (name, text) in &good {
-        town.flags.write(name, text);
+        system.flags.write(name, text);
     }
-    until("the good set to be back", || async { last_error(&town).await.is_none().then_some(()) }).await;
+    until("the good set to be back", || async { last_error(&system).await.is_none().then_some(()) }).await;
     full.end().await;
-    town.kill().await;
-    town.restart().await;
-    assert_eq!(both(&town).await, (BEFORE.map(str::to_owned), 0));
-    two_moves(&town);
-    until("both to move", || async { (both(&town).await == (AFTER.map(str::to_owned), 2)).then_some(()) }).await;
-    town.finish().await;
+    system.kill().await;
+    system.restart().await;
+    assert_eq!(both(&system).await, (BEFORE.map(str::to_owned), 0));
+    two_moves(&system);
+    until("both to move", || async { (both(&system).await == (AFTER.map(str::to_owned), 2)).then_some(()) }).await;
+    system.finish().await;
 }
 
-/// The store stands still in the middle of the record: nobody says that nothing changed, nothing is in force before the
-/// store has spoken, and then all of it is.
+/// The store hangs while it records: the answer does not claim that nothing changed, nothing is in force before the store
+/// answers, and then everything is.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_a_hanging_store_keeps_waiting_are_told_of_and_come_in_force_whole() {
-    let town = with_pairs("limits: { move_answer_ms: 1500 }\n").await;
-    let hangs = Strace::inject(town.pointsman.pid(), "fsync,fdatasync", "delay_enter=15000000").await;
-    two_moves(&town);
-    let told = until("the word", || last_error(&town)).await;
+async fn files_that_wait_for_a_hanging_store_are_reported_and_come_in_force_as_a_whole() {
+    let system = with_pairs("limits: { move_answer_ms: 1500 }\n").await;
+    let hangs = Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "delay_enter=15000000").await;
+    two_moves(&system);
+    let told = until("the word", || last_error(&system)).await;
     assert!(told.contains("not known yet") && !told.contains("nothing changed"), "{told}");
-    assert_eq!(both(&town).await.0, BEFORE);
-    assert_eq!(pairs(&town).await, 5);
-    let refused = town.flip("orders.create", "off", &["--reason", "meanwhile"]).await.expect_err("it waits");
+    assert_eq!(both(&system).await.0, BEFORE);
+    assert_eq!(pairs(&system).await, 5);
+    let refused = system.flip("orders.create", "off", &["--reason", "meanwhile"]).await.expect_err("it waits");
     assert!(refused.contains("not begun") && refused.contains("nothing changed"), "{refused}");
-    until("both to move", || async { (both(&town).await == (AFTER.map(str::to_owned), 2)).then_some(()) }).await;
+    until("both to move", || async { (both(&system).await == (AFTER.map(str::to_owned), 2)).then_some(()) }).await;
     hangs.end().await;
-    until("the word to go", || async { last_error(&town).await.is_none().then_some(()) }).await;
-    town.finish().await;
+    until("the word to go", || async { last_error(&system).await.is_none().then_some(()) }).await;
+    system.finish().await;
 }
 
-/// kill -9 at each of the writes that record a change of the files: either nothing of it is there, or all.
+/// kill -9 at each of the writes that record a change of the files: either none of it is recorded, or all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
     for calls in ["pwrite64", "fdatasync"] {
         for n in 1..=3 {
-            let mut town = in_shadow("").await;
+            let mut system = in_shadow("").await;
             let fault = format!("signal=SIGKILL:when={n}");
-            let strace = Strace::inject(town.pointsman.pid(), calls, &fault).await;
-            let good = two_moves(&town);
+            let strace = Strace::inject(system.pointsman.pid(), calls, &fault).await;
+            let good = two_moves(&system);
             // It dies there, or has fewer of them to make.
-            let gone = || async { town.pointsman.try_api("/api/v2/status").await.is_none() };
+            let gone = || async { system.pointsman.try_api("/api/v2/status").await.is_none() };
             for _ in 0..100 {
                 if gone().await {
                     break;
@@ -239,16 +239,16 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
             strace.end().await;
-            town.kill().await;
+            system.kill().await;
             // As recorded, without the files that asked for it.
             for (name, text) in &good {
-                town.flags.write(name, text);
+                system.flags.write(name, text);
             }
-            town.restart().await;
-            let (states, flips) = both(&town).await;
+            system.restart().await;
+            let (states, flips) = both(&system).await;
             assert_eq!(states, BEFORE, "{calls} {n}");
             assert!(flips == 0 || flips == 4, "{calls} {n}: both up and both down again, or nothing: {flips}");
-            town.finish().await;
+            system.finish().await;
         }
     }
 }

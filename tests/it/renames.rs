@@ -1,13 +1,13 @@
-//! A route that is renamed and says so (`was:`) goes on: what the engine made stays with the engine, retries stay on
-//! their arm, evidence and flips are there, and what keeps its gate shut goes on keeping it shut.
+//! A renamed route with `was:` keeps its instances, the arms of its retries, its evidence and flips, and what keeps its
+//! gate shut.
 
 use http::{Method, StatusCode};
 use pointsman::demo::http::Reply;
 use serde_json::{Value, json};
 
-use crate::support::seed::{said, seed};
+use crate::support::seed::{report_violations, seed};
 use crate::support::strace::Strace;
-use crate::support::town::{Town, id, some_order};
+use crate::support::test_system::{TestSystem, id, some_order};
 use crate::support::until;
 
 const ORDERS: &str = "routes/orders.yaml";
@@ -31,41 +31,41 @@ fn family(text: &str, names: Names, was: &[Names]) -> String {
 }
 
 /// Changes the files, and waits until they are in force.
-async fn reloaded(town: &Town, text: &str) {
-    let generation = || async { town.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+async fn reloaded(system: &TestSystem, text: &str) {
+    let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
-    town.flags.write(ORDERS, text);
+    system.flags.write(ORDERS, text);
     until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
 }
 
 /// Moves the family to a state by hand, a rung at a time, followers first on the way up.
-async fn stand(town: &Town, names: Names, to: &str) {
+async fn stand(system: &TestSystem, names: Names, to: &str) {
     const RUNGS: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
     let rank = |state: &str| RUNGS.iter().position(|rung| *rung == state).expect("a state");
     for rung in &RUNGS[..=rank(to)] {
         for route in [names[1], names[2], names[0]] {
-            let row = town.pointsman.get(&format!("/api/v2/routes/{route}")).await;
+            let row = system.pointsman.get(&format!("/api/v2/routes/{route}")).await;
             if rank(row["row"]["requested"].as_str().expect("a state")) < rank(rung) {
-                town.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+                system.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
             }
         }
     }
     for route in names {
-        town.flip(route, to, &["--reason", "the test steps back"]).await.expect("down is open");
+        system.flip(route, to, &["--reason", "the test steps back"]).await.expect("down is open");
     }
 }
 
-async fn keyed(town: &Town, key: &str, number: u64) -> Reply {
+async fn keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
     let headers = [("idempotency-key", key)];
-    let reply = town.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
-    reply.unwrap_or_else(|why| panic!("{why}\n{}", town.pointsman.log()))
+    let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(number)).await;
+    reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
 }
 
-fn charges(town: &Town) -> u64 {
-    town.world.ledger().balance().total("charge")
+fn charges(system: &TestSystem) -> u64 {
+    system.world.ledger().balance().total("charge")
 }
 
-/// What was there before a rename.
+/// The state before a rename.
 struct Before {
     /// Made by legacy with a key, and its key.
     by_legacy: (Value, &'static str),
@@ -77,148 +77,158 @@ struct Before {
     flips: usize,
 }
 
-async fn pairs(town: &Town, route: &str) -> u64 {
-    let evidence = town.pointsman.get(&format!("/api/v2/routes/{route}/evidence")).await;
+async fn pairs(system: &TestSystem, route: &str) -> u64 {
+    let evidence = system.pointsman.get(&format!("/api/v2/routes/{route}/evidence")).await;
     evidence["evidence"]["dark_pairs"].as_u64().expect("a count")
 }
 
-async fn flips(town: &Town, route: &str) -> usize {
-    let flips = town.pointsman.get(&format!("/api/v2/flips?route={route}&limit=1000")).await;
+async fn flips(system: &TestSystem, route: &str) -> usize {
+    let flips = system.pointsman.get(&format!("/api/v2/flips?route={route}&limit=1000")).await;
     flips.as_array().expect("a list").len()
 }
 
 impl Before {
-    async fn made(town: &Town) -> Self {
-        stand(town, FIRST, "dark").await;
-        let twin = town.order().await;
-        let by_legacy = keyed(town, "legacy-took-it", 1).await.json();
+    async fn made(system: &TestSystem) -> Self {
+        stand(system, FIRST, "dark").await;
+        let twin = system.order().await;
+        let by_legacy = keyed(system, "legacy-took-it", 1).await.json();
         assert!(by_legacy["id"].is_number(), "{by_legacy}");
-        town.idle().await;
-        stand(town, FIRST, "live").await;
-        let by_engine = keyed(town, "the-engine-took-it", 2).await.json();
+        system.wait_for_shadow_idle().await;
+        stand(system, FIRST, "live").await;
+        let by_engine = keyed(system, "the-engine-took-it", 2).await.json();
         assert!(by_engine["id"].is_string(), "{by_engine}");
-        stand(town, FIRST, "off").await;
-        town.quiet().await;
-        let (pairs, flips) = (pairs(town, FIRST[0]).await, flips(town, FIRST[0]).await);
+        stand(system, FIRST, "off").await;
+        system.wait_for_runs_to_end().await;
+        let (pairs, flips) = (pairs(system, FIRST[0]).await, flips(system, FIRST[0]).await);
         assert!(pairs >= 2 && flips >= 4, "{pairs} {flips}");
         let (by_legacy, by_engine) = ((by_legacy, "legacy-took-it"), (by_engine, "the-engine-took-it"));
         Self { by_legacy, by_engine, twin, pairs, flips }
     }
 
-    /// All of it is there under these ids, and one more order of the engine's that is followed up.
-    async fn is_there(&mut self, town: &Town, names: Names, engine_owns: u64) {
+    /// Checks that all of it is there under these ids, and follows up one more order of the engine.
+    async fn is_there(&mut self, system: &TestSystem, names: Names, engine_owns: u64) {
         let [creator, reader, _] = names;
         let order = self.by_engine.0.clone();
-        assert_eq!(town.read(&order).await["id"], order["id"], "{creator}: legacy knows nothing of it");
-        let before = charges(town);
+        assert_eq!(system.read(&order).await["id"], order["id"], "{creator}: legacy knows nothing of it");
+        let before = charges(system);
         for (order, key, number) in [(&self.by_legacy.0, self.by_legacy.1, 1), (&self.by_engine.0, self.by_engine.1, 2)]
         {
             for state in ["off", "live"] {
-                stand(town, names, state).await;
-                let again = keyed(town, key, number).await;
+                stand(system, names, state).await;
+                let again = keyed(system, key, number).await;
                 let (status, again) = (again.status, again.json());
                 assert_eq!((status, &again["id"]), (StatusCode::CREATED, &order["id"]), "{creator}, {state}, {key}");
             }
         }
-        assert_eq!(charges(town), before, "nothing is done again");
+        assert_eq!(charges(system), before, "nothing is done again");
 
-        assert_eq!(pairs(town, creator).await, self.pairs, "{creator}");
-        assert!(flips(town, creator).await > self.flips, "{creator}");
-        let detail = town.pointsman.get(&format!("/api/v2/routes/{creator}")).await;
+        assert_eq!(pairs(system, creator).await, self.pairs, "{creator}");
+        assert!(flips(system, creator).await > self.flips, "{creator}");
+        let detail = system.pointsman.get(&format!("/api/v2/routes/{creator}")).await;
         assert_eq!(detail["pins"]["engine"], engine_owns, "{detail}");
         let known = format!("the engine owns {engine_owns} instance");
         assert!(detail["horizon"].to_string().contains(&known), "{detail}");
         let owned = |metrics: &crate::support::Metrics, route| {
             metrics.sum("pointsman_pins", &[("route", route), ("arm", "engine")])
         };
-        let metrics = town.pointsman.metrics().await;
+        let metrics = system.pointsman.metrics().await;
         let all: f64 = [FIRST, SECOND, THIRD].iter().map(|names| owned(&metrics, names[0])).sum();
         assert_eq!((owned(&metrics, creator), all), (engine_owns as f64, engine_owns as f64));
 
         // The twin of what legacy made is found.
-        stand(town, names, "dark").await;
+        stand(system, names, "dark").await;
         let compared = |metrics: &crate::support::Metrics| {
             let of = |outcome| metrics.sum("pointsman_comparisons_total", &[("route", reader), ("outcome", outcome)]);
             of("matched") + of("ignored")
         };
-        let before = compared(&town.pointsman.metrics().await);
-        town.read(&self.twin).await;
-        town.pointsman.until_metric("the pair", |metrics| compared(metrics) > before).await;
+        let before = compared(&system.pointsman.metrics().await);
+        system.read(&self.twin).await;
+        system.pointsman.until_metric("the pair", |metrics| compared(metrics) > before).await;
 
-        stand(town, names, "live").await;
-        let more = town.order().await;
+        stand(system, names, "live").await;
+        let more = system.order().await;
         assert!(more["id"].is_string(), "{more}");
-        stand(town, names, "off").await;
-        assert_eq!(town.read(&more).await["id"], more["id"]);
-        self.pairs = pairs(town, creator).await;
-        self.flips = flips(town, creator).await;
+        stand(system, names, "off").await;
+        assert_eq!(system.read(&more).await["id"], more["id"]);
+        self.pairs = pairs(system, creator).await;
+        self.flips = flips(system, creator).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renamed_route_keeps_what_stands_under_its_earlier_ids() {
-    let mut town = Town::start().await;
-    town.allowed.unacknowledged = true;
-    let good = std::fs::read_to_string(town.flags.file(ORDERS)).expect("readable");
-    let mut before = Before::made(&town).await;
-    town.note(before.by_engine.0.clone());
+async fn a_renamed_route_keeps_the_records_of_its_earlier_ids() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
+    let mut before = Before::made(&system).await;
+    system.record_order(before.by_engine.0.clone());
 
     // Without a word about the old ids nobody would follow up what the engine owns.
-    town.flags.write(ORDERS, &family(&good, SECOND, &[]));
+    system.flags.write(ORDERS, &family(&good, SECOND, &[]));
     let told = until("the refusal", || async {
-        town.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
+        system.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
     })
     .await;
     assert!(told.contains("the engine owns 1 of `orders.create`") && told.contains("`was: [orders.get]`"), "{told}");
 
-    reloaded(&town, &family(&good, SECOND, &[FIRST])).await;
-    before.is_there(&town, SECOND, 1).await;
-    town.kill().await;
-    town.restart().await;
-    before.is_there(&town, SECOND, 2).await;
+    reloaded(&system, &family(&good, SECOND, &[FIRST])).await;
+    before.is_there(&system, SECOND, 1).await;
+    system.kill().await;
+    system.restart().await;
+    before.is_there(&system, SECOND, 2).await;
 
     // A chain, over a restart.
-    town.kill().await;
-    town.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
-    town.restart().await;
-    before.is_there(&town, THIRD, 3).await;
+    system.kill().await;
+    system.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
+    system.restart().await;
+    before.is_there(&system, THIRD, 3).await;
     // Back to the first ids: the oldest id of the route is another one now.
-    reloaded(&town, &family(&good, FIRST, &[THIRD, SECOND])).await;
-    before.is_there(&town, FIRST, 4).await;
-    town.cancel(&before.by_engine.0).await;
-    assert_eq!(id(&town.read(&before.by_engine.0).await), id(&before.by_engine.0));
-    town.finish().await;
-    said("renames::a_renamed_route_keeps_what_stands_under_its_earlier_ids", seed(), "3 renames, 2 kills", &[]);
+    reloaded(&system, &family(&good, FIRST, &[THIRD, SECOND])).await;
+    before.is_there(&system, FIRST, 4).await;
+    system.cancel(&before.by_engine.0).await;
+    assert_eq!(id(&system.read(&before.by_engine.0).await), id(&before.by_engine.0));
+    system.finish().await;
+    report_violations(
+        "renames::a_renamed_route_keeps_the_records_of_its_earlier_ids",
+        seed(),
+        "3 renames, 2 kills",
+        &[],
+    );
 }
 
-/// Legacy served a request whose key could not be noted: the gate to `live` stays shut under the new id, too.
+/// Legacy served a request whose key could not be recorded: the gate to `live` stays shut under the new id, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renamed_route_does_not_forget_that_a_key_was_not_noted() {
-    let mut town = Town::start().await;
-    town.allowed.unacknowledged = true;
-    let good = std::fs::read_to_string(town.flags.file(ORDERS)).expect("readable");
-    stand(&town, FIRST, "dark").await;
-    let sick = Strace::inject(town.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
-    assert_eq!(keyed(&town, "unnoted", 1).await.status, StatusCode::CREATED);
+async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
+    let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
+    stand(&system, FIRST, "dark").await;
+    let sick = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    assert_eq!(keyed(&system, "unnoted", 1).await.status, StatusCode::CREATED);
     sick.end().await;
-    let shut = async |town: &Town, names: Names| {
+    let shut = async |system: &TestSystem, names: Names| {
         for follower in &names[1..] {
-            town.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
+            system.flip(follower, "live", &["--force", "--reason", "followers go first"]).await.expect("it is forced");
         }
         let to = format!("/api/v2/routes/{}/flip", names[0]);
-        let reply = town.pointsman.api(Method::POST, &to, json!({ "to": "live" })).await;
+        let reply = system.pointsman.api(Method::POST, &to, json!({ "to": "live" })).await;
         let why = reply.json().to_string();
         assert!(reply.status == StatusCode::CONFLICT && why.contains("could not be noted"), "{names:?}: {why}");
     };
-    shut(&town, FIRST).await;
-    reloaded(&town, &family(&good, SECOND, &[FIRST])).await;
-    shut(&town, SECOND).await;
+    shut(&system, FIRST).await;
+    reloaded(&system, &family(&good, SECOND, &[FIRST])).await;
+    shut(&system, SECOND).await;
     // It is written down as soon as that is possible, at most a second later.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    town.kill().await;
-    town.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
-    town.restart().await;
-    shut(&town, THIRD).await;
-    town.finish().await;
-    said("renames::a_renamed_route_does_not_forget_that_a_key_was_not_noted", seed(), "1 order, 2 renames", &[]);
+    system.kill().await;
+    system.flags.write(ORDERS, &family(&good, THIRD, &[SECOND, FIRST]));
+    system.restart().await;
+    shut(&system, THIRD).await;
+    system.finish().await;
+    report_violations(
+        "renames::a_renamed_route_stays_shut_after_a_key_was_not_recorded",
+        seed(),
+        "1 order, 2 renames",
+        &[],
+    );
 }

@@ -12,9 +12,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::bulk_server::BulkServer;
 use crate::support::process::Start;
-use crate::support::pump::Pump;
-use crate::support::town::breathe;
+use crate::support::test_system::short_pause;
 use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
 /// Clients of each kind.
@@ -99,8 +99,8 @@ async fn time_until_closed(to: SocketAddr, kind: &Kind) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
-    let pump = Pump::start().await;
-    let flags = FlagsDir::passthrough(&pump.url());
+    let bulk_server = BulkServer::start().await;
+    let flags = FlagsDir::passthrough(&bulk_server.url());
     flags.edit("pointsman.yaml", |text| text + LIMITS);
     let dir = tempfile::tempdir().expect("a directory");
     let start =
@@ -141,7 +141,7 @@ async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
             let reply = client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
             assert!(reply.status.is_success() && reply.body.len() == 1_000);
             times.push(begun.elapsed());
-            breathe().await;
+            short_pause().await;
         }
         times
     };

@@ -5,9 +5,9 @@ use pointsman::demo::Latency;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
-use crate::support::cluster::Cluster;
-use crate::support::process::{cli, said};
-use crate::support::town::{Town, id};
+use crate::support::postgres_server::Cluster;
+use crate::support::process::{cli, output_text};
+use crate::support::test_system::{TestSystem, id};
 
 fn url(path: &std::path::Path) -> String {
     format!("sqlite:{}", path.display())
@@ -15,48 +15,48 @@ fn url(path: &std::path::Path) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_is_checked_and_backed_up_under_load() {
-    let mut town = Town::start().await;
-    town.climb("live").await;
-    let copy = town.flags.file("copy.db");
+    let mut system = TestSystem::start().await;
+    system.climb_to("live").await;
+    let copy = system.flags.file("copy.db");
     let name = copy.to_str().expect("a path");
-    let source = url(&town.store());
+    let source = url(&system.store());
     let load = async {
         loop {
-            town.round().await;
+            system.create_read_cancel().await;
         }
     };
     let looks = async {
         let checked = cli(&["store", "check", "--store", &source], &[]).await;
-        assert!(checked.status.success(), "{}", said(&checked));
-        assert!(said(&checked).contains("no faults"), "{}", said(&checked));
+        assert!(checked.status.success(), "{}", output_text(&checked));
+        assert!(output_text(&checked).contains("no faults"), "{}", output_text(&checked));
         let backup = cli(&["store", "backup", name, "--store", &source, "--json"], &[]).await;
-        assert!(backup.status.success(), "{}", said(&backup));
+        assert!(backup.status.success(), "{}", output_text(&backup));
         let told: Value = serde_json::from_slice(&backup.stdout).expect("JSON");
         assert_eq!((&told["check"]["fine"], told["bytes"].as_u64().is_some_and(|b| b > 0)), (&json!(true), true));
         let again = cli(&["store", "backup", name, "--store", &source], &[]).await;
-        assert!(!again.status.success() && said(&again).contains("exists already"), "{}", said(&again));
+        assert!(!again.status.success() && output_text(&again).contains("exists already"), "{}", output_text(&again));
     };
     tokio::select! {
         () = load => {}
         () = looks => {}
     }
-    town.allowed.unacknowledged = true;
-    town.quiet().await;
+    system.allowed.unacknowledged = true;
+    system.wait_for_runs_to_end().await;
     // Damage is found in the copy, with an exit code for scripts.
-    std::fs::rename(&copy, town.flags.file("damaged.db")).expect("renamed");
-    let damaged = town.flags.file("damaged.db");
+    std::fs::rename(&copy, system.flags.file("damaged.db")).expect("renamed");
+    let damaged = system.flags.file("damaged.db");
     let mut bytes = std::fs::read(&damaged).expect("readable");
     let (middle, end) = (bytes.len() / 2, bytes.len());
     bytes[middle..end].fill(0);
     std::fs::write(&damaged, bytes).expect("written");
     let checked = cli(&["store", "check", "--store", &url(&damaged), "--json"], &[]).await;
-    assert_eq!(checked.status.code(), Some(1), "{}", said(&checked));
+    assert_eq!(checked.status.code(), Some(1), "{}", output_text(&checked));
     let told: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
     assert!(told["findings"].as_array().is_some_and(|findings| !findings.is_empty()), "{told}");
     let nowhere = cli(&["store", "check", "--store", "sqlite:/nowhere/at/all.db"], &[]).await;
     assert_eq!(nowhere.status.code(), Some(1));
-    assert!(said(&nowhere).contains("there is no database"), "{}", said(&nowhere));
-    town.finish().await;
+    assert!(output_text(&nowhere).contains("there is no database"), "{}", output_text(&nowhere));
+    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,29 +66,29 @@ async fn a_database_is_checked_under_load_and_pg_dump_copies_it() {
         return;
     };
     let url = cluster.url();
-    let mut town = Town::on(Some(url.clone()), Latency::instant(), |_| {}).await;
-    town.climb("live").await;
-    town.allowed.unacknowledged = true;
+    let mut system = TestSystem::on(Some(url.clone()), Latency::instant(), |_| {}).await;
+    system.climb_to("live").await;
+    system.allowed.unacknowledged = true;
     let check = async || cli(&["store", "check", "--store", &url, "--json"], &[]).await;
     let looks = async {
         let sound = check().await;
-        assert!(sound.status.success(), "{}", said(&sound));
+        assert!(sound.status.success(), "{}", output_text(&sound));
         let told: Value = serde_json::from_slice(&sound.stdout).expect("JSON");
         assert_eq!((&told["fine"], told["runs"].as_u64().is_some_and(|runs| runs > 0)), (&Value::Bool(true), true));
     };
     let load = async {
         loop {
-            town.round().await;
+            system.create_read_cancel().await;
         }
     };
     tokio::select! {
         () = load => {}
         () = looks => {}
     }
-    town.quiet().await;
+    system.wait_for_runs_to_end().await;
     let copy = cli(&["store", "backup", "copy.db", "--store", &url], &[]).await;
-    assert_eq!(copy.status.code(), Some(1), "{}", said(&copy));
-    assert!(said(&copy).contains("pg_dump --schema=pointsman --file=copy.db"), "{}", said(&copy));
+    assert_eq!(copy.status.code(), Some(1), "{}", output_text(&copy));
+    assert!(output_text(&copy).contains("pg_dump --schema=pointsman --file=copy.db"), "{}", output_text(&copy));
 
     let several = "(SELECT count(*) > 1 FROM pointsman.appends a WHERE a.run_id = r.run_id)";
     let one =
@@ -97,49 +97,49 @@ async fn a_database_is_checked_under_load_and_pg_dump_copies_it() {
         ("CREATE TABLE kept AS SELECT * FROM pointsman.appends WHERE", "DELETE FROM pointsman.appends WHERE");
     block_in_place(|| cluster.query(&format!("{kept} {one} AND first = 1; {lost} {one} AND first = 1"))).expect("done");
     let damaged = check().await;
-    assert_eq!(damaged.status.code(), Some(1), "{}", said(&damaged));
-    assert!(said(&damaged).contains("where event 1 should be stands event"), "{}", said(&damaged));
+    assert_eq!(damaged.status.code(), Some(1), "{}", output_text(&damaged));
+    assert!(output_text(&damaged).contains("where event 1 should be stands event"), "{}", output_text(&damaged));
     block_in_place(|| cluster.query("INSERT INTO pointsman.appends TABLE kept; DROP TABLE kept")).expect("mended");
 
     block_in_place(|| cluster.query("CREATE DATABASE empty")).expect("made");
     let empty = url.replace("/postgres", "/empty").replace("//empty", "//postgres");
     let nothing = cli(&["store", "check", "--store", &empty], &[]).await;
     assert_eq!(nothing.status.code(), Some(1));
-    assert!(said(&nothing).contains("there is no store of pointsman"), "{}", said(&nothing));
-    town.finish().await;
+    assert!(output_text(&nothing).contains("there is no store of pointsman"), "{}", output_text(&nothing));
+    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_runs_are_purged_and_their_orders_still_followed_up() {
-    let mut town = Town::with(|flags| {
+    let mut system = TestSystem::with(|flags| {
         flags.edit("pointsman.yaml", |text| text + "\nretention: 1s\nlimits: { retry_window_s: 1 }\n");
     })
     .await;
-    town.allowed.purged = true;
-    town.climb("live").await;
-    let order = town.order().await;
+    system.allowed.purged = true;
+    system.climb_to("live").await;
+    let order = system.order().await;
     let run = id(&order);
     let show = "/api/v2/orchestrate/runs?route=orders.create&mode=real&limit=100";
-    town.pointsman.until_metric("old runs to be purged", |m| m.sum("pointsman_purged_runs_total", &[]) > 0.0).await;
+    system.pointsman.until_metric("old runs to be purged", |m| m.sum("pointsman_purged_runs_total", &[]) > 0.0).await;
     let events = || async {
         let reply =
-            town.pointsman.api(Method::GET, &format!("/api/v2/orchestrate/run/{run}/events"), Value::Null).await;
+            system.pointsman.api(Method::GET, &format!("/api/v2/orchestrate/run/{run}/events"), Value::Null).await;
         reply.json().as_array().map_or(0, Vec::len)
     };
     crate::support::until("the order's run to be purged", || async { (events().await == 0).then_some(()) }).await;
     let output = format!("/api/v2/orchestrate/run/{run}/steps/charge/output");
-    let gone = town.pointsman.api(Method::GET, &output, Value::Null).await;
+    let gone = system.pointsman.api(Method::GET, &output, Value::Null).await;
     assert_eq!((gone.status.as_u16(), &gone.json()["run_status"]), (410, &json!("completed")), "{}", gone.json());
     assert!(gone.json()["detail"].as_str().is_some_and(|text| text.contains("were purged")), "{}", gone.json());
     // The instance is the engine's still, and its follower reads what the run left.
-    assert_eq!(town.read(&order).await["total"], order["total"]);
-    assert_eq!(town.cancel(&order).await["status"], "cancelled");
-    let listed = town.pointsman.get(show).await;
+    assert_eq!(system.read(&order).await["total"], order["total"]);
+    assert_eq!(system.cancel(&order).await["status"], "cancelled");
+    let listed = system.pointsman.get(show).await;
     assert!(listed["runs"].as_array().is_some_and(|runs| !runs.is_empty()), "a pinned run keeps its summary: {listed}");
-    let source = url(&town.store());
+    let source = url(&system.store());
     let checked = cli(&["store", "check", "--store", &source], &[]).await;
-    assert!(checked.status.success(), "{}", said(&checked));
-    town.finish().await;
+    assert!(checked.status.success(), "{}", output_text(&checked));
+    system.finish().await;
 }
 
 /// The process refuses to start on events or tables of a newer version, and names them.
@@ -149,28 +149,28 @@ async fn events_and_tables_of_a_newer_version_are_refused_at_the_start() {
         eprintln!("not tried: PostgreSQL is not installed");
         return;
     };
-    let mut town = Town::on(Some(cluster.url()), Latency::instant(), |_| {}).await;
-    town.climb("live").await;
-    town.round().await;
-    town.allowed.unacknowledged = true;
-    town.quiet().await;
-    assert_eq!(town.pointsman.stop().await, Some(0));
+    let mut system = TestSystem::on(Some(cluster.url()), Latency::instant(), |_| {}).await;
+    system.climb_to("live").await;
+    system.create_read_cancel().await;
+    system.allowed.unacknowledged = true;
+    system.wait_for_runs_to_end().await;
+    assert_eq!(system.pointsman.stop().await, Some(0));
     let ask = |text: &str| block_in_place(|| cluster.query(text)).expect("done").trim().to_owned();
     let some = "(run_id, first) = (SELECT run_id, first FROM pointsman.appends ORDER BY run_id DESC, first LIMIT 1)";
     let version = ask(&format!("SELECT version FROM pointsman.appends WHERE {some}"));
     ask(&format!("UPDATE pointsman.appends SET version = 99 WHERE {some}"));
-    let refused = town.try_restart().await;
+    let refused = system.try_restart().await;
     assert!(refused.contains("events of version 99 (such as event 1 of run_"), "{refused}");
     assert!(refused.contains("start that one"), "{refused}");
     ask(&format!("UPDATE pointsman.appends SET version = {version} WHERE version = 99"));
     ask("INSERT INTO pointsman._sqlx_migrations (version, description, success, checksum, execution_time) \
          VALUES (77, 'later', true, '', 1)");
-    let refused = town.try_restart().await;
+    let refused = system.try_restart().await;
     assert!(refused.contains("tables of version 77"), "{refused}");
     ask("DELETE FROM pointsman._sqlx_migrations WHERE version = 77");
-    town.restart().await;
-    town.round().await;
-    town.finish().await;
+    system.restart().await;
+    system.create_read_cancel().await;
+    system.finish().await;
 }
 
 /// A limit on file sizes acts like a full disk: the process survives, reports it, and leaves no partial copy.
@@ -187,15 +187,15 @@ async fn a_limit_on_file_sizes_does_not_end_the_process() {
         pointsman::store::SqliteStore::open(folder.path().join("a.db"), &Default::default()).await.expect("opens");
     // It stays open: whoever reads beside it finds the shared memory there, and need not make it within the limit.
     let refused = within(8, "store backup copy.db --store sqlite:a.db".into());
-    assert_eq!(refused.status.code(), Some(1), "{:?}: {}", refused.status, said(&refused));
-    assert!(said(&refused).contains("cannot write"), "{}", said(&refused));
+    assert_eq!(refused.status.code(), Some(1), "{:?}: {}", refused.status, output_text(&refused));
+    assert!(output_text(&refused).contains("cannot write"), "{}", output_text(&refused));
     let left = |part: &str| {
         let files = std::fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").file_name());
         files.filter(|name| name.to_string_lossy().contains(part)).collect::<Vec<_>>()
     };
     assert_eq!(left("copy"), Vec::<std::ffi::OsString>::new());
     let taken = within(100_000, "store backup copy.db --store sqlite:a.db".into());
-    assert!(taken.status.success(), "{}", said(&taken));
+    assert!(taken.status.success(), "{}", output_text(&taken));
     assert_eq!(left("copy"), ["copy.db"]);
     pointsman::store::Store::close(&store).await;
 }

@@ -1,5 +1,5 @@
-//! A store that hangs, beside more keys and instances of the engine's than are kept in memory: whoever legacy answers does
-//! not wait for it.
+//! A store that hangs while the engine has more keys and instances than are kept in memory: requests that legacy answers
+//! do not wait for it.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,16 @@ use serde_json::Value;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::support::seed::{said, seed};
+use crate::support::seed::{report_violations, seed};
 use crate::support::strace::Strace;
-use crate::support::town::{FAMILY, Town, id, some_order};
+use crate::support::test_system::{FAMILY, TestSystem, id, some_order};
 
-/// So many first tries of the engine's.
+/// The number of first tries that the engine took.
 const KEYS: u64 = 110_000;
 
-/// Writes them into a store that nobody has open, all of one run.
-async fn crowd(town: &Town) {
-    let options = SqliteConnectOptions::new().filename(town.store());
+/// Writes them into a store that no process has open, all of one run.
+async fn fill(system: &TestSystem) {
+    let options = SqliteConnectOptions::new().filename(system.store());
     let mut store = options.connect().await.expect("the store opens");
     let added = sqlx::query(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) \
@@ -33,66 +33,73 @@ async fn crowd(town: &Town) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whom_legacy_answers_does_not_wait() {
-    let mut town = Town::start().await;
-    town.allowed.unacknowledged = true;
+async fn requests_that_legacy_answers_do_not_wait() {
+    let mut system = TestSystem::start().await;
+    system.allowed.unacknowledged = true;
     for rung in ["shadow", "dark", "live"] {
         for route in FAMILY {
-            town.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+            system.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
         }
     }
-    let keyed = async |town: &Town, key: &str, number| {
-        town.send_with(Method::POST, "/orders", &[("idempotency-key", key)], &some_order(number))
+    let keyed = async |system: &TestSystem, key: &str, number| {
+        system
+            .send_with(Method::POST, "/orders", &[("idempotency-key", key)], &some_order(number))
             .await
             .expect("a reply")
     };
-    let engines = keyed(&town, "the engine's", 1).await;
+    let engines = keyed(&system, "the engine's", 1).await;
     assert!(engines.status == StatusCode::CREATED && engines.json()["id"].is_string(), "{}", engines.json());
-    town.quiet().await;
+    system.wait_for_runs_to_end().await;
     let mut wrong = Vec::new();
     for state in ["off", "shadow", "dark"] {
-        town.lower("off").await;
+        system.lower("off").await;
         for rung in ["shadow", "dark"].into_iter().take_while(|_| state != "off") {
             for route in FAMILY {
-                town.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+                system.flip(route, rung, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
             }
             if rung == state {
                 break;
             }
         }
-        let legacys = town.order().await;
-        town.idle().await;
-        town.quiet().await;
-        town.kill().await;
+        let legacys = system.order().await;
+        system.wait_for_shadow_idle().await;
+        system.wait_for_runs_to_end().await;
+        system.kill().await;
         if state == "off" {
-            crowd(&town).await;
+            fill(&system).await;
         }
-        town.restart().await;
-        town.pointsman
+        system.restart().await;
+        system
+            .pointsman
             .until_metric("what the engine took and owns to be known", |metrics| {
                 let entries = |set| metrics.sum("pointsman_affinity_set_entries", &[("set", set)]);
                 entries("engine_keys") > KEYS as f64 * 0.99 && entries("engine_pins") >= 1.0
             })
             .await;
-        let beside = |end: &str| PathBuf::from(format!("{}{end}", town.store().display()));
-        let files = [town.store(), beside("-wal")];
+        let beside = |end: &str| PathBuf::from(format!("{}{end}", system.store().display()));
+        let files = [system.store(), beside("-wal")];
         let calls = "pread64,pwrite64,fsync,fdatasync";
-        let hangs = Strace::inject_on(town.pointsman.pid(), calls, "delay_enter=4000000", &files).await;
+        let hangs = Strace::inject_on(system.pointsman.pid(), calls, "delay_enter=4000000", &files).await;
         for n in 0..12 {
-            let reply = keyed(&town, &format!("{state}-{n}"), n).await;
+            let reply = keyed(&system, &format!("{state}-{n}"), n).await;
             if reply.status != StatusCode::CREATED || !reply.json()["id"].is_number() {
                 wrong.push(format!("{state}: a keyed order gets {} {}", reply.status, reply.json()));
             }
             let read =
-                town.send(Method::GET, &format!("/orders/{}", id(&legacys)), &Value::Null).await.expect("a reply");
+                system.send(Method::GET, &format!("/orders/{}", id(&legacys)), &Value::Null).await.expect("a reply");
             if !read.status.is_success() {
                 wrong.push(format!("{state}: an order of legacy's reads as {} {}", read.status, read.json()));
             }
         }
-        town.kill().await;
+        system.kill().await;
         hangs.end().await;
-        town.restart().await;
+        system.restart().await;
     }
-    town.finish().await;
-    said("store_hangs::whom_legacy_answers_does_not_wait", seed(), "36 keyed orders and 36 reads", &wrong);
+    system.finish().await;
+    report_violations(
+        "store_hangs::requests_that_legacy_answers_do_not_wait",
+        seed(),
+        "36 keyed orders and 36 reads",
+        &wrong,
+    );
 }

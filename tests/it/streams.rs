@@ -6,8 +6,8 @@ use std::time::Instant;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::process::{Start, said};
-use crate::support::pump::{CHUNK, Pump, head, pour, swallow};
+use crate::support::bulk_server::{BulkServer, CHUNK, discard, head, send_bytes};
+use crate::support::process::{Start, output_text};
 use crate::support::{FlagsDir, Pointsman, checker};
 
 const GIB: u64 = 1 << 30;
@@ -19,7 +19,7 @@ async fn upload(to: SocketAddr, bytes: u64) {
     let mut stream = TcpStream::connect(to).await.expect("a connection");
     let request = format!("POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: {bytes}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("a head is taken");
-    pour(&mut stream, bytes).await.expect("the body is taken");
+    send_bytes(&mut stream, bytes).await.expect("the body is taken");
     let mut buffer = vec![0; CHUNK];
     let reply = head(&mut stream, &mut buffer).await.expect("an answer");
     assert!(reply.line.starts_with("http/1.1 200"), "{}", reply.line);
@@ -34,13 +34,13 @@ async fn download(from: SocketAddr, bytes: u64) {
     let mut buffer = vec![0; CHUNK];
     let reply = head(&mut stream, &mut buffer).await.expect("an answer");
     assert_eq!(reply.length, bytes);
-    swallow(&mut stream, &mut buffer, reply.length - reply.rest).await.expect("the whole body, not a byte more");
+    discard(&mut stream, &mut buffer, reply.length - reply.rest).await.expect("the whole body, not a byte more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gibibyte_each_way_takes_constant_memory() {
-    let pump = Pump::start().await;
-    let flags = FlagsDir::passthrough(&pump.url());
+    let bulk_server = BulkServer::start().await;
+    let flags = FlagsDir::passthrough(&bulk_server.url());
     flags
         .write("workflows/make.yaml", "workflow: make\nsteps: { n: { set: 1 } }\nrespond: { status: 200, body: {} }\n");
     flags.write(
@@ -58,7 +58,7 @@ async fn a_gibibyte_each_way_takes_constant_memory() {
     for state in ["off", "shadow"] {
         for route in ["up", "down"] {
             let flipped = pointsman.cli(&["flip", route, state, "--reason", "bodies of all sizes"]).await;
-            assert!(flipped.status.success(), "{}", said(&flipped));
+            assert!(flipped.status.success(), "{}", output_text(&flipped));
         }
         // In `shadow` the reply outgrows the cap while it streams.
         let (up, down) = if state == "off" { (GIB, GIB) } else { (GIB, GIB / 4) };

@@ -8,8 +8,8 @@ use http::Method;
 use pointsman::demo::http::Client;
 use serde_json::{Value, json};
 
-use crate::support::origin::{Act, Origin};
-use crate::support::process::{Start, said};
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::{Start, output_text};
 use crate::support::{PATIENCE, Pointsman, until};
 
 /// Swaps under load.
@@ -42,9 +42,9 @@ fn write(base: &Path, dir: &str, legacy: &str, own: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_sees_two_sets() {
-    let legacy = Origin::start(Act::Json(r#"{"workflow":"legacy"}"#)).await;
-    let a = Origin::start(Act::Json(r#"{"own":"a"}"#)).await;
-    let b = Origin::start(Act::Json(r#"{"own":"b"}"#)).await;
+    let legacy = Origin::start(OriginReply::Json(r#"{"workflow":"legacy"}"#)).await;
+    let a = Origin::start(OriginReply::Json(r#"{"own":"a"}"#)).await;
+    let b = Origin::start(OriginReply::Json(r#"{"own":"b"}"#)).await;
     let base = tempfile::tempdir().expect("a directory");
     write(base.path(), "..a", &legacy.url(), &a.url());
     write(base.path(), "..b", &legacy.url(), &b.url());
@@ -66,16 +66,16 @@ async fn no_request_sees_two_sets() {
     let mut pointsman = Pointsman::start(&start).await;
     for state in ["shadow", "dark", "live", "only"] {
         let flipped = pointsman.cli(&["flip", "things", state, "--force", "--reason", "files are what matters"]).await;
-        assert!(flipped.status.success(), "{}", said(&flipped));
+        assert!(flipped.status.success(), "{}", output_text(&flipped));
     }
     let (client, url) = (Client::new(PATIENCE), format!("{}/things", pointsman.url()));
     let get = || async {
         let reply = client.json(Method::GET, &url, &[], &Value::Null).await.expect("a reply");
         assert_eq!(reply.status, 200, "{}", reply.json());
-        let said = reply.json();
-        let whole = ["a", "b"].iter().any(|name| said == json!({ "workflow": name, "own": name }));
-        assert!(whole, "a mix of two sets: {said}");
-        said["workflow"].clone()
+        let answer = reply.json();
+        let whole = ["a", "b"].iter().any(|name| answer == json!({ "workflow": name, "own": name }));
+        assert!(whole, "a mix of two sets: {answer}");
+        answer["workflow"].clone()
     };
     let over = AtomicBool::new(false);
     let load = || async {

@@ -23,7 +23,7 @@ mod upgrade;
 mod usual;
 
 /// The servers that the end-to-end tests use too.
-#[path = "../../../tests/it/support/cluster.rs"]
+#[path = "../../../tests/it/support/postgres_server.rs"]
 mod cluster;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Document, documents, shown_file};
 use crate::support::FlagsDir;
-use crate::support::process::{cli, said};
+use crate::support::process::{cli, output_text};
 
 /// A small set that every part of an example fits in.
 fn base(name: &str) -> Value {
@@ -38,7 +38,7 @@ fn write(flags: &FlagsDir, name: &str, value: &Value) {
 async fn checked(flags: &FlagsDir, what: &str) {
     let dir = flags.path().display().to_string();
     let output = cli(&["check", &dir, "--no-secrets"], &[]).await;
-    assert!(output.status.success(), "{what}:\n{}", said(&output));
+    assert!(output.status.success(), "{what}:\n{}", output_text(&output));
 }
 
 /// The files that a document shows, together; where it shows one twice, the first version has passed before.
@@ -110,13 +110,13 @@ async fn an_example_that_the_check_refuses_is_found() {
     fields(&mut wrong["routes"][0]).insert("percents".to_owned(), json!(3));
     write(&flags, FILES[1], &wrong);
     let output = cli(&["check", &flags.path().display().to_string()], &[]).await;
-    assert!(!output.status.success(), "{}", said(&output));
+    assert!(!output.status.success(), "{}", output_text(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_set_passes_the_check_without_a_warning() {
     let flags = Path::new(env!("CARGO_MANIFEST_DIR")).join("flags");
     let checked = cli(&["check", &flags.display().to_string()], &[]).await;
-    let text = said(&checked);
+    let text = output_text(&checked);
     assert!(checked.status.success() && !text.contains("warning"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! README and reference, held against the binary: what they show works, and what they name exists.
+//! README and reference, checked against the binary: the examples work, and everything that is named exists.
 
 mod examples;
 mod names;

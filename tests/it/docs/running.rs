@@ -2,8 +2,8 @@
 
 use super::{document, shown_file};
 use crate::orchestrate::Desk;
-use crate::support::process::said;
-use crate::support::town::Town;
+use crate::support::process::output_text;
+use crate::support::test_system::TestSystem;
 use crate::support::until;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,18 +19,18 @@ async fn the_calls_of_the_api_work() {
     let script = format!("set -eu\n{script}\ncurl -sf $api/run/$run\n");
     let bash = tokio::process::Command::new("bash").args(["-c", &script]).kill_on_drop(true).output();
     let done = tokio::time::timeout(crate::support::PATIENCE, bash).await.expect("in time").expect("bash starts");
-    let said = said(&done);
-    assert!(done.status.success(), "{said}\n{}", desk.pointsman.log());
-    assert!(said.contains("event: end") && said.contains("\"refunded\":15"), "{said}");
+    let printed = output_text(&done);
+    assert!(done.status.success(), "{printed}\n{}", desk.pointsman.log());
+    assert!(printed.contains("event: end") && printed.contains("\"refunded\":15"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_works_against_a_running_process() {
-    let town = Town::start().await;
-    town.climb("dark").await;
-    town.rounds(1).await;
+    let system = TestSystem::start().await;
+    system.climb_to("dark").await;
+    system.create_read_cancel_many(1).await;
     let run = until("a dark run", || async {
-        let listed = town.pointsman.cli(&["runs", "list", "--json"]).await;
+        let listed = system.pointsman.cli(&["runs", "list", "--json"]).await;
         let runs: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("stdout is data");
         runs["runs"][0]["run_id"].as_str().map(str::to_owned)
     })
@@ -45,20 +45,20 @@ async fn every_command_works_against_a_running_process() {
         vec!["runs", "show", &run, "--json"],
         vec!["schema"],
     ] {
-        let output = town.pointsman.cli(&command).await;
-        assert!(output.status.success() && !output.stdout.is_empty(), "{command:?}: {}", said(&output));
+        let output = system.pointsman.cli(&command).await;
+        assert!(output.status.success() && !output.stdout.is_empty(), "{command:?}: {}", output_text(&output));
         if command.contains(&"--json") {
             serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("stdout is data");
         }
     }
     // The file's own change of state is a flip, through the same gate.
-    town.flags.edit("routes/campaigns.yaml", |text| text.replace("state: off", "state: shadow"));
+    system.flags.edit("routes/campaigns.yaml", |text| text.replace("state: off", "state: shadow"));
     until("the file's flip", || async {
-        let row = town.pointsman.get("/api/v2/routes/campaigns.create").await;
+        let row = system.pointsman.get("/api/v2/routes/campaigns.create").await;
         (row["row"]["effective"]["state"] == "shadow").then_some(())
     })
     .await;
-    let flips = town.pointsman.get("/api/v2/flips?route=campaigns.create&limit=5").await;
+    let flips = system.pointsman.get("/api/v2/flips?route=campaigns.create&limit=5").await;
     assert_eq!(flips[0]["by"], "file");
-    town.finish().await;
+    system.finish().await;
 }

@@ -4,19 +4,19 @@ use http::Method;
 use pointsman::docs::TOPICS;
 use serde_json::Value;
 
-use crate::support::process::{Start, cli, said};
+use crate::support::process::{Start, cli, output_text};
 use crate::support::{FlagsDir, Pointsman};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn help_lists_topics_and_shows_one() {
     let list = cli(&["help"], &[]).await;
-    assert!(list.status.success(), "{}", said(&list));
+    assert!(list.status.success(), "{}", output_text(&list));
     for topic in TOPICS {
         let text = String::from_utf8_lossy(&list.stdout).into_owned();
         assert!(text.contains(topic.name) && text.contains(topic.title()), "{text}");
         let shown = cli(&["help", topic.name], &[]).await;
-        assert!(shown.status.success(), "{}", said(&shown));
-        assert!(String::from_utf8_lossy(&shown.stdout).starts_with(&topic.text()), "{}", said(&shown));
+        assert!(shown.status.success(), "{}", output_text(&shown));
+        assert!(String::from_utf8_lossy(&shown.stdout).starts_with(&topic.text()), "{}", output_text(&shown));
     }
     let json = cli(&["help", "ladder", "--json"], &[]).await;
     let json: Value = serde_json::from_slice(&json.stdout).expect("stdout is data");
@@ -26,18 +26,18 @@ async fn help_lists_topics_and_shows_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_describes_commands_and_suggests_what_was_meant() {
     let command = cli(&["help", "runs", "start"], &[]).await;
-    assert!(command.status.success() && said(&command).contains("--input"), "{}", said(&command));
+    assert!(command.status.success() && output_text(&command).contains("--input"), "{}", output_text(&command));
     let both = cli(&["help", "services"], &[]).await;
-    assert!(said(&both).contains("`pointsman services --help`"), "{}", said(&both));
+    assert!(output_text(&both).contains("`pointsman services --help`"), "{}", output_text(&both));
     let unknown = cli(&["help", "lader"], &[]).await;
     assert_eq!(unknown.status.code(), Some(2));
     assert!(
-        unknown.stdout.is_empty() && said(&unknown).contains("did you mean `pointsman help ladder`?"),
+        unknown.stdout.is_empty() && output_text(&unknown).contains("did you mean `pointsman help ladder`?"),
         "{}",
-        said(&unknown)
+        output_text(&unknown)
     );
     let nothing = cli(&["help", "zebra"], &[]).await;
-    assert_eq!(nothing.status.code(), Some(2), "{}", said(&nothing));
+    assert_eq!(nothing.status.code(), Some(2), "{}", output_text(&nothing));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! The README, step by step as it stands there: its files, its commands, a service in front of which it is put.
+//! The README, step by step: its files and its commands, in front of a service.
 
 use std::process::Output;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use pointsman::demo::http::{Answer, Call, Server, json as reply};
 use serde_json::{Value, json};
 
 use super::{Document, document, shown_file};
-use crate::support::process::{BINARY, Start, said};
+use crate::support::process::{BINARY, Start, output_text};
 use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
 
 /// The shop and the bank of the README: a quote costs, an order is charged.
@@ -64,14 +64,14 @@ async fn shell(script: &str, dir: &std::path::Path, admin: &str) -> Output {
     tokio::time::timeout(PATIENCE, run).await.expect("in time").expect("bash starts")
 }
 
-async fn works(script: &str, dir: &std::path::Path, pointsman: &Pointsman) -> String {
+async fn run_script(script: &str, dir: &std::path::Path, pointsman: &Pointsman) -> String {
     let output = shell(script, dir, &pointsman.admin_url()).await;
-    assert!(output.status.success(), "{script}\n{}\n{}", said(&output), pointsman.log());
-    said(&output)
+    assert!(output.status.success(), "{script}\n{}\n{}", output_text(&output), pointsman.log());
+    output_text(&output)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_steps_work_one_after_the_other() {
+async fn the_steps_of_the_readme_work_in_order() {
     let readme = document("README.md");
     let shop = Shop::default();
     let serving = shop.clone();
@@ -96,8 +96,8 @@ async fn its_steps_work_one_after_the_other() {
     let start = Start { flags: flags.path().to_owned(), store, log, env: Vec::new() };
     let mut pointsman = Pointsman::start(&start).await;
     let addresses = [("http://127.0.0.1:8080", pointsman.url()), ("http://127.0.0.1:8081", pointsman.admin_url())];
-    let said = works(&script(&readme, "pointsman check", &addresses), home.path(), &pointsman).await;
-    assert!(said.contains("1 routes"), "{said}");
+    let printed = run_script(&script(&readme, "pointsman check", &addresses), home.path(), &pointsman).await;
+    assert!(printed.contains("1 routes"), "{printed}");
 
     // The workflow, and its route.
     write(2);
@@ -107,29 +107,30 @@ async fn its_steps_work_one_after_the_other() {
     })
     .await;
     let shadow = script(&readme, "flip orders.create shadow", &addresses);
-    let said = works(&shadow, home.path(), &pointsman).await;
-    assert!(said.contains("orders.create off -> shadow"), "{said}");
+    let printed = run_script(&shadow, home.path(), &pointsman).await;
+    assert!(printed.contains("orders.create off -> shadow"), "{printed}");
     idle(&pointsman).await;
-    let evidence = works("pointsman evidence orders.create", home.path(), &pointsman).await;
+    let evidence = run_script("pointsman evidence orders.create", home.path(), &pointsman).await;
     assert!(evidence.contains("the gate to dark is open"), "{evidence}");
     assert_eq!(shop.charges.load(Ordering::SeqCst), 0, "a rehearsed step sends nothing");
 
-    let said = works(&script(&readme, "flip orders.create dark", &addresses), home.path(), &pointsman).await;
-    assert!(said.contains("shadow -> dark"), "{said}");
+    let printed = run_script(&script(&readme, "flip orders.create dark", &addresses), home.path(), &pointsman).await;
+    assert!(printed.contains("shadow -> dark"), "{printed}");
 
     // Up to `live` in the same way: the engine answers, and its charge is real.
     let orders: String =
         shadow.lines().skip_while(|line| !line.starts_with("for ")).take(4).collect::<Vec<_>>().join("\n");
-    works(&orders.replace("order-$n", "dark-$n"), home.path(), &pointsman).await;
+    run_script(&orders.replace("order-$n", "dark-$n"), home.path(), &pointsman).await;
     idle(&pointsman).await;
-    works("pointsman flip orders.create live --reason \"a walk\"", home.path(), &pointsman).await;
+    run_script("pointsman flip orders.create live --reason \"a walk\"", home.path(), &pointsman).await;
     let before = shop.orders.load(Ordering::SeqCst);
-    let said = works(&orders.replace("order-$n", "live-$n").replace("seq 25", "seq 1"), home.path(), &pointsman).await;
-    assert!(said.contains("pay_1"), "{said}");
+    let printed =
+        run_script(&orders.replace("order-$n", "live-$n").replace("seq 25", "seq 1"), home.path(), &pointsman).await;
+    assert!(printed.contains("pay_1"), "{printed}");
     assert_eq!((shop.orders.load(Ordering::SeqCst), shop.charges.load(Ordering::SeqCst)), (before, 1));
 
-    let said = works(&script(&readme, "flip orders.create off", &addresses), home.path(), &pointsman).await;
-    assert!(said.contains("live -> off") && said.contains("the engine owns 1 instance"), "{said}");
+    let printed = run_script(&script(&readme, "flip orders.create off", &addresses), home.path(), &pointsman).await;
+    assert!(printed.contains("live -> off") && printed.contains("the engine owns 1 instance"), "{printed}");
     assert_eq!(pointsman.stop().await, Some(0), "{}", pointsman.log());
 }
 

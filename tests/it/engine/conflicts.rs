@@ -1,9 +1,9 @@
-//! Every kind of conflict and everything that may be chosen: the run goes on from exactly there, over a kill too.
+//! Every kind of conflict with every choice: the run continues from exactly there, also over a kill.
 
 use serde_json::{Value, json};
 
-use super::{Plant, id, path};
-use crate::support::works::Say;
+use super::{EngineTest, id, path};
+use crate::support::step_service::ScriptedReply;
 
 /// A workflow that comes to a conflict over `charge` behind a reservation that can be taken back.
 fn workflow(name: &str, charge: &str, more: &str) -> String {
@@ -31,7 +31,7 @@ type End = (&'static str, Value);
 struct Case {
     kind: &'static str,
     workflow: String,
-    says: Say,
+    says: ScriptedReply,
     choices: Vec<(&'static str, End)>,
 }
 
@@ -53,7 +53,7 @@ fn ends(choices: &[&'static str]) -> Vec<(&'static str, End)> {
 
 fn cases() -> Vec<Case> {
     let plain = format!("    call: POST ${{services.plain}}/charges\n{BODY}");
-    let of = |kind, charge: &str, more: &str, says: Say, choices: &[&'static str]| Case {
+    let of = |kind, charge: &str, more: &str, says: ScriptedReply, choices: &[&'static str]| Case {
         kind,
         workflow: workflow(&kind.replace('_', "-"), charge, more),
         says,
@@ -68,13 +68,13 @@ fn cases() -> Vec<Case> {
     let all = ["retry", "retry_with", "skip", "take", "cancel"];
     let with_fallback = ["retry", "retry_with", "skip", "take", "fallback", "cancel"];
     let mut cases = vec![
-        of("refused", &refused, CASH, Say::Refuse(409), &with_fallback),
-        of("outcome_unknown", &refused, CASH, Say::Refuse(500), &all),
-        of("attempts_used_up", &used_up, "", Say::Refuse(429), &all),
-        of("schema", &unfit, "", Say::Done(200, json!({ "no": "id" })), &["skip", "take", "cancel"]),
-        of("child_failed", child, "", Say::Refuse(400), &["retry", "skip", "take", "cancel"]),
-        of("busy", &busy, "", Say::Refuse(423), &["wait", "skip", "cancel"]),
-        of("expression", wrong, "", Say::Refuse(400), &all),
+        of("refused", &refused, CASH, ScriptedReply::Refuse(409), &with_fallback),
+        of("outcome_unknown", &refused, CASH, ScriptedReply::Refuse(500), &all),
+        of("attempts_used_up", &used_up, "", ScriptedReply::Refuse(429), &all),
+        of("schema", &unfit, "", ScriptedReply::Done(200, json!({ "no": "id" })), &["skip", "take", "cancel"]),
+        of("child_failed", child, "", ScriptedReply::Refuse(400), &["retry", "skip", "take", "cancel"]),
+        of("busy", &busy, "", ScriptedReply::Refuse(423), &["wait", "skip", "cancel"]),
+        of("expression", wrong, "", ScriptedReply::Refuse(400), &all),
     ];
     // Waited for, it is done; tried again as it was, it has as little a value as before.
     cases[5].choices[0].1 = ("completed", json!("c"));
@@ -93,7 +93,7 @@ fn chosen(choice: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_chosen_the_run_goes_on_from_there() {
+async fn the_run_continues_from_the_conflict_with_every_choice() {
     const BELOW: &str = "
 workflow: below
 steps:
@@ -103,17 +103,17 @@ respond: { status: 200, body: '${steps.charge.output}' }
     let cases = cases();
     let mut texts: Vec<&str> = cases.iter().map(|case| case.workflow.as_str()).collect();
     texts.push(BELOW);
-    let mut plant = Plant::with(&texts).await;
-    plant.works.otherwise("POST /charges", Say::Done(200, json!({ "id": "c" })));
-    plant.works.otherwise("POST /cash", Say::Done(200, json!({ "id": "cash" })));
+    let mut test = EngineTest::with(&texts).await;
+    test.step_service.set_default("POST /charges", ScriptedReply::Done(200, json!({ "id": "c" })));
+    test.step_service.set_default("POST /cash", ScriptedReply::Done(200, json!({ "id": "cash" })));
     let mut runs = Vec::new();
     for case in &cases {
         for (choice, end) in &case.choices {
             let name = case.kind.replace('_', "-");
             if case.kind != "expression" {
-                plant.works.next("POST /charges", case.says.clone(), 1);
+                test.step_service.script("POST /charges", case.says.clone(), 1);
             }
-            let data = plant.run(&name, json!({})).await;
+            let data = test.run(&name, json!({})).await;
             assert_eq!(
                 (&data["status"], &data["conflicts"][0]["kind"]),
                 (&json!("paused"), &json!(case.kind)),
@@ -130,31 +130,31 @@ respond: { status: 200, body: '${steps.charge.output}' }
             runs.push((case.kind, *choice, end, path(&data)));
         }
     }
-    let (first, reserved) = (runs[0].3.clone(), plant.works.done("POST /stock"));
+    let (first, reserved) = (runs[0].3.clone(), test.step_service.effects("POST /stock"));
     assert_eq!(reserved, runs.len());
-    plant.killed_and_back().await;
-    let explained = plant.explained(&first).await;
+    test.kill_and_restart().await;
+    let explained = test.explanation(&first).await;
     assert!(explained.contains("a person decides") && explained.contains("choose one of retry"), "{explained}");
     // What makes no sense is refused, and says what does.
-    let problem = plant.refused(&format!("{first}/resolve"), chosen("wait")).await;
+    let problem = test.post_refused(&format!("{first}/resolve"), chosen("wait")).await;
     assert!(problem["detail"].as_str().unwrap().contains("choose one of retry, retry_with"), "{problem}");
     let (status, wrong) =
-        plant.post(&format!("{}/resolve", runs[11].3), json!({ "step": "charge", "choice": "fallback" })).await;
+        test.post(&format!("{}/resolve", runs[11].3), json!({ "step": "charge", "choice": "fallback" })).await;
     assert!(status == 409 && wrong["detail"].as_str().unwrap().contains("no `fallback`"), "{wrong}");
-    let (status, wrong) = plant.post(&format!("{first}/resume"), json!({})).await;
+    let (status, wrong) = test.post(&format!("{first}/resume"), json!({})).await;
     assert!(status == 409 && wrong["detail"].as_str().unwrap().contains("a decision about `charge`"), "{wrong}");
     for (kind, choice, (status, paid), run) in &runs {
-        plant.taken(&format!("{run}/resolve"), chosen(choice)).await;
+        test.post_accepted(&format!("{run}/resolve"), chosen(choice)).await;
         let data = match *status {
             // It pauses anew, over the same.
             "paused" => {
-                plant.until_told(run, "paused", 2).await;
-                plant.data(run).await
+                test.wait_for_events(run, "paused", 2).await;
+                test.data(run).await
             }
-            status => plant.comes_to(run, status).await,
+            status => test.wait_for_status(run, status).await,
         };
         assert_eq!(data["output"].get("paid").cloned().unwrap_or_default(), *paid, "{kind} {choice}: {data}");
-        let said = plant.until_told(run, "resolved", 1).await;
+        let said = test.wait_for_events(run, "resolved", 1).await;
         assert_eq!((&said["by"], &said["reason"]), (&json!("ada (unverified)"), &json!("it has to go on")));
         if *choice == "cancel" {
             let rows = data["undone"].as_array().expect("a list");
@@ -163,13 +163,13 @@ respond: { status: 200, body: '${steps.charge.output}' }
         }
     }
     let cancelled = runs.iter().filter(|(_, choice, _, _)| *choice == "cancel").count();
-    assert_eq!(plant.works.done("DELETE /stock"), cancelled);
-    assert_eq!(plant.works.done("POST /stock"), reserved, "what was finished stays finished");
+    assert_eq!(test.step_service.effects("DELETE /stock"), cancelled);
+    assert_eq!(test.step_service.effects("POST /stock"), reserved, "what was finished stays finished");
     let amounts: Vec<Value> =
-        plant.works.seen("POST /charges").iter().map(|call| call.json()["amount"].clone()).collect();
+        test.step_service.seen("POST /charges").iter().map(|call| call.json()["amount"].clone()).collect();
     assert_eq!(amounts.iter().filter(|amount| **amount == json!(6)).count(), 4, "{amounts:?}");
     eprintln!("{} conflicts, {} choices, 1 kill", cases.len(), runs.len());
-    plant.finish().await;
+    test.finish().await;
 }
 
 const SAGA: &str = "
@@ -183,40 +183,40 @@ respond: { status: 200, body: done }
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_undone_is_a_persons_to_decide() {
-    let mut plant = Plant::with(&[SAGA]).await;
+async fn a_failed_undo_is_decided_by_a_person() {
+    let mut test = EngineTest::with(&[SAGA]).await;
     let ends = [("retry", "undone"), ("skip", "left"), ("take", "undone"), ("cancel", "left")];
     let mut runs = Vec::new();
     for (choice, state) in ends {
-        plant.works.next("POST /charges", Say::Refuse(400), 1);
-        plant.works.next("DELETE /stock", Say::Refuse(400), 1);
-        let run = plant.begun("saga", json!({})).await;
-        let data = plant.comes_to(&run, "paused").await;
+        test.step_service.script("POST /charges", ScriptedReply::Refuse(400), 1);
+        test.step_service.script("DELETE /stock", ScriptedReply::Refuse(400), 1);
+        let run = test.start_run("saga", json!({})).await;
+        let data = test.wait_for_status(&run, "paused").await;
         let conflict = &data["conflicts"][0];
         assert_eq!((&conflict["kind"], &conflict["part"]), (&json!("undo_failed"), &json!("undo")), "{conflict}");
         assert!(conflict["choices"].as_array().unwrap().contains(&json!(choice)), "{conflict}");
         runs.push((choice, state, run));
     }
-    plant.killed_and_back().await;
+    test.kill_and_restart().await;
     for (choice, state, run) in &runs {
         // As it is shown, so it is typed.
-        let shown = plant.cli(&["runs", "show", id(run)]).await;
+        let shown = test.cli(&["runs", "show", id(run)]).await;
         let command = format!("pointsman runs resolve {} reserve {choice}", id(run));
         let command =
             shown.lines().find_map(|line| line.trim().strip_prefix("pointsman ").filter(|_| line.contains(&command)));
         let words: Vec<&str> = command.unwrap_or_else(|| panic!("{choice}: {shown}")).split(' ').collect();
         let words: Vec<&str> = words.iter().map(|word| if *word == "JSON" { "null" } else { word }).collect();
-        plant.cli(&words).await;
+        test.cli(&words).await;
         let end = if *choice == "cancel" { "cancelled" } else { "failed" };
-        let data = plant.comes_to(run, end).await;
+        let data = test.wait_for_status(run, end).await;
         assert_eq!(
             (&data["undone"][0]["step_id"], &data["undone"][0]["state"]),
             (&json!("reserve"), &json!(state)),
             "{data}"
         );
-        let shown = plant.cli(&["runs", "show", id(run)]).await;
+        let shown = test.cli(&["runs", "show", id(run)]).await;
         assert!(shown.contains(end), "{shown}");
     }
-    assert_eq!(plant.works.done("DELETE /stock"), 1);
-    plant.finish().await;
+    assert_eq!(test.step_service.effects("DELETE /stock"), 1);
+    test.finish().await;
 }

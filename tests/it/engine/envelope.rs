@@ -1,4 +1,4 @@
-//! The envelope as it is promised, waits that are bounded, lists that are paged, and who may start runs.
+//! The response envelope, bounded waits, paged lists, and who may start runs.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Plant, RUN, path};
+use super::{EngineTest, RUN, path};
 
 const PAY: &str = "
 workflow: pay
@@ -21,10 +21,10 @@ fn names(value: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_envelope_is_as_it_is_promised() {
-    let plant = Plant::with(&[PAY]).await;
+async fn the_envelope_has_the_documented_form() {
+    let test = EngineTest::with(&[PAY]).await;
     let ask = json!({ "workflow": "pay", "input": { "ask": true } });
-    let reply = plant.call(Method::POST, RUN, &[], &ask).await;
+    let reply = test.call(Method::POST, RUN, &[], &ask).await;
     let envelope = reply.json();
     assert_eq!((reply.status, names(&envelope)), (StatusCode::OK, vec!["object", "data"]));
     assert_eq!(reply.headers["content-type"], "application/json");
@@ -71,49 +71,49 @@ async fn the_envelope_is_as_it_is_promised() {
     assert_eq!(receipt["source"], json!({ "method": "POST", "route": RUN }));
     let answer = data["pending_checkpoint"]["answer"].as_str().unwrap();
     assert_eq!(answer, format!("{}/checkpoints/{}", path(data), data["pending_checkpoint"]["id"].as_str().unwrap()));
-    plant.taken(answer, json!({ "approve": true })).await;
-    let done = plant.comes_to(&path(data), "completed").await;
+    test.post_accepted(answer, json!({ "approve": true })).await;
+    let done = test.wait_for_status(&path(data), "completed").await;
     assert_eq!((&done["pending_checkpoint"], &done["output"]), (&Value::Null, &json!({ "id": "POST /charges 1" })));
     // The old entrance gives the same thing, and says that it goes.
-    let older = plant.call(Method::POST, "/api/maestro/produce", &[], &json!({ "workflow": "pay" })).await;
+    let older = test.call(Method::POST, "/api/maestro/produce", &[], &json!({ "workflow": "pay" })).await;
     assert_eq!(names(&older.json()["data"]), names(data));
     assert!(older.headers.contains_key("deprecation") && older.headers.contains_key("sunset"), "{:?}", older.headers);
     assert_eq!(older.json()["data"]["output"], json!({ "id": "POST /charges 2" }));
-    plant.finish().await;
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_is_answered_within_its_bound() {
-    let plant = Plant::made("limits: { api_wait_ms: 300 }", &[PAY], |_| {}).await;
-    plant.works.hold("POST /charges");
+    let test = EngineTest::with_settings("limits: { api_wait_ms: 300 }", &[PAY], |_| {}).await;
+    test.step_service.hold("POST /charges");
     let asked = Instant::now();
-    let reply = plant.call(Method::POST, RUN, &[("prefer", "wait=60")], &json!({ "workflow": "pay" })).await;
+    let reply = test.call(Method::POST, RUN, &[("prefer", "wait=60")], &json!({ "workflow": "pay" })).await;
     assert_eq!(reply.status, StatusCode::ACCEPTED, "{}", reply.json());
     assert!((Duration::from_millis(290)..Duration::from_secs(20)).contains(&asked.elapsed()));
     let data = reply.json()["data"].clone();
     assert_eq!((&data["status"], &data["steps"][0]["status"]), (&json!("running"), &json!("running")), "{data}");
     assert_eq!(reply.headers["location"], path(&data).as_str());
-    plant.works.open("POST /charges");
-    plant.comes_to(&path(&data), "completed").await;
-    plant.finish().await;
+    test.step_service.release_all("POST /charges");
+    test.wait_for_status(&path(&data), "completed").await;
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_are_paged_without_gap_or_repetition_while_runs_are_born() {
-    let plant = Plant::with(&[PAY]).await;
+async fn lists_are_paged_without_gap_or_repetition_while_runs_are_started() {
+    let test = EngineTest::with(&[PAY]).await;
     let mut known = BTreeSet::new();
     for _ in 0..7 {
-        let data = plant.run("pay", json!({})).await;
+        let data = test.run("pay", json!({})).await;
         known.insert(data["run_id"].as_str().unwrap().to_owned());
     }
     let (mut seen, mut before, mut sizes) = (Vec::new(), None::<String>, Vec::new());
     loop {
         let cursor = before.as_ref().map_or(String::new(), |before| format!("&before={before}"));
-        let page = plant.pointsman.get(&format!("/api/v2/orchestrate/runs?workflow=pay&limit=3{cursor}")).await;
+        let page = test.pointsman.get(&format!("/api/v2/orchestrate/runs?workflow=pay&limit=3{cursor}")).await;
         let runs = page["runs"].as_array().unwrap();
         sizes.push(runs.len());
         seen.extend(runs.iter().map(|run| run["run_id"].as_str().unwrap().to_owned()));
-        plant.run("pay", json!({})).await; // what is born meanwhile moves no page
+        test.run("pay", json!({})).await; // what is born meanwhile moves no page
         before = page["next"].as_str().map(str::to_owned);
         if before.is_none() {
             break;
@@ -122,14 +122,14 @@ async fn lists_are_paged_without_gap_or_repetition_while_runs_are_born() {
     assert_eq!((sizes, seen.len()), (vec![3, 3, 1], 7));
     assert!(seen.is_sorted_by(|a, b| a > b), "newest first: {seen:?}");
     assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), known);
-    let listed = plant.cli(&["runs", "list", "--workflow", "pay", "--limit", "2", "--json"]).await;
+    let listed = test.cli(&["runs", "list", "--workflow", "pay", "--limit", "2", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed).unwrap_or_else(|_| panic!("{listed}"));
     assert_eq!(listed["runs"].as_array().unwrap().len(), 2);
-    plant.finish().await;
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_older_entrance_takes_tokens_that_may_run_and_nobody_from_elsewhere() {
+async fn the_deprecated_path_accepts_tokens_with_the_scope_and_local_callers_only() {
     let tokens = |flags: &crate::support::FlagsDir| {
         let mut rows = Vec::new();
         for (name, may) in [("app", "run"), ("desk", "decide")] {
@@ -139,9 +139,9 @@ async fn the_older_entrance_takes_tokens_that_may_run_and_nobody_from_elsewhere(
         }
         flags.edit("pointsman.yaml", |text| format!("{text}admin: {{ tokens: [ {} ] }}\n", rows.join(", ")));
     };
-    let plant = Plant::made("", &[PAY], tokens).await;
+    let test = EngineTest::with_settings("", &[PAY], tokens).await;
     let produce = async |headers: &[(&str, &str)]| {
-        let reply = plant.call(Method::POST, "/api/maestro/produce", headers, &json!({ "workflow": "pay" })).await;
+        let reply = test.call(Method::POST, "/api/maestro/produce", headers, &json!({ "workflow": "pay" })).await;
         assert!(reply.headers.contains_key("deprecation"), "refusals say so too");
         reply.status.as_u16()
     };
@@ -153,5 +153,5 @@ async fn the_older_entrance_takes_tokens_that_may_run_and_nobody_from_elsewhere(
     assert_eq!(produce(&[elsewhere, desk]).await, 403, "a token that may not start runs");
     assert_eq!(produce(&[elsewhere, ("authorization", "Bearer app")]).await, 403);
     assert_eq!(produce(&[]).await, 200, "somebody on this machine");
-    plant.finish().await;
+    test.finish().await;
 }

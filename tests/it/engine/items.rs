@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{Plant, id, step};
-use crate::support::works::Say;
+use super::{EngineTest, id, step};
+use crate::support::step_service::ScriptedReply;
 
 const MAILS: &str = "
 workflow: mails
@@ -30,76 +30,75 @@ respond: { status: 200, body: { by: '${steps.mail.by}', all: '${steps.mail.outpu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_item_that_did_nothing_is_done_by_the_fallback_over_a_kill_and_undone_by_its_undo() {
-    let mut plant = Plant::with(&[MAILS]).await;
-    let mail = |id: &str| Say::Done(200, json!({ "id": id, "number": id }));
+    let mut test = EngineTest::with(&[MAILS]).await;
+    let mail = |id: &str| ScriptedReply::Done(200, json!({ "id": id, "number": id }));
     // The first is done, the second certainly not, the third is done.
-    plant.works.next("POST /mails", mail("m1"), 1);
-    plant.works.next("POST /mails", Say::Refuse(429), 2);
-    plant.works.next("POST /mails", mail("m3"), 1);
-    plant.works.hold("POST /letters");
-    let run = plant.begun("mails", json!({})).await;
-    plant.arrives("POST /letters", 1).await;
-    let explained = plant.explained(&run).await;
+    test.step_service.script("POST /mails", mail("m1"), 1);
+    test.step_service.script("POST /mails", ScriptedReply::Refuse(429), 2);
+    test.step_service.script("POST /mails", mail("m3"), 1);
+    test.step_service.hold("POST /letters");
+    let run = test.start_run("mails", json!({})).await;
+    test.wait_for_calls("POST /letters", 1).await;
+    let explained = test.explanation(&run).await;
     assert!(explained.contains("`letter`") && explained.contains("item 1"), "{explained}");
-    assert_eq!(plant.works.count("POST /mails"), 3, "it takes the room of its item");
-    plant.killed_and_back().await;
-    plant.arrives("POST /letters", 2).await;
-    plant.works.open("POST /letters");
-    let data = plant.comes_to(&run, "completed").await;
+    assert_eq!(test.step_service.count("POST /mails"), 3, "it takes the room of its item");
+    test.kill_and_restart().await;
+    test.wait_for_calls("POST /letters", 2).await;
+    test.step_service.release_all("POST /letters");
+    let data = test.wait_for_status(&run, "completed").await;
     assert_eq!(data["output"]["by"], json!([null, "letter", null]), "{data}");
     assert_eq!(data["output"]["all"], json!(["m1", "POST /letters 1", "m3"]), "each in its place: {data}");
-    let letters = plant.works.seen("POST /letters");
+    let letters = test.step_service.seen("POST /letters");
     let (first, again) = (&letters[0], &letters[1]);
     assert_eq!((first.path.as_str(), first.headers["x-nth"].to_str().unwrap()), ("/letters/b", "1"));
     assert_eq!((first.json(), &first.key), (json!({ "to": "b", "nth": 1 }), &again.key), "the same key and bytes");
-    assert!(first.key.is_some() && plant.works.seen("POST /mails").iter().all(|mail| mail.key != first.key));
-    assert_eq!(plant.works.done("POST /letters"), 1);
+    assert!(first.key.is_some() && test.step_service.seen("POST /mails").iter().all(|mail| mail.key != first.key));
+    assert_eq!(test.step_service.effects("POST /letters"), 1);
     assert_eq!(step(&data, "mail")["items_ended"], json!(3), "{data}");
-    let taken = plant.told(&run, "fallback_taken").await;
+    let taken = test.events_of_kind(&run, "fallback_taken").await;
     assert_eq!(
         taken.iter().map(|taken| (&taken["step"], &taken["item"])).collect::<Vec<_>>(),
         [(&json!("mail"), &json!(1))]
     );
     // A replay comes to the same, and a workflow whose fallback sends something else is told.
-    let (file, flags) = (plant.flags.path().join("other.yaml"), plant.flags.path().display().to_string());
+    let (file, flags) = (test.flags.path().join("other.yaml"), test.flags.path().display().to_string());
     std::fs::write(&file, MAILS.trim_start().replace("item}', nth: '${index}'", "item}', nth: 7")).unwrap();
-    let told = plant.cli(&["replay", id(&run), "--with", &file.display().to_string(), "--flags", &flags]).await;
+    let told = test.cli(&["replay", id(&run), "--with", &file.display().to_string(), "--flags", &flags]).await;
     assert!(told.contains("letter") && told.contains(r#""nth":7"#), "{told}");
     std::fs::remove_file(&file).unwrap();
 
     // A run that fails later: each is undone by whoever did it, once.
-    plant.works.next("POST /mails", Say::Refuse(429), 2);
-    plant.works.next("POST /mails", mail("m5"), 2);
-    plant.works.next("POST /last", Say::Refuse(402), 1);
-    let data = plant.run("mails", json!({})).await;
-    let data = plant.comes_to(&super::path(&data), "failed").await;
+    test.step_service.script("POST /mails", ScriptedReply::Refuse(429), 2);
+    test.step_service.script("POST /mails", mail("m5"), 2);
+    test.step_service.script("POST /last", ScriptedReply::Refuse(402), 1);
+    let data = test.run("mails", json!({})).await;
+    let data = test.wait_for_status(&super::path(&data), "failed").await;
     let undone: Vec<_> =
         data["undone"].as_array().unwrap().iter().map(|row| (&row["step_id"], &row["item"], &row["state"])).collect();
     assert_eq!(undone.len(), 3, "{data}");
     assert!(undone.contains(&(&json!("letter"), &json!(0), &json!("undone"))), "{data}");
     assert!(undone.iter().all(|(_, _, state)| **state == json!("undone")), "{data}");
-    assert_eq!(plant.works.seen("DELETE /letters")[0].path, "/letters/a");
-    assert_eq!((plant.works.done("DELETE /mails"), plant.works.done("DELETE /letters")), (2, 1));
+    assert_eq!(test.step_service.seen("DELETE /letters")[0].path, "/letters/a");
+    assert_eq!((test.step_service.effects("DELETE /mails"), test.step_service.effects("DELETE /letters")), (2, 1));
 
     // Where it may have been done, a person decides over that item, and the fallback is no choice.
-    plant.works.next("POST /mails", mail("m7"), 1);
-    plant.works.next("POST /mails", Say::LoseReply, 1);
-    let data = plant.run("mails", json!({})).await;
+    test.step_service.script("POST /mails", mail("m7"), 1);
+    test.step_service.script("POST /mails", ScriptedReply::LoseReply, 1);
+    let data = test.run("mails", json!({})).await;
     let conflict = &data["conflicts"][0];
     assert_eq!((&conflict["kind"], &conflict["item"]), (&json!("outcome_unknown"), &json!(1)), "{data}");
     let run = super::path(&data);
-    let refused = plant.cli_refused(&["runs", "resolve", id(&run), "mail", "fallback", "--item", "1"]).await;
+    let refused = test.cli_refused(&["runs", "resolve", id(&run), "mail", "fallback", "--item", "1"]).await;
     assert!(refused.contains("a second time"), "{refused}");
-    plant
-        .taken(
-            &format!("{run}/resolve"),
-            json!({ "step": "mail", "item": 1, "choice": "take", "output": { "id": "m8" } }),
-        )
-        .await;
-    let data = plant.comes_to(&run, "completed").await;
+    test.post_accepted(
+        &format!("{run}/resolve"),
+        json!({ "step": "mail", "item": 1, "choice": "take", "output": { "id": "m8" } }),
+    )
+    .await;
+    let data = test.wait_for_status(&run, "completed").await;
     assert_eq!(data["output"]["by"], json!([null, null, null]), "{data}");
-    let shown = plant.cli(&["runs", "show", id(&run)]).await;
+    let shown = test.cli(&["runs", "show", id(&run)]).await;
     assert!(shown.contains("mail"), "{shown}");
-    assert_eq!(plant.works.done("POST /letters"), 2, "nothing in the place of what may have been done");
-    plant.finish().await;
+    assert_eq!(test.step_service.effects("POST /letters"), 2, "nothing in the place of what may have been done");
+    test.finish().await;
 }

@@ -1,12 +1,12 @@
-//! What is the same for ever: keys of starts and of calls, ids, lots and times in expressions.
+//! Values that never change for a run: keys of starts and of calls, ids, random numbers and times in expressions.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Plant, RUN, id, path};
+use super::{EngineTest, RUN, id, path};
+use crate::support::step_service::ScriptedReply;
 use crate::support::until;
-use crate::support::works::Say;
 
 const DRAWN: &str = "
 workflow: drawn
@@ -34,39 +34,39 @@ respond: { status: 200, body: '${steps.draw.output}' }
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_drawn_once_stays_and_calls_keep_their_keys() {
-    let mut plant = Plant::with(&[DRAWN]).await;
-    let refuse = Say::RefuseWith(503, vec![("retry-after", "1".to_owned())], json!({}));
-    plant.works.next("POST /uses", refuse, 1);
-    plant.works.hold("POST /each");
-    let run = plant.begun("drawn", json!({})).await;
-    plant.until_told(&run, "retry_scheduled", 1).await;
-    plant.killed_and_back().await;
-    plant.arrives("POST /each", 3).await;
-    plant.killed_and_back().await;
-    plant.arrives("POST /each", 6).await;
-    plant.works.open("POST /each");
-    let data = plant.comes_to(&run, "completed").await;
+async fn pseudo_random_values_and_call_keys_stay_the_same() {
+    let mut test = EngineTest::with(&[DRAWN]).await;
+    let refuse = ScriptedReply::RefuseWith(503, vec![("retry-after", "1".to_owned())], json!({}));
+    test.step_service.script("POST /uses", refuse, 1);
+    test.step_service.hold("POST /each");
+    let run = test.start_run("drawn", json!({})).await;
+    test.wait_for_events(&run, "retry_scheduled", 1).await;
+    test.kill_and_restart().await;
+    test.wait_for_calls("POST /each", 3).await;
+    test.kill_and_restart().await;
+    test.wait_for_calls("POST /each", 6).await;
+    test.step_service.release_all("POST /each");
+    let data = test.wait_for_status(&run, "completed").await;
     let drawn = &data["output"];
     assert_eq!((&drawn["one"], drawn["one"] == drawn["two"]), (&drawn["again"], false), "{drawn}");
     assert_eq!(format!("run_{}", drawn["id"].as_str().unwrap()), id(&run));
     assert!(drawn["lot"].as_f64().is_some_and(|lot| (0.0..1.0).contains(&lot)), "{drawn}");
     assert!(drawn["now"].is_string() || drawn["now"].is_number(), "{drawn}");
-    let uses = plant.works.seen("POST /uses");
+    let uses = test.step_service.seen("POST /uses");
     assert_eq!((uses.len(), &uses[0].text, &uses[0].key), (2, &uses[1].text, &uses[1].key), "the very same bytes");
     assert_eq!((&uses[0].json()["drawn"], &uses[0].json()["one"]), (drawn, &drawn["one"]));
-    let each = plant.works.seen("POST /each");
+    let each = test.step_service.seen("POST /each");
     let keys: BTreeSet<(String, Option<String>)> =
         each.iter().map(|call| (call.json()["item"].to_string(), call.key.clone())).collect();
     assert_eq!((each.len(), keys.len()), (6, 3), "one key for each item, whatever restarts: {keys:?}");
     let others: BTreeSet<&Option<String>> = keys.iter().map(|(_, key)| key).chain([&uses[0].key]).collect();
     assert_eq!(others.len(), 4, "and none of it twice");
     // Replay draws the same; another run draws others.
-    let replayed = plant.cli(&["replay", id(&run), "--json"]).await;
+    let replayed = test.cli(&["replay", id(&run), "--json"]).await;
     assert!(replayed.contains("completed"), "{replayed}");
-    let other = plant.run("drawn", json!({})).await;
+    let other = test.run("drawn", json!({})).await;
     assert_ne!((&other["output"]["one"], &other["output"]["lot"]), (&drawn["one"], &drawn["lot"]));
-    plant.finish().await;
+    test.finish().await;
 }
 
 const QUICK: &str = "
@@ -76,26 +76,26 @@ respond: { status: 200, body: '${steps.use.output}' }
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_names_one_run_for_as_long_as_the_limit_says() {
-    let mut plant = Plant::made("limits: { retry_window_s: 2 }", &[QUICK], |_| {}).await;
+async fn a_key_belongs_to_one_run_for_as_long_as_the_limit_says() {
+    let mut test = EngineTest::with_settings("limits: { retry_window_s: 2 }", &[QUICK], |_| {}).await;
     let ask = json!({ "workflow": "quick", "input": { "a": 1, "b": 2 }, "idempotency_key": "k" });
-    let (status, first) = plant.post(RUN, ask.clone()).await;
+    let (status, first) = test.post(RUN, ask.clone()).await;
     assert_eq!(status, 200, "{first}");
-    plant.killed_and_back().await;
+    test.kill_and_restart().await;
     let same = json!({ "workflow": "quick", "input": { "b": 2, "a": 1 }, "idempotency_key": "k" });
-    let (status, again) = plant.post(RUN, same).await;
+    let (status, again) = test.post(RUN, same).await;
     assert_eq!((status, &again), (200, &first), "the order of keys is no difference");
     let other = json!({ "workflow": "quick", "input": { "a": 2 }, "idempotency_key": "k" });
-    let (status, problem) = plant.post(RUN, other).await;
+    let (status, problem) = test.post(RUN, other).await;
     assert_eq!((status, &problem["run_id"]), (422, &first["data"]["run_id"]), "{problem}");
-    assert_eq!(plant.works.count("POST /uses"), 1);
+    assert_eq!(test.step_service.count("POST /uses"), 1);
     let later = until("the key to be free again", || async {
-        let (status, later) = plant.post(RUN, ask.clone()).await;
+        let (status, later) = test.post(RUN, ask.clone()).await;
         (status == 200 && later["data"]["run_id"] != first["data"]["run_id"]).then_some(later)
     })
     .await;
     let lasted = |data: &Value| data["run"]["started"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(lasted(&later["data"]).duration_since(lasted(&first["data"])).as_millis() >= 1_990, "not sooner");
-    plant.comes_to(&path(&later["data"]), "completed").await;
-    plant.finish().await;
+    test.wait_for_status(&path(&later["data"]), "completed").await;
+    test.finish().await;
 }

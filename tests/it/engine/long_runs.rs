@@ -1,8 +1,8 @@
-//! A run of many events is not read from its first one when it is taken again.
+//! A long run is loaded from its latest snapshot, not from its first event.
 
 use serde_json::{Value, json};
 
-use super::{Plant, id};
+use super::{EngineTest, id};
 
 const ITEMS: usize = 1_100;
 const WRITTEN: &[(&str, &str)] = &[("outcome", "written")];
@@ -18,24 +18,23 @@ respond: { status: 200, body: { all: '${size(steps.each.output)}' } }
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_run_is_taken_from_its_snapshot_after_a_kill() {
-    let mut plant = Plant::with(&[LONG]).await;
-    let run = plant.begun("long", json!({ "items": (0..ITEMS).collect::<Vec<_>>() })).await;
-    plant.comes_to(&run, "waiting_signal").await;
+async fn a_long_run_is_loaded_from_its_snapshot_after_a_kill() {
+    let mut test = EngineTest::with(&[LONG]).await;
+    let run = test.start_run("long", json!({ "items": (0..ITEMS).collect::<Vec<_>>() })).await;
+    test.wait_for_status(&run, "waiting_signal").await;
     let written = |metrics: &crate::support::Metrics| metrics.sum("pointsman_run_snapshots_total", WRITTEN) > 0.0;
-    plant.pointsman.until_metric("a snapshot", written).await;
-    plant.killed_and_back().await;
-    plant.taken(&format!("{run}/signals/go"), json!({})).await;
-    plant.comes_to(&run, "completed").await;
-    assert_eq!(plant.works.seen("POST /tells")[0].json(), json!({ "all": ITEMS }));
-    assert_eq!(plant.works.count("POST /items"), ITEMS, "nothing is done twice");
-    let metrics = plant.pointsman.metrics().await;
+    test.pointsman.until_metric("a snapshot", written).await;
+    test.kill_and_restart().await;
+    test.post_accepted(&format!("{run}/signals/go"), json!({})).await;
+    test.wait_for_status(&run, "completed").await;
+    assert_eq!(test.step_service.seen("POST /tells")[0].json(), json!({ "all": ITEMS }));
+    assert_eq!(test.step_service.count("POST /items"), ITEMS, "nothing is done twice");
+    let metrics = test.pointsman.metrics().await;
     assert_eq!(metrics.sum("pointsman_run_snapshots_total", READ), 1.0);
     // Who asks for the events gets all of them.
-    let events: Vec<Value> =
-        plant.pointsman.get(&format!("{run}/events?limit=1000")).await.as_array().cloned().unwrap();
+    let events: Vec<Value> = test.pointsman.get(&format!("{run}/events?limit=1000")).await.as_array().cloned().unwrap();
     assert_eq!((events.len(), &events[0]["kind"]), (1_000, &json!("run_started")));
-    let store = format!("sqlite:{}", plant.dir.path().join("pointsman.db").display());
-    assert!(plant.cli(&["store", "check", "--store", &store]).await.contains("no faults"), "{}", id(&run));
-    plant.finish().await;
+    let store = format!("sqlite:{}", test.dir.path().join("pointsman.db").display());
+    assert!(test.cli(&["store", "check", "--store", &store]).await.contains("no faults"), "{}", id(&run));
+    test.finish().await;
 }

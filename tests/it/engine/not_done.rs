@@ -1,10 +1,10 @@
-//! Certainly not done: the caller is told so, and in `live` legacy answers.
+//! A shared step that was certainly not done: the caller is told so, and in `live` legacy answers.
 
 use http::Method;
 use serde_json::json;
 
-use super::Plant;
-use crate::support::works::Say;
+use super::EngineTest;
+use crate::support::step_service::ScriptedReply;
 
 const PAY: &str = "
 workflow: pay
@@ -20,35 +20,35 @@ routes:
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shared_step_that_was_certainly_not_done_is_legacys_to_do() {
-    let plant = Plant::made("", &[PAY], |flags| flags.write("routes/pay.yaml", ROUTE)).await;
+async fn after_a_shared_step_that_was_certainly_not_done_legacy_answers() {
+    let test = EngineTest::with_settings("", &[PAY], |flags| flags.write("routes/pay.yaml", ROUTE)).await;
     let pay = async |body: serde_json::Value| {
-        let url = format!("{}/pay", plant.pointsman.url());
-        plant.client.json(Method::POST, &url, &[], &body).await.expect("an answer")
+        let url = format!("{}/pay", test.pointsman.url());
+        test.client.json(Method::POST, &url, &[], &body).await.expect("an answer")
     };
-    plant.cli(&["flip", "pay", "live", "--force", "--reason", "no pairs here"]).await;
-    plant.works.otherwise("POST /charges", Say::Refuse(429));
+    test.cli(&["flip", "pay", "live", "--force", "--reason", "no pairs here"]).await;
+    test.step_service.set_default("POST /charges", ScriptedReply::Refuse(429));
     let reply = pay(json!({})).await;
     assert_eq!((reply.status.as_u16(), &reply.json()["id"]), (200, &json!("POST /pay 1")), "{}", reply.json());
-    assert_eq!((plant.works.count("POST /charges"), plant.works.done("POST /charges")), (2, 0));
+    assert_eq!((test.step_service.count("POST /charges"), test.step_service.effects("POST /charges")), (2, 0));
     // What may have been done is never legacy's.
-    plant.works.next("POST /charges", Say::Refuse(404), 1);
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(404), 1);
     let reply = pay(json!({})).await;
-    assert_eq!((reply.status.as_u16(), plant.works.count("POST /pay")), (502, 1), "{}", reply.json());
+    assert_eq!((reply.status.as_u16(), test.step_service.count("POST /pay")), (502, 1), "{}", reply.json());
     assert_eq!(reply.json()["shared_step_begun"], json!(true), "{}", reply.json());
     // In `only` nobody else answers, and the caller is told that nothing was done.
-    plant.cli(&["flip", "pay", "only", "--force", "--reason", "no pairs here", "--acknowledge"]).await;
+    test.cli(&["flip", "pay", "only", "--force", "--reason", "no pairs here", "--acknowledge"]).await;
     let reply = pay(json!({})).await;
     let problem = reply.json();
     assert_eq!((reply.status.as_u16(), &problem["shared_step_begun"]), (503, &json!(false)), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("Nothing but reads was done"), "{problem}");
     // An end that the workflow declares is no failure.
-    plant.works.otherwise("POST /charges", Say::Done(200, json!({})));
+    test.step_service.set_default("POST /charges", ScriptedReply::Done(200, json!({})));
     let reply = pay(json!({ "sold": true })).await;
     assert_eq!(reply.status.as_u16(), 410);
     let completed = |m: &crate::support::metrics::Metrics| {
         m.sum("pointsman_runs_total", &[("workflow", "pay"), ("mode", "real"), ("outcome", "completed")]) == 1.0
     };
-    plant.pointsman.until_metric("it is counted as completed", completed).await;
-    plant.finish().await;
+    test.pointsman.until_metric("it is counted as completed", completed).await;
+    test.finish().await;
 }

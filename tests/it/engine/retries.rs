@@ -1,11 +1,11 @@
-//! Trouble that passes: attempts, pauses, deadlines, and timers that outlive the process.
+//! Temporary failures: attempts, pauses, deadlines, and timers that survive the process.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Plant, id, step};
-use crate::support::works::Say;
+use super::{EngineTest, id, step};
+use crate::support::step_service::ScriptedReply;
 
 const PAY: &str = "
 workflow: pay
@@ -70,8 +70,8 @@ steps:
 respond: { status: 200, body: paid }
 ";
 
-fn busy_for(seconds: u64) -> Say {
-    Say::RefuseWith(429, vec![("retry-after", seconds.to_string())], json!({ "error": "not so fast" }))
+fn busy_for(seconds: u64) -> ScriptedReply {
+    ScriptedReply::RefuseWith(429, vec![("retry-after", seconds.to_string())], json!({ "error": "not so fast" }))
 }
 
 fn at(event: &Value) -> jiff::Timestamp {
@@ -79,37 +79,37 @@ fn at(event: &Value) -> jiff::Timestamp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_done_is_tried_again_with_the_same_key() {
-    let mut plant = Plant::with(&[PAY]).await;
-    plant.works.next("POST /charges", Say::Refuse(503), 1);
-    plant.works.next("POST /charges", Say::Close, 1);
-    let data = plant.run("pay", json!({})).await;
+async fn attempts_that_were_not_done_are_repeated_with_the_same_key() {
+    let mut test = EngineTest::with(&[PAY]).await;
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(503), 1);
+    test.step_service.script("POST /charges", ScriptedReply::Close, 1);
+    let data = test.run("pay", json!({})).await;
     assert_eq!((&data["status"], &step(&data, "charge")["attempts"]), (&json!("completed"), &json!(3)), "{data}");
-    let seen = plant.works.seen("POST /charges");
+    let seen = test.step_service.seen("POST /charges");
     assert!(seen[0].key.is_some() && seen.iter().all(|call| call.key == seen[0].key), "{seen:?}");
     // Attempts used up, and nothing was done: it fails, and says over what.
-    plant.works.next("POST /charges", Say::Refuse(429), 3);
-    let data = plant.run("pay", json!({})).await;
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(429), 3);
+    let data = test.run("pay", json!({})).await;
     assert_eq!((&data["status"], &data["error"]["step_id"]), (&json!("failed"), &json!("charge")), "{data}");
-    assert_eq!((&data["error"]["status"], plant.works.count("POST /charges")), (&json!(429), 6));
+    assert_eq!((&data["error"]["status"], test.step_service.count("POST /charges")), (&json!(429), 6));
     // An answer that was lost: the service takes the repetition for what it is.
-    plant.works.next("POST /charges", Say::LoseReply, 1);
-    plant.allowed.lost_replies = 1;
-    let data = plant.run("pay", json!({})).await;
+    test.step_service.script("POST /charges", ScriptedReply::LoseReply, 1);
+    test.allowed.lost_replies = 1;
+    let data = test.run("pay", json!({})).await;
     assert_eq!(data["output"]["number"], json!(2), "the answer of the first delivery: {data}");
-    assert_eq!(plant.works.done("POST /charges"), 2);
-    plant.finish().await;
+    assert_eq!(test.step_service.effects("POST /charges"), 2);
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_says_when_it_wants_to_be_asked_again() {
-    let plant = Plant::with(&[TOLD]).await;
-    plant.works.next("POST /charges", busy_for(1), 1);
-    plant.works.next("POST /charges", busy_for(86_400), 1);
-    let data = plant.run("told", json!({})).await;
+async fn retry_after_of_a_service_is_respected() {
+    let test = EngineTest::with(&[TOLD]).await;
+    test.step_service.script("POST /charges", busy_for(1), 1);
+    test.step_service.script("POST /charges", busy_for(86_400), 1);
+    let data = test.run("told", json!({})).await;
     assert_eq!(data["status"], "completed", "{data}");
     let run = super::path(&data);
-    let events = plant.events(&run).await;
+    let events = test.events(&run).await;
     let told: Vec<&Value> = events.iter().filter(|event| event["kind"] == "retry_scheduled").collect();
     let pauses: Vec<_> = told
         .iter()
@@ -121,79 +121,87 @@ async fn a_service_says_when_it_wants_to_be_asked_again() {
     // An event is written a moment after what it tells was decided.
     let within = |pause: i128, wanted: i128| (wanted - 100..=wanted).contains(&pause);
     assert!(pauses.len() == 2 && within(pauses[0], 1_000) && within(pauses[1], 1_500), "within `max`: {pauses:?}");
-    let seen = plant.works.seen("POST /charges");
+    let seen = test.step_service.seen("POST /charges");
     assert!(seen[1].at - seen[0].at >= Duration::from_millis(990), "and no sooner");
-    plant.finish().await;
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_timer_outlives_the_process() {
-    let mut plant = Plant::with(&[LATER, TOLD]).await;
-    plant.works.next("POST /charges", Say::Refuse(503), 1);
-    let far = plant.begun("later", json!({})).await;
-    let before = plant.until_told(&far, "retry_scheduled", 1).await;
-    plant.works.next("POST /charges", busy_for(1), 1);
-    let near = plant.begun("told", json!({})).await;
-    plant.until_told(&near, "retry_scheduled", 1).await;
-    plant.killed_and_back().await;
+async fn a_timer_survives_the_process() {
+    let mut test = EngineTest::with(&[LATER, TOLD]).await;
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(503), 1);
+    let far = test.start_run("later", json!({})).await;
+    let before = test.wait_for_events(&far, "retry_scheduled", 1).await;
+    test.step_service.script("POST /charges", busy_for(1), 1);
+    let near = test.start_run("told", json!({})).await;
+    test.wait_for_events(&near, "retry_scheduled", 1).await;
+    test.kill_and_restart().await;
     // The near one comes by itself, the far one waits for the very same moment.
-    plant.comes_to(&near, "completed").await;
-    let seen = plant.works.seen("POST /charges");
+    test.wait_for_status(&near, "completed").await;
+    let seen = test.step_service.seen("POST /charges");
     assert!(seen[2].at - seen[1].at >= Duration::from_millis(990), "not sooner than before the kill");
     assert_eq!((seen.len(), &seen[2].key), (3, &seen[1].key));
-    let explained = plant.explained(&far).await;
+    let explained = test.explanation(&far).await;
     let next = &before["at"].as_str().unwrap()[..19];
     assert!(explained.contains("`charge` is tried again") && explained.contains(next), "{explained}");
-    let listed = plant.cli(&["runs", "show", id(&far)]).await;
+    let listed = test.cli(&["runs", "show", id(&far)]).await;
     assert!(listed.contains("retrying"), "{listed}");
     // Somebody who does not want to wait.
-    plant.cli(&["runs", "retry", id(&far), "charge"]).await;
-    plant.comes_to(&far, "completed").await;
-    assert_eq!(plant.works.count("POST /charges"), 4);
-    plant.finish().await;
+    test.cli(&["runs", "retry", id(&far), "charge"]).await;
+    test.wait_for_status(&far, "completed").await;
+    assert_eq!(test.step_service.count("POST /charges"), 4);
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statuses_are_what_the_step_says() {
-    let plant = Plant::with(&[PICKY]).await;
-    plant.works.next("POST /charges", Say::Refuse(404), 1);
-    plant.works.next("POST /charges", Say::Refuse(429), 1);
-    plant.works.next("POST /charges", Say::Done(402, json!({ "error": "declined" })), 1);
-    let data = plant.run("picky", json!({})).await;
+async fn statuses_are_classified_as_the_step_declares() {
+    let test = EngineTest::with(&[PICKY]).await;
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(404), 1);
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(429), 1);
+    test.step_service.script("POST /charges", ScriptedReply::Done(402, json!({ "error": "declined" })), 1);
+    let data = test.run("picky", json!({})).await;
     assert_eq!((&data["status"], &data["output"]), (&json!("completed"), &json!(402)), "{data}");
     // A status that says nothing of the sort is for good; and what is unknown is never sent again by itself.
-    plant.works.next("POST /charges", Say::Refuse(400), 1);
-    let data = plant.run("picky", json!({})).await;
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(400), 1);
+    let data = test.run("picky", json!({})).await;
     assert_eq!((&data["status"], &data["error"]["status"]), (&json!("failed"), &json!(400)), "{data}");
-    for say in [Say::Refuse(500), Say::Close] {
-        plant.works.next("POST /charges", say, 1);
-        let data = plant.run("picky", json!({})).await;
+    for say in [ScriptedReply::Refuse(500), ScriptedReply::Close] {
+        test.step_service.script("POST /charges", say, 1);
+        let data = test.run("picky", json!({})).await;
         assert_eq!((&data["status"], &data["conflicts"][0]["kind"]), (&json!("paused"), &json!("outcome_unknown")));
     }
-    assert_eq!(plant.works.count("POST /charges"), 6);
-    plant.finish().await;
+    assert_eq!(test.step_service.count("POST /charges"), 6);
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deadlines_end_steps_and_runs_also_over_a_restart() {
-    let mut plant = Plant::with(&[BOUNDED, HURRIED]).await;
+    let mut test = EngineTest::with(&[BOUNDED, HURRIED]).await;
     // Asked to come again after its deadline, a step does not wait for that.
-    plant.works.next("POST /charges", Say::Refuse(429), 1);
-    plant.works.next("POST /charges", busy_for(2), 1);
-    let data = plant.run("bounded", json!({})).await;
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(429), 1);
+    test.step_service.script("POST /charges", busy_for(2), 1);
+    let data = test.run("bounded", json!({})).await;
     let run = super::path(&data);
-    let data = plant.comes_to(&run, "failed").await;
+    let data = test.wait_for_status(&run, "failed").await;
     assert!(data["error"]["message"].as_str().unwrap().contains("its deadline"), "{data}");
-    assert_eq!((plant.works.count("POST /charges"), &data["undone"][0]["state"]), (2, &json!("undone")), "{data}");
+    assert_eq!(
+        (test.step_service.count("POST /charges"), &data["undone"][0]["state"]),
+        (2, &json!("undone")),
+        "{data}"
+    );
 
-    let run = plant.begun("hurried", json!({})).await;
-    plant.until_told(&run, "wait_began", 1).await;
-    plant.killed_and_back().await;
-    let data = plant.comes_to(&run, "failed").await;
+    let run = test.start_run("hurried", json!({})).await;
+    test.wait_for_events(&run, "wait_began", 1).await;
+    test.kill_and_restart().await;
+    let data = test.wait_for_status(&run, "failed").await;
     assert!(data["run"]["note"].as_str().unwrap().contains("deadline"), "{data}");
-    assert_eq!((plant.works.done("POST /stock"), plant.works.done("DELETE /stock")), (2, 2), "both were undone");
-    let lasted = plant.events(&run).await;
+    assert_eq!(
+        (test.step_service.effects("POST /stock"), test.step_service.effects("DELETE /stock")),
+        (2, 2),
+        "both were undone"
+    );
+    let lasted = test.events(&run).await;
     let passed = lasted.iter().find(|event| event["kind"] == "deadline_passed").expect("in the trail");
     assert!(at(passed).duration_since(at(&lasted[0])).as_millis() >= 1_000, "not early");
-    plant.finish().await;
+    test.finish().await;
 }

@@ -1,12 +1,12 @@
-//! The effect was done, and the answer says otherwise: nothing is done twice.
+//! An effect was performed although the answer says otherwise: nothing is done twice.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Plant, id, step};
+use super::{EngineTest, id, step};
+use crate::support::step_service::ScriptedReply;
 use crate::support::until_true;
-use crate::support::works::Say;
 
 const SAID_503: &str = "
 workflow: said-503
@@ -21,33 +21,33 @@ respond: { status: 200, body: '${steps.charge.output}' }
 
 /// A mesh's proxy says 503 also of a service that was cut off after it had the request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_503_is_neither_sent_again_nor_done_another_way() {
+async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     let keyed = SAID_503.replace("said-503", "keyed-503").replace("services.plain", "services.works");
     let knows = SAID_503.replace("said-503", "knows").replace("    fallback:", "    not_done: [503]\n    fallback:");
-    let mut plant = Plant::with(&[SAID_503, &keyed, &knows]).await;
-    let performed = Say::Done(503, json!({ "error": "upstream connect error" }));
-    plant.works.next("POST /charges", performed, 4);
-    let data = plant.run("said-503", json!({})).await;
+    let mut test = EngineTest::with(&[SAID_503, &keyed, &knows]).await;
+    let performed = ScriptedReply::Done(503, json!({ "error": "upstream connect error" }));
+    test.step_service.script("POST /charges", performed, 4);
+    let data = test.run("said-503", json!({})).await;
     let conflict = &data["conflicts"][0];
     assert_eq!((&data["status"], &conflict["kind"]), (&json!("paused"), &json!("outcome_unknown")), "{data}");
     assert!(!conflict["choices"].as_array().unwrap().contains(&json!("fallback")), "{conflict}");
-    let effects = (plant.works.count("POST /charges"), plant.works.count("POST /invoices"));
+    let effects = (test.step_service.count("POST /charges"), test.step_service.count("POST /invoices"));
     assert_eq!(effects, (1, 0), "one effect, and nothing in its place");
     // Where the service honours keys it is sent again under the same one, and the fallback is still no way out.
-    let data = plant.run("keyed-503", json!({})).await;
+    let data = test.run("keyed-503", json!({})).await;
     assert_eq!((&data["status"], &step(&data, "charge")["attempts"]), (&json!("paused"), &json!(3)), "{data}");
-    assert_eq!((plant.works.done("POST /charges"), plant.works.count("POST /invoices")), (2, 0));
-    plant.allowed.lost_replies = 2; // deliveries under one key
+    assert_eq!((test.step_service.effects("POST /charges"), test.step_service.count("POST /invoices")), (2, 0));
+    test.allowed.lost_replies = 2; // deliveries under one key
     // A step that knows better says so.
-    plant.works.otherwise("POST /charges", Say::Refuse(503));
-    let data = plant.run("knows", json!({})).await;
+    test.step_service.set_default("POST /charges", ScriptedReply::Refuse(503));
+    let data = test.run("knows", json!({})).await;
     assert_eq!((&data["status"], &data["output"]["number"]), (&json!("completed"), &json!(1)), "{data}");
-    let flags = plant.flags.path().display().to_string();
-    let (code, said) = plant.cli_said(&["check", &flags]).await;
+    let flags = test.flags.path().display().to_string();
+    let (code, said) = test.cli_output(&["check", &flags]).await;
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(said.matches("a 503 does not lead to the fallback").count(), 2, "of the two that do not say: {said}");
     assert!(said.contains("not_done: [503]"), "{said}");
-    plant.finish().await;
+    test.finish().await;
 }
 
 const SETTLES: &str = "
@@ -69,37 +69,41 @@ respond: { status: 200, body: '${steps.charge.output}' }
 /// The service has the request, and commits when the probe has already been told "no": charged once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_asked_too_early_asks_again_also_over_a_restart() {
-    let mut plant = Plant::with(&[SETTLES]).await;
-    plant.works.otherwise("GET /found", Say::Done(200, json!({ "found": false })));
-    plant.works.next("POST /charges", Say::Late(Duration::from_millis(3_500)), 1);
-    let run = plant.begun("settles", json!({})).await;
+    let mut test = EngineTest::with(&[SETTLES]).await;
+    test.step_service.set_default("GET /found", ScriptedReply::Done(200, json!({ "found": false })));
+    test.step_service.script("POST /charges", ScriptedReply::Late(Duration::from_millis(3_500)), 1);
+    let run = test.start_run("settles", json!({})).await;
     // The attempt times out, and two probes find nothing.
-    plant.arrives("GET /found", 2).await;
-    let explained = plant.explains(&run, "its probe says no").await;
+    test.wait_for_calls("GET /found", 2).await;
+    let explained = test.wait_for_explanation(&run, "its probe says no").await;
     assert!(explained.contains("the probe of `charge` is asked again"), "{explained}");
-    plant.killed_and_back().await;
-    plant.arrives("GET /found", 3).await;
-    until_true("the late commit", || plant.works.done("POST /charges") == 1).await;
-    plant.works.otherwise("GET /found", Say::Done(200, json!({ "found": true, "id": "late" })));
-    let data = plant.comes_to(&run, "completed").await;
+    test.kill_and_restart().await;
+    test.wait_for_calls("GET /found", 3).await;
+    until_true("the late commit", || test.step_service.effects("POST /charges") == 1).await;
+    test.step_service.set_default("GET /found", ScriptedReply::Done(200, json!({ "found": true, "id": "late" })));
+    let data = test.wait_for_status(&run, "completed").await;
     assert_eq!(data["output"], json!({ "id": "late" }), "{data}");
-    assert_eq!((plant.works.count("POST /charges"), plant.works.done("POST /charges")), (1, 1), "sent once");
+    assert_eq!(
+        (test.step_service.count("POST /charges"), test.step_service.effects("POST /charges")),
+        (1, 1),
+        "sent once"
+    );
 
     // What was never done is sent again, when it is certain and not before.
-    plant.works.next("POST /charges", Say::Close, 1);
-    plant.works.otherwise("GET /found", Say::Done(200, json!({ "found": false })));
-    let run = plant.begun("settles", json!({})).await;
-    let data = plant.comes_to(&run, "completed").await;
+    test.step_service.script("POST /charges", ScriptedReply::Close, 1);
+    test.step_service.set_default("GET /found", ScriptedReply::Done(200, json!({ "found": false })));
+    let run = test.start_run("settles", json!({})).await;
+    let data = test.wait_for_status(&run, "completed").await;
     assert_eq!(step(&data, "charge")["attempts"], json!(2), "{data}");
-    let sent = plant.works.seen("POST /charges");
+    let sent = test.step_service.seen("POST /charges");
     assert!(sent[2].at - sent[1].at >= Duration::from_secs(5), "not before it settles");
-    let asked = plant.works.seen("GET /found").into_iter().filter(|probe| probe.at > sent[1].at).count();
+    let asked = test.step_service.seen("GET /found").into_iter().filter(|probe| probe.at > sent[1].at).count();
     assert!((2..=12).contains(&asked), "{asked} times, with back-off");
     // A time that is too short is refused.
-    plant.flags.edit("workflows/settles.yaml", |text| text.replace("settles: 5s", "settles: 400ms"));
-    let flags = plant.flags.path().display().to_string();
-    let (code, refused) = plant.cli_said(&["check", &flags]).await;
+    test.flags.edit("workflows/settles.yaml", |text| text.replace("settles: 5s", "settles: 400ms"));
+    let flags = test.flags.path().display().to_string();
+    let (code, refused) = test.cli_output(&["check", &flags]).await;
     assert_eq!(code, Some(1), "{refused}");
     assert!(refused.contains("shorter than the step's timeout (1000 ms)"), "{}: {refused}", id(&run));
-    plant.finish().await;
+    test.finish().await;
 }

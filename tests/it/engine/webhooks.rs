@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Plant, id};
+use super::{EngineTest, id};
+use crate::support::step_service::{ReceivedCall, ScriptedReply};
 use crate::support::until;
-use crate::support::works::{Say, Seen};
 
 /// A workflow that asks at once, and tells this place of it.
 fn asks(name: &str, notify: &str) -> String {
@@ -23,24 +23,24 @@ respond: {{ status: 200, body: done }}
 const ALIVE: &str = "POST /alive";
 const DEAD: &str = "POST /dead";
 
-async fn plant(more: &str) -> Plant {
+async fn test(more: &str) -> EngineTest {
     let alive = asks("alive", "${services.works}/alive/${run.id}");
-    Plant::made(more, &[&alive, &asks("dead", "${services.works}/dead")], |_| {}).await
+    EngineTest::with_settings(more, &[&alive, &asks("dead", "${services.works}/dead")], |_| {}).await
 }
 
-/// So many runs, one after the other; their ids.
-async fn begun(plant: &Plant, workflow: &str, count: usize) -> Vec<String> {
+/// Starts this many runs one after the other; their ids.
+async fn begun(test: &EngineTest, workflow: &str, count: usize) -> Vec<String> {
     let mut runs = Vec::new();
     for _ in 0..count {
-        let run = plant.begun(workflow, json!({})).await;
-        plant.until_told(&run, "checkpoint_opened", 1).await;
+        let run = test.start_run(workflow, json!({})).await;
+        test.wait_for_events(&run, "checkpoint_opened", 1).await;
         runs.push(id(&run).to_owned());
     }
     runs
 }
 
-/// The runs of which a place was told, in the order in which it took the messages.
-fn told(seen: &[Seen]) -> Vec<String> {
+/// The runs in the messages to an endpoint, in the order in which it accepted them.
+fn notified_runs(seen: &[ReceivedCall]) -> Vec<String> {
     let mut runs: Vec<String> = Vec::new();
     for message in seen {
         let run = message.json()["run_id"].as_str().unwrap_or_default().to_owned();
@@ -51,94 +51,97 @@ fn told(seen: &[Seen]) -> Vec<String> {
     runs
 }
 
-async fn all_told(plant: &Plant, place: &str, runs: &[String]) {
-    until("every message", || async { (plant.works.done(place) >= runs.len()).then_some(()) }).await;
-    assert_eq!(told(&plant.works.seen(place)), runs, "each, and in order");
+async fn wait_for_notifications(test: &EngineTest, place: &str, runs: &[String]) {
+    until("every message", || async { (test.step_service.effects(place) >= runs.len()).then_some(()) }).await;
+    assert_eq!(notified_runs(&test.step_service.seen(place)), runs, "each, and in order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_does_not_answer_delays_no_other() {
-    let plant = plant("").await;
-    plant.works.hold(DEAD);
-    let dead = begun(&plant, "dead", 5).await;
-    plant.arrives(DEAD, 1).await;
+async fn a_receiver_that_does_not_answer_delays_no_other_receiver() {
+    let test = test("").await;
+    test.step_service.hold(DEAD);
+    let dead = begun(&test, "dead", 5).await;
+    test.wait_for_calls(DEAD, 1).await;
     let since = Instant::now();
-    let alive = begun(&plant, "alive", 3).await;
-    all_told(&plant, ALIVE, &alive).await;
+    let alive = begun(&test, "alive", 3).await;
+    wait_for_notifications(&test, ALIVE, &alive).await;
     let took = since.elapsed();
     assert!(took < Duration::from_secs(4), "it took {took:?}, and one try at the dead one takes five seconds");
-    assert_eq!(plant.works.count(DEAD), 1, "one message at a time");
+    assert_eq!(test.step_service.count(DEAD), 1, "one message at a time");
     let waiting = |wanted: f64| {
         move |metrics: &crate::support::Metrics| {
             (metrics.sum("pointsman_notices_waiting", &[("service", "works")]) - wanted).abs() < 0.5
         }
     };
-    plant.pointsman.until_metric("five wait", waiting(5.0)).await;
-    plant.works.open(DEAD);
-    until("the rest", || async { (plant.works.done(DEAD) >= 5).then_some(()) }).await;
-    let seen = plant.works.seen(DEAD);
+    test.pointsman.until_metric("five wait", waiting(5.0)).await;
+    test.step_service.release_all(DEAD);
+    until("the rest", || async { (test.step_service.effects(DEAD) >= 5).then_some(()) }).await;
+    let seen = test.step_service.seen(DEAD);
     let first = seen.iter().filter(|message| message.json()["run_id"] == json!(dead[0])).count();
     assert!(first >= 1, "the first may come twice: it was not answered in time");
-    assert_eq!(told(&seen), dead);
-    let metrics = plant.pointsman.until_metric("nothing waits", waiting(0.0)).await;
+    assert_eq!(notified_runs(&seen), dead);
+    let metrics = test.pointsman.until_metric("nothing waits", waiting(0.0)).await;
     assert!(metrics.sum("pointsman_notices_total", &[("service", "works"), ("outcome", "sent")]) >= 8.0);
     assert_eq!(metrics.values("pointsman_notices_total", "service"), ["works"], "no path, and no run");
-    plant.finish().await;
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_a_hundred_wait_and_none_is_lost_over_a_restart() {
-    let mut plant = plant("").await;
-    plant.works.otherwise(DEAD, Say::Refuse(503));
-    let dead = begun(&plant, "dead", 120).await;
+    let mut test = test("").await;
+    test.step_service.set_default(DEAD, ScriptedReply::Refuse(503));
+    let dead = begun(&test, "dead", 120).await;
     let since = Instant::now();
-    let alive = begun(&plant, "alive", 10).await;
-    all_told(&plant, ALIVE, &alive).await;
+    let alive = begun(&test, "alive", 10).await;
+    wait_for_notifications(&test, ALIVE, &alive).await;
     let took = since.elapsed();
     assert!(took < Duration::from_secs(8), "behind 120 messages to another receiver it took {took:?}");
-    plant.killed_and_back().await;
-    let more = begun(&plant, "alive", 110).await;
+    test.kill_and_restart().await;
+    let more = begun(&test, "alive", 110).await;
     let alive = [alive, more].concat();
-    all_told(&plant, ALIVE, &alive).await;
-    assert!(plant.pointsman.log().contains("a message to a webhook was not delivered"), "{}", plant.pointsman.log());
-    plant.works.otherwise(DEAD, Say::Done(200, json!({})));
-    until("every message to the one that was dead", || async { (plant.works.done(DEAD) >= 120).then_some(()) }).await;
-    assert_eq!(told(&plant.works.seen(DEAD)), dead, "each, and in order");
-    let log = plant.pointsman.log();
+    wait_for_notifications(&test, ALIVE, &alive).await;
+    assert!(test.pointsman.log().contains("a message to a webhook was not delivered"), "{}", test.pointsman.log());
+    test.step_service.set_default(DEAD, ScriptedReply::Done(200, json!({})));
+    until("every message to the one that was dead", || async {
+        (test.step_service.effects(DEAD) >= 120).then_some(())
+    })
+    .await;
+    assert_eq!(notified_runs(&test.step_service.seen(DEAD)), dead, "each, and in order");
+    let log = test.pointsman.log();
     assert!(log.contains("a webhook takes messages again"), "{log}");
-    let metrics = plant.pointsman.metrics().await;
+    let metrics = test.pointsman.metrics().await;
     assert!(metrics.sum("pointsman_notice_failures_total", &[("service", "works")]) >= 1.0);
     for lost in ["given_up", "dropped"] {
         assert!(metrics.sum("pointsman_notices_total", &[("outcome", lost)]) < 0.5, "{lost}");
     }
-    plant.finish().await;
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_bound_the_oldest_are_dropped_and_counted() {
-    let plant = plant("limits: { notices_waiting_max: 4, notice_attempts_max: 2 }").await;
-    plant.works.otherwise(DEAD, Say::Refuse(503));
-    let dead = begun(&plant, "dead", 10).await;
+    let test = test("limits: { notices_waiting_max: 4, notice_attempts_max: 2 }").await;
+    test.step_service.set_default(DEAD, ScriptedReply::Refuse(503));
+    let dead = begun(&test, "dead", 10).await;
     let dropped = |metrics: &crate::support::Metrics| {
         (metrics.sum("pointsman_notices_total", &[("service", "works"), ("outcome", "dropped")]) - 6.0).abs() < 0.5
     };
-    plant.pointsman.until_metric("six are dropped", dropped).await;
-    let log = plant.pointsman.log();
+    test.pointsman.until_metric("six are dropped", dropped).await;
+    let log = test.pointsman.log();
     let dropped: Vec<&str> = log.lines().filter(|line| line.contains("is dropped: too many")).collect();
     assert_eq!(dropped.len(), 6, "{log}");
     let named = dead.iter().filter(|run| dropped.iter().any(|line| line.contains(run.as_str()))).count();
     assert_eq!(named, 6, "each is named: {log}");
     // Whoever refuses a message gets the next one soon.
-    plant.works.otherwise(DEAD, Say::Refuse(404));
+    test.step_service.set_default(DEAD, ScriptedReply::Refuse(404));
     let given_up = |metrics: &crate::support::Metrics| {
         metrics.sum("pointsman_notices_total", &[("service", "works"), ("outcome", "given_up")]) >= 1.0
     };
-    plant.pointsman.until_metric("one is given up", given_up).await;
-    plant.works.otherwise(DEAD, Say::Done(200, json!({})));
+    test.pointsman.until_metric("one is given up", given_up).await;
+    test.step_service.set_default(DEAD, ScriptedReply::Done(200, json!({})));
     until("the newest", || async {
-        let last = plant.works.seen(DEAD).last().map_or(Value::Null, Seen::json);
-        (last["run_id"] == json!(dead[9]) && plant.works.done(DEAD) >= 1).then_some(())
+        let last = test.step_service.seen(DEAD).last().map_or(Value::Null, ReceivedCall::json);
+        (last["run_id"] == json!(dead[9]) && test.step_service.effects(DEAD) >= 1).then_some(())
     })
     .await;
-    plant.finish().await;
+    test.finish().await;
 }

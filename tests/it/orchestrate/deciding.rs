@@ -1,16 +1,16 @@
-//! What people say to runs.
+//! Decisions, answers, signals and commands to runs.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::Desk;
-use crate::support::origin::Act;
+use crate::support::origin::OriginReply;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_is_shown_and_decided() {
     let desk = Desk::open().await;
-    desk.bank.next(Act::Status(409), 1);
+    desk.bank.next(OriginReply::Status(409), 1);
     let run = desk.begun("order", json!({ "sku": "a", "password": "hunter2" })).await;
     let data = desk.comes_to(&run, "paused").await["data"].clone();
     let conflict = &data["conflicts"][0];
@@ -34,7 +34,7 @@ async fn a_conflict_is_shown_and_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_the_steps_output_and_the_second_is_told_the_first() {
+async fn an_answer_is_the_steps_output_and_a_second_is_told_the_first() {
     let mut desk = Desk::open().await;
     let run = desk.begun("pick", json!({})).await;
     let pending = desk.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
@@ -58,7 +58,7 @@ async fn an_answer_is_the_steps_output_and_the_second_is_told_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_answers_at_once_are_one_and_a_refusal_that_names_it() {
+async fn of_two_concurrent_answers_one_counts_and_the_other_is_told_it() {
     let desk = Desk::open().await;
     // Another question keeps the run open behind the first.
     desk.flags.write(
@@ -88,7 +88,7 @@ respond: { status: 200, body: done }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_is_what_a_run_waits_for_once() {
+async fn a_signal_is_delivered_once() {
     let desk = Desk::open().await;
     let run = desk.begun("payment", json!({})).await;
     desk.comes_to(&run, "waiting_signal").await;
@@ -125,7 +125,7 @@ async fn runs_are_paused_resumed_and_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_not_begun_is_skipped_or_adjusted() {
+async fn steps_that_have_not_begun_are_skipped_or_adjusted() {
     let desk = Desk::open().await;
     desk.flags.write(
         "workflows/later.yaml",
@@ -171,7 +171,7 @@ steps:
 respond: { status: 200, body: done }
 ",
     );
-    desk.bank.next(Act::Status(429), 1);
+    desk.bank.next(OriginReply::Status(429), 1);
     let run = crate::support::until("the new workflow", || async {
         let ask = json!({ "workflow": "patient" });
         let reply = desk.call(http::Method::POST, super::RUN, &[("prefer", "respond-async")], &ask).await;
@@ -190,9 +190,9 @@ respond: { status: 200, body: done }
         .expect("not after 10 minutes");
 }
 
-/// The question of a run that a run began is shown with that one, and answered where it says.
+/// The checkpoint of a child run is shown with its parent, and answered at the child.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_run_below_asks_is_shown_above() {
+async fn a_checkpoint_of_a_child_run_is_shown_with_its_parent() {
     let outer = "workflow: outer
 steps:
   quick: { set: 1 }

@@ -1,8 +1,8 @@
 //! Runs through the API and its commands, against the real binary.
 
+mod access;
 mod commands;
 mod deciding;
-mod doors;
 mod starting;
 mod streaming;
 
@@ -13,7 +13,7 @@ use pointsman::demo::http::{Client, Reply};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::origin::{Act, Origin};
+use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
@@ -54,7 +54,7 @@ respond: { status: 200, body: { amount: '${steps.paid.output.amount}' } }
     ),
 ];
 
-/// A bank, the binary, and nothing else.
+/// A bank service and the binary.
 pub struct Desk {
     bank: Origin,
     flags: FlagsDir,
@@ -72,14 +72,14 @@ impl Desk {
     }
     /// The same, with more in pointsman.yaml.
     async fn with(more: &str) -> Self {
-        Self::made(more, |_| {}).await
+        Self::with_settings(more, |_| {}).await
     }
     /// The same, with another workflow.
     pub async fn with_workflow(name: &str, text: &str) -> Self {
-        Self::made("", |flags| flags.write(name, text)).await
+        Self::with_settings("", |flags| flags.write(name, text)).await
     }
-    async fn made(more: &str, change: impl FnOnce(&FlagsDir)) -> Self {
-        let bank = Origin::start(Act::Json(r#"{"id":"c1"}"#)).await;
+    async fn with_settings(more: &str, change: impl FnOnce(&FlagsDir)) -> Self {
+        let bank = Origin::start(OriginReply::Json(r#"{"id":"c1"}"#)).await;
         let flags = FlagsDir::empty();
         let url = bank.url();
         flags.write("pointsman.yaml", &format!("services: {{ bank: \"{url}\" }}\ndefault_legacy: bank\n{more}\n"));
@@ -108,11 +108,11 @@ impl Desk {
         let reply = self.call(Method::POST, path, &[], &body).await;
         (reply.status.as_u16(), reply.json())
     }
-    /// Starts a workflow and gives the envelope as it is answered.
+    /// Starts a workflow; the envelope of the answer.
     async fn run(&self, workflow: &str, input: Value) -> (u16, Value) {
         self.post(RUN, json!({ "workflow": workflow, "input": input })).await
     }
-    /// The same, and it is taken: the run's path.
+    /// The same where the start is accepted; the run's path.
     async fn begun(&self, workflow: &str, input: Value) -> String {
         let (status, envelope) = self.run(workflow, input).await;
         assert!(status == 200 || status == 202, "{status} {envelope}\n{}", self.pointsman.log());

@@ -1,4 +1,4 @@
-//! Starts: once for each key, refused with reasons, answered in time.
+//! Starts: one run for each key, refusals with reasons, answers in time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::json;
 
 use super::{Desk, RUN, path};
-use crate::support::origin::Act;
+use crate::support::origin::OriginReply;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_answered_when_it_ends() {
@@ -36,7 +36,7 @@ async fn a_run_is_answered_when_it_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_posts_with_one_key_are_one_run_and_one_answer() {
     let desk = Arc::new(Desk::open().await);
-    desk.bank.otherwise(Act::Slow(Duration::from_millis(300), r#"{"id":"c1"}"#));
+    desk.bank.otherwise(OriginReply::Slow(Duration::from_millis(300), r#"{"id":"c1"}"#));
     let posts = (0..200).map(|_| {
         let desk = desk.clone();
         tokio::spawn(async move {
@@ -69,7 +69,7 @@ async fn a_key_holds_over_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_start_leaves_no_run() {
+async fn refused_starts_leave_no_run() {
     let desk = Desk::open().await;
     let (status, problem) = desk.run("order", json!({ "sku": 5 })).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/input/sku")), "{problem}");
@@ -82,9 +82,9 @@ async fn what_cannot_start_leaves_no_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_takes_longer_is_202_and_goes_on() {
+async fn a_run_that_takes_longer_is_answered_with_202_and_continues() {
     let desk = Desk::open().await;
-    desk.bank.next(Act::Slow(Duration::from_secs(3), r#"{"id":"c1"}"#), 1);
+    desk.bank.next(OriginReply::Slow(Duration::from_secs(3), r#"{"id":"c1"}"#), 1);
     let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
     let reply = desk.call(Method::POST, RUN, &[("prefer", "wait=1")], &ask).await;
     assert_eq!((reply.status.as_u16(), &reply.headers["preference-applied"]), (202, &"wait=1".parse().unwrap()));

@@ -1,4 +1,4 @@
-//! Streams: every event once, over breaks and restarts.
+//! Streams: every event once, over interruptions and restarts.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::{Desk, RUN};
 use crate::support::PATIENCE;
-use crate::support::origin::Act;
+use crate::support::origin::OriginReply;
 
 /// `(id, name)` of each frame.
 fn frames(text: &str) -> Vec<(u64, String)> {
@@ -25,7 +25,7 @@ fn frames(text: &str) -> Vec<(u64, String)> {
     frames
 }
 
-/// Reads a stream until it says something, and breaks off.
+/// Reads a stream until it contains a text, and disconnects.
 async fn broken_off(desk: &Desk, path: &str, after: u64, until: &str) -> String {
     let mut stream = TcpStream::connect(desk.pointsman.admin).await.expect("it listens");
     let head =
@@ -47,7 +47,7 @@ async fn broken_off(desk: &Desk, path: &str, after: u64, until: &str) -> String 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_is_followed_to_its_end() {
     let desk = Desk::open().await;
-    desk.bank.next(Act::Status(429), 1);
+    desk.bank.next(OriginReply::Status(429), 1);
     desk.flags.write("workflows/order.yaml", &super::WORKFLOWS[0].1.replace("attempts: 1", "attempts: 3, base: 10ms"));
     let names = crate::support::until("a retry in the stream", || async {
         let ask = json!({ "workflow": "order", "input": { "sku": "a" }, "stream": true });
@@ -60,7 +60,7 @@ async fn a_start_is_followed_to_its_end() {
         let ids: Vec<u64> = told.iter().map(|(id, _)| *id).collect();
         assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "without a gap");
         let names: Vec<String> = told.into_iter().map(|(_, name)| name).collect();
-        desk.bank.next(Act::Status(429), usize::from(!names.iter().any(|name| name == "step_retrying")));
+        desk.bank.next(OriginReply::Status(429), usize::from(!names.iter().any(|name| name == "step_retrying")));
         names.iter().any(|name| name == "step_retrying").then_some(names)
     })
     .await;
@@ -69,7 +69,7 @@ async fn a_start_is_followed_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_comes_again_misses_nothing_over_a_restart() {
+async fn a_client_that_reconnects_misses_nothing_over_a_restart() {
     let mut desk = Desk::open().await;
     let run = desk.begun("pick", json!({})).await;
     let first = frames(&broken_off(&desk, &run, 0, "event: checkpoint").await);
@@ -93,7 +93,7 @@ async fn a_client_that_comes_again_misses_nothing_over_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_are_bounded_and_a_client_that_is_gone_gives_its_place_back() {
+async fn streams_are_bounded_and_a_disconnected_client_frees_its_slot() {
     let desk = Desk::with("limits: { api_streams_max: 1, api_heartbeat_ms: 50 }").await;
     let run = desk.begun("pick", json!({})).await;
     let mut held = TcpStream::connect(desk.pointsman.admin).await.expect("it listens");

@@ -20,7 +20,7 @@ use pointsman::workflow::{Event, Mode, Part, RunSummary, StepEvent, fold};
 use serde_json::Value;
 
 use super::Metrics;
-use super::town::id;
+use super::test_system::id;
 
 /// What the checker tolerates.
 #[derive(Clone, Debug, Default)]
@@ -41,10 +41,10 @@ pub fn identity(metrics: &Metrics) {
     assert!(wrong.is_empty(), "I7: {}", wrong.join("; "));
 }
 
-/// I1 to I5, over a store that nobody has open.
+/// I1 to I5, over a store that no process has open.
 pub async fn check(store: &Path, ledger: &Ledger, placed: &[Value], allowed: &Allowed) {
     let mut wrong = Vec::new();
-    let modes = look(store, placed, &mut wrong).await;
+    let modes = check_store_file(store, placed, &mut wrong).await;
     check_ledger(&ledger.entries(), &modes, placed, allowed, &mut wrong);
     assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
     eprintln!("checked: {} runs, {} ledger lines, {} orders, 0 violations", modes.len(), ledger.len(), placed.len());
@@ -53,16 +53,16 @@ pub async fn check(store: &Path, ledger: &Ledger, placed: &[Value], allowed: &Al
 /// I1, I2 and I4, where the outside world keeps no ledger.
 pub async fn check_runs(store: &Path, placed: &[Value]) {
     let mut wrong = Vec::new();
-    let modes = look(store, placed, &mut wrong).await;
+    let modes = check_store_file(store, placed, &mut wrong).await;
     assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
     eprintln!("checked: {} runs, {} creates, 0 violations", modes.len(), placed.len());
 }
 
-/// The runs of a store with their modes; what is wrong with them.
-async fn look(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
+/// The runs of a store with their modes; adds violations to `wrong`.
+async fn check_store_file(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
     let path = store;
     let store = open(store).await;
-    let modes = look_at(&store, placed, wrong).await;
+    let modes = check_store(&store, placed, wrong).await;
     store.close().await;
     let checked = match postgres(path) {
         Some(url) => PostgresStore::check(&url, None, &Limits::default()).await.map(|(checked, _)| checked),
@@ -73,8 +73,8 @@ async fn look(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeM
     modes
 }
 
-/// I1, I2 and I4 of any store: its runs with their modes; what is wrong with them.
-pub async fn look_at(store: &SharedStore, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
+/// I1, I2 and I4 of any store: its runs with their modes; adds violations to `wrong`.
+pub async fn check_store(store: &SharedStore, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
     let mut modes = BTreeMap::new();
     for run in all_runs(store).await {
         let events = store.events(run.run_id, Seq::FIRST).await.expect("events are readable");
@@ -94,7 +94,7 @@ pub async fn look_at(store: &SharedStore, placed: &[Value], wrong: &mut Vec<Stri
     modes
 }
 
-/// The newest real run of a store that nobody has open, with its events.
+/// The newest real run of a store that no process has open, with its events.
 pub async fn newest_run(store: &Path) -> (RunSummary, Vec<StoredEvent>) {
     let store = open(store).await;
     let filter = RunFilter { mode: Some(Mode::Real), limit: 1, ..RunFilter::default() };
@@ -111,9 +111,9 @@ async fn open(path: &Path) -> SharedStore {
     }
 }
 
-/// A store's place is a file's path, or an address.
-fn postgres(place: &Path) -> Option<Secret> {
-    place.to_str().filter(|text| text.starts_with("postgres:")).map(Secret::new)
+/// The address of a PostgreSQL store; `None` for a path of a SQLite file.
+fn postgres(store: &Path) -> Option<Secret> {
+    store.to_str().filter(|text| text.starts_with("postgres:")).map(Secret::new)
 }
 
 async fn all_runs(store: &SharedStore) -> Vec<RunSummary> {
@@ -154,7 +154,7 @@ pub fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<Strin
     }
     match (fold(events.iter().map(|e| &e.event)), events.last()) {
         (Ok(folded), Some(last)) => {
-            // When a run that rests wants to be looked at again is its mover's business, not an event's.
+            // `wake` is set by the scheduler, not derived from events.
             let folded = RunSummary { wake: run.wake, ..folded.summary(last.at) };
             if folded != *run {
                 wrong.push(format!("I4: {id} folds to {folded:?}, stored is {run:?}"));
@@ -219,13 +219,13 @@ pub fn check_ledger(
             wrong.push(format!("I5: {charges} charges for {} acknowledged orders", placed.len()));
         }
     }
-    for entry in twice_done(entries) {
+    for entry in effects_of_two_causes(entries) {
         wrong.push(format!("I5: {entry}"));
     }
 }
 
 /// Traces in which one operation has effects of more than one cause.
-fn twice_done(entries: &[Entry]) -> Vec<String> {
+fn effects_of_two_causes(entries: &[Entry]) -> Vec<String> {
     let mut causes: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for entry in entries.iter().filter(|e| !e.duplicate && e.operation != "draft") {
         if let Some(trace) = &entry.trace {

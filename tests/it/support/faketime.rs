@@ -1,7 +1,7 @@
 //! A machine's clock that a test sets: libfaketime in front of the C library's `clock_gettime`.
 //!
-//! The wall's clock is what it says. The steady clocks are left alone: `CLOCK_MONOTONIC` by its own switch, and
-//! `CLOCK_BOOTTIME` besides because it is read from the kernel and not through the C library.
+//! Only the wall clock is faked. The steady clocks are not: `CLOCK_MONOTONIC` because a setting says so, and
+//! `CLOCK_BOOTTIME` because the process reads it from the kernel and not through the C library.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,18 +18,18 @@ pub fn offset(by: &str) -> Vec<(&'static str, String)> {
 pub struct FakeClock(PathBuf);
 
 impl FakeClock {
-    /// The process looks at what is set this often.
+    /// How long it takes until the process sees a change.
     pub const SEEN_AFTER: Duration = Duration::from_millis(1_100);
 
-    /// It is right to begin with. What is set is kept in a file of this directory.
+    /// Correct at first. The offset is kept in a file of this directory.
     pub fn in_dir(dir: &Path) -> Self {
         let clock = Self(dir.join("clock-offset"));
         clock.set("+0");
         clock
     }
-    /// It is off by so much from now on, counted from the right time.
+    /// Sets the offset from the correct time.
     pub fn set(&self, by: &str) {
-        // Never read half-written.
+        // Renamed, so that a partial file is never read.
         let next = self.0.with_extension("next");
         std::fs::write(&next, format!("{by}\n")).expect("written");
         std::fs::rename(&next, &self.0).expect("moved");

@@ -21,7 +21,7 @@ impl FlagsDir {
         });
         flags
     }
-    /// Nothing yet.
+    /// An empty directory.
     pub fn empty() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         for part in ["routes", "workflows"] {
@@ -29,17 +29,17 @@ impl FlagsDir {
         }
         Self { dir }
     }
-    /// One legacy and nothing else: everything goes there untouched.
+    /// One legacy and no routes: every request is forwarded unchanged.
     pub fn passthrough(legacy: &str) -> Self {
         let flags = Self::empty();
         flags.write("pointsman.yaml", &format!("services:\n  shop: {legacy}\ndefault_legacy: shop\n"));
         flags
     }
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
-    /// A file of it.
+    /// The path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -1,4 +1,4 @@
-//! One scrape, parsed.
+//! One scrape of the metrics, parsed.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl Metrics {
         values.dedup();
         values
     }
-    /// Where `offered = matched + ignored + mismatched + skipped + failed` does not hold, route by route.
+    /// The routes for which `offered = matched + ignored + mismatched + skipped + failed` does not hold.
     pub fn unbalanced(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for route in self.values("pointsman_offered_total", "route") {

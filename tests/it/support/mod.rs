@@ -1,26 +1,26 @@
 //! Helpers of the end-to-end tests.
 //!
-//! A test starts a [`town::Town`] (outside world, legacy, the real binary), does something to it, and ends with
-//! [`town::Town::finish`], which runs the checker over store, ledger and metrics; a town that is dropped unfinished fails
-//! its test. Every wait is bounded and watches something; everything listens on port 0.
+//! A test starts a [`test_system::TestSystem`] (outside world, legacy, the real binary), does something to it, and ends
+//! with [`test_system::TestSystem::finish`], which runs the checker over store, ledger and metrics; dropping it unfinished
+//! fails the test. Every wait is bounded and polls a condition; everything listens on port 0.
 
+pub mod bulk_server;
 pub mod checker;
-pub mod cluster;
 pub mod faketime;
+pub mod faulty_link;
 pub mod flags;
-pub mod lossy;
+pub mod in_process_engine;
+pub mod lossy_proxy;
 pub mod metrics;
 pub mod origin;
-pub mod pair;
+pub mod postgres_server;
 pub mod process;
-pub mod pump;
-pub mod raw;
+pub mod raw_connection;
 pub mod seed;
+pub mod step_service;
 pub mod strace;
-pub mod town;
-pub mod wire;
-pub mod works;
-pub mod yard;
+pub mod test_system;
+pub mod two_processes;
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -52,7 +52,7 @@ where
     }
 }
 
-/// The same, where looking is not async.
+/// The same for a condition that is not async.
 pub async fn until_true(what: &str, mut look: impl FnMut() -> bool) {
     until(what, || std::future::ready(look().then_some(()))).await;
 }

@@ -11,30 +11,30 @@ use tokio::task::JoinSet;
 
 use super::LOCAL;
 
-/// What it does with one request.
+/// How it answers one request.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub enum OriginReply {
     /// Answers with these bytes, head and all.
     Bytes(Vec<u8>),
     /// Answers 200 with a JSON body.
     Json(&'static str),
     /// Answers a status without a body.
     Status(u16),
-    /// Answers after a while.
+    /// Answers after a delay.
     Slow(Duration, &'static str),
     /// Never answers; the connection stays open.
     Stall,
     /// Closes the connection instead of an answer.
     Close,
-    /// Promises more bytes than it sends, and closes.
+    /// Declares more bytes than it sends, and closes.
     CutMidBody,
     /// Sends the head of a chunked answer and one chunk, then closes without the last one.
     CutMidChunks,
 }
 
-/// One request that it saw.
+/// One request that it received.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReceivedRequest {
     /// `POST /orders HTTP/1.1`
     pub line: String,
     /// As received, names in lower case.
@@ -43,7 +43,7 @@ pub struct Seen {
     pub body: Vec<u8>,
 }
 
-impl Seen {
+impl ReceivedRequest {
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
@@ -51,9 +51,9 @@ impl Seen {
 }
 
 struct Inner {
-    script: VecDeque<Act>,
-    otherwise: Act,
-    seen: Vec<Seen>,
+    script: VecDeque<OriginReply>,
+    otherwise: OriginReply,
+    seen: Vec<ReceivedRequest>,
 }
 
 /// The scriptable legacy; dropping it stops it.
@@ -65,7 +65,7 @@ pub struct Origin {
 
 impl Origin {
     /// Listens; answers `otherwise` whenever the script is empty.
-    pub async fn start(otherwise: Act) -> Self {
+    pub async fn start(otherwise: OriginReply) -> Self {
         let listener = TcpListener::bind(LOCAL).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let inner = Arc::new(Mutex::new(Inner { script: VecDeque::new(), otherwise, seen: Vec::new() }));
@@ -88,19 +88,19 @@ impl Origin {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-    /// The next `times` requests get this.
-    pub fn next(&self, act: Act, times: usize) {
+    /// Answers the next `times` requests like this.
+    pub fn next(&self, act: OriginReply, times: usize) {
         self.inner.lock().expect("unpoisoned").script.extend(std::iter::repeat_n(act, times));
     }
-    /// From now on it answers this whenever the script is empty.
-    pub fn otherwise(&self, act: Act) {
+    /// Sets the answer while the script is empty.
+    pub fn otherwise(&self, act: OriginReply) {
         self.inner.lock().expect("unpoisoned").otherwise = act;
     }
-    /// Everything that arrived whole.
-    pub fn seen(&self) -> Vec<Seen> {
+    /// The requests that arrived completely.
+    pub fn seen(&self) -> Vec<ReceivedRequest> {
         self.inner.lock().expect("unpoisoned").seen.clone()
     }
-    /// How many requests arrived whole.
+    /// How many requests arrived completely.
     pub fn count(&self) -> usize {
         self.inner.lock().expect("unpoisoned").seen.len()
     }
@@ -121,20 +121,20 @@ async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
             inner.script.pop_front().unwrap_or_else(|| inner.otherwise.clone())
         };
         let bytes = match act {
-            Act::Bytes(bytes) => bytes,
-            Act::Json(body) => ok(body),
-            Act::Status(status) => format!("HTTP/1.1 {status} Said\r\ncontent-length: 0\r\n\r\n").into_bytes(),
-            Act::Slow(pause, body) => {
+            OriginReply::Bytes(bytes) => bytes,
+            OriginReply::Json(body) => ok(body),
+            OriginReply::Status(status) => format!("HTTP/1.1 {status} Said\r\ncontent-length: 0\r\n\r\n").into_bytes(),
+            OriginReply::Slow(pause, body) => {
                 tokio::time::sleep(pause).await;
                 ok(body)
             }
-            Act::Stall => std::future::pending().await,
-            Act::Close => return,
-            Act::CutMidBody => {
+            OriginReply::Stall => std::future::pending().await,
+            OriginReply::Close => return,
+            OriginReply::CutMidBody => {
                 let _sent = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this").await;
                 return;
             }
-            Act::CutMidChunks => {
+            OriginReply::CutMidChunks => {
                 let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nonly\r\n";
                 let _sent = stream.write_all(head).await;
                 return;
@@ -152,7 +152,7 @@ fn ok(body: &str) -> Vec<u8> {
 }
 
 /// Reads one request; nothing where the client closed.
-async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
+async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<ReceivedRequest> {
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at + 4;
@@ -197,7 +197,7 @@ async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
         }
         body = buffer.drain(..length).collect();
     }
-    Some(Seen { line, headers, body })
+    Some(ReceivedRequest { line, headers, body })
 }
 
 async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {

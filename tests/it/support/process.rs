@@ -16,7 +16,7 @@ use super::{Metrics, PATIENCE, until};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
 
-/// `pointsman serve`, running.
+/// A running `pointsman serve`.
 pub struct Pointsman {
     child: Child,
     /// The proxy.
@@ -29,7 +29,7 @@ pub struct Pointsman {
     client: Client,
 }
 
-/// What it is started with.
+/// The arguments of a start.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// The flag files.
@@ -43,11 +43,11 @@ pub struct Start {
 }
 
 impl Pointsman {
-    /// Starts it and waits until it says where it listens.
+    /// Starts it and waits until it prints its addresses.
     pub async fn start(start: &Start) -> Self {
         Self::try_start(start).await.unwrap_or_else(|log| panic!("it did not start:\n{log}"))
     }
-    /// The same; gives the log where it ends instead.
+    /// The same; returns the log where it ends instead.
     pub async fn try_start(start: &Start) -> Result<Self, String> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&start.log).expect("a log file");
         let mut child = Command::new(BINARY)
@@ -75,7 +75,7 @@ impl Pointsman {
         .await
         .expect("it says where it listens");
         let Some(addresses) = first else { return Err(read(&start.log)) };
-        // What it prints later is read, or it would block on a full pipe.
+        // Its later output is read and discarded, or it would block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let address = |name: &str| -> SocketAddr {
             addresses[name].as_str().and_then(|text| text.parse().ok()).expect("an address")
@@ -139,11 +139,11 @@ impl Pointsman {
     pub fn resident_kib(&self) -> u64 {
         self.status_kib("VmRSS:")
     }
-    /// The most resident memory since it started or was last told to forget, KiB.
+    /// The peak of resident memory since the start or the last [`Pointsman::forget_peak`], KiB.
     pub fn peak_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
     }
-    /// Begins a new peak at what is resident now, and gives that, KiB.
+    /// Resets the peak to the resident memory, and returns that, KiB.
     pub fn forget_peak(&self) -> u64 {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("the peak can be reset");
         self.resident_kib()
@@ -157,12 +157,11 @@ impl Pointsman {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.trim().trim_end_matches(" kB").trim().parse().unwrap_or(0)
     }
-    /// SIGKILL, and waits until it is gone.
+    /// SIGKILL; waits until it has ended.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("it could be killed");
     }
-    /// Whether it has ended, though nobody here ended it. Who is traced is not reported to us before the tracer has seen
-    /// it, so the kernel is asked.
+    /// Whether it has ended by itself. Read from `/proc`: the end of a traced process is reported to its tracer first.
     pub fn is_gone(&self) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         status.is_empty() || status.contains("\nState:\tZ") || status.contains("\nState:\tX")
@@ -176,18 +175,18 @@ impl Pointsman {
         let pid = rustix::process::Pid::from_raw(self.pid().try_into().expect("a pid")).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("it could be told");
     }
-    /// Waits for its end; the exit code.
+    /// Waits until it ends; the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let status = ended.unwrap_or_else(|_| panic!("it did not end:\n{}", read(&self.log)));
         status.expect("it could be waited for").code()
     }
-    /// SIGTERM and the exit code.
+    /// SIGTERM; the exit code.
     pub async fn stop(&mut self) -> Option<i32> {
         self.terminate();
         self.ended().await
     }
-    /// Waits until a metric satisfies a condition; the scrape that did.
+    /// Waits until a scrape satisfies a condition, and returns that scrape.
     pub async fn until_metric(&self, what: &str, holds: impl Fn(&Metrics) -> bool) -> Metrics {
         until(what, || async {
             let metrics = self.metrics().await;
@@ -209,8 +208,8 @@ pub async fn cli(arguments: &[&str], env: &[(&str, &str)]) -> Output {
     tokio::time::timeout(PATIENCE, command).await.expect("the command ends").expect("the binary starts")
 }
 
-/// What a command printed, both streams.
-pub fn said(output: &Output) -> String {
+/// The output of a command, both streams.
+pub fn output_text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

@@ -1,6 +1,6 @@
-//! `strace` on the process under test: its system calls fail, or end it.
+//! `strace` on the process under test: makes its system calls fail, or kills it at one.
 //!
-//! Counts (`when=N`) are each thread's own, from the moment of attaching.
+//! Counts (`when=N`) are per thread, from the moment of attaching.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -11,15 +11,16 @@ use tokio::process::{Child, Command};
 
 use super::until;
 
-/// Holds a process; lets go in order with [`Strace::end`], and by itself when the process is gone.
+/// Traces a process, until [`Strace::end`] or the end of the process.
 pub struct Strace(Child);
 
 impl Strace {
-    /// Attaches to every thread: `calls` (`fsync,fdatasync`) meet `fault` (`error=ENOSPC`, `signal=SIGKILL:when=3`).
+    /// Attaches to every thread and injects `fault` (`error=ENOSPC`, `signal=SIGKILL:when=3`) into `calls`
+    /// (`fsync,fdatasync`).
     pub async fn inject(pid: u32, calls: &str, fault: &str) -> Self {
         Self::inject_on(pid, calls, fault, &[]).await
     }
-    /// The same for those calls alone that are about one of these files; about any, where none is named.
+    /// The same only for calls on one of these files, or on any where none is given.
     pub async fn inject_on(pid: u32, calls: &str, fault: &str, files: &[PathBuf]) -> Self {
         let strace = Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
@@ -42,13 +43,13 @@ impl Strace {
         .await;
         Self(strace)
     }
-    /// SIGTERM, so that it lets go in order.
+    /// SIGTERM, so that it detaches cleanly.
     pub async fn end(mut self) {
         if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
         {
             let _gone_already = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        // One whose process has just died may wait for it for ever.
+        // strace may wait for ever for a process that has just died.
         if tokio::time::timeout(Duration::from_secs(5), self.0.wait()).await.is_err() {
             self.0.kill().await.expect("it could be killed");
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::Metrics;
 use crate::support::checker::{self, Allowed, check_ledger, check_run};
-use crate::support::town::Town;
+use crate::support::test_system::TestSystem;
 
 fn line(operation: &str, key: &str, caused_by: &str, trace: &str) -> Entry {
     Entry {
@@ -89,10 +89,10 @@ fn unbalanced_comparison_counts_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn violations_in_a_runs_events_are_found() {
-    let town = Town::start().await;
-    town.climb("live").await;
-    town.order().await;
-    let (run, events) = town.finish_then(|store| async move { checker::newest_run(&store).await }).await;
+    let system = TestSystem::start().await;
+    system.climb_to("live").await;
+    system.order().await;
+    let (run, events) = system.finish_then(|store| async move { checker::newest_run(&store).await }).await;
     let found = |events: &[StoredEvent], run: &RunSummary| {
         let mut wrong = Vec::new();
         check_run(run, events, &mut wrong);

@@ -1,8 +1,8 @@
-//! Checkpoints by risk: what is low runs, what is medium asks once, what is high is approved or struck out item by item.
+//! Checkpoints by risk: low risk runs, medium asks once, high is approved or struck out item by item.
 
 use serde_json::{Value, json};
 
-use super::{Plant, id, step};
+use super::{EngineTest, id, step};
 
 const MAILS: &str = "
 workflow: mails
@@ -47,29 +47,29 @@ steps:
 respond: { status: 200, body: done }
 ";
 
-async fn asked(plant: &Plant, run: &str) -> Value {
-    plant.comes_to(run, "waiting_checkpoint").await["pending_checkpoint"].clone()
+async fn asked(test: &EngineTest, run: &str) -> Value {
+    test.wait_for_status(run, "waiting_checkpoint").await["pending_checkpoint"].clone()
 }
 
-async fn answer(plant: &Plant, pending: &Value, body: Value) -> Value {
-    plant.taken(pending["answer"].as_str().expect("a path"), body).await
+async fn answer(test: &EngineTest, pending: &Value, body: Value) -> Value {
+    test.post_accepted(pending["answer"].as_str().expect("a path"), body).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_was_approved_is_performed_also_over_a_kill() {
-    let mut plant = Plant::with(&[MAILS]).await;
-    let data = plant.run("mails", json!({ "people": ["a"] })).await;
-    assert_eq!((&data["status"], plant.works.count("POST /mails")), (&json!("completed"), 1), "low runs: {data}");
+async fn only_approved_items_are_performed_also_over_a_kill() {
+    let mut test = EngineTest::with(&[MAILS]).await;
+    let data = test.run("mails", json!({ "people": ["a"] })).await;
+    assert_eq!((&data["status"], test.step_service.count("POST /mails")), (&json!("completed"), 1), "low runs: {data}");
 
-    let run = plant.begun("mails", json!({ "people": ["a", "b"] })).await;
-    let pending = asked(&plant, &run).await;
+    let run = test.start_run("mails", json!({ "people": ["a", "b"] })).await;
+    let pending = asked(&test, &run).await;
     assert_eq!((&pending["kind"], &pending["risk"]), (&json!("approval"), &json!("medium")), "{pending}");
-    answer(&plant, &pending, json!({ "approve": true, "as": "ada" })).await;
-    plant.comes_to(&run, "completed").await;
-    assert_eq!(plant.works.count("POST /mails"), 3);
+    answer(&test, &pending, json!({ "approve": true, "as": "ada" })).await;
+    test.wait_for_status(&run, "completed").await;
+    assert_eq!(test.step_service.count("POST /mails"), 3);
 
-    let run = plant.begun("mails", json!({ "people": ["c", "d", "e"] })).await;
-    let pending = asked(&plant, &run).await;
+    let run = test.start_run("mails", json!({ "people": ["c", "d", "e"] })).await;
+    let pending = asked(&test, &run).await;
     assert_eq!((&pending["kind"], &pending["question"]), (&json!("review"), &json!("Mail 3 people?")), "{pending}");
     let items: Vec<(Value, bool)> = pending["items"]
         .as_array()
@@ -79,8 +79,8 @@ async fn only_what_was_approved_is_performed_also_over_a_kill() {
         .collect();
     let mail = |to: &str| (json!({ "to": to }), true);
     assert_eq!(items, [mail("c"), mail("d"), mail("e")], "each with what it would touch");
-    plant.killed_and_back().await;
-    assert_eq!(asked(&plant, &run).await, pending, "it asks the very same");
+    test.kill_and_restart().await;
+    assert_eq!(asked(&test, &run).await, pending, "it asks the very same");
     let place = pending["answer"].as_str().unwrap();
     for (said, why) in [
         (json!({ "approved": [0, 1] }), "neither approved nor struck out"),
@@ -88,62 +88,70 @@ async fn only_what_was_approved_is_performed_also_over_a_kill() {
         (json!({ "approved": [0, 1, 2, 7] }), "no item 7"),
         (json!({ "approve": true }), "neither approved nor struck out"),
     ] {
-        let (status, problem) = plant.post(place, said).await;
+        let (status, problem) = test.post(place, said).await;
         assert!(status == 422 && problem["detail"].as_str().unwrap().contains(why), "{problem}");
     }
-    assert_eq!(plant.works.count("POST /mails"), 3, "nothing was sent meanwhile");
-    plant.cli(&["runs", "answer", id(&run), "--approve", "0,2", "--strike", "1", "--as", "ada"]).await;
-    let data = plant.comes_to(&run, "completed").await;
+    assert_eq!(test.step_service.count("POST /mails"), 3, "nothing was sent meanwhile");
+    test.cli(&["runs", "answer", id(&run), "--approve", "0,2", "--strike", "1", "--as", "ada"]).await;
+    let data = test.wait_for_status(&run, "completed").await;
     let (sent, struck) = (&data["output"]["sent"], &data["output"]["struck"]);
     assert!(sent[0].is_u64() && sent[1].is_null() && sent[2].is_u64() && *struck == json!(1), "{data}");
-    let sent: Vec<Value> = plant.works.seen("POST /mails").iter().map(|mail| mail.json()["to"].clone()).collect();
+    let sent: Vec<Value> = test.step_service.seen("POST /mails").iter().map(|mail| mail.json()["to"].clone()).collect();
     assert!(!sent.contains(&json!("d")) && sent.len() == 5, "{sent:?}");
 
     // All struck out, or a no: nothing is performed, and `on_reject: skip` goes on without it.
     for said in [json!({ "struck": [0, 1, 2], "as": "ada" }), json!({ "approve": false, "as": "ada" })] {
-        let run = plant.begun("mails", json!({ "people": ["c", "d", "e"] })).await;
-        let pending = asked(&plant, &run).await;
-        answer(&plant, &pending, said).await;
-        let data = plant.comes_to(&run, "completed").await;
+        let run = test.start_run("mails", json!({ "people": ["c", "d", "e"] })).await;
+        let pending = asked(&test, &run).await;
+        answer(&test, &pending, said).await;
+        let data = test.wait_for_status(&run, "completed").await;
         assert_eq!(
             (&data["output"]["sent"], &step(&data, "mail")["status"]),
             (&Value::Null, &json!("skipped")),
             "{data}"
         );
     }
-    assert_eq!(plant.works.count("POST /mails"), 5);
-    plant.finish().await;
+    assert_eq!(test.step_service.count("POST /mails"), 5);
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_judges_effect_method_number_and_what_cannot_be_taken_back() {
-    let plant = Plant::with(&[POLICY]).await;
-    let run = plant.begun("policy", json!({})).await;
-    let pending = asked(&plant, &run).await;
+async fn a_policy_judges_effect_method_number_and_missing_undo() {
+    let test = EngineTest::with(&[POLICY]).await;
+    let run = test.start_run("policy", json!({})).await;
+    let pending = asked(&test, &run).await;
     assert_eq!((&pending["step_id"], &pending["risk"]), (&json!("refunds"), &json!("high")), "{pending}");
     assert_eq!(pending["items"].as_array().unwrap().len(), 3, "every item of its body: {pending}");
-    assert_eq!(plant.works.count("GET /looks"), 1, "a read is nobody's risk");
-    answer(&plant, &pending, json!({ "approved": [0, 2], "struck": [1] })).await;
+    assert_eq!(test.step_service.count("GET /looks"), 1, "a read is nobody's risk");
+    answer(&test, &pending, json!({ "approved": [0, 2], "struck": [1] })).await;
     let pending = crate::support::until("the next question", || async {
-        let pending = asked(&plant, &run).await;
+        let pending = asked(&test, &run).await;
         (pending["step_id"] == "purge").then_some(pending)
     })
     .await;
-    assert_eq!(plant.works.seen("POST /refunds")[0].json(), json!([{ "amount": 1 }, { "amount": 3 }]), "as approved");
+    assert_eq!(
+        test.step_service.seen("POST /refunds")[0].json(),
+        json!([{ "amount": 1 }, { "amount": 3 }]),
+        "as approved"
+    );
     assert_eq!(pending["risk"], "high", "it cannot be taken back: {pending}");
     let indexes: Vec<u64> =
         pending["items"].as_array().unwrap().iter().map(|item| item["index"].as_u64().unwrap()).collect();
-    assert_eq!(plant.works.count("DELETE /books"), 0);
-    answer(&plant, &pending, json!({ "approve": true, "approved": indexes })).await;
-    plant.comes_to(&run, "completed").await;
-    assert_eq!((plant.works.count("DELETE /books"), plant.works.count("POST /mails")), (1, 1), "its own `risk` wins");
+    assert_eq!(test.step_service.count("DELETE /books"), 0);
+    answer(&test, &pending, json!({ "approve": true, "approved": indexes })).await;
+    test.wait_for_status(&run, "completed").await;
+    assert_eq!(
+        (test.step_service.count("DELETE /books"), test.step_service.count("POST /mails")),
+        (1, 1),
+        "its own `risk` wins"
+    );
     // A no fails the run, and says who said so.
-    let run = plant.begun("policy", json!({})).await;
-    let pending = asked(&plant, &run).await;
-    answer(&plant, &pending, json!({ "approve": false, "note": "too much", "as": "ada" })).await;
-    let data = plant.comes_to(&run, "failed").await;
+    let run = test.start_run("policy", json!({})).await;
+    let pending = asked(&test, &run).await;
+    answer(&test, &pending, json!({ "approve": false, "note": "too much", "as": "ada" })).await;
+    let data = test.wait_for_status(&run, "failed").await;
     let message = data["error"]["message"].as_str().unwrap();
     assert!(message.contains("ada") && message.contains("too much"), "{message}");
-    assert_eq!(plant.works.count("POST /refunds"), 1);
-    plant.finish().await;
+    assert_eq!(test.step_service.count("POST /refunds"), 1);
+    test.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Two processes on one PostgreSQL, with one outside world. The first reaches the database through a [`Wire`].
+//! Two processes on one PostgreSQL, with one outside world. The first connects to the database through a [`FaultyLink`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,22 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use pointsman::demo::{Latency, Legacy, World};
+use pointsman::demo::{Latency, Legacy, OutsideWorld};
 use pointsman::limits::Limits;
 use pointsman::secret::Secret;
 use pointsman::store::{PostgresStore, SharedStore};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::cluster::Cluster;
+use super::faulty_link::FaultyLink;
+use super::postgres_server::Cluster;
 use super::process::Start;
-use super::wire::Wire;
 use super::{FlagsDir, LOCAL, Pointsman, checker, until};
 
 /// The lease of a process on its runs, from its last heartbeat.
 pub const LEASE: Duration = Duration::from_millis(2_000);
 
-/// A mail, a time to wait, a charge, another mail.
+/// A mail, a wait, a charge, another mail.
 const RELAY: &str = r#"workflow: relay
 input: { schema: { type: object, required: [pause] } }
 steps:
@@ -45,28 +45,28 @@ steps:
 respond: { status: 200, body: { done: true } }
 "#;
 
-/// See the module.
-pub struct Pair {
+/// Two processes that share a database.
+pub struct TwoProcesses {
     /// The outside world.
-    pub world: World,
+    pub world: OutsideWorld,
     /// Between the first process and the database.
-    pub wire: Wire,
-    /// The two.
-    pub both: [Pointsman; 2],
+    pub link: FaultyLink,
+    /// The first and the second process.
+    pub processes: [Pointsman; 2],
     cluster: Cluster,
     _legacy: Legacy,
     _flags: FlagsDir,
     _dir: TempDir,
 }
 
-impl Pair {
+impl TwoProcesses {
     /// Starts all of it; the second process gets this environment. `None` where there is no PostgreSQL.
     pub async fn start(second: &[(&str, String)]) -> Option<Self> {
         let Some(cluster) = tokio::task::spawn_blocking(Cluster::start).await.expect("a server") else {
             eprintln!("not tried: PostgreSQL is not installed");
             return None;
         };
-        let world = World::start(LOCAL, Latency::instant()).await.expect("a port");
+        let world = OutsideWorld::start(LOCAL, Latency::instant()).await.expect("a port");
         let legacy = Legacy::start(LOCAL, &world.url(), Latency::instant()).await.expect("a port");
         let flags = FlagsDir::example(&legacy.url(), &world.url());
         flags.write("workflows/relay.yaml", RELAY);
@@ -79,8 +79,8 @@ impl Pair {
             .split(['@', '/'])
             .find_map(|part| part.parse().ok())
             .unwrap_or_else(|| panic!("no address in {direct}"));
-        let wire = Wire::to(database).await;
-        let through = direct.replace(&database.to_string(), &wire.address().to_string());
+        let link = FaultyLink::to(database).await;
+        let through = direct.replace(&database.to_string(), &link.address().to_string());
         let dir = tempfile::tempdir().expect("a directory");
         let start = |store: String, name: &str, env: &[(&str, String)]| Start {
             flags: flags.path().to_owned(),
@@ -90,23 +90,23 @@ impl Pair {
         };
         let first = Pointsman::start(&start(through, "first", &[])).await;
         let second = Pointsman::start(&start(direct, "second", second)).await;
-        Some(Self { world, wire, both: [first, second], cluster, _legacy: legacy, _flags: flags, _dir: dir })
+        Some(Self { world, link, processes: [first, second], cluster, _legacy: legacy, _flags: flags, _dir: dir })
     }
-    /// A run of `relay` at one of them; does not wait for it.
+    /// Starts a run of `relay` at one of them; does not wait for it.
     pub async fn begin(&self, at: usize, pause: &str) -> String {
         let body = json!({ "workflow": "relay", "input": { "pause": pause }, "stream": false });
         let reply =
-            self.both[at].api_with(Method::POST, "/api/v2/orchestrate/run", &[("prefer", "respond-async")], body);
+            self.processes[at].api_with(Method::POST, "/api/v2/orchestrate/run", &[("prefer", "respond-async")], body);
         let reply = reply.await;
         assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
         reply.json()["data"]["run_id"].as_str().expect("a run").to_owned()
     }
-    /// The same at a process that may say that nothing was started: asked again, as it says, at most so often.
-    pub async fn begin_at_last(&self, at: usize, pause: &str, refusals_max: usize) -> String {
+    /// The same at a process that may answer "nothing was started": repeated at most this many times.
+    pub async fn begin_after_refusals(&self, at: usize, pause: &str, refusals_max: usize) -> String {
         for _ in 0..refusals_max {
             let body = json!({ "workflow": "relay", "input": { "pause": pause }, "stream": false });
             let path = "/api/v2/orchestrate/run";
-            let reply = self.both[at].api_with(Method::POST, path, &[("prefer", "respond-async")], body).await;
+            let reply = self.processes[at].api_with(Method::POST, path, &[("prefer", "respond-async")], body).await;
             if reply.status.is_success() {
                 return reply.json()["data"]["run_id"].as_str().expect("a run").to_owned();
             }
@@ -117,7 +117,7 @@ impl Pair {
     }
     /// A run as one of them shows it.
     pub async fn show(&self, at: usize, run: &str) -> Value {
-        self.both[at].get(&format!("/api/v2/orchestrate/run/{run}")).await["data"].clone()
+        self.processes[at].get(&format!("/api/v2/orchestrate/run/{run}")).await["data"].clone()
     }
     /// Waits until runs have completed, as one of them shows it.
     pub async fn completed(&self, at: usize, runs: &[String]) {
@@ -125,17 +125,17 @@ impl Pair {
             until(&format!("{run} to complete"), || async {
                 let shown = self.show(at, run).await;
                 let status = shown["status"].as_str().unwrap_or_default().to_owned();
-                assert!(!matches!(status.as_str(), "failed" | "paused"), "{shown}\n{}", self.both[at].log());
+                assert!(!matches!(status.as_str(), "failed" | "paused"), "{shown}\n{}", self.processes[at].log());
                 (status == "completed").then_some(())
             })
             .await;
         }
     }
-    /// Ends both in order; what is wrong with the store (I1, I2, I4) and the ledger (I3: at most so many more deliveries
-    /// of one key).
+    /// Stops both gracefully; returns violations in the store (I1, I2, I4) and in the ledger (I3, with at most `extra_max`
+    /// repeated deliveries of one key).
     pub async fn finish(mut self, extra_max: u64) -> Vec<String> {
         let mut wrong = Vec::new();
-        for one in &mut self.both {
+        for one in &mut self.processes {
             let code = one.stop().await;
             if code != Some(0) {
                 wrong.push(format!("a process ended with {code:?}:\n{}", one.log()));
@@ -144,7 +144,7 @@ impl Pair {
         let url = Secret::new(self.cluster.url());
         let store = PostgresStore::open(&url, None, &Limits::default()).await.expect("the store opens");
         let store: SharedStore = Arc::new(store);
-        checker::look_at(&store, &[], &mut wrong).await;
+        checker::check_store(&store, &[], &mut wrong).await;
         store.close().await;
         let mut keys: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
         for entry in self.world.ledger().entries() {

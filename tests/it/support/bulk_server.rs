@@ -8,16 +8,16 @@ use tokio::task::JoinSet;
 
 use super::LOCAL;
 
-/// What is sent and read at once.
+/// Bytes that are sent or read at once.
 pub const CHUNK: usize = 256 << 10;
 
-/// `GET …/N` gives N bytes; a body is counted and the count is the answer. Dropping it stops it.
-pub struct Pump {
+/// `GET …/N` returns N bytes; the answer to a request with a body is the body's length. Dropping it stops it.
+pub struct BulkServer {
     address: SocketAddr,
     task: tokio::task::AbortHandle,
 }
 
-impl Pump {
+impl BulkServer {
     /// Listens.
     pub async fn start() -> Self {
         let listener = TcpListener::bind(LOCAL).await.expect("a port");
@@ -39,7 +39,7 @@ impl Pump {
     }
 }
 
-impl Drop for Pump {
+impl Drop for BulkServer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -49,14 +49,14 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
     let mut buffer = vec![b'x'; CHUNK];
     loop {
         let Head { line, length, rest } = head(&mut stream, &mut buffer).await?;
-        swallow(&mut stream, &mut buffer, length - rest).await?;
+        discard(&mut stream, &mut buffer, length - rest).await?;
         let path = line.split(' ').nth(1)?;
         let asked = path.rsplit('/').next()?.parse::<u64>();
         match asked {
             Ok(n) => {
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {n}\r\n\r\n");
                 stream.write_all(head.as_bytes()).await.ok()?;
-                pour(&mut stream, n).await?;
+                send_bytes(&mut stream, n).await?;
             }
             Err(_) => {
                 let count = length.to_string();
@@ -77,7 +77,7 @@ pub struct Head {
     pub rest: u64,
 }
 
-/// Reads a head; nothing where the other side has closed.
+/// Reads a head; `None` where the other side has closed.
 pub async fn head(stream: &mut TcpStream, buffer: &mut [u8]) -> Option<Head> {
     let mut have = 0;
     let end = loop {
@@ -93,8 +93,8 @@ pub async fn head(stream: &mut TcpStream, buffer: &mut [u8]) -> Option<Head> {
     Some(Head { line: text.lines().next()?.to_owned(), length, rest: (have - end) as u64 })
 }
 
-/// Reads so many bytes and forgets them.
-pub async fn swallow(stream: &mut TcpStream, buffer: &mut [u8], mut left: u64) -> Option<()> {
+/// Reads this many bytes and discards them.
+pub async fn discard(stream: &mut TcpStream, buffer: &mut [u8], mut left: u64) -> Option<()> {
     while left > 0 {
         let n = stream.read(buffer).await.ok().filter(|n| *n > 0)?;
         left = left.checked_sub(n as u64)?;
@@ -102,8 +102,8 @@ pub async fn swallow(stream: &mut TcpStream, buffer: &mut [u8], mut left: u64) -
     Some(())
 }
 
-/// Sends so many bytes.
-pub async fn pour(stream: &mut TcpStream, mut left: u64) -> Option<()> {
+/// Sends this many bytes.
+pub async fn send_bytes(stream: &mut TcpStream, mut left: u64) -> Option<()> {
     static BYTES: [u8; CHUNK] = [b'x'; CHUNK];
     while left > 0 {
         let n = left.min(CHUNK as u64);

@@ -7,19 +7,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// One raw connection.
-pub struct Raw(TcpStream);
+pub struct RawConnection(TcpStream);
 
-impl Raw {
+impl RawConnection {
     /// Connects.
     pub async fn connect(to: SocketAddr) -> Self {
         Self(TcpStream::connect(to).await.expect("a connection"))
     }
-    /// Sends bytes; a closed connection is no failure, since that may be what the test wants to see.
+    /// Sends bytes; a closed connection is not a failure, since tests may expect it.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _sent = self.0.write_all(bytes.as_ref()).await;
         self
     }
-    /// No more will be sent.
+    /// Closes the sending side.
     pub async fn done(&mut self) -> &mut Self {
         let _shut = self.0.shutdown().await;
         self
@@ -54,7 +54,7 @@ impl Raw {
     }
 }
 
-/// One reply as it stood on the wire.
+/// One reply as it was on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawReply {
     /// The status; 0 where the connection was closed before one.
@@ -70,9 +70,9 @@ impl RawReply {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
-    /// What must be equal between a direct and a proxied reply: everything but `date` and hop-by-hop fields, `via`
-    /// that a proxy must add, and how the body was framed.
-    pub fn essence(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
+    /// What must be equal in a direct and a proxied reply: everything but `date`, hop-by-hop fields, the `via` that a
+    /// proxy must add, and the framing of the body.
+    pub fn without_hop_fields(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
         const OURS: [&str; 6] = ["date", "connection", "keep-alive", "transfer-encoding", "content-length", "via"];
         let mut headers: Vec<_> = self.headers.iter().filter(|(n, _)| !OURS.contains(&n.as_str())).cloned().collect();
         headers.sort();
@@ -89,7 +89,7 @@ impl RawReply {
             .collect();
         Some((Self { status, headers, body: Vec::new() }, end))
     }
-    /// A whole reply, if these bytes are one.
+    /// The reply, if these bytes are a complete one.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let (mut reply, end) = Self::head(bytes)?;
         let body = &bytes[end..];
@@ -102,7 +102,7 @@ impl RawReply {
         }
         Some(reply)
     }
-    /// What there is when the other side has closed.
+    /// The reply so far, where the other side has closed.
     fn parse_closed(bytes: &[u8]) -> Self {
         Self::head(bytes).map_or(Self { status: 0, headers: Vec::new(), body: Vec::new() }, |(mut reply, end)| {
             reply.body = bytes[end..].to_vec();

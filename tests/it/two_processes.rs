@@ -1,4 +1,4 @@
-//! Two processes on one PostgreSQL: one stands still beyond its lease, loses its database, or has a wrong clock.
+//! Two processes on one PostgreSQL: one is stopped beyond its lease, loses its database, or has a wrong clock.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::faketime::{self, FakeClock};
-use crate::support::pair::{LEASE, Pair};
-use crate::support::seed::{said, seed};
+use crate::support::seed::{report_violations, seed};
+use crate::support::two_processes::{LEASE, TwoProcesses};
 use crate::support::{self, until, until_true};
 
 /// How long a takeover may take beside the lease, on a busy machine.
@@ -16,21 +16,21 @@ const SLACK: Duration = Duration::from_secs(3);
 /// The number of runs in flight when a fault happens.
 const RUNS: usize = 6;
 
-/// So many runs of the first process whose charge is under way.
-async fn under_way(pair: &Pair) -> Vec<String> {
-    pair.world.fault("charge", Fault::Linger(Duration::from_secs(12)), RUNS);
+/// Starts runs at the first process; returns once their charges are in flight.
+async fn under_way(two: &TwoProcesses) -> Vec<String> {
+    two.world.fault("charge", Fault::Linger(Duration::from_secs(12)), RUNS);
     let mut runs = Vec::new();
     for _ in 0..RUNS {
-        runs.push(pair.begin(0, "10ms").await);
+        runs.push(two.begin(0, "10ms").await);
     }
-    until_true("their charges to arrive", || pair.world.arrived("charge") >= RUNS as u64).await;
+    until_true("their charges to arrive", || two.world.arrived("charge") >= RUNS as u64).await;
     runs
 }
 
 /// Checks that the first process accepts and finishes new runs.
-async fn works_again(pair: &Pair) {
+async fn check_that_runs_complete(two: &TwoProcesses) {
     until("the first process to be ready", || async {
-        let reply = pair.both[0].try_api("/readyz").await?;
+        let reply = two.processes[0].try_api("/readyz").await?;
         reply.status.is_success().then_some(())
     })
     .await;
@@ -38,16 +38,16 @@ async fn works_again(pair: &Pair) {
     for _ in 0..3 {
         // Each of the pool's four connections may refuse as the line comes back, and one that is made anew once more; each
         // says that nothing was started.
-        more.push(pair.begin_at_last(0, "10ms", 8).await);
+        more.push(two.begin_after_refusals(0, "10ms", 8).await);
     }
-    pair.completed(1, &more).await;
+    two.completed(1, &more).await;
 }
 
 fn judged(test: &str, took: Duration, mut wrong: Vec<String>) {
     if took > 2 * LEASE + SLACK {
         wrong.push(format!("the work moved within {took:?}, and the lease is {LEASE:?}"));
     }
-    said(
+    report_violations(
         test,
         seed(),
         &format!("{RUNS} runs, 1 takeover each, moved within {took:.1?} of a lease of {LEASE:?}"),
@@ -55,62 +55,66 @@ fn judged(test: &str, took: Duration, mut wrong: Vec<String>) {
     );
 }
 
-/// A process stands still for longer than its lease and continues: its appends are refused.
+/// A process is stopped for longer than its lease and continues: its appends are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_resumes_after_its_lease_is_fenced() {
-    let Some(pair) = Pair::start(&[]).await else { return };
-    let runs = under_way(&pair).await;
-    pair.both[0].signal(Signal::STOP);
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    let runs = under_way(&two).await;
+    two.processes[0].signal(Signal::STOP);
     let since = Instant::now();
-    pair.completed(1, &runs).await;
+    two.completed(1, &runs).await;
     let took = since.elapsed();
-    pair.both[0].signal(Signal::CONT);
-    works_again(&pair).await;
-    judged("two::a_process_that_resumes_after_its_lease_is_fenced", took, pair.finish(1).await);
+    two.processes[0].signal(Signal::CONT);
+    check_that_runs_complete(&two).await;
+    judged("two_processes::a_process_that_resumes_after_its_lease_is_fenced", took, two.finish(1).await);
 }
 
 /// A process loses its database in the middle of calls: the other one continues its runs, and it recovers by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_without_its_database_loses_its_runs_and_comes_back() {
-    let Some(pair) = Pair::start(&[]).await else { return };
-    let runs = under_way(&pair).await;
-    pair.wire.cut();
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    let runs = under_way(&two).await;
+    two.link.reset();
     let since = Instant::now();
-    pair.completed(1, &runs).await;
+    two.completed(1, &runs).await;
     let took = since.elapsed();
-    pair.wire.mend();
-    works_again(&pair).await;
-    judged("two::a_process_without_its_database_loses_its_runs_and_comes_back", took, pair.finish(1).await);
+    two.link.restore();
+    check_that_runs_complete(&two).await;
+    judged("two_processes::a_process_without_its_database_loses_its_runs_and_comes_back", took, two.finish(1).await);
 }
 
 /// The same where packets are dropped silently instead of connections being reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
-    let Some(pair) = Pair::start(&[]).await else { return };
-    let runs = under_way(&pair).await;
-    pair.wire.hush();
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    let runs = under_way(&two).await;
+    two.link.drop_silently();
     let since = Instant::now();
-    pair.completed(1, &runs).await;
+    two.completed(1, &runs).await;
     let took = since.elapsed();
-    pair.wire.mend();
-    works_again(&pair).await;
-    judged("two::a_process_whose_database_is_silent_loses_its_runs_and_comes_back", took, pair.finish(1).await);
+    two.link.restore();
+    check_that_runs_complete(&two).await;
+    judged(
+        "two_processes::a_process_whose_database_is_silent_loses_its_runs_and_comes_back",
+        took,
+        two.finish(1).await,
+    );
 }
 
 const PAUSE: Duration = Duration::from_secs(4);
 
 /// Runs of both processes wait; one process has a wrong clock, or its clock jumps.
 async fn waits_with(test: &str, time: &[(&'static str, String)], jump: impl Fn(usize)) {
-    let Some(pair) = Pair::start(time).await else { return };
+    let Some(two) = TwoProcesses::start(time).await else { return };
     let mut runs = Vec::new();
     for n in 0..2 * RUNS {
-        runs.push(pair.begin(n % 2, &format!("{}s", PAUSE.as_secs())).await);
+        runs.push(two.begin(n % 2, &format!("{}s", PAUSE.as_secs())).await);
         jump(n);
     }
-    pair.completed(0, &runs).await;
+    two.completed(0, &runs).await;
     let mut wrong = Vec::new();
     let (mut earliest, mut latest) = (Duration::MAX, Duration::ZERO);
-    let ledger = pair.world.ledger().entries();
+    let ledger = two.world.ledger().entries();
     for run in &runs {
         let cause = format!("engine:{}", run.trim_start_matches("run_"));
         let at = |operation| ledger.iter().find(|line| line.caused_by == cause && line.operation == operation);
@@ -123,37 +127,37 @@ async fn waits_with(test: &str, time: &[(&'static str, String)], jump: impl Fn(u
         if waited < PAUSE {
             wrong.push(format!("{run} waited {waited:?} instead of {PAUSE:?}"));
         }
-        for step in pair.show(1, run).await["steps"].as_array().into_iter().flatten() {
+        for step in two.show(1, run).await["steps"].as_array().into_iter().flatten() {
             if step["duration_ms"].as_i64().is_none_or(|ms| ms < 0) && step["duration_ms"] != Value::Null {
                 wrong.push(format!("{run}: a step took {}", step["duration_ms"]));
             }
         }
     }
-    let shown = support::process::said(&pair.both[1].cli(&["status"]).await);
+    let shown = support::process::output_text(&two.processes[1].cli(&["status"]).await);
     if !shown.contains("the database's, and the process goes by the database's") {
         wrong.push(format!("the status does not say that the machine's clock is wrong: {shown}"));
     }
     // No process crashed, so none takes over another's runs.
-    wrong.extend(pair.finish(0).await);
+    wrong.extend(two.finish(0).await);
     let figures = format!("{} runs, waited {earliest:.1?} to {latest:.1?}", runs.len());
-    said(test, seed(), &figures, &wrong);
+    report_violations(test, seed(), &figures, &wrong);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_ahead_ends_no_wait_early() {
-    waits_with("two::a_clock_that_is_ahead_ends_no_wait_early", &faketime::offset("+2h"), |_| {}).await;
+    waits_with("two_processes::a_clock_that_is_ahead_ends_no_wait_early", &faketime::offset("+2h"), |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_behind_delays_no_other_process() {
-    waits_with("two::a_clock_that_is_behind_delays_no_other_process", &faketime::offset("-2h"), |_| {}).await;
+    waits_with("two_processes::a_clock_that_is_behind_delays_no_other_process", &faketime::offset("-2h"), |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_ends_no_wait_early() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = FakeClock::in_dir(dir.path());
-    waits_with("two::a_clock_that_jumps_ends_no_wait_early", &clock.env(), |n| match n {
+    waits_with("two_processes::a_clock_that_jumps_ends_no_wait_early", &clock.env(), |n| match n {
         4 => clock.set("+1h"),
         8 => clock.set("-1h"),
         _ => {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use pointsman::demo::http::{Client, NoReply, Reply};
-use pointsman::demo::{Latency, Legacy, World};
+use pointsman::demo::{Latency, Legacy, OutsideWorld};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -18,10 +18,10 @@ use super::{FlagsDir, LOCAL, PATIENCE, Pointsman};
 /// The family of the example set, in the order in which its routes are raised.
 pub const FAMILY: [&str; 3] = ["orders.get", "orders.cancel", "orders.create"];
 
-/// See the module.
-pub struct Town {
+/// A complete test system. [`TestSystem::finish`] ends it and checks the invariants.
+pub struct TestSystem {
     /// The outside world.
-    pub world: World,
+    pub world: OutsideWorld,
     /// The legacy.
     pub legacy: Legacy,
     /// The flag files.
@@ -38,22 +38,22 @@ pub struct Town {
     finished: bool,
 }
 
-impl Town {
+impl TestSystem {
     /// The example set, SQLite, everything instant.
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
     /// The same with changed files.
     pub async fn with(change: impl FnOnce(&FlagsDir)) -> Self {
-        Self::paced(Latency::instant(), change).await
+        Self::with_latency(Latency::instant(), change).await
     }
-    /// The same with a world that takes its time.
-    pub async fn paced(latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
+    /// The same with latencies in the outside world.
+    pub async fn with_latency(latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
         Self::on(None, latency, change).await
     }
-    /// The same on another store than a file of its own.
+    /// The same on another store.
     pub async fn on(store: Option<String>, latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
-        let world = World::start(LOCAL, latency.clone()).await.expect("a port");
+        let world = OutsideWorld::start(LOCAL, latency.clone()).await.expect("a port");
         let legacy = Legacy::start(LOCAL, &world.url(), latency).await.expect("a port");
         let flags = FlagsDir::example(&legacy.url(), &world.url());
         change(&flags);
@@ -79,7 +79,7 @@ impl Town {
             finished: false,
         }
     }
-    /// Where the checker finds the store: its file, or its address.
+    /// The store for the checker: its file, or its address.
     pub fn store(&self) -> PathBuf {
         self.start.store.strip_prefix("sqlite:").unwrap_or(&self.start.store).into()
     }
@@ -102,7 +102,7 @@ impl Town {
         all.extend_from_slice(headers);
         self.client.json(method, &format!("{}{path}", self.pointsman.url()), &all, body).await
     }
-    /// Sends and wants a success.
+    /// Sends a request that must succeed.
     pub async fn ask(&self, method: Method, path: &str, body: &Value) -> Value {
         let reply = self.send(method.clone(), path, body).await;
         let reply = reply.unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.pointsman.log()));
@@ -110,49 +110,49 @@ impl Town {
         assert!(reply.status.is_success(), "{method} {path}: {} {text}\n{}", reply.status, self.pointsman.log());
         reply.json()
     }
-    /// An order, acknowledged: the checker will look for all that it promised.
+    /// Places an order; the checker will require its effects.
     pub async fn order(&self) -> Value {
         let number = self.requests.load(Ordering::Relaxed);
         let order = self.ask(Method::POST, "/orders", &some_order(number)).await;
-        self.note(order.clone());
+        self.record_order(order.clone());
         order
     }
-    /// An order that was acknowledged in some other way.
-    pub fn note(&self, order: Value) {
+    /// Records an order that was placed in another way.
+    pub fn record_order(&self, order: Value) {
         self.placed.lock().expect("unpoisoned").push(order);
     }
-    /// The order, read.
+    /// Reads the order.
     pub async fn read(&self, order: &Value) -> Value {
         self.ask(Method::GET, &format!("/orders/{}", id(order)), &Value::Null).await
     }
-    /// The order, cancelled.
+    /// Cancels the order.
     pub async fn cancel(&self, order: &Value) -> Value {
         self.ask(Method::POST, &format!("/orders/{}/cancel", id(order)), &Value::Null).await
     }
-    /// One of everything.
-    pub async fn round(&self) {
+    /// Places, reads and cancels one order.
+    pub async fn create_read_cancel(&self) {
         let order = self.order().await;
         self.read(&order).await;
         self.cancel(&order).await;
     }
-    /// So many of everything, each kind when the shadow executor has dealt with the one before: a follow-up that comes
-    /// before dark has its twin could not be compared.
-    pub async fn rounds(&self, count: usize) {
+    /// The same for many orders; waits for the shadow executor between the kinds of request, because a follow-up before
+    /// the dark twin exists could not be compared.
+    pub async fn create_read_cancel_many(&self, count: usize) {
         let mut orders = Vec::new();
         for _ in 0..count {
             orders.push(self.order().await);
         }
-        self.idle().await;
+        self.wait_for_shadow_idle().await;
         for order in &orders {
             self.read(order).await;
         }
         for order in &orders {
             self.cancel(order).await;
         }
-        self.idle().await;
+        self.wait_for_shadow_idle().await;
     }
     /// Waits until the shadow executor has nothing to do.
-    pub async fn idle(&self) {
+    pub async fn wait_for_shadow_idle(&self) {
         self.pointsman
             .until_metric("the shadow executor to be idle", |metrics| {
                 let busy = |name: &str| metrics.sum(name, &[]);
@@ -160,18 +160,18 @@ impl Town {
             })
             .await;
     }
-    /// Moves a route through the CLI; what was said where it was refused.
+    /// Moves a route through the CLI; the output, also where it was refused.
     pub async fn flip(&self, route: &str, state: &str, more: &[&str]) -> Result<String, String> {
         let mut arguments = vec!["flip", route, state];
         arguments.extend_from_slice(more);
         let output = self.pointsman.cli(&arguments).await;
-        if output.status.success() { Ok(process::said(&output)) } else { Err(process::said(&output)) }
+        if output.status.success() { Ok(process::output_text(&output)) } else { Err(process::output_text(&output)) }
     }
     /// Moves the family up to a state, one rung at a time, through its real gates, driving traffic until they open.
-    pub async fn climb(&self, to: &str) {
+    pub async fn climb_to(&self, to: &str) {
         const RUNGS: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
         for rung in RUNGS {
-            self.prove(rung).await;
+            self.gather_evidence(rung).await;
             for route in FAMILY {
                 self.raise(route, rung).await;
             }
@@ -181,9 +181,9 @@ impl Town {
         }
         panic!("no such state: {to}");
     }
-    /// Drives traffic until the creator has what its gate to a rung wants. Followers go first, and what they are asked
-    /// meanwhile has no twin: so the creator's gate should not keep them waiting there.
-    async fn prove(&self, rung: &str) {
+    /// Drives traffic until the creator has the evidence for a rung. Followers are raised first, and their requests have no
+    /// twin until the creator follows; so its gate must be ready before.
+    async fn gather_evidence(&self, rung: &str) {
         for _ in 0..40 {
             let detail = self.pointsman.get("/api/v2/routes/orders.create").await;
             let count = |name: &str| detail["evidence"][name].as_u64().unwrap_or(0);
@@ -196,7 +196,7 @@ impl Town {
             if enough {
                 return;
             }
-            self.rounds(10).await;
+            self.create_read_cancel_many(10).await;
         }
         panic!("no evidence for {rung}:\n{}", self.pointsman.log());
     }
@@ -211,10 +211,10 @@ impl Town {
         loop {
             let Err(why) = self.flip(route, rung, &["--reason", "the test climbs"]).await else { return };
             assert!(tokio::time::Instant::now() < deadline, "{route} to {rung} stays shut: {why}");
-            self.rounds(10).await;
+            self.create_read_cancel_many(10).await;
         }
     }
-    /// Takes the family down, creator first.
+    /// Lowers the family, creator first.
     pub async fn lower(&self, to: &str) {
         for route in FAMILY.iter().rev() {
             self.flip(route, to, &["--reason", "the test steps back", "--acknowledge"])
@@ -231,15 +231,15 @@ impl Town {
     pub async fn restart(&mut self) {
         self.pointsman = Pointsman::start(&self.start).await;
     }
-    /// The same where it does not start: what it says.
+    /// The same where it must not start; its log.
     pub async fn try_restart(&self) -> String {
         match Pointsman::try_start(&self.start).await {
             Ok(_) => panic!("it starts"),
             Err(log) => log,
         }
     }
-    /// Waits until no durable run is under way.
-    pub async fn quiet(&self) {
+    /// Waits until no durable run is active.
+    pub async fn wait_for_runs_to_end(&self) {
         self.pointsman
             .until_metric("all runs to end", |metrics| {
                 let active = |status| metrics.sum("pointsman_runs_active", &[("status", status)]);
@@ -247,21 +247,21 @@ impl Town {
             })
             .await;
     }
-    /// Stops the binary in order and lets the checker look at everything.
+    /// Stops the binary gracefully and runs the checker.
     pub async fn finish(self) {
         self.finish_then(|_| async {}).await;
     }
-    /// The same where runs go on waiting.
+    /// The same where runs are still waiting.
     pub async fn finish_waiting(mut self) {
         self.finished = true;
         assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
         let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
         checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;
     }
-    /// The same, and then a look into the store, while it is still there.
+    /// The same, and then reads the store before it is removed.
     pub async fn finish_then<T, Fut: Future<Output = T>>(mut self, look: impl FnOnce(PathBuf) -> Fut) -> T {
         self.finished = true;
-        self.quiet().await;
+        self.wait_for_runs_to_end().await;
         let metrics = self.pointsman.metrics().await;
         checker::identity(&metrics);
         assert_eq!(self.pointsman.stop().await, Some(0), "it ends in order:\n{}", self.pointsman.log());
@@ -271,7 +271,7 @@ impl Town {
     }
 }
 
-impl Drop for Town {
+impl Drop for TestSystem {
     fn drop(&mut self) {
         if !self.finished && !std::thread::panicking() {
             panic!("a test ended without `finish`: nothing was checked");
@@ -291,7 +291,7 @@ pub fn some_order(number: u64) -> Value {
     })
 }
 
-/// An order's id as it stands in a path.
+/// An order's id as paths contain it.
 pub fn id(order: &Value) -> String {
     match &order["id"] {
         Value::String(text) => text.clone(),
@@ -299,7 +299,7 @@ pub fn id(order: &Value) -> String {
     }
 }
 
-/// A short pause between looks, for load loops that would otherwise starve the process they test.
-pub async fn breathe() {
+/// A short pause in load loops, which would otherwise starve the process under test.
+pub async fn short_pause() {
     tokio::time::sleep(Duration::from_millis(2)).await;
 }

@@ -1,8 +1,8 @@
 //! PostgreSQL for tests, from the distribution's package: real servers in temporary folders, with fsync on.
 //!
-//! [`Shared`] is one server for a whole run of tests, however many processes run them: the first starts it, each holds a
-//! lock for as long as it lives, and a guardian stops it some time after the last one is gone, however that one went.
-//! Each test takes a database of its own. [`Cluster`] is a server that one test may restart, stop or freeze.
+//! [`Shared`] is one server for all test processes of a run: the first process starts it, each holds a lock while it
+//! lives, and a guardian process stops the server some time after the last one has ended, even by a kill. Each test has a
+//! database of its own. [`Cluster`] is a server that one test may restart, stop or freeze.
 //!
 //! PostgreSQL refuses to run as root: there it runs as the package's user `postgres`. Nothing here is async: unit tests
 //! use this file too. Where the package is not installed there is no server, and tests say so.
@@ -39,7 +39,7 @@ pub fn shared() -> Option<&'static Shared> {
     SHARED.get_or_init(|| programs().map(|bin| Shared::join(&bin))).as_ref()
 }
 
-/// See the module.
+/// The server that all tests share.
 pub struct Shared {
     dir: PathBuf,
     /// Held until the process ends.
@@ -48,18 +48,18 @@ pub struct Shared {
 
 impl Shared {
     fn join(bin: &Path) -> Self {
-        // Not in the tree: its folders may be closed to the user that the server runs as, and a socket's path is short.
+        // Not in the source tree, which the server's user may not be allowed to read; a socket's path must be short too.
         let tree = env!("CARGO_MANIFEST_DIR").bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte));
         let dir = std::env::temp_dir().join(format!("pointsman-postgres-{tree:x}"));
         fs::create_dir_all(&dir).expect("a folder for the server");
-        give_away(&dir);
-        // While a guardian stops the server it holds this one alone.
+        chown_to_server(&dir);
+        // The guardian holds this lock exclusively while it stops the server.
         let in_use = lock_file(&dir.join("in-use"));
         in_use.lock_shared().expect("the lock");
         let starting = lock_file(&dir.join("starting"));
         starting.lock().expect("the lock");
         if !answers(&dir) {
-            // What a killed run left is thrown away: it holds nothing that anybody wants.
+            // What a killed run left is removed: its databases belong to tests that are over.
             stop(bin, &dir.join("data"), "immediate");
             let _ = fs::remove_dir_all(dir.join("data"));
             let _ = fs::remove_file(dir.join("log"));
@@ -80,7 +80,7 @@ impl Shared {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{}_{number}", std::process::id());
-        // A process before this one may have had the number, and may have been killed.
+        // An earlier process with the same process id may have left its database.
         query(&self.dir, "postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).expect("dropped");
         query(&self.dir, "postgres", &format!("CREATE DATABASE {name}")).expect("created");
         Database { socket: self.dir.clone(), name }
@@ -94,7 +94,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// How a store is opened in it.
+    /// The address of a store in it.
     pub fn url(&self) -> String {
         format!("postgres://postgres@localhost/{}?host={}", self.name, self.socket.display())
     }
@@ -106,7 +106,7 @@ impl Database {
     pub fn socket(&self) -> &Path {
         &self.socket
     }
-    /// Asks it something behind everybody's back.
+    /// Runs a statement on a connection of its own.
     pub fn query(&self, text: &str) -> String {
         query(&self.socket, &self.name, text).expect("it answers")
     }
@@ -114,12 +114,12 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // One that cannot be dropped goes with the server.
+        // A database that cannot be dropped is removed with the server.
         let _ = query(&self.socket, "postgres", &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
     }
 }
 
-/// A server of one test's own, on a port of this machine.
+/// A server for one test, on a port of this machine.
 pub struct Cluster {
     bin: PathBuf,
     dir: tempfile::TempDir,
@@ -132,27 +132,27 @@ impl Cluster {
     pub fn start() -> Option<Self> {
         let bin = programs()?;
         let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
-        give_away(dir.path());
+        chown_to_server(dir.path());
         initialise(&bin, &dir.path().join("data"));
         Some(Self::in_folder(bin, dir))
     }
-    /// Starts what was made ready.
+    /// Starts a server in a folder that has its data.
     fn in_folder(bin: PathBuf, dir: tempfile::TempDir) -> Self {
         let mut tries = 0;
         loop {
             let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
             match start(&bin, &dir.path().join("data"), dir.path(), Some(free.port())) {
                 Ok(()) => return Self { bin, dir, port: free.port(), frozen: Vec::new() },
-                // Somebody else was faster at this port.
+                // Another process may have taken the port meanwhile.
                 Err(error) if tries == 5 => panic!("the server does not start: {error}"),
                 Err(_) => tries += 1,
             }
         }
     }
-    /// A second server that follows this one: from now on nothing is committed here that is not there.
+    /// A synchronous standby of this server: from now on nothing is committed here that is not on the standby too.
     pub fn standby(&self) -> Self {
         let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
-        give_away(dir.path());
+        chown_to_server(dir.path());
         let mut copy = as_server(&self.bin.join("pg_basebackup"));
         copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres", "--checkpoint=fast", "-R", "-D"]);
         run(copy.arg(dir.path().join("data")).current_dir("/")).expect("a copy");
@@ -168,13 +168,13 @@ impl Cluster {
         }
         panic!("the standby does not follow");
     }
-    /// What followed another one leads.
+    /// Makes a standby the primary.
     pub fn promote(&self) {
         let mut command = as_server(&self.bin.join("pg_ctl"));
         command.args(["promote", "--wait", "--silent", "-D"]).arg(self.dir.path().join("data"));
         run(command.current_dir("/")).expect("it leads");
     }
-    /// How a store is opened in it.
+    /// The address of a store in it.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
@@ -182,25 +182,25 @@ impl Cluster {
     pub fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
-    /// Asks it something behind everybody's back; its answer's rows, or what it says instead.
+    /// Runs a statement on a connection of its own; the rows, or the error.
     pub fn query(&self, text: &str) -> Result<String, String> {
         query_at(self.dir.path(), self.port, "postgres", text)
     }
-    /// From now on it writes down what it is asked.
-    pub fn write_down(&self) {
+    /// Logs every statement from now on.
+    pub fn log_statements(&self) {
         for text in ["log_statement = 'all'", "log_line_prefix = '%a|'"] {
             self.query(&format!("ALTER SYSTEM SET {text}")).expect("set");
         }
         self.query("SELECT pg_reload_conf()").expect("read");
     }
-    /// The statements of ours that it wrote down, in order; the first line of each.
-    pub fn written_down(&self) -> Vec<String> {
+    /// The logged statements of Pointsman, in order; the first line of each.
+    pub fn logged_statements(&self) -> Vec<String> {
         let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let ours = log.lines().filter_map(|line| line.strip_prefix("pointsman|LOG:")).map(str::trim);
         ours.filter(|line| line.starts_with("execute") || line.starts_with("statement")).map(str::to_owned).collect()
     }
-    /// Ends every session but the one that asks, and says how many there were.
+    /// Ends every session but its own; returns how many.
     pub fn terminate_all(&self) -> u64 {
         let text = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                     WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
@@ -214,12 +214,12 @@ impl Cluster {
     pub fn start_again(&self) {
         start(&self.bin, &self.dir.path().join("data"), self.dir.path(), Some(self.port)).expect("it starts again");
     }
-    /// Every process of it stands still, and its sockets stay open: as when a machine hangs.
+    /// Stops every process of it (SIGSTOP) while its sockets stay open, as when a machine hangs.
     pub fn freeze(&mut self) {
         self.frozen = self.processes();
         self.frozen.iter().for_each(|pid| signal(*pid, "STOP"));
     }
-    /// Every session of ours stands still, and the server itself goes on; how many there are.
+    /// Stops the processes of Pointsman's sessions (SIGSTOP) while the server itself continues; returns how many.
     pub fn freeze_sessions(&mut self) -> u64 {
         let text = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pointsman'";
         let pids = self.query(text).unwrap_or_default();
@@ -227,11 +227,11 @@ impl Cluster {
         self.frozen.iter().for_each(|pid| signal(*pid, "STOP"));
         self.frozen.len() as u64
     }
-    /// They go on.
+    /// Continues the stopped processes.
     pub fn thaw(&mut self) {
         self.frozen.drain(..).for_each(|pid| signal(pid, "CONT"));
     }
-    /// The postmaster first, so that it starts nobody while its children are counted.
+    /// The postmaster is stopped first, so that it starts no process while its children are listed.
     fn processes(&self) -> Vec<u32> {
         let noted = fs::read_to_string(self.dir.path().join("data/postmaster.pid")).unwrap_or_default();
         let Some(postmaster) = noted.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else {
@@ -255,7 +255,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A command of the server's, as a user that it accepts.
+/// A command of the server, run as a user that it accepts.
 fn as_server(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
@@ -269,15 +269,15 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-/// Makes a folder the server's own.
-fn give_away(dir: &Path) {
+/// Makes the server's user the owner of a folder.
+fn chown_to_server(dir: &Path) {
     if is_root() {
         run(Command::new("chown").arg("postgres").arg(dir)).expect("the folder is given away");
     }
 }
 
 fn initialise(bin: &Path, data: &Path) {
-    // Only what makes the folder is not waited for on the disk; the server itself runs with fsync on.
+    // Only the creation of the folder is not synced to disk; the server itself runs with fsync on.
     let mut command = as_server(&bin.join("initdb"));
     command.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]).arg(data);
     run(&mut command).expect("a database folder");
@@ -293,7 +293,7 @@ fn start(bin: &Path, data: &Path, socket: &Path, port: Option<u16>) -> Result<()
     );
     let mut command = as_server(&bin.join("pg_ctl"));
     command.args(["start", "--wait", "--silent", "-o", &options, "-D"]).arg(data).arg("-l").arg(socket.join("log"));
-    // The server keeps what it inherits: a pipe of ours would never end.
+    // The server would keep an inherited pipe open for ever.
     command.stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
     let status = command.status().map_err(|error| error.to_string())?;
     if status.success() { Ok(()) } else { Err(fs::read_to_string(socket.join("log")).unwrap_or_default()) }
@@ -303,12 +303,12 @@ fn stop(bin: &Path, data: &Path, mode: &str) {
     if data.join("postmaster.pid").exists() {
         let mut command = as_server(&bin.join("pg_ctl"));
         command.args(["stop", "--wait", "--silent", "-m", mode, "-D"]).arg(data);
-        // One that was killed has left its note and nothing else.
+        // A killed server has left only its pid file.
         let _ = run(&mut command);
     }
 }
 
-/// Stops the shared server some time after its last user, and ends. It outlives who starts it.
+/// Starts the guardian, which stops the shared server some time after its last user has ended. It outlives this process.
 fn guard(bin: &Path, dir: &Path) {
     let script = r#"
         (
@@ -321,7 +321,7 @@ fn guard(bin: &Path, dir: &Path) {
             rm -rf "$1/data"
         ) &
     "#;
-    // As ourselves it may lock our files; the server's it may only touch as the server.
+    // It locks files as this user, but only the server's user may stop the server.
     let script = match is_root() {
         true => script.replace("\"$2/pg_ctl\"", "runuser -u postgres -- \"$2/pg_ctl\""),
         false => script.to_owned(),
@@ -329,7 +329,7 @@ fn guard(bin: &Path, dir: &Path) {
     let mut command = Command::new("sh");
     command.args(["-c", &script, "guardian"]).arg(dir).arg(bin).current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // The shell goes at once, and leaves the guardian to itself.
+    // The shell ends at once; the guardian runs in the background.
     command.status().expect("a guardian");
 }
 
@@ -337,7 +337,7 @@ fn lock_file(path: &Path) -> File {
     OpenOptions::new().create(true).truncate(false).write(true).open(path).expect("a lock file")
 }
 
-/// Whether a server answers there: whoever starts one waits for that before somebody else looks.
+/// Whether a server answers there; the process that starts it waits for this while it holds the lock.
 fn answers(socket: &Path) -> bool {
     query(socket, "postgres", "SELECT 1").is_ok()
 }
@@ -346,7 +346,7 @@ fn query(socket: &Path, database: &str, text: &str) -> Result<String, String> {
     query_at(socket, SHARED_PORT, database, text)
 }
 
-/// A socket's name has a port, also where nobody listens on it.
+/// The socket's file name contains a port, even where no port is open.
 fn query_at(socket: &Path, port: u16, database: &str, text: &str) -> Result<String, String> {
     let mut command = Command::new("psql");
     command.arg("-h").arg(socket).args(["-p", &port.to_string(), "-U", "postgres", "-d", database]);

@@ -1,4 +1,4 @@
-//! A TCP proxy to PostgreSQL that loses replies to commits: the server has committed, and the client does not learn it.
+//! A TCP proxy to PostgreSQL that loses replies to commits: the server has committed, and the client is not told.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use tokio::task::JoinSet;
 
 use super::LOCAL;
 
-/// A request of at least so many bytes writes something: what is asked is shorter.
+/// A request of at least this size writes; queries are shorter.
 const WRITE_BYTES_MIN: usize = 600;
-/// How a reply ends after which nothing is open on the session.
+/// The end of a reply after which the session has no open transaction.
 const READY: &[u8] = b"Z\0\0\0\x05I";
-/// What the server says of a statement that calls our function, and of the end of a transaction.
+/// The server's reply to a statement that calls the store's function, and to the end of a transaction.
 const CALLED: &[u8] = b"SELECT 1\0";
 const COMMITTED: &[u8] = b"COMMIT\0";
 
-/// Passes on to one address; everything ends with the value.
-pub struct Lossy {
+/// Forwards to one address; dropping it ends all connections.
+pub struct LossyProxy {
     address: SocketAddr,
     state: Arc<State>,
     task: tokio::task::AbortHandle,
@@ -29,13 +29,13 @@ pub struct Lossy {
 struct State {
     there: Mutex<SocketAddr>,
     random: Mutex<fastrand::Rng>,
-    /// One reply to a commit of so many is lost; none where it is 0.
+    /// One of this many replies to commits is lost; none where it is 0.
     one_in: AtomicUsize,
     lost: AtomicU64,
 }
 
-impl Lossy {
-    /// To an address; which replies are lost follows from the seed.
+impl LossyProxy {
+    /// A proxy to an address; the seed determines which replies are lost.
     pub async fn to(there: SocketAddr, seed: u64) -> Self {
         let listener = TcpListener::bind(LOCAL).await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -47,27 +47,27 @@ impl Lossy {
             let mut connections = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
                 let state = of_task.clone();
-                connections.spawn(async move { carry(near, &state).await });
+                connections.spawn(async move { forward(near, &state).await });
                 while connections.try_join_next().is_some() {}
             }
         })
         .abort_handle();
         Self { address, state, task }
     }
-    /// The near end.
+    /// The address to connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-    /// From now on one reply to a commit of so many is lost, and the connection with it.
+    /// From now on loses one of this many replies to commits, and closes the connection.
     pub fn lose_one_in(&self, of: usize) {
         self.state.one_in.store(of, Ordering::Relaxed);
     }
-    /// Connections that are made from now on go to another address.
-    pub fn lead_to(&self, there: SocketAddr) {
+    /// Forwards new connections to another address.
+    pub fn redirect_to(&self, there: SocketAddr) {
         *self.state.there.lock().expect("unpoisoned") = there;
     }
-    /// Loses nothing more.
-    pub fn mend(&self) {
+    /// Loses no more replies.
+    pub fn stop_losing(&self) {
         self.state.one_in.store(0, Ordering::Relaxed);
     }
     /// How many replies to commits were lost.
@@ -76,7 +76,7 @@ impl Lossy {
     }
 }
 
-impl Drop for Lossy {
+impl Drop for LossyProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -93,7 +93,7 @@ impl State {
     }
 }
 
-async fn carry(mut near: TcpStream, state: &State) {
+async fn forward(mut near: TcpStream, state: &State) {
     let there = *state.there.lock().expect("unpoisoned");
     let Ok(mut far) = TcpStream::connect(there).await else { return };
     let _set = (near.set_nodelay(true), far.set_nodelay(true));

@@ -1,9 +1,9 @@
-//! A path that is not there: fallbacks, breakers, probes, and services that take only so much.
+//! Services that fail or are limited: fallbacks, breakers, probes, rates.
 
 use serde_json::json;
 
-use super::{Plant, id, step};
-use crate::support::works::Say;
+use super::{EngineTest, id, step};
+use crate::support::step_service::ScriptedReply;
 
 const CHAIN: &str = "
 workflow: chain
@@ -76,105 +76,112 @@ respond: { status: 200, body: done }
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fallbacks_take_the_place_of_what_was_not_done() {
-    let plant = Plant::with(&[CHAIN]).await;
-    plant.works.next("POST /charges", Say::Refuse(429), 2);
-    plant.works.next("POST /invoices", Say::Refuse(429), 1);
-    let data = plant.run("chain", json!({})).await;
+async fn fallbacks_replace_steps_that_were_not_done() {
+    let test = EngineTest::with(&[CHAIN]).await;
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(429), 2);
+    test.step_service.script("POST /invoices", ScriptedReply::Refuse(429), 1);
+    let data = test.run("chain", json!({})).await;
     assert_eq!(data["output"], json!({ "by": "cash", "id": "POST /cash 1" }), "{data}");
     let (charge, invoice) = (step(&data, "charge"), step(&data, "invoice"));
     assert_eq!((&charge["status"], &charge["attempts"]), (&json!("replaced"), &json!(2)), "{charge}");
     assert_eq!(invoice["status"], "replaced", "{invoice}");
     // Nobody needs them where it was done.
-    let data = plant.run("chain", json!({})).await;
+    let data = test.run("chain", json!({})).await;
     assert_eq!(data["output"]["id"], "POST /charges 1", "{data}");
     // What may have been done is never done another way.
-    plant.works.next("POST /charges", Say::Refuse(500), 2);
-    let data = plant.run("chain", json!({})).await;
+    test.step_service.script("POST /charges", ScriptedReply::Refuse(500), 2);
+    let data = test.run("chain", json!({})).await;
     let conflict = &data["conflicts"][0];
     assert_eq!((&data["status"], &conflict["kind"]), (&json!("paused"), &json!("outcome_unknown")), "{data}");
     assert!(!conflict["choices"].as_array().unwrap().contains(&json!("fallback")), "{conflict}");
-    assert_eq!((plant.works.count("POST /invoices"), plant.works.count("POST /cash")), (1, 1));
-    plant.finish().await;
+    assert_eq!((test.step_service.count("POST /invoices"), test.step_service.count("POST /cash")), (1, 1));
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_waits_for_an_open_breaker_and_says_so() {
     let frail = "  frail: { urls: [\"WORKS\"], keyed: true, breaker: { min: 2, failures: 50%, over: 10s, open: 1s } }";
-    let mut plant = Plant::made(frail, &[BROKEN, BYPASS], |_| {}).await;
-    plant.works.otherwise("POST /charges", Say::Refuse(503));
-    let data = plant.run("broken", json!({})).await;
+    let mut test = EngineTest::with_settings(frail, &[BROKEN, BYPASS], |_| {}).await;
+    test.step_service.set_default("POST /charges", ScriptedReply::Refuse(503));
+    let data = test.run("broken", json!({})).await;
     assert_eq!(data["status"], "failed", "{data}");
-    let run = plant.begun("broken", json!({})).await;
-    let explained = plant.explains(&run, "breaker is open").await;
+    let run = test.start_run("broken", json!({})).await;
+    let explained = test.wait_for_explanation(&run, "breaker is open").await;
     assert!(explained.contains("frail") && explained.contains("next probe in"), "{explained}");
-    let services = plant.cli(&["services"]).await;
+    let services = test.cli(&["services"]).await;
     assert!(services.contains("frail") && services.contains("open"), "{services}");
     // Who has another way takes it at once.
-    let data = plant.run("bypass", json!({})).await;
+    let data = test.run("bypass", json!({})).await;
     assert_eq!(data["output"], json!({ "by": "cash" }), "{data}");
     assert_eq!(step(&data, "charge")["attempts"], json!(1), "{data}");
-    assert_eq!(plant.works.count("POST /charges"), 2, "an open breaker lets nothing through");
-    plant.works.otherwise("POST /charges", Say::Done(200, json!({ "id": "c" })));
-    plant.killed_and_back().await;
-    plant.comes_to(&run, "completed").await;
-    assert!(plant.told(&run, "retry_scheduled").await.iter().all(|retry| retry["free"] == true), "no attempt is lost");
-    plant.finish().await;
+    assert_eq!(test.step_service.count("POST /charges"), 2, "an open breaker lets nothing through");
+    test.step_service.set_default("POST /charges", ScriptedReply::Done(200, json!({ "id": "c" })));
+    test.kill_and_restart().await;
+    test.wait_for_status(&run, "completed").await;
+    assert!(
+        test.events_of_kind(&run, "retry_scheduled").await.iter().all(|retry| retry["free"] == true),
+        "no attempt is lost"
+    );
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_says_what_an_unknown_attempt_did() {
-    let plant = Plant::with(&[PROBED]).await;
-    plant.works.next("POST /charges", Say::LoseReply, 1);
-    plant.works.next("GET /found", Say::Done(200, json!({ "found": true, "id": "the first" })), 1);
-    let data = plant.run("probed", json!({})).await;
+    let test = EngineTest::with(&[PROBED]).await;
+    test.step_service.script("POST /charges", ScriptedReply::LoseReply, 1);
+    test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": true, "id": "the first" })), 1);
+    let data = test.run("probed", json!({})).await;
     assert_eq!((&data["status"], &data["output"]), (&json!("completed"), &json!({ "id": "the first" })), "{data}");
-    let (charge, probe) = (plant.works.seen("POST /charges"), plant.works.seen("GET /found"));
+    let (charge, probe) = (test.step_service.seen("POST /charges"), test.step_service.seen("GET /found"));
     assert_eq!(format!("/found/{}", charge[0].key.as_ref().unwrap()), probe[0].path, "it is asked by the key");
 
-    plant.works.next("POST /charges", Say::Close, 1);
-    plant.works.otherwise("GET /found", Say::Done(200, json!({ "found": false })));
-    let data = plant.run("probed", json!({})).await;
+    test.step_service.script("POST /charges", ScriptedReply::Close, 1);
+    test.step_service.set_default("GET /found", ScriptedReply::Done(200, json!({ "found": false })));
+    let data = test.run("probed", json!({})).await;
     assert_eq!(data["output"]["id"], "POST /charges 2", "it was not done, and so done again: {data}");
 
-    plant.works.next("POST /charges", Say::LoseReply, 1);
-    plant.works.next("GET /found", Say::Done(200, json!({ "found": "perhaps" })), 1);
-    let data = plant.run("probed", json!({})).await;
+    test.step_service.script("POST /charges", ScriptedReply::LoseReply, 1);
+    test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": "perhaps" })), 1);
+    let data = test.run("probed", json!({})).await;
     assert_eq!((&data["status"], &data["conflicts"][0]["kind"]), (&json!("paused"), &json!("outcome_unknown")));
-    assert_eq!((plant.works.done("POST /charges"), plant.works.count("POST /cash")), (3, 0), "a fallback never is");
-    plant.finish().await;
+    assert_eq!(
+        (test.step_service.effects("POST /charges"), test.step_service.count("POST /cash")),
+        (3, 0),
+        "a fallback never is"
+    );
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_service_takes_is_shared_and_explained() {
+async fn the_limits_of_a_service_are_shared_and_explained() {
     let services = "  narrow: { urls: [\"WORKS\"], calls_max: 2 }\n  rated: { urls: [\"WORKS\"], rate: 1/s, burst: 1 }";
-    let plant = Plant::made(services, &[ONE, RARE], |_| {}).await;
-    plant.works.hold("POST /narrow");
+    let test = EngineTest::with_settings(services, &[ONE, RARE], |_| {}).await;
+    test.step_service.hold("POST /narrow");
     let mut runs = Vec::new();
     for _ in 0..4 {
-        runs.push(plant.begun("one", json!({})).await);
+        runs.push(test.start_run("one", json!({})).await);
     }
-    plant.arrives("POST /narrow", 2).await;
+    test.wait_for_calls("POST /narrow", 2).await;
     for run in &runs[..2] {
-        plant.explains(run, "is under way").await;
+        test.wait_for_explanation(run, "is under way").await;
     }
-    let explained = plant.explains(&runs[3], "waits for its turn").await;
+    let explained = test.wait_for_explanation(&runs[3], "waits for its turn").await;
     assert!(explained.contains("narrow") && explained.contains("2 of 2"), "{explained}");
-    let shown = plant.cli(&["services"]).await;
+    let shown = test.cli(&["services"]).await;
     assert!(shown.contains("narrow"), "{shown}");
-    plant.works.open("POST /narrow");
+    test.step_service.release_all("POST /narrow");
     for run in &runs {
-        plant.comes_to(run, "completed").await;
+        test.wait_for_status(run, "completed").await;
     }
-    assert_eq!(plant.works.at_once("POST /narrow"), 2, "never more at a time");
+    assert_eq!(test.step_service.concurrent_max("POST /narrow"), 2, "never more at a time");
 
-    let first = plant.begun("rare", json!({})).await;
-    plant.comes_to(&first, "completed").await;
-    let second = plant.begun("rare", json!({})).await;
-    let explained = plant.explains(&second, "waits for its turn").await;
+    let first = test.start_run("rare", json!({})).await;
+    test.wait_for_status(&first, "completed").await;
+    let second = test.start_run("rare", json!({})).await;
+    let explained = test.wait_for_explanation(&second, "waits for its turn").await;
     assert!(explained.contains("rated") && explained.contains("1/s"), "{explained}");
-    plant.comes_to(&second, "completed").await;
-    let shown = plant.cli(&["runs", "show", id(&second)]).await;
+    test.wait_for_status(&second, "completed").await;
+    let shown = test.cli(&["runs", "show", id(&second)]).await;
     assert!(shown.contains("completed"), "{shown}");
-    plant.finish().await;
+    test.finish().await;
 }

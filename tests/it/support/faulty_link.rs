@@ -1,4 +1,4 @@
-//! A TCP proxy whose connections can be reset, or which can drop everything silently.
+//! A TCP proxy that can reset its connections, or silently forward nothing.
 
 use std::net::SocketAddr;
 
@@ -12,75 +12,75 @@ use super::LOCAL;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// It forwards.
-    Whole,
+    Forwarding,
     /// It resets connections, new ones too.
-    Cut,
+    Resetting,
     /// Connections stay open, and nothing is forwarded.
     Silent,
 }
 
-/// Listens on a port of its own and passes on to one address; everything ends with the value.
-pub struct Wire {
+/// Forwards to one address; dropping it ends all connections.
+pub struct FaultyLink {
     address: SocketAddr,
     state: watch::Sender<State>,
     task: tokio::task::AbortHandle,
 }
 
-impl Wire {
-    /// To an address.
+impl FaultyLink {
+    /// A proxy to an address.
     pub async fn to(there: SocketAddr) -> Self {
         let listener = TcpListener::bind(LOCAL).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let state = watch::Sender::new(State::Whole);
+        let state = watch::Sender::new(State::Forwarding);
         let seen = state.subscribe();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
-                connections.spawn(carry(near, there, seen.clone()));
+                connections.spawn(forward(near, there, seen.clone()));
                 while connections.try_join_next().is_some() {}
             }
         })
         .abort_handle();
         Self { address, state, task }
     }
-    /// The near end.
+    /// The address to connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-    /// Resets what there is and what comes.
-    pub fn cut(&self) {
-        self.state.send_replace(State::Cut);
+    /// Resets existing and new connections.
+    pub fn reset(&self) {
+        self.state.send_replace(State::Resetting);
     }
-    /// Forwards nothing any more; connections stay open.
-    pub fn hush(&self) {
+    /// Stops forwarding; connections stay open.
+    pub fn drop_silently(&self) {
         self.state.send_replace(State::Silent);
     }
-    /// Carries again.
-    pub fn mend(&self) {
-        self.state.send_replace(State::Whole);
+    /// Forwards again.
+    pub fn restore(&self) {
+        self.state.send_replace(State::Forwarding);
     }
 }
 
-impl Drop for Wire {
+impl Drop for FaultyLink {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn carry(mut near: TcpStream, there: SocketAddr, mut state: watch::Receiver<State>) {
-    let is_cut = |state: &State| *state == State::Cut;
-    if is_cut(&state.borrow()) {
+async fn forward(mut near: TcpStream, there: SocketAddr, mut state: watch::Receiver<State>) {
+    let is_reset = |state: &State| *state == State::Resetting;
+    if is_reset(&state.borrow()) {
         return;
     }
     let Ok(mut far) = TcpStream::connect(there).await else { return };
     let _set = (near.set_nodelay(true), far.set_nodelay(true));
     loop {
         let now = *state.borrow_and_update();
-        // What is dropped midway was read from one side and not written to the other: bytes are lost, so the
-        // connection cannot go on after a silence. Both ends see it when the wire carries again.
+        // Stopping loses bytes that were read from one side and not written to the other, so a connection cannot
+        // continue after a silence. Both ends see its end when the link forwards again.
         tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut near, &mut far), if now == State::Whole => return,
-            changed = state.changed() => if changed.is_err() || is_cut(&state.borrow()) || now == State::Silent {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far), if now == State::Forwarding => return,
+            changed = state.changed() => if changed.is_err() || is_reset(&state.borrow()) || now == State::Silent {
                 return;
             },
         }

@@ -1,8 +1,8 @@
-//! An engine in the test's own process over the sample world: hundreds of runs a second, each of which can be killed at
-//! any call.
+//! An engine in the test's own process, with the sample outside world: hundreds of runs a second, each of which can be
+//! interrupted at any call.
 //!
-//! One world and one set of checked files for all runs of a test; every run has a store and an engine of its own, so
-//! that what one leaves behind (an open breaker, a paused run) is not the next one's.
+//! All runs of a test share one outside world and one set of checked files; every run has a store and an engine of its
+//! own, so that it leaves nothing (an open breaker, a paused run) to the next one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use pointsman::affinity::StoreAffinity;
 use pointsman::config::{self, Overrides, Setup};
-use pointsman::demo::{Entry, Latency, World};
+use pointsman::demo::{Entry, Latency, OutsideWorld};
 use pointsman::engine::{Engine, EngineParts, Start};
 use pointsman::exchange::{ArmReply, ArmRequest, RequestCopy};
 use pointsman::flag::{InstanceId, InstanceKey};
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::checker::check_run;
-use super::town::some_order;
+use super::test_system::some_order;
 use super::{FlagsDir, LOCAL, until};
 
 /// The operations of the sample world.
@@ -44,18 +44,18 @@ pub const OPERATIONS: [&str; 14] = [
     "announce",
 ];
 
-/// See the module.
-pub struct Yard {
+/// The outside world and the checked files.
+pub struct InProcessEngine {
     /// The outside world.
-    pub world: World,
+    pub world: OutsideWorld,
     setup: Setup,
     flags: FlagsDir,
 }
 
-impl Yard {
+impl InProcessEngine {
     /// The example set with changed files.
     pub async fn new(change: impl FnOnce(&FlagsDir)) -> Self {
-        let world = World::start(LOCAL, Latency::instant()).await.expect("a port");
+        let world = OutsideWorld::start(LOCAL, Latency::instant()).await.expect("a port");
         let flags = FlagsDir::example("http://127.0.0.1:9", &world.url());
         flags.write("workflows/saga-order.yaml", &saga(&flags));
         change(&flags);
@@ -68,17 +68,17 @@ impl Yard {
         assert!(self.flags.path().exists());
         self.setup.workflows.keys().cloned().collect()
     }
-    /// A store and an engine of their own, and a request for a workflow.
-    pub async fn track(&self, workflow: &WorkflowName) -> Track<'_> {
+    /// Prepares a run of a workflow with a store and an engine of its own.
+    pub async fn prepare(&self, workflow: &WorkflowName) -> WorkflowRun<'_> {
         self.world.heal();
         let store: SharedStore = Arc::new(MemoryStore::new());
         let engine = Some(self.engine(&store).await);
-        let mut track = Track { yard: self, store, engine, workflow: workflow.clone(), instance: None, from: 0 };
+        let mut prepare = WorkflowRun { rig: self, store, engine, workflow: workflow.clone(), instance: None, from: 0 };
         if self.plan(workflow).reads.iter().any(|path| path.root() == "instance") {
-            track.instance = Some(track.create().await);
+            prepare.instance = Some(prepare.create().await);
         }
-        track.from = self.world.ledger().len();
-        track
+        prepare.from = self.world.ledger().len();
+        prepare
     }
     /// The checked workflow.
     pub fn plan(&self, workflow: &WorkflowName) -> Arc<Plan> {
@@ -99,43 +99,43 @@ impl Yard {
         engine.recover().await.expect("the store answers");
         engine
     }
-    /// How often each operation was asked for, ever.
+    /// How often each operation was called so far.
     pub fn arrived(&self) -> BTreeMap<&'static str, u64> {
         OPERATIONS.iter().map(|operation| (*operation, self.world.arrived(operation))).collect()
     }
 }
 
-/// One run of one workflow, from its request to its end, over however many engines.
-pub struct Track<'a> {
-    yard: &'a Yard,
+/// One run of one workflow, from its request to its end, on one engine after the other.
+pub struct WorkflowRun<'a> {
+    rig: &'a InProcessEngine,
     /// Where it is kept.
     pub store: SharedStore,
     engine: Option<Engine>,
     workflow: WorkflowName,
     instance: Option<InstanceId>,
-    /// Lines of the ledger before it.
+    /// The length of the ledger before the run.
     from: usize,
 }
 
-impl Track<'_> {
-    /// The engine that is there now.
+impl WorkflowRun<'_> {
+    /// The current engine.
     pub fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("an engine")
     }
-    /// An order for those who follow one up.
+    /// Creates an order, for workflows that follow one up.
     async fn create(&self) -> InstanceId {
-        let ArmReply::Answer(answer) = self.asked(&"create-order".into(), None).await else {
+        let ArmReply::Answer(answer) = self.request_answered(&"create-order".into(), None).await else {
             panic!("the instance was not created")
         };
         let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
         let id = body["id"].as_str().expect("an id").into();
         InstanceId { key: InstanceKey { family: RouteId::from("orders.create").into(), id }, run: answer.report.run }
     }
-    /// The request, until it is answered; of a workflow without a route the start, until the run rests.
+    /// Sends the request and awaits the answer; starts a workflow without a route, and waits until the run rests.
     pub async fn ask(&self) {
-        let routes = &self.yard.setup.routes;
+        let routes = &self.rig.setup.routes;
         if routes.iter().any(|route| route.workflow.as_ref() == Some(&self.workflow)) {
-            self.asked(&self.workflow, self.instance.clone()).await;
+            self.request_answered(&self.workflow, self.instance.clone()).await;
             return;
         }
         let input = request_body(self.workflow.as_str());
@@ -143,8 +143,8 @@ impl Track<'_> {
         self.engine().start(start).await.expect("it starts");
         self.rest().await;
     }
-    async fn asked(&self, workflow: &WorkflowName, instance: Option<InstanceId>) -> ArmReply {
-        let route = self.yard.setup.routes.iter().find(|route| route.workflow.as_ref() == Some(workflow));
+    async fn request_answered(&self, workflow: &WorkflowName, instance: Option<InstanceId>) -> ArmReply {
+        let route = self.rig.setup.routes.iter().find(|route| route.workflow.as_ref() == Some(workflow));
         let route = route.expect("a route").id.clone();
         let mut headers = HeaderMap::new();
         headers.insert("content-type", "application/json".parse().expect("a value"));
@@ -159,7 +159,7 @@ impl Track<'_> {
             body: Bytes::from(body.to_string()),
             peer: [127, 0, 0, 1].into(),
         };
-        let asked = ArmRequest {
+        let arm_request = ArmRequest {
             route,
             edition: None,
             workflow: workflow.clone(),
@@ -175,31 +175,30 @@ impl Track<'_> {
             may_fall_back: false,
             deadline: Duration::from_secs(20),
         };
-        let Ok(reply) = self.engine().arm().oneshot(asked).await;
+        let Ok(reply) = self.engine().arm().oneshot(arm_request).await;
         reply
     }
-    /// Ends the process where it is, and starts the next one on the same store.
+    /// Drops the engine as a crash would, and starts another one on the same store.
     pub async fn crash(&mut self) {
         self.engine = None;
         tokio::time::sleep(Duration::from_millis(2)).await; // its tasks are gone
-        self.engine = Some(self.yard.engine(&self.store).await);
+        self.engine = Some(self.rig.engine(&self.store).await);
     }
-    /// The run of this track, where one was kept.
+    /// The run's summary, where one was stored.
     pub async fn run(&self) -> Option<RunSummary> {
         let filter = RunFilter { workflow: Some(self.workflow.as_str().to_owned()), limit: 10, ..RunFilter::default() };
         let runs = self.store.runs(filter).await.expect("runs");
         assert!(runs.len() <= 1, "one request made {} runs", runs.len());
         runs.into_iter().next()
     }
-    /// Waits until nothing moves: the run has ended or waits for a person to resolve a conflict. What it asks people is
-    /// approved.
+    /// Waits until the run has ended or waits for a person to resolve a conflict. Approves every checkpoint.
     pub async fn rest(&self) -> Option<RunSummary> {
         let resting = until("the run to come to rest", || async {
             let run = self.run().await;
             if let Some(asking) = run.as_ref().filter(|run| run.checkpoint.is_some()) {
                 let run = asking.run_id;
                 let asked = self.folded(run).await.asked().next().cloned()?;
-                // Of a review all items, which may be one alone.
+                // All items of a review.
                 let approved = asked.items.iter().map(|item| item.index).collect();
                 let said = Said { approve: true, values: None, approved, struck: Vec::new(), note: None };
                 let checkpoint = asked.checkpoint;
@@ -217,17 +216,17 @@ impl Track<'_> {
             }
         }
     }
-    /// What was recorded of a run.
+    /// The events of a run.
     pub async fn events(&self, run: RunId) -> Vec<StoredEvent> {
         self.store.events(run, Seq::FIRST).await.expect("events")
     }
-    /// The run as its events tell it.
+    /// The run folded from its events.
     pub async fn folded(&self, run: RunId) -> Run {
         fold(self.events(run).await.iter().map(|stored| &stored.event)).expect("it folds")
     }
-    /// What the world saw of this run.
+    /// The ledger's entries of this run.
     pub fn ledger(&self) -> Vec<Entry> {
-        self.yard.world.ledger().entries().split_off(self.from)
+        self.rig.world.ledger().entries().split_off(self.from)
     }
     /// Accepted effects by operation.
     pub fn effects(&self) -> BTreeMap<String, u64> {
@@ -237,7 +236,8 @@ impl Track<'_> {
         });
         effects
     }
-    /// I1, I2 and I4 of the run, and I3 of its calls: one accepted effect per key, at most so many deliveries more.
+    /// Violations of I1, I2 and I4 by the run, and of I3 by its calls: one accepted effect per key, and at most
+    /// `extra_max` repeated deliveries.
     pub async fn violations(&self, extra_max: u64) -> Vec<String> {
         let mut wrong = Vec::new();
         if let Some(run) = self.run().await {
@@ -261,7 +261,7 @@ impl Track<'_> {
     }
 }
 
-/// The order's workflow, with what takes its effects back.
+/// The order's workflow with undo calls.
 fn saga(flags: &FlagsDir) -> String {
     let text = std::fs::read_to_string(flags.file("workflows/create-order.yaml")).expect("a readable file");
     let release = "    undo: DELETE ${services.stock}/reservations/${output.id}\n";
@@ -273,7 +273,7 @@ fn saga(flags: &FlagsDir) -> String {
     text
 }
 
-/// What a workflow is asked. A new one needs a line here.
+/// The request body of a workflow. A new workflow needs a line here.
 fn request_body(workflow: &str) -> Value {
     match workflow {
         "create-order" | "saga-order" => some_order(3),
@@ -283,6 +283,6 @@ fn request_body(workflow: &str) -> Value {
             "channels": [{ "channel": "radio", "amount": 70 }, { "channel": "paper", "amount": 30 }],
         }),
         "get-order" | "cancel-order" => Value::Null,
-        other => panic!("nobody says what `{other}` is asked"),
+        other => panic!("no request body for `{other}`"),
     }
 }

@@ -1,9 +1,9 @@
-//! Steps that ask a person: who may answer, what happens when nobody does, and that nothing goes past a question.
+//! Checkpoints: who may answer, what happens when nobody does, and that no run continues past an open one.
 
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Plant, RUN, id, path, step};
+use super::{EngineTest, RUN, id, path, step};
 use crate::support::FlagsDir;
 
 fn question(name: &str, rest: &str) -> String {
@@ -21,12 +21,12 @@ respond: {{ status: 200, body: {{ id: '${{steps.ask.output.id}}', by: '${{steps.
     )
 }
 
-async fn asked(plant: &Plant, run: &str) -> Value {
-    plant.comes_to(run, "waiting_checkpoint").await["pending_checkpoint"].clone()
+async fn asked(test: &EngineTest, run: &str) -> Value {
+    test.wait_for_status(run, "waiting_checkpoint").await["pending_checkpoint"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_not_answer_has_answered() {
+async fn a_checkpoint_without_an_answer_times_out_as_declared() {
     let approve = question("approves", "timeout: 300ms\n      on_timeout: approve\n      default: { id: usual }");
     let reject = question("rejects", "timeout: 300ms\n      on_timeout: reject");
     let escalate = question(
@@ -37,37 +37,37 @@ async fn whoever_does_not_answer_has_answered() {
         "gives-up",
         "who: [ada]\n      timeout: 300ms\n      on_timeout: escalate\n      escalate: { who: [eve], timeout: 300ms, on_timeout: reject }",
     );
-    let mut plant = Plant::with(&[&approve, &reject, &escalate, &twice]).await;
+    let mut test = EngineTest::with(&[&approve, &reject, &escalate, &twice]).await;
     let mut runs = Vec::new();
     for name in ["approves", "rejects", "escalates", "gives-up"] {
-        let run = plant.begun(name, json!({ "who": "you" })).await;
-        plant.until_told(&run, "checkpoint_opened", 1).await;
+        let run = test.start_run(name, json!({ "who": "you" })).await;
+        test.wait_for_events(&run, "checkpoint_opened", 1).await;
         runs.push(run);
     }
     // The time is over while no process lives, or soon after: it counts all the same.
-    plant.killed_and_back().await;
-    let data = plant.comes_to(&runs[0], "completed").await;
+    test.kill_and_restart().await;
+    let data = test.wait_for_status(&runs[0], "completed").await;
     assert_eq!(data["output"], json!({ "id": "usual", "by": "time-out" }), "{data}");
-    let data = plant.comes_to(&runs[1], "failed").await;
+    let data = test.wait_for_status(&runs[1], "failed").await;
     assert!(data["error"]["message"].as_str().unwrap().contains("nobody answered in time"), "{data}");
-    let data = plant.comes_to(&runs[3], "failed").await;
+    let data = test.wait_for_status(&runs[3], "failed").await;
     assert!(data["error"]["message"].as_str().unwrap().contains("nobody answered in time"), "{data}");
-    plant.until_told(&runs[2], "checkpoint_escalated", 1).await;
-    let pending = asked(&plant, &runs[2]).await;
+    test.wait_for_events(&runs[2], "checkpoint_escalated", 1).await;
+    let pending = asked(&test, &runs[2]).await;
     assert_eq!(pending["who"], json!(["eve"]), "{pending}");
-    let explained = plant.explained(&runs[2]).await;
+    let explained = test.explanation(&runs[2]).await;
     assert!(explained.contains("waits for eve: Which, you?"), "{explained}");
     let place = pending["answer"].as_str().unwrap();
-    let (status, problem) = plant.post(place, json!({ "values": { "id": "a" }, "as": "ada" })).await;
+    let (status, problem) = test.post(place, json!({ "values": { "id": "a" }, "as": "ada" })).await;
     assert!(status == 403 && problem["detail"].as_str().unwrap().contains("only eve may answer"), "{problem}");
     // Nobody needs a token here: who says that they are eve may answer, and it stands there that nobody verified it.
-    plant.taken(place, json!({ "values": { "id": "a" }, "as": "eve" })).await;
-    let data = plant.comes_to(&runs[2], "completed").await;
+    test.post_accepted(place, json!({ "values": { "id": "a" }, "as": "eve" })).await;
+    let data = test.wait_for_status(&runs[2], "completed").await;
     assert_eq!(data["output"], json!({ "id": "a", "by": "eve (unverified)" }), "{data}");
-    let (status, second) = plant.post(place, json!({ "values": { "id": "b" }, "as": "eve" })).await;
+    let (status, second) = test.post(place, json!({ "values": { "id": "b" }, "as": "eve" })).await;
     assert!(matches!(status, 409) && second["run_status"] == "completed", "{second}");
-    assert_eq!(plant.works.done("POST /uses"), 2);
-    plant.finish().await;
+    assert_eq!(test.step_service.effects("POST /uses"), 2);
+    test.finish().await;
 }
 
 const ADA: (&str, &str) = ("authorization", "Bearer ada-0123456789abcdef");
@@ -88,15 +88,15 @@ fn tokens(flags: &FlagsDir) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_who_may_answers_and_the_second_is_told() {
+async fn the_first_permitted_answer_counts_and_a_second_is_told_the_first() {
     let who = question("private", "who: [ada]");
-    let plant = Plant::made("", &[&who], tokens).await;
+    let test = EngineTest::with_settings("", &[&who], tokens).await;
     let ask = json!({ "workflow": "private", "input": { "who": "ada" } });
-    let started = plant.call(Method::POST, RUN, &[EVE], &ask).await.json()["data"].clone();
+    let started = test.call(Method::POST, RUN, &[EVE], &ask).await.json()["data"].clone();
     let place = started["pending_checkpoint"]["answer"].as_str().unwrap().to_owned();
     let say = async |token, id: &str| {
         let body = json!({ "values": { "id": id }, "as": "ada" });
-        let reply = plant.call(Method::POST, &place, &[token], &body).await;
+        let reply = test.call(Method::POST, &place, &[token], &body).await;
         (reply.status.as_u16(), reply.json())
     };
     let (status, problem) = say(EVE, "x").await;
@@ -105,7 +105,7 @@ async fn the_first_who_may_answers_and_the_second_is_told() {
     let won: Vec<&Value> = all.iter().filter(|(status, _)| *status == 200).map(|(_, body)| body).collect();
     assert_eq!(won.len(), 1, "{all:?}");
     let first = crate::support::until("the run to end", || async {
-        let seen = plant.call(Method::GET, &path(&started), &[ADA], &Value::Null).await.json()["data"].clone();
+        let seen = test.call(Method::GET, &path(&started), &[ADA], &Value::Null).await.json()["data"].clone();
         (seen["status"] == "completed").then(|| seen["output"].clone())
     })
     .await;
@@ -118,8 +118,8 @@ async fn the_first_who_may_answers_and_the_second_is_told() {
         }
     }
     assert!(all.iter().any(|(_, problem)| problem["first"].is_object()) || first["by"] == "ada", "{all:?}");
-    assert_eq!(plant.works.done("POST /uses"), 1);
-    plant.finish().await;
+    assert_eq!(test.step_service.effects("POST /uses"), 1);
+    test.finish().await;
 }
 
 const BELOW: &str = "
@@ -147,66 +147,70 @@ respond: { status: 200, body: '${size(steps.each.output)}' }
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_goes_past_a_question_in_a_branch_or_a_run_below() {
-    let mut plant = Plant::with(&[BELOW, ABOVE]).await;
-    let run = plant.begun("above", json!({ "amounts": [1, 2] })).await;
+async fn no_command_bypasses_a_checkpoint_in_a_branch_or_a_child_run() {
+    let mut test = EngineTest::with(&[BELOW, ABOVE]).await;
+    let run = test.start_run("above", json!({ "amounts": [1, 2] })).await;
     let mut below = Vec::new();
     for _ in 0..2 {
         let list = crate::support::until("both runs below to ask", || async {
             let query = format!("/api/v2/orchestrate/runs?parent={}&status=waiting_checkpoint", id(&run));
-            let list = plant.pointsman.get(&query).await["runs"].as_array().unwrap().clone();
+            let list = test.pointsman.get(&query).await["runs"].as_array().unwrap().clone();
             (list.len() == 2).then_some(list)
         })
         .await;
         below = list.iter().map(|row| format!("{RUN}/{}", row["run_id"].as_str().unwrap())).collect();
         // Whatever somebody orders who does not want to ask, above or below: no payment.
         for of in &[&run, &below[0], &below[1]] {
-            plant.refused(&format!("{of}/resume"), json!({})).await;
-            plant.refused(&format!("{of}/retry"), json!({})).await;
+            test.post_refused(&format!("{of}/resume"), json!({})).await;
+            test.post_refused(&format!("{of}/retry"), json!({})).await;
             // What is ordered of the run above reaches those below a moment later.
             let reaches: Vec<&String> = if **of == run { below.iter().collect() } else { vec![*of] };
-            plant.taken(&format!("{of}/pause"), json!({})).await;
+            test.post_accepted(&format!("{of}/pause"), json!({})).await;
             for below in &reaches {
-                plant.comes_to(below, "paused").await;
+                test.wait_for_status(below, "paused").await;
             }
-            plant.taken(&format!("{of}/resume"), json!({})).await;
+            test.post_accepted(&format!("{of}/resume"), json!({})).await;
             for below in &reaches {
-                plant.comes_to(below, "waiting_checkpoint").await;
+                test.wait_for_status(below, "waiting_checkpoint").await;
             }
         }
-        plant.refused(&format!("{run}/skip"), json!({ "step": "each" })).await;
-        plant.killed_and_back().await;
+        test.post_refused(&format!("{run}/skip"), json!({ "step": "each" })).await;
+        test.kill_and_restart().await;
     }
-    plant.comes_to(&below[0], "waiting_checkpoint").await;
-    let (status, rerun) = plant.post(&format!("{}/rerun", below[0]), json!({ "from": "pay" })).await;
+    test.wait_for_status(&below[0], "waiting_checkpoint").await;
+    let (status, rerun) = test.post(&format!("{}/rerun", below[0]), json!({ "from": "pay" })).await;
     if status < 300 {
         let again = path(&rerun["data"]);
-        asked(&plant, &again).await;
-        plant.taken(&format!("{again}/cancel"), json!({})).await;
+        asked(&test, &again).await;
+        test.post_accepted(&format!("{again}/cancel"), json!({})).await;
     }
     // Another input is another question; the answer to the one before is no answer to it.
-    let before = asked(&plant, &below[0]).await;
-    plant.taken(&format!("{}/adjust", below[0]), json!({ "step": "pay", "input": { "amount": 1_000 } })).await;
+    let before = asked(&test, &below[0]).await;
+    test.post_accepted(&format!("{}/adjust", below[0]), json!({ "step": "pay", "input": { "amount": 1_000 } })).await;
     let after = crate::support::until("the new question", || async {
-        let now = plant.data(&below[0]).await["pending_checkpoint"].clone();
+        let now = test.data(&below[0]).await["pending_checkpoint"].clone();
         (now["id"].is_string() && now["id"] != before["id"]).then_some(now)
     })
     .await;
-    plant.refused(before["answer"].as_str().unwrap(), json!({ "approve": true })).await;
-    assert_eq!((plant.works.count("POST /payments"), plant.works.count("POST /lasts")), (0, 0));
-    let explained = plant.explained(&run).await;
+    test.post_refused(before["answer"].as_str().unwrap(), json!({ "approve": true })).await;
+    assert_eq!((test.step_service.count("POST /payments"), test.step_service.count("POST /lasts")), (0, 0));
+    let explained = test.explanation(&run).await;
     assert!(explained.contains(id(&below[0])) && explained.contains("of `below`"), "{explained}");
 
-    plant.taken(after["answer"].as_str().unwrap(), json!({ "approve": true })).await;
-    plant.comes_to(&below[0], "completed").await;
-    let other = asked(&plant, &below[1]).await;
-    assert_eq!((plant.works.count("POST /payments"), plant.works.count("POST /lasts")), (1, 0), "one yes is for one");
-    plant.taken(other["answer"].as_str().unwrap(), json!({ "approve": true })).await;
-    let data = plant.comes_to(&run, "completed").await;
+    test.post_accepted(after["answer"].as_str().unwrap(), json!({ "approve": true })).await;
+    test.wait_for_status(&below[0], "completed").await;
+    let other = asked(&test, &below[1]).await;
+    assert_eq!(
+        (test.step_service.count("POST /payments"), test.step_service.count("POST /lasts")),
+        (1, 0),
+        "one yes is for one"
+    );
+    test.post_accepted(other["answer"].as_str().unwrap(), json!({ "approve": true })).await;
+    let data = test.wait_for_status(&run, "completed").await;
     assert_eq!((&step(&data, "last")["status"], &data["output"]), (&json!("done"), &json!(2)), "{data}");
     let mut paid: Vec<i64> =
-        plant.works.seen("POST /payments").iter().filter_map(|call| call.json()["amount"].as_i64()).collect();
+        test.step_service.seen("POST /payments").iter().filter_map(|call| call.json()["amount"].as_i64()).collect();
     paid.sort_unstable();
     assert!(paid.contains(&1_000) && paid.len() == 2, "{paid:?}");
-    plant.finish().await;
+    test.finish().await;
 }

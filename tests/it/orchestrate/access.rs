@@ -1,4 +1,4 @@
-//! Who may come in where: tokens and scopes, the listener for applications, the older entrance.
+//! Access: tokens and scopes, the listener for applications, the deprecated path.
 
 use std::net::SocketAddr;
 
@@ -30,7 +30,7 @@ const APP: (&str, &str) = ("authorization", "Bearer app-0123456789abcdef");
 const BOSS: (&str, &str) = ("authorization", "Bearer boss-0123456789abcdef");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tokens_name_is_who_and_its_scopes_are_what() {
+async fn a_token_determines_the_recorded_name_and_the_permitted_actions() {
     let desk = guarded().await;
     let ask = json!({ "workflow": "pick" });
     assert_eq!(desk.call(Method::POST, RUN, &[], &ask).await.status, StatusCode::UNAUTHORIZED);
@@ -71,7 +71,7 @@ async fn applications_have_a_listener_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_older_entrance_works_until_it_is_switched_off() {
+async fn the_deprecated_path_works_until_it_is_switched_off() {
     let desk = Desk::open().await;
     let ask = json!({ "workflow": "order", "input": { "sku": "a" } });
     let older = desk.call(Method::POST, "/api/maestro/produce", &[], &ask).await;

@@ -37,6 +37,7 @@ mod people;
 mod plan;
 mod probe;
 mod replay;
+mod reply_headers;
 mod rerun;
 mod resolve;
 mod respond;
@@ -87,6 +88,7 @@ pub use plan::{
     StepKind, Trouble,
 };
 pub use replay::{Divergence, DivergenceKind, replay_with};
+pub use reply_headers::KeptHeaders;
 pub use rerun::rerun;
 pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Question, SubRun, Until, Wait};
 pub use run::Run;

@@ -1,5 +1,6 @@
 //! The checked, immutable DAG of steps.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::reply_headers::KeptHeaders;
 use super::rules::{Care, Policy, Question, SubRun, Wait};
 use super::{CREDENTIALS, EffectClass, Part, Sensitive};
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
@@ -42,6 +44,8 @@ pub struct Plan {
     pub deadline: Option<Duration>,
     /// What of its runs is not written down in clear.
     pub(super) sensitive: Sensitive,
+    /// What is kept of the headers of each step's replies.
+    pub(super) reply_headers: Vec<Arc<KeptHeaders>>,
     /// The compiled schema.
     pub(super) input: Option<Schema>,
 }
@@ -76,6 +80,17 @@ impl Plan {
     pub fn unrehearsed(&self) -> impl Iterator<Item = &Step> {
         let effects = self.calls(EffectClass::Private).chain(self.calls(EffectClass::Shared));
         effects.filter(|(step, call)| call.rehearse.is_none() && self.is_read(step)).map(|(step, _)| step)
+    }
+
+    /// What is kept of the headers of the replies to one of a step's calls. A probe's are judged by an expression of its
+    /// own, and nothing reads those of an undo.
+    pub fn kept_headers(&self, step: StepIndex, part: Part) -> Arc<KeptHeaders> {
+        let all = || Arc::new(KeptHeaders::All);
+        match part {
+            Part::Do => self.reply_headers.get(step.0).cloned().unwrap_or_else(all),
+            Part::Probe => all(),
+            Part::Undo => Arc::new(KeptHeaders::Only(BTreeSet::new())),
+        }
     }
 
     /// Headers of the request that it reads, lower case.

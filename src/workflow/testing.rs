@@ -207,6 +207,7 @@ impl PlanBuilder {
             notify: None,
             deadline: None,
             sensitive: Default::default(),
+            reply_headers: Vec::new(),
             input,
         })
     }

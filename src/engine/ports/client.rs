@@ -34,7 +34,7 @@ use crate::engine::ports::service::Base;
 use crate::engine::scheduler::lease::Hold;
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::workflow::{EffectClass, Heard, Mode};
+use crate::workflow::{EffectClass, Heard, KeptHeaders, Mode};
 
 /// A request, ready to leave.
 pub(in crate::engine) struct Outgoing {
@@ -54,6 +54,8 @@ pub(in crate::engine) struct Outgoing {
     pub base: Arc<Base>,
     /// It leaves only while this holds.
     pub hold: Option<Hold>,
+    /// Which of the reply's headers are kept.
+    pub kept_headers: Arc<KeptHeaders>,
 }
 
 /// Why a call does not leave after all, asked just before its first byte: its run may be another process's.
@@ -177,7 +179,8 @@ impl Wire {
     }
 
     async fn send(self, call: Outgoing, ends: Instant, kill_switch: Option<&KillSwitch>) -> Heard {
-        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, run: _, base, hold } = call;
+        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, run: _, base, hold, kept_headers } =
+            call;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -240,7 +243,7 @@ impl Wire {
         match decode::coded(&head.headers, &bytes, self.bounds) {
             Ok(output) => Heard::Reply {
                 status,
-                headers: reply_headers(&head.headers),
+                headers: reply_headers(&head.headers, &kept_headers),
                 output: Arc::new(output),
                 retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
             },
@@ -249,11 +252,14 @@ impl Wire {
     }
 }
 
-/// A reply's headers, less what would hand a service's session to whoever reads the events.
-fn reply_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
-    let mut headers = decode::headers(headers);
-    headers.remove("set-cookie");
-    headers
+/// Those of a reply's headers that the run keeps, less what would hand a service's session to whoever reads the events.
+fn reply_headers(headers: &HeaderMap, kept: &KeptHeaders) -> BTreeMap<String, String> {
+    let mut shown = match kept {
+        KeptHeaders::All => decode::headers(headers),
+        KeptHeaders::Only(names) => decode::headers_of(headers, names.iter().map(|name| &**name)),
+    };
+    shown.remove("set-cookie");
+    shown
 }
 
 fn retry_after_ms(headers: &HeaderMap, now: SystemTime) -> Option<u64> {

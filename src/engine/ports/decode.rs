@@ -125,6 +125,18 @@ pub(in crate::engine) fn headers(headers: &HeaderMap) -> BTreeMap<String, String
     all
 }
 
+/// Those of these names, as [`headers`] gives them.
+pub(in crate::engine) fn headers_of<'a>(
+    all: &HeaderMap,
+    names: impl Iterator<Item = &'a str>,
+) -> BTreeMap<String, String> {
+    let text = |name: &str| {
+        let values = all.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        values.collect::<Vec<_>>().join(", ")
+    };
+    names.filter(|name| all.contains_key(*name)).map(|name| (name.to_owned(), text(name))).collect()
+}
+
 /// What a plan reads of a request: the parts to keep, and the credentials to seal.
 pub(in crate::engine) struct Facts {
     /// Without credentials.

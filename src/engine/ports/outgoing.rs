@@ -3,6 +3,7 @@
 //! Always true: the bytes of the body are the recorded ones; what is filled in here is never kept.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use crate::engine::ports::client::Outgoing;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
-use crate::workflow::{Call, Heard, InFlight, Plan, Run, StepIndex, call_scope, missing, wire};
+use crate::workflow::{Call, Heard, InFlight, KeptHeaders, Plan, Run, StepIndex, call_scope, missing, wire};
 
 /// What leaves for an attempt.
 ///
@@ -29,12 +30,12 @@ pub(in crate::engine) fn outgoing(
     attempt: &InFlight,
     now: Timestamp,
 ) -> Result<Outgoing, Heard> {
-    let step = plan.steps.get(step.0);
-    let call = step.and_then(|step| step.call(attempt.part));
+    let call = plan.steps.get(step.0).and_then(|step| step.call(attempt.part));
     if let Some(missing) = call.and_then(|call| missing::of_call(call, &snapshot.world)) {
         return Err(Heard::Missing(format!("it needs {missing}, which is not in the files in force")));
     }
-    made(limits, snapshot, call, run, credentials, attempt, now).map_err(Heard::NotSent)
+    let kept_headers = plan.kept_headers(step, attempt.part);
+    made(limits, snapshot, call, kept_headers, run, credentials, attempt, now).map_err(Heard::NotSent)
 }
 
 #[allow(clippy::too_many_arguments)] // as above
@@ -42,6 +43,7 @@ fn made(
     limits: &Limits,
     snapshot: &Snapshot,
     call: Option<&Call>,
+    kept_headers: Arc<KeptHeaders>,
     run: &Run,
     credentials: &BTreeMap<String, String>,
     attempt: &InFlight,
@@ -90,6 +92,7 @@ fn made(
         run: run.id(),
         base: base.clone(),
         hold: None,
+        kept_headers,
     })
 }
 

@@ -9,6 +9,7 @@
 mod call;
 mod care;
 mod failure;
+mod headers;
 mod names;
 mod notify;
 mod order;
@@ -140,11 +141,12 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
     let notify = draft.notify.as_ref().and_then(|text| check.notify(text, &site.key("notify")));
     let order = check.order(&built);
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &built);
-    let reads = std::mem::take(&mut check.reads).into_iter().collect();
+    let reads: Vec<_> = std::mem::take(&mut check.reads).into_iter().collect();
     let order = order?;
     let (steps, places) = order::arrange(built, &order)?;
     let respond = respond.into_iter().map(|entry| entry.placed(&places)).collect::<Option<_>>()?;
     Some(Plan {
+        reply_headers: headers::kept(&steps, &reads, &sensitive),
         id: id(source),
         workflow: WorkflowName::new(draft.workflow.as_str()),
         source: Arc::new(source.clone()),

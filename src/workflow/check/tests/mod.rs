@@ -7,6 +7,7 @@ use crate::problem::Severity;
 use crate::workflow::{CallBody, EffectClass, Retry, StepIndex, StepKind};
 
 mod failing;
+mod headers;
 mod names;
 mod order;
 mod people;

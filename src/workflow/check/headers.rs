@@ -1,0 +1,27 @@
+//! Which headers of replies a run of the plan keeps.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::expression::ReadPath;
+use crate::workflow::plan::Step;
+use crate::workflow::reply_headers::KeptHeaders;
+use crate::workflow::sensitive::Sensitive;
+
+/// Of each step, what is kept of its replies. Who reads a step may get what the step gave that took its place.
+pub(super) fn kept(steps: &[Step], reads: &[ReadPath], sensitive: &Sensitive) -> Vec<Arc<KeptHeaders>> {
+    let named: BTreeSet<Arc<str>> = sensitive.headers.iter().map(|name| name.as_str().into()).collect();
+    let all = reads.iter().any(|path| path.root() == "steps" && path.part(0).is_none());
+    let of = |step: &Step| {
+        let mut kept = if all { KeptHeaders::All } else { KeptHeaders::Only(named.clone()) };
+        let mut read_as = Some(step);
+        for _ in steps {
+            let Some(name) = read_as else { break };
+            let of_step = |path: &&ReadPath| path.root() == "steps" && path.part(0) == Some(name.id.as_str());
+            reads.iter().filter(of_step).for_each(|path| kept.add(path));
+            read_as = name.replaces.and_then(|place| steps.get(place.0));
+        }
+        Arc::new(kept)
+    };
+    steps.iter().map(of).collect()
+}

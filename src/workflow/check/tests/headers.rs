@@ -1,0 +1,43 @@
+use super::*;
+use crate::workflow::{KeptHeaders, Part};
+
+fn kept(plan: &Plan, step: &str, part: Part) -> Option<Vec<String>> {
+    let (index, _) = plan.step(&StepId::from(step)).unwrap();
+    match &*plan.kept_headers(index, part) {
+        KeptHeaders::All => None,
+        KeptHeaders::Only(names) => Some(names.iter().map(ToString::to_string).collect()),
+    }
+}
+
+#[test]
+fn headers_of_replies_that_an_expression_can_read_are_kept_and_no_others() {
+    let town = Town { store_key: true, ..Town::new() };
+    let (plan, problems) = town.check(
+        r#"
+workflow: w
+input: { sensitive_headers: [X-Session] }
+steps:
+  unread: { call: 'GET ${services.stock}/a' }
+  named: { call: 'PUT ${services.stock}/b', undo: 'DELETE ${services.stock}/b' }
+  any: { call: 'GET ${services.stock}/d' }
+  first: { call: 'PUT ${services.stock}/e', fallback: second }
+  second: { call: 'PUT ${services.stock}/f', fallback_only: true }
+  reader:
+    set:
+      tag: '${steps.named.headers["ETag"]}'
+      known: '${has(steps.named.headers.location)}'
+      computed: '${steps.any.headers[request.body.name]}'
+      taken: '${steps.first.headers.etag}'
+respond: { status: 200, body: '${steps.unread.output}' }
+"#,
+    );
+    let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
+    let of = |step: &str| kept(&plan, step, Part::Do);
+    let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(of("unread"), names(&["x-session"]), "what is sensitive has to be known to be sealed elsewhere");
+    assert_eq!(of("named"), names(&["etag", "location", "x-session"]));
+    assert_eq!(of("first"), names(&["etag", "x-session"]));
+    assert_eq!(of("second"), of("first"), "it may take the other's place");
+    assert_eq!(of("any"), None, "which one is read is known only at the time");
+    assert_eq!((kept(&plan, "named", Part::Undo), kept(&plan, "named", Part::Probe)), (names(&[]), None));
+}

@@ -1,7 +1,9 @@
 //! The names that an evaluation can read, and their values.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -43,14 +45,44 @@ impl From<Value> for ScopeValue {
     }
 }
 
+/// A value that is computed when it is first read: a scope is made for every decision, and few read all of it.
+struct Lazy<T, F: ?Sized = dyn Fn() -> T + Send + Sync> {
+    value: OnceLock<T>,
+    compute: F,
+}
+
+impl<T> Lazy<T> {
+    fn new(compute: impl Fn() -> T + Send + Sync + 'static) -> Arc<Self>
+    where
+        T: 'static,
+    {
+        Arc::new(Lazy { value: OnceLock::new(), compute })
+    }
+    fn get(&self) -> &T {
+        self.value.get_or_init(|| (self.compute)())
+    }
+}
+
+impl<T> fmt::Debug for Lazy<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lazy")
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Given {
+    Known(ScopeValue),
+    Lazy(Arc<Lazy<ScopeValue>>),
+}
+
 /// The names that an evaluation can read, and their values. Values are shared: a clone costs a few reference counts, so
 /// that each item of a fan-out can have its own `item` and `index`.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// A list, because they are few: a search is faster than a map.
-    names: Vec<(Arc<str>, ScopeValue)>,
+    names: Vec<(Cow<'static, str>, Given)>,
     /// The key of `uuid()` and `random()`; without it they are errors.
-    random_key: Option<[u8; 32]>,
+    random_key: Option<Arc<Lazy<[u8; 32]>>>,
 }
 
 impl Scope {
@@ -58,41 +90,53 @@ impl Scope {
     pub fn new() -> Self {
         Self::default()
     }
-    /// Sets the value of a root name, replacing an earlier one.
-    pub fn set(&mut self, name: &str, value: impl Into<ScopeValue>) -> &mut Self {
-        let value = value.into();
-        match self.names.iter_mut().find(|(known, _)| &**known == name) {
+    fn put(&mut self, name: Cow<'static, str>, value: Given) -> &mut Self {
+        match self.names.iter_mut().find(|(known, _)| *known == name) {
             Some((_, given)) => *given = value,
-            None => self.names.push((name.into(), value)),
+            None => self.names.push((name, value)),
         }
         self
     }
+    /// Sets the value of a root name, replacing an earlier one.
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<ScopeValue>) -> &mut Self {
+        self.put(name.into(), Given::Known(value.into()))
+    }
+    /// The same, with a value that is computed when something reads it, and only once.
+    pub fn set_lazy(&mut self, name: &'static str, value: impl Fn() -> Value + Send + Sync + 'static) -> &mut Self {
+        self.put(name.into(), Given::Lazy(Lazy::new(move || value().into())))
+    }
     /// Sets `root.member` and keeps the other members. A root that is JSON is replaced.
-    pub fn set_member(&mut self, root: &str, member: &str, value: impl Into<ScopeValue>) -> &mut Self {
+    pub fn set_member(&mut self, root: &'static str, member: &str, value: impl Into<ScopeValue>) -> &mut Self {
         let value = value.into();
-        if let Some((_, ScopeValue::Map(members))) = self.names.iter_mut().find(|(known, _)| &**known == root) {
+        if let Some((_, Given::Known(ScopeValue::Map(members)))) =
+            self.names.iter_mut().find(|(known, _)| &**known == root)
+        {
             Arc::make_mut(members).insert(member.into(), value);
             return self;
         }
         self.set(root, ScopeValue::map([(member, value)]))
     }
     /// A copy with one name more, such as `item`, `index` or `output`.
-    pub fn with(&self, name: &str, value: impl Into<ScopeValue>) -> Self {
+    pub fn with(&self, name: impl Into<Cow<'static, str>>, value: impl Into<ScopeValue>) -> Self {
         let mut scope = self.clone();
         scope.set(name, value);
         scope
     }
-    /// Sets the key of `uuid()` and `random()`. Each run needs a key of its own.
-    pub fn set_random_key(&mut self, key: [u8; 32]) -> &mut Self {
-        self.random_key = Some(key);
+    /// Sets what derives the key of `uuid()` and `random()`. Each run needs a key of its own.
+    pub fn set_random_key(&mut self, key: impl Fn() -> [u8; 32] + Send + Sync + 'static) -> &mut Self {
+        self.random_key = Some(Lazy::new(key));
         self
     }
     pub(super) fn random_key(&self) -> Option<&[u8; 32]> {
-        self.random_key.as_ref()
+        self.random_key.as_ref().map(|key| key.get())
     }
     /// The value of a root name.
     pub fn get(&self, name: &str) -> Option<&ScopeValue> {
-        self.names.iter().find(|(known, _)| &**known == name).map(|(_, given)| given)
+        let (_, given) = self.names.iter().find(|(known, _)| &**known == name)?;
+        Some(match given {
+            Given::Known(value) => value,
+            Given::Lazy(value) => value.get(),
+        })
     }
     /// All root names.
     pub fn names(&self) -> impl Iterator<Item = &str> {

@@ -43,7 +43,9 @@ pub(super) fn begin(
             if skipped_by_needs(run, plan, step) {
                 return Ok(skipped(run, step, Skipped::Needs));
             }
-            if let Err(events) = enter(run, world, &world.plain(run), step) {
+            if step.condition.is_some()
+                && let Err(events) = enter(run, world, &world.plain(run), step)
+            {
                 return Ok(events);
             }
             first(run, plan, world, step, call, None, now)
@@ -183,11 +185,12 @@ pub(super) fn first_request(
     part: Part,
 ) -> Result<CallRecord, (Vec<ReadPath>, ExpressionError)> {
     let scope = call_scope(&world.plain(run), run, &step.id, item, part);
-    let masked = call_scope(&world.masked(run), run, &step.id, item, part);
+    // Where nothing is hidden the two are one.
+    let masked = wire::has_hidden_parts(call).then(|| call_scope(&world.masked(run), run, &step.id, item, part));
     let given = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == Part::Do);
     let left = if part == Part::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
     let given = left.as_ref().or(given.map(|given| &**given));
-    wire::call_record(call, world, run, &scope, &masked, given)
+    wire::call_record(call, world, run, &scope, masked.as_ref().unwrap_or(&scope), given)
 }
 
 fn rehearsed(run: &Run, step: &Step, call: &Call, world: &World, intent: Arc<CallRecord>, item: Option<u32>) -> Event {

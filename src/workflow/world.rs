@@ -177,25 +177,25 @@ impl World {
     }
     /// The key under which a run draws. All runs of one job draw the same, so that a rerun goes on with the ids that
     /// the steps before it were given; a run that another one began draws for itself.
-    fn draws(&self, run: &Run) -> [u8; 32] {
+    fn draws(&self, run: &Run) -> impl Fn() -> [u8; 32] + use<> {
         let started = &run.started;
         let of = match (&started.parent, started.job) {
             (None, Some(job)) => job.0,
             (Some(_), _) | (None, None) => started.run.0,
         };
-        *blake3::keyed_hash(&self.key_secret, format!("draws\n{of}").as_bytes()).as_bytes()
+        let key_secret = self.key_secret;
+        move || *blake3::keyed_hash(&key_secret, format!("draws\n{of}").as_bytes()).as_bytes()
     }
     fn common(&self, run: &Run, scope: &mut Scope) {
         let started = &run.started;
-        let about = serde_json::json!({
-            "id": started.run.0.simple().to_string(),
-            "started": started.started.to_string(),
-            "mode": started.mode.as_str(),
-        });
-        scope.set("run", Arc::new(about));
+        let (id, begun, mode) = (started.run.0, started.started, started.mode.as_str());
+        scope.set_lazy(
+            "run",
+            move || serde_json::json!({ "id": id.simple().to_string(), "started": begun.to_string(), "mode": mode }),
+        );
         scope.set_random_key(self.draws(run));
         if let Some(now) = self.now {
-            scope.set("now", Value::String(now.to_string()));
+            scope.set_lazy("now", move || Value::String(now.to_string()));
         }
         scope.set("services", self.services.clone());
         scope.set("steps", run.outputs.clone());

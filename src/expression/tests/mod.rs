@@ -279,7 +279,7 @@ fn plain(value: &cel::Value) -> Value {
 fn pseudo_random_values_are_the_same_for_a_key_and_a_name() {
     let draw = |key: u8, source: &str| {
         let mut scope = scope();
-        scope.set_random_key([key; 32]);
+        scope.set_random_key(move || [key; 32]);
         Expression::parse(source).unwrap().evaluate(&scope)
     };
     let id = draw(1, "uuid('order')").unwrap();

@@ -128,6 +128,12 @@ impl Queue {
         self.waiting().closed
     }
 
+    /// Whether nothing waits for the writer.
+    pub(super) fn is_idle(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.live.is_empty() && waiting.dark.is_empty() && waiting.aside.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn hold(&self, held: bool) {
         self.waiting().held = held;

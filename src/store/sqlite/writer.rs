@@ -1,6 +1,6 @@
 //! The one thread that writes. Nobody cancels it.
 //!
-//! Always true: appends are acknowledged after their commit; whatever waits is committed together, with no added delay
+//! Always true: appends are acknowledged after their commit, and before the log is copied to the database; whatever waits is committed together, with no added delay
 //! ([`super::queue`] says in which order). When the disk is slow, more comes together in the next batch; when it is gone,
 //! each append is answered by what is known of it, and a probe a second finds out that it is back.
 
@@ -16,6 +16,11 @@ use crate::store::StoreError;
 
 /// While the store is not healthy, it is tried this often.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// The log is copied to the database when this many pages have come to it: while nothing waits for the writer, so that
+/// little of it is left to be copied when something does, and in any case.
+const CHECKPOINT_IDLE_PAGES: u32 = 250;
+const CHECKPOINT_PAGES: u32 = 1_000;
 
 /// The thread's own state.
 pub(super) struct Writer {
@@ -61,6 +66,8 @@ impl Writer {
                     if let Some(aside) = aside {
                         aside::perform(aside, &mut self.committer, &self.healthy);
                     }
+                    let idle = self.queue.is_idle();
+                    self.committer.conn.checkpoint(if idle { CHECKPOINT_IDLE_PAGES } else { CHECKPOINT_PAGES });
                 }
                 Next::Nothing => self.committer.probe(&self.healthy),
                 Next::End(told) => break told,

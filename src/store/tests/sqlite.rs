@@ -137,10 +137,25 @@ fn a_commit_is_on_disk_when_it_returns() {
     let conn = super::super::sqlite::Options::new(&dir.path().join("x.db")).open().unwrap();
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(number("synchronous"), 2, "FULL");
-    assert_eq!(number("wal_autocheckpoint"), 1_000);
     assert_eq!(number("secure_delete"), 1);
     let mode = conn.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0)).unwrap();
     assert_eq!(mode, "wal");
+}
+
+#[tokio::test]
+async fn the_log_is_copied_to_the_database_as_it_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await.unwrap();
+    let size = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().len();
+    let page = 4_096 + 24;
+    for n in 1..=1_500 {
+        store.append(append(run_id(n), 1, 1).into()).await.unwrap();
+    }
+    // Each took three pages of the log or more.
+    let log = size("test.db-wal");
+    assert!(log < 1_100 * page, "{log} bytes in the log");
+    assert!(size("test.db") > 100 * 4_096, "{} bytes in the database", size("test.db"));
+    store.close().await;
 }
 
 #[tokio::test]

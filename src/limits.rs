@@ -193,6 +193,9 @@ pub struct Limits {
     pub api_rows_max: u64,
     /// How long a start waits for its run before it is answered with 202.
     pub api_wait_ms: u64,
+    /// Events of runs whose starts wait, kept in memory to answer from, all runs together, as JSON: what does not fit is
+    /// read from the store.
+    pub api_start_events_bytes_max: u64,
     /// Streams of events at the same time.
     pub api_streams_max: u64,
     /// A stream on which nothing happens says so this often.
@@ -275,6 +278,7 @@ impl Default for Limits {
             api_body_bytes_max: 1 << 20,
             api_rows_max: 1_000,
             api_wait_ms: 25_000,
+            api_start_events_bytes_max: 4 << 20,
             api_streams_max: 128,
             api_heartbeat_ms: 15_000,
         }

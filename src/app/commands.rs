@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::process::App;
-use super::runtimes::{engine_runtime, runtime};
+use super::runtimes::{admin_runtime, engine_runtime, runtime};
 use crate::cli;
 use crate::config::Overrides;
 use crate::demo::{DemoOptions, Product};
@@ -14,11 +14,11 @@ use crate::demo::{DemoOptions, Product};
 /// # Errors
 /// As [`App::start`].
 pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
-    let engine = engine_runtime()?;
+    let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        let app = App::start(flags, over, engine.handle()).await?;
+        let app = App::start(flags, over, engine.handle(), admin.handle()).await?;
         // Nobody needs to read it.
         let mut addresses = serde_json::json!({ "listen": app.listen.to_string(), "admin": app.admin.to_string() });
         if let Some(api) = app.api {
@@ -46,7 +46,7 @@ pub fn serve(flags: PathBuf, over: Overrides) -> anyhow::Result<()> {
 /// A promise was broken; a port or a directory cannot be had; as [`App::start`].
 pub fn demo(exit: bool) -> anyhow::Result<()> {
     let options = DemoOptions { exit, render: cli::diffs_text };
-    let engine = engine_runtime()?;
+    let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     let kept = runtime()?.block_on(crate::demo::run(&options, async |wanted| {
         let over = Overrides {
             listen: Some(wanted.listen),
@@ -54,7 +54,7 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
             store: Some(format!("sqlite:{}", wanted.store.display())),
             ..Overrides::default()
         };
-        let app = App::start(wanted.flags, over, engine.handle()).await?;
+        let app = App::start(wanted.flags, over, engine.handle(), admin.handle()).await?;
         Ok(Product { listen: app.listen, admin: app.admin, stop: Box::new(move || Box::pin(app.stop())) })
     }))?;
     anyhow::ensure!(kept, "a promise was broken; the lines above say which");

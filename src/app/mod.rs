@@ -5,6 +5,9 @@
 //! the listeners. Down, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs, what is
 //! written behind, the admin listener, the store; each within a bound of `limits`.
 //!
+//! Threads are three kinds (`runtimes`): those that serve the proxy's requests, those that move runs, and those of the
+//! admin listener, where all that people look at is read and rendered: however much that is, runs move meanwhile.
+//!
 //! `parts` makes what lives as long as the process and takes new files over, `process` starts and ends it, `behind` is
 //! what goes on beside the requests.
 

@@ -42,9 +42,9 @@ impl App {
     /// The files are refused ([`config::CheckFailed`], with all that is wrong), the store cannot be opened, or an address is
     /// taken. Nothing was changed then.
     ///
-    /// What belongs to the engine, its store and the admin listener lives in the runtime given; the proxy in the
-    /// caller's.
-    pub async fn start(flags: PathBuf, over: Overrides, engine: &Handle) -> anyhow::Result<Self> {
+    /// What belongs to the engine and its store lives in the first of the runtimes given, the listeners of the API in the
+    /// second, the proxy in the caller's.
+    pub async fn start(flags: PathBuf, over: Overrides, engine: &Handle, admin: &Handle) -> anyhow::Result<Self> {
         let Loaded { setup, warnings, hash } = config::read(&flags, &over)?;
         for warning in &warnings.0 {
             tracing::warn!(problem = %warning.one_line(), "the files are taken with a warning");
@@ -57,12 +57,12 @@ impl App {
         };
 
         let listener = bind(setup.settings.listen, "listen").await?;
-        let admin_listener = engine.spawn(bind(setup.settings.admin, "admin.listen")).await??;
+        let admin_listener = admin.spawn(bind(setup.settings.admin, "admin.listen")).await??;
         let api_listener = match setup.settings.api {
-            Some(address) => Some(engine.spawn(bind(address, "api.listen")).await??),
+            Some(address) => Some(admin.spawn(bind(address, "api.listen")).await??),
             None => None,
         };
-        let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let (listen, admin_listen) = (listener.local_addr()?, admin_listener.local_addr()?);
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let reload_status = Arc::new(ReloadStatus::new(warnings));
@@ -111,7 +111,7 @@ impl App {
             store: parts.store.clone(),
             render_metrics: Arc::new(render),
             tokens: setup.settings.tokens.clone(),
-            listen: admin,
+            listen: admin_listen,
             proxy_listen: listen,
             started: clock::now(),
             limits: limits.clone(),
@@ -139,16 +139,16 @@ impl App {
             .into_iter()
             .map(|(listener, router)| {
                 let stop = admin_stop.clone();
-                engine.spawn(async move { admin::serve(listener, router, stop.cancelled()).await })
+                admin.spawn(async move { admin::serve(listener, router, stop.cancelled()).await })
             })
             .collect();
 
-        let mut tasks = vec![engine.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
         tasks.push(engine.spawn(behind::reload(parts.clone(), setup.clone(), reload_status, changes)));
         tasks.push(engine.spawn(behind::health(parts.clone())));
         tasks.push(engine.spawn(time::watch()));
         tasks.push(engine.spawn(retention::keep(parts.store.clone(), parts.retention.clone())));
-        tasks.extend(recorder.map(|handle| engine.spawn(telemetry::upkeep(handle))));
+        tasks.extend(recorder.map(|handle| admin.spawn(telemetry::upkeep(handle))));
 
         let ended = tokio::spawn({
             let stop = stop.clone();
@@ -170,8 +170,8 @@ impl App {
                 tracing::info!("ended");
             }
         });
-        tracing::info!(%listen, %admin, "listening");
-        Ok(Self { listen, admin, api, stop, ended })
+        tracing::info!(%listen, admin = %admin_listen, "listening");
+        Ok(Self { listen, admin: admin_listen, api, stop, ended })
     }
 
     /// What ends it, from anywhere.

@@ -152,7 +152,7 @@ impl Engine {
             stuck: Stuck::default(),
             reads: Reads::default(),
             run_snapshots: Arc::new(RunSnapshots::new(&limits)),
-            watchers: Watchers::default(),
+            watchers: Watchers::new(usize_of(limits.api_start_events_bytes_max)),
             counted: Mutex::default(),
             supervised: AtomicBool::new(false),
         };

@@ -106,6 +106,7 @@ impl Job {
             let large = codec::write_line(&mut lines, nanos(*at), event, inline_max).map_err(unfit)?;
             parts.extend(large.into_iter().map(|part| (seq, part)));
         }
+        append.size.note(lines.len() + parts.iter().map(|(_, part)| part.body.len()).sum::<usize>());
         let ended = summary.status.is_final();
         let run = RunRow {
             ended,

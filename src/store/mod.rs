@@ -34,8 +34,9 @@ pub use error::{AppendError, Conflict, StoreError};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
-    Append, Birth, Claim, DeclaredState, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin, Notice,
-    OrderRecord, PinRecord, Priority, ReplacedScope, RetryScopes, RunFilter, RunSnapshot, SampleRecord, StoredEvent,
+    Append, Birth, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow,
+    NewPin, Notice, OrderRecord, PinRecord, Priority, ReplacedScope, RetryScopes, RunFilter, RunSnapshot, SampleRecord,
+    StoredEvent,
 };
 pub use sqlite::SqliteStore;
 pub use work::{News, Owned, Purged, Remains, Taken, Work, no_such_run, run_has_ended};

@@ -1,5 +1,7 @@
 //! What is kept beside events, and what goes in with them.
 
+use std::sync::OnceLock;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,6 +46,28 @@ pub struct Append {
     pub settled: Vec<(Uuid, Value)>,
     /// Runs that these events decide to begin.
     pub births: Vec<Birth>,
+    /// How large its events are.
+    pub size: EventsSize,
+}
+
+/// How many bytes the events of an append take as JSON. A store that encodes them notes it; else they are counted when
+/// somebody asks.
+#[derive(Clone, Debug, Default)]
+pub struct EventsSize(OnceLock<usize>);
+
+impl EventsSize {
+    /// They were encoded, and this is their size.
+    pub(super) fn note(&self, bytes: usize) {
+        let _ = self.0.set(bytes); // the same bytes as the last time
+    }
+}
+
+impl Append {
+    /// How many bytes its events take as JSON.
+    pub fn events_bytes(&self) -> usize {
+        let counted = |event: &Event| serde_json::to_vec(event).map_or(0, |json| json.len());
+        *self.size.0.get_or_init(|| self.events.iter().map(|(_, event)| counted(event)).sum())
+    }
 }
 
 /// A run that is to begin: a row of an outbox. It is written by the append that decides it and removed by the append

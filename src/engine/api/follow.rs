@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::engine::api::children::WAITING;
 use crate::engine::context::Core;
-use crate::engine::scheduler::watchers::OnDisk;
+use crate::engine::scheduler::watchers::{OnDisk, WokenBy};
 use crate::names::{RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{RunStatus, RunSummary, StepKind};
@@ -28,25 +28,26 @@ const BELOW_MAX: usize = 100;
 pub(in crate::engine) struct Watch {
     core: Arc<Core>,
     run: RunId,
+    woken_by: WokenBy,
     news: watch::Receiver<OnDisk>,
 }
 
 impl Watch {
     /// Of a run: what is kept from now on is heard.
-    pub fn of(core: &Arc<Core>, run: RunId) -> Self {
-        let news = core.schedule.watchers.subscribe(run);
-        Self { core: core.clone(), run, news }
+    fn of(core: &Arc<Core>, run: RunId, woken_by: WokenBy) -> Self {
+        let news = core.schedule.watchers.subscribe(run, woken_by);
+        Self { core: core.clone(), run, woken_by, news }
     }
-    /// Of a run that has not begun: its events are collected too.
+    /// Of a run that has not begun, until it rests: its events are collected too.
     pub fn of_new(core: &Arc<Core>, run: RunId) -> Self {
         let news = core.schedule.watchers.subscribe_from_the_first(run);
-        Self { core: core.clone(), run, news }
+        Self { core: core.clone(), run, woken_by: WokenBy::Rest, news }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.core.schedule.watchers.unsubscribe(self.run);
+        self.core.schedule.watchers.unsubscribe(self.run, self.woken_by);
     }
 }
 
@@ -88,7 +89,7 @@ enum Moved {
 
 /// The run once it rests, or one below it waits for somebody; or as it stands when the time is over.
 pub(in crate::engine) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Option<RunSummary> {
-    rested(&mut Watch::of(core, run), Moved::Look, within).await
+    rested(&mut Watch::of(core, run, WokenBy::Rest), Moved::Look, within).await
 }
 
 /// The same of a run that was watched before it began: nothing has been missed, so that the store is not asked. All its
@@ -108,14 +109,15 @@ async fn rested(watch: &mut Watch, mut moved: Moved, within: Duration) -> Option
         let seen = watch.news.borrow_and_update().clone();
         let looks = moved == Moved::Look || seen.below != below;
         below = seen.below;
-        if moved == Moved::News && !seen.ended {
-            // Without a summary more is on its way to the disk, and it does not rest.
-            if let Some(summary) = seen.summary() {
-                last = Some(summary.clone());
+        let told = moved == Moved::News && !seen.ended;
+        match seen.summary().filter(|_| told) {
+            Some(summary) => last = Some(summary.clone()),
+            // More is on its way to the disk, and it does not rest.
+            None if told && !looks => {}
+            None => {
+                last = stored(&core, run, until).await.or(last);
+                last.as_ref()?;
             }
-        } else {
-            last = stored(&core, run, until).await.or(last);
-            last.as_ref()?;
         }
         if moved == Moved::Over || last.as_ref().is_some_and(|last| last.status.rests()) {
             return last;
@@ -132,7 +134,7 @@ async fn rested(watch: &mut Watch, mut moved: Moved, within: Duration) -> Option
 /// The last place on disk, once it is beyond a place or the time is over.
 pub(in crate::engine) async fn beyond(core: &Arc<Core>, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
     let until = Instant::now() + within;
-    let mut watch = Watch::of(core, run);
+    let mut watch = Watch::of(core, run, WokenBy::Append);
     let mut moved = Moved::Look;
     let mut last = None;
     loop {

@@ -165,7 +165,7 @@ pub(in crate::engine) async fn born(
     let (tell, told) = oneshot::channel();
     let mut driver = prepared.driver(core, Waiter::Starter(tell));
     driver.takes_over(taken_over).map_err(|why| store(why, false))?;
-    driver::spawn(core, driver, Some(permit));
+    driver::spawn_in_engine(core, driver, Some(permit));
     match told.await {
         Ok(StartAnswer::Stored) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
         Ok(StartAnswer::OtherRun { run, same_request: false }) => Err(NotStarted::KeyOfOther(run)),

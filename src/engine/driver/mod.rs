@@ -297,19 +297,26 @@ impl Driver {
     }
 }
 
-/// Drives a run in a task of its own.
+/// Drives a run in a task of its own. What nobody is answered by keeps to its caller's threads, which step back for
+/// others.
 pub(super) fn spawn(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
+    match driver.mode() {
+        Mode::Real => spawn_in_engine(core, driver, permit),
+        Mode::Dark | Mode::Rehearse => drop(core.process.tasks.spawn(moved(core, driver, permit))),
+    }
+}
+
+/// Drives a run in a task of the engine's runtime: one that was asked for on threads that move no runs.
+pub(super) fn spawn_in_engine(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
+    core.process.tasks.spawn_on(moved(core, driver, permit), &core.process.threads);
+}
+
+fn moved(core: &Core, driver: Driver, permit: Option<OwnedSemaphorePermit>) -> impl Future<Output = ()> + Send + use<> {
     let cut = core.process.cut.clone();
-    let real = driver.mode() == Mode::Real;
-    let moved = async move {
+    async move {
         let _permit = permit;
         // `None`: the process ends; what is on disk is what the next one goes on from.
         let _cut = cut.run_until_cancelled(driver.drive()).await;
-    };
-    // What nobody is answered by keeps to its caller's threads, which step back for others.
-    match real {
-        true => drop(core.process.tasks.spawn_on(moved, &core.process.threads)),
-        false => drop(core.process.tasks.spawn(moved)),
     }
 }
 

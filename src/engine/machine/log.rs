@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::birth_record::birth_of;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, RunId, Seq, WorkerId};
-use crate::store::{Append, AppendError, Claim, Conflict, LockChange, NewPin, Notice, Priority};
+use crate::store::{Append, AppendError, Claim, Conflict, EventsSize, LockChange, NewPin, Notice, Priority};
 use crate::workflow::{AnswerEvent, Event, LockEvent, Run, RunSummary};
 
 /// How this process writes a run's events.
@@ -158,6 +158,7 @@ impl Log {
             notices: std::mem::take(&mut self.notices),
             settled: std::mem::take(&mut self.order_answers),
             births,
+            size: EventsSize::default(),
         });
         self.submitted_seq = run.seq();
         self.in_flight = Some(append.clone());

@@ -1,8 +1,8 @@
 //! Tells those who wait for a run what of it is on disk.
 //!
-//! Always true: an entry goes with the last that waits for its run; a run that nobody waits for takes no lock. Whoever
-//! starts a run and waits for it may have its events collected: then the answer is made from them, and the store is not
-//! read. They are all the events from the first, or none: what has a gap or is more than the bound is dropped.
+//! Always true: an entry goes with the last that waits for its run; a run that nobody waits for takes no lock; who waits
+//! for the run to rest is not woken before it does. Whoever starts a run and waits for it may have its events collected:
+//! then the answer is made from them, and the store is not read. They are all the events from the first, or none: what has a gap or is more than the bound is dropped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,9 +13,6 @@ use tokio::sync::watch;
 use crate::names::{RunId, Seq};
 use crate::store::{Append, StoredEvent};
 use crate::workflow::RunSummary;
-
-/// Events that are collected of one run for whoever started it. A longer run is read from the store.
-const COLLECTED_EVENTS_MAX: usize = 1_000;
 
 /// A run as it stands on disk; the summary only where its task knows no more than that.
 #[derive(Clone, Debug, Default)]
@@ -39,15 +36,15 @@ impl OnDisk {
 #[derive(Default)]
 struct Collected {
     appends: Vec<Arc<Append>>,
-    count: usize,
+    bytes: usize,
 }
 
 impl Collected {
-    /// With one more append; `None` where something is missing before it, or it is too much.
-    fn and(mut self, append: Arc<Append>) -> Option<Self> {
+    /// With one more append; `None` where something is missing before it, or it does not fit into so many bytes.
+    fn and(mut self, append: Arc<Append>, bytes_max: usize) -> Option<Self> {
         let next = self.appends.last().map_or(Seq::FIRST, |last| last.summary.seq.next());
-        self.count += append.events.len();
-        let fits = append.first == next && self.count <= COLLECTED_EVENTS_MAX;
+        self.bytes = self.bytes.saturating_add(append.events_bytes());
+        let fits = append.first == next && self.bytes <= bytes_max;
         self.appends.push(append);
         fits.then_some(self)
     }
@@ -55,39 +52,64 @@ impl Collected {
 
 struct Entry {
     count: usize,
+    /// How many of them are woken by every append.
+    each: usize,
     sender: watch::Sender<OnDisk>,
     collected: Option<Collected>,
 }
 
-/// Who waits for which run.
+/// What wakes somebody who waits for a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum WokenBy {
+    /// Every append.
+    Append,
+    /// The append with which it rests, and what happens outside it.
+    Rest,
+}
+
 #[derive(Default)]
+struct Entries {
+    by_run: HashMap<RunId, Entry>,
+    /// What is collected of all of them.
+    bytes: usize,
+}
+
+/// Who waits for which run.
 pub(in crate::engine) struct Watchers {
-    all: Mutex<HashMap<RunId, Entry>>,
+    entries: Mutex<Entries>,
     /// How many: runs that nobody waits for take no lock.
     waiting: AtomicUsize,
+    /// Collected events of all runs together.
+    bytes_max: usize,
 }
 
 impl Watchers {
-    fn all(&self) -> MutexGuard<'_, HashMap<RunId, Entry>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    /// With room for so many bytes of collected events.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { entries: Mutex::default(), waiting: AtomicUsize::new(0), bytes_max }
+    }
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// What is kept of a run from now on.
-    pub fn subscribe(&self, run: RunId) -> watch::Receiver<OnDisk> {
-        self.entry(run, None)
+    pub fn subscribe(&self, run: RunId, woken_by: WokenBy) -> watch::Receiver<OnDisk> {
+        self.entry(run, woken_by, None)
     }
     /// The same of a run that has not begun, whose events are collected.
     pub fn subscribe_from_the_first(&self, run: RunId) -> watch::Receiver<OnDisk> {
-        self.entry(run, Some(Collected::default()))
+        self.entry(run, WokenBy::Rest, Some(Collected::default()))
     }
-    fn entry(&self, run: RunId, collected: Option<Collected>) -> watch::Receiver<OnDisk> {
+    fn entry(&self, run: RunId, woken_by: WokenBy, collected: Option<Collected>) -> watch::Receiver<OnDisk> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut all = self.all();
-        let entry = all.entry(run).or_insert_with(|| Entry {
+        let mut entries = self.entries();
+        let entry = entries.by_run.entry(run).or_insert_with(|| Entry {
             count: 0,
+            each: 0,
             sender: watch::Sender::new(OnDisk::default()),
             collected,
         });
         entry.count += 1;
+        entry.each += usize::from(woken_by == WokenBy::Append);
         entry.sender.subscribe()
     }
     /// More of a run is on disk, by this append; whether that is all that its task knows of.
@@ -95,17 +117,28 @@ impl Watchers {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
-        if let Some(Entry { sender, collected, .. }) = self.all().get_mut(&run) {
-            *collected = collected.take().zip(append.clone()).and_then(|(collected, append)| collected.and(append));
+        let mut entries = self.entries();
+        let Entries { by_run, bytes } = &mut *entries;
+        if let Some(Entry { sender, collected, each, .. }) = by_run.get_mut(&run) {
+            if let Some(before) = collected.take() {
+                *bytes -= before.bytes;
+                let room = self.bytes_max.saturating_sub(*bytes);
+                *collected = append.clone().and_then(|append| before.and(append, room));
+                *bytes += collected.as_ref().map_or(0, |collected| collected.bytes);
+            }
             let last = append.filter(|_| is_all);
-            sender.send_modify(|seen| *seen = OnDisk { seq: Some(seq), last, ended: false, below: seen.below });
+            let wakes = *each > 0 || last.as_ref().is_some_and(|last| last.summary.status.rests());
+            sender.send_if_modified(|seen| {
+                *seen = OnDisk { seq: Some(seq), last, ended: false, below: seen.below };
+                wakes
+            });
         }
     }
     /// All events of a run up to a place, where they were collected.
     pub fn events(&self, run: RunId, up_to: Seq) -> Option<Vec<StoredEvent>> {
         let appends = {
-            let all = self.all();
-            let collected = all.get(&run)?.collected.as_ref()?;
+            let entries = self.entries();
+            let collected = entries.by_run.get(&run)?.collected.as_ref()?;
             collected.appends.last().filter(|last| last.summary.seq == up_to)?;
             collected.appends.clone()
         };
@@ -115,27 +148,85 @@ impl Watchers {
     }
     /// A run that it began, or one below that, waits for somebody.
     pub fn below(&self, run: RunId) {
-        if let Some(Entry { sender, .. }) = self.all().get(&run) {
+        if let Some(Entry { sender, .. }) = self.entries().by_run.get(&run) {
             sender.send_modify(|seen| seen.below += 1);
         }
     }
     /// A run ended, here or elsewhere.
     pub fn ended(&self, run: RunId) {
         if self.waiting.load(Ordering::SeqCst) > 0
-            && let Some(Entry { sender, .. }) = self.all().get(&run)
+            && let Some(Entry { sender, .. }) = self.entries().by_run.get(&run)
         {
             sender.send_modify(|seen| seen.ended = true);
         }
     }
     /// One of those who wait for a run is gone.
-    pub fn unsubscribe(&self, run: RunId) {
-        let mut all = self.all();
-        if let Some(entry) = all.get_mut(&run) {
+    pub fn unsubscribe(&self, run: RunId, woken_by: WokenBy) {
+        let mut entries = self.entries();
+        let Entries { by_run, bytes } = &mut *entries;
+        if let Some(entry) = by_run.get_mut(&run) {
             entry.count -= 1;
+            entry.each -= usize::from(woken_by == WokenBy::Append);
             if entry.count == 0 {
-                all.remove(&run);
+                *bytes -= entry.collected.as_ref().map_or(0, |collected| collected.bytes);
+                by_run.remove(&run);
             }
         }
+        drop(entries);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{append, run_id};
+    use crate::workflow::RunStatus;
+
+    fn stored(watchers: &Watchers, run: u64, first: u64, status: RunStatus) -> Arc<Append> {
+        let mut append = append(run_id(run), first, 1);
+        append.summary.status = status;
+        let append = Arc::new(append);
+        watchers.stored(run_id(run), append.summary.seq, Some(append.clone()), true);
+        append
+    }
+
+    #[test]
+    fn who_waits_for_rest_is_not_woken_by_every_append() {
+        let watchers = Watchers::new(1 << 20);
+        let rest = watchers.subscribe(run_id(1), WokenBy::Rest);
+        stored(&watchers, 1, 1, RunStatus::Running);
+        assert!(!rest.has_changed().unwrap());
+        let each = watchers.subscribe(run_id(1), WokenBy::Append);
+        stored(&watchers, 1, 2, RunStatus::Running);
+        assert!(each.has_changed().unwrap());
+        watchers.unsubscribe(run_id(1), WokenBy::Append);
+        drop(rest);
+        let rest = watchers.subscribe(run_id(1), WokenBy::Rest);
+        stored(&watchers, 1, 3, RunStatus::Running);
+        assert!(!rest.has_changed().unwrap());
+        stored(&watchers, 1, 4, RunStatus::Paused);
+        assert!(rest.has_changed().unwrap());
+        assert_eq!(rest.borrow().summary().map(|summary| summary.status), Some(RunStatus::Paused));
+    }
+
+    #[test]
+    fn what_is_collected_of_all_runs_together_is_bounded() {
+        let one = append(run_id(1), 1, 1).events_bytes();
+        let watchers = Watchers::new(one * 5 / 2);
+        let seen = |run: u64, last: &Arc<Append>| watchers.events(run_id(run), last.summary.seq).map(|all| all.len());
+        let _watched: Vec<_> = (1..=3).map(|run| watchers.subscribe_from_the_first(run_id(run))).collect();
+        let first = stored(&watchers, 1, 1, RunStatus::Running);
+        let second = stored(&watchers, 2, 1, RunStatus::Running);
+        let third = stored(&watchers, 3, 1, RunStatus::Running);
+        assert_eq!((seen(1, &first), seen(2, &second), seen(3, &third)), (Some(1), Some(1), None));
+        // One that no longer fits makes room for others.
+        let more = stored(&watchers, 1, 2, RunStatus::Running);
+        assert_eq!(seen(1, &more), None);
+        let more = stored(&watchers, 2, 2, RunStatus::Running);
+        assert_eq!(seen(2, &more), Some(2));
+        (1..=3).for_each(|run| watchers.unsubscribe(run_id(run), WokenBy::Rest));
+        let left = watchers.entries();
+        assert_eq!((left.bytes, left.by_run.len()), (0, 0));
     }
 }

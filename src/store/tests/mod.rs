@@ -191,6 +191,7 @@ pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
         notices: Vec::new(),
         settled: Vec::new(),
         births: Vec::new(),
+        size: Default::default(),
     }
 }
 

@@ -125,6 +125,7 @@ fn append_of(op: &Op) -> Append {
         notices: op.notice.then_some(notice).into_iter().collect(),
         settled: op.settles.map(|id| (Uuid::from_u128(id.into()), json!(op.batch))).into_iter().collect(),
         births: op.birth.map(|run| births::birth(run, Some(op.run))).into_iter().collect(),
+        size: Default::default(),
         summary: RunSummary {
             wake: op.wake.map(|wake| Timestamp::from_second(wake).unwrap()),
             job: (op.run % 2 == 1).then_some(JobId(run_id(0).0)),

@@ -3,6 +3,7 @@
 mod access;
 mod commands;
 mod deciding;
+mod reading;
 mod starting;
 mod streaming;
 

@@ -148,6 +148,15 @@ impl Pointsman {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("the peak can be reset");
         self.resident_kib()
     }
+    /// The time on a core that its threads of this name have had so far.
+    pub fn cpu_of_threads(&self, name: &str) -> Duration {
+        let of = |thread: std::fs::DirEntry| -> Option<u64> {
+            let read = |file: &str| std::fs::read_to_string(thread.path().join(file)).ok();
+            (read("comm")?.trim() == name).then(|| read("schedstat")?.split(' ').next()?.parse().ok()).flatten()
+        };
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        Duration::from_nanos(threads.flatten().filter_map(of).sum())
+    }
     /// How many files and sockets it holds.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)

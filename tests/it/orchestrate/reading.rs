@@ -1,0 +1,37 @@
+//! Looking at runs costs the threads that move runs nothing.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Desk;
+
+/// Its events are large, and it waits.
+const REPORT: &str = "workflow: report
+steps:
+  rows: { set: '${request.body.rows}' }
+  more: { needs: [rows], wait: { signal: more } }
+respond: { status: 200, body: { done: true } }
+";
+const ROWS: usize = 2_000;
+const LOOKS: usize = 12;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_look_at_is_read_on_threads_that_move_no_runs() {
+    let desk = Desk::with_workflow("workflows/report.yaml", REPORT).await;
+    let rows: Vec<Value> = (0..ROWS).map(|n| json!({ "n": n, "text": format!("row {n}") })).collect();
+    let run = desk.begun("report", json!({ "rows": rows })).await;
+    let of = |threads: &str| desk.pointsman.cpu_of_threads(threads);
+    let before = (of("engine"), of("admin"));
+    for _ in 0..LOOKS {
+        for what in ["", "/events", "/explain", "/plan", "/steps/rows/output"] {
+            desk.pointsman.get(&format!("{run}{what}")).await;
+        }
+        desk.pointsman.get("/api/v2/orchestrate/runs?limit=1000").await;
+        desk.pointsman.metrics().await;
+    }
+    let (engine, admin) = (of("engine") - before.0, of("admin") - before.1);
+    println!("{LOOKS} looks at everything: {admin:?} on the threads of the listener, {engine:?} on the engine's");
+    assert!(admin > Duration::from_millis(100), "it was read somewhere else: {admin:?}");
+    assert!(engine * 10 < admin, "{engine:?} on the threads that move runs, {admin:?} on those of the listener");
+}

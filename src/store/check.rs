@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::summary::current;
+use super::summary::decode_summary;
 use super::{RunSnapshot, StoreError};
 use crate::names::{PlanId, RunId};
 use crate::workflow::{Event, FOLD, Run, RunSummary, fold};
@@ -46,7 +46,7 @@ pub struct StoreChecked {
 }
 
 impl StoreChecked {
-    pub(super) fn find(&mut self, run: Option<RunId>, what: impl Into<String>, todo: &str) {
+    pub(super) fn add_finding(&mut self, run: Option<RunId>, what: impl Into<String>, todo: &str) {
         if self.findings.len() < LISTED_MAX {
             self.findings.push(StoreFinding { run, what: what.into(), todo: todo.to_owned() });
         } else {
@@ -62,7 +62,7 @@ const REBUILD: &str = "the events are the truth; tell the maintainers: listings 
 
 /// Why a store is not for this program: the newest version of events that may stand in it, as was noted, and the newest
 /// that does, with its run and seq.
-pub(super) fn newer_events(noted: Option<u16>, standing: Option<(Option<RunId>, i64, i64)>) -> Option<String> {
+pub(super) fn newer_events_problem(noted: Option<u16>, standing: Option<(Option<RunId>, i64, i64)>) -> Option<String> {
     let known = Event::VERSION;
     let reads = format!("this binary reads them up to version {known}: it was written by a newer pointsman");
     match (noted, standing) {
@@ -76,7 +76,7 @@ pub(super) fn newer_events(noted: Option<u16>, standing: Option<(Option<RunId>, 
 }
 
 /// Judges what stands beside the runs: the secret that everything is keyed by.
-pub(super) fn judge_secret(secret: Option<&[u8]>, checked: &mut StoreChecked) {
+pub(super) fn check_secret(secret: Option<&[u8]>, checked: &mut StoreChecked) {
     let what = match secret.map(<[u8]>::len) {
         Some(32) => return,
         Some(length) => format!("the store's secret has {length} bytes, not 32"),
@@ -84,7 +84,7 @@ pub(super) fn judge_secret(secret: Option<&[u8]>, checked: &mut StoreChecked) {
                  idempotency keys, and keys of routes fall into other shares"
             .to_owned(),
     };
-    checked.find(None, what, RESTORE);
+    checked.add_finding(None, what, RESTORE);
 }
 
 /// One run as a store has it.
@@ -113,83 +113,85 @@ pub(super) struct EventRow {
 }
 
 /// Judges a run.
-pub(super) fn judge(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut StoreChecked) {
+pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut StoreChecked) {
     let RunRows { run, summary, seq, updated, purged, events, snapshot } = rows;
     checked.runs += 1;
     checked.purged += u64::from(purged);
     checked.events += events.len() as u64;
     let id = Some(run);
-    let summary: Option<RunSummary> = match current(summary, seq, updated) {
+    let summary: Option<RunSummary> = match decode_summary(summary, seq, updated) {
         Ok(summary) => Some(summary),
         Err(error) => {
-            checked.find(id, format!("its summary cannot be read: {error}"), RESTORE);
+            checked.add_finding(id, format!("its summary cannot be read: {error}"), RESTORE);
             None
         }
     };
     let seq = seq.cast_unsigned();
     if let Some(summary) = &summary {
         if summary.run_id != run {
-            checked.find(id, format!("its summary is of {}", summary.run_id), RESTORE);
+            checked.add_finding(id, format!("its summary is of {}", summary.run_id), RESTORE);
         }
         if !summary.status.is_final() && !plans.contains(&summary.plan_id) {
             let what = format!("it is {} and its plan {} is not there", summary.status.as_str(), summary.plan_id);
-            checked.find(id, what, "it cannot go on: restore a backup that has the plan");
+            checked.add_finding(id, what, "it cannot go on: restore a backup that has the plan");
         }
     }
     if purged {
         return;
     }
     if let Some((place, event)) = (1..).zip(&events).find(|(place, event)| *place != event.seq) {
-        checked.find(id, format!("where event {place} should be stands event {}", event.seq), RESTORE);
+        checked.add_finding(id, format!("where event {place} should be stands event {}", event.seq), RESTORE);
         return;
     }
     let readable = events.iter().all(|event| event.event.is_ok());
     if readable && events.len() as u64 != seq {
-        checked.find(id, format!("its row says that it has {seq} events; there are {}", events.len()), RESTORE);
+        checked.add_finding(id, format!("its row says that it has {seq} events; there are {}", events.len()), RESTORE);
         return;
     }
     let last_at = events.last().map(|event| event.at);
-    let mut facts = Vec::with_capacity(events.len());
+    let mut decoded = Vec::with_capacity(events.len());
     for EventRow { seq, version, event, .. } in events {
         if version > u64::from(Event::VERSION) {
             let known = Event::VERSION;
             let what = format!("event {seq} has version {version}, this binary reads them up to version {known}");
-            checked.find(id, what, NEWER);
+            checked.add_finding(id, what, NEWER);
             return;
         }
         match event {
-            Ok(event) => facts.push(event),
+            Ok(event) => decoded.push(event),
             Err(why) => {
-                checked.find(id, format!("event {seq}: {why}"), RESTORE);
+                checked.add_finding(id, format!("event {seq}: {why}"), RESTORE);
                 return;
             }
         }
     }
-    let folded = match fold(&facts) {
+    let folded = match fold(&decoded) {
         Ok(folded) => folded,
-        Err(misfit) => return checked.find(id, format!("its events do not follow from each other: {misfit}"), RESTORE),
+        Err(misfit) => {
+            return checked.add_finding(id, format!("its events do not follow from each other: {misfit}"), RESTORE);
+        }
     };
-    if let Some(why) = snapshot.and_then(|snapshot| differing(snapshot, &facts)) {
-        checked.find(id, why, "nothing is lost: the run is read from its events, and gets another snapshot");
+    if let Some(why) = snapshot.and_then(|snapshot| snapshot_problem(snapshot, &decoded)) {
+        checked.add_finding(id, why, "nothing is lost: the run is read from its events, and gets another snapshot");
     }
     if let (Some(summary), Some(at)) = (summary, last_at) {
         // When it wants to be looked at again follows from its plan too.
         let expected = RunSummary { wake: summary.wake, ..folded.summary(at) };
         if summary != expected {
-            let differ = differ(&summary, &expected);
-            checked.find(id, format!("its summary is not what its events come to: {differ}"), REBUILD);
+            let differences = describe_differences(&summary, &expected);
+            checked.add_finding(id, format!("its summary is not what its events come to: {differences}"), REBUILD);
         }
     }
 }
 
 /// Why a snapshot is not what the run's events come to. Those of a binary that folds otherwise are not looked into.
-fn differing(snapshot: Result<RunSnapshot, StoreError>, facts: &[Event]) -> Option<String> {
+fn snapshot_problem(snapshot: Result<RunSnapshot, StoreError>, events: &[Event]) -> Option<String> {
     let RunSnapshot { seq, fold: by, body, .. } = match snapshot {
         Ok(snapshot) if snapshot.fold == FOLD => snapshot,
         Ok(_) => return None,
         Err(error) => return Some(error.0),
     };
-    let before = usize::try_from(seq.0).ok().and_then(|seq| facts.get(..seq));
+    let before = usize::try_from(seq.0).ok().and_then(|seq| events.get(..seq));
     match (Run::from_snapshot(&body), before.map(fold)) {
         (Err(why), _) => Some(why),
         (Ok(_), None) => Some(format!("its snapshot stands at event {seq}, which is not there")),
@@ -198,13 +200,14 @@ fn differing(snapshot: Result<RunSnapshot, StoreError>, facts: &[Event]) -> Opti
     }
 }
 
-fn differ(stored: &RunSummary, expected: &RunSummary) -> String {
+fn describe_differences(stored: &RunSummary, expected: &RunSummary) -> String {
     let fields = |summary| serde_json::to_value(summary).unwrap_or_default();
     let (stored, expected) = (fields(stored), fields(expected));
     let names: BTreeSet<&String> =
         [&stored, &expected].into_iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys).collect();
     let of = |fields: &Value, name: &str| fields.get(name).unwrap_or(&Value::Null).to_string();
-    let differing = names.into_iter().filter(|name| stored.get(name.as_str()) != expected.get(name.as_str()));
-    let differing = differing.map(|name| format!("{name} is {}, not {}", of(&stored, name), of(&expected, name)));
-    differing.collect::<Vec<_>>().join("; ")
+    let snapshot_problem = names.into_iter().filter(|name| stored.get(name.as_str()) != expected.get(name.as_str()));
+    let snapshot_problem =
+        snapshot_problem.map(|name| format!("{name} is {}, not {}", of(&stored, name), of(&expected, name)));
+    snapshot_problem.collect::<Vec<_>>().join("; ")
 }

@@ -19,7 +19,7 @@ pub(super) const INLINE_BYTES_MIN: usize = 256;
 
 /// A part of an event that is kept by its hash.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Part {
+pub(super) struct LargeValue {
     /// Where it belongs: a JSON pointer.
     pub(super) path: String,
     /// Of the body.
@@ -29,21 +29,21 @@ pub(super) struct Part {
 }
 
 /// Adds the line of an event, and gives the parts of it that are larger than so many bytes.
-pub(super) fn write_line(
+pub(super) fn encode_line(
     lines: &mut Vec<u8>,
     at: i64,
     event: &Event,
-    inline_max: usize,
-) -> Result<Vec<Part>, serde_json::Error> {
+    inline_bytes_max: usize,
+) -> Result<Vec<LargeValue>, serde_json::Error> {
     begin_line(lines, at);
     let start = lines.len();
     serde_json::to_writer(&mut *lines, event)?;
-    if lines.len() - start <= inline_max {
+    if lines.len() - start <= inline_bytes_max {
         return Ok(Vec::new());
     }
     let mut value = serde_json::to_value(event)?;
     let mut parts = Vec::new();
-    take_out(&mut value, inline_max, &mut String::new(), &mut parts)?;
+    extract_large_values(&mut value, inline_bytes_max, &mut String::new(), &mut parts)?;
     lines.truncate(start);
     serde_json::to_writer(&mut *lines, &value)?;
     Ok(parts)
@@ -65,7 +65,7 @@ fn begin_line(lines: &mut Vec<u8>, at: i64) {
 }
 
 /// The events of a value, each as its time and its JSON, or why a line is none.
-pub(super) fn lines(value: &[u8]) -> impl Iterator<Item = Result<(i64, &[u8]), String>> {
+pub(super) fn split_lines(value: &[u8]) -> impl Iterator<Item = Result<(i64, &[u8]), String>> {
     value.split(|byte| *byte == b'\n').map(|line| {
         let mut halves = line.splitn(2, |byte| *byte == b' ');
         let at = halves.next().and_then(|at| std::str::from_utf8(at).ok()?.parse().ok());
@@ -74,7 +74,10 @@ pub(super) fn lines(value: &[u8]) -> impl Iterator<Item = Result<(i64, &[u8]), S
 }
 
 /// The event of this JSON with these parts, each a path and a body.
-pub(super) fn join<'a>(json: &[u8], parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Event, String> {
+pub(super) fn decode_event<'a>(
+    json: &[u8],
+    parts: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Result<Event, String> {
     let mut parts = parts.into_iter().peekable();
     let unread = |error: serde_json::Error| format!("an event cannot be read: {error}");
     if parts.peek().is_none() {
@@ -94,21 +97,26 @@ pub(super) fn hash(body: &[u8]) -> [u8; 32] {
 }
 
 /// Takes large parts out of a value that is never taken out itself.
-fn take_out(value: &mut Value, max: usize, path: &mut String, parts: &mut Vec<Part>) -> Result<(), serde_json::Error> {
+fn extract_large_values(
+    value: &mut Value,
+    max: usize,
+    path: &mut String,
+    parts: &mut Vec<LargeValue>,
+) -> Result<(), serde_json::Error> {
     let here = path.len();
     for (key, child) in children(value) {
-        if weight(child) <= max {
+        if json_bytes(child) <= max {
             continue;
         }
         path.push('/');
         path.push_str(&key.replace('~', "~0").replace('/', "~1"));
-        let heavy: usize = children(child).map(|(_, inner)| weight(inner)).filter(|inner| *inner > max).sum();
+        let large_inner: usize = children(child).map(|(_, inner)| json_bytes(inner)).filter(|inner| *inner > max).sum();
         // What would be left of it is small.
-        if heavy > 0 && weight(child) - heavy <= max {
-            take_out(child, max, path, parts)?;
+        if large_inner > 0 && json_bytes(child) - large_inner <= max {
+            extract_large_values(child, max, path, parts)?;
         } else {
             let body = serde_json::to_vec(child)?;
-            parts.push(Part { path: path.clone(), hash: hash(&body), body });
+            parts.push(LargeValue { path: path.clone(), hash: hash(&body), body });
             *child = Value::Null;
         }
         path.truncate(here);
@@ -125,13 +133,13 @@ fn children(value: &mut Value) -> Box<dyn Iterator<Item = (String, &mut Value)> 
 }
 
 /// How many bytes it takes as JSON, but for what is escaped.
-fn weight(value: &Value) -> usize {
+fn json_bytes(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 4,
         Value::Number(number) => number.as_str().len(),
         Value::String(text) => text.len() + 2,
-        Value::Array(items) => 1 + items.iter().map(|item| 1 + weight(item)).sum::<usize>(),
-        Value::Object(fields) => 1 + fields.iter().map(|(key, value)| 4 + key.len() + weight(value)).sum::<usize>(),
+        Value::Array(items) => 1 + items.iter().map(|item| 1 + json_bytes(item)).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.iter().map(|(key, value)| 4 + key.len() + json_bytes(value)).sum::<usize>(),
     }
 }
 
@@ -148,12 +156,12 @@ mod tests {
 
     const MAX: usize = 64;
 
-    fn there_and_back(event: &Event, max: usize) -> Vec<Part> {
+    fn round_trip(event: &Event, max: usize) -> Vec<LargeValue> {
         let mut written = Vec::new();
-        let parts = write_line(&mut written, -7, event, max).unwrap();
-        let (at, json) = lines(&written).next().unwrap().unwrap();
-        assert_eq!((at, lines(&written).count()), (-7, 1));
-        let back = join(json, parts.iter().map(|part| (part.path.as_str(), part.body.as_slice()))).unwrap();
+        let parts = encode_line(&mut written, -7, event, max).unwrap();
+        let (at, json) = split_lines(&written).next().unwrap().unwrap();
+        assert_eq!((at, split_lines(&written).count()), (-7, 1));
+        let back = decode_event(json, parts.iter().map(|part| (part.path.as_str(), part.body.as_slice()))).unwrap();
         assert_eq!(back, *event);
         parts
     }
@@ -165,7 +173,7 @@ mod tests {
     #[test]
     fn a_small_event_stays_whole() {
         let event = computed(json!({ "a": null, "n": 12_345_678_901_234_567_890_u64 }));
-        assert_eq!(there_and_back(&event, MAX).len(), 0);
+        assert_eq!(round_trip(&event, MAX).len(), 0);
     }
 
     #[test]
@@ -184,7 +192,7 @@ mod tests {
             } });
             let mut value = json;
             let mut parts = Vec::new();
-            take_out(&mut value, 500, &mut String::new(), &mut parts).unwrap();
+            extract_large_values(&mut value, 500, &mut String::new(), &mut parts).unwrap();
             parts
         };
         let (one, two) = (of("a"), of("b"));
@@ -196,11 +204,11 @@ mod tests {
     #[test]
     fn many_small_parts_go_together_and_a_large_one_alone() {
         let items: Vec<Value> = (0..100).map(|n| json!(n)).collect();
-        let parts = there_and_back(&computed(json!({ "items": items, "note": "y".repeat(200), "n": 1 })), MAX);
+        let parts = round_trip(&computed(json!({ "items": items, "note": "y".repeat(200), "n": 1 })), MAX);
         let paths: Vec<&str> = parts.iter().map(|part| part.path.as_str()).collect();
         assert_eq!(paths, ["/step_computed/output/items", "/step_computed/output/note"]);
         let long = "z".repeat(100);
-        let parts = there_and_back(&computed(json!([{ "a/b~c": long }, long])), MAX);
+        let parts = round_trip(&computed(json!([{ "a/b~c": long }, long])), MAX);
         assert_eq!(parts[0].path, "/step_computed/output/0/a~1b~0c");
         assert_eq!(parts[0].hash, parts[1].hash);
     }
@@ -208,9 +216,9 @@ mod tests {
     #[test]
     fn what_looks_like_a_reference_is_data() {
         let event = computed(json!({ "refs": { "/x": "00" }, "$ref": "y".repeat(300), "null": null }));
-        assert_eq!(there_and_back(&event, MAX).len(), 1);
-        assert!(join(b"{\"completed\":{}}", [("/nowhere", b"1".as_slice())]).unwrap_err().contains("/nowhere"));
-        assert!(join(b"{\"step_computed\":{}}", [("/step_computed", b"{".as_slice())]).is_err());
+        assert_eq!(round_trip(&event, MAX).len(), 1);
+        assert!(decode_event(b"{\"completed\":{}}", [("/nowhere", b"1".as_slice())]).unwrap_err().contains("/nowhere"));
+        assert!(decode_event(b"{\"step_computed\":{}}", [("/step_computed", b"{".as_slice())]).is_err());
     }
 
     fn value() -> impl Strategy<Value = Value> {
@@ -236,24 +244,24 @@ mod tests {
         let events = [json!("a\nb \u{1}"), json!({ "n": 1 }), json!("z".repeat(500))].map(computed);
         let mut parts = 0;
         for (at, event) in (1..).zip(&events) {
-            parts += write_line(&mut written, at, event, 256).unwrap().len();
+            parts += encode_line(&mut written, at, event, 256).unwrap().len();
         }
         copy_line(&mut written, i64::MIN, b"{\"completed\":\n{}}");
-        let read: Vec<_> = lines(&written).map(Result::unwrap).collect();
+        let read: Vec<_> = split_lines(&written).map(Result::unwrap).collect();
         assert_eq!(read.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1, 2, 3, i64::MIN]);
-        assert_eq!(join(read[0].1, []).unwrap(), events[0]);
-        assert_eq!(join(read[1].1, []).unwrap(), events[1]);
-        assert_eq!(join(read[3].1, []).unwrap(), Event::Ending(EndingEvent::Completed {}));
+        assert_eq!(decode_event(read[0].1, []).unwrap(), events[0]);
+        assert_eq!(decode_event(read[1].1, []).unwrap(), events[1]);
+        assert_eq!(decode_event(read[3].1, []).unwrap(), Event::Ending(EndingEvent::Completed {}));
         assert_eq!(parts, 1);
         for broken in ["", " {}", "x {}", "1"] {
-            assert!(lines(broken.as_bytes()).all(|line| line.is_err()), "{broken}");
+            assert!(split_lines(broken.as_bytes()).all(|line| line.is_err()), "{broken}");
         }
     }
 
     proptest! {
         #[test]
         fn what_is_read_is_what_was_written(output in value(), max in 1..200_usize) {
-            there_and_back(&computed(output), max);
+            round_trip(&computed(output), max);
         }
     }
 }

@@ -8,20 +8,20 @@
 //! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
 //! unknown: read back first).
 
+mod append_row;
 mod check;
 mod codec;
+mod coordination;
+mod encoded;
 mod error;
-mod job;
-mod judge;
 mod memory;
 mod postgres;
 mod records;
-mod rows;
 mod sqlite;
 mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
-mod work;
+mod validate;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 pub use check::{StoreChecked, StoreFinding};
+pub use coordination::{News, Owned, Purged, Remains, Taken, Work, no_such_run, run_has_ended};
 pub use error::{AppendError, Conflict, StoreError};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
@@ -39,7 +40,6 @@ pub use records::{
     StoredEvent,
 };
 pub use sqlite::SqliteStore;
-pub use work::{News, Owned, Purged, Remains, Taken, Work, no_such_run, run_has_ended};
 
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};

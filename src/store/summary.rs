@@ -14,7 +14,7 @@ use crate::workflow::{Risk, RunStatus, RunSummary};
 
 /// What listings show of a run, but for the place and the time of its last event.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Listed {
+pub(super) struct ListedFields {
     status: RunStatus,
     note: Option<String>,
     wake: Option<Timestamp>,
@@ -23,7 +23,7 @@ pub(super) struct Listed {
     fixed: u64,
 }
 
-impl From<&RunSummary> for Listed {
+impl From<&RunSummary> for ListedFields {
     fn from(summary: &RunSummary) -> Self {
         let RunSummary { run_id, workflow, plan_id, route, mode, status, seq: _, started, .. } = summary;
         let RunSummary { updated: _, note, job, parent, wake, checkpoint, .. } = summary;
@@ -35,7 +35,7 @@ impl From<&RunSummary> for Listed {
 }
 
 /// The summary as it was written, at the place and the time that the row says.
-pub(super) fn current(written: &[u8], seq: i64, updated: Option<i64>) -> Result<RunSummary, StoreError> {
+pub(super) fn decode_summary(written: &[u8], seq: i64, updated: Option<i64>) -> Result<RunSummary, StoreError> {
     let unread = |error: &dyn std::fmt::Display| StoreError(format!("a stored record cannot be read: {error}"));
     let mut summary: RunSummary = serde_json::from_slice(written).map_err(|error| unread(&error))?;
     summary.seq = Seq(seq.cast_unsigned());

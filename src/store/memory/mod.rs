@@ -4,9 +4,9 @@
 //! disk. It is the reference that the durable stores are held against, and the store of `memory:`. What an append must
 //! fulfil stands in [`tables`], who moves a run in [`work`].
 
-mod shared;
+mod coordination;
+mod coordination_tables;
 mod tables;
-mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use self::tables::Tables;
-use super::work::NEWS_MAX;
+use super::coordination::NEWS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, NEW_STORE_RETENTION, News, PinCount,
     PinRecord, PlacedPin, RunFilter, SampleRecord, Store, StoreError, StoredEvent,

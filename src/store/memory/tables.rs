@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::shared::Shared;
+use super::coordination_tables::CoordinationTables;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
-use crate::store::work::turn_of;
+use crate::store::coordination::due_at_of;
 use crate::store::{
     Append, AppendError, Birth, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount,
     PinRecord, PlacedPin, Remains, RunFilter, RunSnapshot, SampleRecord, StoreError, StoredEvent,
@@ -41,7 +41,7 @@ pub(super) struct Tables {
     /// In the order in which they came; the map says where.
     pins: Vec<PinRecord>,
     pin_places: HashMap<PinKey, usize>,
-    tries: HashMap<RetryKey, (FirstTry, Timestamp)>,
+    first_tries: HashMap<RetryKey, (FirstTry, Timestamp)>,
     /// The number is the place plus one.
     flips: Vec<FlipRecord>,
     pub(super) declared: BTreeMap<RouteId, DeclaredState>,
@@ -49,7 +49,7 @@ pub(super) struct Tables {
     pub(super) samples: Vec<SampleRecord>,
     pub(super) evidence: BTreeMap<RouteId, EvidenceRecord>,
     secret: Option<[u8; 32]>,
-    pub(super) shared: Shared,
+    pub(super) coordination: CoordinationTables,
     /// Runs that are to begin, in the order in which that was decided.
     pub(super) births: Vec<Birth>,
 }
@@ -63,13 +63,13 @@ impl Tables {
             run_keys: HashMap::new(),
             pins: Vec::new(),
             pin_places: HashMap::new(),
-            tries: HashMap::new(),
+            first_tries: HashMap::new(),
             flips: Vec::new(),
             declared: BTreeMap::new(),
             samples: Vec::new(),
             evidence: BTreeMap::new(),
             secret: None,
-            shared: Shared::default(),
+            coordination: CoordinationTables::default(),
             births: Vec::new(),
         }
     }
@@ -121,7 +121,7 @@ impl Tables {
             // A run that claims its key again keeps the time of its first claim.
             for key in claim.keys() {
                 if self.first_try(&key, now).is_none_or(|held| held.run.is_none()) {
-                    self.tries.insert(key, (first.clone(), now));
+                    self.first_tries.insert(key, (first.clone(), now));
                 }
             }
         }
@@ -149,19 +149,19 @@ impl Tables {
         let ended = append.summary.status.is_final();
         run.pinned |= pinned;
         run.owner = (!append.release && !ended).then_some(append.worker);
-        run.turn = append.release.then(|| turn_of(&append.summary)).flatten();
+        run.turn = append.release.then(|| due_at_of(&append.summary)).flatten();
         if run.turn.is_some_and(|turn| turn <= now) {
             news.push(News::Run(append.run_id));
         }
         run.summary = append.summary;
-        self.shared.change_locks(append.run_id, append.locks, last_at, news);
-        self.shared.add_notices(append.notices, news);
+        self.coordination.change_locks(append.run_id, append.locks, last_at, news);
+        self.coordination.add_notices(append.notices, news);
         for (id, answer) in append.settled {
-            self.shared.settle(id, answer, news);
+            self.coordination.settle(id, answer, news);
         }
         if ended {
             self.run_keys.remove(&append.run_id);
-            self.shared.run_ends(append.run_id, news);
+            self.coordination.run_ends(append.run_id, news);
             news.push(News::Ended(append.run_id));
         }
         Ok(())
@@ -219,7 +219,7 @@ impl Tables {
     }
 
     pub(super) fn first_try(&self, key: &RetryKey, now: Timestamp) -> Option<FirstTry> {
-        let (first, at) = self.tries.get(key)?;
+        let (first, at) = self.first_tries.get(key)?;
         (now.duration_since(*at) < self.window).then(|| first.clone())
     }
 
@@ -229,8 +229,10 @@ impl Tables {
         limit: usize,
         now: Timestamp,
     ) -> Vec<(RetryKey, Timestamp)> {
-        let live =
-            self.tries.iter().filter(|(_, (first, at))| first.run.is_some() && now.duration_since(*at) < self.window);
+        let live = self
+            .first_tries
+            .iter()
+            .filter(|(_, (first, at))| first.run.is_some() && now.duration_since(*at) < self.window);
         let mut all: Vec<_> = live.map(|(key, (_, at))| (*key, *at)).filter(|(key, _)| Some(*key) > after).collect();
         all.sort();
         all.truncate(limit);
@@ -245,18 +247,18 @@ impl Tables {
     pub(super) fn note_legacy(&mut self, keys: Vec<RetryKey>, now: Timestamp) {
         for key in keys {
             if self.first_try(&key, now).is_none() {
-                self.tries.insert(key, (FirstTry { arm: Arm::Legacy, run: None, request: None }, now));
+                self.first_tries.insert(key, (FirstTry { arm: Arm::Legacy, run: None, request: None }, now));
             }
         }
         let window = self.window;
-        self.tries.retain(|_, (_, at)| now.duration_since(*at) < window);
+        self.first_tries.retain(|_, (_, at)| now.duration_since(*at) < window);
     }
 
     pub(super) fn prune_retry_keys(&mut self, limit: usize, now: Timestamp) -> u64 {
-        let over = self.tries.iter().filter(|(_, (_, at))| now.duration_since(*at) >= self.window);
+        let over = self.first_tries.iter().filter(|(_, (_, at))| now.duration_since(*at) >= self.window);
         let over: Vec<RetryKey> = over.map(|(key, _)| *key).take(limit).collect();
         for key in &over {
-            self.tries.remove(key);
+            self.first_tries.remove(key);
         }
         over.len() as u64
     }

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr, SqlStr};
 use tokio::time::{Instant, timeout};
 
-use super::fault::{late, may_come};
+use super::write_error::{may_recover, timed_out};
 use crate::limits::Limits;
 use crate::secret::Secret;
 use crate::store::StoreError;
@@ -32,7 +32,7 @@ pub(super) struct Address {
     pub(super) statement: Duration,
     /// How long a process counts as living that is not heard of.
     pub(super) lease: Duration,
-    settle: String,
+    session_settings: String,
 }
 
 impl Address {
@@ -54,30 +54,30 @@ impl Address {
         };
         let database = options.get_database().unwrap_or(options.get_username());
         let shown = format!("postgres://{}@{place}/{database}", options.get_username());
-        let settle = format!(
+        let session_settings = format!(
             "SET search_path = {SCHEMA}; SET statement_timeout = {}; SET lock_timeout = {}; \
              SET idle_in_transaction_session_timeout = {}; SET client_min_messages = warning",
             limits.store_statement_ms, limits.store_lock_ms, limits.store_statement_ms
         );
         let (connect, statement) = (Limits::ms(limits.store_connect_ms), Limits::ms(limits.store_statement_ms));
         let lease = Limits::ms(limits.lease_ms);
-        Ok(Self { options, shown, connect, statement: statement + GRACE, lease, settle })
+        Ok(Self { options, shown, connect, statement: statement + GRACE, lease, session_settings })
     }
 
     /// What a new connection is told.
-    pub(super) fn settle(&self) -> SqlStr {
-        AssertSqlSafe(self.settle.clone()).into_sql_str()
+    pub(super) fn session_settings(&self) -> SqlStr {
+        AssertSqlSafe(self.session_settings.clone()).into_sql_str()
     }
 
     /// A connection that is ready to be used.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let opened = async {
             let mut conn = PgConnection::connect_with(&self.options).await?;
-            conn.execute(self.settle()).await?;
+            conn.execute(self.session_settings()).await?;
             Ok(conn)
         };
-        let late = |_| Err(late("the database did not let us in", self.connect));
-        timeout(self.connect, opened).await.unwrap_or_else(late)
+        let timed_out = |_| Err(timed_out("the database did not let us in", self.connect));
+        timeout(self.connect, opened).await.unwrap_or_else(timed_out)
     }
 
     /// The same, where the server may be about to start; not much longer than one connection may take.
@@ -85,7 +85,7 @@ impl Address {
         let deadline = Instant::now() + self.connect;
         loop {
             match self.connect().await {
-                Err(error) if may_come(&error) && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                Err(error) if may_recover(&error) && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
                 done => return done,
             }
         }
@@ -96,8 +96,8 @@ impl Address {
         &self,
         answer: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
-        let late = |_| Err(late("the database did not answer", self.statement));
-        timeout(self.statement, answer).await.unwrap_or_else(late)
+        let timed_out = |_| Err(timed_out("the database did not answer", self.statement));
+        timeout(self.statement, answer).await.unwrap_or_else(timed_out)
     }
 }
 

@@ -9,24 +9,24 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
 use super::address::Address;
-use super::text::{plain, run_id};
+use super::columns::{run_id, unescape};
 use super::{open, read};
 use crate::names::{PlanId, RunId};
-use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge, judge_secret};
-use crate::store::rows::{AppendRow, Parts};
+use crate::store::append_row::{AppendRow, PayloadsBySeq};
+use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, check_run, check_secret};
 use crate::store::{StoreError, codec};
 
 /// Runs that are read in one transaction.
-const PAGE: i64 = 64;
+const PAGE_RUNS: i64 = 64;
 /// Findings of one kind that are read.
 const FOUND_MAX: i64 = 1_000;
 
 /// Looks at everything. Retry keys older than the window may name runs that are gone.
-pub(super) async fn check(address: &Address, window_ns: i64) -> Result<StoreChecked, StoreError> {
-    let mut conn = open::look_at(address).await?;
+pub(super) async fn check(address: &Address, retry_window_ns: i64) -> Result<StoreChecked, StoreError> {
+    let mut conn = open::open_read_only(address).await?;
     let mut checked = StoreChecked::default();
-    if let Err(error) = all(&mut conn, &mut checked, window_ns).await {
-        checked.find(None, format!("the database cannot be read to its end: {error}"), RESTORE);
+    if let Err(error) = check_all(&mut conn, &mut checked, retry_window_ns).await {
+        checked.add_finding(None, format!("the database cannot be read to its end: {error}"), RESTORE);
     }
     if let Err(error) = address.within(conn.close()).await {
         tracing::warn!(%error, "the connection did not close cleanly; it was only read from");
@@ -34,15 +34,15 @@ pub(super) async fn check(address: &Address, window_ns: i64) -> Result<StoreChec
     Ok(checked)
 }
 
-async fn all(conn: &mut PgConnection, checked: &mut StoreChecked, window_ns: i64) -> sqlx::Result<()> {
+async fn check_all(conn: &mut PgConnection, checked: &mut StoreChecked, retry_window_ns: i64) -> sqlx::Result<()> {
     // What is looked for over all rows takes as long as it takes.
     conn.execute("SET statement_timeout = 0; SET default_transaction_read_only = on".into_sql_str()).await?;
     let secret = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(&mut *conn).await?;
-    judge_secret(secret.as_ref().map(|row| row.try_get(0)).transpose()?, checked);
+    check_secret(secret.as_ref().map(|row| row.try_get(0)).transpose()?, checked);
     let mut after = Vec::new();
     loop {
         conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ".into_sql_str()).await?;
-        let page = page(conn, &mut after, checked).await;
+        let page = check_page(conn, &mut after, checked).await;
         conn.execute("ROLLBACK".into_sql_str()).await?;
         if page? == 0 {
             break;
@@ -50,28 +50,28 @@ async fn all(conn: &mut PgConnection, checked: &mut StoreChecked, window_ns: i64
     }
     let payloads: i64 = sqlx::query("SELECT count(*) FROM payloads").fetch_one(&mut *conn).await?.try_get(0)?;
     checked.payloads = payloads.cast_unsigned();
-    between(conn, checked, window_ns).await
+    check_references(conn, checked, retry_window_ns).await
 }
 
 /// How many runs it read.
-async fn page(conn: &mut PgConnection, after: &mut Vec<u8>, checked: &mut StoreChecked) -> sqlx::Result<usize> {
+async fn check_page(conn: &mut PgConnection, after: &mut Vec<u8>, checked: &mut StoreChecked) -> sqlx::Result<usize> {
     let mut plans = BTreeSet::new();
     for row in sqlx::query("SELECT id FROM plans").fetch_all(&mut *conn).await? {
         plans.insert(PlanId::new(row.try_get::<String, _>(0)?));
     }
     let text = "SELECT run_id, summary, seq, purged, last_at FROM runs WHERE run_id > $1 ORDER BY run_id LIMIT $2";
-    let rows = sqlx::query(text).bind(after.as_slice()).bind(PAGE).fetch_all(&mut *conn).await?;
+    let rows = sqlx::query(text).bind(after.as_slice()).bind(PAGE_RUNS).fetch_all(&mut *conn).await?;
     for row in &rows {
         let id: &[u8] = row.try_get(0)?;
         let (Ok(run), purged) = (run_id(id), row.try_get(3)?) else {
-            checked.find(None, format!("a run has the broken id {id:02x?}"), RESTORE);
+            checked.add_finding(None, format!("a run has the broken id {id:02x?}"), RESTORE);
             continue;
         };
         let events = if purged { Vec::new() } else { events(conn, run).await? };
         let snapshot = sqlx::query(read::RUN_SNAPSHOT).bind(id).fetch_optional(&mut *conn).await?;
         let snapshot = snapshot.map(|row| read::snapshot_of(&row, run));
         let (summary, seq, updated) = (row.try_get(1)?, row.try_get(2)?, row.try_get(4)?);
-        judge(RunRows { run, summary, seq, updated, purged, events, snapshot }, &plans, checked);
+        check_run(RunRows { run, summary, seq, updated, purged, events, snapshot }, &plans, checked);
     }
     if let Some(row) = rows.last() {
         *after = row.try_get(0)?;
@@ -86,9 +86,9 @@ async fn events(conn: &mut PgConnection, run: RunId) -> sqlx::Result<Vec<EventRo
     let refs = sqlx::query(text).bind(id).fetch_all(&mut *conn).await?;
     let mut paths = Vec::with_capacity(refs.len());
     for row in &refs {
-        paths.push((row.try_get::<i64, _>(0)?.cast_unsigned(), plain(row.try_get(1)?)));
+        paths.push((row.try_get::<i64, _>(0)?.cast_unsigned(), unescape(row.try_get(1)?)));
     }
-    let mut parts = Parts::new();
+    let mut parts = PayloadsBySeq::new();
     for (row, (seq, path)) in refs.iter().zip(&paths) {
         let parts = parts.entry(*seq).or_insert_with(|| Ok(Vec::new()));
         let body = match (row.try_get::<&[u8], _>(2)?, row.try_get::<Option<&[u8]>, _>(3)?) {
@@ -116,14 +116,14 @@ async fn events(conn: &mut PgConnection, run: RunId) -> sqlx::Result<Vec<EventRo
             let why = format!("{expected} payloads belong to its append; there are {there}");
             parts.insert(append.first.cast_unsigned(), Err(why));
         }
-        append.look(&parts, &mut events);
+        append.read_for_check(&parts, &mut events);
     }
     Ok(events)
 }
 
 /// What must not be there: a text that gives a run's id and a word, what is wrong with it, and what to do. `{}` is the
 /// word, `$1` the window of retry keys.
-const BETWEEN: &[(&str, &str, &str)] = &[
+const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     (
         "SELECT DISTINCT run_id, ''::bytea FROM appends WHERE NOT EXISTS (SELECT FROM runs WHERE runs.run_id = appends.run_id)",
         "it has events and no row: no listing shows it",
@@ -201,16 +201,20 @@ const BETWEEN: &[(&str, &str, &str)] = &[
     ),
 ];
 
-async fn between(conn: &mut PgConnection, checked: &mut StoreChecked, window_ns: i64) -> sqlx::Result<()> {
-    for (text, what, todo) in BETWEEN {
+async fn check_references(
+    conn: &mut PgConnection,
+    checked: &mut StoreChecked,
+    retry_window_ns: i64,
+) -> sqlx::Result<()> {
+    for (text, what, todo) in REFERENCE_CHECKS {
         let mut query = sqlx::query(AssertSqlSafe(format!("{text} LIMIT {FOUND_MAX}")).into_sql_str());
         if text.contains("$1") {
-            query = query.bind(window_ns);
+            query = query.bind(retry_window_ns);
         }
         for row in query.fetch_all(&mut *conn).await? {
             let run = row.try_get::<Option<&[u8]>, _>(0)?.and_then(|id| run_id(id).ok());
             let word = String::from_utf8_lossy(row.try_get(1)?);
-            checked.find(run, what.replace("{}", &word), todo);
+            checked.add_finding(run, what.replace("{}", &word), todo);
         }
     }
     Ok(())

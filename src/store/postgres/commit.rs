@@ -10,56 +10,63 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fault::Fault;
-use super::known::Known;
-use super::look::look;
-use super::news::Crier;
+use super::batch_statement::BatchStatement;
+use super::columns::column;
+use super::notifier::Notifier;
 use super::session::Session;
-use super::statement::Statement;
-use super::text::column;
-use crate::store::job::Job;
-use crate::store::judge::{Fate, judge};
+use super::stored_state::read_stored_state;
+use super::summary_cache::SummaryCache;
+use super::write_error::WriteError;
+use crate::store::encoded::EncodedAppend;
+use crate::store::validate::{AppendOutcome, validate_batch};
 use crate::store::{AppendError, NewPin};
 
 /// How often a batch is tried at all, where the connection is lost again and again.
 const TRIES: u32 = 4;
 /// How long a store that was healthy until now is waited for.
-const COME_BACK: Duration = Duration::from_secs(2);
+const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// How often what another process was faster with is looked at anew.
-const ROUNDS: u32 = 4;
+const VALIDATIONS_MAX: u32 = 4;
 
 /// Holds the connection and the statement.
 pub(super) struct Committer {
     pub(super) session: Session,
-    pub(super) crier: Crier,
-    statement: Statement,
-    known: Known,
-    window_ns: i64,
+    pub(super) notifier: Notifier,
+    statement: BatchStatement,
+    summaries: SummaryCache,
+    retry_window_ns: i64,
     /// What went wrong last, for people.
     pub(super) trouble: Arc<Mutex<Option<String>>>,
 }
 
 /// What became of a batch.
-struct Outcome {
-    fault: Option<Fault>,
+struct BatchResult {
+    error: Option<WriteError>,
     /// Of each append, where somebody looked.
-    fates: Option<Vec<Fate>>,
+    outcomes: Option<Vec<AppendOutcome>>,
 }
 
-impl From<Fault> for Outcome {
-    fn from(fault: Fault) -> Self {
-        Outcome { fault: Some(fault), fates: None }
+impl From<WriteError> for BatchResult {
+    fn from(error: WriteError) -> Self {
+        BatchResult { error: Some(error), outcomes: None }
     }
 }
 
 impl Committer {
-    pub(super) fn new(session: Session, crier: Crier, window_ns: i64) -> Self {
-        let statement = Statement::new(&crier.origin, window_ns);
-        Self { session, crier, statement, known: Known::default(), window_ns, trouble: Arc::default() }
+    pub(super) fn new(session: Session, notifier: Notifier, retry_window_ns: i64) -> Self {
+        let statement = BatchStatement::new(&notifier.origin, retry_window_ns);
+        Self {
+            session,
+            notifier,
+            statement,
+            summaries: SummaryCache::default(),
+            retry_window_ns,
+            trouble: Arc::default(),
+        }
     }
 
     /// Commits what may be committed and answers every append.
-    pub(super) async fn commit(&mut self, jobs: Vec<Job>, healthy: &AtomicBool) {
+    pub(super) async fn commit(&mut self, appends: Vec<EncodedAppend>, healthy: &AtomicBool) {
         let address = &self.session.address;
         let deadline = Instant::now() + address.statement + address.connect;
         // Since when it is unknown whether something of the batch is there.
@@ -67,29 +74,34 @@ impl Committer {
         let mut tries = 1;
         let outcome = loop {
             let outcome = match &doubt {
-                None => self.attempt(&jobs).await,
-                Some(_) => self.attempt_with_a_look(&jobs).await,
+                None => self.try_commit(&appends).await,
+                Some(_) => self.try_validated(&appends).await,
             };
             // Whoever has looked knows; until then what was in doubt stays in doubt.
-            if outcome.fates.is_some() {
+            if outcome.outcomes.is_some() {
                 doubt = None;
             }
-            match &outcome.fault {
+            match &outcome.error {
                 None => {
                     healthy.store(true, Ordering::Release);
                     break outcome;
                 }
-                Some(fault) => {
-                    self.known.forget();
-                    if let Fault::Unclear(text) = fault {
+                Some(error) => {
+                    self.summaries.forget();
+                    if let WriteError::Unknown(text) = error {
                         doubt = Some(text.clone());
                     }
-                    if !matches!(fault, Fault::Constraint(_)) {
-                        self.told(fault.text());
+                    if !matches!(error, WriteError::Constraint(_)) {
+                        self.note_trouble(error.text());
                         let was_healthy = healthy.swap(false, Ordering::AcqRel);
-                        tracing::warn!(error = fault.text(), appends = jobs.len(), tries, "the store did not commit");
+                        tracing::warn!(
+                            error = error.text(),
+                            appends = appends.len(),
+                            tries,
+                            "the store did not commit"
+                        );
                         let again = doubt.is_some() && was_healthy && tries < TRIES && Instant::now() < deadline;
-                        if again && self.session.get_within(COME_BACK).await.is_ok() {
+                        if again && self.session.get_within(RECONNECT_WITHIN).await.is_ok() {
                             healthy.store(true, Ordering::Release);
                             tries += 1;
                             continue;
@@ -99,101 +111,102 @@ impl Committer {
                 }
             }
         };
-        if let Outcome { fault: None, fates: Some(fates) } = &outcome {
-            for (job, fate) in jobs.iter().zip(fates) {
-                if let Fate::Write(_) = fate {
-                    self.known.written(job);
+        if let BatchResult { error: None, outcomes: Some(outcomes) } = &outcome {
+            for (append, outcome) in appends.iter().zip(outcomes) {
+                if let AppendOutcome::Write(_) = outcome {
+                    self.summaries.written(append);
                 }
             }
         }
-        answer(jobs, outcome, doubt);
+        answer(appends, outcome, doubt);
     }
 
     /// In one round trip, where nobody breaks a rule.
-    async fn attempt(&mut self, jobs: &[Job]) -> Outcome {
-        let all: Vec<(&Job, &[NewPin])> = jobs.iter().map(|job| (job, job.append.pins.as_slice())).collect();
-        if let Some(query) = self.statement.write(&all, &self.known) {
-            match self.session.ask(query).await {
+    async fn try_commit(&mut self, appends: &[EncodedAppend]) -> BatchResult {
+        let all: Vec<(&EncodedAppend, &[NewPin])> =
+            appends.iter().map(|append| (append, append.original.pins.as_slice())).collect();
+        if let Some(query) = self.statement.write(&all, &self.summaries) {
+            match self.session.query(query).await {
                 Ok(rows) => {
-                    self.tell(&rows);
-                    let fates = jobs.iter().map(|_| Fate::Write(Vec::new())).collect();
-                    return Outcome { fault: None, fates: Some(fates) };
+                    self.publish(&rows);
+                    let outcomes = appends.iter().map(|_| AppendOutcome::Write(Vec::new())).collect();
+                    return BatchResult { error: None, outcomes: Some(outcomes) };
                 }
-                Err(Fault::Constraint(_)) => {}
-                Err(fault) => return fault.into(),
+                Err(WriteError::Constraint(_)) => {}
+                Err(error) => return error.into(),
             }
         }
-        self.attempt_with_a_look(jobs).await
+        self.try_validated(appends).await
     }
 
     /// Looks at everything, and leaves out who breaks a rule or repeats what is stored.
-    async fn attempt_with_a_look(&mut self, jobs: &[Job]) -> Outcome {
-        let mut last = Outcome { fault: None, fates: None };
-        for _ in 0..ROUNDS {
-            last = self.round(jobs).await;
-            match &last.fault {
+    async fn try_validated(&mut self, appends: &[EncodedAppend]) -> BatchResult {
+        let mut last = BatchResult { error: None, outcomes: None };
+        for _ in 0..VALIDATIONS_MAX {
+            last = self.validate_and_write(appends).await;
+            match &last.error {
                 // Between look and write another process took a place that nobody held.
-                Some(Fault::Constraint(_)) => {}
+                Some(WriteError::Constraint(_)) => {}
                 Some(_) | None => break,
             }
         }
         last
     }
 
-    async fn round(&mut self, jobs: &[Job]) -> Outcome {
+    async fn validate_and_write(&mut self, appends: &[EncodedAppend]) -> BatchResult {
         // Up to the last statement nothing is written, whatever happens.
-        let surely = |fault: Fault| match fault {
-            Fault::Unclear(text) => Fault::Sure(text),
-            fault => fault,
+        let certain = |error: WriteError| match error {
+            WriteError::Unknown(text) => WriteError::NotWritten(text),
+            error => error,
         };
-        let known = match self.session.say("BEGIN").await {
-            Ok(()) => look(&mut self.session, jobs, self.window_ns).await,
-            Err(fault) => Err(fault),
+        let summaries = match self.session.execute("BEGIN").await {
+            Ok(()) => read_stored_state(&mut self.session, appends, self.retry_window_ns).await,
+            Err(error) => Err(error),
         };
-        let fates = match known {
-            Ok(known) => judge(jobs, known),
-            Err(fault) => {
+        let outcomes = match summaries {
+            Ok(summaries) => validate_batch(appends, summaries),
+            Err(error) => {
                 self.session.roll_back().await;
-                return surely(fault).into();
+                return certain(error).into();
             }
         };
-        let fits = jobs.iter().zip(&fates).filter_map(|(job, fate)| match fate {
-            Fate::Write(pins) => Some((job, pins.as_slice())),
-            Fate::Rides | Fate::Reject(_) => None,
+        let valid = appends.iter().zip(&outcomes).filter_map(|(append, outcome)| match outcome {
+            AppendOutcome::Write(pins) => Some((append, pins.as_slice())),
+            AppendOutcome::AlreadyStored | AppendOutcome::Reject(_) => None,
         });
-        let written: Vec<(&Job, &[NewPin])> = fits.collect();
+        let written: Vec<(&EncodedAppend, &[NewPin])> = valid.collect();
         if written.is_empty() {
             self.session.roll_back().await;
-            return Outcome { fault: None, fates: Some(fates) };
+            return BatchResult { error: None, outcomes: Some(outcomes) };
         }
-        let done = match self.statement.write(&written, &self.known) {
-            Some(query) => self.session.ask(query).await.map_err(surely),
-            None => Err(Fault::Sure("appends that were judged to fit do not fit".into())),
+        let done = match self.statement.write(&written, &self.summaries) {
+            Some(query) => self.session.query(query).await.map_err(certain),
+            None => Err(WriteError::NotWritten("appends that were judged to fit do not fit".into())),
         };
         let done = match done {
-            Ok(rows) => self.session.say("COMMIT").await.map(|()| rows),
-            Err(fault) => Err(fault),
+            Ok(rows) => self.session.execute("COMMIT").await.map(|()| rows),
+            Err(error) => Err(error),
         };
         match done {
             Ok(rows) => {
-                self.tell(&rows);
-                Outcome { fault: None, fates: Some(fates) }
+                self.publish(&rows);
+                BatchResult { error: None, outcomes: Some(outcomes) }
             }
-            Err(fault) => {
+            Err(error) => {
                 self.session.roll_back().await;
-                Outcome { fault: Some(fault), fates: Some(fates) }
+                BatchResult { error: Some(error), outcomes: Some(outcomes) }
             }
         }
     }
 
-    pub(super) fn tell(&self, rows: &[sqlx::postgres::PgRow]) {
+    pub(super) fn publish(&self, rows: &[sqlx::postgres::PgRow]) {
         if let Some(Ok(news)) = rows.first().map(|row| column::<Vec<String>>(row, 0)) {
-            self.crier.tell(&news);
+            self.notifier.publish(&news);
         }
     }
 
     /// What people are told while the store takes nothing.
-    pub(super) fn told(&self, why: &str) {
+    pub(super) fn note_trouble(&self, why: &str) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
@@ -207,19 +220,19 @@ impl Committer {
 }
 
 /// Tells everybody what became of theirs.
-fn answer(jobs: Vec<Job>, outcome: Outcome, doubt: Option<String>) {
-    let Outcome { fault, fates } = outcome;
-    let fates = fates.unwrap_or_else(|| jobs.iter().map(|_| Fate::Write(Vec::new())).collect());
-    for (job, fate) in jobs.into_iter().zip(fates) {
-        let done = match (&fault, fate) {
-            (_, Fate::Reject(error)) => Err(error),
-            (None, Fate::Write(_) | Fate::Rides) => Ok(()),
+fn answer(appends: Vec<EncodedAppend>, result: BatchResult, doubt: Option<String>) {
+    let BatchResult { error, outcomes } = result;
+    let outcomes = outcomes.unwrap_or_else(|| appends.iter().map(|_| AppendOutcome::Write(Vec::new())).collect());
+    for (append, outcome) in appends.into_iter().zip(outcomes) {
+        let done = match (&error, outcome) {
+            (_, AppendOutcome::Reject(error)) => Err(error),
+            (None, AppendOutcome::Write(_) | AppendOutcome::AlreadyStored) => Ok(()),
             (Some(_), _) if doubt.is_some() => Err(AppendError::Unavailable(doubt.clone().unwrap_or_default())),
-            (Some(fault), Fate::Write(_)) => Err(AppendError::Refused(fault.text().to_owned())),
+            (Some(error), AppendOutcome::Write(_)) => Err(AppendError::Refused(error.text().to_owned())),
             // It was there already, or an equal one of this batch was to bring it.
-            (Some(fault), Fate::Rides) => Err(AppendError::Unavailable(fault.text().to_owned())),
+            (Some(error), AppendOutcome::AlreadyStored) => Err(AppendError::Unavailable(error.text().to_owned())),
         };
         // Whoever asked may have gone: what is written stays written.
-        let _ = job.reply.send(done);
+        let _ = append.reply.send(done);
     }
 }

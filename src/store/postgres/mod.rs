@@ -10,22 +10,22 @@
 //! caller that goes away only misses its reply.
 
 mod address;
-mod beside;
+mod batch_statement;
 mod check;
-mod claim;
+mod columns;
 mod commit;
-mod fault;
-mod known;
-mod look;
-mod news;
+mod coordination;
+mod notifier;
 mod open;
 mod pool;
 mod read;
+mod record_writes;
 mod session;
-mod statement;
-mod text;
+mod stored_state;
+mod summary_cache;
+mod take;
 mod upgrade;
-mod work;
+mod write_error;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,14 +40,14 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use self::address::Address;
-use self::claim::Aside;
 use self::commit::Committer;
-use self::news::Crier;
+use self::notifier::Notifier;
 use self::pool::Pool;
 use self::session::Session;
-use self::writer::{Inlet, Writer};
+use self::take::WriterRequest;
+use self::writer::{Writer, WriterQueues};
 use super::codec::INLINE_BYTES_MIN;
-use super::job::Job;
+use super::encoded::EncodedAppend;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, Priority,
     RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
@@ -60,19 +60,19 @@ use crate::workflow::{RunStatus, RunSummary};
 
 /// A store in a PostgreSQL database, which other processes may use at the same time.
 pub struct PostgresStore {
-    inlet: Inlet,
+    queues: WriterQueues,
     pool: Pool,
-    crier: Crier,
+    notifier: Notifier,
     healthy: Arc<AtomicBool>,
     /// What went wrong last, for people.
     trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
-    window_ns: i64,
-    queue: u64,
-    inline_max: usize,
+    retry_window_ns: i64,
+    queue_max: u64,
+    inline_bytes_max: usize,
     duration: metrics::Histogram,
-    deaf: CancellationToken,
+    stop_listening: CancellationToken,
 }
 
 impl PostgresStore {
@@ -85,29 +85,30 @@ impl PostgresStore {
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
         let open::Opened { secret, usual_retention } = open::open(&address).await?;
-        let window_ns = window_ns(limits);
-        let inline_max = usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
+        let retry_window_ns = retry_window_ns(limits);
+        let inline_bytes_max =
+            usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX).max(INLINE_BYTES_MIN);
         let healthy = Arc::new(AtomicBool::new(true));
-        let crier = Crier::new();
-        let committer = Committer::new(Session::new(address.clone()), crier.clone(), window_ns);
+        let notifier = Notifier::new();
+        let committer = Committer::new(Session::new(address.clone()), notifier.clone(), retry_window_ns);
         let trouble = committer.trouble.clone();
-        let (writer, inlet) = Writer::new(committer, healthy.clone(), limits);
+        let (writer, queues) = Writer::new(committer, healthy.clone(), limits);
         tokio::spawn(writer.run());
-        let deaf = CancellationToken::new();
-        tokio::spawn(crier.clone().listen(address.clone(), deaf.clone()));
+        let stop_listening = CancellationToken::new();
+        tokio::spawn(notifier.clone().listen(address.clone(), stop_listening.clone()));
         Ok(Self {
-            inlet,
+            queues,
             pool: Pool::new(address, limits),
-            crier,
+            notifier,
             healthy,
             trouble,
             secret,
             usual_retention,
-            window_ns,
-            queue: limits.append_queue_max,
-            inline_max,
+            retry_window_ns,
+            queue_max: limits.append_queue_max,
+            inline_bytes_max,
             duration: metrics::histogram!("pointsman_append_duration_seconds"),
-            deaf,
+            stop_listening,
         })
     }
 
@@ -116,7 +117,7 @@ impl PostgresStore {
     /// # Errors
     /// As [`PostgresStore::open`]; or no pointsman has used it yet. Nothing was made then.
     pub async fn open_existing(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
-        let conn = open::look_at(&Address::new(url, password, limits)?).await?;
+        let conn = open::open_read_only(&Address::new(url, password, limits)?).await?;
         drop(conn);
         Self::open(url, password, limits).await
     }
@@ -132,7 +133,7 @@ impl PostgresStore {
         limits: &Limits,
     ) -> Result<(StoreChecked, String), StoreError> {
         let address = Address::new(url, password, limits)?;
-        Ok((check::check(&address, window_ns(limits)).await?, address.shown))
+        Ok((check::check(&address, retry_window_ns(limits)).await?, address.shown))
     }
 
     /// Makes the tables of an older version.
@@ -141,15 +142,15 @@ impl PostgresStore {
         open::make_older(&Address::new(url, None, &Limits::default()).unwrap(), version).await.unwrap();
     }
 
-    fn hand_in(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
+    fn enqueue(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
         let queue = match append.priority {
-            Priority::Live => &self.inlet.live,
-            Priority::Dark => &self.inlet.dark,
+            Priority::Live => &self.queues.live,
+            Priority::Dark => &self.queues.dark,
         };
-        queue.try_send(Job::new(append, self.inline_max, reply)?).map_err(|error| {
+        queue.try_send(EncodedAppend::new(append, self.inline_bytes_max, reply)?).map_err(|error| {
             AppendError::Refused(match error {
-                TrySendError::Full(_) => format!("{} appends wait already (append_queue_max)", self.queue),
+                TrySendError::Full(_) => format!("{} appends wait already (append_queue_max)", self.queue_max),
                 TrySendError::Closed(_) => "the store is closed".into(),
             })
         })?;
@@ -157,20 +158,20 @@ impl PostgresStore {
     }
 }
 
-fn window_ns(limits: &Limits) -> i64 {
+fn retry_window_ns(limits: &Limits) -> i64 {
     i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX)
 }
 
 impl Drop for PostgresStore {
     fn drop(&mut self) {
-        self.deaf.cancel();
+        self.stop_listening.cancel();
     }
 }
 
 impl Store for PostgresStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let began = Instant::now();
-        let handed_in = self.hand_in(append);
+        let handed_in = self.enqueue(append);
         async move {
             let done = handed_in?
                 .await
@@ -198,11 +199,11 @@ impl Store for PostgresStore {
     }
 
     fn time(&self) -> BoxFuture<'_, Result<StoreTime, StoreError>> {
-        self.time_there().boxed()
+        self.server_time().boxed()
     }
 
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {
-        beside::plan(&self.pool, id, source).boxed()
+        record_writes::plan(&self.pool, id, source).boxed()
     }
 
     fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>> {
@@ -210,7 +211,7 @@ impl Store for PostgresStore {
     }
 
     fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), StoreError>> {
-        beside::run_key(&self.pool, run, key).boxed()
+        record_writes::run_key(&self.pool, run, key).boxed()
     }
 
     fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
@@ -234,7 +235,7 @@ impl Store for PostgresStore {
     }
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
-        read::first_try(&self.pool, key, self.window_ns).boxed()
+        read::first_try(&self.pool, key, self.retry_window_ns).boxed()
     }
 
     fn engine_tries(
@@ -242,11 +243,11 @@ impl Store for PostgresStore {
         after: Option<RetryKey>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>> {
-        read::engine_tries(&self.pool, self.window_ns, after, limit).boxed()
+        read::engine_tries(&self.pool, self.retry_window_ns, after, limit).boxed()
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        beside::legacy_tries(&self.pool, keys, self.window_ns).boxed()
+        record_writes::legacy_tries(&self.pool, keys, self.retry_window_ns).boxed()
     }
 
     fn put_flips(
@@ -254,7 +255,7 @@ impl Store for PostgresStore {
         flips: Vec<FlipRecord>,
         declared: Option<Vec<DeclaredState>>,
     ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
-        beside::flips(&self.pool, flips, declared).boxed()
+        record_writes::flips(&self.pool, flips, declared).boxed()
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
@@ -275,7 +276,7 @@ impl Store for PostgresStore {
         per_fingerprint: usize,
         fingerprints: usize,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        beside::samples(&self.pool, samples, per_fingerprint, fingerprints).boxed()
+        record_writes::samples(&self.pool, samples, per_fingerprint, fingerprints).boxed()
     }
 
     fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>> {
@@ -287,11 +288,11 @@ impl Store for PostgresStore {
     }
 
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
-        beside::clear_samples(&self.pool, route).boxed()
+        record_writes::clear_samples(&self.pool, route).boxed()
     }
 
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
-        beside::evidence(&self.pool, evidence).boxed()
+        record_writes::evidence(&self.pool, evidence).boxed()
     }
 
     fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
@@ -320,10 +321,10 @@ impl Store for PostgresStore {
             let (done, closed) = oneshot::channel();
             // Waits for a place in the queue: closing comes after what was handed in. If the writer has ended there is
             // nothing to wait for.
-            if self.inlet.aside.send(Aside::Close(done)).await.is_ok() {
+            if self.queues.requests.send(WriterRequest::Close(done)).await.is_ok() {
                 let _ = closed.await;
             }
-            self.deaf.cancel();
+            self.stop_listening.cancel();
             self.pool.close().await;
         }
         .boxed()

@@ -7,9 +7,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, Row, SqlSafeStr};
 
 use super::address::{Address, SCHEMA};
-use super::text::run_id;
+use super::columns::run_id;
 use super::upgrade::{self, NEWEST, newer_tables};
-use crate::store::check::newer_events;
+use crate::store::check::newer_events_problem;
 use crate::store::{NEW_STORE_RETENTION, StoreError};
 use crate::workflow::Event;
 
@@ -29,14 +29,14 @@ pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
         .connect_at_start()
         .await
         .map_err(|error| StoreError(format!("cannot connect to {}: {error}", address.shown)))?;
-    look_at_server(&mut conn, address).await?;
-    make_schema(&mut conn, address).await?;
+    check_server(&mut conn, address).await?;
+    create_schema(&mut conn, address).await?;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", address.shown));
-    let made_now = upgrade::version(&mut conn).await.map_err(failed)? == 0;
+    let is_new = upgrade::version(&mut conn).await.map_err(failed)? == 0;
     upgrade::migrate(&mut conn, address).await?;
     check_version(&mut conn, address).await?;
     let secret = secret(&mut conn).await?;
-    let usual_retention = usual_retention(&mut conn, made_now).await.map_err(failed)?;
+    let usual_retention = usual_retention(&mut conn, is_new).await.map_err(failed)?;
     let _ = address.within(conn.close()).await;
     Ok(Opened { secret, usual_retention })
 }
@@ -44,11 +44,11 @@ pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
 #[cfg(test)]
 pub(super) async fn make_older(address: &Address, version: i64) -> Result<(), StoreError> {
     let mut conn = address.connect().await.map_err(|error| StoreError(error.to_string()))?;
-    make_schema(&mut conn, address).await?;
-    upgrade::take_steps(&mut conn, address, version).await
+    create_schema(&mut conn, address).await?;
+    upgrade::migrate_to(&mut conn, address, version).await
 }
 
-async fn look_at_server(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+async fn check_server(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
     let text = "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
                 current_setting('transaction_read_only') = 'on', current_setting('fsync'), \
@@ -75,12 +75,12 @@ async fn look_at_server(conn: &mut PgConnection, address: &Address) -> Result<()
 }
 
 /// Tables of which none is ours are somebody else's: they are left as they are.
-async fn make_schema(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+async fn create_schema(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot make the schema of {}: {error}", address.shown));
     let text = "SELECT to_regnamespace($1) IS NOT NULL, count(*), count(*) FILTER (WHERE tablename = '_sqlx_migrations') \
                 FROM pg_tables WHERE schemaname = $1";
     let row = sqlx::query(text).bind(SCHEMA).fetch_one(&mut *conn).await.map_err(failed)?;
-    let (there, all, ours): (bool, i64, i64) =
+    let (exists, all, ours): (bool, i64, i64) =
         (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
     if all > 0 && ours == 0 {
         return Err(StoreError(format!(
@@ -88,10 +88,10 @@ async fn make_schema(conn: &mut PgConnection, address: &Address) -> Result<(), S
             address.shown
         )));
     }
-    if !there {
+    if !exists {
         // Who only owns the schema, and may make none, comes here with it made. Two that start together: one is late.
         match conn.execute("CREATE SCHEMA IF NOT EXISTS pointsman".into_sql_str()).await {
-            Err(error) if error.as_database_error().is_some_and(|said| said.is_unique_violation()) => {}
+            Err(error) if error.as_database_error().is_some_and(|text| text.is_unique_violation()) => {}
             done => {
                 done.map_err(failed)?;
             }
@@ -101,7 +101,7 @@ async fn make_schema(conn: &mut PgConnection, address: &Address) -> Result<(), S
 }
 
 /// Opens a database to look at it only, as this binary left it; nothing is made where nothing was.
-pub(super) async fn look_at(address: &Address) -> Result<PgConnection, StoreError> {
+pub(super) async fn open_read_only(address: &Address) -> Result<PgConnection, StoreError> {
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
     let mut conn = address.connect_at_start().await.map_err(failed)?;
@@ -134,7 +134,7 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
         let run = row.try_get::<&[u8], _>(0).ok().and_then(|id| run_id(id).ok());
         Ok((run, row.try_get::<i64, _>(1)?, i64::from(row.try_get::<i16, _>(2)?)))
     });
-    match newer_events(u16::try_from(noted).ok(), standing.transpose().map_err(failed)?) {
+    match newer_events_problem(u16::try_from(noted).ok(), standing.transpose().map_err(failed)?) {
         None => Ok(()),
         Some(why) => Err(StoreError(format!(
             "{shown} has {why}; start that one, or give this one another database with --store"
@@ -143,15 +143,15 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
 }
 
 /// What the database said when its tables were made. One of a version that said nothing keeps what it has.
-async fn usual_retention(conn: &mut PgConnection, made_now: bool) -> sqlx::Result<Option<Duration>> {
-    if made_now {
+async fn usual_retention(conn: &mut PgConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
+    if is_new {
         let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', $1) ON CONFLICT DO NOTHING";
         let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();
         sqlx::query(text).bind(seconds).execute(&mut *conn).await?;
     }
     let text = "SELECT value FROM meta WHERE key = 'usual_retention_s'";
-    let said = sqlx::query(text).fetch_optional(conn).await?.map(|row| row.try_get::<Vec<u8>, _>(0)).transpose()?;
-    Ok(said.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
+    let text = sqlx::query(text).fetch_optional(conn).await?.map(|row| row.try_get::<Vec<u8>, _>(0)).transpose()?;
+    Ok(text.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
 /// The secret: made at random on first use, the same ever after, for all processes.

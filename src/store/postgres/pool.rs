@@ -13,7 +13,7 @@ use sqlx::{Executor, Postgres};
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::fault::{is_lost, may_come};
+use super::write_error::{is_lost, may_recover};
 use crate::limits::Limits;
 use crate::store::StoreError;
 
@@ -28,39 +28,39 @@ pub(super) struct Pool {
 }
 
 /// A statement with its values.
-pub(super) type Asked<'q> = Query<'q, Postgres, PgArguments>;
+pub(super) type BoundQuery<'q> = Query<'q, Postgres, PgArguments>;
 
 impl Pool {
     /// Connects when somebody asks.
     pub(super) fn new(address: Address, limits: &Limits) -> Self {
-        let settle = address.settle();
+        let session_settings = address.session_settings();
         let pool = PgPoolOptions::new()
             .max_connections(u32::try_from(limits.store_connections_max).unwrap_or(u32::MAX))
             .acquire_timeout(address.connect)
             // One that was lost is found by asking, and asking again costs less than a ping before each.
             .test_before_acquire(false)
             .after_connect(move |conn, _| {
-                let settle = settle.clone();
-                Box::pin(async move { conn.execute(settle).await.map(|_| ()) })
+                let session_settings = session_settings.clone();
+                Box::pin(async move { conn.execute(session_settings).await.map(|_| ()) })
             })
             .connect_lazy_with(address.options.clone());
         Self { pool, address }
     }
 
     /// Asks one statement, made anew for every try.
-    pub(super) async fn ask<'q>(&self, make: impl Fn() -> Asked<'q> + Send) -> Result<Vec<PgRow>, StoreError> {
+    pub(super) async fn query<'q>(&self, make: impl Fn() -> BoundQuery<'q> + Send) -> Result<Vec<PgRow>, StoreError> {
         let deadline = Instant::now() + self.address.statement;
         let mut pause = PAUSE_MIN;
         loop {
             let (error, connected) = match self.pool.acquire().await {
-                Ok(conn) => match self.on(conn, make()).await {
+                Ok(conn) => match self.query_on(conn, make()).await {
                     Ok(rows) => return Ok(rows),
                     Err(error) => (error, true),
                 },
                 Err(error) => (error, false),
             };
             let over = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
-            if over || !(is_lost(&error) || may_come(&error)) || Instant::now() >= deadline {
+            if over || !(is_lost(&error) || may_recover(&error)) || Instant::now() >= deadline {
                 return Err(StoreError(format!("the store did not answer: {error}")));
             }
             // Connections that were lost are used up at once; a database that takes no new ones is given time.
@@ -71,8 +71,12 @@ impl Pool {
         }
     }
 
-    async fn on(&self, mut conn: PoolConnection<Postgres>, asked: Asked<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let done = self.address.within(asked.fetch_all(&mut *conn)).await;
+    async fn query_on(
+        &self,
+        mut conn: PoolConnection<Postgres>,
+        query: BoundQuery<'_>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let done = self.address.within(query.fetch_all(&mut *conn)).await;
         if let Err(error) = &done
             && is_lost(error)
         {

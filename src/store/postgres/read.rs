@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
+use super::columns::{Result, arm, column, escape, parse, record, run_id, sql_limit, time, unescape, utf8_text};
 use super::pool::Pool;
-use super::text::{Result, arm, column, name, parse, plain, record, rows, run_id, text, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
-use crate::store::rows::{AppendRow, Parts};
-use crate::store::summary::current;
+use crate::store::append_row::{AppendRow, PayloadsBySeq};
+use crate::store::summary::decode_summary;
 use crate::store::{
     FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
 };
@@ -26,7 +26,7 @@ pub(super) async fn events(pool: &Pool, run: RunId, from: Seq) -> Result<Vec<Sto
                     coalesce((SELECT max(first) FROM appends WHERE run_id = $1 AND first <= $2), 0) \
                 ORDER BY a.first";
     let seq = i64::try_from(from.0).unwrap_or(i64::MAX);
-    let found = pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice()).bind(seq)).await?;
+    let found = pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice()).bind(seq)).await?;
     let mut events = Vec::new();
     for row in &found {
         read_append(row, run, from, &mut events)?;
@@ -39,12 +39,12 @@ fn read_append(row: &PgRow, run: RunId, from: Seq, into: &mut Vec<StoredEvent>) 
     let expected: i64 = column(row, 4)?;
     let seqs: Vec<i64> = column::<Option<_>>(row, 5)?.unwrap_or_default();
     let paths: Vec<String> =
-        column::<Option<Vec<String>>>(row, 6)?.unwrap_or_default().into_iter().map(plain).collect();
+        column::<Option<Vec<String>>>(row, 6)?.unwrap_or_default().into_iter().map(unescape).collect();
     let bodies: Vec<Vec<u8>> = column::<Option<_>>(row, 7)?.unwrap_or_default();
     if seqs.len() as i64 != expected {
         return Err(StoreError(format!("payloads of {run} are missing: `pointsman store check` says which")));
     }
-    let mut parts = Parts::new();
+    let mut parts = PayloadsBySeq::new();
     for ((seq, path), body) in seqs.iter().zip(&paths).zip(&bodies) {
         if let Ok(parts) = parts.entry(seq.cast_unsigned()).or_insert_with(|| Ok(Vec::new())) {
             parts.push((path.as_str(), body.as_slice()));
@@ -56,7 +56,7 @@ fn read_append(row: &PgRow, run: RunId, from: Seq, into: &mut Vec<StoredEvent>) 
 pub(super) const RUN_SNAPSHOT: &str = "SELECT seq, at, fold, hash, body FROM run_snapshots WHERE run_id = $1";
 
 pub(super) async fn run_snapshot(pool: &Pool, run: RunId) -> Result<Option<RunSnapshot>> {
-    let found = pool.ask(|| sqlx::query(RUN_SNAPSHOT).bind(run.0.as_bytes().as_slice())).await?;
+    let found = pool.query(|| sqlx::query(RUN_SNAPSHOT).bind(run.0.as_bytes().as_slice())).await?;
     found.first().map(|row| snapshot_of(row, run)).transpose()
 }
 
@@ -75,13 +75,13 @@ fn append_row(row: &PgRow) -> Result<AppendRow<'_>> {
 
 pub(super) async fn run(pool: &Pool, run: RunId) -> Result<Option<RunSummary>> {
     let text = "SELECT summary, seq, last_at FROM runs WHERE run_id = $1";
-    let found = pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+    let found = pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
     found.first().map(|row| summary(row, 0)).transpose()
 }
 
 /// A run's summary, from this column on: as it was written, its last seq, and when that happened.
 pub(super) fn summary(row: &PgRow, at: usize) -> Result<RunSummary> {
-    current(column(row, at)?, column(row, at + 1)?, column(row, at + 2)?)
+    decode_summary(column(row, at)?, column(row, at + 1)?, column(row, at + 2)?)
 }
 
 /// Conditions of a listing with their values: only what is asked for stands in the statement, so that it finds its
@@ -118,7 +118,7 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
         all.add("status = ANY ($)", Value::Texts(statuses.iter().map(|status| status.as_str()).collect()));
     }
     if let Some(workflow) = workflow {
-        all.add("workflow = $", Value::Text(text(&workflow).into_owned()));
+        all.add("workflow = $", Value::Text(escape(&workflow).into_owned()));
     }
     if let Some(route) = route {
         all.add("route = $", Value::Text(route.as_str().to_owned()));
@@ -137,8 +137,10 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
         all.add("run_id < $", Value::Bytes(before.0.as_bytes().to_vec()));
     }
     let Conditions { text, values } = all;
-    let text =
-        format!("SELECT summary, seq, last_at FROM runs WHERE true{text} ORDER BY run_id DESC LIMIT {}", rows(limit));
+    let text = format!(
+        "SELECT summary, seq, last_at FROM runs WHERE true{text} ORDER BY run_id DESC LIMIT {}",
+        sql_limit(limit)
+    );
     let text = AssertSqlSafe(text).into_sql_str();
     let make = || {
         // A text for every limit and mixture is not worth keeping prepared.
@@ -148,14 +150,14 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
             Value::Bytes(value) => query.bind(value.as_slice()),
         })
     };
-    let found = pool.ask(make).await?;
+    let found = pool.query(make).await?;
     found.iter().map(|row| summary(row, 0)).collect()
 }
 
 /// How many runs have not ended, by status.
 pub(super) async fn open_runs(pool: &Pool) -> Result<Vec<(RunStatus, u64)>> {
     let text = "SELECT status, count(*) FROM runs WHERE NOT ended GROUP BY status";
-    let found = pool.ask(|| sqlx::query(text)).await?;
+    let found = pool.query(|| sqlx::query(text)).await?;
     let count = |row: &PgRow| {
         let (status, count): (&str, i64) = (column(row, 0)?, column(row, 1)?);
         let known = RunStatus::OPEN.into_iter().find(|known| known.as_str() == status);
@@ -168,36 +170,36 @@ pub(super) async fn open_runs(pool: &Pool) -> Result<Vec<(RunStatus, u64)>> {
 }
 
 pub(super) async fn plan(pool: &Pool, id: PlanId) -> Result<Option<serde_json::Value>> {
-    let found = pool.ask(|| sqlx::query("SELECT source FROM plans WHERE id = $1").bind(id.as_str())).await?;
+    let found = pool.query(|| sqlx::query("SELECT source FROM plans WHERE id = $1").bind(id.as_str())).await?;
     found.first().map(|row| record(row, 0)).transpose()
 }
 
 pub(super) async fn run_key(pool: &Pool, run: RunId) -> Result<Option<Vec<u8>>> {
     let text = "SELECT key FROM run_keys WHERE run_id = $1";
-    let found = pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+    let found = pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
     found.first().map(|row| column(row, 0)).transpose()
 }
 
 pub(super) async fn pin(pool: &Pool, key: PinKey) -> Result<Option<PinRecord>> {
     let ask = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND sha256(id) = sha256($2)";
-    let found = pool.ask(|| sqlx::query(ask).bind(key.family.as_str()).bind(key.id.as_bytes())).await?;
+    let found = pool.query(|| sqlx::query(ask).bind(key.family.as_str()).bind(key.id.as_bytes())).await?;
     found.first().map(pin_record).transpose()
 }
 
 pub(super) async fn pins(pool: &Pool, family: RouteId, arm: Arm, limit: usize) -> Result<Vec<PinRecord>> {
     let ask = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND arm = $2 ORDER BY pos DESC LIMIT $3";
-    let found = pool.ask(|| sqlx::query(ask).bind(family.as_str()).bind(arm.as_str()).bind(rows(limit))).await?;
+    let found = pool.query(|| sqlx::query(ask).bind(family.as_str()).bind(arm.as_str()).bind(sql_limit(limit))).await?;
     found.iter().map(pin_record).collect()
 }
 
 fn pin_record(row: &PgRow) -> Result<PinRecord> {
-    let key = PinKey { family: RouteId::new(column::<String>(row, 0)?), id: name(column(row, 1)?)?.into() };
+    let key = PinKey { family: RouteId::new(column::<String>(row, 0)?), id: utf8_text(column(row, 1)?)?.into() };
     let run = column::<Option<&[u8]>>(row, 3)?.map(run_id).transpose()?;
     Ok(PinRecord { key, arm: arm(column(row, 2)?)?, run, at: time(column(row, 4)?)? })
 }
 
 pub(super) async fn pin_counts(pool: &Pool) -> Result<Vec<PinCount>> {
-    let found = pool.ask(|| sqlx::query("SELECT family, arm, count(*) FROM pins GROUP BY family, arm")).await?;
+    let found = pool.query(|| sqlx::query("SELECT family, arm, count(*) FROM pins GROUP BY family, arm")).await?;
     let count = |row: &PgRow| {
         let count: i64 = column(row, 2)?;
         Ok((RouteId::new(column::<String>(row, 0)?), arm(column(row, 1)?)?, count.cast_unsigned()))
@@ -207,9 +209,9 @@ pub(super) async fn pin_counts(pool: &Pool) -> Result<Vec<PinCount>> {
     Ok(counts)
 }
 
-pub(super) async fn first_try(pool: &Pool, key: RetryKey, window_ns: i64) -> Result<Option<FirstTry>> {
+pub(super) async fn first_try(pool: &Pool, key: RetryKey, retry_window_ns: i64) -> Result<Option<FirstTry>> {
     let text = "SELECT arm, run_id, request FROM retry_keys WHERE key = $1 AND at > now_ns() - $2";
-    let found = pool.ask(|| sqlx::query(text).bind(key.0.as_slice()).bind(window_ns)).await?;
+    let found = pool.query(|| sqlx::query(text).bind(key.0.as_slice()).bind(retry_window_ns)).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let run = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
     let request = column::<Option<&[u8]>>(row, 2)?.and_then(|bytes| bytes.try_into().ok());
@@ -218,14 +220,14 @@ pub(super) async fn first_try(pool: &Pool, key: RetryKey, window_ns: i64) -> Res
 
 pub(super) async fn engine_tries(
     pool: &Pool,
-    window_ns: i64,
+    retry_window_ns: i64,
     after: Option<RetryKey>,
     limit: usize,
 ) -> Result<Vec<(RetryKey, Timestamp)>> {
     let text = "SELECT key, at FROM retry_keys WHERE key > $1 AND run_id IS NOT NULL AND at > now_ns() - $2 \
                 ORDER BY key LIMIT $3";
     let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
-    let found = pool.ask(|| sqlx::query(text).bind(after).bind(window_ns).bind(rows(limit))).await?;
+    let found = pool.query(|| sqlx::query(text).bind(after).bind(retry_window_ns).bind(sql_limit(limit))).await?;
     let try_of = |row: &PgRow| {
         let key = column::<&[u8]>(row, 0)?.try_into();
         let key = key.map_err(|_| StoreError("a stored retry key has a wrong length".into()))?;
@@ -236,7 +238,7 @@ pub(super) async fn engine_tries(
 
 pub(super) async fn pinned(pool: &Pool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {
     let ask = "SELECT family, id, arm, run_id, at, pos FROM pins WHERE pos > $1 ORDER BY pos LIMIT $2";
-    let found = pool.ask(|| sqlx::query(ask).bind(after.cast_signed()).bind(rows(limit))).await?;
+    let found = pool.query(|| sqlx::query(ask).bind(after.cast_signed()).bind(sql_limit(limit))).await?;
     let pin_of = |row: &PgRow| {
         let pin = pin_record(row)?;
         Ok((column::<i64>(row, 5)?.cast_unsigned(), pin.key, pin.arm))
@@ -257,11 +259,11 @@ pub(super) async fn records<T: serde::de::DeserializeOwned>(
             query = query.bind(route.as_str());
         }
         if let Some(limit) = limit {
-            query = query.bind(rows(limit));
+            query = query.bind(sql_limit(limit));
         }
         query
     };
-    let found = pool.ask(make).await?;
+    let found = pool.query(make).await?;
     found.iter().map(|row| parse(column::<&[u8]>(row, 0)?)).collect()
 }
 
@@ -271,13 +273,13 @@ pub(super) async fn flips(pool: &Pool, route: Option<RouteId>, limit: usize) -> 
         None => "SELECT number, record FROM flips WHERE $1::text IS NULL ORDER BY number DESC LIMIT $2",
     };
     let route = route.as_ref().map(RouteId::as_str);
-    let found = pool.ask(|| sqlx::query(ask).bind(route).bind(rows(limit))).await?;
+    let found = pool.query(|| sqlx::query(ask).bind(route).bind(sql_limit(limit))).await?;
     found.iter().map(flip).collect()
 }
 
 pub(super) async fn last_flips(pool: &Pool) -> Result<Vec<FlipRecord>> {
     let text = "SELECT DISTINCT ON (route) number, record FROM flips ORDER BY route NULLS FIRST, number DESC";
-    let found = pool.ask(|| sqlx::query(text)).await?;
+    let found = pool.query(|| sqlx::query(text)).await?;
     found.iter().map(flip).collect()
 }
 

@@ -15,13 +15,13 @@ use sqlx::{Connection, Executor, Postgres, Row, SqlSafeStr};
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::fault::{Fault, is_lost};
+use super::write_error::{WriteError, is_lost};
 
 /// Pauses between tries to reach the database.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The first half of every writer's lock; the second is its store's own.
-const LOCKS: i32 = 0x706d;
+const LOCK_CLASS: i32 = 0x706d;
 
 /// The connection, or what opens the next one.
 pub(super) struct Session {
@@ -29,107 +29,107 @@ pub(super) struct Session {
     lock: i32,
     open: Option<PgConnection>,
     pause: Duration,
-    not_before: Option<Instant>,
-    why: String,
+    retry_at: Option<Instant>,
+    last_error: String,
 }
 
 impl Session {
     pub(super) fn new(address: Address) -> Self {
         let lock = fastrand::i32(0..i32::MAX);
-        Self { address, lock, open: None, pause: PAUSE_MIN, not_before: None, why: String::new() }
+        Self { address, lock, open: None, pause: PAUSE_MIN, retry_at: None, last_error: String::new() }
     }
 
     /// The open connection, or a new one. Nothing was begun where this fails.
-    pub(super) async fn get(&mut self) -> Result<&mut PgConnection, Fault> {
+    pub(super) async fn get(&mut self) -> Result<&mut PgConnection, WriteError> {
         let open = match self.open.take() {
             Some(open) => open,
             None => {
-                let resting = self.not_before.is_some_and(|then| Instant::now() < then);
-                let begun = if resting { None } else { Some(self.begin().await) };
+                let is_waiting = self.retry_at.is_some_and(|then| Instant::now() < then);
+                let begun = if is_waiting { None } else { Some(self.connect().await) };
                 match begun {
                     Some(Ok(open)) => open,
                     Some(Err(error)) => {
-                        self.why = error.to_string();
+                        self.last_error = error.to_string();
                         let pause = self.pause.mul_f64(0.5 + fastrand::f64());
-                        self.not_before = Some(Instant::now() + pause);
+                        self.retry_at = Some(Instant::now() + pause);
                         self.pause = (self.pause * 2).min(PAUSE_MAX);
-                        return Err(Fault::Sure(format!("the database is away: {}", self.why)));
+                        return Err(WriteError::NotWritten(format!("the database is away: {}", self.last_error)));
                     }
-                    None => return Err(Fault::Sure(format!("the database is away: {}", self.why))),
+                    None => return Err(WriteError::NotWritten(format!("the database is away: {}", self.last_error))),
                 }
             }
         };
         self.pause = PAUSE_MIN;
-        self.not_before = None;
+        self.retry_at = None;
         Ok(self.open.insert(open))
     }
 
     /// The same, trying again while the time lasts.
-    pub(super) async fn get_within(&mut self, time: Duration) -> Result<(), Fault> {
+    pub(super) async fn get_within(&mut self, time: Duration) -> Result<(), WriteError> {
         let deadline = Instant::now() + time;
         loop {
-            let Err(fault) = self.get().await else { return Ok(()) };
-            let next = self.not_before.unwrap_or_else(Instant::now);
+            let Err(error) = self.get().await else { return Ok(()) };
+            let next = self.retry_at.unwrap_or_else(Instant::now);
             if next >= deadline {
-                return Err(fault);
+                return Err(error);
             }
             tokio::time::sleep_until(next).await;
         }
     }
 
     /// Whether the last try to open it failed.
-    pub(super) fn is_away(&self) -> bool {
-        self.open.is_none() && self.not_before.is_some()
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.open.is_none() && self.retry_at.is_some()
     }
 
     /// Why the last try to open it failed.
-    pub(super) fn why(&self) -> &str {
-        &self.why
+    pub(super) fn last_error(&self) -> &str {
+        &self.last_error
     }
 
     /// How long until it is worth trying again.
-    pub(super) fn next_try(&self) -> Duration {
-        self.not_before.map_or(PAUSE_MIN, |then| then.saturating_duration_since(Instant::now()))
+    pub(super) fn retry_in(&self) -> Duration {
+        self.retry_at.map_or(PAUSE_MIN, |then| then.saturating_duration_since(Instant::now()))
     }
 
-    async fn begin(&self) -> Result<PgConnection, sqlx::Error> {
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let mut conn = self.address.connect().await?;
-        let (class, own) = (LOCKS, self.lock);
-        let ask = sqlx::query("SELECT pg_try_advisory_lock($1, $2)").bind(class).bind(own);
+        let (class, key) = (LOCK_CLASS, self.lock);
+        let ask = sqlx::query("SELECT pg_try_advisory_lock($1, $2)").bind(class).bind(key);
         let held: bool = self.address.within(ask.fetch_one(&mut conn)).await?.try_get(0)?;
         if !held {
             // Ours of before, which does not know yet that nobody is there: it is ended, and its end is waited for.
             let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
                        AND classid::bigint = $1 AND objid::bigint = $2 AND granted \
                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-            let end = sqlx::query(end).bind(i64::from(class)).bind(i64::from(own));
+            let end = sqlx::query(end).bind(i64::from(class)).bind(i64::from(key));
             self.address.within(end.fetch_all(&mut conn)).await?;
-            let wait = sqlx::query("SELECT pg_advisory_lock($1, $2)").bind(class).bind(own);
+            let wait = sqlx::query("SELECT pg_advisory_lock($1, $2)").bind(class).bind(key);
             self.address.within(wait.fetch_all(&mut conn)).await?;
         }
         Ok(conn)
     }
 
     /// One statement, whole, and its commit.
-    pub(super) async fn ask(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, Fault> {
+    pub(super) async fn query(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, WriteError> {
         let statement = self.address.clone();
         let conn = self.get().await?;
         // Every row and the end of the statement: an error may come with the commit, after the rows.
         let done = statement.within(query.fetch_all(conn)).await;
-        done.map_err(|error| self.lost_by(error))
+        done.map_err(|error| self.discard_if_lost(error))
     }
 
     /// A statement that begins or ends a transaction.
-    pub(super) async fn say(&mut self, text: &'static str) -> Result<(), Fault> {
+    pub(super) async fn execute(&mut self, text: &'static str) -> Result<(), WriteError> {
         let statement = self.address.clone();
         let conn = self.get().await?;
         let done = statement.within(conn.execute(text.into_sql_str())).await;
-        done.map(|_| ()).map_err(|error| self.lost_by(error))
+        done.map(|_| ()).map_err(|error| self.discard_if_lost(error))
     }
 
-    fn lost_by(&mut self, error: sqlx::Error) -> Fault {
+    fn discard_if_lost(&mut self, error: sqlx::Error) -> WriteError {
         if is_lost(&error) {
-            self.drop_it();
+            self.discard();
         }
         error.into()
     }
@@ -138,20 +138,20 @@ impl Session {
     pub(super) async fn roll_back(&mut self) {
         let Some(open) = &mut self.open else { return };
         if self.address.within(open.execute("ROLLBACK".into_sql_str())).await.is_err() {
-            self.drop_it();
+            self.discard();
         }
     }
 
     /// Leaves the connection to itself; the next use opens a new one. It is not waited for: it may hang.
-    pub(super) fn drop_it(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.open = None;
     }
 
     /// Whether the database takes commits.
-    pub(super) async fn probe(&mut self) -> Result<(), Fault> {
+    pub(super) async fn probe(&mut self) -> Result<(), WriteError> {
         let text = "INSERT INTO meta (key, value) VALUES ('probe', '') \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-        self.ask(sqlx::query(text)).await.map(|_| ())
+        self.query(sqlx::query(text)).await.map(|_| ())
     }
 
     /// Closes it and waits for that, a little.

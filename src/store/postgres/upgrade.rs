@@ -12,9 +12,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor, SqlSafeStr, SqlStr};
 
 use super::address::{Address, SCHEMA};
-use super::text::run_id;
+use super::columns::run_id;
 use crate::store::StoreError;
-use crate::store::check::newer_events;
+use crate::store::check::newer_events_problem;
 use crate::workflow::Event;
 
 /// The step from which on events stand in rows of appends: those that an older database has are moved after it.
@@ -26,14 +26,14 @@ pub(super) const NEWEST: i64 = 7;
 /// Held by whoever brings the tables up.
 const LOCK: i64 = 20_254;
 /// Between looks whether others have ended.
-const AGAIN: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Events of one batch.
 const EVENTS_AT_ONCE: i64 = 2_000;
 /// How often it is said how far this is.
-const SAY_EVERY: Duration = Duration::from_secs(2);
+const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The steps that bring the tables up, in order, as far as one of them.
-fn steps(upto: i64) -> Migrator {
+fn migrations(last: i64) -> Migrator {
     let first = include_str!("../schema/postgres/0001_first.sql").into_sql_str();
     let lists = include_str!("../schema/postgres/0002_lists.sql").into_sql_str();
     let flips = include_str!("../schema/postgres/0003_flips.sql").into_sql_str();
@@ -41,7 +41,7 @@ fn steps(upto: i64) -> Migrator {
     let appends = include_str!("../schema/postgres/0005_appends.sql").into_sql_str();
     let moved = include_str!("../schema/postgres/0006_events_moved.sql").into_sql_str();
     let run_snapshots = include_str!("../schema/postgres/0007_run_snapshots.sql").into_sql_str();
-    let mut steps = vec![
+    let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
         Migration::new(3, "flips".into(), MigrationType::Simple, flips, false),
@@ -50,8 +50,8 @@ fn steps(upto: i64) -> Migrator {
         Migration::new(MOVED, "events moved".into(), MigrationType::Simple, moved, false),
         Migration::new(NEWEST, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
     ];
-    steps.retain(|step| step.version <= upto);
-    Migrator::with_migrations(steps)
+    migrations.retain(|step| step.version <= last);
+    Migrator::with_migrations(migrations)
 }
 
 pub(super) fn newer_tables(shown: &str, version: i64) -> StoreError {
@@ -66,7 +66,7 @@ pub(super) async fn migrate(conn: &mut PgConnection, address: &Address) -> Resul
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
     if version(conn).await.map_err(failed)? == NEWEST {
-        return take_steps(conn, address, NEWEST).await;
+        return migrate_to(conn, address, NEWEST).await;
     }
     lock(conn, address).await?;
     let done = migrate_alone(conn, address).await;
@@ -95,22 +95,22 @@ async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(),
         wait_for_older(conn, address, found).await?;
     }
     if found < APPENDS {
-        take_steps(conn, address, APPENDS).await?;
+        migrate_to(conn, address, APPENDS).await?;
     }
     if found < MOVED {
         move_events(conn, address).await?;
     }
-    take_steps(conn, address, NEWEST).await
+    migrate_to(conn, address, NEWEST).await
 }
 
 /// Brings the tables up as far as a step.
-pub(in crate::store) async fn take_steps(
+pub(in crate::store) async fn migrate_to(
     conn: &mut PgConnection,
     address: &Address,
-    upto: i64,
+    last: i64,
 ) -> Result<(), StoreError> {
     let shown = &address.shown;
-    match steps(upto).run_direct(None, conn, false).await {
+    match migrations(last).run_direct(None, conn, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(newer_tables(shown, version)),
         Err(error) => Err(StoreError(format!("cannot bring up the tables of {shown}: {error}"))),
@@ -146,7 +146,7 @@ async fn lock(conn: &mut PgConnection, address: &Address) -> Result<(), StoreErr
                 "another pointsman is bringing up the tables of {shown}: start this one when that is done"
             )));
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -172,7 +172,7 @@ async fn wait_for_older(conn: &mut PgConnection, address: &Address, found: i64) 
                 names.join(", ")
             )));
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -187,12 +187,12 @@ async fn move_events(conn: &mut PgConnection, address: &Address) -> Result<(), S
         let run = row.try_get::<&[u8], _>(0).ok().and_then(|id| run_id(id).ok());
         Ok((run, row.try_get::<i64, _>(1)?, i64::from(row.try_get::<i16, _>(2)?)))
     });
-    if let Some(why) = newer_events(None, standing.transpose().map_err(failed)?) {
+    if let Some(why) = newer_events_problem(None, standing.transpose().map_err(failed)?) {
         return Err(StoreError(format!(
             "{shown} has {why}; start that one, or give this one another database with --store"
         )));
     }
-    let (began, mut said, mut all) = (Instant::now(), Instant::now(), 0);
+    let (began, mut logged, mut all) = (Instant::now(), Instant::now(), 0);
     loop {
         let row =
             sqlx::query("SELECT move_events($1)").bind(EVENTS_AT_ONCE).fetch_one(&mut *conn).await.map_err(failed)?;
@@ -201,8 +201,8 @@ async fn move_events(conn: &mut PgConnection, address: &Address) -> Result<(), S
             break;
         }
         all += moved;
-        if said.elapsed() >= SAY_EVERY {
-            said = Instant::now();
+        if logged.elapsed() >= LOG_INTERVAL {
+            logged = Instant::now();
             tracing::info!(store = shown, "bringing up the store: {all} events moved");
         }
     }

@@ -11,30 +11,30 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::claim::{Aside, Claims};
 use super::commit::Committer;
+use super::take::{RunTaker, WriterRequest};
 use crate::limits::Limits;
 use crate::store::Priority;
-use crate::store::job::Job;
+use crate::store::encoded::EncodedAppend;
 
 /// While the store is not healthy, it is not tried more often than this.
-const PROBE_EVERY: Duration = Duration::from_millis(100);
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Where appends and the rest are handed in.
 #[derive(Clone)]
-pub(super) struct Inlet {
-    pub(super) live: mpsc::Sender<Job>,
-    pub(super) dark: mpsc::Sender<Job>,
-    pub(super) aside: mpsc::Sender<Aside>,
+pub(super) struct WriterQueues {
+    pub(super) live: mpsc::Sender<EncodedAppend>,
+    pub(super) dark: mpsc::Sender<EncodedAppend>,
+    pub(super) requests: mpsc::Sender<WriterRequest>,
 }
 
 /// The task's own state.
 pub(super) struct Writer {
-    live: mpsc::Receiver<Job>,
-    dark: mpsc::Receiver<Job>,
-    aside: mpsc::Receiver<Aside>,
+    live: mpsc::Receiver<EncodedAppend>,
+    dark: mpsc::Receiver<EncodedAppend>,
+    requests: mpsc::Receiver<WriterRequest>,
     committer: Committer,
-    claims: Claims,
+    run_taker: RunTaker,
     healthy: Arc<AtomicBool>,
     batch_events_max: usize,
     dark_events_max: usize,
@@ -42,40 +42,40 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(committer: Committer, healthy: Arc<AtomicBool>, limits: &Limits) -> (Self, Inlet) {
+    pub(super) fn new(committer: Committer, healthy: Arc<AtomicBool>, limits: &Limits) -> (Self, WriterQueues) {
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let queue = size(limits.append_queue_max).min(tokio::sync::Semaphore::MAX_PERMITS);
         let (live_in, live) = mpsc::channel(queue);
         let (dark_in, dark) = mpsc::channel(queue);
-        let (aside_in, aside) = mpsc::channel(queue);
+        let (requests_in, requests) = mpsc::channel(queue);
         let writer = Self {
             live,
             dark,
-            aside,
+            requests,
             committer,
-            claims: Claims::default(),
+            run_taker: RunTaker::default(),
             healthy,
             batch_events_max: size(limits.append_batch_events_max),
             dark_events_max: size(limits.append_dark_batch_events_max),
             batch_events: metrics::histogram!("pointsman_append_batch_events"),
         };
-        (writer, Inlet { live: live_in, dark: dark_in, aside: aside_in })
+        (writer, WriterQueues { live: live_in, dark: dark_in, requests: requests_in })
     }
 
     /// Runs until everybody who could hand something in is gone, or until it is told to close; either way what was
     /// handed in is finished first.
     pub(super) async fn run(mut self) {
-        let mut closing: Vec<oneshot::Sender<()>> = Vec::new();
+        let mut on_closed: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
             let healthy = self.healthy.load(Ordering::Acquire);
-            let pause = self.committer.session.next_try().max(PROBE_EVERY);
+            let pause = self.committer.session.retry_in().max(PROBE_INTERVAL);
             let mut first = None;
-            let mut beside = None;
+            let mut request = None;
             tokio::select! {
                 biased;
-                Some(job) = self.live.recv() => first = Some(job),
-                Some(job) = self.dark.recv() => first = Some(job),
-                Some(aside) = self.aside.recv() => beside = Some(aside),
+                Some(append) = self.live.recv() => first = Some(append),
+                Some(append) = self.dark.recv() => first = Some(append),
+                Some(requests) = self.requests.recv() => request = Some(requests),
                 // Not while closing: a dead database must not hold the end up.
                 () = tokio::time::sleep(pause), if !healthy && !self.live.is_closed() => {
                     self.committer.probe(&self.healthy).await;
@@ -83,59 +83,59 @@ impl Writer {
                 else => break,
             }
             if let Some(first) = first {
-                let batch = self.gather(first);
-                self.batch_events.record(batch.iter().map(|job| job.count()).sum::<usize>() as f64);
+                let batch = self.take_batch(first);
+                self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
                 self.committer.commit(batch, &self.healthy).await;
             }
             // One at a time between batches: never kept out by appends, and never more than one in their way.
-            match beside.or_else(|| self.aside.try_recv().ok()) {
+            match request.or_else(|| self.requests.try_recv().ok()) {
                 None => {}
-                Some(Aside::Close(done)) => {
-                    closing.push(done);
+                Some(WriterRequest::Close(done)) => {
+                    on_closed.push(done);
                     self.live.close();
                     self.dark.close();
-                    self.aside.close();
+                    self.requests.close();
                 }
-                Some(aside) => {
-                    self.claims.perform(aside, &mut self.committer.session).await;
-                    self.is_noticed();
+                Some(requests) => {
+                    self.run_taker.perform(requests, &mut self.committer.session).await;
+                    self.mark_unhealthy_if_disconnected();
                 }
             }
         }
         self.committer.session.close().await;
         self.healthy.store(false, Ordering::Release);
         drop(self);
-        for done in closing {
+        for done in on_closed {
             let _ = done.send(());
         }
     }
 
     /// Whoever claimed runs has found the database gone: nobody is sent here before the probe has found it again.
-    fn is_noticed(&self) {
-        if self.committer.session.is_away() && self.healthy.swap(false, Ordering::AcqRel) {
-            self.committer.told(self.committer.session.why());
+    fn mark_unhealthy_if_disconnected(&self) {
+        if self.committer.session.is_disconnected() && self.healthy.swap(false, Ordering::AcqRel) {
+            self.committer.note_trouble(self.committer.session.last_error());
             tracing::warn!("the store cannot be reached");
         }
     }
 
     /// Whatever waits, live first, up to the bounds. A single append may be larger than they are.
-    fn gather(&mut self, first: Job) -> Vec<Job> {
+    fn take_batch(&mut self, first: EncodedAppend) -> Vec<EncodedAppend> {
         let (mut live, mut dark) = match first.priority {
             Priority::Live => (first.count(), 0),
             Priority::Dark => (0, first.count()),
         };
         let mut batch = vec![first];
         while live < self.batch_events_max
-            && let Ok(job) = self.live.try_recv()
+            && let Ok(append) = self.live.try_recv()
         {
-            live += job.count();
-            batch.push(job);
+            live += append.count();
+            batch.push(append);
         }
         while dark < self.dark_events_max
-            && let Ok(job) = self.dark.try_recv()
+            && let Ok(append) = self.dark.try_recv()
         {
-            dark += job.count();
-            batch.push(job);
+            dark += append.count();
+            batch.push(append);
         }
         batch
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor, SqlSafeStr};
 
-use super::check::look_at;
+use super::check::open_read_only;
 use super::open;
 use crate::store::StoreError;
 
@@ -20,16 +20,16 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 /// How many bytes the copy has.
 pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
-    let mut conn = look_at(from).await?;
+    let mut conn = open_read_only(from).await?;
     // A copy of older tables is what one wants before a newer version brings them up.
     open::refuse_newer_tables(&mut conn, from).await?;
     let failed = |error: String| StoreError(format!("cannot write {}: {error}", to.display()));
     if to.symlink_metadata().is_ok() {
         return Err(exists(to));
     }
-    let part = beside(to, ".part");
+    let part = with_suffix(to, ".part");
     // Held until the copy has its name: of two backups to one file the second is refused.
-    let held = take(&part).map_err(|error| match error.kind() {
+    let lock = create_part_file(&part).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock => StoreError(format!("another backup writes {} now", to.display())),
         _ => failed(format!("{}: {error}", part.display())),
     })?;
@@ -39,7 +39,7 @@ pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
         let name = part.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?.replace('\'', "''");
         let text = AssertSqlSafe(format!("VACUUM INTO '{name}'")).into_sql_str();
         conn.execute(text).await.map_err(|error| failed(error.to_string()))?;
-        settle(&held, &part, to).map_err(|error| match error.kind() {
+        move_into_place(&lock, &part, to).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => exists(to),
             _ => failed(error.to_string()),
         })
@@ -47,7 +47,7 @@ pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
     .await;
     let _ = conn.close().await; // nothing was written through it
     // What is left of it is of no use.
-    clear(&part);
+    remove_part_files(&part);
     done
 }
 
@@ -55,14 +55,14 @@ fn exists(to: &Path) -> StoreError {
     StoreError(format!("{} exists already: a backup overwrites nothing; name another file", to.display()))
 }
 
-fn beside(path: &Path, what: &str) -> PathBuf {
+fn with_suffix(path: &Path, what: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(what);
     name.into()
 }
 
 /// The empty file that is written: new, or what a process left that was killed.
-fn take(part: &Path) -> std::io::Result<File> {
+fn create_part_file(part: &Path) -> std::io::Result<File> {
     let mut private = OpenOptions::new();
     private.write(true).create(true).truncate(false);
     // It holds what the store holds, and the store's secret.
@@ -76,21 +76,21 @@ fn take(part: &Path) -> std::io::Result<File> {
     file.set_len(0)?;
     // What belonged to the other one's half of a copy must not be taken for this one's.
     for what in ["-journal", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(beside(part, what)); // mostly it is not there
+        let _ = std::fs::remove_file(with_suffix(part, what)); // mostly it is not there
     }
     Ok(file)
 }
 
-fn clear(part: &Path) {
+fn remove_part_files(part: &Path) {
     for what in ["", "-journal", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(beside(part, what)); // mostly it is not there
+        let _ = std::fs::remove_file(with_suffix(part, what)); // mostly it is not there
     }
 }
 
 /// Puts the whole copy under its name, on disk; never over a file that came there meanwhile.
-fn settle(held: &File, part: &Path, to: &Path) -> std::io::Result<u64> {
-    held.sync_all()?;
-    let bytes = held.metadata()?.len();
+fn move_into_place(lock: &File, part: &Path, to: &Path) -> std::io::Result<u64> {
+    lock.sync_all()?;
+    let bytes = lock.metadata()?.len();
     match std::fs::hard_link(part, to) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),

@@ -9,15 +9,15 @@ use std::path::Path;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row, SqlSafeStr};
 
-use super::look::run_id;
-use super::{codec, fault, open, read, run_snapshots};
+use super::stored_state::run_id;
+use super::{codec, open, read, run_snapshots, write_error};
 use crate::names::{PlanId, RunId};
 use crate::store::StoreError;
-use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, judge, judge_secret};
-use crate::store::rows::Parts;
+use crate::store::append_row::PayloadsBySeq;
+use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, check_run, check_secret};
 
 /// Runs that are read in one transaction.
-const PAGE: i64 = 64;
+const PAGE_RUNS: i64 = 64;
 
 /// What SQLite says of a file whose first pages it cannot make sense of.
 const MALFORMED: &str = "malformed";
@@ -25,8 +25,9 @@ const MALFORMED: &str = "malformed";
 type Result<T> = std::result::Result<T, StoreError>;
 
 /// Opens a database to look at it only, whatever version its tables have.
-pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
+pub(super) async fn open_read_only(path: &Path) -> Result<SqliteConnection> {
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
     if !path.is_file() {
         return Err(StoreError(format!("there is no database at {}", path.display())));
     }
@@ -39,29 +40,29 @@ pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection> {
         .connect()
         .await
         .map_err(failed)?;
-    open::refuse_another_programs(&mut conn, path).await?;
+    open::refuse_foreign_database(&mut conn, path).await?;
     Ok(conn)
 }
 
 /// Looks at a copy that was just made: at all of it, or, where its tables are older than this binary looks into, whether
 /// the file is whole and how much it holds.
 pub(super) async fn check_copy(path: &Path, since: i64) -> Result<StoreChecked> {
-    let mut conn = look_at(path).await?;
+    let mut conn = open_read_only(path).await?;
     let older = open::is_older(&mut conn, path).await?;
     let mut checked = StoreChecked::default();
-    let done = if older { whole(&mut conn, &mut checked).await } else { Ok(()) };
+    let done = if older { check_older(&mut conn, &mut checked).await } else { Ok(()) };
     let _ = conn.close().await; // it was only read
     if !older {
         return check(path, since).await;
     }
     if let Err(error) = done {
-        checked.find(None, format!("the database cannot be read to its end: {error}"), RESTORE);
+        checked.add_finding(None, format!("the database cannot be read to its end: {error}"), RESTORE);
     }
     Ok(checked)
 }
 
-async fn whole(conn: &mut SqliteConnection, checked: &mut StoreChecked) -> sqlx::Result<()> {
-    look_for_damage(conn, checked).await?;
+async fn check_older(conn: &mut SqliteConnection, checked: &mut StoreChecked) -> sqlx::Result<()> {
+    check_integrity(conn, checked).await?;
     let count = async |conn: &mut SqliteConnection, text: &'static str| -> sqlx::Result<u64> {
         Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0.cast_unsigned())
     };
@@ -74,51 +75,51 @@ async fn whole(conn: &mut SqliteConnection, checked: &mut StoreChecked) -> sqlx:
     Ok(())
 }
 
-async fn look_for_damage(conn: &mut SqliteConnection, checked: &mut StoreChecked) -> sqlx::Result<()> {
+async fn check_integrity(conn: &mut SqliteConnection, checked: &mut StoreChecked) -> sqlx::Result<()> {
     let damage: Vec<(String,)> = sqlx::query_as("PRAGMA quick_check(20)").fetch_all(&mut *conn).await?;
     for (line,) in damage.into_iter().filter(|(line,)| line != "ok") {
-        checked.find(None, format!("the file is damaged: {line}"), RESTORE);
+        checked.add_finding(None, format!("the file is damaged: {line}"), RESTORE);
     }
     let secret: Option<(Vec<u8>,)> =
         sqlx::query_as("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(&mut *conn).await?;
-    judge_secret(secret.as_ref().map(|(secret,)| secret.as_slice()), checked);
+    check_secret(secret.as_ref().map(|(secret,)| secret.as_slice()), checked);
     Ok(())
 }
 
-async fn look_within(path: &Path) -> Result<SqliteConnection> {
-    let mut conn = look_at(path).await?;
-    open::refuse_other_tables(&mut conn, path).await?;
+async fn open_current(path: &Path) -> Result<SqliteConnection> {
+    let mut conn = open_read_only(path).await?;
+    open::require_current_tables(&mut conn, path).await?;
     Ok(conn)
 }
 
 /// Looks at everything. Claims of retry keys from before `since` may name runs that are gone.
 pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
     let mut checked = StoreChecked::default();
-    let mut conn = match look_within(path).await {
+    let mut conn = match open_current(path).await {
         Ok(conn) => conn,
         // It is a database of ours, as far as can be seen: what is wrong with it is what was asked.
         Err(StoreError(why)) if why.contains(MALFORMED) => {
-            checked.find(None, format!("the file is damaged: {why}"), RESTORE);
+            checked.add_finding(None, format!("the file is damaged: {why}"), RESTORE);
             return Ok(checked);
         }
         Err(error) => return Err(error),
     };
-    let done = all(&mut conn, &mut checked, since).await;
+    let done = check_all(&mut conn, &mut checked, since).await;
     let closed = conn.close().await;
     if let Err(error) = done {
-        checked.find(None, format!("the database cannot be read to its end: {error}"), RESTORE);
+        checked.add_finding(None, format!("the database cannot be read to its end: {error}"), RESTORE);
     } else if let Err(error) = closed {
         tracing::warn!(%error, "the database did not close cleanly; it was only read");
     }
     Ok(checked)
 }
 
-async fn all(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
-    look_for_damage(conn, checked).await?;
+async fn check_all(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
+    check_integrity(conn, checked).await?;
     let mut after = Vec::new();
     loop {
         conn.execute("BEGIN".into_sql_str()).await?;
-        let page = page(conn, &mut after, checked).await;
+        let page = check_page(conn, &mut after, checked).await;
         conn.execute("ROLLBACK".into_sql_str()).await?;
         if page? == 0 {
             break;
@@ -126,27 +127,31 @@ async fn all(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64
     }
     let (payloads,): (i64,) = sqlx::query_as("SELECT count(*) FROM payloads").fetch_one(&mut *conn).await?;
     checked.payloads = payloads.cast_unsigned();
-    between(conn, checked, since).await
+    check_references(conn, checked, since).await
 }
 
 /// How many runs it read.
-async fn page(conn: &mut SqliteConnection, after: &mut Vec<u8>, checked: &mut StoreChecked) -> sqlx::Result<usize> {
+async fn check_page(
+    conn: &mut SqliteConnection,
+    after: &mut Vec<u8>,
+    checked: &mut StoreChecked,
+) -> sqlx::Result<usize> {
     let plans: Vec<(String,)> = sqlx::query_as("SELECT id FROM plans").fetch_all(&mut *conn).await?;
     let plans: BTreeSet<PlanId> = plans.into_iter().map(|(id,)| PlanId::new(id)).collect();
     let text = "SELECT run_id, summary, seq, updated, remains IS NOT NULL FROM runs WHERE run_id > ? \
                 ORDER BY run_id LIMIT ?";
     type Found = (Vec<u8>, Vec<u8>, i64, i64, bool);
-    let runs: Vec<Found> = sqlx::query_as(text).bind(after.clone()).bind(PAGE).fetch_all(&mut *conn).await?;
+    let runs: Vec<Found> = sqlx::query_as(text).bind(after.clone()).bind(PAGE_RUNS).fetch_all(&mut *conn).await?;
     for (id, summary, seq, updated, purged) in &runs {
         let Some(run) = run_id(id.clone()) else {
-            checked.find(None, format!("a run has the broken id {id:02x?}"), RESTORE);
+            checked.add_finding(None, format!("a run has the broken id {id:02x?}"), RESTORE);
             continue;
         };
         let events = if *purged { Vec::new() } else { events(conn, run).await? };
-        let snapshot = run_snapshots::newest(&mut *conn, run).await?;
+        let snapshot = run_snapshots::read_newest(&mut *conn, run).await?;
         let (seq, updated, purged) = (*seq, Some(*updated), *purged);
         let rows = RunRows { run, summary, seq, updated, purged, events, snapshot };
-        judge(rows, &plans, checked);
+        check_run(rows, &plans, checked);
     }
     if let Some((id, ..)) = runs.last() {
         after.clone_from(id);
@@ -159,7 +164,7 @@ async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<Eve
     let text = "SELECT refs.seq, refs.path, payloads.hash, payloads.body FROM payload_refs AS refs \
                 LEFT JOIN payloads ON payloads.hash = refs.hash WHERE refs.run_id = ?";
     let found = sqlx::query(text).bind(id).fetch_all(&mut *conn).await?;
-    let mut parts = Parts::new();
+    let mut parts = PayloadsBySeq::new();
     for row in &found {
         let path: &str = row.try_get(1)?;
         let parts = parts.entry(row.try_get::<i64, _>(0)?.cast_unsigned()).or_insert_with(|| Ok(Vec::new()));
@@ -187,14 +192,14 @@ async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<Eve
             let why = format!("{expected} payloads belong to its append; there are {there}");
             parts.insert(append.first.cast_unsigned(), Err(why));
         }
-        append.look(&parts, &mut events);
+        append.read_for_check(&parts, &mut events);
     }
     Ok(events)
 }
 
 /// What must not be there: a text that gives a run's id and a word, what is wrong with it, and what to do. `{}` is the
 /// word.
-const BETWEEN: &[(&str, &str, &str)] = &[
+const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     (
         "SELECT DISTINCT run_id, '' FROM appends WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = appends.run_id) \
          AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = appends.run_id)",
@@ -275,8 +280,8 @@ const BETWEEN: &[(&str, &str, &str)] = &[
     ),
 ];
 
-async fn between(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
-    for (text, what, todo) in BETWEEN {
+async fn check_references(conn: &mut SqliteConnection, checked: &mut StoreChecked, since: i64) -> sqlx::Result<()> {
+    for (text, what, todo) in REFERENCE_CHECKS {
         let text = format!("{text} LIMIT {}", read::FOUND_MAX);
         let mut query = sqlx::query(AssertSqlSafe(text.clone()).into_sql_str());
         if text.contains("?1") {
@@ -285,7 +290,7 @@ async fn between(conn: &mut SqliteConnection, checked: &mut StoreChecked, since:
         for row in query.fetch_all(&mut *conn).await? {
             let run = row.try_get::<Option<Vec<u8>>, _>(0)?.and_then(run_id);
             let word = row.try_get::<String, _>(1).or_else(|_| row.try_get::<i64, _>(1).map(|n| n.to_string()))?;
-            checked.find(run, what.replace("{}", &word), todo);
+            checked.add_finding(run, what.replace("{}", &word), todo);
         }
     }
     Ok(())

@@ -11,137 +11,144 @@ use std::time::Duration;
 use rusqlite::Connection as Sqlite;
 
 use super::connection::Connection;
-use super::fault::Fault;
-use super::hints::Hints;
-use super::job::{Job, nanos};
-use super::judge::Fate;
-use super::put::{Now, Running, judged, put};
+use super::encoded::{EncodedAppend, nanos};
+use super::notifier::Notifier;
+use super::validate::AppendOutcome;
+use super::write_append::{RunningCache, WriteTime, validate, write_append};
+use super::write_error::WriteError;
 use crate::clock;
 use crate::store::AppendError;
 
 /// How often a store that was healthy until now is asked about a commit in doubt, and the first pause between.
-const ASKS: u32 = 3;
-const ASK_PAUSE: Duration = Duration::from_millis(50);
+const LOOKUPS: u32 = 3;
+const LOOKUP_PAUSE: Duration = Duration::from_millis(50);
 
 /// Holds the connection, and what is remembered of what was written through it.
 pub(super) struct Committer {
     pub(super) conn: Connection,
-    pub(super) hints: Hints,
-    running: Running,
-    window_ns: i64,
+    pub(super) notifier: Notifier,
+    cache: RunningCache,
+    retry_window_ns: i64,
     /// What went wrong last, for people.
     pub(super) trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Committer {
-    pub(super) fn new(conn: Connection, hints: Hints, window_ns: i64) -> Self {
-        Self { conn, hints, running: Running::default(), window_ns, trouble: Arc::default() }
+    pub(super) fn new(conn: Connection, notifier: Notifier, retry_window_ns: i64) -> Self {
+        Self { conn, notifier, cache: RunningCache::default(), retry_window_ns, trouble: Arc::default() }
     }
 
     /// What time it is, and up to when retry keys have run out.
-    pub(super) fn now(&self) -> Now {
+    pub(super) fn now(&self) -> WriteTime {
         let ns = nanos(clock::now());
-        Now { ns, since: ns.saturating_sub(self.window_ns) }
+        WriteTime { ns, retry_keys_since: ns.saturating_sub(self.retry_window_ns) }
     }
 
     /// Commits what may be committed and answers every append.
-    pub(super) fn commit(&mut self, jobs: Vec<Job>, healthy: &AtomicBool) {
+    pub(super) fn commit(&mut self, appends: Vec<EncodedAppend>, healthy: &AtomicBool) {
         let now = self.now();
-        match self.attempt(&jobs, now) {
-            Ok(fates) => {
+        match self.try_commit(&appends, now) {
+            Ok(outcomes) => {
                 healthy.store(true, Ordering::Release);
-                self.answer(jobs, fates, now);
+                self.answer(appends, outcomes, now);
             }
             // A row breaks a rule of the schema that was not judged: whoever brought it fails alone.
-            Err(Fault::Constraint(_)) if jobs.len() > 1 => {
-                for job in jobs {
-                    self.commit(vec![job], healthy);
+            Err(WriteError::Constraint(_)) if appends.len() > 1 => {
+                for append in appends {
+                    self.commit(vec![append], healthy);
                 }
             }
-            Err(fault) => {
-                let fates = self.after(&jobs, fault, healthy);
-                self.answer(jobs, fates, now);
+            Err(error) => {
+                let outcomes = self.resolve_failure(&appends, error, healthy);
+                self.answer(appends, outcomes, now);
             }
         }
     }
 
-    fn answer(&mut self, jobs: Vec<Job>, fates: Vec<Fate>, now: Now) {
-        for (job, fate) in jobs.into_iter().zip(fates) {
-            let done = match fate {
-                Fate::Write(_) | Fate::Rides => Ok(()),
-                Fate::Reject(error) => Err(error),
+    fn answer(&mut self, appends: Vec<EncodedAppend>, outcomes: Vec<AppendOutcome>, now: WriteTime) {
+        for (append, outcome) in appends.into_iter().zip(outcomes) {
+            let done = match outcome {
+                AppendOutcome::Write(_) | AppendOutcome::AlreadyStored => Ok(()),
+                AppendOutcome::Reject(error) => Err(error),
             };
             if done.is_ok() {
-                self.hints.written(&job, now.ns);
+                self.notifier.append_committed(&append, now.ns);
             }
             // Whoever asked may have gone: what is written stays written.
-            let _ = job.reply.send(done);
+            let _ = append.reply.send(done);
         }
     }
 
     /// One transaction; what fails is taken back whole.
-    fn attempt(&mut self, jobs: &[Job], now: Now) -> Result<Vec<Fate>, Fault> {
+    fn try_commit(&mut self, appends: &[EncodedAppend], now: WriteTime) -> Result<Vec<AppendOutcome>, WriteError> {
         let done = match self.conn.get() {
-            Ok(conn) => transact(conn, jobs, &mut self.running, now),
-            Err(fault) => Err(fault),
+            Ok(conn) => transact(conn, appends, &mut self.cache, now),
+            Err(error) => Err(error),
         };
         if done.is_err() {
-            self.running.forget();
+            self.cache.forget();
             self.conn.roll_back();
         }
         done
     }
 
     /// What people are told while the store takes nothing.
-    pub(super) fn told(&self, fault: &Fault) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.text().to_owned());
+    pub(super) fn note_trouble(&self, error: &WriteError) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.text().to_owned());
     }
 
     /// The batch was not committed, or nobody knows.
-    fn after(&mut self, jobs: &[Job], fault: Fault, healthy: &AtomicBool) -> Vec<Fate> {
+    fn resolve_failure(
+        &mut self,
+        appends: &[EncodedAppend],
+        error: WriteError,
+        healthy: &AtomicBool,
+    ) -> Vec<AppendOutcome> {
         let was_healthy = healthy.swap(false, Ordering::AcqRel);
-        self.told(&fault);
-        tracing::error!(error = fault.text(), appends = jobs.len(), "the store did not commit");
-        match &fault {
-            Fault::Constraint(text) => {
+        self.note_trouble(&error);
+        tracing::error!(error = error.text(), appends = appends.len(), "the store did not commit");
+        match &error {
+            WriteError::Constraint(text) => {
                 // The disk answered: only this batch is refused.
                 healthy.store(true, Ordering::Release);
-                refuse(jobs, text)
+                refuse(appends, text)
             }
-            Fault::Sure(text) => refuse(jobs, text),
-            Fault::Unclear(text) => match self.ask(jobs, was_healthy) {
-                Ok(fates) => {
+            WriteError::NotWritten(text) => refuse(appends, text),
+            WriteError::Unknown(text) => match self.look_up(appends, was_healthy) {
+                Ok(outcomes) => {
                     healthy.store(true, Ordering::Release);
                     let lost = || AppendError::Refused(format!("{text}; looked up since: nothing of it was kept"));
-                    let settle = |fate| if let Fate::Write(_) = fate { Fate::Reject(lost()) } else { fate };
-                    fates.into_iter().map(settle).collect()
+                    let settle = |outcome| {
+                        if let AppendOutcome::Write(_) = outcome { AppendOutcome::Reject(lost()) } else { outcome }
+                    };
+                    outcomes.into_iter().map(settle).collect()
                 }
-                Err(asked) => {
-                    let text = format!("{text}; asking what was kept failed too: {}", asked.text());
-                    jobs.iter().map(|_| Fate::Reject(AppendError::Unavailable(text.clone()))).collect()
+                Err(lookup) => {
+                    let text = format!("{text}; asking what was kept failed too: {}", lookup.text());
+                    appends.iter().map(|_| AppendOutcome::Reject(AppendError::Unavailable(text.clone()))).collect()
                 }
             },
         }
     }
 
     /// Looks on a fresh connection which appends are stored. What is judged fit to be written is not.
-    fn ask(&mut self, jobs: &[Job], was_healthy: bool) -> Result<Vec<Fate>, Fault> {
-        let mut pause = ASK_PAUSE;
-        let mut asks = if was_healthy { ASKS } else { 1 };
+    fn look_up(&mut self, appends: &[EncodedAppend], was_healthy: bool) -> Result<Vec<AppendOutcome>, WriteError> {
+        let mut pause = LOOKUP_PAUSE;
+        let mut lookups = if was_healthy { LOOKUPS } else { 1 };
         loop {
-            self.conn.drop_it();
-            asks -= 1;
+            self.conn.discard();
+            lookups -= 1;
             let now = self.now();
-            let known = match self.conn.probe(now.ns) {
+            let outcomes = match self.conn.probe(now.ns) {
                 Ok(()) => match self.conn.get() {
-                    Ok(conn) => jobs.iter().map(|job| judged(conn, job, now)).collect(),
-                    Err(fault) => Err(fault),
+                    Ok(conn) => appends.iter().map(|append| validate(conn, append, now)).collect(),
+                    Err(error) => Err(error),
                 },
-                Err(fault) => Err(fault),
+                Err(error) => Err(error),
             };
-            match known {
-                Ok(known) => return Ok(known),
-                Err(fault) if asks == 0 => return Err(fault),
+            match outcomes {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(error) if lookups == 0 => return Err(error),
                 Err(_) => {
                     // The writer's own thread: nobody else has work for it, and waking early does no harm.
                     std::thread::park_timeout(pause);
@@ -167,13 +174,19 @@ impl Committer {
     }
 }
 
-fn transact(conn: &Sqlite, jobs: &[Job], running: &mut Running, now: Now) -> Result<Vec<Fate>, Fault> {
+fn transact(
+    conn: &Sqlite,
+    appends: &[EncodedAppend],
+    cache: &mut RunningCache,
+    now: WriteTime,
+) -> Result<Vec<AppendOutcome>, WriteError> {
     conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let fates: Vec<Fate> = jobs.iter().map(|job| put(conn, job, running, now)).collect::<Result<_, _>>()?;
+    let outcomes: Vec<AppendOutcome> =
+        appends.iter().map(|append| write_append(conn, append, cache, now)).collect::<Result<_, _>>()?;
     conn.prepare_cached("COMMIT")?.execute([])?;
-    Ok(fates)
+    Ok(outcomes)
 }
 
-fn refuse(jobs: &[Job], text: &str) -> Vec<Fate> {
-    jobs.iter().map(|_| Fate::Reject(AppendError::Refused(text.to_owned()))).collect()
+fn refuse(appends: &[EncodedAppend], text: &str) -> Vec<AppendOutcome> {
+    appends.iter().map(|_| AppendOutcome::Reject(AppendError::Refused(text.to_owned()))).collect()
 }

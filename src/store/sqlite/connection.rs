@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection as Sqlite;
 use rusqlite::hooks::Wal;
 
-use super::fault::Fault;
+use super::write_error::WriteError;
 
 /// Statements that are kept prepared: more than the writer has.
 const STATEMENTS_MAX: usize = 64;
@@ -93,11 +93,11 @@ impl Connection {
     }
 
     /// The open connection, or a new one.
-    pub(super) fn get(&mut self) -> Result<&Sqlite, Fault> {
+    pub(super) fn get(&mut self) -> Result<&Sqlite, WriteError> {
         let open = match self.open.take() {
             Some(open) => open,
             // Nothing was begun on a connection that does not exist.
-            None => self.options.open().map_err(|error| Fault::Sure(error.to_string()))?,
+            None => self.options.open().map_err(|error| WriteError::NotWritten(error.to_string()))?,
         };
         Ok(self.open.insert(open))
     }
@@ -119,13 +119,13 @@ impl Connection {
     pub(super) fn roll_back(&mut self) {
         let Some(open) = &self.open else { return };
         if !open.is_autocommit() && open.execute_batch("ROLLBACK").is_err() {
-            self.drop_it();
+            self.discard();
         }
     }
 
     /// Leaves the connection to itself; the next use opens a new one. Closing it is not waited for: it may hang on the
     /// disk.
-    pub(super) fn drop_it(&mut self) {
+    pub(super) fn discard(&mut self) {
         if let Some(open) = self.open.take() {
             // Where no thread is to be had it is closed here.
             let _ = std::thread::Builder::new().name("store-closes".into()).spawn(move || drop(open));
@@ -134,14 +134,14 @@ impl Connection {
 
     /// Commits something harmless on a fresh connection. Once that has succeeded, a transaction that was in doubt is
     /// either seen by reads or will never be: its rest in the log has been written over.
-    pub(super) fn probe(&mut self, now_ns: i64) -> Result<(), Fault> {
+    pub(super) fn probe(&mut self, now_ns: i64) -> Result<(), WriteError> {
         let text = "INSERT INTO meta (key, value) VALUES ('probe', ?) \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
         let done = self.get()?.execute(text, [now_ns]);
         if done.is_err() {
-            self.drop_it();
+            self.discard();
         }
-        done.map(drop).map_err(Fault::from)
+        done.map(drop).map_err(WriteError::from)
     }
 
     /// Closes it and waits for that.

@@ -8,23 +8,23 @@
 //! no, and the writer finds out by itself that the disk is back. Nobody cancels a write: a caller that goes away only
 //! misses its reply.
 
-mod aside;
 mod backup;
 mod check;
 mod commit;
 mod connection;
-mod fault;
-mod hints;
-mod lock;
-mod look;
-mod moves;
+mod coordination;
+mod coordination_writes;
+mod file_lock;
+mod notifier;
 mod open;
-mod put;
+mod other_writes;
 mod queue;
 mod read;
 mod run_snapshots;
+mod stored_state;
 mod upgrade;
-mod work;
+mod write_append;
+mod write_error;
 mod writer;
 
 use std::path::Path;
@@ -39,21 +39,21 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{broadcast, oneshot};
 
-use self::aside::{Aside, Flips, Work};
 use self::commit::Committer;
 use self::connection::Connection;
-use self::fault::Fault;
-use self::hints::Hints;
-use self::job::{Job, nanos};
-use self::queue::{NotTaken, Queue, Sizes};
+use self::encoded::{EncodedAppend, nanos};
+use self::notifier::Notifier;
+use self::other_writes::{Flips, OtherWrite, RecordWrite};
+use self::queue::{Queue, QueueError, Sizes};
+use self::write_error::WriteError;
 use self::writer::Writer;
 use super::codec::INLINE_BYTES_MIN;
-use super::work::NEWS_MAX;
+use super::coordination::NEWS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord, PlacedPin,
     RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
 };
-use super::{codec, job, judge, summary};
+use super::{codec, encoded, summary, validate};
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -63,7 +63,7 @@ use crate::workflow::{RunStatus, RunSummary};
 #[cfg(test)]
 pub(super) use self::connection::{Options, SYNCHRONOUS};
 #[cfg(test)]
-pub(super) use self::open::{first_options, take_steps};
+pub(super) use self::open::{migrate_to, setup_options};
 
 /// A store in one SQLite file.
 pub struct SqliteStore {
@@ -73,8 +73,8 @@ pub struct SqliteStore {
     trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
-    window_ns: i64,
-    inline_max: usize,
+    retry_window_ns: i64,
+    inline_bytes_max: usize,
     news: broadcast::Sender<News>,
     queue_max: u64,
     duration: metrics::Histogram,
@@ -88,7 +88,7 @@ impl SqliteStore {
     /// Another process has it, it stands on a network file system, a newer program wrote it, or the disk does not
     /// answer. The text says which and what to do.
     pub async fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, StoreError> {
-        let path = lock::real_path(path.as_ref())?;
+        let path = file_lock::canonical_path(path.as_ref())?;
         Self::open_with(&path, limits, connection::Options::new(&path)).await
     }
 
@@ -129,25 +129,25 @@ impl SqliteStore {
         limits: &Limits,
         options: connection::Options,
     ) -> Result<Self, StoreError> {
-        let open::Opened { ownership, writer, readers, secret, usual_retention } = open::open(path, &options).await?;
+        let open::Opened { file_lock, writer, readers, secret, usual_retention } = open::open(path, &options).await?;
         let size = |value: u64| usize::try_from(value.max(1)).unwrap_or(usize::MAX);
         let sizes = Sizes {
             queue: size(limits.append_queue_max),
             batch_events: size(limits.append_batch_events_max),
             dark_events: size(limits.append_dark_batch_events_max),
         };
-        let window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
+        let retry_window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
         let healthy = Arc::new(AtomicBool::new(true));
         let news = broadcast::Sender::new(NEWS_MAX);
-        let unread = |fault: Fault| StoreError(format!("cannot read {}: {}", path.display(), fault.text()));
-        let hints = Hints::load(&writer, news.clone()).map_err(unread)?;
-        let committer = Committer::new(Connection::new(options, writer), hints, window_ns);
+        let unread = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
+        let notifier = Notifier::load(&writer, news.clone()).map_err(unread)?;
+        let committer = Committer::new(Connection::new(options, writer), notifier, retry_window_ns);
         let trouble = committer.trouble.clone();
         let queue = Arc::new(Queue::new(sizes));
         let batch_events = metrics::histogram!("pointsman_append_batch_events");
-        Writer { queue: queue.clone(), committer, healthy: healthy.clone(), batch_events, ownership }.start()?;
+        Writer { queue: queue.clone(), committer, healthy: healthy.clone(), batch_events, file_lock }.start()?;
         let duration = metrics::histogram!("pointsman_append_duration_seconds");
-        let inline_max = size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
+        let inline_bytes_max = size(limits.payload_inline_bytes_max).max(INLINE_BYTES_MIN);
         let queue_max = limits.append_queue_max;
         Ok(Self {
             queue,
@@ -156,27 +156,28 @@ impl SqliteStore {
             trouble,
             secret,
             usual_retention,
-            window_ns,
-            inline_max,
+            retry_window_ns,
+            inline_bytes_max,
             news,
             queue_max,
             duration,
         })
     }
 
-    fn hand_in(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
+    fn enqueue_append(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
-        let job = Job::new(append, self.inline_max, reply)?;
-        self.queue.push(job).map_err(|error| AppendError::Refused(self.not_taken(error, "appends")))?;
+        let job = EncodedAppend::new(append, self.inline_bytes_max, reply)?;
+        self.queue.push(job).map_err(|error| AppendError::Refused(self.queue_error_text(error, "appends")))?;
         Ok(replied)
     }
 
-    fn hand_aside<T: Send + 'static>(
+    fn enqueue_write<T: Send + 'static>(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Aside,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> OtherWrite,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         let (reply, replied) = oneshot::channel();
-        let sent = self.queue.push_aside(make(reply)).map_err(|error| StoreError(self.not_taken(error, "writes")));
+        let sent =
+            self.queue.push_other(make(reply)).map_err(|error| StoreError(self.queue_error_text(error, "writes")));
         async move {
             sent?;
             replied.await.unwrap_or_else(|_| Err(StoreError("the store's writer has ended".into())))
@@ -184,21 +185,21 @@ impl SqliteStore {
         .boxed()
     }
 
-    fn not_taken(&self, why: NotTaken, what: &str) -> String {
+    fn queue_error_text(&self, why: QueueError, what: &str) -> String {
         match why {
-            NotTaken::Full => format!("{} {what} wait already (append_queue_max)", self.queue_max),
-            NotTaken::Closed => "the store is closed".into(),
+            QueueError::Full => format!("{} {what} wait already (append_queue_max)", self.queue_max),
+            QueueError::Closed => "the store is closed".into(),
         }
     }
 
     /// Keeps the writer from taking anything, until it is let go.
     #[cfg(test)]
-    pub(super) fn hold_writer(&self, held: bool) {
-        self.queue.hold(held);
+    pub(super) fn pause_writer(&self, is_paused: bool) {
+        self.queue.pause(is_paused);
     }
 
-    fn write(&self, work: Work) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.hand_aside(|done| Aside::Write(work, done))
+    fn write(&self, work: RecordWrite) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.enqueue_write(|done| OtherWrite::Records(work, done))
     }
 }
 
@@ -212,7 +213,7 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let began = Instant::now();
-        let handed_in = self.hand_in(append);
+        let handed_in = self.enqueue_append(append);
         async move {
             let done = handed_in?
                 .await
@@ -244,7 +245,7 @@ impl Store for SqliteStore {
     }
 
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Work::Plan(id, source))
+        self.write(RecordWrite::Plan(id, source))
     }
 
     fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>> {
@@ -252,7 +253,7 @@ impl Store for SqliteStore {
     }
 
     fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Work::RunKey(run, key))
+        self.write(RecordWrite::RunKey(run, key))
     }
 
     fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
@@ -276,7 +277,7 @@ impl Store for SqliteStore {
     }
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>> {
-        read::first_try(&self.readers, key, nanos(clock::now()).saturating_sub(self.window_ns)).boxed()
+        read::first_try(&self.readers, key, nanos(clock::now()).saturating_sub(self.retry_window_ns)).boxed()
     }
 
     fn engine_tries(
@@ -284,12 +285,12 @@ impl Store for SqliteStore {
         after: Option<RetryKey>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>> {
-        let since = nanos(clock::now()).saturating_sub(self.window_ns);
+        let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
         read::engine_tries(&self.readers, since, after, limit).boxed()
     }
 
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Work::LegacyTries(keys))
+        self.write(RecordWrite::LegacyTries(keys))
     }
 
     fn put_flips(
@@ -297,7 +298,7 @@ impl Store for SqliteStore {
         flips: Vec<FlipRecord>,
         declared: Option<Vec<DeclaredState>>,
     ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
-        self.hand_aside(|done| Aside::Flips(Flips { flips, declared }, done))
+        self.enqueue_write(|done| OtherWrite::Flips(Flips { flips, declared }, done))
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
@@ -327,7 +328,7 @@ impl Store for SqliteStore {
         per_fingerprint: usize,
         fingerprints: usize,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Work::Samples { samples, per_fingerprint, fingerprints })
+        self.write(RecordWrite::Samples { samples, per_fingerprint, fingerprints })
     }
 
     fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>> {
@@ -339,11 +340,11 @@ impl Store for SqliteStore {
     }
 
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Work::ClearSamples(route))
+        self.write(RecordWrite::ClearSamples(route))
     }
 
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Work::Evidence(evidence))
+        self.write(RecordWrite::Evidence(evidence))
     }
 
     fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {

@@ -11,11 +11,11 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
 
 use super::connection::Options;
-use super::fault;
-use super::lock::Ownership;
-use super::look::run_id;
-use super::upgrade::{self, Broken};
-use crate::store::check::newer_events;
+use super::file_lock::FileLock;
+use super::stored_state::run_id;
+use super::upgrade::{self, UpgradeError};
+use super::write_error;
+use crate::store::check::newer_events_problem;
 use crate::store::{NEW_STORE_RETENTION, StoreError};
 use crate::workflow::Event;
 
@@ -25,7 +25,7 @@ const READER_WAIT: Duration = Duration::from_secs(5);
 
 /// An open database.
 pub(super) struct Opened {
-    pub(super) ownership: Ownership,
+    pub(super) file_lock: FileLock,
     pub(super) writer: rusqlite::Connection,
     pub(super) readers: SqlitePool,
     pub(super) secret: [u8; 32],
@@ -35,16 +35,17 @@ pub(super) struct Opened {
 
 /// Opens the database at a real path, the writer's connection by these options.
 pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
-    let ownership = Ownership::take(path).await?;
-    let new = make_private(path)?;
-    let failed = |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), fault::told(&error)));
-    let mut conn = first_options(path).connect().await.map_err(failed)?;
-    refuse_another_programs(&mut conn, path).await?;
-    let made_now = version(&mut conn).await.map_err(failed)? == 0;
+    let file_lock = FileLock::acquire(path).await?;
+    let new = create_private(path)?;
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot open {}: {}", path.display(), write_error::describe(&error)));
+    let mut conn = setup_options(path).connect().await.map_err(failed)?;
+    refuse_foreign_database(&mut conn, path).await?;
+    let is_new = version(&mut conn).await.map_err(failed)? == 0;
     migrate(&mut conn, path).await?;
     check_version(&mut conn, path).await?;
     let secret = secret(&mut conn).await?;
-    let usual_retention = usual_retention(&mut conn, made_now).await.map_err(failed)?;
+    let usual_retention = usual_retention(&mut conn, is_new).await.map_err(failed)?;
     let writer = options.open().map_err(|error| StoreError(format!("cannot open {}: {error}", path.display())))?;
     conn.close().await.map_err(failed)?;
     let reader = SqliteConnectOptions::new()
@@ -63,11 +64,11 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
         true => tracing::info!(path = %path.display(), "the store is new: it knows of no runs, flips or pins"),
         false => tracing::info!(path = %path.display(), "the store is open"),
     }
-    Ok(Opened { ownership, writer, readers, secret, usual_retention })
+    Ok(Opened { file_lock, writer, readers, secret, usual_retention })
 }
 
 /// How the database is opened to be made ready.
-pub(in crate::store) fn first_options(path: &Path) -> SqliteConnectOptions {
+pub(in crate::store) fn setup_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -79,7 +80,7 @@ pub(in crate::store) fn first_options(path: &Path) -> SqliteConnectOptions {
 
 /// Makes the file where it is not there, for its owner alone: it holds what callers sent, and the store's secret. SQLite
 /// gives its other files the same rights. Whether nothing was ever written to it.
-fn make_private(path: &Path) -> Result<bool, StoreError> {
+fn create_private(path: &Path) -> Result<bool, StoreError> {
     let mut private = OpenOptions::new();
     private.write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -97,8 +98,9 @@ fn make_private(path: &Path) -> Result<bool, StoreError> {
 }
 
 /// A database with tables of which none is ours is somebody else's, named by mistake: it is left as it is.
-pub(super) async fn refuse_another_programs(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
+pub(super) async fn refuse_foreign_database(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
     let (ours, all): (i64, i64) = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE name = '_sqlx_migrations'), count(*) FROM sqlite_schema \
          WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
@@ -117,7 +119,7 @@ pub(super) async fn refuse_another_programs(conn: &mut SqliteConnection, path: &
 }
 
 /// The steps that bring the tables up, in order, as far as one of them.
-fn steps(upto: i64) -> Migrator {
+fn migrations(last: i64) -> Migrator {
     let first = include_str!("../schema/0001_first.sql").into_sql_str();
     let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
     let work = include_str!("../schema/0003_work.sql").into_sql_str();
@@ -127,7 +129,7 @@ fn steps(upto: i64) -> Migrator {
     let appends = include_str!("../schema/0007_appends.sql").into_sql_str();
     let moved = include_str!("../schema/0008_events_moved.sql").into_sql_str();
     let run_snapshots = include_str!("../schema/0009_run_snapshots.sql").into_sql_str();
-    let mut steps = vec![
+    let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
         Migration::new(3, "work".into(), MigrationType::Simple, work, false),
@@ -138,8 +140,8 @@ fn steps(upto: i64) -> Migrator {
         Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
         Migration::new(NEWEST, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
     ];
-    steps.retain(|step| step.version <= upto);
-    Migrator::with_migrations(steps)
+    migrations.retain(|step| step.version <= last);
+    Migrator::with_migrations(migrations)
 }
 
 /// The step from which on events stand in rows of appends: those that an older file has are moved after it.
@@ -158,8 +160,9 @@ fn newer_tables(path: &Path, version: i64) -> StoreError {
 
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let shown = path.display().to_string();
-    let failed =
-        |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {}", fault::told(&error)));
+    let failed = |error: sqlx::Error| {
+        StoreError(format!("cannot bring up the tables of {shown}: {}", write_error::describe(&error)))
+    };
     let found = version(conn).await.map_err(failed)?;
     if upgrade::is_older(conn).await.map_err(failed)? {
         let events = upgrade::count(conn).await.map_err(failed)?;
@@ -173,30 +176,32 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
         }
     }
     if found < APPENDS {
-        take_steps(conn, path, APPENDS).await?;
+        migrate_to(conn, path, APPENDS).await?;
     }
     if upgrade::is_older(conn).await.map_err(failed)? {
         match upgrade::move_events(conn, &shown).await {
             Ok(()) => {}
-            Err(Broken::Database(error)) => return Err(failed(error)),
-            Err(Broken::Newer(why)) => return Err(newer_written(path, &why)),
+            Err(UpgradeError::Database(error)) => return Err(failed(error)),
+            Err(UpgradeError::Newer(why)) => return Err(newer_events_error(path, &why)),
         }
     }
-    take_steps(conn, path, NEWEST).await
+    migrate_to(conn, path, NEWEST).await
 }
 
 /// Brings the tables up as far as a step.
-pub(in crate::store) async fn take_steps(
+pub(in crate::store) async fn migrate_to(
     conn: &mut SqliteConnection,
     path: &Path,
-    upto: i64,
+    last: i64,
 ) -> Result<(), StoreError> {
-    match steps(upto).run_direct(None, conn, false).await {
+    match migrations(last).run_direct(None, conn, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(newer_tables(path, version)),
-        Err(MigrateError::Execute(error)) => {
-            Err(StoreError(format!("cannot bring up the tables of {}: {}", path.display(), fault::told(&error))))
-        }
+        Err(MigrateError::Execute(error)) => Err(StoreError(format!(
+            "cannot bring up the tables of {}: {}",
+            path.display(),
+            write_error::describe(&error)
+        ))),
         Err(error) => Err(StoreError(format!("cannot bring up the tables of {}: {error}", path.display()))),
     }
 }
@@ -211,20 +216,22 @@ async fn version(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0)
 }
 
-fn newer_written(path: &Path, why: &str) -> StoreError {
+fn newer_events_error(path: &Path, why: &str) -> StoreError {
     let path = path.display();
     StoreError(format!("{path} has {why}; start that one, or give this one another file with --store"))
 }
 
 /// Whether the tables are those of an older version.
 pub(super) async fn is_older(conn: &mut SqliteConnection, path: &Path) -> Result<bool, StoreError> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
     Ok(version(conn).await.map_err(failed)? < NEWEST)
 }
 
 /// For whoever copies: tables of an older version are as good, those of a newer one are not known to be whole.
 pub(super) async fn refuse_newer_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
     match version(conn).await.map_err(failed)? {
         0 => Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display()))),
         found if found > NEWEST => Err(newer_tables(path, found)),
@@ -233,7 +240,7 @@ pub(super) async fn refuse_newer_tables(conn: &mut SqliteConnection, path: &Path
 }
 
 /// For whoever only looks, and cannot bring the tables up.
-pub(super) async fn refuse_other_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+pub(super) async fn require_current_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     match version(conn).await {
         Ok(0) => Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display()))),
         Ok(NEWEST) => Ok(()),
@@ -244,13 +251,14 @@ pub(super) async fn refuse_other_tables(conn: &mut SqliteConnection, path: &Path
              refuses them afterwards",
             path.display()
         ))),
-        Err(error) => Err(StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)))),
+        Err(error) => Err(StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)))),
     }
 }
 
 /// Notes which events may stand here from now on, and refuses a file in which newer ones may stand.
 async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), fault::told(&error)));
+    let failed =
+        |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
     let noted: Option<(Vec<u8>,)> = sqlx::query_as("SELECT value FROM meta WHERE key = 'event_version'")
         .fetch_optional(&mut *conn)
         .await
@@ -262,8 +270,8 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
     let newest: Option<(Vec<u8>, i64, i64)> =
         sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;
     let standing = newest.map(|(run, seq, version)| (run_id(run), seq, version));
-    if let Some(why) = newer_events(noted, standing) {
-        return Err(newer_written(path, &why));
+    if let Some(why) = newer_events_problem(noted, standing) {
+        return Err(newer_events_error(path, &why));
     }
     if noted != Some(Event::VERSION) {
         sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES ('event_version', ?)")
@@ -276,15 +284,15 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
 }
 
 /// What the store said when it was made. One of a version that said nothing keeps what it has.
-async fn usual_retention(conn: &mut SqliteConnection, made_now: bool) -> sqlx::Result<Option<Duration>> {
-    if made_now {
+async fn usual_retention(conn: &mut SqliteConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
+    if is_new {
         let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', ?) ON CONFLICT DO NOTHING";
         let seconds = NEW_STORE_RETENTION.as_secs().to_string().into_bytes();
         sqlx::query(text).bind(seconds).execute(&mut *conn).await?;
     }
     let text = "SELECT value FROM meta WHERE key = 'usual_retention_s'";
-    let said: Option<(Vec<u8>,)> = sqlx::query_as(text).fetch_optional(conn).await?;
-    Ok(said.and_then(|(text,)| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
+    let text: Option<(Vec<u8>,)> = sqlx::query_as(text).fetch_optional(conn).await?;
+    Ok(text.and_then(|(text,)| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
 /// The secret: made at random on first use, the same ever after.

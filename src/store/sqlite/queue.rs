@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::aside::Aside;
-use super::job::Job;
+use super::encoded::EncodedAppend;
+use super::other_writes::OtherWrite;
 use crate::store::Priority;
 
 /// The sizes of what waits and of what goes together.
@@ -23,109 +23,109 @@ pub(super) struct Sizes {
 
 /// Why something was not taken in.
 #[derive(Debug, PartialEq)]
-pub(super) enum NotTaken {
+pub(super) enum QueueError {
     Full,
     Closed,
 }
 
 /// What the writer does next.
-pub(super) enum Next {
+pub(super) enum NextWork {
     /// Appends that are committed together, and at most one other write after them. One of the two is there.
-    Work(Vec<Job>, Option<Aside>),
+    Writes(Vec<EncodedAppend>, Option<OtherWrite>),
     /// Nothing came for as long as was waited.
-    Nothing,
+    TimedOut,
     /// Nothing comes any more; whoever waits for that is told.
-    End(Vec<oneshot::Sender<()>>),
+    Closed(Vec<oneshot::Sender<()>>),
 }
 
 #[derive(Default)]
-struct Waiting {
-    live: VecDeque<Job>,
-    dark: VecDeque<Job>,
-    aside: VecDeque<Aside>,
+struct QueueState {
+    live: VecDeque<EncodedAppend>,
+    dark: VecDeque<EncodedAppend>,
+    other: VecDeque<OtherWrite>,
     closed: bool,
-    closing: Vec<oneshot::Sender<()>>,
+    on_closed: Vec<oneshot::Sender<()>>,
     /// The writer is gone.
     ended: bool,
     /// The writer waits for a signal.
     idle: bool,
     /// A test keeps the writer from taking anything.
-    held: bool,
+    is_paused: bool,
 }
 
 pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    came: Condvar,
+    state: Mutex<QueueState>,
+    changed: Condvar,
     sizes: Sizes,
 }
 
 impl Queue {
     pub(super) fn new(sizes: Sizes) -> Self {
-        Self { waiting: Mutex::default(), came: Condvar::new(), sizes }
+        Self { state: Mutex::default(), changed: Condvar::new(), sizes }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         // Each change is whole before anything can panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn signal(&self, mut waiting: MutexGuard<'_, Waiting>) {
-        let idle = std::mem::take(&mut waiting.idle);
-        drop(waiting);
+    fn signal(&self, mut state: MutexGuard<'_, QueueState>) {
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
         if idle {
-            self.came.notify_one();
+            self.changed.notify_one();
         }
     }
 
-    pub(super) fn push(&self, job: Job) -> Result<(), NotTaken> {
-        let mut waiting = self.waiting();
-        if waiting.closed {
-            return Err(NotTaken::Closed);
+    pub(super) fn push(&self, append: EncodedAppend) -> Result<(), QueueError> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(QueueError::Closed);
         }
-        let queue = match job.priority {
-            Priority::Live => &mut waiting.live,
-            Priority::Dark => &mut waiting.dark,
+        let queue = match append.priority {
+            Priority::Live => &mut state.live,
+            Priority::Dark => &mut state.dark,
         };
         if queue.len() >= self.sizes.queue {
-            return Err(NotTaken::Full);
+            return Err(QueueError::Full);
         }
-        queue.push_back(job);
-        self.signal(waiting);
+        queue.push_back(append);
+        self.signal(state);
         Ok(())
     }
 
-    pub(super) fn push_aside(&self, aside: Aside) -> Result<(), NotTaken> {
-        let mut waiting = self.waiting();
-        if waiting.closed {
-            return Err(NotTaken::Closed);
+    pub(super) fn push_other(&self, other: OtherWrite) -> Result<(), QueueError> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(QueueError::Closed);
         }
-        if waiting.aside.len() >= self.sizes.queue {
-            return Err(NotTaken::Full);
+        if state.other.len() >= self.sizes.queue {
+            return Err(QueueError::Full);
         }
-        waiting.aside.push_back(aside);
-        self.signal(waiting);
+        state.other.push_back(other);
+        self.signal(state);
         Ok(())
     }
 
     /// Takes nothing more in. Where the end is to be told, it is, once all that waits is written; at once where it was.
-    pub(super) fn close(&self, told: Option<oneshot::Sender<()>>) {
-        let mut waiting = self.waiting();
-        waiting.closed = true;
-        if !waiting.ended {
-            waiting.closing.extend(told);
+    pub(super) fn close(&self, on_closed: Option<oneshot::Sender<()>>) {
+        let mut state = self.state();
+        state.closed = true;
+        if !state.ended {
+            state.on_closed.extend(on_closed);
         }
-        self.signal(waiting);
+        self.signal(state);
     }
 
     /// The writer is gone: what waits is dropped, and with it the senders of its answers.
     pub(super) fn abandon(&self) {
-        let gone = Waiting { closed: true, ended: true, ..Waiting::default() };
-        let left = std::mem::replace(&mut *self.waiting(), gone);
+        let closed_state = QueueState { closed: true, ended: true, ..QueueState::default() };
+        let left = std::mem::replace(&mut *self.state(), closed_state);
         drop(left);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.waiting().closed
+        self.state().closed
     }
 
     /// Whether nothing waits for the writer.
@@ -135,49 +135,49 @@ impl Queue {
     }
 
     #[cfg(test)]
-    pub(super) fn hold(&self, held: bool) {
-        self.waiting().held = held;
-        self.came.notify_one();
+    pub(super) fn pause(&self, is_paused: bool) {
+        self.state().is_paused = is_paused;
+        self.changed.notify_one();
     }
 
     /// What is next; waited for, no longer than is said.
-    pub(super) fn next(&self, patience: Option<Duration>) -> Next {
-        let deadline = patience.map(|patience| Instant::now() + patience);
-        let mut waiting = self.waiting();
+    pub(super) fn next(&self, timeout: Option<Duration>) -> NextWork {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut state = self.state();
         loop {
-            if !waiting.held {
-                let batch = self.gather(&mut waiting);
-                let aside = waiting.aside.pop_front();
-                if !batch.is_empty() || aside.is_some() {
-                    return Next::Work(batch, aside);
+            if !state.is_paused {
+                let batch = self.take_batch(&mut state);
+                let other = state.other.pop_front();
+                if !batch.is_empty() || other.is_some() {
+                    return NextWork::Writes(batch, other);
                 }
-                if waiting.closed {
-                    return Next::End(std::mem::take(&mut waiting.closing));
+                if state.closed {
+                    return NextWork::Closed(std::mem::take(&mut state.on_closed));
                 }
             }
-            waiting.idle = true;
-            waiting = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => self.came.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            state.idle = true;
+            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => {
-                    waiting.idle = false;
-                    return Next::Nothing;
+                    state.idle = false;
+                    return NextWork::TimedOut;
                 }
-                Some(left) => self.came.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
     }
 
     /// Whatever waits, live first, up to the bounds. A single append may be larger than they are.
-    fn gather(&self, waiting: &mut Waiting) -> Vec<Job> {
-        let Waiting { live, dark, .. } = waiting;
+    fn take_batch(&self, state: &mut QueueState) -> Vec<EncodedAppend> {
+        let QueueState { live, dark, .. } = state;
         let mut batch = Vec::new();
         for (queue, max) in [(live, self.sizes.batch_events), (dark, self.sizes.dark_events)] {
             let mut events = 0;
             while events < max
-                && let Some(job) = queue.pop_front()
+                && let Some(append) = queue.pop_front()
             {
-                events += job.count();
-                batch.push(job);
+                events += append.count();
+                batch.push(append);
             }
         }
         batch

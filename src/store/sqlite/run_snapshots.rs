@@ -9,8 +9,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite};
 use uuid::Uuid;
 
-use super::fault::Fault;
-use super::job::nanos;
+use super::encoded::nanos;
+use super::write_error::WriteError;
 use super::{codec, read};
 use crate::names::{RunId, Seq};
 use crate::store::{RunSnapshot, StoreError};
@@ -21,9 +21,9 @@ const PART_BYTES: usize = 128 << 10;
 pub(super) const DROPPED_AT_ONCE: u32 = 2;
 
 /// A portion of a snapshot.
-pub(super) struct Portion {
+pub(super) struct SnapshotPart {
     run: RunId,
-    put: Uuid,
+    writing: Uuid,
     part: i64,
     parts: i64,
     seq: i64,
@@ -34,14 +34,14 @@ pub(super) struct Portion {
 }
 
 /// A snapshot as portions, in order; the name of its writing.
-pub(super) fn portions(snapshot: &RunSnapshot) -> (Uuid, impl Iterator<Item = Portion>) {
-    let put = Uuid::from_u128(fastrand::u128(..));
+pub(super) fn parts(snapshot: &RunSnapshot) -> (Uuid, impl Iterator<Item = SnapshotPart>) {
+    let writing = Uuid::from_u128(fastrand::u128(..));
     let hash = codec::hash(&snapshot.body);
     let parts = snapshot.body.chunks(PART_BYTES);
     let count = i64::try_from(parts.len()).unwrap_or(i64::MAX);
-    let portions = (0..).zip(parts).map(move |(part, body)| Portion {
+    let parts = (0..).zip(parts).map(move |(part, body)| SnapshotPart {
         run: snapshot.run,
-        put,
+        writing,
         part,
         parts: count,
         seq: snapshot.seq.0.cast_signed(),
@@ -50,40 +50,40 @@ pub(super) fn portions(snapshot: &RunSnapshot) -> (Uuid, impl Iterator<Item = Po
         hash,
         body: body.to_vec(),
     });
-    (put, portions)
+    (writing, parts)
 }
 
 /// Writes a portion; `false` where the run is not there, has fewer events, or is purged.
-pub(super) fn put(conn: &Connection, portion: &Portion) -> Result<bool, Fault> {
-    let Portion { run, put, part, parts, seq, at, fold, hash, body } = portion;
+pub(super) fn insert_part(conn: &Connection, part: &SnapshotPart) -> Result<bool, WriteError> {
+    let SnapshotPart { run, writing, part, parts, seq, at, fold, hash, body } = part;
     let text = "INSERT INTO run_snapshots (run_id, put, part, parts, seq, at, fold, hash, body) \
                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 \
                 FROM runs WHERE run_id = ?1 AND seq >= ?5 AND remains IS NULL \
                 ON CONFLICT (run_id, put, part) DO UPDATE SET body = excluded.body";
-    let (run, put) = (run.0.as_bytes().as_slice(), put.as_bytes().as_slice());
-    let values = params![run, put, part, parts, seq, at, fold, hash.as_slice(), body];
+    let (run, writing) = (run.0.as_bytes().as_slice(), writing.as_bytes().as_slice());
+    let values = params![run, writing, part, parts, seq, at, fold, hash.as_slice(), body];
     Ok(conn.prepare_cached(text)?.execute(values)? > 0)
 }
 
 /// Drops some portions that a whole snapshot of the run makes useless: those that were begun before it and do not stand
 /// for more events; how many.
-pub(super) fn drop_older(conn: &Connection, run: RunId, put: Uuid) -> Result<usize, Fault> {
+pub(super) fn delete_older(conn: &Connection, run: RunId, writing: Uuid) -> Result<usize, WriteError> {
     let text = "DELETE FROM run_snapshots WHERE pos IN (SELECT old.pos FROM run_snapshots AS old, \
                     (SELECT min(pos) AS pos, max(seq) AS seq FROM run_snapshots WHERE run_id = ?1 AND put = ?2) AS new \
                 WHERE old.run_id = ?1 AND old.put <> ?2 AND old.pos < new.pos AND old.seq <= new.seq LIMIT ?3)";
-    let values = params![run.0.as_bytes().as_slice(), put.as_bytes().as_slice(), DROPPED_AT_ONCE];
+    let values = params![run.0.as_bytes().as_slice(), writing.as_bytes().as_slice(), DROPPED_AT_ONCE];
     Ok(conn.prepare_cached(text)?.execute(values)?)
 }
 
 /// Drops some portions of runs that are purged; how many.
-pub(super) fn sweep(conn: &Connection) -> Result<usize, Fault> {
+pub(super) fn delete_purged(conn: &Connection) -> Result<usize, WriteError> {
     let text = "DELETE FROM run_snapshots WHERE pos IN (SELECT s.pos FROM purging \
                 CROSS JOIN run_snapshots AS s ON s.run_id = purging.run_id LIMIT ?)";
     Ok(conn.prepare_cached(text)?.execute([DROPPED_AT_ONCE])?)
 }
 
 /// The snapshot of a run that stands for the most events, of those that are whole.
-pub(super) async fn newest(
+pub(super) async fn read_newest(
     store: impl sqlx::Executor<'_, Database = Sqlite>,
     run: RunId,
 ) -> sqlx::Result<Option<Result<RunSnapshot, StoreError>>> {

@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor, SqlSafeStr};
 
-use super::look::run_id;
-use crate::store::check::newer_events;
+use super::stored_state::run_id;
+use crate::store::check::newer_events_problem;
 use crate::store::codec;
 use crate::workflow::Event;
 
 /// Events of one batch.
 const EVENTS_AT_ONCE: i64 = 1_000;
 /// How often it is said how far this is.
-const SAY_EVERY: Duration = Duration::from_secs(2);
+const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What went wrong.
-pub(super) enum Broken {
+pub(super) enum UpgradeError {
     Database(sqlx::Error),
     /// A newer program wrote some of it.
     Newer(String),
 }
 
-impl From<sqlx::Error> for Broken {
+impl From<sqlx::Error> for UpgradeError {
     fn from(error: sqlx::Error) -> Self {
-        Broken::Database(error)
+        UpgradeError::Database(error)
     }
 }
 
@@ -46,30 +46,30 @@ pub(super) async fn count(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
 }
 
 /// Moves all of them; `shown` is the file's name for people.
-pub(super) async fn move_events(conn: &mut SqliteConnection, shown: &str) -> Result<(), Broken> {
+pub(super) async fn move_events(conn: &mut SqliteConnection, shown: &str) -> Result<(), UpgradeError> {
     refuse_newer(conn).await?;
     let total = count(conn).await?;
-    let (began, mut said, mut moved) = (Instant::now(), Instant::now(), 0);
+    let (began, mut logged, mut moved) = (Instant::now(), Instant::now(), 0);
     loop {
         conn.execute("BEGIN IMMEDIATE".into_sql_str()).await?;
-        let done = match move_some(conn).await {
-            Ok(some) => conn.execute("COMMIT".into_sql_str()).await.map(|_| some),
+        let done = match move_batch(conn).await {
+            Ok(count) => conn.execute("COMMIT".into_sql_str()).await.map(|_| count),
             Err(error) => Err(error),
         };
-        let some = match done {
-            Ok(some) => some,
+        let count = match done {
+            Ok(count) => count,
             Err(error) => {
                 // The error is what counts; without a transaction there is nothing to take back.
                 let _ = conn.execute("ROLLBACK".into_sql_str()).await;
                 return Err(error.into());
             }
         };
-        if some == 0 {
+        if count == 0 {
             break;
         }
-        moved += some;
-        if said.elapsed() >= SAY_EVERY {
-            said = Instant::now();
+        moved += count;
+        if logged.elapsed() >= LOG_INTERVAL {
+            logged = Instant::now();
             let percent = (moved * 100).checked_div(total).unwrap_or(100).min(100);
             tracing::info!(store = shown, "bringing up the store: {moved} of about {total} events moved ({percent} %)");
         }
@@ -80,18 +80,18 @@ pub(super) async fn move_events(conn: &mut SqliteConnection, shown: &str) -> Res
     Ok(())
 }
 
-async fn refuse_newer(conn: &mut SqliteConnection) -> Result<(), Broken> {
+async fn refuse_newer(conn: &mut SqliteConnection) -> Result<(), UpgradeError> {
     // The first condition is its index's.
     let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > ? \
                 ORDER BY version DESC, run_id, seq LIMIT 1";
     let newest: Option<(Vec<u8>, i64, i64)> =
         sqlx::query_as(text).bind(i64::from(Event::VERSION)).fetch_optional(conn).await?;
     let standing = newest.map(|(run, seq, version)| (run_id(run), seq, version));
-    newer_events(None, standing).map_or(Ok(()), |why| Err(Broken::Newer(why)))
+    newer_events_problem(None, standing).map_or(Ok(()), |why| Err(UpgradeError::Newer(why)))
 }
 
 /// Place, run, seq, time, version, batch, event, and how many payloads belong to it.
-type Found = (i64, Vec<u8>, i64, i64, i64, Vec<u8>, Vec<u8>, i64);
+type EventColumns = (i64, Vec<u8>, i64, i64, i64, Vec<u8>, Vec<u8>, i64);
 
 struct EventRow {
     run_id: Vec<u8>,
@@ -104,21 +104,21 @@ struct EventRow {
 }
 
 /// An append as it is put together again.
-struct Whole {
+struct MergedAppend {
     first: EventRow,
     last: i64,
     parts: i64,
     events: Vec<u8>,
 }
 
-impl Whole {
+impl MergedAppend {
     fn new(mut first: EventRow) -> Self {
         let mut events = Vec::new();
         codec::copy_line(&mut events, first.at, &std::mem::take(&mut first.event));
         Self { last: first.seq, parts: first.parts, events, first }
     }
 
-    fn goes_on_with(&self, row: &EventRow) -> bool {
+    fn continues_with(&self, row: &EventRow) -> bool {
         row.run_id == self.first.run_id
             && row.batch == self.first.batch
             && row.version == self.first.version
@@ -134,29 +134,29 @@ impl Whole {
 }
 
 /// How many events it moved, within a transaction.
-async fn move_some(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
+async fn move_batch(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     let text = "SELECT pos, run_id, seq, at, version, batch, event, \
                     (SELECT count(*) FROM payload_refs AS refs WHERE refs.run_id = events.run_id \
                      AND refs.seq = events.seq) AS parts \
                 FROM events ORDER BY pos LIMIT ?";
-    let rows: Vec<Found> = sqlx::query_as(text).bind(EVENTS_AT_ONCE).fetch_all(&mut *conn).await?;
+    let rows: Vec<EventColumns> = sqlx::query_as(text).bind(EVENTS_AT_ONCE).fetch_all(&mut *conn).await?;
     let Some(last) = rows.last().map(|row| row.0) else { return Ok(0) };
     let moved = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    let mut appends: Vec<Whole> = Vec::new();
+    let mut appends: Vec<MergedAppend> = Vec::new();
     // By the run, since appends of several runs may have been written side by side.
     let mut newest: HashMap<Vec<u8>, usize> = HashMap::new();
     for (_, run_id, seq, at, version, batch, event, parts) in rows {
         let row = EventRow { run_id, seq, at, version, batch, event, parts };
-        let whole = newest.get(&row.run_id).and_then(|place| appends.get_mut(*place));
-        match whole.filter(|whole| whole.goes_on_with(&row)) {
-            Some(whole) => whole.add(&row),
+        let append = newest.get(&row.run_id).and_then(|place| appends.get_mut(*place));
+        match append.filter(|append| append.continues_with(&row)) {
+            Some(append) => append.add(&row),
             None => {
                 newest.insert(row.run_id.clone(), appends.len());
-                appends.push(Whole::new(row));
+                appends.push(MergedAppend::new(row));
             }
         }
     }
-    for Whole { first, last, parts, events } in appends {
+    for MergedAppend { first, last, parts, events } in appends {
         let text = "INSERT INTO appends (run_id, first, last, at, version, batch, parts, events) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         sqlx::query(text)
             .bind(first.run_id)

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::aside;
 use super::commit::Committer;
-use super::lock::Ownership;
-use super::queue::{Next, Queue};
+use super::file_lock::FileLock;
+use super::other_writes;
+use super::queue::{NextWork, Queue};
 use crate::store::StoreError;
 
 /// While the store is not healthy, it is tried this often.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The log is copied to the database when this many pages have come to it: while nothing waits for the writer, so that
 /// little of it is left to be copied when something does, and in any case.
@@ -29,13 +29,13 @@ pub(super) struct Writer {
     pub(super) healthy: Arc<AtomicBool>,
     pub(super) batch_events: metrics::Histogram,
     /// Given back when the writer has ended: not before its last commit.
-    pub(super) ownership: Ownership,
+    pub(super) file_lock: FileLock,
 }
 
 /// However the thread ends, nobody waits for it any more.
-struct Ends(Arc<Queue>, Arc<AtomicBool>);
+struct AbandonOnDrop(Arc<Queue>, Arc<AtomicBool>);
 
-impl Drop for Ends {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.1.store(false, Ordering::Release);
         self.0.abandon();
@@ -52,31 +52,31 @@ impl Writer {
 
     /// Runs until the queue is closed; what was handed in is finished first.
     fn run(mut self) {
-        let ends = Ends(self.queue.clone(), self.healthy.clone());
-        let told = loop {
+        let abandon = AbandonOnDrop(self.queue.clone(), self.healthy.clone());
+        let on_closed = loop {
             // Not while closing: a dead disk must not hold the end up.
-            let patience = (!self.healthy.load(Ordering::Acquire) && !self.queue.is_closed()).then_some(PROBE_EVERY);
-            match self.queue.next(patience) {
-                Next::Work(batch, aside) => {
+            let timeout = (!self.healthy.load(Ordering::Acquire) && !self.queue.is_closed()).then_some(PROBE_INTERVAL);
+            match self.queue.next(timeout) {
+                NextWork::Writes(batch, other) => {
                     if !batch.is_empty() {
-                        self.batch_events.record(batch.iter().map(|job| job.count()).sum::<usize>() as f64);
+                        self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
                         self.committer.commit(batch, &self.healthy);
                     }
                     // One at a time between batches: never kept out by appends, and never more than one in their way.
-                    if let Some(aside) = aside {
-                        aside::perform(aside, &mut self.committer, &self.healthy);
+                    if let Some(other) = other {
+                        other_writes::perform(other, &mut self.committer, &self.healthy);
                     }
                     let idle = self.queue.is_idle();
                     self.committer.conn.checkpoint(if idle { CHECKPOINT_IDLE_PAGES } else { CHECKPOINT_PAGES });
                 }
-                Next::Nothing => self.committer.probe(&self.healthy),
-                Next::End(told) => break told,
+                NextWork::TimedOut => self.committer.probe(&self.healthy),
+                NextWork::Closed(on_closed) => break on_closed,
             }
         };
         self.committer.close();
-        drop(self.ownership);
-        drop(ends);
-        for done in told {
+        drop(self.file_lock);
+        drop(abandon);
+        for done in on_closed {
             // Whoever closed it may have gone.
             let _ = done.send(());
         }

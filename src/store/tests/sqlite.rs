@@ -188,7 +188,7 @@ async fn not_trusted(events: u64) {
     assert_eq!(store.run(run_id(3)).await.unwrap().map(|run| run.seq), Some(Seq(3 + events)));
     store.close().await;
     use sqlx::ConnectOptions;
-    let mut conn = super::super::sqlite::first_options(&dir.path().join("test.db")).connect().await.unwrap();
+    let mut conn = super::super::sqlite::setup_options(&dir.path().join("test.db")).connect().await.unwrap();
     let rows: Vec<(i64, Option<i64>, bool)> =
         sqlx::query_as("SELECT pos, turn, owner IS NULL FROM runs ORDER BY pos").fetch_all(&mut conn).await.unwrap();
     assert_eq!(rows, [(2, None, false), (3, None, false)]);
@@ -199,11 +199,11 @@ async fn a_full_queue_refuses_at_once() {
     let limits = Limits { append_queue_max: 4, ..Limits::default() };
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap();
-    store.hold_writer(true);
+    store.pause_writer(true);
     let waiting: Vec<_> = (0..5).map(|n| store.append(append(run_id(n), 1, 1).into())).collect();
     // What is no append waits in a queue of its own.
     let plan = store.put_plan("plan_1".into(), json!({}));
-    store.hold_writer(false);
+    store.pause_writer(false);
     let done = futures_util::future::join_all(waiting).await;
     assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 4);
     assert!(matches!(&done[4], Err(AppendError::Refused(why)) if why.contains("append_queue_max")), "{done:?}");
@@ -215,10 +215,10 @@ async fn what_was_handed_in_is_written_before_the_store_closes() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..20 {
         let store = open(&dir).await.unwrap();
-        store.hold_writer(true);
+        store.pause_writer(true);
         let waiting: Vec<_> = (0..3).map(|of| store.append(append(run_id(n * 3 + of), 1, 1).into())).collect();
         let closing = store.close();
-        store.hold_writer(false);
+        store.pause_writer(false);
         closing.await;
         let done = futures_util::future::join_all(waiting).await;
         assert!(done.iter().all(Result::is_ok), "{done:?}");
@@ -245,11 +245,11 @@ async fn live_goes_first() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { append_dark_batch_events_max: 2, ..Limits::default() };
     let store = SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap();
-    store.hold_writer(true);
+    store.pause_writer(true);
     let dark = |n| store.append(Arc::new(Append { priority: Priority::Dark, ..append(run_id(n), 1, 1) }));
     let waiting: Vec<_> = (0..6).map(dark).collect();
     let live = store.append(append(run_id(6), 1, 1).into());
-    store.hold_writer(false);
+    store.pause_writer(false);
     live.await.unwrap();
     futures_util::future::join_all(waiting).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
     store.close().await;

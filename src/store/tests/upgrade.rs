@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::*;
 use crate::store::Store;
-use crate::store::sqlite::take_steps;
+use crate::store::sqlite::migrate_to;
 
 const DATABASE: &str = "POINTSMAN_TEST_UPGRADE_DATABASE";
 /// The last version whose events stood in rows of their own.
@@ -29,9 +29,9 @@ fn facts(run: RunId, events: u64) -> Vec<Event> {
 
 /// A file as the older version left it: batches of three events, one payload that several events refer to.
 async fn older(path: &Path, runs: u64, events: u64) {
-    let options = crate::store::sqlite::first_options(path);
+    let options = crate::store::sqlite::setup_options(path);
     let mut conn = options.connect().await.unwrap();
-    take_steps(&mut conn, path, OLDER).await.unwrap();
+    migrate_to(&mut conn, path, OLDER).await.unwrap();
     let mut write = conn.begin().await.unwrap();
     sqlx::query("INSERT INTO plans VALUES ('plan_1', '{}')").execute(&mut *write).await.unwrap();
     sqlx::query("INSERT INTO meta VALUES ('event_version', '2')").execute(&mut *write).await.unwrap();
@@ -148,7 +148,7 @@ async fn an_older_file_is_brought_up_though_the_process_is_killed_again_and_agai
     let whole = (RUNS * EVENTS.div_ceil(3)) as i64;
     assert!((whole..whole + 30).contains(&appends), "{appends} rows for {whole} appends");
     // What the version before says.
-    let refused = take_steps(&mut conn, &path, OLDER).await.unwrap_err().0;
+    let refused = migrate_to(&mut conn, &path, OLDER).await.unwrap_err().0;
     assert!(refused.contains("has tables of version 7"), "{refused}");
 }
 
@@ -170,7 +170,7 @@ async fn an_older_file_is_copied_before_and_the_word_for_it_is_said() {
     // The copy is still what it was.
     let mut conn = connect(&copy).await;
     assert_eq!(rows(&mut conn, "SELECT count(*) FROM events").await, Some(240));
-    take_steps(&mut conn, &copy, OLDER).await.unwrap();
+    migrate_to(&mut conn, &copy, OLDER).await.unwrap();
 }
 
 #[tokio::test]

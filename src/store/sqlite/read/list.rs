@@ -6,14 +6,15 @@
 use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite};
 
-use super::{Result, rows, unread};
-use crate::store::summary::current;
+use super::{Result, read_error, sql_limit};
+use crate::store::summary::decode_summary;
 use crate::store::{RunFilter, StoreError};
 use crate::workflow::{RunStatus, RunSummary};
 
 pub(in crate::store::sqlite) async fn runs(pool: &SqlitePool, filter: RunFilter) -> Result<Vec<RunSummary>> {
-    let found: Vec<(Vec<u8>, i64, i64)> = statement(filter).build_query_as().fetch_all(pool).await.map_err(unread)?;
-    found.iter().map(|(summary, seq, updated)| current(summary, *seq, Some(*updated))).collect()
+    let found: Vec<(Vec<u8>, i64, i64)> =
+        statement(filter).build_query_as().fetch_all(pool).await.map_err(read_error)?;
+    found.iter().map(|(summary, seq, updated)| decode_summary(summary, *seq, Some(*updated))).collect()
 }
 
 /// The rows that are looked through, said as their index says it.
@@ -62,7 +63,7 @@ fn statement(filter: RunFilter) -> QueryBuilder<Sqlite> {
     if let Some(before) = before {
         query.push(" AND run_id < ").push_bind(before.0.as_bytes().to_vec());
     }
-    query.push(" ORDER BY run_id DESC LIMIT ").push_bind(rows(limit));
+    query.push(" ORDER BY run_id DESC LIMIT ").push_bind(sql_limit(limit));
     query.push(") AS found CROSS JOIN runs ON runs.pos = found.pos ORDER BY found.run_id DESC");
     query
 }
@@ -70,7 +71,7 @@ fn statement(filter: RunFilter) -> QueryBuilder<Sqlite> {
 /// How many runs have not ended, by status.
 pub(in crate::store::sqlite) async fn open_runs(pool: &SqlitePool) -> Result<Vec<(RunStatus, u64)>> {
     let text = "SELECT status, count(*) FROM runs INDEXED BY runs_open WHERE ended = 0 GROUP BY status";
-    let found: Vec<(String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(unread)?;
+    let found: Vec<(String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(read_error)?;
     let count = |(status, count): (String, i64)| {
         let known = RunStatus::OPEN.into_iter().find(|known| known.as_str() == status);
         let known = known.ok_or_else(|| StoreError(format!("a run that has not ended is `{status}`")))?;

@@ -1,8 +1,8 @@
 //! Reads, on a small pool of their own. Each is a statement or two of its own: a long read would keep the log from
 //! being folded back.
 
-mod beside;
-mod between;
+mod coordination;
+mod kept;
 mod list;
 
 use std::collections::HashMap;
@@ -11,18 +11,20 @@ use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-pub(super) use self::beside::{engine_tries, first_try, pin, pin_counts, pinned, pins, plan, records, run_key};
-pub(super) use self::between::{births, is_purging, locks, notices, old, order, orders, remains, wakes};
+pub(super) use self::coordination::{
+    births, is_purging, locks, notices, order, orders, purgeable_runs, remains, wakes,
+};
+pub(super) use self::kept::{engine_tries, first_try, pin, pin_counts, pinned, pins, plan, records, run_key};
 pub(super) use self::list::{open_runs, runs};
 use crate::names::{RunId, Seq};
-use crate::store::rows::{AppendRow, Parts};
-use crate::store::summary::current;
+use crate::store::append_row::{AppendRow, PayloadsBySeq};
+use crate::store::summary::decode_summary;
 use crate::store::{StoreError, StoredEvent};
 use crate::workflow::RunSummary;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-pub(super) fn unread(error: sqlx::Error) -> StoreError {
+pub(super) fn read_error(error: sqlx::Error) -> StoreError {
     StoreError(format!("the store did not answer: {error}"))
 }
 
@@ -30,15 +32,15 @@ fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| StoreError(format!("a stored record cannot be read: {error}")))
 }
 
-pub(super) fn rows(limit: usize) -> i64 {
+pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
-    match whole_events(pool, run, from).await? {
+    match events_with_payloads(pool, run, from).await? {
         Some(events) => Ok(events),
         // Its payloads went while it was read: it is purged, and its events are gone by now.
-        None => whole_events(pool, run, from)
+        None => events_with_payloads(pool, run, from)
             .await?
             .ok_or_else(|| StoreError(format!("payloads of {run} are missing: `pointsman store check` says which"))),
     }
@@ -50,30 +52,30 @@ const NEWEST: i64 = 1_000;
 
 pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>> {
     let text = "SELECT max(at) FROM (SELECT at FROM appends ORDER BY pos DESC LIMIT ?)";
-    let (newest,): (Option<i64>,) = sqlx::query_as(text).bind(NEWEST).fetch_one(pool).await.map_err(unread)?;
+    let (newest,): (Option<i64>,) = sqlx::query_as(text).bind(NEWEST).fetch_one(pool).await.map_err(read_error)?;
     let time = |nanos: i64| Timestamp::from_nanosecond(i128::from(nanos));
     newest.map(time).transpose().map_err(|error| StoreError(format!("the time of an event cannot be read: {error}")))
 }
 
 /// `None` where a payload is missing.
-async fn whole_events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Option<Vec<StoredEvent>>> {
+async fn events_with_payloads(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Option<Vec<StoredEvent>>> {
     let text = "SELECT first, last, version, parts, events FROM appends WHERE run_id = ?1 AND last >= ?2 AND first >= \
                 coalesce((SELECT max(before.first) FROM appends AS before \
                           WHERE before.run_id = ?1 AND before.first <= ?2), 0) \
                 AND NOT EXISTS (SELECT 1 FROM purging WHERE run_id = ?1) ORDER BY first";
     let id = run.0.as_bytes().as_slice();
     let from_seq = i64::try_from(from.0).unwrap_or(i64::MAX);
-    let found = sqlx::query(text).bind(id).bind(from_seq).fetch_all(pool).await.map_err(unread)?;
+    let found = sqlx::query(text).bind(id).bind(from_seq).fetch_all(pool).await.map_err(read_error)?;
     let mut appends = Vec::with_capacity(found.len());
     let mut expected = 0;
     for row in &found {
-        expected += row.try_get::<i64, _>(3).map_err(unread)?;
-        appends.push(append_row(row, 4).map_err(unread)?);
+        expected += row.try_get::<i64, _>(3).map_err(read_error)?;
+        appends.push(append_row(row, 4).map_err(read_error)?);
     }
     let mut refs: Vec<(i64, String, Vec<u8>)> = Vec::new();
     if let Some(append) = appends.first().filter(|_| expected > 0) {
         let text = "SELECT seq, path, hash FROM payload_refs WHERE run_id = ? AND seq >= ? ORDER BY seq, path";
-        refs = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(pool).await.map_err(unread)?;
+        refs = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(pool).await.map_err(read_error)?;
         let last = appends.last().map_or(0, |append| append.last);
         // What was appended since is not looked at.
         refs.retain(|(seq, ..)| *seq <= last);
@@ -82,7 +84,7 @@ async fn whole_events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Option
         return Ok(None);
     }
     let payloads = payloads(pool, refs.iter().map(|(.., hash)| hash.clone()).collect()).await?;
-    let mut parts = Parts::new();
+    let mut parts = PayloadsBySeq::new();
     for (seq, path, hash) in &refs {
         let Some(body) = payloads.get(hash) else { return Ok(None) };
         if let Ok(parts) = parts.entry(seq.cast_unsigned()).or_insert_with(|| Ok(Vec::new())) {
@@ -116,7 +118,7 @@ async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap
             list.push_bind(hash.clone());
         }
         query.push(")");
-        let found: Vec<(Vec<u8>, Vec<u8>)> = query.build_query_as().fetch_all(pool).await.map_err(unread)?;
+        let found: Vec<(Vec<u8>, Vec<u8>)> = query.build_query_as().fetch_all(pool).await.map_err(read_error)?;
         payloads.extend(found);
     }
     Ok(payloads)
@@ -134,6 +136,6 @@ pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunSumma
         .bind(run.0.as_bytes().as_slice())
         .fetch_optional(pool)
         .await
-        .map_err(unread)?;
-    row.map(|(summary, seq, updated)| current(&summary, seq, Some(updated))).transpose()
+        .map_err(read_error)?;
+    row.map(|(summary, seq, updated)| decode_summary(&summary, seq, Some(updated))).transpose()
 }

@@ -8,123 +8,139 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::fault::Fault;
-use super::hints::Hints;
-use super::look::run_id;
-use super::put::Now;
-use super::run_snapshots::{self, DROPPED_AT_ONCE, Portion};
+use super::notifier::Notifier;
+use super::run_snapshots::{self, DROPPED_AT_ONCE, SnapshotPart};
+use super::stored_state::run_id;
+use super::write_append::WriteTime;
+use super::write_error::WriteError;
 use crate::names::{Fence, RunId, WorkerId};
-use crate::store::summary::current;
+use crate::store::summary::decode_summary;
 use crate::store::{News, OrderRecord, Owned, Taken, no_such_run, run_has_ended};
 
 /// Rows of appends that go in one transaction, and payloads.
-const SWEPT_APPENDS: u32 = 200;
-const SWEPT_PAYLOADS: u32 = 16;
+const APPENDS_AT_ONCE: u32 = 200;
+const PAYLOADS_AT_ONCE: u32 = 16;
 
-pub(super) enum Move {
-    Leave(WorkerId),
+pub(super) enum CoordinationWrite {
+    ReleaseAll(WorkerId),
     Take(WorkerId, RunId),
     TakeDue(WorkerId, i64),
-    Ask(Box<OrderRecord>),
-    Settle(Uuid, Value),
-    NoticeDone(i64),
-    DropBirth(RunId),
+    PutOrder(Box<OrderRecord>),
+    SettleOrder(Uuid, Value),
+    DeleteMessage(i64),
+    DropPendingRun(RunId),
     /// A portion of a snapshot.
-    PutSnapshot(Portion),
+    PutSnapshot(SnapshotPart),
     /// A portion of what a snapshot of a run, by this name, makes useless.
     DropSnapshots(RunId, Uuid),
     /// Runs to drop, each with what remains of it (JSON) where it is pinned.
-    Doom(Vec<(RunId, Option<Vec<u8>>)>),
+    MarkPurged(Vec<(RunId, Option<Vec<u8>>)>),
     /// A portion of what is left of dropped runs.
-    Sweep,
+    DeletePurged,
     /// Retry keys that have run out, at most so many.
     PruneRetryKeys(i64),
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub(super) enum Moved {
+pub(super) enum CoordinationResult {
     Nothing,
     Taken(Taken),
     Due(Vec<Owned>),
     /// So many runs.
-    Doomed(u64),
+    Marked(u64),
     /// So many payloads, and whether nothing is left to sweep.
-    Swept(u64, bool),
+    Deleted(u64, bool),
     /// So many retry keys.
     Pruned(u64),
     /// So many portions of snapshots were written, or dropped.
-    Portions(usize),
+    SnapshotParts(usize),
 }
 
 /// Writes it, within a transaction; what is to be told goes out once that is committed.
-pub(super) fn write(conn: &Connection, asked: &Move, hints: &Hints, now: Now) -> Result<(Moved, Vec<News>), Fault> {
+pub(super) fn write(
+    conn: &Connection,
+    request: &CoordinationWrite,
+    notifier: &Notifier,
+    now: WriteTime,
+) -> Result<(CoordinationResult, Vec<News>), WriteError> {
     let mut news = Vec::new();
-    let moved = match asked {
-        Move::Leave(worker) => {
+    let moved = match request {
+        CoordinationWrite::ReleaseAll(worker) => {
             let text = "UPDATE runs SET owner = NULL, turn = 0 WHERE ended = 0 AND owner = ? RETURNING run_id";
-            let left: Vec<Vec<u8>> = all(conn, text, params![worker.0.as_bytes().as_slice()], |row| row.get(0))?;
+            let left: Vec<Vec<u8>> = query_rows(conn, text, params![worker.0.as_bytes().as_slice()], |row| row.get(0))?;
             news.extend(left.into_iter().filter_map(run_id).map(News::Run));
-            Moved::Nothing
+            CoordinationResult::Nothing
         }
-        Move::Take(worker, run) => Moved::Taken(take(conn, *worker, *run)?),
-        Move::TakeDue(worker, limit) => {
-            if hints.strangers_to(*worker) {
+        CoordinationWrite::Take(worker, run) => CoordinationResult::Taken(take(conn, *worker, *run)?),
+        CoordinationWrite::TakeDue(worker, limit) => {
+            if notifier.may_own_besides(*worker) {
                 let text = "UPDATE runs SET owner = NULL, turn = 0 \
                             WHERE ended = 0 AND owner IS NOT NULL AND owner <> ?";
                 conn.execute(text, [worker.0.as_bytes().as_slice()])?;
             }
-            Moved::Due(take_due(conn, *worker, *limit, now.ns)?)
+            CoordinationResult::Due(take_due(conn, *worker, *limit, now.ns)?)
         }
-        Move::Ask(order) => {
-            news.push(ask(conn, order)?);
-            Moved::Nothing
+        CoordinationWrite::PutOrder(order) => {
+            news.push(put_order(conn, order)?);
+            CoordinationResult::Nothing
         }
-        Move::Settle(id, answer) => {
+        CoordinationWrite::SettleOrder(id, answer) => {
             let text = "UPDATE orders SET answer = ? WHERE id = ? AND answer IS NULL";
             conn.prepare_cached(text)?.execute(params![json(answer)?, id.as_bytes().as_slice()])?;
             news.push(News::Order(*id));
-            Moved::Nothing
+            CoordinationResult::Nothing
         }
-        Move::NoticeDone(number) => {
+        CoordinationWrite::DeleteMessage(number) => {
             conn.prepare_cached("DELETE FROM notices WHERE number = ?")?.execute([number])?;
-            Moved::Nothing
+            CoordinationResult::Nothing
         }
-        Move::DropBirth(run) => {
+        CoordinationWrite::DropPendingRun(run) => {
             conn.prepare_cached("DELETE FROM births WHERE run_id = ?")?.execute([run.0.as_bytes().as_slice()])?;
-            Moved::Nothing
+            CoordinationResult::Nothing
         }
-        Move::PutSnapshot(portion) => Moved::Portions(usize::from(run_snapshots::put(conn, portion)?)),
-        Move::DropSnapshots(run, put) => Moved::Portions(run_snapshots::drop_older(conn, *run, *put)?),
-        Move::Doom(runs) => Moved::Doomed(doom(conn, runs)?),
-        Move::Sweep => {
-            let (payloads, done) = sweep(conn)?;
-            Moved::Swept(payloads, done)
+        CoordinationWrite::PutSnapshot(part) => {
+            CoordinationResult::SnapshotParts(usize::from(run_snapshots::insert_part(conn, part)?))
         }
-        Move::PruneRetryKeys(limit) => Moved::Pruned(prune_retry_keys(conn, now, *limit)?),
+        CoordinationWrite::DropSnapshots(run, put) => {
+            CoordinationResult::SnapshotParts(run_snapshots::delete_older(conn, *run, *put)?)
+        }
+        CoordinationWrite::MarkPurged(runs) => CoordinationResult::Marked(mark_purged(conn, runs)?),
+        CoordinationWrite::DeletePurged => {
+            let (payloads, done) = delete_purged(conn)?;
+            CoordinationResult::Deleted(payloads, done)
+        }
+        CoordinationWrite::PruneRetryKeys(limit) => CoordinationResult::Pruned(prune_retry_keys(conn, now, *limit)?),
     };
     Ok((moved, news))
 }
 
 /// It is committed.
-pub(super) fn written(asked: &Move, moved: &Moved, news: Vec<News>, hints: &mut Hints) {
-    match (asked, moved) {
-        (Move::Take(worker, _), Moved::Taken(Taken::Mine(_))) => hints.took(*worker),
-        (Move::TakeDue(worker, _), _) => hints.alone(*worker),
-        (Move::Ask(order), _) if news.contains(&News::Run(order.run)) => hints.asked(order.run, order.id),
+pub(super) fn committed(
+    request: &CoordinationWrite,
+    moved: &CoordinationResult,
+    news: Vec<News>,
+    notifier: &mut Notifier,
+) {
+    match (request, moved) {
+        (CoordinationWrite::Take(worker, _), CoordinationResult::Taken(Taken::Mine(_))) => notifier.took_run(*worker),
+        (CoordinationWrite::TakeDue(worker, _), _) => notifier.took_all_due(*worker),
+        (CoordinationWrite::PutOrder(order), _) if news.contains(&News::Run(order.run)) => {
+            notifier.order_added(order.run, order.id)
+        }
         _ => {}
     }
-    hints.tell(news);
+    notifier.send(news);
 }
 
 /// Drops keys that have run out; how many.
-pub(super) fn prune_retry_keys(conn: &Connection, now: Now, limit: i64) -> Result<u64, Fault> {
+pub(super) fn prune_retry_keys(conn: &Connection, now: WriteTime, limit: i64) -> Result<u64, WriteError> {
     let text = "DELETE FROM retry_keys WHERE pos IN (SELECT pos FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?)";
-    Ok(conn.prepare_cached(text)?.execute([now.since, limit])? as u64)
+    Ok(conn.prepare_cached(text)?.execute([now.retry_keys_since, limit])? as u64)
 }
 
 /// Every row of a statement that is kept prepared.
-fn all<T>(
+fn query_rows<T>(
     conn: &Connection,
     text: &str,
     values: impl rusqlite::Params,
@@ -133,11 +149,11 @@ fn all<T>(
     conn.prepare_cached(text)?.query_map(values, row)?.collect()
 }
 
-fn take(conn: &Connection, worker: WorkerId, run: RunId) -> Result<Taken, Fault> {
+fn take(conn: &Connection, worker: WorkerId, run: RunId) -> Result<Taken, WriteError> {
     let run = run.0.as_bytes().as_slice();
     let text = "UPDATE runs SET owner = ?, turn = NULL, fence = fence + 1 WHERE run_id = ? AND ended = 0 \
                 RETURNING fence, summary, seq, updated";
-    let taken = all(conn, text, params![worker.0.as_bytes().as_slice(), run], owned_row)?;
+    let taken = query_rows(conn, text, params![worker.0.as_bytes().as_slice(), run], owned_row)?;
     if let Some(row) = taken.into_iter().next() {
         return Ok(Taken::Mine(owned(row)?));
     }
@@ -148,7 +164,7 @@ fn take(conn: &Connection, worker: WorkerId, run: RunId) -> Result<Taken, Fault>
     }
 }
 
-fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Result<Vec<Owned>, Fault> {
+fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Result<Vec<Owned>, WriteError> {
     let text = "UPDATE runs SET owner = ?1, turn = NULL, fence = fence + 1 WHERE run_id IN ( \
                     SELECT run_id FROM ( \
                         SELECT run_id FROM runs WHERE turn IS NOT NULL AND turn <= ?2 \
@@ -156,14 +172,14 @@ fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Res
                         WHERE orders.answer IS NULL AND runs.ended = 0 AND runs.owner IS NULL \
                     ) ORDER BY run_id LIMIT ?3 \
                 ) RETURNING fence, summary, seq, updated";
-    let taken = all(conn, text, params![worker.0.as_bytes().as_slice(), now_ns, limit], owned_row)?;
+    let taken = query_rows(conn, text, params![worker.0.as_bytes().as_slice(), now_ns, limit], owned_row)?;
     let mut taken = taken.into_iter().map(owned).collect::<Result<Vec<_>, _>>()?;
     taken.sort_by_key(|owned| owned.summary.run_id);
     Ok(taken)
 }
 
 /// What is asked of a run that will not come to it is settled at once.
-fn ask(conn: &Connection, order: &OrderRecord) -> Result<News, Fault> {
+fn put_order(conn: &Connection, order: &OrderRecord) -> Result<News, WriteError> {
     let run = order.run.0.as_bytes().as_slice();
     let ended: Option<bool> = conn
         .prepare_cached("SELECT ended FROM runs WHERE run_id = ?")?
@@ -180,13 +196,13 @@ fn ask(conn: &Connection, order: &OrderRecord) -> Result<News, Fault> {
     Ok(if refused.is_some() { News::Order(order.id) } else { News::Run(order.run) })
 }
 
-fn doom(conn: &Connection, runs: &[(RunId, Option<Vec<u8>>)]) -> Result<u64, Fault> {
-    let mut doomed = 0;
+fn mark_purged(conn: &Connection, runs: &[(RunId, Option<Vec<u8>>)]) -> Result<u64, WriteError> {
+    let mut marked = 0;
     for (run, remains) in runs {
         let run = run.0.as_bytes().as_slice();
         let text = "INSERT INTO purging SELECT run_id FROM runs \
                     WHERE run_id = ? AND ended = 1 AND remains IS NULL ON CONFLICT DO NOTHING";
-        doomed += conn.prepare_cached(text)?.execute([run])?;
+        marked += conn.prepare_cached(text)?.execute([run])?;
         conn.prepare_cached("DELETE FROM orders WHERE run_id = ?")?.execute([run])?;
         if let Some(remains) = remains {
             conn.prepare_cached("UPDATE runs SET remains = ? WHERE run_id = ?")?.execute(params![remains, run])?;
@@ -194,30 +210,30 @@ fn doom(conn: &Connection, runs: &[(RunId, Option<Vec<u8>>)]) -> Result<u64, Fau
         let text = "DELETE FROM runs WHERE run_id = ? AND ended = 1 AND remains IS NULL";
         conn.prepare_cached(text)?.execute([run])?;
     }
-    Ok(doomed as u64)
+    Ok(marked as u64)
 }
 
-fn sweep(conn: &Connection) -> Result<(u64, bool), Fault> {
+fn delete_purged(conn: &Connection) -> Result<(u64, bool), WriteError> {
     let text = "DELETE FROM appends WHERE pos IN \
                 (SELECT appends.pos FROM purging CROSS JOIN appends ON appends.run_id = purging.run_id LIMIT ?)";
-    if conn.prepare_cached(text)?.execute([SWEPT_APPENDS])? == SWEPT_APPENDS as usize {
+    if conn.prepare_cached(text)?.execute([APPENDS_AT_ONCE])? == APPENDS_AT_ONCE as usize {
         return Ok((0, false));
     }
-    if run_snapshots::sweep(conn)? == DROPPED_AT_ONCE as usize {
+    if run_snapshots::delete_purged(conn)? == DROPPED_AT_ONCE as usize {
         return Ok((0, false));
     }
     let text = "DELETE FROM payload_refs WHERE (run_id, seq, path) IN ( \
                     SELECT r.run_id, r.seq, r.path FROM purging CROSS JOIN payload_refs AS r ON r.run_id = purging.run_id \
                     LIMIT ? \
                 ) RETURNING hash";
-    let hashes: Vec<Vec<u8>> = all(conn, text, [SWEPT_PAYLOADS], |row| row.get(0))?;
+    let hashes: Vec<Vec<u8>> = query_rows(conn, text, [PAYLOADS_AT_ONCE], |row| row.get(0))?;
     let mut payloads = 0;
     for hash in &hashes {
         let text = "DELETE FROM payloads WHERE hash = ?1 \
                     AND NOT EXISTS (SELECT 1 FROM payload_refs WHERE payload_refs.hash = ?1)";
         payloads += conn.prepare_cached(text)?.execute([hash])? as u64;
     }
-    if hashes.len() == SWEPT_PAYLOADS as usize {
+    if hashes.len() == PAYLOADS_AT_ONCE as usize {
         return Ok((payloads, false));
     }
     conn.execute("DELETE FROM purging", [])?;
@@ -231,11 +247,11 @@ fn owned_row(row: &Row<'_>) -> rusqlite::Result<OwnedRow> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
 }
 
-fn owned((fence, summary, seq, updated): OwnedRow) -> Result<Owned, Fault> {
-    let summary = current(&summary, seq, Some(updated)).map_err(|error| Fault::Sure(error.0))?;
+fn owned((fence, summary, seq, updated): OwnedRow) -> Result<Owned, WriteError> {
+    let summary = decode_summary(&summary, seq, Some(updated)).map_err(|error| WriteError::NotWritten(error.0))?;
     Ok(Owned { summary, fence: Fence(fence.cast_unsigned()) })
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Fault> {
-    serde_json::to_vec(value).map_err(|error| Fault::Sure(format!("it cannot be written as JSON: {error}")))
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, WriteError> {
+    serde_json::to_vec(value).map_err(|error| WriteError::NotWritten(format!("it cannot be written as JSON: {error}")))
 }

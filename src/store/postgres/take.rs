@@ -11,15 +11,15 @@ use sqlx::postgres::PgRow;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::fault::Fault;
+use super::columns::{sql_limit, uuid};
 use super::read::summary;
 use super::session::Session;
-use super::text::{rows, uuid};
+use super::write_error::WriteError;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{Owned, StoreError, Taken};
 
 /// What the writer does between batches.
-pub(super) enum Aside {
+pub(super) enum WriterRequest {
     Take(WorkerId, RunId, oneshot::Sender<Result<Taken, StoreError>>),
     TakeDue(WorkerId, usize, oneshot::Sender<Result<Vec<Owned>, StoreError>>),
     Close(oneshot::Sender<()>),
@@ -27,13 +27,13 @@ pub(super) enum Aside {
 
 /// How often an asking is made at all, and how long the database is waited for in between.
 const TRIES: u32 = 3;
-const COME_BACK: Duration = Duration::from_secs(1);
+const RECONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 const TAKE: &str = "UPDATE runs SET owner = $1, fence = fence + 1, turn = NULL, taken = NULL \
     WHERE run_id = $2 AND NOT ended AND (owner IS NULL OR owner = $1 OR NOT EXISTS \
         (SELECT FROM workers WHERE worker = runs.owner AND alive_until > statement_timestamp())) \
     RETURNING fence, summary, seq, last_at";
-const WHOSE: &str = "SELECT r.ended, r.summary, r.seq, r.last_at, w.worker, w.name FROM runs r \
+const OWNER: &str = "SELECT r.ended, r.summary, r.seq, r.last_at, w.worker, w.name FROM runs r \
     LEFT JOIN workers w ON w.worker = r.owner WHERE r.run_id = $1";
 /// A run that another took since the look has another fence: it is left.
 const TAKE_DUE: &str = "WITH due AS ( \
@@ -52,59 +52,59 @@ const TAKE_DUE: &str = "WITH due AS ( \
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Claims {
+pub(super) struct RunTaker {
     /// The name of the asking whose reply has not arrived.
-    asking: Option<Uuid>,
+    request: Option<Uuid>,
 }
 
-impl Claims {
-    pub(super) async fn perform(&mut self, aside: Aside, session: &mut Session) {
-        match aside {
-            Aside::Take(worker, run, reply) => {
+impl RunTaker {
+    pub(super) async fn perform(&mut self, request: WriterRequest, session: &mut Session) {
+        match request {
+            WriterRequest::Take(worker, run, reply) => {
                 let mut taken = take(session, worker, run).await;
                 for _ in 1..TRIES {
-                    if taken.is_ok() || session.get_within(COME_BACK).await.is_err() {
+                    if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
                         break;
                     }
                     taken = take(session, worker, run).await;
                 }
                 let _ = reply.send(taken.map_err(unanswered));
             }
-            Aside::TakeDue(worker, limit, reply) => {
-                let asking = *self.asking.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
-                let mut taken = take_due(session, worker, asking, limit).await;
+            WriterRequest::TakeDue(worker, limit, reply) => {
+                let request = *self.request.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
+                let mut taken = take_due(session, worker, request, limit).await;
                 for _ in 1..TRIES {
-                    if taken.is_ok() || session.get_within(COME_BACK).await.is_err() {
+                    if taken.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
                         break;
                     }
-                    taken = take_due(session, worker, asking, limit).await;
+                    taken = take_due(session, worker, request, limit).await;
                 }
                 let known = taken.is_ok();
                 if reply.send(taken.map_err(unanswered)).is_ok() && known {
-                    self.asking = None;
+                    self.request = None;
                 }
             }
-            Aside::Close(done) => {
+            WriterRequest::Close(done) => {
                 let _ = done.send(());
             }
         }
     }
 }
 
-fn unanswered(fault: Fault) -> StoreError {
-    StoreError(format!("the store did not answer: {}", fault.text()))
+fn unanswered(error: WriteError) -> StoreError {
+    StoreError(format!("the store did not answer: {}", error.text()))
 }
 
-async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Taken, Fault> {
+async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Taken, WriteError> {
     let (me, id) = (worker.0.as_bytes().as_slice(), run.0.as_bytes().as_slice());
-    let mut looks = TRIES;
+    let mut attempts = TRIES;
     loop {
-        looks -= 1;
-        if let Some(row) = session.ask(sqlx::query(TAKE).bind(me).bind(id)).await?.first() {
+        attempts -= 1;
+        if let Some(row) = session.query(sqlx::query(TAKE).bind(me).bind(id)).await?.first() {
             return Ok(Taken::Mine(owned(row)?));
         }
-        let whose = session.ask(sqlx::query(WHOSE).bind(id)).await?;
-        let Some(row) = whose.first() else { return Ok(Taken::Unknown) };
+        let owner = session.query(sqlx::query(OWNER).bind(id)).await?;
+        let Some(row) = owner.first() else { return Ok(Taken::Unknown) };
         if row.try_get(0)? {
             return Ok(Taken::Ended(summary(row, 1)?));
         }
@@ -113,20 +113,25 @@ async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Tak
                 return Ok(Taken::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(5)? });
             }
             // It went or was left between the two looks.
-            None if looks > 0 => {}
-            None => return Err(Fault::Sure("others take the run and leave it all the time".into())),
+            None if attempts > 0 => {}
+            None => return Err(WriteError::NotWritten("others take the run and leave it all the time".into())),
         }
     }
 }
 
-async fn take_due(session: &mut Session, worker: WorkerId, asking: Uuid, limit: usize) -> Result<Vec<Owned>, Fault> {
-    let query = sqlx::query(TAKE_DUE).bind(worker.0.as_bytes().as_slice()).bind(asking.as_bytes().as_slice());
-    let found = session.ask(query.bind(rows(limit))).await?;
+async fn take_due(
+    session: &mut Session,
+    worker: WorkerId,
+    request: Uuid,
+    limit: usize,
+) -> Result<Vec<Owned>, WriteError> {
+    let query = sqlx::query(TAKE_DUE).bind(worker.0.as_bytes().as_slice()).bind(request.as_bytes().as_slice());
+    let found = session.query(query.bind(sql_limit(limit))).await?;
     let mut taken = found.iter().map(owned).collect::<Result<Vec<_>, _>>()?;
     taken.sort_by_key(|owned| owned.summary.run_id);
     Ok(taken)
 }
 
-fn owned(row: &PgRow) -> Result<Owned, Fault> {
+fn owned(row: &PgRow) -> Result<Owned, WriteError> {
     Ok(Owned { fence: Fence(row.try_get::<i64, _>(0)?.cast_unsigned()), summary: summary(row, 1)? })
 }

@@ -9,10 +9,10 @@ use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
 use super::commit::Committer;
-use super::fault::Fault;
-use super::job::nanos;
-use super::moves::{self, Move, Moved};
-use super::put::Now;
+use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
+use super::encoded::nanos;
+use super::write_append::WriteTime;
+use super::write_error::WriteError;
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
@@ -22,14 +22,14 @@ use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, News, SampleRecord
 type Done = oneshot::Sender<Result<(), StoreError>>;
 
 /// One such write. Large ones are bounded by who hands them in.
-pub(super) enum Aside {
-    Write(Work, Done),
+pub(super) enum OtherWrite {
+    Records(RecordWrite, Done),
     Flips(Flips, oneshot::Sender<Result<Vec<u64>, StoreError>>),
-    Move(Move, oneshot::Sender<Result<Moved, StoreError>>),
+    Coordination(CoordinationWrite, oneshot::Sender<Result<CoordinationResult, StoreError>>),
 }
 
 /// What to write; repeating it does no harm.
-pub(super) enum Work {
+pub(super) enum RecordWrite {
     Plan(PlanId, serde_json::Value),
     /// `None` takes it away.
     RunKey(RunId, Option<Vec<u8>>),
@@ -54,87 +54,98 @@ pub(super) struct Flips {
 const PRUNED_AT_ONCE: i64 = 1_000;
 
 /// Performs one and answers it.
-pub(super) fn perform(aside: Aside, committer: &mut Committer, healthy: &AtomicBool) {
-    match aside {
-        Aside::Write(work, done) => {
-            let result = twice(&Task::Work(work), committer, healthy);
+pub(super) fn perform(write: OtherWrite, committer: &mut Committer, healthy: &AtomicBool) {
+    match write {
+        OtherWrite::Records(work, done) => {
+            let result = write_with_retry(&WriteTask::Records(work), committer, healthy);
             let _ = done.send(result.map(|_| ()));
         }
-        Aside::Flips(flips, done) => {
-            let result = twice(&Task::Flips(flips), committer, healthy);
-            let _ = done.send(result.map(|wrote| wrote.numbers));
+        OtherWrite::Flips(flips, done) => {
+            let result = write_with_retry(&WriteTask::Flips(flips), committer, healthy);
+            let _ = done.send(result.map(|result| result.numbers));
         }
-        Aside::Move(asked, done) => {
-            let result = twice(&Task::Move(asked), committer, healthy);
-            let _ = done.send(result.map(|wrote| wrote.moved));
+        OtherWrite::Coordination(write, done) => {
+            let result = write_with_retry(&WriteTask::Coordination(write), committer, healthy);
+            let _ = done.send(result.map(|result| result.coordination));
         }
     }
 }
 
-enum Task {
-    Work(Work),
+enum WriteTask {
+    Records(RecordWrite),
     Flips(Flips),
-    Move(Move),
+    Coordination(CoordinationWrite),
 }
 
 /// What a transaction gave.
-struct Wrote {
+struct WriteResult {
     /// Of flips, in order.
     numbers: Vec<u64>,
     /// Of a move.
-    moved: Moved,
+    coordination: CoordinationResult,
     news: Vec<News>,
 }
 
 /// Once, and again on a fresh connection where the first outcome is in doubt.
-fn twice(task: &Task, committer: &mut Committer, healthy: &AtomicBool) -> Result<Wrote, StoreError> {
-    let fault = match transact(task, committer, false) {
-        Ok(wrote) => {
+fn write_with_retry(
+    task: &WriteTask,
+    committer: &mut Committer,
+    healthy: &AtomicBool,
+) -> Result<WriteResult, StoreError> {
+    let error = match transact(task, committer, false) {
+        Ok(result) => {
             healthy.store(true, Ordering::Release);
-            return Ok(tell(task, wrote, committer));
+            return Ok(notify(task, result, committer));
         }
-        Err(fault) => fault,
+        Err(error) => error,
     };
     committer.conn.roll_back();
-    committer.told(&fault);
-    tracing::error!(error = fault.text(), "the store did not commit");
-    if let Fault::Unclear(_) = fault {
-        committer.conn.drop_it();
+    committer.note_trouble(&error);
+    tracing::error!(error = error.text(), "the store did not commit");
+    if let WriteError::Unknown(_) = error {
+        committer.conn.discard();
         if committer.conn.probe(nanos(clock::now())).is_ok() {
             match transact(task, committer, true) {
-                Ok(wrote) => return Ok(tell(task, wrote, committer)),
+                Ok(result) => return Ok(notify(task, result, committer)),
                 Err(_) => committer.conn.roll_back(),
             }
         }
     }
-    if !matches!(fault, Fault::Constraint(_)) {
+    if !matches!(error, WriteError::Constraint(_)) {
         healthy.store(false, Ordering::Release);
     }
-    Err(StoreError(fault.text().to_owned()))
+    Err(StoreError(error.text().to_owned()))
 }
 
-fn tell(task: &Task, mut wrote: Wrote, committer: &mut Committer) -> Wrote {
-    if let Task::Move(asked) = task {
-        moves::written(asked, &wrote.moved, std::mem::take(&mut wrote.news), &mut committer.hints);
+fn notify(task: &WriteTask, mut result: WriteResult, committer: &mut Committer) -> WriteResult {
+    if let WriteTask::Coordination(write) = task {
+        coordination_writes::committed(
+            write,
+            &result.coordination,
+            std::mem::take(&mut result.news),
+            &mut committer.notifier,
+        );
     }
-    wrote
+    result
 }
 
-fn transact(task: &Task, committer: &mut Committer, again: bool) -> Result<Wrote, Fault> {
+fn transact(task: &WriteTask, committer: &mut Committer, is_retry: bool) -> Result<WriteResult, WriteError> {
     let now = committer.now();
     let conn = committer.conn.get()?;
     conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let mut wrote = Wrote { numbers: Vec::new(), moved: Moved::Nothing, news: Vec::new() };
+    let mut result = WriteResult { numbers: Vec::new(), coordination: CoordinationResult::Nothing, news: Vec::new() };
     match task {
-        Task::Flips(flips) => wrote.numbers = put_flips(conn, flips, again)?,
-        Task::Work(work) => write(conn, work, now)?,
-        Task::Move(asked) => (wrote.moved, wrote.news) = moves::write(conn, asked, &committer.hints, now)?,
+        WriteTask::Flips(flips) => result.numbers = put_flips(conn, flips, is_retry)?,
+        WriteTask::Records(work) => write(conn, work, now)?,
+        WriteTask::Coordination(write) => {
+            (result.coordination, result.news) = coordination_writes::write(conn, write, &committer.notifier, now)?
+        }
     }
     conn.prepare_cached("COMMIT")?.execute([])?;
-    Ok(wrote)
+    Ok(result)
 }
 
-fn put_flips(conn: &Connection, all: &Flips, again: bool) -> Result<Vec<u64>, Fault> {
+fn put_flips(conn: &Connection, all: &Flips, is_retry: bool) -> Result<Vec<u64>, WriteError> {
     let Flips { flips, declared } = all;
     if let Some(declared) = declared {
         put_declared(conn, declared)?;
@@ -149,7 +160,7 @@ fn put_flips(conn: &Connection, all: &Flips, again: bool) -> Result<Vec<u64>, Fa
         conn.prepare(text)?.query_map([count], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     last.reverse();
     // Nobody else writes: if the first try was kept, its flips are the last rows.
-    if again && last.len() == flips.len() {
+    if is_retry && last.len() == flips.len() {
         let mut is_same = true;
         for (flip, (number, stored)) in flips.iter().zip(&last) {
             is_same &= *stored == record(flip, *number)?;
@@ -170,7 +181,7 @@ fn put_flips(conn: &Connection, all: &Flips, again: bool) -> Result<Vec<u64>, Fa
     Ok(numbers)
 }
 
-fn put_declared(conn: &Connection, declared: &[DeclaredState]) -> Result<(), Fault> {
+fn put_declared(conn: &Connection, declared: &[DeclaredState]) -> Result<(), WriteError> {
     conn.execute("DELETE FROM declared", [])?;
     for state in declared {
         let text = "INSERT OR REPLACE INTO declared (route, record) VALUES (?, ?)";
@@ -179,38 +190,38 @@ fn put_declared(conn: &Connection, declared: &[DeclaredState]) -> Result<(), Fau
     Ok(())
 }
 
-fn write(conn: &Connection, work: &Work, now: Now) -> Result<(), Fault> {
+fn write(conn: &Connection, work: &RecordWrite, now: WriteTime) -> Result<(), WriteError> {
     match work {
-        Work::Plan(id, source) => {
+        RecordWrite::Plan(id, source) => {
             let text = "INSERT INTO plans (id, source) VALUES (?, ?) ON CONFLICT DO NOTHING";
             conn.execute(text, params![id.as_str(), json(source)?])?;
         }
-        Work::RunKey(run, Some(key)) => {
+        RecordWrite::RunKey(run, Some(key)) => {
             let text = "INSERT INTO run_keys (run_id, key) VALUES (?, ?) ON CONFLICT DO UPDATE SET key = excluded.key";
             conn.prepare_cached(text)?.execute(params![run.0.as_bytes().as_slice(), key])?;
         }
-        Work::RunKey(run, None) => {
+        RecordWrite::RunKey(run, None) => {
             conn.execute("DELETE FROM run_keys WHERE run_id = ?", [run.0.as_bytes().as_slice()])?;
         }
-        Work::LegacyTries(keys) => {
+        RecordWrite::LegacyTries(keys) => {
             let mut note = conn.prepare_cached(
                 "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
                  SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE retry_keys.at <= ?4",
             )?;
             for key in keys {
-                note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), now.ns, now.since])?;
+                note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), now.ns, now.retry_keys_since])?;
             }
-            moves::prune_retry_keys(conn, now, PRUNED_AT_ONCE)?;
+            coordination_writes::prune_retry_keys(conn, now, PRUNED_AT_ONCE)?;
         }
-        Work::Samples { samples, per_fingerprint, fingerprints } => {
+        RecordWrite::Samples { samples, per_fingerprint, fingerprints } => {
             for sample in samples {
                 put_sample(conn, sample, *per_fingerprint, *fingerprints)?;
             }
         }
-        Work::ClearSamples(route) => {
+        RecordWrite::ClearSamples(route) => {
             conn.execute("DELETE FROM samples WHERE route = ?", [route.as_str()])?;
         }
-        Work::Evidence(evidence) => {
+        RecordWrite::Evidence(evidence) => {
             for record in evidence {
                 let text = "INSERT OR REPLACE INTO evidence (route, record) VALUES (?, ?)";
                 conn.prepare_cached(text)?.execute(params![record.route.as_str(), json(record)?])?;
@@ -225,7 +236,7 @@ fn put_sample(
     sample: &SampleRecord,
     per_fingerprint: usize,
     fingerprints: usize,
-) -> Result<(), Fault> {
+) -> Result<(), WriteError> {
     let (route, fingerprint) = (sample.route.as_str(), &sample.fingerprint);
     let text = "INSERT INTO samples (route, fingerprint, record) VALUES (?, ?, ?)";
     conn.prepare_cached(text)?.execute(params![route, fingerprint, json(sample)?])?;
@@ -240,6 +251,6 @@ fn put_sample(
     Ok(())
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Fault> {
-    serde_json::to_vec(value).map_err(|error| Fault::Sure(format!("it cannot be written as JSON: {error}")))
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, WriteError> {
+    serde_json::to_vec(value).map_err(|error| WriteError::NotWritten(format!("it cannot be written as JSON: {error}")))
 }

@@ -115,7 +115,7 @@ pub fn no_such_run() -> Value {
 }
 
 /// When a run that its mover released with this summary wants to be taken; `None` is when something is asked of it.
-pub(super) fn turn_of(summary: &RunSummary) -> Option<Timestamp> {
+pub(super) fn due_at_of(summary: &RunSummary) -> Option<Timestamp> {
     if summary.status.is_final() {
         return None;
     }

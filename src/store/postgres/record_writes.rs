@@ -5,11 +5,11 @@
 
 use uuid::Uuid;
 
+use super::columns::{Result, column, escape, json};
 use super::pool::Pool;
-use super::text::{Result, column, json, text};
 use crate::flag::RetryKey;
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::job::nanos;
+use crate::store::encoded::nanos;
 use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, RunSnapshot, SampleRecord, StoreError, codec};
 
 /// Retry keys that have run out go in portions of this size.
@@ -18,7 +18,7 @@ const PRUNED_AT_ONCE: i64 = 1_000;
 pub(super) async fn plan(pool: &Pool, id: PlanId, source: serde_json::Value) -> Result<()> {
     let source = json(&source)?;
     let text = "INSERT INTO plans (id, source) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    pool.ask(|| sqlx::query(text).bind(id.as_str()).bind(source.as_slice())).await.map(drop)
+    pool.query(|| sqlx::query(text).bind(id.as_str()).bind(source.as_slice())).await.map(drop)
 }
 
 pub(super) async fn run_key(pool: &Pool, run: RunId, key: Option<Vec<u8>>) -> Result<()> {
@@ -27,9 +27,9 @@ pub(super) async fn run_key(pool: &Pool, run: RunId, key: Option<Vec<u8>>) -> Re
         Some(key) => {
             let text = "INSERT INTO run_keys (run_id, key) VALUES ($1, $2) \
                         ON CONFLICT (run_id) DO UPDATE SET key = excluded.key";
-            pool.ask(|| sqlx::query(text).bind(run).bind(key.as_slice())).await.map(drop)
+            pool.query(|| sqlx::query(text).bind(run).bind(key.as_slice())).await.map(drop)
         }
-        None => pool.ask(|| sqlx::query("DELETE FROM run_keys WHERE run_id = $1").bind(run)).await.map(drop),
+        None => pool.query(|| sqlx::query("DELETE FROM run_keys WHERE run_id = $1").bind(run)).await.map(drop),
     }
 }
 
@@ -46,10 +46,10 @@ pub(super) async fn run_snapshot(pool: &Pool, snapshot: &RunSnapshot) -> Result<
         let query = sqlx::query(put).bind(run.0.as_bytes().as_slice()).bind(seq.0.cast_signed()).bind(nanos(*at));
         query.bind(fold.as_str()).bind(hash.as_slice()).bind(body.as_slice())
     };
-    pool.ask(make).await.map(drop)
+    pool.query(make).await.map(drop)
 }
 
-pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, window_ns: i64) -> Result<()> {
+pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, retry_window_ns: i64) -> Result<()> {
     // In one order, so that two processes do not wait for each other in a circle, and each once.
     keys.sort();
     keys.dedup();
@@ -57,16 +57,16 @@ pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, window_ns
     let put = "INSERT INTO retry_keys AS held (key, arm, at) SELECT key, 'legacy', now_ns() FROM unnest($1) AS n(key) \
                ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at \
                WHERE held.at <= now_ns() - $2";
-    pool.ask(|| sqlx::query(put).bind(&keys).bind(window_ns)).await?;
-    prune_retry_keys(pool, window_ns, PRUNED_AT_ONCE).await.map(drop)
+    pool.query(|| sqlx::query(put).bind(&keys).bind(retry_window_ns)).await?;
+    prune_retry_keys(pool, retry_window_ns, PRUNED_AT_ONCE).await.map(drop)
 }
 
 /// Drops keys that have run out; how many.
-pub(super) async fn prune_retry_keys(pool: &Pool, window_ns: i64, limit: i64) -> Result<u64> {
+pub(super) async fn prune_retry_keys(pool: &Pool, retry_window_ns: i64, limit: i64) -> Result<u64> {
     let prune = "WITH gone AS (DELETE FROM retry_keys WHERE key IN (SELECT key FROM retry_keys \
                      WHERE at <= now_ns() - $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1) \
                  SELECT count(*) FROM gone";
-    let found = pool.ask(|| sqlx::query(prune).bind(window_ns).bind(limit)).await?;
+    let found = pool.query(|| sqlx::query(prune).bind(retry_window_ns).bind(limit)).await?;
     Ok(found.first().map(|row| column::<i64>(row, 0)).transpose()?.unwrap_or(0).cast_unsigned())
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn flips(
         let query = sqlx::query("SELECT put_flips($1, $2, $3, $4, $5)").bind(&puts).bind(&routes).bind(&records);
         query.bind(&declared_routes).bind(&declared_records)
     };
-    let found = pool.ask(make).await?;
+    let found = pool.query(make).await?;
     let row = found.first().ok_or_else(|| StoreError("the store gave the flips no numbers".into()))?;
     let numbers = column::<Vec<i64>>(row, 0)?;
     Ok(numbers.into_iter().map(i64::cast_unsigned).collect())
@@ -100,18 +100,18 @@ pub(super) async fn samples(
     fingerprints: usize,
 ) -> Result<()> {
     let routes: Vec<&str> = samples.iter().map(|sample| sample.route.as_str()).collect();
-    let prints: Vec<String> = samples.iter().map(|sample| text(&sample.fingerprint).into_owned()).collect();
+    let prints: Vec<String> = samples.iter().map(|sample| escape(&sample.fingerprint).into_owned()).collect();
     let records = samples.iter().map(json).collect::<Result<Vec<_>>>()?;
-    let (per, of) = (super::text::rows(per_fingerprint), super::text::rows(fingerprints));
+    let (per, of) = (super::columns::sql_limit(per_fingerprint), super::columns::sql_limit(fingerprints));
     let make = || {
         let query = sqlx::query("SELECT put_samples($1, $2, $3, $4, $5)");
         query.bind(&routes).bind(&prints).bind(&records).bind(per).bind(of)
     };
-    pool.ask(make).await.map(drop)
+    pool.query(make).await.map(drop)
 }
 
 pub(super) async fn clear_samples(pool: &Pool, route: RouteId) -> Result<()> {
-    pool.ask(|| sqlx::query("DELETE FROM samples WHERE route = $1").bind(route.as_str())).await.map(drop)
+    pool.query(|| sqlx::query("DELETE FROM samples WHERE route = $1").bind(route.as_str())).await.map(drop)
 }
 
 pub(super) async fn evidence(pool: &Pool, mut evidence: Vec<EvidenceRecord>) -> Result<()> {
@@ -120,5 +120,5 @@ pub(super) async fn evidence(pool: &Pool, mut evidence: Vec<EvidenceRecord>) -> 
     let records = evidence.iter().map(json).collect::<Result<Vec<_>>>()?;
     let text = "INSERT INTO evidence (route, record) SELECT * FROM unnest($1, $2) \
                 ON CONFLICT (route) DO UPDATE SET record = excluded.record";
-    pool.ask(|| sqlx::query(text).bind(&routes).bind(&records)).await.map(drop)
+    pool.query(|| sqlx::query(text).bind(&routes).bind(&records)).await.map(drop)
 }

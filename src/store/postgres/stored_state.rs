@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use sqlx::Row;
 
-use super::fault::Fault;
+use super::columns::{arm, run_id, utf8_text, uuid};
 use super::session::Session;
-use super::text::{arm, name, run_id, uuid};
+use super::write_error::WriteError;
 use crate::flag::{PinKey, RetryKey};
 use crate::names::{Fence, RouteId};
-use crate::store::job::Job;
-use crate::store::judge::Known;
+use crate::store::encoded::EncodedAppend;
+use crate::store::validate::StoredState;
 use crate::store::{Claim, StoreError};
 
 const HELD: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
@@ -23,53 +23,58 @@ const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) A
     JOIN pins p ON p.family = want.family AND sha256(p.id) = sha256(want.id)";
 
 /// What is stored. Retry keys older than the window have run out.
-pub(super) async fn look(session: &mut Session, jobs: &[Job], window_ns: i64) -> Result<Known, Fault> {
-    let mut known = Known::default();
-    let mut runs: Vec<&[u8]> = jobs.iter().map(|job| job.run_id.0.as_bytes().as_slice()).collect();
+pub(super) async fn read_stored_state(
+    session: &mut Session,
+    appends: &[EncodedAppend],
+    retry_window_ns: i64,
+) -> Result<StoredState, WriteError> {
+    let mut stored = StoredState::default();
+    let mut runs: Vec<&[u8]> = appends.iter().map(|append| append.run_id.0.as_bytes().as_slice()).collect();
     runs.sort_unstable();
     runs.dedup();
     let mut heads = HashMap::new();
-    for row in session.ask(sqlx::query(HELD).bind(&runs)).await? {
+    for row in session.query(sqlx::query(HELD).bind(&runs)).await? {
         let run = run_id(row.try_get(0)?)?;
         let fence = Fence(row.try_get::<i64, _>(2)?.cast_unsigned());
         heads.insert(run, (row.try_get::<i64, _>(1)?.cast_unsigned(), fence));
     }
-    known.heads = Some(heads);
+    stored.heads = Some(heads);
 
-    let runs: Vec<&[u8]> = jobs.iter().map(|job| job.run_id.0.as_bytes().as_slice()).collect();
-    let firsts: Vec<i64> = jobs.iter().map(|job| job.first.cast_signed()).collect();
-    for row in session.ask(sqlx::query(BATCHES).bind(&runs).bind(&firsts)).await? {
+    let runs: Vec<&[u8]> = appends.iter().map(|append| append.run_id.0.as_bytes().as_slice()).collect();
+    let firsts: Vec<i64> = appends.iter().map(|append| append.first.cast_signed()).collect();
+    for row in session.query(sqlx::query(BATCHES).bind(&runs).bind(&firsts)).await? {
         let place = (run_id(row.try_get(0)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
-        known.batches.insert(place, uuid(row.try_get(2)?)?);
+        stored.batches.insert(place, uuid(row.try_get(2)?)?);
     }
 
-    let keys: Vec<RetryKey> = jobs.iter().filter_map(|job| job.claim.as_ref()).flat_map(Claim::keys).collect();
+    let keys: Vec<RetryKey> = appends.iter().filter_map(|append| append.claim.as_ref()).flat_map(Claim::keys).collect();
     if !keys.is_empty() {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.0.as_slice()).collect();
-        for row in session.ask(sqlx::query(CLAIMS).bind(&keys).bind(window_ns)).await? {
+        for row in session.query(sqlx::query(CLAIMS).bind(&keys).bind(retry_window_ns)).await? {
             let Ok(key) = row.try_get::<&[u8], _>(0)?.try_into() else { continue };
             let request = row.try_get::<Option<&[u8]>, _>(2)?.and_then(|request| request.try_into().ok());
-            known.claims.insert(RetryKey(key), (run_id(row.try_get(1)?)?, request));
+            stored.claims.insert(RetryKey(key), (run_id(row.try_get(1)?)?, request));
         }
     }
 
-    let pins: Vec<&PinKey> = jobs.iter().flat_map(|job| job.append.pins.iter().map(|pin| &pin.key)).collect();
+    let pins: Vec<&PinKey> =
+        appends.iter().flat_map(|append| append.original.pins.iter().map(|pin| &pin.key)).collect();
     if !pins.is_empty() {
         let families: Vec<&str> = pins.iter().map(|key| key.family.as_str()).collect();
         let ids: Vec<&[u8]> = pins.iter().map(|key| key.id.as_bytes()).collect();
-        for row in session.ask(sqlx::query(PINS).bind(&families).bind(&ids)).await? {
+        for row in session.query(sqlx::query(PINS).bind(&families).bind(&ids)).await? {
             let family = RouteId::new(row.try_get::<String, _>(0)?);
-            let key = PinKey { family, id: name(row.try_get(1)?)?.into() };
+            let key = PinKey { family, id: utf8_text(row.try_get(1)?)?.into() };
             let run = row.try_get::<Option<&[u8]>, _>(3)?.map(run_id).transpose()?;
-            known.pins.insert(key, (arm(row.try_get(2)?)?, run));
+            stored.pins.insert(key, (arm(row.try_get(2)?)?, run));
         }
     }
-    Ok(known)
+    Ok(stored)
 }
 
 /// What stands there cannot be read: nothing of the batch is written.
-impl From<StoreError> for Fault {
+impl From<StoreError> for WriteError {
     fn from(error: StoreError) -> Self {
-        Fault::Sure(error.0)
+        WriteError::NotWritten(error.0)
     }
 }

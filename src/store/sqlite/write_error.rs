@@ -2,46 +2,46 @@
 
 /// Three kinds, because the writer does three different things.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum WriteError {
     /// A row broke a rule of the schema: nothing of the transaction stays, look which append it was.
     Constraint(String),
     /// Nothing was written, for sure.
-    Sure(String),
+    NotWritten(String),
     /// It may be on disk or not: ask a fresh connection.
-    Unclear(String),
+    Unknown(String),
 }
 
-impl Fault {
+impl WriteError {
     pub(super) fn text(&self) -> &str {
         match self {
-            Fault::Constraint(text) | Fault::Sure(text) | Fault::Unclear(text) => text,
+            WriteError::Constraint(text) | WriteError::NotWritten(text) | WriteError::Unknown(text) => text,
         }
     }
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for WriteError {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
         let Some(code) = error.sqlite_error().map(|error| error.extended_code) else {
             // A value that was read is not what its column should hold: nothing is written after it.
-            return Fault::Sure(text);
+            return WriteError::NotWritten(text);
         };
         match code & 0xff {
-            19 => Fault::Constraint(text),
+            19 => WriteError::Constraint(text),
             // SQL logic, busy, locked, read-only, too big. And full: SQLite says so where writing failed, and the mark
             // that makes a transaction whole in the log is the last thing written; what `fsync` says is another code.
-            1 | 5 | 6 | 8 | 13 | 18 => Fault::Sure(text),
+            1 | 5 | 6 | 8 | 13 | 18 => WriteError::NotWritten(text),
             // The same, where files may not grow further: SQLite has no word of its own for it.
             10 if code == WRITE_FAILED && is_limited() => {
-                Fault::Sure(format!("{text}: the limit on file sizes (`ulimit -f`) is reached"))
+                WriteError::NotWritten(format!("{text}: the limit on file sizes (`ulimit -f`) is reached"))
             }
-            _ => Fault::Unclear(text),
+            _ => WriteError::Unknown(text),
         }
     }
 }
 
 /// An error as people are told: with what to do, where the file is not what it should be.
-pub(super) fn told(error: &sqlx::Error) -> String {
+pub(super) fn describe(error: &sqlx::Error) -> String {
     match primary_code(error) {
         // Corrupt, and not a database.
         Some(11 | 26) => format!(

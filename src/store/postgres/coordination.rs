@@ -1,4 +1,4 @@
-//! Ownership, orders, locks, notices, retention: what goes over the pool. Taking runs is [`super::claim`]'s.
+//! Ownership, orders, locks, notices, retention: what goes over the pool. Taking runs is [`super::take`]'s.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
 
 use super::PostgresStore;
-use super::claim::Aside;
+use super::columns::{Result, column, escape, json, parse, record, run_id, sql_limit, time, unescape, utf8_text};
 use super::read;
-use super::text::{Result, column, json, name, parse, plain, record, rows, run_id, text, time};
+use super::take::WriterRequest;
 use crate::names::{RunId, Seq, StepId, WorkerId};
-use crate::store::job::nanos;
+use crate::store::encoded::nanos;
 use crate::store::{
     Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, RunSnapshot, StoreError, StoreTime, Taken, Work,
     no_such_run, run_has_ended,
@@ -26,36 +26,36 @@ use crate::workflow::RunStatus;
 const FORGET_AFTER_S: i64 = 86_400;
 
 impl PostgresStore {
-    async fn beats(&self, worker: WorkerId, name: String, lives: Duration) -> Result<Option<Timestamp>> {
+    async fn write_heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> Result<Option<Timestamp>> {
         let ask = "WITH gone AS (DELETE FROM workers WHERE alive_until < clock_timestamp() - make_interval(secs => $4)) \
                    INSERT INTO workers (worker, name, alive_until) \
                    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3)) \
                    ON CONFLICT (worker) DO UPDATE SET name = excluded.name, alive_until = excluded.alive_until \
                    RETURNING now_ns()";
         let make = || {
-            let query = sqlx::query(ask).bind(worker.0.as_bytes().as_slice()).bind(text(&name));
+            let query = sqlx::query(ask).bind(worker.0.as_bytes().as_slice()).bind(escape(&name));
             query.bind(lives.as_secs_f64()).bind(FORGET_AFTER_S as f64)
         };
-        let rows = self.pool.ask(make).await?;
+        let rows = self.pool.query(make).await?;
         // Rounded down to what it said before it answered: nobody is ahead of it.
         rows.first().map(|row| time(column(row, 0)?)).transpose()
     }
 
     /// Rounded down to what it was before the answer left: nobody is ahead of it.
-    pub(super) async fn time_there(&self) -> Result<StoreTime> {
-        let rows = self.pool.ask(|| sqlx::query("SELECT now_ns()")).await?;
+    pub(super) async fn server_time(&self) -> Result<StoreTime> {
+        let rows = self.pool.query(|| sqlx::query("SELECT now_ns()")).await?;
         let now = rows.first().ok_or_else(|| StoreError("the database does not say what time it is".to_owned()))?;
         Ok(StoreTime::Now(time(column(now, 0)?)?))
     }
 
-    fn aside<T: Send + 'static>(
+    fn request_writer<T: Send + 'static>(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<T>>) -> Aside,
+        make: impl FnOnce(oneshot::Sender<Result<T>>) -> WriterRequest,
     ) -> BoxFuture<'_, Result<T>> {
         let (reply, replied) = oneshot::channel();
         let sent = self
-            .inlet
-            .aside
+            .queues
+            .requests
             .try_send(make(reply))
             .map_err(|_| StoreError("the store is closed, or too much waits for it (append_queue_max)".to_owned()));
         async move {
@@ -66,58 +66,59 @@ impl PostgresStore {
     }
 
     /// Tells this process what a statement gave as news; the others have been told by the database.
-    fn told(&self, found: &[PgRow]) -> Result<()> {
+    fn publish(&self, found: &[PgRow]) -> Result<()> {
         if let Some(row) = found.first() {
-            self.crier.tell(&column::<Vec<String>>(row, 0)?);
+            self.notifier.publish(&column::<Vec<String>>(row, 0)?);
         }
         Ok(())
     }
 
-    async fn wants(&self, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
+    async fn read_due_times(&self, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
         let text = "SELECT turn, run_id FROM runs WHERE NOT ended AND owner IS NULL AND turn IS NOT NULL \
                     ORDER BY turn, run_id LIMIT $1";
-        let found = self.pool.ask(|| sqlx::query(text).bind(rows(limit))).await?;
+        let found = self.pool.query(|| sqlx::query(text).bind(sql_limit(limit))).await?;
         found.iter().map(|row| Ok((time(column(row, 0)?)?, run_id(column(row, 1)?)?))).collect()
     }
 
-    async fn asked(&self, order: OrderRecord) -> Result<()> {
+    async fn write_order(&self, order: OrderRecord) -> Result<()> {
         let record = json(&OrderRecord { answer: None, ..order.clone() })?;
         let (unknown, ended) = (json(&no_such_run())?, json(&run_has_ended())?);
         let (id, run) = (order.id.as_bytes().as_slice(), order.run.0.as_bytes().as_slice());
         let make = || {
-            let query = sqlx::query("SELECT put_order($1, $2, $3, $4, $5, $6)").bind(&*self.crier.origin);
+            let query = sqlx::query("SELECT put_order($1, $2, $3, $4, $5, $6)").bind(&*self.notifier.origin);
             query.bind(id).bind(run).bind(&record[..]).bind(&unknown[..]).bind(&ended[..])
         };
-        self.told(&self.pool.ask(make).await?)
+        self.publish(&self.pool.query(make).await?)
     }
 
-    async fn settled(&self, id: Uuid, answer: Value) -> Result<()> {
+    async fn write_answer(&self, id: Uuid, answer: Value) -> Result<()> {
         let answer = json(&answer)?;
         let make = || {
-            let query = sqlx::query("SELECT settle_order($1, $2, $3)").bind(&*self.crier.origin);
+            let query = sqlx::query("SELECT settle_order($1, $2, $3)").bind(&*self.notifier.origin);
             query.bind(id.as_bytes().as_slice()).bind(&answer[..])
         };
-        self.told(&self.pool.ask(make).await?)
+        self.publish(&self.pool.query(make).await?)
     }
 
-    async fn left(&self, worker: WorkerId) -> Result<()> {
-        let make =
-            || sqlx::query("SELECT leave_all($1, $2)").bind(&*self.crier.origin).bind(worker.0.as_bytes().as_slice());
-        self.told(&self.pool.ask(make).await?)
+    async fn release_runs(&self, worker: WorkerId) -> Result<()> {
+        let make = || {
+            sqlx::query("SELECT leave_all($1, $2)").bind(&*self.notifier.origin).bind(worker.0.as_bytes().as_slice())
+        };
+        self.publish(&self.pool.query(make).await?)
     }
 
-    async fn queues(&self, names: Option<Vec<String>>, limit: usize) -> Result<Vec<LockRow>> {
+    async fn read_locks(&self, names: Option<Vec<String>>, limit: usize) -> Result<Vec<LockRow>> {
         let names: Option<Vec<&[u8]>> = names.as_ref().map(|names| names.iter().map(String::as_bytes).collect());
         let ask = "SELECT name, place, run_id, step, item, since FROM locks \
                    WHERE $1::bytea[] IS NULL OR sha256(name) IN (SELECT sha256(n) FROM unnest($1) AS n) \
                    ORDER BY place LIMIT $2";
-        let found = self.pool.ask(|| sqlx::query(ask).bind(names.as_deref()).bind(rows(limit))).await?;
+        let found = self.pool.query(|| sqlx::query(ask).bind(names.as_deref()).bind(sql_limit(limit))).await?;
         let row = |row: &PgRow| {
             Ok(LockRow {
-                name: name(column(row, 0)?)?,
+                name: utf8_text(column(row, 0)?)?,
                 place: column::<i64>(row, 1)?.cast_unsigned(),
                 run: run_id(column(row, 2)?)?,
-                step: StepId::new(plain(column(row, 3)?)),
+                step: StepId::new(unescape(column(row, 3)?)),
                 item: u32::try_from(column::<i64>(row, 4)?).ok(),
                 since: time(column(row, 5)?)?,
             })
@@ -125,10 +126,10 @@ impl PostgresStore {
         found.iter().map(row).collect()
     }
 
-    async fn unsent(&self, after: u64, limit: usize) -> Result<Vec<Notice>> {
+    async fn read_messages(&self, after: u64, limit: usize) -> Result<Vec<Notice>> {
         let text = "SELECT number, record FROM notices WHERE number > $1 ORDER BY number LIMIT $2";
         let after = i64::try_from(after).unwrap_or(i64::MAX);
-        let found = self.pool.ask(|| sqlx::query(text).bind(after).bind(rows(limit))).await?;
+        let found = self.pool.query(|| sqlx::query(text).bind(after).bind(sql_limit(limit))).await?;
         let row = |row: &PgRow| {
             let number = column::<i64>(row, 0)?.cast_unsigned();
             Ok(Notice { number, ..record(row, 1)? })
@@ -136,7 +137,7 @@ impl PostgresStore {
         found.iter().map(row).collect()
     }
 
-    async fn purged(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged> {
+    async fn purge_batch(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged> {
         // A run that ended before the window began has claimed its retry key before it too. Whoever began one may not have
         // recorded its end yet, and would begin it again.
         let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
@@ -145,11 +146,11 @@ impl PostgresStore {
                     AND NOT EXISTS (SELECT FROM births WHERE births.parent = runs.run_id) \
                     ORDER BY updated, run_id LIMIT $4";
         let make = || {
-            let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before)).bind(self.window_ns);
-            query.bind(rows(limit))
+            let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before)).bind(self.retry_window_ns);
+            query.bind(sql_limit(limit))
         };
         let (mut gone, mut pinned, mut remains) = (Vec::new(), Vec::new(), Vec::new());
-        for row in &self.pool.ask(make).await? {
+        for row in &self.pool.query(make).await? {
             let run = run_id(column(row, 0)?)?;
             if column(row, 1)? {
                 let events = read::events(&self.pool, run, Seq::FIRST).await?;
@@ -165,7 +166,7 @@ impl PostgresStore {
         let ids = |runs: &[RunId]| runs.iter().map(|run| run.0.as_bytes().to_vec()).collect::<Vec<_>>();
         let (all, kept) = (ids(&gone), ids(&pinned));
         let take = || sqlx::query("SELECT * FROM purge($1, $2, $3)").bind(&all).bind(&kept).bind(&remains);
-        let done = self.pool.ask(take).await?;
+        let done = self.pool.query(take).await?;
         let row = done.first().ok_or_else(|| StoreError("the store did not say what it dropped".into()))?;
         let count = |place| column::<i64>(row, place).map(i64::cast_unsigned);
         Ok(Purged { runs: count(0)?, pinned: pinned.len() as u64, payloads: count(1)? })
@@ -174,33 +175,33 @@ impl PostgresStore {
 
 impl Work for PostgresStore {
     fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        self.beats(worker, name, lives).boxed()
+        self.write_heartbeat(worker, name, lives).boxed()
     }
 
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<()>> {
-        self.left(worker).boxed()
+        self.release_runs(worker).boxed()
     }
 
     fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<Taken>> {
-        self.aside(|reply| Aside::Take(worker, run, reply))
+        self.request_writer(|reply| WriterRequest::Take(worker, run, reply))
     }
 
     fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<Owned>>> {
-        self.aside(|reply| Aside::TakeDue(worker, limit, reply))
+        self.request_writer(|reply| WriterRequest::TakeDue(worker, limit, reply))
     }
 
     fn wakes(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>>> {
-        self.wants(limit).boxed()
+        self.read_due_times(limit).boxed()
     }
 
     fn put_order(&self, order: OrderRecord) -> BoxFuture<'_, Result<()>> {
-        self.asked(order).boxed()
+        self.write_order(order).boxed()
     }
 
     fn orders(&self, run: RunId) -> BoxFuture<'_, Result<Vec<OrderRecord>>> {
         async move {
             let text = "SELECT record FROM orders WHERE run_id = $1 AND answer IS NULL ORDER BY number";
-            let found = self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+            let found = self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
             found.iter().map(|row| record(row, 0)).collect()
         }
         .boxed()
@@ -209,7 +210,7 @@ impl Work for PostgresStore {
     fn order(&self, id: Uuid) -> BoxFuture<'_, Result<Option<OrderRecord>>> {
         async move {
             let text = "SELECT record, answer FROM orders WHERE id = $1";
-            let found = self.pool.ask(|| sqlx::query(text).bind(id.as_bytes().as_slice())).await?;
+            let found = self.pool.query(|| sqlx::query(text).bind(id.as_bytes().as_slice())).await?;
             let Some(row) = found.first() else { return Ok(None) };
             let answer = column::<Option<&[u8]>>(row, 1)?.map(parse).transpose()?;
             Ok(Some(OrderRecord { answer, ..record(row, 0)? }))
@@ -218,21 +219,21 @@ impl Work for PostgresStore {
     }
 
     fn settle_order(&self, id: Uuid, answer: Value) -> BoxFuture<'_, Result<()>> {
-        self.settled(id, answer).boxed()
+        self.write_answer(id, answer).boxed()
     }
 
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> BoxFuture<'_, Result<Vec<LockRow>>> {
-        self.queues(names, limit).boxed()
+        self.read_locks(names, limit).boxed()
     }
 
     fn notices(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>>> {
-        self.unsent(after, limit).boxed()
+        self.read_messages(after, limit).boxed()
     }
 
     fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<()>> {
         async move {
             let ask = || sqlx::query("DELETE FROM notices WHERE number = $1").bind(number.cast_signed());
-            self.pool.ask(ask).await.map(drop)
+            self.pool.query(ask).await.map(drop)
         }
         .boxed()
     }
@@ -240,7 +241,7 @@ impl Work for PostgresStore {
     fn births(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Birth>>> {
         async move {
             let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT $1";
-            let found = self.pool.ask(|| sqlx::query(text).bind(rows(limit))).await?;
+            let found = self.pool.query(|| sqlx::query(text).bind(sql_limit(limit))).await?;
             let birth = |row: &PgRow| {
                 let parent = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
                 Ok(Birth { run: run_id(column(row, 0)?)?, parent, at: time(column(row, 2)?)?, record: record(row, 3)? })
@@ -253,13 +254,13 @@ impl Work for PostgresStore {
     fn drop_birth(&self, run: RunId) -> BoxFuture<'_, Result<()>> {
         async move {
             let text = "DELETE FROM births WHERE run_id = $1";
-            self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await.map(drop)
+            self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await.map(drop)
         }
         .boxed()
     }
 
     fn put_run_snapshot(&self, snapshot: RunSnapshot) -> BoxFuture<'_, Result<()>> {
-        async move { super::beside::run_snapshot(&self.pool, &snapshot).await }.boxed()
+        async move { super::record_writes::run_snapshot(&self.pool, &snapshot).await }.boxed()
     }
 
     fn run_snapshot(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSnapshot>>> {
@@ -267,17 +268,17 @@ impl Work for PostgresStore {
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> BoxFuture<'_, Result<Purged>> {
-        self.purged(status, ended_before, limit).boxed()
+        self.purge_batch(status, ended_before, limit).boxed()
     }
 
     fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64>> {
-        super::beside::prune_retry_keys(&self.pool, self.window_ns, rows(limit)).boxed()
+        super::record_writes::prune_retry_keys(&self.pool, self.retry_window_ns, sql_limit(limit)).boxed()
     }
 
     fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>>> {
         async move {
             let text = "SELECT remains FROM runs WHERE run_id = $1 AND remains IS NOT NULL";
-            let found = self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+            let found = self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
             found.first().map(|row| record(row, 0)).transpose()
         }
         .boxed()
@@ -287,14 +288,14 @@ impl Work for PostgresStore {
         async move {
             let text = "SELECT w.name FROM runs r JOIN workers w ON w.worker = r.owner \
                         WHERE r.run_id = $1 AND NOT r.ended AND w.alive_until > statement_timestamp()";
-            let found = self.pool.ask(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+            let found = self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
             found.first().map(|row| column(row, 0)).transpose()
         }
         .boxed()
     }
 
     fn news(&self) -> broadcast::Receiver<News> {
-        self.crier.subscribe()
+        self.notifier.subscribe()
     }
 
     fn is_shared(&self) -> bool {

@@ -7,32 +7,35 @@
 use std::collections::HashMap;
 
 use crate::names::{Fence, RunId};
-use crate::store::job::Job;
-use crate::store::summary::Listed;
+use crate::store::encoded::EncodedAppend;
+use crate::store::summary::ListedFields;
 
 /// Runs that are remembered; the summary of one that was forgotten is written once more.
 const RUNS_MAX: usize = 16_384;
 
 #[derive(Default)]
-pub(super) struct Known(HashMap<RunId, (Fence, Listed)>);
+pub(super) struct SummaryCache(HashMap<RunId, (Fence, ListedFields)>);
 
-impl Known {
+impl SummaryCache {
     /// Whether the row shows what this append leaves.
-    pub(super) fn stands(&self, job: &Job) -> bool {
-        job.first > 1
-            && self.0.get(&job.run_id).is_some_and(|(fence, listed)| *fence == job.fence && *listed == job.run.listed)
+    pub(super) fn is_current(&self, append: &EncodedAppend) -> bool {
+        append.first > 1
+            && self
+                .0
+                .get(&append.run_id)
+                .is_some_and(|(fence, listed)| *fence == append.fence && *listed == append.run.listed)
     }
 
     /// It is committed.
-    pub(super) fn written(&mut self, job: &Job) {
-        if job.run.ended {
-            self.0.remove(&job.run_id);
+    pub(super) fn written(&mut self, append: &EncodedAppend) {
+        if append.run.ended {
+            self.0.remove(&append.run_id);
             return;
         }
         if self.0.len() >= RUNS_MAX {
             self.0.clear();
         }
-        self.0.insert(job.run_id, (job.fence, job.run.listed.clone()));
+        self.0.insert(append.run_id, (append.fence, append.run.listed.clone()));
     }
 
     /// Nobody knows what was written last.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::flag::Arm;
 use crate::names::RunId;
-use crate::store::{StoreError, job};
+use crate::store::{StoreError, encoded};
 
 pub(super) type Result<T> = std::result::Result<T, StoreError>;
 
@@ -19,7 +19,7 @@ pub(super) type Result<T> = std::result::Result<T, StoreError>;
 const ESCAPE: char = '\u{1a}';
 
 /// Text as a column can hold it.
-pub(super) fn text(value: &str) -> Cow<'_, str> {
+pub(super) fn escape(value: &str) -> Cow<'_, str> {
     match value.contains(['\0', ESCAPE]) {
         true => value.replace(ESCAPE, "\u{1a}1").replace('\0', "\u{1a}0").into(),
         false => value.into(),
@@ -27,7 +27,7 @@ pub(super) fn text(value: &str) -> Cow<'_, str> {
 }
 
 /// What [`text`] was given.
-pub(super) fn plain(value: String) -> String {
+pub(super) fn unescape(value: String) -> String {
     match value.contains(ESCAPE) {
         true => value.replace("\u{1a}0", "\0").replace("\u{1a}1", "\u{1a}"),
         false => value,
@@ -35,7 +35,7 @@ pub(super) fn plain(value: String) -> String {
 }
 
 /// Text that is kept as bytes.
-pub(super) fn name(bytes: &[u8]) -> Result<String> {
+pub(super) fn utf8_text(bytes: &[u8]) -> Result<String> {
     String::from_utf8(bytes.to_vec()).map_err(|error| StoreError(format!("a stored name cannot be read: {error}")))
 }
 
@@ -61,7 +61,7 @@ pub(super) fn record<T: serde::de::DeserializeOwned>(row: &PgRow, place: usize) 
 }
 
 /// A limit as the database counts.
-pub(super) fn rows(limit: usize) -> i64 {
+pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -78,7 +78,7 @@ pub(super) fn uuid(bytes: &[u8]) -> Result<Uuid> {
 }
 
 pub(super) fn arm(name: &str) -> Result<Arm> {
-    job::arm(name).ok_or_else(|| StoreError(format!("a stored record names an unknown arm `{name}`")))
+    encoded::arm(name).ok_or_else(|| StoreError(format!("a stored record names an unknown arm `{name}`")))
 }
 
 #[cfg(test)]
@@ -88,9 +88,9 @@ mod tests {
     #[test]
     fn text_comes_back_as_it_was() {
         for given in ["", "a", "\0", "\u{1a}", "\u{1a}0", "\0\u{1a}1\u{1a}\0", "\u{1a}\u{1a}0\0"] {
-            let kept = text(given).into_owned();
+            let kept = escape(given).into_owned();
             assert!(!kept.contains('\0'));
-            assert_eq!(plain(kept), given);
+            assert_eq!(unescape(kept), given);
         }
     }
 }

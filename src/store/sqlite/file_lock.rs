@@ -1,6 +1,6 @@
 //! One file belongs to one process at a time.
 //!
-//! The question it answers: "may this process open that database?" Always true: while an [`Ownership`] lives, nobody
+//! The question it answers: "may this process open that database?" Always true: while an [`FileLock`] lives, nobody
 //! else gets one for the same file; the kernel takes it back when the process dies, however it dies. Whoever comes
 //! while it is held waits a second, so that a quick restart goes through, and is then refused by name. The lock stands
 //! beside the database, never on it: closing a second handle to the database would drop SQLite's own locks.
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 use crate::store::StoreError;
 
 /// How long a start waits for the process before it; nothing else is served yet.
-const HANDOVER: Duration = Duration::from_secs(1);
+const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// The right to use one database file.
-pub(super) struct Ownership {
+pub(super) struct FileLock {
     file: File,
 }
 
-impl Ownership {
+impl FileLock {
     /// Takes the lock of a database.
-    pub(super) async fn take(database: &Path) -> Result<Self, StoreError> {
-        refuse_network(database)?;
+    pub(super) async fn acquire(database: &Path) -> Result<Self, StoreError> {
+        refuse_network_file_system(database)?;
         let path = lock_path(database);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -61,16 +61,18 @@ impl Ownership {
 
 /// Once the process that was killed a moment ago is gone, its place is free: that takes the kernel a little.
 async fn lock(file: &File) -> Result<(), TryLockError> {
-    let begun = Instant::now();
+    let began = Instant::now();
     loop {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) if begun.elapsed() < HANDOVER => tokio::time::sleep(HANDOVER / 20).await,
+            Err(TryLockError::WouldBlock) if began.elapsed() < WAIT_FOR_PREDECESSOR => {
+                tokio::time::sleep(WAIT_FOR_PREDECESSOR / 20).await
+            }
             done => return done,
         }
     }
 }
 
-impl Drop for Ownership {
+impl Drop for FileLock {
     fn drop(&mut self) {
         // The file stays: removing it while another process waits for it would make two locks of one name.
         let _ = self.file.set_len(0);
@@ -85,7 +87,7 @@ fn lock_path(database: &Path) -> PathBuf {
 }
 
 /// The path by which every process knows the file, so that two names of it meet at one lock.
-pub(super) fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
+pub(super) fn canonical_path(path: &Path) -> Result<PathBuf, StoreError> {
     if let Ok(real) = path.canonicalize() {
         return Ok(real);
     }
@@ -100,13 +102,13 @@ pub(super) fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
 }
 
 #[cfg(target_os = "linux")]
-fn refuse_network(database: &Path) -> Result<(), StoreError> {
+fn refuse_network_file_system(database: &Path) -> Result<(), StoreError> {
     let folder = database.parent().unwrap_or(Path::new("."));
     let kind = rustix::fs::statfs(folder)
         .map_err(|error| StoreError(format!("cannot look at the file system of {}: {error}", folder.display())))?
         .f_type;
     // Kernels write the number as signed or not, wide or not: only its low 32 bits are the name.
-    match network_name(kind as u32) {
+    match network_file_system_name(kind as u32) {
         None => Ok(()),
         Some(name) => Err(StoreError(format!(
             "{} stands on {name}: SQLite's locks and shared memory do not hold there, and events could be lost; put \
@@ -117,13 +119,13 @@ fn refuse_network(database: &Path) -> Result<(), StoreError> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn refuse_network(_database: &Path) -> Result<(), StoreError> {
+fn refuse_network_file_system(_database: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
 /// The numbers are those of `statfs(2)`.
 #[cfg(target_os = "linux")]
-fn network_name(kind: u32) -> Option<&'static str> {
+fn network_file_system_name(kind: u32) -> Option<&'static str> {
     Some(match kind {
         0x0000_6969 => "NFS",
         0x0000_517b => "SMB",
@@ -150,16 +152,16 @@ mod tests {
     async fn a_second_owner_waits_a_little_is_refused_by_name_and_comes_in_when_the_first_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
-        let first = Ownership::take(&path).await.unwrap();
-        let refused = Ownership::take(&path).await.map(|_| ()).unwrap_err();
+        let first = FileLock::acquire(&path).await.unwrap();
+        let refused = FileLock::acquire(&path).await.map(|_| ()).unwrap_err();
         assert!(refused.0.contains(&format!("process {}", std::process::id())), "{refused}");
         assert!(refused.0.contains("--store"), "{refused}");
-        let next = Ownership::take(&path);
-        let leaves = async {
+        let next = FileLock::acquire(&path);
+        let release = async {
             tokio::task::yield_now().await;
             drop(first);
         };
-        let (next, ()) = tokio::join!(next, leaves);
+        let (next, ()) = tokio::join!(next, release);
         next.unwrap();
     }
 
@@ -167,14 +169,14 @@ mod tests {
     fn two_names_of_one_file_are_one() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
-        let straight = real_path(&dir.path().join("a.db")).unwrap();
-        assert_eq!(real_path(&dir.path().join("link/a.db")).unwrap(), straight);
+        let straight = canonical_path(&dir.path().join("a.db")).unwrap();
+        assert_eq!(canonical_path(&dir.path().join("link/a.db")).unwrap(), straight);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn network_file_systems_have_names() {
-        assert_eq!(network_name(0x6969), Some("NFS"));
-        assert_eq!(network_name(0xef53), None, "ext4");
+        assert_eq!(network_file_system_name(0x6969), Some("NFS"));
+        assert_eq!(network_file_system_name(0xef53), None, "ext4");
     }
 }

@@ -1,4 +1,4 @@
-//! The second trait: what is written goes to the writer ([`super::moves`]), what is read to the readers.
+//! The second trait: what is written goes to the writer ([`super::coordination_writes`]), what is read to the readers.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::aside::Aside;
-use super::job::nanos;
-use super::moves::{Move, Moved};
+use super::coordination_writes::{CoordinationResult, CoordinationWrite};
+use super::encoded::nanos;
+use super::other_writes::OtherWrite;
 use super::run_snapshots::{self, DROPPED_AT_ONCE};
 use super::{SqliteStore, read};
 use crate::clock;
@@ -24,16 +24,26 @@ use crate::workflow::RunStatus;
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl SqliteStore {
-    fn moves<T>(&self, asked: Move, told: impl FnOnce(Moved) -> Option<T> + Send + 'static) -> Answer<'_, T> {
-        let moved = self.hand_aside(|done| Aside::Move(asked, done));
-        async move { told(moved.await?).ok_or_else(|| StoreError("the store answered something else".into())) }.boxed()
+    fn write_coordination<T>(
+        &self,
+        write: CoordinationWrite,
+        extract: impl FnOnce(CoordinationResult) -> Option<T> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let result = self.enqueue_write(|done| OtherWrite::Coordination(write, done));
+        async move { extract(result.await?).ok_or_else(|| StoreError("the store answered something else".into())) }
+            .boxed()
     }
 
-    async fn purge_some(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged, StoreError> {
+    async fn purge_batch(
+        &self,
+        status: RunStatus,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<Purged, StoreError> {
         // A run that ended before this has claimed its retry key before it too.
-        let since = nanos(clock::now()).saturating_sub(self.window_ns);
+        let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
         let mut runs = Vec::new();
-        for (run, pinned) in read::old(&self.readers, status, nanos(ended_before).min(since), limit).await? {
+        for (run, pinned) in read::purgeable_runs(&self.readers, status, nanos(ended_before).min(since), limit).await? {
             let remains = match pinned {
                 false => None,
                 true => Some(self.remains_of(run).await?),
@@ -44,12 +54,16 @@ impl SqliteStore {
             Purged { pinned: runs.iter().filter(|(_, remains)| remains.is_some()).count() as u64, ..Purged::default() };
         if !runs.is_empty() {
             purged.runs = self
-                .moves(Move::Doom(runs), |moved| if let Moved::Doomed(runs) = moved { Some(runs) } else { None })
+                .write_coordination(CoordinationWrite::MarkPurged(runs), |result| {
+                    if let CoordinationResult::Marked(runs) = result { Some(runs) } else { None }
+                })
                 .await?;
         }
         while read::is_purging(&self.readers).await? {
-            let swept = |moved| if let Moved::Swept(payloads, done) = moved { Some((payloads, done)) } else { None };
-            let (payloads, done) = self.moves(Move::Sweep, swept).await?;
+            let swept = |result| {
+                if let CoordinationResult::Deleted(payloads, done) = result { Some((payloads, done)) } else { None }
+            };
+            let (payloads, done) = self.write_coordination(CoordinationWrite::DeletePurged, swept).await?;
             purged.payloads += payloads;
             if done {
                 break;
@@ -58,15 +72,17 @@ impl SqliteStore {
         Ok(purged)
     }
 
-    async fn keep_snapshot(&self, snapshot: RunSnapshot) -> Result<(), StoreError> {
-        let written = |moved| if let Moved::Portions(count) = moved { Some(count) } else { None };
-        let (put, portions) = run_snapshots::portions(&snapshot);
-        for portion in portions {
-            if self.moves(Move::PutSnapshot(portion), written).await? == 0 {
+    async fn write_snapshot(&self, snapshot: RunSnapshot) -> Result<(), StoreError> {
+        let written = |result| if let CoordinationResult::SnapshotParts(count) = result { Some(count) } else { None };
+        let (put, parts) = run_snapshots::parts(&snapshot);
+        for part in parts {
+            if self.write_coordination(CoordinationWrite::PutSnapshot(part), written).await? == 0 {
                 return Ok(());
             }
         }
-        while self.moves(Move::DropSnapshots(snapshot.run, put), written).await? == DROPPED_AT_ONCE as usize {}
+        while self.write_coordination(CoordinationWrite::DropSnapshots(snapshot.run, put), written).await?
+            == DROPPED_AT_ONCE as usize
+        {}
         Ok(())
     }
 
@@ -78,8 +94,8 @@ impl SqliteStore {
     }
 }
 
-fn nothing(moved: Moved) -> Option<()> {
-    matches!(moved, Moved::Nothing).then_some(())
+fn nothing(result: CoordinationResult) -> Option<()> {
+    matches!(result, CoordinationResult::Nothing).then_some(())
 }
 
 impl Work for SqliteStore {
@@ -88,17 +104,17 @@ impl Work for SqliteStore {
     }
 
     fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
-        self.moves(Move::Leave(worker), nothing)
+        self.write_coordination(CoordinationWrite::ReleaseAll(worker), nothing)
     }
 
     fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, Taken> {
-        let taken = |moved| if let Moved::Taken(taken) = moved { Some(taken) } else { None };
-        self.moves(Move::Take(worker, run), taken)
+        let taken = |result| if let CoordinationResult::Taken(taken) = result { Some(taken) } else { None };
+        self.write_coordination(CoordinationWrite::Take(worker, run), taken)
     }
 
     fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<Owned>> {
-        let due = |moved| if let Moved::Due(due) = moved { Some(due) } else { None };
-        self.moves(Move::TakeDue(worker, read::rows(limit)), due)
+        let due = |result| if let CoordinationResult::Due(due) = result { Some(due) } else { None };
+        self.write_coordination(CoordinationWrite::TakeDue(worker, read::sql_limit(limit)), due)
     }
 
     fn wakes(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
@@ -106,7 +122,7 @@ impl Work for SqliteStore {
     }
 
     fn put_order(&self, order: OrderRecord) -> Answer<'_, ()> {
-        self.moves(Move::Ask(Box::new(order)), nothing)
+        self.write_coordination(CoordinationWrite::PutOrder(Box::new(order)), nothing)
     }
 
     fn orders(&self, run: RunId) -> Answer<'_, Vec<OrderRecord>> {
@@ -118,7 +134,7 @@ impl Work for SqliteStore {
     }
 
     fn settle_order(&self, id: Uuid, answer: Value) -> Answer<'_, ()> {
-        self.moves(Move::Settle(id, answer), nothing)
+        self.write_coordination(CoordinationWrite::SettleOrder(id, answer), nothing)
     }
 
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> Answer<'_, Vec<LockRow>> {
@@ -130,7 +146,7 @@ impl Work for SqliteStore {
     }
 
     fn notice_done(&self, number: u64) -> Answer<'_, ()> {
-        self.moves(Move::NoticeDone(number.cast_signed()), nothing)
+        self.write_coordination(CoordinationWrite::DeleteMessage(number.cast_signed()), nothing)
     }
 
     fn births(&self, limit: usize) -> Answer<'_, Vec<Birth>> {
@@ -138,24 +154,25 @@ impl Work for SqliteStore {
     }
 
     fn drop_birth(&self, run: RunId) -> Answer<'_, ()> {
-        self.moves(Move::DropBirth(run), nothing)
+        self.write_coordination(CoordinationWrite::DropPendingRun(run), nothing)
     }
 
     fn put_run_snapshot(&self, snapshot: RunSnapshot) -> Answer<'_, ()> {
-        self.keep_snapshot(snapshot).boxed()
+        self.write_snapshot(snapshot).boxed()
     }
 
     fn run_snapshot(&self, run: RunId) -> Answer<'_, Option<RunSnapshot>> {
-        async move { run_snapshots::newest(&self.readers, run).await.map_err(read::unread)?.transpose() }.boxed()
+        async move { run_snapshots::read_newest(&self.readers, run).await.map_err(read::read_error)?.transpose() }
+            .boxed()
     }
 
     fn purge(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Answer<'_, Purged> {
-        self.purge_some(status, ended_before, limit).boxed()
+        self.purge_batch(status, ended_before, limit).boxed()
     }
 
     fn prune_retry_keys(&self, limit: usize) -> Answer<'_, u64> {
-        let pruned = |moved| if let Moved::Pruned(keys) = moved { Some(keys) } else { None };
-        self.moves(Move::PruneRetryKeys(read::rows(limit)), pruned)
+        let pruned = |result| if let CoordinationResult::Pruned(keys) = result { Some(keys) } else { None };
+        self.write_coordination(CoordinationWrite::PruneRetryKeys(read::sql_limit(limit)), pruned)
     }
 
     fn remains(&self, run: RunId) -> Answer<'_, Option<Remains>> {

@@ -5,9 +5,9 @@ use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use uuid::Uuid;
 
-use super::super::job::arm;
-use super::super::look::run_id;
-use super::{Result, parse, rows, time, unread};
+use super::super::encoded::arm;
+use super::super::stored_state::run_id;
+use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::{FirstTry, PinCount, PinRecord, PlacedPin, StoreError};
@@ -17,7 +17,7 @@ pub(in crate::store::sqlite) async fn plan(pool: &SqlitePool, id: PlanId) -> Res
         .bind(id.as_str())
         .fetch_optional(pool)
         .await
-        .map_err(unread)?;
+        .map_err(read_error)?;
     row.map(|(source,)| parse(&source)).transpose()
 }
 
@@ -26,7 +26,7 @@ pub(in crate::store::sqlite) async fn run_key(pool: &SqlitePool, run: RunId) -> 
         .bind(run.0.as_bytes().as_slice())
         .fetch_optional(pool)
         .await
-        .map_err(unread)?;
+        .map_err(read_error)?;
     Ok(row.map(|(key,)| key))
 }
 
@@ -36,7 +36,7 @@ pub(in crate::store::sqlite) async fn pin(pool: &SqlitePool, key: PinKey) -> Res
         .bind(&*key.id)
         .fetch_optional(pool)
         .await
-        .map_err(unread)?;
+        .map_err(read_error)?;
     row.as_ref().map(pin_record).transpose()
 }
 
@@ -50,19 +50,19 @@ pub(in crate::store::sqlite) async fn pins(
     let found = sqlx::query(text)
         .bind(family.as_str())
         .bind(arm.as_str())
-        .bind(rows(limit))
+        .bind(sql_limit(limit))
         .fetch_all(pool)
         .await
-        .map_err(unread)?;
+        .map_err(read_error)?;
     found.iter().map(pin_record).collect()
 }
 
 fn pin_record(row: &SqliteRow) -> Result<PinRecord> {
-    let family = RouteId::new(row.try_get::<String, _>(0).map_err(unread)?);
-    let id = row.try_get::<String, _>(1).map_err(unread)?.into();
-    let arm = known_arm(row.try_get(2).map_err(unread)?)?;
-    let run = row.try_get::<Option<Vec<u8>>, _>(3).map_err(unread)?.and_then(run_id);
-    Ok(PinRecord { key: PinKey { family, id }, arm, run, at: time(row.try_get(4).map_err(unread)?)? })
+    let family = RouteId::new(row.try_get::<String, _>(0).map_err(read_error)?);
+    let id = row.try_get::<String, _>(1).map_err(read_error)?.into();
+    let arm = known_arm(row.try_get(2).map_err(read_error)?)?;
+    let run = row.try_get::<Option<Vec<u8>>, _>(3).map_err(read_error)?.and_then(run_id);
+    Ok(PinRecord { key: PinKey { family, id }, arm, run, at: time(row.try_get(4).map_err(read_error)?)? })
 }
 
 fn known_arm(text: &str) -> Result<Arm> {
@@ -71,7 +71,7 @@ fn known_arm(text: &str) -> Result<Arm> {
 
 pub(in crate::store::sqlite) async fn pin_counts(pool: &SqlitePool) -> Result<Vec<PinCount>> {
     let text = "SELECT family, arm, count(*) FROM pins GROUP BY family, arm";
-    let found: Vec<(String, String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(unread)?;
+    let found: Vec<(String, String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(read_error)?;
     let mut counts = Vec::with_capacity(found.len());
     for (family, arm, count) in found {
         counts.push((RouteId::new(family), known_arm(&arm)?, count.cast_unsigned()));
@@ -88,7 +88,7 @@ pub(in crate::store::sqlite) async fn first_try(
     type Found = (String, Option<Vec<u8>>, Option<Vec<u8>>);
     let text = "SELECT arm, run_id, request FROM retry_keys WHERE key = ? AND at > ?";
     let row: Option<Found> =
-        sqlx::query_as(text).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(unread)?;
+        sqlx::query_as(text).bind(key.0.as_slice()).bind(since).fetch_optional(pool).await.map_err(read_error)?;
     let Some((arm, run, request)) = row else { return Ok(None) };
     let run = run.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(RunId);
     Ok(Some(FirstTry { arm: known_arm(&arm)?, run, request: request.and_then(|bytes| bytes.try_into().ok()) }))
@@ -102,8 +102,13 @@ pub(in crate::store::sqlite) async fn engine_tries(
 ) -> Result<Vec<(RetryKey, Timestamp)>> {
     let text = "SELECT key, at FROM retry_keys WHERE key > ? AND run_id IS NOT NULL AND at > ? ORDER BY key LIMIT ?";
     let after = after.as_ref().map_or([].as_slice(), |key| key.0.as_slice());
-    let found: Vec<(Vec<u8>, i64)> =
-        sqlx::query_as(text).bind(after).bind(since).bind(rows(limit)).fetch_all(pool).await.map_err(unread)?;
+    let found: Vec<(Vec<u8>, i64)> = sqlx::query_as(text)
+        .bind(after)
+        .bind(since)
+        .bind(sql_limit(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(read_error)?;
     let try_of = |(key, at): (Vec<u8>, i64)| {
         let key = key.try_into().map_err(|_| StoreError("a stored retry key has a wrong length".into()))?;
         Ok((RetryKey(key), time(at)?))
@@ -113,8 +118,12 @@ pub(in crate::store::sqlite) async fn engine_tries(
 
 pub(in crate::store::sqlite) async fn pinned(pool: &SqlitePool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {
     let text = "SELECT pos, family, id, arm FROM pins WHERE pos > ? ORDER BY pos LIMIT ?";
-    let found: Vec<(i64, String, String, String)> =
-        sqlx::query_as(text).bind(after.cast_signed()).bind(rows(limit)).fetch_all(pool).await.map_err(unread)?;
+    let found: Vec<(i64, String, String, String)> = sqlx::query_as(text)
+        .bind(after.cast_signed())
+        .bind(sql_limit(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(read_error)?;
     let pin_of = |(place, family, id, arm): (i64, String, String, String)| {
         Ok((place.cast_unsigned(), PinKey { family: RouteId::new(family), id: id.into() }, known_arm(&arm)?))
     };
@@ -133,8 +142,8 @@ pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
         query = query.bind(route.as_str().to_owned());
     }
     if let Some(limit) = limit {
-        query = query.bind(rows(limit));
+        query = query.bind(sql_limit(limit));
     }
-    let found = query.fetch_all(pool).await.map_err(unread)?;
+    let found = query.fetch_all(pool).await.map_err(read_error)?;
     found.iter().map(|(record,)| parse(record)).collect()
 }

@@ -12,7 +12,7 @@ use crate::names::RunId;
 use crate::store::{LockChange, LockRow, News, Notice, OrderRecord, run_has_ended};
 
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct CoordinationTables {
     /// In the order in which they came; the map says where.
     orders: Vec<OrderRecord>,
     order_places: HashMap<Uuid, usize>,
@@ -23,7 +23,7 @@ pub(super) struct Shared {
     last_notice: u64,
 }
 
-impl Shared {
+impl CoordinationTables {
     pub(super) fn change_locks(
         &mut self,
         run: RunId,
@@ -93,7 +93,7 @@ impl Shared {
         self.order_places.get(&id).map(|place| self.orders[*place].clone())
     }
 
-    pub(super) fn asks(&self, run: RunId) -> bool {
+    pub(super) fn has_open_order(&self, run: RunId) -> bool {
         self.orders.iter().any(|order| order.run == run && order.answer.is_none())
     }
 

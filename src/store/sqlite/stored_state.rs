@@ -3,9 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::fault::Fault;
-use super::job::{Job, arm};
-use super::judge::Known;
+use super::encoded::{EncodedAppend, arm};
+use super::validate::StoredState;
+use super::write_error::WriteError;
 use crate::names::{Fence, RunId};
 use crate::store::Claim;
 
@@ -15,49 +15,53 @@ const CLAIM: &str = "SELECT run_id, request FROM retry_keys WHERE key = ? AND at
 const PIN: &str = "SELECT arm, run_id FROM pins WHERE family = ? AND id = ?";
 
 /// What is stored. Retry keys from before `since` have run out.
-pub(super) fn look(conn: &Connection, job: &Job, since: i64) -> Result<Known, Fault> {
-    let mut known = Known::default();
-    let id = job.run_id.0.as_bytes().as_slice();
+pub(super) fn read_stored_state(
+    conn: &Connection,
+    append: &EncodedAppend,
+    since: i64,
+) -> Result<StoredState, WriteError> {
+    let mut stored = StoredState::default();
+    let id = append.run_id.0.as_bytes().as_slice();
     let head = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?));
     let head = conn.prepare_cached(HEAD)?.query_row([id], head).optional()?;
     let mut heads = std::collections::HashMap::new();
     if let Some((seq, fence)) = head {
-        heads.insert(job.run_id, (seq, Fence(fence.cast_unsigned())));
+        heads.insert(append.run_id, (seq, Fence(fence.cast_unsigned())));
         // Something stands at its place: the same append, or another.
-        if job.first <= seq {
+        if append.first <= seq {
             let batch = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
-            let first = job.first.cast_signed();
+            let first = append.first.cast_signed();
             let found: Option<(u64, Vec<u8>)> =
                 conn.prepare_cached(BATCH)?.query_row(params![id, first], batch).optional()?;
-            if let Some((_, batch)) = found.filter(|(last, _)| job.first <= *last)
+            if let Some((_, batch)) = found.filter(|(last, _)| append.first <= *last)
                 && let Ok(batch) = Uuid::from_slice(&batch)
             {
-                known.batches.insert((job.run_id, job.first), batch);
+                stored.batches.insert((append.run_id, append.first), batch);
             }
         }
     }
-    known.heads = Some(heads);
-    for key in job.claim.iter().flat_map(Claim::keys) {
+    stored.heads = Some(heads);
+    for key in append.claim.iter().flat_map(Claim::keys) {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let found: Option<(Vec<u8>, Option<Vec<u8>>)> =
             conn.prepare_cached(CLAIM)?.query_row(params![key.0.as_slice(), since], row).optional()?;
         if let Some((run, request)) = found
             && let Some(run) = run_id(run)
         {
-            known.claims.insert(key, (run, request.and_then(|request| request.try_into().ok())));
+            stored.claims.insert(key, (run, request.and_then(|request| request.try_into().ok())));
         }
     }
-    for pin in &job.append.pins {
+    for pin in &append.original.pins {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let found: Option<(String, Option<Vec<u8>>)> =
             conn.prepare_cached(PIN)?.query_row(params![pin.key.family.as_str(), &*pin.key.id], row).optional()?;
         if let Some((owner, run)) = found
             && let Some(owner) = arm(&owner)
         {
-            known.pins.insert(pin.key.clone(), (owner, run.and_then(run_id)));
+            stored.pins.insert(pin.key.clone(), (owner, run.and_then(run_id)));
         }
     }
-    Ok(known)
+    Ok(stored)
 }
 
 /// A run's id as a column has it.

@@ -5,15 +5,16 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
 
-use super::super::look::run_id;
-use super::{Result, parse, rows, time, unread};
+use super::super::stored_state::run_id;
+use super::{Result, parse, read_error, sql_limit, time};
 use crate::names::{RunId, StepId};
 use crate::store::{Birth, LockRow, Notice, OrderRecord, Remains, StoreError};
 use crate::workflow::RunStatus;
 
 pub(in crate::store::sqlite) async fn wakes(pool: &SqlitePool, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
     let text = "SELECT turn, run_id FROM runs WHERE turn IS NOT NULL ORDER BY turn, run_id LIMIT ?";
-    let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(text).bind(rows(limit)).fetch_all(pool).await.map_err(unread)?;
+    let found: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
     found.into_iter().map(|(turn, run)| Ok((time(turn)?, known_run(run)?))).collect()
 }
 
@@ -27,14 +28,14 @@ fn order_record((record, answer): OrderRow) -> Result<OrderRecord> {
 pub(in crate::store::sqlite) async fn orders(pool: &SqlitePool, run: RunId) -> Result<Vec<OrderRecord>> {
     let text = "SELECT record, answer FROM orders WHERE run_id = ? AND answer IS NULL ORDER BY pos";
     let found: Vec<OrderRow> =
-        sqlx::query_as(text).bind(run.0.as_bytes().as_slice()).fetch_all(pool).await.map_err(unread)?;
+        sqlx::query_as(text).bind(run.0.as_bytes().as_slice()).fetch_all(pool).await.map_err(read_error)?;
     found.into_iter().map(order_record).collect()
 }
 
 pub(in crate::store::sqlite) async fn order(pool: &SqlitePool, id: Uuid) -> Result<Option<OrderRecord>> {
     let text = "SELECT record, answer FROM orders WHERE id = ?";
     let found: Option<OrderRow> =
-        sqlx::query_as(text).bind(id.as_bytes().as_slice()).fetch_optional(pool).await.map_err(unread)?;
+        sqlx::query_as(text).bind(id.as_bytes().as_slice()).fetch_optional(pool).await.map_err(read_error)?;
     found.map(order_record).transpose()
 }
 
@@ -52,9 +53,9 @@ pub(in crate::store::sqlite) async fn locks(
         }
         query.push(")");
     }
-    query.push(" ORDER BY place LIMIT ").push_bind(rows(limit));
+    query.push(" ORDER BY place LIMIT ").push_bind(sql_limit(limit));
     type Found = (i64, Vec<u8>, String, String, i64, i64);
-    let found: Vec<Found> = query.build_query_as().fetch_all(pool).await.map_err(unread)?;
+    let found: Vec<Found> = query.build_query_as().fetch_all(pool).await.map_err(read_error)?;
     let row = |(place, run, name, step, item, since): Found| {
         Ok(LockRow {
             name,
@@ -72,10 +73,10 @@ pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, after: u64, lim
     let text = "SELECT number, record FROM notices WHERE number > ? ORDER BY number LIMIT ?";
     let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(text)
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
-        .bind(rows(limit))
+        .bind(sql_limit(limit))
         .fetch_all(pool)
         .await
-        .map_err(unread)?;
+        .map_err(read_error)?;
     let notice = |(number, record): &(i64, Vec<u8>)| Ok(Notice { number: number.cast_unsigned(), ..parse(record)? });
     found.iter().map(notice).collect()
 }
@@ -83,7 +84,7 @@ pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, after: u64, lim
 pub(in crate::store::sqlite) async fn births(pool: &SqlitePool, limit: usize) -> Result<Vec<Birth>> {
     type Found = (Vec<u8>, Option<Vec<u8>>, i64, Vec<u8>);
     let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT ?";
-    let found: Vec<Found> = sqlx::query_as(text).bind(rows(limit)).fetch_all(pool).await.map_err(unread)?;
+    let found: Vec<Found> = sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
     let birth = |(run, parent, at, record): Found| {
         let parent = parent.map(known_run).transpose()?;
         Ok(Birth { run: known_run(run)?, parent, record: parse(&record)?, at: time(at)? })
@@ -93,7 +94,7 @@ pub(in crate::store::sqlite) async fn births(pool: &SqlitePool, limit: usize) ->
 
 /// Runs that ended in this way before a time, the longest ended first, and whether each is pinned. Left out: those whose
 /// parent goes on, which may still have to see how they ended, and those that decided on a run which has not begun.
-pub(in crate::store::sqlite) async fn old(
+pub(in crate::store::sqlite) async fn purgeable_runs(
     pool: &SqlitePool,
     status: RunStatus,
     before: i64,
@@ -107,17 +108,17 @@ pub(in crate::store::sqlite) async fn old(
     let found: Vec<(Vec<u8>, bool)> = sqlx::query_as(text)
         .bind(status.as_str())
         .bind(before)
-        .bind(rows(limit))
+        .bind(sql_limit(limit))
         .fetch_all(pool)
         .await
-        .map_err(unread)?;
+        .map_err(read_error)?;
     found.into_iter().map(|(run, pinned)| Ok((known_run(run)?, pinned))).collect()
 }
 
 /// Whether rows of runs that were dropped are left.
 pub(in crate::store::sqlite) async fn is_purging(pool: &SqlitePool) -> Result<bool> {
     let (left,): (bool,) =
-        sqlx::query_as("SELECT EXISTS (SELECT 1 FROM purging)").fetch_one(pool).await.map_err(unread)?;
+        sqlx::query_as("SELECT EXISTS (SELECT 1 FROM purging)").fetch_one(pool).await.map_err(read_error)?;
     Ok(left)
 }
 
@@ -126,7 +127,7 @@ pub(in crate::store::sqlite) async fn remains(pool: &SqlitePool, run: RunId) -> 
         .bind(run.0.as_bytes().as_slice())
         .fetch_optional(pool)
         .await
-        .map_err(unread)?;
+        .map_err(read_error)?;
     Ok(found.map(|(remains,)| parse(&remains)).transpose()?.flatten())
 }
 

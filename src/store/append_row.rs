@@ -12,7 +12,7 @@ use crate::names::Seq;
 use crate::workflow::Event;
 
 /// The payloads of events, by seq, each with its path; or what is wrong with one of them.
-pub(super) type Parts<'a> = HashMap<u64, Result<Vec<(&'a str, &'a [u8])>, String>>;
+pub(super) type PayloadsBySeq<'a> = HashMap<u64, Result<Vec<(&'a str, &'a [u8])>, String>>;
 
 /// One append as a row has it.
 pub(super) struct AppendRow<'a> {
@@ -25,7 +25,7 @@ pub(super) struct AppendRow<'a> {
 
 impl<'a> AppendRow<'a> {
     /// Adds its events from a place on.
-    pub(super) fn read(&self, from: Seq, parts: &Parts, into: &mut Vec<StoredEvent>) -> Result<(), StoreError> {
+    pub(super) fn read(&self, from: Seq, parts: &PayloadsBySeq, into: &mut Vec<StoredEvent>) -> Result<(), StoreError> {
         let (first, last, version) = (self.first, self.last, self.version);
         if version > i64::from(Event::VERSION) {
             return Err(StoreError(format!(
@@ -53,7 +53,7 @@ impl<'a> AppendRow<'a> {
     }
 
     /// Adds its events as a check judges them.
-    pub(super) fn look(&self, parts: &Parts, into: &mut Vec<EventRow>) {
+    pub(super) fn read_for_check(&self, parts: &PayloadsBySeq, into: &mut Vec<EventRow>) {
         let version = self.version.cast_unsigned();
         let (there, expected) = (self.lines().count() as i64, self.last - self.first + 1);
         if there != expected {
@@ -70,18 +70,18 @@ impl<'a> AppendRow<'a> {
     }
 
     fn lines(&self) -> impl Iterator<Item = (u64, Result<(i64, &'a [u8]), String>)> + use<'a> {
-        (self.first.cast_unsigned()..).zip(codec::lines(self.events))
+        (self.first.cast_unsigned()..).zip(codec::split_lines(self.events))
     }
 }
 
-fn event(seq: u64, line: Result<(i64, &[u8]), String>, parts: &Parts) -> Result<(i64, Event), String> {
+fn event(seq: u64, line: Result<(i64, &[u8]), String>, parts: &PayloadsBySeq) -> Result<(i64, Event), String> {
     let (at, json) = line?;
     let parts = match parts.get(&seq) {
         Some(Ok(parts)) => parts.as_slice(),
         Some(Err(why)) => return Err(why.clone()),
         None => &[],
     };
-    codec::join(json, parts.iter().copied()).map(|event| (at, event))
+    codec::decode_event(json, parts.iter().copied()).map(|event| (at, event))
 }
 
 fn time(ns: i64) -> Result<Timestamp, String> {

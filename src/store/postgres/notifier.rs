@@ -18,17 +18,17 @@ use uuid::Uuid;
 use super::address::Address;
 use crate::names::RunId;
 use crate::store::News;
-use crate::store::work::NEWS_MAX;
+use crate::store::coordination::NEWS_MAX;
 
 const CHANNEL: &str = "pointsman";
 /// A connection over which nothing came for so long is asked whether it still stands.
-const QUIET: Duration = Duration::from_secs(20);
+const PING_AFTER: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Clone)]
-pub(super) struct Crier {
+pub(super) struct Notifier {
     /// Names this store among those that write: it hears its own news from itself.
     pub(super) origin: Arc<str>,
     sender: broadcast::Sender<News>,
@@ -36,12 +36,12 @@ pub(super) struct Crier {
 
 /// What comes over the channel.
 #[derive(Deserialize)]
-struct Message {
+struct ChannelMessage {
     from: String,
     news: Vec<String>,
 }
 
-impl Crier {
+impl Notifier {
     pub(super) fn new() -> Self {
         let origin = Uuid::from_u128(fastrand::u128(..)).simple().to_string().into();
         Self { origin, sender: broadcast::channel(NEWS_MAX).0 }
@@ -52,8 +52,8 @@ impl Crier {
     }
 
     /// Tells what the database gave as news.
-    pub(super) fn tell(&self, news: &[String]) {
-        for news in news.iter().filter_map(|text| read(text)) {
+    pub(super) fn publish(&self, news: &[String]) {
+        for news in news.iter().filter_map(|text| parse(text)) {
             // Nobody listens: then nobody waits.
             let _ = self.sender.send(news);
         }
@@ -63,16 +63,16 @@ impl Crier {
     pub(super) async fn listen(self, address: Address, stop: CancellationToken) {
         let mut pause = PAUSE_MIN;
         loop {
-            let heard = async {
-                let mut began = false;
-                let error = self.hear(&address, &mut began).await;
-                (began, error)
+            let ended = async {
+                let mut is_listening = false;
+                let error = self.listen_once(&address, &mut is_listening).await;
+                (is_listening, error)
             };
-            let (began, error) = tokio::select! {
+            let (is_listening, error) = tokio::select! {
                 () = stop.cancelled() => return,
-                ended = heard => ended,
+                ended = ended => ended,
             };
-            if began {
+            if is_listening {
                 pause = PAUSE_MIN;
             }
             tracing::debug!(%error, "no news from other processes for a while");
@@ -85,11 +85,11 @@ impl Crier {
     }
 
     /// Why it ended.
-    async fn hear(&self, address: &Address, began: &mut bool) -> sqlx::Error {
-        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(address.connect).max_lifetime(None);
-        let own = own.idle_timeout(None).connect_lazy_with(address.options.clone());
+    async fn listen_once(&self, address: &Address, is_listening: &mut bool) -> sqlx::Error {
+        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(address.connect).max_lifetime(None);
+        let pool = pool.idle_timeout(None).connect_lazy_with(address.options.clone());
         let listening = address.within(async {
-            let mut listener = PgListener::connect_with(&own).await?;
+            let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);
             listener.listen(CHANNEL).await?;
             Ok(listener)
@@ -98,10 +98,10 @@ impl Crier {
             Ok(listener) => listener,
             Err(error) => return error,
         };
-        *began = true;
+        *is_listening = true;
         loop {
-            match tokio::time::timeout(QUIET, listener.try_recv()).await {
-                Ok(Ok(Some(message))) => self.pass_on(message.payload()),
+            match tokio::time::timeout(PING_AFTER, listener.try_recv()).await {
+                Ok(Ok(Some(message))) => self.forward(message.payload()),
                 Ok(Ok(None)) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()),
                 Ok(Err(error)) => return error,
                 Err(_) => {
@@ -113,16 +113,16 @@ impl Crier {
         }
     }
 
-    fn pass_on(&self, payload: &str) {
-        match serde_json::from_str::<Message>(payload) {
+    fn forward(&self, payload: &str) {
+        match serde_json::from_str::<ChannelMessage>(payload) {
             Ok(message) if message.from == *self.origin => {}
-            Ok(message) => self.tell(&message.news),
+            Ok(message) => self.publish(&message.news),
             Err(error) => tracing::debug!(%error, "news that nobody here can read"),
         }
     }
 }
 
-fn read(text: &str) -> Option<News> {
+fn parse(text: &str) -> Option<News> {
     let (kind, of) = text.split_once(':').unwrap_or((text, ""));
     let id = || Uuid::try_parse(of).ok();
     match kind {
@@ -149,12 +149,12 @@ mod tests {
 
     #[test]
     fn news_are_read_as_the_database_tells_them() {
-        assert_eq!(read("lock:736b753ac3a9"), Some(News::Lock("sku:é".into())));
-        assert_eq!(read("notice"), Some(News::Notice));
+        assert_eq!(parse("lock:736b753ac3a9"), Some(News::Lock("sku:é".into())));
+        assert_eq!(parse("notice"), Some(News::Notice));
         let id = Uuid::from_u128(7);
-        assert_eq!(read(&format!("run:{}", id.simple())), Some(News::Run(RunId(id))));
+        assert_eq!(parse(&format!("run:{}", id.simple())), Some(News::Run(RunId(id))));
         for odd in ["", "run:", "lock:7", "lock:zz", "lock:ff", "later:1"] {
-            assert_eq!(read(odd), None, "{odd}");
+            assert_eq!(parse(odd), None, "{odd}");
         }
     }
 }

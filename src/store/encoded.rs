@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::codec::{self, Part};
-use super::summary::Listed;
-use super::work::turn_of;
+use super::codec::{self, LargeValue};
+use super::coordination::due_at_of;
+use super::summary::ListedFields;
 use crate::flag::Arm;
 use crate::names::{Fence, JobId, RunId, StepId, WorkerId};
 use crate::store::{Append, AppendError, Claim, LockChange, News, Priority};
@@ -19,7 +19,7 @@ use crate::workflow::{RunStatus, RunSummary};
 const EVENT_BYTES_USUAL: usize = 320;
 
 /// One append, encoded.
-pub(super) struct Job {
+pub(super) struct EncodedAppend {
     pub(super) run_id: RunId,
     /// The seq of the first event.
     pub(super) first: u64,
@@ -27,16 +27,16 @@ pub(super) struct Job {
     /// A line for each event.
     pub(super) events: Vec<u8>,
     /// What is kept beside events, with the seq of its event.
-    pub(super) parts: Vec<(u64, Part)>,
+    pub(super) large_values: Vec<(u64, LargeValue)>,
     pub(super) run: RunRow,
     /// The run's summary as JSON, where it is likely to be written: it is encoded by the caller then, not by the writer.
     summary: Option<Vec<u8>>,
     /// As it was handed in.
-    pub(super) append: Arc<Append>,
+    pub(super) original: Arc<Append>,
     pub(super) claim: Option<Claim>,
     pub(super) priority: Priority,
     pub(super) fence: Fence,
-    pub(super) locks: Vec<LockStep>,
+    pub(super) locks: Vec<LockUpdate>,
     /// Orders with their answers, as JSON.
     pub(super) settled: Vec<(Uuid, Vec<u8>)>,
     pub(super) births: Vec<BirthRow>,
@@ -54,15 +54,15 @@ pub(super) struct BirthRow {
 
 /// A change of a lock's queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LockStep {
+pub(super) struct LockUpdate {
     /// Asks for a place, or gives it up.
-    pub(super) queue: bool,
-    pub(super) place: LockPlace,
+    pub(super) is_enqueue: bool,
+    pub(super) entry: LockEntry,
 }
 
 /// What has a place in a lock's queue, but for the run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct LockPlace {
+pub(super) struct LockEntry {
     pub(super) name: String,
     pub(super) step: String,
     /// -1 is none: columns that a place is told by are not NULL.
@@ -83,15 +83,15 @@ pub(super) struct RunRow {
     /// Who moves it from now on.
     pub(super) owner: Option<WorkerId>,
     /// Of one that is nobody's: when its turn comes.
-    pub(super) turn: Option<i64>,
-    pub(super) listed: Listed,
+    pub(super) due_at: Option<i64>,
+    pub(super) listed: ListedFields,
 }
 
-impl Job {
+impl EncodedAppend {
     /// Encodes an append; what is larger than so many bytes goes beside its event.
     pub(super) fn new(
         append: Arc<Append>,
-        inline_max: usize,
+        inline_bytes_max: usize,
         reply: oneshot::Sender<Result<(), AppendError>>,
     ) -> Result<Self, AppendError> {
         let Append { run_id, first, events, summary, batch, pins: _, claim, priority, .. } = &*append;
@@ -100,11 +100,11 @@ impl Job {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         }
         let unfit = |error| AppendError::Refused(format!("an event cannot be written as JSON: {error}"));
-        let mut parts = Vec::new();
+        let mut large_values = Vec::new();
         let mut lines = Vec::with_capacity(events.len() * EVENT_BYTES_USUAL);
         for ((at, event), seq) in events.iter().zip(first.0..) {
-            let large = codec::write_line(&mut lines, nanos(*at), event, inline_max).map_err(unfit)?;
-            parts.extend(large.into_iter().map(|part| (seq, part)));
+            let large = codec::encode_line(&mut lines, nanos(*at), event, inline_bytes_max).map_err(unfit)?;
+            large_values.extend(large.into_iter().map(|part| (seq, part)));
         }
         append.size.note(lines.len() + parts.iter().map(|(_, part)| part.body.len()).sum::<usize>());
         let ended = summary.status.is_final();
@@ -118,15 +118,15 @@ impl Job {
             parent: summary.parent,
             updated: nanos(summary.updated),
             owner: (!release && !ended).then_some(*worker),
-            turn: release.then(|| turn_of(summary)).flatten().map(nanos),
-            listed: Listed::from(summary),
+            due_at: release.then(|| due_at_of(summary)).flatten().map(nanos),
+            listed: ListedFields::from(summary),
         };
         let changes = first.0 == 1 || summary.status != RunStatus::Running;
         let summary = changes.then(|| summary_json(summary));
         let settled: Result<Vec<_>, _> =
             settled.iter().map(|(id, answer)| Ok((*id, serde_json::to_vec(answer)?))).collect();
         let settled = settled.map_err(unfit)?;
-        let locks = locks.iter().map(LockStep::from).collect();
+        let locks = locks.iter().map(LockUpdate::from).collect();
         let births = births.iter().map(|birth| {
             let record = serde_json::to_vec(&birth.record)?;
             Ok(BirthRow { run: birth.run, parent: birth.parent, at: nanos(birth.at), record })
@@ -138,10 +138,10 @@ impl Job {
             first,
             batch,
             events: lines,
-            parts,
+            large_values,
             run,
             summary,
-            append,
+            original: append,
             claim,
             priority,
             fence,
@@ -158,13 +158,13 @@ impl Job {
         if self.run.ended {
             news.push(News::Ended(self.run_id));
         }
-        if self.run.turn.is_some_and(|turn| turn <= now) {
+        if self.run.due_at.is_some_and(|turn| turn <= now) {
             news.push(News::Run(self.run_id));
         }
-        let left = self.locks.iter().filter(|step| !step.queue);
-        news.extend(left.map(|step| News::Lock(step.place.name.clone())));
+        let left = self.locks.iter().filter(|step| !step.is_enqueue);
+        news.extend(left.map(|step| News::Lock(step.entry.name.clone())));
         news.extend(self.settled.iter().map(|(id, _)| News::Order(*id)));
-        if !self.append.notices.is_empty() {
+        if !self.original.notices.is_empty() {
             news.push(News::Notice);
         }
         if !self.births.is_empty() {
@@ -180,38 +180,38 @@ impl Job {
 
     /// How many events it has.
     pub(super) fn count(&self) -> usize {
-        self.append.events.len()
+        self.original.events.len()
     }
 
     /// When its last event happened.
     pub(super) fn at(&self) -> i64 {
-        self.append.events.last().map_or(0, |(at, _)| nanos(*at))
+        self.original.events.last().map_or(0, |(at, _)| nanos(*at))
     }
 
     /// The latest time of its events.
     pub(super) fn latest(&self) -> i64 {
-        self.append.events.iter().map(|(at, _)| nanos(*at)).max().unwrap_or(0)
+        self.original.events.iter().map(|(at, _)| nanos(*at)).max().unwrap_or(0)
     }
 
     /// The run's summary as JSON.
     pub(super) fn summary(&self) -> Cow<'_, [u8]> {
         match &self.summary {
             Some(written) => written.into(),
-            None => summary_json(&self.append.summary).into(),
+            None => summary_json(&self.original.summary).into(),
         }
     }
 }
 
-impl From<&LockChange> for LockStep {
+impl From<&LockChange> for LockUpdate {
     fn from(change: &LockChange) -> Self {
-        let place = |name: &String, step: &StepId, item: &Option<u32>| LockPlace {
+        let entry = |name: &String, step: &StepId, item: &Option<u32>| LockEntry {
             name: name.clone(),
             step: step.as_str().to_owned(),
             item: item.map_or(-1, i64::from),
         };
         match change {
-            LockChange::Queue { name, step, item } => Self { queue: true, place: place(name, step, item) },
-            LockChange::Leave { name, step, item } => Self { queue: false, place: place(name, step, item) },
+            LockChange::Queue { name, step, item } => Self { is_enqueue: true, entry: entry(name, step, item) },
+            LockChange::Leave { name, step, item } => Self { is_enqueue: false, entry: entry(name, step, item) },
         }
     }
 }

@@ -49,12 +49,11 @@ impl Tables {
             run.owner = None;
             run.turn = Some(Timestamp::UNIX_EPOCH);
         }
-        let shared = &self.shared;
+        let coordination = &self.coordination;
         let waiting = |run: &Run| run.owner.is_none() && !run.summary.status.is_final();
-        let due = self
-            .runs
-            .iter_mut()
-            .filter(|(id, run)| waiting(run) && (run.turn.is_some_and(|turn| turn <= now) || shared.asks(**id)));
+        let due = self.runs.iter_mut().filter(|(id, run)| {
+            waiting(run) && (run.turn.is_some_and(|turn| turn <= now) || coordination.has_open_order(**id))
+        });
         due.take(limit).map(|(_, run)| run.taken_by(worker)).collect()
     }
 
@@ -70,7 +69,7 @@ impl Tables {
             None => Some(no_such_run()),
             Some(run) => run.summary.status.is_final().then(run_has_ended),
         };
-        self.shared.put_order(order, refused, news);
+        self.coordination.put_order(order, refused, news);
     }
 
     fn put_run_snapshot(&mut self, snapshot: RunSnapshot) {
@@ -87,14 +86,14 @@ impl Tables {
         let ended_before = now.checked_sub(self.window).map_or(ended_before, |since| ended_before.min(since));
         let ended = self.runs.iter().filter(|(_, run)| run.summary.status == status && status.is_final());
         let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);
-        let goes_on = |id| self.runs.get(&id).is_some_and(|above| !above.summary.status.is_final());
-        let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(goes_on));
+        let is_running = |id| self.runs.get(&id).is_some_and(|above| !above.summary.status.is_final());
+        let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(is_running));
         let old = old.filter(|(id, _)| !self.births.iter().any(|birth| birth.parent == Some(**id)));
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();
         for (_, id) in old.into_iter().take(limit) {
-            self.shared.run_is_purged(id);
+            self.coordination.run_is_purged(id);
             purged.runs += 1;
             match self.runs.get_mut(&id).filter(|run| run.pinned) {
                 Some(run) => {
@@ -141,27 +140,27 @@ impl Work for MemoryStore {
     }
 
     fn orders(&self, run: RunId) -> Answer<'_, Vec<OrderRecord>> {
-        self.with(|tables| tables.shared.orders(run))
+        self.with(|tables| tables.coordination.orders(run))
     }
 
     fn order(&self, id: Uuid) -> Answer<'_, Option<OrderRecord>> {
-        self.with(|tables| tables.shared.order(id))
+        self.with(|tables| tables.coordination.order(id))
     }
 
     fn settle_order(&self, id: Uuid, answer: Value) -> Answer<'_, ()> {
-        self.with_news(|tables, news| tables.shared.settle(id, answer, news))
+        self.with_news(|tables, news| tables.coordination.settle(id, answer, news))
     }
 
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> Answer<'_, Vec<LockRow>> {
-        self.with(|tables| tables.shared.locks(names.as_deref(), limit))
+        self.with(|tables| tables.coordination.locks(names.as_deref(), limit))
     }
 
     fn notices(&self, after: u64, limit: usize) -> Answer<'_, Vec<Notice>> {
-        self.with(|tables| tables.shared.notices(after, limit))
+        self.with(|tables| tables.coordination.notices(after, limit))
     }
 
     fn notice_done(&self, number: u64) -> Answer<'_, ()> {
-        self.with(|tables| tables.shared.notice_done(number))
+        self.with(|tables| tables.coordination.notice_done(number))
     }
 
     fn births(&self, limit: usize) -> Answer<'_, Vec<Birth>> {

@@ -1,0 +1,103 @@
+//! What to tell whoever listens, and who asked for work last.
+//!
+//! Always true: news are hints: one too many does no harm, and one that is lost is found by whoever looks for itself.
+//! What is remembered here is as large as the tables of locks and open orders.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::Connection;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::encoded::EncodedAppend;
+use super::stored_state::run_id;
+use super::write_error::WriteError;
+use crate::names::{RunId, WorkerId};
+use crate::store::News;
+
+pub(super) struct Notifier {
+    news: broadcast::Sender<News>,
+    /// Locks that a run may have a place in.
+    locks: HashMap<RunId, HashSet<String>>,
+    /// What may be asked of a run still.
+    orders: HashMap<RunId, HashSet<Uuid>>,
+    /// Who took what was due last; everybody else is dead.
+    last_worker: Option<WorkerId>,
+    /// Whether others than that one may own runs.
+    has_other_owners: bool,
+}
+
+impl Notifier {
+    pub(super) fn load(conn: &Connection, news: broadcast::Sender<News>) -> Result<Self, WriteError> {
+        let mut notifier =
+            Self { news, locks: HashMap::new(), orders: HashMap::new(), last_worker: None, has_other_owners: true };
+        let mut locks = conn.prepare("SELECT DISTINCT run_id, name FROM locks")?;
+        for row in locks.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let (run, name): (Vec<u8>, String) = row?;
+            notifier.locks.entry(run_id(run).unwrap_or(RunId(Uuid::nil()))).or_default().insert(name);
+        }
+        let mut orders = conn.prepare("SELECT run_id, id FROM orders WHERE answer IS NULL")?;
+        for row in orders.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let (run, id): (Vec<u8>, Vec<u8>) = row?;
+            if let (Some(run), Ok(id)) = (run_id(run), Uuid::from_slice(&id)) {
+                notifier.orders.entry(run).or_default().insert(id);
+            }
+        }
+        Ok(notifier)
+    }
+
+    /// An append was written.
+    pub(super) fn append_committed(&mut self, append: &EncodedAppend, now_ns: i64) {
+        self.has_other_owners |= append.run.owner.is_some_and(|owner| Some(owner) != self.last_worker);
+        for step in append.locks.iter().filter(|step| step.is_enqueue) {
+            self.locks.entry(append.run_id).or_default().insert(step.entry.name.clone());
+        }
+        for (id, _) in &append.settled {
+            self.order_settled(append.run_id, *id);
+        }
+        self.send(append.news(now_ns));
+        if append.run.ended {
+            let locks = self.locks.remove(&append.run_id).unwrap_or_default();
+            self.send(locks.into_iter().map(News::Lock));
+            let orders = self.orders.remove(&append.run_id).unwrap_or_default();
+            self.send(orders.into_iter().map(News::Order));
+        }
+    }
+
+    /// Something is asked of a run that can still do it.
+    pub(super) fn order_added(&mut self, run: RunId, id: Uuid) {
+        self.orders.entry(run).or_default().insert(id);
+    }
+
+    pub(super) fn order_settled(&mut self, run: RunId, id: Uuid) {
+        if let Some(open) = self.orders.get_mut(&run) {
+            open.remove(&id);
+            if open.is_empty() {
+                self.orders.remove(&run);
+            }
+        }
+    }
+
+    /// Whether others than this worker may own runs.
+    pub(super) fn may_own_besides(&self, worker: WorkerId) -> bool {
+        self.has_other_owners || self.last_worker != Some(worker)
+    }
+
+    /// This worker owns what is owned.
+    pub(super) fn took_all_due(&mut self, worker: WorkerId) {
+        self.last_worker = Some(worker);
+        self.has_other_owners = false;
+    }
+
+    /// This worker owns one more.
+    pub(super) fn took_run(&mut self, worker: WorkerId) {
+        self.has_other_owners |= self.last_worker != Some(worker);
+    }
+
+    pub(super) fn send(&self, news: impl IntoIterator<Item = News>) {
+        for one in news {
+            // Nobody may be listening.
+            let _ = self.news.send(one);
+        }
+    }
+}

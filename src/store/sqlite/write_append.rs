@@ -1,0 +1,222 @@
+//! Writes one append within a transaction: judged against what is stored by then, and nothing of it where it may not be.
+//!
+//! Always true: every check comes before the first write. An append that only carries its run forward, and changes nothing
+//! that listings show, is two statements: the first compares the run's row itself, so that what is remembered of it is
+//! never trusted alone.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+
+use super::codec::LargeValue;
+use super::encoded::{EncodedAppend, LockUpdate};
+use super::stored_state::read_stored_state;
+use super::summary::ListedFields;
+use super::validate::{AppendOutcome, validate_batch};
+use super::write_error::WriteError;
+use crate::flag::Arm;
+use crate::names::RunId;
+use crate::store::NewPin;
+use crate::workflow::{Event, RunStatus};
+
+/// Runs that are remembered; the row of a run that was forgotten is written whole once.
+const RUNS_MAX: usize = 16_384;
+
+const ADVANCE_RUN: &str = "UPDATE runs SET first = ?2, seq = ?3, updated = ?4, owner = ?5 \
+    WHERE run_id = ?1 AND seq = ?2 - 1 AND fence = ?6 AND ended = 0 AND turn IS NULL AND status = 'running'";
+const APPEND: &str =
+    "INSERT INTO appends (run_id, first, last, at, version, batch, parts, events) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+const PIN: &str = "INSERT INTO pins (family, id, arm, run_id, at) VALUES (?, ?, ?, ?, ?)";
+/// A key that legacy noted, or that has run out, is taken; a run that takes its key again keeps the first time.
+const CLAIM: &str = "INSERT INTO retry_keys (key, arm, run_id, request, at) VALUES (?1, ?2, ?3, ?4, ?5) \
+    ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = excluded.run_id, request = excluded.request, \
+    at = excluded.at WHERE retry_keys.run_id IS NOT excluded.run_id OR retry_keys.at <= ?6";
+const SETTLE: &str = "UPDATE orders SET answer = ? WHERE id = ? AND answer IS NULL";
+const DEQUEUE: &str = "DELETE FROM locks WHERE run_id = ? AND name = ? AND step = ? AND item = ?";
+const ENQUEUE: &str =
+    "INSERT INTO locks (run_id, name, step, item, since) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+const MESSAGE: &str = "INSERT INTO notices (record) VALUES (?)";
+const PENDING_RUN: &str = "INSERT INTO births (run_id, parent, at, record) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
+const PAYLOAD: &str = "INSERT INTO payloads (hash, body) VALUES (?, ?) ON CONFLICT DO NOTHING";
+const PAYLOAD_REF: &str = "INSERT INTO payload_refs (run_id, seq, path, hash) VALUES (?, ?, ?, ?)";
+/// Whose job a run is, and who began it, never changes.
+const RUN: &str = "INSERT INTO runs (run_id, first, seq, ended, status, workflow, route, mode, summary, fence, owner, turn, \
+    updated, pinned, job, parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+    ON CONFLICT (run_id) DO UPDATE SET first = excluded.first, seq = excluded.seq, \
+    ended = excluded.ended, status = excluded.status, workflow = excluded.workflow, route = excluded.route, \
+    mode = excluded.mode, summary = excluded.summary, owner = excluded.owner, turn = excluded.turn, \
+    updated = excluded.updated, pinned = max(runs.pinned, excluded.pinned)";
+
+/// Runs whose row says that they are running, each with what listings show of it. It forgets rather than grows.
+#[derive(Default)]
+pub(super) struct RunningCache(HashMap<RunId, ListedFields>);
+
+impl RunningCache {
+    /// Something is not as it was remembered, or nobody knows.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    fn is_unchanged(&self, append: &EncodedAppend) -> bool {
+        is_running(append) && self.0.get(&append.run_id) == Some(&append.run.listed)
+    }
+
+    fn written(&mut self, append: &EncodedAppend) {
+        if !is_running(append) {
+            self.0.remove(&append.run_id);
+            return;
+        }
+        if self.0.len() >= RUNS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(append.run_id, append.run.listed.clone());
+    }
+}
+
+/// Whether the row says afterwards that the run is running, and is somebody's.
+fn is_running(append: &EncodedAppend) -> bool {
+    append.run.status == RunStatus::Running.as_str() && append.run.due_at.is_none() && !append.run.ended
+}
+
+/// What is known of an append and of the time.
+#[derive(Clone, Copy)]
+pub(super) struct WriteTime {
+    pub(super) ns: i64,
+    /// Retry keys from this time or before have run out.
+    pub(super) retry_keys_since: i64,
+}
+
+/// Writes it where it may be; what becomes of it is said. An error leaves the transaction to be taken back.
+pub(super) fn write_append(
+    conn: &Connection,
+    append: &EncodedAppend,
+    cache: &mut RunningCache,
+    now: WriteTime,
+) -> Result<AppendOutcome, WriteError> {
+    let plain = append.claim.is_none() && append.original.pins.is_empty();
+    if plain && cache.is_unchanged(append) && advance_run(conn, append)? {
+        write_attached_rows(conn, append)?;
+        insert_append(conn, append)?;
+        return Ok(AppendOutcome::Write(Vec::new()));
+    }
+    let outcome = validate(conn, append, now)?;
+    if let AppendOutcome::Write(pins) = &outcome {
+        insert_pins(conn, append, pins)?;
+        upsert_claim(conn, append, now)?;
+        write_attached_rows(conn, append)?;
+        upsert_run(conn, append)?;
+        insert_append(conn, append)?;
+        cache.written(append);
+    }
+    Ok(outcome)
+}
+
+/// What would become of it now.
+pub(super) fn validate(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Result<AppendOutcome, WriteError> {
+    let known = read_stored_state(conn, append, now.retry_keys_since)?;
+    let mut outcomes = validate_batch(std::slice::from_ref(append), known);
+    outcomes.pop().ok_or_else(|| WriteError::NotWritten("an append was not judged".into()))
+}
+
+/// Moves the run's row forward; `false` where it is not as it was remembered.
+fn advance_run(conn: &Connection, append: &EncodedAppend) -> Result<bool, WriteError> {
+    let (id, owner) = (append.run_id.0.as_bytes().as_slice(), append.run.owner);
+    let changed = conn.prepare_cached(ADVANCE_RUN)?.execute(params![
+        id,
+        append.first.cast_signed(),
+        append.last().cast_signed(),
+        append.run.updated,
+        owner.as_ref().map(|owner| owner.0.as_bytes().as_slice()),
+        append.fence.0.cast_signed(),
+    ])?;
+    Ok(changed == 1)
+}
+
+fn insert_append(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
+    conn.prepare_cached(APPEND)?.execute(params![
+        append.run_id.0.as_bytes().as_slice(),
+        append.first.cast_signed(),
+        append.last().cast_signed(),
+        append.latest(),
+        Event::VERSION,
+        append.batch.as_bytes().as_slice(),
+        i64::try_from(append.large_values.len()).unwrap_or(i64::MAX),
+        append.events,
+    ])?;
+    Ok(())
+}
+
+fn upsert_run(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
+    let run = &append.run;
+    conn.prepare_cached(RUN)?.execute(params![
+        append.run_id.0.as_bytes().as_slice(),
+        append.first.cast_signed(),
+        append.last().cast_signed(),
+        run.ended,
+        run.status,
+        run.workflow,
+        run.route,
+        run.mode,
+        &*append.summary(),
+        append.fence.0.cast_signed(),
+        run.owner.as_ref().map(|owner| owner.0.as_bytes().as_slice()),
+        run.due_at,
+        run.updated,
+        !append.original.pins.is_empty(),
+        run.job.as_ref().map(|id| id.0.as_bytes().as_slice()),
+        run.parent.as_ref().map(|parent| parent.0.as_bytes().as_slice()),
+    ])?;
+    Ok(())
+}
+
+fn insert_pins(conn: &Connection, append: &EncodedAppend, pins: &[NewPin]) -> Result<(), WriteError> {
+    for pin in pins {
+        let (family, id, run) = (pin.key.family.as_str(), &*pin.key.id, append.run_id.0.as_bytes().as_slice());
+        conn.prepare_cached(PIN)?.execute(params![family, id, pin.arm.as_str(), run, append.at()])?;
+    }
+    Ok(())
+}
+
+fn upsert_claim(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Result<(), WriteError> {
+    if let Some(claim) = &append.claim {
+        let (run, request) = (append.run_id.0.as_bytes().as_slice(), claim.request.as_slice());
+        for key in claim.keys() {
+            let values = params![key.0.as_slice(), Arm::Engine.as_str(), run, request, now.ns, now.retry_keys_since];
+            conn.prepare_cached(CLAIM)?.execute(values)?;
+        }
+    }
+    Ok(())
+}
+
+/// What most appends have none of. It comes before the run's row, whose end settles and frees what is left, and whose
+/// first append removes it from those that are to begin.
+fn write_attached_rows(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
+    let run = append.run_id.0.as_bytes().as_slice();
+    for (id, answer) in &append.settled {
+        conn.prepare_cached(SETTLE)?.execute(params![answer, id.as_bytes().as_slice()])?;
+    }
+    for LockUpdate { is_enqueue, entry } in &append.locks {
+        match is_enqueue {
+            true => {
+                let values = params![run, entry.name, entry.step, entry.item, append.at()];
+                conn.prepare_cached(ENQUEUE)?.execute(values)?
+            }
+            false => conn.prepare_cached(DEQUEUE)?.execute(params![run, entry.name, entry.step, entry.item])?,
+        };
+    }
+    for notice in &append.original.notices {
+        let record = serde_json::to_vec(notice)
+            .map_err(|error| WriteError::NotWritten(format!("a message cannot be written as JSON: {error}")))?;
+        conn.prepare_cached(MESSAGE)?.execute([record])?;
+    }
+    for birth in &append.births {
+        let parent = birth.parent.as_ref().map(|parent| parent.0.as_bytes().as_slice());
+        let values = params![birth.run.0.as_bytes().as_slice(), parent, birth.at, birth.record];
+        conn.prepare_cached(PENDING_RUN)?.execute(values)?;
+    }
+    for (seq, LargeValue { path, hash, body }) in &append.large_values {
+        conn.prepare_cached(PAYLOAD)?.execute(params![hash.as_slice(), body])?;
+        conn.prepare_cached(PAYLOAD_REF)?.execute(params![run, seq.cast_signed(), path, hash.as_slice()])?;
+    }
+    Ok(())
+}

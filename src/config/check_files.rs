@@ -111,7 +111,9 @@ pub(crate) fn routes<'a>(
         problems.extend(shaped.problems);
     }
     let facts = workflows.iter().map(|(name, (_, plan))| {
-        let facts = plan.as_ref().map(|plan| WorkflowFacts { shared_steps: has_shared_step(plan) });
+        let facts = plan
+            .as_ref()
+            .map(|plan| WorkflowFacts { shared_steps: has_shared_step(plan), beyond_reads: plan.beyond_reads() });
         (name.clone(), facts)
     });
     let facts = facts.collect();

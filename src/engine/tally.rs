@@ -10,7 +10,7 @@ use crate::engine::scheduler::gauges::{active, open_questions};
 use crate::names::{StepId, WorkflowName};
 use crate::workflow::{Mode, Risk, Run, RunStatus};
 
-/// Counts one run. An unfinished durable run is counted in its status wherever it rests or moves, a rehearsal while it
+/// Counts one run. An unfinished run that is kept is counted in its status wherever it rests or moves, another while it
 /// moves.
 pub(super) struct Tally {
     workflow: WorkflowName,
@@ -22,11 +22,13 @@ pub(super) struct Tally {
     asked: BTreeMap<Risk, usize>,
     /// It was paused before this task.
     was_paused: bool,
+    /// It is in the store, or will be.
+    kept: bool,
 }
 
 impl Tally {
-    /// Of a run that is new, or was taken up (and is counted already).
-    pub fn of(run: &Run, taken: bool) -> Self {
+    /// Of a run that is new, or was taken up (and is counted already); whether it is kept in the store.
+    pub fn of(run: &Run, taken: bool, kept: bool) -> Self {
         let mut tally = Self {
             workflow: run.started().workflow.clone(),
             mode: run.mode(),
@@ -34,6 +36,7 @@ impl Tally {
             counted: taken.then(|| run.status()),
             asked: first_asked(run).filter(|_| taken).map(|risk| (risk, 1)).into_iter().collect(),
             was_paused: taken && run.status() == RunStatus::Paused,
+            kept,
         };
         tally.count(Some(run.status()));
         tally.count_asked(run);
@@ -126,7 +129,7 @@ fn first_asked(run: &Run) -> Option<Risk> {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        if self.mode == Mode::Rehearse {
+        if !self.kept {
             self.count(None);
         }
     }

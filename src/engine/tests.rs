@@ -21,3 +21,4 @@ mod snapshots;
 mod starts;
 mod stores;
 mod through;
+mod unkept;

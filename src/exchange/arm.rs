@@ -41,6 +41,9 @@ pub struct ArmRequest {
     pub any_caller: Option<RetryKey>,
     /// The same by the scopes that the files had before: a request that the engine took under one of these is refused.
     pub any_caller_before: Vec<RetryKey>,
+    /// The run is kept in the store. Where not it may only read: nothing of it is written down, and it is dropped where
+    /// it cannot answer in time.
+    pub keep: bool,
     /// Legacy may still answer: where nothing has begun, the engine may return the request as [`Abandoned`].
     pub may_fall_back: bool,
     /// The answer is due within this time.

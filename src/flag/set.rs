@@ -248,9 +248,9 @@ impl FlagSet {
         self.by_id.get(id).and_then(|place| self.routes.get(*place))
     }
 
-    /// The retry keys of this request; `None` where it has none.
+    /// The retry keys of this request; `None` where it has none, or the route keeps no runs: there a retry reads again.
     pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
-        self.salts.retry(&flag.route, facts)
+        flag.route.keeps_runs.then(|| self.salts.retry(&flag.route, facts)).flatten()
     }
 
     /// The same by the scopes that earlier files had, for as long as a retry of a key under them may come. Nearly always

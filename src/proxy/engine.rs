@@ -155,6 +155,7 @@ fn request(
         new_instance,
         any_caller,
         any_caller_before: flagged.any_caller.iter().copied().filter(|key| Some(*key) != any_caller).collect(),
+        keep: route.keeps_runs,
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
     })

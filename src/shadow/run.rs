@@ -103,6 +103,7 @@ impl Runner {
             new_instance: dark,
             any_caller: None,
             any_caller_before: Vec::new(),
+            keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,
         };

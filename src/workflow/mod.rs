@@ -28,6 +28,7 @@ mod facts;
 mod failure;
 mod fallback;
 mod heard;
+mod keep;
 mod lock;
 pub mod missing;
 mod mode;

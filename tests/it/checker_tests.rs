@@ -111,4 +111,11 @@ async fn violations_in_a_runs_events_are_found() {
     says(found(&twice, &run), "I2");
     says(found(&events[..events.len() - 1], &run), "I4");
     says(found(&events, &RunSummary { mode: Mode::Dark, ..run.clone() }), "I4");
+    let kept = |unkept: &[&str]| {
+        let mut wrong = Vec::new();
+        checker::check_kept(&run, unkept, &mut wrong);
+        wrong
+    };
+    says(kept(&["orders.create"]), "I1");
+    assert!(kept(&["orders.get"]).is_empty());
 }

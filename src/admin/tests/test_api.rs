@@ -51,6 +51,7 @@ fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
         instance: None,
         retry_key: None,
         caller: Vec::new().into(),
+        keeps_runs: true,
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

@@ -72,7 +72,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     let (tell, told) = oneshot::channel();
     // A little of the time is kept for writing down what is said when it is over.
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
-    prepared.slot = core.slot_of_new(&prepared.run);
+    prepared.keep &= request.keep;
+    prepared.slot = if prepared.keep { core.slot_of_new(&prepared.run) } else { None };
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
     let caller = Caller { tell, may_fall_back: fall_back, answer_by: until };
     driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
@@ -126,11 +127,11 @@ async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
 /// What takes the retry key with the run's first append.
 fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
-        Mode::Real => request.retry_key.map(|key| {
+        Mode::Real if request.keep => request.retry_key.map(|key| {
             let digest = request.request.digest();
             Claim { key, request: digest, any_caller: request.any_caller.map(|any| any.of_request(&digest)) }
         }),
-        Mode::Rehearse | Mode::Dark => None,
+        Mode::Real | Mode::Rehearse | Mode::Dark => None,
     }
 }
 

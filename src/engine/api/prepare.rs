@@ -151,7 +151,7 @@ fn birth(
 ) -> Result<Born, &'static str> {
     let bounds = decode::Bounds::of(&core.files.limits, &core.files.key_secret);
     let facts = decode::facts(&request.request, body, plan, bounds.mark);
-    let durable = request.mode != Mode::Rehearse;
+    let durable = request.mode != Mode::Rehearse && request.keep;
     let sealed = match durable && !facts.credentials.is_empty() {
         true => {
             let sealed = core.ports.sealer.seal(run, &facts.credentials);

@@ -21,7 +21,7 @@ use crate::engine::scheduler::registry::Registration;
 use crate::engine::snapshot::Snapshot;
 use crate::names::{Fence, Seq};
 use crate::store::Claim;
-use crate::workflow::{Event, Misfit, Plan, Run, RunStarted, evolve};
+use crate::workflow::{Event, Misfit, Mode, Plan, Run, RunStarted, evolve};
 
 /// All that a run's driver is made of.
 pub(in crate::engine) struct PreparedRun {
@@ -35,10 +35,12 @@ pub(in crate::engine) struct PreparedRun {
     /// What its first append takes.
     pub claim: Option<Claim>,
     pub registration: Option<Registration>,
-    /// `None` of a rehearsal.
+    /// `None` of a run that is not kept.
     pub slot: Option<Slot>,
     /// How many runs are above it; only of rehearsals.
     pub depth: u64,
+    /// Its events go to the store. Not those of a rehearsal, nor of a run of a route that keeps none.
+    pub keep: bool,
 }
 
 /// Who waits for a run that begins.
@@ -59,12 +61,13 @@ impl PreparedRun {
     pub fn new(plan: Arc<Plan>, started: RunStarted, snapshot: Arc<Snapshot>) -> Result<Self, Misfit> {
         let run = evolve(None, &Event::RunStarted(Arc::new(started)))?;
         let (credentials, run_key, claim, registration, slot, depth) = Default::default();
-        Ok(Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth })
+        let keep = run.mode() != Mode::Rehearse;
+        Ok(Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep })
     }
 
     /// Its driver, with the run's first event recorded.
     pub fn driver(self, core: &Arc<Core>, waiter: Waiter) -> Driver {
-        let Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth } = self;
+        let Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep } = self;
         let veil = Veil::of(&core.ports.sealer, &plan, run.id(), []);
         let (executor, writer) = core.of_mode(run.mode(), &plan, run_key, Fence::FIRST, None, veil);
         let (caller, starter) = match waiter {
@@ -80,7 +83,7 @@ impl PreparedRun {
             run,
             credentials,
             executor,
-            writer,
+            writer: writer.filter(|_| keep),
             claim,
             durable_seq: Seq(0),
             caller,

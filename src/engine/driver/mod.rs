@@ -51,7 +51,7 @@ pub(super) struct Parts {
     pub run: Run,
     pub credentials: BTreeMap<String, String>,
     pub executor: Arc<dyn Executor>,
-    /// `None` of a rehearsal.
+    /// `None` of a run that is not kept: a rehearsal's, or of a route that keeps none.
     pub writer: Option<(Writer, Writes)>,
     pub claim: Option<Claim>,
     /// Sequence number of the last durable event; 0 for a new run.
@@ -60,7 +60,7 @@ pub(super) struct Parts {
     pub caller: Option<Caller>,
     /// Tells who comes with the same retry key what becomes of it.
     pub registration: Option<Registration>,
-    /// Where messages come; a rehearsal gets none.
+    /// Where messages come; a run that is not kept gets none.
     pub slot: Option<Slot>,
     /// Waits for the run's first append.
     pub starter: Option<oneshot::Sender<StartAnswer>>,
@@ -155,7 +155,7 @@ impl Driver {
         let terms = caller
             .as_ref()
             .map(|caller| CallerTerms { may_fall_back: caller.may_fall_back, answer_by: clock.at(caller.answer_by) });
-        let tally = Tally::of(&run, durable_seq > Seq(0));
+        let tally = Tally::of(&run, durable_seq > Seq(0), writer.is_some());
         let machine = Machine::new(MachineParts {
             run,
             plan,

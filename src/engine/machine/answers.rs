@@ -39,6 +39,7 @@ impl Machine {
                     _ => replies::of_run(run, Some(&self.plan), &self.world, caller.may_fall_back),
                 };
                 let reply = reply.unwrap_or_else(|| replies::still_running(run, &self.plan, &self.world));
+                let reply = if self.is_unkept_answer() { replies::without_run(reply) } else { reply };
                 self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
             }
         } else if let Some(DecidedReply { run, .. }) = self.deadline_reply.as_ref().filter(|reply| reply.seq <= durable)

@@ -33,8 +33,8 @@ impl Machine {
         if self.release_request("deadline") {
             return;
         }
-        if self.run.mode() == Mode::Rehearse {
-            let reply = replies::rehearsal_too_long(&self.run, &self.plan);
+        if !self.log.is_durable() {
+            let reply = replies::not_kept_too_long(&self.run, &self.plan);
             self.discard(reply);
             return;
         }
@@ -64,6 +64,19 @@ impl Machine {
         }
         self.abandon_reason = Some(reason);
         self.try_command(Command::Abandon { reason })
+    }
+
+    /// Whether the run answers a caller and leaves nothing in the store.
+    pub(super) fn is_unkept_answer(&self) -> bool {
+        self.run.mode() == Mode::Real && !self.log.is_durable()
+    }
+
+    /// A run that is not kept cannot go on without a person, and nobody would find it: it is dropped.
+    pub(super) fn nobody_decides(&mut self) {
+        if !self.release_request("run_paused") {
+            let reply = replies::not_kept_and_paused(&self.run, &self.plan);
+            self.discard(reply);
+        }
     }
 
     /// Ends a run of which nothing is kept; everybody who waits gets this reply.

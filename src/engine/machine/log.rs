@@ -2,7 +2,7 @@
 //!
 //! Always true: one append is in flight at a time, so sequence numbers are assigned in order; an append whose outcome is
 //! unknown, or that was refused after earlier ones were stored, is retried with the same batch id until its outcome is
-//! known. Without a store (a rehearsal) an event counts as durable when it is recorded.
+//! known. Without a store (a rehearsal, or a run that is not kept) an event counts as durable when it is recorded.
 //!
 //! When the store is slow, events wait here and share the next append.
 
@@ -129,7 +129,7 @@ impl Log {
     }
     /// Whether nothing of the run was ever submitted to the writer.
     pub fn is_unsubmitted(&self) -> bool {
-        self.submitted_seq == Seq(0)
+        self.writes.is_none() || self.submitted_seq == Seq(0)
     }
     /// Whether nothing is pending or in flight.
     pub fn is_idle(&self) -> bool {

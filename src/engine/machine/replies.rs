@@ -82,19 +82,45 @@ pub(in crate::engine) fn still_running(run: &Run, plan: &Plan, world: &World) ->
     })
 }
 
-/// The reply of a rehearsal that was discarded at its deadline.
-pub(in crate::engine) fn rehearsal_too_long(run: &Run, plan: &Plan) -> ArmReply {
+/// A run that is not kept and whose time is over: it is dropped.
+pub(in crate::engine) fn not_kept_too_long(run: &Run, plan: &Plan) -> ArmReply {
+    let (title, detail) = match run.mode() {
+        Mode::Rehearse => ("The rehearsal did not end in time", "Nothing but reads was sent."),
+        Mode::Dark | Mode::Real => ("The workflow did not end in time", NOT_KEPT),
+    };
+    not_kept(run, plan, 504, "deadline", title, detail.into())
+}
+
+/// A run that is not kept and cannot go on without a person: it is dropped.
+pub(in crate::engine) fn not_kept_and_paused(run: &Run, plan: &Plan) -> ArmReply {
+    let why = run.note().unwrap_or_else(|| "a person would have to decide".into());
+    not_kept(run, plan, 503, "workflow-stuck", "The workflow cannot go on", format!("{why}. {NOT_KEPT}"))
+}
+
+/// What sending it again does.
+const NOT_KEPT: &str =
+    "Nothing but reads was sent, and nothing of the run is kept: sending the request again does nothing twice.";
+
+fn not_kept(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail: String) -> ArmReply {
     let problem = Problem {
-        status: 504,
-        kind: "deadline".into(),
-        title: "The rehearsal did not end in time".into(),
-        detail: "Nothing but reads was sent.".into(),
+        status,
+        kind: kind.into(),
+        title: title.into(),
+        detail,
         source: Source::Workflow,
-        run: Some(run.id()),
-        retry_after_s: None,
+        run: (run.mode() != Mode::Real).then(|| run.id()),
+        retry_after_s: (status == 503).then_some(1),
         shared_step_begun: Some(false),
     };
     ArmReply::Refused(problem, report(run, Some(plan)))
+}
+
+/// What is said of a run that is not kept names no run: nobody would find it.
+pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
+    match reply {
+        ArmReply::Refused(problem, report) => ArmReply::Refused(Problem { run: None, ..problem }, report),
+        reply => reply,
+    }
 }
 
 /// The `respond.pending` answer: the recorded one, or, where the run creates no instance, evaluated now.

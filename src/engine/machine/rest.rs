@@ -39,6 +39,13 @@ impl Machine {
         let is_quiet = self.calls_in_flight == 0 && self.unsent_attempts.is_empty();
         // A caller never waits for a person.
         let waits_for_person = status == RunStatus::Paused || (status == RunStatus::WaitingCheckpoint && is_quiet);
+        if waits_for_person && self.is_unkept_answer() {
+            // The calls in flight end first.
+            if is_quiet {
+                self.nobody_decides();
+            }
+            return;
+        }
         let has_ended = self.run.is_final();
         // A run that fails has its answer before it has undone what was done.
         let has_answer = self.run.answer().is_some() || status == RunStatus::Compensating;

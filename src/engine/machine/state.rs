@@ -24,7 +24,7 @@ pub(in crate::engine) struct MachineParts {
     pub world: Arc<World>,
     /// Sequence number of the last durable event; 0 for a new run.
     pub durable_seq: Seq,
-    /// `None` for a rehearsal: nothing is stored.
+    /// `None` for a run that is not kept (a rehearsal, or of a route that keeps none): nothing is stored.
     pub writes: Option<Writes>,
     /// The retry key that the first append claims.
     pub claim: Option<Claim>,

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 
 use super::exchange::{End, Input, Output};
 use super::state::Machine;
-use crate::workflow::Mode;
 
 impl Machine {
     /// Applies an input that happened at this time and returns the outputs to perform, in order. Nothing follows
@@ -64,13 +63,13 @@ impl Machine {
         }
     }
 
-    /// Discards a rehearsal whose caller has gone, since its result is for nobody; and lets a draining process leave the
-    /// run without waiting for its answer.
+    /// Discards a run that is not kept when whoever waits for it has gone, since its result is for nobody; and lets a
+    /// draining process leave the run without waiting for its answer.
     fn handle_caller_gone(&mut self) {
         if !self.caller_gone || self.caller.is_none() {
             return;
         }
-        if self.run.mode() == Mode::Rehearse {
+        if !self.log.is_durable() {
             self.end = self.end.or(Some(End::Discarded));
         } else if self.draining {
             self.caller = None;

@@ -308,6 +308,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         new_instance: false,
         any_caller: None,
         any_caller_before: Vec::new(),
+        keep: true,
         may_fall_back: false,
         deadline: Duration::from_secs(8),
     }

@@ -54,6 +54,9 @@ pub struct RouteDraft {
     pub retry_key: Option<String>,
     /// What scopes the retry key by caller: headers (the default is `authorization`), or a verified token.
     pub caller: Option<CallerDraft>,
+    /// Which of the engine's runs are kept in the store: `all` (the default), or `none`, for a workflow that only reads:
+    /// its runs leave nothing behind, and a retry reads again.
+    pub keep: Option<KeepDraft>,
     /// The caller's answer is due within this time: `5s`.
     pub deadline: Option<String>,
     /// Legacy may be called again for a comparison, in `live`.
@@ -135,6 +138,16 @@ pub enum PathsDraft {
     Lenient,
     /// Refused wherever they would match this route.
     Strict,
+}
+
+/// Which of the engine's runs are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepDraft {
+    /// Every run.
+    All,
+    /// None: each is gone with its answer.
+    None,
 }
 
 /// A rule that lowers a route by itself.

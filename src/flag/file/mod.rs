@@ -8,6 +8,7 @@
 mod breaker;
 mod draft;
 mod family;
+mod keep;
 mod matching;
 mod parts;
 mod routes;
@@ -19,8 +20,8 @@ mod tests;
 
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
-    CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, MatchDraft, OneOrMore,
-    PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, ServiceDraft, ServiceMapDraft, TokenDraft,
+    CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,
+    OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, ServiceDraft, ServiceMapDraft, TokenDraft,
 };
 pub use routes::check_routes;
 pub use services::check_service;
@@ -44,10 +45,12 @@ pub struct KnownNames<'a> {
 }
 
 /// What the check of a route needs to know of a workflow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkflowFacts {
     /// At least one step has a shared effect.
     pub shared_steps: bool,
+    /// What its runs have to be kept for; `None` where they only read.
+    pub beyond_reads: Option<String>,
 }
 
 /// A hint for an unknown name: the nearest known one, or all of them.

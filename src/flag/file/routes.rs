@@ -8,8 +8,8 @@ use http::header::AUTHORIZATION;
 use super::family::check_across_routes;
 use super::values::{check_name, duration};
 use super::{
-    CallerDraft, JwtDraft, KnownNames, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, matching, parts,
-    suggest,
+    CallerDraft, JwtDraft, KnownNames, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, keep, matching,
+    parts, suggest,
 };
 use crate::flag::matcher::params;
 use crate::flag::{CallerScope, Route, Service, Shares, State, TokenKeys};
@@ -49,6 +49,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         instance,
         retry_key,
         caller,
+        keep: _,
         deadline,
         replay_safe,
         paths,
@@ -87,6 +88,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     let guard = guard.as_ref().map(|draft| parts::guard(draft, &at("guard"), problems));
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
+    let keeps_runs = keep::keeps_runs(draft, workflow_facts, site, problems);
     if workflow_facts.is_some_and(|workflow_facts| workflow_facts.shared_steps) {
         if *replay_safe {
             problems
@@ -113,6 +115,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         instance,
         retry_key: retry,
         caller: caller?,
+        keeps_runs,
         deadline,
         replay_safe: *replay_safe,
         strict_paths: *paths == Some(PathsDraft::Strict),
@@ -145,9 +148,14 @@ fn service(name: &str, known: &KnownNames<'_>, site: &Site, problems: &mut Probl
     }
 }
 
-fn workflow_facts(name: &str, known: &KnownNames<'_>, site: &Site, problems: &mut Problems) -> Option<WorkflowFacts> {
+fn workflow_facts<'w>(
+    name: &str,
+    known: &KnownNames<'w>,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<&'w WorkflowFacts> {
     match known.workflows.get(name) {
-        Some(workflow_facts) => *workflow_facts,
+        Some(workflow_facts) => workflow_facts.as_ref(),
         None => {
             let hint = suggest(name, known.workflows.keys().map(|name| name.as_str()));
             problems.error(site, format!("no workflow is called `{name}`")).hint(hint);

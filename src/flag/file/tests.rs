@@ -15,8 +15,11 @@ fn known_names() -> (Services, Workflows) {
     let shop = crate::flag::tests::service("shop");
     let services = [("shop".into(), Some(shop)), ("broken".into(), None)].into();
     let workflows = [
-        ("create-order".into(), Some(WorkflowFacts { shared_steps: true })),
-        ("read-order".into(), Some(WorkflowFacts { shared_steps: false })),
+        (
+            "create-order".into(),
+            Some(WorkflowFacts { shared_steps: true, beyond_reads: Some("the shared step `charge`".into()) }),
+        ),
+        ("read-order".into(), Some(WorkflowFacts { shared_steps: false, beyond_reads: None })),
         ("broken".into(), None),
     ];
     (services, workflows.into())
@@ -104,6 +107,33 @@ fn unknown_names_are_reported() {
     );
     let (routes, messages) = check(json!([with(json!({ "legacy": "broken", "workflow": "broken" }))]));
     assert!(routes.is_empty() && messages.is_empty(), "a name whose own check failed is reported there only");
+}
+
+#[test]
+fn only_reads_need_not_be_kept() {
+    let (routes, messages) = check(json!([
+        with(json!({ "keep": "none" })),
+        with(json!({ "id": "b", "match": { "method": "GET", "path": "/b" }, "keep": "all" })),
+        with(json!({ "id": "c", "match": { "method": "GET", "path": "/c" } })),
+    ]));
+    assert!(messages.is_empty(), "{messages:#?}");
+    assert_eq!(routes.iter().map(|route| route.keeps_runs).collect::<Vec<_>>(), [false, true, true]);
+    assert_eq!(
+        only_problem(json!({ "keep": "none", "workflow": "create-order" })),
+        "error r.yaml.routes[0].keep: `keep: none` is for workflows that only read, and `create-order` has the shared step `charge` [what a run did, or waits for, has to be found again: leave `keep` out]"
+    );
+    assert_eq!(
+        only_problem(json!({ "keep": "none", "instance": { "creates": "$.id" } })),
+        "error r.yaml.routes[0].keep: an instance is pinned to the run that created it, and `keep: none` keeps none [leave `keep` or `instance.creates` out]"
+    );
+    assert_eq!(
+        only_problem(json!({ "keep": "none", "retry_key": "${request.headers.x}" })),
+        "error r.yaml.routes[0].keep: `retry_key` remembers the run of a first try, and `keep: none` keeps none [a read may be repeated: leave `retry_key` out]"
+    );
+    assert_eq!(
+        only_problem(json!({ "keep": "none", "workflow": null })),
+        "error r.yaml.routes[0].keep: `keep` says what becomes of the engine's runs, and no workflow is run here [add `workflow`, or leave `keep` out]"
+    );
 }
 
 #[test]

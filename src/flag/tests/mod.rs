@@ -40,6 +40,7 @@ pub fn route(id: &str, method: Method, path: &str) -> Route {
         instance: None,
         retry_key: None,
         caller: vec![http::header::AUTHORIZATION].into(),
+        keeps_runs: true,
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

@@ -43,6 +43,7 @@ fn files(states: &[(&str, State)]) -> Declared {
         instance: None,
         retry_key: None,
         caller: Vec::new().into(),
+        keeps_runs: true,
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

@@ -270,6 +270,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
         instance: None,
         retry_key: None,
         caller: vec![http::header::AUTHORIZATION].into(),
+        keeps_runs: true,
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

@@ -57,6 +57,7 @@ fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
         instance: Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() }),
         retry_key: None,
         caller: Vec::new().into(),
+        keeps_runs: true,
         deadline: None,
         replay_safe: false,
         was: Vec::new(),

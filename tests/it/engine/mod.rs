@@ -23,6 +23,7 @@ mod sealed;
 mod service_failures;
 mod structure;
 mod undoing;
+mod unkept;
 mod unknown;
 mod webhooks;
 

@@ -1,6 +1,7 @@
 //! The checker: the invariants that must hold after every test.
 //!
-//! - I1 every acknowledged run exists, its events contiguous from 1
+//! - I1 every acknowledged run exists, its events contiguous from 1; of a route with `keep: none` none does, in whatever
+//!   mode
 //! - I2 at most one recorded outcome per run, step and item
 //! - I3 one accepted effect per key; extra deliveries no more than crashes and lost replies explain
 //! - I4 folding the events gives the stored summary
@@ -33,6 +34,8 @@ pub struct Allowed {
     pub unacknowledged: bool,
     /// Old runs were purged: what is in the ledger may be of runs that are gone.
     pub purged: bool,
+    /// Routes with `keep: none`: what they answered has no run.
+    pub unkept: Vec<&'static str>,
 }
 
 /// I7.
@@ -44,7 +47,7 @@ pub fn identity(metrics: &Metrics) {
 /// I1 to I5, over a store that no process has open.
 pub async fn check(store: &Path, ledger: &Ledger, placed: &[Value], allowed: &Allowed) {
     let mut wrong = Vec::new();
-    let modes = check_store_file(store, placed, &mut wrong).await;
+    let modes = check_store_file(store, placed, &allowed.unkept, &mut wrong).await;
     check_ledger(&ledger.entries(), &modes, placed, allowed, &mut wrong);
     assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
     eprintln!("checked: {} runs, {} ledger lines, {} orders, 0 violations", modes.len(), ledger.len(), placed.len());
@@ -53,16 +56,22 @@ pub async fn check(store: &Path, ledger: &Ledger, placed: &[Value], allowed: &Al
 /// I1, I2 and I4, where the outside world keeps no ledger.
 pub async fn check_runs(store: &Path, placed: &[Value]) {
     let mut wrong = Vec::new();
-    let modes = check_store_file(store, placed, &mut wrong).await;
+    let modes = check_store_file(store, placed, &[], &mut wrong).await;
     assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
     eprintln!("checked: {} runs, {} creates, 0 violations", modes.len(), placed.len());
 }
 
 /// The runs of a store with their modes; adds violations to `wrong`.
-async fn check_store_file(store: &Path, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
+async fn check_store_file(
+    store: &Path,
+    placed: &[Value],
+    unkept: &[&str],
+    wrong: &mut Vec<String>,
+) -> BTreeMap<String, Mode> {
     let path = store;
     let store = open(store).await;
     let modes = check_store(&store, placed, wrong).await;
+    all_runs(&store).await.iter().for_each(|run| check_kept(run, unkept, wrong));
     store.close().await;
     let checked = match postgres(path) {
         Some(url) => PostgresStore::check(&url, None, &Limits::default()).await.map(|(checked, _)| checked),
@@ -126,6 +135,13 @@ async fn all_runs(store: &SharedStore) -> Vec<RunSummary> {
             return runs;
         }
         runs.extend(page);
+    }
+}
+
+/// I1 of a run's route: it keeps runs.
+pub fn check_kept(run: &RunSummary, unkept: &[&str], wrong: &mut Vec<String>) {
+    if let Some(route) = run.route.as_ref().filter(|route| unkept.contains(&route.as_str())) {
+        wrong.push(format!("I1: {} of `{route}` is kept, and its route says `keep: none`", run.run_id));
     }
 }
 

@@ -172,6 +172,7 @@ impl WorkflowRun<'_> {
             new_instance: false,
             any_caller: None,
             any_caller_before: Vec::new(),
+            keep: true,
             may_fall_back: false,
             deadline: Duration::from_secs(20),
         };

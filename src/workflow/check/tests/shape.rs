@@ -198,3 +198,49 @@ fn the_schema_takes_what_the_check_takes() {
     assert_eq!(errors(&steps("a: { call: x, timeout: 5, accept: 2xx, headers: { a: [] } }")).len(), 3);
     assert_eq!(errors(&steps("a: { call: x, retry: { attempts: '3', bas: 1s } }")), ["/steps/a/retry"]);
 }
+
+#[test]
+fn what_runs_have_to_be_kept_for_is_named() {
+    let beyond = |step: &str, more: &str| {
+        let text = format!("workflow: w\n{more}\nsteps:\n  s: {step}\nrespond: {{ status: 200 }}\n");
+        let (plan, problems) = Town::new().check(&text);
+        plan.unwrap_or_else(|| panic!("{step}: {problems:#?}")).beyond_reads()
+    };
+    let read = "call: 'GET ${services.stock}/x'";
+    for (step, more) in [
+        (format!("{{ {read} }}"), ""),
+        (format!("{{ {read}, risk: low, busy_on: [409] }}"), ""),
+        (format!("{{ {read} }}"), "risks: [{ effect: shared, risk: high }, { risk: low }]"),
+        (format!("{{ for_each: [1], {read}, on_conflict: fail }}"), ""),
+        ("{ set: 1 }".to_owned(), ""),
+        ("{ fail: { status: 404 } }".to_owned(), ""),
+    ] {
+        assert_eq!(beyond(&step, more), None, "{step}");
+    }
+    for (step, more, named) in [
+        ("{ call: 'POST ${services.stock}/x' }".to_owned(), "", "the shared step `s`"),
+        ("{ call: 'POST ${services.stock}/x', effect: private }".to_owned(), "", "the private step `s`"),
+        ("{ wait: 1s }".to_owned(), "", "the wait `s`"),
+        ("{ checkpoint: { question: sure } }".to_owned(), "", "the checkpoint `s`"),
+        ("{ run: other }".to_owned(), "", "`s`, which runs another workflow"),
+        (format!("{{ {read}, on_failure: pause }}"), "", "`s`, over which a person may have to decide"),
+        (
+            "{ set: '${request.body.x}', on_failure: pause }".to_owned(),
+            "",
+            "`s`, over which a person may have to decide",
+        ),
+        (format!("{{ {read}, lock: {{ busy: ask }} }}"), "", "`s`, over which a person may have to decide"),
+        (format!("{{ {read}, lock: {{ key: a }} }}"), "", "the lock of `s`"),
+        (format!("{{ {read}, risk: medium }}"), "", "`s`, about which people may be asked (`risk`)"),
+        (
+            format!("{{ {read} }}"),
+            "risks: [{ method: GET, risk: high }]",
+            "`s`, about which people may be asked (`risk`)",
+        ),
+    ] {
+        assert_eq!(beyond(&step, more).as_deref(), Some(named), "{step}");
+    }
+    let pending = "workflow: w\nsteps: { s: { set: 1 } }\nrespond: [{ status: 200 }, { pending: { status: 202 } }]\n";
+    let plan = good(pending);
+    assert_eq!(plan.beyond_reads().as_deref(), Some("`respond.pending`, for runs that go on"));
+}

@@ -1,0 +1,37 @@
+//! The check of `keep: none`: only runs that nobody has to find again need not be kept.
+
+use super::{KeepDraft, RouteDraft, WorkflowFacts};
+use crate::problem::{Problems, Site};
+
+/// Whether the route's runs are kept.
+pub(super) fn keeps_runs(
+    draft: &RouteDraft,
+    facts: Option<&WorkflowFacts>,
+    site: &Site,
+    problems: &mut Problems,
+) -> bool {
+    if draft.keep != Some(KeepDraft::None) {
+        return true;
+    }
+    let at = site.key("keep");
+    let Some(workflow) = &draft.workflow else {
+        let problem = problems.error(&at, "`keep` says what becomes of the engine's runs, and no workflow is run here");
+        problem.hint("add `workflow`, or leave `keep` out");
+        return false;
+    };
+    if let Some(beyond) = facts.and_then(|facts| facts.beyond_reads.as_ref()) {
+        let message = format!("`keep: none` is for workflows that only read, and `{workflow}` has {beyond}");
+        problems.error(&at, message).hint("what a run did, or waits for, has to be found again: leave `keep` out");
+    }
+    if draft.instance.as_ref().is_some_and(|instance| instance.creates.is_some()) {
+        problems
+            .error(&at, "an instance is pinned to the run that created it, and `keep: none` keeps none")
+            .hint("leave `keep` or `instance.creates` out");
+    }
+    if draft.retry_key.is_some() {
+        problems
+            .error(&at, "`retry_key` remembers the run of a first try, and `keep: none` keeps none")
+            .hint("a read may be repeated: leave `retry_key` out");
+    }
+    false
+}

@@ -1,0 +1,50 @@
+//! Whether runs of a workflow have to be kept.
+//!
+//! A run that only reads can be lost: whoever asks again gets what is there then. Whatever else a run does, or waits for,
+//! needs its events.
+
+use super::{Busy, EffectClass, OnTrouble, Plan, Risk, Step, StepKind};
+use crate::workflow::rules::Level;
+
+impl Plan {
+    /// The first thing in it for which its runs have to be kept, as it is said in a sentence; `None` where they only read
+    /// and compute.
+    pub fn beyond_reads(&self) -> Option<String> {
+        let of_steps = self.steps.iter().find_map(|step| self.beyond_read(step));
+        of_steps.or_else(|| self.pending.as_ref().map(|_| "`respond.pending`, for runs that go on".to_owned()))
+    }
+
+    fn beyond_read(&self, step: &Step) -> Option<String> {
+        let id = &step.id;
+        match &step.kind {
+            StepKind::Call(call) if call.effect != EffectClass::Read => {
+                return Some(format!("the {} step `{id}`", call.effect.as_str()));
+            }
+            StepKind::Checkpoint(_) => return Some(format!("the checkpoint `{id}`")),
+            StepKind::Wait(_) => return Some(format!("the wait `{id}`")),
+            StepKind::Run(_) => return Some(format!("`{id}`, which runs another workflow")),
+            StepKind::Call(_) | StepKind::Set(_) | StepKind::Fail(_) => {}
+        }
+        let pauses = [step.trouble.on_conflict, step.trouble.on_failure].contains(&Some(OnTrouble::Pause));
+        if pauses || step.care.lock.as_ref().is_some_and(|lock| lock.busy == Busy::Ask) {
+            return Some(format!("`{id}`, over which a person may have to decide"));
+        }
+        if step.care.lock.as_ref().is_some_and(|lock| lock.key.is_some()) {
+            return Some(format!("the lock of `{id}`"));
+        }
+        self.may_ask(step).then(|| format!("`{id}`, about which people may be asked (`risk`)"))
+    }
+
+    fn may_ask(&self, step: &Step) -> bool {
+        let StepKind::Call(call) = &step.kind else { return false };
+        match &step.care.risk {
+            Some(Level::Fixed(risk)) => *risk != Risk::Low,
+            Some(Level::Computed(_)) => true,
+            None => self.risks.iter().any(|policy| {
+                policy.risk != Risk::Low
+                    && policy.effect.is_none_or(|effect| effect == call.effect)
+                    && policy.method.as_ref().is_none_or(|method| *method == call.method)
+            }),
+        }
+    }
+}

@@ -28,6 +28,7 @@ mod overload;
 mod postgres;
 mod reload;
 mod renames;
+mod schema;
 mod slow_clients;
 mod store;
 mod store_hangs;

@@ -1,3 +1,4 @@
+mod gate_keys;
 mod mutations;
 mod refusals;
 mod set;

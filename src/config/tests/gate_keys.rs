@@ -1,0 +1,55 @@
+//! Whatever of a route bears on a gate: the reader of the files takes the keys that the JSON Schema has, and no others.
+
+use std::collections::BTreeSet;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::set::Set;
+use crate::config::{FileKind, schema};
+use crate::flag::State;
+use crate::flag::file::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, RouteDraft};
+
+const ROUTES: &str = "routes/orders.yaml";
+
+/// The keys that a draft takes: it names them where it gets another.
+fn read<T: DeserializeOwned>() -> BTreeSet<String> {
+    let Err(error) = serde_json::from_value::<T>(json!({ "no such key": 1 })) else { panic!("it takes any key") };
+    let error = error.to_string();
+    let (_, expected) = error.split_once("expected ").unwrap_or_else(|| panic!("{error}"));
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn in_schema(definition: &str) -> BTreeSet<String> {
+    let keys = schema(FileKind::Routes).pointer(&format!("/$defs/{definition}/properties")).and_then(Value::as_object);
+    keys.unwrap_or_else(|| panic!("the schema has no `{definition}`")).keys().cloned().collect()
+}
+
+#[test]
+fn the_schema_has_the_keys_that_are_read() {
+    assert_eq!(read::<RouteDraft>(), in_schema("RouteDraft"));
+    assert_eq!(read::<ForceDraft>(), in_schema("ForceDraft"));
+    assert_eq!(read::<CohortDraft>(), in_schema("CohortDraft"));
+    assert_eq!(read::<GuardDraft>(), in_schema("GuardDraft"));
+    assert_eq!(read::<InstanceDraft>(), in_schema("InstanceDraft"));
+    // Those that a gate looks at.
+    let route = in_schema("RouteDraft");
+    for key in ["state", "force", "percent", "cohorts", "instance", "guard", "invariants", "replay_safe", "keep"] {
+        assert!(route.contains(key), "{key}: {route:?}");
+    }
+}
+
+#[test]
+fn the_schema_has_the_states_that_are_read_and_the_rungs_that_have_a_share() {
+    let states = schema(FileKind::Routes).pointer("/$defs/State").expect("the states").to_string();
+    for state in State::ALL {
+        assert!(states.contains(&format!("\"{state}\"")), "{state}: {states}");
+    }
+    assert_eq!(states.matches("\"const\"").count(), State::ALL.len(), "{states}");
+    let rungs = in_schema("Percent");
+    let names = State::ALL.iter().map(ToString::to_string).chain(rungs.clone()).chain(["rung".to_owned()]);
+    for name in names.collect::<BTreeSet<_>>() {
+        let set = Set::valid().edit(ROUTES, "percent: 50", &format!("percent: {{ {name}: 100 }}"));
+        assert_eq!(set.read().is_ok(), rungs.contains(&name), "{name}: {}", set.shown());
+    }
+}

@@ -1,0 +1,92 @@
+//! What `pointsman schema` says of a route is what `pointsman check` takes, key by key.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::support::FlagsDir;
+use crate::support::process::{cli, said};
+
+/// A right value for every key of a route, and of the maps in it that bear on a gate.
+const ROUTE: [(&str, &str); 20] = [
+    ("id", "things"),
+    ("was", "[old.things]"),
+    ("match", "{ method: GET, path: '/things/{id}' }"),
+    ("legacy", "shop"),
+    ("workflow", "look-up"),
+    ("state", "shadow"),
+    ("force", "{ reason: a drill }"),
+    ("percent", "{ shadow: 5, dark: 100, live: 100 }"),
+    ("key", "'${request.headers.tenant}'"),
+    (
+        "cohorts",
+        "[{ name: staff, when: '${request.headers.staff == \"1\"}', state: live, force: { reason: a drill } }]",
+    ),
+    ("instance", "{ follows: make, key: path.id }"),
+    ("retry_key", "'${request.headers.key}'"),
+    ("caller", "authorization"),
+    ("keep", "all"),
+    ("deadline", "5s"),
+    ("replay_safe", "false"),
+    ("paths", "strict"),
+    ("compare", "{ ignore: [$.at] }"),
+    ("guard", "{ mismatch: 1%, errors: 1%, p99_ratio: 1.5, over: 500 }"),
+    ("invariants", "['${reply.status == 200}']"),
+];
+
+fn flags() -> FlagsDir {
+    let flags = FlagsDir::passthrough("http://127.0.0.1:9");
+    flags.write(
+        "workflows/look-up.yaml",
+        "workflow: look-up\nsteps: { look: { call: 'GET ${services.shop}/x' } }\nrespond: { status: 200 }\n",
+    );
+    flags
+}
+
+fn route(keys: impl IntoIterator<Item = (String, String)>) -> String {
+    let lines: String = keys.into_iter().map(|(key, value)| format!("    {key}: {value}\n")).collect();
+    let make = "  - { id: make, match: { method: POST, path: /things }, legacy: shop, instance: { creates: $.id } }";
+    format!("routes:\n{make}\n  -\n{lines}")
+}
+
+fn keys(schema: &Value, definition: &str) -> BTreeSet<String> {
+    let keys = schema.pointer(&format!("/$defs/{definition}/properties")).and_then(Value::as_object);
+    keys.unwrap_or_else(|| panic!("no `{definition}` in {schema}")).keys().cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_key_of_a_route_is_in_the_schema_and_every_key_of_the_schema_is_taken() {
+    let schema: Value = serde_json::from_slice(&cli(&["schema", "routes"], &[]).await.stdout).expect("JSON");
+    let known: BTreeMap<&str, &str> = ROUTE.into_iter().collect();
+    assert_eq!(keys(&schema, "RouteDraft"), known.keys().map(|key| (*key).to_owned()).collect());
+    for (definition, key) in [("GuardDraft", "guard"), ("Percent", "percent"), ("ForceDraft", "force")] {
+        let inner: Value = serde_saphyr::from_str(known[key]).expect("YAML");
+        let inner: BTreeSet<String> = inner.as_object().expect("a map").keys().cloned().collect();
+        assert_eq!(keys(&schema, definition), inner, "{key}");
+    }
+    let flags = flags();
+    let dir = flags.path().display().to_string();
+    let all = || known.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    flags.write("routes/all.yaml", &route(all()));
+    let checked = cli(&["check", &dir], &[]).await;
+    assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
+    // A key that is not in the schema is not taken, whatever it is like.
+    for name in known.keys() {
+        let other = format!("{name}x");
+        flags.write("routes/all.yaml", &route(all().chain([(other.clone(), known[name].to_owned())])));
+        let checked = cli(&["check", &dir], &[]).await;
+        let text = said(&checked);
+        assert!(checked.status.code() == Some(1) && text.contains(&format!("`{other}`")), "{other}: {text}");
+    }
+    for (key, from) in [("guard", "mismatch:"), ("percent", "dark:"), ("force", "reason:"), ("cohorts", "when:")] {
+        let to = format!("x{from}");
+        let wrong = all().map(|(name, value)| match name == key {
+            true => (name, value.replacen(from, &to, 1)),
+            false => (name, value),
+        });
+        flags.write("routes/all.yaml", &route(wrong));
+        let checked = cli(&["check", &dir], &[]).await;
+        let text = said(&checked);
+        assert!(checked.status.code() == Some(1) && text.contains(to.trim_end_matches(':')), "{key}: {text}");
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::types::{ServiceRow, ShadowLoad, StuckRun};
 use crate::config::Token;
-use crate::engine::{Engine, Explanation, NotDone, NotStarted, Start, Started};
+use crate::engine::{Engine, Explanation, OrderError, Start, StartError, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
 use crate::ladder::{Ask, FlipError, Flipped, FreezeError, Ladder, RouteStatus};
@@ -112,13 +112,13 @@ pub type WaitForRest<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 /// What the API needs of the engine.
 pub trait EngineControl: Send + Sync {
     /// As [`Engine::start`].
-    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>>;
+    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, StartError>>;
     /// As [`Engine::start_watched`].
     fn start_watched(
         &self,
         start: Start,
         within: Duration,
-    ) -> BoxFuture<'_, Result<(Started, WaitForRest<'_>), NotStarted>> {
+    ) -> BoxFuture<'_, Result<(Started, WaitForRest<'_>), StartError>> {
         async move {
             let started = self.start(start).await?;
             let run = started.run;
@@ -131,35 +131,35 @@ pub trait EngineControl: Send + Sync {
         None
     }
     /// As [`Engine::rerun`].
-    fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, NotStarted>>;
+    fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, StartError>>;
     /// As [`Engine::order`].
-    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, NotDone>>;
+    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>>;
     /// As [`Engine::rest`].
     fn rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>>;
     /// As [`Engine::beyond`].
     fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
     /// As [`Engine::explain`].
-    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, NotDone>>;
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>>;
 }
 
 impl EngineControl for Engine {
-    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>> {
+    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, StartError>> {
         Engine::start(self, start).boxed()
     }
     fn start_watched(
         &self,
         start: Start,
         within: Duration,
-    ) -> BoxFuture<'_, Result<(Started, WaitForRest<'_>), NotStarted>> {
+    ) -> BoxFuture<'_, Result<(Started, WaitForRest<'_>), StartError>> {
         Engine::start_watched(self, start, within).boxed()
     }
     fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {
         Engine::plan_source(self, id)
     }
-    fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, NotStarted>> {
+    fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, StartError>> {
         Engine::rerun(self, of, from, by).boxed()
     }
-    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, NotDone>> {
+    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>> {
         Engine::order(self, run, order, by).boxed()
     }
     fn rest(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>> {
@@ -168,7 +168,7 @@ impl EngineControl for Engine {
     fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>> {
         Engine::beyond(self, run, seq, within).boxed()
     }
-    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, NotDone>> {
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>> {
         Engine::explain(self, run).boxed()
     }
 }

@@ -1,6 +1,6 @@
-//! Bounds of `limits` as lengths.
+//! Conversion of `limits`.
 
-/// A bound as a length; saturates.
+/// A limit as a `usize`; saturates.
 pub(super) fn usize_of(bound: u64) -> usize {
     usize::try_from(bound).unwrap_or(usize::MAX)
 }

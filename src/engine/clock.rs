@@ -1,7 +1,7 @@
-//! The time of a run.
+//! The clock of one run.
 //!
 //! Always true: it never goes back and never jumps, even where the process's time does because the clock of a shared store
-//! was set. It is the process's time when the run was loaded, and what has passed since.
+//! was set. It is the process's time when the run was loaded plus the time elapsed since.
 
 use std::time::Duration;
 
@@ -11,28 +11,27 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 
 pub(super) struct Clock {
-    loaded: Timestamp,
-    since: Moment,
+    started_at: Timestamp,
+    started: Moment,
 }
 
 impl Clock {
-    /// Starts now; not before `earliest`, the last event of a run that another process left.
+    /// Starts at the process's time, but not before `earliest`, the time of the run's last event.
     pub fn starting(now: Timestamp, earliest: Timestamp) -> Self {
-        Self { loaded: now.max(earliest), since: Moment::now() }
+        Self { started_at: now.max(earliest), started: Moment::now() }
     }
-    /// Its time.
     pub fn now(&self) -> Timestamp {
-        let elapsed = SignedDuration::try_from(self.since.elapsed()).unwrap_or_default();
-        self.loaded.checked_add(elapsed).unwrap_or(self.loaded)
+        let elapsed = SignedDuration::try_from(self.started.elapsed()).unwrap_or_default();
+        self.started_at.checked_add(elapsed).unwrap_or(self.started_at)
     }
-    /// Its time at an instant of the runtime's clock, now or later.
+    /// The time of this clock at an instant of the runtime's clock, now or later.
     pub fn at(&self, instant: Instant) -> Timestamp {
         let (now, left) = (self.now(), instant.saturating_duration_since(Instant::now()));
         now.checked_add(SignedDuration::try_from(left).unwrap_or_default()).unwrap_or(now)
     }
-    /// How long until a time; none if it has passed.
+    /// How long until a time; zero if it has passed.
     pub fn until(&self, at: Timestamp) -> Duration {
-        // One millisecond more: the timer may not wake a hair too early.
+        // One millisecond more, because a timer that fires early would only be armed again.
         Duration::try_from(at.duration_since(self.now())).map_or(Duration::ZERO, |left| left + Duration::from_millis(1))
     }
 }

@@ -23,13 +23,13 @@ use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::veil::{self, Veil};
 use crate::engine::ports::writer::{KeptPlans, Writer, WriterParts};
-use crate::engine::scheduler::lease::{Hold, Lease};
+use crate::engine::scheduler::lease::{Lease, LeaseProof};
+use crate::engine::scheduler::load_permits::LoadPermits;
 use crate::engine::scheduler::mailbox::{Mailboxes, Slot};
-use crate::engine::scheduler::reads::Reads;
 use crate::engine::scheduler::registry::Registry;
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
-use crate::engine::scheduler::stuck::Stuck;
+use crate::engine::scheduler::stuck::StuckRuns;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::watchers::Watchers;
 use crate::engine::snapshot::Snapshot;
@@ -38,11 +38,17 @@ use crate::names::{Fence, RunId, Seq, WorkerId, WorkflowName};
 use crate::store::{Owned, Priority, SharedStore, StoreError, StoredEvent};
 use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
 
-/// What those who schedule runs, and the runs themselves, know of those who move runs.
+/// What scheduler and drivers know of the code that moves runs, so that their files need not import it.
 pub(super) trait RunTasks: Send + Sync {
-    /// Moves a run in a task of its own, taken or still to be taken.
-    fn open(&self, core: Arc<Core>, slot: Slot, owned: Option<(Owned, Hold)>, permit: Option<OwnedSemaphorePermit>);
-    /// Sees that a child lives: it is born, unless it is there, or may not be born; its end, where it has ended.
+    /// Starts a task that moves a run; it acquires the run first, unless `owned` says that this process has.
+    fn open(
+        &self,
+        core: Arc<Core>,
+        slot: Slot,
+        owned: Option<(Owned, LeaseProof)>,
+        permit: Option<OwnedSemaphorePermit>,
+    );
+    /// Begins a child unless it exists or the gate forbids it; returns its state.
     fn look_after(
         &self,
         core: Arc<Core>,
@@ -51,33 +57,31 @@ pub(super) trait RunTasks: Send + Sync {
         child: ChildSpec,
         depth: u64,
     ) -> BoxFuture<'static, ChildState>;
-    /// Sees to it, from now on, that resting runs are woken.
+    /// Starts waking resting runs, where that was not started yet.
     fn supervise(&self, core: &Arc<Core>);
 }
 
-/// What an engine's parts share: see the module's head.
+/// What the parts of an engine share.
 pub(super) struct Core {
     pub files: Files,
     pub ports: Ports,
     pub schedule: Schedule,
     pub process: Process,
-    /// Makes tasks for runs.
     pub run_tasks: Box<dyn RunTasks>,
 }
 
-/// What the files say.
+/// The files in force, and those before them.
 pub(super) struct Files {
-    /// What the newest files say.
     pub snapshot: ArcSwap<Snapshot>,
-    /// What the files before them say, newest first: requests that were decided by them are on their way.
+    /// Earlier editions, newest first, for requests in flight that were decided by them.
     pub earlier: ArcSwap<Vec<Arc<Snapshot>>>,
     pub key_secret: [u8; 32],
     pub limits: Arc<Limits>,
-    /// Other files are in force.
+    /// Notified after a reload.
     pub reloaded: Notify,
 }
 
-/// What leads out of the process: the store, services, who is told of pins and messages.
+/// What leads out of the process: the store, pins, services and webhooks.
 pub(super) struct Ports {
     pub store: SharedStore,
     pub pins: Arc<StoreAffinity>,
@@ -86,54 +90,55 @@ pub(super) struct Ports {
     pub rehearsing: Arc<RehearsingClient>,
     pub sending_dark: Arc<SendingClient>,
     pub sending_real: Arc<SendingClient>,
-    /// Takes the place of the sending client.
+    /// Replaces the sending client.
     #[cfg(test)]
     pub instead: std::sync::OnceLock<Arc<dyn Executor>>,
-    /// This process recorded a message to a webhook.
-    pub recorded: Notify,
+    /// Notified when this process has stored a message to a webhook.
+    pub notice_stored: Notify,
 }
 
 /// Which run has a task, what wakes the others, and how many may move.
 pub(super) struct Schedule {
     pub registry: Arc<Registry>,
-    /// Durable runs in flight that answer callers.
-    pub runs: Arc<Semaphore>,
-    /// Dark ones.
-    pub dark_runs: Arc<Semaphore>,
-    /// Runs that are woken.
-    pub woken: Arc<Semaphore>,
-    /// This process, as the store knows it.
+    /// Permits for new real runs.
+    pub real_permits: Arc<Semaphore>,
+    /// Permits for new dark runs.
+    pub dark_permits: Arc<Semaphore>,
+    /// Permits for runs that are woken or resumed.
+    pub wake_permits: Arc<Semaphore>,
+    /// Identifies this process in the store.
     pub worker: WorkerId,
-    /// As people know it.
+    /// Names this process to people.
     pub worker_name: String,
     pub lease: Arc<Lease>,
     pub mailboxes: Arc<Mailboxes>,
     pub timers: Arc<Timers>,
-    pub stuck: Stuck,
-    pub reads: Reads,
+    pub stuck: StuckRuns,
+    pub load_permits: LoadPermits,
     /// Which runs are to get a snapshot.
     pub run_snapshots: Arc<RunSnapshots>,
     pub watchers: Watchers,
-    /// What the gauge of unfinished runs names.
-    pub counted: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
+    /// The labels of the gauge of unfinished runs, to be set to zero when no such run is left.
+    pub gauge_labels: Mutex<BTreeSet<(WorkflowName, RunStatus)>>,
     /// Whether the supervisor was started.
-    pub supervised: AtomicBool,
+    pub is_supervised: AtomicBool,
 }
 
 /// This process: its time, its switches, its tasks.
 pub(super) struct Process {
-    /// What time it is.
     pub clock: Arc<ProcessClock>,
-    /// Draws identifiers: of runs, of orders.
+    /// Generates the identifiers of runs and orders.
     pub ids: Mutex<Ids>,
     pub kill_switch: Arc<KillSwitch>,
     pub draining: watch::Sender<bool>,
+    /// The tasks that move runs.
     pub tasks: TaskTracker,
-    /// Background tasks: the supervisor, the watchdog, webhooks, the outbox.
-    pub besides: TaskTracker,
-    pub cut: CancellationToken,
-    /// The runtime of durable runs: the one in which the engine was made.
-    pub threads: Handle,
+    /// The supervisor, the watchdog, webhooks, the outbox.
+    pub background_tasks: TaskTracker,
+    /// Cancels all tasks.
+    pub cancelled: CancellationToken,
+    /// The runtime of real runs and background tasks: the one in which the engine was made.
+    pub runtime: Handle,
 }
 
 impl Process {
@@ -149,31 +154,31 @@ impl Core {
     pub async fn events(&self, run: RunId) -> Result<Vec<StoredEvent>, StoreError> {
         Ok(veil::open(&self.ports.sealer, run, self.ports.store.events(run, Seq::FIRST).await?))
     }
-    /// What the files say that a request was decided by.
+    /// The files of an edition; the newest where that edition is not kept.
     pub fn snapshot_of(&self, edition: Option<u64>) -> Arc<Snapshot> {
         let newest = self.files.snapshot.load_full();
         let Some(edition) = edition.filter(|edition| *edition != newest.edition) else { return newest };
         self.files.earlier.load().iter().find(|earlier| earlier.edition == edition).cloned().unwrap_or(newest)
     }
 
-    /// The permits of durable runs of a mode: dark ones have a share of their own, so that they never keep a caller out.
-    pub fn runs_of(&self, mode: Mode) -> Option<&Arc<Semaphore>> {
+    /// The permits for new durable runs of a mode. Dark runs have their own, so that they never keep a caller waiting.
+    pub fn permits_of(&self, mode: Mode) -> Option<&Arc<Semaphore>> {
         match mode {
-            Mode::Rehearse => None, // the shadow executor has bounds of its own
-            Mode::Dark => Some(&self.schedule.dark_runs),
-            Mode::Real => Some(&self.schedule.runs),
+            Mode::Rehearse => None, // bounded by the shadow executor
+            Mode::Dark => Some(&self.schedule.dark_permits),
+            Mode::Real => Some(&self.schedule.real_permits),
         }
     }
 
-    /// What performs the calls of a run of this mode, and what writes its events; a run that was taken comes with what
-    /// held then.
-    pub fn of_mode(
+    /// What sends the calls of a run and what writes its events, by its mode. `lease_proof` is that of the acquisition of a
+    /// run that another driver left.
+    pub fn executor_and_writer(
         &self,
         mode: Mode,
         plan: &Arc<Plan>,
         run_key: Option<Vec<u8>>,
         fence: Fence,
-        hold: Option<Hold>,
+        lease_proof: Option<LeaseProof>,
         veil: Option<Veil>,
     ) -> (Arc<dyn Executor>, Option<(Writer, Writes)>) {
         let writer = |priority| {
@@ -187,7 +192,7 @@ impl Core {
                 snapshots: self.schedule.run_snapshots.clone(),
                 veil: veil.clone(),
             };
-            Some((Writer::new(parts, hold), Writes { priority, worker: self.schedule.worker, fence }))
+            Some((Writer::new(parts, lease_proof), Writes { priority, worker: self.schedule.worker, fence }))
         };
         #[cfg(test)]
         if let (Some(instead), Mode::Real) = (self.ports.instead.get(), mode) {
@@ -200,26 +205,26 @@ impl Core {
         }
     }
 
-    /// The slot of a new run; a rehearsal has none.
+    /// Claims the slot of a new run; a rehearsal has none.
     pub fn slot_of_new(&self, run: &Run) -> Option<Slot> {
         (run.mode() != Mode::Rehearse)
             .then(|| self.schedule.mailboxes.claim_slot(&self.schedule.timers, run.id()))
             .flatten()
     }
 
-    /// Makes a run look at what may have changed: its task, or one that is begun for it.
+    /// Makes a run check what may have changed: by its task, or by one that is started for it.
     pub fn wake(&self, run: RunId) {
         if !self.schedule.mailboxes.notify(run) {
-            self.schedule.timers.now(run);
+            self.schedule.timers.wake_now(run);
         }
     }
 
     /// Runs a background task until the process ends.
-    pub fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.process.cut.clone();
+    pub fn spawn_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let cancelled = self.process.cancelled.clone();
         let work = async move {
-            cut.run_until_cancelled(work).await;
+            cancelled.run_until_cancelled(work).await;
         };
-        self.process.besides.spawn_on(work, &self.process.threads);
+        self.process.background_tasks.spawn_on(work, &self.process.runtime);
     }
 }

@@ -1,13 +1,13 @@
 //! The kill switch as the engine obeys it.
 //!
-//! The question it answers: "may this begin now?" It is asked at the last moment at which a beginning can still be
-//! stopped: right before a run is made, right before a request's first byte.
+//! The question it answers: "may this begin now?" It is asked at the last moment at which an operation can still be
+//! stopped: right before a run is made, and right before the first byte of a request is sent.
 //!
-//! Always true: once [`KillSwitch::set`] has returned, nothing begins that the new word forbids, in whatever thread and
-//! however long ago it was decided: a beginning holds a [`Pass`] while it happens, and `set` waits until every pass
-//! given out under the older word is back. A word never replaces a newer one: words carry versions.
+//! Always true: once [`KillSwitch::set`] has returned, no thread begins an operation that the new freeze forbids, however
+//! long ago it was decided. An operation holds a [`Permit`] while it begins, and `set` waits until every permit that was
+//! given out under the old freeze has been dropped. Freezes carry versions: an older one never replaces a newer one.
 //!
-//! A pass is held over code that does not wait for anything outside, so `set` returns within the time of a few polls.
+//! A permit is held only over code that waits for nothing outside, so `set` returns within a few polls.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,116 +17,115 @@ use tokio::sync::watch;
 
 use crate::flag::Freeze;
 
-/// What can begin.
+/// What a freeze can forbid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(super) enum Operation {
     /// A run for a request that a rung below `only` gives to the engine.
     Instance,
     /// An attempt of a private or shared step, or of its undo.
     Effect,
 }
 
-/// See the module.
+/// The freeze in force, and the operations that are beginning.
 pub(super) struct KillSwitch {
-    /// What the passes are checked against; the same as `word`.
-    in_force: AtomicU8,
-    /// Passes that are out, by what begins.
+    /// The rank of `freeze`, which permits are checked against.
+    rank: AtomicU8,
+    /// Permits given out, by operation.
     instances: AtomicUsize,
     effects: AtomicUsize,
-    /// The version of the word in force. Locked while it changes.
+    /// The version of the freeze in force. Locked while it changes.
     version: Mutex<u64>,
-    /// Tells the tasks of runs.
-    word: watch::Sender<Freeze>,
+    /// The freeze in force, for the tasks of runs.
+    freeze: watch::Sender<Freeze>,
 }
 
-/// Something begins now. Dropped as soon as it has begun.
-pub(super) struct Pass<'a>(&'a AtomicUsize);
+/// Held while an operation begins; to be dropped as soon as it has begun.
+pub(super) struct Permit<'a>(&'a AtomicUsize);
 
-impl Drop for Pass<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// How long `set` waits between two looks at the passes that are out, once looking at once did not suffice.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
-/// Looks before it waits.
-const LOOKS_AT_ONCE: usize = 20;
+/// How often `set` checks for permits by yielding, before it sleeps between checks.
+const YIELDS_MAX: usize = 20;
+const CHECK_PAUSE: Duration = Duration::from_millis(1);
 
 impl KillSwitch {
-    /// Nothing is forbidden.
+    /// Without a freeze.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            in_force: AtomicU8::new(strength(Freeze::No)),
+            rank: AtomicU8::new(rank(Freeze::No)),
             instances: AtomicUsize::new(0),
             effects: AtomicUsize::new(0),
             version: Mutex::new(0),
-            word: watch::Sender::new(Freeze::No),
+            freeze: watch::Sender::new(Freeze::No),
         })
     }
 
-    /// Lets something begin, unless the word in force forbids it.
-    pub fn begin(&self, what: Beginning) -> Option<Pass<'_>> {
-        let (out, forbidden_from) = match what {
-            Beginning::Instance => (&self.instances, strength(Freeze::Instances)),
-            Beginning::Effect => (&self.effects, strength(Freeze::Effects)),
+    /// Lets an operation begin; `None` where the freeze in force forbids it.
+    pub fn begin(&self, operation: Operation) -> Option<Permit<'_>> {
+        let (permits, forbidden_from) = match operation {
+            Operation::Instance => (&self.instances, rank(Freeze::Instances)),
+            Operation::Effect => (&self.effects, rank(Freeze::Effects)),
         };
-        // First counted, then the word is read; `set` writes the word, then reads the count. In one total order of the
-        // four, either this sees the new word or `set` sees this pass.
-        out.fetch_add(1, Ordering::SeqCst);
-        let pass = Pass(out);
-        (self.in_force.load(Ordering::SeqCst) < forbidden_from).then_some(pass)
+        // This counts the permit, then reads the rank; `set` writes the rank, then reads the count. In the total order of
+        // the four, either this sees the new rank or `set` sees this permit.
+        permits.fetch_add(1, Ordering::SeqCst);
+        let permit = Permit(permits);
+        (self.rank.load(Ordering::SeqCst) < forbidden_from).then_some(permit)
     }
 
-    /// The word in force.
-    pub fn word(&self) -> Freeze {
-        *self.word.borrow()
+    /// The freeze in force.
+    pub fn freeze(&self) -> Freeze {
+        *self.freeze.borrow()
     }
 
-    /// Follows the word in force.
+    /// Receives changes of the freeze in force.
     pub fn subscribe(&self) -> watch::Receiver<Freeze> {
-        self.word.subscribe()
+        self.freeze.subscribe()
     }
 
-    /// Puts a word in force unless a newer one is, and waits until nothing begins any more that it forbids. Whether the
-    /// word was taken.
-    pub async fn set(&self, version: u64, word: Freeze) -> bool {
-        let taken = {
+    /// Puts a freeze in force unless a newer one is, and waits until no operation that it forbids is beginning. Returns
+    /// whether it is in force.
+    pub async fn set(&self, version: u64, freeze: Freeze) -> bool {
+        let is_newest = {
             let mut newest = self.version.lock().unwrap_or_else(PoisonError::into_inner);
-            let taken = version >= *newest;
-            if taken {
+            let is_newest = version >= *newest;
+            if is_newest {
                 *newest = version;
-                self.in_force.store(strength(word), Ordering::SeqCst);
-                self.word.send_if_modified(|now| std::mem::replace(now, word) != word);
+                self.rank.store(rank(freeze), Ordering::SeqCst);
+                self.freeze.send_if_modified(|current| std::mem::replace(current, freeze) != freeze);
             }
-            taken
+            is_newest
         };
-        // Also where a newer word was there before: whoever set this one hears no sooner that it is obeyed.
-        if word >= Freeze::Instances {
-            none_is_out(&self.instances).await;
+        // Also where a newer freeze is in force: this one is acknowledged only when it was obeyed.
+        if freeze >= Freeze::Instances {
+            wait_for_none(&self.instances).await;
         }
-        if word >= Freeze::Effects {
-            none_is_out(&self.effects).await;
+        if freeze >= Freeze::Effects {
+            wait_for_none(&self.effects).await;
         }
-        taken
+        is_newest
     }
 }
 
-/// Waits until it has seen that no pass is out.
-async fn none_is_out(out: &AtomicUsize) {
-    for _ in 0..LOOKS_AT_ONCE {
-        if out.load(Ordering::SeqCst) == 0 {
+/// Waits until no permit is out.
+async fn wait_for_none(permits: &AtomicUsize) {
+    for _ in 0..YIELDS_MAX {
+        if permits.load(Ordering::SeqCst) == 0 {
             return;
         }
         tokio::task::yield_now().await;
     }
-    while out.load(Ordering::SeqCst) > 0 {
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+    while permits.load(Ordering::SeqCst) > 0 {
+        tokio::time::sleep(CHECK_PAUSE).await;
     }
 }
 
-/// Ordered: each forbids what the one before does, and more.
-fn strength(freeze: Freeze) -> u8 {
+/// A higher rank forbids all that a lower one does, and more.
+fn rank(freeze: Freeze) -> u8 {
     match freeze {
         Freeze::No => 0,
         Freeze::Instances => 1,
@@ -142,47 +141,48 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_word_forbids_its_own_and_an_older_one_is_not_taken() {
+    async fn each_freeze_forbids_its_operations_and_an_older_one_is_ignored() {
         let switch = KillSwitch::new();
-        let may = |what| switch.begin(what).is_some();
-        for (version, word, instances, effects) in
+        let may_begin = |operation| switch.begin(operation).is_some();
+        for (version, freeze, instances, effects) in
             [(1, Freeze::Instances, false, true), (2, Freeze::Effects, false, false), (3, Freeze::No, true, true)]
         {
-            assert!(switch.set(version, word).await);
-            assert_eq!((may(Beginning::Instance), may(Beginning::Effect)), (instances, effects), "{word:?}");
+            assert!(switch.set(version, freeze).await);
+            let allowed = (may_begin(Operation::Instance), may_begin(Operation::Effect));
+            assert_eq!(allowed, (instances, effects), "{freeze:?}");
         }
         switch.set(5, Freeze::Effects).await;
         assert!(!switch.set(4, Freeze::No).await);
-        assert_eq!((switch.word(), may(Beginning::Effect)), (Freeze::Effects, false));
+        assert_eq!((switch.freeze(), may_begin(Operation::Effect)), (Freeze::Effects, false));
     }
 
-    /// Threads begin things without a pause while the word changes thousands of times, stale words among the new ones:
-    /// what one of them has begun is never begun under a word that forbids it and was acknowledged before.
+    /// Threads begin operations without a pause while the freeze changes thousands of times, with outdated ones among the
+    /// new: no operation begins while a freeze that forbids it is acknowledged.
     #[test]
-    fn nothing_begins_after_it_was_acknowledged_in_thousands_of_races() {
+    fn nothing_forbidden_begins_after_the_acknowledgement_in_thousands_of_races() {
         const ROUNDS: u64 = 2_000;
         let switch = KillSwitch::new();
-        // What is acknowledged, as the outside knows it.
+        // Whether a freeze is acknowledged.
         let (frozen, done) = (AtomicBool::new(false), AtomicBool::new(false));
         let begun = AtomicUsize::new(0);
         thread::scope(|scope| {
             for worker in 0..3 {
                 let (switch, frozen, done, begun) = (&switch, &frozen, &done, &begun);
                 scope.spawn(move || {
-                    let what = if worker == 0 { Beginning::Instance } else { Beginning::Effect };
+                    let operation = if worker == 0 { Operation::Instance } else { Operation::Effect };
                     while !done.load(Ordering::SeqCst) {
-                        let Some(pass) = switch.begin(what) else {
+                        let Some(permit) = switch.begin(operation) else {
                             thread::yield_now();
                             continue;
                         };
-                        // The beginning itself, while its pass is out.
-                        assert!(!frozen.load(Ordering::SeqCst), "{what:?} begins after the acknowledgement");
+                        // The operation begins here, while its permit is held.
+                        assert!(!frozen.load(Ordering::SeqCst), "{operation:?} begins after the acknowledgement");
                         begun.fetch_add(1, Ordering::SeqCst);
-                        drop(pass);
+                        drop(permit);
                     }
                 });
             }
-            // Somebody who is always late.
+            // One that always sets an outdated version.
             {
                 let (switch, done) = (&switch, &done);
                 scope.spawn(move || {
@@ -204,7 +204,7 @@ mod tests {
                 assert_eq!(begun.load(Ordering::SeqCst), before);
                 frozen.store(false, Ordering::SeqCst);
                 runtime.block_on(switch.set(version + 1, Freeze::No));
-                // Each round races with something.
+                // At least one operation begins in each round, so that the next freeze has something to race with.
                 let until = std::time::Instant::now() + Duration::from_secs(10);
                 while begun.load(Ordering::SeqCst) == before && std::time::Instant::now() < until {
                     thread::yield_now();
@@ -212,6 +212,6 @@ mod tests {
             }
             done.store(true, Ordering::SeqCst);
         });
-        assert!(begun.load(Ordering::SeqCst) >= 2_000, "something began in between");
+        assert!(begun.load(Ordering::SeqCst) >= 2_000, "operations began between the freezes");
     }
 }

@@ -1,14 +1,14 @@
 //! Moves runs forward: claim, decide, append, perform, repeat.
 //!
-//! The question it answers: "who answers this request with a workflow, and does what it began survive?" A request
-//! comes in through [`Engine::arm`] (`api::arm`); its run is moved by one task (`driver`) that asks a state machine
-//! (`machine`) what to do and does it through `ports`. Which run has a task is the `scheduler`'s business: a run that only
-//! waits has none, and what is sent to a run finds it wherever it is. Always true: a run is what its events say; a
-//! rehearsal can send only reads; a private or shared call leaves only after it is on disk. What a run does next is
-//! decided by `workflow`, which is pure; keeping is `store`'s business; who answers a request is the proxy's.
+//! The question it answers: "who answers this request with a workflow, and does what it began survive?" A request comes in
+//! through [`Engine::arm`] (`api::arm`); its run is moved by one task (`driver`) that asks a state machine (`machine`) what
+//! to do and does it through `ports`. Which run has a task is decided by `scheduler`: a resting run has none, and a message
+//! to it starts one. Always true: a run's state is its events; a rehearsal can send only reads; a private or shared call is
+//! sent only after its event is durable. What a run does next is decided by `workflow`, which is pure; events are kept by
+//! `store`; which arm answers a request is decided by the proxy.
 //!
-//! When a service is slow, its attempts time out and the rest goes on; when the store is, effects and answers wait;
-//! when the process ends, the next one goes on from what is on disk ([`Engine::recover`]).
+//! When a service is slow, its attempts time out and other steps go on; when the store is slow, effects and answers wait;
+//! when the process ends, the next one resumes its runs from the store ([`Engine::recover`]).
 
 mod api;
 mod bounds;
@@ -18,9 +18,9 @@ mod driver;
 mod kill_switch;
 mod machine;
 mod ports;
+mod run_metrics;
 mod scheduler;
 mod snapshot;
-mod tally;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -48,10 +48,10 @@ use self::ports::client::{RehearsingClient, SendingClient};
 use self::ports::seal::Sealer;
 use self::ports::writer::KeptPlans;
 use self::scheduler::lease::Lease;
-use self::scheduler::reads::Reads;
+use self::scheduler::load_permits::LoadPermits;
 use self::scheduler::recover;
 use self::scheduler::run_snapshots::RunSnapshots;
-use self::scheduler::stuck::Stuck;
+use self::scheduler::stuck::StuckRuns;
 use self::scheduler::watchers::Watchers;
 use self::snapshot::Snapshot;
 use self::tasks::Tasks;
@@ -65,50 +65,50 @@ use crate::secret::Secret;
 use crate::store::SharedStore;
 use crate::workflow::{Mode, Plan};
 
-pub use api::types::{Explanation, NotDone, NotStarted, Start, Started};
+pub use api::types::{Explanation, OrderError, Start, StartError, Started};
 pub use ports::breaker::BreakerState;
 pub use ports::service::{BreakerView, ServiceView};
 pub use scheduler::recover::Recovered;
 
-/// The engine's arm, as proxy and shadow know it.
+/// The engine's arm, as proxy and shadow call it.
 pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 
-/// What an engine is made of.
+/// What an engine is built from.
 pub struct EngineParts {
-    /// Where runs are kept.
+    /// The store of its runs.
     pub store: SharedStore,
     /// The plans in force.
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     /// The services that steps call.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
-    /// What `secrets.NAME` is.
+    /// The values of `secrets.NAME`.
     pub secrets: BTreeMap<String, Secret>,
-    /// Seals credentials of callers.
+    /// Seals callers' credentials and sensitive values.
     pub store_key: Option<Secret>,
-    /// Keys idempotency keys: the store's secret.
+    /// The store's secret, from which idempotency keys are derived.
     pub key_secret: [u8; 32],
-    /// The bounds in force.
+    /// The limits in force.
     pub limits: Arc<Limits>,
-    /// Hears what was pinned before the answer leaves.
+    /// Learns new pins before the answer is sent.
     pub pins: Arc<StoreAffinity>,
-    /// The process's time; a shared store sets it.
+    /// The process's clock, which follows the time of a shared store.
     pub clock: Arc<ProcessClock>,
 }
 
-/// The embedded orchestrator. Dropping it cuts every run where it is, as the end of the process would.
+/// The embedded orchestrator. Dropping it cancels the tasks of all runs, which leaves them as a crash of the process would.
 pub struct Engine {
     core: Arc<Core>,
 }
 
-/// Saying goodbye to a store that others share.
-const LEAVE: Duration = Duration::from_secs(2);
+/// How long giving up this process's lease may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Editions that are kept for requests on their way; of an older one the newest takes the place.
+/// How many earlier editions of the files are kept for requests in flight. A request of an older one gets the newest.
 const EARLIER_EDITIONS_MAX: usize = 3;
 
 impl Engine {
-    /// Makes an engine; it does nothing before it is asked. Runs are moved in the runtime that it is made in, whoever
-    /// asks; rehearsals and dark runs where they are asked for.
+    /// Makes an engine, which begins nothing by itself. Real runs move on the runtime in which it is made; rehearsals and
+    /// dark runs on the runtime of whoever calls the arm.
     ///
     /// # Panics
     /// Outside a runtime.
@@ -137,24 +137,24 @@ impl Engine {
             sending_real: sending(Mode::Real),
             #[cfg(test)]
             instead: std::sync::OnceLock::new(),
-            recorded: Notify::new(),
+            notice_stored: Notify::new(),
         };
         let schedule = Schedule {
             registry: Arc::default(),
-            runs: Arc::new(Semaphore::new(runs_max)),
-            dark_runs: Arc::new(Semaphore::new(dark_max.max(1))),
-            woken: Arc::new(Semaphore::new(runs_max.max(1))),
+            real_permits: Arc::new(Semaphore::new(runs_max)),
+            dark_permits: Arc::new(Semaphore::new(dark_max.max(1))),
+            wake_permits: Arc::new(Semaphore::new(runs_max.max(1))),
             worker: WorkerId(Uuid::now_v7()),
             worker_name: format!("process {}", std::process::id()),
             lease,
             mailboxes: Arc::default(),
             timers: Arc::default(),
-            stuck: Stuck::default(),
-            reads: Reads::default(),
+            stuck: StuckRuns::default(),
+            load_permits: LoadPermits::default(),
             run_snapshots: Arc::new(RunSnapshots::new(&limits)),
             watchers: Watchers::new(usize_of(limits.api_start_events_bytes_max)),
-            counted: Mutex::default(),
-            supervised: AtomicBool::new(false),
+            gauge_labels: Mutex::default(),
+            is_supervised: AtomicBool::new(false),
         };
         let process = Process {
             clock,
@@ -162,15 +162,15 @@ impl Engine {
             kill_switch,
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),
-            besides: TaskTracker::new(),
-            cut: CancellationToken::new(),
-            threads: Handle::current(),
+            background_tasks: TaskTracker::new(),
+            cancelled: CancellationToken::new(),
+            runtime: Handle::current(),
         };
         let core = Core { files, ports, schedule, process, run_tasks: Box::new(Tasks) };
         Self { core: Arc::new(core) }
     }
 
-    /// The engine as an arm: always ready, never an error.
+    /// The engine as an arm, which is always ready and never fails.
     pub fn arm(&self) -> ArmService {
         let core = self.core.clone();
         BoxCloneSyncService::new(tower::service_fn(move |request: ArmRequest| {
@@ -179,9 +179,8 @@ impl Engine {
         }))
     }
 
-    /// Takes newly checked files: requests that are decided by this edition are run by it, and those of the editions
-    /// before it by theirs. One that never came in force is replaced by the next with its number. Runs in flight keep
-    /// the plan that they started with.
+    /// Puts newly checked files in force. Requests run by the edition that decided them. An edition with the number of the
+    /// newest one replaces it. Runs in flight keep the plan that they started with.
     pub fn reload(
         &self,
         edition: u64,
@@ -201,22 +200,22 @@ impl Engine {
         self.core.files.reloaded.notify_one();
     }
 
-    /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held.
-    /// What takes a finished step back is such a step too. When this returns, nothing begins any more that the word
-    /// forbids, whenever it was decided; a word that is older than the one in force changes nothing.
+    /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held, undos too.
+    /// When this returns, nothing that the freeze forbids begins any more, whenever it was decided. An older version than
+    /// the one in force changes nothing.
     pub async fn freeze(&self, version: u64, freeze: Freeze) {
         self.core.process.kill_switch.set(version, freeze).await;
-        if self.core.process.kill_switch.word() != Freeze::Effects {
-            self.core.schedule.timers.released().into_iter().for_each(|run| self.core.wake(run));
+        if self.core.process.kill_switch.freeze() != Freeze::Effects {
+            self.core.schedule.timers.take_frozen().into_iter().for_each(|run| self.core.wake(run));
         }
     }
 
-    /// Runs that nothing would ever move, and why: each is a bug. At most a thousand are named.
+    /// The runs that have no next wake-up cause or cannot be loaded, and why: each is a bug. At most a thousand are listed.
     pub fn stuck(&self) -> Vec<(RunId, String)> {
         self.core.schedule.stuck.list()
     }
 
-    /// The services of the newest files, by name: their breakers, and who is under way there.
+    /// The services of the newest files, by name: their breakers and their calls in flight.
     pub fn services(&self) -> Vec<ServiceView> {
         let snapshot = self.core.files.snapshot.load_full();
         let mut services: Vec<_> = snapshot.services.iter().map(|(name, base)| base.view(name.clone())).collect();
@@ -224,19 +223,18 @@ impl Engine {
         services
     }
 
-    /// Whether it takes no new runs, because the process ends.
+    /// Whether it begins no new runs, because the process drains.
     pub fn is_draining(&self) -> bool {
         *self.core.process.draining.borrow()
     }
 
-    /// How many runs are moving now.
+    /// How many runs have a task now.
     pub fn runs_in_flight(&self) -> usize {
         self.core.process.tasks.len()
     }
 
-    /// Goes on with every run that the last process left unfinished. Finished steps are not done again; a call that
-    /// was under way is sent again with the same key and bytes where a repeat is harmless, and pauses its run where
-    /// not.
+    /// Resumes every run that the last process left unfinished. Finished steps are not done again; a call that was in flight
+    /// is sent again with the same key and bytes where a repeat is harmless, and otherwise pauses its run.
     ///
     /// # Errors
     /// The store does not answer.
@@ -244,33 +242,36 @@ impl Engine {
         recover::recover(&self.core).await
     }
 
-    /// Takes no new runs and lets those in flight come to rest: with a caller to their answer, without one to the end
-    /// of the calls that are under way. What is not at rest in time is cut, and goes on in the next process. Whether
-    /// all came to rest.
+    /// Begins no new runs and waits for those in flight: for the answer of a run with a caller, for the calls in flight of
+    /// the others. Tasks that have not ended in time are cancelled, and the next process resumes their runs. Returns whether
+    /// all ended in time.
     pub async fn drain(&self, within: Duration) -> bool {
         self.core.process.draining.send_replace(true);
         self.core.process.tasks.close();
-        let rested = tokio::time::timeout(within, self.core.process.tasks.wait()).await.is_ok();
-        if !rested {
-            tracing::warn!(runs = self.core.process.tasks.len(), "runs are cut; the next process goes on with them");
-            self.core.process.cut.cancel();
+        let all_ended = tokio::time::timeout(within, self.core.process.tasks.wait()).await.is_ok();
+        if !all_ended {
+            tracing::warn!(
+                runs = self.core.process.tasks.len(),
+                "runs did not come to rest in time and are interrupted; the next process resumes them"
+            );
+            self.core.process.cancelled.cancel();
             self.core.process.tasks.wait().await;
         }
-        self.core.process.cut.cancel();
-        self.core.process.besides.close();
-        self.core.process.besides.wait().await;
+        self.core.process.cancelled.cancel();
+        self.core.process.background_tasks.close();
+        self.core.process.background_tasks.wait().await;
         if self.core.ports.store.is_shared()
             && let Ok(Err(error)) =
-                tokio::time::timeout(LEAVE, self.core.ports.store.leave(self.core.schedule.worker)).await
+                tokio::time::timeout(LEAVE_TIMEOUT, self.core.ports.store.leave(self.core.schedule.worker)).await
         {
-            tracing::warn!(%error, "others hear that this process has gone when its lease is over");
+            tracing::warn!(%error, "the lease was not given up: other processes take the runs when it has run out");
         }
-        rested
+        all_ended
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.core.process.cut.cancel();
+        self.core.process.cancelled.cancel();
     }
 }

@@ -1,4 +1,5 @@
-//! What the files say, as the engine uses it: swapped whole, and a run keeps the one that it started with.
+//! The plans, services and secrets of one reading of the files. Replaced as a whole by a reload; a task keeps the one that
+//! it started with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Where those who schedule runs meet those who move them.
+//! [`RunTasks`] as the engine implements it: the scheduler knows what moves runs only through this trait.
 
 use std::sync::Arc;
 
@@ -10,18 +10,24 @@ use crate::engine::api::child;
 use crate::engine::context::{Core, RunTasks};
 use crate::engine::machine::{ChildSpec, ChildState};
 use crate::engine::scheduler::claim;
-use crate::engine::scheduler::lease::Hold;
+use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::engine::scheduler::supervisor;
 use crate::store::Owned;
 use crate::workflow::RunStarted;
 
-/// Drivers, in tasks of the engine's runtime.
+/// Runs drivers in tasks of the engine's runtime.
 pub(super) struct Tasks;
 
 impl RunTasks for Tasks {
-    fn open(&self, core: Arc<Core>, slot: Slot, owned: Option<(Owned, Hold)>, permit: Option<OwnedSemaphorePermit>) {
+    fn open(
+        &self,
+        core: Arc<Core>,
+        slot: Slot,
+        owned: Option<(Owned, LeaseProof)>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         claim::open(&core, slot, owned, permit);
     }
     fn look_after(

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::admin::error::ApiError;
 use crate::admin::types::{FirstAnswer, ValueError};
-use crate::engine::{NotDone, NotStarted};
+use crate::engine::{OrderError, StartError};
 use crate::workflow::{self, RunSummary, Said};
 use serde_json::Value;
 
@@ -26,41 +26,41 @@ impl ApiError {
     }
 
     /// A start or a rerun that was refused.
-    pub(super) fn not_started(error: NotStarted) -> Self {
+    pub(super) fn not_started(error: StartError) -> Self {
         const TITLE: &str = "Nothing was started";
         let text = error.to_string();
         match error {
-            NotStarted::NoWorkflow { workflow, known } => {
+            StartError::UnknownWorkflow { workflow, known } => {
                 Self::unknown("workflow", &workflow, known.iter().map(String::as_str))
             }
-            NotStarted::BadInput(wrong) => Self::values("The input is not what the workflow takes", wrong, "/input"),
-            NotStarted::KeyOfOther(run) => {
+            StartError::BadInput(wrong) => Self::values("The input is not what the workflow takes", wrong, "/input"),
+            StartError::KeyReused(run) => {
                 let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key-of-other", TITLE, text)
                     .hint("repeat the first start with its own body, or use another key");
                 error.0.run_id = Some(run.to_string());
                 error
             }
-            NotStarted::NotNow(_) => {
+            StartError::Unavailable(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-now", TITLE, text).hint("nothing was done: try again")
             }
-            NotStarted::NoSense(_) => Self::new(StatusCode::CONFLICT, "no-sense", TITLE, text),
-            NotStarted::NoStep => Self::no_step(text),
-            NotStarted::NoRun => Self::no_run("it"),
-            NotStarted::Store { why, unknown } => store_error(TITLE, why, unknown.then_some(
+            StartError::Invalid(_) => Self::new(StatusCode::CONFLICT, "no-sense", TITLE, text),
+            StartError::NoStep => Self::no_step(text),
+            StartError::NoRun => Self::no_run("it"),
+            StartError::Store { why, unknown } => store_error(TITLE, why, unknown.then_some(
                 "whether it was started is unknown: repeat it with the same idempotency key, or look with `runs list`",
             )),
         }
     }
 
     /// An order that was refused.
-    pub(super) fn not_done(error: NotDone, run: &str) -> Self {
+    pub(super) fn not_done(error: OrderError, run: &str) -> Self {
         const TITLE: &str = "The run refused the order";
         let text = error.to_string();
         match error {
-            NotDone::NoRun => Self::no_run(run),
-            NotDone::Refused { run, refusal } => Self::refused(&run, refusal),
-            NotDone::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-run", TITLE, text),
-            NotDone::Store { why, unknown } => {
+            OrderError::NoRun => Self::no_run(run),
+            OrderError::Refused { run, refusal } => Self::refused(&run, refusal),
+            OrderError::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-run", TITLE, text),
+            OrderError::Store { why, unknown } => {
                 store_error(TITLE, why, unknown.then_some("whether it was done is unknown: look at the run"))
             }
         }

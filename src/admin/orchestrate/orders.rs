@@ -211,7 +211,7 @@ pub(in crate::admin) async fn rerun(
     let step = StepId::from(from.as_str());
     let started = match admin.parts.engine.rerun(run, step.clone(), by).await {
         Ok(started) => started,
-        Err(crate::engine::NotStarted::NoRun) => return Err(ApiError::no_run(&id)),
+        Err(crate::engine::StartError::NoRun) => return Err(ApiError::no_run(&id)),
         Err(error) => {
             let mut error = with_run_details(&admin, run, Some(&step), ApiError::not_started(error)).await;
             if let (None, Ok(loaded)) = (error.0.run_status, LoadedRun::load(&admin, run).await) {

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::admin::EngineControl;
-use crate::engine::{Explanation, NotDone, NotStarted, Start, Started};
+use crate::engine::{Explanation, OrderError, Start, StartError, Started};
 use crate::names::{JobId, RunId, Seq, StepId};
 use crate::store::SharedStore;
 use crate::workflow::{Order, RunSummary};
@@ -17,8 +17,8 @@ pub struct FakeEngine {
     store: SharedStore,
     pub starts: Mutex<Vec<Start>>,
     pub orders: Mutex<Vec<(RunId, Order, String)>>,
-    pub start: Mutex<Option<Result<Started, NotStarted>>>,
-    pub refuse: Mutex<Option<NotDone>>,
+    pub start: Mutex<Option<Result<Started, StartError>>>,
+    pub refuse: Mutex<Option<OrderError>>,
 }
 
 pub fn started(run: RunId, fresh: bool) -> Started {
@@ -35,29 +35,29 @@ impl FakeEngine {
             refuse: Mutex::default(),
         }
     }
-    fn outcome(&self) -> Result<Started, NotStarted> {
-        self.start.lock().unwrap().clone().unwrap_or_else(|| Err(NotStarted::NotNow("draining".into())))
+    fn outcome(&self) -> Result<Started, StartError> {
+        self.start.lock().unwrap().clone().unwrap_or_else(|| Err(StartError::Unavailable("draining".into())))
     }
 }
 
 impl EngineControl for FakeEngine {
-    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, NotStarted>> {
+    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, StartError>> {
         self.starts.lock().unwrap().push(start);
         let outcome = self.outcome();
         async move { outcome }.boxed()
     }
-    fn rerun(&self, _: RunId, _: StepId, _: String) -> BoxFuture<'_, Result<Started, NotStarted>> {
+    fn rerun(&self, _: RunId, _: StepId, _: String) -> BoxFuture<'_, Result<Started, StartError>> {
         let outcome = self.outcome();
         async move { outcome }.boxed()
     }
-    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, NotDone>> {
+    fn order(&self, run: RunId, order: Order, by: String) -> BoxFuture<'_, Result<RunSummary, OrderError>> {
         self.orders.lock().unwrap().push((run, order, by));
         let refused = self.refuse.lock().unwrap().clone();
         async move {
             if let Some(refused) = refused {
                 return Err(refused);
             }
-            self.store.run(run).await.ok().flatten().ok_or(NotDone::NoRun)
+            self.store.run(run).await.ok().flatten().ok_or(OrderError::NoRun)
         }
         .boxed()
     }
@@ -84,9 +84,9 @@ impl EngineControl for FakeEngine {
         }
         .boxed()
     }
-    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, NotDone>> {
+    fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, OrderError>> {
         async move {
-            let summary = self.store.run(run).await.ok().flatten().ok_or(NotDone::NoRun)?;
+            let summary = self.store.run(run).await.ok().flatten().ok_or(OrderError::NoRun)?;
             let sentence = "it waits for bank's breaker, which is open since 3 s; the next probe is in 12 s".to_owned();
             Ok(Explanation { run: summary, waits: vec![sentence.clone()], sentence, stuck: false })
         }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::runs::api_with_run;
 use super::test_api::{TestApi, get, post};
-use crate::engine::NotDone;
+use crate::engine::OrderError;
 use crate::store::tests::{run_id, summary};
 use crate::workflow::{Choice, Order, Refusal, Said};
 
@@ -89,7 +89,8 @@ async fn a_malformed_order_does_not_reach_the_engine() {
 async fn a_refused_order_shows_the_runs_status_and_the_reason() {
     let api = api_with_run().await;
     let refused = async |refusal| {
-        *api.engine.refuse.lock().unwrap() = Some(NotDone::Refused { run: Box::new(summary(run_id(1), 5)), refusal });
+        *api.engine.refuse.lock().unwrap() =
+            Some(OrderError::Refused { run: Box::new(summary(run_id(1), 5)), refusal });
         let answer = api.call(post(&path("/skip"), &json!({ "step": "chrge" }))).await;
         let problem = answer.json();
         assert_eq!((&problem["run_id"], &problem["run_status"]), (&json!(run_id(1).to_string()), &json!("running")));
@@ -126,7 +127,7 @@ async fn a_rerun_is_202_with_the_location_of_the_new_run() {
     let answer = api.call(post(&path("/rerun"), &json!({ "from": "charge" }))).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(answer.headers["location"], path(""));
-    *api.engine.start.lock().unwrap() = Some(Err(crate::engine::NotStarted::NoSense("it runs".into())));
+    *api.engine.start.lock().unwrap() = Some(Err(crate::engine::StartError::Invalid("it runs".into())));
     let answer = api.call(post(&path("/rerun"), &json!({ "from": "charge" }))).await;
     assert_eq!(answer.status, StatusCode::CONFLICT);
 }

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use super::fake_engine::started;
 use super::runs::{api_with_run, finish_run};
 use super::test_api::{TestApi, get, post};
-use crate::engine::NotStarted;
+use crate::engine::StartError;
 use crate::store::tests::run_id;
 
 const PATH: &str = "/api/v2/orchestrate/run";
 
-async fn api_with(outcome: Result<crate::engine::Started, NotStarted>) -> TestApi {
+async fn api_with(outcome: Result<crate::engine::Started, StartError>) -> TestApi {
     let api = api_with_run().await;
     *api.engine.start.lock().unwrap() = Some(outcome);
     api
@@ -84,10 +84,10 @@ async fn a_refused_start_says_why() {
         (answer.status.as_u16(), answer.json())
     };
     let known = vec!["create-order".to_owned(), "get-order".to_owned()];
-    let (status, problem) = refused(NotStarted::NoWorkflow { workflow: "create-ordr".into(), known }).await;
+    let (status, problem) = refused(StartError::UnknownWorkflow { workflow: "create-ordr".into(), known }).await;
     assert_eq!((status, &problem["hint"]), (404, &json!("did you mean `create-order`?")));
     let wrong = vec!["/items/0/sku: 5 is not of type \"string\"".to_owned(), "\"total\" is required".to_owned()];
-    let (status, problem) = refused(NotStarted::BadInput(wrong)).await;
+    let (status, problem) = refused(StartError::BadInput(wrong)).await;
     assert_eq!(status, 422);
     assert_eq!(
         problem["errors"],
@@ -96,10 +96,10 @@ async fn a_refused_start_says_why() {
             { "pointer": "/input", "detail": "\"total\" is required" },
         ])
     );
-    let (status, problem) = refused(NotStarted::KeyOfOther(run_id(9))).await;
+    let (status, problem) = refused(StartError::KeyReused(run_id(9))).await;
     assert_eq!((status, &problem["run_id"]), (422, &json!(run_id(9).to_string())));
-    assert_eq!(refused(NotStarted::NotNow("full".into())).await.0, 503);
-    let (status, problem) = refused(NotStarted::Store { why: "no answer".into(), unknown: true }).await;
+    assert_eq!(refused(StartError::Unavailable("full".into())).await.0, 503);
+    let (status, problem) = refused(StartError::Store { why: "no answer".into(), unknown: true }).await;
     assert_eq!(status, 503);
     assert!(problem["hint"].as_str().unwrap().contains("same idempotency key"), "{problem}");
 }

@@ -14,11 +14,11 @@ use crate::engine::api::prepare::{New, prepare};
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::context::Core;
 use crate::engine::driver::{self, Caller};
-use crate::engine::kill_switch::Beginning;
+use crate::engine::kill_switch::Operation;
 use crate::engine::machine::Announcement;
 use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
-use crate::engine::scheduler::registry::{Announced, Held, Registration};
+use crate::engine::scheduler::registry::{AnnouncementReceiver, KeyTaken, Registration};
 use crate::engine::snapshot::Snapshot;
 use crate::exchange::{Affinity as _, ArmReply, ArmRequest, FROZEN, Problem};
 use crate::flag::{Arm, RetryKey, SkipReason};
@@ -55,15 +55,15 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
             Ok(new) => new,
             Err(reply) => {
                 if matches!(*reply, ArmReply::Abandoned(_)) {
-                    registration.give_back(&core.ports.pins);
+                    registration.give_to_legacy(&core.ports.pins);
                 }
                 return *reply;
             }
         };
     // From here to the run's task nothing waits: a freeze that has returned finds the run made, or none.
-    let pass = core.process.kill_switch.begin(Beginning::Instance);
+    let pass = core.process.kill_switch.begin(Operation::Instance);
     if request.new_instance && pass.is_none() {
-        registration.give_back(&core.ports.pins);
+        registration.give_to_legacy(&core.ports.pins);
         return replies::not_started(fall_back, 503, FROZEN, "New instances are frozen");
     }
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
@@ -83,7 +83,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Ok(Ok(CallerAnswer::Reply(reply))) => *reply,
         Ok(Ok(CallerAnswer::OtherRun { run, same_request: false })) => replies::other_request(run),
         Ok(Ok(CallerAnswer::OtherRun { run, same_request: true })) => {
-            let announced = core.schedule.registry.announced(run);
+            let announced = core.schedule.registry.announcement(run);
             match attach(&core, &snapshot, run, announced, fall_back, deadline).await {
                 Some(reply) => reply,
                 None => problem(run, "it left nothing"),
@@ -146,10 +146,10 @@ async fn register(
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
     let mut registration = loop {
-        match core.schedule.registry.take(run, claim) {
+        match core.schedule.registry.register(run, claim) {
             Ok(registration) => break registration,
-            Err(Held { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
-            Err(Held { run, announced, .. }) => {
+            Err(KeyTaken { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
+            Err(KeyTaken { run, announcement: announced, .. }) => {
                 // A run that came to nothing leaves the key to the next.
                 if let Some(reply) = attach(core, snapshot, run, announced, fall_back, deadline).await {
                     return Err(Box::new(reply));
@@ -164,23 +164,23 @@ async fn register(
     let Some(claim) = claim else { return Ok(registration) };
     let took = core.ports.pins.take_for_engine(claim.key);
     match took {
-        Took::Fresh => registration.hold(core.ports.pins.clone(), claim.key),
+        Took::Fresh => registration.reserve(core.ports.pins.clone(), claim.key),
         Took::Again => {}
         Took::Others => return Err(Box::new(replies::taken_by_legacy(fall_back))),
     }
     match timeout_at(deadline, core.ports.store.first_try(claim.key)).await {
         Ok(Ok(Some(FirstTry { run: Some(run), request, .. }))) => {
-            registration.keep();
+            registration.retain_keys();
             drop(registration);
             if request.is_some_and(|request| request != claim.request) {
                 return Err(Box::new(replies::other_request(run)));
             }
-            let announced = core.schedule.registry.announced(run);
+            let announced = core.schedule.registry.announcement(run);
             let reply = attach(core, snapshot, run, announced, fall_back, deadline).await;
             Err(Box::new(reply.unwrap_or_else(|| problem(run, "it left nothing"))))
         }
         Ok(Ok(Some(FirstTry { arm: Arm::Legacy, .. }))) => {
-            registration.give_back(&core.ports.pins);
+            registration.give_to_legacy(&core.ports.pins);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
         // What this caller's own earlier try has, it has under any credential.
@@ -203,7 +203,7 @@ async fn under_any_credential(
     // Asked before it is taken, which enters it into the set.
     let may_be_stored = pins.may_have_been_taken(&any_caller);
     match pins.take_for_engine(any_caller) {
-        Took::Fresh => registration.hold(pins.clone(), any_caller),
+        Took::Fresh => registration.reserve(pins.clone(), any_caller),
         Took::Again => return Err(held_under_another_credential()),
         // Legacy takes none of these.
         Took::Others => {}
@@ -254,7 +254,7 @@ async fn attach(
     core: &Core,
     snapshot: &Snapshot,
     id: RunId,
-    announced: Option<Announced>,
+    announced: Option<AnnouncementReceiver>,
     fall_back: bool,
     deadline: Instant,
 ) -> Option<ArmReply> {

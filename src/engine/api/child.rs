@@ -178,8 +178,8 @@ fn birth(
     slot: Slot,
 ) -> Result<oneshot::Receiver<StartAnswer>, ChildEnd> {
     let prepared = prepared(core, parent, spec)?;
-    let permit = core.runs_of(prepared.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
-    let registration = core.schedule.registry.take(spec.child, None).ok();
+    let permit = core.permits_of(prepared.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
+    let registration = core.schedule.registry.register(spec.child, None).ok();
     let (tell, told) = oneshot::channel();
     let prepared = PreparedRun { registration, slot: Some(slot), ..prepared };
     driver::spawn(core, prepared.driver(core, Waiter::Starter(tell)), permit);

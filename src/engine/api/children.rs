@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::engine::api::orders;
-use crate::engine::api::types::NotDone;
+use crate::engine::api::types::OrderError;
 use crate::engine::context::Core;
 use crate::engine::machine::{ChildEnd, Delivery};
 use crate::engine::scheduler::mailbox::Message;
@@ -36,8 +36,8 @@ pub(in crate::engine) fn ended(core: &Arc<Core>, run: &Run) {
         return; // its parent has it in hand
     }
     let (core, end) = (core.clone(), end_of(run));
-    core.clone().beside(async move {
-        if core.deliver(parent, Message::Child(Box::new(end))).await.is_err() {
+    core.clone().spawn_background(async move {
+        if core.deliver(parent, Message::ChildEnded(Box::new(end))).await.is_err() {
             tracing::debug!(run = %parent, "the next process sees that a run that it began has ended");
         }
     });
@@ -48,8 +48,8 @@ pub(in crate::engine) async fn say(core: Arc<Core>, child: RunId, order: Order, 
     let name = order.name();
     match orders::order(&core, child, order, parent.to_string()).await {
         Ok(_) => Delivery::Done,
-        Err(NotDone::NoRun) => Delivery::NoRun,
-        Err(NotDone::Store { why, .. }) => {
+        Err(OrderError::NoRun) => Delivery::NoRun,
+        Err(OrderError::Store { why, .. }) => {
             tracing::warn!(run = %child, order = name, why, "a child did not hear its parent; it is said again");
             tokio::time::sleep(PAUSE).await;
             Delivery::Unknown
@@ -71,12 +71,12 @@ pub(in crate::engine) fn waits(core: &Arc<Core>, run: &Run) {
         return;
     }
     let core = core.clone();
-    core.clone().beside(async move {
+    core.clone().spawn_background(async move {
         let mut above = Some(parent);
         for _ in 0..=core.files.limits.run_depth_max {
             let Some(run) = above else { return };
             core.schedule.watchers.below(run);
-            drop(core.schedule.mailboxes.send(run, Message::Waits)); // without a task it has no caller
+            drop(core.schedule.mailboxes.send(run, Message::DescendantWaits)); // without a task it has no caller
             above = core.ports.store.run(run).await.ok().flatten().and_then(|summary| summary.parent);
         }
     });

@@ -9,49 +9,49 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use crate::engine::api::types::{Explanation, NotDone};
+use crate::engine::api::types::{Explanation, OrderError};
 use crate::engine::context::Core;
 use crate::engine::ports::breaker::BreakerState;
-use crate::engine::scheduler::load::{self, Unloaded};
+use crate::engine::scheduler::load::{self, LoadError};
 use crate::flag::Freeze;
 use crate::names::{RunId, ServiceName};
 use crate::store::LockRow;
 use crate::workflow::{Cause, Conditions, Reason, RunSummary, Since, ago, fold, waits};
 
-fn store(error: impl ToString) -> NotDone {
-    NotDone::Store { why: error.to_string(), unknown: false }
+fn store(error: impl ToString) -> OrderError {
+    OrderError::Store { why: error.to_string(), unknown: false }
 }
 
 /// Runs below a run that are explained with it; the others are only named.
 const BELOW_MAX: usize = 16;
 
 /// What an unfinished run waits for.
-pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, NotDone> {
+pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, OrderError> {
     let mut room = BELOW_MAX;
     Ok(explained(core, id, &mut room).await?.0)
 }
 
 /// The same, and whether a person moves it, or one below it.
-async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Explanation, bool), NotDone> {
-    let summary = core.ports.store.run(id).await.map_err(store)?.ok_or(NotDone::NoRun)?;
+async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Explanation, bool), OrderError> {
+    let summary = core.ports.store.run(id).await.map_err(store)?.ok_or(OrderError::NoRun)?;
     if summary.status.is_final() {
         let sentence = format!("It has ended: {}.", summary.status.as_str());
         return Ok((Explanation { run: summary, sentence, waits: Vec::new(), stuck: false }, false));
     }
     let events = core.events(id).await.map_err(store)?;
     let run =
-        fold(events.iter().map(|stored| &stored.event)).map_err(|misfit| NotDone::Unreadable(misfit.to_string()))?;
+        fold(events.iter().map(|stored| &stored.event)).map_err(|misfit| OrderError::Unreadable(misfit.to_string()))?;
     let snapshot = core.files.snapshot.load_full();
     let plan = match load::plan_of(core, &snapshot, &run.started().plan).await {
         Ok(plan) => plan,
-        Err(Unloaded::Store(error)) => return Err(store(error)),
-        Err(Unloaded::Unreadable(why) | Unloaded::Withheld(why)) => {
+        Err(LoadError::Store(error)) => return Err(store(error)),
+        Err(LoadError::Unreadable(why) | LoadError::Withheld(why)) => {
             let sentence = format!("It is {} and cannot be moved by this process: {why}.", summary.status.as_str());
             return Ok((Explanation { run: summary, sentence, waits: vec![why], stuck: true }, false));
         }
     };
     let since = Since::of(events.iter().map(|stored| (stored.at, &stored.event)));
-    let hold_effects = core.process.kill_switch.word() == Freeze::Effects;
+    let hold_effects = core.process.kill_switch.freeze() == Freeze::Effects;
     let conditions = Conditions { now: core.process.clock.now(), hold_effects };
     let reasons = waits(&run, &plan, &snapshot.world, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
@@ -76,9 +76,9 @@ async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Exp
     let person = lines.first().is_some_and(|(by_itself, _)| !by_itself);
     let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
     // One that moves here right now may be between two of its events.
-    let stuck = core.schedule.stuck.knows(id) || (reasons.is_empty() && !core.schedule.mailboxes.moves(id));
+    let stuck = core.schedule.stuck.contains(id) || (reasons.is_empty() && !core.schedule.mailboxes.has_task(id));
     let mut sentence = sentence(core, &summary, &lines, stuck);
-    if core.ports.store.is_shared() && !core.schedule.mailboxes.moves(id) {
+    if core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(id) {
         // One that rests here is this process's still.
         let owner = core.ports.store.owner(id).await.map_err(store)?.filter(|name| *name != core.schedule.worker_name);
         sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} moves it.")));
@@ -87,21 +87,25 @@ async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Exp
 }
 
 /// What a run waits for that another one waits for, and whether a person moves it.
-fn below<'a>(core: &'a Arc<Core>, child: RunId, room: &'a mut usize) -> BoxFuture<'a, Result<(bool, String), NotDone>> {
+fn below<'a>(
+    core: &'a Arc<Core>,
+    child: RunId,
+    room: &'a mut usize,
+) -> BoxFuture<'a, Result<(bool, String), OrderError>> {
     Box::pin(async move {
         match explained(core, child, room).await {
             Ok((Explanation { run, waits, .. }, person)) => {
                 let first = waits.first().map_or_else(String::new, |first| format!(": {first}"));
                 Ok((person, format!("which is {}{first}", run.status.as_str())))
             }
-            Err(NotDone::NoRun) => Ok((false, "which is about to be born".to_owned())),
+            Err(OrderError::NoRun) => Ok((false, "which is about to be born".to_owned())),
             Err(error) => Err(error),
         }
     })
 }
 
 /// A reason, with what only the engine knows of it.
-async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDone> {
+async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, OrderError> {
     let more = match &reason.cause {
         Cause::Lock(name) => {
             let rows = core
@@ -117,7 +121,7 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDo
             let snapshot = core.files.snapshot.load_full();
             snapshot.services.values().find_map(|base| base.kept_waiting(run))
         }
-        Cause::Due if !core.schedule.mailboxes.moves(run) && core.ports.store.is_shared() => {
+        Cause::Due if !core.schedule.mailboxes.has_task(run) && core.ports.store.is_shared() => {
             Some("no task of this process moves it: another process may".to_owned())
         }
         _ => None,
@@ -129,7 +133,7 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, NotDo
 }
 
 /// Who waits for a lock that the run holds.
-async fn behind(core: &Core, name: &str, run: RunId) -> Result<String, NotDone> {
+async fn behind(core: &Core, name: &str, run: RunId) -> Result<String, OrderError> {
     let rows = core
         .ports
         .store

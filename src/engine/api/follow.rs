@@ -158,7 +158,7 @@ async fn stored(core: &Core, run: RunId, until: Instant) -> Option<RunSummary> {
 /// Waits for a change, or for the next look where another process may have made one.
 async fn changed(watch: &mut Watch, until: Instant) -> Moved {
     let core = &watch.core;
-    let elsewhere = core.ports.store.is_shared() && !core.schedule.mailboxes.moves(watch.run);
+    let elsewhere = core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(watch.run);
     tokio::select! {
         _ = watch.news.changed() => Moved::News,
         () = tokio::time::sleep(LOOK), if elsewhere => Moved::Look,

@@ -19,7 +19,7 @@ use crate::engine::api::follow::Watch;
 use crate::engine::api::orders;
 use crate::engine::api::rerun;
 use crate::engine::api::start;
-use crate::engine::api::types::{Explanation, NotDone, NotStarted, Start, Started};
+use crate::engine::api::types::{Explanation, OrderError, Start, StartError, Started};
 use crate::names::{PlanId, RunId, Seq, StepId};
 use crate::store::StoredEvent;
 use crate::workflow::{Order, RunSummary};
@@ -29,7 +29,7 @@ impl Engine {
     ///
     /// # Errors
     /// Nothing was started, or nobody knows.
-    pub async fn start(&self, start: Start) -> Result<Started, NotStarted> {
+    pub async fn start(&self, start: Start) -> Result<Started, StartError> {
         start::start(&self.core, start, |_| {}).await
     }
     /// Starts a run; and what waits until it has ended or waits for a person or a signal, at most so long, and gives its
@@ -42,7 +42,7 @@ impl Engine {
         &self,
         start: Start,
         within: Duration,
-    ) -> Result<(Started, BoxFuture<'_, Option<Vec<StoredEvent>>>), NotStarted> {
+    ) -> Result<(Started, BoxFuture<'_, Option<Vec<StoredEvent>>>), StartError> {
         let mut watch = None;
         let started = start::start(&self.core, start, |run| watch = Some(Watch::of_new(&self.core, run))).await?;
         let rest = match watch.filter(|_| started.fresh) {
@@ -60,14 +60,14 @@ impl Engine {
     ///
     /// # Errors
     /// Nothing was started, or nobody knows.
-    pub async fn rerun(&self, of: RunId, from: StepId, by: String) -> Result<Started, NotStarted> {
+    pub async fn rerun(&self, of: RunId, from: StepId, by: String) -> Result<Started, StartError> {
         rerun::rerun(&self.core, of, from, by).await
     }
     /// Says something to a run. What came of it is on disk when this returns: the run after it.
     ///
     /// # Errors
     /// It was refused, or nobody knows.
-    pub async fn order(&self, run: RunId, order: Order, by: String) -> Result<RunSummary, NotDone> {
+    pub async fn order(&self, run: RunId, order: Order, by: String) -> Result<RunSummary, OrderError> {
         orders::order(&self.core, run, order, by).await
     }
     /// Waits until the run has ended or waits for a person or a signal, at most so long. The run then; `None` where
@@ -83,7 +83,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::order`].
-    pub async fn explain(&self, run: RunId) -> Result<Explanation, NotDone> {
+    pub async fn explain(&self, run: RunId) -> Result<Explanation, OrderError> {
         explain::explain(&self.core, run).await
     }
 }

@@ -13,11 +13,11 @@ use serde_json::Value;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::api::types::NotDone;
+use crate::engine::api::types::OrderError;
 use crate::engine::context::Core;
 use crate::engine::machine::order_record::refusal_of;
 use crate::engine::scheduler::deliver::Undelivered;
-use crate::engine::scheduler::mailbox::{Asking, Message, Reply};
+use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply};
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{News, OrderRecord};
@@ -32,11 +32,11 @@ pub(in crate::engine) async fn order(
     run: RunId,
     order: Order,
     by: String,
-) -> Result<RunSummary, NotDone> {
+) -> Result<RunSummary, OrderError> {
     let until = Instant::now() + Limits::ms(core.files.limits.order_wait_ms);
     loop {
         let (reply, told) = oneshot::channel();
-        let asking = Asking { order: order.clone(), by: by.clone(), reply };
+        let asking = OrderRequest { order: order.clone(), by: by.clone(), reply };
         match timeout_at(until, core.deliver(run, Message::Order(Box::new(asking)))).await {
             Ok(Ok(())) => {}
             Ok(Err(Undelivered::Draining)) => return Err(store("the process is shutting down", false)),
@@ -44,9 +44,9 @@ pub(in crate::engine) async fn order(
         }
         match timeout_at(until, told).await {
             Ok(Ok(Reply::Done(summary))) => return Ok(*summary),
-            Ok(Ok(Reply::Not(why))) => return Err(why),
+            Ok(Ok(Reply::Error(why))) => return Err(why),
             Ok(Ok(Reply::Elsewhere)) => return elsewhere(core, run, &order, by, until).await,
-            Ok(Ok(Reply::Again)) => {}
+            Ok(Ok(Reply::Retry)) => {}
             Ok(Err(_)) => return Err(store("the run's task ended", true)),
             Err(_) => return Err(store("it was not on disk in time (order_wait_ms)", true)),
         }
@@ -56,8 +56,8 @@ pub(in crate::engine) async fn order(
     }
 }
 
-fn store(why: &str, unknown: bool) -> NotDone {
-    NotDone::Store { why: why.to_owned(), unknown }
+fn store(why: &str, unknown: bool) -> OrderError {
+    OrderError::Store { why: why.to_owned(), unknown }
 }
 
 /// Asks through the store, and waits for the answer.
@@ -67,8 +67,8 @@ async fn elsewhere(
     order: &Order,
     by: String,
     until: Instant,
-) -> Result<RunSummary, NotDone> {
-    let order = serde_json::to_value(order).map_err(|error| NotDone::Unreadable(error.to_string()))?;
+) -> Result<RunSummary, OrderError> {
+    let order = serde_json::to_value(order).map_err(|error| OrderError::Unreadable(error.to_string()))?;
     let id = core.process.new_id();
     let mut news = core.ports.store.news();
     let record = OrderRecord { id, run, order, by, at: core.process.clock.now(), answer: None };
@@ -103,15 +103,15 @@ async fn elsewhere(
     }
 }
 
-async fn answered(core: &Core, run: RunId, answer: Value) -> Result<RunSummary, NotDone> {
+async fn answered(core: &Core, run: RunId, answer: Value) -> Result<RunSummary, OrderError> {
     let refused = answer.get("refused").map(refusal_of);
     if refused == Some(None) {
-        return Err(NotDone::NoRun);
+        return Err(OrderError::NoRun);
     }
     match (core.ports.store.run(run).await, refused.flatten()) {
         (Ok(Some(summary)), None) => Ok(summary),
-        (Ok(Some(summary)), Some(refusal)) => Err(NotDone::Refused { run: Box::new(summary), refusal }),
-        (Ok(None), _) => Err(NotDone::NoRun),
+        (Ok(Some(summary)), Some(refusal)) => Err(OrderError::Refused { run: Box::new(summary), refusal }),
+        (Ok(None), _) => Err(OrderError::NoRun),
         (Err(error), None) => Err(store(&format!("it was done, and the run cannot be shown: {error}"), true)),
         (Err(error), Some(refusal)) => Err(store(&format!("{refusal} ({error})"), false)),
     }

@@ -52,7 +52,7 @@ pub(in crate::engine) async fn prepare(
     if fall_back && family.is_some_and(|family| core.ports.pins.collided(family)) {
         return not_started("pin_collision", "Both arms have given out one id");
     }
-    let permit = match core.runs_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {
+    let permit = match core.permits_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {
         None => None,
         Some(Ok(permit)) => Some(permit),
         Some(Err(_)) => {

@@ -69,7 +69,7 @@ impl PreparedRun {
     pub fn driver(self, core: &Arc<Core>, waiter: Waiter) -> Driver {
         let Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep } = self;
         let veil = Veil::of(&core.ports.sealer, &plan, run.id(), []);
-        let (executor, writer) = core.of_mode(run.mode(), &plan, run_key, Fence::FIRST, None, veil);
+        let (executor, writer) = core.executor_and_writer(run.mode(), &plan, run_key, Fence::FIRST, None, veil);
         let (caller, starter) = match waiter {
             Waiter::Caller(caller) => (Some(caller), None),
             Waiter::Starter(starter) => (None, Some(starter)),

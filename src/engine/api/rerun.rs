@@ -13,17 +13,17 @@ use uuid::{NoContext, Uuid};
 
 use crate::engine::api::orders;
 use crate::engine::api::start::{self, Birth};
-use crate::engine::api::types::{NotDone, NotStarted, Started};
+use crate::engine::api::types::{OrderError, StartError, Started};
 use crate::engine::context::Core;
-use crate::engine::scheduler::load::{self, Read, Unloaded};
+use crate::engine::scheduler::load::{self, LoadError, Read};
 use crate::engine::scheduler::stored_run::Beginning;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
 use crate::store::{Claim, RunFilter};
 use crate::workflow::{self, Event, Order, Refusal, Run, RunStarted, Superseded};
 
-fn store(why: impl ToString) -> NotStarted {
-    NotStarted::Store { why: why.to_string(), unknown: false }
+fn store(why: impl ToString) -> StartError {
+    StartError::Store { why: why.to_string(), unknown: false }
 }
 
 /// Starts it.
@@ -32,8 +32,8 @@ pub(in crate::engine) async fn rerun(
     of: RunId,
     from: StepId,
     by: String,
-) -> Result<Started, NotStarted> {
-    let Some(summary) = core.ports.store.run(of).await.map_err(store)? else { return Err(NotStarted::NoRun) };
+) -> Result<Started, StartError> {
+    let Some(summary) = core.ports.store.run(of).await.map_err(store)? else { return Err(StartError::NoRun) };
     let job = summary.job.unwrap_or(JobId(of.0));
     newest(core, of, job).await?;
     let mut before = read(core, of).await?;
@@ -67,35 +67,35 @@ pub(in crate::engine) async fn rerun(
     let claim = claim(of);
     let registration = match start::register(core, run, Some(claim)).await {
         Ok(Ok(registration)) => registration,
-        Ok(Err(other)) | Err(NotStarted::KeyOfOther(other)) => return Err(has_heir(other)),
+        Ok(Err(other)) | Err(StartError::KeyReused(other)) => return Err(has_heir(other)),
         Err(error) => return Err(error),
     };
     let birth = Birth { plan, started, taken_over, credentials, run_key, claim: Some(claim) };
     match start::born(core, birth, registration, permit).await {
-        Ok(Started { run, fresh: false, .. }) | Err(NotStarted::KeyOfOther(run)) => Err(has_heir(run)),
-        Err(NotStarted::Store { why, .. }) if old.superseded().is_some() => {
+        Ok(Started { run, fresh: false, .. }) | Err(StartError::KeyReused(run)) => Err(has_heir(run)),
+        Err(StartError::Store { why, .. }) if old.superseded().is_some() => {
             let why =
                 format!("{run} is to take its registration, and whether it was born is unknown: ask again ({why})");
-            Err(NotStarted::Store { why, unknown: true })
+            Err(StartError::Store { why, unknown: true })
         }
         born => born,
     }
 }
 
-fn has_heir(heir: RunId) -> NotStarted {
-    NotStarted::NoSense(format!("{heir} has taken its registration: rerun that one"))
+fn has_heir(heir: RunId) -> StartError {
+    StartError::Invalid(format!("{heir} has taken its registration: rerun that one"))
 }
 
 /// What is taken over.
-fn judged(before: &Read, from: &StepId) -> Result<Vec<Event>, NotStarted> {
+fn judged(before: &Read, from: &StepId) -> Result<Vec<Event>, StartError> {
     workflow::rerun(&before.run, &before.plan, from).map_err(|refusal| match refusal {
-        Refusal::NoSuchStep => NotStarted::NoStep,
-        refusal => NotStarted::NoSense(refusal.to_string()),
+        Refusal::NoSuchStep => StartError::NoStep,
+        refusal => StartError::Invalid(refusal.to_string()),
     })
 }
 
 /// Whoever is begun anew is the newest run of its job.
-async fn newest(core: &Core, of: RunId, job: JobId) -> Result<(), NotStarted> {
+async fn newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartError> {
     let filter = RunFilter { job: Some(job), limit: 1, ..RunFilter::default() };
     match core.ports.store.runs(filter).await.map_err(store)?.first() {
         Some(newest) if newest.run_id != of => Err(has_heir(newest.run_id)),
@@ -103,10 +103,10 @@ async fn newest(core: &Core, of: RunId, job: JobId) -> Result<(), NotStarted> {
     }
 }
 
-async fn read(core: &Core, of: RunId) -> Result<Read, NotStarted> {
+async fn read(core: &Core, of: RunId) -> Result<Read, StartError> {
     load::read(core, of, Beginning::FirstEvent).await.map_err(|unloaded| match unloaded {
-        Unloaded::Store(error) => store(error),
-        Unloaded::Unreadable(why) | Unloaded::Withheld(why) => NotStarted::NoSense(why),
+        LoadError::Store(error) => store(error),
+        LoadError::Unreadable(why) | LoadError::Withheld(why) => StartError::Invalid(why),
     })
 }
 
@@ -136,7 +136,7 @@ struct Heir {
 }
 
 /// Ends a run that could go on, in the favour of its heir.
-async fn hand_over(core: &Arc<Core>, before: &Read, from: &StepId, by: String) -> Result<(), NotStarted> {
+async fn hand_over(core: &Arc<Core>, before: &Read, from: &StepId, by: String) -> Result<(), StartError> {
     let of = before.run.id();
     let Heir { run, by, sealed, run_key, .. } = sealed(core, &before.run, before.credentials.clone(), by).await?;
     if run_key.is_some() {
@@ -147,33 +147,33 @@ async fn hand_over(core: &Arc<Core>, before: &Read, from: &StepId, by: String) -
     let order = Order::HandOver { to: run, from: from.clone(), sealed };
     let ordered = orders::order(core, of, order, by).await;
     if has_key
-        && !matches!(ordered, Ok(_) | Err(NotDone::Store { unknown: true, .. }))
+        && !matches!(ordered, Ok(_) | Err(OrderError::Store { unknown: true, .. }))
         && let Err(error) = core.ports.store.put_run_key(run, None).await
     {
         tracing::debug!(%run, %error, "a key without a run stays: it opens nothing");
     }
     match ordered {
         Ok(_) => Ok(()),
-        Err(NotDone::NoRun) => Err(NotStarted::NoRun),
-        Err(NotDone::Store { why, unknown }) => Err(NotStarted::Store { why, unknown }),
-        Err(NotDone::Unreadable(why)) => Err(NotStarted::NoSense(why)),
-        Err(NotDone::Refused { refusal: Refusal::Ended, run }) => {
+        Err(OrderError::NoRun) => Err(StartError::NoRun),
+        Err(OrderError::Store { why, unknown }) => Err(StartError::Store { why, unknown }),
+        Err(OrderError::Unreadable(why)) => Err(StartError::Invalid(why)),
+        Err(OrderError::Refused { refusal: Refusal::Ended, run }) => {
             let note = run.note.unwrap_or_else(|| run.status.as_str().to_owned());
-            Err(NotStarted::NoSense(format!("it has ended meanwhile: {note}")))
+            Err(StartError::Invalid(format!("it has ended meanwhile: {note}")))
         }
-        Err(NotDone::Refused { refusal, .. }) => Err(NotStarted::NoSense(refusal.to_string())),
+        Err(OrderError::Refused { refusal, .. }) => Err(StartError::Invalid(refusal.to_string())),
     }
 }
 
 /// An heir under a new id.
-async fn sealed(core: &Core, old: &Run, credentials: BTreeMap<String, String>, by: String) -> Result<Heir, NotStarted> {
+async fn sealed(core: &Core, old: &Run, credentials: BTreeMap<String, String>, by: String) -> Result<Heir, StartError> {
     opened(old, &credentials)?;
     let run = id_after(old.id(), core.process.new_id());
     let sealed = match credentials.is_empty() {
         true => None,
         false => {
             let sealed = core.ports.sealer.seal(run, &credentials);
-            Some(sealed.ok_or_else(|| NotStarted::NoSense("there is no store_key to seal credentials with".into()))?)
+            Some(sealed.ok_or_else(|| StartError::Invalid("there is no store_key to seal credentials with".into()))?)
         }
     };
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
@@ -181,7 +181,7 @@ async fn sealed(core: &Core, old: &Run, credentials: BTreeMap<String, String>, b
 }
 
 /// The heir that the run names.
-async fn recorded(core: &Core, old: &Run, superseded: &Superseded) -> Result<Heir, NotStarted> {
+async fn recorded(core: &Core, old: &Run, superseded: &Superseded) -> Result<Heir, StartError> {
     let Superseded { by: run, sealed, who, .. } = superseded;
     let run_key = match sealed {
         Some(_) => core.ports.store.run_key(*run).await.map_err(store)?,
@@ -195,10 +195,10 @@ async fn recorded(core: &Core, old: &Run, superseded: &Superseded) -> Result<Hei
 }
 
 /// Whether what the caller sent is still there.
-fn opened(old: &Run, credentials: &BTreeMap<String, String>) -> Result<(), NotStarted> {
+fn opened(old: &Run, credentials: &BTreeMap<String, String>) -> Result<(), StartError> {
     let missing = old.started().credentials.iter().find(|name| !credentials.contains_key(*name));
     let why = |name| format!("`{name}` of the caller is gone with the end of the run: start it anew");
-    missing.map_or(Ok(()), |name| Err(NotStarted::NoSense(why(name))))
+    missing.map_or(Ok(()), |name| Err(StartError::Invalid(why(name))))
 }
 
 /// The first half of a rerun, for the test of a crash after it.

@@ -18,12 +18,12 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::engine::api::prepared::{PreparedRun, Waiter};
-use crate::engine::api::types::{NotStarted, Start, Started};
+use crate::engine::api::types::{Start, StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::machine::StartAnswer;
 use crate::engine::ports::decode;
-use crate::engine::scheduler::registry::{Held, Registration};
+use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::exchange::RequestCopy;
 use crate::names::{JobId, RunId};
 use crate::store::{Claim, FirstTry};
@@ -96,14 +96,14 @@ pub(in crate::engine) async fn start(
     core: &Arc<Core>,
     start: Start,
     watch: impl FnOnce(RunId) + Send,
-) -> Result<Started, NotStarted> {
+) -> Result<Started, StartError> {
     let Start { workflow, input, by, key } = start;
     let snapshot = core.files.snapshot.load_full();
     let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
         let known = snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect();
-        return Err(NotStarted::NoWorkflow { workflow: workflow.as_str().to_owned(), known });
+        return Err(StartError::UnknownWorkflow { workflow: workflow.as_str().to_owned(), known });
     };
-    plan.check_input(&input).map_err(NotStarted::BadInput)?;
+    plan.check_input(&input).map_err(StartError::BadInput)?;
     let claim = key.map(|(key, request)| Claim { key, request, any_caller: None });
     let run = RunId(core.process.new_id());
     let registration = match register(core, run, claim).await? {
@@ -128,12 +128,12 @@ pub(in crate::engine) async fn start(
 }
 
 /// A permit for one more run, where the process is not draining.
-pub(in crate::engine) fn admitted(core: &Core) -> Result<OwnedSemaphorePermit, NotStarted> {
+pub(in crate::engine) fn admitted(core: &Core) -> Result<OwnedSemaphorePermit, StartError> {
     if *core.process.draining.borrow() {
-        return Err(NotStarted::NotNow("this process is shutting down".into()));
+        return Err(StartError::Unavailable("this process is shutting down".into()));
     }
-    let full = |_| NotStarted::NotNow("as many runs are in flight as may be (runs_in_flight_max)".into());
-    core.schedule.runs.clone().try_acquire_owned().map_err(full)
+    let full = |_| StartError::Unavailable("as many runs are in flight as may be (runs_in_flight_max)".into());
+    core.schedule.real_permits.clone().try_acquire_owned().map_err(full)
 }
 
 /// What a run is born with.
@@ -153,9 +153,9 @@ pub(in crate::engine) async fn born(
     birth: Birth,
     registration: Registration,
     permit: OwnedSemaphorePermit,
-) -> Result<Started, NotStarted> {
+) -> Result<Started, StartError> {
     let Birth { plan, started, taken_over, credentials, run_key, claim } = birth;
-    let store = |why: String, unknown| NotStarted::Store { why, unknown };
+    let store = |why: String, unknown| StartError::Store { why, unknown };
     core.run_tasks.supervise(core);
     let (id, job, plan_id) = (started.run, started.job, plan.id.clone());
     let prepared = PreparedRun::new(plan, started, core.files.snapshot.load_full());
@@ -168,7 +168,7 @@ pub(in crate::engine) async fn born(
     driver::spawn_in_engine(core, driver, Some(permit));
     match told.await {
         Ok(StartAnswer::Stored) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
-        Ok(StartAnswer::OtherRun { run, same_request: false }) => Err(NotStarted::KeyOfOther(run)),
+        Ok(StartAnswer::OtherRun { run, same_request: false }) => Err(StartError::KeyReused(run)),
         Ok(StartAnswer::OtherRun { run, same_request: true }) => before(core, run).await,
         Ok(StartAnswer::NotStored(why)) => Err(store(why, false)),
         Ok(StartAnswer::Unknown(why)) => Err(store(why, true)),
@@ -181,13 +181,13 @@ pub(in crate::engine) async fn register(
     core: &Arc<Core>,
     run: RunId,
     claim: Option<Claim>,
-) -> Result<Result<Registration, RunId>, NotStarted> {
+) -> Result<Result<Registration, RunId>, StartError> {
     loop {
-        let registration = match core.schedule.registry.take(run, claim) {
+        let registration = match core.schedule.registry.register(run, claim) {
             Ok(registration) => registration,
-            Err(Held { run, same_request: false, .. }) => return Err(NotStarted::KeyOfOther(run)),
-            Err(Held { run, mut kept, .. }) => {
-                if kept.wait_for(|kept| *kept).await.is_ok() {
+            Err(KeyTaken { run, same_request: false, .. }) => return Err(StartError::KeyReused(run)),
+            Err(KeyTaken { run, mut durable, .. }) => {
+                if durable.wait_for(|durable| *durable).await.is_ok() {
                     return Ok(Err(run));
                 }
                 // It left, with nothing on disk or in doubt: the store knows.
@@ -198,11 +198,11 @@ pub(in crate::engine) async fn register(
         let Some(claim) = claim else { return Ok(Ok(registration)) };
         return match core.ports.store.first_try(claim.key).await {
             Ok(Some(FirstTry { run: Some(run), request, .. })) => match request {
-                Some(request) if request != claim.request => Err(NotStarted::KeyOfOther(run)),
+                Some(request) if request != claim.request => Err(StartError::KeyReused(run)),
                 _ => Ok(Err(run)),
             },
             Ok(_) => Ok(Ok(registration)),
-            Err(error) => Err(NotStarted::Store {
+            Err(error) => Err(StartError::Store {
                 why: format!("the store does not say whether the key was used before: {error}"),
                 unknown: true,
             }),
@@ -211,12 +211,12 @@ pub(in crate::engine) async fn register(
 }
 
 /// A run that an earlier start made.
-async fn before(core: &Core, run: RunId) -> Result<Started, NotStarted> {
+async fn before(core: &Core, run: RunId) -> Result<Started, StartError> {
     match core.ports.store.run(run).await {
         Ok(Some(summary)) => {
             Ok(Started { run, job: summary.job.unwrap_or(JobId(run.0)), plan: summary.plan_id, fresh: false })
         }
-        Ok(None) => Err(NotStarted::Store { why: format!("{run} has the key and is not there"), unknown: true }),
-        Err(error) => Err(NotStarted::Store { why: error.to_string(), unknown: true }),
+        Ok(None) => Err(StartError::Store { why: format!("{run} has the key and is not there"), unknown: true }),
+        Err(error) => Err(StartError::Store { why: error.to_string(), unknown: true }),
     }
 }

@@ -34,10 +34,10 @@ pub struct Started {
 
 /// Why nothing was started.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum NotStarted {
+pub enum StartError {
     /// There is no such workflow.
     #[error("there is no workflow `{workflow}`")]
-    NoWorkflow {
+    UnknownWorkflow {
         /// What was asked for.
         workflow: String,
         /// What there is.
@@ -48,13 +48,13 @@ pub enum NotStarted {
     BadInput(Vec<String>),
     /// The key belongs to a start with another body.
     #[error("the idempotency key belongs to {0}, which was started with another body")]
-    KeyOfOther(RunId),
+    KeyReused(RunId),
     /// Not now: as many runs as may be, or the process ends. Nothing was done.
     #[error("{0}")]
-    NotNow(String),
+    Unavailable(String),
     /// The run of which a rerun was asked makes no sense of it.
     #[error("{0}")]
-    NoSense(String),
+    Invalid(String),
     /// The run of which a rerun was asked has no such step.
     #[error("the plan has no such step")]
     NoStep,
@@ -73,7 +73,7 @@ pub enum NotStarted {
 
 /// Why what was said to a run was not done.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum NotDone {
+pub enum OrderError {
     /// There is no such run.
     #[error("there is no such run")]
     NoRun,

@@ -25,11 +25,11 @@ use crate::engine::machine::{
 };
 use crate::engine::ports::client::Executor;
 use crate::engine::ports::writer::Writer;
-use crate::engine::scheduler::mailbox::{Asking, Message, Reply, Slot};
+use crate::engine::run_metrics::RunMetrics;
+use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply, Slot};
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::engine::snapshot::Snapshot;
-use crate::engine::tally::Tally;
 use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::store::Claim;
@@ -81,7 +81,7 @@ pub(super) struct Driver {
     registration: Option<Registration>,
     slot: Option<Slot>,
     takes_messages: bool,
-    tally: Tally,
+    metrics: RunMetrics,
     spawn: Arc<SpawnGate>,
     depth: u64,
     /// Whoever ordered something and waits for an answer.
@@ -155,7 +155,7 @@ impl Driver {
         let terms = caller
             .as_ref()
             .map(|caller| CallerTerms { may_fall_back: caller.may_fall_back, answer_by: clock.at(caller.answer_by) });
-        let tally = Tally::of(&run, durable_seq > Seq(0), writer.is_some());
+        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some());
         let machine = Machine::new(MachineParts {
             run,
             plan,
@@ -181,7 +181,7 @@ impl Driver {
             registration,
             takes_messages: slot.is_some(),
             slot,
-            tally,
+            metrics,
             spawn: Arc::default(),
             depth,
             askers: HashMap::new(),
@@ -242,7 +242,7 @@ impl Driver {
         for output in self.machine.step(self.clock.now(), input) {
             back = self.perform(output).or(back);
         }
-        self.tally.count_run(self.machine.run());
+        self.metrics.update(self.machine.run());
         back
     }
 
@@ -251,10 +251,10 @@ impl Driver {
         match input {
             Input::Order { ticket, .. } => {
                 if let Some(asker) = self.askers.remove(&ticket) {
-                    let _ = asker.send(Reply::Again); // whoever asked may have gone
+                    let _ = asker.send(Reply::Retry); // whoever asked may have gone
                 }
             }
-            Input::ChildEnded(_) => self.core.schedule.timers.now(self.machine.run().id()),
+            Input::ChildEnded(_) => self.core.schedule.timers.wake_now(self.machine.run().id()),
             _ => {} // the next driver looks for itself
         }
     }
@@ -278,21 +278,21 @@ impl Driver {
 
     /// Whether certainly nobody else has taken the run since its last append.
     fn is_owned(&self) -> bool {
-        self.writer.as_ref().is_none_or(|writer| writer.hold().is_good())
+        self.writer.as_ref().is_none_or(|writer| writer.lease_proof().is_valid())
     }
 
     fn input_of(&mut self, message: Option<Message>) -> Input {
         match message {
             Some(Message::Order(asking)) => {
-                let Asking { order, by, reply } = *asking;
+                let OrderRequest { order, by, reply } = *asking;
                 let ticket = Ticket(self.tickets);
                 self.tickets += 1;
                 self.askers.insert(ticket, reply);
                 Input::Order { ticket, order, by, owned: self.is_owned() }
             }
-            Some(Message::Child(end)) => Input::ChildEnded(*end),
-            Some(Message::Waits) => Input::DescendantWaits,
-            None => Input::ExternalChange { reacquired: self.slot.as_ref().and_then(Slot::taken_again) },
+            Some(Message::ChildEnded(end)) => Input::ChildEnded(*end),
+            Some(Message::DescendantWaits) => Input::DescendantWaits,
+            None => Input::ExternalChange { reacquired: self.slot.as_ref().and_then(Slot::reacquired) },
         }
     }
 }
@@ -308,11 +308,11 @@ pub(super) fn spawn(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaph
 
 /// Drives a run in a task of the engine's runtime: one that was asked for on threads that move no runs.
 pub(super) fn spawn_in_engine(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
-    core.process.tasks.spawn_on(moved(core, driver, permit), &core.process.threads);
+    core.process.tasks.spawn_on(moved(core, driver, permit), &core.process.runtime);
 }
 
 fn moved(core: &Core, driver: Driver, permit: Option<OwnedSemaphorePermit>) -> impl Future<Output = ()> + Send + use<> {
-    let cut = core.process.cut.clone();
+    let cut = core.process.cancelled.clone();
     async move {
         let _permit = permit;
         // `None`: the process ends; what is on disk is what the next one goes on from.

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::Driver;
 use crate::engine::api::children;
-use crate::engine::api::types::NotDone;
+use crate::engine::api::types::OrderError;
 use crate::engine::machine::{CallRequest, End, Input, LockQuery, Measure, OrderAnswer, Output, RestCause, Ticket};
 use crate::engine::ports::locks;
 use crate::engine::ports::outgoing;
@@ -32,7 +32,7 @@ impl Driver {
             }
             Output::Call(departure) => self.call(departure),
             Output::Durable(seq) => self.stored(seq),
-            Output::NoticesDurable => self.core.ports.recorded.notify_one(),
+            Output::NoticesDurable => self.core.ports.notice_stored.notify_one(),
             Output::PinCollision(key) => {
                 if let Some(writer) = &self.writer {
                     writer.collision(&key, run);
@@ -61,10 +61,10 @@ impl Driver {
             }
             Output::ReadOrders => {
                 let store = self.core.ports.store.clone();
-                let hold = self.writer.as_ref().map(|writer| writer.hold());
+                let lease_proof = self.writer.as_ref().map(|writer| writer.lease_proof());
                 self.look(async move {
                     let orders = store.orders(run).await.ok();
-                    Input::StoreOrders { orders, owned: hold.is_none_or(|hold| hold.is_good()) }
+                    Input::StoreOrders { orders, owned: lease_proof.is_none_or(|proof| proof.is_valid()) }
                 });
             }
             Output::StoreOrderAnswer(id, answer) => {
@@ -82,27 +82,27 @@ impl Driver {
             Output::AnswerCaller(answer) => drop(self.caller.take().map(|caller| caller.send(answer))),
             Output::RetainRetryKey => {
                 if let Some(registration) = &mut self.registration {
-                    registration.keep();
+                    registration.retain_keys();
                 }
             }
             Output::BirthDurable => {
                 if let Some(registration) = &self.registration {
-                    registration.born();
+                    registration.mark_durable();
                 }
             }
             Output::ReleaseRetryKey => {
                 if let Some(registration) = &mut self.registration {
-                    registration.give_back(&self.core.ports.pins);
+                    registration.give_to_legacy(&self.core.ports.pins);
                 }
             }
             Output::Announce(announcement) => {
                 if let Some(registration) = &self.registration {
-                    registration.settle(|| announcement);
+                    registration.announce(|| announcement);
                 }
             }
             Output::Retract => {
                 if let Some(registration) = &self.registration {
-                    registration.unsettle();
+                    registration.retract();
                 }
             }
             Output::Measure(measure) => self.measure(&measure),
@@ -132,8 +132,8 @@ impl Driver {
         );
         let heard: BoxFuture<'static, Heard> = match made {
             Ok(mut made) => {
-                let needs_hold = attempt.effect != EffectClass::Read;
-                made.hold = self.writer.as_ref().filter(|_| needs_hold).map(|writer| writer.hold());
+                let needs_proof = attempt.effect != EffectClass::Read;
+                made.lease_proof = self.writer.as_ref().filter(|_| needs_proof).map(|writer| writer.lease_proof());
                 self.executor.perform(attempt.effect, made)
             }
             Err(heard) => Box::pin(std::future::ready(heard)),
@@ -156,23 +156,23 @@ impl Driver {
         let Some(asker) = self.askers.remove(&ticket) else { return };
         let reply = match answer {
             OrderAnswer::Done(run) => Reply::Done(run),
-            OrderAnswer::Refused { run, refusal } => Reply::Not(NotDone::Refused { run, refusal }),
-            OrderAnswer::Unknown(why) => Reply::Not(NotDone::Store { why: why.to_owned(), unknown: true }),
+            OrderAnswer::Refused { run, refusal } => Reply::Error(OrderError::Refused { run, refusal }),
+            OrderAnswer::Unknown(why) => Reply::Error(OrderError::Store { why: why.to_owned(), unknown: true }),
             OrderAnswer::Elsewhere => Reply::Elsewhere,
         };
         let _ = asker.send(reply); // whoever asked may have gone
     }
 
     fn measure(&mut self, measure: &Measure) {
-        self.tally.see(measure, self.machine.run());
+        self.metrics.record(measure, self.machine.run());
     }
 
     /// Closes the mailbox; false where it holds a message, or the freeze that held a step has just ended.
     fn close_mailbox(&mut self, has_frozen_step: bool) -> bool {
         let Some(slot) = &mut self.slot else { return false };
         if has_frozen_step {
-            self.core.schedule.timers.hold(slot.run());
-            if self.core.process.kill_switch.word() != Freeze::Effects {
+            self.core.schedule.timers.watch_freeze(slot.run());
+            if self.core.process.kill_switch.freeze() != Freeze::Effects {
                 return false;
             }
         }
@@ -185,38 +185,38 @@ impl Driver {
     pub(super) fn leave(&mut self, end: End) {
         let (run, core): (_, &Arc<_>) = (self.machine.run(), &self.core);
         let (id, status) = (run.id(), run.status());
-        self.tally.ended(run, end == End::Discarded, matches!(end, End::Resting { .. }));
+        self.metrics.task_ended(run, end == End::Discarded, matches!(end, End::Resting { .. }));
         tracing::debug!(run = %id, status = status.as_str(), ?end, "run left");
         match end {
             End::Resting { cause, wake } => {
                 if let Some(at) = wake {
-                    core.schedule.timers.at(id, at);
+                    core.schedule.timers.set(id, at);
                 }
                 if cause == RestCause::Nothing {
-                    core.schedule.stuck.note(id, &run.started().workflow, "nothing would move it");
+                    core.schedule.stuck.add(id, &run.started().workflow, "nothing would move it");
                 }
             }
             End::Settled => {
-                core.schedule.timers.forget(id);
+                core.schedule.timers.remove(id);
                 children::ended(core, run);
             }
             End::Discarded | End::Draining => {}
             End::OwnershipUncertain => match core.process.clock.now().checked_add(DOUBTFUL_PAUSE) {
-                Ok(at) => core.schedule.timers.at(id, at),
-                Err(_) => core.schedule.timers.now(id),
+                Ok(at) => core.schedule.timers.set(id, at),
+                Err(_) => core.schedule.timers.wake_now(id),
             },
             // One that was never born here may be another's, and rest.
             End::Lost if self.machine.durable_seq() == Seq(0) => {}
             End::Lost => {
-                core.schedule.timers.forget(id);
-                if self.machine.is_superseded(self.slot.as_ref().and_then(Slot::taken_again)) {
-                    core.schedule.timers.now(id); // read anew, it goes on
+                core.schedule.timers.remove(id);
+                if self.machine.is_superseded(self.slot.as_ref().and_then(Slot::reacquired)) {
+                    core.schedule.timers.wake_now(id); // read anew, it goes on
                 }
             }
         }
         if end != End::Lost {
             let is_stuck = matches!(end, End::Resting { cause: RestCause::Nothing, .. });
-            core.schedule.stuck.forget_unless(id, is_stuck);
+            core.schedule.stuck.remove_unless(id, is_stuck);
         }
     }
 }

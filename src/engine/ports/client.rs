@@ -27,11 +27,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::clock;
 use crate::engine::bounds::usize_of;
-use crate::engine::kill_switch::{Beginning, KillSwitch};
+use crate::engine::kill_switch::{KillSwitch, Operation};
 use crate::engine::ports::connections::{self, Broken, Exchanged, Links};
 use crate::engine::ports::decode;
 use crate::engine::ports::service::Base;
-use crate::engine::scheduler::lease::Hold;
+use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::workflow::{EffectClass, Heard, KeptHeaders, Mode};
@@ -53,15 +53,15 @@ pub(in crate::engine) struct Outgoing {
     /// Where it waits for its turn.
     pub base: Arc<Base>,
     /// It leaves only while this holds.
-    pub hold: Option<Hold>,
+    pub lease_proof: Option<LeaseProof>,
     /// Which of the reply's headers are kept.
     pub kept_headers: Arc<KeptHeaders>,
 }
 
 /// Why a call does not leave after all, asked just before its first byte: its run may be another process's.
-pub(in crate::engine) fn withheld(hold: Option<&Hold>) -> Option<Heard> {
+pub(in crate::engine) fn withheld(lease_proof: Option<&LeaseProof>) -> Option<Heard> {
     let why = "the store has not heard of this process for so long that the run may be another's";
-    hold.filter(|hold| !hold.is_good()).map(|_| Heard::Withheld(why.into()))
+    lease_proof.filter(|proof| !proof.is_valid()).map(|_| Heard::Withheld(why.into()))
 }
 
 /// A call that only reads: there is no other way to make one.
@@ -179,8 +179,19 @@ impl Wire {
     }
 
     async fn send(self, call: Outgoing, ends: Instant, kill_switch: Option<&KillSwitch>) -> Heard {
-        let Outgoing { method, uri, headers, body, timeout, repeatable, mode: _, run: _, base, hold, kept_headers } =
-            call;
+        let Outgoing {
+            method,
+            uri,
+            headers,
+            body,
+            timeout,
+            repeatable,
+            mode: _,
+            run: _,
+            base,
+            lease_proof,
+            kept_headers,
+        } = call;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -198,10 +209,10 @@ impl Wire {
                 // Without a connection not a byte has left.
                 Err(_) => return Heard::NotSent(format!("no connection within {} ms", within.as_millis())),
             };
-            if let Some(withheld) = withheld(hold.as_ref()) {
+            if let Some(withheld) = withheld(lease_proof.as_ref()) {
                 return withheld;
             }
-            let pass = match kill_switch.map(|switch| switch.begin(Beginning::Effect)) {
+            let pass = match kill_switch.map(|switch| switch.begin(Operation::Effect)) {
                 Some(None) => return Heard::Withheld("private and shared steps are frozen".into()),
                 Some(pass) => pass,
                 None => None,

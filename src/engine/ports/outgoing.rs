@@ -91,7 +91,7 @@ fn made(
         mode: run.mode(),
         run: run.id(),
         base: base.clone(),
-        hold: None,
+        lease_proof: None,
         kept_headers,
     })
 }

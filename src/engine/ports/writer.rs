@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 
 use crate::affinity::StoreAffinity;
 use crate::engine::ports::veil::Veil;
-use crate::engine::scheduler::lease::{Hold, Lease};
+use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::flag::PinKey;
 use crate::names::{PlanId, RunId, Seq};
@@ -66,15 +66,15 @@ pub(in crate::engine) struct Writer {
     /// The last append that was acknowledged, until somebody takes it.
     stored: Option<Arc<Append>>,
     /// Since when the run is certainly this process's: as of the last append that was acknowledged, or that it was taken.
-    hold: Hold,
+    lease_proof: LeaseProof,
     /// The same as of the append that is under way.
-    next_hold: Option<Hold>,
+    next_lease_proof: Option<LeaseProof>,
 }
 
 impl Writer {
     /// Of a run that was taken while this held; `None` of a new one.
-    pub fn new(parts: WriterParts, hold: Option<Hold>) -> Self {
-        let hold = hold.unwrap_or_else(|| parts.lease.hold());
+    pub fn new(parts: WriterParts, lease_proof: Option<LeaseProof>) -> Self {
+        let lease_proof = lease_proof.unwrap_or_else(|| parts.lease.proof());
         Self {
             parts,
             under_way: None,
@@ -82,20 +82,20 @@ impl Writer {
             run: None,
             appending: None,
             stored: None,
-            hold,
-            next_hold: None,
+            lease_proof,
+            next_lease_proof: None,
         }
     }
     /// Whether the run is certainly this process's.
-    pub fn hold(&self) -> Hold {
-        self.hold.clone()
+    pub fn lease_proof(&self) -> LeaseProof {
+        self.lease_proof.clone()
     }
     /// Hands an append in, after a pause.
     pub fn hand_in(&mut self, append: Arc<Append>, pause: Duration) {
         self.run = Some(append.run_id);
         self.pins.clone_from(&append.pins);
         if pause.is_zero() {
-            self.next_hold = Some(self.parts.lease.hold());
+            self.next_lease_proof = Some(self.parts.lease.proof());
         }
         let sealed = match &mut self.parts.veil {
             None => Some(append),
@@ -120,8 +120,8 @@ impl Writer {
                 self.parts.snapshots.stored(append);
             }
             self.stored = append;
-            if let Some(hold) = self.next_hold.take() {
-                self.hold = hold;
+            if let Some(lease_proof) = self.next_lease_proof.take() {
+                self.lease_proof = lease_proof;
             }
             for (pin, run) in std::mem::take(&mut self.pins).iter().zip(self.run.into_iter().cycle()) {
                 self.parts.pins.pinned(pin, run);

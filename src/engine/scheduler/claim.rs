@@ -10,12 +10,12 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::engine::api::types::NotDone;
+use crate::engine::api::types::OrderError;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::driver::{Driver, Parts};
-use crate::engine::scheduler::lease::Hold;
-use crate::engine::scheduler::load::{Read, Unloaded, read};
+use crate::engine::scheduler::lease::LeaseProof;
+use crate::engine::scheduler::load::{LoadError, Read, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
 use crate::engine::scheduler::stored_run::Beginning;
 use crate::store::{Owned, StoreError, Taken};
@@ -30,7 +30,7 @@ const WITHHELD: SignedDuration = SignedDuration::from_secs(60);
 pub(in crate::engine) fn open(
     core: &Arc<Core>,
     slot: Slot,
-    owned: Option<(Owned, Hold)>,
+    owned: Option<(Owned, LeaseProof)>,
     permit: Option<OwnedSemaphorePermit>,
 ) {
     core.run_tasks.supervise(core);
@@ -39,18 +39,18 @@ pub(in crate::engine) fn open(
     let moved = async move {
         let _permit = permit;
         let moved = async { Box::pin(opened(&core, slot, owned)).await };
-        core.process.cut.run_until_cancelled(moved).await;
+        core.process.cancelled.run_until_cancelled(moved).await;
     };
-    tasks.process.tasks.spawn_on(moved, &tasks.process.threads);
+    tasks.process.tasks.spawn_on(moved, &tasks.process.runtime);
 }
 
-async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owned, Hold)>) {
+async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owned, LeaseProof)>) {
     let run = slot.run();
-    let (taken, hold) = match owned {
-        Some((owned, hold)) => (Ok(Taken::Mine(owned)), hold),
+    let (taken, lease_proof) = match owned {
+        Some((owned, lease_proof)) => (Ok(Taken::Mine(owned)), lease_proof),
         None => {
-            let hold = core.schedule.lease.hold();
-            (core.ports.store.take(core.schedule.worker, run).await, hold)
+            let lease_proof = core.schedule.lease.proof();
+            (core.ports.store.take(core.schedule.worker, run).await, lease_proof)
         }
     };
     let owned = match taken {
@@ -61,32 +61,32 @@ async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owned, Hold)>) 
             return;
         }
         Ok(Taken::Ended(summary)) => {
-            core.schedule.timers.forget(run);
-            let refused = || NotDone::Refused { run: Box::new(summary.clone()), refusal: Refusal::Ended };
-            slot.reject_all(|| Reply::Not(refused()));
+            core.schedule.timers.remove(run);
+            let refused = || OrderError::Refused { run: Box::new(summary.clone()), refusal: Refusal::Ended };
+            slot.reject_all(|| Reply::Error(refused()));
             return;
         }
         Ok(Taken::Unknown) => {
-            core.schedule.timers.forget(run);
-            slot.reject_all(|| Reply::Not(NotDone::NoRun));
+            core.schedule.timers.remove(run);
+            slot.reject_all(|| Reply::Error(OrderError::NoRun));
             return;
         }
         Err(error) => return not_now(core, slot, &error),
     };
-    match load(core, slot, &owned, hold).await {
+    match load(core, slot, &owned, lease_proof).await {
         Ok(driver) => drop(driver.drive().await),
-        Err((slot, Unloaded::Store(error))) => not_now(core, slot, &error),
-        Err((mut slot, Unloaded::Unreadable(why) | Unloaded::Withheld(why))) => {
-            slot.reject_all(|| Reply::Not(NotDone::Unreadable(why.clone())));
+        Err((slot, LoadError::Store(error))) => not_now(core, slot, &error),
+        Err((mut slot, LoadError::Unreadable(why) | LoadError::Withheld(why))) => {
+            slot.reject_all(|| Reply::Error(OrderError::Unreadable(why.clone())));
         }
     }
 }
 
 fn not_now(core: &Core, mut slot: Slot, error: &StoreError) {
     tracing::warn!(run = %slot.run(), %error, "the run cannot be taken now");
-    slot.reject_all(|| Reply::Not(NotDone::Store { why: error.to_string(), unknown: false }));
+    slot.reject_all(|| Reply::Error(OrderError::Store { why: error.to_string(), unknown: false }));
     if let Ok(at) = core.process.clock.now().checked_add(AGAIN) {
-        core.schedule.timers.at(slot.run(), at);
+        core.schedule.timers.set(slot.run(), at);
     }
 }
 
@@ -95,10 +95,10 @@ pub(in crate::engine) async fn load(
     core: &Arc<Core>,
     slot: Slot,
     owned: &Owned,
-    hold: Hold,
-) -> Result<Driver, (Slot, Unloaded)> {
+    lease_proof: LeaseProof,
+) -> Result<Driver, (Slot, LoadError)> {
     let id = slot.run();
-    core.schedule.timers.forget(id);
+    core.schedule.timers.remove(id);
     // Nobody appends to it and nobody purges it meanwhile.
     let beginning = match owned.summary.seq.0 >= core.schedule.run_snapshots.every() {
         true => Beginning::Snapshot,
@@ -113,7 +113,7 @@ pub(in crate::engine) async fn load(
         found = read(core, id, Beginning::FirstEvent).await;
     }
     match found {
-        Ok(read) if read.run.seq() == owned.summary.seq => Ok(read.driver(core, slot, owned, hold)),
+        Ok(read) if read.run.seq() == owned.summary.seq => Ok(read.driver(core, slot, owned, lease_proof)),
         Ok(read) => {
             // Whoever appended to it would be refused for ever.
             let (row, events) = (owned.summary.seq, read.run.seq());
@@ -122,17 +122,17 @@ pub(in crate::engine) async fn load(
                  check` tells how far), restore a backup"
             );
             tracing::error!(run = %id, why, "the run cannot be moved by this process");
-            core.schedule.stuck.note(id, &owned.summary.workflow, &why);
-            Err((slot, Unloaded::Unreadable(why)))
+            core.schedule.stuck.add(id, &owned.summary.workflow, &why);
+            Err((slot, LoadError::Unreadable(why)))
         }
         Err(unloaded) => {
-            if let Unloaded::Unreadable(why) | Unloaded::Withheld(why) = &unloaded {
+            if let LoadError::Unreadable(why) | LoadError::Withheld(why) = &unloaded {
                 tracing::error!(run = %id, why, "the run cannot be moved by this process");
-                core.schedule.stuck.note(id, &owned.summary.workflow, why);
+                core.schedule.stuck.add(id, &owned.summary.workflow, why);
             }
             // One answer that was lost is no reason to leave a run for ever.
-            if let (Unloaded::Withheld(_), Ok(at)) = (&unloaded, core.process.clock.now().checked_add(WITHHELD)) {
-                core.schedule.timers.at(id, at);
+            if let (LoadError::Withheld(_), Ok(at)) = (&unloaded, core.process.clock.now().checked_add(WITHHELD)) {
+                core.schedule.timers.set(id, at);
             }
             Err((slot, unloaded))
         }
@@ -140,10 +140,11 @@ pub(in crate::engine) async fn load(
 }
 
 impl Read {
-    fn driver(self, core: &Arc<Core>, slot: Slot, owned: &Owned, hold: Hold) -> Driver {
+    fn driver(self, core: &Arc<Core>, slot: Slot, owned: &Owned, lease_proof: LeaseProof) -> Driver {
         let Read { run, last, plan, snapshot, credentials, veil, from_snapshot: _ } = self;
-        let (executor, writer) = core.of_mode(run.mode(), &plan, None, owned.fence, Some(hold), veil);
-        let registration = core.schedule.registry.take(run.id(), None).ok();
+        let (executor, writer) =
+            core.executor_and_writer(run.mode(), &plan, None, owned.fence, Some(lease_proof), veil);
+        let registration = core.schedule.registry.register(run.id(), None).ok();
         let mut driver = Driver::new(Parts {
             core: core.clone(),
             snapshot,

@@ -1,20 +1,21 @@
-//! Brings a message to a run: to its driver, or to one that is begun for it.
+//! Delivers a message to a run.
 
 use std::sync::Arc;
 
 use crate::engine::context::Core;
-use crate::engine::scheduler::mailbox::{Message, Sent};
+use crate::engine::scheduler::mailbox::{Message, SendOutcome};
 use crate::names::RunId;
 
-/// Why a message was not posted.
+/// Why a message was not delivered.
 #[derive(Debug)]
 pub(in crate::engine) enum Undelivered {
-    /// The process begins nothing more.
+    /// The run has no task, and a draining process starts none.
     Draining,
 }
 
 impl Core {
-    /// Brings a message to a run: to its task, or to one that is begun for it.
+    /// Puts a message into the mailbox of the run's task; starts a task where the run has none. Waits while the mailbox is
+    /// full.
     pub(in crate::engine) async fn deliver(
         self: &Arc<Self>,
         run: RunId,
@@ -22,26 +23,26 @@ impl Core {
     ) -> Result<(), Undelivered> {
         loop {
             message = match self.schedule.mailboxes.send(run, message) {
-                Sent::Taken => return Ok(()),
-                Sent::Closing(message, gone) => {
-                    gone.cancelled().await;
+                SendOutcome::Delivered => return Ok(()),
+                SendOutcome::Closing(message, released) => {
+                    released.cancelled().await;
                     message
                 }
-                Sent::Full(message, sender) => match sender.send(message).await {
+                SendOutcome::Full(message, sender) => match sender.send(message).await {
                     Ok(()) => return Ok(()),
                     Err(refused) => {
                         tokio::task::yield_now().await;
                         refused.0
                     }
                 },
-                Sent::NoSlot(message) if *self.process.draining.borrow() => {
+                SendOutcome::NoSlot(message) if *self.process.draining.borrow() => {
                     drop(message);
                     return Err(Undelivered::Draining);
                 }
-                Sent::NoSlot(message) => {
+                SendOutcome::NoSlot(message) => {
                     if let Some(slot) = self.schedule.mailboxes.claim_slot(&self.schedule.timers, run) {
-                        // Where there is no room, a person does not wait for it.
-                        let permit = self.schedule.woken.clone().try_acquire_owned().ok();
+                        // A person does not wait for a permit: the task starts without one where none is free.
+                        let permit = self.schedule.wake_permits.clone().try_acquire_owned().ok();
                         self.run_tasks.open(self.clone(), slot, None, permit);
                     }
                     message

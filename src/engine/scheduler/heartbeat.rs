@@ -1,7 +1,7 @@
-//! Tells a store that several processes share, again and again, that this process lives.
+//! Renews this process's lease in a shared store.
 //!
-//! Always true: the store answers with its time, which is this process's from then on; what holds after an answer is
-//! `lease`'s business. When the store is slow or silent, others may take this process's runs.
+//! Always true: the store answers with its time, which this process's clock follows; what a renewal proves is `lease`'s
+//! business. When the store is slow or silent, the lease runs out, and other processes may take this process's runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +12,28 @@ use crate::clock::Moment;
 use crate::engine::context::Core;
 use crate::limits::Limits;
 
-/// Says so now.
+/// Renews the lease now.
 pub(in crate::engine) async fn renew(core: &Core) -> Result<(), crate::store::StoreError> {
-    let lives = Limits::ms(core.files.limits.lease_ms);
-    let (asked, moment) = (Instant::now(), Moment::now());
-    if let Some(there) = core.ports.store.beat(core.schedule.worker, core.schedule.worker_name.clone(), lives).await? {
-        core.process.clock.follow(there, moment);
+    let duration = Limits::ms(core.files.limits.lease_ms);
+    let (sent_at, moment) = (Instant::now(), Moment::now());
+    let (worker, name) = (core.schedule.worker, core.schedule.worker_name.clone());
+    if let Some(store_time) = core.ports.store.beat(worker, name, duration).await? {
+        core.process.clock.follow(store_time, moment);
     }
-    core.schedule.lease.heard(asked);
+    core.schedule.lease.renewed(sent_at);
     Ok(())
 }
 
-/// Says so three times a lease.
+/// Renews the lease three times within its duration, for ever.
 pub(in crate::engine) async fn beat(core: &Arc<Core>) {
     let pause = (Limits::ms(core.files.limits.lease_ms) / 3).max(Duration::from_millis(10));
     loop {
         match tokio::time::timeout(pause * 2, renew(core)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the store did not hear that this process lives"),
-            Err(_) => tracing::warn!("the store does not answer; others may take this process's runs"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the lease was not renewed; other processes may take this one's runs")
+            }
+            Err(_) => tracing::warn!("the store does not answer; other processes may take this one's runs"),
         }
         tokio::time::sleep(pause).await;
     }

@@ -1,77 +1,76 @@
-//! This process lives: said to a store that several share, so that nobody takes its runs.
+//! This process's lease on its runs in a shared store, as far as the process itself can know.
 //!
-//! The store says what time it is there, and that is this process's time from then on.
+//! Always true: appends are guarded by fencing tokens, and the lease only keeps other processes from taking runs that are
+//! moved here. Private and shared calls, which no token guards, need a [`LeaseProof`]: a call is sent only where the lease
+//! certainly did not run out between the append of its `StepStarted` and the sending. Times are those of the monotonic
+//! clock.
 //!
-//! Always true: what is kept rests on fences, and what is said here only spares others the trouble. What leaves for a
-//! service rests on [`Hold`]: a private or shared call that waited for its turn leaves only where no lease can have run
-//! out since the store took the event that began it. Only this process's steady clock is asked.
-//!
-//! When the store does not hear it for a whole lease, others take this process's runs, its appends are refused, and no
-//! such call leaves.
+//! When renewals fail for the duration of the lease, other processes take the runs, this one's appends are refused, and it
+//! sends no such call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long this process's word holds, as far as it can know.
+/// The lease of this process.
 pub(in crate::engine) struct Lease {
-    /// `None` where nobody else can take a run: it always holds.
-    lives: Option<Duration>,
-    heard: Mutex<Heard>,
+    /// `None` where the store is this process's alone: the lease never runs out.
+    duration: Option<Duration>,
+    state: Mutex<LeaseState>,
 }
 
 #[derive(Default)]
-struct Heard {
-    /// Counts the times at which the lease may have run out.
+struct LeaseState {
+    /// Counts up each time the lease may have run out.
     tenure: u64,
-    /// When the last word that was heard was said.
-    said: Option<Instant>,
+    /// When the last successful renewal was sent.
+    renewal_sent: Option<Instant>,
 }
 
 impl Lease {
-    /// Of a process that said nothing yet.
-    pub fn new(lives: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self { lives, heard: Mutex::default() })
+    /// A lease that was not acquired yet.
+    pub fn new(duration: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self { duration, state: Mutex::default() })
     }
-    fn state(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, LeaseState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The store has heard what was said then.
-    pub fn heard(&self, said: Instant) {
-        let Some(lives) = self.lives else { return };
+    /// A renewal that was sent then has succeeded.
+    pub fn renewed(&self, sent_at: Instant) {
+        let Some(duration) = self.duration else { return };
         let mut state = self.state();
-        // It may have heard it only now: until then it went by the word before.
-        if state.said.is_none_or(|before| before.elapsed() >= lives) {
+        // The store may have received it only now, when the lease before had run out.
+        if state.renewal_sent.is_none_or(|before| before.elapsed() >= duration) {
             state.tenure += 1;
         }
-        state.said = Some(said);
+        state.renewal_sent = Some(sent_at);
     }
-    /// The lease may have run out.
+    /// Pretends that the lease may have run out.
     #[cfg(test)]
     pub fn lapse(&self) {
         self.state().tenure += 1;
     }
-    /// What holds from now on, of what the store says after this to be this process's: asked before the store is, because
-    /// the lease may run out while its answer is on the way.
-    pub fn hold(self: &Arc<Self>) -> Hold {
-        Hold { lease: self.clone(), tenure: self.state().tenure }
+    /// A proof for what the store accepts after this call. It has to be taken before the store is asked, because the lease
+    /// may run out while the answer is on its way.
+    pub fn proof(self: &Arc<Self>) -> LeaseProof {
+        LeaseProof { lease: self.clone(), tenure: self.state().tenure }
     }
 }
 
-/// The word of a process over a run, since the store last took something of it.
+/// Proves that this process has owned a run without a gap since the store last accepted something of it.
 #[derive(Clone)]
-pub(in crate::engine) struct Hold {
+pub(in crate::engine) struct LeaseProof {
     lease: Arc<Lease>,
     tenure: u64,
 }
 
-impl Hold {
-    /// Whether certainly nobody else owns the run now.
-    pub fn is_good(&self) -> bool {
-        let Some(lives) = self.lease.lives else { return true };
+impl LeaseProof {
+    /// Whether certainly no other process has taken the run since.
+    pub fn is_valid(&self) -> bool {
+        let Some(duration) = self.lease.duration else { return true };
         let state = self.lease.state();
-        state.tenure == self.tenure && state.said.is_some_and(|said| said.elapsed() < lives)
+        state.tenure == self.tenure && state.renewal_sent.is_some_and(|sent_at| sent_at.elapsed() < duration)
     }
 }
 
@@ -84,27 +83,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_lapsed_once_holds_no_more() {
+    async fn a_proof_stays_invalid_once_the_lease_may_have_run_out() {
         let lease = Lease::new(Some(s(10)));
-        assert!(!lease.hold().is_good(), "nobody has heard of it");
-        lease.heard(Instant::now());
-        let hold = lease.hold();
+        assert!(!lease.proof().is_valid(), "the lease was never acquired");
+        lease.renewed(Instant::now());
+        let first = lease.proof();
         tokio::time::sleep(s(9)).await;
-        assert!(hold.is_good());
-        let said = Instant::now();
+        assert!(first.is_valid());
+        let sent_at = Instant::now();
         tokio::time::sleep(s(2)).await;
-        assert!(!hold.is_good(), "the answer is still out");
-        lease.heard(said);
-        assert!(!hold.is_good(), "the store may have heard it too late, and others may have taken the run");
-        let again = lease.hold();
-        assert!(again.is_good(), "what the store took since is this process's");
-        lease.heard(Instant::now());
+        assert!(!first.is_valid(), "the renewal is still unanswered");
+        lease.renewed(sent_at);
+        assert!(!first.is_valid(), "the store may have received it too late, and others may have taken the run");
+        let second = lease.proof();
+        assert!(second.is_valid(), "what the store accepts since then is this process's");
+        lease.renewed(Instant::now());
         tokio::time::sleep(s(9)).await;
-        lease.heard(Instant::now());
+        lease.renewed(Instant::now());
         tokio::time::sleep(s(9)).await;
-        assert!(again.is_good(), "it was never silent for so long");
+        assert!(second.is_valid(), "each renewal came in time");
         tokio::time::sleep(s(1)).await;
-        assert!(!again.is_good());
-        assert!(Lease::new(None).hold().is_good(), "nobody else is there");
+        assert!(!second.is_valid());
+        assert!(Lease::new(None).proof().is_valid(), "no other process exists");
     }
 }

@@ -16,7 +16,7 @@ use crate::store::StoreError;
 use crate::workflow::{Plan, Run};
 
 /// Why a run cannot be moved here.
-pub(in crate::engine) enum Unloaded {
+pub(in crate::engine) enum LoadError {
     /// The store does not answer.
     Store(StoreError),
     /// Its events or its plan cannot be read.
@@ -39,15 +39,15 @@ pub(in crate::engine) struct Read {
 }
 
 /// Reads a run, whoever moves it.
-pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<Read, Unloaded> {
-    let _turn = core.schedule.reads.0.acquire().await; // never closed
+pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<Read, LoadError> {
+    let _turn = core.schedule.load_permits.0.acquire().await; // never closed
     let StoredRun { run, last, events, from_snapshot } = match stored_run::read(core, id, beginning).await {
         Ok(stored) => stored,
-        Err(unread @ Unread::Misfit(_)) => return Err(Unloaded::Unreadable(unread.to_string())),
+        Err(unread @ Unread::Misfit(_)) => return Err(LoadError::Unreadable(unread.to_string())),
         Err(Unread::Store(error)) => {
             // Where the store answers otherwise, it is this run's events that cannot be read: the others go on.
-            core.ports.store.run(id).await.map_err(Unloaded::Store)?;
-            return Err(Unloaded::Withheld(format!("its events cannot be read: {error}")));
+            core.ports.store.run(id).await.map_err(LoadError::Store)?;
+            return Err(LoadError::Withheld(format!("its events cannot be read: {error}")));
         }
     };
     if events.len() as u64 >= core.schedule.run_snapshots.every() && !run.is_final() && !run.started().sensitive {
@@ -61,7 +61,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let credentials = match &started.sealed {
         None => Default::default(),
         Some(sealed) => {
-            let key = core.ports.store.run_key(id).await.map_err(Unloaded::Store)?.unwrap_or_default();
+            let key = core.ports.store.run_key(id).await.map_err(LoadError::Store)?.unwrap_or_default();
             core.ports.sealer.open(id, sealed, &key).unwrap_or_else(|| {
                 tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
                 Default::default()
@@ -72,12 +72,12 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
 }
 
 /// The plan that a run keeps: in force, or made again, whatever today's files have.
-pub(in crate::engine) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, Unloaded> {
+pub(in crate::engine) async fn plan_of(core: &Core, snapshot: &Snapshot, id: &PlanId) -> Result<Arc<Plan>, LoadError> {
     if let Some(plan) = snapshot.plan(id) {
         return Ok(plan);
     }
-    let kept = core.ports.store.plan(id.clone()).await.map_err(Unloaded::Store)?;
+    let kept = core.ports.store.plan(id.clone()).await.map_err(LoadError::Store)?;
     let plan = kept.and_then(|source| snapshot.rebuild(&source, &core.files.limits)).map(Arc::new);
     plan.filter(|plan| plan.id == *id)
-        .ok_or_else(|| Unloaded::Unreadable(format!("its plan ({id}) cannot be read by this version")))
+        .ok_or_else(|| LoadError::Unreadable(format!("its plan ({id}) cannot be read by this version")))
 }

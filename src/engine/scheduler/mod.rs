@@ -1,9 +1,8 @@
 //! Which run has a task: mailboxes, timers, claims, leases.
 //!
-//! Always true: a run has at most one task in this process, and what is sent to one that has none begins it
-//! (`mailbox`, `deliver`, `claim`). A run that only waits is an entry in `timers`; the `supervisor` wakes it, and begins
-//! what the last process left (`recover`, `outbox`). Those who move runs are known only as
-//! [`super::context::RunTasks`].
+//! Always true: a run has at most one task in this process, and a message to a run without a task starts one (`mailbox`,
+//! `deliver`, `claim`). A resting run is an entry in `timers`; the `supervisor` wakes it. What the last process left is
+//! resumed by `recover` and `outbox`. What moves runs is known only as [`super::context::RunTasks`].
 
 pub(super) mod claim;
 pub(super) mod deliver;
@@ -11,9 +10,10 @@ pub(super) mod gauges;
 pub(super) mod heartbeat;
 pub(super) mod lease;
 pub(super) mod load;
+pub(super) mod load_permits;
 pub(super) mod mailbox;
 pub(super) mod outbox;
-pub(super) mod reads;
+
 pub(super) mod recover;
 pub(super) mod registry;
 pub(super) mod run_snapshots;

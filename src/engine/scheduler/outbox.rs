@@ -1,13 +1,13 @@
 //! Begins the runs that other runs decided on: rows of the store's outbox of births.
 //!
 //! The question it answers: "the process ended between the append that decided on a run and the run's first append: who
-//! begins it?" A row is written by the first of these appends and removed by the second, so that it is delivered at
-//! least once; a run begins at most once, because a child is begun in its own slot after a look that found nothing, and
-//! an heir takes a claim with its first append.
+//! begins it?" A row is written by the first of these appends and removed by the second, so it is delivered at least once.
+//! The run begins at most once: a child because whoever begins it holds its slot and has seen that the store has no such
+//! run, an heir because its first append claims a key.
 //!
-//! What it leaves to others: a child is begun by its parent's driver, which is woken here (`children`); an heir is
-//! begun as it would be if somebody ordered the same rerun again (`rerun`). Whoever decided begins the run at once, as a
-//! rule: a row is looked at only when that has not happened for a while, and at once when a process starts.
+//! What it leaves to others: a child is begun by its parent's driver, which is woken here (`children`); an heir is begun as
+//! by a repeated order of the same rerun (`rerun`). Normally the run begins right after the decision: a row is delivered
+//! only after a grace period, and at once after the start of a process.
 //!
 //! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing pause.
 
@@ -29,25 +29,25 @@ use crate::store::{Birth, News, StoreError};
 
 /// Rows that are read together.
 const ROWS_MAX: usize = 10_000;
-/// A younger row is left to whoever decided on it.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A younger row is left to the task that wrote it.
+const GRACE: Duration = Duration::from_secs(2);
 /// The first pause before a row is delivered again; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Rows that were delivered and are still there, by the run that is to begin: how often, and when they are due again.
-type Tries = HashMap<RunId, (u32, Instant)>;
+/// Rows that were delivered and are still in the outbox, by the run to begin: how often, and when they are due again.
+type Retries = HashMap<RunId, (u32, Instant)>;
 
-/// Delivers what is to begin, for as long as the process lives.
+/// Delivers rows until the process ends.
 pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
     let mut news = core.ports.store.news();
-    let mut tries = Tries::new();
-    // Where the store is this process's alone, nobody is left who would begin what the last one decided.
-    let mut patience = if core.ports.store.is_shared() { PATIENCE } else { Duration::ZERO };
+    let mut retries = Retries::new();
+    // Where the store is this process's alone, the tasks that wrote the rows of the process before are gone.
+    let mut grace = if core.ports.store.is_shared() { GRACE } else { Duration::ZERO };
     let mut next = Some(Instant::now());
     loop {
-        let heard = async {
+        let new_row = async {
             loop {
                 match news.recv().await {
                     Ok(News::Birth) | Err(RecvError::Lagged(_)) => return,
@@ -57,19 +57,19 @@ pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
             }
         };
         tokio::select! {
-            () = heard => {
-                let due = Instant::now() + PATIENCE;
+            () = new_row => {
+                let due = Instant::now() + GRACE;
                 next = Some(next.map_or(due, |next| next.min(due)));
             }
             () = until(next) => {
-                next = match round(core, &mut tries, patience).await {
+                next = match deliver_due(core, &mut retries, grace).await {
                     Ok(next) => next,
                     Err(error) => {
-                        tracing::warn!(%error, "the runs that are to begin cannot be read");
+                        tracing::warn!(%error, "the outbox of runs to begin cannot be read; it is tried again");
                         Some(Instant::now() + PAUSE)
                     }
                 };
-                patience = PATIENCE;
+                grace = GRACE;
                 if core.ports.store.is_shared() {
                     let sweep = Instant::now() + Limits::ms(core.files.limits.sweep_ms.max(1));
                     next = Some(next.map_or(sweep, |next| next.min(sweep)));
@@ -86,36 +86,36 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Delivers every row whose turn has come; when the next one's does.
-async fn round(core: &Arc<Core>, tries: &mut Tries, patience: Duration) -> Result<Option<Instant>, StoreError> {
+/// Delivers every row that is due; returns when the next one is.
+async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -> Result<Option<Instant>, StoreError> {
     if *core.process.draining.borrow() {
         return Ok(None);
     }
     let births = core.ports.store.births(ROWS_MAX).await?;
-    let there: HashSet<RunId> = births.iter().map(|birth| birth.run).collect();
-    tries.retain(|run, _| there.contains(run));
+    let runs: HashSet<RunId> = births.iter().map(|birth| birth.run).collect();
+    retries.retain(|run, _| runs.contains(run));
     let (mut next, mut overdue) = (None::<Instant>, 0_u32);
-    let mut later = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
+    let mut postpone = |until: Instant| next = Some(next.map_or(until, |next| next.min(until)));
     for birth in &births {
         let now = Instant::now();
         let age = core.process.clock.now().duration_since(birth.at);
-        let left = SignedDuration::try_from(patience).unwrap_or_default() - age;
+        let left = SignedDuration::try_from(grace).unwrap_or_default() - age;
         if let Ok(left) = Duration::try_from(left)
             && !left.is_zero()
         {
-            later(now + left);
+            postpone(now + left);
             continue;
         }
         overdue += 1;
-        let (times, due) = tries.get(&birth.run).copied().unwrap_or((0, now));
+        let (times, due) = retries.get(&birth.run).copied().unwrap_or((0, now));
         if due > now {
-            later(due);
+            postpone(due);
             continue;
         }
         deliver_one(core, birth).await?;
         let due = Instant::now() + PAUSE.saturating_mul(1 << times.min(6)).min(PAUSE_MAX);
-        tries.insert(birth.run, (times.saturating_add(1), due));
-        later(due);
+        retries.insert(birth.run, (times.saturating_add(1), due));
+        postpone(due);
     }
     gauge!("pointsman_births_overdue").set(overdue);
     Ok(next)
@@ -126,19 +126,19 @@ async fn deliver_one(core: &Arc<Core>, birth: &Birth) -> Result<(), StoreError> 
     let (record, parent) = match (serde_json::from_value::<BirthRecord>(birth.record.clone()), birth.parent) {
         (Ok(record), Some(parent)) => (record, parent),
         (record, parent) => {
-            tracing::error!(%run, ?parent, ?record, "a run is to begin, and this version does not know how: it is left");
+            tracing::error!(%run, ?parent, ?record, "this version cannot read the outbox row of a run to begin: the row stays");
             return Ok(());
         }
     };
     match record {
-        BirthRecord::Child => child(core, run, parent).await,
+        BirthRecord::Child => deliver_child(core, run, parent).await,
         BirthRecord::Heir { from } => {
             match rerun::rerun(core, parent, from, String::new()).await {
                 Ok(started) => {
-                    tracing::info!(%run, %parent, fresh = started.fresh, "the run that takes another's place began late")
+                    tracing::info!(%run, %parent, fresh = started.fresh, "the rerun of a superseded run began from the outbox")
                 }
                 Err(why) => {
-                    tracing::warn!(%run, %parent, %why, "a run that is to take another's place did not begin: it is tried again")
+                    tracing::warn!(%run, %parent, %why, "the rerun of a superseded run did not begin: it is tried again")
                 }
             }
             Ok(())
@@ -146,8 +146,8 @@ async fn deliver_one(core: &Arc<Core>, birth: &Birth) -> Result<(), StoreError> 
     }
 }
 
-/// A child that was decided on has no event yet: its parent's driver begins it, where that has not ended.
-async fn child(core: &Arc<Core>, child: RunId, parent: RunId) -> Result<(), StoreError> {
+/// Wakes the parent of a child without events, whose driver begins it; drops the row where the parent has ended.
+async fn deliver_child(core: &Arc<Core>, child: RunId, parent: RunId) -> Result<(), StoreError> {
     if core.ports.store.run(parent).await?.is_none_or(|parent| parent.status.is_final()) {
         tracing::debug!(run = %child, %parent, "a child is not born: its parent has ended");
         return core.ports.store.drop_birth(child).await;

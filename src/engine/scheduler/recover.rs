@@ -1,7 +1,7 @@
-//! Takes up the runs that the last process left.
+//! Resumes the runs that the last process left unfinished.
 //!
-//! Always true: a run is what its events on disk say; a step that has finished is not done again. Runs that wait are not
-//! read: of one with a time that time is known, and of one that waits for somebody's word nothing at all.
+//! Always true: a run's state is its stored events; a finished step is not done again. Runs that wait are not loaded: for
+//! one with a wake time that time is set as a timer, and one that waits for a message is loaded when the message comes.
 
 use std::sync::Arc;
 
@@ -11,28 +11,28 @@ use crate::engine::context::Core;
 use crate::engine::driver;
 use crate::engine::scheduler::claim;
 use crate::engine::scheduler::heartbeat;
-use crate::engine::scheduler::lease::Hold;
-use crate::engine::scheduler::load::Unloaded;
+use crate::engine::scheduler::lease::LeaseProof;
+use crate::engine::scheduler::load::LoadError;
 use crate::engine::scheduler::supervisor::{self, PAGE};
 use crate::engine::scheduler::watchdog;
 use crate::store::{Owned, StoreError};
 use crate::workflow::RunStatus;
 
-/// What became of the runs that were left.
+/// The unfinished runs at the start, by what happened to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// They go on.
+    /// Loaded, and moved on.
     pub resumed: usize,
-    /// They cannot go on here: their plan or events cannot be read. They are left as they are.
+    /// Left unchanged: their plan or events cannot be read by this process.
     pub unreadable: usize,
-    /// They wait for a person.
+    /// Waiting for a person.
     pub paused: usize,
-    /// They wait for a time, a signal, an answer, a lock or a run that they began.
+    /// Waiting for a time, a signal, a checkpoint, a lock or a child.
     pub waiting: usize,
 }
 
-/// Runs that are read at the same time.
-const READS: usize = 16;
+/// Runs that are loaded at the same time.
+const LOADS_MAX: usize = 16;
 
 pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
     if core.ports.store.is_shared() {
@@ -40,36 +40,36 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     }
     let mut recovered = Recovered::default();
     let mut open: usize = 0;
-    let counts = watchdog::unfinished(core, |run| {
+    let counts = watchdog::for_each_unfinished(core, |run| {
         open += 1;
         recovered.paused += usize::from(run.status == RunStatus::Paused);
     })
     .await?;
     watchdog::publish(core, &counts);
     supervisor::start(core);
-    core.files.reloaded.notify_one(); // by this process's start
+    core.files.reloaded.notify_one(); // the files may differ from those of the process before
     loop {
-        let hold = core.schedule.lease.hold();
+        let lease_proof = core.schedule.lease.proof();
         let due = core.ports.store.take_due(core.schedule.worker, PAGE).await?;
         let full = due.len() == PAGE;
-        let went: Vec<Went> =
-            stream::iter(due).map(|owned| go_on(core, owned, hold.clone())).buffer_unordered(READS).collect().await;
-        for went in went {
-            match went {
-                Went::On => recovered.resumed += 1,
-                Went::Unreadable => recovered.unreadable += 1,
-                Went::Nowhere(error) => return Err(error),
+        let resumed = stream::iter(due).map(|owned| resume(core, owned, lease_proof.clone()));
+        let outcomes: Vec<ResumeOutcome> = resumed.buffer_unordered(LOADS_MAX).collect().await;
+        for outcome in outcomes {
+            match outcome {
+                ResumeOutcome::Resumed => recovered.resumed += 1,
+                ResumeOutcome::Unreadable => recovered.unreadable += 1,
+                ResumeOutcome::StoreFailed(error) => return Err(error),
             }
         }
         if !full {
             break;
         }
-        if core.schedule.woken.available_permits() == 0 {
-            tracing::info!("more runs are to go on than may at the same time: the rest follows");
+        if core.schedule.wake_permits.available_permits() == 0 {
+            tracing::info!("more runs are due than may move at the same time: the others are resumed as runs end");
             let rest = core.clone();
-            core.beside(async move {
+            core.spawn_background(async move {
                 if let Err(error) = supervisor::take_due(&rest).await {
-                    tracing::error!(%error, "not every run that the last process left goes on");
+                    tracing::error!(%error, "not every run that the last process left was resumed");
                 }
             });
             break;
@@ -79,33 +79,33 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     recovered.waiting = open.saturating_sub(recovered.resumed + recovered.unreadable + recovered.paused);
     if recovered != Recovered::default() {
         let Recovered { resumed, unreadable, paused, waiting } = recovered;
-        tracing::info!(resumed, waiting, paused, unreadable, "the runs that the last process left were taken up");
+        tracing::info!(resumed, waiting, paused, unreadable, "the runs that the last process left are resumed");
     }
     Ok(recovered)
 }
 
-enum Went {
-    On,
+enum ResumeOutcome {
+    Resumed,
     Unreadable,
-    Nowhere(StoreError),
+    StoreFailed(StoreError),
 }
 
-async fn go_on(core: &Arc<Core>, owned: Owned, hold: Hold) -> Went {
+async fn resume(core: &Arc<Core>, owned: Owned, lease_proof: LeaseProof) -> ResumeOutcome {
     let run = owned.summary.run_id;
     let Some(slot) = core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) else {
-        // Whoever sits there may leave without having moved it.
-        if !core.schedule.mailboxes.retaken(run, owned.fence) {
+        // The task that holds the slot may end without having moved the run.
+        if !core.schedule.mailboxes.notify_reacquired(run, owned.fence) {
             core.wake(run);
         }
-        return Went::On;
+        return ResumeOutcome::Resumed;
     };
-    match claim::load(core, slot, &owned, hold).await {
+    match claim::load(core, slot, &owned, lease_proof).await {
         Ok(driver) => {
-            let permit = core.schedule.woken.clone().try_acquire_owned().ok();
+            let permit = core.schedule.wake_permits.clone().try_acquire_owned().ok();
             driver::spawn(core, driver, permit);
-            Went::On
+            ResumeOutcome::Resumed
         }
-        Err((_, Unloaded::Unreadable(_) | Unloaded::Withheld(_))) => Went::Unreadable,
-        Err((_, Unloaded::Store(error))) => Went::Nowhere(error),
+        Err((_, LoadError::Unreadable(_) | LoadError::Withheld(_))) => ResumeOutcome::Unreadable,
+        Err((_, LoadError::Store(error))) => ResumeOutcome::StoreFailed(error),
     }
 }

@@ -1,7 +1,7 @@
-//! Requests in flight by their retry key, and who waits for which run.
+//! Runs in flight in this process, by id and by retry key.
 //!
-//! Always true: of all requests in flight with one retry key, one makes a run and the others wait for what becomes of
-//! it, so that no two arms can take one request. Bounded by the runs in flight: a registration ends with its run's task.
+//! Always true: of all requests in flight with one retry key, one makes a run and the others wait for its result, so that
+//! no two arms take one request. Bounded by the runs in flight: a registration ends with its run's task.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,121 +15,125 @@ use crate::flag::RetryKey;
 use crate::names::RunId;
 use crate::store::Claim;
 
-/// Receives what becomes of a run; closed without a value where its task ended or it never began.
-pub(in crate::engine) type Announced = watch::Receiver<Option<Announcement>>;
+/// Receives the announced result of a run; closed without a value where the run's task ended before.
+pub(in crate::engine) type AnnouncementReceiver = watch::Receiver<Option<Announcement>>;
 
 #[derive(Default)]
 pub(in crate::engine) struct Registry(Mutex<Registrations>);
 
 #[derive(Default)]
 struct Registrations {
-    runs: HashMap<RunId, Announced>,
-    keys: HashMap<RetryKey, Taken>,
+    runs: HashMap<RunId, AnnouncementReceiver>,
+    keys: HashMap<RetryKey, KeyHolder>,
 }
 
 #[derive(Clone)]
-struct Taken {
+struct KeyHolder {
     run: RunId,
     request: [u8; 32],
-    kept: watch::Receiver<bool>,
+    durable: watch::Receiver<bool>,
 }
 
-/// The key is another run's.
-pub(in crate::engine) struct Held {
+/// Another run in flight has the retry key.
+pub(in crate::engine) struct KeyTaken {
     pub run: RunId,
     pub same_request: bool,
-    pub announced: Option<Announced>,
-    /// Whether its first event is on disk; closed where its task ended before.
-    pub kept: watch::Receiver<bool>,
+    pub announcement: Option<AnnouncementReceiver>,
+    /// Whether that run's first event is durable; closed where its task ended before.
+    pub durable: watch::Receiver<bool>,
 }
 
-/// A run's entry, with its retry key; dropping it removes both.
+/// A run's entry and its retry key. Dropping it removes both.
 pub(in crate::engine) struct Registration {
     registry: Arc<Registry>,
     run: RunId,
     key: Option<RetryKey>,
-    announced: watch::Sender<Option<Announcement>>,
-    kept: watch::Sender<bool>,
-    /// The keys that are held against others for as long as nothing of the run may be on disk.
-    held: Vec<(Arc<StoreAffinity>, RetryKey)>,
+    announcement: watch::Sender<Option<Announcement>>,
+    durable: watch::Sender<bool>,
+    /// Keys that were taken for the engine for this run, to be released if certainly nothing of it is stored.
+    reserved: Vec<(Arc<StoreAffinity>, RetryKey)>,
 }
 
 impl Registry {
     fn registrations(&self) -> MutexGuard<'_, Registrations> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Takes a place for a run, and with it its retry key.
+    /// Registers a run with its retry key.
     ///
     /// # Errors
-    /// The key is taken.
-    pub fn take(self: &Arc<Self>, run: RunId, claim: Option<Claim>) -> Result<Registration, Held> {
+    /// Another run in flight has the key.
+    pub fn register(self: &Arc<Self>, run: RunId, claim: Option<Claim>) -> Result<Registration, KeyTaken> {
         let mut registrations = self.registrations();
-        if let Some(Taken { run, request, kept }) = claim.and_then(|claim| registrations.keys.get(&claim.key)).cloned()
-        {
+        let holder = claim.and_then(|claim| registrations.keys.get(&claim.key)).cloned();
+        if let Some(KeyHolder { run, request, durable }) = holder {
             let same_request = claim.is_some_and(|claim| claim.request == request);
-            return Err(Held { run, same_request, announced: registrations.runs.get(&run).cloned(), kept });
+            let announcement = registrations.runs.get(&run).cloned();
+            return Err(KeyTaken { run, same_request, announcement, durable });
         }
-        let kept = watch::Sender::new(false);
+        let durable = watch::Sender::new(false);
         if let Some(claim) = claim {
-            registrations.keys.insert(claim.key, Taken { run, request: claim.request, kept: kept.subscribe() });
+            let holder = KeyHolder { run, request: claim.request, durable: durable.subscribe() };
+            registrations.keys.insert(claim.key, holder);
         }
-        let (announced, receiver) = watch::channel(None);
+        let (announcement, receiver) = watch::channel(None);
         registrations.runs.insert(run, receiver);
         Ok(Registration {
             registry: self.clone(),
             run,
             key: claim.map(|claim| claim.key),
-            announced,
-            kept,
-            held: Vec::new(),
+            announcement,
+            durable,
+            reserved: Vec::new(),
         })
     }
-    /// What becomes of a run that is moving now.
-    pub fn announced(&self, run: RunId) -> Option<Announced> {
+    /// The result of a run in flight; `None` where no task moves the run here.
+    pub fn announcement(&self, run: RunId) -> Option<AnnouncementReceiver> {
         self.registrations().runs.get(&run).cloned()
     }
 }
 
 impl Registration {
-    /// The key was taken for this run; it is released with this, unless it is kept or given back before.
-    pub fn hold(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
-        self.held.push((pins, key));
+    /// Adds a key that was taken for the engine for this run. It is released with the registration, unless
+    /// [`Self::retain_keys`] or [`Self::give_to_legacy`] comes before.
+    pub fn reserve(&mut self, pins: Arc<StoreAffinity>, key: RetryKey) {
+        self.reserved.push((pins, key));
     }
-    /// The run's first event is on disk.
-    pub fn born(&self) {
-        if !*self.kept.borrow() {
-            self.kept.send_replace(true);
+    /// Marks the run's first event as durable.
+    pub fn mark_durable(&self) {
+        if !*self.durable.borrow() {
+            self.durable.send_replace(true);
         }
     }
-    /// Something of the run may be on disk: the key stays the engine's.
-    pub fn keep(&mut self) {
-        self.held.clear();
+    /// Leaves the reserved keys to the engine, because something of the run may be stored.
+    pub fn retain_keys(&mut self) {
+        self.reserved.clear();
     }
-    /// The request is legacy's from now on: said before anybody is told, so that no third one begins in between.
-    pub fn give_back(&mut self, pins: &StoreAffinity) {
+    /// Gives the request and its key to legacy. To be called before the caller is answered, so that no further request with
+    /// the key begins a run in between.
+    pub fn give_to_legacy(&mut self, pins: &StoreAffinity) {
         if let Some(key) = self.key {
-            // Whether it could be noted is asked again by whoever calls legacy.
+            // A failure shows when the proxy records the key again before it calls legacy.
             pins.give_to_legacy(key);
         }
-        for (pins, key) in self.held.drain(..).filter(|(_, key)| Some(*key) != self.key) {
+        for (pins, key) in self.reserved.drain(..).filter(|(_, key)| Some(*key) != self.key) {
             pins.release(&key);
         }
     }
-    /// Withdraws what was announced: the run continues.
-    pub fn unsettle(&self) {
-        self.announced.send_if_modified(|announced| announced.take().is_some());
-    }
-    /// Tells those who wait; only the first word counts.
-    pub fn settle(&self, announcement: impl FnOnce() -> Announcement) {
-        if self.announced.borrow().is_none() {
-            self.announced.send_replace(Some(announcement()));
+    /// Announces a result to those who wait for the run; a second one is ignored.
+    pub fn announce(&self, announcement: impl FnOnce() -> Announcement) {
+        if self.announcement.borrow().is_none() {
+            self.announcement.send_replace(Some(announcement()));
         }
+    }
+    /// Withdraws the announcement: the run goes on.
+    pub fn retract(&self) {
+        self.announcement.send_if_modified(|announcement| announcement.take().is_some());
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        for (pins, key) in self.held.drain(..) {
+        for (pins, key) in self.reserved.drain(..) {
             pins.release(&key);
         }
         let mut registrations = self.registry.registrations();

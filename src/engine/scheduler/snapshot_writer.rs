@@ -26,14 +26,14 @@ const NICENESS: i32 = 10;
 
 /// Starts writing; it ends with the process's background tasks.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
-    let threads = core.process.threads.clone();
-    let (cut, writing) = (core.process.cut.clone(), core.clone());
+    let threads = core.process.runtime.clone();
+    let (cut, writing) = (core.process.cancelled.clone(), core.clone());
     let work = async move {
         cut.run_until_cancelled(write(&writing)).await;
     };
     // One thread has nobody else to keep waiting.
     if threads.runtime_flavor() == RuntimeFlavor::CurrentThread {
-        core.process.besides.spawn_on(work, &threads);
+        core.process.background_tasks.spawn_on(work, &threads);
         return;
     }
     let (done, ended) = oneshot::channel::<()>();
@@ -47,7 +47,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     };
     match std::thread::Builder::new().name("run-snapshots".into()).spawn(run) {
         // Whoever waits for the background tasks waits for the thread too.
-        Ok(_) => drop(core.process.besides.spawn_on(async move { drop(ended.await) }, &threads)),
+        Ok(_) => drop(core.process.background_tasks.spawn_on(async move { drop(ended.await) }, &threads)),
         Err(error) => {
             tracing::warn!(%error, "no thread for snapshots of runs: long runs are read from their first event")
         }

@@ -1,4 +1,4 @@
-//! Runs that nothing would ever move: each is a bug, and shown as one.
+//! Runs that have no next wake-up cause, or cannot be loaded: bugs, which are logged, counted and listed.
 //!
 //! Always true: a run is listed at most once, and removed when it moves again; at most a thousand are listed.
 
@@ -9,38 +9,35 @@ use metrics::gauge;
 
 use crate::names::{RunId, WorkflowName};
 
-/// Runs that are named.
-const NAMED_MAX: usize = 1_000;
+const LISTED_MAX: usize = 1_000;
 
-/// Runs that nothing would ever move.
+/// The stuck runs, each with its reason.
 #[derive(Default)]
-pub(in crate::engine) struct Stuck(Mutex<BTreeMap<RunId, (WorkflowName, String)>>);
+pub(in crate::engine) struct StuckRuns(Mutex<BTreeMap<RunId, (WorkflowName, String)>>);
 
-impl Stuck {
+impl StuckRuns {
     fn all(&self) -> MutexGuard<'_, BTreeMap<RunId, (WorkflowName, String)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// This one, for this reason.
-    pub fn note(&self, run: RunId, workflow: &WorkflowName, why: &str) {
+    pub fn add(&self, run: RunId, workflow: &WorkflowName, why: &str) {
         let mut all = self.all();
-        if all.contains_key(&run) || all.len() >= NAMED_MAX {
+        if all.contains_key(&run) || all.len() >= LISTED_MAX {
             return;
         }
         tracing::error!(%run, %workflow, why, "the run is stuck");
         all.insert(run, (workflow.clone(), why.to_owned()));
         gauge(workflow).increment(1.0);
     }
-    /// It moved, unless it is stuck again.
-    pub fn forget_unless(&self, run: RunId, again: bool) {
-        if !again && let Some((workflow, _)) = self.all().remove(&run) {
+    /// Removes a run that has moved, unless it is stuck again.
+    pub fn remove_unless(&self, run: RunId, is_stuck: bool) {
+        if !is_stuck && let Some((workflow, _)) = self.all().remove(&run) {
             gauge(&workflow).decrement(1.0);
         }
     }
-    /// Whether it is known.
-    pub fn knows(&self, run: RunId) -> bool {
+    pub fn contains(&self, run: RunId) -> bool {
         self.all().contains_key(&run)
     }
-    /// All that are named, oldest first.
+    /// All listed runs and why each is stuck, oldest first.
     pub fn list(&self) -> Vec<(RunId, String)> {
         self.all().iter().map(|(run, (_, why))| (*run, why.clone())).collect()
     }

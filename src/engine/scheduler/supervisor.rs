@@ -18,7 +18,7 @@ use crate::engine::context::Core;
 use crate::engine::ports::locks;
 use crate::engine::ports::webhooks;
 use crate::engine::scheduler::heartbeat;
-use crate::engine::scheduler::lease::Hold;
+use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::outbox;
 use crate::engine::scheduler::snapshot_writer;
 use crate::engine::scheduler::timers::Due;
@@ -38,20 +38,20 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// Starts supervising; later calls do nothing.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
-    if core.schedule.supervised.swap(true, Ordering::AcqRel) {
+    if core.schedule.is_supervised.swap(true, Ordering::AcqRel) {
         return;
     }
     if core.ports.store.is_shared() {
         let leased = core.clone();
-        core.beside(async move { heartbeat::beat(&leased).await });
+        core.spawn_background(async move { heartbeat::beat(&leased).await });
     }
     let (supervised, watched, told, begun, reloads) =
         (core.clone(), core.clone(), core.clone(), core.clone(), core.clone());
-    core.beside(async move { mind(&supervised).await });
-    core.beside(async move { watchdog::watch(&watched).await });
-    core.beside(async move { webhooks::send(&told).await });
-    core.beside(async move { outbox::deliver(&begun).await });
-    core.beside(async move { watchdog::after_reloads(&reloads).await });
+    core.spawn_background(async move { mind(&supervised).await });
+    core.spawn_background(async move { watchdog::watch(&watched).await });
+    core.spawn_background(async move { webhooks::send(&told).await });
+    core.spawn_background(async move { outbox::deliver(&begun).await });
+    core.spawn_background(async move { watchdog::wake_after_reloads(&reloads).await });
     snapshot_writer::start(core);
 }
 
@@ -64,7 +64,7 @@ async fn mind(core: &Arc<Core>) {
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut again: Option<Instant> = None;
     while !*draining.borrow() {
-        let sleep = match core.schedule.timers.due(core.process.clock.now()) {
+        let sleep = match core.schedule.timers.pop_due(core.process.clock.now()) {
             Due::Run(run) => {
                 turn_of(core, run).await;
                 continue;
@@ -123,7 +123,7 @@ async fn turn_of(core: &Arc<Core>, run: RunId) {
 
 /// Room for one more run that is woken.
 pub(in crate::engine) async fn room(core: &Core) -> Option<OwnedSemaphorePermit> {
-    core.schedule.woken.clone().acquire_owned().await.ok()
+    core.schedule.wake_permits.clone().acquire_owned().await.ok()
 }
 
 async fn hear(core: &Arc<Core>, news: News) {
@@ -159,7 +159,7 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
     loop {
         let Some(permit) = room(core).await else { return Ok(()) };
         let mut permit = Some(permit);
-        let hold = core.schedule.lease.hold();
+        let lease_proof = core.schedule.lease.proof();
         let due = core.ports.store.take_due(core.schedule.worker, PAGE).await?;
         let full = due.len() == PAGE;
         for owned in due {
@@ -167,7 +167,7 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
                 Some(permit) => Some(permit),
                 None => room(core).await,
             };
-            taken(core, owned, hold.clone(), permit);
+            taken(core, owned, lease_proof.clone(), permit);
         }
         if !full || *core.process.draining.borrow() {
             return Ok(());
@@ -175,12 +175,12 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
     }
 }
 
-fn taken(core: &Arc<Core>, owned: Owned, hold: Hold, permit: Option<OwnedSemaphorePermit>) {
+fn taken(core: &Arc<Core>, owned: Owned, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {
     let run = owned.summary.run_id;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
-        Some(slot) => core.run_tasks.open(core.clone(), slot, Some((owned, hold)), permit),
+        Some(slot) => core.run_tasks.open(core.clone(), slot, Some((owned, lease_proof)), permit),
         // Its last task has not quite gone, and wakes it when it has; or has lost the run, and does not know.
-        None if core.schedule.mailboxes.retaken(run, owned.fence) => {}
+        None if core.schedule.mailboxes.notify_reacquired(run, owned.fence) => {}
         None => core.wake(run),
     }
 }
@@ -188,6 +188,6 @@ fn taken(core: &Arc<Core>, owned: Owned, hold: Hold, permit: Option<OwnedSemapho
 /// Reads the next times at which runs that are nobody's want to be moved.
 pub(in crate::engine) async fn refill(core: &Core) -> Result<(), StoreError> {
     let wakes = core.ports.store.wakes(WAKES_MAX).await?;
-    core.schedule.timers.fill(&wakes, wakes.len() == WAKES_MAX);
+    core.schedule.timers.load(&wakes, wakes.len() == WAKES_MAX);
     Ok(())
 }

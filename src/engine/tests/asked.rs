@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::kit::{Bench, React, World, answer, checked, refused, request, start};
 use super::through::counting;
-use crate::engine::NotDone;
+use crate::engine::OrderError;
 use crate::flag::{Freeze, RetryKey};
 use crate::limits::Limits;
 use crate::names::RunId;
@@ -31,7 +31,7 @@ async fn world() -> Arc<World> {
 }
 
 /// Says yes to the one open question.
-async fn yes(bench: &Bench, run: RunId) -> Result<crate::workflow::RunSummary, NotDone> {
+async fn yes(bench: &Bench, run: RunId) -> Result<crate::workflow::RunSummary, OrderError> {
     let (checkpoint, _) = bench.store.run(run).await.unwrap().unwrap().checkpoint.expect("it asks");
     let said = Said { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
     bench.engine.order(run, Order::Answer { checkpoint, said }, "ann".into()).await
@@ -49,7 +49,7 @@ async fn a_run_that_asks_rests_and_goes_on_with_the_answer_in_the_next_process_t
             bench.crash().await;
             assert_eq!(bench.recover().await.resumed, 0);
         }
-        assert!(!bench.engine.core.schedule.timers.knows(run), "nothing of it is kept in memory");
+        assert!(!bench.engine.core.schedule.timers.will_wake(run), "nothing of it is kept in memory");
         let explained = bench.engine.explain(run).await.unwrap();
         assert!(!explained.stuck && explained.sentence.contains("Shall it go?"), "{explained:?}");
         tokio::time::sleep(Duration::from_millis(50)).await; // what is looked at once, at the start
@@ -74,7 +74,7 @@ async fn of_many_answers_one_counts_and_the_others_hear_of_it() {
     assert_eq!(all.iter().filter(|said| said.is_ok()).count(), 1, "{all:?}");
     let others = all.iter().filter_map(|said| said.as_ref().err());
     for other in others {
-        let NotDone::Refused { refusal, .. } = other else { panic!("{other:?}") };
+        let OrderError::Refused { refusal, .. } = other else { panic!("{other:?}") };
         assert!(matches!(refusal, Refusal::AnsweredBefore { .. } | Refusal::Ended), "{refusal:?}");
     }
     assert_eq!(bench.ended(run).await.status, RunStatus::Completed);
@@ -115,7 +115,7 @@ async fn a_run_is_paused_in_flight_and_goes_on_from_there() {
     let paused = bench.engine.order(run, Order::Pause { reason: None }, "ann".into()).await.unwrap();
     assert_eq!(paused.status, RunStatus::Paused);
     let again = bench.engine.order(run, Order::Pause { reason: None }, "bob".into()).await;
-    assert!(matches!(again, Err(NotDone::Refused { refusal: Refusal::NoSense(_), .. })), "{again:?}");
+    assert!(matches!(again, Err(OrderError::Refused { refusal: Refusal::NoSense(_), .. })), "{again:?}");
     world.open_gate();
     bench.rests(run).await;
     assert_eq!(world.paths(), ["POST /a"], "what is under way ends, and nothing begins");
@@ -168,7 +168,7 @@ async fn a_long_wait_is_a_time_in_the_store_and_a_short_one_is_over_soon() {
         let began = |events: Vec<Event>| {
             events.iter().filter(|event| matches!(event, Event::Wait(WaitEvent::Began { .. }))).count()
         };
-        while began(bench.events(run).await) < 2 || bench.engine.core.schedule.mailboxes.moves(run) {
+        while began(bench.events(run).await) < 2 || bench.engine.core.schedule.mailboxes.has_task(run) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

@@ -336,7 +336,9 @@ async fn a_second_look_does_not_disturb_a_child_that_rests() {
     store.looked(2).await;
     store.answer_looks(1);
     let rests = async {
-        while !bench.engine.core.schedule.timers.knows(child) || bench.engine.core.schedule.mailboxes.moves(child) {
+        while !bench.engine.core.schedule.timers.will_wake(child)
+            || bench.engine.core.schedule.mailboxes.has_task(child)
+        {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
@@ -346,7 +348,7 @@ async fn a_second_look_does_not_disturb_a_child_that_rests() {
     assert!(matches!(seen, machine::ChildState::Running));
     bench.rests(run).await;
     bench.rests(child).await;
-    assert!(bench.engine.core.schedule.timers.knows(child), "its time is still known");
+    assert!(bench.engine.core.schedule.timers.will_wake(child), "its time is still known");
     order(&bench, run, cancel()).await;
     assert_eq!(bench.ended(run).await.status, RunStatus::Cancelled);
 }
@@ -360,7 +362,7 @@ async fn the_watchdog_sees_that_a_child_is_missing() {
     bench.rests(run).await;
     let lost = RunId(uuid::Uuid::now_v7());
     bench.engine.core.schedule.timers.watch_child(run, lost);
-    crate::engine::scheduler::watchdog::look(&bench.engine.core).await.unwrap();
+    crate::engine::scheduler::watchdog::check_all(&bench.engine.core).await.unwrap();
     let woken = async {
         while bench.engine.core.schedule.timers.parent_of(lost).is_some() {
             tokio::time::sleep(Duration::from_millis(2)).await;

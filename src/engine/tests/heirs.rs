@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::kit::{Bench, React, World, checked, copy, request, start};
-use crate::engine::NotDone;
-use crate::engine::NotStarted;
+use crate::engine::OrderError;
+use crate::engine::StartError;
 use crate::engine::Started;
 use crate::limits::Limits;
 use crate::names::RunId;
@@ -42,13 +42,13 @@ async fn paused(refused: usize) -> (Arc<World>, Bench, RunId) {
     (world, bench, run)
 }
 
-async fn again(bench: &Bench, of: RunId, from: &str) -> Result<Started, NotStarted> {
+async fn again(bench: &Bench, of: RunId, from: &str) -> Result<Started, StartError> {
     bench.engine.rerun(of, from.into(), "ann".into()).await
 }
 
 async fn says(bench: &Bench, run: RunId, order: Order) -> Result<(), String> {
     bench.engine.order(run, order, "bob".into()).await.map(drop).map_err(|error| match error {
-        NotDone::Refused { run, .. } => run.note.unwrap_or_default(),
+        OrderError::Refused { run, .. } => run.note.unwrap_or_default(),
         error => error.to_string(),
     })
 }
@@ -71,7 +71,7 @@ async fn a_paused_run_ends_when_another_takes_its_place() {
     assert!(
         matches!(superseded, Some(Event::Ending(EndingEvent::Superseded(superseded))) if superseded.by == heir.run)
     );
-    let Err(NotStarted::NoSense(why)) = again(&bench, run, "two").await else { panic!() };
+    let Err(StartError::Invalid(why)) = again(&bench, run, "two").await else { panic!() };
     assert!(why.contains(&heir.run.to_string()), "the newest run of a job is begun anew: {why}");
     assert!(again(&bench, heir.run, "two").await.is_ok());
 }
@@ -86,7 +86,7 @@ async fn of_all_who_ask_at_the_same_time_one_wins() {
         let all: Vec<_> = futures_util::future::join_all((0..8).map(|_| again(&bench, run, "two"))).await;
         let (won, lost): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
         assert_eq!((won.len(), lost.len()), (1, 7), "{lost:?}");
-        assert!(lost.iter().all(|lost| matches!(lost, Err(NotStarted::NoSense(_)))), "{lost:?}");
+        assert!(lost.iter().all(|lost| matches!(lost, Err(StartError::Invalid(_)))), "{lost:?}");
         bench.ended(won[0].as_ref().unwrap().run).await;
         assert_eq!(world.paths(), ["POST /one", "POST /two", "POST /two"]);
         assert_eq!(bench.runs().await.len(), 2);
@@ -101,7 +101,7 @@ async fn what_an_heir_has_undone_is_not_taken_from_the_run_before_it() {
     bench.ended(first).await;
     says(&bench, first, Order::Cancel { compensate: true, reason: None }).await.unwrap();
     assert_eq!(bench.ended(first).await.status, RunStatus::Cancelled);
-    assert!(matches!(again(&bench, run, "two").await, Err(NotStarted::NoSense(_))));
+    assert!(matches!(again(&bench, run, "two").await, Err(StartError::Invalid(_))));
     let second = again(&bench, first, "two").await.unwrap().run;
     assert_eq!(bench.ended(second).await.status, RunStatus::Completed);
     assert_eq!(world.paths(), ["DELETE /one", "POST /one", "POST /one", "POST /two", "POST /two", "POST /two"]);
@@ -141,7 +141,7 @@ async fn an_heir_that_was_not_born_is_born_when_the_same_is_asked_again() {
         bench.store.run(run).await.unwrap().unwrap().note.unwrap().contains(&to.to_string()),
         "and that can be seen"
     );
-    let Err(NotStarted::NoSense(why)) = again(&bench, run, "one").await else { panic!() };
+    let Err(StartError::Invalid(why)) = again(&bench, run, "one").await else { panic!() };
     assert!(why.contains("from `two`"), "{why}");
     assert_eq!(again(&bench, run, "two").await.unwrap().run, to);
     assert_eq!(bench.ended(to).await.status, RunStatus::Completed);

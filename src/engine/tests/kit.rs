@@ -238,7 +238,7 @@ impl Bench {
     /// Waits until the run has no task.
     pub async fn rests(&self, run: RunId) {
         let look = async {
-            while self.engine.core.schedule.mailboxes.moves(run) {
+            while self.engine.core.schedule.mailboxes.has_task(run) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };

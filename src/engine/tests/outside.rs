@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::kit::{Bench, PATIENCE, React, World, checked, request, start};
 use super::through;
-use crate::engine::NotDone;
+use crate::engine::OrderError;
 use crate::engine::Start;
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
@@ -72,7 +72,7 @@ async fn a_step_beside_the_one_that_waits_keeps_nobody_waiting_for_ever() {
     bench.engine.order(second, go, "ann".into()).await.unwrap();
     soon("the second one's child stands in line", async || queued(4).await).await;
     soon("all rest", async || {
-        bench.runs().await.iter().filter(|run| bench.engine.core.schedule.mailboxes.moves(run.run_id)).count() == 1
+        bench.runs().await.iter().filter(|run| bench.engine.core.schedule.mailboxes.has_task(run.run_id)).count() == 1
     })
     .await;
     assert!(bench.runs().await.iter().all(|run| run.status != RunStatus::Paused), "{:#?}", bench.runs().await);
@@ -159,7 +159,7 @@ async fn what_is_asked_while_others_are_read_is_read_too() {
     store.orders.pass(1_000);
     assert_eq!(first.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
     let second = second.await.unwrap();
-    assert!(!matches!(second, Err(NotDone::Store { .. })), "{second:?}");
+    assert!(!matches!(second, Err(OrderError::Store { .. })), "{second:?}");
 }
 
 /// A run's pause is on its way to the disk when its time is over: nobody hears of an answer that is not there.
@@ -286,7 +286,7 @@ async fn a_run_whose_last_event_is_lost_says_so() {
     store.forgets.store(true, std::sync::atomic::Ordering::SeqCst);
     let go = Order::Signal { name: "go".into(), payload: Arc::default(), id: None };
     let said = bench.engine.order(run, go, "ann".into()).await;
-    let Err(NotDone::Unreadable(why)) = said else { panic!("{said:?}") };
+    let Err(OrderError::Unreadable(why)) = said else { panic!("{said:?}") };
     assert!(why.contains("its row says that it has 2 events; there are 1") && why.contains("store check"), "{why}");
     assert_eq!(bench.engine.stuck().len(), 1);
 }

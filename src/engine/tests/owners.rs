@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::kit::{Bench, PATIENCE, React, World, start};
 use super::through;
-use crate::engine::NotDone;
+use crate::engine::OrderError;
 use crate::limits::Limits;
 use crate::store::MemoryStore;
 use crate::workflow::testing::PlanBuilder;
@@ -68,14 +68,14 @@ async fn an_order_finds_a_run_that_another_process_moves() {
     let run = start(&mover, json!({})).await.run;
     world.has_seen(1).await;
     let said = other.engine.order(run, retry(), "ann".into()).await;
-    assert!(matches!(said, Err(NotDone::Refused { .. })), "{said:?}");
+    assert!(matches!(said, Err(OrderError::Refused { .. })), "{said:?}");
     world.open_gate();
     // Who waits at the other process sees it too.
     assert_eq!(other.engine.rest(run, PATIENCE).await.unwrap().status, RunStatus::Completed);
     let said = other.engine.order(run, retry(), "ann".into()).await;
-    assert!(matches!(said, Err(NotDone::Refused { refusal: Refusal::Ended, .. })), "{said:?}");
+    assert!(matches!(said, Err(OrderError::Refused { refusal: Refusal::Ended, .. })), "{said:?}");
     let nobody = crate::names::RunId(uuid::Uuid::now_v7());
-    assert_eq!(other.engine.order(nobody, retry(), "ann".into()).await, Err(NotDone::NoRun));
+    assert_eq!(other.engine.order(nobody, retry(), "ann".into()).await, Err(OrderError::NoRun));
 }
 
 /// A process that was thought dead has a task that waits for a reply, while another moves the run: what is asked of the
@@ -116,7 +116,7 @@ async fn an_order_that_nobody_takes_is_unknown_in_time() {
     let worker = mover.engine.core.schedule.worker;
     mover.crash().await; // its lease goes on for a while
     let said = other.engine.order(run, retry(), "ann".into()).await;
-    assert!(matches!(said, Err(NotDone::Store { unknown: true, .. })), "{said:?}");
+    assert!(matches!(said, Err(OrderError::Store { unknown: true, .. })), "{said:?}");
     store.dies(worker);
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::kit::{Bench, PATIENCE, React, World, answer, checked, request, start};
 use super::through::counting;
-use crate::engine::NotDone;
+use crate::engine::OrderError;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::workflow::testing::PlanBuilder;
@@ -56,7 +56,7 @@ async fn the_next_process_wakes_what_waits_and_reads_nothing_before() {
     bench.crash().await;
     let recovered = bench.recover().await;
     assert_eq!((recovered.resumed, recovered.waiting), (0, 1), "it is counted all the same");
-    assert!(!bench.engine.core.schedule.mailboxes.moves(run) && bench.engine.core.schedule.timers.knows(run));
+    assert!(!bench.engine.core.schedule.mailboxes.has_task(run) && bench.engine.core.schedule.timers.will_wake(run));
     assert_eq!(bench.engine.rest(run, PATIENCE).await.unwrap().status, RunStatus::Completed);
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(world.seen().len(), 2);
@@ -112,7 +112,10 @@ async fn a_thousand_runs_that_wait_cost_nothing() {
     let before = asked.load(Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(asked.load(Ordering::SeqCst), before, "the store is asked nothing while nothing happens");
-    assert_eq!(bench.engine.core.schedule.woken.available_permits(), Limits::default().runs_in_flight_max as usize);
+    assert_eq!(
+        bench.engine.core.schedule.wake_permits.available_permits(),
+        Limits::default().runs_in_flight_max as usize
+    );
 }
 
 /// Runs are woken, looked at and asked things at any moment of their going to rest; each still comes to its end, and
@@ -145,7 +148,7 @@ async fn no_wake_up_is_lost() {
                     for order in orders {
                         let said = bench.engine.order(run, order, "test".into());
                         match tokio::time::timeout(PATIENCE, said).await {
-                            Ok(Ok(_) | Err(NotDone::Refused { .. })) => {}
+                            Ok(Ok(_) | Err(OrderError::Refused { .. })) => {}
                             other => return Err(format!("{other:?}")),
                         }
                     }
@@ -179,6 +182,6 @@ async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
     bench.crash().await;
     let recovered = bench.recover().await;
     assert_eq!((recovered.resumed, recovered.paused, recovered.waiting), (0, 1, 0));
-    assert!(!bench.engine.core.schedule.timers.knows(run), "nothing is kept of it in memory");
+    assert!(!bench.engine.core.schedule.timers.will_wake(run), "nothing is kept of it in memory");
     assert!(bench.engine.stuck().is_empty());
 }

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::kit::{Bench, PATIENCE, React, World, checked, start};
-use crate::engine::NotDone;
-use crate::engine::NotStarted;
+use crate::engine::OrderError;
 use crate::engine::Start;
+use crate::engine::StartError;
 use crate::engine::Started;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, Seq};
@@ -66,12 +66,12 @@ async fn what_makes_no_sense_is_refused_and_starts_nothing() {
     let bench = bench().await;
     let other = Start { workflow: "x".into(), ..keyed(1, 1) };
     let known = vec!["w".to_owned()];
-    assert_eq!(bench.engine.start(other).await, Err(NotStarted::NoWorkflow { workflow: "x".into(), known }));
+    assert_eq!(bench.engine.start(other).await, Err(StartError::UnknownWorkflow { workflow: "x".into(), known }));
     let wrong = Start { input: json!({ "n": "1" }), ..keyed(1, 1) };
-    let Err(NotStarted::BadInput(why)) = bench.engine.start(wrong).await else { panic!() };
+    let Err(StartError::BadInput(why)) = bench.engine.start(wrong).await else { panic!() };
     assert!(why[0].starts_with("/n: "), "{why:?}");
     bench.engine.core.process.draining.send_replace(true);
-    assert!(matches!(bench.engine.start(keyed(1, 1)).await, Err(NotStarted::NotNow(_))));
+    assert!(matches!(bench.engine.start(keyed(1, 1)).await, Err(StartError::Unavailable(_))));
     assert!(bench.runs().await.is_empty());
 }
 
@@ -87,12 +87,12 @@ async fn two_hundred_starts_with_one_key_are_one_run_across_restarts() {
     assert_eq!(all.iter().filter(|started| started.fresh).count(), 1);
     assert!(all.iter().all(|started| started.run == all[0].run && started.job == all[0].job));
     let other = bench.engine.start(keyed(2, 2)).await;
-    assert_eq!(other, Err(NotStarted::KeyOfOther(all[0].run)));
+    assert_eq!(other, Err(StartError::KeyReused(all[0].run)));
     let run = all[0].run;
     bench.crash().await;
     let again = crowd(&bench).await;
     assert!(again.iter().all(|started| started.run == run && !started.fresh));
-    assert_eq!(bench.engine.start(keyed(2, 2)).await, Err(NotStarted::KeyOfOther(run)));
+    assert_eq!(bench.engine.start(keyed(2, 2)).await, Err(StartError::KeyReused(run)));
     assert_eq!(bench.runs().await.len(), 1);
 }
 
@@ -103,9 +103,9 @@ async fn an_order_to_what_has_ended_or_never_was_is_refused() {
     bench.engine.rest(run, PATIENCE).await.unwrap();
     let order = Order::Pause { reason: None };
     let said = bench.engine.order(run, order.clone(), "ann".into()).await;
-    assert!(matches!(said, Err(NotDone::Refused { refusal: Refusal::Ended, .. })), "{said:?}");
+    assert!(matches!(said, Err(OrderError::Refused { refusal: Refusal::Ended, .. })), "{said:?}");
     let nobody = RunId(uuid::Uuid::now_v7());
-    assert_eq!(bench.engine.order(nobody, order, "ann".into()).await, Err(NotDone::NoRun));
+    assert_eq!(bench.engine.order(nobody, order, "ann".into()).await, Err(OrderError::NoRun));
     let explained = bench.engine.explain(run).await.unwrap();
     assert!(explained.sentence.contains("completed") && !explained.stuck, "{explained:?}");
 }

@@ -57,7 +57,7 @@ pub(in crate::engine) async fn send(core: &Arc<Core>) {
         let next = [notifier.queues.next_due(Instant::now()), read_at].into_iter().flatten().min();
         tokio::select! {
             () = told_of_one(&mut news) => read_at = notifier.read_new(read_at).await,
-            () = core.ports.recorded.notified() => read_at = notifier.read_new(read_at).await,
+            () = core.ports.notice_stored.notified() => read_at = notifier.read_new(read_at).await,
             Some(sent) = notifier.under_way.join_next() => match sent {
                 Ok((notice, attempt)) => notifier.settle(&notice, &attempt).await,
                 Err(error) => tracing::error!(%error, "a delivery to a webhook ended badly"),

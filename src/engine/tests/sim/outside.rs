@@ -175,7 +175,7 @@ impl Executor for Way {
                 Err(refused) => return refused,
             };
             // As the program's own way out does.
-            if let Some(withheld) = withheld(call.hold.as_ref()) {
+            if let Some(withheld) = withheld(call.lease_proof.as_ref()) {
                 outside.note(&call, "withheld");
                 return withheld;
             }

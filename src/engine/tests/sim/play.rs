@@ -193,7 +193,7 @@ impl Play {
     /// The process ends where it is.
     fn kill(&mut self, slot: usize) {
         if let Some(engine) = self.slots[slot].take() {
-            engine.core.process.cut.cancel();
+            engine.core.process.cancelled.cancel();
             engine.core.process.draining.send_replace(true); // nobody asks a process that is gone
             self.kills += 1;
         }

@@ -1,0 +1,140 @@
+//! The metrics and log lines of one run.
+
+use std::collections::{BTreeMap, HashMap};
+
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+
+use crate::engine::machine::Measure;
+use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
+use crate::names::{StepId, WorkflowName};
+use crate::workflow::{Mode, Risk, Run, RunStatus};
+
+/// Keeps the metrics of one run. The gauges count an unfinished durable run in its status whether it moves or rests, and a
+/// rehearsal while it moves.
+pub(super) struct RunMetrics {
+    workflow: WorkflowName,
+    mode: Mode,
+    step_begun: HashMap<(StepId, Option<u32>), Instant>,
+    /// The status in which the gauges count the run.
+    counted_status: Option<RunStatus>,
+    /// Its open checkpoints by risk, as the gauges count them.
+    counted_checkpoints: BTreeMap<Risk, usize>,
+    /// Whether it was paused when it was loaded.
+    was_paused: bool,
+    /// Whether it is in the store, or will be.
+    is_stored: bool,
+}
+
+impl RunMetrics {
+    /// Of a run that is new, or was loaded from the store (and is counted already).
+    pub fn new(run: &Run, was_loaded: bool, is_stored: bool) -> Self {
+        let counted_checkpoint = listed_risk(run).filter(|_| was_loaded).map(|risk| (risk, 1));
+        let mut metrics = Self {
+            workflow: run.started().workflow.clone(),
+            mode: run.mode(),
+            step_begun: HashMap::new(),
+            counted_status: was_loaded.then(|| run.status()),
+            counted_checkpoints: counted_checkpoint.into_iter().collect(),
+            was_paused: was_loaded && run.status() == RunStatus::Paused,
+            is_stored,
+        };
+        metrics.count_status(Some(run.status()));
+        metrics.count_checkpoints(run);
+        metrics
+    }
+    fn count_checkpoints(&mut self, run: &Run) {
+        let mut open: BTreeMap<Risk, usize> = BTreeMap::new();
+        run.asked().for_each(|checkpoint| *open.entry(checkpoint.risk).or_default() += 1);
+        for risk in [Risk::Low, Risk::Medium, Risk::High] {
+            let count = |of: &BTreeMap<Risk, usize>| of.get(&risk).copied().unwrap_or_default() as f64;
+            let more = count(&open) - count(&self.counted_checkpoints);
+            if more != 0.0 {
+                open_checkpoints(risk).increment(more);
+            }
+        }
+        self.counted_checkpoints = open;
+    }
+    fn count_status(&mut self, status: Option<RunStatus>) {
+        let status = status.filter(|status| !status.is_final());
+        if self.counted_status == status {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut self.counted_status, status) {
+            unfinished_runs(&self.workflow, before).decrement(1.0);
+        }
+        if let Some(status) = status {
+            unfinished_runs(&self.workflow, status).increment(1.0);
+        }
+    }
+    /// Updates the gauges to the run's present status and checkpoints.
+    pub fn update(&mut self, run: &Run) {
+        self.count_status(Some(run.status()));
+        // Most runs have no checkpoint.
+        if !self.counted_checkpoints.is_empty() || run.asked().next().is_some() {
+            self.count_checkpoints(run);
+        }
+    }
+    /// Records what the machine measured.
+    pub fn record(&mut self, measure: &Measure, run: &Run) {
+        match measure {
+            Measure::StepBegan { step, item } => drop(self.step_begun.insert((step.clone(), *item), Instant::now())),
+            Measure::StepEnded { step, item, outcome } => self.step_ended(step, *item, outcome),
+            Measure::Retry { step } => {
+                let (workflow, step) = (self.workflow.as_str().to_owned(), step.as_str().to_owned());
+                counter!("pointsman_step_retries_total", "workflow" => workflow, "step" => step).increment(1);
+            }
+            Measure::Paused { step, item, conflict } => {
+                self.step_ended(step, *item, "unknown");
+                tracing::warn!(run = %run.id(), %step, kind = conflict, "the run is paused");
+            }
+            Measure::InstanceWithoutId => {
+                tracing::error!(
+                    run = %run.id(),
+                    "the answer has no id of the instance that the run created: follow-up requests will not find it"
+                );
+            }
+        }
+    }
+    fn step_ended(&mut self, step: &StepId, item: Option<u32>, outcome: &'static str) {
+        let took = self.step_begun.remove(&(step.clone(), item)).map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+        let (workflow, step) = (self.workflow.as_str().to_owned(), step.as_str().to_owned());
+        histogram!("pointsman_step_duration_seconds", "workflow" => workflow, "step" => step, "outcome" => outcome)
+            .record(took);
+    }
+    /// The run's task ends: the run was discarded, or it rests (`parked`), or neither.
+    pub fn task_ended(&mut self, run: &Run, discarded: bool, parked: bool) {
+        let status = run.status();
+        if discarded {
+            self.count_status(None);
+        }
+        let is_newly_paused = status == RunStatus::Paused && !self.was_paused;
+        let outcome = match (discarded, status) {
+            (true, _) => "discarded",
+            (false, status) if status.is_final() || is_newly_paused => status.as_str(),
+            (false, _) => return, // the run goes on later
+        };
+        let (workflow, mode) = (self.workflow.as_str().to_owned(), self.mode.as_str());
+        counter!("pointsman_runs_total", "workflow" => workflow, "mode" => mode, "outcome" => outcome).increment(1);
+        let (id, workflow, mode) = (run.id(), &self.workflow, self.mode.as_str());
+        match run.failure() {
+            Some(failure) => {
+                tracing::info!(run = %id, %workflow, mode, outcome, why = failure.kind.as_str(), "run ended")
+            }
+            None => tracing::debug!(run = %id, %workflow, mode, outcome, parked, "run ended"),
+        }
+    }
+}
+
+/// The risk of the checkpoint in the run's summary: the gauges count only that one of a resting run.
+fn listed_risk(run: &Run) -> Option<Risk> {
+    run.summary(run.started().started).checkpoint.map(|(_, risk)| risk)
+}
+
+impl Drop for RunMetrics {
+    fn drop(&mut self) {
+        if !self.is_stored {
+            self.count_status(None);
+        }
+    }
+}

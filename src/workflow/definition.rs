@@ -3,10 +3,10 @@
 //! Always true: a draft has the right keys and types and nothing more; sense is judged by [`super::check`].
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::drafts::{AskDraft, CheckpointDraft, LockDraft, PolicyDraft, wait};
+use super::drafts::{AskDraft, CheckpointDraft, LockDraft, PolicyDraft, present, wait};
 use super::rules::OnReject;
 use super::{EffectClass, OnTrouble};
 
@@ -277,11 +277,6 @@ pub struct RespondDraft {
     pub body: Option<Value>,
     /// What the caller gets while the run goes on without an answer. It stands in one entry, or is one by itself.
     pub pending: Option<AnswerDraft>,
-}
-
-/// `null` is a value, not absence.
-pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
 }
 
 fn steps(generator: &mut SchemaGenerator) -> Schema {

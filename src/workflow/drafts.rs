@@ -1,10 +1,9 @@
 //! What a workflow file may say about people, time, locks and other workflows.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::definition::present;
 use super::rules::Busy;
 use super::{EffectClass, OnTimeout, Risk};
 
@@ -127,4 +126,9 @@ pub(super) fn wait(generator: &mut SchemaGenerator) -> Schema {
 
 fn text_or_number(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "number"] })
+}
+
+/// Reads a field that is present, so that an explicit `null` differs from an absent field.
+pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }

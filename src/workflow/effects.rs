@@ -5,29 +5,10 @@
 //! probe did), it does not count any more. So a run whose only effect was certainly not done can be given back to
 //! legacy, and its caller is told that nothing was done.
 
-use serde::{Deserialize, Serialize};
-
 use super::calls::{CallState, Phase, StepState};
+use super::touched::Touched;
 use super::{EffectClass, Mode, Run};
 use crate::names::StepId;
-
-/// Classes of effect that were done or may have been.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Touched {
-    private: bool,
-    shared: bool,
-}
-
-impl Touched {
-    /// Something of this class was done, or may have been.
-    pub fn note(&mut self, effect: EffectClass) {
-        match effect {
-            EffectClass::Read => {}
-            EffectClass::Private => self.private = true,
-            EffectClass::Shared => self.shared = true,
-        }
-    }
-}
 
 impl CallState {
     /// It may have had its effect, as far as is known now.

@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{EffectClass, Failure, Mode, Payload};
+use super::{CallRecord, EffectClass, Failure, Mode, Part, Payload};
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
 
 /// The birth of a run.
@@ -75,26 +74,6 @@ pub struct Parent {
     pub step: StepId,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-}
-
-/// Which of a step's calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Part {
-    /// The step's own.
-    #[default]
-    Do,
-    /// `probe:` asks whether an unknown attempt took place.
-    Probe,
-    /// `undo:` takes it back.
-    Undo,
-}
-
-impl Part {
-    /// The step's own call.
-    pub fn is_do(&self) -> bool {
-        *self == Part::Do
-    }
 }
 
 /// What a rerun takes over of a step.
@@ -333,19 +312,6 @@ pub enum Skipped {
     Busy,
     /// Only a fallback, and nothing needs it.
     NotNeeded,
-}
-
-/// A request as it is sent, without secrets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CallRecord {
-    /// The method.
-    pub method: String,
-    /// The whole URL; stars where a secret stands.
-    pub url: String,
-    /// What `headers:` name, and `content-type`; stars where a secret stands.
-    pub headers: Vec<(String, String)>,
-    /// The exact bytes of the body.
-    pub body: Payload,
 }
 
 /// An answer to the caller.

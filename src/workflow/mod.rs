@@ -8,6 +8,7 @@
 mod begin;
 mod beside;
 mod bytes;
+mod call_record;
 mod calls;
 mod check;
 mod checkpoint;
@@ -55,6 +56,7 @@ mod summary;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod undo;
 mod view;
 mod wait;
@@ -63,6 +65,7 @@ pub mod wire;
 mod world;
 
 pub use bytes::BytesMark;
+pub use call_record::{CallRecord, Part};
 pub use calls::{InFlight, Undone};
 pub use check::Known;
 pub use child::OpenChild;
@@ -76,8 +79,8 @@ pub use event::{
 };
 pub use evolve::{Misfit, evolve, fold};
 pub use facts::{
-    AnswerRecord, CallRecord, Creates, DoneBefore, Outcome, Parent, Part, Pinned, ResultTaken, RetryScheduled,
-    RunStarted, Skipped, StepFinished, StepStarted, Superseded, UnknownBefore,
+    AnswerRecord, Creates, DoneBefore, Outcome, Parent, Pinned, ResultTaken, RetryScheduled, RunStarted, Skipped,
+    StepFinished, StepStarted, Superseded, UnknownBefore,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use missing::Missing;

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::beside::Beside;
 use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing, Unsettled};
-use super::effects::Touched;
 use super::serde_forms::pairs;
+use super::touched::Touched;
 use super::{
     AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded,
     Undone,

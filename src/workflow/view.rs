@@ -3,11 +3,14 @@
 mod groups;
 mod items;
 mod settled;
+mod step;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use step::StepView;
 
 use super::{Asked, Conflict, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, StepStatus, Undone, evolve};
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
@@ -60,29 +63,6 @@ pub struct UndoneView {
     pub undone: bool,
     /// Why not, or not yet.
     pub why: Option<String>,
-}
-
-/// One step of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepView {
-    /// Its name.
-    pub step: StepId,
-    /// Where it stands.
-    pub status: StepStatus,
-    /// Attempts made, all items together.
-    pub attempts: u32,
-    /// Items of a `for_each`.
-    pub items: Option<u32>,
-    /// Items that have ended.
-    pub items_ended: Option<u32>,
-    /// When it began.
-    pub started: Timestamp,
-    /// From its beginning to its last event, milliseconds.
-    pub duration_ms: u64,
-    /// The status that a service answered with (the last one, of a fan-out).
-    pub http_status: Option<u16>,
-    /// What is worth saying.
-    pub note: Option<String>,
 }
 
 /// The run that these events come to, for people.

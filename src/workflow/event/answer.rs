@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::{AnswerRecord, Failure, Pinned};
-use super::kinds;
+use super::group::kinds;
 
 /// What was decided of the caller's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

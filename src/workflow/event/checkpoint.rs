@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Asked, OnTimeout, Said};
-use super::{Subject, kinds};
+use super::group::{Subject, kinds};
 use crate::names::CheckpointId;
 
 /// What happened to a checkpoint.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::RunStatus;
-use super::{Subject, kinds};
+use super::group::{Subject, kinds};
 use crate::names::{RunId, StepId, WorkflowName};
 
 /// What happened to a run that a `run` step (an item of it) begins.

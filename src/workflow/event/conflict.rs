@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::{Choice, Conflict, Outcome, Part};
-use super::{Subject, kinds};
+use super::group::{Subject, kinds};
 use crate::names::StepId;
 
 /// What happened to a conflict.

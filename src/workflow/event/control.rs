@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Subject, kinds};
+use super::group::{Subject, kinds};
 use crate::names::StepId;
 
 /// An order of somebody.

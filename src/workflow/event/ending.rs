@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::{Failure, Superseded};
-use super::kinds;
+use super::group::kinds;
 use crate::names::StepId;
 
 /// A run turns towards its end, or ends. After one for which [`EndingEvent::is_last`] holds nothing follows.

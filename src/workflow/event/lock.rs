@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Subject, kinds};
+use super::group::{Subject, kinds};
 use crate::names::StepId;
 
 /// What happened to a step's (an item's) place in the queue of a lock.

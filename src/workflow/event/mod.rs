@@ -14,6 +14,7 @@ mod child;
 mod conflict;
 mod control;
 mod ending;
+mod group;
 mod lock;
 mod step;
 mod tagged;
@@ -37,25 +38,6 @@ pub use wait::WaitEvent;
 
 use super::{RetryScheduled, RunStarted, StepFinished, StepStarted};
 use crate::names::StepId;
-
-/// The names of a group's kinds, as they stand in the store.
-macro_rules! kinds {
-    ($group:ident { $($pattern:pat => $name:literal,)+ }) => {
-        impl $group {
-            /// The names of all its kinds.
-            pub(super) const KINDS: &'static [&'static str] = &[$($name),+];
-
-            /// Its name in the store and in listings.
-            pub fn kind(&self) -> &'static str {
-                match self { $($pattern => $name),+ }
-            }
-        }
-    };
-}
-use kinds;
-
-/// The step that an event is about, and the item of its `for_each`.
-type Subject<'a> = Option<(&'a StepId, Option<u32>)>;
 
 /// One fact. Externally tagged on purpose: with arbitrary-precision numbers serde's other taggings break integers.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::{AnswerRecord, Failure, ResultTaken, Skipped};
-use super::{Subject, kinds};
+use super::group::{Subject, kinds};
 use crate::names::StepId;
 
 /// What happened to a step, or to an item of it, beside its calls.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Subject, kinds};
+use super::group::{Subject, kinds};
 use crate::names::{Seq, StepId};
 
 /// What happened to a `wait` step, or to a signal.

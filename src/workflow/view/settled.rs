@@ -2,7 +2,7 @@
 //!
 //! Always true: of a run that has ended no step is under way, and a step over which somebody has to decide says so.
 
-use super::StepView;
+use super::step::StepView;
 use crate::workflow::calls::StepState;
 use crate::workflow::{ConflictKind, Part, Run, StepStatus, child};
 

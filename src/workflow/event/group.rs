@@ -1,0 +1,22 @@
+//! What every group of events declares: the names of its kinds, and the step that an event is about.
+
+use crate::names::StepId;
+
+/// The names of a group's kinds, as the store writes them.
+macro_rules! kinds {
+    ($group:ident { $($pattern:pat => $name:literal,)+ }) => {
+        impl $group {
+            /// The names of all its kinds.
+            pub(super) const KINDS: &'static [&'static str] = &[$($name),+];
+
+            /// Its name in the store and in listings.
+            pub fn kind(&self) -> &'static str {
+                match self { $($pattern => $name),+ }
+            }
+        }
+    };
+}
+pub(super) use kinds;
+
+/// The step that an event is about, and the item of its `for_each`.
+pub(super) type Subject<'a> = Option<(&'a StepId, Option<u32>)>;

@@ -1,6 +1,7 @@
-//! How the rows of appends become events again.
+//! Decodes the rows of appends into events.
 //!
-//! Always true: a row that does not hold what its columns say is an error that names the event, and never fewer events.
+//! Always true: a row whose content contradicts its columns is an error that names the event; no event is ever left
+//! out.
 
 use std::collections::HashMap;
 
@@ -11,10 +12,10 @@ use super::{StoreError, StoredEvent, codec};
 use crate::names::Seq;
 use crate::workflow::Event;
 
-/// The payloads of events, by seq, each with its path; or what is wrong with one of them.
+/// The large values of events by seq, each with its path; or what is wrong with one of them.
 pub(super) type PayloadsBySeq<'a> = HashMap<u64, Result<Vec<(&'a str, &'a [u8])>, String>>;
 
-/// One append as a row has it.
+/// One row of the table of appends.
 pub(super) struct AppendRow<'a> {
     pub(super) first: i64,
     pub(super) last: i64,
@@ -24,7 +25,7 @@ pub(super) struct AppendRow<'a> {
 }
 
 impl<'a> AppendRow<'a> {
-    /// Adds its events from a place on.
+    /// Adds its events from a seq on.
     pub(super) fn read(&self, from: Seq, parts: &PayloadsBySeq, into: &mut Vec<StoredEvent>) -> Result<(), StoreError> {
         let (first, last, version) = (self.first, self.last, self.version);
         if version > i64::from(Event::VERSION) {
@@ -46,18 +47,18 @@ impl<'a> AppendRow<'a> {
         match end == last.saturating_add(1) {
             true => Ok(()),
             false => Err(StoreError(format!(
-                "the append of the events {first} to {last} holds {} events: `pointsman store check` says more",
+                "the append of events {first} to {last} holds {} events: run `pointsman store check`",
                 end - first
             ))),
         }
     }
 
-    /// Adds its events as a check judges them.
+    /// Adds its events; one that cannot be decoded is added with the reason.
     pub(super) fn read_for_check(&self, parts: &PayloadsBySeq, into: &mut Vec<EventRow>) {
         let version = self.version.cast_unsigned();
         let (there, expected) = (self.lines().count() as i64, self.last - self.first + 1);
         if there != expected {
-            let why = format!("its append should hold the events up to {}; it holds {there}", self.last);
+            let why = format!("its append should hold the events up to {}, but holds {there}", self.last);
             let (seq, event) = (self.first.cast_unsigned(), Err(why));
             into.push(EventRow { seq, at: Timestamp::default(), version, event });
             return;

@@ -1,7 +1,7 @@
-//! Is what a store holds what it should be?
+//! Is the content of a store consistent?
 //!
-//! Always true: looking changes nothing; each finding names what it is about, what is wrong, and what to do. Reading the
-//! rows is each store's business, judging a run's is done here.
+//! Always true: a check changes nothing; each finding names the run, what is wrong and what to do. Reading the rows is
+//! left to each store.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ use super::{RunSnapshot, StoreError};
 use crate::names::{PlanId, RunId};
 use crate::workflow::{Event, FOLD, Run, RunSummary, fold};
 
-/// Findings that are listed; more are only counted.
+/// Findings beyond this number are only counted.
 const LISTED_MAX: usize = 10_000;
 
-/// Something that should not be.
+/// One inconsistency.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StoreFinding {
-    /// The run that it is about.
+    /// The run that it concerns, if it concerns one.
     pub run: Option<RunId>,
     /// What is wrong.
     pub what: String,
@@ -28,7 +28,7 @@ pub struct StoreFinding {
     pub todo: String,
 }
 
-/// What a check saw.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StoreChecked {
     /// Runs that were read.
@@ -37,11 +37,11 @@ pub struct StoreChecked {
     pub purged: u64,
     /// Events that were read.
     pub events: u64,
-    /// Payloads that stand beside events.
+    /// Large values that are stored apart from their events.
     pub payloads: u64,
-    /// What should not be.
+    /// The inconsistencies.
     pub findings: Vec<StoreFinding>,
-    /// Findings beyond those that are listed.
+    /// The number of findings that are not in the list, because it is full.
     pub unlisted: u64,
 }
 
@@ -55,17 +55,17 @@ impl StoreChecked {
     }
 }
 
-pub(super) const RESTORE: &str = "restore a backup, or keep the file for whoever mends it: nothing was changed";
-pub(super) const HARMLESS: &str = "nothing depends on it; tell the maintainers how it came about";
+pub(super) const RESTORE: &str = "restore a backup, or keep the file for whoever repairs it: nothing was changed";
+pub(super) const HARMLESS: &str = "nothing depends on it; report it to the maintainers";
 const NEWER: &str = "start the newer pointsman that wrote it";
-const REBUILD: &str = "the events are the truth; tell the maintainers: listings show something else";
+const REPORT_SUMMARY: &str = "the events are right and listings are wrong; report it to the maintainers";
 
-/// Why a store is not for this program: the newest version of events that may stand in it, as was noted, and the newest
-/// that does, with its run and seq.
-pub(super) fn newer_events_problem(noted: Option<u16>, standing: Option<(Option<RunId>, i64, i64)>) -> Option<String> {
+/// Why this binary cannot read the events of a store. `noted` is the newest version that a binary noted that it may
+/// write; `found` is an event of a newer version than this binary reads: its run, seq and version.
+pub(super) fn newer_events_problem(noted: Option<u16>, found: Option<(Option<RunId>, i64, i64)>) -> Option<String> {
     let known = Event::VERSION;
     let reads = format!("this binary reads them up to version {known}: it was written by a newer pointsman");
-    match (noted, standing) {
+    match (noted, found) {
         (_, Some((run, seq, version))) => {
             let run = run.map(|run| format!(" of {run}")).unwrap_or_default();
             Some(format!("events of version {version} (such as event {seq}{run}), {reads}"))
@@ -75,44 +75,44 @@ pub(super) fn newer_events_problem(noted: Option<u16>, standing: Option<(Option<
     }
 }
 
-/// Judges what stands beside the runs: the secret that everything is keyed by.
+/// Checks the store's secret.
 pub(super) fn check_secret(secret: Option<&[u8]>, checked: &mut StoreChecked) {
     let what = match secret.map(<[u8]>::len) {
         Some(32) => return,
         Some(length) => format!("the store's secret has {length} bytes, not 32"),
-        None => "the store's secret is gone: the next start makes another, calls that are sent again go under other \
-                 idempotency keys, and keys of routes fall into other shares"
+        None => "the store's secret is gone: the next start makes another one, so that retried calls get other \
+                 idempotency keys and callers fall into other shares"
             .to_owned(),
     };
     checked.add_finding(None, what, RESTORE);
 }
 
-/// One run as a store has it.
+/// The stored rows of one run.
 pub(super) struct RunRows<'a> {
     pub(super) run: RunId,
     pub(super) summary: &'a [u8],
-    /// The last seq by its row.
+    /// The last seq according to the run's row.
     pub(super) seq: i64,
-    /// When its last event happened, by its row.
+    /// When its last event happened, according to the run's row.
     pub(super) updated: Option<i64>,
-    /// Only its summary is kept.
+    /// Whether only its summary is kept.
     pub(super) purged: bool,
     /// In the order of seqs.
     pub(super) events: Vec<EventRow>,
-    /// What was kept of it, or why that cannot be read.
+    /// Its snapshot, or why that cannot be read.
     pub(super) snapshot: Option<Result<RunSnapshot, StoreError>>,
 }
 
-/// One event as a store has it.
+/// One stored event.
 pub(super) struct EventRow {
     pub(super) seq: u64,
     pub(super) at: Timestamp,
     pub(super) version: u64,
-    /// Or why it cannot be read.
+    /// The event, or why it cannot be read.
     pub(super) event: Result<Event, String>,
 }
 
-/// Judges a run.
+/// Checks the rows of a run.
 pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &mut StoreChecked) {
     let RunRows { run, summary, seq, updated, purged, events, snapshot } = rows;
     checked.runs += 1;
@@ -129,23 +129,23 @@ pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &m
     let seq = seq.cast_unsigned();
     if let Some(summary) = &summary {
         if summary.run_id != run {
-            checked.add_finding(id, format!("its summary is of {}", summary.run_id), RESTORE);
+            checked.add_finding(id, format!("its row holds the summary of {}", summary.run_id), RESTORE);
         }
         if !summary.status.is_final() && !plans.contains(&summary.plan_id) {
-            let what = format!("it is {} and its plan {} is not there", summary.status.as_str(), summary.plan_id);
-            checked.add_finding(id, what, "it cannot go on: restore a backup that has the plan");
+            let what = format!("it is {} and its plan {} is missing", summary.status.as_str(), summary.plan_id);
+            checked.add_finding(id, what, "it cannot continue: restore a backup that has the plan");
         }
     }
     if purged {
         return;
     }
-    if let Some((place, event)) = (1..).zip(&events).find(|(place, event)| *place != event.seq) {
-        checked.add_finding(id, format!("where event {place} should be stands event {}", event.seq), RESTORE);
+    if let Some((expected, event)) = (1..).zip(&events).find(|(expected, event)| *expected != event.seq) {
+        checked.add_finding(id, format!("event {} is stored where event {expected} should be", event.seq), RESTORE);
         return;
     }
     let readable = events.iter().all(|event| event.event.is_ok());
     if readable && events.len() as u64 != seq {
-        checked.add_finding(id, format!("its row says that it has {seq} events; there are {}", events.len()), RESTORE);
+        checked.add_finding(id, format!("its row counts {seq} events, but there are {}", events.len()), RESTORE);
         return;
     }
     let last_at = events.last().map(|event| event.at);
@@ -168,23 +168,23 @@ pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &m
     let folded = match fold(&decoded) {
         Ok(folded) => folded,
         Err(misfit) => {
-            return checked.add_finding(id, format!("its events do not follow from each other: {misfit}"), RESTORE);
+            return checked.add_finding(id, format!("its events contradict each other: {misfit}"), RESTORE);
         }
     };
     if let Some(why) = snapshot.and_then(|snapshot| snapshot_problem(snapshot, &decoded)) {
-        checked.add_finding(id, why, "nothing is lost: the run is read from its events, and gets another snapshot");
+        checked.add_finding(id, why, "nothing is lost: the run is read from its events and gets another snapshot");
     }
     if let (Some(summary), Some(at)) = (summary, last_at) {
-        // When it wants to be looked at again follows from its plan too.
+        // Not compared: `wake` also depends on the plan, which is not read here.
         let expected = RunSummary { wake: summary.wake, ..folded.summary(at) };
         if summary != expected {
             let differences = describe_differences(&summary, &expected);
-            checked.add_finding(id, format!("its summary is not what its events come to: {differences}"), REBUILD);
+            checked.add_finding(id, format!("its summary contradicts its events: {differences}"), REPORT_SUMMARY);
         }
     }
 }
 
-/// Why a snapshot is not what the run's events come to. Those of a binary that folds otherwise are not looked into.
+/// Why a snapshot contradicts the run's events. Snapshots of other fold versions are not checked.
 fn snapshot_problem(snapshot: Result<RunSnapshot, StoreError>, events: &[Event]) -> Option<String> {
     let RunSnapshot { seq, fold: by, body, .. } = match snapshot {
         Ok(snapshot) if snapshot.fold == FOLD => snapshot,
@@ -194,9 +194,9 @@ fn snapshot_problem(snapshot: Result<RunSnapshot, StoreError>, events: &[Event])
     let before = usize::try_from(seq.0).ok().and_then(|seq| events.get(..seq));
     match (Run::from_snapshot(&body), before.map(fold)) {
         (Err(why), _) => Some(why),
-        (Ok(_), None) => Some(format!("its snapshot stands at event {seq}, which is not there")),
+        (Ok(_), None) => Some(format!("its snapshot is of event {seq}, which is missing")),
         (Ok(kept), Some(folded)) if folded.as_ref() == Ok(&kept) => None,
-        (Ok(_), Some(_)) => Some(format!("its snapshot at event {seq} (fold {by}) is not what its events come to")),
+        (Ok(_), Some(_)) => Some(format!("its snapshot of event {seq} (fold {by}) contradicts its events")),
     }
 }
 
@@ -206,8 +206,7 @@ fn describe_differences(stored: &RunSummary, expected: &RunSummary) -> String {
     let names: BTreeSet<&String> =
         [&stored, &expected].into_iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys).collect();
     let of = |fields: &Value, name: &str| fields.get(name).unwrap_or(&Value::Null).to_string();
-    let snapshot_problem = names.into_iter().filter(|name| stored.get(name.as_str()) != expected.get(name.as_str()));
-    let snapshot_problem =
-        snapshot_problem.map(|name| format!("{name} is {}, not {}", of(&stored, name), of(&expected, name)));
-    snapshot_problem.collect::<Vec<_>>().join("; ")
+    let differing = names.into_iter().filter(|name| stored.get(name.as_str()) != expected.get(name.as_str()));
+    let differing = differing.map(|name| format!("{name} is {}, not {}", of(&stored, name), of(&expected, name)));
+    differing.collect::<Vec<_>>().join("; ")
 }

@@ -1,12 +1,11 @@
-//! How the events of an append are written: as one value with a line for each, its time in nanoseconds since 1970, a
-//! space, and its JSON; their large parts beside it.
+//! The format of stored events: the events of an append are one value with a line for each (its time in nanoseconds
+//! since 1970, a space, its JSON); large values within them are stored apart.
 //!
-//! Always true: what is read back is what was written. JSON as it is written here has no line ends in it, so that lines
-//! are told apart without reading them. A part that is larger than the bound stands once under the hash
-//! of its bytes, whoever refers to it; in the event there is `null` in its place, and which `null` is meant stands
-//! beside the event and never in it, so that nothing a user sends can look like a reference. No part stands in another:
-//! a large one within a large one is taken out alone where the rest of that is small. An event that is not larger than
-//! the bound is not looked at.
+//! Always true: decoding returns what was encoded. The JSON that is written here contains no line end, so that lines
+//! are separated without parsing. A value that is larger than the bound is stored once under the hash of its bytes; the
+//! event has `null` in its place, and its path is stored apart from the event, so that no value of a user can look like
+//! a reference. Extracted values do not nest: of a large value whose large children leave a small rest, only the
+//! children are extracted. An event within the bound is stored whole.
 
 use std::io::Write as _;
 
@@ -14,21 +13,21 @@ use serde_json::Value;
 
 use crate::workflow::Event;
 
-/// The bound is not smaller than this: a reference costs about as much.
+/// The smallest bound: a reference takes about as many bytes.
 pub(super) const INLINE_BYTES_MIN: usize = 256;
 
-/// A part of an event that is kept by its hash.
+/// A value of an event that is stored by its hash.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LargeValue {
-    /// Where it belongs: a JSON pointer.
+    /// The JSON pointer to it in the event.
     pub(super) path: String,
-    /// Of the body.
+    /// The hash of `body`.
     pub(super) hash: [u8; 32],
-    /// JSON.
+    /// The value as JSON.
     pub(super) body: Vec<u8>,
 }
 
-/// Adds the line of an event, and gives the parts of it that are larger than so many bytes.
+/// Adds the line of an event and returns the values that were extracted from it.
 pub(super) fn encode_line(
     lines: &mut Vec<u8>,
     at: i64,
@@ -49,8 +48,8 @@ pub(super) fn encode_line(
     Ok(parts)
 }
 
-/// Adds the line of an event whose JSON somebody else wrote. White space between its parts may be a line end: a space
-/// means the same.
+/// Adds the line of an event whose JSON was written elsewhere. It may have line ends between tokens; they become
+/// spaces.
 pub(super) fn copy_line(lines: &mut Vec<u8>, at: i64, json: &[u8]) {
     begin_line(lines, at);
     lines.extend(json.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
@@ -60,11 +59,11 @@ fn begin_line(lines: &mut Vec<u8>, at: i64) {
     if !lines.is_empty() {
         lines.push(b'\n');
     }
-    // Writing to a Vec does not fail.
+    // Writing to a Vec cannot fail.
     let _ = write!(lines, "{at} ");
 }
 
-/// The events of a value, each as its time and its JSON, or why a line is none.
+/// Splits a value into its events, each as its time and its JSON, or why a line cannot be split.
 pub(super) fn split_lines(value: &[u8]) -> impl Iterator<Item = Result<(i64, &[u8]), String>> {
     value.split(|byte| *byte == b'\n').map(|line| {
         let mut halves = line.splitn(2, |byte| *byte == b' ');
@@ -73,7 +72,7 @@ pub(super) fn split_lines(value: &[u8]) -> impl Iterator<Item = Result<(i64, &[u
     })
 }
 
-/// The event of this JSON with these parts, each a path and a body.
+/// Decodes an event from its JSON and its extracted values, each with its path.
 pub(super) fn decode_event<'a>(
     json: &[u8],
     parts: impl IntoIterator<Item = (&'a str, &'a [u8])>,
@@ -85,18 +84,18 @@ pub(super) fn decode_event<'a>(
     }
     let mut value: Value = serde_json::from_slice(json).map_err(unread)?;
     for (path, body) in parts {
-        let place = value.pointer_mut(path).ok_or_else(|| format!("an event has no place `{path}` for its payload"))?;
+        let place = value.pointer_mut(path).ok_or_else(|| format!("an event has no path `{path}` for its payload"))?;
         *place = serde_json::from_slice(body).map_err(|error| format!("a payload cannot be read: {error}"))?;
     }
     serde_json::from_value(value).map_err(unread)
 }
 
-/// The name that a body is kept under.
+/// The hash by which a body is stored.
 pub(super) fn hash(body: &[u8]) -> [u8; 32] {
     *blake3::hash(body).as_bytes()
 }
 
-/// Takes large parts out of a value that is never taken out itself.
+/// Replaces large values within `value` by null and adds them to `parts`.
 fn extract_large_values(
     value: &mut Value,
     max: usize,
@@ -111,7 +110,7 @@ fn extract_large_values(
         path.push('/');
         path.push_str(&key.replace('~', "~0").replace('/', "~1"));
         let large_inner: usize = children(child).map(|(_, inner)| json_bytes(inner)).filter(|inner| *inner > max).sum();
-        // What would be left of it is small.
+        // Without its large children it is small enough to stay.
         if large_inner > 0 && json_bytes(child) - large_inner <= max {
             extract_large_values(child, max, path, parts)?;
         } else {
@@ -132,7 +131,7 @@ fn children(value: &mut Value) -> Box<dyn Iterator<Item = (String, &mut Value)> 
     }
 }
 
-/// How many bytes it takes as JSON, but for what is escaped.
+/// The length of a value as JSON, without escape characters.
 fn json_bytes(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 4,
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_body_has_one_name_wherever_it_stands() {
+    fn equal_values_have_one_hash_in_all_events() {
         let body = format!("{{\"text\":\"{}\"}}", "x".repeat(1_000));
         let record = CallRecord {
             method: "POST".into(),
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn many_small_parts_go_together_and_a_large_one_alone() {
+    fn many_small_values_are_extracted_together_and_a_large_one_alone() {
         let items: Vec<Value> = (0..100).map(|n| json!(n)).collect();
         let parts = round_trip(&computed(json!({ "items": items, "note": "y".repeat(200), "n": 1 })), MAX);
         let paths: Vec<&str> = parts.iter().map(|part| part.path.as_str()).collect();
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_reference_is_data() {
+    fn a_value_that_looks_like_a_reference_is_data() {
         let event = computed(json!({ "refs": { "/x": "00" }, "$ref": "y".repeat(300), "null": null }));
         assert_eq!(round_trip(&event, MAX).len(), 1);
         assert!(decode_event(b"{\"completed\":{}}", [("/nowhere", b"1".as_slice())]).unwrap_err().contains("/nowhere"));
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_has_its_line_whatever_stands_in_it() {
+    fn each_event_has_one_line_whatever_it_contains() {
         let mut written = Vec::new();
         let events = [json!("a\nb \u{1}"), json!({ "n": 1 }), json!("z".repeat(500))].map(computed);
         let mut parts = 0;
@@ -260,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_was_written(output in value(), max in 1..200_usize) {
+        fn decoding_returns_what_was_encoded(output in value(), max in 1..200_usize) {
             round_trip(&computed(output), max);
         }
     }

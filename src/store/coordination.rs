@@ -1,18 +1,16 @@
-//! Who may move a run, and what processes that share a store ask of each other.
+//! Which worker may execute a run, and how processes that share a store coordinate: orders, locks, notifications.
 //!
-//! Always true: a run that has not ended is either owned by one living worker or by nobody; whoever takes it over gets
-//! a higher fence, and an append to a run under another number than its own is refused
-//! ([`super::AppendError::Fenced`]), after the look whether it is a batch that comes again and before every other look.
-//! Whether an owner lives is judged by the store's clock alone; one that was never heard of does not.
+//! Always true: a run that has not ended has at most one owner. Whoever takes it over gets a higher fencing token, and
+//! an append with another token is refused ([`super::AppendError::Fenced`]). Only the check whether the append is
+//! already stored comes before that one. Whether an owner is alive is decided by the store's clock alone; an owner
+//! without a heartbeat counts as dead.
 //!
-//! When a run's turn has come: one that was released comes at its `wake`, and without one only when something is asked
-//! of it (whoever released it saw to that), but for a `queued` one, which waits for nothing but a mover; one whose owner
-//! left or died comes at once.
-//! A lock's holder is whoever stands first in its queue; places are given out by
-//! the append that queues, and are gone with the append that releases them or ends their run.
+//! When a run is due: a released run at its `wake`, or as soon as there is an order for it; a released run in status
+//! `queued`, and a run whose owner left or died, at once. The first entry of a lock's queue holds the lock; the append
+//! that queues assigns the position, and the append that leaves the queue or ends the run removes it.
 //!
-//! Where a store belongs to one process (SQLite, memory), every other owner is dead, and news come from this process
-//! alone.
+//! In a store that belongs to one process (SQLite, memory) every other owner is dead, and only this process sends
+//! notifications.
 
 use std::time::Duration;
 
@@ -27,23 +25,23 @@ use super::{Birth, LockRow, Notice, OrderRecord, RunSnapshot, StoreError};
 use crate::names::{Fence, RunId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
-/// A run that was taken.
+/// A run that a worker took.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Owned {
-    /// The run as it stands.
+    /// Its current summary.
     pub summary: RunSummary,
-    /// Under which number it is owned from now on.
+    /// The fencing token of its new owner.
     pub fence: Fence,
 }
 
-/// What became of asking for one run.
+/// The result of taking one run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Taken {
-    /// It is the asker's now.
+    /// The caller owns it now.
     Mine(Owned),
-    /// Another living worker moves it.
+    /// Another living worker owns it.
     Elsewhere {
-        /// Which.
+        /// That worker.
         worker: WorkerId,
         /// Its name, for people.
         name: String,
@@ -54,25 +52,25 @@ pub enum Taken {
     Unknown,
 }
 
-/// What happened in the store that a waiting process wants to know at once. Lossy: whoever lags looks for itself, and
-/// a slow sweep stands behind it.
+/// A change in the store that processes wait for. Some are lost, to a slow receiver or with a connection: each receiver
+/// also polls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// The run is nobody's and its turn has come, or something is asked of it.
+    /// The run has no owner and is due, or there is an order for it.
     Run(RunId),
     /// The run has ended.
     Ended(RunId),
-    /// Somebody left this lock's queue.
+    /// An entry left the queue of this lock.
     Lock(String),
-    /// What was asked is settled.
+    /// The order is answered.
     Order(Uuid),
-    /// A notice was recorded.
+    /// A message to a webhook was recorded.
     Notice,
     /// A run is to begin: see [`Work::births`].
     Birth,
 }
 
-/// What is kept beside the summary of a pinned run that was purged: what those who follow it up may ask of it.
+/// The bodies that are kept of a pinned run after it was purged, for workflows that follow it up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Remains {
     /// The body of its request.
@@ -82,39 +80,39 @@ pub struct Remains {
 }
 
 impl Remains {
-    /// What remains of a run with these events; nothing of one that cannot be read.
+    /// Of the run with these events; `None` if they cannot be folded.
     pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<Self> {
         fold(events).ok().as_ref().map(Self::of_run)
     }
-    /// What remains of a run.
+    /// Of this run.
     pub fn of_run(run: &Run) -> Self {
         let input = run.started().request.get("body").cloned();
         Self { input, output: run.answer().map(|answer| answer.body.value()) }
     }
 }
 
-/// What a purge took away.
+/// What a purge removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// Runs whose events are gone.
+    /// Runs whose events were removed.
     pub runs: u64,
     /// Of those, runs whose summary was kept because they are pinned.
     pub pinned: u64,
-    /// Payloads that nobody refers to any more.
+    /// Payloads that were removed, since no event refers to them any more.
     pub payloads: u64,
 }
 
-/// What the asker gets where the run ended before it came to what was asked.
+/// The answer to an order to a run that had ended, or ended before it carried the order out.
 pub fn run_has_ended() -> Value {
     serde_json::json!({ "refused": "the run has ended" })
 }
 
-/// What the asker gets where there is no such run.
+/// The answer to an order to a run that does not exist.
 pub fn no_such_run() -> Value {
     serde_json::json!({ "refused": "there is no such run" })
 }
 
-/// When a run that its mover released with this summary wants to be taken; `None` is when something is asked of it.
+/// When a run that was released with this summary is due; `None` if only an order makes it due.
 pub(super) fn due_at_of(summary: &RunSummary) -> Option<Timestamp> {
     if summary.status.is_final() {
         return None;
@@ -123,88 +121,83 @@ pub(super) fn due_at_of(summary: &RunSummary) -> Option<Timestamp> {
     summary.wake.or_else(at_once)
 }
 
-/// News that wait for a slow listener; what is beyond is lost to it, and it looks for itself.
+/// Notifications that are kept for a slow receiver. Older ones are lost to it: it polls.
 pub(super) const NEWS_MAX: usize = 1_024;
 
-/// Ownership, orders, locks, notices, snapshots of runs, retention.
+/// Ownership of runs, orders, locks, messages to webhooks, snapshots of runs, retention.
 pub trait Work: Send + Sync + 'static {
-    /// The worker lives for so long from now on; what time it is for the store, where several processes share it (their
-    /// own clocks may differ). Where the store belongs to one process it costs nothing.
+    /// The worker is alive for this long from now on. Returns the store's time if processes share the store, because
+    /// their own clocks may differ. In a store of one process it does nothing.
     fn beat(
         &self,
         worker: WorkerId,
         name: String,
         lives: Duration,
     ) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
-    /// The worker goes: what it owns is nobody's.
+    /// The worker stops: the runs that it owns have no owner any more.
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Takes a run that has not ended: one that is nobody's, one whose owner does not live, or the asker's own (under a
-    /// new fence). Durable before it returns.
+    /// Takes a run that has not ended and has no owner, a dead owner, or the caller as its owner; the fencing token is
+    /// new in each case. Durable before it returns.
     fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<Taken, StoreError>>;
-    /// Takes at most so many runs that have not ended, are nobody's or whose owner does not live, and whose turn has
-    /// come: their `wake` is over, or they wait for nothing but a mover, or something is asked of them. Oldest first;
-    /// two processes that ask at the same time never get the same one.
+    /// Takes at most `limit` due runs, oldest first. Two processes that call it at the same time never get the same
+    /// run.
     fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<Owned>, StoreError>>;
-    /// The times at which runs that are nobody's want to be taken, earliest first, those that are over too. A run that
-    /// waits for nothing but a mover stands at the beginning of 1970.
+    /// When runs without an owner are due, earliest first; past times are included. For a run that is due at once it is
+    /// the beginning of 1970.
     fn wakes(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>>;
 
-    /// Asks something of a run that another process moves. Asked again under the same id it changes nothing. What is
-    /// asked of a run that has ended, or ends before it is settled, is settled with [`run_has_ended`]; of one that does
-    /// not exist with [`no_such_run`].
+    /// Stores an order to a run that another process executes; no effect if an order with its id exists. If the run has
+    /// ended, or ends before it answers, the answer is [`run_has_ended`]; if it does not exist, [`no_such_run`].
     fn put_order(&self, order: OrderRecord) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// What is asked of a run and not settled, oldest first.
+    /// The unanswered orders to a run, oldest first.
     fn orders(&self, run: RunId) -> BoxFuture<'_, Result<Vec<OrderRecord>, StoreError>>;
-    /// One asking, with its answer once it is settled.
+    /// One order, with its answer once there is one.
     fn order(&self, id: Uuid) -> BoxFuture<'_, Result<Option<OrderRecord>, StoreError>>;
-    /// Settles what was asked; the first answer stands.
+    /// Answers an order; no effect if it has an answer.
     fn settle_order(&self, id: Uuid, answer: Value) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The queues of these locks, or of all, in the order of places; at most so many rows.
+    /// The queues of these locks, or of all, in the order of positions; at most `limit` rows.
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> BoxFuture<'_, Result<Vec<LockRow>, StoreError>>;
 
-    /// Notices with a number beyond this one that were not sent, oldest first; at most so many.
+    /// At most `limit` messages that are still to be sent and have a higher number than `after`, oldest first.
     fn notices(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>, StoreError>>;
-    /// It was sent, or given up.
+    /// Removes a message that was sent or given up.
     fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Runs that are to begin and have no event yet, in the order in which that was decided; at most so many.
+    /// At most `limit` runs that are to begin and have no event yet, oldest row first.
     fn births(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Birth>, StoreError>>;
-    /// The run is not to begin any more: its row is removed. Durable before it returns; nothing happens where there is
-    /// none.
+    /// Removes the row of a run that is not to begin any more. Durable before it returns; no effect without such a row.
     fn drop_birth(&self, run: RunId) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Keeps a run as it stood after an event, in place of what was kept of it for fewer events. Nothing happens where the
-    /// run is not there, has fewer events, or is purged. Appends go first: one that is handed in meanwhile waits for a
-    /// portion of it at most.
+    /// Stores a snapshot, which replaces those of fewer events. No effect if the run does not exist, has fewer events
+    /// or is purged. A large snapshot is written in parts, so that an append waits for one part at most.
     fn put_run_snapshot(&self, snapshot: RunSnapshot) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// What was kept of a run for the most events; what is not whole is not there. An error where it is damaged.
+    /// The snapshot of a run that includes the most events. Incomplete ones are ignored, a damaged one is an error.
     fn run_snapshot(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSnapshot>, StoreError>>;
 
-    /// Drops at most so many runs that ended in this way before a time, the longest ended first, with their events and
-    /// what was asked of them. A pinned one keeps its summary and its [`Remains`]. A run whose retry key may not have run
-    /// out stays, and so does one that another began which has not ended (that one may not know yet how it ended), and
-    /// one that decided on a run which has not begun. Holds up appends for no longer than dropping so many takes: hand in
-    /// small numbers.
+    /// Removes at most `limit` runs that ended with this status before this time, those that ended first before others,
+    /// with their events and orders. A pinned run keeps its summary and its [`Remains`]. A run is kept while its retry
+    /// key may be valid, while its parent has not ended (the parent may not have recorded its end), and while it has a
+    /// [`Birth`] row. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,
         status: RunStatus,
         ended_before: Timestamp,
         limit: usize,
     ) -> BoxFuture<'_, Result<Purged, StoreError>>;
-    /// Drops retry keys that have run out, whoever took them, at most so many; how many went.
+    /// Removes at most `limit` expired retry keys of both arms; returns how many.
     fn prune_retry_keys(&self, limit: usize) -> BoxFuture<'_, Result<u64, StoreError>>;
-    /// What is kept of a pinned run that was purged; `None` of every other.
+    /// The bodies that are kept of a purged pinned run; `None` for every other run.
     fn remains(&self, run: RunId) -> BoxFuture<'_, Result<Option<Remains>, StoreError>>;
 
-    /// The name of the living worker that moves a run, for people; `None` where nobody does, and where the store belongs
-    /// to one process.
+    /// The name of the living worker that owns a run, to show to people; `None` if there is none, and always in a store
+    /// of one process.
     fn owner(&self, _run: RunId) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// What happens from now on.
+    /// Subscribes to all notifications from now on.
     fn news(&self) -> broadcast::Receiver<News>;
-    /// Whether several processes may work on this store at the same time.
+    /// Whether several processes may use this store at the same time.
     fn is_shared(&self) -> bool;
 }

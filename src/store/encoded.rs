@@ -1,4 +1,4 @@
-//! An append as the writer takes it: encoded by its caller, so that the writer only binds and commits.
+//! An append, encoded for the writer. The caller encodes it, so that the writer only binds values and commits.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::names::{Fence, JobId, RunId, StepId, WorkerId};
 use crate::store::{Append, AppendError, Claim, LockChange, News, Priority};
 use crate::workflow::{RunStatus, RunSummary};
 
-/// Room that the line of an event takes as a rule.
+/// The typical length of an event's line; used to reserve capacity.
 const EVENT_BYTES_USUAL: usize = 320;
 
-/// One append, encoded.
+/// One encoded append.
 pub(super) struct EncodedAppend {
     pub(super) run_id: RunId,
     /// The seq of the first event.
@@ -26,24 +26,24 @@ pub(super) struct EncodedAppend {
     pub(super) batch: Uuid,
     /// A line for each event.
     pub(super) events: Vec<u8>,
-    /// What is kept beside events, with the seq of its event.
+    /// Values that are stored apart from their events, each with the seq of its event.
     pub(super) large_values: Vec<(u64, LargeValue)>,
     pub(super) run: RunRow,
-    /// The run's summary as JSON, where it is likely to be written: it is encoded by the caller then, not by the writer.
+    /// The run's summary as JSON; `None` if it is likely not to be written.
     summary: Option<Vec<u8>>,
-    /// As it was handed in.
+    /// The append that was encoded.
     pub(super) original: Arc<Append>,
     pub(super) claim: Option<Claim>,
     pub(super) priority: Priority,
     pub(super) fence: Fence,
     pub(super) locks: Vec<LockUpdate>,
-    /// Orders with their answers, as JSON.
+    /// Answered orders, each with the answer as JSON.
     pub(super) settled: Vec<(Uuid, Vec<u8>)>,
     pub(super) births: Vec<BirthRow>,
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
 }
 
-/// A run that is to begin, encoded.
+/// An encoded [`Birth`](crate::store::Birth).
 pub(super) struct BirthRow {
     pub(super) run: RunId,
     pub(super) parent: Option<RunId>,
@@ -52,24 +52,24 @@ pub(super) struct BirthRow {
     pub(super) record: Vec<u8>,
 }
 
-/// A change of a lock's queue.
+/// A change of a lock's queue, as columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LockUpdate {
-    /// Asks for a place, or gives it up.
+    /// Whether the entry is added to the queue; otherwise it is removed.
     pub(super) is_enqueue: bool,
     pub(super) entry: LockEntry,
 }
 
-/// What has a place in a lock's queue, but for the run.
+/// What identifies an entry of a lock's queue within its run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LockEntry {
     pub(super) name: String,
     pub(super) step: String,
-    /// -1 is none: columns that a place is told by are not NULL.
+    /// -1 if there is none: the column is part of a unique index, in which NULLs would differ.
     pub(super) item: i64,
 }
 
-/// The run's row after the events.
+/// The row of the run after these events.
 pub(super) struct RunRow {
     pub(super) ended: bool,
     pub(super) status: &'static str,
@@ -80,15 +80,15 @@ pub(super) struct RunRow {
     pub(super) parent: Option<RunId>,
     /// When its last event happened.
     pub(super) updated: i64,
-    /// Who moves it from now on.
+    /// The worker that owns the run from now on.
     pub(super) owner: Option<WorkerId>,
-    /// Of one that is nobody's: when its turn comes.
+    /// When a run without an owner is due (column `turn`).
     pub(super) due_at: Option<i64>,
     pub(super) listed: ListedFields,
 }
 
 impl EncodedAppend {
-    /// Encodes an append; what is larger than so many bytes goes beside its event.
+    /// Encodes an append. Values of events that are larger than `inline_bytes_max` are stored apart.
     pub(super) fn new(
         append: Arc<Append>,
         inline_bytes_max: usize,
@@ -99,14 +99,14 @@ impl EncodedAppend {
         if events.is_empty() {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         }
-        let unfit = |error| AppendError::Refused(format!("an event cannot be written as JSON: {error}"));
+        let not_json = |error| AppendError::Refused(format!("an event cannot be written as JSON: {error}"));
         let mut large_values = Vec::new();
         let mut lines = Vec::with_capacity(events.len() * EVENT_BYTES_USUAL);
         for ((at, event), seq) in events.iter().zip(first.0..) {
-            let large = codec::encode_line(&mut lines, nanos(*at), event, inline_bytes_max).map_err(unfit)?;
+            let large = codec::encode_line(&mut lines, nanos(*at), event, inline_bytes_max).map_err(not_json)?;
             large_values.extend(large.into_iter().map(|part| (seq, part)));
         }
-        append.size.note(lines.len() + parts.iter().map(|(_, part)| part.body.len()).sum::<usize>());
+        append.size.note(lines.len() + large_values.iter().map(|(_, part)| part.body.len()).sum::<usize>());
         let ended = summary.status.is_final();
         let run = RunRow {
             ended,
@@ -125,13 +125,13 @@ impl EncodedAppend {
         let summary = changes.then(|| summary_json(summary));
         let settled: Result<Vec<_>, _> =
             settled.iter().map(|(id, answer)| Ok((*id, serde_json::to_vec(answer)?))).collect();
-        let settled = settled.map_err(unfit)?;
+        let settled = settled.map_err(not_json)?;
         let locks = locks.iter().map(LockUpdate::from).collect();
         let births = births.iter().map(|birth| {
             let record = serde_json::to_vec(&birth.record)?;
             Ok(BirthRow { run: birth.run, parent: birth.parent, at: nanos(birth.at), record })
         });
-        let births = births.collect::<Result<Vec<_>, _>>().map_err(unfit)?;
+        let births = births.collect::<Result<Vec<_>, _>>().map_err(not_json)?;
         let (run_id, first, batch, claim, priority, fence) = (*run_id, first.0, *batch, *claim, *priority, *fence);
         Ok(Self {
             run_id,
@@ -152,7 +152,7 @@ impl EncodedAppend {
         })
     }
 
-    /// What others want to hear of it once it is written, but for what its end moves.
+    /// The notifications to send once it is committed, without those for locks and orders of a run that ended.
     pub(super) fn news(&self, now: i64) -> Vec<News> {
         let mut news = Vec::new();
         if self.run.ended {
@@ -188,7 +188,7 @@ impl EncodedAppend {
         self.original.events.last().map_or(0, |(at, _)| nanos(*at))
     }
 
-    /// The latest time of its events.
+    /// The latest of the times of its events. They need not be ascending.
     pub(super) fn latest(&self) -> i64 {
         self.original.events.iter().map(|(at, _)| nanos(*at)).max().unwrap_or(0)
     }
@@ -216,18 +216,18 @@ impl From<&LockChange> for LockUpdate {
     }
 }
 
-/// A summary has no map whose keys are not text, so that encoding it does not fail.
+/// Cannot fail: the keys of all maps in a summary are text.
 fn summary_json(summary: &RunSummary) -> Vec<u8> {
     serde_json::to_vec(summary).unwrap_or_default()
 }
 
-/// Nanoseconds since 1970; times beyond the year 2262 are its end.
+/// Nanoseconds since 1970. Saturates in the year 2262.
 pub(super) fn nanos(at: Timestamp) -> i64 {
     let nanos = at.as_nanosecond();
     i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// The arm as a column has it.
+/// Parses the arm of a column.
 pub(super) fn arm(text: &str) -> Option<Arm> {
     [Arm::Legacy, Arm::Engine].into_iter().find(|arm| arm.as_str() == text)
 }

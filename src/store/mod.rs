@@ -1,12 +1,12 @@
 //! Are these events durable, in this order, once?
 //!
-//! Always true: after [`Store::append`] returns `Ok`, a restart finds the events, contiguous from 1 in their run, and
-//! the summary, pins and retry claim that came with them; a batch whose reply was lost and is appended again is
-//! recognised by its batch id and not repeated. What events mean is `workflow`'s business.
+//! Always true: after [`Store::append`] returns `Ok`, a restart finds the events, numbered without a gap from 1 in
+//! their run, and everything that was committed with them. An append that is retried after a lost reply is recognised
+//! by its batch id and not repeated. What events mean is left to `workflow`.
 //!
-//! When the disk is slow, appends wait in a bounded queue and are committed together; when it is full or gone, the
-//! caller gets [`AppendError::Refused`] (nothing was written, for sure) or [`AppendError::Unavailable`] (outcome
-//! unknown: read back first).
+//! When the disk is slow, appends wait in a bounded queue and are committed together. When it is full or gone, the
+//! caller gets [`AppendError::Refused`] (certainly nothing was written) or [`AppendError::Unavailable`] (unknown: read
+//! the run back first).
 
 mod append_row;
 mod check;
@@ -45,91 +45,88 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::workflow::{RunStatus, RunSummary};
 
-/// What a store knows of the time.
+/// The time that a store can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreTime {
-    /// Of a store that belongs to one process: when its newest event happened, where it has one.
+    /// In a store of one process: when its newest event happened, if it has one.
     NewestEvent(Option<Timestamp>),
-    /// Of a store that several processes share: what time it is for all of them.
+    /// In a store that processes share: the current time by its server's clock.
     Now(Timestamp),
 }
 
-/// A first try that is remembered.
+/// The first try of a request that carried a retry key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstTry {
-    /// Who took it.
+    /// The arm that took it.
     pub arm: Arm,
-    /// The engine's run.
+    /// The run, if the engine took it.
     pub run: Option<RunId>,
-    /// A hash of the request, where the engine took it.
+    /// A hash of the request, if the engine took it.
     pub request: Option<[u8; 32]>,
 }
 
-/// A pinned instance with its place in the order of pins, and the arm that owns it.
+/// The position of a pin in the order of pins, the instance, and the arm that owns it.
 pub type PlacedPin = (u64, PinKey, Arm);
 
 /// How many instances of a family an arm owns.
 pub type PinCount = (RouteId, Arm, u64);
 
-/// How long a store that is made new keeps runs after their end, where nobody says it.
+/// How long a store that this version creates keeps runs after their end, unless the configuration says otherwise.
 pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A shared store.
 pub type SharedStore = Arc<dyn Store>;
 
-/// The one truth about runs, flips, pins, retry keys, samples and evidence. The same contract tests run on every
-/// implementation.
+/// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
 pub trait Store: Work {
-    /// Appends events. After `Ok`, a restart finds them and all that came with them. The future may be dropped at
-    /// any time: the writer goes on by itself.
+    /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
+    /// future does not cancel the write.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;
-    /// The events of a run from a place on, in order. Empty where the run is unknown.
+    /// The events of a run from a seq on, in order. Empty if the run is unknown.
     fn events(&self, run: RunId, from: Seq) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
     /// The summary of a run.
     fn run(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSummary>, StoreError>>;
     /// Summaries, newest first.
     fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, StoreError>>;
-    /// How many durable runs have not ended, by status, in the order of statuses.
+    /// The number of runs that have not ended, for each status, in the order of statuses.
     fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunStatus, u64)>, StoreError>>;
-    /// What the store knows of the time.
+    /// The time that the store can tell.
     fn time(&self) -> BoxFuture<'_, Result<StoreTime, StoreError>> {
         Box::pin(std::future::ready(Ok(StoreTime::NewestEvent(None))))
     }
-    /// Keeps a plan's source, by its id: a run keeps the plan that it started with. Durable before it returns.
+    /// Stores a plan's source by its id, because a run keeps the plan that it started with. Durable before it returns.
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> BoxFuture<'_, Result<(), StoreError>>;
     /// A plan's source.
     fn plan(&self, id: PlanId) -> BoxFuture<'_, Result<Option<serde_json::Value>, StoreError>>;
 
-    /// Keeps what opens a run's sealed credentials, itself sealed; `None` takes it away. Durable before it returns;
-    /// gone with the commit that ends the run.
+    /// Stores the sealed key that decrypts a run's credentials; `None` removes it. Durable before it returns. The
+    /// commit that ends the run removes it too.
     fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// What opens a run's sealed credentials, while it has not ended.
+    /// The sealed key that decrypts a run's credentials.
     fn run_key(&self, run: RunId) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
 
     /// Who owns an instance.
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>>;
-    /// How many instances each arm owns, by family.
+    /// The number of instances that each arm owns, for each family.
     fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>>;
-    /// All pinned instances: at most so many, in the order in which they were pinned, after a place in it; each with its
-    /// place.
+    /// At most `limit` pins with a position after `after`, in the order in which they were made.
     fn pinned(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<PlacedPin>, StoreError>>;
-    /// Instances of a family owned by an arm, newest first.
+    /// Instances of a family that an arm owns, newest first.
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> BoxFuture<'_, Result<Vec<PinRecord>, StoreError>>;
 
-    /// Which arm took a first try, within the window.
+    /// The first try with this key, if it was within the retry window.
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<FirstTry>, StoreError>>;
-    /// First tries that runs claimed within the window, each with when it was claimed: at most so many, in the order of
-    /// their keys, after a key.
+    /// At most `limit` keys after `after` that runs claimed within the retry window, in order, each with its time.
     fn engine_tries(
         &self,
         after: Option<RetryKey>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>>;
-    /// Notes first tries that legacy took. A key that the engine's run claimed stays the engine's.
+    /// Records first tries that legacy took. A key that a run has claimed stays claimed.
     fn note_legacy_tries(&self, keys: Vec<RetryKey>) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Records flips in one transaction; returns their numbers, in order. Where `declared` is given it replaces what
-    /// was remembered of the files, in the same transaction. Durable before it returns; all of it or nothing.
+    /// Records flips and returns their numbers, in order. `declared`, if given, replaces all declarations. Everything
+    /// in one transaction, durable before it returns.
     fn put_flips(
         &self,
         flips: Vec<FlipRecord>,
@@ -139,11 +136,11 @@ pub trait Store: Work {
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
     /// The last flip of every route, and of the kill switch.
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
-    /// What the files declared when they were last read.
+    /// The declarations of the files when they were last read.
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>>;
 
-    /// Keeps samples. The oldest of the same route and fingerprint beyond `per_fingerprint` go, and so do the least
-    /// recent fingerprints of a route beyond `fingerprints`.
+    /// Stores samples. Of one route and fingerprint the newest `per_fingerprint` samples are kept, and of one route
+    /// those of the `fingerprints` most recent fingerprints.
     fn put_samples(
         &self,
         samples: Vec<SampleRecord>,
@@ -152,26 +149,26 @@ pub trait Store: Work {
     ) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Samples of a route, newest first.
     fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>>;
-    /// Drops the samples of a route: its evidence starts anew.
+    /// Removes the samples of a route, because its evidence starts anew.
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Replaces the evidence of some routes.
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
     /// All evidence.
     fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>>;
 
-    /// The secret that keys shares, cohorts and idempotency keys: made at random on first use, the same ever after.
+    /// The key of the hashes behind shares, cohorts and idempotency keys. It is random and never changes.
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;
-    /// How long runs are kept after their end where nobody says it: [`NEW_STORE_RETENTION`] in a store that was made with
-    /// it, for ever in one that is older.
+    /// How long runs are kept after their end unless the configuration says otherwise: [`NEW_STORE_RETENTION`], or for
+    /// ever (`None`) in a store that an older version created.
     fn usual_retention(&self) -> Option<Duration> {
         None
     }
-    /// A cheap look whether the store takes appends now.
+    /// Whether the store takes appends now, as of the last commit; does not ask the database.
     fn healthy(&self) -> bool;
-    /// While it is not healthy: what it said when it last took nothing, where that is known.
+    /// The error of the last commit that failed, while the store is not healthy.
     fn trouble(&self) -> Option<String> {
         None
     }
-    /// Finishes what was handed in and closes. Appends after that are refused.
+    /// Writes what waits in the queues, then closes. Later appends are refused.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

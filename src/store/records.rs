@@ -1,4 +1,5 @@
-//! What is kept beside events, and what goes in with them.
+//! The records that a store keeps: appends with what is committed together with them, and the rows of every other
+//! table.
 
 use std::sync::OnceLock;
 
@@ -13,7 +14,7 @@ use crate::flag::{Arm, PinKey, RetryKey, RetryScope, Shares, State};
 use crate::names::{Fence, JobId, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
 use crate::workflow::{Event, Mode, RunStatus, RunSummary};
 
-/// Events of one run, with what must become durable in the same commit.
+/// Events of one run, with everything that must become durable in the same commit.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// The run.
@@ -24,27 +25,27 @@ pub struct Append {
     pub events: Vec<(Timestamp, Event)>,
     /// The run's summary after these events.
     pub summary: RunSummary,
-    /// Names this append, so that one whose reply was lost is recognised and not repeated.
+    /// Identifies this append: when it is retried after a lost reply, the store recognises it and does not repeat it.
     pub batch: Uuid,
-    /// What the run created.
+    /// The instances that the run created.
     pub pins: Vec<NewPin>,
-    /// A retry key to take with this run: conflicts where another run has it.
+    /// A retry key that the run claims: a conflict if another run holds it.
     pub claim: Option<Claim>,
-    /// Live goes first.
+    /// Live appends are written before dark ones.
     pub priority: Priority,
-    /// Who moves the run.
+    /// The worker that executes the run. The first append makes it the owner.
     pub worker: WorkerId,
-    /// Under which number: refused where the run has a newer owner. The first append makes the run the worker's.
+    /// The worker's fencing token: an append with another token than the run's is refused.
     pub fence: Fence,
-    /// The run is nobody's after this: it waits for its `wake`, for somebody's word, or has ended.
+    /// The run has no owner after this append: it waits until its `wake` or for an order, or has ended.
     pub release: bool,
-    /// Changes of locks' queues.
+    /// Changes of the queues of locks.
     pub locks: Vec<LockChange>,
-    /// Messages to webhooks.
+    /// Messages to send to webhooks.
     pub notices: Vec<Notice>,
-    /// What was asked of the run through the store and is settled by these events, with the answers.
+    /// Orders to the run that these events carry out or refuse, each with its answer.
     pub settled: Vec<(Uuid, Value)>,
-    /// Runs that these events decide to begin.
+    /// Runs that these events begin.
     pub births: Vec<Birth>,
     /// How large its events are.
     pub size: EventsSize,
@@ -70,60 +71,60 @@ impl Append {
     }
 }
 
-/// A run that is to begin: a row of an outbox. It is written by the append that decides it and removed by the append
-/// that holds the first event of the run, so that a crash between the two leaves it to be delivered again.
+/// A run that is to begin: a row of an outbox. The append whose events begin the run writes it, and the append with the
+/// run's own first event removes it. After a crash between the two the row is delivered again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Birth {
-    /// The run that is to begin. One row per run: a second one, and one of a run that has events, is ignored.
+    /// The run that is to begin. A second row for the same run is ignored, and so is one for a run that has events.
     pub run: RunId,
-    /// The run that decided it, where a run did. It is not purged while this row is there.
+    /// The run whose event began it; `None` if no run did. It is not purged while this row exists.
     pub parent: Option<RunId>,
-    /// What is needed to begin it, opaque to the store.
+    /// Everything that is needed to begin it; opaque to the store.
     pub record: Value,
-    /// When it was decided.
+    /// When the event happened that began it.
     pub at: Timestamp,
 }
 
-/// Which appends go first.
+/// The order in which waiting appends are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Somebody waits for it.
+    /// Written first: a caller waits for it.
     Live,
-    /// A dark run: nobody waits, and a batch of them is bounded.
+    /// Of a dark run: nobody waits for it, and one batch takes a bounded number of such events.
     Dark,
 }
 
 /// An instance that a run created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewPin {
-    /// Family and id. For a dark run legacy's id, under which the follow-ups will come.
+    /// Family and id. For a dark run it is legacy's id, because follow-up requests carry that one.
     pub key: PinKey,
-    /// [`Arm::Engine`] where the engine owns it; [`Arm::Legacy`] where the run is the dark twin of legacy's.
+    /// [`Arm::Engine`] if the engine owns it; [`Arm::Legacy`] if legacy does and the run is its dark twin.
     pub arm: Arm,
 }
 
-/// A retry key that a run takes.
+/// A retry key that a run claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The key.
     pub key: RetryKey,
-    /// A hash of the request, so that the same key with another request is told apart.
+    /// A hash of the request: tells whether a later request with the same key is the same request.
     pub request: [u8; 32],
-    /// The same request under any credential, where nobody verified the caller's: the run has it too.
+    /// The key without the caller's credential, where that was not verified. The run claims it too.
     pub any_caller: Option<RetryKey>,
 }
 
 impl Claim {
-    /// The rows that it takes.
+    /// All keys that it claims.
     pub fn keys(&self) -> impl Iterator<Item = RetryKey> + use<> {
         std::iter::once(self.key).chain(self.any_caller)
     }
 }
 
-/// A change of a lock's queue that goes in with an append.
+/// A change of a lock's queue, committed with an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockChange {
-    /// The step (the item) stands at the end of the queue, unless it stands there already.
+    /// The step (or its item) is added at the end of the queue; no effect if it is in the queue already.
     Queue {
         /// The lock.
         name: String,
@@ -132,7 +133,7 @@ pub enum LockChange {
         /// The item of a `for_each`.
         item: Option<u32>,
     },
-    /// It stands there no more.
+    /// It is removed from the queue.
     Leave {
         /// The lock.
         name: String,
@@ -146,56 +147,56 @@ pub enum LockChange {
 /// A message to a webhook, recorded before it is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
-    /// Counts up; given by the store, 0 when it is handed in.
+    /// Ascending; assigned by the store, 0 before.
     pub number: u64,
-    /// Of which run.
+    /// The run that it is about.
     pub run: RunId,
-    /// What `notify:` says in the workflow: its messages are sent in order. Empty where an older version recorded it.
+    /// The `notify:` of the workflow; messages to one destination are sent in order. Empty in rows of older versions.
     #[serde(default)]
     pub destination: String,
-    /// The service that receives it; not known where an older version recorded it.
+    /// The service that receives it; `None` in rows of older versions.
     #[serde(default)]
     pub service: Option<ServiceName>,
-    /// Who recorded it, and sends it.
+    /// The worker that recorded it and sends it.
     #[serde(default)]
     pub by: Option<WorkerId>,
-    /// Where to.
+    /// The address that it is sent to.
     pub url: String,
-    /// What: no bodies, no secrets.
+    /// The content. It holds no bodies of calls and no secrets.
     pub body: Value,
     /// When it was recorded.
     pub at: Timestamp,
 }
 
-/// One event as stored.
+/// One stored event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredEvent {
-    /// Its place.
+    /// Its number in the run.
     pub seq: Seq,
     /// When it happened.
     pub at: Timestamp,
-    /// The fact.
+    /// What happened.
     pub event: Event,
 }
 
-/// A run as it stood after an event, opaque to the store: whoever takes the run folds only the events after it. It can be
-/// made again from events at any time.
+/// The state of a run after one of its events, opaque to the store: whoever loads the run folds only the events after
+/// it. It can be rebuilt from the events at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSnapshot {
     /// The run.
     pub run: RunId,
-    /// The last event that is in it.
+    /// The last event that it includes.
     pub seq: Seq,
     /// When that event happened.
     pub at: Timestamp,
-    /// Names the rules by which events were folded ([`crate::workflow::FOLD`]): who folds by others does not use it.
+    /// The version of the fold that made it ([`crate::workflow::FOLD`]); a binary with another version ignores it.
     pub fold: String,
-    /// The run, at least one byte.
+    /// The encoded run, at least one byte.
     pub body: Vec<u8>,
 }
 
 impl RunSnapshot {
-    /// Itself, where this is the hash of its body.
+    /// Fails if this is not the hash of its body.
     pub(super) fn checked(self, hash: &[u8]) -> Result<Self, StoreError> {
         match codec::hash(&self.body) == hash {
             true => Ok(self),
@@ -204,22 +205,22 @@ impl RunSnapshot {
     }
 }
 
-/// Which runs to list; newest first.
+/// Which runs to list.
 #[derive(Clone, Debug, Default)]
 pub struct RunFilter {
-    /// Only these statuses; empty is all.
+    /// Only these statuses; all if empty.
     pub statuses: Vec<RunStatus>,
-    /// Only of this workflow.
+    /// Only runs of this workflow.
     pub workflow: Option<String>,
-    /// Only of this route.
+    /// Only runs of this route.
     pub route: Option<RouteId>,
-    /// Only of this mode.
+    /// Only runs of this mode.
     pub mode: Option<Mode>,
     /// Only runs of this job.
     pub job: Option<JobId>,
     /// Only runs that this one began.
     pub parent: Option<RunId>,
-    /// Only runs before this one (a page's cursor).
+    /// Only runs older than this one (the cursor of a page).
     pub before: Option<RunId>,
     /// At most this many.
     pub limit: usize,
@@ -230,37 +231,37 @@ pub struct RunFilter {
 pub struct PinRecord {
     /// Family and id.
     pub key: PinKey,
-    /// Whose it is.
+    /// The arm that owns it.
     pub arm: Arm,
-    /// The run that created it (the dark twin, where it is legacy's).
+    /// The run that created it; for an instance of legacy's, its dark twin.
     pub run: Option<RunId>,
-    /// Since when.
+    /// When it was pinned.
     pub at: Timestamp,
 }
 
-/// Something asked of a run that another process moves.
+/// An order (such as pause or cancel) to a run that another process executes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderRecord {
-    /// Names the asking, so that it is done once.
+    /// Identifies the order, so that it is carried out once.
     pub id: Uuid,
-    /// Of which run.
+    /// The run that it is for.
     pub run: RunId,
-    /// What, as JSON of `workflow::Order`.
+    /// A `workflow::Order` as JSON.
     pub order: Value,
-    /// Who asks.
+    /// Who gave it.
     pub by: String,
-    /// When.
+    /// When it was given.
     pub at: Timestamp,
-    /// What came of it, once it is settled: opaque here.
+    /// The answer, once there is one; opaque to the store.
     pub answer: Option<Value>,
 }
 
-/// One place in a lock's queue; the first holds the lock.
+/// One entry of a lock's queue. The first entry holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockRow {
     /// The lock.
     pub name: String,
-    /// Counts up over all locks: first come, first served.
+    /// The position, ascending over all locks: first come, first served.
     pub place: u64,
     /// The run.
     pub run: RunId,
@@ -268,30 +269,30 @@ pub struct LockRow {
     pub step: StepId,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// Since when.
+    /// When it was added.
     pub since: Timestamp,
 }
 
 /// One change of a route's flag (or of the kill switch, where `route` is `None`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlipRecord {
-    /// Counts up; given by the store, 0 when it is handed in.
+    /// Ascending; assigned by the store, 0 before.
     pub number: u64,
     /// The route; `None` is the kill switch.
     pub route: Option<RouteId>,
-    /// From which state (for the kill switch `no`, `instances`, `effects`).
+    /// The previous state (for the kill switch `no`, `instances`, `effects`).
     pub from: String,
-    /// To which.
+    /// The new state.
     pub to: String,
-    /// The shares from now on.
+    /// The new shares.
     pub shares: Option<Shares>,
-    /// Who: a token's name, `NAME (unverified)`, `file`, `guard`.
+    /// Who flipped: a token's name, `NAME (unverified)`, `file`, `guard`.
     pub by: String,
-    /// When.
+    /// When it was recorded.
     pub at: Timestamp,
-    /// Why, as said.
+    /// The reason that was given.
     pub reason: Option<String>,
-    /// Whether the gate was passed by hand.
+    /// Whether the gate was overridden with `--force`.
     pub forced: bool,
     /// The evidence at that moment, as JSON.
     pub evidence: Value,
@@ -365,14 +366,14 @@ pub struct ReplacedScope {
     pub at: Timestamp,
 }
 
-/// One kept comparison, redacted before it came here.
+/// One comparison that is kept as a sample. It was redacted before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleRecord {
     /// The route.
     pub route: RouteId,
-    /// The set of paths and kinds.
+    /// Identifies the set of paths and kinds of its differences.
     pub fingerprint: String,
-    /// When.
+    /// When it was compared.
     pub at: Timestamp,
     /// The engine's run.
     pub run: Option<RunId>,
@@ -386,7 +387,7 @@ pub struct SampleRecord {
     pub request: String,
 }
 
-/// What comparisons of a route add up to, as `evidence` keeps it: opaque here, one row a route, replaced whole.
+/// The evidence of a route, opaque to the store. There is one row for each route, and it is replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvidenceRecord {
     /// The route.

@@ -1,8 +1,8 @@
 //! When is a run's summary written?
 //!
-//! Always true: a summary is written when something of it changes that listings show, the place and the time of the last
-//! event apart; those stand in columns of their own, which every append writes, and are put in when it is read. What is
-//! remembered of a stored summary is never trusted alone: the statement that leaves it as it is compares the row.
+//! Always true: a summary is written when a field changes that listings show, except the seq and the time of the last
+//! event: every append writes those to columns of their own, and they are filled in when the summary is read. A cached
+//! summary is never trusted alone: the statement that skips the write compares the run's row.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,14 +12,14 @@ use super::StoreError;
 use crate::names::{CheckpointId, Seq};
 use crate::workflow::{Risk, RunStatus, RunSummary};
 
-/// What listings show of a run, but for the place and the time of its last event.
+/// What listings show of a run, except the seq and the time of its last event.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ListedFields {
     status: RunStatus,
     note: Option<String>,
     wake: Option<Timestamp>,
     checkpoint: Option<(CheckpointId, Risk)>,
-    /// A hash of what a run has from its beginning to its end.
+    /// A hash of the fields that never change.
     fixed: u64,
 }
 
@@ -34,7 +34,7 @@ impl From<&RunSummary> for ListedFields {
     }
 }
 
-/// The summary as it was written, at the place and the time that the row says.
+/// Decodes a stored summary and fills in the seq and the time of the last event.
 pub(super) fn decode_summary(written: &[u8], seq: i64, updated: Option<i64>) -> Result<RunSummary, StoreError> {
     let unread = |error: &dyn std::fmt::Display| StoreError(format!("a stored record cannot be read: {error}"));
     let mut summary: RunSummary = serde_json::from_slice(written).map_err(|error| unread(&error))?;

@@ -1,7 +1,7 @@
 //! Which appends of a batch may be written, given what is stored.
 //!
-//! Always true: appends are judged in their order, each against what is stored *and* what the ones before it will
-//! write, so that those that pass can be written together without breaking a rule. One bad append fails alone.
+//! Always true: each append is checked against what is stored *and* what the appends before it in the batch will write,
+//! so that all that pass can be written in one transaction. An invalid append is rejected alone.
 
 use std::collections::HashMap;
 
@@ -12,31 +12,31 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, RunId, Seq};
 use crate::store::{AppendError, Conflict, NewPin};
 
-/// What is stored of all that a batch touches.
+/// The stored rows that a batch may conflict with.
 #[derive(Default)]
 pub(super) struct StoredState {
-    /// The last seq of each run and its owner's number; `None` where nobody looked: the schema will say.
+    /// The last seq and the fencing token of each run. `None` if they were not read, because the schema checks them.
     pub(super) heads: Option<HashMap<RunId, (u64, Fence)>>,
-    /// The batch of the append that brought the event at a place.
+    /// The batch id of the append that holds the event with this seq.
     pub(super) batches: HashMap<(RunId, u64), Uuid>,
-    /// Retry keys within their window.
+    /// Claims of retry keys that are within the retry window: the run, and the hash of its request.
     pub(super) claims: HashMap<RetryKey, (RunId, Option<[u8; 32]>)>,
-    /// Pins.
+    /// Pins: the arm that owns the instance, and the run.
     pub(super) pins: HashMap<PinKey, (Arm, Option<RunId>)>,
 }
 
-/// What becomes of an append.
+/// What is done with an append.
 #[derive(Debug, PartialEq)]
 pub(super) enum AppendOutcome {
-    /// Written, with those of its pins that do not stand already.
+    /// It is written, with those of its pins that are not stored.
     Write(Vec<NewPin>),
-    /// Stored already, or written by an equal one of this batch: acknowledged with the commit.
+    /// It is stored, or equal to another append of the batch: acknowledged with the commit.
     AlreadyStored,
-    /// Not written.
+    /// It is not written.
     Reject(AppendError),
 }
 
-/// Judges a batch in order.
+/// Decides on each append of a batch, in order.
 pub(super) fn validate_batch(appends: &[EncodedAppend], mut stored: StoredState) -> Vec<AppendOutcome> {
     appends.iter().map(|append| validate_one(append, &mut stored)).collect()
 }
@@ -59,7 +59,7 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendOutco
             |key| stored.claims.get(&key).filter(|(run, _)| *run != append.run_id).map(|held| (claim, key, held));
         claim.keys().find_map(held)
     }) {
-        // Another caller's answer is nobody else's.
+        // Only the caller's own key makes it the same request: another caller must not get this run's answer.
         let same_request = key == claim.key && *request == Some(claim.request);
         return AppendOutcome::Reject(AppendError::Conflict(Conflict::Claim { run: *run, same_request }));
     }

@@ -98,7 +98,7 @@ async fn a_database_is_checked_under_load_and_pg_dump_copies_it() {
     block_in_place(|| cluster.query(&format!("{kept} {one} AND first = 1; {lost} {one} AND first = 1"))).expect("done");
     let damaged = check().await;
     assert_eq!(damaged.status.code(), Some(1), "{}", output_text(&damaged));
-    assert!(output_text(&damaged).contains("where event 1 should be stands event"), "{}", output_text(&damaged));
+    assert!(output_text(&damaged).contains("is stored where event 1 should be"), "{}", output_text(&damaged));
     block_in_place(|| cluster.query("INSERT INTO pointsman.appends TABLE kept; DROP TABLE kept")).expect("mended");
 
     block_in_place(|| cluster.query("CREATE DATABASE empty")).expect("made");

@@ -132,7 +132,7 @@ async fn hear(core: &Arc<Core>, news: News) {
         News::Ended(run) => {
             // Where only this process moves runs, the run's own task tells of its end: these news come first, and whoever
             // waits would read the store for what is at hand a moment later.
-            if core.ports.store.is_shared() || !core.schedule.mailboxes.moves(run) {
+            if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.watchers.ended(run);
             }
             if let Some(parent) = core.schedule.timers.parent_of(run) {

@@ -1,4 +1,4 @@
-//! Who moves which run, and what goes when it is old.
+//! [`Work`] in memory: ownership of runs, and retention.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ impl Tables {
     }
 
     fn purge(&mut self, status: RunStatus, ended_before: Timestamp, limit: usize, now: Timestamp) -> Purged {
-        // A run that ended before this has claimed its retry key before it too.
+        // A run that ended before this time claimed its retry key even earlier, so that the key has expired.
         let ended_before = now.checked_sub(self.window).map_or(ended_before, |since| ended_before.min(since));
         let ended = self.runs.iter().filter(|(_, run)| run.summary.status == status && status.is_final());
         let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);

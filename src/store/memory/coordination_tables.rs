@@ -1,6 +1,6 @@
-//! What is asked of runs, the queues of locks, and messages to webhooks.
+//! Orders to runs, the queues of locks, and messages to webhooks.
 //!
-//! Always true: places and numbers are given once and count up; an order has one answer.
+//! Always true: positions and numbers are ascending and never reused; the first answer to an order is kept.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use crate::store::{LockChange, LockRow, News, Notice, OrderRecord, run_has_ended
 
 #[derive(Default)]
 pub(super) struct CoordinationTables {
-    /// In the order in which they came; the map says where.
+    /// Oldest first; the map has the index of each.
     orders: Vec<OrderRecord>,
     order_places: HashMap<Uuid, usize>,
-    /// In the order of places.
+    /// In the order of positions.
     locks: Vec<LockRow>,
     last_place: u64,
     notices: Vec<Notice>,
@@ -72,7 +72,7 @@ impl CoordinationTables {
         self.notices.retain(|notice| notice.number != number);
     }
 
-    /// `refused` is the answer where nobody will come to it.
+    /// `refused` is the answer if the run cannot carry the order out.
     pub(super) fn put_order(&mut self, order: OrderRecord, refused: Option<Value>, news: &mut Vec<News>) {
         if self.order_places.contains_key(&order.id) {
             return;
@@ -105,7 +105,7 @@ impl CoordinationTables {
         }
     }
 
-    /// Its places are free, and nobody comes to what is asked of it.
+    /// Frees the locks of a run that ended, and answers the orders to it.
     pub(super) fn run_ends(&mut self, run: RunId, news: &mut Vec<News>) {
         let left = self.locks.extract_if(.., |row| row.run == run);
         news.extend(left.map(|row| News::Lock(row.name)));

@@ -1,8 +1,8 @@
 //! Are these events kept, in this order, once, for as long as the process lives?
 //!
-//! Always true: every call takes effect whole under one lock, so each is what the durable store promises, less the
-//! disk. It is the reference that the durable stores are held against, and the store of `memory:`. What an append must
-//! fulfil stands in [`tables`], who moves a run in [`work`].
+//! Always true: every call takes effect completely under one lock, so that it keeps the promises of the durable stores,
+//! except durability. It is the reference model in tests of the durable stores, and the store of `memory:`. The checks
+//! of appends are in [`tables`], ownership of runs in [`coordination`].
 
 mod coordination;
 mod coordination_tables;
@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::workflow::{RunStatus, RunSummary};
 
-/// A store that is gone with the process.
+/// A store whose content ends with the process.
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     closed: AtomicBool,
@@ -42,7 +42,7 @@ impl MemoryStore {
         Self::with_limits(&Limits::default())
     }
 
-    /// An empty store; only the retry window is taken from the bounds.
+    /// An empty store; it uses only the retry window of the bounds.
     pub fn with_limits(limits: &Limits) -> Self {
         Self {
             tables: Mutex::new(Tables::new(limits.retry_window_s)),
@@ -52,7 +52,7 @@ impl MemoryStore {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        // Every change is checked before the first field is touched, so a panic of another holder left nothing half.
+        // A poisoned lock is usable: a change is checked completely before the first field is written.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -77,7 +77,7 @@ impl MemoryStore {
 
     fn tell(&self, news: Vec<News>) {
         for one in news {
-            // Nobody may be listening.
+            // There may be no receiver.
             let _ = self.news.send(one);
         }
     }

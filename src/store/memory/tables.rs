@@ -1,6 +1,6 @@
-//! What a store holds, as plain maps, and what each change must fulfil.
+//! The content of a store as plain maps, and the checks of appends.
 //!
-//! Always true: a change is checked whole before the first field is touched.
+//! Always true: a change is checked completely before the first field is written.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,15 +19,15 @@ use crate::workflow::{RunStatus, RunSummary};
 
 pub(super) struct Run {
     pub(super) summary: RunSummary,
-    /// Each with the batch that brought it, in the order of seqs.
+    /// Each with the batch id of its append, in the order of seqs.
     pub(super) events: Vec<(Uuid, StoredEvent)>,
     pub(super) owner: Option<WorkerId>,
     pub(super) fence: Fence,
-    /// Of one that is nobody's: when its turn comes.
+    /// When a run without an owner is due.
     pub(super) turn: Option<Timestamp>,
-    /// It created something that is followed up.
+    /// Whether it created a pinned instance.
     pub(super) pinned: bool,
-    /// Of one that was purged, and is pinned.
+    /// The bodies that are kept of a purged pinned run.
     pub(super) remains: Option<Remains>,
     pub(super) purged: bool,
     pub(super) snapshot: Option<RunSnapshot>,
@@ -38,19 +38,19 @@ pub(super) struct Tables {
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) plans: HashMap<PlanId, serde_json::Value>,
     pub(super) run_keys: HashMap<RunId, Vec<u8>>,
-    /// In the order in which they came; the map says where.
+    /// In the order in which they were made; the map has the index of each.
     pins: Vec<PinRecord>,
     pin_places: HashMap<PinKey, usize>,
     first_tries: HashMap<RetryKey, (FirstTry, Timestamp)>,
-    /// The number is the place plus one.
+    /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
     pub(super) declared: BTreeMap<RouteId, DeclaredState>,
-    /// In the order in which they came.
+    /// Oldest first.
     pub(super) samples: Vec<SampleRecord>,
     pub(super) evidence: BTreeMap<RouteId, EvidenceRecord>,
     secret: Option<[u8; 32]>,
     pub(super) coordination: CoordinationTables,
-    /// Runs that are to begin, in the order in which that was decided.
+    /// Runs that are to begin, oldest row first.
     pub(super) births: Vec<Birth>,
 }
 
@@ -74,7 +74,7 @@ impl Tables {
         }
     }
 
-    /// News of it go where the rest of what happens is told.
+    /// Adds the notifications of the append to `news`.
     pub(super) fn append(&mut self, append: Append, now: Timestamp, news: &mut Vec<News>) -> Result<(), AppendError> {
         let Some((last_at, _)) = append.events.last() else {
             return Err(AppendError::Refused("an append carries at least one event".into()));
@@ -118,7 +118,7 @@ impl Tables {
         }
         if let Some(claim) = append.claim {
             let first = FirstTry { arm: Arm::Engine, run: Some(append.run_id), request: Some(claim.request) };
-            // A run that claims its key again keeps the time of its first claim.
+            // A run that claims its key again keeps the time of the first claim.
             for key in claim.keys() {
                 if self.first_try(&key, now).is_none_or(|held| held.run.is_none()) {
                     self.first_tries.insert(key, (first.clone(), now));

@@ -1,7 +1,7 @@
-//! Where the database is, and what is settled with a connection before it is used.
+//! The address of the database, and the settings of each connection.
 //!
-//! Always true: nothing of a password is ever shown; every wait for the other side has a bound of `limits`, here and,
-//! where it can hang, on the server too.
+//! Always true: no text shows a password; every wait for the server has a bound of `limits`, on this side and, where
+//! the server may hang, also on the server.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -15,30 +15,30 @@ use crate::limits::Limits;
 use crate::secret::Secret;
 use crate::store::StoreError;
 
-/// Tables stand in a schema of their own, so that a database may be shared with others' tables.
+/// The tables are in a schema of their own, so that other programs may use the same database.
 pub(super) const SCHEMA: &str = "pointsman";
-/// The server's bound on a statement comes first; ours is for a server that does not answer.
+/// How much longer than `statement_timeout` this side waits: the server should time out first.
 const GRACE: Duration = Duration::from_secs(1);
-/// Between tries to reach a server that starts.
+/// The pause between attempts to connect to a server that is starting.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// How to reach the database.
 #[derive(Clone)]
 pub(super) struct Address {
     pub(super) options: PgConnectOptions,
-    /// For people: no password.
+    /// The address without a password, for messages.
     pub(super) shown: String,
     pub(super) connect: Duration,
     pub(super) statement: Duration,
-    /// How long a process counts as living that is not heard of.
+    /// How long a process counts as alive without a heartbeat.
     pub(super) lease: Duration,
     session_settings: String,
 }
 
 impl Address {
-    /// Reads `postgres://…`; a password of its own is put in.
+    /// Parses `postgres://…`. `password` replaces one in the URL.
     pub(super) fn new(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
-        // What is wrong with it is said without it: it may hold a password.
+        // The error does not quote the URL, which may contain a password.
         let mut options = PgConnectOptions::from_str(url.reveal())
             .map_err(|error| StoreError(format!("the store's address cannot be used: {error}")))?
             .disable_statement_logging();
@@ -64,23 +64,23 @@ impl Address {
         Ok(Self { options, shown, connect, statement: statement + GRACE, lease, session_settings })
     }
 
-    /// What a new connection is told.
+    /// The statements that configure a new connection.
     pub(super) fn session_settings(&self) -> SqlStr {
         AssertSqlSafe(self.session_settings.clone()).into_sql_str()
     }
 
-    /// A connection that is ready to be used.
+    /// Opens and configures a connection.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let opened = async {
             let mut conn = PgConnection::connect_with(&self.options).await?;
             conn.execute(self.session_settings()).await?;
             Ok(conn)
         };
-        let timed_out = |_| Err(timed_out("the database did not let us in", self.connect));
+        let timed_out = |_| Err(timed_out("the database did not accept the connection", self.connect));
         timeout(self.connect, opened).await.unwrap_or_else(timed_out)
     }
 
-    /// The same, where the server may be about to start; not much longer than one connection may take.
+    /// Like [`Address::connect`], but tries again while the server may be starting, within about the same time.
     pub(super) async fn connect_at_start(&self) -> Result<PgConnection, sqlx::Error> {
         let deadline = Instant::now() + self.connect;
         loop {
@@ -91,7 +91,7 @@ impl Address {
         }
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for an answer within the statement timeout.
     pub(super) async fn within<T>(
         &self,
         answer: impl Future<Output = Result<T, sqlx::Error>>,

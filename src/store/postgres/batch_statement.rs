@@ -1,7 +1,7 @@
-//! The values of the one statement that writes a batch.
+//! The statement that writes a batch, with its values.
 //!
-//! Always true: rows of one kind are sorted by their keys; a run stands there once, also where several appends of it
-//! go together.
+//! Always true: rows of pins, keys, runs and payloads are sorted by their keys, so that two processes cannot deadlock;
+//! a run has one row, even if the batch contains several of its appends.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use crate::store::encoded::EncodedAppend;
 use crate::store::{NewPin, run_has_ended};
 use crate::workflow::Event;
 
-/// Appends that are written together, each with those of its pins that do not stand already.
+/// The appends of a batch, each with those of its pins that are not stored.
 pub(super) type Written<'a> = [(&'a EncodedAppend, &'a [NewPin])];
 
-/// What does not change from batch to batch.
+/// The text and the values that are the same for all batches.
 pub(super) struct BatchStatement {
     text: SqlStr,
     origin: String,
@@ -28,7 +28,7 @@ pub(super) struct BatchStatement {
     ended: Vec<u8>,
 }
 
-/// How many values the statement takes.
+/// The number of the statement's parameters.
 const VALUES: usize = 53;
 
 impl BatchStatement {
@@ -38,8 +38,8 @@ impl BatchStatement {
         Self { text, origin: origin.to_owned(), retry_window_ns, ended: run_has_ended().to_string().into_bytes() }
     }
 
-    /// What writes these appends, all or none; it gives the news. Nothing where two of them do not fit together: then
-    /// somebody breaks a rule. Summaries that are known to stand there are left as they are.
+    /// The statement that writes all of these appends and returns the notifications. `None` if two of them conflict.
+    /// Summaries that are stored according to the cache are not written.
     pub(super) fn write(
         &self,
         written: &Written<'_>,
@@ -59,7 +59,7 @@ fn id(run: &RunId) -> &[u8] {
     run.0.as_bytes().as_slice()
 }
 
-/// A run's appends: the first of them, the last, and whether any of them pins.
+/// A run's appends in the batch: the first, the last, and whether any of them has pins.
 struct Run<'a> {
     first: &'a EncodedAppend,
     last: &'a EncodedAppend,
@@ -94,7 +94,7 @@ fn bind_pins<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
         .bind(pins.iter().map(|(append, _)| append.at()).collect::<Vec<_>>())
 }
 
-/// A key once; where two runs of the batch want it, nothing.
+/// Each key once; `None` if two runs of the batch claim the same key.
 fn bind_keys<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> Option<BoundQuery<'q>> {
     let mut keys: BTreeMap<[u8; 32], (RunId, [u8; 32])> = BTreeMap::new();
     for (append, claim) in written.iter().filter_map(|(append, _)| append.claim.map(|claim| (append, claim))) {
@@ -167,7 +167,7 @@ fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
     let steps: Vec<_> =
         written.iter().flat_map(|(append, _)| append.locks.iter().map(|step| (*append, step))).collect();
     let settled = || written.iter().flat_map(|(append, _)| append.settled.iter());
-    // What was encoded once is encoded again.
+    // Cannot fail: they were parsed from JSON or built from text.
     let notices = written.iter().flat_map(|(append, _)| append.original.notices.iter());
     let notices: Vec<Vec<u8>> = notices.filter_map(|notice| serde_json::to_vec(notice).ok()).collect();
     query

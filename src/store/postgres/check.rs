@@ -1,7 +1,7 @@
-//! Reads a database from end to end, beside processes that may be using it.
+//! Checks a whole database while other processes may be using it.
 //!
-//! Always true: nothing is written; a page of runs is read within one short transaction, so that each is seen as it was
-//! at one moment.
+//! Always true: nothing is written; a page of runs is read within one short transaction, so that each run is seen at
+//! one moment.
 
 use std::collections::BTreeSet;
 
@@ -18,10 +18,10 @@ use crate::store::{StoreError, codec};
 
 /// Runs that are read in one transaction.
 const PAGE_RUNS: i64 = 64;
-/// Findings of one kind that are read.
+/// Rows that one query of a check reads.
 const FOUND_MAX: i64 = 1_000;
 
-/// Looks at everything. Retry keys older than the window may name runs that are gone.
+/// Checks a database. Retry keys older than the window may name runs that were purged.
 pub(super) async fn check(address: &Address, retry_window_ns: i64) -> Result<StoreChecked, StoreError> {
     let mut conn = open::open_read_only(address).await?;
     let mut checked = StoreChecked::default();
@@ -35,7 +35,7 @@ pub(super) async fn check(address: &Address, retry_window_ns: i64) -> Result<Sto
 }
 
 async fn check_all(conn: &mut PgConnection, checked: &mut StoreChecked, retry_window_ns: i64) -> sqlx::Result<()> {
-    // What is looked for over all rows takes as long as it takes.
+    // Queries over all rows may take long.
     conn.execute("SET statement_timeout = 0; SET default_transaction_read_only = on".into_sql_str()).await?;
     let secret = sqlx::query("SELECT value FROM meta WHERE key = 'secret'").fetch_optional(&mut *conn).await?;
     check_secret(secret.as_ref().map(|row| row.try_get(0)).transpose()?, checked);
@@ -53,7 +53,7 @@ async fn check_all(conn: &mut PgConnection, checked: &mut StoreChecked, retry_wi
     check_references(conn, checked, retry_window_ns).await
 }
 
-/// How many runs it read.
+/// Checks one page of runs; returns how many.
 async fn check_page(conn: &mut PgConnection, after: &mut Vec<u8>, checked: &mut StoreChecked) -> sqlx::Result<usize> {
     let mut plans = BTreeSet::new();
     for row in sqlx::query("SELECT id FROM plans").fetch_all(&mut *conn).await? {
@@ -93,7 +93,7 @@ async fn events(conn: &mut PgConnection, run: RunId) -> sqlx::Result<Vec<EventRo
         let parts = parts.entry(*seq).or_insert_with(|| Ok(Vec::new()));
         let body = match (row.try_get::<&[u8], _>(2)?, row.try_get::<Option<&[u8]>, _>(3)?) {
             (hash, Some(body)) if codec::hash(body) == hash => Ok(body),
-            (_, Some(_)) => Err(format!("its payload at {path} is not what its name says")),
+            (_, Some(_)) => Err(format!("its payload at {path} does not match its hash")),
             (_, None) => Err(format!("its payload at {path} is missing")),
         };
         match (body, &mut *parts) {
@@ -113,7 +113,7 @@ async fn events(conn: &mut PgConnection, run: RunId) -> sqlx::Result<Vec<EventRo
         let append = AppendRow { first, last, version, events: row.try_get(3)? };
         let (expected, there): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
         if expected != there {
-            let why = format!("{expected} payloads belong to its append; there are {there}");
+            let why = format!("its append refers to {expected} payloads, but there are {there}");
             parts.insert(append.first.cast_unsigned(), Err(why));
         }
         append.read_for_check(&parts, &mut events);
@@ -121,12 +121,12 @@ async fn events(conn: &mut PgConnection, run: RunId) -> sqlx::Result<Vec<EventRo
     Ok(events)
 }
 
-/// What must not be there: a text that gives a run's id and a word, what is wrong with it, and what to do. `{}` is the
-/// word, `$1` the window of retry keys.
+/// Queries for rows that contradict other tables. Each returns run ids, each with a word that replaces `{}` in the text
+/// of the finding; the third column says what to do. `$1` is the retry window.
 const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     (
         "SELECT DISTINCT run_id, ''::bytea FROM appends WHERE NOT EXISTS (SELECT FROM runs WHERE runs.run_id = appends.run_id)",
-        "it has events and no row: no listing shows it",
+        "it has events but no row, so that listings do not show it",
         RESTORE,
     ),
     (
@@ -138,59 +138,59 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     (
         "SELECT pins.run_id, convert_to(pins.family || ' ', 'UTF8') || pins.id FROM pins \
          JOIN runs ON runs.run_id = pins.run_id WHERE NOT runs.pinned",
-        "the instance `{}` is pinned to it, and retention does not know",
-        "keep `retention` off until this is mended",
+        "the instance `{}` is pinned to it, but its row does not say so: retention would purge it",
+        "keep `retention` off until this is repaired",
     ),
     (
         "SELECT run_id, ''::bytea FROM retry_keys WHERE run_id IS NOT NULL AND at > now_ns() - $1 \
          AND NOT EXISTS (SELECT FROM runs WHERE runs.run_id = retry_keys.run_id)",
-        "a retry key is claimed by it, and it does not exist: a client that tries again gets no answer",
+        "it has claimed a retry key, but does not exist: a client that tries again gets no answer",
         RESTORE,
     ),
     (
         "SELECT locks.run_id, locks.name FROM locks LEFT JOIN runs ON runs.run_id = locks.run_id \
          WHERE runs.ended IS NULL OR runs.ended",
-        "it stands in the queue of the lock `{}`, and has ended or does not exist: who stands behind it waits for ever",
+        "it is in the queue of the lock `{}`, but has ended or does not exist: runs behind it wait for ever",
         "cancel the runs that wait for the lock",
     ),
     (
         "SELECT orders.run_id, convert_to(encode(orders.id, 'hex'), 'UTF8') FROM orders \
          LEFT JOIN runs ON runs.run_id = orders.run_id \
          WHERE orders.answer IS NULL AND (runs.ended IS NULL OR runs.ended)",
-        "something is asked of it (order {}), and it has ended or does not exist: whoever asked gets no answer",
-        "ask again",
+        "the order {} to it is unanswered, but it has ended or does not exist",
+        "give the order again",
     ),
     (
         "SELECT run_keys.run_id, ''::bytea FROM run_keys JOIN runs ON runs.run_id = run_keys.run_id WHERE runs.ended",
-        "it has ended, and the key to its caller's credentials is still there",
-        "tell the maintainers: the key should have gone with the run's end",
+        "it has ended, but the key to its caller's credentials still exists",
+        "report it to the maintainers: the run's end should have removed the key",
     ),
     (
         "SELECT run_id, ''::bytea FROM runs WHERE ended AND (owner IS NOT NULL OR turn IS NOT NULL)",
-        "it has ended, and somebody owns it or is to take it",
+        "it has ended, but has an owner or is due",
         HARMLESS,
     ),
     (
         "SELECT run_id, ''::bytea FROM run_snapshots WHERE NOT EXISTS \
          (SELECT FROM runs WHERE runs.run_id = run_snapshots.run_id AND NOT runs.purged)",
-        "it has a snapshot, and no events",
+        "it has a snapshot but no events",
         HARMLESS,
     ),
     (
         "SELECT births.run_id, ''::bytea FROM births JOIN runs ON runs.run_id = births.run_id",
-        "it is listed as a run that is to begin, and it has begun",
+        "it is listed as a run that is to begin, but has begun",
         HARMLESS,
     ),
     (
         "SELECT births.parent, convert_to(encode(births.run_id, 'hex'), 'UTF8') FROM births WHERE parent IS NOT NULL \
          AND NOT EXISTS (SELECT FROM runs WHERE runs.run_id = births.parent)",
-        "it decided on the run {}, which is to begin, and does not exist",
+        "the run {} is to begin for it, but it does not exist",
         RESTORE,
     ),
     (
         "SELECT run_id, convert_to(seq::text, 'UTF8') FROM payload_refs WHERE seq > coalesce((SELECT last FROM appends \
          WHERE appends.run_id = payload_refs.run_id AND first <= payload_refs.seq ORDER BY first DESC LIMIT 1), 0)",
-        "a payload belongs to its event {}, which is not there",
+        "a payload belongs to its event {}, which does not exist",
         RESTORE,
     ),
     (

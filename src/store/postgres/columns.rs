@@ -1,6 +1,6 @@
-//! Values on their way to columns and back.
+//! Encodes values for columns and decodes them.
 //!
-//! Always true: what comes back is what went in, also text with a NUL, which the database's text cannot hold.
+//! Always true: decoding returns what was encoded, also text with a NUL, which the database's type cannot store.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,10 @@ use crate::store::{StoreError, encoded};
 
 pub(super) type Result<T> = std::result::Result<T, StoreError>;
 
-/// Stands before a character that means another one.
+/// The first character of an escape sequence.
 const ESCAPE: char = '\u{1a}';
 
-/// Text as a column can hold it.
+/// Escapes the characters that a text column cannot store.
 pub(super) fn escape(value: &str) -> Cow<'_, str> {
     match value.contains(['\0', ESCAPE]) {
         true => value.replace(ESCAPE, "\u{1a}1").replace('\0', "\u{1a}0").into(),
@@ -26,7 +26,7 @@ pub(super) fn escape(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// What [`text`] was given.
+/// Reverses [`escape`].
 pub(super) fn unescape(value: String) -> String {
     match value.contains(ESCAPE) {
         true => value.replace("\u{1a}0", "\0").replace("\u{1a}1", "\u{1a}"),
@@ -34,20 +34,20 @@ pub(super) fn unescape(value: String) -> String {
     }
 }
 
-/// Text that is kept as bytes.
+/// Decodes text that is stored as bytes.
 pub(super) fn utf8_text(bytes: &[u8]) -> Result<String> {
     String::from_utf8(bytes.to_vec()).map_err(|error| StoreError(format!("a stored name cannot be read: {error}")))
 }
 
 pub(super) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| StoreError(format!("it cannot be written as JSON: {error}")))
+    serde_json::to_vec(value).map_err(|error| StoreError(format!("a record cannot be written as JSON: {error}")))
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| StoreError(format!("a stored record cannot be read: {error}")))
 }
 
-/// A column's value.
+/// Decodes a column's value.
 pub(super) fn column<'r, T>(row: &'r PgRow, place: usize) -> Result<T>
 where
     T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
@@ -55,12 +55,12 @@ where
     row.try_get(place).map_err(|error| StoreError(format!("a stored record cannot be read: {error}")))
 }
 
-/// The record of JSON in a column.
+/// Decodes the JSON record in a column.
 pub(super) fn record<T: serde::de::DeserializeOwned>(row: &PgRow, place: usize) -> Result<T> {
     parse(column::<&[u8]>(row, place)?)
 }
 
-/// A limit as the database counts.
+/// A limit as a bind value.
 pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_comes_back_as_it_was() {
+    fn unescape_reverses_escape() {
         for given in ["", "a", "\0", "\u{1a}", "\u{1a}0", "\0\u{1a}1\u{1a}\0", "\u{1a}\u{1a}0\0"] {
             let kept = escape(given).into_owned();
             assert!(!kept.contains('\0'));

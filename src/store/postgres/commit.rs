@@ -1,8 +1,8 @@
-//! Commits one batch and says of each of its appends what became of it.
+//! Commits one batch and answers each of its appends.
 //!
-//! Always true: an append is acknowledged only after a commit that holds it; one that breaks a rule fails alone; one
-//! whose commit is in doubt is looked for when the session that wrote it is over for sure, and written again where it
-//! is not there. It is said to be unavailable only where the database does not answer that either, in a bounded time.
+//! Always true: an append is acknowledged only after the commit that contains it; an invalid append fails alone. If the
+//! outcome of a commit is unknown, the appends are looked up once the session that wrote them has certainly ended, and
+//! written again if they are missing. Only if the database does not answer in time is the answer `Unavailable`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,28 +21,28 @@ use crate::store::encoded::EncodedAppend;
 use crate::store::validate::{AppendOutcome, validate_batch};
 use crate::store::{AppendError, NewPin};
 
-/// How often a batch is tried at all, where the connection is lost again and again.
+/// How often a batch is tried if the connection is lost each time.
 const TRIES: u32 = 4;
-/// How long a store that was healthy until now is waited for.
+/// How long a new connection may take in a store that was healthy until then.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// How often what another process was faster with is looked at anew.
+/// How often a batch is validated again because another process wrote a conflicting row meanwhile.
 const VALIDATIONS_MAX: u32 = 4;
 
-/// Holds the connection and the statement.
+/// The writer's connection and statement, with a cache of what was written.
 pub(super) struct Committer {
     pub(super) session: Session,
     pub(super) notifier: Notifier,
     statement: BatchStatement,
     summaries: SummaryCache,
     retry_window_ns: i64,
-    /// What went wrong last, for people.
+    /// The last error, to show to people.
     pub(super) trouble: Arc<Mutex<Option<String>>>,
 }
 
-/// What became of a batch.
+/// The result of one attempt to write a batch.
 struct BatchResult {
     error: Option<WriteError>,
-    /// Of each append, where somebody looked.
+    /// The outcome of each append, if the batch was validated or written.
     outcomes: Option<Vec<AppendOutcome>>,
 }
 
@@ -65,11 +65,11 @@ impl Committer {
         }
     }
 
-    /// Commits what may be committed and answers every append.
+    /// Commits the valid appends and answers all.
     pub(super) async fn commit(&mut self, appends: Vec<EncodedAppend>, healthy: &AtomicBool) {
         let address = &self.session.address;
         let deadline = Instant::now() + address.statement + address.connect;
-        // Since when it is unknown whether something of the batch is there.
+        // The error after which it is unknown whether the batch was written.
         let mut doubt: Option<String> = None;
         let mut tries = 1;
         let outcome = loop {
@@ -77,7 +77,7 @@ impl Committer {
                 None => self.try_commit(&appends).await,
                 Some(_) => self.try_validated(&appends).await,
             };
-            // Whoever has looked knows; until then what was in doubt stays in doubt.
+            // A validation has read what is stored.
             if outcome.outcomes.is_some() {
                 doubt = None;
             }
@@ -121,7 +121,7 @@ impl Committer {
         answer(appends, outcome, doubt);
     }
 
-    /// In one round trip, where nobody breaks a rule.
+    /// Writes all appends in one round trip; validates them first only after a constraint violation.
     async fn try_commit(&mut self, appends: &[EncodedAppend]) -> BatchResult {
         let all: Vec<(&EncodedAppend, &[NewPin])> =
             appends.iter().map(|append| (append, append.original.pins.as_slice())).collect();
@@ -139,13 +139,13 @@ impl Committer {
         self.try_validated(appends).await
     }
 
-    /// Looks at everything, and leaves out who breaks a rule or repeats what is stored.
+    /// Reads what is stored, and writes the appends that are valid and not stored.
     async fn try_validated(&mut self, appends: &[EncodedAppend]) -> BatchResult {
         let mut last = BatchResult { error: None, outcomes: None };
         for _ in 0..VALIDATIONS_MAX {
             last = self.validate_and_write(appends).await;
             match &last.error {
-                // Between look and write another process took a place that nobody held.
+                // Another process wrote a conflicting row between the read and the write.
                 Some(WriteError::Constraint(_)) => {}
                 Some(_) | None => break,
             }
@@ -154,7 +154,7 @@ impl Committer {
     }
 
     async fn validate_and_write(&mut self, appends: &[EncodedAppend]) -> BatchResult {
-        // Up to the last statement nothing is written, whatever happens.
+        // Before COMMIT an error of any kind means that nothing was written.
         let certain = |error: WriteError| match error {
             WriteError::Unknown(text) => WriteError::NotWritten(text),
             error => error,
@@ -181,7 +181,7 @@ impl Committer {
         }
         let done = match self.statement.write(&written, &self.summaries) {
             Some(query) => self.session.query(query).await.map_err(certain),
-            None => Err(WriteError::NotWritten("appends that were judged to fit do not fit".into())),
+            None => Err(WriteError::NotWritten("valid appends cannot be written together".into())),
         };
         let done = match done {
             Ok(rows) => self.session.execute("COMMIT").await.map(|()| rows),
@@ -205,12 +205,12 @@ impl Committer {
         }
     }
 
-    /// What people are told while the store takes nothing.
+    /// Records the error that is shown while the store takes no commits.
     pub(super) fn note_trouble(&self, why: &str) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
-    /// Tries whether the store takes commits again.
+    /// Tests whether the store takes commits again.
     pub(super) async fn probe(&mut self, healthy: &AtomicBool) {
         if self.session.probe().await.is_ok() {
             tracing::info!("the store takes commits again");
@@ -219,7 +219,7 @@ impl Committer {
     }
 }
 
-/// Tells everybody what became of theirs.
+/// Sends each append's reply.
 fn answer(appends: Vec<EncodedAppend>, result: BatchResult, doubt: Option<String>) {
     let BatchResult { error, outcomes } = result;
     let outcomes = outcomes.unwrap_or_else(|| appends.iter().map(|_| AppendOutcome::Write(Vec::new())).collect());
@@ -229,10 +229,10 @@ fn answer(appends: Vec<EncodedAppend>, result: BatchResult, doubt: Option<String
             (None, AppendOutcome::Write(_) | AppendOutcome::AlreadyStored) => Ok(()),
             (Some(_), _) if doubt.is_some() => Err(AppendError::Unavailable(doubt.clone().unwrap_or_default())),
             (Some(error), AppendOutcome::Write(_)) => Err(AppendError::Refused(error.text().to_owned())),
-            // It was there already, or an equal one of this batch was to bring it.
+            // It may have been stored before, or an equal append of this batch failed.
             (Some(error), AppendOutcome::AlreadyStored) => Err(AppendError::Unavailable(error.text().to_owned())),
         };
-        // Whoever asked may have gone: what is written stays written.
+        // The receiver may be dropped: what is written stays written.
         let _ = append.reply.send(done);
     }
 }

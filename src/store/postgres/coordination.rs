@@ -1,4 +1,4 @@
-//! Ownership, orders, locks, notices, retention: what goes over the pool. Taking runs is [`super::take`]'s.
+//! [`Work`] for PostgreSQL: statements on the pool. Taking runs is left to [`super::take`].
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::store::{
 };
 use crate::workflow::RunStatus;
 
-/// Workers that were not heard of for so long are forgotten: they own nothing that matters.
+/// Rows of workers without a heartbeat for this long are removed.
 const FORGET_AFTER_S: i64 = 86_400;
 
 impl PostgresStore {
@@ -37,11 +37,11 @@ impl PostgresStore {
             query.bind(lives.as_secs_f64()).bind(FORGET_AFTER_S as f64)
         };
         let rows = self.pool.query(make).await?;
-        // Rounded down to what it said before it answered: nobody is ahead of it.
+        // The time of the statement, which is before the reply: this process's clock is never ahead.
         rows.first().map(|row| time(column(row, 0)?)).transpose()
     }
 
-    /// Rounded down to what it was before the answer left: nobody is ahead of it.
+    /// The database's time at the statement, which is before the reply: this process's clock is never ahead.
     pub(super) async fn server_time(&self) -> Result<StoreTime> {
         let rows = self.pool.query(|| sqlx::query("SELECT now_ns()")).await?;
         let now = rows.first().ok_or_else(|| StoreError("the database does not say what time it is".to_owned()))?;
@@ -65,7 +65,7 @@ impl PostgresStore {
         .boxed()
     }
 
-    /// Tells this process what a statement gave as news; the others have been told by the database.
+    /// Sends the notifications that a statement returned within this process; the database sends them to the others.
     fn publish(&self, found: &[PgRow]) -> Result<()> {
         if let Some(row) = found.first() {
             self.notifier.publish(&column::<Vec<String>>(row, 0)?);
@@ -138,8 +138,8 @@ impl PostgresStore {
     }
 
     async fn purge_batch(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged> {
-        // A run that ended before the window began has claimed its retry key before it too. Whoever began one may not have
-        // recorded its end yet, and would begin it again.
+        // A run that ended before the retry window has claimed its key even earlier. A parent that has not recorded the
+        // end of its child would begin the child again.
         let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
                     AND updated < least($2, now_ns() - $3) AND NOT purged \
                     AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND NOT above.ended) \
@@ -167,7 +167,7 @@ impl PostgresStore {
         let (all, kept) = (ids(&gone), ids(&pinned));
         let take = || sqlx::query("SELECT * FROM purge($1, $2, $3)").bind(&all).bind(&kept).bind(&remains);
         let done = self.pool.query(take).await?;
-        let row = done.first().ok_or_else(|| StoreError("the store did not say what it dropped".into()))?;
+        let row = done.first().ok_or_else(|| StoreError("the database did not return what it purged".into()))?;
         let count = |place| column::<i64>(row, place).map(i64::cast_unsigned);
         Ok(Purged { runs: count(0)?, pinned: pinned.len() as u64, payloads: count(1)? })
     }

@@ -1,13 +1,13 @@
 //! Are these events in this PostgreSQL database, in this order, once, whoever else writes there?
 //!
 //! Always true: one task of this process writes appends, on one session ([`writer`], [`session`]); a commit is on disk
-//! before it is acknowledged; that no two processes break a rule together rests on keys and fences of the database,
-//! never on what one of them knows; every clock that decides is the database's.
+//! before it is acknowledged; what processes must not do together is prevented by unique keys and fencing tokens in the
+//! database, never by a cache of one process; all times that decide are the database's.
 //!
 //! When the database is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
-//! When it is gone, each append is answered by what is known of it ([`commit`]) within the bounds `store_*_ms` of the
-//! limits, [`Store::healthy`] says no, and the writer finds out by itself that it is back. Nobody cancels an append: a
-//! caller that goes away only misses its reply.
+//! When it is gone, each append gets the error that is certain ([`commit`]) within the bounds `store_*_ms` of the
+//! limits, [`Store::healthy`] is false, and the writer probes until it is back. An append is never cancelled: dropping
+//! the future only drops the reply.
 
 mod address;
 mod batch_statement;
@@ -64,7 +64,7 @@ pub struct PostgresStore {
     pool: Pool,
     notifier: Notifier,
     healthy: Arc<AtomicBool>,
-    /// What went wrong last, for people.
+    /// The last error, to show to people.
     trouble: Arc<Mutex<Option<String>>>,
     secret: [u8; 32],
     usual_retention: Option<Duration>,
@@ -76,12 +76,12 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Opens a database by its URL, makes or brings up its tables, and starts its writer on the current runtime. Metrics
-    /// are registered here: install the recorder before.
+    /// Opens a database by its URL, creates or upgrades its tables, and starts its writer on the current runtime.
+    /// Registers metrics: install the recorder before.
     ///
     /// # Errors
-    /// The database cannot be reached or does not let us in, is a standby or another program's, or a newer program
-    /// wrote it. The text says which and what to do, and holds no password.
+    /// The database cannot be reached, refuses the login, is a standby, belongs to another program, or was written by a
+    /// newer version. The text says which and what to do, and contains no password.
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
         let open::Opened { secret, usual_retention } = open::open(&address).await?;
@@ -112,21 +112,21 @@ impl PostgresStore {
         })
     }
 
-    /// The same, where the database must be there already.
+    /// Like [`PostgresStore::open`], for a database that must have the tables already.
     ///
     /// # Errors
-    /// As [`PostgresStore::open`]; or no pointsman has used it yet. Nothing was made then.
+    /// As [`PostgresStore::open`]; or the tables do not exist or have another version. Nothing was changed then.
     pub async fn open_existing(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let conn = open::open_read_only(&Address::new(url, password, limits)?).await?;
         drop(conn);
         Self::open(url, password, limits).await
     }
 
-    /// Looks at all of a database, beside processes that may be using it. Nothing is changed in it. What claims a retry
-    /// key within the window of the limits must be there.
+    /// Checks a whole database and changes nothing; other processes may be using it. A claim of a retry key that is
+    /// older than the window may name a run that was purged. Also returns the database's address without a password.
     ///
     /// # Errors
-    /// The database cannot be reached, or is none that this binary can read. What is wrong in it is a finding.
+    /// The database cannot be reached, or this binary cannot read its tables. Inconsistencies are findings, not errors.
     pub async fn check(
         url: &Secret,
         password: Option<&Secret>,
@@ -136,7 +136,7 @@ impl PostgresStore {
         Ok((check::check(&address, retry_window_ns(limits)).await?, address.shown))
     }
 
-    /// Makes the tables of an older version.
+    /// Creates the tables of an older version.
     #[cfg(test)]
     pub(super) async fn make_older(url: &Secret, version: i64) {
         open::make_older(&Address::new(url, None, &Limits::default()).unwrap(), version).await.unwrap();
@@ -319,8 +319,8 @@ impl Store for PostgresStore {
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             let (done, closed) = oneshot::channel();
-            // Waits for a place in the queue: closing comes after what was handed in. If the writer has ended there is
-            // nothing to wait for.
+            // Waits for room in the queue, because closing comes after what was queued. If the writer has ended there
+            // is nothing to wait for.
             if self.queues.requests.send(WriterRequest::Close(done)).await.is_ok() {
                 let _ = closed.await;
             }

@@ -1,9 +1,9 @@
-//! What happened in the store, told to whoever in this process waits for it.
+//! Sends notifications of changes in the store to receivers in this process.
 //!
-//! Always true: what this process wrote is told at once, by itself; what others wrote comes over one connection that
-//! listens. News are hints: some are lost while that connection is away, and a slow sweep stands behind them.
+//! Always true: notifications of this process's own writes are sent directly; those of other processes come over one
+//! connection with `LISTEN`. Some are lost while that connection is down: receivers also poll.
 //!
-//! When the database does not answer, the connection is left and made anew, after a pause that grows.
+//! When the database does not answer, the connection is dropped and opened again, with back-off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,20 +21,20 @@ use crate::store::News;
 use crate::store::coordination::NEWS_MAX;
 
 const CHANNEL: &str = "pointsman";
-/// A connection over which nothing came for so long is asked whether it still stands.
+/// A connection without a notification for this long is pinged.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Sends notifications; clones share the receivers.
 #[derive(Clone)]
 pub(super) struct Notifier {
-    /// Names this store among those that write: it hears its own news from itself.
+    /// Identifies this store in messages on the channel: it ignores its own.
     pub(super) origin: Arc<str>,
     sender: broadcast::Sender<News>,
 }
 
-/// What comes over the channel.
+/// A message on the channel.
 #[derive(Deserialize)]
 struct ChannelMessage {
     from: String,
@@ -51,15 +51,15 @@ impl Notifier {
         self.sender.subscribe()
     }
 
-    /// Tells what the database gave as news.
+    /// Sends the notifications that a statement returned.
     pub(super) fn publish(&self, news: &[String]) {
         for news in news.iter().filter_map(|text| parse(text)) {
-            // Nobody listens: then nobody waits.
+            // There may be no receiver.
             let _ = self.sender.send(news);
         }
     }
 
-    /// Hears what others write, until it is told to stop.
+    /// Receives the notifications of other processes until `stop`.
     pub(super) async fn listen(self, address: Address, stop: CancellationToken) {
         let mut pause = PAUSE_MIN;
         loop {
@@ -75,7 +75,7 @@ impl Notifier {
             if is_listening {
                 pause = PAUSE_MIN;
             }
-            tracing::debug!(%error, "no news from other processes for a while");
+            tracing::debug!(%error, "the connection for notifications of other processes was lost; it is opened again");
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())) => {}
@@ -84,7 +84,7 @@ impl Notifier {
         }
     }
 
-    /// Why it ended.
+    /// Receives on one connection; returns why it ended.
     async fn listen_once(&self, address: &Address, is_listening: &mut bool) -> sqlx::Error {
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(address.connect).max_lifetime(None);
         let pool = pool.idle_timeout(None).connect_lazy_with(address.options.clone());
@@ -117,7 +117,7 @@ impl Notifier {
         match serde_json::from_str::<ChannelMessage>(payload) {
             Ok(message) if message.from == *self.origin => {}
             Ok(message) => self.publish(&message.news),
-            Err(error) => tracing::debug!(%error, "news that nobody here can read"),
+            Err(error) => tracing::debug!(%error, "a notification cannot be parsed; it is ignored"),
         }
     }
 }
@@ -136,7 +136,7 @@ fn parse(text: &str) -> Option<News> {
     }
 }
 
-/// A lock's name is told as the hex digits of its bytes.
+/// Decodes the name of a lock, which is sent as hex digits.
 fn unhex(digits: &str) -> Option<String> {
     let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
     let bytes = pairs.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_are_read_as_the_database_tells_them() {
+    fn notifications_of_the_database_are_parsed() {
         assert_eq!(parse("lock:736b753ac3a9"), Some(News::Lock("sku:é".into())));
         assert_eq!(parse("notice"), Some(News::Notice));
         let id = Uuid::from_u128(7);

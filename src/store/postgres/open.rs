@@ -1,5 +1,5 @@
-//! Opens a database: brings its tables up, and refuses what a newer program wrote, what another program's is, and a
-//! standby. Processes that start together wait for each other here.
+//! Opens a database: upgrades its tables, and refuses what a newer version wrote, what belongs to another program, and
+//! a standby. Processes that start at the same time upgrade one after the other.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::store::check::newer_events_problem;
 use crate::store::{NEW_STORE_RETENTION, StoreError};
 use crate::workflow::Event;
 
-/// The oldest server that has all that is used here.
+/// The oldest server version that has all features that are used.
 const VERSION_MIN: i32 = 130_000;
 
-/// What a database that is ready says.
+/// What is read of an open database.
 pub(super) struct Opened {
     pub(super) secret: [u8; 32],
-    /// How long runs are kept where nobody says it.
+    /// See [`crate::store::Store::usual_retention`].
     pub(super) usual_retention: Option<Duration>,
 }
 
-/// Makes the database ready.
+/// Prepares the database.
 pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
     let mut conn = address
         .connect_at_start()
@@ -68,13 +68,13 @@ async fn check_server(conn: &mut PgConnection, address: &Address) -> Result<(), 
     for (place, setting) in [(3, "fsync"), (4, "full_page_writes"), (5, "synchronous_commit")] {
         let value: String = row.try_get(place).map_err(failed)?;
         if value == "off" {
-            tracing::warn!("{shown} has {setting} off: what was acknowledged can be lost when its machine fails");
+            tracing::warn!("{shown} has {setting} off: acknowledged data can be lost when its machine fails");
         }
     }
     Ok(())
 }
 
-/// Tables of which none is ours are somebody else's: they are left as they are.
+/// Creates our schema. Refuses one that has tables and none of ours: it belongs to another program.
 async fn create_schema(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot make the schema of {}: {error}", address.shown));
     let text = "SELECT to_regnamespace($1) IS NOT NULL, count(*), count(*) FILTER (WHERE tablename = '_sqlx_migrations') \
@@ -89,7 +89,8 @@ async fn create_schema(conn: &mut PgConnection, address: &Address) -> Result<(),
         )));
     }
     if !exists {
-        // Who only owns the schema, and may make none, comes here with it made. Two that start together: one is late.
+        // Not tried if the schema exists, because the user may lack the right. Of two processes that start at the same
+        // time one gets a unique violation.
         match conn.execute("CREATE SCHEMA IF NOT EXISTS pointsman".into_sql_str()).await {
             Err(error) if error.as_database_error().is_some_and(|text| text.is_unique_violation()) => {}
             done => {
@@ -100,7 +101,7 @@ async fn create_schema(conn: &mut PgConnection, address: &Address) -> Result<(),
     Ok(())
 }
 
-/// Opens a database to look at it only, as this binary left it; nothing is made where nothing was.
+/// Opens a database for reading, with tables of this binary's version; creates nothing.
 pub(super) async fn open_read_only(address: &Address) -> Result<PgConnection, StoreError> {
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
@@ -116,7 +117,7 @@ pub(super) async fn open_read_only(address: &Address) -> Result<PgConnection, St
     }
 }
 
-/// Notes which events may stand here from now on, and refuses a database in which newer ones may stand.
+/// Refuses a database that may contain newer events than this binary reads; notes the version that this binary writes.
 async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
     let text = "INSERT INTO meta (key, value) VALUES ('event_version', convert_to($1::text, 'UTF8')) \
@@ -126,7 +127,7 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
     let row = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_one(&mut *conn).await.map_err(failed)?;
     let noted: i32 = row.try_get(0).map_err(failed)?;
-    // The first condition is its index's.
+    // `version > 2` selects the partial index.
     let text = "SELECT run_id, first, version FROM appends WHERE version > 2 AND version > $1 \
                 ORDER BY version DESC, run_id, first LIMIT 1";
     let newest = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_optional(conn).await.map_err(failed)?;
@@ -142,7 +143,7 @@ async fn check_version(conn: &mut PgConnection, address: &Address) -> Result<(),
     }
 }
 
-/// What the database said when its tables were made. One of a version that said nothing keeps what it has.
+/// The retention that was stored when the tables were created; `None` if a version created them that stored none.
 async fn usual_retention(conn: &mut PgConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
     if is_new {
         let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', $1) ON CONFLICT DO NOTHING";
@@ -154,7 +155,7 @@ async fn usual_retention(conn: &mut PgConnection, is_new: bool) -> sqlx::Result<
     Ok(text.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
-/// The secret: made at random on first use, the same ever after, for all processes.
+/// Reads the store's secret, which all processes share; creates it at random on first use.
 async fn secret(conn: &mut PgConnection) -> Result<[u8; 32], StoreError> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read the store's secret: {error}"));
     let mut fresh = [0_u8; 32];

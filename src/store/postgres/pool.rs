@@ -1,8 +1,7 @@
-//! Reads, and writes that repeating does no harm: each is one statement on a small pool of its own.
+//! The pool for reads and idempotent writes. Each is one statement.
 //!
-//! Always true: every wait is bounded; a connection that was lost is not used again, and what was asked on it is asked
-//! again on another, until it is answered or its time is over; one that cannot be made is tried again after a pause
-//! that grows.
+//! Always true: every wait is bounded; a lost connection is not used again, and its statement is repeated on another
+//! one until it is answered or its time is over; attempts to connect back off.
 
 use std::time::Duration;
 
@@ -17,27 +16,27 @@ use super::write_error::{is_lost, may_recover};
 use crate::limits::Limits;
 use crate::store::StoreError;
 
-/// Pauses between tries to connect.
+/// The pauses between attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
-/// See the module.
+/// The pool of connections.
 pub(super) struct Pool {
     pool: PgPool,
     address: Address,
 }
 
-/// A statement with its values.
+/// A statement with bound values.
 pub(super) type BoundQuery<'q> = Query<'q, Postgres, PgArguments>;
 
 impl Pool {
-    /// Connects when somebody asks.
+    /// Connects when the first statement is executed.
     pub(super) fn new(address: Address, limits: &Limits) -> Self {
         let session_settings = address.session_settings();
         let pool = PgPoolOptions::new()
             .max_connections(u32::try_from(limits.store_connections_max).unwrap_or(u32::MAX))
             .acquire_timeout(address.connect)
-            // One that was lost is found by asking, and asking again costs less than a ping before each.
+            // Repeating a statement on a lost connection costs less than a ping before every statement.
             .test_before_acquire(false)
             .after_connect(move |conn, _| {
                 let session_settings = session_settings.clone();
@@ -47,7 +46,7 @@ impl Pool {
         Self { pool, address }
     }
 
-    /// Asks one statement, made anew for every try.
+    /// Executes a statement, which is made anew for each attempt.
     pub(super) async fn query<'q>(&self, make: impl Fn() -> BoundQuery<'q> + Send) -> Result<Vec<PgRow>, StoreError> {
         let deadline = Instant::now() + self.address.statement;
         let mut pause = PAUSE_MIN;
@@ -63,7 +62,8 @@ impl Pool {
             if over || !(is_lost(&error) || may_recover(&error)) || Instant::now() >= deadline {
                 return Err(StoreError(format!("the store did not answer: {error}")));
             }
-            // Connections that were lost are used up at once; a database that takes no new ones is given time.
+            // After a lost connection the next one is tried at once; after a failed attempt to connect there is a
+            // pause.
             if !connected {
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -80,14 +80,14 @@ impl Pool {
         if let Err(error) = &done
             && is_lost(error)
         {
-            // Out of the pool, and closed without a word: it may hang.
+            // Removed from the pool and dropped. Closing it cleanly may hang.
             drop(conn.detach());
         }
         done
     }
 
     pub(super) async fn close(&self) {
-        // What is under way there has its own bound.
+        // Statements in progress have a bound of their own.
         let _ = tokio::time::timeout(self.address.statement, self.pool.close()).await;
     }
 }

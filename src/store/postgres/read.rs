@@ -1,4 +1,4 @@
-//! Reads of what appends wrote. Each is one statement.
+//! Reads. Each is one statement.
 
 use jiff::Timestamp;
 use sqlx::postgres::PgRow;
@@ -15,7 +15,7 @@ use crate::store::{
 };
 use crate::workflow::{RunStatus, RunSummary};
 
-/// Payloads come with the append that they belong to, in one look: a purge may take them a moment later.
+/// Reads appends and their payloads in one statement: a purge could remove payloads between two statements.
 pub(super) async fn events(pool: &Pool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
     let text = "SELECT a.first, a.last, a.version, a.events, a.parts, r.seqs, r.paths, r.bodies FROM appends a \
                 LEFT JOIN LATERAL (SELECT array_agg(f.seq) AS seqs, array_agg(f.path) AS paths, \
@@ -42,7 +42,7 @@ fn read_append(row: &PgRow, run: RunId, from: Seq, into: &mut Vec<StoredEvent>) 
         column::<Option<Vec<String>>>(row, 6)?.unwrap_or_default().into_iter().map(unescape).collect();
     let bodies: Vec<Vec<u8>> = column::<Option<_>>(row, 7)?.unwrap_or_default();
     if seqs.len() as i64 != expected {
-        return Err(StoreError(format!("payloads of {run} are missing: `pointsman store check` says which")));
+        return Err(StoreError(format!("payloads of {run} are missing: run `pointsman store check`")));
     }
     let mut parts = PayloadsBySeq::new();
     for ((seq, path), body) in seqs.iter().zip(&paths).zip(&bodies) {
@@ -60,14 +60,14 @@ pub(super) async fn run_snapshot(pool: &Pool, run: RunId) -> Result<Option<RunSn
     found.first().map(|row| snapshot_of(row, run)).transpose()
 }
 
-/// What [`RUN_SNAPSHOT`] gave.
+/// Decodes a row of [`RUN_SNAPSHOT`].
 pub(super) fn snapshot_of(row: &PgRow, run: RunId) -> Result<RunSnapshot> {
     let (seq, at) = (Seq(column::<i64>(row, 0)?.cast_unsigned()), time(column(row, 1)?)?);
     let (fold, body) = (column(row, 2)?, column(row, 4)?);
     RunSnapshot { run, seq, at, fold, body }.checked(column(row, 3)?)
 }
 
-/// The first four columns.
+/// Decodes the first four columns.
 fn append_row(row: &PgRow) -> Result<AppendRow<'_>> {
     let version = i64::from(column::<i16>(row, 2)?);
     Ok(AppendRow { first: column(row, 0)?, last: column(row, 1)?, version, events: column(row, 3)? })
@@ -79,13 +79,13 @@ pub(super) async fn run(pool: &Pool, run: RunId) -> Result<Option<RunSummary>> {
     found.first().map(|row| summary(row, 0)).transpose()
 }
 
-/// A run's summary, from this column on: as it was written, its last seq, and when that happened.
+/// Decodes a run's summary from three columns: the stored summary, the last seq, the time of the last event.
 pub(super) fn summary(row: &PgRow, at: usize) -> Result<RunSummary> {
     decode_summary(column(row, at)?, column(row, at + 1)?, column(row, at + 2)?)
 }
 
-/// Conditions of a listing with their values: only what is asked for stands in the statement, so that it finds its
-/// index.
+/// The conditions of a listing with their values. The statement contains only those of the filter, so that the planner
+/// finds the index.
 #[derive(Default)]
 struct Conditions {
     text: String,
@@ -112,7 +112,7 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
     let mut all = Conditions::default();
     if !statuses.is_empty() {
         if statuses.iter().all(|status| !status.is_final()) {
-            // Said as the index of open runs says it.
+            // The condition of the partial index of open runs.
             all.text.push_str(" AND NOT ended");
         }
         all.add("status = ANY ($)", Value::Texts(statuses.iter().map(|status| status.as_str()).collect()));
@@ -127,7 +127,7 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
         all.add("mode = $", Value::Text(mode.as_str().to_owned()));
     }
     if let Some(job) = job {
-        // Its first run has its id.
+        // A job's first run has the job's id.
         all.add("(job = $ OR run_id = $)", Value::Bytes(job.0.as_bytes().to_vec()));
     }
     if let Some(parent) = parent {
@@ -143,7 +143,7 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
     );
     let text = AssertSqlSafe(text).into_sql_str();
     let make = || {
-        // A text for every limit and mixture is not worth keeping prepared.
+        // Not kept prepared: there are many combinations of filters and limits.
         values.iter().fold(sqlx::query(text.clone()).persistent(false), |query, value| match value {
             Value::Text(value) => query.bind(value.as_str()),
             Value::Texts(value) => query.bind(value.as_slice()),
@@ -154,7 +154,7 @@ pub(super) async fn runs(pool: &Pool, filter: RunFilter) -> Result<Vec<RunSummar
     found.iter().map(|row| summary(row, 0)).collect()
 }
 
-/// How many runs have not ended, by status.
+/// The number of runs that have not ended, by status.
 pub(super) async fn open_runs(pool: &Pool) -> Result<Vec<(RunStatus, u64)>> {
     let text = "SELECT status, count(*) FROM runs WHERE NOT ended GROUP BY status";
     let found = pool.query(|| sqlx::query(text)).await?;
@@ -246,7 +246,7 @@ pub(super) async fn pinned(pool: &Pool, after: u64, limit: usize) -> Result<Vec<
     found.iter().map(pin_of).collect()
 }
 
-/// Records of JSON, by a statement of ours that takes an optional route and an optional limit.
+/// Decodes the JSON records of a statement, whose parameters are an optional route and an optional limit.
 pub(super) async fn records<T: serde::de::DeserializeOwned>(
     pool: &Pool,
     text: &'static str,

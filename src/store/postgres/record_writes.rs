@@ -1,7 +1,7 @@
-//! What is written beside appends: plans, keys, flips, declarations, samples, evidence, legacy's retry keys, snapshots.
+//! Writes that are not appends: plans, keys, flips, declarations, samples, evidence, legacy's retry keys, snapshots.
 //!
-//! Always true: each is one statement with its own commit, and writing it twice is as good as once; each flip carries an
-//! id by which its second writing is recognised.
+//! Always true: each is one statement with a commit of its own, and idempotent; flips have ids, by which a repeated
+//! write is recognised.
 
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ use crate::names::{PlanId, RouteId, RunId};
 use crate::store::encoded::nanos;
 use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, RunSnapshot, SampleRecord, StoreError, codec};
 
-/// Retry keys that have run out go in portions of this size.
+/// Expired retry keys that one statement removes.
 const PRUNED_AT_ONCE: i64 = 1_000;
 
 pub(super) async fn plan(pool: &Pool, id: PlanId, source: serde_json::Value) -> Result<()> {
@@ -33,7 +33,7 @@ pub(super) async fn run_key(pool: &Pool, run: RunId, key: Option<Vec<u8>>) -> Re
     }
 }
 
-/// Whoever drops the run waits for this, or this for it: no snapshot stays behind.
+/// Locks the run's row, so that a purge of the run waits for this or this for the purge: no snapshot outlives its run.
 pub(super) async fn run_snapshot(pool: &Pool, snapshot: &RunSnapshot) -> Result<()> {
     let RunSnapshot { run, seq, at, fold, body } = snapshot;
     let put = "WITH whole AS (SELECT FROM runs WHERE run_id = $1 AND seq >= $2 AND NOT purged FOR KEY SHARE) \
@@ -50,7 +50,7 @@ pub(super) async fn run_snapshot(pool: &Pool, snapshot: &RunSnapshot) -> Result<
 }
 
 pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, retry_window_ns: i64) -> Result<()> {
-    // In one order, so that two processes do not wait for each other in a circle, and each once.
+    // Sorted, so that two processes cannot deadlock; without duplicates.
     keys.sort();
     keys.dedup();
     let keys: Vec<&[u8]> = keys.iter().map(|key| key.0.as_slice()).collect();
@@ -61,7 +61,7 @@ pub(super) async fn legacy_tries(pool: &Pool, mut keys: Vec<RetryKey>, retry_win
     prune_retry_keys(pool, retry_window_ns, PRUNED_AT_ONCE).await.map(drop)
 }
 
-/// Drops keys that have run out; how many.
+/// Removes expired keys; returns how many.
 pub(super) async fn prune_retry_keys(pool: &Pool, retry_window_ns: i64, limit: i64) -> Result<u64> {
     let prune = "WITH gone AS (DELETE FROM retry_keys WHERE key IN (SELECT key FROM retry_keys \
                      WHERE at <= now_ns() - $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1) \

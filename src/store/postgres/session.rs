@@ -1,11 +1,10 @@
-//! The writer's one connection: held, never pooled, opened again after an error that leaves it in doubt.
+//! The writer's only connection. It is opened again after an error that leaves its state unknown.
 //!
-//! Always true: a store has one such session at a time. Each takes a lock of the server that only the end of the
-//! session before it gives back; so on a new one, whatever was begun on an old one is either to be seen or will never
-//! be. A session that hangs on the server is ended there.
+//! Always true: a store has one such session at a time. Each session takes an advisory lock, which is only free once
+//! the previous session has ended. So on a new session a transaction of an earlier one is either visible or will never
+//! be committed. A session that hangs on the server is terminated there.
 //!
-//! When the database is gone, tries to reach it keep a pause that grows, with a part of it at random: many processes
-//! that lost it together do not come back together.
+//! When the database is gone, attempts to connect back off with jitter, so that many processes do not return at once.
 
 use std::time::Duration;
 
@@ -17,13 +16,13 @@ use tokio::time::Instant;
 use super::address::Address;
 use super::write_error::{WriteError, is_lost};
 
-/// Pauses between tries to reach the database.
+/// The pauses between attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// The first half of every writer's lock; the second is its store's own.
+/// The first key of the advisory locks of all writers; the second key is random for each store.
 const LOCK_CLASS: i32 = 0x706d;
 
-/// The connection, or what opens the next one.
+/// The open connection, if any, and what is needed to open the next one.
 pub(super) struct Session {
     pub(super) address: Address,
     lock: i32,
@@ -39,7 +38,7 @@ impl Session {
         Self { address, lock, open: None, pause: PAUSE_MIN, retry_at: None, last_error: String::new() }
     }
 
-    /// The open connection, or a new one. Nothing was begun where this fails.
+    /// The open connection, or a new one. After an error no transaction was begun.
     pub(super) async fn get(&mut self) -> Result<&mut PgConnection, WriteError> {
         let open = match self.open.take() {
             Some(open) => open,
@@ -64,7 +63,7 @@ impl Session {
         Ok(self.open.insert(open))
     }
 
-    /// The same, trying again while the time lasts.
+    /// Tries to have an open connection within this time.
     pub(super) async fn get_within(&mut self, time: Duration) -> Result<(), WriteError> {
         let deadline = Instant::now() + time;
         loop {
@@ -77,17 +76,17 @@ impl Session {
         }
     }
 
-    /// Whether the last try to open it failed.
+    /// Whether the last attempt to connect failed.
     pub(super) fn is_disconnected(&self) -> bool {
         self.open.is_none() && self.retry_at.is_some()
     }
 
-    /// Why the last try to open it failed.
+    /// Why the last attempt to connect failed.
     pub(super) fn last_error(&self) -> &str {
         &self.last_error
     }
 
-    /// How long until it is worth trying again.
+    /// How long until the next attempt to connect is allowed.
     pub(super) fn retry_in(&self) -> Duration {
         self.retry_at.map_or(PAUSE_MIN, |then| then.saturating_duration_since(Instant::now()))
     }
@@ -98,7 +97,7 @@ impl Session {
         let ask = sqlx::query("SELECT pg_try_advisory_lock($1, $2)").bind(class).bind(key);
         let held: bool = self.address.within(ask.fetch_one(&mut conn)).await?.try_get(0)?;
         if !held {
-            // Ours of before, which does not know yet that nobody is there: it is ended, and its end is waited for.
+            // The server has not noticed that our previous session is gone: terminate it and wait for its end.
             let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
                        AND classid::bigint = $1 AND objid::bigint = $2 AND granted \
                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
@@ -110,16 +109,16 @@ impl Session {
         Ok(conn)
     }
 
-    /// One statement, whole, and its commit.
+    /// Executes one statement to its end, with its commit, and returns its rows.
     pub(super) async fn query(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, WriteError> {
         let statement = self.address.clone();
         let conn = self.get().await?;
-        // Every row and the end of the statement: an error may come with the commit, after the rows.
+        // `fetch_all` also reads the end of the statement: an error of the commit comes after the rows.
         let done = statement.within(query.fetch_all(conn)).await;
         done.map_err(|error| self.discard_if_lost(error))
     }
 
-    /// A statement that begins or ends a transaction.
+    /// Executes a statement that begins or ends a transaction.
     pub(super) async fn execute(&mut self, text: &'static str) -> Result<(), WriteError> {
         let statement = self.address.clone();
         let conn = self.get().await?;
@@ -134,7 +133,7 @@ impl Session {
         error.into()
     }
 
-    /// Ends whatever transaction an error left open; a connection that cannot say that it has none is not used again.
+    /// Rolls back a transaction that an error left open; a connection that cannot do so is discarded.
     pub(super) async fn roll_back(&mut self) {
         let Some(open) = &mut self.open else { return };
         if self.address.within(open.execute("ROLLBACK".into_sql_str())).await.is_err() {
@@ -142,19 +141,19 @@ impl Session {
         }
     }
 
-    /// Leaves the connection to itself; the next use opens a new one. It is not waited for: it may hang.
+    /// Drops the connection; the next use opens a new one. Does not wait for a clean close, which may hang.
     pub(super) fn discard(&mut self) {
         self.open = None;
     }
 
-    /// Whether the database takes commits.
+    /// Tests whether the database takes commits.
     pub(super) async fn probe(&mut self) -> Result<(), WriteError> {
         let text = "INSERT INTO meta (key, value) VALUES ('probe', '') \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
         self.query(sqlx::query(text)).await.map(|_| ())
     }
 
-    /// Closes it and waits for that, a little.
+    /// Closes the connection; waits for a bounded time.
     pub(super) async fn close(&mut self) {
         if let Some(open) = self.open.take()
             && let Err(error) = self.address.within(open.close()).await

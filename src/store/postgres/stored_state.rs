@@ -1,4 +1,4 @@
-//! Reads what is stored of all that a batch touches, and holds its runs until the transaction ends.
+//! Reads the rows that a batch may conflict with, and locks its runs until the transaction ends.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ const CLAIMS: &str = "SELECT key, run_id, request FROM retry_keys \
 const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) AS want(family, id) \
     JOIN pins p ON p.family = want.family AND sha256(p.id) = sha256(want.id)";
 
-/// What is stored. Retry keys older than the window have run out.
+/// Reads and locks them. Retry keys older than the window have expired.
 pub(super) async fn read_stored_state(
     session: &mut Session,
     appends: &[EncodedAppend],
@@ -72,7 +72,7 @@ pub(super) async fn read_stored_state(
     Ok(stored)
 }
 
-/// What stands there cannot be read: nothing of the batch is written.
+/// A row that cannot be read: nothing of the batch is written.
 impl From<StoreError> for WriteError {
     fn from(error: StoreError) -> Self {
         WriteError::NotWritten(error.0)

@@ -1,8 +1,8 @@
-//! Which summaries stand in the database as they would be written again?
+//! Which stored summaries need not be written again?
 //!
-//! Always true: what is remembered was committed by this process under the run's fence, so that nobody has written the
-//! row's summary since: the statement that leaves it as it is asks for that fence. It forgets rather than grows, and all
-//! of it where a commit is in doubt.
+//! Always true: this process committed what is cached, with the run's current fencing token. The statement that skips
+//! the write compares the token, so that no other process can have written the summary since. The cache is cleared when
+//! it is full, and when the outcome of a commit is unknown.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use crate::names::{Fence, RunId};
 use crate::store::encoded::EncodedAppend;
 use crate::store::summary::ListedFields;
 
-/// Runs that are remembered; the summary of one that was forgotten is written once more.
+/// Cached runs. The summary of a run that is not cached is written once more.
 const RUNS_MAX: usize = 16_384;
 
 #[derive(Default)]
 pub(super) struct SummaryCache(HashMap<RunId, (Fence, ListedFields)>);
 
 impl SummaryCache {
-    /// Whether the row shows what this append leaves.
+    /// Whether the stored summary equals the one of this append.
     pub(super) fn is_current(&self, append: &EncodedAppend) -> bool {
         append.first > 1
             && self
@@ -26,7 +26,7 @@ impl SummaryCache {
                 .is_some_and(|(fence, listed)| *fence == append.fence && *listed == append.run.listed)
     }
 
-    /// It is committed.
+    /// An append was committed.
     pub(super) fn written(&mut self, append: &EncodedAppend) {
         if append.run.ended {
             self.0.remove(&append.run_id);
@@ -38,7 +38,7 @@ impl SummaryCache {
         self.0.insert(append.run_id, (append.fence, append.run.listed.clone()));
     }
 
-    /// Nobody knows what was written last.
+    /// Clears the cache, because the outcome of a commit is unknown.
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }

@@ -1,8 +1,8 @@
-//! Who moves which run.
+//! Takes runs for a worker.
 //!
-//! Always true: taking is one statement on the writer's session, so one whose reply was lost is over before it is
-//! asked again. What was taken by an asking whose reply nobody got is found again by the next one: it carries the same
-//! name until a reply has arrived. Two processes that ask at once skip what the other is just taking.
+//! Always true: taking is one statement on the writer's session, so that a statement whose reply was lost has ended
+//! before it is repeated. Requests for due runs have the same id until a reply has arrived, so that the next request
+//! also returns the runs that the lost reply held. Two processes skip runs that the other is taking at that moment.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use super::write_error::WriteError;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{Owned, StoreError, Taken};
 
-/// What the writer does between batches.
+/// What the writer does between two batches.
 pub(super) enum WriterRequest {
     Take(WorkerId, RunId, oneshot::Sender<Result<Taken, StoreError>>),
     TakeDue(WorkerId, usize, oneshot::Sender<Result<Vec<Owned>, StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
-/// How often an asking is made at all, and how long the database is waited for in between.
+/// How often a request is tried, and how long a new connection may take in between.
 const TRIES: u32 = 3;
 const RECONNECT_WITHIN: Duration = Duration::from_secs(1);
 
@@ -35,7 +35,7 @@ const TAKE: &str = "UPDATE runs SET owner = $1, fence = fence + 1, turn = NULL, 
     RETURNING fence, summary, seq, last_at";
 const OWNER: &str = "SELECT r.ended, r.summary, r.seq, r.last_at, w.worker, w.name FROM runs r \
     LEFT JOIN workers w ON w.worker = r.owner WHERE r.run_id = $1";
-/// A run that another took since the look has another fence: it is left.
+/// A run that another worker took since `due` was read has another fencing token and is skipped.
 const TAKE_DUE: &str = "WITH due AS ( \
         (SELECT run_id, fence FROM runs WHERE NOT ended AND owner IS NULL AND turn <= now_ns() ORDER BY run_id LIMIT $3) \
         UNION (SELECT r.run_id, r.fence FROM runs r WHERE NOT r.ended AND r.owner IS NULL \
@@ -50,10 +50,10 @@ const TAKE_DUE: &str = "WITH due AS ( \
     ) UPDATE runs SET owner = $1, fence = runs.fence + 1, turn = NULL, taken = $2 \
       FROM free WHERE runs.run_id = free.run_id RETURNING runs.fence, runs.summary, runs.seq, runs.last_at";
 
-/// See the module.
+/// Takes runs for this process's worker.
 #[derive(Default)]
 pub(super) struct RunTaker {
-    /// The name of the asking whose reply has not arrived.
+    /// The id of the request for due runs whose reply has not arrived.
     request: Option<Uuid>,
 }
 
@@ -112,9 +112,9 @@ async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Tak
             Some(other) => {
                 return Ok(Taken::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(5)? });
             }
-            // It went or was left between the two looks.
+            // The owner left, or the run was released, between the two statements.
             None if attempts > 0 => {}
-            None => return Err(WriteError::NotWritten("others take the run and leave it all the time".into())),
+            None => return Err(WriteError::NotWritten("the run's owner changed at each attempt to take it".into())),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Brings an older database up: one process at a time, and while no older one works there.
+//! Upgrades an older database: in one process at a time, and only when no older process is alive.
 //!
-//! Always true: events are moved in batches of one transaction each, so that a process that ends at any moment leaves
-//! every event in exactly one of the two tables, and the next start goes on where it ended. The database has the number of
-//! the new tables before the first batch, and what an older process calls tells it that it is too old.
+//! Always true: each batch of events is moved in one transaction. A process that ends at any moment leaves every event
+//! in exactly one of the two tables, and the next start continues. The database gets the new version before the first
+//! batch, and the functions that an older process calls then fail and say that it is too old.
 
 use std::time::{Duration, Instant};
 
@@ -17,22 +17,22 @@ use crate::store::StoreError;
 use crate::store::check::newer_events_problem;
 use crate::workflow::Event;
 
-/// The step from which on events stand in rows of appends: those that an older database has are moved after it.
+/// The migration that makes the table of appends. The events of an older database are moved after it.
 const APPENDS: i64 = 5;
-/// The step before which all of them are.
+/// The migration that drops the table of events: all of them are moved before it.
 const MOVED: i64 = 6;
-/// The last step.
+/// The last migration.
 pub(super) const NEWEST: i64 = 7;
-/// Held by whoever brings the tables up.
+/// The advisory lock of the process that upgrades the tables.
 const LOCK: i64 = 20_254;
-/// Between looks whether others have ended.
+/// The interval of checks whether other processes have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// Events of one batch.
+/// Events that one transaction moves.
 const EVENTS_AT_ONCE: i64 = 2_000;
-/// How often it is said how far this is.
+/// The interval of progress messages.
 const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The steps that bring the tables up, in order, as far as one of them.
+/// The migrations up to a version, in order.
 fn migrations(last: i64) -> Migrator {
     let first = include_str!("../schema/postgres/0001_first.sql").into_sql_str();
     let lists = include_str!("../schema/postgres/0002_lists.sql").into_sql_str();
@@ -61,10 +61,10 @@ pub(super) fn newer_tables(shown: &str, version: i64) -> StoreError {
     ))
 }
 
-/// Brings the tables up; where they are, nothing is waited for.
+/// Upgrades the tables. Waits for nothing if they have the newest version.
 pub(super) async fn migrate(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
-    let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
+    let failed = |error: sqlx::Error| StoreError(format!("cannot upgrade the tables of {shown}: {error}"));
     if version(conn).await.map_err(failed)? == NEWEST {
         return migrate_to(conn, address, NEWEST).await;
     }
@@ -76,7 +76,7 @@ pub(super) async fn migrate(conn: &mut PgConnection, address: &Address) -> Resul
 
 async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
-    let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
+    let failed = |error: sqlx::Error| StoreError(format!("cannot upgrade the tables of {shown}: {error}"));
     let found = version(conn).await.map_err(failed)?;
     if (1..APPENDS).contains(&found) {
         let events: i64 = sqlx::query("SELECT count(*) FROM events")
@@ -87,9 +87,9 @@ async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(),
         if events > 0 {
             tracing::warn!(
                 store = shown,
-                "the store has tables of version {found} and is brought up to version {NEWEST} now: {events} events are \
-                 moved. This may be interrupted at any moment and goes on at the next start. An older pointsman refuses \
-                 the store from now on: the way back is a copy that `pg_dump --schema={SCHEMA}` made before"
+                "the store has tables of version {found} and is upgraded to version {NEWEST} now: {events} events are moved. \
+                 This may be interrupted at any moment and continues at the next start. An older pointsman refuses the \
+                 store from now on: the only way back is a copy that `pg_dump --schema={SCHEMA}` made before"
             );
         }
         wait_for_older(conn, address, found).await?;
@@ -103,7 +103,7 @@ async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(),
     migrate_to(conn, address, NEWEST).await
 }
 
-/// Brings the tables up as far as a step.
+/// Runs the migrations up to a version.
 pub(in crate::store) async fn migrate_to(
     conn: &mut PgConnection,
     address: &Address,
@@ -113,11 +113,11 @@ pub(in crate::store) async fn migrate_to(
     match migrations(last).run_direct(None, conn, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(newer_tables(shown, version)),
-        Err(error) => Err(StoreError(format!("cannot bring up the tables of {shown}: {error}"))),
+        Err(error) => Err(StoreError(format!("cannot upgrade the tables of {shown}: {error}"))),
     }
 }
 
-/// Which version the tables have; 0 where there are none.
+/// The version of the tables; 0 if there are none.
 pub(super) async fn version(conn: &mut PgConnection) -> sqlx::Result<i64> {
     let text = "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = $1 AND tablename = '_sqlx_migrations'";
     if !sqlx::query(text).bind(SCHEMA).fetch_one(&mut *conn).await?.try_get::<bool, _>(0)? {
@@ -131,10 +131,10 @@ fn format_lock(function: &str) -> SqlStr {
     AssertSqlSafe(format!("SELECT {function}({LOCK})")).into_sql_str()
 }
 
-/// Takes the lock, or refuses after as long as a connection may take.
+/// Acquires the lock within the connect timeout.
 async fn lock(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
-    let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
+    let failed = |error: sqlx::Error| StoreError(format!("cannot upgrade the tables of {shown}: {error}"));
     let began = Instant::now();
     loop {
         let row = sqlx::query(format_lock("pg_try_advisory_lock")).fetch_one(&mut *conn).await.map_err(failed)?;
@@ -143,15 +143,15 @@ async fn lock(conn: &mut PgConnection, address: &Address) -> Result<(), StoreErr
         }
         if began.elapsed() > address.connect {
             return Err(StoreError(format!(
-                "another pointsman is bringing up the tables of {shown}: start this one when that is done"
+                "another process is upgrading the tables of {shown}: start this one when that is done"
             )));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Older processes cannot read what is written from now on: they end before it is. One that was killed counts as living
-/// until its lease is over.
+/// Waits until no older process is alive, because they cannot read the new tables. One that was killed counts as alive
+/// until its lease expires.
 async fn wait_for_older(conn: &mut PgConnection, address: &Address, found: i64) -> Result<(), StoreError> {
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
@@ -166,9 +166,9 @@ async fn wait_for_older(conn: &mut PgConnection, address: &Address, found: i64) 
         }
         if began.elapsed() > address.lease * 2 {
             return Err(StoreError(format!(
-                "{shown} has tables of version {found}, and pointsman of that version works there ({}): this one brings \
-                 them up to version {NEWEST}, which that one cannot read. Keep a copy (`pg_dump --schema={SCHEMA}`), stop \
-                 the older ones, and start this one again; nothing was changed",
+                "{shown} has tables of version {found}, which older processes still use ({}): this process would upgrade \
+                 them to version {NEWEST}, which those cannot read. Make a copy (`pg_dump --schema={SCHEMA}`), stop the \
+                 older processes, and start this one again; nothing was changed",
                 names.join(", ")
             )));
         }
@@ -178,8 +178,8 @@ async fn wait_for_older(conn: &mut PgConnection, address: &Address, found: i64) 
 
 async fn move_events(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let shown = &address.shown;
-    let failed = |error: sqlx::Error| StoreError(format!("cannot bring up the tables of {shown}: {error}"));
-    // The first condition is its index's.
+    let failed = |error: sqlx::Error| StoreError(format!("cannot upgrade the tables of {shown}: {error}"));
+    // `version > 2` selects the partial index.
     let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > $1 \
                 ORDER BY version DESC, run_id, seq LIMIT 1";
     let newest = sqlx::query(text).bind(i32::from(Event::VERSION)).fetch_optional(&mut *conn).await.map_err(failed)?;
@@ -203,11 +203,11 @@ async fn move_events(conn: &mut PgConnection, address: &Address) -> Result<(), S
         all += moved;
         if logged.elapsed() >= LOG_INTERVAL {
             logged = Instant::now();
-            tracing::info!(store = shown, "bringing up the store: {all} events moved");
+            tracing::info!(store = shown, "upgrading the store: {all} events moved");
         }
     }
     if all > 0 {
-        tracing::info!(store = shown, took = ?began.elapsed(), "the store is brought up: {all} events moved");
+        tracing::info!(store = shown, took = ?began.elapsed(), "the store is upgraded: {all} events moved");
     }
     Ok(())
 }

@@ -1,15 +1,15 @@
-//! What an error of the database means for what was being written.
+//! What does an error of the database say about the write that failed?
 
 use std::time::Duration;
 
-/// Three kinds, because the writer does three different things.
+/// The three cases in which the writer reacts differently.
 #[derive(Debug)]
 pub(super) enum WriteError {
-    /// A rule of the schema was broken: nothing of the transaction stays, look which append it was.
+    /// A constraint is violated: nothing was written. Find out which append it was.
     Constraint(String),
-    /// Nothing was written, for sure.
+    /// Certainly nothing was written.
     NotWritten(String),
-    /// It may be on disk or not: ask when the session is over for sure.
+    /// It may be on disk: look it up once the session has certainly ended.
     Unknown(String),
 }
 
@@ -21,32 +21,33 @@ impl WriteError {
     }
 }
 
-/// What our own function says where a batch breaks a rule.
-const RULE_BROKEN: &str = "PM001";
-/// Read-only: a primary that was made a standby, which answers every ping.
+/// The SQLSTATE that `append_batch` raises for an invalid batch.
+const INVALID_BATCH: &str = "PM001";
+/// Read-only transaction: the server is a former primary. It still answers pings.
 const READ_ONLY: &str = "25006";
 
 impl From<sqlx::Error> for WriteError {
     fn from(error: sqlx::Error) -> Self {
         let text = error.to_string();
         match ended_session(&error) {
-            // The server said so of the statement and took it back: deadlock, time-out, full disk, read-only, ….
+            // The server rolled the statement back and kept the session: deadlock, timeout, full disk, read-only, ….
             Some(false) => match code(&error) {
-                Some(code) if code == RULE_BROKEN || code.starts_with("23") => WriteError::Constraint(text),
+                Some(code) if code == INVALID_BATCH || code.starts_with("23") => WriteError::Constraint(text),
                 _ => WriteError::NotWritten(text),
             },
-            // It ended the session, maybe between the commit and the reply; or the connection is gone.
+            // The session or the connection ended, perhaps between the commit and its reply.
             Some(true) | None => WriteError::Unknown(text),
         }
     }
 }
 
-/// Whether a connection is of no more use after an error.
+/// Whether a connection is unusable after an error.
 pub(super) fn is_lost(error: &sqlx::Error) -> bool {
     ended_session(error) != Some(false) || code(error).is_some_and(|code| code == READ_ONLY)
 }
 
-/// Whether a server may still come: it starts, recovers, shuts down, has no place left, or nobody listens yet.
+/// Whether a later attempt to connect may succeed: the server starts, recovers, shuts down, is full, or does not
+/// listen.
 pub(super) fn may_recover(error: &sqlx::Error) -> bool {
     use std::io::ErrorKind;
     match error {
@@ -58,7 +59,7 @@ pub(super) fn may_recover(error: &sqlx::Error) -> bool {
     }
 }
 
-/// What the other side did not do in time.
+/// The error for a wait that exceeded its bound.
 pub(super) fn timed_out(what: &str, waited: Duration) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("{what} for {} ms", waited.as_millis())))
 }
@@ -67,7 +68,7 @@ fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(|code| code.into_owned())
 }
 
-/// Of what the server said: whether it ended the session with it.
+/// Whether the server ended the session with this error; `None` if the error is not the server's.
 fn ended_session(error: &sqlx::Error) -> Option<bool> {
     use sqlx::postgres::{PgDatabaseError, PgSeverity};
     let said = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;

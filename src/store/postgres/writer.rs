@@ -1,9 +1,10 @@
-//! The one task of this process that writes appends. Nobody cancels it.
+//! The only task of this process that writes appends. It is never cancelled.
 //!
-//! The question it answers: "in which order, and how many together?" Always true: appends are acknowledged after
-//! their commit; whatever waits is committed together, with no added delay; live appends go first, and a batch takes a
-//! bounded number of dark events. When the database is slow, more comes together in the next batch; when it is gone,
-//! each append is answered by what is known of it, and a probe finds out that it is back.
+//! Always true: appends are acknowledged after their commit; everything that waits is committed together (group commit)
+//! without an added delay; live appends come before dark ones, and a batch takes a bounded number of dark events.
+//!
+//! When the database is slow, the next batch is larger. When it is gone, each append gets the error that is certain,
+//! and probes find out that it is back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +18,10 @@ use crate::limits::Limits;
 use crate::store::Priority;
 use crate::store::encoded::EncodedAppend;
 
-/// While the store is not healthy, it is not tried more often than this.
+/// The shortest interval of probes while the store is not healthy.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where appends and the rest are handed in.
+/// The sending ends of the writer's queues.
 #[derive(Clone)]
 pub(super) struct WriterQueues {
     pub(super) live: mpsc::Sender<EncodedAppend>,
@@ -62,8 +63,7 @@ impl Writer {
         (writer, WriterQueues { live: live_in, dark: dark_in, requests: requests_in })
     }
 
-    /// Runs until everybody who could hand something in is gone, or until it is told to close; either way what was
-    /// handed in is finished first.
+    /// Runs until all senders are dropped or a close is requested, and the queues are empty.
     pub(super) async fn run(mut self) {
         let mut on_closed: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
@@ -76,7 +76,7 @@ impl Writer {
                 Some(append) = self.live.recv() => first = Some(append),
                 Some(append) = self.dark.recv() => first = Some(append),
                 Some(requests) = self.requests.recv() => request = Some(requests),
-                // Not while closing: a dead database must not hold the end up.
+                // No probes while closing: a dead database must not delay the end.
                 () = tokio::time::sleep(pause), if !healthy && !self.live.is_closed() => {
                     self.committer.probe(&self.healthy).await;
                 }
@@ -87,7 +87,7 @@ impl Writer {
                 self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
                 self.committer.commit(batch, &self.healthy).await;
             }
-            // One at a time between batches: never kept out by appends, and never more than one in their way.
+            // One after each batch: appends cannot starve these requests, and wait for one of them at most.
             match request.or_else(|| self.requests.try_recv().ok()) {
                 None => {}
                 Some(WriterRequest::Close(done)) => {
@@ -110,7 +110,7 @@ impl Writer {
         }
     }
 
-    /// Whoever claimed runs has found the database gone: nobody is sent here before the probe has found it again.
+    /// Marks the store unhealthy if a request lost the connection: callers wait until a probe succeeds.
     fn mark_unhealthy_if_disconnected(&self) {
         if self.committer.session.is_disconnected() && self.healthy.swap(false, Ordering::AcqRel) {
             self.committer.note_trouble(self.committer.session.last_error());
@@ -118,7 +118,7 @@ impl Writer {
         }
     }
 
-    /// Whatever waits, live first, up to the bounds. A single append may be larger than they are.
+    /// Takes a batch, live appends first, up to the bounds. A single append may exceed them.
     fn take_batch(&mut self, first: EncodedAppend) -> Vec<EncodedAppend> {
         let (mut live, mut dark) = match first.priority {
             Priority::Live => (first.count(), 0),

@@ -1,10 +1,10 @@
 //! Copies a database while a process may be appending to it.
 //!
-//! Always true: the copy is the database at one moment; nothing stands under the target's name before it is whole and
-//! on disk; what stands there already is never overwritten. Meanwhile the log of the original grows by what is appended.
+//! Always true: the copy is the database at one moment; the target's name does not exist before the copy is complete
+//! and synced; an existing file is never overwritten. Meanwhile the WAL of the original grows by what is appended.
 //!
-//! What is not whole yet stands beside the target, as `TARGET.part`. A process that is killed leaves it there: it is of no
-//! use to anybody, and the next backup to that target writes it over.
+//! The incomplete copy is `TARGET.part`. A killed process leaves it behind; the next backup to that target overwrites
+//! it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -18,23 +18,23 @@ use crate::store::StoreError;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// How many bytes the copy has.
+/// Makes the copy; returns its size in bytes.
 pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
     let mut conn = open_read_only(from).await?;
-    // A copy of older tables is what one wants before a newer version brings them up.
+    // Older tables are allowed: a copy is wanted before a newer version upgrades them.
     open::refuse_newer_tables(&mut conn, from).await?;
     let failed = |error: String| StoreError(format!("cannot write {}: {error}", to.display()));
     if to.symlink_metadata().is_ok() {
         return Err(exists(to));
     }
     let part = with_suffix(to, ".part");
-    // Held until the copy has its name: of two backups to one file the second is refused.
+    // Locked until the copy has its name: the second of two backups to one file is refused.
     let lock = create_part_file(&part).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock => StoreError(format!("another backup writes {} now", to.display())),
         _ => failed(format!("{}: {error}", part.display())),
     })?;
     let done = async {
-        // Only the copy is written; the pragma would hold that back too.
+        // The pragma would also refuse to write the copy. Nothing else is written.
         conn.execute("PRAGMA query_only = OFF".into_sql_str()).await.map_err(|error| failed(error.to_string()))?;
         let name = part.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?.replace('\'', "''");
         let text = AssertSqlSafe(format!("VACUUM INTO '{name}'")).into_sql_str();
@@ -45,8 +45,7 @@ pub(super) async fn back_up(from: &Path, to: &Path) -> Result<u64> {
         })
     }
     .await;
-    let _ = conn.close().await; // nothing was written through it
-    // What is left of it is of no use.
+    let _ = conn.close().await; // nothing was written to the original
     remove_part_files(&part);
     done
 }
@@ -55,17 +54,17 @@ fn exists(to: &Path) -> StoreError {
     StoreError(format!("{} exists already: a backup overwrites nothing; name another file", to.display()))
 }
 
-fn with_suffix(path: &Path, what: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(what);
+    name.push(suffix);
     name.into()
 }
 
-/// The empty file that is written: new, or what a process left that was killed.
+/// Creates and locks the empty file that is written, or empties the one that a killed process left.
 fn create_part_file(part: &Path) -> std::io::Result<File> {
     let mut private = OpenOptions::new();
     private.write(true).create(true).truncate(false);
-    // It holds what the store holds, and the store's secret.
+    // Readable by its owner only: it will contain what callers sent, and the store's secret.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
     let file = private.open(part)?;
@@ -74,27 +73,27 @@ fn create_part_file(part: &Path) -> std::io::Result<File> {
         TryLockError::Error(error) => error,
     })?;
     file.set_len(0)?;
-    // What belonged to the other one's half of a copy must not be taken for this one's.
-    for what in ["-journal", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(with_suffix(part, what)); // mostly it is not there
+    // SQLite would take leftovers of the earlier copy for this one's.
+    for suffix in ["-journal", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(with_suffix(part, suffix)); // usually there is none
     }
     Ok(file)
 }
 
 fn remove_part_files(part: &Path) {
-    for what in ["", "-journal", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(with_suffix(part, what)); // mostly it is not there
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(with_suffix(part, suffix)); // usually there is none
     }
 }
 
-/// Puts the whole copy under its name, on disk; never over a file that came there meanwhile.
+/// Syncs the complete copy and gives it its name, unless a file with that name was created meanwhile.
 fn move_into_place(lock: &File, part: &Path, to: &Path) -> std::io::Result<u64> {
     lock.sync_all()?;
     let bytes = lock.metadata()?.len();
     match std::fs::hard_link(part, to) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),
-        // Not every file system has two names for a file.
+        // The file system may not support hard links.
         Err(_) if to.symlink_metadata().is_ok() => return Err(ErrorKind::AlreadyExists.into()),
         Err(_) => std::fs::rename(part, to)?,
     }

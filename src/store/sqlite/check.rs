@@ -1,7 +1,7 @@
-//! Reads a database from end to end, beside a process that may be using it.
+//! Checks a whole database while another process may be using it.
 //!
-//! Always true: nothing is written; a run is read within one short transaction, so that it is seen as it was at one
-//! moment, and the log is not kept from being folded back for longer than a page of runs takes.
+//! Always true: nothing is written; a page of runs is read within one short transaction, so that each run is seen at
+//! one moment, and a checkpoint of the WAL is not blocked for longer than one page takes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,12 +19,12 @@ use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, ch
 /// Runs that are read in one transaction.
 const PAGE_RUNS: i64 = 64;
 
-/// What SQLite says of a file whose first pages it cannot make sense of.
+/// SQLite's message for a file whose first pages it cannot read.
 const MALFORMED: &str = "malformed";
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Opens a database to look at it only, whatever version its tables have.
+/// Opens a database for reading, whatever version its tables have.
 pub(super) async fn open_read_only(path: &Path) -> Result<SqliteConnection> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
@@ -44,8 +44,7 @@ pub(super) async fn open_read_only(path: &Path) -> Result<SqliteConnection> {
     Ok(conn)
 }
 
-/// Looks at a copy that was just made: at all of it, or, where its tables are older than this binary looks into, whether
-/// the file is whole and how much it holds.
+/// Checks a copy. If its tables are older than this binary can check, only the file's integrity is checked.
 pub(super) async fn check_copy(path: &Path, since: i64) -> Result<StoreChecked> {
     let mut conn = open_read_only(path).await?;
     let older = open::is_older(&mut conn, path).await?;
@@ -68,7 +67,7 @@ async fn check_older(conn: &mut SqliteConnection, checked: &mut StoreChecked) ->
     };
     checked.runs = count(conn, "SELECT count(*) FROM runs").await?;
     checked.events = count(conn, "SELECT count(*) FROM events").await?;
-    // Moved halfway.
+    // Some of the events may have been moved to this table by an interrupted upgrade.
     if count(conn, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'appends'").await? > 0 {
         checked.events += count(conn, "SELECT coalesce(sum(last - first + 1), 0) FROM appends").await?;
     }
@@ -92,12 +91,12 @@ async fn open_current(path: &Path) -> Result<SqliteConnection> {
     Ok(conn)
 }
 
-/// Looks at everything. Claims of retry keys from before `since` may name runs that are gone.
+/// Checks a database. Claims of retry keys from `since` or before may name runs that were purged.
 pub(super) async fn check(path: &Path, since: i64) -> Result<StoreChecked> {
     let mut checked = StoreChecked::default();
     let mut conn = match open_current(path).await {
         Ok(conn) => conn,
-        // It is a database of ours, as far as can be seen: what is wrong with it is what was asked.
+        // Damage is a finding, not an error.
         Err(StoreError(why)) if why.contains(MALFORMED) => {
             checked.add_finding(None, format!("the file is damaged: {why}"), RESTORE);
             return Ok(checked);
@@ -130,7 +129,7 @@ async fn check_all(conn: &mut SqliteConnection, checked: &mut StoreChecked, sinc
     check_references(conn, checked, since).await
 }
 
-/// How many runs it read.
+/// Checks one page of runs; returns how many.
 async fn check_page(
     conn: &mut SqliteConnection,
     after: &mut Vec<u8>,
@@ -170,7 +169,7 @@ async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<Eve
         let parts = parts.entry(row.try_get::<i64, _>(0)?.cast_unsigned()).or_insert_with(|| Ok(Vec::new()));
         let body = match (row.try_get::<Option<&[u8]>, _>(2)?, row.try_get::<Option<&[u8]>, _>(3)?) {
             (Some(hash), Some(body)) if codec::hash(body) == hash => Ok(body),
-            (Some(_), Some(_)) => Err(format!("its payload at {path} is not what its name says")),
+            (Some(_), Some(_)) => Err(format!("its payload at {path} does not match its hash")),
             _ => Err(format!("its payload at {path} is missing")),
         };
         match (body, &mut *parts) {
@@ -189,7 +188,7 @@ async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<Eve
         let append = read::append_row(row, 3)?;
         let (expected, there): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
         if expected != there {
-            let why = format!("{expected} payloads belong to its append; there are {there}");
+            let why = format!("its append refers to {expected} payloads, but there are {there}");
             parts.insert(append.first.cast_unsigned(), Err(why));
         }
         append.read_for_check(&parts, &mut events);
@@ -197,13 +196,13 @@ async fn events(conn: &mut SqliteConnection, run: RunId) -> sqlx::Result<Vec<Eve
     Ok(events)
 }
 
-/// What must not be there: a text that gives a run's id and a word, what is wrong with it, and what to do. `{}` is the
-/// word.
+/// Queries for rows that contradict other tables. Each returns run ids, each with a word that replaces `{}` in the text
+/// of the finding; the third column says what to do.
 const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     (
         "SELECT DISTINCT run_id, '' FROM appends WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = appends.run_id) \
          AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = appends.run_id)",
-        "it has events and no row: no listing shows it",
+        "it has events but no row, so that listings do not show it",
         RESTORE,
     ),
     (
@@ -215,53 +214,53 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     (
         "SELECT pins.run_id, pins.family || ' ' || pins.id FROM pins JOIN runs ON runs.run_id = pins.run_id \
          WHERE runs.pinned = 0",
-        "the instance `{}` is pinned to it, and retention does not know",
-        "keep `retention` off until this is mended",
+        "the instance `{}` is pinned to it, but its row does not say so: retention would purge it",
+        "keep `retention` off until this is repaired",
     ),
     (
         "SELECT run_id, '' FROM retry_keys WHERE run_id IS NOT NULL AND at > ?1 \
          AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = retry_keys.run_id)",
-        "a retry key is claimed by it, and it does not exist: a client that tries again gets no answer",
+        "it has claimed a retry key, but does not exist: a client that tries again gets no answer",
         RESTORE,
     ),
     (
         "SELECT locks.run_id, locks.name FROM locks LEFT JOIN runs ON runs.run_id = locks.run_id \
          WHERE runs.ended IS NULL OR runs.ended = 1",
-        "it stands in the queue of the lock `{}`, and has ended or does not exist: who stands behind it waits for ever",
+        "it is in the queue of the lock `{}`, but has ended or does not exist: runs behind it wait for ever",
         "cancel the runs that wait for the lock",
     ),
     (
         "SELECT orders.run_id, hex(orders.id) FROM orders LEFT JOIN runs ON runs.run_id = orders.run_id \
          WHERE orders.answer IS NULL AND (runs.ended IS NULL OR runs.ended = 1)",
-        "something is asked of it (order {}), and it has ended or does not exist: whoever asked gets no answer",
-        "ask again",
+        "the order {} to it is unanswered, but it has ended or does not exist",
+        "give the order again",
     ),
     (
         "SELECT run_keys.run_id, '' FROM run_keys JOIN runs ON runs.run_id = run_keys.run_id WHERE runs.ended = 1",
-        "it has ended, and the key to its caller's credentials is still there",
-        "tell the maintainers: the key should have gone with the run's end",
+        "it has ended, but the key to its caller's credentials still exists",
+        "report it to the maintainers: the run's end should have removed the key",
     ),
     (
         "SELECT run_id, '' FROM runs WHERE ended = 1 AND (owner IS NOT NULL OR turn IS NOT NULL)",
-        "it has ended, and somebody owns it or is to take it",
+        "it has ended, but has an owner or is due",
         HARMLESS,
     ),
     (
         "SELECT DISTINCT run_id, '' FROM run_snapshots WHERE NOT EXISTS \
          (SELECT 1 FROM runs WHERE runs.run_id = run_snapshots.run_id AND runs.remains IS NULL) \
          AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = run_snapshots.run_id)",
-        "it has a snapshot, and no events",
+        "it has a snapshot but no events",
         HARMLESS,
     ),
     (
         "SELECT births.run_id, '' FROM births JOIN runs ON runs.run_id = births.run_id",
-        "it is listed as a run that is to begin, and it has begun",
+        "it is listed as a run that is to begin, but has begun",
         HARMLESS,
     ),
     (
         "SELECT births.parent, hex(births.run_id) FROM births WHERE parent IS NOT NULL \
          AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = births.parent)",
-        "it decided on the run {}, which is to begin, and does not exist",
+        "the run {} is to begin for it, but it does not exist",
         RESTORE,
     ),
     (
@@ -269,7 +268,7 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
          WHERE appends.run_id = payload_refs.run_id AND appends.first <= payload_refs.seq \
          ORDER BY appends.first DESC LIMIT 1), 0) \
          AND NOT EXISTS (SELECT 1 FROM purging WHERE purging.run_id = payload_refs.run_id)",
-        "a payload belongs to its event {}, which is not there",
+        "a payload belongs to its event {}, which does not exist",
         RESTORE,
     ),
     (

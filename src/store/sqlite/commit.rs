@@ -1,8 +1,8 @@
-//! Commits one batch and says of each of its appends what became of it.
+//! Commits one batch and answers each of its appends.
 //!
-//! Always true: an append is acknowledged only after a commit that holds it; one that breaks a rule fails alone; one
-//! whose commit is in doubt is looked for on a fresh connection, and is said to be unavailable only where that does
-//! not answer either.
+//! Always true: an append is acknowledged only after the commit that contains it; an invalid append fails alone. If the
+//! outcome of a commit is unknown, the appends are looked up on a new connection; only if that fails too is the answer
+//! `Unavailable`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,17 +19,17 @@ use super::write_error::WriteError;
 use crate::clock;
 use crate::store::AppendError;
 
-/// How often a store that was healthy until now is asked about a commit in doubt, and the first pause between.
+/// How often a commit with an unknown outcome is looked up in a store that was healthy until then, and the first pause.
 const LOOKUPS: u32 = 3;
 const LOOKUP_PAUSE: Duration = Duration::from_millis(50);
 
-/// Holds the connection, and what is remembered of what was written through it.
+/// The writer's connection, with caches of what was written through it.
 pub(super) struct Committer {
     pub(super) conn: Connection,
     pub(super) notifier: Notifier,
     cache: RunningCache,
     retry_window_ns: i64,
-    /// What went wrong last, for people.
+    /// The last error, to show to people.
     pub(super) trouble: Arc<Mutex<Option<String>>>,
 }
 
@@ -38,13 +38,13 @@ impl Committer {
         Self { conn, notifier, cache: RunningCache::default(), retry_window_ns, trouble: Arc::default() }
     }
 
-    /// What time it is, and up to when retry keys have run out.
+    /// The current time, and the time before which retry keys have expired.
     pub(super) fn now(&self) -> WriteTime {
         let ns = nanos(clock::now());
         WriteTime { ns, retry_keys_since: ns.saturating_sub(self.retry_window_ns) }
     }
 
-    /// Commits what may be committed and answers every append.
+    /// Commits the valid appends and answers all.
     pub(super) fn commit(&mut self, appends: Vec<EncodedAppend>, healthy: &AtomicBool) {
         let now = self.now();
         match self.try_commit(&appends, now) {
@@ -52,7 +52,7 @@ impl Committer {
                 healthy.store(true, Ordering::Release);
                 self.answer(appends, outcomes, now);
             }
-            // A row breaks a rule of the schema that was not judged: whoever brought it fails alone.
+            // A row violates a constraint that is not validated: commit each append by itself, so that it fails alone.
             Err(WriteError::Constraint(_)) if appends.len() > 1 => {
                 for append in appends {
                     self.commit(vec![append], healthy);
@@ -74,12 +74,12 @@ impl Committer {
             if done.is_ok() {
                 self.notifier.append_committed(&append, now.ns);
             }
-            // Whoever asked may have gone: what is written stays written.
+            // The receiver may be dropped: what is written stays written.
             let _ = append.reply.send(done);
         }
     }
 
-    /// One transaction; what fails is taken back whole.
+    /// One transaction; rolled back after an error.
     fn try_commit(&mut self, appends: &[EncodedAppend], now: WriteTime) -> Result<Vec<AppendOutcome>, WriteError> {
         let done = match self.conn.get() {
             Ok(conn) => transact(conn, appends, &mut self.cache, now),
@@ -92,12 +92,12 @@ impl Committer {
         done
     }
 
-    /// What people are told while the store takes nothing.
+    /// Records the error that is shown while the store takes no commits.
     pub(super) fn note_trouble(&self, error: &WriteError) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.text().to_owned());
     }
 
-    /// The batch was not committed, or nobody knows.
+    /// Finds the answers after a commit failed or its outcome is unknown.
     fn resolve_failure(
         &mut self,
         appends: &[EncodedAppend],
@@ -109,7 +109,7 @@ impl Committer {
         tracing::error!(error = error.text(), appends = appends.len(), "the store did not commit");
         match &error {
             WriteError::Constraint(text) => {
-                // The disk answered: only this batch is refused.
+                // The database works: only this batch is refused.
                 healthy.store(true, Ordering::Release);
                 refuse(appends, text)
             }
@@ -117,21 +117,21 @@ impl Committer {
             WriteError::Unknown(text) => match self.look_up(appends, was_healthy) {
                 Ok(outcomes) => {
                     healthy.store(true, Ordering::Release);
-                    let lost = || AppendError::Refused(format!("{text}; looked up since: nothing of it was kept"));
+                    let lost = || AppendError::Refused(format!("{text}; a look-up shows that it was not written"));
                     let settle = |outcome| {
                         if let AppendOutcome::Write(_) = outcome { AppendOutcome::Reject(lost()) } else { outcome }
                     };
                     outcomes.into_iter().map(settle).collect()
                 }
                 Err(lookup) => {
-                    let text = format!("{text}; asking what was kept failed too: {}", lookup.text());
+                    let text = format!("{text}; looking up what was written failed too: {}", lookup.text());
                     appends.iter().map(|_| AppendOutcome::Reject(AppendError::Unavailable(text.clone()))).collect()
                 }
             },
         }
     }
 
-    /// Looks on a fresh connection which appends are stored. What is judged fit to be written is not.
+    /// Finds out on a new connection which appends are stored. Those with the outcome `Write` are not.
     fn look_up(&mut self, appends: &[EncodedAppend], was_healthy: bool) -> Result<Vec<AppendOutcome>, WriteError> {
         let mut pause = LOOKUP_PAUSE;
         let mut lookups = if was_healthy { LOOKUPS } else { 1 };
@@ -150,7 +150,7 @@ impl Committer {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(error) if lookups == 0 => return Err(error),
                 Err(_) => {
-                    // The writer's own thread: nobody else has work for it, and waking early does no harm.
+                    // Only blocks the writer's thread; waking early is harmless.
                     std::thread::park_timeout(pause);
                     pause *= 2;
                 }
@@ -158,7 +158,7 @@ impl Committer {
         }
     }
 
-    /// Tries whether the store takes commits again.
+    /// Tests whether the store takes commits again.
     pub(super) fn probe(&mut self, healthy: &AtomicBool) {
         self.conn.roll_back();
         if self.conn.probe(nanos(clock::now())).is_ok() {

@@ -1,5 +1,5 @@
-//! The writer's one connection: held, never pooled, opened again after an error that leaves it in doubt. Its calls block:
-//! they are made on the writer's own thread.
+//! The writer's only connection. It is opened again after an error that leaves its state unknown. Its calls block the
+//! writer's thread.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use rusqlite::hooks::Wal;
 
 use super::write_error::WriteError;
 
-/// Statements that are kept prepared: more than the writer has.
+/// Statements that stay prepared: more than the writer has.
 const STATEMENTS_MAX: usize = 64;
-/// How long a statement waits for another process that holds the file for a moment, such as a backup.
-const BUSY: Duration = Duration::from_secs(5);
+/// How long a statement waits for a lock on the file, such as a backup takes for a moment.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
     /// Pages in the log after the last commit of this thread.
@@ -26,36 +26,36 @@ fn note_logged(_: &Wal, pages: i32) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// How the writer opens the database.
+/// The options with which the writer opens the database.
 #[derive(Clone)]
 pub(in crate::store) struct Options {
     path: PathBuf,
-    /// Pragmas beyond ours, each with its value.
+    /// Additional pragmas, each with its value.
     more: Vec<(&'static str, String)>,
 }
 
 impl Options {
-    /// A commit is on disk when it returns. Checkpoints are made through the same connection (any other way was measured
-    /// to be worse), after the commit has been acknowledged ([`Connection::checkpoint`]).
+    /// Every commit is synced. Checkpoints run on this connection too, because all alternatives were slower, and after the
+    /// commit was acknowledged ([`Connection::checkpoint`]).
     pub(in crate::store) fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), more: Vec::new() }
     }
 
-    /// The same with one more pragma.
+    /// Adds a pragma.
     #[cfg(test)]
     pub(in crate::store) fn pragma(mut self, name: &'static str, value: &str) -> Self {
         self.more.push((name, value.to_owned()));
         self
     }
 
-    /// Opens the database, which is made where it is not there.
+    /// Opens the database; creates it if it does not exist.
     pub(in crate::store) fn open(&self) -> rusqlite::Result<Sqlite> {
         let conn = Sqlite::open(&self.path)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        conn.busy_timeout(BUSY)?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", synchronous())?;
-        // What is deleted is overwritten: a run's key must not linger in a free page.
+        // Overwrites what is deleted: the key of an ended run must not stay in a free page.
         conn.pragma_update(None, "secure_delete", "ON")?;
         conn.wal_hook(Some(note_logged));
         for (name, value) in &self.more {
@@ -65,7 +65,7 @@ impl Options {
     }
 }
 
-/// Every commit is synced before it is acknowledged.
+/// `FULL`: every commit is synced before it is acknowledged.
 fn synchronous() -> &'static str {
     #[cfg(test)]
     if std::env::var(SYNCHRONOUS).is_ok_and(|said| said == "normal") {
@@ -74,11 +74,11 @@ fn synchronous() -> &'static str {
     "FULL"
 }
 
-/// What a test sets to see that it can fail.
+/// The environment variable by which a test turns the sync off, to prove that it detects lost commits.
 #[cfg(test)]
 pub(in crate::store) const SYNCHRONOUS: &str = "POINTSMAN_TEST_SYNCHRONOUS";
 
-/// The connection, or what opens the next one.
+/// The open connection, if any, and the options to open the next one.
 pub(super) struct Connection {
     options: Options,
     open: Option<Sqlite>,
@@ -96,14 +96,14 @@ impl Connection {
     pub(super) fn get(&mut self) -> Result<&Sqlite, WriteError> {
         let open = match self.open.take() {
             Some(open) => open,
-            // Nothing was begun on a connection that does not exist.
+            // Certain: without a connection no transaction was begun.
             None => self.options.open().map_err(|error| WriteError::NotWritten(error.to_string()))?,
         };
         Ok(self.open.insert(open))
     }
 
-    /// Copies the log to the database once so many pages have come to it since the last time. Nothing waits for that but
-    /// the next commit. What fails is tried again with later pages: the log has what the database lacks.
+    /// Copies the log to the database once it has grown by so many pages. Only the next commit waits for it. After an error
+    /// it is tried again with later pages: the log has what the database lacks.
     pub(super) fn checkpoint(&mut self, pages: u32) {
         let logged = LOGGED.get();
         let before = if logged < self.checkpointed { 0 } else { self.checkpointed };
@@ -114,8 +114,8 @@ impl Connection {
         }
     }
 
-    /// Ends whatever transaction an error left open: plain statements after it would be lost with it. A connection
-    /// that cannot end it is not used again.
+    /// Rolls back a transaction that an error left open: later statements would otherwise be part of it and be lost. A
+    /// connection that cannot roll back is discarded.
     pub(super) fn roll_back(&mut self) {
         let Some(open) = &self.open else { return };
         if !open.is_autocommit() && open.execute_batch("ROLLBACK").is_err() {
@@ -123,17 +123,17 @@ impl Connection {
         }
     }
 
-    /// Leaves the connection to itself; the next use opens a new one. Closing it is not waited for: it may hang on the
-    /// disk.
+    /// Discards the connection; the next use opens a new one. It is closed in the background, because closing may hang
+    /// on the disk.
     pub(super) fn discard(&mut self) {
         if let Some(open) = self.open.take() {
-            // Where no thread is to be had it is closed here.
+            // If no thread can be started, it is closed here.
             let _ = std::thread::Builder::new().name("store-closes".into()).spawn(move || drop(open));
         }
     }
 
-    /// Commits something harmless on a fresh connection. Once that has succeeded, a transaction that was in doubt is
-    /// either seen by reads or will never be: its rest in the log has been written over.
+    /// Commits a harmless row. Called on a new connection. Once it succeeds, a transaction with an unknown outcome is
+    /// either visible to reads or never will be, because its frames in the WAL are overwritten.
     pub(super) fn probe(&mut self, now_ns: i64) -> Result<(), WriteError> {
         let text = "INSERT INTO meta (key, value) VALUES ('probe', ?) \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
@@ -144,7 +144,7 @@ impl Connection {
         done.map(drop).map_err(WriteError::from)
     }
 
-    /// Closes it and waits for that.
+    /// Closes the connection and waits for it.
     pub(super) fn close(&mut self) {
         if let Some(open) = self.open.take()
             && let Err((_, error)) = open.close()

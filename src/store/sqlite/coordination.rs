@@ -1,4 +1,4 @@
-//! The second trait: what is written goes to the writer ([`super::coordination_writes`]), what is read to the readers.
+//! [`Work`] for SQLite: writes go to the writer ([`super::coordination_writes`]), reads to the readers.
 
 use std::time::Duration;
 
@@ -30,8 +30,10 @@ impl SqliteStore {
         extract: impl FnOnce(CoordinationResult) -> Option<T> + Send + 'static,
     ) -> Answer<'_, T> {
         let result = self.enqueue_write(|done| OtherWrite::Coordination(write, done));
-        async move { extract(result.await?).ok_or_else(|| StoreError("the store answered something else".into())) }
-            .boxed()
+        async move {
+            extract(result.await?).ok_or_else(|| StoreError("the writer returned another result than expected".into()))
+        }
+        .boxed()
     }
 
     async fn purge_batch(
@@ -40,7 +42,7 @@ impl SqliteStore {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<Purged, StoreError> {
-        // A run that ended before this has claimed its retry key before it too.
+        // A run that ended before this time claimed its retry key even earlier, so that the key has expired.
         let since = nanos(clock::now()).saturating_sub(self.retry_window_ns);
         let mut runs = Vec::new();
         for (run, pinned) in read::purgeable_runs(&self.readers, status, nanos(ended_before).min(since), limit).await? {
@@ -60,10 +62,10 @@ impl SqliteStore {
                 .await?;
         }
         while read::is_purging(&self.readers).await? {
-            let swept = |result| {
+            let deleted = |result| {
                 if let CoordinationResult::Deleted(payloads, done) = result { Some((payloads, done)) } else { None }
             };
-            let (payloads, done) = self.write_coordination(CoordinationWrite::DeletePurged, swept).await?;
+            let (payloads, done) = self.write_coordination(CoordinationWrite::DeletePurged, deleted).await?;
             purged.payloads += payloads;
             if done {
                 break;
@@ -74,23 +76,24 @@ impl SqliteStore {
 
     async fn write_snapshot(&self, snapshot: RunSnapshot) -> Result<(), StoreError> {
         let written = |result| if let CoordinationResult::SnapshotParts(count) = result { Some(count) } else { None };
-        let (put, parts) = run_snapshots::parts(&snapshot);
+        let (writing, parts) = run_snapshots::parts(&snapshot);
         for part in parts {
             if self.write_coordination(CoordinationWrite::PutSnapshot(part), written).await? == 0 {
                 return Ok(());
             }
         }
-        while self.write_coordination(CoordinationWrite::DropSnapshots(snapshot.run, put), written).await?
+        while self.write_coordination(CoordinationWrite::DropSnapshots(snapshot.run, writing), written).await?
             == DROPPED_AT_ONCE as usize
         {}
         Ok(())
     }
 
-    /// As JSON: `null` where its events tell nothing.
+    /// The bodies to keep of a pinned run, as JSON; `null` if its events cannot be folded.
     async fn remains_of(&self, run: RunId) -> Result<Vec<u8>, StoreError> {
         let events = read::events(&self.readers, run, Seq::FIRST).await?;
         let remains = Remains::of(events.iter().map(|stored| &stored.event));
-        serde_json::to_vec(&remains).map_err(|error| StoreError(format!("what remains of {run}: {error}")))
+        serde_json::to_vec(&remains)
+            .map_err(|error| StoreError(format!("the bodies of {run} cannot be written as JSON: {error}")))
     }
 }
 

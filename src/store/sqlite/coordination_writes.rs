@@ -1,8 +1,8 @@
-//! What the writer writes about who moves a run, what is asked of it, and what is purged.
+//! The writer's writes for [`crate::store::Work`]: ownership of runs, orders, messages, snapshots, purging.
 //!
-//! Always true: each is one transaction on the writer's connection; twice is as good as once, but that a run that is
-//! taken twice skips a number. A purge drops what is left of its runs in portions, so that appends wait for one of
-//! them at most; what it left undone is gone on with.
+//! Always true: each is one transaction on the writer's connection and idempotent, except that taking a run twice
+//! increments its fencing token twice. A purge deletes the rows of its runs in portions, so that an append waits for
+//! one portion at most; the next purge continues an interrupted one.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
@@ -17,7 +17,7 @@ use crate::names::{Fence, RunId, WorkerId};
 use crate::store::summary::decode_summary;
 use crate::store::{News, OrderRecord, Owned, Taken, no_such_run, run_has_ended};
 
-/// Rows of appends that go in one transaction, and payloads.
+/// Rows of appends that one transaction deletes, and payloads.
 const APPENDS_AT_ONCE: u32 = 200;
 const PAYLOADS_AT_ONCE: u32 = 16;
 
@@ -29,35 +29,35 @@ pub(super) enum CoordinationWrite {
     SettleOrder(Uuid, Value),
     DeleteMessage(i64),
     DropPendingRun(RunId),
-    /// A portion of a snapshot.
+    /// Stores a part of a snapshot.
     PutSnapshot(SnapshotPart),
-    /// A portion of what a snapshot of a run, by this name, makes useless.
+    /// Deletes some of the parts that this snapshot of a run replaces.
     DropSnapshots(RunId, Uuid),
-    /// Runs to drop, each with what remains of it (JSON) where it is pinned.
+    /// Runs to purge, each with the bodies to keep of it (JSON) if it is pinned.
     MarkPurged(Vec<(RunId, Option<Vec<u8>>)>),
-    /// A portion of what is left of dropped runs.
+    /// Deletes a portion of the rows of purged runs.
     DeletePurged,
-    /// Retry keys that have run out, at most so many.
+    /// Deletes at most so many expired retry keys.
     PruneRetryKeys(i64),
 }
 
-/// What came of it.
+/// The result of such a write.
 #[derive(Debug)]
 pub(super) enum CoordinationResult {
     Nothing,
     Taken(Taken),
     Due(Vec<Owned>),
-    /// So many runs.
+    /// The number of runs.
     Marked(u64),
-    /// So many payloads, and whether nothing is left to sweep.
+    /// The number of payloads, and whether no rows of purged runs are left.
     Deleted(u64, bool),
-    /// So many retry keys.
+    /// The number of retry keys.
     Pruned(u64),
-    /// So many portions of snapshots were written, or dropped.
+    /// The number of parts that were stored or deleted.
     SnapshotParts(usize),
 }
 
-/// Writes it, within a transaction; what is to be told goes out once that is committed.
+/// Performs the write within a transaction. The notifications are to be sent after the commit.
 pub(super) fn write(
     conn: &Connection,
     request: &CoordinationWrite,
@@ -74,7 +74,7 @@ pub(super) fn write(
         }
         CoordinationWrite::Take(worker, run) => CoordinationResult::Taken(take(conn, *worker, *run)?),
         CoordinationWrite::TakeDue(worker, limit) => {
-            if notifier.may_own_besides(*worker) {
+            if notifier.may_have_other_owners(*worker) {
                 let text = "UPDATE runs SET owner = NULL, turn = 0 \
                             WHERE ended = 0 AND owner IS NOT NULL AND owner <> ?";
                 conn.execute(text, [worker.0.as_bytes().as_slice()])?;
@@ -115,7 +115,7 @@ pub(super) fn write(
     Ok((moved, news))
 }
 
-/// It is committed.
+/// Sends the notifications of a committed write.
 pub(super) fn committed(
     request: &CoordinationWrite,
     moved: &CoordinationResult,
@@ -133,13 +133,13 @@ pub(super) fn committed(
     notifier.send(news);
 }
 
-/// Drops keys that have run out; how many.
+/// Deletes expired retry keys; returns how many.
 pub(super) fn prune_retry_keys(conn: &Connection, now: WriteTime, limit: i64) -> Result<u64, WriteError> {
     let text = "DELETE FROM retry_keys WHERE pos IN (SELECT pos FROM retry_keys WHERE at <= ? ORDER BY at LIMIT ?)";
     Ok(conn.prepare_cached(text)?.execute([now.retry_keys_since, limit])? as u64)
 }
 
-/// Every row of a statement that is kept prepared.
+/// All rows of a cached statement.
 fn query_rows<T>(
     conn: &Connection,
     text: &str,
@@ -178,7 +178,7 @@ fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Res
     Ok(taken)
 }
 
-/// What is asked of a run that will not come to it is settled at once.
+/// Stores an order. It is answered at once if the run has ended or does not exist.
 fn put_order(conn: &Connection, order: &OrderRecord) -> Result<News, WriteError> {
     let run = order.run.0.as_bytes().as_slice();
     let ended: Option<bool> = conn
@@ -240,7 +240,7 @@ fn delete_purged(conn: &Connection) -> Result<(u64, bool), WriteError> {
     Ok((payloads, true))
 }
 
-/// Fence, summary, seq, and when the last event happened.
+/// The columns: fencing token, summary, seq, time of the last event.
 type OwnedRow = (i64, Vec<u8>, i64, i64);
 
 fn owned_row(row: &Row<'_>) -> rusqlite::Result<OwnedRow> {
@@ -253,5 +253,6 @@ fn owned((fence, summary, seq, updated): OwnedRow) -> Result<Owned, WriteError> 
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, WriteError> {
-    serde_json::to_vec(value).map_err(|error| WriteError::NotWritten(format!("it cannot be written as JSON: {error}")))
+    serde_json::to_vec(value)
+        .map_err(|error| WriteError::NotWritten(format!("a record cannot be written as JSON: {error}")))
 }

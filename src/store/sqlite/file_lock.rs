@@ -1,9 +1,9 @@
-//! One file belongs to one process at a time.
+//! May this process open that database?
 //!
-//! The question it answers: "may this process open that database?" Always true: while an [`FileLock`] lives, nobody
-//! else gets one for the same file; the kernel takes it back when the process dies, however it dies. Whoever comes
-//! while it is held waits a second, so that a quick restart goes through, and is then refused by name. The lock stands
-//! beside the database, never on it: closing a second handle to the database would drop SQLite's own locks.
+//! Always true: while a [`FileLock`] exists, no other process gets one for the same database; the kernel releases it
+//! when the process ends in any way. If it is held, a start waits for a second, so that a quick restart succeeds, and
+//! then fails with the id of the other process. The lock is on a file of its own: closing a second handle to the
+//! database would release SQLite's locks.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use crate::store::StoreError;
 
-/// How long a start waits for the process before it; nothing else is served yet.
+/// How long a start waits for another process to release the lock.
 const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);
 
-/// The right to use one database file.
+/// The lock on one database file.
 pub(super) struct FileLock {
     file: File,
 }
 
 impl FileLock {
-    /// Takes the lock of a database.
+    /// Acquires the lock of a database.
     pub(super) async fn acquire(database: &Path) -> Result<Self, StoreError> {
         refuse_network_file_system(database)?;
         let path = lock_path(database);
@@ -50,16 +50,16 @@ impl FileLock {
                 return Err(StoreError(format!("cannot lock {}: {error}", path.display())));
             }
         }
-        // The number is only for the message above, so a disk that is too full for it does not matter.
+        // The id is only for the message above: a full disk does not matter.
         let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
         if let Err(error) = noted {
-            tracing::warn!(%error, path = %path.display(), "the lock file does not say whose it is");
+            tracing::warn!(%error, path = %path.display(), "the process id was not written to the lock file; the lock is held all the same");
         }
         Ok(Self { file })
     }
 }
 
-/// Once the process that was killed a moment ago is gone, its place is free: that takes the kernel a little.
+/// Tries for a while: the kernel needs a moment to release the lock of a process that was just killed.
 async fn lock(file: &File) -> Result<(), TryLockError> {
     let began = Instant::now();
     loop {
@@ -74,7 +74,8 @@ async fn lock(file: &File) -> Result<(), TryLockError> {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // The file stays: removing it while another process waits for it would make two locks of one name.
+        // The file is not removed: another process may wait for its lock, and a third would lock a new file of that
+        // name.
         let _ = self.file.set_len(0);
         let _ = self.file.unlock();
     }
@@ -86,7 +87,7 @@ fn lock_path(database: &Path) -> PathBuf {
     path.into()
 }
 
-/// The path by which every process knows the file, so that two names of it meet at one lock.
+/// The canonical path of a file, so that two names of it get the same lock.
 pub(super) fn canonical_path(path: &Path) -> Result<PathBuf, StoreError> {
     if let Ok(real) = path.canonicalize() {
         return Ok(real);
@@ -105,14 +106,14 @@ pub(super) fn canonical_path(path: &Path) -> Result<PathBuf, StoreError> {
 fn refuse_network_file_system(database: &Path) -> Result<(), StoreError> {
     let folder = database.parent().unwrap_or(Path::new("."));
     let kind = rustix::fs::statfs(folder)
-        .map_err(|error| StoreError(format!("cannot look at the file system of {}: {error}", folder.display())))?
+        .map_err(|error| StoreError(format!("cannot read the file system type of {}: {error}", folder.display())))?
         .f_type;
-    // Kernels write the number as signed or not, wide or not: only its low 32 bits are the name.
+    // The type's width and sign differ between architectures: only the low 32 bits identify the file system.
     match network_file_system_name(kind as u32) {
         None => Ok(()),
         Some(name) => Err(StoreError(format!(
-            "{} stands on {name}: SQLite's locks and shared memory do not hold there, and events could be lost; put \
-             the store on a local disk",
+            "{} is on {name}: SQLite's locks and shared memory do not work there, and events could be lost; put the \
+             store on a local disk",
             database.display()
         ))),
     }
@@ -123,7 +124,7 @@ fn refuse_network_file_system(_database: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The numbers are those of `statfs(2)`.
+/// The name of a network file system; `None` for all others. The numbers are those of `statfs(2)`.
 #[cfg(target_os = "linux")]
 fn network_file_system_name(kind: u32) -> Option<&'static str> {
     Some(match kind {
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_second_owner_waits_a_little_is_refused_by_name_and_comes_in_when_the_first_is_gone() {
+    async fn a_second_lock_waits_then_fails_with_the_process_id_and_succeeds_after_a_release() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
         let first = FileLock::acquire(&path).await.unwrap();
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn two_names_of_one_file_are_one() {
+    fn two_names_of_one_file_have_one_canonical_path() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
         let straight = canonical_path(&dir.path().join("a.db")).unwrap();
@@ -175,7 +176,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn network_file_systems_have_names() {
+    fn network_file_systems_are_recognised() {
         assert_eq!(network_file_system_name(0x6969), Some("NFS"));
         assert_eq!(network_file_system_name(0xef53), None, "ext4");
     }

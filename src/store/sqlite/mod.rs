@@ -1,12 +1,11 @@
 //! Are these events on this disk, in this order, once?
 //!
 //! Always true: one thread writes, on one connection ([`writer`]); a commit is on disk before it is acknowledged; the
-//! file belongs to this process alone ([`lock`]); a crash at any moment leaves whole appends.
+//! file belongs to this process alone ([`file_lock`]); a crash at any moment leaves whole appends.
 //!
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
-//! When the disk is full or gone, each append is answered by what is known of it ([`commit`]), [`Store::healthy`] says
-//! no, and the writer finds out by itself that the disk is back. Nobody cancels a write: a caller that goes away only
-//! misses its reply.
+//! When the disk is full or gone, each append gets the error that is certain ([`commit`]), [`Store::healthy`] is false,
+//! and the writer probes until the disk is back. A write is never cancelled: dropping the future only drops the reply.
 
 mod backup;
 mod check;
@@ -81,30 +80,29 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or makes a database and starts its writer. Metrics are registered here: install
-    /// the recorder before.
+    /// Opens or creates a database and starts its writer. Registers metrics: install the recorder before.
     ///
     /// # Errors
-    /// Another process has it, it stands on a network file system, a newer program wrote it, or the disk does not
-    /// answer. The text says which and what to do.
+    /// Another process uses it, it is on a network file system, a newer version wrote it, or the disk fails. The text
+    /// says which and what to do.
     pub async fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, StoreError> {
         let path = file_lock::canonical_path(path.as_ref())?;
         Self::open_with(&path, limits, connection::Options::new(&path)).await
     }
 
-    /// Looks at all of a database, beside a process that may be using it; nothing is changed. A claim of a retry key that
-    /// is older than the window may name a run that is gone.
+    /// Checks a whole database and changes nothing; another process may be using it. A claim of a retry key that is
+    /// older than the window may name a run that was purged.
     ///
     /// # Errors
-    /// There is none, it is another program's, or its tables are of another version. What is wrong within it are
-    /// findings.
+    /// There is no database, it belongs to another program, or its tables have another version. Inconsistencies are
+    /// findings, not errors.
     pub async fn check(path: impl AsRef<Path>, retry_window: Duration) -> Result<StoreChecked, StoreError> {
         let window = SignedDuration::try_from(retry_window).unwrap_or(SignedDuration::MAX);
         let since = clock::now().checked_sub(window).map_or(i64::MIN, nanos);
         check::check(path.as_ref(), since).await
     }
 
-    /// Looks at a copy that [`SqliteStore::back_up`] made. Of one with older tables only whether it is whole.
+    /// Checks a copy that [`SqliteStore::back_up`] made. If its tables are older, only the file's integrity is checked.
     ///
     /// # Errors
     /// As [`SqliteStore::check`].
@@ -114,16 +112,16 @@ impl SqliteStore {
         check::check_copy(path.as_ref(), since).await
     }
 
-    /// Copies a database to a file that does not exist, beside a process that may be appending to it; gives the size of
-    /// the copy, which is on disk then.
+    /// Copies a database to a file that does not exist, while another process may be writing to it. Returns the size of
+    /// the copy, which is synced to disk.
     ///
     /// # Errors
-    /// The file exists, cannot be written, or as [`SqliteStore::check`]. Nothing is left there then.
+    /// The file exists or cannot be written, or as [`SqliteStore::check`]. No file is left then.
     pub async fn back_up(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64, StoreError> {
         backup::back_up(from.as_ref(), to.as_ref()).await
     }
 
-    /// The same, with the writer's connection as somebody else says.
+    /// Opens a database at a canonical path, with these options of the writer's connection.
     pub(super) async fn open_with(
         path: &Path,
         limits: &Limits,
@@ -192,7 +190,7 @@ impl SqliteStore {
         }
     }
 
-    /// Keeps the writer from taking anything, until it is let go.
+    /// Stops the writer from taking work, or lets it continue.
     #[cfg(test)]
     pub(super) fn pause_writer(&self, is_paused: bool) {
         self.queue.pause(is_paused);
@@ -205,7 +203,7 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        // What was handed in is finished.
+        // The writer finishes what is queued.
         self.queue.close(None);
     }
 }
@@ -371,7 +369,7 @@ impl Store for SqliteStore {
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             let (done, closed) = oneshot::channel();
-            // It comes after what was handed in. If the writer has ended already there is nothing to wait for.
+            // The reply comes after everything that was queued. If the writer has ended there is nothing to wait for.
             self.queue.close(Some(done));
             let _ = closed.await;
             self.readers.close().await;

@@ -1,7 +1,7 @@
-//! What to tell whoever listens, and who asked for work last.
+//! Sends notifications of what the writer committed.
 //!
-//! Always true: news are hints: one too many does no harm, and one that is lost is found by whoever looks for itself.
-//! What is remembered here is as large as the tables of locks and open orders.
+//! Always true: a superfluous notification is harmless, and receivers poll for lost ones. The caches here are as large
+//! as the tables of locks and unanswered orders.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,13 +17,13 @@ use crate::store::News;
 
 pub(super) struct Notifier {
     news: broadcast::Sender<News>,
-    /// Locks that a run may have a place in.
+    /// The locks that a run may have queued for: its end frees them.
     locks: HashMap<RunId, HashSet<String>>,
-    /// What may be asked of a run still.
+    /// The unanswered orders to a run: its end answers them.
     orders: HashMap<RunId, HashSet<Uuid>>,
-    /// Who took what was due last; everybody else is dead.
+    /// The worker that called `take_due` last. All other workers are dead.
     last_worker: Option<WorkerId>,
-    /// Whether others than that one may own runs.
+    /// Whether other workers may own runs.
     has_other_owners: bool,
 }
 
@@ -46,7 +46,7 @@ impl Notifier {
         Ok(notifier)
     }
 
-    /// An append was written.
+    /// An append was committed.
     pub(super) fn append_committed(&mut self, append: &EncodedAppend, now_ns: i64) {
         self.has_other_owners |= append.run.owner.is_some_and(|owner| Some(owner) != self.last_worker);
         for step in append.locks.iter().filter(|step| step.is_enqueue) {
@@ -64,7 +64,7 @@ impl Notifier {
         }
     }
 
-    /// Something is asked of a run that can still do it.
+    /// An order to a run that has not ended was committed.
     pub(super) fn order_added(&mut self, run: RunId, id: Uuid) {
         self.orders.entry(run).or_default().insert(id);
     }
@@ -78,25 +78,25 @@ impl Notifier {
         }
     }
 
-    /// Whether others than this worker may own runs.
-    pub(super) fn may_own_besides(&self, worker: WorkerId) -> bool {
+    /// Whether workers other than this one may own runs.
+    pub(super) fn may_have_other_owners(&self, worker: WorkerId) -> bool {
         self.has_other_owners || self.last_worker != Some(worker)
     }
 
-    /// This worker owns what is owned.
+    /// This worker is now the only one that owns runs.
     pub(super) fn took_all_due(&mut self, worker: WorkerId) {
         self.last_worker = Some(worker);
         self.has_other_owners = false;
     }
 
-    /// This worker owns one more.
+    /// This worker took a run.
     pub(super) fn took_run(&mut self, worker: WorkerId) {
         self.has_other_owners |= self.last_worker != Some(worker);
     }
 
     pub(super) fn send(&self, news: impl IntoIterator<Item = News>) {
         for one in news {
-            // Nobody may be listening.
+            // There may be no receiver.
             let _ = self.news.send(one);
         }
     }

@@ -1,4 +1,4 @@
-//! Opens a database: takes it for this process, brings its tables up, and refuses what a newer program wrote.
+//! Opens a database: locks it for this process, upgrades its tables, and refuses what a newer version wrote.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -19,21 +19,21 @@ use crate::store::check::newer_events_problem;
 use crate::store::{NEW_STORE_RETENTION, StoreError};
 use crate::workflow::Event;
 
-/// Connections that read at the same time; more wait, and for no longer than this.
+/// The number of reading connections, and how long a read waits for one.
 const READERS_MAX: u32 = 4;
 const READER_WAIT: Duration = Duration::from_secs(5);
 
-/// An open database.
+/// The parts of an open database.
 pub(super) struct Opened {
     pub(super) file_lock: FileLock,
     pub(super) writer: rusqlite::Connection,
     pub(super) readers: SqlitePool,
     pub(super) secret: [u8; 32],
-    /// How long runs are kept where nobody says it.
+    /// See [`crate::store::Store::usual_retention`].
     pub(super) usual_retention: Option<Duration>,
 }
 
-/// Opens the database at a real path, the writer's connection by these options.
+/// Opens the database at a canonical path, with these options of the writer's connection.
 pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
     let file_lock = FileLock::acquire(path).await?;
     let new = create_private(path)?;
@@ -67,7 +67,7 @@ pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, Store
     Ok(Opened { file_lock, writer, readers, secret, usual_retention })
 }
 
-/// How the database is opened to be made ready.
+/// The options of the connection that prepares the database.
 pub(in crate::store) fn setup_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -78,8 +78,8 @@ pub(in crate::store) fn setup_options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Makes the file where it is not there, for its owner alone: it holds what callers sent, and the store's secret. SQLite
-/// gives its other files the same rights. Whether nothing was ever written to it.
+/// Creates the file if it does not exist, readable by its owner only: it contains what callers sent, and the store's
+/// secret. SQLite gives its other files the same permissions. Returns whether the file is empty.
 fn create_private(path: &Path) -> Result<bool, StoreError> {
     let mut private = OpenOptions::new();
     private.write(true).create(true).truncate(false);
@@ -91,13 +91,13 @@ fn create_private(path: &Path) -> Result<bool, StoreError> {
     if std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o007 != 0 {
         tracing::warn!(
             path = %path.display(),
-            "everybody on this machine may read the store, and what callers sent is in it: `chmod o=` it"
+            "all users of this machine may read the store, which contains what callers sent: run `chmod o=` on it"
         );
     }
     Ok(file.len() == 0)
 }
 
-/// A database with tables of which none is ours is somebody else's, named by mistake: it is left as it is.
+/// Refuses a database that has tables and none of ours: it belongs to another program and was named by mistake.
 pub(super) async fn refuse_foreign_database(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
@@ -118,7 +118,7 @@ pub(super) async fn refuse_foreign_database(conn: &mut SqliteConnection, path: &
     Ok(())
 }
 
-/// The steps that bring the tables up, in order, as far as one of them.
+/// The migrations up to a version, in order.
 fn migrations(last: i64) -> Migrator {
     let first = include_str!("../schema/0001_first.sql").into_sql_str();
     let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
@@ -144,9 +144,9 @@ fn migrations(last: i64) -> Migrator {
     Migrator::with_migrations(migrations)
 }
 
-/// The step from which on events stand in rows of appends: those that an older file has are moved after it.
+/// The migration that makes the table of appends. The events of an older file are moved after it.
 const APPENDS: i64 = 7;
-/// The last step.
+/// The last migration.
 const NEWEST: i64 = 9;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
@@ -161,7 +161,7 @@ fn newer_tables(path: &Path, version: i64) -> StoreError {
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let shown = path.display().to_string();
     let failed = |error: sqlx::Error| {
-        StoreError(format!("cannot bring up the tables of {shown}: {}", write_error::describe(&error)))
+        StoreError(format!("cannot upgrade the tables of {shown}: {}", write_error::describe(&error)))
     };
     let found = version(conn).await.map_err(failed)?;
     if upgrade::is_older(conn).await.map_err(failed)? {
@@ -169,9 +169,9 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
         if events > 0 {
             tracing::warn!(
                 store = shown,
-                "the store has tables of version {found} and is brought up to version {NEWEST} now: about {events} events \
-                 are moved. This may be interrupted at any moment and goes on at the next start. An older pointsman \
-                 refuses the store from now on: the way back is a copy that `pointsman store backup` made before"
+                "the store has tables of version {found} and is upgraded to version {NEWEST} now: about {events} events are \
+                 moved. This may be interrupted at any moment and continues at the next start. An older pointsman refuses \
+                 the store from now on: the only way back is a copy that `pointsman store backup` made before"
             );
         }
     }
@@ -188,7 +188,7 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreEr
     migrate_to(conn, path, NEWEST).await
 }
 
-/// Brings the tables up as far as a step.
+/// Runs the migrations up to a version.
 pub(in crate::store) async fn migrate_to(
     conn: &mut SqliteConnection,
     path: &Path,
@@ -198,15 +198,15 @@ pub(in crate::store) async fn migrate_to(
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(newer_tables(path, version)),
         Err(MigrateError::Execute(error)) => Err(StoreError(format!(
-            "cannot bring up the tables of {}: {}",
+            "cannot upgrade the tables of {}: {}",
             path.display(),
             write_error::describe(&error)
         ))),
-        Err(error) => Err(StoreError(format!("cannot bring up the tables of {}: {error}", path.display()))),
+        Err(error) => Err(StoreError(format!("cannot upgrade the tables of {}: {error}", path.display()))),
     }
 }
 
-/// Which version the tables have; 0 where there are none.
+/// The version of the tables; 0 if there are none.
 async fn version(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     let text = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
     if !sqlx::query_as::<_, (bool,)>(text).fetch_one(&mut *conn).await?.0 {
@@ -221,14 +221,14 @@ fn newer_events_error(path: &Path, why: &str) -> StoreError {
     StoreError(format!("{path} has {why}; start that one, or give this one another file with --store"))
 }
 
-/// Whether the tables are those of an older version.
+/// Whether the tables have an older version than this binary's.
 pub(super) async fn is_older(conn: &mut SqliteConnection, path: &Path) -> Result<bool, StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
     Ok(version(conn).await.map_err(failed)? < NEWEST)
 }
 
-/// For whoever copies: tables of an older version are as good, those of a newer one are not known to be whole.
+/// Refuses tables of a newer version, which this binary cannot copy safely; older ones are accepted.
 pub(super) async fn refuse_newer_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
@@ -239,23 +239,23 @@ pub(super) async fn refuse_newer_tables(conn: &mut SqliteConnection, path: &Path
     }
 }
 
-/// For whoever only looks, and cannot bring the tables up.
+/// Refuses tables of any version but this binary's, for reads that must not upgrade them.
 pub(super) async fn require_current_tables(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     match version(conn).await {
         Ok(0) => Err(StoreError(format!("{} is empty: no pointsman ever wrote to it", path.display()))),
         Ok(NEWEST) => Ok(()),
         Ok(version) if version > NEWEST => Err(newer_tables(path, version)),
         Ok(version) => Err(StoreError(format!(
-            "{} has tables of version {version}, this binary looks at tables of version {NEWEST}: start this pointsman \
-             with it once, which brings them up; keep a copy by `pointsman store backup` before, since an older one \
-             refuses them afterwards",
+            "{} has tables of version {version}, this binary checks tables of version {NEWEST}: start it once with `serve`, \
+             which upgrades them; make a copy by `pointsman store backup` before, since an older pointsman refuses them \
+             afterwards",
             path.display()
         ))),
         Err(error) => Err(StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)))),
     }
 }
 
-/// Notes which events may stand here from now on, and refuses a file in which newer ones may stand.
+/// Refuses a file that may contain newer events than this binary reads; notes the version that this binary writes.
 async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));
@@ -264,7 +264,7 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
         .await
         .map_err(failed)?;
     let noted = noted.and_then(|(text,)| String::from_utf8(text).ok()?.parse::<u16>().ok());
-    // The first condition is its index's.
+    // `version > 2` selects the partial index.
     let text = "SELECT run_id, first, version FROM appends WHERE version > 2 AND version > ? \
                 ORDER BY version DESC, run_id, first LIMIT 1";
     let newest: Option<(Vec<u8>, i64, i64)> =
@@ -283,7 +283,7 @@ async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), S
     Ok(())
 }
 
-/// What the store said when it was made. One of a version that said nothing keeps what it has.
+/// The retention that was stored when the store was created; `None` if a version created it that stored none.
 async fn usual_retention(conn: &mut SqliteConnection, is_new: bool) -> sqlx::Result<Option<Duration>> {
     if is_new {
         let text = "INSERT INTO meta (key, value) VALUES ('usual_retention_s', ?) ON CONFLICT DO NOTHING";
@@ -295,7 +295,7 @@ async fn usual_retention(conn: &mut SqliteConnection, is_new: bool) -> sqlx::Res
     Ok(text.and_then(|(text,)| String::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs))
 }
 
-/// The secret: made at random on first use, the same ever after.
+/// Reads the store's secret; creates it at random on first use.
 async fn secret(conn: &mut SqliteConnection) -> Result<[u8; 32], StoreError> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read the store's secret: {error}"));
     let mut fresh = [0_u8; 32];

@@ -1,7 +1,8 @@
-//! What the writer writes beside appends: plans, flips, declarations, samples, evidence, legacy's retry keys.
+//! The writer's writes that are not appends: plans, flips, declarations, samples, evidence, legacy's retry keys, and
+//! those of [`super::coordination_writes`].
 //!
-//! Always true: each is one transaction on the writer's connection, acknowledged after its commit; one whose commit is
-//! in doubt is looked for (a flip) or written again (the rest: twice is as good as once) on a fresh connection.
+//! Always true: each is one transaction on the writer's connection, acknowledged after its commit. If the outcome of
+//! the commit is unknown, it is repeated on a new connection: flips are looked for first, all others are idempotent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,17 +22,17 @@ use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, News, SampleRecord
 /// The reply of a write that returns nothing.
 type Done = oneshot::Sender<Result<(), StoreError>>;
 
-/// One such write. Large ones are bounded by who hands them in.
+/// One such write with its reply channel. Callers bound its size.
 pub(super) enum OtherWrite {
     Records(RecordWrite, Done),
     Flips(Flips, oneshot::Sender<Result<Vec<u64>, StoreError>>),
     Coordination(CoordinationWrite, oneshot::Sender<Result<CoordinationResult, StoreError>>),
 }
 
-/// What to write; repeating it does no harm.
+/// An idempotent write of records.
 pub(super) enum RecordWrite {
     Plan(PlanId, serde_json::Value),
-    /// `None` takes it away.
+    /// `None` removes the key.
     RunKey(RunId, Option<Vec<u8>>),
     LegacyTries(Vec<RetryKey>),
     Samples {
@@ -46,14 +47,14 @@ pub(super) enum RecordWrite {
 /// Flips that are recorded together, and what the files declare from then on.
 pub(super) struct Flips {
     pub flips: Vec<FlipRecord>,
-    /// `None` leaves what is remembered as it is.
+    /// `None` keeps the stored declarations.
     pub declared: Option<Vec<DeclaredState>>,
 }
 
-/// Retry keys that have run out go in portions of this size.
+/// Expired retry keys that one transaction removes.
 const PRUNED_AT_ONCE: i64 = 1_000;
 
-/// Performs one and answers it.
+/// Performs a write and sends its reply.
 pub(super) fn perform(write: OtherWrite, committer: &mut Committer, healthy: &AtomicBool) {
     match write {
         OtherWrite::Records(work, done) => {
@@ -77,16 +78,16 @@ enum WriteTask {
     Coordination(CoordinationWrite),
 }
 
-/// What a transaction gave.
+/// The result of a transaction.
 struct WriteResult {
-    /// Of flips, in order.
+    /// The numbers of flips, in order.
     numbers: Vec<u64>,
-    /// Of a move.
+    /// The result of a coordination write.
     coordination: CoordinationResult,
     news: Vec<News>,
 }
 
-/// Once, and again on a fresh connection where the first outcome is in doubt.
+/// Writes, and writes again on a new connection if the first outcome is unknown.
 fn write_with_retry(
     task: &WriteTask,
     committer: &mut Committer,
@@ -159,7 +160,7 @@ fn put_flips(conn: &Connection, all: &Flips, is_retry: bool) -> Result<Vec<u64>,
     let mut last: Vec<(i64, Vec<u8>)> =
         conn.prepare(text)?.query_map([count], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     last.reverse();
-    // Nobody else writes: if the first try was kept, its flips are the last rows.
+    // This thread is the only writer: if the first try was committed, its flips are the last rows.
     if is_retry && last.len() == flips.len() {
         let mut is_same = true;
         for (flip, (number, stored)) in flips.iter().zip(&last) {
@@ -252,5 +253,6 @@ fn put_sample(
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, WriteError> {
-    serde_json::to_vec(value).map_err(|error| WriteError::NotWritten(format!("it cannot be written as JSON: {error}")))
+    serde_json::to_vec(value)
+        .map_err(|error| WriteError::NotWritten(format!("a record cannot be written as JSON: {error}")))
 }

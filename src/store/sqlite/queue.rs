@@ -1,8 +1,8 @@
-//! What waits for the writer.
+//! What does the writer write next, and how much of it in one commit?
 //!
-//! The question it answers: "what is written next, and how much of it together?" Always true: live appends go first, and
-//! a batch takes a bounded number of dark events; each of the three queues is bounded, and a full one refuses at once;
-//! what was taken in before the queue was closed is handed out before its end.
+//! Always true: live appends come before dark ones, and a batch takes a bounded number of dark events; each of the
+//! three queues is bounded, and a full one refuses at once; everything that was accepted before the queue was closed is
+//! returned before the end.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,27 +14,27 @@ use super::encoded::EncodedAppend;
 use super::other_writes::OtherWrite;
 use crate::store::Priority;
 
-/// The sizes of what waits and of what goes together.
+/// The bounds of the queues and of a batch.
 pub(super) struct Sizes {
     pub(super) queue: usize,
     pub(super) batch_events: usize,
     pub(super) dark_events: usize,
 }
 
-/// Why something was not taken in.
+/// Why a write was not accepted.
 #[derive(Debug, PartialEq)]
 pub(super) enum QueueError {
     Full,
     Closed,
 }
 
-/// What the writer does next.
+/// What the writer has to do next.
 pub(super) enum NextWork {
-    /// Appends that are committed together, and at most one other write after them. One of the two is there.
+    /// Appends to commit together, then at most one other write. At least one of the two is present.
     Writes(Vec<EncodedAppend>, Option<OtherWrite>),
-    /// Nothing came for as long as was waited.
+    /// Nothing came before the timeout.
     TimedOut,
-    /// Nothing comes any more; whoever waits for that is told.
+    /// The queue is closed and empty. The channels are to be signalled at the writer's end.
     Closed(Vec<oneshot::Sender<()>>),
 }
 
@@ -45,11 +45,11 @@ struct QueueState {
     other: VecDeque<OtherWrite>,
     closed: bool,
     on_closed: Vec<oneshot::Sender<()>>,
-    /// The writer is gone.
+    /// Whether the writer has ended.
     ended: bool,
-    /// The writer waits for a signal.
+    /// Whether the writer waits for a signal.
     idle: bool,
-    /// A test keeps the writer from taking anything.
+    /// Whether a test stops the writer from taking work.
     is_paused: bool,
 }
 
@@ -65,7 +65,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
-        // Each change is whole before anything can panic.
+        // A poisoned lock is usable: no change can panic halfway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,7 +107,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes nothing more in. Where the end is to be told, it is, once all that waits is written; at once where it was.
+    /// Accepts nothing more. Signals `on_closed` when everything that waits is written; if the writer has ended, drops
+    /// it.
     pub(super) fn close(&self, on_closed: Option<oneshot::Sender<()>>) {
         let mut state = self.state();
         state.closed = true;
@@ -117,7 +118,7 @@ impl Queue {
         self.signal(state);
     }
 
-    /// The writer is gone: what waits is dropped, and with it the senders of its answers.
+    /// Marks the writer as ended and drops what waits, with the reply channels.
     pub(super) fn abandon(&self) {
         let closed_state = QueueState { closed: true, ended: true, ..QueueState::default() };
         let left = std::mem::replace(&mut *self.state(), closed_state);
@@ -130,8 +131,8 @@ impl Queue {
 
     /// Whether nothing waits for the writer.
     pub(super) fn is_idle(&self) -> bool {
-        let waiting = self.waiting();
-        waiting.live.is_empty() && waiting.dark.is_empty() && waiting.aside.is_empty()
+        let state = self.state();
+        state.live.is_empty() && state.dark.is_empty() && state.other.is_empty()
     }
 
     #[cfg(test)]
@@ -140,7 +141,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// What is next; waited for, no longer than is said.
+    /// Waits for what is next, at most for this timeout.
     pub(super) fn next(&self, timeout: Option<Duration>) -> NextWork {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut state = self.state();
@@ -167,7 +168,7 @@ impl Queue {
         }
     }
 
-    /// Whatever waits, live first, up to the bounds. A single append may be larger than they are.
+    /// Takes a batch, live appends first, up to the bounds. A single append may exceed them.
     fn take_batch(&self, state: &mut QueueState) -> Vec<EncodedAppend> {
         let QueueState { live, dark, .. } = state;
         let mut batch = Vec::new();

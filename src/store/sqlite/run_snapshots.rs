@@ -1,8 +1,8 @@
-//! Snapshots of runs, in portions.
+//! Snapshots of runs, stored in parts.
 //!
-//! Always true: each portion is a transaction of its own, so that an append waits for one of them at most, both when a
-//! snapshot is written and when it goes. A snapshot is read when all of its portions are there, and is what was written:
-//! a hash says so. A writing that ended halfway is dropped with the next one of its run, or with the run.
+//! Always true: each part is written or deleted in a transaction of its own, so that an append waits for one part at
+//! most. Only a snapshot with all of its parts is read, and a hash proves that it is what was written. The parts of an
+//! interrupted write are deleted with the next snapshot of the run, or with the run.
 
 use rusqlite::{Connection, params};
 use sqlx::sqlite::SqliteRow;
@@ -15,12 +15,12 @@ use super::{codec, read};
 use crate::names::{RunId, Seq};
 use crate::store::{RunSnapshot, StoreError};
 
-/// What one transaction writes of a snapshot.
+/// The largest part.
 const PART_BYTES: usize = 128 << 10;
-/// Portions that one transaction drops.
+/// Parts that one transaction deletes.
 pub(super) const DROPPED_AT_ONCE: u32 = 2;
 
-/// A portion of a snapshot.
+/// A part of a snapshot.
 pub(super) struct SnapshotPart {
     run: RunId,
     writing: Uuid,
@@ -33,7 +33,7 @@ pub(super) struct SnapshotPart {
     body: Vec<u8>,
 }
 
-/// A snapshot as portions, in order; the name of its writing.
+/// Splits a snapshot into parts, in order. Also returns the id of this write, which they share.
 pub(super) fn parts(snapshot: &RunSnapshot) -> (Uuid, impl Iterator<Item = SnapshotPart>) {
     let writing = Uuid::from_u128(fastrand::u128(..));
     let hash = codec::hash(&snapshot.body);
@@ -53,7 +53,7 @@ pub(super) fn parts(snapshot: &RunSnapshot) -> (Uuid, impl Iterator<Item = Snaps
     (writing, parts)
 }
 
-/// Writes a portion; `false` where the run is not there, has fewer events, or is purged.
+/// Stores a part; `false` if the run does not exist, has fewer events or is purged.
 pub(super) fn insert_part(conn: &Connection, part: &SnapshotPart) -> Result<bool, WriteError> {
     let SnapshotPart { run, writing, part, parts, seq, at, fold, hash, body } = part;
     let text = "INSERT INTO run_snapshots (run_id, put, part, parts, seq, at, fold, hash, body) \
@@ -65,8 +65,8 @@ pub(super) fn insert_part(conn: &Connection, part: &SnapshotPart) -> Result<bool
     Ok(conn.prepare_cached(text)?.execute(values)? > 0)
 }
 
-/// Drops some portions that a whole snapshot of the run makes useless: those that were begun before it and do not stand
-/// for more events; how many.
+/// Deletes some parts of older snapshots of the run: those that were begun before this one and do not include more
+/// events. Returns how many.
 pub(super) fn delete_older(conn: &Connection, run: RunId, writing: Uuid) -> Result<usize, WriteError> {
     let text = "DELETE FROM run_snapshots WHERE pos IN (SELECT old.pos FROM run_snapshots AS old, \
                     (SELECT min(pos) AS pos, max(seq) AS seq FROM run_snapshots WHERE run_id = ?1 AND put = ?2) AS new \
@@ -75,14 +75,14 @@ pub(super) fn delete_older(conn: &Connection, run: RunId, writing: Uuid) -> Resu
     Ok(conn.prepare_cached(text)?.execute(values)?)
 }
 
-/// Drops some portions of runs that are purged; how many.
+/// Deletes some parts of purged runs; returns how many.
 pub(super) fn delete_purged(conn: &Connection) -> Result<usize, WriteError> {
     let text = "DELETE FROM run_snapshots WHERE pos IN (SELECT s.pos FROM purging \
                 CROSS JOIN run_snapshots AS s ON s.run_id = purging.run_id LIMIT ?)";
     Ok(conn.prepare_cached(text)?.execute([DROPPED_AT_ONCE])?)
 }
 
-/// The snapshot of a run that stands for the most events, of those that are whole.
+/// The complete snapshot of a run that includes the most events.
 pub(super) async fn read_newest(
     store: impl sqlx::Executor<'_, Database = Sqlite>,
     run: RunId,

@@ -1,4 +1,4 @@
-//! Reads what is stored of all that an append touches.
+//! Reads the rows that an append may conflict with.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
@@ -14,7 +14,7 @@ const BATCH: &str = "SELECT last, batch FROM appends WHERE run_id = ? AND first 
 const CLAIM: &str = "SELECT run_id, request FROM retry_keys WHERE key = ? AND at > ? AND run_id IS NOT NULL";
 const PIN: &str = "SELECT arm, run_id FROM pins WHERE family = ? AND id = ?";
 
-/// What is stored. Retry keys from before `since` have run out.
+/// Reads them. Retry keys from `since` or before have expired.
 pub(super) fn read_stored_state(
     conn: &Connection,
     append: &EncodedAppend,
@@ -27,7 +27,7 @@ pub(super) fn read_stored_state(
     let mut heads = std::collections::HashMap::new();
     if let Some((seq, fence)) = head {
         heads.insert(append.run_id, (seq, Fence(fence.cast_unsigned())));
-        // Something stands at its place: the same append, or another.
+        // Its seq is taken: by this append itself, or by another one.
         if append.first <= seq {
             let batch = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
             let first = append.first.cast_signed();
@@ -64,7 +64,7 @@ pub(super) fn read_stored_state(
     Ok(stored)
 }
 
-/// A run's id as a column has it.
+/// Parses the run id of a column.
 pub(super) fn run_id(bytes: Vec<u8>) -> Option<RunId> {
     Uuid::from_slice(&bytes).ok().map(RunId)
 }

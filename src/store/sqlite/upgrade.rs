@@ -1,8 +1,8 @@
-//! Moves the events of an older file, one row each, to rows of whole appends.
+//! Moves the events of an older file, which has one row for each, to rows of whole appends.
 //!
-//! Always true: each batch is one transaction that writes its appends and removes its events, so that a process which is
-//! killed at any moment leaves every event in exactly one of the two tables, and the next start goes on where it ended.
-//! The file has the number of the new tables before the first batch: an older binary refuses it from then on.
+//! Always true: each batch is one transaction that writes appends and deletes their events. A process that is killed at
+//! any moment leaves every event in exactly one of the two tables, and the next start continues. The file gets the new
+//! version before the first batch, so that an older binary refuses it from then on.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,15 +15,15 @@ use crate::store::check::newer_events_problem;
 use crate::store::codec;
 use crate::workflow::Event;
 
-/// Events of one batch.
+/// Events that one transaction moves.
 const EVENTS_AT_ONCE: i64 = 1_000;
-/// How often it is said how far this is.
+/// The interval of progress messages.
 const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What went wrong.
+/// Why the events were not moved.
 pub(super) enum UpgradeError {
     Database(sqlx::Error),
-    /// A newer program wrote some of it.
+    /// A newer version wrote some of them.
     Newer(String),
 }
 
@@ -33,19 +33,19 @@ impl From<sqlx::Error> for UpgradeError {
     }
 }
 
-/// Whether the file has the table of the older version.
+/// Whether the table of the older version still exists.
 pub(super) async fn is_older(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     let text = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'events')";
     Ok(sqlx::query_as::<_, (bool,)>(text).fetch_one(conn).await?.0)
 }
 
-/// How many events the older table holds: as many at most, where some were purged.
+/// How many events the older table holds; less if some were purged.
 pub(super) async fn count(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     let text = "SELECT coalesce(max(pos) - min(pos) + 1, 0) FROM events";
     Ok(sqlx::query_as::<_, (i64,)>(text).fetch_one(conn).await?.0)
 }
 
-/// Moves all of them; `shown` is the file's name for people.
+/// Moves all events; `shown` is the file's name in messages.
 pub(super) async fn move_events(conn: &mut SqliteConnection, shown: &str) -> Result<(), UpgradeError> {
     refuse_newer(conn).await?;
     let total = count(conn).await?;
@@ -59,7 +59,7 @@ pub(super) async fn move_events(conn: &mut SqliteConnection, shown: &str) -> Res
         let count = match done {
             Ok(count) => count,
             Err(error) => {
-                // The error is what counts; without a transaction there is nothing to take back.
+                // The first error is returned. ROLLBACK fails if there is no transaction, which is fine.
                 let _ = conn.execute("ROLLBACK".into_sql_str()).await;
                 return Err(error.into());
             }
@@ -71,17 +71,17 @@ pub(super) async fn move_events(conn: &mut SqliteConnection, shown: &str) -> Res
         if logged.elapsed() >= LOG_INTERVAL {
             logged = Instant::now();
             let percent = (moved * 100).checked_div(total).unwrap_or(100).min(100);
-            tracing::info!(store = shown, "bringing up the store: {moved} of about {total} events moved ({percent} %)");
+            tracing::info!(store = shown, "upgrading the store: {moved} of about {total} events moved ({percent} %)");
         }
     }
     if moved > 0 {
-        tracing::info!(store = shown, took = ?began.elapsed(), "the store is brought up: {moved} events moved");
+        tracing::info!(store = shown, took = ?began.elapsed(), "the store is upgraded: {moved} events moved");
     }
     Ok(())
 }
 
 async fn refuse_newer(conn: &mut SqliteConnection) -> Result<(), UpgradeError> {
-    // The first condition is its index's.
+    // `version > 2` selects the partial index.
     let text = "SELECT run_id, seq, version FROM events WHERE version > 2 AND version > ? \
                 ORDER BY version DESC, run_id, seq LIMIT 1";
     let newest: Option<(Vec<u8>, i64, i64)> =
@@ -90,7 +90,7 @@ async fn refuse_newer(conn: &mut SqliteConnection) -> Result<(), UpgradeError> {
     newer_events_problem(None, standing).map_or(Ok(()), |why| Err(UpgradeError::Newer(why)))
 }
 
-/// Place, run, seq, time, version, batch, event, and how many payloads belong to it.
+/// The columns: position, run, seq, time, version, batch, event, number of its payloads.
 type EventColumns = (i64, Vec<u8>, i64, i64, i64, Vec<u8>, Vec<u8>, i64);
 
 struct EventRow {
@@ -103,7 +103,7 @@ struct EventRow {
     parts: i64,
 }
 
-/// An append as it is put together again.
+/// An append that is put together from its events.
 struct MergedAppend {
     first: EventRow,
     last: i64,
@@ -133,7 +133,7 @@ impl MergedAppend {
     }
 }
 
-/// How many events it moved, within a transaction.
+/// Moves one batch within a transaction; returns how many events.
 async fn move_batch(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     let text = "SELECT pos, run_id, seq, at, version, batch, event, \
                     (SELECT count(*) FROM payload_refs AS refs WHERE refs.run_id = events.run_id \
@@ -143,7 +143,7 @@ async fn move_batch(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     let Some(last) = rows.last().map(|row| row.0) else { return Ok(0) };
     let moved = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let mut appends: Vec<MergedAppend> = Vec::new();
-    // By the run, since appends of several runs may have been written side by side.
+    // The newest append of each run, because rows of several runs alternate.
     let mut newest: HashMap<Vec<u8>, usize> = HashMap::new();
     for (_, run_id, seq, at, version, batch, event, parts) in rows {
         let row = EventRow { run_id, seq, at, version, batch, event, parts };

@@ -1,8 +1,7 @@
-//! Writes one append within a transaction: judged against what is stored by then, and nothing of it where it may not be.
+//! Validates one append within a transaction and writes it.
 //!
-//! Always true: every check comes before the first write. An append that only carries its run forward, and changes nothing
-//! that listings show, is two statements: the first compares the run's row itself, so that what is remembered of it is
-//! never trusted alone.
+//! Always true: every check comes before the first write. An append that changes nothing that listings show takes two
+//! statements; the first compares the run's row, so that the cached row is never trusted alone.
 
 use std::collections::HashMap;
 
@@ -19,7 +18,7 @@ use crate::names::RunId;
 use crate::store::NewPin;
 use crate::workflow::{Event, RunStatus};
 
-/// Runs that are remembered; the row of a run that was forgotten is written whole once.
+/// Cached runs. The row of a run that is not cached is written completely once.
 const RUNS_MAX: usize = 16_384;
 
 const ADVANCE_RUN: &str = "UPDATE runs SET first = ?2, seq = ?3, updated = ?4, owner = ?5 \
@@ -27,7 +26,7 @@ const ADVANCE_RUN: &str = "UPDATE runs SET first = ?2, seq = ?3, updated = ?4, o
 const APPEND: &str =
     "INSERT INTO appends (run_id, first, last, at, version, batch, parts, events) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 const PIN: &str = "INSERT INTO pins (family, id, arm, run_id, at) VALUES (?, ?, ?, ?, ?)";
-/// A key that legacy noted, or that has run out, is taken; a run that takes its key again keeps the first time.
+/// Replaces a key of legacy's and an expired one. A run that claims its key again keeps the time of the first claim.
 const CLAIM: &str = "INSERT INTO retry_keys (key, arm, run_id, request, at) VALUES (?1, ?2, ?3, ?4, ?5) \
     ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = excluded.run_id, request = excluded.request, \
     at = excluded.at WHERE retry_keys.run_id IS NOT excluded.run_id OR retry_keys.at <= ?6";
@@ -39,7 +38,7 @@ const MESSAGE: &str = "INSERT INTO notices (record) VALUES (?)";
 const PENDING_RUN: &str = "INSERT INTO births (run_id, parent, at, record) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
 const PAYLOAD: &str = "INSERT INTO payloads (hash, body) VALUES (?, ?) ON CONFLICT DO NOTHING";
 const PAYLOAD_REF: &str = "INSERT INTO payload_refs (run_id, seq, path, hash) VALUES (?, ?, ?, ?)";
-/// Whose job a run is, and who began it, never changes.
+/// `job` and `parent` are not updated: they never change.
 const RUN: &str = "INSERT INTO runs (run_id, first, seq, ended, status, workflow, route, mode, summary, fence, owner, turn, \
     updated, pinned, job, parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
     ON CONFLICT (run_id) DO UPDATE SET first = excluded.first, seq = excluded.seq, \
@@ -47,12 +46,12 @@ const RUN: &str = "INSERT INTO runs (run_id, first, seq, ended, status, workflow
     mode = excluded.mode, summary = excluded.summary, owner = excluded.owner, turn = excluded.turn, \
     updated = excluded.updated, pinned = max(runs.pinned, excluded.pinned)";
 
-/// Runs whose row says that they are running, each with what listings show of it. It forgets rather than grows.
+/// What listings show of runs whose rows have status `running`. It is cleared when it is full.
 #[derive(Default)]
 pub(super) struct RunningCache(HashMap<RunId, ListedFields>);
 
 impl RunningCache {
-    /// Something is not as it was remembered, or nobody knows.
+    /// Clears the cache after an error, because the rows may differ from it.
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }
@@ -73,20 +72,21 @@ impl RunningCache {
     }
 }
 
-/// Whether the row says afterwards that the run is running, and is somebody's.
+/// Whether the run's row has status `running` and an owner after this append.
 fn is_running(append: &EncodedAppend) -> bool {
     append.run.status == RunStatus::Running.as_str() && append.run.due_at.is_none() && !append.run.ended
 }
 
-/// What is known of an append and of the time.
+/// The times that a transaction uses.
 #[derive(Clone, Copy)]
 pub(super) struct WriteTime {
+    /// Now, in nanoseconds since 1970.
     pub(super) ns: i64,
-    /// Retry keys from this time or before have run out.
+    /// Retry keys from this time or before have expired.
     pub(super) retry_keys_since: i64,
 }
 
-/// Writes it where it may be; what becomes of it is said. An error leaves the transaction to be taken back.
+/// Writes an append if it is valid. After an error the caller rolls the transaction back.
 pub(super) fn write_append(
     conn: &Connection,
     append: &EncodedAppend,
@@ -111,14 +111,14 @@ pub(super) fn write_append(
     Ok(outcome)
 }
 
-/// What would become of it now.
+/// What is to be done with the append, given what is stored now.
 pub(super) fn validate(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Result<AppendOutcome, WriteError> {
     let known = read_stored_state(conn, append, now.retry_keys_since)?;
     let mut outcomes = validate_batch(std::slice::from_ref(append), known);
     outcomes.pop().ok_or_else(|| WriteError::NotWritten("an append was not judged".into()))
 }
 
-/// Moves the run's row forward; `false` where it is not as it was remembered.
+/// Updates the run's row to this append; `false` if the row differs from the cached one.
 fn advance_run(conn: &Connection, append: &EncodedAppend) -> Result<bool, WriteError> {
     let (id, owner) = (append.run_id.0.as_bytes().as_slice(), append.run.owner);
     let changed = conn.prepare_cached(ADVANCE_RUN)?.execute(params![
@@ -188,8 +188,8 @@ fn upsert_claim(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Re
     Ok(())
 }
 
-/// What most appends have none of. It comes before the run's row, whose end settles and frees what is left, and whose
-/// first append removes it from those that are to begin.
+/// Writes the rows that few appends have. They come before the run's row, because triggers on that row answer the
+/// orders and free the locks of an ended run, and remove the outbox row of a run that begins.
 fn write_attached_rows(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
     let run = append.run_id.0.as_bytes().as_slice();
     for (id, answer) in &append.settled {

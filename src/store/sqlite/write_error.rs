@@ -1,13 +1,13 @@
-//! What an error of the database means for what was being written.
+//! What does an error of the database say about the write that failed?
 
-/// Three kinds, because the writer does three different things.
+/// The three cases in which the writer reacts differently.
 #[derive(Debug)]
 pub(super) enum WriteError {
-    /// A row broke a rule of the schema: nothing of the transaction stays, look which append it was.
+    /// A row violates a constraint: nothing was written. Find out which append it was.
     Constraint(String),
-    /// Nothing was written, for sure.
+    /// Certainly nothing was written.
     NotWritten(String),
-    /// It may be on disk or not: ask a fresh connection.
+    /// It may be on disk: look it up on a new connection.
     Unknown(String),
 }
 
@@ -23,15 +23,15 @@ impl From<rusqlite::Error> for WriteError {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
         let Some(code) = error.sqlite_error().map(|error| error.extended_code) else {
-            // A value that was read is not what its column should hold: nothing is written after it.
+            // A value that was read has the wrong type. The transaction was not committed.
             return WriteError::NotWritten(text);
         };
         match code & 0xff {
             19 => WriteError::Constraint(text),
-            // SQL logic, busy, locked, read-only, too big. And full: SQLite says so where writing failed, and the mark
-            // that makes a transaction whole in the log is the last thing written; what `fsync` says is another code.
+            // SQL logic, busy, locked, read-only, full, too big. `SQLITE_FULL` comes from a failed write: the commit
+            // frame is the last one written to the WAL, so it is missing. A failed `fsync` has another code.
             1 | 5 | 6 | 8 | 13 | 18 => WriteError::NotWritten(text),
-            // The same, where files may not grow further: SQLite has no word of its own for it.
+            // Also a failed write, at the limit on file sizes; SQLite has no code of its own for it.
             10 if code == WRITE_FAILED && is_limited() => {
                 WriteError::NotWritten(format!("{text}: the limit on file sizes (`ulimit -f`) is reached"))
             }
@@ -40,7 +40,7 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// An error as people are told: with what to do, where the file is not what it should be.
+/// The text of an error for people; for a damaged file it says what to do.
 pub(super) fn describe(error: &sqlx::Error) -> String {
     match primary_code(error) {
         // Corrupt, and not a database.
@@ -55,13 +55,13 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
 /// `SQLITE_IOERR_WRITE`.
 const WRITE_FAILED: i32 = 778;
 
-/// Whether this process may write files of some size only.
+/// Whether this process has a limit on file sizes.
 fn is_limited() -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
 }
 
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    // The extended result code of SQLite, where it is SQLite's.
+    // The code is SQLite's extended result code.
     let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(code & 0xff)
 }

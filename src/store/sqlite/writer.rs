@@ -1,8 +1,10 @@
-//! The one thread that writes. Nobody cancels it.
+//! The only thread that writes. It is never cancelled.
 //!
-//! Always true: appends are acknowledged after their commit, and before the log is copied to the database; whatever waits is committed together, with no added delay
-//! ([`super::queue`] says in which order). When the disk is slow, more comes together in the next batch; when it is gone,
-//! each append is answered by what is known of it, and a probe a second finds out that it is back.
+//! Always true: appends are acknowledged after their commit, and before the log is copied to the database (checkpoint);
+//! everything that waits is committed together (group commit) without an added delay, in the order of [`super::queue`].
+//!
+//! When the disk is slow, the next batch is larger. When it is gone, each append gets the error that is certain, and a
+//! probe each second finds out that the disk is back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +16,7 @@ use super::other_writes;
 use super::queue::{NextWork, Queue};
 use crate::store::StoreError;
 
-/// While the store is not healthy, it is tried this often.
+/// The interval of probes while the store is not healthy.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The log is copied to the database when this many pages have come to it: while nothing waits for the writer, so that
@@ -28,11 +30,11 @@ pub(super) struct Writer {
     pub(super) committer: Committer,
     pub(super) healthy: Arc<AtomicBool>,
     pub(super) batch_events: metrics::Histogram,
-    /// Given back when the writer has ended: not before its last commit.
+    /// Released after the last commit.
     pub(super) file_lock: FileLock,
 }
 
-/// However the thread ends, nobody waits for it any more.
+/// Fails all callers that wait when the thread ends, even by a panic.
 struct AbandonOnDrop(Arc<Queue>, Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
@@ -50,11 +52,11 @@ impl Writer {
         started.map(drop).map_err(|error| StoreError(format!("no thread for the store's writer: {error}")))
     }
 
-    /// Runs until the queue is closed; what was handed in is finished first.
+    /// Runs until the queue is closed and empty.
     fn run(mut self) {
         let abandon = AbandonOnDrop(self.queue.clone(), self.healthy.clone());
         let on_closed = loop {
-            // Not while closing: a dead disk must not hold the end up.
+            // No probes while closing: a dead disk must not delay the end.
             let timeout = (!self.healthy.load(Ordering::Acquire) && !self.queue.is_closed()).then_some(PROBE_INTERVAL);
             match self.queue.next(timeout) {
                 NextWork::Writes(batch, other) => {
@@ -62,7 +64,7 @@ impl Writer {
                         self.batch_events.record(batch.iter().map(|append| append.count()).sum::<usize>() as f64);
                         self.committer.commit(batch, &self.healthy);
                     }
-                    // One at a time between batches: never kept out by appends, and never more than one in their way.
+                    // One after each batch: appends cannot starve these writes, and wait for one of them at most.
                     if let Some(other) = other {
                         other_writes::perform(other, &mut self.committer, &self.healthy);
                     }
@@ -77,7 +79,7 @@ impl Writer {
         drop(self.file_lock);
         drop(abandon);
         for done in on_closed {
-            // Whoever closed it may have gone.
+            // The receiver may be dropped.
             let _ = done.send(());
         }
     }

@@ -88,12 +88,16 @@ async fn a_sound_store_has_no_findings() {
 async fn each_thing_that_is_wrong_is_found_and_named() {
     let two = "run_id = (SELECT run_id FROM pins WHERE id = '17')";
     let cases = [
-        (format!("DELETE FROM appends WHERE first = 2 AND {two}"), Some(2), "where event 2 should be stands event 3"),
-        (format!("DELETE FROM appends WHERE first = 3 AND {two}"), Some(2), "has 4 events; there are 2"),
+        (
+            format!("DELETE FROM appends WHERE first = 2 AND {two}"),
+            Some(2),
+            "event 3 is stored where event 2 should be",
+        ),
+        (format!("DELETE FROM appends WHERE first = 3 AND {two}"), Some(2), "counts 4 events, but there are 2"),
         (
             format!("UPDATE appends SET last = 5 WHERE first = 3 AND {two}"),
             Some(2),
-            "event 3: its append should hold the events up to 5; it holds 2",
+            "event 3: its append should hold the events up to 5, but holds 2",
         ),
         (
             format!("UPDATE appends SET events = '0 {{' WHERE first = 1 AND {two}"),
@@ -104,7 +108,7 @@ async fn each_thing_that_is_wrong_is_found_and_named() {
         (
             format!("UPDATE appends SET events = '0 {{\"completed\":{{}}}}' WHERE first = 1 AND {two}"),
             Some(2),
-            "do not follow from each other",
+            "contradict each other",
         ),
         (
             format!("UPDATE appends SET events = 'x' WHERE first = 2 AND {two}"),
@@ -112,9 +116,9 @@ async fn each_thing_that_is_wrong_is_found_and_named() {
             "event 2: its line does not begin with a time",
         ),
         ("UPDATE run_snapshots SET body = x'00'".into(), Some(2), "the snapshot of run_"),
-        ("UPDATE run_snapshots SET seq = 1".into(), Some(2), "its snapshot at event 1"),
-        ("UPDATE run_snapshots SET seq = 9".into(), Some(2), "its snapshot stands at event 9, which is not there"),
-        ("UPDATE run_snapshots SET run_id = x'00'".into(), None, "it has a snapshot, and no events"),
+        ("UPDATE run_snapshots SET seq = 1".into(), Some(2), "its snapshot of event 1"),
+        ("UPDATE run_snapshots SET seq = 9".into(), Some(2), "its snapshot is of event 9, which is missing"),
+        ("UPDATE run_snapshots SET run_id = x'00'".into(), None, "it has a snapshot but no events"),
         ("DELETE FROM meta".into(), None, "the store's secret is gone"),
         ("UPDATE meta SET value = x'00' WHERE key = 'secret'".into(), None, "the store's secret has 1 bytes"),
         (
@@ -126,23 +130,27 @@ async fn each_thing_that_is_wrong_is_found_and_named() {
         ),
         (format!("UPDATE runs SET summary = '{{}}' WHERE {two}"), Some(2), "its summary cannot be read"),
         ("DELETE FROM payloads".into(), Some(2), "its payload at /step_computed/output is missing"),
-        ("UPDATE payloads SET body = '1'".into(), Some(2), "is not what its name says"),
+        ("UPDATE payloads SET body = '1'".into(), Some(2), "does not match its hash"),
         ("DELETE FROM payload_refs".into(), None, "nothing refers to the payload"),
-        (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has events and no row"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has events but no row"),
         (format!("DELETE FROM runs WHERE {two}"), Some(2), "`orders.create 17` is pinned to it"),
-        (format!("DELETE FROM runs WHERE {two}"), Some(2), "a retry key is claimed by it"),
-        (format!("UPDATE runs SET pinned = 0 WHERE {two}"), Some(2), "retention does not know"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has claimed a retry key"),
+        (format!("UPDATE runs SET pinned = 0 WHERE {two}"), Some(2), "its row does not say so"),
         (format!("UPDATE locks SET {two}"), Some(2), "the queue of the lock `sku:1`"),
-        (format!("UPDATE orders SET {two}"), Some(2), "something is asked of it"),
-        (format!("UPDATE births SET {two}"), Some(2), "a run that is to begin, and it has begun"),
-        ("DELETE FROM runs WHERE run_id IN (SELECT parent FROM births)".into(), Some(1), "it decided on the run"),
+        (format!("UPDATE orders SET {two}"), Some(2), "to it is unanswered"),
+        (format!("UPDATE births SET {two}"), Some(2), "a run that is to begin, but has begun"),
+        (
+            "DELETE FROM runs WHERE run_id IN (SELECT parent FROM births)".into(),
+            Some(1),
+            "is to begin for it, but it does not exist",
+        ),
         (
             format!("INSERT INTO run_keys SELECT run_id, x'00' FROM pins WHERE id = '17' AND {two}"),
             Some(2),
             "the key to its",
         ),
-        (format!("UPDATE runs SET owner = x'00' WHERE {two}"), Some(2), "somebody owns it"),
-        ("DELETE FROM plans".into(), Some(1), "its plan plan_1 is not there"),
+        (format!("UPDATE runs SET owner = x'00' WHERE {two}"), Some(2), "has an owner or is due"),
+        ("DELETE FROM plans".into(), Some(1), "its plan plan_1 is missing"),
     ];
     for (text, run, what) in cases {
         let (_dir, path) = sound().await;
@@ -165,12 +173,16 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         format!("convert_to(replace(convert_from({column}, 'UTF8'), '{from}', '{to}'), 'UTF8')")
     };
     let cases = [
-        (format!("DELETE FROM appends WHERE first = 2 AND {two}"), Some(2), "where event 2 should be stands event 3"),
-        (format!("DELETE FROM appends WHERE first = 3 AND {two}"), Some(2), "has 4 events; there are 2"),
+        (
+            format!("DELETE FROM appends WHERE first = 2 AND {two}"),
+            Some(2),
+            "event 3 is stored where event 2 should be",
+        ),
+        (format!("DELETE FROM appends WHERE first = 3 AND {two}"), Some(2), "counts 4 events, but there are 2"),
         (
             format!("UPDATE appends SET last = 5 WHERE first = 3 AND {two}"),
             Some(2),
-            "event 3: its append should hold the events up to 5; it holds 2",
+            "event 3: its append should hold the events up to 5, but holds 2",
         ),
         (
             format!("UPDATE appends SET events = '0 {{' WHERE first = 1 AND {two}"),
@@ -181,7 +193,7 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         (
             format!("UPDATE appends SET events = '0 {{\"completed\":{{}}}}' WHERE first = 1 AND {two}"),
             Some(2),
-            "do not follow from each other",
+            "contradict each other",
         ),
         (
             format!("UPDATE runs SET summary = {} WHERE {two}", changed("summary", "\"completed\"", "\"failed\"")),
@@ -190,30 +202,34 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
         ),
         (format!("UPDATE runs SET summary = '{{}}' WHERE {two}"), Some(2), "its summary cannot be read"),
         ("DELETE FROM payloads".into(), Some(2), "its payload at /step_computed/output is missing"),
-        ("UPDATE payloads SET body = '1'".into(), Some(2), "is not what its name says"),
-        ("DELETE FROM payload_refs".into(), Some(2), "1 payloads belong to its append; there are 0"),
+        ("UPDATE payloads SET body = '1'".into(), Some(2), "does not match its hash"),
+        ("DELETE FROM payload_refs".into(), Some(2), "its append refers to 1 payloads, but there are 0"),
         ("DELETE FROM payload_refs".into(), None, "nothing refers to the payload"),
-        (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has events and no row"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has events but no row"),
         (format!("DELETE FROM runs WHERE {two}"), Some(2), "`orders.create 17` is pinned to it"),
-        (format!("DELETE FROM runs WHERE {two}"), Some(2), "a retry key is claimed by it"),
-        (format!("UPDATE runs SET pinned = false WHERE {two}"), Some(2), "retention does not know"),
+        (format!("DELETE FROM runs WHERE {two}"), Some(2), "it has claimed a retry key"),
+        (format!("UPDATE runs SET pinned = false WHERE {two}"), Some(2), "its row does not say so"),
         ("UPDATE run_snapshots SET body = '\\x00'".into(), Some(2), "the snapshot of run_"),
-        ("UPDATE run_snapshots SET seq = 1".into(), Some(2), "its snapshot at event 1"),
-        ("UPDATE run_snapshots SET seq = 9".into(), Some(2), "its snapshot stands at event 9, which is not there"),
-        ("UPDATE run_snapshots SET run_id = '\\x00'".into(), None, "it has a snapshot, and no events"),
+        ("UPDATE run_snapshots SET seq = 1".into(), Some(2), "its snapshot of event 1"),
+        ("UPDATE run_snapshots SET seq = 9".into(), Some(2), "its snapshot is of event 9, which is missing"),
+        ("UPDATE run_snapshots SET run_id = '\\x00'".into(), None, "it has a snapshot but no events"),
         ("DELETE FROM meta WHERE key = 'secret'".into(), None, "the store's secret is gone"),
         ("UPDATE meta SET value = '\\x00' WHERE key = 'secret'".into(), None, "the store's secret has 1 bytes"),
         (format!("UPDATE locks SET {two}"), Some(2), "the queue of the lock `sku:1`"),
-        (format!("UPDATE orders SET {two}"), Some(2), "something is asked of it"),
-        (format!("UPDATE births SET {two}"), Some(2), "a run that is to begin, and it has begun"),
-        ("DELETE FROM runs WHERE run_id IN (SELECT parent FROM births)".into(), Some(1), "it decided on the run"),
+        (format!("UPDATE orders SET {two}"), Some(2), "to it is unanswered"),
+        (format!("UPDATE births SET {two}"), Some(2), "a run that is to begin, but has begun"),
+        (
+            "DELETE FROM runs WHERE run_id IN (SELECT parent FROM births)".into(),
+            Some(1),
+            "is to begin for it, but it does not exist",
+        ),
         (
             format!("INSERT INTO run_keys SELECT run_id, '' FROM pins WHERE {two} AND id = '17'"),
             Some(2),
             "the key to its",
         ),
-        (format!("UPDATE runs SET owner = '' WHERE {two}"), Some(2), "somebody owns it"),
-        ("DELETE FROM plans".into(), Some(1), "its plan plan_1 is not there"),
+        (format!("UPDATE runs SET owner = '' WHERE {two}"), Some(2), "has an owner or is due"),
+        ("DELETE FROM plans".into(), Some(1), "its plan plan_1 is missing"),
     ];
     let database = super::cluster::shared().unwrap().database();
     let url = Secret::new(database.url());

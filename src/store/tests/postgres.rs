@@ -175,8 +175,8 @@ async fn a_name_may_be_long_and_a_check_finds_what_is_wrong() {
     assert_eq!((sound.runs, sound.payloads), (2, 1));
     database.query("UPDATE pointsman.payloads SET body = '1'; DELETE FROM pointsman.runs WHERE NOT ended");
     let found: Vec<String> = check().await.findings.into_iter().map(|finding| finding.what).collect();
-    assert!(found[0].contains("is not what its name says"), "{found:?}");
-    assert!(found[1].contains("has events and no row"), "{found:?}");
+    assert!(found[0].contains("does not match its hash"), "{found:?}");
+    assert!(found[1].contains("has events but no row"), "{found:?}");
     assert!(found[2].contains("queue of the lock"), "{found:?}");
     assert_eq!(found.len(), 3, "{found:?}");
 }

@@ -6,8 +6,8 @@
 //!
 //! The control writes the very bytes of the events, in batches as large as ours were on average, with one multi-row
 //! INSERT for each on one connection (WAL, `synchronous=FULL`), into a table like ours, and nothing else: no summaries,
-//! no order to keep, no callers that wait. Runs have as many events as one of ten steps has. Rounds alternate, so that a
-//! drifting machine drifts for both; the processor's time is the whole process's.
+//! no order to keep, no callers that wait. Runs have as many events as one of ten steps has. Rounds alternate, so that
+//! a drifting machine drifts for both; the processor's time is the whole process's.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};

@@ -158,7 +158,7 @@ async fn an_older_file_is_copied_before_and_the_word_for_it_is_said() {
     let (path, copy) = (dir.path().join("test.db"), dir.path().join("before.db"));
     older(&path, 2, 120).await;
     let secret = SqliteStore::check(&path, Duration::ZERO).await.unwrap_err().0;
-    assert!(secret.contains("keep a copy by `pointsman store backup`"), "{secret}");
+    assert!(secret.contains("make a copy by `pointsman store backup`"), "{secret}");
     SqliteStore::back_up(&path, &copy).await.unwrap();
     let checked = SqliteStore::check_copy(&copy, Duration::ZERO).await.unwrap();
     assert_eq!((checked.runs, checked.events), (2, 240));
@@ -227,7 +227,7 @@ async fn an_older_database_is_brought_up_and_older_processes_are_told() {
     database.query(&text);
     let limits = Limits { lease_ms: 100, ..Limits::default() };
     let refused = PostgresStore::open(&url, None, &limits).await.err().unwrap().0;
-    assert!(refused.contains("works there (the older one)") && refused.contains("pg_dump"), "{refused}");
+    assert!(refused.contains("still use (the older one)") && refused.contains("pg_dump"), "{refused}");
     assert_eq!(database.query("SELECT count(*) FROM pointsman.events").trim(), "150", "nothing was changed");
     // It ends; and somebody who brought the tables up was killed halfway.
     database.query("DELETE FROM pointsman.workers");

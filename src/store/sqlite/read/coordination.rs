@@ -1,4 +1,4 @@
-//! What goes between runs and processes, and what is old.
+//! Reads of due runs, orders, locks, messages and outbox rows, and of runs to purge.
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqlitePool;
@@ -92,15 +92,15 @@ pub(in crate::store::sqlite) async fn births(pool: &SqlitePool, limit: usize) ->
     found.into_iter().map(birth).collect()
 }
 
-/// Runs that ended in this way before a time, the longest ended first, and whether each is pinned. Left out: those whose
-/// parent goes on, which may still have to see how they ended, and those that decided on a run which has not begun.
+/// Runs that ended with this status before a time, those that ended first before others, and whether each is pinned.
+/// Without runs whose parent has not ended, and runs with an outbox row of a run that is to begin.
 pub(in crate::store::sqlite) async fn purgeable_runs(
     pool: &SqlitePool,
     status: RunStatus,
     before: i64,
     limit: usize,
 ) -> Result<Vec<(RunId, bool)>> {
-    // Whoever began one may not have recorded its end yet, and would begin it again.
+    // A parent that has not recorded the end of its child would begin the child again.
     let text = "SELECT run_id, pinned FROM runs WHERE status = ? AND ended = 1 AND remains IS NULL AND updated < ? \
                 AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND above.ended = 0) \
                 AND NOT EXISTS (SELECT 1 FROM births WHERE births.parent = runs.run_id) \
@@ -115,7 +115,7 @@ pub(in crate::store::sqlite) async fn purgeable_runs(
     found.into_iter().map(|(run, pinned)| Ok((known_run(run)?, pinned))).collect()
 }
 
-/// Whether rows of runs that were dropped are left.
+/// Whether rows of purged runs are left.
 pub(in crate::store::sqlite) async fn is_purging(pool: &SqlitePool) -> Result<bool> {
     let (left,): (bool,) =
         sqlx::query_as("SELECT EXISTS (SELECT 1 FROM purging)").fetch_one(pool).await.map_err(read_error)?;

@@ -1,4 +1,4 @@
-//! Plans, keys, pins, first tries, and records kept as JSON.
+//! Reads of plans, keys, pins, first tries, and records that are stored as JSON.
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -130,7 +130,7 @@ pub(in crate::store::sqlite) async fn pinned(pool: &SqlitePool, after: u64, limi
     found.into_iter().map(pin_of).collect()
 }
 
-/// Records kept as JSON in a column, by a text of ours that takes an optional route and an optional limit.
+/// Decodes the JSON records of a statement, whose parameters are an optional route and an optional limit.
 pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
     pool: &SqlitePool,
     text: &'static str,

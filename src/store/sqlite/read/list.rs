@@ -1,7 +1,7 @@
-//! Which runs does somebody want to see?
+//! Lists of runs.
 //!
-//! Always true: a listing reads narrow rows of an index in the order of ids, whatever is mixed, and the summaries of
-//! those that it shows only. So one that finds nothing is quick too.
+//! Always true: with every combination of filters a listing scans the narrow rows of an index in the order of ids, and
+//! reads summaries only of the runs that it returns. So one that finds nothing is quick too.
 
 use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite};
@@ -17,16 +17,18 @@ pub(in crate::store::sqlite) async fn runs(pool: &SqlitePool, filter: RunFilter)
     found.iter().map(|(summary, seq, updated)| decode_summary(summary, *seq, Some(*updated))).collect()
 }
 
-/// The rows that are looked through, said as their index says it.
-fn through(filter: &RunFilter) -> &'static str {
+/// The rows to scan, with the condition of the partial index that contains them.
+fn scanned_rows(filter: &RunFilter) -> &'static str {
     let RunFilter { statuses, workflow, route, mode, job, parent, before: _, limit: _ } = filter;
-    let seldom = |status: &RunStatus| !matches!(status, RunStatus::Running | RunStatus::Completed);
-    let is_alone = workflow.is_none() && route.is_none() && mode.is_none();
+    let is_rare = |status: &RunStatus| !matches!(status, RunStatus::Running | RunStatus::Completed);
+    let only_status = workflow.is_none() && route.is_none() && mode.is_none();
     match statuses.as_slice() {
-        // A job and a parent have few runs, which their own indexes know.
+        // A job and a parent have few runs; the planner chooses their own indexes.
         _ if job.is_some() || parent.is_some() => "runs WHERE true",
-        [] if is_alone => "runs WHERE true",
-        [one] if is_alone && seldom(one) => "runs INDEXED BY runs_seldom WHERE status NOT IN ('running', 'completed')",
+        [] if only_status => "runs WHERE true",
+        [one] if only_status && is_rare(one) => {
+            "runs INDEXED BY runs_seldom WHERE status NOT IN ('running', 'completed')"
+        }
         [_, ..] if statuses.iter().all(|status| !status.is_final()) => "runs INDEXED BY runs_open WHERE ended = 0",
         _ => "runs INDEXED BY runs_listed WHERE true",
     }
@@ -34,7 +36,7 @@ fn through(filter: &RunFilter) -> &'static str {
 
 fn statement(filter: RunFilter) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("SELECT runs.summary, runs.seq, runs.updated FROM (SELECT pos, run_id FROM ");
-    query.push(through(&filter));
+    query.push(scanned_rows(&filter));
     let RunFilter { statuses, workflow, route, mode, job, parent, before, limit } = filter;
     if !statuses.is_empty() {
         query.push(" AND status IN (");
@@ -68,7 +70,7 @@ fn statement(filter: RunFilter) -> QueryBuilder<Sqlite> {
     query
 }
 
-/// How many runs have not ended, by status.
+/// The number of runs that have not ended, by status.
 pub(in crate::store::sqlite) async fn open_runs(pool: &SqlitePool) -> Result<Vec<(RunStatus, u64)>> {
     let text = "SELECT status, count(*) FROM runs INDEXED BY runs_open WHERE ended = 0 GROUP BY status";
     let found: Vec<(String, i64)> = sqlx::query_as(text).fetch_all(pool).await.map_err(read_error)?;

@@ -1,5 +1,5 @@
-//! Reads, on a small pool of their own. Each is a statement or two of its own: a long read would keep the log from
-//! being folded back.
+//! Reads, on a small pool of connections of their own. Each is one or two statements: a long read transaction would
+//! block checkpoints of the WAL.
 
 mod coordination;
 mod kept;
@@ -39,15 +39,14 @@ pub(super) fn sql_limit(limit: usize) -> i64 {
 pub(super) async fn events(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
     match events_with_payloads(pool, run, from).await? {
         Some(events) => Ok(events),
-        // Its payloads went while it was read: it is purged, and its events are gone by now.
+        // The run was purged between the statements: reading again finds no events.
         None => events_with_payloads(pool, run, from)
             .await?
-            .ok_or_else(|| StoreError(format!("payloads of {run} are missing: `pointsman store check` says which"))),
+            .ok_or_else(|| StoreError(format!("payloads of {run} are missing: run `pointsman store check`"))),
     }
 }
 
-/// Appends among which the newest event is looked for. They stand in the order of their commits, and those that were committed
-/// together may be out of order by what their runs' clocks differ.
+/// The last rows among which the newest event is looked for: appends of one commit are not ordered by time.
 const NEWEST: i64 = 1_000;
 
 pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>> {
@@ -57,7 +56,7 @@ pub(super) async fn newest_event(pool: &SqlitePool) -> Result<Option<Timestamp>>
     newest.map(time).transpose().map_err(|error| StoreError(format!("the time of an event cannot be read: {error}")))
 }
 
-/// `None` where a payload is missing.
+/// The events of a run; `None` if a payload is missing.
 async fn events_with_payloads(pool: &SqlitePool, run: RunId, from: Seq) -> Result<Option<Vec<StoredEvent>>> {
     let text = "SELECT first, last, version, parts, events FROM appends WHERE run_id = ?1 AND last >= ?2 AND first >= \
                 coalesce((SELECT max(before.first) FROM appends AS before \
@@ -77,7 +76,7 @@ async fn events_with_payloads(pool: &SqlitePool, run: RunId, from: Seq) -> Resul
         let text = "SELECT seq, path, hash FROM payload_refs WHERE run_id = ? AND seq >= ? ORDER BY seq, path";
         refs = sqlx::query_as(text).bind(id).bind(append.first).fetch_all(pool).await.map_err(read_error)?;
         let last = appends.last().map_or(0, |append| append.last);
-        // What was appended since is not looked at.
+        // Ignore appends that were committed after the first statement.
         refs.retain(|(seq, ..)| *seq <= last);
     }
     if refs.len() as i64 != expected {
@@ -98,13 +97,13 @@ async fn events_with_payloads(pool: &SqlitePool, run: RunId, from: Seq) -> Resul
     Ok(Some(events))
 }
 
-/// The first three columns and the one that holds the events.
+/// Reads the first three columns, and the column that contains the events.
 pub(super) fn append_row(row: &SqliteRow, events: usize) -> sqlx::Result<AppendRow<'_>> {
     let (first, last, version) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     Ok(AppendRow { first, last, version, events: row.try_get(events)? })
 }
 
-/// Payloads that one statement asks for.
+/// Payloads that one statement reads.
 const PAYLOADS_AT_ONCE: usize = 500;
 
 async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
@@ -124,7 +123,7 @@ async fn payloads(pool: &SqlitePool, mut hashes: Vec<Vec<u8>>) -> Result<HashMap
     Ok(payloads)
 }
 
-/// Findings of one kind that are read.
+/// Rows that one query of a check reads.
 pub(super) const FOUND_MAX: usize = 10_000;
 
 pub(super) fn time(ns: i64) -> Result<jiff::Timestamp> {

@@ -1,7 +1,8 @@
 //! A disk, as it is rebuilt from what a process wrote.
 //!
 //! Always true: what was synced is there; a write that was not may be there, in part, or not at all, whatever came
-//! after it. A sector of 512 bytes is written whole or not. That a file exists, or was removed, is taken as known at once.
+//! after it. A sector of 512 bytes is written whole or not. That a file exists, or was removed, is taken as known at
+//! once.
 
 use std::collections::BTreeMap;
 use std::path::Path;

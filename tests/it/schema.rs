@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::support::FlagsDir;
-use crate::support::process::{cli, said};
+use crate::support::process::{cli, output_text};
 
 /// A right value for every key of a route, and of the maps in it that bear on a gate.
 const ROUTE: [(&str, &str); 20] = [
@@ -69,13 +69,13 @@ async fn every_key_of_a_route_is_in_the_schema_and_every_key_of_the_schema_is_ta
     let all = || known.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     flags.write("routes/all.yaml", &route(all()));
     let checked = cli(&["check", &dir], &[]).await;
-    assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
+    assert_eq!(checked.status.code(), Some(0), "{}", output_text(&checked));
     // A key that is not in the schema is not taken, whatever it is like.
     for name in known.keys() {
         let other = format!("{name}x");
         flags.write("routes/all.yaml", &route(all().chain([(other.clone(), known[name].to_owned())])));
         let checked = cli(&["check", &dir], &[]).await;
-        let text = said(&checked);
+        let text = output_text(&checked);
         assert!(checked.status.code() == Some(1) && text.contains(&format!("`{other}`")), "{other}: {text}");
     }
     for (key, from) in [("guard", "mismatch:"), ("percent", "dark:"), ("force", "reason:"), ("cohorts", "when:")] {
@@ -86,7 +86,7 @@ async fn every_key_of_a_route_is_in_the_schema_and_every_key_of_the_schema_is_ta
         });
         flags.write("routes/all.yaml", &route(wrong));
         let checked = cli(&["check", &dir], &[]).await;
-        let text = said(&checked);
+        let text = output_text(&checked);
         assert!(checked.status.code() == Some(1) && text.contains(to.trim_end_matches(':')), "{key}: {text}");
     }
 }

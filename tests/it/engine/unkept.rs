@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::Plant;
+use super::EngineTest;
+use crate::support::step_service::ScriptedReply;
 use crate::support::strace::Strace;
-use crate::support::works::Say;
 
 const LOOK_UP: &str = "
 workflow: look-up
@@ -35,15 +35,16 @@ routes:
     )
 }
 
-async fn plant(state: &str) -> Plant {
-    let mut plant = Plant::made("", &[LOOK_UP], |flags| flags.write("routes/all.yaml", &routes(state))).await;
-    plant.allowed.unkept.push("things.get");
-    plant.works.otherwise("GET /looks", Say::Done(200, json!({ "n": 1 })));
-    plant.works.otherwise("GET /things", Say::Done(200, json!({ "n": 1 })));
-    plant
+async fn test(state: &str) -> EngineTest {
+    let mut test =
+        EngineTest::with_settings("", &[LOOK_UP], |flags| flags.write("routes/all.yaml", &routes(state))).await;
+    test.allowed.unkept.push("things.get");
+    test.step_service.set_default("GET /looks", ScriptedReply::Done(200, json!({ "n": 1 })));
+    test.step_service.set_default("GET /things", ScriptedReply::Done(200, json!({ "n": 1 })));
+    test
 }
 
-impl Plant {
+impl EngineTest {
     async fn thing(&self) -> (StatusCode, Value) {
         let url = format!("{}/things/7", self.pointsman.url());
         // The same key each time: a retry of a read is another read.
@@ -60,51 +61,51 @@ impl Plant {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_answers_leave_no_run_behind() {
-    let mut plant = plant("only").await;
+    let mut test = test("only").await;
     for _ in 0..100 {
-        assert_eq!(plant.thing().await, (StatusCode::OK, json!({ "n": 1 })), "{}", plant.pointsman.log());
+        assert_eq!(test.thing().await, (StatusCode::OK, json!({ "n": 1 })), "{}", test.pointsman.log());
     }
-    plant.works.next("GET /looks", Say::Done(200, json!({ "n": 404 })), 1);
-    assert_eq!(plant.thing().await, (StatusCode::NOT_FOUND, json!({ "error": "none" })));
-    assert_eq!((plant.works.count("GET /looks"), plant.works.count("GET /more")), (101, 202));
-    assert_eq!(plant.works.count("GET /things"), 0, "legacy is not asked");
-    plant.no_runs().await;
-    let metrics = plant.pointsman.metrics().await;
+    test.step_service.script("GET /looks", ScriptedReply::Done(200, json!({ "n": 404 })), 1);
+    assert_eq!(test.thing().await, (StatusCode::NOT_FOUND, json!({ "error": "none" })));
+    assert_eq!((test.step_service.count("GET /looks"), test.step_service.count("GET /more")), (101, 202));
+    assert_eq!(test.step_service.count("GET /things"), 0, "legacy is not asked");
+    test.no_runs().await;
+    let metrics = test.pointsman.metrics().await;
     let counted = [("workflow", "look-up"), ("mode", "real"), ("outcome", "completed")];
     assert_eq!(metrics.sum("pointsman_runs_total", &counted), 101.0, "they are counted all the same");
     assert_eq!(metrics.sum("pointsman_runs_active", &[]), 0.0);
 
     // A service that fails is a clear error, and one that is slow ends with the caller's time.
-    plant.works.next("GET /looks", Say::Refuse(400), 1);
-    let (status, problem) = plant.thing().await;
+    test.step_service.script("GET /looks", ScriptedReply::Refuse(400), 1);
+    let (status, problem) = test.thing().await;
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{problem}");
     assert!(!problem.to_string().contains("run_"), "nobody would find it: {problem}");
-    plant.works.hold("GET /looks");
-    let (status, problem) = plant.thing().await;
+    test.step_service.hold("GET /looks");
+    let (status, problem) = test.thing().await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{problem}");
     assert!(problem.to_string().contains("nothing of the run is kept"), "{problem}");
     assert!(!problem.to_string().contains("run_"), "{problem}");
-    plant.works.open("GET /looks");
+    test.step_service.release_all("GET /looks");
 
     // Over a kill as well, and beside runs that are kept: what a program starts has no route.
-    plant.killed_and_back().await;
-    assert_eq!(plant.thing().await.0, StatusCode::OK);
-    plant.no_runs().await;
-    let data = plant.run("look-up", Value::Null).await;
+    test.kill_and_restart().await;
+    assert_eq!(test.thing().await.0, StatusCode::OK);
+    test.no_runs().await;
+    let data = test.run("look-up", Value::Null).await;
     assert!(data["run_id"].is_string(), "{data}");
-    plant.finish().await;
+    test.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn legacy_answers_what_such_a_read_cannot_and_dark_twins_are_not_kept_either() {
-    let live = plant("live").await;
-    live.works.next("GET /looks", Say::Refuse(400), 1);
-    live.works.next("GET /things", Say::Done(200, json!({ "n": "legacy's" })), 1);
+    let live = test("live").await;
+    live.step_service.script("GET /looks", ScriptedReply::Refuse(400), 1);
+    live.step_service.script("GET /things", ScriptedReply::Done(200, json!({ "n": "legacy's" })), 1);
     assert_eq!(live.thing().await, (StatusCode::OK, json!({ "n": "legacy's" })), "it falls back");
-    live.works.hold("GET /looks");
-    live.works.next("GET /things", Say::Done(200, json!({ "n": "legacy's too" })), 1);
+    live.step_service.hold("GET /looks");
+    live.step_service.script("GET /things", ScriptedReply::Done(200, json!({ "n": "legacy's too" })), 1);
     assert_eq!(live.thing().await.1, json!({ "n": "legacy's too" }), "so does what takes too long");
-    live.works.open("GET /looks");
+    live.step_service.release_all("GET /looks");
     assert_eq!(live.thing().await.1, json!({ "n": 1 }));
     live.no_runs().await;
     let flags = live.flags.path().display().to_string();
@@ -114,23 +115,23 @@ async fn legacy_answers_what_such_a_read_cannot_and_dark_twins_are_not_kept_eith
         ("  more: {", "  pause: { wait: 1s }\n  more: {", "the wait `pause`"),
     ] {
         live.flags.edit("workflows/look-up.yaml", |text| text.replace(from, to));
-        let (code, said) = live.cli_said(&["check", &flags]).await;
+        let (code, said) = live.cli_output(&["check", &flags]).await;
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("`keep: none` is for workflows that only read") && said.contains(why), "{said}");
         live.flags.edit("workflows/look-up.yaml", |text| text.replace(to, from));
     }
     live.flags.edit("routes/all.yaml", |text| format!("{text}  instance: {{ creates: $.id }}\n"));
-    let (code, said) = live.cli_said(&["check", &flags]).await;
+    let (code, said) = live.cli_output(&["check", &flags]).await;
     assert!(code == Some(1) && said.contains("pinned to the run that created it"), "{said}");
     live.finish().await;
 
-    let dark = plant("dark").await;
+    let dark = test("dark").await;
     for _ in 0..20 {
         assert_eq!(dark.thing().await, (StatusCode::OK, json!({ "n": 1 })));
     }
     let all = [("route", "things.get"), ("outcome", "matched")];
     dark.pointsman.until_metric("twenty pairs", |m| m.sum("pointsman_comparisons_total", &all) == 20.0).await;
-    assert_eq!(dark.works.count("GET /looks"), 20, "reads are sent in dark");
+    assert_eq!(dark.step_service.count("GET /looks"), 20, "reads are sent in dark");
     dark.no_runs().await;
     let evidence = dark.pointsman.get("/api/v2/routes/things.get/evidence").await["evidence"].clone();
     assert_eq!((&evidence["dark_pairs"], &evidence["dark_without_twin"]), (&json!(20), &json!(0)), "{evidence}");
@@ -139,19 +140,19 @@ async fn legacy_answers_what_such_a_read_cannot_and_dark_twins_are_not_kept_eith
 
 #[tokio::test(flavor = "multi_thread")]
 async fn such_reads_do_not_wait_for_a_store_that_hangs() {
-    let mut plant = plant("only").await;
-    assert_eq!(plant.thing().await.0, StatusCode::OK);
-    let store = plant.dir.path().join("pointsman.db");
+    let mut test = test("only").await;
+    assert_eq!(test.thing().await.0, StatusCode::OK);
+    let store = test.dir.path().join("pointsman.db");
     let beside = store.with_extension("db-wal");
     let calls = "pread64,pwrite64,fsync,fdatasync";
-    let hangs = Strace::inject_on(plant.pointsman.pid(), calls, "delay_enter=20000000", &[store.clone(), beside]).await;
+    let hangs = Strace::inject_on(test.pointsman.pid(), calls, "delay_enter=20000000", &[store.clone(), beside]).await;
     let asked = Instant::now();
     for _ in 0..10 {
-        assert_eq!(plant.thing().await, (StatusCode::OK, json!({ "n": 1 })));
+        assert_eq!(test.thing().await, (StatusCode::OK, json!({ "n": 1 })));
     }
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
-    plant.kill().await;
+    test.kill().await;
     hangs.end().await;
-    plant.back().await;
-    plant.finish().await;
+    test.restart().await;
+    test.finish().await;
 }

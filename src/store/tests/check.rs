@@ -303,7 +303,7 @@ async fn a_damaged_file_is_a_finding_and_what_is_no_store_is_refused() {
     let start = SqliteStore::open(&dir.path().join("text.db"), &Limits::default()).await.map(|_| ()).unwrap_err().0;
     assert!(start.contains("not a database") && start.contains("restore a backup"), "{start}");
     edit(&path, "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)").await;
-    assert!(refused(&path).await.contains("start this pointsman with it once"));
+    assert!(refused(&path).await.contains("start it once with `serve`"));
 }
 
 #[tokio::test]

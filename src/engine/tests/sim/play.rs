@@ -19,7 +19,7 @@ use crate::engine::Start;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkflowName};
-use crate::store::{MemoryStore, RunFilter, SharedStore, Store};
+use crate::store::{MemoryStore, RunFilter, SharedStore, Store, Work};
 use crate::workflow::{Asked, Choice, Conflict, ConflictKind, Order, Plan, Run, RunStatus, RunSummary, Said, fold};
 
 /// Two processes.
@@ -321,7 +321,9 @@ impl Play {
             }
             sleep(Duration::from_secs(1)).await;
             let open: Vec<_> = all(self.store.kept()).await.into_iter().filter(|run| !run.status.is_final()).collect();
-            if open.is_empty() {
+            // A run that another one decided on may be in the outbox only: it begins a while after the other has ended.
+            let is_pending = !self.store.kept().births(1).await.unwrap_or_default().is_empty();
+            if open.is_empty() && !is_pending {
                 return Vec::new();
             }
             for run in &open {

@@ -120,8 +120,15 @@ pub(crate) struct SecretDraft {
 }
 
 /// Limits for which 0 has a meaning; any other 0 would stop the process from working.
-const MAY_BE_ZERO: [&str; 5] =
-    ["total_ms", "drain_ms", "shadow_drain_ms", "service_idle_connections_max", "shadow_service_share_percent"];
+const MAY_BE_ZERO: [&str; 7] = [
+    "total_ms",
+    "drain_ms",
+    "shadow_drain_ms",
+    "service_idle_connections_max",
+    "shadow_service_share_percent",
+    "run_snapshot_bytes_max",
+    "service_unrepeatable_idle_ms",
+];
 
 /// hyper's smallest buffer for a request head.
 const HEAD_BYTES_MIN: u64 = 8_192;
@@ -334,4 +341,33 @@ fn check_limits(limits: &Limits, site: &Site, problems: &mut Problems) {
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The documentation of a limit that may be 0 says what 0 means there.
+    #[test]
+    fn limits_whose_documentation_explains_zero_accept_it() {
+        let source = include_str!("../limits.rs");
+        let mut documentation = String::new();
+        let mut explained = Vec::new();
+        for line in source.lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix("///") {
+                documentation.push_str(text);
+            } else if let Some(field) = line.strip_prefix("pub ").and_then(|line| line.strip_suffix(": u64,")) {
+                if documentation.contains(" 0:") {
+                    explained.push(field);
+                }
+                documentation.clear();
+            } else {
+                documentation.clear();
+            }
+        }
+        assert!(explained.contains(&"run_snapshot_bytes_max"), "{explained:?}");
+        for name in explained {
+            assert!(MAY_BE_ZERO.contains(&name), "`{name}: 0` is documented and refused");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::config::Token;
 use crate::engine::{Engine, Explanation, OrderError, Start, StartError, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
-use crate::ladder::{Ask, FlipError, Flipped, FreezeError, Ladder, RouteStatus};
+use crate::ladder::{self, FlipError, Flipped, FreezeError, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 use crate::store::{FlipRecord, SharedStore, StoredEvent};
@@ -97,7 +97,7 @@ pub trait LadderControl: Send + Sync {
     /// The flag set in force.
     fn flags(&self) -> Arc<FlagSet>;
     /// Moves a route.
-    fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>>;
+    fn flip(&self, route: RouteId, request: ladder::FlipRequest) -> BoxFuture<'_, Result<Flipped, FlipError>>;
     /// Sets the kill switch.
     fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, FreezeError>>;
     /// The state of every route and what its next rung requires, in file order.
@@ -177,8 +177,8 @@ impl LadderControl for Ladder {
     fn flags(&self) -> Arc<FlagSet> {
         Ladder::flags(self).load_full()
     }
-    fn flip(&self, route: RouteId, ask: Ask) -> BoxFuture<'_, Result<Flipped, FlipError>> {
-        async move { Ladder::flip(self, &route, ask).await }.boxed()
+    fn flip(&self, route: RouteId, request: ladder::FlipRequest) -> BoxFuture<'_, Result<Flipped, FlipError>> {
+        async move { Ladder::flip(self, &route, request).await }.boxed()
     }
     fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<FlipRecord, FreezeError>> {
         Ladder::freeze(self, to, reason, by).boxed()

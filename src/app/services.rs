@@ -15,8 +15,8 @@ fn row(view: ServiceView) -> ServiceRow {
         breaker,
         in_flight,
         calls_max,
-        beside_in_flight,
-        beside_calls_max,
+        secondary_in_flight,
+        secondary_calls_max,
         waiting,
         rate,
         burst,
@@ -29,5 +29,16 @@ fn row(view: ServiceView) -> ServiceRow {
         };
         BreakerRow { state, since, next_probe, calls, failed }
     });
-    ServiceRow { name, urls, breaker, in_flight, calls_max, beside_in_flight, beside_calls_max, waiting, rate, burst }
+    ServiceRow {
+        name,
+        urls,
+        breaker,
+        in_flight,
+        calls_max,
+        secondary_in_flight,
+        secondary_calls_max,
+        waiting,
+        rate,
+        burst,
+    }
 }

@@ -24,8 +24,8 @@ fn row(service: &ServiceRow, now: Timestamp) -> Vec<TableCell> {
         breaker,
         in_flight,
         calls_max,
-        beside_in_flight,
-        beside_calls_max,
+        secondary_in_flight,
+        secondary_calls_max,
         waiting,
         rate,
         burst,
@@ -58,6 +58,6 @@ fn row(service: &ServiceRow, now: Timestamp) -> Vec<TableCell> {
     };
     let waiting = (count(*waiting), if *waiting > 0 { Tone::Warn } else { Tone::Plain });
     let own = of(*in_flight, *calls_max);
-    let beside = of(*beside_in_flight, *beside_calls_max);
-    vec![(name.to_string(), Tone::Strong), state, since, probe, failed, own, beside, waiting, plain(rate)]
+    let secondary = of(*secondary_in_flight, *secondary_calls_max);
+    vec![(name.to_string(), Tone::Strong), state, since, probe, failed, own, secondary, waiting, plain(rate)]
 }

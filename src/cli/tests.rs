@@ -340,7 +340,7 @@ fn services_show_one_row_each() {
     let service = |name: &str, breaker: Value, waiting: u64, rate: Value| {
         json!({
             "name": name, "urls": ["http://h"], "breaker": breaker, "in_flight": 3, "calls_max": 64,
-            "beside_in_flight": 0, "beside_calls_max": 12, "waiting": waiting, "rate": rate,
+            "secondary_in_flight": 0, "secondary_calls_max": 12, "waiting": waiting, "rate": rate,
             "burst": if rate.is_null() { Value::Null } else { json!(20) },
         })
     };

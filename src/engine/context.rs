@@ -20,8 +20,8 @@ use crate::clock::ProcessClock;
 use crate::engine::kill_switch::KillSwitch;
 use crate::engine::machine::{ChildSpec, ChildState, Ids, Writes};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
+use crate::engine::ports::event_sealer::{self, EventSealer};
 use crate::engine::ports::seal::Sealer;
-use crate::engine::ports::veil::{self, Veil};
 use crate::engine::ports::writer::{KeptPlans, Writer, WriterParts};
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::load_permits::LoadPermits;
@@ -35,7 +35,7 @@ use crate::engine::scheduler::watchers::Watchers;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, WorkerId, WorkflowName};
-use crate::store::{Owned, Priority, SharedStore, StoreError, StoredEvent};
+use crate::store::{OwnedRun, Priority, SharedStore, StoreError, StoredEvent};
 use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
 
 /// What scheduler and drivers know of the code that moves runs, so that their files need not import it.
@@ -45,7 +45,7 @@ pub(super) trait RunTasks: Send + Sync {
         &self,
         core: Arc<Core>,
         slot: Slot,
-        owned: Option<(Owned, LeaseProof)>,
+        owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     );
     /// Begins a child unless it exists or the gate forbids it; returns its state.
@@ -152,7 +152,7 @@ impl Process {
 impl Core {
     /// All events of a run, its sensitive values in clear.
     pub async fn events(&self, run: RunId) -> Result<Vec<StoredEvent>, StoreError> {
-        Ok(veil::open(&self.ports.sealer, run, self.ports.store.events(run, Seq::FIRST).await?))
+        Ok(event_sealer::open(&self.ports.sealer, run, self.ports.store.events(run, Seq::FIRST).await?))
     }
     /// The files of an edition; the newest where that edition is not kept.
     pub fn snapshot_of(&self, edition: Option<u64>) -> Arc<Snapshot> {
@@ -179,7 +179,7 @@ impl Core {
         run_key: Option<Vec<u8>>,
         fence: Fence,
         lease_proof: Option<LeaseProof>,
-        veil: Option<Veil>,
+        sealer: Option<EventSealer>,
     ) -> (Arc<dyn Executor>, Option<(Writer, Writes)>) {
         let writer = |priority| {
             let parts = WriterParts {
@@ -190,7 +190,7 @@ impl Core {
                 run_key,
                 lease: self.schedule.lease.clone(),
                 snapshots: self.schedule.run_snapshots.clone(),
-                veil: veil.clone(),
+                sealer: sealer.clone(),
             };
             Some((Writer::new(parts, lease_proof), Writes { priority, worker: self.schedule.worker, fence }))
         };

@@ -262,7 +262,7 @@ impl Engine {
         self.core.process.background_tasks.wait().await;
         if self.core.ports.store.is_shared()
             && let Ok(Err(error)) =
-                tokio::time::timeout(LEAVE_TIMEOUT, self.core.ports.store.leave(self.core.schedule.worker)).await
+                tokio::time::timeout(LEAVE_TIMEOUT, self.core.ports.store.deregister(self.core.schedule.worker)).await
         {
             tracing::warn!(%error, "the lease was not given up: other processes take the runs when it has run out");
         }

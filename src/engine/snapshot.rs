@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::engine::bounds::usize_of;
-use crate::engine::ports::service::Base;
+use crate::engine::ports::service::Upstream;
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
@@ -19,7 +19,7 @@ pub(super) struct Snapshot {
     /// Which files these are.
     pub edition: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
-    pub services: HashMap<ServiceName, Arc<Base>>,
+    pub services: HashMap<ServiceName, Arc<Upstream>>,
     pub secrets: Arc<Value>,
     /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
@@ -42,7 +42,7 @@ impl Snapshot {
             .iter()
             .map(|(name, service)| {
                 let known = before.and_then(|before| before.services.get(name));
-                (name.clone(), Base::of(service, limits).or(known))
+                (name.clone(), Upstream::of(service, limits).or(known))
             })
             .collect();
         let gone =

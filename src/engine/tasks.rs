@@ -14,7 +14,7 @@ use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnGate;
 use crate::engine::scheduler::supervisor;
-use crate::store::Owned;
+use crate::store::OwnedRun;
 use crate::workflow::RunStarted;
 
 /// Runs drivers in tasks of the engine's runtime.
@@ -25,7 +25,7 @@ impl RunTasks for Tasks {
         &self,
         core: Arc<Core>,
         slot: Slot,
-        owned: Option<(Owned, LeaseProof)>,
+        owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     ) {
         claim::open(&core, slot, owned, permit);

@@ -40,7 +40,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use command::FlipCommand;
 pub use status::{NextRung, RouteStatus};
-pub use types::{Ask, Declared, FlipError, Flipped, FreezeError, GateCondition, NotKnown, Obey};
+pub use types::{Declared, FlipError, FlipRequest, Flipped, FreezeError, GateCondition, NotKnown, Obey};
 
 use self::gate::Gate;
 use self::mover::Mover;
@@ -127,11 +127,11 @@ impl Ladder {
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`NotKnown::Pending`].
-    pub async fn flip(&self, route: &RouteId, ask: Ask) -> Result<Flipped, FlipError> {
+    pub async fn flip(&self, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
         let until = Instant::now() + self.answer_within;
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let turn = timeout_at(until, mover.turn()).await.map_err(|_| NotKnown::Busy)?;
-        let work = tokio::spawn(async move { mover.flip(turn, &route, ask).await });
+        let work = tokio::spawn(async move { mover.flip(turn, &route, request).await });
         let joined = timeout_at(until, work).await.map_err(|_| NotKnown::Pending)?;
         joined.unwrap_or_else(|error| Err(not_ended(&error).into()))
     }

@@ -11,7 +11,7 @@ use super::in_force::{InForce, Inputs};
 use super::positions::{Positions, RoutePosition, freeze_of, freeze_word};
 use super::record::{Recording, record, row};
 use super::status::RouteStatus;
-use super::types::{Ask, Declared, FlipError, FlipSource, Flipped, FreezeError, Move, Obey};
+use super::types::{Declared, FlipError, FlipRequest, FlipSource, Flipped, FreezeError, Move, Obey};
 use super::{export, files, horizon, scopes, status, way};
 use crate::clock;
 use crate::flag::{Arm, FlagSet, Freeze, State};
@@ -29,7 +29,7 @@ pub(super) struct Mover {
 }
 
 /// The right to move: one at a time has it.
-pub(super) type Turn = OwnedMutexGuard<()>;
+pub(super) type FlipGuard = OwnedMutexGuard<()>;
 
 impl Mover {
     pub async fn open(declared: Declared, store: SharedStore, gate: Gate) -> Result<Self, StoreError> {
@@ -53,7 +53,7 @@ impl Mover {
         &self.in_force
     }
 
-    pub async fn turn(&self) -> Turn {
+    pub async fn turn(&self) -> FlipGuard {
         self.turn.clone().lock_owned().await
     }
 
@@ -73,7 +73,7 @@ impl Mover {
 
     pub async fn reload(
         &self,
-        _turn: Turn,
+        _turn: FlipGuard,
         declared: Declared,
         recorded: impl FnOnce() + Send,
     ) -> Result<(), StoreError> {
@@ -117,8 +117,8 @@ impl Mover {
         Ok(())
     }
 
-    pub async fn flip(&self, _turn: Turn, route: &RouteId, ask: Ask) -> Result<Flipped, FlipError> {
-        let Ask { to, percent, reason, force, acknowledge, by } = ask;
+    pub async fn flip(&self, _turn: FlipGuard, route: &RouteId, request: FlipRequest) -> Result<Flipped, FlipError> {
+        let FlipRequest { to, percent, reason, force, acknowledge, by } = request;
         let Inputs { mut positions, .. } = self.in_force.inputs();
         let at = positions.routes.get(route).ok_or_else(|| unknown(&positions, route))?;
         let from = at.stands();
@@ -169,7 +169,7 @@ impl Mover {
     /// Returns once all who obey the kill switch do: nothing that it forbids begins any more.
     pub async fn freeze(
         &self,
-        _turn: Turn,
+        _turn: FlipGuard,
         freeze: Freeze,
         reason: Option<String>,
         by: String,

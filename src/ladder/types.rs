@@ -28,7 +28,7 @@ pub struct Declared {
 
 /// A request to move a route.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct FlipRequest {
     /// Where to.
     pub to: State,
     /// The share from now on; `None` keeps the one that the rung has.

@@ -21,13 +21,13 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Birth, LockRow, Notice, OrderRecord, RunSnapshot, StoreError};
+use super::{LockRow, OrderRecord, PendingRun, RunSnapshot, StoreError, WebhookMessage};
 use crate::names::{Fence, RunId, WorkerId};
 use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
 
 /// A run that a worker took.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Owned {
+pub struct OwnedRun {
     /// Its current summary.
     pub summary: RunSummary,
     /// The fencing token of its new owner.
@@ -36,9 +36,9 @@ pub struct Owned {
 
 /// The result of taking one run.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Taken {
+pub enum TakeResult {
     /// The caller owns it now.
-    Mine(Owned),
+    Taken(OwnedRun),
     /// Another living worker owns it.
     Elsewhere {
         /// That worker.
@@ -55,7 +55,7 @@ pub enum Taken {
 /// A change in the store that processes wait for. Some are lost, to a slow receiver or with a connection: each receiver
 /// also polls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum StoreNotification {
     /// The run has no owner and is due, or there is an order for it.
     Run(RunId),
     /// The run has ended.
@@ -65,9 +65,9 @@ pub enum News {
     /// The order is answered.
     Order(Uuid),
     /// A message to a webhook was recorded.
-    Notice,
-    /// A run is to begin: see [`Work::births`].
-    Birth,
+    WebhookMessage,
+    /// A run is to begin: see [`Work::pending_runs`].
+    PendingRun,
 }
 
 /// The bodies that are kept of a pinned run after it was purged, for workflows that follow it up.
@@ -122,29 +122,29 @@ pub(super) fn due_at_of(summary: &RunSummary) -> Option<Timestamp> {
 }
 
 /// Notifications that are kept for a slow receiver. Older ones are lost to it: it polls.
-pub(super) const NEWS_MAX: usize = 1_024;
+pub(super) const NOTIFICATIONS_MAX: usize = 1_024;
 
 /// Ownership of runs, orders, locks, messages to webhooks, snapshots of runs, retention.
 pub trait Work: Send + Sync + 'static {
     /// The worker is alive for this long from now on. Returns the store's time if processes share the store, because
     /// their own clocks may differ. In a store of one process it does nothing.
-    fn beat(
+    fn heartbeat(
         &self,
         worker: WorkerId,
         name: String,
         lives: Duration,
     ) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
     /// The worker stops: the runs that it owns have no owner any more.
-    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn deregister(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Takes a run that has not ended and has no owner, a dead owner, or the caller as its owner; the fencing token is
     /// new in each case. Durable before it returns.
-    fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<Taken, StoreError>>;
+    fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<TakeResult, StoreError>>;
     /// Takes at most `limit` due runs, oldest first. Two processes that call it at the same time never get the same
     /// run.
-    fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<Owned>, StoreError>>;
+    fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>, StoreError>>;
     /// When runs without an owner are due, earliest first; past times are included. For a run that is due at once it is
     /// the beginning of 1970.
-    fn wakes(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>>;
+    fn due_times(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>>;
 
     /// Stores an order to a run that another process executes; no effect if an order with its id exists. If the run has
     /// ended, or ends before it answers, the answer is [`run_has_ended`]; if it does not exist, [`no_such_run`].
@@ -160,14 +160,14 @@ pub trait Work: Send + Sync + 'static {
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> BoxFuture<'_, Result<Vec<LockRow>, StoreError>>;
 
     /// At most `limit` messages that are still to be sent and have a higher number than `after`, oldest first.
-    fn notices(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>, StoreError>>;
+    fn webhook_messages(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<WebhookMessage>, StoreError>>;
     /// Removes a message that was sent or given up.
-    fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn remove_webhook_message(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// At most `limit` runs that are to begin and have no event yet, oldest row first.
-    fn births(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Birth>, StoreError>>;
+    fn pending_runs(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PendingRun>, StoreError>>;
     /// Removes the row of a run that is not to begin any more. Durable before it returns; no effect without such a row.
-    fn drop_birth(&self, run: RunId) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn remove_pending_run(&self, run: RunId) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Stores a snapshot, which replaces those of fewer events. No effect if the run does not exist, has fewer events
     /// or is purged. A large snapshot is written in parts, so that an append waits for one part at most.
@@ -178,7 +178,7 @@ pub trait Work: Send + Sync + 'static {
     /// Removes at most `limit` runs that ended with this status before this time, those that ended first before others,
     /// with their events and orders. A pinned run keeps its summary and its [`Remains`]. A run is kept while its retry
     /// key may be valid, while its parent has not ended (the parent may not have recorded its end), and while it has a
-    /// [`Birth`] row. Appends wait meanwhile: keep `limit` small.
+    /// [`PendingRun`] row. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,
         status: RunStatus,
@@ -197,7 +197,7 @@ pub trait Work: Send + Sync + 'static {
     }
 
     /// Subscribes to all notifications from now on.
-    fn news(&self) -> broadcast::Receiver<News>;
+    fn notifications(&self) -> broadcast::Receiver<StoreNotification>;
     /// Whether several processes may use this store at the same time.
     fn is_shared(&self) -> bool;
 }

@@ -12,7 +12,7 @@ use super::coordination::due_at_of;
 use super::summary::ListedFields;
 use crate::flag::Arm;
 use crate::names::{Fence, JobId, RunId, StepId, WorkerId};
-use crate::store::{Append, AppendError, Claim, LockChange, News, Priority};
+use crate::store::{Append, AppendError, Claim, LockChange, Priority, StoreNotification};
 use crate::workflow::{RunStatus, RunSummary};
 
 /// The typical length of an event's line; used to reserve capacity.
@@ -39,11 +39,11 @@ pub(super) struct EncodedAppend {
     pub(super) locks: Vec<LockUpdate>,
     /// Answered orders, each with the answer as JSON.
     pub(super) settled: Vec<(Uuid, Vec<u8>)>,
-    pub(super) births: Vec<BirthRow>,
+    pub(super) pending_runs: Vec<BirthRow>,
     pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
 }
 
-/// An encoded [`Birth`](crate::store::Birth).
+/// An encoded [`PendingRun`](crate::store::PendingRun).
 pub(super) struct BirthRow {
     pub(super) run: RunId,
     pub(super) parent: Option<RunId>,
@@ -95,7 +95,7 @@ impl EncodedAppend {
         reply: oneshot::Sender<Result<(), AppendError>>,
     ) -> Result<Self, AppendError> {
         let Append { run_id, first, events, summary, batch, pins: _, claim, priority, .. } = &*append;
-        let Append { worker, fence, release, locks, notices: _, settled, births, .. } = &*append;
+        let Append { worker, fence, release, locks, webhook_messages: _, settled, pending_runs, .. } = &*append;
         if events.is_empty() {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         }
@@ -127,11 +127,11 @@ impl EncodedAppend {
             settled.iter().map(|(id, answer)| Ok((*id, serde_json::to_vec(answer)?))).collect();
         let settled = settled.map_err(not_json)?;
         let locks = locks.iter().map(LockUpdate::from).collect();
-        let births = births.iter().map(|birth| {
+        let pending_runs = pending_runs.iter().map(|birth| {
             let record = serde_json::to_vec(&birth.record)?;
             Ok(BirthRow { run: birth.run, parent: birth.parent, at: nanos(birth.at), record })
         });
-        let births = births.collect::<Result<Vec<_>, _>>().map_err(not_json)?;
+        let pending_runs = pending_runs.collect::<Result<Vec<_>, _>>().map_err(not_json)?;
         let (run_id, first, batch, claim, priority, fence) = (*run_id, first.0, *batch, *claim, *priority, *fence);
         Ok(Self {
             run_id,
@@ -147,28 +147,28 @@ impl EncodedAppend {
             fence,
             locks,
             settled,
-            births,
+            pending_runs,
             reply,
         })
     }
 
     /// The notifications to send once it is committed, without those for locks and orders of a run that ended.
-    pub(super) fn news(&self, now: i64) -> Vec<News> {
+    pub(super) fn notifications(&self, now: i64) -> Vec<StoreNotification> {
         let mut news = Vec::new();
         if self.run.ended {
-            news.push(News::Ended(self.run_id));
+            news.push(StoreNotification::Ended(self.run_id));
         }
         if self.run.due_at.is_some_and(|turn| turn <= now) {
-            news.push(News::Run(self.run_id));
+            news.push(StoreNotification::Run(self.run_id));
         }
         let left = self.locks.iter().filter(|step| !step.is_enqueue);
-        news.extend(left.map(|step| News::Lock(step.entry.name.clone())));
-        news.extend(self.settled.iter().map(|(id, _)| News::Order(*id)));
-        if !self.original.notices.is_empty() {
-            news.push(News::Notice);
+        news.extend(left.map(|step| StoreNotification::Lock(step.entry.name.clone())));
+        news.extend(self.settled.iter().map(|(id, _)| StoreNotification::Order(*id)));
+        if !self.original.webhook_messages.is_empty() {
+            news.push(StoreNotification::WebhookMessage);
         }
-        if !self.births.is_empty() {
-            news.push(News::Birth);
+        if !self.pending_runs.is_empty() {
+            news.push(StoreNotification::PendingRun);
         }
         news
     }

@@ -30,14 +30,14 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 pub use check::{StoreChecked, StoreFinding};
-pub use coordination::{News, Owned, Purged, Remains, Taken, Work, no_such_run, run_has_ended};
+pub use coordination::{OwnedRun, Purged, Remains, StoreNotification, TakeResult, Work, no_such_run, run_has_ended};
 pub use error::{AppendError, Conflict, StoreError};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::{
-    Append, Birth, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow,
-    NewPin, Notice, OrderRecord, PinRecord, Priority, ReplacedScope, RetryScopes, RunFilter, RunSnapshot, SampleRecord,
-    StoredEvent,
+    Append, Claim, DeclaredState, EventsSize, EvidenceRecord, FileState, FlipRecord, LockChange, LockRow, NewPin,
+    OrderRecord, PendingRun, PinRecord, Priority, ReplacedScope, RetryScopes, RunFilter, RunSnapshot, SampleRecord,
+    StoredEvent, WebhookMessage,
 };
 pub use sqlite::SqliteStore;
 

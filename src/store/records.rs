@@ -42,11 +42,11 @@ pub struct Append {
     /// Changes of the queues of locks.
     pub locks: Vec<LockChange>,
     /// Messages to send to webhooks.
-    pub notices: Vec<Notice>,
+    pub webhook_messages: Vec<WebhookMessage>,
     /// Orders to the run that these events carry out or refuse, each with its answer.
     pub settled: Vec<(Uuid, Value)>,
     /// Runs that these events begin.
-    pub births: Vec<Birth>,
+    pub pending_runs: Vec<PendingRun>,
     /// How large its events are.
     pub size: EventsSize,
 }
@@ -74,7 +74,7 @@ impl Append {
 /// A run that is to begin: a row of an outbox. The append whose events begin the run writes it, and the append with the
 /// run's own first event removes it. After a crash between the two the row is delivered again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Birth {
+pub struct PendingRun {
     /// The run that is to begin. A second row for the same run is ignored, and so is one for a run that has events.
     pub run: RunId,
     /// The run whose event began it; `None` if no run did. It is not purged while this row exists.
@@ -146,7 +146,7 @@ pub enum LockChange {
 
 /// A message to a webhook, recorded before it is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Notice {
+pub struct WebhookMessage {
     /// Ascending; assigned by the store, 0 before.
     pub number: u64,
     /// The run that it is about.

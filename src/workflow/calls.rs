@@ -15,7 +15,7 @@ use super::{CallRecord, EffectClass, Failure, Part, StepStarted};
 use crate::names::{RunId, Seq, StepId, WorkflowName};
 
 /// A step and the item of its `for_each`.
-pub(super) type Place = (StepId, Option<u32>);
+pub(super) type StepItem = (StepId, Option<u32>);
 
 /// A step that has begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -231,14 +231,14 @@ pub(super) struct Unsettled {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Undoing {
     /// One group after the other; those of one at the same time.
-    pub groups: Vec<Vec<Place>>,
+    pub groups: Vec<Vec<StepItem>>,
     /// The group at which it is.
     pub at: usize,
     /// How many of that group have not ended.
     pub left: usize,
     /// What becomes of each.
     #[serde(with = "pairs")]
-    pub calls: BTreeMap<Place, UndoCall>,
+    pub calls: BTreeMap<StepItem, UndoCall>,
 }
 
 /// The undoing of one call.

@@ -11,13 +11,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::beside::{Ask, AskState};
 use super::decide::{failed, finished, skipped};
+use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, OnReject, Question};
 use super::world::deeper_than;
 use super::{
-    Asked, AskedKind, CheckpointEvent, Event, Failure, FailureKind, Mode, OnTimeout, Outcome, Plan, Refusal,
-    ReviewItem, Risk, Run, Said, Skipped, Step, StepEvent, StepKind, UNVERIFIED, World, risk,
+    CheckpointAnswer, CheckpointEvent, CheckpointKind, Event, Failure, FailureKind, Mode, OnTimeout, OpenCheckpoint,
+    Outcome, Plan, Refusal, ReviewItem, Risk, Run, Skipped, Step, StepEvent, StepKind, UNVERIFIED, World, risk,
 };
 use crate::names::{CheckpointId, StepId};
 
@@ -31,7 +31,7 @@ const QUESTION_CHARS_MAX: usize = 2_000;
 /// What is asked.
 pub(super) struct About {
     pub item: Option<u32>,
-    pub kind: AskedKind,
+    pub kind: CheckpointKind,
     pub risk: Risk,
     /// Where the step declares none.
     pub question: String,
@@ -40,7 +40,7 @@ pub(super) struct About {
 
 /// The names of one run's questions: another one each time.
 fn id(run: &Run, step: &StepId, item: Option<u32>) -> CheckpointId {
-    let times = run.beside.times.get(&(step.clone(), item)).copied().unwrap_or(0);
+    let times = run.interactions.times.get(&(step.clone(), item)).copied().unwrap_or(0);
     let text = format!("{}\n{step}\n{}\n{times}", run.id(), item.map_or_else(String::new, |item| item.to_string()));
     let hash = blake3::hash(text.as_bytes()).to_hex();
     CheckpointId::new(format!("chk_{}", hash.as_str().get(..24).unwrap_or_default()))
@@ -58,7 +58,7 @@ pub(super) fn ask(
     asking: &Asking,
     about: About,
     now: Timestamp,
-) -> Result<Asked, Box<Event>> {
+) -> Result<OpenCheckpoint, Box<Event>> {
     let About { item, kind, risk, question, items } = about;
     let question = match &asking.question {
         None => question,
@@ -67,7 +67,7 @@ pub(super) fn ask(
             Err(error) => return Err(Box::new(failed(run, step, item, template.reads(), &error))),
         },
     };
-    Ok(Asked {
+    Ok(OpenCheckpoint {
         checkpoint: id(run, &step.id, item),
         step: step.id.clone(),
         item,
@@ -88,7 +88,7 @@ pub(super) fn ask(
 pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, now: Timestamp) -> Vec<Event> {
     let about = About {
         item: None,
-        kind: AskedKind::Question,
+        kind: CheckpointKind::Question,
         risk: Risk::Medium,
         question: format!("May `{}` go on?", step.id),
         items: Vec::new(),
@@ -120,7 +120,7 @@ pub(super) fn open(run: &Run, world: &World, step: &Step, question: &Question, n
         return vec![finished(step, None, 0, Outcome::Failed { failure })];
     }
     let checkpoint = asked.checkpoint.clone();
-    let said = Said { values: Some(Arc::new(values)), ..yes() };
+    let said = CheckpointAnswer { values: Some(Arc::new(values)), ..yes() };
     vec![
         Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Event::Checkpoint(CheckpointEvent::Answered { checkpoint, said, by: REHEARSAL.into() }),
@@ -134,8 +134,8 @@ pub(super) fn needs_person(step: &Step, item: Option<u32>) -> Event {
     finished(step, item, 0, Outcome::Failed { failure })
 }
 
-fn yes() -> Said {
-    Said { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
+fn yes() -> CheckpointAnswer {
+    CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
 }
 
 /// Somebody answers.
@@ -144,7 +144,7 @@ pub(super) fn answer(
     plan: &Plan,
     world: &World,
     checkpoint: &CheckpointId,
-    mut said: Said,
+    mut said: CheckpointAnswer,
     by: &str,
 ) -> Result<Vec<Event>, Refusal> {
     // An item that is named twice is named.
@@ -152,22 +152,22 @@ pub(super) fn answer(
         named.sort_unstable();
         named.dedup();
     }
-    let ask = run.beside.asks.get(checkpoint).ok_or(Refusal::NoSuchCheckpoint)?;
+    let ask = run.interactions.asks.get(checkpoint).ok_or(Refusal::NoSuchCheckpoint)?;
     match &ask.state {
-        AskState::Open => {}
-        AskState::Answered { said, by, seq } => {
+        QuestionState::Open => {}
+        QuestionState::Answered { said, by, seq } => {
             return Err(Refusal::AnsweredBefore { by: by.clone(), said: said.clone(), seq: *seq });
         }
-        AskState::Void => {
-            let message = match run.beside.ask(&ask.asked.step, ask.asked.item) {
+        QuestionState::Void => {
+            let message = match run.interactions.ask(&ask.asked.step, ask.asked.item) {
                 Some(now) => format!("what it asked about has changed; {} asks now", now.asked.checkpoint),
                 None => "what it asked about has changed, or will not happen any more".into(),
             };
-            return Err(Refusal::NoSense(message));
+            return Err(Refusal::NotApplicable(message));
         }
     }
     if run.is_ending() {
-        return Err(Refusal::NoSense("the run is ending".into()));
+        return Err(Refusal::NotApplicable("the run is ending".into()));
     }
     let asked = &ask.asked;
     // Where nobody needs a token, everybody is whom they say they are, and the answer says that nobody verified it.
@@ -181,14 +181,14 @@ pub(super) fn answer(
 }
 
 /// Whether what is said answers what is asked.
-fn fits(step: &Step, asked: &Asked, said: &Said, world: &World) -> Result<(), Refusal> {
+fn fits(step: &Step, asked: &OpenCheckpoint, said: &CheckpointAnswer, world: &World) -> Result<(), Refusal> {
     let mut wrong = Vec::new();
-    if asked.kind != AskedKind::Review && !(said.approved.is_empty() && said.struck.is_empty()) {
+    if asked.kind != CheckpointKind::Review && !(said.approved.is_empty() && said.struck.is_empty()) {
         wrong.push("there are no items to approve or to strike out".to_owned());
     }
     match (asked.kind, said.approve) {
         (_, false) => {}
-        (AskedKind::Question, true) => {
+        (CheckpointKind::Question, true) => {
             let values = said.values.as_deref().unwrap_or(&Value::Null);
             if deeper_than(values, world.output_depth_max) {
                 wrong.push(format!("values are nested deeper than output_depth_max ({})", world.output_depth_max));
@@ -196,8 +196,8 @@ fn fits(step: &Step, asked: &Asked, said: &Said, world: &World) -> Result<(), Re
                 wrong.extend(question.complaints(values));
             }
         }
-        (AskedKind::Approval, true) => {}
-        (AskedKind::Review, true) => {
+        (CheckpointKind::Approval, true) => {}
+        (CheckpointKind::Review, true) => {
             for item in &asked.items {
                 match (said.approved.contains(&item.index), said.struck.contains(&item.index)) {
                     (true, false) | (false, true) => {}
@@ -217,9 +217,9 @@ fn fits(step: &Step, asked: &Asked, said: &Said, world: &World) -> Result<(), Re
 }
 
 /// What an answer comes to.
-fn answered(run: &Run, step: &Step, ask: &Ask, said: Said, by: &str) -> Vec<Event> {
+fn answered(run: &Run, step: &Step, ask: &RunQuestion, said: CheckpointAnswer, by: &str) -> Vec<Event> {
     let asked = &ask.asked;
-    let all_struck = asked.kind == AskedKind::Review && said.approve && said.struck.len() == asked.items.len();
+    let all_struck = asked.kind == CheckpointKind::Review && said.approve && said.struck.len() == asked.items.len();
     let (approve, note) = (said.approve, said.note.clone());
     let mut events = vec![Event::Checkpoint(CheckpointEvent::Answered {
         checkpoint: asked.checkpoint.clone(),
@@ -258,7 +258,7 @@ fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
 
 /// The first question whose time is over, and what that comes to.
 pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
-    let ask = run.beside.open().find(|ask| ask.asked.until.is_some_and(|until| until <= now))?;
+    let ask = run.interactions.open().find(|ask| ask.asked.until.is_some_and(|until| until <= now))?;
     let asked = &ask.asked;
     let (_, step) = plan.step(&asked.step)?;
     let asking = match &step.kind {
@@ -278,6 +278,6 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
     };
     let approved = if then { asked.items.iter().map(|item| item.index).collect() } else { Vec::new() };
     let values = asked.default.clone().filter(|_| then);
-    let said = Said { approve: then, values, approved, ..yes() };
+    let said = CheckpointAnswer { approve: then, values, approved, ..yes() };
     Some(answered(run, step, ask, said, TIME_OUT))
 }

@@ -42,7 +42,7 @@ pub struct OpenChild {
 impl Run {
     /// Runs that it began and that have not ended for it.
     pub fn children(&self) -> impl Iterator<Item = OpenChild> + '_ {
-        self.beside.children.iter().map(|((step, item), child)| OpenChild {
+        self.interactions.children.iter().map(|((step, item), child)| OpenChild {
             step: step.clone(),
             item: *item,
             run: child.run,
@@ -152,7 +152,7 @@ pub(super) fn ended(
     note: Option<String>,
     effects: bool,
 ) -> Result<Vec<Event>, Refusal> {
-    let known = run.beside.children.iter().find(|(_, known)| known.run == child);
+    let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
         return Err(Refusal::NotDue("it has not ended"));
@@ -228,7 +228,7 @@ pub(super) fn tell(run: &Run) -> impl Iterator<Item = Action> {
             (None, false) => None,
         }
     };
-    run.beside
+    run.interactions
         .children
         .values()
         .filter_map(move |child| Some(Action::TellChild { child: child.run, order: order(child.paused)? }))

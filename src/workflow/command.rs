@@ -86,7 +86,7 @@ pub enum Command {
         /// The attempt.
         attempt: u32,
         /// What came back.
-        heard: Heard,
+        heard: AttemptResult,
         /// It was under way when a process ended, and was sent again: what the first sending did is unknown.
         again: bool,
         /// Drawn for the pause before another attempt: 0.0 to 1.0.
@@ -147,7 +147,7 @@ impl std::fmt::Display for Knot {
 
 /// What came back of an attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
+pub enum AttemptResult {
     /// A reply.
     Reply {
         /// The status.
@@ -215,14 +215,15 @@ pub enum Refusal {
     NoSuchStep,
     /// It makes no sense where the run stands now.
     #[error("{0}")]
-    NoSense(String),
+    #[serde(alias = "no_sense")]
+    NotApplicable(String),
     /// The checkpoint was answered before.
     #[error("the checkpoint was answered before, by {by}")]
     AnsweredBefore {
         /// Who.
         by: String,
         /// How.
-        said: Box<super::Said>,
+        said: Box<super::CheckpointAnswer>,
         /// When: the place of the event.
         seq: Seq,
     },

@@ -15,15 +15,15 @@ use super::world::deeper_than;
 use super::{CallBody, Choice, ControlEvent, Event, Part, Plan, Refusal, Run, Skipped, Step, StepKind, World};
 use crate::names::StepId;
 
-fn no_sense<T>(why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::NoSense(why.into()))
+fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::NotApplicable(why.into()))
 }
 
 /// Whether the plan's steps are still to come.
 fn goes_on(run: &Run) -> Result<(), Refusal> {
     match (&run.cancel, run.failing.as_ref()) {
-        (Some(cancel), _) => no_sense(format!("{} has cancelled it: it is ending", cancel.by)),
-        (None, Some(failure)) => no_sense(format!("it is ending: {}", failure.message)),
+        (Some(cancel), _) => not_applicable(format!("{} has cancelled it: it is ending", cancel.by)),
+        (None, Some(failure)) => not_applicable(format!("it is ending: {}", failure.message)),
         (None, None) => Ok(()),
     }
 }
@@ -31,7 +31,7 @@ fn goes_on(run: &Run) -> Result<(), Refusal> {
 pub(super) fn pause(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
     goes_on(run)?;
     match &run.pause {
-        Some(pause) => no_sense(format!("{} has paused it already", pause.by)),
+        Some(pause) => not_applicable(format!("{} has paused it already", pause.by)),
         None => Ok(vec![Event::Control(ControlEvent::PauseOrdered { by: by.to_owned(), reason })]),
     }
 }
@@ -41,17 +41,17 @@ pub(super) fn resume(run: &Run, reason: Option<String>, by: &str) -> Result<Vec<
         // The run that began it takes back what it said itself, and nothing else: it may say so again much later.
         let parent = run.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by);
         return match parent && pause.by != by {
-            true => no_sense(format!("{} paused it, not the run that began it", pause.by)),
+            true => not_applicable(format!("{} paused it, not the run that began it", pause.by)),
             false => Ok(vec![Event::Control(ControlEvent::Resumed { by: by.to_owned(), reason })]),
         };
     }
     match run.conflict() {
-        Some(conflict) => no_sense(format!(
+        Some(conflict) => not_applicable(format!(
             "it waits for a decision about `{}`, and goes on when that is made: choose one of {}",
             conflict.step,
             conflict.choices.join(", ")
         )),
-        None => no_sense("it is not paused"),
+        None => not_applicable("it is not paused"),
     }
 }
 
@@ -72,37 +72,39 @@ pub(super) fn skip(
     }
     if let Some(conflict) = run.conflicts().iter().find(|conflict| conflict.step == *id) {
         let item = conflict.item.unwrap_or(0);
-        return no_sense(format!("a decision about item {item} of `{id}` is open: resolve that one"));
+        return not_applicable(format!("a decision about item {item} of `{id}` is open: resolve that one"));
     }
     let place = step.replaces.and_then(|place| plan.steps.get(place.0)).map(|place| &place.id);
     match run.steps.get(id) {
         None => {
             if let Some(place) = place.filter(|_| !run.replaced.contains_key(id)) {
-                return no_sense(format!("`{id}` runs only where it takes the place of `{place}`"));
+                return not_applicable(format!("`{id}` runs only where it takes the place of `{place}`"));
             }
         }
         Some(StepState::Open(Open { taken: Some(_), .. })) => {
             let place = place.map_or("another step", |place| place.as_str());
-            return no_sense(format!("`{id}` takes the place of items of `{place}`, which cannot be skipped together"));
+            return not_applicable(format!(
+                "`{id}` takes the place of items of `{place}`, which cannot be skipped together"
+            ));
         }
         Some(StepState::Open(open)) if open.nothing_begun() && open.ended() == 0 => {}
         Some(StepState::Open(open)) if open.items.is_none() => match open.calls.get(&0) {
             Some(call) if matches!(call.phase, Phase::Waiting(_)) && !call.unknown_effect() => {}
             Some(call) if matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) => {
-                return no_sense(format!("it is unknown whether `{id}` was done: it cannot be left like that"));
+                return not_applicable(format!("it is unknown whether `{id}` was done: it cannot be left like that"));
             }
-            Some(_) => return no_sense(format!("a call of `{id}` is under way")),
-            None => return no_sense(format!("the run that `{id}` began is under way: cancel that one")),
+            Some(_) => return not_applicable(format!("a call of `{id}` is under way")),
+            None => return not_applicable(format!("the run that `{id}` began is under way: cancel that one")),
         },
         Some(StepState::Open(open)) => {
             let (ended, all) = (open.ended(), open.all());
-            return no_sense(format!("`{id}` has begun: {ended} of its {all} items have ended"));
+            return not_applicable(format!("`{id}` has begun: {ended} of its {all} items have ended"));
         }
         Some(StepState::Replaced { by, .. }) => {
-            return no_sense(format!("`{by}` runs in the place of `{id}`: skip that one"));
+            return not_applicable(format!("`{by}` runs in the place of `{id}`: skip that one"));
         }
         Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed) => {
-            return no_sense(format!("`{id}` has ended"));
+            return not_applicable(format!("`{id}` has ended"));
         }
     }
     Ok(skipped(run, step, Skipped::ByHand))
@@ -123,26 +125,26 @@ pub(super) fn adjust(run: &Run, plan: &Plan, world: &World, adjusted: Adjusted) 
     goes_on(run)?;
     takes_input(step)?;
     if run.conflict_over(id, item).is_some() {
-        return no_sense(format!("a decision about `{id}` is open: choose `retry_with` there"));
+        return not_applicable(format!("a decision about `{id}` is open: choose `retry_with` there"));
     }
     match (run.steps.get(id), item, plan.runs_by_item(step)) {
         (None, None, false) => {}
-        (None, _, true) => return no_sense(format!("the items of `{id}` are not known yet")),
-        (None, Some(_), false) => return no_sense(format!("`{id}` has no items")),
+        (None, _, true) => return not_applicable(format!("the items of `{id}` are not known yet")),
+        (None, Some(_), false) => return not_applicable(format!("`{id}` has no items")),
         (Some(StepState::Open(open)), None, _) if open.items.is_some() => {
-            return no_sense(format!("name the item of `{id}` that is meant: it has {}", open.all()));
+            return not_applicable(format!("name the item of `{id}` that is meant: it has {}", open.all()));
         }
         (Some(StepState::Open(open)), item, _) if open.items.is_some() == item.is_some() => {
             let slot = item.unwrap_or(0);
             if slot as usize >= open.all() {
-                return no_sense(format!("`{id}` has no item {slot}: it has {}", open.all()));
+                return not_applicable(format!("`{id}` has no item {slot}: it has {}", open.all()));
             }
             if !(open.is_new(slot) || open.queued.contains(&slot)) {
-                return no_sense(format!("{} has begun", named(id, item)));
+                return not_applicable(format!("{} has begun", named(id, item)));
             }
         }
-        (Some(StepState::Open(_)), ..) => return no_sense(format!("`{id}` has no items")),
-        (Some(_), ..) => return no_sense(format!("`{id}` has ended")),
+        (Some(StepState::Open(_)), ..) => return not_applicable(format!("`{id}` has no items")),
+        (Some(_), ..) => return not_applicable(format!("`{id}` has ended")),
     }
     if deeper_than(&input, world.output_depth_max) {
         let message = format!("the input is nested deeper than output_depth_max ({})", world.output_depth_max);
@@ -158,13 +160,13 @@ fn named(id: &StepId, item: Option<u32>) -> String {
 fn takes_input(step: &Step) -> Result<(), Refusal> {
     match &step.kind {
         StepKind::Call(call) if matches!(call.body, CallBody::Empty) => {
-            no_sense(format!("`{}` sends no body that could be adjusted", step.id))
+            not_applicable(format!("`{}` sends no body that could be adjusted", step.id))
         }
         StepKind::Call(_) | StepKind::Run(_) => Ok(()),
         StepKind::Set(_) if step.for_each.is_none() => Ok(()),
-        StepKind::Set(_) => no_sense(format!("`{}` computes all its items at once", step.id)),
-        StepKind::Checkpoint(_) => no_sense(format!("`{}` asks a person: answer it", step.id)),
-        StepKind::Wait(_) | StepKind::Fail(_) => no_sense(format!("`{}` has no input", step.id)),
+        StepKind::Set(_) => not_applicable(format!("`{}` computes all its items at once", step.id)),
+        StepKind::Checkpoint(_) => not_applicable(format!("`{}` asks a person: answer it", step.id)),
+        StepKind::Wait(_) | StepKind::Fail(_) => not_applicable(format!("`{}` has no input", step.id)),
     }
 }
 
@@ -187,7 +189,7 @@ pub(super) fn retry(
                 return resolve::resolve(run, plan, world, &resolution, now);
             }
             (Some(_), Some(_)) => {
-                return no_sense(format!("decisions about several items of `{id}` are open: resolve each"));
+                return not_applicable(format!("decisions about several items of `{id}` are open: resolve each"));
             }
             (None, _) => {}
         }
@@ -210,9 +212,9 @@ pub(super) fn retry(
     match (events.is_empty(), of) {
         (false, _) => Ok(events),
         (true, Some(id)) if run.call_state(id, None, Part::Do).is_some() => {
-            no_sense(format!("`{id}` waits for no attempt: one is under way"))
+            not_applicable(format!("`{id}` waits for no attempt: one is under way"))
         }
-        (true, Some(id)) => no_sense(format!("`{id}` waits for no attempt")),
-        (true, None) => no_sense("nothing waits for another attempt"),
+        (true, Some(id)) => not_applicable(format!("`{id}` waits for no attempt")),
+        (true, None) => not_applicable("nothing waits for another attempt"),
     }
 }

@@ -129,7 +129,7 @@ pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refus
 }
 
 fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -> Result<Vec<Event>, Refusal> {
-    let waits = run.beside.waits.contains_key(&step.id) || run.beside.asks(&step.id, None);
+    let waits = run.interactions.waits.contains_key(&step.id) || run.interactions.asks(&step.id, None);
     if run.steps.contains_key(&step.id) || waits {
         return Err(Refusal::NotDue("it has begun"));
     }

@@ -135,9 +135,9 @@ impl Due<'_> {
 
     /// Times of questions and waits. They stand still while the run is paused.
     fn times(&mut self) {
-        let beside = &self.run.beside;
-        let asks = beside.open().filter_map(|ask| ask.asked.until);
-        match asks.chain(beside.waits.values().filter_map(|wait| wait.until)).min() {
+        let interactions = &self.run.interactions;
+        let asks = interactions.open().filter_map(|ask| ask.asked.until);
+        match asks.chain(interactions.waits.values().filter_map(|wait| wait.until)).min() {
             Some(until) if until > self.conditions.now => self.wait(until),
             Some(_) if !self.actions.contains(&Action::Ask(Command::Elapse)) => {
                 self.actions.push(Action::Ask(Command::Elapse));
@@ -181,7 +181,7 @@ impl Due<'_> {
         if !step.needs.iter().all(|need| run.has_ended(&plan.steps[need.0].id)) {
             return;
         }
-        if run.beside.asks(&step.id, None) || run.beside.waits.contains_key(&step.id) {
+        if run.interactions.asks(&step.id, None) || run.interactions.waits.contains_key(&step.id) {
             return; // a person, a time or a signal moves it
         }
         if self.in_queue(index, step, None) {
@@ -207,7 +207,7 @@ impl Due<'_> {
 
     /// Whether it stands in a lock's queue, and does not hold the lock.
     fn in_queue(&mut self, index: StepIndex, step: &Step, item: Option<u32>) -> bool {
-        let place = self.run.beside.place(&step.id, item).filter(|place| !place.taken);
+        let place = self.run.interactions.place(&step.id, item).filter(|place| !place.taken);
         if let Some(place) = place {
             let (name, queued) = (place.name.clone(), place.queued);
             self.actions.push(Action::Lock { step: index, item, name, queued });
@@ -221,7 +221,7 @@ impl Due<'_> {
             let item = open.items.as_ref().map(|_| *slot);
             match call.phase {
                 // Another input is asked about before it is tried.
-                Phase::Waiting(_) if call.renew && self.run.beside.asks(&step.id, item) => {}
+                Phase::Waiting(_) if call.renew && self.run.interactions.asks(&step.id, item) => {}
                 Phase::Waiting(at) => self.attempt(index, step, item, Part::Do, at),
                 Phase::ToProbe(at) => self.attempt(index, step, item, Part::Probe, at),
                 Phase::Probing => self.aside(index, step, item, Part::Probe),
@@ -230,7 +230,7 @@ impl Due<'_> {
         }
         let Some(items) = &open.items else {
             // A single call that a person wants begun anew.
-            let anew = open.items.is_none() && open.nothing_begun() && !self.run.beside.asks(&step.id, None);
+            let anew = open.items.is_none() && open.nothing_begun() && !self.run.interactions.asks(&step.id, None);
             if anew && !self.in_queue(index, step, None) {
                 match self.conditions.hold_effects && is_effect(self.run, step) {
                     true => self.actions.push(Action::Held(index)),
@@ -239,12 +239,12 @@ impl Due<'_> {
             }
             return;
         };
-        if self.run.beside.asks(&step.id, None) {
+        if self.run.interactions.asks(&step.id, None) {
             return; // a person looks at all of them
         }
         let queued = open.queued.iter().copied().filter(|slot| !self.in_queue(index, step, Some(*slot)));
         let queued: Vec<u32> = queued.collect();
-        let fresh = |slot: &u32| open.is_new(*slot) && !self.run.beside.asks(&step.id, Some(*slot));
+        let fresh = |slot: &u32| open.is_new(*slot) && !self.run.interactions.asks(&step.id, Some(*slot));
         let next: Vec<u32> = match (&open.taken, &step.for_each) {
             // In the place of items, which take up the room of their step.
             (Some(taken), _) if step.needs.iter().all(|need| self.run.has_ended(&self.plan.steps[need.0].id)) => {
@@ -313,7 +313,7 @@ impl Due<'_> {
                 }
             }
         }
-        let children = !run.beside.children.is_empty();
+        let children = !run.interactions.children.is_empty();
         if self.actions.is_empty() && self.wake.is_none() && run.in_flight == 0 && !children {
             self.actions.push(Action::Ask(Command::Conclude));
         }

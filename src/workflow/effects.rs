@@ -36,7 +36,7 @@ impl Run {
         let calls = own.flatten().chain(self.asides.values());
         calls.filter(|call| call.may_be_done()).for_each(|call| touched.note(call.effect));
         // What a run does that it began is not known here before it has ended.
-        if !self.beside.children.is_empty() && self.mode() == Mode::Real {
+        if !self.interactions.children.is_empty() && self.mode() == Mode::Real {
             touched.note(EffectClass::Shared);
         }
         touched

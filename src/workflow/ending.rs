@@ -19,7 +19,7 @@ use crate::names::StepId;
 
 /// Ends the run, or goes one phase on.
 pub(super) fn conclude(run: &Run, plan: &Plan, world: &World) -> Result<Vec<Event>, Refusal> {
-    if run.is_paused() || run.in_flight > 0 || !run.beside.children.is_empty() {
+    if run.is_paused() || run.in_flight > 0 || !run.interactions.children.is_empty() {
         return Err(Refusal::NotDue("calls or other runs are under way, or the run is paused"));
     }
     let Some(failure) = &run.failing else {
@@ -104,9 +104,9 @@ pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
 pub(super) fn cancel(run: &Run, compensate: bool, reason: Option<String>, by: &str) -> Result<Vec<Event>, Refusal> {
     match (&run.cancel, run.undoing.is_some(), compensate) {
         (Some(cancel), _, _) if cancel.compensate == compensate || compensate => {
-            Err(Refusal::NoSense(format!("{} has cancelled it already", cancel.by)))
+            Err(Refusal::NotApplicable(format!("{} has cancelled it already", cancel.by)))
         }
-        (None, true, true) => Err(Refusal::NoSense(
+        (None, true, true) => Err(Refusal::NotApplicable(
             "what was done is being undone already; without compensation the rest would be left as it is".into(),
         )),
         _ => Ok(vec![Event::Control(ControlEvent::CancelOrdered { by: by.to_owned(), compensate, reason })]),

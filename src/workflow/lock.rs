@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::calls::Place;
+use super::calls::StepItem;
 use super::conflict::conflict;
 use super::decide::{failed, finished, skipped};
 use super::rules::Busy;
@@ -28,7 +28,7 @@ pub(super) fn gate(run: &Run, world: &World, step: &Step, item: Option<u32>) -> 
     if run.mode() == Mode::Rehearse {
         return None;
     }
-    match run.beside.place(&step.id, item) {
+    match run.interactions.place(&step.id, item) {
         Some(place) if place.taken => return None,
         Some(_) => return Some(Err(Refusal::NotDue("it stands in a lock's queue"))),
         None => {}
@@ -60,7 +60,7 @@ pub(super) fn seen(
     queued: Seq,
     seen: LockSeen,
 ) -> Result<Vec<Event>, Refusal> {
-    let place = run.beside.place(&step.id, item).filter(|place| !place.taken && place.queued == queued);
+    let place = run.interactions.place(&step.id, item).filter(|place| !place.taken && place.queued == queued);
     let place = place.ok_or(Refusal::NotDue("it does not stand there in a queue"))?;
     if run.is_paused() || run.is_ending() {
         return Err(Refusal::NotDue("the run is ending, or paused"));
@@ -108,13 +108,13 @@ pub(super) fn cancel(step: &Step, why: &str) -> Event {
 
 /// What a decision comes to, with the places in queues that it gives up.
 pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
-    if run.beside.places.is_empty() {
+    if run.interactions.places.is_empty() {
         return events;
     }
-    let mut left: BTreeSet<&Place> = BTreeSet::new();
+    let mut left: BTreeSet<&StepItem> = BTreeSet::new();
     let mut all = Vec::with_capacity(events.len() + 1);
     for event in events {
-        let gives_up = |(step, item): &Place, taken: bool| match &event {
+        let gives_up = |(step, item): &StepItem, taken: bool| match &event {
             Event::StepFinished(finished) => {
                 finished.part == Part::Do
                     && finished.step == *step
@@ -133,7 +133,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
             _ => false,
         };
         let leaving: Vec<_> =
-            run.beside.places.iter().filter(|(place, queued)| gives_up(place, queued.taken)).collect();
+            run.interactions.places.iter().filter(|(place, queued)| gives_up(place, queued.taken)).collect();
         let last = match &event {
             Event::Ending(ending) => ending.is_last() || matches!(ending, EndingEvent::CompensationBegan { .. }),
             _ => false,

@@ -5,8 +5,8 @@
 //! run waits for somebody to perform. Recording and replay go through the same [`evolve`]. No clock, no random, no id
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
+mod attempt_result;
 mod begin;
-mod beside;
 mod bytes;
 mod call_record;
 mod calls;
@@ -28,7 +28,7 @@ mod evolve;
 mod facts;
 mod failure;
 mod fallback;
-mod heard;
+mod interactions;
 mod keep;
 mod lock;
 pub mod missing;
@@ -69,7 +69,7 @@ pub use call_record::{CallRecord, Part};
 pub use calls::{InFlight, Undone};
 pub use check::Known;
 pub use child::OpenChild;
-pub use command::{Command, Heard, Knot, LockSeen, Refusal};
+pub use command::{AttemptResult, Command, Knot, LockSeen, Refusal};
 pub use decide::{decide, input_refused};
 pub use definition::WorkflowDraft;
 pub use due::{Action, Conditions, due, sends};
@@ -86,7 +86,9 @@ pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
 pub use missing::Missing;
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;
-pub use people::{Asked, AskedKind, Choice, OnTimeout, Order, ReviewItem, Risk, Said, UNVERIFIED};
+pub use people::{
+    CheckpointAnswer, CheckpointKind, Choice, OnTimeout, OpenCheckpoint, Order, ReviewItem, Risk, UNVERIFIED,
+};
 pub use plan::{
     Answer, Call, CallBody, ForEach, OnTrouble, Plan, Probe, Respond, Retry, Schema, Statuses, Step, StepIndex,
     StepKind, Trouble,

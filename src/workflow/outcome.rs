@@ -12,13 +12,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::attempt_result::{Class, about, classify, is_conflict, response, retry_after, status_of};
 use super::calls::{CallState, Phase};
 use super::conflict::{conflict, pauses, shorten_value};
-use super::heard::{Class, about, classify, is_conflict, response, retry_after, status_of};
 use super::rules::Busy;
 use super::{
-    Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, OnTrouble, Outcome,
-    Part, Plan, Refusal, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock, probe, undo,
+    AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, OnTrouble,
+    Outcome, Part, Plan, Refusal, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
+    probe, undo,
 };
 
 /// An attempt that ended.
@@ -37,7 +38,7 @@ pub(super) struct Ended<'a> {
 }
 
 /// What came back, held against what the step accepts.
-pub(super) fn record(ended: &Ended<'_>, heard: Heard) -> Result<Vec<Event>, Refusal> {
+pub(super) fn record(ended: &Ended<'_>, heard: AttemptResult) -> Result<Vec<Event>, Refusal> {
     let state = ended.run.call_state(&ended.step.id, ended.item, ended.part);
     let under_way = |state: &&CallState| state.attempt == ended.attempt && state.phase == Phase::InFlight;
     let Some(state) = state.filter(under_way) else { return Err(Refusal::NotDue("no such attempt is under way")) };
@@ -50,11 +51,13 @@ pub(super) fn record(ended: &Ended<'_>, heard: Heard) -> Result<Vec<Event>, Refu
 }
 
 impl Ended<'_> {
-    fn of_step(&self, call: &Call, state: &CallState, heard: Heard) -> Vec<Event> {
+    fn of_step(&self, call: &Call, state: &CallState, heard: AttemptResult) -> Vec<Event> {
         let class = classify(call, &heard);
         // Nothing is built for a failure where there is none.
         let heard = match (class, heard) {
-            (Class::Done, Heard::Reply { status, headers, output, .. }) => return self.done(status, headers, output),
+            (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
+                return self.done(status, headers, output);
+            }
             (_, heard) => heard,
         };
         let failure = self.failure(&heard, class);
@@ -63,7 +66,7 @@ impl Ended<'_> {
         let response = response(&heard);
         // What an earlier attempt did stays unknown, whatever this one did: nothing takes the step's place.
         let tainted = self.run.may_have_happened(&self.step.id, self.item);
-        if matches!(heard, Heard::Missing(_)) {
+        if matches!(heard, AttemptResult::Missing(_)) {
             // The next attempt finds that out before it begins, and pauses the run.
             return vec![self.retry_at(self.now, uncertain, failure.message, true, false)];
         }
@@ -88,7 +91,7 @@ impl Ended<'_> {
                 }
             }
             (Class::NotDone, heard) => {
-                let shut = matches!(heard, Heard::BreakerOpen { .. });
+                let shut = matches!(heard, AttemptResult::BreakerOpen { .. });
                 // A caller is not kept waiting for a probe, unless the step says how long that may take.
                 let hurries = self.part == Part::Do
                     && state.until.is_none()
@@ -232,10 +235,11 @@ impl Ended<'_> {
         state: &CallState,
         unknown: bool,
         failure: &Failure,
-        heard: &Heard,
+        heard: &AttemptResult,
     ) -> Option<Event> {
         // Nothing was tried.
-        let shut = matches!(heard, Heard::BreakerOpen { .. } | Heard::Withheld(_) | Heard::Missing(_));
+        let shut =
+            matches!(heard, AttemptResult::BreakerOpen { .. } | AttemptResult::Withheld(_) | AttemptResult::Missing(_));
         let stops = self.part == Part::Do && self.run.is_ending();
         if stops || (unknown && !state.repeatable) || (!shut && state.counted() >= call.retry.attempts) {
             return None;
@@ -301,15 +305,21 @@ impl Ended<'_> {
     }
 
     /// What it comes to for people, and for the caller's problem document.
-    pub(super) fn failure(&self, heard: &Heard, class: Class) -> Failure {
+    pub(super) fn failure(&self, heard: &AttemptResult, class: Class) -> Failure {
         let (status, about) = (status_of(heard), about(heard));
         let kind = match (heard, class) {
-            (Heard::NotSent(_) | Heard::BreakerOpen { .. } | Heard::Withheld(_) | Heard::Missing(_), _)
+            (
+                AttemptResult::NotSent(_)
+                | AttemptResult::BreakerOpen { .. }
+                | AttemptResult::Withheld(_)
+                | AttemptResult::Missing(_),
+                _,
+            )
             | (_, Class::NotDone) => FailureKind::Unavailable,
-            (Heard::TimedOut(_), _) => FailureKind::TimedOut,
-            (Heard::CutOff(_) | Heard::Interrupted, _) | (_, Class::Unknown) => FailureKind::Broken,
-            (Heard::Unreadable { .. }, _) => FailureKind::Bound,
-            (Heard::Reply { .. }, _) => FailureKind::Refused,
+            (AttemptResult::TimedOut(_), _) => FailureKind::TimedOut,
+            (AttemptResult::CutOff(_) | AttemptResult::Interrupted, _) | (_, Class::Unknown) => FailureKind::Broken,
+            (AttemptResult::Unreadable { .. }, _) => FailureKind::Bound,
+            (AttemptResult::Reply { .. }, _) => FailureKind::Refused,
         };
         Failure {
             kind,

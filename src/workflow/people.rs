@@ -51,7 +51,7 @@ pub enum OnTimeout {
 
 /// A checkpoint: what a run asks people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct OpenCheckpoint {
     /// Its id.
     pub checkpoint: CheckpointId,
     /// The step.
@@ -59,7 +59,7 @@ pub struct Asked {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// What kind.
-    pub kind: AskedKind,
+    pub kind: CheckpointKind,
     /// How much is at stake.
     pub risk: Risk,
     /// The question, for a person.
@@ -83,7 +83,7 @@ pub struct Asked {
 /// What kind of checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum AskedKind {
+pub enum CheckpointKind {
     /// A step of kind `checkpoint`.
     Question,
     /// A step of medium risk: yes or no.
@@ -105,7 +105,7 @@ pub struct ReviewItem {
 
 /// What somebody says to a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Said {
+pub struct CheckpointAnswer {
     /// Yes or no.
     pub approve: bool,
     /// The values that were asked for: the step's output.
@@ -222,7 +222,7 @@ pub enum Order {
         /// Which.
         checkpoint: CheckpointId,
         /// How.
-        said: Said,
+        said: CheckpointAnswer,
     },
     /// Another run takes its place: the way to a rerun of a run that could go on.
     HandOver {

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::attempt_result::{Class, classify};
 use super::begin::first_request;
 use super::calls::{CallState, Evidence, Phase};
 use super::conflict::conflict;
-use super::heard::{Class, classify};
 use super::outcome::{Ended, pause};
 use super::world::call_scope;
 use super::{
-    ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Heard, Outcome, Part, Probe, Refusal, Retry,
-    Run, Step, StepEvent, StepStarted, World, missing,
+    AttemptResult, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, Outcome, Part, Probe,
+    Refusal, Retry, Run, Step, StepEvent, StepStarted, World, missing,
 };
 
 /// The first or next attempt of a probe.
@@ -73,12 +73,12 @@ pub(super) fn begin(
 }
 
 /// An attempt of a probe ended.
-pub(super) fn ended(ended: &Ended<'_>, state: &CallState, heard: Heard) -> Vec<Event> {
+pub(super) fn ended(ended: &Ended<'_>, state: &CallState, heard: AttemptResult) -> Vec<Event> {
     let Some(probe) = &ended.step.probe else { return Vec::new() };
     let class = classify(&probe.call, &heard);
     let failure = ended.failure(&heard, class);
     match (class, heard) {
-        (Class::Done, Heard::Reply { status, headers, output, .. }) => {
+        (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
             let headers = headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
             judged(ended, probe, state, status, Arc::new(Value::Object(headers)), output)
         }
@@ -122,7 +122,7 @@ fn judged(
             let (call, state) = (ended.step.call(Part::Do), ended.run.call_state(&ended.step.id, ended.item, Part::Do));
             let message = format!("`{}`: its probe says that nothing was done", ended.step.id);
             let failure = Failure::of_step(FailureKind::Unavailable, &ended.step.id, ended.item, message);
-            let heard = Heard::NotSent(String::new());
+            let heard = AttemptResult::NotSent(String::new());
             let retry = call.zip(state).and_then(|(call, state)| step.retry(call, state, false, &failure, &heard));
             match retry {
                 Some(retry) => events.push(retry),

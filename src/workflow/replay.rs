@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::due::due;
 use super::respond::ANSWER;
 use super::{
-    Action, AnswerEvent, Asked, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
-    EndingEvent, Event, FailureKind, Heard, LockEvent, Misfit, Outcome, Part, Plan, Run, Skipped, StepEvent,
+    Action, AnswerEvent, AttemptResult, CallRecord, CheckpointEvent, ChildEvent, Command, Conditions, ConflictEvent,
+    EndingEvent, Event, FailureKind, LockEvent, Misfit, OpenCheckpoint, Outcome, Part, Plan, Run, Skipped, StepEvent,
     StepFinished, StepKind, WaitEvent, World, decide, evolve,
 };
 use crate::names::{RunId, Seq, StepId};
@@ -209,7 +209,7 @@ impl Judge<'_> {
                 Event::Wait(WaitEvent::Began { step: would, until: would_until, signal: would_signal }),
             ) => (was, was_signal) == (would, would_signal) && same_time(*was_until, *would_until),
             (Event::Checkpoint(CheckpointEvent::Opened(was)), Event::Checkpoint(CheckpointEvent::Opened(would))) => {
-                let again = Asked { at: was.at, until: was.until, ..(**would).clone() };
+                let again = OpenCheckpoint { at: was.at, until: was.until, ..(**would).clone() };
                 **was == again && same_time(was.until, would.until)
             }
             (
@@ -224,7 +224,7 @@ impl Judge<'_> {
     /// What the plan makes of what a service answered.
     fn ended(&self, event: &Event, finished: &StepFinished) -> Option<Found> {
         let (step, _) = self.plan.step(&finished.step)?;
-        let reply = |status: u16, headers: &BTreeMap<String, String>, output: &Arc<Value>| Heard::Reply {
+        let reply = |status: u16, headers: &BTreeMap<String, String>, output: &Arc<Value>| AttemptResult::Reply {
             status,
             headers: headers.clone(),
             output: output.clone(),
@@ -236,7 +236,7 @@ impl Judge<'_> {
             }
             Outcome::NotDone { failure } | Outcome::Failed { failure } => match failure.status {
                 Some(status) => reply(status, &BTreeMap::new(), &Arc::default()),
-                None => Heard::NotSent(failure.message.clone()),
+                None => AttemptResult::NotSent(failure.message.clone()),
             },
             Outcome::Unknown { .. } | Outcome::Rehearsed { .. } => return None,
         };

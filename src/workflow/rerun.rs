@@ -18,8 +18,8 @@ use super::{
 };
 use crate::names::{RunId, StepId};
 
-fn no_sense<T>(why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::NoSense(why.into()))
+fn not_applicable<T>(why: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::NotApplicable(why.into()))
 }
 
 /// The events with which the new run begins, after its birth.
@@ -70,33 +70,33 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Refusa
 fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Refusal> {
     let (start, _) = plan.step(from).ok_or(Refusal::NoSuchStep)?;
     if old.mode() != Mode::Real {
-        return no_sense(format!("a {} run is not run again", old.mode().as_str()));
+        return not_applicable(format!("a {} run is not run again", old.mode().as_str()));
     }
     if let Some(superseded) = old.superseded().filter(|superseded| superseded.from != *from) {
         let Superseded { by, from, .. } = superseded;
-        return no_sense(format!("{by} takes its place, from `{from}`: that cannot be changed any more"));
+        return not_applicable(format!("{by} takes its place, from `{from}`: that cannot be changed any more"));
     }
     match old.status() {
         RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled => {}
-        RunStatus::Paused if old.is_ending() => return no_sense("it is ending: decide what is open first"),
+        RunStatus::Paused if old.is_ending() => return not_applicable("it is ending: decide what is open first"),
         RunStatus::Paused => match &old.started.parent {
             None => {}
             Some(parent) => {
                 let parent = parent.run;
-                return no_sense(format!(
+                return not_applicable(format!(
                     "{parent} began it and waits for it: decide what is open, or cancel it first"
                 ));
             }
         },
-        RunStatus::Abandoned => return no_sense("legacy has answered its request"),
-        status => return no_sense(format!("the run is {}: pause or cancel it first", status.as_str())),
+        RunStatus::Abandoned => return not_applicable("legacy has answered its request"),
+        status => return not_applicable(format!("the run is {}: pause or cancel it first", status.as_str())),
     }
-    if !old.in_flight().is_empty() || !old.beside.children.is_empty() {
-        return no_sense("something of it is still under way");
+    if !old.in_flight().is_empty() || !old.interactions.children.is_empty() {
+        return not_applicable("something of it is still under way");
     }
     let open = old.conflicts().iter().find(|conflict| conflict.kind == ConflictKind::OutcomeUnknown);
     if let Some(step) = open.map(|conflict| &conflict.step).or_else(|| Some(old.uncertain().next()?.0)) {
-        return no_sense(format!(
+        return not_applicable(format!(
             "it is unknown whether `{step}` was done: decide that first, or cancel the run and begin right there"
         ));
     }
@@ -107,7 +107,7 @@ fn anew(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, Re
     });
     match done_twice {
         None => Ok(anew),
-        Some(call) => no_sense(format!(
+        Some(call) => not_applicable(format!(
             "it is unknown whether `{step}` was done, and it would be done again; to do that all the same, begin at \
              `{step}`",
             step = call.step

@@ -49,7 +49,7 @@ pub(super) fn resolve(
     offered.retain(|choice| conflict.choices.iter().any(|noted| noted == choice));
     if !offered.contains(&choice.name()) {
         let why = why_not(run, of, *item, conflict.kind, choice);
-        return Err(Refusal::NoSense(format!(
+        return Err(Refusal::NotApplicable(format!(
             "`{}` makes no sense here: {why}; choose one of {}",
             choice.name(),
             offered.join(", ")
@@ -106,7 +106,8 @@ pub(super) fn resolve(
         // The choice says it all.
         (Choice::Skip | Choice::Take { .. }, Part::Undo) => {}
         (Choice::Fallback, _) => {
-            let gone = || Refusal::NoSense(format!("the fallback of `{step}` has ended, and takes no other place"));
+            let gone =
+                || Refusal::NotApplicable(format!("the fallback of `{step}` has ended, and takes no other place"));
             let by = fallback::of(run, plan, of, *item).ok_or_else(gone)?;
             let failure = Failure {
                 kind: FailureKind::Unavailable,
@@ -145,15 +146,15 @@ fn none_open(run: &Run, plan: &Plan, step: &StepId, item: Option<u32>) -> Refusa
     let items: Vec<_> = over.take(8).map(|item| item.to_string()).collect();
     let what = item.map_or_else(|| format!("`{step}`"), |item| format!("item {item} of `{step}`"));
     match (items.is_empty(), plan.step(step), run.conflict()) {
-        (false, ..) => Refusal::NoSense(format!(
+        (false, ..) => Refusal::NotApplicable(format!(
             "no conflict over {what} is open; name the item that is meant (`item`): one is open over item {}",
             items.join(", ")
         )),
         (true, None, _) => Refusal::NoSuchStep,
         (true, Some(_), Some(open)) => {
-            Refusal::NoSense(format!("no conflict over {what} is open; one is over `{}`", open.step))
+            Refusal::NotApplicable(format!("no conflict over {what} is open; one is over `{}`", open.step))
         }
-        (true, Some(_), None) => Refusal::NoSense(format!("no conflict over {what} is open")),
+        (true, Some(_), None) => Refusal::NotApplicable(format!("no conflict over {what} is open")),
     }
 }
 

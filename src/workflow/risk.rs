@@ -10,17 +10,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::beside::Ask;
 use super::checkpoint::{About, ask, needs_person};
 use super::conflict::{conflict, shorten_value};
 use super::decide::{failed, failure, finished};
 use super::due::sends;
+use super::interactions::RunQuestion;
 use super::plan::Step;
 use super::rules::Level;
 use super::world::{call_scope, item_scope};
 use super::{
-    AskedKind, Call, CallBody, CheckpointEvent, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind,
-    Mode, Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, World, fallback, wire,
+    Call, CallBody, CheckpointEvent, CheckpointKind, ConflictEvent, ConflictKind, EffectClass, Event, Failure,
+    FailureKind, Mode, Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, World, fallback, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
@@ -55,19 +55,19 @@ pub(super) fn gate(run: &Run, plan: &Plan, world: &World, step: &Step, item: Opt
         return beside_legacy(run, plan, world, step, item);
     }
     // What takes the place of items is judged one by one: which of them it is to take nobody knows before.
-    let changed = run.beside.changed.contains(&(step.id.clone(), item))
+    let changed = run.interactions.changed.contains(&(step.id.clone(), item))
         || is_renewed(run, step, item)
         || fallback::by_item(run, step);
-    let answer = |ask: &Ask| match (ask.is_open(), ask.approved()) {
+    let answer = |ask: &RunQuestion| match (ask.is_open(), ask.approved()) {
         (true, _) => Some(Gate::Shut),
         (false, Some(_)) => Some(Gate::Open),
         (false, None) => None,
     };
-    if let Some(gate) = run.beside.ask(&step.id, item).and_then(answer) {
+    if let Some(gate) = run.interactions.ask(&step.id, item).and_then(answer) {
         return gate;
     }
     if item.is_some() && !changed {
-        if let Some(gate) = run.beside.ask(&step.id, None).and_then(answer) {
+        if let Some(gate) = run.interactions.ask(&step.id, None).and_then(answer) {
             return gate;
         }
         // Its first item was judged, with all others.
@@ -111,7 +111,7 @@ fn beside_legacy(run: &Run, plan: &Plan, world: &World, step: &Step, item: Optio
 
 /// The world as it was when people were asked about this: what they saw is what is performed.
 pub(super) fn as_asked(run: &Run, world: &World, step: &Step, item: Option<u32>) -> World {
-    let ask = run.beside.ask(&step.id, item).or_else(|| run.beside.ask(&step.id, None));
+    let ask = run.interactions.ask(&step.id, item).or_else(|| run.interactions.ask(&step.id, None));
     match ask.filter(|ask| ask.approved().is_some()) {
         Some(ask) => world.at(ask.asked.at),
         None => world.clone(),
@@ -139,8 +139,10 @@ pub(super) fn without_struck(
     item: Option<u32>,
     scope: &Scope,
 ) -> Result<Option<Value>, (Vec<ReadPath>, ExpressionError)> {
-    let said = run.beside.ask(&step.id, item).filter(|ask| ask.asked.kind == AskedKind::Review);
-    let Some(said) = said.and_then(Ask::approved).filter(|said| !said.struck.is_empty()) else { return Ok(None) };
+    let said = run.interactions.ask(&step.id, item).filter(|ask| ask.asked.kind == CheckpointKind::Review);
+    let Some(said) = said.and_then(RunQuestion::approved).filter(|said| !said.struck.is_empty()) else {
+        return Ok(None);
+    };
     if step.for_each.is_some() && item.is_none() {
         return Ok(None);
     }
@@ -283,7 +285,7 @@ impl Judge<'_> {
                 self.shown(many.as_ref().and_then(|items| items.first()).map(|(slot, _)| *slot).or(self.item))?;
             let question =
                 format!("May `{step}` be performed{}{what}? ({})", if what.is_empty() { "" } else { " " }, shown.0);
-            return Ok(About { item: self.item, kind: AskedKind::Approval, risk, question, items: Vec::new() });
+            return Ok(About { item: self.item, kind: CheckpointKind::Approval, risk, question, items: Vec::new() });
         }
         let mut items = Vec::new();
         match many {
@@ -312,7 +314,7 @@ impl Judge<'_> {
             1 => format!("May `{step}` be performed?"),
             many => format!("Which of the {many} items of `{step}` may be performed?"),
         };
-        Ok(About { item: self.item, kind: AskedKind::Review, risk, question, items })
+        Ok(About { item: self.item, kind: CheckpointKind::Review, risk, question, items })
     }
 
     /// What would be done, and with which body.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::beside::Beside;
-use super::calls::{CallState, DoneCall, Open, Phase, Place, StepState, Undoing, Unsettled};
+use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, Undoing, Unsettled};
+use super::interactions::Interactions;
 use super::serde_forms::pairs;
 use super::touched::Touched;
 use super::{
@@ -34,7 +34,7 @@ pub struct Run {
     pub(super) asides: BTreeMap<(StepId, Option<u32>, Part), CallState>,
     /// What people gave instead of what the plan says, for steps and items.
     #[serde(with = "pairs")]
-    pub(super) inputs: BTreeMap<Place, Arc<Value>>,
+    pub(super) inputs: BTreeMap<StepItem, Arc<Value>>,
     /// Fallbacks that were taken, and whose place each takes.
     pub(super) replaced: BTreeMap<StepId, StepId>,
     pub(super) answer: Option<Arc<AnswerRecord>>,
@@ -57,7 +57,7 @@ pub struct Run {
     pub(super) unknown: Vec<Unsettled>,
     pub(super) undoing: Option<Undoing>,
     /// What stands between steps and their calls.
-    pub(super) beside: Beside,
+    pub(super) interactions: Interactions,
     pub(super) end: Option<End>,
     /// Effects that were done or may have been, of calls that are over.
     pub(super) touched: Touched,
@@ -257,7 +257,7 @@ impl Run {
     }
     /// The lock that a step (an item) holds.
     pub fn holds(&self, step: &StepId, item: Option<u32>) -> Option<&str> {
-        self.beside.place(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
+        self.interactions.place(step, item).filter(|place| place.taken).map(|place| place.name.as_str())
     }
     /// Why it is paused or ended early, in a sentence.
     pub fn note(&self) -> Option<String> {

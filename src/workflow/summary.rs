@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{Phase, StepState};
 use super::run::End;
-use super::{Asked, Mode, Risk, Run};
+use super::{Mode, OpenCheckpoint, Risk, Run};
 use crate::names::{CheckpointId, JobId, PlanId, RouteId, RunId, Seq, WorkflowName};
 
 /// Where a run stands.
@@ -115,8 +115,8 @@ impl Run {
             None if self.is_paused() => RunStatus::Paused,
             None if self.undoing.is_some() => RunStatus::Compensating,
             None if self.is_ending() || self.moves() => RunStatus::Running,
-            None if self.beside.open().next().is_some() => RunStatus::WaitingCheckpoint,
-            None if self.beside.waits.values().any(|wait| wait.signal.is_some()) => RunStatus::WaitingSignal,
+            None if self.interactions.open().next().is_some() => RunStatus::WaitingCheckpoint,
+            None if self.interactions.waits.values().any(|wait| wait.signal.is_some()) => RunStatus::WaitingSignal,
             None => RunStatus::Running,
         }
     }
@@ -129,7 +129,7 @@ impl Run {
             }),
             _ => false,
         };
-        self.in_flight > 0 || !self.beside.children.is_empty() || self.steps.values().any(tried)
+        self.in_flight > 0 || !self.interactions.children.is_empty() || self.steps.values().any(tried)
     }
     /// When something of it elapses next, where nothing moves it before. A paused run waits for nothing but its own
     /// deadline.
@@ -147,20 +147,20 @@ impl Run {
         });
         let calls = calls.flat_map(|calls| calls.values()).chain(self.asides.values());
         // One that a person gave another input waits until somebody has approved that.
-        let asks = self.beside.open().next().is_some();
+        let asks = self.interactions.open().next().is_some();
         let calls = calls.filter_map(|call| match call.phase {
             Phase::Waiting(_) if call.renew && asks => None,
             Phase::Waiting(at) | Phase::ToProbe(at) => Some(at),
             Phase::InFlight | Phase::Probing | Phase::Stuck => None,
         });
-        let asks = self.beside.open().filter_map(|ask| ask.asked.until);
-        let waits = self.beside.waits.values().filter_map(|wait| wait.until);
-        let beside = asks.chain(waits).filter(|_| self.failing.is_none());
-        own.into_iter().chain(calls).chain(beside).min()
+        let asks = self.interactions.open().filter_map(|ask| ask.asked.until);
+        let waits = self.interactions.waits.values().filter_map(|wait| wait.until);
+        let from_people = asks.chain(waits).filter(|_| self.failing.is_none());
+        own.into_iter().chain(calls).chain(from_people).min()
     }
     /// Open questions to people, in the order of their ids.
-    pub fn asked(&self) -> impl Iterator<Item = &Asked> {
-        self.beside.open().map(|ask| &*ask.asked).filter(|_| self.end.is_none() && self.failing.is_none())
+    pub fn asked(&self) -> impl Iterator<Item = &OpenCheckpoint> {
+        self.interactions.open().map(|ask| &*ask.asked).filter(|_| self.end.is_none() && self.failing.is_none())
     }
     /// The run in one row. `updated` is when its last event happened.
     pub fn summary(&self, updated: Timestamp) -> RunSummary {

@@ -29,8 +29,8 @@ use serde_json::{Value, json};
 
 use super::testing::PlanBuilder;
 use super::{
-    Action, Command, Conditions, EffectClass, Event, FailureKind, Heard, Mode, Outcome, Plan, Refusal, Run, RunStarted,
-    RunStatus, StepKind, World, decide, due, evolve, fold, view,
+    Action, AttemptResult, Command, Conditions, EffectClass, Event, FailureKind, Mode, Outcome, Plan, Refusal, Run,
+    RunStarted, RunStatus, StepKind, World, decide, due, evolve, fold, view,
 };
 use crate::names::{RunId, ServiceName, StepId};
 
@@ -128,7 +128,7 @@ impl<'a> Bench<'a> {
         }
         panic!("the run does not come to rest");
     }
-    fn reply(&mut self, step: &str, item: Option<u32>, heard: Heard) -> Result<usize, Refusal> {
+    fn reply(&mut self, step: &str, item: Option<u32>, heard: AttemptResult) -> Result<usize, Refusal> {
         let attempt = self.run.attempt(&StepId::from(step), item, super::Part::Do).expect("under way").attempt;
         let place = self.plan.steps.iter().position(|known| known.id.as_str() == step).unwrap();
         self.ask(Command::Record {
@@ -150,11 +150,11 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn ok(output: Value) -> Heard {
-    Heard::Reply { status: 200, headers: BTreeMap::new(), output: Arc::new(output), retry_after_ms: None }
+fn ok(output: Value) -> AttemptResult {
+    AttemptResult::Reply { status: 200, headers: BTreeMap::new(), output: Arc::new(output), retry_after_ms: None }
 }
-fn status(status: u16) -> Heard {
-    Heard::Reply { status, headers: BTreeMap::new(), output: Arc::new(Value::Null), retry_after_ms: None }
+fn status(status: u16) -> AttemptResult {
+    AttemptResult::Reply { status, headers: BTreeMap::new(), output: Arc::new(Value::Null), retry_after_ms: None }
 }
 
 fn order() -> Arc<Plan> {
@@ -243,14 +243,14 @@ fn what_may_be_sent_again_is_sent_again_and_what_may_not_pauses() {
     bench.reply("price", None, ok(json!({"total": 7}))).unwrap();
     bench.settle();
     let first = bench.run.attempt(&"reserve".into(), Some(0), super::Part::Do).unwrap();
-    bench.reply("reserve", Some(0), Heard::CutOff("x".into())).unwrap();
+    bench.reply("reserve", Some(0), AttemptResult::CutOff("x".into())).unwrap();
     bench.settle();
     let second = bench.run.attempt(&"reserve".into(), Some(0), super::Part::Do).unwrap();
     assert_eq!((second.attempt, &second.key, &second.request), (2, &first.key, &first.request));
     assert!(second.key.is_some());
     bench.reply("reserve", Some(0), ok(json!({}))).unwrap();
     bench.settle();
-    bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
+    bench.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
     bench.settle();
     assert_eq!(bench.run.status(), RunStatus::Paused);
     assert_eq!(bench.ask(Command::Abandon { reason: "x" }), Err(Refusal::EffectsBegun));
@@ -258,7 +258,7 @@ fn what_may_be_sent_again_is_sent_again_and_what_may_not_pauses() {
 
 #[test]
 fn outcomes_are_told_apart() {
-    let try_once = |heard: Heard| {
+    let try_once = |heard: AttemptResult| {
         let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
         let mut bench = Bench::new(&plan, Mode::Real, json!({}));
         bench.settle();
@@ -268,11 +268,11 @@ fn outcomes_are_told_apart() {
     };
     assert_eq!(try_once(status(429)), (RunStatus::Failed, Some(FailureKind::Unavailable)));
     assert_eq!(try_once(status(503)), (RunStatus::Paused, None), "a proxy says so after the service was cut off");
-    assert_eq!(try_once(Heard::NotSent("x".into())), (RunStatus::Failed, Some(FailureKind::Unavailable)));
+    assert_eq!(try_once(AttemptResult::NotSent("x".into())), (RunStatus::Failed, Some(FailureKind::Unavailable)));
     assert_eq!(try_once(status(404)), (RunStatus::Failed, Some(FailureKind::Refused)));
     assert_eq!(try_once(status(500)), (RunStatus::Paused, None));
-    assert_eq!(try_once(Heard::Interrupted), (RunStatus::Paused, None));
-    let large = Heard::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() };
+    assert_eq!(try_once(AttemptResult::Interrupted), (RunStatus::Paused, None));
+    let large = AttemptResult::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() };
     assert_eq!(try_once(large), (RunStatus::Failed, Some(FailureKind::Bound)));
 }
 
@@ -350,13 +350,13 @@ enum Fate {
 }
 
 impl Fate {
-    fn heard(self, step: &StepId, item: Option<u32>) -> Heard {
+    fn heard(self, step: &StepId, item: Option<u32>) -> AttemptResult {
         match self {
             Fate::Ok => ok(json!({"of": step.as_str(), "item": item, "total": 3, "list": [1, 2, 3]})),
             Fate::Refused => status(404),
             Fate::NotDone => status(429),
-            Fate::Unknown => Heard::TimedOut("x".into()),
-            Fate::NotSent => Heard::NotSent("x".into()),
+            Fate::Unknown => AttemptResult::TimedOut("x".into()),
+            Fate::NotSent => AttemptResult::NotSent("x".into()),
             Fate::Declined => status(402),
         }
     }
@@ -457,7 +457,7 @@ fn play(
             crashed = true;
             bench.run = fold(&bench.events).unwrap();
             for attempt in bench.run.in_flight().into_iter().filter(|attempt| !attempt.repeatable) {
-                bench.reply(attempt.step.as_str(), attempt.item, Heard::Interrupted).unwrap();
+                bench.reply(attempt.step.as_str(), attempt.item, AttemptResult::Interrupted).unwrap();
             }
             continue;
         }

@@ -6,22 +6,22 @@
 
 use std::sync::Arc;
 
+use super::attempt_result::{Class, classify, response};
 use super::begin::{first_request, idempotency_key};
-use super::calls::{CallState, DoneCall, Phase, Place};
+use super::calls::{CallState, DoneCall, Phase, StepItem};
 use super::conflict::conflict;
 use super::decide::failure;
 use super::due::sends;
-use super::heard::{Class, classify, response};
 use super::outcome::Ended;
 use super::{
-    Call, ConflictEvent, ConflictKind, EffectClass, Event, Failure, Heard, Outcome, Part, Plan, Refusal, Run, Step,
-    StepFinished, StepStarted, World, missing,
+    AttemptResult, Call, ConflictEvent, ConflictKind, EffectClass, Event, Failure, Outcome, Part, Plan, Refusal, Run,
+    Step, StepFinished, StepStarted, World, missing,
 };
 
 /// What is to be undone, in groups: those of one overlapped, each with all others of it.
-pub(super) fn list(run: &Run, plan: &Plan) -> Vec<Vec<Place>> {
+pub(super) fn list(run: &Run, plan: &Plan) -> Vec<Vec<StepItem>> {
     let has_undo = |done: &&DoneCall| plan.step(&done.step).is_some_and(|(_, step)| step.undo.is_some());
-    let mut groups: Vec<Vec<Place>> = Vec::new();
+    let mut groups: Vec<Vec<StepItem>> = Vec::new();
     // The latest beginning in the group that is being made.
     let mut latest = None;
     for done in run.done.iter().rev().filter(has_undo) {
@@ -97,14 +97,14 @@ pub(super) fn begin(run: &Run, world: &World, step: &Step, item: Option<u32>) ->
 }
 
 /// An attempt to undo something ended.
-pub(super) fn ended(ended: &Ended<'_>, call: &Call, state: &CallState, heard: Heard) -> Vec<Event> {
+pub(super) fn ended(ended: &Ended<'_>, call: &Call, state: &CallState, heard: AttemptResult) -> Vec<Event> {
     let class = classify(call, &heard);
     let mut failure = ended.failure(&heard, class);
     failure.message = format!("what `{}` did could not be undone: {}", ended.step.id, failure.message);
     let unknown = state.uncertain || ended.again || class == Class::Unknown;
     let shown = response(&heard);
     match (class, heard) {
-        (Class::Done, Heard::Reply { status, headers, output, .. }) => {
+        (Class::Done, AttemptResult::Reply { status, headers, output, .. }) => {
             vec![ended.finished(Outcome::Done { status, headers, output })]
         }
         // It was undone: what the reply says besides is of no interest.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use step::StepView;
 
-use super::{Asked, Conflict, Event, Misfit, Mode, Outcome, Part, Run, RunStatus, StepStatus, Undone, evolve};
+use super::{Conflict, Event, Misfit, Mode, OpenCheckpoint, Outcome, Part, Run, RunStatus, StepStatus, Undone, evolve};
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 
 /// A run and its steps.
@@ -45,7 +45,7 @@ pub struct RunView {
     /// Steps that have begun or were skipped, in the order in which they did.
     pub steps: Vec<StepView>,
     /// What people are asked, the oldest first.
-    pub checkpoints: Vec<Asked>,
+    pub checkpoints: Vec<OpenCheckpoint>,
     /// What people have to decide, the oldest first.
     pub conflicts: Vec<Conflict>,
     /// What became of what was done, where the run ends early.
@@ -92,7 +92,7 @@ pub fn view_and_run<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>
     };
     let started = run.started();
     settled::settle(&mut steps.list, &run);
-    let mut checkpoints: Vec<Asked> = run.asked().cloned().collect();
+    let mut checkpoints: Vec<OpenCheckpoint> = run.asked().cloned().collect();
     checkpoints.sort_by_key(|asked| asked.at);
     let undone = run.undone().into_iter().map(|(step, item, undone)| {
         let (undone, why) = match undone {
@@ -208,7 +208,7 @@ impl Steps {
 
     /// A signal came: a step that waits for one of its name and has not taken it says so, unless the next event does.
     fn refused(&mut self, name: &str, at: Timestamp, run: &Run) {
-        let waiting = run.beside.waits.iter().filter(|(_, wait)| wait.signal.as_deref() == Some(name));
+        let waiting = run.interactions.waits.iter().filter(|(_, wait)| wait.signal.as_deref() == Some(name));
         for (step, _) in waiting {
             self.step(step, at).note = Some(waits_for(name, run));
         }
@@ -244,7 +244,7 @@ impl Steps {
 
 /// What a step waits for, and what came that it did not take.
 fn waits_for(signal: &str, run: &Run) -> String {
-    match run.beside.signals.iter().filter(|kept| kept.name == signal).count() {
+    match run.interactions.signals.iter().filter(|kept| kept.name == signal).count() {
         0 => format!("it waits for `{signal}`"),
         came => format!("it waits for `{signal}`; {came} came that its `where` refuses"),
     }

@@ -67,7 +67,7 @@ fn signal(run: &Run, world: &World, step: &Step, wait: &Wait, name: &str, began:
             }
         };
     }
-    let kept = run.beside.signals.iter().find(|kept| kept.name == name && takes(run, world, step, &kept.payload));
+    let kept = run.interactions.signals.iter().find(|kept| kept.name == name && takes(run, world, step, &kept.payload));
     match kept {
         Some(kept) => vec![began, ended(kept.seq, kept.payload.clone())],
         None => vec![began],
@@ -94,7 +94,7 @@ pub(super) fn receive(
     id: Option<String>,
     by: &str,
 ) -> Result<Vec<Event>, Refusal> {
-    if id.as_ref().is_some_and(|id| run.beside.deliveries.contains(id)) {
+    if id.as_ref().is_some_and(|id| run.interactions.deliveries.contains(id)) {
         return Ok(Vec::new()); // the same delivery: nothing changes
     }
     let known = plan.steps.iter().filter_map(|step| match &step.kind {
@@ -110,22 +110,24 @@ pub(super) fn receive(
             true => "it waits for none".to_owned(),
             false => format!("it waits for {}", known.join(", ")),
         };
-        return Err(Refusal::NoSense(format!("the workflow has no step that waits for the signal `{name}`; {waits}")));
+        return Err(Refusal::NotApplicable(format!(
+            "the workflow has no step that waits for the signal `{name}`; {waits}"
+        )));
     }
     if run.is_ending() {
-        return Err(Refusal::NoSense("the run is ending".into()));
+        return Err(Refusal::NotApplicable("the run is ending".into()));
     }
     if deeper_than(&payload, world.output_depth_max) {
         let message = format!("the payload is nested deeper than output_depth_max ({})", world.output_depth_max);
         return Err(Refusal::BadValues(vec![message]));
     }
     let waiting = plan.steps.iter().find(|step| {
-        let waits = run.beside.waits.get(&step.id);
+        let waits = run.interactions.waits.get(&step.id);
         waits.is_some_and(|wait| wait.signal.as_deref() == Some(&name)) && takes(run, world, step, &payload)
     });
-    if waiting.is_none() && run.beside.signals.len() >= world.signals_max {
+    if waiting.is_none() && run.interactions.signals.len() >= world.signals_max {
         let message = format!("{} signals came that no step has taken: the limit signals_max", world.signals_max);
-        return Err(Refusal::NoSense(message));
+        return Err(Refusal::NotApplicable(message));
     }
     let mut events =
         vec![Event::Wait(WaitEvent::SignalReceived { name, payload: payload.clone(), id, by: by.to_owned() })];
@@ -141,8 +143,8 @@ pub(super) fn receive(
 
 /// The first wait whose time is over, and what that comes to.
 pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event>> {
-    let over = |wait: &super::beside::OpenWait| wait.until.is_some_and(|until| until <= now);
-    let (id, wait) = run.beside.waits.iter().find(|(_, wait)| over(wait))?;
+    let over = |wait: &super::interactions::OpenWait| wait.until.is_some_and(|until| until <= now);
+    let (id, wait) = run.interactions.waits.iter().find(|(_, wait)| over(wait))?;
     let (_, step) = plan.step(id)?;
     let fails = match &step.kind {
         StepKind::Wait(wait) => matches!(wait.until, Until::Signal { goes_on: false, .. }),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::calls::{CallState, Phase, Place, StepState};
+use super::calls::{CallState, Phase, StepItem, StepState};
 use super::due::due;
 use super::span::{ago, ahead};
 use super::{Action, Conditions, ConflictKind, ControlEvent, Event, Part, Plan, Run, StepKind, World};
@@ -85,7 +85,7 @@ impl Cause {
 /// When things began: another fold of the same events.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
-    places: BTreeMap<Place, Timestamp>,
+    places: BTreeMap<StepItem, Timestamp>,
     paused: Option<Timestamp>,
     last: Option<Timestamp>,
 }
@@ -139,7 +139,7 @@ pub fn waits(run: &Run, plan: &Plan, world: &World, conditions: Conditions, sinc
         let about = Some((&asked.step, asked.item));
         all.push(Cause::Checkpoint(asked.checkpoint.clone()), about, Some(asked.at), asked.until, what, &moves);
     }
-    all.beside(run);
+    all.interactions(run);
     all.calls(run);
     all.due(&due(run, plan, world, conditions));
     if let Some(until) = run.started.until.filter(|_| run.failing.is_none()) {
@@ -182,16 +182,16 @@ impl All<'_> {
     }
 
     /// Waits, locks and runs that it began.
-    fn beside(&mut self, run: &Run) {
+    fn interactions(&mut self, run: &Run) {
         let since = self.since;
         let open = run.failing.is_none();
-        for (step, wait) in run.beside.waits.iter().filter(|_| open) {
+        for (step, wait) in run.interactions.waits.iter().filter(|_| open) {
             let about = Some((step, None));
             let at = since.at(step, None);
             match &wait.signal {
                 Some(name) => {
                     // Those that it takes it has taken.
-                    let refused = run.beside.signals.iter().filter(|kept| kept.name == *name).count();
+                    let refused = run.interactions.signals.iter().filter(|kept| kept.name == *name).count();
                     let came = match refused {
                         0 => String::new(),
                         1 => "; one came that its `where` refuses".to_owned(),
@@ -206,12 +206,12 @@ impl All<'_> {
                 }
             }
         }
-        for ((step, item), queued) in run.beside.places.iter().filter(|(_, queued)| open && !queued.taken) {
+        for ((step, item), queued) in run.interactions.places.iter().filter(|(_, queued)| open && !queued.taken) {
             let what = format!("`{step}` stands in the queue of the lock `{}`", queued.name);
             let (about, at) = (Some((step, *item)), since.at(step, *item));
             self.push(Cause::Lock(queued.name.clone()), about, at, None, what, "whoever holds it leaves it");
         }
-        for ((step, item), child) in &run.beside.children {
+        for ((step, item), child) in &run.interactions.children {
             let what = format!("`{step}` waits for {} of `{}`", child.run, child.workflow);
             let (about, at) = (Some((step, *item)), since.at(step, *item));
             self.push(Cause::Child(child.run), about, at, None, what, "the end of that run: explain it");

@@ -16,7 +16,7 @@ use crate::compare::redact;
 use crate::names::{JobId, RunId, StepId};
 use crate::secret::redact_line;
 use crate::workflow::{
-    Asked, CallRecord, Conflict, Event, Failure, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
+    CallRecord, Conflict, Event, Failure, OpenCheckpoint, RunStarted, RunStatus, StepStatus, UNVERIFIED, Undone,
 };
 
 /// The path of a run is this with its id.
@@ -206,7 +206,7 @@ pub(super) fn step_status_name(status: StepStatus) -> String {
 fn checkpoints(loaded: &LoadedRun) -> Vec<PendingCheckpoint> {
     let all = std::iter::once(&loaded.run).chain(&loaded.waiting_descendants);
     all.flat_map(|run| {
-        let mut open: Vec<&Asked> = run.asked().collect();
+        let mut open: Vec<&OpenCheckpoint> = run.asked().collect();
         open.sort_by_key(|asked| asked.at);
         open.into_iter().map(|asked| checkpoint(asked, run.id()))
     })
@@ -220,9 +220,22 @@ fn conflicts(loaded: &LoadedRun) -> Vec<OpenConflict> {
 }
 
 /// A checkpoint as the API shows it.
-pub(super) fn checkpoint(asked: &Asked, run: RunId) -> PendingCheckpoint {
-    let Asked { checkpoint, step, item, kind, risk, question, schema, who, items, at, until, on_timeout, default: _ } =
-        asked;
+pub(super) fn checkpoint(asked: &OpenCheckpoint, run: RunId) -> PendingCheckpoint {
+    let OpenCheckpoint {
+        checkpoint,
+        step,
+        item,
+        kind,
+        risk,
+        question,
+        schema,
+        who,
+        items,
+        at,
+        until,
+        on_timeout,
+        default: _,
+    } = asked;
     let items = items.iter().map(|item| ReviewRow {
         index: item.index,
         what: redact_line(&item.what),

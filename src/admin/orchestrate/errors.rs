@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::admin::error::ApiError;
 use crate::admin::types::{FirstAnswer, ValueError};
 use crate::engine::{OrderError, StartError};
-use crate::workflow::{self, RunSummary, Said};
+use crate::workflow::{self, CheckpointAnswer, RunSummary};
 use serde_json::Value;
 
 impl ApiError {
@@ -43,7 +43,7 @@ impl ApiError {
             StartError::Unavailable(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-now", TITLE, text).hint("nothing was done: try again")
             }
-            StartError::Invalid(_) => Self::new(StatusCode::CONFLICT, "no-sense", TITLE, text),
+            StartError::Invalid(_) => Self::new(StatusCode::CONFLICT, "not-applicable", TITLE, text),
             StartError::NoStep => Self::no_step(text),
             StartError::NoRun => Self::no_run("it"),
             StartError::Store { why, unknown } => store_error(TITLE, why, unknown.then_some(
@@ -75,7 +75,9 @@ impl ApiError {
             OrderRefusal::NotDue(_)
             | OrderRefusal::EffectsBegun
             | OrderRefusal::Answered
-            | OrderRefusal::NoSense(_) => conflict("no-sense", "The order does not apply in the run's present state"),
+            | OrderRefusal::NotApplicable(_) => {
+                conflict("not-applicable", "The order does not apply in the run's present state")
+            }
             OrderRefusal::NoSuchStep => Self::no_step(text),
             OrderRefusal::NoSuchCheckpoint => {
                 Self::new(StatusCode::NOT_FOUND, "unknown-checkpoint", "There is no such checkpoint", text)
@@ -122,8 +124,8 @@ fn store_error(title: &str, why: String, unknown: Option<&str>) -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", title, why).hint(hint)
 }
 
-fn first_answer(by: String, said: Said, seq: u64) -> FirstAnswer {
-    let Said { approve, values, approved, struck, note } = said;
+fn first_answer(by: String, said: CheckpointAnswer, seq: u64) -> FirstAnswer {
+    let CheckpointAnswer { approve, values, approved, struck, note } = said;
     let values = values.map_or(Value::Null, |values| (*values).clone());
     FirstAnswer { by, at: None, seq, approve, values, approved, struck, note }
 }

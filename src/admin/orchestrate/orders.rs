@@ -24,7 +24,7 @@ use crate::admin::types::{
 
 use crate::flag::Freeze;
 use crate::names::{CheckpointId, RunId, StepId};
-use crate::workflow::{Choice, Order, Said};
+use crate::workflow::{CheckpointAnswer, Choice, Order};
 
 /// How long an error response waits for the checkpoint's first answer to be on disk, in order to show its time.
 const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -181,7 +181,7 @@ pub(in crate::admin) async fn answer(
     let Some(approve) = approve.or(yes.then_some(true)) else {
         return Err(ApiError::inconsistent("give `approve`, `values`, `approved` or `struck`"));
     };
-    let said = Said { approve, values: values.map(Arc::new), approved, struck, note };
+    let said = CheckpointAnswer { approve, values: values.map(Arc::new), approved, struck, note };
     let order = Order::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), said };
     give_order(&admin, &id, &caller, by.as_deref(), order).await
 }

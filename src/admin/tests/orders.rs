@@ -7,7 +7,7 @@ use super::runs::api_with_run;
 use super::test_api::{TestApi, get, post};
 use crate::engine::OrderError;
 use crate::store::tests::{run_id, summary};
-use crate::workflow::{Choice, Order, Refusal, Said};
+use crate::workflow::{CheckpointAnswer, Choice, Order, Refusal};
 
 fn path(rest: &str) -> String {
     format!("/api/v2/orchestrate/run/{}{rest}", run_id(1))
@@ -52,7 +52,7 @@ async fn every_order_reaches_the_engine_unchanged() {
     assert_eq!(signal, Order::Signal { name: "paid".into(), payload, id: Some("d1".into()) });
     let values = json!({ "selected_asset_id": "asset_1" });
     let answer = said(&api, "/checkpoints/chk_1", json!({ "values": values, "as": "ada" })).await;
-    let yes = |values, approved, struck| Said { approve: true, values, approved, struck, note: None };
+    let yes = |values, approved, struck| CheckpointAnswer { approve: true, values, approved, struck, note: None };
     let expected = yes(Some(std::sync::Arc::new(values)), vec![], vec![]);
     assert_eq!(answer, Order::Answer { checkpoint: "chk_1".into(), said: expected });
     let review = said(&api, "/checkpoints/chk_1", json!({ "approved": [0, 2], "struck": [1], "as": "ada" })).await;
@@ -96,7 +96,7 @@ async fn a_refused_order_shows_the_runs_status_and_the_reason() {
         assert_eq!((&problem["run_id"], &problem["run_status"]), (&json!(run_id(1).to_string()), &json!("running")));
         (answer.status.as_u16(), problem)
     };
-    let (status, problem) = refused(Refusal::NoSense("it has begun".into())).await;
+    let (status, problem) = refused(Refusal::NotApplicable("it has begun".into())).await;
     assert_eq!((status, &problem["detail"]), (409, &json!("it has begun")));
     assert_eq!(refused(Refusal::Ended).await.0, 409);
     let (status, problem) = refused(Refusal::NoSuchStep).await;
@@ -105,7 +105,8 @@ async fn a_refused_order_shows_the_runs_status_and_the_reason() {
     assert_eq!(refused(Refusal::NotYours("only bob may say this".into())).await.0, 403);
     let (status, problem) = refused(Refusal::BadValues(vec!["/a: 1 is not of type \"string\"".into()])).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/values/a")));
-    let said = Said { approve: false, values: None, approved: vec![], struck: vec![], note: Some("no".into()) };
+    let said =
+        CheckpointAnswer { approve: false, values: None, approved: vec![], struck: vec![], note: Some("no".into()) };
     let before = Refusal::AnsweredBefore { by: "bob".into(), said: Box::new(said), seq: crate::names::Seq(3) };
     let (status, problem) = refused(before).await;
     assert_eq!((status, &problem["first"]["by"], &problem["first"]["approve"]), (409, &json!("bob"), &json!(false)));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::names::{PlanId, RouteId, WorkflowName};
-use crate::workflow::{AskedKind, ConflictKind, FailureKind, Mode, OnTimeout, Part, Risk, RunStatus};
+use crate::workflow::{CheckpointKind, ConflictKind, FailureKind, Mode, OnTimeout, Part, Risk, RunStatus};
 
 /// A run, in an envelope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -201,7 +201,7 @@ pub struct PendingCheckpoint {
     /// The item of a `for_each`.
     pub item: Option<u32>,
     /// A question, an approval, or a review item by item.
-    pub kind: AskedKind,
+    pub kind: CheckpointKind,
     /// The risk of what is to be approved.
     pub risk: Risk,
     /// The question for a person.

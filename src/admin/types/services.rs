@@ -20,9 +20,9 @@ pub struct ServiceRow {
     /// The most of them that may be in flight.
     pub calls_max: u64,
     /// Calls of rehearsed and dark runs in flight.
-    pub beside_in_flight: u64,
+    pub secondary_in_flight: u64,
     /// The most of them that may be in flight.
-    pub beside_calls_max: u64,
+    pub secondary_calls_max: u64,
     /// Calls that wait for one of these limits or for the rate.
     pub waiting: u64,
     /// The most calls that may begin in a time, as `100/s`; `null` where there is no such limit.

@@ -114,7 +114,7 @@ async fn look(core: &Arc<Core>, parent: &RunStarted, gate: &SpawnGate, spec: &Ch
 
 /// The child never begins: its row of the outbox is removed.
 async fn never(core: &Core, end: ChildEnd) -> Result<Found, StoreError> {
-    core.ports.store.drop_birth(end.child).await?;
+    core.ports.store.remove_pending_run(end.child).await?;
     Ok(Found::Seen(ChildState::Ended(Box::new(end))))
 }
 

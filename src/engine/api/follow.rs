@@ -80,7 +80,7 @@ async fn waits_below(core: &Core, run: &RunSummary, until: Instant) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Moved {
     /// News of this process.
-    News,
+    StoreNotification,
     /// It is time to look into the store.
     Look,
     /// The time is over.
@@ -96,7 +96,8 @@ pub(in crate::engine) async fn rest(core: &Arc<Core>, run: RunId, within: Durati
 /// events then, where they are few enough.
 pub(in crate::engine) async fn new_run_rest(mut watch: Watch, within: Duration) -> Option<Vec<StoredEvent>> {
     let until = Instant::now() + within;
-    let moved = if watch.news.borrow().seq.is_some() { Moved::News } else { changed(&mut watch, until).await };
+    let moved =
+        if watch.news.borrow().seq.is_some() { Moved::StoreNotification } else { changed(&mut watch, until).await };
     let run = rested(&mut watch, moved, until.saturating_duration_since(Instant::now())).await?;
     watch.core.schedule.watchers.events(watch.run, run.seq)
 }
@@ -109,7 +110,7 @@ async fn rested(watch: &mut Watch, mut moved: Moved, within: Duration) -> Option
         let seen = watch.news.borrow_and_update().clone();
         let looks = moved == Moved::Look || seen.below != below;
         below = seen.below;
-        let told = moved == Moved::News && !seen.ended;
+        let told = moved == Moved::StoreNotification && !seen.ended;
         match seen.summary().filter(|_| told) {
             Some(summary) => last = Some(summary.clone()),
             // More is on its way to the disk, and it does not rest.
@@ -139,7 +140,7 @@ pub(in crate::engine) async fn beyond(core: &Arc<Core>, run: RunId, seq: Seq, wi
     let mut last = None;
     loop {
         let seen = watch.news.borrow_and_update().clone();
-        match seen.seq.filter(|_| moved == Moved::News && !seen.ended) {
+        match seen.seq.filter(|_| moved == Moved::StoreNotification && !seen.ended) {
             Some(seen) => last = Some(seen),
             None => last = stored(core, run, until).await.map(|summary| summary.seq).or(last),
         }
@@ -160,7 +161,7 @@ async fn changed(watch: &mut Watch, until: Instant) -> Moved {
     let core = &watch.core;
     let elsewhere = core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(watch.run);
     tokio::select! {
-        _ = watch.news.changed() => Moved::News,
+        _ = watch.news.changed() => Moved::StoreNotification,
         () = tokio::time::sleep(LOOK), if elsewhere => Moved::Look,
         () = tokio::time::sleep_until(until) => Moved::Over,
     }

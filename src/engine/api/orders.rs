@@ -20,7 +20,7 @@ use crate::engine::scheduler::deliver::Undelivered;
 use crate::engine::scheduler::mailbox::{Message, OrderRequest, Reply};
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::store::{News, OrderRecord};
+use crate::store::{OrderRecord, StoreNotification};
 use crate::workflow::{Order, RunSummary};
 
 /// How often the store is asked for an answer that no news tell of.
@@ -70,7 +70,7 @@ async fn elsewhere(
 ) -> Result<RunSummary, OrderError> {
     let order = serde_json::to_value(order).map_err(|error| OrderError::Unreadable(error.to_string()))?;
     let id = core.process.new_id();
-    let mut news = core.ports.store.news();
+    let mut news = core.ports.store.notifications();
     let record = OrderRecord { id, run, order, by, at: core.process.clock.now(), answer: None };
     match timeout_at(until, core.ports.store.put_order(record)).await {
         Ok(Ok(())) => {}
@@ -86,7 +86,7 @@ async fn elsewhere(
         let heard = async {
             loop {
                 match news.recv().await {
-                    Ok(News::Order(settled)) if settled == id => return,
+                    Ok(StoreNotification::Order(settled)) if settled == id => return,
                     Ok(_) => {}
                     Err(broadcast::error::RecvError::Lagged(_)) => return,
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,

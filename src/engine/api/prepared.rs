@@ -15,7 +15,7 @@ use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::driver::{Caller, Driver, Parts};
 use crate::engine::machine::StartAnswer;
-use crate::engine::ports::veil::Veil;
+use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::snapshot::Snapshot;
@@ -68,8 +68,8 @@ impl PreparedRun {
     /// Its driver, with the run's first event recorded.
     pub fn driver(self, core: &Arc<Core>, waiter: Waiter) -> Driver {
         let Self { plan, run, snapshot, credentials, run_key, claim, registration, slot, depth, keep } = self;
-        let veil = Veil::of(&core.ports.sealer, &plan, run.id(), []);
-        let (executor, writer) = core.executor_and_writer(run.mode(), &plan, run_key, Fence::FIRST, None, veil);
+        let sealer = EventSealer::of(&core.ports.sealer, &plan, run.id(), []);
+        let (executor, writer) = core.executor_and_writer(run.mode(), &plan, run_key, Fence::FIRST, None, sealer);
         let (caller, starter) = match waiter {
             Waiter::Caller(caller) => (Some(caller), None),
             Waiter::Starter(starter) => (None, Some(starter)),

@@ -3,7 +3,7 @@
 //! Always true: it keeps the plan of the run before it and answers nobody; what it takes over is on disk with its birth.
 //! A run has one heir: it is begun anew only where it is the newest of its job, and of all who ask at the same time one
 //! wins. A run that could go on ends first, with its heir's id and credentials on disk; the heir is born after that, and
-//! where it was not (a crash, a store that refuses) `births` bears it, and so does asking for the same rerun again. What makes sense to take
+//! where it was not (a crash, a store that refuses) `pending_runs` bears it, and so does asking for the same rerun again. What makes sense to take
 //! over is judged by `workflow`.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use uuid::{NoContext, Uuid};
 
 use crate::engine::api::orders;
-use crate::engine::api::start::{self, Birth};
+use crate::engine::api::start::{self, NewRun};
 use crate::engine::api::types::{OrderError, StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::scheduler::load::{self, LoadError, Read};
@@ -70,7 +70,7 @@ pub(in crate::engine) async fn rerun(
         Ok(Err(other)) | Err(StartError::KeyReused(other)) => return Err(has_heir(other)),
         Err(error) => return Err(error),
     };
-    let birth = Birth { plan, started, taken_over, credentials, run_key, claim: Some(claim) };
+    let birth = NewRun { plan, started, taken_over, credentials, run_key, claim: Some(claim) };
     match start::born(core, birth, registration, permit).await {
         Ok(Started { run, fresh: false, .. }) | Err(StartError::KeyReused(run)) => Err(has_heir(run)),
         Err(StartError::Store { why, .. }) if old.superseded().is_some() => {

@@ -124,7 +124,8 @@ pub(in crate::engine) async fn start(
     let started = started(&plan, run, &input, origin, core.process.clock.now());
     let (credentials, run_key) = Default::default();
     watch(run);
-    born(core, Birth { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, registration, permit).await
+    born(core, NewRun { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, registration, permit)
+        .await
 }
 
 /// A permit for one more run, where the process is not draining.
@@ -137,7 +138,7 @@ pub(in crate::engine) fn admitted(core: &Core) -> Result<OwnedSemaphorePermit, S
 }
 
 /// What a run is born with.
-pub(in crate::engine) struct Birth {
+pub(in crate::engine) struct NewRun {
     pub plan: Arc<Plan>,
     pub started: RunStarted,
     /// Of the run before it.
@@ -150,11 +151,11 @@ pub(in crate::engine) struct Birth {
 /// Brings a run into the world and waits until that is on disk.
 pub(in crate::engine) async fn born(
     core: &Arc<Core>,
-    birth: Birth,
+    birth: NewRun,
     registration: Registration,
     permit: OwnedSemaphorePermit,
 ) -> Result<Started, StartError> {
-    let Birth { plan, started, taken_over, credentials, run_key, claim } = birth;
+    let NewRun { plan, started, taken_over, credentials, run_key, claim } = birth;
     let store = |why: String, unknown| StartError::Store { why, unknown };
     core.run_tasks.supervise(core);
     let (id, job, plan_id) = (started.run, started.job, plan.id.clone());

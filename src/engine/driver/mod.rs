@@ -33,7 +33,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::store::Claim;
-use crate::workflow::{Event, Heard, Mode, Plan, Run};
+use crate::workflow::{AttemptResult, Event, Mode, Plan, Run};
 
 /// Who waits for a run's answer.
 pub(super) struct Caller {
@@ -87,7 +87,7 @@ pub(super) struct Driver {
     /// Whoever ordered something and waits for an answer.
     askers: HashMap<Ticket, oneshot::Sender<Reply>>,
     tickets: u64,
-    calls: FuturesUnordered<BoxFuture<'static, (CallId, Heard)>>,
+    calls: FuturesUnordered<BoxFuture<'static, (CallId, AttemptResult)>>,
     looks: FuturesUnordered<BoxFuture<'static, Input>>,
     timer: Option<Timestamp>,
     end: Option<End>,
@@ -109,7 +109,7 @@ impl Levels {
         Self { freeze, draining, frozen, drains }
     }
     /// What has changed since the last time.
-    fn news(&mut self) -> Vec<Input> {
+    fn notifications(&mut self) -> Vec<Input> {
         let mut news = Vec::new();
         let frozen = *self.freeze.borrow_and_update() == Freeze::Effects;
         if std::mem::replace(&mut self.frozen, frozen) != frozen {
@@ -227,7 +227,7 @@ impl Driver {
                 }
             }
             let input = self.next(&mut levels).await;
-            inputs.extend(levels.news());
+            inputs.extend(levels.notifications());
             inputs.extend(input);
         }
     }

@@ -14,7 +14,7 @@ use crate::engine::ports::writer::Writer;
 use crate::engine::scheduler::mailbox::{Reply, Slot};
 use crate::flag::Freeze;
 use crate::names::Seq;
-use crate::workflow::{EffectClass, Heard};
+use crate::workflow::{AttemptResult, EffectClass};
 
 /// The pause before a run is claimed again that was given up because orders waited for it and this process's lease was not
 /// certain. Without a pause it would be claimed and given up in a loop until the lease is renewed.
@@ -130,7 +130,7 @@ impl Driver {
             &attempt,
             now,
         );
-        let heard: BoxFuture<'static, Heard> = match made {
+        let heard: BoxFuture<'static, AttemptResult> = match made {
             Ok(mut made) => {
                 let needs_proof = attempt.effect != EffectClass::Read;
                 made.lease_proof = self.writer.as_ref().filter(|_| needs_proof).map(|writer| writer.lease_proof());

@@ -6,7 +6,9 @@ use super::exchange::{CallId, CallRequest, End, Output};
 use super::measure::Measure;
 use super::state::{CallName, Machine};
 use crate::names::{RunId, Seq};
-use crate::workflow::{Action, Command, Conditions, EffectClass, Event, Heard, LockSeen, Mode, Refusal, decide, due};
+use crate::workflow::{
+    Action, AttemptResult, Command, Conditions, EffectClass, Event, LockSeen, Mode, Refusal, decide, due,
+};
 
 impl Machine {
     /// Records the run's first event.
@@ -43,7 +45,7 @@ impl Machine {
             } else if let Some(step) = self.step_indexes.get(&attempt.step).copied() {
                 let (item, part, attempt) = (attempt.item, attempt.part, attempt.attempt);
                 let call = CallId { step, item, part, attempt, may_be_repeat: false };
-                self.record_result(call, Heard::Interrupted);
+                self.record_result(call, AttemptResult::Interrupted);
             }
         }
         self.query_children();
@@ -175,7 +177,7 @@ impl Machine {
     }
 
     /// Records the result of an attempt.
-    pub(super) fn record_result(&mut self, call: CallId, heard: Heard) {
+    pub(super) fn record_result(&mut self, call: CallId, heard: AttemptResult) {
         let CallId { step, item, part, attempt, may_be_repeat: again } = call;
         let jitter = self.ids.jitter();
         self.try_command(Command::Record { step, item, part, attempt, heard, again, jitter });

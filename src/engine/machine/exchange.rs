@@ -14,7 +14,7 @@ use crate::exchange::ArmReply;
 use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, OrderRecord};
-use crate::workflow::{Heard, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, StepIndex};
+use crate::workflow::{AttemptResult, InFlight, LockSeen, Order, Part, Refusal, Run, RunStatus, RunSummary, StepIndex};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(in crate::engine) enum Input {
     /// The timer has elapsed, or may have.
     Time,
     /// An attempt of a call has a result.
-    CallFinished { call: CallId, heard: Heard },
+    CallFinished { call: CallId, heard: AttemptResult },
     /// The append in flight has a result.
     AppendFinished(Result<(), AppendError>),
     /// An order, whose sender waits for an answer.

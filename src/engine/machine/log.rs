@@ -12,10 +12,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::birth_record::birth_of;
+use super::pending_run_record::birth_of;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, RunId, Seq, WorkerId};
-use crate::store::{Append, AppendError, Claim, Conflict, EventsSize, LockChange, NewPin, Notice, Priority};
+use crate::store::{Append, AppendError, Claim, Conflict, EventsSize, LockChange, NewPin, Priority, WebhookMessage};
 use crate::workflow::{AnswerEvent, Event, LockEvent, Run, RunSummary};
 
 /// How this process writes a run's events.
@@ -65,7 +65,7 @@ pub(super) struct Log {
     writes: Option<Writes>,
     claim: Option<Claim>,
     pending: Vec<(Timestamp, Event)>,
-    notices: Vec<Notice>,
+    webhook_messages: Vec<WebhookMessage>,
     /// Answers to orders that came through the store, to be stored with the pending events.
     order_answers: Vec<(Uuid, serde_json::Value)>,
     /// The last durable event.
@@ -86,7 +86,7 @@ impl Log {
             writes,
             claim,
             pending: Vec::new(),
-            notices: Vec::new(),
+            webhook_messages: Vec::new(),
             order_answers: Vec::new(),
             durable_seq,
             submitted_seq: durable_seq,
@@ -104,8 +104,8 @@ impl Log {
         }
     }
     /// Adds a message to a webhook, stored with the pending events.
-    pub fn push_notice(&mut self, notice: Notice) {
-        self.notices.push(Notice { by: self.writes.map(|writes| writes.worker), ..notice });
+    pub fn push_notice(&mut self, notice: WebhookMessage) {
+        self.webhook_messages.push(WebhookMessage { by: self.writes.map(|writes| writes.worker), ..notice });
     }
     /// Adds the answer to an order that came through the store, stored with the pending events.
     pub fn push_order_answer(&mut self, order: Uuid, answer: serde_json::Value) {
@@ -141,7 +141,7 @@ impl Log {
         let (Some(writes), None, Some((updated, _))) = (self.writes, &self.in_flight, self.pending.last()) else {
             return None;
         };
-        let births = self.pending.iter().filter_map(|(at, event)| birth_of(run.id(), *at, event)).collect();
+        let pending_runs = self.pending.iter().filter_map(|(at, event)| birth_of(run.id(), *at, event)).collect();
         let append = Arc::new(Append {
             run_id: run.id(),
             first: self.submitted_seq.next(),
@@ -155,9 +155,9 @@ impl Log {
             worker: writes.worker,
             fence: writes.fence,
             release: release || run.is_final(),
-            notices: std::mem::take(&mut self.notices),
+            webhook_messages: std::mem::take(&mut self.webhook_messages),
             settled: std::mem::take(&mut self.order_answers),
-            births,
+            pending_runs,
             size: EventsSize::default(),
         });
         self.submitted_seq = run.seq();
@@ -184,7 +184,7 @@ impl Log {
             Ok(()) => {
                 let append = self.in_flight.take()?;
                 (self.durable_seq, self.failures) = (self.submitted_seq, 0);
-                let has_notices = !append.notices.is_empty();
+                let has_notices = !append.webhook_messages.is_empty();
                 self.last_durable = Some(append);
                 AppendOutcome::Durable { has_notices }
             }

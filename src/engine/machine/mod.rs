@@ -15,15 +15,14 @@
 
 mod advance;
 mod answers;
-mod birth_record;
 mod caller;
 mod exchange;
 mod ids;
 mod log;
 mod measure;
-mod notices;
 pub(super) mod order_record;
 mod outside;
+mod pending_run_record;
 mod query_state;
 pub(super) mod replies;
 mod rest;
@@ -31,8 +30,8 @@ mod state;
 mod step;
 #[cfg(test)]
 mod tests;
+mod webhook_messages;
 
-pub(super) use self::birth_record::BirthRecord;
 pub(super) use self::exchange::{
     Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, Delivery, End, Input, LockQuery,
     OrderAnswer, Output, RestCause, SpawnPolicy, StartAnswer, Ticket,
@@ -42,4 +41,5 @@ pub(super) use self::log::Writes;
 pub(super) use self::measure::Measure;
 #[cfg(test)]
 pub(super) use self::outside::open_children;
+pub(super) use self::pending_run_record::BirthRecord;
 pub(super) use self::state::{CallerTerms, Machine, MachineParts};

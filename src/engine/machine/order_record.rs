@@ -13,7 +13,7 @@ pub(in crate::engine) fn done() -> Value {
 
 /// The answer to an order that this version cannot read.
 pub(in crate::engine) fn unreadable(error: &serde_json::Error) -> Value {
-    refused(&Refusal::NoSense(format!("it cannot be read by the process that moves the run: {error}")))
+    refused(&Refusal::NotApplicable(format!("it cannot be read by the process that moves the run: {error}")))
 }
 
 /// The answer to an order that was refused.
@@ -34,7 +34,7 @@ pub(in crate::engine) fn refusal_of(kept: &Value) -> Option<Refusal> {
         Some("there is no such run") => return None,
         Some(_) | None => {}
     }
-    let newer = |_| Refusal::NoSense(kept.as_str().map_or_else(|| kept.to_string(), str::to_owned));
+    let newer = |_| Refusal::NotApplicable(kept.as_str().map_or_else(|| kept.to_string(), str::to_owned));
     Some(serde_json::from_value(kept.clone()).unwrap_or_else(newer))
 }
 
@@ -42,25 +42,31 @@ pub(in crate::engine) fn refusal_of(kept: &Value) -> Option<Refusal> {
 mod tests {
     use super::*;
     use crate::names::Seq;
-    use crate::workflow::Said;
+    use crate::workflow::CheckpointAnswer;
 
     #[test]
     fn a_refusal_is_read_back_from_the_store_as_it_was_written() {
-        let said = Said { approve: true, values: None, approved: vec![1], struck: Vec::new(), note: None };
+        let said = CheckpointAnswer { approve: true, values: None, approved: vec![1], struck: Vec::new(), note: None };
         for refusal in [
             Refusal::Ended,
             Refusal::NoSuchStep,
             Refusal::NoSuchCheckpoint,
             Refusal::NotYours("bob decides".into()),
-            Refusal::NoSense("it is not paused".into()),
+            Refusal::NotApplicable("it is not paused".into()),
             Refusal::BadValues(vec!["/a: is no string".into()]),
             Refusal::AnsweredBefore { by: "bob".into(), said: Box::new(said), seq: Seq(7) },
         ] {
             assert_eq!(refusal_of(&refused(&refusal)["refused"]), Some(refusal));
         }
-        assert_eq!(refusal_of(&refused(&Refusal::NotDue("x"))["refused"]), Some(Refusal::NoSense("not due: x".into())));
+        assert_eq!(
+            refusal_of(&refused(&Refusal::NotDue("x"))["refused"]),
+            Some(Refusal::NotApplicable("not due: x".into()))
+        );
         let newer = refusal_of(&json!({ "later": 1 }));
-        assert!(matches!(newer, Some(Refusal::NoSense(text)) if text.contains("later")), "a newer process said so");
+        assert!(
+            matches!(newer, Some(Refusal::NotApplicable(text)) if text.contains("later")),
+            "a newer process said so"
+        );
         assert_eq!(refusal_of(&crate::store::run_has_ended()["refused"]), Some(Refusal::Ended));
         assert_eq!(refusal_of(&crate::store::no_such_run()["refused"]), None);
         assert_eq!(refusal_of(&json!("the run has ended")), Some(Refusal::Ended));

@@ -28,13 +28,13 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock;
 use crate::engine::bounds::usize_of;
 use crate::engine::kill_switch::{KillSwitch, Operation};
-use crate::engine::ports::connections::{self, Broken, Exchanged, Links};
+use crate::engine::ports::connections::{self, Broken, ConnectionPool, Exchanged};
 use crate::engine::ports::decode;
-use crate::engine::ports::service::Base;
+use crate::engine::ports::service::Upstream;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::workflow::{EffectClass, Heard, KeptHeaders, Mode};
+use crate::workflow::{AttemptResult, EffectClass, KeptHeaders, Mode};
 
 /// A request, ready to leave.
 pub(in crate::engine) struct Outgoing {
@@ -51,7 +51,7 @@ pub(in crate::engine) struct Outgoing {
     /// Its run.
     pub run: RunId,
     /// Where it waits for its turn.
-    pub base: Arc<Base>,
+    pub base: Arc<Upstream>,
     /// It leaves only while this holds.
     pub lease_proof: Option<LeaseProof>,
     /// Which of the reply's headers are kept.
@@ -59,9 +59,9 @@ pub(in crate::engine) struct Outgoing {
 }
 
 /// Why a call does not leave after all, asked just before its first byte: its run may be another process's.
-pub(in crate::engine) fn withheld(lease_proof: Option<&LeaseProof>) -> Option<Heard> {
+pub(in crate::engine) fn withheld(lease_proof: Option<&LeaseProof>) -> Option<AttemptResult> {
     let why = "the store has not heard of this process for so long that the run may be another's";
-    lease_proof.filter(|proof| !proof.is_valid()).map(|_| Heard::Withheld(why.into()))
+    lease_proof.filter(|proof| !proof.is_valid()).map(|_| AttemptResult::Withheld(why.into()))
 }
 
 /// A call that only reads: there is no other way to make one.
@@ -90,7 +90,7 @@ impl SendCall {
 /// Performs the attempts of a run.
 pub(in crate::engine) trait Executor: Send + Sync {
     /// Sends a call, where this executor can; what it cannot never left.
-    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, Heard>;
+    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, AttemptResult>;
 }
 
 /// Sends reads.
@@ -102,16 +102,16 @@ impl RehearsingClient {
         Self(Wire::new(limits, key_secret))
     }
     /// Sends a read.
-    pub async fn read(self, call: ReadCall) -> Heard {
+    pub async fn read(self, call: ReadCall) -> AttemptResult {
         self.0.call(call.0, None).await
     }
 }
 
 impl Executor for RehearsingClient {
-    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, Heard> {
+    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, AttemptResult> {
         match ReadCall::new(effect, call) {
             Some(call) => Box::pin(self.clone().read(call)),
-            None => Box::pin(std::future::ready(Heard::NotSent("a rehearsal sends only reads".into()))),
+            None => Box::pin(std::future::ready(AttemptResult::NotSent("a rehearsal sends only reads".into()))),
         }
     }
 }
@@ -129,17 +129,17 @@ impl SendingClient {
         Self { wire: Wire::new(limits, key_secret), mode, kill_switch }
     }
     /// Sends a call; what is an effect leaves only while the kill switch allows it.
-    pub async fn send(self, SendCall(call, effect): SendCall) -> Heard {
+    pub async fn send(self, SendCall(call, effect): SendCall) -> AttemptResult {
         let kill_switch = Some(&*self.kill_switch).filter(|_| effect != EffectClass::Read);
         self.wire.call(call, kill_switch).await
     }
 }
 
 impl Executor for SendingClient {
-    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, Heard> {
+    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, AttemptResult> {
         match SendCall::new(self.mode, effect, call) {
             Some(call) => Box::pin(self.clone().send(call)),
-            None => Box::pin(std::future::ready(Heard::NotSent("the run's mode does not send this".into()))),
+            None => Box::pin(std::future::ready(AttemptResult::NotSent("the run's mode does not send this".into()))),
         }
     }
 }
@@ -147,14 +147,14 @@ impl Executor for SendingClient {
 /// Connections of one kind of run.
 #[derive(Clone)]
 struct Wire {
-    links: Arc<Links>,
+    links: Arc<ConnectionPool>,
     bounds: decode::Bounds,
 }
 
 impl Wire {
     fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
         Self {
-            links: Links::new(
+            links: ConnectionPool::new(
                 usize_of(limits.service_idle_connections_max),
                 Limits::ms(limits.service_idle_ms),
                 Limits::ms(limits.service_unrepeatable_idle_ms),
@@ -163,7 +163,7 @@ impl Wire {
         }
     }
 
-    async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> Heard {
+    async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {
         let ends = Instant::now() + call.timeout;
         let turn = match call.base.turn(call.mode, call.run, ends).await {
             Ok(turn) => turn,
@@ -171,14 +171,14 @@ impl Wire {
         };
         // What has no time left is not sent: it would only be unknown what it did.
         if Instant::now() >= ends {
-            return Heard::NotSent("its time was over before it left".into());
+            return AttemptResult::NotSent("its time was over before it left".into());
         }
         let heard = self.send(call, ends, kill_switch).await;
         turn.heard(&heard);
         heard
     }
 
-    async fn send(self, call: Outgoing, ends: Instant, kill_switch: Option<&KillSwitch>) -> Heard {
+    async fn send(self, call: Outgoing, ends: Instant, kill_switch: Option<&KillSwitch>) -> AttemptResult {
         let Outgoing {
             method,
             uri,
@@ -205,15 +205,15 @@ impl Wire {
         let (link, exchanged) = loop {
             let mut link = match timeout_at(head_ends, self.links.take(&there, repeatable, base.connect())).await {
                 Ok(Ok(link)) => link,
-                Ok(Err(why)) => return Heard::NotSent(why),
+                Ok(Err(why)) => return AttemptResult::NotSent(why),
                 // Without a connection not a byte has left.
-                Err(_) => return Heard::NotSent(format!("no connection within {} ms", within.as_millis())),
+                Err(_) => return AttemptResult::NotSent(format!("no connection within {} ms", within.as_millis())),
             };
             if let Some(withheld) = withheld(lease_proof.as_ref()) {
                 return withheld;
             }
             let pass = match kill_switch.map(|switch| switch.begin(Operation::Effect)) {
-                Some(None) => return Heard::Withheld("private and shared steps are frozen".into()),
+                Some(None) => return AttemptResult::Withheld("private and shared steps are frozen".into()),
                 Some(pass) => pass,
                 None => None,
             };
@@ -231,15 +231,15 @@ impl Wire {
                 Ok(exchanged) => break (link, exchanged),
                 // The other side had closed it: another one takes it.
                 Err((Broken::NotSent(_), Some(unsent))) if link.reused => request = unsent,
-                Err((Broken::NotSent(why), _)) => return Heard::NotSent(why),
-                Err((Broken::CutOff(why), _)) => return Heard::CutOff(why),
+                Err((Broken::NotSent(why), _)) => return AttemptResult::NotSent(why),
+                Err((Broken::CutOff(why), _)) => return AttemptResult::CutOff(why),
             }
         };
         let (head, body) = match exchanged {
             Exchanged::Whole(reply) => reply,
-            Exchanged::NoHead => return Heard::TimedOut(format!("within {} ms", within.as_millis())),
+            Exchanged::NoHead => return AttemptResult::TimedOut(format!("within {} ms", within.as_millis())),
             Exchanged::NoEnd => {
-                return Heard::TimedOut(format!("its body did not end within {} ms", timeout.as_millis()));
+                return AttemptResult::TimedOut(format!("its body did not end within {} ms", timeout.as_millis()));
             }
         };
         let status = head.status.as_u16();
@@ -247,18 +247,18 @@ impl Wire {
             Ok(bytes) => bytes,
             Err(begins) => {
                 let why = format!("its body is larger than the limit output_bytes_max ({})", self.bounds.bytes);
-                return Heard::Unreadable { status, why, begins: decode::excerpt(&begins) };
+                return AttemptResult::Unreadable { status, why, begins: decode::excerpt(&begins) };
             }
         };
         self.links.give_back(&there, link).await;
         match decode::coded(&head.headers, &bytes, self.bounds) {
-            Ok(output) => Heard::Reply {
+            Ok(output) => AttemptResult::Reply {
                 status,
                 headers: reply_headers(&head.headers, &kept_headers),
                 output: Arc::new(output),
                 retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
             },
-            Err(why) => Heard::Unreadable { status, why, begins: decode::excerpt(&bytes) },
+            Err(why) => AttemptResult::Unreadable { status, why, begins: decode::excerpt(&bytes) },
         }
     }
 }

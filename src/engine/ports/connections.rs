@@ -10,7 +10,7 @@
 //! more than was asked, the connection is not used again.
 //!
 //! A request that must not be repeated gets a connection that was used before only where a close that crosses it on the
-//! wire is unlikely: the connection was idle for less than [`Links::unrepeatable_idle`], which is shorter than servers'
+//! wire is unlikely: the connection was idle for less than [`ConnectionPool::unrepeatable_idle`], which is shorter than servers'
 //! keep-alive time-outs, and this server was seen to keep connections open after a reply and not to close them early.
 
 use std::collections::{HashMap, VecDeque};
@@ -46,7 +46,7 @@ pub(in crate::engine) enum Broken {
 }
 
 /// Idle connections, by where they lead to.
-pub(in crate::engine) struct Links {
+pub(in crate::engine) struct ConnectionPool {
     idle: Mutex<Idle>,
     idle_max: usize,
     idle_for: Duration,
@@ -64,7 +64,7 @@ struct Idle {
 /// One server's idle connections, the longest idle first, and what they showed of its keep-alive.
 #[derive(Default)]
 struct Origin {
-    idle: VecDeque<(Link, Instant)>,
+    idle: VecDeque<(PooledConnection, Instant)>,
     /// A connection was open [`SURVIVED`] after its last reply.
     keeps_open: bool,
     /// When a connection was last found closed within [`EARLY`] of its last reply, which the reply did not announce.
@@ -93,7 +93,7 @@ impl Origin {
     }
 }
 
-impl Links {
+impl ConnectionPool {
     pub fn new(idle_max: usize, idle_for: Duration, unrepeatable_idle: Duration) -> Arc<Self> {
         Arc::new(Self { idle: Mutex::default(), idle_max, idle_for, unrepeatable_idle })
     }
@@ -103,16 +103,16 @@ impl Links {
     ///
     /// # Errors
     /// There is none; nothing has left.
-    pub async fn take(&self, uri: &Uri, repeatable: bool, connect: Duration) -> Result<Link, String> {
+    pub async fn take(&self, uri: &Uri, repeatable: bool, connect: Duration) -> Result<PooledConnection, String> {
         let authority = uri.authority().ok_or("its URL names no host")?;
         match poll_fn(|cx| Poll::Ready(self.pop(authority, repeatable, cx))).await {
             Some(link) => Ok(link),
-            None => Link::open(uri.clone(), connect).await,
+            None => PooledConnection::open(uri.clone(), connect).await,
         }
     }
 
     /// The idle connection that was used last, if it may carry such a request.
-    fn pop(&self, authority: &Authority, repeatable: bool, cx: &mut Context<'_>) -> Option<Link> {
+    fn pop(&self, authority: &Authority, repeatable: bool, cx: &mut Context<'_>) -> Option<PooledConnection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = idle.by_authority.get_mut(authority)?;
         if !repeatable && !origin.is_trusted() {
@@ -142,7 +142,7 @@ impl Links {
     }
 
     /// For the next call.
-    pub async fn give_back(self: &Arc<Self>, uri: &Uri, mut link: Link) {
+    pub async fn give_back(self: &Arc<Self>, uri: &Uri, mut link: PooledConnection) {
         let Some(authority) = uri.authority() else { return };
         if !poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await || self.idle_max == 0 {
             return;
@@ -177,7 +177,7 @@ impl Links {
 }
 
 /// As long as there is something to sweep.
-async fn sweep(links: Weak<Links>, idle_for: Duration) {
+async fn sweep(links: Weak<ConnectionPool>, idle_for: Duration) {
     let pause = (idle_for / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         tokio::time::sleep(pause).await;
@@ -189,7 +189,7 @@ async fn sweep(links: Weak<Links>, idle_for: Duration) {
 }
 
 /// One connection.
-pub(in crate::engine) struct Link {
+pub(in crate::engine) struct PooledConnection {
     sender: SendRequest<Full<Bytes>>,
     /// `None` once it has ended.
     connection: Option<Connection<TokioIo<TcpStream>, Full<Bytes>>>,
@@ -197,7 +197,7 @@ pub(in crate::engine) struct Link {
     pub reused: bool,
 }
 
-impl Link {
+impl PooledConnection {
     async fn open(uri: Uri, connect: Duration) -> Result<Self, String> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::engine::ports::client::Outgoing;
 use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
-use crate::workflow::{Call, Heard, InFlight, KeptHeaders, Plan, Run, StepIndex, call_scope, missing, wire};
+use crate::workflow::{AttemptResult, Call, InFlight, KeptHeaders, Plan, Run, StepIndex, call_scope, missing, wire};
 
 /// What leaves for an attempt.
 ///
@@ -29,13 +29,13 @@ pub(in crate::engine) fn outgoing(
     step: StepIndex,
     attempt: &InFlight,
     now: Timestamp,
-) -> Result<Outgoing, Heard> {
+) -> Result<Outgoing, AttemptResult> {
     let call = plan.steps.get(step.0).and_then(|step| step.call(attempt.part));
     if let Some(missing) = call.and_then(|call| missing::of_call(call, &snapshot.world)) {
-        return Err(Heard::Missing(format!("it needs {missing}, which is not in the files in force")));
+        return Err(AttemptResult::Missing(format!("it needs {missing}, which is not in the files in force")));
     }
     let kept_headers = plan.kept_headers(step, attempt.part);
-    made(limits, snapshot, call, kept_headers, run, credentials, attempt, now).map_err(Heard::NotSent)
+    made(limits, snapshot, call, kept_headers, run, credentials, attempt, now).map_err(AttemptResult::NotSent)
 }
 
 #[allow(clippy::too_many_arguments)] // as above

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::affinity::StoreAffinity;
-use crate::engine::ports::veil::Veil;
+use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::flag::PinKey;
@@ -52,7 +52,7 @@ pub(in crate::engine) struct WriterParts {
     /// Hears of what is in the store.
     pub snapshots: Arc<RunSnapshots>,
     /// Seals the run's sensitive values, where its plan declares any.
-    pub veil: Option<Veil>,
+    pub sealer: Option<EventSealer>,
 }
 
 /// Writes the events of one run: one append at a time.
@@ -97,9 +97,9 @@ impl Writer {
         if pause.is_zero() {
             self.next_lease_proof = Some(self.parts.lease.proof());
         }
-        let sealed = match &mut self.parts.veil {
+        let sealed = match &mut self.parts.sealer {
             None => Some(append),
-            Some(veil) => veil.seal(&append).map(Arc::new),
+            Some(sealer) => sealer.seal(&append).map(Arc::new),
         };
         self.appending.clone_from(&sealed); // whoever hears of it hears what the store has
         self.under_way = Some(match sealed {
@@ -116,7 +116,7 @@ impl Writer {
         self.under_way = None;
         let append = self.appending.take();
         if result.is_ok() {
-            if let (Some(append), None) = (&append, &self.parts.veil) {
+            if let (Some(append), None) = (&append, &self.parts.sealer) {
                 self.parts.snapshots.stored(append);
             }
             self.stored = append;
@@ -144,7 +144,7 @@ fn hand_in(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let WriterParts { store, pins: _, plans, plan, run_key, lease: _, snapshots: _, veil: _ } = parts;
+        let WriterParts { store, pins: _, plans, plan, run_key, lease: _, snapshots: _, sealer: _ } = parts;
         if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
             put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;

@@ -18,7 +18,7 @@ use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, Read, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
 use crate::engine::scheduler::stored_run::Beginning;
-use crate::store::{Owned, StoreError, Taken};
+use crate::store::{OwnedRun, StoreError, TakeResult};
 use crate::workflow::Refusal;
 
 /// Until a run that could not be read is tried again.
@@ -30,7 +30,7 @@ const WITHHELD: SignedDuration = SignedDuration::from_secs(60);
 pub(in crate::engine) fn open(
     core: &Arc<Core>,
     slot: Slot,
-    owned: Option<(Owned, LeaseProof)>,
+    owned: Option<(OwnedRun, LeaseProof)>,
     permit: Option<OwnedSemaphorePermit>,
 ) {
     core.run_tasks.supervise(core);
@@ -44,29 +44,29 @@ pub(in crate::engine) fn open(
     tasks.process.tasks.spawn_on(moved, &tasks.process.runtime);
 }
 
-async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owned, LeaseProof)>) {
+async fn opened(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, LeaseProof)>) {
     let run = slot.run();
     let (taken, lease_proof) = match owned {
-        Some((owned, lease_proof)) => (Ok(Taken::Mine(owned)), lease_proof),
+        Some((owned, lease_proof)) => (Ok(TakeResult::Taken(owned)), lease_proof),
         None => {
             let lease_proof = core.schedule.lease.proof();
             (core.ports.store.take(core.schedule.worker, run).await, lease_proof)
         }
     };
     let owned = match taken {
-        Ok(Taken::Mine(owned)) => owned,
-        Ok(Taken::Elsewhere { worker, name }) => {
+        Ok(TakeResult::Taken(owned)) => owned,
+        Ok(TakeResult::Elsewhere { worker, name }) => {
             tracing::debug!(%run, %worker, name, "another process moves the run");
             slot.reject_all(|| Reply::Elsewhere);
             return;
         }
-        Ok(Taken::Ended(summary)) => {
+        Ok(TakeResult::Ended(summary)) => {
             core.schedule.timers.remove(run);
             let refused = || OrderError::Refused { run: Box::new(summary.clone()), refusal: Refusal::Ended };
             slot.reject_all(|| Reply::Error(refused()));
             return;
         }
-        Ok(Taken::Unknown) => {
+        Ok(TakeResult::Unknown) => {
             core.schedule.timers.remove(run);
             slot.reject_all(|| Reply::Error(OrderError::NoRun));
             return;
@@ -94,7 +94,7 @@ fn not_now(core: &Core, mut slot: Slot, error: &StoreError) {
 pub(in crate::engine) async fn load(
     core: &Arc<Core>,
     slot: Slot,
-    owned: &Owned,
+    owned: &OwnedRun,
     lease_proof: LeaseProof,
 ) -> Result<Driver, (Slot, LoadError)> {
     let id = slot.run();
@@ -140,10 +140,10 @@ pub(in crate::engine) async fn load(
 }
 
 impl Read {
-    fn driver(self, core: &Arc<Core>, slot: Slot, owned: &Owned, lease_proof: LeaseProof) -> Driver {
-        let Read { run, last, plan, snapshot, credentials, veil, from_snapshot: _ } = self;
+    fn driver(self, core: &Arc<Core>, slot: Slot, owned: &OwnedRun, lease_proof: LeaseProof) -> Driver {
+        let Read { run, last, plan, snapshot, credentials, sealer, from_snapshot: _ } = self;
         let (executor, writer) =
-            core.executor_and_writer(run.mode(), &plan, None, owned.fence, Some(lease_proof), veil);
+            core.executor_and_writer(run.mode(), &plan, None, owned.fence, Some(lease_proof), sealer);
         let registration = core.schedule.registry.register(run.id(), None).ok();
         let mut driver = Driver::new(Parts {
             core: core.clone(),

@@ -17,7 +17,7 @@ pub(in crate::engine) async fn renew(core: &Core) -> Result<(), crate::store::St
     let duration = Limits::ms(core.files.limits.lease_ms);
     let (sent_at, moment) = (Instant::now(), Moment::now());
     let (worker, name) = (core.schedule.worker, core.schedule.worker_name.clone());
-    if let Some(store_time) = core.ports.store.beat(worker, name, duration).await? {
+    if let Some(store_time) = core.ports.store.heartbeat(worker, name, duration).await? {
         core.process.clock.follow(store_time, moment);
     }
     core.schedule.lease.renewed(sent_at);

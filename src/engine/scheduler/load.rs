@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::engine::context::Core;
-use crate::engine::ports::veil::Veil;
+use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun, Unread};
 use crate::engine::snapshot::Snapshot;
 use crate::names::{PlanId, RunId};
@@ -33,7 +33,7 @@ pub(in crate::engine) struct Read {
     pub snapshot: Arc<Snapshot>,
     pub credentials: BTreeMap<String, String>,
     /// Seals its sensitive values.
-    pub veil: Option<Veil>,
+    pub sealer: Option<EventSealer>,
     /// Its events before its snapshot were not read.
     pub from_snapshot: bool,
 }
@@ -56,7 +56,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
     let started = run.started().clone();
     let snapshot = core.files.snapshot.load_full();
     let plan = plan_of(core, &snapshot, &started.plan).await?;
-    let veil = Veil::of(&core.ports.sealer, &plan, id, events.iter().map(|stored| &stored.event));
+    let sealer = EventSealer::of(&core.ports.sealer, &plan, id, events.iter().map(|stored| &stored.event));
     drop(events);
     let credentials = match &started.sealed {
         None => Default::default(),
@@ -68,7 +68,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
             })
         }
     };
-    Ok(Read { run, last, plan, snapshot, credentials, veil, from_snapshot })
+    Ok(Read { run, last, plan, snapshot, credentials, sealer, from_snapshot })
 }
 
 /// The plan that a run keeps: in force, or made again, whatever today's files have.

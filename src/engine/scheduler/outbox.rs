@@ -1,4 +1,4 @@
-//! Begins the runs that other runs decided on: rows of the store's outbox of births.
+//! Begins the runs that other runs decided on: rows of the store's outbox of pending_runs.
 //!
 //! The question it answers: "the process ended between the append that decided on a run and the run's first append: who
 //! begins it?" A row is written by the first of these appends and removed by the second, so it is delivered at least once.
@@ -25,7 +25,7 @@ use crate::engine::context::Core;
 use crate::engine::machine::BirthRecord;
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::store::{Birth, News, StoreError};
+use crate::store::{PendingRun, StoreError, StoreNotification};
 
 /// Rows that are read together.
 const ROWS_MAX: usize = 10_000;
@@ -41,7 +41,7 @@ type Retries = HashMap<RunId, (u32, Instant)>;
 
 /// Delivers rows until the process ends.
 pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
-    let mut news = core.ports.store.news();
+    let mut news = core.ports.store.notifications();
     let mut retries = Retries::new();
     // Where the store is this process's alone, the tasks that wrote the rows of the process before are gone.
     let mut grace = if core.ports.store.is_shared() { GRACE } else { Duration::ZERO };
@@ -50,7 +50,7 @@ pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
         let new_row = async {
             loop {
                 match news.recv().await {
-                    Ok(News::Birth) | Err(RecvError::Lagged(_)) => return,
+                    Ok(StoreNotification::PendingRun) | Err(RecvError::Lagged(_)) => return,
                     Ok(_) => {}
                     Err(RecvError::Closed) => std::future::pending().await,
                 }
@@ -91,12 +91,12 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
     if *core.process.draining.borrow() {
         return Ok(None);
     }
-    let births = core.ports.store.births(ROWS_MAX).await?;
-    let runs: HashSet<RunId> = births.iter().map(|birth| birth.run).collect();
+    let pending_runs = core.ports.store.pending_runs(ROWS_MAX).await?;
+    let runs: HashSet<RunId> = pending_runs.iter().map(|birth| birth.run).collect();
     retries.retain(|run, _| runs.contains(run));
     let (mut next, mut overdue) = (None::<Instant>, 0_u32);
     let mut postpone = |until: Instant| next = Some(next.map_or(until, |next| next.min(until)));
-    for birth in &births {
+    for birth in &pending_runs {
         let now = Instant::now();
         let age = core.process.clock.now().duration_since(birth.at);
         let left = SignedDuration::try_from(grace).unwrap_or_default() - age;
@@ -121,7 +121,7 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
     Ok(next)
 }
 
-async fn deliver_one(core: &Arc<Core>, birth: &Birth) -> Result<(), StoreError> {
+async fn deliver_one(core: &Arc<Core>, birth: &PendingRun) -> Result<(), StoreError> {
     let run = birth.run;
     let (record, parent) = match (serde_json::from_value::<BirthRecord>(birth.record.clone()), birth.parent) {
         (Ok(record), Some(parent)) => (record, parent),
@@ -150,7 +150,7 @@ async fn deliver_one(core: &Arc<Core>, birth: &Birth) -> Result<(), StoreError> 
 async fn deliver_child(core: &Arc<Core>, child: RunId, parent: RunId) -> Result<(), StoreError> {
     if core.ports.store.run(parent).await?.is_none_or(|parent| parent.status.is_final()) {
         tracing::debug!(run = %child, %parent, "a child is not born: its parent has ended");
-        return core.ports.store.drop_birth(child).await;
+        return core.ports.store.remove_pending_run(child).await;
     }
     core.wake(parent);
     Ok(())

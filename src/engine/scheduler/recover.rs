@@ -15,7 +15,7 @@ use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::LoadError;
 use crate::engine::scheduler::supervisor::{self, PAGE};
 use crate::engine::scheduler::watchdog;
-use crate::store::{Owned, StoreError};
+use crate::store::{OwnedRun, StoreError};
 use crate::workflow::RunStatus;
 
 /// The unfinished runs at the start, by what happened to them.
@@ -90,7 +90,7 @@ enum ResumeOutcome {
     StoreFailed(StoreError),
 }
 
-async fn resume(core: &Arc<Core>, owned: Owned, lease_proof: LeaseProof) -> ResumeOutcome {
+async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> ResumeOutcome {
     let run = owned.summary.run_id;
     let Some(slot) = core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) else {
         // The task that holds the slot may end without having moved the run.

@@ -25,7 +25,7 @@ use crate::engine::scheduler::timers::Due;
 use crate::engine::scheduler::watchdog;
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::store::{News, Owned, StoreError};
+use crate::store::{OwnedRun, StoreError, StoreNotification};
 
 /// Runs that are claimed with one request.
 pub(in crate::engine) const PAGE: usize = 64;
@@ -56,7 +56,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
 }
 
 async fn mind(core: &Arc<Core>) {
-    let mut news = core.ports.store.news();
+    let mut news = core.ports.store.notifications();
     let mut draining = core.process.draining.subscribe();
     let shared = core.ports.store.is_shared();
     let every = Limits::ms(core.files.limits.sweep_ms.max(1));
@@ -126,10 +126,10 @@ pub(in crate::engine) async fn room(core: &Core) -> Option<OwnedSemaphorePermit>
     core.schedule.wake_permits.clone().acquire_owned().await.ok()
 }
 
-async fn hear(core: &Arc<Core>, news: News) {
+async fn hear(core: &Arc<Core>, news: StoreNotification) {
     match news {
-        News::Run(run) => core.wake(run),
-        News::Ended(run) => {
+        StoreNotification::Run(run) => core.wake(run),
+        StoreNotification::Ended(run) => {
             // Where only this process moves runs, the run's own task tells of its end: these news come first, and whoever
             // waits would read the store for what is at hand a moment later.
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
@@ -139,8 +139,8 @@ async fn hear(core: &Arc<Core>, news: News) {
                 core.wake(parent);
             }
         }
-        News::Lock(name) => locks::left(core, &name).await,
-        News::Order(_) | News::Notice | News::Birth => {}
+        StoreNotification::Lock(name) => locks::left(core, &name).await,
+        StoreNotification::Order(_) | StoreNotification::WebhookMessage | StoreNotification::PendingRun => {}
     }
 }
 
@@ -175,7 +175,7 @@ pub(in crate::engine) async fn take_due(core: &Arc<Core>) -> Result<(), StoreErr
     }
 }
 
-fn taken(core: &Arc<Core>, owned: Owned, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {
+fn taken(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {
     let run = owned.summary.run_id;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
         Some(slot) => core.run_tasks.open(core.clone(), slot, Some((owned, lease_proof)), permit),
@@ -187,7 +187,7 @@ fn taken(core: &Arc<Core>, owned: Owned, lease_proof: LeaseProof, permit: Option
 
 /// Reads the next times at which runs that are nobody's want to be moved.
 pub(in crate::engine) async fn refill(core: &Core) -> Result<(), StoreError> {
-    let wakes = core.ports.store.wakes(WAKES_MAX).await?;
+    let wakes = core.ports.store.due_times(WAKES_MAX).await?;
     core.schedule.timers.load(&wakes, wakes.len() == WAKES_MAX);
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::engine::OrderError;
 use crate::flag::{Freeze, RetryKey};
 use crate::limits::Limits;
 use crate::names::RunId;
-use crate::workflow::{Event, Mode, Order, Plan, Refusal, RunStatus, Said, WaitEvent};
+use crate::workflow::{CheckpointAnswer, Event, Mode, Order, Plan, Refusal, RunStatus, WaitEvent};
 
 fn asks(steps: Value, respond: Value) -> Arc<Plan> {
     checked(&json!({ "workflow": "w", "steps": steps, "respond": respond }), false)
@@ -33,7 +33,7 @@ async fn world() -> Arc<World> {
 /// Says yes to the one open question.
 async fn yes(bench: &Bench, run: RunId) -> Result<crate::workflow::RunSummary, OrderError> {
     let (checkpoint, _) = bench.store.run(run).await.unwrap().unwrap().checkpoint.expect("it asks");
-    let said = Said { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
+    let said = CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
     bench.engine.order(run, Order::Answer { checkpoint, said }, "ann".into()).await
 }
 
@@ -115,7 +115,7 @@ async fn a_run_is_paused_in_flight_and_goes_on_from_there() {
     let paused = bench.engine.order(run, Order::Pause { reason: None }, "ann".into()).await.unwrap();
     assert_eq!(paused.status, RunStatus::Paused);
     let again = bench.engine.order(run, Order::Pause { reason: None }, "bob".into()).await;
-    assert!(matches!(again, Err(OrderError::Refused { refusal: Refusal::NoSense(_), .. })), "{again:?}");
+    assert!(matches!(again, Err(OrderError::Refused { refusal: Refusal::NotApplicable(_), .. })), "{again:?}");
     world.open_gate();
     bench.rests(run).await;
     assert_eq!(world.paths(), ["POST /a"], "what is under way ends, and nothing begins");

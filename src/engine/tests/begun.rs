@@ -352,7 +352,7 @@ async fn a_webhook_is_told_again_until_it_hears_also_by_the_next_process() {
         (&json!("checkpoint_opened"), &json!(run.to_string()), &json!("Shall it go?"))
     );
     let gone = async {
-        while !bench.store.notices(0, 10).await.unwrap().is_empty() {
+        while !bench.store.webhook_messages(0, 10).await.unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

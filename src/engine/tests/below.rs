@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::kit::{Bench, React, World, checked, refused, request, start};
 use crate::names::RunId;
-use crate::workflow::{Mode, Order, Plan, RunStatus, RunSummary, Said};
+use crate::workflow::{CheckpointAnswer, Mode, Order, Plan, RunStatus, RunSummary};
 
 fn begins(name: &str, child: &str) -> Arc<Plan> {
     let steps = json!({ "sub": { "run": child } });
@@ -36,7 +36,7 @@ async fn asking(bench: &Bench) -> RunSummary {
 }
 
 async fn yes(bench: &Bench, run: &RunSummary) {
-    let said = Said { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
+    let said = CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None };
     let (checkpoint, _) = run.checkpoint.clone().unwrap();
     bench.engine.order(run.run_id, Order::Answer { checkpoint, said }, "ann".into()).await.unwrap();
 }

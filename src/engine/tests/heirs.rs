@@ -113,8 +113,8 @@ async fn an_heir_that_was_not_born_is_born_by_the_next_process() {
     let (world, mut bench, run) = paused(1).await;
     let to = RunId(uuid::Uuid::now_v7());
     says(&bench, run, Order::HandOver { to, from: "two".into(), sealed: None }).await.unwrap();
-    let births = bench.store.births(9).await.unwrap();
-    assert_eq!(births.iter().map(|birth| (birth.run, birth.parent)).collect::<Vec<_>>(), [(to, Some(run))]);
+    let pending_runs = bench.store.pending_runs(9).await.unwrap();
+    assert_eq!(pending_runs.iter().map(|birth| (birth.run, birth.parent)).collect::<Vec<_>>(), [(to, Some(run))]);
     bench.crash().await;
     assert!(bench.store.run(to).await.unwrap().is_none());
     bench.recover().await;
@@ -126,7 +126,7 @@ async fn an_heir_that_was_not_born_is_born_by_the_next_process() {
     tokio::time::timeout(super::kit::PATIENCE, born).await.expect("it is born");
     assert_eq!(bench.ended(to).await.status, RunStatus::Completed);
     assert_eq!(world.paths(), ["POST /one", "POST /two", "POST /two"], "once");
-    assert_eq!((bench.store.births(9).await.unwrap().len(), bench.runs().await.len()), (0, 2));
+    assert_eq!((bench.store.pending_runs(9).await.unwrap().len(), bench.runs().await.len()), (0, 2));
 }
 
 /// Where nothing delivers it, the same may be asked again.

@@ -262,7 +262,7 @@ async fn a_run_that_comes_back_is_not_left_to_the_task_that_lost_it() {
     world.has_seen(1).await;
     store.dies(bench.engine.core.schedule.worker);
     let taken = store.take(crate::names::WorkerId(uuid::Uuid::from_u128(7)), run).await.unwrap();
-    assert!(matches!(taken, crate::store::Taken::Mine(_)), "{taken:?}");
+    assert!(matches!(taken, crate::store::TakeResult::Taken(_)), "{taken:?}");
     assert_eq!(bench.ended(run).await.status, RunStatus::Completed, "the first reply never comes");
     assert_eq!(world.paths(), ["GET /a", "GET /a"]);
 }

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use crate::names::{RunId, WorkerId};
 use crate::store::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
-    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, SharedStore, Store,
-    StoreError, StoredEvent, Taken, Work,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
+    OwnedRun, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, SharedStore, Store, StoreError,
+    StoreNotification, StoredEvent, TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -126,11 +126,11 @@ impl Through {
     }
 }
 
-type Said<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type StoreReply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 macro_rules! passed_on {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
-        $(fn $name(&self, $($arg: $type),*) -> Said<'_, $result> {
+        $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
             self.count();
             self.inner.$name($($arg),*)
         })*
@@ -138,33 +138,33 @@ macro_rules! passed_on {
 }
 
 impl Work for Through {
-    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> Said<'_, Option<Timestamp>> {
+    fn heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> StoreReply<'_, Option<Timestamp>> {
         if let Some(town) = &self.town {
             town.lock().unwrap().alive.insert(worker);
         }
         Box::pin(async move {
             self.beats.through().await;
-            self.inner.beat(worker, name, lives).await
+            self.inner.heartbeat(worker, name, lives).await
         })
     }
-    fn leave(&self, worker: WorkerId) -> Said<'_, ()> {
+    fn deregister(&self, worker: WorkerId) -> StoreReply<'_, ()> {
         self.dies(worker);
-        self.inner.leave(worker)
+        self.inner.deregister(worker)
     }
-    fn take(&self, worker: WorkerId, run: RunId) -> Said<'_, Taken> {
+    fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         self.count();
         if let Some(owner) = self.elsewhere(worker, run) {
-            return Box::pin(std::future::ready(Ok(Taken::Elsewhere { worker: owner, name: "the other".into() })));
+            return Box::pin(std::future::ready(Ok(TakeResult::Elsewhere { worker: owner, name: "the other".into() })));
         }
         Box::pin(async move {
             let taken = self.inner.take(worker, run).await?;
-            if matches!(taken, Taken::Mine(_)) {
+            if matches!(taken, TakeResult::Taken(_)) {
                 self.owns(Some(worker), run);
             }
             Ok(taken)
         })
     }
-    fn take_due(&self, worker: WorkerId, limit: usize) -> Said<'_, Vec<Owned>> {
+    fn take_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
         self.count();
         if self.town.is_none() {
             return self.inner.take_due(worker, limit);
@@ -183,7 +183,7 @@ impl Work for Through {
                 };
                 if turn
                     && due.len() < limit
-                    && let Taken::Mine(owned) = self.take(worker, run.run_id).await?
+                    && let TakeResult::Taken(owned) = self.take(worker, run.run_id).await?
                 {
                     due.push(owned);
                 }
@@ -192,22 +192,22 @@ impl Work for Through {
         })
     }
     passed_on! {
-        wakes(limit: usize) -> Vec<(Timestamp, RunId)>;
+        due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
         put_order(order: OrderRecord) -> ();
         order(id: Uuid) -> Option<OrderRecord>;
         settle_order(id: Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
-        notices(after: u64, limit: usize) -> Vec<Notice>;
-        notice_done(number: u64) -> ();
-        births(limit: usize) -> Vec<crate::store::Birth>;
-        drop_birth(run: RunId) -> ();
+        webhook_messages(after: u64, limit: usize) -> Vec<WebhookMessage>;
+        remove_webhook_message(number: u64) -> ();
+        pending_runs(limit: usize) -> Vec<crate::store::PendingRun>;
+        remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
-    fn orders(&self, run: RunId) -> Said<'_, Vec<OrderRecord>> {
+    fn orders(&self, run: RunId) -> StoreReply<'_, Vec<OrderRecord>> {
         self.count();
         Box::pin(async move {
             let orders = self.inner.orders(run).await;
@@ -215,8 +215,8 @@ impl Work for Through {
             orders
         })
     }
-    fn news(&self) -> broadcast::Receiver<News> {
-        self.inner.news()
+    fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
+        self.inner.notifications()
     }
     fn is_shared(&self) -> bool {
         self.town.is_some()
@@ -260,7 +260,7 @@ impl Store for Through {
         evidence() -> Vec<EvidenceRecord>;
         secret() -> [u8; 32];
     }
-    fn events(&self, run: RunId, from: crate::names::Seq) -> Said<'_, Vec<StoredEvent>> {
+    fn events(&self, run: RunId, from: crate::names::Seq) -> StoreReply<'_, Vec<StoredEvent>> {
         self.count();
         Box::pin(async move {
             let mut events = self.inner.events(run, from).await?;

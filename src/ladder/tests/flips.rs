@@ -19,7 +19,7 @@ async fn up_one_rung_at_a_time_and_only_through_the_gate() {
     assert!(
         house.refused("plain", to(State::Live)).await.contains("goes up one rung at a time, and `shadow` to `live`")
     );
-    assert!(house.refused("plain", Ask { force: true, ..to(State::Dark) }).await.contains("wants a reason"));
+    assert!(house.refused("plain", FlipRequest { force: true, ..to(State::Dark) }).await.contains("wants a reason"));
 
     let done = house.flip("plain", forced(State::Live)).await.unwrap();
     assert!(done.flip.forced && done.flip.evidence.is_object());
@@ -30,8 +30,10 @@ async fn up_one_rung_at_a_time_and_only_through_the_gate() {
     assert!(next.to == State::Only && next.missing.len() == 1, "{next:?}");
 
     house.answers("plain");
-    let done =
-        house.flip("plain", Ask { force: true, reason: Some("no need".into()), ..to(State::Only) }).await.unwrap();
+    let done = house
+        .flip("plain", FlipRequest { force: true, reason: Some("no need".into()), ..to(State::Only) })
+        .await
+        .unwrap();
     assert!(!done.flip.forced, "the gate was open");
     assert_eq!(house.status("plain").next, None);
 }
@@ -39,7 +41,7 @@ async fn up_one_rung_at_a_time_and_only_through_the_gate() {
 #[tokio::test]
 async fn only_wants_everybody_live() {
     let house = House::open(files(&[])).await;
-    let ask = Ask { percent: Percent::new(10.0), ..forced(State::Live) };
+    let ask = FlipRequest { percent: Percent::new(10.0), ..forced(State::Live) };
     house.flip("plain", ask).await.unwrap();
     house.answers("plain");
     assert!(house.refused("plain", to(State::Only)).await.contains("needs a share of 100 % in live"));
@@ -68,7 +70,7 @@ async fn what_makes_no_sense_no_force_passes() {
         ("list", forced(State::Shadow), "`list` has no workflow"),
         (
             "bare",
-            Ask { percent: Percent::new(5.0), ..forced(State::Live) },
+            FlipRequest { percent: Percent::new(5.0), ..forced(State::Live) },
             "a share below 100 % in `live` wants a `key`",
         ),
         ("plain", percent(State::Off, 5.0), "`off` has no share"),
@@ -102,7 +104,7 @@ async fn the_way_down_shows_the_horizon() {
     let known = "the engine owns 2 instances of `create` that legacy does not know; they stay with the engine";
     let refusal = house.refused("create", to(State::Live)).await;
     assert!(refusal.contains("wants an acknowledgement") && refusal.contains(known), "{refusal}");
-    let done = house.flip("create", Ask { acknowledge: true, ..to(State::Live) }).await.unwrap();
+    let done = house.flip("create", FlipRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
     assert!(done.horizon[0].starts_with(known), "{:?}", done.horizon);
     assert_eq!(done.horizon[1], "`list` (GET /orders) is answered by legacy and will not show them");
 

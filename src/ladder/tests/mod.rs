@@ -107,13 +107,13 @@ impl House {
         let ladder = opened(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
     }
-    async fn flip(&self, route: &str, ask: Ask) -> Result<Flipped, FlipError> {
-        self.ladder.flip(&route.into(), ask).await
+    async fn flip(&self, route: &str, request: FlipRequest) -> Result<Flipped, FlipError> {
+        self.ladder.flip(&route.into(), request).await
     }
     /// What a flip is refused with.
-    async fn refused(&self, route: &str, ask: Ask) -> String {
+    async fn refused(&self, route: &str, request: FlipRequest) -> String {
         let before = self.flips().await;
-        let error = self.flip(route, ask).await.unwrap_err().to_string();
+        let error = self.flip(route, request).await.unwrap_err().to_string();
         assert_eq!(self.flips().await, before, "a refused flip is not recorded");
         error
     }
@@ -136,16 +136,16 @@ impl House {
 
 use crate::store::Store as _;
 
-fn to(state: State) -> Ask {
-    Ask { to: state, percent: None, reason: None, force: false, acknowledge: false, by: "ann".into() }
+fn to(state: State) -> FlipRequest {
+    FlipRequest { to: state, percent: None, reason: None, force: false, acknowledge: false, by: "ann".into() }
 }
 
-fn forced(state: State) -> Ask {
-    Ask { force: true, reason: Some("a drill".into()), ..to(state) }
+fn forced(state: State) -> FlipRequest {
+    FlipRequest { force: true, reason: Some("a drill".into()), ..to(state) }
 }
 
-fn percent(state: State, percent: f64) -> Ask {
-    Ask { percent: Percent::new(percent), ..to(state) }
+fn percent(state: State, percent: f64) -> FlipRequest {
+    FlipRequest { percent: Percent::new(percent), ..to(state) }
 }
 
 fn stands(state: State, why: Why) -> Effective {

@@ -161,6 +161,6 @@ async fn other_conditions_keep_a_gate_shut() {
     let done = house.flip("plain", forced(State::Only)).await.unwrap();
     assert!(done.flip.forced);
     keys.0.store(false, Ordering::SeqCst);
-    house.flip("plain", Ask { acknowledge: true, ..to(State::Live) }).await.unwrap();
+    house.flip("plain", FlipRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
     house.flip("plain", to(State::Only)).await.unwrap();
 }

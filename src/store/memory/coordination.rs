@@ -13,38 +13,38 @@ use super::tables::{Run, Tables};
 use crate::clock;
 use crate::names::{RunId, WorkerId};
 use crate::store::{
-    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, RunSnapshot, StoreError, Taken, Work,
-    no_such_run, run_has_ended,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, Remains, RunSnapshot, StoreError, StoreNotification,
+    TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
 impl Run {
-    fn taken_by(&mut self, worker: WorkerId) -> Owned {
+    fn taken_by(&mut self, worker: WorkerId) -> OwnedRun {
         self.owner = Some(worker);
         self.turn = None;
         self.fence = self.fence.next();
-        Owned { summary: self.summary.clone(), fence: self.fence }
+        OwnedRun { summary: self.summary.clone(), fence: self.fence }
     }
 }
 
 impl Tables {
-    fn leave(&mut self, worker: WorkerId, news: &mut Vec<News>) {
+    fn deregister(&mut self, worker: WorkerId, news: &mut Vec<StoreNotification>) {
         for (id, run) in self.runs.iter_mut().filter(|(_, run)| run.owner == Some(worker)) {
             run.owner = None;
             run.turn = Some(Timestamp::UNIX_EPOCH);
-            news.push(News::Run(*id));
+            news.push(StoreNotification::Run(*id));
         }
     }
 
-    fn take(&mut self, worker: WorkerId, run: RunId) -> Taken {
+    fn take(&mut self, worker: WorkerId, run: RunId) -> TakeResult {
         match self.runs.get_mut(&run) {
-            None => Taken::Unknown,
-            Some(run) if run.summary.status.is_final() => Taken::Ended(run.summary.clone()),
-            Some(run) => Taken::Mine(run.taken_by(worker)),
+            None => TakeResult::Unknown,
+            Some(run) if run.summary.status.is_final() => TakeResult::Ended(run.summary.clone()),
+            Some(run) => TakeResult::Taken(run.taken_by(worker)),
         }
     }
 
-    fn take_due(&mut self, worker: WorkerId, limit: usize, now: Timestamp) -> Vec<Owned> {
+    fn take_due(&mut self, worker: WorkerId, limit: usize, now: Timestamp) -> Vec<OwnedRun> {
         for run in self.runs.values_mut().filter(|run| run.owner.is_some_and(|owner| owner != worker)) {
             run.owner = None;
             run.turn = Some(Timestamp::UNIX_EPOCH);
@@ -57,14 +57,14 @@ impl Tables {
         due.take(limit).map(|(_, run)| run.taken_by(worker)).collect()
     }
 
-    fn wakes(&self, limit: usize) -> Vec<(Timestamp, RunId)> {
+    fn due_times(&self, limit: usize) -> Vec<(Timestamp, RunId)> {
         let mut wakes: Vec<_> = self.runs.iter().filter_map(|(id, run)| Some((run.turn?, *id))).collect();
         wakes.sort();
         wakes.truncate(limit);
         wakes
     }
 
-    fn put_order(&mut self, order: OrderRecord, news: &mut Vec<News>) {
+    fn put_order(&mut self, order: OrderRecord, news: &mut Vec<StoreNotification>) {
         let refused = match self.runs.get(&order.run) {
             None => Some(no_such_run()),
             Some(run) => run.summary.status.is_final().then(run_has_ended),
@@ -88,7 +88,7 @@ impl Tables {
         let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);
         let is_running = |id| self.runs.get(&id).is_some_and(|above| !above.summary.status.is_final());
         let old = old.filter(|(_, run)| !run.summary.parent.is_some_and(is_running));
-        let old = old.filter(|(id, _)| !self.births.iter().any(|birth| birth.parent == Some(**id)));
+        let old = old.filter(|(id, _)| !self.pending_runs.iter().any(|birth| birth.parent == Some(**id)));
         let mut old: Vec<_> = old.map(|(id, run)| (run.summary.updated, *id)).collect();
         old.sort();
         let mut purged = Purged::default();
@@ -115,28 +115,28 @@ impl Tables {
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Work for MemoryStore {
-    fn beat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, Option<Timestamp>> {
+    fn heartbeat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, Option<Timestamp>> {
         self.with(|_| None)
     }
 
-    fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
-        self.with_news(|tables, news| tables.leave(worker, news))
+    fn deregister(&self, worker: WorkerId) -> Answer<'_, ()> {
+        self.with_notifications(|tables, news| tables.deregister(worker, news))
     }
 
-    fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, Taken> {
+    fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, TakeResult> {
         self.with(|tables| tables.take(worker, run))
     }
 
-    fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<Owned>> {
+    fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<OwnedRun>> {
         self.with(|tables| tables.take_due(worker, limit, clock::now()))
     }
 
-    fn wakes(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
-        self.with(|tables| tables.wakes(limit))
+    fn due_times(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
+        self.with(|tables| tables.due_times(limit))
     }
 
     fn put_order(&self, order: OrderRecord) -> Answer<'_, ()> {
-        self.with_news(|tables, news| tables.put_order(order, news))
+        self.with_notifications(|tables, news| tables.put_order(order, news))
     }
 
     fn orders(&self, run: RunId) -> Answer<'_, Vec<OrderRecord>> {
@@ -148,27 +148,27 @@ impl Work for MemoryStore {
     }
 
     fn settle_order(&self, id: Uuid, answer: Value) -> Answer<'_, ()> {
-        self.with_news(|tables, news| tables.coordination.settle(id, answer, news))
+        self.with_notifications(|tables, news| tables.coordination.settle(id, answer, news))
     }
 
     fn locks(&self, names: Option<Vec<String>>, limit: usize) -> Answer<'_, Vec<LockRow>> {
         self.with(|tables| tables.coordination.locks(names.as_deref(), limit))
     }
 
-    fn notices(&self, after: u64, limit: usize) -> Answer<'_, Vec<Notice>> {
-        self.with(|tables| tables.coordination.notices(after, limit))
+    fn webhook_messages(&self, after: u64, limit: usize) -> Answer<'_, Vec<WebhookMessage>> {
+        self.with(|tables| tables.coordination.webhook_messages(after, limit))
     }
 
-    fn notice_done(&self, number: u64) -> Answer<'_, ()> {
-        self.with(|tables| tables.coordination.notice_done(number))
+    fn remove_webhook_message(&self, number: u64) -> Answer<'_, ()> {
+        self.with(|tables| tables.coordination.remove_webhook_message(number))
     }
 
-    fn births(&self, limit: usize) -> Answer<'_, Vec<Birth>> {
-        self.with(|tables| tables.births.iter().take(limit).cloned().collect())
+    fn pending_runs(&self, limit: usize) -> Answer<'_, Vec<PendingRun>> {
+        self.with(|tables| tables.pending_runs.iter().take(limit).cloned().collect())
     }
 
-    fn drop_birth(&self, run: RunId) -> Answer<'_, ()> {
-        self.with(|tables| tables.births.retain(|birth| birth.run != run))
+    fn remove_pending_run(&self, run: RunId) -> Answer<'_, ()> {
+        self.with(|tables| tables.pending_runs.retain(|birth| birth.run != run))
     }
 
     fn put_run_snapshot(&self, snapshot: RunSnapshot) -> Answer<'_, ()> {
@@ -191,7 +191,7 @@ impl Work for MemoryStore {
         self.with(|tables| tables.runs.get(&run).and_then(|run| run.remains.clone()))
     }
 
-    fn news(&self) -> broadcast::Receiver<News> {
+    fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
         self.news.subscribe()
     }
 

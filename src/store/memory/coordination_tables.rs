@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::names::RunId;
-use crate::store::{LockChange, LockRow, News, Notice, OrderRecord, run_has_ended};
+use crate::store::{LockChange, LockRow, OrderRecord, StoreNotification, WebhookMessage, run_has_ended};
 
 #[derive(Default)]
 pub(super) struct CoordinationTables {
@@ -19,7 +19,7 @@ pub(super) struct CoordinationTables {
     /// In the order of positions.
     locks: Vec<LockRow>,
     last_place: u64,
-    notices: Vec<Notice>,
+    webhook_messages: Vec<WebhookMessage>,
     last_notice: u64,
 }
 
@@ -29,7 +29,7 @@ impl CoordinationTables {
         run: RunId,
         changes: Vec<LockChange>,
         since: Timestamp,
-        news: &mut Vec<News>,
+        news: &mut Vec<StoreNotification>,
     ) {
         for change in changes {
             match change {
@@ -45,7 +45,7 @@ impl CoordinationTables {
                 LockChange::Leave { name, step, item } => {
                     self.locks
                         .retain(|row| !(row.run == run && row.name == name && row.step == step && row.item == item));
-                    news.push(News::Lock(name));
+                    news.push(StoreNotification::Lock(name));
                 }
             }
         }
@@ -56,30 +56,34 @@ impl CoordinationTables {
         asked.take(limit).cloned().collect()
     }
 
-    pub(super) fn add_notices(&mut self, notices: Vec<Notice>, news: &mut Vec<News>) {
-        for notice in notices {
+    pub(super) fn add_webhook_messages(
+        &mut self,
+        webhook_messages: Vec<WebhookMessage>,
+        news: &mut Vec<StoreNotification>,
+    ) {
+        for notice in webhook_messages {
             self.last_notice += 1;
-            self.notices.push(Notice { number: self.last_notice, ..notice });
-            news.push(News::Notice);
+            self.webhook_messages.push(WebhookMessage { number: self.last_notice, ..notice });
+            news.push(StoreNotification::WebhookMessage);
         }
     }
 
-    pub(super) fn notices(&self, after: u64, limit: usize) -> Vec<Notice> {
-        self.notices.iter().filter(|notice| notice.number > after).take(limit).cloned().collect()
+    pub(super) fn webhook_messages(&self, after: u64, limit: usize) -> Vec<WebhookMessage> {
+        self.webhook_messages.iter().filter(|notice| notice.number > after).take(limit).cloned().collect()
     }
 
-    pub(super) fn notice_done(&mut self, number: u64) {
-        self.notices.retain(|notice| notice.number != number);
+    pub(super) fn remove_webhook_message(&mut self, number: u64) {
+        self.webhook_messages.retain(|notice| notice.number != number);
     }
 
     /// `refused` is the answer if the run cannot carry the order out.
-    pub(super) fn put_order(&mut self, order: OrderRecord, refused: Option<Value>, news: &mut Vec<News>) {
+    pub(super) fn put_order(&mut self, order: OrderRecord, refused: Option<Value>, news: &mut Vec<StoreNotification>) {
         if self.order_places.contains_key(&order.id) {
             return;
         }
         news.push(match &refused {
-            Some(_) => News::Order(order.id),
-            None => News::Run(order.run),
+            Some(_) => StoreNotification::Order(order.id),
+            None => StoreNotification::Run(order.run),
         });
         self.order_places.insert(order.id, self.orders.len());
         self.orders.push(OrderRecord { answer: refused, ..order });
@@ -97,21 +101,21 @@ impl CoordinationTables {
         self.orders.iter().any(|order| order.run == run && order.answer.is_none())
     }
 
-    pub(super) fn settle(&mut self, id: Uuid, answer: Value, news: &mut Vec<News>) {
+    pub(super) fn settle(&mut self, id: Uuid, answer: Value, news: &mut Vec<StoreNotification>) {
         let order = self.order_places.get(&id).map(|place| &mut self.orders[*place]);
         if let Some(order) = order.filter(|order| order.answer.is_none()) {
             order.answer = Some(answer);
-            news.push(News::Order(id));
+            news.push(StoreNotification::Order(id));
         }
     }
 
     /// Frees the locks of a run that ended, and answers the orders to it.
-    pub(super) fn run_ends(&mut self, run: RunId, news: &mut Vec<News>) {
+    pub(super) fn run_ends(&mut self, run: RunId, news: &mut Vec<StoreNotification>) {
         let left = self.locks.extract_if(.., |row| row.run == run);
-        news.extend(left.map(|row| News::Lock(row.name)));
+        news.extend(left.map(|row| StoreNotification::Lock(row.name)));
         for order in self.orders.iter_mut().filter(|order| order.run == run && order.answer.is_none()) {
             order.answer = Some(run_has_ended());
-            news.push(News::Order(order.id));
+            news.push(StoreNotification::Order(order.id));
         }
     }
 

@@ -18,10 +18,10 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use self::tables::Tables;
-use super::coordination::NEWS_MAX;
+use super::coordination::NOTIFICATIONS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, NEW_STORE_RETENTION, News, PinCount,
-    PinRecord, PlacedPin, RunFilter, SampleRecord, Store, StoreError, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, NEW_STORE_RETENTION, PinCount, PinRecord,
+    PlacedPin, RunFilter, SampleRecord, Store, StoreError, StoreNotification, StoredEvent,
 };
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -33,7 +33,7 @@ use crate::workflow::{RunStatus, RunSummary};
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     closed: AtomicBool,
-    news: broadcast::Sender<News>,
+    news: broadcast::Sender<StoreNotification>,
 }
 
 impl MemoryStore {
@@ -47,7 +47,7 @@ impl MemoryStore {
         Self {
             tables: Mutex::new(Tables::new(limits.retry_window_s)),
             closed: AtomicBool::new(false),
-            news: broadcast::Sender::new(NEWS_MAX),
+            news: broadcast::Sender::new(NOTIFICATIONS_MAX),
         }
     }
 
@@ -65,9 +65,9 @@ impl MemoryStore {
         ready(done).boxed()
     }
 
-    fn with_news<'a, T: Send + 'a>(
+    fn with_notifications<'a, T: Send + 'a>(
         &'a self,
-        work: impl FnOnce(&mut Tables, &mut Vec<News>) -> T,
+        work: impl FnOnce(&mut Tables, &mut Vec<StoreNotification>) -> T,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         let mut news = Vec::new();
         let done = self.with(|tables| work(tables, &mut news));
@@ -75,7 +75,7 @@ impl MemoryStore {
         done
     }
 
-    fn tell(&self, news: Vec<News>) {
+    fn tell(&self, news: Vec<StoreNotification>) {
         for one in news {
             // There may be no receiver.
             let _ = self.news.send(one);

@@ -12,8 +12,8 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::coordination::due_at_of;
 use crate::store::{
-    Append, AppendError, Birth, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount,
-    PinRecord, PlacedPin, Remains, RunFilter, RunSnapshot, SampleRecord, StoreError, StoredEvent,
+    Append, AppendError, Conflict, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PendingRun, PinCount,
+    PinRecord, PlacedPin, Remains, RunFilter, RunSnapshot, SampleRecord, StoreError, StoreNotification, StoredEvent,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -51,7 +51,7 @@ pub(super) struct Tables {
     secret: Option<[u8; 32]>,
     pub(super) coordination: CoordinationTables,
     /// Runs that are to begin, oldest row first.
-    pub(super) births: Vec<Birth>,
+    pub(super) pending_runs: Vec<PendingRun>,
 }
 
 impl Tables {
@@ -70,12 +70,17 @@ impl Tables {
             evidence: BTreeMap::new(),
             secret: None,
             coordination: CoordinationTables::default(),
-            births: Vec::new(),
+            pending_runs: Vec::new(),
         }
     }
 
     /// Adds the notifications of the append to `news`.
-    pub(super) fn append(&mut self, append: Append, now: Timestamp, news: &mut Vec<News>) -> Result<(), AppendError> {
+    pub(super) fn append(
+        &mut self,
+        append: Append,
+        now: Timestamp,
+        news: &mut Vec<StoreNotification>,
+    ) -> Result<(), AppendError> {
         let Some((last_at, _)) = append.events.last() else {
             return Err(AppendError::Refused("an append carries at least one event".into()));
         };
@@ -125,13 +130,13 @@ impl Tables {
                 }
             }
         }
-        for birth in append.births {
-            if !self.runs.contains_key(&birth.run) && self.births.iter().all(|waiting| waiting.run != birth.run) {
-                self.births.push(birth);
-                news.push(News::Birth);
+        for birth in append.pending_runs {
+            if !self.runs.contains_key(&birth.run) && self.pending_runs.iter().all(|waiting| waiting.run != birth.run) {
+                self.pending_runs.push(birth);
+                news.push(StoreNotification::PendingRun);
             }
         }
-        self.births.retain(|birth| birth.run != append.run_id);
+        self.pending_runs.retain(|birth| birth.run != append.run_id);
         let run = self.runs.entry(append.run_id).or_insert_with(|| Run {
             summary: append.summary.clone(),
             events: Vec::new(),
@@ -151,18 +156,18 @@ impl Tables {
         run.owner = (!append.release && !ended).then_some(append.worker);
         run.turn = append.release.then(|| due_at_of(&append.summary)).flatten();
         if run.turn.is_some_and(|turn| turn <= now) {
-            news.push(News::Run(append.run_id));
+            news.push(StoreNotification::Run(append.run_id));
         }
         run.summary = append.summary;
         self.coordination.change_locks(append.run_id, append.locks, last_at, news);
-        self.coordination.add_notices(append.notices, news);
+        self.coordination.add_webhook_messages(append.webhook_messages, news);
         for (id, answer) in append.settled {
             self.coordination.settle(id, answer, news);
         }
         if ended {
             self.run_keys.remove(&append.run_id);
             self.coordination.run_ends(append.run_id, news);
-            news.push(News::Ended(append.run_id));
+            news.push(StoreNotification::Ended(append.run_id));
         }
         Ok(())
     }

@@ -168,8 +168,9 @@ fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
         written.iter().flat_map(|(append, _)| append.locks.iter().map(|step| (*append, step))).collect();
     let settled = || written.iter().flat_map(|(append, _)| append.settled.iter());
     // Cannot fail: they were parsed from JSON or built from text.
-    let notices = written.iter().flat_map(|(append, _)| append.original.notices.iter());
-    let notices: Vec<Vec<u8>> = notices.filter_map(|notice| serde_json::to_vec(notice).ok()).collect();
+    let webhook_messages = written.iter().flat_map(|(append, _)| append.original.webhook_messages.iter());
+    let webhook_messages: Vec<Vec<u8>> =
+        webhook_messages.filter_map(|notice| serde_json::to_vec(notice).ok()).collect();
     query
         .bind(steps.iter().map(|(_, step)| step.is_enqueue).collect::<Vec<_>>())
         .bind(steps.iter().map(|(_, step)| step.entry.name.as_bytes()).collect::<Vec<_>>())
@@ -177,16 +178,16 @@ fn bind_rest<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q>
         .bind(steps.iter().map(|(_, step)| escape(&step.entry.step)).collect::<Vec<_>>())
         .bind(steps.iter().map(|(_, step)| step.entry.item).collect::<Vec<_>>())
         .bind(steps.iter().map(|(append, _)| append.at()).collect::<Vec<_>>())
-        .bind(notices)
+        .bind(webhook_messages)
         .bind(settled().map(|(id, _)| id.as_bytes().as_slice()).collect::<Vec<_>>())
         .bind(settled().map(|(_, answer)| answer.as_slice()).collect::<Vec<_>>())
 }
 
 fn bind_births<'q>(query: BoundQuery<'q>, written: &Written<'_>) -> BoundQuery<'q> {
-    let births = || written.iter().flat_map(|(append, _)| &append.births);
+    let pending_runs = || written.iter().flat_map(|(append, _)| &append.pending_runs);
     query
-        .bind(births().map(|birth| id(&birth.run)).collect::<Vec<_>>())
-        .bind(births().map(|birth| birth.parent.as_ref().map(id)).collect::<Vec<_>>())
-        .bind(births().map(|birth| birth.at).collect::<Vec<_>>())
-        .bind(births().map(|birth| birth.record.as_slice()).collect::<Vec<_>>())
+        .bind(pending_runs().map(|birth| id(&birth.run)).collect::<Vec<_>>())
+        .bind(pending_runs().map(|birth| birth.parent.as_ref().map(id)).collect::<Vec<_>>())
+        .bind(pending_runs().map(|birth| birth.at).collect::<Vec<_>>())
+        .bind(pending_runs().map(|birth| birth.record.as_slice()).collect::<Vec<_>>())
 }

@@ -17,8 +17,8 @@ use super::take::WriterRequest;
 use crate::names::{RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::{
-    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, RunSnapshot, StoreError, StoreTime, Taken, Work,
-    no_such_run, run_has_ended,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, Remains, RunSnapshot, StoreError, StoreNotification, StoreTime,
+    TakeResult, WebhookMessage, Work, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -126,13 +126,13 @@ impl PostgresStore {
         found.iter().map(row).collect()
     }
 
-    async fn read_messages(&self, after: u64, limit: usize) -> Result<Vec<Notice>> {
+    async fn read_messages(&self, after: u64, limit: usize) -> Result<Vec<WebhookMessage>> {
         let text = "SELECT number, record FROM notices WHERE number > $1 ORDER BY number LIMIT $2";
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let found = self.pool.query(|| sqlx::query(text).bind(after).bind(sql_limit(limit))).await?;
         let row = |row: &PgRow| {
             let number = column::<i64>(row, 0)?.cast_unsigned();
-            Ok(Notice { number, ..record(row, 1)? })
+            Ok(WebhookMessage { number, ..record(row, 1)? })
         };
         found.iter().map(row).collect()
     }
@@ -174,23 +174,23 @@ impl PostgresStore {
 }
 
 impl Work for PostgresStore {
-    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> BoxFuture<'_, Result<Option<Timestamp>>> {
+    fn heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         self.write_heartbeat(worker, name, lives).boxed()
     }
 
-    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<()>> {
+    fn deregister(&self, worker: WorkerId) -> BoxFuture<'_, Result<()>> {
         self.release_runs(worker).boxed()
     }
 
-    fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<Taken>> {
+    fn take(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<TakeResult>> {
         self.request_writer(|reply| WriterRequest::Take(worker, run, reply))
     }
 
-    fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<Owned>>> {
+    fn take_due(&self, worker: WorkerId, limit: usize) -> BoxFuture<'_, Result<Vec<OwnedRun>>> {
         self.request_writer(|reply| WriterRequest::TakeDue(worker, limit, reply))
     }
 
-    fn wakes(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>>> {
+    fn due_times(&self, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>>> {
         self.read_due_times(limit).boxed()
     }
 
@@ -226,11 +226,11 @@ impl Work for PostgresStore {
         self.read_locks(names, limit).boxed()
     }
 
-    fn notices(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Notice>>> {
+    fn webhook_messages(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<WebhookMessage>>> {
         self.read_messages(after, limit).boxed()
     }
 
-    fn notice_done(&self, number: u64) -> BoxFuture<'_, Result<()>> {
+    fn remove_webhook_message(&self, number: u64) -> BoxFuture<'_, Result<()>> {
         async move {
             let ask = || sqlx::query("DELETE FROM notices WHERE number = $1").bind(number.cast_signed());
             self.pool.query(ask).await.map(drop)
@@ -238,20 +238,25 @@ impl Work for PostgresStore {
         .boxed()
     }
 
-    fn births(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Birth>>> {
+    fn pending_runs(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PendingRun>>> {
         async move {
             let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT $1";
             let found = self.pool.query(|| sqlx::query(text).bind(sql_limit(limit))).await?;
             let birth = |row: &PgRow| {
                 let parent = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
-                Ok(Birth { run: run_id(column(row, 0)?)?, parent, at: time(column(row, 2)?)?, record: record(row, 3)? })
+                Ok(PendingRun {
+                    run: run_id(column(row, 0)?)?,
+                    parent,
+                    at: time(column(row, 2)?)?,
+                    record: record(row, 3)?,
+                })
             };
             found.iter().map(birth).collect()
         }
         .boxed()
     }
 
-    fn drop_birth(&self, run: RunId) -> BoxFuture<'_, Result<()>> {
+    fn remove_pending_run(&self, run: RunId) -> BoxFuture<'_, Result<()>> {
         async move {
             let text = "DELETE FROM births WHERE run_id = $1";
             self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await.map(drop)
@@ -294,7 +299,7 @@ impl Work for PostgresStore {
         .boxed()
     }
 
-    fn news(&self) -> broadcast::Receiver<News> {
+    fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
         self.notifier.subscribe()
     }
 

@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::address::Address;
 use crate::names::RunId;
-use crate::store::News;
-use crate::store::coordination::NEWS_MAX;
+use crate::store::StoreNotification;
+use crate::store::coordination::NOTIFICATIONS_MAX;
 
 const CHANNEL: &str = "pointsman";
 /// A connection without a notification for this long is pinged.
@@ -31,7 +31,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Notifier {
     /// Identifies this store in messages on the channel: it ignores its own.
     pub(super) origin: Arc<str>,
-    sender: broadcast::Sender<News>,
+    sender: broadcast::Sender<StoreNotification>,
 }
 
 /// A message on the channel.
@@ -44,10 +44,10 @@ struct ChannelMessage {
 impl Notifier {
     pub(super) fn new() -> Self {
         let origin = Uuid::from_u128(fastrand::u128(..)).simple().to_string().into();
-        Self { origin, sender: broadcast::channel(NEWS_MAX).0 }
+        Self { origin, sender: broadcast::channel(NOTIFICATIONS_MAX).0 }
     }
 
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<News> {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<StoreNotification> {
         self.sender.subscribe()
     }
 
@@ -122,16 +122,16 @@ impl Notifier {
     }
 }
 
-fn parse(text: &str) -> Option<News> {
+fn parse(text: &str) -> Option<StoreNotification> {
     let (kind, of) = text.split_once(':').unwrap_or((text, ""));
     let id = || Uuid::try_parse(of).ok();
     match kind {
-        "run" => id().map(|id| News::Run(RunId(id))),
-        "ended" => id().map(|id| News::Ended(RunId(id))),
-        "order" => id().map(News::Order),
-        "lock" => unhex(of).map(News::Lock),
-        "notice" => Some(News::Notice),
-        "birth" => Some(News::Birth),
+        "run" => id().map(|id| StoreNotification::Run(RunId(id))),
+        "ended" => id().map(|id| StoreNotification::Ended(RunId(id))),
+        "order" => id().map(StoreNotification::Order),
+        "lock" => unhex(of).map(StoreNotification::Lock),
+        "notice" => Some(StoreNotification::WebhookMessage),
+        "birth" => Some(StoreNotification::PendingRun),
         _ => None,
     }
 }
@@ -149,10 +149,10 @@ mod tests {
 
     #[test]
     fn notifications_of_the_database_are_parsed() {
-        assert_eq!(parse("lock:736b753ac3a9"), Some(News::Lock("sku:é".into())));
-        assert_eq!(parse("notice"), Some(News::Notice));
+        assert_eq!(parse("lock:736b753ac3a9"), Some(StoreNotification::Lock("sku:é".into())));
+        assert_eq!(parse("notice"), Some(StoreNotification::WebhookMessage));
         let id = Uuid::from_u128(7);
-        assert_eq!(parse(&format!("run:{}", id.simple())), Some(News::Run(RunId(id))));
+        assert_eq!(parse(&format!("run:{}", id.simple())), Some(StoreNotification::Run(RunId(id))));
         for odd in ["", "run:", "lock:7", "lock:zz", "lock:ff", "later:1"] {
             assert_eq!(parse(odd), None, "{odd}");
         }

@@ -16,12 +16,12 @@ use super::read::summary;
 use super::session::Session;
 use super::write_error::WriteError;
 use crate::names::{Fence, RunId, WorkerId};
-use crate::store::{Owned, StoreError, Taken};
+use crate::store::{OwnedRun, StoreError, TakeResult};
 
 /// What the writer does between two batches.
 pub(super) enum WriterRequest {
-    Take(WorkerId, RunId, oneshot::Sender<Result<Taken, StoreError>>),
-    TakeDue(WorkerId, usize, oneshot::Sender<Result<Vec<Owned>, StoreError>>),
+    Take(WorkerId, RunId, oneshot::Sender<Result<TakeResult, StoreError>>),
+    TakeDue(WorkerId, usize, oneshot::Sender<Result<Vec<OwnedRun>, StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -95,22 +95,22 @@ fn unanswered(error: WriteError) -> StoreError {
     StoreError(format!("the store did not answer: {}", error.text()))
 }
 
-async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<Taken, WriteError> {
+async fn take(session: &mut Session, worker: WorkerId, run: RunId) -> Result<TakeResult, WriteError> {
     let (me, id) = (worker.0.as_bytes().as_slice(), run.0.as_bytes().as_slice());
     let mut attempts = TRIES;
     loop {
         attempts -= 1;
         if let Some(row) = session.query(sqlx::query(TAKE).bind(me).bind(id)).await?.first() {
-            return Ok(Taken::Mine(owned(row)?));
+            return Ok(TakeResult::Taken(owned(row)?));
         }
         let owner = session.query(sqlx::query(OWNER).bind(id)).await?;
-        let Some(row) = owner.first() else { return Ok(Taken::Unknown) };
+        let Some(row) = owner.first() else { return Ok(TakeResult::Unknown) };
         if row.try_get(0)? {
-            return Ok(Taken::Ended(summary(row, 1)?));
+            return Ok(TakeResult::Ended(summary(row, 1)?));
         }
         match row.try_get::<Option<&[u8]>, _>(4)? {
             Some(other) => {
-                return Ok(Taken::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(5)? });
+                return Ok(TakeResult::Elsewhere { worker: WorkerId(uuid(other)?), name: row.try_get(5)? });
             }
             // The owner left, or the run was released, between the two statements.
             None if attempts > 0 => {}
@@ -124,7 +124,7 @@ async fn take_due(
     worker: WorkerId,
     request: Uuid,
     limit: usize,
-) -> Result<Vec<Owned>, WriteError> {
+) -> Result<Vec<OwnedRun>, WriteError> {
     let query = sqlx::query(TAKE_DUE).bind(worker.0.as_bytes().as_slice()).bind(request.as_bytes().as_slice());
     let found = session.query(query.bind(sql_limit(limit))).await?;
     let mut taken = found.iter().map(owned).collect::<Result<Vec<_>, _>>()?;
@@ -132,6 +132,6 @@ async fn take_due(
     Ok(taken)
 }
 
-fn owned(row: &PgRow) -> Result<Owned, WriteError> {
-    Ok(Owned { fence: Fence(row.try_get::<i64, _>(0)?.cast_unsigned()), summary: summary(row, 1)? })
+fn owned(row: &PgRow) -> Result<OwnedRun, WriteError> {
+    Ok(OwnedRun { fence: Fence(row.try_get::<i64, _>(0)?.cast_unsigned()), summary: summary(row, 1)? })
 }

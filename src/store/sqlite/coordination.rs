@@ -17,7 +17,8 @@ use super::{SqliteStore, read};
 use crate::clock;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
-    Birth, LockRow, News, Notice, OrderRecord, Owned, Purged, Remains, RunSnapshot, StoreError, Taken, Work,
+    LockRow, OrderRecord, OwnedRun, PendingRun, Purged, Remains, RunSnapshot, StoreError, StoreNotification,
+    TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::RunStatus;
 
@@ -102,26 +103,26 @@ fn nothing(result: CoordinationResult) -> Option<()> {
 }
 
 impl Work for SqliteStore {
-    fn beat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, Option<Timestamp>> {
+    fn heartbeat(&self, _: WorkerId, _: String, _: Duration) -> Answer<'_, Option<Timestamp>> {
         ready(Ok(None)).boxed()
     }
 
-    fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
+    fn deregister(&self, worker: WorkerId) -> Answer<'_, ()> {
         self.write_coordination(CoordinationWrite::ReleaseAll(worker), nothing)
     }
 
-    fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, Taken> {
+    fn take(&self, worker: WorkerId, run: RunId) -> Answer<'_, TakeResult> {
         let taken = |result| if let CoordinationResult::Taken(taken) = result { Some(taken) } else { None };
         self.write_coordination(CoordinationWrite::Take(worker, run), taken)
     }
 
-    fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<Owned>> {
+    fn take_due(&self, worker: WorkerId, limit: usize) -> Answer<'_, Vec<OwnedRun>> {
         let due = |result| if let CoordinationResult::Due(due) = result { Some(due) } else { None };
         self.write_coordination(CoordinationWrite::TakeDue(worker, read::sql_limit(limit)), due)
     }
 
-    fn wakes(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
-        read::wakes(&self.readers, limit).boxed()
+    fn due_times(&self, limit: usize) -> Answer<'_, Vec<(Timestamp, RunId)>> {
+        read::due_times(&self.readers, limit).boxed()
     }
 
     fn put_order(&self, order: OrderRecord) -> Answer<'_, ()> {
@@ -144,19 +145,19 @@ impl Work for SqliteStore {
         read::locks(&self.readers, names, limit).boxed()
     }
 
-    fn notices(&self, after: u64, limit: usize) -> Answer<'_, Vec<Notice>> {
-        read::notices(&self.readers, after, limit).boxed()
+    fn webhook_messages(&self, after: u64, limit: usize) -> Answer<'_, Vec<WebhookMessage>> {
+        read::webhook_messages(&self.readers, after, limit).boxed()
     }
 
-    fn notice_done(&self, number: u64) -> Answer<'_, ()> {
+    fn remove_webhook_message(&self, number: u64) -> Answer<'_, ()> {
         self.write_coordination(CoordinationWrite::DeleteMessage(number.cast_signed()), nothing)
     }
 
-    fn births(&self, limit: usize) -> Answer<'_, Vec<Birth>> {
-        read::births(&self.readers, limit).boxed()
+    fn pending_runs(&self, limit: usize) -> Answer<'_, Vec<PendingRun>> {
+        read::pending_runs(&self.readers, limit).boxed()
     }
 
-    fn drop_birth(&self, run: RunId) -> Answer<'_, ()> {
+    fn remove_pending_run(&self, run: RunId) -> Answer<'_, ()> {
         self.write_coordination(CoordinationWrite::DropPendingRun(run), nothing)
     }
 
@@ -182,7 +183,7 @@ impl Work for SqliteStore {
         read::remains(&self.readers, run).boxed()
     }
 
-    fn news(&self) -> broadcast::Receiver<News> {
+    fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
         self.news.subscribe()
     }
 

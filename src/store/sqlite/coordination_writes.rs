@@ -15,7 +15,7 @@ use super::write_append::WriteTime;
 use super::write_error::WriteError;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::summary::decode_summary;
-use crate::store::{News, OrderRecord, Owned, Taken, no_such_run, run_has_ended};
+use crate::store::{OrderRecord, OwnedRun, StoreNotification, TakeResult, no_such_run, run_has_ended};
 
 /// Rows of appends that one transaction deletes, and payloads.
 const APPENDS_AT_ONCE: u32 = 200;
@@ -45,8 +45,8 @@ pub(super) enum CoordinationWrite {
 #[derive(Debug)]
 pub(super) enum CoordinationResult {
     Nothing,
-    Taken(Taken),
-    Due(Vec<Owned>),
+    Taken(TakeResult),
+    Due(Vec<OwnedRun>),
     /// The number of runs.
     Marked(u64),
     /// The number of payloads, and whether no rows of purged runs are left.
@@ -63,13 +63,13 @@ pub(super) fn write(
     request: &CoordinationWrite,
     notifier: &Notifier,
     now: WriteTime,
-) -> Result<(CoordinationResult, Vec<News>), WriteError> {
+) -> Result<(CoordinationResult, Vec<StoreNotification>), WriteError> {
     let mut news = Vec::new();
     let moved = match request {
         CoordinationWrite::ReleaseAll(worker) => {
             let text = "UPDATE runs SET owner = NULL, turn = 0 WHERE ended = 0 AND owner = ? RETURNING run_id";
             let left: Vec<Vec<u8>> = query_rows(conn, text, params![worker.0.as_bytes().as_slice()], |row| row.get(0))?;
-            news.extend(left.into_iter().filter_map(run_id).map(News::Run));
+            news.extend(left.into_iter().filter_map(run_id).map(StoreNotification::Run));
             CoordinationResult::Nothing
         }
         CoordinationWrite::Take(worker, run) => CoordinationResult::Taken(take(conn, *worker, *run)?),
@@ -88,7 +88,7 @@ pub(super) fn write(
         CoordinationWrite::SettleOrder(id, answer) => {
             let text = "UPDATE orders SET answer = ? WHERE id = ? AND answer IS NULL";
             conn.prepare_cached(text)?.execute(params![json(answer)?, id.as_bytes().as_slice()])?;
-            news.push(News::Order(*id));
+            news.push(StoreNotification::Order(*id));
             CoordinationResult::Nothing
         }
         CoordinationWrite::DeleteMessage(number) => {
@@ -119,13 +119,15 @@ pub(super) fn write(
 pub(super) fn committed(
     request: &CoordinationWrite,
     moved: &CoordinationResult,
-    news: Vec<News>,
+    news: Vec<StoreNotification>,
     notifier: &mut Notifier,
 ) {
     match (request, moved) {
-        (CoordinationWrite::Take(worker, _), CoordinationResult::Taken(Taken::Mine(_))) => notifier.took_run(*worker),
+        (CoordinationWrite::Take(worker, _), CoordinationResult::Taken(TakeResult::Taken(_))) => {
+            notifier.took_run(*worker)
+        }
         (CoordinationWrite::TakeDue(worker, _), _) => notifier.took_all_due(*worker),
-        (CoordinationWrite::PutOrder(order), _) if news.contains(&News::Run(order.run)) => {
+        (CoordinationWrite::PutOrder(order), _) if news.contains(&StoreNotification::Run(order.run)) => {
             notifier.order_added(order.run, order.id)
         }
         _ => {}
@@ -149,22 +151,22 @@ fn query_rows<T>(
     conn.prepare_cached(text)?.query_map(values, row)?.collect()
 }
 
-fn take(conn: &Connection, worker: WorkerId, run: RunId) -> Result<Taken, WriteError> {
+fn take(conn: &Connection, worker: WorkerId, run: RunId) -> Result<TakeResult, WriteError> {
     let run = run.0.as_bytes().as_slice();
     let text = "UPDATE runs SET owner = ?, turn = NULL, fence = fence + 1 WHERE run_id = ? AND ended = 0 \
                 RETURNING fence, summary, seq, updated";
     let taken = query_rows(conn, text, params![worker.0.as_bytes().as_slice(), run], owned_row)?;
     if let Some(row) = taken.into_iter().next() {
-        return Ok(Taken::Mine(owned(row)?));
+        return Ok(TakeResult::Taken(owned(row)?));
     }
     let text = "SELECT fence, summary, seq, updated FROM runs WHERE run_id = ?";
     match conn.prepare_cached(text)?.query_row([run], owned_row).optional()? {
-        Some(row) => Ok(Taken::Ended(owned(row)?.summary)),
-        None => Ok(Taken::Unknown),
+        Some(row) => Ok(TakeResult::Ended(owned(row)?.summary)),
+        None => Ok(TakeResult::Unknown),
     }
 }
 
-fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Result<Vec<Owned>, WriteError> {
+fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Result<Vec<OwnedRun>, WriteError> {
     let text = "UPDATE runs SET owner = ?1, turn = NULL, fence = fence + 1 WHERE run_id IN ( \
                     SELECT run_id FROM ( \
                         SELECT run_id FROM runs WHERE turn IS NOT NULL AND turn <= ?2 \
@@ -179,7 +181,7 @@ fn take_due(conn: &Connection, worker: WorkerId, limit: i64, now_ns: i64) -> Res
 }
 
 /// Stores an order. It is answered at once if the run has ended or does not exist.
-fn put_order(conn: &Connection, order: &OrderRecord) -> Result<News, WriteError> {
+fn put_order(conn: &Connection, order: &OrderRecord) -> Result<StoreNotification, WriteError> {
     let run = order.run.0.as_bytes().as_slice();
     let ended: Option<bool> = conn
         .prepare_cached("SELECT ended FROM runs WHERE run_id = ?")?
@@ -193,7 +195,7 @@ fn put_order(conn: &Connection, order: &OrderRecord) -> Result<News, WriteError>
     let text = "INSERT INTO orders (id, run_id, record, answer) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
     let answer = refused.as_ref().map(json).transpose()?;
     conn.prepare_cached(text)?.execute(params![order.id.as_bytes().as_slice(), run, record, answer])?;
-    Ok(if refused.is_some() { News::Order(order.id) } else { News::Run(order.run) })
+    Ok(if refused.is_some() { StoreNotification::Order(order.id) } else { StoreNotification::Run(order.run) })
 }
 
 fn mark_purged(conn: &Connection, runs: &[(RunId, Option<Vec<u8>>)]) -> Result<u64, WriteError> {
@@ -247,9 +249,9 @@ fn owned_row(row: &Row<'_>) -> rusqlite::Result<OwnedRow> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
 }
 
-fn owned((fence, summary, seq, updated): OwnedRow) -> Result<Owned, WriteError> {
+fn owned((fence, summary, seq, updated): OwnedRow) -> Result<OwnedRun, WriteError> {
     let summary = decode_summary(&summary, seq, Some(updated)).map_err(|error| WriteError::NotWritten(error.0))?;
-    Ok(Owned { summary, fence: Fence(fence.cast_unsigned()) })
+    Ok(OwnedRun { summary, fence: Fence(fence.cast_unsigned()) })
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, WriteError> {

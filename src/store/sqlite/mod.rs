@@ -47,10 +47,10 @@ use self::queue::{Queue, QueueError, Sizes};
 use self::write_error::WriteError;
 use self::writer::Writer;
 use super::codec::INLINE_BYTES_MIN;
-use super::coordination::NEWS_MAX;
+use super::coordination::NOTIFICATIONS_MAX;
 use super::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, News, PinCount, PinRecord, PlacedPin,
-    RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreTime, StoredEvent,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, PinCount, PinRecord, PlacedPin,
+    RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreNotification, StoreTime, StoredEvent,
 };
 use super::{codec, encoded, summary, validate};
 use crate::clock;
@@ -74,7 +74,7 @@ pub struct SqliteStore {
     usual_retention: Option<Duration>,
     retry_window_ns: i64,
     inline_bytes_max: usize,
-    news: broadcast::Sender<News>,
+    news: broadcast::Sender<StoreNotification>,
     queue_max: u64,
     duration: metrics::Histogram,
 }
@@ -136,7 +136,7 @@ impl SqliteStore {
         };
         let retry_window_ns = i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX);
         let healthy = Arc::new(AtomicBool::new(true));
-        let news = broadcast::Sender::new(NEWS_MAX);
+        let news = broadcast::Sender::new(NOTIFICATIONS_MAX);
         let unread = |error: WriteError| StoreError(format!("cannot read {}: {}", path.display(), error.text()));
         let notifier = Notifier::load(&writer, news.clone()).map_err(unread)?;
         let committer = Committer::new(Connection::new(options, writer), notifier, retry_window_ns);

@@ -13,10 +13,10 @@ use super::encoded::EncodedAppend;
 use super::stored_state::run_id;
 use super::write_error::WriteError;
 use crate::names::{RunId, WorkerId};
-use crate::store::News;
+use crate::store::StoreNotification;
 
 pub(super) struct Notifier {
-    news: broadcast::Sender<News>,
+    news: broadcast::Sender<StoreNotification>,
     /// The locks that a run may have queued for: its end frees them.
     locks: HashMap<RunId, HashSet<String>>,
     /// The unanswered orders to a run: its end answers them.
@@ -28,7 +28,7 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    pub(super) fn load(conn: &Connection, news: broadcast::Sender<News>) -> Result<Self, WriteError> {
+    pub(super) fn load(conn: &Connection, news: broadcast::Sender<StoreNotification>) -> Result<Self, WriteError> {
         let mut notifier =
             Self { news, locks: HashMap::new(), orders: HashMap::new(), last_worker: None, has_other_owners: true };
         let mut locks = conn.prepare("SELECT DISTINCT run_id, name FROM locks")?;
@@ -55,12 +55,12 @@ impl Notifier {
         for (id, _) in &append.settled {
             self.order_settled(append.run_id, *id);
         }
-        self.send(append.news(now_ns));
+        self.send(append.notifications(now_ns));
         if append.run.ended {
             let locks = self.locks.remove(&append.run_id).unwrap_or_default();
-            self.send(locks.into_iter().map(News::Lock));
+            self.send(locks.into_iter().map(StoreNotification::Lock));
             let orders = self.orders.remove(&append.run_id).unwrap_or_default();
-            self.send(orders.into_iter().map(News::Order));
+            self.send(orders.into_iter().map(StoreNotification::Order));
         }
     }
 
@@ -94,7 +94,7 @@ impl Notifier {
         self.has_other_owners |= self.last_worker != Some(worker);
     }
 
-    pub(super) fn send(&self, news: impl IntoIterator<Item = News>) {
+    pub(super) fn send(&self, news: impl IntoIterator<Item = StoreNotification>) {
         for one in news {
             // There may be no receiver.
             let _ = self.news.send(one);

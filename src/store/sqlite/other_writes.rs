@@ -17,7 +17,7 @@ use super::write_error::WriteError;
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, News, SampleRecord, StoreError};
+use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, SampleRecord, StoreError, StoreNotification};
 
 /// The reply of a write that returns nothing.
 type Done = oneshot::Sender<Result<(), StoreError>>;
@@ -84,7 +84,7 @@ struct WriteResult {
     numbers: Vec<u64>,
     /// The result of a coordination write.
     coordination: CoordinationResult,
-    news: Vec<News>,
+    news: Vec<StoreNotification>,
 }
 
 /// Writes, and writes again on a new connection if the first outcome is unknown.

@@ -1,8 +1,10 @@
-//! What goes between runs and processes: orders, locks, notices, news; and jobs and parents.
+//! What goes between runs and processes: orders, locks, webhook_messages, news; and jobs and parents.
 
 use super::*;
 use crate::names::JobId;
-use crate::store::{LockChange, LockRow, News, Notice, OrderRecord, RunFilter, no_such_run, run_has_ended};
+use crate::store::{
+    LockChange, LockRow, OrderRecord, RunFilter, StoreNotification, WebhookMessage, no_such_run, run_has_ended,
+};
 
 on_every_store! {
     an_order_is_there_until_it_is_settled_once,
@@ -217,45 +219,48 @@ async fn what_is_refused_changes_no_lock(which: Which) {
     let store = &place.store;
     store.append(Arc::new(Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) })).await.unwrap();
     let bad = vec![leave("a", "x", None), queue("b", "x", None)];
-    let notices = vec![notice(run_id(1), 1)];
-    store.append(Arc::new(Append { locks: bad.clone(), notices, ..append(run_id(1), 1, 1) })).await.unwrap_err();
+    let webhook_messages = vec![notice(run_id(1), 1)];
+    store
+        .append(Arc::new(Append { locks: bad.clone(), webhook_messages, ..append(run_id(1), 1, 1) }))
+        .await
+        .unwrap_err();
     store.append(Arc::new(Append { locks: bad, fence: Fence(7), ..append(run_id(1), 2, 1) })).await.unwrap_err();
     assert_eq!(rows(store, "a").await.len(), 1);
     assert_eq!(rows(store, "b").await.len(), 0);
-    assert_eq!(store.notices(0, 9).await.unwrap(), []);
+    assert_eq!(store.webhook_messages(0, 9).await.unwrap(), []);
 }
 
 async fn notices_are_numbered_and_stay_until_they_are_done(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    let with = |n, notices| Append { notices, ..append(run_id(n), 1, 1) };
+    let with = |n, webhook_messages| Append { webhook_messages, ..append(run_id(n), 1, 1) };
     store.append(with(1, vec![notice(run_id(1), 1), notice(run_id(1), 2)]).into()).await.unwrap();
     store.append(with(2, vec![notice(run_id(2), 3)]).into()).await.unwrap();
-    let found = store.notices(0, 9).await.unwrap();
+    let found = store.webhook_messages(0, 9).await.unwrap();
     assert!(found.is_sorted_by_key(|notice| notice.number) && found[0].number > 0);
-    let as_given: Vec<_> = found.iter().cloned().map(|notice| Notice { number: 0, ..notice }).collect();
+    let as_given: Vec<_> = found.iter().cloned().map(|notice| WebhookMessage { number: 0, ..notice }).collect();
     assert_eq!(as_given, [notice(run_id(1), 1), notice(run_id(1), 2), notice(run_id(2), 3)]);
-    assert_eq!(store.notices(0, 2).await.unwrap(), found[..2]);
-    assert_eq!(store.notices(found[0].number, 9).await.unwrap(), found[1..]);
-    assert_eq!(store.notices(found[2].number, 9).await.unwrap(), []);
+    assert_eq!(store.webhook_messages(0, 2).await.unwrap(), found[..2]);
+    assert_eq!(store.webhook_messages(found[0].number, 9).await.unwrap(), found[1..]);
+    assert_eq!(store.webhook_messages(found[2].number, 9).await.unwrap(), []);
     for done in [1, 2, 0] {
-        store.notice_done(found[done].number).await.unwrap();
+        store.remove_webhook_message(found[done].number).await.unwrap();
     }
-    assert_eq!(store.notices(0, 9).await.unwrap(), []);
+    assert_eq!(store.webhook_messages(0, 9).await.unwrap(), []);
     store.append(with(3, vec![notice(run_id(3), 4)]).into()).await.unwrap();
-    let later = store.notices(0, 9).await.unwrap().remove(0);
+    let later = store.webhook_messages(0, 9).await.unwrap().remove(0);
     assert!(later.number > found[2].number, "a number is given once");
-    store.notice_done(found[2].number).await.unwrap();
-    assert_eq!(store.notices(0, 9).await.unwrap(), [later]);
+    store.remove_webhook_message(found[2].number).await.unwrap();
+    assert_eq!(store.webhook_messages(0, 9).await.unwrap(), [later]);
 }
 
 async fn news_tell_what_happens(which: Which) {
     let place = Place::new(which).await;
     let store = &place.store;
-    let mut news = store.news();
+    let mut news = store.notifications();
     // More may come, and in another order: they are hints.
     let mut all = Vec::new();
-    let mut hears = async |wanted: News| {
+    let mut hears = async |wanted: StoreNotification| {
         let heard = async {
             while !all.contains(&wanted) {
                 all.push(news.recv().await.unwrap());
@@ -266,22 +271,25 @@ async fn news_tell_what_happens(which: Which) {
     };
     let run = run_id(1);
     let locks = vec![queue("a", "x", None), queue("b", "x", None)];
-    store.append(Arc::new(Append { locks, notices: vec![notice(run, 1)], ..append(run, 1, 1) })).await.unwrap();
-    hears(News::Notice).await;
+    store
+        .append(Arc::new(Append { locks, webhook_messages: vec![notice(run, 1)], ..append(run, 1, 1) }))
+        .await
+        .unwrap();
+    hears(StoreNotification::WebhookMessage).await;
     store.put_order(order(1, run)).await.unwrap();
-    hears(News::Run(run)).await;
+    hears(StoreNotification::Run(run)).await;
     store.settle_order(Uuid::from_u128(1), json!(1)).await.unwrap();
-    hears(News::Order(Uuid::from_u128(1))).await;
+    hears(StoreNotification::Order(Uuid::from_u128(1))).await;
     store.put_order(order(2, run)).await.unwrap();
     let settled = vec![(Uuid::from_u128(2), json!(2))];
     store.append(Arc::new(Append { locks: vec![leave("a", "x", None)], settled, ..append(run, 2, 1) })).await.unwrap();
-    hears(News::Lock("a".into())).await;
+    hears(StoreNotification::Lock("a".into())).await;
     let queued = standing(append(run_id(2), 1, 1), RunStatus::Queued);
     store.append(Arc::new(Append { release: true, ..queued })).await.unwrap();
-    hears(News::Run(run_id(2))).await;
+    hears(StoreNotification::Run(run_id(2))).await;
     store.append(standing(append(run, 3, 1), RunStatus::Completed).into()).await.unwrap();
-    hears(News::Lock("b".into())).await;
-    hears(News::Ended(run)).await;
+    hears(StoreNotification::Lock("b".into())).await;
+    hears(StoreNotification::Ended(run)).await;
 }
 
 async fn runs_are_listed_by_job_and_parent(which: Which) {
@@ -314,19 +322,19 @@ async fn runs_are_listed_by_job_and_parent(which: Which) {
 async fn what_goes_between_survives_a_restart(which: Which) {
     let mut place = Place::new(which).await;
     let locks = vec![queue("a", "x", Some(3))];
-    let notices = vec![notice(run_id(1), 1)];
-    place.store.append(Arc::new(Append { locks, notices, ..append(run_id(1), 1, 1) })).await.unwrap();
+    let webhook_messages = vec![notice(run_id(1), 1)];
+    place.store.append(Arc::new(Append { locks, webhook_messages, ..append(run_id(1), 1, 1) })).await.unwrap();
     place.store.put_order(order(1, run_id(1))).await.unwrap();
     place.store.put_order(order(2, run_id(1))).await.unwrap();
     place.store.settle_order(Uuid::from_u128(2), json!("done")).await.unwrap();
     place.reopen().await;
     let store = &place.store;
     assert_eq!(rows(store, "a").await, [(run_id(1), "x".to_owned(), Some(3))]);
-    assert_eq!(store.notices(0, 9).await.unwrap().len(), 1);
+    assert_eq!(store.webhook_messages(0, 9).await.unwrap().len(), 1);
     assert_eq!(store.orders(run_id(1)).await.unwrap(), [order(1, run_id(1))]);
     assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!("done")));
-    let mut news = store.news();
+    let mut news = store.notifications();
     store.append(standing(append(run_id(1), 2, 1), RunStatus::Completed).into()).await.unwrap();
-    let heard = async { while news.recv().await.unwrap() != News::Lock("a".into()) {} };
+    let heard = async { while news.recv().await.unwrap() != StoreNotification::Lock("a".into()) {} };
     tokio::time::timeout(std::time::Duration::from_secs(20), heard).await.expect("a lock from before the restart");
 }

@@ -29,8 +29,11 @@ async fn fill(store: &impl Store) {
     let open = vec![(at(1), born(run_id(1), at(1)))];
     let summary = fold(open.iter().map(|(_, event)| event)).unwrap().summary(at(1));
     let locks = vec![LockChange::Queue { name: "sku:1".into(), step: "reserve".into(), item: None }];
-    let births = vec![births::birth(9, Some(1))];
-    store.append(Arc::new(Append { events: open, summary, locks, births, ..append(run_id(1), 1, 1) })).await.unwrap();
+    let pending_runs = vec![pending_runs::birth(9, Some(1))];
+    store
+        .append(Arc::new(Append { events: open, summary, locks, pending_runs, ..append(run_id(1), 1, 1) }))
+        .await
+        .unwrap();
     store.put_order(between::order(1, run_id(1))).await.unwrap();
     let mut large = answered(run_id(2), at(2));
     large.events[1].1 =

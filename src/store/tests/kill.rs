@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::store::{LockChange, RunFilter, Store, Taken, Work};
+use crate::store::{LockChange, RunFilter, Store, TakeResult, Work};
 
 const DATABASE: &str = "POINTSMAN_TEST_KILL_DATABASE";
 const CALLERS: u64 = 8;
@@ -40,7 +40,7 @@ async fn child() {
                 let append = Append { events, summary, locks, fence, ..append(run, skip as u64 + 1, 1) };
                 store.append(append.into()).await.unwrap();
                 writeln!(std::io::stdout().lock(), "ack {run} {}", all.len()).unwrap();
-                if let Taken::Mine(owned) = store.take(worker(1), run).await.unwrap() {
+                if let TakeResult::Taken(owned) = store.take(worker(1), run).await.unwrap() {
                     fence = owned.fence;
                 }
                 store

@@ -2,7 +2,6 @@
 
 mod beside;
 mod between;
-mod births;
 mod check;
 mod contract;
 mod disk;
@@ -10,6 +9,7 @@ mod kill;
 mod lists;
 mod model;
 mod ownership;
+mod pending_runs;
 mod postgres;
 mod power;
 mod purge;
@@ -32,7 +32,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Append, MemoryStore, NewPin, Notice, PostgresStore, Priority, SharedStore, SqliteStore};
+use super::{Append, MemoryStore, NewPin, PostgresStore, Priority, SharedStore, SqliteStore, WebhookMessage};
 use crate::flag::{Arm, PinKey};
 use crate::limits::Limits;
 use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, WorkerId, WorkflowName};
@@ -188,9 +188,9 @@ pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
         fence: Fence::FIRST,
         release: false,
         locks: Vec::new(),
-        notices: Vec::new(),
+        webhook_messages: Vec::new(),
         settled: Vec::new(),
-        births: Vec::new(),
+        pending_runs: Vec::new(),
         size: Default::default(),
     }
 }
@@ -251,8 +251,8 @@ pub(crate) fn pin(id: &str, arm: Arm) -> NewPin {
 }
 
 /// A message about a run.
-pub(crate) fn notice(run: RunId, n: u64) -> Notice {
-    Notice {
+pub(crate) fn notice(run: RunId, n: u64) -> WebhookMessage {
+    WebhookMessage {
         number: 0,
         run,
         destination: "${services.ops}/hook".into(),

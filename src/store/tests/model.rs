@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::flag::RetryKey;
 use crate::names::JobId;
-use crate::store::{Claim, LockChange, LockRow, Notice, RunFilter, RunSnapshot, Taken};
+use crate::store::{Claim, LockChange, LockRow, RunFilter, RunSnapshot, TakeResult, WebhookMessage};
 
 #[derive(Clone, Debug)]
 struct Op {
@@ -40,7 +40,7 @@ enum Then {
     Ask(u8, u64),
     Settle(u8),
     NoticeDone,
-    DropBirth(u64),
+    RemovePendingRun(u64),
     Purge(u8),
     Snapshot(u64, u64),
 }
@@ -63,7 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..5_u8, 0..5_u64).prop_map(|(order, run)| Then::Ask(order, run)),
         1 => (0..5_u8).prop_map(Then::Settle),
         1 => Just(Then::NoticeDone),
-        1 => (0..6_u64).prop_map(Then::DropBirth),
+        1 => (0..6_u64).prop_map(Then::RemovePendingRun),
         1 => (0..2_u8).prop_map(Then::Purge),
         2 => (0..4_u64, 1..6_u64).prop_map(|(run, seq)| Then::Snapshot(run, seq)),
     ];
@@ -107,7 +107,7 @@ fn append_of(op: &Op) -> Append {
             false => LockChange::Leave { name, step, item },
         }
     };
-    let notice = Notice { body: json!(op.batch), ..notice(run, 1) };
+    let notice = WebhookMessage { body: json!(op.batch), ..notice(run, 1) };
     Append {
         batch: Uuid::from_u128(u128::from(op.batch)),
         pins: op.pin.iter().map(|(id, engine)| pin(&id.to_string(), arm(*engine))).collect(),
@@ -122,9 +122,9 @@ fn append_of(op: &Op) -> Append {
         fence: Fence(op.fence),
         release: op.release,
         locks: op.locks.iter().map(change).collect(),
-        notices: op.notice.then_some(notice).into_iter().collect(),
+        webhook_messages: op.notice.then_some(notice).into_iter().collect(),
         settled: op.settles.map(|id| (Uuid::from_u128(id.into()), json!(op.batch))).into_iter().collect(),
-        births: op.birth.map(|run| births::birth(run, Some(op.run))).into_iter().collect(),
+        pending_runs: op.birth.map(|run| pending_runs::birth(run, Some(op.run))).into_iter().collect(),
         size: Default::default(),
         summary: RunSummary {
             wake: op.wake.map(|wake| Timestamp::from_second(wake).unwrap()),
@@ -164,12 +164,15 @@ async fn look(store: &SharedStore) -> String {
         seen += &format!("{:?}\n", store.pin(pin(&key.to_string(), Arm::Engine).key).await);
         seen += &format!("{:?}\n", store.order(Uuid::from_u128(key.into())).await);
     }
-    seen += &format!("{:?}\n", store.births(99).await);
-    seen += &format!("{:?}\n", store.wakes(99).await);
+    seen += &format!("{:?}\n", store.pending_runs(99).await);
+    seen += &format!("{:?}\n", store.due_times(99).await);
     let locks = store.locks(None, 99).await.unwrap();
     seen += &format!("{:?}\n", locks.into_iter().map(|row| LockRow { place: 0, ..row }).collect::<Vec<_>>());
-    let notices = store.notices(0, 99).await.unwrap();
-    seen += &format!("{:?}\n", notices.into_iter().map(|notice| Notice { number: 0, ..notice }).collect::<Vec<_>>());
+    let webhook_messages = store.webhook_messages(0, 99).await.unwrap();
+    seen += &format!(
+        "{:?}\n",
+        webhook_messages.into_iter().map(|notice| WebhookMessage { number: 0, ..notice }).collect::<Vec<_>>()
+    );
     seen
 }
 
@@ -178,11 +181,11 @@ async fn perform(store: &SharedStore, then: &Then) -> String {
     match then {
         Then::Nothing => String::new(),
         Then::Take(run) => match store.take(worker(7), run_id(*run)).await.unwrap() {
-            Taken::Mine(owned) => format!("{owned:?}"),
+            TakeResult::Taken(owned) => format!("{owned:?}"),
             other => format!("{other:?}"),
         },
         Then::TakeDue(limit) => format!("{:?}", store.take_due(worker(7), *limit).await),
-        Then::Leave => format!("{:?}", store.leave(worker(7)).await),
+        Then::Leave => format!("{:?}", store.deregister(worker(7)).await),
         Then::Ask(order, run) => {
             format!("{:?}", store.put_order(between::order(u128::from(*order), run_id(*run))).await)
         }
@@ -190,11 +193,11 @@ async fn perform(store: &SharedStore, then: &Then) -> String {
             format!("{:?}", store.settle_order(Uuid::from_u128(u128::from(*order)), json!("by hand")).await)
         }
         Then::NoticeDone => {
-            let first = store.notices(0, 1).await.unwrap();
+            let first = store.webhook_messages(0, 1).await.unwrap();
             let done = first.first().map_or(0, |notice| notice.number);
-            format!("{:?}", store.notice_done(done).await)
+            format!("{:?}", store.remove_webhook_message(done).await)
         }
-        Then::DropBirth(run) => format!("{:?}", store.drop_birth(run_id(*run)).await),
+        Then::RemovePendingRun(run) => format!("{:?}", store.remove_pending_run(run_id(*run)).await),
         Then::Purge(limit) => {
             let purged = store.purge(RunStatus::Completed, at(0), usize::from(*limit)).await.unwrap();
             format!("{} {}", purged.runs, purged.pinned)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::{AppendError, Conflict, Owned, Taken};
+use crate::store::{AppendError, Conflict, OwnedRun, TakeResult};
 
 on_every_store! {
     a_newer_owner_shuts_the_older_out,
@@ -24,19 +24,19 @@ fn by(append: Append, n: u128, fence: u64) -> Append {
     Append { worker: worker(n), fence: Fence(fence), ..append }
 }
 
-fn mine(taken: Taken) -> Owned {
+fn mine(taken: TakeResult) -> OwnedRun {
     match taken {
-        Taken::Mine(owned) => owned,
+        TakeResult::Taken(owned) => owned,
         other => panic!("not taken: {other:?}"),
     }
 }
 
 /// Nothing of it was heard, or it was not for longer than this.
 async fn lives(store: &SharedStore, n: u128) {
-    store.beat(worker(n), format!("worker {n}"), Duration::from_secs(60)).await.unwrap();
+    store.heartbeat(worker(n), format!("worker {n}"), Duration::from_secs(60)).await.unwrap();
 }
 
-fn ids(owned: &[Owned]) -> Vec<RunId> {
+fn ids(owned: &[OwnedRun]) -> Vec<RunId> {
     owned.iter().map(|owned| owned.summary.run_id).collect()
 }
 
@@ -61,7 +61,7 @@ async fn a_newer_owner_shuts_the_older_out(which: Which) {
     let run = run_id(1);
     store.append(by(append(run, 1, 2), 1, 1).into()).await.unwrap();
     let taken = mine(store.take(worker(2), run).await.unwrap());
-    assert_eq!(taken, Owned { summary: summary(run, 2), fence: Fence(2) });
+    assert_eq!(taken, OwnedRun { summary: summary(run, 2), fence: Fence(2) });
     let shut_out = Err(AppendError::Fenced(run));
     assert_eq!(store.append(by(append(run, 3, 1), 1, 1).into()).await, shut_out);
     assert_eq!(store.append(by(append(run, 1, 1), 1, 1).into()).await, shut_out, "before its place is looked at");
@@ -108,8 +108,8 @@ async fn a_run_is_taken_by_one(which: Which) {
     let mut fences = Vec::new();
     for taken in taken {
         match taken.unwrap() {
-            Taken::Mine(owned) => fences.push(owned.fence.0),
-            Taken::Elsewhere { worker, name } => assert_eq!(name, format!("worker {}", worker.0.as_u128())),
+            TakeResult::Taken(owned) => fences.push(owned.fence.0),
+            TakeResult::Elsewhere { worker, name } => assert_eq!(name, format!("worker {}", worker.0.as_u128())),
             other => panic!("{other:?}"),
         }
     }
@@ -125,10 +125,10 @@ async fn what_has_ended_or_never_was_is_not_taken(which: Which) {
     let run = run_id(1);
     let last = standing(append(run, 1, 1), RunStatus::Completed);
     store.append(last.clone().into()).await.unwrap();
-    assert_eq!(store.take(worker(2), run).await.unwrap(), Taken::Ended(last.summary));
-    assert_eq!(store.take(worker(2), run_id(2)).await.unwrap(), Taken::Unknown);
+    assert_eq!(store.take(worker(2), run).await.unwrap(), TakeResult::Ended(last.summary));
+    assert_eq!(store.take(worker(2), run_id(2)).await.unwrap(), TakeResult::Unknown);
     assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
-    assert_eq!(store.wakes(9).await.unwrap(), []);
+    assert_eq!(store.due_times(9).await.unwrap(), []);
 }
 
 async fn a_dead_owners_run_is_taken(which: Which) {
@@ -138,7 +138,7 @@ async fn a_dead_owners_run_is_taken(which: Which) {
     store.append(by(append(run_id(1), 1, 1), 1, 1).into()).await.unwrap();
     assert_eq!(mine(store.take(worker(2), run_id(1)).await.unwrap()).fence, Fence(2));
     // Of this one, once.
-    store.beat(worker(3), "three".into(), Duration::from_millis(1)).await.unwrap();
+    store.heartbeat(worker(3), "three".into(), Duration::from_millis(1)).await.unwrap();
     store.append(by(append(run_id(2), 1, 1), 3, 1).into()).await.unwrap();
     lives(store, 2).await;
     let taken = async {
@@ -167,17 +167,17 @@ async fn a_run_that_is_released_waits_for_its_turn(which: Which) {
     store.append(wait(7, RunStatus::Queued, None).into()).await.unwrap();
     let epoch = Timestamp::UNIX_EPOCH;
     let wakes = [(epoch, run_id(7)), (far(1).unwrap(), run_id(2)), (far(2).unwrap(), run_id(1))];
-    assert_eq!(store.wakes(9).await.unwrap(), wakes);
-    assert_eq!(store.wakes(1).await.unwrap(), wakes[..1]);
+    assert_eq!(store.due_times(9).await.unwrap(), wakes);
+    assert_eq!(store.due_times(1).await.unwrap(), wakes[..1]);
     let taken = store.take_due(worker(1), 9).await.unwrap();
     assert_eq!((ids(&taken), taken[0].fence), (vec![run_id(7)], Fence(2)));
-    assert_eq!(store.wakes(9).await.unwrap(), wakes[1..], "what is taken wakes nobody");
+    assert_eq!(store.due_times(9).await.unwrap(), wakes[1..], "what is taken wakes nobody");
     // By hand it is taken before its time.
     assert_eq!(mine(store.take(worker(1), run_id(2)).await.unwrap()).fence, Fence(2));
-    assert_eq!(store.wakes(9).await.unwrap(), wakes[2..]);
+    assert_eq!(store.due_times(9).await.unwrap(), wakes[2..]);
     // The number of whoever released it still stands, and an append without a release makes it the worker's again.
     store.append(by(append(run_id(1), 2, 1), 1, 1).into()).await.unwrap();
-    assert_eq!(store.wakes(9).await.unwrap(), []);
+    assert_eq!(store.due_times(9).await.unwrap(), []);
 }
 
 async fn whose_turn_has_come_is_taken_once_oldest_first(which: Which) {
@@ -189,7 +189,7 @@ async fn whose_turn_has_come_is_taken_once_oldest_first(which: Which) {
     }
     let first = store.take_due(worker(2), 2).await.unwrap();
     assert_eq!(ids(&first), [run_id(1), run_id(2)]);
-    let owned = Owned { summary: RunSummary { wake: over(8), ..summary(run_id(1), 1) }, fence: Fence(2) };
+    let owned = OwnedRun { summary: RunSummary { wake: over(8), ..summary(run_id(1), 1) }, fence: Fence(2) };
     assert_eq!(first[0], owned);
     assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [run_id(3), run_id(4), run_id(5)]);
     assert_eq!(store.take_due(worker(2), 9).await.unwrap(), []);
@@ -242,8 +242,8 @@ async fn who_leaves_leaves_its_runs_to_others(which: Which) {
     }
     store.append(by(append(run_id(4), 1, 1), 2, 1).into()).await.unwrap();
     store.append(standing(by(append(run_id(5), 1, 1), 1, 1), RunStatus::Failed).into()).await.unwrap();
-    store.leave(worker(1)).await.unwrap();
-    let wakes = store.wakes(9).await.unwrap();
+    store.deregister(worker(1)).await.unwrap();
+    let wakes = store.due_times(9).await.unwrap();
     assert_eq!(wakes, [1, 2, 3].map(|n| (Timestamp::UNIX_EPOCH, run_id(n))));
     assert_eq!(ids(&store.take_due(worker(2), 9).await.unwrap()), [1, 2, 3].map(run_id));
 }
@@ -278,7 +278,7 @@ async fn ownership_survives_a_restart(which: Which) {
     place.reopen().await;
     let store = &place.store;
     assert_eq!(store.append(by(append(run_id(1), 2, 1), 1, 1).into()).await, Err(AppendError::Fenced(run_id(1))));
-    assert_eq!(store.wakes(9).await.unwrap(), [(far(1).unwrap(), run_id(2))]);
+    assert_eq!(store.due_times(9).await.unwrap(), [(far(1).unwrap(), run_id(2))]);
     let taken = store.take_due(worker(2), 9).await.unwrap();
     assert_eq!((ids(&taken), taken[0].fence), (vec![run_id(1)], Fence(3)));
 }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::cluster::{Database, shared};
 use super::*;
-use crate::store::{AppendError, LockChange, News, Owned, RunFilter, StoreError, Taken};
+use crate::store::{AppendError, LockChange, OwnedRun, RunFilter, StoreError, StoreNotification, TakeResult};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,20 +40,20 @@ async fn two_processes_share_runs_and_the_one_that_slept_is_shut_out() {
     let Some(database) = database() else { return };
     let (one, two) = (open(&database).await, open(&database).await);
     assert_eq!(one.secret().await.unwrap(), two.secret().await.unwrap());
-    one.beat(worker(1), "one".into(), Duration::from_secs(600)).await.unwrap();
-    two.beat(worker(2), "two".into(), Duration::from_secs(600)).await.unwrap();
+    one.heartbeat(worker(1), "one".into(), Duration::from_secs(600)).await.unwrap();
+    two.heartbeat(worker(2), "two".into(), Duration::from_secs(600)).await.unwrap();
     one.append(by(append(run_id(1), 1, 1), 1, 1).into()).await.unwrap();
-    let elsewhere = Taken::Elsewhere { worker: worker(1), name: "one".into() };
+    let elsewhere = TakeResult::Elsewhere { worker: worker(1), name: "one".into() };
     assert_eq!(two.take(worker(2), run_id(1)).await.unwrap(), elsewhere);
     assert_eq!(two.owner(run_id(1)).await.unwrap().as_deref(), Some("one"));
     assert_eq!(two.owner(run_id(2)).await.unwrap(), None);
     assert_eq!(two.take_due(worker(2), 9).await.unwrap(), []);
 
     // It sleeps past its time: by the server's clock, whatever ours says.
-    one.beat(worker(1), "one".into(), Duration::ZERO).await.unwrap();
+    one.heartbeat(worker(1), "one".into(), Duration::ZERO).await.unwrap();
     assert_eq!(two.owner(run_id(1)).await.unwrap(), None);
     let taken = two.take_due(worker(2), 9).await.unwrap();
-    assert_eq!(taken, [Owned { summary: summary(run_id(1), 1), fence: Fence(2) }]);
+    assert_eq!(taken, [OwnedRun { summary: summary(run_id(1), 1), fence: Fence(2) }]);
     two.append(by(append(run_id(1), 2, 1), 2, 2).into()).await.unwrap();
     assert_eq!(one.append(by(append(run_id(1), 2, 1), 1, 1).into()).await, Err(AppendError::Fenced(run_id(1))));
     assert_eq!(seqs(&one, run_id(1)).await, [1, 2]);
@@ -99,7 +99,7 @@ async fn two_processes_never_hold_one_lock_and_never_pin_one_instance() {
 async fn news_reach_the_other_process() {
     let Some(database) = database() else { return };
     let (one, two) = (open(&database).await, open(&database).await);
-    let mut news = two.news();
+    let mut news = two.notifications();
     let mut run = 0;
     // It may not listen yet: then it hears of a later one.
     within("news", async {
@@ -107,7 +107,7 @@ async fn news_reach_the_other_process() {
             run += 1;
             one.append(standing(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
             if let Ok(Ok(heard)) = tokio::time::timeout(Duration::from_millis(100), news.recv()).await {
-                assert!(matches!(heard, News::Ended(_)), "{heard:?}");
+                assert!(matches!(heard, StoreNotification::Ended(_)), "{heard:?}");
                 break;
             }
         }
@@ -120,7 +120,7 @@ async fn news_reach_the_other_process() {
             run += 1;
             one.append(standing(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
             let heard = tokio::time::timeout(Duration::from_millis(100), async {
-                while news.recv().await != Ok(News::Ended(run_id(run))) {}
+                while news.recv().await != Ok(StoreNotification::Ended(run_id(run))) {}
             });
             if heard.await.is_ok() {
                 break;

@@ -142,7 +142,7 @@ async fn a_hundred_thousand_runs_that_ended() {
     let taken = store.take_due(worker(9), 50).await.unwrap().len();
     println!("take_due: {taken} in {:?}", began.elapsed());
     let began = Instant::now();
-    println!("wakes: {} in {:?}", store.wakes(50).await.unwrap().len(), began.elapsed());
+    println!("wakes: {} in {:?}", store.due_times(50).await.unwrap().len(), began.elapsed());
     let began = Instant::now();
     println!("pin_counts: {:?} in {:?}", store.pin_counts().await.unwrap(), began.elapsed());
     let began = Instant::now();

@@ -4,20 +4,20 @@
 macro_rules! work_through {
     ($store:ty, $field:ident) => {
         $crate::store::tests::through::work_through!(@each $store, $field,
-            beat(worker: $crate::names::WorkerId, name: String, lives: std::time::Duration) -> Option<jiff::Timestamp>;
-            leave(worker: $crate::names::WorkerId) -> ();
-            take(worker: $crate::names::WorkerId, run: $crate::names::RunId) -> $crate::store::Taken;
-            take_due(worker: $crate::names::WorkerId, limit: usize) -> Vec<$crate::store::Owned>;
-            wakes(limit: usize) -> Vec<(jiff::Timestamp, $crate::names::RunId)>;
+            heartbeat(worker: $crate::names::WorkerId, name: String, lives: std::time::Duration) -> Option<jiff::Timestamp>;
+            deregister(worker: $crate::names::WorkerId) -> ();
+            take(worker: $crate::names::WorkerId, run: $crate::names::RunId) -> $crate::store::TakeResult;
+            take_due(worker: $crate::names::WorkerId, limit: usize) -> Vec<$crate::store::OwnedRun>;
+            due_times(limit: usize) -> Vec<(jiff::Timestamp, $crate::names::RunId)>;
             put_order(order: $crate::store::OrderRecord) -> ();
             orders(run: $crate::names::RunId) -> Vec<$crate::store::OrderRecord>;
             order(id: uuid::Uuid) -> Option<$crate::store::OrderRecord>;
             settle_order(id: uuid::Uuid, answer: serde_json::Value) -> ();
             locks(names: Option<Vec<String>>, limit: usize) -> Vec<$crate::store::LockRow>;
-            notices(after: u64, limit: usize) -> Vec<$crate::store::Notice>;
-            notice_done(number: u64) -> ();
-            births(limit: usize) -> Vec<$crate::store::Birth>;
-            drop_birth(run: $crate::names::RunId) -> ();
+            webhook_messages(after: u64, limit: usize) -> Vec<$crate::store::WebhookMessage>;
+            remove_webhook_message(number: u64) -> ();
+            pending_runs(limit: usize) -> Vec<$crate::store::PendingRun>;
+            remove_pending_run(run: $crate::names::RunId) -> ();
             purge(
                 status: $crate::workflow::RunStatus,
                 ended_before: jiff::Timestamp,
@@ -37,8 +37,8 @@ macro_rules! work_through {
             ) -> futures_util::future::BoxFuture<'_, Result<$result, $crate::store::StoreError>> {
                 self.$field.$name($($arg),*)
             })*
-            fn news(&self) -> tokio::sync::broadcast::Receiver<$crate::store::News> {
-                self.$field.news()
+            fn notifications(&self) -> tokio::sync::broadcast::Receiver<$crate::store::StoreNotification> {
+                self.$field.notifications()
             }
             fn is_shared(&self) -> bool {
                 self.$field.is_shared()

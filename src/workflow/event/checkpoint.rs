@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Asked, OnTimeout, Said};
+use super::super::{CheckpointAnswer, OnTimeout, OpenCheckpoint};
 use super::group::{Subject, kinds};
 use crate::names::CheckpointId;
 
@@ -12,14 +12,14 @@ use crate::names::CheckpointId;
 pub enum CheckpointEvent {
     /// The run waits for a person.
     #[serde(rename = "checkpoint_opened")]
-    Opened(Box<Asked>),
+    Opened(Box<OpenCheckpoint>),
     /// A person (or the time-out) answered.
     #[serde(rename = "checkpoint_answered")]
     Answered {
         /// Which.
         checkpoint: CheckpointId,
         /// What.
-        said: Said,
+        said: CheckpointAnswer,
         /// Who; `time-out` is nobody.
         by: String,
     },

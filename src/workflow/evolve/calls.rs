@@ -34,7 +34,7 @@ impl Run {
                     open.queued.remove(&slot);
                     open.begun();
                 }
-                // Beside legacy, what a rule says of a private step's request holds whether it was sent or not.
+                // Interactions legacy, what a rule says of a private step's request holds whether it was sent or not.
                 if let (EffectClass::Private, Some(request), false) = (effect, request, self.mode() == Mode::Real) {
                     self.intents.insert((step.clone(), *item, Part::Do), request.clone());
                 }
@@ -221,7 +221,7 @@ impl Run {
                 self.call_ended(step, slot, CallResult::default());
             }
         }
-        self.beside.void(step, item);
+        self.interactions.void(step, item);
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Run {
         if open.ended() == open.all() {
             let (undeclared, mut fields) = collect(open);
             if undeclared.is_none() {
-                fields.push(("struck", Value::from(self.beside.struck.get(step).copied().unwrap_or(0))));
+                fields.push(("struck", Value::from(self.interactions.struck.get(step).copied().unwrap_or(0))));
             }
             self.end_stand_ins(step, false);
             self.done(step, undeclared, fields);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::names::StepId;
-use crate::workflow::calls::{CallResult, CallState, Phase, Place, StepState, UndoCall, Undoing, Undone, Unsettled};
+use crate::workflow::calls::{CallResult, CallState, Phase, StepItem, StepState, UndoCall, Undoing, Undone, Unsettled};
 use crate::workflow::run::{Cancel, End, UNKNOWN};
 use crate::workflow::{Choice, Conflict, ConflictKind, Failure, FailureKind, Outcome, Part, Run, StepFinished};
 
@@ -86,10 +86,10 @@ impl Run {
         }
         if conflict.kind == ConflictKind::Busy && *attempt == 0 {
             let place = (step.clone(), *item);
-            if let Some(queued) = self.beside.places.get_mut(&place) {
+            if let Some(queued) = self.interactions.places.get_mut(&place) {
                 queued.asked = true;
             }
-            self.beside.asked_locks.insert(place);
+            self.interactions.asked_locks.insert(place);
         }
         self.conflicts.push(conflict.clone());
         Ok(())
@@ -113,9 +113,9 @@ impl Run {
         self.conflicts.remove(place);
         if let Choice::RetryWith { input } = choice {
             self.inputs.insert((step.clone(), item), input.clone());
-            self.beside.void(step, item); // what people said was about another input
+            self.interactions.void(step, item); // what people said was about another input
             if item.is_some() {
-                self.beside.changed.insert((step.clone(), item)); // and what they said of all of them was too
+                self.interactions.changed.insert((step.clone(), item)); // and what they said of all of them was too
             }
         }
         let unknown = part == Part::Do && self.call_state(step, item, part).is_some_and(CallState::unknown_effect);
@@ -188,7 +188,7 @@ impl Run {
 
     /// What waits to be sent again or asked about, of which it is unknown whether it took place, only stays listed.
     fn give_up_unknown(&mut self) {
-        let unknown: Vec<Place> = self.uncertain().map(|(step, item, _)| (step.clone(), item)).collect();
+        let unknown: Vec<StepItem> = self.uncertain().map(|(step, item, _)| (step.clone(), item)).collect();
         for (step, item) in unknown {
             if let Some(StepState::Open(open)) = self.steps.get_mut(&step) {
                 open.calls.remove(&item.unwrap_or(0));
@@ -197,13 +197,13 @@ impl Run {
         }
     }
 
-    pub(super) fn compensation_began(&mut self, undo: &[Vec<Place>]) -> Result<(), String> {
+    pub(super) fn compensation_began(&mut self, undo: &[Vec<StepItem>]) -> Result<(), String> {
         // Of a run of an earlier version: there what was done did not stay where there was no answer.
         self.failing = self.failing.take().or_else(|| self.unanswered.clone());
         if self.undoing.is_some() || self.failing.is_none() || self.in_flight > 0 {
             return Err("there is nothing to undo now".into());
         }
-        let places: BTreeMap<Place, usize> =
+        let places: BTreeMap<StepItem, usize> =
             self.done.iter().enumerate().map(|(at, done)| ((done.step.clone(), done.item), at)).collect();
         let mut calls = BTreeMap::new();
         for place in undo.iter().flatten() {

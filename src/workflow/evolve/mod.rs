@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::beside::Beside;
 use super::calls::StepState;
+use super::interactions::Interactions;
 use super::{Event, Run, RunStarted, Skipped};
 use crate::names::{Seq, StepId};
 
@@ -81,7 +81,7 @@ fn born(started: &Arc<RunStarted>) -> Run {
         done: Vec::new(),
         unknown: Vec::new(),
         undoing: None,
-        beside: Beside::default(),
+        interactions: Interactions::default(),
         end: None,
         touched: Default::default(),
         intents: BTreeMap::new(),
@@ -183,8 +183,8 @@ impl Run {
             self.end_step(&place, state.clone(), fields);
         }
         // Nobody is asked about it any more, and it waits for nothing.
-        self.beside.void_open(step);
-        self.beside.waits.remove(step);
+        self.interactions.void_open(step);
+        self.interactions.waits.remove(step);
         self.steps.insert(step.clone(), state);
         self.ended_steps += 1;
         if let Value::Object(outputs) = Arc::make_mut(&mut self.outputs) {

@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
-use crate::workflow::beside::{Ask, AskState, Child, OpenWait, Queued, Signal};
 use crate::workflow::calls::{CallResult, DoneCall, Open, Phase, StepState};
+use crate::workflow::interactions::{Child, OpenWait, QuestionState, Queued, RunQuestion, Signal};
 use crate::workflow::run::Pause;
-use crate::workflow::{Asked, AskedKind, EffectClass, OnTimeout, ResultTaken, Run, RunStatus, Said};
+use crate::workflow::{
+    CheckpointAnswer, CheckpointKind, EffectClass, OnTimeout, OpenCheckpoint, ResultTaken, Run, RunStatus,
+};
 
 /// How a run ended that another one began.
 pub(super) struct Ended {
@@ -26,7 +28,7 @@ impl Run {
             return Err("it is paused already".into());
         }
         self.pause = Some(Pause { by: by.to_owned(), reason: reason.map(str::to_owned) });
-        self.beside.children.values_mut().for_each(|child| child.paused = true);
+        self.interactions.children.values_mut().for_each(|child| child.paused = true);
         Ok(())
     }
 
@@ -49,10 +51,10 @@ impl Run {
         }
         self.inputs.insert((step.clone(), item), input.clone());
         // Whoever was asked was asked about another input.
-        self.beside.void(step, item);
+        self.interactions.void(step, item);
         match self.open_step(step).is_some_and(|open| open.nothing_begun()) {
-            true => self.beside.void(step, None),
-            false if item.is_some() => drop(self.beside.changed.insert((step.clone(), item))),
+            true => self.interactions.void(step, None),
+            false if item.is_some() => drop(self.interactions.changed.insert((step.clone(), item))),
             false => {}
         }
         Ok(())
@@ -69,18 +71,18 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn checkpoint_opened(&mut self, asked: &Asked) -> Result<(), String> {
+    pub(super) fn checkpoint_opened(&mut self, asked: &OpenCheckpoint) -> Result<(), String> {
         let place = (asked.step.clone(), asked.item);
-        if self.beside.asks.contains_key(&asked.checkpoint) || self.beside.asks(&asked.step, asked.item) {
+        if self.interactions.asks.contains_key(&asked.checkpoint) || self.interactions.asks(&asked.step, asked.item) {
             return Err(format!("`{}` is asked about already", asked.step));
         }
-        if asked.kind == AskedKind::Question {
+        if asked.kind == CheckpointKind::Question {
             self.not_begun(&asked.step)?;
         }
-        *self.beside.times.entry(place.clone()).or_default() += 1;
-        self.beside.current.insert(place, asked.checkpoint.clone());
-        let ask = Ask { asked: Arc::new(asked.clone()), escalated: false, state: AskState::Open };
-        self.beside.asks.insert(asked.checkpoint.clone(), ask);
+        *self.interactions.times.entry(place.clone()).or_default() += 1;
+        self.interactions.current.insert(place, asked.checkpoint.clone());
+        let ask = RunQuestion { asked: Arc::new(asked.clone()), escalated: false, state: QuestionState::Open };
+        self.interactions.asks.insert(asked.checkpoint.clone(), ask);
         Ok(())
     }
 
@@ -91,7 +93,7 @@ impl Run {
         until: Option<Timestamp>,
         on_timeout: Option<OnTimeout>,
     ) -> Result<(), String> {
-        let ask = self.beside.asks.get_mut(checkpoint).filter(|ask| ask.is_open() && !ask.escalated);
+        let ask = self.interactions.asks.get_mut(checkpoint).filter(|ask| ask.is_open() && !ask.escalated);
         let ask = ask.ok_or("there is no such open checkpoint")?;
         let asked = Arc::make_mut(&mut ask.asked);
         asked.who = who.to_vec();
@@ -104,32 +106,32 @@ impl Run {
     pub(super) fn checkpoint_answered(
         &mut self,
         checkpoint: &CheckpointId,
-        said: &Said,
+        said: &CheckpointAnswer,
         by: &str,
     ) -> Result<(), String> {
         let seq = self.seq.next();
-        let ask = self.beside.asks.get_mut(checkpoint).filter(|ask| ask.is_open());
+        let ask = self.interactions.asks.get_mut(checkpoint).filter(|ask| ask.is_open());
         let ask = ask.ok_or("there is no such open checkpoint")?;
-        ask.state = AskState::Answered { said: Box::new(said.clone()), by: by.to_owned(), seq };
+        ask.state = QuestionState::Answered { said: Box::new(said.clone()), by: by.to_owned(), seq };
         let asked = ask.asked.clone();
         match (asked.kind, said.approve) {
-            (AskedKind::Question, true) => {
+            (CheckpointKind::Question, true) => {
                 self.not_begun(&asked.step)?;
                 let output = said.values.as_ref().map_or(Value::Null, |values| (**values).clone());
                 let by = ("by", Value::String(by.to_owned()));
                 self.done(&asked.step, None, vec![("output", output), ("approved", Value::Bool(true)), by]);
             }
-            (AskedKind::Review, true) => self.strike(&asked, said)?,
-            (AskedKind::Approval, true) | (_, false) => {}
+            (CheckpointKind::Review, true) => self.strike(&asked, said)?,
+            (CheckpointKind::Approval, true) | (_, false) => {}
         }
         Ok(())
     }
 
     /// What is struck out of a review is not performed: an item of a fan-out is skipped, a part of a body is left out.
-    fn strike(&mut self, asked: &Asked, said: &Said) -> Result<(), String> {
+    fn strike(&mut self, asked: &OpenCheckpoint, said: &CheckpointAnswer) -> Result<(), String> {
         let places: BTreeSet<u32> = said.struck.iter().copied().collect();
         let struck = u32::try_from(places.len()).unwrap_or(u32::MAX);
-        self.beside.struck.insert(asked.step.clone(), struck);
+        self.interactions.struck.insert(asked.step.clone(), struck);
         let all = places.len() == asked.items.len();
         if let Some(StepState::Open(open)) = self.steps.get_mut(&asked.step)
             && open.items.is_some()
@@ -154,7 +156,7 @@ impl Run {
         signal: Option<&String>,
     ) -> Result<(), String> {
         self.not_begun(step)?;
-        match self.beside.waits.insert(step.clone(), OpenWait { until, signal: signal.cloned() }) {
+        match self.interactions.waits.insert(step.clone(), OpenWait { until, signal: signal.cloned() }) {
             None => Ok(()),
             Some(_) => Err(format!("`{step}` waits already")),
         }
@@ -162,18 +164,18 @@ impl Run {
 
     pub(super) fn signal_received(&mut self, name: &str, payload: &Arc<Value>, id: Option<&String>) {
         if let Some(id) = id {
-            self.beside.deliver(id);
+            self.interactions.deliver(id);
         }
         let signal = Signal { seq: self.seq.next(), name: name.to_owned(), payload: payload.clone() };
-        self.beside.signals.push_back(signal);
+        self.interactions.signals.push_back(signal);
     }
 
     pub(super) fn wait_ended(&mut self, step: &StepId, signal: Option<Seq>, output: &Arc<Value>) -> Result<(), String> {
-        let wait = self.beside.waits.remove(step).ok_or_else(|| format!("`{step}` does not wait"))?;
+        let wait = self.interactions.waits.remove(step).ok_or_else(|| format!("`{step}` does not wait"))?;
         if let Some(seq) = signal {
-            let place = self.beside.signals.iter().position(|known| known.seq == seq);
+            let place = self.interactions.signals.iter().position(|known| known.seq == seq);
             let place = place.ok_or_else(|| format!("the signal at {seq} is not there"))?;
-            self.beside.signals.remove(place);
+            self.interactions.signals.remove(place);
         }
         let timed_out = Value::Bool(wait.signal.is_some() && signal.is_none());
         self.done(step, None, vec![("output", (**output).clone()), ("timed_out", timed_out)]);
@@ -182,7 +184,7 @@ impl Run {
 
     pub(super) fn lock_queued(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
         let place = (step.clone(), item);
-        if self.beside.places.contains_key(&place) {
+        if self.interactions.places.contains_key(&place) {
             return Err(format!("`{step}` stands in a queue already"));
         }
         if let Some(slot) = item {
@@ -190,18 +192,18 @@ impl Run {
             open.queued.insert(slot);
             open.begun();
         }
-        let asked = self.beside.asked_locks.contains(&place);
+        let asked = self.interactions.asked_locks.contains(&place);
         let queued = Queued { name: name.to_owned(), queued: self.seq.next(), taken: false, asked };
-        self.beside.places.insert(place, queued);
+        self.interactions.places.insert(place, queued);
         Ok(())
     }
 
     pub(super) fn lock_taken(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
         let at = (step.clone(), item);
-        match self.beside.places.get_mut(&at) {
+        match self.interactions.places.get_mut(&at) {
             Some(place) if place.name == name && !place.taken => {
                 place.taken = true;
-                self.beside.asked_locks.remove(&at);
+                self.interactions.asked_locks.remove(&at);
                 Ok(())
             }
             _ => Err(format!("`{step}` does not wait for `{name}`")),
@@ -209,7 +211,7 @@ impl Run {
     }
 
     pub(super) fn lock_left(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
-        let place = self.beside.places.remove(&(step.clone(), item));
+        let place = self.interactions.places.remove(&(step.clone(), item));
         place.ok_or_else(|| format!("`{step}` stands in no queue"))?;
         if let (Some(slot), Some(StepState::Open(open))) = (item, self.steps.get_mut(step)) {
             // It had not begun: its turn comes again.
@@ -240,7 +242,7 @@ impl Run {
         open.queued.remove(&slot);
         open.begun();
         let child = Child { run: child, workflow: workflow.clone(), input: input.clone(), began, paused: false };
-        self.beside.children.insert((step.clone(), item), child);
+        self.interactions.children.insert((step.clone(), item), child);
         Ok(())
     }
 
@@ -253,9 +255,9 @@ impl Run {
     ) -> Result<(), String> {
         let Ended { child, status, effects, unfit } = *ended;
         let place = (step.clone(), item);
-        let known = self.beside.children.get(&place).filter(|known| known.run == child).cloned();
+        let known = self.interactions.children.get(&place).filter(|known| known.run == child).cloned();
         let known = known.ok_or_else(|| format!("`{step}` did not begin {child}"))?;
-        self.beside.children.remove(&place);
+        self.interactions.children.remove(&place);
         let ended = self.seq.next();
         let value = item.and_then(|item| self.item(step, item));
         let slot = item.unwrap_or(0);

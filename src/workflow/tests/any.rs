@@ -83,7 +83,7 @@ fn plan_of(steps: &[Step]) -> Plan {
     plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())
 }
 
-fn heard(fate: u8, step: &StepId) -> Heard {
+fn heard(fate: u8, step: &StepId) -> AttemptResult {
     match fate % 16 {
         0 => status(404),
         1 => status(409),
@@ -92,7 +92,7 @@ fn heard(fate: u8, step: &StepId) -> Heard {
         4 | 5 => lost(),
         6 => shut(500),
         7 => ok(json!({ "total": 1 })), // what a schema may refuse
-        8 => Heard::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() },
+        8 => AttemptResult::Unreadable { status: 200, why: "x".into(), begins: "[[[".into() },
         _ => ok(json!({ "of": step.as_str(), "total": 3 })),
     }
 }

@@ -4,8 +4,8 @@ use super::kit::{lost, plan, shut, take};
 use super::stage::yes;
 use super::*;
 use crate::workflow::{
-    AskedKind, Choice, ConflictKind, DivergenceKind, Mode, Order, Part, StepEvent, StepStatus, Undone, replay_with,
-    rerun,
+    CheckpointKind, Choice, ConflictKind, DivergenceKind, Mode, Order, Part, StepEvent, StepStatus, Undone,
+    replay_with, rerun,
 };
 
 const MAILS: &str = "
@@ -79,7 +79,7 @@ fn an_item_that_did_nothing_is_done_by_the_fallback_in_its_place() {
 #[test]
 fn no_item_is_replaced_where_it_may_have_been_done() {
     let plan = plan(MAILS);
-    for heard in [lost(), status(503), status(500), Heard::Interrupted] {
+    for heard in [lost(), status(503), status(500), AttemptResult::Interrupted] {
         let mut bench = Bench::of_route(&plan);
         bench.settle();
         bench.item("mail", 0, heard);
@@ -88,7 +88,7 @@ fn no_item_is_replaced_where_it_may_have_been_done() {
         assert!(!conflict.choices.contains(&"fallback".to_owned()), "{conflict:?}");
         assert!(bench.choose("mail", Some(0), Choice::Fallback).is_err());
     }
-    for heard in [shut(60_000), status(429), Heard::NotSent("x".into())] {
+    for heard in [shut(60_000), status(429), AttemptResult::NotSent("x".into())] {
         let mut bench = Bench::of_route(&plan);
         bench.settle();
         bench.item("mail", 0, heard);
@@ -223,7 +223,7 @@ fn people_are_asked_about_each_item_that_a_risky_fallback_is_to_do() {
     bench.rest();
     bench.replies("mail", Some(0), status(429));
     let asked = bench.asked();
-    assert_eq!((asked.step.as_str(), asked.item, asked.kind), ("letter", Some(0), AskedKind::Approval));
+    assert_eq!((asked.step.as_str(), asked.item, asked.kind), ("letter", Some(0), CheckpointKind::Approval));
     assert_eq!(bench.flying(), ["mail[1]"]);
     bench.answers("ann", yes()).unwrap();
     assert_eq!(bench.flying(), ["letter[0]", "mail[1]"]);

@@ -8,7 +8,7 @@ fn a_retry_waits_as_long_as_the_service_asks_but_no_longer_than_may_be() {
     let plan = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(2).respond(200, json!({})).build("w");
     let mut bench = Bench::new(&plan, Mode::Real, json!({}));
     bench.settle();
-    let heard = Heard::Reply {
+    let heard = AttemptResult::Reply {
         status: 503,
         headers: BTreeMap::new(),
         output: Arc::new(Value::Null),
@@ -42,7 +42,7 @@ fn an_attempt_that_did_nothing_does_not_make_the_one_before_it_known() {
     let plan = plan.respond(200, json!({})).build("w");
     let mut bench = Bench::new(&plan, Mode::Real, json!({}));
     bench.settle();
-    bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
+    bench.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
     bench.settle();
     bench.reply("charge", None, status(429)).unwrap();
     assert_eq!(bench.run.status(), RunStatus::Paused);
@@ -81,7 +81,7 @@ fn a_run_that_fails_does_not_forget_what_is_unknown() {
     let plan = plan.call("price", &[], "GET /price", Value::Null).respond(200, json!({})).build("w");
     let mut bench = Bench::new(&plan, Mode::Real, json!({}));
     bench.settle();
-    bench.reply("charge", None, Heard::TimedOut("x".into())).unwrap();
+    bench.reply("charge", None, AttemptResult::TimedOut("x".into())).unwrap();
     bench.reply("price", None, status(404)).unwrap();
     bench.settle();
     assert_eq!(bench.run.status(), RunStatus::Paused);

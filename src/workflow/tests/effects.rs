@@ -23,7 +23,7 @@ fn counts(bench: &mut Bench<'_>) -> (bool, bool, bool) {
 #[test]
 fn what_was_certainly_not_done_does_not_count() {
     let plan = plan(TWO);
-    for heard in [status(429), Heard::NotSent("x".into()), shut(1_000)] {
+    for heard in [status(429), AttemptResult::NotSent("x".into()), shut(1_000)] {
         let mut bench = Bench::of_route(&plan);
         bench.settle();
         assert_eq!(counts(&mut bench), (true, false, false), "it may leave at any moment");

@@ -28,7 +28,7 @@ fn a_fallback_takes_the_place_of_what_certainly_did_nothing() {
     bench.call("charge", status(429));
     bench.call("charge", status(429));
     assert_eq!(bench.flying(), ["invoice"]);
-    let heard = Heard::Reply {
+    let heard = AttemptResult::Reply {
         status: 201,
         headers: BTreeMap::new(),
         output: Arc::new(json!({"id": 9})),
@@ -104,7 +104,7 @@ respond: { status: 200, body: '${steps.a.output}' }
     let mut bench = Bench::of_route(&chain);
     bench.settle();
     bench.call("a", status(429));
-    bench.call("b", Heard::NotSent("x".into()));
+    bench.call("b", AttemptResult::NotSent("x".into()));
     assert_eq!(bench.run.answer().unwrap().body.value(), json!({"from": "c"}));
     assert_eq!(bench.output("last")["output"], json!("c"));
 
@@ -319,7 +319,7 @@ fn a_body_that_cannot_be_read_is_named_as_that_and_shows_how_it_begins() {
     let mut bench = Bench::of_api(&plan);
     bench.settle();
     let why = "its body is larger than the limit output_bytes_max (9)".to_owned();
-    bench.call("a", Heard::Unreadable { status: 200, why, begins: "<html>".into() });
+    bench.call("a", AttemptResult::Unreadable { status: 200, why, begins: "<html>".into() });
     let conflict = &bench.run.conflicts()[0];
     assert_eq!(conflict.status, Some(200));
     assert!(conflict.message.contains("output_bytes_max"), "{}", conflict.message);

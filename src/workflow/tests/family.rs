@@ -134,7 +134,7 @@ respond: { status: 200 }
     assert_eq!(bench.status(), RunStatus::Running);
     bench.says("ann", pause()).unwrap();
     let refused = bench.says(&by, resume());
-    assert!(matches!(&refused, Err(Refusal::NoSense(why)) if why.contains("ann paused it")), "{refused:?}");
+    assert!(matches!(&refused, Err(Refusal::NotApplicable(why)) if why.contains("ann paused it")), "{refused:?}");
     assert_eq!(bench.status(), RunStatus::Paused);
     bench.says("bob", resume()).unwrap();
     bench.says(&by, pause()).unwrap();

@@ -30,7 +30,7 @@ impl<'a> Bench<'a> {
         Self { plan, world: world(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
     }
     /// Records what came back of a call's attempt, and does all that needs no reply.
-    pub fn hears(&mut self, step: &str, item: Option<u32>, part: Part, heard: Heard) {
+    pub fn hears(&mut self, step: &str, item: Option<u32>, part: Part, heard: AttemptResult) {
         let attempt = self.run.attempt(&step.into(), item, part);
         let attempt = attempt.unwrap_or_else(|| panic!("`{step}` is not under way: {:#?}", self.kinds())).attempt;
         let place = self.plan.step(&step.into()).unwrap().0;
@@ -38,13 +38,13 @@ impl<'a> Bench<'a> {
         self.ask(command).unwrap();
         self.settle();
     }
-    pub fn call(&mut self, step: &str, heard: Heard) {
+    pub fn call(&mut self, step: &str, heard: AttemptResult) {
         self.hears(step, None, Part::Do, heard);
     }
-    pub fn item(&mut self, step: &str, item: u32, heard: Heard) {
+    pub fn item(&mut self, step: &str, item: u32, heard: AttemptResult) {
         self.hears(step, Some(item), Part::Do, heard);
     }
-    pub fn undo(&mut self, step: &str, heard: Heard) {
+    pub fn undo(&mut self, step: &str, heard: AttemptResult) {
         self.hears(step, None, Part::Undo, heard);
     }
     pub fn order(&mut self, order: Order) -> Result<usize, Refusal> {
@@ -82,10 +82,10 @@ pub(super) fn take(output: Value) -> Choice {
     Choice::Take { output: Arc::new(output) }
 }
 
-pub(super) fn shut(ms: u64) -> Heard {
-    Heard::BreakerOpen { service: "bank".into(), retry_after_ms: ms }
+pub(super) fn shut(ms: u64) -> AttemptResult {
+    AttemptResult::BreakerOpen { service: "bank".into(), retry_after_ms: ms }
 }
 
-pub(super) fn lost() -> Heard {
-    Heard::TimedOut("x".into())
+pub(super) fn lost() -> AttemptResult {
+    AttemptResult::TimedOut("x".into())
 }

@@ -148,7 +148,7 @@ fn what_was_seen_of_an_earlier_place_in_a_queue_gives_no_lock() {
     let plan = locked("wait");
     let mut bench = Bench::of_api(&plan);
     bench.rest();
-    let place = |bench: &Bench<'_>| bench.run.beside.place(&"take".into(), Some(0)).unwrap().queued;
+    let place = |bench: &Bench<'_>| bench.run.interactions.place(&"take".into(), Some(0)).unwrap().queued;
     let before = place(&bench);
     bench.says("ann", Order::Pause { reason: None }).unwrap();
     bench.says("ann", Order::Resume { reason: None }).unwrap();

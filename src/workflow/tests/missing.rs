@@ -77,7 +77,7 @@ fn an_attempt_that_could_not_be_sent_again_costs_none_and_stays_unknown() {
     let gone = world();
     bench.world = gone;
     let place = plan.step(&"charge".into()).unwrap().0;
-    let heard = Heard::Missing("x".into());
+    let heard = AttemptResult::Missing("x".into());
     let record =
         Command::Record { step: place, item: None, part: Part::Do, attempt: 1, heard, again: true, jitter: 0.5 };
     bench.ask(record).unwrap();

@@ -117,7 +117,7 @@ fn a_rerun_takes_over_what_does_not_depend_on_its_step() {
     bench.rest();
     bench.replies("a", None, ok(json!({"id": 7})));
     let refused = rerun(&bench.run, &plan, &"b".into());
-    assert!(matches!(refused, Err(Refusal::NoSense(why)) if why.contains("waiting_checkpoint")));
+    assert!(matches!(refused, Err(Refusal::NotApplicable(why)) if why.contains("waiting_checkpoint")));
     bench.answers("ann", yes()).unwrap();
     bench.replies("b", None, ok(json!({"done": 1})));
     assert_eq!(bench.status(), RunStatus::Completed);
@@ -158,7 +158,7 @@ fn a_rerun_takes_over_what_does_not_depend_on_its_step() {
         .collect();
     assert_eq!(names, ["side"], "what was undone, and what needs it, is done anew");
     let dark = Bench::new(&plan, Mode::Dark, json!({}));
-    assert!(matches!(rerun(&dark.run, &plan, &"a".into()), Err(Refusal::NoSense(_))));
+    assert!(matches!(rerun(&dark.run, &plan, &"a".into()), Err(Refusal::NotApplicable(_))));
 }
 
 #[test]

@@ -129,11 +129,11 @@ fn signals_are_kept_until_a_step_takes_them_and_count_once() {
     early.rest();
     assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "it came before anybody waited");
     let refused = early.says("x", Order::Signal { name: "piad".into(), payload: Arc::default(), id: None });
-    assert!(matches!(refused, Err(Refusal::NoSense(why)) if why.contains("it waits for paid")));
+    assert!(matches!(refused, Err(Refusal::NotApplicable(why)) if why.contains("it waits for paid")));
     early.world.signals_max = 2;
     early.says("x", paid(1, None)).unwrap();
     early.says("x", paid(1, None)).unwrap();
-    assert!(matches!(early.says("x", paid(1, None)), Err(Refusal::NoSense(why)) if why.contains("signals_max")));
+    assert!(matches!(early.says("x", paid(1, None)), Err(Refusal::NotApplicable(why)) if why.contains("signals_max")));
 }
 
 #[test]
@@ -165,10 +165,10 @@ fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
     let mut bench = Bench::of_api(&plan);
     bench.rest();
     let refused = bench.says("ann", Order::Resume { reason: None });
-    assert_eq!(refused, Err(Refusal::NoSense("it is not paused".into())));
+    assert_eq!(refused, Err(Refusal::NotApplicable("it is not paused".into())));
     bench.says("ann", Order::Pause { reason: Some("stock-taking".into()) }).unwrap();
     assert_eq!(bench.run.note().as_deref(), Some("ann paused it: stock-taking"));
-    assert!(matches!(bench.says("bob", Order::Pause { reason: None }), Err(Refusal::NoSense(_))));
+    assert!(matches!(bench.says("bob", Order::Pause { reason: None }), Err(Refusal::NotApplicable(_))));
     bench.replies("a", None, ok(json!({})));
     assert_eq!((bench.status(), bench.flying().len()), (RunStatus::Paused, 0), "what is under way ends");
     assert_eq!(bench.causes(), ["paused"]);
@@ -182,7 +182,7 @@ fn a_wait_for_the_next_attempt_is_cut_short() {
     let mut bench = Bench::of_api(&plan);
     bench.rest();
     let retry = |step: Option<&str>| Order::Retry { step: step.map(StepId::from) };
-    assert!(matches!(bench.says("ann", retry(Some("a"))), Err(Refusal::NoSense(_))), "it is under way");
+    assert!(matches!(bench.says("ann", retry(Some("a"))), Err(Refusal::NotApplicable(_))), "it is under way");
     bench.replies("a", None, status(429));
     assert_eq!((bench.flying().len(), bench.causes()), (0, vec!["retry"]));
     bench.says("ann", retry(None)).unwrap();
@@ -196,9 +196,9 @@ fn a_step_is_skipped_with_what_needs_it_and_only_where_that_makes_sense() {
     let mut bench = Bench::of_api(&plan);
     bench.rest();
     let skip = |step: &str| Order::Skip { step: step.into(), reason: None };
-    assert!(matches!(bench.says("ann", skip("a")), Err(Refusal::NoSense(why)) if why.contains("under way")));
+    assert!(matches!(bench.says("ann", skip("a")), Err(Refusal::NotApplicable(why)) if why.contains("under way")));
     bench.says("ann", skip("b")).unwrap();
-    assert!(matches!(bench.says("ann", skip("b")), Err(Refusal::NoSense(why)) if why.contains("ended")));
+    assert!(matches!(bench.says("ann", skip("b")), Err(Refusal::NotApplicable(why)) if why.contains("ended")));
     bench.replies("a", None, ok(json!({})));
     assert_eq!((bench.status(), bench.run.was_skipped(&"c".into())), (RunStatus::Completed, true));
     let mut bench = Bench::of_api(&plan);
@@ -226,9 +226,9 @@ fn an_input_is_adjusted_before_its_step_begins() {
         reason: None,
     };
     assert!(
-        matches!(bench.says("ann", adjust("a", None, json!(1))), Err(Refusal::NoSense(why)) if why.contains("begun"))
+        matches!(bench.says("ann", adjust("a", None, json!(1))), Err(Refusal::NotApplicable(why)) if why.contains("begun"))
     );
-    assert!(matches!(bench.says("ann", adjust("b", Some(0), json!(1))), Err(Refusal::NoSense(_))));
+    assert!(matches!(bench.says("ann", adjust("b", Some(0), json!(1))), Err(Refusal::NotApplicable(_))));
     bench.says("ann", adjust("b", None, json!({"n": 20}))).unwrap();
     bench.says("ann", adjust("c", None, json!(30))).unwrap();
     bench.replies("a", None, ok(json!({})));

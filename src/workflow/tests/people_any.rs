@@ -5,7 +5,9 @@ use super::kit::{lost, plan, take};
 use super::locks::knot;
 use super::stage::{items, no, with, yes};
 use super::*;
-use crate::workflow::{AskedKind, CheckpointEvent, ChildEvent, Choice, LockEvent, LockSeen, Order, Part, replay_with};
+use crate::workflow::{
+    CheckpointEvent, CheckpointKind, ChildEvent, Choice, LockEvent, LockSeen, Order, Part, replay_with,
+};
 
 fn steps() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
     proptest::collection::vec((0u8..7, any::<u8>(), any::<u8>()), 1..6)
@@ -123,9 +125,9 @@ fn act(bench: &mut Bench<'_>, pick: u8, late: bool) -> bool {
             let ask = &asked[usize::from(pick / 16) % asked.len()];
             let said = match (ask.kind, pick / 64) {
                 (_, 0) => no(),
-                (AskedKind::Question, _) => with(json!({ "n": 1 })),
-                (AskedKind::Approval, _) => yes(),
-                (AskedKind::Review, half) => {
+                (CheckpointKind::Question, _) => with(json!({ "n": 1 })),
+                (CheckpointKind::Approval, _) => yes(),
+                (CheckpointKind::Review, half) => {
                     let all: Vec<u32> = ask.items.iter().map(|item| item.index).collect();
                     let at = if half == 1 { all.len() / 2 } else { all.len() };
                     items(&all[..at], &all[at..])

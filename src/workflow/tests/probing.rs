@@ -62,7 +62,7 @@ fn a_probe_says_what_an_unknown_attempt_did() {
 #[test]
 fn a_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     let plan = plan(PROBED);
-    for (heard, commits_after) in [(lost(), 3), (lost(), 29), (Heard::Interrupted, 20), (status(503), 29)] {
+    for (heard, commits_after) in [(lost(), 3), (lost(), 29), (AttemptResult::Interrupted, 20), (status(503), 29)] {
         let mut bench = Bench::of_route(&plan);
         bench.settle();
         let sent = bench.now;

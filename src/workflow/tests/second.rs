@@ -172,7 +172,9 @@ fn a_run_that_is_handed_over_is_over() {
     let over = |from: &str| Order::HandOver { to, from: from.into(), sealed: None };
     let mut bench = Bench::of_api(&plan);
     bench.rest();
-    assert!(matches!(bench.says("ann", over("b")), Err(Refusal::NoSense(why)) if why.contains("pause or cancel")));
+    assert!(
+        matches!(bench.says("ann", over("b")), Err(Refusal::NotApplicable(why)) if why.contains("pause or cancel"))
+    );
     bench.says("ann", Order::Pause { reason: None }).unwrap();
     bench.replies("a", None, ok(json!({})));
     assert_eq!(bench.says("ann", over("x")), Err(Refusal::NoSuchStep));
@@ -194,7 +196,7 @@ fn a_run_that_is_handed_over_is_over() {
     });
     child.rest();
     child.replies("a", None, status(409));
-    assert!(matches!(child.says("ann", over("a")), Err(Refusal::NoSense(why)) if why.contains("waits for it")));
+    assert!(matches!(child.says("ann", over("a")), Err(Refusal::NotApplicable(why)) if why.contains("waits for it")));
 }
 
 const ANSWERS: &str = "
@@ -300,8 +302,13 @@ respond: { status: 200 }
     bench.rest();
     let key = bench.run.attempt(&"charge".into(), None, Part::Do).unwrap().key;
     bench.replies("charge", None, {
-        let Heard::Reply { headers, retry_after_ms, .. } = status(500) else { panic!() };
-        Heard::Reply { status: 500, headers, output: Arc::new(json!({"error": "db", "token": "x"})), retry_after_ms }
+        let AttemptResult::Reply { headers, retry_after_ms, .. } = status(500) else { panic!() };
+        AttemptResult::Reply {
+            status: 500,
+            headers,
+            output: Arc::new(json!({"error": "db", "token": "x"})),
+            retry_after_ms,
+        }
     });
     let reasons = bench.reasons();
     assert!(reasons[0].sentence.contains("its probe asks, and nothing is sent again"), "{}", reasons[0].sentence);

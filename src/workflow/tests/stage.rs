@@ -2,19 +2,19 @@
 
 use super::*;
 use crate::names::CheckpointId;
-use crate::workflow::{Asked, LockSeen, Order, Reason, Said, Since, waits};
+use crate::workflow::{CheckpointAnswer, LockSeen, OpenCheckpoint, Order, Reason, Since, waits};
 
-pub(super) fn yes() -> Said {
-    Said { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
+pub(super) fn yes() -> CheckpointAnswer {
+    CheckpointAnswer { approve: true, values: None, approved: Vec::new(), struck: Vec::new(), note: None }
 }
-pub(super) fn no() -> Said {
-    Said { approve: false, ..yes() }
+pub(super) fn no() -> CheckpointAnswer {
+    CheckpointAnswer { approve: false, ..yes() }
 }
-pub(super) fn with(values: Value) -> Said {
-    Said { values: Some(Arc::new(values)), ..yes() }
+pub(super) fn with(values: Value) -> CheckpointAnswer {
+    CheckpointAnswer { values: Some(Arc::new(values)), ..yes() }
 }
-pub(super) fn items(approved: &[u32], struck: &[u32]) -> Said {
-    Said { approved: approved.to_vec(), struck: struck.to_vec(), ..yes() }
+pub(super) fn items(approved: &[u32], struck: &[u32]) -> CheckpointAnswer {
+    CheckpointAnswer { approved: approved.to_vec(), struck: struck.to_vec(), ..yes() }
 }
 
 impl Bench<'_> {
@@ -50,11 +50,11 @@ impl Bench<'_> {
         self.rest();
         done
     }
-    pub fn answers(&mut self, by: &str, said: Said) -> Result<usize, Refusal> {
+    pub fn answers(&mut self, by: &str, said: CheckpointAnswer) -> Result<usize, Refusal> {
         let checkpoint = self.asked().checkpoint;
         self.says(by, Order::Answer { checkpoint, said })
     }
-    pub fn asked(&self) -> Asked {
+    pub fn asked(&self) -> OpenCheckpoint {
         let mut asked: Vec<_> = self.run.asked().cloned().collect();
         assert_eq!(asked.len(), 1, "{:?}", self.kinds());
         asked.remove(0)
@@ -62,7 +62,7 @@ impl Bench<'_> {
     pub fn checkpoint(&self) -> CheckpointId {
         self.asked().checkpoint
     }
-    pub fn replies(&mut self, step: &str, item: Option<u32>, heard: Heard) {
+    pub fn replies(&mut self, step: &str, item: Option<u32>, heard: AttemptResult) {
         self.reply(step, item, heard).unwrap();
         self.rest();
     }
@@ -79,7 +79,7 @@ impl Bench<'_> {
         locks.collect()
     }
     pub fn lock(&mut self, step: &str, item: Option<u32>, seen: LockSeen) -> Result<usize, Refusal> {
-        let place = self.run.beside.place(&step.into(), item).map_or(crate::names::Seq(0), |place| place.queued);
+        let place = self.run.interactions.place(&step.into(), item).map_or(crate::names::Seq(0), |place| place.queued);
         let step = self.plan.step(&step.into()).unwrap().0;
         let done = self.ask(Command::LockSeen { step, item, queued: place, seen });
         self.rest();

@@ -3,7 +3,7 @@
 use super::kit::plan;
 use super::stage::{items, no, yes};
 use super::*;
-use crate::workflow::{AskedKind, Choice, OnTimeout, Order};
+use crate::workflow::{CheckpointKind, Choice, OnTimeout, Order};
 
 fn mails(risk: &str, more: &str) -> Plan {
     plan(&format!(
@@ -32,7 +32,7 @@ fn low_runs_and_medium_waits_for_one_yes() {
     let medium = mails("'${item == 2 ? \"medium\" : \"low\"}'", "");
     let mut bench = Bench::of_api(&medium);
     bench.rest();
-    assert_eq!((bench.asked().kind, bench.flying().len()), (AskedKind::Approval, 0));
+    assert_eq!((bench.asked().kind, bench.flying().len()), (CheckpointKind::Approval, 0));
     assert_eq!(bench.asked().question, "May `mail` be performed for 3 items? (POST /mail/1)");
     bench.answers("ann", yes()).unwrap();
     assert_eq!(bench.flying(), ["mail[0]", "mail[1]"]);
@@ -52,7 +52,7 @@ fn high_is_reviewed_item_by_item_and_only_what_was_approved_is_performed() {
     let mut bench = Bench::of_api(&high);
     bench.rest();
     let asked = bench.asked();
-    assert_eq!((asked.kind, asked.question.as_str(), asked.items.len()), (AskedKind::Review, "Send them?", 3));
+    assert_eq!((asked.kind, asked.question.as_str(), asked.items.len()), (CheckpointKind::Review, "Send them?", 3));
     assert_eq!(asked.items[1].what, "POST /mail/2");
     assert_eq!(asked.items[1].value["password"], json!("***"));
     let wrong = |said| match bench.says("ann", Order::Answer { checkpoint: asked.checkpoint.clone(), said }) {
@@ -102,11 +102,11 @@ fn a_policy_judges_and_what_is_struck_is_left_out_of_the_body() {
     let mut bench = Bench::of_api(&plan);
     bench.rest();
     let asked = bench.asked();
-    assert_eq!((asked.kind, asked.items.len(), &*asked.items[2].value), (AskedKind::Review, 3, &json!(3)));
+    assert_eq!((asked.kind, asked.items.len(), &*asked.items[2].value), (CheckpointKind::Review, 3, &json!(3)));
     bench.answers("ann", items(&[0, 2], &[1])).unwrap();
     assert_eq!(bench.bodies(), [json!({"all": [1, 3], "memo": "m"})]);
     bench.replies("pay", None, ok(json!({})));
-    assert_eq!(bench.asked().kind, AskedKind::Approval);
+    assert_eq!(bench.asked().kind, CheckpointKind::Approval);
     bench.answers("ann", no()).unwrap();
     assert_eq!(bench.status(), RunStatus::Completed);
     assert!(bench.run.was_skipped(&"wipe".into()));
@@ -138,7 +138,7 @@ fn nothing_goes_past_an_approval() {
     assert_ne!(before, after.checkpoint);
     assert_eq!(after.items[1].value["to"], json!("all"));
     let old = bench.says("ann", Order::Answer { checkpoint: before, said: items(&[0, 1, 2], &[]) });
-    assert!(matches!(old, Err(Refusal::NoSense(why)) if why.contains(after.checkpoint.as_str())));
+    assert!(matches!(old, Err(Refusal::NotApplicable(why)) if why.contains(after.checkpoint.as_str())));
     bench.answers("ann", items(&[0, 1, 2], &[])).unwrap();
     assert_eq!(bench.flying(), ["mail[0]", "mail[1]"]);
     // One that has not begun is asked about alone; the others go on.

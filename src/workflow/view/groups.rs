@@ -112,7 +112,7 @@ impl Steps {
                 self.mark(&asked.step, at, StepStatus::WaitingCheckpoint, Some(asked.question.clone()));
             }
             CheckpointEvent::Answered { checkpoint, said, by } => {
-                if let Some(ask) = run.beside.asks.get(checkpoint) {
+                if let Some(ask) = run.interactions.asks.get(checkpoint) {
                     let note = format!("{by} said {}", if said.approve { "yes" } else { "no" });
                     self.mark(&ask.asked.step, at, StepStatus::Running, Some(note));
                 }

@@ -18,7 +18,7 @@ use pointsman::exchange::{ArmReply, ArmRequest, RequestCopy};
 use pointsman::flag::{InstanceId, InstanceKey};
 use pointsman::names::{RouteId, RunId, Seq, WorkflowName};
 use pointsman::store::{MemoryStore, RunFilter, SharedStore, StoredEvent};
-use pointsman::workflow::{Mode, Order, Plan, Run, RunStatus, RunSummary, Said, fold};
+use pointsman::workflow::{CheckpointAnswer, Mode, Order, Plan, Run, RunStatus, RunSummary, fold};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -201,7 +201,7 @@ impl WorkflowRun<'_> {
                 let asked = self.folded(run).await.asked().next().cloned()?;
                 // All items of a review.
                 let approved = asked.items.iter().map(|item| item.index).collect();
-                let said = Said { approve: true, values: None, approved, struck: Vec::new(), note: None };
+                let said = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };
                 let checkpoint = asked.checkpoint;
                 let _said_before = self.engine().order(run, Order::Answer { checkpoint, said }, "ann".into()).await;
             }

@@ -10,7 +10,7 @@ use super::rig::{Crash, Pending, Rig, machine};
 use crate::engine::machine::{CallRequest, ChildEnd, ChildState, Delivery, End, Input, Ticket};
 use crate::names::{RunId, Seq};
 use crate::store::{Append, AppendError};
-use crate::workflow::{EffectClass, Event, Heard, LockSeen, Order, Part, RunStatus, Said, fold};
+use crate::workflow::{AttemptResult, CheckpointAnswer, EffectClass, Event, LockSeen, Order, Part, RunStatus, fold};
 
 impl Rig {
     /// Ends a pending request: the input with its result.
@@ -36,11 +36,11 @@ impl Rig {
             },
             Pending::Call(call) => {
                 let heard = match fault {
-                    Some(0) => Heard::NotSent("injected".into()),
-                    Some(1) => Heard::TimedOut("injected".into()),
+                    Some(0) => AttemptResult::NotSent("injected".into()),
+                    Some(1) => AttemptResult::TimedOut("injected".into()),
                     Some(2) => {
                         self.record_arrival(&call);
-                        Heard::CutOff("done, injected".into())
+                        AttemptResult::CutOff("done, injected".into())
                     }
                     Some(_) => reply(429, json!({})),
                     None => {
@@ -156,7 +156,7 @@ impl Rig {
             RunStatus::Paused => Order::Cancel { compensate: false, reason: None },
             RunStatus::WaitingCheckpoint => {
                 let approved = asked.as_ref()?.items.iter().map(|item| item.index).collect();
-                let said = Said { approve: true, values: None, approved, struck: Vec::new(), note: None };
+                let said = CheckpointAnswer { approve: true, values: None, approved, struck: Vec::new(), note: None };
                 Order::Answer { checkpoint: asked?.checkpoint, said }
             }
             RunStatus::WaitingSignal => Order::Signal { name: "go".into(), payload: Arc::default(), id: None },
@@ -254,6 +254,6 @@ pub(super) fn child_end(child: RunId) -> ChildEnd {
     ChildEnd { child, status: RunStatus::Completed, output: Arc::new(json!({})), note: None, effects: true }
 }
 
-fn reply(status: u16, output: Value) -> Heard {
-    Heard::Reply { status, headers: BTreeMap::new(), output: Arc::new(output), retry_after_ms: None }
+fn reply(status: u16, output: Value) -> AttemptResult {
+    AttemptResult::Reply { status, headers: BTreeMap::new(), output: Arc::new(output), retry_after_ms: None }
 }

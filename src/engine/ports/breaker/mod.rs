@@ -80,13 +80,13 @@ pub(crate) struct Shut {
 
 /// What became of a call that was let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum CallOutcome {
     /// The service answered in good order.
     Succeeded,
     /// It did not.
     Failed,
     /// The call says nothing of the service: it was not sent, or nobody waited for its end.
-    Unsaid,
+    Inconclusive,
 }
 
 /// It went from one state to another.
@@ -127,28 +127,28 @@ impl Breaker {
 
     /// Hands a pass back with what became of its call. What was let through before the last change of state moves
     /// nothing: it tells of a service as it was.
-    pub fn settle(&mut self, pass: Pass, fate: Fate, now: Duration) -> Option<Change> {
+    pub fn settle(&mut self, pass: Pass, fate: CallOutcome, now: Duration) -> Option<Change> {
         if pass.period != self.period {
             return None;
         }
         match (&mut self.state, fate) {
-            (State::Closed, Fate::Unsaid) | (State::Open { .. }, _) => None,
-            (State::Closed, Fate::Succeeded) => {
+            (State::Closed, CallOutcome::Inconclusive) | (State::Open { .. }, _) => None,
+            (State::Closed, CallOutcome::Succeeded) => {
                 self.window.count(false, now);
                 None
             }
-            (State::Closed, Fate::Failed) => {
+            (State::Closed, CallOutcome::Failed) => {
                 self.window.count(true, now);
                 let counts = self.window.counts(now);
                 let enough = counts.calls >= u64::from(self.rule.min.max(1));
                 (enough && counts.failed as f64 >= self.rule.failures * counts.calls as f64).then(|| self.open(now))
             }
-            (State::HalfOpen { under_way, .. }, Fate::Unsaid) => {
+            (State::HalfOpen { under_way, .. }, CallOutcome::Inconclusive) => {
                 *under_way = under_way.saturating_sub(1);
                 None
             }
-            (State::HalfOpen { .. }, Fate::Failed) => Some(self.open(now)),
-            (State::HalfOpen { under_way, succeeded }, Fate::Succeeded) => {
+            (State::HalfOpen { .. }, CallOutcome::Failed) => Some(self.open(now)),
+            (State::HalfOpen { under_way, succeeded }, CallOutcome::Succeeded) => {
                 *under_way = under_way.saturating_sub(1);
                 *succeeded += 1;
                 (*succeeded >= self.rule.probes.max(1)).then(|| {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Breaker, BreakerState, Fate, Pass, Shut};
+use super::{Breaker, BreakerState, CallOutcome, Pass, Shut};
 use crate::flag::Breaker as Rule;
 
 fn ms(ms: u64) -> Duration {
@@ -13,7 +13,7 @@ fn rule() -> Rule {
     Rule { failures: 0.5, over: ms(1_000), min: 4, slow: Some(ms(200)), open: ms(100), open_max: ms(350), probes: 2 }
 }
 
-fn call(breaker: &mut Breaker, fate: Fate, now: u64) -> Result<(), Shut> {
+fn call(breaker: &mut Breaker, fate: CallOutcome, now: u64) -> Result<(), Shut> {
     let pass = breaker.admit(ms(now)).0?;
     breaker.settle(pass, fate, ms(now));
     Ok(())
@@ -22,7 +22,7 @@ fn call(breaker: &mut Breaker, fate: Fate, now: u64) -> Result<(), Shut> {
 fn opened_at(now: u64) -> Breaker {
     let mut breaker = Breaker::new(rule());
     for _ in 0..4 {
-        call(&mut breaker, Fate::Failed, now).unwrap();
+        call(&mut breaker, CallOutcome::Failed, now).unwrap();
     }
     assert_eq!(breaker.state(), BreakerState::Open);
     breaker
@@ -32,22 +32,22 @@ fn opened_at(now: u64) -> Breaker {
 fn it_opens_at_the_rate_and_not_below_the_volume() {
     let mut breaker = Breaker::new(rule());
     for _ in 0..3 {
-        call(&mut breaker, Fate::Failed, 0).unwrap();
+        call(&mut breaker, CallOutcome::Failed, 0).unwrap();
     }
     assert_eq!(breaker.state(), BreakerState::Closed, "three calls are too few to judge");
-    call(&mut breaker, Fate::Failed, 0).unwrap();
+    call(&mut breaker, CallOutcome::Failed, 0).unwrap();
     assert_eq!(breaker.state(), BreakerState::Open);
-    assert_eq!(call(&mut breaker, Fate::Succeeded, 99), Err(Shut { retry_at: ms(100) }));
+    assert_eq!(call(&mut breaker, CallOutcome::Succeeded, 99), Err(Shut { retry_at: ms(100) }));
 
     let mut breaker = Breaker::new(rule());
     for _ in 0..5 {
-        call(&mut breaker, Fate::Succeeded, 0).unwrap();
+        call(&mut breaker, CallOutcome::Succeeded, 0).unwrap();
     }
     for _ in 0..4 {
-        call(&mut breaker, Fate::Failed, 0).unwrap();
+        call(&mut breaker, CallOutcome::Failed, 0).unwrap();
     }
     assert_eq!(breaker.state(), BreakerState::Closed, "4 of 9");
-    call(&mut breaker, Fate::Failed, 0).unwrap();
+    call(&mut breaker, CallOutcome::Failed, 0).unwrap();
     assert_eq!(breaker.state(), BreakerState::Open, "5 of 10");
 }
 
@@ -55,9 +55,9 @@ fn it_opens_at_the_rate_and_not_below_the_volume() {
 fn what_has_left_the_window_does_not_count() {
     let mut breaker = Breaker::new(rule());
     for _ in 0..3 {
-        call(&mut breaker, Fate::Failed, 0).unwrap();
+        call(&mut breaker, CallOutcome::Failed, 0).unwrap();
     }
-    call(&mut breaker, Fate::Failed, 1_000).unwrap();
+    call(&mut breaker, CallOutcome::Failed, 1_000).unwrap();
     assert_eq!(breaker.state(), BreakerState::Closed);
     assert_eq!(breaker.counts(ms(1_000)).failed, 1);
 }
@@ -69,9 +69,9 @@ fn probes_close_it_when_all_succeed() {
     assert_eq!(change.map(|change| change.to), Some(BreakerState::HalfOpen));
     let second = breaker.admit(ms(100)).0.unwrap();
     assert_eq!(breaker.admit(ms(100)).0, Err(Shut { retry_at: ms(120) }), "two probes at the most");
-    assert_eq!(breaker.settle(first.unwrap(), Fate::Succeeded, ms(110)), None);
+    assert_eq!(breaker.settle(first.unwrap(), CallOutcome::Succeeded, ms(110)), None);
     assert!(breaker.admit(ms(110)).0.is_err(), "one under way, one succeeded");
-    let change = breaker.settle(second, Fate::Succeeded, ms(120)).unwrap();
+    let change = breaker.settle(second, CallOutcome::Succeeded, ms(120)).unwrap();
     assert_eq!((change.from, change.to), (BreakerState::HalfOpen, BreakerState::Closed));
     assert!(breaker.admit(ms(120)).0.is_ok());
 }
@@ -81,16 +81,16 @@ fn a_failed_probe_opens_it_for_longer_up_to_the_most() {
     let mut breaker = opened_at(0);
     let mut until = 100;
     for longer in [200, 350, 350] {
-        assert!(call(&mut breaker, Fate::Failed, until).is_ok());
+        assert!(call(&mut breaker, CallOutcome::Failed, until).is_ok());
         assert_eq!(breaker.opens_until(), Some(ms(until + longer)));
         until += longer;
     }
     for _ in 0..2 {
-        call(&mut breaker, Fate::Succeeded, until).unwrap();
+        call(&mut breaker, CallOutcome::Succeeded, until).unwrap();
     }
     assert_eq!(breaker.state(), BreakerState::Closed);
     for _ in 0..4 {
-        call(&mut breaker, Fate::Failed, until).unwrap();
+        call(&mut breaker, CallOutcome::Failed, until).unwrap();
     }
     assert_eq!(breaker.opens_until(), Some(ms(until + 100)), "after it was closed the time is short again");
 }
@@ -100,7 +100,7 @@ fn a_probe_of_which_nothing_is_known_gives_its_place_back() {
     let mut breaker = opened_at(0);
     let probes = [breaker.admit(ms(100)).0.unwrap(), breaker.admit(ms(100)).0.unwrap()];
     assert!(breaker.admit(ms(100)).0.is_err());
-    breaker.settle(probes[0], Fate::Unsaid, ms(100));
+    breaker.settle(probes[0], CallOutcome::Inconclusive, ms(100));
     assert!(breaker.admit(ms(100)).0.is_ok());
 }
 
@@ -109,13 +109,13 @@ fn what_a_call_of_an_earlier_time_says_moves_nothing() {
     let mut breaker = Breaker::new(rule());
     let early = breaker.admit(ms(0)).0.unwrap();
     for _ in 0..4 {
-        call(&mut breaker, Fate::Failed, 0).unwrap();
+        call(&mut breaker, CallOutcome::Failed, 0).unwrap();
     }
     let probe = breaker.admit(ms(100)).0.unwrap();
-    assert_eq!(breaker.settle(early, Fate::Failed, ms(100)), None);
-    assert_eq!(breaker.settle(early, Fate::Succeeded, ms(100)), None);
+    assert_eq!(breaker.settle(early, CallOutcome::Failed, ms(100)), None);
+    assert_eq!(breaker.settle(early, CallOutcome::Succeeded, ms(100)), None);
     assert_eq!(breaker.state(), BreakerState::HalfOpen);
-    breaker.settle(probe, Fate::Failed, ms(100)).unwrap();
+    breaker.settle(probe, CallOutcome::Failed, ms(100)).unwrap();
 }
 
 #[test]
@@ -139,11 +139,11 @@ fn slow_is_asked_of_the_rule() {
 enum Deed {
     Pass(u64),
     Ask,
-    Settle(usize, Fate),
+    Settle(usize, CallOutcome),
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
-    let fate = prop_oneof![3 => Just(Fate::Failed), 3 => Just(Fate::Succeeded), 1 => Just(Fate::Unsaid)];
+    let fate = prop_oneof![3 => Just(CallOutcome::Failed), 3 => Just(CallOutcome::Succeeded), 1 => Just(CallOutcome::Inconclusive)];
     prop_oneof![
         2 => (0u64..400).prop_map(Deed::Pass),
         5 => Just(Deed::Ask),
@@ -208,14 +208,14 @@ proptest! {
                         continue;
                     }
                     match (before, fate) {
-                        (BreakerState::HalfOpen, Fate::Unsaid) => asked -= 1,
-                        (BreakerState::HalfOpen, Fate::Succeeded) => good += 1,
-                        (BreakerState::HalfOpen, Fate::Failed) => {
+                        (BreakerState::HalfOpen, CallOutcome::Inconclusive) => asked -= 1,
+                        (BreakerState::HalfOpen, CallOutcome::Succeeded) => good += 1,
+                        (BreakerState::HalfOpen, CallOutcome::Failed) => {
                             prop_assert_eq!(breaker.state(), BreakerState::Open);
                         }
-                        (BreakerState::Closed, Fate::Succeeded) => ended += 1,
-                        (BreakerState::Closed, Fate::Failed) => (ended, bad) = (ended + 1, bad + 1),
-                        (BreakerState::Closed, Fate::Unsaid) | (BreakerState::Open, _) => {}
+                        (BreakerState::Closed, CallOutcome::Succeeded) => ended += 1,
+                        (BreakerState::Closed, CallOutcome::Failed) => (ended, bad) = (ended + 1, bad + 1),
+                        (BreakerState::Closed, CallOutcome::Inconclusive) | (BreakerState::Open, _) => {}
                     }
                     change
                 }

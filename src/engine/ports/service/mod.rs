@@ -1,7 +1,7 @@
 //! A service that steps call: where it is, and whose turn it is there.
 //!
 //! The question it answers: "may this call leave, and when?" It asks the breaker, waits for a free place and for the
-//! rate, asks the breaker again, and hands out a [`Turn`] that is given back with what was heard.
+//! rate, asks the breaker again, and hands out a [`Permit`] that is given back with what was heard.
 //!
 //! Always true: all runs of the process share what is here, also over a reload that does not change the service. Only
 //! real runs move the breaker; rehearsed and dark ones see it, and have places and a share of the rate of their own. A
@@ -12,8 +12,8 @@
 //! and they do not even wait. A call that waited most of its time and then ran out of it says nothing of the service:
 //! our own queue must not open the breaker.
 
-mod fate;
 mod metrics;
+mod outcome;
 mod rate;
 #[cfg(test)]
 mod tests;
@@ -30,28 +30,28 @@ use tokio::time::Instant;
 pub use view::{BreakerView, ServiceView};
 
 use crate::engine::bounds::usize_of;
-use crate::engine::ports::breaker::{Breaker, BreakerState, Change, Fate, Pass, Shut};
+use crate::engine::ports::breaker::{Breaker, BreakerState, CallOutcome, Change, Pass, Shut};
 use crate::flag::{Breaker as Rule, Rate, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
-use crate::workflow::{Heard, Mode};
-use fate::Times;
+use crate::workflow::{AttemptResult, Mode};
 use metrics::{RefusedBy, ServiceMetrics};
+use outcome::Times;
 use rate::Rates;
 use waiting::Waiting;
 
 /// A service's URLs, places, breaker and rate.
-pub(in crate::engine) struct Base {
+pub(in crate::engine) struct Upstream {
     name: ServiceName,
     terms: Terms,
     next: AtomicUsize,
     real: Arc<Semaphore>,
     /// Rehearsed and dark runs.
-    beside: Arc<Semaphore>,
+    secondary: Arc<Semaphore>,
     started: Instant,
     guarded: Mutex<Guarded>,
     under_way: Arc<CallCount>,
-    beside_under_way: Arc<CallCount>,
+    secondary_under_way: Arc<CallCount>,
     waiting: Waiting,
     /// No newer files say otherwise.
     in_force: AtomicBool,
@@ -63,7 +63,7 @@ pub(in crate::engine) struct Base {
 struct Terms {
     urls: Vec<String>,
     calls_max: usize,
-    beside_max: usize,
+    secondary_max: usize,
     connect: Duration,
     first_byte: Option<Duration>,
     breaker: Option<Rule>,
@@ -75,14 +75,14 @@ struct Guarded {
     rates: Option<Rates>,
 }
 
-impl Base {
+impl Upstream {
     /// A service that the files name.
     pub fn of(service: &Service, limits: &Limits) -> Self {
         let calls_max = places(service.calls_max.unwrap_or(limits.service_calls_max));
         let terms = Terms {
             urls: service.urls.iter().map(|uri| uri.to_string().trim_end_matches('/').to_owned()).collect(),
             calls_max,
-            beside_max: share_of(calls_max, limits),
+            secondary_max: share_of(calls_max, limits),
             connect: service.connect.unwrap_or_else(|| Limits::ms(limits.connect_ms)),
             first_byte: service.first_byte,
             breaker: service.breaker,
@@ -97,11 +97,11 @@ impl Base {
             name,
             next: AtomicUsize::new(0),
             real: Arc::new(Semaphore::new(terms.calls_max)),
-            beside: Arc::new(Semaphore::new(terms.beside_max)),
+            secondary: Arc::new(Semaphore::new(terms.secondary_max)),
             started: Instant::now(),
             guarded: Mutex::new(guarded),
             under_way: Arc::default(),
-            beside_under_way: Arc::default(),
+            secondary_under_way: Arc::default(),
             waiting: Waiting::default(),
             in_force: AtomicBool::new(false),
             metrics,
@@ -110,7 +110,7 @@ impl Base {
     }
 
     /// Takes the place of the one before it, or lets that one stay where the files say the same of it.
-    pub fn or(self, before: Option<&Arc<Base>>) -> Arc<Base> {
+    pub fn or(self, before: Option<&Arc<Upstream>>) -> Arc<Upstream> {
         match before {
             Some(before) if before.terms == self.terms => before.clone(),
             before => {
@@ -152,12 +152,12 @@ impl Base {
     ///
     /// # Errors
     /// It has none: the call has not left.
-    pub async fn turn(self: &Arc<Self>, mode: Mode, run: RunId, ends: Instant) -> Result<Turn, Heard> {
+    pub async fn turn(self: &Arc<Self>, mode: Mode, run: RunId, ends: Instant) -> Result<Permit, AttemptResult> {
         let came = self.now();
         self.ask(mode)?;
         let (gate, under_way) = match mode {
             Mode::Real => (&self.real, &self.under_way),
-            Mode::Rehearse | Mode::Dark => (&self.beside, &self.beside_under_way),
+            Mode::Rehearse | Mode::Dark => (&self.secondary, &self.secondary_under_way),
         };
         let mut waits = None;
         // A free place is nobody's who waits: they are handed theirs.
@@ -179,7 +179,7 @@ impl Base {
         drop(waits);
         let pass = self.admit(mode)?;
         self.metrics.begun();
-        Ok(Turn {
+        Ok(Permit {
             base: self.clone(),
             pass,
             came,
@@ -191,14 +191,14 @@ impl Base {
     }
 
     /// Waits until the rate lets the call begin.
-    async fn pace(&self, mode: Mode, ends: Instant) -> Result<(), Heard> {
+    async fn pace(&self, mode: Mode, ends: Instant) -> Result<(), AttemptResult> {
         let latest = ends.duration_since(self.started);
         loop {
             let now = self.now();
             let next = match (&mut self.guarded().rates, mode) {
                 (None, _) => return Ok(()),
                 (Some(rates), Mode::Real) => rates.queue(now, latest),
-                (Some(rates), Mode::Rehearse | Mode::Dark) => match rates.beside(now) {
+                (Some(rates), Mode::Rehearse | Mode::Dark) => match rates.admit_secondary(now) {
                     Ok(()) => return Ok(()),
                     Err(again) if again > latest => Err(again),
                     Err(again) => Ok(again),
@@ -214,7 +214,7 @@ impl Base {
     }
 
     /// Whether it is worth waiting at all.
-    fn ask(&self, mode: Mode) -> Result<(), Heard> {
+    fn ask(&self, mode: Mode) -> Result<(), AttemptResult> {
         let now = self.now();
         let shut = self.guarded().breaker.as_ref().and_then(|breaker| match mode {
             Mode::Real => breaker.refuses(now),
@@ -223,7 +223,7 @@ impl Base {
         shut.map_or(Ok(()), |shut| Err(self.shut(shut, now)))
     }
 
-    fn admit(&self, mode: Mode) -> Result<Option<Pass>, Heard> {
+    fn admit(&self, mode: Mode) -> Result<Option<Pass>, AttemptResult> {
         if mode != Mode::Real {
             return self.ask(mode).map(|()| None);
         }
@@ -236,7 +236,7 @@ impl Base {
         admitted.map(Some).map_err(|shut| self.shut(shut, now))
     }
 
-    fn settle(&self, pass: Pass, fate: Fate) {
+    fn settle(&self, pass: Pass, fate: CallOutcome) {
         let now = self.now();
         let mut guarded = self.guarded();
         let change = guarded.breaker.as_mut().and_then(|breaker| breaker.settle(pass, fate, now));
@@ -250,17 +250,17 @@ impl Base {
         }
     }
 
-    fn shut(&self, shut: Shut, now: Duration) -> Heard {
+    fn shut(&self, shut: Shut, now: Duration) -> AttemptResult {
         self.metrics.refused(RefusedBy::Breaker);
         let left = shut.retry_at.saturating_sub(now);
         // Rounded up: who comes again then does not come too early.
         let retry_after_ms = u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        Heard::BreakerOpen { service: self.name.clone(), retry_after_ms }
+        AttemptResult::BreakerOpen { service: self.name.clone(), retry_after_ms }
     }
 
-    fn refused(&self, by: RefusedBy) -> Heard {
+    fn refused(&self, by: RefusedBy) -> AttemptResult {
         self.metrics.refused(by);
-        Heard::NotSent(match (by, &self.terms.rate) {
+        AttemptResult::NotSent(match (by, &self.terms.rate) {
             (RefusedBy::Rate, Some(rate)) => format!("the service takes no more than {rate}"),
             (RefusedBy::Rate, None) | (RefusedBy::Calls, _) | (RefusedBy::Breaker, _) => {
                 "the service has as many calls under way as it may".to_owned()
@@ -278,9 +278,9 @@ impl Base {
     }
 }
 
-/// A call's turn at a service. Given back by [`Turn::heard`], or dropped.
-pub(in crate::engine) struct Turn {
-    base: Arc<Base>,
+/// A call's turn at a service. Given back by [`Permit::heard`], or dropped.
+pub(in crate::engine) struct Permit {
+    base: Arc<Upstream>,
     pass: Option<Pass>,
     came: Duration,
     began: Duration,
@@ -289,23 +289,23 @@ pub(in crate::engine) struct Turn {
     _place: OwnedSemaphorePermit,
 }
 
-impl Turn {
+impl Permit {
     /// The call is over.
-    pub fn heard(mut self, heard: &Heard) {
+    pub fn heard(mut self, heard: &AttemptResult) {
         let times = Times { came: self.came, began: self.began, ends: self.ends, heard: self.base.now() };
         let too_slow = |took| self.base.guarded().breaker.as_ref().is_some_and(|breaker| breaker.too_slow(took));
-        let fate = fate::of(heard, times, too_slow);
+        let fate = outcome::of(heard, times, too_slow);
         if let Some(pass) = self.pass.take() {
             self.base.settle(pass, fate);
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.base.metrics.ended();
         if let Some(pass) = self.pass.take() {
-            self.base.settle(pass, Fate::Unsaid);
+            self.base.settle(pass, CallOutcome::Inconclusive);
         }
     }
 }

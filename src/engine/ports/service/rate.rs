@@ -12,7 +12,7 @@ use crate::flag::Rate;
 #[derive(Clone, Debug)]
 pub(super) struct Rates {
     all: Bucket,
-    beside: Bucket,
+    secondary: Bucket,
 }
 
 impl Rates {
@@ -21,8 +21,11 @@ impl Rates {
         let share = u32::try_from(share.clamp(1, 100)).unwrap_or(100);
         let every = nanos(rate.per.as_nanos().div_ceil(u128::from(rate.calls.max(1))));
         let burst = u32::try_from(rate.burst).unwrap_or(u32::MAX).max(1);
-        let beside_burst = u32::try_from(u64::from(burst) * u64::from(share) / 100).unwrap_or(burst).max(1);
-        Self { all: Bucket::new(every, burst), beside: Bucket::new(every.saturating_mul(100) / share, beside_burst) }
+        let secondary_burst = u32::try_from(u64::from(burst) * u64::from(share) / 100).unwrap_or(burst).max(1);
+        Self {
+            all: Bucket::new(every, burst),
+            secondary: Bucket::new(every.saturating_mul(100) / share, secondary_burst),
+        }
     }
 
     /// Takes the next place in the queue: when this call may begin. None is taken where that is after `latest`; then
@@ -38,13 +41,13 @@ impl Rates {
 
     /// Lets a call beside the real ones begin now; else when to ask again. Of what may begin at once it leaves one for
     /// a real run, where that is more than one.
-    pub fn beside(&mut self, now: Duration) -> Result<(), Duration> {
-        let at = self.all.next(self.all.burst.min(2), now).max(self.beside.next(1, now));
+    pub fn admit_secondary(&mut self, now: Duration) -> Result<(), Duration> {
+        let at = self.all.next(self.all.burst.min(2), now).max(self.secondary.next(1, now));
         if at > now {
             return Err(at);
         }
         self.all.take(now);
-        self.beside.take(now);
+        self.secondary.take(now);
         Ok(())
     }
 
@@ -109,29 +112,29 @@ mod tests {
     #[test]
     fn others_take_what_is_left_within_their_share() {
         let mut rates = rates(10, 10);
-        assert_eq!(rates.beside(ms(0)), Ok(()));
-        assert_eq!(rates.beside(ms(0)), Ok(()));
-        assert_eq!(rates.beside(ms(0)), Err(ms(500)), "a fifth of ten at once, then two each second");
+        assert_eq!(rates.admit_secondary(ms(0)), Ok(()));
+        assert_eq!(rates.admit_secondary(ms(0)), Ok(()));
+        assert_eq!(rates.admit_secondary(ms(0)), Err(ms(500)), "a fifth of ten at once, then two each second");
         for _ in 0..8 {
             assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
         }
         assert_eq!(rates.queue(ms(0), ms(0)), Err(ms(100)));
-        assert_eq!(rates.beside(ms(500)), Ok(()), "by then five places are free");
+        assert_eq!(rates.admit_secondary(ms(500)), Ok(()), "by then five places are free");
         for _ in 0..4 {
             assert_eq!(rates.queue(ms(500), ms(500)), Ok(ms(500)));
         }
-        assert_eq!(rates.beside(ms(1_000)), Ok(()));
+        assert_eq!(rates.admit_secondary(ms(1_000)), Ok(()));
         for _ in 0..3 {
             assert_eq!(rates.queue(ms(1_000), ms(1_000)), Ok(ms(1_000)));
         }
-        assert_eq!(rates.beside(ms(1_500)), Ok(()));
+        assert_eq!(rates.admit_secondary(ms(1_500)), Ok(()));
     }
 
     #[test]
     fn the_last_place_is_a_real_runs() {
         let mut rates = rates(10, 2);
         assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
-        assert_eq!(rates.beside(ms(0)), Err(ms(100)), "one place is left");
+        assert_eq!(rates.admit_secondary(ms(0)), Err(ms(100)), "one place is left");
         assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
     }
 
@@ -150,7 +153,7 @@ mod tests {
                 now += ms(pause);
                 match real {
                     true => begun.extend(rates.queue(now, now + ms(500))),
-                    false => begun.extend(rates.beside(now).map(|()| now)),
+                    false => begun.extend(rates.admit_secondary(now).map(|()| now)),
                 }
             }
             begun.sort();

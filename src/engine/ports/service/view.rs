@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Base;
+use super::Upstream;
 use crate::clock;
 use crate::engine::ports::breaker::BreakerState;
 use crate::names::{RunId, ServiceName};
@@ -21,9 +21,9 @@ pub struct ServiceView {
     /// As many as may be.
     pub calls_max: u64,
     /// Calls of rehearsed and dark runs under way.
-    pub beside_in_flight: u64,
+    pub secondary_in_flight: u64,
     /// As many as may be, beside the real ones.
-    pub beside_calls_max: u64,
+    pub secondary_calls_max: u64,
     /// Calls that wait for their turn, by number or by rate.
     pub waiting: u64,
     /// How many may begin in a time, as it is written: `100/s`.
@@ -47,18 +47,18 @@ pub struct BreakerView {
     pub failed: u64,
 }
 
-impl Base {
+impl Upstream {
     /// What a run waits for here before its call may leave, where one does.
     pub fn kept_waiting(&self, run: RunId) -> Option<String> {
         if !self.waiting.has(run) {
             return None;
         }
         let name = &self.name;
-        let (under_way, beside) = (self.under_way.get(), self.beside_under_way.get());
+        let (under_way, secondary) = (self.under_way.get(), self.secondary_under_way.get());
         let mut says =
             format!("it waits for its turn at {name}: {under_way} of {} calls under way", self.terms.calls_max);
-        if beside > 0 {
-            says.push_str(&format!(", and {beside} of {} beside them", self.terms.beside_max));
+        if secondary > 0 {
+            says.push_str(&format!(", and {secondary} of {} rehearsed or dark beside them", self.terms.secondary_max));
         }
         if let Some(rate) = self.terms.rate {
             says.push_str(&format!(", no more than {rate}"));
@@ -89,8 +89,8 @@ impl Base {
             breaker,
             in_flight: self.under_way.get() as u64,
             calls_max: self.terms.calls_max as u64,
-            beside_in_flight: self.beside_under_way.get() as u64,
-            beside_calls_max: self.terms.beside_max as u64,
+            secondary_in_flight: self.secondary_under_way.get() as u64,
+            secondary_calls_max: self.terms.secondary_max as u64,
             waiting: self.waiting.count() as u64,
             rate: self.terms.rate.map(|rate| rate.to_string()),
             burst: self.terms.rate.map(|rate| rate.burst),

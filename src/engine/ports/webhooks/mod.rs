@@ -33,7 +33,7 @@ use crate::engine::bounds::usize_of;
 use crate::engine::context::Core;
 use crate::limits::Limits;
 use crate::names::ServiceName;
-use crate::store::{News, Notice, StoreError};
+use crate::store::{StoreError, StoreNotification, WebhookMessage};
 
 /// Messages that are read together.
 const PAGE: usize = 100;
@@ -48,7 +48,7 @@ type Webhooks = Client<HttpConnector, Full<Bytes>>;
 
 /// Sends what is recorded, for as long as the process lives.
 pub(in crate::engine) async fn send(core: &Arc<Core>) {
-    let mut news = core.ports.store.news();
+    let mut news = core.ports.store.notifications();
     let mut notifier = Notifier::new(core.clone());
     let mut read_at = Some(Instant::now()); // what the last process left
     loop {
@@ -77,10 +77,10 @@ async fn until(at: Option<Instant>) {
 }
 
 /// Waits for news of a message.
-async fn told_of_one(news: &mut broadcast::Receiver<News>) {
+async fn told_of_one(news: &mut broadcast::Receiver<StoreNotification>) {
     loop {
         match news.recv().await {
-            Ok(News::Notice) | Err(RecvError::Lagged(_)) => return,
+            Ok(StoreNotification::WebhookMessage) | Err(RecvError::Lagged(_)) => return,
             Ok(_) => {}
             Err(RecvError::Closed) => std::future::pending().await,
         }
@@ -93,7 +93,7 @@ struct Notifier {
     queues: Queues,
     /// The last message that was read.
     last: u64,
-    under_way: JoinSet<(Arc<Notice>, Attempt)>,
+    under_way: JoinSet<(Arc<WebhookMessage>, Attempt)>,
     /// Services whose number of waiting messages is shown.
     shown: BTreeSet<Option<ServiceName>>,
 }
@@ -144,7 +144,7 @@ impl Notifier {
     async fn read(&mut self) -> Result<BTreeSet<u64>, StoreError> {
         let mut numbers = BTreeSet::new();
         loop {
-            let page = self.core.ports.store.notices(self.last, PAGE).await?;
+            let page = self.core.ports.store.webhook_messages(self.last, PAGE).await?;
             let full = page.len() == PAGE;
             for notice in page {
                 self.last = self.last.max(notice.number);
@@ -165,7 +165,7 @@ impl Notifier {
     }
 
     /// From when on a message is this process's to send: one that another process recorded is left to it for a while.
-    fn not_before(&self, notice: &Notice) -> Instant {
+    fn not_before(&self, notice: &WebhookMessage) -> Instant {
         let now = Instant::now();
         if !self.core.ports.store.is_shared() || notice.by == Some(self.core.schedule.worker) {
             return now;
@@ -191,7 +191,7 @@ impl Notifier {
         }
     }
 
-    async fn settle(&mut self, notice: &Notice, attempt: &Attempt) {
+    async fn settle(&mut self, notice: &WebhookMessage, attempt: &Attempt) {
         let settled = self.queues.settle(notice, attempt, Instant::now(), self.core.process.clock.now());
         let (run, number, service) = (notice.run, notice.number, service(notice));
         if let Attempt::Refused(why) | Attempt::Failed(why) = attempt {
@@ -232,11 +232,11 @@ fn label(service: Option<&ServiceName>) -> String {
     service.map_or_else(|| "unknown".to_owned(), ToString::to_string)
 }
 
-fn service(notice: &Notice) -> String {
+fn service(notice: &WebhookMessage) -> String {
     label(notice.service.as_ref())
 }
 
-async fn deliver(webhooks: &Webhooks, notice: &Notice) -> Attempt {
+async fn deliver(webhooks: &Webhooks, notice: &WebhookMessage) -> Attempt {
     let mut body = notice.body.clone();
     if let Some(body) = body.as_object_mut() {
         body.insert("id".into(), json!(format!("{}-{}", notice.run, notice.number)));
@@ -264,9 +264,9 @@ async fn deliver(webhooks: &Webhooks, notice: &Notice) -> Attempt {
 }
 
 /// The message is not sent any more.
-async fn done(core: &Core, notice: &Notice, outcome: &'static str) {
+async fn done(core: &Core, notice: &WebhookMessage, outcome: &'static str) {
     metrics::counter!("pointsman_notices_total", "service" => service(notice), "outcome" => outcome).increment(1);
-    if let Err(error) = core.ports.store.notice_done(notice.number).await {
+    if let Err(error) = core.ports.store.remove_webhook_message(notice.number).await {
         tracing::warn!(number = notice.number, %error, "a message to a webhook that is done may come again");
     }
 }

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::names::ServiceName;
-use crate::store::Notice;
+use crate::store::WebhookMessage;
 
 /// The pause after the first failure; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub(super) enum Attempt {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Settled {
     /// These are not sent any more.
-    pub given_up: Vec<Arc<Notice>>,
+    pub given_up: Vec<Arc<WebhookMessage>>,
     /// The destination takes messages again, after so many failures.
     pub recovered_after: Option<u32>,
     /// It is tried again after this pause.
@@ -56,7 +56,7 @@ pub(super) struct Settled {
 }
 
 /// Where a message goes: what `notify:` says in the workflow, or the address where that was not recorded.
-fn destination(notice: &Notice) -> String {
+fn destination(notice: &WebhookMessage) -> String {
     if !notice.destination.is_empty() {
         return notice.destination.clone();
     }
@@ -77,7 +77,7 @@ struct Queue {
 }
 
 struct Waiting {
-    notice: Arc<Notice>,
+    notice: Arc<WebhookMessage>,
     refusals: u64,
     /// Another process may send it until then.
     not_before: Instant,
@@ -116,7 +116,7 @@ impl Queues {
 
     /// A message that was recorded; one that is here already stays as it is. The message that is dropped for it, where
     /// too many wait.
-    pub(super) fn add(&mut self, notice: Notice, not_before: Instant) -> Option<Arc<Notice>> {
+    pub(super) fn add(&mut self, notice: WebhookMessage, not_before: Instant) -> Option<Arc<WebhookMessage>> {
         let queue = self.by_destination.entry(destination(&notice));
         let queue = queue.or_insert_with(|| Queue::new(notice.service.clone()));
         let number = notice.number;
@@ -130,7 +130,7 @@ impl Queues {
     }
 
     /// The messages whose time has come, at most one for each destination: they are under way from now on.
-    pub(super) fn start_due(&mut self, now: Instant) -> Vec<Arc<Notice>> {
+    pub(super) fn start_due(&mut self, now: Instant) -> Vec<Arc<WebhookMessage>> {
         let mut due: Vec<(Instant, u64, &mut Queue)> = self
             .by_destination
             .values_mut()
@@ -159,7 +159,13 @@ impl Queues {
     }
 
     /// A message is no longer under way. `time` is what the ages of messages are counted to.
-    pub(super) fn settle(&mut self, notice: &Notice, attempt: &Attempt, now: Instant, time: Timestamp) -> Settled {
+    pub(super) fn settle(
+        &mut self,
+        notice: &WebhookMessage,
+        attempt: &Attempt,
+        now: Instant,
+        time: Timestamp,
+    ) -> Settled {
         let (destination, mut settled) = (destination(notice), Settled::default());
         let Some(queue) = self.by_destination.get_mut(&destination) else { return settled };
         if queue.sending != Some(notice.number) {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clock;
 use crate::engine::ports::client::{Executor, Outgoing, withheld};
-use crate::workflow::{EffectClass, Heard};
+use crate::workflow::{AttemptResult, EffectClass};
 
 /// What the world knows of a key.
 #[derive(Clone, Debug, Default)]
@@ -166,7 +166,7 @@ fn read(book: &Book, call: &Outgoing) -> Option<Value> {
 pub(super) struct Way(pub Arc<Outside>);
 
 impl Executor for Way {
-    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, Heard> {
+    fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, AttemptResult> {
         let outside = self.0.clone();
         Box::pin(async move {
             let ends = Instant::now() + call.timeout;
@@ -186,10 +186,10 @@ impl Executor for Way {
     }
 }
 
-async fn travel(outside: &Arc<Outside>, effect: EffectClass, call: &Outgoing, ends: Instant) -> Heard {
+async fn travel(outside: &Arc<Outside>, effect: EffectClass, call: &Outgoing, ends: Instant) -> AttemptResult {
     let (luck, quick) = outside.luck();
     outside.note(call, &format!("{luck:?}"));
-    let reply = |status: u16, output: Value| Heard::Reply {
+    let reply = |status: u16, output: Value| AttemptResult::Reply {
         status,
         headers: BTreeMap::new(),
         output: Arc::new(output),
@@ -199,14 +199,14 @@ async fn travel(outside: &Arc<Outside>, effect: EffectClass, call: &Outgoing, en
     let pause = if matches!(luck, Luck::Slow) { call.timeout / 2 } else { quick };
     if timeout_at(ends, sleep(pause)).await.is_err() {
         outside.lost(call);
-        return Heard::TimedOut("it took too long".into());
+        return AttemptResult::TimedOut("it took too long".into());
     }
     match luck {
-        Luck::NotSent => return Heard::NotSent("no connection".into()),
+        Luck::NotSent => return AttemptResult::NotSent("no connection".into()),
         Luck::Refused(status) => return reply(status, Value::Null),
         Luck::LostBefore => {
             outside.lost(call);
-            return Heard::CutOff("it was cut off".into());
+            return AttemptResult::CutOff("it was cut off".into());
         }
         Luck::Fine | Luck::Slow | Luck::LostAfter | Luck::TooSlow | Luck::Broken => {}
     }
@@ -216,12 +216,12 @@ async fn travel(outside: &Arc<Outside>, effect: EffectClass, call: &Outgoing, en
     match luck {
         Luck::LostAfter => {
             outside.lost(call);
-            Heard::CutOff("it was cut off".into())
+            AttemptResult::CutOff("it was cut off".into())
         }
         Luck::TooSlow => {
             outside.lost(call);
             tokio::time::sleep_until(ends).await;
-            Heard::TimedOut("it took too long".into())
+            AttemptResult::TimedOut("it took too long".into())
         }
         Luck::Broken => {
             outside.lost(call);

@@ -20,7 +20,9 @@ use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkflowName};
 use crate::store::{MemoryStore, RunFilter, SharedStore, Store, Work};
-use crate::workflow::{Asked, Choice, Conflict, ConflictKind, Order, Plan, Run, RunStatus, RunSummary, Said, fold};
+use crate::workflow::{
+    CheckpointAnswer, Choice, Conflict, ConflictKind, OpenCheckpoint, Order, Plan, Run, RunStatus, RunSummary, fold,
+};
 
 /// Two processes.
 const SLOTS: usize = 2;
@@ -284,9 +286,10 @@ impl Play {
 
     /// Yes, mostly; of a review the one item, and not the other.
     fn answers(&mut self, run: &Run) -> Vec<Order> {
-        let mut answer = |asked: &Asked| {
+        let mut answer = |asked: &OpenCheckpoint| {
             let (approved, struck) = asked.items.iter().map(|item| item.index).partition(|_| self.random.u8(0..5) > 0);
-            let said = Said { approve: self.random.u8(0..5) > 0, values: None, approved, struck, note: None };
+            let said =
+                CheckpointAnswer { approve: self.random.u8(0..5) > 0, values: None, approved, struck, note: None };
             Order::Answer { checkpoint: asked.checkpoint.clone(), said }
         };
         run.asked().map(&mut answer).collect()
@@ -322,7 +325,7 @@ impl Play {
             sleep(Duration::from_secs(1)).await;
             let open: Vec<_> = all(self.store.kept()).await.into_iter().filter(|run| !run.status.is_final()).collect();
             // A run that another one decided on may be in the outbox only: it begins a while after the other has ended.
-            let is_pending = !self.store.kept().births(1).await.unwrap_or_default().is_empty();
+            let is_pending = !self.store.kept().pending_runs(1).await.unwrap_or_default().is_empty();
             if open.is_empty() && !is_pending {
                 return Vec::new();
             }

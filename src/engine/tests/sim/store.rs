@@ -23,9 +23,9 @@ pub(super) use self::shared::Shared;
 use crate::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
-    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
-    StoredEvent, Taken, Work,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
+    OwnedRun, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreNotification,
+    StoredEvent, TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -50,7 +50,7 @@ pub(super) struct SimStore {
     inner: MemoryStore,
     /// Several processes; else one at a time, and whatever the last one left is the next one's.
     shared: bool,
-    news: broadcast::Sender<News>,
+    news: broadcast::Sender<StoreNotification>,
     state: Mutex<State>,
 }
 
@@ -67,7 +67,7 @@ struct State {
     mute: HashSet<WorkerId>,
     takes: HashMap<RunId, u64>,
     /// What they took with whatever was due, and were not told: it is said when they ask again.
-    untold: HashMap<WorkerId, Vec<Owned>>,
+    untold: HashMap<WorkerId, Vec<OwnedRun>>,
     early: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ impl SimStore {
         let (inner, news) = (MemoryStore::new(), broadcast::Sender::new(256));
         let store = Self { inner, shared, news, state: Mutex::new(state) };
         let store = Arc::new(store);
-        let (weak, mut inner) = (Arc::downgrade(&store), store.inner.news());
+        let (weak, mut inner) = (Arc::downgrade(&store), store.inner.notifications());
         tokio::spawn(async move {
             while let (Ok(news), Some(store)) = (inner.recv().await, weak.upgrade()) {
                 let lost = {
@@ -199,12 +199,12 @@ impl SimStore {
             None => drop(state.owners.remove(&run)),
         }
     }
-    async fn taken(&self, worker: WorkerId, run: RunId) -> Result<Taken, StoreError> {
+    async fn taken(&self, worker: WorkerId, run: RunId) -> Result<TakeResult, StoreError> {
         if let Some(worker) = self.elsewhere(worker, run) {
-            return Ok(Taken::Elsewhere { worker, name: "the other".into() });
+            return Ok(TakeResult::Elsewhere { worker, name: "the other".into() });
         }
         let taken = self.inner.take(worker, run).await?;
-        if let Taken::Mine(owned) = &taken {
+        if let TakeResult::Taken(owned) = &taken {
             let mut state = self.state.lock().unwrap();
             state.fences.insert(run, owned.fence);
             state.owners.insert(run, worker);
@@ -212,14 +212,14 @@ impl SimStore {
         }
         Ok(taken)
     }
-    async fn due(&self, worker: WorkerId, limit: usize) -> Result<Vec<Owned>, StoreError> {
+    async fn due(&self, worker: WorkerId, limit: usize) -> Result<Vec<OwnedRun>, StoreError> {
         let runs = self.inner.runs(RunFilter { limit: 10_000, ..RunFilter::default() }).await?;
         let mut due = Vec::new();
         let untold = self.state.lock().unwrap().untold.remove(&worker).unwrap_or_default();
         for owned in untold {
             let run = owned.summary.run_id;
             let still = self.state.lock().unwrap().fences.get(&run) == Some(&owned.fence);
-            if still && let Taken::Mine(owned) = self.taken(worker, run).await? {
+            if still && let TakeResult::Taken(owned) = self.taken(worker, run).await? {
                 due.push(owned);
             }
         }
@@ -235,7 +235,7 @@ impl SimStore {
             };
             if turn
                 && due.len() < limit
-                && let Taken::Mine(owned) = self.taken(worker, run.run_id).await?
+                && let TakeResult::Taken(owned) = self.taken(worker, run.run_id).await?
             {
                 due.push(owned);
             }
@@ -260,4 +260,4 @@ impl From<StoreError> for Unkept {
     }
 }
 
-type Said<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type StoreReply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

@@ -52,8 +52,8 @@ pub(super) async fn check(
             }
         }
     }
-    let births = store.kept().births(10_000).await.unwrap_or_default();
-    wrong.extend(births.iter().map(|birth| format!("I1: {} is still to begin when all is over", birth.run)));
+    let pending_runs = store.kept().pending_runs(10_000).await.unwrap_or_default();
+    wrong.extend(pending_runs.iter().map(|birth| format!("I1: {} is still to begin when all is over", birth.run)));
     wrong.extend(store.early());
     overlaps(locks, wrong);
     world(outside, &takes, wrong);

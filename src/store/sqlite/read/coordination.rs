@@ -8,10 +8,10 @@ use uuid::Uuid;
 use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::names::{RunId, StepId};
-use crate::store::{Birth, LockRow, Notice, OrderRecord, Remains, StoreError};
+use crate::store::{LockRow, OrderRecord, PendingRun, Remains, StoreError, WebhookMessage};
 use crate::workflow::RunStatus;
 
-pub(in crate::store::sqlite) async fn wakes(pool: &SqlitePool, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
+pub(in crate::store::sqlite) async fn due_times(pool: &SqlitePool, limit: usize) -> Result<Vec<(Timestamp, RunId)>> {
     let text = "SELECT turn, run_id FROM runs WHERE turn IS NOT NULL ORDER BY turn, run_id LIMIT ?";
     let found: Vec<(i64, Vec<u8>)> =
         sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
@@ -69,7 +69,11 @@ pub(in crate::store::sqlite) async fn locks(
     found.into_iter().map(row).collect()
 }
 
-pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, after: u64, limit: usize) -> Result<Vec<Notice>> {
+pub(in crate::store::sqlite) async fn webhook_messages(
+    pool: &SqlitePool,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<WebhookMessage>> {
     let text = "SELECT number, record FROM notices WHERE number > ? ORDER BY number LIMIT ?";
     let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(text)
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
@@ -77,17 +81,18 @@ pub(in crate::store::sqlite) async fn notices(pool: &SqlitePool, after: u64, lim
         .fetch_all(pool)
         .await
         .map_err(read_error)?;
-    let notice = |(number, record): &(i64, Vec<u8>)| Ok(Notice { number: number.cast_unsigned(), ..parse(record)? });
+    let notice =
+        |(number, record): &(i64, Vec<u8>)| Ok(WebhookMessage { number: number.cast_unsigned(), ..parse(record)? });
     found.iter().map(notice).collect()
 }
 
-pub(in crate::store::sqlite) async fn births(pool: &SqlitePool, limit: usize) -> Result<Vec<Birth>> {
+pub(in crate::store::sqlite) async fn pending_runs(pool: &SqlitePool, limit: usize) -> Result<Vec<PendingRun>> {
     type Found = (Vec<u8>, Option<Vec<u8>>, i64, Vec<u8>);
     let text = "SELECT run_id, parent, at, record FROM births ORDER BY number LIMIT ?";
     let found: Vec<Found> = sqlx::query_as(text).bind(sql_limit(limit)).fetch_all(pool).await.map_err(read_error)?;
     let birth = |(run, parent, at, record): Found| {
         let parent = parent.map(known_run).transpose()?;
-        Ok(Birth { run: known_run(run)?, parent, record: parse(&record)?, at: time(at)? })
+        Ok(PendingRun { run: known_run(run)?, parent, record: parse(&record)?, at: time(at)? })
     };
     found.into_iter().map(birth).collect()
 }

@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 pub(super) use self::coordination::{
-    births, is_purging, locks, notices, order, orders, purgeable_runs, remains, wakes,
+    due_times, is_purging, locks, order, orders, pending_runs, purgeable_runs, remains, webhook_messages,
 };
 pub(super) use self::kept::{engine_tries, first_try, pin, pin_counts, pinned, pins, plan, records, run_key};
 pub(super) use self::list::{open_runs, runs};

@@ -28,7 +28,7 @@ pub(super) enum Moment {
         file: String,
     },
     /// The process said that this append is kept.
-    Said(u64),
+    CheckpointAnswer(u64),
 }
 
 /// What becomes of what was not synced.
@@ -87,7 +87,7 @@ impl Disk {
     /// One more thing happens; which append was said to be kept.
     pub(super) fn take_in(&mut self, moment: &Moment) -> Option<u64> {
         match moment {
-            Moment::Said(n) => return Some(*n),
+            Moment::CheckpointAnswer(n) => return Some(*n),
             Moment::Wrote { file, at, data } => self.file(file).since.push(Change::Write(*at, data.clone())),
             Moment::Cut { file, len } => self.file(file).since.push(Change::Cut(*len)),
             Moment::Removed { file } => drop(self.0.remove(file)),
@@ -124,7 +124,7 @@ impl Disk {
 
 /// From here on something was acknowledged.
 pub(super) fn begun(moments: &[Moment]) -> usize {
-    let first = moments.iter().position(|moment| matches!(moment, Moment::Said(_)));
+    let first = moments.iter().position(|moment| matches!(moment, Moment::CheckpointAnswer(_)));
     first.expect("the process said something") + 1
 }
 
@@ -179,7 +179,7 @@ fn moment(call: &str) -> Option<Moment> {
 fn said(text: &[u8]) -> Option<Moment> {
     let text = String::from_utf8_lossy(text);
     let number = text.lines().find_map(|line| line.strip_prefix("kept "))?;
-    Some(Moment::Said(number.trim().parse().ok()?))
+    Some(Moment::CheckpointAnswer(number.trim().parse().ok()?))
 }
 
 /// `"\x0a\x6b", 2`: what stands between the quotes.

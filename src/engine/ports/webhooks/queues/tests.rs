@@ -15,8 +15,8 @@ fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn notice(number: u64, destination: &str) -> Notice {
-    Notice {
+fn notice(number: u64, destination: &str) -> WebhookMessage {
+    WebhookMessage {
         number,
         run: RunId(Uuid::from_u128(number.into())),
         destination: destination.to_owned(),
@@ -32,8 +32,8 @@ fn bounds() -> Bounds {
     Bounds { waiting_max: 100, refusals_max: 3, age_max: SignedDuration::from_hours(24), sending_max: 64 }
 }
 
-fn numbers(notices: &[Arc<Notice>]) -> Vec<u64> {
-    notices.iter().map(|notice| notice.number).collect()
+fn numbers(webhook_messages: &[Arc<WebhookMessage>]) -> Vec<u64> {
+    webhook_messages.iter().map(|notice| notice.number).collect()
 }
 
 fn failed() -> Attempt {
@@ -154,7 +154,7 @@ fn what_another_process_recorded_is_left_to_it_for_a_while_and_forgotten_when_se
 fn an_older_message_goes_by_its_address() {
     let (mut queues, now) = (Queues::new(bounds()), Instant::now());
     for (number, url) in (1..).zip(["http://a:80/hooks/1", "http://a:80/hooks/2", "http://b:80/hooks"]) {
-        queues.add(Notice { service: None, url: url.into(), ..notice(number, "") }, now);
+        queues.add(WebhookMessage { service: None, url: url.into(), ..notice(number, "") }, now);
     }
     assert_eq!(numbers(&queues.start_due(now)), [1, 3]);
 }
@@ -170,7 +170,7 @@ proptest! {
         let (mut queues, mut now) = (Queues::new(Bounds { waiting_max: 20, ..bounds() }), Instant::now());
         let (mut ends, mut delivered) = (HashMap::<u64, u32>::new(), HashMap::<String, u64>::new());
         let mut added = 0;
-        let mut under_way: Vec<Arc<Notice>> = Vec::new();
+        let mut under_way: Vec<Arc<WebhookMessage>> = Vec::new();
         let mut all = happens.into_iter();
         for step in 0..10_000 {
             match all.next() {

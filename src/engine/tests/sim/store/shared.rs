@@ -17,7 +17,7 @@ async fn handed<T: Send + 'static, E: Send + 'static>(
 
 macro_rules! by_luck {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
-        $(fn $name(&self, $($arg: $type),*) -> Said<'_, $result> {
+        $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
             let store = self.0.clone();
             Box::pin(handed(async move {
                 let kept = store.clone();
@@ -28,7 +28,7 @@ macro_rules! by_luck {
 }
 
 impl Work for Shared {
-    fn beat(&self, worker: WorkerId, name: String, lives: Duration) -> Said<'_, Option<Timestamp>> {
+    fn heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> StoreReply<'_, Option<Timestamp>> {
         let store = self.0.clone();
         Box::pin(handed(async move {
             if store.state.lock().unwrap().mute.contains(&worker) {
@@ -38,24 +38,24 @@ impl Work for Shared {
             store
                 .through(async {
                     kept.state.lock().unwrap().alive.insert(worker, Instant::now() + lives);
-                    kept.inner.beat(worker, name, lives).await?;
+                    kept.inner.heartbeat(worker, name, lives).await?;
                     Ok(clock::simulated::time().filter(|_| kept.shared))
                 })
                 .await
         }))
     }
-    fn leave(&self, worker: WorkerId) -> Said<'_, ()> {
+    fn deregister(&self, worker: WorkerId) -> StoreReply<'_, ()> {
         self.0.state.lock().unwrap().alive.remove(&worker);
-        self.0.inner.leave(worker)
+        self.0.inner.deregister(worker)
     }
-    fn take(&self, worker: WorkerId, run: RunId) -> Said<'_, Taken> {
+    fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         let store = self.0.clone();
         Box::pin(handed(async move {
             let kept = store.clone();
             store.through(async { kept.taken(worker, run).await }).await
         }))
     }
-    fn take_due(&self, worker: WorkerId, limit: usize) -> Said<'_, Vec<Owned>> {
+    fn take_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
         let store = self.0.clone();
         Box::pin(handed(async move {
             let (kept, taken) = (store.clone(), Mutex::new(Vec::new()));
@@ -73,23 +73,23 @@ impl Work for Shared {
         }))
     }
     by_luck! {
-        wakes(limit: usize) -> Vec<(Timestamp, RunId)>;
+        due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
         put_order(order: OrderRecord) -> ();
         orders(run: RunId) -> Vec<OrderRecord>;
         order(id: Uuid) -> Option<OrderRecord>;
         settle_order(id: Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
-        notices(after: u64, limit: usize) -> Vec<Notice>;
-        notice_done(number: u64) -> ();
-        births(limit: usize) -> Vec<crate::store::Birth>;
-        drop_birth(run: RunId) -> ();
+        webhook_messages(after: u64, limit: usize) -> Vec<WebhookMessage>;
+        remove_webhook_message(number: u64) -> ();
+        pending_runs(limit: usize) -> Vec<crate::store::PendingRun>;
+        remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
-    fn news(&self) -> broadcast::Receiver<News> {
+    fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
         self.0.news.subscribe()
     }
     fn is_shared(&self) -> bool {

@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::calls::Place;
+use super::calls::StepItem;
 use super::serde_forms::pairs;
-use super::{Asked, Said};
+use super::{CheckpointAnswer, OpenCheckpoint};
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
 
 /// Names of deliveries that are remembered, so that a second one of the same changes nothing.
@@ -21,15 +21,15 @@ const DELIVERIES_MAX: usize = 1_000;
 
 /// What a run knows beside its steps and calls.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct Beside {
+pub(super) struct Interactions {
     /// All that was asked.
-    pub asks: BTreeMap<CheckpointId, Ask>,
+    pub asks: BTreeMap<CheckpointId, RunQuestion>,
     /// What a step (an item) was asked about last; gone when what was asked about has changed.
     #[serde(with = "pairs")]
-    pub current: BTreeMap<Place, CheckpointId>,
+    pub current: BTreeMap<StepItem, CheckpointId>,
     /// How often people were asked about a step (an item).
     #[serde(with = "pairs")]
-    pub times: BTreeMap<Place, u32>,
+    pub times: BTreeMap<StepItem, u32>,
     /// Steps that wait for a time or a signal.
     pub waits: BTreeMap<StepId, OpenWait>,
     /// Signals that came and were not taken, oldest first.
@@ -38,46 +38,46 @@ pub(super) struct Beside {
     pub deliveries: VecDeque<String>,
     /// Places in locks' queues.
     #[serde(with = "pairs")]
-    pub places: BTreeMap<Place, Queued>,
+    pub places: BTreeMap<StepItem, Queued>,
     /// Steps (items) whose lock a person was asked about and that have not got it: they are not asked about again.
-    pub asked_locks: BTreeSet<Place>,
+    pub asked_locks: BTreeSet<StepItem>,
     /// Runs that it began and that have not ended.
     #[serde(with = "pairs")]
-    pub children: BTreeMap<Place, Child>,
+    pub children: BTreeMap<StepItem, Child>,
     /// Items that got another input when others of their step had begun: they are asked about alone.
-    pub changed: BTreeSet<Place>,
+    pub changed: BTreeSet<StepItem>,
     /// Items that were struck out, by step.
     pub struck: BTreeMap<StepId, u32>,
 }
 
 /// A question to people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Ask {
+pub(super) struct RunQuestion {
     /// As it stands: who may answer and until when change with an escalation.
-    pub asked: Arc<Asked>,
+    pub asked: Arc<OpenCheckpoint>,
     pub escalated: bool,
-    pub state: AskState,
+    pub state: QuestionState,
 }
 
 /// Where a question stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum AskState {
+pub(super) enum QuestionState {
     /// Nobody has answered.
     Open,
     /// Somebody has, or the time-out.
-    Answered { said: Box<Said>, by: String, seq: Seq },
+    Answered { said: Box<CheckpointAnswer>, by: String, seq: Seq },
     /// What it asked about has changed, or will not happen any more.
     Void,
 }
 
-impl Ask {
+impl RunQuestion {
     pub fn is_open(&self) -> bool {
-        self.state == AskState::Open
+        self.state == QuestionState::Open
     }
     /// What was said, where it was a yes.
-    pub fn approved(&self) -> Option<&Said> {
+    pub fn approved(&self) -> Option<&CheckpointAnswer> {
         match &self.state {
-            AskState::Answered { said, .. } if said.approve => Some(said),
+            QuestionState::Answered { said, .. } if said.approve => Some(said),
             _ => None,
         }
     }
@@ -121,17 +121,17 @@ pub(super) struct Child {
     pub paused: bool,
 }
 
-impl Beside {
+impl Interactions {
     /// The last question about a step (an item), unless it is void.
-    pub fn ask(&self, step: &StepId, item: Option<u32>) -> Option<&Ask> {
+    pub fn ask(&self, step: &StepId, item: Option<u32>) -> Option<&RunQuestion> {
         self.asks.get(self.current.get(&(step.clone(), item))?)
     }
     /// Whether a step (an item) waits for an answer.
     pub fn asks(&self, step: &StepId, item: Option<u32>) -> bool {
-        self.ask(step, item).is_some_and(Ask::is_open)
+        self.ask(step, item).is_some_and(RunQuestion::is_open)
     }
     /// Open questions.
-    pub fn open(&self) -> impl Iterator<Item = &Ask> {
+    pub fn open(&self) -> impl Iterator<Item = &RunQuestion> {
         self.asks.values().filter(|ask| ask.is_open())
     }
     /// What was asked about a step (an item) asks no more, and what was said does not hold.
@@ -140,13 +140,13 @@ impl Beside {
             && let Some(ask) = self.asks.get_mut(&id)
             && ask.is_open()
         {
-            ask.state = AskState::Void;
+            ask.state = QuestionState::Void;
         }
     }
     /// The same of a step and all its items: it will not happen any more, or has.
     pub fn void_open(&mut self, step: &StepId) {
         let open = self.asks.values_mut().filter(|ask| ask.asked.step == *step && ask.is_open());
-        open.for_each(|ask| ask.state = AskState::Void);
+        open.for_each(|ask| ask.state = QuestionState::Void);
     }
     /// The place of a step (an item) in a lock's queue.
     pub fn place(&self, step: &StepId, item: Option<u32>) -> Option<&Queued> {

@@ -29,7 +29,7 @@ const FREE: [&str; 19] = [
 
 /// The sensitive values that a run knows.
 #[derive(Clone)]
-pub(in crate::engine) struct Veil {
+pub(in crate::engine) struct EventSealer {
     run: RunId,
     plan: Arc<Plan>,
     sealer: Arc<Sealer>,
@@ -37,7 +37,7 @@ pub(in crate::engine) struct Veil {
     values: Vec<String>,
 }
 
-impl Veil {
+impl EventSealer {
     /// Of a run with what its events so far make known; `None` where its plan declares nothing.
     pub fn of<'a>(
         sealer: &Arc<Sealer>,
@@ -48,9 +48,9 @@ impl Veil {
         if plan.sensitive_values().is_empty() {
             return None;
         }
-        let mut veil = Self { run, plan: plan.clone(), sealer: sealer.clone(), values: Vec::new() };
-        veil.learn(events);
-        Some(veil)
+        let mut sealer = Self { run, plan: plan.clone(), sealer: sealer.clone(), values: Vec::new() };
+        sealer.learn(events);
+        Some(sealer)
     }
     /// More events.
     pub fn learn<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
@@ -73,7 +73,7 @@ impl Veil {
             *event = serde_json::from_value(value).ok()?;
         }
         let stars = |_: &str| Some(STARS.to_owned());
-        for notice in &mut sealed.notices {
+        for notice in &mut sealed.webhook_messages {
             self.hide(&mut notice.body, &stars)?;
         }
         if let Some(note) = &mut sealed.summary.note {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::kit::PATIENCE;
-use crate::engine::ports::connections::{Broken, Exchanged, Link, Links, to_origin};
+use crate::engine::ports::connections::{Broken, ConnectionPool, Exchanged, PooledConnection, to_origin};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -29,18 +29,18 @@ async fn heard(stream: &mut TcpStream) -> Option<String> {
 
 struct Way {
     uri: Uri,
-    links: std::sync::Arc<Links>,
+    links: std::sync::Arc<ConnectionPool>,
 }
 
 impl Way {
     async fn to(listener: &TcpListener, idle_max: usize, idle_for: Duration) -> Self {
         let uri = format!("http://{}/a/b?c=d", listener.local_addr().unwrap()).parse().unwrap();
-        Self { uri, links: Links::new(idle_max, idle_for, idle_for) }
+        Self { uri, links: ConnectionPool::new(idle_max, idle_for, idle_for) }
     }
-    async fn take(&self) -> Link {
+    async fn take(&self) -> PooledConnection {
         self.links.take(&self.uri, true, PATIENCE).await.unwrap()
     }
-    async fn ask(&self, link: &mut Link, bytes_max: usize, within: Duration) -> Result<Exchanged, Broken> {
+    async fn ask(&self, link: &mut PooledConnection, bytes_max: usize, within: Duration) -> Result<Exchanged, Broken> {
         let mut request = Request::post(self.uri.clone()).body(Full::new(Bytes::from("ping"))).unwrap();
         to_origin(&mut request);
         let ends = Instant::now() + within;

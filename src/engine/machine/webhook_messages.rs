@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::state::Machine;
 use crate::names::ServiceName;
-use crate::store::Notice;
+use crate::store::WebhookMessage;
 use crate::workflow::{CheckpointEvent, ConflictEvent, ControlEvent, Event, Mode};
 
 impl Machine {
@@ -48,7 +48,7 @@ impl Machine {
         }
         let (destination, url) = (url.source().to_owned(), format!("{base}{path}"));
         let (number, run, at) = (0, self.run.id(), self.now);
-        self.log.push_notice(Notice { number, run, destination, service, by: None, url, body, at });
+        self.log.push_notice(WebhookMessage { number, run, destination, service, by: None, url, body, at });
         self.require_durable(self.run.seq());
     }
 }

@@ -15,13 +15,13 @@ use crate::engine::machine;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
-    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, News, Notice,
-    OrderRecord, Owned, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
-    StoredEvent, Taken, Work,
+    Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, LockRow, MemoryStore, OrderRecord,
+    OwnedRun, PinRecord, Purged, Remains, RunFilter, RunSnapshot, SampleRecord, Store, StoreError, StoreNotification,
+    StoredEvent, TakeResult, WebhookMessage, Work,
 };
 use crate::workflow::{Order, Plan, RunStatus, RunSummary};
 
-/// A store that is slow where a run is not there, and refuses births.
+/// A store that is slow where a run is not there, and refuses pending_runs.
 struct Slow {
     inner: MemoryStore,
     /// Looks for a run that found nothing: the n-th of the first two is answered once the count is beyond n.
@@ -30,7 +30,7 @@ struct Slow {
     /// Taking a run that is not there is answered once this is true.
     takes: watch::Sender<usize>,
     taken: watch::Sender<bool>,
-    /// So many births of runs that others begin are refused.
+    /// So many pending_runs of runs that others begin are refused.
     refused: AtomicUsize,
 }
 
@@ -61,21 +61,21 @@ impl Slow {
     }
 }
 
-type Said<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type StoreReply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 macro_rules! passed_on {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
-        $(fn $name(&self, $($arg: $type),*) -> Said<'_, $result> {
+        $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
             self.inner.$name($($arg),*)
         })*
     };
 }
 
 impl Work for Slow {
-    fn take(&self, worker: WorkerId, run: RunId) -> Said<'_, Taken> {
+    fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         Box::pin(async move {
             let taken = self.inner.take(worker, run).await?;
-            if taken == Taken::Unknown {
+            if taken == TakeResult::Unknown {
                 self.takes.send_modify(|takes| *takes += 1);
                 let _ = self.taken.subscribe().wait_for(|answers| *answers).await;
             }
@@ -83,27 +83,27 @@ impl Work for Slow {
         })
     }
     passed_on! {
-        beat(worker: WorkerId, name: String, lives: Duration) -> Option<jiff::Timestamp>;
-        leave(worker: WorkerId) -> ();
-        take_due(worker: WorkerId, limit: usize) -> Vec<Owned>;
-        wakes(limit: usize) -> Vec<(jiff::Timestamp, RunId)>;
+        heartbeat(worker: WorkerId, name: String, lives: Duration) -> Option<jiff::Timestamp>;
+        deregister(worker: WorkerId) -> ();
+        take_due(worker: WorkerId, limit: usize) -> Vec<OwnedRun>;
+        due_times(limit: usize) -> Vec<(jiff::Timestamp, RunId)>;
         put_order(order: OrderRecord) -> ();
         orders(run: RunId) -> Vec<OrderRecord>;
         order(id: uuid::Uuid) -> Option<OrderRecord>;
         settle_order(id: uuid::Uuid, answer: Value) -> ();
         locks(names: Option<Vec<String>>, limit: usize) -> Vec<LockRow>;
-        notices(after: u64, limit: usize) -> Vec<Notice>;
-        notice_done(number: u64) -> ();
-        births(limit: usize) -> Vec<crate::store::Birth>;
-        drop_birth(run: RunId) -> ();
+        webhook_messages(after: u64, limit: usize) -> Vec<WebhookMessage>;
+        remove_webhook_message(number: u64) -> ();
+        pending_runs(limit: usize) -> Vec<crate::store::PendingRun>;
+        remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: jiff::Timestamp, limit: usize) -> Purged;
         prune_retry_keys(limit: usize) -> u64;
         remains(run: RunId) -> Option<Remains>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
-    fn news(&self) -> tokio::sync::broadcast::Receiver<News> {
-        self.inner.news()
+    fn notifications(&self) -> tokio::sync::broadcast::Receiver<StoreNotification> {
+        self.inner.notifications()
     }
     fn is_shared(&self) -> bool {
         false
@@ -119,7 +119,7 @@ impl Store for Slow {
         }
         self.inner.append(append)
     }
-    fn run(&self, run: RunId) -> Said<'_, Option<RunSummary>> {
+    fn run(&self, run: RunId) -> StoreReply<'_, Option<RunSummary>> {
         Box::pin(async move {
             let found = self.inner.run(run).await?;
             if found.is_none() {
@@ -295,15 +295,19 @@ async fn a_child_whose_birth_was_cut_off_is_born_by_the_next_process() {
     let (world, mut bench) = bench(&store, &calls()).await;
     let run = start(&bench, json!({})).await.run;
     store.looked(1).await;
-    let births = store.inner.births(9).await.unwrap();
-    assert_eq!(births.iter().map(|birth| birth.parent).collect::<Vec<_>>(), [Some(run)], "decided, and not begun");
+    let pending_runs = store.inner.pending_runs(9).await.unwrap();
+    assert_eq!(
+        pending_runs.iter().map(|birth| birth.parent).collect::<Vec<_>>(),
+        [Some(run)],
+        "decided, and not begun"
+    );
     bench.crash().await;
     bench.with(&[&calls()]);
     store.answer_looks(usize::MAX);
     bench.recover().await;
     assert_eq!(bench.ended(run).await.status, RunStatus::Completed);
     assert_eq!((world.paths(), bench.runs().await.len()), (vec!["POST /child".to_owned()], 2));
-    assert!(store.inner.births(9).await.unwrap().is_empty());
+    assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
 }
 
 /// A child that can never begin leaves no row behind.
@@ -314,10 +318,10 @@ async fn what_is_never_born_is_not_delivered_for_ever() {
     let run = start(&bench, json!({})).await.run;
     store.looked(1).await;
     order(&bench, run, cancel()).await;
-    assert_eq!(store.inner.births(9).await.unwrap().len(), 1);
+    assert_eq!(store.inner.pending_runs(9).await.unwrap().len(), 1);
     store.answer_looks(usize::MAX);
     assert_eq!(bench.ended(run).await.status, RunStatus::Cancelled);
-    assert!(store.inner.births(9).await.unwrap().is_empty());
+    assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
 }
 
 /// Two looks see nothing; the first gives birth to the child, which rests when the second goes on.

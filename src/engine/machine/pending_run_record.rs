@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{RunId, StepId};
-use crate::store::Birth;
+use crate::store::PendingRun;
 use crate::workflow::{ChildEvent, EndingEvent, Event};
 
 /// What is needed to begin a run, in addition to the events of the run that decided on it.
@@ -21,7 +21,7 @@ pub(in crate::engine) enum BirthRecord {
 }
 
 /// The outbox row of an event that begins a run; `None` for all other events.
-pub(super) fn birth_of(run: RunId, at: Timestamp, event: &Event) -> Option<Birth> {
+pub(super) fn birth_of(run: RunId, at: Timestamp, event: &Event) -> Option<PendingRun> {
     let (born, record) = match event {
         Event::Child(ChildEvent::Started { child, .. }) => (*child, BirthRecord::Child),
         Event::Ending(EndingEvent::Superseded(superseded)) => {
@@ -31,5 +31,5 @@ pub(super) fn birth_of(run: RunId, at: Timestamp, event: &Event) -> Option<Birth
     };
     // Serializing it cannot fail: it holds only strings.
     let record = serde_json::to_value(&record).unwrap_or_default();
-    Some(Birth { run: born, parent: Some(run), record, at })
+    Some(PendingRun { run: born, parent: Some(run), record, at })
 }

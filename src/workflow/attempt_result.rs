@@ -1,0 +1,107 @@
+//! What was heard of an attempt, and what it means by itself: before retries, probes and people.
+//!
+//! Always true: an effect is certainly not done only where that is said (no connection, an open breaker, 429,
+//! `not_done`); no answer, half an answer and every other 5xx are unknown. 503 is one of them: a proxy in front of the
+//! service gives that answer also when the service was cut off after it had the request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::conflict::shorten_value;
+use super::{AttemptResult, Call, EffectClass};
+
+/// What an attempt comes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Done,
+    /// Done, and the reply cannot be read.
+    Unreadable,
+    NotDone,
+    Unknown,
+    Refused,
+}
+
+/// Statuses that say that the world is not as the step took it to be.
+pub(super) fn is_conflict(status: Option<u16>) -> bool {
+    matches!(status, Some(409 | 412 | 422))
+}
+
+pub(super) fn classify(call: &Call, heard: &AttemptResult) -> Class {
+    match heard {
+        AttemptResult::Reply { status, .. } if call.accept.contains(*status) => Class::Done,
+        AttemptResult::Unreadable { status, .. } if call.accept.contains(*status) => Class::Unreadable,
+        AttemptResult::Reply { status, .. } | AttemptResult::Unreadable { status, .. } => match status {
+            429 => Class::NotDone,
+            // A read changes nothing, whether it was done or not.
+            503 if call.effect == EffectClass::Read => Class::NotDone,
+            status if call.not_done.contains(*status) => Class::NotDone,
+            500.. => Class::Unknown,
+            _ => Class::Refused,
+        },
+        AttemptResult::NotSent(_)
+        | AttemptResult::BreakerOpen { .. }
+        | AttemptResult::Withheld(_)
+        | AttemptResult::Missing(_) => Class::NotDone,
+        AttemptResult::TimedOut(_) | AttemptResult::CutOff(_) | AttemptResult::Interrupted => Class::Unknown,
+    }
+}
+
+pub(super) fn status_of(heard: &AttemptResult) -> Option<u16> {
+    match heard {
+        AttemptResult::Reply { status, .. } | AttemptResult::Unreadable { status, .. } => Some(*status),
+        AttemptResult::NotSent(_)
+        | AttemptResult::BreakerOpen { .. }
+        | AttemptResult::Withheld(_)
+        | AttemptResult::Missing(_)
+        | AttemptResult::TimedOut(_)
+        | AttemptResult::CutOff(_)
+        | AttemptResult::Interrupted => None,
+    }
+}
+
+pub(super) fn about(heard: &AttemptResult) -> String {
+    match heard {
+        AttemptResult::Reply { status, .. } => format!("the service answered {status}"),
+        AttemptResult::Unreadable { status, why, .. } => format!("the service answered {status}, and {why}"),
+        AttemptResult::NotSent(why) | AttemptResult::Withheld(why) | AttemptResult::Missing(why) => {
+            format!("it was not sent: {why}")
+        }
+        AttemptResult::BreakerOpen { service, .. } => format!("it was not sent: the breaker of `{service}` is open"),
+        AttemptResult::TimedOut(why) => format!("no answer in time: {why}"),
+        AttemptResult::CutOff(why) => format!("cut off: {why}"),
+        AttemptResult::Interrupted => "this process ended while it was under way".to_owned(),
+    }
+}
+
+/// What came back, for people.
+pub(super) fn response(heard: &AttemptResult) -> Option<Arc<Value>> {
+    match heard {
+        AttemptResult::Reply { output, .. } => shorten_value(output),
+        AttemptResult::Unreadable { begins, .. } => {
+            shorten_value(&Value::from(begins.as_str())).filter(|_| !begins.is_empty())
+        }
+        AttemptResult::NotSent(_)
+        | AttemptResult::BreakerOpen { .. }
+        | AttemptResult::Withheld(_)
+        | AttemptResult::Missing(_)
+        | AttemptResult::TimedOut(_)
+        | AttemptResult::CutOff(_)
+        | AttemptResult::Interrupted => None,
+    }
+}
+
+pub(super) fn retry_after(heard: &AttemptResult) -> Option<Duration> {
+    match heard {
+        AttemptResult::Reply { retry_after_ms, .. } => retry_after_ms.map(Duration::from_millis),
+        AttemptResult::BreakerOpen { retry_after_ms, .. } => Some(Duration::from_millis(*retry_after_ms)),
+        AttemptResult::Unreadable { .. }
+        | AttemptResult::NotSent(_)
+        | AttemptResult::Withheld(_)
+        | AttemptResult::Missing(_)
+        | AttemptResult::TimedOut(_)
+        | AttemptResult::CutOff(_)
+        | AttemptResult::Interrupted => None,
+    }
+}

@@ -18,7 +18,7 @@ pub(in crate::engine) fn unreadable(error: &serde_json::Error) -> Value {
 
 /// The answer to an order that was refused.
 pub(in crate::engine) fn refused(refusal: &Refusal) -> Value {
-    let text = || json!({ "no_sense": refusal.to_string() });
+    let text = || json!({ "not_applicable": refusal.to_string() });
     let kept = match refusal {
         Refusal::NotDue(_) => text(), // of interest only to whoever asked the core
         refusal => serde_json::to_value(refusal).unwrap_or_else(|_| text()),

@@ -1,6 +1,6 @@
 //! What every part of the engine shares: the store, the files in force, the ports, the mailboxes, the kill switch.
 //!
-//! Always true: there is one of it in an engine; it knows those who move runs only as [`RunTasks`].
+//! Always true: an engine has one; it knows the code that moves runs only as [`RunTasks`].
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -38,7 +38,7 @@ use crate::names::{Fence, RunId, Seq, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, SharedStore, StoreError, StoredEvent};
 use crate::workflow::{Mode, Plan, Run, RunStarted, RunStatus};
 
-/// What scheduler and drivers know of the code that moves runs, so that their files need not import it.
+/// The interface through which scheduler and drivers reach the code that moves runs, so that their files need not import it.
 pub(super) trait RunTasks: Send + Sync {
     /// Starts a task that moves a run; it acquires the run first, unless `owned` says that this process has.
     fn open(
@@ -48,8 +48,8 @@ pub(super) trait RunTasks: Send + Sync {
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     );
-    /// Begins a child unless it exists or the gate forbids it; returns its state.
-    fn look_after(
+    /// Creates a child unless it exists or the gate forbids it; returns its state.
+    fn ensure_child(
         &self,
         core: Arc<Core>,
         parent: Arc<RunStarted>,
@@ -57,7 +57,7 @@ pub(super) trait RunTasks: Send + Sync {
         child: ChildSpec,
         depth: u64,
     ) -> BoxFuture<'static, ChildState>;
-    /// Starts waking resting runs, where that was not started yet.
+    /// Starts the supervisor, which wakes resting runs, unless it was started before.
     fn supervise(&self, core: &Arc<Core>);
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Files {
     pub reloaded: Notify,
 }
 
-/// What leads out of the process: the store, pins, services and webhooks.
+/// The connections to the outside: the store, pins, services and webhooks.
 pub(super) struct Ports {
     pub store: SharedStore,
     pub pins: Arc<StoreAffinity>,
@@ -92,9 +92,9 @@ pub(super) struct Ports {
     pub sending_real: Arc<SendingClient>,
     /// Replaces the sending client.
     #[cfg(test)]
-    pub instead: std::sync::OnceLock<Arc<dyn Executor>>,
+    pub executor_override: std::sync::OnceLock<Arc<dyn Executor>>,
     /// Notified when this process has stored a message to a webhook.
-    pub notice_stored: Notify,
+    pub webhook_message_stored: Notify,
 }
 
 /// Which run has a task, what wakes the others, and how many may move.
@@ -195,8 +195,8 @@ impl Core {
             Some((Writer::new(parts, lease_proof), Writes { priority, worker: self.schedule.worker, fence }))
         };
         #[cfg(test)]
-        if let (Some(instead), Mode::Real) = (self.ports.instead.get(), mode) {
-            return (instead.clone(), writer(Priority::Live));
+        if let (Some(executor_override), Mode::Real) = (self.ports.executor_override.get(), mode) {
+            return (executor_override.clone(), writer(Priority::Live));
         }
         match mode {
             Mode::Rehearse => (self.ports.rehearsing.clone(), None),
@@ -212,7 +212,7 @@ impl Core {
             .flatten()
     }
 
-    /// Makes a run check what may have changed: by its task, or by one that is started for it.
+    /// Makes a run check what has changed outside it: by its task, or by one that is started for it.
     pub fn wake(&self, run: RunId) {
         if !self.schedule.mailboxes.notify(run) {
             self.schedule.timers.wake_now(run);

@@ -1,6 +1,6 @@
 //! Moves runs forward: claim, decide, append, perform, repeat.
 //!
-//! The question it answers: "who answers this request with a workflow, and does what it began survive?" A request comes in
+//! The question it answers: "who answers this request with a workflow, and does its run survive a crash?" A request comes in
 //! through [`Engine::arm`] (`api::arm`); its run is moved by one task (`driver`) that asks a state machine (`machine`) what
 //! to do and does it through `ports`. Which run has a task is decided by `scheduler`: a resting run has none, and a message
 //! to it starts one. Always true: a run's state is its events; a rehearsal can send only reads; a private or shared call is
@@ -136,8 +136,8 @@ impl Engine {
             sending_dark: sending(Mode::Dark),
             sending_real: sending(Mode::Real),
             #[cfg(test)]
-            instead: std::sync::OnceLock::new(),
-            notice_stored: Notify::new(),
+            executor_override: std::sync::OnceLock::new(),
+            webhook_message_stored: Notify::new(),
         };
         let schedule = Schedule {
             registry: Arc::default(),
@@ -218,7 +218,8 @@ impl Engine {
     /// The services of the newest files, by name: their breakers and their calls in flight.
     pub fn services(&self) -> Vec<ServiceView> {
         let snapshot = self.core.files.snapshot.load_full();
-        let mut services: Vec<_> = snapshot.services.iter().map(|(name, base)| base.view(name.clone())).collect();
+        let mut services: Vec<_> =
+            snapshot.services.iter().map(|(name, upstream)| upstream.view(name.clone())).collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
         services
     }

@@ -27,7 +27,7 @@ pub(super) struct RunMetrics {
 }
 
 impl RunMetrics {
-    /// Of a run that is new, or was loaded from the store (and is counted already).
+    /// For a run that is new, or was loaded from the store and is counted already.
     pub fn new(run: &Run, was_loaded: bool, is_stored: bool) -> Self {
         let counted_checkpoint = listed_risk(run).filter(|_| was_loaded).map(|risk| (risk, 1));
         let mut metrics = Self {
@@ -97,13 +97,13 @@ impl RunMetrics {
         }
     }
     fn step_ended(&mut self, step: &StepId, item: Option<u32>, outcome: &'static str) {
-        let took = self.step_begun.remove(&(step.clone(), item)).map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+        let seconds = self.step_begun.remove(&(step.clone(), item)).map_or(0.0, |begun| begun.elapsed().as_secs_f64());
         let (workflow, step) = (self.workflow.as_str().to_owned(), step.as_str().to_owned());
         histogram!("pointsman_step_duration_seconds", "workflow" => workflow, "step" => step, "outcome" => outcome)
-            .record(took);
+            .record(seconds);
     }
-    /// The run's task ends: the run was discarded, or it rests (`parked`), or neither.
-    pub fn task_ended(&mut self, run: &Run, discarded: bool, parked: bool) {
+    /// The run's task ends: the run was discarded, or it rests, or neither.
+    pub fn task_ended(&mut self, run: &Run, discarded: bool, is_resting: bool) {
         let status = run.status();
         if discarded {
             self.count_status(None);
@@ -121,12 +121,12 @@ impl RunMetrics {
             Some(failure) => {
                 tracing::info!(run = %id, %workflow, mode, outcome, why = failure.kind.as_str(), "run ended")
             }
-            None => tracing::debug!(run = %id, %workflow, mode, outcome, parked, "run ended"),
+            None => tracing::debug!(run = %id, %workflow, mode, outcome, parked = is_resting, "run ended"),
         }
     }
 }
 
-/// The risk of the checkpoint in the run's summary: the gauges count only that one of a resting run.
+/// The risk of the checkpoint in the run's summary. Of a resting run the gauges count only that checkpoint.
 fn listed_risk(run: &Run) -> Option<Risk> {
     run.summary(run.started().started).checkpoint.map(|(_, risk)| risk)
 }

@@ -1,5 +1,5 @@
-//! The plans, services and secrets of one reading of the files. Replaced as a whole by a reload; a task keeps the one that
-//! it started with.
+//! The plans, services and secrets of one edition of the files. A reload replaces it as a whole; a task keeps the one that it
+//! started with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::workflow::{Plan, World};
 
 /// Plans, services and secrets in force together.
 pub(super) struct Snapshot {
-    /// Which files these are.
+    /// The number of the edition.
     pub edition: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     pub services: HashMap<ServiceName, Arc<Upstream>>,
@@ -27,7 +27,8 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// What these files say. Turns at services that have not changed are kept from `before`.
+    /// From these files. The upstreams of services that have not changed are taken over from `before`, with the calls that
+    /// wait there.
     pub fn new(
         edition: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,
@@ -42,13 +43,13 @@ impl Snapshot {
             .iter()
             .map(|(name, service)| {
                 let known = before.and_then(|before| before.services.get(name));
-                (name.clone(), Upstream::of(service, limits).or(known))
+                (name.clone(), Upstream::of(service, limits).or_existing(known))
             })
             .collect();
-        let gone =
+        let removed =
             before.into_iter().flat_map(|before| &before.services).filter(|(name, _)| !services.contains_key(*name));
-        gone.for_each(|(_, base)| base.retire());
-        let bases = services.iter().map(|(name, base)| (name, base.first().to_owned()));
+        removed.for_each(|(_, upstream)| upstream.retire());
+        let bases = services.iter().map(|(name, upstream)| (name, upstream.first_url().to_owned()));
         let world = World::new(
             bases,
             secrets.keys().map(String::as_str),

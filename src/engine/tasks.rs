@@ -30,7 +30,7 @@ impl RunTasks for Tasks {
     ) {
         claim::open(&core, slot, owned, permit);
     }
-    fn look_after(
+    fn ensure_child(
         &self,
         core: Arc<Core>,
         parent: Arc<RunStarted>,
@@ -38,7 +38,7 @@ impl RunTasks for Tasks {
         spec: ChildSpec,
         depth: u64,
     ) -> BoxFuture<'static, ChildState> {
-        child::look_after(core, parent, gate, spec, depth).boxed()
+        child::ensure_child(core, parent, gate, spec, depth).boxed()
     }
     fn supervise(&self, core: &Arc<Core>) {
         supervisor::start(core);

@@ -1,7 +1,7 @@
-//! One request to the engine's arm, from its checks to its reply.
+//! Handles one request to the engine's arm, from its checks to its reply.
 //!
-//! Always true: whatever happens to the run, the caller is told something within its deadline; a request of which no
-//! run was made has done nothing.
+//! Always true: whatever happens to the run, the caller gets a reply within its deadline; a request for which no run was
+//! created has had no effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::affinity::Took;
-use crate::engine::api::prepare::{New, prepare};
+use crate::engine::api::prepare::{AdmittedRun, prepare};
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::context::Core;
 use crate::engine::driver::{self, Caller};
@@ -26,8 +26,8 @@ use crate::names::RunId;
 use crate::store::{Claim, FirstTry};
 use crate::workflow::{Mode, fold};
 
-/// What is kept of the caller's time for a look into the store.
-const LOOK: Duration = Duration::from_millis(50);
+/// How much of the caller's time is kept for reading the run from the store, when its announcement does not come.
+const STORE_READ_TIME: Duration = Duration::from_millis(50);
 
 /// Answers a request.
 pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
@@ -40,17 +40,17 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Err(reply) => return *reply,
     };
     let claim = claim(&request);
-    // First of all: whatever is in the way of a new run must not send a retry to legacy.
+    // Before anything that may refuse a new run: such a refusal must not send a retry of an earlier request to legacy.
     let mut registration = match register(&core, &snapshot, run, claim, fall_back, deadline).await {
         Ok(registration) => registration,
         Err(reply) => return *reply,
     };
     if let Some(claim) = claim
-        && let Err(reply) = not_held_before(&core, claim, &request.any_caller_before).await
+        && let Err(reply) = refuse_if_held_under_earlier_keys(&core, claim, &request.any_caller_before).await
     {
         return *reply;
     }
-    let New { plan, permit, started, credentials, run_key } =
+    let AdmittedRun { plan, permit, started, credentials, run_key } =
         match prepare(&core, &snapshot, &request, run, fall_back, deadline).await {
             Ok(new) => new,
             Err(reply) => {
@@ -60,42 +60,42 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
                 return *reply;
             }
         };
-    // From here to the run's task nothing waits: a freeze that has returned finds the run made, or none.
-    let pass = core.process.kill_switch.begin(Operation::Instance);
-    if request.new_instance && pass.is_none() {
+    // Nothing is awaited from here until the run's task is spawned: when `freeze` has returned, the run exists or never will.
+    let permit_to_begin = core.process.kill_switch.begin(Operation::Instance);
+    if request.new_instance && permit_to_begin.is_none() {
         registration.give_to_legacy(&core.ports.pins);
         return replies::not_started(fall_back, 503, FROZEN, "New instances are frozen");
     }
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
-        return problem(run, "the run was not born");
+        return unknown_outcome(run, "the run was not created");
     };
-    let (tell, told) = oneshot::channel();
-    // A little of the time is kept for writing down what is said when it is over.
+    let (answer_sender, answer) = oneshot::channel();
+    // Some of the time is kept for recording the answer that is given when it is over.
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
     prepared.keep &= request.keep;
     prepared.slot = if prepared.keep { core.slot_of_new(&prepared.run) } else { None };
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
-    let caller = Caller { tell, may_fall_back: fall_back, answer_by: until };
+    let caller = Caller { answer_sender, may_fall_back: fall_back, answer_by: until };
     driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
-    drop(pass);
+    drop(permit_to_begin);
 
-    match timeout_at(deadline, told).await {
+    match timeout_at(deadline, answer).await {
         Ok(Ok(CallerAnswer::Reply(reply))) => *reply,
         Ok(Ok(CallerAnswer::OtherRun { run, same_request: false })) => replies::other_request(run),
         Ok(Ok(CallerAnswer::OtherRun { run, same_request: true })) => {
             let announced = core.schedule.registry.announcement(run);
             match attach(&core, &snapshot, run, announced, fall_back, deadline).await {
                 Some(reply) => reply,
-                None => problem(run, "it left nothing"),
+                None => unknown_outcome(run, "the other run with the same retry key has no events"),
             }
         }
-        Ok(Err(_)) => problem(run, "the run's task ended"),
-        Err(_) => problem(run, "the store did not answer in time"),
+        Ok(Err(_)) => unknown_outcome(run, "the run's task ended"),
+        Err(_) => unknown_outcome(run, "the store did not answer in time"),
     }
 }
 
-/// A follow-up that legacy answered, with the run that is its instance's twin: the proxy, for which nobody may wait, knew
-/// only that there may be one.
+/// Adds the run that is the instance's twin to a follow-up that legacy answered. The proxy, which must not wait for the
+/// store, knew only that there may be one.
 async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
     let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none()) else {
         return Ok(request);
@@ -124,7 +124,7 @@ async fn with_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
     Err(Box::new(reply))
 }
 
-/// What takes the retry key with the run's first append.
+/// The claim of the retry key that the run's first append makes.
 fn claim(request: &ArmRequest) -> Option<Claim> {
     match request.mode {
         Mode::Real if request.keep => request.retry_key.map(|key| {
@@ -135,8 +135,11 @@ fn claim(request: &ArmRequest) -> Option<Claim> {
     }
 }
 
-/// Makes sure that nobody else has the retry key, in this process or on disk: another run's answer is this request's
-/// too, and what legacy took is legacy's. Only then may a failure give the request back to legacy.
+/// Registers the run and its retry key, after checking in this process and in the store that no other run and not legacy
+/// has the key. Only after that may a failure give the request to legacy.
+///
+/// # Errors
+/// The key is held: the reply of the run that holds it, or the request goes to legacy. Or that is unknown.
 async fn register(
     core: &Core,
     snapshot: &Snapshot,
@@ -150,12 +153,12 @@ async fn register(
             Ok(registration) => break registration,
             Err(KeyTaken { run, same_request: false, .. }) => return Err(Box::new(replies::other_request(run))),
             Err(KeyTaken { run, announcement: announced, .. }) => {
-                // A run that came to nothing leaves the key to the next.
+                // A run that ended without events has left the key to the next.
                 if let Some(reply) = attach(core, snapshot, run, announced, fall_back, deadline).await {
                     return Err(Box::new(reply));
                 }
                 if Instant::now() >= deadline {
-                    return Err(Box::new(problem(run, "it had no answer in time")));
+                    return Err(Box::new(unknown_outcome(run, "the run had no answer in time")));
                 }
                 tokio::task::yield_now().await;
             }
@@ -177,21 +180,25 @@ async fn register(
             }
             let announced = core.schedule.registry.announcement(run);
             let reply = attach(core, snapshot, run, announced, fall_back, deadline).await;
-            Err(Box::new(reply.unwrap_or_else(|| problem(run, "it left nothing"))))
+            Err(Box::new(
+                reply.unwrap_or_else(|| unknown_outcome(run, "the other run with the same retry key has no events")),
+            ))
         }
         Ok(Ok(Some(FirstTry { arm: Arm::Legacy, .. }))) => {
             registration.give_to_legacy(&core.ports.pins);
             Err(Box::new(replies::taken_by_legacy(fall_back)))
         }
-        // What this caller's own earlier try has, it has under any credential.
+        // This caller's own earlier try has claimed the request under any credential too.
         Ok(Ok(_)) if took == Took::Again => Ok(registration),
         Ok(Ok(_)) => under_any_credential(core, claim, registration, deadline).await,
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
 }
 
-/// Takes the request for the engine under any credential, where nobody verified the caller's; refuses it where it came
-/// under another one before.
+/// Claims the request for the engine under any credential, where the caller's credential is not verified.
+///
+/// # Errors
+/// The same request came under another credential before.
 async fn under_any_credential(
     core: &Core,
     claim: Claim,
@@ -200,12 +207,12 @@ async fn under_any_credential(
 ) -> Result<Registration, Box<ArmReply>> {
     let Some(any_caller) = claim.any_caller else { return Ok(registration) };
     let pins = &core.ports.pins;
-    // Asked before it is taken, which enters it into the set.
+    // Read before `take_for_engine`, which adds the key to the set.
     let may_be_stored = pins.may_have_been_taken(&any_caller);
     match pins.take_for_engine(any_caller) {
         Took::Fresh => registration.reserve(pins.clone(), any_caller),
         Took::Again => return Err(held_under_another_credential()),
-        // Legacy takes none of these.
+        // Never legacy's: such keys are claimed only for the engine.
         Took::Others => {}
     }
     if !may_be_stored {
@@ -218,8 +225,12 @@ async fn under_any_credential(
     }
 }
 
-/// Refuses what the engine took under another credential, by keys that the files gave it before.
-async fn not_held_before(core: &Core, claim: Claim, any_caller: &[RetryKey]) -> Result<(), Box<ArmReply>> {
+/// Refuses a request that the engine took under another credential, by the keys that earlier files derived for it.
+async fn refuse_if_held_under_earlier_keys(
+    core: &Core,
+    claim: Claim,
+    any_caller: &[RetryKey],
+) -> Result<(), Box<ArmReply>> {
     for key in any_caller.iter().map(|key| key.of_request(&claim.request)) {
         let pins = &core.ports.pins;
         if !pins.may_have_been_taken(&key) {
@@ -243,13 +254,13 @@ fn first_try_unknown() -> ArmReply {
     ArmReply::Refused(replies::unknown_of(None, why, None), Default::default())
 }
 
-fn problem(run: RunId, why: &str) -> ArmReply {
+fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
     let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };
     ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
 }
 
-/// The answer of another run that has the same retry key: what it is, or will be within the deadline. `None` where
-/// that run left nothing.
+/// The answer of another run that has the same retry key, once it has one, or at the deadline. `None` where that run has
+/// ended without events.
 async fn attach(
     core: &Core,
     snapshot: &Snapshot,
@@ -258,8 +269,7 @@ async fn attach(
     fall_back: bool,
     deadline: Instant,
 ) -> Option<ArmReply> {
-    // The rest is for a look into the store.
-    let until = deadline.checked_sub(LOOK).unwrap_or(deadline);
+    let until = deadline.checked_sub(STORE_READ_TIME).unwrap_or(deadline);
     if let Some(mut announced) = announced
         && let Ok(Ok(announcement)) = timeout_at(until, announced.wait_for(Option::is_some)).await
     {
@@ -277,15 +287,15 @@ async fn attach(
     let events = match timeout_at(deadline, core.events(id)).await {
         Ok(Ok(events)) if events.is_empty() => return None,
         Ok(Ok(events)) => events,
-        Ok(Err(_)) | Err(_) => return Some(problem(id, "the store does not answer")),
+        Ok(Err(_)) | Err(_) => return Some(unknown_outcome(id, "the store does not answer")),
     };
     let Ok(run) = fold(events.iter().map(|stored| &stored.event)) else {
-        return Some(problem(id, "the run's events cannot be read"));
+        return Some(unknown_outcome(id, "the run's events cannot be read"));
     };
     let plan = snapshot.plan(&run.started().plan);
     let reply = replies::of_run(&run, plan.as_deref(), &snapshot.world, fall_back);
     Some(reply.unwrap_or_else(|| match plan {
         Some(plan) => replies::still_running(&run, &plan, &snapshot.world),
-        None => problem(id, "the run has no answer yet"),
+        None => unknown_outcome(id, "the run has no answer yet"),
     }))
 }

@@ -1,11 +1,11 @@
-//! Begins the child of a run, exactly once.
+//! Creates the child of a run, exactly once.
 //!
-//! Always true: a child's id is on disk with its parent's event before the child begins. Whoever begins it holds the
-//! child's slot and has seen, while holding it, that the store has no such run: so it begins once, however often this is
-//! called. The children of a run that ends do not begin, and those of a paused run only when it is resumed. A child has
-//! its parent's mode. The child of a rehearsal is kept in memory, as part of its parent's task.
+//! Always true: a child's id is durable, in an event of its parent, before the child is created. The task that creates it
+//! holds the child's slot, and has checked while holding it that the store has no such run: so it is created once, however
+//! often this is called. The children of a run that ends are not created, and those of a paused run only after it is
+//! resumed. A child has its parent's mode. The child of a rehearsal is kept in memory and driven within its parent's task.
 //!
-//! When the store does not answer, or refuses the first append, this tries again; a child that can never begin counts as
+//! When the store does not answer, or refuses the first append, this tries again; a child that can never start counts as
 //! failed.
 
 use std::sync::Arc;
@@ -26,26 +26,25 @@ use crate::names::RunId;
 use crate::store::StoreError;
 use crate::workflow::{BytesMark, Mode, Parent, Run, RunStarted, RunStatus, fold};
 
-/// Until the store is asked again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The pause after the store did not answer or refused the first append.
+const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The pause before a slot is tried again that another task holds.
-const SEAT: Duration = Duration::from_millis(50);
+const SLOT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 impl ChildSpec {
     fn failed(&self, why: String) -> ChildEnd {
         let (child, status, output) = (self.child, RunStatus::Failed, Arc::new(Value::Null));
         ChildEnd { child, status, output, note: Some(why), effects: false }
     }
-    fn never_born(&self) -> ChildEnd {
-        let why = "the run that began it ended before it was born".to_owned();
+    fn cancelled(&self) -> ChildEnd {
+        let why = "its parent ended before it was started".to_owned();
         ChildEnd { status: RunStatus::Cancelled, ..self.failed(why) }
     }
 }
 
-/// Sees that a child lives: it is born, unless it is there, or its parent does not begin it any more; its end, where it
-/// has ended.
-pub(in crate::engine) async fn look_after(
+/// Creates a child unless it exists or the spawn policy of its parent forbids it; returns its state.
+pub(in crate::engine) async fn ensure_child(
     core: Arc<Core>,
     parent: Arc<RunStarted>,
     gate: Arc<SpawnGate>,
@@ -56,70 +55,77 @@ pub(in crate::engine) async fn look_after(
         return ChildState::Ended(Box::new(rehearse(&core, &parent, spec, depth).await));
     }
     loop {
-        let pause = match look(&core, &parent, &gate, &spec).await {
-            Ok(Found::Seen(seen)) => return seen,
-            Ok(Found::Taken) => SEAT,
-            Ok(Found::Refused) => PAUSE,
+        let pause = match try_ensure(&core, &parent, &gate, &spec).await {
+            Ok(Try::State(state)) => return state,
+            Ok(Try::SlotTaken) => SLOT_RETRY_PAUSE,
+            Ok(Try::AppendRefused) => STORE_RETRY_PAUSE,
             Err(error) => {
-                tracing::warn!(run = %spec.child, parent = %parent.run, %error, "a child cannot be seen after now");
-                PAUSE
+                tracing::warn!(run = %spec.child, parent = %parent.run, %error, "the state of a child cannot be read: it is tried again");
+                STORE_RETRY_PAUSE
             }
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-enum Found {
-    Seen(ChildState),
-    /// Somebody sits in its slot, and it is not on disk: it is being born, or somebody says something to it.
-    Taken,
-    /// Its first append was refused.
-    Refused,
+/// The result of one try.
+enum Try {
+    /// The child exists, or is not to be created.
+    State(ChildState),
+    /// The child is not stored, and another task holds its slot: to create it, or to deliver an order to it.
+    SlotTaken,
+    /// The store refused the child's first append.
+    AppendRefused,
 }
 
-async fn look(core: &Arc<Core>, parent: &RunStarted, gate: &SpawnGate, spec: &ChildSpec) -> Result<Found, StoreError> {
-    if let Some(seen) = on_disk(core, spec).await? {
-        return Ok(Found::Seen(seen));
+async fn try_ensure(
+    core: &Arc<Core>,
+    parent: &RunStarted,
+    gate: &SpawnGate,
+    spec: &ChildSpec,
+) -> Result<Try, StoreError> {
+    if let Some(state) = stored_state(core, spec).await? {
+        return Ok(Try::State(state));
     }
-    let deep = too_deep(core, parent.run).await?;
+    let is_too_deep = too_deep(core, parent.run).await?;
     let Some(slot) = core.schedule.mailboxes.claim_slot(&core.schedule.timers, spec.child) else {
-        return Ok(Found::Taken);
+        return Ok(Try::SlotTaken);
     };
-    // Whoever sat there before may have begun it.
-    if let Some(seen) = on_disk(core, spec).await? {
-        return Ok(Found::Seen(seen));
+    // Checked again: the last holder of the slot may have created it.
+    if let Some(state) = stored_state(core, spec).await? {
+        return Ok(Try::State(state));
     }
     match gate.policy() {
-        SpawnPolicy::Never => return never(core, spec.never_born()).await,
-        SpawnPolicy::Wait => return Ok(Found::Seen(ChildState::NotBorn)),
+        SpawnPolicy::Never => return give_up(core, spec.cancelled()).await,
+        SpawnPolicy::Wait => return Ok(Try::State(ChildState::NotCreated)),
         SpawnPolicy::Spawn => {}
     }
-    if deep {
-        return never(core, spec.failed(self::deep(core))).await;
+    if is_too_deep {
+        return give_up(core, spec.failed(depth_error(core))).await;
     }
-    let told = match birth(core, parent, spec, slot) {
-        Ok(told) => told,
-        Err(end) => return never(core, end).await,
+    let answer = match create(core, parent, spec, slot) {
+        Ok(answer) => answer,
+        Err(end) => return give_up(core, end).await,
     };
-    Ok(match told.await {
-        Ok(StartAnswer::Stored) => Found::Seen(ChildState::Running),
-        // Its task tries again, or has ended: its slot and the store tell which.
-        Ok(StartAnswer::Unknown(_) | StartAnswer::OtherRun { .. }) | Err(_) => Found::Taken,
+    Ok(match answer.await {
+        Ok(StartAnswer::Stored) => Try::State(ChildState::Running),
+        // Its task repeats the append, or has ended: the next try sees which, by the slot and the store.
+        Ok(StartAnswer::Unknown(_) | StartAnswer::OtherRun { .. }) | Err(_) => Try::SlotTaken,
         Ok(StartAnswer::NotStored(why)) => {
-            tracing::warn!(run = %spec.child, parent = %parent.run, why, "a child is not born; it is tried again");
-            Found::Refused
+            tracing::warn!(run = %spec.child, parent = %parent.run, why, "a child was not created: it is tried again");
+            Try::AppendRefused
         }
     })
 }
 
-/// The child never begins: its row of the outbox is removed.
-async fn never(core: &Core, end: ChildEnd) -> Result<Found, StoreError> {
+/// The child is never created: its row of the outbox is removed.
+async fn give_up(core: &Core, end: ChildEnd) -> Result<Try, StoreError> {
     core.ports.store.remove_pending_run(end.child).await?;
-    Ok(Found::Seen(ChildState::Ended(Box::new(end))))
+    Ok(Try::State(ChildState::Ended(Box::new(end))))
 }
 
-/// The child as the store has it; `None` where it is not there.
-async fn on_disk(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState>, StoreError> {
+/// The state of a stored child; `None` where it is not stored.
+async fn stored_state(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState>, StoreError> {
     let Some(summary) = core.ports.store.run(spec.child).await? else { return Ok(None) };
     if !summary.status.is_final() {
         return Ok(Some(ChildState::Running));
@@ -128,13 +134,13 @@ async fn on_disk(core: &Core, spec: &ChildSpec) -> Result<Option<ChildState>, St
     let end = fold(events.iter().map(|stored| &stored.event)).map(|run| end_of(&run));
     let unreadable = |misfit| {
         let failed = spec.failed(format!("its events cannot be read: {misfit}"));
-        ChildEnd { status: summary.status, effects: true, ..failed } // who knows what it did
+        ChildEnd { status: summary.status, effects: true, ..failed } // it may have performed some
     };
     Ok(Some(ChildState::Ended(Box::new(end.unwrap_or_else(unreadable)))))
 }
 
-fn deep(core: &Core) -> String {
-    format!("runs begin each other more than run_depth_max ({}) deep", core.files.limits.run_depth_max)
+fn depth_error(core: &Core) -> String {
+    format!("runs start each other more than run_depth_max ({}) deep", core.files.limits.run_depth_max)
 }
 
 async fn too_deep(core: &Core, parent: RunId) -> Result<bool, StoreError> {
@@ -146,8 +152,11 @@ async fn too_deep(core: &Core, parent: RunId) -> Result<bool, StoreError> {
     Ok(above.is_some())
 }
 
-/// A child that can be born, or why it cannot begin.
-fn prepared(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<PreparedRun, ChildEnd> {
+/// A child that is ready to be driven.
+///
+/// # Errors
+/// It cannot start: how it ends.
+fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<PreparedRun, ChildEnd> {
     let snapshot = core.files.snapshot.load_full();
     let Some(plan) = snapshot.plans.get(&spec.workflow).cloned() else {
         return Err(spec.failed(format!("there is no workflow `{}`", spec.workflow)));
@@ -166,32 +175,32 @@ fn prepared(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepar
         until: parent.until,
         mark: BytesMark::new(&core.files.key_secret),
     };
-    let started = start::started(&plan, spec.child, &spec.input, origin, core.process.clock.now());
+    let started = start::first_event(&plan, spec.child, &spec.input, origin, core.process.clock.now());
     PreparedRun::new(plan, started, snapshot).map_err(|misfit| spec.failed(misfit.to_string()))
 }
 
-/// Begins a child; the receiver is told what became of its first append.
-fn birth(
+/// Starts the task of a new child; the receiver gets the result of its first append.
+fn create(
     core: &Arc<Core>,
     parent: &RunStarted,
     spec: &ChildSpec,
     slot: Slot,
 ) -> Result<oneshot::Receiver<StartAnswer>, ChildEnd> {
-    let prepared = prepared(core, parent, spec)?;
+    let prepared = prepare(core, parent, spec)?;
     let permit = core.permits_of(prepared.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
     let registration = core.schedule.registry.register(spec.child, None).ok();
-    let (tell, told) = oneshot::channel();
+    let (answer_sender, answer) = oneshot::channel();
     let prepared = PreparedRun { registration, slot: Some(slot), ..prepared };
-    driver::spawn(core, prepared.driver(core, Waiter::Starter(tell)), permit);
-    Ok(told)
+    driver::spawn(core, prepared.driver(core, Waiter::Starter(answer_sender)), permit);
+    Ok(answer)
 }
 
 /// Runs the child of a rehearsal to its end.
 async fn rehearse(core: &Arc<Core>, parent: &RunStarted, spec: ChildSpec, depth: u64) -> ChildEnd {
     if depth >= core.files.limits.run_depth_max {
-        return spec.failed(deep(core));
+        return spec.failed(depth_error(core));
     }
-    let prepared = match prepared(core, parent, &spec) {
+    let prepared = match prepare(core, parent, &spec) {
         Ok(prepared) => PreparedRun { depth: depth + 1, ..prepared },
         Err(end) => return end,
     };

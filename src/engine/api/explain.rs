@@ -1,8 +1,8 @@
-//! What a run waits for, in words.
+//! Explains in sentences what a run waits for.
 //!
-//! Always true: it only looks. What the run says of itself is `workflow`'s ([`waits`]); what only the engine knows is
-//! added: who holds a lock, when a service's breaker lets the next call through, whether a task of this process moves it.
-//! What it says is what was on disk, and what this process knew at that moment.
+//! Always true: it only reads. The reasons that follow from the run's events come from `workflow` ([`waits`]); what only the
+//! engine knows is added here: who holds a lock, when a service's breaker lets the next call through, whether a task of this
+//! process moves the run. The explanation is that of one moment: of the durable events, and of what this process knew.
 
 use std::sync::Arc;
 
@@ -22,17 +22,17 @@ fn store(error: impl ToString) -> OrderError {
     OrderError::Store { why: error.to_string(), unknown: false }
 }
 
-/// Runs below a run that are explained with it; the others are only named.
-const BELOW_MAX: usize = 16;
+/// Descendants of a run that are explain_within with it; further ones are only named.
+const DESCENDANTS_MAX: usize = 16;
 
 /// What an unfinished run waits for.
 pub(in crate::engine) async fn explain(core: &Arc<Core>, id: RunId) -> Result<Explanation, OrderError> {
-    let mut room = BELOW_MAX;
-    Ok(explained(core, id, &mut room).await?.0)
+    let mut budget = DESCENDANTS_MAX;
+    Ok(explain_within(core, id, &mut budget).await?.0)
 }
 
-/// The same, and whether a person moves it, or one below it.
-async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Explanation, bool), OrderError> {
+/// The explanation, and whether the run or a descendant waits for a person.
+async fn explain_within(core: &Arc<Core>, id: RunId, budget: &mut usize) -> Result<(Explanation, bool), OrderError> {
     let summary = core.ports.store.run(id).await.map_err(store)?.ok_or(OrderError::NoRun)?;
     if summary.status.is_final() {
         let sentence = format!("It has ended: {}.", summary.status.as_str());
@@ -58,54 +58,54 @@ async fn explained(core: &Arc<Core>, id: RunId, room: &mut usize) -> Result<(Exp
     for reason in &reasons {
         let by_itself = !matches!(reason.cause, Cause::Paused | Cause::Conflict(_) | Cause::Checkpoint(_));
         match &reason.cause {
-            Cause::Child(child) if *room > 0 => {
-                *room -= 1;
-                let (person, which) = below(core, *child, room).await?;
-                lines.push((by_itself && !person, format!("{} ({which})", reason.sentence)));
+            Cause::Child(child) if *budget > 0 => {
+                *budget -= 1;
+                let (person, state) = explain_child(core, *child, budget).await?;
+                lines.push((by_itself && !person, format!("{} ({state})", reason.sentence)));
             }
-            _ => lines.push((by_itself, whole(core, reason, id).await?)),
+            _ => lines.push((by_itself, with_details(core, reason, id).await?)),
         }
         if let Some(name) = reason.step.as_ref().and_then(|step| run.holds(step, reason.item))
             && let Some((_, line)) = lines.last_mut()
         {
-            line.push_str(&behind(core, name, id).await?);
+            line.push_str(&lock_waiters(core, name, id).await?);
         }
     }
-    // What a person can move comes first, here and in runs below.
+    // What waits for a person comes first, here and in descendants.
     lines.sort_by_key(|(by_itself, _)| *by_itself);
     let person = lines.first().is_some_and(|(by_itself, _)| !by_itself);
     let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
-    // One that moves here right now may be between two of its events.
+    // A run that has a task may be between two of its events.
     let stuck = core.schedule.stuck.contains(id) || (reasons.is_empty() && !core.schedule.mailboxes.has_task(id));
     let mut sentence = sentence(core, &summary, &lines, stuck);
     if core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(id) {
-        // One that rests here is this process's still.
+        // A run without a task may still be owned by this process.
         let owner = core.ports.store.owner(id).await.map_err(store)?.filter(|name| *name != core.schedule.worker_name);
         sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} moves it.")));
     }
     Ok((Explanation { run: summary, sentence, waits: lines, stuck }, person))
 }
 
-/// What a run waits for that another one waits for, and whether a person moves it.
-fn below<'a>(
+/// The state of a child that a run waits for, and whether the child waits for a person.
+fn explain_child<'a>(
     core: &'a Arc<Core>,
     child: RunId,
-    room: &'a mut usize,
+    budget: &'a mut usize,
 ) -> BoxFuture<'a, Result<(bool, String), OrderError>> {
     Box::pin(async move {
-        match explained(core, child, room).await {
+        match explain_within(core, child, budget).await {
             Ok((Explanation { run, waits, .. }, person)) => {
                 let first = waits.first().map_or_else(String::new, |first| format!(": {first}"));
                 Ok((person, format!("which is {}{first}", run.status.as_str())))
             }
-            Err(OrderError::NoRun) => Ok((false, "which is about to be born".to_owned())),
+            Err(OrderError::NoRun) => Ok((false, "which has not started yet".to_owned())),
             Err(error) => Err(error),
         }
     })
 }
 
-/// A reason, with what only the engine knows of it.
-async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, OrderError> {
+/// The sentence of a reason, with what only the engine knows.
+async fn with_details(core: &Core, reason: &Reason, run: RunId) -> Result<String, OrderError> {
     let more = match &reason.cause {
         Cause::Lock(name) => {
             let rows = core
@@ -114,12 +114,12 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, Order
                 .locks(Some(vec![name.clone()]), crate::engine::ports::locks::ROWS_MAX)
                 .await
                 .map_err(store)?;
-            queue(&rows, run, core.process.clock.now())
+            lock_holder(&rows, run, core.process.clock.now())
         }
-        Cause::Breaker(service) => breaker(core, service),
+        Cause::Breaker(service) => breaker_state(core, service),
         Cause::Call => {
             let snapshot = core.files.snapshot.load_full();
-            snapshot.services.values().find_map(|base| base.kept_waiting(run))
+            snapshot.services.values().find_map(|upstream| upstream.wait_reason(run))
         }
         Cause::Due if !core.schedule.mailboxes.has_task(run) && core.ports.store.is_shared() => {
             Some("no task of this process moves it: another process may".to_owned())
@@ -133,7 +133,7 @@ async fn whole(core: &Core, reason: &Reason, run: RunId) -> Result<String, Order
 }
 
 /// Who waits for a lock that the run holds.
-async fn behind(core: &Core, name: &str, run: RunId) -> Result<String, OrderError> {
+async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, OrderError> {
     let rows = core
         .ports
         .store
@@ -149,20 +149,20 @@ async fn behind(core: &Core, name: &str, run: RunId) -> Result<String, OrderErro
     Ok(format!(" (it holds the lock `{name}`: {waits})"))
 }
 
-/// Who holds a lock, and how many stand before the run.
-fn queue(rows: &[LockRow], run: RunId, now: Timestamp) -> Option<String> {
+/// Who holds a lock, and how many runs are queued before this one.
+fn lock_holder(rows: &[LockRow], run: RunId, now: Timestamp) -> Option<String> {
     let holder = rows.first()?;
     let before = rows.iter().position(|row| row.run == run).unwrap_or(rows.len());
     let holds = format!("`{}` of {} holds it since {}", holder.step, holder.run, ago(holder.since, now));
     Some(match before {
         0 | 1 => holds,
-        2 => format!("{holds}, and 1 stands before it"),
-        more => format!("{holds}, and {} stand before it", more - 1),
+        2 => format!("{holds}, and 1 is queued before it"),
+        more => format!("{holds}, and {} are queued before it", more - 1),
     })
 }
 
-/// What the breaker of a service lets through.
-fn breaker(core: &Core, service: &ServiceName) -> Option<String> {
+/// The state of a service's breaker.
+fn breaker_state(core: &Core, service: &ServiceName) -> Option<String> {
     let snapshot = core.files.snapshot.load_full();
     let breaker = snapshot.services.get(service)?.view(service.clone()).breaker?;
     let since = || ago(breaker.since, core.process.clock.now());

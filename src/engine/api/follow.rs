@@ -1,9 +1,12 @@
-//! Waiting for what a run comes to.
+//! Waits until a run rests or has new events.
 //!
-//! Always true: what is told is on disk. Nobody asks the store while nothing happens, unless another process may move
-//! the run: then it is looked at once in a while, within the time of whoever waits. Who waits is bounded by who asks; an
-//! entry goes with the last that waits for its run. A run that waits for a run that it began, which waits for somebody,
-//! waits for somebody too.
+//! Always true: only durable events are reported. The store is not read while nothing happens, unless another process may
+//! move the run: then it is polled for as long as somebody waits. A run whose descendant waits for a person or a signal
+//! counts as waiting for one too.
+//!
+//! The number of waiters is bounded by their callers; a run's entry in [`Watchers`] is removed with its last subscription.
+//!
+//! [`Watchers`]: crate::engine::scheduler::watchers::Watchers
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,158 +14,164 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::api::children::WAITING;
+use crate::engine::api::children::WAITING_STATUSES;
 use crate::engine::context::Core;
 use crate::engine::scheduler::watchers::{OnDisk, WokenBy};
 use crate::names::{RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{RunStatus, RunSummary, StepKind};
 
-/// How often a run that another process moves is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the store is read for a run that another process moves.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Runs that are looked at for others below them that wait.
-const BELOW_MAX: usize = 100;
+/// How many runs a search for waiting descendants reads.
+const DESCENDANTS_MAX: usize = 100;
 
-/// One that waits; dropping it gives the place back.
-pub(in crate::engine) struct Watch {
+/// A subscription to what becomes durable of a run; dropping it unsubscribes.
+pub(in crate::engine) struct Subscription {
     core: Arc<Core>,
     run: RunId,
     woken_by: WokenBy,
-    news: watch::Receiver<OnDisk>,
+    updates: watch::Receiver<OnDisk>,
 }
 
-impl Watch {
-    /// Of a run: what is kept from now on is heard.
-    fn of(core: &Arc<Core>, run: RunId, woken_by: WokenBy) -> Self {
-        let news = core.schedule.watchers.subscribe(run, woken_by);
-        Self { core: core.clone(), run, woken_by, news }
+impl Subscription {
+    /// To a run, from now on.
+    fn to(core: &Arc<Core>, run: RunId, woken_by: WokenBy) -> Self {
+        let updates = core.schedule.watchers.subscribe(run, woken_by);
+        Self { core: core.clone(), run, woken_by, updates }
     }
-    /// Of a run that has not begun, until it rests: its events are collected too.
-    pub fn of_new(core: &Arc<Core>, run: RunId) -> Self {
-        let news = core.schedule.watchers.subscribe_from_the_first(run);
-        Self { core: core.clone(), run, woken_by: WokenBy::Rest, news }
+    /// To a run that has not begun, until it rests; its events are collected.
+    pub fn to_new(core: &Arc<Core>, run: RunId) -> Self {
+        let updates = core.schedule.watchers.subscribe_from_the_first(run);
+        Self { core: core.clone(), run, woken_by: WokenBy::Rest, updates }
     }
 }
 
-impl Drop for Watch {
+impl Drop for Subscription {
     fn drop(&mut self) {
         self.core.schedule.watchers.unsubscribe(self.run, self.woken_by);
     }
 }
 
-/// Whether a run of this plan begins others.
-fn begins_others(core: &Core, run: &RunSummary) -> bool {
+/// Whether the run's plan has steps that start children.
+fn may_have_children(core: &Core, run: &RunSummary) -> bool {
     let plan = core.files.snapshot.load().plan(&run.plan_id);
     plan.is_none_or(|plan| plan.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_))))
 }
 
-/// Whether a run below it waits for somebody.
-async fn waits_below(core: &Core, run: &RunSummary, until: Instant) -> bool {
-    let ask = async |parent: RunId, statuses: &[RunStatus], limit: usize| {
+/// Whether a descendant waits for a person or a signal.
+async fn descendant_waits(core: &Core, run: &RunSummary, until: Instant) -> bool {
+    let children = async |parent: RunId, statuses: &[RunStatus], limit: usize| {
         let filter = RunFilter { parent: Some(parent), statuses: statuses.to_vec(), limit, ..RunFilter::default() };
-        let asked = timeout_at(until.max(Instant::now() + LOOK), core.ports.store.runs(filter)).await;
-        asked.ok().and_then(Result::ok).unwrap_or_default()
+        let found = timeout_at(until.max(Instant::now() + POLL_INTERVAL), core.ports.store.runs(filter)).await;
+        found.ok().and_then(Result::ok).unwrap_or_default()
     };
-    let mut above: Vec<RunId> = begins_others(core, run).then_some(run.run_id).into_iter().collect();
-    for _ in 0..BELOW_MAX {
+    let mut above: Vec<RunId> = may_have_children(core, run).then_some(run.run_id).into_iter().collect();
+    for _ in 0..DESCENDANTS_MAX {
         let Some(parent) = above.pop() else { return false };
-        if !ask(parent, &WAITING, 1).await.is_empty() {
+        if !children(parent, &WAITING_STATUSES, 1).await.is_empty() {
             return true;
         }
-        let open = ask(parent, &[RunStatus::Running, RunStatus::Compensating], BELOW_MAX).await;
-        above.extend(open.iter().filter(|child| begins_others(core, child)).map(|child| child.run_id));
+        let open = children(parent, &[RunStatus::Running, RunStatus::Compensating], DESCENDANTS_MAX).await;
+        above.extend(open.iter().filter(|child| may_have_children(core, child)).map(|child| child.run_id));
     }
     false
 }
 
-/// What moved whoever waits.
+/// Why a waiter was woken.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Moved {
-    /// News of this process.
-    StoreNotification,
-    /// It is time to look into the store.
-    Look,
-    /// The time is over.
-    Over,
+enum WokenUp {
+    /// This process made an update durable.
+    Update,
+    /// The store is to be read.
+    Poll,
+    /// The waiting time is over.
+    TimedOut,
 }
 
-/// The run once it rests, or one below it waits for somebody; or as it stands when the time is over.
+/// The run, once it rests or a descendant waits for a person or a signal; or as it is when the time is over.
 pub(in crate::engine) async fn rest(core: &Arc<Core>, run: RunId, within: Duration) -> Option<RunSummary> {
-    rested(&mut Watch::of(core, run, WokenBy::Rest), Moved::Look, within).await
+    rested(&mut Subscription::to(core, run, WokenBy::Rest), WokenUp::Poll, within).await
 }
 
-/// The same of a run that was watched before it began: nothing has been missed, so that the store is not asked. All its
-/// events then, where they are few enough.
-pub(in crate::engine) async fn new_run_rest(mut watch: Watch, within: Duration) -> Option<Vec<StoredEvent>> {
+/// The same of a run that was subscribed to before it began: no update was missed, so the store is not read. Returns all
+/// events of the run, where they were few enough to be collected.
+pub(in crate::engine) async fn new_run_rest(
+    mut subscription: Subscription,
+    within: Duration,
+) -> Option<Vec<StoredEvent>> {
     let until = Instant::now() + within;
-    let moved =
-        if watch.news.borrow().seq.is_some() { Moved::StoreNotification } else { changed(&mut watch, until).await };
-    let run = rested(&mut watch, moved, until.saturating_duration_since(Instant::now())).await?;
-    watch.core.schedule.watchers.events(watch.run, run.seq)
+    let woken_up = if subscription.updates.borrow().seq.is_some() {
+        WokenUp::Update
+    } else {
+        changed(&mut subscription, until).await
+    };
+    let run = rested(&mut subscription, woken_up, until.saturating_duration_since(Instant::now())).await?;
+    subscription.core.schedule.watchers.events(subscription.run, run.seq)
 }
 
-async fn rested(watch: &mut Watch, mut moved: Moved, within: Duration) -> Option<RunSummary> {
+async fn rested(subscription: &mut Subscription, mut woken_up: WokenUp, within: Duration) -> Option<RunSummary> {
     let until = Instant::now() + within;
-    let (core, run) = (watch.core.clone(), watch.run);
+    let (core, run) = (subscription.core.clone(), subscription.run);
     let (mut last, mut below) = (None, 0);
     loop {
-        let seen = watch.news.borrow_and_update().clone();
-        let looks = moved == Moved::Look || seen.below != below;
+        let seen = subscription.updates.borrow_and_update().clone();
+        let checks_descendants = woken_up == WokenUp::Poll || seen.below != below;
         below = seen.below;
-        let told = moved == Moved::StoreNotification && !seen.ended;
-        match seen.summary().filter(|_| told) {
+        let is_current = woken_up == WokenUp::Update && !seen.ended;
+        match seen.summary().filter(|_| is_current) {
             Some(summary) => last = Some(summary.clone()),
-            // More is on its way to the disk, and it does not rest.
-            None if told && !looks => {}
+            // A further append is in flight, so the run does not rest.
+            None if is_current && !checks_descendants => {}
             None => {
                 last = stored(&core, run, until).await.or(last);
                 last.as_ref()?;
             }
         }
-        if moved == Moved::Over || last.as_ref().is_some_and(|last| last.status.rests()) {
+        if woken_up == WokenUp::TimedOut || last.as_ref().is_some_and(|last| last.status.rests()) {
             return last;
         }
-        if let Some(run) = last.as_ref().filter(|_| looks)
-            && waits_below(&core, run, until).await
+        if let Some(run) = last.as_ref().filter(|_| checks_descendants)
+            && descendant_waits(&core, run, until).await
         {
             return last;
         }
-        moved = changed(watch, until).await;
+        woken_up = changed(subscription, until).await;
     }
 }
 
-/// The last place on disk, once it is beyond a place or the time is over.
+/// The sequence number of the last durable event, once it is greater than `seq` or the time is over.
 pub(in crate::engine) async fn beyond(core: &Arc<Core>, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
     let until = Instant::now() + within;
-    let mut watch = Watch::of(core, run, WokenBy::Append);
-    let mut moved = Moved::Look;
+    let mut subscription = Subscription::to(core, run, WokenBy::Append);
+    let mut woken_up = WokenUp::Poll;
     let mut last = None;
     loop {
-        let seen = watch.news.borrow_and_update().clone();
-        match seen.seq.filter(|_| moved == Moved::StoreNotification && !seen.ended) {
+        let seen = subscription.updates.borrow_and_update().clone();
+        match seen.seq.filter(|_| woken_up == WokenUp::Update && !seen.ended) {
             Some(seen) => last = Some(seen),
             None => last = stored(core, run, until).await.map(|summary| summary.seq).or(last),
         }
-        if moved == Moved::Over || last.is_none_or(|last| last > seq) {
+        if woken_up == WokenUp::TimedOut || last.is_none_or(|last| last > seq) {
             return last;
         }
-        moved = changed(&mut watch, until).await;
+        woken_up = changed(&mut subscription, until).await;
     }
 }
 
-/// The run as the store shows it, where it answers soon enough.
+/// The run as it is stored; `None` where there is none, or the store does not answer in time.
 async fn stored(core: &Core, run: RunId, until: Instant) -> Option<RunSummary> {
-    timeout_at(until.max(Instant::now() + LOOK), core.ports.store.run(run)).await.ok()?.ok()?
+    timeout_at(until.max(Instant::now() + POLL_INTERVAL), core.ports.store.run(run)).await.ok()?.ok()?
 }
 
-/// Waits for a change, or for the next look where another process may have made one.
-async fn changed(watch: &mut Watch, until: Instant) -> Moved {
-    let core = &watch.core;
-    let elsewhere = core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(watch.run);
+/// Waits for an update, or for the time of the next poll where another process may move the run.
+async fn changed(subscription: &mut Subscription, until: Instant) -> WokenUp {
+    let core = &subscription.core;
+    let elsewhere = core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(subscription.run);
     tokio::select! {
-        _ = watch.news.changed() => Moved::StoreNotification,
-        () = tokio::time::sleep(LOOK), if elsewhere => Moved::Look,
-        () = tokio::time::sleep_until(until) => Moved::Over,
+        _ = subscription.updates.changed() => WokenUp::Update,
+        () = tokio::time::sleep(POLL_INTERVAL), if elsewhere => WokenUp::Poll,
+        () = tokio::time::sleep_until(until) => WokenUp::TimedOut,
     }
 }

@@ -1,9 +1,10 @@
-//! Where people and programs ask: start a run, say something to one, look at one.
+//! The engine's methods for people and programs: start a run, send it an order, wait for it, inspect it.
 //!
-//! Always true: what is said to a run becomes an event or is refused with a reason, and an answer is given only after
-//! that is on disk. Whether a run moves in this process, in another one or in none makes no difference to who asks.
+//! Always true: an order becomes an event or is refused with a reason, and the method returns only after the event is
+//! durable.
 //!
-//! When the store does not answer, nothing is known and that is said; asked again under the same id it is done once.
+//! When the store does not answer, the error says that the outcome is unknown. A start that is repeated under the same key
+//! is carried out once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use crate::engine::Engine;
 use crate::engine::api::explain;
 use crate::engine::api::follow;
-use crate::engine::api::follow::Watch;
+use crate::engine::api::follow::Subscription;
 use crate::engine::api::orders;
 use crate::engine::api::rerun;
 use crate::engine::api::start;
@@ -28,13 +29,13 @@ impl Engine {
     /// Starts a run. Its first event is on disk when this returns.
     ///
     /// # Errors
-    /// Nothing was started, or nobody knows.
+    /// Nothing was started, or whether it was is unknown.
     pub async fn start(&self, start: Start) -> Result<Started, StartError> {
         start::start(&self.core, start, |_| {}).await
     }
-    /// Starts a run; and what waits until it has ended or waits for a person or a signal, at most so long, and gives its
-    /// events where all of them were collected here. Cheaper than [`Engine::rest`] after [`Engine::start`]: the store is
-    /// not asked where nothing can have been missed.
+    /// Starts a run. The returned future resolves when the run has ended or waits for a person or a signal, at the latest
+    /// after `within`, with the run's events where all of them were collected in memory. Cheaper than [`Engine::rest`]
+    /// after [`Engine::start`]: a run that this call created is followed without reading the store.
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -43,39 +44,40 @@ impl Engine {
         start: Start,
         within: Duration,
     ) -> Result<(Started, BoxFuture<'_, Option<Vec<StoredEvent>>>), StartError> {
-        let mut watch = None;
-        let started = start::start(&self.core, start, |run| watch = Some(Watch::of_new(&self.core, run))).await?;
-        let rest = match watch.filter(|_| started.fresh) {
-            Some(watch) => follow::new_run_rest(watch, within).boxed(),
+        let mut subscription = None;
+        let started =
+            start::start(&self.core, start, |run| subscription = Some(Subscription::to_new(&self.core, run))).await?;
+        let rest = match subscription.filter(|_| started.fresh) {
+            Some(subscription) => follow::new_run_rest(subscription, within).boxed(),
             None => follow::rest(&self.core, started.run, within).map(|_| None).boxed(),
         };
         Ok((started, rest))
     }
-    /// The source of a plan of the files in force.
+    /// The definition of a plan that is in force.
     pub fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {
         let snapshot = self.core.files.snapshot.load();
         snapshot.plans.values().find(|plan| plan.id == *id).map(|plan| plan.source.clone())
     }
-    /// Starts another run of the same job that takes over the results of all that does not depend on a step.
+    /// Starts another run of the same job. It takes over the results of all steps that do not depend on the step `from`.
     ///
     /// # Errors
-    /// Nothing was started, or nobody knows.
+    /// Nothing was started, or whether it was is unknown.
     pub async fn rerun(&self, of: RunId, from: StepId, by: String) -> Result<Started, StartError> {
         rerun::rerun(&self.core, of, from, by).await
     }
-    /// Says something to a run. What came of it is on disk when this returns: the run after it.
+    /// Sends an order to a run. Returns the run after it; the events are durable by then.
     ///
     /// # Errors
-    /// It was refused, or nobody knows.
+    /// The order was refused, or whether it was carried out is unknown.
     pub async fn order(&self, run: RunId, order: Order, by: String) -> Result<RunSummary, OrderError> {
         orders::order(&self.core, run, order, by).await
     }
-    /// Waits until the run has ended or waits for a person or a signal, at most so long. The run then; `None` where
-    /// there is none.
+    /// Waits until the run has ended or waits for a person or a signal, at most `within`. Returns the run as it is then;
+    /// `None` where there is no such run.
     pub async fn rest(&self, run: RunId, within: Duration) -> Option<RunSummary> {
         follow::rest(&self.core, run, within).await
     }
-    /// Waits until the run has events beyond a place, at most so long. The last place that is on disk then.
+    /// Waits until events after `seq` are durable, at most `within`. Returns the sequence number of the last durable event.
     pub async fn beyond(&self, run: RunId, seq: Seq, within: Duration) -> Option<Seq> {
         follow::beyond(&self.core, run, seq, within).await
     }

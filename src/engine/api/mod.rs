@@ -1,7 +1,9 @@
-//! What callers, people and programs ask for: answer a request, start, order, look, follow, run again.
+//! The operations that callers, people and programs use: answer a request, start a run, send it an order, inspect it,
+//! wait for it, rerun it.
 //!
-//! Always true: what is asked of a run becomes an event or is refused with a reason; an answer is given only after that is
-//! on disk. Whether a run moves in this process, in another one or in none makes no difference to who asks.
+//! Always true: an order becomes an event or is refused with a reason, and the answer is given only after the event is
+//! durable. It makes no difference to the caller whether a task of this process moves the run, one of another process, or
+//! none.
 
 pub(super) mod arm;
 pub(super) mod child;

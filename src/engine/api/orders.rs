@@ -1,10 +1,10 @@
-//! What is asked of a run, wherever it is moved.
+//! Sends an order to a run, whichever process moves it.
 //!
-//! Always true: what is asked is done once; an answer is given after the events are on disk. A run that rests is woken
-//! for it, and one that another process moves gets it through the store.
+//! Always true: an order is carried out once, and answered after its events are durable. A resting run is woken for it;
+//! a run that another process moves gets the order through the store.
 //!
-//! When the other process does not come to it in time, whoever asks hears that nobody knows, and the asking stands: it
-//! is done when somebody moves the run.
+//! When the other process does not answer in time, the error says that the outcome is unknown. The order stays in the
+//! store and is carried out when a process moves the run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +23,10 @@ use crate::names::RunId;
 use crate::store::{OrderRecord, StoreNotification};
 use crate::workflow::{Order, RunSummary};
 
-/// How often the store is asked for an answer that no news tell of.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the store is asked for the answer, in case its notification was lost.
+const ANSWER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks something of a run.
+/// Sends an order to a run and waits for its answer.
 pub(in crate::engine) async fn order(
     core: &Arc<Core>,
     run: RunId,
@@ -35,17 +35,17 @@ pub(in crate::engine) async fn order(
 ) -> Result<RunSummary, OrderError> {
     let until = Instant::now() + Limits::ms(core.files.limits.order_wait_ms);
     loop {
-        let (reply, told) = oneshot::channel();
-        let asking = OrderRequest { order: order.clone(), by: by.clone(), reply };
-        match timeout_at(until, core.deliver(run, Message::Order(Box::new(asking)))).await {
+        let (reply, receiver) = oneshot::channel();
+        let request = OrderRequest { order: order.clone(), by: by.clone(), reply };
+        match timeout_at(until, core.deliver(run, Message::Order(Box::new(request)))).await {
             Ok(Ok(())) => {}
             Ok(Err(Undelivered::Draining)) => return Err(store("the process is shutting down", false)),
             Err(_) => return Err(store("the run takes no orders now (order_wait_ms)", false)),
         }
-        match timeout_at(until, told).await {
+        match timeout_at(until, receiver).await {
             Ok(Ok(Reply::Done(summary))) => return Ok(*summary),
             Ok(Ok(Reply::Error(why))) => return Err(why),
-            Ok(Ok(Reply::Elsewhere)) => return elsewhere(core, run, &order, by, until).await,
+            Ok(Ok(Reply::Elsewhere)) => return order_through_store(core, run, &order, by, until).await,
             Ok(Ok(Reply::Retry)) => {}
             Ok(Err(_)) => return Err(store("the run's task ended", true)),
             Err(_) => return Err(store("it was not on disk in time (order_wait_ms)", true)),
@@ -60,8 +60,8 @@ fn store(why: &str, unknown: bool) -> OrderError {
     OrderError::Store { why: why.to_owned(), unknown }
 }
 
-/// Asks through the store, and waits for the answer.
-async fn elsewhere(
+/// Stores the order for the process that moves the run, and waits until that process has stored the answer.
+async fn order_through_store(
     core: &Arc<Core>,
     run: RunId,
     order: &Order,
@@ -70,7 +70,7 @@ async fn elsewhere(
 ) -> Result<RunSummary, OrderError> {
     let order = serde_json::to_value(order).map_err(|error| OrderError::Unreadable(error.to_string()))?;
     let id = core.process.new_id();
-    let mut news = core.ports.store.notifications();
+    let mut notifications = core.ports.store.notifications();
     let record = OrderRecord { id, run, order, by, at: core.process.clock.now(), answer: None };
     match timeout_at(until, core.ports.store.put_order(record)).await {
         Ok(Ok(())) => {}
@@ -81,12 +81,12 @@ async fn elsewhere(
         if let Ok(Ok(Some(OrderRecord { answer: Some(answer), .. }))) =
             timeout_at(until, core.ports.store.order(id)).await
         {
-            return answered(core, run, answer).await;
+            return result_of(core, run, answer).await;
         }
-        let heard = async {
+        let settled = async {
             loop {
-                match news.recv().await {
-                    Ok(StoreNotification::Order(settled)) if settled == id => return,
+                match notifications.recv().await {
+                    Ok(StoreNotification::Order(order)) if order == id => return,
                     Ok(_) => {}
                     Err(broadcast::error::RecvError::Lagged(_)) => return,
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
@@ -94,8 +94,8 @@ async fn elsewhere(
             }
         };
         tokio::select! {
-            () = heard => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = settled => {}
+            () = tokio::time::sleep(ANSWER_POLL_INTERVAL) => {}
             () = tokio::time::sleep_until(until) => {
                 return Err(store("the process that moves the run has not answered (order_wait_ms)", true));
             }
@@ -103,7 +103,8 @@ async fn elsewhere(
     }
 }
 
-async fn answered(core: &Core, run: RunId, answer: Value) -> Result<RunSummary, OrderError> {
+/// The result of an order from the stored answer.
+async fn result_of(core: &Core, run: RunId, answer: Value) -> Result<RunSummary, OrderError> {
     let refused = answer.get("refused").map(refusal_of);
     if refused == Some(None) {
         return Err(OrderError::NoRun);
@@ -112,7 +113,9 @@ async fn answered(core: &Core, run: RunId, answer: Value) -> Result<RunSummary, 
         (Ok(Some(summary)), None) => Ok(summary),
         (Ok(Some(summary)), Some(refusal)) => Err(OrderError::Refused { run: Box::new(summary), refusal }),
         (Ok(None), _) => Err(OrderError::NoRun),
-        (Err(error), None) => Err(store(&format!("it was done, and the run cannot be shown: {error}"), true)),
+        (Err(error), None) => {
+            Err(store(&format!("the order was carried out, but the run cannot be read: {error}"), true))
+        }
         (Err(error), Some(refusal)) => Err(store(&format!("{refusal} ({error})"), false)),
     }
 }

@@ -1,7 +1,7 @@
-//! What a request becomes: a run that can begin, or the reason why not.
+//! Turns a request to a route into what its run is created from, or into the reply that says why no run is created.
 //!
-//! Always true: nothing has begun by then; of the request only those parts are kept that the plan reads, and credentials
-//! only sealed. Whose retry key it is was settled before, by `arm`.
+//! Always true: nothing of the run has begun when this returns; of the request only those parts are kept that the plan
+//! reads, and credentials are kept only sealed. Who owns the retry key was decided before, by `arm`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::names::RunId;
 use crate::store::{Remains, StoreError};
 use crate::workflow::{Creates, Event, Mode, Plan, RunStarted, RunStatus, deeper_than, evolve, fold, input_refused};
 
-/// All that a new run is made of.
-pub(in crate::engine) struct New {
+/// A request whose run can be created.
+pub(in crate::engine) struct AdmittedRun {
     pub plan: Arc<Plan>,
     pub permit: Option<OwnedSemaphorePermit>,
     pub started: RunStarted,
@@ -31,7 +31,10 @@ pub(in crate::engine) struct New {
     pub run_key: Option<Vec<u8>>,
 }
 
-/// Whether a run of this request can be made now; nothing has begun by then.
+/// Checks whether a run can be created for this request now.
+///
+/// # Errors
+/// It cannot: the reply for the caller.
 pub(in crate::engine) async fn prepare(
     core: &Core,
     snapshot: &Snapshot,
@@ -39,7 +42,7 @@ pub(in crate::engine) async fn prepare(
     run: RunId,
     fall_back: bool,
     deadline: Instant,
-) -> Result<New, Box<ArmReply>> {
+) -> Result<AdmittedRun, Box<ArmReply>> {
     let not_started = |reason, detail: &str| Err(Box::new(replies::not_started(fall_back, 503, reason, detail)));
     if *core.process.draining.borrow() {
         return not_started("shutting_down", "This process is shutting down");
@@ -48,7 +51,7 @@ pub(in crate::engine) async fn prepare(
         return not_started("no_workflow", &format!("There is no workflow `{}`", request.workflow));
     };
     let family = request.creates.as_ref().map(|(family, _)| family);
-    // Where legacy may not answer in its stead the alert has to do.
+    // Where the request may not fall back to legacy, the run is created all the same: the collision has raised an alert.
     if fall_back && family.is_some_and(|family| core.ports.pins.collided(family)) {
         return not_started("pin_collision", "Both arms have given out one id");
     }
@@ -73,13 +76,13 @@ pub(in crate::engine) async fn prepare(
             return Err(Box::new(reply));
         }
     };
-    match birth(core, &plan, request, run, &body, instance) {
-        Ok((started, credentials, run_key)) => Ok(New { plan, permit, started, credentials, run_key }),
+    match first_event(core, &plan, request, run, &body, instance) {
+        Ok((started, credentials, run_key)) => Ok(AdmittedRun { plan, permit, started, credentials, run_key }),
         Err(why) => not_started("no_store_key", why),
     }
 }
 
-/// What a request gets whose body the workflow does not take: what `respond` says of it, or a problem.
+/// The reply to a request whose body the workflow does not take: the one that `respond` declares for it, or a problem.
 fn bad_input(
     core: &Core,
     snapshot: &Snapshot,
@@ -89,9 +92,9 @@ fn bad_input(
     body: &Value,
     why: &[String],
 ) -> ArmReply {
-    let declared = birth(core, plan, request, run, body, None).ok().and_then(|(started, ..)| {
-        let never_begun = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
-        input_refused(&never_begun, plan, &snapshot.world, &why.join("; "))
+    let declared = first_event(core, plan, request, run, body, None).ok().and_then(|(started, ..)| {
+        let refused_run = evolve(None, &Event::RunStarted(Arc::new(started))).ok()?;
+        input_refused(&refused_run, plan, &snapshot.world, &why.join("; "))
     });
     match declared {
         Some(answer) => replies::answered(&answer, Default::default()),
@@ -99,7 +102,7 @@ fn bad_input(
     }
 }
 
-/// What the run that created the instance left: `id`, `input`, `output`, `status`.
+/// The value of `instance` in expressions, from the run that created it: `id`, `input`, `output`, `status`.
 async fn load_instance(
     core: &Core,
     plan: &Plan,
@@ -111,9 +114,9 @@ async fn load_instance(
         return Ok(None);
     }
     let run = instance.run.ok_or("It is not known which run created the instance")?;
-    let silent = "The store does not say what is known of the instance";
-    let known = timeout_at(deadline, known_of(core, run)).await.map_err(|_| silent)?;
-    let (remains, status) = known.map_err(|_| silent)?.ok_or("Nothing is known of the instance")?;
+    let no_answer = "The store does not say what is known of the instance";
+    let known = timeout_at(deadline, remains_of(core, run)).await.map_err(|_| no_answer)?;
+    let (remains, status) = known.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
     Ok(Some(Arc::new(serde_json::json!({
         "id": &*instance.key.id,
@@ -123,8 +126,8 @@ async fn load_instance(
     }))))
 }
 
-/// What its events say, or what is kept of them where they were purged.
-async fn known_of(core: &Core, run: RunId) -> Result<Option<(Remains, RunStatus)>, StoreError> {
+/// The result of a run, from its events, or from the summary that is kept of purged ones.
+async fn remains_of(core: &Core, run: RunId) -> Result<Option<(Remains, RunStatus)>, StoreError> {
     let events = core.events(run).await?;
     if let Ok(folded) = fold(events.iter().map(|stored| &stored.event)) {
         return Ok(Some((Remains::of_run(&folded), folded.status())));
@@ -137,18 +140,18 @@ async fn known_of(core: &Core, run: RunId) -> Result<Option<(Remains, RunStatus)
     Ok(remains.zip(summary).map(|(remains, summary)| (remains, summary.status)))
 }
 
-/// The run's first fact, the credentials that it may send on, and the sealed key to them.
-type Born = (RunStarted, BTreeMap<String, String>, Option<Vec<u8>>);
+/// The run's first event, the credentials that it may send on, and the sealed key to them.
+type FirstEvent = (RunStarted, BTreeMap<String, String>, Option<Vec<u8>>);
 
-/// What a request becomes.
-fn birth(
+/// The first event of the request's run.
+fn first_event(
     core: &Core,
     plan: &Plan,
     request: &ArmRequest,
     run: RunId,
     body: &Value,
     instance: Option<Arc<Value>>,
-) -> Result<Born, &'static str> {
+) -> Result<FirstEvent, &'static str> {
     let bounds = decode::Bounds::of(&core.files.limits, &core.files.key_secret);
     let facts = decode::facts(&request.request, body, plan, bounds.mark);
     let durable = request.mode != Mode::Rehearse && request.keep;
@@ -183,12 +186,12 @@ fn birth(
         sensitive: !plan.sensitive_values().is_empty(),
         rerun_of: None,
         by: None,
-        until: start::until(plan, now),
+        until: start::deadline(plan, now),
     };
     Ok((started, facts.credentials, run_key))
 }
 
-/// What the answer will create: under the engine's own id, or, of a dark run, under legacy's.
+/// The instance that the run creates: under the engine's own id, or, in a dark run, under the id that legacy gave it.
 fn creates(request: &ArmRequest, bounds: decode::Bounds) -> Option<Creates> {
     let (family, path) = request.creates.as_ref()?;
     let family = family.first_id();
@@ -198,7 +201,7 @@ fn creates(request: &ArmRequest, bounds: decode::Bounds) -> Option<Creates> {
         Mode::Dark => {
             let legacy: &Observation = request.legacy.as_ref().filter(|legacy| legacy.status().is_success())?;
             let Body::Whole(bytes) = legacy.body() else { return None };
-            let body = decode::coded(legacy.headers(), bytes, bounds).ok()?;
+            let body = decode::body_with_headers(legacy.headers(), bytes, bounds).ok()?;
             let id = match path.query(&body).first()? {
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),

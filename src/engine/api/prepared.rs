@@ -1,10 +1,10 @@
-//! A run that is ready to begin: the same for runs that callers wait for, that programs start and that runs begin.
+//! A run that is ready to be driven, whoever starts it: a request, a program or another run.
 //!
-//! Always true: a durable run exists with its first append, and its task holds its slot; whoever started it is told once
-//! what became of that append ([`StartAnswer`]). What it is made of was settled before, by `arm`, `start` and `child`.
+//! Always true: a durable run exists from its first append on, and its task holds its slot. Who started it gets the result
+//! of that append once ([`StartAnswer`]). Its parts were put together before, by `arm`, `start` and `child`.
 //!
-//! When the store refuses for sure, there is no run; when the outcome is unknown, that is said, and its task goes on
-//! trying.
+//! When the store refuses the first append, there is no run. When the outcome is unknown, the answer says so, and the
+//! run's task repeats the append.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
-use crate::engine::driver::{Caller, Driver, Parts};
+use crate::engine::driver::{Caller, Driver, DriverParts};
 use crate::engine::machine::StartAnswer;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::mailbox::Slot;
@@ -23,41 +23,41 @@ use crate::names::{Fence, Seq};
 use crate::store::Claim;
 use crate::workflow::{Event, Misfit, Mode, Plan, Run, RunStarted, evolve};
 
-/// All that a run's driver is made of.
+/// The parts from which the driver of a new run is made.
 pub(in crate::engine) struct PreparedRun {
     pub plan: Arc<Plan>,
-    /// As its first fact says.
+    /// The run after its first event.
     pub run: Run,
     pub snapshot: Arc<Snapshot>,
     pub credentials: BTreeMap<String, String>,
-    /// Opens its sealed credentials.
+    /// Opens the run's sealed credentials.
     pub run_key: Option<Vec<u8>>,
-    /// What its first append takes.
+    /// The retry key that its first append claims.
     pub claim: Option<Claim>,
     pub registration: Option<Registration>,
-    /// `None` of a run that is not kept.
+    /// `None` for a run that is not stored.
     pub slot: Option<Slot>,
-    /// How many runs are above it; only of rehearsals.
+    /// How many ancestors it has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
-    /// Its events go to the store. Not those of a rehearsal, nor of a run of a route that keeps none.
+    /// Its events are stored. False for rehearsals, and for runs of a route with `keep: none`.
     pub keep: bool,
 }
 
-/// Who waits for a run that begins.
+/// Who waits for a new run.
 pub(in crate::engine) enum Waiter {
     /// A caller, for the run's answer.
     Caller(Caller),
-    /// Whoever started it, for its first append.
+    /// Who started it, for the result of its first append.
     Starter(oneshot::Sender<StartAnswer>),
-    /// Nobody: it is part of its parent's task.
+    /// Nobody: it is driven within its parent's task.
     Nobody,
 }
 
 impl PreparedRun {
-    /// One that takes nothing over, claims nothing and has no slot yet.
+    /// A run without taken-over events, claim and slot.
     ///
     /// # Errors
-    /// Its first fact does not fit.
+    /// Its first event is invalid.
     pub fn new(plan: Arc<Plan>, started: RunStarted, snapshot: Arc<Snapshot>) -> Result<Self, Misfit> {
         let run = evolve(None, &Event::RunStarted(Arc::new(started)))?;
         let (credentials, run_key, claim, registration, slot, depth) = Default::default();
@@ -75,7 +75,7 @@ impl PreparedRun {
             Waiter::Starter(starter) => (None, Some(starter)),
             Waiter::Nobody => (None, None),
         };
-        let mut driver = Driver::new(Parts {
+        let mut driver = Driver::new(DriverParts {
             core: core.clone(),
             snapshot,
             plan,
@@ -92,7 +92,7 @@ impl PreparedRun {
             starter,
             depth,
         });
-        driver.born();
+        driver.record_started();
         driver
     }
 }

@@ -1,10 +1,11 @@
-//! Another run of the same job that takes over what the run before it finished.
+//! Reruns: another run of the same job, the successor, takes over results of a run, the predecessor.
 //!
-//! Always true: it keeps the plan of the run before it and answers nobody; what it takes over is on disk with its birth.
-//! A run has one heir: it is begun anew only where it is the newest of its job, and of all who ask at the same time one
-//! wins. A run that could go on ends first, with its heir's id and credentials on disk; the heir is born after that, and
-//! where it was not (a crash, a store that refuses) `pending_runs` bears it, and so does asking for the same rerun again. What makes sense to take
-//! over is judged by `workflow`.
+//! Always true: the successor keeps the plan of its predecessor and has no caller; the events that it takes over are in its
+//! first append. A run has at most one successor: only the newest run of a job can be rerun, and of several reruns at the
+//! same time one wins, by a claim in the store. A predecessor that has not ended is ended first, by an event that holds the
+//! successor's id and credentials. The successor is created after that; where it was not (a crash, a refused append), the
+//! outbox (`pending_runs`) creates it, and so does a repetition of the same rerun. What may be taken over is decided by
+//! `workflow`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ fn store(why: impl ToString) -> StartError {
     StartError::Store { why: why.to_string(), unknown: false }
 }
 
-/// Starts it.
+/// Starts the successor of a run.
 pub(in crate::engine) async fn rerun(
     core: &Arc<Core>,
     of: RunId,
@@ -35,21 +36,21 @@ pub(in crate::engine) async fn rerun(
 ) -> Result<Started, StartError> {
     let Some(summary) = core.ports.store.run(of).await.map_err(store)? else { return Err(StartError::NoRun) };
     let job = summary.job.unwrap_or(JobId(of.0));
-    newest(core, of, job).await?;
-    let mut before = read(core, of).await?;
-    judged(&before, &from)?;
-    let permit = start::admitted(core)?;
-    if !before.run.is_final() {
-        hand_over(core, &before, &from, by.clone()).await?;
-        before = read(core, of).await?;
+    check_newest(core, of, job).await?;
+    let mut predecessor = read(core, of).await?;
+    carried_over(&predecessor, &from)?;
+    let permit = start::acquire_permit(core)?;
+    if !predecessor.run.is_final() {
+        hand_over(core, &predecessor, &from, by.clone()).await?;
+        predecessor = read(core, of).await?;
     }
-    let taken_over = judged(&before, &from)?;
-    let (old, plan) = (before.run, before.plan);
-    let heir = match old.superseded() {
-        Some(superseded) => recorded(core, &old, superseded).await?,
-        None => sealed(core, &old, before.credentials, by).await?,
+    let taken_over = carried_over(&predecessor, &from)?;
+    let (old, plan) = (predecessor.run, predecessor.plan);
+    let successor = match old.superseded() {
+        Some(superseded) => recorded_successor(core, &old, superseded).await?,
+        None => new_successor(core, &old, predecessor.credentials, by).await?,
     };
-    let Heir { run, by, credentials, sealed, run_key } = heir;
+    let Successor { run, by, credentials, sealed, run_key } = successor;
     let now = core.process.clock.now();
     let started = RunStarted {
         run,
@@ -61,63 +62,63 @@ pub(in crate::engine) async fn rerun(
         parent: None,
         rerun_of: Some(of),
         by: Some(by),
-        until: start::until(&plan, now),
+        until: start::deadline(&plan, now),
         ..(**old.started()).clone()
     };
     let claim = claim(of);
     let registration = match start::register(core, run, Some(claim)).await {
         Ok(Ok(registration)) => registration,
-        Ok(Err(other)) | Err(StartError::KeyReused(other)) => return Err(has_heir(other)),
+        Ok(Err(other)) | Err(StartError::KeyReused(other)) => return Err(has_successor(other)),
         Err(error) => return Err(error),
     };
-    let birth = NewRun { plan, started, taken_over, credentials, run_key, claim: Some(claim) };
-    match start::born(core, birth, registration, permit).await {
-        Ok(Started { run, fresh: false, .. }) | Err(StartError::KeyReused(run)) => Err(has_heir(run)),
+    let new_run = NewRun { plan, started, taken_over, credentials, run_key, claim: Some(claim) };
+    match start::create(core, new_run, registration, permit).await {
+        Ok(Started { run, fresh: false, .. }) | Err(StartError::KeyReused(run)) => Err(has_successor(run)),
         Err(StartError::Store { why, .. }) if old.superseded().is_some() => {
-            let why =
-                format!("{run} is to take its registration, and whether it was born is unknown: ask again ({why})");
+            let why = format!("whether the successor {run} was started is unknown: repeat the rerun ({why})");
             Err(StartError::Store { why, unknown: true })
         }
-        born => born,
+        result => result,
     }
 }
 
-fn has_heir(heir: RunId) -> StartError {
-    StartError::Invalid(format!("{heir} has taken its registration: rerun that one"))
+fn has_successor(successor: RunId) -> StartError {
+    StartError::Invalid(format!("{successor} supersedes this run: rerun that one"))
 }
 
-/// What is taken over.
-fn judged(before: &Read, from: &StepId) -> Result<Vec<Event>, StartError> {
-    workflow::rerun(&before.run, &before.plan, from).map_err(|refusal| match refusal {
+/// The events that the successor takes over.
+fn carried_over(predecessor: &Read, from: &StepId) -> Result<Vec<Event>, StartError> {
+    workflow::rerun(&predecessor.run, &predecessor.plan, from).map_err(|refusal| match refusal {
         Refusal::NoSuchStep => StartError::NoStep,
         refusal => StartError::Invalid(refusal.to_string()),
     })
 }
 
-/// Whoever is begun anew is the newest run of its job.
-async fn newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartError> {
+/// Refuses a run that is not the newest of its job.
+async fn check_newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartError> {
     let filter = RunFilter { job: Some(job), limit: 1, ..RunFilter::default() };
     match core.ports.store.runs(filter).await.map_err(store)?.first() {
-        Some(newest) if newest.run_id != of => Err(has_heir(newest.run_id)),
+        Some(newest) if newest.run_id != of => Err(has_successor(newest.run_id)),
         Some(_) | None => Ok(()),
     }
 }
 
 async fn read(core: &Core, of: RunId) -> Result<Read, StartError> {
-    load::read(core, of, Beginning::FirstEvent).await.map_err(|unloaded| match unloaded {
+    load::read(core, of, Beginning::FirstEvent).await.map_err(|error| match error {
         LoadError::Store(error) => store(error),
         LoadError::Unreadable(why) | LoadError::Withheld(why) => StartError::Invalid(why),
     })
 }
 
-/// One run takes the place of another: of two that want to, the store knows one.
+/// The claim of a successor's first append: of two successors of the same run, the store accepts one.
 fn claim(of: RunId) -> Claim {
-    let key = blake3::derive_key("pointsman 1 takes the registration of a run", of.0.as_bytes());
+    // Stored claims depend on this text.
+    let key = blake3::derive_key("pointsman 1 takes the place of a run", of.0.as_bytes());
     Claim { key: RetryKey(key), request: [0; 32], any_caller: None }
 }
 
-/// `id`, or one behind the other run's where another process's clock was ahead: the newest run of a job is the one that
-/// counts.
+/// `id` where it sorts after the predecessor's, else an id one second later than that: the newest run of a job is found by
+/// the order of ids, and the clock of the process that created the predecessor may have been ahead.
 fn id_after(of: RunId, id: Uuid) -> RunId {
     if id > of.0 {
         return RunId(id);
@@ -126,8 +127,8 @@ fn id_after(of: RunId, id: Uuid) -> RunId {
     RunId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds.saturating_add(1), nanos)))
 }
 
-/// What the new run is born with.
-struct Heir {
+/// What the successor is created with, beside the events that it takes over.
+struct Successor {
     run: RunId,
     by: String,
     credentials: BTreeMap<String, String>,
@@ -135,12 +136,13 @@ struct Heir {
     run_key: Option<Vec<u8>>,
 }
 
-/// Ends a run that could go on, in the favour of its heir.
-async fn hand_over(core: &Arc<Core>, before: &Read, from: &StepId, by: String) -> Result<(), StartError> {
-    let of = before.run.id();
-    let Heir { run, by, sealed, run_key, .. } = sealed(core, &before.run, before.credentials.clone(), by).await?;
+/// Ends a run that has not ended, by an event that names its successor.
+async fn hand_over(core: &Arc<Core>, predecessor: &Read, from: &StepId, by: String) -> Result<(), StartError> {
+    let of = predecessor.run.id();
+    let Successor { run, by, sealed, run_key, .. } =
+        new_successor(core, &predecessor.run, predecessor.credentials.clone(), by).await?;
     if run_key.is_some() {
-        // Before the event: it opens nothing until then, and whoever comes after a crash needs it.
+        // Before the event: until then the key opens nothing, and after a crash the rerun that is repeated needs it.
         core.ports.store.put_run_key(run, run_key).await.map_err(store)?;
     }
     let has_key = sealed.is_some();
@@ -150,7 +152,7 @@ async fn hand_over(core: &Arc<Core>, before: &Read, from: &StepId, by: String) -
         && !matches!(ordered, Ok(_) | Err(OrderError::Store { unknown: true, .. }))
         && let Err(error) = core.ports.store.put_run_key(run, None).await
     {
-        tracing::debug!(%run, %error, "a key without a run stays: it opens nothing");
+        tracing::debug!(%run, %error, "the key of a run that was not created stays in the store: it opens nothing");
     }
     match ordered {
         Ok(_) => Ok(()),
@@ -165,9 +167,14 @@ async fn hand_over(core: &Arc<Core>, before: &Read, from: &StepId, by: String) -
     }
 }
 
-/// An heir under a new id.
-async fn sealed(core: &Core, old: &Run, credentials: BTreeMap<String, String>, by: String) -> Result<Heir, StartError> {
-    opened(old, &credentials)?;
+/// A successor under a new id, with its credentials sealed.
+async fn new_successor(
+    core: &Core,
+    old: &Run,
+    credentials: BTreeMap<String, String>,
+    by: String,
+) -> Result<Successor, StartError> {
+    check_credentials(old, &credentials)?;
     let run = id_after(old.id(), core.process.new_id());
     let sealed = match credentials.is_empty() {
         true => None,
@@ -177,11 +184,11 @@ async fn sealed(core: &Core, old: &Run, credentials: BTreeMap<String, String>, b
         }
     };
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
-    Ok(Heir { run, by, credentials, sealed, run_key })
+    Ok(Successor { run, by, credentials, sealed, run_key })
 }
 
-/// The heir that the run names.
-async fn recorded(core: &Core, old: &Run, superseded: &Superseded) -> Result<Heir, StartError> {
+/// The successor that the run's last event names.
+async fn recorded_successor(core: &Core, old: &Run, superseded: &Superseded) -> Result<Successor, StartError> {
     let Superseded { by: run, sealed, who, .. } = superseded;
     let run_key = match sealed {
         Some(_) => core.ports.store.run_key(*run).await.map_err(store)?,
@@ -190,22 +197,22 @@ async fn recorded(core: &Core, old: &Run, superseded: &Superseded) -> Result<Hei
     let credentials = sealed.as_ref().zip(run_key.as_ref());
     let credentials =
         credentials.and_then(|(sealed, key)| core.ports.sealer.open(*run, sealed, key)).unwrap_or_default();
-    opened(old, &credentials)?;
-    Ok(Heir { run: *run, by: who.clone(), credentials, sealed: sealed.clone(), run_key })
+    check_credentials(old, &credentials)?;
+    Ok(Successor { run: *run, by: who.clone(), credentials, sealed: sealed.clone(), run_key })
 }
 
-/// Whether what the caller sent is still there.
-fn opened(old: &Run, credentials: &BTreeMap<String, String>) -> Result<(), StartError> {
+/// Refuses a rerun whose credentials of the caller were erased when the predecessor ended.
+fn check_credentials(old: &Run, credentials: &BTreeMap<String, String>) -> Result<(), StartError> {
     let missing = old.started().credentials.iter().find(|name| !credentials.contains_key(*name));
-    let why = |name| format!("`{name}` of the caller is gone with the end of the run: start it anew");
+    let why = |name| format!("the caller's `{name}` was erased when the run ended: start a new run instead");
     missing.map_or(Ok(()), |name| Err(StartError::Invalid(why(name))))
 }
 
 /// The first half of a rerun, for the test of a crash after it.
 #[cfg(test)]
 pub(in crate::engine) async fn tests_hand_over(engine: &crate::engine::Engine, of: RunId, from: &str) -> RunId {
-    let before = read(&engine.core, of).await.unwrap_or_else(|error| panic!("{error}"));
-    hand_over(&engine.core, &before, &from.into(), "ann".into()).await.unwrap_or_else(|error| panic!("{error}"));
+    let predecessor = read(&engine.core, of).await.unwrap_or_else(|error| panic!("{error}"));
+    hand_over(&engine.core, &predecessor, &from.into(), "ann".into()).await.unwrap_or_else(|error| panic!("{error}"));
     let after = read(&engine.core, of).await.unwrap_or_else(|error| panic!("{error}"));
     after.run.superseded().map(|superseded| superseded.by).unwrap_or_else(|| panic!("it is not handed over"))
 }

@@ -1,11 +1,11 @@
 //! Runs that people and programs start.
 //!
-//! Always true: of all starts with one key, in this process and before it, one makes a run, and all get that one; a
-//! birth is on disk before anybody hears of it. Such a run has no route and answers nobody: what `respond` gives is its
-//! output.
+//! Always true: of all starts with one key, in this process and before it, one creates a run, and all return that run. A
+//! start returns only after the run's first event is durable. Such a run has no route and no caller: what `respond` gives
+//! is its output.
 //!
-//! When the store refuses for sure, nothing was started; when it does not answer, that is said, and asking again with
-//! the same key does nothing twice.
+//! When the store refuses the first append, nothing was started. When it does not answer, the error says that the outcome
+//! is unknown, and repeating the start with the same key starts no second run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use crate::store::{Claim, FirstTry};
 use crate::workflow::{BytesMark, Event, Mode, Parent, Plan, RunStarted};
 
 /// What expressions see as the path of a request that came to no route.
-const PATH: &str = "/api/v2/orchestrate/run";
+const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
 
-/// Where a run comes from that no route started.
+/// The origin of a run that no route started.
 pub(in crate::engine) struct Origin {
     pub mode: Mode,
     pub by: Option<String>,
@@ -40,24 +40,30 @@ pub(in crate::engine) struct Origin {
     pub parent: Option<Parent>,
     pub legacy: Option<Arc<Value>>,
     pub traceparent: Option<String>,
-    /// Not longer than this.
+    /// The latest end of the run.
     pub until: Option<Timestamp>,
-    /// Marks what stands for bytes.
+    /// Distinguishes the engine's encoding of raw bytes from JSON that looks like it.
     pub mark: BytesMark,
 }
 
-/// When a run of the plan that is born now is over, finished or not.
-pub(in crate::engine) fn until(plan: &Plan, now: Timestamp) -> Option<Timestamp> {
+/// When a run that starts now must have ended, by the `deadline` of its plan.
+pub(in crate::engine) fn deadline(plan: &Plan, now: Timestamp) -> Option<Timestamp> {
     plan.deadline.and_then(|deadline| now.checked_add(deadline).ok())
 }
 
-/// The first fact of a run that no route started: its request is a POST of the input.
-pub(in crate::engine) fn started(plan: &Plan, run: RunId, input: &Value, origin: Origin, now: Timestamp) -> RunStarted {
+/// The first event of a run that no route started: its request is a POST of the input.
+pub(in crate::engine) fn first_event(
+    plan: &Plan,
+    run: RunId,
+    input: &Value,
+    origin: Origin,
+    now: Timestamp,
+) -> RunStarted {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let request = RequestCopy {
         method: http::Method::POST,
-        path: PATH.to_owned(),
+        path: REQUEST_PATH.to_owned(),
         query: None,
         params: Vec::new(),
         headers,
@@ -66,7 +72,7 @@ pub(in crate::engine) fn started(plan: &Plan, run: RunId, input: &Value, origin:
     };
     let facts = decode::facts(&request, input, plan, origin.mark);
     let Origin { mode, by, job, parent, legacy, traceparent, until, mark: _ } = origin;
-    let until = [until, self::until(plan, now)].into_iter().flatten().min();
+    let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,
         workflow: plan.workflow.clone(),
@@ -91,7 +97,8 @@ pub(in crate::engine) fn started(plan: &Plan, run: RunId, input: &Value, origin:
     }
 }
 
-/// Starts a run. Whoever wants to wait for it gets to watch it before it is born, where this asking makes it.
+/// Starts a run. Where this call creates it, `watch` is called first: who subscribes to the run there misses none of its
+/// events.
 pub(in crate::engine) async fn start(
     core: &Arc<Core>,
     start: Start,
@@ -108,9 +115,9 @@ pub(in crate::engine) async fn start(
     let run = RunId(core.process.new_id());
     let registration = match register(core, run, claim).await? {
         Ok(registration) => registration,
-        Err(other) => return before(core, other).await,
+        Err(other) => return earlier_start(core, other).await,
     };
-    let permit = admitted(core)?;
+    let permit = acquire_permit(core)?;
     let origin = Origin {
         mode: Mode::Real,
         by: Some(by),
@@ -121,15 +128,18 @@ pub(in crate::engine) async fn start(
         until: None,
         mark: BytesMark::new(&core.files.key_secret),
     };
-    let started = started(&plan, run, &input, origin, core.process.clock.now());
+    let started = first_event(&plan, run, &input, origin, core.process.clock.now());
     let (credentials, run_key) = Default::default();
     watch(run);
-    born(core, NewRun { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, registration, permit)
+    create(core, NewRun { plan, started, taken_over: Vec::new(), credentials, run_key, claim }, registration, permit)
         .await
 }
 
-/// A permit for one more run, where the process is not draining.
-pub(in crate::engine) fn admitted(core: &Core) -> Result<OwnedSemaphorePermit, StartError> {
+/// A permit for one more run.
+///
+/// # Errors
+/// The process is draining, or the limit of runs in flight is reached.
+pub(in crate::engine) fn acquire_permit(core: &Core) -> Result<OwnedSemaphorePermit, StartError> {
     if *core.process.draining.borrow() {
         return Err(StartError::Unavailable("this process is shutting down".into()));
     }
@@ -137,25 +147,28 @@ pub(in crate::engine) fn admitted(core: &Core) -> Result<OwnedSemaphorePermit, S
     core.schedule.real_permits.clone().try_acquire_owned().map_err(full)
 }
 
-/// What a run is born with.
+/// What a run is created from.
 pub(in crate::engine) struct NewRun {
     pub plan: Arc<Plan>,
     pub started: RunStarted,
-    /// Of the run before it.
+    /// Events that a rerun takes over from the run that it supersedes.
     pub taken_over: Vec<Event>,
     pub credentials: BTreeMap<String, String>,
     pub run_key: Option<Vec<u8>>,
     pub claim: Option<Claim>,
 }
 
-/// Brings a run into the world and waits until that is on disk.
-pub(in crate::engine) async fn born(
+/// Creates a run; returns when its first event is durable.
+///
+/// # Errors
+/// The store refused the first append, or whether it did is unknown.
+pub(in crate::engine) async fn create(
     core: &Arc<Core>,
-    birth: NewRun,
+    new_run: NewRun,
     registration: Registration,
     permit: OwnedSemaphorePermit,
 ) -> Result<Started, StartError> {
-    let NewRun { plan, started, taken_over, credentials, run_key, claim } = birth;
+    let NewRun { plan, started, taken_over, credentials, run_key, claim } = new_run;
     let store = |why: String, unknown| StartError::Store { why, unknown };
     core.run_tasks.supervise(core);
     let (id, job, plan_id) = (started.run, started.job, plan.id.clone());
@@ -163,21 +176,21 @@ pub(in crate::engine) async fn born(
     let prepared = prepared.map_err(|misfit| store(misfit.to_string(), false))?;
     let slot = core.slot_of_new(&prepared.run);
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };
-    let (tell, told) = oneshot::channel();
-    let mut driver = prepared.driver(core, Waiter::Starter(tell));
-    driver.takes_over(taken_over).map_err(|why| store(why, false))?;
+    let (answer_sender, answer) = oneshot::channel();
+    let mut driver = prepared.driver(core, Waiter::Starter(answer_sender));
+    driver.record_carried_over(taken_over).map_err(|why| store(why, false))?;
     driver::spawn_in_engine(core, driver, Some(permit));
-    match told.await {
+    match answer.await {
         Ok(StartAnswer::Stored) => Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, fresh: true }),
         Ok(StartAnswer::OtherRun { run, same_request: false }) => Err(StartError::KeyReused(run)),
-        Ok(StartAnswer::OtherRun { run, same_request: true }) => before(core, run).await,
+        Ok(StartAnswer::OtherRun { run, same_request: true }) => earlier_start(core, run).await,
         Ok(StartAnswer::NotStored(why)) => Err(store(why, false)),
         Ok(StartAnswer::Unknown(why)) => Err(store(why, true)),
-        Err(_) => Err(store("the process ended before it was on disk".into(), true)),
+        Err(_) => Err(store("the process ended before the run was on disk".into(), true)),
     }
 }
 
-/// A place for the run and its key, or the run that has the key and is on disk.
+/// Registers the run and its key; or returns the run that has the key already and is on disk.
 pub(in crate::engine) async fn register(
     core: &Arc<Core>,
     run: RunId,
@@ -191,7 +204,7 @@ pub(in crate::engine) async fn register(
                 if durable.wait_for(|durable| *durable).await.is_ok() {
                     return Ok(Err(run));
                 }
-                // It left, with nothing on disk or in doubt: the store knows.
+                // Its task ended without a durable event, or with an unknown outcome: the store is asked.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -211,13 +224,16 @@ pub(in crate::engine) async fn register(
     }
 }
 
-/// A run that an earlier start made.
-async fn before(core: &Core, run: RunId) -> Result<Started, StartError> {
+/// The run that an earlier start with the same key created.
+async fn earlier_start(core: &Core, run: RunId) -> Result<Started, StartError> {
     match core.ports.store.run(run).await {
         Ok(Some(summary)) => {
             Ok(Started { run, job: summary.job.unwrap_or(JobId(run.0)), plan: summary.plan_id, fresh: false })
         }
-        Ok(None) => Err(StartError::Store { why: format!("{run} has the key and is not there"), unknown: true }),
+        Ok(None) => Err(StartError::Store {
+            why: format!("the key belongs to {run}, and the store has no such run"),
+            unknown: true,
+        }),
         Err(error) => Err(StartError::Store { why: error.to_string(), unknown: true }),
     }
 }

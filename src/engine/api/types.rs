@@ -1,4 +1,4 @@
-//! What people and programs ask of the engine, and what they are told.
+//! The parameters, results and errors of the engine's operations.
 
 use serde_json::Value;
 
@@ -6,20 +6,20 @@ use crate::flag::RetryKey;
 use crate::names::{JobId, PlanId, RunId, WorkflowName};
 use crate::workflow::{Refusal, RunSummary};
 
-/// What is started.
+/// A request to start a run.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Which workflow.
+    /// The workflow to run.
     pub workflow: WorkflowName,
     /// The body of its request.
     pub input: Value,
     /// Who starts it.
     pub by: String,
-    /// Names the start, with a hash of what is started: a second one under the same key gets the same run.
+    /// The idempotency key, with a hash of the request: a second start under the same key returns the same run.
     pub key: Option<(RetryKey, [u8; 32])>,
 }
 
-/// A run that was started, now or before under the same key.
+/// A run that was started by this call, or by an earlier one with the same key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Started {
     /// The run.
@@ -28,7 +28,7 @@ pub struct Started {
     pub job: JobId,
     /// Its plan.
     pub plan: PlanId,
-    /// It was started by this asking.
+    /// Whether this call started it.
     pub fresh: bool,
 }
 
@@ -38,9 +38,9 @@ pub enum StartError {
     /// There is no such workflow.
     #[error("there is no workflow `{workflow}`")]
     UnknownWorkflow {
-        /// What was asked for.
+        /// The requested workflow.
         workflow: String,
-        /// What there is.
+        /// The names of all workflows.
         known: Vec<String>,
     },
     /// The schema refuses the body: JSON pointers and what is wrong there.
@@ -49,35 +49,35 @@ pub enum StartError {
     /// The key belongs to a start with another body.
     #[error("the idempotency key belongs to {0}, which was started with another body")]
     KeyReused(RunId),
-    /// Not now: as many runs as may be, or the process ends. Nothing was done.
+    /// The limit of runs in flight is reached, or the process is shutting down. Nothing was done.
     #[error("{0}")]
     Unavailable(String),
-    /// The run of which a rerun was asked makes no sense of it.
+    /// The run cannot be rerun like this.
     #[error("{0}")]
     Invalid(String),
-    /// The run of which a rerun was asked has no such step.
+    /// The plan of the run to be rerun has no such step.
     #[error("the plan has no such step")]
     NoStep,
     /// There is no such run.
     #[error("there is no such run")]
     NoRun,
-    /// The store refused it for sure, or did not answer: `unknown` is then true.
+    /// The store refused the write, or did not answer: then `unknown` is true.
     #[error("{why}")]
     Store {
         /// What happened.
         why: String,
-        /// Whether it was started is unknown: ask again with the same key.
+        /// Whether the run was started is unknown: repeat the request with the same key.
         unknown: bool,
     },
 }
 
-/// Why what was said to a run was not done.
+/// Why an order was not carried out.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum OrderError {
     /// There is no such run.
     #[error("there is no such run")]
     NoRun,
-    /// The run refuses it where it stands.
+    /// The run refuses the order in its present state.
     #[error("{refusal}")]
     Refused {
         /// The run.
@@ -85,28 +85,28 @@ pub enum OrderError {
         /// Why.
         refusal: Refusal,
     },
-    /// It cannot be driven here: its plan or events cannot be read.
+    /// This process cannot move the run: its plan or events cannot be read.
     #[error("{0}")]
     Unreadable(String),
-    /// The store refused it for sure, or did not answer: `unknown` is then true.
+    /// The store refused the write, or did not answer: then `unknown` is true.
     #[error("{why}")]
     Store {
         /// What happened.
         why: String,
-        /// Whether it was done is unknown: look at the run.
+        /// Whether the order was carried out is unknown: the state of the run shows it.
         unknown: bool,
     },
 }
 
-/// What one waits for.
+/// What an unfinished run waits for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     /// The run.
     pub run: RunSummary,
-    /// In a sentence: what it waits for, since when, and what would move it.
+    /// One sentence: what it waits for, since when, and what would move it.
     pub sentence: String,
-    /// Each cause of its next step, one line each.
+    /// Everything that it waits for, one line each.
     pub waits: Vec<String>,
-    /// Nothing would ever move it: a bug.
+    /// Nothing would ever move it, which is a bug.
     pub stuck: bool,
 }

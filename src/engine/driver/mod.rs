@@ -1,16 +1,17 @@
-//! Runs one run's machine: performs what it puts out, and feeds back what came of it.
+//! Drives one run's machine: performs its outputs, and feeds their results back as inputs.
 //!
-//! Always true: nothing is decided here. Outputs are performed in their order; the state of the kill switch and whether the
-//! process drains are fed before any other input, so that nothing begins that they forbid. When this task is dropped,
-//! what is in the store is what the next process goes on from.
+//! Always true: nothing is decided here. Outputs are performed in their order. The state of the kill switch and whether the
+//! process drains are fed before any other input, so that nothing begins that they forbid. When this task is dropped, the
+//! next process continues the run from what is in the store.
 //!
-//! A slow service, a slow store and a slow child are futures here, and the run goes on meanwhile.
+//! A call, an append and a query are futures here: while the service, the store or a child is slow, the run goes on.
 
 mod perform;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -37,34 +38,34 @@ use crate::workflow::{AttemptResult, Event, Mode, Plan, Run};
 
 /// Who waits for a run's answer.
 pub(super) struct Caller {
-    pub tell: oneshot::Sender<CallerAnswer>,
+    pub answer_sender: oneshot::Sender<CallerAnswer>,
     pub may_fall_back: bool,
-    /// A little before the caller's deadline, to leave time for recording what it is answered.
+    /// Somewhat before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Instant,
 }
 
-/// What a new driver is made of.
-pub(super) struct Parts {
+/// The parts of a new driver.
+pub(super) struct DriverParts {
     pub core: Arc<Core>,
     pub snapshot: Arc<Snapshot>,
     pub plan: Arc<Plan>,
     pub run: Run,
     pub credentials: BTreeMap<String, String>,
     pub executor: Arc<dyn Executor>,
-    /// `None` of a run that is not kept: a rehearsal's, or of a route that keeps none.
+    /// `None` for a run that is not stored: of a rehearsal, or of a route with `keep: none`.
     pub writer: Option<(Writer, Writes)>,
     pub claim: Option<Claim>,
     /// Sequence number of the last durable event; 0 for a new run.
     pub durable_seq: Seq,
     pub clock: Clock,
     pub caller: Option<Caller>,
-    /// Tells who comes with the same retry key what becomes of it.
+    /// Announces the result to requests with the same retry key.
     pub registration: Option<Registration>,
-    /// Where messages come; a run that is not kept gets none.
+    /// Receives the run's messages; `None` for a run that is not stored.
     pub slot: Option<Slot>,
-    /// Waits for the run's first append.
+    /// Is sent the result of the run's first append.
     pub starter: Option<oneshot::Sender<StartAnswer>>,
-    /// How many runs are above it; only of rehearsals.
+    /// How many ancestors it has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
 }
 
@@ -82,44 +83,44 @@ pub(super) struct Driver {
     slot: Option<Slot>,
     takes_messages: bool,
     metrics: RunMetrics,
-    spawn: Arc<SpawnGate>,
+    spawn_gate: Arc<SpawnGate>,
     depth: u64,
-    /// Whoever ordered something and waits for an answer.
-    askers: HashMap<Ticket, oneshot::Sender<Reply>>,
-    tickets: u64,
+    /// The senders of orders that wait for an answer.
+    order_replies: HashMap<Ticket, oneshot::Sender<Reply>>,
+    next_ticket: u64,
     calls: FuturesUnordered<BoxFuture<'static, (CallId, AttemptResult)>>,
-    looks: FuturesUnordered<BoxFuture<'static, Input>>,
+    queries: FuturesUnordered<BoxFuture<'static, Input>>,
     timer: Option<Timestamp>,
     end: Option<End>,
 }
 
-/// What everybody obeys, as it was fed to the machine last.
-struct Levels {
+/// The states that bind every run: the kill switch and draining, as they were fed to the machine last.
+struct GlobalState {
     freeze: watch::Receiver<Freeze>,
     draining: watch::Receiver<bool>,
-    frozen: bool,
-    drains: bool,
+    is_frozen: bool,
+    is_draining: bool,
 }
 
-impl Levels {
+impl GlobalState {
     fn of(core: &Core) -> Self {
         let (mut freeze, mut draining) = (core.process.kill_switch.subscribe(), core.process.draining.subscribe());
-        let frozen = *freeze.borrow_and_update() == Freeze::Effects;
-        let drains = *draining.borrow_and_update();
-        Self { freeze, draining, frozen, drains }
+        let is_frozen = *freeze.borrow_and_update() == Freeze::Effects;
+        let is_draining = *draining.borrow_and_update();
+        Self { freeze, draining, is_frozen, is_draining }
     }
-    /// What has changed since the last time.
-    fn notifications(&mut self) -> Vec<Input> {
-        let mut news = Vec::new();
-        let frozen = *self.freeze.borrow_and_update() == Freeze::Effects;
-        if std::mem::replace(&mut self.frozen, frozen) != frozen {
-            news.push(Input::Freeze(frozen));
+    /// The changes since the last call, as inputs.
+    fn changes(&mut self) -> Vec<Input> {
+        let mut changes = Vec::new();
+        let is_frozen = *self.freeze.borrow_and_update() == Freeze::Effects;
+        if std::mem::replace(&mut self.is_frozen, is_frozen) != is_frozen {
+            changes.push(Input::Freeze(is_frozen));
         }
-        let drains = *self.draining.borrow_and_update();
-        if !std::mem::replace(&mut self.drains, drains) && drains {
-            news.push(Input::Drain);
+        let is_draining = *self.draining.borrow_and_update();
+        if !std::mem::replace(&mut self.is_draining, is_draining) && is_draining {
+            changes.push(Input::Drain);
         }
-        news
+        changes
     }
     async fn changed(&mut self) {
         let closed = tokio::select! {
@@ -133,8 +134,8 @@ impl Levels {
 }
 
 impl Driver {
-    pub fn new(parts: Parts) -> Self {
-        let Parts {
+    pub fn new(parts: DriverParts) -> Self {
+        let DriverParts {
             core,
             snapshot,
             plan,
@@ -176,36 +177,36 @@ impl Driver {
             executor,
             writer,
             clock,
-            caller: caller.map(|caller| caller.tell),
+            caller: caller.map(|caller| caller.answer_sender),
             starter,
             registration,
             takes_messages: slot.is_some(),
             slot,
             metrics,
-            spawn: Arc::default(),
+            spawn_gate: Arc::default(),
             depth,
-            askers: HashMap::new(),
-            tickets: 0,
+            order_replies: HashMap::new(),
+            next_ticket: 0,
             calls: FuturesUnordered::new(),
-            looks: FuturesUnordered::new(),
+            queries: FuturesUnordered::new(),
             timer: None,
             end: None,
         }
     }
 
     /// Records the run's first event.
-    pub fn born(&mut self) {
-        self.machine.record_birth();
+    pub fn record_started(&mut self) {
+        self.machine.record_started();
     }
-    /// Records what a rerun takes over of the run before it.
+    /// Records the events that a rerun takes over from the run that it supersedes.
     ///
     /// # Errors
-    /// The events do not fit.
-    pub fn takes_over(&mut self, events: Vec<Event>) -> Result<(), String> {
+    /// The events do not fit this run.
+    pub fn record_carried_over(&mut self, events: Vec<Event>) -> Result<(), String> {
         self.machine.record_carried_over(events)
     }
-    /// Takes up what another process left.
-    pub fn take_up(&mut self) {
+    /// Continues a run that another driver left.
+    pub fn recover(&mut self) {
         self.machine.recover(self.core.ports.store.is_shared());
     }
     /// What the run may send.
@@ -213,81 +214,81 @@ impl Driver {
         self.machine.run().mode()
     }
 
-    /// Drives the run until it has ended, only waits, or the process drains.
+    /// Drives the run until it has ended, rests, or the process drains.
     pub async fn drive(mut self) -> Run {
-        let mut levels = Levels::of(&self.core);
-        let mut inputs = VecDeque::from([Input::Begin { frozen: levels.frozen, draining: levels.drains }]);
+        let mut global = GlobalState::of(&self.core);
+        let mut inputs = VecDeque::from([Input::Begin { frozen: global.is_frozen, draining: global.is_draining }]);
         loop {
             while let Some(input) = inputs.pop_front() {
                 inputs.extend(self.feed(input));
                 if let Some(end) = self.end {
-                    inputs.into_iter().for_each(|input| self.unfed(input));
+                    inputs.into_iter().for_each(|input| self.return_unfed(input));
                     self.leave(end);
                     return self.machine.into_run();
                 }
             }
-            let input = self.next(&mut levels).await;
-            inputs.extend(levels.notifications());
+            let input = self.next_input(&mut global).await;
+            inputs.extend(global.changes());
             inputs.extend(input);
         }
     }
 
-    /// Feeds one input; what its outputs gave back at once.
+    /// Feeds one input and performs the outputs; returns the input that an output resulted in at once.
     fn feed(&mut self, input: Input) -> Option<Input> {
-        let mut back = None;
+        let mut feedback = None;
         if matches!(input, Input::ExternalChange { .. }) && self.machine.run().misses_something() {
             self.snapshot = self.core.files.snapshot.load_full();
             self.machine.set_world(self.snapshot.world.clone());
         }
         for output in self.machine.step(self.clock.now(), input) {
-            back = self.perform(output).or(back);
+            feedback = self.perform(output).or(feedback);
         }
         self.metrics.update(self.machine.run());
-        back
+        feedback
     }
 
-    /// The run's driver has ended before this could be fed: whoever sent it tries again.
-    fn unfed(&mut self, input: Input) {
+    /// The driver has ended before this input was fed: its sender repeats it, to the run's next driver.
+    fn return_unfed(&mut self, input: Input) {
         match input {
             Input::Order { ticket, .. } => {
-                if let Some(asker) = self.askers.remove(&ticket) {
-                    let _ = asker.send(Reply::Retry); // whoever asked may have gone
+                if let Some(sender) = self.order_replies.remove(&ticket) {
+                    let _ = sender.send(Reply::Retry); // the sender of the order may have stopped waiting
                 }
             }
             Input::ChildEnded(_) => self.core.schedule.timers.wake_now(self.machine.run().id()),
-            _ => {} // the next driver looks for itself
+            _ => {} // the next driver reads the state itself
         }
     }
 
-    /// Waits for what happens next; `None`: the levels may have changed.
-    async fn next(&mut self, levels: &mut Levels) -> Option<Input> {
+    /// Waits for the next input; `None` where the global state may have changed.
+    async fn next_input(&mut self, global: &mut GlobalState) -> Option<Input> {
         let timer = self.timer.map(|at| self.clock.until(at));
         tokio::select! {
-            Some((call, heard)) = self.calls.next(), if !self.calls.is_empty() => Some(Input::CallFinished { call, heard }),
-            Some(input) = self.looks.next(), if !self.looks.is_empty() => Some(input),
-            result = settled(&mut self.writer) => Some(Input::AppendFinished(result)),
-            message = message(&mut self.slot), if self.takes_messages => Some(self.input_of(message)),
-            () = maybe(timer.map(tokio::time::sleep)) => Some(Input::Time),
-            () = gone(&mut self.caller) => {
+            Some((call, result)) = self.calls.next(), if !self.calls.is_empty() => Some(Input::CallFinished { call, result }),
+            Some(input) = self.queries.next(), if !self.queries.is_empty() => Some(input),
+            result = append_finished(&mut self.writer) => Some(Input::AppendFinished(result)),
+            message = next_message(&mut self.slot), if self.takes_messages => Some(self.input_of(message)),
+            () = sleep(timer) => Some(Input::Time),
+            () = caller_gone(&mut self.caller) => {
                 self.caller = None;
                 Some(Input::CallerGone)
             }
-            () = levels.changed() => None,
+            () = global.changed() => None,
         }
     }
 
-    /// Whether certainly nobody else has taken the run since its last append.
+    /// Whether certainly no other process has acquired the run since its last append.
     fn is_owned(&self) -> bool {
         self.writer.as_ref().is_none_or(|writer| writer.lease_proof().is_valid())
     }
 
     fn input_of(&mut self, message: Option<Message>) -> Input {
         match message {
-            Some(Message::Order(asking)) => {
-                let OrderRequest { order, by, reply } = *asking;
-                let ticket = Ticket(self.tickets);
-                self.tickets += 1;
-                self.askers.insert(ticket, reply);
+            Some(Message::Order(request)) => {
+                let OrderRequest { order, by, reply } = *request;
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.order_replies.insert(ticket, reply);
                 Input::Order { ticket, order, by, owned: self.is_owned() }
             }
             Some(Message::ChildEnded(end)) => Input::ChildEnded(*end),
@@ -297,52 +298,57 @@ impl Driver {
     }
 }
 
-/// Drives a run in a task of its own. What nobody is answered by keeps to its caller's threads, which step back for
-/// others.
+/// Drives a run in a task of its own. Dark runs and rehearsals, which answer no caller, stay on the runtime on which this is
+/// called: its threads have a lower priority.
 pub(super) fn spawn(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
     match driver.mode() {
         Mode::Real => spawn_in_engine(core, driver, permit),
-        Mode::Dark | Mode::Rehearse => drop(core.process.tasks.spawn(moved(core, driver, permit))),
+        Mode::Dark | Mode::Rehearse => drop(core.process.tasks.spawn(drive_until_cancelled(core, driver, permit))),
     }
 }
 
-/// Drives a run in a task of the engine's runtime: one that was asked for on threads that move no runs.
+/// Drives a run in a task of the engine's runtime, whatever runtime this is called on.
 pub(super) fn spawn_in_engine(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
-    core.process.tasks.spawn_on(moved(core, driver, permit), &core.process.runtime);
+    core.process.tasks.spawn_on(drive_until_cancelled(core, driver, permit), &core.process.runtime);
 }
 
-fn moved(core: &Core, driver: Driver, permit: Option<OwnedSemaphorePermit>) -> impl Future<Output = ()> + Send + use<> {
-    let cut = core.process.cancelled.clone();
+fn drive_until_cancelled(
+    core: &Core,
+    driver: Driver,
+    permit: Option<OwnedSemaphorePermit>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let cancelled = core.process.cancelled.clone();
     async move {
         let _permit = permit;
-        // `None`: the process ends; what is on disk is what the next one goes on from.
-        let _cut = cut.run_until_cancelled(driver.drive()).await;
+        // `None`: the process ends, and the next one continues the run from what is in the store.
+        let _run = cancelled.run_until_cancelled(driver.drive()).await;
     }
 }
 
-async fn settled(writer: &mut Option<Writer>) -> Result<(), crate::store::AppendError> {
+async fn append_finished(writer: &mut Option<Writer>) -> Result<(), crate::store::AppendError> {
     match writer {
-        Some(writer) => writer.settled().await,
+        Some(writer) => writer.finished().await,
         None => std::future::pending().await,
     }
 }
 
-/// The next message, or `None` where there is something to look at outside the run.
-async fn message(slot: &mut Option<Slot>) -> Option<Message> {
+/// The next message; `None` where something outside the run may have changed.
+async fn next_message(slot: &mut Option<Slot>) -> Option<Message> {
     match slot {
         Some(slot) => slot.next().await,
         None => std::future::pending().await,
     }
 }
 
-async fn maybe(timer: Option<impl Future<Output = ()>>) {
+/// Sleeps for so long; for ever where there is no timer.
+async fn sleep(timer: Option<Duration>) {
     match timer {
-        Some(timer) => timer.await,
+        Some(timer) => tokio::time::sleep(timer).await,
         None => std::future::pending().await,
     }
 }
 
-async fn gone(caller: &mut Option<oneshot::Sender<CallerAnswer>>) {
+async fn caller_gone(caller: &mut Option<oneshot::Sender<CallerAnswer>>) {
     match caller {
         Some(caller) => caller.closed().await,
         None => std::future::pending().await,

@@ -1,4 +1,4 @@
-//! What each output of the machine does to the world.
+//! Performs each output of the machine.
 
 use std::sync::Arc;
 
@@ -18,66 +18,66 @@ use crate::workflow::{AttemptResult, EffectClass};
 
 /// The pause before a run is claimed again that was given up because orders waited for it and this process's lease was not
 /// certain. Without a pause it would be claimed and given up in a loop until the lease is renewed.
-const DOUBTFUL_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
+const RECLAIM_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
 
 impl Driver {
-    /// Does what the machine puts out; what the machine wants to hear of it at once.
+    /// Performs an output; returns the input that it results in at once, if any.
     pub(super) fn perform(&mut self, output: Output) -> Option<Input> {
         let run = self.machine.run().id();
         match output {
             Output::Append(append, pause) => {
                 if let Some(writer) = &mut self.writer {
-                    writer.hand_in(append, pause);
+                    writer.begin_append(append, pause);
                 }
             }
-            Output::Call(departure) => self.call(departure),
-            Output::Durable(seq) => self.stored(seq),
-            Output::NoticesDurable => self.core.ports.notice_stored.notify_one(),
+            Output::Call(request) => self.call(request),
+            Output::Durable(seq) => self.append_stored(seq),
+            Output::NoticesDurable => self.core.ports.webhook_message_stored.notify_one(),
             Output::PinCollision(key) => {
                 if let Some(writer) = &self.writer {
-                    writer.collision(&key, run);
+                    writer.report_collision(&key, run);
                 }
             }
             Output::QueryLock(query, name) => {
                 self.core.schedule.timers.watch_lock(run, &name);
                 let parent = self.machine.run().started().parent.clone();
                 let LockQuery { step, item, .. } = query.clone();
-                let seen = locks::look(self.core.clone(), name, run, parent, step, item);
-                self.look(async move { Input::Lock { query, seen: seen.await } });
+                let seen = locks::query(self.core.clone(), name, run, parent, step, item);
+                self.query(async move { Input::Lock { query, seen: seen.await } });
             }
             Output::EnsureChild(spec) => {
                 if self.writer.is_some() {
                     self.core.schedule.timers.watch_child(run, spec.child);
                 }
                 let (child, started) = (spec.child, self.machine.run().started().clone());
-                let seen =
-                    self.core.run_tasks.look_after(self.core.clone(), started, self.spawn.clone(), spec, self.depth);
-                self.look(async move { Input::Child { child, state: seen.await } });
+                let (tasks, gate) = (&self.core.run_tasks, self.spawn_gate.clone());
+                let state = tasks.ensure_child(self.core.clone(), started, gate, spec, self.depth);
+                self.query(async move { Input::Child { child, state: state.await } });
             }
-            Output::SetSpawnPolicy(policy) => self.spawn.set(policy),
+            Output::SetSpawnPolicy(policy) => self.spawn_gate.set(policy),
             Output::OrderChild(child, order) => {
-                let told = children::say(self.core.clone(), child, order, run);
-                self.look(async move { Input::ChildOrderSettled { child, delivery: told.await } });
+                let delivery = children::send_order(self.core.clone(), child, order, run);
+                self.query(async move { Input::ChildOrderSettled { child, delivery: delivery.await } });
             }
             Output::ReadOrders => {
                 let store = self.core.ports.store.clone();
                 let lease_proof = self.writer.as_ref().map(|writer| writer.lease_proof());
-                self.look(async move {
+                self.query(async move {
                     let orders = store.orders(run).await.ok();
                     Input::StoreOrders { orders, owned: lease_proof.is_none_or(|proof| proof.is_valid()) }
                 });
             }
             Output::StoreOrderAnswer(id, answer) => {
                 let store = self.core.ports.store.clone();
-                self.look(async move {
+                self.query(async move {
                     if let Err(error) = store.settle_order(id, answer).await {
-                        tracing::debug!(order = %id, %error, "whoever asked is not told"); // and looks at the run
+                        tracing::debug!(order = %id, %error, "the answer to an order is not stored"); // its sender reads the run instead
                     }
                     Input::OrderAnswerStored
                 });
             }
             Output::AnswerOrder(ticket, answer) => self.answer_order(ticket, answer),
-            // Whoever waits may have gone.
+            // The receivers may have stopped waiting.
             Output::AnswerStarter(answer) => drop(self.starter.take().map(|starter| starter.send(answer))),
             Output::AnswerCaller(answer) => drop(self.caller.take().map(|caller| caller.send(answer))),
             Output::RetainRetryKey => {
@@ -85,7 +85,7 @@ impl Driver {
                     registration.retain_keys();
                 }
             }
-            Output::BirthDurable => {
+            Output::FirstEventDurable => {
                 if let Some(registration) = &self.registration {
                     registration.mark_durable();
                 }
@@ -115,12 +115,12 @@ impl Driver {
         None
     }
 
-    fn look(&mut self, look: impl Future<Output = Input> + Send + 'static) {
-        self.looks.push(Box::pin(look));
+    fn query(&mut self, query: impl Future<Output = Input> + Send + 'static) {
+        self.queries.push(Box::pin(query));
     }
 
     fn call(&mut self, CallRequest { id, attempt, now }: CallRequest) {
-        let made = outgoing::outgoing(
+        let request = outgoing::outgoing(
             &self.core.files.limits,
             &self.snapshot,
             self.machine.plan(),
@@ -130,44 +130,44 @@ impl Driver {
             &attempt,
             now,
         );
-        let heard: BoxFuture<'static, AttemptResult> = match made {
-            Ok(mut made) => {
+        let result: BoxFuture<'static, AttemptResult> = match request {
+            Ok(mut request) => {
                 let needs_proof = attempt.effect != EffectClass::Read;
-                made.lease_proof = self.writer.as_ref().filter(|_| needs_proof).map(|writer| writer.lease_proof());
-                self.executor.perform(attempt.effect, made)
+                request.lease_proof = self.writer.as_ref().filter(|_| needs_proof).map(|writer| writer.lease_proof());
+                self.executor.perform(attempt.effect, request)
             }
-            Err(heard) => Box::pin(std::future::ready(heard)),
+            Err(result) => Box::pin(std::future::ready(result)),
         };
-        self.calls.push(Box::pin(async move { (id, heard.await) }));
+        self.calls.push(Box::pin(async move { (id, result.await) }));
     }
 
-    /// More of the run is in the store: those who wait for it hear so.
-    fn stored(&mut self, seq: Seq) {
+    /// Events up to `seq` are durable: wakes who waits for them.
+    fn append_stored(&mut self, seq: Seq) {
         let append = self.writer.as_mut().and_then(Writer::take_stored);
         let run = self.machine.run();
         let is_all = run.seq() == seq;
         self.core.schedule.watchers.stored(run.id(), seq, append, is_all);
         if is_all {
-            children::waits(&self.core, run);
+            children::notify_ancestors_of_wait(&self.core, run);
         }
     }
 
     fn answer_order(&mut self, ticket: Ticket, answer: OrderAnswer) {
-        let Some(asker) = self.askers.remove(&ticket) else { return };
+        let Some(sender) = self.order_replies.remove(&ticket) else { return };
         let reply = match answer {
             OrderAnswer::Done(run) => Reply::Done(run),
             OrderAnswer::Refused { run, refusal } => Reply::Error(OrderError::Refused { run, refusal }),
             OrderAnswer::Unknown(why) => Reply::Error(OrderError::Store { why: why.to_owned(), unknown: true }),
             OrderAnswer::Elsewhere => Reply::Elsewhere,
         };
-        let _ = asker.send(reply); // whoever asked may have gone
+        let _ = sender.send(reply); // the sender of the order may have stopped waiting
     }
 
     fn measure(&mut self, measure: &Measure) {
         self.metrics.record(measure, self.machine.run());
     }
 
-    /// Closes the mailbox; false where it holds a message, or the freeze that held a step has just ended.
+    /// Closes the mailbox; returns false where it holds a message, or the freeze that held a step has just ended.
     fn close_mailbox(&mut self, has_frozen_step: bool) -> bool {
         let Some(slot) = &mut self.slot else { return false };
         if has_frozen_step {
@@ -198,19 +198,19 @@ impl Driver {
             }
             End::Settled => {
                 core.schedule.timers.remove(id);
-                children::ended(core, run);
+                children::notify_parent(core, run);
             }
             End::Discarded | End::Draining => {}
-            End::OwnershipUncertain => match core.process.clock.now().checked_add(DOUBTFUL_PAUSE) {
+            End::OwnershipUncertain => match core.process.clock.now().checked_add(RECLAIM_PAUSE) {
                 Ok(at) => core.schedule.timers.set(id, at),
                 Err(_) => core.schedule.timers.wake_now(id),
             },
-            // One that was never born here may be another's, and rest.
+            // Another process may have created the run under this id; then its timer here is not this driver's to remove.
             End::Lost if self.machine.durable_seq() == Seq(0) => {}
             End::Lost => {
                 core.schedule.timers.remove(id);
                 if self.machine.is_superseded(self.slot.as_ref().and_then(Slot::reacquired)) {
-                    core.schedule.timers.wake_now(id); // read anew, it goes on
+                    core.schedule.timers.wake_now(id); // loaded again, it goes on
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::workflow::{
 
 impl Machine {
     /// Records the run's first event.
-    pub fn record_birth(&mut self) {
+    pub fn record_started(&mut self) {
         let started = self.run.started().clone();
         let is_awaited = self.has_starter || started.parent.is_some();
         self.log.push(started.started, Event::RunStarted(started), Seq::FIRST);
@@ -177,9 +177,9 @@ impl Machine {
     }
 
     /// Records the result of an attempt.
-    pub(super) fn record_result(&mut self, call: CallId, heard: AttemptResult) {
+    pub(super) fn record_result(&mut self, call: CallId, result: AttemptResult) {
         let CallId { step, item, part, attempt, may_be_repeat: again } = call;
         let jitter = self.ids.jitter();
-        self.try_command(Command::Record { step, item, part, attempt, heard, again, jitter });
+        self.try_command(Command::Record { step, item, part, attempt, heard: result, again, jitter });
     }
 }

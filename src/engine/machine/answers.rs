@@ -98,8 +98,8 @@ impl Machine {
         }
         match outcome {
             AppendOutcome::Durable { has_notices } => {
-                if !std::mem::replace(&mut self.birth_reported, true) {
-                    self.out.push(Output::BirthDurable);
+                if !std::mem::replace(&mut self.first_event_reported, true) {
+                    self.out.push(Output::FirstEventDurable);
                 }
                 self.out.push(Output::Durable(self.log.durable_seq()));
                 if has_notices {

@@ -29,7 +29,7 @@ pub(in crate::engine) enum Input {
     /// The timer has elapsed, or may have.
     Time,
     /// An attempt of a call has a result.
-    CallFinished { call: CallId, heard: AttemptResult },
+    CallFinished { call: CallId, result: AttemptResult },
     /// The append in flight has a result.
     AppendFinished(Result<(), AppendError>),
     /// An order, whose sender waits for an answer.
@@ -94,9 +94,9 @@ pub(in crate::engine) enum Output {
     PinCollision(PinKey),
     /// Query the queue of the lock with this name.
     QueryLock(LockQuery, String),
-    /// Begin a child unless it exists; report its state.
+    /// Create a child unless it exists; report its state.
     EnsureChild(ChildSpec),
-    /// Whether children may be born now; takes effect before any [`Output::EnsureChild`] that follows.
+    /// Whether children may be created now; takes effect before any [`Output::EnsureChild`] that follows.
     SetSpawnPolicy(SpawnPolicy),
     /// Send an order to a child.
     OrderChild(RunId, Order),
@@ -113,10 +113,10 @@ pub(in crate::engine) enum Output {
     /// The run may be stored, so the engine keeps its retry key.
     RetainRetryKey,
     /// The run's first event is durable.
-    BirthDurable,
+    FirstEventDurable,
     /// The request belongs to legacy from now on, and so does its retry key.
     ReleaseRetryKey,
-    /// Tell those who came with the same retry key.
+    /// Announce a result to requests with the same retry key.
     Announce(Announcement),
     /// Withdraw the announcement: the run goes on.
     Retract,
@@ -191,9 +191,9 @@ pub(in crate::engine) struct ChildEnd {
 pub(in crate::engine) enum ChildState {
     /// It is stored and has not ended.
     Running,
-    /// It is not stored, and is not born while its parent is paused.
-    NotBorn,
-    /// It has ended, or can never begin.
+    /// It is not stored, and is not created while its parent is paused.
+    NotCreated,
+    /// It has ended, or can never start.
     Ended(Box<ChildEnd>),
 }
 
@@ -208,7 +208,7 @@ pub(in crate::engine) enum Delivery {
     Unknown,
 }
 
-/// Whether a run's children may be born.
+/// Whether a run's children may be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::engine) enum SpawnPolicy {
@@ -258,7 +258,7 @@ pub(in crate::engine) enum OrderAnswer {
     Elsewhere,
 }
 
-/// What those are told who came with the same retry key.
+/// What requests with the same retry key get.
 #[derive(Clone, Debug)]
 pub(in crate::engine) enum Announcement {
     /// The run has an answer, has ended, or waits for a person.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::pending_run_record::birth_of;
+use super::pending_run_record::pending_run_of;
 use crate::flag::{Arm, PinKey};
 use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{Append, AppendError, Claim, Conflict, EventsSize, LockChange, NewPin, Priority, WebhookMessage};
@@ -141,7 +141,7 @@ impl Log {
         let (Some(writes), None, Some((updated, _))) = (self.writes, &self.in_flight, self.pending.last()) else {
             return None;
         };
-        let pending_runs = self.pending.iter().filter_map(|(at, event)| birth_of(run.id(), *at, event)).collect();
+        let pending_runs = self.pending.iter().filter_map(|(at, event)| pending_run_of(run.id(), *at, event)).collect();
         let append = Arc::new(Append {
             run_id: run.id(),
             first: self.submitted_seq.next(),

@@ -41,5 +41,5 @@ pub(super) use self::log::Writes;
 pub(super) use self::measure::Measure;
 #[cfg(test)]
 pub(super) use self::outside::open_children;
-pub(super) use self::pending_run_record::BirthRecord;
+pub(super) use self::pending_run_record::PendingRunRecord;
 pub(super) use self::state::{CallerTerms, Machine, MachineParts};

@@ -1,6 +1,6 @@
 //! What a run waits for outside itself: locks, children, and orders that come through the store.
 //!
-//! Always true: a lock is queried, and a child is born, only after this run's own event is durable; a change during a query
+//! Always true: a lock is queried, and a child is created, only after this run's own event is durable; a change during a query
 //! causes one more; the state of a queue that the step has left is ignored.
 
 use uuid::Uuid;
@@ -185,7 +185,7 @@ impl Machine {
             (ChildState::Ended(end), _) => self.handle_child_end(*end),
             // An order that came before the child was stored is sent again.
             (ChildState::Running, Some((_, Some(Delivery::NoRun)))) => drop(self.child_orders.remove(&child)),
-            (ChildState::Running | ChildState::NotBorn, _) => {}
+            (ChildState::Running | ChildState::NotCreated, _) => {}
         }
     }
 

@@ -10,26 +10,27 @@ use crate::workflow::{ChildEvent, EndingEvent, Event};
 /// What is needed to begin a run, in addition to the events of the run that decided on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(in crate::engine) enum BirthRecord {
+pub(in crate::engine) enum PendingRunRecord {
     /// A step of the other run began it; that run's events hold the rest.
     Child,
     /// A rerun that supersedes the other run.
-    Heir {
+    #[serde(rename = "heir")]
+    Successor {
         /// The first step that it does anew.
         from: StepId,
     },
 }
 
 /// The outbox row of an event that begins a run; `None` for all other events.
-pub(super) fn birth_of(run: RunId, at: Timestamp, event: &Event) -> Option<PendingRun> {
-    let (born, record) = match event {
-        Event::Child(ChildEvent::Started { child, .. }) => (*child, BirthRecord::Child),
+pub(super) fn pending_run_of(run: RunId, at: Timestamp, event: &Event) -> Option<PendingRun> {
+    let (new_run, record) = match event {
+        Event::Child(ChildEvent::Started { child, .. }) => (*child, PendingRunRecord::Child),
         Event::Ending(EndingEvent::Superseded(superseded)) => {
-            (superseded.by, BirthRecord::Heir { from: superseded.from.clone() })
+            (superseded.by, PendingRunRecord::Successor { from: superseded.from.clone() })
         }
         _ => return None,
     };
     // Serializing it cannot fail: it holds only strings.
     let record = serde_json::to_value(&record).unwrap_or_default();
-    Some(PendingRun { run: born, parent: Some(run), record, at })
+    Some(PendingRun { run: new_run, parent: Some(run), record, at })
 }

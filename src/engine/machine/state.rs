@@ -133,8 +133,8 @@ pub(in crate::engine) struct Machine {
     /// The earliest time that a step waits for.
     pub(super) wake_at: Option<Timestamp>,
     pub(super) armed_timer: Option<Timestamp>,
-    /// [`Output::BirthDurable`] was returned.
-    pub(super) birth_reported: bool,
+    /// [`Output::FirstEventDurable`] was returned.
+    pub(super) first_event_reported: bool,
     /// [`Output::RetainRetryKey`] was returned.
     pub(super) retry_key_retained: bool,
     pub(super) end: Option<End>,
@@ -184,7 +184,7 @@ impl Machine {
             deadline_reply: None,
             wake_at: None,
             armed_timer: None,
-            birth_reported: false,
+            first_event_reported: false,
             retry_key_retained: false,
             end: None,
         }

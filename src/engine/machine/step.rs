@@ -23,9 +23,9 @@ impl Machine {
         match input {
             Input::Begin { frozen, draining } => (self.frozen, self.draining) = (frozen, draining),
             Input::Time => {}
-            Input::CallFinished { call, heard } => {
+            Input::CallFinished { call, result } => {
                 self.calls_in_flight = self.calls_in_flight.saturating_sub(1);
-                self.record_result(call, heard);
+                self.record_result(call, result);
             }
             Input::AppendFinished(result) => self.handle_append_result(result),
             Input::Order { ticket, order, by, owned } => self.handle_order(ticket, order, by, owned),

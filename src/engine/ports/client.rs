@@ -2,14 +2,13 @@
 //!
 //! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which cannot be made of anything
 //! but a `read`; a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not
-//! followed, a reply's body is bounded, each attempt ends within its time.
+//! followed, a reply's body is bounded, each attempt ends within its timeout.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
-//! never left; when it is not the call's turn in time (too many under way, too many a second, an open breaker:
-//! `service`), it never left either; and neither does a call of a run that may have become another process's while it
-//! waited (`lease`), nor an effect while effects are frozen (`kill_switch`). A call that must not be repeated goes over a
-//! new connection, or over one that was used just before (`links`), so that no stale pooled one makes its outcome
-//! unknown.
+//! never left. Nor is a call sent that gets no permit in time (concurrency limit, rate, open breaker: `service`), whose run
+//! another process may have acquired while it waited (`lease`), or that is an effect while effects are frozen
+//! (`kill_switch`). A call that must not be repeated goes over a new connection, or over one that was used just before
+//! (`connections`): a pooled connection that the server has closed would make its outcome unknown.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -28,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock;
 use crate::engine::bounds::usize_of;
 use crate::engine::kill_switch::{KillSwitch, Operation};
-use crate::engine::ports::connections::{self, Broken, ConnectionPool, Exchanged};
+use crate::engine::ports::connections::{self, ConnectionPool, ExchangeError, Exchanged};
 use crate::engine::ports::decode;
 use crate::engine::ports::service::Upstream;
 use crate::engine::scheduler::lease::LeaseProof;
@@ -42,33 +41,33 @@ pub(in crate::engine) struct Outgoing {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// One attempt, from waiting for its turn to the last byte of the reply.
+    /// The time of one attempt, from waiting for its permit to the last byte of the reply.
     pub timeout: Duration,
-    /// Sending it again does no harm.
+    /// Whether sending it again does no harm.
     pub repeatable: bool,
     /// What its run may send.
     pub mode: Mode,
-    /// Its run.
+    /// The run that sends it.
     pub run: RunId,
-    /// Where it waits for its turn.
-    pub base: Arc<Upstream>,
-    /// It leaves only while this holds.
+    /// The service that it goes to.
+    pub upstream: Arc<Upstream>,
+    /// It is sent only while this is valid.
     pub lease_proof: Option<LeaseProof>,
-    /// Which of the reply's headers are kept.
+    /// Which headers of the reply are kept.
     pub kept_headers: Arc<KeptHeaders>,
 }
 
-/// Why a call does not leave after all, asked just before its first byte: its run may be another process's.
+/// Checks the lease just before the first byte of a call: it is withheld where another process may own its run.
 pub(in crate::engine) fn withheld(lease_proof: Option<&LeaseProof>) -> Option<AttemptResult> {
-    let why = "the store has not heard of this process for so long that the run may be another's";
+    let why = "this process has not renewed its lease in the store for so long that another one may own the run";
     lease_proof.filter(|proof| !proof.is_valid()).map(|_| AttemptResult::Withheld(why.into()))
 }
 
-/// A call that only reads: there is no other way to make one.
+/// A call of a `read` step, by construction.
 pub(in crate::engine) struct ReadCall(Outgoing);
 
 impl ReadCall {
-    /// Only of a `read`.
+    /// `None` for any other effect class.
     pub fn new(effect: EffectClass, call: Outgoing) -> Option<Self> {
         match effect {
             EffectClass::Read => Some(Self(call)),
@@ -81,7 +80,7 @@ impl ReadCall {
 pub(in crate::engine) struct SendCall(Outgoing, EffectClass);
 
 impl SendCall {
-    /// Only what the mode allows.
+    /// `None` for what the mode does not send.
     pub fn new(mode: Mode, effect: EffectClass, call: Outgoing) -> Option<Self> {
         mode.sends(effect).then_some(Self(call, effect))
     }
@@ -89,7 +88,7 @@ impl SendCall {
 
 /// Performs the attempts of a run.
 pub(in crate::engine) trait Executor: Send + Sync {
-    /// Sends a call, where this executor can; what it cannot never left.
+    /// Sends a call; one that this executor may not send results in [`AttemptResult::NotSent`].
     fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, AttemptResult>;
 }
 
@@ -128,7 +127,7 @@ impl SendingClient {
     pub fn new(limits: &Limits, key_secret: &[u8; 32], mode: Mode, kill_switch: Arc<KillSwitch>) -> Self {
         Self { wire: Wire::new(limits, key_secret), mode, kill_switch }
     }
-    /// Sends a call; what is an effect leaves only while the kill switch allows it.
+    /// Sends a call; an effect is sent only while the kill switch allows it.
     pub async fn send(self, SendCall(call, effect): SendCall) -> AttemptResult {
         let kill_switch = Some(&*self.kill_switch).filter(|_| effect != EffectClass::Read);
         self.wire.call(call, kill_switch).await
@@ -144,17 +143,17 @@ impl Executor for SendingClient {
     }
 }
 
-/// Connections of one kind of run.
+/// The connections of one kind of run.
 #[derive(Clone)]
 struct Wire {
-    links: Arc<ConnectionPool>,
+    pool: Arc<ConnectionPool>,
     bounds: decode::Bounds,
 }
 
 impl Wire {
     fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
         Self {
-            links: ConnectionPool::new(
+            pool: ConnectionPool::new(
                 usize_of(limits.service_idle_connections_max),
                 Limits::ms(limits.service_idle_ms),
                 Limits::ms(limits.service_unrepeatable_idle_ms),
@@ -164,21 +163,21 @@ impl Wire {
     }
 
     async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {
-        let ends = Instant::now() + call.timeout;
-        let turn = match call.base.turn(call.mode, call.run, ends).await {
-            Ok(turn) => turn,
+        let deadline = Instant::now() + call.timeout;
+        let permit = match call.upstream.acquire(call.mode, call.run, deadline).await {
+            Ok(permit) => permit,
             Err(refused) => return refused,
         };
-        // What has no time left is not sent: it would only be unknown what it did.
-        if Instant::now() >= ends {
+        // A call without time left is not sent: its outcome would be unknown for certain.
+        if Instant::now() >= deadline {
             return AttemptResult::NotSent("its time was over before it left".into());
         }
-        let heard = self.send(call, ends, kill_switch).await;
-        turn.heard(&heard);
-        heard
+        let result = self.send(call, deadline, kill_switch).await;
+        permit.finish(&result);
+        result
     }
 
-    async fn send(self, call: Outgoing, ends: Instant, kill_switch: Option<&KillSwitch>) -> AttemptResult {
+    async fn send(self, call: Outgoing, deadline: Instant, kill_switch: Option<&KillSwitch>) -> AttemptResult {
         let Outgoing {
             method,
             uri,
@@ -188,7 +187,7 @@ impl Wire {
             repeatable,
             mode: _,
             run: _,
-            base,
+            upstream,
             lease_proof,
             kept_headers,
         } = call;
@@ -196,49 +195,55 @@ impl Wire {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let (head_ends, within) = match base.first_byte().filter(|first| Instant::now() + *first < ends) {
-            Some(first_byte) => (Instant::now() + first_byte, first_byte),
-            None => (ends, timeout),
-        };
-        let there = request.uri().clone();
-        connections::to_origin(&mut request);
-        let (link, exchanged) = loop {
-            let mut link = match timeout_at(head_ends, self.links.take(&there, repeatable, base.connect())).await {
-                Ok(Ok(link)) => link,
+        let (head_deadline, within) =
+            match upstream.first_byte_timeout().filter(|first| Instant::now() + *first < deadline) {
+                Some(first_byte) => (Instant::now() + first_byte, first_byte),
+                None => (deadline, timeout),
+            };
+        let full_uri = request.uri().clone();
+        connections::to_origin_form(&mut request);
+        let (connection, exchanged) = loop {
+            let mut connection = match timeout_at(
+                head_deadline,
+                self.pool.take(&full_uri, repeatable, upstream.connect_timeout()),
+            )
+            .await
+            {
+                Ok(Ok(connection)) => connection,
                 Ok(Err(why)) => return AttemptResult::NotSent(why),
-                // Without a connection not a byte has left.
+                // Without a connection no byte was sent.
                 Err(_) => return AttemptResult::NotSent(format!("no connection within {} ms", within.as_millis())),
             };
             if let Some(withheld) = withheld(lease_proof.as_ref()) {
                 return withheld;
             }
-            let pass = match kill_switch.map(|switch| switch.begin(Operation::Effect)) {
+            let permit = match kill_switch.map(|switch| switch.begin(Operation::Effect)) {
                 Some(None) => return AttemptResult::Withheld("private and shared steps are frozen".into()),
-                Some(pass) => pass,
+                Some(permit) => permit,
                 None => None,
             };
             let exchanged = {
-                let mut exchange = pin!(link.exchange(request, self.bounds.bytes, head_ends, ends));
-                // With the first poll the request is on the connection: it has begun.
+                let mut exchange = pin!(connection.exchange(request, self.bounds.bytes, head_deadline, deadline));
+                // The first poll hands the request to the connection: from then on the call has begun.
                 let first = poll!(exchange.as_mut());
-                drop(pass);
+                drop(permit);
                 match first {
                     Poll::Ready(exchanged) => exchanged,
                     Poll::Pending => exchange.await,
                 }
             };
             match exchanged {
-                Ok(exchanged) => break (link, exchanged),
-                // The other side had closed it: another one takes it.
-                Err((Broken::NotSent(_), Some(unsent))) if link.reused => request = unsent,
-                Err((Broken::NotSent(why), _)) => return AttemptResult::NotSent(why),
-                Err((Broken::CutOff(why), _)) => return AttemptResult::CutOff(why),
+                Ok(exchanged) => break (connection, exchanged),
+                // The server had closed the idle connection: the request goes over another one.
+                Err((ExchangeError::NotSent(_), Some(unsent))) if connection.reused => request = unsent,
+                Err((ExchangeError::NotSent(why), _)) => return AttemptResult::NotSent(why),
+                Err((ExchangeError::CutOff(why), _)) => return AttemptResult::CutOff(why),
             }
         };
         let (head, body) = match exchanged {
             Exchanged::Whole(reply) => reply,
-            Exchanged::NoHead => return AttemptResult::TimedOut(format!("within {} ms", within.as_millis())),
-            Exchanged::NoEnd => {
+            Exchanged::HeadTimedOut => return AttemptResult::TimedOut(format!("within {} ms", within.as_millis())),
+            Exchanged::BodyTimedOut => {
                 return AttemptResult::TimedOut(format!("its body did not end within {} ms", timeout.as_millis()));
             }
         };
@@ -250,8 +255,8 @@ impl Wire {
                 return AttemptResult::Unreadable { status, why, begins: decode::excerpt(&begins) };
             }
         };
-        self.links.give_back(&there, link).await;
-        match decode::coded(&head.headers, &bytes, self.bounds) {
+        self.pool.give_back(&full_uri, connection).await;
+        match decode::body_with_headers(&head.headers, &bytes, self.bounds) {
             Ok(output) => AttemptResult::Reply {
                 status,
                 headers: reply_headers(&head.headers, &kept_headers),
@@ -263,7 +268,7 @@ impl Wire {
     }
 }
 
-/// Those of a reply's headers that the run keeps, less what would hand a service's session to whoever reads the events.
+/// The headers of a reply that the run keeps; never `set-cookie`, which would give whoever reads the events the session.
 fn reply_headers(headers: &HeaderMap, kept: &KeptHeaders) -> BTreeMap<String, String> {
     let mut shown = match kept {
         KeptHeaders::All => decode::headers(headers),

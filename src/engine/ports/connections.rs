@@ -1,17 +1,17 @@
-//! Connections to services, for calls.
+//! The pool of connections to services.
 //!
-//! Always true: a connection belongs to one call at a time, and comes back only after both of its messages ended whole;
-//! the call drives it itself, so that no task stands between a run and its socket; idle ones are bounded in number and
-//! age. Whether a request could have left is known: what was not handed to the socket comes back as
-//! [`Broken::NotSent`]. What an outcome means is `client`'s business, and so are the times.
+//! Always true: a connection belongs to one call at a time, and returns to the pool only after request and reply are
+//! complete; the call polls the connection itself, without a task in between; idle connections are bounded in number and
+//! age. It is known whether a request may have left: one that was not handed to the socket is returned with
+//! [`ExchangeError::NotSent`]. What an outcome means, and how long a call may take, is decided by `client`.
 //!
-//! When the other side is slow, the call waits until somebody drops it, and the connection goes with it; when it has
-//! closed an idle connection, that is seen before a request is given to it, but for the moment between; when it answers
-//! more than was asked, the connection is not used again.
+//! When the other side is slow, the call waits until it is dropped, and the connection with it. A closed idle connection is
+//! detected before a request is given to it, save a close that happens just then. A connection whose server sent more than
+//! one reply is not used again.
 //!
 //! A request that must not be repeated gets a connection that was used before only where a close that crosses it on the
 //! wire is unlikely: the connection was idle for less than [`ConnectionPool::unrepeatable_idle`], which is shorter than servers'
-//! keep-alive time-outs, and this server was seen to keep connections open after a reply and not to close them early.
+//! keep-alive time-outs, and this server is known to keep connections open after a reply and not to close them early.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -33,63 +33,63 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-/// A reply's head, and its body unless that is larger than was allowed.
+/// A reply's head and body; the first bytes of a body that is larger than the bound are the error.
 pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
 
 /// Why there is no reply.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Broken {
-    /// Nothing of the request has left.
+pub(in crate::engine) enum ExchangeError {
+    /// Nothing of the request was sent.
     NotSent(String),
-    /// Some of it may have.
+    /// Some of it may have been sent.
     CutOff(String),
 }
 
-/// Idle connections, by where they lead to.
+/// Idle connections, by the authority that they lead to.
 pub(in crate::engine) struct ConnectionPool {
     idle: Mutex<Idle>,
     idle_max: usize,
     idle_for: Duration,
-    /// An idle connection that is older carries no request that must not be repeated.
+    /// An idle connection that is older carries only requests that may be repeated.
     unrepeatable_idle: Duration,
 }
 
 #[derive(Default)]
 struct Idle {
     by_authority: HashMap<Authority, Origin>,
-    /// Somebody closes what is idle for too long.
-    swept: bool,
+    /// The task that closes expired connections is running.
+    has_sweeper: bool,
 }
 
-/// One server's idle connections, the longest idle first, and what they showed of its keep-alive.
+/// One server's idle connections, the longest idle first, and what is known of its keep-alive.
 #[derive(Default)]
 struct Origin {
     idle: VecDeque<(PooledConnection, Instant)>,
-    /// A connection was open [`SURVIVED`] after its last reply.
+    /// A connection was still open [`SURVIVED`] after its last reply.
     keeps_open: bool,
-    /// When a connection was last found closed within [`EARLY`] of its last reply, which the reply did not announce.
+    /// When a connection was last found closed within [`EARLY_CLOSE`] of its last reply, which the reply did not announce.
     closed_early: Option<Instant>,
 }
 
-/// A connection that is open so long after a reply was not closed with it.
+/// A connection that is still open so long after a reply was not closed by the server after it.
 const SURVIVED: Duration = Duration::from_millis(20);
-/// A server that closes sooner does so without a time-out that a client could know.
-const EARLY: Duration = Duration::from_secs(1);
-/// So long after an early close, no request that must not be repeated is given to a used connection.
-const DISTRUST: Duration = Duration::from_secs(60);
+/// A server that closes an idle connection sooner has no keep-alive time-out to rely on.
+const EARLY_CLOSE: Duration = Duration::from_secs(1);
+/// For so long after an early close, no request that must not be repeated is given to a used connection.
+const DISTRUST_FOR: Duration = Duration::from_secs(60);
 
 impl Origin {
-    /// Notes whether a connection was found open so long after its last reply.
+    /// Records that a connection was found open or closed, so long after its last reply.
     fn observe(&mut self, open: bool, idle: Duration) {
         if open {
             self.keeps_open |= idle >= SURVIVED;
-        } else if idle < EARLY {
+        } else if idle < EARLY_CLOSE {
             self.closed_early = Some(Instant::now());
         }
     }
     /// Whether a request that must not be repeated may be given to a used connection.
     fn is_trusted(&self) -> bool {
-        self.keeps_open && self.closed_early.is_none_or(|at| at.elapsed() >= DISTRUST)
+        self.keeps_open && self.closed_early.is_none_or(|at| at.elapsed() >= DISTRUST_FOR)
     }
 }
 
@@ -98,41 +98,40 @@ impl ConnectionPool {
         Arc::new(Self { idle: Mutex::default(), idle_max, idle_for, unrepeatable_idle })
     }
 
-    /// A connection for a request: an idle one, where that may carry it, or a new one. Once this has returned, a byte
-    /// may leave.
+    /// A connection for a request: an idle one where that may carry it, else a new one.
     ///
     /// # Errors
-    /// There is none; nothing has left.
+    /// None could be opened; nothing was sent.
     pub async fn take(&self, uri: &Uri, repeatable: bool, connect: Duration) -> Result<PooledConnection, String> {
         let authority = uri.authority().ok_or("its URL names no host")?;
         match poll_fn(|cx| Poll::Ready(self.pop(authority, repeatable, cx))).await {
-            Some(link) => Ok(link),
+            Some(connection) => Ok(connection),
             None => PooledConnection::open(uri.clone(), connect).await,
         }
     }
 
-    /// The idle connection that was used last, if it may carry such a request.
+    /// The most recently used idle connection that may carry such a request.
     fn pop(&self, authority: &Authority, repeatable: bool, cx: &mut Context<'_>) -> Option<PooledConnection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = idle.by_authority.get_mut(authority)?;
         if !repeatable && !origin.is_trusted() {
-            // The longest idle one shows whether the server keeps connections open at all.
-            let (mut link, since) = origin.idle.pop_front_if(|(_, since)| since.elapsed() >= SURVIVED)?;
-            let open = link.is_idle(cx);
+            // Whether the longest idle connection is still open shows whether the server keeps connections open.
+            let (mut connection, since) = origin.idle.pop_front_if(|(_, since)| since.elapsed() >= SURVIVED)?;
+            let open = connection.is_idle(cx);
             origin.observe(open, since.elapsed());
             if open {
-                origin.idle.push_front((link, since));
+                origin.idle.push_front((connection, since));
             }
             if !origin.is_trusted() {
                 return None;
             }
         }
         let within = if repeatable { self.idle_for } else { self.unrepeatable_idle };
-        while let Some((mut link, since)) = origin.idle.pop_back_if(|(_, since)| since.elapsed() < within) {
-            let open = link.is_idle(cx);
+        while let Some((mut connection, since)) = origin.idle.pop_back_if(|(_, since)| since.elapsed() < within) {
+            let open = connection.is_idle(cx);
             origin.observe(open, since.elapsed());
             if open {
-                return Some(link);
+                return Some(connection);
             }
             if !repeatable && !origin.is_trusted() {
                 return None;
@@ -141,10 +140,10 @@ impl ConnectionPool {
         None
     }
 
-    /// For the next call.
-    pub async fn give_back(self: &Arc<Self>, uri: &Uri, mut link: PooledConnection) {
+    /// Returns a connection to the pool; closes it where it cannot be used again, or too many are idle.
+    pub async fn give_back(self: &Arc<Self>, uri: &Uri, mut connection: PooledConnection) {
         let Some(authority) = uri.authority() else { return };
-        if !poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await || self.idle_max == 0 {
+        if !poll_fn(|cx| Poll::Ready(connection.is_idle(cx))).await || self.idle_max == 0 {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,34 +154,34 @@ impl ConnectionPool {
         if origin.idle.len() >= self.idle_max {
             return;
         }
-        origin.idle.push_back((link, Instant::now()));
-        if !std::mem::replace(&mut idle.swept, true) {
+        origin.idle.push_back((connection, Instant::now()));
+        if !std::mem::replace(&mut idle.has_sweeper, true) {
             tokio::spawn(sweep(Arc::downgrade(self), self.idle_for));
         }
     }
 
-    /// Closes what is idle for too long, or was closed by the other side; whether anything is left.
-    async fn swept(&self) -> bool {
+    /// Removes expired connections and those that the server has closed; returns whether any is left.
+    async fn sweep_once(&self) -> bool {
         poll_fn(|cx| {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.by_authority.retain(|_, origin| {
-                origin.idle.retain_mut(|(link, since)| since.elapsed() < self.idle_for && link.is_idle(cx));
+                origin.idle.retain_mut(|(connection, since)| since.elapsed() < self.idle_for && connection.is_idle(cx));
                 !origin.idle.is_empty()
             });
-            idle.swept = !idle.by_authority.is_empty();
-            Poll::Ready(idle.swept)
+            idle.has_sweeper = !idle.by_authority.is_empty();
+            Poll::Ready(idle.has_sweeper)
         })
         .await
     }
 }
 
-/// As long as there is something to sweep.
-async fn sweep(links: Weak<ConnectionPool>, idle_for: Duration) {
+/// Sweeps from time to time, until no idle connection is left.
+async fn sweep(pool: Weak<ConnectionPool>, idle_for: Duration) {
     let pause = (idle_for / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         tokio::time::sleep(pause).await;
-        match links.upgrade() {
-            Some(links) if links.swept().await => {}
+        match pool.upgrade() {
+            Some(pool) if pool.sweep_once().await => {}
             _ => return,
         }
     }
@@ -191,9 +190,9 @@ async fn sweep(links: Weak<ConnectionPool>, idle_for: Duration) {
 /// One connection.
 pub(in crate::engine) struct PooledConnection {
     sender: SendRequest<Full<Bytes>>,
-    /// `None` once it has ended.
+    /// `None` once it is closed.
     connection: Option<Connection<TokioIo<TcpStream>, Full<Bytes>>>,
-    /// It was idle before.
+    /// Whether it was taken from the pool.
     pub reused: bool,
 }
 
@@ -202,56 +201,56 @@ impl PooledConnection {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(connect));
-        let stream = connector.oneshot(uri).await.map_err(|error| chain(&error))?;
-        let (sender, connection) = http1::handshake(stream).await.map_err(|error| chain(&error))?;
+        let stream = connector.oneshot(uri).await.map_err(|error| with_sources(&error))?;
+        let (sender, connection) = http1::handshake(stream).await.map_err(|error| with_sources(&error))?;
         Ok(Self { sender, connection: Some(connection), reused: false })
     }
 
-    /// Sends a request and reads its reply, with a body of at most so many bytes. Whoever drops this leaves the
-    /// connection in the middle of a message: it is of no use any more.
+    /// Sends a request and reads its reply, with a body of at most so many bytes. When this is dropped before it is done,
+    /// the connection is in the middle of a message and cannot be used again.
     ///
     /// # Errors
-    /// There is no whole reply; the request comes back where nothing of it has left.
+    /// There is no complete reply. The request is returned where nothing of it was sent.
     pub async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
         body_bytes_max: usize,
-        head_ends: Instant,
-        ends: Instant,
-    ) -> Result<Exchanged, (Broken, Option<Request<Full<Bytes>>>)> {
+        head_deadline: Instant,
+        deadline: Instant,
+    ) -> Result<Exchanged, (ExchangeError, Option<Request<Full<Bytes>>>)> {
         let mut send = pin!(self.sender.try_send_request(request));
         let connection = &mut self.connection;
         let reply = tokio::time::timeout_at(
-            head_ends,
+            head_deadline,
             poll_fn(|cx| {
                 drive(connection, cx);
                 send.as_mut().poll(cx)
             }),
         );
         let (head, mut body) = match reply.await {
-            Err(_) => return Ok(Exchanged::NoHead),
+            Err(_) => return Ok(Exchanged::HeadTimedOut),
             Ok(Ok(reply)) => reply.into_parts(),
             Ok(Err(mut error)) => {
                 let message = error.take_message();
-                let why = chain(&error.into_error());
-                let broken = if message.is_some() { Broken::NotSent(why) } else { Broken::CutOff(why) };
-                return Err((broken, message));
+                let why = with_sources(&error.into_error());
+                let error = if message.is_some() { ExchangeError::NotSent(why) } else { ExchangeError::CutOff(why) };
+                return Err((error, message));
             }
         };
-        let whole = tokio::time::timeout_at(ends, self.read_whole(&mut body, body_bytes_max));
+        let whole = tokio::time::timeout_at(deadline, self.read_whole(&mut body, body_bytes_max));
         match whole.await {
             Ok(Ok(body)) => Ok(Exchanged::Whole((head, body))),
-            Ok(Err(why)) => Err((Broken::CutOff(why), None)),
-            Err(_) => Ok(Exchanged::NoEnd),
+            Ok(Err(why)) => Err((ExchangeError::CutOff(why), None)),
+            Err(_) => Ok(Exchanged::BodyTimedOut),
         }
     }
 
-    /// A body; what there is of one that is larger than the bound is the error.
+    /// Reads a body; the first bytes of one that is larger than the bound are the error.
     async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Result<Bytes, Bytes>, String> {
         let mut whole = BytesMut::new();
         loop {
             let frame = poll_fn(|cx| {
-                // It says what it wants, is given it, and takes it.
+                // Polling the body registers its demand, driving the connection reads, and the second poll takes the data.
                 let first = Pin::new(&mut *body).poll_frame(cx);
                 if first.is_ready() {
                     return first;
@@ -270,7 +269,7 @@ impl PooledConnection {
         }
     }
 
-    /// Whether it waits for a request, as far as this side knows.
+    /// Whether it is open and ready for a request, as far as this side knows.
     fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
         drive(&mut self.connection, cx);
         self.reused = true;
@@ -278,17 +277,17 @@ impl PooledConnection {
     }
 }
 
-/// How far an exchange came.
+/// How an exchange ended.
 pub(in crate::engine) enum Exchanged {
-    /// To its end.
+    /// With a complete reply.
     Whole(Reply),
-    /// The head of the reply was not there in time.
-    NoHead,
-    /// Its body did not end in time.
-    NoEnd,
+    /// The head of the reply did not come in time.
+    HeadTimedOut,
+    /// The body of the reply did not end in time.
+    BodyTimedOut,
 }
 
-/// Moves bytes. What ends it shows in the exchange that is under way.
+/// Lets the connection read and write. An error of the connection shows in the exchange that is in progress.
 fn drive(connection: &mut Option<Connection<TokioIo<TcpStream>, Full<Bytes>>>, cx: &mut Context<'_>) {
     if let Some(alive) = connection
         && Pin::new(alive).poll(cx).is_ready()
@@ -297,8 +296,8 @@ fn drive(connection: &mut Option<Connection<TokioIo<TcpStream>, Full<Bytes>>>, c
     }
 }
 
-/// A request as a connection takes it: its target without the host, which stands in a header.
-pub(in crate::engine) fn to_origin(request: &mut Request<Full<Bytes>>) {
+/// Brings a request into the form that goes over a connection: the target without the host, which goes into a header.
+pub(in crate::engine) fn to_origin_form(request: &mut Request<Full<Bytes>>) {
     let uri = request.uri();
     let host = match (uri.host(), uri.port_u16()) {
         (Some(host), Some(port)) if port != 80 => HeaderValue::from_str(&format!("{host}:{port}")),
@@ -311,7 +310,8 @@ pub(in crate::engine) fn to_origin(request: &mut Request<Full<Bytes>>) {
     *request.uri_mut() = Uri::from(path);
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// The error with its sources.
+fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

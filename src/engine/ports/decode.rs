@@ -1,7 +1,7 @@
-//! Bytes of a body to the value that expressions see, and requests and replies to the parts that a plan reads.
+//! Decodes bodies to the values that expressions see, and selects the parts of requests and replies that a plan reads.
 //!
-//! Always true: JSON by content type, a form as a map, text as a string, anything else as bytes that may be passed on;
-//! only the parts that the plan names are kept, and credentials of the caller never are.
+//! Always true: a body is decoded by its content type: JSON, a form to a map, text to a string, anything else to a handle of
+//! the bytes. Only the parts that the plan names are kept, and never the caller's credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::workflow::{
     BytesMark, CREDENTIALS, CallBody, Plan, StepKind, VALUE_DEPTH_MAX, deeper_than, is_nested_beyond, values_in,
 };
 
-/// How deep a decoded body may be.
+/// How deeply a decoded body may be nested.
 pub(in crate::engine) fn depth_max(limits: &Limits) -> usize {
     usize::try_from(limits.output_depth_max).unwrap_or(usize::MAX).min(VALUE_DEPTH_MAX)
 }
 
-/// How large and how deep a decoded body may be, and of how many values.
+/// The bounds of a decoded body: bytes, nesting depth, number of values.
 #[derive(Clone, Copy)]
 pub(in crate::engine) struct Bounds {
     pub bytes: usize,
     pub depth: usize,
     pub values: usize,
-    /// Marks what stands for bytes.
+    /// Distinguishes the engine's encoding of raw bytes from JSON that looks like it.
     pub mark: BytesMark,
 }
 
@@ -46,7 +46,7 @@ impl Bounds {
 /// The decoded value of a body.
 ///
 /// # Errors
-/// It says that it is JSON and is not, or is nested deeper or has more values than the bounds.
+/// Its content type says JSON and it is none, or it exceeds the bounds.
 pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: Bounds) -> Result<Value, String> {
     let Bounds { bytes: _, depth: depth_max, values: values_max, mark } = bounds;
     if bytes.is_empty() {
@@ -82,29 +82,33 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
     Ok(mark.value(bytes, content_type))
 }
 
-/// The decoded value of a body that came with these headers, its `Content-Encoding` taken off where that can be done
-/// within the bound.
+/// The decoded value of a body that came with these headers, its `Content-Encoding` decoded where the result is within the
+/// bound.
 ///
 /// # Errors
 /// As [`body`].
-pub(in crate::engine) fn coded(headers: &HeaderMap, bytes: &Bytes, limits: Bounds) -> Result<Value, String> {
+pub(in crate::engine) fn body_with_headers(
+    headers: &HeaderMap,
+    bytes: &Bytes,
+    limits: Bounds,
+) -> Result<Value, String> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     match unpacked(headers, bytes, limits.bytes) {
         Some(plain) => body(&plain, content_type, limits),
         None => body(bytes, content_type, limits)
-            .map_err(|why| format!("{why} (its content-encoding cannot be taken off here within the limits)")),
+            .map_err(|why| format!("{why} (its content-encoding cannot be decoded here within the limits)")),
     }
 }
 
-/// How much is shown of a body that cannot be read.
+/// How much of an unreadable body is shown.
 const EXCERPT_CHARS_MAX: usize = 200;
 
-/// How a body begins that cannot be read, for a person.
+/// The beginning of an unreadable body, for people.
 pub(in crate::engine) fn excerpt(bytes: &[u8]) -> String {
-    let few = &bytes[..bytes.len().min(EXCERPT_CHARS_MAX * 4)];
-    let text = String::from_utf8_lossy(few);
+    let prefix = &bytes[..bytes.len().min(EXCERPT_CHARS_MAX * 4)];
+    let text = String::from_utf8_lossy(prefix);
     let mut shown: String = text.chars().take(EXCERPT_CHARS_MAX).collect();
-    if shown.len() < text.len() || few.len() < bytes.len() {
+    if shown.len() < text.len() || prefix.len() < bytes.len() {
         shown.push('…');
     }
     shown
@@ -125,7 +129,7 @@ pub(in crate::engine) fn headers(headers: &HeaderMap) -> BTreeMap<String, String
     all
 }
 
-/// Those of these names, as [`headers`] gives them.
+/// The headers of these names, in the form of [`headers`].
 pub(in crate::engine) fn headers_of<'a>(
     all: &HeaderMap,
     names: impl Iterator<Item = &'a str>,
@@ -137,21 +141,21 @@ pub(in crate::engine) fn headers_of<'a>(
     names.filter(|name| all.contains_key(*name)).map(|name| (name.to_owned(), text(name))).collect()
 }
 
-/// What a plan reads of a request: the parts to keep, and the credentials to seal.
+/// The parts of a request that a plan reads: those to store, and the credentials to seal.
 pub(in crate::engine) struct Facts {
-    /// Without credentials.
+    /// The parts without credentials.
     pub request: Arc<Value>,
     /// Only those that the plan reads.
     pub credentials: BTreeMap<String, String>,
 }
 
-/// The decoded body of a request; what is no JSON although it says so is text.
+/// The decoded body of a request; one whose content type says JSON and that is none is taken as text.
 pub(in crate::engine) fn request_body(request: &RequestCopy, bounds: Bounds) -> Value {
-    coded(&request.headers, &request.body, bounds)
+    body_with_headers(&request.headers, &request.body, bounds)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&request.body).into_owned()))
 }
 
-/// What a plan reads of a request.
+/// Selects the parts of a request that a plan reads.
 pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan, mark: BytesMark) -> Facts {
     let raw =
         plan.steps.iter().any(|step| matches!(&step.kind, StepKind::Call(call) if matches!(call.body, CallBody::Raw)));
@@ -193,7 +197,7 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
         let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         parts.insert("raw".into(), mark.value(&request.body, content_type));
     }
-    // A body or header that nobody names is not kept.
+    // A body or header that no expression names is not stored.
     let mut whole = Value::Object(parts);
     prune(&mut whole, &wanted, raw);
     Facts { request: Arc::new(whole), credentials }
@@ -214,7 +218,7 @@ fn prune(value: &mut Value, wanted: &[&[Arc<str>]], raw: bool) {
     }
 }
 
-/// What a plan reads of legacy's reply; `None` where it reads nothing of it.
+/// The parts of legacy's reply that a plan reads; `None` where it reads none.
 pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], bounds: Bounds) -> Option<Value> {
     let wanted: Vec<&[Arc<str>]> =
         reads.iter().filter(|path| path.root() == "legacy").map(|path| &path.0[1..]).collect();
@@ -226,7 +230,7 @@ pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], b
     let shown = headers(observation.headers()).into_iter().filter(|(name, _)| name != "set-cookie");
     parts.insert("headers".into(), Value::Object(shown.map(|(name, value)| (name, value.into())).collect()));
     if let Body::Whole(bytes) = observation.body()
-        && let Ok(body) = coded(observation.headers(), bytes, bounds)
+        && let Ok(body) = body_with_headers(observation.headers(), bytes, bounds)
     {
         parts.insert("body".into(), body);
     }

@@ -1,8 +1,8 @@
-//! Who holds a lock, and whether runs wait for each other.
+//! Reads the queues of locks, and detects deadlocks.
 //!
-//! Always true: whoever stands first in a lock's queue holds it, so a look decides nothing, it only sees. A lock is held
-//! while its step is under way; so runs can wait for each other only where that very step began another run that waits.
-//! A look ends when the store answers.
+//! Always true: the first step in a lock's queue holds it, so reading the queue decides nothing. A lock is held while its
+//! step is in progress; so a deadlock needs a step that holds a lock and has started a child that waits for a lock. A query
+//! is repeated until the store answers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::names::{RunId, StepId};
 use crate::store::{LockRow, StoreError};
 use crate::workflow::{Event, Knot, LockSeen, Parent};
 
-/// Rows that a search for runs that wait for each other looks at; beyond, none is found.
+/// How many rows of queues a search for a deadlock reads. A deadlock beyond them is not detected.
 pub(in crate::engine) const ROWS_MAX: usize = 10_000;
-/// Runs whose origin such a search asks for.
-const ORIGINS_MAX: usize = 200;
-/// Until the store is asked again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How many runs such a search reads to find their parents.
+const PARENTS_MAX: usize = 200;
+/// The pause after the store did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the queue of a lock shows to one that stands in it; `None` where nobody does.
-pub(in crate::engine) async fn look(
+/// The position of a step in the queue of a lock; `None` where the queue is empty.
+pub(in crate::engine) async fn query(
     core: Arc<Core>,
     name: String,
     run: RunId,
@@ -30,21 +30,21 @@ pub(in crate::engine) async fn look(
     item: Option<u32>,
 ) -> Option<LockSeen> {
     loop {
-        match seen(&core, &name, run, parent.as_ref(), &step, item).await {
-            Ok(Some(seen)) => return Some(seen),
+        match read_position(&core, &name, run, parent.as_ref(), &step, item).await {
+            Ok(Some(position)) => return Some(position),
             Ok(None) => {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
                 return None;
             }
             Err(error) => {
-                tracing::warn!(%run, lock = name, %error, "the lock's queue cannot be seen");
-                tokio::time::sleep(PAUSE).await;
+                tracing::warn!(%run, lock = name, %error, "the lock's queue cannot be read: it is tried again");
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
 }
 
-async fn seen(
+async fn read_position(
     core: &Core,
     name: &str,
     run: RunId,
@@ -57,21 +57,22 @@ async fn seen(
     if first.run == run && first.step == *step && first.item == item {
         return Ok(Some(LockSeen::First));
     }
-    // Without a run that began it, nobody who waits for this one holds anything.
+    // Without a parent no run waits for this one, so that it is in no deadlock.
     if let Some(parent) = parent {
         let rows = core.ports.store.locks(None, ROWS_MAX).await?;
-        if let Some(knots) = knots(core, &rows, run, parent, name).await? {
+        if let Some(knots) = find_deadlock(core, &rows, run, parent, name).await? {
             return Ok(Some(LockSeen::Deadlock { knots }));
         }
     }
     Ok(Some(LockSeen::Behind { holder: first.run }))
 }
 
-/// Runs that wait for each other, so that this one never gets the lock: who keeps whom waiting, all the way round.
+/// Searches a cycle of runs that wait for each other and that includes this run: each link says which run holds which lock
+/// and keeps whom waiting.
 ///
-/// A step that holds a lock keeps waiting for it whoever stands behind it, and goes on only after the run that it began;
-/// what other steps of its run wait for is nothing to it.
-async fn knots(
+/// A step that holds a lock blocks all steps behind it in the queue, and itself waits only for the child that it started;
+/// what other steps of its run wait for does not matter.
+async fn find_deadlock(
     core: &Core,
     rows: &[LockRow],
     run: RunId,
@@ -86,34 +87,34 @@ async fn knots(
             waiters.push(row);
         }
     }
-    // This one's family first: then the bound of looks does not hide it.
+    // This run first: then `PARENTS_MAX` is not used up before its ancestors are read.
     waiters.sort_by_key(|row| row.run != run);
-    let mut families = Families { core, above: HashMap::from([(run, Some(parent.run))]), parents: HashMap::new() };
-    families.parents.insert(run, Some(parent.clone()));
-    // Under each run those that wait, and through which of the runs that it began.
-    let mut below: HashMap<RunId, Vec<(&LockRow, RunId)>> = HashMap::new();
+    let mut ancestry = Ancestry { core, above: HashMap::from([(run, Some(parent.run))]), parents: HashMap::new() };
+    ancestry.parents.insert(run, Some(parent.clone()));
+    // For each run the waiting descendants, each with the child through which it descends.
+    let mut waiting_descendants: HashMap<RunId, Vec<(&LockRow, RunId)>> = HashMap::new();
     for row in &waiters {
         let (mut child, mut seen) = (row.run, HashSet::new());
-        while let Some(above) = families.above(child).await?.filter(|_| seen.insert(child)) {
-            below.entry(above).or_default().push((row, child));
+        while let Some(above) = ancestry.above(child).await?.filter(|_| seen.insert(child)) {
+            waiting_descendants.entry(above).or_default().push((row, child));
             child = above;
         }
     }
     let mut seen = HashSet::new();
-    // Each path: the locks that are waited for in turn, and by whom.
+    // A path is a chain of waiting runs, each with the lock that it waits for.
     let mut paths = vec![vec![(run, name)]];
     while let Some(path) = paths.pop() {
         let Some(holder) = path.last().and_then(|(_, lock)| holders.get(lock)) else { continue };
         if !seen.insert(holder.name.as_str()) {
             continue;
         }
-        for (waiter, child) in below.get(&holder.run).into_iter().flatten() {
-            let began = families.parent(*child).await?;
-            if began.is_none_or(|began| began.step != holder.step || began.item != holder.item) {
+        for (waiter, child) in waiting_descendants.get(&holder.run).into_iter().flatten() {
+            let started_by = ancestry.parent(*child).await?;
+            if started_by.is_none_or(|parent| parent.step != holder.step || parent.item != holder.item) {
                 continue;
             }
             if waiter.run == run {
-                return Ok(Some(knotted(&path, &holders)));
+                return Ok(Some(links_of(&path, &holders)));
             }
             let mut path = path.clone();
             path.push((waiter.run, &waiter.name));
@@ -123,30 +124,30 @@ async fn knots(
     Ok(None)
 }
 
-/// The path as it is told: first whoever keeps its own descendant waiting.
-fn knotted(path: &[(RunId, &str)], holders: &HashMap<&str, &LockRow>) -> Vec<Knot> {
+/// The links of the cycle. The first is the run that keeps its own descendant waiting.
+fn links_of(path: &[(RunId, &str)], holders: &HashMap<&str, &LockRow>) -> Vec<Knot> {
     let holds = path.iter().map(|(_, lock)| *lock).cycle().skip(path.len().saturating_sub(1));
-    let knots = holds.zip(path).filter_map(|(lock, (waiter, wants))| {
+    let links = holds.zip(path).filter_map(|(lock, (waiter, wants))| {
         let holder = holders.get(lock)?.run;
         Some(Knot { holder, holds: lock.to_owned(), waiter: *waiter, wants: (*wants).to_owned() })
     });
-    knots.collect()
+    links.collect()
 }
 
-/// Which run began which.
-struct Families<'a> {
+/// The parents of runs, read from the store when they are needed.
+struct Ancestry<'a> {
     core: &'a Core,
     above: HashMap<RunId, Option<RunId>>,
-    /// With the step that began it: read only where that matters.
+    /// With the step that started the child, which is in the child's first event.
     parents: HashMap<RunId, Option<Parent>>,
 }
 
-impl Families<'_> {
+impl Ancestry<'_> {
     async fn above(&mut self, run: RunId) -> Result<Option<RunId>, StoreError> {
         if let Some(above) = self.above.get(&run) {
             return Ok(*above);
         }
-        if self.above.len() >= ORIGINS_MAX {
+        if self.above.len() >= PARENTS_MAX {
             return Ok(None);
         }
         let above = self.core.ports.store.run(run).await?.and_then(|summary| summary.parent);
@@ -167,8 +168,8 @@ impl Families<'_> {
     }
 }
 
-/// Somebody left a lock's queue: whoever stands first now is woken, where it is this process's.
-pub(in crate::engine) async fn left(core: &Arc<Core>, name: &str) {
+/// A step has left a lock's queue: wakes the run of the first step, where this process moves it.
+pub(in crate::engine) async fn wake_first(core: &Arc<Core>, name: &str) {
     if !core.schedule.timers.watches_lock(name) {
         return;
     }
@@ -180,8 +181,8 @@ pub(in crate::engine) async fn left(core: &Arc<Core>, name: &str) {
             }
         }
         Err(error) => {
-            // Whoever waits looks for itself, until the store answers.
-            tracing::warn!(lock = name, %error, "the lock's queue cannot be seen");
+            // All waiting runs are woken: each queries the lock until the store answers.
+            tracing::warn!(lock = name, %error, "the lock's queue cannot be read: it is tried again");
             core.schedule.timers.waiters(name).into_iter().for_each(|run| core.wake(run));
         }
     }

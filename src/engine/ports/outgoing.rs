@@ -1,6 +1,6 @@
-//! A recorded request becomes one that can leave: secrets filled in, key and trace added.
+//! Makes the request that is sent from the recorded one: fills in secrets, adds idempotency key and trace.
 //!
-//! Always true: the bytes of the body are the recorded ones; what is filled in here is never kept.
+//! Always true: the bytes of the body are the recorded ones; what is filled in here is never stored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::engine::snapshot::Snapshot;
 use crate::limits::Limits;
 use crate::workflow::{AttemptResult, Call, InFlight, KeptHeaders, Plan, Run, StepIndex, call_scope, missing, wire};
 
-/// What leaves for an attempt.
+/// The request of an attempt.
 ///
 /// # Errors
-/// It cannot leave: what was heard of it then. Nothing was sent.
-#[allow(clippy::too_many_arguments)] // what a request is made of, each from another hand
+/// It cannot be sent: the result of the attempt.
+#[allow(clippy::too_many_arguments)] // the parts of a request come from different owners
 pub(in crate::engine) fn outgoing(
     limits: &Limits,
     snapshot: &Snapshot,
@@ -35,11 +35,11 @@ pub(in crate::engine) fn outgoing(
         return Err(AttemptResult::Missing(format!("it needs {missing}, which is not in the files in force")));
     }
     let kept_headers = plan.kept_headers(step, attempt.part);
-    made(limits, snapshot, call, kept_headers, run, credentials, attempt, now).map_err(AttemptResult::NotSent)
+    build(limits, snapshot, call, kept_headers, run, credentials, attempt, now).map_err(AttemptResult::NotSent)
 }
 
 #[allow(clippy::too_many_arguments)] // as above
-fn made(
+fn build(
     limits: &Limits,
     snapshot: &Snapshot,
     call: Option<&Call>,
@@ -50,7 +50,8 @@ fn made(
     now: Timestamp,
 ) -> Result<Outgoing, String> {
     let call = call.ok_or("the plan has no such call")?;
-    let base = snapshot.services.get(&call.service).ok_or_else(|| format!("there is no service `{}`", call.service))?;
+    let upstream =
+        snapshot.services.get(&call.service).ok_or_else(|| format!("there is no service `{}`", call.service))?;
     let record = &attempt.request;
     let shown = wire::base_of(call, &snapshot.world);
     let path = record.url.strip_prefix(shown);
@@ -61,18 +62,18 @@ fn made(
     });
     let (path, filled) = match revealed {
         Some(revealed) => {
-            // What is wrong with the value may show it, and this is kept.
+            // The error is dropped: it may show the secret, and the result of the attempt is stored.
             let (path, headers) = revealed.map_err(|_| "its URL or a header has no value now".to_owned())?;
             (Some(path), headers)
         }
         None => (path.map(str::to_owned), Vec::new()),
     };
-    let url = path.map_or_else(|| record.url.clone(), |path| format!("{}{path}", base.next()));
-    let uri = url.parse::<Uri>().map_err(|error| format!("its URL is none: {error}"))?;
+    let url = path.map_or_else(|| record.url.clone(), |path| format!("{}{path}", upstream.next_url()));
+    let uri = url.parse::<Uri>().map_err(|error| format!("its URL is invalid: {error}"))?;
 
     let mut headers = HeaderMap::new();
     for (name, value) in record.headers.iter().chain(&filled) {
-        // A name that comes again is the same header with its secrets filled in.
+        // A header that comes a second time is the same one with its secrets filled in.
         insert(&mut headers, name, value)?;
     }
     if let Some(trace) = &run.started().traceparent {
@@ -90,13 +91,13 @@ fn made(
         repeatable: attempt.repeatable,
         mode: run.mode(),
         run: run.id(),
-        base: base.clone(),
+        upstream: upstream.clone(),
         lease_proof: None,
         kept_headers,
     })
 }
 
-/// No attempt takes longer than the step's deadline leaves.
+/// The timeout, at most the time that the step's deadline leaves.
 fn within(timeout: Duration, attempt: &InFlight, now: Timestamp) -> Duration {
     let left = attempt.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
     left.map_or(timeout, |left| left.min(timeout))

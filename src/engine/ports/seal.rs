@@ -1,8 +1,8 @@
-//! Credentials of callers, as ciphertext.
+//! Encrypts callers' credentials and sensitive values for the store.
 //!
-//! Always true: a run's credentials are sealed with a key of its own, which is sealed with one derived from `store_key`
-//! and goes from the store in the commit that ends the run. So who has the store alone reads nothing, and who has
-//! `store_key` too reads nothing of a run that has ended.
+//! Always true: a run's credentials are sealed with a key of their own. That key is sealed with one derived from
+//! `store_key`, and is deleted from the store in the commit that ends the run. So the store alone reveals nothing, and the
+//! store with `store_key` reveals no credentials of runs that have ended.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use crate::secret::Secret;
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
 
-/// Seals and opens.
+/// Encrypts and decrypts.
 pub(in crate::engine) struct Sealer {
     credentials: Option<XChaCha20Poly1305>,
-    /// Sensitive values: these are opened for as long as their run is kept.
+    /// For sensitive values, which can be opened for as long as their run is stored.
     values: Option<XChaCha20Poly1305>,
 }
 
 impl Sealer {
-    /// With this key, if there is one.
+    /// Without a key, nothing can be sealed.
     pub fn new(store_key: Option<&Secret>) -> Self {
         let cipher = |purpose: &str| {
             store_key.map(|key| XChaCha20Poly1305::new(&blake3::derive_key(purpose, key.reveal().as_bytes()).into()))
@@ -41,17 +41,17 @@ impl Sealer {
         self.values.is_some()
     }
 
-    /// A sensitive value as ciphertext that opens for this run alone.
+    /// Seals a sensitive value; it opens only for the same run.
     pub fn seal_text(&self, run: RunId, text: &str) -> Option<String> {
         encrypt(self.values.as_ref()?, run, text.as_bytes()).map(|sealed| STANDARD.encode(sealed))
     }
 
-    /// What was sealed so for this run.
+    /// Opens what [`Self::seal_text`] sealed for this run.
     pub fn open_text(&self, run: RunId, sealed: &str) -> Option<String> {
         String::from_utf8(decrypt(self.values.as_ref()?, run, &STANDARD.decode(sealed).ok()?)?).ok()
     }
 
-    /// Credentials as ciphertext, and the key to them, itself sealed. `None` without a store key or randomness.
+    /// Seals credentials with a new key, and that key with the store key. `None` without a store key or randomness.
     pub fn seal(&self, run: RunId, credentials: &BTreeMap<String, String>) -> Option<Sealed> {
         let outer = self.credentials.as_ref()?;
         let mut key = [0; KEY_BYTES];
@@ -61,7 +61,7 @@ impl Sealer {
         Some(Sealed { credentials: STANDARD.encode(encrypt(&inner, run, &text)?), key: encrypt(outer, run, &key)? })
     }
 
-    /// What was sealed for this run, with its sealed key.
+    /// Opens the credentials of this run with its sealed key.
     pub fn open(&self, run: RunId, credentials: &str, key: &[u8]) -> Option<BTreeMap<String, String>> {
         let key: [u8; KEY_BYTES] = decrypt(self.credentials.as_ref()?, run, key)?.try_into().ok()?;
         let inner = XChaCha20Poly1305::new(&key.into());
@@ -71,9 +71,9 @@ impl Sealer {
 
 /// Sealed credentials.
 pub(in crate::engine) struct Sealed {
-    /// In the run's first event.
+    /// Goes into the run's first event.
     pub credentials: String,
-    /// Beside the run, as long as it lives.
+    /// The sealed key, stored beside the run until the run ends.
     pub key: Vec<u8>,
 }
 

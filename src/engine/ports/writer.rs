@@ -1,8 +1,8 @@
 //! The port through which a run's events go to the store.
 //!
 //! Always true: a run's plan and the key to its credentials are in the store before its first event; pins are known to
-//! this process before anybody is told that an append was acknowledged; a private or shared call carries the hold of the
-//! last append that was acknowledged. What an outcome means is `machine`'s business.
+//! this process before the machine gets the result of their append; a private or shared call carries the lease proof of
+//! the last acknowledged append. What an outcome means is decided by `machine`.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ impl KeptPlans {
     fn has(&self, id: &PlanId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
-    fn note(&self, id: &PlanId) {
+    fn insert(&self, id: &PlanId) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_PLANS_MAX {
             known.clear(); // asking the store again is all that it costs
@@ -42,14 +42,14 @@ impl KeptPlans {
 #[derive(Clone)]
 pub(in crate::engine) struct WriterParts {
     pub store: SharedStore,
-    /// Hears of pins before the answer leaves.
+    /// Is told of pins before the answer is sent.
     pub pins: Arc<StoreAffinity>,
     pub plans: KeptPlans,
     pub plan: Arc<Plan>,
     /// Opens the run's sealed credentials.
     pub run_key: Option<Vec<u8>>,
     pub lease: Arc<Lease>,
-    /// Hears of what is in the store.
+    /// Is told of stored appends.
     pub snapshots: Arc<RunSnapshots>,
     /// Seals the run's sensitive values, where its plan declares any.
     pub sealer: Option<EventSealer>,
@@ -58,26 +58,26 @@ pub(in crate::engine) struct WriterParts {
 /// Writes the events of one run: one append at a time.
 pub(in crate::engine) struct Writer {
     parts: WriterParts,
-    under_way: Option<BoxFuture<'static, Result<(), AppendError>>>,
+    in_flight: Option<BoxFuture<'static, Result<(), AppendError>>>,
     pins: Vec<NewPin>,
     run: Option<RunId>,
-    /// What is under way.
+    /// The append in flight.
     appending: Option<Arc<Append>>,
-    /// The last append that was acknowledged, until somebody takes it.
+    /// The last acknowledged append, until it is taken.
     stored: Option<Arc<Append>>,
-    /// Since when the run is certainly this process's: as of the last append that was acknowledged, or that it was taken.
+    /// The proof, from the last acknowledged append or from the acquisition, that this process owns the run.
     lease_proof: LeaseProof,
-    /// The same as of the append that is under way.
+    /// The proof that replaces it when the append in flight is acknowledged.
     next_lease_proof: Option<LeaseProof>,
 }
 
 impl Writer {
-    /// Of a run that was taken while this held; `None` of a new one.
+    /// `lease_proof` is that of the run's acquisition; `None` for a new run.
     pub fn new(parts: WriterParts, lease_proof: Option<LeaseProof>) -> Self {
         let lease_proof = lease_proof.unwrap_or_else(|| parts.lease.proof());
         Self {
             parts,
-            under_way: None,
+            in_flight: None,
             pins: Vec::new(),
             run: None,
             appending: None,
@@ -86,12 +86,12 @@ impl Writer {
             next_lease_proof: None,
         }
     }
-    /// Whether the run is certainly this process's.
+    /// The proof that this process owns the run.
     pub fn lease_proof(&self) -> LeaseProof {
         self.lease_proof.clone()
     }
-    /// Hands an append in, after a pause.
-    pub fn hand_in(&mut self, append: Arc<Append>, pause: Duration) {
+    /// Begins an append, after a pause.
+    pub fn begin_append(&mut self, append: Arc<Append>, pause: Duration) {
         self.run = Some(append.run_id);
         self.pins.clone_from(&append.pins);
         if pause.is_zero() {
@@ -101,19 +101,19 @@ impl Writer {
             None => Some(append),
             Some(sealer) => sealer.seal(&append).map(Arc::new),
         };
-        self.appending.clone_from(&sealed); // whoever hears of it hears what the store has
-        self.under_way = Some(match sealed {
-            Some(append) => hand_in(self.parts.clone(), append, pause),
+        self.appending.clone_from(&sealed); // watchers get the append as it is stored: sealed
+        self.in_flight = Some(match sealed {
+            Some(append) => perform(self.parts.clone(), append, pause),
             None => Box::pin(std::future::ready(Err(AppendError::Refused(
-                "what is sensitive cannot be sealed: there is no store_key, or no randomness".into(),
+                "sensitive values cannot be sealed: there is no store_key, or no randomness".into(),
             )))),
         });
     }
-    /// Waits for the append that is under way; for ever where none is. May be dropped and called again.
-    pub async fn settled(&mut self) -> Result<(), AppendError> {
-        let Some(future) = &mut self.under_way else { return std::future::pending().await };
+    /// The result of the append in flight; waits for ever where there is none. May be dropped and called again.
+    pub async fn finished(&mut self) -> Result<(), AppendError> {
+        let Some(future) = &mut self.in_flight else { return std::future::pending().await };
         let result = future.await;
-        self.under_way = None;
+        self.in_flight = None;
         let append = self.appending.take();
         if result.is_ok() {
             if let (Some(append), None) = (&append, &self.parts.sealer) {
@@ -129,17 +129,17 @@ impl Writer {
         }
         result
     }
-    /// The append that was acknowledged last.
+    /// Takes the append that was acknowledged last.
     pub fn take_stored(&mut self) -> Option<Arc<Append>> {
         self.stored.take()
     }
-    /// The id that the run gave its instance is the other arm's.
-    pub fn collision(&self, key: &PinKey, run: RunId) {
+    /// Reports that the id of the run's new instance belongs to the other arm.
+    pub fn report_collision(&self, key: &PinKey, run: RunId) {
         self.parts.pins.collision(key, run);
     }
 }
 
-fn hand_in(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFuture<'static, Result<(), AppendError>> {
+fn perform(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFuture<'static, Result<(), AppendError>> {
     Box::pin(async move {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
@@ -147,20 +147,19 @@ fn hand_in(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         let WriterParts { store, pins: _, plans, plan, run_key, lease: _, snapshots: _, sealer: _ } = parts;
         if !plans.has(&plan.id) {
             let put = store.put_plan(plan.id.clone(), (*plan.source).clone()).await;
-            put.map_err(|error| AppendError::Refused(format!("the plan was not kept: {error}")))?;
-            plans.note(&plan.id);
+            put.map_err(|error| AppendError::Refused(format!("the plan was not stored: {error}")))?;
+            plans.insert(&plan.id);
         }
         let (run, first) = (append.run_id, append.first);
         let Some(key) = run_key.filter(|_| first == Seq::FIRST) else { return store.append(append).await };
         let put = store.put_run_key(run, Some(key)).await;
-        put.map_err(|error| AppendError::Refused(format!("the run's key was not kept: {error}")))?;
-        let kept = store.append(append).await;
-        if matches!(kept, Err(AppendError::Refused(_) | AppendError::Conflict(Conflict::Claim { .. })))
+        put.map_err(|error| AppendError::Refused(format!("the run's key was not stored: {error}")))?;
+        let result = store.append(append).await;
+        if matches!(result, Err(AppendError::Refused(_) | AppendError::Conflict(Conflict::Claim { .. })))
             && let Err(error) = store.put_run_key(run, None).await
         {
-            // It opens nothing: the run's events are not there.
-            tracing::debug!(%run, %error, "a key without a run stays");
+            tracing::debug!(%run, %error, "the key of a run that was not created stays in the store: it opens nothing");
         }
-        kept
+        result
     })
 }

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::engine::api::types::OrderError;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
-use crate::engine::driver::{Driver, Parts};
+use crate::engine::driver::{Driver, DriverParts};
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, Read, read};
 use crate::engine::scheduler::mailbox::{Reply, Slot};
@@ -145,7 +145,7 @@ impl Read {
         let (executor, writer) =
             core.executor_and_writer(run.mode(), &plan, None, owned.fence, Some(lease_proof), sealer);
         let registration = core.schedule.registry.register(run.id(), None).ok();
-        let mut driver = Driver::new(Parts {
+        let mut driver = Driver::new(DriverParts {
             core: core.clone(),
             snapshot,
             plan,
@@ -162,7 +162,7 @@ impl Read {
             starter: None,
             depth: 0,
         });
-        driver.take_up();
+        driver.recover();
         driver
     }
 }

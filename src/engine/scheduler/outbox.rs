@@ -1,13 +1,13 @@
-//! Begins the runs that other runs decided on: rows of the store's outbox of pending_runs.
+//! Creates the runs that other runs decided on: rows of the store's outbox, `pending_runs`.
 //!
 //! The question it answers: "the process ended between the append that decided on a run and the run's first append: who
-//! begins it?" A row is written by the first of these appends and removed by the second, so it is delivered at least once.
-//! The run begins at most once: a child because whoever begins it holds its slot and has seen that the store has no such
-//! run, an heir because its first append claims a key.
+//! creates it?" A row is written by the first of these appends and removed by the second, so it is delivered at least once.
+//! The run is created at most once: a child because the task that creates it holds its slot and has checked that the store
+//! has no such run, the successor of a run because its first append claims a key.
 //!
-//! What it leaves to others: a child is begun by its parent's driver, which is woken here (`children`); an heir is begun as
-//! by a repeated order of the same rerun (`rerun`). Normally the run begins right after the decision: a row is delivered
-//! only after a grace period, and at once after the start of a process.
+//! What it leaves to others: a child is created by its parent's driver, which is woken here (`child`); a successor is
+//! created as by a repetition of the same rerun (`rerun`). Normally the run is created right after the decision: a row is
+//! delivered only after a grace period, and at once after the start of a process.
 //!
 //! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing pause.
 
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::engine::api::rerun;
 use crate::engine::context::Core;
-use crate::engine::machine::BirthRecord;
+use crate::engine::machine::PendingRunRecord;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::{PendingRun, StoreError, StoreNotification};
@@ -41,7 +41,7 @@ type Retries = HashMap<RunId, (u32, Instant)>;
 
 /// Delivers rows until the process ends.
 pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
-    let mut news = core.ports.store.notifications();
+    let mut notifications = core.ports.store.notifications();
     let mut retries = Retries::new();
     // Where the store is this process's alone, the tasks that wrote the rows of the process before are gone.
     let mut grace = if core.ports.store.is_shared() { GRACE } else { Duration::ZERO };
@@ -49,7 +49,7 @@ pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
     loop {
         let new_row = async {
             loop {
-                match news.recv().await {
+                match notifications.recv().await {
                     Ok(StoreNotification::PendingRun) | Err(RecvError::Lagged(_)) => return,
                     Ok(_) => {}
                     Err(RecvError::Closed) => std::future::pending().await,
@@ -92,13 +92,13 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
         return Ok(None);
     }
     let pending_runs = core.ports.store.pending_runs(ROWS_MAX).await?;
-    let runs: HashSet<RunId> = pending_runs.iter().map(|birth| birth.run).collect();
+    let runs: HashSet<RunId> = pending_runs.iter().map(|row| row.run).collect();
     retries.retain(|run, _| runs.contains(run));
     let (mut next, mut overdue) = (None::<Instant>, 0_u32);
     let mut postpone = |until: Instant| next = Some(next.map_or(until, |next| next.min(until)));
-    for birth in &pending_runs {
+    for row in &pending_runs {
         let now = Instant::now();
-        let age = core.process.clock.now().duration_since(birth.at);
+        let age = core.process.clock.now().duration_since(row.at);
         let left = SignedDuration::try_from(grace).unwrap_or_default() - age;
         if let Ok(left) = Duration::try_from(left)
             && !left.is_zero()
@@ -107,23 +107,23 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
             continue;
         }
         overdue += 1;
-        let (times, due) = retries.get(&birth.run).copied().unwrap_or((0, now));
+        let (times, due) = retries.get(&row.run).copied().unwrap_or((0, now));
         if due > now {
             postpone(due);
             continue;
         }
-        deliver_one(core, birth).await?;
+        deliver_one(core, row).await?;
         let due = Instant::now() + PAUSE.saturating_mul(1 << times.min(6)).min(PAUSE_MAX);
-        retries.insert(birth.run, (times.saturating_add(1), due));
+        retries.insert(row.run, (times.saturating_add(1), due));
         postpone(due);
     }
     gauge!("pointsman_births_overdue").set(overdue);
     Ok(next)
 }
 
-async fn deliver_one(core: &Arc<Core>, birth: &PendingRun) -> Result<(), StoreError> {
-    let run = birth.run;
-    let (record, parent) = match (serde_json::from_value::<BirthRecord>(birth.record.clone()), birth.parent) {
+async fn deliver_one(core: &Arc<Core>, row: &PendingRun) -> Result<(), StoreError> {
+    let run = row.run;
+    let (record, parent) = match (serde_json::from_value::<PendingRunRecord>(row.record.clone()), row.parent) {
         (Ok(record), Some(parent)) => (record, parent),
         (record, parent) => {
             tracing::error!(%run, ?parent, ?record, "this version cannot read the outbox row of a run to begin: the row stays");
@@ -131,8 +131,8 @@ async fn deliver_one(core: &Arc<Core>, birth: &PendingRun) -> Result<(), StoreEr
         }
     };
     match record {
-        BirthRecord::Child => deliver_child(core, run, parent).await,
-        BirthRecord::Heir { from } => {
+        PendingRunRecord::Child => deliver_child(core, run, parent).await,
+        PendingRunRecord::Successor { from } => {
             match rerun::rerun(core, parent, from, String::new()).await {
                 Ok(started) => {
                     tracing::info!(%run, %parent, fresh = started.fresh, "the rerun of a superseded run began from the outbox")
@@ -149,7 +149,7 @@ async fn deliver_one(core: &Arc<Core>, birth: &PendingRun) -> Result<(), StoreEr
 /// Wakes the parent of a child without events, whose driver begins it; drops the row where the parent has ended.
 async fn deliver_child(core: &Arc<Core>, child: RunId, parent: RunId) -> Result<(), StoreError> {
     if core.ports.store.run(parent).await?.is_none_or(|parent| parent.status.is_final()) {
-        tracing::debug!(run = %child, %parent, "a child is not born: its parent has ended");
+        tracing::debug!(run = %child, %parent, "a child is not created: its parent has ended");
         return core.ports.store.remove_pending_run(child).await;
     }
     core.wake(parent);

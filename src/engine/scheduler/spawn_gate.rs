@@ -1,4 +1,4 @@
-//! Whether the children of a run may be born now.
+//! Whether the children of a run may be created now.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -139,7 +139,7 @@ async fn hear(core: &Arc<Core>, news: StoreNotification) {
                 core.wake(parent);
             }
         }
-        StoreNotification::Lock(name) => locks::left(core, &name).await,
+        StoreNotification::Lock(name) => locks::wake_first(core, &name).await,
         StoreNotification::Order(_) | StoreNotification::WebhookMessage | StoreNotification::PendingRun => {}
     }
 }

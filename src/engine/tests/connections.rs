@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::kit::PATIENCE;
-use crate::engine::ports::connections::{Broken, ConnectionPool, Exchanged, PooledConnection, to_origin};
+use crate::engine::ports::connections::{ConnectionPool, ExchangeError, Exchanged, PooledConnection, to_origin_form};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -40,9 +40,14 @@ impl Way {
     async fn take(&self) -> PooledConnection {
         self.links.take(&self.uri, true, PATIENCE).await.unwrap()
     }
-    async fn ask(&self, link: &mut PooledConnection, bytes_max: usize, within: Duration) -> Result<Exchanged, Broken> {
+    async fn ask(
+        &self,
+        link: &mut PooledConnection,
+        bytes_max: usize,
+        within: Duration,
+    ) -> Result<Exchanged, ExchangeError> {
         let mut request = Request::post(self.uri.clone()).body(Full::new(Bytes::from("ping"))).unwrap();
-        to_origin(&mut request);
+        to_origin_form(&mut request);
         let ends = Instant::now() + within;
         let asked = link.exchange(request, bytes_max, ends, ends);
         timeout(PATIENCE, asked).await.unwrap().map_err(|(broken, _)| broken)
@@ -203,7 +208,7 @@ async fn a_reply_that_breaks_off_is_cut_off_and_one_that_is_too_large_is_none() 
     for _ in 0..3 {
         let mut link = way.take().await;
         let broken = way.ask(&mut link, 99, PATIENCE).await.err();
-        assert!(matches!(broken, Some(Broken::CutOff(_))), "{broken:?}");
+        assert!(matches!(broken, Some(ExchangeError::CutOff(_))), "{broken:?}");
     }
     let mut link = way.take().await;
     let Ok(Exchanged::Whole((_, body))) = way.ask(&mut link, 1, PATIENCE).await else { panic!("no reply") };
@@ -227,11 +232,11 @@ async fn a_silent_side_is_waited_for_no_longer_than_asked() {
     });
     let within = Duration::from_millis(40);
     let mut link = way.take().await;
-    assert!(matches!(way.ask(&mut link, 99, within).await, Ok(Exchanged::NoHead)));
+    assert!(matches!(way.ask(&mut link, 99, within).await, Ok(Exchanged::HeadTimedOut)));
     drop(link);
     let mut link = way.take().await;
     assert!(!link.reused);
-    assert!(matches!(way.ask(&mut link, 99, within).await, Ok(Exchanged::NoEnd)));
+    assert!(matches!(way.ask(&mut link, 99, within).await, Ok(Exchanged::BodyTimedOut)));
     drop(link);
     timeout(PATIENCE, other).await.unwrap().unwrap();
 }

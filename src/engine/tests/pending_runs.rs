@@ -336,7 +336,7 @@ async fn a_second_look_does_not_disturb_a_child_that_rests() {
     let child = begun.child;
     let core = bench.engine.core.clone();
     let started = parent.started().clone();
-    let second = tokio::spawn(child::look_after(core, started, Arc::default(), begun, 0));
+    let second = tokio::spawn(child::ensure_child(core, started, Arc::default(), begun, 0));
     store.looked(2).await;
     store.answer_looks(1);
     let rests = async {

@@ -108,7 +108,7 @@ async fn more_than_a_hundred_wait_and_none_is_lost_over_a_restart() {
     .await;
     assert_eq!(notified_runs(&test.step_service.seen(DEAD)), dead, "each, and in order");
     let log = test.pointsman.log();
-    assert!(log.contains("a webhook takes messages again"), "{log}");
+    assert!(log.contains("a webhook accepts messages again"), "{log}");
     let metrics = test.pointsman.metrics().await;
     assert!(metrics.sum("pointsman_notice_failures_total", &[("service", "works")]) >= 1.0);
     for lost in ["given_up", "dropped"] {

@@ -35,7 +35,7 @@ impl Rig {
                 }
             },
             Pending::Call(call) => {
-                let heard = match fault {
+                let result = match fault {
                     Some(0) => AttemptResult::NotSent("injected".into()),
                     Some(1) => AttemptResult::TimedOut("injected".into()),
                     Some(2) => {
@@ -48,7 +48,7 @@ impl Rig {
                         reply(200, json!({ "id": 1, "found": true }))
                     }
                 };
-                Input::CallFinished { call: call.id, heard }
+                Input::CallFinished { call: call.id, result }
             }
             Pending::Lock(query) => {
                 let seen = match fault {

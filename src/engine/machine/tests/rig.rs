@@ -141,7 +141,7 @@ impl Rig {
             violations: Vec::new(),
             pauses: Vec::new(),
         };
-        rig.machine.record_birth();
+        rig.machine.record_started();
         rig
     }
 
@@ -212,7 +212,7 @@ impl Rig {
                 self.report(format!("an order is answered with {}, which is not acknowledged", run.seq));
             }
             Output::AnswerStarter(StartAnswer::Stored) if self.acknowledged == 0 => {
-                self.report("the starter is answered before the birth is acknowledged");
+                self.report("the starter is answered before the first event is acknowledged");
             }
             Output::AnswerCaller(answer) => self.caller_answered(answer),
             Output::Timer(at) => self.timer = at,
@@ -235,7 +235,7 @@ impl Rig {
             | Output::PinCollision(_)
             | Output::SetSpawnPolicy(_)
             | Output::RetainRetryKey
-            | Output::BirthDurable
+            | Output::FirstEventDurable
             | Output::ReleaseRetryKey
             | Output::Announce(_)
             | Output::Retract

@@ -1,16 +1,15 @@
 //! PURE. The circuit breaker of one service: whether a call is tried at all.
 //!
-//! The question it answers: "is this service so ill that a call would only wait for its failure?" Closed: all go
-//! through, and it opens where too many of enough calls failed. Open: none goes through until its time is over.
-//! Half-open: a bounded number of probes goes through; it closes when all of them succeeded, and opens for twice as
-//! long at the first that fails.
+//! The question it answers: "does this service fail so often that a call would only wait for its failure?" Closed: all calls
+//! are admitted; it opens when at least `min` calls ended in the window and too large a share of them failed. Open: no call
+//! is admitted until its time is over. Half-open: a bounded number of probes is admitted; it closes when all of them have
+//! succeeded, and opens for twice as long at the first failure.
 //!
-//! Always true: an open breaker lets nothing through; of one half-open time never more probes are under way and
-//! succeeded than allowed; it closes only after that many successes; what a call of an earlier time says moves nothing.
-//! Time is an argument: whatever has passed since some fixed instant, never going back.
+//! Always true: an open breaker admits nothing; in one half-open period, probes in flight and successes together never
+//! exceed the configured number; it closes only after that many successes; the outcome of a call that was admitted in an
+//! earlier period changes nothing. Time is an argument: the time since some fixed instant, never going back.
 //!
-//! What counts as a failure is the neighbour's business (`service`), which also turns a [`Change`] into a log line and
-//! metrics.
+//! What counts as a failure is decided by `service`, which also turns a [`Change`] into a log line and metrics.
 
 #[cfg(test)]
 mod tests;
@@ -23,14 +22,14 @@ pub(crate) use window::Counts;
 use crate::flag::Breaker as Rule;
 use window::Window;
 
-/// A breaker.
+/// The breaker of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Breaker {
     rule: Rule,
     state: State,
     since: Duration,
     window: Window,
-    /// Which time between two changes of state it is.
+    /// Counts the changes of state.
     period: u64,
     /// How often it has opened without closing in between.
     openings: u32,
@@ -40,22 +39,22 @@ pub(crate) struct Breaker {
 enum State {
     Closed,
     Open { until: Duration },
-    HalfOpen { under_way: u32, succeeded: u32 },
+    HalfOpen { in_flight: u32, succeeded: u32 },
 }
 
-/// The state, for whoever looks at it.
+/// The state, for people and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Calls go through.
+    /// Calls are admitted.
     Closed,
-    /// Probes go through.
+    /// A bounded number of calls is admitted as probes.
     HalfOpen,
-    /// Nothing goes through.
+    /// No call is admitted.
     Open,
 }
 
 impl BreakerState {
-    /// As it is written.
+    /// The name of the state.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -65,73 +64,73 @@ impl BreakerState {
     }
 }
 
-/// A call may leave. It is handed back with what became of it.
+/// Admits one call. It is returned with the outcome of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Pass {
     period: u64,
 }
 
-/// No call may leave; another may be tried at this time.
+/// The call is not admitted; it may be tried again at this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shut {
+pub(crate) struct Rejected {
     pub retry_at: Duration,
 }
 
-/// What became of a call that was let through.
+/// The outcome of an admitted call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallOutcome {
-    /// The service answered in good order.
+    /// The service is able to answer.
     Succeeded,
     /// It did not.
     Failed,
-    /// The call says nothing of the service: it was not sent, or nobody waited for its end.
+    /// The call says nothing about the service: it was not sent, or it was dropped before its end.
     Inconclusive,
 }
 
-/// It went from one state to another.
+/// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub from: BreakerState,
     pub to: BreakerState,
-    /// What the window held when it opened.
+    /// The counts of the window when it opened.
     pub counts: Counts,
-    /// For how long it opened.
+    /// For how long it is open.
     pub open_for: Option<Duration>,
 }
 
 impl Breaker {
-    /// A closed one.
+    /// A closed breaker.
     pub fn new(rule: Rule) -> Self {
         let window = Window::new(rule.over);
         Self { rule, state: State::Closed, since: Duration::ZERO, window, period: 0, openings: 0 }
     }
 
-    /// Asks for a call to be let through.
-    pub fn admit(&mut self, now: Duration) -> (Result<Pass, Shut>, Option<Change>) {
+    /// Admits or rejects a call. An open breaker whose time is over becomes half-open.
+    pub fn admit(&mut self, now: Duration) -> (Result<Pass, Rejected>, Option<Change>) {
         let mut change = None;
         if matches!(self.state, State::Open { until } if until <= now) {
-            change = Some(self.enter(State::HalfOpen { under_way: 0, succeeded: 0 }, now));
+            change = Some(self.enter(State::HalfOpen { in_flight: 0, succeeded: 0 }, now));
         }
         let admitted = match &mut self.state {
             State::Closed => Ok(Pass { period: self.period }),
-            State::Open { until } => Err(Shut { retry_at: *until }),
-            State::HalfOpen { under_way, succeeded } if *under_way + *succeeded < self.rule.probes.max(1) => {
-                *under_way += 1;
+            State::Open { until } => Err(Rejected { retry_at: *until }),
+            State::HalfOpen { in_flight, succeeded } if *in_flight + *succeeded < self.rule.probes.max(1) => {
+                *in_flight += 1;
                 Ok(Pass { period: self.period })
             }
-            State::HalfOpen { .. } => Err(Shut { retry_at: now.saturating_add(self.probing()) }),
+            State::HalfOpen { .. } => Err(Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) }),
         };
         (admitted, change)
     }
 
-    /// Hands a pass back with what became of its call. What was let through before the last change of state moves
-    /// nothing: it tells of a service as it was.
-    pub fn settle(&mut self, pass: Pass, fate: CallOutcome, now: Duration) -> Option<Change> {
+    /// Records the outcome of an admitted call. A call that was admitted before the last change of state changes nothing:
+    /// its outcome is out of date.
+    pub fn settle(&mut self, pass: Pass, outcome: CallOutcome, now: Duration) -> Option<Change> {
         if pass.period != self.period {
             return None;
         }
-        match (&mut self.state, fate) {
+        match (&mut self.state, outcome) {
             (State::Closed, CallOutcome::Inconclusive) | (State::Open { .. }, _) => None,
             (State::Closed, CallOutcome::Succeeded) => {
                 self.window.count(false, now);
@@ -143,13 +142,13 @@ impl Breaker {
                 let enough = counts.calls >= u64::from(self.rule.min.max(1));
                 (enough && counts.failed as f64 >= self.rule.failures * counts.calls as f64).then(|| self.open(now))
             }
-            (State::HalfOpen { under_way, .. }, CallOutcome::Inconclusive) => {
-                *under_way = under_way.saturating_sub(1);
+            (State::HalfOpen { in_flight, .. }, CallOutcome::Inconclusive) => {
+                *in_flight = in_flight.saturating_sub(1);
                 None
             }
             (State::HalfOpen { .. }, CallOutcome::Failed) => Some(self.open(now)),
-            (State::HalfOpen { under_way, succeeded }, CallOutcome::Succeeded) => {
-                *under_way = under_way.saturating_sub(1);
+            (State::HalfOpen { in_flight, succeeded }, CallOutcome::Succeeded) => {
+                *in_flight = in_flight.saturating_sub(1);
                 *succeeded += 1;
                 (*succeeded >= self.rule.probes.max(1)).then(|| {
                     self.openings = 0;
@@ -159,29 +158,34 @@ impl Breaker {
         }
     }
 
-    /// Whether a call of a rehearsed or dark run has to stay here. It is no probe and moves nothing. Where nobody real
-    /// has called for `open_max` after the open time, what the breaker knows is too old to refuse anybody.
-    pub fn look(&self, now: Duration) -> Result<(), Shut> {
+    /// Checks a call of a rehearsed or dark run, which is no probe and changes nothing. Where no real run has called for
+    /// `open_max` after the open time, the breaker's state is too old to reject such a call.
+    ///
+    /// # Errors
+    /// The call is rejected.
+    pub fn check_secondary(&self, now: Duration) -> Result<(), Rejected> {
         match self.state {
             State::Closed => Ok(()),
-            State::Open { until } if now < until => Err(Shut { retry_at: until }),
+            State::Open { until } if now < until => Err(Rejected { retry_at: until }),
             State::Open { until } if now >= until.saturating_add(self.rule.open_max) => Ok(()),
             State::HalfOpen { .. } if now >= self.since.saturating_add(self.rule.open_max) => Ok(()),
-            State::Open { .. } | State::HalfOpen { .. } => Err(Shut { retry_at: now.saturating_add(self.probing()) }),
+            State::Open { .. } | State::HalfOpen { .. } => {
+                Err(Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) })
+            }
         }
     }
 
-    /// Whether a call would be refused now; asks for nothing and moves nothing.
-    pub fn refuses(&self, now: Duration) -> Option<Shut> {
+    /// Whether a call of a real run would be rejected now; changes nothing.
+    pub fn would_reject(&self, now: Duration) -> Option<Rejected> {
         match self.state {
             State::Closed => None,
-            State::Open { until } => (now < until).then_some(Shut { retry_at: until }),
-            State::HalfOpen { under_way, succeeded } => (under_way + succeeded >= self.rule.probes.max(1))
-                .then(|| Shut { retry_at: now.saturating_add(self.probing()) }),
+            State::Open { until } => (now < until).then_some(Rejected { retry_at: until }),
+            State::HalfOpen { in_flight, succeeded } => (in_flight + succeeded >= self.rule.probes.max(1))
+                .then(|| Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) }),
         }
     }
 
-    /// The state as it is shown.
+    /// The present state.
     pub fn state(&self) -> BreakerState {
         match self.state {
             State::Closed => BreakerState::Closed,
@@ -189,29 +193,29 @@ impl Breaker {
             State::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
-    /// Since when it is in this state.
+    /// When it entered this state.
     pub fn since(&self) -> Duration {
         self.since
     }
-    /// When probes go through, where none does now because its time is not over.
-    pub fn opens_until(&self) -> Option<Duration> {
+    /// Until when it is open; `None` where it is not.
+    pub fn open_until(&self) -> Option<Duration> {
         match self.state {
             State::Open { until } => Some(until),
             State::Closed | State::HalfOpen { .. } => None,
         }
     }
-    /// What it has seen lately.
+    /// The counts of the present window.
     pub fn counts(&self, now: Duration) -> Counts {
         self.window.counts(now)
     }
     /// Whether a success was so slow that it counts as a failure.
-    pub fn too_slow(&self, took: Duration) -> bool {
+    pub fn is_too_slow(&self, took: Duration) -> bool {
         self.rule.slow.is_some_and(|slow| took > slow)
     }
 
-    /// While probes are under way the others come again after this: long enough not to crowd, and soon after the
-    /// probes have ended.
-    fn probing(&self) -> Duration {
+    /// The pause after which a call is tried again that was rejected while probes are in flight: not so short that such calls
+    /// pile up, and short enough that they come soon after the probes have ended.
+    fn probe_retry_pause(&self) -> Duration {
         (self.rule.open / 5).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Breaker, BreakerState, CallOutcome, Pass, Shut};
+use super::{Breaker, BreakerState, CallOutcome, Pass, Rejected};
 use crate::flag::Breaker as Rule;
 
 fn ms(ms: u64) -> Duration {
@@ -13,9 +13,9 @@ fn rule() -> Rule {
     Rule { failures: 0.5, over: ms(1_000), min: 4, slow: Some(ms(200)), open: ms(100), open_max: ms(350), probes: 2 }
 }
 
-fn call(breaker: &mut Breaker, fate: CallOutcome, now: u64) -> Result<(), Shut> {
+fn call(breaker: &mut Breaker, outcome: CallOutcome, now: u64) -> Result<(), Rejected> {
     let pass = breaker.admit(ms(now)).0?;
-    breaker.settle(pass, fate, ms(now));
+    breaker.settle(pass, outcome, ms(now));
     Ok(())
 }
 
@@ -29,7 +29,7 @@ fn opened_at(now: u64) -> Breaker {
 }
 
 #[test]
-fn it_opens_at_the_rate_and_not_below_the_volume() {
+fn it_opens_at_the_failure_rate_and_not_below_the_minimum_of_calls() {
     let mut breaker = Breaker::new(rule());
     for _ in 0..3 {
         call(&mut breaker, CallOutcome::Failed, 0).unwrap();
@@ -37,7 +37,7 @@ fn it_opens_at_the_rate_and_not_below_the_volume() {
     assert_eq!(breaker.state(), BreakerState::Closed, "three calls are too few to judge");
     call(&mut breaker, CallOutcome::Failed, 0).unwrap();
     assert_eq!(breaker.state(), BreakerState::Open);
-    assert_eq!(call(&mut breaker, CallOutcome::Succeeded, 99), Err(Shut { retry_at: ms(100) }));
+    assert_eq!(call(&mut breaker, CallOutcome::Succeeded, 99), Err(Rejected { retry_at: ms(100) }));
 
     let mut breaker = Breaker::new(rule());
     for _ in 0..5 {
@@ -52,7 +52,7 @@ fn it_opens_at_the_rate_and_not_below_the_volume() {
 }
 
 #[test]
-fn what_has_left_the_window_does_not_count() {
+fn calls_that_have_left_the_window_do_not_count() {
     let mut breaker = Breaker::new(rule());
     for _ in 0..3 {
         call(&mut breaker, CallOutcome::Failed, 0).unwrap();
@@ -68,21 +68,21 @@ fn probes_close_it_when_all_succeed() {
     let (first, change) = breaker.admit(ms(100));
     assert_eq!(change.map(|change| change.to), Some(BreakerState::HalfOpen));
     let second = breaker.admit(ms(100)).0.unwrap();
-    assert_eq!(breaker.admit(ms(100)).0, Err(Shut { retry_at: ms(120) }), "two probes at the most");
+    assert_eq!(breaker.admit(ms(100)).0, Err(Rejected { retry_at: ms(120) }), "at most two probes");
     assert_eq!(breaker.settle(first.unwrap(), CallOutcome::Succeeded, ms(110)), None);
-    assert!(breaker.admit(ms(110)).0.is_err(), "one under way, one succeeded");
+    assert!(breaker.admit(ms(110)).0.is_err(), "one in flight, one succeeded");
     let change = breaker.settle(second, CallOutcome::Succeeded, ms(120)).unwrap();
     assert_eq!((change.from, change.to), (BreakerState::HalfOpen, BreakerState::Closed));
     assert!(breaker.admit(ms(120)).0.is_ok());
 }
 
 #[test]
-fn a_failed_probe_opens_it_for_longer_up_to_the_most() {
+fn a_failed_probe_opens_it_for_twice_as_long_up_to_the_maximum() {
     let mut breaker = opened_at(0);
     let mut until = 100;
     for longer in [200, 350, 350] {
         assert!(call(&mut breaker, CallOutcome::Failed, until).is_ok());
-        assert_eq!(breaker.opens_until(), Some(ms(until + longer)));
+        assert_eq!(breaker.open_until(), Some(ms(until + longer)));
         until += longer;
     }
     for _ in 0..2 {
@@ -92,11 +92,11 @@ fn a_failed_probe_opens_it_for_longer_up_to_the_most() {
     for _ in 0..4 {
         call(&mut breaker, CallOutcome::Failed, until).unwrap();
     }
-    assert_eq!(breaker.opens_until(), Some(ms(until + 100)), "after it was closed the time is short again");
+    assert_eq!(breaker.open_until(), Some(ms(until + 100)), "after it was closed it opens for the shortest time again");
 }
 
 #[test]
-fn a_probe_of_which_nothing_is_known_gives_its_place_back() {
+fn an_inconclusive_probe_makes_room_for_another() {
     let mut breaker = opened_at(0);
     let probes = [breaker.admit(ms(100)).0.unwrap(), breaker.admit(ms(100)).0.unwrap()];
     assert!(breaker.admit(ms(100)).0.is_err());
@@ -105,7 +105,7 @@ fn a_probe_of_which_nothing_is_known_gives_its_place_back() {
 }
 
 #[test]
-fn what_a_call_of_an_earlier_time_says_moves_nothing() {
+fn the_outcome_of_a_call_of_an_earlier_period_changes_nothing() {
     let mut breaker = Breaker::new(rule());
     let early = breaker.admit(ms(0)).0.unwrap();
     for _ in 0..4 {
@@ -119,102 +119,102 @@ fn what_a_call_of_an_earlier_time_says_moves_nothing() {
 }
 
 #[test]
-fn others_see_it_and_do_not_move_it() {
+fn secondary_calls_are_rejected_by_it_and_do_not_change_it() {
     let breaker = opened_at(0);
-    assert_eq!(breaker.look(ms(99)), Err(Shut { retry_at: ms(100) }));
-    assert!(breaker.look(ms(100)).is_err(), "the probe is a real run's");
-    assert_eq!(breaker.look(ms(450)), Ok(()), "nobody real has called for open_max: what it knows is too old");
+    assert_eq!(breaker.check_secondary(ms(99)), Err(Rejected { retry_at: ms(100) }));
+    assert!(breaker.check_secondary(ms(100)).is_err(), "only a real run sends the probe");
+    assert_eq!(breaker.check_secondary(ms(450)), Ok(()), "no real run has called for open_max: its state is too old");
     assert_eq!(breaker.state(), BreakerState::Open);
 }
 
 #[test]
-fn slow_is_asked_of_the_rule() {
+fn slowness_is_judged_by_the_rule() {
     let breaker = Breaker::new(rule());
-    assert!(!breaker.too_slow(ms(200)));
-    assert!(breaker.too_slow(ms(201)));
-    assert!(!Breaker::new(Rule { slow: None, ..rule() }).too_slow(ms(10_000_000)));
+    assert!(!breaker.is_too_slow(ms(200)));
+    assert!(breaker.is_too_slow(ms(201)));
+    assert!(!Breaker::new(Rule { slow: None, ..rule() }).is_too_slow(ms(10_000_000)));
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Deed {
-    Pass(u64),
-    Ask,
+enum Operation {
+    Wait(u64),
+    Admit,
     Settle(usize, CallOutcome),
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
-    let fate = prop_oneof![3 => Just(CallOutcome::Failed), 3 => Just(CallOutcome::Succeeded), 1 => Just(CallOutcome::Inconclusive)];
+fn operation() -> impl Strategy<Value = Operation> {
+    let outcome = prop_oneof![3 => Just(CallOutcome::Failed), 3 => Just(CallOutcome::Succeeded), 1 => Just(CallOutcome::Inconclusive)];
     prop_oneof![
-        2 => (0u64..400).prop_map(Deed::Pass),
-        5 => Just(Deed::Ask),
-        5 => (any::<usize>(), fate).prop_map(|(which, fate)| Deed::Settle(which, fate)),
+        2 => (0u64..400).prop_map(Operation::Wait),
+        5 => Just(Operation::Admit),
+        5 => (any::<usize>(), outcome).prop_map(|(which, outcome)| Operation::Settle(which, outcome)),
     ]
 }
 
 proptest! {
-    /// Whatever happens: an open one lets nothing through before its time, probes are bounded, it closes only after
-    /// that many successes of that half-open time and opens at its first failure, or when enough of the calls that
-    /// ended since it closed had failed.
+    /// Whatever happens: an open breaker admits nothing before its time, probes are bounded, it closes only after that many
+    /// successes in one half-open period, and opens at the first failure in it, or when enough of the calls that ended since
+    /// it closed had failed.
     #[test]
-    fn it_keeps_its_promises(
+    fn its_invariants_hold(
         min in 1u32..6,
         probes in 1u32..5,
         failures in 0.05f64..=1.0,
-        deeds in prop::collection::vec(deed(), 1..300),
+        operations in prop::collection::vec(operation(), 1..300),
     ) {
         let rule = Rule { min, probes, failures, ..rule() };
         let mut breaker = Breaker::new(rule);
         let mut now = Duration::ZERO;
-        let mut under_way: Vec<(Pass, u64)> = Vec::new();
-        // The passes and successes of this half-open time, the calls of this closed time, and which time it is.
-        let (mut period, mut asked, mut good, mut ended, mut bad) = (0u64, 0u32, 0u32, 0u64, 0u64);
-        for deed in deeds {
+        let mut in_flight: Vec<(Pass, u64)> = Vec::new();
+        // The period; admitted calls and successes of a half-open one; ended and failed calls of a closed one.
+        let (mut period, mut admitted_calls, mut succeeded, mut ended, mut failed) = (0u64, 0u32, 0u32, 0u64, 0u64);
+        for operation in operations {
             let before = breaker.state();
-            let until = breaker.opens_until();
-            let change = match deed {
-                Deed::Pass(time) => {
+            let until = breaker.open_until();
+            let change = match operation {
+                Operation::Wait(time) => {
                     now += ms(time);
                     None
                 }
-                Deed::Ask => {
-                    let refuses = breaker.refuses(now);
+                Operation::Admit => {
+                    let would_reject = breaker.would_reject(now);
                     let (admitted, change) = breaker.admit(now);
-                    prop_assert_eq!(refuses.is_some(), admitted.is_err());
+                    prop_assert_eq!(would_reject.is_some(), admitted.is_err());
                     if let Some(change) = change {
                         prop_assert_eq!((change.from, change.to), (BreakerState::Open, BreakerState::HalfOpen));
                         prop_assert!(until.is_some_and(|until| until <= now));
-                        (period, asked, good) = (period + 1, 0, 0);
+                        (period, admitted_calls, succeeded) = (period + 1, 0, 0);
                     }
                     match admitted {
                         Ok(pass) => {
                             prop_assert!(breaker.state() != BreakerState::Open);
-                            asked += 1;
-                            prop_assert!(breaker.state() != BreakerState::HalfOpen || asked <= probes);
-                            under_way.push((pass, period));
+                            admitted_calls += 1;
+                            prop_assert!(breaker.state() != BreakerState::HalfOpen || admitted_calls <= probes);
+                            in_flight.push((pass, period));
                         }
-                        Err(shut) => {
+                        Err(rejected) => {
                             prop_assert!(breaker.state() != BreakerState::Closed);
-                            prop_assert!(shut.retry_at > now);
+                            prop_assert!(rejected.retry_at > now);
                         }
                     }
                     None
                 }
-                Deed::Settle(_, _) if under_way.is_empty() => None,
-                Deed::Settle(which, fate) => {
-                    let (pass, of) = under_way.swap_remove(which % under_way.len());
-                    let change = breaker.settle(pass, fate, now);
+                Operation::Settle(_, _) if in_flight.is_empty() => None,
+                Operation::Settle(which, outcome) => {
+                    let (pass, of) = in_flight.swap_remove(which % in_flight.len());
+                    let change = breaker.settle(pass, outcome, now);
                     if of != period {
                         prop_assert_eq!(change, None);
                         continue;
                     }
-                    match (before, fate) {
-                        (BreakerState::HalfOpen, CallOutcome::Inconclusive) => asked -= 1,
-                        (BreakerState::HalfOpen, CallOutcome::Succeeded) => good += 1,
+                    match (before, outcome) {
+                        (BreakerState::HalfOpen, CallOutcome::Inconclusive) => admitted_calls -= 1,
+                        (BreakerState::HalfOpen, CallOutcome::Succeeded) => succeeded += 1,
                         (BreakerState::HalfOpen, CallOutcome::Failed) => {
                             prop_assert_eq!(breaker.state(), BreakerState::Open);
                         }
                         (BreakerState::Closed, CallOutcome::Succeeded) => ended += 1,
-                        (BreakerState::Closed, CallOutcome::Failed) => (ended, bad) = (ended + 1, bad + 1),
+                        (BreakerState::Closed, CallOutcome::Failed) => (ended, failed) = (ended + 1, failed + 1),
                         (BreakerState::Closed, CallOutcome::Inconclusive) | (BreakerState::Open, _) => {}
                     }
                     change
@@ -225,19 +225,19 @@ proptest! {
             };
             prop_assert_eq!(change.from, before);
             match change.to {
-                BreakerState::Closed => prop_assert!(before == BreakerState::HalfOpen && good == probes),
+                BreakerState::Closed => prop_assert!(before == BreakerState::HalfOpen && succeeded == probes),
                 BreakerState::Open if before == BreakerState::Closed => {
-                    prop_assert!(ended >= u64::from(min) && bad > 0);
+                    prop_assert!(ended >= u64::from(min) && failed > 0);
                     prop_assert!(change.counts.failed as f64 >= failures * change.counts.calls as f64);
                 }
                 BreakerState::Open => prop_assert_eq!(before, BreakerState::HalfOpen),
-                BreakerState::HalfOpen => prop_assert!(false, "only who asks makes it half-open"),
+                BreakerState::HalfOpen => prop_assert!(false, "only an admission makes it half-open"),
             }
             if change.to == BreakerState::Open {
                 let open_for = change.open_for.unwrap_or_default();
                 prop_assert!(rule.open <= open_for && open_for <= rule.open_max);
             }
-            (period, asked, good, ended, bad) = (period + 1, 0, 0, 0, 0);
+            (period, admitted_calls, succeeded, ended, failed) = (period + 1, 0, 0, 0, 0);
         }
     }
 }

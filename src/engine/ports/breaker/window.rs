@@ -1,13 +1,13 @@
-//! PURE. How many calls of the last while failed.
+//! PURE. Counts calls and failures in a sliding window.
 //!
-//! Always true: a call is forgotten no earlier than `over` less one bucket after it ended, and no later than `over`
-//! after; memory is ten pairs of numbers, however many calls there are.
+//! Always true: a call leaves the window no earlier than `over` less one bucket after it ended, and no later than `over`
+//! after it; memory is ten pairs of numbers, however many calls there are.
 
 use std::time::Duration;
 
 const BUCKETS: usize = 10;
 
-/// Counts of a sliding time.
+/// A sliding window of buckets.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     width_ns: u128,
@@ -16,17 +16,17 @@ pub(super) struct Window {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    /// Which stretch of time it counts; one that has passed out of the window counts as empty.
-    stretch: u128,
+    /// The number of the time interval that it counts. A bucket whose interval has left the window counts as empty.
+    interval: u128,
     counts: Counts,
 }
 
 /// Calls that ended within the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// All that count.
+    /// All calls.
     pub calls: u64,
-    /// Those of them that failed.
+    /// Failed calls.
     pub failed: u64,
 }
 
@@ -35,31 +35,31 @@ impl Window {
         let width_ns = (over.as_nanos() / BUCKETS as u128).max(1);
         Self { width_ns, buckets: [Bucket::default(); BUCKETS] }
     }
-    /// One more call ended.
+    /// Counts a call that has ended.
     pub fn count(&mut self, failed: bool, now: Duration) {
-        let stretch = self.stretch(now);
-        let place = usize::try_from(stretch % BUCKETS as u128).unwrap_or_default();
-        let bucket = &mut self.buckets[place];
-        if bucket.stretch != stretch {
-            *bucket = Bucket { stretch, counts: Counts::default() };
+        let interval = self.interval(now);
+        let index = usize::try_from(interval % BUCKETS as u128).unwrap_or_default();
+        let bucket = &mut self.buckets[index];
+        if bucket.interval != interval {
+            *bucket = Bucket { interval, counts: Counts::default() };
         }
         bucket.counts.calls += 1;
         bucket.counts.failed += u64::from(failed);
     }
-    /// What is in the window now.
+    /// The counts of the window now.
     pub fn counts(&self, now: Duration) -> Counts {
-        let newest = self.stretch(now);
-        let within = |bucket: &&Bucket| bucket.stretch <= newest && newest - bucket.stretch < BUCKETS as u128;
+        let newest = self.interval(now);
+        let within = |bucket: &&Bucket| bucket.interval <= newest && newest - bucket.interval < BUCKETS as u128;
         self.buckets.iter().filter(within).fold(Counts::default(), |sum, bucket| Counts {
             calls: sum.calls + bucket.counts.calls,
             failed: sum.failed + bucket.counts.failed,
         })
     }
-    /// Forgets everything.
+    /// Empties the window.
     pub fn clear(&mut self) {
         self.buckets = [Bucket::default(); BUCKETS];
     }
-    fn stretch(&self, now: Duration) -> u128 {
+    fn interval(&self, now: Duration) -> u128 {
         now.as_nanos() / self.width_ns
     }
 }

@@ -13,7 +13,7 @@ pub(super) enum RefusedBy {
     Calls,
 }
 
-/// Handles are registered once: no call looks one up.
+/// The metrics of one service; their handles are registered once, so that no call looks one up.
 pub(super) struct ServiceMetrics {
     name: ServiceName,
     state: Gauge,
@@ -31,7 +31,7 @@ impl ServiceMetrics {
         let service = || name.as_str().to_owned();
         let to = |state: BreakerState| match has_breaker {
             true => {
-                counter!("pointsman_breaker_transitions_total", "service" => service(), "to" => word(state))
+                counter!("pointsman_breaker_transitions_total", "service" => service(), "to" => label(state))
             }
             false => Counter::noop(),
         };
@@ -55,23 +55,23 @@ impl ServiceMetrics {
             name: name.clone(),
         }
     }
-    /// Sets the gauge of the breaker that is in force.
-    pub fn stands(&self, state: BreakerState) {
+    /// Sets the gauge of the breaker's state.
+    pub fn set_state(&self, state: BreakerState) {
         self.state.set(match state {
             BreakerState::Closed => 0.0,
             BreakerState::HalfOpen => 1.0,
             BreakerState::Open => 2.0,
         });
     }
-    /// A call has left.
-    pub fn begun(&self) {
+    /// A call was sent.
+    pub fn call_started(&self) {
         self.in_flight.increment(1.0);
     }
-    /// It has ended.
-    pub fn ended(&self) {
+    /// A call has ended.
+    pub fn call_ended(&self) {
         self.in_flight.decrement(1.0);
     }
-    /// A call was refused here.
+    /// A call was refused.
     pub fn refused(&self, by: RefusedBy) {
         match by {
             RefusedBy::Breaker => self.by_breaker.increment(1),
@@ -79,7 +79,7 @@ impl ServiceMetrics {
             RefusedBy::Calls => self.by_calls.increment(1),
         }
     }
-    /// The breaker changed; `in_force` where newer files have not replaced it.
+    /// The breaker changed its state; `in_force`: the gauge shows this breaker, because newer files have not replaced it.
     pub fn changed(&self, change: Change, in_force: bool) {
         let Change { from, to, counts, open_for } = change;
         let service = self.name.as_str();
@@ -95,7 +95,7 @@ impl ServiceMetrics {
                     calls,
                     failed,
                     open_ms,
-                    "the breaker opens: no calls go there"
+                    "the breaker opens: no calls are sent to the service"
                 );
             }
             BreakerState::HalfOpen => {
@@ -108,13 +108,13 @@ impl ServiceMetrics {
             }
         }
         if in_force {
-            self.stands(to);
+            self.set_state(to);
         }
     }
 }
 
-/// A state as a label.
-fn word(state: BreakerState) -> &'static str {
+/// A state as a metric's label.
+fn label(state: BreakerState) -> &'static str {
     match state {
         BreakerState::Closed => "closed",
         BreakerState::HalfOpen => "half_open",

@@ -1,15 +1,15 @@
-//! A service that steps call: where it is, and whose turn it is there.
+//! A service that steps call: its URLs, concurrency limits, breaker and rate.
 //!
-//! The question it answers: "may this call leave, and when?" It asks the breaker, waits for a free place and for the
-//! rate, asks the breaker again, and hands out a [`Permit`] that is given back with what was heard.
+//! The question it answers: "may this call be sent, and when?" It checks the breaker, waits for a permit of the concurrency
+//! limit and for the rate, checks the breaker again, and returns a [`CallPermit`], to which the call's result is given.
 //!
-//! Always true: all runs of the process share what is here, also over a reload that does not change the service. Only
-//! real runs move the breaker; rehearsed and dark ones see it, and have places and a share of the rate of their own. A
-//! call that is refused here has not left. A turn that is dropped (its run was cut off) gives everything back and says
-//! nothing of the service.
+//! Always true: all runs of the process share an upstream, also over a reload that does not change the service. Only real
+//! runs change the breaker's state; rehearsed and dark ones are refused by it too, and have a concurrency limit and a share
+//! of the rate of their own. A call that is refused here was not sent. A permit that is dropped without a result (its run
+//! was cancelled) counts as inconclusive.
 //!
-//! When the service is slow, its places fill and calls wait within their own time; when it is gone, the breaker opens
-//! and they do not even wait. A call that waited most of its time and then ran out of it says nothing of the service:
+//! When the service is slow, calls wait for permits within their own timeouts; when it is unreachable, the breaker opens and
+//! calls are refused at once. A call that spent most of its timeout waiting here, and then timed out, is inconclusive too:
 //! our own queue must not open the breaker.
 
 mod metrics;
@@ -30,7 +30,7 @@ use tokio::time::Instant;
 pub use view::{BreakerView, ServiceView};
 
 use crate::engine::bounds::usize_of;
-use crate::engine::ports::breaker::{Breaker, BreakerState, CallOutcome, Change, Pass, Shut};
+use crate::engine::ports::breaker::{Breaker, BreakerState, CallOutcome, Change, Pass, Rejected};
 use crate::flag::{Breaker as Rule, Rate, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
@@ -40,27 +40,29 @@ use outcome::Times;
 use rate::Rates;
 use waiting::Waiting;
 
-/// A service's URLs, places, breaker and rate.
+/// A service, and the calls that are sent to it.
 pub(in crate::engine) struct Upstream {
     name: ServiceName,
-    terms: Terms,
-    next: AtomicUsize,
-    real: Arc<Semaphore>,
-    /// Rehearsed and dark runs.
-    secondary: Arc<Semaphore>,
+    config: Config,
+    next_url: AtomicUsize,
+    /// Permits for calls of real runs.
+    real_permits: Arc<Semaphore>,
+    /// Permits for calls of rehearsed and dark runs.
+    secondary_permits: Arc<Semaphore>,
+    /// The origin of the times of breaker and rate.
     started: Instant,
-    guarded: Mutex<Guarded>,
-    under_way: Arc<CallCount>,
-    secondary_under_way: Arc<CallCount>,
+    limiters: Mutex<Limiters>,
+    in_flight: Arc<CallCount>,
+    secondary_in_flight: Arc<CallCount>,
     waiting: Waiting,
-    /// No newer files say otherwise.
+    /// Whether it is that of the newest files.
     in_force: AtomicBool,
     metrics: ServiceMetrics,
 }
 
-/// What the files say of it: where that is the same, everything else is kept.
+/// The configuration; a reload that does not change it keeps the upstream.
 #[derive(Clone, Debug, PartialEq)]
-struct Terms {
+struct Config {
     urls: Vec<String>,
     calls_max: usize,
     secondary_max: usize,
@@ -70,7 +72,7 @@ struct Terms {
     rate: Option<Rate>,
 }
 
-struct Guarded {
+struct Limiters {
     breaker: Option<Breaker>,
     rates: Option<Rates>,
 }
@@ -78,124 +80,131 @@ struct Guarded {
 impl Upstream {
     /// A service that the files name.
     pub fn of(service: &Service, limits: &Limits) -> Self {
-        let calls_max = places(service.calls_max.unwrap_or(limits.service_calls_max));
-        let terms = Terms {
+        let calls_max = permits(service.calls_max.unwrap_or(limits.service_calls_max));
+        let config = Config {
             urls: service.urls.iter().map(|uri| uri.to_string().trim_end_matches('/').to_owned()).collect(),
             calls_max,
-            secondary_max: share_of(calls_max, limits),
+            secondary_max: secondary_share(calls_max, limits),
             connect: service.connect.unwrap_or_else(|| Limits::ms(limits.connect_ms)),
             first_byte: service.first_byte,
             breaker: service.breaker,
             rate: service.rate,
         };
         let name = service.name.clone();
-        let metrics = ServiceMetrics::new(&name, terms.breaker.is_some(), terms.rate.is_some());
+        let metrics = ServiceMetrics::new(&name, config.breaker.is_some(), config.rate.is_some());
         let share = limits.shadow_service_share_percent;
-        let guarded =
-            Guarded { breaker: terms.breaker.map(Breaker::new), rates: terms.rate.map(|rate| Rates::new(rate, share)) };
+        let limiters = Limiters {
+            breaker: config.breaker.map(Breaker::new),
+            rates: config.rate.map(|rate| Rates::new(rate, share)),
+        };
         Self {
             name,
-            next: AtomicUsize::new(0),
-            real: Arc::new(Semaphore::new(terms.calls_max)),
-            secondary: Arc::new(Semaphore::new(terms.secondary_max)),
+            next_url: AtomicUsize::new(0),
+            real_permits: Arc::new(Semaphore::new(config.calls_max)),
+            secondary_permits: Arc::new(Semaphore::new(config.secondary_max)),
             started: Instant::now(),
-            guarded: Mutex::new(guarded),
-            under_way: Arc::default(),
-            secondary_under_way: Arc::default(),
+            limiters: Mutex::new(limiters),
+            in_flight: Arc::default(),
+            secondary_in_flight: Arc::default(),
             waiting: Waiting::default(),
             in_force: AtomicBool::new(false),
             metrics,
-            terms,
+            config,
         }
     }
 
-    /// Takes the place of the one before it, or lets that one stay where the files say the same of it.
-    pub fn or(self, before: Option<&Arc<Upstream>>) -> Arc<Upstream> {
-        match before {
-            Some(before) if before.terms == self.terms => before.clone(),
-            before => {
-                if let Some(before) = before {
-                    before.retire();
+    /// Returns the existing upstream where its configuration is the same; else retires that and returns this one.
+    pub fn or_existing(self, existing: Option<&Arc<Upstream>>) -> Arc<Upstream> {
+        match existing {
+            Some(existing) if existing.config == self.config => existing.clone(),
+            existing => {
+                if let Some(existing) = existing {
+                    existing.retire();
                 }
                 self.in_force.store(true, Ordering::Relaxed);
-                self.metrics.stands(BreakerState::Closed);
+                self.metrics.set_state(BreakerState::Closed);
                 Arc::new(self)
             }
         }
     }
 
-    /// Newer files say otherwise: runs that began before go on with it, and it is not shown any more.
+    /// Newer files have changed or removed the service: runs that began before still use it, and metrics no longer show it.
     pub fn retire(&self) {
         self.in_force.store(false, Ordering::Relaxed);
-        self.metrics.stands(BreakerState::Closed);
+        self.metrics.set_state(BreakerState::Closed);
     }
 
-    /// The base that records show.
-    pub fn first(&self) -> &str {
-        self.terms.urls.first().map_or("", |url| url)
+    /// The URL that recorded requests show.
+    pub fn first_url(&self) -> &str {
+        self.config.urls.first().map_or("", |url| url)
     }
-    /// The base that takes the next call.
-    pub fn next(&self) -> &str {
-        let place = self.next.fetch_add(1, Ordering::Relaxed);
-        self.terms.urls.get(place % self.terms.urls.len().max(1)).map_or("", |url| url)
+    /// The URL for the next call, in rotation.
+    pub fn next_url(&self) -> &str {
+        let index = self.next_url.fetch_add(1, Ordering::Relaxed);
+        self.config.urls.get(index % self.config.urls.len().max(1)).map_or("", |url| url)
     }
-    /// Connecting takes no longer.
-    pub fn connect(&self) -> Duration {
-        self.terms.connect
+    /// The timeout for connecting.
+    pub fn connect_timeout(&self) -> Duration {
+        self.config.connect
     }
-    /// The first byte of a reply takes no longer, where the files say so.
-    pub fn first_byte(&self) -> Option<Duration> {
-        self.terms.first_byte
+    /// The timeout for the head of a reply, where one is configured.
+    pub fn first_byte_timeout(&self) -> Option<Duration> {
+        self.config.first_byte
     }
 
-    /// Waits for a call's turn, no longer than until `ends`.
+    /// Waits for the permit of a call, at most until `deadline`.
     ///
     /// # Errors
-    /// It has none: the call has not left.
-    pub async fn turn(self: &Arc<Self>, mode: Mode, run: RunId, ends: Instant) -> Result<Permit, AttemptResult> {
-        let came = self.now();
-        self.ask(mode)?;
-        let (gate, under_way) = match mode {
-            Mode::Real => (&self.real, &self.under_way),
-            Mode::Rehearse | Mode::Dark => (&self.secondary, &self.secondary_under_way),
+    /// The call gets none and is not sent.
+    pub async fn acquire(
+        self: &Arc<Self>,
+        mode: Mode,
+        run: RunId,
+        deadline: Instant,
+    ) -> Result<CallPermit, AttemptResult> {
+        let requested_at = self.now();
+        self.check_breaker(mode)?;
+        let (permits, in_flight) = match mode {
+            Mode::Real => (&self.real_permits, &self.in_flight),
+            Mode::Rehearse | Mode::Dark => (&self.secondary_permits, &self.secondary_in_flight),
         };
-        let mut waits = None;
-        // A free place is nobody's who waits: they are handed theirs.
-        let place = match gate.clone().try_acquire_owned() {
-            Ok(place) => place,
+        let mut waiting = None;
+        // A released permit goes to the longest waiter first: this takes only one that nobody waits for.
+        let permit = match permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
             Err(_) => {
-                waits = Some(self.waiting.one(run));
-                let Ok(Ok(place)) = tokio::time::timeout_at(ends, gate.clone().acquire_owned()).await else {
-                    let by_rate = self.guarded().rates.as_ref().is_some_and(|rates| rates.is_busy(self.now()));
+                waiting = Some(self.waiting.add(run));
+                let Ok(Ok(permit)) = tokio::time::timeout_at(deadline, permits.clone().acquire_owned()).await else {
+                    let by_rate = self.limiters().rates.as_ref().is_some_and(|rates| rates.is_busy(self.now()));
                     return Err(self.refused(if by_rate { RefusedBy::Rate } else { RefusedBy::Calls }));
                 };
-                place
+                permit
             }
         };
-        if self.terms.rate.is_some() {
-            waits.get_or_insert_with(|| self.waiting.one(run));
-            self.pace(mode, ends).await?;
+        if self.config.rate.is_some() {
+            waiting.get_or_insert_with(|| self.waiting.add(run));
+            self.wait_for_rate(mode, deadline).await?;
         }
-        drop(waits);
+        drop(waiting);
         let pass = self.admit(mode)?;
-        self.metrics.begun();
-        Ok(Permit {
-            base: self.clone(),
+        self.metrics.call_started();
+        Ok(CallPermit {
+            upstream: self.clone(),
             pass,
-            came,
-            began: self.now(),
-            ends: ends.duration_since(self.started),
-            _under_way: CountedCall::one(under_way),
-            _place: place,
+            requested_at,
+            granted_at: self.now(),
+            deadline: deadline.duration_since(self.started),
+            _in_flight: CountedCall::new(in_flight),
+            _permit: permit,
         })
     }
 
     /// Waits until the rate lets the call begin.
-    async fn pace(&self, mode: Mode, ends: Instant) -> Result<(), AttemptResult> {
-        let latest = ends.duration_since(self.started);
+    async fn wait_for_rate(&self, mode: Mode, deadline: Instant) -> Result<(), AttemptResult> {
+        let latest = deadline.duration_since(self.started);
         loop {
             let now = self.now();
-            let next = match (&mut self.guarded().rates, mode) {
+            let next = match (&mut self.limiters().rates, mode) {
                 (None, _) => return Ok(()),
                 (Some(rates), Mode::Real) => rates.queue(now, latest),
                 (Some(rates), Mode::Rehearse | Mode::Dark) => match rates.admit_secondary(now) {
@@ -204,7 +213,7 @@ impl Upstream {
                     Err(again) => Ok(again),
                 },
             };
-            // Nobody waits for what cannot come in time.
+            // A call that cannot begin in time is refused at once.
             let at = next.map_err(|_| self.refused(RefusedBy::Rate))?;
             tokio::time::sleep_until(self.started + at).await;
             if mode == Mode::Real {
@@ -213,54 +222,54 @@ impl Upstream {
         }
     }
 
-    /// Whether it is worth waiting at all.
-    fn ask(&self, mode: Mode) -> Result<(), AttemptResult> {
+    /// Refuses the call where the breaker is open.
+    fn check_breaker(&self, mode: Mode) -> Result<(), AttemptResult> {
         let now = self.now();
-        let shut = self.guarded().breaker.as_ref().and_then(|breaker| match mode {
-            Mode::Real => breaker.refuses(now),
-            Mode::Rehearse | Mode::Dark => breaker.look(now).err(),
+        let rejected = self.limiters().breaker.as_ref().and_then(|breaker| match mode {
+            Mode::Real => breaker.would_reject(now),
+            Mode::Rehearse | Mode::Dark => breaker.check_secondary(now).err(),
         });
-        shut.map_or(Ok(()), |shut| Err(self.shut(shut, now)))
+        rejected.map_or(Ok(()), |rejected| Err(self.breaker_open(rejected, now)))
     }
 
     fn admit(&self, mode: Mode) -> Result<Option<Pass>, AttemptResult> {
         if mode != Mode::Real {
-            return self.ask(mode).map(|()| None);
+            return self.check_breaker(mode).map(|()| None);
         }
         let now = self.now();
-        let mut guarded = self.guarded();
-        let Some((admitted, change)) = guarded.breaker.as_mut().map(|breaker| breaker.admit(now)) else {
+        let mut limiters = self.limiters();
+        let Some((admitted, change)) = limiters.breaker.as_mut().map(|breaker| breaker.admit(now)) else {
             return Ok(None);
         };
-        self.changed(change, &guarded);
-        admitted.map(Some).map_err(|shut| self.shut(shut, now))
+        self.changed(change, &limiters);
+        admitted.map(Some).map_err(|rejected| self.breaker_open(rejected, now))
     }
 
-    fn settle(&self, pass: Pass, fate: CallOutcome) {
+    fn settle(&self, pass: Pass, outcome: CallOutcome) {
         let now = self.now();
-        let mut guarded = self.guarded();
-        let change = guarded.breaker.as_mut().and_then(|breaker| breaker.settle(pass, fate, now));
-        self.changed(change, &guarded);
+        let mut limiters = self.limiters();
+        let change = limiters.breaker.as_mut().and_then(|breaker| breaker.settle(pass, outcome, now));
+        self.changed(change, &limiters);
     }
 
-    /// Told while it is guarded, so that the last one told is the last one that happened.
-    fn changed(&self, change: Option<Change>, _guarded: &MutexGuard<'_, Guarded>) {
+    /// Called under the lock, so that metrics and log lines come in the order of the changes.
+    fn changed(&self, change: Option<Change>, _limiters: &MutexGuard<'_, Limiters>) {
         if let Some(change) = change {
             self.metrics.changed(change, self.in_force.load(Ordering::Relaxed));
         }
     }
 
-    fn shut(&self, shut: Shut, now: Duration) -> AttemptResult {
+    fn breaker_open(&self, rejected: Rejected, now: Duration) -> AttemptResult {
         self.metrics.refused(RefusedBy::Breaker);
-        let left = shut.retry_at.saturating_sub(now);
-        // Rounded up: who comes again then does not come too early.
+        let left = rejected.retry_at.saturating_sub(now);
+        // Rounded up, so that a retry at that time is not too early.
         let retry_after_ms = u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         AttemptResult::BreakerOpen { service: self.name.clone(), retry_after_ms }
     }
 
     fn refused(&self, by: RefusedBy) -> AttemptResult {
         self.metrics.refused(by);
-        AttemptResult::NotSent(match (by, &self.terms.rate) {
+        AttemptResult::NotSent(match (by, &self.config.rate) {
             (RefusedBy::Rate, Some(rate)) => format!("the service takes no more than {rate}"),
             (RefusedBy::Rate, None) | (RefusedBy::Calls, _) | (RefusedBy::Breaker, _) => {
                 "the service has as many calls under way as it may".to_owned()
@@ -268,49 +277,55 @@ impl Upstream {
         })
     }
 
-    /// What has passed since it was made.
+    /// The time since the upstream was made.
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    fn guarded(&self) -> MutexGuard<'_, Guarded> {
-        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
+    fn limiters(&self) -> MutexGuard<'_, Limiters> {
+        self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call's turn at a service. Given back by [`Permit::heard`], or dropped.
-pub(in crate::engine) struct Permit {
-    base: Arc<Upstream>,
+/// The permission to send one call. Ends with [`CallPermit::finish`], or when it is dropped.
+pub(in crate::engine) struct CallPermit {
+    upstream: Arc<Upstream>,
     pass: Option<Pass>,
-    came: Duration,
-    began: Duration,
-    ends: Duration,
-    _under_way: CountedCall,
-    _place: OwnedSemaphorePermit,
+    requested_at: Duration,
+    granted_at: Duration,
+    deadline: Duration,
+    _in_flight: CountedCall,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Permit {
-    /// The call is over.
-    pub fn heard(mut self, heard: &AttemptResult) {
-        let times = Times { came: self.came, began: self.began, ends: self.ends, heard: self.base.now() };
-        let too_slow = |took| self.base.guarded().breaker.as_ref().is_some_and(|breaker| breaker.too_slow(took));
-        let fate = outcome::of(heard, times, too_slow);
+impl CallPermit {
+    /// The call has ended with this result.
+    pub fn finish(mut self, result: &AttemptResult) {
+        let times = Times {
+            requested_at: self.requested_at,
+            granted_at: self.granted_at,
+            deadline: self.deadline,
+            ended_at: self.upstream.now(),
+        };
+        let is_too_slow =
+            |took| self.upstream.limiters().breaker.as_ref().is_some_and(|breaker| breaker.is_too_slow(took));
+        let outcome = outcome::of(result, times, is_too_slow);
         if let Some(pass) = self.pass.take() {
-            self.base.settle(pass, fate);
+            self.upstream.settle(pass, outcome);
         }
     }
 }
 
-impl Drop for Permit {
+impl Drop for CallPermit {
     fn drop(&mut self) {
-        self.base.metrics.ended();
+        self.upstream.metrics.call_ended();
         if let Some(pass) = self.pass.take() {
-            self.base.settle(pass, CallOutcome::Inconclusive);
+            self.upstream.settle(pass, CallOutcome::Inconclusive);
         }
     }
 }
 
-/// How many calls are under way.
+/// How many calls are in flight.
 #[derive(Default)]
 struct CallCount(AtomicUsize);
 
@@ -324,9 +339,9 @@ impl CallCount {
 struct CountedCall(Arc<CallCount>);
 
 impl CountedCall {
-    fn one(number: &Arc<CallCount>) -> Self {
-        number.0.fetch_add(1, Ordering::Relaxed);
-        Self(number.clone())
+    fn new(count: &Arc<CallCount>) -> Self {
+        count.0.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
     }
 }
 
@@ -336,10 +351,10 @@ impl Drop for CountedCall {
     }
 }
 
-fn places(bound: u64) -> usize {
+fn permits(bound: u64) -> usize {
     usize_of(bound).clamp(1, Semaphore::MAX_PERMITS)
 }
 
-fn share_of(calls_max: usize, limits: &Limits) -> usize {
+fn secondary_share(calls_max: usize, limits: &Limits) -> usize {
     (calls_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100).max(1)
 }

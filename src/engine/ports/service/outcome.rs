@@ -1,40 +1,43 @@
-//! PURE. What a call says of its service.
+//! PURE. What the result of a call says of its service's health.
 //!
-//! Always true: an answer below 500 is a success, also 429 and what a step does not accept: the service is well enough
-//! to say so. What did not come back is a failure, unless it was our own queue that took the time.
+//! Always true: an answer below 500 is a success, also 429 and a status that the step does not accept: the service is able
+//! to answer. A call without an answer is a failure, unless our own queue took most of its time.
 
 use std::time::Duration;
 
 use crate::engine::ports::breaker::CallOutcome;
 use crate::workflow::AttemptResult;
 
-/// When a call did what, since some fixed instant.
+/// The times of a call, since some fixed instant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// It asked for its turn.
-    pub came: Duration,
-    /// It had its turn.
-    pub began: Duration,
-    /// Its time is over.
-    pub ends: Duration,
-    /// It was over.
-    pub heard: Duration,
+    /// When it requested its permit.
+    pub requested_at: Duration,
+    /// When it got it.
+    pub granted_at: Duration,
+    /// When it times out.
+    pub deadline: Duration,
+    /// When it ended.
+    pub ended_at: Duration,
 }
 
-/// What became of it; `too_slow` judges an answer by how long it took.
-pub(super) fn of(heard: &AttemptResult, times: Times, too_slow: impl Fn(Duration) -> bool) -> CallOutcome {
-    let Times { came, began, ends, heard: over } = times;
-    // It ran out of time, of which it spent more in our queue than at the service.
-    let crowded = over >= ends && began.saturating_sub(came) > ends.saturating_sub(began);
-    match heard {
+/// The outcome of a call; `is_too_slow` judges an answer by how long it took.
+pub(super) fn of(result: &AttemptResult, times: Times, is_too_slow: impl Fn(Duration) -> bool) -> CallOutcome {
+    let Times { requested_at, granted_at, deadline, ended_at } = times;
+    // It timed out, after more time in our queue than was left for the service.
+    let was_queued_too_long =
+        ended_at >= deadline && granted_at.saturating_sub(requested_at) > deadline.saturating_sub(granted_at);
+    match result {
         AttemptResult::Reply { status: 500.., .. } | AttemptResult::Unreadable { status: 500.., .. } => {
             CallOutcome::Failed
         }
-        AttemptResult::Reply { .. } | AttemptResult::Unreadable { .. } if too_slow(over.saturating_sub(began)) => {
+        AttemptResult::Reply { .. } | AttemptResult::Unreadable { .. }
+            if is_too_slow(ended_at.saturating_sub(granted_at)) =>
+        {
             CallOutcome::Failed
         }
         AttemptResult::Reply { .. } | AttemptResult::Unreadable { .. } => CallOutcome::Succeeded,
-        AttemptResult::NotSent(_) | AttemptResult::TimedOut(_) | AttemptResult::CutOff(_) if crowded => {
+        AttemptResult::NotSent(_) | AttemptResult::TimedOut(_) | AttemptResult::CutOff(_) if was_queued_too_long => {
             CallOutcome::Inconclusive
         }
         AttemptResult::NotSent(_) | AttemptResult::TimedOut(_) | AttemptResult::CutOff(_) => CallOutcome::Failed,
@@ -54,8 +57,8 @@ mod tests {
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
-    fn times(began: u64, heard: u64) -> Times {
-        Times { came: ms(0), began: ms(began), ends: ms(100), heard: ms(heard) }
+    fn times(granted_at: u64, ended_at: u64) -> Times {
+        Times { requested_at: ms(0), granted_at: ms(granted_at), deadline: ms(100), ended_at: ms(ended_at) }
     }
     fn reply(status: u16) -> AttemptResult {
         AttemptResult::Reply { status, headers: Default::default(), output: Arc::default(), retry_after_ms: None }
@@ -75,24 +78,24 @@ mod tests {
     }
 
     #[test]
-    fn slow_is_from_its_turn_on() {
+    fn slowness_counts_from_the_permit_on() {
         let slow = |took| took > ms(20);
         assert_eq!(of(&reply(200), times(50, 70), slow), CallOutcome::Succeeded);
         assert_eq!(of(&reply(200), times(50, 71), slow), CallOutcome::Failed);
     }
 
     #[test]
-    fn our_own_queue_is_not_the_services_fault() {
-        let silent = [
+    fn time_in_our_own_queue_is_not_held_against_the_service() {
+        let without_answer = [
             AttemptResult::NotSent("x".into()),
             AttemptResult::TimedOut("x".into()),
             AttemptResult::CutOff("x".into()),
         ];
-        for heard in silent {
-            assert_eq!(of(&heard, times(0, 100), |_| false), CallOutcome::Failed, "{heard:?}");
-            assert_eq!(of(&heard, times(49, 100), |_| false), CallOutcome::Failed, "{heard:?}");
-            assert_eq!(of(&heard, times(51, 100), |_| false), CallOutcome::Inconclusive, "{heard:?}");
-            assert_eq!(of(&heard, times(51, 60), |_| false), CallOutcome::Failed, "refused at once: {heard:?}");
+        for result in without_answer {
+            assert_eq!(of(&result, times(0, 100), |_| false), CallOutcome::Failed, "{result:?}");
+            assert_eq!(of(&result, times(49, 100), |_| false), CallOutcome::Failed, "{result:?}");
+            assert_eq!(of(&result, times(51, 100), |_| false), CallOutcome::Inconclusive, "{result:?}");
+            assert_eq!(of(&result, times(51, 60), |_| false), CallOutcome::Failed, "refused at once: {result:?}");
         }
     }
 }

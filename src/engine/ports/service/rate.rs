@@ -1,14 +1,14 @@
 //! PURE. When the next call to a service may begin.
 //!
-//! Always true: in any time `t` no more than `burst + t / every` calls begin, all runs together; those of rehearsed and
-//! dark runs are within a share of that, take only what real runs leave, and never make a real one wait in a queue
-//! behind them. Time is an argument: whatever has passed since some fixed instant.
+//! Always true: in any time `t` no more than `burst + t / every` calls begin, all runs together. Calls of rehearsed and dark
+//! runs are limited to a share of that, take only what real runs leave, and no real run queues behind them. Time is an
+//! argument: the time since some fixed instant.
 
 use std::time::Duration;
 
 use crate::flag::Rate;
 
-/// The calls of one service.
+/// The rate limiter of one service.
 #[derive(Clone, Debug)]
 pub(super) struct Rates {
     all: Bucket,
@@ -16,7 +16,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// `share` is that of rehearsed and dark runs, percent.
+    /// `share`: the percentage that rehearsed and dark runs may use.
     pub fn new(rate: Rate, share: u64) -> Self {
         let share = u32::try_from(share.clamp(1, 100)).unwrap_or(100);
         let every = nanos(rate.per.as_nanos().div_ceil(u128::from(rate.calls.max(1))));
@@ -28,10 +28,12 @@ impl Rates {
         }
     }
 
-    /// Takes the next place in the queue: when this call may begin. None is taken where that is after `latest`; then
-    /// the error is when it would have been.
+    /// Reserves the next time at which a call may begin.
+    ///
+    /// # Errors
+    /// That time is after `latest`: it is returned, and nothing is reserved.
     pub fn queue(&mut self, now: Duration, latest: Duration) -> Result<Duration, Duration> {
-        let at = self.all.next(1, now);
+        let at = self.all.time_of(1, now);
         if at > latest {
             return Err(at);
         }
@@ -39,10 +41,13 @@ impl Rates {
         Ok(at)
     }
 
-    /// Lets a call beside the real ones begin now; else when to ask again. Of what may begin at once it leaves one for
-    /// a real run, where that is more than one.
+    /// Admits a call of a rehearsed or dark run now. Where the burst is larger than one, one call of it is left for real
+    /// runs.
+    ///
+    /// # Errors
+    /// Not now: the time at which to try again.
     pub fn admit_secondary(&mut self, now: Duration) -> Result<(), Duration> {
-        let at = self.all.next(self.all.burst.min(2), now).max(self.secondary.next(1, now));
+        let at = self.all.time_of(self.all.burst.min(2), now).max(self.secondary.time_of(1, now));
         if at > now {
             return Err(at);
         }
@@ -53,31 +58,31 @@ impl Rates {
 
     /// Whether a call would have to wait now.
     pub fn is_busy(&self, now: Duration) -> bool {
-        self.all.next(1, now) > now
+        self.all.time_of(1, now) > now
     }
 }
 
-/// Fills by one each `every`, up to `burst`.
+/// A token bucket: one token is added every `every`, up to `burst`.
 #[derive(Clone, Debug)]
 struct Bucket {
     every: Duration,
     burst: u32,
     /// When it will be full again.
-    full: Duration,
+    full_at: Duration,
 }
 
 impl Bucket {
     fn new(every: Duration, burst: u32) -> Self {
-        Self { every, burst, full: Duration::ZERO }
+        Self { every, burst, full_at: Duration::ZERO }
     }
-    /// When `count` may begin at once, at the earliest.
-    fn next(&self, count: u32, now: Duration) -> Duration {
-        let empty = self.every.saturating_mul(self.burst.saturating_sub(count));
-        now.max(self.full.saturating_sub(empty))
+    /// The earliest time at which it holds `count` tokens.
+    fn time_of(&self, count: u32, now: Duration) -> Duration {
+        let missing = self.every.saturating_mul(self.burst.saturating_sub(count));
+        now.max(self.full_at.saturating_sub(missing))
     }
-    /// One begins at this time.
+    /// Takes one token at this time.
     fn take(&mut self, at: Duration) {
-        self.full = self.full.max(at).saturating_add(self.every);
+        self.full_at = self.full_at.max(at).saturating_add(self.every);
     }
 }
 
@@ -99,18 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_goes_at_once_and_the_rest_in_order() {
+    fn a_burst_begins_at_once_and_further_calls_queue() {
         let mut rates = rates(10, 3);
         let begun: Vec<_> = (0..5).map(|_| rates.queue(ms(0), ms(10_000)).unwrap().as_millis()).collect();
         assert_eq!(begun, [0, 0, 0, 100, 200]);
-        assert_eq!(rates.queue(ms(0), ms(299)), Err(ms(300)), "too late for this one: it takes no place");
+        assert_eq!(rates.queue(ms(0), ms(299)), Err(ms(300)), "after its latest time: nothing is reserved");
         assert_eq!(rates.queue(ms(0), ms(300)), Ok(ms(300)));
         assert!(rates.is_busy(ms(399)));
         assert!(!rates.is_busy(ms(400)));
     }
 
     #[test]
-    fn others_take_what_is_left_within_their_share() {
+    fn secondary_calls_take_what_is_left_within_their_share() {
         let mut rates = rates(10, 10);
         assert_eq!(rates.admit_secondary(ms(0)), Ok(()));
         assert_eq!(rates.admit_secondary(ms(0)), Ok(()));
@@ -119,7 +124,7 @@ mod tests {
             assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
         }
         assert_eq!(rates.queue(ms(0), ms(0)), Err(ms(100)));
-        assert_eq!(rates.admit_secondary(ms(500)), Ok(()), "by then five places are free");
+        assert_eq!(rates.admit_secondary(ms(500)), Ok(()), "by then five tokens are free");
         for _ in 0..4 {
             assert_eq!(rates.queue(ms(500), ms(500)), Ok(ms(500)));
         }
@@ -131,25 +136,25 @@ mod tests {
     }
 
     #[test]
-    fn the_last_place_is_a_real_runs() {
+    fn the_last_token_is_left_for_a_real_run() {
         let mut rates = rates(10, 2);
         assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
-        assert_eq!(rates.admit_secondary(ms(0)), Err(ms(100)), "one place is left");
+        assert_eq!(rates.admit_secondary(ms(0)), Err(ms(100)), "one token is left");
         assert_eq!(rates.queue(ms(0), ms(0)), Ok(ms(0)));
     }
 
     proptest! {
-        /// In no stretch of time more calls begin than `burst` and what it fills meanwhile, those beside included.
+        /// In no interval do more calls begin than `burst` plus the tokens added in it, secondary calls included.
         #[test]
-        fn no_more_begin_than_may(
+        fn the_rate_is_never_exceeded(
             calls in 1u64..200,
             burst in 1u64..30,
-            asks in prop::collection::vec((0u64..50, any::<bool>()), 1..300),
+            requests in prop::collection::vec((0u64..50, any::<bool>()), 1..300),
         ) {
             let mut rates = rates(calls, burst);
             let every = 1e9 / calls as f64;
             let (mut now, mut begun) = (Duration::ZERO, Vec::new());
-            for (pause, real) in asks {
+            for (pause, real) in requests {
                 now += ms(pause);
                 match real {
                     true => begun.extend(rates.queue(now, now + ms(500))),
@@ -159,8 +164,8 @@ mod tests {
             begun.sort();
             for (from, first) in begun.iter().enumerate() {
                 for (to, last) in begun.iter().enumerate().skip(from) {
-                    let may = burst as f64 + (*last - *first).as_nanos() as f64 / every;
-                    prop_assert!((to - from + 1) as f64 <= may + 1e-3, "{} within {:?}", to - from + 1, *last - *first);
+                    let allowed = burst as f64 + (*last - *first).as_nanos() as f64 / every;
+                    prop_assert!((to - from + 1) as f64 <= allowed + 1e-3, "{} within {:?}", to - from + 1, *last - *first);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! A service as people see it: its breaker, and who is under way there.
+//! The state of a service for people: its breaker, and its calls in flight.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -7,65 +7,65 @@ use crate::clock;
 use crate::engine::ports::breaker::BreakerState;
 use crate::names::{RunId, ServiceName};
 
-/// A service now.
+/// The state of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceView {
     /// Its name.
     pub name: ServiceName,
     /// Its base URLs.
     pub urls: Vec<String>,
-    /// Its breaker; none where it is off.
+    /// Its breaker; `None` where it has none.
     pub breaker: Option<BreakerView>,
-    /// Calls of real runs under way.
+    /// Calls of real runs in flight.
     pub in_flight: u64,
-    /// As many as may be.
+    /// The limit of those.
     pub calls_max: u64,
-    /// Calls of rehearsed and dark runs under way.
+    /// Calls of rehearsed and dark runs in flight.
     pub secondary_in_flight: u64,
-    /// As many as may be, beside the real ones.
+    /// The limit of those.
     pub secondary_calls_max: u64,
-    /// Calls that wait for their turn, by number or by rate.
+    /// Calls that wait for the concurrency limit or for the rate.
     pub waiting: u64,
-    /// How many may begin in a time, as it is written: `100/s`.
+    /// The rate limit as it is configured: `100/s`.
     pub rate: Option<String>,
-    /// How many of them may begin at once after a pause.
+    /// How many calls may begin at once after a pause.
     pub burst: Option<u64>,
 }
 
-/// A breaker now.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerView {
     /// Its state.
     pub state: BreakerState,
     /// Since when.
     pub since: Timestamp,
-    /// Open: when the next call goes through as a probe; in the past where it waits for one to come.
+    /// While open: when the next call is let through as a probe. A time in the past: the next call is one.
     pub next_probe: Option<Timestamp>,
-    /// Closed: calls of real runs that ended within its window.
+    /// While closed: calls of real runs that ended within its window.
     pub calls: u64,
     /// Those of them that failed.
     pub failed: u64,
 }
 
 impl Upstream {
-    /// What a run waits for here before its call may leave, where one does.
-    pub fn kept_waiting(&self, run: RunId) -> Option<String> {
-        if !self.waiting.has(run) {
+    /// What a call of this run waits for here, if one does.
+    pub fn wait_reason(&self, run: RunId) -> Option<String> {
+        if !self.waiting.contains(run) {
             return None;
         }
         let name = &self.name;
-        let (under_way, secondary) = (self.under_way.get(), self.secondary_under_way.get());
-        let mut says =
-            format!("it waits for its turn at {name}: {under_way} of {} calls under way", self.terms.calls_max);
+        let (in_flight, secondary) = (self.in_flight.get(), self.secondary_in_flight.get());
+        let mut reason =
+            format!("it waits for a permit of {name}: {in_flight} of {} calls in flight", self.config.calls_max);
         if secondary > 0 {
-            says.push_str(&format!(", and {secondary} of {} rehearsed or dark beside them", self.terms.secondary_max));
+            reason.push_str(&format!(", and {secondary} of {} of rehearsed or dark runs", self.config.secondary_max));
         }
-        if let Some(rate) = self.terms.rate {
-            says.push_str(&format!(", no more than {rate}"));
+        if let Some(rate) = self.config.rate {
+            reason.push_str(&format!(", no more than {rate}"));
         }
-        Some(says)
+        Some(reason)
     }
-    /// As it is now.
+    /// The present state.
     pub fn view(&self, name: ServiceName) -> ServiceView {
         let (wall, now) = (clock::now(), self.now());
         let at = |at: std::time::Duration| {
@@ -73,27 +73,27 @@ impl Upstream {
             let there = wall.checked_sub(apart(now.saturating_sub(at)));
             there.and_then(|there| there.checked_add(apart(at.saturating_sub(now)))).unwrap_or(wall)
         };
-        let breaker = self.guarded().breaker.as_ref().map(|breaker| {
+        let breaker = self.limiters().breaker.as_ref().map(|breaker| {
             let counts = breaker.counts(now);
             BreakerView {
                 state: breaker.state(),
                 since: at(breaker.since()),
-                next_probe: breaker.opens_until().map(at),
+                next_probe: breaker.open_until().map(at),
                 calls: counts.calls,
                 failed: counts.failed,
             }
         });
         ServiceView {
             name,
-            urls: self.terms.urls.clone(),
+            urls: self.config.urls.clone(),
             breaker,
-            in_flight: self.under_way.get() as u64,
-            calls_max: self.terms.calls_max as u64,
-            secondary_in_flight: self.secondary_under_way.get() as u64,
-            secondary_calls_max: self.terms.secondary_max as u64,
+            in_flight: self.in_flight.get() as u64,
+            calls_max: self.config.calls_max as u64,
+            secondary_in_flight: self.secondary_in_flight.get() as u64,
+            secondary_calls_max: self.config.secondary_max as u64,
             waiting: self.waiting.count() as u64,
-            rate: self.terms.rate.map(|rate| rate.to_string()),
-            burst: self.terms.rate.map(|rate| rate.burst),
+            rate: self.config.rate.map(|rate| rate.to_string()),
+            burst: self.config.rate.map(|rate| rate.burst),
         }
     }
 }

@@ -1,28 +1,28 @@
-//! Which runs wait for their turn at a service.
+//! Which runs have calls that wait for a permit of a service.
 //!
-//! Always true: a run is here exactly as long as one of its calls waits; a call that is dropped waits no more.
+//! Always true: a run is listed exactly as long as one of its calls waits; a call that is dropped no longer waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::names::RunId;
 
-/// Runs, and how many of their calls wait.
+/// How many calls of each run wait.
 #[derive(Clone, Default)]
 pub(super) struct Waiting(Arc<Mutex<HashMap<RunId, usize>>>);
 
 impl Waiting {
-    /// A call of this run waits, until what is given back is dropped.
-    pub fn one(&self, run: RunId) -> Waits {
+    /// Counts a waiting call of this run until the guard is dropped.
+    pub fn add(&self, run: RunId) -> WaitingCall {
         *self.all().entry(run).or_insert(0) += 1;
-        Waits { of: self.clone(), run }
+        WaitingCall { waiting: self.clone(), run }
     }
     /// How many calls wait.
     pub fn count(&self) -> usize {
         self.all().values().sum()
     }
-    /// Whether a call of this run does.
-    pub fn has(&self, run: RunId) -> bool {
+    /// Whether a call of this run waits.
+    pub fn contains(&self, run: RunId) -> bool {
         self.all().contains_key(&run)
     }
     fn all(&self) -> MutexGuard<'_, HashMap<RunId, usize>> {
@@ -30,15 +30,15 @@ impl Waiting {
     }
 }
 
-/// One call that waits.
-pub(super) struct Waits {
-    of: Waiting,
+/// Guard of one waiting call.
+pub(super) struct WaitingCall {
+    waiting: Waiting,
     run: RunId,
 }
 
-impl Drop for Waits {
+impl Drop for WaitingCall {
     fn drop(&mut self) {
-        let mut all = self.of.all();
+        let mut all = self.waiting.all();
         if let Some(calls) = all.get_mut(&self.run) {
             *calls -= 1;
             if *calls == 0 {
@@ -57,12 +57,12 @@ mod tests {
     #[test]
     fn a_run_waits_as_long_as_one_of_its_calls_does() {
         let (waiting, a, b) = (Waiting::default(), RunId(Uuid::from_u128(1)), RunId(Uuid::from_u128(2)));
-        let (first, second, other) = (waiting.one(a), waiting.one(a), waiting.one(b));
-        assert_eq!((waiting.count(), waiting.has(a)), (3, true));
+        let (first, second, other) = (waiting.add(a), waiting.add(a), waiting.add(b));
+        assert_eq!((waiting.count(), waiting.contains(a)), (3, true));
         drop(first);
         drop(other);
-        assert_eq!((waiting.count(), waiting.has(a), waiting.has(b)), (1, true, false));
+        assert_eq!((waiting.count(), waiting.contains(a), waiting.contains(b)), (1, true, false));
         drop(second);
-        assert!(!waiting.has(a));
+        assert!(!waiting.contains(a));
     }
 }

@@ -1,9 +1,9 @@
-//! The messages to webhooks that wait: which is sent next, and when. No store and no network: a table that is tested by
-//! itself.
+//! The queues of messages to webhooks: which message is sent next, and when. Without store and network, so that it can be
+//! tested by itself.
 //!
-//! Always true: a destination has at most one message under way, and its messages are sent in the order in which they
-//! were recorded; what a destination does to its messages delays those of no other. One that fails is tried again after a
-//! pause that doubles with each failure, with the same message.
+//! Always true: a destination has at most one message in flight, and its messages are sent in the order in which they
+//! were recorded; a destination that is slow or fails delays no other one. After a failure the same message is sent again,
+//! after a pause that doubles with each failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,47 +20,48 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What bounds the queues.
+/// The bounds of the queues.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Messages that wait for one destination; beyond them the oldest is dropped.
     pub waiting_max: usize,
     /// How often a receiver may refuse a message before it is given up.
     pub refusals_max: u64,
-    /// At which age a message is given up.
+    /// The age at which a message is given up.
     pub age_max: SignedDuration,
-    /// Messages under way at the same time, to different destinations.
+    /// Messages in flight at the same time, to different destinations.
     pub sending_max: usize,
 }
 
-/// What came of sending a message.
+/// The result of sending a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// The receiver has it.
+    /// The receiver has accepted it.
     Delivered,
-    /// The receiver does not want this message (4xx).
+    /// The receiver refuses this message (4xx).
     Refused(String),
-    /// The receiver cannot be reached, or has trouble of its own.
+    /// The receiver cannot be reached, or fails itself.
     Failed(String),
 }
 
 /// What follows from an attempt.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Settled {
-    /// These are not sent any more.
+    /// Messages that are not sent any more.
     pub given_up: Vec<Arc<WebhookMessage>>,
-    /// The destination takes messages again, after so many failures.
+    /// The destination accepts messages again, after so many failures.
     pub recovered_after: Option<u32>,
-    /// It is tried again after this pause.
+    /// The message is sent again after this pause.
     pub pause: Option<Duration>,
 }
 
-/// Where a message goes: what `notify:` says in the workflow, or the address where that was not recorded.
-fn destination(notice: &WebhookMessage) -> String {
-    if !notice.destination.is_empty() {
-        return notice.destination.clone();
+/// The destination of a message: `notify:` of the workflow; or the origin of its URL, in messages of an older version that
+/// recorded only that.
+fn destination(message: &WebhookMessage) -> String {
+    if !message.destination.is_empty() {
+        return message.destination.clone();
     }
-    notice.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/")
+    message.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/")
 }
 
 /// The messages that wait for one destination.
@@ -68,7 +69,7 @@ struct Queue {
     service: Option<ServiceName>,
     /// By number: in the order in which they were recorded.
     waiting: BTreeMap<u64, Waiting>,
-    /// The one that is under way.
+    /// The one in flight.
     sending: Option<u64>,
     /// Failures since a message was last delivered.
     failures: u32,
@@ -77,9 +78,9 @@ struct Queue {
 }
 
 struct Waiting {
-    notice: Arc<WebhookMessage>,
+    message: Arc<WebhookMessage>,
     refusals: u64,
-    /// Another process may send it until then.
+    /// It is left to another process until then.
     not_before: Instant,
 }
 
@@ -88,7 +89,7 @@ impl Queue {
         Self { service, waiting: BTreeMap::new(), sending: None, failures: 0, next_try: None }
     }
 
-    /// The next message, and when its time comes. In order; only what is left to another process for now is passed by.
+    /// The next message in order, and when it is due. A message that is left to another process for now is skipped.
     fn next(&self, now: Instant) -> Option<(Instant, u64)> {
         if self.sending.is_some() {
             return None;
@@ -114,22 +115,22 @@ impl Queues {
         Self { bounds, by_destination: BTreeMap::new(), sending: 0 }
     }
 
-    /// A message that was recorded; one that is here already stays as it is. The message that is dropped for it, where
+    /// Adds a recorded message; one that is queued already stays as it is. Returns the message that is dropped for it, where
     /// too many wait.
-    pub(super) fn add(&mut self, notice: WebhookMessage, not_before: Instant) -> Option<Arc<WebhookMessage>> {
-        let queue = self.by_destination.entry(destination(&notice));
-        let queue = queue.or_insert_with(|| Queue::new(notice.service.clone()));
-        let number = notice.number;
-        let waiting = Waiting { notice: Arc::new(notice), refusals: 0, not_before };
+    pub(super) fn add(&mut self, message: WebhookMessage, not_before: Instant) -> Option<Arc<WebhookMessage>> {
+        let queue = self.by_destination.entry(destination(&message));
+        let queue = queue.or_insert_with(|| Queue::new(message.service.clone()));
+        let number = message.number;
+        let waiting = Waiting { message: Arc::new(message), refusals: 0, not_before };
         queue.waiting.entry(number).or_insert(waiting);
         if queue.waiting.len() <= self.bounds.waiting_max.max(1) {
             return None;
         }
         let oldest = queue.waiting.keys().copied().find(|number| Some(*number) != queue.sending)?;
-        queue.waiting.remove(&oldest).map(|dropped| dropped.notice)
+        queue.waiting.remove(&oldest).map(|dropped| dropped.message)
     }
 
-    /// The messages whose time has come, at most one for each destination: they are under way from now on.
+    /// The messages that are due, at most one for each destination; they are in flight from now on.
     pub(super) fn start_due(&mut self, now: Instant) -> Vec<Arc<WebhookMessage>> {
         let mut due: Vec<(Instant, u64, &mut Queue)> = self
             .by_destination
@@ -138,19 +139,19 @@ impl Queues {
                 queue.next(now).filter(|(due, _)| *due <= now).map(|(due, number)| (due, number, queue))
             })
             .collect();
-        // Whoever has been due for longest goes first where not all can.
+        // Where not all can be sent, the longest due ones go first.
         due.sort_by_key(|(due, number, _)| (*due, *number));
         let free = self.bounds.sending_max.saturating_sub(self.sending);
         let started = due.into_iter().take(free).filter_map(|(_, number, queue)| {
             queue.sending = Some(number);
-            Some(queue.waiting.get(&number)?.notice.clone())
+            Some(queue.waiting.get(&number)?.message.clone())
         });
         let started: Vec<_> = started.collect();
         self.sending += started.len();
         started
     }
 
-    /// When the next message is due; `None` where none is before something else happens.
+    /// When the next message is due; `None` where none is before one in flight is settled or another one is added.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         if self.sending >= self.bounds.sending_max {
             return None;
@@ -158,23 +159,23 @@ impl Queues {
         self.by_destination.values().filter_map(|queue| queue.next(now).map(|(due, _)| due)).min()
     }
 
-    /// A message is no longer under way. `time` is what the ages of messages are counted to.
+    /// Records the result of a message in flight. `time` is the present time, for the ages of messages.
     pub(super) fn settle(
         &mut self,
-        notice: &WebhookMessage,
+        message: &WebhookMessage,
         attempt: &Attempt,
         now: Instant,
         time: Timestamp,
     ) -> Settled {
-        let (destination, mut settled) = (destination(notice), Settled::default());
+        let (destination, mut settled) = (destination(message), Settled::default());
         let Some(queue) = self.by_destination.get_mut(&destination) else { return settled };
-        if queue.sending != Some(notice.number) {
+        if queue.sending != Some(message.number) {
             return settled;
         }
         queue.sending = None;
         self.sending -= 1;
         if *attempt == Attempt::Delivered {
-            queue.waiting.remove(&notice.number);
+            queue.waiting.remove(&message.number);
             settled.recovered_after = (queue.failures > 0).then_some(queue.failures);
             (queue.failures, queue.next_try) = (0, None);
         } else {
@@ -182,15 +183,15 @@ impl Queues {
             queue.failures = queue.failures.saturating_add(1);
             (queue.next_try, settled.pause) = (Some(now + pause), Some(pause));
             let refused = matches!(attempt, Attempt::Refused(_));
-            if let Some(waiting) = queue.waiting.get_mut(&notice.number) {
+            if let Some(waiting) = queue.waiting.get_mut(&message.number) {
                 waiting.refusals += u64::from(refused);
             }
             let Bounds { refusals_max, age_max, .. } = self.bounds;
             let is_over = |waiting: &Waiting| {
-                waiting.refusals >= refusals_max.max(1) || time.duration_since(waiting.notice.at) > age_max
+                waiting.refusals >= refusals_max.max(1) || time.duration_since(waiting.message.at) > age_max
             };
             let over = queue.waiting.extract_if(.., |_, waiting| is_over(waiting));
-            settled.given_up = over.map(|(_, waiting)| waiting.notice).collect();
+            settled.given_up = over.map(|(_, waiting)| waiting.message).collect();
         }
         if queue.waiting.is_empty() {
             self.by_destination.remove(&destination);
@@ -198,7 +199,7 @@ impl Queues {
         settled
     }
 
-    /// Forgets what is not among the messages that the store has: another process has sent it.
+    /// Removes the messages that are no longer in the store: another process has sent them.
     pub(super) fn keep_only(&mut self, stored: &BTreeSet<u64>) {
         for queue in self.by_destination.values_mut() {
             let sending = queue.sending;
@@ -207,7 +208,7 @@ impl Queues {
         self.by_destination.retain(|_, queue| !queue.waiting.is_empty());
     }
 
-    /// How many messages wait or are under way, by service; `None` are those of which that was not recorded.
+    /// How many messages wait or are in flight, by service; `None` for messages whose service was not recorded.
     pub(super) fn waiting(&self) -> BTreeMap<Option<ServiceName>, usize> {
         let mut counts = BTreeMap::new();
         for queue in self.by_destination.values() {

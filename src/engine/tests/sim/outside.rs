@@ -170,8 +170,8 @@ impl Executor for Way {
         let outside = self.0.clone();
         Box::pin(async move {
             let ends = Instant::now() + call.timeout;
-            let turn = match call.base.turn(call.mode, call.run, ends).await {
-                Ok(turn) => turn,
+            let permit = match call.upstream.acquire(call.mode, call.run, ends).await {
+                Ok(permit) => permit,
                 Err(refused) => return refused,
             };
             // As the program's own way out does.
@@ -180,7 +180,7 @@ impl Executor for Way {
                 return withheld;
             }
             let heard = travel(&outside, effect, &call, ends).await;
-            turn.heard(&heard);
+            permit.finish(&heard);
             heard
         })
     }

@@ -185,7 +185,7 @@ impl Play {
             pins,
             clock: Arc::new(ProcessClock::starting()),
         });
-        assert!(engine.core.ports.instead.set(Arc::new(Way(self.outside.clone()))).is_ok());
+        assert!(engine.core.ports.executor_override.set(Arc::new(Way(self.outside.clone()))).is_ok());
         // One that cannot read the store ends, as the program does.
         if engine.recover().await.is_ok() {
             self.slots[slot] = Some(Arc::new(engine));

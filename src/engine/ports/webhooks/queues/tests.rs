@@ -15,7 +15,7 @@ fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn notice(number: u64, destination: &str) -> WebhookMessage {
+fn message(number: u64, destination: &str) -> WebhookMessage {
     WebhookMessage {
         number,
         run: RunId(Uuid::from_u128(number.into())),
@@ -32,8 +32,8 @@ fn bounds() -> Bounds {
     Bounds { waiting_max: 100, refusals_max: 3, age_max: SignedDuration::from_hours(24), sending_max: 64 }
 }
 
-fn numbers(webhook_messages: &[Arc<WebhookMessage>]) -> Vec<u64> {
-    webhook_messages.iter().map(|notice| notice.number).collect()
+fn numbers(messages: &[Arc<WebhookMessage>]) -> Vec<u64> {
+    messages.iter().map(|message| message.number).collect()
 }
 
 fn failed() -> Attempt {
@@ -44,13 +44,13 @@ fn failed() -> Attempt {
 fn a_destination_gets_its_messages_one_by_one_and_in_order() {
     let (mut queues, now) = (Queues::new(bounds()), Instant::now());
     for number in [3, 1, 2] {
-        assert_eq!(queues.add(notice(number, "a"), now), None);
+        assert_eq!(queues.add(message(number, "a"), now), None);
     }
     for number in 1..=3 {
         assert_eq!(queues.next_due(now), Some(now));
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [number]);
-        assert_eq!((queues.start_due(now).len(), queues.next_due(now)), (0, None), "one is under way");
+        assert_eq!((queues.start_due(now).len(), queues.next_due(now)), (0, None), "one is in flight");
         assert_eq!(queues.settle(&started[0], &Attempt::Delivered, now, time(0)), Settled::default());
     }
     assert_eq!(queues.next_due(now), None);
@@ -60,11 +60,11 @@ fn a_destination_gets_its_messages_one_by_one_and_in_order() {
 #[test]
 fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
     let (mut queues, begun) = (Queues::new(bounds()), Instant::now());
-    queues.add(notice(1, "dead"), begun);
-    queues.add(notice(2, "dead"), begun);
+    queues.add(message(1, "dead"), begun);
+    queues.add(message(2, "dead"), begun);
     let mut now = begun;
     for (failures, pause) in (1..).zip([1, 2, 4, 8, 16, 32, 60, 60]) {
-        queues.add(notice(100 + failures, "alive"), now);
+        queues.add(message(100 + failures, "alive"), now);
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [1, 100 + failures], "the same message again, and the other at once");
         let settled = queues.settle(&started[0], &failed(), now, time(0));
@@ -73,7 +73,7 @@ fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
         assert_eq!(queues.next_due(now), Some(now + s(pause)));
         now += s(pause);
     }
-    // It is back: the rest follows at once.
+    // It accepts messages again: the rest follows at once.
     let started = queues.start_due(now);
     let settled = queues.settle(&started[0], &Attempt::Delivered, now, time(0));
     assert_eq!(settled.recovered_after, Some(8));
@@ -81,10 +81,10 @@ fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
 }
 
 #[test]
-fn what_is_refused_is_given_up_and_what_is_too_old() {
+fn refused_and_too_old_messages_are_given_up() {
     let (mut queues, mut now) = (Queues::new(bounds()), Instant::now());
     for number in 1..=3 {
-        queues.add(notice(number, "a"), now);
+        queues.add(message(number, "a"), now);
     }
     for refusal in 1..=3 {
         let started = queues.start_due(now);
@@ -93,7 +93,7 @@ fn what_is_refused_is_given_up_and_what_is_too_old() {
         assert_eq!(numbers(&settled.given_up), if refusal == 3 { vec![1] } else { vec![] });
         now += s(60);
     }
-    // Trouble of the receiver's own is waited out, however often it is tried; but for a day.
+    // Failures of the receiver are retried without a limit of attempts, until the message is a day old.
     for _ in 0..20 {
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [2]);
@@ -106,82 +106,82 @@ fn what_is_refused_is_given_up_and_what_is_too_old() {
 }
 
 #[test]
-fn beyond_the_bound_the_oldest_is_dropped_that_is_not_under_way() {
+fn beyond_the_bound_the_oldest_message_that_is_not_in_flight_is_dropped() {
     let (mut queues, now) = (Queues::new(Bounds { waiting_max: 3, ..bounds() }), Instant::now());
-    queues.add(notice(1, "a"), now);
+    queues.add(message(1, "a"), now);
     let started = queues.start_due(now);
     for number in 2..=3 {
-        assert_eq!(queues.add(notice(number, "a"), now), None);
+        assert_eq!(queues.add(message(number, "a"), now), None);
     }
-    assert_eq!(queues.add(notice(4, "b"), now), None, "each destination has its own bound");
-    assert_eq!(queues.add(notice(5, "a"), now).map(|dropped| dropped.number), Some(2));
-    assert_eq!(queues.add(notice(5, "a"), now), None, "it is here already");
+    assert_eq!(queues.add(message(4, "b"), now), None, "each destination has its own bound");
+    assert_eq!(queues.add(message(5, "a"), now).map(|dropped| dropped.number), Some(2));
+    assert_eq!(queues.add(message(5, "a"), now), None, "it is queued already");
     queues.settle(&started[0], &Attempt::Delivered, now, time(0));
     assert_eq!(queues.waiting()[&Some(ServiceName::new("ops"))], 3);
 }
 
 #[test]
-fn no_more_are_under_way_than_may_and_who_waited_longest_goes_first() {
+fn messages_in_flight_are_bounded_and_the_longest_due_goes_first() {
     let (mut queues, now) = (Queues::new(Bounds { sending_max: 2, ..bounds() }), Instant::now());
     for (number, destination) in (1..).zip(["a", "b", "c"]) {
-        queues.add(notice(number, destination), now);
+        queues.add(message(number, destination), now);
     }
     let started = queues.start_due(now);
     assert_eq!(numbers(&started), [1, 2]);
-    assert_eq!(queues.next_due(now), None, "whoever comes back makes room");
+    assert_eq!(queues.next_due(now), None, "only a result makes room");
     queues.settle(&started[0], &failed(), now, time(0));
     assert_eq!(numbers(&queues.start_due(now + s(2))), [3]);
 }
 
 #[test]
-fn what_another_process_recorded_is_left_to_it_for_a_while_and_forgotten_when_sent() {
+fn a_message_of_another_process_is_left_to_it_for_a_while_and_removed_when_sent() {
     let (mut queues, now) = (Queues::new(bounds()), Instant::now());
-    queues.add(notice(1, "a"), now + s(60));
-    queues.add(notice(2, "a"), now);
+    queues.add(message(1, "a"), now + s(60));
+    queues.add(message(2, "a"), now);
     let started = queues.start_due(now);
-    assert_eq!(numbers(&started), [2], "its own first");
+    assert_eq!(numbers(&started), [2], "its own message first");
     queues.keep_only(&BTreeSet::from([1]));
     queues.settle(&started[0], &Attempt::Delivered, now, time(0));
     assert_eq!(queues.next_due(now), Some(now + s(60)));
     assert_eq!(numbers(&queues.start_due(now + s(60))), [1]);
-    queues.add(notice(3, "a"), now);
+    queues.add(message(3, "a"), now);
     queues.keep_only(&BTreeSet::new());
-    assert_eq!(queues.waiting().values().sum::<usize>(), 1, "what is under way stays until it is settled");
+    assert_eq!(queues.waiting().values().sum::<usize>(), 1, "a message in flight stays until it is settled");
 }
 
-/// What an older version recorded says only where to.
+/// A message of an older version has no destination.
 #[test]
-fn an_older_message_goes_by_its_address() {
+fn the_destination_of_an_older_message_is_the_origin_of_its_url() {
     let (mut queues, now) = (Queues::new(bounds()), Instant::now());
     for (number, url) in (1..).zip(["http://a:80/hooks/1", "http://a:80/hooks/2", "http://b:80/hooks"]) {
-        queues.add(WebhookMessage { service: None, url: url.into(), ..notice(number, "") }, now);
+        queues.add(WebhookMessage { service: None, url: url.into(), ..message(number, "") }, now);
     }
     assert_eq!(numbers(&queues.start_due(now)), [1, 3]);
 }
 
 proptest! {
-    /// Whatever receivers do: each message ends once, those of a destination are delivered in order, and nobody waits
-    /// for another destination.
+    /// Whatever receivers do: each message ends once, those of a destination are delivered in order, and no destination
+    /// waits for another one.
     #[test]
     fn every_message_ends_once_and_in_order(
-        happens in prop::collection::vec((0_usize..4, 0_u8..10, 0_u64..40), 1..200),
+        actions in prop::collection::vec((0_usize..4, 0_u8..10, 0_u64..40), 1..200),
     ) {
         let names = ["a", "b", "c", "d"];
         let (mut queues, mut now) = (Queues::new(Bounds { waiting_max: 20, ..bounds() }), Instant::now());
         let (mut ends, mut delivered) = (HashMap::<u64, u32>::new(), HashMap::<String, u64>::new());
         let mut added = 0;
-        let mut under_way: Vec<Arc<WebhookMessage>> = Vec::new();
-        let mut all = happens.into_iter();
+        let mut in_flight: Vec<Arc<WebhookMessage>> = Vec::new();
+        let mut all = actions.into_iter();
         for step in 0..10_000 {
             match all.next() {
                 Some((which, what, wait)) => {
                     if what < 6 {
                         added += 1;
-                        if let Some(dropped) = queues.add(notice(added, names[which]), now) {
+                        if let Some(dropped) = queues.add(message(added, names[which]), now) {
                             *ends.entry(dropped.number).or_default() += 1;
                         }
                     }
-                    if let Some(sent) = (!under_way.is_empty()).then(|| under_way.swap_remove(which % under_way.len())) {
+                    if let Some(sent) = (!in_flight.is_empty()).then(|| in_flight.swap_remove(which % in_flight.len())) {
                         let attempt = match what {
                             0..=4 => Attempt::Delivered,
                             5..=7 => failed(),
@@ -198,9 +198,9 @@ proptest! {
                     }
                     now += Duration::from_millis(wait * 100);
                 }
-                // Everybody is well again.
+                // All receivers accept messages again.
                 None => {
-                    for sent in std::mem::take(&mut under_way) {
+                    for sent in std::mem::take(&mut in_flight) {
                         *ends.entry(sent.number).or_default() += 1;
                         queues.settle(&sent, &Attempt::Delivered, now, time(0));
                     }
@@ -209,14 +209,14 @@ proptest! {
             }
             let started = queues.start_due(now);
             for one in &started {
-                prop_assert!(!under_way.iter().any(|other| other.destination == one.destination));
+                prop_assert!(!in_flight.iter().any(|other| other.destination == one.destination));
             }
-            under_way.extend(started);
-            if step > 0 && all.len() == 0 && under_way.is_empty() && queues.waiting().is_empty() {
+            in_flight.extend(started);
+            if step > 0 && all.len() == 0 && in_flight.is_empty() && queues.waiting().is_empty() {
                 break;
             }
         }
-        prop_assert!(queues.waiting().is_empty() && under_way.is_empty());
+        prop_assert!(queues.waiting().is_empty() && in_flight.is_empty());
         prop_assert_eq!(ends.len() as u64, added);
         prop_assert!(ends.values().all(|times| *times == 1), "{ends:?}");
     }

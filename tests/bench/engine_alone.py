@@ -1,21 +1,19 @@
 #!/usr/bin/env python3
-"""What our engine does alone: how it grows, how long, how large, and what waiting costs.
+"""The engine by itself: how time and memory grow with the load, and what waiting runs cost.
 
   in-flight   1, 10, 100, 1,000 runs of ten POSTs in flight: runs/s, p50, p99
   for-each    one run whose `for_each` has 10,000 items, and one of 5,000 (10,000 events), 64 calls at a time; then each
-              is asked for over the API (reading and folding alone: `src/store/tests/rate.rs`, with --keep FOLDER here)
-  children    one run that begins 1,000 others, and one that begins 2,000, 64 at a time: twice as many should take twice
-              as long
-  waiting     10,000 runs that wait for a person: CPU and system calls over a time in which nothing happens, what the
-              process keeps in memory for each
+              is read over the API (reading and folding alone: `src/store/tests/rate.rs`, with --keep FOLDER here)
+  children    one run that starts 1,000 children, and one that starts 2,000, 64 at a time: twice as many should take
+              twice as long
+  waiting     10,000 runs that wait for a person: CPU and system calls of the idle process, memory per run
   finished    100,000 finished runs in the store: seconds until /readyz after a start, `runs list` over the API and by
               the command
 
-    cargo build --release && python3 tests/bench/engine_alone.py [WORK…] [--rounds 3] [--seconds 5] [--rows FILE]
+    cargo build --release && python3 tests/bench/engine_alone.py [BENCHMARK…] [--rounds 3] [--seconds 5] [--rows FILE]
 
-Needs: nginx, wrk (Debian packages of these names), and strace for the count of lock calls while nothing happens. The
-step service is nginx on the same machine, and so is who asks: all of them share its cores. Nothing here is a pass or a
-fail.
+Needs: nginx, wrk (Debian packages of these names), and strace to count the store's system calls of the idle process. The
+step service (nginx) and the load generator run on the same machine and share its cores. No figure passes or fails.
 """
 import argparse, asyncio, json, statistics, subprocess, shutil, sys, time
 from pathlib import Path
@@ -55,7 +53,7 @@ respond: { status: 200, body: { done: true } }
 
 
 async def post_many(url, body_of, count, connections):
-    """Sends exactly this many POSTs over this many connections; returns how often each status came."""
+    """Sends exactly this many POSTs over this many connections; returns the number of replies by status."""
     host, port = url.split("/")[2].split(":")
     path = "/" + url.split("/", 3)[3]
     numbers, statuses = iter(range(count)), {}
@@ -81,97 +79,97 @@ async def post_many(url, body_of, count, connections):
     return statuses
 
 
-def runs_of(ours, query):
-    status, text = rig.ask(f"{ours.admin}/api/v2/orchestrate/runs?{query}")
+def runs_of(pointsman, query):
+    status, text = rig.http(f"{pointsman.admin}/api/v2/orchestrate/runs?{query}")
     if status != 200:
         sys.exit(f"runs?{query}: {status} {text}")
     found = json.loads(text)
     return found.get("runs", found.get("data", []))
 
 
-def start_many(ours, workflow, by, count, connections, row):
-    url, _ = ours.target(workflow, by)
+def start_many(pointsman, workflow, by, count, connections, row):
+    url, _ = pointsman.target(workflow, by)
     body = (lambda n: json.dumps({"workflow": workflow, "input": {"n": n}})) if by == "api" else (lambda n: f'{{"n":{n}}}')
-    began = time.monotonic()
+    start_time = time.monotonic()
     statuses = asyncio.run(post_many(url, body, count, connections))
-    row.update(runs=sum(statuses.values()), took_s=round(time.monotonic() - began, 2), statuses=json.dumps(statuses))
+    row.update(runs=sum(statuses.values()), took_s=round(time.monotonic() - start_time, 2), statuses=json.dumps(statuses))
 
 
 def in_flight(folder, steps, args, emit):
-    ours = rig.Ours(folder, steps.url, [rig.sequence(10)], name="in-flight")
-    by = ours.way(args.by)
+    pointsman = rig.Pointsman(folder, steps.url, [rig.sequence(10)], name="in-flight")
+    by = pointsman.start_method(args.by)
     for n in range(-1, args.rounds):
         for count in (1, 10, 100, 1_000):
-            before = rig.cpu_seconds(ours.process.pid)
-            load = rig.wrk(folder, *ours.target("sequence-10", by), count, 2 if n < 0 else args.seconds)
-            spent = rig.cpu_seconds(ours.process.pid) - before
-            ours.settle()
+            before = rig.cpu_seconds(pointsman.process.pid)
+            load = rig.wrk(folder, *pointsman.target("sequence-10", by), count, 2 if n < 0 else args.seconds)
+            spent = rig.cpu_seconds(pointsman.process.pid) - before
+            pointsman.wait_until_idle()
             effects, twice = steps.effects()
             if n >= 0:
                 emit(dict(work="in flight", round=n, count=count, by=by, **load, effects=effects, effects_twice=twice, steps_per_s=round(load["runs_per_s"] * 10),
-                          cpu_us_per_step=round(spent / max(1, load["runs"] * 10) * 1e6, 1), rss_mb=round(rig.rss_mb(ours.process.pid), 1)))
-    rig.end(ours.process)
+                          cpu_us_per_step=round(spent / max(1, load["runs"] * 10) * 1e6, 1), rss_mb=round(rig.rss_mb(pointsman.process.pid), 1)))
+    rig.stop(pointsman.process)
 
 
 def for_each(folder, steps, args, emit):
-    ours = rig.Ours(folder, steps.url, [EACH], limits={"answer_ms": 600_000}, name="for-each")
-    by = ours.way(args.by)
+    pointsman = rig.Pointsman(folder, steps.url, [EACH], limits={"answer_ms": 600_000}, name="for-each")
+    by = pointsman.start_method(args.by)
     for n, count in ((n, count) for n in range(args.rounds) for count in (ITEMS, ITEMS // 2)):
         items = list(range(count))
-        url, _ = ours.target("each", by)
-        cpu, began = rig.cpu_seconds(ours.process.pid), time.monotonic()
-        status, text = rig.ask(url, {"workflow": "each", "input": {"items": items}} if by == "api" else {"items": items}, patience=600)
-        took = time.monotonic() - began
-        spent = rig.cpu_seconds(ours.process.pid) - cpu
+        url, _ = pointsman.target("each", by)
+        cpu, start_time = rig.cpu_seconds(pointsman.process.pid), time.monotonic()
+        status, text = rig.http(url, {"workflow": "each", "input": {"items": items}} if by == "api" else {"items": items}, timeout_s=600)
+        took = time.monotonic() - start_time
+        spent = rig.cpu_seconds(pointsman.process.pid) - cpu
         effects, twice = steps.effects()
-        runs = runs_of(ours, "limit=1")
-        began = time.monotonic()
-        shown, text_of_run = rig.ask(f"{ours.admin}/api/v2/orchestrate/run/{runs[0]['run_id']}")
+        runs = runs_of(pointsman, "limit=1")
+        start_time = time.monotonic()
+        shown, text_of_run = rig.http(f"{pointsman.admin}/api/v2/orchestrate/run/{runs[0]['run_id']}")
         emit(dict(work="for each", round=n, count=count, by=by, status=status, run_status=runs[0]["status"], took_s=round(took, 2), items_per_s=round(count / took),
-                  effects=effects, effects_twice=twice, cpu_us_per_step=round(spent / count * 1e6, 1), rss_mb=round(rig.rss_mb(ours.process.pid), 1),
-                  show_ms=round((time.monotonic() - began) * 1e3, 1), show_status=shown))
-    rig.end(ours.process)
+                  effects=effects, effects_twice=twice, cpu_us_per_step=round(spent / count * 1e6, 1), rss_mb=round(rig.rss_mb(pointsman.process.pid), 1),
+                  show_ms=round((time.monotonic() - start_time) * 1e3, 1), show_status=shown))
+    rig.stop(pointsman.process)
     if args.keep:
-        shutil.copy(ours.folder / "bench.db", Path(args.keep) / "for-each.db")
+        shutil.copy(pointsman.folder / "bench.db", Path(args.keep) / "for-each.db")
 
 
 def children(folder, steps, args, emit):
-    ours = rig.Ours(folder, steps.url, [CHILD, PARENT], limits={"answer_ms": 600_000, "runs_in_flight_max": 20_000}, name="children")
-    by = ours.way(args.by)
+    pointsman = rig.Pointsman(folder, steps.url, [CHILD, PARENT], limits={"answer_ms": 600_000, "runs_in_flight_max": 20_000}, name="children")
+    by = pointsman.start_method(args.by)
     for n, count in ((n, count) for n in range(args.rounds) for count in (1_000, 2_000)):
         items = list(range(count))
-        url, _ = ours.target("parent", by)
-        cpu, began = rig.cpu_seconds(ours.process.pid), time.monotonic()
-        status, text = rig.ask(url, {"workflow": "parent", "input": {"items": items}} if by == "api" else {"items": items}, patience=600)
-        ours.settle(600)
-        took = time.monotonic() - began
-        spent = rig.cpu_seconds(ours.process.pid) - cpu
+        url, _ = pointsman.target("parent", by)
+        cpu, start_time = rig.cpu_seconds(pointsman.process.pid), time.monotonic()
+        status, text = rig.http(url, {"workflow": "parent", "input": {"items": items}} if by == "api" else {"items": items}, timeout_s=600)
+        pointsman.wait_until_idle(600)
+        took = time.monotonic() - start_time
+        spent = rig.cpu_seconds(pointsman.process.pid) - cpu
         effects, twice = steps.effects()
         emit(dict(work="children", round=n, count=count, by=by, status=status, took_s=round(took, 2), items_per_s=round(count / took), effects=effects,
-                  effects_twice=twice, cpu_us_per_step=round(spent / count * 1e6, 1), rss_mb=round(rig.rss_mb(ours.process.pid), 1)))
-    rig.end(ours.process)
+                  effects_twice=twice, cpu_us_per_step=round(spent / count * 1e6, 1), rss_mb=round(rig.rss_mb(pointsman.process.pid), 1)))
+    rig.stop(pointsman.process)
 
 
 def waiting(folder, steps, args, emit):
-    ours = rig.Ours(folder, steps.url, [WAITING], limits={"runs_in_flight_max": 20_000, "answer_ms": 2_000}, name="waiting")
-    by, pid = ours.way(args.by), ours.process.pid
-    warm = {}
-    start_many(ours, "waits-for-a-person", by, 500, 50, warm)  # pools, caches and buffers are there before we count
+    pointsman = rig.Pointsman(folder, steps.url, [WAITING], limits={"runs_in_flight_max": 20_000, "answer_ms": 2_000}, name="waiting")
+    by, pid = pointsman.start_method(args.by), pointsman.process.pid
+    warm_up_row = {}
+    start_many(pointsman, "waits-for-a-person", by, 500, 50, warm_up_row)  # fills pools, caches and buffers before memory is measured
     time.sleep(2)
     before = rig.rss_mb(pid)
     row = dict(work="waiting", by=by)
-    start_many(ours, "waits-for-a-person", by, RUNS_WAITING, 50, row)
+    start_many(pointsman, "waits-for-a-person", by, RUNS_WAITING, 50, row)
     time.sleep(5)
     row.update(rss_mb=round(rig.rss_mb(pid), 1), kb_per_run=round((rig.rss_mb(pid) - before) * 1e3 / RUNS_WAITING, 2))
-    row["waiting"] = sum(1 for run in runs_of(ours, "status=waiting_checkpoint&limit=1000"))
-    # No request is sent while we measure: all activity is the process's own.
-    appended = ours.metrics()["pointsman_append_batch_events_count"]
+    row["waiting"] = sum(1 for run in runs_of(pointsman, "status=waiting_checkpoint&limit=1000"))
+    # No request is sent while this is measured: all activity is the process's own.
+    appended = pointsman.metrics()["pointsman_append_batch_events_count"]
     time.sleep(2)
-    io = lambda: {key: int(value) for key, value in (line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())}
-    cpu, calls, began = rig.cpu_seconds(pid), io(), time.monotonic()
+    io_counts = lambda: {key: int(value) for key, value in (line.split(": ") for line in Path(f"/proc/{pid}/io_counts").read_text().splitlines())}
+    cpu, calls, start_time = rig.cpu_seconds(pid), io_counts(), time.monotonic()
     time.sleep(args.idle)
-    took = time.monotonic() - began
-    after = io()
+    took = time.monotonic() - start_time
+    after = io_counts()
     row.update(idle_s=round(took, 1), cpu_share=round((rig.cpu_seconds(pid) - cpu) / took, 5), reads=after["syscr"] - calls["syscr"],
                writes=after["syscw"] - calls["syscw"])
     if shutil.which("strace"):
@@ -180,79 +178,79 @@ def waiting(folder, steps, args, emit):
                                 capture_output=True, text=True)
         counts = {fields[-1]: int(fields[3]) for fields in (line.split() for line in traced.stderr.splitlines()) if len(fields) >= 5 and fields[3].isdigit()}
         row["store_calls_10s"] = counts.get("total", 0)
-    row["appends_idle"] = ours.metrics()["pointsman_append_batch_events_count"] - appended
-    rig.end(ours.process)
-    row["ready_s"] = round(ours.begin(), 3)
+    row["appends_idle"] = pointsman.metrics()["pointsman_append_batch_events_count"] - appended
+    rig.stop(pointsman.process)
+    row["ready_s"] = round(pointsman.start(), 3)
     time.sleep(2)
-    row["rss_after_restart_mb"] = round(rig.rss_mb(ours.process.pid), 1)
+    row["rss_after_restart_mb"] = round(rig.rss_mb(pointsman.process.pid), 1)
     emit(row)
-    rig.end(ours.process)
+    rig.stop(pointsman.process)
 
 
 def finished(folder, steps, args, emit):
-    ours = rig.Ours(folder, steps.url, [SMALL], name="finished")
-    by = ours.way(args.by)
+    pointsman = rig.Pointsman(folder, steps.url, [SMALL], name="finished")
+    by = pointsman.start_method(args.by)
     row = dict(work="finished", by=by)
-    start_many(ours, "computes", by, RUNS_FINISHED, 32, row)
-    rig.end(ours.process)
+    start_many(pointsman, "computes", by, RUNS_FINISHED, 32, row)
+    rig.stop(pointsman.process)
     for n in range(args.rounds):
-        row = dict(row, round=n, ready_s=round(ours.begin(), 3), rss_mb=round(rig.rss_mb(ours.process.pid), 1))
+        row = dict(row, round=n, ready_s=round(pointsman.start(), 3), rss_mb=round(rig.rss_mb(pointsman.process.pid), 1))
         for key, query in (("list_ms", "limit=50"), ("list_workflow_ms", "workflow=computes&limit=50"), ("list_open_ms", "status=open&limit=50"),
                            ("list_failed_ms", "status=failed&limit=50")):
             spent = []
             for _ in range(20):
-                began = time.perf_counter()
-                runs_of(ours, query)
-                spent.append((time.perf_counter() - began) * 1e3)
+                start_time = time.perf_counter()
+                runs_of(pointsman, query)
+                spent.append((time.perf_counter() - start_time) * 1e3)
             row[key] = round(statistics.median(spent), 2)
             row[key.replace("_ms", "_max_ms")] = round(max(spent), 2)
         spent = []
         for _ in range(10):
-            began = time.perf_counter()
-            subprocess.run([rig.BINARY, "runs", "list", "--admin", ours.admin], check=True, capture_output=True)
-            spent.append((time.perf_counter() - began) * 1e3)
+            start_time = time.perf_counter()
+            subprocess.run([rig.BINARY, "runs", "list", "--admin", pointsman.admin], check=True, capture_output=True)
+            spent.append((time.perf_counter() - start_time) * 1e3)
         row["command_list_ms"] = round(statistics.median(spent), 2)
         emit(row)
-        rig.end(ours.process)
+        rig.stop(pointsman.process)
 
 
-WORKS = {"in-flight": in_flight, "for-each": for_each, "children": children, "waiting": waiting, "finished": finished}
+BENCHMARKS = {"in-flight": in_flight, "for-each": for_each, "children": children, "waiting": waiting, "finished": finished}
 
 
 def main():
-    ask = argparse.ArgumentParser()
-    ask.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(WORKS)}; all where none is given")
-    ask.add_argument("--rounds", type=int, default=3)
-    ask.add_argument("--seconds", type=int, default=5)
-    ask.add_argument("--idle", type=int, default=20, help="seconds in which nothing happens")
-    ask.add_argument("--by", choices=["auto", "api", "route"], default="auto", help="how runs are started; auto: by the API where the binary has it")
-    ask.add_argument("--dir", help="where the databases go: a folder on a disk")
-    ask.add_argument("--keep", help="leave the database of `for-each` in this folder")
-    ask.add_argument("--rows", help="write the raw rows here as CSV")
-    args = ask.parse_args()
-    if unknown := [work for work in args.works if work not in WORKS]:
-        sys.exit(f"no such work: {', '.join(unknown)}; there are {', '.join(WORKS)}")
-    rig.need("nginx", "wrk")
-    busy, rows = rig.others_busy(), []
+    parser = argparse.ArgumentParser()
+    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; all where none is given")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--idle", type=int, default=20, help="seconds for which the idle process is measured")
+    parser.add_argument("--by", choices=["auto", "api", "route"], default="auto", help="how runs are started; auto: by the API where the binary has it")
+    parser.add_argument("--dir", help="where the databases go: a folder on a disk")
+    parser.add_argument("--keep", help="leave the database of `for-each` in this folder")
+    parser.add_argument("--rows", help="write the raw rows here as CSV")
+    args = parser.parse_args()
+    if unknown := [name for name in args.benchmarks if name not in BENCHMARKS]:
+        sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    rig.require("nginx", "wrk")
+    busy, rows = rig.busy_share(), []
 
     def emit(row):
         rows.append(row)
         print(json.dumps(row), flush=True)
 
-    held, disk = rig.work_folder(args.dir)
-    with held as folder:
+    work_folder, disk = rig.work_folder(args.dir)
+    with work_folder as folder:
         fsync = rig.fsync_us(folder)
-        steps = rig.Steps(folder)
-        for work in args.works or WORKS:
-            WORKS[work](folder, steps, args, emit)
-    notes = [f"machine: {rig.machine()}; disk {disk}, write + fdatasync {fsync:.0f} us; {busy:.0%} of the cores busy with something else before the start",
+        steps = rig.StepService(folder)
+        for name in args.benchmarks or BENCHMARKS:
+            BENCHMARKS[name](folder, steps, args, emit)
+    notes = [f"machine: {rig.machine()}; disk {disk}, write + fdatasync {fsync:.0f} us; {busy:.0%} of the cores busy with other load before the start",
              f"command: python3 tests/bench/engine_alone.py {' '.join(sys.argv[1:])}"]
     for note in notes:
         print(note)
     if args.rows:
         rig.write_rows(args.rows, rows, notes)
     if any(row.get("bad") or row.get("effects_twice") for row in rows):
-        sys.exit("something went wrong: see `bad` and `effects_twice`")
+        sys.exit("requests failed or effects were performed twice: see `bad` and `effects_twice` in the rows")
 
 
 main()

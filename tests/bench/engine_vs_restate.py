@@ -1,26 +1,26 @@
 #!/usr/bin/env python3
-"""Our engine against Restate: the same steps, the same step service, fsync on both sides, in one run on one machine.
+"""Pointsman's engine against Restate: the same steps, the same step service, fsync on both sides, in one run on one machine.
 
-Workloads: ten POSTs one after the other with one client (p50, p99) and with 32 clients (durable steps/s; ours also with
-a step service that is not declared `keyed`, where a call is never repeated blindly); ten POSTs at the same time with one
-client (p50); memory at rest. Both systems stay up and idle while the other is measured; rounds
-alternate A B, B A, … so that a drifting machine drifts for both. The step service (nginx) writes down every effect
-with its key: what it counted and what came twice stands in the rows. Nothing here is a pass or a fail.
+Workloads: ten POSTs one after the other with one client (p50, p99) and with 32 clients (durable steps/s; Pointsman also
+with a step service that is not declared `keyed`, where a call with an unknown outcome is not repeated); ten POSTs at the
+same time with one client (p50); memory at rest. Each system stays up and idle while the other is measured. Rounds
+alternate A B, B A, … so that a drift of the machine affects both alike. The step service (nginx) logs every effect with
+its key; the rows have the number of effects and of repeated keys. No figure passes or fails.
 
     cargo build --release && python3 tests/bench/engine_vs_restate.py [--rounds 5] [--seconds 5] [--rows FILE]
 
 Needs: nginx, wrk (Debian packages of these names), node and npm. Restate's server and SDK are installed once, by name,
 outside the tree (--cache).
 
-Durability: ours commits to SQLite with synchronous=FULL before an effect leaves and before an answer. Restate as it
-comes: its log-server's write-ahead log is fsynced (`rocksdb-disable-wal-fsync = false`, set here once more), one node.
+Durability: Pointsman commits to SQLite with synchronous=FULL before an effect is sent and before an answer. Restate has
+its default configuration: its log-server's write-ahead log is fsynced (`rocksdb-disable-wal-fsync = false`, also set here explicitly), one node.
 Both files are on the same disk.
 
 Unfair to Restate: its steps run in a process of their own (that is its model), in JavaScript on one thread, so that
-each step crosses two more process borders, and that process is not counted as its memory (it stands in a column of its
-own). It reserves memory for caches by default, and is built to be spread over machines. Unfair to us: Restate writes
-one record per step, when it has ended; ours writes one before it leaves and one after, so that a crash can tell which
-step was under way, and keeps request and reply.
+each step crosses two more process boundaries; the memory of that process is in a column of its own. It reserves memory
+for caches by default, and is designed to be distributed over machines. Unfair to Pointsman: Restate writes one record per
+step, when the step has ended; Pointsman writes one before a call is sent and one after it, so that after a crash it is
+known which call was in flight, and stores request and reply.
 """
 import argparse, json, os, statistics, subprocess, sys, time
 from pathlib import Path
@@ -55,55 +55,55 @@ class Restate:
                              env=dict(os.environ, RESTATE_LOGGING="ERROR", NODE_ENV="production"))
         for port, what, process in ((sdk, "the SDK", self.sdk), (admin, "restate-server", self.process), (self.ingress, "restate-server", self.process)):
             rig.wait_port(port, what, process)
-        until = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while True:
-            status, text = rig.ask(f"http://127.0.0.1:{admin}/deployments", {"uri": f"http://127.0.0.1:{sdk}"})
+            status, text = rig.http(f"http://127.0.0.1:{admin}/deployments", {"uri": f"http://127.0.0.1:{sdk}"})
             if status in (200, 201):
                 break
-            if time.monotonic() > until:
-                sys.exit(f"restate does not take the deployment: {status} {text}")
+            if time.monotonic() > deadline:
+                sys.exit(f"restate does not accept the deployment: {status} {text}")
             time.sleep(0.2)
-        # The npm package starts the server from a small node process: that one is not counted.
-        self.pid = next((pid for pid in rig.family(self.process.pid) if "restate-server" in os.readlink(f"/proc/{pid}/exe")), self.process.pid)
+        # The npm package starts the server from a small node process, which is not measured.
+        self.pid = next((pid for pid in rig.process_tree(self.process.pid) if "restate-server" in os.readlink(f"/proc/{pid}/exe")), self.process.pid)
 
     def target(self, workflow):
         return f"http://127.0.0.1:{self.ingress}/bench/{'sequence' if workflow == SEQUENCE else 'fan'}", '{"n":1}'
 
 
 def main():
-    ask = argparse.ArgumentParser()
-    ask.add_argument("--rounds", type=int, default=5)
-    ask.add_argument("--seconds", type=int, default=5)
-    ask.add_argument("--by", choices=["auto", "api", "route"], default="auto", help="how our runs are started; auto: by the API where the binary has it")
-    ask.add_argument("--cache", type=Path, default=Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pointsman-bench")
-    ask.add_argument("--dir", help="where the databases go: a folder on a disk")
-    ask.add_argument("--rows", help="write the raw rows here as CSV")
-    args = ask.parse_args()
-    rig.need("nginx", "wrk", "node", "npm")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--by", choices=["auto", "api", "route"], default="auto", help="how Pointsman's runs are started; auto: by the API where the binary has it")
+    parser.add_argument("--cache", type=Path, default=Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pointsman-bench")
+    parser.add_argument("--dir", help="where the databases go: a folder on a disk")
+    parser.add_argument("--rows", help="write the raw rows here as CSV")
+    args = parser.parse_args()
+    rig.require("nginx", "wrk", "node", "npm")
     versions = install(args.cache)
-    busy = rig.others_busy()
-    held, disk = rig.work_folder(args.dir)
-    with held as folder:
+    busy = rig.busy_share()
+    work_folder, disk = rig.work_folder(args.dir)
+    with work_folder as folder:
         fsync = rig.fsync_us(folder)
-        steps = rig.Steps(folder)
-        ours = rig.Ours(folder, steps.url, [rig.sequence(10), rig.fan(10), rig.sequence(10, "once", name=UNKEYED)])
-        peer = Restate(folder, args.cache, steps.port)
-        by = ours.way(args.by)
-        target = {"ours": lambda workflow: ours.target(workflow, by), "restate": peer.target}
-        pids = {"ours": ours.process.pid, "restate": peer.pid}
+        steps = rig.StepService(folder)
+        pointsman = rig.Pointsman(folder, steps.url, [rig.sequence(10), rig.fan(10), rig.sequence(10, "once", name=UNKEYED)])
+        restate = Restate(folder, args.cache, steps.port)
+        by = pointsman.start_method(args.by)
+        target = {"ours": lambda workflow: pointsman.target(workflow, by), "restate": restate.target}
+        pids = {"ours": pointsman.process.pid, "restate": restate.pid}
         rows = []
 
         def memory(when):
             for who, pid in pids.items():
                 row = dict(work="memory", round=when, who=who, rss_mb=round(rig.rss_mb(pid), 1))
                 if who == "restate":
-                    row["sdk_rss_mb"] = round(rig.rss_mb(peer.sdk.pid), 1)
+                    row["sdk_rss_mb"] = round(rig.rss_mb(restate.sdk.pid), 1)
                 rows.append(row)
                 print(json.dumps(row), flush=True)
 
-        for who in target:  # both answer before anything is measured
+        for who in target:  # checks that both work before anything is measured
             for workflow in (SEQUENCE, FAN):
-                status, text = rig.ask(*target[who](workflow)[:1], json.loads(target[who](workflow)[1]))
+                status, text = rig.http(*target[who](workflow)[:1], json.loads(target[who](workflow)[1]))
                 if status != 200:
                     sys.exit(f"{who} answers {workflow} with {status}: {text}")
         time.sleep(5)
@@ -113,7 +113,7 @@ def main():
             for work, workflow, clients in (("sequence, 1 client", SEQUENCE, 1), ("sequence, 32 clients", SEQUENCE, 32), ("not keyed, 32 clients", UNKEYED, 32), ("fan-out, 1 client", FAN, 1)):
                 for who in ("ours", "restate") if n % 2 else ("restate", "ours"):
                     if workflow == UNKEYED and who != "ours":
-                        continue  # there is no such difference there
+                        continue  # Restate has no such distinction
                     before = rig.cpu_seconds(pids[who])
                     load = rig.wrk(folder, *target[who](workflow), clients, 2 if n < 0 else args.seconds)
                     spent = rig.cpu_seconds(pids[who]) - before
@@ -127,9 +127,9 @@ def main():
         time.sleep(10)
         memory("after")
     notes = [
-        f"machine: {rig.machine()}; disk {disk}, write + fdatasync {fsync:.0f} us; {busy:.0%} of the cores busy with something else before the start",
+        f"machine: {rig.machine()}; disk {disk}, write + fdatasync {fsync:.0f} us; {busy:.0%} of the cores busy with other load before the start",
         f"command: python3 tests/bench/engine_vs_restate.py {' '.join(sys.argv[1:])}",
-        f"ours by {by}; "
+        f"ours: runs started by {by}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items()) + f", node {subprocess.run(['node', '--version'], capture_output=True, text=True).stdout.strip()}"]
     for note in notes:
         print(note)
@@ -157,7 +157,7 @@ def main():
     if args.rows:
         rig.write_rows(args.rows, rows, notes)
     if any(row.get("bad") or row.get("effects_twice") for row in rows):
-        sys.exit("something went wrong: see `bad` and `effects_twice`")
+        sys.exit("requests failed or effects were performed twice: see `bad` and `effects_twice` in the rows")
 
 
 main()

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""What a route in `off` costs, as a ratio against nginx in the same run.
+"""The cost of a route in `off`, as a ratio to nginx in the same run.
 
 Starts an nginx origin (1 KiB static reply), nginx as a proxy in front of it with keep-alive to the origin, and the
-release binary with every route `off`. Rounds of wrk go to both in turn (A B, B A, …), so that a drifting machine
-drifts for both. CPU is the proxy's own, user and system, all its threads and workers, from /proc; the figure is
-microseconds of CPU per request and the ratio pair by pair. Nothing here is a pass or a fail.
+release binary with every route `off`. Rounds of wrk alternate between them (A B, B A, …), so that a drift of the machine
+affects both alike. CPU is user and system time of the proxy with all its threads and workers, from /proc; the figures are
+microseconds of CPU per request, and their ratio pair by pair. No figure passes or fails.
 
     cargo build --release && python3 tests/bench/off_vs_nginx.py [--rounds 7] [--seconds 5] [--rows FILE]
 
-Needs: nginx, wrk (Debian packages of these names). Unfair to nginx: nothing known. Unfair to us: metrics are counted
-per request and route matching runs for a table of five routes, which this nginx does not do.
+Needs: nginx, wrk (Debian packages of these names). Unfair to nginx: nothing known. Unfair to Pointsman: it counts
+metrics per request and matches a table of five routes, which this nginx does not do.
 """
 import argparse, csv, json, os, platform, re, signal, socket, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -24,25 +24,25 @@ def free_port():
         return s.getsockname()[1]
 
 
-def children(pid):
+def process_tree(pid):
     out = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            out += children(int(child))
+        for child in (task / "process_tree").read_text().split():
+            out += process_tree(int(child))
     return out
 
 
 def cpu_seconds(pid):
     total = 0
-    for p in children(pid):
+    for p in process_tree(pid):
         fields = Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1].split()
         total += int(fields[11]) + int(fields[12])
     return total / TICK
 
 
 def wait_port(port, what, process):
-    end = time.monotonic() + 15
-    while time.monotonic() < end:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             sys.exit(f"{what} ended at once with {process.returncode}")
         try:
@@ -77,12 +77,12 @@ def wrk(port, seconds, connections):
 
 
 def main():
-    ask = argparse.ArgumentParser()
-    ask.add_argument("--rounds", type=int, default=7)
-    ask.add_argument("--seconds", type=int, default=5)
-    ask.add_argument("--connections", type=int, default=32)
-    ask.add_argument("--rows", help="write the raw rows here as CSV")
-    args = ask.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--rows", help="write the raw rows here as CSV")
+    args = parser.parse_args()
     binary = ROOT / "target/release/pointsman"
     if not binary.exists():
         sys.exit("build first: cargo build --release")
@@ -91,10 +91,10 @@ def main():
         try:
             origin, proxied, ours, admin = (free_port() for _ in range(4))
             started.append(nginx(tmp, "origin", f'server {{ listen 127.0.0.1:{origin}; location / {{ default_type text/plain; return 200 "{"x" * 1024}"; }} }}'))
-            peer = nginx(tmp, "peer", f"""upstream o {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 100000000; }}
-server {{ listen 127.0.0.1:{proxied}; location / {{ proxy_pass http://o; proxy_http_version 1.1; proxy_set_header Connection "";
+            nginx_proxy = nginx(tmp, "proxy", f"""upstream origin {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 100000000; }}
+server {{ listen 127.0.0.1:{proxied}; location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
 proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; proxy_buffering off; }} }}""")
-            started.append(peer)
+            started.append(nginx_proxy)
             flags = Path(tmp) / "flags"
             (flags / "routes").mkdir(parents=True)
             (flags / "workflows").mkdir()
@@ -106,13 +106,13 @@ proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; prox
                 for i, m, p in [("quotes.get", "GET", "/quotes/{id}"), ("orders.create", "POST", "/orders"), ("orders.get", "GET", "/orders/{id}"),
                                 ("orders.cancel", "POST", "/orders/{id}/cancel"), ("campaigns", "POST", "/campaigns")])
             (flags / "routes/all.yaml").write_text("routes:\n" + routes)
-            us = subprocess.Popen([str(binary), "serve", "--flags", str(flags)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            started.append(us)
-            for port, what, process in ((origin, "origin", started[0]), (proxied, "nginx", peer), (ours, "pointsman", us)):
+            pointsman = subprocess.Popen([str(binary), "serve", "--flags", str(flags)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            started.append(pointsman)
+            for port, what, process in ((origin, "origin", started[0]), (proxied, "nginx", nginx_proxy), (ours, "pointsman", pointsman)):
                 wait_port(port, what, process)
             rows = []
             for n in range(-1, args.rounds):  # round -1 warms up
-                pair = [("pointsman", ours, us.pid), ("nginx", proxied, peer.pid)]
+                pair = [("pointsman", ours, pointsman.pid), ("nginx", proxied, nginx_proxy.pid)]
                 for who, port, pid in pair if n % 2 else reversed(pair):
                     before = cpu_seconds(pid)
                     requests, p99, bad = wrk(port, 1 if n < 0 else args.seconds, args.connections)
@@ -128,10 +128,10 @@ proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; prox
                     process.wait(10)
                 except subprocess.TimeoutExpired:
                     process.kill()
-    by = lambda who, key: [r[key] for r in rows if r["who"] == who]
+    values = lambda who, key: [r[key] for r in rows if r["who"] == who]
     print(f"machine: {os.cpu_count()} cores, {platform.platform()}; {args.rounds} rounds of {args.seconds} s, {args.connections} keep-alive connections, 1 KiB GET")
     for key in ("cpu_us_per_request", "p99_us", "requests_per_s"):
-        a, b = by("pointsman", key), by("nginx", key)
+        a, b = values("pointsman", key), values("nginx", key)
         ratios = sorted(x / y for x, y in zip(a, b))
         print(f"{key:20} pointsman {statistics.median(a):10.1f}  nginx {statistics.median(b):10.1f}  ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
     if args.rows:

@@ -1,23 +1,23 @@
-// The peer's side of engine_vs_restate.py: the same steps, written with its SDK. Every step is one POST inside
-// `ctx.run`, fed with what the one before returned, with a key of its own.
+// Restate's part of engine_vs_restate.py: the same steps, written with Restate's SDK. Every step is one POST inside
+// `ctx.run`, with an idempotency key of its own; its input is the output of the step before.
 //   node restate_service.mjs SDK_FOLDER PORT STEPS_PORT
 import http from "node:http";
 import { createRequire } from "node:module";
 
-Promise.withResolvers ??= function () { // the SDK wants it; Node 20 has it not
+Promise.withResolvers ??= function () { // the SDK needs it, and Node 20 does not have it
   let resolve, reject;
-  const promise = new Promise((yes, no) => { resolve = yes; reject = no; });
+  const promise = new Promise((onResolve, onReject) => { resolve = onResolve; reject = onReject; });
   return { promise, resolve, reject };
 };
-const [folder, port, steps] = process.argv.slice(2);
-const restate = createRequire(`${folder}/`)("@restatedev/restate-sdk");
+const [sdkFolder, port, stepsPort] = process.argv.slice(2);
+const restate = createRequire(`${sdkFolder}/`)("@restatedev/restate-sdk");
 const agent = new http.Agent({ keepAlive: true, maxSockets: 256, noDelay: true });
 
 function post(path, key, body) {
   const text = JSON.stringify(body);
   return new Promise((resolve, reject) => {
     const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(text), "idempotency-key": key };
-    const request = http.request({ host: "127.0.0.1", port: steps, path, method: "POST", agent, headers }, (reply) => {
+    const request = http.request({ host: "127.0.0.1", port: stepsPort, path, method: "POST", agent, headers }, (reply) => {
       let whole = "";
       reply.setEncoding("utf8");
       reply.on("data", (part) => { whole += part; });

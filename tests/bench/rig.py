@@ -1,7 +1,7 @@
-"""What the engine's benches share: processes that end with the run, the step service, our binary, wrk, /proc, rows.
+"""What the engine's benchmarks share: child processes, the step service, the system under test, wrk, /proc, result rows.
 
-The step service is nginx: it answers each POST with a small JSON and writes one line per effect, with its
-Idempotency-Key, into its log: the ledger that `Steps.effects` reads. It is the same for whoever is measured.
+The step service is nginx: it answers each POST with a small JSON body and logs one line per request, with its
+Idempotency-Key. `StepService.effects` counts these lines. All systems that are measured call the same service.
 """
 import atexit, collections, csv, json, os, platform, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/pointsman"
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-STARTED = []
+STARTED_PROCESSES = []
 
 
 def free_port():
@@ -19,31 +19,33 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start(command, **more):
-    process = subprocess.Popen([str(part) for part in command], **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **more})
-    STARTED.append(process)
+def start(command, **options):
+    process = subprocess.Popen([str(part) for part in command], **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options})
+    STARTED_PROCESSES.append(process)
     return process
 
 
-def end(process, patience=30):
-    if process in STARTED:
-        STARTED.remove(process)
+def stop(process, timeout_s=30):
+    """Sends SIGTERM, and SIGKILL after the timeout."""
+    if process in STARTED_PROCESSES:
+        STARTED_PROCESSES.remove(process)
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(patience)
+            process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-atexit.register(lambda: [end(process, 10) for process in reversed(list(STARTED))])
+atexit.register(lambda: [stop(process, 10) for process in reversed(list(STARTED_PROCESSES))])
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
-def wait_port(port, what, process, patience=60):
-    until = time.monotonic() + patience
-    while time.monotonic() < until:
+def wait_port(port, what, process, timeout_s=60):
+    """Waits until the process listens on the port."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             sys.exit(f"{what} ended at once with {process.returncode}")
         try:
@@ -54,51 +56,52 @@ def wait_port(port, what, process, patience=60):
     sys.exit(f"{what} does not listen on {port}")
 
 
-def ask(url, body=None, method=None, patience=60):
-    """One HTTP exchange: (status, text)."""
+def http(url, body=None, method=None, timeout_s=60):
+    """Sends one HTTP request with a JSON body; returns (status, text of the reply)."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=patience) as reply:
+        with urllib.request.urlopen(request, timeout=timeout_s) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as reply:
         return reply.code, reply.read().decode()
 
 
 # --- /proc ---------------------------------------------------------------------------------------------------------
-def family(pid):
+def process_tree(pid):
+    """The process and all its descendants."""
     out = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            out += family(int(child))
+            out += process_tree(int(child))
     return out
 
 
 def cpu_seconds(pid):
     total = 0
-    for p in family(pid):
+    for p in process_tree(pid):
         fields = Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1].split()
         total += int(fields[11]) + int(fields[12])
     return total / TICK
 
 
 def rss_mb(pid):
-    return sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) * PAGE for p in family(pid)) / 1e6
+    return sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) * PAGE for p in process_tree(pid)) / 1e6
 
 
-def others_busy(seconds=1.0):
-    """The share of all cores that is busy before the bench begins: other work makes figures noisy."""
-    def look():
+def busy_share(seconds=1.0):
+    """The share of all cores that is busy before the benchmark begins: other load makes its figures noisy."""
+    def cpu_times():
         fields = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
         return sum(fields), fields[3] + fields[4]
-    (all_before, idle_before), _ = look(), time.sleep(seconds)
-    all_after, idle_after = look()
+    (all_before, idle_before), _ = cpu_times(), time.sleep(seconds)
+    all_after, idle_after = cpu_times()
     return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
 
 
-# --- the folder ----------------------------------------------------------------------------------------------------
+# --- the work folder ----------------------------------------------------------------------------------------------------
 def work_folder(parent=None):
-    """On a real disk: /tmp may be memory, and an fsync there is free."""
+    """A temporary folder on a real disk; returns (folder, file system type). /tmp may be memory, where an fsync costs nothing."""
     parent = Path(parent) if parent else BINARY.parents[1]
     parent.mkdir(parents=True, exist_ok=True)
     kind = subprocess.run(["stat", "-f", "-c", "%T", parent], capture_output=True, text=True).stdout.strip()
@@ -108,23 +111,25 @@ def work_folder(parent=None):
 
 
 def fsync_us(folder, times=200):
-    """The median of one 4 KiB write in place and fdatasync: the share of the disk alone in every commit."""
-    path, spent = Path(folder) / "fsync-probe", []
+    """The median time of one 4 KiB overwrite and fdatasync: what the disk alone costs in every commit."""
+    path, samples = Path(folder) / "fsync-probe", []
     with open(path, "wb", buffering=0) as f:
         f.write(b"x" * 4096 * times)
         os.fsync(f.fileno())
         f.seek(0)
         for _ in range(times):
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             f.write(b"y" * 4096)
             os.fdatasync(f.fileno())
-            spent.append(time.perf_counter() - began)
+            samples.append(time.perf_counter() - start_time)
     path.unlink()
-    return sorted(spent)[times // 2] * 1e6
+    return sorted(samples)[times // 2] * 1e6
 
 
 # --- the step service ----------------------------------------------------------------------------------------------
-class Steps:
+class StepService:
+    """nginx as the service that the steps of a workflow call; it logs every request."""
+
     def __init__(self, folder):
         self.folder, self.port, self.log = Path(folder), free_port(), Path(folder) / "effects.log"
         temp = "".join(f"{kind}_temp_path {folder}/nginx-{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -138,40 +143,40 @@ server {{ listen 127.0.0.1:{self.port} backlog=4096; location / {{ return 200 '{
         self.process = start(["nginx", "-c", conf])
         wait_port(self.port, "nginx", self.process)
         self.url = f"http://127.0.0.1:{self.port}"
-        self.at = 0
+        self.log_offset = 0
 
     def effects(self):
-        """How many effects since the last look, and how many keys came twice among them."""
-        time.sleep(0.5)  # its log is flushed every 200 ms
+        """Returns the number of effects since the last call, and the number of repeated idempotency keys among them."""
+        time.sleep(0.5)  # nginx flushes the log every 200 ms
         with open(self.log) as f:
-            f.seek(self.at)
+            f.seek(self.log_offset)
             lines = f.readlines()
-            self.at = f.tell()
+            self.log_offset = f.tell()
         keys = collections.Counter(line.split(" ", 1)[1] for line in lines)
         return len(lines), sum(n - 1 for n in keys.values())
 
 
-# --- our binary ----------------------------------------------------------------------------------------------------
-def sequence(steps, keyed_service="steps", name=None):
-    """A workflow of `steps` sequential POSTs, each with the output of the one before as input."""
+# --- Pointsman -----------------------------------------------------------------------------------------------------
+def sequence(steps, service="steps", name=None):
+    """A workflow of `steps` sequential POSTs; the input of each is the output of the one before."""
     text = [f"workflow: {name or f'sequence-{steps}'}", "steps:"]
     for n in range(steps):
-        fed = f'"${{steps.s{n - 1}.output.ok}}"' if n else "0"
-        text.append(f"  s{n}: {{ call: 'POST ${{services.{keyed_service}}}/s{n}', effect: shared, body: {{ after: {fed} }} }}")
+        previous_output = f'"${{steps.s{n - 1}.output.ok}}"' if n else "0"
+        text.append(f"  s{n}: {{ call: 'POST ${{services.{service}}}/s{n}', effect: shared, body: {{ after: {previous_output} }} }}")
     return "\n".join(text + ["respond:", "  status: 200", f'  body: {{ last: "${{steps.s{steps - 1}.output.ok}}" }}', ""])
 
 
-def fan(steps, keyed_service="steps"):
+def fan(steps, service="steps"):
     """A workflow of `steps` concurrent POSTs."""
     text = [f"workflow: fan-{steps}", "steps:"]
-    text += [f"  s{n}: {{ call: 'POST ${{services.{keyed_service}}}/s{n}', effect: shared, body: {{ n: {n} }} }}" for n in range(steps)]
+    text += [f"  s{n}: {{ call: 'POST ${{services.{service}}}/s{n}', effect: shared, body: {{ n: {n} }} }}" for n in range(steps)]
     return "\n".join(text + ["respond:", "  status: 200", f'  body: {{ last: "${{steps.s{steps - 1}.output.ok}}" }}', ""])
 
 
-class Ours:
-    """The release binary with one route in `only` for each workflow (`POST /NAME`), and the orchestrate API."""
+class Pointsman:
+    """The release binary, with the runs API and with one route in `only` for each workflow (`POST /NAME`)."""
 
-    def __init__(self, folder, steps_url, workflows, limits=None, name="ours"):
+    def __init__(self, folder, steps_url, workflows, limits=None, name="pointsman"):
         if not BINARY.exists():
             sys.exit("build first: cargo build --release")
         self.folder = Path(folder) / name
@@ -193,42 +198,42 @@ class Ours:
         (self.flags / "routes/all.yaml").write_text("\n".join(routes) + "\n")
         self.admin = f"http://127.0.0.1:{self.admin_port}"
         self.process = None
-        self.begin()
+        self.start()
 
-    def begin(self):
-        """Starts it; returns the seconds until /readyz says yes."""
-        began = time.monotonic()
+    def start(self):
+        """Starts the process; returns the seconds until /readyz answers 200."""
+        start_time = time.monotonic()
         self.process = start([BINARY, "serve", "--flags", self.flags], stderr=open(self.folder / "log", "a"))
         wait_port(self.admin_port, "pointsman", self.process)
-        while ask(f"{self.admin}/readyz")[0] != 200:
-            if time.monotonic() - began > 120:
+        while http(f"{self.admin}/readyz")[0] != 200:
+            if time.monotonic() - start_time > 120:
                 sys.exit("pointsman is not ready after 120 s")
             time.sleep(0.005)
-        return time.monotonic() - began
+        return time.monotonic() - start_time
 
     def has_api(self):
-        return ask(f"{self.admin}/api/v2/orchestrate/run", {})[0] not in (404, 405)
+        return http(f"{self.admin}/api/v2/orchestrate/run", {})[0] not in (404, 405)
 
-    def way(self, by):
-        """How runs are started: as asked, or by the API where the binary has it."""
+    def start_method(self, by):
+        """How runs are started: `api` or `route`. `auto` means the API where the binary has it."""
         return by if by != "auto" else "api" if self.has_api() else "route"
 
     def target(self, workflow, by):
-        """URL and body of a run."""
+        """URL and body of the request that starts a run."""
         if by == "api":
             return f"{self.admin}/api/v2/orchestrate/run", json.dumps({"workflow": workflow, "input": {"n": 1}})
         return f"http://127.0.0.1:{self.port}/{workflow}", '{"n":1}'
 
-    def settle(self, patience=60):
-        """Waits until no run is under way: wrk leaves in the middle of some."""
-        until = time.monotonic() + patience
-        while self.metrics()["pointsman_runs_active"] > 0 and time.monotonic() < until:
+    def wait_until_idle(self, timeout_s=60):
+        """Waits until no run is in progress: wrk stops without waiting for its last requests."""
+        deadline = time.monotonic() + timeout_s
+        while self.metrics()["pointsman_runs_active"] > 0 and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def metrics(self):
-        """Sums over all labels, by name."""
+        """The values of all metrics by name, summed over their labels."""
         sums = collections.Counter()
-        for line in ask(f"{self.admin}/metrics")[1].splitlines():
+        for line in http(f"{self.admin}/metrics")[1].splitlines():
             if line and not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
                 sums[name.split("{")[0]] += float(value)
@@ -236,25 +241,25 @@ class Ours:
 
 
 # --- load ----------------------------------------------------------------------------------------------------------
-SCALE = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
 def wrk(folder, url, body, connections, seconds):
-    """Keeps a number of requests in flight; returns requests, failures, requests/s, p50 and p99 in ms."""
+    """Keeps this many requests in flight; returns requests, failures, requests/s, p50 and p99 in ms."""
     script = Path(folder) / "post.lua"
     script.write_text(f'wrk.method = "POST"\nwrk.body = [[{body}]]\nwrk.headers["content-type"] = "application/json"\n')
     out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "--latency", "-s", script, url],
                          capture_output=True, text=True, check=True).stdout
-    tell = {share: float(value) * SCALE[unit] for share, value, unit in re.findall(r"(\d+)%\s+([\d.]+)(us|ms|s|m)\b", out)}
+    latency = {share: float(value) * MS_PER_UNIT[unit] for share, value, unit in re.findall(r"(\d+)%\s+([\d.]+)(us|ms|s|m)\b", out)}
     bad = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", out))
     bad += sum(int(n) for line in re.findall(r"Socket errors: (.*)", out) for n in re.findall(r"\d+", line))
     requests = int(re.search(r"(\d+) requests in", out).group(1))
-    took = re.search(r"requests in ([\d.]+)(s|ms|m),", out)
-    return dict(runs=requests, bad=bad, runs_per_s=round(requests / (float(took.group(1)) * SCALE[took.group(2)] / 1e3), 1),
-                p50_ms=round(tell["50"], 3), p99_ms=round(tell["99"], 3))
+    elapsed = re.search(r"requests in ([\d.]+)(s|ms|m),", out)
+    return dict(runs=requests, bad=bad, runs_per_s=round(requests / (float(elapsed.group(1)) * MS_PER_UNIT[elapsed.group(2)] / 1e3), 1),
+                p50_ms=round(latency["50"], 3), p99_ms=round(latency["99"], 3))
 
 
-# --- rows ----------------------------------------------------------------------------------------------------------
+# --- result rows ----------------------------------------------------------------------------------------------------------
 def machine():
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) / 1e6
@@ -271,7 +276,7 @@ def write_rows(path, rows, notes):
         out.writerows(rows)
 
 
-def need(*programs):
+def require(*programs):
     missing = [program for program in programs if not shutil.which(program)]
     if missing:
         sys.exit(f"missing: {', '.join(missing)} (Debian packages of these names)")

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::calls::{Open, Phase, StepState};
-use super::decide::{enter, failed, finished, may_begin, skipped, too_deep, troubled};
-use super::due::{sends, skipped_by_needs};
-use super::outcome::unfit;
+use super::calls::{Phase, StepState};
+use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs};
 use super::risk::{self, Gate};
+use super::step_events::{failed, finished, skipped, too_deep, troubled, unfit};
 use super::world::{call_scope, deeper_than};
 use super::{
     Call, CallRecord, ConflictKind, EffectClass, Event, Outcome, Part, Plan, Refusal, Run, Skipped, Step, StepKind,
@@ -72,11 +71,6 @@ pub(super) fn begin(
         }
         _ => Err(Refusal::NotDue("it has ended, or its fan-out has not opened")),
     }
-}
-
-/// Whether an item (a single call is 0) has not begun, and is to.
-pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
-    open.takes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
 }
 
 /// A value in the place of an item.

@@ -11,13 +11,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::decide::{failed, finished, skipped};
+use super::conflict::conflict;
 use super::interactions::{QuestionState, RunQuestion};
 use super::rules::{Asking, OnReject, Question};
+use super::step_events::{failed, finished, skipped};
 use super::world::deeper_than;
 use super::{
-    CheckpointAnswer, CheckpointEvent, CheckpointKind, Event, Failure, FailureKind, Mode, OnTimeout, OpenCheckpoint,
-    Outcome, Plan, Refusal, ReviewItem, Risk, Run, Skipped, Step, StepEvent, StepKind, UNVERIFIED, World, risk,
+    CheckpointAnswer, CheckpointEvent, CheckpointKind, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode,
+    OnTimeout, OpenCheckpoint, Outcome, Part, Plan, Refusal, ReviewItem, Risk, Run, Skipped, Step, StepEvent, StepKind,
+    UNVERIFIED, World,
 };
 use crate::names::{CheckpointId, StepId};
 
@@ -234,7 +236,7 @@ fn answered(run: &Run, step: &Step, ask: &RunQuestion, said: CheckpointAnswer, b
         (true, _) if all_struck => events.extend(skip(run, step, asked.item)),
         (true, _) => {}
         // Another input was asked about: what was open before is open again.
-        (false, _) if risk::is_renewed(run, step, asked.item) => events.push(risk::reopened(run, step, asked.item, by)),
+        (false, _) if is_renewed(run, step, asked.item) => events.push(reopened(run, step, asked.item, by)),
         (false, OnReject::Skip) => events.extend(skip(run, step, asked.item)),
         (false, OnReject::Fail) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
@@ -280,4 +282,17 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
     let values = asked.default.clone().filter(|_| then);
     let said = CheckpointAnswer { approve: then, values, approved, ..yes() };
     Some(answered(run, step, ask, said, TIME_OUT))
+}
+
+/// Whether somebody gave a call that has begun another input.
+pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
+    run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.renew)
+}
+
+/// Another input was rejected: the conflict over the one before is open again.
+pub(super) fn reopened(run: &Run, step: &Step, item: Option<u32>, by: &str) -> Event {
+    let message = format!("`{}`: {by} said no to its other input", step.id);
+    let failure = Failure::of_step(FailureKind::Rejected, &step.id, item, message);
+    let conflict = conflict(run, step, item, Part::Do, ConflictKind::Refused, &failure);
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }

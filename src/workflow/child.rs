@@ -10,18 +10,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::begin::may_begin_item;
+use super::child_input::child_input;
 use super::conflict::{conflict, pauses, shorten_value};
-use super::decide::{enter, failed, finished, may_begin, skipped};
-use super::due::skipped_by_needs;
+use super::may_begin::{enter, may_begin, may_begin_item, skipped_by_needs};
 use super::risk::{Gate, as_asked};
-use super::rules::SubRun;
+use super::step_events::{failed, finished, skipped, unfit};
 use super::world::{call_scope, deeper_than};
 use super::{
-    Action, ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Order, Outcome,
-    Part, Plan, Refusal, Run, RunStatus, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
+    ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Outcome, Part, Plan,
+    Refusal, Run, RunStatus, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
 };
-use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::{RunId, StepId, WorkflowName};
 
 /// A run that another one began and that has not ended for it.
@@ -49,21 +47,6 @@ impl Run {
             workflow: child.workflow.clone(),
             input: child.input.clone(),
         })
-    }
-}
-
-/// The body of the other run's request.
-pub(super) fn input(
-    run: &Run,
-    step: &Step,
-    child: &SubRun,
-    item: Option<u32>,
-    scope: &Scope,
-) -> Result<Value, (Vec<ReadPath>, ExpressionError)> {
-    match (run.inputs.get(&(step.id.clone(), item)), &child.input) {
-        (Some(given), _) => Ok((**given).clone()),
-        (None, Some(template)) => template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error)),
-        (None, None) => Ok(Value::Null),
     }
 }
 
@@ -118,7 +101,7 @@ pub(super) fn begin(
     if let Some(gate) = lock::gate(run, world, step, item) {
         return gate;
     }
-    let input = match input(run, step, child, item, &scope) {
+    let input = match child_input(run, step, child, item, &scope) {
         Ok(input) => input,
         Err((reads, error)) => return Ok(vec![failed(run, step, item, &reads, &error)]),
     };
@@ -160,7 +143,7 @@ pub(super) fn ended(
     let (_, step) = plan.step(id).ok_or(Refusal::NoSuchStep)?;
     let (step_id, item) = (id.clone(), *item);
     let unfit = match status {
-        RunStatus::Completed => super::outcome::unfit(step, item, &output),
+        RunStatus::Completed => unfit(step, item, &output),
         _ => None,
     };
     let mut events = vec![Event::Child(ChildEvent::Ended {
@@ -212,24 +195,4 @@ pub(super) fn running(run: &Run) -> BTreeMap<StepId, String> {
         count => format!("{first}, and {} more run", count - 1),
     };
     open.into_iter().map(|(step, open)| (step, sentence(open))).collect()
-}
-
-/// What the runs that this one began have to hear.
-pub(super) fn tell(run: &Run) -> impl Iterator<Item = Action> {
-    let order = |paused: bool| {
-        if let Some(failure) = run.failing.as_ref() {
-            let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
-            let reason = Some(format!("the run that began it ends: {}", failure.message));
-            return Some(Order::Cancel { compensate, reason });
-        }
-        match (&run.pause, paused) {
-            (Some(_), _) => Some(Order::Pause { reason: Some("the run that began it is paused".into()) }),
-            (None, true) => Some(Order::Resume { reason: Some("the run that began it goes on".into()) }),
-            (None, false) => None,
-        }
-    };
-    run.interactions
-        .children
-        .values()
-        .filter_map(move |child| Some(Action::TellChild { child: child.run, order: order(child.paused)? }))
 }

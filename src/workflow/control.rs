@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::calls::{Open, Phase, StepState};
-use super::decide::skipped;
 use super::resolve::{self, Resolution};
+use super::step_events::skipped;
 use super::world::deeper_than;
 use super::{CallBody, Choice, ControlEvent, Event, Part, Plan, Refusal, Run, Skipped, Step, StepKind, World};
 use crate::names::StepId;

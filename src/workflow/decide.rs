@@ -10,18 +10,18 @@ use serde_json::Value;
 
 use super::BytesMark;
 use super::begin::begin;
-use super::calls::StepState;
-use super::conflict::{conflict, pauses};
-use super::due::skipped_by_needs;
-use super::outcome::{Ended, record, unfit};
+use super::calls::{CallState, Phase};
+use super::may_begin::{enter, may_begin, skipped_by_needs};
+use super::outcome::Ended;
+use super::resolve::Resolution;
 use super::respond::{answer_pending, respond};
+use super::step_events::{failed, skipped, too_deep, troubled, unfit};
 use super::world::{deeper_than, item_scope};
 use super::{
-    Command, ConflictEvent, ConflictKind, EndingEvent, Event, Failure, FailureKind, Order, Outcome, Part, Plan,
-    Refusal, Run, Skipped, Step, StepEvent, StepFinished, StepIndex, StepKind, World, checkpoint, child, control,
-    ending, lock, missing, probe, rerun, resolve, undo, wait, wire,
+    AttemptResult, Choice, Command, ConflictKind, EndingEvent, Event, Order, Part, Plan, Refusal, Run, Skipped, Step,
+    StepEvent, StepIndex, StepKind, World, checkpoint, child, control, ending, lock, missing, probe, rerun, resolve,
+    undo, wait, wire,
 };
-use crate::expression::{ExpressionError, ReadPath, Scope};
 use crate::names::StepId;
 
 pub use super::respond::input_refused;
@@ -59,7 +59,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
         Command::Order { order, by } => match order {
             Order::Cancel { compensate, reason } => ending::cancel(run, compensate, reason, &by),
             Order::Resolve { step, item, choice, reason } => {
-                resolve::resolve(run, plan, world, &resolve::Resolution { step, item, choice, reason, by }, now)
+                resolve::resolve(run, plan, world, &Resolution { step, item, choice, reason, by }, now)
             }
             Order::Pause { reason } => control::pause(run, reason, &by),
             Order::Resume { reason } => control::resume(run, reason, &by),
@@ -73,7 +73,7 @@ fn decided(run: &Run, plan: &Plan, world: &World, command: Command, now: Timesta
             Order::Answer { checkpoint, said } => checkpoint::answer(run, plan, world, &checkpoint, said, &by),
             Order::Signal { name, payload, id } => wait::receive(run, plan, world, name, payload, id, &by),
         },
-        Command::Mended { step, item } => missing::mend(run, plan, world, &step, item, now),
+        Command::Mended { step, item } => mend(run, plan, world, &step, item, now),
         Command::Elapse => elapse(run, plan, now),
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, world, step_of(plan, step)?, item, id, now)
@@ -112,20 +112,6 @@ fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Result<Vec<Event>, Refusal>
 
 fn step_of(plan: &Plan, step: StepIndex) -> Result<&Step, Refusal> {
     plan.steps.get(step.0).ok_or(Refusal::NoSuchStep)
-}
-
-/// Whether steps may begin at all now.
-pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refusal> {
-    if run.is_ending() || run.is_paused() {
-        return Err(Refusal::NotDue("the run is ending, or paused"));
-    }
-    if step.needs.iter().any(|need| plan.steps.get(need.0).is_none_or(|needed| !run.has_ended(&needed.id))) {
-        return Err(Refusal::NotDue("something that it needs has not ended"));
-    }
-    if step.replaces.is_some() && !run.replaced.contains_key(&step.id) {
-        return Err(Refusal::NotDue("it is only a fallback, and is not taken"));
-    }
-    Ok(())
 }
 
 fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -> Result<Vec<Event>, Refusal> {
@@ -180,56 +166,6 @@ fn advance(run: &Run, plan: &Plan, world: &World, step: &Step, now: Timestamp) -
     }])
 }
 
-/// A step that will not run. Where it was to take another's place, that one has failed after all.
-pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
-    let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item: None, reason })];
-    if let Some(place) = run.replaced.get(&step.id)
-        && let Some(StepState::Replaced { failure, .. }) = run.steps.get(place)
-    {
-        let outcome = Outcome::NotDone { failure: (**failure).clone() };
-        let finished = StepFinished { step: place.clone(), item: None, part: Part::Do, attempt: 0, outcome };
-        events.push(Event::StepFinished(finished));
-    }
-    events
-}
-
-/// Looks at `if` and opens `for_each`: the items, or the events that end the step here.
-pub(super) fn enter(
-    run: &Run,
-    world: &World,
-    scope: &Scope,
-    step: &Step,
-) -> Result<Option<Vec<Arc<Value>>>, Vec<Event>> {
-    if let Some(condition) = &step.condition {
-        match condition.holds(scope) {
-            Ok(true) => {}
-            Ok(false) => return Err(skipped(run, step, Skipped::Condition)),
-            Err(error) => return Err(vec![failed(run, step, None, condition.reads(), &error)]),
-        }
-    }
-    let Some(for_each) = &step.for_each else { return Ok(None) };
-    let refuse = |kind, message: String| {
-        vec![finished(step, None, 0, Outcome::Failed { failure: Failure::of_step(kind, &step.id, None, message) })]
-    };
-    match for_each.items.evaluate(scope) {
-        Ok(Value::Array(items)) if items.len() > world.items_max => Err(refuse(
-            FailureKind::Bound,
-            format!(
-                "`for_each` of `{}` has {} items; the limit items_max is {}",
-                step.id,
-                items.len(),
-                world.items_max
-            ),
-        )),
-        Ok(Value::Array(items)) if items.iter().any(|item| deeper_than(item, world.output_depth_max)) => {
-            Err(vec![too_deep(step, None, world)])
-        }
-        Ok(Value::Array(items)) => Ok(Some(items.into_iter().map(Arc::new).collect())),
-        Ok(_) => Err(refuse(FailureKind::Expression, format!("`for_each` of `{}` is not a list", step.id))),
-        Err(error) => Err(vec![failed(run, step, None, for_each.items.reads(), &error)]),
-    }
-}
-
 fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event {
     if deeper_than(&output, world.output_depth_max) {
         return too_deep(step, None, world);
@@ -244,56 +180,32 @@ fn computed(run: &Run, step: &Step, output: Arc<Value>, world: &World) -> Event 
     }
 }
 
-pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {
-    let message =
-        format!("`{}` gives what is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
-    let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
-    finished(step, item, 0, Outcome::Failed { failure })
+/// What came back, held against what the step accepts.
+fn record(ended: &Ended<'_>, heard: AttemptResult) -> Result<Vec<Event>, Refusal> {
+    let state = ended.run.call_state(&ended.step.id, ended.item, ended.part);
+    let under_way = |state: &&CallState| state.attempt == ended.attempt && state.phase == Phase::InFlight;
+    let Some(state) = state.filter(under_way) else { return Err(Refusal::NotDue("no such attempt is under way")) };
+    let call = ended.step.call(ended.part).ok_or(Refusal::NotDue("the step calls nobody"))?;
+    Ok(match ended.part {
+        Part::Do => ended.of_step(call, state, heard),
+        Part::Probe => probe::ended(ended, state, heard),
+        Part::Undo => undo::ended(ended, call, state, heard),
+    })
 }
 
-/// A step whose expression has no value: it fails, or a person decides.
-pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPath], error: &ExpressionError) -> Event {
-    troubled(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
-}
-
-/// What goes wrong before any call: the step fails, or a person decides.
-pub(super) fn troubled(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
-    let begun = run.call_state(&step.id, item, Part::Do).is_some();
-    if begun || run.is_ending() || failure.kind == FailureKind::Unresolved || !pauses(run, step.trouble.on_failure) {
-        let attempt = run.call_state(&step.id, item, Part::Do).map_or(0, |state| state.attempt);
-        return finished(step, item, attempt, Outcome::Failed { failure });
-    }
-    let conflict = conflict(run, step, item, Part::Do, kind, &failure);
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
-}
-
-/// An expression has no value: because nobody declared the output of a rehearsed step, or for another reason.
-pub(super) fn failure(
+/// The run goes on where it stopped.
+fn mend(
     run: &Run,
-    step: Option<&StepId>,
+    plan: &Plan,
+    world: &World,
+    step: &StepId,
     item: Option<u32>,
-    reads: &[ReadPath],
-    error: &ExpressionError,
-) -> Failure {
-    let undeclared = reads.iter().filter(|path| path.root() == "steps").find_map(|path| {
-        let read = path.part(0)?;
-        run.undeclared(read).map(|why| format!("the output of rehearsed step `{read}` is not known ({why}): {error}"))
-    });
-    let (kind, message) = match undeclared {
-        Some(message) => (FailureKind::Unresolved, message),
-        None => (FailureKind::Expression, error.to_string()),
-    };
-    let place = step.map_or_else(|| "`respond`".to_owned(), |step| format!("`{step}`"));
-    Failure {
-        kind,
-        step: step.cloned(),
-        item,
-        status: None,
-        message: format!("{place}: {message}"),
-        retry_after_ms: None,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    if !missing::mended(run, plan, world).any(|conflict| conflict.step == *step && conflict.item == item) {
+        return Err(Refusal::NotDue("it is still missing"));
     }
-}
-
-pub(super) fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Outcome) -> Event {
-    Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })
+    let (reason, by) = (Some("they have it again".to_owned()), missing::RELOAD.to_owned());
+    let resolution = Resolution { step: step.clone(), item, choice: Choice::Retry, reason, by };
+    resolve::resolve(run, plan, world, &resolution, now)
 }

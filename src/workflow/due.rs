@@ -11,10 +11,9 @@
 use jiff::Timestamp;
 
 use super::calls::{CallState, Open, Phase, StepState, Undone};
+use super::may_begin::{sends, skipped_by_needs};
 use super::world::call_scope;
-use super::{
-    Call, Command, EffectClass, Mode, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, child, missing,
-};
+use super::{Command, EffectClass, Order, Part, Plan, Run, Step, StepIndex, StepKind, World, missing};
 use crate::names::{RunId, Seq};
 
 /// What somebody should do now.
@@ -63,12 +62,6 @@ pub struct Conditions {
     pub hold_effects: bool,
 }
 
-/// Whether a run of this mode sends this call, or records its intent. A read that declares what it would give is not
-/// sent beside legacy: reading again may see another world.
-pub fn sends(mode: Mode, call: &Call) -> bool {
-    mode.sends(call.effect) && (mode == Mode::Real || call.rehearse.is_none() || call.effect != EffectClass::Read)
-}
-
 /// What somebody should do now, in the plan's order.
 pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec<Action> {
     if run.end.is_some() {
@@ -92,7 +85,7 @@ pub fn due(run: &Run, plan: &Plan, world: &World, conditions: Conditions) -> Vec
         due.running();
         due.times();
     }
-    due.actions.extend(child::tell(run));
+    due.actions.extend(tell(run));
     due.actions.extend(due.wake.map(Action::Wait));
     due.actions
 }
@@ -343,12 +336,6 @@ impl Due<'_> {
     }
 }
 
-/// Whether something that the step needs was skipped, and so is it.
-pub(super) fn skipped_by_needs(run: &Run, plan: &Plan, step: &Step) -> bool {
-    let skipped = step.needs.iter().filter(|need| run.was_skipped(&plan.steps[need.0].id)).count();
-    if step.needs_any { skipped > 0 && skipped == step.needs.len() } else { skipped > 0 }
-}
-
 /// Whether the step touches the world when a run of this mode takes it.
 fn is_effect(run: &Run, step: &Step) -> bool {
     match &step.kind {
@@ -382,4 +369,24 @@ fn answer_due(run: &Run, plan: &Plan, world: &World) -> Option<usize> {
                 .as_ref()
                 .is_none_or(|when| when.holds(scope.get_or_insert_with(|| world.answering(run, None))).unwrap_or(false))
     })
+}
+
+/// What the runs that this one began have to hear.
+fn tell(run: &Run) -> impl Iterator<Item = Action> {
+    let order = |paused: bool| {
+        if let Some(failure) = run.failing.as_ref() {
+            let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
+            let reason = Some(format!("the run that began it ends: {}", failure.message));
+            return Some(Order::Cancel { compensate, reason });
+        }
+        match (&run.pause, paused) {
+            (Some(_), _) => Some(Order::Pause { reason: Some("the run that began it is paused".into()) }),
+            (None, true) => Some(Order::Resume { reason: Some("the run that began it goes on".into()) }),
+            (None, false) => None,
+        }
+    };
+    run.interactions
+        .children
+        .values()
+        .filter_map(move |child| Some(Action::TellChild { child: child.run, order: order(child.paused)? }))
 }

@@ -5,9 +5,10 @@
 //! needs what was skipped, does not run: then what it was to replace has failed after all.
 
 use super::calls::StepState;
-use super::due::skipped_by_needs;
+use super::may_begin::skipped_by_needs;
+use super::step_events::failed;
 use super::world::call_scope;
-use super::{Event, Outcome, Part, Plan, Run, Skipped, Step, StepEvent, StepFinished, World, decide};
+use super::{Event, Outcome, Part, Plan, Run, Skipped, Step, StepEvent, StepFinished, World};
 
 /// The fallback that a step (an item) declares and that can still be taken.
 pub(super) fn of<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option<u32>) -> Option<&'p Step> {
@@ -37,7 +38,7 @@ pub(super) fn not_run(run: &Run, plan: &Plan, world: &World, step: &Step, item: 
     match condition.holds(&call_scope(&world.plain(run), run, &step.id, item, Part::Do)) {
         Ok(true) => None,
         Ok(false) => Some(skipped(run, step, item, Skipped::Condition)),
-        Err(error) => Some(vec![decide::failed(run, step, item, condition.reads(), &error)]),
+        Err(error) => Some(vec![failed(run, step, item, condition.reads(), &error)]),
     }
 }
 

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use super::calls::StepItem;
 use super::conflict::conflict;
-use super::decide::{failed, finished, skipped};
 use super::rules::Busy;
+use super::step_events::{failed, finished, skipped};
 use super::world::call_scope;
 use super::{
     ChildEvent, ConflictEvent, ConflictKind, ControlEvent, EndingEvent, Event, Failure, FailureKind, LockEvent,

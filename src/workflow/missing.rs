@@ -7,19 +7,16 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use jiff::Timestamp;
-
 use super::conflict::conflict;
-use super::resolve::{self, Resolution};
 use super::{
-    Call, CallBody, Choice, Conflict, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Part, Plan, Refusal,
-    Run, Step, StepKind, World,
+    Call, CallBody, Conflict, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Part, Plan, Run, Step,
+    StepKind, World,
 };
 use crate::expression::ReadPath;
 use crate::names::{ServiceName, StepId, WorkflowName};
 
 /// Who resolves such a conflict where nobody did.
-const RELOAD: &str = "the files in force";
+pub(super) const RELOAD: &str = "the files in force";
 
 /// How such a conflict is recognised in a run's note.
 const MARK: &str = "which is not in the files in force";
@@ -122,23 +119,6 @@ pub(super) fn mended<'a>(run: &'a Run, plan: &'a Plan, world: &'a World) -> impl
         conflict.kind == ConflictKind::Missing && step.is_some_and(|step| of_part(step, conflict.part, world).is_none())
     };
     run.conflicts().iter().filter(missing)
-}
-
-/// The run goes on where it stopped.
-pub(super) fn mend(
-    run: &Run,
-    plan: &Plan,
-    world: &World,
-    step: &StepId,
-    item: Option<u32>,
-    now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
-    if !mended(run, plan, world).any(|conflict| conflict.step == *step && conflict.item == item) {
-        return Err(Refusal::NotDue("it is still missing"));
-    }
-    let (reason, by) = (Some("they have it again".to_owned()), RELOAD.to_owned());
-    let resolution = Resolution { step: step.clone(), item, choice: Choice::Retry, reason, by };
-    resolve::resolve(run, plan, world, &resolution, now)
 }
 
 impl Run {

@@ -13,6 +13,7 @@ mod calls;
 mod check;
 mod checkpoint;
 mod child;
+mod child_input;
 mod choices;
 mod command;
 mod conflict;
@@ -31,6 +32,7 @@ mod fallback;
 mod interactions;
 mod keep;
 mod lock;
+mod may_begin;
 pub mod missing;
 mod mode;
 mod outcome;
@@ -47,10 +49,13 @@ mod risk;
 mod rules;
 mod run;
 mod run_snapshot;
+mod schema;
 mod sensitive;
 mod serde_forms;
 mod span;
 mod status;
+mod statuses;
+mod step_events;
 mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -72,7 +77,7 @@ pub use child::OpenChild;
 pub use command::{AttemptResult, Command, Knot, LockSeen, Refusal};
 pub use decide::{decide, input_refused};
 pub use definition::WorkflowDraft;
-pub use due::{Action, Conditions, due, sends};
+pub use due::{Action, Conditions, due};
 pub use event::{
     AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Event, LockEvent, StepEvent,
     WaitEvent,
@@ -83,6 +88,7 @@ pub use facts::{
     StepFinished, StepStarted, Superseded, UnknownBefore,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind};
+pub use may_begin::sends;
 pub use missing::Missing;
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;
@@ -90,8 +96,7 @@ pub use people::{
     CheckpointAnswer, CheckpointKind, Choice, OnTimeout, OpenCheckpoint, Order, ReviewItem, Risk, UNVERIFIED,
 };
 pub use plan::{
-    Answer, Call, CallBody, ForEach, OnTrouble, Plan, Probe, Respond, Retry, Schema, Statuses, Step, StepIndex,
-    StepKind, Trouble,
+    Answer, Call, CallBody, ForEach, OnTrouble, Plan, Probe, Respond, Retry, Step, StepIndex, StepKind, Trouble,
 };
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::KeptHeaders;
@@ -99,9 +104,11 @@ pub use rerun::rerun;
 pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Question, SubRun, Until, Wait};
 pub use run::Run;
 pub use run_snapshot::FOLD;
+pub use schema::Schema;
 pub use sensitive::{Sensitive, SensitivePath, WITHIN_CHARS_MIN, hidden, shown};
 pub use span::{ago, ahead};
 pub use status::StepStatus;
+pub use statuses::Statuses;
 pub use summary::{RunStatus, RunSummary};
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waits::{Cause, Reason, Since, waits};

@@ -13,13 +13,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::attempt_result::{Class, about, classify, is_conflict, response, retry_after, status_of};
-use super::calls::{CallState, Phase};
+use super::calls::CallState;
 use super::conflict::{conflict, pauses, shorten_value};
 use super::rules::Busy;
+use super::step_events::unfit;
 use super::{
     AttemptResult, Call, Conflict, ConflictEvent, ConflictKind, EffectClass, Event, Failure, FailureKind, OnTrouble,
-    Outcome, Part, Plan, Refusal, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
-    probe, undo,
+    Outcome, Part, Plan, Retry, RetryScheduled, Run, Step, StepEvent, StepFinished, World, fallback, lock,
 };
 
 /// An attempt that ended.
@@ -37,21 +37,8 @@ pub(super) struct Ended<'a> {
     pub now: Timestamp,
 }
 
-/// What came back, held against what the step accepts.
-pub(super) fn record(ended: &Ended<'_>, heard: AttemptResult) -> Result<Vec<Event>, Refusal> {
-    let state = ended.run.call_state(&ended.step.id, ended.item, ended.part);
-    let under_way = |state: &&CallState| state.attempt == ended.attempt && state.phase == Phase::InFlight;
-    let Some(state) = state.filter(under_way) else { return Err(Refusal::NotDue("no such attempt is under way")) };
-    let call = ended.step.call(ended.part).ok_or(Refusal::NotDue("the step calls nobody"))?;
-    Ok(match ended.part {
-        Part::Do => ended.of_step(call, state, heard),
-        Part::Probe => probe::ended(ended, state, heard),
-        Part::Undo => undo::ended(ended, call, state, heard),
-    })
-}
-
 impl Ended<'_> {
-    fn of_step(&self, call: &Call, state: &CallState, heard: AttemptResult) -> Vec<Event> {
+    pub(super) fn of_step(&self, call: &Call, state: &CallState, heard: AttemptResult) -> Vec<Event> {
         let class = classify(call, &heard);
         // Nothing is built for a failure where there is none.
         let heard = match (class, heard) {
@@ -333,13 +320,6 @@ impl Ended<'_> {
             retry_after_ms: retry_after(heard).and_then(|after| u64::try_from(after.as_millis()).ok()),
         }
     }
-}
-
-/// What is wrong with an output, where the step says what it has to be.
-pub(super) fn unfit(step: &Step, item: Option<u32>, output: &Value) -> Option<Failure> {
-    let wrong = step.output.as_ref()?.check(output).err()?;
-    let message = format!("`{}` gives what its schema refuses: {}", step.id, wrong.join("; "));
-    Some(Failure::of_step(FailureKind::Schema, &step.id, item, message))
 }
 
 /// Exponential with full jitter; a service's `Retry-After` is honoured up to `max`.

@@ -1,7 +1,6 @@
 //! The checked, immutable DAG of steps.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use serde_json::Value;
 
 use super::reply_headers::KeptHeaders;
 use super::rules::{Care, Policy, Question, SubRun, Wait};
+use super::schema::Schema;
+use super::statuses::Statuses;
 use super::{CREDENTIALS, EffectClass, Part, Sensitive};
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
@@ -116,48 +117,6 @@ impl Plan {
     pub fn check_input(&self, body: &Value) -> Result<(), Vec<String>> {
         self.input.as_ref().map_or(Ok(()), |input| input.check(body))
     }
-}
-
-/// A compiled JSON Schema.
-pub struct Schema(jsonschema::Validator);
-
-impl Schema {
-    /// Patterns run in linear time, and nothing is fetched: a schema cannot hold up a request.
-    pub(super) fn compile(schema: &Value) -> Result<Self, NoSchema> {
-        let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
-        options
-            .build(schema)
-            .map(Self)
-            .map_err(|error| NoSchema { pointer: error.instance_path().to_string(), message: error.to_string() })
-    }
-
-    /// Holds a value against it.
-    ///
-    /// # Errors
-    /// What is wrong with it, at most a few sentences, each with its JSON pointer.
-    pub fn check(&self, value: &Value) -> Result<(), Vec<String>> {
-        let errors: Vec<String> = self
-            .0
-            .iter_errors(value)
-            .take(8)
-            .map(|error| {
-                let place = error.instance_path().to_string();
-                // The value itself may be anything and of any size: the message names its place only.
-                let message = error.masked().to_string();
-                if place.is_empty() { message } else { format!("{place}: {message}") }
-            })
-            .collect();
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-}
-
-/// Why something is no JSON Schema.
-#[derive(Debug)]
-pub(super) struct NoSchema {
-    /// Where in it, as a JSON pointer.
-    pub pointer: String,
-    /// What is wrong there.
-    pub message: String,
 }
 
 /// The place of a step in [`Plan::steps`].
@@ -327,30 +286,6 @@ pub struct Retry {
     pub base: Duration,
     /// The longest pause's upper bound; `Retry-After` is honoured within it.
     pub max: Duration,
-}
-
-/// A set of statuses: `[2xx, 402]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Statuses(pub Vec<(u16, u16)>);
-
-impl Statuses {
-    /// Whether a status is in it.
-    pub fn contains(&self, status: u16) -> bool {
-        self.0.iter().any(|(low, high)| (*low..=*high).contains(&status))
-    }
-}
-
-impl fmt::Display for Statuses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (low, high)) in self.0.iter().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
-            match low == high {
-                true => write!(f, "{comma}{low}")?,
-                false => write!(f, "{comma}{low}–{high}")?,
-            }
-        }
-        Ok(())
-    }
 }
 
 /// An answer to the caller.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::choices::{choices, why_not};
-use super::world::deeper_than;
+use super::step_events::given;
 use super::{
     Choice, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Plan, Refusal, RetryScheduled,
     Run, Skipped, Step, StepEvent, StepFinished, StepKind, World, ending, fallback, respond,
@@ -178,15 +178,4 @@ fn taken(step: &Step, item: Option<u32>, attempt: u32, output: &Arc<Value>, worl
         }
         _ => Event::Step(StepEvent::Computed { step: step_id, output }),
     })
-}
-
-/// What a person gives is bounded as what a service gives is.
-pub(super) fn given(step: &StepId, value: &Value, world: &World) -> Result<(), Refusal> {
-    match deeper_than(value, world.output_depth_max) {
-        true => Err(Refusal::BadValues(vec![format!(
-            "what is given for `{step}` is nested deeper than output_depth_max ({})",
-            world.output_depth_max
-        )])),
-        false => Ok(()),
-    }
 }

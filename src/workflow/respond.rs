@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use super::choices::choices;
 use super::conflict::pauses;
-use super::decide::failure;
-use super::resolve::given;
+use super::step_events::{failure, given};
 use super::{
     AnswerEvent, AnswerRecord, BytesMark, Conflict, ConflictEvent, ConflictKind, Creates, Event, Failure, FailureKind,
     Part, Payload, Pinned, Plan, Refusal, Run, World, wire,

@@ -10,17 +10,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::checkpoint::{About, ask, needs_person};
-use super::conflict::{conflict, shorten_value};
-use super::decide::{failed, failure, finished};
-use super::due::sends;
+use super::checkpoint::{About, ask, is_renewed, needs_person};
+use super::child_input::child_input;
+use super::conflict::shorten_value;
 use super::interactions::RunQuestion;
+use super::may_begin::sends;
 use super::plan::Step;
 use super::rules::Level;
+use super::step_events::{failed, failure, finished};
 use super::world::{call_scope, item_scope};
 use super::{
-    Call, CallBody, CheckpointEvent, CheckpointKind, ConflictEvent, ConflictKind, EffectClass, Event, Failure,
-    FailureKind, Mode, Outcome, Part, Plan, ReviewItem, Risk, Run, StepKind, World, fallback, wire,
+    Call, CallBody, CheckpointEvent, CheckpointKind, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Part,
+    Plan, ReviewItem, Risk, Run, StepKind, World, fallback, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
@@ -116,19 +117,6 @@ pub(super) fn as_asked(run: &Run, world: &World, step: &Step, item: Option<u32>)
         Some(ask) => world.at(ask.asked.at),
         None => world.clone(),
     }
-}
-
-/// Whether somebody gave a call that has begun another input.
-pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
-    run.call_state(&step.id, item, Part::Do).is_some_and(|state| state.renew)
-}
-
-/// Another input was rejected: the conflict over the one before is open again.
-pub(super) fn reopened(run: &Run, step: &Step, item: Option<u32>, by: &str) -> Event {
-    let message = format!("`{}`: {by} said no to its other input", step.id);
-    let failure = Failure::of_step(FailureKind::Rejected, &step.id, item, message);
-    let conflict = conflict(run, step, item, Part::Do, ConflictKind::Refused, &failure);
-    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
 }
 
 /// The body of a call without what was struck out of it; `None` where nothing was.
@@ -343,7 +331,7 @@ impl Judge<'_> {
                 Ok((format!("{} {}{touches}", record.method, record.url), value))
             }
             StepKind::Run(child) => {
-                let input = super::child::input(run, step, child, item, &scope).map_err(broken)?;
+                let input = child_input(run, step, child, item, &scope).map_err(broken)?;
                 Ok((format!("run {}", child.workflow), input))
             }
             _ => Ok((String::new(), Value::Null)),

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::plan::Schema;
+use super::schema::Schema;
 use super::{EffectClass, OnTimeout, Risk, Statuses};
 use crate::expression::{Expression, Template};
 use crate::names::WorkflowName;

@@ -192,7 +192,7 @@ impl PlanBuilder {
         self
     }
     pub fn build(self, name: &str) -> Arc<Plan> {
-        let input = self.schema.as_ref().map(|schema| super::plan::Schema::compile(schema).unwrap());
+        let input = self.schema.as_ref().map(|schema| super::schema::Schema::compile(schema).unwrap());
         Arc::new(Plan {
             id: PlanId::from(format!("plan_{name}").as_str()),
             workflow: WorkflowName::from(name),

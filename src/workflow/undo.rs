@@ -10,9 +10,9 @@ use super::attempt_result::{Class, classify, response};
 use super::begin::{first_request, idempotency_key};
 use super::calls::{CallState, DoneCall, Phase, StepItem};
 use super::conflict::conflict;
-use super::decide::failure;
-use super::due::sends;
+use super::may_begin::sends;
 use super::outcome::Ended;
+use super::step_events::failure;
 use super::{
     AttemptResult, Call, ConflictEvent, ConflictKind, EffectClass, Event, Failure, Outcome, Part, Plan, Refusal, Run,
     Step, StepFinished, StepStarted, World, missing,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::decide::{failed, finished};
 use super::rules::{Until, Wait};
+use super::step_events::{failed, finished};
 use super::world::deeper_than;
 use super::{Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Step, StepKind, WaitEvent, World, span};
 use crate::expression::{ExpressionError, Template};

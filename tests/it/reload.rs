@@ -146,22 +146,28 @@ async fn last_error(system: &TestSystem) -> Option<String> {
     system.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
 }
 
-/// The states of the two routes by API and metrics, and the number of their recorded flips.
-async fn both(system: &TestSystem) -> ([String; 2], usize) {
+/// The states of the two routes by API, the same by metrics, and the number of their recorded flips. The three are read
+/// one after the other: while a move is under way they may differ.
+async fn both(system: &TestSystem) -> ([String; 2], [String; 2], usize) {
     const ROUTES: [&str; 2] = ["orders.cancel", "campaigns.create"];
     let metrics = system.pointsman.metrics().await;
     let mut states = ROUTES.map(str::to_owned);
     for state in &mut states {
-        let route = state.clone();
-        let row = system.pointsman.get(&format!("/api/v2/routes/{route}")).await["row"].clone();
+        let row = system.pointsman.get(&format!("/api/v2/routes/{state}")).await["row"].clone();
         *state = row["effective"]["state"].as_str().expect("a state").to_owned();
-        let rank = metrics.sum("pointsman_flag_state", &[("route", &route), ("kind", "effective")]);
-        let ranks = ["off", "shadow", "dark"];
-        assert_eq!(ranks.get(rank as usize).copied(), Some(state.as_str()), "{route}");
     }
+    let measured = ROUTES.map(|route| {
+        let rank = metrics.sum("pointsman_flag_state", &[("route", route), ("kind", "effective")]);
+        ["off", "shadow", "dark"][rank as usize].to_owned()
+    });
     let flips = system.pointsman.get("/api/v2/flips?limit=500").await;
     let of_both = |flip: &&serde_json::Value| ROUTES.iter().any(|route| flip["route"] == *route);
-    (states, flips.as_array().expect("a list").iter().filter(of_both).count())
+    (states, measured, flips.as_array().expect("a list").iter().filter(of_both).count())
+}
+
+/// What [`both`] gives where API and metrics agree.
+fn states(of_both: [&str; 2], flips: usize) -> ([String; 2], [String; 2], usize) {
+    (of_both.map(str::to_owned), of_both.map(str::to_owned), flips)
 }
 
 async fn pairs(system: &TestSystem) -> u64 {
@@ -187,7 +193,7 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
     let good = two_moves(&system);
     let told = until("the refusal", || last_error(&system)).await;
     assert!(told.contains("nothing changed"), "{told}");
-    assert_eq!(both(&system).await, (BEFORE.map(str::to_owned), 0));
+    assert_eq!(both(&system).await, states(BEFORE, 0));
     assert_eq!(pairs(&system).await, 5, "the workflow is the one before, and so is its evidence");
     for (name, text) in &good {
         system.flags.write(name, text);
@@ -196,9 +202,9 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
     full.end().await;
     system.kill().await;
     system.restart().await;
-    assert_eq!(both(&system).await, (BEFORE.map(str::to_owned), 0));
+    assert_eq!(both(&system).await, states(BEFORE, 0));
     two_moves(&system);
-    until("both to move", || async { (both(&system).await == (AFTER.map(str::to_owned), 2)).then_some(()) }).await;
+    until("both to move", || async { (both(&system).await == states(AFTER, 2)).then_some(()) }).await;
     system.finish().await;
 }
 
@@ -215,7 +221,7 @@ async fn files_that_wait_for_a_hanging_store_are_reported_and_come_in_force_as_a
     assert_eq!(pairs(&system).await, 5);
     let refused = system.flip("orders.create", "off", &["--reason", "meanwhile"]).await.expect_err("it waits");
     assert!(refused.contains("not begun") && refused.contains("nothing changed"), "{refused}");
-    until("both to move", || async { (both(&system).await == (AFTER.map(str::to_owned), 2)).then_some(()) }).await;
+    until("both to move", || async { (both(&system).await == states(AFTER, 2)).then_some(()) }).await;
     hangs.end().await;
     until("the word to go", || async { last_error(&system).await.is_none().then_some(()) }).await;
     system.finish().await;
@@ -245,8 +251,8 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
                 system.flags.write(name, text);
             }
             system.restart().await;
-            let (states, flips) = both(&system).await;
-            assert_eq!(states, BEFORE, "{calls} {n}");
+            let (states, measured, flips) = both(&system).await;
+            assert_eq!((states, measured), (BEFORE.map(str::to_owned), BEFORE.map(str::to_owned)), "{calls} {n}");
             assert!(flips == 0 || flips == 4, "{calls} {n}: both up and both down again, or nothing: {flips}");
             system.finish().await;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::Value;
 
-use super::Check;
+use super::context::Check;
 use super::names::{Place, Spot};
 use super::values;
 use crate::expression::UrlTemplate;

@@ -3,8 +3,9 @@
 use http::Method;
 use serde_json::Value;
 
+use super::context::Check;
 use super::names::{Place, Spot};
-use super::{Check, values};
+use super::values;
 use crate::problem::Site;
 use crate::workflow::definition::StepDraft;
 use crate::workflow::drafts::{AskDraft, PolicyDraft};

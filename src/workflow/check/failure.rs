@@ -7,9 +7,10 @@ use std::time::Duration;
 use http::Method;
 use serde_json::Value;
 
+use super::built::{Built, Failing};
+use super::context::{Check, compiled, draft};
 use super::names::{Place, Spot};
-use super::step::Built;
-use super::{Check, draft, values};
+use super::values;
 use crate::limits::Limits;
 use crate::problem::Site;
 use crate::workflow::definition::{FailuresDraft, ProbeDraft, StepDraft, UndoDraft};
@@ -19,19 +20,6 @@ use crate::workflow::{Call, EffectClass, OnTrouble, Probe, Schema, Statuses, Ste
 const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// How long after it left an attempt may still take effect.
 const PROBE_SETTLES: Duration = Duration::from_secs(30);
-
-/// What a step says about going wrong, before the order of all is known.
-#[derive(Default)]
-pub(super) struct Failing {
-    pub(super) fallback: Option<String>,
-    pub(super) fallback_only: bool,
-    pub(super) on_conflict: Option<OnTrouble>,
-    pub(super) on_failure: Option<OnTrouble>,
-    pub(super) deadline: Option<Duration>,
-    pub(super) output: Option<Schema>,
-    pub(super) undo: Option<Box<Call>>,
-    pub(super) probe: Option<Box<Probe>>,
-}
 
 impl Check<'_> {
     /// `kind` is what the step does, where that is known.
@@ -92,7 +80,7 @@ impl Check<'_> {
 
     fn output(&mut self, site: &Site, draft: &StepDraft) -> Option<Schema> {
         let schema = draft.output.as_ref()?.schema.as_ref()?;
-        super::compiled(schema, &site.key("output").key("schema"), self.problems)
+        compiled(schema, &site.key("output").key("schema"), self.problems)
     }
 
     /// `effect` is the step's own, where it has one; else the method says it.

@@ -6,8 +6,10 @@
 //! one can be given, a hint. The same code makes a plan again from the definition that a run keeps, without holding it
 //! against today's files.
 
+mod built;
 mod call;
 mod care;
+mod context;
 mod failure;
 mod headers;
 mod names;
@@ -25,29 +27,19 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::context::{Check, compiled};
 use super::definition::{StepDraft, WorkflowDraft};
-use super::plan::{NoSchema, Plan, Schema};
+use super::plan::Plan;
 use super::respond::ANSWER;
-use crate::expression::{Bounds, ReadPath};
+use super::schema::Schema;
+use crate::expression::Bounds;
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Site};
 
-/// What a definition may refer to.
-#[derive(Clone, Copy)]
-pub struct Known<'a> {
-    /// The services, and whether each honours `Idempotency-Key`.
-    pub services: &'a BTreeMap<ServiceName, bool>,
-    /// The names of the secrets.
-    pub secrets: &'a BTreeSet<String>,
-    /// Whether credentials of callers can be sealed.
-    pub has_store_key: bool,
-    /// The bounds in force.
-    pub limits: &'a Limits,
-}
+pub use self::context::Known;
 
 impl Plan {
     /// Checks a definition (the JSON of a workflow file). Every problem is noted; errors leave no plan.
@@ -82,25 +74,8 @@ impl Plan {
     }
 }
 
-/// What the check of every part needs.
-struct Check<'a> {
-    known: &'a Known<'a>,
-    /// A run keeps it: what today's files do not have is no error.
-    kept: bool,
-    bounds: Bounds,
-    /// All steps, in the order of the file.
-    steps: Vec<(&'a str, Site, StepDraft)>,
-    /// Steps that take the place of single items of a `for_each`.
-    by_item: BTreeSet<String>,
-    /// Lines of the workflow's `risks`.
-    policies: usize,
-    problems: &'a mut Problems,
-    /// Everything that was read.
-    reads: BTreeSet<ReadPath>,
-}
-
 fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &mut Problems) -> Option<Plan> {
-    let draft: WorkflowDraft = draft(source, site, problems)?;
+    let draft: WorkflowDraft = context::draft(source, site, problems)?;
     if !values::is_name(&draft.workflow) {
         problems.error(&site.key("workflow"), values::bad_name("workflow", &draft.workflow));
     }
@@ -124,7 +99,7 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
             let problem = problems.error(&at.clone().at_key(), "`respond` is what people call the answer");
             problem.hint("give the step another name");
         }
-        let step = self::draft::<StepDraft>(value, &at, problems).unwrap_or_default();
+        let step = context::draft::<StepDraft>(value, &at, problems).unwrap_or_default();
         steps.push((name.as_str(), at, step));
     }
     let bounds = if kept { Bounds::LARGEST } else { Bounds::of(known.limits) };
@@ -164,41 +139,10 @@ fn check(source: &Value, site: &Site, known: &Known<'_>, kept: bool, problems: &
     })
 }
 
-/// The shape, where nobody has looked at it before.
-fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: &mut Problems) -> Option<D> {
-    match serde_json::from_value(source.clone()) {
-        Ok(draft) => Some(draft),
-        Err(error) => {
-            problems.error(site, error.to_string());
-            None
-        }
-    }
-}
-
 fn input(draft: &WorkflowDraft, site: &Site, problems: &mut Problems) -> Option<(Arc<Value>, Schema)> {
     let schema = draft.input.as_ref()?.schema.as_ref()?;
     let input = compiled(schema, &site.key("input").key("schema"), problems)?;
     Some((Arc::new(schema.clone()), input))
-}
-
-/// A schema that stands in a file; what is wrong with it is told at its place inside.
-fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> Option<Schema> {
-    let NoSchema { pointer, message } = match Schema::compile(schema) {
-        Ok(compiled) => return Some(compiled),
-        Err(wrong) => wrong,
-    };
-    let (mut at, mut inner) = (site.clone(), schema);
-    for part in pointer.split('/').skip(1) {
-        let key = part.replace("~1", "/").replace("~0", "~");
-        let next = match inner {
-            Value::Array(items) => key.parse().ok().and_then(|place: usize| Some((at.index(place), items.get(place)?))),
-            value => value.get(&key).map(|value| (at.key(key.as_str()), value)),
-        };
-        let Some((site, value)) = next else { break };
-        (at, inner) = (site, value);
-    }
-    problems.error(&at, format!("not a JSON Schema: {message}"));
-    None
 }
 
 /// `plan_` and a hash of the content. The order of the steps is content (events and listings follow it); the order of

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::Check;
+use super::context::Check;
 use crate::expression::{Expression, ExpressionError, ReadPath, Template};
 use crate::problem::{Site, nearest};
 use crate::workflow::CREDENTIALS;

@@ -1,6 +1,6 @@
 //! Where a message goes when a run waits for a person.
 
-use super::Check;
+use super::context::Check;
 use crate::expression::UrlTemplate;
 use crate::problem::Site;
 

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Check;
-use super::failure::Failing;
-use super::step::Built;
+use super::built::{Built, Failing};
+use super::context::Check;
 use crate::workflow::{Step, StepIndex, Trouble};
 
 /// Where each step came to stand.

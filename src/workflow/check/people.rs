@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::context::{Check, compiled, draft};
 use super::names::{Place, Spot};
-use super::{Check, draft, values};
+use super::values;
 use crate::expression::Template;
 use crate::names::WorkflowName;
 use crate::problem::Site;
@@ -38,7 +39,7 @@ impl Check<'_> {
         let (schema, compiled) = match &draft.schema {
             None => (None, None),
             Some(schema) => {
-                let compiled = super::compiled(schema, &at.key("schema"), self.problems)?;
+                let compiled = compiled(schema, &at.key("schema"), self.problems)?;
                 (Some(schema.clone().into()), Some(compiled))
             }
         };

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::built::Built;
+use super::context::{Check, draft};
 use super::names::{Place, Spot};
 use super::order::Places;
-use super::step::Built;
-use super::{Check, draft};
 use crate::expression::Expression;
 use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, RespondDraft};

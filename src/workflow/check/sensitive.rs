@@ -1,6 +1,6 @@
 //! What is declared as `sensitive:`, and whether it can be sealed.
 
-use super::Check;
+use super::context::Check;
 use crate::names::StepId;
 use crate::problem::Site;
 use crate::workflow::definition::{StepDraft, WorkflowDraft};

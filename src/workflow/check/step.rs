@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::Check;
-use super::failure::Failing;
+use super::built::Built;
+use super::context::Check;
 use super::names::{Place, Spot};
 use super::values;
 use crate::expression::Template;
 use crate::names::StepId;
 use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, FailuresDraft, StepDraft};
-use crate::workflow::rules::Care;
 use crate::workflow::{Answer, ForEach, StepKind};
 
 type IsKind = fn(&StepDraft) -> bool;
@@ -26,21 +25,6 @@ const KINDS: [(&str, IsKind); 6] = [
     ("run", |draft| draft.run.is_some()),
     ("fail", |draft| draft.fail.is_some()),
 ];
-
-/// A step before the order of all is known.
-pub(super) struct Built {
-    pub(super) id: StepId,
-    /// By name; only steps that exist.
-    pub(super) needs: BTreeSet<String>,
-    pub(super) needs_any: bool,
-    pub(super) condition: Option<crate::expression::Expression>,
-    pub(super) for_each: Option<ForEach>,
-    /// `None` where something is wrong with it, and has been noted.
-    pub(super) kind: Option<StepKind>,
-    pub(super) failing: Failing,
-    /// The same.
-    pub(super) care: Option<Care>,
-}
 
 impl Check<'_> {
     pub(super) fn step(&mut self, name: &str, site: &Site, draft: &StepDraft) -> Built {

@@ -1,0 +1,74 @@
+//! What the check of every part of a workflow needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::expression::{Bounds, ReadPath};
+use crate::limits::Limits;
+use crate::names::ServiceName;
+use crate::problem::{Problems, Site};
+use crate::workflow::definition::StepDraft;
+use crate::workflow::schema::{NoSchema, Schema};
+
+/// What a definition may refer to.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// The services, and whether each honours `Idempotency-Key`.
+    pub services: &'a BTreeMap<ServiceName, bool>,
+    /// The names of the secrets.
+    pub secrets: &'a BTreeSet<String>,
+    /// Whether credentials of callers can be sealed.
+    pub has_store_key: bool,
+    /// The bounds in force.
+    pub limits: &'a Limits,
+}
+
+/// What the check of every part needs.
+pub(super) struct Check<'a> {
+    pub(super) known: &'a Known<'a>,
+    /// A run keeps it: what today's files do not have is no error.
+    pub(super) kept: bool,
+    pub(super) bounds: Bounds,
+    /// All steps, in the order of the file.
+    pub(super) steps: Vec<(&'a str, Site, StepDraft)>,
+    /// Steps that take the place of single items of a `for_each`.
+    pub(super) by_item: BTreeSet<String>,
+    /// Lines of the workflow's `risks`.
+    pub(super) policies: usize,
+    pub(super) problems: &'a mut Problems,
+    /// Everything that was read.
+    pub(super) reads: BTreeSet<ReadPath>,
+}
+
+/// The shape, where nobody has looked at it before.
+pub(super) fn draft<D: DeserializeOwned>(source: &Value, site: &Site, problems: &mut Problems) -> Option<D> {
+    match serde_json::from_value(source.clone()) {
+        Ok(draft) => Some(draft),
+        Err(error) => {
+            problems.error(site, error.to_string());
+            None
+        }
+    }
+}
+
+/// A schema that stands in a file; what is wrong with it is told at its place inside.
+pub(super) fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> Option<Schema> {
+    let NoSchema { pointer, message } = match Schema::compile(schema) {
+        Ok(compiled) => return Some(compiled),
+        Err(wrong) => wrong,
+    };
+    let (mut at, mut inner) = (site.clone(), schema);
+    for part in pointer.split('/').skip(1) {
+        let key = part.replace("~1", "/").replace("~0", "~");
+        let next = match inner {
+            Value::Array(items) => key.parse().ok().and_then(|place: usize| Some((at.index(place), items.get(place)?))),
+            value => value.get(&key).map(|value| (at.key(key.as_str()), value)),
+        };
+        let Some((site, value)) = next else { break };
+        (at, inner) = (site, value);
+    }
+    problems.error(&at, format!("not a JSON Schema: {message}"));
+    None
+}

@@ -1,0 +1,79 @@
+//! Whether a step may begin, what it begins with, and whether its calls are sent.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::calls::Open;
+use super::step_events::{failed, finished, skipped, too_deep};
+use super::world::deeper_than;
+use super::{Call, EffectClass, Event, Failure, FailureKind, Mode, Outcome, Plan, Refusal, Run, Skipped, Step, World};
+use crate::expression::Scope;
+
+/// Whether steps may begin at all now.
+pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Refusal> {
+    if run.is_ending() || run.is_paused() {
+        return Err(Refusal::NotDue("the run is ending, or paused"));
+    }
+    if step.needs.iter().any(|need| plan.steps.get(need.0).is_none_or(|needed| !run.has_ended(&needed.id))) {
+        return Err(Refusal::NotDue("something that it needs has not ended"));
+    }
+    if step.replaces.is_some() && !run.replaced.contains_key(&step.id) {
+        return Err(Refusal::NotDue("it is only a fallback, and is not taken"));
+    }
+    Ok(())
+}
+
+/// Whether an item (a single call is 0) has not begun, and is to.
+pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
+    open.takes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
+}
+
+/// Whether something that the step needs was skipped, and so is it.
+pub(super) fn skipped_by_needs(run: &Run, plan: &Plan, step: &Step) -> bool {
+    let skipped = step.needs.iter().filter(|need| run.was_skipped(&plan.steps[need.0].id)).count();
+    if step.needs_any { skipped > 0 && skipped == step.needs.len() } else { skipped > 0 }
+}
+
+/// Whether a run of this mode sends this call, or records its intent. A read that declares what it would give is not
+/// sent beside legacy: reading again may see another world.
+pub fn sends(mode: Mode, call: &Call) -> bool {
+    mode.sends(call.effect) && (mode == Mode::Real || call.rehearse.is_none() || call.effect != EffectClass::Read)
+}
+
+/// Looks at `if` and opens `for_each`: the items, or the events that end the step here.
+pub(super) fn enter(
+    run: &Run,
+    world: &World,
+    scope: &Scope,
+    step: &Step,
+) -> Result<Option<Vec<Arc<Value>>>, Vec<Event>> {
+    if let Some(condition) = &step.condition {
+        match condition.holds(scope) {
+            Ok(true) => {}
+            Ok(false) => return Err(skipped(run, step, Skipped::Condition)),
+            Err(error) => return Err(vec![failed(run, step, None, condition.reads(), &error)]),
+        }
+    }
+    let Some(for_each) = &step.for_each else { return Ok(None) };
+    let refuse = |kind, message: String| {
+        vec![finished(step, None, 0, Outcome::Failed { failure: Failure::of_step(kind, &step.id, None, message) })]
+    };
+    match for_each.items.evaluate(scope) {
+        Ok(Value::Array(items)) if items.len() > world.items_max => Err(refuse(
+            FailureKind::Bound,
+            format!(
+                "`for_each` of `{}` has {} items; the limit items_max is {}",
+                step.id,
+                items.len(),
+                world.items_max
+            ),
+        )),
+        Ok(Value::Array(items)) if items.iter().any(|item| deeper_than(item, world.output_depth_max)) => {
+            Err(vec![too_deep(step, None, world)])
+        }
+        Ok(Value::Array(items)) => Ok(Some(items.into_iter().map(Arc::new).collect())),
+        Ok(_) => Err(refuse(FailureKind::Expression, format!("`for_each` of `{}` is not a list", step.id))),
+        Err(error) => Err(vec![failed(run, step, None, for_each.items.reads(), &error)]),
+    }
+}

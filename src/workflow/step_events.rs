@@ -1,0 +1,101 @@
+//! Events that end a step, or pause the run over it, before or without a call of its own.
+//!
+//! Always true: where an expression has no value, or a value is out of bounds, there is an event that says so: the step
+//! fails, or a person decides.
+
+use serde_json::Value;
+
+use super::calls::StepState;
+use super::conflict::{conflict, pauses};
+use super::world::deeper_than;
+use super::{
+    ConflictEvent, ConflictKind, Event, Failure, FailureKind, Outcome, Part, Refusal, Run, Skipped, Step, StepEvent,
+    StepFinished, World,
+};
+use crate::expression::{ExpressionError, ReadPath};
+use crate::names::StepId;
+
+/// A step that will not run. Where it was to take another's place, that one has failed after all.
+pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
+    let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item: None, reason })];
+    if let Some(place) = run.replaced.get(&step.id)
+        && let Some(StepState::Replaced { failure, .. }) = run.steps.get(place)
+    {
+        let outcome = Outcome::NotDone { failure: (**failure).clone() };
+        let finished = StepFinished { step: place.clone(), item: None, part: Part::Do, attempt: 0, outcome };
+        events.push(Event::StepFinished(finished));
+    }
+    events
+}
+
+pub(super) fn too_deep(step: &Step, item: Option<u32>, world: &World) -> Event {
+    let message =
+        format!("`{}` gives what is nested deeper than output_depth_max ({})", step.id, world.output_depth_max);
+    let failure = Failure::of_step(FailureKind::Bound, &step.id, item, message);
+    finished(step, item, 0, Outcome::Failed { failure })
+}
+
+/// A step whose expression has no value: it fails, or a person decides.
+pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPath], error: &ExpressionError) -> Event {
+    troubled(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
+}
+
+/// What goes wrong before any call: the step fails, or a person decides.
+pub(super) fn troubled(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
+    let begun = run.call_state(&step.id, item, Part::Do).is_some();
+    if begun || run.is_ending() || failure.kind == FailureKind::Unresolved || !pauses(run, step.trouble.on_failure) {
+        let attempt = run.call_state(&step.id, item, Part::Do).map_or(0, |state| state.attempt);
+        return finished(step, item, attempt, Outcome::Failed { failure });
+    }
+    let conflict = conflict(run, step, item, Part::Do, kind, &failure);
+    Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), gave: None })
+}
+
+/// An expression has no value: because nobody declared the output of a rehearsed step, or for another reason.
+pub(super) fn failure(
+    run: &Run,
+    step: Option<&StepId>,
+    item: Option<u32>,
+    reads: &[ReadPath],
+    error: &ExpressionError,
+) -> Failure {
+    let undeclared = reads.iter().filter(|path| path.root() == "steps").find_map(|path| {
+        let read = path.part(0)?;
+        run.undeclared(read).map(|why| format!("the output of rehearsed step `{read}` is not known ({why}): {error}"))
+    });
+    let (kind, message) = match undeclared {
+        Some(message) => (FailureKind::Unresolved, message),
+        None => (FailureKind::Expression, error.to_string()),
+    };
+    let place = step.map_or_else(|| "`respond`".to_owned(), |step| format!("`{step}`"));
+    Failure {
+        kind,
+        step: step.cloned(),
+        item,
+        status: None,
+        message: format!("{place}: {message}"),
+        retry_after_ms: None,
+    }
+}
+
+pub(super) fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Outcome) -> Event {
+    Event::StepFinished(StepFinished { step: step.id.clone(), item, part: Part::Do, attempt, outcome })
+}
+
+/// What is wrong with an output, where the step says what it has to be.
+pub(super) fn unfit(step: &Step, item: Option<u32>, output: &Value) -> Option<Failure> {
+    let wrong = step.output.as_ref()?.check(output).err()?;
+    let message = format!("`{}` gives what its schema refuses: {}", step.id, wrong.join("; "));
+    Some(Failure::of_step(FailureKind::Schema, &step.id, item, message))
+}
+
+/// What a person gives is bounded as what a service gives is.
+pub(super) fn given(step: &StepId, value: &Value, world: &World) -> Result<(), Refusal> {
+    match deeper_than(value, world.output_depth_max) {
+        true => Err(Refusal::BadValues(vec![format!(
+            "what is given for `{step}` is nested deeper than output_depth_max ({})",
+            world.output_depth_max
+        )])),
+        false => Ok(()),
+    }
+}

@@ -1,24 +1,24 @@
-//! The engine over the memory store and real servers on loopback.
+//! The engine with the memory store and real HTTP servers on loopback.
 
 mod arm;
-mod asked;
-mod begun;
-mod below;
+mod children;
 mod connections;
 mod crash;
+mod descendants;
 mod editions;
 mod failing;
-mod heirs;
-mod kit;
+mod faulty_stores;
+mod harness;
+mod keep_none;
 mod modes;
 mod one_arm;
-mod outside;
+mod orders;
 mod owners;
 mod pending_runs;
-mod rest;
+mod reruns;
+mod resting;
 mod sim;
+mod slow_store;
 mod snapshots;
 mod starts;
-mod stores;
-mod through;
-mod unkept;
+mod test_stores;

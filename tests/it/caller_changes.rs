@@ -182,7 +182,7 @@ async fn a_change_of_caller_loses_no_retry() {
 
 /// What tells a retry changes, too: another header names it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_what_tells_a_retry_loses_none() {
+async fn a_change_of_retry_key_loses_no_retry() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
@@ -197,5 +197,5 @@ async fn a_change_of_what_tells_a_retry_loses_none() {
     all_are_found(&system, &[&by_legacy, &by_engine], "a restart").await;
     system.record_order(by_engine.order);
     system.finish().await;
-    report_violations("caller_changes::a_change_of_what_tells_a_retry_loses_none", seed(), "2 orders, 1 change", &[]);
+    report_violations("caller_changes::a_change_of_retry_key_loses_no_retry", seed(), "2 orders, 1 change", &[]);
 }

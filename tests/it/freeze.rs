@@ -71,7 +71,7 @@ async fn a_request_in_flight_begins_nothing() {
 
 /// Calls wait for their service's rate when effects are frozen: none of them leaves, and none is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_wait_for_their_turn_do_not_leave() {
+async fn calls_that_wait_for_a_permit_are_not_sent() {
     const CALLS: usize = 12;
     let mut system = TestSystem::with(|flags| {
         flags.edit("pointsman.yaml", |text| {

@@ -148,8 +148,9 @@ async fn restarts(cluster: &Cluster, load: &Load, mode: &str) -> Done {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn restarted_in_order() {
-    under_load("restarted_in_order", "live", async |cluster, _, load| restarts(cluster, load, "fast").await).await;
+async fn restarted_after_a_shutdown() {
+    under_load("restarted_after_a_shutdown", "live", async |cluster, _, load| restarts(cluster, load, "fast").await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,8 +160,8 @@ async fn restarted_after_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_ended_all_the_time() {
-    under_load("sessions_ended_all_the_time", "only", async |cluster, _, load| {
+async fn sessions_terminated_repeatedly() {
+    under_load("sessions_terminated_repeatedly", "only", async |cluster, _, load| {
         let mut ended = 0;
         for _ in 0..30 {
             ended += block_in_place(|| cluster.terminate_all());

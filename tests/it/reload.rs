@@ -211,7 +211,7 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
 /// The store hangs while it records: the answer does not claim that nothing changed, nothing is in force before the store
 /// answers, and then everything is.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_wait_for_a_hanging_store_are_reported_and_come_in_force_as_a_whole() {
+async fn files_that_wait_for_a_hanging_store_are_reported_and_come_into_force_as_a_whole() {
     let system = with_pairs("limits: { move_answer_ms: 1500 }\n").await;
     let hangs = Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "delay_enter=15000000").await;
     two_moves(&system);

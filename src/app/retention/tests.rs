@@ -1,12 +1,12 @@
 use super::*;
 use crate::limits::Limits;
-use crate::store::tests::{append, run_id, standing};
+use crate::store::tests::{append, run_id, with_status};
 use crate::store::{Append, MemoryStore, RunFilter};
 use crate::workflow::{RunStatus, RunSummary};
 
 /// A run that ended so many seconds ago.
 fn ended(n: u64, status: RunStatus, ago_s: i64) -> Append {
-    let append = standing(append(run_id(n), 1, 1), status);
+    let append = with_status(append(run_id(n), 1, 1), status);
     let updated = clock::now().checked_sub(SignedDuration::from_secs(ago_s)).unwrap();
     Append { summary: RunSummary { updated, ..append.summary }, ..append }
 }

@@ -1,4 +1,4 @@
-//! Connections to services that close, lie or say nothing.
+//! Connections to servers that close them, send incomplete replies, or do not answer.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use super::kit::PATIENCE;
+use super::harness::TIMEOUT;
 use crate::engine::ports::connections::{ConnectionPool, ExchangeError, Exchanged, PooledConnection, to_origin_form};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// A request's head and body, as they came; `None` where the other side closed.
-async fn heard(stream: &mut TcpStream) -> Option<String> {
+/// Reads a request's head and body; `None` where the client has closed the connection.
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut text = Vec::new();
     while !text.ends_with(b"ping") {
         let mut byte = [0; 1];
@@ -27,40 +27,40 @@ async fn heard(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(text).unwrap())
 }
 
-struct Way {
+struct TestClient {
     uri: Uri,
-    links: std::sync::Arc<ConnectionPool>,
+    pool: std::sync::Arc<ConnectionPool>,
 }
 
-impl Way {
-    async fn to(listener: &TcpListener, idle_max: usize, idle_for: Duration) -> Self {
+impl TestClient {
+    async fn of(listener: &TcpListener, idle_max: usize, idle_for: Duration) -> Self {
         let uri = format!("http://{}/a/b?c=d", listener.local_addr().unwrap()).parse().unwrap();
-        Self { uri, links: ConnectionPool::new(idle_max, idle_for, idle_for) }
+        Self { uri, pool: ConnectionPool::new(idle_max, idle_for, idle_for) }
     }
     async fn take(&self) -> PooledConnection {
-        self.links.take(&self.uri, true, PATIENCE).await.unwrap()
+        self.pool.take(&self.uri, true, TIMEOUT).await.unwrap()
     }
-    async fn ask(
+    async fn exchange(
         &self,
-        link: &mut PooledConnection,
+        connection: &mut PooledConnection,
         bytes_max: usize,
         within: Duration,
     ) -> Result<Exchanged, ExchangeError> {
         let mut request = Request::post(self.uri.clone()).body(Full::new(Bytes::from("ping"))).unwrap();
         to_origin_form(&mut request);
-        let ends = Instant::now() + within;
-        let asked = link.exchange(request, bytes_max, ends, ends);
-        timeout(PATIENCE, asked).await.unwrap().map_err(|(broken, _)| broken)
+        let deadline = Instant::now() + within;
+        let reply = connection.exchange(request, bytes_max, deadline, deadline);
+        timeout(TIMEOUT, reply).await.unwrap().map_err(|(error, _)| error)
     }
-    /// One exchange that ends well; whether its connection had been idle.
-    async fn well(&self) -> bool {
-        let mut link = self.take().await;
-        let reused = link.reused;
-        let Ok(Exchanged::Whole((head, body))) = self.ask(&mut link, 99, PATIENCE).await else {
+    /// One successful exchange; returns whether its connection was reused.
+    async fn succeed(&self) -> bool {
+        let mut connection = self.take().await;
+        let reused = connection.reused;
+        let Ok(Exchanged::Whole((head, body))) = self.exchange(&mut connection, 99, TIMEOUT).await else {
             panic!("no whole reply")
         };
         assert_eq!((head.status.as_u16(), body.unwrap()), (200, Bytes::from("ok")));
-        self.links.give_back(&self.uri, link).await;
+        self.pool.give_back(&self.uri, connection).await;
         reused
     }
 }
@@ -70,67 +70,70 @@ async fn listener() -> TcpListener {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again_and_names_its_host() {
+async fn a_connection_is_reused_and_requests_name_the_host() {
     let listener = listener().await;
-    let way = Way::to(&listener, 9, PATIENCE).await;
-    let other = tokio::spawn(async move {
+    let client = TestClient::of(&listener, 9, TIMEOUT).await;
+    let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut heads = Vec::new();
-        while let Some(head) = heard(&mut stream).await {
+        while let Some(head) = read_request(&mut stream).await {
             heads.push(head);
             stream.write_all(OK.as_bytes()).await.unwrap();
         }
         (heads, listener)
     });
-    assert!(!way.well().await);
-    assert!(way.well().await);
-    let host = way.uri.authority().unwrap().to_string();
-    drop(way);
-    let (heads, _) = timeout(PATIENCE, other).await.unwrap().unwrap();
+    assert!(!client.succeed().await);
+    assert!(client.succeed().await);
+    let host = client.uri.authority().unwrap().to_string();
+    drop(client);
+    let (heads, _) = timeout(TIMEOUT, server).await.unwrap().unwrap();
     assert_eq!(heads.len(), 2, "and the connection closed with its last owner");
     assert!(heads.iter().all(|head| head.starts_with("POST /a/b?c=d HTTP/1.1\r\n")), "{heads:?}");
     assert!(heads.iter().all(|head| head.contains(&format!("host: {host}\r\n"))), "{heads:?}");
 }
 
 #[tokio::test]
-async fn what_the_other_side_closed_is_not_used() {
+async fn a_connection_that_the_server_closed_is_not_reused() {
     let listener = listener().await;
-    let way = Way::to(&listener, 9, PATIENCE).await;
-    let other = tokio::spawn(async move {
+    let client = TestClient::of(&listener, 9, TIMEOUT).await;
+    let server = tokio::spawn(async move {
         for _ in 0..20 {
             let (mut stream, _) = listener.accept().await.unwrap();
-            heard(&mut stream).await.unwrap();
-            // Closed without a word.
+            read_request(&mut stream).await.unwrap();
+            // Closed without having announced it.
             stream.write_all(OK.as_bytes()).await.unwrap();
         }
     });
     for _ in 0..20 {
-        // It is seen as soon as the kernel has told.
+        // The close is detected as soon as the kernel reports it.
         let fresh = async {
             loop {
-                let link = way.take().await;
-                if !link.reused {
-                    break link;
+                let connection = client.take().await;
+                if !connection.reused {
+                    break connection;
                 }
-                way.links.give_back(&way.uri, link).await;
+                client.pool.give_back(&client.uri, connection).await;
                 tokio::task::yield_now().await;
             }
         };
-        let mut link = timeout(PATIENCE, fresh).await.unwrap();
-        let Ok(Exchanged::Whole(_)) = way.ask(&mut link, 99, PATIENCE).await else { panic!("no whole reply") };
-        way.links.give_back(&way.uri, link).await;
+        let mut connection = timeout(TIMEOUT, fresh).await.unwrap();
+        let Ok(Exchanged::Whole(_)) = client.exchange(&mut connection, 99, TIMEOUT).await else {
+            panic!("no whole reply")
+        };
+        client.pool.give_back(&client.uri, connection).await;
     }
-    timeout(PATIENCE, other).await.unwrap().unwrap();
+    timeout(TIMEOUT, server).await.unwrap().unwrap();
 }
 
-/// Answers so many requests on each connection, then closes it without having announced that; how many there were.
+/// Answers so many requests on each connection, then closes it without having announced that; returns the number of
+/// connections.
 async fn answers(listener: TcpListener, each: usize) -> usize {
     let mut connections = 0;
     while let Ok(Ok((mut stream, _))) = timeout(Duration::from_millis(500), listener.accept()).await {
         connections += 1;
         tokio::spawn(async move {
             for _ in 0..each {
-                if heard(&mut stream).await.is_none() {
+                if read_request(&mut stream).await.is_none() {
                     return;
                 }
                 stream.write_all(OK.as_bytes()).await.unwrap();
@@ -140,112 +143,118 @@ async fn answers(listener: TcpListener, each: usize) -> usize {
     connections
 }
 
-/// A call that must not be repeated; whether its connection had been used before.
-async fn once(way: &Way) -> bool {
-    let mut link = way.links.take(&way.uri, false, PATIENCE).await.unwrap();
-    let reused = link.reused;
-    let Ok(Exchanged::Whole(_)) = way.ask(&mut link, 99, PATIENCE).await else { panic!("no whole reply") };
-    way.links.give_back(&way.uri, link).await;
+/// Sends a call that must not be repeated; returns whether its connection was reused.
+async fn unrepeatable_call(client: &TestClient) -> bool {
+    let mut connection = client.pool.take(&client.uri, false, TIMEOUT).await.unwrap();
+    let reused = connection.reused;
+    let Ok(Exchanged::Whole(_)) = client.exchange(&mut connection, 99, TIMEOUT).await else { panic!("no whole reply") };
+    client.pool.give_back(&client.uri, connection).await;
     reused
 }
 
 #[tokio::test]
-async fn a_call_that_must_not_be_repeated_uses_a_connection_again_once_the_server_was_seen_to_keep_one_open() {
+async fn unrepeatable_calls_reuse_connections_once_the_server_is_known_to_keep_them_open() {
     let listener = listener().await;
-    let way = Way::to(&listener, 9, PATIENCE).await;
-    let other = tokio::spawn(answers(listener, usize::MAX));
-    assert!(!once(&way).await, "nothing is known of the server");
-    let trusted = async { while !once(&way).await {} };
-    timeout(PATIENCE, trusted).await.unwrap();
+    let client = TestClient::of(&listener, 9, TIMEOUT).await;
+    let server = tokio::spawn(answers(listener, usize::MAX));
+    assert!(!unrepeatable_call(&client).await, "nothing is known of the server");
+    let trusted = async { while !unrepeatable_call(&client).await {} };
+    timeout(TIMEOUT, trusted).await.unwrap();
     for _ in 0..20 {
-        assert!(once(&way).await);
+        assert!(unrepeatable_call(&client).await);
     }
-    drop(way);
-    other.await.unwrap();
+    drop(client);
+    server.await.unwrap();
 }
 
 #[tokio::test]
-async fn a_server_that_closes_unannounced_gets_a_connection_for_each_call_that_must_not_be_repeated() {
+async fn a_server_that_closes_unannounced_gets_a_new_connection_for_each_unrepeatable_call() {
     let listener = listener().await;
-    let way = Way::to(&listener, 9, PATIENCE).await;
-    let other = tokio::spawn(answers(listener, 1));
+    let client = TestClient::of(&listener, 9, TIMEOUT).await;
+    let server = tokio::spawn(answers(listener, 1));
     for _ in 0..200 {
-        assert!(!once(&way).await);
+        assert!(!unrepeatable_call(&client).await);
     }
-    drop(way);
-    assert_eq!(other.await.unwrap(), 200);
+    drop(client);
+    assert_eq!(server.await.unwrap(), 200);
 }
 
 #[tokio::test]
-async fn what_is_idle_for_too_long_is_closed() {
+async fn a_connection_that_is_idle_for_too_long_is_closed() {
     let listener = listener().await;
-    let way = Way::to(&listener, 9, Duration::from_millis(30)).await;
-    let other = tokio::spawn(async move {
+    let client = TestClient::of(&listener, 9, Duration::from_millis(30)).await;
+    let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        heard(&mut stream).await.unwrap();
+        read_request(&mut stream).await.unwrap();
         stream.write_all(OK.as_bytes()).await.unwrap();
-        assert_eq!(heard(&mut stream).await, None, "closed, though nobody asked again");
+        assert_eq!(read_request(&mut stream).await, None, "closed without a further request");
     });
-    way.well().await;
-    timeout(PATIENCE, other).await.unwrap().unwrap();
+    client.succeed().await;
+    timeout(TIMEOUT, server).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_reply_that_breaks_off_is_cut_off_and_one_that_is_too_large_is_none() {
+async fn an_incomplete_reply_is_cut_off_and_a_body_that_is_too_large_is_an_error() {
     let listener = listener().await;
-    let way = Way::to(&listener, 9, PATIENCE).await;
-    let other = tokio::spawn(async move {
+    let client = TestClient::of(&listener, 9, TIMEOUT).await;
+    let server = tokio::spawn(async move {
         let replies = ["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", "HTTP/1.1 2", "", OK];
         for reply in replies {
             let (mut stream, _) = listener.accept().await.unwrap();
-            heard(&mut stream).await.unwrap();
+            read_request(&mut stream).await.unwrap();
             stream.write_all(reply.as_bytes()).await.unwrap();
             if reply == OK {
-                assert_eq!(heard(&mut stream).await, None);
+                assert_eq!(read_request(&mut stream).await, None);
             }
         }
     });
     for _ in 0..3 {
-        let mut link = way.take().await;
-        let broken = way.ask(&mut link, 99, PATIENCE).await.err();
-        assert!(matches!(broken, Some(ExchangeError::CutOff(_))), "{broken:?}");
+        let mut connection = client.take().await;
+        let error = client.exchange(&mut connection, 99, TIMEOUT).await.err();
+        assert!(matches!(error, Some(ExchangeError::CutOff(_))), "{error:?}");
     }
-    let mut link = way.take().await;
-    let Ok(Exchanged::Whole((_, body))) = way.ask(&mut link, 1, PATIENCE).await else { panic!("no reply") };
-    assert_eq!(body.unwrap_err().len(), 1, "how it begins");
-    way.links.give_back(&way.uri, link).await;
-    drop(way);
-    timeout(PATIENCE, other).await.unwrap().unwrap();
+    let mut connection = client.take().await;
+    let Ok(Exchanged::Whole((_, body))) = client.exchange(&mut connection, 1, TIMEOUT).await else {
+        panic!("no reply")
+    };
+    assert_eq!(body.unwrap_err().len(), 1, "the first bytes");
+    client.pool.give_back(&client.uri, connection).await;
+    drop(client);
+    timeout(TIMEOUT, server).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_silent_side_is_waited_for_no_longer_than_asked() {
+async fn an_exchange_with_a_silent_server_times_out() {
     let listener = listener().await;
-    let way = Way::to(&listener, 9, PATIENCE).await;
-    let other = tokio::spawn(async move {
+    let client = TestClient::of(&listener, 9, TIMEOUT).await;
+    let server = tokio::spawn(async move {
         let (mut silent, _) = listener.accept().await.unwrap();
-        heard(&mut silent).await.unwrap();
+        read_request(&mut silent).await.unwrap();
         let (mut slow, _) = listener.accept().await.unwrap();
-        heard(&mut slow).await.unwrap();
+        read_request(&mut slow).await.unwrap();
         slow.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
-        assert_eq!((heard(&mut silent).await, heard(&mut slow).await), (None, None), "both are closed by who gave up");
+        assert_eq!(
+            (read_request(&mut silent).await, read_request(&mut slow).await),
+            (None, None),
+            "the client closes both after its timeout"
+        );
     });
     let within = Duration::from_millis(40);
-    let mut link = way.take().await;
-    assert!(matches!(way.ask(&mut link, 99, within).await, Ok(Exchanged::HeadTimedOut)));
-    drop(link);
-    let mut link = way.take().await;
-    assert!(!link.reused);
-    assert!(matches!(way.ask(&mut link, 99, within).await, Ok(Exchanged::BodyTimedOut)));
-    drop(link);
-    timeout(PATIENCE, other).await.unwrap().unwrap();
+    let mut connection = client.take().await;
+    assert!(matches!(client.exchange(&mut connection, 99, within).await, Ok(Exchanged::HeadTimedOut)));
+    drop(connection);
+    let mut connection = client.take().await;
+    assert!(!connection.reused);
+    assert!(matches!(client.exchange(&mut connection, 99, within).await, Ok(Exchanged::BodyTimedOut)));
+    drop(connection);
+    timeout(TIMEOUT, server).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn where_nobody_listens_nothing_leaves() {
+async fn nothing_is_sent_where_no_server_listens() {
     let listener = listener().await;
-    let way = Way::to(&listener, 9, PATIENCE).await;
+    let client = TestClient::of(&listener, 9, TIMEOUT).await;
     drop(listener);
-    let refused = way.links.take(&way.uri, true, PATIENCE).await.err().unwrap();
+    let refused = client.pool.take(&client.uri, true, TIMEOUT).await.err().unwrap();
     assert!(refused.contains("refused"), "{refused}");
 }

@@ -1,11 +1,11 @@
-//! The process ends in the middle of runs, and the next one goes on.
+//! The process ends while runs are in progress, and the next one resumes them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::kit::{Bench, PATIENCE, React, World, checked, copy, request};
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, copy, request};
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::secret::Secret;
@@ -34,34 +34,34 @@ fn definition() -> Value {
     })
 }
 
-/// Cuts the process while the charge is under way; the second charge is answered.
-async fn cut_in_charge(keyed: bool) -> (Arc<World>, Bench, crate::names::RunId) {
-    let world = World::new(|seen, before| match (seen.path.as_str(), before) {
-        ("/charge", 0) => React::Hang,
-        _ => React::Json(200, json!({"id": 1})),
+/// Ends the process while the charge is in flight; a second charge is answered.
+async fn crash_during_charge(keyed: bool) -> (Arc<StepService>, Harness, crate::names::RunId) {
+    let step_service = StepService::new(|seen, before| match (seen.path.as_str(), before) {
+        ("/charge", 0) => ServiceReply::Hang,
+        _ => ServiceReply::Json(200, json!({"id": 1})),
     })
     .await;
-    let mut bench = Bench::new(&world, checked(&definition(), keyed)).await;
-    let mut asked = request("w", Mode::Real, &json!({"items": [1, 2, 3]}));
-    asked.retry_key = Some(RetryKey([3; 32]));
-    let arm = bench.engine.arm();
-    let caller = tokio::spawn(tower::ServiceExt::oneshot(arm, asked));
-    world.has_seen(4).await;
-    bench.crash().await;
-    let _ = tokio::time::timeout(PATIENCE, caller).await.unwrap();
-    let runs = bench.runs().await;
+    let mut harness = Harness::new(&step_service, checked_plan(&definition(), keyed)).await;
+    let mut arm_request = request("w", Mode::Real, &json!({"items": [1, 2, 3]}));
+    arm_request.retry_key = Some(RetryKey([3; 32]));
+    let arm = harness.engine.arm();
+    let caller = tokio::spawn(tower::ServiceExt::oneshot(arm, arm_request));
+    step_service.wait_for_calls(4).await;
+    harness.crash().await;
+    let _ = tokio::time::timeout(TIMEOUT, caller).await.unwrap();
+    let runs = harness.runs().await;
     assert_eq!((runs.len(), runs[0].status), (1, RunStatus::Running));
     let run = runs[0].run_id;
-    (world, bench, run)
+    (step_service, harness, run)
 }
 
 #[tokio::test]
-async fn a_run_goes_on_where_it_was_and_a_keyed_call_is_sent_again_with_the_same_bytes() {
-    let (world, bench, run) = cut_in_charge(true).await;
-    assert_eq!(bench.recover().await.resumed, 1);
-    let view = bench.until(run, |view| view.status.is_final()).await;
+async fn a_resumed_run_repeats_a_keyed_call_with_the_same_bytes() {
+    let (step_service, harness, run) = crash_during_charge(true).await;
+    assert_eq!(harness.recover().await.resumed, 1);
+    let view = harness.wait_until(run, |view| view.status.is_final()).await;
     assert_eq!((view.status, view.answered), (RunStatus::Completed, Some(201)));
-    let seen = world.seen();
+    let seen = step_service.seen();
     let charges: Vec<_> = seen.iter().filter(|seen| seen.path == "/charge").collect();
     assert_eq!(charges.len(), 2);
     assert_eq!(charges[0].body, charges[1].body);
@@ -69,30 +69,30 @@ async fn a_run_goes_on_where_it_was_and_a_keyed_call_is_sent_again_with_the_same
     assert_eq!(seen.iter().filter(|seen| seen.path.starts_with("/reserve")).count(), 3, "finished steps stay finished");
 
     // The client's retry gets the run's answer.
-    let mut asked = request("w", Mode::Real, &json!({"items": [1, 2, 3]}));
-    asked.retry_key = Some(RetryKey([3; 32]));
-    let (_, body, _) = super::kit::answer(bench.ask(asked).await);
+    let mut arm_request = request("w", Mode::Real, &json!({"items": [1, 2, 3]}));
+    arm_request.retry_key = Some(RetryKey([3; 32]));
+    let (_, body, _) = super::harness::answer(harness.send(arm_request).await);
     assert_eq!(body["run"], run.0.simple().to_string());
 }
 
 #[tokio::test]
-async fn what_must_not_be_sent_again_pauses_its_run() {
-    let (world, bench, run) = cut_in_charge(false).await;
-    assert_eq!(bench.recover().await.resumed, 1);
-    let view = bench.until(run, |view| view.status == RunStatus::Paused).await;
+async fn an_unrepeatable_call_in_flight_pauses_the_resumed_run() {
+    let (step_service, harness, run) = crash_during_charge(false).await;
+    assert_eq!(harness.recover().await.resumed, 1);
+    let view = harness.wait_until(run, |view| view.status == RunStatus::Paused).await;
     assert!(view.note.unwrap().contains("unknown"));
-    assert_eq!(world.seen().iter().filter(|seen| seen.path == "/charge").count(), 1);
-    let mut bench = bench;
-    bench.crash().await;
-    let recovered = bench.recover().await;
+    assert_eq!(step_service.seen().iter().filter(|seen| seen.path == "/charge").count(), 1);
+    let mut harness = harness;
+    harness.crash().await;
+    let recovered = harness.recover().await;
     assert_eq!((recovered.resumed, recovered.paused), (0, 1));
 }
 
 #[tokio::test]
-async fn credentials_of_the_caller_outlive_a_crash_and_not_the_run() {
-    let world = World::new(|seen, before| match (seen.path.as_str(), before) {
-        ("/b", 0) => React::Hang,
-        _ => React::Json(200, json!({})),
+async fn credentials_of_the_caller_survive_a_crash_and_are_erased_when_the_run_ends() {
+    let step_service = StepService::new(|seen, before| match (seen.path.as_str(), before) {
+        ("/b", 0) => ServiceReply::Hang,
+        _ => ServiceReply::Json(200, json!({})),
     })
     .await;
     let plan = PlanBuilder::new()
@@ -102,54 +102,54 @@ async fn credentials_of_the_caller_outlive_a_crash_and_not_the_run() {
         .respond(200, json!({}))
         .build("w");
     let (store, key) = (Arc::new(MemoryStore::new()), Some(Secret::new("k")));
-    let mut bench = Bench::over(&world, plan, store, Limits::default(), key).await;
-    let mut asked = request("w", Mode::Real, &json!({}));
-    asked.request = copy(&json!({}), &[("authorization", "Basic abc")]);
-    let caller = tokio::spawn(tower::ServiceExt::oneshot(bench.engine.arm(), asked));
-    world.has_seen(2).await;
-    bench.crash().await;
-    let _ = tokio::time::timeout(PATIENCE, caller).await.unwrap();
-    let run = bench.runs().await[0].run_id;
-    assert!(bench.store.run_key(run).await.unwrap().is_some());
-    assert_eq!(bench.recover().await.resumed, 1);
-    bench.until(run, |view| view.status == RunStatus::Completed).await;
-    assert_eq!(world.seen().pop().unwrap().header("authorization"), Some("Basic abc"));
-    assert_eq!(bench.store.run_key(run).await.unwrap(), None);
+    let mut harness = Harness::with_store(&step_service, plan, store, Limits::default(), key).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.request = copy(&json!({}), &[("authorization", "Basic abc")]);
+    let caller = tokio::spawn(tower::ServiceExt::oneshot(harness.engine.arm(), arm_request));
+    step_service.wait_for_calls(2).await;
+    harness.crash().await;
+    let _ = tokio::time::timeout(TIMEOUT, caller).await.unwrap();
+    let run = harness.runs().await[0].run_id;
+    assert!(harness.store.run_key(run).await.unwrap().is_some());
+    assert_eq!(harness.recover().await.resumed, 1);
+    harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
+    assert_eq!(step_service.seen().pop().unwrap().header("authorization"), Some("Basic abc"));
+    assert_eq!(harness.store.run_key(run).await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn a_run_keeps_the_plan_that_it_started_with() {
-    let (_, mut bench, run) = cut_in_charge(true).await;
-    bench.plan = PlanBuilder::new().respond(200, json!({})).build("w");
-    bench.crash().await;
-    assert_eq!(bench.recover().await.resumed, 1);
-    bench.until(run, |view| view.status == RunStatus::Completed).await;
+    let (_, mut harness, run) = crash_during_charge(true).await;
+    harness.plan = PlanBuilder::new().respond(200, json!({})).build("w");
+    harness.crash().await;
+    assert_eq!(harness.recover().await.resumed, 1);
+    harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
 }
 
 #[tokio::test]
-async fn a_run_whose_plan_cannot_be_made_again_is_left_as_it_is() {
-    let world = World::new(|seen, _| match seen.path.as_str() {
-        "/a" => React::Json(200, json!({})),
-        _ => React::Hang,
+async fn a_run_whose_plan_cannot_be_rebuilt_is_left_unchanged() {
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/a" => ServiceReply::Json(200, json!({})),
+        _ => ServiceReply::Hang,
     })
     .await;
     // Its source is no definition.
     let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).call("b", &["a"], "PUT /b", json!({}));
     let plan = plan.respond(202, json!({})).respond_after(&["a"]).build("w");
-    let mut bench = Bench::new(&world, plan).await;
-    let (_, _, report) = super::kit::answer(bench.ask(request("w", Mode::Real, &json!({}))).await);
-    world.has_seen(2).await;
-    bench.plan = PlanBuilder::new().respond(200, json!({})).build("other");
-    bench.crash().await;
-    assert_eq!(bench.recover().await.unreadable, 1);
-    assert_eq!(bench.view(report.run.unwrap()).await.status, RunStatus::Running);
+    let mut harness = Harness::new(&step_service, plan).await;
+    let (_, _, report) = super::harness::answer(harness.send(request("w", Mode::Real, &json!({}))).await);
+    step_service.wait_for_calls(2).await;
+    harness.plan = PlanBuilder::new().respond(200, json!({})).build("other");
+    harness.crash().await;
+    assert_eq!(harness.recover().await.unreadable, 1);
+    assert_eq!(harness.view(report.run.unwrap()).await.status, RunStatus::Running);
 }
 
 #[tokio::test]
-async fn a_drain_lets_callers_have_their_answer_and_begins_nothing_else() {
-    let world = World::new(|seen, _| match seen.path.as_str() {
-        "/b" => React::Gated(200, json!({})),
-        _ => React::Json(200, json!({})),
+async fn a_drain_waits_for_answers_of_callers_and_begins_no_further_steps() {
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/b" => ServiceReply::Gated(200, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
     })
     .await;
     let plan = PlanBuilder::new()
@@ -159,19 +159,19 @@ async fn a_drain_lets_callers_have_their_answer_and_begins_nothing_else() {
         .respond(202, json!({}))
         .respond_after(&["a"])
         .build("w");
-    let mut bench = Bench::new(&world, plan).await;
-    let (status, _, report) = super::kit::answer(bench.ask(request("w", Mode::Real, &json!({}))).await);
+    let mut harness = Harness::new(&step_service, plan).await;
+    let (status, _, report) = super::harness::answer(harness.send(request("w", Mode::Real, &json!({}))).await);
     assert_eq!(status, 202);
-    world.has_seen(2).await;
-    let drained = bench.engine.drain(Duration::from_secs(5));
-    let opens = async { world.open_gate() };
+    step_service.wait_for_calls(2).await;
+    let drained = harness.engine.drain(Duration::from_secs(5));
+    let opens = async { step_service.open_gate() };
     assert!(tokio::join!(drained, opens).0);
-    assert_eq!(world.paths(), ["POST /a", "POST /b"]);
-    bench.crash().await;
-    assert_eq!(bench.recover().await.resumed, 1);
+    assert_eq!(step_service.paths(), ["POST /a", "POST /b"]);
+    harness.crash().await;
+    assert_eq!(harness.recover().await.resumed, 1);
     let run = report.run.unwrap();
-    bench.until(run, |view| view.status == RunStatus::Completed).await;
-    assert_eq!(world.paths(), ["POST /a", "POST /b", "POST /c"]);
-    let finished = bench.events(run).await.iter().filter(|event| matches!(event, Event::StepFinished(_))).count();
+    harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
+    assert_eq!(step_service.paths(), ["POST /a", "POST /b", "POST /c"]);
+    let finished = harness.events(run).await.iter().filter(|event| matches!(event, Event::StepFinished(_))).count();
     assert_eq!(finished, 3);
 }

@@ -1,11 +1,11 @@
-//! What fails on the wire: fallbacks, probes, conflicts that a person resolves, and sagas that undo.
+//! Failing calls: fallbacks, probes, conflicts that a person resolves, and sagas that undo.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::kit::{Bench, React, World, answer, checked, legacy, refused, request};
+use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
 use crate::exchange::ArmRequest;
 use crate::workflow::{Choice, ConflictEvent, Event, Mode, Order, Part, RunStatus, fold};
 
@@ -37,64 +37,64 @@ fn saga() -> Value {
 }
 
 #[tokio::test]
-async fn a_saga_undoes_what_it_did_and_the_caller_does_not_wait_for_that() {
-    let world = World::new(|seen, before| match (seen.method.as_str(), seen.path.as_str()) {
-        ("POST", "/reservations") => React::Json(201, json!({"id": before})),
-        ("POST", _) => React::Json(404, json!({})),
-        ("DELETE", "/reservations/1") if before == 0 => React::Json(500, json!({})),
-        _ => React::Gated(200, json!({})),
+async fn a_saga_undoes_its_steps_after_its_caller_was_answered() {
+    let step_service = StepService::new(|seen, before| match (seen.method.as_str(), seen.path.as_str()) {
+        ("POST", "/reservations") => ServiceReply::Json(201, json!({"id": before})),
+        ("POST", _) => ServiceReply::Json(404, json!({})),
+        ("DELETE", "/reservations/1") if before == 0 => ServiceReply::Json(500, json!({})),
+        _ => ServiceReply::Gated(200, json!({})),
     })
     .await;
-    let bench = Bench::new(&world, checked(&saga(), false)).await;
-    let (problem, _) = refused(bench.ask(real()).await);
+    let harness = Harness::new(&step_service, checked_plan(&saga(), false)).await;
+    let (problem, _) = refused(harness.send(real()).await);
     assert_eq!((problem.status, problem.kind.as_str()), (502, "workflow-refused"), "{}", problem.detail);
     let run = problem.run.unwrap();
-    world.open_gate();
-    let view = bench.until(run, |view| view.status == RunStatus::Failed).await;
+    step_service.open_gate();
+    let view = harness.wait_until(run, |view| view.status == RunStatus::Failed).await;
     assert!(view.note.unwrap().ends_with("undone: `reserve` (2 items)"));
-    let undone: Vec<_> = world.seen().into_iter().filter(|seen| seen.method == "DELETE").collect();
+    let undone: Vec<_> = step_service.seen().into_iter().filter(|seen| seen.method == "DELETE").collect();
     let paths: Vec<_> = undone.iter().map(|seen| seen.path.as_str()).collect();
     assert_eq!(paths, ["/reservations/1", "/reservations/1", "/reservations/0"]);
     assert!(undone.iter().all(|seen| seen.header("authorization") == Some("Bearer s3cret")));
     let keys: Vec<_> = undone.iter().map(|seen| seen.header("idempotency-key").unwrap()).collect();
     assert!(keys[0] == keys[1] && keys[1] != keys[2]);
-    let posts = world.seen().into_iter().filter(|seen| seen.method == "POST");
+    let posts = step_service.seen().into_iter().filter(|seen| seen.method == "POST");
     assert!(posts.into_iter().all(|seen| !keys.contains(&seen.header("idempotency-key").unwrap())));
 }
 
 #[tokio::test]
-async fn a_saga_goes_on_undoing_in_the_next_process() {
-    let world = World::new(|seen, before| match (seen.method.as_str(), seen.path.as_str()) {
-        ("POST", "/reservations") => React::Json(201, json!({"id": before})),
-        ("POST", _) => React::Json(404, json!({})),
-        (_, "/reservations/1") if before == 0 => React::Hang,
-        _ => React::Json(200, json!({})),
+async fn undoing_continues_in_the_next_process() {
+    let step_service = StepService::new(|seen, before| match (seen.method.as_str(), seen.path.as_str()) {
+        ("POST", "/reservations") => ServiceReply::Json(201, json!({"id": before})),
+        ("POST", _) => ServiceReply::Json(404, json!({})),
+        (_, "/reservations/1") if before == 0 => ServiceReply::Hang,
+        _ => ServiceReply::Json(200, json!({})),
     })
     .await;
-    let mut bench = Bench::new(&world, checked(&saga(), false)).await;
-    let run = refused(bench.ask(real()).await).0.run.unwrap();
-    world.has_seen(4).await;
-    bench.crash().await;
-    assert_eq!(bench.recover().await.resumed, 1);
-    bench.until(run, |view| view.status == RunStatus::Failed).await;
-    let deletes = world.paths().into_iter().filter(|path| path.starts_with("DELETE")).collect::<Vec<_>>();
+    let mut harness = Harness::new(&step_service, checked_plan(&saga(), false)).await;
+    let run = refused(harness.send(real()).await).0.run.unwrap();
+    step_service.wait_for_calls(4).await;
+    harness.crash().await;
+    assert_eq!(harness.recover().await.resumed, 1);
+    harness.wait_until(run, |view| view.status == RunStatus::Failed).await;
+    let deletes = step_service.paths().into_iter().filter(|path| path.starts_with("DELETE")).collect::<Vec<_>>();
     assert_eq!(deletes, ["DELETE /reservations/0", "DELETE /reservations/1", "DELETE /reservations/1"]);
 }
 
 #[tokio::test]
-async fn a_rehearsal_reports_what_it_would_have_undone() {
-    let world = World::new(|_, _| React::Json(200, json!({}))).await;
-    let bench = Bench::new(&world, checked(&saga(), false)).await;
+async fn a_rehearsal_reports_undo_calls_as_intents() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let harness = Harness::new(&step_service, checked_plan(&saga(), false)).await;
     let body = json!({"items": ["y"]});
     let rehearsed = ArmRequest { legacy: Some(legacy(402, &json!({}))), ..request("w", Mode::Rehearse, &body) };
-    let (status, _, report) = answer(bench.ask(rehearsed).await);
+    let (status, _, report) = answer(harness.send(rehearsed).await);
     let intents: Vec<_> = report.intents.iter().map(|intent| intent.step.as_str()).collect();
     assert_eq!((status, intents), (402, vec!["reserve", "charge", "reserve.undo"]));
-    assert!(world.seen().is_empty());
+    assert!(step_service.seen().is_empty());
 }
 
 #[tokio::test]
-async fn a_fallback_answers_where_the_service_is_not_there() {
+async fn a_fallback_is_taken_when_all_attempts_were_not_done() {
     let plan = json!({
         "workflow": "w",
         "steps": {
@@ -107,20 +107,20 @@ async fn a_fallback_answers_where_the_service_is_not_there() {
         },
         "respond": { "status": 201, "body": { "id": "${steps.charge.output.id}", "by": "${steps.charge.by}" } },
     });
-    let world = World::new(|seen, _| match seen.path.as_str() {
-        "/charges" => React::Retry(429, "0"),
-        _ => React::Json(200, json!({"id": 7})),
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/charges" => ServiceReply::RetryAfter(429, "0"),
+        _ => ServiceReply::Json(200, json!({"id": 7})),
     })
     .await;
-    let bench = Bench::new(&world, checked(&plan, false)).await;
-    let (status, body, report) = answer(bench.ask(real()).await);
+    let harness = Harness::new(&step_service, checked_plan(&plan, false)).await;
+    let (status, body, report) = answer(harness.send(real()).await);
     assert_eq!((status, body), (201, json!({"id": 7, "by": "invoice"})));
-    assert_eq!(world.paths(), ["POST /charges", "POST /charges", "POST /invoices"]);
-    bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+    assert_eq!(step_service.paths(), ["POST /charges", "POST /charges", "POST /invoices"]);
+    harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
 }
 
 #[tokio::test]
-async fn a_probe_finds_out_what_a_lost_reply_was_about() {
+async fn a_probe_settles_an_attempt_whose_reply_was_lost() {
     let plan = json!({
         "workflow": "w",
         "steps": { "charge": {
@@ -130,14 +130,14 @@ async fn a_probe_finds_out_what_a_lost_reply_was_about() {
         } },
         "respond": { "status": 201, "body": "${steps.charge.output}" },
     });
-    let world = World::new(|seen, _| match seen.method.as_str() {
-        "POST" => React::Hang,
-        _ => React::Json(200, json!({"id": 7})),
+    let step_service = StepService::new(|seen, _| match seen.method.as_str() {
+        "POST" => ServiceReply::Hang,
+        _ => ServiceReply::Json(200, json!({"id": 7})),
     })
     .await;
-    let bench = Bench::new(&world, checked(&plan, false)).await;
-    assert_eq!(answer(bench.ask(real()).await).1, json!({"id": 7}));
-    let seen = world.seen();
+    let harness = Harness::new(&step_service, checked_plan(&plan, false)).await;
+    assert_eq!(answer(harness.send(real()).await).1, json!({"id": 7}));
+    let seen = step_service.seen();
     let key = seen[0].header("idempotency-key").unwrap();
     assert_eq!((seen.len(), seen[1].path.clone()), (2, format!("/charges?key={key}")));
     assert_eq!(seen[1].header("idempotency-key"), None, "a probe only asks");
@@ -153,44 +153,48 @@ async fn a_person_resolves_a_conflict_and_the_next_process_goes_on() {
         },
         "respond": { "status": 201, "body": "${steps.charge.output}" },
     });
-    let world = World::new(|seen, _| match (seen.path.as_str(), &seen.body[..]) {
-        ("/charges", br#"{"n":1}"#) => React::Json(409, json!({"why": "taken", "token": "t"})),
-        _ => React::Json(200, json!({"id": 7})),
+    let step_service = StepService::new(|seen, _| match (seen.path.as_str(), &seen.body[..]) {
+        ("/charges", br#"{"n":1}"#) => ServiceReply::Json(409, json!({"why": "taken", "token": "t"})),
+        _ => ServiceReply::Json(200, json!({"id": 7})),
     })
     .await;
-    let mut bench = Bench::new(&world, checked(&plan, false)).await;
-    let (problem, _) = refused(bench.ask(real()).await);
+    let mut harness = Harness::new(&step_service, checked_plan(&plan, false)).await;
+    let (problem, _) = refused(harness.send(real()).await);
     assert_eq!(problem.kind, "run-paused");
     let run = problem.run.unwrap();
-    let paused = fold(&bench.events(run).await).unwrap();
+    let paused = fold(&harness.events(run).await).unwrap();
     let conflict = paused.conflict().unwrap();
     assert_eq!(conflict.response.as_deref(), Some(&json!({"why": "taken", "token": "***"})));
-    bench.crash().await;
-    bench.recover().await;
+    harness.crash().await;
+    harness.recover().await;
     let choice = Choice::RetryWith { input: Arc::new(json!({"n": 2})) };
     let resolve = Order::Resolve { step: "charge".into(), item: None, choice, reason: None };
-    bench.engine.order(run, resolve.clone(), "ann".into()).await.unwrap();
-    bench.until(run, |view| view.status == RunStatus::Completed).await;
-    assert_eq!(world.paths(), ["GET /price", "POST /charges", "POST /charges"], "what was finished is not done again");
-    let charges: Vec<_> = world.seen().into_iter().filter(|seen| seen.path == "/charges").collect();
+    harness.engine.order(run, resolve.clone(), "ann".into()).await.unwrap();
+    harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
+    assert_eq!(
+        step_service.paths(),
+        ["GET /price", "POST /charges", "POST /charges"],
+        "what was finished is not done again"
+    );
+    let charges: Vec<_> = step_service.seen().into_iter().filter(|seen| seen.path == "/charges").collect();
     assert_ne!(charges[0].header("idempotency-key"), charges[1].header("idempotency-key"), "another body, another key");
-    assert!(bench.engine.order(run, resolve, "bob".into()).await.is_err(), "the run has ended");
-    let events = bench.events(run).await;
+    assert!(harness.engine.order(run, resolve, "bob".into()).await.is_err(), "the run has ended");
+    let events = harness.events(run).await;
     assert!(events.iter().any(
         |event| matches!(event, Event::Conflict(ConflictEvent::Resolved { by, part: Part::Do, .. }) if by == "ann")
     ));
 }
 
 #[tokio::test]
-async fn no_attempt_takes_longer_than_the_step_s_deadline() {
+async fn no_attempt_takes_longer_than_the_deadline_of_its_step() {
     let plan = json!({
         "workflow": "w",
         "steps": { "look": { "call": "GET ${services.world}/x", "timeout": "8s", "deadline": "60ms" } },
         "respond": { "status": 200 },
     });
-    let world = World::new(|_, _| React::Hang).await;
-    let bench = Bench::new(&world, checked(&plan, false)).await;
+    let step_service = StepService::new(|_, _| ServiceReply::Hang).await;
+    let harness = Harness::new(&step_service, checked_plan(&plan, false)).await;
     let began = std::time::Instant::now();
-    assert_eq!(refused(bench.ask(real()).await).0.status, 504);
+    assert_eq!(refused(harness.send(real()).await).0.status, 504);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }

@@ -1,10 +1,10 @@
-//! What each mode sends.
+//! What each mode of a run sends.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::kit::{Bench, React, World, answer, legacy, refused, request};
+use super::harness::{Harness, ServiceReply, StepService, answer, legacy, refused, request};
 use crate::flag::{Arm, PinKey, SkipReason};
 use crate::names::RouteId;
 use crate::workflow::testing::PlanBuilder;
@@ -25,47 +25,47 @@ fn order() -> std::sync::Arc<Plan> {
 }
 
 #[tokio::test]
-async fn a_rehearsal_sends_nothing_but_reads_and_leaves_no_trace() {
-    let world = World::new(|_, _| React::Json(200, json!({"total": 5}))).await;
-    let bench = Bench::new(&world, order()).await;
-    let mut asked = request("order", Mode::Rehearse, &json!({}));
-    asked.legacy = Some(legacy(201, &json!({"payment_id": "p1"})));
-    let (status, body, report) = answer(bench.ask(asked).await);
+async fn a_rehearsal_sends_only_reads_and_stores_nothing() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5}))).await;
+    let harness = Harness::new(&step_service, order()).await;
+    let mut arm_request = request("order", Mode::Rehearse, &json!({}));
+    arm_request.legacy = Some(legacy(201, &json!({"payment_id": "p1"})));
+    let (status, body, report) = answer(harness.send(arm_request).await);
     assert_eq!((status, body), (201, json!({"id": "p1"})));
-    assert_eq!(world.paths(), ["GET /price"]);
+    assert_eq!(step_service.paths(), ["GET /price"]);
     let intents: Vec<_> = report.intents.iter().map(|intent| (intent.step.as_str(), intent.method.as_str())).collect();
     assert_eq!(intents, [("draft", "POST"), ("charge", "POST"), ("mail", "POST")]);
     assert_eq!(report.intents[1].body, json!({"amount": 5}));
     assert!(report.intents[1].headers.contains(&("authorization".into(), "Bearer ***".into())));
-    assert!(bench.runs().await.is_empty());
+    assert!(harness.runs().await.is_empty());
     assert_eq!(report.unresolved, None);
 }
 
 #[tokio::test]
 async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
-    let world = World::new(|_, _| React::Json(200, json!({"total": 5, "id": "e"}))).await;
-    let bench = Bench::new(&world, order()).await;
-    let mut asked = request("order", Mode::Dark, &json!({}));
-    asked.legacy = Some(legacy(201, &json!({"payment_id": "p1", "id": 99})));
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5, "id": "e"}))).await;
+    let harness = Harness::new(&step_service, order()).await;
+    let mut arm_request = request("order", Mode::Dark, &json!({}));
+    arm_request.legacy = Some(legacy(201, &json!({"payment_id": "p1", "id": 99})));
     let family = RouteId::from("orders.create");
-    asked.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
-    let (_, _, report) = answer(bench.ask(asked).await);
-    assert_eq!(world.paths(), ["GET /price", "POST /drafts"]);
+    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    let (_, _, report) = answer(harness.send(arm_request).await);
+    assert_eq!(step_service.paths(), ["GET /price", "POST /drafts"]);
     assert_eq!(report.intents.len(), 3, "also of the private step, which was sent");
     let run = report.run.unwrap();
-    assert_eq!(bench.view(run).await.status, RunStatus::Completed);
-    let pin = bench.store.pin(PinKey { family, id: "99".into() }).await.unwrap().unwrap();
+    assert_eq!(harness.view(run).await.status, RunStatus::Completed);
+    let pin = harness.store.pin(PinKey { family, id: "99".into() }).await.unwrap().unwrap();
     assert_eq!((pin.arm, pin.run), (Arm::Legacy, Some(run)));
 }
 
 #[tokio::test]
-async fn an_output_that_nobody_declared_is_named() {
-    let world = World::new(|_, _| React::Json(200, json!({"total": 5}))).await;
-    let bench = Bench::new(&world, order()).await;
+async fn an_output_without_rehearse_is_named_as_unresolved() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5}))).await;
+    let harness = Harness::new(&step_service, order()).await;
     // Legacy answered without what `rehearse:` reads.
-    let mut asked = request("order", Mode::Rehearse, &json!({}));
-    asked.legacy = Some(legacy(422, &json!({"error": "x"})));
-    let (_, report) = refused(bench.ask(asked).await);
+    let mut arm_request = request("order", Mode::Rehearse, &json!({}));
+    arm_request.legacy = Some(legacy(422, &json!({"error": "x"})));
+    let (_, report) = refused(harness.send(arm_request).await);
     let (reason, detail) = report.unresolved.unwrap();
     assert_eq!(reason, SkipReason::UnresolvedEffect);
     assert!(detail.contains("`charge`"), "{detail}");
@@ -74,57 +74,57 @@ async fn an_output_that_nobody_declared_is_named() {
 
 #[tokio::test]
 async fn a_rehearsal_does_not_wait_between_attempts() {
-    let world = World::new(|_, before| match before {
-        0..5 => React::Retry(503, "3600"),
-        _ => React::Json(200, json!({})),
+    let step_service = StepService::new(|_, before| match before {
+        0..5 => ServiceReply::RetryAfter(503, "3600"),
+        _ => ServiceReply::Json(200, json!({})),
     })
     .await;
     let mut builder = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(9);
     builder = builder.retry_pause(Duration::from_secs(60));
-    let bench = Bench::new(&world, builder.respond(200, json!({})).build("w")).await;
+    let harness = Harness::new(&step_service, builder.respond(200, json!({})).build("w")).await;
     let begun = Instant::now();
-    let (status, ..) = answer(bench.ask(request("w", Mode::Rehearse, &json!({}))).await);
+    let (status, ..) = answer(harness.send(request("w", Mode::Rehearse, &json!({}))).await);
     assert_eq!(status, 200);
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
-async fn a_read_that_declares_its_output_is_not_sent_beside_legacy() {
-    let world = World::new(|_, _| React::Json(200, json!({"n": 2}))).await;
+async fn a_read_with_rehearse_is_sent_only_by_real_runs() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"n": 2}))).await;
     let plan = PlanBuilder::new()
         .call("stock", &[], "GET /stock", Value::Null)
         .rehearse(json!({"n": 1}))
         .respond(200, json!("${steps.stock.output.n}"))
         .build("w");
-    let bench = Bench::new(&world, plan).await;
+    let harness = Harness::new(&step_service, plan).await;
     for mode in [Mode::Rehearse, Mode::Dark] {
-        assert_eq!(answer(bench.ask(request("w", mode, &json!({}))).await).1, json!(1));
+        assert_eq!(answer(harness.send(request("w", mode, &json!({}))).await).1, json!(1));
     }
-    assert!(world.seen().is_empty());
-    assert_eq!(answer(bench.ask(request("w", Mode::Real, &json!({}))).await).1, json!(2));
+    assert!(step_service.seen().is_empty());
+    assert_eq!(answer(harness.send(request("w", Mode::Real, &json!({}))).await).1, json!(2));
 }
 
 #[tokio::test]
-async fn an_id_that_legacy_gave_out_ends_new_instances_and_one_of_its_own_does_not() {
-    let world = World::new(|_, _| React::Json(200, json!({"id": 17}))).await;
+async fn a_pin_collision_stops_new_instances_and_a_repeated_engine_id_does_not() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"id": 17}))).await;
     let plan = PlanBuilder::new()
         .call("make", &[], "GET /make", Value::Null)
         .respond(201, json!({"id": "${steps.make.output.id}"}))
         .build("w");
     for (first, later) in [(Mode::Real, None), (Mode::Dark, Some("pin_collision"))] {
-        let bench = Bench::new(&world, plan.clone()).await;
+        let harness = Harness::new(&step_service, plan.clone()).await;
         let create = |mode| {
-            let mut asked = request("w", mode, &json!({}));
-            asked.creates =
+            let mut arm_request = request("w", mode, &json!({}));
+            arm_request.creates =
                 Some((RouteId::from("orders.create").into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
-            asked.legacy = (mode == Mode::Dark).then(|| legacy(201, &json!({"id": 17})));
-            asked.may_fall_back = true;
-            asked
+            arm_request.legacy = (mode == Mode::Dark).then(|| legacy(201, &json!({"id": 17})));
+            arm_request.may_fall_back = true;
+            arm_request
         };
-        answer(bench.ask(create(first)).await);
-        let (status, ..) = answer(bench.ask(create(Mode::Real)).await);
+        answer(harness.send(create(first)).await);
+        let (status, ..) = answer(harness.send(create(Mode::Real)).await);
         assert_eq!(status, 201, "what was done stays done");
-        let reason = match bench.ask(create(Mode::Real)).await {
+        let reason = match harness.send(create(Mode::Real)).await {
             crate::exchange::ArmReply::Abandoned(abandoned) => Some(abandoned.reason),
             _ => None,
         };
@@ -133,10 +133,10 @@ async fn an_id_that_legacy_gave_out_ends_new_instances_and_one_of_its_own_does_n
 }
 
 #[tokio::test]
-async fn a_packed_reply_of_legacy_is_read_as_what_is_in_it() {
+async fn a_compressed_reply_of_legacy_is_decompressed() {
     use std::io::Write as _;
-    let world = World::new(|_, _| React::Json(200, json!({"total": 5, "id": "e"}))).await;
-    let bench = Bench::new(&world, order()).await;
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"total": 5, "id": "e"}))).await;
+    let harness = Harness::new(&step_service, order()).await;
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(json!({"payment_id": "p1", "id": 99}).to_string().as_bytes()).unwrap();
     let mut headers = http::HeaderMap::new();
@@ -144,11 +144,11 @@ async fn a_packed_reply_of_legacy_is_read_as_what_is_in_it() {
     headers.insert("content-encoding", http::HeaderValue::from_static("gzip"));
     let body = crate::compare::Body::Whole(packed.finish().unwrap().into());
     let seen = crate::compare::Observation::new(http::StatusCode::CREATED, headers, body, Duration::ZERO, Vec::new());
-    let mut asked = request("order", Mode::Dark, &json!({}));
-    asked.legacy = Some(std::sync::Arc::new(seen));
+    let mut arm_request = request("order", Mode::Dark, &json!({}));
+    arm_request.legacy = Some(std::sync::Arc::new(seen));
     let family = RouteId::from("orders.create");
-    asked.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
-    let (_, _, report) = answer(bench.ask(asked).await);
+    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    let (_, _, report) = answer(harness.send(arm_request).await);
     assert_eq!(report.unresolved, None, "what `rehearse:` reads is there");
-    assert!(bench.store.pin(PinKey { family, id: "99".into() }).await.unwrap().is_some(), "and its id has a twin");
+    assert!(harness.store.pin(PinKey { family, id: "99".into() }).await.unwrap().is_some(), "and its id has a twin");
 }

@@ -1,5 +1,4 @@
-//! How runs that others begin are born: once, whatever the store does and whoever is faster; and never for a parent
-//! that ends.
+//! Children are created once, whatever the store does and in whatever order tasks run; and never for a parent that ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +8,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::kit::{Bench, PATIENCE, React, World, checked, start};
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, start};
 use crate::engine::api::child;
 use crate::engine::machine;
 use crate::limits::Limits;
@@ -21,43 +20,43 @@ use crate::store::{
 };
 use crate::workflow::{Order, Plan, RunStatus, RunSummary};
 
-/// A store that is slow where a run is not there, and refuses pending_runs.
-struct Slow {
+/// A store that delays reads of runs that do not exist, and refuses first appends of children.
+struct SlowStore {
     inner: MemoryStore,
-    /// Looks for a run that found nothing: the n-th of the first two is answered once the count is beyond n.
-    looks: watch::Sender<usize>,
+    /// Counts reads of runs that do not exist; the n-th of the first two is answered once `answered` is at least n.
+    reads: watch::Sender<usize>,
     answered: watch::Sender<usize>,
-    /// Taking a run that is not there is answered once this is true.
+    /// Counts acquisitions of runs that do not exist; they are answered once `takes_answered` is true.
     takes: watch::Sender<usize>,
-    taken: watch::Sender<bool>,
-    /// So many pending_runs of runs that others begin are refused.
+    takes_answered: watch::Sender<bool>,
+    /// How many first appends of children are still refused.
     refused: AtomicUsize,
 }
 
-impl Slow {
-    fn new(looks_held: bool, takes_held: bool, refused: usize) -> Arc<Self> {
+impl SlowStore {
+    fn new(reads_held: bool, takes_held: bool, refused: usize) -> Arc<Self> {
         Arc::new(Self {
             inner: MemoryStore::new(),
-            looks: watch::Sender::new(0),
-            answered: watch::Sender::new(if looks_held { 0 } else { usize::MAX }),
+            reads: watch::Sender::new(0),
+            answered: watch::Sender::new(if reads_held { 0 } else { usize::MAX }),
             takes: watch::Sender::new(0),
-            taken: watch::Sender::new(!takes_held),
+            takes_answered: watch::Sender::new(!takes_held),
             refused: AtomicUsize::new(refused),
         })
     }
-    async fn looked(&self, count: usize) {
-        let mut looks = self.looks.subscribe();
-        tokio::time::timeout(PATIENCE, looks.wait_for(|seen| *seen >= count)).await.expect("it looks").unwrap();
+    async fn wait_for_reads(&self, count: usize) {
+        let mut reads = self.reads.subscribe();
+        tokio::time::timeout(TIMEOUT, reads.wait_for(|seen| *seen >= count)).await.expect("the run is read").unwrap();
     }
-    async fn takes(&self) {
+    async fn wait_for_take(&self) {
         let mut takes = self.takes.subscribe();
-        tokio::time::timeout(PATIENCE, takes.wait_for(|seen| *seen > 0)).await.expect("it takes").unwrap();
+        tokio::time::timeout(TIMEOUT, takes.wait_for(|seen| *seen > 0)).await.expect("the run is acquired").unwrap();
     }
-    fn answer_looks(&self, count: usize) {
+    fn answer_reads(&self, count: usize) {
         self.answered.send_replace(count);
     }
     fn answer_takes(&self) {
-        self.taken.send_replace(true);
+        self.takes_answered.send_replace(true);
     }
 }
 
@@ -71,13 +70,13 @@ macro_rules! passed_on {
     };
 }
 
-impl Work for Slow {
+impl Work for SlowStore {
     fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         Box::pin(async move {
             let taken = self.inner.take(worker, run).await?;
             if taken == TakeResult::Unknown {
                 self.takes.send_modify(|takes| *takes += 1);
-                let _ = self.taken.subscribe().wait_for(|answers| *answers).await;
+                let _ = self.takes_answered.subscribe().wait_for(|answers| *answers).await;
             }
             Ok(taken)
         })
@@ -110,11 +109,11 @@ impl Work for Slow {
     }
 }
 
-impl Store for Slow {
+impl Store for SlowStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
-        let birth = append.first == Seq::FIRST && append.summary.parent.is_some();
-        let less = |left: usize| left.checked_sub(1);
-        if birth && self.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+        let is_first_of_child = append.first == Seq::FIRST && append.summary.parent.is_some();
+        let decrement = |left: usize| left.checked_sub(1);
+        if is_first_of_child && self.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, decrement).is_ok() {
             return Box::pin(std::future::ready(Err(AppendError::Refused("disk full".into()))));
         }
         self.inner.append(append)
@@ -123,13 +122,13 @@ impl Store for Slow {
         Box::pin(async move {
             let found = self.inner.run(run).await?;
             if found.is_none() {
-                let mut place = 0;
-                self.looks.send_modify(|looks| {
-                    *looks += 1;
-                    place = *looks;
+                let mut number = 0;
+                self.reads.send_modify(|reads| {
+                    *reads += 1;
+                    number = *reads;
                 });
-                if place <= 2 {
-                    let _ = self.answered.subscribe().wait_for(|answers| *answers >= place).await;
+                if number <= 2 {
+                    let _ = self.answered.subscribe().wait_for(|answers| *answers >= number).await;
                 }
             }
             Ok(found)
@@ -170,7 +169,7 @@ impl Store for Slow {
 }
 
 fn parent() -> Arc<Plan> {
-    checked(
+    checked_plan(
         &json!({
             "workflow": "w",
             "steps": { "sub": { "run": "child", "on_failure": "fail" } },
@@ -181,196 +180,193 @@ fn parent() -> Arc<Plan> {
 }
 
 fn child(steps: Value) -> Arc<Plan> {
-    checked(&json!({ "workflow": "child", "steps": steps, "respond": { "status": 200, "body": {} } }), false)
+    checked_plan(&json!({ "workflow": "child", "steps": steps, "respond": { "status": 200, "body": {} } }), false)
 }
 
 fn calls() -> Arc<Plan> {
     child(json!({ "a": { "call": "POST ${services.world}/child" } }))
 }
 
-async fn bench(store: &Arc<Slow>, child: &Arc<Plan>) -> (Arc<World>, Bench) {
-    let world = World::new(|_, _| React::Json(200, json!({}))).await;
-    let bench = Bench::over(&world, parent(), store.clone(), Limits::default(), None).await;
-    bench.with(&[child]);
-    (world, bench)
+async fn harness(store: &Arc<SlowStore>, child: &Arc<Plan>) -> (Arc<StepService>, Harness) {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let harness = Harness::with_store(&step_service, parent(), store.clone(), Limits::default(), None).await;
+    harness.load_plans(&[child]);
+    (step_service, harness)
 }
 
-async fn order(bench: &Bench, run: RunId, order: Order) {
-    bench.engine.order(run, order, "ann".into()).await.unwrap();
+async fn order(harness: &Harness, run: RunId, order: Order) {
+    harness.engine.order(run, order, "ann".into()).await.unwrap();
 }
 
 fn cancel() -> Order {
     Order::Cancel { compensate: true, reason: None }
 }
 
-/// The look for a child is under way when its parent is told to end: the child is not born, and the parent ends.
+/// The parent is cancelled while its child is being looked up: the child is not created, and the parent ends.
 #[tokio::test]
-async fn a_parent_that_ends_begins_nothing_more() {
-    let store = Slow::new(true, false, 0);
-    let (world, bench) = bench(&store, &calls()).await;
-    let run = start(&bench, json!({})).await.run;
-    store.looked(1).await;
-    order(&bench, run, cancel()).await;
-    store.answer_looks(usize::MAX);
-    assert_eq!(bench.ended(run).await.status, RunStatus::Cancelled);
-    bench.rests(run).await;
-    assert_eq!(bench.runs().await.len(), 1, "nobody is born");
-    assert!(world.seen().is_empty(), "{:?}", world.paths());
+async fn a_parent_that_ends_creates_no_further_child() {
+    let store = SlowStore::new(true, false, 0);
+    let (step_service, harness) = harness(&store, &calls()).await;
+    let run = start(&harness, json!({})).await.run;
+    store.wait_for_reads(1).await;
+    order(&harness, run, cancel()).await;
+    store.answer_reads(usize::MAX);
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
+    harness.wait_until_idle(run).await;
+    assert_eq!(harness.runs().await.len(), 1, "no child is created");
+    assert!(step_service.seen().is_empty(), "{:?}", step_service.paths());
 }
 
-/// The same of one that was cut when its child was on disk only as a wish.
+/// The same after a crash, when the child exists only as an event of its parent and a row of the outbox.
 #[tokio::test]
-async fn the_next_process_does_not_begin_what_an_ending_parent_wished() {
-    let store = Slow::new(true, false, 0);
-    let (world, mut bench) = bench(&store, &calls()).await;
-    let run = start(&bench, json!({})).await.run;
-    store.looked(1).await;
-    order(&bench, run, cancel()).await;
-    bench.crash().await;
-    bench.with(&[&calls()]);
-    store.answer_looks(usize::MAX);
-    bench.recover().await;
-    assert_eq!(bench.ended(run).await.status, RunStatus::Cancelled);
-    assert_eq!((bench.runs().await.len(), world.seen().len()), (1, 0));
+async fn the_next_process_does_not_create_the_child_of_an_ending_parent() {
+    let store = SlowStore::new(true, false, 0);
+    let (step_service, mut harness) = harness(&store, &calls()).await;
+    let run = start(&harness, json!({})).await.run;
+    store.wait_for_reads(1).await;
+    order(&harness, run, cancel()).await;
+    harness.crash().await;
+    harness.load_plans(&[&calls()]);
+    store.answer_reads(usize::MAX);
+    harness.recover().await;
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
+    assert_eq!((harness.runs().await.len(), step_service.seen().len()), (1, 0));
 }
 
-/// Nor is it born while its parent is paused: it is when that goes on.
+/// A child is not created while its parent is paused, and is created when that is resumed.
 #[tokio::test]
-async fn a_parent_that_is_paused_begins_nothing_until_it_goes_on() {
+async fn a_paused_parent_creates_its_child_only_after_resume() {
     for restart in [false, true] {
-        let store = Slow::new(true, false, 0);
-        let (world, mut bench) = bench(&store, &calls()).await;
-        let run = start(&bench, json!({})).await.run;
-        store.looked(1).await;
-        order(&bench, run, Order::Pause { reason: None }).await;
-        store.answer_looks(usize::MAX);
-        bench.rests(run).await;
-        assert_eq!((bench.runs().await.len(), world.seen().len()), (1, 0));
+        let store = SlowStore::new(true, false, 0);
+        let (step_service, mut harness) = harness(&store, &calls()).await;
+        let run = start(&harness, json!({})).await.run;
+        store.wait_for_reads(1).await;
+        order(&harness, run, Order::Pause { reason: None }).await;
+        store.answer_reads(usize::MAX);
+        harness.wait_until_idle(run).await;
+        assert_eq!((harness.runs().await.len(), step_service.seen().len()), (1, 0));
         if restart {
-            bench.crash().await;
-            bench.with(&[&calls()]);
-            bench.recover().await;
+            harness.crash().await;
+            harness.load_plans(&[&calls()]);
+            harness.recover().await;
         }
-        order(&bench, run, Order::Resume { reason: None }).await;
-        assert_eq!(bench.ended(run).await.status, RunStatus::Completed);
-        assert_eq!((bench.runs().await.len(), world.seen().len()), (2, 1));
+        order(&harness, run, Order::Resume { reason: None }).await;
+        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+        assert_eq!((harness.runs().await.len(), step_service.seen().len()), (2, 1));
     }
 }
 
-/// Somebody says something to a child that is not born, and sits in its place meanwhile: it is born all the same.
+/// An order for a child that does not exist holds the child's slot meanwhile: the child is created all the same.
 #[tokio::test]
-async fn a_letter_to_a_child_does_not_keep_it_from_being_born() {
-    let store = Slow::new(true, true, 0);
-    let (_world, bench) = bench(&store, &calls()).await;
-    let run = start(&bench, json!({})).await.run;
-    store.looked(1).await;
-    let child = crate::workflow::fold(bench.events(run).await.iter()).unwrap().children().next().unwrap().run;
-    let core = bench.engine.core.clone();
-    let said = tokio::spawn(async move {
+async fn an_order_to_a_child_does_not_prevent_its_creation() {
+    let store = SlowStore::new(true, true, 0);
+    let (_world, harness) = harness(&store, &calls()).await;
+    let run = start(&harness, json!({})).await.run;
+    store.wait_for_reads(1).await;
+    let child = crate::workflow::fold(harness.events(run).await.iter()).unwrap().children().next().unwrap().run;
+    let core = harness.engine.core.clone();
+    let order = tokio::spawn(async move {
         crate::engine::api::orders::order(&core, child, Order::Pause { reason: None }, "bob".into()).await
     });
-    store.takes().await;
-    store.answer_looks(usize::MAX);
+    store.wait_for_take().await;
+    store.answer_reads(usize::MAX);
     tokio::task::yield_now().await;
     store.answer_takes();
-    assert!(said.await.unwrap().is_err(), "it is not there yet");
-    assert_eq!(bench.ended(run).await.status, RunStatus::Completed);
+    assert!(order.await.unwrap().is_err(), "the child does not exist yet");
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
 }
 
-/// A birth that the store refuses is tried again.
+/// A first append that the store refuses is repeated.
 #[tokio::test]
-async fn a_child_whose_birth_is_refused_is_born_later() {
-    let store = Slow::new(false, false, 3);
-    let (world, bench) = bench(&store, &calls()).await;
-    let run = start(&bench, json!({})).await.run;
-    assert_eq!(bench.ended(run).await.status, RunStatus::Completed);
-    assert_eq!(world.paths(), ["POST /child"]);
+async fn a_child_whose_first_append_is_refused_is_created_later() {
+    let store = SlowStore::new(false, false, 3);
+    let (step_service, harness) = harness(&store, &calls()).await;
+    let run = start(&harness, json!({})).await.run;
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!(step_service.paths(), ["POST /child"]);
     assert_eq!(store.refused.load(Ordering::SeqCst), 0);
 }
 
-/// The process ends between the append that decides on a child and the child's first: the next one begins it, once.
+/// The process ends between the append that decides on a child and the child's first append: the next process creates the
+/// child, once.
 #[tokio::test]
-async fn a_child_whose_birth_was_cut_off_is_born_by_the_next_process() {
-    let store = Slow::new(true, false, 0);
-    let (world, mut bench) = bench(&store, &calls()).await;
-    let run = start(&bench, json!({})).await.run;
-    store.looked(1).await;
+async fn a_child_that_was_decided_before_a_crash_is_created_by_the_next_process() {
+    let store = SlowStore::new(true, false, 0);
+    let (step_service, mut harness) = harness(&store, &calls()).await;
+    let run = start(&harness, json!({})).await.run;
+    store.wait_for_reads(1).await;
     let pending_runs = store.inner.pending_runs(9).await.unwrap();
-    assert_eq!(
-        pending_runs.iter().map(|birth| birth.parent).collect::<Vec<_>>(),
-        [Some(run)],
-        "decided, and not begun"
-    );
-    bench.crash().await;
-    bench.with(&[&calls()]);
-    store.answer_looks(usize::MAX);
-    bench.recover().await;
-    assert_eq!(bench.ended(run).await.status, RunStatus::Completed);
-    assert_eq!((world.paths(), bench.runs().await.len()), (vec!["POST /child".to_owned()], 2));
+    assert_eq!(pending_runs.iter().map(|row| row.parent).collect::<Vec<_>>(), [Some(run)], "decided, and not created");
+    harness.crash().await;
+    harness.load_plans(&[&calls()]);
+    store.answer_reads(usize::MAX);
+    harness.recover().await;
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    assert_eq!((step_service.paths(), harness.runs().await.len()), (vec!["POST /child".to_owned()], 2));
     assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
 }
 
-/// A child that can never begin leaves no row behind.
+/// A child that is never created leaves no row in the outbox.
 #[tokio::test]
-async fn what_is_never_born_is_not_delivered_for_ever() {
-    let store = Slow::new(true, false, 0);
-    let (_world, bench) = bench(&store, &calls()).await;
-    let run = start(&bench, json!({})).await.run;
-    store.looked(1).await;
-    order(&bench, run, cancel()).await;
+async fn the_outbox_row_of_a_child_that_is_never_created_is_removed() {
+    let store = SlowStore::new(true, false, 0);
+    let (_world, harness) = harness(&store, &calls()).await;
+    let run = start(&harness, json!({})).await.run;
+    store.wait_for_reads(1).await;
+    order(&harness, run, cancel()).await;
     assert_eq!(store.inner.pending_runs(9).await.unwrap().len(), 1);
-    store.answer_looks(usize::MAX);
-    assert_eq!(bench.ended(run).await.status, RunStatus::Cancelled);
+    store.answer_reads(usize::MAX);
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
     assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
 }
 
-/// Two looks see nothing; the first gives birth to the child, which rests when the second goes on.
+/// Two lookups find no child; the first creates it, and it rests when the second goes on.
 #[tokio::test]
-async fn a_second_look_does_not_disturb_a_child_that_rests() {
-    let store = Slow::new(true, false, 0);
-    let (_world, bench) = bench(&store, &child(json!({ "a": { "wait": "1h" } }))).await;
-    let run = start(&bench, json!({})).await.run;
-    store.looked(1).await;
-    let parent = crate::workflow::fold(bench.events(run).await.iter()).unwrap();
-    let begun = machine::open_children(&parent).next().unwrap();
-    let child = begun.child;
-    let core = bench.engine.core.clone();
+async fn a_second_ensure_child_does_not_disturb_a_resting_child() {
+    let store = SlowStore::new(true, false, 0);
+    let (_world, harness) = harness(&store, &child(json!({ "a": { "wait": "1h" } }))).await;
+    let run = start(&harness, json!({})).await.run;
+    store.wait_for_reads(1).await;
+    let parent = crate::workflow::fold(harness.events(run).await.iter()).unwrap();
+    let spec = machine::open_children(&parent).next().unwrap();
+    let child = spec.child;
+    let core = harness.engine.core.clone();
     let started = parent.started().clone();
-    let second = tokio::spawn(child::ensure_child(core, started, Arc::default(), begun, 0));
-    store.looked(2).await;
-    store.answer_looks(1);
+    let second = tokio::spawn(child::ensure_child(core, started, Arc::default(), spec, 0));
+    store.wait_for_reads(2).await;
+    store.answer_reads(1);
     let rests = async {
-        while !bench.engine.core.schedule.timers.will_wake(child)
-            || bench.engine.core.schedule.mailboxes.has_task(child)
+        while !harness.engine.core.schedule.timers.will_wake(child)
+            || harness.engine.core.schedule.mailboxes.has_task(child)
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, rests).await.expect("the child waits for its time");
-    store.answer_looks(usize::MAX);
-    let seen = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap();
+    tokio::time::timeout(TIMEOUT, rests).await.expect("the timer of the child is set");
+    store.answer_reads(usize::MAX);
+    let seen = tokio::time::timeout(TIMEOUT, second).await.unwrap().unwrap();
     assert!(matches!(seen, machine::ChildState::Running));
-    bench.rests(run).await;
-    bench.rests(child).await;
-    assert!(bench.engine.core.schedule.timers.will_wake(child), "its time is still known");
-    order(&bench, run, cancel()).await;
-    assert_eq!(bench.ended(run).await.status, RunStatus::Cancelled);
+    harness.wait_until_idle(run).await;
+    harness.wait_until_idle(child).await;
+    assert!(harness.engine.core.schedule.timers.will_wake(child), "its timer is still set");
+    order(&harness, run, cancel()).await;
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Cancelled);
 }
 
-/// A child of which nothing is on disk, though its parent rests over it, is found by the watchdog.
+/// The watchdog finds a child that is not stored although its parent rests and waits for it.
 #[tokio::test]
 async fn the_watchdog_sees_that_a_child_is_missing() {
-    let store = Slow::new(false, false, 0);
-    let (_world, bench) = bench(&store, &child(json!({ "a": { "wait": "1h" } }))).await;
-    let run = start(&bench, json!({})).await.run;
-    bench.rests(run).await;
+    let store = SlowStore::new(false, false, 0);
+    let (_world, harness) = harness(&store, &child(json!({ "a": { "wait": "1h" } }))).await;
+    let run = start(&harness, json!({})).await.run;
+    harness.wait_until_idle(run).await;
     let lost = RunId(uuid::Uuid::now_v7());
-    bench.engine.core.schedule.timers.watch_child(run, lost);
-    crate::engine::scheduler::watchdog::check_all(&bench.engine.core).await.unwrap();
+    harness.engine.core.schedule.timers.watch_child(run, lost);
+    crate::engine::scheduler::watchdog::check_all(&harness.engine.core).await.unwrap();
     let woken = async {
-        while bench.engine.core.schedule.timers.parent_of(lost).is_some() {
+        while harness.engine.core.schedule.timers.parent_of(lost).is_some() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, woken).await.expect("the parent looks for itself");
+    tokio::time::timeout(TIMEOUT, woken).await.expect("the parent is woken");
 }

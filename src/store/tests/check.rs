@@ -1,4 +1,4 @@
-//! A check finds what is wrong, and nothing where nothing is; a backup is whole.
+//! A check finds every damage, and nothing in a sound store; a backup is complete.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ fn past() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
 }
 
-/// A closed database with some of everything.
+/// A closed database with rows in all tables.
 async fn sound() -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
@@ -26,35 +26,35 @@ async fn sound() -> (tempfile::TempDir, std::path::PathBuf) {
 /// An open run with a lock, an answered one with a pin and a large body, one that was purged.
 async fn fill(store: &impl Store) {
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
-    let open = vec![(at(1), born(run_id(1), at(1)))];
+    let open = vec![(at(1), run_started(run_id(1), at(1)))];
     let summary = fold(open.iter().map(|(_, event)| event)).unwrap().summary(at(1));
     let locks = vec![LockChange::Queue { name: "sku:1".into(), step: "reserve".into(), item: None }];
-    let pending_runs = vec![pending_runs::birth(9, Some(1))];
+    let pending_runs = vec![pending_runs::pending_run(9, Some(1))];
     store
         .append(Arc::new(Append { events: open, summary, locks, pending_runs, ..append(run_id(1), 1, 1) }))
         .await
         .unwrap();
-    store.put_order(between::order(1, run_id(1))).await.unwrap();
-    let mut large = answered(run_id(2), at(2));
+    store.put_order(coordination::order(1, run_id(1))).await.unwrap();
+    let mut large = completed_run(run_id(2), at(2));
     large.events[1].1 =
         Event::Step(StepEvent::Computed { step: "a".into(), output: Arc::new(json!("x".repeat(50_000))) });
     large.pins = vec![pin("17", Arm::Engine)];
     large.claim = Some(crate::store::Claim { key: crate::flag::RetryKey([1; 32]), request: [2; 32], any_caller: None });
-    for one in apart(large) {
+    for one in split(large) {
         store.append(one.into()).await.unwrap();
     }
     let two = store.events(run_id(2), Seq::FIRST).await.unwrap();
     let body = fold(two[..2].iter().map(|stored| &stored.event)).unwrap().to_snapshot().unwrap();
     let fold = crate::workflow::FOLD.to_owned();
     store.put_run_snapshot(RunSnapshot { run: run_id(2), seq: Seq(2), at: at(2), fold, body }).await.unwrap();
-    let old = Append { pins: vec![pin("18", Arm::Engine)], ..answered(run_id(3), past()) };
+    let old = Append { pins: vec![pin("18", Arm::Engine)], ..completed_run(run_id(3), past()) };
     store.append(old.into()).await.unwrap();
-    store.append(answered(run_id(4), past()).into()).await.unwrap();
+    store.append(completed_run(run_id(4), past()).into()).await.unwrap();
     assert_eq!(store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs, 2);
 }
 
-/// The same as three appends: of the first event, of the second, and of the rest.
-fn apart(whole: Append) -> Vec<Append> {
+/// Splits an append into three: the first event, the second, and the rest.
+fn split(whole: Append) -> Vec<Append> {
     let of = |from: usize, to: usize| {
         let events = whole.events[from..to].to_vec();
         let at = events.last().unwrap().0;
@@ -88,7 +88,7 @@ async fn a_sound_store_has_no_findings() {
 }
 
 #[tokio::test]
-async fn each_thing_that_is_wrong_is_found_and_named() {
+async fn each_kind_of_damage_is_found_and_named() {
     let two = "run_id = (SELECT run_id FROM pins WHERE id = '17')";
     let cases = [
         (
@@ -167,8 +167,8 @@ async fn each_thing_that_is_wrong_is_found_and_named() {
 }
 
 #[tokio::test]
-async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
-    if !Which::Postgres.is_here() {
+async fn each_kind_of_damage_in_postgresql_is_found_and_named() {
+    if !StoreKind::Postgres.is_installed() {
         return;
     }
     let two = "run_id = (SELECT run_id FROM pins WHERE id = '17')";
@@ -282,7 +282,7 @@ async fn each_thing_that_is_wrong_in_postgresql_is_found_and_named() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_a_finding_and_what_is_no_store_is_refused() {
+async fn a_damaged_file_is_a_finding_and_a_file_that_is_no_store_is_refused() {
     let (dir, path) = sound().await;
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
@@ -310,7 +310,7 @@ async fn a_damaged_file_is_a_finding_and_what_is_no_store_is_refused() {
 }
 
 #[tokio::test]
-async fn a_backup_that_was_killed_is_written_over() {
+async fn the_rest_of_a_killed_backup_is_overwritten() {
     let (dir, path) = sound().await;
     let (copy, part) = (dir.path().join("copy.db"), dir.path().join("copy.db.part"));
     for name in ["copy.db.part", "copy.db.part-journal"] {
@@ -334,7 +334,7 @@ async fn a_backup_that_was_killed_is_written_over() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_store_is_its_owners_alone() {
+async fn the_files_of_a_store_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(dir.path().join("a.db"), &Limits::default()).await.unwrap();
@@ -347,14 +347,14 @@ async fn a_store_is_its_owners_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_is_taken_while_runs_are_appended_and_overwrites_nothing() {
+async fn a_backup_runs_beside_appends_and_overwrites_no_file() {
     let (dir, path) = sound().await;
     let store = Arc::new(SqliteStore::open(&path, &Limits::default()).await.unwrap());
     let appends = {
         let store = store.clone();
         tokio::spawn(async move {
             for n in 100.. {
-                store.append(answered(run_id(n), at(3)).into()).await.unwrap();
+                store.append(completed_run(run_id(n), at(3)).into()).await.unwrap();
                 tokio::task::yield_now().await;
             }
         })

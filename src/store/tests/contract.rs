@@ -1,4 +1,4 @@
-//! Appends: in order, once, whole or not at all.
+//! Appends are in order, stored once, and completely or not at all.
 
 use jiff::SignedDuration;
 
@@ -7,104 +7,108 @@ use crate::flag::RetryKey;
 use crate::store::{AppendError, Claim, Conflict, RunFilter, StoreTime};
 
 on_every_store! {
-    what_was_appended_is_there_in_order,
-    a_gap_or_a_place_taken_twice_is_a_conflict,
-    a_batch_that_comes_again_is_recognised,
+    appended_events_are_read_in_order,
+    a_gap_or_a_repeated_seq_is_a_conflict,
+    a_repeated_batch_is_recognised,
     an_append_without_events_is_refused,
-    one_bad_append_fails_alone,
+    a_refused_append_does_not_fail_others_of_its_batch,
     sixty_four_tasks_append_to_their_own_runs,
-    sixty_four_tasks_race_for_one_place,
+    of_sixty_four_appends_of_one_seq_one_wins,
     the_summary_is_the_last_one_given,
-    what_comes_after_an_end_is_kept_in_order,
-    runs_are_listed_newest_first_by_filter,
+    events_after_an_end_are_stored_in_order,
+    runs_are_listed_by_filter_newest_first,
     an_instance_has_one_owner,
     a_retry_key_has_one_run,
-    a_retry_key_runs_out,
-    what_conflicts_leaves_nothing,
-    dark_and_live_both_arrive,
-    a_large_append_arrives_whole,
+    a_retry_key_expires,
+    an_append_with_a_conflict_stores_nothing,
+    appends_of_both_priorities_are_stored,
+    a_large_append_is_stored_completely,
     a_closed_store_refuses,
-    a_restart_finds_all,
+    everything_is_read_after_a_restart,
     a_store_knows_the_time,
 }
 
-async fn what_was_appended_is_there_in_order(which: Which) {
-    let place = Place::new(which).await;
+async fn appended_events_are_read_in_order(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let run = run_id(1);
-    place.store.append(append(run, 1, 3).into()).await.unwrap();
-    place.store.append(append(run, 4, 2).into()).await.unwrap();
-    let events = place.store.events(run, Seq::FIRST).await.unwrap();
+    fixture.store.append(append(run, 1, 3).into()).await.unwrap();
+    fixture.store.append(append(run, 4, 2).into()).await.unwrap();
+    let events = fixture.store.events(run, Seq::FIRST).await.unwrap();
     assert_eq!(events.iter().map(|e| e.seq.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     assert!(events.iter().all(|e| e.event == test_event(e.seq.0) && e.at == at(e.seq.0.cast_signed())));
-    assert_eq!(place.store.events(run, Seq(4)).await.unwrap(), events[3..]);
-    assert_eq!(place.store.events(run, Seq(9)).await.unwrap(), []);
-    assert_eq!(seqs(&place.store, run_id(2)).await, [0; 0]);
+    assert_eq!(fixture.store.events(run, Seq(4)).await.unwrap(), events[3..]);
+    assert_eq!(fixture.store.events(run, Seq(9)).await.unwrap(), []);
+    assert_eq!(seqs(&fixture.store, run_id(2)).await, [0; 0]);
 }
 
-async fn a_gap_or_a_place_taken_twice_is_a_conflict(which: Which) {
-    let place = Place::new(which).await;
+async fn a_gap_or_a_repeated_seq_is_a_conflict(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let run = run_id(1);
     let conflict = |stored| Err(AppendError::Conflict(Conflict::Seq { stored: Seq(stored) }));
-    assert_eq!(place.store.append(append(run, 2, 1).into()).await, conflict(0));
-    place.store.append(append(run, 1, 3).into()).await.unwrap();
+    assert_eq!(fixture.store.append(append(run, 2, 1).into()).await, conflict(0));
+    fixture.store.append(append(run, 1, 3).into()).await.unwrap();
     for first in [0, 1, 2, 3, 5, 9] {
-        assert_eq!(place.store.append(append(run, first, 2).into()).await, conflict(3), "first {first}");
+        assert_eq!(fixture.store.append(append(run, first, 2).into()).await, conflict(3), "first {first}");
     }
-    assert_eq!(seqs(&place.store, run).await, [1, 2, 3]);
+    assert_eq!(seqs(&fixture.store, run).await, [1, 2, 3]);
 }
 
-async fn a_batch_that_comes_again_is_recognised(which: Which) {
-    let place = Place::new(which).await;
+async fn a_repeated_batch_is_recognised(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let run = run_id(1);
     let mut first = append(run, 1, 2);
     first.pins = vec![pin("17", Arm::Engine)];
     first.claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], any_caller: None });
-    place.store.append(first.clone().into()).await.unwrap();
-    place.store.append(first.clone().into()).await.unwrap();
-    place.store.append(append(run, 3, 1).into()).await.unwrap();
-    place.store.append(first.clone().into()).await.unwrap();
+    fixture.store.append(first.clone().into()).await.unwrap();
+    fixture.store.append(first.clone().into()).await.unwrap();
+    fixture.store.append(append(run, 3, 1).into()).await.unwrap();
+    fixture.store.append(first.clone().into()).await.unwrap();
     let together = append(run, 4, 1);
-    let (one, two) = tokio::join!(place.store.append(together.clone().into()), place.store.append(together.into()));
+    let (one, two) = tokio::join!(fixture.store.append(together.clone().into()), fixture.store.append(together.into()));
     assert_eq!((one, two), (Ok(()), Ok(())));
-    assert_eq!(seqs(&place.store, run).await, [1, 2, 3, 4]);
-    assert_eq!(place.store.run(run).await.unwrap().unwrap().seq, Seq(4), "a repeat does not turn the summary back");
+    assert_eq!(seqs(&fixture.store, run).await, [1, 2, 3, 4]);
+    assert_eq!(
+        fixture.store.run(run).await.unwrap().unwrap().seq,
+        Seq(4),
+        "a repeated append does not restore the earlier summary"
+    );
 }
 
-async fn an_append_without_events_is_refused(which: Which) {
-    let place = Place::new(which).await;
+async fn an_append_without_events_is_refused(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let mut empty = append(run_id(1), 1, 1);
     empty.events.clear();
-    assert!(matches!(place.store.append(empty.into()).await, Err(AppendError::Refused(_))));
-    assert_eq!(place.store.run(run_id(1)).await.unwrap(), None);
+    assert!(matches!(fixture.store.append(empty.into()).await, Err(AppendError::Refused(_))));
+    assert_eq!(fixture.store.run(run_id(1)).await.unwrap(), None);
 }
 
-async fn one_bad_append_fails_alone(which: Which) {
-    let place = Place::new(which).await;
-    place.store.append(append(run_id(1), 1, 1).into()).await.unwrap();
+async fn a_refused_append_does_not_fail_others_of_its_batch(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    fixture.store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     let bad = append(run_id(1), 1, 1);
     let unpinned = { Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(4), 1, 1) } };
     let taken = { Append { pins: vec![pin("1", Arm::Engine)], ..append(run_id(5), 1, 1) } };
     let done = futures_util::future::join_all([
-        place.store.append(append(run_id(2), 1, 2).into()),
-        place.store.append(bad.into()),
-        place.store.append(append(run_id(3), 1, 1).into()),
-        place.store.append(unpinned.into()),
-        place.store.append(taken.into()),
-        place.store.append(append(run_id(2), 3, 1).into()),
+        fixture.store.append(append(run_id(2), 1, 2).into()),
+        fixture.store.append(bad.into()),
+        fixture.store.append(append(run_id(3), 1, 1).into()),
+        fixture.store.append(unpinned.into()),
+        fixture.store.append(taken.into()),
+        fixture.store.append(append(run_id(2), 3, 1).into()),
     ])
     .await;
     let seq = Err(AppendError::Conflict(Conflict::Seq { stored: Seq(1) }));
     let pinned = Err(AppendError::Conflict(Conflict::Pin { key: pin("1", Arm::Engine).key, owner: Arm::Engine }));
     assert_eq!(done, [Ok(()), seq, Ok(()), Ok(()), pinned, Ok(())]);
-    assert_eq!(seqs(&place.store, run_id(2)).await, [1, 2, 3]);
-    assert_eq!(place.store.run(run_id(5)).await.unwrap(), None);
+    assert_eq!(seqs(&fixture.store, run_id(2)).await, [1, 2, 3]);
+    assert_eq!(fixture.store.run(run_id(5)).await.unwrap(), None);
 }
 
-async fn sixty_four_tasks_append_to_their_own_runs(which: Which) {
-    let place = Place::new(which).await;
+async fn sixty_four_tasks_append_to_their_own_runs(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let tasks: Vec<_> = (0..64)
         .map(|n| {
-            let store = place.store.clone();
+            let store = fixture.store.clone();
             tokio::spawn(async move {
                 for first in 1..=10 {
                     store.append(append(run_id(n), first, 1).into()).await.unwrap();
@@ -116,16 +120,16 @@ async fn sixty_four_tasks_append_to_their_own_runs(which: Which) {
         task.await.unwrap();
     }
     for n in 0..64 {
-        assert_eq!(seqs(&place.store, run_id(n)).await, (1..=10).collect::<Vec<_>>());
+        assert_eq!(seqs(&fixture.store, run_id(n)).await, (1..=10).collect::<Vec<_>>());
     }
 }
 
-async fn sixty_four_tasks_race_for_one_place(which: Which) {
-    let place = Place::new(which).await;
+async fn of_sixty_four_appends_of_one_seq_one_wins(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     for first in 1..=3 {
         let tasks: Vec<_> = (0..64)
             .map(|_| {
-                let store = place.store.clone();
+                let store = fixture.store.clone();
                 tokio::spawn(async move { store.append(append(run_id(1), first, 1).into()).await })
             })
             .collect();
@@ -138,50 +142,50 @@ async fn sixty_four_tasks_race_for_one_place(which: Which) {
         }
         assert_eq!(won, 1);
     }
-    assert_eq!(seqs(&place.store, run_id(1)).await, [1, 2, 3]);
+    assert_eq!(seqs(&fixture.store, run_id(1)).await, [1, 2, 3]);
 }
 
-async fn the_summary_is_the_last_one_given(which: Which) {
-    let place = Place::new(which).await;
+async fn the_summary_is_the_last_one_given(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let run = run_id(1);
-    place.store.append(append(run, 1, 1).into()).await.unwrap();
+    fixture.store.append(append(run, 1, 1).into()).await.unwrap();
     let mut last = append(run, 2, 1);
     last.summary.status = RunStatus::Failed;
     last.summary.note = Some("the bank said no".into());
-    place.store.append(last.clone().into()).await.unwrap();
-    assert_eq!(place.store.run(run).await.unwrap(), Some(last.summary));
+    fixture.store.append(last.clone().into()).await.unwrap();
+    assert_eq!(fixture.store.run(run).await.unwrap(), Some(last.summary));
 }
 
-/// Whether a run may go on after its end is the core's business.
-async fn what_comes_after_an_end_is_kept_in_order(which: Which) {
-    let place = Place::new(which).await;
+/// Whether a run may go on after its end is decided by the core, not by the store.
+async fn events_after_an_end_are_stored_in_order(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let run = run_id(1);
-    let ends = |first| standing(append(run, first, 1), RunStatus::Completed);
-    // In one batch, where the store makes batches: nobody awaits in between.
+    let ends = |first| with_status(append(run, first, 1), RunStatus::Completed);
+    // In one batch, where the store makes batches: none is awaited in between.
     let steps = [append(run, 1, 1), ends(2), append(run, 3, 1), ends(4)];
-    let done = futures_util::future::join_all(steps.map(|step| place.store.append(step.into()))).await;
+    let done = futures_util::future::join_all(steps.map(|step| fixture.store.append(step.into()))).await;
     assert_eq!(done, [Ok(()), Ok(()), Ok(()), Ok(())]);
-    place.store.append(append(run, 5, 2).into()).await.unwrap();
-    assert_eq!(seqs(&place.store, run).await, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(place.store.run(run).await.unwrap().map(|run| run.status), Some(RunStatus::Running));
+    fixture.store.append(append(run, 5, 2).into()).await.unwrap();
+    assert_eq!(seqs(&fixture.store, run).await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(fixture.store.run(run).await.unwrap().map(|run| run.status), Some(RunStatus::Running));
     let open = RunFilter { statuses: vec![RunStatus::Running], limit: 9, ..RunFilter::default() };
-    assert_eq!(place.store.runs(open).await.unwrap().len(), 1);
-    let gap = place.store.append(append(run, 8, 1).into()).await.unwrap_err();
+    assert_eq!(fixture.store.runs(open).await.unwrap().len(), 1);
+    let gap = fixture.store.append(append(run, 8, 1).into()).await.unwrap_err();
     assert!(matches!(gap, AppendError::Conflict(Conflict::Seq { stored: Seq(6) })), "{gap}");
 }
 
-async fn runs_are_listed_newest_first_by_filter(which: Which) {
-    let place = Place::new(which).await;
+async fn runs_are_listed_by_filter_newest_first(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     for n in 1..=6 {
         let mut one = append(run_id(n), 1, 1);
         one.summary.status = if n % 2 == 0 { RunStatus::Completed } else { RunStatus::Running };
         one.summary.mode = if n == 3 { Mode::Dark } else { Mode::Real };
         one.summary.route = (n != 5).then(|| RouteId::new("orders.create"));
         one.summary.workflow = WorkflowName::new(if n == 6 { "campaign" } else { "create-order" });
-        place.store.append(one.into()).await.unwrap();
+        fixture.store.append(one.into()).await.unwrap();
     }
     let list = async |filter: RunFilter| {
-        let runs = place.store.runs(filter).await.unwrap();
+        let runs = fixture.store.runs(filter).await.unwrap();
         runs.iter().map(|run| (1..=6).find(|n| run_id(*n) == run.run_id).unwrap()).collect::<Vec<_>>()
     };
     let all = RunFilter { limit: 100, ..RunFilter::default() };
@@ -196,9 +200,9 @@ async fn runs_are_listed_newest_first_by_filter(which: Which) {
     assert_eq!(list(RunFilter { route: Some(RouteId::new("orders.create")), limit: 3, ..all }).await, [6, 4, 3]);
 }
 
-async fn an_instance_has_one_owner(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn an_instance_has_one_owner(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     let with = |run, pins: Vec<NewPin>| Append { pins, ..append(run, 1, 1) };
     let taken = |id, owner| Err(AppendError::Conflict(Conflict::Pin { key: pin(id, Arm::Engine).key, owner }));
     store.append(with(run_id(1), vec![pin("1", Arm::Engine), pin("2", Arm::Legacy)]).into()).await.unwrap();
@@ -227,9 +231,9 @@ async fn an_instance_has_one_owner(which: Which) {
     assert_eq!(store.pin_counts().await.unwrap(), counts);
 }
 
-async fn a_retry_key_has_one_run(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn a_retry_key_has_one_run(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     let claim =
         |key: u8, request: u8| Some(Claim { key: RetryKey([key; 32]), request: [request; 32], any_caller: None });
     store.append(Arc::new(Append { claim: claim(1, 1), ..append(run_id(1), 1, 1) })).await.unwrap();
@@ -253,7 +257,7 @@ async fn a_retry_key_has_one_run(which: Which) {
     let held = |run| Err(AppendError::Conflict(Conflict::Claim { run, same_request: false }));
     let other = Append { claim: any(32, 31), ..append(run_id(6), 1, 1) };
     assert_eq!(store.append(other.into()).await, held(run_id(5)));
-    assert_eq!(store.first_try(RetryKey([32; 32])).await.unwrap(), None, "nothing of it is kept");
+    assert_eq!(store.first_try(RetryKey([32; 32])).await.unwrap(), None, "nothing of it is stored");
     assert_eq!(store.first_try(RetryKey([31; 32])).await.unwrap().unwrap().run, Some(run_id(5)));
     let one = Append { claim: any(33, 35), ..append(run_id(7), 1, 1) };
     let other = Append { claim: any(34, 35), ..append(run_id(8), 1, 1) };
@@ -279,10 +283,10 @@ async fn a_retry_key_has_one_run(which: Which) {
     assert_eq!(store.engine_tries(Some(keys[6]), 2).await.unwrap(), []);
 }
 
-async fn a_retry_key_runs_out(which: Which) {
+async fn a_retry_key_expires(which: StoreKind) {
     // With no window at all every key has run out as soon as it is there.
-    let place = Place::with(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
-    let store = &place.store;
+    let fixture = StoreFixture::with(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
+    let store = &fixture.store;
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [1; 32], any_caller: None });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
@@ -291,9 +295,9 @@ async fn a_retry_key_runs_out(which: Which) {
     assert_eq!(store.first_try(RetryKey([1; 32])).await.unwrap(), None);
 }
 
-async fn what_conflicts_leaves_nothing(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn an_append_with_a_conflict_stores_nothing(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     let claim = Some(Claim { key: RetryKey([7; 32]), request: [1; 32], any_caller: None });
     let bad = Append { pins: vec![pin("7", Arm::Engine)], claim, ..append(run_id(1), 1, 4) };
@@ -304,42 +308,42 @@ async fn what_conflicts_leaves_nothing(which: Which) {
     assert_eq!(store.run(run_id(1)).await.unwrap().unwrap().seq, Seq(1));
 }
 
-async fn dark_and_live_both_arrive(which: Which) {
-    let place = Place::new(which).await;
+async fn appends_of_both_priorities_are_stored(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let appends = (0..300).map(|n| {
         let priority = if n % 3 == 0 { Priority::Live } else { Priority::Dark };
-        place.store.append(Arc::new(Append { priority, ..append(run_id(n), 1, 2) }))
+        fixture.store.append(Arc::new(Append { priority, ..append(run_id(n), 1, 2) }))
     });
     let done = futures_util::future::join_all(appends).await;
     assert!(done.iter().all(Result::is_ok));
-    assert_eq!(place.store.runs(RunFilter { limit: 1_000, ..RunFilter::default() }).await.unwrap().len(), 300);
+    assert_eq!(fixture.store.runs(RunFilter { limit: 1_000, ..RunFilter::default() }).await.unwrap().len(), 300);
 }
 
-async fn a_large_append_arrives_whole(which: Which) {
-    let place = Place::new(which).await;
-    place.store.append(append(run_id(1), 1, 1_300).into()).await.unwrap();
-    place.store.append(append(run_id(1), 1_301, 513).into()).await.unwrap();
-    assert_eq!(seqs(&place.store, run_id(1)).await, (1..=1_813).collect::<Vec<_>>());
+async fn a_large_append_is_stored_completely(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    fixture.store.append(append(run_id(1), 1, 1_300).into()).await.unwrap();
+    fixture.store.append(append(run_id(1), 1_301, 513).into()).await.unwrap();
+    assert_eq!(seqs(&fixture.store, run_id(1)).await, (1..=1_813).collect::<Vec<_>>());
 }
 
-async fn a_closed_store_refuses(which: Which) {
-    let place = Place::new(which).await;
-    let handed_in = place.store.append(append(run_id(1), 1, 1).into());
-    place.store.close().await;
+async fn a_closed_store_refuses(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let handed_in = fixture.store.append(append(run_id(1), 1, 1).into());
+    fixture.store.close().await;
     handed_in.await.unwrap();
-    assert!(!place.store.healthy());
-    assert!(matches!(place.store.append(append(run_id(1), 2, 1).into()).await, Err(AppendError::Refused(_))));
-    place.store.close().await;
+    assert!(!fixture.store.healthy());
+    assert!(matches!(fixture.store.append(append(run_id(1), 2, 1).into()).await, Err(AppendError::Refused(_))));
+    fixture.store.close().await;
 }
 
 /// A store of one process knows when its newest event happened; one that is shared, what time it is.
-async fn a_store_knows_the_time(which: Which) {
-    let place = Place::new(which).await;
-    place.store.append(append(run_id(1), 1, 5).into()).await.unwrap();
-    match (which, place.store.time().await.unwrap()) {
-        (Which::Memory, StoreTime::NewestEvent(None)) => {} // it is empty when its process starts
-        (Which::Sqlite, StoreTime::NewestEvent(Some(newest))) => assert_eq!(newest, at(5)),
-        (Which::Postgres, StoreTime::Now(there)) => {
+async fn a_store_knows_the_time(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    fixture.store.append(append(run_id(1), 1, 5).into()).await.unwrap();
+    match (which, fixture.store.time().await.unwrap()) {
+        (StoreKind::Memory, StoreTime::NewestEvent(None)) => {} // it is empty when its process starts
+        (StoreKind::Sqlite, StoreTime::NewestEvent(Some(newest))) => assert_eq!(newest, at(5)),
+        (StoreKind::Postgres, StoreTime::Now(there)) => {
             let apart = there.duration_since(Timestamp::now()).abs();
             assert!(apart < SignedDuration::from_secs(10), "{there}: it runs on the same machine");
         }
@@ -347,14 +351,14 @@ async fn a_store_knows_the_time(which: Which) {
     }
 }
 
-async fn a_restart_finds_all(which: Which) {
-    let mut place = Place::new(which).await;
+async fn everything_is_read_after_a_restart(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], any_caller: None });
     let first = Append { pins: vec![pin("17", Arm::Engine)], claim, ..append(run_id(1), 1, 2) };
-    place.store.append(first.clone().into()).await.unwrap();
-    let secret = place.store.secret().await.unwrap();
-    place.reopen().await;
-    let store = &place.store;
+    fixture.store.append(first.clone().into()).await.unwrap();
+    let secret = fixture.store.secret().await.unwrap();
+    fixture.reopen().await;
+    let store = &fixture.store;
     assert_eq!(seqs(store, run_id(1)).await, [1, 2]);
     assert_eq!(store.run(run_id(1)).await.unwrap(), Some(first.summary.clone()));
     assert_eq!(store.pin(pin("17", Arm::Engine).key).await.unwrap().unwrap().run, Some(run_id(1)));

@@ -1,4 +1,4 @@
-//! Lists of runs: what any mixture of filters finds, and how long that takes in a store full of runs.
+//! Lists of runs: what combinations of filters find, and how long that takes in a store of many runs.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use super::*;
 use crate::store::{RunFilter, Store};
 
 on_every_store! {
-    every_mixture_of_filters_finds_its_runs,
+    every_combination_of_filters_finds_its_runs,
 }
 
-/// Every mixture of filters gives what looking at all runs gives.
-async fn every_mixture_of_filters_finds_its_runs(which: Which) {
-    let place = Place::new(which).await;
+/// Every combination of filters returns what filtering all runs returns.
+async fn every_combination_of_filters_finds_its_runs(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let statuses = [
         RunStatus::Running,
         RunStatus::Completed,
@@ -29,7 +29,7 @@ async fn every_mixture_of_filters_finds_its_runs(which: Which) {
         one.summary.route = (n % 4 != 0).then(|| RouteId::new(if n % 4 == 1 { "one" } else { "two" }));
         one.summary.workflow = WorkflowName::new(if n % 3 == 0 { "a" } else { "b" });
         all.insert(0, one.summary.clone());
-        place.store.append(one.into()).await.unwrap();
+        fixture.store.append(one.into()).await.unwrap();
     }
     let open = RunStatus::OPEN.to_vec();
     let mixed = vec![RunStatus::Failed, RunStatus::Running];
@@ -62,23 +62,23 @@ async fn every_mixture_of_filters_finds_its_runs(which: Which) {
                             .take(limit)
                             .cloned()
                             .collect();
-                        assert_eq!(place.store.runs(filter.clone()).await.unwrap(), expected, "{filter:?}");
+                        assert_eq!(fixture.store.runs(filter.clone()).await.unwrap(), expected, "{filter:?}");
                     }
                 }
             }
         }
     }
     let counts = [(RunStatus::Running, 8), (RunStatus::WaitingSignal, 8), (RunStatus::Paused, 8)];
-    assert_eq!(place.store.open_runs().await.unwrap(), counts, "what has not ended");
-    place.store.append(standing(append(run_id(0), 2, 1), RunStatus::Paused).into()).await.unwrap();
-    place.store.append(standing(append(run_id(3), 2, 1), RunStatus::Failed).into()).await.unwrap();
+    assert_eq!(fixture.store.open_runs().await.unwrap(), counts, "runs that have not ended");
+    fixture.store.append(with_status(append(run_id(0), 2, 1), RunStatus::Paused).into()).await.unwrap();
+    fixture.store.append(with_status(append(run_id(3), 2, 1), RunStatus::Failed).into()).await.unwrap();
     let counts = [(RunStatus::Running, 7), (RunStatus::WaitingSignal, 8), (RunStatus::Paused, 8)];
-    assert_eq!(place.store.open_runs().await.unwrap(), counts, "what moved since");
+    assert_eq!(fixture.store.open_runs().await.unwrap(), counts, "after two changes");
     let paused = RunFilter { statuses: vec![RunStatus::Paused], limit: 99, ..RunFilter::default() };
-    assert_eq!(place.store.runs(paused).await.unwrap().last().map(|run| run.run_id), Some(run_id(0)));
+    assert_eq!(fixture.store.runs(paused).await.unwrap().last().map(|run| run.run_id), Some(run_id(0)));
 }
 
-/// Everything that may be asked for, and mixtures that find nothing.
+/// Every filter, and combinations that find nothing.
 pub(super) fn filters() -> Vec<(&'static str, RunFilter)> {
     let all = RunFilter { limit: 51, ..RunFilter::default() };
     let of = |statuses: &[RunStatus]| RunFilter { statuses: statuses.to_vec(), ..all.clone() };
@@ -132,7 +132,7 @@ pub(super) async fn listed(store: &impl Store) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn a_hundred_thousand_runs_in_postgresql() {
-    if !Which::Postgres.is_here() {
+    if !StoreKind::Postgres.is_installed() {
         return;
     }
     let database = super::cluster::shared().unwrap().database();
@@ -142,7 +142,7 @@ async fn a_hundred_thousand_runs_in_postgresql() {
         let store = store.clone();
         tokio::spawn(async move {
             for n in (0..100_000).filter(|n| n % 64 == caller) {
-                let mut run = answered(run_id(n), past(n));
+                let mut run = completed_run(run_id(n), past(n));
                 if n % 10 == 0 {
                     run.summary.status = RunStatus::Failed;
                 }

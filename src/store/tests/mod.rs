@@ -1,28 +1,28 @@
-//! What every store must fulfil, run on each of them.
+//! The contract of a store, tested on each of them.
 
-mod beside;
-mod between;
 mod check;
 mod contract;
-mod disk;
-mod kill;
+mod coordination;
+mod defaults;
+mod disk_faults;
 mod lists;
 mod model;
 mod ownership;
 mod pending_runs;
 mod postgres;
 mod power;
+mod process_kill;
 mod purge;
 mod rate;
+mod records;
 mod retention;
 mod run_snapshots;
 mod sqlite;
 pub(crate) mod through;
-mod trouble;
+mod unavailable;
 mod upgrade;
-mod usual;
 
-/// The servers that the end-to-end tests use too.
+/// The PostgreSQL server that the integration tests use too.
 #[path = "../../../tests/it/support/postgres_server.rs"]
 mod cluster;
 
@@ -41,26 +41,26 @@ use crate::workflow::{
     AnswerEvent, AnswerRecord, EndingEvent, Event, Mode, Payload, RunStarted, RunStatus, RunSummary, StepEvent, fold,
 };
 
-/// Which store a case runs on.
+/// The store on which a case runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Which {
+pub(crate) enum StoreKind {
     Memory,
     Sqlite,
     Postgres,
 }
 
-impl Which {
-    /// Whether this machine has it: PostgreSQL comes with a package.
-    pub(crate) fn is_here(self) -> bool {
-        let here = !matches!(self, Which::Postgres) || cluster::shared().is_some();
-        if !here {
+impl StoreKind {
+    /// Whether this machine has it: PostgreSQL is a separate package.
+    pub(crate) fn is_installed(self) -> bool {
+        let is_installed = !matches!(self, StoreKind::Postgres) || cluster::shared().is_some();
+        if !is_installed {
             println!("not tried: PostgreSQL is not installed");
         }
-        here
+        is_installed
     }
 }
 
-/// Every store: all that the contract's tests and the model know of them.
+/// Calls a macro for each store.
 macro_rules! every_store {
     ($each:ident $args:tt) => {
         $each!(memory, Memory, $args);
@@ -70,80 +70,80 @@ macro_rules! every_store {
 }
 pub(crate) use every_store;
 
-/// A store and what it lives in.
-pub(crate) struct Place {
+/// An open store, and the storage behind it.
+pub(crate) struct StoreFixture {
     pub(crate) store: SharedStore,
     limits: Limits,
-    home: Home,
+    storage: Storage,
 }
 
-/// What outlives a store that is closed.
-enum Home {
+/// What remains when the store is closed.
+enum Storage {
     /// Nothing.
-    Process,
+    Memory,
     Folder(tempfile::TempDir),
     Database(cluster::Database),
 }
 
-impl Home {
-    async fn new(which: Which) -> Self {
+impl Storage {
+    async fn new(which: StoreKind) -> Self {
         match which {
-            Which::Memory => Home::Process,
-            Which::Sqlite => Home::Folder(tempfile::tempdir().unwrap()),
-            Which::Postgres => Home::Database(cluster::shared().unwrap().database()),
+            StoreKind::Memory => Storage::Memory,
+            StoreKind::Sqlite => Storage::Folder(tempfile::tempdir().unwrap()),
+            StoreKind::Postgres => Storage::Database(cluster::shared().unwrap().database()),
         }
     }
 
     async fn open(&self, limits: &Limits) -> SharedStore {
         match self {
-            Home::Process => Arc::new(MemoryStore::with_limits(limits)),
-            Home::Folder(dir) => Arc::new(SqliteStore::open(dir.path().join("test.db"), limits).await.unwrap()),
-            Home::Database(database) => {
+            Storage::Memory => Arc::new(MemoryStore::with_limits(limits)),
+            Storage::Folder(dir) => Arc::new(SqliteStore::open(dir.path().join("test.db"), limits).await.unwrap()),
+            Storage::Database(database) => {
                 Arc::new(PostgresStore::open(&Secret::new(database.url()), None, limits).await.unwrap())
             }
         }
     }
 }
 
-impl Place {
-    pub(crate) async fn new(which: Which) -> Self {
+impl StoreFixture {
+    pub(crate) async fn new(which: StoreKind) -> Self {
         Self::with(which, Limits::default()).await
     }
 
-    pub(crate) async fn with(which: Which, limits: Limits) -> Self {
-        let home = Home::new(which).await;
-        Self { store: home.open(&limits).await, limits, home }
+    pub(crate) async fn with(which: StoreKind, limits: Limits) -> Self {
+        let storage = Storage::new(which).await;
+        Self { store: storage.open(&limits).await, limits, storage }
     }
 
     /// The database's file, where there is one.
     pub(crate) fn file(&self) -> Option<std::path::PathBuf> {
-        match &self.home {
-            Home::Process | Home::Database(_) => None,
-            Home::Folder(dir) => Some(dir.path().join("test.db")),
+        match &self.storage {
+            Storage::Memory | Storage::Database(_) => None,
+            Storage::Folder(dir) => Some(dir.path().join("test.db")),
         }
     }
 
     /// As after a restart; the memory store has none.
     pub(crate) async fn reopen(&mut self) {
-        if !matches!(self.home, Home::Process) {
+        if !matches!(self.storage, Storage::Memory) {
             self.store.close().await;
-            self.store = self.home.open(&self.limits).await;
+            self.store = self.storage.open(&self.limits).await;
         }
     }
 }
 
 #[test]
-fn what_finds_newer_events_knows_the_newest_version() {
-    // The index of newer events is made for one version: another one needs a step that makes it anew.
+fn the_index_of_newer_events_is_made_for_the_current_version() {
+    // The index is created for one version: a new version needs a migration that creates it again.
     assert_eq!(Event::VERSION, 2);
 }
 
-/// Some fact of a run; different for different numbers.
+/// An event; different for different numbers.
 pub(crate) fn test_event(n: u64) -> Event {
     Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(json!({ "n": n })) })
 }
 
-/// A time, `n` seconds into the test's world.
+/// The time `n` seconds after the start of the tests' time.
 pub(crate) fn at(n: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + n).unwrap()
 }
@@ -153,7 +153,7 @@ pub(crate) fn run_id(n: u64) -> RunId {
     RunId(Uuid::from_u64_pair(0x0190_0000_0000_7000 + (n << 16), 0x8000_0000_0000_0000 + n))
 }
 
-/// A summary of a run that stands at a seq.
+/// The summary of a run whose last event has this number.
 pub(crate) fn summary(run: RunId, seq: u64) -> RunSummary {
     RunSummary {
         run_id: run,
@@ -173,7 +173,7 @@ pub(crate) fn summary(run: RunId, seq: u64) -> RunSummary {
     }
 }
 
-/// Events `first..first + count` of a run, with nothing beside them.
+/// An append of the events `first..first + count` of a run, without pins, locks and the like.
 pub(crate) fn append(run: RunId, first: u64, count: u64) -> Append {
     Append {
         run_id: run,
@@ -200,13 +200,13 @@ pub(crate) fn worker(n: u128) -> WorkerId {
     WorkerId(Uuid::from_u128(n))
 }
 
-/// The same append, after which the run stands so.
-pub(crate) fn standing(append: Append, status: RunStatus) -> Append {
+/// The same append with another status.
+pub(crate) fn with_status(append: Append, status: RunStatus) -> Append {
     Append { summary: RunSummary { status, ..append.summary }, ..append }
 }
 
-/// The first fact of a run.
-pub(crate) fn born(run: RunId, at: Timestamp) -> Event {
+/// The first event of a run.
+pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
     Event::RunStarted(Arc::new(RunStarted {
         run,
         workflow: "create-order".into(),
@@ -231,12 +231,12 @@ pub(crate) fn born(run: RunId, at: Timestamp) -> Event {
     }))
 }
 
-/// A whole run, with a request and an answer.
-pub(crate) fn answered(run: RunId, at: Timestamp) -> Append {
+/// All events of a completed run, with a request and an answer.
+pub(crate) fn completed_run(run: RunId, at: Timestamp) -> Append {
     let body = Payload::Text(r#"{"id":"17"}"#.into());
     let answer = Arc::new(AnswerRecord { status: 201, headers: Vec::new(), body });
     let events = vec![
-        (at, born(run, at)),
+        (at, run_started(run, at)),
         (at, test_event(1)),
         (at, Event::Answer(AnswerEvent::Responded { answer, pin: None })),
         (at, Event::Ending(EndingEvent::Completed {})),
@@ -251,7 +251,7 @@ pub(crate) fn pin(id: &str, arm: Arm) -> NewPin {
 }
 
 /// A message about a run.
-pub(crate) fn notice(run: RunId, n: u64) -> WebhookMessage {
+pub(crate) fn webhook_message(run: RunId, n: u64) -> WebhookMessage {
     WebhookMessage {
         number: 0,
         run,
@@ -264,7 +264,7 @@ pub(crate) fn notice(run: RunId, n: u64) -> WebhookMessage {
     }
 }
 
-/// The seqs that are stored of a run.
+/// The numbers of the stored events of a run.
 pub(crate) async fn seqs(store: &SharedStore, run: RunId) -> Vec<u64> {
     store.events(run, Seq::FIRST).await.unwrap().iter().map(|event| event.seq.0).collect()
 }
@@ -284,8 +284,8 @@ macro_rules! on_one_store {
                 #[tokio::test]
                 $(#[$meta])*
                 async fn $case() {
-                    if super::super::Which::$which.is_here() {
-                        super::$case(super::super::Which::$which).await
+                    if super::super::StoreKind::$which.is_installed() {
+                        super::$case(super::super::StoreKind::$which).await
                     }
                 }
             )*

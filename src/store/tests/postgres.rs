@@ -1,4 +1,4 @@
-//! What only a server, a line to it, and another process on it can get wrong.
+//! Cases that exist only with a server, a connection to it, and other processes on it.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -12,11 +12,11 @@ use super::cluster::{Database, shared};
 use super::*;
 use crate::store::{AppendError, LockChange, OwnedRun, RunFilter, StoreError, StoreNotification, TakeResult};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A database, where there is a server.
 fn database() -> Option<Database> {
-    Which::Postgres.is_here().then(|| shared().unwrap().database())
+    StoreKind::Postgres.is_installed().then(|| shared().unwrap().database())
 }
 
 async fn try_open(url: &str, limits: &Limits) -> Result<SharedStore, StoreError> {
@@ -28,7 +28,7 @@ async fn open(database: &Database) -> SharedStore {
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+    tokio::time::timeout(TIMEOUT, future).await.unwrap_or_else(|_| panic!("waited {TIMEOUT:?} for {what}"))
 }
 
 fn by(append: Append, n: u128, fence: u64) -> Append {
@@ -36,7 +36,7 @@ fn by(append: Append, n: u128, fence: u64) -> Append {
 }
 
 #[tokio::test]
-async fn two_processes_share_runs_and_the_one_that_slept_is_shut_out() {
+async fn two_processes_share_runs_and_one_whose_lease_lapsed_is_fenced() {
     let Some(database) = database() else { return };
     let (one, two) = (open(&database).await, open(&database).await);
     assert_eq!(one.secret().await.unwrap(), two.secret().await.unwrap());
@@ -49,7 +49,7 @@ async fn two_processes_share_runs_and_the_one_that_slept_is_shut_out() {
     assert_eq!(two.owner(run_id(2)).await.unwrap(), None);
     assert_eq!(two.take_due(worker(2), 9).await.unwrap(), []);
 
-    // It sleeps past its time: by the server's clock, whatever ours says.
+    // Its lease lapses, by the server's clock.
     one.heartbeat(worker(1), "one".into(), Duration::ZERO).await.unwrap();
     assert_eq!(two.owner(run_id(1)).await.unwrap(), None);
     let taken = two.take_due(worker(2), 9).await.unwrap();
@@ -62,7 +62,7 @@ async fn two_processes_share_runs_and_the_one_that_slept_is_shut_out() {
 }
 
 #[tokio::test]
-async fn two_processes_never_hold_one_lock_and_never_pin_one_instance() {
+async fn two_processes_never_hold_the_same_lock_or_pin_the_same_instance() {
     let Some(database) = database() else { return };
     let stores = [open(&database).await, open(&database).await];
     let tasks: Vec<_> = (0..40_u64)
@@ -72,10 +72,10 @@ async fn two_processes_never_hold_one_lock_and_never_pin_one_instance() {
                 let locks = vec![LockChange::Queue { name: "l".into(), step: "s".into(), item: None }];
                 let pins = vec![pin(&(n / 4).to_string(), Arm::Engine)];
                 store.append(Arc::new(Append { locks, ..append(run_id(n), 1, 1) })).await.unwrap();
-                // Whoever was told that it stands there sees everybody who came before it.
+                // Once its append is acknowledged, a process sees all steps that are queued before its own.
                 let before = store.locks(None, 99).await.unwrap();
-                let place = before.iter().position(|row| row.run == run_id(n)).unwrap();
-                let ahead: Vec<RunId> = before[..place].iter().map(|row| row.run).collect();
+                let position = before.iter().position(|row| row.run == run_id(n)).unwrap();
+                let ahead: Vec<RunId> = before[..position].iter().map(|row| row.run).collect();
                 let pinned = store.append(Arc::new(Append { pins, ..append(run_id(n), 2, 1) })).await;
                 (ahead, pinned)
             })
@@ -92,37 +92,37 @@ async fn two_processes_never_hold_one_lock_and_never_pin_one_instance() {
     }
     assert_eq!(pinned, 10, "each instance has one owner");
     let whole: Vec<RunId> = stores[0].locks(None, 99).await.unwrap().iter().map(|row| row.run).collect();
-    assert!(queues.iter().all(|ahead| whole.starts_with(ahead)), "nobody comes in before somebody who stands there");
+    assert!(queues.iter().all(|ahead| whole.starts_with(ahead)), "no step is queued before one that was acknowledged");
 }
 
 #[tokio::test]
-async fn news_reach_the_other_process() {
+async fn notifications_reach_the_other_process() {
     let Some(database) = database() else { return };
     let (one, two) = (open(&database).await, open(&database).await);
-    let mut news = two.notifications();
+    let mut notifications = two.notifications();
     let mut run = 0;
-    // It may not listen yet: then it hears of a later one.
-    within("news", async {
+    // It may not listen yet: then it gets a later one.
+    within("a notification", async {
         loop {
             run += 1;
-            one.append(standing(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
-            if let Ok(Ok(heard)) = tokio::time::timeout(Duration::from_millis(100), news.recv()).await {
-                assert!(matches!(heard, StoreNotification::Ended(_)), "{heard:?}");
+            one.append(with_status(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
+            if let Ok(Ok(received)) = tokio::time::timeout(Duration::from_millis(100), notifications.recv()).await {
+                assert!(matches!(received, StoreNotification::Ended(_)), "{received:?}");
                 break;
             }
         }
     })
     .await;
-    // Its connection is ended: it listens again by itself.
+    // Its connection is terminated: it listens again by itself.
     database.query("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'");
-    within("news again", async {
+    within("a further notification", async {
         loop {
             run += 1;
-            one.append(standing(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
-            let heard = tokio::time::timeout(Duration::from_millis(100), async {
-                while news.recv().await != Ok(StoreNotification::Ended(run_id(run))) {}
+            one.append(with_status(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
+            let received = tokio::time::timeout(Duration::from_millis(100), async {
+                while notifications.recv().await != Ok(StoreNotification::Ended(run_id(run))) {}
             });
-            if heard.await.is_ok() {
+            if received.await.is_ok() {
                 break;
             }
         }
@@ -131,7 +131,7 @@ async fn news_reach_the_other_process() {
 }
 
 #[tokio::test]
-async fn names_with_odd_characters_come_back_as_they_were() {
+async fn names_with_unusual_characters_are_read_as_they_were_written() {
     let Some(database) = database() else { return };
     let store = open(&database).await;
     let odd = "a\0b\u{1a}c\n\"";
@@ -147,7 +147,7 @@ async fn names_with_odd_characters_come_back_as_they_were() {
 }
 
 #[tokio::test]
-async fn a_name_may_be_long_and_a_check_finds_what_is_wrong() {
+async fn long_names_are_stored_and_a_check_finds_damage() {
     let Some(database) = database() else { return };
     let url = Secret::new(database.url());
     assert!(PostgresStore::check(&url, None, &Limits::default()).await.unwrap_err().0.contains("no store"));
@@ -156,11 +156,11 @@ async fn a_name_may_be_long_and_a_check_finds_what_is_wrong() {
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     let long: String = (0..9_000).map(|_| fastrand::alphanumeric()).collect();
     let queue = LockChange::Queue { name: long.clone(), step: "s".into(), item: None };
-    let events = vec![(at(1), born(run_id(1), at(1)))];
+    let events = vec![(at(1), run_started(run_id(1), at(1)))];
     let summary = fold([&events[0].1]).unwrap().summary(at(1));
     let opening = Append { events, summary, locks: vec![queue], ..append(run_id(1), 1, 1) };
     store.append(Arc::new(opening)).await.unwrap();
-    let mut large = answered(run_id(2), at(2));
+    let mut large = completed_run(run_id(2), at(2));
     let output = Arc::new(json!("x".repeat(50_000)));
     large.events[1].1 = Event::Step(StepEvent::Computed { step: "a".into(), output });
     large.pins = vec![pin(&long, Arm::Engine)];
@@ -182,7 +182,7 @@ async fn a_name_may_be_long_and_a_check_finds_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_or_too_new_is_refused_and_the_password_is_not_told() {
+async fn a_foreign_or_newer_schema_is_refused_without_showing_the_password() {
     let Some(database) = database() else { return };
     let limits = Limits { store_connect_ms: 500, ..Limits::default() };
     let refused = async |url: String| try_open(&url, &limits).await.err().unwrap().0;
@@ -214,7 +214,7 @@ async fn what_is_not_ours_or_too_new_is_refused_and_the_password_is_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_are_ended_all_the_time_lose_and_repeat_nothing() {
+async fn terminated_sessions_lose_and_repeat_nothing() {
     let Some(database) = database() else { return };
     let store = open(&database).await;
     let ended = Arc::new(AtomicU64::new(0));
@@ -224,7 +224,7 @@ async fn sessions_that_are_ended_all_the_time_lose_and_repeat_nothing() {
             let (store, stop) = (store.clone(), stop.clone());
             tokio::spawn(async move {
                 let mut next = 1;
-                let mut told: BTreeMap<&str, u64> = BTreeMap::new();
+                let mut results: BTreeMap<&str, u64> = BTreeMap::new();
                 while !stop.is_cancelled() {
                     let one = append(run_id(n), next, 2);
                     loop {
@@ -235,7 +235,7 @@ async fn sessions_that_are_ended_all_the_time_lose_and_repeat_nothing() {
                             Err(AppendError::Unavailable(_)) => "unavailable",
                             Err(error) => panic!("run {n} at {next}: {error}"),
                         };
-                        *told.entry(name).or_default() += 1;
+                        *results.entry(name).or_default() += 1;
                         if done.is_ok() {
                             break;
                         }
@@ -245,7 +245,7 @@ async fn sessions_that_are_ended_all_the_time_lose_and_repeat_nothing() {
                         store.runs(RunFilter { limit: 5, ..RunFilter::default() }).await.unwrap();
                     }
                 }
-                (next - 1, told)
+                (next - 1, results)
             })
         })
         .collect();
@@ -257,18 +257,18 @@ async fn sessions_that_are_ended_all_the_time_lose_and_repeat_nothing() {
     stop.cancel();
     let mut all: BTreeMap<&str, u64> = BTreeMap::new();
     for (n, task) in (0..).zip(tasks) {
-        let (last, told) = within("a caller", task).await.unwrap();
+        let (last, results) = within("a caller", task).await.unwrap();
         assert_eq!(seqs(&store, run_id(n)).await, (1..=last).collect::<Vec<_>>());
-        told.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);
+        results.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);
     }
     let ended = ended.load(Ordering::Relaxed);
     assert!(ended > 0);
-    println!("sessions ended {ended}, appends told {all:?}, lost or repeated 0");
+    println!("sessions ended {ended}, results of appends {all:?}, lost or repeated 0");
     store.close().await;
 }
 
-/// A line to the server that loses replies: the server has done what was asked, and nobody hears of it.
-async fn bad_line(database: &Database, seed: u64, cuts: Arc<AtomicU64>) -> String {
+/// A connection to the server that loses replies: the server has executed the statement, and the client does not know.
+async fn lossy_connection(database: &Database, seed: u64, cuts: Arc<AtomicU64>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let socket = database.socket().join(".s.PGSQL.5432");
@@ -278,16 +278,16 @@ async fn bad_line(database: &Database, seed: u64, cuts: Arc<AtomicU64>) -> Strin
             // The first replies let a connection come up.
             let (replies, cuts) = (random.u64(10..60), cuts.clone());
             let server = UnixStream::connect(&socket).await.unwrap();
-            tokio::spawn(async move { carry(client, server, replies, &cuts).await });
+            tokio::spawn(async move { forward(client, server, replies, &cuts).await });
         }
     });
     format!("postgres://postgres@127.0.0.1:{port}/{}?sslmode=disable", database.name())
 }
 
-async fn carry(client: TcpStream, server: UnixStream, mut replies: u64, cuts: &AtomicU64) {
+async fn forward(client: TcpStream, server: UnixStream, mut replies: u64, cuts: &AtomicU64) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let asked = tokio::spawn(async move {
+    let requests = tokio::spawn(async move {
         let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
     });
     let mut buffer = vec![0; 64 << 10];
@@ -301,16 +301,16 @@ async fn carry(client: TcpStream, server: UnixStream, mut replies: u64, cuts: &A
             break;
         }
     }
-    asked.abort();
+    requests.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_append_was_told_is_true_where_replies_are_lost() {
+async fn the_result_of_an_append_is_true_when_replies_are_lost() {
     let Some(database) = database() else { return };
     let seed = fastrand::u64(..);
     let cuts = Arc::new(AtomicU64::new(0));
     let sure = open(&database).await;
-    let url = bad_line(&database, seed, cuts.clone()).await;
+    let url = lossy_connection(&database, seed, cuts.clone()).await;
     let limits = Limits { store_connect_ms: 2_000, store_statement_ms: 2_000, ..Limits::default() };
     // The first connections may be cut while they come up.
     let store = within("the store to open", async {
@@ -359,7 +359,7 @@ async fn what_an_append_was_told_is_true_where_replies_are_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_hangs_holds_nobody_up_for_long_and_is_not_guessed_about() {
+async fn an_append_on_a_hanging_session_times_out_as_unknown() {
     let Some(database) = database() else { return };
     let sure = open(&database).await;
     let limits = Limits { store_connect_ms: 500, store_statement_ms: 500, store_lock_ms: 300, ..Limits::default() };
@@ -373,8 +373,8 @@ async fn a_session_that_hangs_holds_nobody_up_for_long_and_is_not_guessed_about(
     }
     let begun = std::time::Instant::now();
     let two = append(run_id(1), 2, 1);
-    let told = within("an answer", store.append(two.clone().into())).await;
-    assert!(matches!(told, Err(AppendError::Unavailable(_))), "{told:?}");
+    let results = within("an answer", store.append(two.clone().into())).await;
+    assert!(matches!(results, Err(AppendError::Unavailable(_))), "{results:?}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(!store.healthy());
     // Nothing is begun on a new session while the old one may still do what it was asked.

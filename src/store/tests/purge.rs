@@ -1,4 +1,4 @@
-//! Appends go on while old runs go, and a store full of them is quick to open and to list.
+//! Appends go on while old runs are purged, and a store of many runs opens and lists quickly.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ async fn fill(store: &Arc<SqliteStore>, runs: std::ops::Range<u64>) {
         let (store, runs) = (store.clone(), runs.clone());
         tokio::spawn(async move {
             for n in runs.filter(|n| n % CALLERS == caller) {
-                let mut run = answered(run_id(n), past(n));
+                let mut run = completed_run(run_id(n), past(n));
                 if n % 10 == 0 {
                     run.summary.status = RunStatus::Failed;
                 }
@@ -33,7 +33,7 @@ async fn fill(store: &Arc<SqliteStore>, runs: std::ops::Range<u64>) {
     }
 }
 
-/// How long appends take until something is done: median, 99 of 100, the longest, and how many.
+/// The latencies of appends while a future runs: p50, p99, maximum, and their number.
 async fn appends_until<T>(
     store: &Arc<SqliteStore>,
     first: u64,
@@ -67,7 +67,7 @@ async fn appends_until<T>(
     ([at(50), at(99), at(100)], waits.len(), done)
 }
 
-/// As the background task does it, with shorter rests.
+/// Purges as the background task does, with shorter pauses.
 async fn purge_all(store: &Arc<SqliteStore>) -> u64 {
     let mut gone = 0;
     for status in [RunStatus::Completed, RunStatus::Failed] {
@@ -106,7 +106,7 @@ async fn measured(runs: u64, alone: Duration) -> ([Duration; 3], [Duration; 3]) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_hardly_notice_a_purge() {
+async fn a_purge_hardly_delays_appends() {
     let (without, with) = measured(1_000, Duration::from_secs(1)).await;
     // A wide bound, since everything else runs beside it: a purge in one piece would take far longer.
     let bound = (without[1] * 10).max(Duration::from_millis(100));

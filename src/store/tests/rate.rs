@@ -46,12 +46,12 @@ fn cpu() -> Duration {
 }
 
 /// Ours, and how many events went into one commit on average.
-async fn ours(which: Which, callers: u64, events: u64) -> (Seen, f64) {
+async fn ours(which: StoreKind, callers: u64, events: u64) -> (Seen, f64) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let place = {
         let _here = metrics::set_default_local_recorder(&recorder);
-        Place::new(which).await
+        StoreFixture::new(which).await
     };
     let (begin, used) = (Instant::now(), cpu());
     let tasks: Vec<_> = (0..callers)
@@ -146,7 +146,7 @@ async fn events_a_second() {
     for (callers, events) in [(1, 1), (1, 4), (32, 1), (128, 1), (128, 4)] {
         let mut ratios = Vec::new();
         for _ in 0..ROUNDS {
-            let (mine, batch) = ours(Which::Sqlite, callers, events).await;
+            let (mine, batch) = ours(StoreKind::Sqlite, callers, events).await;
             let bare = control((batch.round() as u64).max(1)).await;
             ratios.push(mine.rate / bare.rate);
             println!(
@@ -206,11 +206,11 @@ async fn postgres_control(batch: u64) -> Seen {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn events_a_second_on_postgresql() {
-    if !Which::Postgres.is_here() {
+    if !StoreKind::Postgres.is_installed() {
         return;
     }
     for (callers, events) in [(1, 1), (32, 1), (128, 1), (128, 4)] {
-        let (mine, batch) = ours(Which::Postgres, callers, events).await;
+        let (mine, batch) = ours(StoreKind::Postgres, callers, events).await;
         let bare = postgres_control((batch.round() as u64).max(1)).await;
         println!(
             "PostgreSQL, callers {callers}, events an append {events}: {:.0} events/s (append p50 {:?}, p99 {:?}), \

@@ -1,16 +1,16 @@
-//! What goes when it is old, and what stays.
+//! What a purge removes, and what it keeps.
 
 use super::*;
 use crate::flag::RetryKey;
 use crate::store::{Claim, Purged, Remains, RunFilter, StoredEvent};
 
 on_every_store! {
-    old_runs_go_by_status_longest_ended_first,
-    a_pinned_run_leaves_its_summary_and_what_remains,
-    a_run_whose_retry_key_has_not_run_out_stays,
-    a_child_stays_until_its_parent_has_ended,
-    what_was_purged_stays_purged_after_a_restart,
-    large_parts_of_events_come_back_as_they_were,
+    old_runs_are_purged_by_status_longest_ended_first,
+    a_purged_run_with_a_pin_keeps_summary_and_remains,
+    a_run_whose_retry_key_has_not_expired_is_not_purged,
+    a_child_is_not_purged_before_its_parent_has_ended,
+    purged_runs_stay_purged_after_a_restart,
+    large_payloads_are_read_as_they_were_written,
 }
 
 /// So long ago that its retry key has run out.
@@ -20,7 +20,7 @@ fn past(n: i64) -> Timestamp {
 
 /// A run that ended then, in this way.
 fn ended(run: RunId, status: RunStatus, at: Timestamp) -> Append {
-    let append = standing(append(run, 1, 3), status);
+    let append = with_status(append(run, 1, 3), status);
     Append { summary: RunSummary { updated: at, ..append.summary }, ..append }
 }
 
@@ -29,16 +29,16 @@ async fn left(store: &SharedStore) -> Vec<RunId> {
     runs.into_iter().rev().map(|run| run.run_id).collect()
 }
 
-async fn old_runs_go_by_status_longest_ended_first(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn old_runs_are_purged_by_status_longest_ended_first(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     for (n, ago) in [(1, 9), (2, 3), (3, 5), (4, 7)] {
         store.append(ended(run_id(n), RunStatus::Completed, past(ago)).into()).await.unwrap();
     }
     store.append(ended(run_id(5), RunStatus::Failed, past(0)).into()).await.unwrap();
     store.append(append(run_id(6), 1, 1).into()).await.unwrap();
     store.append(ended(run_id(7), RunStatus::Completed, at(0)).into()).await.unwrap();
-    store.put_order(between::order(1, run_id(2))).await.unwrap();
+    store.put_order(coordination::order(1, run_id(2))).await.unwrap();
     let purge = async |status, before, limit| store.purge(status, before, limit).await.unwrap().runs;
     assert_eq!(purge(RunStatus::Completed, past(3), 9).await, 0);
     assert_eq!(purge(RunStatus::Completed, past(9), 2).await, 2);
@@ -46,19 +46,19 @@ async fn old_runs_go_by_status_longest_ended_first(which: Which) {
     assert_eq!(left(store).await, runs(&[1, 4, 5, 6, 7]));
     assert_eq!(seqs(store, run_id(2)).await, [0; 0]);
     assert_eq!(store.run(run_id(2)).await.unwrap(), None);
-    assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap(), None, "what was asked of it goes with it");
+    assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap(), None, "its orders are removed with it");
     assert_eq!(purge(RunStatus::Completed, past(9), 2).await, 1);
     assert_eq!(purge(RunStatus::Failed, past(9), 2).await, 1);
-    assert_eq!(purge(RunStatus::Running, at(99), 2).await, 0, "what has not ended stays");
+    assert_eq!(purge(RunStatus::Running, at(99), 2).await, 0, "a run that has not ended is kept");
     assert_eq!(left(store).await, runs(&[1, 6, 7]));
     assert_eq!(seqs(store, run_id(1)).await, [1, 2, 3]);
     assert_eq!(store.remains(run_id(1)).await.unwrap(), None);
 }
 
-/// A parent that has not taken in the end of its child would begin it anew.
-async fn a_child_stays_until_its_parent_has_ended(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+/// A parent that has not recorded the end of its child would create it again.
+async fn a_child_is_not_purged_before_its_parent_has_ended(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     let mut child = ended(run_id(2), RunStatus::Completed, past(1));
     child.summary.parent = Some(run_id(1));
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
@@ -66,26 +66,26 @@ async fn a_child_stays_until_its_parent_has_ended(which: Which) {
     let purge = async || store.purge(RunStatus::Completed, at(0), 9).await.unwrap().runs;
     assert_eq!(purge().await, 0);
     assert_eq!(left(store).await, [run_id(1), run_id(2)]);
-    let over = standing(append(run_id(1), 2, 1), RunStatus::Failed);
+    let over = with_status(append(run_id(1), 2, 1), RunStatus::Failed);
     store.append(over.into()).await.unwrap();
     assert_eq!(purge().await, 1);
     assert_eq!(left(store).await, [run_id(1)]);
 }
 
-async fn a_pinned_run_leaves_its_summary_and_what_remains(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
-    let one = Append { pins: vec![pin("17", Arm::Engine)], ..answered(run_id(1), past(1)) };
+async fn a_purged_run_with_a_pin_keeps_summary_and_remains(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let one = Append { pins: vec![pin("17", Arm::Engine)], ..completed_run(run_id(1), past(1)) };
     store.append(one.clone().into()).await.unwrap();
     let two = Append { pins: vec![pin("18", Arm::Engine)], ..append(run_id(2), 1, 1) };
     store.append(two.into()).await.unwrap();
-    // The last append of a run brings no pin: the one before did.
-    let last = standing(append(run_id(2), 2, 1), RunStatus::Completed);
+    // The pin is from an earlier append than the last one.
+    let last = with_status(append(run_id(2), 2, 1), RunStatus::Completed);
     store
         .append(Arc::new(Append { summary: RunSummary { updated: past(2), ..last.summary.clone() }, ..last }))
         .await
         .unwrap();
-    store.append(answered(run_id(3), past(3)).into()).await.unwrap();
+    store.append(completed_run(run_id(3), past(3)).into()).await.unwrap();
     let purged = store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
     assert_eq!(purged, Purged { runs: 3, pinned: 2, payloads: 0 });
     assert_eq!(left(store).await, [run_id(1), run_id(2)]);
@@ -93,32 +93,36 @@ async fn a_pinned_run_leaves_its_summary_and_what_remains(which: Which) {
     assert_eq!(seqs(store, run_id(1)).await, [0; 0]);
     let remains = Remains { input: Some(json!({ "items": [1] })), output: Some(json!({ "id": "17" })) };
     assert_eq!(store.remains(run_id(1)).await.unwrap(), Some(remains));
-    assert_eq!(store.remains(run_id(2)).await.unwrap(), None, "its events tell nothing");
+    assert_eq!(store.remains(run_id(2)).await.unwrap(), None, "its events hold no input and no answer");
     assert_eq!(store.remains(run_id(3)).await.unwrap(), None);
     assert_eq!(store.pin(pin("17", Arm::Engine).key).await.unwrap().unwrap().run, Some(run_id(1)));
-    assert_eq!(store.purge(RunStatus::Completed, past(9), 9).await.unwrap(), Purged::default(), "once");
+    assert_eq!(
+        store.purge(RunStatus::Completed, past(9), 9).await.unwrap(),
+        Purged::default(),
+        "a second purge finds nothing"
+    );
 }
 
-async fn a_run_whose_retry_key_has_not_run_out_stays(which: Which) {
+async fn a_run_whose_retry_key_has_not_expired_is_not_purged(which: StoreKind) {
     let claim = Some(Claim { key: RetryKey([1; 32]), request: [2; 32], any_caller: None });
     let now = Timestamp::now();
     for (window, gone) in [(3_600, 0), (0, 1)] {
-        let place = Place::with(which, Limits { retry_window_s: window, ..Limits::default() }).await;
-        let store = &place.store;
+        let fixture = StoreFixture::with(which, Limits { retry_window_s: window, ..Limits::default() }).await;
+        let store = &fixture.store;
         store.append(Arc::new(Append { claim, ..ended(run_id(1), RunStatus::Completed, now) })).await.unwrap();
         assert_eq!(store.purge(RunStatus::Completed, at(99), 9).await.unwrap().runs, gone);
     }
 }
 
-async fn what_was_purged_stays_purged_after_a_restart(which: Which) {
-    let mut place = Place::new(which).await;
+async fn purged_runs_stay_purged_after_a_restart(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
     let pins = vec![pin("17", Arm::Engine)];
-    place.store.append(Arc::new(Append { pins, ..answered(run_id(1), past(1)) })).await.unwrap();
-    place.store.append(answered(run_id(2), past(1)).into()).await.unwrap();
-    place.store.append(answered(run_id(3), at(1)).into()).await.unwrap();
-    place.store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
-    place.reopen().await;
-    let store = &place.store;
+    fixture.store.append(Arc::new(Append { pins, ..completed_run(run_id(1), past(1)) })).await.unwrap();
+    fixture.store.append(completed_run(run_id(2), past(1)).into()).await.unwrap();
+    fixture.store.append(completed_run(run_id(3), at(1)).into()).await.unwrap();
+    fixture.store.purge(RunStatus::Completed, past(9), 9).await.unwrap();
+    fixture.reopen().await;
+    let store = &fixture.store;
     assert_eq!(left(store).await, [run_id(1), run_id(3)]);
     assert!(store.remains(run_id(1)).await.unwrap().is_some());
     let kept: Vec<StoredEvent> = store.events(run_id(3), Seq::FIRST).await.unwrap();
@@ -132,37 +136,37 @@ fn large(n: u64, text: &str) -> (Timestamp, Event) {
     (past(1), Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) }))
 }
 
-async fn large_parts_of_events_come_back_as_they_were(which: Which) {
-    let mut place = Place::new(which).await;
+async fn large_payloads_are_read_as_they_were_written(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
     let text = "0123456789".repeat(10_000);
     let of = |run, count: u64, text: &str| {
         let append = ended(run, RunStatus::Completed, past(1));
         Append { events: (1..=count).map(|n| large(n, text)).collect(), ..append }
     };
-    place.store.append(of(run_id(1), 700, &text).into()).await.unwrap();
-    place.store.append(of(run_id(2), 3, &text).into()).await.unwrap();
-    place.store.append(of(run_id(3), 3, &text.replace('0', "x")).into()).await.unwrap();
-    place.reopen().await;
-    let store = &place.store;
+    fixture.store.append(of(run_id(1), 700, &text).into()).await.unwrap();
+    fixture.store.append(of(run_id(2), 3, &text).into()).await.unwrap();
+    fixture.store.append(of(run_id(3), 3, &text.replace('0', "x")).into()).await.unwrap();
+    fixture.reopen().await;
+    let store = &fixture.store;
     let read = async |run, from| store.events(run, Seq(from)).await.unwrap();
     let events = read(run_id(1), 1).await;
     assert_eq!(events.len(), 700);
     assert!(events.iter().all(|stored| (stored.at, stored.event.clone()) == large(stored.seq.0, &text)));
     assert_eq!(read(run_id(1), 699).await, events[698..]);
-    if let Some(file) = place.file() {
+    if let Some(file) = fixture.file() {
         let beside = std::path::PathBuf::from(format!("{}-wal", file.display()));
         let bytes = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         let bytes = bytes(&file) + bytes(&beside);
         assert!(bytes < 5_000_000, "a body of 100 kB that stands 2,100 times takes {bytes} bytes");
     }
-    // One of two runs with the same text goes: the text stays.
+    // One of two runs with the same payload is purged: the payload is kept.
     let purge = async |limit| store.purge(RunStatus::Completed, past(2), limit).await.unwrap();
     purge(1).await;
     assert_eq!(read(run_id(1), 1).await, []);
     assert_eq!(read(run_id(2), 1).await, (1..=3).map(|n| events[n - 1].clone()).collect::<Vec<_>>());
     let rest = purge(9).await;
     assert_eq!(rest.runs, 2);
-    if place.file().is_some() {
-        assert_eq!(rest.payloads, 2, "each text went with its last run");
+    if fixture.file().is_some() {
+        assert_eq!(rest.payloads, 2, "each payload is removed with its last run");
     }
 }

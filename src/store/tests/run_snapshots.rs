@@ -1,14 +1,14 @@
-//! Snapshots of runs: kept as they are, one for each run, gone with it.
+//! Snapshots of runs: stored unchanged, one for each run, removed with it.
 
 use super::*;
 use crate::store::{RunSnapshot, Store};
 
 on_every_store! {
-    a_snapshot_comes_back_as_it_was,
-    the_one_for_the_most_events_stands,
-    nothing_is_kept_of_a_run_that_is_not_there_or_not_so_far,
-    it_goes_with_its_run,
-    it_is_there_after_a_restart,
+    a_snapshot_is_read_as_it_was_written,
+    the_snapshot_of_the_most_events_is_kept,
+    a_snapshot_beyond_the_stored_events_is_not_kept,
+    a_snapshot_is_removed_with_its_run,
+    a_snapshot_is_read_after_a_restart,
 }
 
 /// Larger than any portion; different for different seqs.
@@ -21,9 +21,9 @@ async fn kept(store: &SharedStore, run: RunId) -> Option<RunSnapshot> {
     store.run_snapshot(run).await.unwrap()
 }
 
-async fn a_snapshot_comes_back_as_it_was(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn a_snapshot_is_read_as_it_was_written(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     store.append(append(run_id(1), 1, 9).into()).await.unwrap();
     assert_eq!(kept(store, run_id(1)).await, None);
     for body in [vec![0], b"{\"a\":\"\\u0000\"}".to_vec(), snapshot(run_id(1), 3).body] {
@@ -34,23 +34,23 @@ async fn a_snapshot_comes_back_as_it_was(which: Which) {
     assert_eq!(kept(store, run_id(2)).await, None);
 }
 
-async fn the_one_for_the_most_events_stands(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn the_snapshot_of_the_most_events_is_kept(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     store.append(append(run_id(1), 1, 9).into()).await.unwrap();
     for seq in [4, 2, 6, 5, 6] {
         store.put_run_snapshot(snapshot(run_id(1), seq)).await.unwrap();
     }
     assert_eq!(kept(store, run_id(1)).await, Some(snapshot(run_id(1), 6)));
-    // Another binary's takes its place where it is for as many events.
+    // The snapshot of another version replaces one of as many events.
     let other = RunSnapshot { fold: "other".into(), body: b"o".to_vec(), ..snapshot(run_id(1), 6) };
     store.put_run_snapshot(other.clone()).await.unwrap();
     assert_eq!(kept(store, run_id(1)).await, Some(other));
 }
 
-async fn nothing_is_kept_of_a_run_that_is_not_there_or_not_so_far(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn a_snapshot_beyond_the_stored_events_is_not_kept(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     store.append(append(run_id(1), 1, 9).into()).await.unwrap();
     for (run, seq) in [(1, 10), (2, 1)] {
         store.put_run_snapshot(snapshot(run_id(run), seq)).await.unwrap();
@@ -58,17 +58,17 @@ async fn nothing_is_kept_of_a_run_that_is_not_there_or_not_so_far(which: Which) 
     }
     store.put_run_snapshot(snapshot(run_id(1), 9)).await.unwrap();
     store.append(append(run_id(2), 1, 1).into()).await.unwrap();
-    assert_eq!(kept(store, run_id(2)).await, None, "what was refused does not come later");
+    assert_eq!(kept(store, run_id(2)).await, None, "a refused snapshot is not stored later");
     assert_eq!(kept(store, run_id(1)).await.unwrap().seq, Seq(9));
 }
 
-async fn it_goes_with_its_run(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn a_snapshot_is_removed_with_its_run(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     let past = Timestamp::from_second(1_700_000_000).unwrap();
-    store.append(answered(run_id(1), past).into()).await.unwrap();
+    store.append(completed_run(run_id(1), past).into()).await.unwrap();
     let pins = vec![pin("17", Arm::Engine)];
-    store.append(Arc::new(Append { pins, ..answered(run_id(2), past) })).await.unwrap();
+    store.append(Arc::new(Append { pins, ..completed_run(run_id(2), past) })).await.unwrap();
     store.append(append(run_id(3), 1, 9).into()).await.unwrap();
     for run in [1, 2, 3] {
         store.put_run_snapshot(snapshot(run_id(run), 2)).await.unwrap();
@@ -76,29 +76,29 @@ async fn it_goes_with_its_run(which: Which) {
     let purged = store.purge(RunStatus::Completed, at(0), 9).await.unwrap();
     assert_eq!((purged.runs, purged.pinned), (2, 1));
     for run in [1, 2] {
-        // One that was on its way comes too late.
+        // A snapshot that comes after the purge is not stored.
         store.put_run_snapshot(snapshot(run_id(run), 1)).await.unwrap();
         assert_eq!(kept(store, run_id(run)).await, None);
     }
     assert_eq!(kept(store, run_id(3)).await, Some(snapshot(run_id(3), 2)));
 }
 
-async fn it_is_there_after_a_restart(which: Which) {
-    let mut place = Place::new(which).await;
-    place.store.append(append(run_id(1), 1, 9).into()).await.unwrap();
-    place.store.put_run_snapshot(snapshot(run_id(1), 7)).await.unwrap();
-    place.reopen().await;
-    assert_eq!(kept(&place.store, run_id(1)).await, Some(snapshot(run_id(1), 7)));
+async fn a_snapshot_is_read_after_a_restart(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    fixture.store.append(append(run_id(1), 1, 9).into()).await.unwrap();
+    fixture.store.put_run_snapshot(snapshot(run_id(1), 7)).await.unwrap();
+    fixture.reopen().await;
+    assert_eq!(kept(&fixture.store, run_id(1)).await, Some(snapshot(run_id(1), 7)));
 }
 
-/// A database, open beside its store.
-struct Beside {
+/// A store, and a second connection to its database.
+struct StoreAndConnection {
     store: SqliteStore,
     conn: rusqlite::Connection,
     _dir: tempfile::TempDir,
 }
 
-impl Beside {
+impl StoreAndConnection {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test.db");
@@ -120,29 +120,30 @@ impl Beside {
     }
 }
 
-/// What no process has written to its end is not seen, and goes with the next one.
+/// A snapshot that was not written completely is ignored, and removed with the next one.
 #[tokio::test]
-async fn half_a_snapshot_is_none_and_a_changed_one_an_error() {
-    let place = Beside::new().await;
-    place.put(3).await;
-    let whole = place.rows();
+async fn an_incomplete_snapshot_is_ignored_and_a_damaged_one_is_an_error() {
+    let fixture = StoreAndConnection::new().await;
+    fixture.put(3).await;
+    let whole = fixture.rows();
     assert!(whole > 3, "{whole} portions");
-    let most: i64 = place.conn.query_row("SELECT max(length(body)) FROM run_snapshots", [], |row| row.get(0)).unwrap();
+    let most: i64 =
+        fixture.conn.query_row("SELECT max(length(body)) FROM run_snapshots", [], |row| row.get(0)).unwrap();
     assert!(most <= 128 << 10, "an append waits for {most} bytes");
-    // The next one's writer was killed.
+    // The process was killed while it wrote the next one.
     let copy = "INSERT INTO run_snapshots (run_id, put, part, parts, seq, at, fold, hash, body) \
                 SELECT run_id, x'01', part, parts, 4, at, fold, hash, body FROM run_snapshots WHERE part < 2";
-    place.edit(copy);
-    assert_eq!(place.kept().await, Ok(Some(3)));
-    place.put(5).await;
-    assert_eq!((place.kept().await, place.rows()), (Ok(Some(5)), whole), "all that stood before is gone");
-    place.edit("DELETE FROM run_snapshots WHERE part = 1");
-    assert_eq!(place.kept().await, Ok(None));
-    place.put(6).await;
-    place.edit("UPDATE run_snapshots SET body = x'00' || substr(body, 2) WHERE part = 1");
-    let error = place.kept().await.unwrap_err();
+    fixture.edit(copy);
+    assert_eq!(fixture.kept().await, Ok(Some(3)));
+    fixture.put(5).await;
+    assert_eq!((fixture.kept().await, fixture.rows()), (Ok(Some(5)), whole), "all earlier rows are removed");
+    fixture.edit("DELETE FROM run_snapshots WHERE part = 1");
+    assert_eq!(fixture.kept().await, Ok(None));
+    fixture.put(6).await;
+    fixture.edit("UPDATE run_snapshots SET body = x'00' || substr(body, 2) WHERE part = 1");
+    let error = fixture.kept().await.unwrap_err();
     assert_eq!(error.0, format!("the snapshot of {} at event 6 is damaged", run_id(1)));
-    place.put(6).await;
-    assert_eq!((place.kept().await, place.rows()), (Ok(Some(6)), whole));
-    place.store.close().await;
+    fixture.put(6).await;
+    assert_eq!((fixture.kept().await, fixture.rows()), (Ok(Some(6)), whole));
+    fixture.store.close().await;
 }

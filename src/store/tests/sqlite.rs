@@ -1,4 +1,4 @@
-//! What only a file can get wrong.
+//! Cases that exist only with a database file.
 
 use super::*;
 use crate::store::{AppendError, RunFilter, Store, StoreTime};
@@ -7,7 +7,7 @@ async fn open(dir: &tempfile::TempDir) -> Result<SqliteStore, crate::store::Stor
     SqliteStore::open(dir.path().join("test.db"), &Limits::default()).await
 }
 
-/// Changes a closed database behind the store's back.
+/// Changes the rows of a database directly.
 async fn edit(dir: &tempfile::TempDir, text: &'static str) {
     use sqlx::{Connection, Executor, SqlSafeStr};
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("test.db"));
@@ -17,7 +17,7 @@ async fn edit(dir: &tempfile::TempDir, text: &'static str) {
 }
 
 #[tokio::test]
-async fn the_newest_event_is_the_latest_of_the_last_ones() {
+async fn the_time_of_a_store_is_that_of_its_newest_event() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
     assert_eq!(store.time().await.unwrap(), StoreTime::NewestEvent(None));
@@ -42,7 +42,7 @@ async fn a_second_opener_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn what_a_newer_program_wrote_is_refused() {
+async fn a_store_of_a_newer_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     open(&dir).await.unwrap().close().await;
     edit(&dir, "UPDATE meta SET value = x'3939' WHERE key = 'event_version'").await;
@@ -52,7 +52,7 @@ async fn what_a_newer_program_wrote_is_refused() {
     let store = open(&dir).await.unwrap();
     store.append(append(run_id(1), 1, 3).into()).await.unwrap();
     store.close().await;
-    // Whatever was noted: it stands there.
+    // The rows count, whatever the noted version says.
     edit(&dir, "UPDATE appends SET version = 98 WHERE first = 1").await;
     let refused = open(&dir).await.map(|_| ()).unwrap_err().0;
     assert!(refused.contains(&format!("events of version 98 (such as event 1 of {})", run_id(1))), "{refused}");
@@ -143,7 +143,7 @@ fn a_commit_is_on_disk_when_it_returns() {
 }
 
 #[tokio::test]
-async fn the_log_is_copied_to_the_database_as_it_grows() {
+async fn the_write_ahead_log_is_checkpointed_as_it_grows() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
     let size = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().len();
@@ -151,7 +151,7 @@ async fn the_log_is_copied_to_the_database_as_it_grows() {
     for n in 1..=1_500 {
         store.append(append(run_id(n), 1, 1).into()).await.unwrap();
     }
-    // Each took three pages of the log or more.
+    // Each append takes three pages of the log or more.
     let log = size("test.db-wal");
     assert!(log < 1_100 * page, "{log} bytes in the log");
     assert!(size("test.db") > 100 * 4_096, "{} bytes in the database", size("test.db"));
@@ -159,13 +159,13 @@ async fn the_log_is_copied_to_the_database_as_it_grows() {
 }
 
 #[tokio::test]
-async fn what_is_remembered_of_a_run_is_not_trusted() {
+async fn the_cache_of_runs_is_checked_against_the_database() {
     // Small batches are written in one way, larger ones in another.
-    not_trusted(1).await;
-    not_trusted(5).await;
+    check_cache(1).await;
+    check_cache(5).await;
 }
 
-async fn not_trusted(events: u64) {
+async fn check_cache(events: u64) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
     for n in 1..=3 {
@@ -201,7 +201,7 @@ async fn a_full_queue_refuses_at_once() {
     let store = SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap();
     store.pause_writer(true);
     let waiting: Vec<_> = (0..5).map(|n| store.append(append(run_id(n), 1, 1).into())).collect();
-    // What is no append waits in a queue of its own.
+    // Other writes wait in a queue of their own.
     let plan = store.put_plan("plan_1".into(), json!({}));
     store.pause_writer(false);
     let done = futures_util::future::join_all(waiting).await;
@@ -211,7 +211,7 @@ async fn a_full_queue_refuses_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_handed_in_is_written_before_the_store_closes() {
+async fn submitted_appends_are_stored_before_the_store_closes() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..20 {
         let store = open(&dir).await.unwrap();
@@ -231,17 +231,17 @@ async fn what_was_handed_in_is_written_before_the_store_closes() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_takes_nothing_with_it() {
-    let place = Place::new(Which::Sqlite).await;
+async fn an_append_whose_caller_is_dropped_is_stored() {
+    let fixture = StoreFixture::new(StoreKind::Sqlite).await;
     for n in 0..50 {
-        drop(place.store.append(append(run_id(n), 1, 2).into()));
+        drop(fixture.store.append(append(run_id(n), 1, 2).into()));
     }
-    place.store.append(append(run_id(50), 1, 1).into()).await.unwrap();
-    assert_eq!(place.store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap().len(), 51);
+    fixture.store.append(append(run_id(50), 1, 1).into()).await.unwrap();
+    assert_eq!(fixture.store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap().len(), 51);
 }
 
 #[tokio::test]
-async fn live_goes_first() {
+async fn live_appends_are_stored_before_dark_ones() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { append_dark_batch_events_max: 2, ..Limits::default() };
     let store = SqliteStore::open(dir.path().join("test.db"), &limits).await.unwrap();
@@ -263,7 +263,7 @@ async fn live_goes_first() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_and_the_store_recovers_by_itself() {
+async fn a_full_disk_refuses_appends_and_the_store_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     // SQLite says "full" of its own bound on pages just as it does of a disk.
@@ -300,23 +300,23 @@ async fn a_full_disk_refuses_and_the_store_recovers_by_itself() {
 
 #[tokio::test]
 async fn an_append_is_one_row_and_a_summary_is_written_when_listings_change() {
-    let place = Place::new(Which::Sqlite).await;
+    let fixture = StoreFixture::new(StoreKind::Sqlite).await;
     let one = run_id(1);
     let waits = |append: Append, note: Option<&str>| Append {
         summary: RunSummary { note: note.map(str::to_owned), ..append.summary },
         ..append
     };
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.file().unwrap());
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(fixture.file().unwrap());
     let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
     let mut written = Vec::new();
     for (first, note) in [(1, None), (4, None), (7, None), (10, Some("why")), (13, Some("why")), (16, None)] {
-        place.store.append(waits(append(one, first, 3), note).into()).await.unwrap();
+        fixture.store.append(waits(append(one, first, 3), note).into()).await.unwrap();
         let (json,): (Vec<u8>,) = sqlx::query_as("SELECT summary FROM runs").fetch_one(&mut conn).await.unwrap();
         written.push(serde_json::from_slice::<RunSummary>(&json).unwrap().seq.0);
         let mut expected = summary(one, first + 2);
         expected.note = note.map(str::to_owned);
-        assert_eq!(place.store.run(one).await.unwrap().unwrap(), expected);
-        let listed = place.store.runs(RunFilter { limit: 9, ..RunFilter::default() }).await.unwrap();
+        assert_eq!(fixture.store.run(one).await.unwrap().unwrap(), expected);
+        let listed = fixture.store.runs(RunFilter { limit: 9, ..RunFilter::default() }).await.unwrap();
         assert_eq!(listed, [expected]);
     }
     assert_eq!(written, [3, 3, 3, 12, 12, 18]);
@@ -324,7 +324,7 @@ async fn an_append_is_one_row_and_a_summary_is_written_when_listings_change() {
     assert_eq!(rows, 6);
     // From a place within an append, at its beginning, and behind the last.
     for (from, count) in [(1, 18), (8, 11), (10, 9), (18, 1), (19, 0)] {
-        let events = place.store.events(one, Seq(from)).await.unwrap();
+        let events = fixture.store.events(one, Seq(from)).await.unwrap();
         assert_eq!((events.len(), events.first().map_or(from, |event| event.seq.0)), (count, from));
     }
 }

@@ -22,7 +22,7 @@ async fn connect(path: &Path) -> SqliteConnection {
 }
 
 fn facts(run: RunId, events: u64) -> Vec<Event> {
-    let mut facts = vec![born(run, at(0))];
+    let mut facts = vec![run_started(run, at(0))];
     facts.extend((1..events).map(test_event));
     facts
 }
@@ -91,7 +91,7 @@ async fn holds_all(store: &impl Store, runs: u64, events: u64) {
     }
 }
 
-/// The child: opens the database, and closes it. Does nothing where nobody asks for it.
+/// The child process: opens the database and closes it. Does nothing without the variable.
 #[tokio::test]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };
@@ -103,11 +103,11 @@ async fn rows(conn: &mut SqliteConnection, text: &'static str) -> Option<i64> {
 }
 
 #[tokio::test]
-async fn an_older_file_is_brought_up_though_the_process_is_killed_again_and_again() {
+async fn an_upgrade_of_a_file_survives_repeated_kills() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     older(&path, RUNS, EVENTS).await;
-    let mut look = connect(&path).await;
+    let mut observer = connect(&path).await;
     let (mut kills, mut after) = (0, 0);
     loop {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -118,7 +118,7 @@ async fn an_older_file_is_brought_up_though_the_process_is_killed_again_and_agai
             .spawn()
             .unwrap();
         let ended = loop {
-            let moved = rows(&mut look, "SELECT sum(last - first + 1) FROM appends").await.unwrap_or(0);
+            let moved = rows(&mut observer, "SELECT sum(last - first + 1) FROM appends").await.unwrap_or(0);
             if moved > after {
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -128,14 +128,14 @@ async fn an_older_file_is_brought_up_though_the_process_is_killed_again_and_agai
                 break true;
             }
         };
-        let moved = rows(&mut look, "SELECT sum(last - first + 1) FROM appends").await.unwrap_or(0);
-        let Some(left) = rows(&mut look, "SELECT count(*) FROM events").await else { break };
-        assert_eq!(moved + left, (RUNS * EVENTS) as i64, "every event stands in one of the two");
+        let moved = rows(&mut observer, "SELECT sum(last - first + 1) FROM appends").await.unwrap_or(0);
+        let Some(left) = rows(&mut observer, "SELECT count(*) FROM events").await else { break };
+        assert_eq!(moved + left, (RUNS * EVENTS) as i64, "every event is in one of the two tables");
         kills += i64::from(!ended && left > 0);
         after = moved + 2_000;
     }
-    assert!(kills >= 2, "it was killed in the middle {kills} times");
-    look.close().await.unwrap();
+    assert!(kills >= 2, "it was killed during the upgrade {kills} times");
+    observer.close().await.unwrap();
 
     let store = SqliteStore::open(&path, &Limits::default()).await.unwrap();
     holds_all(&store, RUNS, EVENTS).await;
@@ -143,17 +143,17 @@ async fn an_older_file_is_brought_up_though_the_process_is_killed_again_and_agai
     store.append(append(run_id(3), EVENTS + 1, 1).into()).await.unwrap();
     assert_eq!(seqs(&(Arc::new(store) as SharedStore), run_id(3)).await.len() as u64, EVENTS + 1);
     let mut conn = connect(&path).await;
-    // As one row each, but where a batch of the move ended within an append.
+    // One row for each append, and one more where a batch of the upgrade ended within an append.
     let appends = rows(&mut conn, "SELECT count(*) FROM appends WHERE last <= 1000").await.unwrap();
     let whole = (RUNS * EVENTS.div_ceil(3)) as i64;
     assert!((whole..whole + 30).contains(&appends), "{appends} rows for {whole} appends");
-    // What the version before says.
+    // The message of the version before.
     let refused = migrate_to(&mut conn, &path, OLDER).await.unwrap_err().0;
     assert!(refused.contains("has tables of version 7"), "{refused}");
 }
 
 #[tokio::test]
-async fn an_older_file_is_copied_before_and_the_word_for_it_is_said() {
+async fn an_older_file_can_be_backed_up_before_its_upgrade() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("test.db"), dir.path().join("before.db"));
     older(&path, 2, 120).await;
@@ -167,14 +167,14 @@ async fn an_older_file_is_copied_before_and_the_word_for_it_is_said() {
     store.close().await;
     let checked = SqliteStore::check(&path, Duration::ZERO).await.unwrap();
     assert_eq!((checked.findings, checked.events, checked.payloads), (Vec::new(), 240, 1));
-    // The copy is still what it was.
+    // The copy is unchanged.
     let mut conn = connect(&copy).await;
     assert_eq!(rows(&mut conn, "SELECT count(*) FROM events").await, Some(240));
     migrate_to(&mut conn, &copy, OLDER).await.unwrap();
 }
 
 #[tokio::test]
-async fn events_of_a_newer_version_stop_it() {
+async fn events_of_a_newer_version_stop_the_upgrade() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     older(&path, 1, 20).await;
@@ -186,8 +186,8 @@ async fn events_of_a_newer_version_stop_it() {
 }
 
 #[tokio::test]
-async fn an_older_database_is_brought_up_and_older_processes_are_told() {
-    if !Which::Postgres.is_here() {
+async fn an_older_database_is_upgraded_and_older_processes_are_refused() {
+    if !StoreKind::Postgres.is_installed() {
         return;
     }
     let database = super::cluster::shared().unwrap().database();
@@ -244,12 +244,12 @@ async fn an_older_database_is_brought_up_and_older_processes_are_told() {
     let nulls = vec!["NULL"; 54].join(", ");
     let asks = [format!("PERFORM append_batch({nulls})"), "PERFORM seq FROM events".to_owned()];
     for ask in asks {
-        let told = database.query(&format!(
+        let answer = database.query(&format!(
             "SET search_path = pointsman; SET client_min_messages = warning; \
              CREATE OR REPLACE FUNCTION told() RETURNS text LANGUAGE plpgsql AS $$ BEGIN {ask}; RETURN 'nothing'; \
              EXCEPTION WHEN SQLSTATE 'PM002' THEN RETURN SQLERRM; END $$; SELECT told()"
         ));
-        assert!(told.contains("an older pointsman than the tables of its database"), "{ask}: {told}");
+        assert!(answer.contains("an older pointsman than the tables of its database"), "{ask}: {answer}");
     }
     store.close().await;
 }

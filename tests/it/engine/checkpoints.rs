@@ -88,7 +88,7 @@ fn tokens(flags: &FlagsDir) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_permitted_answer_counts_and_a_second_is_told_the_first() {
+async fn the_first_permitted_answer_counts_and_a_second_one_gets_the_first() {
     let who = question("private", "who: [ada]");
     let test = EngineTest::with_settings("", &[&who], tokens).await;
     let ask = json!({ "workflow": "private", "input": { "who": "ada" } });

@@ -29,7 +29,7 @@ respond: { status: 200, body: { by: '${steps.mail.by}', all: '${steps.mail.outpu
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_item_that_did_nothing_is_done_by_the_fallback_over_a_kill_and_undone_by_its_undo() {
+async fn an_item_that_was_not_done_is_performed_by_the_fallback_over_a_kill_and_undone_by_its_undo() {
     let mut test = EngineTest::with(&[MAILS]).await;
     let mail = |id: &str| ScriptedReply::Done(200, json!({ "id": id, "number": id }));
     // The first is done, the second certainly not, the third is done.

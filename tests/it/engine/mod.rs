@@ -10,6 +10,7 @@ mod conflicts;
 mod dark_runs;
 mod envelope;
 mod items;
+mod keep_none;
 mod keys;
 mod locks;
 mod long_runs;
@@ -23,7 +24,6 @@ mod sealed;
 mod service_failures;
 mod structure;
 mod undoing;
-mod unkept;
 mod unknown;
 mod webhooks;
 

@@ -87,7 +87,7 @@ async fn a_receiver_that_does_not_answer_delays_no_other_receiver() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_a_hundred_wait_and_none_is_lost_over_a_restart() {
+async fn more_than_a_hundred_messages_wait_and_none_is_lost_over_a_restart() {
     let mut test = test("").await;
     test.step_service.set_default(DEAD, ScriptedReply::Refuse(503));
     let dead = begun(&test, "dead", 120).await;
@@ -118,7 +118,7 @@ async fn more_than_a_hundred_wait_and_none_is_lost_over_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_bound_the_oldest_are_dropped_and_counted() {
+async fn beyond_the_bound_the_oldest_messages_are_dropped_and_counted() {
     let test = test("limits: { notices_waiting_max: 4, notice_attempts_max: 2 }").await;
     test.step_service.set_default(DEAD, ScriptedReply::Refuse(503));
     let dead = begun(&test, "dead", 10).await;

@@ -490,7 +490,7 @@ fn a_circle_is_found_in_every_form_of_import() {
 }
 
 #[test]
-fn a_room_may_be_an_arrow_from_its_root_or_to_it() {
+fn a_room_may_import_its_root_or_be_imported_by_it() {
     let down = "mod a; pub use a::A; fn f(_: &A) {}";
     let up = "mod a; pub use a::A; pub struct Shared;";
     let (plain, asks) = ("pub struct A;", "use super::Shared; pub struct A;");
@@ -512,7 +512,7 @@ fn tests_within_a_file_are_left_out() {
 }
 
 #[test]
-fn what_is_no_test_is_read() {
+fn code_outside_tests_is_read() {
     let a = "pub struct A; #[cfg(test)] mod tests { use super::super::b::B; }";
     let b = "use super::a::A; pub struct B;";
     let live = format!("{a} fn h(_: super::b::B) {{}}");

@@ -34,7 +34,7 @@ async fn a_conflict_is_shown_and_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_the_steps_output_and_a_second_is_told_the_first() {
+async fn an_answer_is_the_steps_output_and_a_second_one_gets_the_first() {
     let mut desk = Desk::open().await;
     let run = desk.begun("pick", json!({})).await;
     let pending = desk.comes_to(&run, "waiting_checkpoint").await["data"]["pending_checkpoint"].clone();
@@ -58,7 +58,7 @@ async fn an_answer_is_the_steps_output_and_a_second_is_told_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_concurrent_answers_one_counts_and_the_other_is_told_it() {
+async fn of_two_concurrent_answers_one_counts_and_the_other_one_gets_it() {
     let desk = Desk::open().await;
     // Another question keeps the run open behind the first.
     desk.flags.write(

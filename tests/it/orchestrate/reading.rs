@@ -17,7 +17,7 @@ const ROWS: usize = 2_000;
 const LOOKS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_people_look_at_is_read_on_threads_that_move_no_runs() {
+async fn reads_for_people_use_threads_that_move_no_runs() {
     let desk = Desk::with_workflow("workflows/report.yaml", REPORT).await;
     let rows: Vec<Value> = (0..ROWS).map(|n| json!({ "n": n, "text": format!("row {n}") })).collect();
     let run = desk.begun("report", json!({ "rows": rows })).await;

@@ -1,21 +1,21 @@
-//! Everything at once, simulated: two processes on one store, in one thread, in simulated time.
+//! A randomized simulation: two processes on one store, in one thread, in simulated time.
 //!
-//! Runs are started, spoken to and cut by lot; the store and the world fail by lot; processes are killed, start again,
-//! or are thought dead while they live; clocks are set by hours. In the end all heals, people say what they are asked, and every run has to come
-//! to its end with nothing done twice and nothing lost. A seed repeats what is drawn here and by the engine; the order in
-//! which tokio takes up tasks that are ready at the same moment is tokio's own.
+//! Runs are started and get orders at random; the store and the services fail at random; processes are killed, started, or
+//! cut off from the store while they live; clocks jump by hours. In the end the faults stop, people decide what is open, and
+//! every run has to end with nothing done twice and nothing lost. A seed repeats what is drawn here and by the engine; the
+//! order in which tokio polls tasks that are ready at the same moment is not controlled.
 
-mod outside;
+mod invariants;
 mod plans;
-mod play;
+mod services;
+mod simulation;
 mod store;
-mod verdict;
 
 use std::time::{Duration, Instant};
 
-use self::play::{Play, What};
+use self::simulation::{Scenario, Simulation};
 
-/// What one simulation came to.
+/// The figures of one simulation, or the sums of several.
 #[derive(Debug, Default)]
 struct Figures {
     runs: usize,
@@ -42,16 +42,16 @@ impl Figures {
     }
 }
 
-/// One simulation; what is wrong with it.
-fn simulate(seed: u64, what: What) -> (Figures, Vec<String>) {
+/// Runs one simulation; returns its figures and the violated invariants.
+fn simulate(seed: u64, scenario: Scenario) -> (Figures, Vec<String>) {
     fastrand::seed(seed);
     let shown = std::env::var_os("POINTSMAN_SHOW").is_some().then(|| {
         let all = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).finish();
         tracing::subscriber::set_default(all)
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let done = runtime.block_on(async { Play::new(seed, what).await.play().await });
-    drop((runtime, shown)); // whatever still moves
+    let done = runtime.block_on(async { Simulation::new(seed, scenario).await.run().await });
+    drop((runtime, shown)); // tasks that are still alive
     crate::clock::simulated::end();
     done
 }
@@ -60,15 +60,15 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// `POINTSMAN_SEED=N` plays one; `POINTSMAN_SEEDS=N` so many; otherwise as many as this time holds.
-fn play(test: &str, what: What, within: Duration) {
+/// Simulates one seed with `POINTSMAN_SEED=N`, so many with `POINTSMAN_SEEDS=N`, otherwise as many as fit into this time.
+fn simulate_many(test: &str, scenario: Scenario, within: Duration) {
     let (one, many) = (number("POINTSMAN_SEED"), number("POINTSMAN_SEEDS"));
     let first = one.unwrap_or_else(|| fastrand::u64(..1 << 40));
     let begun = Instant::now();
     let (mut all, mut seeds, mut wrong) = (Figures::default(), 0_u64, Vec::new());
     loop {
         let seed = first + seeds;
-        let (figures, violations) = simulate(seed, what);
+        let (figures, violations) = simulate(seed, scenario);
         all.add(&figures);
         wrong.extend(violations.into_iter().map(|violation| format!("seed {seed}: {violation}")));
         seeds += 1;
@@ -81,10 +81,10 @@ fn play(test: &str, what: What, within: Duration) {
             break;
         }
     }
-    let took = begun.elapsed().as_secs_f64();
-    let rate = seeds as f64 * 60.0 / took;
+    let elapsed_s = begun.elapsed().as_secs_f64();
+    let rate = seeds as f64 * 60.0 / elapsed_s;
     println!(
-        "{test}: {seeds} seeds from {first} in {took:.1} s ({rate:.0} a minute), {all:?}, {} violations",
+        "{test}: {seeds} seeds from {first} in {elapsed_s:.1} s ({rate:.0} a minute), {all:?}, {} violations",
         wrong.len()
     );
     println!("again: POINTSMAN_SEED={first} POINTSMAN_SEEDS={seeds} cargo test --lib engine::tests::sim::{test}");
@@ -92,18 +92,18 @@ fn play(test: &str, what: What, within: Duration) {
 }
 
 #[test]
-fn anything_may_happen_and_nothing_is_lost_or_done_twice() {
-    play("anything_may_happen", What::Anything, Duration::from_secs(8));
+fn with_all_faults_nothing_is_lost_or_done_twice() {
+    simulate_many("with_all_faults", Scenario::AllFaults, Duration::from_secs(8));
 }
 
-/// The same where a store belongs to one process: nobody looks around behind it.
+/// The same with a store of one process: no sweep repairs what is missed.
 #[test]
-fn a_process_alone_loses_nothing_and_does_nothing_twice() {
-    play("a_process_alone", What::Alone, Duration::from_secs(5));
+fn a_single_process_loses_nothing_and_does_nothing_twice() {
+    simulate_many("a_single_process", Scenario::SingleProcess, Duration::from_secs(5));
 }
 
-/// Committed and the reply lost, done and the reply cut: nothing is done twice, and nothing unknown is tried blindly.
+/// Replies of the store and of services are lost: nothing is done twice, and no unknown outcome is repeated blindly.
 #[test]
-fn replies_are_lost_and_nothing_is_done_twice() {
-    play("replies_are_lost", What::LostReplies, Duration::from_secs(4));
+fn with_lost_replies_nothing_is_done_twice() {
+    simulate_many("with_lost_replies", Scenario::LostReplies, Duration::from_secs(4));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::play::input;
+use super::simulation::input;
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::names::{ServiceName, WorkflowName};
@@ -16,7 +16,7 @@ const SERVICES: [(&str, bool); 2] = [("stock", true), ("bank", false)];
 
 fn definitions() -> Vec<Value> {
     vec![
-        // A saga: locks, what takes back, a probe, a fallback.
+        // A saga: locks, undo calls, a probe, fallbacks.
         json!({
             "workflow": "buy",
             "steps": {
@@ -32,7 +32,7 @@ fn definitions() -> Vec<Value> {
                     "undo": "DELETE ${services.stock}/reserve/${output.id}",
                     "fallback": "borrow",
                 },
-                // In the place of single items, and where it does nothing either, a note.
+                // The fallback of single items, whose own fallback only computes a value.
                 "borrow": {
                     "fallback_only": true, "call": "POST ${services.bank}/borrow/${item}", "timeout": "1s",
                     "retry": { "attempts": 2, "base": "50ms", "max": "100ms" },
@@ -66,7 +66,7 @@ fn definitions() -> Vec<Value> {
             },
             "respond": { "status": 200, "body": {} },
         }),
-        // People and time.
+        // Checkpoints, risk, waits and signals.
         json!({
             "workflow": "calm",
             "steps": {
@@ -84,7 +84,7 @@ fn definitions() -> Vec<Value> {
             },
             "respond": { "status": 200, "body": {} },
         }),
-        // A run within a run, under a lock.
+        // A child, started by a step that holds a lock.
         json!({
             "workflow": "nest",
             "steps": {
@@ -99,7 +99,7 @@ fn definitions() -> Vec<Value> {
     ]
 }
 
-/// Checked as the files are.
+/// The checked plans.
 pub(super) fn all() -> BTreeMap<WorkflowName, Arc<Plan>> {
     let services = SERVICES.iter().map(|(name, keyed)| (ServiceName::from(*name), *keyed)).collect();
     let known =
@@ -111,7 +111,7 @@ pub(super) fn all() -> BTreeMap<WorkflowName, Arc<Plan>> {
     plans.collect()
 }
 
-/// As the engine knows them.
+/// The services for the engine.
 pub(super) fn services() -> BTreeMap<ServiceName, Arc<Service>> {
     let service = |(name, keyed): &(&str, bool)| {
         let name = ServiceName::from(*name);
@@ -130,8 +130,8 @@ pub(super) fn services() -> BTreeMap<ServiceName, Arc<Service>> {
     SERVICES.iter().map(service).collect()
 }
 
-/// What is started under a key: always the same.
-pub(super) fn asked(key: u8) -> (WorkflowName, Value) {
+/// The workflow and input that are started under a key: always the same.
+pub(super) fn start_of(key: u8) -> (WorkflowName, Value) {
     let workflow = ["buy", "wide", "calm", "nest", "buy"][usize::from(key) % 5];
     (workflow.into(), input(key % 4))
 }

@@ -1,9 +1,9 @@
-//! A store that two simulated processes share, and that fails by lot.
+//! A store that two simulated processes share, and that fails at random.
 //!
-//! Behind it is the memory store. What it adds is what several processes on one database have: each lives as long as it
-//! says so, in simulated time, and it has a clock of its own; news get lost. And what networks do: an operation is refused before it happened, or done
-//! with its reply lost, or slow, or silent until the caller gives up. Nobody cancels what was handed in: a caller that
-//! goes away only misses the reply.
+//! It wraps the memory store. It adds what several processes on one database have: leases that end in simulated time, a
+//! clock of its own, and notifications that get lost; and the faults of a network: an operation fails before it happened, or
+//! is done and its reply is lost, or is slow, or is not answered until the caller gives up. An operation that has begun is
+//! not cancelled with its caller, who only misses the reply.
 
 mod shared;
 
@@ -29,45 +29,47 @@ use crate::store::{
 };
 use crate::workflow::{RunStatus, RunSummary};
 
-/// What becomes of one operation.
+/// What happens to one operation.
 #[derive(Clone, Copy)]
-enum Luck {
-    Fine,
+enum Fault {
+    None,
+    /// It fails and was not done.
     Before,
+    /// It was done, and its result is unknown.
     After,
     Slow(Duration),
-    /// It arrives twice.
+    /// It is done twice.
     Twice,
-    /// Nothing is heard for long, and then that nothing is known; it was done, or not.
+    /// It is not answered for a long time, and then its result is unknown; whether it was done.
     Silent(bool),
 }
 
-/// How long a store of this kind may say nothing.
+/// How long a silent operation is not answered.
 const SILENCE: Duration = Duration::from_secs(8);
 
-/// See the module.
+/// The simulated store.
 pub(super) struct SimStore {
     inner: MemoryStore,
-    /// Several processes; else one at a time, and whatever the last one left is the next one's.
+    /// Whether several processes share it; else one process uses it at a time.
     shared: bool,
-    news: broadcast::Sender<StoreNotification>,
+    notifications: broadcast::Sender<StoreNotification>,
     state: Mutex<State>,
 }
 
 struct State {
     random: fastrand::Rng,
-    /// Operations of a hundred that go wrong.
+    /// The percentage of operations that get a fault.
     percent: u8,
     faults: u64,
     owners: HashMap<RunId, WorkerId>,
-    /// Under which number a run was taken last.
+    /// The fencing token of the last acquisition of each run.
     fences: HashMap<RunId, Fence>,
     alive: HashMap<WorkerId, Instant>,
-    /// Their word does not reach the store, though they live.
-    mute: HashSet<WorkerId>,
+    /// Workers whose heartbeats do not reach the store.
+    blocked: HashSet<WorkerId>,
     takes: HashMap<RunId, u64>,
-    /// What they took with whatever was due, and were not told: it is said when they ask again.
-    untold: HashMap<WorkerId, Vec<OwnedRun>>,
+    /// Due runs that were acquired for a worker whose reply was lost; the next `take_due` returns them.
+    unreported: HashMap<WorkerId, Vec<OwnedRun>>,
     early: Vec<String>,
 }
 
@@ -80,106 +82,106 @@ impl SimStore {
             owners: HashMap::new(),
             fences: HashMap::new(),
             alive: HashMap::new(),
-            mute: HashSet::new(),
+            blocked: HashSet::new(),
             takes: HashMap::new(),
-            untold: HashMap::new(),
+            unreported: HashMap::new(),
             early: Vec::new(),
         };
-        let (inner, news) = (MemoryStore::new(), broadcast::Sender::new(256));
-        let store = Self { inner, shared, news, state: Mutex::new(state) };
+        let (inner, notifications) = (MemoryStore::new(), broadcast::Sender::new(256));
+        let store = Self { inner, shared, notifications, state: Mutex::new(state) };
         let store = Arc::new(store);
         let (weak, mut inner) = (Arc::downgrade(&store), store.inner.notifications());
         tokio::spawn(async move {
-            while let (Ok(news), Some(store)) = (inner.recv().await, weak.upgrade()) {
-                let lost = {
+            while let (Ok(notifications), Some(store)) = (inner.recv().await, weak.upgrade()) {
+                let is_lost = {
                     let mut state = store.state.lock().unwrap();
                     let percent = if store.shared { state.percent } else { 0 };
                     state.random.u8(0..100) < percent
                 };
-                if !lost {
-                    let _nobody_listens = store.news.send(news);
+                if !is_lost {
+                    let _nobody_listens = store.notifications.send(notifications);
                 }
             }
         });
         store
     }
-    /// Nothing goes wrong from now on.
+    /// Ends all faults.
     pub(super) fn heal(&self) {
         let mut state = self.state.lock().unwrap();
         state.percent = 0;
-        state.mute.clear();
+        state.blocked.clear();
         clock::simulated::skew(SignedDuration::ZERO);
     }
-    /// The worker lives, and the store does not hear it: others take its runs.
-    pub(super) fn mute(&self, worker: WorkerId, mute: bool) {
+    /// Keeps the heartbeats of a living worker from the store: other processes take its runs over.
+    pub(super) fn block_heartbeats(&self, worker: WorkerId, blocked: bool) {
         let mut state = self.state.lock().unwrap();
-        if mute {
-            state.mute.insert(worker)
+        if blocked {
+            state.blocked.insert(worker)
         } else {
-            state.mute.remove(&worker)
+            state.blocked.remove(&worker)
         };
     }
-    /// No process is ahead of the time, whatever its machine's clock says: no wait ends early, no time is negative.
-    fn look_at_times(&self, append: &Append) {
+    /// Records events with a time in the future: no process's clock may be ahead, whatever its machine's clock says.
+    fn check_times(&self, append: &Append) {
         let time = clock::simulated::time();
         for (at, event) in append.events.iter().filter(|(at, _)| Some(*at) > time) {
             let early = format!("{} at {at}, and it is {time:?}", event.kind());
             self.state.lock().unwrap().early.push(format!("{}: {early}", append.run_id));
         }
     }
-    /// Events that were handed in before their time.
+    /// Events that were appended with a time in the future.
     pub(super) fn early(&self) -> Vec<String> {
         self.state.lock().unwrap().early.clone()
     }
-    /// Operations that went wrong.
+    /// The number of faults so far.
     pub(super) fn faults(&self) -> u64 {
         self.state.lock().unwrap().faults
     }
-    /// How often a run was taken.
+    /// How often a run was acquired.
     pub(super) fn takes(&self, run: RunId) -> u64 {
         self.state.lock().unwrap().takes.get(&run).copied().unwrap_or(0)
     }
-    /// What is kept, without any luck.
-    pub(super) fn kept(&self) -> &MemoryStore {
+    /// The wrapped store, which has no faults.
+    pub(super) fn memory(&self) -> &MemoryStore {
         &self.inner
     }
-    fn luck(&self) -> Luck {
+    fn draw(&self) -> Fault {
         let mut state = self.state.lock().unwrap();
         if state.random.u8(0..100) >= state.percent {
-            return Luck::Fine;
+            return Fault::None;
         }
         state.faults += 1;
         match state.random.u8(0..11) {
-            0..=2 => Luck::Before,
-            3..=5 => Luck::After,
-            6 => Luck::Twice,
-            7..=9 => Luck::Slow(Duration::from_millis(state.random.u64(1..3_000))),
-            _ => Luck::Silent(state.random.bool()),
+            0..=2 => Fault::Before,
+            3..=5 => Fault::After,
+            6 => Fault::Twice,
+            7..=9 => Fault::Slow(Duration::from_millis(state.random.u64(1..3_000))),
+            _ => Fault::Silent(state.random.bool()),
         }
     }
-    async fn through<T, E: From<StoreError>>(
+    async fn with_fault<T, E: From<StoreError>>(
         self: Arc<Self>,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        match self.luck() {
-            Luck::Fine | Luck::Twice => operation.await,
-            Luck::Before => Err(lost().into()),
-            Luck::After => operation.await.and_then(|_| Err(lost().into())),
-            Luck::Slow(time) => {
+        match self.draw() {
+            Fault::None | Fault::Twice => operation.await,
+            Fault::Before => Err(unknown_result().into()),
+            Fault::After => operation.await.and_then(|_| Err(unknown_result().into())),
+            Fault::Slow(time) => {
                 sleep(time).await;
                 operation.await
             }
-            Luck::Silent(done) => {
+            Fault::Silent(done) => {
                 if done {
                     operation.await?;
                 }
                 sleep(SILENCE).await;
-                Err(lost().into())
+                Err(unknown_result().into())
             }
         }
     }
-    /// Another worker that lives owns the run.
-    fn elsewhere(&self, worker: WorkerId, run: RunId) -> Option<WorkerId> {
+    /// The other live worker that owns the run, if any.
+    fn other_owner(&self, worker: WorkerId, run: RunId) -> Option<WorkerId> {
         let state = self.state.lock().unwrap();
         if !self.shared {
             return None;
@@ -187,9 +189,8 @@ impl SimStore {
         let owner = state.owners.get(&run).copied().filter(|owner| *owner != worker)?;
         state.alive.get(&owner).is_some_and(|until| *until > Instant::now()).then_some(owner)
     }
-    /// Whose the run is after an append; one that is known already, of somebody who has lost the run since, changes
-    /// nothing.
-    fn owns(&self, worker: Option<WorkerId>, run: RunId, fence: Fence) {
+    /// Sets the owner of a run after an append. A repeated append of a worker that has lost the run since changes nothing.
+    fn set_owner(&self, worker: Option<WorkerId>, run: RunId, fence: Fence) {
         let mut state = self.state.lock().unwrap();
         if state.fences.get(&run).is_some_and(|last| *last != fence) {
             return;
@@ -199,8 +200,8 @@ impl SimStore {
             None => drop(state.owners.remove(&run)),
         }
     }
-    async fn taken(&self, worker: WorkerId, run: RunId) -> Result<TakeResult, StoreError> {
-        if let Some(worker) = self.elsewhere(worker, run) {
+    async fn take_for(&self, worker: WorkerId, run: RunId) -> Result<TakeResult, StoreError> {
+        if let Some(worker) = self.other_owner(worker, run) {
             return Ok(TakeResult::Elsewhere { worker, name: "the other".into() });
         }
         let taken = self.inner.take(worker, run).await?;
@@ -212,30 +213,30 @@ impl SimStore {
         }
         Ok(taken)
     }
-    async fn due(&self, worker: WorkerId, limit: usize) -> Result<Vec<OwnedRun>, StoreError> {
+    async fn take_due_for(&self, worker: WorkerId, limit: usize) -> Result<Vec<OwnedRun>, StoreError> {
         let runs = self.inner.runs(RunFilter { limit: 10_000, ..RunFilter::default() }).await?;
         let mut due = Vec::new();
-        let untold = self.state.lock().unwrap().untold.remove(&worker).unwrap_or_default();
-        for owned in untold {
+        let unreported = self.state.lock().unwrap().unreported.remove(&worker).unwrap_or_default();
+        for owned in unreported {
             let run = owned.summary.run_id;
-            let still = self.state.lock().unwrap().fences.get(&run) == Some(&owned.fence);
-            if still && let TakeResult::Taken(owned) = self.taken(worker, run).await? {
+            let is_still_owned = self.state.lock().unwrap().fences.get(&run) == Some(&owned.fence);
+            if is_still_owned && let TakeResult::Taken(owned) = self.take_for(worker, run).await? {
                 due.push(owned);
             }
         }
         for run in runs.iter().rev().filter(|run| !run.status.is_final()) {
             let owner = self.state.lock().unwrap().owners.get(&run.run_id).copied();
-            let turn = match owner {
-                Some(owner) => owner != worker && self.elsewhere(worker, run.run_id).is_none(),
+            let is_due = match owner {
+                Some(owner) => owner != worker && self.other_owner(worker, run.run_id).is_none(),
                 None => {
                     run.status == RunStatus::Queued
                         || run.wake.is_some_and(|at| Some(at) <= clock::simulated::time())
                         || !self.inner.orders(run.run_id).await?.is_empty()
                 }
             };
-            if turn
+            if is_due
                 && due.len() < limit
-                && let TakeResult::Taken(owned) = self.taken(worker, run.run_id).await?
+                && let TakeResult::Taken(owned) = self.take_for(worker, run.run_id).await?
             {
                 due.push(owned);
             }
@@ -244,19 +245,19 @@ impl SimStore {
     }
 }
 
-fn lost() -> StoreError {
-    StoreError("nobody knows".into())
+fn unknown_result() -> StoreError {
+    StoreError("the result is unknown".into())
 }
 
-/// As an append says it.
-enum Unkept {
+/// The error of an append: of the wrapped store, or of a fault.
+enum FaultyAppend {
     Store,
     Append(AppendError),
 }
 
-impl From<StoreError> for Unkept {
+impl From<StoreError> for FaultyAppend {
     fn from(_: StoreError) -> Self {
-        Unkept::Store
+        FaultyAppend::Store
     }
 }
 

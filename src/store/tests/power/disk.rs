@@ -1,66 +1,65 @@
-//! A disk, as it is rebuilt from what a process wrote.
+//! The contents of a disk after a power cut, rebuilt from the recorded writes of a process.
 //!
-//! Always true: what was synced is there; a write that was not may be there, in part, or not at all, whatever came
-//! after it. A sector of 512 bytes is written whole or not. That a file exists, or was removed, is taken as known at
-//! once.
+//! Always true: synced writes are on the disk; a write that was not synced may be there, in part, or not at all, whatever
+//! was written after it. A sector of 512 bytes is written completely or not. Creation and removal of files count as synced
+//! at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 const SECTOR: usize = 512;
 
-/// What happened, in the order in which it returned.
-pub(super) enum Moment {
+/// A recorded action of the process, in the order in which the calls returned.
+pub(super) enum Action {
     Wrote {
         file: String,
         at: usize,
         data: Vec<u8>,
     },
-    Cut {
+    Truncated {
         file: String,
         len: usize,
     },
     Synced {
         file: String,
     },
-    /// It is not there any more.
     Removed {
         file: String,
     },
-    /// The process said that this append is kept.
-    CheckpointAnswer(u64),
+    /// The process acknowledged this append.
+    Acknowledged(u64),
 }
 
-/// What becomes of what was not synced.
+/// Which writes that were not synced are on the disk.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum How {
+pub(super) enum Unsynced {
     Nothing,
     All,
     SomeWrites,
     SomeSectors,
 }
 
-/// See the module.
+/// The files of the disk.
 #[derive(Default)]
 pub(super) struct Disk(BTreeMap<String, File>);
 
 #[derive(Default)]
 struct File {
     synced: Vec<u8>,
-    since: Vec<Change>,
+    unsynced: Vec<Change>,
 }
 
 #[derive(Clone)]
 enum Change {
     Write(usize, Vec<u8>),
-    Cut(usize),
+    Truncate(usize),
 }
 
 impl Change {
-    /// As far as these sectors of it arrive.
-    fn onto(&self, bytes: &mut Vec<u8>, mut arrives: impl FnMut() -> bool) {
+    /// Applies the change to the bytes of a file, as far as `arrives` says of each sector.
+    fn apply(&self, bytes: &mut Vec<u8>, mut arrives: impl FnMut() -> bool) {
         match self {
-            Change::Cut(len) => {
+            Change::Truncate(len) => {
                 if arrives() {
                     bytes.resize(*len, 0);
                 }
@@ -68,7 +67,7 @@ impl Change {
             Change::Write(at, data) => {
                 let mut from = 0;
                 while from < data.len() {
-                    // Up to the next border of a sector on the disk.
+                    // Up to the next sector boundary on the disk.
                     let to = data.len().min(from + SECTOR - (at + from) % SECTOR);
                     if arrives() {
                         if bytes.len() < at + to {
@@ -84,17 +83,17 @@ impl Change {
 }
 
 impl Disk {
-    /// One more thing happens; which append was said to be kept.
-    pub(super) fn take_in(&mut self, moment: &Moment) -> Option<u64> {
-        match moment {
-            Moment::CheckpointAnswer(n) => return Some(*n),
-            Moment::Wrote { file, at, data } => self.file(file).since.push(Change::Write(*at, data.clone())),
-            Moment::Cut { file, len } => self.file(file).since.push(Change::Cut(*len)),
-            Moment::Removed { file } => drop(self.0.remove(file)),
-            Moment::Synced { file } => {
+    /// Applies an action; returns the append that it acknowledges, if any.
+    pub(super) fn take_in(&mut self, action: &Action) -> Option<u64> {
+        match action {
+            Action::Acknowledged(n) => return Some(*n),
+            Action::Wrote { file, at, data } => self.file(file).unsynced.push(Change::Write(*at, data.clone())),
+            Action::Truncated { file, len } => self.file(file).unsynced.push(Change::Truncate(*len)),
+            Action::Removed { file } => drop(self.0.remove(file)),
+            Action::Synced { file } => {
                 let file = self.file(file);
-                for change in std::mem::take(&mut file.since) {
-                    change.onto(&mut file.synced, || true);
+                for change in std::mem::take(&mut file.unsynced) {
+                    change.apply(&mut file.synced, || true);
                 }
             }
         }
@@ -103,35 +102,36 @@ impl Disk {
     fn file(&mut self, name: &str) -> &mut File {
         self.0.entry(name.to_owned()).or_default()
     }
-    /// The power goes: what is then found is written to a folder.
-    pub(super) fn cut(self, into: &Path, random: &mut fastrand::Rng) -> How {
-        let how = [How::Nothing, How::All, How::SomeWrites, How::SomeSectors][random.usize(..4)];
-        for (name, File { synced: mut bytes, since }) in self.0 {
-            for change in &since {
-                let whole = match how {
-                    How::Nothing => Some(false),
-                    How::All => Some(true),
-                    How::SomeWrites => Some(random.bool()),
-                    How::SomeSectors => None,
+    /// Cuts the power: writes the files as they may be then to a folder.
+    pub(super) fn cut_power(self, into: &Path, random: &mut fastrand::Rng) -> Unsynced {
+        let unsynced =
+            [Unsynced::Nothing, Unsynced::All, Unsynced::SomeWrites, Unsynced::SomeSectors][random.usize(..4)];
+        for (name, File { synced: mut bytes, unsynced: changes }) in self.0 {
+            for change in &changes {
+                let whole = match unsynced {
+                    Unsynced::Nothing => Some(false),
+                    Unsynced::All => Some(true),
+                    Unsynced::SomeWrites => Some(random.bool()),
+                    Unsynced::SomeSectors => None,
                 };
-                change.onto(&mut bytes, || whole.unwrap_or_else(|| random.bool()));
+                change.apply(&mut bytes, || whole.unwrap_or_else(|| random.bool()));
             }
             std::fs::write(into.join(name), bytes).unwrap();
         }
-        how
+        unsynced
     }
 }
 
-/// From here on something was acknowledged.
-pub(super) fn begun(moments: &[Moment]) -> usize {
-    let first = moments.iter().position(|moment| matches!(moment, Moment::CheckpointAnswer(_)));
-    first.expect("the process said something") + 1
+/// The number of actions up to the first acknowledgement.
+pub(super) fn first_acknowledged(actions: &[Action]) -> usize {
+    let first = actions.iter().position(|action| matches!(action, Action::Acknowledged(_)));
+    first.expect("the process acknowledged an append") + 1
 }
 
-/// What `strace -f -y -xx` wrote down.
-pub(super) fn read(trace: &str) -> Vec<Moment> {
+/// Reads the output of `strace -f -y -xx`.
+pub(super) fn read(trace: &str) -> Vec<Action> {
     let mut open: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut moments = Vec::new();
+    let mut actions = Vec::new();
     for line in trace.lines() {
         let Some((thread, call)) = line.split_once(' ') else { continue };
         let call = call.trim_start();
@@ -143,46 +143,46 @@ pub(super) fn read(trace: &str) -> Vec<Moment> {
             Some((_, end)) => format!("{}{end}", open.remove(thread).unwrap_or_default()),
             None => call.to_owned(),
         };
-        moments.extend(moment(&whole));
+        actions.extend(action(&whole));
     }
-    moments
+    actions
 }
 
 /// `pwrite64(9<\x2f…>, "\x37\x7f", 2, 0) = 2`: the file's path and the bytes in hexadecimal digits.
-fn moment(call: &str) -> Option<Moment> {
+fn action(call: &str) -> Option<Action> {
     let (name, rest) = call.split_once('(')?;
     let (what, result) = rest.rsplit_once(" = ")?;
     let done: usize = result.split(' ').next()?.parse().ok()?;
     if name.starts_with("unlink") {
         let path = String::from_utf8(bytes(what)).ok()?;
-        return Some(Moment::Removed { file: path.rsplit('/').next().unwrap_or_default().to_owned() });
+        return Some(Action::Removed { file: path.rsplit('/').next().unwrap_or_default().to_owned() });
     }
-    let (place, arguments) = what.split_once('<')?.1.split_once('>')?;
-    let place = String::from_utf8(hex(place)).ok()?;
-    let file = place.rsplit('/').next().unwrap_or_default();
+    let (path, arguments) = what.split_once('<')?.1.split_once('>')?;
+    let path = String::from_utf8(hex(path)).ok()?;
+    let file = path.rsplit('/').next().unwrap_or_default();
     let ours = matches!(file, "test.db" | "test.db-wal" | "test.db-journal");
     let arguments = arguments.trim_start_matches([',', ' ']).trim_end().trim_end_matches(')');
     match name {
-        "write" => said(&bytes(arguments)),
+        "write" => acknowledgement(&bytes(arguments)),
         _ if !ours => None,
         "pwrite64" => {
             let mut data = bytes(arguments);
             data.truncate(done);
-            Some(Moment::Wrote { file: file.to_owned(), at: arguments.rsplit(", ").next()?.parse().ok()?, data })
+            Some(Action::Wrote { file: file.to_owned(), at: arguments.rsplit(", ").next()?.parse().ok()?, data })
         }
-        "ftruncate" => Some(Moment::Cut { file: file.to_owned(), len: arguments.parse().ok()? }),
-        "fsync" | "fdatasync" => Some(Moment::Synced { file: file.to_owned() }),
+        "ftruncate" => Some(Action::Truncated { file: file.to_owned(), len: arguments.parse().ok()? }),
+        "fsync" | "fdatasync" => Some(Action::Synced { file: file.to_owned() }),
         _ => None,
     }
 }
 
-fn said(text: &[u8]) -> Option<Moment> {
+fn acknowledgement(text: &[u8]) -> Option<Action> {
     let text = String::from_utf8_lossy(text);
-    let number = text.lines().find_map(|line| line.strip_prefix("kept "))?;
-    Some(Moment::CheckpointAnswer(number.trim().parse().ok()?))
+    let number = text.lines().find_map(|line| line.strip_prefix("acknowledged "))?;
+    Some(Action::Acknowledged(number.trim().parse().ok()?))
 }
 
-/// `"\x0a\x6b", 2`: what stands between the quotes.
+/// `"\x0a\x6b", 2`: the bytes between the quotes.
 fn bytes(text: &str) -> Vec<u8> {
     hex(text.split('"').nth(1).unwrap_or_default())
 }

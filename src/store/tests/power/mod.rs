@@ -1,37 +1,38 @@
-//! The power goes: what had been acknowledged by then is on the disk, whatever became of the writes in between.
+//! Power cuts: every append that was acknowledged before the cut is on the disk, whatever happened to unsynced writes.
 //!
-//! A process appends while every write and sync of its files is recorded. For a moment drawn by lot the disk is rebuilt
-//! as it may look then: what was synced is there, and of what was written since, nothing, all, some writes in any
-//! order, or some sectors. Each image has to open, to hold every append that had been acknowledged, whole, and nothing
-//! that does not fold. The same with `synchronous=NORMAL` shows that the test can fail.
+//! A process appends while every write and sync of its files is recorded. For a random time the disk is rebuilt as it may be
+//! after a power cut: synced writes are there, and of the writes since none, all, some in any order, or some sectors. Each
+//! image has to open, to hold every acknowledged append completely, and nothing that does not fold. The same with
+//! `synchronous=NORMAL` shows that the test can fail.
 
 mod disk;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use self::disk::{Disk, Moment};
+use self::disk::{Action, Disk};
 use super::*;
 use crate::store::Store;
 
 const DATABASE: &str = "POINTSMAN_TEST_POWER_DATABASE";
 /// Enough for several checkpoints.
 const APPENDS: u64 = 500;
-/// What each of them carries.
+/// The size of the output in each append.
 const BYTES: usize = 16_000;
-/// Moments that are tried, where nobody says how many (`POINTSMAN_IMAGES`).
+/// How many images are tried, unless `POINTSMAN_IMAGES` says otherwise.
 const IMAGES: usize = 48;
 
-/// A run that is born and has a large output.
+/// The first append of a run, with a large output.
 fn large(n: u64) -> Append {
     let run = run_id(n);
     let output = json!(format!("{n}:{}", "x".repeat(BYTES)));
-    let all = [born(run, at(0)), Event::Step(StepEvent::Computed { step: "step".into(), output: Arc::new(output) })];
+    let all =
+        [run_started(run, at(0)), Event::Step(StepEvent::Computed { step: "step".into(), output: Arc::new(output) })];
     let summary = fold(&all).unwrap().summary(at(0));
     Append { events: all.map(|event| (at(0), event)).into(), summary, ..append(run, 1, 1) }
 }
 
-/// The child: appends one run after the other and says so. Does nothing where nobody asks for it.
+/// The child process: appends one run after the other and prints each acknowledgement. Does nothing without the variable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };
@@ -39,13 +40,13 @@ async fn child() {
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     for n in 0..APPENDS {
         store.append(large(n).into()).await.unwrap();
-        println!("\nkept {n}");
+        println!("\nacknowledged {n}");
     }
     std::process::abort();
 }
 
-/// What a process did to its files, until it had said everything.
-fn recorded(synchronous: &str) -> Vec<Moment> {
+/// The recorded actions of a child process.
+fn recorded(synchronous: &str) -> Vec<Action> {
     let dir = tempfile::tempdir().unwrap();
     let trace = dir.path().join("trace");
     let done = Command::new("strace")
@@ -65,15 +66,15 @@ fn recorded(synchronous: &str) -> Vec<Moment> {
     disk::read(&std::fs::read_to_string(&trace).unwrap())
 }
 
-/// What is wrong with the disk as it is found: acknowledged runs that are not there, and anything else.
-async fn looked_at(dir: &Path, kept: &[u64]) -> (usize, Vec<String>) {
+/// Checks an image: returns the number of lost acknowledged runs, and all other findings.
+async fn check_image(dir: &Path, acknowledged: &[u64]) -> (usize, Vec<String>) {
     let path = dir.join("test.db");
     let store: SharedStore = match SqliteStore::open(&path, &Limits::default()).await {
         Ok(store) => Arc::new(store),
         Err(error) => return (0, vec![format!("it does not open: {error}")]),
     };
     let mut lost = 0;
-    for n in kept {
+    for n in acknowledged {
         lost += usize::from(seqs(&store, run_id(*n)).await != [1, 2]);
     }
     store.close().await;
@@ -81,19 +82,19 @@ async fn looked_at(dir: &Path, kept: &[u64]) -> (usize, Vec<String>) {
     (lost, checked.findings.iter().map(|found| format!("{:?} {}", found.run, found.what)).collect())
 }
 
-/// Cuts the power at so many moments; how many images lost something acknowledged, and what else is wrong.
-async fn cut(moments: &[Moment], images: usize, random: &mut fastrand::Rng) -> (usize, Vec<String>) {
+/// Cuts the power at so many random times; returns how many images lost something acknowledged, and all other findings.
+async fn cut_power(actions: &[Action], images: usize, random: &mut fastrand::Rng) -> (usize, Vec<String>) {
     let (mut losing, mut wrong) = (0, Vec::new());
-    let begun = disk::begun(moments);
+    let first = disk::first_acknowledged(actions);
     for _ in 0..images {
-        let at = random.usize(begun..=moments.len());
+        let at = random.usize(first..=actions.len());
         let mut disk = Disk::default();
-        let kept: Vec<u64> = moments[..at].iter().filter_map(|moment| disk.take_in(moment)).collect();
+        let acknowledged: Vec<u64> = actions[..at].iter().filter_map(|action| disk.take_in(action)).collect();
         let dir = tempfile::tempdir().unwrap();
-        let how = disk.cut(dir.path(), random);
-        let (lost, found) = looked_at(dir.path(), &kept).await;
+        let unsynced = disk.cut_power(dir.path(), random);
+        let (lost, found) = check_image(dir.path(), &acknowledged).await;
         losing += usize::from(lost > 0);
-        wrong.extend(found.into_iter().map(|found| format!("cut at {at}, {how:?}: {found}")));
+        wrong.extend(found.into_iter().map(|found| format!("cut at {at}, {unsynced:?}: {found}")));
     }
     (losing, wrong)
 }
@@ -103,7 +104,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_outlives_the_power() {
+async fn acknowledged_appends_survive_a_power_cut() {
     if Command::new("strace").arg("-V").output().is_err() {
         println!("not tried: strace is not installed");
         return;
@@ -112,12 +113,12 @@ async fn what_was_acknowledged_outlives_the_power() {
     let images = number("POINTSMAN_IMAGES").map_or(IMAGES, |images| images as usize);
     let mut random = fastrand::Rng::with_seed(seed);
     let full = recorded("full");
-    let (losing, wrong) = cut(&full, images, &mut random).await;
+    let (losing, wrong) = cut_power(&full, images, &mut random).await;
     let normal = recorded("normal");
-    let (control, broken) = cut(&normal, images, &mut random).await;
+    let (control, broken) = cut_power(&normal, images, &mut random).await;
     let violations = losing + wrong.len();
-    println!("FULL: {images} images of {} moments, {losing} lost something, {} broken", full.len(), wrong.len());
-    println!("NORMAL: {images} images of {} moments, {control} lost something, {} broken", normal.len(), broken.len());
+    println!("FULL: {images} images of {} actions, {losing} lost something, {} broken", full.len(), wrong.len());
+    println!("NORMAL: {images} images of {} actions, {control} lost something, {} broken", normal.len(), broken.len());
     println!(
         "{images} cuts, {violations} violations; again: POINTSMAN_SEED={seed} POINTSMAN_IMAGES={images} cargo test --lib store::tests::power"
     );

@@ -1,27 +1,27 @@
-//! The simulated store as one process sees it: what goes by lot, and what is passed through.
+//! The store as the engines of a simulation use it: operations with faults, and operations without.
 
 use super::*;
 
-/// The store that the engines of one simulation hold.
+/// The simulated store as a [`Store`].
 pub(in crate::engine::tests::sim) struct Shared(pub Arc<SimStore>);
 
-/// Handed in: goes on though nobody waits.
-async fn handed<T: Send + 'static, E: Send + 'static>(
+/// Lets an operation go on when its caller is gone.
+async fn detached<T: Send + 'static, E: Send + 'static>(
     work: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E> {
     match tokio::spawn(work).await {
         Ok(done) => done,
-        Err(_) => std::future::pending().await, // the simulation ends
+        Err(_) => std::future::pending().await, // the simulation has ended
     }
 }
 
-macro_rules! by_luck {
+macro_rules! with_faults {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
             let store = self.0.clone();
-            Box::pin(handed(async move {
+            Box::pin(detached(async move {
                 let kept = store.clone();
-                store.through(async { kept.inner.$name($($arg),*).await }).await
+                store.with_fault(async { kept.inner.$name($($arg),*).await }).await
             }))
         })*
     };
@@ -30,13 +30,13 @@ macro_rules! by_luck {
 impl Work for Shared {
     fn heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> StoreReply<'_, Option<Timestamp>> {
         let store = self.0.clone();
-        Box::pin(handed(async move {
-            if store.state.lock().unwrap().mute.contains(&worker) {
-                return Err(lost());
+        Box::pin(detached(async move {
+            if store.state.lock().unwrap().blocked.contains(&worker) {
+                return Err(unknown_result());
             }
             let kept = store.clone();
             store
-                .through(async {
+                .with_fault(async {
                     kept.state.lock().unwrap().alive.insert(worker, Instant::now() + lives);
                     kept.inner.heartbeat(worker, name, lives).await?;
                     Ok(clock::simulated::time().filter(|_| kept.shared))
@@ -50,29 +50,29 @@ impl Work for Shared {
     }
     fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         let store = self.0.clone();
-        Box::pin(handed(async move {
+        Box::pin(detached(async move {
             let kept = store.clone();
-            store.through(async { kept.taken(worker, run).await }).await
+            store.with_fault(async { kept.take_for(worker, run).await }).await
         }))
     }
     fn take_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
         let store = self.0.clone();
-        Box::pin(handed(async move {
+        Box::pin(detached(async move {
             let (kept, taken) = (store.clone(), Mutex::new(Vec::new()));
             let due = async {
-                let due = kept.due(worker, limit).await?;
+                let due = kept.take_due_for(worker, limit).await?;
                 taken.lock().unwrap().clone_from(&due);
                 Ok(due)
             };
-            let told = store.clone().through(due).await;
-            if told.is_err() {
+            let result = store.clone().with_fault(due).await;
+            if result.is_err() {
                 let taken = taken.into_inner().unwrap();
-                store.state.lock().unwrap().untold.entry(worker).or_default().extend(taken);
+                store.state.lock().unwrap().unreported.entry(worker).or_default().extend(taken);
             }
-            told
+            result
         }))
     }
-    by_luck! {
+    with_faults! {
         due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
         put_order(order: OrderRecord) -> ();
         orders(run: RunId) -> Vec<OrderRecord>;
@@ -90,7 +90,7 @@ impl Work for Shared {
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
-        self.0.news.subscribe()
+        self.0.notifications.subscribe()
     }
     fn is_shared(&self) -> bool {
         self.0.shared
@@ -100,28 +100,28 @@ impl Work for Shared {
 impl Store for Shared {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let store = self.0.clone();
-        Box::pin(handed(async move {
-            match store.luck() {
-                Luck::Before => return Err(AppendError::Refused("no room".into())),
-                Luck::Twice => drop(store.inner.append(append.clone()).await),
+        Box::pin(detached(async move {
+            match store.draw() {
+                Fault::Before => return Err(AppendError::Refused("no room".into())),
+                Fault::Twice => drop(store.inner.append(append.clone()).await),
                 _ => {}
             }
-            store.look_at_times(&append);
+            store.check_times(&append);
             let kept = store.clone();
             let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
             let fence = append.fence;
-            let done = store.through(async {
-                kept.inner.append(append).await.map_err(Unkept::Append)?;
-                kept.owns(owner, run, fence);
+            let done = store.with_fault(async {
+                kept.inner.append(append).await.map_err(FaultyAppend::Append)?;
+                kept.set_owner(owner, run, fence);
                 Ok(())
             });
-            done.await.map_err(|unkept| match unkept {
-                Unkept::Store => AppendError::Unavailable("nobody knows".into()),
-                Unkept::Append(error) => error,
+            done.await.map_err(|error| match error {
+                FaultyAppend::Store => AppendError::Unavailable("the result is unknown".into()),
+                FaultyAppend::Append(error) => error,
             })
         }))
     }
-    by_luck! {
+    with_faults! {
         events(run: RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
         run(run: RunId) -> Option<RunSummary>;
         runs(filter: RunFilter) -> Vec<RunSummary>;

@@ -1,4 +1,4 @@
-//! Stores that refuse, lose replies, or say nothing.
+//! Stores that refuse appends, lose their replies, or do not answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::kit::{Bench, React, World, abandoned, answer, refused, request};
+use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request};
 use crate::limits::Limits;
 use crate::store::{
     Append, AppendError, DeclaredState, EvidenceRecord, FirstTry, FlipRecord, MemoryStore, PinRecord, RunFilter,
@@ -16,15 +16,16 @@ use crate::store::{
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, Plan, RunStatus};
 
-/// What goes wrong with the n-th append.
+/// What happens to an append.
 #[derive(Clone, Copy)]
 enum Fault {
     None,
     Refuse,
-    /// Not written, and the reply says "unknown".
+    /// Not stored, and the result is unknown.
     LoseBefore,
-    /// Written, and the reply says "unknown".
+    /// Stored, and the result is unknown.
     LoseAfter,
+    /// Not stored, and never answered.
     Silent,
 }
 
@@ -52,8 +53,8 @@ crate::store::tests::through::work_through!(Faulty, inner);
 
 impl Store for Faulty {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
-        let place = self.appends.fetch_add(1, Ordering::SeqCst);
-        let fault = (self.script)(place);
+        let number = self.appends.fetch_add(1, Ordering::SeqCst);
+        let fault = (self.script)(number);
         Box::pin(async move {
             match fault {
                 Fault::None => self.inner.append(append).await,
@@ -110,130 +111,130 @@ fn plan() -> Arc<Plan> {
         .build("w")
 }
 
-async fn bench(script: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Bench {
-    let world = World::new(|_, _| React::Json(200, json!({}))).await;
-    Bench::over(&world, plan(), Faulty::new(script), Limits::default(), None).await
+async fn harness(script: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Harness {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    Harness::with_store(&step_service, plan(), Faulty::new(script), Limits::default(), None).await
 }
 
 #[tokio::test]
-async fn a_store_that_refuses_gives_back_or_says_not_started() {
-    let bench = bench(|_| Fault::Refuse).await;
-    let mut asked = request("w", Mode::Real, &json!({}));
-    asked.may_fall_back = true;
-    assert_eq!(abandoned(bench.ask(asked.clone()).await).reason, "store_refused");
-    asked.may_fall_back = false;
-    let (problem, _) = refused(bench.ask(asked).await);
+async fn a_refused_append_falls_back_or_answers_not_started() {
+    let harness = harness(|_| Fault::Refuse).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.may_fall_back = true;
+    assert_eq!(abandoned(harness.send(arm_request.clone()).await).reason, "store_refused");
+    arm_request.may_fall_back = false;
+    let (problem, _) = refused(harness.send(arm_request).await);
     assert_eq!((problem.status, problem.shared_step_begun), (503, Some(false)));
     assert!(problem.title.contains("not started"));
-    assert_eq!(bench.world.paths(), ["GET /price", "GET /price"], "no effect without a record");
+    assert_eq!(harness.step_service.paths(), ["GET /price", "GET /price"], "no effect without a durable event");
 }
 
 #[tokio::test]
-async fn a_lost_reply_is_not_an_answer_and_not_a_second_charge() {
+async fn a_lost_reply_of_the_store_causes_no_second_charge() {
     for fault in [Fault::LoseBefore, Fault::LoseAfter] {
-        let bench = bench(move |place| if place == 0 || place == 2 { fault } else { Fault::None }).await;
-        let mut asked = request("w", Mode::Real, &json!({}));
-        asked.may_fall_back = true;
-        let (status, _, report) = answer(bench.ask(asked).await);
+        let harness = harness(move |number| if number == 0 || number == 2 { fault } else { Fault::None }).await;
+        let mut arm_request = request("w", Mode::Real, &json!({}));
+        arm_request.may_fall_back = true;
+        let (status, _, report) = answer(harness.send(arm_request).await);
         assert_eq!(status, 201);
-        assert_eq!(bench.world.paths(), ["GET /price", "POST /charges"]);
-        bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+        assert_eq!(harness.step_service.paths(), ["GET /price", "POST /charges"]);
+        harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
     }
 }
 
 #[tokio::test]
-async fn a_store_that_stays_unknown_is_no_reason_to_fall_back() {
-    let bench = bench(|_| Fault::LoseBefore).await;
-    let mut asked = request("w", Mode::Real, &json!({}));
-    asked.may_fall_back = true;
-    let (problem, _) = refused(bench.ask(asked).await);
+async fn an_append_whose_outcome_stays_unknown_does_not_fall_back() {
+    let harness = harness(|_| Fault::LoseBefore).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.may_fall_back = true;
+    let (problem, _) = refused(harness.send(arm_request).await);
     assert_eq!((problem.status, problem.kind.as_str()), (503, "outcome-unknown"));
-    assert_eq!(bench.world.paths(), ["GET /price"]);
+    assert_eq!(harness.step_service.paths(), ["GET /price"]);
 }
 
-/// What was written once, and said to be unknown, is not made unwritten by a refusal of the same batch.
+/// The first append was stored although its result was unknown: a refusal of its repetition does not change that.
 #[tokio::test]
-async fn a_refusal_after_an_unknown_append_is_no_reason_to_fall_back() {
-    let bench = bench(|place| match place {
+async fn a_refusal_after_an_unknown_append_does_not_fall_back() {
+    let harness = harness(|number| match number {
         0 => Fault::LoseAfter,
         1 => Fault::Refuse,
         _ => Fault::None,
     })
     .await;
-    let mut asked = request("w", Mode::Real, &json!({}));
-    asked.may_fall_back = true;
-    let (problem, report) = refused(bench.ask(asked).await);
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.may_fall_back = true;
+    let (problem, report) = refused(harness.send(arm_request).await);
     assert_eq!((problem.status, problem.kind.as_str()), (503, "outcome-unknown"));
-    bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
-    assert_eq!(bench.world.paths(), ["GET /price", "POST /charges"]);
+    harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+    assert_eq!(harness.step_service.paths(), ["GET /price", "POST /charges"]);
 }
 
 #[tokio::test]
-async fn a_store_that_refuses_after_the_charge_holds_the_answer_back_until_it_takes_it() {
-    let bench = bench(|place| if (1..3).contains(&place) { Fault::Refuse } else { Fault::None }).await;
-    let mut asked = request("w", Mode::Real, &json!({}));
-    asked.may_fall_back = true;
-    let (problem, report) = refused(bench.ask(asked).await);
+async fn when_appends_are_refused_after_the_charge_the_answer_waits_for_the_store() {
+    let harness = harness(|number| if (1..3).contains(&number) { Fault::Refuse } else { Fault::None }).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.may_fall_back = true;
+    let (problem, report) = refused(harness.send(arm_request).await);
     assert_eq!((problem.status, problem.shared_step_begun), (503, Some(true)));
-    bench.until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
-    assert_eq!(bench.world.paths(), ["GET /price", "POST /charges"]);
+    harness.wait_until(report.run.unwrap(), |view| view.status == RunStatus::Completed).await;
+    assert_eq!(harness.step_service.paths(), ["GET /price", "POST /charges"]);
 }
 
 #[tokio::test]
-async fn a_silent_store_holds_nobody_longer_than_the_deadline() {
-    let bench = bench(|_| Fault::Silent).await;
-    let mut asked = request("w", Mode::Real, &json!({}));
-    asked.may_fall_back = true;
-    asked.deadline = Duration::from_millis(200);
+async fn a_silent_store_delays_no_answer_beyond_the_deadline() {
+    let harness = harness(|_| Fault::Silent).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.may_fall_back = true;
+    arm_request.deadline = Duration::from_millis(200);
     let begun = Instant::now();
-    let (problem, _) = refused(bench.ask(asked).await);
+    let (problem, _) = refused(harness.send(arm_request).await);
     assert_eq!((problem.status, problem.kind.as_str()), (503, "outcome-unknown"));
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_on_disk_are_whole_after_the_file_is_opened_again() {
+async fn runs_are_complete_after_the_database_file_is_reopened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("runs.db");
     let limits = Limits::default();
-    let world = World::new(|seen, _| React::Json(200, json!({"of": seen.path, "n": 12.5}))).await;
+    let step_service = StepService::new(|seen, _| ServiceReply::Json(200, json!({"of": seen.path, "n": 12.5}))).await;
     let mut plan = PlanBuilder::new().call("s0", &[], "POST /s0", json!({}));
-    for (place, before) in (1..10).zip(["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"]) {
-        let (id, line) = (format!("s{place}"), format!("POST /s{place}"));
+    for (number, before) in (1..10).zip(["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"]) {
+        let (id, line) = (format!("s{number}"), format!("POST /s{number}"));
         plan = plan.call(&id, &[before], &line, json!({"after": format!("${{steps.{before}.output.n}}")}));
     }
     let plan = plan.respond(201, json!({"n": "${steps.s9.output.n}"})).build("w");
     let store = Arc::new(crate::store::SqliteStore::open(&path, &limits).await.unwrap());
-    let bench = Bench::over(&world, plan.clone(), store.clone(), limits.clone(), None).await;
-    let mut asked = request("w", Mode::Real, &json!({}));
-    asked.retry_key = Some(crate::flag::RetryKey([5; 32]));
-    let again = asked.clone();
+    let harness = Harness::with_store(&step_service, plan.clone(), store.clone(), limits.clone(), None).await;
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.retry_key = Some(crate::flag::RetryKey([5; 32]));
+    let again = arm_request.clone();
     let all = futures_util::future::join_all((0..20).map(|_| {
-        let mut asked = asked.clone();
-        asked.retry_key = None;
-        bench.ask(asked)
+        let mut arm_request = arm_request.clone();
+        arm_request.retry_key = None;
+        harness.send(arm_request)
     }));
-    let (first, others) = tokio::join!(bench.ask(asked), all);
+    let (first, others) = tokio::join!(harness.send(arm_request), all);
     let (status, body, report) = answer(first);
     assert_eq!((status, body.to_string().as_str()), (201, r#"{"n":12.5}"#));
     assert!(others.into_iter().all(|reply| answer(reply).0 == 201));
-    assert_eq!(world.seen().len(), 21 * 10);
+    assert_eq!(step_service.seen().len(), 21 * 10);
     let run = report.run.unwrap();
-    let live = bench.until(run, |view| view.status == RunStatus::Completed).await;
-    assert!(bench.engine.drain(Duration::from_secs(5)).await);
+    let live = harness.wait_until(run, |view| view.status == RunStatus::Completed).await;
+    assert!(harness.engine.drain(Duration::from_secs(5)).await);
     store.close().await;
-    drop((bench, store));
+    drop((harness, store));
 
     let store = Arc::new(crate::store::SqliteStore::open(&path, &limits).await.unwrap());
-    let bench = Bench::over(&world, plan, store, limits, None).await;
-    assert_eq!(bench.view(run).await, live);
-    let runs = bench.runs().await;
+    let harness = Harness::with_store(&step_service, plan, store, limits, None).await;
+    assert_eq!(harness.view(run).await, live);
+    let runs = harness.runs().await;
     assert_eq!(runs.len(), 21);
     for summary in runs {
-        let events = bench.store.events(summary.run_id, crate::names::Seq::FIRST).await.unwrap();
+        let events = harness.store.events(summary.run_id, crate::names::Seq::FIRST).await.unwrap();
         let folded = crate::workflow::fold(events.iter().map(|stored| &stored.event)).unwrap();
         assert_eq!(folded.summary(events.last().unwrap().at), summary, "the fold of the events is the summary");
     }
-    assert_eq!(answer(bench.ask(again).await).1.to_string(), r#"{"n":12.5}"#);
-    assert_eq!(world.seen().len(), 21 * 10);
+    assert_eq!(answer(harness.send(again).await).1.to_string(), r#"{"n":12.5}"#);
+    assert_eq!(step_service.seen().len(), 21 * 10);
 }

@@ -1,49 +1,49 @@
-//! What must hold when a simulation is over.
+//! The invariants that must hold at the end of a simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::outside::Outside;
-use super::play::Told;
+use super::services::SimServices;
+use super::simulation::Acknowledged;
 use super::store::SimStore;
 use crate::names::{Seq, WorkflowName};
 use crate::store::{Store, StoredEvent, Work};
 use crate::workflow::{CheckpointEvent, EndingEvent, Event, LockEvent, Part, Plan, Run, RunSummary, WaitEvent, fold};
 
-/// I1 to I4, and what holds of times, locks and answers; how many events were looked at.
+/// Checks the invariants I1 to I4, and those of times, locks and answers; returns the number of events.
 pub(super) async fn check(
     store: &Arc<SimStore>,
-    outside: &Outside,
+    services: &SimServices,
     plans: &BTreeMap<WorkflowName, Arc<Plan>>,
     runs: &[RunSummary],
-    told: &Told,
+    acknowledged: &Acknowledged,
     wrong: &mut Vec<String>,
 ) -> usize {
-    for (key, started) in &told.started {
+    for (key, started) in &acknowledged.started {
         let of: BTreeSet<_> = started.iter().collect();
         if of.len() > 1 {
             wrong.push(format!("one key ({key}) has several runs: {of:?}"));
         }
         for run in of {
-            if !runs.iter().any(|kept| kept.run_id == *run) {
-                wrong.push(format!("I1: {run} was acknowledged and is not there"));
+            if !runs.iter().any(|stored| stored.run_id == *run) {
+                wrong.push(format!("I1: {run} was acknowledged and is not stored"));
             }
         }
     }
     let (mut events, mut locks, mut takes) = (0, Vec::new(), BTreeMap::new());
     for run in runs {
-        let kept = store.kept().events(run.run_id, Seq::FIRST).await.unwrap_or_default();
+        let kept = store.memory().events(run.run_id, Seq::FIRST).await.unwrap_or_default();
         events += kept.len();
-        one(run, &kept, plans.contains_key(&run.workflow), wrong);
-        held(run, &kept, &mut locks);
-        snapshot(store, run, &kept, wrong).await;
+        check_run(run, &kept, plans.contains_key(&run.workflow), wrong);
+        collect_lock_times(run, &kept, &mut locks);
+        check_snapshot(store, run, &kept, wrong).await;
         for stored in &kept {
             let decided = match &stored.event {
                 Event::Ending(EndingEvent::Superseded(superseded)) => Some(superseded.by),
                 _ => None,
             };
-            if let Some(heir) = decided.filter(|heir| !runs.iter().any(|run| run.run_id == *heir)) {
-                wrong.push(format!("I1: {heir} is to take the place of {}, and was never born", run.run_id));
+            if let Some(successor) = decided.filter(|successor| !runs.iter().any(|run| run.run_id == *successor)) {
+                wrong.push(format!("I1: {successor} supersedes {}, and was never created", run.run_id));
             }
             if let Event::StepStarted(started) = &stored.event
                 && let Some(key) = &started.key
@@ -52,34 +52,34 @@ pub(super) async fn check(
             }
         }
     }
-    let pending_runs = store.kept().pending_runs(10_000).await.unwrap_or_default();
-    wrong.extend(pending_runs.iter().map(|birth| format!("I1: {} is still to begin when all is over", birth.run)));
+    let pending_runs = store.memory().pending_runs(10_000).await.unwrap_or_default();
+    wrong.extend(pending_runs.iter().map(|row| format!("I1: {} is still in the outbox at the end", row.run)));
     wrong.extend(store.early());
-    overlaps(locks, wrong);
-    world(outside, &takes, wrong);
+    check_locks(locks, wrong);
+    check_effects(services, &takes, wrong);
     events
 }
 
-/// A snapshot is what the events up to it come to.
-async fn snapshot(store: &Arc<SimStore>, run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
-    let Ok(Some(kept)) = store.kept().run_snapshot(run.run_id).await else { return };
+/// A snapshot equals the fold of the events up to it.
+async fn check_snapshot(store: &Arc<SimStore>, run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
+    let Ok(Some(kept)) = store.memory().run_snapshot(run.run_id).await else { return };
     let before = usize::try_from(kept.seq.0).ok().and_then(|seq| events.get(..seq));
     let folded = before.and_then(|before| fold(before.iter().map(|stored| &stored.event)).ok());
     if Run::from_snapshot(&kept.body).ok() != folded || folded.is_none() {
-        wrong.push(format!("the snapshot of {} at {} is not what its events come to", run.run_id, kept.seq));
+        wrong.push(format!("the snapshot of {} at {} differs from the fold of its events", run.run_id, kept.seq));
     }
 }
 
-fn one(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut Vec<String>) {
+fn check_run(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut Vec<String>) {
     let id = run.run_id;
     if !known {
-        wrong.push(format!("{id} runs `{}`, which nobody asked for", run.workflow));
+        wrong.push(format!("{id} runs `{}`, which was never started", run.workflow));
     }
     let (mut outcomes, mut answered, mut last) = (BTreeSet::new(), BTreeSet::new(), None);
     let mut waits = BTreeMap::new();
-    for (place, stored) in events.iter().enumerate() {
-        if stored.seq != Seq(place as u64 + 1) {
-            wrong.push(format!("I1: {id} has seq {} at place {}", stored.seq, place + 1));
+    for (index, stored) in events.iter().enumerate() {
+        if stored.seq != Seq(index as u64 + 1) {
+            wrong.push(format!("I1: {id} has seq {} at position {}", stored.seq, index + 1));
         }
         if last.is_some_and(|last| last > stored.at) {
             wrong.push(format!("{id}: time goes back at {}", stored.seq));
@@ -112,10 +112,10 @@ fn one(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut Vec<St
     }
 }
 
-type Held = (String, jiff::Timestamp, jiff::Timestamp, String);
+type LockTime = (String, jiff::Timestamp, jiff::Timestamp, String);
 
-/// From when to when a run held which lock.
-fn held(run: &RunSummary, events: &[StoredEvent], into: &mut Vec<Held>) {
+/// From when to when the run held which lock.
+fn collect_lock_times(run: &RunSummary, events: &[StoredEvent], into: &mut Vec<LockTime>) {
     let mut open = BTreeMap::new();
     let mut close = |open: &mut BTreeMap<_, _>, key: &(String, String, Option<u32>), at| {
         if let Some(from) = open.remove(key) {
@@ -140,7 +140,7 @@ fn held(run: &RunSummary, events: &[StoredEvent], into: &mut Vec<Held>) {
     }
 }
 
-fn overlaps(mut locks: Vec<Held>, wrong: &mut Vec<String>) {
+fn check_locks(mut locks: Vec<LockTime>, wrong: &mut Vec<String>) {
     locks.sort();
     for pair in locks.windows(2) {
         let [(name, _, until, who), (other, from, _, whose)] = pair else { continue };
@@ -150,24 +150,24 @@ fn overlaps(mut locks: Vec<Held>, wrong: &mut Vec<String>) {
     }
 }
 
-fn world(outside: &Outside, takes: &BTreeMap<String, u64>, wrong: &mut Vec<String>) {
-    if outside.keyless() > 0 {
-        wrong.push(format!("I3: {} effects came without a key", outside.keyless()));
+fn check_effects(services: &SimServices, takes: &BTreeMap<String, u64>, wrong: &mut Vec<String>) {
+    if services.keyless() > 0 {
+        wrong.push(format!("I3: {} effects came without a key", services.keyless()));
     }
-    for (key, known) in outside.keys() {
-        if known.reused {
-            wrong.push(format!("I3: {} came with two bodies under one key", known.line));
+    for (key, record) in services.keys() {
+        if record.reused {
+            wrong.push(format!("I3: {} came with two bodies under one key", record.request));
         }
-        if known.effects > 1 {
-            wrong.push(format!("I3: {} was done {} times", known.line, known.effects));
+        if record.effects > 1 {
+            wrong.push(format!("I3: {} was done {} times", record.request, record.effects));
         }
         let Some(takes) = takes.get(&key) else {
-            wrong.push(format!("I1: {} was sent, and no event tells of it", known.line));
+            wrong.push(format!("I1: {} was sent, and no event records it", record.request));
             continue;
         };
-        if known.arrived > 1 + known.lost + takes {
-            let (arrived, lost) = (known.arrived, known.lost);
-            wrong.push(format!("I3: {} arrived {arrived} times; {lost} lost, {takes} takeovers", known.line));
+        if record.arrived > 1 + record.lost + takes {
+            let (arrived, lost) = (record.arrived, record.lost);
+            wrong.push(format!("I3: {} arrived {arrived} times; {lost} lost, {takes} takeovers", record.request));
         }
     }
 }

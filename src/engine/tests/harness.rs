@@ -1,4 +1,4 @@
-//! A scriptable world, an engine over it, and requests to its arm.
+//! A step service that answers by a script, an engine whose steps call it, and requests to the engine's arm.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -29,67 +29,68 @@ use crate::secret::Secret;
 use crate::store::{MemoryStore, SharedStore};
 use crate::workflow::{Event, Known, Mode, Plan, RunView, view};
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One call that the world saw.
+/// One call that the step service received.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct ReceivedCall {
     pub method: Method,
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Seen {
+impl ReceivedCall {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
 
-/// What the world does with a call.
+/// How the step service answers a call.
 #[derive(Clone, Debug)]
-pub(super) enum React {
+pub(super) enum ServiceReply {
     Json(u16, Value),
     /// Answers when the gate opens.
     Gated(u16, Value),
     /// Never answers.
     Hang,
-    Retry(u16, &'static str),
+    /// A status with `Retry-After`.
+    RetryAfter(u16, &'static str),
 }
 
-type Script = Box<dyn Fn(&Seen, usize) -> React + Send + Sync>;
+type Script = Box<dyn Fn(&ReceivedCall, usize) -> ServiceReply + Send + Sync>;
 
-/// The world outside: counts what it sees and answers by a script.
-pub(super) struct World {
+/// The service that steps call: records the calls and answers by a script.
+pub(super) struct StepService {
     pub address: SocketAddr,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<ReceivedCall>>>,
     count: watch::Sender<usize>,
     gate: watch::Sender<bool>,
 }
 
-impl World {
-    /// The script gets each call and how many with the same path came before.
-    pub async fn new(script: impl Fn(&Seen, usize) -> React + Send + Sync + 'static) -> Arc<Self> {
+impl StepService {
+    /// The script gets each call, and the number of earlier calls with the same method and path.
+    pub async fn new(script: impl Fn(&ReceivedCall, usize) -> ServiceReply + Send + Sync + 'static) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let world = Arc::new(Self {
+        let step_service = Arc::new(Self {
             address: listener.local_addr().unwrap(),
             seen: Arc::default(),
             count: watch::Sender::new(0),
             gate: watch::Sender::new(false),
         });
-        let (serving, script): (_, Arc<Script>) = (world.clone(), Arc::new(Box::new(script)));
+        let (serving, script): (_, Arc<Script>) = (step_service.clone(), Arc::new(Box::new(script)));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (world, script) = (serving.clone(), script.clone());
-                let service = service_fn(move |request| serve(world.clone(), script.clone(), request));
+                let (step_service, script) = (serving.clone(), script.clone());
+                let service = service_fn(move |request| serve(step_service.clone(), script.clone(), request));
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
                 );
             }
         });
-        world
+        step_service
     }
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<ReceivedCall> {
         self.seen.lock().unwrap().clone()
     }
     pub fn paths(&self) -> Vec<String> {
@@ -97,10 +98,10 @@ impl World {
         paths.sort();
         paths
     }
-    pub async fn has_seen(&self, count: usize) {
+    pub async fn wait_for_calls(&self, count: usize) {
         let mut seen = self.count.subscribe();
-        let waited = tokio::time::timeout(PATIENCE, seen.wait_for(|seen| *seen >= count)).await;
-        assert!(waited.is_ok(), "the world saw only {:?}", self.paths());
+        let waited = tokio::time::timeout(TIMEOUT, seen.wait_for(|seen| *seen >= count)).await;
+        assert!(waited.is_ok(), "the step service received only {:?}", self.paths());
     }
     pub fn open_gate(&self) {
         self.gate.send_replace(true);
@@ -108,76 +109,76 @@ impl World {
 }
 
 async fn serve(
-    world: Arc<World>,
+    step_service: Arc<StepService>,
     script: Arc<Script>,
     request: http::Request<hyper::body::Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    let seen = Seen { method: head.method, path, headers: head.headers, body };
+    let seen = ReceivedCall { method: head.method, path, headers: head.headers, body };
     let before = {
-        let mut all = world.seen.lock().unwrap();
+        let mut all = step_service.seen.lock().unwrap();
         let before = all.iter().filter(|known| known.path == seen.path && known.method == seen.method).count();
         all.push(seen.clone());
         before
     };
-    world.count.send_modify(|count| *count += 1);
+    step_service.count.send_modify(|count| *count += 1);
     let json = |status, value: &Value| {
         let reply = Response::builder().status(status).header("content-type", "application/json");
         Ok(reply.body(Full::new(Bytes::from(value.to_string()))).unwrap())
     };
     match script(&seen, before) {
-        React::Json(status, value) => json(status, &value),
-        React::Gated(status, value) => {
-            let _ = world.gate.subscribe().wait_for(|open| *open).await;
+        ServiceReply::Json(status, value) => json(status, &value),
+        ServiceReply::Gated(status, value) => {
+            let _ = step_service.gate.subscribe().wait_for(|open| *open).await;
             json(status, &value)
         }
-        React::Hang => std::future::pending().await,
-        React::Retry(status, after) => {
+        ServiceReply::Hang => std::future::pending().await,
+        ServiceReply::RetryAfter(status, after) => {
             Ok(Response::builder().status(status).header("retry-after", after).body(Full::default()).unwrap())
         }
     }
 }
 
-/// An engine with one plan, whose service `world` is a [`World`].
-pub(super) struct Bench {
+/// An engine with one plan, whose service `world` is a [`StepService`].
+pub(super) struct Harness {
     pub engine: Engine,
     pub store: SharedStore,
-    pub world: Arc<World>,
+    pub step_service: Arc<StepService>,
     pub plan: Arc<Plan>,
     pub limits: Limits,
     pub key: Option<Secret>,
 }
 
-impl Bench {
-    pub async fn new(world: &Arc<World>, plan: Arc<Plan>) -> Self {
-        Self::over(world, plan, Arc::new(MemoryStore::new()), Limits::default(), None).await
+impl Harness {
+    pub async fn new(step_service: &Arc<StepService>, plan: Arc<Plan>) -> Self {
+        Self::with_store(step_service, plan, Arc::new(MemoryStore::new()), Limits::default(), None).await
     }
-    pub async fn over(
-        world: &Arc<World>,
+    pub async fn with_store(
+        step_service: &Arc<StepService>,
         plan: Arc<Plan>,
         store: SharedStore,
         limits: Limits,
         key: Option<Secret>,
     ) -> Self {
-        let engine = engine(world, &plan, &store, &limits, &key).await;
-        Self { engine, store, world: world.clone(), plan, limits, key }
+        let engine = engine(step_service, &plan, &store, &limits, &key).await;
+        Self { engine, store, step_service: step_service.clone(), plan, limits, key }
     }
-    /// Ends the process and starts the next one on the same store.
+    /// Ends the process without a drain and starts the next one on the same store.
     pub async fn crash(&mut self) {
-        let next = engine(&self.world, &self.plan, &self.store, &self.limits, &self.key).await;
+        let next = engine(&self.step_service, &self.plan, &self.store, &self.limits, &self.key).await;
         let last = std::mem::replace(&mut self.engine, next);
         let core = last.core.clone();
         drop(last);
         core.process.tasks.close();
-        tokio::time::timeout(PATIENCE, core.process.tasks.wait()).await.unwrap();
+        tokio::time::timeout(TIMEOUT, core.process.tasks.wait()).await.unwrap();
     }
     pub async fn recover(&self) -> crate::engine::Recovered {
         self.engine.recover().await.unwrap()
     }
-    pub async fn ask(&self, request: ArmRequest) -> ArmReply {
-        tokio::time::timeout(PATIENCE, self.engine.arm().oneshot(request)).await.unwrap().unwrap()
+    pub async fn send(&self, request: ArmRequest) -> ArmReply {
+        tokio::time::timeout(TIMEOUT, self.engine.arm().oneshot(request)).await.unwrap().unwrap()
     }
     pub async fn events(&self, run: RunId) -> Vec<Event> {
         self.store.events(run, Seq::FIRST).await.unwrap().into_iter().map(|stored| stored.event).collect()
@@ -190,9 +191,9 @@ impl Bench {
         let filter = crate::store::RunFilter { limit: 1_000, ..Default::default() };
         self.store.runs(filter).await.unwrap()
     }
-    /// Waits until the run in the store is as wanted.
-    pub async fn until(&self, run: RunId, wanted: impl Fn(&RunView) -> bool) -> RunView {
-        let look = async {
+    /// Waits until the stored run fulfils a condition.
+    pub async fn wait_until(&self, run: RunId, wanted: impl Fn(&RunView) -> bool) -> RunView {
+        let poll = async {
             loop {
                 let view = self.view(run).await;
                 if wanted(&view) {
@@ -201,15 +202,15 @@ impl Bench {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, look).await.expect("the run does not come there")
+        tokio::time::timeout(TIMEOUT, poll).await.expect("the run does not reach the wanted state")
     }
 }
 
-fn services(world: &World) -> BTreeMap<ServiceName, Arc<Service>> {
+fn services(step_service: &StepService) -> BTreeMap<ServiceName, Arc<Service>> {
     let name = ServiceName::from("world");
     let service = Service {
         name: name.clone(),
-        urls: vec![format!("http://{}", world.address).parse().unwrap()],
+        urls: vec![format!("http://{}", step_service.address).parse().unwrap()],
         keyed: false,
         connect: None,
         first_byte: None,
@@ -220,41 +221,47 @@ fn services(world: &World) -> BTreeMap<ServiceName, Arc<Service>> {
     BTreeMap::from([(name, Arc::new(service))])
 }
 
-impl Bench {
-    /// These plans are in force too.
-    pub fn with(&self, others: &[&Arc<Plan>]) {
+impl Harness {
+    /// Puts these plans in force, beside the harness's own.
+    pub fn load_plans(&self, others: &[&Arc<Plan>]) {
         let plans = std::iter::once(&self.plan).chain(others.iter().copied());
         let plans = plans.map(|plan| (plan.workflow.clone(), plan.clone())).collect();
         let secrets = BTreeMap::from([("bank".to_owned(), Secret::new("s3cret"))]);
-        self.engine.reload(0, &plans, &services(&self.world), &secrets);
+        self.engine.reload(0, &plans, &services(&self.step_service), &secrets);
     }
-    /// Only so many calls are under way at the world.
-    pub fn calls_max(&self, calls: u64) {
-        let mut services = services(&self.world);
+    /// Limits the calls in flight to the step service.
+    pub fn set_calls_max(&self, calls: u64) {
+        let mut services = services(&self.step_service);
         services.values_mut().for_each(|service| Arc::make_mut(service).calls_max = Some(calls));
         let plans = BTreeMap::from([(self.plan.workflow.clone(), self.plan.clone())]);
         self.engine.reload(0, &plans, &services, &BTreeMap::new());
     }
-    /// Waits until the run has no task.
-    pub async fn rests(&self, run: RunId) {
-        let look = async {
+    /// Waits until no task moves the run.
+    pub async fn wait_until_idle(&self, run: RunId) {
+        let poll = async {
             while self.engine.core.schedule.mailboxes.has_task(run) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, look).await.expect("the run does not come to rest");
+        tokio::time::timeout(TIMEOUT, poll).await.expect("a task still moves the run");
     }
     /// Waits until the run has ended, or waits for a person or a signal.
-    pub async fn ended(&self, run: RunId) -> crate::workflow::RunSummary {
-        self.engine.rest(run, PATIENCE).await.expect("there is such a run")
+    pub async fn wait_until_resting(&self, run: RunId) -> crate::workflow::RunSummary {
+        self.engine.rest(run, TIMEOUT).await.expect("there is such a run")
     }
 }
 
-async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &Limits, key: &Option<Secret>) -> Engine {
+async fn engine(
+    step_service: &StepService,
+    plan: &Arc<Plan>,
+    store: &SharedStore,
+    limits: &Limits,
+    key: &Option<Secret>,
+) -> Engine {
     Engine::new(EngineParts {
         store: store.clone(),
         plans: BTreeMap::from([(plan.workflow.clone(), plan.clone())]),
-        services: services(world),
+        services: services(step_service),
         secrets: BTreeMap::from([("bank".to_owned(), Secret::new("s3cret"))]),
         store_key: key.clone(),
         key_secret: [1; 32],
@@ -264,8 +271,8 @@ async fn engine(world: &World, plan: &Arc<Plan>, store: &SharedStore, limits: &L
     })
 }
 
-/// A plan as the files' check makes it; whether service `world` honours keys.
-pub(super) fn checked(definition: &Value, keyed: bool) -> Arc<Plan> {
+/// The plan of a workflow definition; `keyed`: whether the service `world` honours idempotency keys.
+pub(super) fn checked_plan(definition: &Value, keyed: bool) -> Arc<Plan> {
     let services = BTreeMap::from([(ServiceName::from("world"), keyed)]);
     let known = Known {
         services: &services,
@@ -344,8 +351,8 @@ pub(super) fn abandoned(reply: ArmReply) -> crate::exchange::Abandoned {
     }
 }
 
-/// Starts a run as a program does.
-pub(super) async fn start(bench: &Bench, input: Value) -> crate::engine::Started {
-    let start = crate::engine::Start { workflow: bench.plan.workflow.clone(), input, by: "test".into(), key: None };
-    tokio::time::timeout(PATIENCE, bench.engine.start(start)).await.unwrap().unwrap()
+/// Starts a run as a program does, without a route.
+pub(super) async fn start(harness: &Harness, input: Value) -> crate::engine::Started {
+    let start = crate::engine::Start { workflow: harness.plan.workflow.clone(), input, by: "test".into(), key: None };
+    tokio::time::timeout(TIMEOUT, harness.engine.start(start)).await.unwrap().unwrap()
 }

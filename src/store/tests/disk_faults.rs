@@ -1,4 +1,4 @@
-//! A disk that fails: what each append was told is true, in the process and after its end.
+//! A disk that fails: the result of each append is true, in the process and after its end.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -9,12 +9,12 @@ use crate::store::{AppendError, Store};
 const DATABASE: &str = "POINTSMAN_TEST_DISK_DATABASE";
 const APPENDS: u64 = 60;
 
-/// The child: appends to run after run while the disk fails, says what it was told, and dies without closing. Does
-/// nothing where nobody asks for it.
+/// The child process: appends to one run after the other while the disk fails, prints the results, and aborts. Does nothing
+/// without the variable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };
-    // The fault may hit the opening too: that is refused, and tried again.
+    // The fault may hit the opening too, which is tried again.
     let mut opened = SqliteStore::open(&path, &Limits::default()).await;
     for _ in 0..100 {
         if opened.is_err() {
@@ -23,58 +23,58 @@ async fn child() {
     }
     let store = opened.unwrap();
     for n in 0..APPENDS {
-        let told = match store.append(append(run_id(n), 1, 2).into()).await {
+        let result = match store.append(append(run_id(n), 1, 2).into()).await {
             Ok(()) => "ok",
             Err(AppendError::Refused(_)) => "refused",
             Err(AppendError::Unavailable(_)) => "unavailable",
             Err(AppendError::Conflict(_) | AppendError::Fenced(_)) => "conflict",
         };
-        println!("\ntold {n} {told}");
+        println!("\nresult {n} {result}");
     }
     std::process::abort();
 }
 
-/// Runs the child with a fault in some of its system calls, and returns how often each answer was true.
+/// Runs the child with faults in some of its system calls, and returns how often each result came, all of them true.
 async fn with_fault(fault: &str) -> BTreeMap<String, u64> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     let output = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={fault}")])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "store::tests::disk::child", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "store::tests::disk_faults::child", "--nocapture", "--test-threads=1"])
         .env(DATABASE, &path)
         .stderr(Stdio::null())
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let told = text.lines().filter_map(|line| line.strip_prefix("told ")?.split_once(' '));
-    let told: Vec<(u64, &str)> = told.map(|(n, told)| (n.parse().unwrap(), told)).collect();
-    assert_eq!(told.len() as u64, APPENDS, "{fault}: the child did not come to its end");
+    let result = text.lines().filter_map(|line| line.strip_prefix("result ")?.split_once(' '));
+    let result: Vec<(u64, &str)> = result.map(|(n, result)| (n.parse().unwrap(), result)).collect();
+    assert_eq!(result.len() as u64, APPENDS, "{fault}: the child did not come to its end");
 
     let store: SharedStore = Arc::new(SqliteStore::open(&path, &Limits::default()).await.unwrap());
     let mut counts = BTreeMap::new();
-    for (n, told) in told {
+    for (n, result) in result {
         let seqs = seqs(&store, run_id(n)).await;
-        match told {
+        match result {
             "ok" => assert_eq!(seqs, [1, 2], "{fault}: acknowledged {n} is lost"),
-            "refused" => assert_eq!(seqs, [0; 0], "{fault}: refused {n} is there"),
-            "unavailable" => assert!(seqs.is_empty() || seqs == [1, 2], "{fault}: {n} is there by half"),
-            other => panic!("{fault}: {n} was told {other}"),
+            "refused" => assert_eq!(seqs, [0; 0], "{fault}: refused {n} is stored"),
+            "unavailable" => assert!(seqs.is_empty() || seqs == [1, 2], "{fault}: {n} is stored in part"),
+            other => panic!("{fault}: {n} has the result {other}"),
         }
-        *counts.entry(told.to_owned()).or_default() += 1;
+        *counts.entry(result.to_owned()).or_default() += 1;
     }
     store.close().await;
     counts
 }
 
 #[tokio::test]
-async fn what_an_append_was_told_is_true() {
+async fn the_result_of_an_append_is_true_when_the_disk_fails() {
     if Command::new("strace").arg("-V").output().is_err() {
         println!("not tried: strace is not installed");
         return;
     }
-    // Calls are counted by thread, and every reopened connection has a new one: low numbers hit the looking back too.
-    let mut felt = 0;
+    // Calls are counted by thread, and every reopened connection has a new thread: low numbers hit the read back too.
+    let mut faults = 0;
     for fault in [
         "fsync,fdatasync:error=EIO:when=12+5",
         "fsync,fdatasync:error=EIO:when=2+3",
@@ -85,7 +85,7 @@ async fn what_an_append_was_told_is_true() {
     ] {
         let counts = with_fault(fault).await;
         println!("{fault}: {counts:?}, false answers 0");
-        felt += counts.iter().filter(|(told, _)| *told != "ok").map(|(_, count)| count).sum::<u64>();
+        faults += counts.iter().filter(|(result, _)| *result != "ok").map(|(_, count)| count).sum::<u64>();
     }
-    assert!(felt > 0, "no fault was felt");
+    assert!(faults > 0, "no fault took effect");
 }

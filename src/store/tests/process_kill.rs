@@ -1,4 +1,4 @@
-//! A process that appends is killed at some moment: what it had acknowledged is there, whole and contiguous.
+//! A process that appends is killed at a random time: all acknowledged appends are stored, complete and contiguous.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -10,24 +10,25 @@ use crate::store::{LockChange, RunFilter, Store, TakeResult, Work};
 const DATABASE: &str = "POINTSMAN_TEST_KILL_DATABASE";
 const CALLERS: u64 = 8;
 
-/// Every third is large enough to stand beside its event.
+/// Every third event has a payload large enough to be stored separately.
 fn large_event(n: u64) -> Event {
     let output = json!("x".repeat(if n.is_multiple_of(3) { 20_000 } else { 10 }));
     Event::Step(StepEvent::Computed { step: format!("step-{n}").as_str().into(), output: Arc::new(output) })
 }
 
-/// The child: appends until it is killed, one line for each acknowledgement. Does nothing where nobody asks for it.
+/// The child process: appends until it is killed, and prints a line for each acknowledgement. Does nothing without the
+/// variable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(path) = std::env::var_os(DATABASE) else { return };
     let store = Arc::new(SqliteStore::open(path, &Limits::default()).await.unwrap());
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
-    let born_before = store.runs(RunFilter { limit: 100_000, ..RunFilter::default() }).await.unwrap().len() as u64;
+    let runs_before = store.runs(RunFilter { limit: 100_000, ..RunFilter::default() }).await.unwrap().len() as u64;
     let callers = (0..CALLERS).map(|n| {
         let store = store.clone();
         tokio::spawn(async move {
-            let run = run_id(born_before + n + 1);
-            let mut all = vec![born(run, at(0))];
+            let run = run_id(runs_before + n + 1);
+            let mut all = vec![run_started(run, at(0))];
             let mut fence = Fence::FIRST;
             loop {
                 let first = all.len() as u64;
@@ -44,7 +45,7 @@ async fn child() {
                     fence = owned.fence;
                 }
                 store
-                    .put_order(between::order(u128::from(born_before * 1_000_000 + n * 10_000 + first), run))
+                    .put_order(coordination::order(u128::from(runs_before * 1_000_000 + n * 10_000 + first), run))
                     .await
                     .unwrap();
             }
@@ -54,7 +55,7 @@ async fn child() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_kill_9() {
+async fn acknowledged_appends_survive_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     let mut acknowledged: BTreeMap<RunId, u64> = BTreeMap::new();
@@ -63,7 +64,7 @@ async fn what_was_acknowledged_survives_kill_9() {
     let kills = 12;
     for _ in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "store::tests::kill::child", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "store::tests::process_kill::child", "--nocapture", "--test-threads=1"])
             .env(DATABASE, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -71,9 +72,9 @@ async fn what_was_acknowledged_survives_kill_9() {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut left = random.u64(1..400);
-        // Lines that were on their way when it died are acknowledgements too: read to the end.
+        // Lines that were printed before it died are acknowledgements too: they are read to the end.
         while let Some(Ok(line)) = lines.next() {
-            // The harness writes the test's name without an end of line before the first of ours.
+            // The test runner prints the test's name without a line break before the first line.
             if let Some((_, ack)) = line.split_once("ack ")
                 && let Some((run, seq)) = ack.split_once(' ')
             {

@@ -1,4 +1,4 @@
-//! What goes between runs and processes: orders, locks, webhook_messages, news; and jobs and parents.
+//! Orders, locks, messages to webhooks, notifications; and lists by job and parent.
 
 use super::*;
 use crate::names::JobId;
@@ -7,18 +7,18 @@ use crate::store::{
 };
 
 on_every_store! {
-    an_order_is_there_until_it_is_settled_once,
-    an_append_settles_what_it_came_from,
-    what_is_asked_of_an_ended_run_is_refused,
-    the_end_of_a_run_settles_what_is_open,
-    locks_are_given_out_in_the_order_of_asking,
-    a_place_is_left_once_and_queued_for_anew,
+    an_order_is_listed_until_it_is_settled_once,
+    an_append_settles_its_orders,
+    an_order_to_an_ended_or_unknown_run_is_refused,
+    the_end_of_a_run_settles_its_open_orders,
+    a_lock_is_granted_in_the_order_of_requests,
+    a_step_leaves_a_queue_once_and_joins_it_again_at_the_end,
     the_end_of_a_run_frees_its_locks,
-    what_is_refused_changes_no_lock,
-    notices_are_numbered_and_stay_until_they_are_done,
-    news_tell_what_happens,
+    a_refused_append_changes_no_lock,
+    webhook_messages_are_numbered_and_stay_until_they_are_removed,
+    subscribers_are_notified,
     runs_are_listed_by_job_and_parent,
-    what_goes_between_survives_a_restart,
+    orders_locks_and_messages_survive_a_restart,
 }
 
 pub(super) fn order(n: u128, run: RunId) -> OrderRecord {
@@ -46,9 +46,9 @@ async fn rows(store: &SharedStore, name: &str) -> Vec<(RunId, String, Option<u32
     rows.into_iter().map(|row| (row.run, row.step.as_str().to_owned(), row.item)).collect()
 }
 
-async fn an_order_is_there_until_it_is_settled_once(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn an_order_is_listed_until_it_is_settled_once(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     store.append(append(run_id(2), 1, 1).into()).await.unwrap();
     let (one, two) = (order(9, run_id(1)), order(3, run_id(1)));
@@ -64,13 +64,13 @@ async fn an_order_is_there_until_it_is_settled_once(which: Which) {
     let settled = OrderRecord { answer: Some(json!({ "ok": 1 })), ..one.clone() };
     assert_eq!(store.order(one.id).await.unwrap(), Some(settled.clone()));
     store.put_order(one).await.unwrap();
-    assert_eq!(store.order(settled.id).await.unwrap(), Some(settled), "asked again it is settled still");
+    assert_eq!(store.order(settled.id).await.unwrap(), Some(settled), "a repeated order stays settled");
     assert_eq!(store.order(Uuid::from_u128(99)).await.unwrap(), None);
 }
 
-async fn an_append_settles_what_it_came_from(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn an_append_settles_its_orders(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     for n in 1..=3 {
         store.put_order(order(n, run_id(1))).await.unwrap();
@@ -78,7 +78,7 @@ async fn an_append_settles_what_it_came_from(which: Which) {
     let settled = |n, answer| (Uuid::from_u128(n), answer);
     let refused = Append { settled: vec![settled(1, json!("no"))], ..append(run_id(1), 1, 1) };
     store.append(refused.into()).await.unwrap_err();
-    assert_eq!(store.orders(run_id(1)).await.unwrap().len(), 3, "what is refused settles nothing");
+    assert_eq!(store.orders(run_id(1)).await.unwrap().len(), 3, "a refused append settles nothing");
     let both = vec![settled(1, json!("yes")), settled(2, json!(null)), settled(77, json!("nobody asked"))];
     store.append(Arc::new(Append { settled: both, ..append(run_id(1), 2, 1) })).await.unwrap();
     assert_eq!(store.orders(run_id(1)).await.unwrap(), [order(3, run_id(1))]);
@@ -89,10 +89,10 @@ async fn an_append_settles_what_it_came_from(which: Which) {
     assert_eq!(store.order(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(json!("yes")));
 }
 
-async fn what_is_asked_of_an_ended_run_is_refused(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
-    store.append(standing(append(run_id(1), 1, 1), RunStatus::Cancelled).into()).await.unwrap();
+async fn an_order_to_an_ended_or_unknown_run_is_refused(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    store.append(with_status(append(run_id(1), 1, 1), RunStatus::Cancelled).into()).await.unwrap();
     store.put_order(order(1, run_id(1))).await.unwrap();
     store.put_order(order(2, run_id(2))).await.unwrap();
     assert_eq!(store.orders(run_id(1)).await.unwrap(), []);
@@ -101,30 +101,30 @@ async fn what_is_asked_of_an_ended_run_is_refused(which: Which) {
     assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(no_such_run()));
 }
 
-async fn the_end_of_a_run_settles_what_is_open(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn the_end_of_a_run_settles_its_open_orders(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     for n in [1, 2] {
         store.append(append(run_id(n), 1, 1).into()).await.unwrap();
         store.put_order(order(n.into(), run_id(n))).await.unwrap();
         store.put_order(order((n + 10).into(), run_id(n))).await.unwrap();
     }
-    let last = standing(append(run_id(1), 2, 1), RunStatus::Completed);
+    let last = with_status(append(run_id(1), 2, 1), RunStatus::Completed);
     store.append(Arc::new(Append { settled: vec![(Uuid::from_u128(1), json!("done"))], ..last })).await.unwrap();
     let answer = async |n| store.order(Uuid::from_u128(n)).await.unwrap().unwrap().answer;
     assert_eq!(answer(1).await, Some(json!("done")));
     assert_eq!(answer(11).await, Some(run_has_ended()));
-    assert_eq!((answer(2).await, answer(12).await), (None, None), "another run's are open");
+    assert_eq!((answer(2).await, answer(12).await), (None, None), "the orders of the other run stay open");
 }
 
-async fn locks_are_given_out_in_the_order_of_asking(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
-    let ask = |n, locks| store.append(Arc::new(Append { locks, ..append(run_id(n), 1, 1) }));
-    ask(3, vec![queue("a", "x", None)]).await.unwrap();
-    ask(1, vec![queue("a", "x", Some(1)), queue("a", "x", Some(0)), queue("b", "y", None)]).await.unwrap();
-    ask(2, vec![queue("a", "x", None), queue("a", "x", None)]).await.unwrap();
-    // Already there: it keeps its place.
+async fn a_lock_is_granted_in_the_order_of_requests(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let request = |n, locks| store.append(Arc::new(Append { locks, ..append(run_id(n), 1, 1) }));
+    request(3, vec![queue("a", "x", None)]).await.unwrap();
+    request(1, vec![queue("a", "x", Some(1)), queue("a", "x", Some(0)), queue("b", "y", None)]).await.unwrap();
+    request(2, vec![queue("a", "x", None), queue("a", "x", None)]).await.unwrap();
+    // Already in the queue: it keeps its position.
     store.append(Arc::new(Append { locks: vec![queue("a", "x", None)], ..append(run_id(3), 2, 1) })).await.unwrap();
     let of = |n, item| (run_id(n), "x".to_owned(), item);
     let expected = [of(3, None), of(1, Some(1)), of(1, Some(0)), of(2, None)];
@@ -162,29 +162,29 @@ async fn locks_are_given_out_in_the_order_of_asking(which: Which) {
         store.append(Arc::new(Append { locks, ..append(holder, 2, 1) })).await.unwrap();
     }
     holders.sort();
-    assert_eq!(holders, (10..40).map(run_id).collect::<Vec<_>>(), "each holds it once");
+    assert_eq!(holders, (10..40).map(run_id).collect::<Vec<_>>(), "each run holds the lock once");
 }
 
-async fn a_place_is_left_once_and_queued_for_anew(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn a_step_leaves_a_queue_once_and_joins_it_again_at_the_end(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     let first = Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) };
     store.append(first.clone().into()).await.unwrap();
     store.append(Arc::new(Append { locks: vec![queue("a", "x", None)], ..append(run_id(2), 1, 1) })).await.unwrap();
-    // It leaves and asks again in one append: to the end.
-    let around = vec![leave("a", "x", None), queue("a", "x", None)];
-    store.append(Arc::new(Append { locks: around, ..append(run_id(1), 2, 1) })).await.unwrap();
+    // It leaves and joins again in one append: at the end of the queue.
+    let leave_and_join = vec![leave("a", "x", None), queue("a", "x", None)];
+    store.append(Arc::new(Append { locks: leave_and_join, ..append(run_id(1), 2, 1) })).await.unwrap();
     let holders = async || rows(store, "a").await.into_iter().map(|(run, ..)| run).collect::<Vec<_>>();
     assert_eq!(holders().await, [run_id(2), run_id(1)]);
-    // Asks and leaves in one append: it does not stand there; what never stood there may leave.
-    let there_and_back = vec![queue("b", "x", None), leave("b", "x", None), leave("c", "x", None)];
-    store.append(Arc::new(Append { locks: there_and_back, ..append(run_id(2), 2, 1) })).await.unwrap();
+    // It joins and leaves in one append: it is not in the queue. Leaving a queue without being in it is no error.
+    let join_and_leave = vec![queue("b", "x", None), leave("b", "x", None), leave("c", "x", None)];
+    store.append(Arc::new(Append { locks: join_and_leave, ..append(run_id(2), 2, 1) })).await.unwrap();
     assert_eq!(rows(store, "b").await, []);
-    // An append that comes again changes nothing any more.
+    // A repeated append changes nothing.
     store.append(Arc::new(Append { locks: vec![leave("a", "x", None)], ..append(run_id(1), 3, 1) })).await.unwrap();
     store.append(first.into()).await.unwrap();
     assert_eq!(holders().await, [run_id(2)]);
-    // Handed in together.
+    // Submitted together.
     let appends = [
         Append { locks: vec![queue("d", "x", None)], ..append(run_id(3), 1, 1) },
         Append { locks: vec![leave("d", "x", None)], ..append(run_id(3), 2, 1) },
@@ -198,28 +198,28 @@ async fn a_place_is_left_once_and_queued_for_anew(which: Which) {
     assert_eq!(holders, [run_id(4), run_id(3)]);
 }
 
-async fn the_end_of_a_run_frees_its_locks(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn the_end_of_a_run_frees_its_locks(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     for n in [1, 2] {
         let locks = vec![queue("a", "x", None), queue("b", "x", Some(7))];
         store.append(Arc::new(Append { locks, ..append(run_id(n), 1, 1) })).await.unwrap();
     }
-    store.append(standing(append(run_id(1), 2, 1), RunStatus::Failed).into()).await.unwrap();
+    store.append(with_status(append(run_id(1), 2, 1), RunStatus::Failed).into()).await.unwrap();
     assert_eq!(rows(store, "a").await, [(run_id(2), "x".to_owned(), None)]);
     assert_eq!(rows(store, "b").await, [(run_id(2), "x".to_owned(), Some(7))]);
-    // It asks with its last append: in vain.
+    // A lock that the last append requests is not granted.
     let locks = vec![queue("c", "x", None)];
-    store.append(Arc::new(Append { locks, ..standing(append(run_id(2), 2, 1), RunStatus::Failed) })).await.unwrap();
+    store.append(Arc::new(Append { locks, ..with_status(append(run_id(2), 2, 1), RunStatus::Failed) })).await.unwrap();
     assert_eq!(store.locks(None, 9).await.unwrap(), []);
 }
 
-async fn what_is_refused_changes_no_lock(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn a_refused_append_changes_no_lock(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     store.append(Arc::new(Append { locks: vec![queue("a", "x", None)], ..append(run_id(1), 1, 1) })).await.unwrap();
     let bad = vec![leave("a", "x", None), queue("b", "x", None)];
-    let webhook_messages = vec![notice(run_id(1), 1)];
+    let webhook_messages = vec![webhook_message(run_id(1), 1)];
     store
         .append(Arc::new(Append { locks: bad.clone(), webhook_messages, ..append(run_id(1), 1, 1) }))
         .await
@@ -230,16 +230,19 @@ async fn what_is_refused_changes_no_lock(which: Which) {
     assert_eq!(store.webhook_messages(0, 9).await.unwrap(), []);
 }
 
-async fn notices_are_numbered_and_stay_until_they_are_done(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
+async fn webhook_messages_are_numbered_and_stay_until_they_are_removed(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
     let with = |n, webhook_messages| Append { webhook_messages, ..append(run_id(n), 1, 1) };
-    store.append(with(1, vec![notice(run_id(1), 1), notice(run_id(1), 2)]).into()).await.unwrap();
-    store.append(with(2, vec![notice(run_id(2), 3)]).into()).await.unwrap();
+    store.append(with(1, vec![webhook_message(run_id(1), 1), webhook_message(run_id(1), 2)]).into()).await.unwrap();
+    store.append(with(2, vec![webhook_message(run_id(2), 3)]).into()).await.unwrap();
     let found = store.webhook_messages(0, 9).await.unwrap();
     assert!(found.is_sorted_by_key(|notice| notice.number) && found[0].number > 0);
-    let as_given: Vec<_> = found.iter().cloned().map(|notice| WebhookMessage { number: 0, ..notice }).collect();
-    assert_eq!(as_given, [notice(run_id(1), 1), notice(run_id(1), 2), notice(run_id(2), 3)]);
+    let as_appended: Vec<_> = found.iter().cloned().map(|notice| WebhookMessage { number: 0, ..notice }).collect();
+    assert_eq!(
+        as_appended,
+        [webhook_message(run_id(1), 1), webhook_message(run_id(1), 2), webhook_message(run_id(2), 3)]
+    );
     assert_eq!(store.webhook_messages(0, 2).await.unwrap(), found[..2]);
     assert_eq!(store.webhook_messages(found[0].number, 9).await.unwrap(), found[1..]);
     assert_eq!(store.webhook_messages(found[2].number, 9).await.unwrap(), []);
@@ -247,53 +250,53 @@ async fn notices_are_numbered_and_stay_until_they_are_done(which: Which) {
         store.remove_webhook_message(found[done].number).await.unwrap();
     }
     assert_eq!(store.webhook_messages(0, 9).await.unwrap(), []);
-    store.append(with(3, vec![notice(run_id(3), 4)]).into()).await.unwrap();
+    store.append(with(3, vec![webhook_message(run_id(3), 4)]).into()).await.unwrap();
     let later = store.webhook_messages(0, 9).await.unwrap().remove(0);
-    assert!(later.number > found[2].number, "a number is given once");
+    assert!(later.number > found[2].number, "a number is never used again");
     store.remove_webhook_message(found[2].number).await.unwrap();
     assert_eq!(store.webhook_messages(0, 9).await.unwrap(), [later]);
 }
 
-async fn news_tell_what_happens(which: Which) {
-    let place = Place::new(which).await;
-    let store = &place.store;
-    let mut news = store.notifications();
-    // More may come, and in another order: they are hints.
+async fn subscribers_are_notified(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let mut notifications = store.notifications();
+    // There may be more of them, and in another order: they are hints.
     let mut all = Vec::new();
-    let mut hears = async |wanted: StoreNotification| {
-        let heard = async {
+    let mut expect = async |wanted: StoreNotification| {
+        let received = async {
             while !all.contains(&wanted) {
-                all.push(news.recv().await.unwrap());
+                all.push(notifications.recv().await.unwrap());
             }
         };
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(20), heard).await;
-        waited.unwrap_or_else(|_| panic!("{wanted:?} was not heard of"));
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(20), received).await;
+        waited.unwrap_or_else(|_| panic!("no notification {wanted:?}"));
     };
     let run = run_id(1);
     let locks = vec![queue("a", "x", None), queue("b", "x", None)];
     store
-        .append(Arc::new(Append { locks, webhook_messages: vec![notice(run, 1)], ..append(run, 1, 1) }))
+        .append(Arc::new(Append { locks, webhook_messages: vec![webhook_message(run, 1)], ..append(run, 1, 1) }))
         .await
         .unwrap();
-    hears(StoreNotification::WebhookMessage).await;
+    expect(StoreNotification::WebhookMessage).await;
     store.put_order(order(1, run)).await.unwrap();
-    hears(StoreNotification::Run(run)).await;
+    expect(StoreNotification::Run(run)).await;
     store.settle_order(Uuid::from_u128(1), json!(1)).await.unwrap();
-    hears(StoreNotification::Order(Uuid::from_u128(1))).await;
+    expect(StoreNotification::Order(Uuid::from_u128(1))).await;
     store.put_order(order(2, run)).await.unwrap();
     let settled = vec![(Uuid::from_u128(2), json!(2))];
     store.append(Arc::new(Append { locks: vec![leave("a", "x", None)], settled, ..append(run, 2, 1) })).await.unwrap();
-    hears(StoreNotification::Lock("a".into())).await;
-    let queued = standing(append(run_id(2), 1, 1), RunStatus::Queued);
+    expect(StoreNotification::Lock("a".into())).await;
+    let queued = with_status(append(run_id(2), 1, 1), RunStatus::Queued);
     store.append(Arc::new(Append { release: true, ..queued })).await.unwrap();
-    hears(StoreNotification::Run(run_id(2))).await;
-    store.append(standing(append(run, 3, 1), RunStatus::Completed).into()).await.unwrap();
-    hears(StoreNotification::Lock("b".into())).await;
-    hears(StoreNotification::Ended(run)).await;
+    expect(StoreNotification::Run(run_id(2))).await;
+    store.append(with_status(append(run, 3, 1), RunStatus::Completed).into()).await.unwrap();
+    expect(StoreNotification::Lock("b".into())).await;
+    expect(StoreNotification::Ended(run)).await;
 }
 
-async fn runs_are_listed_by_job_and_parent(which: Which) {
-    let place = Place::new(which).await;
+async fn runs_are_listed_by_job_and_parent(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
     let job = JobId(run_id(1).0);
     for n in 1..=6 {
         let mut one = append(run_id(n), 1, 1);
@@ -302,10 +305,10 @@ async fn runs_are_listed_by_job_and_parent(which: Which) {
         if n == 4 {
             one.summary.status = RunStatus::Failed;
         }
-        place.store.append(one.into()).await.unwrap();
+        fixture.store.append(one.into()).await.unwrap();
     }
     let list = async |filter: RunFilter| {
-        let runs = place.store.runs(filter).await.unwrap();
+        let runs = fixture.store.runs(filter).await.unwrap();
         runs.iter().map(|run| (1..=6).find(|n| run_id(*n) == run.run_id).unwrap()).collect::<Vec<_>>()
     };
     let all = RunFilter { limit: 100, ..RunFilter::default() };
@@ -319,22 +322,24 @@ async fn runs_are_listed_by_job_and_parent(which: Which) {
     assert_eq!(list(RunFilter { job: Some(job), parent: Some(run_id(1)), ..all }).await, [0; 0]);
 }
 
-async fn what_goes_between_survives_a_restart(which: Which) {
-    let mut place = Place::new(which).await;
+async fn orders_locks_and_messages_survive_a_restart(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
     let locks = vec![queue("a", "x", Some(3))];
-    let webhook_messages = vec![notice(run_id(1), 1)];
-    place.store.append(Arc::new(Append { locks, webhook_messages, ..append(run_id(1), 1, 1) })).await.unwrap();
-    place.store.put_order(order(1, run_id(1))).await.unwrap();
-    place.store.put_order(order(2, run_id(1))).await.unwrap();
-    place.store.settle_order(Uuid::from_u128(2), json!("done")).await.unwrap();
-    place.reopen().await;
-    let store = &place.store;
+    let webhook_messages = vec![webhook_message(run_id(1), 1)];
+    fixture.store.append(Arc::new(Append { locks, webhook_messages, ..append(run_id(1), 1, 1) })).await.unwrap();
+    fixture.store.put_order(order(1, run_id(1))).await.unwrap();
+    fixture.store.put_order(order(2, run_id(1))).await.unwrap();
+    fixture.store.settle_order(Uuid::from_u128(2), json!("done")).await.unwrap();
+    fixture.reopen().await;
+    let store = &fixture.store;
     assert_eq!(rows(store, "a").await, [(run_id(1), "x".to_owned(), Some(3))]);
     assert_eq!(store.webhook_messages(0, 9).await.unwrap().len(), 1);
     assert_eq!(store.orders(run_id(1)).await.unwrap(), [order(1, run_id(1))]);
     assert_eq!(store.order(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(json!("done")));
-    let mut news = store.notifications();
-    store.append(standing(append(run_id(1), 2, 1), RunStatus::Completed).into()).await.unwrap();
-    let heard = async { while news.recv().await.unwrap() != StoreNotification::Lock("a".into()) {} };
-    tokio::time::timeout(std::time::Duration::from_secs(20), heard).await.expect("a lock from before the restart");
+    let mut notifications = store.notifications();
+    store.append(with_status(append(run_id(1), 2, 1), RunStatus::Completed).into()).await.unwrap();
+    let received = async { while notifications.recv().await.unwrap() != StoreNotification::Lock("a".into()) {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), received)
+        .await
+        .expect("the lock from before the restart is freed");
 }

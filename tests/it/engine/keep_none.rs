@@ -60,7 +60,7 @@ impl EngineTest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_answers_leave_no_run_behind() {
+async fn a_hundred_answers_store_no_run() {
     let mut test = test("only").await;
     for _ in 0..100 {
         assert_eq!(test.thing().await, (StatusCode::OK, json!({ "n": 1 })), "{}", test.pointsman.log());
@@ -97,7 +97,7 @@ async fn a_hundred_answers_leave_no_run_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn legacy_answers_what_such_a_read_cannot_and_dark_twins_are_not_kept_either() {
+async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either() {
     let live = test("live").await;
     live.step_service.script("GET /looks", ScriptedReply::Refuse(400), 1);
     live.step_service.script("GET /things", ScriptedReply::Done(200, json!({ "n": "legacy's" })), 1);
@@ -139,7 +139,7 @@ async fn legacy_answers_what_such_a_read_cannot_and_dark_twins_are_not_kept_eith
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn such_reads_do_not_wait_for_a_store_that_hangs() {
+async fn reads_that_are_not_kept_do_not_wait_for_a_hanging_store() {
     let mut test = test("only").await;
     assert_eq!(test.thing().await.0, StatusCode::OK);
     let store = test.dir.path().join("pointsman.db");

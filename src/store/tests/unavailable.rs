@@ -1,4 +1,4 @@
-//! A database that takes nothing says why, until it does again.
+//! A database that refuses writes: the store reports why, and recovers when it accepts them again.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use super::*;
 use crate::store::AppendError;
 
 #[tokio::test]
-async fn while_nothing_is_taken_it_says_why() {
-    if !Which::Postgres.is_here() {
+async fn a_database_that_refuses_writes_is_reported_as_trouble() {
+    if !StoreKind::Postgres.is_installed() {
         return;
     }
     let database = shared().unwrap().database();
@@ -16,14 +16,14 @@ async fn while_nothing_is_taken_it_says_why() {
     let store: SharedStore = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
     assert_eq!(store.trouble(), None);
-    let all = |setting: &str| {
+    let set_read_only = |setting: &str| {
         database.query(&format!("ALTER DATABASE {} SET default_transaction_read_only = {setting}", database.name()));
         database.query(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
              WHERE datname = current_database() AND pid <> pg_backend_pid()",
         );
     };
-    all("on");
+    set_read_only("on");
     let mut refused = store.append(append(run_id(1), 2, 1).into()).await;
     for _ in 0..50 {
         if matches!(&refused, Err(AppendError::Refused(why)) if why.contains("read-only")) {
@@ -41,11 +41,11 @@ async fn while_nothing_is_taken_it_says_why() {
         conn.execute(sqlx::AssertSqlSafe(text).into_sql_str()).await.unwrap();
     }
     conn.close().await.unwrap();
-    let found_again = async {
+    let recovered = async {
         while store.append(append(run_id(1), 2, 1).into()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), found_again).await.expect("the database is found again");
+    tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("appends succeed again");
     assert_eq!(store.trouble(), None);
 }

@@ -1,4 +1,4 @@
-//! Stores that count what they are asked, or that two processes share.
+//! Stores for tests: they count reads, stop operations at gates, or are shared by two processes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,110 +19,110 @@ use crate::store::{
 };
 use crate::workflow::{RunStatus, RunSummary};
 
-/// A memory store that counts what it is asked, and that may belong to several workers.
-pub(super) struct Through {
+/// A memory store that counts its operations, and that several processes may share.
+pub(super) struct TestStore {
     inner: MemoryStore,
-    asked: Arc<AtomicUsize>,
-    /// `Some`: several processes share it, each of which lives until it leaves or is said to be dead.
-    town: Option<Mutex<Town>>,
+    operations: Arc<AtomicUsize>,
+    /// `Some`: several processes share it; the lease of each is valid until it deregisters or the test expires it.
+    shared_state: Option<Mutex<SharedState>>,
     /// Before anything is appended.
     pub(super) appends: Gate,
-    /// Before it hears that a process lives.
-    pub(super) beats: Gate,
-    /// After it was read what is asked, before that is told.
+    /// Before a heartbeat.
+    pub(super) heartbeats: Gate,
+    /// After orders were read, before they are returned.
     pub(super) orders: Gate,
-    /// The last event of every run is lost.
-    pub(super) forgets: std::sync::atomic::AtomicBool,
+    /// Whether reads omit the last event of each run.
+    pub(super) omits_last_event: std::sync::atomic::AtomicBool,
 }
 
-/// Where what is asked of a store may have to wait.
+/// A point where operations of a store can be stopped.
 pub(super) struct Gate {
     open: tokio::sync::Semaphore,
-    came: tokio::sync::watch::Sender<usize>,
+    arrived: tokio::sync::watch::Sender<usize>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { open: tokio::sync::Semaphore::new(1 << 20), came: tokio::sync::watch::Sender::new(0) }
+        Self { open: tokio::sync::Semaphore::new(1 << 20), arrived: tokio::sync::watch::Sender::new(0) }
     }
 }
 
 impl Gate {
-    /// Nobody passes from now on; those who come are counted anew.
+    /// Stops all operations from now on, and resets the count of arrivals.
     pub fn shut(&self) {
         self.open.forget_permits(1 << 20);
-        self.came.send_replace(0);
+        self.arrived.send_replace(0);
     }
-    /// So many pass.
+    /// Lets so many operations pass.
     pub fn pass(&self, count: usize) {
         self.open.add_permits(count);
     }
-    /// So many have come since it was shut.
-    pub async fn came(&self, count: usize) {
-        let mut came = self.came.subscribe();
-        let waited = tokio::time::timeout(super::kit::PATIENCE, came.wait_for(|came| *came >= count)).await;
-        assert!(waited.is_ok(), "nobody comes to the gate");
+    /// Waits until so many operations have arrived since it was shut.
+    pub async fn arrived(&self, count: usize) {
+        let mut arrived = self.arrived.subscribe();
+        let waited = tokio::time::timeout(super::harness::TIMEOUT, arrived.wait_for(|arrived| *arrived >= count)).await;
+        assert!(waited.is_ok(), "no operation arrives at the gate");
     }
     async fn through(&self) {
-        self.came.send_modify(|came| *came += 1);
+        self.arrived.send_modify(|arrived| *arrived += 1);
         self.open.acquire().await.unwrap().forget();
     }
 }
 
 #[derive(Default)]
-struct Town {
+struct SharedState {
     owners: HashMap<RunId, WorkerId>,
     alive: HashSet<WorkerId>,
 }
 
-/// Counts what it is asked.
+/// A store that counts its operations.
 pub(super) fn counting() -> (SharedStore, Arc<AtomicUsize>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    (Arc::new(Through::new(asked.clone(), None)), asked)
+    let operations = Arc::new(AtomicUsize::new(0));
+    (Arc::new(TestStore::new(operations.clone(), None)), operations)
 }
 
-/// Shared by several processes.
-pub(super) fn shared() -> Arc<Through> {
-    let town = Some(Mutex::default());
-    Arc::new(Through::new(Arc::default(), town))
+/// A store that several processes share.
+pub(super) fn shared() -> Arc<TestStore> {
+    let shared_state = Some(Mutex::default());
+    Arc::new(TestStore::new(Arc::default(), shared_state))
 }
 
-/// One process', with gates.
-pub(super) fn gated() -> Arc<Through> {
-    Arc::new(Through::new(Arc::default(), None))
+/// A store of one process, with gates.
+pub(super) fn gated() -> Arc<TestStore> {
+    Arc::new(TestStore::new(Arc::default(), None))
 }
 
-impl Through {
-    fn new(asked: Arc<AtomicUsize>, town: Option<Mutex<Town>>) -> Self {
-        let (appends, beats, orders, forgets) = Default::default();
-        Self { inner: MemoryStore::new(), asked, town, appends, beats, orders, forgets }
+impl TestStore {
+    fn new(operations: Arc<AtomicUsize>, shared_state: Option<Mutex<SharedState>>) -> Self {
+        let (appends, heartbeats, orders, omits_last_event) = Default::default();
+        Self { inner: MemoryStore::new(), operations, shared_state, appends, heartbeats, orders, omits_last_event }
     }
-    /// The worker's lease is over.
-    pub(super) fn dies(&self, worker: WorkerId) {
-        if let Some(town) = &self.town {
-            town.lock().unwrap().alive.remove(&worker);
+    /// Ends the lease of a process.
+    pub(super) fn expire_lease(&self, worker: WorkerId) {
+        if let Some(shared_state) = &self.shared_state {
+            shared_state.lock().unwrap().alive.remove(&worker);
         }
     }
-    /// Another worker that lives owns the run.
-    fn elsewhere(&self, worker: WorkerId, run: RunId) -> Option<WorkerId> {
-        let town = self.town.as_ref()?.lock().unwrap();
-        town.owners.get(&run).copied().filter(|owner| *owner != worker && town.alive.contains(owner))
+    /// The other live worker that owns the run, if any.
+    fn other_owner(&self, worker: WorkerId, run: RunId) -> Option<WorkerId> {
+        let shared_state = self.shared_state.as_ref()?.lock().unwrap();
+        shared_state.owners.get(&run).copied().filter(|owner| *owner != worker && shared_state.alive.contains(owner))
     }
     fn owns(&self, worker: Option<WorkerId>, run: RunId) {
-        if let Some(town) = &self.town {
-            let mut town = town.lock().unwrap();
+        if let Some(shared_state) = &self.shared_state {
+            let mut shared_state = shared_state.lock().unwrap();
             match worker {
-                Some(worker) => drop(town.owners.insert(run, worker)),
-                None => drop(town.owners.remove(&run)),
+                Some(worker) => drop(shared_state.owners.insert(run, worker)),
+                None => drop(shared_state.owners.remove(&run)),
             }
         }
     }
-    /// How much is asked of a run, seen beside the gate.
-    pub(super) async fn look(&self, run: RunId) -> usize {
+    /// The number of orders of a run, read without passing the gate.
+    pub(super) async fn orders_past_the_gate(&self, run: RunId) -> usize {
         self.inner.orders(run).await.unwrap().len()
     }
     fn count(&self) {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.operations.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -137,23 +137,23 @@ macro_rules! passed_on {
     };
 }
 
-impl Work for Through {
+impl Work for TestStore {
     fn heartbeat(&self, worker: WorkerId, name: String, lives: Duration) -> StoreReply<'_, Option<Timestamp>> {
-        if let Some(town) = &self.town {
-            town.lock().unwrap().alive.insert(worker);
+        if let Some(shared_state) = &self.shared_state {
+            shared_state.lock().unwrap().alive.insert(worker);
         }
         Box::pin(async move {
-            self.beats.through().await;
+            self.heartbeats.through().await;
             self.inner.heartbeat(worker, name, lives).await
         })
     }
     fn deregister(&self, worker: WorkerId) -> StoreReply<'_, ()> {
-        self.dies(worker);
+        self.expire_lease(worker);
         self.inner.deregister(worker)
     }
     fn take(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, TakeResult> {
         self.count();
-        if let Some(owner) = self.elsewhere(worker, run) {
+        if let Some(owner) = self.other_owner(worker, run) {
             return Box::pin(std::future::ready(Ok(TakeResult::Elsewhere { worker: owner, name: "the other".into() })));
         }
         Box::pin(async move {
@@ -166,16 +166,19 @@ impl Work for Through {
     }
     fn take_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
         self.count();
-        if self.town.is_none() {
+        if self.shared_state.is_none() {
             return self.inner.take_due(worker, limit);
         }
         Box::pin(async move {
             let all = self.inner.runs(RunFilter { limit: 10_000, ..RunFilter::default() }).await?;
             let mut due = Vec::new();
             for run in all.iter().filter(|run| !run.status.is_final()) {
-                let owner = self.town.as_ref().and_then(|town| town.lock().unwrap().owners.get(&run.run_id).copied());
+                let owner = self
+                    .shared_state
+                    .as_ref()
+                    .and_then(|shared_state| shared_state.lock().unwrap().owners.get(&run.run_id).copied());
                 let turn = match owner {
-                    Some(owner) => owner != worker && self.elsewhere(worker, run.run_id).is_none(),
+                    Some(owner) => owner != worker && self.other_owner(worker, run.run_id).is_none(),
                     None => {
                         run.wake.is_some_and(|at| at <= Timestamp::now())
                             || !self.inner.orders(run.run_id).await?.is_empty()
@@ -219,11 +222,11 @@ impl Work for Through {
         self.inner.notifications()
     }
     fn is_shared(&self) -> bool {
-        self.town.is_some()
+        self.shared_state.is_some()
     }
 }
 
-impl Store for Through {
+impl Store for TestStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         self.count();
         let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
@@ -264,7 +267,7 @@ impl Store for Through {
         self.count();
         Box::pin(async move {
             let mut events = self.inner.events(run, from).await?;
-            if self.forgets.load(Ordering::SeqCst) {
+            if self.omits_last_event.load(Ordering::SeqCst) {
                 events.pop();
             }
             Ok(events)

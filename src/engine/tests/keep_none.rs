@@ -1,0 +1,83 @@
+//! Runs of routes with `keep: none`: they are answered as others are, and do not use the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, checked_plan, refused, request};
+use super::test_stores::gated;
+use crate::exchange::ArmRequest;
+use crate::flag::RetryKey;
+use crate::limits::Limits;
+use crate::workflow::{Mode, Plan};
+
+fn read_plan() -> Arc<Plan> {
+    checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": {
+                "look": {
+                    "call": "GET ${services.world}/look", "timeout": "5s",
+                    "retry": { "attempts": 2, "base": "1ms", "max": "1ms" },
+                },
+            },
+            "respond": { "status": 200, "body": "${steps.look.output}" },
+        }),
+        false,
+    )
+}
+
+fn unkept(mode: Mode, may_fall_back: bool) -> ArmRequest {
+    // A retry key in the request is not remembered.
+    let retry_key = Some(RetryKey([3; 32]));
+    ArmRequest { keep: false, retry_key, may_fall_back, ..request("w", mode, &Value::Null) }
+}
+
+#[tokio::test]
+async fn a_run_that_is_not_kept_does_not_use_the_store() {
+    let step_service = StepService::new(|_, before| match before {
+        0 => ServiceReply::Json(503, json!({})),
+        _ => ServiceReply::Json(200, json!({ "n": 7 })),
+    })
+    .await;
+    let store = gated();
+    let harness = Harness::with_store(&step_service, read_plan(), store.clone(), Limits::default(), None).await;
+    store.appends.shut();
+    for mode in [Mode::Real, Mode::Real, Mode::Dark] {
+        let (status, body, _) = answer(harness.send(unkept(mode, false)).await);
+        assert_eq!((status, body), (200, json!({ "n": 7 })), "{mode:?}");
+    }
+    assert_eq!(harness.store.plan(harness.plan.id.clone()).await.unwrap(), None, "its plan is not stored either");
+    assert_eq!(harness.store.first_try(RetryKey([3; 32])).await.unwrap(), None);
+    assert_eq!(step_service.seen().len(), 4, "tried again in the run, and read anew for each request");
+    let key = |seen: &super::harness::ReceivedCall| seen.header("idempotency-key").map(str::to_owned);
+    assert!(step_service.seen().iter().all(|seen| key(seen).is_none()));
+    assert!(harness.runs().await.is_empty());
+    store.appends.pass(1_000);
+    // The same request of a route that keeps its runs.
+    let kept = ArmRequest { keep: true, ..unkept(Mode::Real, false) };
+    answer(harness.send(kept).await);
+    assert_eq!(harness.runs().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_run_that_is_not_kept_falls_back_or_is_an_error_without_a_run_id() {
+    let step_service = StepService::new(|_, _| ServiceReply::Hang).await;
+    let harness = Harness::new(&step_service, read_plan()).await;
+    let with_short_deadline = |may| ArmRequest { deadline: Duration::from_millis(200), ..unkept(Mode::Real, may) };
+    let given_back = abandoned(harness.send(with_short_deadline(true)).await);
+    assert_eq!((given_back.reason, given_back.run), ("deadline", None));
+    let (problem, _) = refused(harness.send(with_short_deadline(false)).await);
+    assert_eq!((problem.status, problem.kind.as_str(), problem.run), (504, "deadline", None), "{}", problem.detail);
+    assert!(harness.runs().await.is_empty());
+
+    // The service is no longer in the files: a run that is not stored cannot wait for it.
+    let plans = [(harness.plan.workflow.clone(), harness.plan.clone())].into();
+    harness.engine.reload(0, &plans, &[].into(), &[].into());
+    let (problem, _) = refused(harness.send(unkept(Mode::Real, false)).await);
+    assert_eq!((problem.status, problem.kind.as_str(), problem.run), (503, "workflow-stuck", None));
+    assert!(problem.detail.contains("the service `world`"), "{}", problem.detail);
+    assert_eq!(abandoned(harness.send(unkept(Mode::Real, true)).await).reason, "run_paused");
+    assert!(harness.runs().await.is_empty() && harness.engine.stuck().is_empty());
+}

@@ -1,0 +1,192 @@
+//! Runs that wait have no task, and are woken in time, by this process or the next.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, answer, checked_plan, request, start};
+use super::test_stores::counting;
+use crate::engine::OrderError;
+use crate::limits::Limits;
+use crate::names::RunId;
+use crate::workflow::testing::PlanBuilder;
+use crate::workflow::{Mode, Order, Plan, RunStatus};
+
+/// A read whose first attempt gets a `Retry-After`.
+fn retrying_plan() -> Arc<Plan> {
+    let retry = json!({ "attempts": 3, "base": "1ms", "max": "1h" });
+    let steps = json!({ "a": { "call": "GET ${services.world}/a", "retry": retry } });
+    checked_plan(&json!({ "workflow": "w", "steps": steps, "respond": { "status": 200, "body": {} } }), false)
+}
+
+async fn step_service(after: &'static str) -> Arc<StepService> {
+    StepService::new(move |_, before| match before {
+        0 => ServiceReply::RetryAfter(503, after),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_run_that_waits_has_no_task_and_is_not_woken_early() {
+    let step_service = step_service("2").await;
+    let harness = Harness::new(&step_service, retrying_plan()).await;
+    let begun = Instant::now();
+    let run = start(&harness, json!({})).await.run;
+    harness.wait_until_idle(run).await;
+    assert_eq!(harness.engine.runs_in_flight(), 0);
+    let summary = harness.store.run(run).await.unwrap().unwrap();
+    assert!(summary.wake.is_some(), "the wake time is stored");
+    let ended = harness.engine.rest(run, TIMEOUT).await.unwrap();
+    assert_eq!((ended.status, ended.wake), (RunStatus::Completed, None));
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(step_service.paths(), ["GET /a", "GET /a"]);
+    assert!(harness.engine.stuck().is_empty());
+}
+
+#[tokio::test]
+async fn the_next_process_wakes_waiting_runs_and_reads_none_before() {
+    let step_service = step_service("2").await;
+    let mut harness = Harness::new(&step_service, retrying_plan()).await;
+    let begun = Instant::now();
+    let run = start(&harness, json!({})).await.run;
+    harness.wait_until_idle(run).await;
+    harness.crash().await;
+    let recovered = harness.recover().await;
+    assert_eq!((recovered.resumed, recovered.waiting), (0, 1), "it is counted as waiting");
+    assert!(
+        !harness.engine.core.schedule.mailboxes.has_task(run) && harness.engine.core.schedule.timers.will_wake(run)
+    );
+    assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(step_service.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn runs_that_are_due_at_the_start_of_a_process_go_on_at_once() {
+    let step_service = step_service("2").await;
+    let mut harness = Harness::new(&step_service, retrying_plan()).await;
+    let run = start(&harness, json!({})).await.run;
+    harness.wait_until_idle(run).await;
+    let wake = harness.store.run(run).await.unwrap().unwrap().wake.unwrap();
+    harness.crash().await;
+    let left = Duration::try_from(wake.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+    tokio::time::sleep(left + Duration::from_millis(5)).await;
+    assert_eq!(harness.recover().await.resumed, 1);
+    assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
+}
+
+/// The answer does not wait for a step that is retried later.
+#[tokio::test]
+async fn a_caller_is_answered_before_its_run_rests() {
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/a" => ServiceReply::RetryAfter(503, "600"),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let retry = json!({ "attempts": 3, "base": "1ms", "max": "1h" });
+    let steps = json!({
+        "now": { "call": "POST ${services.world}/now" },
+        "a": { "needs": ["now"], "call": "GET ${services.world}/a", "retry": retry },
+    });
+    let respond = json!({ "status": 202, "body": {}, "after": ["now"] });
+    let plan = checked_plan(&json!({ "workflow": "w", "steps": steps, "respond": respond }), false);
+    let harness = Harness::new(&step_service, plan).await;
+    let (status, _, report) = answer(harness.send(request("w", Mode::Real, &json!({}))).await);
+    assert_eq!(status, 202);
+    harness.wait_until_idle(report.run.unwrap()).await;
+    assert_eq!(harness.engine.runs_in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_thousand_waiting_runs_use_no_task_and_no_store_access() {
+    let step_service = StepService::new(|_, _| ServiceReply::RetryAfter(503, "600")).await;
+    let (store, store_reads) = counting();
+    let harness = Harness::with_store(&step_service, retrying_plan(), store, Limits::default(), None).await;
+    let runs = futures_util::future::join_all((0..1_000).map(|_| start(&harness, json!({})))).await;
+    for started in &runs {
+        harness.wait_until_idle(started.run).await;
+    }
+    assert_eq!(harness.engine.runs_in_flight(), 0);
+    assert_eq!(harness.engine.core.schedule.timers.len(), 1_000);
+    let before = store_reads.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(store_reads.load(Ordering::SeqCst), before, "the store is not used while nothing happens");
+    assert_eq!(
+        harness.engine.core.schedule.wake_permits.available_permits(),
+        Limits::default().runs_in_flight_max as usize
+    );
+}
+
+/// Runs are woken and get orders at random moments while they come to rest; each of them still ends, and each order is
+/// answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_wake_up_is_lost() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let step_service = StepService::new(|seen, before| match (seen.path.as_str(), before % 2) {
+        (_, 0) => ServiceReply::RetryAfter(503, "1"),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let harness = Arc::new(Harness::new(&step_service, retrying_plan()).await);
+    let runs: Vec<RunId> = futures_util::future::join_all((0..60).map(|_| start(&harness, json!({}))))
+        .await
+        .iter()
+        .map(|s| s.run)
+        .collect();
+    let mut senders = Vec::new();
+    for _ in 0..400 {
+        let run = runs[random.usize(..runs.len())];
+        let kind = random.u8(..4);
+        match kind {
+            0 => harness.engine.core.wake(run),
+            1 => tokio::time::sleep(Duration::from_micros(random.u64(..8_000))).await,
+            _ => {
+                let harness = harness.clone();
+                senders.push(tokio::spawn(async move {
+                    let pause = [Order::Pause { reason: None }, Order::Resume { reason: None }];
+                    let orders = if kind == 2 { pause.to_vec() } else { vec![Order::Retry { step: None }] };
+                    for order in orders {
+                        let result = harness.engine.order(run, order, "test".into());
+                        match tokio::time::timeout(TIMEOUT, result).await {
+                            Ok(Ok(_) | Err(OrderError::Refused { .. })) => {}
+                            other => return Err(format!("{other:?}")),
+                        }
+                    }
+                    Ok(())
+                }));
+            }
+        }
+    }
+    for sender in senders {
+        let result = sender.await.unwrap();
+        assert!(result.is_ok(), "SEED={seed}: {result:?}");
+    }
+    for run in &runs {
+        if harness.store.run(*run).await.unwrap().unwrap().status == RunStatus::Paused {
+            // Of concurrent pauses and resumes a pause may have been the last.
+            let _ = harness.engine.order(*run, Order::Resume { reason: None }, "test".into()).await;
+        }
+        let ended = harness.engine.rest(*run, TIMEOUT).await.unwrap();
+        assert!(ended.status.is_final(), "SEED={seed}: {run} is left {:?}", ended.status);
+    }
+    assert!(harness.engine.stuck().is_empty());
+}
+
+#[tokio::test]
+async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(500, json!({}))).await;
+    let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
+    let mut harness = Harness::new(&step_service, plan).await;
+    let run = start(&harness, json!({})).await.run;
+    assert_eq!(harness.engine.rest(run, TIMEOUT).await.unwrap().status, RunStatus::Paused);
+    harness.crash().await;
+    let recovered = harness.recover().await;
+    assert_eq!((recovered.resumed, recovered.paused, recovered.waiting), (0, 1, 0));
+    assert!(!harness.engine.core.schedule.timers.will_wake(run), "nothing is kept of it in memory");
+    assert!(harness.engine.stuck().is_empty());
+}

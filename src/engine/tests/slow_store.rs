@@ -1,0 +1,290 @@
+//! Locks, orders, answers and leases while the store is slow or loses what it has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, request, start};
+use super::test_stores;
+use crate::engine::OrderError;
+use crate::engine::Start;
+use crate::exchange::ArmReply;
+use crate::limits::Limits;
+use crate::store::Work;
+use crate::workflow::testing::PlanBuilder;
+use crate::workflow::{AnswerEvent, Choice, Event, Mode, Order, Plan, RunStatus};
+
+async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let poll = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// One run holds a lock in a plain call and waits for a signal in another step: that is no deadlock.
+#[tokio::test]
+async fn a_lock_in_an_independent_step_is_no_deadlock() {
+    let inner = checked_plan(
+        &json!({
+            "workflow": "inner",
+            "steps": { "x": { "call": "POST ${services.world}/x", "lock": { "key": "${request.body.key}" } } },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let one = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": { "sub": { "run": "inner", "input": { "key": "two" }, "lock": { "key": "one" } } },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let two = checked_plan(
+        &json!({
+            "workflow": "other",
+            "steps": {
+                "hold": { "call": "POST ${services.world}/hold", "lock": { "key": "two" } },
+                "go": { "wait": { "signal": "go" } },
+                "sub": { "needs": ["go"], "run": "inner", "input": { "key": "one" } },
+            },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/hold" => ServiceReply::Gated(200, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let harness = Harness::new(&step_service, one).await;
+    harness.load_plans(&[&inner, &two]);
+    let ask = Start { workflow: "other".into(), input: json!({}), by: "test".into(), key: None };
+    let second = harness.engine.start(ask).await.unwrap().run;
+    step_service.wait_for_calls(1).await;
+    let first = start(&harness, json!({})).await.run;
+    let queued = async |count| harness.store.locks(None, 10).await.unwrap().len() == count;
+    wait_for("the child of the first run queues for the lock", async || queued(3).await).await;
+    let go = Order::Signal { name: "go".into(), payload: Arc::new(json!({})), id: None };
+    harness.engine.order(second, go, "ann".into()).await.unwrap();
+    wait_for("the child of the second run queues for the lock", async || queued(4).await).await;
+    wait_for("all other runs rest", async || {
+        harness.runs().await.iter().filter(|run| harness.engine.core.schedule.mailboxes.has_task(run.run_id)).count()
+            == 1
+    })
+    .await;
+    assert!(harness.runs().await.iter().all(|run| run.status != RunStatus::Paused), "{:#?}", harness.runs().await);
+    step_service.open_gate();
+    for run in [first, second] {
+        assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed);
+    }
+}
+
+/// A run that is paused by a conflict does not keep others waiting for the lock of its next step.
+#[tokio::test]
+async fn a_paused_run_does_not_queue_for_a_lock() {
+    let plan = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": {
+                "a": { "call": "POST ${services.world}/a/${request.body.n}" },
+                "b": { "call": "POST ${services.world}/b/${request.body.n}", "lock": { "key": "shelf" } },
+            },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/a/2" => ServiceReply::Json(409, json!({})),
+        "/b/1" => ServiceReply::Gated(200, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let harness = Harness::new(&step_service, plan).await;
+    let first = start(&harness, json!({ "n": 1 })).await.run;
+    step_service.wait_for_calls(2).await;
+    let second = start(&harness, json!({ "n": 2 })).await.run;
+    assert_eq!(harness.wait_until_resting(second).await.status, RunStatus::Paused);
+    let third = start(&harness, json!({ "n": 3 })).await.run;
+    harness.wait_until_idle(third).await;
+    step_service.open_gate();
+    assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Completed);
+    assert_eq!(harness.wait_until_resting(third).await.status, RunStatus::Completed);
+    let skip = Order::Resolve { step: "a".into(), item: None, choice: Choice::Skip, reason: None };
+    harness.engine.order(second, skip, "ann".into()).await.unwrap();
+    wait_for("the second run gets the lock", async || {
+        harness.store.run(second).await.unwrap().unwrap().status == RunStatus::Completed
+    })
+    .await;
+}
+
+fn two_steps() -> Arc<Plan> {
+    PlanBuilder::new()
+        .call("a", &[], "POST /a", json!({}))
+        .call("b", &["a"], "POST /b", json!({}))
+        .respond(200, json!({}))
+        .build("w")
+}
+
+/// A second order is stored while the first one is being read.
+#[tokio::test]
+async fn an_order_that_is_stored_while_orders_are_read_is_read_too() {
+    let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
+    let store = test_stores::shared();
+    let limits = Limits { sweep_ms: 60_000, order_wait_ms: 3_000, ..Limits::default() };
+    let mover = Harness::with_store(&step_service, two_steps(), store.clone(), limits.clone(), None).await;
+    let other = Harness::with_store(&step_service, two_steps(), store.clone(), limits, None).await;
+    mover.recover().await;
+    other.recover().await;
+    let run = start(&mover, json!({})).await.run;
+    step_service.wait_for_calls(1).await;
+    store.orders.shut();
+    let other = Arc::new(other);
+    let send = |order: Order| {
+        let other = other.clone();
+        tokio::spawn(async move { other.engine.order(run, order, "ann".into()).await })
+    };
+    let first = send(Order::Pause { reason: None });
+    store.orders.arrived(1).await;
+    let second = send(Order::Signal { name: "go".into(), payload: Arc::default(), id: None });
+    wait_for("the second order is stored", async || store.orders_past_the_gate(run).await == 2).await;
+    tokio::time::sleep(Duration::from_millis(50)).await; // the mover has got the notification
+    store.orders.pass(1_000);
+    assert_eq!(first.await.unwrap().map(|run| run.status), Ok(RunStatus::Paused));
+    let second = second.await.unwrap();
+    assert!(!matches!(second, Err(OrderError::Store { .. })), "{second:?}");
+}
+
+/// The deadline of a run passes while its pause is being appended: the caller gets no answer that is not durable.
+#[tokio::test]
+async fn no_answer_is_given_before_it_is_durable() {
+    let plan = checked_plan(
+        &json!({
+            "workflow": "w",
+            "deadline": "200ms",
+            "steps": { "a": { "call": "POST ${services.world}/a", "on_conflict": "pause" } },
+            "respond": [{ "status": 200, "body": {} }, { "when": "${failed != null}", "status": 504, "body": { "late": true } }],
+        }),
+        false,
+    );
+    let step_service = StepService::new(|_, _| ServiceReply::Gated(409, json!({}))).await;
+    let store = test_stores::gated();
+    let harness = Harness::with_store(&step_service, plan, store.clone(), Limits::default(), None).await;
+    let reply = harness.send(request("w", Mode::Real, &json!({})));
+    let script = async {
+        step_service.wait_for_calls(1).await;
+        store.appends.shut();
+        step_service.open_gate();
+        store.appends.arrived(1).await;
+        tokio::time::sleep(Duration::from_millis(400)).await; // its deadline passes
+        store.appends.pass(1);
+        store.appends.arrived(2).await; // the append after the deadline
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let run = harness.runs().await[0].run_id;
+        let known = harness.events(run).await;
+        store.appends.pass(1_000);
+        known
+    };
+    let answered = async {
+        let reply = reply.await;
+        (reply, harness.runs().await[0].run_id)
+    };
+    let ((reply, run), _) = tokio::join!(answered, script);
+    let events = harness.events(run).await;
+    let answered = events.iter().any(|event| matches!(event, Event::Answer(AnswerEvent::Responded { .. })));
+    match reply {
+        ArmReply::Answer(answer) => assert!(answered, "{} is answered and not stored: {events:?}", answer.status),
+        ArmReply::Refused(problem, _) => assert_eq!(problem.kind, "run-paused"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The lease of the process lapses while a call waits for its permit: another process may own the run by then and send the
+/// same call.
+#[tokio::test]
+async fn a_call_whose_permit_comes_after_the_lease_has_lapsed_is_not_sent() {
+    let plan = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": { "a": { "call": "POST ${services.world}/a/${request.body.n}", "timeout": "9s" } },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/a/1" => ServiceReply::Gated(200, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let store = test_stores::shared();
+    let limits = Limits { lease_ms: 300, sweep_ms: 60_000, ..Limits::default() };
+    let harness = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
+    harness.set_calls_max(1);
+    harness.recover().await;
+    let first = start(&harness, json!({ "n": 1 })).await.run;
+    step_service.wait_for_calls(1).await;
+    let second = start(&harness, json!({ "n": 2 })).await.run;
+    let begun = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::StepStarted(_))).count();
+    wait_for("the second call waits for its permit", async || begun(&harness.events(second).await) == 1).await;
+    store.heartbeats.shut();
+    tokio::time::sleep(Duration::from_millis(450)).await; // longer than its lease
+    step_service.open_gate();
+    assert_eq!(harness.wait_until_resting(first).await.status, RunStatus::Completed);
+    wait_for("the call is withheld", async || {
+        harness.events(second).await.iter().any(|event| matches!(event, Event::RetryScheduled(_)))
+    })
+    .await;
+    assert_eq!(step_service.paths(), ["POST /a/1"], "the second call was not sent");
+    store.heartbeats.pass(1_000);
+    assert_eq!(harness.wait_until_resting(second).await.status, RunStatus::Completed, "no attempt was used up");
+    assert_eq!(step_service.paths(), ["POST /a/1", "POST /a/2"]);
+}
+
+/// Another process took a run over and is gone, and this one reacquires it while its own task still waits for a reply: an
+/// append of that task would be refused, so the run is loaded again and goes on at once.
+#[tokio::test]
+async fn a_run_that_is_reacquired_is_loaded_again() {
+    let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");
+    let step_service = StepService::new(|_, nth| {
+        if nth == 0 { ServiceReply::Gated(200, json!({})) } else { ServiceReply::Json(200, json!({})) }
+    })
+    .await;
+    let store = test_stores::shared();
+    let limits = Limits { lease_ms: 120_000, sweep_ms: 20, ..Limits::default() };
+    let harness = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
+    harness.recover().await;
+    let run = start(&harness, json!({})).await.run;
+    step_service.wait_for_calls(1).await;
+    store.expire_lease(harness.engine.core.schedule.worker);
+    let taken = store.take(crate::names::WorkerId(uuid::Uuid::from_u128(7)), run).await.unwrap();
+    assert!(matches!(taken, crate::store::TakeResult::Taken(_)), "{taken:?}");
+    assert_eq!(harness.wait_until_resting(run).await.status, RunStatus::Completed, "the first reply never comes");
+    assert_eq!(step_service.paths(), ["GET /a", "GET /a"]);
+}
+
+/// A run whose last event was lost cannot be loaded: an order gets that error at once instead of timing out.
+#[tokio::test]
+async fn an_order_to_a_run_whose_last_event_is_lost_is_refused_at_once() {
+    let plan = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": { "a": { "wait": { "signal": "go" } } },
+            "respond": { "status": 200, "body": {} },
+        }),
+        false,
+    );
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let store = test_stores::gated();
+    let harness = Harness::with_store(&step_service, plan, store.clone(), Limits::default(), None).await;
+    let run = start(&harness, json!({})).await.run;
+    harness.wait_until_idle(run).await;
+    store.omits_last_event.store(true, std::sync::atomic::Ordering::SeqCst);
+    let go = Order::Signal { name: "go".into(), payload: Arc::default(), id: None };
+    let result = harness.engine.order(run, go, "ann".into()).await;
+    let Err(OrderError::Unreadable(why)) = result else { panic!("{result:?}") };
+    assert!(why.contains("its row says that it has 2 events; there are 1") && why.contains("store check"), "{why}");
+    assert_eq!(harness.engine.stuck().len(), 1);
+}

@@ -1,0 +1,54 @@
+//! Defaults of a store: its retention, and the pruning of expired retry keys.
+
+use std::time::Duration;
+
+use super::*;
+use crate::flag::RetryKey;
+use crate::store::{Claim, NEW_STORE_RETENTION};
+
+async fn a_new_store_has_a_default_retention_and_an_older_one_has_none(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    assert_eq!(fixture.store.usual_retention(), Some(NEW_STORE_RETENTION));
+    assert_eq!(NEW_STORE_RETENTION, Duration::from_secs(30 * 86_400));
+    fixture.reopen().await;
+    assert_eq!(fixture.store.usual_retention(), Some(NEW_STORE_RETENTION));
+    // As in a store of an older version.
+    let was_removed = match &fixture.storage {
+        Storage::Memory => false,
+        Storage::Folder(dir) => {
+            fixture.store.close().await;
+            let conn = crate::store::sqlite::Options::new(&dir.path().join("test.db")).open().unwrap();
+            conn.execute("DELETE FROM meta WHERE key = 'usual_retention_s'", []).unwrap() == 1
+        }
+        Storage::Database(database) => {
+            database.query("DELETE FROM pointsman.meta WHERE key = 'usual_retention_s'");
+            true
+        }
+    };
+    if was_removed {
+        fixture.reopen().await;
+        assert_eq!(fixture.store.usual_retention(), None);
+    }
+}
+
+/// All keys are claimed by runs: pruning does not depend on keys of legacy.
+async fn expired_keys_of_runs_are_pruned(which: StoreKind) {
+    let limits = Limits { retry_window_s: 1, ..Limits::default() };
+    let fixture = StoreFixture::with(which, limits).await;
+    let claim = |n: u64, key: u8| Append {
+        claim: Some(Claim { key: RetryKey([key; 32]), request: [0; 32], any_caller: None }),
+        ..append(run_id(n), 1, 1)
+    };
+    for n in 1..=5 {
+        fixture.store.append(claim(n, n as u8).into()).await.unwrap();
+    }
+    assert_eq!(fixture.store.prune_retry_keys(10).await.unwrap(), 0);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    fixture.store.append(claim(6, 6).into()).await.unwrap();
+    assert_eq!(fixture.store.prune_retry_keys(3).await.unwrap(), 3);
+    assert_eq!(fixture.store.prune_retry_keys(10).await.unwrap(), 2);
+    assert_eq!(fixture.store.prune_retry_keys(10).await.unwrap(), 0);
+    assert!(fixture.store.first_try(RetryKey([6; 32])).await.unwrap().is_some());
+}
+
+on_every_store!(a_new_store_has_a_default_retention_and_an_older_one_has_none, expired_keys_of_runs_are_pruned,);

@@ -1,0 +1,183 @@
+//! Records beside events: plans, flips, declarations, samples, evidence, the secret.
+
+use super::*;
+use crate::compare::{Difference, Kind};
+use crate::flag::{Percent, RetryScope, Shares, State, TokenSource};
+use crate::store::{DeclaredState, EvidenceRecord, FileState, FlipRecord, ReplacedScope, RetryScopes, SampleRecord};
+
+on_every_store! {
+    a_plan_is_stored_by_its_id,
+    the_key_of_a_run_is_removed_when_the_run_ends,
+    flips_are_numbered_and_the_last_of_each_route_is_returned,
+    declarations_are_replaced_as_a_whole,
+    samples_are_capped_by_fingerprint_and_by_route,
+    evidence_is_replaced_by_route,
+    the_secret_stays_the_same,
+}
+
+fn flip(route: Option<&str>, to: &str) -> FlipRecord {
+    FlipRecord {
+        number: 0,
+        route: route.map(RouteId::from),
+        from: "off".into(),
+        to: to.into(),
+        shares: Some(Shares { live: Percent::new(12.5).unwrap(), ..Shares::default() }),
+        by: "ada (unverified)".into(),
+        at: at(1),
+        reason: Some("try it".into()),
+        forced: false,
+        evidence: json!({ "pairs": 20, "rate": 0.125 }),
+    }
+}
+
+async fn a_plan_is_stored_by_its_id(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    let source = json!({ "workflow": "w", "big": 12_345_678_901_234_567_890_u64, "steps": { "b": 1, "a": 2 } });
+    fixture.store.put_plan("plan_1".into(), source.clone()).await.unwrap();
+    fixture.store.put_plan("plan_1".into(), source.clone()).await.unwrap();
+    fixture.reopen().await;
+    assert_eq!(fixture.store.plan("plan_1".into()).await.unwrap(), Some(source));
+    assert_eq!(fixture.store.plan("plan_2".into()).await.unwrap(), None);
+}
+
+async fn the_key_of_a_run_is_removed_when_the_run_ends(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    let (run, other) = (run_id(1), run_id(2));
+    for run in [run, other] {
+        fixture.store.put_run_key(run, Some(vec![1, 2, 3])).await.unwrap();
+        fixture.store.append(append(run, 1, 2).into()).await.unwrap();
+    }
+    fixture.reopen().await;
+    assert_eq!(fixture.store.run_key(run).await.unwrap(), Some(vec![1, 2, 3]));
+    let mut last = append(run, 3, 1);
+    last.summary.status = RunStatus::Completed;
+    fixture.store.append(last.into()).await.unwrap();
+    assert_eq!(fixture.store.run_key(run).await.unwrap(), None);
+    assert_eq!(fixture.store.run_key(other).await.unwrap(), Some(vec![1, 2, 3]));
+    fixture.store.put_run_key(other, None).await.unwrap();
+    assert_eq!(fixture.store.run_key(other).await.unwrap(), None);
+
+    // A run that ends with its first append.
+    fixture.store.put_run_key(run_id(3), Some(vec![4])).await.unwrap();
+    let mut only = append(run_id(3), 1, 1);
+    only.summary.status = RunStatus::Failed;
+    fixture.store.append(only.into()).await.unwrap();
+    assert_eq!(fixture.store.run_key(run_id(3)).await.unwrap(), None);
+}
+
+async fn flips_are_numbered_and_the_last_of_each_route_is_returned(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    let given = [
+        flip(Some("a"), "shadow"),
+        flip(Some("b"), "shadow"),
+        flip(None, "instances"),
+        flip(Some("a"), "dark"),
+        flip(None, "no"),
+    ];
+    assert_eq!(fixture.store.put_flips(given[..1].to_vec(), None).await.unwrap(), [1]);
+    assert_eq!(fixture.store.put_flips(given[1..].to_vec(), None).await.unwrap(), [2, 3, 4, 5]);
+    fixture.reopen().await;
+    let numbers = |flips: Vec<FlipRecord>| flips.iter().map(|flip| flip.number).collect::<Vec<_>>();
+    assert_eq!(numbers(fixture.store.flips(None, 10).await.unwrap()), [5, 4, 3, 2, 1]);
+    assert_eq!(numbers(fixture.store.flips(None, 2).await.unwrap()), [5, 4]);
+    assert_eq!(numbers(fixture.store.flips(Some("a".into()), 10).await.unwrap()), [4, 1]);
+    assert_eq!(numbers(fixture.store.last_flips().await.unwrap()), [5, 4, 2]);
+    assert_eq!(fixture.store.put_flips(Vec::new(), None).await.unwrap(), [0; 0]);
+    assert_eq!(fixture.store.put_flips(vec![flip(Some("a"), "off")], None).await.unwrap(), [6]);
+    let first = fixture.store.flips(Some("b".into()), 1).await.unwrap().remove(0);
+    assert_eq!(first, FlipRecord { number: 2, ..flip(Some("b"), "shadow") });
+}
+
+async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let of = |route: &str, state| {
+        let file = Some(FileState { state, shares: Shares::default() });
+        DeclaredState { route: route.into(), file, retry: None }
+    };
+    fixture.store.put_flips(Vec::new(), Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
+    assert_eq!(fixture.store.declared().await.unwrap(), [of("a", State::Off), of("b", State::Live)]);
+    fixture.store.put_flips(vec![flip(Some("c"), "only")], Some(vec![of("c", State::Only)])).await.unwrap();
+    assert_eq!(fixture.store.declared().await.unwrap(), [of("c", State::Only)]);
+    fixture.store.put_flips(vec![flip(Some("c"), "off")], None).await.unwrap();
+    assert_eq!(fixture.store.declared().await.unwrap(), [of("c", State::Only)], "a flip alone does not change them");
+    fixture.store.put_flips(Vec::new(), Some(Vec::new())).await.unwrap();
+    assert_eq!(fixture.store.declared().await.unwrap(), []);
+    assert_eq!(fixture.store.flips(None, 9).await.unwrap().len(), 2);
+    let scope = |header: &str| RetryScope {
+        route: "a".into(),
+        key: Some("${request.headers.x}".into()),
+        headers: vec![header.into()],
+        token: Some(TokenSource { keys: "PEM".into(), audience: vec!["us".into()] }),
+    };
+    let at = Timestamp::from_second(7).unwrap();
+    let earlier = vec![ReplacedScope { scope: scope("x-b"), at }];
+    let retry = |now| Some(RetryScopes { now, earlier: earlier.clone(), forgotten: Some(at) });
+    let gone = DeclaredState { route: "b".into(), file: None, retry: retry(None) };
+    let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];
+    fixture.store.put_flips(Vec::new(), Some(rows.clone())).await.unwrap();
+    assert_eq!(fixture.store.declared().await.unwrap(), rows);
+}
+
+/// A declaration of an older version has no scopes.
+#[test]
+fn a_declaration_without_scopes_is_read() {
+    let row = serde_json::json!({ "route": "a", "state": "dark", "shares": Shares::default() });
+    let read: DeclaredState = serde_json::from_value(row).unwrap();
+    assert_eq!((read.file.unwrap().state, read.retry), (State::Dark, None));
+}
+
+async fn samples_are_capped_by_fingerprint_and_by_route(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let sample = |route: &str, fingerprint: &str, n: i64| SampleRecord {
+        route: route.into(),
+        fingerprint: fingerprint.into(),
+        at: at(n),
+        run: Some(run_id(1)),
+        differences: vec![Difference {
+            path: "$.total".into(),
+            kind: Kind::Value,
+            legacy: Some("1".into()),
+            engine: None,
+        }],
+        legacy: "{}".into(),
+        engine: "{}".into(),
+        request: format!("POST /orders {n}"),
+    };
+    let kept = async |route: &str, limit| {
+        let samples = store.samples(route.into(), limit).await.unwrap();
+        samples.iter().map(|s| format!("{}{}", s.fingerprint, s.at.as_second() % 100)).collect::<Vec<_>>()
+    };
+    store.put_samples((1..=4).map(|n| sample("r", "x", n)).collect(), 2, 2).await.unwrap();
+    assert_eq!(kept("r", 9).await, ["x4", "x3"]);
+    store.put_samples(vec![sample("r", "y", 5), sample("other", "z", 6)], 2, 2).await.unwrap();
+    assert_eq!(kept("r", 9).await, ["y5", "x4", "x3"]);
+    assert_eq!(kept("r", 1).await, ["y5"]);
+    store.put_samples(vec![sample("r", "x", 7), sample("r", "w", 8)], 2, 2).await.unwrap();
+    assert_eq!(kept("r", 9).await, ["w8", "x7", "x4"], "the least recent fingerprint was removed");
+    store.clear_samples("r".into()).await.unwrap();
+    assert_eq!(kept("r", 9).await, [""; 0]);
+    assert_eq!(kept("other", 9).await, ["z6"]);
+    assert_eq!(store.samples("other".into(), 1).await.unwrap(), [sample("other", "z", 6)]);
+}
+
+async fn evidence_is_replaced_by_route(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let of = |route: &str, pairs: u64| EvidenceRecord {
+        route: route.into(),
+        at: at(1),
+        value: json!({ "pairs": pairs, "rate": 0.1 }),
+    };
+    fixture.store.put_evidence(vec![of("b", 1), of("a", 2)]).await.unwrap();
+    fixture.store.put_evidence(vec![of("b", 3)]).await.unwrap();
+    assert_eq!(fixture.store.evidence().await.unwrap(), [of("a", 2), of("b", 3)]);
+}
+
+async fn the_secret_stays_the_same(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    let secret = fixture.store.secret().await.unwrap();
+    assert_ne!(secret, [0; 32]);
+    fixture.reopen().await;
+    assert_eq!(fixture.store.secret().await.unwrap(), secret);
+    assert_ne!(StoreFixture::new(which).await.store.secret().await.unwrap(), secret);
+}

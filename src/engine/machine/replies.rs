@@ -115,7 +115,7 @@ fn not_kept(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail
     ArmReply::Refused(problem, report(run, Some(plan)))
 }
 
-/// What is said of a run that is not kept names no run: nobody would find it.
+/// The reply without the run's id: a run that is not stored cannot be found by it.
 pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
     match reply {
         ArmReply::Refused(problem, report) => ArmReply::Refused(Problem { run: None, ..problem }, report),

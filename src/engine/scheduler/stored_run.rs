@@ -1,8 +1,8 @@
-//! A run as the store has it, folded.
+//! Reads a run from the store and folds its events.
 //!
-//! Always true: a snapshot spares reading and folding and changes nothing: one that is missing, damaged, of a binary that
-//! folds otherwise, or that the events after it do not follow is left aside, counted and logged, and all events are
-//! folded. Only where the store does not give the events, or they do not follow from each other, is there no run.
+//! Always true: a snapshot saves reading and folding, and does not change the result: one that is missing, damaged, written
+//! by a version that folds differently, or that does not fit the events after it is ignored, counted and logged, and all
+//! events are folded. Reading fails only where the store does not return the events, or they contradict each other.
 
 use jiff::Timestamp;
 
@@ -27,19 +27,19 @@ pub(in crate::engine) enum Unread {
     /// The store did not give the events.
     #[error("{0}")]
     Store(StoreError),
-    /// They do not follow from each other.
+    /// They contradict each other.
     #[error("its events cannot be read: {0}")]
     Misfit(Misfit),
 }
 
-/// See the module.
+/// A run that was read.
 pub(in crate::engine) struct StoredRun {
     pub run: Run,
-    /// When its last event happened.
+    /// The time of its last event.
     pub last: Timestamp,
-    /// What was folded: the events after the snapshot, or all.
+    /// The events that were folded: those after the snapshot, or all.
     pub events: Vec<StoredEvent>,
-    /// It began with a snapshot.
+    /// Whether it was read from a snapshot.
     pub from_snapshot: bool,
 }
 
@@ -69,7 +69,7 @@ fn after(mut run: Run, events: &[StoredEvent]) -> Result<Run, Misfit> {
     Ok(run)
 }
 
-/// The run as its snapshot has it, with when its last event happened.
+/// The run of its snapshot, and the time of its last event.
 async fn snapshot(core: &Core, id: RunId) -> Option<(Run, Timestamp)> {
     let kept = match core.ports.store.run_snapshot(id).await {
         Ok(kept) => kept?,

@@ -102,6 +102,7 @@ impl<'a> Bench<'a> {
             self.run = evolve(Some(self.run.clone()), &event).unwrap();
             self.events.push(event);
             assert_eq!(fold(&self.events).unwrap(), self.run, "the fold of the events is the live state");
+            assert!(self.run.is_counted(), "{:?}", self.run.note());
         }
         Ok(count)
     }

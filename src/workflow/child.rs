@@ -18,7 +18,7 @@ use super::step_events::{failed, finished, skipped, unfit};
 use super::world::{call_scope, deeper_than};
 use super::{
     ChildEvent, ConflictEvent, ConflictKind, Event, Failure, FailureKind, Mode, OnTrouble, Outcome, Part, Plan,
-    Refusal, Run, RunStatus, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
+    Refusal, Run, RunStatus, SensitivePath, Skipped, Step, StepKind, World, fallback, lock, missing, risk,
 };
 use crate::names::{RunId, StepId, WorkflowName};
 
@@ -125,16 +125,19 @@ fn given(output: Value) -> Outcome {
     Outcome::Done { status: 200, headers: Default::default(), output: Arc::new(output) }
 }
 
+/// How a run ended that this one began.
+pub(super) struct End {
+    pub child: RunId,
+    pub status: RunStatus,
+    pub output: Arc<Value>,
+    pub note: Option<String>,
+    pub effects: bool,
+    pub sensitive: Vec<SensitivePath>,
+}
+
 /// A run that this one began has ended.
-pub(super) fn ended(
-    run: &Run,
-    plan: &Plan,
-    child: RunId,
-    status: RunStatus,
-    output: Arc<Value>,
-    note: Option<String>,
-    effects: bool,
-) -> Result<Vec<Event>, Refusal> {
+pub(super) fn ended(run: &Run, plan: &Plan, end: End) -> Result<Vec<Event>, Refusal> {
+    let End { child, status, output, note, effects, sensitive } = end;
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(Refusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
@@ -155,6 +158,7 @@ pub(super) fn ended(
         note: note.clone(),
         effects,
         unfit: unfit.is_some(),
+        sensitive,
     })];
     let (kind, expected, person, why) = match (status, unfit) {
         (RunStatus::Completed, None) => return Ok(events),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Order, Part, RunStatus, StepIndex};
+use super::{Order, Part, RunStatus, SensitivePath, StepIndex};
 use crate::names::{RunId, Seq, ServiceName, StepId};
 
 /// What a run is asked to do.
@@ -47,6 +47,8 @@ pub enum Command {
         note: Option<String>,
         /// It did something that a person may want to take back.
         effects: bool,
+        /// What of its answer's body is sensitive.
+        sensitive: Vec<SensitivePath>,
     },
     /// Note what the queue of a lock shows.
     LockSeen {

@@ -108,7 +108,9 @@ pub use rules::{Asking, Busy, Care, Escalation, Level, Lock, OnReject, Policy, Q
 pub use run::Run;
 pub use run_snapshot::FOLD;
 pub use schema::Schema;
-pub use sensitive::{Sensitive, SensitivePath, WITHIN_CHARS_MIN, hidden, shown};
+pub use sensitive::{
+    Form, KnownValues, Redaction, Sensitive, SensitivePart, SensitivePath, SensitiveSources, Taint, child_paths, parts,
+};
 pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use statuses::Statuses;

@@ -15,7 +15,8 @@ use super::serde_forms::pairs;
 use super::touched::Touched;
 use super::work_count::count_work;
 use super::{
-    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted, Superseded,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Part, Pinned, RunStarted,
+    SensitiveSources, Superseded,
 };
 use crate::names::{RunId, Seq, StepId};
 
@@ -64,6 +65,8 @@ pub struct Run {
     pub(super) touched: Touched,
     #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, Part), Arc<CallRecord>>,
+    /// What it was handed that is sensitive.
+    pub(super) sensitive: SensitiveSources,
 }
 
 /// What is said of a call that nobody knows more of.
@@ -102,6 +105,10 @@ impl Run {
     /// Its birth.
     pub fn started(&self) -> &Arc<RunStarted> {
         &self.started
+    }
+    /// What it was handed that is sensitive, and where people typed something.
+    pub fn sensitive_sources(&self) -> &SensitiveSources {
+        &self.sensitive
     }
     /// What it may send.
     pub fn mode(&self) -> Mode {
